@@ -1,0 +1,1 @@
+//! Trio for Rust, on smol.
