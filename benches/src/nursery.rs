@@ -4,7 +4,7 @@
 //! also what `allocations` counts. Only moro's scope and tokio's `JoinSet` give what a nursery must give; the others are
 //! the raw machinery.
 
-use std::pin::Pin;
+use std::{cell::LazyCell, pin::Pin};
 
 use futures_util::StreamExt;
 
@@ -44,14 +44,14 @@ pub fn compare(options: &Options) {
     for (count, rounds) in [(1_000, (20, 25)), (100_000, (20, 1))] {
         compare_children(
             options,
-            &format!("nursery/{count} ready at once"),
+            &format!("nursery/{count}-ready"),
             rounds,
             count,
             Ready,
         );
         compare_children(
             options,
-            &format!("nursery/{count} yields once"),
+            &format!("nursery/{count}-yields"),
             rounds,
             count,
             Yields,
@@ -66,7 +66,7 @@ fn compare_children(
     count: u64,
     child: impl Child,
 ) {
-    let tokio = Tokio::start();
+    let tokio = LazyCell::new(Tokio::start);
     Comparison::new(
         section,
         rounds,

@@ -4,6 +4,8 @@
 //! How long a call takes is mostly how long the other core takes to wake, so the same is measured once more with
 //! everything on one core, where nobody has to wake.
 
+use std::cell::LazyCell;
+
 use smol::{Async, io::AsyncReadExt, io::AsyncWriteExt};
 
 use crate::{
@@ -19,13 +21,13 @@ const WARM_UP: u64 = 100;
 /// Prints the section.
 pub fn compare(options: &Options) {
     let section = match options.on_core {
-        Some(_) => "warm call/one core",
-        None => "warm call/free",
+        Some(_) => "warm/one-core",
+        None => "warm/free",
     };
-    let mut echo = SocketPair::start();
-    let pool = procspawn::Pool::new(1).expect("procspawn starts a pool");
+    let limit = LazyCell::new(SocketPair::start);
+    let pool = LazyCell::new(|| procspawn::Pool::new(1).expect("procspawn starts a pool"));
     Comparison::new(section, ROUNDS, "Async<UnixStream>", |samples| {
-        echo.round(samples)
+        limit.round(samples)
     })
     .beside("procspawn Pool(1) spawn + join", |samples| {
         procspawn_round(&pool, samples)
@@ -59,8 +61,8 @@ impl SocketPair {
         SocketPair { child, stream }
     }
 
-    fn round(&mut self, samples: &mut Samples) {
-        let stream = self.stream.as_mut().expect("open until dropped");
+    fn round(&self, samples: &mut Samples) {
+        let stream = self.stream.as_ref().expect("open until dropped");
         smol::block_on(async {
             for number in 0..WARM_UP {
                 socket_call(stream, number).await;
@@ -80,7 +82,7 @@ impl Drop for SocketPair {
     }
 }
 
-async fn socket_call(stream: &mut Async<std::os::unix::net::UnixStream>, number: u64) -> u64 {
+async fn socket_call(mut stream: &Async<std::os::unix::net::UnixStream>, number: u64) -> u64 {
     stream
         .write_all(&number.to_ne_bytes())
         .await
