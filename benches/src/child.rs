@@ -12,6 +12,8 @@ use std::{
     process::{Child, Command},
 };
 
+use smol::Async;
+
 use rustix::{
     process::{Signal, set_parent_process_death_signal},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -84,7 +86,7 @@ pub fn spin(telling: String) {
 
 /// Hears that a process has begun to [`spin`].
 pub struct Listener {
-    socket: UnixDatagram,
+    socket: Async<UnixDatagram>,
     name: String,
 }
 
@@ -94,6 +96,7 @@ impl Listener {
         let name = format!("seedbed-benches-{}-{purpose}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a short name");
         let socket = UnixDatagram::bind_addr(&address).expect("nobody else has the name");
+        let socket = Async::new(socket).expect("a socket has readiness");
         Listener { socket, name }
     }
 
@@ -102,9 +105,9 @@ impl Listener {
         &self.name
     }
 
-    /// Blocks until the next process spins.
-    pub fn wait(&self) {
-        self.socket.recv(&mut [0]).expect("our own socket");
+    /// Waits until the next process spins.
+    pub async fn wait(&self) {
+        self.socket.recv(&mut [0]).await.expect("our own socket");
     }
 }
 

@@ -32,7 +32,7 @@ fn limit_round(samples: &mut Samples) {
         let child = spin_command(listener.name())
             .spawn()
             .expect("this executable starts again");
-        listener.wait();
+        smol::block_on(listener.wait());
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("our child");
         samples.time_blocking(1, || {
             pidfd_send_signal(&pidfd, Signal::KILL).expect("our child");
@@ -48,7 +48,7 @@ fn smol_round(samples: &mut Samples) {
             let command = spin_command(listener.name());
             let child = smol::process::Command::from(command).spawn();
             let mut child = child.expect("this executable starts again");
-            listener.wait();
+            listener.wait().await;
             let kill = async {
                 child.kill().expect("our child");
                 child.status().await.expect("our child")
@@ -62,7 +62,7 @@ fn procspawn_round(samples: &mut Samples) {
     let listener = Listener::new("procspawn");
     for _ in 0..samples.wanted() {
         let mut job = procspawn::spawn(listener.name().to_owned(), spin);
-        listener.wait();
+        smol::block_on(listener.wait());
         samples.time_blocking(1, || job.kill().expect("our child"));
     }
 }
