@@ -20,7 +20,8 @@ const CHILDREN: u64 = 10_000;
 pub fn compare(options: &Options) {
     let tokio = nursery::Tokio::start();
     let child = nursery::Yields;
-    let ours = || {
+    let ours = || seedbed::run(nursery::our_nursery(CHILDREN, child));
+    let unordered = || {
         smol::block_on(nursery::futures_unordered(CHILDREN, child));
     };
     let executor = || {
@@ -36,6 +37,7 @@ pub fn compare(options: &Options) {
             .block_on(nursery::join_set(CHILDREN, child));
     };
     let mut theirs: Vec<(&str, &dyn Fn())> = vec![
+        ("futures-util FuturesUnordered", &unordered),
         ("smol LocalExecutor", &executor),
         ("moro scope", &moro),
         ("tokio JoinSet on its thread", &join_set),

@@ -2,11 +2,12 @@
 //!
 //! Every sample starts a fresh process and waits until it says that it spins; only what comes after that is measured.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Instant};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
+use seedbed::CancelScope;
 
 use crate::{
     child::{Listener, spin, spin_command},
@@ -18,10 +19,31 @@ const ROUNDS: (usize, usize) = (10, 20);
 
 /// Prints the section.
 pub fn compare(options: &Options) {
-    Comparison::new("kill", ROUNDS, "SIGKILL + waitid", limit_round)
+    Comparison::new("kill", ROUNDS, "seedbed cancel of run_sync", our_round)
+        .beside("SIGKILL + waitid", limit_round)
         .beside("smol::process kill + status", smol_round)
         .beside("procspawn kill", procspawn_round)
         .run(options);
+}
+
+/// Ours: `cancel()` until `run_sync` has let go, which is when its worker has been reaped.
+fn our_round(samples: &mut Samples) {
+    let listener = Listener::new("ours");
+    seedbed::run(async {
+        for _ in 0..samples.wanted() {
+            let scope = CancelScope::new();
+            let job = seedbed::run_sync(spin, listener.name().to_owned()).kill_on_cancel(true);
+            let decide = async {
+                listener.wait().await;
+                let decided = Instant::now();
+                scope.cancel();
+                decided
+            };
+            let (killed, decided) = smol::future::zip(scope.run(job), decide).await;
+            samples.record(decided.elapsed(), 1);
+            assert!(killed.is_none(), "the job ended by itself: {killed:?}");
+        }
+    });
 }
 
 /// The limit: the two system calls that it takes.

@@ -24,7 +24,8 @@ use options::Options;
 pub fn main() -> ExitCode {
     // Children of the limits' own: these end the process.
     child::serve_if_asked();
-    // procspawn's children: the same.
+    // Our workers and procspawn's: the same.
+    seedbed::init();
     procspawn::init();
 
     let options = match Options::from_command_line() {

@@ -29,7 +29,7 @@ impl Samples {
     }
 
     /// Adds a sample that is `operations` long: what polling `work` to its end takes.
-    pub async fn time<T>(&mut self, operations: u64, work: impl Future<Output = T>) -> T {
+    pub async fn time<T>(&mut self, operations: u64, work: impl IntoFuture<Output = T>) -> T {
         let start = Instant::now();
         let value = work.await;
         self.record(start.elapsed(), operations);

@@ -67,34 +67,49 @@ fn compare_children(
     child: impl Child,
 ) {
     let tokio = LazyCell::new(Tokio::start);
-    Comparison::new(
-        section,
-        rounds,
-        "futures-util FuturesUnordered",
-        |samples| smol_round(samples, count, || futures_unordered(count, child)),
-    )
-    .beside("smol LocalExecutor", |s| {
+    Comparison::new(section, rounds, "seedbed open_nursery", |s| {
+        our_round(s, count, || our_nursery(count, child))
+    })
+    .beside_at_most(1.5, "futures-util FuturesUnordered", |s| {
+        smol_round(s, count, || futures_unordered(count, child))
+    })
+    .beside_at_most(1.0, "smol LocalExecutor", |s| {
         smol_round(s, count, || local_executor(count, child))
     })
-    .beside("moro scope", |s| {
+    .beside_at_most(1.0, "moro scope", |s| {
         smol_round(s, count, || moro_scope(count, child))
     })
     .beside("moro scope awaiting each", |s| {
         smol_round(s, count, || moro_awaiting(count, child))
     })
-    .beside("tokio JoinSet on its thread", |s| {
+    .beside_at_most(1.0, "tokio JoinSet on its thread", |s| {
         tokio_round(&tokio.one_thread, s, count, || join_set(count, child))
     })
-    .beside("tokio JoinSet with 2 threads", |s| {
+    .beside_at_most(1.0, "tokio JoinSet with 2 threads", |s| {
         tokio_round(&tokio.two_threads, s, count, || join_set(count, child))
     })
     .beside("futures-buffered", |s| {
         smol_round(s, count, || futures_buffered(count, child))
     })
+    .beside("seedbed itself awaiting each", |s| {
+        our_round(s, count, || our_awaiting(count, child))
+    })
+    .beside("seedbed itself as open_local_nursery", |s| {
+        our_round(s, count, || our_local(count, child))
+    })
     .run(options);
 }
 
-/// Samples of `block`, each of which spawns and joins `count` children, under smol's `block_on`.
+/// Samples of `block`, each of which spawns and joins `count` children, under `seedbed::run`.
+fn our_round<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -> F) {
+    seedbed::run(async {
+        for _ in 0..samples.wanted() {
+            samples.time(count, block()).await;
+        }
+    });
+}
+
+/// The same under smol's `block_on`.
 fn smol_round<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -> F) {
     smol::block_on(async {
         for _ in 0..samples.wanted() {
@@ -134,6 +149,41 @@ impl Tokio {
             two_threads: two_threads.expect("tokio starts"),
         }
     }
+}
+
+/// Drops the handles: the block ends when all children have ended.
+pub async fn our_nursery(count: u64, child: impl Child) {
+    seedbed::open_nursery(|n| async move {
+        for number in 0..count {
+            drop(n.spawn(child.child(number)));
+        }
+    })
+    .await
+}
+
+/// Keeps the handles and awaits each.
+pub async fn our_awaiting(count: u64, child: impl Child) -> u64 {
+    seedbed::open_nursery(|n| async move {
+        let children: Vec<_> = (0..count)
+            .map(|number| n.spawn(child.child(number)))
+            .collect();
+        let mut sum = 0;
+        for child in children {
+            sum += child.await;
+        }
+        sum
+    })
+    .await
+}
+
+/// Like [`our_nursery`], for children that need not be `Send`.
+pub async fn our_local(count: u64, child: impl Child) {
+    seedbed::open_local_nursery(|n| async move {
+        for number in 0..count {
+            drop(n.spawn(child.child(number)));
+        }
+    })
+    .await
 }
 
 pub async fn futures_unordered(count: u64, child: impl Child) -> u64 {

@@ -26,14 +26,15 @@ pub fn compare(options: &Options) {
     };
     let limit = LazyCell::new(SocketPair::start);
     let pool = LazyCell::new(|| procspawn::Pool::new(1).expect("procspawn starts a pool"));
-    Comparison::new(section, ROUNDS, "Async<UnixStream>", |samples| {
-        limit.round(samples)
-    })
-    .beside("procspawn Pool(1) spawn + join", |samples| {
-        procspawn_round(&pool, samples)
-    })
-    .beside("smol::unblock (a thread)", unblock_round)
-    .run(options);
+    Comparison::new(section, ROUNDS, "seedbed run_sync", our_round)
+        .beside_at_most(1.3, "the limit: Async<UnixStream>", |s| limit.round(s))
+        .beside("procspawn Pool(1) spawn + join", |s| {
+            procspawn_round(&pool, s)
+        })
+        .beside("smol::unblock (a thread)", unblock_round)
+        .beside("seedbed itself in smol::block_on", our_round_under_smol)
+        .beside("seedbed itself with kill_on_cancel", our_killable_round)
+        .run(options);
 }
 
 /// Prints the section once more, with this process and its children on one core.
@@ -45,6 +46,34 @@ pub fn compare_on_one_core(options: &Options) {
 /// The job, wherever it runs.
 fn successor(number: u64) -> u64 {
     std::hint::black_box(number) + 1
+}
+
+fn our_round(samples: &mut Samples) {
+    let call = |number| seedbed::run_sync(successor, number);
+    seedbed::run(our_calls(samples, call));
+}
+
+fn our_round_under_smol(samples: &mut Samples) {
+    let call = |number| seedbed::run_sync(successor, number);
+    smol::block_on(our_calls(samples, call));
+}
+
+fn our_killable_round(samples: &mut Samples) {
+    let call = |number| seedbed::run_sync(successor, number).kill_on_cancel(true);
+    seedbed::run(our_calls(samples, call));
+}
+
+async fn our_calls<C>(samples: &mut Samples, call: impl Fn(u64) -> C)
+where
+    C: IntoFuture<Output = Result<u64, seedbed::WorkerError>>,
+{
+    for number in 0..WARM_UP {
+        call(number).await.expect("the worker answers");
+    }
+    for number in 0..samples.wanted() as u64 {
+        let answer = samples.time(1, call(number)).await;
+        assert_eq!(answer.expect("the worker answers"), number + 1);
+    }
 }
 
 /// The limit.
