@@ -269,17 +269,15 @@ impl CapacityLimiter {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a token or a place in the queue.
-    fn arrive(self, waker: &Waker) -> State {
-        if self.lock().try_take() {
-            return State::Admitted(Token::of(self));
-        }
-        // Cloning a waker is foreign code, so it happens between two locks. A token may have come free meanwhile.
+    /// Takes a token (`None`) or a place in the queue.
+    #[cold]
+    fn arrive(&self, waker: &Waker) -> Option<Ticket> {
+        // Cloning a waker is foreign code, so it happens before the lock. A token may have come free meanwhile.
         let waker = waker.clone();
         let arrival = self.lock().arrive(waker);
         match arrival {
-            Arrival::Admitted(_unused_waker) => State::Admitted(Token::of(self)),
-            Arrival::Queued(ticket) => State::Queued(self, ticket),
+            Arrival::Admitted(_unused_waker) => None,
+            Arrival::Queued(ticket) => Some(ticket),
         }
     }
 
@@ -441,29 +439,42 @@ enum State {
     New(CapacityLimiter),
     /// In the queue, or granted a token that it has not seen yet.
     Queued(CapacityLimiter, Ticket),
-    /// Has its token; never stored beyond the poll that hands it out.
-    Admitted(Token),
     /// The token was handed out.
     Done,
 }
 
 impl Acquire {
-    /// Takes the next step; afterwards `state` is `Queued` or `Admitted`.
-    fn advance(&mut self, waker: &Waker) {
-        match &self.state {
-            State::Queued(limiter, ticket) if !limiter.is_granted(ticket, waker) => return,
-            State::New(_) | State::Queued(..) | State::Admitted(_) | State::Done => (),
+    /// Whether a token is there for this future to [`finish`](Self::finish) with; if not, it is `Queued` now.
+    #[inline]
+    fn advance(&mut self, waker: &Waker) -> bool {
+        let limiter = match &self.state {
+            State::New(limiter) => limiter,
+            State::Queued(limiter, ticket) => return limiter.is_granted(ticket, waker),
+            State::Done => panic!("an `Acquire` was polled after it had given its token"),
+        };
+        // The common case comes first: one lock, and nothing to clone.
+        if limiter.lock().try_take() {
+            return true;
         }
-        self.state = match mem::replace(&mut self.state, State::Done) {
-            State::New(limiter) => limiter.arrive(waker),
+        let Some(ticket) = limiter.arrive(waker) else {
+            return true;
+        };
+        self.state = State::Queued(limiter.clone(), ticket);
+        false
+    }
+
+    /// Hands out the token that is there.
+    #[inline]
+    fn finish(&mut self) -> Token {
+        let limiter = match mem::replace(&mut self.state, State::Done) {
+            State::New(limiter) => limiter,
             State::Queued(limiter, ticket) => {
                 limiter.lock().claim(ticket);
-                State::Admitted(Token::of(limiter))
+                limiter
             }
-            State::Admitted(_) | State::Done => {
-                panic!("an `Acquire` was polled after it had given its token")
-            }
-        }
+            State::Done => unreachable!("`advance` found a token"),
+        };
+        Token::of(limiter)
     }
 }
 
@@ -471,20 +482,19 @@ impl Future for Acquire {
     type Output = Token;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Token> {
-        self.advance(cx.waker());
-        match mem::replace(&mut self.state, State::Done) {
-            State::Admitted(token) => Poll::Ready(token),
-            waiting => {
-                self.state = waiting;
-                Poll::Pending
-            }
+        if self.advance(cx.waker()) {
+            Poll::Ready(self.finish())
+        } else {
+            Poll::Pending
         }
     }
 }
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if let State::Queued(limiter, ticket) = mem::replace(&mut self.state, State::Done) {
+        if let State::Queued(..) = &self.state
+            && let State::Queued(limiter, ticket) = mem::replace(&mut self.state, State::Done)
+        {
             limiter.give_up(ticket);
         }
     }
@@ -495,7 +505,7 @@ impl fmt::Debug for Acquire {
         let state = match &self.state {
             State::New(_) => "not polled yet",
             State::Queued(..) => "queued",
-            State::Admitted(_) | State::Done => "done",
+            State::Done => "done",
         };
         f.debug_struct("Acquire").field("state", &state).finish()
     }

@@ -130,3 +130,6 @@ pub(super) enum GivenUp<W> {
     /// A token was already its own, and now belongs to the next waiter, who is to be woken; `None` if nobody waits.
     PassedOn(Option<W>),
 }
+
+#[cfg(test)]
+mod tests;
