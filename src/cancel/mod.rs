@@ -15,13 +15,14 @@ mod timeout;
 mod tree;
 
 pub use checkpoint::{
-    Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
+    Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled,
+    current_effective_deadline,
 };
 pub use scope::{CancelScope, ScopeRun};
 pub use shield::{OnCancel, Shield, on_cancel, shield};
 pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, move_on_at};
 
 pub(crate) use current::Entered;
-pub(crate) use node::{Cell, Node, Shared, lock};
+pub(crate) use node::{Shared, lock};
 pub(crate) use scope::Driver;
-pub(crate) use tree::{End, Kind, NodeId};
+pub(crate) use tree::{End, NodeId};

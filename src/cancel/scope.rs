@@ -51,9 +51,15 @@ struct Inner {
 
 enum Phase {
     /// Not polled yet; the settings wait for the node.
-    New { shield: bool, timeout: Option<Duration> },
+    New {
+        shield: bool,
+        timeout: Option<Duration>,
+    },
     /// Being polled. The node is removed by [`ScopeRun`], which first leaves this phase, under the same lock.
-    Running { shared: Arc<Shared>, id: NodeId },
+    Running {
+        shared: Arc<Shared>,
+        id: NodeId,
+    },
     Ended,
 }
 
@@ -120,6 +126,11 @@ impl CancelScope {
         self.change(|shared, id| shared.cancel(id));
     }
 
+    /// Wakes whoever polls the scope.
+    pub(crate) fn wake(&self) {
+        self.inner.cell.waker.wake();
+    }
+
     /// Changes the scope's node, if there is one, and wakes whom that concerns.
     fn change(&self, act: impl FnOnce(&Shared, NodeId) -> Wake) {
         let wake = match &*lock(&self.inner.phase) {
@@ -140,7 +151,11 @@ impl CancelScope {
     /// ```
     pub fn is_cancelled(&self) -> bool {
         let ended = || matches!(*lock(&self.inner.phase), Phase::Ended);
-        if self.deadline().is_some_and(|deadline| deadline <= current_time()) && !ended() {
+        if self
+            .deadline()
+            .is_some_and(|deadline| deadline <= current_time())
+            && !ended()
+        {
             self.cancel();
         }
         self.inner.cancelled.load(Ordering::Acquire)
@@ -277,11 +292,6 @@ impl Driver {
 
     /// Takes the scope's place in the tree, at the first poll, and lets the settings that were made before take effect.
     pub(crate) fn begin(&mut self) {
-        self.begin_at(|kind, cell| current::attach(kind, Some(cell)));
-    }
-
-    /// Takes the place that `attach` makes.
-    pub(crate) fn begin_at(&mut self, attach: impl FnOnce(Kind, Arc<Cell>) -> Node) {
         let inner = &*self.scope.inner;
         let mut phase = lock(&inner.phase);
         let Phase::New { shield, timeout } = *phase else {
@@ -289,7 +299,7 @@ impl Driver {
             panic!("a CancelScope was run a second time; make a new scope for each future");
         };
         let kind = if shield { Kind::Hides } else { Kind::Plain };
-        let node = attach(kind, inner.cell.clone());
+        let node = current::attach(kind, Some(inner.cell.clone()));
         if let Some(timeout) = timeout {
             inner.cell.set_deadline(current_time().checked_add(timeout));
             inner.timed.store(true, Ordering::Release);
@@ -321,7 +331,11 @@ impl Driver {
             self.scope.cancel();
             return;
         }
-        if self.alarm.as_ref().is_none_or(|alarm| alarm.deadline != deadline) {
+        if self
+            .alarm
+            .as_ref()
+            .is_none_or(|alarm| alarm.deadline != deadline)
+        {
             self.alarm = Some(Alarm {
                 deadline,
                 sleep: sleep_until(deadline),
@@ -336,7 +350,10 @@ impl Driver {
 
     /// Decides that the body is dropped, if it is to be, and says where the cancellation ends.
     fn try_drop(&self) -> Option<End> {
-        self.node.as_ref().filter(|_| self.is_effective())?.try_drop()
+        self.node
+            .as_ref()
+            .filter(|_| self.is_effective())?
+            .try_drop()
     }
 
     /// Whether the scope is cancelled, by whomever.
@@ -347,10 +364,6 @@ impl Driver {
     /// Says who polls.
     pub(crate) fn register(&self, waker: &Waker) {
         self.scope.inner.cell.waker.register(waker);
-    }
-
-    pub(crate) fn wake(&self) {
-        self.scope.inner.cell.waker.wake();
     }
 
     pub(crate) fn node(&self) -> Option<&Node> {
@@ -397,7 +410,9 @@ impl<F: Future> Future for ScopeRun<F> {
         let future = match this.body.as_mut().project() {
             BodyProjection::Running { future } => future,
             BodyProjection::Dead => return Poll::Pending,
-            BodyProjection::Ended => panic!("a cancel scope's future was polled after it had ended"),
+            BodyProjection::Ended => {
+                panic!("a cancel scope's future was polled after it had ended")
+            }
         };
         let first = this.driver.node.is_none();
         if first {
@@ -430,6 +445,8 @@ impl<F: Future> Future for ScopeRun<F> {
 
 impl<F> fmt::Debug for ScopeRun<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopeRun").field("scope", &self.driver.scope).finish_non_exhaustive()
+        f.debug_struct("ScopeRun")
+            .field("scope", &self.driver.scope)
+            .finish_non_exhaustive()
     }
 }
