@@ -194,8 +194,11 @@ impl WorkerError {
     }
 
     pub(crate) fn start(what: &str, source: std::io::Error) -> Self {
-        Self::new(WorkerErrorKind::Start, format!("the worker process could not be started: {what}: {source}"))
-            .caused_by(source)
+        Self::new(
+            WorkerErrorKind::Start,
+            format!("the worker process could not be started: {what}: {source}"),
+        )
+        .caused_by(source)
     }
 
     pub(crate) fn start_without_proc(source: std::io::Error) -> Self {
@@ -210,7 +213,10 @@ impl WorkerError {
     }
 
     pub(crate) fn start_lost(message: &str) -> Self {
-        Self::new(WorkerErrorKind::Start, format!("the worker process could not be started: {message}"))
+        Self::new(
+            WorkerErrorKind::Start,
+            format!("the worker process could not be started: {message}"),
+        )
     }
 
     pub(crate) fn start_ended(exit: WorkerExit) -> Self {
@@ -235,11 +241,18 @@ impl WorkerError {
     }
 
     pub(crate) fn init(panic: WorkerPanic) -> Self {
-        Self::new(WorkerErrorKind::Init, format!("an init closure of the worker {panic}")).panicked_with(panic)
+        Self::new(
+            WorkerErrorKind::Init,
+            format!("an init closure of the worker {panic}"),
+        )
+        .panicked_with(panic)
     }
 
     pub(crate) fn init_undecodable(message: &str) -> Self {
-        Self::new(WorkerErrorKind::Init, format!("the worker could not decode the data of an init or retire closure: {message}"))
+        Self::new(
+            WorkerErrorKind::Init,
+            format!("the worker could not decode the data of an init or retire closure: {message}"),
+        )
     }
 
     pub(crate) fn foreign_function(name: &'static str) -> Self {
@@ -260,23 +273,34 @@ impl WorkerError {
     }
 
     pub(crate) fn encode_argument(source: impl Error + Send + Sync + 'static) -> Self {
-        Self::new(WorkerErrorKind::EncodeArgument, format!("the argument could not be encoded: {source}"))
-            .caused_by(source)
+        Self::new(
+            WorkerErrorKind::EncodeArgument,
+            format!("the argument could not be encoded: {source}"),
+        )
+        .caused_by(source)
     }
 
     pub(crate) fn encode_closure_data(closure: &str, message: &str) -> Self {
         Self::new(
             WorkerErrorKind::EncodeArgument,
-            format!("the data of the configuration's closure `{closure}` could not be encoded: {message}"),
+            format!(
+                "the data of the configuration's closure `{closure}` could not be encoded: {message}"
+            ),
         )
     }
 
     pub(crate) fn decode_argument(message: &str) -> Self {
-        Self::new(WorkerErrorKind::DecodeArgument, format!("the worker could not decode the argument: {message}"))
+        Self::new(
+            WorkerErrorKind::DecodeArgument,
+            format!("the worker could not decode the argument: {message}"),
+        )
     }
 
     pub(crate) fn encode_result(message: &str) -> Self {
-        Self::new(WorkerErrorKind::EncodeResult, format!("the job ran, but its result could not be encoded: {message}"))
+        Self::new(
+            WorkerErrorKind::EncodeResult,
+            format!("the job ran, but its result could not be encoded: {message}"),
+        )
     }
 
     pub(crate) fn decode_result(source: impl Error + Send + Sync + 'static) -> Self {
@@ -292,7 +316,11 @@ impl WorkerError {
     }
 
     pub(crate) fn broken(exit: WorkerExit) -> Self {
-        Self::new(WorkerErrorKind::Broken, format!("the worker {exit} before the job had finished")).ended(exit)
+        Self::new(
+            WorkerErrorKind::Broken,
+            format!("the worker {exit} before the job had finished"),
+        )
+        .ended(exit)
     }
 
     pub(crate) fn broken_and_deaf(exit: WorkerExit) -> Self {
@@ -318,7 +346,9 @@ impl WorkerError {
     pub(crate) fn retire(panic: WorkerPanic) -> Self {
         Self::new(
             WorkerErrorKind::Retire,
-            format!("a retire closure of the worker {panic}, after an earlier job; this job did not run"),
+            format!(
+                "a retire closure of the worker {panic}, after an earlier job; this job did not run"
+            ),
         )
         .panicked_with(panic)
     }
@@ -381,7 +411,10 @@ impl fmt::Debug for WorkerError {
 
 impl Error for WorkerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
     }
 }
 
@@ -475,7 +508,9 @@ impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ended {
             Ended::Exited(code) => write!(f, "exited with code {code}")?,
-            Ended::Unknown => f.write_str("ended, how only what else in this program waits for children knows")?,
+            Ended::Unknown => {
+                f.write_str("ended, how only what else in this program waits for children knows")?
+            }
             Ended::Signalled { signal, core } => {
                 match signal_name(signal) {
                     Some(name) => write!(f, "was killed by {name}")?,
@@ -520,8 +555,16 @@ pub struct WorkerPanic {
 }
 
 impl WorkerPanic {
-    pub(crate) fn new(message: String, location: Option<String>, backtrace: Option<String>) -> Self {
-        Self { message, location, backtrace }
+    pub(crate) fn new(
+        message: String,
+        location: Option<String>,
+        backtrace: Option<String>,
+    ) -> Self {
+        Self {
+            message,
+            location,
+            backtrace,
+        }
     }
 
     /// Returns the panic's message; for a payload that is no string, words that say so.
@@ -567,9 +610,36 @@ impl fmt::Display for WorkerPanic {
 /// The name of a standard signal of Linux on x86-64 and aarch64, which number them alike.
 fn signal_name(signal: i32) -> Option<&'static str> {
     const NAMES: [&str; 31] = [
-        "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
-        "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
-        "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR",
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
         "SIGSYS",
     ];
     let index = usize::try_from(signal).ok()?.checked_sub(1)?; // a negative number names nothing
@@ -592,16 +662,22 @@ mod tests {
 
     #[test]
     fn a_message_says_what_happened_to_which_job_and_how_the_process_ended() {
-        let ended = Ended::Signalled { signal: libc::SIGSEGV, core: true };
+        let ended = Ended::Signalled {
+            signal: libc::SIGSEGV,
+            core: true,
+        };
         let exit = WorkerExit::new(7, ended, Some("boom\n".into()));
         let text = WorkerError::broken(exit).of_job("app::parse").to_string();
-        assert!(text.starts_with("job `app::parse`: the worker was killed by SIGSEGV and dumped core (process 7)"));
+        assert!(text.starts_with(
+            "job `app::parse`: the worker was killed by SIGSEGV and dumped core (process 7)"
+        ));
         assert!(text.contains("\nboom\n"));
     }
 
     #[test]
     fn an_io_error_stays_reachable_as_the_source() {
-        let error = WorkerError::start("no memory", std::io::Error::from_raw_os_error(libc::ENOMEM));
+        let error =
+            WorkerError::start("no memory", std::io::Error::from_raw_os_error(libc::ENOMEM));
         assert!(error.source().is_some());
     }
 }

@@ -66,7 +66,10 @@ impl<P> Code<P> {
 
     fn of_address(address: usize) -> Option<Self> {
         let offset = Image::of_this_process().offset_of_code(address)?;
-        Some(Self { offset, trampoline: PhantomData })
+        Some(Self {
+            offset,
+            trampoline: PhantomData,
+        })
     }
 }
 
@@ -221,7 +224,10 @@ mod tests {
 
     #[test]
     fn closures_of_one_type_signature_have_different_places() {
-        let (one, two) = (Code::of_job(|n: u32| n + 1).unwrap(), Code::of_job(|n: u32| n + 2).unwrap());
+        let (one, two) = (
+            Code::of_job(|n: u32| n + 1).unwrap(),
+            Code::of_job(|n: u32| n + 2).unwrap(),
+        );
         assert_ne!(one.offset(), two.offset());
     }
 

@@ -66,7 +66,8 @@ fn describe(info: &PanicHookInfo<'_>) -> bool {
             *catching.borrow_mut() = Catching::Described(PanicReport {
                 message: message(info.payload()).to_owned(),
                 location: info.location().map(ToString::to_string),
-                backtrace: (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string()),
+                backtrace: (backtrace.status() == BacktraceStatus::Captured)
+                    .then(|| backtrace.to_string()),
             });
             true
         })
@@ -75,7 +76,11 @@ fn describe(info: &PanicHookInfo<'_>) -> bool {
 
 /// Describes a panic that no hook saw: the job replaced the hook, or resumed a payload.
 fn report_of_payload(payload: Box<dyn Any + Send>) -> PanicReport {
-    let report = PanicReport { message: message(&*payload).to_owned(), location: None, backtrace: None };
+    let report = PanicReport {
+        message: message(&*payload).to_owned(),
+        location: None,
+        backtrace: None,
+    };
     drop_quietly(payload);
     report
 }
@@ -117,10 +122,21 @@ mod tests {
     fn every_payload_is_described_and_safely_dropped() {
         assert_eq!(catch(|| 7).unwrap(), 7);
         assert_eq!(catch(|| panic!("plain")).unwrap_err().message, "plain");
-        assert_eq!(catch(|| panic!("with {}", 3)).unwrap_err().message, "with 3");
-        assert_eq!(catch(|| resume_unwind(Box::new("quiet"))).unwrap_err().message, "quiet");
+        assert_eq!(
+            catch(|| panic!("with {}", 3)).unwrap_err().message,
+            "with 3"
+        );
+        assert_eq!(
+            catch(|| resume_unwind(Box::new("quiet")))
+                .unwrap_err()
+                .message,
+            "quiet"
+        );
         let odd = "(a payload that is not a string)";
         assert_eq!(catch(|| panic_any(7)).unwrap_err().message, odd);
-        assert_eq!(catch(|| resume_unwind(Box::new(Bomb))).unwrap_err().message, odd);
+        assert_eq!(
+            catch(|| resume_unwind(Box::new(Bomb))).unwrap_err().message,
+            odd
+        );
     }
 }

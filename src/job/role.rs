@@ -38,7 +38,10 @@ impl fmt::Display for Summons {
 impl Summons {
     fn parse(text: &OsStr) -> Option<Self> {
         let (parent, inode) = text.to_str()?.split_once(':')?;
-        Some(Self { parent: parent.parse().ok()?, inode: inode.parse().ok()? })
+        Some(Self {
+            parent: parent.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
     }
 }
 
@@ -90,7 +93,11 @@ fn find_out() -> Role {
     let summons = std::env::var_os(VARIABLE).and_then(|text| Summons::parse(&text));
     let role = match summons {
         None => Role::Free,
-        Some(summons) => decide(summons, socket::socket_inode(rustix::stdio::stdin()), parent_id()),
+        Some(summons) => decide(
+            summons,
+            socket::socket_inode(rustix::stdio::stdin()),
+            parent_id(),
+        ),
     };
     let known = match role {
         Role::Free => FREE,
@@ -131,10 +138,17 @@ fn refuse(call: &str) -> ! {
 /// Tells the parent and whoever reads standard error why this worker cannot serve, and exits.
 pub(crate) fn go_astray(message: &str) -> ! {
     // If the standard input is no longer the socket, or the parent has gone, there is nobody to tell but the terminal.
-    let told = socket::send_all(rustix::stdio::stdin(), &frame::of_bytes(Kind::Lost, 0, message.as_bytes()));
+    let told = socket::send_all(
+        rustix::stdio::stdin(),
+        &frame::of_bytes(Kind::Lost, 0, message.as_bytes()),
+    );
     if told.is_err() {
         // A closed standard error leaves only the exit code to speak.
-        let _ = writeln!(std::io::stderr(), "seedbed: worker process {} is lost: {message}", std::process::id());
+        let _ = writeln!(
+            std::io::stderr(),
+            "seedbed: worker process {} is lost: {message}",
+            std::process::id()
+        );
     }
     std::process::exit(ASTRAY)
 }
@@ -145,8 +159,14 @@ mod tests {
 
     #[test]
     fn the_variable_reads_back_as_it_was_written_and_garbage_names_nothing() {
-        let summons = Summons { parent: 4711, inode: 1 << 40 };
-        assert_eq!(Summons::parse(OsStr::new(&summons.to_string())), Some(summons));
+        let summons = Summons {
+            parent: 4711,
+            inode: 1 << 40,
+        };
+        assert_eq!(
+            Summons::parse(OsStr::new(&summons.to_string())),
+            Some(summons)
+        );
         for garbage in ["", ":", "1", "1:", ":1", "a:1", "1:-1", "1:1:1"] {
             assert_eq!(Summons::parse(OsStr::new(garbage)), None, "{garbage:?}");
         }
@@ -154,11 +174,26 @@ mod tests {
 
     #[test]
     fn a_process_is_a_worker_by_its_socket_or_by_its_parent_and_otherwise_free() {
-        let summons = Summons { parent: 10, inode: 20 };
+        let summons = Summons {
+            parent: 10,
+            inode: 20,
+        };
         assert_eq!(decide(summons, Some(20), 10), Role::Summoned(summons));
-        assert_eq!(decide(summons, Some(20), 1), Role::Summoned(summons), "its parent died: the hook will see to it");
-        assert_eq!(decide(summons, None, 10), Role::Summoned(summons), "the program took its standard input");
-        assert_eq!(decide(summons, Some(21), 11), Role::Free, "started by a job");
+        assert_eq!(
+            decide(summons, Some(20), 1),
+            Role::Summoned(summons),
+            "its parent died: the hook will see to it"
+        );
+        assert_eq!(
+            decide(summons, None, 10),
+            Role::Summoned(summons),
+            "the program took its standard input"
+        );
+        assert_eq!(
+            decide(summons, Some(21), 11),
+            Role::Free,
+            "started by a job"
+        );
         assert_eq!(decide(summons, None, 11), Role::Free);
     }
 

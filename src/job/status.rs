@@ -40,7 +40,9 @@ impl WorkerStatus {
     /// Returns how many bytes of memory the worker holds at this moment (its resident set), or 0 where the kernel does
     /// not tell because `/proc` is not mounted. Read anew by each call.
     pub fn memory(&self) -> u64 {
-        let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| resident_pages(&text));
+        let pages = std::fs::read_to_string("/proc/self/statm")
+            .ok()
+            .and_then(|text| resident_pages(&text));
         pages.unwrap_or(0) * rustix::param::page_size() as u64
     }
 
@@ -74,7 +76,11 @@ mod tests {
         let status = WorkerStatus::new(Instant::now());
         let before = status.memory();
         let held = std::hint::black_box(vec![1u8; 64 << 20]);
-        assert!(status.memory() >= before + (32 << 20), "{before} before, {} after", status.memory());
+        assert!(
+            status.memory() >= before + (32 << 20),
+            "{before} before, {} after",
+            status.memory()
+        );
         drop(held);
     }
 

@@ -51,7 +51,9 @@ impl Image {
     }
 
     fn is_code(&self, offset: usize) -> bool {
-        self.segments.iter().any(|segment| segment.executable && segment.range.contains(&offset))
+        self.segments
+            .iter()
+            .any(|segment| segment.executable && segment.range.contains(&offset))
     }
 
     /// Returns the linker's build identifier, empty if there is none.
@@ -65,7 +67,11 @@ impl Image {
         for segment in &self.segments {
             hash.add(segment.range.start as u64);
             hash.add(segment.range.end as u64);
-            hash.add(u64::from(segment.readable) | u64::from(segment.writable) << 1 | u64::from(segment.executable) << 2);
+            hash.add(
+                u64::from(segment.readable)
+                    | u64::from(segment.writable) << 1
+                    | u64::from(segment.executable) << 2,
+            );
         }
         hash.0
     }
@@ -83,7 +89,14 @@ impl Image {
         // SAFETY: `memmem` needs both ranges readable for their lengths. The first is a loaded segment of the running
         // executable with read permission, which stays mapped to the end of the process; the second is a slice. It
         // only reads, and the segment is not writable, so nothing changes meanwhile.
-        let found = unsafe { libc::memmem(start, segment.range.len(), needle.as_ptr().cast(), needle.len()) };
+        let found = unsafe {
+            libc::memmem(
+                start,
+                segment.range.len(),
+                needle.as_ptr().cast(),
+                needle.len(),
+            )
+        };
         !found.is_null()
     }
 }
@@ -104,7 +117,11 @@ impl Fnv {
 }
 
 fn read_main_image() -> Image {
-    let mut image = Image { base: 0, segments: Vec::new(), build_id: Vec::new() };
+    let mut image = Image {
+        base: 0,
+        segments: Vec::new(),
+        build_id: Vec::new(),
+    };
     // SAFETY: `dl_iterate_phdr` calls `on_object` during this call only, on this thread, handing through the pointer,
     // which is to `image`: alive, and borrowed by nobody else until the call returns.
     unsafe { libc::dl_iterate_phdr(Some(on_object), (&raw mut image).cast()) };
@@ -116,18 +133,31 @@ fn read_main_image() -> Image {
 /// # Safety
 ///
 /// To be called by `dl_iterate_phdr` alone, with `data` pointing to an [`Image`] that nobody else uses.
-unsafe extern "C" fn on_object(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
+unsafe extern "C" fn on_object(
+    info: *mut libc::dl_phdr_info,
+    _size: usize,
+    data: *mut c_void,
+) -> c_int {
     // SAFETY: the caller passes a valid `info`, and `data` as `read_main_image` gave it: an exclusive `Image`.
     let (info, image) = unsafe { (&*info, &mut *data.cast::<Image>()) };
     let headers = match info.dlpi_phdr.is_null() {
         true => &[][..],
         // SAFETY: the loader describes `dlpi_phnum` headers at `dlpi_phdr`, aligned, not null (checked), mapped as long
         // as the main program, which is for ever, and never written.
-        false => unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) },
+        false => unsafe {
+            std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
+        },
     };
     image.base = info.dlpi_addr as usize;
-    image.segments = headers.iter().filter(|header| header.p_type == libc::PT_LOAD).map(segment).collect();
-    let notes = headers.iter().filter(|header| header.p_type == libc::PT_NOTE).map(|header| segment(header).range);
+    image.segments = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_LOAD)
+        .map(segment)
+        .collect();
+    let notes = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_NOTE)
+        .map(|header| segment(header).range);
     for range in notes {
         if let Some(id) = image.bytes(range).and_then(build_id) {
             image.build_id = id.to_vec();
@@ -184,7 +214,11 @@ fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .copied()
+        .map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -197,7 +231,9 @@ mod tests {
     fn code_of_this_program_has_an_offset_and_leads_back() {
         let image = Image::of_this_process();
         let address = some_code as fn() as usize;
-        let offset = image.offset_of_code(address).expect("a function of ours lies in our image");
+        let offset = image
+            .offset_of_code(address)
+            .expect("a function of ours lies in our image");
         assert_eq!(image.address_of_code(offset), Some(address));
     }
 
@@ -212,7 +248,10 @@ mod tests {
         assert_eq!(image.address_of_code(u64::MAX), None);
         // The C library is a shared object of its own, unless the target links it statically.
         if !cfg!(target_feature = "crt-static") {
-            assert_eq!(image.offset_of_code(libc::getpid as *const () as usize), None);
+            assert_eq!(
+                image.offset_of_code(libc::getpid as *const () as usize),
+                None
+            );
         }
     }
 
@@ -221,14 +260,23 @@ mod tests {
         let image = Image::of_this_process();
         std::hint::black_box("a sentence that only this test holds");
         assert!(image.contains(b"a sentence that only this test holds"));
-        let absent: Vec<u8> = b"egassap hcus on".iter().rev().chain(&[1, 2, 3, 250, 251]).copied().collect();
+        let absent: Vec<u8> = b"egassap hcus on"
+            .iter()
+            .rev()
+            .chain(&[1, 2, 3, 250, 251])
+            .copied()
+            .collect();
         assert!(!image.contains(&absent));
     }
 
     #[test]
     fn a_build_id_is_found_behind_other_notes_and_garbage_gives_none() {
         let mut notes = Vec::new();
-        for (name, kind, id) in [(&b"Go\0"[..], 4, &b"x"[..]), (b"GNU\0", 1, b"abi"), (b"GNU\0", 3, b"0123456789")] {
+        for (name, kind, id) in [
+            (&b"Go\0"[..], 4, &b"x"[..]),
+            (b"GNU\0", 1, b"abi"),
+            (b"GNU\0", 3, b"0123456789"),
+        ] {
             notes.extend((name.len() as u32).to_ne_bytes());
             notes.extend((id.len() as u32).to_ne_bytes());
             notes.extend(u32::to_ne_bytes(kind));

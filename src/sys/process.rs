@@ -10,7 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,10 @@ impl Pidfd {
     /// shortly: no process is left behind.
     pub(crate) fn adopt(mut child: std::process::Child) -> io::Result<Self> {
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-            Ok(fd) => Ok(Self { fd, pid: child.id() }),
+            Ok(fd) => Ok(Self {
+                fd,
+                pid: child.id(),
+            }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -90,7 +95,10 @@ impl AsFd for Pidfd {
 fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Ended::Exited(code),
-        (None, Some(signal)) => Ended::Signalled { signal, core: status.dumped() },
+        (None, Some(signal)) => Ended::Signalled {
+            signal,
+            core: status.dumped(),
+        },
         (None, None) => unreachable!("waitid was asked for processes that have ended"),
     }
 }
@@ -106,7 +114,10 @@ mod tests {
                 return ended;
             }
             rustix::event::poll(
-                &mut [rustix::event::PollFd::new(&process.fd, rustix::event::PollFlags::IN)],
+                &mut [rustix::event::PollFd::new(
+                    &process.fd,
+                    rustix::event::PollFlags::IN,
+                )],
                 None,
             )
             .unwrap();
@@ -115,7 +126,8 @@ mod tests {
 
     #[test]
     fn an_exit_code_is_reported() {
-        let process = Pidfd::adopt(Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap()).unwrap();
+        let process =
+            Pidfd::adopt(Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap()).unwrap();
         assert_eq!(reap(&process), Ended::Exited(7));
     }
 
@@ -124,7 +136,13 @@ mod tests {
         let process = Pidfd::adopt(Command::new("sleep").arg("1000").spawn().unwrap()).unwrap();
         assert_eq!(process.try_reap().unwrap(), None);
         process.kill();
-        assert_eq!(reap(&process), Ended::Signalled { signal: libc::SIGKILL, core: false });
+        assert_eq!(
+            reap(&process),
+            Ended::Signalled {
+                signal: libc::SIGKILL,
+                core: false
+            }
+        );
         process.kill();
     }
 }

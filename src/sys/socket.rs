@@ -12,13 +12,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send,
+    sendmsg, socketpair,
 };
 
 /// Makes a connected pair of stream sockets, close-on-exec.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// Returns the inode of a socket, which names it in the whole system as long as it lives; `None` if `fd` is none.
@@ -43,7 +49,11 @@ pub(crate) fn move_out_of_the_way(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Opens `/dev/null` for reading and writing.
 pub(crate) fn dev_null() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Sends all of `bytes`, blocking. A peer that is gone is the error `EPIPE`, not a signal.
@@ -62,7 +72,14 @@ pub(crate) fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) 
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fits = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
     debug_assert!(fits, "the space is made for one descriptor");
-    let sent = retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL))?;
+    let sent = retry_on_intr(|| {
+        sendmsg(
+            &socket,
+            &[IoSlice::new(bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+    })?;
     send_all(socket, &bytes[sent..])
 }
 
@@ -83,7 +100,9 @@ pub(crate) fn receive_with_fd(socket: impl AsFd, bytes: &mut [u8]) -> io::Result
             other => other?,
         };
         if message.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(io::Error::other("a descriptor was lost on its way, because this process has too many"));
+            return Err(io::Error::other(
+                "a descriptor was lost on its way, because this process has too many",
+            ));
         }
         if message.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -116,7 +135,9 @@ mod tests {
         let (a, b) = pair().unwrap();
         send_with_fd(&a, b"hello", File::open("/proc/self/comm").unwrap().as_fd()).unwrap();
         let mut bytes = [0; 5];
-        let fd = receive_with_fd(&b, &mut bytes).unwrap().expect("a descriptor was sent");
+        let fd = receive_with_fd(&b, &mut bytes)
+            .unwrap()
+            .expect("a descriptor was sent");
         assert_eq!(&bytes, b"hello");
         assert!(File::from(fd).read_to_string(&mut String::new()).unwrap() > 0);
     }
@@ -127,13 +148,19 @@ mod tests {
         send_all(&a, b"hello").unwrap();
         drop(a);
         assert!(receive_with_fd(&b, &mut [0; 5]).unwrap().is_none());
-        assert_eq!(receive_with_fd(&b, &mut [0; 5]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            receive_with_fd(&b, &mut [0; 5]).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]
     fn sending_to_a_closed_end_is_an_error_and_no_signal() {
         let (a, b) = pair().unwrap();
         drop(b);
-        assert_eq!(send_all(&a, b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            send_all(&a, b"x").unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 }

@@ -11,8 +11,9 @@ use bincode::config::{Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const FORMAT: Configuration<LittleEndian, Fixint> =
-    bincode::config::standard().with_little_endian().with_fixed_int_encoding();
+const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
+    .with_little_endian()
+    .with_fixed_int_encoding();
 
 /// Why a value could not be encoded or decoded, in words.
 #[derive(Debug)]
@@ -27,7 +28,10 @@ impl fmt::Display for CodecError {
 impl std::error::Error for CodecError {}
 
 /// Appends `value`'s encoding to `out`; after an error `out` is as before.
-pub(crate) fn encode_onto<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+pub(crate) fn encode_onto<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
     let before = out.len();
     match bincode::serde::encode_into_std_write(value, out, FORMAT) {
         Ok(_length) => Ok(()),
@@ -97,7 +101,12 @@ mod tests {
     fn bytes_left_over_are_an_error() {
         let mut bytes = encode(&7u32).unwrap();
         bytes.push(0);
-        assert!(decode::<u32>(&bytes).unwrap_err().to_string().contains("1 bytes are left over"));
+        assert!(
+            decode::<u32>(&bytes)
+                .unwrap_err()
+                .to_string()
+                .contains("1 bytes are left over")
+        );
     }
 
     proptest! {

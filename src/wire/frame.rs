@@ -96,7 +96,9 @@ impl Header {
     /// Reads a header back, refusing whatever `to_bytes` cannot have written.
     pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Result<Self, Garbage> {
         let (magic, rest) = bytes.split_at(4);
-        let (&[kind, zeros @ ..], numbers) = rest.split_first_chunk::<4>().expect("24 bytes hold 4 + 4 + 16");
+        let (&[kind, zeros @ ..], numbers) = rest
+            .split_first_chunk::<4>()
+            .expect("24 bytes hold 4 + 4 + 16");
         let (number, length) = numbers.split_at(8);
         if magic != MAGIC || zeros != [0; 3] {
             return Err(Garbage);
@@ -133,7 +135,14 @@ pub(crate) fn of_bytes(kind: Kind, number: u64, payload: &[u8]) -> Vec<u8> {
 /// Fills in the header of a frame whose payload stands behind room for it.
 pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
     let length = (frame.len() - HEADER) as u64;
-    frame[..HEADER].copy_from_slice(&Header { kind, number, length }.to_bytes());
+    frame[..HEADER].copy_from_slice(
+        &Header {
+            kind,
+            number,
+            length,
+        }
+        .to_bytes(),
+    );
 }
 
 /// Bytes that no peer of ours can have meant.
@@ -201,7 +210,9 @@ impl Inbox {
             return Ok(None);
         };
         // A length that does not fit this machine's memory never arrives whole; `usize::MAX` stands for it.
-        let end = usize::try_from(header.length).unwrap_or(usize::MAX).saturating_add(HEADER);
+        let end = usize::try_from(header.length)
+            .unwrap_or(usize::MAX)
+            .saturating_add(HEADER);
         if self.bytes.len() < end {
             return Ok(None);
         }
@@ -241,7 +252,14 @@ mod tests {
     }
 
     fn any_frames() -> impl Strategy<Value = Vec<(Kind, u64, Vec<u8>)>> {
-        prop::collection::vec((any_kind(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..200)), 0..6)
+        prop::collection::vec(
+            (
+                any_kind(),
+                any::<u64>(),
+                prop::collection::vec(any::<u8>(), 0..200),
+            ),
+            0..6,
+        )
     }
 
     /// Feeds `bytes` in pieces of the given sizes and takes every frame that completes.
@@ -251,7 +269,8 @@ mod tests {
         let mut pieces = pieces.iter().copied().cycle();
         let mut rest = bytes;
         while !rest.is_empty() {
-            let (piece, later) = rest.split_at(pieces.next().unwrap_or(rest.len()).clamp(1, rest.len()));
+            let (piece, later) =
+                rest.split_at(pieces.next().unwrap_or(rest.len()).clamp(1, rest.len()));
             inbox.buffer().extend_from_slice(piece);
             rest = later;
             while let Some(frame) = inbox.take()? {
@@ -284,7 +303,11 @@ mod tests {
     #[test]
     fn an_announced_length_is_not_allocated_before_its_bytes_come() {
         let mut inbox = Inbox::default();
-        let header = Header { kind: Kind::Done, number: 0, length: u64::MAX };
+        let header = Header {
+            kind: Kind::Done,
+            number: 0,
+            length: u64::MAX,
+        };
         inbox.buffer().extend_from_slice(&header.to_bytes());
         assert_eq!(inbox.take(), Ok(None));
         for _ in 0..4 {

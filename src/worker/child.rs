@@ -61,9 +61,16 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     signal::ignore_sigint_and_unblock();
     // The name is for people who look at the process list; a kernel that refuses it changes nothing.
     let _ = rustix::thread::set_name(c"seedbed-worker");
-    let mut link = Link { socket, inbox: Inbox::default() };
+    let mut link = Link {
+        socket,
+        inbox: Inbox::default(),
+    };
     let stdout = link.receive_prelude();
-    Settled { link, stdout, started }
+    Settled {
+        link,
+        stdout,
+        started,
+    }
 }
 
 /// A worker that has reached the hook and not yet said so.
@@ -77,7 +84,9 @@ pub(crate) struct Settled {
 impl Settled {
     /// Serves jobs until this process ends.
     pub(crate) fn serve(self) -> ! {
-        let Self { mut link, started, .. } = self;
+        let Self {
+            mut link, started, ..
+        } = self;
         panic::install_hook();
         let set_up = link.receive_set_up();
         let mut retire = link.call_init(&set_up);
@@ -105,13 +114,17 @@ fn take_socket(summons: Summons) -> OwnedFd {
         rustix::stdio::dup2_stdin(socket::dev_null()?)?;
         Ok(moved)
     });
-    moved.unwrap_or_else(|error| role::go_astray(&format!("it could not move its socket away: {error}")))
+    moved.unwrap_or_else(|error| {
+        role::go_astray(&format!("it could not move its socket away: {error}"))
+    })
 }
 
 /// Asks the kernel to kill this process when the thread that started it ends, and sees whether that was too late.
 fn die_with(parent: u32) {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        role::go_astray(&format!("it could not tie its life to its parent's: {error}"));
+        role::go_astray(&format!(
+            "it could not tie its life to its parent's: {error}"
+        ));
     }
     let now = std::os::unix::process::parent_id();
     // 0 stands for a parent outside this process's namespace, and the dead are replaced by others.
@@ -131,15 +144,31 @@ impl Link {
     fn receive_prelude(&mut self) -> Stdout {
         let mut bytes = [0; HEADER];
         let received = socket::receive_with_fd(&self.socket, &mut bytes);
-        let Ok(stdout) = received else { self.leave(FAILED) };
+        let Ok(stdout) = received else {
+            self.leave(FAILED)
+        };
         match (Header::from_bytes(&bytes), stdout) {
-            (Ok(Header { kind: Kind::Prelude, number: 0, length: 0 }), None) => Stdout::Inherited,
-            (Ok(Header { kind: Kind::Prelude, number: 1, length: 0 }), Some(stdout)) => {
-                match rustix::stdio::dup2_stdout(stdout) {
-                    Ok(()) => Stdout::Deferred,
-                    Err(error) => self.leave_with_words(&format!("it could not restore its standard output: {error}")),
-                }
-            }
+            (
+                Ok(Header {
+                    kind: Kind::Prelude,
+                    number: 0,
+                    length: 0,
+                }),
+                None,
+            ) => Stdout::Inherited,
+            (
+                Ok(Header {
+                    kind: Kind::Prelude,
+                    number: 1,
+                    length: 0,
+                }),
+                Some(stdout),
+            ) => match rustix::stdio::dup2_stdout(stdout) {
+                Ok(()) => Stdout::Deferred,
+                Err(error) => self.leave_with_words(&format!(
+                    "it could not restore its standard output: {error}"
+                )),
+            },
             _ => self.leave_with_words("its parent speaks another version of seedbed's protocol"),
         }
     }
@@ -151,7 +180,9 @@ impl Link {
             _ => self.leave_with_words("its parent did not send its set-up first"),
         };
         let image = fingerprint().unwrap_or_else(|error| {
-            self.leave_with_words(&format!("`/proc/self/exe` cannot be reached ({error}); mount `/proc`"))
+            self.leave_with_words(&format!(
+                "`/proc/self/exe` cannot be reached ({error}); mount `/proc`"
+            ))
         });
         self.send(&encoded(Kind::Hello, image));
         match set_up {
@@ -163,7 +194,11 @@ impl Link {
 
     /// Calls the init closures and prepares the retire closures, then says that the worker is ready.
     fn call_init(&mut self, set_up: &SetUp) -> Vec<Retire> {
-        let prepared = set_up.init.iter().try_for_each(init).and_then(|()| set_up.retire.iter().map(retire).collect());
+        let prepared = set_up
+            .init
+            .iter()
+            .try_for_each(init)
+            .and_then(|()| set_up.retire.iter().map(retire).collect());
         match prepared {
             Ok(retire) => {
                 self.send(&frame::of_bytes(Kind::Ready, 0, b""));
@@ -187,12 +222,16 @@ impl Link {
 
 fn init(closure: &Closure) -> Result<(), InitFailed> {
     let init = find_init(closure.code).ok_or(InitFailed::NotOurCode)?;
-    catch(|| init(&closure.data)).map_err(InitFailed::Panicked)?.map_err(bad_data)
+    catch(|| init(&closure.data))
+        .map_err(InitFailed::Panicked)?
+        .map_err(bad_data)
 }
 
 fn retire(closure: &Closure) -> Result<Retire, InitFailed> {
     let make = find_retire(closure.code).ok_or(InitFailed::NotOurCode)?;
-    catch(|| make(&closure.data)).map_err(InitFailed::Panicked)?.map_err(bad_data)
+    catch(|| make(&closure.data))
+        .map_err(InitFailed::Panicked)?
+        .map_err(bad_data)
 }
 
 fn bad_data(error: CodecError) -> InitFailed {
@@ -207,8 +246,12 @@ impl Link {
             Ok(frame) if frame.header.kind == Kind::Job => frame,
             Ok(_) => self.leave(FAILED),
             // Only between two frames does `receive` give up for this reason.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.inbox.is_empty() => self.leave(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.inbox.is_empty() => {
+                self.leave(0)
+            }
             Err(_) => self.leave(FAILED),
         }
     }
@@ -245,8 +288,12 @@ fn run(trampoline: JobFn, argument: &[u8]) -> Vec<u8> {
             frame::finish(&mut answer, Kind::Done, 0);
             answer
         }
-        Ok(Err(JobFailure::BadArgument(error))) => frame::of_bytes(Kind::BadArgument, 0, error.to_string().as_bytes()),
-        Ok(Err(JobFailure::BadResult(error))) => frame::of_bytes(Kind::BadResult, 0, error.to_string().as_bytes()),
+        Ok(Err(JobFailure::BadArgument(error))) => {
+            frame::of_bytes(Kind::BadArgument, 0, error.to_string().as_bytes())
+        }
+        Ok(Err(JobFailure::BadResult(error))) => {
+            frame::of_bytes(Kind::BadResult, 0, error.to_string().as_bytes())
+        }
         Err(report) => encoded(Kind::Panicked, &report),
     }
 }

@@ -43,7 +43,12 @@ pub(super) enum NoFrame {
 
 impl Connection {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: Async::new(socket)?, outgoing: Vec::new(), sent: 0, inbox: Inbox::default() })
+        Ok(Self {
+            socket: Async::new(socket)?,
+            outgoing: Vec::new(),
+            sent: 0,
+            inbox: Inbox::default(),
+        })
     }
 
     /// Sets what is to be sent next; the frame before has gone.
@@ -66,7 +71,11 @@ impl Connection {
     /// Sends the rest of what was put.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.outgoing.len() {
-            match send(&self.socket, &self.outgoing[self.sent..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match send(
+                &self.socket,
+                &self.outgoing[self.sent..],
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
@@ -96,7 +105,11 @@ impl Connection {
             if let Some(frame) = self.inbox.take().map_err(|_| NoFrame::Garbage)? {
                 return Ok(Some(frame));
             }
-            match recv(&self.socket, spare_capacity(self.inbox.buffer()), RecvFlags::DONTWAIT) {
+            match recv(
+                &self.socket,
+                spare_capacity(self.inbox.buffer()),
+                RecvFlags::DONTWAIT,
+            ) {
                 // A peer that ended with unread bytes resets the connection; its own last frames have come before.
                 Ok((0, _)) | Err(Errno::CONNRESET) => return Err(NoFrame::Closed),
                 Ok(_) | Err(Errno::INTR) => {}
@@ -128,7 +141,10 @@ pub(super) struct StderrTail {
 
 impl StderrTail {
     pub(super) fn new(pipe: OwnedFd) -> io::Result<Self> {
-        Ok(Self { pipe: Some(Async::new(pipe)?), tail: Vec::new() })
+        Ok(Self {
+            pipe: Some(Async::new(pipe)?),
+            tail: Vec::new(),
+        })
     }
 
     /// Reads on, and registers for more. There is nothing to wait for, hence no result.

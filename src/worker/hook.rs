@@ -71,7 +71,10 @@ pub(super) fn recipe() -> Option<Arc<Recipe>> {
 fn note(recipe: impl FnOnce() -> Recipe) {
     MINE.with_borrow_mut(|mine| {
         let recipe = mine.get_or_insert_with(|| Arc::new(recipe()));
-        FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| recipe.clone());
+        FIRST
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| recipe.clone());
     });
 }
 
@@ -91,11 +94,21 @@ fn recipe_of_here() -> Recipe {
 
 fn same_arguments(stdout: Stdout) -> Recipe {
     let mut arguments = std::env::args_os();
-    Recipe { name: arguments.next().unwrap_or_default(), arguments: arguments.collect(), stdout }
+    Recipe {
+        name: arguments.next().unwrap_or_default(),
+        arguments: arguments.collect(),
+        stdout,
+    }
 }
 
 fn one_test(name: &str) -> Recipe {
-    let arguments = ["--exact", name, "--nocapture", "--include-ignored", "--test-threads=1"];
+    let arguments = [
+        "--exact",
+        name,
+        "--nocapture",
+        "--include-ignored",
+        "--test-threads=1",
+    ];
     Recipe {
         name: std::env::args_os().next().unwrap_or_default(),
         arguments: arguments.into_iter().map(OsString::from).collect(),
@@ -106,7 +119,9 @@ fn one_test(name: &str) -> Recipe {
 /// Tells whether libtest is linked into this program. The string to look for is put together here, so that our own code
 /// does not contain it.
 fn is_libtest() -> bool {
-    let name: String = ["RUST", "TEST", "THREADS"].map(std::hint::black_box).join("_");
+    let name: String = ["RUST", "TEST", "THREADS"]
+        .map(std::hint::black_box)
+        .join("_");
     Image::of_this_process().contains(name.as_bytes())
 }
 
@@ -117,7 +132,13 @@ mod tests {
     #[test]
     fn a_test_is_reached_again_by_its_own_name() {
         let recipe = recipe_of_here();
-        assert_eq!(recipe.arguments[..2], ["--exact", "worker::hook::tests::a_test_is_reached_again_by_its_own_name"]);
+        assert_eq!(
+            recipe.arguments[..2],
+            [
+                "--exact",
+                "worker::hook::tests::a_test_is_reached_again_by_its_own_name"
+            ]
+        );
         assert_eq!(recipe.stdout, Stdout::Deferred);
     }
 }

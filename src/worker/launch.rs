@@ -50,14 +50,24 @@ impl Launch {
     /// Asks the launcher for a process.
     pub(super) fn request(recipe: Arc<Recipe>, capture_stderr: bool) -> Result<Self, WorkerError> {
         let (reply, answer) = async_channel::bounded(1);
-        let request = Request { recipe, capture_stderr, reply };
-        launcher()?.send(request).expect("the launcher serves as long as this process lives");
-        Ok(Self { answer: Box::pin(answer) })
+        let request = Request {
+            recipe,
+            capture_stderr,
+            reply,
+        };
+        launcher()?
+            .send(request)
+            .expect("the launcher serves as long as this process lives");
+        Ok(Self {
+            answer: Box::pin(answer),
+        })
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
         let answer = ready!(self.answer.as_mut().poll_next(cx));
-        Poll::Ready(answer.unwrap_or_else(|| unreachable!("the launcher answers every request, once")))
+        Poll::Ready(
+            answer.unwrap_or_else(|| unreachable!("the launcher answers every request, once")),
+        )
     }
 }
 
@@ -84,7 +94,12 @@ fn launcher() -> Result<mpsc::Sender<Request>, WorkerError> {
 
 fn serve(requests: &mpsc::Receiver<Request>) {
     signal::block_only_sigint();
-    for Request { recipe, capture_stderr, reply } in requests {
+    for Request {
+        recipe,
+        capture_stderr,
+        reply,
+    } in requests
+    {
         if !reply.is_closed() {
             // Whoever asked may be gone by now; then the process is dropped, which kills and reaps it.
             drop(reply.try_send(launch(&recipe, capture_stderr)));
@@ -93,15 +108,22 @@ fn serve(requests: &mpsc::Receiver<Request>) {
 }
 
 fn launch(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError> {
-    let (ours, theirs) = sockets(recipe.stdout).map_err(|error| WorkerError::start("its socket", error))?;
-    let mut child = command(recipe, capture_stderr, theirs).spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => WorkerError::start_without_proc(error),
-        _ => WorkerError::start("executing `/proc/self/exe`", error),
-    })?;
+    let (ours, theirs) =
+        sockets(recipe.stdout).map_err(|error| WorkerError::start("its socket", error))?;
+    let mut child = command(recipe, capture_stderr, theirs)
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => WorkerError::start_without_proc(error),
+            _ => WorkerError::start("executing `/proc/self/exe`", error),
+        })?;
     let stderr = child.stderr.take().map(OwnedFd::from);
     let process = Pidfd::adopt(child).and_then(Process::new);
     let process = process.map_err(|error| WorkerError::start("its process descriptor", error))?;
-    Ok(Launched { process, socket: ours, stderr })
+    Ok(Launched {
+        process,
+        socket: ours,
+        stderr,
+    })
 }
 
 /// Makes the two ends of a worker's socket, with the prelude already on its way.
@@ -123,7 +145,14 @@ fn command(recipe: &Recipe, capture_stderr: bool, socket: OwnedFd) -> Command {
     command
         .arg0(&recipe.name)
         .args(&recipe.arguments)
-        .env(VARIABLE, Summons { parent: std::process::id(), inode }.to_string())
+        .env(
+            VARIABLE,
+            Summons {
+                parent: std::process::id(),
+                inode,
+            }
+            .to_string(),
+        )
         .stdin(Stdio::from(socket));
     if recipe.stdout == Stdout::Deferred {
         command.stdout(Stdio::null());

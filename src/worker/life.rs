@@ -164,13 +164,21 @@ pub(super) struct Dying {
 impl Dying {
     /// Waits for a process that is about to exit by itself.
     pub(super) fn naturally(worker: Worker) -> Self {
-        Self { worker, patience: Some(Timer::after(LAST_RITES)), outlived: false }
+        Self {
+            worker,
+            patience: Some(Timer::after(LAST_RITES)),
+            outlived: false,
+        }
     }
 
     /// Kills the process, and waits until it is reaped.
     pub(super) fn killed(worker: Worker) -> Self {
         worker.kill();
-        Self { worker, patience: None, outlived: false }
+        Self {
+            worker,
+            patience: None,
+            outlived: false,
+        }
     }
 
     /// Does not wait any longer.
@@ -182,7 +190,10 @@ impl Dying {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Death> {
         if let Poll::Ready(ended) = self.worker.poll_end(cx) {
             let exit = self.worker.exit(ended);
-            return Poll::Ready(Death { exit, outlived: self.outlived });
+            return Poll::Ready(Death {
+                exit,
+                outlived: self.outlived,
+            });
         }
         if let Some(patience) = &mut self.patience {
             if patience.poll(cx).is_ready() {

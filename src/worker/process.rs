@@ -88,8 +88,12 @@ impl Drop for Process {
         }
         self.kill();
         if let State::Running(pidfd) = std::mem::replace(&mut self.state, State::Given) {
-            let mut rest = Process { state: State::Running(pidfd), pid: self.pid };
-            smol::spawn(async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await }).detach();
+            let mut rest = Process {
+                state: State::Running(pidfd),
+                pid: self.pid,
+            };
+            smol::spawn(async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await })
+                .detach();
         }
     }
 }

@@ -50,7 +50,11 @@ enum Failure {
 
 impl Starting {
     pub(super) fn new(launch: Launch, set_up: Vec<u8>, image: &'static Fingerprint) -> Self {
-        Self { state: State::Launching(launch), set_up, image }
+        Self {
+            state: State::Launching(launch),
+            set_up,
+            image,
+        }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Worker, WorkerError>> {
@@ -58,7 +62,8 @@ impl Starting {
             match &mut self.state {
                 State::Launching(launch) => match ready!(launch.poll(cx)) {
                     Ok(launched) => {
-                        let mut worker = Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
+                        let mut worker = Worker::new(launched)
+                            .map_err(|error| WorkerError::start("its socket", error))?;
                         worker.put(std::mem::take(&mut self.set_up));
                         self.state = State::Summoned(worker, Timer::after(REACH_THE_HOOK));
                     }
@@ -72,12 +77,16 @@ impl Starting {
                     }
                 },
                 State::Initialising(worker) => match ready!(worker.poll_answer(cx)) {
-                    Ok(frame) if frame.header.kind == Kind::Ready => return Poll::Ready(Ok(self.worker())),
+                    Ok(frame) if frame.header.kind == Kind::Ready => {
+                        return Poll::Ready(Ok(self.worker()));
+                    }
                     answer => self.fail(answer),
                 },
                 State::Failing(dying, _) => {
                     let death = ready!(dying.poll(cx));
-                    let State::Failing(_, failure) = std::mem::replace(&mut self.state, State::Over) else {
+                    let State::Failing(_, failure) =
+                        std::mem::replace(&mut self.state, State::Over)
+                    else {
                         unreachable!("it was failing a moment ago")
                     };
                     return Poll::Ready(Err(match failure {
@@ -95,7 +104,9 @@ impl Starting {
         loop {
             match &mut self.state {
                 State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
-                    Ok(Ok(worker)) => self.state = State::Failing(Dying::killed(worker), Failure::Ended),
+                    Ok(Ok(worker)) => {
+                        self.state = State::Failing(Dying::killed(worker), Failure::Ended)
+                    }
                     // Nothing was started, or it is being reaped already.
                     Ok(Err(_)) | Err(_) => self.state = State::Over,
                 },
@@ -116,11 +127,15 @@ impl Starting {
     /// Deals with what came where hello should have come.
     fn greet(&mut self, answer: Result<Frame, Silence>) {
         match answer {
-            Ok(frame) if frame.header.kind == Kind::Hello => match codec::decode::<Fingerprint>(frame.payload()) {
-                Ok(image) if image == *self.image => self.state = State::Initialising(self.worker()),
-                // A fingerprint that cannot be decoded was written by another version of this crate.
-                Ok(_) | Err(_) => self.fail_with(WorkerError::image_mismatch()),
-            },
+            Ok(frame) if frame.header.kind == Kind::Hello => {
+                match codec::decode::<Fingerprint>(frame.payload()) {
+                    Ok(image) if image == *self.image => {
+                        self.state = State::Initialising(self.worker())
+                    }
+                    // A fingerprint that cannot be decoded was written by another version of this crate.
+                    Ok(_) | Err(_) => self.fail_with(WorkerError::image_mismatch()),
+                }
+            }
             other => self.fail(other),
         }
     }
@@ -130,10 +145,16 @@ impl Starting {
         match answer {
             Ok(frame) => match failure_of(&frame) {
                 Some(error) => self.fail_with(error),
-                None => self.fail_with(WorkerError::protocol("a frame that has no place during the start")),
+                None => self.fail_with(WorkerError::protocol(
+                    "a frame that has no place during the start",
+                )),
             },
-            Err(Silence::Gone) => self.state = State::Failing(Dying::naturally(self.worker()), Failure::Ended),
-            Err(Silence::Garbage) => self.fail_with(WorkerError::protocol("bytes that are no frame")),
+            Err(Silence::Gone) => {
+                self.state = State::Failing(Dying::naturally(self.worker()), Failure::Ended)
+            }
+            Err(Silence::Garbage) => {
+                self.fail_with(WorkerError::protocol("bytes that are no frame"))
+            }
             Err(Silence::Failed(error)) => self.fail_with(WorkerError::start("its socket", error)),
         }
     }
@@ -146,7 +167,9 @@ impl Starting {
     fn worker(&mut self) -> Worker {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Summoned(worker, _) | State::Initialising(worker) => worker,
-            State::Launching(_) | State::Failing(..) | State::Over => unreachable!("this state has no worker"),
+            State::Launching(_) | State::Failing(..) | State::Over => {
+                unreachable!("this state has no worker")
+            }
         }
     }
 }
