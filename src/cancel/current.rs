@@ -109,7 +109,9 @@ pub(crate) fn give_up() -> bool {
 /// The earliest deadline that cancels the code that is running.
 pub(crate) fn effective_deadline() -> Result<Option<Instant>, AlreadyCancelled> {
     CURRENT.with(|current| match &*current.place.borrow() {
-        Some((shared, certain)) => shared.effective_deadline(current.node.get().unwrap_or(*certain)),
+        Some((shared, certain)) => {
+            shared.effective_deadline(current.node.get().unwrap_or(*certain))
+        }
         None => Ok(None),
     })
 }

@@ -15,7 +15,8 @@ mod timeout;
 mod tree;
 
 pub use checkpoint::{
-    Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
+    Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled,
+    current_effective_deadline,
 };
 pub use scope::{CancelScope, ScopeRun};
 pub use shield::{OnCancel, Shield, on_cancel, shield};

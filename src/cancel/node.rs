@@ -63,7 +63,12 @@ impl Shared {
     }
 
     /// Adds a node. Its owner removes it, usually by way of [`Node`].
-    pub(crate) fn add(&self, parent: Option<NodeId>, kind: Kind, cell: Option<Arc<Cell>>) -> NodeId {
+    pub(crate) fn add(
+        &self,
+        parent: Option<NodeId>,
+        kind: Kind,
+        cell: Option<Arc<Cell>>,
+    ) -> NodeId {
         let mut tree = lock(&self.tree);
         let id = tree.add(parent, kind, cell);
         let effective = tree.is_effective(id);
@@ -124,12 +129,17 @@ impl Shared {
     }
 
     /// The earliest deadline that cancels code at this node; `Err` if it is cancelled already.
-    pub(crate) fn effective_deadline(&self, id: NodeId) -> Result<Option<Instant>, AlreadyCancelled> {
+    pub(crate) fn effective_deadline(
+        &self,
+        id: NodeId,
+    ) -> Result<Option<Instant>, AlreadyCancelled> {
         let tree = lock(&self.tree);
         if tree.is_effective(id) {
             return Err(AlreadyCancelled);
         }
-        let cells = tree.visible(id).filter_map(|id| tree.payload(id).as_deref());
+        let cells = tree
+            .visible(id)
+            .filter_map(|id| tree.payload(id).as_deref());
         Ok(cells.filter_map(Cell::deadline).min())
     }
 
@@ -169,7 +179,9 @@ impl Wake {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("nodes", &lock(&self.tree).len()).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("nodes", &lock(&self.tree).len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -51,9 +51,15 @@ struct Inner {
 
 enum Phase {
     /// Not polled yet; the settings wait for the node.
-    New { shield: bool, timeout: Option<Duration> },
+    New {
+        shield: bool,
+        timeout: Option<Duration>,
+    },
     /// Being polled. The node is removed by [`ScopeRun`], which first leaves this phase, under the same lock.
-    Running { shared: Arc<Shared>, id: NodeId },
+    Running {
+        shared: Arc<Shared>,
+        id: NodeId,
+    },
     Ended,
 }
 
@@ -140,7 +146,11 @@ impl CancelScope {
     /// ```
     pub fn is_cancelled(&self) -> bool {
         let ended = || matches!(*lock(&self.inner.phase), Phase::Ended);
-        if self.deadline().is_some_and(|deadline| deadline <= current_time()) && !ended() {
+        if self
+            .deadline()
+            .is_some_and(|deadline| deadline <= current_time())
+            && !ended()
+        {
             self.cancel();
         }
         self.inner.cancelled.load(Ordering::Acquire)
@@ -321,7 +331,11 @@ impl Driver {
             self.scope.cancel();
             return;
         }
-        if self.alarm.as_ref().is_none_or(|alarm| alarm.deadline != deadline) {
+        if self
+            .alarm
+            .as_ref()
+            .is_none_or(|alarm| alarm.deadline != deadline)
+        {
             self.alarm = Some(Alarm {
                 deadline,
                 sleep: sleep_until(deadline),
@@ -336,7 +350,10 @@ impl Driver {
 
     /// Decides that the body is dropped, if it is to be, and says where the cancellation ends.
     fn try_drop(&self) -> Option<End> {
-        self.node.as_ref().filter(|_| self.is_effective())?.try_drop()
+        self.node
+            .as_ref()
+            .filter(|_| self.is_effective())?
+            .try_drop()
     }
 
     /// Whether the scope is cancelled, by whomever.
@@ -397,7 +414,9 @@ impl<F: Future> Future for ScopeRun<F> {
         let future = match this.body.as_mut().project() {
             BodyProjection::Running { future } => future,
             BodyProjection::Dead => return Poll::Pending,
-            BodyProjection::Ended => panic!("a cancel scope's future was polled after it had ended"),
+            BodyProjection::Ended => {
+                panic!("a cancel scope's future was polled after it had ended")
+            }
         };
         let first = this.driver.node.is_none();
         if first {
@@ -430,6 +449,8 @@ impl<F: Future> Future for ScopeRun<F> {
 
 impl<F> fmt::Debug for ScopeRun<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopeRun").field("scope", &self.driver.scope).finish_non_exhaustive()
+        f.debug_struct("ScopeRun")
+            .field("scope", &self.driver.scope)
+            .finish_non_exhaustive()
     }
 }

@@ -61,7 +61,9 @@ impl<F: Future> Future for Shield<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let node = this.node.get_or_insert_with(|| current::attach(Kind::Hides, None));
+        let node = this
+            .node
+            .get_or_insert_with(|| current::attach(Kind::Hides, None));
         let value = {
             let _entered = enter(&node.shared, node.id);
             ready!(this.future.poll(cx))
@@ -73,7 +75,9 @@ impl<F: Future> Future for Shield<F> {
 
 impl<F> fmt::Debug for Shield<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shield").field("active", &self.node.is_some()).finish_non_exhaustive()
+        f.debug_struct("Shield")
+            .field("active", &self.node.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,13 +186,18 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
                             return Poll::Pending;
                         }
                     }
-                    let cleanup = cleanup.take().expect("taken here only, on the way to the next stage");
+                    let cleanup = cleanup
+                        .take()
+                        .expect("taken here only, on the way to the next stage");
                     this.stage.set(Stage::Cleaning {
                         cleanup: shield(cleanup),
                     });
                 }
                 StageProjection::Cleaning { cleanup } => {
-                    let place = this.place.as_ref().expect("kept until the clean-up is done");
+                    let place = this
+                        .place
+                        .as_ref()
+                        .expect("kept until the clean-up is done");
                     let entered = enter(&place.node.shared, place.node.id);
                     ready!(cleanup.poll(cx));
                     drop(entered);
@@ -196,7 +205,9 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
                     *this.place = None;
                 }
                 StageProjection::Dead => return Poll::Pending,
-                StageProjection::Ended => panic!("an on_cancel future was polled after it had ended"),
+                StageProjection::Ended => {
+                    panic!("an on_cancel future was polled after it had ended")
+                }
             }
         }
     }
@@ -204,6 +215,8 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
 
 impl<F, C> fmt::Debug for OnCancel<F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnCancel").field("active", &self.place.is_some()).finish_non_exhaustive()
+        f.debug_struct("OnCancel")
+            .field("active", &self.place.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,9 @@ use super::scope::{CancelScope, ScopeRun};
 pub fn move_on_after<F: IntoFuture>(timeout: Duration, future: F) -> MoveOn<F::IntoFuture> {
     let scope = CancelScope::new();
     scope.set_timeout(timeout);
-    MoveOn { run: scope.run(future) }
+    MoveOn {
+        run: scope.run(future),
+    }
 }
 
 /// Runs `future` until `deadline` at most. `None` if it was cut off.
@@ -49,7 +51,9 @@ pub fn move_on_after<F: IntoFuture>(timeout: Duration, future: F) -> MoveOn<F::I
 pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::IntoFuture> {
     let scope = CancelScope::new();
     scope.set_deadline(Some(deadline));
-    MoveOn { run: scope.run(future) }
+    MoveOn {
+        run: scope.run(future),
+    }
 }
 
 /// Runs `future` for at most `timeout`, counted from the first poll.

@@ -212,7 +212,10 @@ impl<P> Tree<P> {
     /// Records that something at this node was dropped because the node is effectively cancelled, and says where that
     /// cancellation ends. Asked again later, the answer can only change from `Here` to `Above`.
     pub(crate) fn dropped(&mut self, id: NodeId) -> End {
-        debug_assert!(self.is_effective(id), "only a cancelled node drops its content");
+        debug_assert!(
+            self.is_effective(id),
+            "only a cancelled node drops its content"
+        );
         if self.absorbs(id) {
             return End::Here;
         }
@@ -243,7 +246,10 @@ impl<P> Tree<P> {
     fn spread(&mut self, top: NodeId, changed: &mut Changed) {
         let mut at = top;
         loop {
-            let down = self.update(at).then(|| changed.push(at)).and(self.node(at).first_child);
+            let down = self
+                .update(at)
+                .then(|| changed.push(at))
+                .and(self.node(at).first_child);
             at = match down.or_else(|| self.next_below(at, top)) {
                 Some(next) => next,
                 None => return,
@@ -272,7 +278,12 @@ impl<P> Tree<P> {
     }
 
     /// Changes what makes a node block, and lets its ancestors know.
-    fn set_blocking(&mut self, id: NodeId, changed: &mut Changed, change: impl FnOnce(&mut Node<P>)) {
+    fn set_blocking(
+        &mut self,
+        id: NodeId,
+        changed: &mut Changed,
+        change: impl FnOnce(&mut Node<P>),
+    ) {
         let node = self.node_mut(id);
         let before = node.blocks();
         change(node);

@@ -83,7 +83,10 @@ enum State {
     New(Until),
     /// The deadline had passed at the first poll; everybody else has their turn before this one ends.
     Yielded,
-    InRun { timers: Arc<Timers>, key: Key },
+    InRun {
+        timers: Arc<Timers>,
+        key: Key,
+    },
     Real(smol::Timer),
     Forever,
     Done,
@@ -107,7 +110,9 @@ impl Until {
 impl State {
     fn begin(until: Until, cx: &mut Context<'_>) -> State {
         let timers = current::timers();
-        let now = timers.as_ref().map_or_else(Instant::now, |timers| timers.now());
+        let now = timers
+            .as_ref()
+            .map_or_else(Instant::now, |timers| timers.now());
         match (until.deadline(now), timers) {
             (None, _) => State::Forever,
             (Some(deadline), _) if deadline <= now => {
@@ -140,7 +145,9 @@ impl Future for Sleep {
                 self.state = State::begin(*until, cx);
                 return Poll::Pending;
             }
-            State::InRun { timers, key } if timers.is_waiting(*key, cx.waker()) => return Poll::Pending,
+            State::InRun { timers, key } if timers.is_waiting(*key, cx.waker()) => {
+                return Poll::Pending;
+            }
             State::Real(timer) => _ = ready!(Pin::new(timer).poll(cx)),
             State::Forever => return Poll::Pending,
             State::Yielded | State::InRun { .. } => {}

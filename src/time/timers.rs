@@ -71,7 +71,9 @@ impl Timers {
     /// Whether the entry is still waiting; if so, `waker` is woken instead of the one before.
     pub(crate) fn is_waiting(&self, key: Key, waker: &Waker) -> bool {
         let mut queue = lock(&self.queue);
-        let Some(slot) = queue.get_mut(key) else { return false };
+        let Some(slot) = queue.get_mut(key) else {
+            return false;
+        };
         if slot.will_wake(waker) {
             return true;
         }

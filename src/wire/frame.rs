@@ -155,6 +155,8 @@ impl fmt::Display for Garbage {
     }
 }
 
+impl std::error::Error for Garbage {}
+
 /// One message, taken out of an [`Inbox`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame {

@@ -35,7 +35,7 @@ use crate::job::status::WorkerStatus;
 use crate::sys::{signal, socket};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind};
-use crate::wire::message::{Closure, InitFailed, PanicReport, SetUp};
+use crate::wire::message::{Closure, InitFailed, SetUp};
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
