@@ -8,13 +8,19 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+mod error;
+mod job;
+mod sys;
+mod tree_var;
+mod wire;
+
 pub mod cancel;
 pub mod nursery;
 pub mod run;
 pub mod sync;
 pub mod testing;
 pub mod time;
-mod tree_var;
+pub mod worker;
 
 pub use cancel::{
     CancelScope, TooSlow, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
@@ -28,3 +34,9 @@ pub use run::{CtrlC, RunBuilder, run};
 pub use sync::CapacityLimiter;
 pub use time::{current_time, sleep, sleep_forever, sleep_until};
 pub use tree_var::{TreeVar, TreeVarScope};
+pub use worker::{
+    RunSync, RunSyncFuture, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, WorkerExit,
+    WorkerPanic, WorkerStatistics, WorkerStatus, WorkerType, cache_scope,
+    configure_default_context, current_default_worker_limiter, default_context_statistics, init,
+    open_worker_context, run_sync,
+};

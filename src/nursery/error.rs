@@ -9,8 +9,13 @@ use std::fmt;
 /// use seedbed::{open_nursery, run};
 ///
 /// run(async {
-///     let n = open_nursery(|n| async move { n.clone() }).await;
-///     let closed = n.spawn_if_open(async { 1 }).unwrap_err();
+///     let mut kept = None;
+///     open_nursery(|n| {
+///         kept = Some(n.clone());
+///         async {}
+///     })
+///     .await;
+///     let closed = kept.unwrap().spawn_if_open(async { 1 }).unwrap_err();
 ///     assert!(closed.to_string().starts_with("the nursery is closed to new children"));
 /// });
 /// ```

@@ -16,6 +16,7 @@ use super::start::{StartError, Started, start};
 use super::task::Task;
 
 /// What a handle is made of, whatever kind it is.
+#[derive(Debug)]
 pub struct RawHandle<R> {
     core: Arc<Core>,
     outcome: Outcome<R>,
@@ -165,8 +166,13 @@ macro_rules! handle {
             #[doc = concat!("use seedbed::{", $block, ", run};")]
             ///
             /// run(async {
-            #[doc = concat!("    let handle = ", $block, "(|n| async move { n.clone() }).await;")]
-            ///     let refused = handle.spawn_if_open(async { 5 }).unwrap_err();
+            ///     let mut kept = None;
+            #[doc = concat!("    ", $block, "(|n| {")]
+            ///         kept = Some(n.clone());
+            ///         async {}
+            ///     })
+            ///     .await;
+            ///     let refused = kept.unwrap().spawn_if_open(async { 5 }).unwrap_err();
             ///     assert_eq!(refused.into_future().await, 5);
             /// });
             /// ```

@@ -84,10 +84,15 @@ impl RunBuilder {
     ///
     /// # Panics
     ///
-    /// With `future`'s panic; and if called inside of another run on the same thread.
+    /// With `future`'s panic; if called inside of another run on the same thread; and if a closure that was given to
+    /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
     pub fn run<F: IntoFuture>(self, future: F) -> F::Output {
         crate::worker::hook();
         let inside = Inside::enter();
+        if let Some(config) = self.workers {
+            crate::worker::configure_default_context(config)
+                .unwrap_or_else(|error| panic!("RunBuilder::worker_config: {error}"));
+        }
         let interrupt = (self.ctrl_c == CtrlC::Unwind)
             .then(Interrupt::watch)
             .flatten();
