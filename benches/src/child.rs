@@ -12,12 +12,14 @@ use std::{
     process::{Child, Command},
 };
 
-use smol::Async;
-
 use rustix::{
     process::{Signal, set_parent_process_death_signal},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
+
+use smol::Async;
+
+use crate::options::Pins;
 
 const ECHO: &str = "--child=echo";
 const SPIN: &str = "--child=spin";
@@ -25,17 +27,25 @@ const SPIN: &str = "--child=spin";
 /// In a child process that this file started, does its job and never returns.
 pub fn serve_if_asked() {
     match std::env::args().nth(1).as_deref() {
-        Some(ECHO) => echo(),
+        Some(ECHO) => {
+            // The core to run on, if it matters.
+            if let Some(core) = std::env::args().nth(2) {
+                pin_to_core(core.parse().expect("a core's number"));
+            }
+            echo();
+        }
         Some(SPIN) => spin(std::env::args().nth(2).expect("whom to tell")),
         _ => return,
     }
     std::process::exit(0);
 }
 
-/// Starts a child that answers every eight bytes with the number after theirs, until the stream closes.
-pub fn start_echo() -> (Child, UnixStream) {
+/// Starts a child, on that core if one is given, that answers every eight bytes with the number after theirs, until the
+/// stream closes.
+pub fn start_echo(core: Option<usize>) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let child = this_program(ECHO)
+        .args(core.map(|core| core.to_string()))
         .stdin(OwnedFd::from(theirs))
         .spawn()
         .expect("this executable starts again");
@@ -49,19 +59,20 @@ pub fn spin_command(telling: &str) -> Command {
     command
 }
 
-/// Starts this program with its whole process, threads and children to come, on one core, and waits for its end.
-pub fn run_on_one_core(arguments: impl Iterator<Item = String>) {
+/// Starts this program with its callers and its workers pinned, and waits for its end.
+pub fn run_pinned(pins: Pins, arguments: impl Iterator<Item = String>) {
+    let mut program = this_program(&pins.to_argument());
+    let status = program.args(arguments).status();
+    let status = status.expect("this executable starts again");
+    assert!(status.success(), "the pinned part failed");
+}
+
+/// The cores that this process may use.
+pub fn allowed_cores() -> Vec<usize> {
     let allowed = sched_getaffinity(None).expect("the allowed cores");
-    let core = (0..CpuSet::MAX_CPU)
-        .find(|core| allowed.is_set(*core))
-        .expect("one is allowed");
-    let status = this_program(&format!("--on-core={core}"))
-        .args(arguments)
-        .status();
-    assert!(
-        status.expect("this executable starts again").success(),
-        "the pinned part failed"
-    );
+    (0..CpuSet::MAX_CPU)
+        .filter(|core| allowed.is_set(*core))
+        .collect()
 }
 
 /// Keeps this thread, and all threads and processes that come from it, on one core.

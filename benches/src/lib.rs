@@ -39,16 +39,16 @@ pub fn main() -> ExitCode {
         println!("{}", options::USAGE);
         return ExitCode::SUCCESS;
     }
-    if let Some(core) = options.on_core {
+    if let Some(pins) = options.pins {
         // A process of its own, pinned before it has threads or children, so that all of them inherit the pin.
-        child::pin_to_core(core);
+        child::pin_to_core(pins.caller);
         warm_call::compare(&options);
         return ExitCode::SUCCESS;
     }
 
     report::header();
     warm_call::compare(&options);
-    warm_call::compare_on_one_core(&options);
+    warm_call::compare_pinned(&options);
     nursery::compare(&options);
     kill::compare(&options);
     primitives::compare(&options);

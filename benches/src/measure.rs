@@ -82,30 +82,20 @@ impl<'a> Comparison<'a> {
 
     /// Adds a contender.
     pub fn beside(self, name: &str, round: impl FnMut(&mut Samples) + 'a) -> Self {
-        self.add(name, round, None)
+        self.beside_within(None, name, round)
     }
 
     /// Adds a contender for whose ratio there is a target.
-    pub fn beside_at_most(
-        self,
-        target: f64,
-        name: &str,
-        round: impl FnMut(&mut Samples) + 'a,
-    ) -> Self {
-        self.add(name, round, Some(target))
-    }
-
-    fn add(
+    pub fn beside_within(
         mut self,
+        at_most: impl Into<Option<f64>>,
         name: &str,
         round: impl FnMut(&mut Samples) + 'a,
-        at_most: Option<f64>,
     ) -> Self {
-        let (name, round) = (name.to_owned(), Box::new(round));
         self.theirs.push(Theirs {
-            name,
-            round,
-            at_most,
+            name: name.to_owned(),
+            round: Box::new(round),
+            at_most: at_most.into(),
         });
         self
     }

@@ -70,22 +70,22 @@ fn compare_children(
     Comparison::new(section, rounds, "seedbed open_nursery", |s| {
         our_round(s, count, || our_nursery(count, child))
     })
-    .beside_at_most(1.5, "futures-util FuturesUnordered", |s| {
+    .beside_within(1.5, "futures-util FuturesUnordered", |s| {
         smol_round(s, count, || futures_unordered(count, child))
     })
-    .beside_at_most(1.0, "smol LocalExecutor", |s| {
+    .beside_within(1.0, "smol LocalExecutor", |s| {
         smol_round(s, count, || local_executor(count, child))
     })
-    .beside_at_most(1.0, "moro scope", |s| {
+    .beside_within(1.0, "moro scope", |s| {
         smol_round(s, count, || moro_scope(count, child))
     })
     .beside("moro scope awaiting each", |s| {
         smol_round(s, count, || moro_awaiting(count, child))
     })
-    .beside_at_most(1.0, "tokio JoinSet on its thread", |s| {
+    .beside_within(1.0, "tokio JoinSet on its thread", |s| {
         tokio_round(&tokio.one_thread, s, count, || join_set(count, child))
     })
-    .beside_at_most(1.0, "tokio JoinSet with 2 threads", |s| {
+    .beside_within(1.0, "tokio JoinSet with 2 threads", |s| {
         tokio_round(&tokio.two_threads, s, count, || join_set(count, child))
     })
     .beside("futures-buffered", |s| {

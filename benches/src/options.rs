@@ -15,10 +15,32 @@ pub struct Options {
     pub quick: bool,
     /// Only print the usage.
     pub help: bool,
-    /// This process is the pinned one that `warm_call::compare_on_one_core` starts.
-    pub on_core: Option<usize>,
+    /// This process is one of the pinned ones that `warm_call::compare_pinned` starts.
+    pub pins: Option<Pins>,
     /// Lines to measure: those whose `section/name` contains one of these; all, when there are none.
     pub filters: Vec<String>,
+}
+
+/// Where a pinned process and the workers that it calls run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pins {
+    pub caller: usize,
+    pub worker: usize,
+}
+
+impl Pins {
+    const OPTION: &str = "--pins=";
+
+    /// The argument that [`Options`] read as these pins.
+    pub fn to_argument(self) -> String {
+        format!("{}{},{}", Pins::OPTION, self.caller, self.worker)
+    }
+
+    fn of_argument(argument: &str) -> Option<Pins> {
+        let (caller, worker) = argument.strip_prefix(Pins::OPTION)?.split_once(',')?;
+        let (caller, worker) = (caller.parse().ok()?, worker.parse().ok()?);
+        Some(Pins { caller, worker })
+    }
 }
 
 impl Options {
@@ -35,11 +57,8 @@ impl Options {
                 "--help" | "-h" => options.help = true,
                 // `cargo bench` passes this to every benchmark.
                 "--bench" => {}
-                _ => match argument.strip_prefix("--on-core=") {
-                    Some(core) => {
-                        let core = core.parse().map_err(|e| format!("{argument}: {e}"))?;
-                        options.on_core = Some(core);
-                    }
+                _ => match Pins::of_argument(&argument) {
+                    Some(pins) => options.pins = Some(pins),
                     None if argument.starts_with('-') => {
                         return Err(format!("unknown option `{argument}`"));
                     }
@@ -63,7 +82,7 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
-    use super::Options;
+    use super::{Options, Pins};
 
     fn parse(line: &str) -> Result<Options, String> {
         Options::parse(line.split_whitespace().map(str::to_owned))
@@ -82,6 +101,15 @@ mod tests {
     #[test]
     fn unknown_options_are_refused_by_name() {
         assert_eq!(parse("--fast").unwrap_err(), "unknown option `--fast`");
-        assert!(parse("--on-core=x").is_err());
+        assert!(parse("--pins=0").is_err());
+    }
+
+    #[test]
+    fn pins_come_out_of_their_own_argument() {
+        let pins = Pins {
+            caller: 0,
+            worker: 13,
+        };
+        assert_eq!(parse(&pins.to_argument()).unwrap().pins, Some(pins));
     }
 }

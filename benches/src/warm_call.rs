@@ -1,8 +1,9 @@
 //! A warm call: a `u64` there and its successor back, with one worker that exists already.
 //!
 //! The limit is a socket pair between `smol::block_on` and a child that blocks in `read`, with no library in between.
-//! How long a call takes is mostly how long the other core takes to wake, so the same is measured once more with
-//! everything on one core, where nobody has to wake.
+//! How long a call takes is mostly how long the other core takes to wake. Left free, the kernel puts caller and worker
+//! on one core or on two by accident of their start, and leaves them there, so that the same thing takes 11 or 37 us. So
+//! each placement is also measured by itself, in a process of its own whose threads and workers are pinned.
 
 use std::cell::LazyCell;
 
@@ -11,36 +12,62 @@ use smol::{Async, io::AsyncReadExt, io::AsyncWriteExt};
 use crate::{
     child,
     measure::{Comparison, Samples},
-    options::Options,
+    options::{Options, Pins},
 };
 
 const ROUNDS: (usize, usize) = (10, 1_000);
 /// Calls before the samples of each round, so that the turn of another contender has cooled nothing.
 const WARM_UP: u64 = 100;
 
-/// Prints the section.
+/// Prints the section for where this process is pinned, if it is.
 pub fn compare(options: &Options) {
-    let section = match options.on_core {
-        Some(_) => "warm/one-core",
+    let section = match options.pins {
         None => "warm/free",
+        Some(pins) if pins.caller == pins.worker => "warm/one-core",
+        Some(_) => "warm/two-cores",
     };
-    let limit = LazyCell::new(SocketPair::start);
-    let pool = LazyCell::new(|| procspawn::Pool::new(1).expect("procspawn starts a pool"));
+    let core = options.pins.map(|pins| pins.worker);
+    if let Some(core) = core {
+        pin_our_workers_to(core);
+    }
+    let limit = LazyCell::new(|| SocketPair::start(core));
+    let pool = LazyCell::new(|| pool_on(core));
+    // Left free, the ratio depends on luck, so the target is for the pinned sections.
+    let target = options.pins.map(|_| 1.3);
     Comparison::new(section, ROUNDS, "seedbed run_sync", our_round)
-        .beside_at_most(1.3, "the limit: Async<UnixStream>", |s| limit.round(s))
+        .beside_within(target, "the limit: Async<UnixStream>", |s| limit.round(s))
         .beside("procspawn Pool(1) spawn + join", |s| {
             procspawn_round(&pool, s)
         })
-        .beside("smol::unblock (a thread)", unblock_round)
+        .beside("smol::unblock (a thread)", |s| unblock_round(core, s))
         .beside("seedbed itself in smol::block_on", our_round_under_smol)
         .beside("seedbed itself with kill_on_cancel", our_killable_round)
         .run(options);
 }
 
-/// Prints the section once more, with this process and its children on one core.
-pub fn compare_on_one_core(options: &Options) {
-    let quick = options.quick.then(|| "--quick".to_owned());
-    child::run_on_one_core(quick.into_iter().chain(options.filters.iter().cloned()));
+/// Prints the section once more with this process and its workers on one core, and once more on a core each.
+pub fn compare_pinned(options: &Options) {
+    let cores = child::allowed_cores();
+    for &worker in cores.iter().take(2) {
+        let caller = cores[0];
+        let quick = options.quick.then(|| "--quick".to_owned());
+        let arguments = quick.into_iter().chain(options.filters.iter().cloned());
+        child::run_pinned(Pins { caller, worker }, arguments);
+    }
+}
+
+fn pin_our_workers_to(core: usize) {
+    let config = seedbed::WorkerConfig::new().init_with(core, |core| child::pin_to_core(*core));
+    seedbed::configure_default_context(config).expect("the configuration is sound");
+}
+
+fn pool_on(core: Option<usize>) -> procspawn::Pool {
+    let pool = procspawn::Pool::new(1).expect("procspawn starts a pool");
+    if let Some(core) = core {
+        let pinned = pool.spawn(core, child::pin_to_core).join();
+        pinned.expect("the pool answers");
+    }
+    pool
 }
 
 /// The job, wherever it runs.
@@ -84,8 +111,8 @@ struct SocketPair {
 }
 
 impl SocketPair {
-    fn start() -> SocketPair {
-        let (child, stream) = child::start_echo();
+    fn start(core: Option<usize>) -> SocketPair {
+        let (child, stream) = child::start_echo(core);
         let stream = Some(Async::new(stream).expect("a socket has readiness"));
         SocketPair { child, stream }
     }
@@ -138,8 +165,12 @@ fn procspawn_round(pool: &procspawn::Pool, samples: &mut Samples) {
     }
 }
 
-fn unblock_round(samples: &mut Samples) {
+fn unblock_round(core: Option<usize>, samples: &mut Samples) {
     smol::block_on(async {
+        if let Some(core) = core {
+            // One call after the other keeps one thread busy, and the same one.
+            smol::unblock(move || child::pin_to_core(core)).await;
+        }
         let call = |number| smol::unblock(move || successor(number));
         for number in 0..WARM_UP {
             call(number).await;
