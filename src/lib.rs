@@ -16,6 +16,7 @@ mod wire;
 
 pub mod cancel;
 pub mod nursery;
+pub mod process;
 pub mod run;
 pub mod sync;
 pub mod testing;

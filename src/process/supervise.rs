@@ -1,0 +1,214 @@
+//! Starts a process, talks to it until it has ended, and ends it if that is called for.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::Mutex;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_io::Async;
+use async_process::Command;
+
+use super::call::{DeliverCancel, Plan, Sink, Source};
+use super::error::ProcessError;
+use super::handle::{Charge, Process};
+use super::pipes::{Capture, Feed, Pipes};
+use crate::cancel::{checkpoint_if_cancelled, lock, on_cancel, shield};
+use crate::job::role::refuse_unless_hooked;
+use crate::nursery::Started;
+use crate::time::sleep;
+
+/// The whole life of one process. Nothing waits between the cancel point at the entry and the place from where a
+/// cancellation ends the process.
+pub(super) async fn supervise(
+    plan: Plan,
+    started: Option<Started<Process>>,
+) -> Result<Output, ProcessError> {
+    refuse_unless_hooked("run_process");
+    checkpoint_if_cancelled().await;
+    let (program, check) = (plan.program.clone(), plan.check);
+    let supervision =
+        Supervision::begin(plan, started).map_err(|error| ProcessError::start(&program, error))?;
+    let outcome = match on_cancel(supervision.talk(), supervision.end()).await {
+        Ok(status) => Ok(status),
+        Err(error) => {
+            shield(supervision.end()).await;
+            Err(error)
+        }
+    };
+    let output = supervision.output(outcome?);
+    match check && !output.status.success() {
+        true => Err(ProcessError::failed(&program, output)),
+        false => Ok(output),
+    }
+}
+
+/// A process that was started, and our ends of its pipes.
+struct Supervision {
+    program: String,
+    charge: Charge,
+    /// Used by the talking, then by the ending, never by both at once.
+    pipes: Mutex<Pipes>,
+    deliver_cancel: Mutex<Option<DeliverCancel>>,
+    kill_after: Duration,
+}
+
+impl Supervision {
+    /// Starts the process. Fails without leaving one behind.
+    fn begin(plan: Plan, started: Option<Started<Process>>) -> io::Result<Self> {
+        let mut command = Command::from(plan.command);
+        let bytes = match plan.stdin {
+            Source::Given(stdin) => {
+                command.stdin(stdin);
+                None
+            }
+            Source::Bytes(bytes) if bytes.is_empty() => {
+                command.stdin(Stdio::null());
+                None
+            }
+            Source::Bytes(bytes) => {
+                command.stdin(Stdio::piped());
+                Some(bytes)
+            }
+        };
+        let captured = (
+            matches!(plan.stdout, Sink::Captured),
+            matches!(plan.stderr, Sink::Captured),
+        );
+        let merged = redirect(&mut command, plan.stdout, plan.stderr)?;
+        let mut child = command.spawn()?;
+        // It may hold the writing end of a pipe whose end we wait for.
+        drop(command);
+
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let charge = Charge::take(&plan.program, child)?;
+        let mut process = charge.process();
+        let feed = match bytes {
+            Some(bytes) => stdin.map(|stdin| Feed::new(stdin, bytes)),
+            None => {
+                process.stdin = stdin;
+                None
+            }
+        };
+        let stdout = match (merged, captured.0) {
+            (Some(merged), _) => merged,
+            (None, true) => stdout.map(Capture::of).unwrap_or_default(),
+            (None, false) => {
+                process.stdout = stdout;
+                Capture::default()
+            }
+        };
+        let stderr = match captured.1 {
+            true => stderr.map(Capture::of).unwrap_or_default(),
+            false => {
+                process.stderr = stderr;
+                Capture::default()
+            }
+        };
+        match started {
+            Some(started) => started.send(process),
+            None => assert!(
+                process.stdin.is_none() && process.stdout.is_none() && process.stderr.is_none(),
+                "run_process was given Stdio::piped(), of which nobody has the other end; use input and capture_stdout, \
+                 or hand the pipe out with supervise"
+            ),
+        }
+        Ok(Supervision {
+            program: plan.program,
+            charge,
+            pipes: Mutex::new(Pipes {
+                feed,
+                stdout,
+                stderr,
+            }),
+            deliver_cancel: Mutex::new(plan.deliver_cancel),
+            kill_after: plan.kill_after,
+        })
+    }
+
+    /// Feeds and reads the process until it has ended and there is nothing more to read.
+    async fn talk(&self) -> Result<ExitStatus, ProcessError> {
+        let talked = poll_fn(|cx| lock(&self.pipes).poll(cx));
+        talked
+            .await
+            .map_err(|error| ProcessError::io(&self.program, error))?;
+        self.charge.0.ended().await
+    }
+
+    /// Tells the process to end, and waits until it has.
+    async fn end(&self) {
+        let process = self.charge.process();
+        let deliver = lock(&self.deliver_cancel).take();
+        let mut delivery = match deliver {
+            Some(deliver) => deliver(process),
+            None => Box::pin(terminate_then_kill(process, self.kill_after)),
+        };
+        let mut delivered = false;
+        let mut ended = pin!(self.charge.0.ended());
+        let both = |cx: &mut Context<'_>| {
+            delivered = delivered || delivery.as_mut().poll(cx).is_ready();
+            lock(&self.pipes).discard(cx);
+            Poll::Ready(ready!(ended.as_mut().poll(cx)))
+        };
+        if let Err(error) = poll_fn(both).await {
+            // Nobody can be told: the caller is cancelled, or has an error already. It is killed as it is dropped.
+            tracing::warn!(%error, "it is not known whether a process has ended that was told to");
+        }
+    }
+
+    fn output(&self, status: ExitStatus) -> Output {
+        let mut pipes = lock(&self.pipes);
+        Output {
+            status,
+            stdout: pipes.stdout.take(),
+            stderr: pipes.stderr.take(),
+        }
+    }
+}
+
+/// How a process is told to end, unless the caller knows better.
+async fn terminate_then_kill(process: Process, patience: Duration) {
+    process.terminate();
+    sleep(patience).await;
+    tracing::warn!(
+        ?process,
+        ?patience,
+        "a cancelled process runs on after SIGTERM, and is sent SIGKILL"
+    );
+    process.kill();
+}
+
+/// Says where the process writes. If both outputs are one captured pipe, it is made here.
+fn redirect(command: &mut Command, stdout: Sink, stderr: Sink) -> io::Result<Option<Capture>> {
+    match (stdout, stderr) {
+        (Sink::Captured, Sink::ToStdout) => {
+            let (reader, writer) = io::pipe()?;
+            command.stdout(writer.try_clone()?).stderr(writer);
+            return Ok(Some(Capture::of(Async::new(reader)?)));
+        }
+        (Sink::Inherited, Sink::ToStdout) => {
+            command.stdout(Stdio::inherit()).stderr(io::stdout());
+        }
+        (Sink::Given(_), Sink::ToStdout) => panic!(
+            "stderr_to_stdout goes with a captured or inherited standard output; give both outputs the same file instead"
+        ),
+        (stdout, stderr) => {
+            command
+                .stdout(into_stdio(stdout))
+                .stderr(into_stdio(stderr));
+        }
+    }
+    Ok(None)
+}
+
+fn into_stdio(sink: Sink) -> Stdio {
+    match sink {
+        Sink::Inherited => Stdio::inherit(),
+        Sink::Captured => Stdio::piped(),
+        Sink::Given(stdio) => stdio,
+        Sink::ToStdout => unreachable!("standard error only is sent to standard output"),
+    }
+}

@@ -1,0 +1,394 @@
+//! `run_process`: what it gives, and that it leaves no process and no descriptor behind, however it ends.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use common::{alone, children, descriptors};
+use seedbed::process::{Command, Process, ProcessErrorKind, RunProcess, Stdio, run_process};
+use seedbed::testing::MockClock;
+use seedbed::{CancelScope, RunBuilder, StartError, open_nursery, run};
+use smol::io::AsyncReadExt;
+
+/// Runs a test's future, and checks that it leaves no process, no zombie and no descriptor.
+fn test<T>(body: impl Future<Output = T>) -> T {
+    test_with(RunBuilder::new(), body)
+}
+
+fn test_with<T>(builder: RunBuilder, body: impl Future<Output = T>) -> T {
+    let _alone = alone();
+    // The reactor's descriptors, and those of the run's own machinery, are made once.
+    run(async { run_process(Command::new("true")).await }).unwrap();
+    let before = descriptors();
+    let value = builder.run(body);
+    settle(&before);
+    value
+}
+
+/// What is dropped is reaped in the background, which may take a moment; what is lost stays.
+fn settle(before: &BTreeSet<String>) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left: Vec<_> = descriptors().difference(before).cloned().collect();
+        if children().is_empty() && left.is_empty() {
+            return;
+        }
+        assert!(
+            Instant::now() < limit,
+            "left behind: processes {:?}, descriptors {left:?}",
+            children()
+        );
+        std::thread::yield_now();
+    }
+}
+
+fn sh(script: &str) -> RunProcess {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    run_process(command)
+}
+
+/// Waits until a process that was told to has said that it is ready.
+async fn ready(process: &mut Process) {
+    let mut word = [0; 6];
+    let stdout = process.stdout.as_mut().expect("piped");
+    stdout.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"ready\n");
+}
+
+#[test]
+fn standard_input_is_empty_unless_it_is_fed() {
+    test(async {
+        let output = sh("cat; echo end").capture_stdout(true).await.unwrap();
+        assert_eq!(output.stdout, b"end\n");
+        let output = sh("cat").input("fed").capture_stdout(true).await.unwrap();
+        assert_eq!(output.stdout, b"fed");
+    });
+}
+
+#[test]
+fn what_is_not_captured_is_empty() {
+    test(async {
+        let output = sh("echo out; echo err >&2")
+            .stdout(Stdio::null())
+            .capture_stderr(true)
+            .await
+            .unwrap();
+        assert_eq!((output.stdout, output.stderr), (vec![], b"err\n".to_vec()));
+    });
+}
+
+#[test]
+fn much_input_and_output_at_once_do_not_block_each_other() {
+    test(async {
+        let input: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
+        let output = sh("tee /dev/stderr")
+            .input(input.clone())
+            .capture_stdout(true)
+            .capture_stderr(true)
+            .await
+            .unwrap();
+        assert!(output.stdout == input);
+        assert!(output.stderr == input);
+    });
+}
+
+#[test]
+fn a_process_that_does_not_read_its_input_is_no_error() {
+    test(async {
+        let output = sh("exec <&-; echo done")
+            .input(vec![0; 1_000_000])
+            .capture_stdout(true)
+            .await
+            .unwrap();
+        assert_eq!(output.stdout, b"done\n");
+    });
+}
+
+#[test]
+fn both_outputs_can_be_one() {
+    test(async {
+        let output = sh("echo 1; echo 2 >&2; echo 3")
+            .capture_stdout(true)
+            .stderr_to_stdout()
+            .await
+            .unwrap();
+        assert_eq!(output.stdout, b"1\n2\n3\n");
+    });
+}
+
+#[test]
+fn a_bad_end_is_an_error_that_carries_what_was_captured() {
+    test(async {
+        let error = sh("echo out; exit 9")
+            .capture_stdout(true)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ProcessErrorKind::Failed);
+        assert_eq!(error.into_output().unwrap().stdout, b"out\n");
+
+        let error = sh("kill -KILL $$").await.unwrap_err();
+        assert_eq!(error.status().unwrap().signal(), Some(9));
+        assert!(
+            error.to_string().contains("was ended by SIGKILL"),
+            "{error}"
+        );
+
+        assert!(!sh("exit 9").check(false).await.unwrap().status.success());
+    });
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_an_error() {
+    test(async {
+        let error = run_process(Command::new("/no/such/program"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ProcessErrorKind::Start);
+        assert!(
+            error
+                .to_string()
+                .starts_with("`/no/such/program` could not be started")
+        );
+
+        let started = open_nursery(|n| async move {
+            n.start(|started| run_process(Command::new("/no/such/program")).supervise(started))
+                .await
+        });
+        assert!(matches!(started.await, Err(StartError::Exited(Err(_)))));
+    });
+}
+
+#[test]
+fn a_cancelled_caller_starts_nothing() {
+    test(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut touch = Command::new("touch");
+        touch.arg(folder.path().join("file"));
+        let scope = CancelScope::new();
+        scope.cancel();
+        assert!(scope.run(run_process(touch)).await.is_none());
+        assert!(!folder.path().join("file").exists());
+    });
+}
+
+#[test]
+fn a_cancelled_process_is_asked_to_end_and_may_do_so_in_order() {
+    test(async {
+        let process = open_nursery(|n| async move {
+            let polite = sh("trap 'echo bye; exit 7' TERM; echo ready; read x")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .check(false);
+            let mut process = n.start(|started| polite.supervise(started)).await.unwrap();
+            ready(&mut process).await;
+            n.terminate(process);
+            std::future::pending().await
+        })
+        .await;
+        // It is gone when the block has ended, without another wait.
+        assert_eq!(process.try_status().unwrap().code(), Some(7));
+    });
+}
+
+#[test]
+fn what_a_cancelled_process_still_writes_does_not_keep_it_from_ending() {
+    test(async {
+        let folder = tempfile::tempdir().unwrap();
+        let last = folder.path().join("last");
+        // More than a pipe holds, to a captured output: it would be killed by SIGPIPE, or wait for ever, if nobody read.
+        let script = format!(
+            "trap 'head -c 300000 /dev/zero && echo written >{}; exit' TERM; echo ready >&2; read x",
+            last.display()
+        );
+        open_nursery(|n| async move {
+            let talkative = sh(&script)
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .capture_stdout(true);
+            let mut process = n
+                .start(|started| talkative.supervise(started))
+                .await
+                .unwrap();
+            let mut word = [0; 6];
+            process
+                .stderr
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut word)
+                .await
+                .unwrap();
+            // Handed on, so that its pipes stay open until the end.
+            n.terminate(Some(process));
+            None
+        })
+        .await;
+        assert_eq!(std::fs::read_to_string(last).unwrap(), "written\n");
+    });
+}
+
+#[test]
+fn a_process_that_ignores_sigterm_is_killed_after_a_while() {
+    let clock = MockClock::autojump();
+    test_with(RunBuilder::new().clock(clock.clone()), async {
+        let process = open_nursery(|n| async move {
+            let stubborn = sh("trap '' TERM; echo ready; read x")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped());
+            let mut process = n
+                .start(|started| stubborn.supervise(started))
+                .await
+                .unwrap();
+            ready(&mut process).await;
+            n.terminate(process);
+            std::future::pending().await
+        })
+        .await;
+        assert_eq!(process.try_status().unwrap().signal(), Some(9));
+    });
+    assert_eq!(clock.elapsed(), Duration::from_secs(5));
+}
+
+#[test]
+fn how_a_cancellation_is_delivered_can_be_said_and_the_end_is_waited_for_all_the_same() {
+    test(async {
+        let process = open_nursery(|n| async move {
+            let custom = sh("trap 'exit 3' HUP; echo ready; read x")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .deliver_cancel(async |process| process.signal(1).unwrap());
+            let mut process = n.start(|started| custom.supervise(started)).await.unwrap();
+            ready(&mut process).await;
+            n.terminate(process);
+            std::future::pending().await
+        })
+        .await;
+        assert_eq!(process.try_status().unwrap().code(), Some(3));
+    });
+}
+
+#[test]
+fn several_may_wait_for_a_process() {
+    test(open_nursery(|n| async move {
+        let process = n.start(|started| {
+            sh("read x; exit 4")
+                .stdin(Stdio::piped())
+                .check(false)
+                .supervise(started)
+        });
+        let mut process = process.await.unwrap();
+        let stdin = process.stdin.take();
+        let process = &std::sync::Arc::new(process);
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let process = process.clone();
+                n.spawn(async move { process.wait().await.unwrap().code() })
+            })
+            .collect();
+        drop(stdin);
+        for waiter in waiters {
+            assert_eq!(waiter.await, Some(4));
+        }
+        // All of these do nothing any more.
+        process.kill();
+        process.terminate();
+        process.signal(1).unwrap();
+    }));
+}
+
+#[test]
+fn a_supervisor_dropped_from_outside_kills_and_those_who_wait_are_told() {
+    test(async {
+        let (sender, receiver) = smol::channel::bounded(1);
+        let supervisor = open_nursery(|n| async move {
+            let mut sleep = Command::new("sleep");
+            sleep.arg("1000");
+            let process = n.start(|started| run_process(sleep).supervise(started));
+            sender.send(process.await.unwrap()).await.unwrap();
+        });
+        let supervised = async {
+            supervisor.await;
+            unreachable!("it supervises for a long time")
+        };
+        // A foreign race, whose loser is dropped without being asked.
+        let process = smol::future::or(supervised, receiver.recv()).await.unwrap();
+        let error = process.wait().await.unwrap_err();
+        assert_eq!(error.kind(), ProcessErrorKind::Lost);
+    });
+}
+
+#[test]
+#[should_panic(expected = "nobody has the other end")]
+fn a_pipe_that_nobody_has_is_refused() {
+    test(async { sh("read x").stdin(Stdio::piped()).await.map(drop) }).unwrap();
+}
+
+/// Polls a future so many times, then gives up; the caller drops it.
+async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn conversation() -> RunProcess {
+    sh("cat; cat /dev/null; head -c 200000 /dev/zero >&2")
+        .input(vec![7; 300_000])
+        .capture_stdout(true)
+        .capture_stderr(true)
+}
+
+#[test]
+fn dropped_at_every_poll_it_leaves_nothing() {
+    for times in 0.. {
+        let done = test(async move { poll_times(conversation().into_future(), times).await });
+        if done.is_some() {
+            assert!(times > 1);
+            return;
+        }
+    }
+}
+
+#[test]
+fn cancelled_at_every_poll_it_is_gone_when_the_scope_is_left() {
+    for times in 0.. {
+        let done = test(async move {
+            let scope = CancelScope::new();
+            let mut polls = 0;
+            let mut call = pin!(conversation().into_future());
+            let handle = scope.clone();
+            let value = scope.run(poll_fn(|cx| {
+                if polls == times {
+                    handle.cancel();
+                }
+                polls += 1;
+                call.as_mut().poll(cx)
+            }));
+            let value = value.await;
+            if value.is_none() {
+                // Not dropped: the future is held out here, so that only its own clean-up can have ended the process.
+                assert_eq!(children(), Vec::<u32>::new());
+            }
+            value
+        });
+        if let Some(output) = done {
+            assert_eq!(output.unwrap().stdout.len(), 300_000);
+            return;
+        }
+    }
+}
