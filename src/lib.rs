@@ -20,6 +20,7 @@ pub mod process;
 pub mod run;
 pub mod sync;
 pub mod testing;
+pub mod thread;
 pub mod time;
 pub mod worker;
 

@@ -13,6 +13,7 @@ mod scope;
 mod shield;
 mod timeout;
 mod tree;
+mod watch;
 
 pub use checkpoint::{
     Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled,
@@ -26,3 +27,4 @@ pub(crate) use current::Entered;
 pub(crate) use node::{Shared, lock};
 pub(crate) use scope::Driver;
 pub(crate) use tree::{End, NodeId};
+pub(crate) use watch::{CancelView, Watch};

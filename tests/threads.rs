@@ -1,0 +1,447 @@
+//! `thread::run_sync`: whose scope waits for a thread, who holds its token until when, and what it can ask of the run.
+
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier};
+use std::task::Poll;
+use std::time::Duration;
+
+use seedbed::sync::Event;
+use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::thread::{self, Cancelled, check_cancelled, run_in_host, run_sync_in_host};
+use seedbed::{
+    CancelScope, CapacityLimiter, RunBuilder, TreeVar, checkpoint, current_time, move_on_after,
+    on_cancel, open_nursery, run, shield, sleep, sleep_forever,
+};
+
+/// A job that says that it has begun, and ends when it is let go.
+fn job() -> (
+    impl FnOnce() -> &'static str + Send,
+    smol::channel::Receiver<()>,
+    Sender<()>,
+) {
+    let (begun, has_begun) = smol::channel::bounded(1);
+    let (let_go, go): (Sender<()>, Receiver<()>) = channel();
+    let work = move || {
+        begun.try_send(()).unwrap();
+        // Let go by a message or by the end of the sender.
+        _ = go.recv();
+        "done"
+    };
+    (work, has_begun, let_go)
+}
+
+/// Waits for a token without the help of a run: it is given back by a thread that nobody waits for.
+fn wait_until_unused(limiter: &CapacityLimiter) {
+    let all = limiter.total().unwrap();
+    limiter.set_total(1);
+    drop(smol::block_on(limiter.acquire()));
+    limiter.set_total(all);
+}
+
+#[test]
+fn a_value_comes_back_from_another_thread() {
+    run(async {
+        let here = std::thread::current().id();
+        let there = thread::run_sync(|| std::thread::current().id()).await;
+        assert_ne!(here, there);
+    });
+}
+
+#[test]
+fn others_go_on_meanwhile() {
+    let barrier = Arc::new(Barrier::new(3));
+    run(open_nursery(|n| async move {
+        for _ in 0..3 {
+            let barrier = barrier.clone();
+            n.spawn(async move { thread::run_sync(move || barrier.wait()).await });
+        }
+    }));
+}
+
+#[test]
+fn a_panic_goes_on_in_the_caller_and_the_thread_is_used_again() {
+    let limiter = CapacityLimiter::new(1);
+    for _ in 0..3 {
+        let limiter = limiter.clone();
+        let caught = std::panic::catch_unwind(move || {
+            run(async {
+                thread::run_sync(|| panic!("on purpose"))
+                    .limiter(&limiter)
+                    .await
+            })
+        });
+        assert_eq!(
+            *caught.unwrap_err().downcast::<&str>().unwrap(),
+            "on purpose"
+        );
+    }
+    assert_eq!(limiter.borrowed(), 0);
+    assert_eq!(run(async { thread::run_sync(|| 1).await }), 1);
+}
+
+#[test]
+fn a_cancelled_caller_starts_no_thread() {
+    run(async {
+        let ran = Arc::new(AtomicBool::new(false));
+        let runs = ran.clone();
+        let scope = CancelScope::new();
+        scope.cancel();
+        assert!(
+            scope
+                .run(thread::run_sync(move || runs.store(true, SeqCst)))
+                .await
+                .is_none()
+        );
+        assert!(!ran.load(SeqCst));
+    });
+}
+
+#[test]
+fn waiting_for_the_limiter_is_a_cancel_point() {
+    run(open_nursery(|n| async move {
+        let limiter = CapacityLimiter::new(0);
+        let waiting = n.spawn(thread::run_sync(|| ()).limiter(&limiter).into_future());
+        wait_all_tasks_blocked().await;
+        assert_eq!(limiter.statistics().waiting, 1);
+        assert_eq!(waiting.cancel().await, None);
+        assert_eq!(limiter.statistics().waiting, 0);
+    }));
+}
+
+#[test]
+fn a_cancelled_caller_waits_for_the_thread_and_gets_the_value() {
+    run(open_nursery(|n| async move {
+        let (work, begun, let_go) = job();
+        let scope = CancelScope::new();
+        let inner = scope.clone();
+        let child = n.spawn(async move {
+            inner
+                .run(async {
+                    let value = thread::run_sync(work).await;
+                    // The next await that waits is the end.
+                    let late = Arc::new(AtomicBool::new(false));
+                    let reached = late.clone();
+                    let rest = on_cancel(checkpoint(), async move { reached.store(true, SeqCst) });
+                    assert_eq!(value, "done");
+                    rest.await;
+                    unreachable!("cancelled")
+                })
+                .await
+        });
+        begun.recv().await.unwrap();
+        scope.cancel();
+        wait_all_tasks_blocked().await;
+        let_go.send(()).unwrap();
+        assert_eq!(child.await, None::<()>);
+    }));
+}
+
+#[test]
+fn an_abandoned_thread_keeps_its_token_until_it_ends() {
+    let limiter = CapacityLimiter::new(2);
+    let (work, begun, let_go) = job();
+    run(async {
+        let scope = CancelScope::new();
+        let call = thread::run_sync(work)
+            .limiter(&limiter)
+            .abandon_on_cancel(true);
+        let cancel = async {
+            begun.recv().await.unwrap();
+            scope.cancel();
+        };
+        let (value, ()) = smol::future::zip(scope.run(call), cancel).await;
+        assert_eq!(value, None);
+        assert_eq!(limiter.borrowed(), 1);
+    });
+    // The run is over, and the thread is not.
+    assert_eq!(limiter.borrowed(), 1);
+    drop(let_go);
+    wait_until_unused(&limiter);
+}
+
+#[test]
+fn dropped_at_every_poll_the_thread_goes_on_and_gives_its_token_back() {
+    let limiter = CapacityLimiter::new(1);
+    for abandon in [false, true] {
+        for times in 0.. {
+            let (ran, runs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (counts, ends) = (ran.clone(), runs.clone());
+            let done = run(async {
+                let call = thread::run_sync(move || {
+                    counts.fetch_add(1, SeqCst);
+                    // Host or no host, this comes back.
+                    let asked = run_in_host(|| checkpoint()).is_ok();
+                    ends.fetch_add(1, SeqCst);
+                    asked
+                });
+                let call = call.limiter(&limiter).abandon_on_cancel(abandon);
+                poll_times(call.into_future(), times).await
+            });
+            wait_until_unused(&limiter);
+            assert_eq!(ran.load(SeqCst), runs.load(SeqCst));
+            assert_eq!(ran.load(SeqCst), usize::from(times > 0));
+            if let Some(asked) = done {
+                assert!(asked);
+                break;
+            }
+        }
+    }
+}
+
+/// Polls a future so many times, then gives up and drops it.
+async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[test]
+fn a_token_is_given_back_before_the_result_is_there() {
+    run(async {
+        let limiter = CapacityLimiter::new(1);
+        for _ in 0..100 {
+            let seen = limiter.clone();
+            assert_eq!(
+                thread::run_sync(move || seen.borrowed())
+                    .limiter(&limiter)
+                    .await,
+                1
+            );
+            assert_eq!(limiter.borrowed(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_thread_sees_that_its_caller_is_cancelled() {
+    run(open_nursery(|n| async move {
+        let (work, begun, let_go) = job();
+        let scope = CancelScope::new();
+        let inner = scope.clone();
+        let child = n.spawn(async move {
+            inner
+                .run(thread::run_sync(move || {
+                    let before = check_cancelled();
+                    work();
+                    (before, check_cancelled())
+                }))
+                .await
+        });
+        begun.recv().await.unwrap();
+        // `cancel` returns, and it is so.
+        scope.cancel();
+        let_go.send(()).unwrap();
+        assert_eq!(child.await, Some((Ok(()), Err(Cancelled))));
+    }));
+}
+
+#[test]
+fn a_thread_sees_that_its_caller_is_gone() {
+    let (sender, receiver) = channel();
+    let (work, begun, let_go) = job();
+    run(async {
+        let call = thread::run_sync(move || {
+            work();
+            sender
+                .send((
+                    check_cancelled(),
+                    run_sync_in_host(|| ()),
+                    run_in_host(checkpoint),
+                ))
+                .unwrap();
+        });
+        // A foreign race, whose loser is dropped without being asked.
+        let call = async {
+            call.await;
+            Ok(())
+        };
+        smol::future::or(call, begun.recv()).await.unwrap();
+    });
+    let_go.send(()).unwrap();
+    assert_eq!(
+        receiver.recv().unwrap(),
+        (Err(Cancelled), Err(Cancelled), Err(Cancelled))
+    );
+}
+
+#[test]
+fn a_shield_around_the_call_hides_the_cancellation_from_the_thread() {
+    run(async {
+        let scope = CancelScope::new();
+        scope.cancel();
+        let seen = scope.run(shield(thread::run_sync(check_cancelled).into_future()));
+        assert_eq!(seen.await, Some(Ok(())));
+    });
+}
+
+#[test]
+fn the_thread_has_the_callers_tree_variables_and_leaves_none_behind() {
+    static USER: TreeVar<&str> = TreeVar::new();
+    run(async {
+        let limiter = CapacityLimiter::new(1);
+        let seen = USER.scope(
+            "ada",
+            thread::run_sync(|| (USER.get(), run_sync_in_host(|| USER.get()))).into_future(),
+        );
+        assert_eq!(seen.await, (Some("ada"), Ok(Some("ada"))));
+        for _ in 0..10 {
+            assert_eq!(
+                thread::run_sync(|| USER.get()).limiter(&limiter).await,
+                None
+            );
+        }
+    });
+}
+
+#[test]
+fn a_thread_is_used_again_while_it_is_warm() {
+    run(async {
+        let first = thread::run_sync(|| std::thread::current().id()).await;
+        // Other tests use the cache too, so the very same thread cannot be promised; one of few is.
+        for _ in 0..1000 {
+            if thread::run_sync(|| std::thread::current().id()).await == first {
+                return;
+            }
+        }
+        panic!("the thread was not used again");
+    });
+}
+
+#[test]
+fn a_name_is_the_systems_for_the_length_of_the_call() {
+    fn name() -> String {
+        std::fs::read_to_string("/proc/thread-self/comm")
+            .unwrap()
+            .trim_end()
+            .to_string()
+    }
+    run(async {
+        assert_eq!(
+            thread::run_sync(name).name("a-name-that-is-too-long").await,
+            "a-name-that-is-"
+        );
+        assert_eq!(thread::run_sync(name).name("cut\0here").await, "cut");
+        assert_eq!(thread::run_sync(name).await, "seedbed-thread");
+    });
+}
+
+#[test]
+fn a_future_from_a_thread_runs_in_the_callers_task_and_time() {
+    let clock = MockClock::autojump();
+    RunBuilder::new().clock(clock.clone()).run(async {
+        let began = current_time();
+        let ended = thread::run_sync(|| {
+            run_in_host(|| async {
+                let slept =
+                    move_on_after(Duration::from_secs(60), sleep(Duration::from_secs(3600)));
+                assert!(slept.await.is_none());
+                current_time()
+            })
+        });
+        assert_eq!(ended.await.unwrap() - began, Duration::from_secs(60));
+    });
+    assert_eq!(clock.elapsed(), Duration::from_secs(60));
+}
+
+#[test]
+fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_honoured() {
+    run(open_nursery(|n| async move {
+        let (inside, cleaned) = (Event::new(), Event::new());
+        let (set, clean) = (inside.clone(), cleaned.clone());
+        let scope = CancelScope::new();
+        let inner = scope.clone();
+        let child = n.spawn(async move {
+            let call = thread::run_sync(|| {
+                let cancelled = run_in_host(|| async move {
+                    set.set();
+                    let clean_up = async move {
+                        checkpoint().await;
+                        clean.set();
+                    };
+                    on_cancel(sleep_forever(), clean_up).await
+                });
+                // The thread may go on, and the host still serves what does not wait.
+                (
+                    cancelled,
+                    run_sync_in_host(|| 5),
+                    run_in_host(|| async { 6 }),
+                )
+            });
+            inner.run(call).await
+        });
+        inside.wait().await;
+        scope.cancel();
+        assert_eq!(child.await, Some((Err(Cancelled), Ok(5), Ok(6))));
+        assert!(cleaned.is_set());
+    }));
+}
+
+#[test]
+fn a_panic_in_the_run_goes_on_in_the_thread() {
+    run(async {
+        let caught = thread::run_sync(|| {
+            let call = std::panic::catch_unwind(|| run_sync_in_host(|| panic!("in a call")));
+            let future = std::panic::catch_unwind(|| {
+                run_in_host(|| async {
+                    checkpoint().await;
+                    panic!("in a future")
+                })
+            });
+            let text = |caught: Result<Result<(), _>, Box<dyn std::any::Any + Send>>| {
+                *caught.unwrap_err().downcast::<&str>().unwrap()
+            };
+            (text(call), text(future))
+        });
+        assert_eq!(caught.await, ("in a call", "in a future"));
+    });
+}
+
+#[test]
+#[should_panic(
+    expected = "thread::check_cancelled was called on a thread that is not running a job"
+)]
+fn a_foreign_thread_has_no_caller_to_ask_about() {
+    _ = check_cancelled();
+}
+
+#[test]
+fn many_threads_that_come_back_while_they_are_cancelled_all_end() {
+    run(async {
+        let scope = CancelScope::new();
+        let limiter = &CapacityLimiter::new(20);
+        let handle = &scope;
+        let all = scope.run(open_nursery(|n| async move {
+            for number in 0..50 {
+                let handle = handle.clone();
+                let call = thread::run_sync(move || {
+                    if number == 10 {
+                        handle.cancel();
+                    }
+                    while run_in_host(checkpoint).is_ok() {}
+                });
+                n.spawn(call.limiter(limiter).into_future());
+            }
+        }));
+        assert_eq!(all.await, None);
+        assert_eq!(limiter.borrowed(), 0);
+    });
+}
+
+#[test]
+fn a_call_may_be_made_outside_of_a_run() {
+    assert_eq!(smol::block_on(thread::run_sync(|| 5).into_future()), 5);
+}
