@@ -18,6 +18,7 @@ pub mod cancel;
 pub mod nursery;
 pub mod process;
 pub mod run;
+pub mod signal;
 pub mod sync;
 pub mod testing;
 pub mod thread;

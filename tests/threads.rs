@@ -173,7 +173,7 @@ fn dropped_at_every_poll_the_thread_goes_on_and_gives_its_token_back() {
                 let call = thread::run_sync(move || {
                     counts.fetch_add(1, SeqCst);
                     // Host or no host, this comes back.
-                    let asked = run_in_host(|| checkpoint()).is_ok();
+                    let asked = run_in_host(checkpoint).is_ok();
                     ends.fetch_add(1, SeqCst);
                     asked
                 });

@@ -20,8 +20,9 @@ pub enum CtrlC {
     /// A second SIGINT ends the process at once. If several runs are active, all are cancelled, and the last one to end
     /// ends the process.
     ///
-    /// Only if SIGINT has its default disposition when the first run begins: a program that ignores or handles it (or was
-    /// started by `nohup`, say) is left alone.
+    /// Only if SIGINT has its default disposition when the first run begins or the first
+    /// [signal receiver](crate::signal::open_signal_receiver) for it is opened: a program that ignores or handles it (or
+    /// was started by `nohup`, say) is left alone. A signal receiver does not take SIGINT away from the run: both get it.
     #[default]
     Unwind,
     /// The run does nothing about it: the signal does to the process what it does without seedbed.

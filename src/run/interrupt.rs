@@ -1,14 +1,13 @@
 //! Ctrl-C: the first one is for the runs, the second one kills.
 //!
-//! One flag, `DEADLY`, says what the next SIGINT does. While it is false, a signal sets it and is reported to every run
-//! through a pipe of that run's own; while it is true, which it also is when there is no run, a signal does what it does
-//! by default: it kills. Both actions are installed once and stay, because the C library has only one place for a
-//! handler and others may have come on top of ours since.
+//! While a run listens it has a [`Claim`] on SIGINT, so that a signal does not kill but is reported to every run through
+//! a pipe of that run's own. An action of the run's puts the default in force again, so that the next signal kills.
+//! (Signal receivers have claims of their own: what they want is no matter of the runs, nor the other way round.)
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::task::Context;
 
 use signal_hook::SigId;
@@ -17,10 +16,7 @@ use signal_hook::low_level;
 use smol::Async;
 
 use crate::cancel::lock;
-use crate::sys::signal::is_default;
-
-/// Whether the next SIGINT kills.
-static DEADLY: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+use crate::sys::disposition::Claim;
 
 /// The runs that unwind on SIGINT.
 static RUNS: Mutex<Runs> = Mutex::new(Runs {
@@ -40,37 +36,65 @@ struct Runs {
 /// One run's ear for SIGINT.
 pub(super) struct Interrupt {
     reader: Async<UnixStream>,
-    registration: SigId,
+    _registered: [Registered; 2],
+    _counted: Counted,
+    _claim: Claim,
+}
+
+/// An action, until it is dropped.
+struct Registered(SigId);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        low_level::unregister(self.0);
+    }
+}
+
+/// One of the active runs, until it is dropped.
+struct Counted;
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        lock(&RUNS).active -= 1;
+        RUN_ENDED.notify_all();
+    }
 }
 
 impl Interrupt {
     /// Begins to listen. `None` if SIGINT is not ours to handle, or cannot be.
     pub(super) fn watch() -> Option<Self> {
-        if !install() {
-            return None;
-        }
-        let listen = || {
-            let (reader, writer) = UnixStream::pair()?;
-            let reader = Async::new(reader)?;
-            let registration = low_level::pipe::register(SIGINT, writer)?;
-            Ok::<_, std::io::Error>(Interrupt {
-                reader,
-                registration,
-            })
-        };
-        let interrupt = match listen() {
+        match Interrupt::listen() {
             Ok(interrupt) => interrupt,
             Err(error) => {
                 tracing::warn!(%error, "this run cannot listen for SIGINT, which will kill the process without unwinding");
-                return None;
+                None
             }
+        }
+    }
+
+    fn listen() -> io::Result<Option<Self>> {
+        let claim = Claim::new(SIGINT)?;
+        let Some(deadly) = claim.in_force() else {
+            return Ok(None);
         };
+        let (reader, writer) = UnixStream::pair()?;
+        let reader = Async::new(reader)?;
+        // The action that kills was installed before these, so it is asked before the next signal is made deadly.
+        let registered = [
+            Registered(signal_hook::flag::register(SIGINT, deadly.clone())?),
+            Registered(low_level::pipe::register(SIGINT, writer)?),
+        ];
         let mut runs = lock(&RUNS);
         runs.active += 1;
-        if !runs.interrupted {
-            DEADLY.store(false, Ordering::SeqCst);
+        if runs.interrupted {
+            deadly.store(true, Ordering::SeqCst);
         }
-        Some(interrupt)
+        Ok(Some(Interrupt {
+            reader,
+            _registered: registered,
+            _counted: Counted,
+            _claim: claim,
+        }))
     }
 
     /// Whether SIGINT has come. Else the task is woken when it does.
@@ -113,28 +137,4 @@ impl Interrupt {
         let died = low_level::emulate_default_handler(SIGINT);
         unreachable!("SIGINT's default action ends the process: {died:?}");
     }
-}
-
-impl Drop for Interrupt {
-    fn drop(&mut self) {
-        low_level::unregister(self.registration);
-        let mut runs = lock(&RUNS);
-        runs.active -= 1;
-        if runs.active == 0 {
-            DEADLY.store(true, Ordering::SeqCst);
-        }
-        drop(runs);
-        RUN_ENDED.notify_all();
-    }
-}
-
-/// Installs both actions, once per process, if SIGINT has its default disposition. Their order matters: the one that
-/// kills is asked before the one that makes the next signal deadly.
-fn install() -> bool {
-    static INSTALLED: OnceLock<bool> = OnceLock::new();
-    *INSTALLED.get_or_init(|| {
-        is_default(SIGINT)
-            && signal_hook::flag::register_conditional_default(SIGINT, DEADLY.clone()).is_ok()
-            && signal_hook::flag::register(SIGINT, DEADLY.clone()).is_ok()
-    })
 }
