@@ -224,7 +224,10 @@ impl WorkerContext {
 
     /// Enters a call.
     pub(super) fn begin(&self) -> Result<Running, WorkerError> {
-        self.prune();
+        // A single worker is looked at when it is drawn.
+        if self.state().idle.len() > 1 {
+            self.prune();
+        }
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use seedbed::{WorkerConfig, WorkerContext};
+
 /// Children and descriptors belong to the process, so only one test may have any at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -23,6 +25,25 @@ pub fn test<T>(body: impl Future<Output = T>) -> T {
     value
 }
 
+/// A job that tells which worker runs it.
+pub fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+/// Runs `body` with a context of its own, whose end is part of the test.
+pub async fn with_workers<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
+where
+    F: FnOnce(WorkerContext) -> Fut,
+    Fut: Future,
+{
+    seedbed::open_worker_context(config, body).await
+}
+
+/// Lets the default context's workers go.
+pub fn end_default_workers() {
+    seedbed::configure_default_context(WorkerConfig::new()).unwrap();
+}
+
 /// Waits for the tests that run now; a test that failed does not fail the others.
 pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
@@ -32,8 +53,12 @@ pub fn alone() -> MutexGuard<'static, ()> {
 fn warm_up() {
     smol::block_on(async {
         let config = seedbed::WorkerConfig::new().capture_stderr(true);
-        let quiet = seedbed::open_worker_context(config, |workers| async move { workers.run_sync(nothing, ()).await });
-        quiet.await.expect("a worker that does nothing can be started");
+        let quiet = seedbed::open_worker_context(config, |workers| async move {
+            workers.run_sync(nothing, ()).await
+        });
+        quiet
+            .await
+            .expect("a worker that does nothing can be started");
         smol::spawn(async {}).await;
     });
 }
@@ -82,7 +107,13 @@ pub fn children() -> Vec<u32> {
         // A thread may end between being listed and being looked at; then it has no children.
         std::fs::read_to_string(thread.ok()?.path().join("children")).ok()
     });
-    lists.flat_map(|list| list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()).collect()
+    lists
+        .flat_map(|list| {
+            list.split_ascii_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 /// The open descriptors of this process, by number and by what they lead to.
@@ -90,11 +121,19 @@ pub fn descriptors() -> BTreeSet<String> {
     let listed = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     let paths: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
     // The directory itself was among them, and is closed by now.
-    paths.iter().filter_map(|path| Some(format!("{} -> {}", path.display(), lead(path)?))).collect()
+    paths
+        .iter()
+        .filter_map(|path| Some(format!("{} -> {}", path.display(), lead(path)?)))
+        .collect()
 }
 
 fn lead(path: &Path) -> Option<String> {
-    Some(std::fs::read_link(path).ok()?.to_string_lossy().into_owned())
+    Some(
+        std::fs::read_link(path)
+            .ok()?
+            .to_string_lossy()
+            .into_owned(),
+    )
 }
 
 /// Waits until a process is gone, reaped and all, without being its parent.
@@ -109,7 +148,12 @@ pub fn wait_until_gone(pid: u32) {
 /// Tells whether a process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']),
+        Ok(stat) => !stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .trim_start()
+            .starts_with(['Z', 'X']),
         Err(_) => false,
     }
 }
