@@ -35,18 +35,30 @@ macro_rules! deadly {
     };
 }
 
-deadly!(exiting_is_reported_with_the_code, { std::process::exit(3) }, |error| {
-    assert_eq!(error.exit().unwrap().code(), Some(3));
-    assert_eq!(error.exit().unwrap().signal(), None);
-});
+deadly!(
+    exiting_is_reported_with_the_code,
+    { std::process::exit(3) },
+    |error| {
+        assert_eq!(error.exit().unwrap().code(), Some(3));
+        assert_eq!(error.exit().unwrap().signal(), None);
+    }
+);
 
-deadly!(exiting_with_success_is_no_success, { std::process::exit(0) }, |error| {
-    assert_eq!(error.exit().unwrap().code(), Some(0));
-});
+deadly!(
+    exiting_with_success_is_no_success,
+    { std::process::exit(0) },
+    |error| {
+        assert_eq!(error.exit().unwrap().code(), Some(0));
+    }
+);
 
-deadly!(aborting_is_reported_with_the_signal, { std::process::abort() }, |error| {
-    assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
-});
+deadly!(
+    aborting_is_reported_with_the_signal,
+    { std::process::abort() },
+    |error| {
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+    }
+);
 
 deadly!(a_segmentation_fault_is_reported, { segfault() }, |error| {
     assert_eq!(error.exit().unwrap().signal_name(), Some("SIGSEGV"));
@@ -58,10 +70,22 @@ fn segfault() {
     unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) };
 }
 
-deadly!(a_stack_overflow_is_reported_with_the_last_words, { drop(recurse(1)) }, |error| {
-    assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
-    assert!(error.exit().unwrap().stderr_tail().unwrap().contains("overflowed its stack"), "{error}");
-});
+deadly!(
+    a_stack_overflow_is_reported_with_the_last_words,
+    { drop(recurse(1)) },
+    |error| {
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+        assert!(
+            error
+                .exit()
+                .unwrap()
+                .stderr_tail()
+                .unwrap()
+                .contains("overflowed its stack"),
+            "{error}"
+        );
+    }
+);
 
 #[allow(unconditional_recursion)] // that is the test
 fn recurse(n: u64) -> u64 {
@@ -74,9 +98,13 @@ deadly!(
     |error| assert_eq!(error.exit().unwrap().signal_name(), Some("SIGKILL"))
 );
 
-deadly!(closing_all_descriptors_and_returning_is_reported, { close_everything() }, |error| {
-    assert!(error.exit().unwrap().code().is_some());
-});
+deadly!(
+    closing_all_descriptors_and_returning_is_reported,
+    { close_everything() },
+    |error| {
+        assert!(error.exit().unwrap().code().is_some());
+    }
+);
 
 deadly!(
     closing_all_descriptors_and_living_on_gets_the_worker_killed,
@@ -88,7 +116,10 @@ deadly!(
     },
     |error| {
         assert_eq!(error.exit().unwrap().signal_name(), Some("SIGKILL"));
-        assert!(error.to_string().contains("closed its connection"), "{error}");
+        assert!(
+            error.to_string().contains("closed its connection"),
+            "{error}"
+        );
     }
 );
 
@@ -156,14 +187,17 @@ fn a_worker_killed_while_idle_is_silently_replaced() {
         for wait_for_the_end in [true, false] {
             let first = workers.run_sync(pid, ()).await.unwrap();
             signal(first, Signal::KILL);
-            while wait_for_the_end && common::is_alive(first) {
+            while wait_for_the_end && workers.statistics().idle_workers > 0 {
                 smol::future::yield_now().await;
             }
             let second = workers.run_sync(pid, ()).await;
             match second {
                 Ok(second) => assert_ne!(second, first),
                 // The signal may take effect only when the job is there.
-                Err(error) => assert!(!wait_for_the_end && error.kind() == WorkerErrorKind::Broken, "{error}"),
+                Err(error) => assert!(
+                    !wait_for_the_end && error.kind() == WorkerErrorKind::Broken,
+                    "{error}"
+                ),
             }
         }
     }));
@@ -172,15 +206,27 @@ fn a_worker_killed_while_idle_is_silently_replaced() {
 #[test]
 fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
     fn limit_memory() {
-        let limit = rustix::process::Rlimit { current: Some(256 << 20), maximum: Some(256 << 20) };
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        let most = Some(pages * rustix::param::page_size() as u64 + (16 << 20));
+        let limit = rustix::process::Rlimit {
+            current: most,
+            maximum: most,
+        };
         rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
     }
-    test(with_workers(config().init(limit_memory), |workers| async move {
-        let error = workers.run_sync(|bytes: Vec<u8>| bytes.len(), vec![7; 512 << 20]).await.unwrap_err();
-        assert_eq!(error.kind(), WorkerErrorKind::Broken);
-        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
-        assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
-    }));
+    test(with_workers(
+        config().init(limit_memory),
+        |workers| async move {
+            let error = workers
+                .run_sync(|text: String| text.len(), "x".repeat(64 << 20))
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken);
+            assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+            assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
+        },
+    ));
 }
 
 #[test]

@@ -428,6 +428,7 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
 ///
 /// The example of [`WorkerStatistics`] shows it.
 pub fn default_context_statistics() -> WorkerStatistics {
+    refuse_unless_hooked("seedbed::default_context_statistics");
     current().statistics()
 }
 

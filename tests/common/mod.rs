@@ -127,6 +127,22 @@ pub fn descriptors() -> BTreeSet<String> {
         .collect()
 }
 
+/// How many of this process's descriptors its children inherit.
+pub fn inheritable_descriptors() -> usize {
+    let listed = std::fs::read_dir("/proc/self/fdinfo").expect("/proc is mounted");
+    let infos = listed.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
+    infos.filter(|info| !is_close_on_exec(info)).count()
+}
+
+fn is_close_on_exec(info: &str) -> bool {
+    let flags = info
+        .lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .unwrap()
+        .trim();
+    u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000 != 0
+}
+
 fn lead(path: &Path) -> Option<String> {
     Some(
         std::fs::read_link(path)
