@@ -6,6 +6,7 @@
 mod common;
 
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ fn a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code() {
         assert!(common::children().is_empty());
         return;
     }
+    let _alone = common::alone();
     let status = helper("a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code")
         .status()
         .unwrap();
@@ -81,6 +83,7 @@ fn a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_se
     }
     let name =
         "a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_second_program";
+    let _alone = common::alone();
     let output = helper(name).stderr(Stdio::piped()).output().unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("redirects or reads standard input"));
@@ -99,6 +102,7 @@ fn a_worker_dies_with_its_parent_though_the_job_spins() {
         let _ = smol::block_on(async { run_sync(announce, ()).await });
         unreachable!("the helper is killed");
     }
+    let _alone = common::alone();
     let mut helper = helper("a_worker_dies_with_its_parent_though_the_job_spins")
         .spawn()
         .unwrap();
@@ -130,6 +134,7 @@ fn a_worker_exits_when_its_parent_exits_without_a_word() {
         println!("worker {worker}.");
         return; // no shutdown
     }
+    let _alone = common::alone();
     let output = helper("a_worker_exits_when_its_parent_exits_without_a_word")
         .output()
         .unwrap();
@@ -151,6 +156,7 @@ fn a_worker_prints_no_heading_of_libtest() {
         smol::block_on(async { run_sync(|()| println!("a job's line"), ()).await }).unwrap();
         return;
     }
+    let _alone = common::alone();
     let output = helper("a_worker_prints_no_heading_of_libtest")
         .output()
         .unwrap();
@@ -167,10 +173,10 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
             let mut failures = 0;
             // One descriptor less each time: whichever step of the start fails, nothing is left of it.
             let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-            let open = common::descriptors().len() as u64;
+            let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
             for room in 0..12 {
                 let most = rustix::process::Rlimit {
-                    current: Some(open + room),
+                    current: Some(lowest_free + room),
                     maximum: limit.maximum,
                 };
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
