@@ -197,6 +197,7 @@ fn an_init_closure_that_panics_fails_the_call_that_needed_the_worker() {
 #[test]
 fn init_closures_run_once_in_their_order_with_their_data() {
     static LOG: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+    #[allow(clippy::ptr_arg)] // the data is a `String`, so this is what the closure gets
     fn log(text: &String) {
         LOG.lock().unwrap().push_str(text);
     }

@@ -181,8 +181,7 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
                 };
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
                 let outcome = workers.run_sync(pid, ()).await;
-                rustix::process::setrlimit(rustix::process::Resource::Nofile, limit.clone())
-                    .unwrap();
+                rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
                 match outcome {
                     Ok(_) => held.push(workers.clone()),
                     Err(error) => {

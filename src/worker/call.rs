@@ -82,6 +82,13 @@ use crate::wire::frame::{self, Frame, Kind};
 /// let offset = 3;
 /// let call = seedbed::run_sync(move |n: i32| n + offset, 4);
 /// ```
+///
+/// and so is a variable that holds some function, as it is data, too:
+///
+/// ```compile_fail
+/// let f: fn(i32) -> i32 = i32::abs;
+/// let call = seedbed::run_sync(f, 4);
+/// ```
 pub fn run_sync<F, A, R>(f: F, arg: A) -> RunSync<A, R>
 where
     F: Fn(A) -> R + Copy + Send + Sync + 'static,
@@ -242,7 +249,10 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let running = context.begin()?;
         let mut job = encode_job(code, &self.arg)?;
         drop(self.arg);
-        let mut stake = Stake { running, token };
+        let mut stake = Stake {
+            running,
+            _token: token,
+        };
         loop {
             checkpoint_if_cancelled().await;
             let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake)?;
