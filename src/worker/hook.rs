@@ -73,11 +73,6 @@ fn hook_of_another_thread() {
     }
 }
 
-/// Tells whether a worker could be started.
-pub(crate) fn hook_reached() -> bool {
-    recipe().is_some()
-}
-
 /// Returns the recipe of this thread's hook, which leads nearest to here, or else of the first hook.
 pub(super) fn recipe() -> Option<Arc<Recipe>> {
     MINE.with_borrow(Option::clone)

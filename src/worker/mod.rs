@@ -78,7 +78,7 @@ pub use crate::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
 pub use crate::job::status::WorkerStatus;
 
 pub(crate) use context::shutdown_default;
-pub(crate) use hook::{hook, hook_reached};
+pub(crate) use hook::hook;
 
 /// Makes this program able to start workers: in a worker process serves jobs and never returns, in any other returns at
 /// once.
