@@ -333,3 +333,39 @@ fn a_cancelled_context_block_ends_its_workers_before_it_ends() {
         assert!(common::children().is_empty());
     });
 }
+
+#[test]
+fn a_storm_of_calls_that_are_killed_at_odd_moments_leaves_nothing_and_loses_no_result() {
+    fn spin(micros: u64) -> u64 {
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_micros(micros) {
+            std::hint::spin_loop();
+        }
+        micros
+    }
+    test(with_workers(
+        WorkerConfig::new().retire_after(3),
+        async |workers: WorkerContext| {
+            let limiter = CapacityLimiter::new(6);
+            let (workers, limiter) = (&workers, &limiter);
+            seedbed::open_nursery(|nursery| async move {
+                for n in 0..120u64 {
+                    nursery.spawn(async move {
+                        let call = workers
+                            .run_sync(spin, 37 * (n % 50))
+                            .limiter(limiter)
+                            .kill_on_cancel(n % 3 != 0);
+                        let limit = Duration::from_micros(211 * (n % 40));
+                        match move_on_after(limit, call).await {
+                            Some(outcome) => assert_eq!(outcome.unwrap(), 37 * (n % 50)),
+                            None => {} // cancelled: nothing more to see here
+                        }
+                    });
+                }
+            })
+            .await;
+            assert_eq!(limiter.borrowed(), 0);
+            assert_eq!(workers.statistics().running_workers, 0);
+        },
+    ));
+}

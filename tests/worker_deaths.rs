@@ -72,7 +72,9 @@ fn segfault() {
 
 deadly!(
     a_stack_overflow_is_reported_with_the_last_words,
-    { std::hint::black_box(recurse(1)); },
+    {
+        std::hint::black_box(recurse(1));
+    },
     |error| {
         assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
         assert!(

@@ -217,3 +217,78 @@ fn what_a_job_starts_is_no_worker() {
         },
     ));
 }
+
+/// Runs a test of this program from a copy of its own in a folder of its own.
+fn copied_helper(test: &str, folder: &std::path::Path) -> Command {
+    let copy = folder.join("copy");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let mut command = Command::new(&copy);
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(PART, copy);
+    command
+}
+
+#[test]
+fn a_program_whose_file_is_gone_still_starts_workers() {
+    seedbed::init();
+    if let Some(copy) = std::env::var_os(PART) {
+        std::fs::remove_file(copy).unwrap();
+        let absolute = smol::block_on(async { run_sync(i32::abs, -1).await });
+        assert_eq!(absolute.unwrap(), 1);
+        return;
+    }
+    let _alone = common::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let name = "a_program_whose_file_is_gone_still_starts_workers";
+    assert!(
+        copied_helper(name, folder.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn a_worker_of_an_image_that_has_changed_is_refused_and_its_code_never_called() {
+    fn leave_a_trace(path: std::path::PathBuf) {
+        std::fs::write(path, "called").unwrap();
+    }
+    // An init closure is code, too.
+    #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
+    fn leave_a_trace_early(path: &std::path::PathBuf) {
+        leave_a_trace(path.clone());
+    }
+    seedbed::init();
+    if let Some(copy) = std::env::var_os(PART) {
+        let trace = std::path::Path::new(&copy).with_extension("trace");
+        smol::block_on(async {
+            // Started before the change, this worker is of our image.
+            assert_eq!(run_sync(i32::abs, -1).await.unwrap(), 1);
+            let file = std::fs::File::open(&copy).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+                .unwrap();
+            let config = WorkerConfig::new().init_with(trace.clone(), leave_a_trace_early);
+            with_workers(config, |workers| async move {
+                let error = workers
+                    .run_sync(leave_a_trace, trace.clone())
+                    .await
+                    .unwrap_err();
+                assert_eq!(error.kind(), WorkerErrorKind::ImageMismatch);
+                assert!(!trace.exists());
+            })
+            .await;
+            assert_eq!(run_sync(i32::abs, -2).await.unwrap(), 2);
+        });
+        return;
+    }
+    let _alone = common::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let name = "a_worker_of_an_image_that_has_changed_is_refused_and_its_code_never_called";
+    assert!(
+        copied_helper(name, folder.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+}

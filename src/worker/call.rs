@@ -208,7 +208,9 @@ where
     }
 }
 
-/// The future of a [`RunSync`].
+/// The future of a [`RunSync`], which is awaited without naming this type.
+///
+/// What dropping it does is told at [`run_sync`], under "Cancellation".
 #[must_use = "futures do nothing unless awaited"]
 pub struct RunSyncFuture<R> {
     call: Pin<Box<dyn Future<Output = Result<R, WorkerError>> + Send>>,

@@ -30,7 +30,8 @@ use crate::tree_var::TreeVar;
 ///
 /// Cloning gives another handle to the same context. Handles may be used from any thread, task and executor. After the
 /// block that opened the context has ended, calls through a handle fail with
-/// [`WorkerErrorKind::Closed`](crate::WorkerErrorKind::Closed).
+/// [`WorkerErrorKind::Closed`](crate::WorkerErrorKind::Closed). Dropping a handle does nothing to the others; with the last
+/// one of a context whose block did not end but was dropped from outside, the workers are told to go, in the background.
 ///
 /// # Examples
 ///
