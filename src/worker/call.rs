@@ -15,7 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, Stake, Verdict};
-use super::context::{WorkerContext, current};
+use super::context::WorkerContext;
+use super::current::current;
 use super::hook;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::error::WorkerError;

@@ -47,11 +47,11 @@
 //!
 //! A dead worker whose retire closure panicked is not pruned, unlike there, so that its error is not lost.
 
-// The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `context` holds the
-// workers and their configuration (`config`), with the choice among idle ones in `cache` and their common end in
-// `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up, launched by `launch` in the way
-// that `hook` noted; `life` is one live worker, made of its `process` and its `connection`. `child` is the other side:
-// what happens in the worker process itself. It knows none of the others.
+// The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
+// context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
+// `cache` and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
+// launched by `launch` in the way that `hook` noted; `life` is one live worker, made of its `process` and its
+// `connection`. `child` is the other side: what happens in the worker process itself. It knows none of the others.
 
 mod attempt;
 mod cache;
@@ -60,6 +60,7 @@ mod child;
 mod config;
 mod connection;
 mod context;
+mod current;
 mod farewell;
 mod hook;
 mod launch;
@@ -69,15 +70,15 @@ mod start;
 
 pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};
-pub use context::{
-    WorkerContext, WorkerStatistics, cache_scope, configure_default_context,
-    default_context_statistics, open_worker_context,
+pub use context::{WorkerContext, WorkerStatistics};
+pub use current::{
+    cache_scope, configure_default_context, default_context_statistics, open_worker_context,
 };
 
 pub use crate::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
 pub use crate::job::status::WorkerStatus;
 
-pub(crate) use context::shutdown_default;
+pub(crate) use current::shutdown_default;
 pub(crate) use hook::hook;
 
 /// Makes this program able to start workers: in a worker process serves jobs and never returns, in any other returns at
