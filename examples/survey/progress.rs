@@ -11,8 +11,9 @@ impl Progress {
     /// A bar for so many files.
     pub fn of(files: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} files, {eta} left")
-                .expect("the template is fixed, and right");
+            let style =
+                ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} files, {eta} left")
+                    .expect("the template is fixed, and right");
             ProgressBar::new(files as u64).with_style(style)
         });
         Progress(bar)
