@@ -1,0 +1,118 @@
+//! Explicit cancel points, and looking ahead to the next cancellation.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::current;
+use super::node::AlreadyCancelled;
+use crate::time::current_time;
+
+/// Gives everybody else a turn, and cancellation a place to take effect.
+///
+/// Any await that has to wait is a cancel point; this one always is. Put it into loops that otherwise never wait.
+///
+/// # Cancellation
+///
+/// Atomic: if cancelled, nothing has happened.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{checkpoint, move_on_after, run};
+///
+/// run(async {
+///     let endless = async { loop { checkpoint().await } };
+///     let ended: Option<()> = move_on_after(Duration::from_millis(1), endless).await;
+///     assert_eq!(ended, None);
+/// });
+/// ```
+pub fn checkpoint() -> Checkpoint {
+    Checkpoint { yielded: false }
+}
+
+/// One turn for everybody else; made by [`checkpoint`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Checkpoint {
+    yielded: bool,
+}
+
+impl Future for Checkpoint {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Goes on at once, unless the caller is cancelled: then it never does.
+///
+/// This is how an operation that cannot be undone makes sure that it does not begin for nothing.
+///
+/// # Cancellation
+///
+/// Atomic: if cancelled, nothing has happened. Once it has found the caller cancelled, the caller's end is certain,
+/// whatever shields are put up later.
+///
+/// ```
+/// use seedbed::{checkpoint_if_cancelled, run, CancelScope};
+///
+/// run(async {
+///     checkpoint_if_cancelled().await;
+///     let scope = CancelScope::new();
+///     scope.cancel();
+///     let ran = scope.run(async { checkpoint_if_cancelled().await; "not cancelled" }).await;
+///     assert_eq!(ran, None);
+/// });
+/// ```
+pub fn checkpoint_if_cancelled() -> CheckpointIfCancelled {
+    CheckpointIfCancelled { _private: () }
+}
+
+/// A cancel point that waits only for the end; made by [`checkpoint_if_cancelled`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct CheckpointIfCancelled {
+    _private: (),
+}
+
+impl Future for CheckpointIfCancelled {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        // Nobody has to be woken later: whoever drops the caller looks again after this very poll.
+        match current::give_up() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }
+}
+
+/// Returns the earliest deadline of the scopes around the running code, up to the innermost shield; the present time,
+/// if the code is cancelled already; `None` if no deadline is set.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{current_effective_deadline, current_time, move_on_at, run, shield};
+///
+/// run(async {
+///     assert_eq!(current_effective_deadline(), None);
+///     let deadline = current_time() + Duration::from_secs(5);
+///     let seen = move_on_at(deadline, async {
+///         let shielded = shield(async { current_effective_deadline() }).await;
+///         (current_effective_deadline(), shielded)
+///     });
+///     assert_eq!(seen.await, Some((Some(deadline), None)));
+/// });
+/// ```
+pub fn current_effective_deadline() -> Option<Instant> {
+    match current::effective_deadline() {
+        Ok(deadline) => deadline,
+        Err(AlreadyCancelled) => Some(current_time()),
+    }
+}

@@ -1,0 +1,209 @@
+//! Drives [`tree`](super::tree): puts it behind a lock, carries out its wake-ups, gives nodes back when dropped.
+//!
+//! All nodes of one run share one lock. It is held for a few instructions, never while a waker, a future or anything
+//! else of the user's runs. Whether a node is cancelled is mirrored in its [`Cell`], so that the common question, asked
+//! at every poll, is one load.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use atomic_waker::AtomicWaker;
+
+use super::tree::{Changed, End, Kind, NodeId, Tree};
+use crate::time::Timers;
+
+/// What a node's owner and those who cancel it share.
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    /// The tree's `effective`, written under the tree's lock.
+    effective: AtomicBool,
+    /// Whoever polls the node's owner.
+    pub(crate) waker: AtomicWaker,
+    /// Counts for `current_effective_deadline`. Its lock is a leaf: nothing else is locked while it is held.
+    deadline: Mutex<Option<Instant>>,
+}
+
+impl Cell {
+    pub(crate) fn is_effective(&self) -> bool {
+        self.effective.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        *lock(&self.deadline)
+    }
+
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        *lock(&self.deadline) = deadline;
+    }
+}
+
+/// Locks, also after a panic: what these locks guard is consistent whenever they are free.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One scope tree, and the run whose time it lives in (none: real time).
+pub(crate) struct Shared {
+    tree: Mutex<Tree<Option<Arc<Cell>>>>,
+    timers: Option<Arc<Timers>>,
+}
+
+impl Shared {
+    pub(crate) fn new(timers: Option<Arc<Timers>>) -> Arc<Self> {
+        Arc::new(Shared {
+            tree: Mutex::new(Tree::new()),
+            timers,
+        })
+    }
+
+    pub(crate) fn timers(&self) -> Option<&Arc<Timers>> {
+        self.timers.as_ref()
+    }
+
+    /// Adds a node. Its owner removes it, usually by way of [`Node`].
+    pub(crate) fn add(
+        &self,
+        parent: Option<NodeId>,
+        kind: Kind,
+        cell: Option<Arc<Cell>>,
+    ) -> NodeId {
+        let mut tree = lock(&self.tree);
+        let id = tree.add(parent, kind, cell);
+        let effective = tree.is_effective(id);
+        if let Some(cell) = tree.payload(id) {
+            cell.effective.store(effective, Ordering::Release);
+        }
+        id
+    }
+
+    pub(crate) fn remove(&self, id: NodeId) -> Wake {
+        self.change(|tree, changed| drop(tree.remove(id, changed)))
+    }
+
+    pub(crate) fn cancel(&self, id: NodeId) -> Wake {
+        self.change(|tree, changed| tree.cancel(id, changed))
+    }
+
+    pub(crate) fn set_hides(&self, id: NodeId, hides: bool) -> Wake {
+        self.change(|tree, changed| tree.set_hides(id, hides, changed))
+    }
+
+    pub(crate) fn set_holds(&self, id: NodeId, holds: bool) -> Wake {
+        self.change(|tree, changed| tree.set_holds(id, holds, changed))
+    }
+
+    pub(crate) fn is_effective(&self, id: NodeId) -> bool {
+        lock(&self.tree).is_effective(id)
+    }
+
+    /// If the node's content is to be dropped now, decides that it will be, and says where the cancellation ends.
+    ///
+    /// Deciding and recording are one step under the lock: a shield that is put up in between would otherwise hide a
+    /// cancellation that has already taken its toll.
+    pub(crate) fn try_drop(&self, id: NodeId) -> Option<End> {
+        let mut tree = lock(&self.tree);
+        tree.must_drop(id).then(|| tree.dropped(id))
+    }
+
+    /// The same for a nursery's child, or body: decides by the nursery's node and by what holds the child's own.
+    pub(crate) fn try_drop_child(&self, nursery: NodeId, child: Option<NodeId>) -> Option<End> {
+        let mut tree = lock(&self.tree);
+        let held = child.is_some_and(|child| tree.is_held(child));
+        (tree.is_effective(nursery) && !held).then(|| tree.dropped(nursery))
+    }
+
+    pub(crate) fn is_held(&self, id: NodeId) -> bool {
+        lock(&self.tree).is_held(id)
+    }
+
+    /// Dooms a node that is cancelled. False, and nothing done, if it is not.
+    pub(crate) fn give_up(&self, id: NodeId) -> bool {
+        let mut tree = lock(&self.tree);
+        let cancelled = tree.is_effective(id);
+        if cancelled {
+            tree.dropped(id);
+        }
+        cancelled
+    }
+
+    /// The earliest deadline that cancels code at this node; `Err` if it is cancelled already.
+    pub(crate) fn effective_deadline(
+        &self,
+        id: NodeId,
+    ) -> Result<Option<Instant>, AlreadyCancelled> {
+        let tree = lock(&self.tree);
+        if tree.is_effective(id) {
+            return Err(AlreadyCancelled);
+        }
+        let cells = tree
+            .visible(id)
+            .filter_map(|id| tree.payload(id).as_deref());
+        Ok(cells.filter_map(Cell::deadline).min())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.tree).len()
+    }
+
+    /// Changes the tree and brings the cells up to date.
+    fn change(&self, act: impl FnOnce(&mut Tree<Option<Arc<Cell>>>, &mut Changed)) -> Wake {
+        let mut changed = Changed::new();
+        let mut tree = lock(&self.tree);
+        act(&mut tree, &mut changed);
+        let mut cells = Vec::with_capacity(changed.len());
+        for id in changed {
+            let effective = tree.is_effective(id);
+            if let Some(cell) = tree.payload(id) {
+                cell.effective.store(effective, Ordering::Release);
+                cells.push(cell.clone());
+            }
+        }
+        Wake(cells)
+    }
+}
+
+/// Whoever has to look again after a change. Waking runs foreign code, so it is done when no lock is held.
+#[must_use]
+pub(crate) struct Wake(Vec<Arc<Cell>>);
+
+impl Wake {
+    pub(crate) fn now(self) {
+        for cell in self.0 {
+            cell.waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("nodes", &lock(&self.tree).len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The code in question is cancelled already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AlreadyCancelled;
+
+/// A node that is removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: NodeId,
+}
+
+impl Node {
+    pub(crate) fn try_drop(&self) -> Option<End> {
+        self.shared.try_drop(self.id)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shared.remove(self.id).now();
+    }
+}

@@ -1,0 +1,456 @@
+//! `CancelScope`: runs a future that can be told to stop.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+use super::current::{self, enter};
+use super::node::{Cell, Node, Shared, Wake, lock};
+use super::tree::{End, Kind, NodeId};
+use crate::time::{Sleep, current_time, sleep_until};
+
+/// A handle on a piece of work that can be cancelled, given a deadline, or shielded, from anywhere.
+///
+/// Make one, [`run`](CancelScope::run) a future in it, and keep a clone for whoever is to stop it. Clones are handles
+/// on the same scope; they are cheap, and may be used on any thread. A scope runs one future.
+///
+/// Dropping the handles does nothing; dropping the future that `run` returned drops what it runs.
+///
+/// ```
+/// use seedbed::{run, sleep_forever, CancelScope};
+///
+/// run(async {
+///     let scope = CancelScope::new();
+///     let handle = scope.clone();
+///     let value = scope.run(async move {
+///         handle.cancel(); // takes effect at the next await that has to wait
+///         sleep_forever().await;
+///     });
+///     assert_eq!(value.await, None);
+/// });
+/// ```
+#[derive(Clone)]
+pub struct CancelScope {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cell: Arc<Cell>,
+    phase: Mutex<Phase>,
+    /// Whether a deadline was ever set, so that scopes without one never look.
+    timed: AtomicBool,
+    /// Whether [`CancelScope::is_cancelled`], once and for all.
+    cancelled: AtomicBool,
+}
+
+enum Phase {
+    /// Not polled yet; the settings wait for the node.
+    New {
+        shield: bool,
+        timeout: Option<Duration>,
+    },
+    /// Being polled. The node is removed by [`ScopeRun`], which first leaves this phase, under the same lock.
+    Running {
+        shared: Arc<Shared>,
+        id: NodeId,
+    },
+    Ended,
+}
+
+impl CancelScope {
+    /// Makes a scope without a deadline or a shield.
+    ///
+    /// ```
+    /// assert!(!seedbed::CancelScope::new().is_cancelled());
+    /// ```
+    pub fn new() -> Self {
+        CancelScope {
+            inner: Arc::new(Inner {
+                cell: Arc::default(),
+                phase: Mutex::new(Phase::New {
+                    shield: false,
+                    timeout: None,
+                }),
+                timed: AtomicBool::new(false),
+                cancelled: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Runs `future` in this scope. The scope takes its place in the tree when the returned future is first polled.
+    ///
+    /// Returns `None` if the future was dropped because *this* scope was cancelled. If a scope further out was cancelled
+    /// as well, that one absorbs: the returned future stays pending and is dropped from there. A future that completes
+    /// keeps its value, even if the scope was cancelled meanwhile; and however early it was cancelled, the future runs
+    /// up to its first await that has to wait.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancelling drops `future` at the await where it stands, unless a [`shield`](crate::shield) is active in it:
+    /// then as soon as that has ended. Dropping the returned future drops `future` at once, shields included.
+    ///
+    /// # Panics
+    ///
+    /// When polled, if the scope runs or ran another future.
+    ///
+    /// ```
+    /// use seedbed::{run, CancelScope};
+    ///
+    /// run(async {
+    ///     let scope = CancelScope::new();
+    ///     scope.cancel();
+    ///     // A body that need not wait is not cancelled.
+    ///     assert_eq!(scope.run(async { 5 }).await, Some(5));
+    /// });
+    /// ```
+    pub fn run<F: IntoFuture>(&self, future: F) -> ScopeRun<F::IntoFuture> {
+        ScopeRun {
+            driver: Driver::new(self.clone()),
+            body: Body::Running {
+                future: future.into_future(),
+            },
+        }
+    }
+
+    /// Cancels what runs in this scope, and everything below that no shield hides, before it returns: flags are set,
+    /// wakers are woken, and each task is dropped when it would next be polled. Cancelling twice, or after the end, does
+    /// nothing more. May be called from any thread.
+    pub fn cancel(&self) {
+        self.inner.cancelled.store(true, Ordering::Release);
+        self.change(|shared, id| shared.cancel(id));
+    }
+
+    /// Changes the scope's node, if there is one, and wakes whom that concerns.
+    fn change(&self, act: impl FnOnce(&Shared, NodeId) -> Wake) {
+        let wake = match &*lock(&self.inner.phase) {
+            Phase::Running { shared, id } => Some(act(shared, *id)),
+            Phase::New { .. } | Phase::Ended => None,
+        };
+        if let Some(wake) = wake {
+            wake.now();
+        }
+    }
+
+    /// Whether this scope was cancelled, or its deadline has passed while it was not ended. Never goes back to false.
+    ///
+    /// ```
+    /// let scope = seedbed::CancelScope::new();
+    /// scope.cancel();
+    /// assert!(scope.is_cancelled());
+    /// ```
+    pub fn is_cancelled(&self) -> bool {
+        let ended = || matches!(*lock(&self.inner.phase), Phase::Ended);
+        if self
+            .deadline()
+            .is_some_and(|deadline| deadline <= current_time())
+            && !ended()
+        {
+            self.cancel();
+        }
+        self.inner.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Sets the time at which the scope is cancelled; `None` for never. A deadline that has passed cancels at the next
+    /// await that has to wait. What is cancelled stays so.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{current_time, run, sleep_forever, CancelScope};
+    ///
+    /// run(async {
+    ///     let scope = CancelScope::new();
+    ///     scope.set_deadline(Some(current_time() + Duration::from_millis(1)));
+    ///     assert_eq!(scope.run(sleep_forever()).await, None);
+    /// });
+    /// ```
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        if let Phase::New { timeout, .. } = &mut *lock(&self.inner.phase) {
+            *timeout = None;
+        }
+        self.inner.cell.set_deadline(deadline);
+        self.inner.timed.store(true, Ordering::Release);
+        self.inner.cell.waker.wake();
+    }
+
+    /// Sets the deadline to `timeout` from now; if the scope does not run yet, from when it is first polled.
+    ///
+    /// A time too long to be represented means no deadline.
+    pub fn set_timeout(&self, timeout: Duration) {
+        if let Phase::New { timeout: slot, .. } = &mut *lock(&self.inner.phase) {
+            *slot = Some(timeout);
+            self.inner.cell.set_deadline(None);
+            return;
+        }
+        self.set_deadline(current_time().checked_add(timeout));
+    }
+
+    /// The time at which the scope is cancelled. `None` if there is none, or if it counts from a first poll that has not
+    /// happened.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.inner.cell.deadline()
+    }
+
+    /// Puts up or takes down a shield at this scope's edge: while it is up, what runs in the scope does not see that
+    /// scopes further out are cancelled, and they wait for it. The scope's own cancellation works as usual.
+    ///
+    /// Takes effect at once, also while the scope runs. A forgotten shield shields for ever.
+    ///
+    /// ```
+    /// use seedbed::{checkpoint, run, CancelScope};
+    ///
+    /// run(async {
+    ///     let (outer, inner) = (CancelScope::new(), CancelScope::new());
+    ///     inner.set_shield(true);
+    ///     outer.cancel();
+    ///     let value = outer.run(async move { inner.run(async { checkpoint().await; 7 }).await });
+    ///     assert_eq!(value.await, Some(Some(7)));
+    /// });
+    /// ```
+    pub fn set_shield(&self, shield: bool) {
+        if let Phase::New { shield: slot, .. } = &mut *lock(&self.inner.phase) {
+            *slot = shield;
+            return;
+        }
+        self.change(|shared, id| shared.set_hides(id, shield));
+    }
+}
+
+impl Default for CancelScope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for CancelScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = match &*lock(&self.inner.phase) {
+            Phase::New { .. } => "not entered",
+            Phase::Running { .. } => "running",
+            Phase::Ended => "ended",
+        };
+        f.debug_struct("CancelScope")
+            .field("phase", &phase)
+            .field("cancelled", &self.inner.cancelled.load(Ordering::Acquire))
+            .field("deadline", &self.deadline())
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// Runs a future in a [`CancelScope`]; made by [`CancelScope::run`].
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct ScopeRun<F> {
+        // Dropped first, so that the nodes below are gone before this one.
+        #[pin]
+        body: Body<F>,
+        driver: Driver,
+    }
+}
+
+pin_project! {
+    #[project = BodyProjection]
+    enum Body<F> {
+        Running { #[pin] future: F },
+        /// Dropped, because of a cancellation that is absorbed further out; waits for being dropped from there.
+        Dead,
+        Ended,
+    }
+}
+
+/// Everything of a [`ScopeRun`] but its body; and the scope of a nursery.
+pub(crate) struct Driver {
+    pub(crate) scope: CancelScope,
+    node: Option<Node>,
+    alarm: Option<Alarm>,
+}
+
+/// Sleeps until the deadline that the scope had when it was set.
+struct Alarm {
+    deadline: Instant,
+    sleep: Sleep,
+}
+
+impl Driver {
+    pub(crate) fn new(scope: CancelScope) -> Self {
+        Driver {
+            scope,
+            node: None,
+            alarm: None,
+        }
+    }
+
+    /// Takes the scope's place in the tree, at the first poll, and lets the settings that were made before take effect.
+    pub(crate) fn begin(&mut self) {
+        self.begin_at(|kind, cell| current::attach(kind, Some(cell)));
+    }
+
+    /// Takes the place that `attach` makes.
+    pub(crate) fn begin_at(&mut self, attach: impl FnOnce(Kind, Arc<Cell>) -> Node) {
+        let inner = &*self.scope.inner;
+        let mut phase = lock(&inner.phase);
+        let Phase::New { shield, timeout } = *phase else {
+            drop(phase);
+            panic!("a CancelScope was run a second time; make a new scope for each future");
+        };
+        let kind = if shield { Kind::Hides } else { Kind::Plain };
+        let node = attach(kind, inner.cell.clone());
+        if let Some(timeout) = timeout {
+            inner.cell.set_deadline(current_time().checked_add(timeout));
+            inner.timed.store(true, Ordering::Release);
+        }
+        *phase = Phase::Running {
+            shared: node.shared.clone(),
+            id: node.id,
+        };
+        drop(phase);
+        self.node = Some(node);
+        if inner.cancelled.load(Ordering::Acquire) {
+            self.scope.cancel();
+        }
+    }
+
+    /// Cancels the scope if its deadline has passed, and else makes sure to be woken then.
+    fn watch_deadline(&mut self, cx: &mut Context<'_>) {
+        if !self.scope.inner.timed.load(Ordering::Acquire) {
+            return;
+        }
+        let Some(deadline) = self.scope.deadline() else {
+            self.alarm = None;
+            return;
+        };
+        if self.scope.inner.cancelled.load(Ordering::Acquire) {
+            return;
+        }
+        if deadline <= current_time() {
+            self.scope.cancel();
+            return;
+        }
+        if self
+            .alarm
+            .as_ref()
+            .is_none_or(|alarm| alarm.deadline != deadline)
+        {
+            self.alarm = Some(Alarm {
+                deadline,
+                sleep: sleep_until(deadline),
+            });
+        }
+        if let Some(alarm) = &mut self.alarm
+            && Pin::new(&mut alarm.sleep).poll(cx).is_ready()
+        {
+            self.scope.cancel();
+        }
+    }
+
+    /// Decides that the body is dropped, if it is to be, and says where the cancellation ends.
+    fn try_drop(&self) -> Option<End> {
+        self.node
+            .as_ref()
+            .filter(|_| self.is_effective())?
+            .try_drop()
+    }
+
+    /// Whether the scope is cancelled, by whomever.
+    pub(crate) fn is_effective(&self) -> bool {
+        self.scope.inner.cell.is_effective()
+    }
+
+    /// Says who polls.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.scope.inner.cell.waker.register(waker);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.scope.inner.cell.waker.wake();
+    }
+
+    pub(crate) fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// Leaves the tree.
+    pub(crate) fn end(&mut self) {
+        if let Some(node) = self.node.take() {
+            *lock(&self.scope.inner.phase) = Phase::Ended;
+            drop(node);
+        }
+        self.alarm = None;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl<F: Future> ScopeRun<F> {
+    /// Drops the body, and says what that means for the caller.
+    fn cancelled(self: Pin<&mut Self>, end: End) -> Poll<Option<F::Output>> {
+        let mut this = self.project();
+        this.body.set(Body::Dead);
+        this.driver.end();
+        match end {
+            End::Here => {
+                this.body.set(Body::Ended);
+                Poll::Ready(None)
+            }
+            End::Above => Poll::Pending,
+        }
+    }
+}
+
+impl<F: Future> Future for ScopeRun<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let mut this = self.as_mut().project();
+        let future = match this.body.as_mut().project() {
+            BodyProjection::Running { future } => future,
+            BodyProjection::Dead => return Poll::Pending,
+            BodyProjection::Ended => {
+                panic!("a cancel scope's future was polled after it had ended")
+            }
+        };
+        let first = this.driver.node.is_none();
+        if first {
+            this.driver.begin();
+        }
+        this.driver.register(cx.waker());
+        this.driver.watch_deadline(cx);
+        if !first && let Some(end) = this.driver.try_drop() {
+            return self.cancelled(end);
+        }
+
+        let polled = {
+            let node = this.driver.node.as_ref().expect("begun above");
+            let _entered = enter(&node.shared, node.id);
+            future.poll(cx)
+        };
+        if let Poll::Ready(value) = polled {
+            this.body.set(Body::Ended);
+            this.driver.end();
+            return Poll::Ready(Some(value));
+        }
+        // The body may have cancelled the scope, or moved its deadline.
+        this.driver.watch_deadline(cx);
+        match this.driver.try_drop() {
+            Some(end) => self.cancelled(end),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F> fmt::Debug for ScopeRun<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopeRun")
+            .field("scope", &self.driver.scope)
+            .finish_non_exhaustive()
+    }
+}

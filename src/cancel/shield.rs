@@ -1,0 +1,222 @@
+//! Work that is not cut off: `shield`, and clean-up that awaits: `on_cancel`.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::current::{self, enter};
+use super::node::{Cell, Node};
+use super::tree::Kind;
+
+/// Runs `future` to its end although scopes around it are cancelled.
+///
+/// While it runs, every scope and nursery around it waits for it; everything beside it (other children, other scopes)
+/// is dropped at once. The branches of a `join!` or `select!` in the same task are one task: they live as long as the
+/// shield among them. Scopes that are opened *inside* the shield work as usual, so a time limit belongs there: a
+/// shield around something that never ends never ends either.
+///
+/// # Cancellation
+///
+/// Not cancellable: runs shielded until `future` is done. Only dropping the returned future from outside seedbed, by
+/// a foreign `select!` for example, drops `future` at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{run, shield, sleep, CancelScope};
+///
+/// run(async {
+///     let scope = CancelScope::new();
+///     scope.cancel();
+///     let saved = scope.run(async {
+///         shield(sleep(Duration::from_millis(1))).await;
+///         "saved"
+///     });
+///     assert_eq!(saved.await, Some("saved"));
+/// });
+/// ```
+pub fn shield<F: IntoFuture>(future: F) -> Shield<F::IntoFuture> {
+    Shield {
+        node: None,
+        future: future.into_future(),
+    }
+}
+
+pin_project! {
+    /// Runs a future out of reach of cancellation; made by [`shield`].
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Shield<F> {
+        // Dropped first, so that the nodes below are gone before this one.
+        #[pin]
+        future: F,
+        node: Option<Node>,
+    }
+}
+
+impl<F: Future> Future for Shield<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let node = this
+            .node
+            .get_or_insert_with(|| current::attach(Kind::Hides, None));
+        let value = {
+            let _entered = enter(&node.shared, node.id);
+            ready!(this.future.poll(cx))
+        };
+        *this.node = None;
+        Poll::Ready(value)
+    }
+}
+
+impl<F> fmt::Debug for Shield<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shield")
+            .field("active", &self.node.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs `future`; if it is cancelled, drops it, then runs `cleanup` shielded, then lets the cancellation go on.
+///
+/// This is the `finally` with an await in it, for what `Drop` cannot do. If `future` completes, `cleanup` is dropped
+/// without having run.
+///
+/// # Cancellation
+///
+/// `future` is dropped as anywhere else; the scopes around wait until `cleanup` is done. Dropping the returned future
+/// from outside seedbed drops both at once, and `cleanup` does not run: leave to `Drop` what must happen even then.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::time::Duration;
+/// use seedbed::{move_on_after, on_cancel, run, sleep, sleep_forever};
+///
+/// run(async {
+///     let log = Cell::new("");
+///     let work = on_cancel(sleep_forever(), async {
+///         sleep(Duration::from_millis(1)).await;
+///         log.set("cleaned up");
+///     });
+///     assert_eq!(move_on_after(Duration::from_millis(1), work).await, None);
+///     assert_eq!(log.get(), "cleaned up");
+/// });
+/// ```
+pub fn on_cancel<F: IntoFuture, C: IntoFuture<Output = ()>>(
+    future: F,
+    cleanup: C,
+) -> OnCancel<F::IntoFuture, C::IntoFuture> {
+    OnCancel {
+        place: None,
+        stage: Stage::Running {
+            future: future.into_future(),
+            cleanup: Some(cleanup.into_future()),
+        },
+    }
+}
+
+pin_project! {
+    /// Runs a future, and a clean-up if that is cancelled; made by [`on_cancel`].
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct OnCancel<F, C> {
+        // Dropped first, so that the nodes below are gone before this one.
+        #[pin]
+        stage: Stage<F, C>,
+        place: Option<Place>,
+    }
+}
+
+/// The node, and what tells cheaply whether it is cancelled.
+struct Place {
+    node: Node,
+    cell: Arc<Cell>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let cell = Arc::<Cell>::default();
+        Place {
+            node: current::attach(Kind::Holds, Some(cell.clone())),
+            cell,
+        }
+    }
+
+    /// Decides that the body is dropped, if it is to be. The cancellation never ends here.
+    fn try_drop(&self) -> bool {
+        self.cell.is_effective() && self.node.try_drop().is_some()
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    enum Stage<F, C> {
+        Running { #[pin] future: F, cleanup: Option<C> },
+        Cleaning { #[pin] cleanup: Shield<C> },
+        /// Cleaned up; waits for being dropped by whoever absorbs the cancellation.
+        Dead,
+        Ended,
+    }
+}
+
+impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        loop {
+            match this.stage.as_mut().project() {
+                StageProjection::Running { future, cleanup } => {
+                    let first = this.place.is_none();
+                    let place = this.place.get_or_insert_with(Place::new);
+                    place.cell.waker.register(cx.waker());
+                    if first || !place.try_drop() {
+                        let entered = enter(&place.node.shared, place.node.id);
+                        let polled = future.poll(cx);
+                        drop(entered);
+                        if polled.is_ready() {
+                            this.stage.set(Stage::Ended);
+                            *this.place = None;
+                            return polled;
+                        }
+                        if !place.try_drop() {
+                            return Poll::Pending;
+                        }
+                    }
+                    let cleanup = cleanup
+                        .take()
+                        .expect("taken here only, on the way to the next stage");
+                    this.stage.set(Stage::Cleaning {
+                        cleanup: shield(cleanup),
+                    });
+                }
+                StageProjection::Cleaning { cleanup } => {
+                    let place = this
+                        .place
+                        .as_ref()
+                        .expect("kept until the clean-up is done");
+                    let entered = enter(&place.node.shared, place.node.id);
+                    ready!(cleanup.poll(cx));
+                    drop(entered);
+                    this.stage.set(Stage::Dead);
+                    *this.place = None;
+                }
+                StageProjection::Dead => return Poll::Pending,
+                StageProjection::Ended => {
+                    panic!("an on_cancel future was polled after it had ended")
+                }
+            }
+        }
+    }
+}
+
+impl<F, C> fmt::Debug for OnCancel<F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnCancel")
+            .field("active", &self.place.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! Time limits: scopes with a deadline, in one call.
+
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+use super::scope::{CancelScope, ScopeRun};
+
+/// Runs `future` for at most `timeout`, counted from the first poll. `None` if it was cut off.
+///
+/// # Cancellation
+///
+/// When the time is up, `future` is dropped at the await where it stands, unless it is shielded. Dropping the returned
+/// future drops `future` at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{move_on_after, run, sleep_forever};
+///
+/// run(async {
+///     assert_eq!(move_on_after(Duration::from_secs(1), async { 3 }).await, Some(3));
+///     assert_eq!(move_on_after(Duration::ZERO, sleep_forever()).await, None);
+/// });
+/// ```
+pub fn move_on_after<F: IntoFuture>(timeout: Duration, future: F) -> MoveOn<F::IntoFuture> {
+    let scope = CancelScope::new();
+    scope.set_timeout(timeout);
+    MoveOn {
+        run: scope.run(future),
+    }
+}
+
+/// Runs `future` until `deadline` at most. `None` if it was cut off.
+///
+/// # Cancellation
+///
+/// As [`move_on_after`].
+///
+/// ```
+/// use seedbed::{current_time, move_on_at, run, sleep_forever};
+///
+/// run(async {
+///     assert_eq!(move_on_at(current_time(), sleep_forever()).await, None);
+/// });
+/// ```
+pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::IntoFuture> {
+    let scope = CancelScope::new();
+    scope.set_deadline(Some(deadline));
+    MoveOn {
+        run: scope.run(future),
+    }
+}
+
+/// Runs `future` for at most `timeout`, counted from the first poll.
+///
+/// # Cancellation
+///
+/// As [`move_on_after`].
+///
+/// # Errors
+///
+/// [`TooSlow`] if `future` was cut off. Not if the time passed but `future` completed without waiting again; and not if
+/// a scope further out is cancelled too, because then that one ends the caller.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{fail_after, run, sleep_forever, TooSlow};
+///
+/// run(async {
+///     assert_eq!(fail_after(Duration::from_secs(1), async { 3 }).await, Ok(3));
+///     assert!(fail_after(Duration::ZERO, sleep_forever()).await.is_err());
+/// });
+/// ```
+pub fn fail_after<F: IntoFuture>(timeout: Duration, future: F) -> Fail<F::IntoFuture> {
+    Fail {
+        run: move_on_after(timeout, future),
+    }
+}
+
+/// Runs `future` until `deadline` at most.
+///
+/// # Cancellation
+///
+/// As [`move_on_after`].
+///
+/// # Errors
+///
+/// As [`fail_after`].
+///
+/// ```
+/// use seedbed::{current_time, fail_at, run, sleep_forever};
+///
+/// run(async {
+///     let error = fail_at(current_time(), sleep_forever()).await.unwrap_err();
+///     assert_eq!(error.to_string(), "the time limit was reached before the work was done");
+/// });
+/// ```
+pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFuture> {
+    Fail {
+        run: move_on_at(deadline, future),
+    }
+}
+
+/// The time limit of [`fail_after`] or [`fail_at`] was reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TooSlow;
+
+impl fmt::Display for TooSlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time limit was reached before the work was done")
+    }
+}
+
+impl Error for TooSlow {}
+
+pin_project! {
+    /// Runs a future up to a deadline; made by [`move_on_after`] and [`move_on_at`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct MoveOn<F> {
+        #[pin]
+        run: ScopeRun<F>,
+    }
+}
+
+impl<F: Future> Future for MoveOn<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().run.poll(cx)
+    }
+}
+
+pin_project! {
+    /// Runs a future up to a deadline; made by [`fail_after`] and [`fail_at`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Fail<F> {
+        #[pin]
+        run: MoveOn<F>,
+    }
+}
+
+impl<F: Future> Future for Fail<F> {
+    type Output = Result<F::Output, TooSlow>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(ready!(self.project().run.poll(cx)).ok_or(TooSlow))
+    }
+}

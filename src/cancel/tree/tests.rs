@@ -1,0 +1,568 @@
+//! The tree against a model that is slow and obviously right, and at depths where recursion would overflow the stack.
+//!
+//! The model stores only what was asked for (own, hides, holds, who is above whom) and who is doomed; everything else
+//! it finds out by walking up to the root or by recursing down, each time anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{Changed, End, Kind, NodeId, Tree};
+
+/// A node's name in the model, and its payload in the tree. Never used again, unlike a [`NodeId`].
+type Name = usize;
+
+/// One operation; an index picks one of the live nodes, modulo their number.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    AddRoot(Kind),
+    Add(usize, Kind),
+    Remove(usize),
+    Cancel(usize),
+    SetHides(usize, bool),
+    SetHolds(usize, bool),
+    /// Drops content at a node that is cancelled; skips others.
+    Drop(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind =
+        || prop_oneof![3 => Just(Kind::Plain), 1 => Just(Kind::Hides), 1 => Just(Kind::Holds)];
+    let any = any::<usize>;
+    prop_oneof![
+        1 => kind().prop_map(Step::AddRoot),
+        10 => (any(), kind()).prop_map(|(at, kind)| Step::Add(at, kind)),
+        4 => any().prop_map(Step::Remove),
+        3 => any().prop_map(Step::Cancel),
+        4 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetHides(at, on)),
+        2 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetHolds(at, on)),
+        4 => any().prop_map(Step::Drop),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 0..80)
+}
+
+/// What the model knows of a node.
+#[derive(Clone, Debug)]
+struct Known {
+    parent: Option<Name>,
+    own: bool,
+    hides: bool,
+    holds: bool,
+    doomed: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Model(BTreeMap<Name, Known>);
+
+impl Model {
+    fn children(&self, name: Name) -> impl Iterator<Item = Name> {
+        self.0
+            .iter()
+            .filter(move |(_, known)| known.parent == Some(name))
+            .map(|(name, _)| *name)
+    }
+
+    /// The node and all above it.
+    fn path(&self, name: Name) -> Vec<Name> {
+        let above = self.0[&name]
+            .parent
+            .map_or(Vec::new(), |parent| self.path(parent));
+        std::iter::once(name).chain(above).collect()
+    }
+
+    /// The node and all above it whose cancellation reaches it.
+    fn visible(&self, name: Name) -> Vec<Name> {
+        let path = self.path(name);
+        let shield = path.iter().position(|name| self.0[name].hides);
+        path[..shield.map_or(path.len(), |at| at + 1)].to_vec()
+    }
+
+    /// The outermost node that a node's cancellation comes from, if it is cancelled.
+    fn source(&self, name: Name) -> Option<Name> {
+        let cancelled = |name: &Name| self.0[name].own || self.0[name].doomed;
+        self.visible(name).into_iter().rfind(cancelled)
+    }
+
+    fn effective(&self, name: Name) -> bool {
+        self.source(name).is_some()
+    }
+
+    fn blocks(&self, name: Name) -> bool {
+        self.0[&name].hides || self.0[&name].holds || self.held(name)
+    }
+
+    fn held(&self, name: Name) -> bool {
+        self.children(name).any(|child| self.blocks(child))
+    }
+
+    fn must_drop(&self, name: Name) -> bool {
+        self.effective(name) && !self.held(name)
+    }
+
+    /// Whether cancellation ends at this node: it is the outermost source of its own, and nothing has been promised
+    /// to somebody further up.
+    fn absorbs(&self, name: Name) -> bool {
+        self.source(name) == Some(name) && !self.0[&name].doomed
+    }
+
+    /// Dooms the path up to whoever absorbs, or up to who is doomed and will in turn be dropped from above.
+    fn dropped(&mut self, name: Name) -> End {
+        if self.absorbs(name) {
+            return End::Here;
+        }
+        let path = self.path(name);
+        let end = path
+            .iter()
+            .position(|at| self.absorbs(*at) || self.0[at].doomed);
+        for at in &path[..end.unwrap_or(path.len())] {
+            self.node(*at).doomed = true;
+        }
+        End::Above
+    }
+
+    fn remove(&mut self, name: Name) {
+        let parent = self.0[&name].parent;
+        for child in Vec::from_iter(self.children(name)) {
+            self.node(child).parent = parent;
+        }
+        self.0.remove(&name);
+    }
+
+    fn node(&mut self, name: Name) -> &mut Known {
+        self.0.get_mut(&name).expect("names of live nodes")
+    }
+
+    /// Whether anything below the node, or the node, is doomed.
+    fn is_doom_below(&self, name: Name) -> bool {
+        self.0[&name].doomed || self.children(name).any(|child| self.is_doom_below(child))
+    }
+
+    /// What a node's owner can see, for each node: effective, and must drop.
+    fn seen(&self) -> BTreeMap<Name, (bool, bool)> {
+        let see = |name: &Name| (*name, (self.effective(*name), self.must_drop(*name)));
+        self.0.keys().map(see).collect()
+    }
+}
+
+/// Both, side by side.
+struct Pair {
+    tree: Tree<Name>,
+    model: Model,
+    ids: BTreeMap<Name, NodeId>,
+    next_name: Name,
+    /// Where each node's content was dropped, and what was said about it.
+    ends: BTreeMap<Name, End>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Pair {
+            tree: Tree::new(),
+            model: Model::default(),
+            ids: BTreeMap::new(),
+            next_name: 0,
+            ends: BTreeMap::new(),
+        }
+    }
+
+    fn pick(&self, index: usize) -> Option<Name> {
+        let names = Vec::from_iter(self.ids.keys().copied());
+        (!names.is_empty()).then(|| names[index % names.len()])
+    }
+
+    fn take(&mut self, step: Step) {
+        let before = self.model.seen();
+        let mut changed = Changed::new();
+        match step {
+            Step::AddRoot(kind) => self.add(None, kind),
+            Step::Add(at, kind) => self.add(self.pick(at), kind),
+            Step::Remove(at) => self.on(at, |pair, name| pair.remove(name, &mut changed)),
+            Step::Cancel(at) => self.on(at, |pair, name| pair.cancel(name, &mut changed)),
+            Step::SetHides(at, on) => {
+                self.on(at, |pair, name| pair.set_hides(name, on, &mut changed))
+            }
+            Step::SetHolds(at, on) => {
+                self.on(at, |pair, name| pair.set_holds(name, on, &mut changed))
+            }
+            Step::Drop(at) => self.on(at, Self::drop_content),
+        }
+        self.compare();
+        self.check_who_looks_again(&before, &changed, matches!(step, Step::Remove(_)));
+    }
+
+    fn on(&mut self, index: usize, act: impl FnOnce(&mut Self, Name)) {
+        if let Some(name) = self.pick(index) {
+            act(self, name);
+        }
+    }
+
+    fn add(&mut self, parent: Option<Name>, kind: Kind) {
+        let name = self.next_name;
+        self.next_name += 1;
+        let id = self
+            .tree
+            .add(parent.map(|parent| self.ids[&parent]), kind, name);
+        self.ids.insert(name, id);
+        let known = Known {
+            parent,
+            own: false,
+            hides: kind == Kind::Hides,
+            holds: kind == Kind::Holds,
+            doomed: false,
+        };
+        self.model.0.insert(name, known);
+    }
+
+    fn remove(&mut self, name: Name, changed: &mut Changed) {
+        let id = self.ids.remove(&name).expect("names of live nodes");
+        assert_eq!(self.tree.remove(id, changed), name);
+        assert!(!changed.contains(&id), "nobody owns it any more");
+        self.model.remove(name);
+        self.ends.remove(&name);
+    }
+
+    fn cancel(&mut self, name: Name, changed: &mut Changed) {
+        self.tree.cancel(self.ids[&name], changed);
+        self.model.node(name).own = true;
+    }
+
+    fn set_hides(&mut self, name: Name, on: bool, changed: &mut Changed) {
+        self.tree.set_hides(self.ids[&name], on, changed);
+        self.model.node(name).hides = on;
+    }
+
+    fn set_holds(&mut self, name: Name, on: bool, changed: &mut Changed) {
+        self.tree.set_holds(self.ids[&name], on, changed);
+        self.model.node(name).holds = on;
+    }
+
+    fn drop_content(&mut self, name: Name) {
+        if !self.model.effective(name) {
+            return;
+        }
+        let end = self.tree.dropped(self.ids[&name]);
+        assert_eq!(end, self.model.dropped(name));
+        let earlier = self.ends.insert(name, end);
+        assert!(
+            earlier != Some(End::Above) || end == End::Above,
+            "a promise to somebody above is kept"
+        );
+    }
+
+    /// Every question about every node.
+    fn compare(&self) {
+        assert_eq!(self.tree.len(), self.model.0.len());
+        for (&name, &id) in &self.ids {
+            assert_eq!(*self.tree.payload(id), name);
+            assert_eq!(
+                self.tree.is_own(id),
+                self.model.0[&name].own,
+                "own of {name}"
+            );
+            assert_eq!(
+                self.tree.is_effective(id),
+                self.model.effective(name),
+                "effective of {name}"
+            );
+            assert_eq!(
+                self.tree.is_held(id),
+                self.model.held(name),
+                "held of {name}"
+            );
+            assert_eq!(
+                self.tree.must_drop(id),
+                self.model.must_drop(name),
+                "must_drop of {name}"
+            );
+            let visible: Vec<_> = self
+                .tree
+                .visible(id)
+                .map(|id| *self.tree.payload(id))
+                .collect();
+            assert_eq!(visible, self.model.visible(name), "visible from {name}");
+        }
+    }
+
+    /// Who became cancelled, stopped to be, or may drop now has to look again; nobody else, except that a removal may
+    /// wake somebody for nothing.
+    fn check_who_looks_again(
+        &self,
+        before: &BTreeMap<Name, (bool, bool)>,
+        changed: &Changed,
+        removal: bool,
+    ) {
+        let told: BTreeSet<Name> = changed.iter().map(|id| *self.tree.payload(*id)).collect();
+        for (name, now) in self.model.seen() {
+            let Some(&was) = before.get(&name) else {
+                assert!(
+                    !told.contains(&name),
+                    "{name} is new, and its owner knows all about it"
+                );
+                continue;
+            };
+            if was.0 != now.0 || (!was.1 && now.1) {
+                assert!(
+                    told.contains(&name),
+                    "{name} was {was:?}, is {now:?}, and is not told"
+                );
+            } else if !removal {
+                assert!(
+                    !told.contains(&name),
+                    "{name} was {was:?}, is {now:?}, and is told"
+                );
+            }
+        }
+    }
+
+    /// What the definitions do not say by themselves, but rely on.
+    fn check_invariants(&self) {
+        for &name in self.ids.keys() {
+            let path = self.model.path(name);
+            let above = &path[1..];
+            if self.model.blocks(name) {
+                assert!(
+                    above.iter().all(|at| self.model.held(*at)),
+                    "all above a blocking node are held"
+                );
+            }
+            if self.model.0[&name].doomed {
+                assert!(self.model.effective(name), "{name} is doomed");
+                assert!(
+                    above.iter().any(|at| self.model.absorbs(*at)),
+                    "nobody will drop {name}"
+                );
+            }
+            if self.model.effective(name) {
+                assert!(
+                    path.iter().any(|at| self.model.absorbs(*at)),
+                    "nobody absorbs the cancellation of {name}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    // A failure prints its steps; a file that remembers it would lie beside the sources.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    /// In any order, as when code outside the crate drops an outer future first.
+    #[test]
+    fn the_tree_does_what_the_model_does(steps in steps()) {
+        let mut pair = Pair::new();
+        for step in steps {
+            pair.take(step);
+        }
+        while let Some(name) = pair.pick(0) {
+            pair.remove(name, &mut Changed::new());
+            pair.compare();
+        }
+    }
+
+    /// Where nobody takes away the node that others below have been promised to be dropped by.
+    #[test]
+    fn whoever_is_doomed_is_dropped_by_somebody_above(steps in steps()) {
+        let mut pair = Pair::new();
+        for step in steps {
+            let target = match step {
+                Step::Remove(at) => pair.pick(at),
+                _ => None,
+            };
+            let breaks_a_promise = |name| pair.model.children(name).any(|child| pair.model.is_doom_below(child));
+            if !target.is_some_and(breaks_a_promise) {
+                pair.take(step);
+                pair.check_invariants();
+            }
+        }
+    }
+}
+
+/// An outer, a middle and an inner plain node; the middle one is cancelled.
+fn middle_cancelled() -> (Tree<()>, [NodeId; 3]) {
+    let mut tree = Tree::new();
+    let outer = tree.add(None, Kind::Plain, ());
+    let middle = tree.add(Some(outer), Kind::Plain, ());
+    let inner = tree.add(Some(middle), Kind::Plain, ());
+    tree.cancel(middle, &mut Changed::new());
+    (tree, [outer, middle, inner])
+}
+
+#[test]
+fn with_an_inner_and_an_outer_node_cancelled_the_outer_one_absorbs() {
+    let (mut tree, [outer, middle, inner]) = middle_cancelled();
+    assert_eq!(tree.dropped(inner), End::Above);
+    assert_eq!(tree.dropped(middle), End::Here);
+    tree.cancel(outer, &mut Changed::new());
+    assert_eq!(tree.dropped(middle), End::Above);
+    assert_eq!(tree.dropped(outer), End::Here);
+}
+
+#[test]
+fn a_shield_put_up_too_late_does_not_take_back_what_was_promised() {
+    let (mut tree, [outer, middle, inner]) = middle_cancelled();
+    let mut changed = Changed::new();
+    tree.cancel(outer, &mut changed);
+    assert_eq!(
+        tree.dropped(middle),
+        End::Above,
+        "its content is gone, and the outer node goes on"
+    );
+    tree.set_hides(middle, true, &mut changed);
+    assert!(tree.is_effective(inner));
+    assert_eq!(tree.dropped(middle), End::Above);
+}
+
+#[test]
+fn a_second_drop_below_a_doomed_node_promises_nothing_new() {
+    let (mut tree, [outer, middle, inner]) = middle_cancelled();
+    let mut changed = Changed::new();
+    assert_eq!(
+        tree.dropped(inner),
+        End::Above,
+        "the middle node will absorb it"
+    );
+    tree.cancel(outer, &mut changed);
+    assert_eq!(tree.dropped(inner), End::Above);
+    tree.set_hides(middle, true, &mut changed);
+    assert_eq!(tree.dropped(middle), End::Here, "nobody was told otherwise");
+}
+
+/// How deep the deep trees are.
+const DEPTH: usize = 100_000;
+
+/// A chain of plain nodes, outermost first.
+fn chain(tree: &mut Tree<()>) -> Vec<NodeId> {
+    let mut parent = None;
+    let add = |_| {
+        let id = tree.add(parent, Kind::Plain, ());
+        parent = Some(id);
+        id
+    };
+    (0..DEPTH).map(add).collect()
+}
+
+/// Runs `test` where there is no stack to recurse on: 64 KiB are not a byte for each level.
+fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(64 << 10);
+    let outcome = thread.spawn(test).expect("a thread can be started").join();
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+/// Takes a tree's last nodes out, in this order.
+fn remove_all(mut tree: Tree<()>, ids: impl IntoIterator<Item = NodeId>) {
+    let mut changed = Changed::new();
+    for id in ids {
+        changed.clear();
+        tree.remove(id, &mut changed);
+    }
+    assert_eq!(tree.len(), 0);
+}
+
+#[test]
+fn a_deep_chain_is_cancelled_and_told_level_by_level() {
+    on_a_small_stack(|| {
+        let mut tree = Tree::new();
+        let ids = chain(&mut tree);
+        let mut changed = Changed::new();
+        tree.cancel(ids[0], &mut changed);
+        assert_eq!(changed, ids);
+        assert!(ids.iter().all(|&id| tree.must_drop(id)));
+        assert_eq!(tree.visible(ids[DEPTH - 1]).count(), DEPTH);
+        remove_all(tree, ids.into_iter().rev());
+    });
+}
+
+#[test]
+fn a_shield_under_a_deep_chain_holds_it_and_lets_it_go() {
+    on_a_small_stack(|| {
+        let mut tree = Tree::new();
+        let ids = chain(&mut tree);
+        let mut changed = Changed::new();
+        let shield = tree.add(Some(ids[DEPTH - 1]), Kind::Hides, ());
+        tree.cancel(ids[0], &mut changed);
+        assert!(!tree.is_effective(shield));
+        assert!(!ids.iter().any(|&id| tree.must_drop(id)));
+
+        changed.clear();
+        tree.set_hides(shield, false, &mut changed);
+        assert_eq!(changed.len(), DEPTH + 1);
+        assert!(ids.iter().all(|&id| tree.must_drop(id)));
+        assert!(tree.must_drop(shield));
+        remove_all(tree, ids.into_iter().chain([shield]));
+    });
+}
+
+#[test]
+fn a_deep_chain_is_doomed_and_removed_from_the_top_and_gets_its_own_back() {
+    on_a_small_stack(|| {
+        let mut tree = Tree::new();
+        let ids = chain(&mut tree);
+        let mut changed = Changed::new();
+        tree.cancel(ids[0], &mut changed);
+        assert_eq!(tree.dropped(ids[DEPTH - 1]), End::Above);
+        assert_eq!(tree.dropped(ids[1]), End::Above);
+        assert_eq!(tree.dropped(ids[0]), End::Here);
+        remove_all(tree, ids);
+    });
+}
+
+#[test]
+fn a_deep_chain_that_loses_its_cancelled_root_is_not_cancelled_any_more() {
+    on_a_small_stack(|| {
+        let mut tree = Tree::new();
+        let ids = chain(&mut tree);
+        let mut changed = Changed::new();
+        tree.cancel(ids[0], &mut changed);
+        changed.clear();
+        tree.remove(ids[0], &mut changed);
+        assert_eq!(changed, ids[1..]);
+        assert!(!ids[1..].iter().any(|&id| tree.is_effective(id)));
+        remove_all(tree, ids.into_iter().skip(1));
+    });
+}
+
+#[test]
+fn a_deep_chain_may_be_removed_in_any_order() {
+    on_a_small_stack(|| {
+        let mut tree = Tree::new();
+        let ids = chain(&mut tree);
+        let (even, odd): (Vec<_>, Vec<_>) = ids
+            .into_iter()
+            .enumerate()
+            .partition(|(level, _)| level % 2 == 0);
+        remove_all(tree, even.into_iter().chain(odd).map(|(_, id)| id));
+    });
+}
+
+#[test]
+fn a_wide_node_is_cancelled_and_its_children_adopted() {
+    let mut tree = Tree::new();
+    let root = tree.add(None, Kind::Plain, ());
+    let middle = tree.add(Some(root), Kind::Plain, ());
+    let children: Vec<_> = (0..DEPTH)
+        .map(|_| tree.add(Some(middle), Kind::Holds, ()))
+        .collect();
+    let mut changed = Changed::new();
+    tree.cancel(middle, &mut changed);
+    assert_eq!(changed.len(), DEPTH + 1);
+    tree.remove(middle, &mut changed);
+    assert!(!children.iter().any(|&id| tree.is_effective(id)));
+    assert!(tree.is_held(root));
+    remove_all(tree, children.into_iter().chain([root]));
+}
+
+#[test]
+fn places_of_removed_nodes_are_used_again() {
+    let mut tree = Tree::new();
+    let ids: BTreeSet<_> = (0..10)
+        .map(|_| {
+            let id = tree.add(None, Kind::Plain, ());
+            tree.remove(id, &mut Changed::new());
+            id.index()
+        })
+        .collect();
+    assert_eq!(ids.len(), 1);
+}

@@ -1,0 +1,93 @@
+//! What a worker knows of itself, for retire closures to decide by.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A worker's account of itself, given to retire closures after each job.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{WorkerConfig, WorkerStatus};
+///
+/// fn past_its_prime(worker: &WorkerStatus) -> bool {
+///     assert!(worker.jobs() > 0);
+///     worker.age() > Duration::from_secs(3600) || worker.memory() > 1 << 30
+/// }
+/// let config = WorkerConfig::new().retire(past_its_prime);
+/// # let _ = config;
+/// ```
+pub struct WorkerStatus {
+    jobs: u64,
+    started: Instant,
+}
+
+impl WorkerStatus {
+    pub(crate) fn new(started: Instant) -> Self {
+        Self { jobs: 0, started }
+    }
+
+    pub(crate) fn count_job(&mut self) {
+        self.jobs += 1;
+    }
+
+    /// Returns how many jobs the worker has answered, the present one included.
+    pub fn jobs(&self) -> u64 {
+        self.jobs
+    }
+
+    /// Returns how many bytes of memory the worker holds at this moment (its resident set), or 0 where the kernel does
+    /// not tell because `/proc` is not mounted. Read anew by each call.
+    pub fn memory(&self) -> u64 {
+        let pages = std::fs::read_to_string("/proc/self/statm")
+            .ok()
+            .and_then(|text| resident_pages(&text));
+        pages.unwrap_or(0) * rustix::param::page_size() as u64
+    }
+
+    /// Returns how long ago the worker came up.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl fmt::Debug for WorkerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerStatus")
+            .field("jobs", &self.jobs)
+            .field("memory", &self.memory())
+            .field("age", &self.age())
+            .finish()
+    }
+}
+
+/// The second number of `/proc/self/statm`.
+fn resident_pages(statm: &str) -> Option<u64> {
+    statm.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_grows_with_what_is_touched() {
+        let status = WorkerStatus::new(Instant::now());
+        let before = status.memory();
+        let held = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(
+            status.memory() >= before + (32 << 20),
+            "{before} before, {} after",
+            status.memory()
+        );
+        drop(held);
+    }
+
+    #[test]
+    fn a_text_that_is_no_statm_gives_nothing() {
+        assert_eq!(resident_pages("100 42 7 1 0 9 0\n"), Some(42));
+        assert_eq!(resident_pages(""), None);
+        assert_eq!(resident_pages("1 many"), None);
+    }
+}

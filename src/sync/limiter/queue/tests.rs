@@ -1,0 +1,222 @@
+//! The queue against a model that is slow and obviously right: one list of everybody who ever had to wait, searched
+//! from the front.
+//!
+//! Random traces of every operation; after each step both must agree on who was granted a token, in which order, and
+//! on every number. The queue's invariants (conservation, hand-off) are checked on the model's own terms.
+
+use proptest::prelude::*;
+
+use super::{Arrival, GivenUp, Queue};
+use crate::sync::wait_list::Ticket;
+
+/// One operation; an index picks one of those that exist, modulo their number.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    TryTake,
+    Arrive,
+    Claim(usize),
+    GiveUp(usize),
+    Release,
+    SetTotal(Option<usize>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let total = prop_oneof![9 => (0..6usize).prop_map(Some), 1 => Just(None)];
+    prop_oneof![
+        1 => Just(Step::TryTake),
+        5 => Just(Step::Arrive),
+        3 => any::<usize>().prop_map(Step::Claim),
+        2 => any::<usize>().prop_map(Step::GiveUp),
+        3 => Just(Step::Release),
+        1 => total.prop_map(Step::SetTotal),
+    ]
+}
+
+/// The model: tokens that are held, and everybody who came and has neither claimed nor left, in order of arrival.
+#[derive(Debug, Default)]
+struct Model {
+    total: Option<usize>,
+    held: usize,
+    /// Name, and whether a token is theirs.
+    waiters: Vec<(usize, bool)>,
+}
+
+impl Model {
+    fn borrowed(&self) -> usize {
+        self.held + self.waiters.iter().filter(|(_, granted)| *granted).count()
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiters.iter().filter(|(_, granted)| !granted).count()
+    }
+
+    fn free(&self) -> bool {
+        self.total.is_none_or(|total| self.borrowed() < total)
+    }
+
+    /// Gives free tokens to the longest waiters; who got one, in order.
+    fn admit(&mut self) -> Vec<usize> {
+        let mut admitted = Vec::new();
+        while self.free() {
+            let Some(first) = self.waiters.iter_mut().find(|(_, granted)| !granted) else {
+                break;
+            };
+            first.1 = true;
+            admitted.push(first.0);
+        }
+        admitted
+    }
+
+    /// Takes the waiter out; whether a token was theirs.
+    fn leave(&mut self, name: usize) -> bool {
+        let place = self.waiters.iter().position(|(known, _)| *known == name);
+        self.waiters
+            .remove(place.expect("the model knows every waiter"))
+            .1
+    }
+}
+
+/// Both, side by side, and the tickets of those who wait or are granted.
+struct Pair {
+    queue: Queue<usize>,
+    model: Model,
+    tickets: Vec<(usize, Ticket)>,
+    /// The next arrival's name, which is its payload too.
+    next_name: usize,
+}
+
+impl Pair {
+    fn new(total: Option<usize>) -> Self {
+        let model = Model {
+            total,
+            ..Model::default()
+        };
+        Pair {
+            queue: Queue::new(total),
+            model,
+            tickets: Vec::new(),
+            next_name: 0,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::TryTake => self.try_take(),
+            Step::Arrive => self.arrive(),
+            Step::Claim(index) => self.claim(index),
+            Step::GiveUp(index) => self.give_up(index),
+            Step::Release => self.release(),
+            Step::SetTotal(total) => self.set_total(total),
+        }
+        self.compare();
+    }
+
+    fn try_take(&mut self) {
+        let free = self.model.free() && self.model.waiting() == 0;
+        assert_eq!(self.queue.try_take(), free);
+        self.model.held += usize::from(free);
+    }
+
+    fn arrive(&mut self) {
+        let name = self.next_name;
+        self.next_name += 1;
+        let free = self.model.free() && self.model.waiting() == 0;
+        match self.queue.arrive(name) {
+            Arrival::Admitted(payload) => {
+                assert!(free && payload == name);
+                self.model.held += 1;
+            }
+            Arrival::Queued(ticket) => {
+                assert!(!free);
+                self.model.waiters.push((name, false));
+                self.tickets.push((name, ticket));
+            }
+        }
+    }
+
+    /// A granted waiter takes its token.
+    fn claim(&mut self, index: usize) {
+        let granted = |(name, _): &(usize, Ticket)| self.model.waiters.contains(&(*name, true));
+        let granted: Vec<_> = (0..self.tickets.len())
+            .filter(|at| granted(&self.tickets[*at]))
+            .collect();
+        if !granted.is_empty() {
+            let (name, ticket) = self.tickets.remove(granted[index % granted.len()]);
+            self.queue.claim(ticket);
+            assert!(self.model.leave(name));
+            self.model.held += 1;
+        }
+    }
+
+    /// Anybody leaves.
+    fn give_up(&mut self, index: usize) {
+        if self.tickets.is_empty() {
+            return;
+        }
+        let (name, ticket) = self.tickets.remove(index % self.tickets.len());
+        let granted = self.model.leave(name);
+        match self.queue.give_up(ticket) {
+            GivenUp::Left(payload) => assert!(!granted && payload == name),
+            GivenUp::PassedOn(next) => {
+                assert!(granted);
+                assert_eq!(Vec::from_iter(next), self.model.admit());
+            }
+        }
+    }
+
+    fn release(&mut self) {
+        if self.model.held > 0 {
+            self.model.held -= 1;
+            assert_eq!(Vec::from_iter(self.queue.release()), self.model.admit());
+        }
+    }
+
+    fn set_total(&mut self, total: Option<usize>) {
+        self.model.total = total;
+        assert_eq!(self.queue.set_total(total), self.model.admit());
+    }
+
+    /// Every number, and what each waiter sees.
+    fn compare(&mut self) {
+        assert_eq!(self.queue.total(), self.model.total);
+        assert_eq!(self.queue.borrowed(), self.model.borrowed(), "conservation");
+        assert_eq!(self.queue.waiting(), self.model.waiting());
+        assert!(!self.model.free() || self.queue.waiting() == 0, "hand-off");
+        for (name, ticket) in &self.tickets {
+            let waits = self.model.waiters.contains(&(*name, false));
+            assert_eq!(
+                self.queue.payload_mut(ticket).copied(),
+                waits.then_some(*name)
+            );
+        }
+    }
+
+    /// Everybody leaves and gives back; nothing may be left.
+    fn finish(mut self) {
+        while !self.tickets.is_empty() {
+            self.give_up(0);
+            self.compare();
+        }
+        while self.model.held > 0 {
+            self.release();
+        }
+        assert_eq!((self.queue.borrowed(), self.queue.waiting()), (0, 0));
+    }
+}
+
+proptest! {
+    // The files that remember failures would lie beside the sources; a failure prints its steps anyway.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    #[test]
+    fn the_queue_does_what_the_model_does(
+        total in 0..4usize,
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut pair = Pair::new(Some(total));
+        for step in steps {
+            pair.take(step);
+        }
+        pair.finish();
+    }
+}

@@ -1,0 +1,253 @@
+//! A first-in, first-out list of waiters that anybody may leave in O(1).
+//!
+//! Pure: it holds a payload for each waiter (in practice a waker) and never looks at it. The waiters live in the slots
+//! of one vector and are linked by index, so that arriving allocates only when the vector grows, leaving needs no
+//! search, and no `unsafe` is needed. A `VecDeque` would make leaving O(n), which a crowd of cancelled waiters turns
+//! into O(n²).
+//!
+//! A waiter is *waiting* until [`WaitList::grant_first`] picks it, then *granted* until it says with
+//! [`WaitList::remove`] that it knows. Invariants:
+//!
+//! * Each [`Ticket`] stands for exactly one occupied slot, and each occupied slot has at most one ticket (none if its
+//!   owner forgot it). Tickets cannot be copied and `remove` consumes them, so no ticket can be stale.
+//! * The slots in the chain from `first` to `last` are exactly the waiting ones, in order of arrival.
+//! * The slots in the chain from `free` are exactly the free ones.
+//!
+//! A ticket must be shown only to the list that gave it; another list panics or answers for the wrong waiter.
+
+/// Index of a slot.
+type Index = usize;
+
+/// How many free slots an empty list keeps for its next waiters; more are given back to the allocator.
+const SLOTS_KEPT: usize = 64;
+
+/// A waiter's claim to its slot.
+#[derive(Debug)]
+pub(crate) struct Ticket(Index);
+
+/// What one slot holds.
+#[derive(Debug)]
+enum Slot<W> {
+    /// Nobody; the next free slot, if any.
+    Free { next: Option<Index> },
+    /// A waiter in the queue, between its neighbours.
+    Waiting {
+        payload: W,
+        previous: Option<Index>,
+        next: Option<Index>,
+    },
+    /// A waiter that was picked and has not said yet that it knows.
+    Granted,
+}
+
+/// The waiters, first come, first served.
+#[derive(Debug)]
+pub(crate) struct WaitList<W> {
+    slots: Vec<Slot<W>>,
+    /// Head of the chain of free slots.
+    free: Option<Index>,
+    /// The longest waiter.
+    first: Option<Index>,
+    /// The latest waiter.
+    last: Option<Index>,
+    /// Number of waiting slots.
+    waiting: usize,
+    /// Number of waiting and granted slots.
+    occupied: usize,
+}
+
+/// What a waiter was when it was removed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Removed<W> {
+    /// It was still in the queue; here is its payload.
+    Waiting(W),
+    /// It had been picked.
+    Granted,
+}
+
+impl<W> WaitList<W> {
+    /// An empty list; allocates nothing.
+    pub(crate) const fn new() -> Self {
+        WaitList {
+            slots: Vec::new(),
+            free: None,
+            first: None,
+            last: None,
+            waiting: 0,
+            occupied: 0,
+        }
+    }
+
+    /// Number of waiters that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Puts a waiter at the end.
+    pub(crate) fn push(&mut self, payload: W) -> Ticket {
+        let index = self.occupy(Slot::Waiting {
+            payload,
+            previous: self.last,
+            next: None,
+        });
+        self.link(self.last, Some(index));
+        self.last = Some(index);
+        self.waiting += 1;
+        Ticket(index)
+    }
+
+    /// Picks the longest waiter and hands out its payload; `None` if nobody waits.
+    pub(crate) fn grant_first(&mut self) -> Option<W> {
+        let index = self.first?;
+        self.unlink(index, Slot::Granted)
+    }
+
+    /// The waiter's payload; `None` once it is granted.
+    pub(crate) fn payload_mut(&mut self, ticket: &Ticket) -> Option<&mut W> {
+        match &mut self.slots[ticket.0] {
+            Slot::Waiting { payload, .. } => Some(payload),
+            Slot::Granted => None,
+            Slot::Free { .. } => unreachable!("a ticket's slot is occupied"),
+        }
+    }
+
+    /// Takes the waiter out, wherever it stands; the order of the others is unchanged.
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Removed<W> {
+        let index = ticket.0;
+        let next = self.free;
+        let removed = match self.unlink(index, Slot::Free { next }) {
+            Some(payload) => Removed::Waiting(payload),
+            None => Removed::Granted,
+        };
+        self.free = Some(index);
+        self.occupied -= 1;
+        self.give_memory_back();
+        removed
+    }
+
+    /// Stores `slot` in a free place.
+    fn occupy(&mut self, slot: Slot<W>) -> Index {
+        self.occupied += 1;
+        let Some(index) = self.free else {
+            self.slots.push(slot);
+            return self.slots.len() - 1;
+        };
+        match std::mem::replace(&mut self.slots[index], slot) {
+            Slot::Free { next } => self.free = next,
+            Slot::Waiting { .. } | Slot::Granted => {
+                unreachable!("the free chain holds free slots only")
+            }
+        }
+        index
+    }
+
+    /// Replaces the slot by `with`; a waiting one is first taken out of the queue, and its payload returned.
+    fn unlink(&mut self, index: Index, with: Slot<W>) -> Option<W> {
+        match std::mem::replace(&mut self.slots[index], with) {
+            Slot::Waiting {
+                payload,
+                previous,
+                next,
+            } => {
+                self.link(previous, next);
+                if next.is_none() {
+                    self.last = previous;
+                }
+                self.waiting -= 1;
+                Some(payload)
+            }
+            Slot::Granted => None,
+            Slot::Free { .. } => unreachable!("a ticket's slot is occupied"),
+        }
+    }
+
+    /// Makes two places of the queue neighbours; `None` is what lies before the first and behind the last.
+    fn link(&mut self, before: Option<Index>, after: Option<Index>) {
+        match before {
+            Some(index) => *self.ends(index).1 = after,
+            None => self.first = after,
+        }
+        if let Some(index) = after {
+            *self.ends(index).0 = before;
+        }
+    }
+
+    /// Both links of a waiting slot.
+    fn ends(&mut self, index: Index) -> (&mut Option<Index>, &mut Option<Index>) {
+        match &mut self.slots[index] {
+            Slot::Waiting { previous, next, .. } => (previous, next),
+            Slot::Granted | Slot::Free { .. } => unreachable!("the queue links waiting slots only"),
+        }
+    }
+
+    /// Drops the slots of a crowd that is gone; paid for by the crowd's own arrivals.
+    fn give_memory_back(&mut self) {
+        if self.occupied == 0 && self.slots.len() > SLOTS_KEPT {
+            self.slots = Vec::new();
+            self.free = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiters_are_granted_in_the_order_they_came() {
+        let mut list = WaitList::new();
+        let _tickets: Vec<_> = (0..5).map(|n| list.push(n)).collect();
+        let granted: Vec<_> = std::iter::from_fn(|| list.grant_first()).collect();
+        assert_eq!(granted, [0, 1, 2, 3, 4]);
+        assert_eq!(list.waiting(), 0);
+    }
+
+    #[test]
+    fn leaving_from_the_front_the_middle_or_the_end_keeps_the_order_of_the_others() {
+        for leaver in 0..5 {
+            let mut list = WaitList::new();
+            let mut tickets: Vec<_> = (0..5).map(|n| list.push(n)).collect();
+            assert_eq!(
+                list.remove(tickets.remove(leaver)),
+                Removed::Waiting(leaver)
+            );
+            assert_eq!(list.waiting(), 4);
+            let _late = list.push(5);
+            let granted: Vec<_> = std::iter::from_fn(|| list.grant_first()).collect();
+            assert_eq!(
+                granted,
+                (0..=5).filter(|n| *n != leaver).collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn a_granted_waiter_keeps_its_slot_until_it_knows() {
+        let mut list = WaitList::new();
+        let ticket = list.push('a');
+        assert_eq!(list.payload_mut(&ticket), Some(&mut 'a'));
+        assert_eq!(list.grant_first(), Some('a'));
+        assert_eq!(list.payload_mut(&ticket), None);
+        let _other = list.push('b');
+        assert_eq!(list.remove(ticket), Removed::Granted);
+        assert_eq!(list.waiting(), 1);
+    }
+
+    #[test]
+    fn slots_are_used_again_and_a_crowd_leaves_no_memory() {
+        let mut list = WaitList::new();
+        for _ in 0..1000 {
+            let ticket = list.push(());
+            list.remove(ticket);
+        }
+        assert_eq!(list.slots.len(), 1);
+
+        let crowd: Vec<_> = (0..1000).map(|_| list.push(())).collect();
+        for ticket in crowd {
+            list.remove(ticket);
+        }
+        assert_eq!(list.slots.capacity(), 0);
+        let ticket = list.push(());
+        assert_eq!(list.remove(ticket), Removed::Waiting(()));
+    }
+}

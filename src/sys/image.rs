@@ -1,0 +1,294 @@
+//! The main executable as it lies in memory: its base, its segments, and a fingerprint of their layout.
+//!
+//! A job's code is named by its offset from the image's base, because a worker is the same image at another base. This
+//! file turns addresses into offsets and back, and refuses both ways what does not lie in an executable segment of the
+//! main image: the only check that stands between a number off the wire and a jump.
+//!
+//! `unsafe` is needed to call `dl_iterate_phdr`, to read the program headers that it points to, and to look at the
+//! image's own read-only memory. The image of a running program is never unmapped, so what is learnt once stays true.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// The main executable image of this process.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// What must be added to a virtual address of the file to get an address of this process.
+    base: usize,
+    segments: Vec<Segment>,
+    /// The linker's note that identifies the build; empty if there is none.
+    build_id: Vec<u8>,
+}
+
+/// A loadable segment, as a range of file addresses (offsets from the base).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Segment {
+    range: Range<usize>,
+    readable: bool,
+    writable: bool,
+    executable: bool,
+}
+
+impl Image {
+    /// Returns the image of this process; it is looked at once.
+    pub(crate) fn of_this_process() -> &'static Image {
+        static IMAGE: OnceLock<Image> = OnceLock::new();
+        IMAGE.get_or_init(read_main_image)
+    }
+
+    /// Returns the offset of code at `address`, or `None` if no executable segment of the main image holds it.
+    pub(crate) fn offset_of_code(&self, address: usize) -> Option<u64> {
+        let offset = address.checked_sub(self.base)?;
+        self.is_code(offset).then_some(offset as u64)
+    }
+
+    /// Returns the address of code at `offset`, or `None` if no executable segment of the main image holds it.
+    pub(crate) fn address_of_code(&self, offset: u64) -> Option<usize> {
+        let offset = usize::try_from(offset).ok()?; // larger than the address space: no code of ours
+        self.is_code(offset).then(|| self.base + offset)
+    }
+
+    fn is_code(&self, offset: usize) -> bool {
+        self.segments
+            .iter()
+            .any(|segment| segment.executable && segment.range.contains(&offset))
+    }
+
+    /// Returns the linker's build identifier, empty if there is none.
+    pub(crate) fn build_id(&self) -> &[u8] {
+        &self.build_id
+    }
+
+    /// Returns the layout of the segments as a number that differs, in all likelihood, between two builds.
+    pub(crate) fn layout(&self) -> u64 {
+        let mut hash = Fnv::new();
+        for segment in &self.segments {
+            hash.add(segment.range.start as u64);
+            hash.add(segment.range.end as u64);
+            hash.add(
+                u64::from(segment.readable)
+                    | u64::from(segment.writable) << 1
+                    | u64::from(segment.executable) << 2,
+            );
+        }
+        hash.0
+    }
+
+    /// Tells whether the image's read-only memory contains `needle`.
+    pub(crate) fn contains(&self, needle: &[u8]) -> bool {
+        self.segments
+            .iter()
+            .filter(|segment| segment.readable && !segment.writable)
+            .any(|segment| self.segment_contains(segment, needle))
+    }
+
+    fn segment_contains(&self, segment: &Segment, needle: &[u8]) -> bool {
+        let start = (self.base + segment.range.start) as *const c_void;
+        // SAFETY: `memmem` needs both ranges readable for their lengths. The first is a loaded segment of the running
+        // executable with read permission, which stays mapped to the end of the process; the second is a slice. It
+        // only reads, and the segment is not writable, so nothing changes meanwhile.
+        let found = unsafe {
+            libc::memmem(
+                start,
+                segment.range.len(),
+                needle.as_ptr().cast(),
+                needle.len(),
+            )
+        };
+        !found.is_null()
+    }
+}
+
+/// The 64-bit hash of Fowler, Noll and Vo: stable between processes, which `std`'s hashers do not promise.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, value: u64) {
+        for byte in value.to_le_bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+}
+
+fn read_main_image() -> Image {
+    let mut image = Image {
+        base: 0,
+        segments: Vec::new(),
+        build_id: Vec::new(),
+    };
+    // SAFETY: `dl_iterate_phdr` calls `on_object` during this call only, on this thread, handing through the pointer,
+    // which is to `image`: alive, and borrowed by nobody else until the call returns.
+    unsafe { libc::dl_iterate_phdr(Some(on_object), (&raw mut image).cast()) };
+    image
+}
+
+/// Receives the first object of the list, which is the main program, and ends the iteration.
+///
+/// # Safety
+///
+/// To be called by `dl_iterate_phdr` alone, with `data` pointing to an [`Image`] that nobody else uses.
+unsafe extern "C" fn on_object(
+    info: *mut libc::dl_phdr_info,
+    _size: usize,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller passes a valid `info`, and `data` as `read_main_image` gave it: an exclusive `Image`.
+    let (info, image) = unsafe { (&*info, &mut *data.cast::<Image>()) };
+    let headers = match info.dlpi_phdr.is_null() {
+        true => &[][..],
+        // SAFETY: the loader describes `dlpi_phnum` headers at `dlpi_phdr`, aligned, not null (checked), mapped as long
+        // as the main program, which is for ever, and never written.
+        false => unsafe {
+            std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
+        },
+    };
+    image.base = info.dlpi_addr as usize;
+    image.segments = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_LOAD)
+        .map(segment)
+        .collect();
+    let notes = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_NOTE)
+        .map(|header| segment(header).range);
+    for range in notes {
+        if let Some(id) = image.bytes(range).and_then(build_id) {
+            image.build_id = id.to_vec();
+        }
+    }
+    1 // not zero: the other objects are of no interest
+}
+
+#[cfg(target_pointer_width = "64")]
+fn segment(header: &libc::Elf64_Phdr) -> Segment {
+    let start = header.p_vaddr as usize;
+    Segment {
+        range: start..start.saturating_add(header.p_memsz as usize),
+        readable: header.p_flags & libc::PF_R != 0,
+        writable: header.p_flags & libc::PF_W != 0,
+        executable: header.p_flags & libc::PF_X != 0,
+    }
+}
+
+impl Image {
+    /// Returns the bytes of `range` if they lie within a read-only segment.
+    fn bytes(&self, range: Range<usize>) -> Option<&'static [u8]> {
+        let holder = self.segments.iter().find(|segment| {
+            segment.readable
+                && !segment.writable
+                && segment.range.start <= range.start
+                && range.end <= segment.range.end
+        })?;
+        debug_assert!(holder.range.len() >= range.len());
+        let start = (self.base + range.start) as *const u8;
+        // SAFETY: the range lies in a loaded, readable segment of the main program (just checked): not null, one
+        // allocation, initialised by the loader, shorter than `isize::MAX`, never unmapped, and never written, because
+        // the segment is not writable; bytes need no alignment.
+        Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
+    }
+}
+
+/// Finds the GNU build identifier among ELF notes: each a header of three numbers, a name and a description, the last
+/// two padded to four bytes.
+fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
+    const NT_GNU_BUILD_ID: u32 = 3;
+    loop {
+        let name_len = number(notes, 0)? as usize;
+        let id_len = number(notes, 4)? as usize;
+        let kind = number(notes, 8)?;
+        let name = notes.get(12..12usize.checked_add(name_len)?)?;
+        let start = 12usize.checked_add(name_len.checked_next_multiple_of(4)?)?;
+        let id = notes.get(start..start.checked_add(id_len)?)?;
+        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" {
+            return Some(id);
+        }
+        notes = notes.get(start.checked_add(id_len.checked_next_multiple_of(4)?)?..)?;
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .copied()
+        .map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some_code() {}
+
+    #[test]
+    fn code_of_this_program_has_an_offset_and_leads_back() {
+        let image = Image::of_this_process();
+        let address = some_code as fn() as usize;
+        let offset = image
+            .offset_of_code(address)
+            .expect("a function of ours lies in our image");
+        assert_eq!(image.address_of_code(offset), Some(address));
+    }
+
+    #[test]
+    fn data_and_foreign_addresses_are_no_code() {
+        static DATA: u64 = 7;
+        let image = Image::of_this_process();
+        let local = 7;
+        assert_eq!(image.offset_of_code(&raw const DATA as usize), None);
+        assert_eq!(image.offset_of_code(&raw const local as usize), None);
+        assert_eq!(image.offset_of_code(0), None);
+        assert_eq!(image.address_of_code(u64::MAX), None);
+        // The C library is a shared object of its own, unless the target links it statically.
+        if !cfg!(target_feature = "crt-static") {
+            assert_eq!(
+                image.offset_of_code(libc::getpid as *const () as usize),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn strings_of_the_program_are_found_and_others_not() {
+        let image = Image::of_this_process();
+        std::hint::black_box("a sentence that only this test holds");
+        assert!(image.contains(b"a sentence that only this test holds"));
+        let absent: Vec<u8> = b"egassap hcus on"
+            .iter()
+            .rev()
+            .chain(&[1, 2, 3, 250, 251])
+            .copied()
+            .collect();
+        assert!(!image.contains(&absent));
+    }
+
+    #[test]
+    fn a_build_id_is_found_behind_other_notes_and_garbage_gives_none() {
+        let mut notes = Vec::new();
+        for (name, kind, id) in [
+            (&b"Go\0"[..], 4, &b"x"[..]),
+            (b"GNU\0", 1, b"abi"),
+            (b"GNU\0", 3, b"0123456789"),
+        ] {
+            notes.extend((name.len() as u32).to_ne_bytes());
+            notes.extend((id.len() as u32).to_ne_bytes());
+            notes.extend(u32::to_ne_bytes(kind));
+            for part in [name, id] {
+                notes.extend(part);
+                notes.resize(notes.len().next_multiple_of(4), 0);
+            }
+        }
+        assert_eq!(build_id(&notes), Some(&b"0123456789"[..]));
+        assert_eq!(build_id(&[255; 64]), None);
+        for cut in 0..notes.len() {
+            build_id(&notes[..cut]); // must not panic
+        }
+    }
+}

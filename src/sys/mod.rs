@@ -1,0 +1,10 @@
+//! Raw calls: with `job::code` and `worker::child`, the only files that contain `unsafe`, and each file says why it does.
+//!
+//! Nothing here knows of jobs, frames or workers. What rustix offers is used through it, without `unsafe`; libc serves
+//! for the rest.
+
+pub(crate) mod image;
+pub(crate) mod process;
+pub(crate) mod signal;
+pub(crate) mod socket;
+pub(crate) mod thread;

@@ -1,0 +1,148 @@
+//! A child process held by its pidfd: it is killed, waited for and reaped through that descriptor, never by number.
+//!
+//! `async_process::Child` is not used, for two reasons. It signals by process id (safely, as it also reaps, but the rule
+//! here is stricter); and it opens the pidfd and registers it after the process runs, so that a caller who is out of
+//! descriptors gets an error *and* an unreaped child. Here the launcher, which may block, deals with that case.
+//!
+//! The pidfd is polled through the reactor by whoever owns the process (`worker::life`); this file only asks the kernel.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It exited with this code.
+    Exited(i32),
+    /// A signal ended it.
+    Signalled { signal: i32, core: bool },
+    /// It has ended, but something else in this program waited for it, and knows how.
+    Unknown,
+}
+
+impl Ended {
+    pub(crate) fn is_success(self) -> bool {
+        self == Ended::Exited(0)
+    }
+}
+
+/// A child process of ours, not yet known to have been reaped.
+#[derive(Debug)]
+pub(crate) struct Pidfd {
+    fd: OwnedFd,
+    pid: u32,
+}
+
+impl Pidfd {
+    /// Takes over a child that was just spawned. If that fails the child is killed and reaped here, which blocks
+    /// shortly: no process is left behind.
+    pub(crate) fn adopt(mut child: std::process::Child) -> io::Result<Self> {
+        match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(fd) => Ok(Self {
+                fd,
+                pid: child.id(),
+            }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error.into())
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends SIGKILL. A process that has ended already, reaped or not, is no error.
+    pub(crate) fn kill(&self) {
+        match pidfd_send_signal(&self.fd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            // The descriptor is a pidfd of our own child and the signal is valid, which leaves no other error.
+            Err(error) => unreachable!("SIGKILL to our own child failed: {error}"),
+        }
+    }
+
+    /// Reaps the process if it has ended. To be asked again after `Some` is an error of the kernel's (`ECHILD`), so the
+    /// owner remembers the answer.
+    pub(crate) fn try_reap(&self) -> io::Result<Option<Ended>> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), options))?;
+        Ok(status.map(|status| ended(&status)))
+    }
+}
+
+impl Pidfd {
+    /// Sends SIGKILL and waits, blocking, until the process is reaped: for paths on which nothing can be awaited.
+    pub(crate) fn kill_and_reap(&self) {
+        self.kill();
+        // An error means that something else has reaped it.
+        let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED));
+    }
+}
+
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ended::Exited(code),
+        (None, Some(signal)) => Ended::Signalled {
+            signal,
+            core: status.dumped(),
+        },
+        (None, None) => unreachable!("waitid was asked for processes that have ended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn reap(process: &Pidfd) -> Ended {
+        loop {
+            if let Some(ended) = process.try_reap().unwrap() {
+                return ended;
+            }
+            rustix::event::poll(
+                &mut [rustix::event::PollFd::new(
+                    &process.fd,
+                    rustix::event::PollFlags::IN,
+                )],
+                None,
+            )
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn an_exit_code_is_reported() {
+        let process =
+            Pidfd::adopt(Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap()).unwrap();
+        assert_eq!(reap(&process), Ended::Exited(7));
+    }
+
+    #[test]
+    fn a_kill_is_reported_as_a_signal_and_killing_the_dead_is_harmless() {
+        let process = Pidfd::adopt(Command::new("sleep").arg("1000").spawn().unwrap()).unwrap();
+        assert_eq!(process.try_reap().unwrap(), None);
+        process.kill();
+        assert_eq!(
+            reap(&process),
+            Ended::Signalled {
+                signal: libc::SIGKILL,
+                core: false
+            }
+        );
+        process.kill();
+    }
+}

@@ -1,0 +1,35 @@
+//! Clocks, sleeping and the queue of deadlines.
+//!
+//! Time belongs to the run: inside [`run`](crate::run) sleeps and deadlines read the run's [`Clock`] and wait in its own
+//! queue, so that a virtual clock moves all of them together. Outside of a run the same functions use the system's
+//! clock and smol's timers. [`queue`] decides which deadlines have passed and is pure; [`timers`] wakes the sleepers.
+
+mod clock;
+mod queue;
+mod sleep;
+mod timers;
+
+pub use std::time::Instant;
+
+pub use clock::{Clock, RealClock};
+pub use sleep::{Sleep, sleep, sleep_forever, sleep_until};
+pub(crate) use timers::Timers;
+
+use crate::cancel::current;
+
+/// Returns the time of this run's clock; outside of a run, the system's.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{current_time, sleep, testing::MockClock, RunBuilder};
+///
+/// let hour = Duration::from_secs(3600);
+/// RunBuilder::new().clock(MockClock::autojump()).run(async {
+///     let start = current_time();
+///     sleep(hour).await; // takes no real time
+///     assert_eq!(current_time() - start, hour);
+/// });
+/// ```
+pub fn current_time() -> Instant {
+    current::timers().map_or_else(Instant::now, |timers| timers.now())
+}

@@ -1,0 +1,91 @@
+//! The sleepers of one run.
+//!
+//! The run's loop asks for the [next deadline](Timers::next), waits for it in smol's reactor or lets a virtual clock
+//! jump there, and calls [`fire`](Timers::fire). Sleepers may register from any thread; one whose deadline comes before
+//! all others wakes the loop, which then waits less long.
+
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Instant;
+
+use atomic_waker::AtomicWaker;
+
+use super::clock::Clock;
+use super::queue::{DeadlineQueue, Key};
+use crate::cancel::lock;
+
+/// One run's clock and deadlines.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    clock: Arc<dyn Clock>,
+    queue: Mutex<DeadlineQueue<Waker>>,
+    /// The loop that calls `fire`.
+    pub(crate) driver: AtomicWaker,
+}
+
+impl Timers {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Timers {
+            clock,
+            queue: Mutex::new(DeadlineQueue::new()),
+            driver: AtomicWaker::new(),
+        })
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The earliest deadline that somebody sleeps for.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        lock(&self.queue).next()
+    }
+
+    /// Wakes everybody whose deadline has passed.
+    pub(crate) fn fire(&self) {
+        let now = self.now();
+        loop {
+            let expired = lock(&self.queue).pop_expired(now);
+            match expired {
+                Some(waker) => waker.wake(),
+                None => return,
+            }
+        }
+    }
+
+    pub(crate) fn insert(&self, deadline: Instant, waker: Waker) -> Key {
+        let mut queue = lock(&self.queue);
+        let earliest = queue.next().is_none_or(|next| deadline < next);
+        let key = queue.insert(deadline, waker);
+        drop(queue);
+        if earliest {
+            self.driver.wake();
+        }
+        key
+    }
+
+    /// Whether the entry is still waiting; if so, `waker` is woken instead of the one before.
+    pub(crate) fn is_waiting(&self, key: Key, waker: &Waker) -> bool {
+        let mut queue = lock(&self.queue);
+        let Some(slot) = queue.get_mut(key) else {
+            return false;
+        };
+        if slot.will_wake(waker) {
+            return true;
+        }
+        let old = std::mem::replace(slot, waker.clone());
+        drop(queue);
+        // Dropping a waker may run code of the user's.
+        drop(old);
+        true
+    }
+
+    pub(crate) fn remove(&self, key: Key) {
+        let removed = lock(&self.queue).remove(key);
+        drop(removed);
+    }
+}

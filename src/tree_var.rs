@@ -1,0 +1,214 @@
+//! Variables that follow the tree of tasks.
+//!
+//! The values that are set are a linked list, newest first, shared by all who see it; setting one for the length of a
+//! future puts a link in front. A nursery keeps the list of where it was opened, and its children see that one.
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use crate::cancel::current;
+
+/// The values that code at some place in the tree sees.
+pub(crate) type Values = Arc<Link>;
+
+/// One variable's value, and what was set before.
+pub(crate) struct Link {
+    /// The address of the variable.
+    variable: usize,
+    value: Box<dyn Any + Send + Sync>,
+    outer: Option<Values>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Link {
+    /// Unlinks in a loop: a long list must not need a deep stack.
+    fn drop(&mut self) {
+        let mut outer = self.outer.take();
+        while let Some(mut link) = outer.and_then(Arc::into_inner) {
+            outer = link.outer.take();
+        }
+    }
+}
+
+/// A variable whose value is inherited by everything below the place where it is set.
+///
+/// Like a thread-local, but along the tree of tasks: a child of a nursery sees the values of where *the nursery was
+/// opened*, whoever spawns it. So a value set around a block holds for all that the block owns and for nothing else.
+/// (tricycle's `TreeVar` works so; there is no plain `set`, because a value that ends with a future cannot be
+/// forgotten or reset in the wrong place.)
+///
+/// ```
+/// use seedbed::{open_nursery, run, TreeVar};
+///
+/// static USER: TreeVar<&str> = TreeVar::new();
+///
+/// run(async {
+///     assert_eq!(USER.get(), None);
+///     USER.scope("ada", async {
+///         open_nursery(|n| async move {
+///             n.spawn(async { assert_eq!(USER.get(), Some("ada")) });
+///             // Setting it here does not change what the nursery's children see.
+///             USER.scope("bob", async { n.spawn(async { assert_eq!(USER.get(), Some("ada")) }) }).await;
+///         })
+///         .await;
+///     })
+///     .await;
+/// });
+/// ```
+pub struct TreeVar<T> {
+    /// Makes every variable a place of its own, with an address that no other has.
+    _place: u8,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
+    /// Makes a variable that is not set anywhere. It belongs in a `static`.
+    pub const fn new() -> Self {
+        TreeVar {
+            _place: 0,
+            value: PhantomData,
+        }
+    }
+
+    /// Returns the value that is set around the running code, if any.
+    ///
+    /// ```
+    /// static DEPTH: seedbed::TreeVar<u32> = seedbed::TreeVar::new();
+    /// assert_eq!(DEPTH.get(), None);
+    /// ```
+    pub fn get(&'static self) -> Option<T> {
+        let variable = self.address();
+        current::with_values(|values| {
+            let mut at = values;
+            while let Some(link) = at {
+                if link.variable == variable {
+                    return link.value.downcast_ref().cloned();
+                }
+                at = link.outer.as_ref();
+            }
+            None
+        })
+    }
+
+    /// Sets the variable to `value` for everything that `future` does and opens.
+    ///
+    /// # Cancellation
+    ///
+    /// Transparent: as `future` itself. Dropping it drops `future`.
+    ///
+    /// ```
+    /// static DEPTH: seedbed::TreeVar<u32> = seedbed::TreeVar::new();
+    /// seedbed::run(async {
+    ///     let inside = DEPTH.scope(1, async { DEPTH.get() }).await;
+    ///     assert_eq!((inside, DEPTH.get()), (Some(1), None));
+    /// });
+    /// ```
+    pub fn scope<F: IntoFuture>(&'static self, value: T, future: F) -> TreeVarScope<F::IntoFuture> {
+        TreeVarScope {
+            state: State::New {
+                variable: self.address(),
+                value: Box::new(value),
+            },
+            future: future.into_future(),
+        }
+    }
+
+    fn address(&'static self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Default for TreeVar<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for TreeVar<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeVar").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// Runs a future with a variable set; made by [`TreeVar::scope`].
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct TreeVarScope<F> {
+        state: State,
+        #[pin]
+        future: F,
+    }
+}
+
+enum State {
+    New {
+        variable: usize,
+        value: Box<dyn Any + Send + Sync>,
+    },
+    /// Since the first poll, which decided what is around.
+    Set(Values),
+    Moving,
+}
+
+impl State {
+    fn values(&mut self) -> Values {
+        let values = match std::mem::replace(self, State::Moving) {
+            State::New { variable, value } => Arc::new(Link {
+                variable,
+                value,
+                outer: current::with_values(|values| values.cloned()),
+            }),
+            State::Set(values) => values,
+            State::Moving => unreachable!("the state is put back before anything else runs"),
+        };
+        *self = State::Set(values.clone());
+        values
+    }
+}
+
+impl<F> fmt::Debug for TreeVarScope<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeVarScope").finish_non_exhaustive()
+    }
+}
+
+impl<F: Future> Future for TreeVarScope<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _restore = WithValues::new(Some(this.state.values()));
+        this.future.poll(cx)
+    }
+}
+
+/// Sets this thread's values, and puts back what was before when dropped.
+pub(crate) struct WithValues {
+    before: Option<Values>,
+}
+
+impl WithValues {
+    pub(crate) fn new(values: Option<Values>) -> Self {
+        WithValues {
+            before: current::replace_values(values),
+        }
+    }
+}
+
+impl Drop for WithValues {
+    fn drop(&mut self) {
+        current::replace_values(self.before.take());
+    }
+}

@@ -1,0 +1,127 @@
+//! Values to bytes and back: the only file that knows bincode.
+//!
+//! The format is private to a parent and its workers, which are one image, so it needs neither versions nor names, and
+//! may change in any release. Integers have fixed width: it is faster to write numbers than to count their digits, and
+//! what travels here does not leave the machine. It only ever decodes what a process of our own wrote; even so, a
+//! length is never trusted further than bincode's own caution goes.
+
+use std::fmt;
+
+use bincode::config::{Configuration, Fixint, LittleEndian};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
+    .with_little_endian()
+    .with_fixed_int_encoding();
+
+/// Why a value could not be encoded or decoded, in words.
+#[derive(Debug)]
+pub(crate) struct CodecError(String);
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+/// Appends `value`'s encoding to `out`; after an error `out` is as before.
+pub(crate) fn encode_onto<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    let before = out.len();
+    match bincode::serde::encode_into_std_write(value, out, FORMAT) {
+        Ok(_length) => Ok(()),
+        Err(error) => {
+            out.truncate(before);
+            Err(CodecError(encode_error(error)))
+        }
+    }
+}
+
+/// Encodes `value`.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut out = Vec::new();
+    encode_onto(value, &mut out)?;
+    Ok(out)
+}
+
+/// Decodes a value that takes up all of `bytes`.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match bincode::serde::decode_from_slice(bytes, FORMAT) {
+        Ok((value, length)) if length == bytes.len() => Ok(value),
+        Ok((_, length)) => Err(CodecError(format!(
+            "{} bytes are left over; do `Serialize` and `Deserialize` agree?",
+            bytes.len() - length
+        ))),
+        Err(error) => Err(CodecError(decode_error(error))),
+    }
+}
+
+/// bincode wraps the words of a `Serialize` implementation; they alone concern the user.
+fn encode_error(error: bincode::error::EncodeError) -> String {
+    match error {
+        bincode::error::EncodeError::OtherString(message) => message,
+        other => other.to_string(),
+    }
+}
+
+fn decode_error(error: bincode::error::DecodeError) -> String {
+    match error {
+        bincode::error::DecodeError::OtherString(message) => message,
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Sulky;
+
+    impl Serialize for Sulky {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("not today"))
+        }
+    }
+
+    #[test]
+    fn an_error_leaves_the_buffer_as_it_was_and_keeps_the_users_words() {
+        let mut out = vec![1, 2, 3];
+        let error = encode_onto(&("a prefix that gets written", Sulky), &mut out).unwrap_err();
+        assert_eq!(out, [1, 2, 3]);
+        assert_eq!(error.to_string(), "not today");
+    }
+
+    #[test]
+    fn bytes_left_over_are_an_error() {
+        let mut bytes = encode(&7u32).unwrap();
+        bytes.push(0);
+        assert!(
+            decode::<u32>(&bytes)
+                .unwrap_err()
+                .to_string()
+                .contains("1 bytes are left over")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(value: (u64, String, Vec<(i8, Option<f32>)>)) {
+            prop_assume!(value.2.iter().all(|(_, number)| number.is_none_or(|number| !number.is_nan())));
+            let bytes = encode(&value).unwrap();
+            prop_assert_eq!(decode::<(u64, String, Vec<(i8, Option<f32>)>)>(&bytes).unwrap(), value);
+        }
+
+        #[test]
+        fn a_truncated_value_is_an_error(value: (u64, Vec<u32>), cut: prop::sample::Index) {
+            let bytes = encode(&value).unwrap();
+            let cut = cut.index(bytes.len());
+            prop_assert!(decode::<(u64, Vec<u32>)>(&bytes[..cut]).is_err());
+        }
+    }
+}

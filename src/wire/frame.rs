@@ -1,0 +1,364 @@
+//! The byte stream cut into frames: a fixed header, then as many bytes as it announces. Pure.
+//!
+//! A sender leaves room for the header, encodes the payload behind it and fills the header in at the end, so that a
+//! frame is one buffer and one `write`. A receiver feeds what it reads to an [`Inbox`] and takes frames out; in the
+//! usual case a whole frame arrives with one `read` into a buffer that becomes the frame, without a copy.
+//!
+//! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
+//! come, or [`CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
+
+use std::fmt;
+
+/// Length of every header.
+pub(crate) const HEADER: usize = 24;
+
+/// Room that a receiver makes for a frame of unknown size; most frames fit, header and all.
+pub(crate) const ROOM: usize = 4 * 1024;
+
+/// Room that a receiver makes at least for the rest of a large frame.
+const CHUNK: usize = 256 * 1024;
+
+/// First bytes of every header; the last one counts the protocol's versions.
+const MAGIC: [u8; 4] = *b"sbd\x01";
+
+/// What a frame is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// To the worker: nothing but a header, with the real standard output beside it if `number` is 1.
+    Prelude,
+    /// To the worker: a `message::SetUp`.
+    SetUp,
+    /// To the worker: an argument; `number` is the offset of the job's code.
+    Job,
+    /// To the parent: a `message::Fingerprint`. The hook has been reached.
+    Hello,
+    /// To the parent: the init closures have run.
+    Ready,
+    /// To the parent: words of a process that was started as a worker and went astray before the hook.
+    Lost,
+    /// To the parent: a `message::InitFailed`, the last frame of this worker.
+    InitFailed,
+    /// To the parent: the job's encoded result.
+    Done,
+    /// To the parent: a `message::PanicReport`.
+    Panicked,
+    /// To the parent: why the argument could not be decoded, in words.
+    BadArgument,
+    /// To the parent: why the result could not be encoded, in words.
+    BadResult,
+    /// To the parent: the offset does not lie in this image's code.
+    NotOurCode,
+    /// To the parent: no more jobs, and none that was not answered has been run.
+    Bye,
+    /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
+    RetirePanicked,
+}
+
+/// All kinds, at the index that stands for them on the wire.
+const KINDS: [Kind; 14] = [
+    Kind::Prelude,
+    Kind::SetUp,
+    Kind::Job,
+    Kind::Hello,
+    Kind::Ready,
+    Kind::Lost,
+    Kind::InitFailed,
+    Kind::Done,
+    Kind::Panicked,
+    Kind::BadArgument,
+    Kind::BadResult,
+    Kind::NotOurCode,
+    Kind::Bye,
+    Kind::RetirePanicked,
+];
+
+/// What stands before each payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    /// What it means depends on the kind.
+    pub(crate) number: u64,
+    /// Length of the payload.
+    pub(crate) length: u64,
+}
+
+impl Header {
+    /// Writes the header as bytes: magic, kind, three zeros, number, length, the integers in little-endian order.
+    pub(crate) fn to_bytes(self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4] = self.kind as u8;
+        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.length.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header back, refusing whatever `to_bytes` cannot have written.
+    pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Result<Self, Garbage> {
+        let (magic, rest) = bytes.split_at(4);
+        let (&[kind, zeros @ ..], numbers) = rest
+            .split_first_chunk::<4>()
+            .expect("24 bytes hold 4 + 4 + 16");
+        let (number, length) = numbers.split_at(8);
+        if magic != MAGIC || zeros != [0; 3] {
+            return Err(Garbage);
+        }
+        Ok(Self {
+            kind: *KINDS.get(usize::from(kind)).ok_or(Garbage)?,
+            number: u64::from_le_bytes(number.try_into().expect("8 bytes")),
+            length: u64::from_le_bytes(length.try_into().expect("8 bytes")),
+        })
+    }
+}
+
+/// Makes a frame in one buffer: a payload is to be appended by `fill`.
+pub(crate) fn build<E>(
+    kind: Kind,
+    number: u64,
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
+    let mut frame = vec![0; HEADER];
+    fill(&mut frame)?;
+    finish(&mut frame, kind, number);
+    Ok(frame)
+}
+
+/// Makes a frame of a payload that is bytes already.
+pub(crate) fn of_bytes(kind: Kind, number: u64, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(HEADER + payload.len());
+    frame.resize(HEADER, 0);
+    frame.extend_from_slice(payload);
+    finish(&mut frame, kind, number);
+    frame
+}
+
+/// Fills in the header of a frame whose payload stands behind room for it.
+pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
+    let length = (frame.len() - HEADER) as u64;
+    frame[..HEADER].copy_from_slice(
+        &Header {
+            kind,
+            number,
+            length,
+        }
+        .to_bytes(),
+    );
+}
+
+/// Bytes that no peer of ours can have meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Garbage;
+
+impl fmt::Display for Garbage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes that are no frame")
+    }
+}
+
+impl std::error::Error for Garbage {}
+
+/// One message, taken out of an [`Inbox`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) header: Header,
+    /// Header and payload as they came.
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER..]
+    }
+
+    /// Returns the payload as text; what is not UTF-8 is replaced.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(self.payload()).into_owned()
+    }
+
+    /// Gives the buffer back, for the next frame to arrive in.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Collects arriving bytes until they are a frame.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    /// What has arrived and not been taken; starts with a header.
+    bytes: Vec<u8>,
+}
+
+impl Inbox {
+    /// Tells whether nothing has arrived that was not taken: a moment between two frames.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Returns the buffer to read into, with spare capacity for the next `read`.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        let wanted = match self.header() {
+            Some(Ok(header)) => room_for(header, self.bytes.len()),
+            _ => ROOM,
+        };
+        if self.bytes.capacity() - self.bytes.len() < wanted {
+            self.bytes.reserve_exact(wanted);
+        }
+        &mut self.bytes
+    }
+
+    /// Takes the first frame out, if it has arrived whole.
+    pub(crate) fn take(&mut self) -> Result<Option<Frame>, Garbage> {
+        let Some(header) = self.header().transpose()? else {
+            return Ok(None);
+        };
+        // A length that does not fit this machine's memory never arrives whole; `usize::MAX` stands for it.
+        let end = usize::try_from(header.length)
+            .unwrap_or(usize::MAX)
+            .saturating_add(HEADER);
+        if self.bytes.len() < end {
+            return Ok(None);
+        }
+        let rest = self.bytes.split_off(end); // allocates only when the next frame has begun to arrive
+        let bytes = std::mem::replace(&mut self.bytes, rest);
+        Ok(Some(Frame { header, bytes }))
+    }
+
+    /// Lets the next frame arrive in a buffer that served before.
+    pub(crate) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.bytes.is_empty() && self.bytes.capacity() == 0 {
+            buffer.clear();
+            self.bytes = buffer;
+        }
+    }
+
+    fn header(&self) -> Option<Result<Header, Garbage>> {
+        self.bytes.first_chunk().map(Header::from_bytes)
+    }
+}
+
+/// How much room to make for the rest of a frame of which `arrived` bytes are there: all of it if that is little, else
+/// not more than has come so far.
+fn room_for(header: Header, arrived: usize) -> usize {
+    let missing = (header.length + HEADER as u64).saturating_sub(arrived as u64);
+    let most = arrived.max(CHUNK);
+    usize::try_from(missing).map_or(most, |missing| missing.clamp(1, most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_kind() -> impl Strategy<Value = Kind> {
+        (0..KINDS.len()).prop_map(|index| KINDS[index])
+    }
+
+    fn any_frames() -> impl Strategy<Value = Vec<(Kind, u64, Vec<u8>)>> {
+        prop::collection::vec(
+            (
+                any_kind(),
+                any::<u64>(),
+                prop::collection::vec(any::<u8>(), 0..200),
+            ),
+            0..6,
+        )
+    }
+
+    /// Feeds `bytes` in pieces of the given sizes and takes every frame that completes.
+    fn receive(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Frame>, Garbage> {
+        let mut inbox = Inbox::default();
+        let mut frames = Vec::new();
+        let mut pieces = pieces.iter().copied().cycle();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (piece, later) =
+                rest.split_at(pieces.next().unwrap_or(rest.len()).clamp(1, rest.len()));
+            inbox.buffer().extend_from_slice(piece);
+            rest = later;
+            while let Some(frame) = inbox.take()? {
+                frames.push(frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    #[test]
+    fn each_kind_stands_at_its_own_number() {
+        for (index, kind) in KINDS.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_frame_arrives_in_the_buffer_that_it_was_read_into() {
+        let mut inbox = Inbox::default();
+        let sent = of_bytes(Kind::Done, 0, b"value");
+        inbox.buffer().extend_from_slice(&sent);
+        let place = inbox.bytes.as_ptr();
+        let frame = inbox.take().unwrap().unwrap();
+        assert_eq!(frame.bytes.as_ptr(), place);
+        assert!(inbox.is_empty());
+        inbox.recycle(frame.into_buffer());
+        assert_eq!(inbox.buffer().as_ptr(), place);
+    }
+
+    #[test]
+    fn an_announced_length_is_not_allocated_before_its_bytes_come() {
+        let mut inbox = Inbox::default();
+        let header = Header {
+            kind: Kind::Done,
+            number: 0,
+            length: u64::MAX,
+        };
+        inbox.buffer().extend_from_slice(&header.to_bytes());
+        assert_eq!(inbox.take(), Ok(None));
+        for _ in 0..4 {
+            let buffer = inbox.buffer();
+            assert!(buffer.capacity() <= 2 * buffer.len().max(CHUNK) + ROOM);
+            buffer.resize(buffer.capacity(), 7);
+            assert_eq!(inbox.take(), Ok(None));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_fragmentation(frames in any_frames(), pieces in prop::collection::vec(1usize..90, 0..8)) {
+            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, number, payload)| of_bytes(*kind, *number, payload)).collect();
+            let received = receive(&bytes, &pieces).unwrap();
+            let received: Vec<_> =
+                received.iter().map(|frame| (frame.header.kind, frame.header.number, frame.payload().to_vec())).collect();
+            prop_assert_eq!(received, frames);
+        }
+
+        #[test]
+        fn a_truncated_stream_gives_the_frames_that_are_whole_and_no_more(
+            frames in any_frames(),
+            cut: prop::sample::Index,
+        ) {
+            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, number, payload)| of_bytes(*kind, *number, payload)).collect();
+            let cut = cut.index(bytes.len() + 1);
+            let mut end = 0;
+            let whole = frames.iter().take_while(|frame| { end += HEADER + frame.2.len(); end <= cut }).count();
+            prop_assert_eq!(receive(&bytes[..cut], &[]).unwrap().len(), whole);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_never_swell(bytes in prop::collection::vec(any::<u8>(), 0..400), pieces in prop::collection::vec(1usize..90, 0..8)) {
+            if let Ok(frames) = receive(&bytes, &pieces) {
+                prop_assert!(frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn a_header_that_differs_in_its_fixed_part_is_garbage(at in 0usize..8, flip in 1u8..=255, kind in any_kind()) {
+            let header = Header { kind, number: 1, length: 2 };
+            let mut bytes = header.to_bytes();
+            prop_assert_eq!(Header::from_bytes(&bytes), Ok(header));
+            bytes[at] ^= flip;
+            match Header::from_bytes(&bytes) {
+                Ok(other) => prop_assert!(at == 4 && other.kind != kind),
+                Err(Garbage) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The payloads of the frames that are more than bytes or words.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::WorkerPanic;
+
+/// The first thing that a worker is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SetUp {
+    /// What image the parent is, which the worker compares before it calls any offset.
+    pub(crate) image: Fingerprint,
+    /// How long to wait for a job before leaving; `None` for ever.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// To be called in this order before the first job.
+    pub(crate) init: Vec<Closure>,
+    /// To be asked after each job; the first that says so ends the worker.
+    pub(crate) retire: Vec<Closure>,
+}
+
+/// A closure of the configuration: the offset of its code, and its encoded data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Closure {
+    pub(crate) code: u64,
+    pub(crate) data: Vec<u8>,
+}
+
+/// What tells two executable images apart. Offsets may be exchanged only between processes whose fingerprints are equal.
+///
+/// It is cheap to take: one `stat`, and what the loader has in memory anyway. Reading the whole file would be surer and
+/// take longer than starting a worker; the file's identity together with the build identifier and the layout of the
+/// segments leaves no mistake that happens by accident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fingerprint {
+    pub(crate) version: String,
+    pub(crate) pointer_width: u32,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) modified: (i64, i64),
+    pub(crate) build_id: Vec<u8>,
+    pub(crate) layout: u64,
+}
+
+/// A panic, on its way to the parent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PanicReport {
+    pub(crate) message: String,
+    pub(crate) location: Option<String>,
+    pub(crate) backtrace: Option<String>,
+}
+
+impl From<PanicReport> for WorkerPanic {
+    fn from(report: PanicReport) -> Self {
+        WorkerPanic::new(report.message, report.location, report.backtrace)
+    }
+}
+
+/// Why a new worker cannot serve.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum InitFailed {
+    /// An init closure panicked.
+    Panicked(PanicReport),
+    /// The data of an init or retire closure could not be decoded.
+    BadData(String),
+    /// The code of a closure does not lie in this image.
+    NotOurCode,
+}

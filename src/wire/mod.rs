@@ -1,0 +1,13 @@
+//! What travels between a parent and one of its workers.
+//!
+//! Three files, from the bottom up: [`frame`] cuts the byte stream into messages and is pure; [`codec`] is the one place
+//! that knows how values become bytes; [`message`] says what the messages of the two sides mean.
+//!
+//! The conversation is strict. The parent sends a *prelude* (with the real standard output beside it, if need be) and a
+//! *set-up*; the worker answers *hello*, and *ready* once its init closures have run. Then each *job* is answered by one
+//! of five outcomes. Instead of an answer, or unasked between two jobs, the worker may say *bye*: it has closed its
+//! receiving end before saying so, hence a job that the parent has not had an answer to was not and will not be run.
+
+pub(crate) mod codec;
+pub(crate) mod frame;
+pub(crate) mod message;

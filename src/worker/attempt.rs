@@ -1,0 +1,326 @@
+//! One attempt to have a job done by one worker, from drawing the worker to the answer.
+//!
+//! The attempt is a state machine that is polled; no future owns a part of it. That makes its three ways out simple: it
+//! can be polled to its end; it can, instead, be polled to the death of its worker ([`Attempt::poll_kill`]); and it can be
+//! dropped at any point. A dropped attempt whose job has been handed over moves to the background and is polled to its end
+//! there, with its limiter token and its place in the count of running calls, unless it may be killed.
+//!
+//! When is a job known not to have run, so that another worker may have it silently? When the worker says so (*bye*,
+//! after it closed its receiving end); or when a worker from the cache ended before it had the whole frame. A *new* worker
+//! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
+//! kill one worker after the other, for ever.
+
+use std::task::{Context, Poll, ready};
+
+use super::context::Running;
+use super::hook::Recipe;
+use super::launch::Launch;
+use super::life::{Death, Dying, Health, Silence, Worker};
+use super::start::Starting;
+use crate::error::{WorkerError, WorkerPanic};
+use crate::sync::Token;
+use crate::wire::codec;
+use crate::wire::frame::{Frame, Kind};
+use crate::wire::message::PanicReport;
+use std::sync::Arc;
+
+/// A job on its way through one worker.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    state: State,
+    /// The job, while no worker has it.
+    job: Vec<u8>,
+    killable: bool,
+    /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
+    stake: Option<Stake>,
+}
+
+/// What a call holds: its place among the running ones, and its token.
+#[derive(Debug)]
+pub(super) struct Stake {
+    pub(super) running: Running,
+    pub(super) token: Token,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A new worker is coming up.
+    Starting(Starting),
+    /// The worker has been handed the job.
+    Working {
+        worker: Worker,
+        new: bool,
+    },
+    /// The worker is ending, and then this is to be said.
+    Ending(Dying, Then),
+    Over,
+}
+
+#[derive(Debug)]
+enum Then {
+    /// The worker ended with the job in hand.
+    Broken,
+    /// The worker cannot have run the job.
+    Again,
+    /// An error that was known before the worker ended.
+    Fail(WorkerError),
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The encoded result.
+    Done(Frame),
+    /// The call is over.
+    Failed(WorkerError),
+    /// This worker did not run the job, which is given back.
+    Again(Vec<u8>),
+}
+
+impl Attempt {
+    /// Draws a worker for the job, or has one started.
+    pub(super) fn new(
+        job: Vec<u8>,
+        recipe: &Arc<Recipe>,
+        killable: bool,
+        stake: Stake,
+    ) -> Result<Self, WorkerError> {
+        let state = match draw(&stake.running)? {
+            Some(worker) => State::Working { worker, new: false },
+            None => State::Starting(start(&stake.running, recipe)?),
+        };
+        let mut attempt = Self {
+            state,
+            job,
+            killable,
+            stake: Some(stake),
+        };
+        attempt.hand_over();
+        Ok(attempt)
+    }
+
+    /// Gives the job to the worker, if there is one already.
+    fn hand_over(&mut self) {
+        if let State::Working { worker, .. } = &mut self.state {
+            worker.put(std::mem::take(&mut self.job));
+        }
+    }
+
+    /// Gives back what the call holds, for the next attempt.
+    pub(super) fn into_stake(mut self) -> Stake {
+        self.stake
+            .take()
+            .expect("a stake moves on once, and with it the attempt ends")
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+        loop {
+            match &mut self.state {
+                State::Starting(starting) => match ready!(starting.poll(cx)) {
+                    Ok(worker) => {
+                        self.state = State::Working { worker, new: true };
+                        self.hand_over();
+                    }
+                    Err(error) => return self.end(Verdict::Failed(error)),
+                },
+                State::Working { worker, .. } => match ready!(worker.poll_answer(cx)) {
+                    Ok(frame) => match Reply::of(&frame) {
+                        Reply::Done => return self.done(frame),
+                        Reply::Failed(error) => return self.failed(frame, error),
+                        Reply::Bye => self.expire(Then::Again),
+                        Reply::ByeBecause(error) => self.expire(Then::Fail(error)),
+                        Reply::Nonsense(what) => self.kill_for(WorkerError::protocol(what)),
+                    },
+                    Err(Silence::Gone) => self.expire_with_job(),
+                    Err(Silence::Garbage) => {
+                        self.kill_for(WorkerError::protocol("bytes that are no frame"))
+                    }
+                    Err(Silence::Failed(error)) => self.kill_for(WorkerError::lost_sight(error)),
+                },
+                State::Ending(dying, _) => {
+                    let death = ready!(dying.poll(cx));
+                    return self.bury(death);
+                }
+                State::Over => unreachable!("polled after the attempt was over"),
+            }
+        }
+    }
+
+    /// Kills the worker, and waits until its process has been reaped.
+    pub(super) fn poll_kill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.state {
+                State::Starting(starting) => {
+                    ready!(starting.poll_kill(cx));
+                    self.state = State::Over;
+                }
+                State::Working { .. } => {
+                    let worker = self.take_worker();
+                    self.state = State::Ending(Dying::killed(worker), Then::Again);
+                }
+                State::Ending(dying, _) => {
+                    dying.kill();
+                    ready!(dying.poll(cx));
+                    self.state = State::Over;
+                }
+                State::Over => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// The worker has answered and is ready for the next job.
+    fn done(&mut self, frame: Frame) -> Poll<Verdict> {
+        let worker = self.take_worker();
+        self.put(worker);
+        self.end(Verdict::Done(frame))
+    }
+
+    /// The same, but the answer is an error, whose words have been read.
+    fn failed(&mut self, frame: Frame, error: WorkerError) -> Poll<Verdict> {
+        let mut worker = self.take_worker();
+        worker.recycle(frame);
+        self.put(worker);
+        self.end(Verdict::Failed(error))
+    }
+
+    fn put(&self, worker: Worker) {
+        let stake = self
+            .stake
+            .as_ref()
+            .expect("an attempt that is polled has its stake");
+        stake.running.put(worker);
+    }
+
+    /// The worker has said good-bye.
+    fn expire(&mut self, then: Then) {
+        self.state = State::Ending(Dying::naturally(self.take_worker()), then);
+    }
+
+    /// The worker has gone without a word.
+    fn expire_with_job(&mut self) {
+        let State::Working { worker, new } = &self.state else {
+            unreachable!("only a working worker goes")
+        };
+        let then = match worker.has_it_all() || *new {
+            true => Then::Broken,
+            false => Then::Again,
+        };
+        self.expire(then);
+    }
+
+    fn kill_for(&mut self, error: WorkerError) {
+        self.state = State::Ending(Dying::killed(self.take_worker()), Then::Fail(error));
+    }
+
+    fn bury(&mut self, Death { exit, outlived }: Death) -> Poll<Verdict> {
+        let State::Ending(mut dying, then) = std::mem::replace(&mut self.state, State::Over) else {
+            unreachable!("it was ending a moment ago")
+        };
+        Poll::Ready(match then {
+            Then::Again => Verdict::Again(dying.take_back()),
+            Then::Fail(error) => Verdict::Failed(error),
+            Then::Broken if outlived => Verdict::Failed(WorkerError::broken_and_deaf(exit)),
+            Then::Broken => Verdict::Failed(WorkerError::broken(exit)),
+        })
+    }
+
+    fn end(&mut self, verdict: Verdict) -> Poll<Verdict> {
+        self.state = State::Over;
+        Poll::Ready(verdict)
+    }
+
+    fn take_worker(&mut self) -> Worker {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Working { worker, .. } => worker,
+            State::Starting(_) | State::Ending(..) | State::Over => {
+                unreachable!("this state has no working worker")
+            }
+        }
+    }
+}
+
+/// Before its job was handed over, a dropped attempt has done nothing, and a worker that was starting is killed; a
+/// worker that is ending is killed, too. Otherwise, see the head of this file.
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !matches!(self.state, State::Working { .. }) || self.killable {
+            return;
+        }
+        let mut rest = Self {
+            state: std::mem::replace(&mut self.state, State::Over),
+            job: Vec::new(),
+            killable: self.killable,
+            stake: self.stake.take(),
+        };
+        smol::spawn(async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) })
+            .detach();
+    }
+}
+
+/// Draws workers from the cache until one lives. One that ended because a retire closure panicked is an error.
+fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
+    while let Some(mut worker) = running.draw() {
+        match worker.health() {
+            Health::Fit => return Ok(Some(worker)),
+            Health::Gone => {}
+            Health::Left(frame) => {
+                if let Reply::ByeBecause(error) = Reply::of(&frame) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<Starting, WorkerError> {
+    let config = running.config();
+    let (set_up, image) = config.set_up()?;
+    Ok(Starting::new(
+        Launch::request(recipe.clone(), config.captures_stderr())?,
+        set_up,
+        image,
+    ))
+}
+
+/// What a frame means to somebody who waits for a job's answer.
+#[derive(Debug)]
+enum Reply {
+    Done,
+    Failed(WorkerError),
+    Bye,
+    ByeBecause(WorkerError),
+    Nonsense(&'static str),
+}
+
+impl Reply {
+    fn of(frame: &Frame) -> Self {
+        match frame.header.kind {
+            Kind::Done => Self::Done,
+            Kind::BadArgument => Self::Failed(WorkerError::decode_argument(&frame.text())),
+            Kind::BadResult => Self::Failed(WorkerError::encode_result(&frame.text())),
+            Kind::NotOurCode => Self::Failed(WorkerError::image_mismatch()),
+            Kind::Bye => Self::Bye,
+            Kind::Panicked => {
+                Self::of_report(frame, |panic| Self::Failed(WorkerError::panicked(panic)))
+            }
+            Kind::RetirePanicked => {
+                Self::of_report(frame, |panic| Self::ByeBecause(WorkerError::retire(panic)))
+            }
+            Kind::Prelude
+            | Kind::SetUp
+            | Kind::Job
+            | Kind::Hello
+            | Kind::Ready
+            | Kind::Lost
+            | Kind::InitFailed => Self::Nonsense("a frame that is no answer"),
+        }
+    }
+
+    fn of_report(frame: &Frame, reply: impl FnOnce(WorkerPanic) -> Self) -> Self {
+        match codec::decode::<PanicReport>(frame.payload()) {
+            Ok(report) => reply(report.into()),
+            Err(_) => Self::Nonsense("a report that cannot be decoded"),
+        }
+    }
+}

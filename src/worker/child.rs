@@ -1,0 +1,369 @@
+//! The life of a worker process, seen from inside: what the hook does in a process that was summoned as a worker.
+//!
+//! This file is a country of its own. It uses the wire, the job code and raw calls, never the runtime: a worker runs no
+//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading one
+//! frame and writing one frame is all that a job costs here.
+//!
+//! A worker ends in one of these ways, and its parent can tell them apart:
+//!
+//! * the parent closes the socket: exit code 0, nothing said;
+//! * idle for too long, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
+//!   between is known not to have run;
+//! * a retire closure panicked: the same, but it says so, and the code is 1;
+//! * an init closure panicked, or the image is another one: it says so in place of *ready*, and the code is 1;
+//! * the parent is gone: the kernel kills it, even while a job spins.
+//!
+//! `unsafe` is needed for one thing: to turn an offset that the parent sent into a function. What must hold for that is
+//! argued at [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, read};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{Shutdown, shutdown};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
+use crate::job::image::fingerprint;
+use crate::job::panic::{self, catch};
+use crate::job::role::{self, Summons};
+use crate::job::status::WorkerStatus;
+use crate::sys::{signal, socket};
+use crate::wire::codec::{self, CodecError};
+use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind};
+use crate::wire::message::{Closure, InitFailed, SetUp};
+
+/// The exit code after something went wrong that the parent has been told.
+const FAILED: i32 = 1;
+
+/// A buffer that has grown beyond this is given back after the job that needed it.
+const KEEP: usize = 1 << 20;
+
+/// What the standard output of this worker was when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stdout {
+    /// The parent's.
+    Inherited,
+    /// `/dev/null` up to the hook, because the way there prints things of its own.
+    Deferred,
+}
+
+/// Takes the socket off the standard input, and makes this process one that ends with its parent and does not mind
+/// Ctrl-C. What it returns serves.
+pub(crate) fn settle(summons: Summons) -> Settled {
+    let started = Instant::now();
+    let socket = take_socket(summons);
+    die_with(summons.parent);
+    signal::ignore_sigint_and_unblock();
+    // The name is for people who look at the process list; a kernel that refuses it changes nothing.
+    let _ = rustix::thread::set_name(c"seedbed-worker");
+    let mut link = Link {
+        socket,
+        inbox: Inbox::default(),
+    };
+    let stdout = link.receive_prelude();
+    Settled {
+        link,
+        stdout,
+        started,
+    }
+}
+
+/// A worker that has reached the hook and not yet said so.
+pub(crate) struct Settled {
+    link: Link,
+    started: Instant,
+    /// For the workers that this one may start in turn.
+    pub(crate) stdout: Stdout,
+}
+
+impl Settled {
+    /// Serves jobs until this process ends.
+    pub(crate) fn serve(self) -> ! {
+        let Self {
+            mut link, started, ..
+        } = self;
+        panic::install_hook();
+        let set_up = link.receive_set_up();
+        let mut retire = link.call_init(&set_up);
+        link.set_idle_timeout(set_up.idle_timeout);
+        drop(set_up);
+        let mut status = WorkerStatus::new(started);
+        loop {
+            let job = link.next_job();
+            link.answer(job);
+            status.count_job();
+            link.consult(&mut retire, &status);
+        }
+    }
+}
+
+fn take_socket(summons: Summons) -> OwnedFd {
+    let stdin = rustix::stdio::stdin();
+    if socket::socket_inode(stdin) != Some(summons.inode) {
+        role::go_astray(
+            "its standard input, over which its parent speaks to it, was replaced before the hook. A worker executes \
+             `main` again up to the hook: call the hook before anything that redirects or reads standard input",
+        );
+    }
+    let moved = socket::move_out_of_the_way(stdin).and_then(|moved| {
+        rustix::stdio::dup2_stdin(socket::dev_null()?)?;
+        Ok(moved)
+    });
+    moved.unwrap_or_else(|error| {
+        role::go_astray(&format!("it could not move its socket away: {error}"))
+    })
+}
+
+/// Asks the kernel to kill this process when the thread that started it ends, and sees whether that was too late.
+fn die_with(parent: u32) {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        role::go_astray(&format!(
+            "it could not tie its life to its parent's: {error}"
+        ));
+    }
+    let now = std::os::unix::process::parent_id();
+    // 0 stands for a parent outside this process's namespace, and the dead are replaced by others.
+    if now != parent && now != 0 {
+        std::process::exit(FAILED);
+    }
+}
+
+/// The worker's end of the conversation.
+struct Link {
+    socket: OwnedFd,
+    inbox: Inbox,
+}
+
+/// Before the first job.
+impl Link {
+    fn receive_prelude(&mut self) -> Stdout {
+        let mut bytes = [0; HEADER];
+        let received = socket::receive_with_fd(&self.socket, &mut bytes);
+        let Ok(stdout) = received else {
+            self.leave(FAILED)
+        };
+        match (Header::from_bytes(&bytes), stdout) {
+            (
+                Ok(Header {
+                    kind: Kind::Prelude,
+                    number: 0,
+                    length: 0,
+                }),
+                None,
+            ) => Stdout::Inherited,
+            (
+                Ok(Header {
+                    kind: Kind::Prelude,
+                    number: 1,
+                    length: 0,
+                }),
+                Some(stdout),
+            ) => match rustix::stdio::dup2_stdout(stdout) {
+                Ok(()) => Stdout::Deferred,
+                Err(error) => self.leave_with_words(&format!(
+                    "it could not restore its standard output: {error}"
+                )),
+            },
+            _ => self.leave_with_words("its parent speaks another version of seedbed's protocol"),
+        }
+    }
+
+    fn receive_set_up(&mut self) -> SetUp {
+        let frame = self.receive_at_leisure();
+        let set_up = match frame.header.kind {
+            Kind::SetUp => codec::decode::<SetUp>(frame.payload()),
+            _ => self.leave_with_words("its parent did not send its set-up first"),
+        };
+        let image = fingerprint().unwrap_or_else(|error| {
+            self.leave_with_words(&format!(
+                "`/proc/self/exe` cannot be reached ({error}); mount `/proc`"
+            ))
+        });
+        self.send(&encoded(Kind::Hello, image));
+        match set_up {
+            Ok(set_up) if set_up.image == *image => set_up,
+            // Not our parent's image: it learns that from our hello. A set-up that does not decode comes from one, too.
+            Ok(_) | Err(_) => self.leave(FAILED),
+        }
+    }
+
+    /// Calls the init closures and prepares the retire closures, then says that the worker is ready.
+    fn call_init(&mut self, set_up: &SetUp) -> Vec<Retire> {
+        let prepared = set_up
+            .init
+            .iter()
+            .try_for_each(init)
+            .and_then(|()| set_up.retire.iter().map(retire).collect());
+        match prepared {
+            Ok(retire) => {
+                self.send(&frame::of_bytes(Kind::Ready, 0, b""));
+                retire
+            }
+            Err(failure) => {
+                self.send(&encoded(Kind::InitFailed, &failure));
+                self.leave(FAILED)
+            }
+        }
+    }
+
+    fn set_idle_timeout(&self, timeout: Option<Duration>) {
+        // Zero would mean "for ever" to the kernel. What it finds too long (ages) may as well be for ever.
+        let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        if set_socket_timeout(&self.socket, Timeout::Recv, timeout).is_err() {
+            debug_assert!(timeout.is_some_and(|timeout| timeout > Duration::from_secs(1 << 32)));
+        }
+    }
+}
+
+fn init(closure: &Closure) -> Result<(), InitFailed> {
+    let init = find_init(closure.code).ok_or(InitFailed::NotOurCode)?;
+    catch(|| init(&closure.data))
+        .map_err(InitFailed::Panicked)?
+        .map_err(bad_data)
+}
+
+fn retire(closure: &Closure) -> Result<Retire, InitFailed> {
+    let make = find_retire(closure.code).ok_or(InitFailed::NotOurCode)?;
+    catch(|| make(&closure.data))
+        .map_err(InitFailed::Panicked)?
+        .map_err(bad_data)
+}
+
+fn bad_data(error: CodecError) -> InitFailed {
+    InitFailed::BadData(error.to_string())
+}
+
+/// Jobs.
+impl Link {
+    /// Waits for a job; leaves when there will be none.
+    fn next_job(&mut self) -> Frame {
+        match self.receive() {
+            Ok(frame) if frame.header.kind == Kind::Job => frame,
+            Ok(_) => self.leave(FAILED),
+            // Only between two frames does `receive` give up for this reason.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.inbox.is_empty() => {
+                self.leave(0)
+            }
+            Err(_) => self.leave(FAILED),
+        }
+    }
+
+    fn answer(&mut self, job: Frame) {
+        let answer = match find_job(job.header.number) {
+            Some(trampoline) => run(trampoline, job.payload()),
+            None => frame::of_bytes(Kind::NotOurCode, 0, b""),
+        };
+        // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
+        // own printing.
+        let _ = io::Write::flush(&mut io::stdout());
+        self.send(&answer);
+        let buffer = job.into_buffer();
+        if buffer.capacity() <= KEEP {
+            self.inbox.recycle(buffer);
+        }
+    }
+
+    /// Asks the retire closures, and leaves if one says so.
+    fn consult(&mut self, retire: &mut [Retire], status: &WorkerStatus) {
+        match catch(|| retire.iter().any(|wants_to| wants_to(status))) {
+            Ok(false) => {}
+            Ok(true) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
+            Err(report) => self.say_bye(&encoded(Kind::RetirePanicked, &report), FAILED),
+        }
+    }
+}
+
+fn run(trampoline: JobFn, argument: &[u8]) -> Vec<u8> {
+    let mut answer = vec![0; HEADER];
+    match catch(|| trampoline(argument, &mut answer)) {
+        Ok(Ok(())) => {
+            frame::finish(&mut answer, Kind::Done, 0);
+            answer
+        }
+        Ok(Err(JobFailure::BadArgument(error))) => {
+            frame::of_bytes(Kind::BadArgument, 0, error.to_string().as_bytes())
+        }
+        Ok(Err(JobFailure::BadResult(error))) => {
+            frame::of_bytes(Kind::BadResult, 0, error.to_string().as_bytes())
+        }
+        Err(report) => encoded(Kind::Panicked, &report),
+    }
+}
+
+/// Frames and the end.
+impl Link {
+    /// Receives a frame. Gives up with `WouldBlock` when idle for too long, only if nothing has arrived of it.
+    fn receive(&mut self) -> io::Result<Frame> {
+        loop {
+            if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
+                return Ok(frame);
+            }
+            let between_frames = self.inbox.is_empty();
+            match read(&self.socket, spare_capacity(self.inbox.buffer())) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if !between_frames => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn receive_at_leisure(&mut self) -> Frame {
+        self.receive().unwrap_or_else(|_| self.leave(FAILED))
+    }
+
+    /// Sends a frame. If the parent cannot be reached, this process has no more purpose.
+    fn send(&self, frame: &[u8]) {
+        if socket::send_all(&self.socket, frame).is_err() {
+            self.leave(FAILED);
+        }
+    }
+
+    /// Closes the receiving end, so that no further job can come, and only then says so.
+    fn say_bye(&self, bye: &[u8], code: i32) -> ! {
+        if shutdown(&self.socket, Shutdown::Read).is_err() {
+            self.leave(FAILED); // nothing is known about jobs then, so nothing may be said
+        }
+        self.send(bye);
+        self.leave(code)
+    }
+
+    fn leave_with_words(&self, words: &str) -> ! {
+        self.send(&frame::of_bytes(Kind::Lost, 0, words.as_bytes()));
+        self.leave(FAILED)
+    }
+
+    fn leave(&self, code: i32) -> ! {
+        std::process::exit(code)
+    }
+}
+
+fn find_job(offset: u64) -> Option<JobFn> {
+    // SAFETY: called with the number of a `Job` frame only. The parent makes such frames of a `Code<JobFn>` alone, and
+    // `receive_set_up`, which comes before any job, has compared its image's fingerprint with ours.
+    unsafe { Code::<JobFn>::find(offset) }
+}
+
+fn find_init(offset: u64) -> Option<InitFn> {
+    // SAFETY: called with the code of `SetUp::init` only, which the parent fills from `Code<InitFn>` alone;
+    // `receive_set_up` has compared the fingerprints before it gave that set-up out.
+    unsafe { Code::<InitFn>::find(offset) }
+}
+
+fn find_retire(offset: u64) -> Option<RetireFn> {
+    // SAFETY: as in `find_init`, with `SetUp::retire` and `Code<RetireFn>`.
+    unsafe { Code::<RetireFn>::find(offset) }
+}
+
+fn encoded<T: serde::Serialize>(kind: Kind, message: &T) -> Vec<u8> {
+    let built = frame::build(kind, 0, |out| codec::encode_onto(message, out));
+    built.unwrap_or_else(|error| unreachable!("our own messages can be encoded: {error}"))
+}

@@ -1,0 +1,179 @@
+//! The parent's end of a worker's socket, in poll form.
+//!
+//! Everything that is half-done lives in the [`Connection`], nothing in a future: how much of a frame has been sent, and
+//! what has arrived of the next. So whoever polls may be dropped at any point, and another may go on.
+//!
+//! The usual call costs one `send`, one wait and one `recv`. A frame that was just asked for is not there yet, so the
+//! first step of receiving is to wait for readiness rather than to try in vain.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use async_io::Async;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+
+use crate::wire::frame::{Frame, Inbox};
+
+/// How many bytes of a worker's standard error are kept.
+const TAIL: usize = 4 * 1024;
+
+/// The parent's end of a worker's socket.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: Async<OwnedFd>,
+    outgoing: Vec<u8>,
+    /// How much of `outgoing` has been sent.
+    sent: usize,
+    inbox: Inbox,
+}
+
+/// Why no frame will come.
+#[derive(Debug)]
+pub(super) enum NoFrame {
+    /// The worker has closed its end, by exiting for instance.
+    Closed,
+    /// What came is no frame.
+    Garbage,
+    /// The socket does not work.
+    Failed(io::Error),
+}
+
+impl Connection {
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: Async::new(socket)?,
+            outgoing: Vec::new(),
+            sent: 0,
+            inbox: Inbox::default(),
+        })
+    }
+
+    /// Sets what is to be sent next; the frame before has gone.
+    pub(super) fn put(&mut self, frame: Vec<u8>) {
+        self.outgoing = frame;
+        self.sent = 0;
+    }
+
+    /// Gives back the frame that was put last, sent or not.
+    pub(super) fn take_back(&mut self) -> Vec<u8> {
+        self.sent = 0;
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Tells how much of the frame that was put last has not been sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.outgoing.len() - self.sent
+    }
+
+    /// Sends the rest of what was put.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.outgoing.len() {
+            match send(
+                &self.socket,
+                &self.outgoing[self.sent..],
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Receives the next frame.
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, NoFrame>> {
+        loop {
+            // A frame may have arrived behind the one before.
+            if let Some(frame) = self.inbox.take().map_err(|_| NoFrame::Garbage)? {
+                return Poll::Ready(Ok(frame));
+            }
+            ready!(self.socket.poll_readable(cx)).map_err(NoFrame::Failed)?;
+            if let Some(received) = self.receive_now().transpose() {
+                return Poll::Ready(received);
+            }
+        }
+    }
+
+    /// Receives what has arrived; `None` if that is not a whole frame yet.
+    pub(super) fn receive_now(&mut self) -> Result<Option<Frame>, NoFrame> {
+        loop {
+            if let Some(frame) = self.inbox.take().map_err(|_| NoFrame::Garbage)? {
+                return Ok(Some(frame));
+            }
+            match recv(
+                &self.socket,
+                spare_capacity(self.inbox.buffer()),
+                RecvFlags::DONTWAIT,
+            ) {
+                // A peer that ended with unread bytes resets the connection; its own last frames have come before.
+                Ok((0, _)) | Err(Errno::CONNRESET) => return Err(NoFrame::Closed),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(NoFrame::Failed(error.into())),
+            }
+        }
+    }
+
+    /// Lets the next frame arrive in a buffer that served before.
+    pub(super) fn recycle(&mut self, frame: Frame) {
+        self.inbox.recycle(frame.into_buffer());
+    }
+
+    /// Tells the worker that there will be no more jobs.
+    pub(super) fn close(&self) {
+        // An error means that the worker's end is closed already, so it has ended or is about to.
+        let _ = shutdown(&self.socket, Shutdown::Write);
+    }
+}
+
+/// The end of what a worker writes to its standard error.
+#[derive(Debug)]
+pub(super) struct StderrTail {
+    /// `None` once all writers have closed it.
+    pipe: Option<Async<OwnedFd>>,
+    tail: Vec<u8>,
+}
+
+impl StderrTail {
+    pub(super) fn new(pipe: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            pipe: Some(Async::new(pipe)?),
+            tail: Vec::new(),
+        })
+    }
+
+    /// Reads on, and registers for more. There is nothing to wait for, hence no result.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
+        while let Some(pipe) = &self.pipe {
+            match pipe.poll_readable(cx) {
+                Poll::Ready(Ok(())) => self.drain_now(),
+                Poll::Ready(Err(_)) => self.pipe = None, // a pipe that cannot be polled is as good as closed
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    /// Reads what is there.
+    pub(super) fn drain_now(&mut self) {
+        while let Some(pipe) = &self.pipe {
+            self.tail.reserve(TAIL);
+            match rustix::io::read(pipe, spare_capacity(&mut self.tail)) {
+                Ok(0) => self.pipe = None,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.pipe = None, // as above
+            }
+            let superfluous = self.tail.len().saturating_sub(TAIL);
+            self.tail.drain(..superfluous);
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.tail).into_owned()
+    }
+}

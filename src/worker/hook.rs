@@ -1,0 +1,144 @@
+//! The hook: where a worker leaves the program's way and serves, and where any other process notes how to start one.
+//!
+//! A worker is this program, executed again, so it comes up on the same way: through `main`, with the same arguments, to
+//! the same hook. Where the hook was reached on the main thread, or on a thread that the program started by itself, that
+//! is the whole recipe. A test is different. libtest runs each test on a thread of its own that bears the test's name, and
+//! the same arguments would run all tests; so a worker of a test is started as that one test (`--exact`), which leads it
+//! to that test's hook. On the way libtest prints a heading, so the worker's standard output is `/dev/null` up to the hook.
+//!
+//! Whether this is a libtest program is told by a string that libtest's code must contain, the name of an environment
+//! variable that it reads. That is looked for once, and only when the hook is reached off the main thread.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::child::{self, Stdout};
+use crate::job::role::{self, Role};
+use crate::sys::image::Image;
+use crate::sys::thread;
+
+/// How to execute this program so that it reaches the hook.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// What argument zero is to be; it may hold a name that the program goes by.
+    pub(super) name: OsString,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) stdout: Stdout,
+}
+
+/// The recipe of the first hook that was reached in this process.
+static FIRST: Mutex<Option<Arc<Recipe>>> = Mutex::new(None);
+
+thread_local! {
+    /// The recipe of the hook that this thread reached.
+    static MINE: RefCell<Option<Arc<Recipe>>> = const { RefCell::new(None) };
+}
+
+/// Serves jobs and never returns if this process is a worker; else notes how a worker gets here.
+///
+/// In a worker, only the first thread that gets here serves. Any other one of the program's own way must not run on as
+/// if this were the original process, and waits for the end. A call from within a job, on the serving thread, returns.
+pub(crate) fn hook() {
+    match role::role() {
+        Role::Free => note(|| recipe_of_here()),
+        Role::Summoned(summons) => {
+            if !role::begin_to_serve() {
+                wait_for_the_end();
+            }
+            let worker = child::settle(summons);
+            // The job may want workers of its own: they come the way that this one came.
+            let stdout = worker.stdout;
+            note(|| same_arguments(stdout));
+            worker.serve()
+        }
+        Role::Serving if MINE.with_borrow(Option::is_some) => {}
+        Role::Serving => wait_for_the_end(),
+    }
+}
+
+/// Tells whether a worker could be started.
+pub(crate) fn hook_reached() -> bool {
+    recipe().is_some()
+}
+
+/// Returns the recipe of this thread's hook, which leads nearest to here, or else of the first hook.
+pub(super) fn recipe() -> Option<Arc<Recipe>> {
+    MINE.with_borrow(Option::clone)
+        .or_else(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+fn note(recipe: impl FnOnce() -> Recipe) {
+    MINE.with_borrow_mut(|mine| {
+        let recipe = mine.get_or_insert_with(|| Arc::new(recipe()));
+        FIRST
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| recipe.clone());
+    });
+}
+
+fn wait_for_the_end() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn recipe_of_here() -> Recipe {
+    let current = std::thread::current();
+    match current.name() {
+        Some(name) if !thread::is_main() && is_libtest() => one_test(name),
+        _ => same_arguments(Stdout::Inherited),
+    }
+}
+
+fn same_arguments(stdout: Stdout) -> Recipe {
+    let mut arguments = std::env::args_os();
+    Recipe {
+        name: arguments.next().unwrap_or_default(),
+        arguments: arguments.collect(),
+        stdout,
+    }
+}
+
+fn one_test(name: &str) -> Recipe {
+    let arguments = [
+        "--exact",
+        name,
+        "--nocapture",
+        "--include-ignored",
+        "--test-threads=1",
+    ];
+    Recipe {
+        name: std::env::args_os().next().unwrap_or_default(),
+        arguments: arguments.into_iter().map(OsString::from).collect(),
+        stdout: Stdout::Deferred,
+    }
+}
+
+/// Tells whether libtest is linked into this program. The string to look for is put together here, so that our own code
+/// does not contain it.
+fn is_libtest() -> bool {
+    let name: String = ["RUST", "TEST", "THREADS"]
+        .map(std::hint::black_box)
+        .join("_");
+    Image::of_this_process().contains(name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_is_reached_again_by_its_own_name() {
+        let recipe = recipe_of_here();
+        assert_eq!(
+            recipe.arguments[..2],
+            [
+                "--exact",
+                "worker::hook::tests::a_test_is_reached_again_by_its_own_name"
+            ]
+        );
+        assert_eq!(recipe.stdout, Stdout::Deferred);
+    }
+}

@@ -1,0 +1,164 @@
+//! Starting worker processes, from one thread that does nothing else.
+//!
+//! A worker is `/proc/self/exe` executed again: right also when the file on disk has been replaced meanwhile. It is
+//! started without any `pre_exec`, so the standard library takes the `posix_spawn` path, whose cost does not grow with
+//! this process's memory. There is one launcher thread for the whole process, for three reasons:
+//!
+//! * the kernel ties a "kill me when my parent dies" to the *thread* that started the child, so that thread must live as
+//!   long as this process; the launcher does;
+//! * the child inherits this thread's signal mask: with SIGINT blocked here, and only here, Ctrl-C cannot hit a worker
+//!   before it has said that it ignores it;
+//! * starting a process takes the better part of a millisecond, which no executor should be blocked for.
+//!
+//! A caller that loses interest just drops the [`Launch`]: a process that comes up for nobody is killed and reaped.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::pin::Pin;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll, ready};
+
+use futures_lite::Stream;
+
+use super::child::Stdout;
+use super::hook::Recipe;
+use super::process::Process;
+use crate::error::WorkerError;
+use crate::job::role::{Summons, VARIABLE};
+use crate::sys::process::Pidfd;
+use crate::sys::{signal, socket};
+use crate::wire::frame::{self, Kind};
+
+/// A process that has been started and told nothing but the prelude.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) process: Process,
+    pub(super) socket: OwnedFd,
+    /// What the worker writes to its standard error, if that is captured.
+    pub(super) stderr: Option<OwnedFd>,
+}
+
+/// A worker process in the making.
+#[derive(Debug)]
+pub(super) struct Launch {
+    answer: Pin<Box<async_channel::Receiver<Result<Launched, WorkerError>>>>,
+}
+
+impl Launch {
+    /// Asks the launcher for a process.
+    pub(super) fn request(recipe: Arc<Recipe>, capture_stderr: bool) -> Result<Self, WorkerError> {
+        let (reply, answer) = async_channel::bounded(1);
+        let request = Request {
+            recipe,
+            capture_stderr,
+            reply,
+        };
+        launcher()?
+            .send(request)
+            .expect("the launcher serves as long as this process lives");
+        Ok(Self {
+            answer: Box::pin(answer),
+        })
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
+        let answer = ready!(self.answer.as_mut().poll_next(cx));
+        Poll::Ready(
+            answer.unwrap_or_else(|| unreachable!("the launcher answers every request, once")),
+        )
+    }
+}
+
+struct Request {
+    recipe: Arc<Recipe>,
+    capture_stderr: bool,
+    reply: async_channel::Sender<Result<Launched, WorkerError>>,
+}
+
+/// Returns the way to the launcher thread, which is started by the first call.
+fn launcher() -> Result<mpsc::Sender<Request>, WorkerError> {
+    static LAUNCHER: Mutex<Option<mpsc::Sender<Request>>> = Mutex::new(None);
+    let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
+    if launcher.is_none() {
+        let (sender, requests) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("seedbed-launch".into())
+            .spawn(move || serve(&requests))
+            .map_err(|error| WorkerError::start("the launcher thread", error))?;
+        *launcher = Some(sender);
+    }
+    Ok(launcher.clone().expect("it was just put there"))
+}
+
+fn serve(requests: &mpsc::Receiver<Request>) {
+    signal::block_only_sigint();
+    for Request {
+        recipe,
+        capture_stderr,
+        reply,
+    } in requests
+    {
+        if !reply.is_closed() {
+            // Whoever asked may be gone by now; then the process is dropped, which kills and reaps it.
+            drop(reply.try_send(launch(&recipe, capture_stderr)));
+        }
+    }
+}
+
+fn launch(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError> {
+    let (ours, theirs) =
+        sockets(recipe.stdout).map_err(|error| WorkerError::start("its socket", error))?;
+    let mut child = command(recipe, capture_stderr, theirs)
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => WorkerError::start_without_proc(error),
+            _ => WorkerError::start("executing `/proc/self/exe`", error),
+        })?;
+    let stderr = child.stderr.take().map(OwnedFd::from);
+    let process = Pidfd::adopt(child).and_then(Process::new);
+    let process = process.map_err(|error| WorkerError::start("its process descriptor", error))?;
+    Ok(Launched {
+        process,
+        socket: ours,
+        stderr,
+    })
+}
+
+/// Makes the two ends of a worker's socket, with the prelude already on its way.
+fn sockets(stdout: Stdout) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socket::pair()?;
+    match stdout {
+        Stdout::Inherited => socket::send_all(&ours, &frame::of_bytes(Kind::Prelude, 0, b""))?,
+        Stdout::Deferred => {
+            let prelude = frame::of_bytes(Kind::Prelude, 1, b"");
+            socket::send_with_fd(&ours, &prelude, io::stdout().as_fd())?;
+        }
+    }
+    Ok((ours, theirs))
+}
+
+fn command(recipe: &Recipe, capture_stderr: bool, socket: OwnedFd) -> Command {
+    let inode = socket::socket_inode(&socket).expect("a socket that was just made has an inode");
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(&recipe.name)
+        .args(&recipe.arguments)
+        .env(
+            VARIABLE,
+            Summons {
+                parent: std::process::id(),
+                inode,
+            }
+            .to_string(),
+        )
+        .stdin(Stdio::from(socket));
+    if recipe.stdout == Stdout::Deferred {
+        command.stdout(Stdio::null());
+    }
+    if capture_stderr {
+        command.stderr(Stdio::piped());
+    }
+    command
+}

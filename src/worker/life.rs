@@ -1,0 +1,219 @@
+//! One live worker in the parent: its process, its socket, and how it is seen to end.
+//!
+//! A worker's end is noticed in two ways at once, by its pidfd and by the end of its socket, because neither is enough.
+//! A process may live on after its job has closed all descriptors; and what a process wrote before it ended is still to
+//! be read after the pidfd has told of the end. So the socket is always read to its end before an end is believed.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::FutureExt;
+
+use super::connection::{Connection, NoFrame, StderrTail};
+use super::launch::Launched;
+use super::process::Process;
+use crate::error::WorkerExit;
+use crate::sys::process::Ended;
+use crate::wire::frame::Frame;
+
+/// How long a process may live on after it has closed its socket or said good-bye.
+const LAST_RITES: Duration = Duration::from_secs(1);
+
+/// A worker process and the conversation with it. Dropping it kills the process.
+#[derive(Debug)]
+pub(super) struct Worker {
+    process: Process,
+    connection: Connection,
+    stderr: Option<StderrTail>,
+    /// The worker takes no more bytes: its receiving end is closed.
+    deaf: bool,
+}
+
+/// Why a worker will not answer.
+#[derive(Debug)]
+pub(super) enum Silence {
+    /// It has ended, or closed its end and is going to.
+    Gone,
+    /// It sent what is no frame.
+    Garbage,
+    /// Its socket does not work.
+    Failed(io::Error),
+}
+
+/// What is known of a worker that nobody has used for a while.
+#[derive(Debug)]
+pub(super) enum Health {
+    Fit,
+    /// It has ended, as workers do.
+    Gone,
+    /// It has ended, and left a message.
+    Left(Frame),
+}
+
+impl Worker {
+    pub(super) fn new(launched: Launched) -> io::Result<Self> {
+        Ok(Self {
+            process: launched.process,
+            connection: Connection::new(launched.socket)?,
+            stderr: launched.stderr.map(StderrTail::new).transpose()?,
+            deaf: false,
+        })
+    }
+
+    /// Looks whether the worker can be given a job.
+    pub(super) fn health(&mut self) -> Health {
+        match self.process.has_ended() {
+            None => Health::Fit,
+            Some(_) => match self.connection.receive_now() {
+                Ok(Some(frame)) => Health::Left(frame),
+                Ok(None) | Err(_) => Health::Gone, // a dead process has no more to say, whatever the reason
+            },
+        }
+    }
+
+    /// Hands a frame to the worker, to be sent by the polls that follow.
+    pub(super) fn put(&mut self, frame: Vec<u8>) {
+        self.connection.put(frame);
+    }
+
+    /// Takes back the frame that was handed over, for another worker.
+    pub(super) fn take_back(&mut self) -> Vec<u8> {
+        self.connection.take_back()
+    }
+
+    /// Tells whether the worker has got the whole frame.
+    pub(super) fn has_it_all(&self) -> bool {
+        self.connection.unsent() == 0
+    }
+
+    pub(super) fn recycle(&mut self, frame: Frame) {
+        self.connection.recycle(frame);
+    }
+
+    /// Sends what was handed over, and waits for a frame in return.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, Silence>> {
+        if !self.deaf {
+            // A worker whose receiving end is closed may have said why, so its words are still listened to.
+            self.deaf = matches!(self.connection.poll_send(cx), Poll::Ready(Err(_)));
+        }
+        if let Some(stderr) = &mut self.stderr {
+            stderr.drain(cx);
+        }
+        if let Poll::Ready(received) = self.connection.poll_receive(cx) {
+            return Poll::Ready(received.map_err(Silence::from));
+        }
+        match self.process.poll_end(cx) {
+            Poll::Pending => Poll::Pending,
+            // It may have answered between those two looks.
+            Poll::Ready(_) => match self.connection.receive_now() {
+                Ok(Some(frame)) => Poll::Ready(Ok(frame)),
+                Ok(None) | Err(_) => Poll::Ready(Err(Silence::Gone)), // what it left is not whole and never will be
+            },
+        }
+    }
+
+    /// Sends SIGKILL.
+    pub(super) fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Tells the worker that there will be no more jobs, upon which it exits.
+    pub(super) fn dismiss(&self) {
+        self.connection.close();
+    }
+
+    /// Waits until the process has been reaped.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let Some(stderr) = &mut self.stderr {
+            stderr.drain(cx); // a full pipe could keep it from exiting
+        }
+        self.process.poll_end(cx)
+    }
+
+    /// Tells how the process ended, which it has.
+    fn exit(&mut self, ended: Ended) -> WorkerExit {
+        let stderr = self.stderr.as_mut().map(|stderr| {
+            stderr.drain_now();
+            stderr.text()
+        });
+        WorkerExit::new(self.process.pid(), ended, stderr)
+    }
+}
+
+impl From<NoFrame> for Silence {
+    fn from(reason: NoFrame) -> Self {
+        match reason {
+            NoFrame::Closed => Self::Gone,
+            NoFrame::Garbage => Self::Garbage,
+            NoFrame::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// A worker on its way out: waited for, and killed if it takes too long.
+#[derive(Debug)]
+pub(super) struct Dying {
+    worker: Worker,
+    /// When the process will have lived on for too long; `None` once it has been killed.
+    patience: Option<Timer>,
+    outlived: bool,
+}
+
+impl Dying {
+    /// Waits for a process that is about to exit by itself.
+    pub(super) fn naturally(worker: Worker) -> Self {
+        Self {
+            worker,
+            patience: Some(Timer::after(LAST_RITES)),
+            outlived: false,
+        }
+    }
+
+    /// Kills the process, and waits until it is reaped.
+    pub(super) fn killed(worker: Worker) -> Self {
+        worker.kill();
+        Self {
+            worker,
+            patience: None,
+            outlived: false,
+        }
+    }
+
+    /// Does not wait any longer.
+    pub(super) fn kill(&mut self) {
+        self.worker.kill();
+        self.patience = None;
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Death> {
+        if let Poll::Ready(ended) = self.worker.poll_end(cx) {
+            let exit = self.worker.exit(ended);
+            return Poll::Ready(Death {
+                exit,
+                outlived: self.outlived,
+            });
+        }
+        if let Some(patience) = &mut self.patience {
+            if patience.poll(cx).is_ready() {
+                self.outlived = true;
+                self.kill();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Takes back the frame that was handed to the worker.
+    pub(super) fn take_back(&mut self) -> Vec<u8> {
+        self.worker.take_back()
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub(super) struct Death {
+    pub(super) exit: WorkerExit,
+    /// It had closed its socket, lived on, and was killed for that.
+    pub(super) outlived: bool,
+}

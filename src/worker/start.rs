@@ -1,0 +1,189 @@
+//! A worker coming up: launched, told its set-up, compared, initialised.
+//!
+//! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
+//! closures have run. Only the first has a time limit: a program that waits for something before its hook would never
+//! get there, while an init closure may take as long as it likes. Whatever goes wrong, the process has been reaped when
+//! the error is given.
+
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::FutureExt;
+
+use super::launch::Launch;
+use super::life::{Dying, Silence, Worker};
+use crate::error::WorkerError;
+use crate::wire::codec;
+use crate::wire::frame::{Frame, Kind};
+use crate::wire::message::{Fingerprint, InitFailed};
+
+/// How long a new process may take to reach the hook. Generous, as `main` may do much before; but not for ever.
+const REACH_THE_HOOK: Duration = Duration::from_secs(60);
+
+/// A worker that cannot be given a job yet. Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub(super) struct Starting {
+    state: State,
+    set_up: Vec<u8>,
+    image: &'static Fingerprint,
+}
+
+#[derive(Debug)]
+enum State {
+    Launching(Launch),
+    /// The set-up is being sent; hello is awaited.
+    Summoned(Worker, Timer),
+    /// Hello has come; ready is awaited.
+    Initialising(Worker),
+    Failing(Dying, Failure),
+    Over,
+}
+
+/// What to report once the process has ended.
+#[derive(Debug)]
+enum Failure {
+    /// The process's own end.
+    Ended,
+    Known(WorkerError),
+}
+
+impl Starting {
+    pub(super) fn new(launch: Launch, set_up: Vec<u8>, image: &'static Fingerprint) -> Self {
+        Self {
+            state: State::Launching(launch),
+            set_up,
+            image,
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Worker, WorkerError>> {
+        loop {
+            match &mut self.state {
+                State::Launching(launch) => match ready!(launch.poll(cx)) {
+                    Ok(launched) => {
+                        let mut worker = Worker::new(launched)
+                            .map_err(|error| WorkerError::start("its socket", error))?;
+                        worker.put(std::mem::take(&mut self.set_up));
+                        self.state = State::Summoned(worker, Timer::after(REACH_THE_HOOK));
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+                State::Summoned(worker, limit) => match worker.poll_answer(cx) {
+                    Poll::Ready(answer) => self.greet(answer),
+                    Poll::Pending => {
+                        ready!(limit.poll(cx));
+                        self.fail_with(WorkerError::start_too_slow(REACH_THE_HOOK));
+                    }
+                },
+                State::Initialising(worker) => match ready!(worker.poll_answer(cx)) {
+                    Ok(frame) if frame.header.kind == Kind::Ready => {
+                        return Poll::Ready(Ok(self.worker()));
+                    }
+                    answer => self.fail(answer),
+                },
+                State::Failing(dying, _) => {
+                    let death = ready!(dying.poll(cx));
+                    let State::Failing(_, failure) =
+                        std::mem::replace(&mut self.state, State::Over)
+                    else {
+                        unreachable!("it was failing a moment ago")
+                    };
+                    return Poll::Ready(Err(match failure {
+                        Failure::Ended => WorkerError::start_ended(death.exit),
+                        Failure::Known(error) => error,
+                    }));
+                }
+                State::Over => unreachable!("polled after the start was over"),
+            }
+        }
+    }
+
+    /// Kills what has been started, and waits until it is reaped.
+    pub(super) fn poll_kill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.state {
+                State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
+                    Ok(Ok(worker)) => {
+                        self.state = State::Failing(Dying::killed(worker), Failure::Ended)
+                    }
+                    // Nothing was started, or it is being reaped already.
+                    Ok(Err(_)) | Err(_) => self.state = State::Over,
+                },
+                State::Summoned(..) | State::Initialising(_) => {
+                    let worker = self.worker();
+                    self.state = State::Failing(Dying::killed(worker), Failure::Ended);
+                }
+                State::Failing(dying, _) => {
+                    dying.kill();
+                    ready!(dying.poll(cx));
+                    self.state = State::Over;
+                }
+                State::Over => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Deals with what came where hello should have come.
+    fn greet(&mut self, answer: Result<Frame, Silence>) {
+        match answer {
+            Ok(frame) if frame.header.kind == Kind::Hello => {
+                match codec::decode::<Fingerprint>(frame.payload()) {
+                    Ok(image) if image == *self.image => {
+                        self.state = State::Initialising(self.worker())
+                    }
+                    // A fingerprint that cannot be decoded was written by another version of this crate.
+                    Ok(_) | Err(_) => self.fail_with(WorkerError::image_mismatch()),
+                }
+            }
+            other => self.fail(other),
+        }
+    }
+
+    /// Deals with anything that is not the answer that was awaited.
+    fn fail(&mut self, answer: Result<Frame, Silence>) {
+        match answer {
+            Ok(frame) => match failure_of(&frame) {
+                Some(error) => self.fail_with(error),
+                None => self.fail_with(WorkerError::protocol(
+                    "a frame that has no place during the start",
+                )),
+            },
+            Err(Silence::Gone) => {
+                self.state = State::Failing(Dying::naturally(self.worker()), Failure::Ended)
+            }
+            Err(Silence::Garbage) => {
+                self.fail_with(WorkerError::protocol("bytes that are no frame"))
+            }
+            Err(Silence::Failed(error)) => self.fail_with(WorkerError::start("its socket", error)),
+        }
+    }
+
+    fn fail_with(&mut self, error: WorkerError) {
+        self.state = State::Failing(Dying::killed(self.worker()), Failure::Known(error));
+    }
+
+    /// Takes the worker out of a state that has one.
+    fn worker(&mut self) -> Worker {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Summoned(worker, _) | State::Initialising(worker) => worker,
+            State::Launching(_) | State::Failing(..) | State::Over => {
+                unreachable!("this state has no worker")
+            }
+        }
+    }
+}
+
+/// Reads the frames by which a worker says that it cannot serve.
+fn failure_of(frame: &Frame) -> Option<WorkerError> {
+    match frame.header.kind {
+        Kind::Lost => Some(WorkerError::start_lost(&frame.text())),
+        Kind::InitFailed => Some(match codec::decode(frame.payload()) {
+            Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
+            Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),
+            Ok(InitFailed::NotOurCode) => WorkerError::image_mismatch(),
+            Err(_) => WorkerError::protocol("a report that cannot be decoded"),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,115 @@
+//! What the worker tests share: they run one after the other, and each ends with a check that nothing is left.
+
+#![allow(dead_code)] // each test program uses its own part of this
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Children and descriptors belong to the process, so only one test may have any at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs a test's future with the hook in place, and checks that it leaves no process, no zombie, no descriptor and no
+/// token of the default limiter.
+pub fn test<T>(body: impl Future<Output = T>) -> T {
+    seedbed::init();
+    let _alone = alone();
+    warm_up();
+    let before = descriptors();
+    let value = smol::block_on(body);
+    settle(&before);
+    value
+}
+
+/// Waits for the tests that run now; a test that failed does not fail the others.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets the process make what it makes once: the reactor's descriptors, the executor's and the launcher's threads.
+fn warm_up() {
+    smol::block_on(async {
+        let config = seedbed::WorkerConfig::new().capture_stderr(true);
+        let quiet = seedbed::open_worker_context(config, |workers| async move { workers.run_sync(nothing, ()).await });
+        quiet.await.expect("a worker that does nothing can be started");
+        smol::spawn(async {}).await;
+    });
+}
+
+fn nothing(_: ()) {}
+
+/// What is dropped is killed and reaped in the background, so it may take a moment; what is lost stays. The limit is
+/// there for a test that fails, and is far from what a busy machine needs.
+fn settle(before: &BTreeSet<String>) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left = Left::behind(before);
+        if left.is_nothing() {
+            return;
+        }
+        assert!(Instant::now() < limit, "a test left behind {left:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[derive(Debug)]
+struct Left {
+    children: Vec<u32>,
+    descriptors: Vec<String>,
+    tokens: usize,
+}
+
+impl Left {
+    fn behind(before: &BTreeSet<String>) -> Self {
+        Self {
+            children: children(),
+            descriptors: descriptors().difference(before).cloned().collect(),
+            tokens: seedbed::current_default_worker_limiter().borrowed(),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.children.is_empty() && self.descriptors.is_empty() && self.tokens == 0
+    }
+}
+
+/// The children of this process, zombies included.
+pub fn children() -> Vec<u32> {
+    let threads = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    let lists = threads.filter_map(|thread| {
+        // A thread may end between being listed and being looked at; then it has no children.
+        std::fs::read_to_string(thread.ok()?.path().join("children")).ok()
+    });
+    lists.flat_map(|list| list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()).collect()
+}
+
+/// The open descriptors of this process, by number and by what they lead to.
+pub fn descriptors() -> BTreeSet<String> {
+    let listed = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
+    let paths: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
+    // The directory itself was among them, and is closed by now.
+    paths.iter().filter_map(|path| Some(format!("{} -> {}", path.display(), lead(path)?))).collect()
+}
+
+fn lead(path: &Path) -> Option<String> {
+    Some(std::fs::read_link(path).ok()?.to_string_lossy().into_owned())
+}
+
+/// Waits until a process is gone, reaped and all, without being its parent.
+pub fn wait_until_gone(pid: u32) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while is_alive(pid) {
+        assert!(Instant::now() < limit, "process {pid} lives on");
+        std::thread::yield_now();
+    }
+}
+
+/// Tells whether a process exists and is not a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']),
+        Err(_) => false,
+    }
+}
