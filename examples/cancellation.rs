@@ -10,7 +10,7 @@
 use std::thread;
 use std::time::Duration;
 
-use seedbed::{current_time, fail_after, move_on_after, run_sync};
+use seedbed::{current_time, default_context_statistics, fail_after, move_on_after, run_sync};
 
 /// Spins for ever. It stands for a regular expression that backtracks without end, or a C library with a bug.
 fn endless(start: u64) -> u64 {
@@ -43,7 +43,8 @@ seedbed::main! {
 
         // When `fail_after` came back, the process was not only told to die, but dead and waited for: nothing burns
         // the CPU any more, and there is no zombie.
-        assert_eq!(seedbed::default_context_statistics().workers, 0);
+        let workers = default_context_statistics();
+        assert_eq!((workers.running_workers, workers.idle_workers), (0, 0));
 
         // The next call gets a new worker.
         let worker = run_sync(process_id, ()).await.expect("the worker is healthy");

@@ -47,7 +47,7 @@ seedbed::main! {
         // destructor it may await, and it is not cancelled itself while it says good-bye.
         on_cancel(work, async {
             sleep(Duration::from_millis(100)).await;
-            assert_eq!(default_context_statistics().workers, 0);
+            assert_eq!(default_context_statistics().running_workers, 0);
             println!("The worker is gone, and this is the last line.");
         })
         .await;
