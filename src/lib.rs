@@ -11,18 +11,26 @@
 mod error;
 mod job;
 mod sys;
+mod tree_var;
 mod wire;
 
 pub mod cancel;
+pub mod nursery;
+pub mod run;
 pub mod sync;
+pub mod testing;
 pub mod time;
-mod tree_var;
 pub mod worker;
 
 pub use cancel::{
     CancelScope, TooSlow, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
     fail_after, fail_at, move_on_after, move_on_at, on_cancel, shield,
 };
+pub use nursery::{
+    LocalNursery, Nursery, NurseryClosed, Spawner, StartError, Started, Task, open_local_nursery,
+    open_nursery, try_open_local_nursery, try_open_nursery,
+};
+pub use run::{CtrlC, RunBuilder, run};
 pub use sync::CapacityLimiter;
 pub use time::{current_time, sleep, sleep_forever, sleep_until};
 pub use tree_var::{TreeVar, TreeVarScope};

@@ -20,10 +20,13 @@ thread_local! {
     } };
 }
 
+type Place = (Arc<Shared>, Option<NodeId>);
+
 /// This thread's place in a tree.
 struct Current {
-    /// The tree and the node that is certain to exist: that of the scope, or of the nursery around the child.
-    place: RefCell<Option<(Arc<Shared>, NodeId)>>,
+    /// The tree, and the node that is certain to exist: that of the scope, or of the nursery around the child. Without
+    /// a node, above the root.
+    place: RefCell<Option<Place>>,
     /// The node of the code itself; `None` while a child has not needed one.
     node: StdCell<Option<NodeId>>,
     /// What the tree variables are set to.
@@ -33,15 +36,24 @@ struct Current {
 /// Puts this thread's place back when dropped, also when a poll panics.
 #[must_use]
 pub(crate) struct Entered {
-    place: Option<(Arc<Shared>, NodeId)>,
+    place: Option<Place>,
     node: Option<NodeId>,
 }
 
 /// Stands at `node` until the guard is dropped.
 pub(crate) fn enter(shared: &Arc<Shared>, node: NodeId) -> Entered {
+    enter_place(shared, Some(node))
+}
+
+/// Stands above the root of a tree until the guard is dropped: whoever attaches becomes a root.
+pub(crate) fn enter_above_root(shared: &Arc<Shared>) -> Entered {
+    enter_place(shared, None)
+}
+
+fn enter_place(shared: &Arc<Shared>, node: Option<NodeId>) -> Entered {
     CURRENT.with(|current| Entered {
         place: current.place.replace(Some((shared.clone(), node))),
-        node: current.node.replace(Some(node)),
+        node: current.node.replace(node),
     })
 }
 
@@ -65,32 +77,24 @@ pub(crate) fn in_child<T>(node: Option<NodeId>, poll: impl FnOnce() -> T) -> (T,
 }
 
 /// The tree and the node at which this thread stands, made if need be. `None` outside of any tree.
-fn here(current: &Current) -> Option<(Arc<Shared>, NodeId)> {
+fn here(current: &Current) -> Option<Place> {
     let place = current.place.borrow();
     let (shared, certain) = place.as_ref()?;
-    let node = current.node.get().unwrap_or_else(|| {
-        let node = shared.add(Some(*certain), Kind::Plain, None);
+    let node = current.node.get().or_else(|| {
+        let node = shared.add(Some((*certain)?), Kind::Plain, None);
         current.node.set(Some(node));
-        node
+        Some(node)
     });
     Some((shared.clone(), node))
 }
 
 /// Adds a node below where this thread stands; outside of any tree, the root of a new one.
 pub(crate) fn attach(kind: Kind, cell: Option<Arc<Cell>>) -> Node {
-    match CURRENT.with(here) {
-        Some((shared, parent)) => Node {
-            id: shared.add(Some(parent), kind, cell),
-            shared,
-        },
-        None => attach_root(Shared::new(None), kind, cell),
-    }
-}
-
-/// Makes the root of `shared`.
-pub(crate) fn attach_root(shared: Arc<Shared>, kind: Kind, cell: Option<Arc<Cell>>) -> Node {
+    let (shared, parent) = CURRENT
+        .with(here)
+        .unwrap_or_else(|| (Shared::new(None), None));
     Node {
-        id: shared.add(None, kind, cell),
+        id: shared.add(parent, kind, cell),
         shared,
     }
 }
@@ -98,22 +102,27 @@ pub(crate) fn attach_root(shared: Arc<Shared>, kind: Kind, cell: Option<Arc<Cell
 /// Where this thread stands is cancelled: dooms that place, so that its end is certain. False if it is not cancelled.
 pub(crate) fn give_up() -> bool {
     CURRENT.with(|current| {
-        let cancelled = match &*current.place.borrow() {
-            Some((shared, certain)) => shared.is_effective(current.node.get().unwrap_or(*certain)),
-            None => false,
-        };
-        cancelled && here(current).is_some_and(|(shared, node)| shared.give_up(node))
+        let cancelled = certain(current).is_some_and(|(shared, node)| shared.is_effective(node));
+        // Only now a child that had no node gets one: the one who is not cancelled pays nothing.
+        cancelled
+            && here(current)
+                .is_some_and(|(shared, node)| node.is_some_and(|node| shared.give_up(node)))
     })
 }
 
 /// The earliest deadline that cancels the code that is running.
 pub(crate) fn effective_deadline() -> Result<Option<Instant>, AlreadyCancelled> {
-    CURRENT.with(|current| match &*current.place.borrow() {
-        Some((shared, certain)) => {
-            shared.effective_deadline(current.node.get().unwrap_or(*certain))
-        }
+    CURRENT.with(|current| match certain(current) {
+        Some((shared, node)) => shared.effective_deadline(node),
         None => Ok(None),
     })
+}
+
+/// The tree and the innermost node around this thread's place that exists. A plain child is as cancelled as its nursery.
+fn certain(current: &Current) -> Option<(Arc<Shared>, NodeId)> {
+    let place = current.place.borrow();
+    let (shared, certain) = place.as_ref()?;
+    Some((shared.clone(), current.node.get().or(*certain)?))
 }
 
 /// The timers of the run that this thread is polling; `None` outside of a run.

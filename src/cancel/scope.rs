@@ -126,6 +126,11 @@ impl CancelScope {
         self.change(|shared, id| shared.cancel(id));
     }
 
+    /// Wakes whoever polls the scope.
+    pub(crate) fn wake(&self) {
+        self.inner.cell.waker.wake();
+    }
+
     /// Changes the scope's node, if there is one, and wakes whom that concerns.
     fn change(&self, act: impl FnOnce(&Shared, NodeId) -> Wake) {
         let wake = match &*lock(&self.inner.phase) {
@@ -287,11 +292,6 @@ impl Driver {
 
     /// Takes the scope's place in the tree, at the first poll, and lets the settings that were made before take effect.
     pub(crate) fn begin(&mut self) {
-        self.begin_at(|kind, cell| current::attach(kind, Some(cell)));
-    }
-
-    /// Takes the place that `attach` makes.
-    pub(crate) fn begin_at(&mut self, attach: impl FnOnce(Kind, Arc<Cell>) -> Node) {
         let inner = &*self.scope.inner;
         let mut phase = lock(&inner.phase);
         let Phase::New { shield, timeout } = *phase else {
@@ -299,7 +299,7 @@ impl Driver {
             panic!("a CancelScope was run a second time; make a new scope for each future");
         };
         let kind = if shield { Kind::Hides } else { Kind::Plain };
-        let node = attach(kind, inner.cell.clone());
+        let node = current::attach(kind, Some(inner.cell.clone()));
         if let Some(timeout) = timeout {
             inner.cell.set_deadline(current_time().checked_add(timeout));
             inner.timed.store(true, Ordering::Release);
@@ -364,10 +364,6 @@ impl Driver {
     /// Says who polls.
     pub(crate) fn register(&self, waker: &Waker) {
         self.scope.inner.cell.waker.register(waker);
-    }
-
-    pub(crate) fn wake(&self) {
-        self.scope.inner.cell.waker.wake();
     }
 
     pub(crate) fn node(&self) -> Option<&Node> {

@@ -194,6 +194,7 @@ impl<P> Tree<P> {
     }
 
     /// Whether this node was cancelled itself.
+    #[cfg(test)]
     pub(crate) fn is_own(&self, id: NodeId) -> bool {
         self.node(id).own
     }

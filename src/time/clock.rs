@@ -1,6 +1,7 @@
 //! What a run needs to know of time.
 
 use std::fmt;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// Tells a run what time it is and how long to wait for a deadline.
@@ -32,6 +33,13 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn jump_to(&self, deadline: Instant) {
         // A clock without a threshold is never asked to jump.
         _ = deadline;
+    }
+
+    /// Takes the run that has to be woken when the clock is changed by somebody: told to jump, for instance. Called
+    /// again whenever the waker changes.
+    fn wake_on_change(&self, run: &Waker) {
+        // A clock that moves by itself only need not tell.
+        _ = run;
     }
 }
 

@@ -21,6 +21,14 @@ pub(crate) struct Timers {
     queue: Mutex<DeadlineQueue<Waker>>,
     /// The loop that calls `fire`.
     pub(crate) driver: AtomicWaker,
+    idle: Mutex<Idle>,
+}
+
+/// Who waits for the run to be idle.
+#[derive(Debug, Default)]
+struct Idle {
+    rounds: u64,
+    waiting: Vec<Waker>,
 }
 
 impl Timers {
@@ -29,6 +37,7 @@ impl Timers {
             clock,
             queue: Mutex::new(DeadlineQueue::new()),
             driver: AtomicWaker::new(),
+            idle: Mutex::default(),
         })
     }
 
@@ -87,5 +96,26 @@ impl Timers {
     pub(crate) fn remove(&self, key: Key) {
         let removed = lock(&self.queue).remove(key);
         drop(removed);
+    }
+
+    /// How often the run was found idle while somebody waited for that.
+    pub(crate) fn idle_rounds(&self) -> u64 {
+        lock(&self.idle).rounds
+    }
+
+    pub(crate) fn wake_when_idle(&self, waker: Waker) {
+        lock(&self.idle).waiting.push(waker);
+    }
+
+    /// The run is idle: wakes those who wait for that. False if nobody does.
+    pub(crate) fn wake_idle(&self) -> bool {
+        let waiting = {
+            let mut idle = lock(&self.idle);
+            idle.rounds += u64::from(!idle.waiting.is_empty());
+            std::mem::take(&mut idle.waiting)
+        };
+        let any = !waiting.is_empty();
+        waiting.into_iter().for_each(Waker::wake);
+        any
     }
 }

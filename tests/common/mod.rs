@@ -32,8 +32,12 @@ pub fn alone() -> MutexGuard<'static, ()> {
 fn warm_up() {
     smol::block_on(async {
         let config = seedbed::WorkerConfig::new().capture_stderr(true);
-        let quiet = seedbed::open_worker_context(config, |workers| async move { workers.run_sync(nothing, ()).await });
-        quiet.await.expect("a worker that does nothing can be started");
+        let quiet = seedbed::open_worker_context(config, |workers| async move {
+            workers.run_sync(nothing, ()).await
+        });
+        quiet
+            .await
+            .expect("a worker that does nothing can be started");
         smol::spawn(async {}).await;
     });
 }
@@ -82,7 +86,13 @@ pub fn children() -> Vec<u32> {
         // A thread may end between being listed and being looked at; then it has no children.
         std::fs::read_to_string(thread.ok()?.path().join("children")).ok()
     });
-    lists.flat_map(|list| list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()).collect()
+    lists
+        .flat_map(|list| {
+            list.split_ascii_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 /// The open descriptors of this process, by number and by what they lead to.
@@ -90,11 +100,19 @@ pub fn descriptors() -> BTreeSet<String> {
     let listed = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     let paths: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
     // The directory itself was among them, and is closed by now.
-    paths.iter().filter_map(|path| Some(format!("{} -> {}", path.display(), lead(path)?))).collect()
+    paths
+        .iter()
+        .filter_map(|path| Some(format!("{} -> {}", path.display(), lead(path)?)))
+        .collect()
 }
 
 fn lead(path: &Path) -> Option<String> {
-    Some(std::fs::read_link(path).ok()?.to_string_lossy().into_owned())
+    Some(
+        std::fs::read_link(path)
+            .ok()?
+            .to_string_lossy()
+            .into_owned(),
+    )
 }
 
 /// Waits until a process is gone, reaped and all, without being its parent.
@@ -109,7 +127,12 @@ pub fn wait_until_gone(pid: u32) {
 /// Tells whether a process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']),
+        Ok(stat) => !stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .trim_start()
+            .starts_with(['Z', 'X']),
         Err(_) => false,
     }
 }

@@ -1,0 +1,450 @@
+//! One child: its future or result, its wake-up state and its reference count, in one allocation.
+//!
+//! A [`Child`] is shared by the nursery's block, which polls it, by the [`Task`](super::Task), which takes its result,
+//! and by wakers on any thread. What each may touch:
+//!
+//! * **The block** alone polls and drops the future, and uses `index` and `node`. A waker never does: it may fire on
+//!   another thread, after everything that the future borrows is gone.
+//! * **Whoever set `QUEUED`** owns `next` and the right to push, until the block takes the child from the stack and
+//!   clears the flag.
+//! * **The result** belongs to the block until it sets `OUTPUT`, then to the task; the task gives its share up by
+//!   clearing `HANDLE`. Both are read-modify-write operations on `state`, so exactly one of the two sees the other's
+//!   and drops a result that nobody will take.
+//!
+//! Memory is freed by whoever lets go last. By then the future and the result are gone: the block drops every child that
+//! it has, and every child in the stack when it closes that. So freeing runs no code of theirs, and it does not matter on
+//! which thread it happens.
+
+// A reference-counted, type-erased future with hand-made wakers; every block is argued where it stands.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell as StdCell, UnsafeCell};
+use std::fmt;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+use atomic_waker::AtomicWaker;
+
+use super::ready::Core;
+use crate::cancel::NodeId;
+
+/// The child is in the ready stack, or about to be pushed.
+const QUEUED: usize = 1;
+/// The future is gone. Waking does nothing any more.
+const DONE: usize = 1 << 1;
+/// A result lies ready for the task. Only together with `DONE`.
+const OUTPUT: usize = 1 << 2;
+/// There is a task that may take the result.
+const HANDLE: usize = 1 << 3;
+/// The task asked for this child to be cancelled.
+const CANCEL: usize = 1 << 4;
+/// One reference; the count fills the bits from here up.
+const REFERENCE: usize = 1 << 5;
+
+/// Not in the block's list of children.
+const UNLISTED: u32 = u32::MAX;
+
+/// The part of a child that does not depend on its type.
+pub(super) struct Header {
+    state: AtomicUsize,
+    /// The ready stack's link.
+    pub(super) next: StdCell<*mut Header>,
+    core: Arc<Core>,
+    vtable: &'static VTable,
+    /// Whoever awaits the task.
+    awaiter: AtomicWaker,
+    /// Where the block keeps this child.
+    index: StdCell<u32>,
+    /// The child's node in the scope tree, once it has one.
+    node: StdCell<Option<NodeId>>,
+}
+
+#[repr(C)]
+struct Child<F: Future> {
+    // First, so that a pointer to the child is a pointer to its header.
+    header: Header,
+    stage: UnsafeCell<Stage<F>>,
+}
+
+enum Stage<F: Future> {
+    Running(F),
+    Finished(F::Output),
+    Empty,
+}
+
+/// What depends on the type. Every function takes a pointer to a live child of that type.
+struct VTable {
+    /// Polls the future, and puts its result in its place. Only for the block, and not after `DONE`.
+    poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<()>,
+    /// Drops the future or the result. Only for whom it belongs to.
+    clear: unsafe fn(NonNull<Header>),
+    /// Moves the result to the place pointed to, which holds an `Option<F::Output>`. Only for whom it belongs to.
+    take: unsafe fn(NonNull<Header>, NonNull<()>),
+    /// Frees the memory. Only for the last reference.
+    free: unsafe fn(NonNull<Header>),
+}
+
+impl<F: Future> Child<F> {
+    const VTABLE: VTable = VTable {
+        poll: Self::poll,
+        clear: Self::clear,
+        take: Self::take,
+        free: Self::free,
+    };
+
+    /// The stage of the child at `header`.
+    ///
+    /// # Safety
+    ///
+    /// `header` points to a live `Child<F>`, and its stage belongs to the caller for as long as the result is used.
+    unsafe fn stage<'a>(header: NonNull<Header>) -> &'a mut Stage<F> {
+        // SAFETY: `Child` is `repr(C)` with the header first, and headers are only ever made as part of one, so the
+        // pointer, whose provenance is the whole allocation, is also one to the child. Exclusive use is the caller's.
+        unsafe { &mut *(*header.cast::<Child<F>>().as_ptr()).stage.get() }
+    }
+
+    unsafe fn poll(header: NonNull<Header>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: passed on; the block calls, before `DONE`, when the stage is its own.
+        let stage = unsafe { Self::stage(header) };
+        let Stage::Running(future) = stage else {
+            unreachable!("a child is polled while it runs");
+        };
+        // SAFETY: the future lies in an allocation that never moves and is dropped in place: by the assignment below,
+        // or by `clear`.
+        let future = unsafe { Pin::new_unchecked(future) };
+        future
+            .poll(cx)
+            .map(|output| *stage = Stage::Finished(output))
+    }
+
+    unsafe fn clear(header: NonNull<Header>) {
+        // SAFETY: passed on.
+        let stage = unsafe { Self::stage(header) };
+        // Also if the drop panics, the new value is in its place.
+        *stage = Stage::Empty;
+    }
+
+    unsafe fn take(header: NonNull<Header>, to: NonNull<()>) {
+        // SAFETY: passed on.
+        let stage = unsafe { Self::stage(header) };
+        if let Stage::Finished(output) = std::mem::replace(stage, Stage::Empty) {
+            // SAFETY: the caller says that an `Option<F::Output>` is there, which is its own.
+            unsafe { *to.cast::<Option<F::Output>>().as_ptr() = Some(output) };
+        }
+    }
+
+    unsafe fn free(header: NonNull<Header>) {
+        // SAFETY: the child was made by `Box::new` in `spawn`, and the caller holds the last reference.
+        drop(unsafe { Box::from_raw(header.cast::<Child<F>>().as_ptr()) });
+    }
+}
+
+/// Makes a child and hands it to the nursery. Gives the future back if the block has ended.
+///
+/// # Safety
+///
+/// If the block is polled or dropped on another thread than this one, `F` must be `Send`. `F` must be valid for as long
+/// as the block may poll or drop it, and `F::Output` for as long as the block or the handle may.
+pub(super) unsafe fn spawn<F: Future>(core: &Arc<Core>, future: F) -> Result<Handle, F> {
+    if core.is_closed() {
+        return Err(future);
+    }
+    let child = Box::new(Child {
+        header: Header {
+            // Two references: the stack's, and the handle's.
+            state: AtomicUsize::new(QUEUED | HANDLE | (2 * REFERENCE)),
+            next: StdCell::new(std::ptr::null_mut()),
+            core: core.clone(),
+            vtable: &Child::<F>::VTABLE,
+            awaiter: AtomicWaker::new(),
+            index: StdCell::new(UNLISTED),
+            node: StdCell::new(None),
+        },
+        stage: UnsafeCell::new(Stage::Running(future)),
+    });
+    let header = NonNull::from(Box::leak(child)).cast::<Header>();
+    let handle = Handle {
+        child: ManuallyDrop::new(ChildRef(header)),
+    };
+    match core.push(ChildRef(header)) {
+        Ok(()) => Ok(handle),
+        Err(refused) => {
+            // SAFETY: nobody else has seen the child, so its stage is ours.
+            let stage = unsafe { Child::<F>::stage(header) };
+            let Stage::Running(future) = std::mem::replace(stage, Stage::Empty) else {
+                unreachable!("the child never ran");
+            };
+            drop((refused, handle));
+            Err(future)
+        }
+    }
+}
+
+/// A counted reference to a child.
+pub(super) struct ChildRef(NonNull<Header>);
+
+// SAFETY: a reference by itself gives access only to what any thread may use: `state`, `core` and `awaiter`, which are
+// atomic or `Sync`, and the memory. What belongs to the block alone is behind `unsafe` methods.
+unsafe impl Send for ChildRef {}
+// SAFETY: as above.
+unsafe impl Sync for ChildRef {}
+
+impl ChildRef {
+    pub(super) fn into_raw(self) -> *mut Header {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// # Safety
+    ///
+    /// `raw` came from [`into_raw`](ChildRef::into_raw), and is turned back once.
+    pub(super) unsafe fn from_raw(raw: *mut Header) -> Self {
+        // SAFETY: `into_raw` gave a non-null pointer.
+        ChildRef(unsafe { NonNull::new_unchecked(raw) })
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: a counted reference keeps the allocation alive, and the parts of the header that are not atomic are
+        // only touched by those whom they belong to.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Takes the child out of the queue: from now on a wake-up queues it again. False if it is done.
+    pub(super) fn dequeue(&self) -> bool {
+        // Acquire: what was done before the wake-up is visible to the poll that follows.
+        self.header().state.fetch_and(!QUEUED, Ordering::AcqRel) & DONE == 0
+    }
+
+    pub(super) fn cancel_requested(&self) -> bool {
+        self.header().state.load(Ordering::Acquire) & CANCEL != 0
+    }
+
+    /// Polls the future. `Ready` means that it is gone, and its result handed over.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the block that this child belongs to, and the child is not done.
+    pub(super) unsafe fn poll(&self) -> Poll<()> {
+        let header = self.header();
+        // A waker that is lent: it does not count, and is not dropped.
+        let raw = RawWaker::new(self.0.as_ptr().cast_const().cast(), &WAKER);
+        // SAFETY: the functions of `WAKER` keep `RawWaker`'s contract, and our reference outlives the loan.
+        let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw) });
+        // SAFETY: passed on.
+        let polled = unsafe { (header.vtable.poll)(self.0, &mut Context::from_waker(&waker)) };
+        if polled.is_ready() {
+            let before = header.state.fetch_or(DONE | OUTPUT, Ordering::AcqRel);
+            if before & HANDLE == 0 {
+                // SAFETY: the task was gone before it could see `OUTPUT`, so the result is still the block's.
+                unsafe { (header.vtable.clear)(self.0) };
+            } else {
+                header.awaiter.wake();
+            }
+        }
+        polled
+    }
+
+    /// Drops the future; there will be no result.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the block that this child belongs to, and the child is not done.
+    pub(super) unsafe fn discard(&self) {
+        /// Ends the child also if the drop panics.
+        struct End<'a>(&'a Header);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.state.fetch_or(DONE, Ordering::AcqRel);
+                self.0.awaiter.wake();
+            }
+        }
+        let end = End(self.header());
+        // SAFETY: passed on; before `DONE` the stage is the block's.
+        unsafe { (end.0.vtable.clear)(self.0) };
+    }
+
+    /// Where the block keeps this child.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the block that this child belongs to.
+    pub(super) unsafe fn index(&self) -> Option<usize> {
+        let index = self.header().index.get();
+        (index != UNLISTED).then_some(index as usize)
+    }
+
+    /// # Safety
+    ///
+    /// The caller is the block that this child belongs to.
+    pub(super) unsafe fn set_index(&self, index: usize) {
+        let index = u32::try_from(index).ok().filter(|&index| index != UNLISTED);
+        self.header()
+            .index
+            .set(index.expect("fewer than 2^32 children in one nursery"));
+    }
+
+    /// The child's node in the scope tree.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the block that this child belongs to.
+    pub(super) unsafe fn node(&self) -> Option<NodeId> {
+        self.header().node.get()
+    }
+
+    /// # Safety
+    ///
+    /// The caller is the block that this child belongs to.
+    pub(super) unsafe fn set_node(&self, node: Option<NodeId>) {
+        self.header().node.set(node);
+    }
+
+    fn wake(&self) {
+        let header = self.header();
+        // Also when there is nothing to do this is a read-modify-write, so that the poll which follows, and which
+        // begins by clearing the flag, sees what was done before this wake-up.
+        if header.state.fetch_or(QUEUED, Ordering::AcqRel) & (QUEUED | DONE) == 0 {
+            // Refused when the block has ended: then there is nobody left to poll.
+            drop(header.core.push(self.clone()));
+        }
+    }
+}
+
+impl Clone for ChildRef {
+    fn clone(&self) -> Self {
+        let before = self.header().state.fetch_add(REFERENCE, Ordering::Relaxed);
+        if before > usize::MAX / 2 {
+            // References were leaked in a loop. A count that overflows would free memory that is in use.
+            std::process::abort();
+        }
+        ChildRef(self.0)
+    }
+}
+
+impl Drop for ChildRef {
+    fn drop(&mut self) {
+        release(self.0, REFERENCE);
+    }
+}
+
+/// Takes `what`, which includes one reference, out of the state, and frees the child if that was the last.
+fn release(child: NonNull<Header>, what: usize) {
+    // SAFETY: the reference that is given up here has kept the header alive until now.
+    let header = unsafe { child.as_ref() };
+    let vtable = header.vtable;
+    let before = header.state.fetch_sub(what, Ordering::Release);
+    if before / REFERENCE == 1 {
+        // All that others did with the child happens before it is freed.
+        fence(Ordering::Acquire);
+        // SAFETY: that was the last reference.
+        unsafe { (vtable.free)(child) };
+    }
+}
+
+static WAKER: RawWakerVTable =
+    RawWakerVTable::new(waker_clone, waker_wake, waker_wake_by_ref, waker_drop);
+
+/// Borrows the reference that a waker's data pointer stands for.
+///
+/// # Safety
+///
+/// `data` is the data pointer of a waker made by this file, which lives at least as long as the result is used.
+unsafe fn borrow(data: *const ()) -> ManuallyDrop<ChildRef> {
+    // SAFETY: the pointer was made from a live `ChildRef`, in `poll` or in `waker_clone`.
+    ManuallyDrop::new(unsafe { ChildRef::from_raw(data.cast_mut().cast()) })
+}
+
+unsafe fn waker_clone(data: *const ()) -> RawWaker {
+    // SAFETY: passed on. The clone's count is the new waker's.
+    let clone = ChildRef::clone(&*unsafe { borrow(data) });
+    RawWaker::new(clone.into_raw().cast_const().cast(), &WAKER)
+}
+
+unsafe fn waker_wake(data: *const ()) {
+    // SAFETY: passed on; `wake` takes the waker with it, and so its reference.
+    let child = ManuallyDrop::into_inner(unsafe { borrow(data) });
+    child.wake();
+}
+
+unsafe fn waker_wake_by_ref(data: *const ()) {
+    // SAFETY: passed on.
+    unsafe { borrow(data) }.wake();
+}
+
+unsafe fn waker_drop(data: *const ()) {
+    // SAFETY: passed on; the waker's reference goes with it.
+    drop(ManuallyDrop::into_inner(unsafe { borrow(data) }));
+}
+
+/// The task's share of a child: the right to its result.
+pub(super) struct Handle {
+    child: ManuallyDrop<ChildRef>,
+}
+
+impl Handle {
+    /// Asks the block to end this child.
+    pub(super) fn request_cancel(&self) {
+        self.child.header().state.fetch_or(CANCEL, Ordering::AcqRel);
+        self.child.wake();
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.child.header().state.load(Ordering::Acquire) & DONE != 0
+    }
+
+    /// Takes the result, once the child is done: `None` if it was dropped before it had one.
+    ///
+    /// # Safety
+    ///
+    /// `T` is the output type of the future that this handle was spawned with.
+    pub(super) unsafe fn poll_output<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let header = self.child.header();
+        if !self.is_done() {
+            header.awaiter.register(cx.waker());
+            // It may have ended before the waker was there to be woken.
+            if !self.is_done() {
+                return Poll::Pending;
+            }
+        }
+        let before = header.state.fetch_and(!OUTPUT, Ordering::AcqRel);
+        let mut output = None::<T>;
+        if before & OUTPUT != 0 {
+            // SAFETY: `OUTPUT`, seen with acquire, makes the result ours; clearing it makes sure that it is taken once.
+            // The place has the type that the caller vouches for.
+            unsafe { (header.vtable.take)(self.child.0, NonNull::from(&mut output).cast()) };
+        }
+        Poll::Ready(output)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let child = self.child.0;
+        let header = self.child.header();
+        let before = header.state.fetch_and(!HANDLE, Ordering::AcqRel);
+        /// Lets go also if the result's drop panics.
+        struct Release(NonNull<Header>);
+        impl Drop for Release {
+            fn drop(&mut self) {
+                release(self.0, REFERENCE);
+            }
+        }
+        let _release = Release(child);
+        if before & OUTPUT != 0 {
+            // SAFETY: `OUTPUT` makes the result ours, and nobody has taken it.
+            unsafe { (header.vtable.clear)(child) };
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("done", &self.is_done())
+            .finish_non_exhaustive()
+    }
+}

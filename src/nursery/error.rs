@@ -1,0 +1,52 @@
+//! What goes wrong with a nursery that has ended.
+
+use std::error::Error;
+use std::fmt;
+
+/// The nursery's block has ended, so it takes no more children. Gives the future back.
+///
+/// ```
+/// use seedbed::{open_nursery, run};
+///
+/// run(async {
+///     let mut kept = None;
+///     open_nursery(|n| {
+///         kept = Some(n.clone());
+///         async {}
+///     })
+///     .await;
+///     let closed = kept.unwrap().spawn_if_open(async { 1 }).unwrap_err();
+///     assert!(closed.to_string().starts_with("the nursery is closed to new children"));
+/// });
+/// ```
+pub struct NurseryClosed<F> {
+    future: F,
+}
+
+impl<F> NurseryClosed<F> {
+    pub(super) fn new(future: F) -> Self {
+        NurseryClosed { future }
+    }
+
+    /// Returns the future that was not spawned.
+    pub fn into_future(self) -> F {
+        self.future
+    }
+}
+
+impl<F> fmt::Debug for NurseryClosed<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NurseryClosed").finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for NurseryClosed<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the nursery is closed to new children: its block has ended, because the body and all children had; \
+             spawn while one of them lives, or use spawn_if_open",
+        )
+    }
+}
+
+impl<F> Error for NurseryClosed<F> {}

@@ -1,0 +1,497 @@
+//! The handles with which children are put into a nursery, and the block is ended early.
+
+// Spawning is sound by the bounds of these methods, which `child::spawn` cannot know.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::child;
+use super::error::NurseryClosed;
+use super::outcome::Outcome;
+use super::ready::Core;
+use super::start::{StartError, Started, start};
+use super::task::Task;
+
+/// What a handle is made of, whatever kind it is.
+#[derive(Debug)]
+pub struct RawHandle<R> {
+    core: Arc<Core>,
+    outcome: Outcome<R>,
+}
+
+/// Kinds of handle that a block can be opened with.
+pub trait FromRaw<R> {
+    /// Wraps the block's raw handle.
+    fn from_raw(raw: RawHandle<R>) -> Self;
+}
+
+impl<R> RawHandle<R> {
+    pub(super) fn new(core: Arc<Core>, outcome: Outcome<R>) -> Self {
+        RawHandle { core, outcome }
+    }
+
+    fn terminate(&self, value: R) -> Result<(), R> {
+        // The value first: whoever sees the cancellation finds it.
+        let decided = if self.core.is_closed() {
+            Err(value)
+        } else {
+            self.outcome.terminate(value)
+        };
+        self.core.scope.cancel();
+        decided
+    }
+}
+
+impl<R> Clone for RawHandle<R> {
+    fn clone(&self) -> Self {
+        RawHandle {
+            core: self.core.clone(),
+            outcome: self.outcome.clone(),
+        }
+    }
+}
+
+/// Puts a child into the nursery.
+///
+/// # Safety
+///
+/// As [`child::spawn`].
+unsafe fn spawn_raw<F: Future>(
+    core: &Arc<Core>,
+    future: F,
+) -> Result<Task<F::Output>, NurseryClosed<F>> {
+    // SAFETY: passed on.
+    match unsafe { child::spawn(core, future) } {
+        // SAFETY: the handle was spawned with a future of this output type.
+        Ok(handle) => Ok(unsafe { Task::new(handle) }),
+        Err(future) => Err(NurseryClosed::new(future)),
+    }
+}
+
+/// Reports a value that came too late to be the block's, unless the hook takes it.
+fn report_late<T, E>(outcome: &Outcome<Result<T, E>>, late: Result<T, E>) {
+    if let Err(Err(error)) = outcome.tell_late(late) {
+        tracing::warn!(
+            error_type = std::any::type_name::<E>(),
+            "a nursery's child failed after the block's outcome was decided; see Nursery::on_late_error"
+        );
+        drop(error);
+    }
+}
+
+/// Writes the methods that handles have in common. `$bound` is what futures and results must be.
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident, $block:literal, [$($bound:tt)*], $marker:ty) => {
+        $(#[$doc])*
+        pub struct $name<'env, R = ()> {
+            raw: RawHandle<R>,
+            /// Invariant: a child must outlive exactly what the block was opened for.
+            marker: PhantomData<(fn(&'env ()) -> &'env (), $marker)>,
+        }
+
+        impl<R> FromRaw<R> for $name<'_, R> {
+            fn from_raw(raw: RawHandle<R>) -> Self {
+                $name { raw, marker: PhantomData }
+            }
+        }
+
+        impl<R> Clone for $name<'_, R> {
+            fn clone(&self) -> Self {
+                Self::from_raw(self.raw.clone())
+            }
+        }
+
+        /// Makes the compiler check that `'env` outlives every handle: children may be dropped with the last.
+        impl<R> Drop for $name<'_, R> {
+            fn drop(&mut self) {}
+        }
+
+        impl<R> fmt::Debug for $name<'_, R> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).field("closed", &self.raw.core.is_closed()).finish_non_exhaustive()
+            }
+        }
+
+        impl<'env, R> $name<'env, R> {
+            /// Puts a child into the nursery. It is first polled after the caller has waited or ended, in the cancel
+            /// scopes and with the tree variables of where the nursery was opened.
+            ///
+            /// Every child is polled at least once, also in a nursery that is cancelled already, unless the whole block
+            /// is dropped first. Dropping the [`Task`] changes nothing.
+            ///
+            /// # Panics
+            ///
+            /// If the block has ended. It ends when the body and all children have; a handle that may outlive that
+            /// belongs to [`spawn_if_open`](Self::spawn_if_open).
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            ///
+            /// run(async {
+            ///     let words = vec!["a", "few", "words"];
+            ///     let words = &words; // children may borrow what outlives the block
+            #[doc = concat!("    let total = ", $block, "(|n| async move {")]
+            ///         let tasks: Vec<_> = words.iter().map(|word| n.spawn(async move { word.len() })).collect();
+            ///         let mut total = 0;
+            ///         for task in tasks {
+            ///             total += task.await;
+            ///         }
+            ///         total
+            ///     });
+            ///     assert_eq!(total.await, 9);
+            /// });
+            /// ```
+            #[track_caller]
+            pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+            where
+                F: Future + $($bound)*,
+                F::Output: $($bound)*,
+            {
+                match self.spawn_if_open(future) {
+                    Ok(task) => task,
+                    Err(closed) => panic!("{closed}"),
+                }
+            }
+
+            /// Puts a child into the nursery if the block has not ended.
+            ///
+            /// # Errors
+            ///
+            /// [`NurseryClosed`] if the block has ended; it gives the future back.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            ///
+            /// run(async {
+            ///     let mut kept = None;
+            #[doc = concat!("    ", $block, "(|n| {")]
+            ///         kept = Some(n.clone());
+            ///         async {}
+            ///     })
+            ///     .await;
+            ///     let refused = kept.unwrap().spawn_if_open(async { 5 }).unwrap_err();
+            ///     assert_eq!(refused.into_future().await, 5);
+            /// });
+            /// ```
+            pub fn spawn_if_open<F>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+            where
+                F: Future + $($bound)*,
+                F::Output: $($bound)*,
+            {
+                // SAFETY: the bounds: `'env` outlives the block, which is invariant in it and drop-checked; the result
+                // is as alive as the `Task` that holds its type; and for a `Send` handle both are `Send`, while a local
+                // handle never leaves its thread, nor does its block.
+                unsafe { spawn_raw(&self.raw.core, future) }
+            }
+
+            /// Puts a child into the nursery and waits until it says that it has started.
+            ///
+            /// The child gets a [`Started`] and calls [`send`](Started::send) when others may rely on it: a server once
+            /// it listens, say. What it sends is the result here; the child goes on.
+            ///
+            /// # Cancellation
+            ///
+            /// Cancelled before the child has started, cancels the child, and waits until it is gone. Dropped from
+            /// outside, it cancels the child without waiting. Once the child has started, it belongs to the nursery.
+            ///
+            /// # Errors
+            ///
+            /// [`StartError::Exited`] if the child ended without having started, with its result;
+            /// [`StartError::Cancelled`] if it was cancelled, for instance with the nursery. The nursery is not harmed.
+            ///
+            /// # Panics
+            ///
+            /// As [`spawn`](Self::spawn), when polled.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    ", $block, "(|n| async move {")]
+            ///         let port = n.start(|started| async move {
+            ///             started.send(8080);
+            ///             sleep_forever().await
+            ///         });
+            ///         assert_eq!(port.await.unwrap(), 8080);
+            ///         n.cancel();
+            ///     })
+            ///     .await;
+            /// });
+            /// ```
+            pub async fn start<V, F, Fut>(&self, child: F) -> Result<V, StartError<Fut::Output>>
+            where
+                V: $($bound)*,
+                F: FnOnce(Started<V>) -> Fut,
+                Fut: Future + $($bound)*,
+                Fut::Output: $($bound)*,
+            {
+                start(|started| self.spawn(child(started))).await
+            }
+
+            /// Ends the block: drops the body and all children where they wait, shielded ones when their shields have
+            /// ended, and makes the block return `value`.
+            ///
+            /// The first call decides, also over a value that the body has returned; later values are dropped. In a
+            /// block that has ended it does nothing.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    let first = ", $block, "(|n| async move {")]
+            ///         for racer in 0..3 {
+            ///             let finish = n.clone();
+            ///             n.spawn(async move { finish.terminate(racer) });
+            ///         }
+            ///         sleep_forever().await;
+            ///         unreachable!()
+            ///     });
+            ///     assert_eq!(first.await, 0);
+            /// });
+            /// ```
+            pub fn terminate(&self, value: R) {
+                // Somebody else decided first: documented, the value is dropped.
+                drop(self.raw.terminate(value));
+            }
+        }
+
+        impl $name<'_, ()> {
+            /// Ends the block: `terminate(())`.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    ", $block, "(|n| async move {")]
+            ///         n.spawn(sleep_forever());
+            ///         n.cancel();
+            ///     })
+            ///     .await;
+            /// });
+            /// ```
+            pub fn cancel(&self) {
+                self.terminate(());
+            }
+        }
+
+        impl<'env, T, E> $name<'env, Result<T, E>> {
+            /// Puts a child into the nursery whose error ends the block: the rest is cancelled, and the block returns
+            /// the error.
+            ///
+            /// Only the first error can be the block's. A later one, which can only come from a shielded section, goes
+            /// to [`on_late_error`](Self::on_late_error).
+            ///
+            /// # Panics
+            ///
+            /// As [`spawn`](Self::spawn).
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{try_", $block, ", run, sleep_forever};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    let result: Result<(), String> = try_", $block, "(|n| async move {")]
+            ///         n.try_spawn(async { Err::<(), _>("no luck".to_string()) });
+            ///         sleep_forever().await;
+            ///         Ok(())
+            ///     })
+            ///     .await;
+            ///     assert_eq!(result.unwrap_err(), "no luck");
+            /// });
+            /// ```
+            #[track_caller]
+            pub fn try_spawn<U, F>(&self, future: F) -> TrySpawned<U>
+            where
+                F: Future<Output = Result<U, E>> + $($bound)*,
+                U: $($bound)*,
+                T: $($bound)*,
+                E: $($bound)*,
+            {
+                let nursery = self.clone();
+                self.spawn(async move {
+                    match future.await {
+                        Ok(value) => Some(value),
+                        Err(error) => {
+                            nursery.fail(error);
+                            None
+                        }
+                    }
+                })
+            }
+
+            /// Ends the block with an error, or reports it if the block's outcome was decided before.
+            pub(super) fn fail(&self, error: E) {
+                if let Err(late) = self.raw.terminate(Err(error)) {
+                    report_late(&self.raw.outcome, late);
+                }
+            }
+        }
+    };
+}
+
+/// What [`try_spawn`](Nursery::try_spawn) gives: `Some(value)`, or `None` from a child whose error ended the block.
+pub type TrySpawned<U> = Task<Option<U>>;
+
+handle! {
+    /// A handle on an open nursery. Clones are handles on the same nursery.
+    ///
+    /// `'env` is what the children may borrow from: everything that outlives the block. `R` is what the block returns.
+    /// The handle may go to other tasks and threads; the children are polled by the block.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run, Nursery};
+    ///
+    /// async fn fill<'env>(n: &Nursery<'env>, data: &'env [u8]) {
+    ///     for byte in data {
+    ///         n.spawn(async move { assert!(*byte < 9) });
+    ///     }
+    /// }
+    ///
+    /// run(async {
+    ///     let data = vec![1, 2, 3];
+    ///     open_nursery(async |n| fill(&n, &data).await).await;
+    /// });
+    /// ```
+    Nursery, "open_nursery", [Send + 'env], ()
+}
+
+handle! {
+    /// A handle on a nursery whose children need not be `Send`. It stays on its thread, as does the block.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use seedbed::{open_local_nursery, run};
+    ///
+    /// run(async {
+    ///     let count = Cell::new(0);
+    ///     let count = &count;
+    ///     open_local_nursery(|n| async move {
+    ///         for _ in 0..3 {
+    ///             n.spawn(async move { count.set(count.get() + 1) });
+    ///         }
+    ///     })
+    ///     .await;
+    ///     assert_eq!(count.get(), 3);
+    /// });
+    /// ```
+    LocalNursery, "open_local_nursery", ['env], *mut ()
+}
+
+impl<'env, R> Nursery<'env, R> {
+    /// Returns a handle that can only put children in, without the type of what the block returns.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run, Spawner};
+    ///
+    /// fn add(spawner: &Spawner<'_>) {
+    ///     spawner.spawn(async {});
+    /// }
+    ///
+    /// run(async {
+    ///     let five = open_nursery(|n| async move { add(&n.spawner()); 5 }).await;
+    ///     assert_eq!(five, 5);
+    /// });
+    /// ```
+    pub fn spawner(&self) -> Spawner<'env> {
+        Spawner::from_raw(RawHandle {
+            core: self.raw.core.clone(),
+            outcome: Outcome::new(),
+        })
+    }
+}
+
+/// A [`Nursery`] handle for functions that only put children in; made by [`Nursery::spawner`].
+///
+/// ```
+/// use seedbed::{open_nursery, run, Spawner};
+///
+/// fn add(spawner: &Spawner<'_>) {
+///     spawner.spawn(async {});
+/// }
+///
+/// run(async { open_nursery(|n| async move { add(&n.spawner()); 5 }).await });
+/// ```
+#[derive(Clone)]
+pub struct Spawner<'env> {
+    nursery: Nursery<'env, Never>,
+}
+
+/// What no block returns.
+enum Never {}
+
+impl Spawner<'_> {
+    fn from_raw(raw: RawHandle<Never>) -> Self {
+        Spawner {
+            nursery: Nursery::from_raw(raw),
+        }
+    }
+}
+
+impl<'env> Spawner<'env> {
+    /// As [`Nursery::spawn`].
+    ///
+    /// # Panics
+    ///
+    /// If the block has ended.
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'env,
+        F::Output: Send + 'env,
+    {
+        self.nursery.spawn(future)
+    }
+
+    /// As [`Nursery::spawn_if_open`].
+    ///
+    /// # Errors
+    ///
+    /// [`NurseryClosed`] if the block has ended; it gives the future back.
+    pub fn spawn_if_open<F>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+    where
+        F: Future + Send + 'env,
+        F::Output: Send + 'env,
+    {
+        self.nursery.spawn_if_open(future)
+    }
+}
+
+impl fmt::Debug for Spawner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawner")
+            .field("closed", &self.nursery.raw.core.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, E> Nursery<'_, Result<T, E>> {
+    /// Says what happens to errors that come after the block's outcome was decided: instead of a `tracing` event at
+    /// WARN, `hook` gets each of them.
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
+    /// use seedbed::{checkpoint, run, shield, try_open_nursery};
+    ///
+    /// let late = Arc::new(AtomicU32::new(0));
+    /// let seen = late.clone();
+    /// run(async move {
+    ///     let result: Result<(), u32> = try_open_nursery(|n| async move {
+    ///         n.on_late_error(move |error| seen.store(error, Relaxed));
+    ///         n.try_spawn(shield(async { checkpoint().await; Err::<(), _>(2) }));
+    ///         Err(1)
+    ///     })
+    ///     .await;
+    ///     assert_eq!(result, Err(1));
+    /// });
+    /// assert_eq!(late.load(Relaxed), 2);
+    /// ```
+    pub fn on_late_error(&self, mut hook: impl FnMut(E) + Send + 'static) {
+        self.raw.outcome.set_late_hook(Box::new(move |late| {
+            if let Err(error) = late {
+                hook(error);
+            }
+        }));
+    }
+}

@@ -1,0 +1,105 @@
+//! Who decides what a block returns: the body, unless somebody ends the block early.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use crate::cancel::lock;
+
+/// The place for a block's value, shared by the block and its handles.
+pub(super) struct Outcome<R> {
+    slot: Arc<Mutex<Slot<R>>>,
+}
+
+struct Slot<R> {
+    value: Value<R>,
+    on_late: Option<LateHook<R>>,
+}
+
+enum Value<R> {
+    None,
+    /// The body's; whoever terminates the block later replaces it.
+    Returned(R),
+    /// Given by whoever ended the block early, first.
+    Terminated(R),
+}
+
+/// Told of values that come after the block's value was decided.
+pub(super) type LateHook<R> = Box<dyn FnMut(R) + Send>;
+
+impl<R> Outcome<R> {
+    pub(super) fn new() -> Self {
+        Outcome {
+            slot: Arc::new(Mutex::new(Slot {
+                value: Value::None,
+                on_late: None,
+            })),
+        }
+    }
+
+    /// The body's value, which counts unless the block was terminated.
+    pub(super) fn body_returned(&self, value: R) {
+        let mut slot = lock(&self.slot);
+        let unused = match slot.value {
+            Value::None => {
+                slot.value = Value::Returned(value);
+                return;
+            }
+            _ => value,
+        };
+        drop(slot);
+        // Dropped here, where no lock is held.
+        drop(unused);
+    }
+
+    /// Decides the block's value. Gives the value back if that was already decided by somebody else.
+    pub(super) fn terminate(&self, value: R) -> Result<(), R> {
+        let mut slot = lock(&self.slot);
+        if let Value::Terminated(_) = slot.value {
+            return Err(value);
+        }
+        let replaced = std::mem::replace(&mut slot.value, Value::Terminated(value));
+        drop(slot);
+        drop(replaced);
+        Ok(())
+    }
+
+    /// Takes the block's value, which somebody must have given.
+    pub(super) fn take(&self) -> R {
+        match std::mem::replace(&mut lock(&self.slot).value, Value::None) {
+            Value::Returned(value) | Value::Terminated(value) => value,
+            Value::None => {
+                unreachable!("a block ends by its body, or by somebody who gives its value")
+            }
+        }
+    }
+
+    pub(super) fn set_late_hook(&self, hook: LateHook<R>) {
+        let before = lock(&self.slot).on_late.replace(hook);
+        drop(before);
+    }
+
+    /// Tells the hook. Gives the value back if there is none.
+    pub(super) fn tell_late(&self, value: R) -> Result<(), R> {
+        let Some(mut hook) = lock(&self.slot).on_late.take() else {
+            return Err(value);
+        };
+        // Not under the lock: the hook may use the nursery.
+        hook(value);
+        lock(&self.slot).on_late.get_or_insert(hook);
+        Ok(())
+    }
+}
+
+impl<R> Clone for Outcome<R> {
+    fn clone(&self) -> Self {
+        Outcome {
+            slot: self.slot.clone(),
+        }
+    }
+}
+
+impl<R> fmt::Debug for Outcome<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome").finish_non_exhaustive()
+    }
+}

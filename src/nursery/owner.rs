@@ -1,0 +1,305 @@
+//! The block's side of a nursery: its place in the scope tree and the children that it polls and drops.
+
+// Calls what `child` reserves for the block that owns a child: this is that block.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::child::ChildRef;
+use super::ready::{Batch, Core};
+use crate::cancel::current::{enter, in_child};
+use crate::cancel::{CancelScope, Driver, End, Entered, NodeId};
+use crate::tree_var::{Values, WithValues};
+
+/// What a panic carries.
+pub(super) type Payload = Box<dyn Any + Send>;
+
+/// Owns the children of one block. Dropping it drops them.
+pub(super) struct Owner {
+    pub(super) core: Arc<Core>,
+    driver: Driver,
+    /// All children that were polled and have not ended, in no order; each knows its index.
+    children: Vec<ChildRef>,
+    /// What the tree variables were when the block was opened.
+    values: Option<Values>,
+    /// The body's node, once it has one.
+    body_node: Option<NodeId>,
+    /// The first panic of the body or a child, until the block resumes it.
+    panic: Option<Payload>,
+    /// Something was dropped because of a cancellation that another scope will absorb: the block never ends by itself.
+    doomed: bool,
+}
+
+// SAFETY: what keeps this from being `Send` is nothing but the children, and each of them is `Send`, because its future
+// is, or it belongs to a local nursery, whose block is made `!Send` by the type of its handle.
+unsafe impl Send for Owner {}
+
+impl Owner {
+    /// Takes the block's place in the tree: where the first poll happens.
+    pub(super) fn begin() -> Self {
+        let scope = CancelScope::new();
+        let mut driver = Driver::new(scope.clone());
+        driver.begin();
+        Owner {
+            core: Core::new(scope),
+            driver,
+            children: Vec::new(),
+            values: crate::cancel::current::with_values(|values| values.cloned()),
+            body_node: None,
+            panic: None,
+            doomed: false,
+        }
+    }
+
+    pub(super) fn register(&self, waker: &Waker) {
+        self.driver.register(waker);
+    }
+
+    /// Stands in the block's place while it polls.
+    pub(super) fn enter(&self) -> (Entered, WithValues) {
+        let node = self
+            .driver
+            .node()
+            .expect("taken in `begin`, left when dropped");
+        (
+            enter(&node.shared, node.id),
+            WithValues::new(self.values.clone()),
+        )
+    }
+
+    /// Polls the body, in the body's own place. `None` if it panicked; then it is to be dropped.
+    pub(super) fn poll_body<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Option<Poll<T>> {
+        let (polled, node) = in_child(self.body_node, || catch_unwind(AssertUnwindSafe(poll)));
+        self.body_node = node;
+        polled.map_err(|payload| self.panicked(payload)).ok()
+    }
+
+    /// Decides that the body is dropped where it waits, if it is to be.
+    pub(super) fn try_drop_body(&mut self) -> bool {
+        self.try_drop(self.body_node)
+    }
+
+    /// Decides that the body or child with this node is dropped because the block is cancelled, if it is to be.
+    fn try_drop(&mut self, node: Option<NodeId>) -> bool {
+        let own = self.driver.node().filter(|_| self.driver.is_effective());
+        let end = own.and_then(|own| own.shared.try_drop_child(own.id, node));
+        self.doomed |= end == Some(End::Above);
+        end.is_some()
+    }
+
+    /// The body has ended, or `drop_it` ends it.
+    pub(super) fn end_body(&mut self, drop_it: impl FnOnce()) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(drop_it)) {
+            self.panicked(payload);
+        }
+        self.forget_node(self.body_node);
+        self.body_node = None;
+    }
+
+    /// Polls everybody who is ready, once.
+    pub(super) fn poll_ready(&mut self) {
+        let batch = self.core.take();
+        for child in batch {
+            self.poll_child(child);
+        }
+    }
+
+    fn poll_child(&mut self, child: ChildRef) {
+        if !child.dequeue() {
+            return;
+        }
+        // SAFETY (this and all that follow in this file): this is the block of the children that it polls and keeps;
+        // they were pushed to its own core. A child that is not done when it is dequeued stays so until we end it.
+        let (listed, node) = unsafe { (child.index().is_some(), child.node()) };
+        if child.cancel_requested()
+            && let Some(node) = node
+        {
+            self.cancel_node(node);
+        }
+        // However early it was cancelled, a child runs to its first await that has to wait.
+        if listed && self.try_drop_child(&child) {
+            return self.discard(child);
+        }
+        // SAFETY: see above.
+        let (polled, node) = in_child(node, || {
+            catch_unwind(AssertUnwindSafe(|| unsafe { child.poll() }))
+        });
+        // SAFETY: see above.
+        unsafe { child.set_node(node) };
+        match polled {
+            Ok(Poll::Ready(())) => self.unlist(&child),
+            Ok(Poll::Pending) if self.try_drop_child(&child) => self.discard(child),
+            Ok(Poll::Pending) if listed => {}
+            Ok(Poll::Pending) => self.list(child),
+            Err(payload) => {
+                self.discard(child);
+                self.panicked(payload);
+            }
+        }
+    }
+
+    /// Drops what has to be dropped because the block is cancelled: everybody who runs and is not shielded.
+    pub(super) fn sweep(&mut self) {
+        if !self.driver.is_effective() {
+            return;
+        }
+        let mut at = self.children.len();
+        while at > 0 {
+            at -= 1;
+            // Ending one child may end others: its drop may run anything.
+            if let Some(child) = self.children.get(at).cloned()
+                && self.try_drop_child(&child)
+            {
+                self.discard(child);
+            }
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.driver.is_effective()
+    }
+
+    /// Ends the block if nobody is left and nobody was added. The body must have ended.
+    pub(super) fn try_end(&mut self) -> Option<Ended> {
+        if !self.children.is_empty() || !self.core.try_close() {
+            return None;
+        }
+        Some(match (self.panic.take(), self.doomed) {
+            (Some(payload), _) => Ended::Panicked(payload),
+            (None, true) => Ended::Doomed,
+            (None, false) => Ended::Normally,
+        })
+    }
+
+    /// Lets the next wake-up through to whoever polls the block.
+    pub(super) fn rest(&self, cx: &mut Context<'_>) {
+        if !self.core.rest() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Decides that this child is dropped where it waits, if it is to be: the block is cancelled, or the child is.
+    fn try_drop_child(&mut self, child: &ChildRef) -> bool {
+        let (block, own) = (self.driver.is_effective(), child.cancel_requested());
+        if !block && !own {
+            return false;
+        }
+        // SAFETY: see `poll_child`.
+        let node = unsafe { child.node() };
+        self.try_drop(node) || own && !self.is_held(node)
+    }
+
+    fn is_held(&self, node: Option<NodeId>) -> bool {
+        self.driver
+            .node()
+            .zip(node)
+            .is_some_and(|(own, node)| own.shared.is_held(node))
+    }
+
+    fn cancel_node(&self, node: NodeId) {
+        if let Some(own) = self.driver.node() {
+            own.shared.cancel(node).now();
+        }
+    }
+
+    fn forget_node(&self, node: Option<NodeId>) {
+        if let Some((own, node)) = self.driver.node().zip(node) {
+            own.shared.remove(node).now();
+        }
+    }
+
+    fn list(&mut self, child: ChildRef) {
+        // SAFETY: see `poll_child`.
+        unsafe { child.set_index(self.children.len()) };
+        self.children.push(child);
+    }
+
+    /// The child has ended: takes it off the list, if it was on it, and its node out of the tree.
+    fn unlist(&mut self, child: &ChildRef) {
+        // SAFETY: see `poll_child`.
+        let (index, node) = unsafe { (child.index(), child.node()) };
+        self.forget_node(node);
+        if let Some(index) = index {
+            drop(self.children.swap_remove(index));
+            if let Some(moved) = self.children.get(index) {
+                // SAFETY: see `poll_child`.
+                unsafe { moved.set_index(index) };
+            }
+        }
+    }
+
+    /// Drops the child's future.
+    fn discard(&mut self, child: ChildRef) {
+        // SAFETY: see `poll_child`; the child is not done, because `discard` is called once, for children that run.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() })) {
+            self.panicked(payload);
+        }
+        self.unlist(&child);
+    }
+
+    /// Keeps the first panic for the parent, cancels everybody else, and makes the scopes around wait until the parent
+    /// has it.
+    fn panicked(&mut self, payload: Payload) {
+        if self.panic.is_some() {
+            tracing::error!(
+                "a second panic in a nursery, while the first one is unwinding, is dropped"
+            );
+            // Its drop may panic in turn; nobody is left to tell.
+            std::mem::forget(payload);
+            return;
+        }
+        self.panic = Some(payload);
+        if let Some(node) = self.driver.node() {
+            node.shared.set_holds(node.id, true).now();
+        }
+        self.driver.scope.cancel();
+    }
+
+    /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused
+    /// or that nobody was told of.
+    pub(super) fn end_hard(&mut self, drop_body: impl FnOnce()) -> Option<Payload> {
+        let queued: Batch = self.core.close();
+        for child in queued.filter(ChildRef::dequeue) {
+            // A listed child is among those below.
+            // SAFETY: see `poll_child`.
+            if unsafe { child.index() }.is_none() {
+                self.discard_hard(child);
+            }
+        }
+        while let Some(child) = self.children.pop() {
+            self.discard_hard(child);
+        }
+        self.end_body(drop_body);
+        self.panic.take()
+    }
+
+    fn discard_hard(&mut self, child: ChildRef) {
+        // SAFETY: see `poll_child`; children that are listed, or were never polled, are not done.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() })) {
+            self.panicked(payload);
+        }
+        // SAFETY: see `poll_child`.
+        self.forget_node(unsafe { child.node() });
+    }
+}
+
+/// How a block ended by itself.
+pub(super) enum Ended {
+    Normally,
+    /// With a panic of the body or a child, which is to be resumed.
+    Panicked(Payload),
+    /// By a cancellation that is absorbed further out: it waits for being dropped from there.
+    Doomed,
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner")
+            .field("children", &self.children.len())
+            .finish_non_exhaustive()
+    }
+}

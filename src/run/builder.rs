@@ -1,0 +1,150 @@
+//! `RunBuilder`: a run with a clock, a Ctrl-C policy and a default worker context of its own.
+
+use std::cell::Cell;
+use std::future::IntoFuture;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::driver::Driver;
+use super::interrupt::Interrupt;
+use crate::time::{Clock, RealClock, Timers};
+use crate::worker::WorkerConfig;
+
+/// What a run does about Ctrl-C.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CtrlC {
+    /// The first SIGINT cancels the run's root scope: everything unwinds in order, clean-up and shielded sections run,
+    /// workers end, and then the process dies by SIGINT, as Unix expects (a shell sees 130). So the run does not return.
+    /// A second SIGINT ends the process at once. If several runs are active, all are cancelled, and the last one to end
+    /// ends the process.
+    ///
+    /// Only if SIGINT has its default disposition when the first run begins: a program that ignores or handles it (or was
+    /// started by `nohup`, say) is left alone.
+    #[default]
+    Unwind,
+    /// The run does nothing about it: the signal does to the process what it does without seedbed.
+    Leave,
+}
+
+/// Sets up a run.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{sleep, testing::MockClock, CtrlC, RunBuilder};
+///
+/// let value = RunBuilder::new()
+///     .clock(MockClock::autojump())
+///     .ctrl_c(CtrlC::Leave)
+///     .run(async {
+///         sleep(Duration::from_secs(3600)).await;
+///         "an hour later"
+///     });
+/// assert_eq!(value, "an hour later");
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing happens before `run` is called"]
+pub struct RunBuilder {
+    clock: Arc<dyn Clock>,
+    ctrl_c: CtrlC,
+    workers: Option<WorkerConfig>,
+}
+
+impl RunBuilder {
+    /// A run in real time, that unwinds on Ctrl-C.
+    pub fn new() -> Self {
+        RunBuilder {
+            clock: Arc::new(RealClock),
+            ctrl_c: CtrlC::default(),
+            workers: None,
+        }
+    }
+
+    /// Sets the clock by which the run sleeps and sets deadlines.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Sets what the run does about Ctrl-C.
+    pub fn ctrl_c(mut self, ctrl_c: CtrlC) -> Self {
+        self.ctrl_c = ctrl_c;
+        self
+    }
+
+    /// Configures the default worker context, which is shared by the whole process:
+    /// [`configure_default_context`](crate::configure_default_context), done when the run begins.
+    pub fn worker_config(mut self, config: WorkerConfig) -> Self {
+        self.workers = Some(config);
+        self
+    }
+
+    /// Runs `future` to its end, as [`run`](crate::run) does.
+    ///
+    /// # Panics
+    ///
+    /// With `future`'s panic; if called inside of another run on the same thread; and if a closure that was given to
+    /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
+    pub fn run<F: IntoFuture>(self, future: F) -> F::Output {
+        crate::worker::hook();
+        let inside = Inside::enter();
+        if let Some(config) = self.workers {
+            crate::worker::configure_default_context(config)
+                .unwrap_or_else(|error| panic!("RunBuilder::worker_config: {error}"));
+        }
+        let interrupt = (self.ctrl_c == CtrlC::Unwind)
+            .then(Interrupt::watch)
+            .flatten();
+        let mut driver = Driver::new(Timers::new(self.clock), interrupt, future.into_future());
+        let outcome = catch_unwind(AssertUnwindSafe(|| smol::block_on(&mut driver)));
+        let interrupt = driver.into_interrupt();
+        drop(inside);
+        match outcome {
+            Err(payload) => resume_unwind(payload),
+            Ok(value) => {
+                if let Some(interrupt) = interrupt {
+                    interrupt.die_if_interrupted();
+                }
+                value.expect("the root scope is cancelled by Ctrl-C only")
+            }
+        }
+    }
+}
+
+impl Default for RunBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How many runs there are in the process.
+static RUNS: AtomicUsize = AtomicUsize::new(0);
+
+/// This thread is inside of a run. With the last run ends the default worker context.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        assert!(
+            !INSIDE.replace(true),
+            "seedbed::run was called inside of another run on the same thread; await the future there instead, or call \
+             run on a thread of its own"
+        );
+        RUNS.fetch_add(1, Ordering::SeqCst);
+        Inside
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if RUNS.fetch_sub(1, Ordering::SeqCst) == 1 {
+            smol::block_on(crate::worker::shutdown_default());
+        }
+        INSIDE.set(false);
+    }
+}

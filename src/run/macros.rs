@@ -1,0 +1,54 @@
+//! `main!` and `test!`: functions that are a run.
+
+/// Makes an `async fn main` the program's `main`: [`run`](crate::run) around it, as the first thing that happens.
+///
+/// ```
+/// seedbed::main! {
+///     async fn main() -> Result<(), std::num::ParseIntError> {
+///         assert_eq!("5".parse::<u32>()?, 5);
+///         Ok(())
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! main {
+    ($(#[$attribute:meta])* async fn main() $(-> $result:ty)? $body:block) => {
+        $(#[$attribute])*
+        fn main() $(-> $result)? {
+            async fn main() $(-> $result)? $body
+            $crate::run(main())
+        }
+    };
+}
+
+/// Makes an `async fn` a `#[test]`: [`run`](crate::run) around it. Several may stand in one block.
+///
+/// Jobs work as anywhere else: a worker process of this test is the test binary, started again with this one test.
+///
+/// ```
+/// seedbed::test! {
+///     async fn two_and_two() {
+///         assert_eq!(2 + 2, 4);
+///     }
+///
+///     /// Attributes are kept.
+///     #[should_panic = "on purpose"]
+///     async fn fails() {
+///         panic!("on purpose");
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! test {
+    ($($(#[$attribute:meta])* async fn $name:ident() $(-> $result:ty)? $body:block)*) => {
+        $(
+            #[test]
+            $(#[$attribute])*
+            fn $name() $(-> $result)? {
+                async fn test() $(-> $result)? $body
+                $crate::run(test())
+            }
+        )*
+    };
+}
