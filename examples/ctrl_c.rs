@@ -28,7 +28,7 @@ fn endless(_: ()) {
 seedbed::main! {
     async fn main() {
         let work = open_nursery(async |n| {
-            n.spawn(run_sync(endless, ()).kill_on_cancel(true).into_future());
+            n.spawn(async { run_sync(endless, ()).kill_on_cancel(true).await });
 
             // Code between two awaits is never interrupted, and a destructor runs wherever a task is cancelled.
             n.spawn(async {

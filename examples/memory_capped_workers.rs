@@ -38,7 +38,7 @@ seedbed::main! {
         let config = WorkerConfig::new()
             .retire_above_memory(100 * MEGABYTE)
             .init_with(500 * MEGABYTE, limit_memory)
-            // What an aborting worker has to say shall be part of the error, and not on this program's stderr.
+            // What a dying worker has to say becomes part of the error, instead of going to this program's stderr.
             .capture_stderr(true);
 
         open_worker_context(config, async |workers| {
@@ -53,12 +53,14 @@ seedbed::main! {
 
             // This one wants more than a worker may have at all. It takes down its worker, and nothing else.
             let error = workers.run_sync(leak, 1000).await.unwrap_err();
-            println!("{error}");
+            let exit = error.exit().expect("the worker has ended");
+            println!("Process {} was refused its memory and died.", exit.pid());
             assert_eq!(error.kind(), WorkerErrorKind::Broken);
-            assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+            assert_eq!(exit.signal_name(), Some("SIGABRT"));
 
             // The next job is served as if nothing had happened.
-            assert!(workers.run_sync(leak, 1).await.is_ok());
+            let process = workers.run_sync(leak, 1).await.expect("the worker is new");
+            println!("Process {process} goes on.");
         })
         .await;
     }

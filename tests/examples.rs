@@ -49,7 +49,7 @@ fn single_use_workers() {
 
 #[test]
 fn memory_capped_workers() {
-    assert!(said("memory_capped_workers").contains("killed by SIGABRT"));
+    assert!(said("memory_capped_workers").contains("was refused its memory and died.\n"));
 }
 
 #[test]

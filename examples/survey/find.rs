@@ -37,7 +37,7 @@ pub fn find(roots: &[PathBuf], extent: Extent) -> Result<Found, String> {
     let mut found = Found::default();
     for root in outermost(roots)? {
         let entries = fs::read_dir(&root).map_err(|error| cannot_read(&root, &error))?;
-        walk(entries, extent, &mut found);
+        walk(&root, entries, extent, &mut found);
     }
     found.files.sort();
     found.unread.sort();
@@ -68,28 +68,28 @@ fn cannot_read(folder: &Path, error: &io::Error) -> String {
 }
 
 /// Walks a root with a list of folders still to read instead of recursion, so that the depth of a tree is no danger.
-fn walk(entries: fs::ReadDir, extent: Extent, found: &mut Found) {
+fn walk(root: &Path, entries: fs::ReadDir, extent: Extent, found: &mut Found) {
     let mut pending = Vec::new();
-    sort_out(entries, &mut pending, found);
+    sort_out(root, entries, &mut pending, found);
     while let Some(folder) = pending.pop() {
         if extent == Extent::SourcesOnly && folder.join("CACHEDIR.TAG").exists() {
             continue;
         }
         match fs::read_dir(&folder) {
-            Ok(entries) => sort_out(entries, &mut pending, found),
+            Ok(entries) => sort_out(&folder, entries, &mut pending, found),
             Err(error) => found.unread.push((folder, error.to_string())),
         }
     }
 }
 
 /// Puts each entry of a folder where it belongs: folders to `pending`, `.rs` entries to the files found.
-fn sort_out(entries: fs::ReadDir, pending: &mut Vec<PathBuf>, found: &mut Found) {
+fn sort_out(folder: &Path, entries: fs::ReadDir, pending: &mut Vec<PathBuf>, found: &mut Found) {
     for entry in entries {
         let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
             Ok(entry) => entry,
-            // The disk failed in the middle of a folder, whose name the iterator has forgotten.
+            // The disk failed in the middle of the folder.
             Err(error) => {
-                found.unread.push((PathBuf::new(), error.to_string()));
+                found.unread.push((folder.to_owned(), error.to_string()));
                 continue;
             }
         };

@@ -28,6 +28,7 @@ mod reason;
 mod report;
 
 use std::env;
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ use seedbed::{
 };
 
 use crate::cli::{Command, Options};
-use crate::find::{Extent, Found, find};
+use crate::find::{Extent, find};
 use crate::ledger::{Ledger, Outcome};
 use crate::limits::cap_memory;
 use crate::measure::measure;
@@ -68,7 +69,13 @@ seedbed::main! {
 /// Finds the files, measures them all, and prints the report, also if Ctrl-C comes before the end.
 async fn survey(options: &Options) -> Result<ExitCode, String> {
     let start = Instant::now();
-    let found = files_of(options)?;
+    let (found, below) = match options.folders.is_empty() {
+        true => {
+            let folders = folders_of_everybody();
+            (find(&folders, Extent::SourcesOnly)?, folders)
+        }
+        false => (find(&options.folders, Extent::Everything)?, Vec::new()),
+    };
     let limit = options.limit.unwrap_or(usize::MAX);
     let files = &found.files[..found.files.len().min(limit)];
     let ledger = Mutex::new(Ledger::of(files));
@@ -82,6 +89,7 @@ async fn survey(options: &Options) -> Result<ExitCode, String> {
             ledger: &ledger,
             found: found.files.len(),
             unread: &found.unread,
+            below: &below,
             elapsed: start.elapsed(),
             interrupted,
         };
@@ -95,25 +103,22 @@ async fn survey(options: &Options) -> Result<ExitCode, String> {
     Ok(report(false))
 }
 
-/// Walks the folders that were named, or else those that every user of Rust has.
-fn files_of(options: &Options) -> Result<Found, String> {
-    if !options.folders.is_empty() {
-        return find(&options.folders, Extent::Everything);
-    }
+/// What there is to survey for everybody who has built this: the crates that cargo has fetched from each registry, and
+/// this project.
+fn folders_of_everybody() -> Vec<PathBuf> {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let registry = cargo_home.map(|home| home.join("registry/src"));
-    let project = Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
-    let folders: Vec<_> = [registry, project]
+    let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let mut folders: Vec<PathBuf> = registries
         .into_iter()
         .flatten()
-        .filter(|folder| folder.is_dir())
+        .filter_map(|registry| Some(registry.ok()?.path()))
+        .filter(|registry| registry.is_dir())
         .collect();
-    match folders.is_empty() {
-        true => Err("there is no cargo registry here; name a folder".to_owned()),
-        false => find(&folders, Extent::SourcesOnly),
-    }
+    folders.sort();
+    folders.push(env!("CARGO_MANIFEST_DIR").into());
+    folders
 }
 
 /// Measures all files, so many at a time, and writes down what became of them.

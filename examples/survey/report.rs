@@ -100,6 +100,8 @@ pub struct Report<'a> {
     pub found: usize,
     /// The folders that the walk could not enter.
     pub unread: &'a [(PathBuf, String)],
+    /// The folders that the tables name once, instead of once per path.
+    pub below: &'a [PathBuf],
     /// How long it took.
     pub elapsed: Duration,
     /// Whether the survey ended before its time.
@@ -220,6 +222,9 @@ impl Display for Report<'_> {
 
 impl Report<'_> {
     fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for folder in self.below {
+            writeln!(f, "Paths are below {}", on_one_line(folder))?;
+        }
         let [total, mean, highest] = ["total", "per file", "highest"];
         writeln!(f, "{:<18}{total:>14}{mean:>12}{highest:>12}", "")?;
         for measure in &MEASURES {
@@ -246,7 +251,7 @@ impl Report<'_> {
         }
         writeln!(f, "\n{}", measure.heading)?;
         for (value, path, metrics) in top {
-            let (value, path) = (HumanCount(value).to_string(), shown(path));
+            let (value, path) = (HumanCount(value).to_string(), self.shown(path));
             match measure.function(metrics) {
                 Some(function) => {
                     writeln!(f, "{value:>10}  {path}:{} {}", function.line, function.name)?
@@ -263,7 +268,7 @@ impl Report<'_> {
         for (path, reason) in self.ledger.reported() {
             let name = Reason::NAMES.iter().position(|name| *name == reason.name());
             counts[name.expect("every reason has a name in the list")] += 1;
-            writeln!(lines, "  {}: {reason}", shown(path))?;
+            writeln!(lines, "  {}: {reason}", self.shown(path))?;
         }
         if !lines.is_empty() {
             writeln!(f, "\nNot surveyed")?;
@@ -275,9 +280,18 @@ impl Report<'_> {
             write!(f, "\n{lines}")?;
         }
         for (path, message) in self.unread {
-            writeln!(f, "\n  {}: folder unreadable: {message}", shown(path))?;
+            writeln!(f, "\n  {}: folder unreadable: {message}", self.shown(path))?;
         }
         Ok(())
+    }
+
+    /// A path as the tables show it.
+    fn shown(&self, path: &Path) -> String {
+        let inside = self
+            .below
+            .iter()
+            .find_map(|folder| path.strip_prefix(folder).ok());
+        on_one_line(inside.unwrap_or(path))
     }
 
     /// The last line, and the one to look at first: it says whether everything is accounted for.
@@ -323,7 +337,7 @@ impl Sums {
 }
 
 /// A path on one line of a terminal: whoever named the file does not get to move the cursor.
-fn shown(path: &Path) -> String {
+fn on_one_line(path: &Path) -> String {
     let text = path.to_string_lossy();
     let escaped = text.chars().map(|char| match char.is_control() {
         true => char.escape_default().to_string(),
@@ -353,7 +367,7 @@ mod tests {
 
     /// Reports three files, one of each fate, of five that were found.
     fn reported<R>(interrupted: bool, look: impl FnOnce(Report<'_>) -> R) -> R {
-        let files = ["a.rs", "b.rs", "c\n.rs"].map(PathBuf::from);
+        let files = ["a.rs", "long/way/b.rs", "c\n.rs"].map(PathBuf::from);
         let mut ledger = Ledger::of(&files);
         ledger.settle(0, Ok(metrics(1234)));
         ledger.settle(
@@ -371,6 +385,7 @@ mod tests {
             ledger: &ledger,
             found: 5,
             unread: &[("sub".into(), "Permission denied".into())],
+            below: &["long/way".into()],
             elapsed: Duration::from_millis(2345),
             interrupted,
         })
@@ -380,6 +395,7 @@ mod tests {
     fn the_tables_show_totals_tops_reasons_and_accounts() {
         let text = reported(false, |report| report.to_string());
         for line in [
+            "Paths are below long/way",
             "                           total    per file     highest",
             "lines                      3,234      1617.0       2,000",
             "longest function                        30.0          30",
@@ -419,7 +435,7 @@ mod tests {
         assert_eq!(json["surveyed"], 2);
         assert_eq!(json["totals"]["lines"]["total"], 3234);
         assert_eq!(json["totals"]["deepest_nesting"]["total"], Value::Null);
-        assert_eq!(json["top"]["lines"][0]["path"], "b.rs");
+        assert_eq!(json["top"]["lines"][0]["path"], "long/way/b.rs");
         assert_eq!(json["top"]["longest_function"][0]["function"], "parse");
         assert_eq!(json["files"][0]["metrics"]["longest"]["line"], 7);
         assert_eq!(json["not_surveyed"][0]["reason"], "syntax error");
@@ -452,6 +468,7 @@ mod tests {
             ledger: &ledger,
             found: 0,
             unread: &[],
+            below: &[],
             elapsed: Duration::ZERO,
             interrupted: false,
         };
