@@ -225,6 +225,9 @@ impl Report<'_> {
         for folder in self.below {
             writeln!(f, "Paths are below {}", on_one_line(folder))?;
         }
+        if !self.below.is_empty() {
+            writeln!(f)?;
+        }
         let [total, mean, highest] = ["total", "per file", "highest"];
         writeln!(f, "{:<18}{total:>14}{mean:>12}{highest:>12}", "")?;
         for measure in &MEASURES {
