@@ -137,10 +137,10 @@ where
         async move {
             match body.await {
                 Ok(value) => Ok(value),
-                Err(error) => {
-                    n.fail(error);
-                    pending().await
-                }
+                Err(error) => match n.fail_body(error) {
+                    Some(error) => Err(error),
+                    None => pending().await,
+                },
             }
         }
     })
@@ -186,10 +186,10 @@ where
         async move {
             match body.await {
                 Ok(value) => Ok(value),
-                Err(error) => {
-                    n.fail(error);
-                    pending().await
-                }
+                Err(error) => match n.fail_body(error) {
+                    Some(error) => Err(error),
+                    None => pending().await,
+                },
             }
         }
     })
