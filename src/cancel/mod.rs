@@ -25,4 +25,4 @@ pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, mov
 pub(crate) use current::Entered;
 pub(crate) use node::{Shared, lock};
 pub(crate) use scope::Driver;
-pub(crate) use tree::{End, NodeId};
+pub(crate) use tree::{End, Kind, NodeId};

@@ -62,6 +62,13 @@ impl Shared {
         self.timers.as_ref()
     }
 
+    /// The time of the run; without one, the system's.
+    pub(crate) fn now(&self) -> Instant {
+        self.timers
+            .as_ref()
+            .map_or_else(Instant::now, |timers| timers.now())
+    }
+
     /// Adds a node. Its owner removes it, usually by way of [`Node`].
     pub(crate) fn add(
         &self,

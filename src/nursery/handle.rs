@@ -327,6 +327,18 @@ macro_rules! handle {
                 })
             }
 
+            /// Ends the block with the body's error, which the body returns if it gets it back here. That it is returned,
+            /// and not only left for the block to find, makes it count as any body's value: also if a scope around is
+            /// cancelled.
+            pub(super) fn fail_body(&self, error: E) -> Option<E> {
+                if self.raw.outcome.begin_failure() {
+                    self.raw.core.scope.cancel();
+                    return Some(error);
+                }
+                report_late::<T, E>(&self.raw.outcome, Err(error));
+                None
+            }
+
             /// Ends the block with an error, or reports it if the block's outcome was decided before.
             pub(super) fn fail(&self, error: E) {
                 if let Err(late) = self.raw.terminate(Err(error)) {
