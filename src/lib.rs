@@ -43,6 +43,8 @@
 //! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different.
 
 #![deny(unsafe_code)]
+// The heads of modules say for maintainers which file does what; readers of the public docs see plain names there.
+#![allow(rustdoc::private_intra_doc_links)]
 #![warn(
     missing_docs,
     missing_debug_implementations,

@@ -283,7 +283,8 @@ fn first_names(branches: TokenStream) -> Vec<String> {
 }
 
 fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
-    let colon = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':');
+    let colon =
+        |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':');
     colon(at) && colon(at.wrapping_add(1))
 }
 
@@ -336,10 +337,7 @@ fn gather(folder: &Path, files: &mut Vec<PathBuf>) {
         let path = entry.expect("the sources can be listed").path();
         if path.is_dir() {
             gather(&path, files);
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "rs")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }

@@ -40,12 +40,17 @@ fn a_call_holds_its_token_until_the_job_is_over() {
         open_worker_context(WorkerConfig::new(), async |workers| {
             open_nursery(async |n| {
                 for _ in 0..2 {
-                    n.spawn(workers.run_sync(pass, gate.clone()).limiter(&limiter).into_future());
+                    n.spawn(
+                        workers
+                            .run_sync(pass, gate.clone())
+                            .limiter(&limiter)
+                            .into_future(),
+                    );
                 }
                 // One call has a worker that is only starting, the other one waits for the token.
                 wait_all_tasks_blocked().await;
                 assert_eq!(limiter.borrowed(), 1);
-                assert_eq!(limiter.statistics().tasks_waiting, 1);
+                assert_eq!(limiter.statistics().waiting, 1);
                 assert_eq!(workers.statistics().running_workers, 1);
                 std::fs::write(&gate, "").unwrap();
             })
@@ -95,7 +100,10 @@ fn runs_beside_each_other_share_workers_and_the_last_one_ends_them() {
     let both_run = Barrier::new(2);
     let first_ended = Barrier::new(2);
     std::thread::scope(|threads| {
-        let short = threads.spawn(|| {
+        // The thread bears the test's name, by which its workers find the way to the hook.
+        let thread =
+            std::thread::Builder::new().name(std::thread::current().name().unwrap().into());
+        let short = thread.spawn_scoped(threads, || {
             let worker = run(async {
                 both_run.wait();
                 run_sync(pid, ()).await.unwrap()
@@ -103,6 +111,7 @@ fn runs_beside_each_other_share_workers_and_the_last_one_ends_them() {
             first_ended.wait();
             worker
         });
+        let short = short.unwrap();
         run(async {
             both_run.wait();
             first_ended.wait();
@@ -112,8 +121,15 @@ fn runs_beside_each_other_share_workers_and_the_last_one_ends_them() {
             assert_eq!(children(), [worker]);
         });
     });
-    assert_eq!(children(), [], "the end of the last run waits for the workers' ends");
+    assert_eq!(
+        children(),
+        [],
+        "the end of the last run waits for the workers' ends"
+    );
     let before = run(run_sync(pid, ())).unwrap();
     let after = run(run_sync(pid, ())).unwrap();
-    assert_ne!(before, after, "runs one after the other have workers of their own");
+    assert_ne!(
+        before, after,
+        "runs one after the other have workers of their own"
+    );
 }
