@@ -134,15 +134,7 @@ where
 {
     open_nursery(|n: Nursery<'env, Result<R, E>>| {
         let body = body(n.clone());
-        async move {
-            match body.await {
-                Ok(value) => Ok(value),
-                Err(error) => {
-                    n.fail(error);
-                    pending().await
-                }
-            }
-        }
+        or_fail(body, move |error| n.fail(error))
     })
 }
 
@@ -183,14 +175,20 @@ where
 {
     open_local_nursery(|n: LocalNursery<'env, Result<R, E>>| {
         let body = body(n.clone());
-        async move {
-            match body.await {
-                Ok(value) => Ok(value),
-                Err(error) => {
-                    n.fail(error);
-                    pending().await
-                }
-            }
-        }
+        or_fail(body, move |error| n.fail(error))
     })
+}
+
+/// Runs the body of a block that may fail. An error is handed to the block, which then drops this.
+async fn or_fail<R, E>(
+    body: impl Future<Output = Result<R, E>>,
+    fail: impl FnOnce(E),
+) -> Result<R, E> {
+    match body.await {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            fail(error);
+            pending().await
+        }
+    }
 }
