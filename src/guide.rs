@@ -5,6 +5,8 @@
 #[doc = include_str!("../docs/cancellation.md")]
 pub mod cancellation {}
 
+// What is shown there is how tests look; the ones in `tests/user_crate` run.
+#[allow(clippy::test_attr_in_doctest)]
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 

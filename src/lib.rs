@@ -45,6 +45,8 @@
 #![deny(unsafe_code)]
 // The heads of modules say for maintainers which file does what; readers of the public docs see plain names there.
 #![allow(rustdoc::private_intra_doc_links)]
+// In an example with a worker, `main` is the point: the hook stands in it.
+#![allow(clippy::needless_doctest_main)]
 #![warn(
     missing_docs,
     missing_debug_implementations,
