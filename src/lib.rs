@@ -12,8 +12,8 @@
 //! fn main() {
 //!     // In a worker process, `run` serves jobs and does not return: what comes before it runs again in each worker.
 //!     let sum = seedbed::run(open_nursery(async |n| {
-//!         let three = n.spawn(run_sync(square, 3).into_future());
-//!         let four = n.spawn(run_sync(square, 4).into_future());
+//!         let three = n.spawn(run_sync(square, 3));
+//!         let four = n.spawn(run_sync(square, 4));
 //!         three.await.unwrap() + four.await.unwrap()
 //!     }));
 //!     assert_eq!(sum, 25);

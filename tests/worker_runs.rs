@@ -40,12 +40,7 @@ fn a_call_holds_its_token_until_the_job_is_over() {
         open_worker_context(WorkerConfig::new(), async |workers| {
             open_nursery(async |n| {
                 for _ in 0..2 {
-                    n.spawn(
-                        workers
-                            .run_sync(pass, gate.clone())
-                            .limiter(&limiter)
-                            .into_future(),
-                    );
+                    n.spawn(workers.run_sync(pass, gate.clone()).limiter(&limiter));
                 }
                 // One call has a worker that is only starting, the other one waits for the token.
                 wait_all_tasks_blocked().await;
@@ -75,10 +70,9 @@ fn a_cache_scope_holds_for_the_nurseries_opened_inside_whoever_spawns() {
                 assert_ne!(scoped, outside);
                 open_nursery(async |inner| {
                     // From inside of the scope into a nursery that was opened outside: it may outlive the scope.
-                    let outwards = outer.spawn(run_sync(pid, ()).into_future());
+                    let outwards = outer.spawn(run_sync(pid, ()));
                     // From a task that stands outside into a nursery that was opened inside.
-                    let inwards = outer
-                        .spawn(async move { inner.spawn(run_sync(pid, ()).into_future()).await });
+                    let inwards = outer.spawn(async move { inner.spawn(run_sync(pid, ())).await });
                     let inwards = inwards.await.unwrap();
                     assert_eq!(inwards, scoped);
                     (outwards.await.unwrap(), inwards)
