@@ -287,7 +287,7 @@ macro_rules! handle {
             /// the error.
             ///
             /// Only the first error can be the block's. A later one, which can only come from a shielded section, goes
-            /// to [`on_late_error`](Self::on_late_error).
+            /// to [`on_late_error`](Nursery::on_late_error).
             ///
             /// # Panics
             ///
