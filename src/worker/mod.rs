@@ -21,31 +21,9 @@
 //!
 //! # Coming from trio-parallel
 //!
-//! | trio-parallel | here |
-//! |---|---|
-//! | `await run_sync(f, *args)` | `run_sync(f, (a, b)).await`: `f` captures nothing, arguments are one serde value |
-//! | `kill_on_cancel=True`, `cancellable=True` | [`.kill_on_cancel(true)`](RunSync::kill_on_cancel) |
-//! | `limiter=` (any context manager; borrowed by the task) | [`.limiter(&l)`](RunSync::limiter), a [`CapacityLimiter`](crate::CapacityLimiter); a token belongs to the call, so nesting is a matter of capacity |
-//! | `current_default_worker_limiter()`, one for each run | [`current_default_worker_limiter`], one for the process |
-//! | the job's exception, with traceback | [`WorkerErrorKind::Panicked`] with a [`WorkerPanic`]; a `Result` that the job returns is its value |
-//! | `PicklingError` | [`EncodeArgument`](WorkerErrorKind::EncodeArgument), [`DecodeArgument`](WorkerErrorKind::DecodeArgument), [`EncodeResult`](WorkerErrorKind::EncodeResult), [`DecodeResult`](WorkerErrorKind::DecodeResult) |
-//! | `BrokenWorkerError` with the process | [`Broken`](WorkerErrorKind::Broken), [`Init`](WorkerErrorKind::Init), [`Retire`](WorkerErrorKind::Retire) or [`Shutdown`](WorkerErrorKind::Shutdown), with a [`WorkerExit`] where one process is meant |
-//! | `idle_timeout`, `math.inf` | [`idle_timeout`](WorkerConfig::idle_timeout), [`no_idle_timeout`](WorkerConfig::no_idle_timeout) |
-//! | `grace_period`, `math.inf` | [`grace_period`](WorkerConfig::grace_period), [`no_grace_limit`](WorkerConfig::no_grace_limit) |
-//! | `init`, `retire` | [`init`](WorkerConfig::init), [`retire`](WorkerConfig::retire), with data ([`init_with`](WorkerConfig::init_with), [`retire_with`](WorkerConfig::retire_with)), and ready policies ([`single_use`](WorkerConfig::single_use), [`retire_after`](WorkerConfig::retire_after), [`retire_above_memory`](WorkerConfig::retire_above_memory)) |
-//! | a traceback on stderr when `retire` raises | the panic is in the error that the next call gets |
-//! | `WorkerType.SPAWN` | [`WorkerType::Spawn`] |
-//! | `open_worker_context(..)`, `WorkerContext` | [`open_worker_context`], [`WorkerContext`] |
-//! | leaving the context may raise | [`WorkerContext::shutdown`] returns the error; leaving without it makes a `tracing` event |
-//! | `ClosedResourceError` | [`Closed`](WorkerErrorKind::Closed) |
-//! | `cache_scope(..)` | [`cache_scope`] |
-//! | `configure_default_context(..)`, main thread only, warns | [`configure_default_context`], from any thread; the old workers are told to go |
-//! | `default_context_statistics()`, `.statistics()` | [`default_context_statistics`], [`WorkerContext::statistics`] |
-//! | workers are shut down at interpreter exit | when the last `run` ends; a program that exits otherwise takes its workers with it |
-//! | `if __name__ == "__main__":` | the hook |
-//! | cloudpickle, coroutine functions as jobs, validation of argument types | do not apply: the compiler sees to it |
+//! What is called what, what is different, and which test holds each promise: [`guide::from_trio_parallel`].
 //!
-//! A dead worker whose retire closure panicked is not pruned, unlike there, so that its error is not lost.
+//! [`guide::from_trio_parallel`]: crate::guide::from_trio_parallel
 
 // The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
