@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::node::{AlreadyCancelled, Cell, Node, Shared};
 use super::tree::{Kind, NodeId};
+use crate::job::role::refuse_unless_hooked;
 use crate::time::{Instant, Timers};
 use crate::tree_var::Values;
 
@@ -91,9 +92,10 @@ fn here(current: &Current) -> Option<Place> {
 
 /// Adds a node below where this thread stands; outside of any tree, the root of a new one.
 pub(crate) fn attach(kind: Kind, cell: Option<Arc<Cell>>) -> Node {
-    let (shared, parent) = CURRENT
-        .with(here)
-        .unwrap_or_else(|| (Shared::new(None), None));
+    let (shared, parent) = CURRENT.with(here).unwrap_or_else(|| {
+        refuse_unless_hooked("a cancel scope, shield or nursery");
+        (Shared::new(None), None)
+    });
     Node {
         id: shared.add(parent, kind, cell),
         shared,

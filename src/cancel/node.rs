@@ -150,11 +150,6 @@ impl Shared {
         Ok(cells.filter_map(Cell::deadline).min())
     }
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.tree).len()
-    }
-
     /// Changes the tree and brings the cells up to date.
     fn change(&self, act: impl FnOnce(&mut Tree<Option<Arc<Cell>>>, &mut Changed)) -> Wake {
         let mut changed = Changed::new();

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -147,7 +147,8 @@ macro_rules! handle {
             #[track_caller]
             pub fn spawn<F>(&self, future: F) -> Task<F::Output>
             where
-                F: Future + $($bound)*,
+                F: IntoFuture,
+                F::IntoFuture: $($bound)*,
                 F::Output: $($bound)*,
             {
                 match self.spawn_if_open(future) {
@@ -176,15 +177,19 @@ macro_rules! handle {
             ///     assert_eq!(refused.into_future().await, 5);
             /// });
             /// ```
-            pub fn spawn_if_open<F>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+            pub fn spawn_if_open<F>(
+                &self,
+                future: F,
+            ) -> Result<Task<F::Output>, NurseryClosed<F::IntoFuture>>
             where
-                F: Future + $($bound)*,
+                F: IntoFuture,
+                F::IntoFuture: $($bound)*,
                 F::Output: $($bound)*,
             {
                 // SAFETY: the bounds: `'env` outlives the block, which is invariant in it and drop-checked; the result
                 // is as alive as the `Task` that holds its type; and for a `Send` handle both are `Send`, while a local
                 // handle never leaves its thread, nor does its block.
-                unsafe { spawn_raw(&self.raw.core, future) }
+                unsafe { spawn_raw(&self.raw.core, future.into_future()) }
             }
 
             /// Puts a child into the nursery and waits until it says that it has started.
@@ -282,7 +287,7 @@ macro_rules! handle {
             /// the error.
             ///
             /// Only the first error can be the block's. A later one, which can only come from a shielded section, goes
-            /// to [`on_late_error`](Self::on_late_error).
+            /// to [`on_late_error`](Nursery::on_late_error).
             ///
             /// # Panics
             ///
@@ -304,12 +309,13 @@ macro_rules! handle {
             #[track_caller]
             pub fn try_spawn<U, F>(&self, future: F) -> TrySpawned<U>
             where
-                F: Future<Output = Result<U, E>> + $($bound)*,
+                F: IntoFuture<Output = Result<U, E>>,
+                F::IntoFuture: $($bound)*,
                 U: $($bound)*,
                 T: $($bound)*,
                 E: $($bound)*,
             {
-                let nursery = self.clone();
+                let (nursery, future) = (self.clone(), future.into_future());
                 self.spawn(async move {
                     match future.await {
                         Ok(value) => Some(value),
@@ -450,7 +456,8 @@ impl<'env> Spawner<'env> {
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> Task<F::Output>
     where
-        F: Future + Send + 'env,
+        F: IntoFuture,
+        F::IntoFuture: Send + 'env,
         F::Output: Send + 'env,
     {
         self.nursery.spawn(future)
@@ -461,9 +468,13 @@ impl<'env> Spawner<'env> {
     /// # Errors
     ///
     /// [`NurseryClosed`] if the block has ended; it gives the future back.
-    pub fn spawn_if_open<F>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+    pub fn spawn_if_open<F>(
+        &self,
+        future: F,
+    ) -> Result<Task<F::Output>, NurseryClosed<F::IntoFuture>>
     where
-        F: Future + Send + 'env,
+        F: IntoFuture,
+        F::IntoFuture: Send + 'env,
         F::Output: Send + 'env,
     {
         self.nursery.spawn_if_open(future)

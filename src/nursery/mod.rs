@@ -134,15 +134,7 @@ where
 {
     open_nursery(|n: Nursery<'env, Result<R, E>>| {
         let body = body(n.clone());
-        async move {
-            match body.await {
-                Ok(value) => Ok(value),
-                Err(error) => match n.fail_body(error) {
-                    Some(error) => Err(error),
-                    None => pending().await,
-                },
-            }
-        }
+        or_fail(body, move |error| n.fail_body(error))
     })
 }
 
@@ -183,14 +175,21 @@ where
 {
     open_local_nursery(|n: LocalNursery<'env, Result<R, E>>| {
         let body = body(n.clone());
-        async move {
-            match body.await {
-                Ok(value) => Ok(value),
-                Err(error) => match n.fail_body(error) {
-                    Some(error) => Err(error),
-                    None => pending().await,
-                },
-            }
-        }
+        or_fail(body, move |error| n.fail_body(error))
     })
+}
+
+/// Runs the body of a block that may fail. `fail` gives the error back if it is the block's; if not, it comes too late,
+/// and the block drops this.
+async fn or_fail<R, E>(
+    body: impl Future<Output = Result<R, E>>,
+    fail: impl FnOnce(E) -> Option<E>,
+) -> Result<R, E> {
+    match body.await {
+        Ok(value) => Ok(value),
+        Err(error) => match fail(error) {
+            Some(error) => Err(error),
+            None => pending().await,
+        },
+    }
 }

@@ -123,7 +123,7 @@ impl Owner {
         if !child.dequeue() {
             return;
         }
-        // SAFETY (this and all that follow in this file): this is the block of the children that it polls and keeps;
+        // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps;
         // they were pushed to its own core. A child that is not done when it is dequeued stays so until we end it.
         let (listed, mut node) = unsafe { (child.index().is_some(), child.node()) };
         if child.cancel_requested() {
@@ -139,10 +139,11 @@ impl Owner {
         if listed && self.try_drop_child(&child) {
             return self.discard(child);
         }
-        // SAFETY: see above.
-        let (polled, node) = in_child(node, || {
-            catch_unwind(AssertUnwindSafe(|| unsafe { child.poll() }))
-        });
+        let poll = || {
+            // SAFETY: see above.
+            unsafe { child.poll() }
+        };
+        let (polled, node) = in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
         // SAFETY: see above.
         unsafe { child.set_node(node) };
         match polled {

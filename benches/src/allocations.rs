@@ -1,0 +1,147 @@
+//! Allocations and memory of one nursery child. Informational.
+//!
+//! The allocator of the whole program is the system's, with counters that run only while this section measures, so
+//! that no other measurement pays for more than one relaxed load per allocation.
+//!
+//! `unsafe` is allowed here because a global allocator cannot be written without.
+#![allow(unsafe_code)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+};
+
+use crate::{nursery, options::Options, report};
+
+const SECTION: &str = "memory";
+const CHILDREN: u64 = 10_000;
+
+/// Prints the sections.
+pub fn compare(options: &Options) {
+    let tokio = nursery::Tokio::start();
+    let child = nursery::Yields;
+    let ours = || seedbed::run(nursery::our_nursery(CHILDREN, child));
+    let unordered = || {
+        smol::block_on(nursery::futures_unordered(CHILDREN, child));
+    };
+    let executor = || {
+        smol::block_on(nursery::local_executor(CHILDREN, child));
+    };
+    let moro = || smol::block_on(nursery::moro_scope(CHILDREN, child));
+    let buffered = || {
+        smol::block_on(nursery::futures_buffered(CHILDREN, child));
+    };
+    let join_set = || {
+        tokio
+            .one_thread
+            .block_on(nursery::join_set(CHILDREN, child));
+    };
+    let mut theirs: Vec<(&str, &dyn Fn())> = vec![
+        ("futures-util FuturesUnordered", &unordered),
+        ("smol LocalExecutor", &executor),
+        ("moro scope", &moro),
+        ("tokio JoinSet on its thread", &join_set),
+        ("futures-buffered", &buffered),
+    ];
+    theirs.retain(|(name, _)| options.wants(SECTION, name));
+    if theirs.is_empty() {
+        return;
+    }
+    report::counts_section(
+        "memory/allocations and peak bytes per child of 10000, all alive at once",
+    );
+    let ours = Usage::of(&ours);
+    for (name, theirs) in theirs {
+        let theirs = Usage::of(theirs);
+        report::counts(
+            &format!("{name}: allocations"),
+            ours.allocations,
+            theirs.allocations,
+        );
+        report::counts(
+            &format!("{name}: bytes"),
+            ours.peak_bytes,
+            theirs.peak_bytes,
+        );
+    }
+}
+
+/// What one block of [`CHILDREN`] used, divided by their number.
+struct Usage {
+    /// Calls that got memory, growing what one has included.
+    allocations: f64,
+    /// The most that was held at one time.
+    peak_bytes: f64,
+}
+
+impl Usage {
+    fn of(block: &dyn Fn()) -> Usage {
+        // Once without counting: what is made once per thread or runtime is not per child.
+        block();
+        ALLOCATIONS.store(0, Relaxed);
+        LIVE_BYTES.store(0, Relaxed);
+        PEAK_BYTES.store(0, Relaxed);
+        COUNTING.store(true, Relaxed);
+        block();
+        COUNTING.store(false, Relaxed);
+        let per_child = |total: f64| total / CHILDREN as f64;
+        Usage {
+            allocations: per_child(ALLOCATIONS.load(Relaxed) as f64),
+            peak_bytes: per_child(PEAK_BYTES.load(Relaxed) as f64),
+        }
+    }
+}
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// May go below zero: blocks from before the counting are freed during it.
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+static PEAK_BYTES: AtomicI64 = AtomicI64::new(0);
+
+fn got(bytes: usize, instead_of: usize) {
+    if COUNTING.load(Relaxed) {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        let more = bytes as i64 - instead_of as i64;
+        PEAK_BYTES.fetch_max(LIVE_BYTES.fetch_add(more, Relaxed) + more, Relaxed);
+    }
+}
+
+fn gave_back(bytes: usize) {
+    if COUNTING.load(Relaxed) {
+        LIVE_BYTES.fetch_sub(bytes as i64, Relaxed);
+    }
+}
+
+/// The system's allocator, which is the default one, and the counters.
+struct Counted;
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+// SAFETY: every call is passed to `System` unchanged, and `System` keeps the trait's contract; the counters allocate
+// nothing and cannot unwind.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        got(layout.size(), 0);
+        // SAFETY: the caller's promises about `layout` are the ones that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        got(layout.size(), 0);
+        // SAFETY: as in `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        got(size, layout.size());
+        // SAFETY: `block` came from `System` through us, with this `layout`; the rest the caller promises.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        gave_back(layout.size());
+        // SAFETY: `block` came from `System` through us, with this `layout`.
+        unsafe { System.dealloc(block, layout) }
+    }
+}

@@ -1,0 +1,148 @@
+//! The processes that the limits talk to: this executable again, told by its first argument to be one of them.
+//!
+//! Starting ourselves anew is what a fork would be, without `unsafe` and before any thread exists in the child.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram, UnixStream},
+    },
+    process::{Child, Command},
+};
+
+use rustix::{
+    process::{Signal, set_parent_process_death_signal},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+
+use smol::Async;
+
+use crate::options::Pins;
+
+const ECHO: &str = "--child=echo";
+const SPIN: &str = "--child=spin";
+
+/// In a child process that this file started, does its job and never returns.
+pub fn serve_if_asked() {
+    match std::env::args().nth(1).as_deref() {
+        Some(ECHO) => {
+            // The core to run on, if it matters.
+            if let Some(core) = std::env::args().nth(2) {
+                pin_to_core(core.parse().expect("a core's number"));
+            }
+            echo();
+        }
+        Some(SPIN) => spin(std::env::args().nth(2).expect("whom to tell")),
+        _ => return,
+    }
+    std::process::exit(0);
+}
+
+/// Starts a child, on that core if one is given, that answers every eight bytes with the number after theirs, until the
+/// stream closes.
+pub fn start_echo(core: Option<usize>) -> (Child, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    let child = this_program(ECHO)
+        .args(core.map(|core| core.to_string()))
+        .stdin(OwnedFd::from(theirs))
+        .spawn()
+        .expect("this executable starts again");
+    (child, ours)
+}
+
+/// The command whose process calls [`spin`].
+pub fn spin_command(telling: &str) -> Command {
+    let mut command = this_program(SPIN);
+    command.arg(telling);
+    command
+}
+
+/// Starts this program with its callers and its workers pinned, and waits for its end.
+pub fn run_pinned(pins: Pins, arguments: impl Iterator<Item = String>) {
+    let mut program = this_program(&pins.to_argument());
+    let status = program.args(arguments).status();
+    let status = status.expect("this executable starts again");
+    assert!(status.success(), "the pinned part failed");
+}
+
+/// The cores that this process may use.
+pub fn allowed_cores() -> Vec<usize> {
+    let allowed = sched_getaffinity(None).expect("the allowed cores");
+    (0..CpuSet::MAX_CPU)
+        .filter(|core| allowed.is_set(*core))
+        .collect()
+}
+
+/// Keeps this thread, and all threads and processes that come from it, on one core.
+pub fn pin_to_core(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).expect("the core is allowed");
+}
+
+/// Tells a [`Listener`] that it spins, and does so for ever, unless its parent dies: the job that can only be killed.
+pub fn spin(telling: String) {
+    set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
+    let address = SocketAddr::from_abstract_name(&telling).expect("a short name");
+    let socket = UnixDatagram::unbound().expect("a socket");
+    socket
+        .send_to_addr(b"!", &address)
+        .expect("the parent listens");
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// Hears that a process has begun to [`spin`].
+pub struct Listener {
+    socket: Async<UnixDatagram>,
+    name: String,
+}
+
+impl Listener {
+    /// Listens under a name that no other process has, for the purpose `purpose` of this one.
+    pub fn new(purpose: &str) -> Listener {
+        let name = format!("seedbed-benches-{}-{purpose}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+        let socket = UnixDatagram::bind_addr(&address).expect("nobody else has the name");
+        let socket = Async::new(socket).expect("a socket has readiness");
+        Listener { socket, name }
+    }
+
+    /// What [`spin`] must be given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits until the next process spins.
+    pub async fn wait(&self) {
+        self.socket.recv(&mut [0]).await.expect("our own socket");
+    }
+}
+
+fn this_program(argument: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(argument);
+    command
+}
+
+fn echo() {
+    let stdin = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .expect("a descriptor");
+    let mut stream = UnixStream::from(stdin);
+    let mut number = [0; 8];
+    loop {
+        match stream.read_exact(&mut number) {
+            Err(end) if end.kind() == ErrorKind::UnexpectedEof => return,
+            read => read.expect("the parent's stream is readable"),
+        }
+        let answer = u64::from_ne_bytes(number) + 1;
+        stream
+            .write_all(&answer.to_ne_bytes())
+            .expect("the parent's stream is writable");
+    }
+}

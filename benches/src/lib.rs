@@ -1,0 +1,58 @@
+//! seedbed beside its peers and the physical limits, measured in turn in one run.
+//!
+//! Absolute figures drift from machine to machine and from hour to hour; what carries over is the ratio between two
+//! things that were measured in turn in the same minute. So each line is a pair, and `README.md` says how it is taken.
+//!
+//! `measure` takes samples and knows no peer; each section is a file that says what is measured and how.
+#![deny(unsafe_code)]
+
+mod allocations;
+mod child;
+mod kill;
+mod measure;
+mod nursery;
+mod options;
+mod primitives;
+mod report;
+mod warm_call;
+
+use std::process::ExitCode;
+
+use options::Options;
+
+/// Runs the sections that the command line asks for; the hook of every child process that a section starts.
+pub fn main() -> ExitCode {
+    // Children of the limits' own: these end the process.
+    child::serve_if_asked();
+    // Our workers and procspawn's: the same.
+    seedbed::init();
+    procspawn::init();
+
+    let options = match Options::from_command_line() {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("seedbed-benches: {message}\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    if options.help {
+        println!("{}", options::USAGE);
+        return ExitCode::SUCCESS;
+    }
+    if let Some(pins) = options.pins {
+        // A process of its own, pinned before it has threads or children, so that all of them inherit the pin.
+        child::pin_to_core(pins.caller);
+        warm_call::compare(&options);
+        return ExitCode::SUCCESS;
+    }
+
+    report::header();
+    warm_call::compare(&options);
+    warm_call::compare_pinned(&options);
+    nursery::compare(&options);
+    kill::compare(&options);
+    primitives::compare(&options);
+    allocations::compare(&options);
+    report::footer();
+    ExitCode::SUCCESS
+}

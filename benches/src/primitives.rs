@@ -1,0 +1,123 @@
+//! What the small things cost: a scope, a shield, a tree variable, a limiter. Informational.
+//!
+//! One sample is a thousand of them in a row, so that reading the clock does not count.
+
+use std::{sync::Arc, time::Duration};
+
+use seedbed::CancelScope;
+
+use crate::{
+    measure::{Comparison, Samples},
+    options::Options,
+};
+
+const ROUNDS: (usize, usize) = (20, 50);
+const OPERATIONS: u64 = 1_000;
+const MINUTE: Duration = Duration::from_secs(60);
+
+static OURS: seedbed::TreeVar<u64> = seedbed::TreeVar::new();
+
+tokio::task_local! {
+    static TOKIOS: u64;
+}
+
+/// Prints the sections.
+pub fn compare(options: &Options) {
+    Comparison::new("primitives/scope", ROUNDS, "seedbed CancelScope", |s| {
+        our_round(s, async || {
+            assert!(CancelScope::new().run(nothing()).await.is_some())
+        });
+    })
+    .beside("futures-util abortable", |s| smol_round(s, abortable))
+    .beside("the bare await", |s| smol_round(s, nothing))
+    .run(options);
+
+    Comparison::new("primitives/timeout", ROUNDS, "seedbed move_on_after", |s| {
+        our_round(s, async || {
+            assert!(seedbed::move_on_after(MINUTE, nothing()).await.is_some())
+        });
+    })
+    .beside("smol future::or with a Timer", |s| {
+        smol_round(s, smol_timeout)
+    })
+    .run(options);
+
+    Comparison::new("primitives/shield", ROUNDS, "seedbed shield", |s| {
+        our_round(s, async || seedbed::shield(nothing()).await);
+    })
+    .beside("the bare await", |s| smol_round(s, nothing))
+    .run(options);
+
+    Comparison::new("primitives/tree-var", ROUNDS, "seedbed TreeVar", |s| {
+        let read = async || assert_eq!(OURS.get(), Some(1));
+        seedbed::run(OURS.scope(1, repeatedly(s, read)));
+    })
+    .beside("tokio task_local", |s| {
+        let read = async || assert_eq!(TOKIOS.get(), 1);
+        smol::block_on(TOKIOS.scope(1, repeatedly(s, read)));
+    })
+    .run(options);
+
+    compare_limiters(options);
+}
+
+fn compare_limiters(options: &Options) {
+    let limiter = seedbed::sync::CapacityLimiter::new(1);
+    let semaphore = async_lock::Semaphore::new(1);
+    let shared = Arc::new(async_lock::Semaphore::new(1));
+    Comparison::new(
+        "primitives/limiter",
+        ROUNDS,
+        "seedbed CapacityLimiter",
+        |s| {
+            our_round(s, async || drop(limiter.acquire().await));
+        },
+    )
+    .beside("async-lock Semaphore", |s| {
+        smol_round(s, async || drop(semaphore.acquire().await));
+    })
+    .beside("async-lock Semaphore in an Arc", |s| {
+        smol_round(s, async || drop(shared.acquire_arc().await));
+    })
+    .run(options);
+}
+
+/// Samples of `operation`, each a thousand in a row, under `seedbed::run`.
+fn our_round(samples: &mut Samples, operation: impl AsyncFn()) {
+    seedbed::run(repeatedly(samples, operation));
+}
+
+/// The same under smol's `block_on`.
+fn smol_round(samples: &mut Samples, operation: impl AsyncFn()) {
+    smol::block_on(repeatedly(samples, operation));
+}
+
+async fn repeatedly(samples: &mut Samples, operation: impl AsyncFn()) {
+    for _ in 0..samples.wanted() {
+        let thousand = async {
+            for _ in 0..OPERATIONS {
+                operation().await;
+            }
+        };
+        samples.time(OPERATIONS, thousand).await;
+    }
+}
+
+/// The work inside a scope or a shield: an await that does not wait.
+async fn nothing() {
+    std::hint::black_box(());
+}
+
+/// futures-util's cancellable future, without cancelling it.
+async fn abortable() {
+    let (work, _handle) = futures_util::future::abortable(nothing());
+    let _never_aborted = work.await;
+}
+
+/// smol's idiom for a timeout, without reaching it. The timer comes first, so that it is set as ours is.
+async fn smol_timeout() {
+    let timeout = async {
+        smol::Timer::after(MINUTE).await;
+    };
+    smol::future::or(timeout, nothing()).await;
+}

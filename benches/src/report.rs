@@ -1,0 +1,122 @@
+//! What the measurements print: `name, ours, theirs, ratio`, and the machine and its weather around it.
+
+use std::time::Instant;
+
+use crate::measure::{Figures, Pair};
+
+/// Prints on what machine this is, and how busy it is.
+pub fn header() {
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
+    println!(
+        "Linux {kernel}, {cores} cores ({}), load {}",
+        processor(),
+        load()
+    );
+    println!(
+        "reading the clock takes {:.0} ns, contained once in each sample",
+        clock_cost()
+    );
+}
+
+/// Prints how busy the machine was: a benchmark that shares it says so.
+pub fn footer() {
+    println!("\nload at the end {}", load());
+}
+
+/// Prints the head of a section.
+pub fn section(title: &str, ours: &str) {
+    println!("\n## {title} (ours: {ours})");
+    println!("name, ours [p99], theirs [p99], ratio [quartiles of the rounds]");
+}
+
+/// Prints one line of a section, with its target if it has one.
+pub fn line(name: &str, pair: &Pair, at_most: Option<f64>) {
+    let (low, high) = pair.ratio_quartiles;
+    let target = match at_most {
+        Some(target) if pair.ratio <= target => format!(", target {target}: reached"),
+        Some(target) => format!(", target {target}: MISSED"),
+        None => String::new(),
+    };
+    println!(
+        "{name}, {}, {}, {:.2} [{low:.2} to {high:.2}]{target}",
+        figures(pair.ours),
+        figures(pair.theirs),
+        pair.ratio
+    );
+}
+
+/// Prints the head of a section of plain numbers.
+pub fn counts_section(title: &str) {
+    println!("\n## {title}\nname, ours, theirs, ratio");
+}
+
+/// Prints one line of plain numbers per operation, such as allocations.
+pub fn counts(name: &str, ours: f64, theirs: f64) {
+    println!("{name}, {ours:.2}, {theirs:.2}, {:.2}", ours / theirs);
+}
+
+fn figures(figures: Figures) -> String {
+    format!(
+        "{} [{}]",
+        nanoseconds(figures.median),
+        nanoseconds(figures.p99)
+    )
+}
+
+fn nanoseconds(value: f64) -> String {
+    match value {
+        0.0..100.0 => format!("{value:.1} ns"),
+        100.0..10_000.0 => format!("{value:.0} ns"),
+        10_000.0..1_000_000.0 => format!("{:.1} us", value / 1e3),
+        _ => format!("{:.0} us", value / 1e3),
+    }
+}
+
+fn clock_cost() -> f64 {
+    const READS: u32 = 10_000;
+    let start = Instant::now();
+    for _ in 0..READS {
+        std::hint::black_box(Instant::now());
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(READS)
+}
+
+fn load() -> String {
+    read("/proc/loadavg")
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn processor() -> String {
+    let info = read("/proc/cpuinfo");
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    model
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        })
+        .to_owned()
+}
+
+/// A line for the reader only, so a missing file is "unknown" and no error.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).map_or("unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nanoseconds;
+
+    #[test]
+    fn durations_keep_about_three_digits() {
+        let cases = [(7.25, "7.2 ns"), (812.4, "812 ns"), (9_999.0, "9999 ns")];
+        let more = [(47_123.0, "47.1 us"), (6_400_000.0, "6400 us")];
+        for (value, text) in cases.into_iter().chain(more) {
+            assert_eq!(nanoseconds(value), text);
+        }
+    }
+}
