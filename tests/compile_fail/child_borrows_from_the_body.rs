@@ -2,7 +2,9 @@
 
 fn main() {
     seedbed::run(seedbed::open_nursery(|n| async move {
-        let text = String::from("the body's");
-        n.spawn(async { println!("{text}") });
+        let words = vec!["the", "body's"];
+        for word in &words {
+            n.spawn(async move { println!("{word}") });
+        }
     }));
 }

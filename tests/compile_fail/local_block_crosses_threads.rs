@@ -1,8 +1,10 @@
 //! A local nursery's block stays on its thread, whatever its children are.
 
+fn send<T: Send>(_: T) {}
+
 fn main() {
-    let block = seedbed::open_local_nursery(|n| async move {
+    send(seedbed::open_local_nursery(|n| {
         n.spawn(async {});
-    });
-    std::thread::spawn(|| seedbed::run(block));
+        async {}
+    }));
 }
