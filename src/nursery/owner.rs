@@ -114,7 +114,7 @@ impl Owner {
         }
         let batch = self.core.take();
         let mut polling = Polling(self, batch);
-        while let Some(child) = polling.1.next() {
+        for child in polling.1.by_ref() {
             polling.0.poll_child(child);
         }
     }
