@@ -198,6 +198,24 @@ fn a_waker_that_panics_does_not_take_the_result_from_a_task() {
     drops.assert_all_dropped();
 }
 
+/// A task that had been awaited and was dropped left the awaiter's waker in its child. With two children that had waited
+/// for each other, or one that had waited for itself, that was a cycle, and their memory was never freed.
+#[test]
+fn a_task_that_is_dropped_lets_go_of_who_awaited_it() {
+    Hand::new(open_nursery(|n| async move {
+        let (wakes, waker) = polling::Wakes::new();
+        let mut task = n.spawn(turns(3));
+        assert!(
+            Pin::new(&mut task)
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        drop((task, waker));
+        assert_eq!(Arc::strong_count(&wakes), 1);
+    }))
+    .finish();
+}
+
 // ---- How long a block lasts.
 
 /// What happened, in order.

@@ -442,6 +442,9 @@ impl Drop for Handle {
             }
         }
         let _release = Release(child);
+        // Nobody waits any more. A waker that stayed here could keep this very child alive, for ever: its own, if it
+        // waited for itself, or that of a sibling that it waited for in turn.
+        drop(header.awaiter.take());
         if before & OUTPUT != 0 {
             // SAFETY: `OUTPUT` makes the result ours, and nobody has taken it.
             unsafe { (header.vtable.clear)(child) };
