@@ -426,7 +426,7 @@ fn blocks_nest_and_cancelling_the_outermost_reaches_every_leaf() {
         turns(500).await;
         n.cancel();
     }));
-    block.settle();
+    assert!(block.settle().is_ready());
     assert_eq!((drops.made(), drops.alive()), (101, 0));
 }
 
@@ -762,7 +762,7 @@ fn awaiting_a_child_that_was_cancelled_panics_unless_the_awaiter_is_cancelled_to
     // Both are children of the nursery that is cancelled: the one who waits is dropped, and nobody panics.
     Hand::new(open_nursery(|n| async move {
         let sleeps = n.spawn(sleep_forever());
-        n.spawn(async move { sleeps.await });
+        n.spawn(sleeps);
         turns(3).await;
         n.cancel();
         sleep_forever().await
