@@ -1,6 +1,55 @@
-//! Trio for Rust, on smol.
+//! Trio for Rust, on smol: structured concurrency, and worker processes for synchronous code that must be killable,
+//! crash-proof and truly parallel.
+//!
+//! ```
+//! use std::time::Duration;
+//! use seedbed::{fail_after, open_nursery, run_sync};
+//!
+//! fn square(n: u64) -> u64 {
+//!     n * n
+//! }
+//!
+//! fn main() {
+//!     // In a worker process, `run` serves jobs and does not return: what comes before it runs again in each worker.
+//!     let sum = seedbed::run(open_nursery(async |n| {
+//!         let three = n.spawn(run_sync(square, 3));
+//!         let four = n.spawn(run_sync(square, 4));
+//!         three.await.unwrap() + four.await.unwrap()
+//!     }));
+//!     assert_eq!(sum, 25);
+//! }
+//! ```
+//!
+//! # The map
+//!
+//! | to | use |
+//! |---|---|
+//! | enter | [`run()`](run()), [`main!`], [`test!`], [`init`]; [`RunBuilder`] for another clock or Ctrl-C policy |
+//! | do several things at once | [`open_nursery`], [`try_open_nursery`], [`open_local_nursery`]; [`Nursery`], [`Task`] |
+//! | set a time limit | [`move_on_after`], [`fail_after`]; [`move_on_at`], [`fail_at`] |
+//! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`] |
+//! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
+//! | wait | [`sleep`], [`sleep_until`], [`sleep_forever`], [`checkpoint`]; [`sync::Event`] |
+//! | limit how many | [`CapacityLimiter`] |
+//! | pass something down the tree | [`TreeVar`] |
+//! | call a function that blocks | [`thread::run_sync`] |
+//! | run another program | [`process::run_process`] |
+//! | receive signals | [`signal::open_signal_receiver`] |
+//! | call a function in another process | [`run_sync`]; [`WorkerError`] says why there is no value |
+//! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
+//! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`] |
+//!
+//! # To read
+//!
+//! * [`guide::cancellation`]: the rules, each with an example;
+//! * [`guide::testing`]: how to test what has jobs done, and what waits;
+//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different.
 
 #![deny(unsafe_code)]
+// The heads of modules say for maintainers which file does what; readers of the public docs see plain names there.
+#![allow(rustdoc::private_intra_doc_links)]
+// In an example with a worker, `main` is the point: the hook stands in it.
+#![allow(clippy::needless_doctest_main)]
 #![warn(
     missing_docs,
     missing_debug_implementations,
@@ -15,6 +64,7 @@ mod tree_var;
 mod wire;
 
 pub mod cancel;
+pub mod guide;
 pub mod nursery;
 pub mod process;
 pub mod run;

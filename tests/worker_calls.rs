@@ -1,34 +1,373 @@
-//! Calls that succeed, and what they find in their worker.
+//! Calls that succeed or fail without harm, and what a job finds in its worker.
 
 mod common;
 
-use common::test;
-use seedbed::{WorkerConfig, open_worker_context, run_sync};
+use std::io::{Read, Write};
+use std::panic::panic_any;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use common::{pid, test, with_workers};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, run_sync};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 fn double(n: u64) -> u64 {
     2 * n
 }
 
-fn pid(_: ()) -> u32 {
-    std::process::id()
-}
-
-/// Runs with a context of its own, so that its end is part of the test.
-async fn with_workers<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
-where
-    F: FnOnce(seedbed::WorkerContext) -> Fut,
-    Fut: Future,
-{
-    open_worker_context(config, body).await
+#[test]
+fn a_value_comes_back_from_another_process() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        assert_eq!(workers.run_sync(double, 21).await.unwrap(), 42);
+        assert_ne!(workers.run_sync(pid, ()).await.unwrap(), std::process::id());
+    }));
 }
 
 #[test]
-fn a_value_comes_back_from_another_process() {
-    test(async {
-        with_workers(WorkerConfig::new(), |workers| async move {
-            assert_eq!(workers.run_sync(double, 21).await.unwrap(), 42);
-            assert_ne!(workers.run_sync(pid, ()).await.unwrap(), std::process::id());
-        })
+fn a_closure_that_captures_nothing_is_as_good_as_a_function() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let sum = workers.run_sync(|(a, b): (i8, i8)| a + b, (3, -5)).await;
+        assert_eq!(sum.unwrap(), -2);
+    }));
+}
+
+#[test]
+fn calls_run_in_parallel_in_workers_of_their_own() {
+    fn meet((folder, me, other): (std::path::PathBuf, String, String)) -> u32 {
+        std::fs::write(folder.join(me), "").unwrap();
+        while !folder.join(&other).exists() {
+            std::thread::yield_now();
+        }
+        std::process::id()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let limiter = CapacityLimiter::new(2);
+        let meeting = |me: &str, other: &str| {
+            let argument = (folder.path().to_owned(), me.to_owned(), other.to_owned());
+            workers
+                .run_sync(meet, argument)
+                .limiter(&limiter)
+                .into_future()
+        };
+        let (one, two) = smol::future::zip(meeting("a", "b"), meeting("b", "a")).await;
+        assert_ne!(one.unwrap(), two.unwrap());
+        assert_eq!(workers.statistics().idle_workers, 2);
+    }));
+}
+
+#[test]
+fn a_call_can_be_awaited_on_any_executor_and_thread() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let here = workers.clone();
+        let spawned = smol::spawn(async move { here.run_sync(double, 1).await.unwrap() });
+        assert_eq!(spawned.await, 2);
+        let thread = std::thread::spawn(move || {
+            // An executor that knows nothing of smol's reactor.
+            futures_lite::future::block_on(
+                async move { workers.run_sync(double, 2).await.unwrap() },
+            )
+        });
+        assert_eq!(smol::unblock(|| thread.join().unwrap()).await, 4);
+    }));
+}
+
+#[test]
+fn statics_of_a_worker_last_from_job_to_job() {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    fn count(_: ()) -> u32 {
+        CALLS.fetch_add(1, Ordering::Relaxed)
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        assert_eq!(workers.run_sync(count, ()).await.unwrap(), 0);
+        assert_eq!(workers.run_sync(count, ()).await.unwrap(), 1);
+        assert_eq!(
+            CALLS.load(Ordering::Relaxed),
+            0,
+            "the parent's static is another one"
+        );
+    }));
+}
+
+#[test]
+fn large_payloads_travel_both_ways() {
+    fn louder(mut text: String) -> String {
+        text.push('!');
+        text
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for size in [1 << 20, 64 << 20] {
+            let mut text = "seedbed ".repeat(size / 8);
+            let answer = workers.run_sync(louder, text.clone()).await.unwrap();
+            text.push('!');
+            assert!(answer == text, "{size} bytes came back changed");
+        }
+    }));
+}
+
+#[test]
+fn a_panic_with_any_payload_is_an_error_and_the_worker_stays() {
+    fn blow_up(how: u32) -> u32 {
+        match how {
+            0 => panic!("out of paint"),
+            1 => panic!("out of {}", "paint"),
+            2 => panic_any(42u64),
+            _ => std::process::id(),
+        }
+    }
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("and again");
+        }
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let before = workers.run_sync(blow_up, 9).await.unwrap();
+        for (how, message) in [
+            (0, "out of paint"),
+            (1, "out of paint"),
+            (2, "(a payload that is not a string)"),
+        ] {
+            let error = workers.run_sync(blow_up, how).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Panicked);
+            assert_eq!(error.panic().unwrap().message(), message);
+            assert!(
+                error
+                    .panic()
+                    .unwrap()
+                    .location()
+                    .unwrap()
+                    .contains("worker_calls.rs")
+            );
+            assert!(error.job().unwrap().ends_with("blow_up"));
+        }
+        let error = workers
+            .run_sync(|()| -> () { panic_any(Bomb) }, ())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Panicked);
+        assert_eq!(workers.run_sync(blow_up, 9).await.unwrap(), before);
+    }));
+}
+
+/// Can be written or read only as the number says.
+#[derive(Debug)]
+struct Moody(u8);
+
+const FINE: u8 = 0;
+const NO_WRITING: u8 = 1;
+const NO_READING: u8 = 2;
+
+impl Serialize for Moody {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            NO_WRITING => Err(serde::ser::Error::custom("will not be written")),
+            mood => mood.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Moody {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match u8::deserialize(from)? {
+            NO_READING => Err(serde::de::Error::custom("will not be read")),
+            mood => Ok(Moody(mood)),
+        }
+    }
+}
+
+#[test]
+fn what_serde_cannot_carry_is_an_error_of_that_call_alone() {
+    fn give(mood: u8) -> Moody {
+        Moody(mood)
+    }
+    fn take(moody: Moody) -> u32 {
+        assert_eq!(moody.0, FINE);
+        std::process::id()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let before = workers.run_sync(take, Moody(FINE)).await.unwrap();
+        let failures = [
+            (
+                workers.run_sync(take, Moody(NO_WRITING)).await.unwrap_err(),
+                WorkerErrorKind::EncodeArgument,
+                "written",
+            ),
+            (
+                workers.run_sync(take, Moody(NO_READING)).await.unwrap_err(),
+                WorkerErrorKind::DecodeArgument,
+                "read",
+            ),
+            (
+                workers.run_sync(give, NO_WRITING).await.unwrap_err(),
+                WorkerErrorKind::EncodeResult,
+                "written",
+            ),
+            (
+                workers.run_sync(give, NO_READING).await.unwrap_err(),
+                WorkerErrorKind::DecodeResult,
+                "read",
+            ),
+        ];
+        for (error, kind, word) in failures {
+            assert_eq!(error.kind(), kind);
+            assert!(
+                error.to_string().ends_with(&format!("will not be {word}")),
+                "{error}"
+            );
+        }
+        assert_eq!(workers.run_sync(give, FINE).await.unwrap().0, FINE);
+        assert_eq!(
+            workers.run_sync(take, Moody(FINE)).await.unwrap(),
+            before,
+            "the worker stays"
+        );
+    }));
+}
+
+#[test]
+fn a_job_reads_an_empty_standard_input_and_writes_to_standard_output_unharmed() {
+    fn chat(_: ()) -> usize {
+        println!("a line on standard output");
+        print!("and half a line");
+        eprintln!("a line on standard error");
+        std::io::stdout().write_all(b"\n").unwrap();
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        assert_eq!(workers.run_sync(chat, ()).await.unwrap(), 0);
+    }));
+}
+
+#[test]
+fn a_job_writes_to_the_standard_output_of_the_program() {
+    fn outputs(_: ()) -> Vec<std::path::PathBuf> {
+        [1, 2]
+            .map(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap())
+            .into()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        assert_eq!(workers.run_sync(outputs, ()).await.unwrap(), outputs(()));
+    }));
+}
+
+#[test]
+fn a_job_finds_no_descriptor_but_the_standard_ones_and_our_socket() {
+    fn open(_: ()) -> Vec<String> {
+        common::descriptors().into_iter().collect()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let _inheritable_by_mistake = std::fs::File::open("/dev/null").unwrap();
+        let second = workers.clone();
+        let (one, two) = smol::future::zip(
+            workers.run_sync(open, ()).into_future(),
+            second.run_sync(open, ()).into_future(),
+        )
         .await;
+        // Whoever started the tests may have left descriptors open on purpose; they are inherited by everybody.
+        let expected = common::inheritable_descriptors() + 1;
+        for open in [one.unwrap(), two.unwrap()] {
+            assert_eq!(open.len(), expected, "{open:?}");
+            assert!(
+                open.iter().any(|fd| fd == "/proc/self/fd/0 -> /dev/null"),
+                "{open:?}"
+            );
+        }
+    }));
+}
+
+#[test]
+fn sigint_does_not_disturb_a_worker() {
+    fn interrupt_yourself(_: ()) -> u32 {
+        let me = rustix::process::getpid();
+        rustix::process::kill_process(me, rustix::process::Signal::INT).unwrap();
+        std::process::id()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let pid = workers.run_sync(interrupt_yourself, ()).await.unwrap();
+        assert_eq!(workers.run_sync(interrupt_yourself, ()).await.unwrap(), pid);
+    }));
+}
+
+#[test]
+fn other_signals_have_their_default_dispositions_and_none_is_blocked() {
+    fn set(name: String) -> u64 {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(&name))
+            .unwrap();
+        // Those above 31 belong to the C library and to real-time programs.
+        u64::from_str_radix(line.trim(), 16).unwrap() & 0x7fff_ffff
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        assert_eq!(workers.run_sync(set, "SigBlk:".into()).await.unwrap(), 0);
+        // SIGINT is number 2. Whoever started the tests may have others ignored; that is inherited by everybody.
+        let ignored = set("SigIgn:".into()) | 1 << 1;
+        assert_eq!(
+            workers.run_sync(set, "SigIgn:".into()).await.unwrap(),
+            ignored
+        );
+    }));
+}
+
+#[test]
+fn a_worker_runs_the_job_on_its_only_busy_thread() {
+    fn threads(_: ()) -> (usize, String) {
+        let count = std::fs::read_dir("/proc/self/task").unwrap().count();
+        (
+            count,
+            std::fs::read_to_string("/proc/thread-self/comm").unwrap(),
+        )
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        // libtest's main thread, which waits, and the one that serves.
+        assert_eq!(
+            workers.run_sync(threads, ()).await.unwrap(),
+            (2, "seedbed-worker\n".to_owned())
+        );
+    }));
+}
+
+#[test]
+fn a_job_may_call_workers_of_its_own() {
+    fn outer(n: u64) -> (u64, u32) {
+        let inner = smol::block_on(async {
+            let workers = WorkerConfig::new();
+            seedbed::open_worker_context(workers, |workers| async move {
+                workers.run_sync(double, n).await
+            })
+            .await
+        });
+        (inner.unwrap(), std::process::id())
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let (doubled, pid) = workers.run_sync(outer, 4).await.unwrap();
+        assert_eq!(doubled, 8);
+        assert_eq!(workers.run_sync(outer, 4).await.unwrap(), (8, pid));
+    }));
+}
+
+#[test]
+fn a_job_may_call_the_hook_on_its_own_thread_and_on_others() {
+    fn hook(_: ()) -> u32 {
+        seedbed::init();
+        std::thread::spawn(seedbed::init).join().unwrap();
+        std::process::id()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(hook, ()).await.unwrap();
+        assert_eq!(workers.run_sync(hook, ()).await.unwrap(), first);
+    }));
+}
+
+#[test]
+fn the_default_context_is_shared_by_sequential_and_concurrent_callers() {
+    test(async {
+        let first = run_sync(pid, ()).await.unwrap();
+        let thread =
+            std::thread::spawn(|| smol::block_on(async { run_sync(pid, ()).await.unwrap() }));
+        assert_eq!(smol::unblock(|| thread.join().unwrap()).await, first);
+        assert_eq!(seedbed::default_context_statistics().idle_workers, 1);
+        common::end_default_workers();
     });
 }

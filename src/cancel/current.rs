@@ -68,12 +68,13 @@ impl Drop for Entered {
 }
 
 /// Within [`enter`] of a nursery's node: stands at a child of it, whose node may not exist yet, and returns the
-/// child's node, which may exist now. The caller enters the next child, or drops the guard.
+/// child's node, which may exist now. Afterwards this thread stands at the nursery's own node again: the child's may be
+/// removed, and what is dropped then may look where it stands. `poll` must not panic.
 pub(crate) fn in_child<T>(node: Option<NodeId>, poll: impl FnOnce() -> T) -> (T, Option<NodeId>) {
     CURRENT.with(|current| {
-        current.node.set(node);
+        let around = current.node.replace(node);
         let value = poll();
-        (value, current.node.get())
+        (value, current.node.replace(around))
     })
 }
 

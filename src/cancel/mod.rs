@@ -1,7 +1,7 @@
 //! Cancel scopes, timeouts, shields.
 //!
 //! Cancellation is dropping at an unshielded await. A [`CancelScope`] polls its body; once it is cancelled and the body
-//! is pending, it drops the body. A [`shield`] makes everything around it wait for it first, and [`on_cancel`] is the
+//! is pending, it drops the body. A [`shield()`] makes everything around it wait for it first, and [`on_cancel`] is the
 //! place for clean-up that awaits. The rules (who is cancelled, who waits, who absorbs) are in [`tree`], which is pure;
 //! [`node`] puts it behind a lock and wakes; [`current`] knows where in the tree a thread is polling; the other files
 //! are the futures that obey.
@@ -26,5 +26,5 @@ pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, mov
 pub(crate) use current::Entered;
 pub(crate) use node::{Shared, lock};
 pub(crate) use scope::Driver;
-pub(crate) use tree::{End, NodeId};
+pub(crate) use tree::{End, Kind, NodeId};
 pub(crate) use watch::{CancelView, Watch};

@@ -62,6 +62,13 @@ impl Shared {
         self.timers.as_ref()
     }
 
+    /// The time of the run; without one, the system's.
+    pub(crate) fn now(&self) -> Instant {
+        self.timers
+            .as_ref()
+            .map_or_else(Instant::now, |timers| timers.now())
+    }
+
     /// Adds a node. Its owner removes it, usually by way of [`Node`].
     pub(crate) fn add(
         &self,
@@ -141,11 +148,6 @@ impl Shared {
             .visible(id)
             .filter_map(|id| tree.payload(id).as_deref());
         Ok(cells.filter_map(Cell::deadline).min())
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.tree).len()
     }
 
     /// Changes the tree and brings the cells up to date.

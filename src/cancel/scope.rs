@@ -142,6 +142,15 @@ impl CancelScope {
         }
     }
 
+    /// The time of the run that the scope runs in, whoever asks; before it runs, the caller's.
+    fn now(&self) -> Instant {
+        let shared = match &*lock(&self.inner.phase) {
+            Phase::Running { shared, .. } => Some(shared.clone()),
+            Phase::New { .. } | Phase::Ended => None,
+        };
+        shared.map_or_else(current_time, |shared| shared.now())
+    }
+
     /// Whether this scope was cancelled, or its deadline has passed while it was not ended. Never goes back to false.
     ///
     /// ```
@@ -153,7 +162,7 @@ impl CancelScope {
         let ended = || matches!(*lock(&self.inner.phase), Phase::Ended);
         if self
             .deadline()
-            .is_some_and(|deadline| deadline <= current_time())
+            .is_some_and(|deadline| deadline <= self.now())
             && !ended()
         {
             self.cancel();
@@ -192,7 +201,7 @@ impl CancelScope {
             self.inner.cell.set_deadline(None);
             return;
         }
-        self.set_deadline(current_time().checked_add(timeout));
+        self.set_deadline(self.now().checked_add(timeout));
     }
 
     /// The time at which the scope is cancelled. `None` if there is none, or if it counts from a first poll that has not

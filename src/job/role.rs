@@ -81,10 +81,8 @@ pub(crate) fn begin_to_serve() -> bool {
 /// Ends this process, with a message that names the fix, if it is a worker that has not reached the hook. Every function
 /// of ours that a program may call before the hook asks this first; in any other process it costs a relaxed load.
 pub(crate) fn refuse_unless_hooked(call: &str) {
-    if !matches!(KNOWN.load(Ordering::Relaxed), FREE | SERVING) {
-        if let Role::Summoned(_) = find_out() {
-            refuse(call);
-        }
+    if let Role::Summoned(_) = role() {
+        refuse(call);
     }
 }
 
@@ -113,7 +111,8 @@ fn find_out() -> Role {
 
 /// A process is a worker if its standard input is the socket that the variable names. One that has the parent which the
 /// variable names is a worker as well, whose program has put something else on its standard input: it cannot serve, and
-/// must not go on as if it were free.
+/// must not go on as if it were free: each copy of the program would start another. (The one process that this wrongs is
+/// an orphan of a job's whose grandparent, by being process 1, has become its parent.)
 fn decide(summons: Summons, stdin: Option<u64>, parent: u32) -> Role {
     match stdin == Some(summons.inode) || parent == summons.parent {
         true => Role::Summoned(summons),

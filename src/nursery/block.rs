@@ -138,6 +138,7 @@ impl<R> Running<R> {
 
     fn end(&mut self, ended: Ended) -> Poll<R> {
         self.phase = Phase::Ended;
+        self.owner.leave();
         match ended {
             Ended::Normally => Poll::Ready(self.outcome.take()),
             Ended::Panicked(payload) => resume_unwind(payload),

@@ -13,7 +13,9 @@
 //!
 //! Memory is freed by whoever lets go last. By then the future and the result are gone: the block drops every child that
 //! it has, and every child in the stack when it closes that. So freeing runs no code of theirs, and it does not matter on
-//! which thread it happens.
+//! which thread it happens. Should a block be prevented from that (a foreign waker that panics while it works), what is
+//! left is leaked: [`Child::stage`] is never dropped with the memory, because that may be after everything that the future
+//! borrows is gone.
 
 // A reference-counted, type-erased future with hand-made wakers; every block is argued where it stands.
 #![allow(unsafe_code)]
@@ -68,7 +70,8 @@ pub(super) struct Header {
 struct Child<F: Future> {
     // First, so that a pointer to the child is a pointer to its header.
     header: Header,
-    stage: UnsafeCell<Stage<F>>,
+    /// Emptied by whom it belongs to; never dropped with the memory.
+    stage: UnsafeCell<ManuallyDrop<Stage<F>>>,
 }
 
 enum Stage<F: Future> {
@@ -165,7 +168,7 @@ pub(super) unsafe fn spawn<F: Future>(core: &Arc<Core>, future: F) -> Result<Han
             index: StdCell::new(UNLISTED),
             node: StdCell::new(None),
         },
-        stage: UnsafeCell::new(Stage::Running(future)),
+        stage: UnsafeCell::new(ManuallyDrop::new(Stage::Running(future))),
     });
     let header = NonNull::from(Box::leak(child)).cast::<Header>();
     let handle = Handle {
@@ -217,6 +220,11 @@ impl ChildRef {
     pub(super) fn dequeue(&self) -> bool {
         // Acquire: what was done before the wake-up is visible to the poll that follows.
         self.header().state.fetch_and(!QUEUED, Ordering::AcqRel) & DONE == 0
+    }
+
+    /// Whether the future is gone.
+    pub(super) fn is_done(&self) -> bool {
+        self.header().state.load(Ordering::Acquire) & DONE != 0
     }
 
     pub(super) fn cancel_requested(&self) -> bool {
@@ -393,7 +401,7 @@ impl Handle {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.child.header().state.load(Ordering::Acquire) & DONE != 0
+        self.child.is_done()
     }
 
     /// Takes the result, once the child is done: `None` if it was dropped before it had one.
@@ -434,6 +442,9 @@ impl Drop for Handle {
             }
         }
         let _release = Release(child);
+        // Nobody waits any more. A waker that stayed here could keep this very child alive, for ever: its own, if it
+        // waited for itself, or that of a sibling that it waited for in turn.
+        drop(header.awaiter.take());
         if before & OUTPUT != 0 {
             // SAFETY: `OUTPUT` makes the result ours, and nobody has taken it.
             unsafe { (header.vtable.clear)(child) };

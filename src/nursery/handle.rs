@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -147,7 +147,8 @@ macro_rules! handle {
             #[track_caller]
             pub fn spawn<F>(&self, future: F) -> Task<F::Output>
             where
-                F: Future + $($bound)*,
+                F: IntoFuture,
+                F::IntoFuture: $($bound)*,
                 F::Output: $($bound)*,
             {
                 match self.spawn_if_open(future) {
@@ -176,15 +177,19 @@ macro_rules! handle {
             ///     assert_eq!(refused.into_future().await, 5);
             /// });
             /// ```
-            pub fn spawn_if_open<F>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+            pub fn spawn_if_open<F>(
+                &self,
+                future: F,
+            ) -> Result<Task<F::Output>, NurseryClosed<F::IntoFuture>>
             where
-                F: Future + $($bound)*,
+                F: IntoFuture,
+                F::IntoFuture: $($bound)*,
                 F::Output: $($bound)*,
             {
                 // SAFETY: the bounds: `'env` outlives the block, which is invariant in it and drop-checked; the result
                 // is as alive as the `Task` that holds its type; and for a `Send` handle both are `Send`, while a local
                 // handle never leaves its thread, nor does its block.
-                unsafe { spawn_raw(&self.raw.core, future) }
+                unsafe { spawn_raw(&self.raw.core, future.into_future()) }
             }
 
             /// Puts a child into the nursery and waits until it says that it has started.
@@ -282,7 +287,7 @@ macro_rules! handle {
             /// the error.
             ///
             /// Only the first error can be the block's. A later one, which can only come from a shielded section, goes
-            /// to [`on_late_error`](Self::on_late_error).
+            /// to [`on_late_error`](Nursery::on_late_error).
             ///
             /// # Panics
             ///
@@ -304,12 +309,13 @@ macro_rules! handle {
             #[track_caller]
             pub fn try_spawn<U, F>(&self, future: F) -> TrySpawned<U>
             where
-                F: Future<Output = Result<U, E>> + $($bound)*,
+                F: IntoFuture<Output = Result<U, E>>,
+                F::IntoFuture: $($bound)*,
                 U: $($bound)*,
                 T: $($bound)*,
                 E: $($bound)*,
             {
-                let nursery = self.clone();
+                let (nursery, future) = (self.clone(), future.into_future());
                 self.spawn(async move {
                     match future.await {
                         Ok(value) => Some(value),
@@ -319,6 +325,46 @@ macro_rules! handle {
                         }
                     }
                 })
+            }
+
+            /// Says what happens to errors that come after the block's outcome was decided: instead of a `tracing` event at
+            /// WARN, `hook` gets each of them.
+            ///
+            /// ```
+            /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
+            #[doc = concat!("use seedbed::{checkpoint, run, shield, try_", $block, "};")]
+            ///
+            /// let late = Arc::new(AtomicU32::new(0));
+            /// let seen = late.clone();
+            /// run(async move {
+            #[doc = concat!("    let result: Result<(), u32> = try_", $block, "(|n| async move {")]
+            ///         n.on_late_error(move |error| seen.store(error, Relaxed));
+            ///         n.try_spawn(shield(async { checkpoint().await; Err::<(), _>(2) }));
+            ///         Err(1)
+            ///     })
+            ///     .await;
+            ///     assert_eq!(result, Err(1));
+            /// });
+            /// assert_eq!(late.load(Relaxed), 2);
+            /// ```
+            pub fn on_late_error(&self, mut hook: impl FnMut(E) + Send + 'static) {
+                self.raw.outcome.set_late_hook(Box::new(move |late| {
+                    if let Err(error) = late {
+                        hook(error);
+                    }
+                }));
+            }
+
+            /// Ends the block with the body's error, which the body returns if it gets it back here. That it is returned,
+            /// and not only left for the block to find, makes it count as any body's value: also if a scope around is
+            /// cancelled.
+            pub(super) fn fail_body(&self, error: E) -> Option<E> {
+                if self.raw.outcome.begin_failure() {
+                    self.raw.core.scope.cancel();
+                    return Some(error);
+                }
+                report_late::<T, E>(&self.raw.outcome, Err(error));
+                None
             }
 
             /// Ends the block with an error, or reports it if the block's outcome was decided before.
@@ -438,7 +484,8 @@ impl<'env> Spawner<'env> {
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> Task<F::Output>
     where
-        F: Future + Send + 'env,
+        F: IntoFuture,
+        F::IntoFuture: Send + 'env,
         F::Output: Send + 'env,
     {
         self.nursery.spawn(future)
@@ -449,9 +496,13 @@ impl<'env> Spawner<'env> {
     /// # Errors
     ///
     /// [`NurseryClosed`] if the block has ended; it gives the future back.
-    pub fn spawn_if_open<F>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+    pub fn spawn_if_open<F>(
+        &self,
+        future: F,
+    ) -> Result<Task<F::Output>, NurseryClosed<F::IntoFuture>>
     where
-        F: Future + Send + 'env,
+        F: IntoFuture,
+        F::IntoFuture: Send + 'env,
         F::Output: Send + 'env,
     {
         self.nursery.spawn_if_open(future)
@@ -463,35 +514,5 @@ impl fmt::Debug for Spawner<'_> {
         f.debug_struct("Spawner")
             .field("closed", &self.nursery.raw.core.is_closed())
             .finish_non_exhaustive()
-    }
-}
-
-impl<T, E> Nursery<'_, Result<T, E>> {
-    /// Says what happens to errors that come after the block's outcome was decided: instead of a `tracing` event at
-    /// WARN, `hook` gets each of them.
-    ///
-    /// ```
-    /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
-    /// use seedbed::{checkpoint, run, shield, try_open_nursery};
-    ///
-    /// let late = Arc::new(AtomicU32::new(0));
-    /// let seen = late.clone();
-    /// run(async move {
-    ///     let result: Result<(), u32> = try_open_nursery(|n| async move {
-    ///         n.on_late_error(move |error| seen.store(error, Relaxed));
-    ///         n.try_spawn(shield(async { checkpoint().await; Err::<(), _>(2) }));
-    ///         Err(1)
-    ///     })
-    ///     .await;
-    ///     assert_eq!(result, Err(1));
-    /// });
-    /// assert_eq!(late.load(Relaxed), 2);
-    /// ```
-    pub fn on_late_error(&self, mut hook: impl FnMut(E) + Send + 'static) {
-        self.raw.outcome.set_late_hook(Box::new(move |late| {
-            if let Err(error) = late {
-                hook(error);
-            }
-        }));
     }
 }

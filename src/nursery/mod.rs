@@ -134,7 +134,7 @@ where
 {
     open_nursery(|n: Nursery<'env, Result<R, E>>| {
         let body = body(n.clone());
-        or_fail(body, move |error| n.fail(error))
+        or_fail(body, move |error| n.fail_body(error))
     })
 }
 
@@ -175,20 +175,21 @@ where
 {
     open_local_nursery(|n: LocalNursery<'env, Result<R, E>>| {
         let body = body(n.clone());
-        or_fail(body, move |error| n.fail(error))
+        or_fail(body, move |error| n.fail_body(error))
     })
 }
 
-/// Runs the body of a block that may fail. An error is handed to the block, which then drops this.
+/// Runs the body of a block that may fail. `fail` gives the error back if it is the block's; if not, it comes too late,
+/// and the block drops this.
 async fn or_fail<R, E>(
     body: impl Future<Output = Result<R, E>>,
-    fail: impl FnOnce(E),
+    fail: impl FnOnce(E) -> Option<E>,
 ) -> Result<R, E> {
     match body.await {
         Ok(value) => Ok(value),
-        Err(error) => {
-            fail(error);
-            pending().await
-        }
+        Err(error) => match fail(error) {
+            Some(error) => Err(error),
+            None => pending().await,
+        },
     }
 }

@@ -19,6 +19,8 @@ enum Value<R> {
     None,
     /// The body's; whoever terminates the block later replaces it.
     Returned(R),
+    /// The body has failed, which ends the block early, and returns its error in the same poll.
+    Failing,
     /// Given by whoever ended the block early, first.
     Terminated(R),
 }
@@ -44,7 +46,11 @@ impl<R> Outcome<R> {
                 slot.value = Value::Returned(value);
                 return;
             }
-            _ => value,
+            Value::Failing => {
+                slot.value = Value::Terminated(value);
+                return;
+            }
+            Value::Returned(_) | Value::Terminated(_) => value,
         };
         drop(slot);
         // Dropped here, where no lock is held.
@@ -54,7 +60,7 @@ impl<R> Outcome<R> {
     /// Decides the block's value. Gives the value back if that was already decided by somebody else.
     pub(super) fn terminate(&self, value: R) -> Result<(), R> {
         let mut slot = lock(&self.slot);
-        if let Value::Terminated(_) = slot.value {
+        if let Value::Failing | Value::Terminated(_) = slot.value {
             return Err(value);
         }
         let replaced = std::mem::replace(&mut slot.value, Value::Terminated(value));
@@ -63,11 +69,21 @@ impl<R> Outcome<R> {
         Ok(())
     }
 
+    /// Reserves the decision for the value that the body is about to return. False if it was decided by somebody else.
+    pub(super) fn begin_failure(&self) -> bool {
+        let mut slot = lock(&self.slot);
+        let first = !matches!(slot.value, Value::Failing | Value::Terminated(_));
+        if first {
+            slot.value = Value::Failing;
+        }
+        first
+    }
+
     /// Takes the block's value, which somebody must have given.
     pub(super) fn take(&self) -> R {
         match std::mem::replace(&mut lock(&self.slot).value, Value::None) {
             Value::Returned(value) | Value::Terminated(value) => value,
-            Value::None => {
+            Value::None | Value::Failing => {
                 unreachable!("a block ends by its body, or by somebody who gives its value")
             }
         }

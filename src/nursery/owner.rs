@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use super::child::ChildRef;
 use super::ready::{Batch, Core};
 use crate::cancel::current::{enter, in_child};
-use crate::cancel::{CancelScope, Driver, End, Entered, NodeId};
+use crate::cancel::{CancelScope, Driver, End, Entered, Kind, NodeId};
 use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
@@ -102,9 +102,20 @@ impl Owner {
 
     /// Polls everybody who is ready, once.
     pub(super) fn poll_ready(&mut self) {
+        /// Puts those who were not polled back, if a foreign waker panics.
+        struct Polling<'a>(&'a mut Owner, Batch);
+        impl Drop for Polling<'_> {
+            fn drop(&mut self) {
+                for child in &mut self.1 {
+                    // Never refused: only the block closes.
+                    drop(self.0.core.push(child));
+                }
+            }
+        }
         let batch = self.core.take();
-        for child in batch {
-            self.poll_child(child);
+        let mut polling = Polling(self, batch);
+        for child in polling.1.by_ref() {
+            polling.0.poll_child(child);
         }
     }
 
@@ -112,22 +123,27 @@ impl Owner {
         if !child.dequeue() {
             return;
         }
-        // SAFETY (this and all that follow in this file): this is the block of the children that it polls and keeps;
+        // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps;
         // they were pushed to its own core. A child that is not done when it is dequeued stays so until we end it.
-        let (listed, node) = unsafe { (child.index().is_some(), child.node()) };
-        if child.cancel_requested()
-            && let Some(node) = node
-        {
-            self.cancel_node(node);
+        let (listed, mut node) = unsafe { (child.index().is_some(), child.node()) };
+        if child.cancel_requested() {
+            if !listed {
+                // It was not polled yet. What it opens now has to see that it is cancelled.
+                node = node.or_else(|| self.add_node());
+            }
+            if let Some(node) = node {
+                self.cancel_node(node);
+            }
         }
         // However early it was cancelled, a child runs to its first await that has to wait.
         if listed && self.try_drop_child(&child) {
             return self.discard(child);
         }
-        // SAFETY: see above.
-        let (polled, node) = in_child(node, || {
-            catch_unwind(AssertUnwindSafe(|| unsafe { child.poll() }))
-        });
+        let poll = || {
+            // SAFETY: see above.
+            unsafe { child.poll() }
+        };
+        let (polled, node) = in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
         // SAFETY: see above.
         unsafe { child.set_node(node) };
         match polled {
@@ -136,8 +152,12 @@ impl Owner {
             Ok(Poll::Pending) if listed => {}
             Ok(Poll::Pending) => self.list(child),
             Err(payload) => {
-                self.discard(child);
                 self.panicked(payload);
+                match child.is_done() {
+                    // Its future was gone before something of its task's panicked, which may own the result now.
+                    true => self.unlist(&child),
+                    false => self.discard(child),
+                }
             }
         }
     }
@@ -175,6 +195,11 @@ impl Owner {
         })
     }
 
+    /// Leaves the tree: the block has ended, though its future may be kept.
+    pub(super) fn leave(&mut self) {
+        self.driver.end();
+    }
+
     /// Lets the next wake-up through to whoever polls the block.
     pub(super) fn rest(&self, cx: &mut Context<'_>) {
         if !self.core.rest() {
@@ -200,6 +225,12 @@ impl Owner {
             .is_some_and(|(own, node)| own.shared.is_held(node))
     }
 
+    /// Makes a node for a child.
+    fn add_node(&self) -> Option<NodeId> {
+        let own = self.driver.node()?;
+        Some(own.shared.add(Some(own.id), Kind::Plain, None))
+    }
+
     fn cancel_node(&self, node: NodeId) {
         if let Some(own) = self.driver.node() {
             own.shared.cancel(node).now();
@@ -222,7 +253,6 @@ impl Owner {
     fn unlist(&mut self, child: &ChildRef) {
         // SAFETY: see `poll_child`.
         let (index, node) = unsafe { (child.index(), child.node()) };
-        self.forget_node(node);
         if let Some(index) = index {
             drop(self.children.swap_remove(index));
             if let Some(moved) = self.children.get(index) {
@@ -230,15 +260,17 @@ impl Owner {
                 unsafe { moved.set_index(index) };
             }
         }
+        self.forget_node(node);
     }
 
     /// Drops the child's future.
     fn discard(&mut self, child: ChildRef) {
         // SAFETY: see `poll_child`; the child is not done, because `discard` is called once, for children that run.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() })) {
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() }));
+        self.unlist(&child);
+        if let Err(payload) = dropped {
             self.panicked(payload);
         }
-        self.unlist(&child);
     }
 
     /// Keeps the first panic for the parent, cancels everybody else, and makes the scopes around wait until the parent
@@ -262,12 +294,10 @@ impl Owner {
     /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused
     /// or that nobody was told of.
     pub(super) fn end_hard(&mut self, drop_body: impl FnOnce()) -> Option<Payload> {
-        let queued: Batch = self.core.close();
-        for child in queued.filter(ChildRef::dequeue) {
-            // A listed child is among those below.
+        for child in self.core.close().filter(ChildRef::dequeue) {
             // SAFETY: see `poll_child`.
             if unsafe { child.index() }.is_none() {
-                self.discard_hard(child);
+                self.list(child);
             }
         }
         while let Some(child) = self.children.pop() {
@@ -278,7 +308,7 @@ impl Owner {
     }
 
     fn discard_hard(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`; children that are listed, or were never polled, are not done.
+        // SAFETY: see `poll_child`; children that are listed are not done.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() })) {
             self.panicked(payload);
         }

@@ -81,7 +81,7 @@ impl RunBuilder {
         self
     }
 
-    /// Runs `future` to its end, as [`run`](crate::run) does.
+    /// Runs `future` to its end, as [`run`](crate::run()) does.
     ///
     /// # Panics
     ///

@@ -145,6 +145,8 @@ impl<F: Future> Driver<F> {
             Idle::Blocked { .. } => {}
         }
         if self.timers.wake_idle() {
+            // Those who were told may be gone by now, and then nobody else wakes the loop.
+            cx.waker().wake_by_ref();
             return;
         }
         let Some(deadline) = self.timers.next() else {

@@ -1,6 +1,6 @@
 //! `main!` and `test!`: functions that are a run.
 
-/// Makes an `async fn main` the program's `main`: [`run`](crate::run) around it, as the first thing that happens.
+/// Makes an `async fn main` the program's `main`: [`run`](crate::run()) around it, as the first thing that happens.
 ///
 /// ```
 /// seedbed::main! {
@@ -21,7 +21,7 @@ macro_rules! main {
     };
 }
 
-/// Makes an `async fn` a `#[test]`: [`run`](crate::run) around it. Several may stand in one block.
+/// Makes an `async fn` a `#[test]`: [`run`](crate::run()) around it. Several may stand in one block.
 ///
 /// Jobs work as anywhere else: a worker process of this test is the test binary, started again with this one test.
 ///

@@ -239,7 +239,10 @@ impl Inbox {
 /// How much room to make for the rest of a frame of which `arrived` bytes are there: all of it if that is little, else
 /// not more than has come so far.
 fn room_for(header: Header, arrived: usize) -> usize {
-    let missing = (header.length + HEADER as u64).saturating_sub(arrived as u64);
+    let missing = header
+        .length
+        .saturating_add(HEADER as u64)
+        .saturating_sub(arrived as u64);
     let most = arrived.max(CHUNK);
     usize::try_from(missing).map_or(most, |missing| missing.clamp(1, most))
 }
@@ -355,9 +358,8 @@ mod tests {
             let mut bytes = header.to_bytes();
             prop_assert_eq!(Header::from_bytes(&bytes), Ok(header));
             bytes[at] ^= flip;
-            match Header::from_bytes(&bytes) {
-                Ok(other) => prop_assert!(at == 4 && other.kind != kind),
-                Err(Garbage) => {}
+            if let Ok(other) = Header::from_bytes(&bytes) {
+                prop_assert!(at == 4 && other.kind != kind);
             }
         }
     }

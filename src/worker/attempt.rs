@@ -10,6 +10,7 @@
 //! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
 //! kill one worker after the other, for ever.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::context::Running;
@@ -22,7 +23,6 @@ use crate::sync::Token;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind};
 use crate::wire::message::PanicReport;
-use std::sync::Arc;
 
 /// A job on its way through one worker.
 #[derive(Debug)]
@@ -39,7 +39,8 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 pub(super) struct Stake {
     pub(super) running: Running,
-    pub(super) token: Token,
+    /// Given back when dropped.
+    pub(super) _token: Token,
 }
 
 #[derive(Debug)]

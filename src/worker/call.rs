@@ -15,7 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, Stake, Verdict};
-use super::context::{WorkerContext, current};
+use super::context::WorkerContext;
+use super::current::current;
 use super::hook;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::error::WorkerError;
@@ -81,6 +82,13 @@ use crate::wire::frame::{self, Frame, Kind};
 /// ```compile_fail
 /// let offset = 3;
 /// let call = seedbed::run_sync(move |n: i32| n + offset, 4);
+/// ```
+///
+/// and so is a variable that holds some function, as it is data, too:
+///
+/// ```compile_fail
+/// let f: fn(i32) -> i32 = i32::abs;
+/// let call = seedbed::run_sync(f, 4);
 /// ```
 pub fn run_sync<F, A, R>(f: F, arg: A) -> RunSync<A, R>
 where
@@ -201,7 +209,9 @@ where
     }
 }
 
-/// The future of a [`RunSync`].
+/// The future of a [`RunSync`], which is awaited without naming this type.
+///
+/// What dropping it does is told at [`run_sync`], under "Cancellation".
 #[must_use = "futures do nothing unless awaited"]
 pub struct RunSyncFuture<R> {
     call: Pin<Box<dyn Future<Output = Result<R, WorkerError>> + Send>>,
@@ -242,7 +252,10 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let running = context.begin()?;
         let mut job = encode_job(code, &self.arg)?;
         drop(self.arg);
-        let mut stake = Stake { running, token };
+        let mut stake = Stake {
+            running,
+            _token: token,
+        };
         loop {
             checkpoint_if_cancelled().await;
             let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake)?;

@@ -4,12 +4,8 @@
 //! behind one lock that is held for no longer than it takes to move a worker in or out; in particular, never while a
 //! process is started, killed or waited for. A context is tied to no run, executor or thread: its workers' descriptors
 //! live in smol's process-wide reactor, and what has to go on without a caller runs on smol's global executor.
-//!
-//! There is always a current context. It is the one of the innermost [`cache_scope`], by where the nursery of the task
-//! was opened, else the default one, which the whole process shares.
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
@@ -19,18 +15,18 @@ use serde::de::DeserializeOwned;
 use super::cache::Cache;
 use super::call::RunSync;
 use super::config::WorkerConfig;
-use super::farewell::{Farewell, report};
+use super::farewell::Farewell;
 use super::life::{Health, Worker};
-use crate::cancel::{on_cancel, shield};
+use crate::cancel::shield;
 use crate::error::WorkerError;
-use crate::job::role::refuse_unless_hooked;
-use crate::tree_var::TreeVar;
 
-/// A set of cached workers with a configuration of their own, opened by [`open_worker_context`].
+/// A set of cached workers with a configuration of their own, opened by
+/// [`open_worker_context`](crate::open_worker_context).
 ///
 /// Cloning gives another handle to the same context. Handles may be used from any thread, task and executor. After the
 /// block that opened the context has ended, calls through a handle fail with
-/// [`WorkerErrorKind::Closed`](crate::WorkerErrorKind::Closed).
+/// [`WorkerErrorKind::Closed`](crate::WorkerErrorKind::Closed). Dropping a handle does nothing to the others; with the last
+/// one of a context whose block did not end but was dropped from outside, the workers are told to go, in the background.
 ///
 /// # Examples
 ///
@@ -173,7 +169,7 @@ impl WorkerContext {
         shield(self.close()).await
     }
 
-    async fn close(&self) -> Result<(), WorkerError> {
+    pub(super) async fn close(&self) -> Result<(), WorkerError> {
         self.state().closed = true;
         self.wait_for_calls().await;
         self.end_idle().await
@@ -191,13 +187,13 @@ impl WorkerContext {
     }
 
     /// Ends the workers that are idle now.
-    async fn end_idle(&self) -> Result<(), WorkerError> {
+    pub(super) async fn end_idle(&self) -> Result<(), WorkerError> {
         let idle = self.state().idle.empty();
         Farewell::to(idle, self.shared.config.grace()).wait().await
     }
 
     /// The same, with nobody waiting.
-    fn end_idle_in_background(&self) {
+    pub(super) fn end_idle_in_background(&self) {
         let idle = self.state().idle.empty();
         Farewell::to(idle, self.shared.config.grace()).wait_in_background();
     }
@@ -224,7 +220,10 @@ impl WorkerContext {
 
     /// Enters a call.
     pub(super) fn begin(&self) -> Result<Running, WorkerError> {
-        self.prune();
+        // A single worker is looked at when it is drawn.
+        if self.state().idle.len() > 1 {
+            self.prune();
+        }
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());
@@ -295,144 +294,5 @@ impl fmt::Debug for WorkerContext {
             .field("running_workers", running)
             .field("closed", closed)
             .finish()
-    }
-}
-
-/// Opens a context with workers of its own, runs `body` with it, and ends the workers.
-///
-/// When the block is over, it waits for calls in progress, then for the workers, within the configuration's
-/// [grace period](WorkerConfig::grace_period). If that was not graceful a `tracing` event at WARN says so, and the block's
-/// value is returned all the same; call [`WorkerContext::shutdown`] inside the block to get the error.
-///
-/// # Cancellation
-///
-/// If cancelled, the body is dropped; then the context is shut down, shielded. Dropped from outside, it leaves the
-/// shutdown to the background.
-///
-/// The example of [`WorkerContext`] shows it.
-pub async fn open_worker_context<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
-where
-    F: FnOnce(WorkerContext) -> Fut,
-    Fut: Future,
-{
-    refuse_unless_hooked("seedbed::open_worker_context");
-    let context = WorkerContext::new(config);
-    within(&context, body(context.clone())).await
-}
-
-/// Runs `future` with a context of its own as the current one, and ends that context's workers.
-///
-/// Plain [`run_sync`](crate::run_sync()) uses it in this task and in the tasks of nurseries that are opened inside. Tasks that are
-/// spawned from inside into a nursery that was opened outside keep the outer one, as that nursery may outlive this
-/// scope. Scopes nest. Otherwise like [`open_worker_context`], its ways of ending included.
-///
-/// # Cancellation
-///
-/// If cancelled, `future` is dropped; then the context is shut down, shielded. Dropped from outside, it leaves the
-/// shutdown to the background.
-///
-/// # Examples
-///
-/// ```
-/// use seedbed::{WorkerConfig, cache_scope, run_sync};
-///
-/// fn pid(_: ()) -> u32 {
-///     std::process::id()
-/// }
-///
-/// fn main() {
-///     seedbed::init();
-///     smol::block_on(async {
-///         let outside = run_sync(pid, ()).await.unwrap();
-///         let inside = cache_scope(WorkerConfig::new(), run_sync(pid, ())).await.unwrap();
-///         assert_ne!(outside, inside);
-///         assert_eq!(run_sync(pid, ()).await.unwrap(), outside);
-///     });
-/// }
-/// ```
-pub async fn cache_scope<F: IntoFuture>(config: WorkerConfig, future: F) -> F::Output {
-    refuse_unless_hooked("seedbed::cache_scope");
-    let context = WorkerContext::new(config);
-    within(&context, CURRENT.scope(context.clone(), future)).await
-}
-
-/// Runs `body`, and shuts `context` down whether it ends or is cancelled.
-async fn within<F: IntoFuture>(context: &WorkerContext, body: F) -> F::Output {
-    let value = on_cancel(body, async { report(context.close().await) }).await;
-    report(context.shutdown().await);
-    value
-}
-
-static CURRENT: TreeVar<WorkerContext> = TreeVar::new();
-
-/// The default context, made by the first call that needs it.
-static DEFAULT: Mutex<Option<WorkerContext>> = Mutex::new(None);
-
-fn default_slot() -> MutexGuard<'static, Option<WorkerContext>> {
-    DEFAULT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns the context that a plain call uses here.
-pub(super) fn current() -> WorkerContext {
-    CURRENT.get().unwrap_or_else(|| {
-        default_slot()
-            .get_or_insert_with(|| WorkerContext::new(WorkerConfig::new()))
-            .clone()
-    })
-}
-
-/// Sets the configuration of the default context, the one that plain [`run_sync`](crate::run_sync()) uses outside of any
-/// [`cache_scope`], in all runs and threads from now on.
-///
-/// Best called before the first call. A default context that is in use is replaced: calls in progress end in it, its idle
-/// workers are told to go, in the background, and calls from now on start new ones.
-///
-/// # Errors
-///
-/// [`WorkerErrorKind::EncodeArgument`](crate::WorkerErrorKind::EncodeArgument) or
-/// [`ForeignFunction`](crate::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
-/// be sent to a worker. Nothing is changed then.
-///
-/// # Examples
-///
-/// ```
-/// use seedbed::{WorkerConfig, configure_default_context, run_sync};
-///
-/// fn pid(_: ()) -> u32 {
-///     std::process::id()
-/// }
-///
-/// fn main() {
-///     seedbed::init();
-///     configure_default_context(WorkerConfig::new().single_use()).unwrap();
-///     smol::block_on(async {
-///         assert_ne!(run_sync(pid, ()).await.unwrap(), run_sync(pid, ()).await.unwrap());
-///     });
-/// }
-/// ```
-pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError> {
-    refuse_unless_hooked("seedbed::configure_default_context");
-    config.check()?;
-    let old = default_slot().replace(WorkerContext::new(config));
-    if let Some(old) = old {
-        old.end_idle_in_background();
-    }
-    Ok(())
-}
-
-/// Counts the workers of the current context: that of the innermost [`cache_scope`], or the default one. Other threads
-/// may be changing the numbers at this moment.
-///
-/// The example of [`WorkerStatistics`] shows it.
-pub fn default_context_statistics() -> WorkerStatistics {
-    current().statistics()
-}
-
-/// Ends the default context's idle workers. It stays in use: a call in progress elsewhere is not disturbed, and a later
-/// one starts a worker again. For the end of the last run.
-pub(crate) async fn shutdown_default() {
-    let context = default_slot().clone();
-    if let Some(context) = context {
-        report(shield(context.end_idle()).await);
     }
 }

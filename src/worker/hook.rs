@@ -11,7 +11,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::child::{self, Stdout};
 use crate::job::role::{self, Role};
@@ -30,6 +30,9 @@ pub(crate) struct Recipe {
 /// The recipe of the first hook that was reached in this process.
 static FIRST: Mutex<Option<Arc<Recipe>>> = Mutex::new(None);
 
+/// In a worker, the threads that the program had when the first of them reached the hook.
+static PROGRAM_THREADS: OnceLock<Vec<thread::Id>> = OnceLock::new();
+
 thread_local! {
     /// The recipe of the hook that this thread reached.
     static MINE: RefCell<Option<Arc<Recipe>>> = const { RefCell::new(None) };
@@ -37,29 +40,37 @@ thread_local! {
 
 /// Serves jobs and never returns if this process is a worker; else notes how a worker gets here.
 ///
-/// In a worker, only the first thread that gets here serves. Any other one of the program's own way must not run on as
-/// if this were the original process, and waits for the end. A call from within a job, on the serving thread, returns.
+/// In a worker, only the first thread that gets here serves. Any other thread that the program had by then must not run
+/// on as if this were the original process, and waits for the end. A job, and the threads that it started, may call
+/// the hook (by `run`, say) and go on.
 pub(crate) fn hook() {
     match role::role() {
-        Role::Free => note(|| recipe_of_here()),
+        Role::Free => note(recipe_of_here),
         Role::Summoned(summons) => {
             if !role::begin_to_serve() {
-                wait_for_the_end();
+                return hook_of_another_thread();
             }
+            // Nobody hears an error: only the first to serve sets this.
+            let _ = PROGRAM_THREADS.set(thread::all());
             let worker = child::settle(summons);
             // The job may want workers of its own: they come the way that this one came.
             let stdout = worker.stdout;
             note(|| same_arguments(stdout));
             worker.serve()
         }
-        Role::Serving if MINE.with_borrow(Option::is_some) => {}
-        Role::Serving => wait_for_the_end(),
+        Role::Serving => hook_of_another_thread(),
     }
 }
 
-/// Tells whether a worker could be started.
-pub(crate) fn hook_reached() -> bool {
-    recipe().is_some()
+/// The hook, reached in a worker that is serving: by a job, by a thread of a job's, or by a thread of the program's.
+fn hook_of_another_thread() {
+    let me = thread::id();
+    let serves = MINE.with_borrow(Option::is_some);
+    if !serves && PROGRAM_THREADS.wait().contains(&me) {
+        loop {
+            std::thread::park();
+        }
+    }
 }
 
 /// Returns the recipe of this thread's hook, which leads nearest to here, or else of the first hook.
@@ -76,12 +87,6 @@ fn note(recipe: impl FnOnce() -> Recipe) {
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert_with(|| recipe.clone());
     });
-}
-
-fn wait_for_the_end() -> ! {
-    loop {
-        std::thread::park();
-    }
 }
 
 fn recipe_of_here() -> Recipe {

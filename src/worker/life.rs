@@ -195,11 +195,10 @@ impl Dying {
                 outlived: self.outlived,
             });
         }
-        if let Some(patience) = &mut self.patience {
-            if patience.poll(cx).is_ready() {
-                self.outlived = true;
-                self.kill();
-            }
+        let is_over = |patience: &mut Timer| patience.poll(cx).is_ready();
+        if self.patience.as_mut().is_some_and(is_over) {
+            self.outlived = true;
+            self.kill();
         }
         Poll::Pending
     }

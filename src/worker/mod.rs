@@ -1,10 +1,35 @@
 //! Worker processes: cached, killable, and never left behind.
 //!
-//! The files, from the call downwards: [`call`] is `run_sync` and what cancellation may interrupt of it; [`context`] holds
-//! the workers and their configuration ([`config`]), with the choice among idle ones in [`cache`] and their common end in
-//! [`farewell`]; [`attempt`] has one job done by one worker; [`start`] brings a new worker up, launched by [`launch`] in the
-//! way that [`hook`] noted; [`life`] is one live worker, made of its [`process`] and its [`connection`]. [`child`] is the
-//! other side: what happens in the worker process itself. It knows none of the others.
+//! [`run_sync`] calls a function in another process, where it may block, spin, crash or be killed without harm to this
+//! one. The processes are this program, executed again up to the *hook* ([`init`], or one of the ways of entering that
+//! call it), and are kept for the next call in a [`WorkerContext`]: the process-wide default one, one for a subtree of
+//! tasks ([`cache_scope`]), or an explicit one ([`open_worker_context`]), each with its [`WorkerConfig`].
+//!
+//! # What runs twice
+//!
+//! A worker comes up by executing `main` again, with the same arguments and environment, until it reaches the hook. So
+//! call the hook first: whatever stands before it happens in every worker too. In a `#[test]`, the worker executes that one
+//! test up to its hook. A worker that gets to any other call of this crate first exits, and the call for which it was
+//! started returns an error that names the fix. Standard input is how a new worker finds its parent; do not read or replace
+//! it before the hook.
+//!
+//! # What can go wrong
+//!
+//! Each cause has its [`WorkerErrorKind`]. A job is run exactly once, or there is an error; it is never run twice. A
+//! worker that leaves, be it idle for too long or retired, closes its receiving end before it says so, hence a job that
+//! meets it on its way out is known not to have run and goes to another worker unnoticed.
+//!
+//! # Coming from trio-parallel
+//!
+//! What is called what, what is different, and which test holds each promise: [`guide::from_trio_parallel`].
+//!
+//! [`guide::from_trio_parallel`]: crate::guide::from_trio_parallel
+
+// The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
+// context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
+// `cache` and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
+// launched by `launch` in the way that `hook` noted; `life` is one live worker, made of its `process` and its
+// `connection`. `child` is the other side: what happens in the worker process itself. It knows none of the others.
 
 mod attempt;
 mod cache;
@@ -13,6 +38,7 @@ mod child;
 mod config;
 mod connection;
 mod context;
+mod current;
 mod farewell;
 mod hook;
 mod launch;
@@ -22,16 +48,16 @@ mod start;
 
 pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};
-pub use context::{
-    WorkerContext, WorkerStatistics, cache_scope, configure_default_context,
-    default_context_statistics, open_worker_context,
+pub use context::{WorkerContext, WorkerStatistics};
+pub use current::{
+    cache_scope, configure_default_context, default_context_statistics, open_worker_context,
 };
 
 pub use crate::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
 pub use crate::job::status::WorkerStatus;
 
-pub(crate) use context::shutdown_default;
-pub(crate) use hook::{hook, hook_reached};
+pub(crate) use current::shutdown_default;
+pub(crate) use hook::hook;
 
 /// Makes this program able to start workers: in a worker process serves jobs and never returns, in any other returns at
 /// once.

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use seedbed::{WorkerConfig, WorkerContext};
+
 /// Children and descriptors belong to the process, so only one test may have any at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -21,6 +23,25 @@ pub fn test<T>(body: impl Future<Output = T>) -> T {
     let value = smol::block_on(body);
     settle(&before);
     value
+}
+
+/// A job that tells which worker runs it.
+pub fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+/// Runs `body` with a context of its own, whose end is part of the test.
+pub async fn with_workers<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
+where
+    F: FnOnce(WorkerContext) -> Fut,
+    Fut: Future,
+{
+    seedbed::open_worker_context(config, body).await
+}
+
+/// Lets the default context's workers go.
+pub fn end_default_workers() {
+    seedbed::configure_default_context(WorkerConfig::new()).unwrap();
 }
 
 /// Waits for the tests that run now; a test that failed does not fail the others.
@@ -104,6 +125,22 @@ pub fn descriptors() -> BTreeSet<String> {
         .iter()
         .filter_map(|path| Some(format!("{} -> {}", path.display(), lead(path)?)))
         .collect()
+}
+
+/// How many of this process's descriptors its children inherit.
+pub fn inheritable_descriptors() -> usize {
+    let listed = std::fs::read_dir("/proc/self/fdinfo").expect("/proc is mounted");
+    let infos = listed.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
+    infos.filter(|info| !is_close_on_exec(info)).count()
+}
+
+fn is_close_on_exec(info: &str) -> bool {
+    let flags = info
+        .lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .unwrap()
+        .trim();
+    u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000 != 0
 }
 
 fn lead(path: &Path) -> Option<String> {

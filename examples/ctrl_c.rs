@@ -1,0 +1,65 @@
+//! What happens at Ctrl-C?
+//!
+//! ```text
+//! cargo run --example ctrl_c; echo $?     # prints 130
+//! ```
+//!
+//! Ctrl-C cancels everything that runs inside of `run` or `main!`, and cancellation lets everybody clean up. Then the
+//! process dies *of the signal*, as Unix expects: a shell script around it stops too, and `$?` is 130, which is 128
+//! and the number of the signal. A second Ctrl-C ends the process at once.
+//!
+//! So that nobody needs to be there to press it, this program sends itself the signal that the keys would send.
+
+use std::time::Duration;
+
+use rustix::process::{Signal, getpid, kill_process};
+use seedbed::{
+    default_context_statistics, on_cancel, open_nursery, run_sync, sleep, sleep_forever,
+};
+
+/// A job that never ends. Workers ignore Ctrl-C, though the terminal sends it to them too: whether the job is to be
+/// stopped is for the program to say.
+fn endless(_: ()) {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+seedbed::main! {
+    async fn main() {
+        let work = open_nursery(async |n| {
+            n.spawn(async { run_sync(endless, ()).kill_on_cancel(true).await });
+
+            // Code between two awaits is never interrupted, and a destructor runs wherever a task is cancelled.
+            n.spawn(async {
+                let _notes = Notes;
+                sleep_forever().await;
+            });
+
+            // Here is where you would press Ctrl-C.
+            sleep(Duration::from_millis(300)).await;
+            println!("Ctrl-C!");
+            kill_process(getpid(), Signal::INT).expect("everybody may send signals to themselves");
+            sleep_forever().await;
+        });
+
+        // The second future runs if the first one is cancelled, after all of its tasks have ended. Unlike a
+        // destructor it may await, and it is not cancelled itself while it says good-bye.
+        on_cancel(work, async {
+            sleep(Duration::from_millis(100)).await;
+            assert_eq!(default_context_statistics().running_workers, 0);
+            println!("The worker is gone, and this is the last line.");
+        })
+        .await;
+        unreachable!("a program that was interrupted does not go on");
+    }
+}
+
+/// Something that has to be put away in any case.
+struct Notes;
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        println!("The notes are put away.");
+    }
+}

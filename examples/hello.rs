@@ -1,0 +1,50 @@
+//! How do I do several things at once, and be sure that all of them are over?
+//!
+//! ```text
+//! cargo run --example hello
+//! ```
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use seedbed::{move_on_after, open_nursery, sleep, sleep_forever};
+
+seedbed::main! {
+    async fn main() {
+        // These live on the stack of this function, as local variables do.
+        let guests = [("Ada", 300), ("Grace", 200), ("Barbara", 100)];
+        let greeted = Mutex::new(Vec::new());
+
+        // A nursery is a block that tasks live in. The tasks may borrow whatever lives longer than the block: there is
+        // no `Arc` here, no `clone` and no `'static`.
+        open_nursery(async |n| {
+            for (name, milliseconds) in &guests {
+                let greeted = &greeted;
+                n.spawn(async move {
+                    sleep(Duration::from_millis(*milliseconds)).await;
+                    println!("Hello, {name}!");
+                    greeted.lock().unwrap().push(*name);
+                });
+            }
+            println!("Three tasks are on their way.");
+        })
+        .await;
+
+        // The block ends when the last task in it has ended, so nobody has been forgotten. They waited side by side:
+        // Ada was spawned first, and greeted last.
+        assert_eq!(greeted.into_inner().unwrap(), ["Barbara", "Grace", "Ada"]);
+
+        // Any future can be given a time limit, and so can a whole block. These two tasks would sleep for ever; when
+        // the time is up they are dropped where they wait, and `None` says that the block had no chance to end.
+        let outcome = move_on_after(Duration::from_millis(100), async {
+            open_nursery(async |n| {
+                n.spawn(sleep_forever());
+                n.spawn(sleep_forever());
+            })
+            .await
+        })
+        .await;
+        assert_eq!(outcome, None);
+        println!("Nobody sleeps for ever.");
+    }
+}

@@ -1,0 +1,125 @@
+//! The accounts: what became of each file that was found.
+//!
+//! Every file has one slot, which is filled once. So a file cannot be lost or counted twice without somebody noticing,
+//! and the totals of a report are counted from the same slots as its lists.
+
+use std::path::{Path, PathBuf};
+
+use crate::measure::Metrics;
+use crate::reason::Reason;
+
+/// What became of one file.
+pub type Outcome = Result<Metrics, Reason>;
+
+/// The slots of all files, in the order of their paths.
+#[derive(Debug)]
+pub struct Ledger<'a> {
+    files: &'a [PathBuf],
+    outcomes: Vec<Option<Outcome>>,
+}
+
+impl<'a> Ledger<'a> {
+    /// A ledger in which nothing has happened yet.
+    pub fn of(files: &'a [PathBuf]) -> Self {
+        Ledger {
+            files,
+            outcomes: vec![None; files.len()],
+        }
+    }
+
+    /// Writes down what became of the file at `index`.
+    ///
+    /// # Panics
+    ///
+    /// If that was known already.
+    pub fn settle(&mut self, index: usize, outcome: Outcome) {
+        let before = self.outcomes[index].replace(outcome);
+        assert_eq!(before, None, "{:?} is settled twice", self.files[index]);
+    }
+
+    /// The files that could be surveyed.
+    pub fn surveyed(&self) -> impl Iterator<Item = (&'a Path, &Metrics)> {
+        self.slots()
+            .filter_map(|(path, outcome)| Some((path, outcome?.as_ref().ok()?)))
+    }
+
+    /// The files that could not be surveyed.
+    pub fn reported(&self) -> impl Iterator<Item = (&'a Path, &Reason)> {
+        self.slots()
+            .filter_map(|(path, outcome)| Some((path, outcome?.as_ref().err()?)))
+    }
+
+    /// How many files the survey has not come to.
+    pub fn unreached(&self) -> usize {
+        self.slots()
+            .filter(|(_, outcome)| outcome.is_none())
+            .count()
+    }
+
+    /// Checks that every file is in exactly one place, and that none is left unless the survey was `interrupted`.
+    ///
+    /// # Panics
+    ///
+    /// If the accounts do not add up, which would be a bug.
+    pub fn assert_complete(&self, interrupted: bool) {
+        let (surveyed, reported) = (self.surveyed().count(), self.reported().count());
+        let unreached = self.unreached();
+        assert_eq!(surveyed + reported + unreached, self.files.len());
+        assert!(interrupted || unreached == 0, "{unreached} files were lost");
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (&'a Path, Option<&Outcome>)> {
+        let paths = self.files.iter().map(PathBuf::as_path);
+        paths.zip(self.outcomes.iter().map(Option::as_ref))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> Vec<PathBuf> {
+        vec!["a.rs".into(), "b.rs".into(), "c.rs".into()]
+    }
+
+    #[test]
+    fn every_file_is_in_one_place() {
+        let files = files();
+        let mut ledger = Ledger::of(&files);
+        assert_eq!(ledger.unreached(), 3);
+        ledger.settle(2, Ok(Metrics::default()));
+        ledger.settle(0, Err(Reason::OverMemory));
+        ledger.assert_complete(true);
+        let names = |path: &Path| path.display().to_string();
+        assert_eq!(
+            ledger
+                .surveyed()
+                .map(|(path, _)| names(path))
+                .collect::<Vec<_>>(),
+            ["c.rs"]
+        );
+        assert_eq!(
+            ledger
+                .reported()
+                .map(|(path, _)| names(path))
+                .collect::<Vec<_>>(),
+            ["a.rs"]
+        );
+        assert_eq!(ledger.unreached(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "3 files were lost")]
+    fn a_lost_file_is_noticed() {
+        Ledger::of(&files()).assert_complete(false);
+    }
+
+    #[test]
+    #[should_panic(expected = "settled twice")]
+    fn a_file_is_settled_once() {
+        let files = files();
+        let mut ledger = Ledger::of(&files);
+        ledger.settle(0, Ok(Metrics::default()));
+        ledger.settle(0, Err(Reason::OverMemory));
+    }
+}

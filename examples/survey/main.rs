@@ -1,0 +1,226 @@
+//! Surveys real Rust source trees: what is the longest function in all the crates that this machine has?
+//!
+//! ```text
+//! cargo run --release --example survey                        # cargo's registry, and this project
+//! cargo run --release --example survey -- --jobs 4 some/folder
+//! ```
+//!
+//! Every `.rs` file is parsed in full with `syn`, and that is no job to do in your own process: a deeply nested file
+//! overflows the stack, a FIFO in the tree blocks for ever, a huge file eats all memory. So the parsing is done by
+//! worker processes, and this program needs no more than a page of [`seedbed`] to be sure that
+//!
+//! * a file that takes too long is killed, and waited for;
+//! * a file that crashes its worker, or bursts its memory, costs no other file its result;
+//! * Ctrl-C prints what was done so far and leaves no process behind;
+//! * every file that was found is accounted for, which is asserted at the end.
+//!
+//! The other files here know nothing of that: `cli` reads the arguments, `find` walks the folders, `measure` is the
+//! job, `limits` binds the hands of whoever does it, `reason` says why a file could not be surveyed, `ledger` keeps
+//! the accounts, and `report` and `progress` show them.
+
+mod cli;
+mod find;
+mod ledger;
+mod limits;
+mod measure;
+mod progress;
+mod reason;
+mod report;
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use seedbed::sync::CapacityLimiter;
+use seedbed::{
+    WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, fail_after, on_cancel, open_nursery,
+    open_worker_context,
+};
+
+use crate::cli::{Command, Options};
+use crate::find::{Extent, find};
+use crate::ledger::{Ledger, Outcome};
+use crate::limits::cap_memory;
+use crate::measure::measure;
+use crate::progress::Progress;
+use crate::reason::Reason;
+use crate::report::Report;
+
+seedbed::main! {
+    async fn main() -> ExitCode {
+        let done = match cli::parse(env::args_os().skip(1)) {
+            Ok(Command::Survey(options)) => survey(&options).await,
+            Ok(Command::Help) => Ok(print(cli::HELP)),
+            Err(error) => Err(error.to_string()),
+        };
+        done.unwrap_or_else(|mistake| {
+            eprintln!("survey: {mistake}");
+            ExitCode::from(2)
+        })
+    }
+}
+
+/// Finds the files, measures them all, and prints the report, also if Ctrl-C comes before the end.
+async fn survey(options: &Options) -> Result<ExitCode, String> {
+    let start = Instant::now();
+    let (found, below) = match options.folders.is_empty() {
+        true => {
+            let folders = folders_of_everybody();
+            (find(&folders, Extent::SourcesOnly)?, folders)
+        }
+        false => (find(&options.folders, Extent::Everything)?, Vec::new()),
+    };
+    let limit = options.limit.unwrap_or(usize::MAX);
+    let files = &found.files[..found.files.len().min(limit)];
+    let ledger = Mutex::new(Ledger::of(files));
+
+    let report = |interrupted| {
+        let ledger = ledger
+            .lock()
+            .expect("nothing panics while it has the ledger");
+        ledger.assert_complete(interrupted);
+        let report = Report {
+            ledger: &ledger,
+            found: found.files.len(),
+            unread: &found.unread,
+            below: &below,
+            elapsed: start.elapsed(),
+            interrupted,
+        };
+        print_report(&report, options.json)
+    };
+
+    // Ctrl-C cancels whatever is running inside of `run`, and that is how it gets here: all workers are killed and
+    // waited for, then the second future is run, and then the cancellation goes on and the process dies of its SIGINT.
+    let all = measure_all(files, options, &ledger);
+    on_cancel(all, async { _ = report(true) }).await;
+    Ok(report(false))
+}
+
+/// What there is to survey for everybody who has built this: the crates that cargo has fetched from each registry, and
+/// this project.
+fn folders_of_everybody() -> Vec<PathBuf> {
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let mut folders: Vec<PathBuf> = registries
+        .into_iter()
+        .flatten()
+        .filter_map(|registry| Some(registry.ok()?.path()))
+        .filter(|registry| registry.is_dir())
+        .collect();
+    folders.sort();
+    folders.push(env!("CARGO_MANIFEST_DIR").into());
+    folders
+}
+
+/// Measures all files, so many at a time, and writes down what became of them.
+async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger<'_>>) {
+    let jobs = options.jobs.or(available_parallelism().ok());
+    let turns = &CapacityLimiter::new(jobs.map_or(1, NonZeroUsize::get));
+    let progress = &Progress::of(files.len());
+
+    // Between two jobs, a worker that has grown to half of its cap is replaced, so that each file finds at least the
+    // other half. Within a job, the kernel refuses what goes beyond the cap.
+    let config = WorkerConfig::new()
+        .init_with(options.memory, cap_memory)
+        .retire_above_memory(options.memory / 2)
+        .capture_stderr(true);
+
+    open_worker_context(config, async |workers| {
+        let workers = &workers;
+        open_nursery(async |n| {
+            for (index, path) in files.iter().enumerate() {
+                // A file waits for its turn here, where no timeout runs yet and no child exists for it.
+                let turn = turns.acquire().await;
+                n.spawn(async move {
+                    let outcome = measure_one(path, options, workers).await;
+                    let mut ledger = ledger
+                        .lock()
+                        .expect("nothing panics while it has the ledger");
+                    ledger.settle(index, outcome);
+                    progress.advance();
+                    drop(turn);
+                });
+            }
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Measures one file in a worker process. Whatever the file does to the worker becomes the reason that is returned.
+async fn measure_one(path: &Path, options: &Options, workers: &WorkerContext) -> Outcome {
+    let after = options.timeout;
+    let job = workers
+        .run_sync(measure, path.into())
+        // The file has its turn already, and shall not wait for another while its time runs.
+        .limiter(&CapacityLimiter::unlimited())
+        .kill_on_cancel(true);
+    match fail_after(after, job).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => Err(reason_of(&error)),
+        Err(_too_slow) => Err(Reason::TimedOut { after }),
+    }
+}
+
+/// What the failure of a worker says about the file.
+fn reason_of(error: &WorkerError) -> Reason {
+    match (error.kind(), error.exit(), error.panic()) {
+        (WorkerErrorKind::Broken, Some(exit), _) => {
+            let end = match (exit.signal_name(), exit.code()) {
+                (Some(signal), _) => signal.to_owned(),
+                (None, Some(code)) => format!("exit code {code}"),
+                (None, None) => "a signal without a name".to_owned(),
+            };
+            Reason::of_death(&end, exit.stderr_tail().unwrap_or_default())
+        }
+        (WorkerErrorKind::Panicked, _, Some(panic)) => Reason::Panicked {
+            message: panic.message().to_owned(),
+        },
+        _ => Reason::NoWorker {
+            message: error.to_string(),
+        },
+    }
+}
+
+/// Prints the report, and says on stderr if something could not be read.
+fn print_report(report: &Report<'_>, as_json: bool) -> ExitCode {
+    let printed = match as_json {
+        true => print(&report.json()),
+        false => print(&report.to_string()),
+    };
+    match report.failures() {
+        0 => printed,
+        1 => complain("one file or folder could not be read, and is in the report"),
+        n => complain(&format!(
+            "{n} files and folders could not be read, and are in the report"
+        )),
+    }
+}
+
+/// Prints a text to stdout. A reader who has seen enough (`survey | head`) is no error.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot print: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn complain(message: &str) -> ExitCode {
+    eprintln!("survey: {message}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,36 @@
+//! The progress bar, which exists only if somebody can see it.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar on stderr if that is a terminal, and nothing at all otherwise. Dropping it takes it off the screen.
+pub struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// A bar for so many files.
+    pub fn of(files: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style =
+                ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} files, {eta} left")
+                    .expect("the template is fixed, and right");
+            ProgressBar::new(files as u64).with_style(style)
+        });
+        Progress(bar)
+    }
+
+    /// One more file is settled.
+    pub fn advance(&self) {
+        if let Some(bar) = &self.0 {
+            bar.inc(1);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

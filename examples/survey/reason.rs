@@ -1,0 +1,166 @@
+//! Why a file could not be surveyed.
+//!
+//! Some reasons are found by the job, in the worker (the text is at fault); the others are found by the program, from
+//! the way in which the worker ended (the text was too much for it). Which death means what is decided by
+//! [`Reason::of_death`], from plain values, so that it can be tested without killing anybody.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One reason. It crosses the border of a process, hence the serde.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The byte at this offset, counted from 0, is not part of any UTF-8 character.
+    NotUtf8 { offset: usize },
+    /// The text is not Rust. Lines and columns are counted from 1, columns in characters, as rustc does.
+    Syntax {
+        line: usize,
+        column: usize,
+        message: String,
+    },
+    /// The worker had no time left, and was killed.
+    TimedOut { after: Duration },
+    /// The worker died of it.
+    Crashed { how: String },
+    /// The worker was refused memory that it asked for.
+    OverMemory,
+    /// The parser panicked; the worker lives on.
+    Panicked { message: String },
+    /// The entry could not be opened, or not be read to its end.
+    Unreadable { message: String },
+    /// No worker could do the job, through no fault of the file.
+    NoWorker { message: String },
+}
+
+impl Reason {
+    /// The names of all reasons, in the order in which a report counts them.
+    pub const NAMES: [&str; 8] = [
+        "not UTF-8",
+        "syntax error",
+        "timed out and killed",
+        "crashed",
+        "over the memory cap",
+        "parser panicked",
+        "unreadable",
+        "no worker",
+    ];
+
+    /// The name of this reason, without its details.
+    pub fn name(&self) -> &'static str {
+        Reason::NAMES[match self {
+            Reason::NotUtf8 { .. } => 0,
+            Reason::Syntax { .. } => 1,
+            Reason::TimedOut { .. } => 2,
+            Reason::Crashed { .. } => 3,
+            Reason::OverMemory => 4,
+            Reason::Panicked { .. } => 5,
+            Reason::Unreadable { .. } => 6,
+            Reason::NoWorker { .. } => 7,
+        }]
+    }
+
+    /// Whether the survey did not get to see the file at all, so that its exit status must say so.
+    pub fn is_failure_of_the_survey(&self) -> bool {
+        matches!(self, Reason::Unreadable { .. } | Reason::NoWorker { .. })
+    }
+
+    /// The reason behind an error of reading. A buffer that could not be had is the memory cap at work, met politely.
+    pub fn of_reading(error: &io::Error) -> Reason {
+        match error.kind() {
+            io::ErrorKind::OutOfMemory => Reason::OverMemory,
+            _ => Reason::Unreadable {
+                message: error.to_string(),
+            },
+        }
+    }
+
+    /// The reason behind the death of a worker: what ended it, and the last of what it wrote to stderr.
+    ///
+    /// Rust aborts both when memory is refused and when the stack overflows, and only its last words tell which.
+    pub fn of_death(end: &str, last_words: &str) -> Reason {
+        if last_words.contains("memory allocation of ") {
+            return Reason::OverMemory;
+        }
+        let how = match last_words.contains("has overflowed its stack") {
+            true => format!("stack overflow ({end})"),
+            false => end.to_owned(),
+        };
+        Reason::Crashed { how }
+    }
+}
+
+/// The name and the details, in one line.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Reason::NotUtf8 { offset } => write!(f, " (byte {offset})"),
+            Reason::Syntax {
+                line,
+                column,
+                message,
+            } => write!(f, " at {line}:{column}: {}", one_line(message)),
+            Reason::TimedOut { after } => write!(f, " after {after:?}"),
+            Reason::Crashed { how } => write!(f, ": {how}"),
+            Reason::OverMemory => Ok(()),
+            Reason::Panicked { message }
+            | Reason::Unreadable { message }
+            | Reason::NoWorker { message } => write!(f, ": {}", one_line(message)),
+        }
+    }
+}
+
+/// A message as one line of a list, however many it came with.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Rust's runtime writes before it aborts.
+    const OVERFLOW: &str =
+        "\nthread 'main' (4711) has overflowed its stack\nfatal runtime error: stack overflow\n";
+    const REFUSED: &str = "memory allocation of 314572800 bytes failed\n";
+
+    #[test]
+    fn the_last_words_tell_a_stack_overflow_from_refused_memory() {
+        let reason = |last_words| Reason::of_death("SIGABRT", last_words).to_string();
+        assert_eq!(reason(OVERFLOW), "crashed: stack overflow (SIGABRT)");
+        assert_eq!(reason(REFUSED), "over the memory cap");
+        assert_eq!(reason(""), "crashed: SIGABRT");
+    }
+
+    #[test]
+    fn refused_memory_is_the_cap_also_when_it_is_an_error_of_reading() {
+        let refused = io::Error::from(io::ErrorKind::OutOfMemory);
+        assert_eq!(Reason::of_reading(&refused), Reason::OverMemory);
+        let missing = Reason::of_reading(&io::Error::from_raw_os_error(2));
+        assert_eq!(
+            missing.to_string(),
+            "unreadable: No such file or directory (os error 2)"
+        );
+        assert!(missing.is_failure_of_the_survey());
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let reason = Reason::Syntax {
+            line: 3,
+            column: 14,
+            message: "expected `;`\n  or so".to_owned(),
+        };
+        assert_eq!(
+            reason.to_string(),
+            "syntax error at 3:14: expected `;` or so"
+        );
+        let reason = Reason::TimedOut {
+            after: Duration::from_millis(1500),
+        };
+        assert_eq!(reason.to_string(), "timed out and killed after 1.5s");
+    }
+}

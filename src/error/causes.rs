@@ -1,0 +1,235 @@
+//! The constructors of [`WorkerError`]: one for each cause, holding its words.
+
+use std::error::Error;
+
+use super::{Inner, WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
+
+impl WorkerError {
+    fn new(kind: WorkerErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            job: None,
+            message: message.into(),
+            exit: None,
+            panic: None,
+            source: None,
+        }))
+    }
+
+    /// Names the job that the error concerns.
+    pub(crate) fn of_job(mut self, name: &'static str) -> Self {
+        self.0.job = Some(name);
+        self
+    }
+
+    fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    fn ended(mut self, exit: WorkerExit) -> Self {
+        self.0.exit = Some(exit);
+        self
+    }
+
+    fn panicked_with(mut self, panic: WorkerPanic) -> Self {
+        self.0.panic = Some(panic);
+        self
+    }
+
+    pub(crate) fn not_initialized() -> Self {
+        Self::new(
+            WorkerErrorKind::NotInitialized,
+            "no worker process can be started, because this program has not called seedbed's hook; enter with \
+             `seedbed::run`, `seedbed::main!` or `seedbed::test!`, or call `seedbed::init()` at the start of `main` or \
+             of the test",
+        )
+    }
+
+    pub(crate) fn start(what: &str, source: std::io::Error) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!("the worker process could not be started: {what}: {source}"),
+        )
+        .caused_by(source)
+    }
+
+    pub(crate) fn start_without_proc(source: std::io::Error) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker process could not be started: `/proc/self/exe` cannot be reached ({source}); workers are \
+                 this program executed again through it, so mount `/proc`"
+            ),
+        )
+        .caused_by(source)
+    }
+
+    pub(crate) fn start_lost(message: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!("the worker process could not be started: {message}"),
+        )
+    }
+
+    pub(crate) fn start_ended(exit: WorkerExit) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker {exit} before it reached seedbed's hook; a worker executes `main` again with the same \
+                 arguments and environment, and must get to `run`, `main!`, `test!` or `init()` as this process did"
+            ),
+        )
+        .ended(exit)
+    }
+
+    pub(crate) fn start_too_slow(limit: std::time::Duration) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker process had not reached seedbed's hook after {limit:?} and was killed; call the hook \
+                 before anything in `main` that waits"
+            ),
+        )
+    }
+
+    pub(crate) fn init(panic: WorkerPanic) -> Self {
+        Self::new(
+            WorkerErrorKind::Init,
+            format!("an init closure of the worker {panic}"),
+        )
+        .panicked_with(panic)
+    }
+
+    pub(crate) fn init_undecodable(message: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Init,
+            format!("the worker could not decode the data of an init or retire closure: {message}"),
+        )
+    }
+
+    pub(crate) fn foreign_function(name: &'static str) -> Self {
+        Self::new(
+            WorkerErrorKind::ForeignFunction,
+            "its code lies in a shared object and not in the main executable, so a worker process may not have it; \
+             link the crate that defines it statically",
+        )
+        .of_job(name)
+    }
+
+    pub(crate) fn image_mismatch() -> Self {
+        Self::new(
+            WorkerErrorKind::ImageMismatch,
+            "the worker runs another executable image than this process, so nothing was called in it; \
+             `/proc/self/exe` must lead both to the same file",
+        )
+    }
+
+    pub(crate) fn encode_argument(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(
+            WorkerErrorKind::EncodeArgument,
+            format!("the argument could not be encoded: {source}"),
+        )
+        .caused_by(source)
+    }
+
+    pub(crate) fn encode_closure_data(closure: &str, message: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::EncodeArgument,
+            format!(
+                "the data of the configuration's closure `{closure}` could not be encoded: {message}"
+            ),
+        )
+    }
+
+    pub(crate) fn decode_argument(message: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::DecodeArgument,
+            format!("the worker could not decode the argument: {message}"),
+        )
+    }
+
+    pub(crate) fn encode_result(message: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::EncodeResult,
+            format!("the job ran, but its result could not be encoded: {message}"),
+        )
+    }
+
+    pub(crate) fn decode_result(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(
+            WorkerErrorKind::DecodeResult,
+            format!("the job ran, but its result could not be decoded: {source}"),
+        )
+        .caused_by(source)
+    }
+
+    pub(crate) fn panicked(panic: WorkerPanic) -> Self {
+        Self::new(WorkerErrorKind::Panicked, format!("the job {panic}")).panicked_with(panic)
+    }
+
+    pub(crate) fn broken(exit: WorkerExit) -> Self {
+        Self::new(
+            WorkerErrorKind::Broken,
+            format!("the worker {exit} before the job had finished"),
+        )
+        .ended(exit)
+    }
+
+    pub(crate) fn broken_and_deaf(exit: WorkerExit) -> Self {
+        Self::new(
+            WorkerErrorKind::Broken,
+            format!(
+                "the worker closed its connection while it had the job, lived on and was killed (process {}); a job \
+                 must not close descriptors that it did not open",
+                exit.pid()
+            ),
+        )
+        .ended(exit)
+    }
+
+    pub(crate) fn lost_sight(source: std::io::Error) -> Self {
+        Self::new(
+            WorkerErrorKind::Broken,
+            format!("the connection to the worker failed while it had the job, and the worker was killed: {source}"),
+        )
+        .caused_by(source)
+    }
+
+    pub(crate) fn retire(panic: WorkerPanic) -> Self {
+        Self::new(
+            WorkerErrorKind::Retire,
+            format!(
+                "a retire closure of the worker {panic}, after an earlier job; this job did not run"
+            ),
+        )
+        .panicked_with(panic)
+    }
+
+    pub(crate) fn protocol(what: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Protocol,
+            format!(
+                "the worker sent something that seedbed does not understand ({what}) and was killed; a job must not \
+                 write to descriptors that it did not open"
+            ),
+        )
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(
+            WorkerErrorKind::Closed,
+            "the worker context has been shut down; call it inside its block and before `shutdown`",
+        )
+    }
+
+    pub(crate) fn shutdown(non_zero: usize, killed: usize) -> Self {
+        Self::new(
+            WorkerErrorKind::Shutdown,
+            format!(
+                "shutting the worker context down was not graceful: {non_zero} non-zero exits and {killed} killed \
+                 when the grace period was over"
+            ),
+        )
+    }
+}

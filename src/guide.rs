@@ -1,0 +1,22 @@
+//! Pages to read: how things work together, and where they are found by those who come from elsewhere.
+//!
+//! The pages are the files of the repository's `docs` folder. What is code in them is compiled and run as tests.
+
+#[doc = include_str!("../docs/cancellation.md")]
+pub mod cancellation {}
+
+// What is shown there is how tests look; the ones in `tests/user_crate` run.
+#[allow(clippy::test_attr_in_doctest)]
+#[doc = include_str!("../docs/testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("../docs/from_trio.md")]
+pub mod from_trio {}
+
+#[doc = include_str!("../docs/from_trio_parallel.md")]
+pub mod from_trio_parallel {}
+
+/// Compiles and runs what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

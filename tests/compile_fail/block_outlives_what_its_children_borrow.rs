@@ -1,0 +1,11 @@
+//! The block is dropped after what its children borrow.
+
+fn main() {
+    let block;
+    let text = String::from("dropped first");
+    let text = &text;
+    block = seedbed::open_nursery(|n| async move {
+        n.spawn(async move { println!("{text}") });
+    });
+    seedbed::run(block);
+}

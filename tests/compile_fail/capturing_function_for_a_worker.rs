@@ -1,0 +1,9 @@
+//! A job's function is code and nothing else: what it needs goes into its argument.
+
+fn main() {
+    let factor = 3_u64;
+    seedbed::run(async {
+        let product = seedbed::run_sync(move |number: u64| factor * number, 5).await;
+        println!("{product:?}");
+    });
+}

@@ -1,0 +1,80 @@
+//! The small examples do what they say. They check themselves; here they only need to be run.
+
+mod built_example;
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Output, Stdio};
+
+use built_example::example;
+
+fn run(name: &str) -> Output {
+    let mut command = example(name);
+    command
+        .stdin(Stdio::null())
+        .output()
+        .expect("it can be started")
+}
+
+/// Runs an example that ends well, and returns what it said.
+fn said(name: &str) -> String {
+    let output = run(name);
+    let (out, err) = texts(&output);
+    assert!(output.status.success(), "{}\n{out}{err}", output.status);
+    assert_eq!(
+        err, "",
+        "an example that ends well has nothing to complain about"
+    );
+    out
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn hello() {
+    assert!(said("hello").ends_with("Nobody sleeps for ever.\n"));
+}
+
+#[test]
+fn cancellation() {
+    assert!(said("cancellation").contains("The endless loop was stopped after"));
+}
+
+#[test]
+fn single_use_workers() {
+    assert!(said("single_use_workers").contains("has nothing to remember"));
+}
+
+#[test]
+fn memory_capped_workers() {
+    assert!(said("memory_capped_workers").contains("was refused its memory and died.\n"));
+}
+
+#[test]
+fn cache_scope() {
+    assert_eq!(
+        said("cache_scope")
+            .matches("A worker of the scope starts.")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn ctrl_c_dies_by_the_signal_after_it_has_cleaned_up() {
+    let output = run("ctrl_c");
+    let (out, err) = texts(&output);
+    assert_eq!(
+        output.status.signal(),
+        Some(2),
+        "{}\n{out}{err}",
+        output.status
+    );
+    assert_eq!(
+        out,
+        "Ctrl-C!\nThe notes are put away.\nThe worker is gone, and this is the last line.\n"
+    );
+    assert_eq!(err, "");
+}

@@ -1,0 +1,268 @@
+//! Random programs of blocks, scopes, shields, clean-ups, deadlines, cancellations and panics, in virtual time: whatever
+//! they do, they end, and leave no value behind. The same seed is the same program.
+//!
+//! `SEEDBED_STRESS_SEEDS=100000 cargo test --release --test stress` goes on for longer; `SEEDBED_STRESS_FIRST` says
+//! with which seed to begin.
+
+#[path = "common/polling.rs"]
+mod polling;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_lite::future::{race, zip};
+use polling::{Drops, OnDrop, turns};
+use seedbed::testing::MockClock;
+use seedbed::{
+    CancelScope, Nursery, RunBuilder, Task, checkpoint_if_cancelled, current_time, move_on_after,
+    on_cancel, open_nursery, shield, sleep, sleep_forever, try_open_nursery,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the parts of one program share.
+struct World {
+    random: Mutex<u64>,
+    drops: Drops,
+    scopes: Mutex<Vec<CancelScope>>,
+    tasks: Mutex<Vec<Task<()>>>,
+    /// How many more parts may be opened.
+    budget: Mutex<u32>,
+    panics: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Arc<Self> {
+        Arc::new(World {
+            random: Mutex::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            drops: Drops::new(),
+            scopes: Mutex::default(),
+            tasks: Mutex::default(),
+            budget: Mutex::new(60),
+            panics: seed.is_multiple_of(3),
+        })
+    }
+
+    /// A number below `limit`.
+    fn pick(&self, limit: u64) -> u64 {
+        let mut state = self.random.lock().unwrap();
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        (*state >> 11) % limit
+    }
+
+    fn seconds(&self) -> Duration {
+        Duration::from_millis(self.pick(5000))
+    }
+
+    fn may_open(&self) -> bool {
+        let mut budget = self.budget.lock().unwrap();
+        *budget = budget.saturating_sub(1);
+        *budget > 0
+    }
+
+    fn some_scope(&self) -> Option<CancelScope> {
+        let count = self.scopes.lock().unwrap().len() as u64;
+        (count > 0).then(|| self.scopes.lock().unwrap()[self.pick(count) as usize].clone())
+    }
+
+    fn some_task(&self) -> Option<Task<()>> {
+        let count = self.tasks.lock().unwrap().len() as u64;
+        (count > 0).then(|| {
+            let index = self.pick(count) as usize;
+            self.tasks.lock().unwrap().swap_remove(index)
+        })
+    }
+}
+
+/// A panic that prints nothing.
+fn quiet_panic() -> ! {
+    resume_unwind(Box::new("on purpose"))
+}
+
+type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A few random steps. With `finite`, nothing that lasts for ever, because a shield is around.
+fn part(world: Arc<World>, finite: bool) -> Part {
+    Box::pin(async move {
+        let _value = world.drops.value();
+        for _ in 0..1 + world.pick(4) {
+            step(&world, finite).await;
+        }
+    })
+}
+
+async fn step(world: &Arc<World>, finite: bool) {
+    let part = |finite| part(world.clone(), finite);
+    match world.pick(24) {
+        0 | 1 => turns(world.pick(4) as usize).await,
+        2 | 3 => sleep(world.seconds()).await,
+        4 => checkpoint_if_cancelled().await,
+        5 if !finite => sleep_forever().await,
+        6 => {
+            if let Some(scope) = world.some_scope() {
+                scope.cancel();
+            }
+        }
+        7 => {
+            if let Some(scope) = world.some_scope() {
+                scope.set_deadline(Some(current_time() + world.seconds()));
+            }
+        }
+        8 => {
+            if let Some(scope) = world.some_scope() {
+                scope.set_shield(true);
+                let _down = OnDrop(|| scope.set_shield(false));
+                sleep(world.seconds()).await;
+            }
+        }
+        9 => {
+            if let Some(task) = world.some_task() {
+                match world.pick(3) {
+                    0 => drop(task.cancel()),
+                    1 => drop(move_on_after(SECOND, task.cancel()).await),
+                    _ => drop(move_on_after(SECOND, task.outcome()).await),
+                }
+            }
+        }
+        10 if world.panics && world.pick(8) == 0 => quiet_panic(),
+        11 if world.panics && world.pick(8) == 0 => {
+            let _bomb = OnDrop(|| {
+                if !std::thread::panicking() {
+                    quiet_panic();
+                }
+            });
+            sleep(world.seconds()).await;
+        }
+        _ if !world.may_open() => turns(1).await,
+        12 | 13 => {
+            let scope = CancelScope::new();
+            world.scopes.lock().unwrap().push(scope.clone());
+            match world.pick(3) {
+                0 => scope.set_timeout(world.seconds()),
+                1 => scope.cancel(),
+                _ => {}
+            }
+            scope.run(part(finite)).await;
+        }
+        14 => move_on_after(world.seconds(), part(finite))
+            .await
+            .unwrap_or(()),
+        15 => shield(part(true)).await,
+        16 => on_cancel(part(finite), part(true)).await,
+        17 => zip(part(finite), part(finite)).await.0,
+        18 => race(part(finite), part(finite)).await,
+        19 => fallible_block(world, finite).await,
+        _ => block(world, finite).await,
+    }
+}
+
+async fn block(world: &Arc<World>, finite: bool) {
+    let world = world.clone();
+    open_nursery(|n| async move {
+        for _ in 0..world.pick(5) {
+            let task = n.spawn(spawns(n.clone(), world.clone(), finite));
+            if world.pick(2) == 0 {
+                world.tasks.lock().unwrap().push(task);
+            }
+        }
+        if world.pick(4) == 0 {
+            drop(
+                n.start(|started| {
+                    let world = world.clone();
+                    async move {
+                        let value = world.drops.value();
+                        part(world.clone(), finite).await;
+                        if world.pick(4) > 0 {
+                            started.send(value);
+                        }
+                        part(world, finite).await;
+                    }
+                })
+                .await,
+            );
+        }
+        part(world.clone(), finite).await;
+        if world.pick(3) == 0 {
+            n.cancel();
+        }
+        part(world, finite).await;
+    })
+    .await;
+}
+
+/// A child that does something, and perhaps adds another, or ends the block.
+async fn spawns(n: Nursery<'static>, world: Arc<World>, finite: bool) {
+    part(world.clone(), finite).await;
+    match world.pick(4) {
+        0 => drop(n.spawn(part(world.clone(), finite))),
+        1 => n.cancel(),
+        _ => {}
+    }
+    part(world, finite).await;
+}
+
+async fn fallible_block(world: &Arc<World>, finite: bool) {
+    let world = world.clone();
+    let result = try_open_nursery(|n| async move {
+        for _ in 0..world.pick(4) {
+            let world = world.clone();
+            n.try_spawn(async move {
+                part(world.clone(), finite).await;
+                match world.pick(2) {
+                    0 => Err(world.drops.value()),
+                    _ => Ok(world.drops.value()),
+                }
+            });
+        }
+        part(world.clone(), finite).await;
+        match world.pick(3) {
+            0 => Err(world.drops.value()),
+            _ => Ok(world.drops.value()),
+        }
+    });
+    drop(result.await);
+}
+
+/// Runs one program to its end. Ends this process if there is none, because nothing can end a thread that hangs.
+fn run(seed: u64) {
+    let world = World::new(seed);
+    let program = part(world.clone(), false);
+    // The clock gets there only if everybody is blocked, and nobody waits for anything.
+    let watched = open_nursery(|n| async move {
+        n.spawn(async move {
+            sleep(100_000 * SECOND).await;
+            eprintln!("the random program of seed {seed} hangs");
+            std::process::abort();
+        });
+        let limited = AssertUnwindSafe(move_on_after(1000 * SECOND, program));
+        // A panic passes through this block, and ends the watchman too.
+        limited.0.await;
+        n.cancel();
+    });
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        RunBuilder::new().clock(MockClock::autojump()).run(watched)
+    }));
+    assert!(
+        ended.is_ok() || world.panics,
+        "a panic of nobody's, seed {seed}"
+    );
+    // A task is a handle, and may have a result.
+    world.tasks.lock().unwrap().clear();
+    assert_eq!(world.drops.alive(), 0, "seed {seed} leaves values behind");
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().expect("a number of seeds"))
+}
+
+#[test]
+fn random_programs_end_and_leave_nothing() {
+    let first = setting("SEEDBED_STRESS_FIRST").unwrap_or(0);
+    let seeds = setting("SEEDBED_STRESS_SEEDS").unwrap_or(500);
+    (first..first + seeds).for_each(run);
+}

@@ -1,0 +1,357 @@
+//! The survey, run as a user runs it, over trees that nobody would want to meet.
+
+mod built_example;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use built_example::example;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder to survey.
+struct Tree(TempDir);
+
+impl Tree {
+    fn new() -> Tree {
+        Tree(tempfile::tempdir().unwrap())
+    }
+
+    fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
+        fs::write(self.at(name), content).unwrap();
+    }
+
+    /// A file full of zeros, which takes no place on the disk.
+    fn sparse_file(&self, name: &str, megabytes: u64) {
+        let file = File::create(self.at(name)).unwrap();
+        file.set_len(megabytes << 20).unwrap();
+    }
+
+    fn fifo(&self, name: &str) {
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, self.at(name), FileType::Fifo, mode, 0).unwrap();
+    }
+
+    /// Surveys the tree, with these options.
+    fn survey(&self, options: &[&str]) -> Command {
+        let mut command = example("survey");
+        command
+            .args(options)
+            .arg(self.0.path())
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The report that a survey with `--json` has printed.
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "{error} in {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        )
+    })
+}
+
+/// The last part of a path in a report.
+fn name(entry: &Value) -> String {
+    let path = Path::new(entry["path"].as_str().unwrap());
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// The files that could not be surveyed, each with what the report says about it.
+fn not_surveyed(report: &Value) -> BTreeMap<String, String> {
+    let entries = report["not_surveyed"].as_array().unwrap().iter();
+    entries
+        .map(|entry| (name(entry), entry["message"].as_str().unwrap().to_owned()))
+        .collect()
+}
+
+#[test]
+fn one_bad_file_never_costs_another_file_its_result() {
+    let tree = Tree::new();
+    for index in 0..20 {
+        tree.file(format!("good_{index}.rs"), "fn f() { unsafe { g() } }\n");
+    }
+    tree.file(OsStr::from_bytes(b"good_\xff.rs"), "fn f() {}\n");
+    let parentheses = "(".repeat(200_000) + &")".repeat(200_000);
+    tree.file("deep.rs", format!("const X: () = {parentheses};"));
+    tree.fifo("fifo.rs");
+    tree.file("latin1.rs", b"// caf\xe9\n");
+    tree.file("wrong.rs", "fn f() {}\nfn fn() {}\n");
+    tree.sparse_file("larger_than_the_cap.rs", 300);
+    // This one can be read, but the parser makes a copy.
+    tree.sparse_file("larger_than_half_of_the_cap.rs", 40);
+    symlink("nowhere", tree.at("dangling.rs")).unwrap();
+    symlink("good_0.rs", tree.at("good_link.rs")).unwrap();
+    tree.file("not_rust.txt", b"\xff");
+
+    let options = [
+        "--json",
+        "--jobs",
+        "3",
+        "--timeout",
+        "5s",
+        "--memory",
+        "64M",
+    ];
+    let output = tree.survey(&options).output().unwrap();
+    let report = report(&output);
+
+    let reasons = not_surveyed(&report);
+    let reasons: Vec<_> = reasons
+        .iter()
+        .map(|(name, reason)| (name.as_str(), reason.as_str()))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            (
+                "dangling.rs",
+                "unreadable: No such file or directory (os error 2)"
+            ),
+            ("deep.rs", "crashed: stack overflow (SIGABRT)"),
+            ("fifo.rs", "timed out and killed after 5s"),
+            ("larger_than_half_of_the_cap.rs", "over the memory cap"),
+            ("larger_than_the_cap.rs", "over the memory cap"),
+            ("latin1.rs", "not UTF-8 (byte 6)"),
+            (
+                "wrong.rs",
+                "syntax error at 2:4: expected identifier, found keyword `fn`"
+            ),
+        ]
+    );
+    assert_eq!(report["surveyed"], 22);
+    assert_eq!(report["reported"], 7);
+    assert_eq!(report["found"], 29);
+    assert_eq!(report["unreached"], 0);
+    assert_eq!(report["totals"]["unsafe_blocks"]["total"], 21);
+
+    // What could not be read at all makes the exit status a failure, and one line says so.
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "survey: one file or folder could not be read, and is in the report\n"
+    );
+}
+
+#[test]
+fn a_survey_of_good_files_prints_tables_and_succeeds() {
+    let tree = Tree::new();
+    tree.file("a.rs", "fn short() {}\n");
+    tree.file("b.rs", "\nfn long() {\n    loop {\n    }\n}\n");
+    let output = tree.survey(&[]).output().unwrap();
+    let table = text(&output.stdout);
+    for part in [
+        "lines                          6",
+        "b.rs:2 long",
+        "\n2 surveyed + 0 reported = 2 files found, in ",
+    ] {
+        assert!(table.contains(part), "no {part:?} in\n{table}");
+    }
+    assert_eq!(
+        (text(&output.stderr), output.status.code()),
+        (String::new(), Some(0))
+    );
+}
+
+#[test]
+fn a_limit_takes_the_first_files_and_accounts_for_the_others() {
+    let tree = Tree::new();
+    for name in ["c.rs", "a.rs", "b.rs"] {
+        tree.file(name, "fn f() {}");
+    }
+    let output = tree
+        .survey(&["--limit", "2", "--json", "--jobs", "1"])
+        .output()
+        .unwrap();
+    let report = report(&output);
+    let files: Vec<_> = report["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(name)
+        .collect();
+    assert_eq!(files, ["a.rs", "b.rs"]);
+    assert_eq!(report["found"], 3);
+    assert_eq!(report["beyond_limit"], 1);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn without_a_folder_cargos_registry_and_this_project_are_surveyed() {
+    let cargo_home = Tree::new();
+    let sources = cargo_home.at("registry/src/index/crate-1.0.0");
+    fs::create_dir_all(&sources).unwrap();
+    fs::write(sources.join("lib.rs"), "").unwrap();
+    let run = |limit: &str| {
+        let mut survey = example("survey");
+        survey
+            .args(["--json", "--limit", limit])
+            .env("CARGO_HOME", cargo_home.0.path());
+        report(&survey.output().unwrap())
+    };
+    // This file is one of the project's own; its build output is not.
+    assert!(run("0")["found"].as_u64() > Some(10));
+    assert_eq!(run("1")["surveyed"], 1);
+}
+
+#[test]
+fn a_mistake_of_the_user_is_one_clear_line_and_exit_code_2() {
+    let tree = Tree::new();
+    tree.file("file.rs", "");
+    let (missing, file) = (tree.at("missing"), tree.at("file.rs"));
+    for (arguments, message) in [
+        (
+            vec![OsStr::new("--timeout"), OsStr::new("soon")],
+            "a time looks like 5s",
+        ),
+        (
+            vec![OsStr::new("--memory=1M")],
+            "a worker needs at least 64M",
+        ),
+        (vec![OsStr::new("--jobs=0")], "nothing gets done by no jobs"),
+        (
+            vec![OsStr::new("--frobnicate")],
+            "invalid option '--frobnicate'",
+        ),
+        (vec![OsStr::from_bytes(b"--\xff")], "invalid option"),
+        (
+            vec![missing.as_os_str()],
+            "missing: No such file or directory",
+        ),
+        (vec![file.as_os_str()], "file.rs: Not a directory"),
+    ] {
+        let output = example("survey").args(&arguments).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert!(
+            stderr.contains(message) && stderr.starts_with("survey: "),
+            "{arguments:?} gave {stderr:?}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?} gave {stderr:?}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_is_printed_to_stdout() {
+    let output = example("survey").arg("--help").output().unwrap();
+    assert!(text(&output.stdout).contains("Usage: survey [OPTIONS] [FOLDER]..."));
+    assert_eq!(
+        (text(&output.stderr), output.status.code()),
+        (String::new(), Some(0))
+    );
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_error() {
+    let tree = Tree::new();
+    tree.file("a.rs", "fn f() {}");
+    let mut survey = tree
+        .survey(&[])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(survey.stdout.take());
+    let output = survey.wait_with_output().unwrap();
+    assert_eq!(
+        (text(&output.stderr), output.status.code()),
+        (String::new(), Some(0))
+    );
+}
+
+#[test]
+fn ctrl_c_prints_what_was_done_and_dies_by_the_signal_with_no_worker_left() {
+    let tree = Tree::new();
+    tree.file("a.rs", "fn f() {}");
+    tree.fifo("b.rs");
+    tree.fifo("c.rs");
+    tree.file("d.rs", "fn f() {}");
+
+    let mut command = tree.survey(&["--jobs", "2", "--timeout", "1h"]);
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let mut survey = command.spawn().unwrap();
+
+    // Both workers hang in a FIFO each, and they would for an hour.
+    let _writers = [
+        wait_for_reader(&tree.at("b.rs"), &mut survey),
+        wait_for_reader(&tree.at("c.rs"), &mut survey),
+    ];
+    let workers = children(&survey);
+    assert_eq!(workers.len(), 2);
+
+    // A terminal sends the signal to everybody: to the workers too, which are to ignore it.
+    let group = Pid::from_child(&survey);
+    kill_process_group(group, Signal::INT).unwrap();
+    let output = survey.wait_with_output().unwrap();
+
+    assert_eq!(output.status.signal(), Some(2), "{}", output.status);
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("\n1 surveyed + 0 reported + 3 not reached = 4 files found"),
+        "{table}"
+    );
+    assert_eq!(text(&output.stderr), "");
+    for worker in workers {
+        assert!(
+            !Path::new(&format!("/proc/{worker}")).exists(),
+            "worker {worker} is left"
+        );
+    }
+}
+
+/// Waits until a worker has opened the FIFO, and keeps it waiting for what we might write.
+fn wait_for_reader(fifo: &Path, survey: &mut Child) -> File {
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    loop {
+        // Without waiting, a FIFO can be opened for writing only if somebody reads it.
+        if let Ok(writer) = OpenOptions::new()
+            .write(true)
+            .custom_flags(flags)
+            .open(fifo)
+        {
+            return writer;
+        }
+        if let Some(status) = survey.try_wait().unwrap() {
+            panic!("the survey ended with {status} instead of hanging");
+        }
+        thread::yield_now();
+    }
+}
+
+/// The numbers of the processes that the survey has started.
+fn children(survey: &Child) -> Vec<u32> {
+    let mut children = String::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", survey.id())).unwrap() {
+        let list = File::open(thread.unwrap().path().join("children"));
+        list.unwrap().read_to_string(&mut children).unwrap();
+    }
+    children
+        .split_whitespace()
+        .map(|id| id.parse().unwrap())
+        .collect()
+}

@@ -1,0 +1,352 @@
+//! Which workers stay, which go, and how a context ends.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{pid, test, with_workers};
+use seedbed::{
+    CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, cache_scope,
+    default_context_statistics, open_worker_context, run_sync,
+};
+
+/// Waits until the cache has found out that all its workers have left.
+async fn until_empty(workers: &WorkerContext) {
+    while workers.statistics().idle_workers > 0 {
+        smol::future::yield_now().await;
+    }
+}
+
+/// Gives a context two idle workers, and returns their ids, the one used last at the end.
+async fn two_workers(workers: &WorkerContext) -> [u32; 2] {
+    fn meet(folder: std::path::PathBuf) -> u32 {
+        std::fs::write(folder.join(std::process::id().to_string()), "").unwrap();
+        while std::fs::read_dir(&folder).unwrap().count() < 2 {
+            std::thread::yield_now();
+        }
+        std::process::id()
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let limiter = CapacityLimiter::unlimited();
+    let call = || {
+        workers
+            .run_sync(meet, folder.path().to_owned())
+            .limiter(&limiter)
+            .into_future()
+    };
+    let (one, two) = smol::future::zip(call(), call()).await;
+    let (one, two) = (one.unwrap(), two.unwrap());
+    let last = workers.run_sync(pid, ()).await.unwrap();
+    [if last == one { two } else { one }, last]
+}
+
+#[test]
+fn the_worker_used_last_is_used_next() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let [cold, warm] = two_workers(&workers).await;
+        assert_ne!(cold, warm);
+        for _ in 0..3 {
+            assert_eq!(workers.run_sync(pid, ()).await.unwrap(), warm);
+        }
+        assert_eq!(workers.statistics().idle_workers, 2);
+    }));
+}
+
+#[test]
+fn an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced() {
+    test(with_workers(
+        WorkerConfig::new().idle_timeout(Duration::from_millis(20)),
+        |workers| async move {
+            let first = workers.run_sync(pid, ()).await.unwrap();
+            until_empty(&workers).await;
+            assert!(!common::is_alive(first));
+            assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+        },
+    ));
+}
+
+#[test]
+fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
+    fn append(path: std::path::PathBuf) {
+        use std::io::Write;
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap()
+            .write_all(b"x")
+            .unwrap();
+    }
+    test(with_workers(
+        WorkerConfig::new().idle_timeout(Duration::ZERO),
+        |workers| async move {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("runs");
+            for _ in 0..200 {
+                workers.run_sync(append, path.clone()).await.unwrap();
+                // Wanders through the moment in which the worker leaves.
+                smol::Timer::after(Duration::from_micros(900)).await;
+            }
+            assert_eq!(std::fs::read(path).unwrap().len(), 200);
+            until_empty(&workers).await;
+        },
+    ));
+}
+
+#[test]
+fn a_single_use_worker_serves_once() {
+    test(with_workers(
+        WorkerConfig::new().single_use(),
+        |workers| async move {
+            let mut pids = Vec::new();
+            for _ in 0..4 {
+                pids.push(workers.run_sync(pid, ()).await.unwrap());
+            }
+            pids.sort_unstable();
+            pids.dedup();
+            assert_eq!(pids.len(), 4);
+        },
+    ));
+}
+
+#[test]
+fn a_worker_retires_after_so_many_jobs() {
+    test(with_workers(
+        WorkerConfig::new().retire_after(2),
+        |workers| async move {
+            let mut pids = Vec::new();
+            for _ in 0..6 {
+                pids.push(workers.run_sync(pid, ()).await.unwrap());
+            }
+            assert!(
+                pids[0] == pids[1] && pids[2] == pids[3] && pids[4] == pids[5],
+                "{pids:?}"
+            );
+            assert!(pids[1] != pids[2] && pids[3] != pids[4], "{pids:?}");
+        },
+    ));
+}
+
+#[test]
+fn a_worker_that_holds_too_much_memory_retires_after_the_job() {
+    fn leak(bytes: usize) -> u32 {
+        std::mem::forget(vec![1u8; bytes]);
+        std::process::id()
+    }
+    test(with_workers(
+        WorkerConfig::new().retire_above_memory(128 << 20),
+        |workers| async move {
+            let first = workers.run_sync(leak, 1 << 20).await.unwrap();
+            assert_eq!(workers.run_sync(leak, 256 << 20).await.unwrap(), first);
+            assert_ne!(workers.run_sync(leak, 0).await.unwrap(), first);
+        },
+    ));
+}
+
+#[test]
+fn the_first_retire_closure_that_says_so_ends_the_worker() {
+    let config = WorkerConfig::new()
+        .retire(|_: &WorkerStatus| false)
+        .retire_with(3u64, |most: &u64, worker| {
+            worker.age() < Duration::from_secs(3600) && worker.jobs() >= *most
+        });
+    test(with_workers(config, |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+        assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+    }));
+}
+
+#[test]
+fn a_retire_closure_that_panics_spares_its_job_and_fails_the_next() {
+    for wait in [false, true] {
+        let config = WorkerConfig::new().retire(|_: &WorkerStatus| panic!("no idea"));
+        test(open_worker_context(config, |workers| async move {
+            let first = workers.run_sync(pid, ()).await.unwrap();
+            if wait {
+                common::wait_until_gone(first);
+            }
+            let error = workers.run_sync(pid, ()).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Retire);
+            assert_eq!(error.panic().unwrap().message(), "no idea");
+            assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+            let error = workers.shutdown().await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Shutdown);
+            assert!(
+                error.to_string().contains("1 non-zero exits and 0 killed"),
+                "{error}"
+            );
+        }));
+    }
+}
+
+#[test]
+fn an_init_closure_that_panics_fails_the_call_that_needed_the_worker() {
+    let config = WorkerConfig::new().init(|| panic!("no toner"));
+    test(with_workers(config, |workers| async move {
+        for _ in 0..2 {
+            let error = workers.run_sync(pid, ()).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Init);
+            assert_eq!(error.panic().unwrap().message(), "no toner");
+            assert_eq!(workers.statistics().idle_workers, 0);
+        }
+    }));
+}
+
+#[test]
+fn init_closures_run_once_in_their_order_with_their_data() {
+    static LOG: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+    #[allow(clippy::ptr_arg)] // the data is a `String`, so this is what the closure gets
+    fn log(text: &String) {
+        LOG.lock().unwrap().push_str(text);
+    }
+    let config = WorkerConfig::new()
+        .init_with("one ".to_owned(), log)
+        .init(|| log(&"two ".to_owned()))
+        .init_with("three".to_owned(), log);
+    test(with_workers(config, |workers| async move {
+        for _ in 0..2 {
+            let read = workers
+                .run_sync(|()| LOG.lock().unwrap().clone(), ())
+                .await
+                .unwrap();
+            assert_eq!(read, "one two three");
+        }
+    }));
+}
+
+#[test]
+fn data_that_cannot_be_encoded_is_an_error_before_anything_starts() {
+    #[derive(serde::Deserialize)]
+    struct Unspeakable;
+    impl serde::Serialize for Unspeakable {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("unspeakable"))
+        }
+    }
+    test(async {
+        let config = || WorkerConfig::new().init_with(Unspeakable, |_: &Unspeakable| {});
+        let refused = seedbed::configure_default_context(config()).unwrap_err();
+        assert_eq!(refused.kind(), WorkerErrorKind::EncodeArgument);
+        with_workers(config(), |workers| async move {
+            let error = workers.run_sync(pid, ()).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::EncodeArgument);
+            assert!(error.to_string().contains("unspeakable"));
+            assert!(common::children().is_empty());
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_context_is_closed_after_its_block_and_its_statistics_still_work() {
+    test(async {
+        let workers = open_worker_context(WorkerConfig::new(), |workers| async move {
+            workers.run_sync(pid, ()).await.unwrap();
+            assert_eq!(workers.statistics().idle_workers, 1);
+            workers
+        })
+        .await;
+        assert!(
+            common::children().is_empty(),
+            "the block's end waits for the workers' ends"
+        );
+        assert_eq!(
+            workers.run_sync(pid, ()).await.unwrap_err().kind(),
+            WorkerErrorKind::Closed
+        );
+        let statistics = workers.statistics();
+        assert_eq!(
+            (statistics.idle_workers, statistics.running_workers),
+            (0, 0)
+        );
+        workers.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_contexts_end_waits_for_the_jobs_in_progress() {
+    fn wait_for(path: std::path::PathBuf) -> u32 {
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        std::process::id()
+    }
+    test(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("go");
+        let (job, workers) = open_worker_context(WorkerConfig::new(), |workers| {
+            let path = path.clone();
+            async move {
+                let job = smol::spawn(workers.run_sync(wait_for, path.clone()).into_future());
+                while workers.statistics().running_workers == 0 {
+                    smol::future::yield_now().await;
+                }
+                smol::spawn(async move { std::fs::write(path, "").unwrap() }).detach();
+                (job, workers)
+            }
+        })
+        .await;
+        assert_eq!(workers.statistics().running_workers, 0);
+        assert!(job.await.unwrap() > 0);
+    });
+}
+
+#[test]
+fn workers_that_do_not_leave_are_killed_after_the_grace_period() {
+    let config = WorkerConfig::new()
+        .grace_period(Duration::from_millis(100))
+        .retire(|_: &WorkerStatus| {
+            loop {
+                std::thread::park();
+            }
+        });
+    test(open_worker_context(config, |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        let error = workers.shutdown().await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Shutdown);
+        assert!(
+            error.to_string().contains("0 non-zero exits and 1 killed"),
+            "{error}"
+        );
+    }));
+}
+
+#[test]
+fn cache_scopes_have_workers_of_their_own_and_nest() {
+    test(async {
+        let outer = run_sync(pid, ()).await.unwrap();
+        let explicit = open_worker_context(WorkerConfig::new(), |workers| async move {
+            cache_scope(WorkerConfig::new(), async {
+                let scoped = run_sync(pid, ()).await.unwrap();
+                assert_ne!(scoped, outer);
+                assert_eq!(default_context_statistics().idle_workers, 1);
+                let nested = cache_scope(WorkerConfig::new(), run_sync(pid, ()))
+                    .await
+                    .unwrap();
+                assert!(nested != scoped && nested != outer);
+                assert!(!common::is_alive(nested));
+                assert_eq!(run_sync(pid, ()).await.unwrap(), scoped);
+                workers.run_sync(pid, ()).await.unwrap()
+            })
+            .await
+        });
+        assert_ne!(explicit.await, outer);
+        assert_eq!(run_sync(pid, ()).await.unwrap(), outer);
+        common::end_default_workers();
+    });
+}
+
+#[test]
+fn a_new_default_configuration_lets_the_old_workers_go() {
+    test(async {
+        let first = run_sync(pid, ()).await.unwrap();
+        seedbed::configure_default_context(WorkerConfig::new().single_use()).unwrap();
+        let second = run_sync(pid, ()).await.unwrap();
+        let third = run_sync(pid, ()).await.unwrap();
+        assert!(first != second && second != third);
+        common::end_default_workers();
+        common::wait_until_gone(first);
+    });
+}

@@ -1,0 +1,268 @@
+//! Jobs that take their worker with them: each is an error that says how, and nothing else is harmed.
+
+mod common;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use common::{pid, test, with_workers};
+use rustix::process::{Pid, Signal, kill_process};
+use seedbed::{WorkerConfig, WorkerErrorKind};
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn config() -> WorkerConfig {
+    WorkerConfig::new().capture_stderr(true)
+}
+
+macro_rules! deadly {
+    ($(#[$doc:meta])* $name:ident, $job:block, |$error:ident| $check:expr) => {
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            test(with_workers(config(), |workers| async move {
+                let first = workers.run_sync(pid, ()).await.unwrap();
+                let $error = workers.run_sync(|()| -> () { $job }, ()).await.unwrap_err();
+                assert_eq!($error.kind(), WorkerErrorKind::Broken, "{}", $error);
+                assert_eq!($error.exit().unwrap().pid(), first);
+                $check;
+                assert!(!common::is_alive(first));
+                assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+            }));
+        }
+    };
+}
+
+deadly!(
+    exiting_is_reported_with_the_code,
+    { std::process::exit(3) },
+    |error| {
+        assert_eq!(error.exit().unwrap().code(), Some(3));
+        assert_eq!(error.exit().unwrap().signal(), None);
+    }
+);
+
+deadly!(
+    exiting_with_success_is_no_success,
+    { std::process::exit(0) },
+    |error| {
+        assert_eq!(error.exit().unwrap().code(), Some(0));
+    }
+);
+
+deadly!(
+    aborting_is_reported_with_the_signal,
+    { std::process::abort() },
+    |error| {
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+    }
+);
+
+deadly!(a_segmentation_fault_is_reported, { segfault() }, |error| {
+    assert_eq!(error.exit().unwrap().signal_name(), Some("SIGSEGV"));
+});
+
+fn segfault() {
+    kill_process(rustix::process::getpid(), Signal::SEGV).unwrap();
+    // SAFETY: not safe at all: nothing is mapped at that address, which is the point. The process ends here.
+    unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) };
+}
+
+deadly!(
+    a_stack_overflow_is_reported_with_the_last_words,
+    {
+        std::hint::black_box(recurse(1));
+    },
+    |error| {
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+        assert!(
+            error
+                .exit()
+                .unwrap()
+                .stderr_tail()
+                .unwrap()
+                .contains("overflowed its stack"),
+            "{error}"
+        );
+    }
+);
+
+#[allow(unconditional_recursion)] // that is the test
+fn recurse(n: u64) -> u64 {
+    std::hint::black_box([n; 64])[0] + recurse(n + 1)
+}
+
+deadly!(
+    a_worker_that_kills_itself_is_reported,
+    { kill_process(rustix::process::getpid(), Signal::KILL).unwrap() },
+    |error| assert_eq!(error.exit().unwrap().signal_name(), Some("SIGKILL"))
+);
+
+deadly!(
+    closing_all_descriptors_and_returning_is_reported,
+    { close_everything() },
+    |error| {
+        assert!(error.exit().unwrap().code().is_some());
+    }
+);
+
+deadly!(
+    closing_all_descriptors_and_living_on_gets_the_worker_killed,
+    {
+        close_everything();
+        loop {
+            std::thread::park();
+        }
+    },
+    |error| {
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGKILL"));
+        assert!(
+            error.to_string().contains("closed its connection"),
+            "{error}"
+        );
+    }
+);
+
+fn close_everything() {
+    for fd in 0..4096 {
+        // SAFETY: not kept to, as the descriptors have owners: what a job that does this brings about is the test.
+        // `close` is called without `OwnedFd`, which would abort in a debug build.
+        unsafe { libc::close(fd) };
+    }
+}
+
+deadly!(
+    a_grandchild_that_holds_the_socket_does_not_hide_a_death,
+    { fork_and_exit() },
+    |error| assert_eq!(error.exit().unwrap().code(), Some(5))
+);
+
+/// Leaves a forked process behind that has all of the worker's descriptors, for as long as the test's process lives.
+fn fork_and_exit() {
+    // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler, as
+    // `close`, `sleep` and `_exit` are. What it closes is its own copy; the test's harness waits for that.
+    unsafe {
+        if libc::fork() == 0 {
+            libc::close(1);
+            libc::close(2);
+            libc::sleep(3);
+            libc::_exit(0);
+        }
+    }
+    std::process::exit(5)
+}
+
+#[test]
+fn a_worker_killed_from_outside_is_reported_and_other_jobs_go_on() {
+    fn announce(path: std::path::PathBuf) {
+        std::fs::write(path.with_extension("new"), std::process::id().to_string()).unwrap();
+        std::fs::rename(path.with_extension("new"), path).unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    test(with_workers(config(), |workers| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let call = workers.run_sync(announce, path.clone()).into_future();
+        let murder = async {
+            let pid = loop {
+                match std::fs::read_to_string(&path) {
+                    Ok(pid) => break pid.parse().unwrap(),
+                    Err(_) => smol::future::yield_now().await,
+                }
+            };
+            assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
+            signal(pid, Signal::TERM);
+        };
+        let (error, ()) = smol::future::zip(call, murder).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGTERM"));
+        assert_eq!(workers.statistics().idle_workers, 1);
+    }));
+}
+
+#[test]
+fn a_worker_killed_while_idle_is_silently_replaced() {
+    test(with_workers(config(), |workers| async move {
+        for wait_for_the_end in [true, false] {
+            let first = workers.run_sync(pid, ()).await.unwrap();
+            signal(first, Signal::KILL);
+            while wait_for_the_end && workers.statistics().idle_workers > 0 {
+                smol::future::yield_now().await;
+            }
+            let second = workers.run_sync(pid, ()).await;
+            match second {
+                Ok(second) => assert_ne!(second, first),
+                // The signal may take effect only when the job is there.
+                Err(error) => assert!(
+                    !wait_for_the_end && error.kind() == WorkerErrorKind::Broken,
+                    "{error}"
+                ),
+            }
+        }
+    }));
+}
+
+#[test]
+fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
+    fn limit_memory() {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        let most = Some(pages * rustix::param::page_size() as u64 + (16 << 20));
+        let limit = rustix::process::Rlimit {
+            current: most,
+            maximum: most,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
+    }
+    test(with_workers(
+        config().init(limit_memory),
+        |workers| async move {
+            let error = workers
+                .run_sync(|text: String| text.len(), "x".repeat(64 << 20))
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken);
+            assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+            assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
+        },
+    ));
+}
+
+#[test]
+fn garbage_on_the_socket_gets_the_worker_killed() {
+    fn scribble(_: ()) {
+        for fd in 3..4096 {
+            // SAFETY: the descriptor is not closed by this, as the `File` is forgotten; writing to what is not ours is
+            // the test.
+            let file = unsafe { std::fs::File::from(OwnedFd::from_raw_fd(fd)) };
+            let file = std::mem::ManuallyDrop::new(file);
+            let _ = std::io::Write::write_all(&mut &*file, &[42; 64]); // most are not open
+        }
+    }
+    test(with_workers(config(), |workers| async move {
+        let error = workers.run_sync(scribble, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Protocol);
+        assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
+    }));
+}
+
+#[test]
+fn the_last_four_kilobytes_of_standard_error_are_kept() {
+    fn scream(_: ()) -> () {
+        for n in 0..100_000 {
+            eprintln!("line {n}");
+        }
+        std::process::exit(1)
+    }
+    test(with_workers(config(), |workers| async move {
+        let error = workers.run_sync(scream, ()).await.unwrap_err();
+        let tail = error.exit().unwrap().stderr_tail().unwrap();
+        assert_eq!(tail.len(), 4096);
+        assert!(tail.ends_with("line 99998\nline 99999\n"));
+    }));
+}

@@ -1,0 +1,129 @@
+//! Worker processes and what is around a call: runs, the tree of tasks, limiters.
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Barrier;
+
+use common::{alone, children};
+use seedbed::testing::wait_all_tasks_blocked;
+use seedbed::{
+    CapacityLimiter, WorkerConfig, cache_scope, current_default_worker_limiter, open_nursery,
+    open_worker_context, run, run_sync,
+};
+
+fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+/// Waits in the worker until a file exists.
+fn pass(gate: PathBuf) {
+    while !gate.exists() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_default_limiter_has_a_token_for_each_processor() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(current_default_worker_limiter().total(), Some(processors));
+}
+
+#[test]
+fn a_call_holds_its_token_until_the_job_is_over() {
+    seedbed::init();
+    let _alone = alone();
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let gate = folder.path().join("gate");
+        let limiter = CapacityLimiter::new(1);
+        open_worker_context(WorkerConfig::new(), async |workers| {
+            open_nursery(async |n| {
+                for _ in 0..2 {
+                    n.spawn(workers.run_sync(pass, gate.clone()).limiter(&limiter));
+                }
+                // One call has a worker that is only starting, the other one waits for the token.
+                wait_all_tasks_blocked().await;
+                assert_eq!(limiter.borrowed(), 1);
+                assert_eq!(limiter.statistics().waiting, 1);
+                assert_eq!(workers.statistics().running_workers, 1);
+                std::fs::write(&gate, "").unwrap();
+            })
+            .await;
+            assert_eq!(limiter.borrowed(), 0);
+            assert_eq!(workers.statistics().running_workers, 0);
+            assert_eq!(workers.statistics().idle_workers, 1);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_cache_scope_holds_for_the_nurseries_opened_inside_whoever_spawns() {
+    seedbed::init();
+    let _alone = alone();
+    run(async {
+        let outside = run_sync(pid, ()).await.unwrap();
+        let (spawned_outwards, spawned_inwards) = open_nursery(async |outer| {
+            cache_scope(WorkerConfig::new(), async {
+                let scoped = run_sync(pid, ()).await.unwrap();
+                assert_ne!(scoped, outside);
+                open_nursery(async |inner| {
+                    // From inside of the scope into a nursery that was opened outside: it may outlive the scope.
+                    let outwards = outer.spawn(run_sync(pid, ()));
+                    // From a task that stands outside into a nursery that was opened inside.
+                    let inwards = outer.spawn(async move { inner.spawn(run_sync(pid, ())).await });
+                    let inwards = inwards.await.unwrap();
+                    assert_eq!(inwards, scoped);
+                    (outwards.await.unwrap(), inwards)
+                })
+                .await
+            })
+            .await
+        })
+        .await;
+        assert_eq!(spawned_outwards, outside);
+        assert_ne!(spawned_inwards, outside);
+    });
+}
+
+#[test]
+fn runs_beside_each_other_share_workers_and_the_last_one_ends_them() {
+    seedbed::init();
+    let _alone = alone();
+    let both_run = Barrier::new(2);
+    let first_ended = Barrier::new(2);
+    std::thread::scope(|threads| {
+        // The thread bears the test's name, by which its workers find the way to the hook.
+        let thread =
+            std::thread::Builder::new().name(std::thread::current().name().unwrap().into());
+        let short = thread.spawn_scoped(threads, || {
+            let worker = run(async {
+                both_run.wait();
+                run_sync(pid, ()).await.unwrap()
+            });
+            first_ended.wait();
+            worker
+        });
+        let short = short.unwrap();
+        run(async {
+            both_run.wait();
+            first_ended.wait();
+            // The other run has ended, but not its worker, as it was not the last run.
+            let worker = run_sync(pid, ()).await.unwrap();
+            assert_eq!(worker, short.join().unwrap());
+            assert_eq!(children(), [worker]);
+        });
+    });
+    assert_eq!(
+        children(),
+        [],
+        "the end of the last run waits for the workers' ends"
+    );
+    let before = run(run_sync(pid, ())).unwrap();
+    let after = run(run_sync(pid, ())).unwrap();
+    assert_ne!(
+        before, after,
+        "runs one after the other have workers of their own"
+    );
+}

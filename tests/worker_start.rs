@@ -1,0 +1,294 @@
+//! How a worker comes up, and what becomes of one that does not.
+//!
+//! The tests that need another program run this one again as a helper: the same test, told by an environment variable
+//! that it is to play a part.
+
+mod common;
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{pid, test, with_workers};
+use seedbed::{WorkerConfig, WorkerErrorKind, run_sync};
+
+const PART: &str = "SEEDBED_TEST_PART";
+
+/// Prepares to run this program again, as one test that plays a part.
+fn helper(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(PART, "1")
+        .stdout(Stdio::piped());
+    command
+}
+
+fn plays_a_part() -> bool {
+    std::env::var_os(PART).is_some()
+}
+
+#[test]
+fn a_worker_that_calls_seedbed_before_the_hook_says_so_and_the_error_names_the_fix() {
+    // The mistake: the hook comes too late. In this process that does no harm.
+    let _ = seedbed::default_context_statistics();
+    seedbed::init();
+    let _alone = common::alone();
+    let error = smol::block_on(async { run_sync(pid, ()).await }).unwrap_err();
+    assert_eq!(error.kind(), WorkerErrorKind::Start);
+    let text = error.to_string();
+    assert!(
+        text.contains("`seedbed::default_context_statistics` before")
+            && text.contains("`seedbed::init()`"),
+        "{text}"
+    );
+    assert!(common::children().is_empty());
+}
+
+#[test]
+fn a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code() {
+    if plays_a_part() {
+        seedbed_worker_exits(9);
+        seedbed::init();
+        let error = smol::block_on(async { run_sync(pid, ()).await }).unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Start);
+        assert_eq!(error.exit().unwrap().code(), Some(9));
+        assert!(common::children().is_empty());
+        return;
+    }
+    let _alone = common::alone();
+    let status = helper("a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Exits if this process is a worker on its way to the hook.
+fn seedbed_worker_exits(code: i32) {
+    if std::env::var_os("SEEDBED_WORKER").is_some() {
+        std::process::exit(code);
+    }
+}
+
+#[test]
+fn a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_second_program() {
+    if plays_a_part() {
+        rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null").unwrap()).unwrap();
+        seedbed::init();
+        let error = smol::block_on(async { run_sync(pid, ()).await }).unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Start);
+        assert_eq!(error.exit().unwrap().code(), Some(70));
+        return;
+    }
+    let name =
+        "a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_second_program";
+    let _alone = common::alone();
+    let output = helper(name).stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("redirects or reads standard input"));
+}
+
+#[test]
+fn a_worker_dies_with_its_parent_though_the_job_spins() {
+    fn announce(_: ()) {
+        println!("worker {}.", std::process::id());
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    seedbed::init();
+    if plays_a_part() {
+        let _ = smol::block_on(async { run_sync(announce, ()).await });
+        unreachable!("the helper is killed");
+    }
+    let _alone = common::alone();
+    let mut helper = helper("a_worker_dies_with_its_parent_though_the_job_spins")
+        .spawn()
+        .unwrap();
+    let mut output = helper.stdout.take().unwrap();
+    let mut text = String::new();
+    let worker: u32 = loop {
+        let mut bytes = [0; 256];
+        let length = output.read(&mut bytes).unwrap();
+        assert_ne!(length, 0, "the helper ended: {text}");
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        let announced = text
+            .split_once("worker ")
+            .and_then(|(_, rest)| rest.split_once('.'));
+        if let Some((pid, _)) = announced {
+            break pid.parse().unwrap();
+        }
+    };
+    assert!(common::is_alive(worker));
+    helper.kill().unwrap();
+    helper.wait().unwrap();
+    common::wait_until_gone(worker);
+}
+
+#[test]
+fn a_worker_exits_when_its_parent_exits_without_a_word() {
+    seedbed::init();
+    if plays_a_part() {
+        let worker = smol::block_on(async { run_sync(pid, ()).await }).unwrap();
+        println!("worker {worker}.");
+        return; // no shutdown
+    }
+    let _alone = common::alone();
+    let output = helper("a_worker_exits_when_its_parent_exits_without_a_word")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (pid, _) = text
+        .split_once("worker ")
+        .unwrap()
+        .1
+        .split_once('.')
+        .unwrap();
+    common::wait_until_gone(pid.parse().unwrap());
+}
+
+#[test]
+fn a_worker_prints_no_heading_of_libtest() {
+    seedbed::init();
+    if plays_a_part() {
+        smol::block_on(async { run_sync(|()| println!("a job's line"), ()).await }).unwrap();
+        return;
+    }
+    let _alone = common::alone();
+    let output = helper("a_worker_prints_no_heading_of_libtest")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.matches("running 1 test").count(), 1, "{text}");
+    assert_eq!(text.matches("a job's line").count(), 1, "{text}");
+}
+
+#[test]
+fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
+    test(async {
+        with_workers(WorkerConfig::new(), |workers| async move {
+            let mut held = Vec::new();
+            let mut failures = 0;
+            // One descriptor less each time: whichever step of the start fails, nothing is left of it.
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+            for room in 0..12 {
+                let most = rustix::process::Rlimit {
+                    current: Some(lowest_free + room),
+                    maximum: limit.maximum,
+                };
+                rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
+                let outcome = workers.run_sync(pid, ()).await;
+                rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+                match outcome {
+                    Ok(_) => held.push(workers.clone()),
+                    Err(error) => {
+                        assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
+                        failures += 1;
+                    }
+                }
+                if !held.is_empty() {
+                    break;
+                }
+            }
+            assert!(failures > 0);
+            assert!(workers.run_sync(pid, ()).await.is_ok());
+        })
+        .await;
+    });
+}
+
+#[test]
+fn what_a_job_starts_is_no_worker() {
+    fn start_a_copy(_: ()) -> bool {
+        let output = Command::new("/proc/self/exe")
+            .arg("--list")
+            .stdin(Stdio::inherit())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("what_a_job_starts_is_no_worker: test")
+    }
+    test(with_workers(
+        WorkerConfig::new().idle_timeout(Duration::from_secs(60)),
+        |workers| async move {
+            assert!(workers.run_sync(start_a_copy, ()).await.unwrap());
+        },
+    ));
+}
+
+/// Runs a test of this program from a copy of its own in a folder of its own.
+fn copied_helper(test: &str, folder: &std::path::Path) -> Command {
+    let copy = folder.join("copy");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let mut command = Command::new(&copy);
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(PART, copy);
+    command
+}
+
+#[test]
+fn a_program_whose_file_is_gone_still_starts_workers() {
+    seedbed::init();
+    if let Some(copy) = std::env::var_os(PART) {
+        std::fs::remove_file(copy).unwrap();
+        let absolute = smol::block_on(async { run_sync(i32::abs, -1).await });
+        assert_eq!(absolute.unwrap(), 1);
+        return;
+    }
+    let _alone = common::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let name = "a_program_whose_file_is_gone_still_starts_workers";
+    assert!(
+        copied_helper(name, folder.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn a_worker_of_an_image_that_has_changed_is_refused_and_its_code_never_called() {
+    fn leave_a_trace(path: std::path::PathBuf) {
+        std::fs::write(path, "called").unwrap();
+    }
+    // An init closure is code, too.
+    #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
+    fn leave_a_trace_early(path: &std::path::PathBuf) {
+        leave_a_trace(path.clone());
+    }
+    seedbed::init();
+    if let Some(copy) = std::env::var_os(PART) {
+        let trace = std::path::Path::new(&copy).with_extension("trace");
+        smol::block_on(async {
+            // Started before the change, this worker is of our image.
+            assert_eq!(run_sync(i32::abs, -1).await.unwrap(), 1);
+            let file = std::fs::File::open(&copy).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+                .unwrap();
+            let config = WorkerConfig::new().init_with(trace.clone(), leave_a_trace_early);
+            with_workers(config, |workers| async move {
+                let error = workers
+                    .run_sync(leave_a_trace, trace.clone())
+                    .await
+                    .unwrap_err();
+                assert_eq!(error.kind(), WorkerErrorKind::ImageMismatch);
+                assert!(!trace.exists());
+            })
+            .await;
+            assert_eq!(run_sync(i32::abs, -2).await.unwrap(), 2);
+        });
+        return;
+    }
+    let _alone = common::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let name = "a_worker_of_an_image_that_has_changed_is_refused_and_its_code_never_called";
+    assert!(
+        copied_helper(name, folder.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+}

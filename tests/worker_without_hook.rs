@@ -1,0 +1,17 @@
+//! A program that never calls the hook. It is a test program of its own, because the hook is noted process-wide.
+
+mod common;
+
+use seedbed::{WorkerErrorKind, run_sync};
+
+#[test]
+fn without_the_hook_nothing_is_started_and_the_error_names_the_fix() {
+    let error = smol::block_on(async { run_sync(i32::abs, -1).await }).unwrap_err();
+    assert_eq!(error.kind(), WorkerErrorKind::NotInitialized);
+    let text = error.to_string();
+    assert!(
+        text.contains("seedbed::init()") && text.contains("i32>::abs"),
+        "{text}"
+    );
+    assert!(common::children().is_empty());
+}
