@@ -15,6 +15,7 @@ use seedbed::signal::{
     SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SignalErrorKind,
     open_signal_receiver,
 };
+use seedbed::sync::Event;
 use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::{CtrlC, RunBuilder, move_on_after, on_cancel, open_nursery, run, sleep_forever};
 use signal_hook::low_level::raise;
@@ -56,12 +57,18 @@ fn one_who_waits_is_woken_also_from_another_thread() {
     let _alone = alone();
     run(open_nursery(|n| async move {
         let mut signals = open_signal_receiver(&[SIGUSR1, SIGUSR2]).unwrap();
-        let waiting = n.spawn(async move { (signals.next().await, signals.next().await) });
+        let woken = Event::new();
+        let set = woken.clone();
+        let waiting = n.spawn(async move {
+            let first = signals.next().await;
+            set.set();
+            (first, signals.next().await)
+        });
         wait_all_tasks_blocked().await;
         std::thread::spawn(|| raise(SIGUSR2).unwrap())
             .join()
             .unwrap();
-        wait_all_tasks_blocked().await;
+        woken.wait().await;
         raise(SIGUSR1).unwrap();
         assert_eq!(waiting.await, (SIGUSR2, SIGUSR1));
     }));

@@ -122,6 +122,16 @@ impl RunProcess {
     }
 
     /// Sets its standard input: a file, `Stdio::inherit()`, ..
+    ///
+    /// ```
+    /// use seedbed::process::{Command, Stdio, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let manifest = std::fs::File::open("Cargo.toml").unwrap();
+    ///     let output = run_process(Command::new("cat")).stdin(manifest).stdout(Stdio::null()).await.unwrap();
+    ///     assert!(output.status.success());
+    /// });
+    /// ```
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.0.stdin = Source::Given(stdin.into());
         self
@@ -143,18 +153,49 @@ impl RunProcess {
     }
 
     /// Sets its standard error: a file, `Stdio::null()`, ..
+    ///
+    /// ```
+    /// use seedbed::process::{Command, Stdio, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let mut command = Command::new("ls");
+    ///     command.arg("/no/such/file");
+    ///     let error = run_process(command).stderr(Stdio::null()).await.unwrap_err();
+    ///     assert!(error.output().unwrap().stderr.is_empty());
+    /// });
+    /// ```
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.0.stderr = Sink::Given(stderr.into());
         self
     }
 
     /// Sets whether its standard output is collected in [`Output::stdout`], instead of being inherited.
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let mut command = Command::new("echo");
+    ///     command.arg("hello");
+    ///     assert_eq!(run_process(command).capture_stdout(true).await.unwrap().stdout, b"hello\n");
+    /// });
+    /// ```
     pub fn capture_stdout(mut self, capture: bool) -> Self {
         self.0.stdout = Sink::captured_if(capture);
         self
     }
 
     /// Sets whether its standard error is collected in [`Output::stderr`], instead of being inherited.
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let mut command = Command::new("sh");
+    ///     command.args(["-c", "echo careful >&2"]);
+    ///     assert_eq!(run_process(command).capture_stderr(true).await.unwrap().stderr, b"careful\n");
+    /// });
+    /// ```
     pub fn capture_stderr(mut self, capture: bool) -> Self {
         self.0.stderr = Sink::captured_if(capture);
         self

@@ -89,6 +89,15 @@ impl ProcessError {
     }
 
     /// Returns the cause, to match on.
+    ///
+    /// ```
+    /// use seedbed::process::{Command, ProcessErrorKind, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let error = run_process(Command::new("false")).await.unwrap_err();
+    ///     assert_eq!(error.kind(), ProcessErrorKind::Failed);
+    /// });
+    /// ```
     pub fn kind(&self) -> ProcessErrorKind {
         match self.0.cause {
             Cause::Start(_) => ProcessErrorKind::Start,
@@ -113,11 +122,29 @@ impl ProcessError {
     }
 
     /// Returns how it ended, if it did and that is known.
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let error = run_process(Command::new("false")).await.unwrap_err();
+    ///     assert_eq!(error.status().unwrap().code(), Some(1));
+    /// });
+    /// ```
     pub fn status(&self) -> Option<ExitStatus> {
         self.output().map(|output| output.status)
     }
 
     /// Returns how it ended and what it wrote to captured outputs, if it ended badly ([`ProcessErrorKind::Failed`]).
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let error = run_process(Command::new("false")).await.unwrap_err();
+    ///     assert!(error.output().unwrap().stdout.is_empty());
+    /// });
+    /// ```
     pub fn output(&self) -> Option<&Output> {
         match &self.0.cause {
             Cause::Failed(output) => Some(output),
@@ -130,6 +157,15 @@ impl ProcessError {
     /// # Errors
     ///
     /// The error itself, if it has none.
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let error = run_process(Command::new("false")).await.unwrap_err();
+    ///     assert!(!error.into_output().unwrap().status.success());
+    /// });
+    /// ```
     pub fn into_output(self) -> Result<Output, Self> {
         match self.0.cause {
             Cause::Failed(output) => Ok(output),

@@ -54,6 +54,19 @@ pub struct Process {
 impl Process {
     /// Returns the process id. It names this process only as long as that has not been waited for; to send a signal, use
     /// [`signal`](Self::signal).
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let mut sleep = Command::new("sleep");
+    ///     sleep.arg("1000");
+    ///     let process = n.start(|started| run_process(sleep).check(false).supervise(started)).await.unwrap();
+    ///     assert!(std::fs::exists(format!("/proc/{}", process.id())).unwrap());
+    ///     n.cancel();
+    /// }));
+    /// ```
     pub fn id(&self) -> u32 {
         self.shared.pid
     }
@@ -68,11 +81,40 @@ impl Process {
     ///
     /// [`ProcessErrorKind::Lost`](super::ProcessErrorKind::Lost) if it cannot be told, above all because the supervisor
     /// was dropped from outside, which kills the process.
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    /// use seedbed::process::{Command, run_process};
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let mut sleep = Command::new("sleep");
+    ///     sleep.arg("1000");
+    ///     let process = n.start(|started| run_process(sleep).check(false).supervise(started)).await.unwrap();
+    ///     process.kill();
+    ///     assert_eq!(process.wait().await.unwrap().signal(), Some(9));
+    /// }));
+    /// ```
     pub async fn wait(&self) -> Result<ExitStatus, ProcessError> {
         self.shared.ended().await
     }
 
     /// Returns how the process ended; `None` if it runs, or if that cannot be told.
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let mut sleep = Command::new("sleep");
+    ///     sleep.arg("1000");
+    ///     let process = n.start(|started| run_process(sleep).check(false).supervise(started)).await.unwrap();
+    ///     assert_eq!(process.try_status(), None);
+    ///     process.kill();
+    ///     let status = process.wait().await.unwrap();
+    ///     assert_eq!(process.try_status(), Some(status));
+    /// }));
+    /// ```
     pub fn try_status(&self) -> Option<ExitStatus> {
         match self.shared.look() {
             Look::Ended(status) => Some(status),
@@ -81,11 +123,41 @@ impl Process {
     }
 
     /// Sends SIGTERM, which asks the process to end. Does nothing if it has ended.
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    /// use seedbed::process::{Command, run_process};
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let mut sleep = Command::new("sleep");
+    ///     sleep.arg("1000");
+    ///     let process = n.start(|started| run_process(sleep).check(false).supervise(started)).await.unwrap();
+    ///     process.terminate();
+    ///     assert_eq!(process.wait().await.unwrap().signal(), Some(15));
+    /// }));
+    /// ```
     pub fn terminate(&self) {
         self.shared.send(Signal::TERM);
     }
 
     /// Sends SIGKILL, which ends the process. Does nothing if it has ended.
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    /// use seedbed::process::{Command, run_process};
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let mut sleep = Command::new("sleep");
+    ///     sleep.arg("1000");
+    ///     let process = n.start(|started| run_process(sleep).check(false).supervise(started)).await.unwrap();
+    ///     process.kill();
+    ///     process.wait().await.unwrap();
+    ///     process.kill(); // harmless
+    ///     assert_eq!(process.try_status().unwrap().signal(), Some(9));
+    /// }));
+    /// ```
     pub fn kill(&self) {
         self.shared.send(Signal::KILL);
     }

@@ -94,6 +94,19 @@ pub fn open_signal_receiver(signals: &[i32]) -> Result<SignalReceiver, SignalErr
 /// # Dropping
 ///
 /// Ends it; see [`open_signal_receiver`] for what happens to pending signals.
+///
+/// ```
+/// use seedbed::signal::{SIGUSR1, SIGUSR2, open_signal_receiver};
+/// use smol::stream::StreamExt;
+///
+/// seedbed::run(async {
+///     let signals = open_signal_receiver(&[SIGUSR1, SIGUSR2]).unwrap();
+///     signal_hook::low_level::raise(SIGUSR2).unwrap();
+///     signal_hook::low_level::raise(SIGUSR1).unwrap();
+///     let both: Vec<i32> = signals.take(2).collect().await;
+///     assert_eq!(both, [SIGUSR1, SIGUSR2]); // in turn, not in the order of arrival
+/// });
+/// ```
 pub struct SignalReceiver {
     ears: Vec<Ear>,
     order: Order,
@@ -175,6 +188,15 @@ impl SignalReceiver {
     }
 
     /// Returns the number of a signal that has come already; never waits.
+    ///
+    /// ```
+    /// use seedbed::signal::{SIGUSR1, open_signal_receiver};
+    ///
+    /// let mut signals = open_signal_receiver(&[SIGUSR1]).unwrap();
+    /// assert_eq!(signals.try_next(), None);
+    /// signal_hook::low_level::raise(SIGUSR1).unwrap();
+    /// assert_eq!(signals.try_next(), Some(SIGUSR1));
+    /// ```
     pub fn try_next(&mut self) -> Option<i32> {
         let ears = &self.ears;
         let taken = |&who: &usize| ears[who].pending.swap(false, Ordering::SeqCst);

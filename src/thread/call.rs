@@ -90,6 +90,17 @@ pub struct RunSync<F> {
 
 impl<F> RunSync<F> {
     /// Sets the limiter of which the call takes a token, instead of the default one.
+    ///
+    /// ```
+    /// use seedbed::{CapacityLimiter, run, thread};
+    ///
+    /// run(async {
+    ///     let disk = CapacityLimiter::new(2);
+    ///     let seen = disk.clone();
+    ///     assert_eq!(thread::run_sync(move || seen.borrowed()).limiter(&disk).await, 1);
+    ///     assert_eq!(disk.borrowed(), 0);
+    /// });
+    /// ```
     pub fn limiter(mut self, limiter: &CapacityLimiter) -> Self {
         self.limiter = Some(limiter.clone());
         self

@@ -19,6 +19,19 @@ use futures_lite::{FutureExt, Stream};
 use crate::cancel::{CancelView, Watch};
 
 /// The task that waits for a thread was cancelled, or is gone.
+///
+/// ```
+/// use seedbed::thread::{self, Cancelled};
+///
+/// fn count() -> Result<u32, Cancelled> {
+///     for _ in 0..10 {
+///         thread::check_cancelled()?;
+///     }
+///     Ok(10)
+/// }
+///
+/// assert_eq!(seedbed::run(async { thread::run_sync(count).await }), Ok(10));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cancelled;
 
