@@ -10,7 +10,9 @@
 //! For plain mutual exclusion, use `async-lock`: its locks are faster where nobody needs a fair queue.
 
 mod event;
+mod guarded;
 mod limiter;
+mod semaphore;
 mod wait_list;
 
 #[cfg(test)]
@@ -18,3 +20,4 @@ mod test_waker;
 
 pub use event::{Event, EventStatistics, Wait};
 pub use limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, Token};
+pub use semaphore::{Permit, ReleasedTooOften, Semaphore, SemaphoreAcquire, SemaphoreStatistics};
