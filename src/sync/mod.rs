@@ -9,15 +9,19 @@
 //!
 //! For plain mutual exclusion, use `async-lock`: its locks are faster where nobody needs a fair queue.
 
+mod condition;
 mod event;
 mod guarded;
 mod limiter;
+mod lock;
 mod semaphore;
 mod wait_list;
 
 #[cfg(test)]
 mod test_waker;
 
+pub use condition::{Condition, ConditionStatistics, ConditionWait};
 pub use event::{Event, EventStatistics, Wait};
 pub use limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, Token};
+pub use lock::{Lock, LockAcquire, LockGuard, LockStatistics};
 pub use semaphore::{Permit, ReleasedTooOften, Semaphore, SemaphoreAcquire, SemaphoreStatistics};
