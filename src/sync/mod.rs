@@ -14,6 +14,7 @@ mod event;
 mod guarded;
 mod limiter;
 mod lock;
+mod rw_lock;
 mod semaphore;
 mod wait_list;
 
@@ -24,4 +25,7 @@ pub use condition::{Condition, ConditionStatistics, ConditionWait};
 pub use event::{Event, EventStatistics, Wait};
 pub use limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, Token};
 pub use lock::{Lock, LockAcquire, LockGuard, LockStatistics};
+pub use rw_lock::{
+    RwLock, RwLockRead, RwLockReadGuard, RwLockStatistics, RwLockWrite, RwLockWriteGuard,
+};
 pub use semaphore::{Permit, ReleasedTooOften, Semaphore, SemaphoreAcquire, SemaphoreStatistics};
