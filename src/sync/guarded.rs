@@ -1,8 +1,8 @@
 //! State behind a mutex, with the wakers of those who wait in it.
 //!
 //! One rule for everything built on it: **no foreign code runs under the mutex**. Cloning, waking and dropping a waker
-//! is foreign code, and so is dropping a user's value. So wakers are cloned before the mutex is taken, and what has to be
-//! woken or dropped is handed out as a [`Then`] and done after it is given back. A waker may therefore use the very
+//! is foreign code, and so is dropping a user's value. So wakers are cloned before the mutex is taken, and what has to
+//! be woken or dropped is handed out as a [`Then`] and done after it is given back. A waker may therefore use the very
 //! primitive that wakes it, and nothing here is ever poisoned.
 
 use std::mem;

@@ -8,19 +8,19 @@
 //! * [`Event`] happens once and wakes everybody who waits for it.
 //!
 //! All but `Event` are **strictly fair**: what comes free is assigned to the longest waiter in the very step that frees
-//! it, before that waiter runs, so that nobody can barge in between. An order of service is thereby the order of arrival,
-//! as in Trio, and a program behaves the same however its tasks are scheduled.
+//! it, before that waiter runs, so that nobody can barge in between. An order of service is thereby the order of
+//! arrival, as in Trio, and a program behaves the same however its tasks are scheduled.
 //!
-//! Everything here is runtime-agnostic: a future wakes whoever polled it last, so it works inside [`crate`]'s nurseries,
-//! on a bare executor and across threads alike. Like every future of this crate's family they are cancelled by being
-//! dropped; each says what that leaves behind. None of them is a cancel point when it need not wait.
+//! Everything here is runtime-agnostic: a future wakes whoever polled it last, so it works inside [`crate`]'s
+//! nurseries, on a bare executor and across threads alike. Like every future of this crate's family they are cancelled
+//! by being dropped; each says what that leaves behind. None of them is a cancel point when it need not wait.
 //!
 //! # What to take from elsewhere
 //!
-//! `async-lock`, smol's own, *barges*: its `Mutex`, `RwLock` and `Semaphore` free what is released and wake a waiter, and
-//! whoever comes by first has it. That is faster under contention, and right where the order does not matter. It is why
-//! they are not re-exported: under these names they would break the promise above. Its other types have nothing to be
-//! unfair about, and are fine as they are: `async_lock::OnceCell` for a value that is made once, and
+//! `async-lock`, smol's own, *barges*: its `Mutex`, `RwLock` and `Semaphore` free what is released and wake a waiter,
+//! and whoever comes by first has it. That is faster under contention, and right where the order does not matter. It is
+//! why they are not re-exported: under these names they would break the promise above. Its other types have nothing to
+//! be unfair about, and are fine as they are: `async_lock::OnceCell` for a value that is made once, and
 //! `async_lock::Barrier` for a group that waits until all have come. For locks that are not held across an await,
 //! [`std::sync`] is best. `async_channel` is a faster channel between many threads; what it cannot promise stands at
 //! [`channel`].

@@ -1,13 +1,13 @@
 //! A first-in, first-out list of waiters that anybody may leave in O(1).
 //!
 //! Pure: it holds a payload `W` for each waiter (in practice a waker, and what it waits with) and never looks at it; a
-//! waiter that is picked gets a grant `G` in its place (in practice what was handed to it). The waiters live in the slots
-//! of one vector and are linked by index, so that arriving allocates only when the vector grows, leaving needs no
+//! waiter that is picked gets a grant `G` in its place (in practice what was handed to it). The waiters live in the
+//! slots of one vector and are linked by index, so that arriving allocates only when the vector grows, leaving needs no
 //! search, and no `unsafe` is needed. A `VecDeque` would make leaving O(n), which a crowd of cancelled waiters turns
 //! into O(n²).
 //!
-//! A waiter is *waiting* until a `grant_` method picks it, then *granted* until it says with [`WaitList::remove`] that it
-//! knows. Invariants:
+//! A waiter is *waiting* until a `grant_` method picks it, then *granted* until it says with [`WaitList::remove`] that
+//! it knows. Invariants:
 //!
 //! * Each [`Ticket`] stands for exactly one occupied slot, and each occupied slot has at most one ticket (none if its
 //!   owner forgot it). Tickets cannot be copied and `remove` consumes them, so no ticket can be stale.

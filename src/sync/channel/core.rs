@@ -3,12 +3,12 @@
 //! Pure: a waiter carries a payload `W` that is stored and handed back; values are moved and never looked at or dropped
 //! here. The driver guards a `Core` with a mutex, and wakes and drops what comes back after unlocking.
 //!
-//! Choice: values are handed over directly, as in Trio. Whoever sends while somebody waits to receive gives the value to
-//! the longest waiter, in that step; whoever makes room moves the value of the longest waiting sender in. Nobody can take
-//! a value or a place that was meant for another.
+//! Choice: values are handed over directly, as in Trio. Whoever sends while somebody waits to receive gives the value
+//! to the longest waiter, in that step; whoever makes room moves the value of the longest waiting sender in. Nobody can
+//! take a value or a place that was meant for another.
 //!
-//! A receiver may be dropped with a value that it has not seen. The value goes back to *where it was*: every value gets a
-//! number when it enters the channel, and the buffer is sorted by it. (Putting it at the front would turn the order
+//! A receiver may be dropped with a value that it has not seen. The value goes back to *where it was*: every value gets
+//! a number when it enters the channel, and the buffer is sorted by it. (Putting it at the front would turn the order
 //! around when several receivers are dropped at once.) So the buffer can hold more than the capacity for a while.
 //!
 //! Invariants, after every call:
@@ -188,8 +188,8 @@ impl<T, W> Core<T, W> {
         self.receivers.remove(ticket)
     }
 
-    /// A receiver leaves and wants nothing. A value that was its own already goes to the next receiver, or back to where
-    /// it was; if no receiver is open, it comes back to be dropped.
+    /// A receiver leaves and wants nothing. A value that was its own already goes to the next receiver, or back to
+    /// where it was; if no receiver is open, it comes back to be dropped.
     pub(super) fn give_up_receiver(&mut self, ticket: Ticket) -> (Then<W>, Option<T>) {
         match self.receivers.remove(ticket) {
             Removed::Waiting(receiving) => (Then::Drop(receiving.payload), None),

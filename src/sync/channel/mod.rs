@@ -3,11 +3,11 @@
 //! The pure `core` decides; [`Sender`] and [`Receiver`] are thin drivers around it: one mutex, held for a few
 //! instructions; sending or receiving without waiting is one lock, and allocates only when the buffer grows.
 //!
-//! Choice: not built on `async-channel`, which keeps some of Trio's promises and cannot keep these: a rendezvous (capacity
-//! 0); a value belongs to the longest waiting receiver, and a free place to the longest waiting sender, the moment it is
-//! there; closing one handle tells those blocked on it and nobody else; a buffer that is discarded with the last
-//! receiver; and how many wait. Its queue is lock-free, so where many threads hammer one channel and none of this matters,
-//! it is the better choice, as the docs of [`channel`] say.
+//! Choice: not built on `async-channel`, which keeps some of Trio's promises and cannot keep these: a rendezvous
+//! (capacity 0); a value belongs to the longest waiting receiver, and a free place to the longest waiting sender, the
+//! moment it is there; closing one handle tells those blocked on it and nobody else; a buffer that is discarded with
+//! the last receiver; and how many wait. Its queue is lock-free, so where many threads hammer one channel and none of
+//! this matters, it is the better choice, as the docs of [`channel`] say.
 
 mod core;
 mod error;
@@ -38,8 +38,8 @@ pub use sender::{Sender, Sending};
 /// A small capacity is the right choice nearly always, and 0 a good default: it makes a producer that is too fast wait.
 ///
 /// `async_channel` is faster when many threads use one channel. It has no rendezvous, lets receivers take a value that
-/// woke another one, closes all handles at once, keeps the buffer when the last receiver is gone, and does not say how many
-/// wait.
+/// woke another one, closes all handles at once, keeps the buffer when the last receiver is gone, and does not say how
+/// many wait.
 ///
 /// ```
 /// use seedbed::sync::channel;
@@ -63,16 +63,16 @@ pub use sender::{Sender, Sending};
 ///
 /// # Closing
 ///
-/// Each handle is closed when it is dropped, or by its `close` before. When the last sender is closed, receivers get what
-/// is in the buffer and then [`EndOfChannel`](ReceiveError::EndOfChannel). When the last receiver is closed, what is in
-/// the buffer is dropped, and senders get [`Broken`](SendError::Broken). Closing one of several handles tells only those
-/// that are blocked on that very handle.
+/// Each handle is closed when it is dropped, or by its `close` before. When the last sender is closed, receivers get
+/// what is in the buffer and then [`EndOfChannel`](ReceiveError::EndOfChannel). When the last receiver is closed, what
+/// is in the buffer is dropped, and senders get [`Broken`](SendError::Broken). Closing one of several handles tells
+/// only those that are blocked on that very handle.
 ///
 /// # Coming from Trio
 ///
-/// `open_memory_channel(n)` is `channel(n)`, and with `math.inf`, [`unbounded`]. Dropping a handle closes it. A clone of a
-/// closed handle is a closed handle, where Trio raises an error. An operation that need not wait completes at once and is
-/// no cancel point. Statistics are the same.
+/// `open_memory_channel(n)` is `channel(n)`, and with `math.inf`, [`unbounded`]. Dropping a handle closes it. A clone
+/// of a closed handle is a closed handle, where Trio raises an error. An operation that need not wait completes at once
+/// and is no cancel point. Statistics are the same.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     open(Some(capacity))
 }

@@ -1,8 +1,8 @@
 //! The receiving side of a channel.
 //!
 //! As a stream, a receiver waits in the queue by itself, not by a future that can be dropped. Its `place` there is kept
-//! between polls. Every other use of the handle first fetches what has arrived there and leaves it, so that nothing lies
-//! in a place that nobody looks at, and the order of values is kept.
+//! between polls. Every other use of the handle first fetches what has arrived there and leaves it, so that nothing
+//! lies in a place that nobody looks at, and the order of values is kept.
 
 use std::fmt;
 use std::future::Future;
@@ -23,9 +23,10 @@ use crate::sync::wait_list::{Removed, Ticket};
 ///
 /// A clone is another handle to the same channel, to be closed on its own; each value goes to one receiver.
 ///
-/// It is also a [`Stream`] of the values, which ends when the channel has ended or the handle is closed. A stream that was
-/// polled and is pending keeps its place in the queue, and the value that reaches it there, until it is polled again,
-/// used in any other way, closed or dropped; nothing is lost, but other receivers do not get that value meanwhile.
+/// It is also a [`Stream`] of the values, which ends when the channel has ended or the handle is closed. A stream that
+/// was polled and is pending keeps its place in the queue, and the value that reaches it there, until it is polled
+/// again, used in any other way, closed or dropped; nothing is lost, but other receivers do not get that value
+/// meanwhile.
 ///
 /// ```
 /// use futures_lite::{StreamExt, future::block_on};
@@ -44,8 +45,8 @@ use crate::sync::wait_list::{Removed, Ticket};
 /// Closes this handle, as [`close`](Self::close) does.
 pub struct Receiver<T> {
     handle: Handle<T>,
-    /// The stream's place in the queue, if it has one. Locked only by one call of this handle at a time, and never while
-    /// the core is.
+    /// The stream's place in the queue, if it has one. Locked only by one call of this handle at a time, and never
+    /// while the core is.
     place: Mutex<Option<Ticket>>,
 }
 
@@ -75,13 +76,13 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`ReceiveError::Closed`] if this handle is closed, before or while it waits; [`ReceiveError::EndOfChannel`] if all
-    /// senders are, and nothing is left.
+    /// [`ReceiveError::Closed`] if this handle is closed, before or while it waits; [`ReceiveError::EndOfChannel`] if
+    /// all senders are, and nothing is left.
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing was received. A value that had reached the future goes to the next receiver, or back
-    /// to where it was in the channel.
+    /// Atomic: if cancelled, nothing was received. A value that had reached the future goes to the next receiver, or
+    /// back to where it was in the channel.
     pub fn receive(&self) -> Receiving<'_, T> {
         Receiving {
             receiver: self,
@@ -115,8 +116,8 @@ impl<T> Receiver<T> {
 
     /// Closes this handle; others stay open. Doing so again changes nothing.
     ///
-    /// Receives that are blocked on this handle give [`ReceiveError::Closed`]. If it was the last receiver, what is in the
-    /// buffer is dropped, and sends give [`SendError::Broken`](super::SendError::Broken), those that wait included.
+    /// Receives that are blocked on this handle give [`ReceiveError::Closed`]. If it was the last receiver, what is in
+    /// the buffer is dropped, and sends give [`SendError::Broken`](super::SendError::Broken), those that wait included.
     ///
     /// ```
     /// use seedbed::sync::{SendError, TryReceiveError, channel};
@@ -269,8 +270,8 @@ impl<T> Drop for Receiver<T> {
 ///
 /// # Cancellation
 ///
-/// Dropping what polls the stream loses nothing: a value that arrives then is the next one that this handle gives, or goes
-/// to other receivers when it is closed or dropped.
+/// Dropping what polls the stream loses nothing: a value that arrives then is the next one that this handle gives, or
+/// goes to other receivers when it is closed or dropped.
 impl<T> Stream for Receiver<T> {
     type Item = T;
 
@@ -322,9 +323,10 @@ impl<T> fmt::Debug for Receiver<T> {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. A value that had reached it goes to the next receiver,
-/// or back to where it was in the channel; if no receiver is open any more, it is dropped. One that is *forgotten*
-/// ([`std::mem::forget`]) keeps its place until its handle is closed, and the value that reaches it there is lost.
+/// Leaves the queue at once; the order of the others is unchanged. A value that had reached it goes to the next
+/// receiver, or back to where it was in the channel; if no receiver is open any more, it is dropped. One that is
+/// *forgotten* ([`std::mem::forget`]) keeps its place until its handle is closed, and the value that reaches it there
+/// is lost.
 ///
 /// # Panics
 ///

@@ -38,9 +38,9 @@ impl<T> Sender<T> {
 
     /// Sends a value, waiting as long as there is no room and nobody waits to receive, or others wait to send.
     ///
-    /// The value counts as sent when it is in the buffer or with a receiver. With capacity 0, that is when a receiver has
-    /// taken it. It completes at once if it can, and is then no cancel point. Its place in the queue is that of its first
-    /// poll.
+    /// The value counts as sent when it is in the buffer or with a receiver. With capacity 0, that is when a receiver
+    /// has taken it. It completes at once if it can, and is then no cancel point. Its place in the queue is that of its
+    /// first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -245,8 +245,8 @@ impl<T> fmt::Debug for Sender<T> {
 /// # Dropping
 ///
 /// Leaves the queue at once, and drops the value; the order of the others is unchanged. If a receiver or the buffer has
-/// taken the value already, it is sent. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and its value is
-/// sent when its turn comes.
+/// taken the value already, it is sent. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and its value
+/// is sent when its turn comes.
 ///
 /// # Panics
 ///

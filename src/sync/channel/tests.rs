@@ -452,3 +452,30 @@ fn threads_on_both_sides_pass_every_value_once() {
         assert_eq!(sum, 3 * 300 * 301 / 2);
     }
 }
+
+#[test]
+fn threads_that_drop_their_receives_at_any_moment_lose_no_value() {
+    let (sender, receiver) = channel(1);
+    let sum: usize = std::thread::scope(|scope| {
+        let receivers = [receiver.clone(), receiver];
+        let sums = receivers.map(|receiver| {
+            scope.spawn(move || {
+                let mut sum = 0;
+                loop {
+                    // The value may arrive between the poll and the drop.
+                    match poll(&mut receiver.receive()) {
+                        Poll::Ready(Ok(n)) => sum += n,
+                        Poll::Ready(Err(_end)) => return sum,
+                        Poll::Pending => std::thread::yield_now(),
+                    }
+                }
+            })
+        });
+        for n in 1..=2000 {
+            futures_lite::future::block_on(sender.send(n)).unwrap();
+        }
+        drop(sender);
+        sums.map(|sum| sum.join().unwrap()).into_iter().sum()
+    });
+    assert_eq!(sum, 2000 * 2001 / 2);
+}

@@ -1,7 +1,7 @@
 //! `Condition`: wait, without the lock, until somebody who has it says that its value has changed.
 //!
-//! Two queues, one behind the other. A waiter lies in the condition's own list until it is notified; `notify` moves it, in
-//! order and in the same step, into the queue of the lock, with its waker, so that it is woken only when the lock is
+//! Two queues, one behind the other. A waiter lies in the condition's own list until it is notified; `notify` moves it,
+//! in order and in the same step, into the queue of the lock, with its waker, so that it is woken only when the lock is
 //! really its own. Its place there ([`Ticket`]) is what the list grants it.
 //!
 //! Choice: a notification that reaches a waiter which is then dropped goes to the next one, together with the place in
@@ -26,8 +26,8 @@ use crate::sync::wait_list::{Removed, Ticket, WaitList};
 
 /// Lets tasks wait until the value of a [`Lock`] has become what they need.
 ///
-/// The handle is cheap to clone; all clones are the same condition. It is fair: notifications go to those who wait in the
-/// order in which they began to, and they get the lock in that order.
+/// The handle is cheap to clone; all clones are the same condition. It is fair: notifications go to those who wait in
+/// the order in which they began to, and they get the lock in that order.
 ///
 /// Always look at the value again after a wait: between a notification and the lock, others may have had it, and a
 /// notification that was passed on may be stale.
@@ -55,9 +55,9 @@ use crate::sync::wait_list::{Removed, Ticket, WaitList};
 ///
 /// # Coming from Trio
 ///
-/// That the caller has the lock is shown by its guard, so nothing is left to raise an error about. A cancelled wait does
-/// *not* take the lock again: the guard was given to it, and whoever is cancelled has nothing to undo with it. And a
-/// notification that reaches a cancelled waiter is passed on, where Trio loses it.
+/// That the caller has the lock is shown by its guard, so nothing is left to raise an error about. A cancelled wait
+/// does *not* take the lock again: the guard was given to it, and whoever is cancelled has nothing to undo with it. And
+/// a notification that reaches a cancelled waiter is passed on, where Trio loses it.
 ///
 /// # Dropping
 ///
@@ -158,8 +158,8 @@ impl<T> Condition<T> {
     ///
     /// # Cancellation
     ///
-    /// If cancelled, the lock has been released, and is not taken again. A notification that had reached this waiter goes
-    /// to the next one, as does its place in the lock's queue; so none is lost.
+    /// If cancelled, the lock has been released, and is not taken again. A notification that had reached this waiter
+    /// goes to the next one, as does its place in the lock's queue; so none is lost.
     ///
     /// # Panics
     ///
@@ -327,8 +327,9 @@ pub struct ConditionStatistics {
 /// # Dropping
 ///
 /// Stops waiting at once; the order of the others is unchanged. If it was notified already, the longest waiter gets the
-/// notification and the place in the lock's queue; if nobody waits, the place goes, and the lock with it if that had been
-/// assigned. One that is *forgotten* ([`std::mem::forget`]) keeps what reaches it: its notification, and then the lock.
+/// notification and the place in the lock's queue; if nobody waits, the place goes, and the lock with it if that had
+/// been assigned. One that is *forgotten* ([`std::mem::forget`]) keeps what reaches it: its notification, and then the
+/// lock.
 ///
 /// # Panics
 ///

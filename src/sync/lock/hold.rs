@@ -2,9 +2,9 @@
 //!
 //! Pure: a waiter is a payload `W` that is stored and handed back.
 //!
-//! Choice: the value itself travels. It lies in a box here while the lock is free, moves into the guard of whoever takes
-//! the lock (a pointer's worth), and is moved on to the longest waiter when that guard is dropped. So exclusion is
-//! ownership, which the compiler checks: no `UnsafeCell`, and no `unsafe`. It costs one allocation per lock.
+//! Choice: the value itself travels. It lies in a box here while the lock is free, moves into the guard of whoever
+//! takes the lock (a pointer's worth), and is moved on to the longest waiter when that guard is dropped. So exclusion
+//! is ownership, which the compiler checks: no `UnsafeCell`, and no `unsafe`. It costs one allocation per lock.
 //!
 //! Invariant: if somebody waits, the value is not free.
 

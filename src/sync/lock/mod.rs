@@ -1,7 +1,7 @@
 //! `Lock`: mutual exclusion for a value, strictly first come, first served.
 //!
-//! A thin driver around the pure `hold`: one mutex, held for a few instructions; an uncontended acquire is one lock and no
-//! allocation. The value itself is moved from holder to holder; `hold` says why.
+//! A thin driver around the pure `hold`: one mutex, held for a few instructions; an uncontended acquire is one lock and
+//! no allocation. The value itself is moved from holder to holder; `hold` says why.
 
 mod hold;
 
@@ -23,10 +23,10 @@ use hold::Hold;
 /// A value that one task at a time may use, also across awaits.
 ///
 /// The handle is cheap to clone; all clones are the same lock. It is fair: tasks get it strictly in the order in which
-/// they began to wait (a [`LockAcquire`] begins when it is first polled), and when the holder lets go, it belongs to the
-/// longest waiter before that `drop` returns. A task that lets go and at once asks again goes to the end of the queue.
-/// This is what Trio calls a `StrictFIFOLock`, and the difference from `async-lock`'s `Mutex`, where whoever is awake gets
-/// in first and the others are only protected from starving.
+/// they began to wait (a [`LockAcquire`] begins when it is first polled), and when the holder lets go, it belongs to
+/// the longest waiter before that `drop` returns. A task that lets go and at once asks again goes to the end of the
+/// queue. This is what Trio calls a `StrictFIFOLock`, and the difference from `async-lock`'s `Mutex`, where whoever is
+/// awake gets in first and the others are only protected from starving.
 ///
 /// If nothing is awaited while the lock is held, use [`std::sync::Mutex`]; where the order does not matter,
 /// `async_lock::Mutex`, which is faster under contention.
@@ -46,17 +46,17 @@ use hold::Hold;
 ///
 /// # Coming from Trio
 ///
-/// The owner is the guard, not the task: it may be moved to another task or thread, and releasing what one does not hold
-/// cannot be written. In exchange a task that acquires a lock which it holds already waits for itself, for ever. The
-/// owner cannot exit without letting go, because its guard is dropped with it; one that is *forgotten*
+/// The owner is the guard, not the task: it may be moved to another task or thread, and releasing what one does not
+/// hold cannot be written. In exchange a task that acquires a lock which it holds already waits for itself, for ever.
+/// The owner cannot exit without letting go, because its guard is dropped with it; one that is *forgotten*
 /// ([`std::mem::forget`]) leaves the lock held for ever, where Trio would call it broken.
 ///
 /// There is no poisoning: a guard that is dropped by a panic releases the lock like any other.
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others: the guard and the waiters keep the lock alive. The value is dropped with
-/// the last of them.
+/// Dropping a handle changes nothing for others: the guard and the waiters keep the lock alive. The value is dropped
+/// with the last of them.
 pub struct Lock<T> {
     hold: Arc<Guarded<Hold<T, Waker>>>,
 }
@@ -76,8 +76,8 @@ impl<T> Lock<T> {
 
     /// Takes the lock, waiting for it as long as it is held or others wait.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire that
-    /// need not wait is not a cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire
+    /// that need not wait is not a cancel point. Its place in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -328,9 +328,9 @@ impl<T> fmt::Debug for LockGuard<T> {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. If the lock had been assigned already, it goes to the
-/// next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and when the lock reaches it there,
-/// it is held for ever.
+/// Leaves the queue at once; the order of the others is unchanged. If the lock had been assigned already, it goes to
+/// the next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and when the lock reaches it
+/// there, it is held for ever.
 ///
 /// # Panics
 ///

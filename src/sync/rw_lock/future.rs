@@ -106,8 +106,8 @@ impl<T> Drop for Entry<T> {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. If it had been let in already, it lets go. One that is
-/// *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in there, nobody can write any more.
+/// Leaves the queue at once; the order of the others is unchanged. If it had been let in already, it lets go. One that
+/// is *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in there, nobody can write any more.
 ///
 /// # Panics
 ///
@@ -159,8 +159,8 @@ impl<T> fmt::Debug for RwLockRead<T> {
 /// # Dropping
 ///
 /// Leaves the queue at once, and readers that waited only because of it are let in. If it had been let in already, the
-/// next waiters get the lock. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in there,
-/// the lock is held for ever.
+/// next waiters get the lock. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in
+/// there, the lock is held for ever.
 ///
 /// # Panics
 ///

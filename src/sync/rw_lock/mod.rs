@@ -1,11 +1,11 @@
 //! `RwLock`: many may look at a value, or one may change it; first come, first served.
 //!
-//! A thin driver around the pure `queue`: one mutex, held for a few instructions; entering an uncontended lock is one lock
-//! and no allocation.
+//! A thin driver around the pure `queue`: one mutex, held for a few instructions; entering an uncontended lock is one
+//! lock and no allocation.
 //!
-//! Choice: the value lies in an `Arc`. Readers share it; a writer takes it out, and may change it because no reader has a
-//! share any more (`Arc::get_mut` checks). So exclusion is ownership, and there is no `unsafe`. It costs one allocation
-//! per lock, and a writer one compare-and-swap per access.
+//! Choice: the value lies in an `Arc`. Readers share it; a writer takes it out, and may change it because no reader has
+//! a share any more (`Arc::get_mut` checks). So exclusion is ownership, and there is no `unsafe`. It costs one
+//! allocation per lock, and a writer one compare-and-swap per access.
 //!
 //! Invariant: a share is given back before the queue is told that its reader is gone; the order of the fields of
 //! [`RwLockReadGuard`] sees to it.
@@ -31,12 +31,12 @@ pub use guard::{RwLockReadGuard, RwLockWriteGuard};
 ///
 /// The handle is cheap to clone; all clones are the same lock. It is fair: tasks get it strictly in the order in which
 /// they began to wait. So a reader that comes after a waiting writer waits, too, although others are reading; when the
-/// writer has been in, all readers that come before the next writer get in together. Whoever is next owns the lock before
-/// the `drop` of the last guard returns; nobody can barge in between. That is the difference from `async-lock`'s, where
-/// writers are preferred and order is not promised.
+/// writer has been in, all readers that come before the next writer get in together. Whoever is next owns the lock
+/// before the `drop` of the last guard returns; nobody can barge in between. That is the difference from
+/// `async-lock`'s, where writers are preferred and order is not promised.
 ///
-/// A lock can be *read-biased*: then, as long as somebody reads, others may join, past waiting writers, which may starve
-/// them. A writer that lets go still hands over to whoever is first in the queue.
+/// A lock can be *read-biased*: then, as long as somebody reads, others may join, past waiting writers, which may
+/// starve them. A writer that lets go still hands over to whoever is first in the queue.
 ///
 /// ```
 /// use seedbed::sync::RwLock;
@@ -61,8 +61,8 @@ pub use guard::{RwLockReadGuard, RwLockWriteGuard};
 /// # Coming from tricycle
 ///
 /// The owner is the guard, not the task, so that releasing what one does not hold cannot be written, and asking again
-/// waits instead of raising an error. A waiting writer that is cancelled lets in the readers behind it, and switching the
-/// bias on while somebody writes lets nobody in; tricycle does neither.
+/// waits instead of raising an error. A waiting writer that is cancelled lets in the readers behind it, and switching
+/// the bias on while somebody writes lets nobody in; tricycle does neither.
 ///
 /// There is no poisoning: a guard that is dropped by a panic releases the lock like any other.
 ///
@@ -114,8 +114,8 @@ impl<T> RwLock<T> {
 
     /// Enters to look, beside others who look; waits as long as somebody writes or has come before to do so.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then no
-    /// cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then
+    /// no cancel point. Its place in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -134,8 +134,8 @@ impl<T> RwLock<T> {
 
     /// Enters to change the value, alone; waits as long as anybody holds the lock or others wait.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then no
-    /// cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then
+    /// no cancel point. Its place in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {

@@ -126,8 +126,8 @@ impl<W> Queue<W> {
         );
     }
 
-    /// A waiter leaves without the lock. What comes back is what to do with its own payload, and whom to wake, in order:
-    /// those for whom its grant makes room, and those who waited only because it did.
+    /// A waiter leaves without the lock. What comes back is what to do with its own payload, and whom to wake, in
+    /// order: those for whom its grant makes room, and those who waited only because it did.
     pub(super) fn give_up(&mut self, place: Place) -> (Then<W>, Vec<W>) {
         match self.list(place.mode).remove(place.ticket) {
             Removed::Waiting(waiter) => (Then::Drop(waiter.payload), self.admit()),

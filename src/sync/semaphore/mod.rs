@@ -22,9 +22,9 @@ use queue::Queue;
 
 /// A number of permits: whoever wants to go on takes a [`Permit`], and waits for one if none is free.
 ///
-/// The handle is cheap to clone; all clones are the same semaphore. It is fair: permits go to those who wait strictly in
-/// the order in which they began to (a [`SemaphoreAcquire`] begins when it is first polled), and a permit that is given
-/// back or made belongs to the longest waiter before that call returns. Nobody can barge in between, which is the
+/// The handle is cheap to clone; all clones are the same semaphore. It is fair: permits go to those who wait strictly
+/// in the order in which they began to (a [`SemaphoreAcquire`] begins when it is first polled), and a permit that is
+/// given back or made belongs to the longest waiter before that call returns. Nobody can barge in between, which is the
 /// difference from `async-lock`'s semaphore.
 ///
 /// A permit comes back when it is dropped. It can also be taken out of existence ([`Permit::forget`]), and anybody can
@@ -77,8 +77,8 @@ impl Semaphore {
         Self::with(permits, None)
     }
 
-    /// Creates a semaphore with so many free permits, of which at most `max` may ever exist: free, held, or on their way
-    /// to a waiter.
+    /// Creates a semaphore with so many free permits, of which at most `max` may ever exist: free, held, or on their
+    /// way to a waiter.
     ///
     /// ```
     /// let semaphore = seedbed::sync::Semaphore::bounded(1, 1);
@@ -107,8 +107,8 @@ impl Semaphore {
 
     /// Takes a permit, waiting for one as long as none is free or others wait.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire that
-    /// need not wait is not a cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire
+    /// that need not wait is not a cancel point. Its place in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -144,8 +144,8 @@ impl Semaphore {
 
     /// Brings one more permit into existence; the longest waiter owns it before this returns.
     ///
-    /// Not needed to give a [`Permit`] back: dropping it does. This is for a permit that was [forgotten](Permit::forget),
-    /// and for counting things that become available.
+    /// Not needed to give a [`Permit`] back: dropping it does. This is for a permit that was
+    /// [forgotten](Permit::forget), and for counting things that become available.
     ///
     /// ```
     /// use seedbed::sync::Semaphore;
@@ -272,8 +272,8 @@ impl fmt::Display for ReleasedTooOften {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the semaphore was released too often: all of the {} permits that may exist do; a `Permit` gives itself back \
-             when dropped, so call `release` only for one that was forgotten",
+            "the semaphore was released too often: all of the {} permits that may exist do; a `Permit` gives itself \
+             back when dropped, so call `release` only for one that was forgotten",
             self.max
         )
     }
@@ -294,8 +294,8 @@ impl Error for ReleasedTooOften {}
 ///
 /// # Dropping
 ///
-/// Gives the permit back: the longest waiter owns it before `drop` returns. One that is lost by [`std::mem::forget`] goes
-/// on counting as held; use [`forget`](Self::forget).
+/// Gives the permit back: the longest waiter owns it before `drop` returns. One that is lost by [`std::mem::forget`]
+/// goes on counting as held; use [`forget`](Self::forget).
 #[must_use = "dropping the permit gives it back at once"]
 pub struct Permit {
     semaphore: Semaphore,
@@ -386,9 +386,9 @@ impl fmt::Debug for Permit {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. If a permit had been assigned already, it goes to the
-/// next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and the permit that reaches it there
-/// goes on counting as held; everything else works on.
+/// Leaves the queue at once; the order of the others is unchanged. If a permit had been assigned already, it goes to
+/// the next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and the permit that reaches it
+/// there goes on counting as held; everything else works on.
 ///
 /// # Panics
 ///

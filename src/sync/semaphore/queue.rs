@@ -4,8 +4,8 @@
 //! number of permits in existence is nobody's setting: it grows by `release` and shrinks by `forget`.
 //!
 //! Choice: permits that are held count against the bound, not only free ones. So a release too many is noticed in every
-//! case, and by whoever makes it. (Trio compares only the free permits with the bound, and only when nobody waits.) And a
-//! permit that comes home always fits, so that dropping one cannot fail.
+//! case, and by whoever makes it. (Trio compares only the free permits with the bound, and only when nobody waits.) And
+//! a permit that comes home always fits, so that dropping one cannot fail.
 //!
 //! Invariants, after every call:
 //!
@@ -67,7 +67,8 @@ impl<W> Queue<W> {
         self.waiters.push(payload)
     }
 
-    /// The payload of somebody who waits; `None` once a permit is theirs, which they should then [`claim`](Self::claim).
+    /// The payload of somebody who waits; `None` once a permit is theirs, which they should then
+    /// [`claim`](Self::claim).
     pub(super) fn payload_mut(&mut self, ticket: &Ticket) -> Option<&mut W> {
         self.waiters.payload_mut(ticket)
     }
