@@ -1,12 +1,13 @@
 //! A first-in, first-out list of waiters that anybody may leave in O(1).
 //!
-//! Pure: it holds a payload for each waiter (in practice a waker) and never looks at it. The waiters live in the slots
-//! of one vector and are linked by index, so that arriving allocates only when the vector grows, leaving needs no
+//! Pure: it holds a payload `W` for each waiter (in practice a waker, and what it waits with) and never looks at it; a
+//! waiter that is picked gets a grant `G` in its place (in practice what was handed to it). The waiters live in the
+//! slots of one vector and are linked by index, so that arriving allocates only when the vector grows, leaving needs no
 //! search, and no `unsafe` is needed. A `VecDeque` would make leaving O(n), which a crowd of cancelled waiters turns
 //! into O(n²).
 //!
-//! A waiter is *waiting* until [`WaitList::grant_first`] picks it, then *granted* until it says with
-//! [`WaitList::remove`] that it knows. Invariants:
+//! A waiter is *waiting* until a `grant_` method picks it, then *granted* until it says with [`WaitList::remove`] that
+//! it knows. Invariants:
 //!
 //! * Each [`Ticket`] stands for exactly one occupied slot, and each occupied slot has at most one ticket (none if its
 //!   owner forgot it). Tickets cannot be copied and `remove` consumes them, so no ticket can be stale.
@@ -27,7 +28,7 @@ pub(crate) struct Ticket(Index);
 
 /// What one slot holds.
 #[derive(Debug)]
-enum Slot<W> {
+enum Slot<W, G> {
     /// Nobody; the next free slot, if any.
     Free { next: Option<Index> },
     /// A waiter in the queue, between its neighbours.
@@ -36,14 +37,14 @@ enum Slot<W> {
         previous: Option<Index>,
         next: Option<Index>,
     },
-    /// A waiter that was picked and has not said yet that it knows.
-    Granted,
+    /// A waiter that was picked and has not said yet that it knows; what it got.
+    Granted(G),
 }
 
 /// The waiters, first come, first served.
 #[derive(Debug)]
-pub(crate) struct WaitList<W> {
-    slots: Vec<Slot<W>>,
+pub(crate) struct WaitList<W, G = ()> {
+    slots: Vec<Slot<W, G>>,
     /// Head of the chain of free slots.
     free: Option<Index>,
     /// The longest waiter.
@@ -58,14 +59,21 @@ pub(crate) struct WaitList<W> {
 
 /// What a waiter was when it was removed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Removed<W> {
+pub(crate) enum Removed<W, G = ()> {
     /// It was still in the queue; here is its payload.
     Waiting(W),
-    /// It had been picked.
-    Granted,
+    /// It had been picked; here is what it got.
+    Granted(G),
 }
 
 impl<W> WaitList<W> {
+    /// Picks the longest waiter and hands out its payload; `None` if nobody waits.
+    pub(crate) fn grant_first(&mut self) -> Option<W> {
+        self.grant_first_with(|payload| ((), payload))
+    }
+}
+
+impl<W, G> WaitList<W, G> {
     /// An empty list; allocates nothing.
     pub(crate) const fn new() -> Self {
         WaitList {
@@ -96,29 +104,56 @@ impl<W> WaitList<W> {
         Ticket(index)
     }
 
-    /// Picks the longest waiter and hands out its payload; `None` if nobody waits.
-    pub(crate) fn grant_first(&mut self) -> Option<W> {
+    /// The longest waiter's payload; `None` if nobody waits.
+    pub(crate) fn first(&self) -> Option<&W> {
+        match &self.slots[self.first?] {
+            Slot::Waiting { payload, .. } => Some(payload),
+            Slot::Granted(_) | Slot::Free { .. } => {
+                unreachable!("the queue links waiting slots only")
+            }
+        }
+    }
+
+    /// Picks the longest waiter; `None` if nobody waits. `grant` turns its payload into what it gets, and into what the
+    /// caller gets.
+    pub(crate) fn grant_first_with<R>(&mut self, grant: impl FnOnce(W) -> (G, R)) -> Option<R> {
         let index = self.first?;
-        self.unlink(index, Slot::Granted)
+        Some(self.grant(index, grant))
+    }
+
+    /// Picks every waiter whose payload `picked` says yes to, in order. This looks at all who wait.
+    pub(crate) fn grant_where<R>(
+        &mut self,
+        picked: impl Fn(&W) -> bool,
+        grant: impl Fn(W) -> (G, R),
+    ) -> Vec<R> {
+        let mut results = Vec::new();
+        let mut place = self.first;
+        while let Some(index) = place {
+            let Slot::Waiting { payload, next, .. } = &self.slots[index] else {
+                unreachable!("the queue links waiting slots only")
+            };
+            place = *next;
+            if picked(payload) {
+                results.push(self.grant(index, &grant));
+            }
+        }
+        results
     }
 
     /// The waiter's payload; `None` once it is granted.
     pub(crate) fn payload_mut(&mut self, ticket: &Ticket) -> Option<&mut W> {
         match &mut self.slots[ticket.0] {
             Slot::Waiting { payload, .. } => Some(payload),
-            Slot::Granted => None,
+            Slot::Granted(_) => None,
             Slot::Free { .. } => unreachable!("a ticket's slot is occupied"),
         }
     }
 
     /// Takes the waiter out, wherever it stands; the order of the others is unchanged.
-    pub(crate) fn remove(&mut self, ticket: Ticket) -> Removed<W> {
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Removed<W, G> {
         let index = ticket.0;
-        let next = self.free;
-        let removed = match self.unlink(index, Slot::Free { next }) {
-            Some(payload) => Removed::Waiting(payload),
-            None => Removed::Granted,
-        };
+        let removed = self.unlink(index, self.free);
         self.free = Some(index);
         self.occupied -= 1;
         self.give_memory_back();
@@ -126,7 +161,7 @@ impl<W> WaitList<W> {
     }
 
     /// Stores `slot` in a free place.
-    fn occupy(&mut self, slot: Slot<W>) -> Index {
+    fn occupy(&mut self, slot: Slot<W, G>) -> Index {
         self.occupied += 1;
         let Some(index) = self.free else {
             self.slots.push(slot);
@@ -134,16 +169,27 @@ impl<W> WaitList<W> {
         };
         match std::mem::replace(&mut self.slots[index], slot) {
             Slot::Free { next } => self.free = next,
-            Slot::Waiting { .. } | Slot::Granted => {
+            Slot::Waiting { .. } | Slot::Granted(_) => {
                 unreachable!("the free chain holds free slots only")
             }
         }
         index
     }
 
-    /// Replaces the slot by `with`; a waiting one is first taken out of the queue, and its payload returned.
-    fn unlink(&mut self, index: Index, with: Slot<W>) -> Option<W> {
-        match std::mem::replace(&mut self.slots[index], with) {
+    /// Turns a waiting slot into a granted one.
+    fn grant<R>(&mut self, index: Index, grant: impl FnOnce(W) -> (G, R)) -> R {
+        // Until the grant is stored, the slot is in no chain at all.
+        let Removed::Waiting(payload) = self.unlink(index, None) else {
+            unreachable!("only a waiting slot is granted")
+        };
+        let (grant, result) = grant(payload);
+        self.slots[index] = Slot::Granted(grant);
+        result
+    }
+
+    /// Empties the slot, which was waiting (it leaves the queue) or granted; `next` is the next free one.
+    fn unlink(&mut self, index: Index, next: Option<Index>) -> Removed<W, G> {
+        match std::mem::replace(&mut self.slots[index], Slot::Free { next }) {
             Slot::Waiting {
                 payload,
                 previous,
@@ -154,9 +200,9 @@ impl<W> WaitList<W> {
                     self.last = previous;
                 }
                 self.waiting -= 1;
-                Some(payload)
+                Removed::Waiting(payload)
             }
-            Slot::Granted => None,
+            Slot::Granted(grant) => Removed::Granted(grant),
             Slot::Free { .. } => unreachable!("a ticket's slot is occupied"),
         }
     }
@@ -176,7 +222,9 @@ impl<W> WaitList<W> {
     fn ends(&mut self, index: Index) -> (&mut Option<Index>, &mut Option<Index>) {
         match &mut self.slots[index] {
             Slot::Waiting { previous, next, .. } => (previous, next),
-            Slot::Granted | Slot::Free { .. } => unreachable!("the queue links waiting slots only"),
+            Slot::Granted(_) | Slot::Free { .. } => {
+                unreachable!("the queue links waiting slots only")
+            }
         }
     }
 
@@ -195,7 +243,7 @@ mod tests {
 
     #[test]
     fn waiters_are_granted_in_the_order_they_came() {
-        let mut list = WaitList::new();
+        let mut list = WaitList::<_>::new();
         let _tickets: Vec<_> = (0..5).map(|n| list.push(n)).collect();
         let granted: Vec<_> = std::iter::from_fn(|| list.grant_first()).collect();
         assert_eq!(granted, [0, 1, 2, 3, 4]);
@@ -205,7 +253,7 @@ mod tests {
     #[test]
     fn leaving_from_the_front_the_middle_or_the_end_keeps_the_order_of_the_others() {
         for leaver in 0..5 {
-            let mut list = WaitList::new();
+            let mut list = WaitList::<_>::new();
             let mut tickets: Vec<_> = (0..5).map(|n| list.push(n)).collect();
             assert_eq!(
                 list.remove(tickets.remove(leaver)),
@@ -223,19 +271,40 @@ mod tests {
 
     #[test]
     fn a_granted_waiter_keeps_its_slot_until_it_knows() {
-        let mut list = WaitList::new();
+        let mut list = WaitList::<_>::new();
         let ticket = list.push('a');
         assert_eq!(list.payload_mut(&ticket), Some(&mut 'a'));
         assert_eq!(list.grant_first(), Some('a'));
         assert_eq!(list.payload_mut(&ticket), None);
         let _other = list.push('b');
-        assert_eq!(list.remove(ticket), Removed::Granted);
+        assert_eq!(list.remove(ticket), Removed::Granted(()));
         assert_eq!(list.waiting(), 1);
     }
 
     #[test]
-    fn slots_are_used_again_and_a_crowd_leaves_no_memory() {
+    fn a_grant_lies_in_the_slot_until_it_is_fetched() {
         let mut list = WaitList::new();
+        let ticket = list.push(1);
+        assert_eq!(list.first(), Some(&1));
+        assert_eq!(list.grant_first_with(|payload| ("grant", payload)), Some(1));
+        assert_eq!(list.first(), None);
+        assert_eq!(list.remove(ticket), Removed::Granted("grant"));
+    }
+
+    #[test]
+    fn picking_by_payload_leaves_the_others_in_order() {
+        let mut list = WaitList::new();
+        let _tickets: Vec<_> = (0..6).map(|n| list.push(n)).collect();
+        let even = list.grant_where(|n| n % 2 == 0, |n| ((), n));
+        assert_eq!(even, [0, 2, 4]);
+        let rest: Vec<_> = std::iter::from_fn(|| list.grant_first()).collect();
+        assert_eq!(rest, [1, 3, 5]);
+        assert_eq!(list.grant_where(|_| true, |n| ((), n)), []);
+    }
+
+    #[test]
+    fn slots_are_used_again_and_a_crowd_leaves_no_memory() {
+        let mut list = WaitList::<_>::new();
         for _ in 0..1000 {
             let ticket = list.push(());
             list.remove(ticket);

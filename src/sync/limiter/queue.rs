@@ -86,7 +86,7 @@ impl<W> Queue<W> {
     pub(super) fn claim(&mut self, ticket: Ticket) {
         let removed = self.waiters.remove(ticket);
         debug_assert!(
-            matches!(removed, Removed::Granted),
+            matches!(removed, Removed::Granted(())),
             "only a granted waiter may claim"
         );
     }
@@ -96,7 +96,7 @@ impl<W> Queue<W> {
     pub(super) fn give_up(&mut self, ticket: Ticket) -> GivenUp<W> {
         match self.waiters.remove(ticket) {
             Removed::Waiting(payload) => GivenUp::Left(payload),
-            Removed::Granted => GivenUp::PassedOn(self.release()),
+            Removed::Granted(()) => GivenUp::PassedOn(self.release()),
         }
     }
 

@@ -1,0 +1,187 @@
+//! `channel`: passes values from senders to receivers, each to one of them, first come, first served on both sides.
+//!
+//! The pure `core` decides; [`Sender`] and [`Receiver`] are thin drivers around it: one mutex, held for a few
+//! instructions; sending or receiving without waiting is one lock, and allocates only when the buffer grows.
+//!
+//! Choice: not built on `async-channel`, which keeps some of Trio's promises and cannot keep these: a rendezvous
+//! (capacity 0); a value belongs to the longest waiting receiver, and a free place to the longest waiting sender, the
+//! moment it is there; closing one handle tells those blocked on it and nobody else; a buffer that is discarded with
+//! the last receiver; and how many wait. Its queue is lock-free, so where many threads hammer one channel and none of
+//! this matters, it is the better choice, as the docs of [`channel`] say.
+
+mod core;
+mod error;
+mod receiver;
+mod sender;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use self::core::{Core, HandleId};
+use crate::sync::guarded::Guarded;
+
+pub use error::{ReceiveError, SendError, TryReceiveError, TrySendError};
+pub use receiver::{Receiver, Receiving};
+pub use sender::{Sender, Sending};
+
+/// Opens a channel that buffers up to `capacity` values; then, senders wait. With capacity 0 they always do, until a
+/// receiver takes the value: a rendezvous.
+///
+/// Both sides can be cloned; each value goes to one receiver. It is fair: values arrive in the order in which they were
+/// sent, and go to the receivers in the order in which those began to wait. A value that is sent while somebody waits
+/// belongs to the longest waiter at once, and a place that comes free, to the longest waiting sender.
+///
+/// A small capacity is the right choice nearly always, and 0 a good default: it makes a producer that is too fast wait.
+///
+/// `async_channel` is faster when many threads use one channel. It has no rendezvous, lets receivers take a value that
+/// woke another one, closes all handles at once, keeps the buffer when the last receiver is gone, and does not say how
+/// many wait.
+///
+/// ```
+/// use seedbed::sync::channel;
+///
+/// let (sender, receiver) = channel(0);
+/// std::thread::spawn(move || {
+///     futures_lite::future::block_on(async {
+///         for n in 0..3 {
+///             sender.send(n).await.unwrap();
+///         }
+///     });
+/// });
+/// futures_lite::future::block_on(async {
+///     let mut sum = 0;
+///     while let Ok(n) = receiver.receive().await {
+///         sum += n;
+///     }
+///     assert_eq!(sum, 3);
+/// });
+/// ```
+///
+/// # Closing
+///
+/// Each handle is closed when it is dropped, or by its `close` before. When the last sender is closed, receivers get
+/// what is in the buffer and then [`EndOfChannel`](ReceiveError::EndOfChannel). When the last receiver is closed, what
+/// is in the buffer is dropped, and senders get [`Broken`](SendError::Broken). Closing one of several handles tells
+/// only those that are blocked on that very handle.
+///
+/// # Coming from Trio
+///
+/// `open_memory_channel(n)` is `channel(n)`, and with `math.inf`, [`unbounded`]. Dropping a handle closes it. A clone
+/// of a closed handle is a closed handle, where Trio raises an error. An operation that need not wait completes at once
+/// and is no cancel point. Statistics are the same.
+pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    open(Some(capacity))
+}
+
+/// Opens a channel that buffers any number of values: sending never waits.
+///
+/// If values come faster than they are received, memory runs out; with [`channel`], the senders would wait.
+///
+/// ```
+/// let (sender, receiver) = seedbed::sync::unbounded();
+/// for n in 0..1000 {
+///     sender.try_send(n).unwrap();
+/// }
+/// assert_eq!(receiver.try_receive(), Ok(0));
+/// assert_eq!(receiver.statistics().capacity, None);
+/// ```
+pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+    open(None)
+}
+
+fn open<T>(capacity: Option<usize>) -> (Sender<T>, Receiver<T>) {
+    let mut core = Core::new(capacity);
+    let (sender, receiver) = (core.open_sender(), core.open_receiver());
+    let core = Arc::new(Guarded::new(core));
+    let sender = Handle::new(core.clone(), sender, false);
+    let receiver = Handle::new(core, receiver, false);
+    (Sender::new(sender), Receiver::new(receiver))
+}
+
+/// How a channel is used, at one moment; from [`Sender::statistics`] and [`Receiver::statistics`].
+///
+/// ```
+/// let (sender, receiver) = seedbed::sync::channel(2);
+/// sender.try_send("a value").unwrap();
+/// let statistics = receiver.statistics();
+/// assert_eq!((statistics.buffered, statistics.capacity), (1, Some(2)));
+/// assert_eq!((statistics.open_senders, statistics.open_receivers), (1, 1));
+/// assert_eq!((statistics.waiting_senders, statistics.waiting_receivers), (0, 0));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChannelStatistics {
+    /// Number of values in the buffer. For a while more than the capacity when receivers were dropped with values that
+    /// they had not seen, and which therefore went back.
+    pub buffered: usize,
+    /// Number of values that are buffered before senders wait; `None` if they never do.
+    pub capacity: Option<usize>,
+    /// The most values that were ever in the buffer.
+    pub peak_buffered: usize,
+    /// Number of [`Sender`]s that are not closed.
+    pub open_senders: usize,
+    /// Number of [`Receiver`]s that are not closed.
+    pub open_receivers: usize,
+    /// Number of [`Sending`] futures in the queue, of all senders.
+    pub waiting_senders: usize,
+    /// Number of [`Receiving`] futures and of streams in the queue, of all receivers.
+    pub waiting_receivers: usize,
+}
+
+/// What both sides' handles have in common. Its atomics change only under the mutex of the core.
+struct Handle<T> {
+    core: Arc<Guarded<Core<T, Waker>>>,
+    id: HandleId,
+    closed: AtomicBool,
+    /// Number of tickets that were drawn for this handle and not given back: 0 if nobody is blocked on it, so that
+    /// closing need not look through the queue.
+    tickets: AtomicUsize,
+}
+
+impl<T> Handle<T> {
+    fn new(core: Arc<Guarded<Core<T, Waker>>>, id: HandleId, closed: bool) -> Self {
+        Handle {
+            core,
+            id,
+            closed: AtomicBool::new(closed),
+            tickets: AtomicUsize::new(0),
+        }
+    }
+
+    /// A handle to the same channel; closed if this one is. `open` opens one.
+    fn another(&self, open: impl Fn(&mut Core<T, Waker>) -> HandleId) -> Self {
+        let mut core = self.core.lock();
+        let closed = self.is_closed();
+        let id = if closed {
+            core.next_handle()
+        } else {
+            open(&mut core)
+        };
+        drop(core);
+        Handle::new(self.core.clone(), id, closed)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Marks it closed, under the mutex; `None` if it was. Otherwise, whether anybody may be blocked on it.
+    fn mark_closed(&self) -> Option<bool> {
+        let was_closed = self.closed.swap(true, Ordering::Relaxed);
+        (!was_closed).then(|| self.tickets.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Counts a ticket, under the mutex.
+    fn count_ticket(&self) {
+        self.tickets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// No longer counts one, under the mutex.
+    fn uncount_ticket(&self) {
+        self.tickets.fetch_sub(1, Ordering::Relaxed);
+    }
+}

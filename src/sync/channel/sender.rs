@@ -1,0 +1,313 @@
+//! The sending side of a channel.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::core::{Core, Sent};
+use super::error::{SendError, TrySendError};
+use super::{ChannelStatistics, Handle};
+use crate::sync::guarded::Then;
+use crate::sync::wait_list::Ticket;
+
+/// Sends values into a channel; from [`channel`](super::channel).
+///
+/// A clone is another handle to the same channel, to be closed on its own.
+///
+/// ```
+/// let (sender, receiver) = seedbed::sync::channel(2);
+/// let other = sender.clone();
+/// sender.try_send(1).unwrap();
+/// other.try_send(2).unwrap();
+/// assert_eq!((receiver.try_receive(), receiver.try_receive()), (Ok(1), Ok(2)));
+/// ```
+///
+/// # Dropping
+///
+/// Closes this handle, as [`close`](Self::close) does.
+pub struct Sender<T> {
+    handle: Handle<T>,
+}
+
+impl<T> Sender<T> {
+    pub(super) fn new(handle: Handle<T>) -> Self {
+        Sender { handle }
+    }
+
+    /// Sends a value, waiting as long as there is no room and nobody waits to receive, or others wait to send.
+    ///
+    /// The value counts as sent when it is in the buffer or with a receiver. With capacity 0, that is when a receiver
+    /// has taken it. It completes at once if it can, and is then no cancel point. Its place in the queue is that of its
+    /// first poll.
+    ///
+    /// ```
+    /// futures_lite::future::block_on(async {
+    ///     let (sender, receiver) = seedbed::sync::channel(1);
+    ///     sender.send("a value").await.unwrap();
+    ///     assert_eq!(receiver.receive().await, Ok("a value"));
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`] if this handle is closed, before or while it waits; [`SendError::Broken`] if all receivers
+    /// are. The value is in the error.
+    ///
+    /// # Cancellation
+    ///
+    /// Atomic: if cancelled, the value was not sent, and is dropped; unless it had just been sent, and the future not
+    /// been polled since.
+    pub fn send(&self, value: T) -> Sending<'_, T> {
+        Sending {
+            sender: self,
+            state: State::New(value),
+        }
+    }
+
+    /// Sends a value if that is possible at once; never waits.
+    ///
+    /// ```
+    /// use seedbed::sync::{TrySendError, channel};
+    ///
+    /// let (sender, _receiver) = channel(1);
+    /// assert_eq!(sender.try_send(1), Ok(()));
+    /// assert_eq!(sender.try_send(2), Err(TrySendError::WouldBlock(2)));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`TrySendError::Closed`] if this handle is closed; [`TrySendError::Broken`] if all receivers are;
+    /// [`TrySendError::WouldBlock`] if nobody waits to receive and there is no room. The value is in the error.
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        let sent = self.attempt(&mut self.handle.core.lock(), value);
+        Then::wake(sent?).run();
+        Ok(())
+    }
+
+    /// Closes this handle; others stay open. Doing so again changes nothing.
+    ///
+    /// Sends that are blocked on this handle give [`SendError::Closed`]. If it was the last sender, receivers that wait
+    /// have reached the end; what is in the buffer can still be received.
+    ///
+    /// ```
+    /// use seedbed::sync::{ReceiveError, channel};
+    ///
+    /// futures_lite::future::block_on(async {
+    ///     let (sender, receiver) = channel(1);
+    ///     sender.send("the last").await.unwrap();
+    ///     sender.close();
+    ///     assert_eq!(receiver.receive().await, Ok("the last"));
+    ///     assert_eq!(receiver.receive().await, Err(ReceiveError::EndOfChannel));
+    /// });
+    /// ```
+    pub fn close(&self) {
+        let mut core = self.handle.core.lock();
+        let Some(blocked) = self.handle.mark_closed() else {
+            return;
+        };
+        let woken = core.close_sender(self.handle.id, blocked);
+        drop(core);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether this handle was closed.
+    ///
+    /// ```
+    /// let (sender, _receiver) = seedbed::sync::channel::<u8>(1);
+    /// assert!(!sender.is_closed());
+    /// sender.close();
+    /// assert!(sender.is_closed() && sender.clone().is_closed());
+    /// ```
+    pub fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// Says, for one moment, how the channel is used.
+    ///
+    /// ```
+    /// let (sender, _receiver) = seedbed::sync::channel(1);
+    /// sender.try_send("a value").unwrap();
+    /// assert_eq!(sender.statistics().buffered, 1);
+    /// ```
+    pub fn statistics(&self) -> ChannelStatistics {
+        self.handle.core.lock().statistics()
+    }
+
+    /// Sends if that is possible at once; whom to wake after unlocking.
+    fn attempt(
+        &self,
+        core: &mut Core<T, Waker>,
+        value: T,
+    ) -> Result<Option<Waker>, TrySendError<T>> {
+        if self.handle.is_closed() {
+            return Err(TrySendError::Closed(value));
+        }
+        core.try_send(value)
+    }
+
+    /// The first poll of a send: what became of it, or its place in the queue.
+    fn begin(&self, value: T, waker: &Waker) -> Result<Sent<T>, Ticket> {
+        // The common case comes first: one lock, and nothing to clone.
+        let value = match self.try_send(value) {
+            Err(TrySendError::WouldBlock(value)) => value,
+            decided => return Ok(decided.map_err(final_error)),
+        };
+        // Cloned before the lock is taken; an unused one is dropped after it was given back.
+        let waker = waker.clone();
+        let mut core = self.handle.core.lock();
+        match self.attempt(&mut core, value) {
+            Err(TrySendError::WouldBlock(value)) => {
+                self.handle.count_ticket();
+                Err(core.push_sender(self.handle.id, value, waker))
+            }
+            Err(error) => Ok(Err(final_error(error))),
+            Ok(woken) => {
+                drop(core);
+                Then::wake(woken).run();
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    /// Whether it is decided what becomes of a send; if not, makes `waker` the one to wake.
+    fn is_decided(&self, ticket: &Ticket, waker: &Waker) -> bool {
+        let core = &self.handle.core;
+        core.is_granted(waker, |core| core.sender_payload_mut(ticket))
+    }
+
+    fn claim(&self, ticket: Ticket) -> Sent<T> {
+        let mut core = self.handle.core.lock();
+        self.handle.uncount_ticket();
+        core.claim_sent(ticket)
+    }
+
+    fn give_up(&self, ticket: Ticket) {
+        let mut core = self.handle.core.lock();
+        self.handle.uncount_ticket();
+        let unused = core.give_up_sender(ticket);
+        drop(core);
+        drop(unused);
+    }
+}
+
+/// An error that waiting does not help against.
+fn final_error<T>(error: TrySendError<T>) -> SendError<T> {
+    match error {
+        TrySendError::Closed(value) => SendError::Closed(value),
+        TrySendError::Broken(value) => SendError::Broken(value),
+        TrySendError::WouldBlock(_) => unreachable!("whoever would block waits"),
+    }
+}
+
+/// Another handle to the same channel; closed if this one is.
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Sender::new(self.handle.another(Core::open_sender))
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Shows whether it is closed and the [`statistics`](Sender::statistics), never a value.
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("closed", &self.is_closed())
+            .field("channel", &self.statistics())
+            .finish()
+    }
+}
+
+/// Sends a value; from [`Sender::send`].
+///
+/// It may be polled at any time and with changing wakers; the newest one is woken.
+///
+/// ```
+/// use seedbed::sync::{Sending, channel};
+///
+/// let (sender, receiver) = channel(1);
+/// let sending: Sending<'_, &str> = sender.send("a value");
+/// assert_eq!(receiver.statistics().buffered, 0, "futures do nothing until polled");
+/// futures_lite::future::block_on(sending).unwrap();
+/// assert_eq!(receiver.statistics().buffered, 1);
+/// ```
+///
+/// # Cancellation
+///
+/// Atomic: if cancelled, the value was not sent, unless it had just been.
+///
+/// # Dropping
+///
+/// Leaves the queue at once, and drops the value; the order of the others is unchanged. If a receiver or the buffer has
+/// taken the value already, it is sent. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and its value
+/// is sent when its turn comes.
+///
+/// # Panics
+///
+/// When polled again after it has completed.
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct Sending<'a, T> {
+    sender: &'a Sender<T>,
+    state: State<T>,
+}
+
+/// Where a [`Sending`] stands.
+enum State<T> {
+    /// Not polled yet; the value is here.
+    New(T),
+    /// In the queue with its value, or decided and not yet aware of it.
+    Queued(Ticket),
+    /// It has completed.
+    Done,
+}
+
+/// Nothing in it is pinned.
+impl<T> Unpin for Sending<'_, T> {}
+
+impl<T> Future for Sending<'_, T> {
+    type Output = Result<(), SendError<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let sender = self.sender;
+        let begun = match mem::replace(&mut self.state, State::Done) {
+            State::New(value) => sender.begin(value, cx.waker()),
+            State::Queued(ticket) if sender.is_decided(&ticket, cx.waker()) => {
+                Ok(sender.claim(ticket))
+            }
+            State::Queued(ticket) => Err(ticket),
+            State::Done => panic!("a `Sending` was polled after it had completed"),
+        };
+        match begun {
+            Ok(sent) => Poll::Ready(sent),
+            Err(ticket) => {
+                self.state = State::Queued(ticket);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Drop for Sending<'_, T> {
+    fn drop(&mut self) {
+        if let State::Queued(ticket) = mem::replace(&mut self.state, State::Done) {
+            self.sender.give_up(ticket);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Sending<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::New(_) => "not polled yet",
+            State::Queued(_) => "queued",
+            State::Done => "done",
+        };
+        f.debug_struct("Sending").field("state", &state).finish()
+    }
+}

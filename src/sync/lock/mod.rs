@@ -1,0 +1,407 @@
+//! `Lock`: mutual exclusion for a value, strictly first come, first served.
+//!
+//! A thin driver around the pure `hold`: one mutex, held for a few instructions; an uncontended acquire is one lock and
+//! no allocation. The value itself is moved from holder to holder; `hold` says why.
+
+mod hold;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::guarded::{Guarded, Then};
+use crate::sync::wait_list::Ticket;
+use hold::Hold;
+
+/// A value that one task at a time may use, also across awaits.
+///
+/// The handle is cheap to clone; all clones are the same lock. It is fair: tasks get it strictly in the order in which
+/// they began to wait (a [`LockAcquire`] begins when it is first polled), and when the holder lets go, it belongs to
+/// the longest waiter before that `drop` returns. A task that lets go and at once asks again goes to the end of the
+/// queue. This is what Trio calls a `StrictFIFOLock`, and the difference from `async-lock`'s `Mutex`, where whoever is
+/// awake gets in first and the others are only protected from starving.
+///
+/// If nothing is awaited while the lock is held, use [`std::sync::Mutex`]; where the order does not matter,
+/// `async_lock::Mutex`, which is faster under contention.
+///
+/// ```
+/// use seedbed::sync::Lock;
+///
+/// futures_lite::future::block_on(async {
+///     let lines = Lock::new(Vec::new());
+///     let mut guard = lines.acquire().await;
+///     guard.push("hello");
+///     assert!(lines.try_acquire().is_none());
+///     drop(guard);
+///     assert_eq!(*lines.acquire().await, ["hello"]);
+/// });
+/// ```
+///
+/// # Coming from Trio
+///
+/// The owner is the guard, not the task: it may be moved to another task or thread, and releasing what one does not
+/// hold cannot be written. In exchange a task that acquires a lock which it holds already waits for itself, for ever.
+/// The owner cannot exit without letting go, because its guard is dropped with it; one that is *forgotten*
+/// ([`std::mem::forget`]) leaves the lock held for ever, where Trio would call it broken.
+///
+/// There is no poisoning: a guard that is dropped by a panic releases the lock like any other.
+///
+/// # Dropping
+///
+/// Dropping a handle changes nothing for others: the guard and the waiters keep the lock alive. The value is dropped
+/// with the last of them.
+pub struct Lock<T> {
+    hold: Arc<Guarded<Hold<T, Waker>>>,
+}
+
+impl<T> Lock<T> {
+    /// Creates a lock that nobody holds.
+    ///
+    /// ```
+    /// let lock = seedbed::sync::Lock::new(5);
+    /// assert!(!lock.is_locked());
+    /// ```
+    pub fn new(value: T) -> Self {
+        Lock {
+            hold: Arc::new(Guarded::new(Hold::new(value))),
+        }
+    }
+
+    /// Takes the lock, waiting for it as long as it is held or others wait.
+    ///
+    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire
+    /// that need not wait is not a cancel point. Its place in the queue is that of its first poll.
+    ///
+    /// ```
+    /// futures_lite::future::block_on(async {
+    ///     let lock = seedbed::sync::Lock::new(5);
+    ///     *lock.acquire().await += 1;
+    ///     assert_eq!(*lock.acquire().await, 6);
+    /// });
+    /// ```
+    ///
+    /// # Cancellation
+    ///
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and the order of
+    /// the others is unchanged; if the lock had been assigned to it already, the next waiter gets it.
+    pub fn acquire(&self) -> LockAcquire<T> {
+        LockAcquire {
+            state: State::New(self.clone()),
+        }
+    }
+
+    /// Takes the lock if it is free and nobody waits for it; never waits.
+    ///
+    /// ```
+    /// let lock = seedbed::sync::Lock::new(5);
+    /// let guard = lock.try_acquire();
+    /// assert!(guard.is_some());
+    /// assert!(lock.try_acquire().is_none());
+    /// ```
+    pub fn try_acquire(&self) -> Option<LockGuard<T>> {
+        let value = self.hold.lock().try_take()?;
+        Some(self.guard(value))
+    }
+
+    /// Whether somebody holds it, or has been assigned it and has not run since.
+    ///
+    /// ```
+    /// let lock = seedbed::sync::Lock::new(5);
+    /// let guard = lock.try_acquire();
+    /// assert!(lock.is_locked());
+    /// drop(guard);
+    /// assert!(!lock.is_locked());
+    /// ```
+    pub fn is_locked(&self) -> bool {
+        self.hold.lock().is_locked()
+    }
+
+    /// Says, for one moment, how the lock is used.
+    ///
+    /// ```
+    /// let lock = seedbed::sync::Lock::new(5);
+    /// let guard = lock.try_acquire();
+    /// let statistics = lock.statistics();
+    /// assert!(statistics.locked);
+    /// assert_eq!(statistics.waiting, 0);
+    /// # drop(guard);
+    /// ```
+    pub fn statistics(&self) -> LockStatistics {
+        let hold = self.hold.lock();
+        LockStatistics {
+            locked: hold.is_locked(),
+            waiting: hold.waiting(),
+        }
+    }
+
+    fn guard(&self, value: Box<T>) -> LockGuard<T> {
+        LockGuard {
+            lock: self.clone(),
+            value: Some(value),
+        }
+    }
+
+    /// The value, or a place at the end of the queue.
+    #[cold]
+    fn arrive(&self, waker: &Waker) -> Arrival<T> {
+        // Declared before the lock is taken, so that an unused one is dropped after it was given back.
+        let waker = waker.clone();
+        let mut hold = self.hold.lock();
+        match hold.try_take() {
+            Some(value) => Arrival::Admitted(value),
+            None => Arrival::Queued(hold.push(waker)),
+        }
+    }
+
+    /// Puts somebody at the end of the queue while it is known to be held.
+    pub(super) fn push(&self, waker: Waker) -> Ticket {
+        self.hold.lock().push(waker)
+    }
+
+    /// Makes `waker` that of a place in the queue, whose owner has changed.
+    pub(super) fn take_over(&self, ticket: &Ticket, waker: Waker) -> Then<Waker> {
+        match self.hold.lock().payload_mut(ticket) {
+            Some(known) => Then::Drop(mem::replace(known, waker)),
+            None => Then::Wake(waker),
+        }
+    }
+
+    pub(super) fn is_granted(&self, ticket: &Ticket, waker: &Waker) -> bool {
+        let hold = &self.hold;
+        hold.is_granted(waker, |hold| hold.payload_mut(ticket))
+    }
+
+    /// The guard of a place that is granted.
+    pub(super) fn claim(&self, ticket: Ticket) -> LockGuard<T> {
+        let value = self.hold.lock().claim(ticket);
+        self.guard(value)
+    }
+
+    pub(super) fn give_up(&self, ticket: Ticket) {
+        let then = self.hold.lock().give_up(ticket);
+        then.run();
+    }
+
+    /// Whether both are handles of one lock.
+    pub(super) fn is_same(&self, other: &Lock<T>) -> bool {
+        Arc::ptr_eq(&self.hold, &other.hold)
+    }
+}
+
+/// What an arrival got.
+enum Arrival<T> {
+    /// The value.
+    Admitted(Box<T>),
+    /// A place at the end of the queue.
+    Queued(Ticket),
+}
+
+impl<T> Clone for Lock<T> {
+    fn clone(&self) -> Self {
+        Lock {
+            hold: self.hold.clone(),
+        }
+    }
+}
+
+impl<T: Default> Default for Lock<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+/// Shows [`statistics`](Lock::statistics), never the value.
+impl<T> fmt::Debug for Lock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statistics = self.statistics();
+        f.debug_struct("Lock")
+            .field("locked", &statistics.locked)
+            .field("waiting", &statistics.waiting)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a [`Lock`] is used, at one moment; from [`Lock::statistics`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockStatistics {
+    /// Whether somebody holds it, or has been assigned it and has not run since.
+    pub locked: bool,
+    /// Number of futures in the queue: of [`LockAcquire`]s, and of [`ConditionWait`](crate::sync::ConditionWait)s that
+    /// were notified.
+    pub waiting: usize,
+}
+
+/// The value of a [`Lock`], and the right to use it.
+///
+/// It owns its share of the lock: it may be stored, sent to other threads, and outlive every handle.
+///
+/// ```
+/// let lock = seedbed::sync::Lock::new(5);
+/// let guard = lock.try_acquire().expect("nobody holds it");
+/// std::thread::spawn(move || assert_eq!(*guard, 5)).join().unwrap();
+/// assert!(!lock.is_locked());
+/// ```
+///
+/// # Dropping
+///
+/// Releases the lock: it belongs to the longest waiter before `drop` returns. If the guard is forgotten
+/// ([`std::mem::forget`]), the lock stays held for ever.
+#[must_use = "dropping the guard releases the lock at once"]
+pub struct LockGuard<T> {
+    lock: Lock<T>,
+    /// There until it is dropped.
+    value: Option<Box<T>>,
+}
+
+impl<T> LockGuard<T> {
+    /// The lock that is held.
+    ///
+    /// ```
+    /// let guard = seedbed::sync::Lock::new(5).try_acquire().expect("nobody holds it");
+    /// assert!(guard.lock().is_locked());
+    /// ```
+    pub fn lock(&self) -> &Lock<T> {
+        &self.lock
+    }
+}
+
+impl<T> Deref for LockGuard<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_deref().expect("it is there until dropped")
+    }
+}
+
+impl<T> DerefMut for LockGuard<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value
+            .as_deref_mut()
+            .expect("it is there until dropped")
+    }
+}
+
+impl<T> Drop for LockGuard<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take() {
+            let next = self.lock.hold.lock().release(value);
+            Then::wake(next).run();
+        }
+    }
+}
+
+/// Shows the lock, never the value.
+impl<T> fmt::Debug for LockGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits for a [`Lock`]; from [`Lock::acquire`].
+///
+/// It may be polled at any time and with changing wakers; the newest one is woken.
+///
+/// ```
+/// use seedbed::sync::{Lock, LockAcquire};
+///
+/// let lock = Lock::new(5);
+/// let acquire: LockAcquire<i32> = lock.acquire();
+/// assert!(!lock.is_locked(), "futures do nothing until polled");
+/// let guard = futures_lite::future::block_on(acquire);
+/// assert!(lock.is_locked());
+/// # drop(guard);
+/// ```
+///
+/// # Cancellation
+///
+/// Atomic: if cancelled, nothing has happened.
+///
+/// # Dropping
+///
+/// Leaves the queue at once; the order of the others is unchanged. If the lock had been assigned already, it goes to
+/// the next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and when the lock reaches it
+/// there, it is held for ever.
+///
+/// # Panics
+///
+/// When polled again after it has given its guard.
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct LockAcquire<T> {
+    state: State<T>,
+}
+
+/// Where a [`LockAcquire`] stands.
+enum State<T> {
+    /// Not polled yet; not in the queue.
+    New(Lock<T>),
+    /// In the queue, or granted the lock and not yet aware of it.
+    Queued(Lock<T>, Ticket),
+    /// The guard was handed out.
+    Done,
+}
+
+impl<T> LockAcquire<T> {
+    /// The first poll.
+    fn begin(&mut self, lock: Lock<T>, waker: &Waker) -> Poll<LockGuard<T>> {
+        // The common case comes first: one lock, and nothing to clone.
+        if let Some(guard) = lock.try_acquire() {
+            return Poll::Ready(guard);
+        }
+        match lock.arrive(waker) {
+            Arrival::Admitted(value) => Poll::Ready(lock.guard(value)),
+            Arrival::Queued(ticket) => {
+                self.state = State::Queued(lock, ticket);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Future for LockAcquire<T> {
+    type Output = LockGuard<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LockGuard<T>> {
+        match mem::replace(&mut self.state, State::Done) {
+            State::New(lock) => self.begin(lock, cx.waker()),
+            State::Queued(lock, ticket) if lock.is_granted(&ticket, cx.waker()) => {
+                Poll::Ready(lock.claim(ticket))
+            }
+            queued @ State::Queued(..) => {
+                self.state = queued;
+                Poll::Pending
+            }
+            State::Done => panic!("a `LockAcquire` was polled after it had given its guard"),
+        }
+    }
+}
+
+impl<T> Drop for LockAcquire<T> {
+    fn drop(&mut self) {
+        if let State::Queued(lock, ticket) = mem::replace(&mut self.state, State::Done) {
+            lock.give_up(ticket);
+        }
+    }
+}
+
+impl<T> fmt::Debug for LockAcquire<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::New(_) => "not polled yet",
+            State::Queued(..) => "queued",
+            State::Done => "done",
+        };
+        f.debug_struct("LockAcquire")
+            .field("state", &state)
+            .finish()
+    }
+}

@@ -1,0 +1,193 @@
+//! The futures that wait for an [`RwLock`]: one that knows about waiting, and one per mode that knows what it is for.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::queue::{Mode, Place};
+use super::{RwLock, RwLockReadGuard, RwLockWriteGuard, State};
+
+/// Waits until one may enter in some mode.
+struct Entry<T>(Stage<T>);
+
+/// Where an [`Entry`] stands.
+enum Stage<T> {
+    /// Not polled yet; not in the queue.
+    New(RwLock<T>),
+    /// In the queue, or let in and not yet aware of it.
+    Queued(RwLock<T>, Place),
+    /// The guard was handed out.
+    Done,
+}
+
+impl<T> Entry<T> {
+    /// Polls; what `fetch` gets from the state after the lock was granted comes back.
+    fn poll(
+        &mut self,
+        mode: Mode,
+        waker: &Waker,
+        fetch: impl Fn(&mut State<T>) -> Arc<T>,
+    ) -> Poll<(RwLock<T>, Arc<T>)> {
+        match mem::replace(&mut self.0, Stage::Done) {
+            Stage::New(lock) => self.begin(lock, mode, waker, fetch),
+            Stage::Queued(lock, place) if lock.is_granted(&place, waker) => {
+                let mut state = lock.state.lock();
+                state.queue.claim(place);
+                let value = fetch(&mut state);
+                drop(state);
+                Poll::Ready((lock, value))
+            }
+            queued @ Stage::Queued(..) => {
+                self.0 = queued;
+                Poll::Pending
+            }
+            Stage::Done => {
+                panic!("a future of an `RwLock` was polled after it had given its guard")
+            }
+        }
+    }
+
+    /// The first poll.
+    fn begin(
+        &mut self,
+        lock: RwLock<T>,
+        mode: Mode,
+        waker: &Waker,
+        fetch: impl Fn(&mut State<T>) -> Arc<T>,
+    ) -> Poll<(RwLock<T>, Arc<T>)> {
+        // Cloned before the lock is taken; an unused one is dropped after it was given back.
+        let waker = waker.clone();
+        let mut state = lock.state.lock();
+        if state.queue.try_take(mode) {
+            let value = fetch(&mut state);
+            drop(state);
+            return Poll::Ready((lock, value));
+        }
+        let place = state.queue.push(mode, waker);
+        drop(state);
+        self.0 = Stage::Queued(lock, place);
+        Poll::Pending
+    }
+
+    fn name(&self) -> &'static str {
+        match &self.0 {
+            Stage::New(_) => "not polled yet",
+            Stage::Queued(..) => "queued",
+            Stage::Done => "done",
+        }
+    }
+}
+
+impl<T> Drop for Entry<T> {
+    fn drop(&mut self) {
+        if let Stage::Queued(lock, place) = mem::replace(&mut self.0, Stage::Done) {
+            lock.give_up(place);
+        }
+    }
+}
+
+/// Waits to look at the value of an [`RwLock`]; from [`RwLock::read`].
+///
+/// It may be polled at any time and with changing wakers; the newest one is woken.
+///
+/// ```
+/// use seedbed::sync::{RwLock, RwLockRead};
+///
+/// let read: RwLockRead<i32> = RwLock::new(5).read();
+/// assert_eq!(*futures_lite::future::block_on(read), 5);
+/// ```
+///
+/// # Cancellation
+///
+/// Atomic: if cancelled, nothing has happened.
+///
+/// # Dropping
+///
+/// Leaves the queue at once; the order of the others is unchanged. If it had been let in already, it lets go. One that
+/// is *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in there, nobody can write any more.
+///
+/// # Panics
+///
+/// When polled again after it has given its guard.
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct RwLockRead<T>(Entry<T>);
+
+impl<T> RwLockRead<T> {
+    pub(super) fn new(lock: RwLock<T>) -> Self {
+        RwLockRead(Entry(Stage::New(lock)))
+    }
+}
+
+impl<T> Future for RwLockRead<T> {
+    type Output = RwLockReadGuard<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0
+            .poll(Mode::Read, cx.waker(), |state| state.share())
+            .map(|(lock, share)| RwLockReadGuard::new(lock, share))
+    }
+}
+
+impl<T> fmt::Debug for RwLockRead<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockRead")
+            .field("state", &self.0.name())
+            .finish()
+    }
+}
+
+/// Waits to change the value of an [`RwLock`]; from [`RwLock::write`].
+///
+/// It may be polled at any time and with changing wakers; the newest one is woken.
+///
+/// ```
+/// use seedbed::sync::{RwLock, RwLockWrite};
+///
+/// let write: RwLockWrite<i32> = RwLock::new(5).write();
+/// let mut guard = futures_lite::future::block_on(write);
+/// *guard += 1;
+/// assert_eq!(*guard, 6);
+/// ```
+///
+/// # Cancellation
+///
+/// Atomic: if cancelled, nothing has happened.
+///
+/// # Dropping
+///
+/// Leaves the queue at once, and readers that waited only because of it are let in. If it had been let in already, the
+/// next waiters get the lock. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in
+/// there, the lock is held for ever.
+///
+/// # Panics
+///
+/// When polled again after it has given its guard.
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct RwLockWrite<T>(Entry<T>);
+
+impl<T> RwLockWrite<T> {
+    pub(super) fn new(lock: RwLock<T>) -> Self {
+        RwLockWrite(Entry(Stage::New(lock)))
+    }
+}
+
+impl<T> Future for RwLockWrite<T> {
+    type Output = RwLockWriteGuard<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0
+            .poll(Mode::Write, cx.waker(), State::take)
+            .map(|(lock, value)| RwLockWriteGuard::new(lock, value))
+    }
+}
+
+impl<T> fmt::Debug for RwLockWrite<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockWrite")
+            .field("state", &self.0.name())
+            .finish()
+    }
+}

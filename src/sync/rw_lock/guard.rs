@@ -1,0 +1,147 @@
+//! The guards of an [`RwLock`].
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use super::RwLock;
+
+/// A share of the value of an [`RwLock`], to look at.
+///
+/// It owns its share of the lock: it may be stored, sent to other threads, and outlive every handle.
+///
+/// ```
+/// let lock = seedbed::sync::RwLock::new(5);
+/// let guard = lock.try_read().expect("nobody holds it");
+/// std::thread::spawn(move || assert_eq!(*guard, 5)).join().unwrap();
+/// assert!(lock.try_write().is_some());
+/// ```
+///
+/// # Dropping
+///
+/// Lets go: if it was the last, the next waiters have the lock before `drop` returns. If the guard is forgotten
+/// ([`std::mem::forget`]), nobody can write any more.
+#[must_use = "dropping the guard releases the lock at once"]
+pub struct RwLockReadGuard<T> {
+    /// Dropped before `reader`, because fields are dropped in their order: a writer must find itself alone.
+    value: Arc<T>,
+    reader: Reader<T>,
+}
+
+/// Tells the lock when a reader is gone.
+struct Reader<T>(RwLock<T>);
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        self.0.release(None);
+    }
+}
+
+impl<T> RwLockReadGuard<T> {
+    /// For a reader that has entered.
+    pub(super) fn new(lock: RwLock<T>, value: Arc<T>) -> Self {
+        RwLockReadGuard {
+            value,
+            reader: Reader(lock),
+        }
+    }
+
+    /// The lock that is held.
+    ///
+    /// ```
+    /// let guard = seedbed::sync::RwLock::new(5).try_read().expect("nobody holds it");
+    /// assert_eq!(guard.lock().statistics().readers, 1);
+    /// ```
+    pub fn lock(&self) -> &RwLock<T> {
+        &self.reader.0
+    }
+}
+
+impl<T> Deref for RwLockReadGuard<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// Shows the lock, never the value.
+impl<T> fmt::Debug for RwLockReadGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockReadGuard")
+            .field("lock", self.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The value of an [`RwLock`], and the right to change it.
+///
+/// It owns its share of the lock: it may be stored, sent to other threads, and outlive every handle.
+///
+/// ```
+/// let lock = seedbed::sync::RwLock::new(5);
+/// let mut guard = lock.try_write().expect("nobody holds it");
+/// std::thread::spawn(move || *guard = 6).join().unwrap();
+/// assert_eq!(*lock.try_read().unwrap(), 6);
+/// ```
+///
+/// # Dropping
+///
+/// Lets go: the next waiters have the lock before `drop` returns. If the guard is forgotten ([`std::mem::forget`]), the
+/// lock stays held for ever.
+#[must_use = "dropping the guard releases the lock at once"]
+pub struct RwLockWriteGuard<T> {
+    lock: RwLock<T>,
+    /// There until it is dropped; nobody else has a share.
+    value: Option<Arc<T>>,
+}
+
+impl<T> RwLockWriteGuard<T> {
+    /// For a writer that has entered.
+    pub(super) fn new(lock: RwLock<T>, value: Arc<T>) -> Self {
+        RwLockWriteGuard {
+            lock,
+            value: Some(value),
+        }
+    }
+
+    /// The lock that is held.
+    ///
+    /// ```
+    /// let guard = seedbed::sync::RwLock::new(5).try_write().expect("nobody holds it");
+    /// assert!(guard.lock().statistics().writing);
+    /// ```
+    pub fn lock(&self) -> &RwLock<T> {
+        &self.lock
+    }
+}
+
+impl<T> Deref for RwLockWriteGuard<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_deref().expect("it is there until dropped")
+    }
+}
+
+impl<T> DerefMut for RwLockWriteGuard<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        let value = self.value.as_mut().expect("it is there until dropped");
+        Arc::get_mut(value).expect("readers give their shares back before a writer enters")
+    }
+}
+
+impl<T> Drop for RwLockWriteGuard<T> {
+    fn drop(&mut self) {
+        self.lock.release(self.value.take());
+    }
+}
+
+/// Shows the lock, never the value.
+impl<T> fmt::Debug for RwLockWriteGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockWriteGuard")
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
+    }
+}
