@@ -280,8 +280,10 @@ impl Owner {
             tracing::error!(
                 "a second panic in a nursery, while the first one is unwinding, is dropped"
             );
-            // Its drop may panic in turn; nobody is left to tell.
-            std::mem::forget(payload);
+            if let Err(third) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                // What panics when it is dropped may do so again; nobody is left to tell.
+                std::mem::forget(third);
+            }
             return;
         }
         self.panic = Some(payload);
