@@ -113,12 +113,11 @@ impl Owner {
             }
         }
         let batch = self.core.take();
-        let mut polling = Polling(self, batch);
-        while let Some(child) = polling.1.next() {
-            polling.0.poll_child(child);
+        let Polling(owner, batch) = &mut Polling(self, batch);
+        for child in batch {
+            owner.poll_child(child);
         }
     }
-
     fn poll_child(&mut self, child: ChildRef) {
         if !child.dequeue() {
             return;
