@@ -146,12 +146,14 @@ async fn step(world: &Arc<World>, finite: bool) {
                 1 => scope.cancel(),
                 _ => {}
             }
-            let _: Option<()> = scope.run(part(finite)).await;
+            scope.run(part(finite)).await;
         }
-        14 => _ = move_on_after(world.seconds(), part(finite)).await,
+        14 => move_on_after(world.seconds(), part(finite))
+            .await
+            .unwrap_or(()),
         15 => shield(part(true)).await,
         16 => on_cancel(part(finite), part(true)).await,
-        17 => _ = zip(part(finite), part(finite)).await,
+        17 => zip(part(finite), part(finite)).await.0,
         18 => race(part(finite), part(finite)).await,
         19 => fallible_block(world, finite).await,
         _ => block(world, finite).await,

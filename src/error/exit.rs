@@ -107,11 +107,7 @@ impl fmt::Display for WorkerExit {
                 }
             }
         }
-        write!(f, " (process {})", self.pid)?;
-        match self.stderr.as_deref().map(str::trim_end) {
-            None | Some("") => Ok(()),
-            Some(tail) => write!(f, ", its standard error ending in:\n{tail}\n"),
-        }
+        write!(f, " (process {})", self.pid)
     }
 }
 

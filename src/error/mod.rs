@@ -159,7 +159,12 @@ impl fmt::Display for WorkerError {
         if let Some(job) = self.0.job {
             write!(f, "job `{job}`: ")?;
         }
-        f.write_str(&self.0.message)
+        f.write_str(&self.0.message)?;
+        let tail = self.0.exit.as_ref().and_then(WorkerExit::stderr_tail);
+        match tail.map(str::trim_end) {
+            None | Some("") => Ok(()),
+            Some(tail) => write!(f, "\nits standard error ended in:\n{tail}"),
+        }
     }
 }
 
@@ -204,10 +209,11 @@ mod tests {
         };
         let exit = WorkerExit::new(7, ended, Some("boom\n".into()));
         let text = WorkerError::broken(exit).of_job("app::parse").to_string();
-        assert!(text.starts_with(
-            "job `app::parse`: the worker was killed by SIGSEGV and dumped core (process 7)"
-        ));
-        assert!(text.contains("\nboom\n"));
+        assert_eq!(
+            text,
+            "job `app::parse`: the worker was killed by SIGSEGV and dumped core (process 7) before the job had \
+             finished\nits standard error ended in:\nboom"
+        );
     }
 
     #[test]

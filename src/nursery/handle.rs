@@ -327,6 +327,34 @@ macro_rules! handle {
                 })
             }
 
+            /// Says what happens to errors that come after the block's outcome was decided: instead of a `tracing` event at
+            /// WARN, `hook` gets each of them.
+            ///
+            /// ```
+            /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
+            #[doc = concat!("use seedbed::{checkpoint, run, shield, try_", $block, "};")]
+            ///
+            /// let late = Arc::new(AtomicU32::new(0));
+            /// let seen = late.clone();
+            /// run(async move {
+            #[doc = concat!("    let result: Result<(), u32> = try_", $block, "(|n| async move {")]
+            ///         n.on_late_error(move |error| seen.store(error, Relaxed));
+            ///         n.try_spawn(shield(async { checkpoint().await; Err::<(), _>(2) }));
+            ///         Err(1)
+            ///     })
+            ///     .await;
+            ///     assert_eq!(result, Err(1));
+            /// });
+            /// assert_eq!(late.load(Relaxed), 2);
+            /// ```
+            pub fn on_late_error(&self, mut hook: impl FnMut(E) + Send + 'static) {
+                self.raw.outcome.set_late_hook(Box::new(move |late| {
+                    if let Err(error) = late {
+                        hook(error);
+                    }
+                }));
+            }
+
             /// Ends the block with the body's error, which the body returns if it gets it back here. That it is returned,
             /// and not only left for the block to find, makes it count as any body's value: also if a scope around is
             /// cancelled.
@@ -486,35 +514,5 @@ impl fmt::Debug for Spawner<'_> {
         f.debug_struct("Spawner")
             .field("closed", &self.nursery.raw.core.is_closed())
             .finish_non_exhaustive()
-    }
-}
-
-impl<T, E> Nursery<'_, Result<T, E>> {
-    /// Says what happens to errors that come after the block's outcome was decided: instead of a `tracing` event at
-    /// WARN, `hook` gets each of them.
-    ///
-    /// ```
-    /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
-    /// use seedbed::{checkpoint, run, shield, try_open_nursery};
-    ///
-    /// let late = Arc::new(AtomicU32::new(0));
-    /// let seen = late.clone();
-    /// run(async move {
-    ///     let result: Result<(), u32> = try_open_nursery(|n| async move {
-    ///         n.on_late_error(move |error| seen.store(error, Relaxed));
-    ///         n.try_spawn(shield(async { checkpoint().await; Err::<(), _>(2) }));
-    ///         Err(1)
-    ///     })
-    ///     .await;
-    ///     assert_eq!(result, Err(1));
-    /// });
-    /// assert_eq!(late.load(Relaxed), 2);
-    /// ```
-    pub fn on_late_error(&self, mut hook: impl FnMut(E) + Send + 'static) {
-        self.raw.outcome.set_late_hook(Box::new(move |late| {
-            if let Err(error) = late {
-                hook(error);
-            }
-        }));
     }
 }

@@ -113,11 +113,12 @@ impl Owner {
             }
         }
         let batch = self.core.take();
-        let Polling(owner, batch) = &mut Polling(self, batch);
-        for child in batch {
-            owner.poll_child(child);
+        let mut polling = Polling(self, batch);
+        for child in polling.1.by_ref() {
+            polling.0.poll_child(child);
         }
     }
+
     fn poll_child(&mut self, child: ChildRef) {
         if !child.dequeue() {
             return;
@@ -279,10 +280,8 @@ impl Owner {
             tracing::error!(
                 "a second panic in a nursery, while the first one is unwinding, is dropped"
             );
-            if let Err(third) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                // What panics when it is dropped may do so again; nobody is left to tell.
-                std::mem::forget(third);
-            }
+            // Its drop may panic in turn; nobody is left to tell.
+            std::mem::forget(payload);
             return;
         }
         self.panic = Some(payload);
