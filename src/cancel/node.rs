@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Instant;
 
 use atomic_waker::AtomicWaker;
@@ -44,9 +45,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whom a node's changes concern.
+#[derive(Clone, Debug)]
+enum Watcher {
+    /// Whoever drives the node: a scope, a nursery's block, `on_cancel`.
+    Driver(Arc<Cell>),
+    /// A nursery's child or body. The nursery decides over it, whenever it is woken.
+    Child(Waker),
+}
+
 /// One scope tree, and the run whose time it lives in (none: real time).
 pub(crate) struct Shared {
-    tree: Mutex<Tree<Option<Arc<Cell>>>>,
+    tree: Mutex<Tree<Option<Watcher>>>,
     timers: Option<Arc<Timers>>,
 }
 
@@ -77,16 +87,27 @@ impl Shared {
         cell: Option<Arc<Cell>>,
     ) -> NodeId {
         let mut tree = lock(&self.tree);
-        let id = tree.add(parent, kind, cell);
+        let id = tree.add(parent, kind, cell.map(Watcher::Driver));
         let effective = tree.is_effective(id);
-        if let Some(cell) = tree.payload(id) {
+        if let Some(Watcher::Driver(cell)) = tree.payload(id) {
             cell.effective.store(effective, Ordering::Release);
         }
         id
     }
 
+    /// Says who is to be woken when something changes for a nursery's child.
+    pub(crate) fn set_child_waker(&self, id: NodeId, waker: Waker) {
+        let before = lock(&self.tree).replace_payload(id, Some(Watcher::Child(waker)));
+        // Dropped here, where no lock is held.
+        drop(before);
+    }
+
     pub(crate) fn remove(&self, id: NodeId) -> Wake {
-        self.change(|tree, changed| drop(tree.remove(id, changed)))
+        let mut removed = None;
+        let wake = self.change(|tree, changed| removed = tree.remove(id, changed));
+        // Dropped here, where no lock is held.
+        drop(removed);
+        wake
     }
 
     pub(crate) fn cancel(&self, id: NodeId) -> Wake {
@@ -144,37 +165,42 @@ impl Shared {
         if tree.is_effective(id) {
             return Err(AlreadyCancelled);
         }
-        let cells = tree
-            .visible(id)
-            .filter_map(|id| tree.payload(id).as_deref());
-        Ok(cells.filter_map(Cell::deadline).min())
+        let deadlines = tree.visible(id).filter_map(|id| match tree.payload(id) {
+            Some(Watcher::Driver(cell)) => cell.deadline(),
+            Some(Watcher::Child(_)) | None => None,
+        });
+        Ok(deadlines.min())
     }
 
     /// Changes the tree and brings the cells up to date.
-    fn change(&self, act: impl FnOnce(&mut Tree<Option<Arc<Cell>>>, &mut Changed)) -> Wake {
+    fn change(&self, act: impl FnOnce(&mut Tree<Option<Watcher>>, &mut Changed)) -> Wake {
         let mut changed = Changed::new();
         let mut tree = lock(&self.tree);
         act(&mut tree, &mut changed);
-        let mut cells = Vec::with_capacity(changed.len());
+        let mut concerned = Vec::with_capacity(changed.len());
         for id in changed {
             let effective = tree.is_effective(id);
-            if let Some(cell) = tree.payload(id) {
+            let watcher = tree.payload(id);
+            if let Some(Watcher::Driver(cell)) = watcher {
                 cell.effective.store(effective, Ordering::Release);
-                cells.push(cell.clone());
             }
+            concerned.extend(watcher.clone());
         }
-        Wake(cells)
+        Wake(concerned)
     }
 }
 
 /// Whoever has to look again after a change. Waking runs foreign code, so it is done when no lock is held.
 #[must_use]
-pub(crate) struct Wake(Vec<Arc<Cell>>);
+pub(crate) struct Wake(Vec<Watcher>);
 
 impl Wake {
     pub(crate) fn now(self) {
-        for cell in self.0 {
-            cell.waker.wake();
+        for watcher in self.0 {
+            match watcher {
+                Watcher::Driver(cell) => cell.waker.wake(),
+                Watcher::Child(waker) => waker.wake(),
+            }
         }
     }
 }

@@ -126,6 +126,11 @@ impl CancelScope {
         self.change(|shared, id| shared.cancel(id));
     }
 
+    /// Makes the scopes around wait for this one's end.
+    pub(crate) fn hold(&self) {
+        self.change(|shared, id| shared.set_holds(id, true));
+    }
+
     /// Wakes whoever polls the scope.
     pub(crate) fn wake(&self) {
         self.inner.cell.waker.wake();

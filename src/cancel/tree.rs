@@ -171,6 +171,10 @@ impl<P> Tree<P> {
         &self.node(id).payload
     }
 
+    pub(crate) fn replace_payload(&mut self, id: NodeId, payload: P) -> P {
+        std::mem::replace(&mut self.node_mut(id).payload, payload)
+    }
+
     /// Cancels this node and everything below that is not hidden from it.
     pub(crate) fn cancel(&mut self, id: NodeId, changed: &mut Changed) {
         self.node_mut(id).own = true;

@@ -105,8 +105,7 @@ impl<R> Running<R> {
             if !self.owner.core.take_body_woken() {
                 return false;
             }
-            let mut cx = Context::from_waker(&self.body_waker);
-            match self.owner.poll_body(|| future.poll(&mut cx)) {
+            match self.owner.poll_body(&self.body_waker, |cx| future.poll(cx)) {
                 Some(Poll::Ready(value)) => self.outcome.body_returned(value),
                 Some(Poll::Pending) if !self.owner.try_drop_body() => return false,
                 // It is cancelled, or it panicked.
@@ -142,6 +141,7 @@ impl<R> Running<R> {
         match ended {
             Ended::Normally => Poll::Ready(self.outcome.take()),
             Ended::Panicked(payload) => resume_unwind(payload),
+            Ended::Doomed if self.outcome.has_failed() => Poll::Ready(self.outcome.take()),
             Ended::Doomed => {
                 self.phase = Phase::Doomed;
                 Poll::Pending

@@ -216,6 +216,13 @@ impl ChildRef {
         unsafe { self.0.as_ref() }
     }
 
+    /// A waker of this child's.
+    pub(super) fn waker(&self) -> Waker {
+        let raw = RawWaker::new(self.clone().into_raw().cast_const().cast(), &WAKER);
+        // SAFETY: the functions of `WAKER` keep `RawWaker`'s contract, and the clone's count is the waker's.
+        unsafe { Waker::from_raw(raw) }
+    }
+
     /// Takes the child out of the queue: from now on a wake-up queues it again. False if it is done.
     pub(super) fn dequeue(&self) -> bool {
         // Acquire: what was done before the wake-up is visible to the poll that follows.

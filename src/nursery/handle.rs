@@ -34,11 +34,22 @@ impl<R> RawHandle<R> {
     }
 
     fn terminate(&self, value: R) -> Result<(), R> {
+        self.end(value, Outcome::terminate)
+    }
+
+    /// Terminates with an error, for whose coming out the scopes around wait.
+    fn fail(&self, error: R) -> Result<(), R> {
+        self.end(error, |outcome, error| {
+            outcome.fail(error).inspect(|()| self.core.scope.hold())
+        })
+    }
+
+    fn end(&self, value: R, decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>) -> Result<(), R> {
         // The value first: whoever sees the cancellation finds it.
         let decided = if self.core.is_closed() {
             Err(value)
         } else {
-            self.outcome.terminate(value)
+            decide(&self.outcome, value)
         };
         self.core.scope.cancel();
         decided
@@ -286,8 +297,8 @@ macro_rules! handle {
             /// Puts a child into the nursery whose error ends the block: the rest is cancelled, and the block returns
             /// the error.
             ///
-            /// Only the first error can be the block's. A later one, which can only come from a shielded section, goes
-            /// to [`on_late_error`](Nursery::on_late_error).
+            /// Only the first error can be the block's; it comes out even if a scope around is cancelled meanwhile. A
+            /// later one, which can only come from a shielded section, goes to [`on_late_error`](Self::on_late_error).
             ///
             /// # Panics
             ///
@@ -360,6 +371,7 @@ macro_rules! handle {
             /// cancelled.
             pub(super) fn fail_body(&self, error: E) -> Option<E> {
                 if self.raw.outcome.begin_failure() {
+                    self.raw.core.scope.hold();
                     self.raw.core.scope.cancel();
                     return Some(error);
                 }
@@ -369,7 +381,7 @@ macro_rules! handle {
 
             /// Ends the block with an error, or reports it if the block's outcome was decided before.
             pub(super) fn fail(&self, error: E) {
-                if let Err(late) = self.raw.terminate(Err(error)) {
+                if let Err(late) = self.raw.fail(Err(error)) {
                     report_late(&self.raw.outcome, late);
                 }
             }

@@ -23,6 +23,18 @@ enum Value<R> {
     Failing,
     /// Given by whoever ended the block early, first.
     Terminated(R),
+    /// The first error of a block that may fail. It comes out although a scope around may be cancelled.
+    Failed(R),
+}
+
+impl<R> Value<R> {
+    /// Whether somebody has ended the block early.
+    fn is_decided(&self) -> bool {
+        match self {
+            Value::None | Value::Returned(_) => false,
+            Value::Failing | Value::Terminated(_) | Value::Failed(_) => true,
+        }
+    }
 }
 
 /// Told of values that come after the block's value was decided.
@@ -47,10 +59,10 @@ impl<R> Outcome<R> {
                 return;
             }
             Value::Failing => {
-                slot.value = Value::Terminated(value);
+                slot.value = Value::Failed(value);
                 return;
             }
-            Value::Returned(_) | Value::Terminated(_) => value,
+            Value::Returned(_) | Value::Terminated(_) | Value::Failed(_) => value,
         };
         drop(slot);
         // Dropped here, where no lock is held.
@@ -59,20 +71,33 @@ impl<R> Outcome<R> {
 
     /// Decides the block's value. Gives the value back if that was already decided by somebody else.
     pub(super) fn terminate(&self, value: R) -> Result<(), R> {
+        self.decide(value, Value::Terminated)
+    }
+
+    /// The same with an error.
+    pub(super) fn fail(&self, value: R) -> Result<(), R> {
+        self.decide(value, Value::Failed)
+    }
+
+    fn decide(&self, value: R, how: impl FnOnce(R) -> Value<R>) -> Result<(), R> {
         let mut slot = lock(&self.slot);
-        if let Value::Failing | Value::Terminated(_) = slot.value {
+        if slot.value.is_decided() {
             return Err(value);
         }
-        let replaced = std::mem::replace(&mut slot.value, Value::Terminated(value));
+        let replaced = std::mem::replace(&mut slot.value, how(value));
         drop(slot);
         drop(replaced);
         Ok(())
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(lock(&self.slot).value, Value::Failed(_))
+    }
+
     /// Reserves the decision for the value that the body is about to return. False if it was decided by somebody else.
     pub(super) fn begin_failure(&self) -> bool {
         let mut slot = lock(&self.slot);
-        let first = !matches!(slot.value, Value::Failing | Value::Terminated(_));
+        let first = !slot.value.is_decided();
         if first {
             slot.value = Value::Failing;
         }
@@ -82,7 +107,7 @@ impl<R> Outcome<R> {
     /// Takes the block's value, which somebody must have given.
     pub(super) fn take(&self) -> R {
         match std::mem::replace(&mut lock(&self.slot).value, Value::None) {
-            Value::Returned(value) | Value::Terminated(value) => value,
+            Value::Returned(value) | Value::Terminated(value) | Value::Failed(value) => value,
             Value::None | Value::Failing => {
                 unreachable!("a block ends by its body, or by somebody who gives its value")
             }

@@ -30,6 +30,8 @@ pub(super) struct Owner {
     body_node: Option<NodeId>,
     /// The first panic of the body or a child, until the block resumes it.
     panic: Option<Payload>,
+    /// The block has been cancelled for some time: all children that could go at once have gone.
+    swept: bool,
     /// Something was dropped because of a cancellation that another scope will absorb: the block never ends by itself.
     doomed: bool,
 }
@@ -51,6 +53,7 @@ impl Owner {
             values: crate::cancel::current::with_values(|values| values.cloned()),
             body_node: None,
             panic: None,
+            swept: false,
             doomed: false,
         }
     }
@@ -72,8 +75,16 @@ impl Owner {
     }
 
     /// Polls the body, in the body's own place. `None` if it panicked; then it is to be dropped.
-    pub(super) fn poll_body<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Option<Poll<T>> {
+    pub(super) fn poll_body<T>(
+        &mut self,
+        waker: &Waker,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Option<Poll<T>> {
+        let poll = || poll(&mut Context::from_waker(waker));
         let (polled, node) = in_child(self.body_node, || catch_unwind(AssertUnwindSafe(poll)));
+        if self.body_node.is_none() {
+            self.watch(node, || waker.clone());
+        }
         self.body_node = node;
         polled.map_err(|payload| self.panicked(payload)).ok()
     }
@@ -126,6 +137,7 @@ impl Owner {
         // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps;
         // they were pushed to its own core. A child that is not done when it is dequeued stays so until we end it.
         let (listed, mut node) = unsafe { (child.index().is_some(), child.node()) };
+        let watched = node.is_some();
         if child.cancel_requested() {
             if !listed {
                 // It was not polled yet. What it opens now has to see that it is cancelled.
@@ -146,6 +158,9 @@ impl Owner {
         let (polled, node) = in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
         // SAFETY: see above.
         unsafe { child.set_node(node) };
+        if !watched {
+            self.watch(node, || child.waker());
+        }
         match polled {
             Ok(Poll::Ready(())) => self.unlist(&child),
             Ok(Poll::Pending) if self.try_drop_child(&child) => self.discard(child),
@@ -162,9 +177,11 @@ impl Owner {
         }
     }
 
-    /// Drops what has to be dropped because the block is cancelled: everybody who runs and is not shielded.
+    /// Drops what has to be dropped because the block is cancelled: everybody who runs and is not shielded. Once is
+    /// enough: whoever is left has a node, and is woken when that is no longer held.
     pub(super) fn sweep(&mut self) {
-        if !self.driver.is_effective() {
+        let cancelled = self.driver.is_effective();
+        if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
             return;
         }
         let mut at = self.children.len();
@@ -210,6 +227,8 @@ impl Owner {
     /// Decides that this child is dropped where it waits, if it is to be: the block is cancelled, or the child is.
     fn try_drop_child(&mut self, child: &ChildRef) -> bool {
         let (block, own) = (self.driver.is_effective(), child.cancel_requested());
+        // It may be cancelled again before anybody sweeps.
+        self.swept &= block;
         if !block && !own {
             return false;
         }
@@ -229,6 +248,13 @@ impl Owner {
     fn add_node(&self) -> Option<NodeId> {
         let own = self.driver.node()?;
         Some(own.shared.add(Some(own.id), Kind::Plain, None))
+    }
+
+    /// Lets a node that came into being wake the child that it is of.
+    fn watch(&self, node: Option<NodeId>, waker: impl FnOnce() -> Waker) {
+        if let Some((own, node)) = self.driver.node().zip(node) {
+            own.shared.set_child_waker(node, waker());
+        }
     }
 
     fn cancel_node(&self, node: NodeId) {

@@ -8,6 +8,9 @@ use crate::cancel::current;
 
 /// Waits until every other task of this run is blocked: nothing is ready, and the reactor has nothing to report.
 ///
+/// What the kernel has ready but the reactor has not yet reported is not seen; a test that waits for a descriptor waits for
+/// an event that its reader sets.
+///
 /// A task that sleeps counts as blocked, and so does one that waits for a worker, a thread or a socket. This comes before
 /// an autojump of a [`MockClock`](super::MockClock). If several tasks wait here, all go on together.
 ///

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cancel::lock;
 use crate::time::Clock;
 
-/// A virtual clock for tests. Clones are handles on the same clock.
+/// A virtual clock for tests. Clones are handles on the same clock. A clock is for one run at a time.
 ///
 /// It stands still, until somebody calls [`jump`](MockClock::jump); an [`autojump`](MockClock::autojump) clock moves by
 /// itself to the next deadline whenever every task of the run is blocked, so that a test with an hour of timeouts takes
