@@ -30,7 +30,8 @@
 //! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`] |
 //! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
 //! | wait | [`sleep`], [`sleep_until`], [`sleep_forever`], [`checkpoint`]; [`sync::Event`] |
-//! | limit how many | [`CapacityLimiter`] |
+//! | share and hand over | [`sync::channel()`], [`sync::Lock`], [`sync::RwLock`], [`sync::Condition`] |
+//! | limit how many | [`CapacityLimiter`], [`sync::Semaphore`] |
 //! | pass something down the tree | [`TreeVar`] |
 //! | call a function that blocks | [`thread::run_sync`] |
 //! | run another program | [`process::run_process`] |
