@@ -173,6 +173,7 @@ pub(super) unsafe fn spawn<F: Future>(core: &Arc<Core>, future: F) -> Result<Han
     let header = NonNull::from(Box::leak(child)).cast::<Header>();
     let handle = Handle {
         child: ManuallyDrop::new(ChildRef(header)),
+        awaited: false,
     };
     match core.push(ChildRef(header)) {
         Ok(()) => Ok(handle),
@@ -342,16 +343,21 @@ impl Clone for ChildRef {
 
 impl Drop for ChildRef {
     fn drop(&mut self) {
-        release(self.0, REFERENCE);
+        release(self.0);
     }
 }
 
-/// Takes `what`, which includes one reference, out of the state, and frees the child if that was the last.
-fn release(child: NonNull<Header>, what: usize) {
+/// Lets go of one reference, and frees the child if that was the last.
+fn release(child: NonNull<Header>) {
     // SAFETY: the reference that is given up here has kept the header alive until now.
     let header = unsafe { child.as_ref() };
     let vtable = header.vtable;
-    let before = header.state.fetch_sub(what, Ordering::Release);
+    let before = header.state.fetch_sub(REFERENCE, Ordering::Release);
+    free_after(before, child, vtable);
+}
+
+/// Frees the child if the reference that was taken out of the state `before` was the last.
+fn free_after(before: usize, child: NonNull<Header>, vtable: &VTable) {
     if before / REFERENCE == 1 {
         // All that others did with the child happens before it is freed.
         fence(Ordering::Acquire);
@@ -398,6 +404,8 @@ unsafe fn waker_drop(data: *const ()) {
 /// The task's share of a child: the right to its result.
 pub(super) struct Handle {
     child: ManuallyDrop<ChildRef>,
+    /// Somebody has waited for the result.
+    awaited: bool,
 }
 
 impl Handle {
@@ -417,14 +425,15 @@ impl Handle {
     ///
     /// `T` is the output type of the future that this handle was spawned with.
     pub(super) unsafe fn poll_output<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let header = self.child.header();
         if !self.is_done() {
-            header.awaiter.register(cx.waker());
+            self.awaited = true;
+            self.child.header().awaiter.register(cx.waker());
             // It may have ended before the waker was there to be woken.
             if !self.is_done() {
                 return Poll::Pending;
             }
         }
+        let header = self.child.header();
         let before = header.state.fetch_and(!OUTPUT, Ordering::AcqRel);
         let mut output = None::<T>;
         if before & OUTPUT != 0 {
@@ -436,25 +445,59 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let child = self.child.0;
+impl Handle {
+    /// Gives up the right to the result and the reference in one step, if there is no result yet.
+    fn leave_before_the_result(&self) -> bool {
         let header = self.child.header();
-        let before = header.state.fetch_and(!HANDLE, Ordering::AcqRel);
-        /// Lets go also if the result's drop panics.
-        struct Release(NonNull<Header>);
-        impl Drop for Release {
-            fn drop(&mut self) {
-                release(self.0, REFERENCE);
+        let vtable = header.vtable;
+        let mut state = header.state.load(Ordering::Relaxed);
+        while state & OUTPUT == 0 {
+            let left = state - (HANDLE + REFERENCE);
+            // Release: whoever frees the child does so after what was done with it here.
+            match header.state.compare_exchange_weak(
+                state,
+                left,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(before) => {
+                    free_after(before, self.child.0, vtable);
+                    return true;
+                }
+                Err(now) => state = now,
             }
         }
-        let _release = Release(child);
-        // Nobody waits any more. A waker that stayed here could keep this very child alive, for ever: its own, if it
-        // waited for itself, or that of a sibling that it waited for in turn.
-        drop(header.awaiter.take());
-        if before & OUTPUT != 0 {
-            // SAFETY: `OUTPUT` makes the result ours, and nobody has taken it.
-            unsafe { (header.vtable.clear)(child) };
+        false
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        /// Lets go also if the drop of a waker or of the result panics.
+        struct Leave<'a>(&'a Handle);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                if self.0.leave_before_the_result() {
+                    return;
+                }
+                /// As above.
+                struct Release(NonNull<Header>);
+                impl Drop for Release {
+                    fn drop(&mut self) {
+                        release(self.0);
+                    }
+                }
+                let child = self.0.child.0;
+                let _release = Release(child);
+                // SAFETY: `OUTPUT` makes the result ours, and nobody has taken it.
+                unsafe { (self.0.child.header().vtable.clear)(child) };
+            }
+        }
+        let leave = Leave(self);
+        if leave.0.awaited {
+            // Nobody waits any more. A waker that stayed here could keep this very child alive, for ever: its own, if it
+            // waited for itself, or that of a sibling that it waited for in turn.
+            drop(leave.0.child.header().awaiter.take());
         }
     }
 }
