@@ -4,7 +4,7 @@
 //! * [`Semaphore`] is a number of permits that tasks take, give back, and make.
 //! * [`Lock`] lets one task at a time use a value; [`RwLock`] lets many look or one change it.
 //! * [`Condition`] lets tasks wait until the value of a lock has become what they need.
-//! * [`channel`] passes values from senders to receivers, with or without a buffer.
+//! * [`channel()`] passes values from senders to receivers, with or without a buffer.
 //! * [`Event`] happens once and wakes everybody who waits for it.
 //!
 //! All but `Event` are **strictly fair**: what comes free is assigned to the longest waiter in the very step that frees
@@ -23,7 +23,7 @@
 //! be unfair about, and are fine as they are: `async_lock::OnceCell` for a value that is made once, and
 //! `async_lock::Barrier` for a group that waits until all have come. For locks that are not held across an await,
 //! [`std::sync`] is best. `async_channel` is a faster channel between many threads; what it cannot promise stands at
-//! [`channel`].
+//! [`channel()`].
 
 mod channel;
 mod condition;
