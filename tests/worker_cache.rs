@@ -181,6 +181,29 @@ fn a_retire_closure_that_panics_spares_its_job_and_fails_the_next() {
     }
 }
 
+/// `statistics()`, and every call while several workers were idle, once looked at the coldest worker by reading its last
+/// frame, and threw that away: the panic was never told, and a worker that had said good-bye was counted once more and
+/// hid those behind it.
+#[test]
+fn looking_at_idle_workers_forgets_those_that_left_at_once_and_keeps_what_a_panic_left() {
+    let config = WorkerConfig::new().idle_timeout(Duration::ZERO);
+    test(with_workers(config, |workers| async move {
+        two_workers(&workers).await;
+        common::children()
+            .into_iter()
+            .for_each(common::wait_until_gone);
+        assert_eq!(workers.statistics().idle_workers, 0);
+    }));
+    let config = WorkerConfig::new().retire(|_: &WorkerStatus| panic!("no idea"));
+    test(with_workers(config, |workers| async move {
+        common::wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
+        assert_eq!(workers.statistics().idle_workers, 1);
+        assert_eq!(workers.statistics().idle_workers, 1);
+        let error = workers.run_sync(pid, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Retire);
+    }));
+}
+
 #[test]
 fn an_init_closure_that_panics_fails_the_call_that_needed_the_worker() {
     let config = WorkerConfig::new().init(|| panic!("no toner"));

@@ -265,7 +265,7 @@ fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
             Health::Fit => return Ok(Some(worker)),
             Health::Gone => {}
             Health::Left(frame) => {
-                if let Reply::ByeBecause(error) = Reply::of(&frame) {
+                if let Reply::ByeBecause(error) = Reply::of(frame) {
                     return Err(error);
                 }
             }
