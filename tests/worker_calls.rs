@@ -104,6 +104,24 @@ fn large_payloads_travel_both_ways() {
     }));
 }
 
+/// An idle worker once kept the encoded argument of its last job, for as long as it was idle.
+#[test]
+fn a_large_argument_is_let_go_when_the_job_is_over() {
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages = statm.split(' ').nth(1).unwrap();
+        pages.parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let length = |text: String| text.len();
+        workers.run_sync(length, String::new()).await.unwrap();
+        let before = resident();
+        let large = "x".repeat(64 << 20);
+        workers.run_sync(length, large).await.unwrap();
+        assert!(resident() < before + (32 << 20));
+    }));
+}
+
 #[test]
 fn a_panic_with_any_payload_is_an_error_and_the_worker_stays() {
     fn blow_up(how: u32) -> u32 {

@@ -184,7 +184,8 @@ impl Attempt {
         self.end(Verdict::Failed(error))
     }
 
-    fn put(&self, worker: Worker) {
+    fn put(&self, mut worker: Worker) {
+        drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
         let stake = self
             .stake
             .as_ref()
