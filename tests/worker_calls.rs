@@ -193,6 +193,35 @@ impl<'de> Deserialize<'de> for Moody {
     }
 }
 
+/// The first panic of a job was once reported as what ended it, though the job had caught that one.
+#[test]
+fn of_several_panics_the_one_that_ended_the_job_is_reported() {
+    struct CatchesOneWhenDropped;
+    impl Drop for CatchesOneWhenDropped {
+        fn drop(&mut self) {
+            std::panic::catch_unwind(|| panic!("while unwinding")).unwrap_err();
+        }
+    }
+    fn fail(order: u8) {
+        match order {
+            0 => std::panic::catch_unwind(|| panic!("caught")).unwrap_err(),
+            _ => {
+                let _last = CatchesOneWhenDropped;
+                panic!("the end")
+            }
+        };
+        panic!("the end")
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for order in [0, 1] {
+            let error = workers.run_sync(fail, order).await.unwrap_err();
+            let panic = error.panic().unwrap();
+            assert_eq!(panic.message(), "the end");
+            assert!(panic.location().unwrap().contains("worker_calls.rs"));
+        }
+    }));
+}
+
 #[test]
 fn what_serde_cannot_carry_is_an_error_of_that_call_alone() {
     fn give(mood: u8) -> Moody {
