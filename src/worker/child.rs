@@ -13,8 +13,9 @@
 //! * an init closure panicked, or the image is another one: it says so in place of *ready*, and the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
-//! `unsafe` is needed for one thing: to turn an offset that the parent sent into a function. What must hold for that is
-//! argued at [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here.
+//! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
+//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to end,
+//! without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -64,6 +65,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let mut link = Link {
         socket,
         inbox: Inbox::default(),
+        process: std::process::id(),
     };
     let stdout = link.receive_prelude();
     Settled {
@@ -137,6 +139,8 @@ fn die_with(parent: u32) {
 struct Link {
     socket: OwnedFd,
     inbox: Inbox,
+    /// The worker itself, to be told from what a job forks.
+    process: u32,
 }
 
 /// Before the first job.
@@ -261,6 +265,9 @@ impl Link {
             Some(trampoline) => run(trampoline, job.payload()),
             None => frame::of_bytes(Kind::NotOurCode, 0, b""),
         };
+        if std::process::id() != self.process {
+            leave_as_a_copy();
+        }
         // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
         // own printing.
         let _ = io::Write::flush(&mut io::stdout());
@@ -279,6 +286,14 @@ impl Link {
             Err(report) => self.say_bye(&encoded(Kind::RetirePanicked, &report), FAILED),
         }
     }
+}
+
+/// Ends a process that a job forked and that came back from the job like the worker itself. Both have the socket: a second
+/// answer would be taken for that of the next job.
+fn leave_as_a_copy() -> ! {
+    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out
+    // buffers, is the original's to do.
+    unsafe { libc::_exit(FAILED) }
 }
 
 fn run(trampoline: JobFn, argument: &[u8]) -> Vec<u8> {
