@@ -93,6 +93,36 @@ fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
     ));
 }
 
+/// A new worker once counted its idle timeout from the moment in which it was ready. With a parent that was busy for longer
+/// than that, each worker had left when its job came, and the next was started, without end.
+#[test]
+fn a_new_worker_waits_for_the_job_that_it_was_started_for() {
+    #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
+    fn leave_a_trace(folder: &std::path::PathBuf) {
+        std::fs::write(folder.join(std::process::id().to_string()), "").unwrap();
+    }
+    test(async {
+        for _ in 0..4 {
+            let folder = tempfile::tempdir().unwrap();
+            let config = WorkerConfig::new()
+                .idle_timeout(Duration::ZERO)
+                .init_with(folder.path().to_owned(), leave_a_trace);
+            with_workers(config, |workers| async move {
+                let call = workers.run_sync(pid, ()).into_future();
+                let busy = async {
+                    loop {
+                        std::thread::sleep(Duration::from_millis(30)); // on purpose on the executor's thread
+                        smol::future::yield_now().await;
+                    }
+                };
+                smol::future::or(call, busy).await.unwrap();
+            })
+            .await;
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    });
+}
+
 #[test]
 fn a_single_use_worker_serves_once() {
     test(with_workers(

@@ -7,7 +7,7 @@
 //! A worker ends in one of these ways, and its parent can tell them apart:
 //!
 //! * the parent closes the socket: exit code 0, nothing said;
-//! * idle for too long, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
+//! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
 //!   between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
 //! * an init closure panicked, or the image is another one: it says so in place of *ready*, and the code is 1;
@@ -92,14 +92,18 @@ impl Settled {
         panic::install_hook();
         let set_up = link.receive_set_up();
         let mut retire = link.call_init(&set_up);
-        link.set_idle_timeout(set_up.idle_timeout);
+        let idle_timeout = set_up.idle_timeout;
         drop(set_up);
         let mut status = WorkerStatus::new(started);
+        // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait, a parent that
+        // is busy for longer than the idle timeout would start one worker after the other and have the job run by none.
+        let mut job = link.next_job();
+        link.set_idle_timeout(idle_timeout);
         loop {
-            let job = link.next_job();
             link.answer(job);
             status.count_job();
             link.consult(&mut retire, &status);
+            job = link.next_job();
         }
     }
 }
