@@ -93,6 +93,36 @@ fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
     ));
 }
 
+/// A new worker once counted its idle timeout from the moment in which it was ready. With a parent that was busy for longer
+/// than that, each worker had left when its job came, and the next was started, without end.
+#[test]
+fn a_new_worker_waits_for_the_job_that_it_was_started_for() {
+    #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
+    fn leave_a_trace(folder: &std::path::PathBuf) {
+        std::fs::write(folder.join(std::process::id().to_string()), "").unwrap();
+    }
+    test(async {
+        for _ in 0..4 {
+            let folder = tempfile::tempdir().unwrap();
+            let config = WorkerConfig::new()
+                .idle_timeout(Duration::ZERO)
+                .init_with(folder.path().to_owned(), leave_a_trace);
+            with_workers(config, |workers| async move {
+                let call = workers.run_sync(pid, ()).into_future();
+                let busy = async {
+                    loop {
+                        std::thread::sleep(Duration::from_millis(30)); // on purpose on the executor's thread
+                        smol::future::yield_now().await;
+                    }
+                };
+                smol::future::or(call, busy).await.unwrap();
+            })
+            .await;
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    });
+}
+
 #[test]
 fn a_single_use_worker_serves_once() {
     test(with_workers(
@@ -179,6 +209,29 @@ fn a_retire_closure_that_panics_spares_its_job_and_fails_the_next() {
             );
         }));
     }
+}
+
+/// `statistics()`, and every call while several workers were idle, once looked at the coldest worker by reading its last
+/// frame, and threw that away: the panic was never told, and a worker that had said good-bye was counted once more and
+/// hid those behind it.
+#[test]
+fn looking_at_idle_workers_forgets_those_that_left_at_once_and_keeps_what_a_panic_left() {
+    let config = WorkerConfig::new().idle_timeout(Duration::ZERO);
+    test(with_workers(config, |workers| async move {
+        two_workers(&workers).await;
+        common::children()
+            .into_iter()
+            .for_each(common::wait_until_gone);
+        assert_eq!(workers.statistics().idle_workers, 0);
+    }));
+    let config = WorkerConfig::new().retire(|_: &WorkerStatus| panic!("no idea"));
+    test(with_workers(config, |workers| async move {
+        common::wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
+        assert_eq!(workers.statistics().idle_workers, 1);
+        assert_eq!(workers.statistics().idle_workers, 1);
+        let error = workers.run_sync(pid, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Retire);
+    }));
 }
 
 #[test]

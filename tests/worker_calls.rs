@@ -104,6 +104,24 @@ fn large_payloads_travel_both_ways() {
     }));
 }
 
+/// An idle worker once kept the encoded argument of its last job, for as long as it was idle.
+#[test]
+fn a_large_argument_is_let_go_when_the_job_is_over() {
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages = statm.split(' ').nth(1).unwrap();
+        pages.parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let length = |text: String| text.len();
+        workers.run_sync(length, String::new()).await.unwrap();
+        let before = resident();
+        let large = "x".repeat(64 << 20);
+        workers.run_sync(length, large).await.unwrap();
+        assert!(resident() < before + (32 << 20));
+    }));
+}
+
 #[test]
 fn a_panic_with_any_payload_is_an_error_and_the_worker_stays() {
     fn blow_up(how: u32) -> u32 {
@@ -173,6 +191,35 @@ impl<'de> Deserialize<'de> for Moody {
             mood => Ok(Moody(mood)),
         }
     }
+}
+
+/// The first panic of a job was once reported as what ended it, though the job had caught that one.
+#[test]
+fn of_several_panics_the_one_that_ended_the_job_is_reported() {
+    struct CatchesOneWhenDropped;
+    impl Drop for CatchesOneWhenDropped {
+        fn drop(&mut self) {
+            std::panic::catch_unwind(|| panic!("while unwinding")).unwrap_err();
+        }
+    }
+    fn fail(order: u8) {
+        match order {
+            0 => std::panic::catch_unwind(|| panic!("caught")).unwrap_err(),
+            _ => {
+                let _last = CatchesOneWhenDropped;
+                panic!("the end")
+            }
+        };
+        panic!("the end")
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for order in [0, 1] {
+            let error = workers.run_sync(fail, order).await.unwrap_err();
+            let panic = error.panic().unwrap();
+            assert_eq!(panic.message(), "the end");
+            assert!(panic.location().unwrap().contains("worker_calls.rs"));
+        }
+    }));
 }
 
 #[test]

@@ -154,6 +154,30 @@ fn fork_and_exit() {
     std::process::exit(5)
 }
 
+/// A job that forks and returns on both sides once had two processes answer it: the second answer was given to the next
+/// call, as its value.
+#[test]
+fn a_job_that_forks_and_returns_twice_is_answered_once() {
+    fn fork_and_return(_: ()) -> u32 {
+        // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler. This
+        // worker has no other threads that hold locks.
+        if unsafe { libc::fork() } < 0 {
+            return 0;
+        }
+        std::process::id()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        for _ in 0..20 {
+            let answerer = workers.run_sync(fork_and_return, ()).await.unwrap();
+            assert_eq!(answerer, first);
+            let echo = workers.run_sync(|n: u32| n, 4711).await.unwrap();
+            assert_eq!(echo, 4711);
+        }
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    }));
+}
+
 #[test]
 fn a_worker_killed_from_outside_is_reported_and_other_jobs_go_on() {
     fn announce(path: std::path::PathBuf) {

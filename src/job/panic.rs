@@ -5,6 +5,9 @@
 //! only while the serving thread is inside [`catch`], and hands every other one (of a job's own threads, say) to the
 //! program's hook. Whatever may be a process's last words is handed on as well: a second panic while the first unwinds,
 //! and every panic of a program built with `panic = "abort"`.
+//!
+//! A hook cannot tell whether an earlier panic still unwinds or was caught by the job itself, so a second one is described
+//! and handed on, and which of the two ended the job is told by its payload.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -21,8 +24,9 @@ thread_local! {
 enum Catching {
     No,
     Quiet,
-    /// One has been described, and is unwinding or about to be taken.
-    Described(PanicReport),
+    /// One has been described, and is unwinding, or was caught by the job, or is about to be taken. Of several, the last
+    /// but one and the last.
+    Described(Option<PanicReport>, PanicReport),
 }
 
 /// Puts our hook before the program's. To be called once in a worker.
@@ -42,12 +46,19 @@ pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PanicReport> {
     CATCHING.set(Catching::Quiet);
     let outcome = catch_unwind(AssertUnwindSafe(f));
     let described = CATCHING.replace(Catching::No);
-    outcome.map_err(|payload| match described {
-        Catching::Described(report) => {
-            drop_quietly(payload);
-            report
+    outcome.map_err(|payload| {
+        let descriptions = match described {
+            Catching::Described(before, last) => [Some(last), before],
+            Catching::No | Catching::Quiet => [None, None],
+        };
+        let is_of_payload = |report: &PanicReport| report.message == message(&*payload);
+        match descriptions.into_iter().flatten().find(is_of_payload) {
+            Some(report) => {
+                drop_quietly(payload);
+                report
+            }
+            None => report_of_payload(payload),
         }
-        Catching::No | Catching::Quiet => report_of_payload(payload),
     })
 }
 
@@ -59,19 +70,25 @@ fn describe(info: &PanicHookInfo<'_>) -> bool {
     // A panic raised by dropping the thread's own variables, after `CATCHING` is gone, is not a job's.
     CATCHING
         .try_with(|catching| {
-            if !matches!(*catching.borrow(), Catching::Quiet) {
-                return false;
-            }
-            let backtrace = Backtrace::capture();
-            *catching.borrow_mut() = Catching::Described(PanicReport {
-                message: message(info.payload()).to_owned(),
-                location: info.location().map(ToString::to_string),
-                backtrace: (backtrace.status() == BacktraceStatus::Captured)
-                    .then(|| backtrace.to_string()),
-            });
-            true
+            let before = match catching.replace(Catching::No) {
+                Catching::No => return false,
+                Catching::Quiet => None,
+                Catching::Described(_, last) => Some(last),
+            };
+            let is_first = before.is_none();
+            catching.replace(Catching::Described(before, report(info)));
+            is_first
         })
         .unwrap_or(false)
+}
+
+fn report(info: &PanicHookInfo<'_>) -> PanicReport {
+    let backtrace = Backtrace::capture();
+    PanicReport {
+        message: message(info.payload()).to_owned(),
+        location: info.location().map(ToString::to_string),
+        backtrace: (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string()),
+    }
 }
 
 /// Describes a panic that no hook saw: the job replaced the hook, or resumed a payload.

@@ -184,7 +184,8 @@ impl Attempt {
         self.end(Verdict::Failed(error))
     }
 
-    fn put(&self, worker: Worker) {
+    fn put(&self, mut worker: Worker) {
+        drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
         let stake = self
             .stake
             .as_ref()
@@ -265,7 +266,7 @@ fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
             Health::Fit => return Ok(Some(worker)),
             Health::Gone => {}
             Health::Left(frame) => {
-                if let Reply::ByeBecause(error) = Reply::of(&frame) {
+                if let Reply::ByeBecause(error) = Reply::of(frame) {
                     return Err(error);
                 }
             }

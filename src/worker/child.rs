@@ -7,14 +7,15 @@
 //! A worker ends in one of these ways, and its parent can tell them apart:
 //!
 //! * the parent closes the socket: exit code 0, nothing said;
-//! * idle for too long, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
+//! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
 //!   between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
 //! * an init closure panicked, or the image is another one: it says so in place of *ready*, and the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
-//! `unsafe` is needed for one thing: to turn an offset that the parent sent into a function. What must hold for that is
-//! argued at [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here.
+//! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
+//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to end,
+//! without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -64,6 +65,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let mut link = Link {
         socket,
         inbox: Inbox::default(),
+        process: std::process::id(),
     };
     let stdout = link.receive_prelude();
     Settled {
@@ -90,14 +92,18 @@ impl Settled {
         panic::install_hook();
         let set_up = link.receive_set_up();
         let mut retire = link.call_init(&set_up);
-        link.set_idle_timeout(set_up.idle_timeout);
+        let idle_timeout = set_up.idle_timeout;
         drop(set_up);
         let mut status = WorkerStatus::new(started);
+        // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait, a parent that
+        // is busy for longer than the idle timeout would start one worker after the other and have the job run by none.
+        let mut job = link.next_job();
+        link.set_idle_timeout(idle_timeout);
         loop {
-            let job = link.next_job();
             link.answer(job);
             status.count_job();
             link.consult(&mut retire, &status);
+            job = link.next_job();
         }
     }
 }
@@ -137,6 +143,8 @@ fn die_with(parent: u32) {
 struct Link {
     socket: OwnedFd,
     inbox: Inbox,
+    /// The worker itself, to be told from what a job forks.
+    process: u32,
 }
 
 /// Before the first job.
@@ -261,6 +269,9 @@ impl Link {
             Some(trampoline) => run(trampoline, job.payload()),
             None => frame::of_bytes(Kind::NotOurCode, 0, b""),
         };
+        if std::process::id() != self.process {
+            leave_as_a_copy();
+        }
         // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
         // own printing.
         let _ = io::Write::flush(&mut io::stdout());
@@ -279,6 +290,14 @@ impl Link {
             Err(report) => self.say_bye(&encoded(Kind::RetirePanicked, &report), FAILED),
         }
     }
+}
+
+/// Ends a process that a job forked and that came back from the job like the worker itself. Both have the socket: a second
+/// answer would be taken for that of the next job.
+fn leave_as_a_copy() -> ! {
+    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out
+    // buffers, is the original's to do.
+    unsafe { libc::_exit(FAILED) }
 }
 
 fn run(trampoline: JobFn, argument: &[u8]) -> Vec<u8> {

@@ -16,7 +16,7 @@ use super::launch::Launched;
 use super::process::Process;
 use crate::error::WorkerExit;
 use crate::sys::process::Ended;
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Kind};
 
 /// How long a process may live on after it has closed its socket or said good-bye.
 const LAST_RITES: Duration = Duration::from_secs(1);
@@ -29,6 +29,9 @@ pub(super) struct Worker {
     stderr: Option<StderrTail>,
     /// The worker takes no more bytes: its receiving end is closed.
     deaf: bool,
+    /// What it left when it ended, read while it was idle. It stays until the worker is forgotten, so that looking at a
+    /// worker loses nothing.
+    left: Option<Frame>,
 }
 
 /// Why a worker will not answer.
@@ -44,12 +47,12 @@ pub(super) enum Silence {
 
 /// What is known of a worker that nobody has used for a while.
 #[derive(Debug)]
-pub(super) enum Health {
+pub(super) enum Health<'a> {
     Fit,
     /// It has ended, as workers do.
     Gone,
-    /// It has ended, and left a message.
-    Left(Frame),
+    /// It has ended, and left a message that is more than good-bye.
+    Left(&'a Frame),
 }
 
 impl Worker {
@@ -59,17 +62,22 @@ impl Worker {
             connection: Connection::new(launched.socket)?,
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             deaf: false,
+            left: None,
         })
     }
 
     /// Looks whether the worker can be given a job.
-    pub(super) fn health(&mut self) -> Health {
-        match self.process.has_ended() {
-            None => Health::Fit,
-            Some(_) => match self.connection.receive_now() {
-                Ok(Some(frame)) => Health::Left(frame),
-                Ok(None) | Err(_) => Health::Gone, // a dead process has no more to say, whatever the reason
-            },
+    pub(super) fn health(&mut self) -> Health<'_> {
+        if self.process.has_ended().is_none() {
+            return Health::Fit;
+        }
+        if self.left.is_none() {
+            // A dead process that has left nothing whole has no more to say, whatever the reason.
+            self.left = self.connection.receive_now().unwrap_or(None);
+        }
+        match &self.left {
+            Some(frame) if frame.header.kind != Kind::Bye => Health::Left(frame),
+            Some(_) | None => Health::Gone,
         }
     }
 
