@@ -200,6 +200,35 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
     });
 }
 
+/// While SIGCHLD is ignored the kernel reaps workers by itself, and how they ended is not known. Each shutdown was once
+/// reported as not graceful then.
+#[test]
+fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() {
+    let disposition = |handler| {
+        // SAFETY: both dispositions, to ignore and the default, install no code.
+        unsafe { libc::signal(libc::SIGCHLD, handler) };
+    };
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        disposition(libc::SIG_IGN);
+        let exit = |()| -> () { std::process::exit(3) };
+        let error = workers.run_sync(exit, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        assert_eq!(error.exit().unwrap().code(), None);
+        let for_ever = |()| -> () {
+            loop {
+                std::thread::park();
+            }
+        };
+        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let outcome = seedbed::move_on_after(Duration::from_millis(50), call).await;
+        assert!(outcome.is_none());
+        workers.run_sync(pid, ()).await.unwrap();
+        let farewell = workers.shutdown().await;
+        disposition(libc::SIG_DFL);
+        farewell.unwrap();
+    }));
+}
+
 #[test]
 fn what_a_job_starts_is_no_worker() {
     fn start_a_copy(_: ()) -> bool {

@@ -25,12 +25,6 @@ pub(crate) enum Ended {
     Unknown,
 }
 
-impl Ended {
-    pub(crate) fn is_success(self) -> bool {
-        self == Ended::Exited(0)
-    }
-}
-
 /// A child process of ours, not yet known to have been reaped.
 #[derive(Debug)]
 pub(crate) struct Pidfd {
