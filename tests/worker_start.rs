@@ -200,6 +200,49 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
     });
 }
 
+/// The kernel unties a process from its parent's death when it changes its user, which an init closure that drops
+/// privileges does. (Where the tests do not run as root, the closure changes nothing.)
+#[test]
+fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
+    fn become_nobody() {
+        // SAFETY: changes how this process accesses files and nothing in its memory.
+        unsafe { libc::setfsuid(65534) };
+    }
+    let config = WorkerConfig::new().init(become_nobody);
+    test(with_workers(config, |workers| async move {
+        let tie = |()| {
+            let signal = rustix::process::parent_process_death_signal().unwrap();
+            signal.map(|signal| signal.as_raw())
+        };
+        let tied = workers.run_sync(tie, ()).await.unwrap();
+        assert_eq!(tied, Some(libc::SIGKILL));
+    }));
+}
+
+/// A program that has given up its right to kill the workers that it started once panicked when it tried, in a `drop` even.
+/// (Where the tests do not run as root, it keeps the right.)
+#[test]
+fn a_program_that_may_not_kill_its_worker_waits_for_it() {
+    fn take_a_while(_: ()) {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    seedbed::init();
+    if plays_a_part() {
+        smol::block_on(with_workers(WorkerConfig::new(), |workers| async move {
+            workers.run_sync(pid, ()).await.unwrap();
+            // SAFETY: changes what this process may do and nothing in its memory.
+            unsafe { libc::setresuid(65534, 65534, 65534) };
+            let call = workers.run_sync(take_a_while, ()).kill_on_cancel(true);
+            let outcome = seedbed::move_on_after(Duration::from_millis(50), call).await;
+            assert!(outcome.is_none());
+        }));
+        return;
+    }
+    let _alone = common::alone();
+    let name = "a_program_that_may_not_kill_its_worker_waits_for_it";
+    assert!(helper(name).status().unwrap().success());
+}
+
 /// While SIGCHLD is ignored the kernel reaps workers by itself, and how they ended is not known. Each shutdown was once
 /// reported as not graceful then.
 #[test]

@@ -123,6 +123,12 @@ impl Connection {
         }
     }
 
+    /// Ends the conversation in both directions.
+    pub(super) fn hang_up(&self) {
+        // An error means that there is no other end any more.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
     /// Lets the next frame arrive in a buffer that served before.
     pub(super) fn recycle(&mut self, frame: Frame) {
         self.inbox.recycle(frame.into_buffer());
