@@ -200,6 +200,31 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
     });
 }
 
+/// In a program that had closed its standard error, the next worker's socket once got that number, and whatever printed an
+/// error wrote it to the worker, which took it for garbage and left.
+#[test]
+fn a_program_that_has_closed_its_standard_error_does_not_print_to_its_workers() {
+    seedbed::init();
+    if plays_a_part() {
+        smol::block_on(async {
+            run_sync(pid, ()).await.unwrap(); // the reactor has its descriptors now
+            // SAFETY: closes what this program does not use any more.
+            unsafe { libc::close(2) };
+            with_workers(WorkerConfig::new(), |workers| async move {
+                let first = workers.run_sync(pid, ()).await.unwrap();
+                // SAFETY: reads the few bytes that it is given. Whether that fails is not the question.
+                unsafe { libc::write(2, c"an error".as_ptr().cast(), 8) };
+                assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+            })
+            .await;
+        });
+        return;
+    }
+    let _alone = common::alone();
+    let name = "a_program_that_has_closed_its_standard_error_does_not_print_to_its_workers";
+    assert!(helper(name).status().unwrap().success());
+}
+
 /// The kernel unties a process from its parent's death when it changes its user, which an init closure that drops
 /// privileges does. (Where the tests do not run as root, the closure changes nothing.)
 #[test]
