@@ -45,14 +45,14 @@ pub(super) enum NoFrame {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            socket: Async::new(socket)?,
+    pub(super) fn new(socket: Async<OwnedFd>) -> Self {
+        Self {
+            socket,
             outgoing: Vec::new(),
             sent: 0,
             inbox: Inbox::default(),
             waiting: false,
-        })
+        }
     }
 
     /// Sets what is to be sent next; the frame before has gone.

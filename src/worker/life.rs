@@ -59,7 +59,7 @@ impl Worker {
     pub(super) fn new(launched: Launched) -> io::Result<Self> {
         Ok(Self {
             process: launched.process,
-            connection: Connection::new(launched.socket)?,
+            connection: Connection::new(launched.socket),
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             deaf: false,
             left: None,
