@@ -200,6 +200,138 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
     });
 }
 
+/// Where the first call of a program found no descriptors left for the reactor, its making panicked on the launcher's thread,
+/// which was the end of that thread: the process was left behind, and every later call panicked.
+#[test]
+fn a_program_that_is_out_of_descriptors_for_its_first_call_can_make_a_second() {
+    seedbed::init();
+    if let Some(room) = std::env::var_os(PART) {
+        let room: u64 = room.to_str().unwrap().parse().unwrap();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+        let most = rustix::process::Rlimit {
+            current: Some(lowest_free + room),
+            maximum: limit.maximum,
+        };
+        // Not smol's `block_on`, which makes the reactor at once.
+        let call = || futures_lite::future::block_on(run_sync(pid, ()).into_future());
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
+        let outcome = call();
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        if let Err(error) = outcome {
+            assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
+            while !common::children().is_empty() {
+                std::thread::yield_now(); // it is reaped in the background
+            }
+        }
+        call().unwrap();
+        return;
+    }
+    let _alone = common::alone();
+    let name = "a_program_that_is_out_of_descriptors_for_its_first_call_can_make_a_second";
+    for room in 0..8 {
+        let status = helper(name).env(PART, room.to_string()).status();
+        assert!(status.unwrap().success(), "with room for {room}");
+    }
+}
+
+/// In a program that had closed its standard error, the next worker's socket once got that number, and whatever printed an
+/// error wrote it to the worker, which took it for garbage and left.
+#[test]
+fn a_program_that_has_closed_its_standard_error_does_not_print_to_its_workers() {
+    seedbed::init();
+    if plays_a_part() {
+        smol::block_on(async {
+            run_sync(pid, ()).await.unwrap(); // the reactor has its descriptors now
+            // SAFETY: closes what this program does not use any more.
+            unsafe { libc::close(2) };
+            with_workers(WorkerConfig::new(), |workers| async move {
+                let first = workers.run_sync(pid, ()).await.unwrap();
+                // SAFETY: reads the few bytes that it is given. Whether that fails is not the question.
+                unsafe { libc::write(2, c"an error".as_ptr().cast(), 8) };
+                assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+            })
+            .await;
+        });
+        return;
+    }
+    let _alone = common::alone();
+    let name = "a_program_that_has_closed_its_standard_error_does_not_print_to_its_workers";
+    assert!(helper(name).status().unwrap().success());
+}
+
+/// The kernel unties a process from its parent's death when it changes its user, which an init closure that drops
+/// privileges does. (Where the tests do not run as root, the closure changes nothing.)
+#[test]
+fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
+    fn become_nobody() {
+        // SAFETY: changes how this process accesses files and nothing in its memory.
+        unsafe { libc::setfsuid(65534) };
+    }
+    let config = WorkerConfig::new().init(become_nobody);
+    test(with_workers(config, |workers| async move {
+        let tie = |()| {
+            let signal = rustix::process::parent_process_death_signal().unwrap();
+            signal.map(|signal| signal.as_raw())
+        };
+        let tied = workers.run_sync(tie, ()).await.unwrap();
+        assert_eq!(tied, Some(libc::SIGKILL));
+    }));
+}
+
+/// A program that has given up its right to kill the workers that it started once panicked when it tried, in a `drop` even.
+/// (Where the tests do not run as root, it keeps the right.)
+#[test]
+fn a_program_that_may_not_kill_its_worker_waits_for_it() {
+    fn take_a_while(_: ()) {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    seedbed::init();
+    if plays_a_part() {
+        smol::block_on(with_workers(WorkerConfig::new(), |workers| async move {
+            workers.run_sync(pid, ()).await.unwrap();
+            // SAFETY: changes what this process may do and nothing in its memory.
+            unsafe { libc::setresuid(65534, 65534, 65534) };
+            let call = workers.run_sync(take_a_while, ()).kill_on_cancel(true);
+            let outcome = seedbed::move_on_after(Duration::from_millis(50), call).await;
+            assert!(outcome.is_none());
+        }));
+        return;
+    }
+    let _alone = common::alone();
+    let name = "a_program_that_may_not_kill_its_worker_waits_for_it";
+    assert!(helper(name).status().unwrap().success());
+}
+
+/// While SIGCHLD is ignored the kernel reaps workers by itself, and how they ended is not known. Each shutdown was once
+/// reported as not graceful then.
+#[test]
+fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() {
+    let disposition = |handler| {
+        // SAFETY: both dispositions, to ignore and the default, install no code.
+        unsafe { libc::signal(libc::SIGCHLD, handler) };
+    };
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        disposition(libc::SIG_IGN);
+        let exit = |()| -> () { std::process::exit(3) };
+        let error = workers.run_sync(exit, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        assert_eq!(error.exit().unwrap().code(), None);
+        let for_ever = |()| -> () {
+            loop {
+                std::thread::park();
+            }
+        };
+        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let outcome = seedbed::move_on_after(Duration::from_millis(50), call).await;
+        assert!(outcome.is_none());
+        workers.run_sync(pid, ()).await.unwrap();
+        let farewell = workers.shutdown().await;
+        disposition(libc::SIG_DFL);
+        farewell.unwrap();
+    }));
+}
+
 #[test]
 fn what_a_job_starts_is_no_worker() {
     fn start_a_copy(_: ()) -> bool {

@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
@@ -17,14 +17,24 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-/// Makes a connected pair of stream sockets, close-on-exec.
+/// Makes a connected pair of stream sockets, close-on-exec. Neither is a standard descriptor, also where this program has
+/// closed those: what it prints must not get in between our frames.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(
+    let (one, other) = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
-    )?)
+    )?;
+    Ok((above_standard(one)?, above_standard(other)?))
+}
+
+fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
+    const FIRST: i32 = 3;
+    match fd.as_raw_fd() < FIRST {
+        true => Ok(fcntl_dupfd_cloexec(fd, FIRST)?),
+        false => Ok(fd),
+    }
 }
 
 /// Returns the inode of a socket, which names it in the whole system as long as it lives; `None` if `fd` is none.

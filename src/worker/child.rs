@@ -72,6 +72,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
         link,
         stdout,
         started,
+        summons,
     }
 }
 
@@ -79,6 +80,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
 pub(crate) struct Settled {
     link: Link,
     started: Instant,
+    summons: Summons,
     /// For the workers that this one may start in turn.
     pub(crate) stdout: Stdout,
 }
@@ -87,11 +89,16 @@ impl Settled {
     /// Serves jobs until this process ends.
     pub(crate) fn serve(self) -> ! {
         let Self {
-            mut link, started, ..
+            mut link,
+            started,
+            summons,
+            ..
         } = self;
         panic::install_hook();
         let set_up = link.receive_set_up();
         let mut retire = link.call_init(&set_up);
+        // The kernel forgets this tie when a process changes its user, as an init closure may have done.
+        die_with(summons.parent);
         let idle_timeout = set_up.idle_timeout;
         drop(set_up);
         let mut status = WorkerStatus::new(started);

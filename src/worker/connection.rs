@@ -45,14 +45,14 @@ pub(super) enum NoFrame {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            socket: Async::new(socket)?,
+    pub(super) fn new(socket: Async<OwnedFd>) -> Self {
+        Self {
+            socket,
             outgoing: Vec::new(),
             sent: 0,
             inbox: Inbox::default(),
             waiting: false,
-        })
+        }
     }
 
     /// Sets what is to be sent next; the frame before has gone.
@@ -121,6 +121,12 @@ impl Connection {
                 Err(error) => return Err(NoFrame::Failed(error.into())),
             }
         }
+    }
+
+    /// Ends the conversation in both directions.
+    pub(super) fn hang_up(&self) {
+        // An error means that there is no other end any more.
+        let _ = shutdown(&self.socket, Shutdown::Both);
     }
 
     /// Lets the next frame arrive in a buffer that served before.

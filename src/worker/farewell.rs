@@ -97,10 +97,12 @@ impl Farewell {
 
 impl Tally {
     fn count(&mut self, ended: Ended) {
-        match (self.killing, ended.is_success()) {
-            (_, true) => {}
-            (true, false) => self.killed += 1,
-            (false, false) => self.non_zero += 1,
+        match (self.killing, ended) {
+            (_, Ended::Exited(0)) => {}
+            // A program that ignores SIGCHLD never learns how a worker ended, which is no reason to complain each time.
+            (false, Ended::Unknown) => {}
+            (true, _) => self.killed += 1,
+            (false, _) => self.non_zero += 1,
         }
     }
 }

@@ -15,11 +15,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, ready};
 
+use async_io::Async;
 use futures_lite::Stream;
 
 use super::child::Stdout;
@@ -35,7 +37,7 @@ use crate::wire::frame::{self, Kind};
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) process: Process,
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Async<OwnedFd>,
     /// What the worker writes to its standard error, if that is captured.
     pub(super) stderr: Option<OwnedFd>,
 }
@@ -102,14 +104,25 @@ fn serve(requests: &mpsc::Receiver<Request>) {
     {
         if !reply.is_closed() {
             // Whoever asked may be gone by now; then the process is dropped, which kills and reaps it.
-            drop(reply.try_send(launch(&recipe, capture_stderr)));
+            drop(reply.try_send(launch_or_survive(&recipe, capture_stderr)));
         }
     }
+}
+
+/// The end of the launcher's thread would be the end of all workers, so no panic may end it.
+fn launch_or_survive(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError> {
+    catch_unwind(|| launch(recipe, capture_stderr)).unwrap_or_else(|_| {
+        let error = io::Error::other("panicked; its message went to the panic hook");
+        Err(WorkerError::start("the launcher thread", error))
+    })
 }
 
 fn launch(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError> {
     let (ours, theirs) =
         sockets(recipe.stdout).map_err(|error| WorkerError::start("its socket", error))?;
+    // Before there is a process that could be left behind: the first of all registrations makes the reactor, which panics
+    // where there are no descriptors left for it.
+    let ours = Async::new(ours).map_err(|error| WorkerError::start("its socket", error))?;
     let mut child = command(recipe, capture_stderr, theirs)
         .spawn()
         .map_err(|error| match error.kind() {

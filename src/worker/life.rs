@@ -59,7 +59,7 @@ impl Worker {
     pub(super) fn new(launched: Launched) -> io::Result<Self> {
         Ok(Self {
             process: launched.process,
-            connection: Connection::new(launched.socket)?,
+            connection: Connection::new(launched.socket),
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             deaf: false,
             left: None,
@@ -122,9 +122,11 @@ impl Worker {
         }
     }
 
-    /// Sends SIGKILL.
+    /// Sends SIGKILL. Should the kernel not allow that, the worker leaves when it is done with its job, as nobody is there
+    /// any more to answer.
     pub(super) fn kill(&self) {
         self.process.kill();
+        self.connection.hang_up();
     }
 
     /// Tells the worker that there will be no more jobs, upon which it exits.
