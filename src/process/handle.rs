@@ -1,10 +1,13 @@
 //! `Process`: what others may do with a process while its supervisor looks after it.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, ready};
 
 use async_io::Async;
 use async_process::{Child, ChildStderr, ChildStdin, ChildStdout};
@@ -265,17 +268,21 @@ impl Shared {
     }
 
     pub(super) async fn ended(&self) -> Result<ExitStatus, ProcessError> {
-        loop {
-            match self.look() {
-                Look::Running => {}
-                Look::Ended(status) => return Ok(status),
-                Look::Lost => return Err(ProcessError::lost(&self.program)),
+        let mut readable = pin!(self.pidfd.readable());
+        // Looks at every poll: what the reactor reports in the turn in which it was asked, it takes for old news.
+        poll_fn(|cx| {
+            loop {
+                match self.look() {
+                    Look::Running => {}
+                    Look::Ended(status) => return Poll::Ready(Ok(status)),
+                    Look::Lost => return Poll::Ready(Err(ProcessError::lost(&self.program))),
+                }
+                ready!(readable.as_mut().poll(cx))
+                    .map_err(|error| ProcessError::io(&self.program, error))?;
+                readable.set(self.pidfd.readable());
             }
-            self.pidfd
-                .readable()
-                .await
-                .map_err(|error| ProcessError::io(&self.program, error))?;
-        }
+        })
+        .await
     }
 
     fn try_send(&self, signal: Signal) -> io::Result<()> {

@@ -3,9 +3,12 @@
 //! Everything that is half-done lives in the [`Connection`], nothing in a future: how much of a frame has been sent, and
 //! what has arrived of the next. So whoever polls may be dropped at any point, and another may go on.
 //!
-//! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait: where parent and
-//! worker share a core, the worker has often answered by the time that `send` returns, and the wait, which costs the
-//! reactor half a dozen system calls, is saved; where they do not, the try in vain costs little beside the waking of a core.
+//! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried at every poll before anything is waited for,
+//! for two reasons. Where parent and worker share a core, the worker has often answered by the time that `send` returns, and
+//! the wait, which costs the reactor half a dozen system calls, is saved; where they do not, the try in vain costs little
+//! beside the waking of a core. And the reactor's word is not enough: what it reports in the same turn in which it was asked
+//! (by another thread) it takes for old news, wakes, and waits to be asked again. A caller that is polled seldom, by a busy
+//! executor, could meet that turn each time and never be told.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,8 +32,6 @@ pub(super) struct Connection {
     /// How much of `outgoing` has been sent.
     sent: usize,
     inbox: Inbox,
-    /// Nothing was there, and the reactor was asked to tell; until it does, there is nothing to be tried.
-    waiting: bool,
 }
 
 /// Why no frame will come.
@@ -51,7 +52,6 @@ impl Connection {
             outgoing: Vec::new(),
             sent: 0,
             inbox: Inbox::default(),
-            waiting: false,
         }
     }
 
@@ -92,14 +92,10 @@ impl Connection {
     /// Receives the next frame.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, NoFrame>> {
         loop {
-            if self.waiting {
-                ready!(self.socket.poll_readable(cx)).map_err(NoFrame::Failed)?;
-                self.waiting = false;
-            }
             if let Some(received) = self.receive_now().transpose() {
                 return Poll::Ready(received);
             }
-            self.waiting = true;
+            ready!(self.socket.poll_readable(cx)).map_err(NoFrame::Failed)?;
         }
     }
 
@@ -159,9 +155,11 @@ impl StderrTail {
 
     /// Reads on, and registers for more. There is nothing to wait for, hence no result.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
-        while let Some(pipe) = &self.pipe {
+        loop {
+            self.drain_now();
+            let Some(pipe) = &self.pipe else { return };
             match pipe.poll_readable(cx) {
-                Poll::Ready(Ok(())) => self.drain_now(),
+                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.pipe = None, // a pipe that cannot be polled is as good as closed
                 Poll::Pending => return,
             }

@@ -59,19 +59,17 @@ impl Process {
         }
     }
 
-    /// Waits until the process has ended, and reaps it. The interest stays registered between polls, so polling again
-    /// with the same waker costs no system call.
+    /// Waits until the process has ended, and reaps it. The kernel is asked at every poll, for the reason that
+    /// [`connection`](super::connection) gives; the interest stays registered between polls.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
-            let State::Running(pidfd) = &self.state else {
-                return self.has_ended().map_or(Poll::Pending, Poll::Ready);
-            };
-            // An error of the reactor's cannot be waited for any longer; asking the kernel remains.
-            let readable = ready!(pidfd.poll_readable(cx));
             if let Some(ended) = self.has_ended() {
                 return Poll::Ready(ended);
             }
-            if let Err(error) = readable {
+            let State::Running(pidfd) = &self.state else {
+                return Poll::Pending;
+            };
+            if let Err(error) = ready!(pidfd.poll_readable(cx)) {
                 tracing::warn!(%error, "a worker's process descriptor cannot be polled; killing the worker");
                 self.kill();
                 cx.waker().wake_by_ref();
