@@ -6,6 +6,10 @@
 //! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait: where parent and
 //! worker share a core, the worker has often answered by the time that `send` returns, and the wait, which costs the
 //! reactor half a dozen system calls, is saved; where they do not, the try in vain costs little beside the waking of a core.
+//!
+//! Each poll tries the descriptor itself and believes the reactor's *no* never. The reactor wakes a task for an event, but
+//! then denies it if the event came in the turn in which the task had asked; a task that asks late enough each time, because
+//! its thread is busy between two polls, is woken and denied for ever.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,8 +33,6 @@ pub(super) struct Connection {
     /// How much of `outgoing` has been sent.
     sent: usize,
     inbox: Inbox,
-    /// Nothing was there, and the reactor was asked to tell; until it does, there is nothing to be tried.
-    waiting: bool,
 }
 
 /// Why no frame will come.
@@ -51,7 +53,6 @@ impl Connection {
             outgoing: Vec::new(),
             sent: 0,
             inbox: Inbox::default(),
-            waiting: false,
         }
     }
 
@@ -92,14 +93,10 @@ impl Connection {
     /// Receives the next frame.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, NoFrame>> {
         loop {
-            if self.waiting {
-                ready!(self.socket.poll_readable(cx)).map_err(NoFrame::Failed)?;
-                self.waiting = false;
-            }
             if let Some(received) = self.receive_now().transpose() {
                 return Poll::Ready(received);
             }
-            self.waiting = true;
+            ready!(self.socket.poll_readable(cx)).map_err(NoFrame::Failed)?;
         }
     }
 
@@ -159,9 +156,11 @@ impl StderrTail {
 
     /// Reads on, and registers for more. There is nothing to wait for, hence no result.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
-        while let Some(pipe) = &self.pipe {
+        loop {
+            self.drain_now();
+            let Some(pipe) = &self.pipe else { return };
             match pipe.poll_readable(cx) {
-                Poll::Ready(Ok(())) => self.drain_now(),
+                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.pipe = None, // a pipe that cannot be polled is as good as closed
                 Poll::Pending => return,
             }

@@ -59,19 +59,19 @@ impl Process {
         }
     }
 
-    /// Waits until the process has ended, and reaps it. The interest stays registered between polls, so polling again
-    /// with the same waker costs no system call.
+    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor's *no* cannot be
+    /// believed; see `connection`.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
             let State::Running(pidfd) = &self.state else {
                 return self.has_ended().map_or(Poll::Pending, Poll::Ready);
             };
-            // An error of the reactor's cannot be waited for any longer; asking the kernel remains.
-            let readable = ready!(pidfd.poll_readable(cx));
+            let readable = pidfd.poll_readable(cx); // before looking, so that no end goes unseen
             if let Some(ended) = self.has_ended() {
                 return Poll::Ready(ended);
             }
-            if let Err(error) = readable {
+            // An error of the reactor's cannot be waited for any longer; asking the kernel remains.
+            if let Err(error) = ready!(readable) {
                 tracing::warn!(%error, "a worker's process descriptor cannot be polled; killing the worker");
                 self.kill();
                 cx.waker().wake_by_ref();
