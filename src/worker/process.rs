@@ -41,8 +41,11 @@ impl Process {
 
     /// Sends SIGKILL if the process is not known to have ended.
     pub(super) fn kill(&self) {
-        if let State::Running(pidfd) = &self.state {
-            pidfd.get_ref().kill();
+        if let State::Running(pidfd) = &self.state
+            && let Err(error) = pidfd.get_ref().kill()
+        {
+            // Whoever kills is cleaning up, often in a `drop`, where a panic would only lose more.
+            tracing::warn!(pid = self.pid, %error, "a worker cannot be killed");
         }
     }
 
