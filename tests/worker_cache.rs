@@ -94,7 +94,8 @@ fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
 }
 
 /// A new worker once counted its idle timeout from the moment in which it was ready. With a parent that was busy for longer
-/// than that, each worker had left when its job came, and the next was started, without end.
+/// than that, each worker had left when its job came, and the next was started, without end. (And sometimes the call waited
+/// for ever: a reactor's event that came while the thread was busy was not believed.)
 #[test]
 fn a_new_worker_waits_for_the_job_that_it_was_started_for() {
     #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets

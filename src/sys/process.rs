@@ -54,14 +54,11 @@ impl Pidfd {
     }
 
     /// Sends SIGKILL. A process that has ended already, reaped or not, is no error. One that may not be killed, because
-    /// this process has changed its user since it started it, or forbade itself the call, lives on; `tracing` tells.
-    pub(crate) fn kill(&self) {
+    /// this process has changed its user since it started it, or forbade itself the call, is one, and lives on.
+    pub(crate) fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(&self.fd, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            // Whoever kills is cleaning up, often in a `drop`, where a panic would only lose more.
-            Err(error) => {
-                tracing::warn!(pid = self.pid, %error, "a child process cannot be killed")
-            }
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -77,7 +74,9 @@ impl Pidfd {
 impl Pidfd {
     /// Sends SIGKILL and waits, blocking, until the process is reaped: for paths on which nothing can be awaited.
     pub(crate) fn kill_and_reap(&self) {
-        self.kill();
+        if self.kill().is_err() {
+            return; // waiting could be for ever
+        }
         // An error means that something else has reaped it.
         let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED));
     }
@@ -132,7 +131,7 @@ mod tests {
     fn a_kill_is_reported_as_a_signal_and_killing_the_dead_is_harmless() {
         let process = Pidfd::adopt(Command::new("sleep").arg("1000").spawn().unwrap()).unwrap();
         assert_eq!(process.try_reap().unwrap(), None);
-        process.kill();
+        process.kill().unwrap();
         assert_eq!(
             reap(&process),
             Ended::Signalled {
@@ -140,6 +139,6 @@ mod tests {
                 core: false
             }
         );
-        process.kill();
+        process.kill().unwrap();
     }
 }

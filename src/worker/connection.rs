@@ -3,12 +3,13 @@
 //! Everything that is half-done lives in the [`Connection`], nothing in a future: how much of a frame has been sent, and
 //! what has arrived of the next. So whoever polls may be dropped at any point, and another may go on.
 //!
-//! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried at every poll before anything is waited for,
-//! for two reasons. Where parent and worker share a core, the worker has often answered by the time that `send` returns, and
-//! the wait, which costs the reactor half a dozen system calls, is saved; where they do not, the try in vain costs little
-//! beside the waking of a core. And the reactor's word is not enough: what it reports in the same turn in which it was asked
-//! (by another thread) it takes for old news, wakes, and waits to be asked again. A caller that is polled seldom, by a busy
-//! executor, could meet that turn each time and never be told.
+//! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait: where parent and
+//! worker share a core, the worker has often answered by the time that `send` returns, and the wait, which costs the
+//! reactor half a dozen system calls, is saved; where they do not, the try in vain costs little beside the waking of a core.
+//!
+//! Each poll tries the descriptor itself and believes the reactor's *no* never. The reactor wakes a task for an event, but
+//! then denies it if the event came in the turn in which the task had asked; a task that asks late enough each time, because
+//! its thread is busy between two polls, is woken and denied for ever.
 
 use std::io;
 use std::os::fd::OwnedFd;

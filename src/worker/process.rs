@@ -41,8 +41,11 @@ impl Process {
 
     /// Sends SIGKILL if the process is not known to have ended.
     pub(super) fn kill(&self) {
-        if let State::Running(pidfd) = &self.state {
-            pidfd.get_ref().kill();
+        if let State::Running(pidfd) = &self.state
+            && let Err(error) = pidfd.get_ref().kill()
+        {
+            // Whoever kills is cleaning up, often in a `drop`, where a panic would only lose more.
+            tracing::warn!(pid = self.pid, %error, "a worker cannot be killed");
         }
     }
 
@@ -59,17 +62,19 @@ impl Process {
         }
     }
 
-    /// Waits until the process has ended, and reaps it. The kernel is asked at every poll, for the reason that
-    /// [`connection`](super::connection) gives; the interest stays registered between polls.
+    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor's *no* cannot be
+    /// believed; see `connection`.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
+            let State::Running(pidfd) = &self.state else {
+                return self.has_ended().map_or(Poll::Pending, Poll::Ready);
+            };
+            let readable = pidfd.poll_readable(cx); // before looking, so that no end goes unseen
             if let Some(ended) = self.has_ended() {
                 return Poll::Ready(ended);
             }
-            let State::Running(pidfd) = &self.state else {
-                return Poll::Pending;
-            };
-            if let Err(error) = ready!(pidfd.poll_readable(cx)) {
+            // An error of the reactor's cannot be waited for any longer; asking the kernel remains.
+            if let Err(error) = ready!(readable) {
                 tracing::warn!(%error, "a worker's process descriptor cannot be polled; killing the worker");
                 self.kill();
                 cx.waker().wake_by_ref();
