@@ -200,41 +200,6 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
     });
 }
 
-/// Where the first call of a program found no descriptors left for the reactor, its making panicked on the launcher's thread,
-/// which was the end of that thread: the process was left behind, and every later call panicked.
-#[test]
-fn a_program_that_is_out_of_descriptors_for_its_first_call_can_make_a_second() {
-    seedbed::init();
-    if let Some(room) = std::env::var_os(PART) {
-        let room: u64 = room.to_str().unwrap().parse().unwrap();
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
-        let most = rustix::process::Rlimit {
-            current: Some(lowest_free + room),
-            maximum: limit.maximum,
-        };
-        // Not smol's `block_on`, which makes the reactor at once.
-        let call = || futures_lite::future::block_on(run_sync(pid, ()).into_future());
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
-        let outcome = call();
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
-        if let Err(error) = outcome {
-            assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
-            while !common::children().is_empty() {
-                std::thread::yield_now(); // it is reaped in the background
-            }
-        }
-        call().unwrap();
-        return;
-    }
-    let _alone = common::alone();
-    let name = "a_program_that_is_out_of_descriptors_for_its_first_call_can_make_a_second";
-    for room in 0..8 {
-        let status = helper(name).env(PART, room.to_string()).status();
-        assert!(status.unwrap().success(), "with room for {room}");
-    }
-}
-
 /// In a program that had closed its standard error, the next worker's socket once got that number, and whatever printed an
 /// error wrote it to the worker, which took it for garbage and left.
 #[test]
