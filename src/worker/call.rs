@@ -45,16 +45,16 @@ use crate::wire::frame::{self, Frame, Kind};
 ///
 /// # Cancellation
 ///
-/// If cancelled before the job was handed to a worker, nothing has happened: entry is always a cancel point, and so are
+/// If cancelled before it has the limiter's token, nothing has happened: entry is always a cancel point, and so are
 /// waiting for the limiter and every change to another worker. From then on:
 ///
-/// * by default the call is shielded. Not cancellable: runs until the job has ended;
+/// * by default the call is shielded. Not cancellable: starts a worker if there is none, and runs until the job has ended;
 /// * with [`kill_on_cancel(true)`](RunSync::kill_on_cancel), the worker is killed, and the cancelled caller is let go
 ///   when the process has been reaped. How far the job came is not known.
 ///
 /// Dropped from outside (by a foreign `select!`, for example), a killable worker is killed, and reaped in the background;
-/// the other kind finishes its job in the background, drops the result and goes back to the cache. The limiter's token is
-/// held until then.
+/// the other kind finishes the job that it has been handed in the background, drops the result and goes back to the cache;
+/// the limiter's token is held until then. A job that no worker has yet is not run.
 ///
 /// # Errors
 ///
