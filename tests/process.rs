@@ -1,15 +1,17 @@
 //! `run_process`: what it gives, and that it leaves no process and no descriptor behind, however it ends.
 
 mod common;
+#[path = "common/poll_times.rs"]
+mod poll_times;
 
 use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{alone, children, descriptors};
+use poll_times::poll_times;
 use seedbed::process::{Command, Process, ProcessErrorKind, RunProcess, Stdio, run_process};
 use seedbed::testing::MockClock;
 use seedbed::{CancelScope, RunBuilder, StartError, open_nursery, run};
@@ -326,24 +328,6 @@ fn a_supervisor_dropped_from_outside_kills_and_those_who_wait_are_told() {
 #[should_panic(expected = "nobody has the other end")]
 fn a_pipe_that_nobody_has_is_refused() {
     test(async { sh("read x").stdin(Stdio::piped()).await.map(drop) }).unwrap();
-}
-
-/// Polls a future so many times, then gives up; the caller drops it.
-async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 fn conversation() -> RunProcess {

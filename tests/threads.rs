@@ -1,13 +1,15 @@
 //! `thread::run_sync`: whose scope waits for a thread, who holds its token until when, and what it can ask of the run.
 
-use std::future::{Future, IntoFuture, poll_fn};
-use std::pin::pin;
+#[path = "common/poll_times.rs"]
+mod poll_times;
+
+use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
-use std::task::Poll;
 use std::time::Duration;
 
+use poll_times::poll_times;
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::thread::{self, Cancelled, check_cancelled, run_in_host, run_sync_in_host};
@@ -189,24 +191,6 @@ fn dropped_at_every_poll_the_thread_goes_on_and_gives_its_token_back() {
             }
         }
     }
-}
-
-/// Polls a future so many times, then gives up and drops it.
-async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 #[test]

@@ -115,7 +115,7 @@ macro_rules! handle {
             }
         }
 
-        /// Makes the compiler check that `'env` outlives every handle: children may be dropped with the last.
+        /// Makes the compiler check that `'env` outlives every handle, so that no destructor puts a child in afterwards.
         impl<R> Drop for $name<'_, R> {
             fn drop(&mut self) {}
         }

@@ -18,7 +18,7 @@ use crate::tree_var::{Values, WithValues};
 /// What a panic carries.
 pub(super) type Payload = Box<dyn Any + Send>;
 
-/// Owns the children of one block. Dropping it drops them.
+/// Owns the children of one block, which [ends](Owner::end_hard) them before it drops this.
 pub(super) struct Owner {
     pub(super) core: Arc<Core>,
     driver: Driver,
