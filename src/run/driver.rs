@@ -132,6 +132,8 @@ impl<F: Future> Driver<F> {
     /// Nobody is ready: sees to it that the loop is polled again when somebody should be.
     fn wait(&mut self, cx: &mut Context<'_>) {
         match self.idle {
+            // Only who wants to know pays for the reactor's extra turn.
+            Idle::Not if !self.timers.is_idleness_wanted() => {}
             Idle::Not => {
                 self.idle = Idle::Asking;
                 cx.waker().wake_by_ref();

@@ -103,6 +103,11 @@ impl Timers {
         lock(&self.idle).rounds
     }
 
+    /// Whether anything hangs on the run being idle: somebody waits for that, or the clock jumps then.
+    pub(crate) fn is_idleness_wanted(&self) -> bool {
+        !lock(&self.idle).waiting.is_empty() || self.clock.autojump_threshold().is_some()
+    }
+
     pub(crate) fn wake_when_idle(&self, waker: Waker) {
         lock(&self.idle).waiting.push(waker);
     }
