@@ -13,6 +13,7 @@ mod outcome;
 mod owner;
 mod ready;
 mod remote;
+mod shuffle;
 mod start;
 mod task;
 
@@ -22,6 +23,7 @@ pub use block::Block;
 pub use error::NurseryClosed;
 pub use handle::{LocalNursery, Nursery, Spawner, TrySpawned};
 pub use remote::{ChildExecutor, OnExecutor, RemoteChild, on_executor};
+pub use shuffle::shuffle;
 pub use start::{StartError, Started};
 pub use task::Task;
 

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::child::ChildRef;
 use super::ready::{Batch, Core};
+use super::shuffle;
 use crate::cancel::current::{enter, in_child};
 use crate::cancel::{CancelScope, Driver, End, Entered, Kind, NodeId};
 use crate::tree_var::{Values, WithValues};
@@ -26,6 +27,8 @@ pub(super) struct Owner {
     children: Vec<ChildRef>,
     /// What the tree variables were when the block was opened.
     values: Option<Values>,
+    /// Shuffles the children that are ready, if a test asked for that.
+    order: Option<fastrand::Rng>,
     /// The body's node, once it has one.
     body_node: Option<NodeId>,
     /// The first panic of the body or a child, until the block resumes it.
@@ -51,6 +54,7 @@ impl Owner {
             driver,
             children: Vec::new(),
             values: crate::cancel::current::with_values(|values| values.cloned()),
+            order: shuffle::generator(),
             body_node: None,
             panic: None,
             swept: false,
@@ -123,7 +127,10 @@ impl Owner {
                 }
             }
         }
-        let batch = self.core.take();
+        let mut batch = self.core.take();
+        if let Some(order) = &mut self.order {
+            batch = batch.shuffled(order);
+        }
         let mut polling = Polling(self, batch);
         for child in polling.1.by_ref() {
             polling.0.poll_child(child);
