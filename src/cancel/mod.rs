@@ -9,6 +9,7 @@
 mod checkpoint;
 pub(crate) mod current;
 mod node;
+mod reason;
 mod scope;
 mod shield;
 mod timeout;
@@ -19,6 +20,7 @@ pub use checkpoint::{
     Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled,
     current_effective_deadline,
 };
+pub use reason::{CancelReason, CancelSource, current_cancel_reason};
 pub use scope::{CancelScope, ScopeRun};
 pub use shield::{OnCancel, Shield, on_cancel, shield};
 pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, move_on_at};
