@@ -3,16 +3,17 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
 use super::current::{self, enter};
-use super::node::{Cell, Node, Shared, Wake, lock};
+use super::node::{Cell, Node, Shared, Wake};
 use super::tree::{End, Kind, NodeId};
+use crate::sys::primitives::{AtomicBool, Mutex, lock};
 use crate::time::{Sleep, current_time, sleep_until};
 
 /// A handle on a piece of work that can be cancelled, given a deadline, or shielded, from anywhere.

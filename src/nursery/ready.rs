@@ -18,11 +18,12 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Wake;
 
 use super::child::{ChildRef, Header};
 use crate::cancel::CancelScope;
+use crate::sys::primitives::{AtomicBool, AtomicPtr};
 
 const IDLE: *mut Header = ptr::null_mut();
 const BUSY: *mut Header = ptr::without_provenance_mut(1);

@@ -5,6 +5,7 @@
 
 pub(crate) mod disposition;
 pub(crate) mod image;
+pub(crate) mod primitives;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;

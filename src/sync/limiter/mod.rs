@@ -17,10 +17,11 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::wait_list::Ticket;
+use crate::sys::primitives::{Mutex, MutexGuard, lock};
 use queue::{Arrival, GivenUp, Queue};
 
 /// Bounds how many of something happen at once: whoever wants to begin takes a [`Token`], and waits for one if all are
@@ -266,7 +267,7 @@ impl CapacityLimiter {
 
     fn lock(&self) -> MutexGuard<'_, Queue<Waker>> {
         // No foreign code runs under the lock, and the queue's own code does not panic, so it is never poisoned.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Takes a token (`None`) or a place in the queue.
