@@ -449,7 +449,8 @@ impl Handle {
     fn leave_before_the_result(&self) -> bool {
         let header = self.child.header();
         let vtable = header.vtable;
-        let mut state = header.state.load(Ordering::Relaxed);
+        // Acquire, here and below: if `OUTPUT` is seen, the result is the caller's to drop.
+        let mut state = header.state.load(Ordering::Acquire);
         while state & OUTPUT == 0 {
             let left = state - (HANDLE + REFERENCE);
             // Release: whoever frees the child does so after what was done with it here.
@@ -457,7 +458,7 @@ impl Handle {
                 state,
                 left,
                 Ordering::AcqRel,
-                Ordering::Relaxed,
+                Ordering::Acquire,
             ) {
                 Ok(before) => {
                     free_after(before, self.child.0, vtable);

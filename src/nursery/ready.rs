@@ -123,7 +123,9 @@ impl Wake for Core {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.body_woken.store(true, Ordering::Release);
+        // A read-modify-write, so that the poll which finds the flag set sees what was done before each wake-up, not
+        // before the last one only.
+        self.body_woken.swap(true, Ordering::AcqRel);
         self.scope.wake();
     }
 }
