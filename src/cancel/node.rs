@@ -5,15 +5,14 @@
 //! at every poll, is one load.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
-use atomic_waker::AtomicWaker;
-
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
+use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, lock};
 use crate::time::Timers;
 
 /// What a node's owner and those who cancel it share.
@@ -41,11 +40,6 @@ impl Cell {
     pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
         *lock(&self.deadline) = deadline;
     }
-}
-
-/// Locks, also after a panic: what these locks guard is consistent whenever they are free.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whoever drives a node, with the cell in it.

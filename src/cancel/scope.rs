@@ -5,17 +5,18 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
 use super::current::{self, Plan, attach_by, poll_at};
-use super::node::{Cell, Node, Shared, Wake, Watched, lock};
+use super::node::{Cell, Node, Shared, Wake, Watched};
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{End, Kind, NodeId};
+use crate::sys::primitives::{AtomicBool, Mutex, lock};
 use crate::time::{Sleep, current_time, sleep_until};
 
 /// A handle on a piece of work that can be cancelled, given a deadline, or shielded, from anywhere.
