@@ -42,8 +42,10 @@
 //!
 //! # To read
 //!
+//! * [`guide::structured_concurrency`]: the model from nothing, with pictures;
 //! * [`guide::cancellation`]: the rules, each with an example;
 //! * [`guide::testing`]: how to test what has jobs done, and what waits;
+//! * [`guide::other_runtimes`]: nurseries in smol's and tokio's tasks, and calls from threads;
 //! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different.
 
 #![deny(unsafe_code)]

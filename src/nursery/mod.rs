@@ -9,6 +9,8 @@ mod block;
 mod child;
 mod error;
 mod handle;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod outcome;
 mod owner;
 mod ready;

@@ -16,3 +16,4 @@ mod shuffle;
 mod start;
 mod tasks;
 mod threads;
+mod trio;
