@@ -84,7 +84,8 @@ pub use cancel::{
 };
 pub use nursery::{
     ChildExecutor, LocalNursery, Nursery, NurseryClosed, RemoteChild, Spawner, StartError, Started,
-    Task, on_executor, open_local_nursery, open_nursery, try_open_local_nursery, try_open_nursery,
+    Task, on_executor, open_local_nursery, open_nursery, open_service_nursery,
+    try_open_local_nursery, try_open_nursery, try_open_service_nursery,
 };
 pub use run::{CtrlC, RunBuilder, run};
 pub use sync::CapacityLimiter;

@@ -12,6 +12,7 @@ mod every_poll;
 mod found;
 mod length;
 mod panics;
+mod service;
 mod shuffle;
 mod start;
 mod tasks;
