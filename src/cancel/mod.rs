@@ -8,6 +8,7 @@
 
 mod checkpoint;
 pub(crate) mod current;
+mod group;
 mod node;
 mod reason;
 mod scope;
@@ -20,6 +21,7 @@ pub use checkpoint::{
     Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled,
     current_effective_deadline,
 };
+pub use group::ScopeGroup;
 pub use reason::{CancelReason, CancelSource, current_cancel_reason};
 pub use scope::{CancelScope, ScopeRun};
 pub use shield::{OnCancel, Shield, on_cancel, shield};
