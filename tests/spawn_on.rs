@@ -221,10 +221,11 @@ fn it_has_the_variables_scopes_and_deadlines_of_where_the_nursery_was_opened_on_
                         checkpoint().await;
                         (USER.get(), current_effective_deadline())
                     };
-                    let child = USER
-                        .scope("spawned", async { n.spawn_on(&executor, child) })
-                        .await;
-                    assert_eq!(child.await, (Some("opened"), Some(deadline)));
+                    let spawned = USER.scope("spawned", async {
+                        let child = n.spawn_on(&executor, child);
+                        assert_eq!(child.await, (Some("opened"), Some(deadline)));
+                    });
+                    spawned.await
                 }));
                 block.await.unwrap();
             });
@@ -665,7 +666,7 @@ fn many_children_on_two_threads_that_cancel_each_other_leave_nothing() {
             run(async {
                 let mut part = 0;
                 open_nursery(|n| {
-                    for scope in scopes.iter().cloned() {
+                    for scope in scopes.iter() {
                         let (executor, drops) = (executor.clone(), drops.clone());
                         let scopes = scopes.clone();
                         part += 1;
