@@ -206,6 +206,25 @@ fn start_works_with_such_a_child() {
     Hand::new(beside(executor.clone(), block)).finish();
 }
 
+#[test]
+fn a_block_with_such_children_may_itself_be_a_task_of_the_executor_and_so_may_theirs() {
+    on_threads(2, |executor| {
+        let on = executor.clone();
+        let block = open_nursery(|n| async move {
+            let inner = on.clone();
+            let child = open_nursery(|n| async move {
+                let grandchildren = [(); 10].map(|()| n.spawn_on(&inner, turns(3)));
+                for grandchild in grandchildren {
+                    grandchild.await;
+                }
+                10
+            });
+            n.spawn_on(&on, child).await
+        });
+        assert_eq!(smol::block_on(executor.spawn(block)), 10);
+    });
+}
+
 static USER: TreeVar<&str> = TreeVar::new();
 
 #[test]

@@ -3,7 +3,8 @@
 //! The children are polled inside the block's own future ([`block`]), so they may borrow what outlives the block, and
 //! dropping the block drops them. They interleave; they do not run in parallel. Each child is one allocation
 //! ([`child`]); which of them are ready is a lock-free stack ([`ready`]); what a block does with its children when it is
-//! cancelled or somebody panics is in [`owner`], and who decides what the block returns in [`outcome`].
+//! cancelled or somebody panics is in [`owner`], and who decides what the block returns in [`outcome`]. A child that an
+//! executor polls on other threads is, here, one that waits for it ([`remote`]).
 
 mod block;
 mod child;
@@ -15,7 +16,7 @@ mod outcome;
 mod owner;
 mod ready;
 mod remote;
-mod shuffle;
+pub(crate) mod shuffle;
 mod start;
 mod task;
 
@@ -25,7 +26,6 @@ pub use block::Block;
 pub use error::NurseryClosed;
 pub use handle::{LocalNursery, Nursery, Spawner, TrySpawned};
 pub use remote::{ChildExecutor, OnExecutor, RemoteChild, on_executor};
-pub use shuffle::shuffle;
 pub use start::{StartError, Started};
 pub use task::Task;
 

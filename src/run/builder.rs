@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::Driver;
 use super::interrupt::Interrupt;
-use crate::nursery::shuffle;
+use crate::nursery::shuffle::shuffle;
 use crate::time::{Clock, RealClock, Timers};
 use crate::worker::WorkerConfig;
 

@@ -11,13 +11,13 @@ use seedbed::{
 };
 
 /// Runs for ever, and says when it has to end.
-async fn says<'a>(log: &'a Log, what: &'static str) {
+async fn says(log: &Log, what: &'static str) {
     let _end = OnDrop(|| log.add(what));
     sleep_forever().await
 }
 
 /// As `says`, with a place in the tree, and a clean-up.
-async fn cleans_up<'a>(log: &'a Log, what: &'static str) {
+async fn cleans_up(log: &Log, what: &'static str) {
     on_cancel(sleep_forever(), async {
         checkpoint().await;
         log.add(what)
