@@ -97,6 +97,14 @@ impl ScopeGroup {
     }
 
     /// Whether [`cancel`](ScopeGroup::cancel) was called.
+    ///
+    /// ```
+    /// let group = seedbed::cancel::ScopeGroup::new();
+    /// group.open_child().cancel();
+    /// assert!(!group.is_cancelled());
+    /// group.cancel();
+    /// assert!(group.is_cancelled());
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         lock(&self.inner).cancelled
     }
