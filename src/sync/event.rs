@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use event_listener::EventListener;
-
-use crate::sys::primitives::AtomicBool;
+use crate::sys::primitives::{AtomicBool, EventListener, Listeners};
 
 /// Something that happens once: tasks wait for it, and one of them, or a thread, says that it has happened.
 ///
@@ -46,7 +44,7 @@ pub struct Event {
 #[derive(Default)]
 struct Shared {
     set: AtomicBool,
-    waiters: event_listener::Event,
+    waiters: Listeners,
 }
 
 impl Event {

@@ -35,6 +35,8 @@ mod rw_lock;
 mod semaphore;
 mod wait_list;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(test)]
 mod test_waker;
 
