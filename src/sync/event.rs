@@ -15,7 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use crate::sys::primitives::{AtomicBool, EventListener, Listeners};
+#[cfg(not(all(test, loom)))]
+use event_listener::{Event as Listeners, EventListener};
+
+#[cfg(all(test, loom))]
+use crate::sys::model::{EventListener, Listeners};
+use crate::sys::primitives::AtomicBool;
 
 /// Something that happens once: tasks wait for it, and one of them, or a thread, says that it has happened.
 ///

@@ -184,7 +184,9 @@ fn an_event_is_seen_by_who_waits_with_what_was_done_before_it() {
                 there.set(1);
                 teller.set();
             }),
-            spawn(move || drop(glance(leaver.wait()))),
+            spawn(move || {
+                let _gone = glance(leaver.wait());
+            }),
         ];
         block_on(event.wait());
         assert!(event.is_set());

@@ -13,7 +13,6 @@ mod real {
     pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
 
     pub(crate) use atomic_waker::AtomicWaker;
-    pub(crate) use event_listener::{Event as Listeners, EventListener};
 
     /// Locks, also after a panic: what is locked by this is consistent whenever it is free.
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -23,11 +22,8 @@ mod real {
 
 #[cfg(all(test, loom))]
 mod modelled {
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::sync::atomic::Ordering;
     use std::sync::{Arc, PoisonError};
-    use std::task::{Context, Poll, Waker};
+    use std::task::Waker;
 
     pub(crate) use loom::cell::Cell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
@@ -102,64 +98,6 @@ mod modelled {
 
         pub(crate) fn take(&self) -> Option<Waker> {
             lock(&self.0).take()
-        }
-    }
-
-    /// A list behind a mutex. It promises what `event-listener` does: whoever listened before a `notify` is woken by it.
-    #[derive(Debug, Default)]
-    pub(crate) struct Listeners(Arc<Mutex<Vec<Arc<Listening>>>>);
-
-    #[derive(Debug, Default)]
-    struct Listening {
-        notified: AtomicBool,
-        waker: AtomicWaker,
-    }
-
-    #[derive(Debug)]
-    pub(crate) struct EventListener {
-        listening: Arc<Listening>,
-        list: Arc<Mutex<Vec<Arc<Listening>>>>,
-    }
-
-    impl Listeners {
-        pub(crate) fn listen(&self) -> EventListener {
-            let listening = Arc::<Listening>::default();
-            lock(&self.0).push(listening.clone());
-            EventListener {
-                listening,
-                list: self.0.clone(),
-            }
-        }
-
-        /// Wakes everybody: nobody here wakes fewer.
-        pub(crate) fn notify(&self, _all: usize) {
-            let listening = std::mem::take(&mut *lock(&self.0));
-            for listening in listening {
-                listening.notified.store(true, Ordering::Release);
-                listening.waker.wake();
-            }
-        }
-
-        pub(crate) fn total_listeners(&self) -> usize {
-            lock(&self.0).len()
-        }
-    }
-
-    impl Future for EventListener {
-        type Output = ();
-
-        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-            self.listening.waker.register(cx.waker());
-            match self.listening.notified.load(Ordering::Acquire) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        }
-    }
-
-    impl Drop for EventListener {
-        fn drop(&mut self) {
-            lock(&self.list).retain(|other| !Arc::ptr_eq(other, &self.listening));
         }
     }
 }
