@@ -57,7 +57,7 @@ impl Watch {
         let cell = &self.view.0.cell;
         let node = self
             .node
-            .get_or_insert_with(|| current::attach(self.kind, Some(cell.clone())));
+            .get_or_insert_with(|| current::attach(self.kind, Some(cell.clone() as _)));
         cell.waker.register(cx.waker());
         let _entered = enter(&node.shared, node.id);
         poll(cx)

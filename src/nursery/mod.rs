@@ -14,6 +14,7 @@ mod loom_tests;
 mod outcome;
 mod owner;
 mod ready;
+mod remote;
 mod start;
 mod task;
 
@@ -22,6 +23,7 @@ use std::future::{Future, pending};
 pub use block::Block;
 pub use error::NurseryClosed;
 pub use handle::{LocalNursery, Nursery, Spawner, TrySpawned};
+pub use remote::{ChildExecutor, OnExecutor, RemoteChild, on_executor};
 pub use start::{StartError, Started};
 pub use task::Task;
 
