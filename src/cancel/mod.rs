@@ -17,6 +17,9 @@ mod timeout;
 mod tree;
 mod watch;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
+
 pub use checkpoint::{
     Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled,
     current_effective_deadline,
