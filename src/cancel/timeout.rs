@@ -107,6 +107,14 @@ pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFutur
 }
 
 /// The time limit of [`fail_after`] or [`fail_at`] was reached first.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{fail_after, run, sleep_forever, TooSlow};
+///
+/// let outcome = run(fail_after(Duration::from_millis(1), sleep_forever()));
+/// assert_eq!(outcome, Err(TooSlow));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TooSlow;
