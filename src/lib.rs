@@ -83,8 +83,8 @@ pub use cancel::{
     fail_after, fail_at, move_on_after, move_on_at, on_cancel, shield,
 };
 pub use nursery::{
-    LocalNursery, Nursery, NurseryClosed, Spawner, StartError, Started, Task, open_local_nursery,
-    open_nursery, try_open_local_nursery, try_open_nursery,
+    ChildExecutor, LocalNursery, Nursery, NurseryClosed, RemoteChild, Spawner, StartError, Started,
+    Task, on_executor, open_local_nursery, open_nursery, try_open_local_nursery, try_open_nursery,
 };
 pub use run::{CtrlC, RunBuilder, run};
 pub use sync::CapacityLimiter;

@@ -112,8 +112,9 @@ pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFutur
 /// use std::time::Duration;
 /// use seedbed::{fail_after, run, sleep_forever, TooSlow};
 ///
-/// let outcome = run(fail_after(Duration::from_millis(1), sleep_forever()));
-/// assert_eq!(outcome, Err(TooSlow));
+/// let late = fail_after(Duration::from_millis(1), sleep_forever());
+/// let error: TooSlow = run(late).unwrap_err();
+/// assert_eq!(error.to_string(), "the time limit was reached before the work was done");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::child;
@@ -14,6 +15,7 @@ use super::outcome::Outcome;
 use super::ready::Core;
 use super::start::{StartError, Started, start};
 use super::task::Task;
+use crate::cancel::{CancelReason, CancelSource};
 
 /// What a handle is made of, whatever kind it is.
 #[derive(Debug)]
@@ -33,25 +35,33 @@ impl<R> RawHandle<R> {
         RawHandle { core, outcome }
     }
 
+    #[track_caller]
     fn terminate(&self, value: R) -> Result<(), R> {
-        self.end(value, Outcome::terminate)
+        let reason = CancelReason::explicit(None, Location::caller());
+        self.end(value, reason, Outcome::terminate)
     }
 
     /// Terminates with an error, for whose coming out the scopes around wait.
     fn fail(&self, error: R) -> Result<(), R> {
-        self.end(error, |outcome, error| {
+        let reason = CancelReason::new(CancelSource::Error);
+        self.end(error, reason, |outcome, error| {
             outcome.fail(error).inspect(|()| self.core.scope.hold())
         })
     }
 
-    fn end(&self, value: R, decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>) -> Result<(), R> {
+    fn end(
+        &self,
+        value: R,
+        reason: CancelReason,
+        decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>,
+    ) -> Result<(), R> {
         // The value first: whoever sees the cancellation finds it.
         let decided = if self.core.is_closed() {
             Err(value)
         } else {
             decide(&self.outcome, value)
         };
-        self.core.scope.cancel();
+        self.core.scope.cancel_for(reason);
         decided
     }
 }
@@ -268,6 +278,7 @@ macro_rules! handle {
             ///     assert_eq!(first.await, 0);
             /// });
             /// ```
+            #[track_caller]
             pub fn terminate(&self, value: R) {
                 // Somebody else decided first: documented, the value is dropped.
                 drop(self.raw.terminate(value));
@@ -281,13 +292,19 @@ macro_rules! handle {
             #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
             ///
             /// run(async {
+            ///     let reached_the_end = std::cell::Cell::new(false);
+            ///     let reached = &reached_the_end;
             #[doc = concat!("    ", $block, "(|n| async move {")]
             ///         n.spawn(sleep_forever());
             ///         n.cancel();
+            ///         sleep_forever().await; // the body is cancelled, too
+            ///         reached.set(true);
             ///     })
             ///     .await;
+            ///     assert!(!reached_the_end.get());
             /// });
             /// ```
+            #[track_caller]
             pub fn cancel(&self) {
                 self.terminate(());
             }
@@ -372,7 +389,7 @@ macro_rules! handle {
             pub(super) fn fail_body(&self, error: E) -> Option<E> {
                 if self.raw.outcome.begin_failure() {
                     self.raw.core.scope.hold();
-                    self.raw.core.scope.cancel();
+                    self.raw.core.scope.cancel_for(CancelReason::new(CancelSource::Error));
                     return Some(error);
                 }
                 report_late::<T, E>(&self.raw.outcome, Err(error));
@@ -390,6 +407,16 @@ macro_rules! handle {
 }
 
 /// What [`try_spawn`](Nursery::try_spawn) gives: `Some(value)`, or `None` from a child whose error ended the block.
+///
+/// ```
+/// use seedbed::{run, try_open_nursery};
+///
+/// let value: Result<_, ()> = run(try_open_nursery(async |n| {
+///     let task = n.try_spawn(async { Ok(3) });
+///     Ok(task.await)
+/// }));
+/// assert_eq!(value, Ok(Some(3)));
+/// ```
 pub type TrySpawned<U> = Task<Option<U>>;
 
 handle! {
@@ -493,6 +520,13 @@ impl<'env> Spawner<'env> {
     /// # Panics
     ///
     /// If the block has ended.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// let sum = run(open_nursery(|n| async move { n.spawner().spawn(async { 1 + 2 }).await }));
+    /// assert_eq!(sum, 3);
+    /// ```
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> Task<F::Output>
     where
@@ -508,6 +542,15 @@ impl<'env> Spawner<'env> {
     /// # Errors
     ///
     /// [`NurseryClosed`] if the block has ended; it gives the future back.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(async {
+    ///     let spawner = open_nursery(|n| async move { n.spawner() }).await;
+    ///     assert!(spawner.spawn_if_open(async {}).is_err()); // the block has ended
+    /// });
+    /// ```
     pub fn spawn_if_open<F>(
         &self,
         future: F,
