@@ -114,6 +114,18 @@ impl<R> Outcome<R> {
         }
     }
 
+    /// The block ends with a panic, so its value is nobody's. An error is told to the hook all the same.
+    pub(super) fn forsake(&self) {
+        let value = std::mem::replace(&mut lock(&self.slot).value, Value::None);
+        let Value::Failed(error) = value else { return };
+        if let Err(error) = self.tell_late(error) {
+            tracing::warn!(
+                "the error of a nursery's block is dropped, because a panic came after it"
+            );
+            drop(error);
+        }
+    }
+
     pub(super) fn set_late_hook(&self, hook: LateHook<R>) {
         let before = lock(&self.slot).on_late.replace(hook);
         drop(before);

@@ -202,7 +202,7 @@ impl Owner {
 
     /// Ends the block if nobody is left and nobody was added. The body must have ended.
     pub(super) fn try_end(&mut self) -> Option<Ended> {
-        if !self.children.is_empty() || !self.core.try_close() {
+        if !self.children.is_empty() || !self.try_close() {
             return None;
         }
         Some(match (self.panic.take(), self.doomed) {
@@ -210,6 +210,23 @@ impl Owner {
             (None, true) => Ended::Doomed,
             (None, false) => Ended::Normally,
         })
+    }
+
+    /// Closes, unless somebody is still to be polled. A wake-up for a child that has ended is nobody: a block that came
+    /// back for it would wait one turn more, and could be dropped there for a cancellation that came too late.
+    fn try_close(&self) -> bool {
+        if self.core.try_close() {
+            return true;
+        }
+        let mut done = true;
+        for child in self.core.take() {
+            if !child.is_done() {
+                done = false;
+                // Never refused: only the block closes.
+                drop(self.core.push(child));
+            }
+        }
+        done && self.core.try_close()
     }
 
     /// Leaves the tree: the block has ended, though its future may be kept.

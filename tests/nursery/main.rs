@@ -15,3 +15,4 @@ mod panics;
 mod start;
 mod tasks;
 mod threads;
+mod trio;
