@@ -179,7 +179,7 @@ impl Item {
     /// Whether the docs link to the function that makes such a thing: what a future or a guard does is seen there. And what
     /// a macro declares in its caller's name has its docs among the arguments.
     fn is_made_elsewhere(&self) -> bool {
-        let links = ["made by [", "made by awaiting [", "from ["];
+        let links = ["made by [", "made by awaiting [", "from [", "given to the "];
         links.iter().any(|link| self.docs.contains(link)) || self.name == "$name"
     }
 
