@@ -21,7 +21,8 @@ use slab::Slab;
 /// So many stale entries, and empty slots, are kept rather than cleaned up.
 const STALE_KEPT: usize = 64;
 
-/// When so many entries have been popped one by one, and a good part of all, the rest is sorted.
+/// When so many entries have been popped one by one, and one in so many of all, the others are sorted instead: popping
+/// jumps about in memory, sorting does not.
 const POPPED_SINGLY: usize = 64;
 
 /// A waiter's claim to its slot, until it [leaves](DeadlineQueue::leave).
@@ -119,8 +120,8 @@ impl<W> DeadlineQueue<W> {
         while let Some(Reverse(first)) = self.heap.peek()
             && first.deadline <= now
         {
-            // What has been popped pays for one look at all the others.
-            if popped >= POPPED_SINGLY && popped >= self.heap.len() / 16 {
+            // What was popped has cost as much as one look at all the others does.
+            if popped >= POPPED_SINGLY && popped >= self.heap.len() / POPPED_SINGLY {
                 self.expire_sorted(now, &mut expired);
                 break;
             }
@@ -161,7 +162,7 @@ impl<W> DeadlineQueue<W> {
     /// Forgets stale entries once they are more than half of all, so that each costs a few steps in the long run.
     fn clean_up(&mut self) {
         let kept = 2 * self.waiting + STALE_KEPT;
-        if self.heap.len() > kept || self.waiting == 0 {
+        if self.heap.len() > kept || self.waiting == 0 && !self.heap.is_empty() {
             let slots = &self.slots;
             self.heap.retain(|Reverse(entry)| is_waiting(slots, entry));
             self.heap.shrink_to(kept);
