@@ -63,26 +63,32 @@ pub fn compare(options: &Options) {
     compare_growth(options, "nursery/growth-yields", Yields);
 }
 
-/// What a child costs among a million, beside what it costs among a thousand.
+/// What a child costs among a million, beside what it costs among a thousand. By the thread's clock, because a sample is
+/// so long that somebody would interrupt it.
 fn compare_growth(options: &Options, section: &str, child: impl Child) {
     const FEW: u64 = 1_000;
     const MANY: u64 = 1_000_000;
+    async fn long_round<F: Future>(samples: &mut Samples, block: impl Fn() -> F) {
+        for _ in 0..samples.wanted() {
+            samples.thread_time(MANY, block()).await;
+        }
+    }
     Comparison::new(section, (5, 1), "seedbed open_nursery with 1000000", |s| {
-        our_round(s, MANY, || our_nursery(MANY, child))
+        seedbed::run(long_round(s, || our_nursery(MANY, child)))
     })
     .beside_within(1.5, "seedbed itself with 1000", |s| {
-        // A thousand times as many blocks, so that both contenders are measured for as long.
-        our_round(s, MANY, async || {
+        // A thousand times as many blocks, so that both are measured for as long.
+        seedbed::run(long_round(s, async || {
             for _ in 0..MANY / FEW {
                 our_nursery(FEW, child).await;
             }
-        })
+        }))
     })
     .beside_within(1.0, "futures-util FuturesUnordered with 1000000", |s| {
-        smol_round(s, MANY, || futures_unordered(MANY, child))
+        smol::block_on(long_round(s, || futures_unordered(MANY, child)))
     })
     .beside("futures-buffered with 1000000", |s| {
-        smol_round(s, MANY, || futures_buffered(MANY, child))
+        smol::block_on(long_round(s, || futures_buffered(MANY, child)))
     })
     .run(options);
 }
