@@ -40,10 +40,6 @@ pub fn compare(options: &Options) {
     .beside_within(1.0, "tokio JoinSet::abort_all + join", |s| {
         tokio.block_on(join_set(s))
     })
-    .beside("tokio dropping a JoinSet", |s| {
-        // Without the runtime's turn that frees the tasks: this says only that they were told.
-        tokio.block_on(dropped_join_set(s))
-    })
     .run(options);
 }
 
@@ -90,14 +86,6 @@ async fn join_set(samples: &mut Samples) {
             assert!(ended.is_err_and(|error| error.is_cancelled()));
         }
         samples.record(thread_time() - start, 1);
-    }
-}
-
-async fn dropped_join_set(samples: &mut Samples) {
-    for _ in 0..samples.wanted() {
-        let children = sleeping_in_tokio().await;
-        samples.thread_time(1, async { drop(children) }).await;
-        tokio::task::yield_now().await;
     }
 }
 
