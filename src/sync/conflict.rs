@@ -1,9 +1,9 @@
 //! `ConflictDetector`: notices that two tasks use at once what only one may use.
 //!
-//! In Rust, `&mut self` is the better way to say so, and the compiler checks it. What remains are operations on `&self`
-//! that await, on something that is shared because *other* operations on it may run meanwhile: a connection which one task
-//! reads and another one writes. Two that write are a mistake of theirs, which should be an error at once and harm neither
-//! the connection nor the one who came first.
+//! In Rust, `&mut self` is the better way to say so, and the compiler checks it. What remains are operations on
+//! `&self` that await, on something that is shared because *other* operations on it may run meanwhile: a connection
+//! which one task reads and another one writes. Two that write are a mistake of theirs, which should be an error at
+//! once and harm neither the connection nor the one who came first.
 
 use std::error::Error;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Lets one at a time in, and refuses everybody else at once.
 ///
-/// It is for types whose async methods take `&self` and must not overlap. A [`Lock`](crate::sync::Lock) makes the second
-/// one wait; this tells it that it should not be there. Where `&mut self` will do, use that instead.
+/// It is for types whose async methods take `&self` and must not overlap. A [`Lock`](crate::sync::Lock) makes the
+/// second one wait; this tells it that it should not be there. Where `&mut self` will do, use that instead.
 ///
 /// ```
 /// use seedbed::sync::{BusyResource, ConflictDetector};

@@ -5,8 +5,8 @@
 //! * [`Semaphore`] is a number of permits that tasks take, give back, and make.
 //! * [`Lock`] lets one task at a time use a value; [`RwLock`] lets many look or one change it.
 //! * [`Condition`] lets tasks wait until the value of a lock has become what they need.
-//! * [`channel()`] passes values from senders to receivers, with or without a buffer. [`open_producer`] runs a task that
-//!   makes values when they are asked for.
+//! * [`channel()`] passes values from senders to receivers, with or without a buffer. [`open_producer`] runs a task
+//!   that makes values when they are asked for.
 //! * [`Event`] happens once and wakes everybody who waits for it.
 //! * [`ConflictDetector`] notices that two tasks use at once what only one may use.
 //!
@@ -26,11 +26,11 @@
 //! Everything else here is this crate's.
 //!
 //! `async-lock`'s `Mutex`, `RwLock` and `Semaphore` *barge*: they free what is released and wake a waiter, and whoever
-//! comes by first has it. That is faster under contention, and right where the order does not matter; under these names
-//! here they would break the promise above, so they stay in `smol::lock`. For locks that are not held across an await,
-//! [`std::sync`] is best. `async_channel` is a faster channel between many threads; what it cannot promise stands at
-//! [`channel()`]. To build a primitive of one's own, `event_listener` is what Trio's `ParkingLot` is: a queue of those who
-//! wait, to be woken one by one or all together.
+//! comes by first has it. That is faster under contention, and right where the order does not matter; under these
+//! names here they would break the promise above, so they stay in `smol::lock`. For locks that are not held across an
+//! await, [`std::sync`] is best. `async_channel` is a faster channel between many threads; what it cannot promise
+//! stands at [`channel()`]. To build a primitive of one's own, `event_listener` is what Trio's `ParkingLot` is: a
+//! queue of those who wait, to be woken one by one or all together.
 
 mod borrowers;
 mod channel;

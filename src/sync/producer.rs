@@ -1,12 +1,13 @@
 //! `open_producer`: a block with a task that makes values, each when somebody asks for it.
 //!
-//! This is what an asynchronous generator is for, as a task: the producer stands in a nursery of its own, so a scope that
-//! it opens is its own affair, it can be cancelled and clean up like any task, and it is gone when the block is left.
+//! This is what an asynchronous generator is for, as a task: the producer stands in a nursery of its own, so a scope
+//! that it opens is its own affair, it can be cancelled and clean up like any task, and it is gone when the block is
+//! left.
 //!
 //! Choice: the values go through a rendezvous channel, but that alone reads ahead by one: the producer would make its
-//! next value and then wait for somebody to take it. So it also waits at a *gate*, before it begins and after each value,
-//! until somebody waits to receive. Who waits is what the channel itself says; there is no second count that could differ
-//! from it, for instance when a receive is cancelled.
+//! next value and then wait for somebody to take it. So it also waits at a *gate*, before it begins and after each
+//! value, until somebody waits to receive. Who waits is what the channel itself says; there is no second count that
+//! could differ from it, for instance when a receive is cancelled.
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
@@ -25,11 +26,12 @@ use crate::sync::channel::{ReceiveError, Receiver, Sender, channel};
 ///
 /// The producer runs only while a value is asked for. It does not begin before somebody waits to receive, and
 /// [`send`](Producer::send) returns when somebody waits for the next value; so it never works ahead, and never for
-/// nothing. When it ends, receivers have reached the end. When the last [`Produced`] handle is closed, it is cancelled at
-/// its next `send`. When the body ends, it is cancelled wherever it is, and the block ends when it is gone.
+/// nothing. When it ends, receivers have reached the end. When the last [`Produced`] handle is closed, it is cancelled
+/// at its next `send`. When the body ends, it is cancelled wherever it is, and the block ends when it is gone.
 ///
-/// The producer is a task of its own, in a nursery of this block: a scope or time limit that it opens does not touch who
-/// receives, and if a receive is cancelled, it goes on until it has the value, which the next receive then gets at once.
+/// The producer is a task of its own, in a nursery of this block: a scope or time limit that it opens does not touch
+/// who receives, and if a receive is cancelled, it goes on until it has the value, which the next receive then gets at
+/// once.
 ///
 /// A stream of values that are at hand needs none of this: [`futures_lite::stream`] has what it takes. And if it should
 /// work ahead, use a [`channel`] and a nursery.
@@ -61,8 +63,8 @@ use crate::sync::channel::{ReceiveError, Receiver, Sender, channel};
 ///
 /// # Coming from Trio
 ///
-/// This is `as_safe_channel`; the body is what stands in its `async with`. Leaving the block early needs no `GeneratorExit`:
-/// the producer is cancelled like any task.
+/// This is `as_safe_channel`; the body is what stands in its `async with`. Leaving the block early needs no
+/// `GeneratorExit`: the producer is cancelled like any task.
 pub async fn open_producer<T, R, M, P, B>(producer: M, body: impl FnOnce(Produced<T>) -> B) -> R
 where
     T: Send,
@@ -197,8 +199,7 @@ impl<T> Producer<T> {
     ///
     /// # Cancellation
     ///
-    /// If cancelled, the value may have been received or may be lost. A producer that has to know does not cancel its own
-    /// `send`; when the block ends, whether anybody received the value is the body's to know.
+    /// If cancelled, the value may have been received, and whoever received it knows; if not, it is dropped.
     pub async fn send(&mut self, value: T) {
         if self.sender.send(value).await.is_err() {
             // Nobody receives any more, and the value is dropped.
@@ -274,12 +275,13 @@ impl<T> Produced<T> {
     ///
     /// # Errors
     ///
-    /// [`ReceiveError::EndOfChannel`] if the producer has ended; [`ReceiveError::Closed`] if this handle is closed, before
-    /// or while it waits.
+    /// [`ReceiveError::EndOfChannel`] if the producer has ended; [`ReceiveError::Closed`] if this handle is closed,
+    /// before or while it waits.
     ///
     /// # Cancellation
     ///
-    /// If cancelled, nothing was received, but the producer may have begun to make the value; whoever asks next gets that.
+    /// If cancelled, nothing was received, but the producer may have begun to make the value; whoever asks next gets
+    /// that.
     pub async fn receive(&self) -> Result<T, ReceiveError> {
         let mut receiving = self.receiver.receive();
         poll_fn(|cx| {

@@ -4,8 +4,8 @@
 //! cancelled. Here both are one thing that can be seen from outside: a poll that is pending. So the assertions wrap the
 //! future instead of a block of statements, and need no counters that everybody pays for.
 //!
-//! A pending poll lets others run. It is a cancel point, too, unless something inside makes cancellation wait; the scope
-//! tree knows that of the place at which the future stands, so the future gets a place of its own.
+//! A pending poll lets others run. It is a cancel point, too, unless something inside makes cancellation wait; the
+//! scope tree knows that of the place at which the future stands, so the future gets a place of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -123,7 +123,8 @@ impl<F> fmt::Debug for AssertCheckpoints<F> {
 
 /// Runs a future that must end without waiting, and panics as soon as it waits, shielded or not.
 ///
-/// So whatever stands in it is atomic: no other task of the run has had a turn meanwhile, and it could not be cancelled.
+/// So whatever stands in it is atomic: no other task of the run has had a turn meanwhile, and it could not be
+/// cancelled.
 ///
 /// # Cancellation
 ///

@@ -2,7 +2,8 @@
 //!
 //! Its time is a straight line: so much at one moment of real time, and from there on `rate` virtual seconds per real
 //! one. Whatever changes the line begins a new one where the old one stands, so the time never leaps unless it is told
-//! to, and never goes back. The line is pure ([`Line`]); the clock adds a lock, and the runs that must hear of a change.
+//! to, and never goes back. The line is pure ([`Line`]); the clock adds a lock, and the runs that must hear of a
+//! change.
 
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -43,8 +44,8 @@ struct State {
     start: Instant,
     line: Line,
     autojump_threshold: Option<Duration>,
-    /// The runs to be told when somebody changes the clock, each once. A run is put here at each of its turns, and taken
-    /// out by being told.
+    /// The runs to be told when somebody changes the clock, each once. A run is put here at each of its turns, and
+    /// taken out by being told.
     runs: Vec<Waker>,
 }
 

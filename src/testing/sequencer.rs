@@ -21,9 +21,9 @@ use crate::cancel::lock;
 
 /// Makes blocks of code run one after the other, in the order of their numbers, whatever tasks they are in.
 ///
-/// The handle is cheap to clone; all clones are the same sequence. The block of point 0 runs at once, and each other one
-/// when the block of the point before it has ended. It has ended when it has completed, and also when it was cancelled,
-/// dropped or left by a panic while it ran.
+/// The handle is cheap to clone; all clones are the same sequence. The block of point 0 runs at once, and each other
+/// one when the block of the point before it has ended. It has ended when it has completed, and also when it was
+/// cancelled, dropped or left by a panic while it ran.
 ///
 /// ```
 /// use std::sync::Mutex;

@@ -1,9 +1,9 @@
 //! Clocks, sleeping and the queue of deadlines.
 //!
-//! Time belongs to the run: inside [`run`](crate::run()) sleeps and deadlines read the run's [`Clock`] and wait in its own
-//! queue, so that a virtual clock moves all of them together. Outside of a run the same functions use the system's
-//! clock and smol's timers. [`queue`] decides which deadlines have passed, [`idle`] who is told that the run is idle; both
-//! are pure. [`timers`] wakes.
+//! Time belongs to the run: inside [`run`](crate::run()) sleeps and deadlines read the run's [`Clock`] and wait in its
+//! own queue, so that a virtual clock moves all of them together. Outside of a run the same functions use the system's
+//! clock and smol's timers. [`queue`] decides which deadlines have passed, [`idle`] who is told that the run is idle;
+//! both are pure. [`timers`] wakes.
 
 mod clock;
 mod idle;

@@ -33,11 +33,11 @@ use crate::sync::limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, 
 /// back.
 ///
 /// A borrower is any value that can be a key: a name, a number, the address of a client. This is for a limit on
-/// something that outlives the code which takes the token, and which others identify by that value. If whoever takes the
-/// token also gives it back, [`CapacityLimiter::acquire`] is simpler and cannot be forgotten.
+/// something that outlives the code which takes the token, and which others identify by that value. If whoever takes
+/// the token also gives it back, [`CapacityLimiter::acquire`] is simpler and cannot be forgotten.
 ///
-/// The handle is cheap to clone; all clones know the same borrowers. The limiter can be used directly, too, and by other
-/// `Borrowers`: tokens are given out in the order in which all of these began to wait.
+/// The handle is cheap to clone; all clones know the same borrowers. The limiter can be used directly, too, and by
+/// other `Borrowers`: tokens are given out in the order in which all of these began to wait.
 ///
 /// ```
 /// use seedbed::sync::{Borrowers, CapacityLimiter};
@@ -59,8 +59,8 @@ use crate::sync::limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, 
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others; with the last one, all tokens of its borrowers are given back. Those who
-/// wait keep it alive.
+/// Dropping a handle changes nothing for others; with the last one, all tokens of its borrowers are given back. Those
+/// who wait keep it alive.
 pub struct Borrowers<K> {
     shared: Arc<Shared<K>>,
 }
@@ -118,15 +118,16 @@ impl<K: Hash + Eq + Clone> Borrowers<K> {
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened, and somebody else may wait in that name. A token that had been assigned
-    /// already goes to the next waiter.
+    /// Atomic: if cancelled, nothing has happened, and somebody else may wait in that name. A token that had been
+    /// assigned already goes to the next waiter.
     pub fn acquire(&self, borrower: K) -> AcquireFor<K> {
         AcquireFor {
             state: State::New(self.clone(), borrower),
         }
     }
 
-    /// Takes a token in this borrower's name if one is free and nobody waits for it; never waits. Returns whether it did.
+    /// Takes a token in this borrower's name if one is free and nobody waits for it; never waits. Returns whether it
+    /// did.
     ///
     /// ```
     /// use seedbed::sync::{Borrowers, CapacityLimiter};
@@ -141,7 +142,8 @@ impl<K: Hash + Eq + Clone> Borrowers<K> {
     ///
     /// [`AlreadyBorrowing`] if the borrower has a token, or somebody waits for one in that name.
     pub fn try_acquire(&self, borrower: K) -> Result<bool, AlreadyBorrowing> {
-        // The limiter's lock is taken within this one, and never the other way round. Taking a token runs no foreign code.
+        // The limiter's lock is taken within this one, and never the other way round. Taking a token runs no foreign
+        // code.
         let mut places = self.shared.places.lock();
         if places.contains_key(&borrower) {
             return Err(AlreadyBorrowing { _private: () });
@@ -292,7 +294,8 @@ pub struct AlreadyBorrowing {
 impl fmt::Display for AlreadyBorrowing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "no token was taken: this borrower has one already, or somebody waits for one in its name; release it first",
+            "no token was taken: this borrower has one already, or somebody waits for one in its name; release it \
+             first",
         )
     }
 }

@@ -1,8 +1,8 @@
 //! `CapacityLimiter`: bounds how many of something happen at once.
 //!
-//! A thin driver around the pure `token_queue`: one mutex, held for a few instructions. An uncontended acquire is one lock
-//! and no allocation. No foreign code ever runs under the lock: wakers are cloned before it is taken, and woken and
-//! dropped after it is given back, so a waker may use the limiter itself.
+//! A thin driver around the pure `token_queue`: one mutex, held for a few instructions. An uncontended acquire is one
+//! lock and no allocation. No foreign code ever runs under the lock: wakers are cloned before it is taken, and woken
+//! and dropped after it is given back, so a waker may use the limiter itself.
 //!
 //! Choice: the handle, [`Acquire`] and [`Token`] each own a reference to the limiter instead of borrowing it, so that
 //! a token can be moved into whatever holds on to the resource (a worker process, a thread, another task) and be

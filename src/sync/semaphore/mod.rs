@@ -1,7 +1,7 @@
 //! `Semaphore`: a number of permits that tasks take, give back, and make.
 //!
-//! A thin driver around the pure `token_queue`, which is the limiter's too, and built as the limiter is: one mutex, an uncontended acquire is one lock and no
-//! allocation, handles and futures own their share.
+//! A thin driver around the pure `token_queue`, which is the limiter's too, and built as the limiter is: one mutex, an
+//! uncontended acquire is one lock and no allocation, handles and futures own their share.
 
 #[cfg(test)]
 mod tests;
