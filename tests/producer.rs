@@ -329,7 +329,8 @@ fn a_producer_in_a_producer_is_a_loop_in_a_loop() {
                     },
                     async |inner| inner.collect::<Vec<_>>().await,
                 );
-                pairs.borrow_mut().extend(inner.await);
+                let inner = inner.await;
+                pairs.borrow_mut().extend(inner);
             }
         },
     ));
