@@ -15,12 +15,13 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::guarded::{Guarded, Then};
 use crate::sync::token_queue::TokenQueue;
 use crate::sync::wait_list::Ticket;
+use crate::sys::primitives::MutexGuard;
 
 /// Bounds how many of something happen at once: whoever wants to begin takes a [`Token`], and waits for one if all are
 /// given out.
