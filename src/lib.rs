@@ -32,15 +32,15 @@
 //! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`]; [`cancel::ScopeGroup`] |
 //! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
 //! | wait | [`sleep`], [`sleep_until`], [`sleep_forever`], [`checkpoint`]; [`sync::Event`] |
-//! | share and hand over | [`sync::channel()`], [`sync::Lock`], [`sync::RwLock`], [`sync::Condition`] |
-//! | limit how many | [`CapacityLimiter`], [`sync::Semaphore`] |
+//! | share and hand over | [`sync::channel()`], [`sync::open_producer`], [`sync::Lock`], [`sync::RwLock`], [`sync::Condition`] |
+//! | limit how many | [`CapacityLimiter`], [`sync::Borrowers`], [`sync::Semaphore`] |
 //! | pass something down the tree | [`TreeVar`] |
 //! | call a function that blocks | [`thread::run_sync`] |
 //! | run another program | [`process::run_process`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
 //! | call a function in another process | [`run_sync`]; [`WorkerError`] says why there is no value |
 //! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
-//! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`]; [`testing::shuffle`] |
+//! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`], [`testing::Sequencer`], [`testing::shuffle`] |
 //!
 //! # To read
 //!
