@@ -60,6 +60,7 @@
 
 mod error;
 mod job;
+mod run_var;
 mod sys;
 mod tree_var;
 mod wire;
@@ -84,9 +85,13 @@ pub use nursery::{
     LocalNursery, Nursery, NurseryClosed, Spawner, StartError, Started, Task, open_local_nursery,
     open_nursery, try_open_local_nursery, try_open_nursery,
 };
-pub use run::{CtrlC, RunBuilder, run};
+pub use run::{
+    CtrlC, EnterError, RunBuilder, RunFinished, RunHandle, RunStatistics, current_run,
+    current_statistics, in_run, in_task, run, spawn_system_task,
+};
+pub use run_var::{RunVar, RunVarToken};
 pub use sync::CapacityLimiter;
-pub use time::{current_time, sleep, sleep_forever, sleep_until};
+pub use time::{current_clock, current_time, sleep, sleep_forever, sleep_until};
 pub use tree_var::{TreeVar, TreeVarScope};
 pub use worker::{
     RunSync, RunSyncFuture, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, WorkerExit,

@@ -133,6 +133,25 @@ pub(crate) fn timers() -> Option<Arc<Timers>> {
     CURRENT.with(|current| current.place.borrow().as_ref()?.0.timers().cloned())
 }
 
+/// The tree of the run that this thread is polling; `None` outside of a run. It has its [`Shared::run`].
+pub(crate) fn tree_of_run() -> Option<Arc<Shared>> {
+    CURRENT.with(|current| {
+        let place = current.place.borrow();
+        let (shared, _) = place.as_ref()?;
+        shared.run().is_some().then(|| shared.clone())
+    })
+}
+
+/// Whether this thread is polling in a run, and in a task of it: not above its roots.
+pub(crate) fn in_task_of_run() -> bool {
+    CURRENT.with(|current| {
+        let place = current.place.borrow();
+        place
+            .as_ref()
+            .is_some_and(|(shared, node)| shared.run().is_some() && node.is_some())
+    })
+}
+
 /// Exchanges the tree variables' values of this thread.
 pub(crate) fn replace_values(values: Option<Values>) -> Option<Values> {
     CURRENT.with(|current| current.values.replace(values))

@@ -24,7 +24,7 @@ pub use shield::{OnCancel, Shield, on_cancel, shield};
 pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, move_on_at};
 
 pub(crate) use current::Entered;
-pub(crate) use node::{Shared, lock};
+pub(crate) use node::{OfRun, Shared, lock};
 pub(crate) use scope::Driver;
 pub(crate) use tree::{End, Kind, NodeId};
 pub(crate) use watch::{CancelView, Watch};

@@ -45,6 +45,10 @@ impl Timers {
         &*self.clock
     }
 
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
