@@ -249,7 +249,7 @@ fn when_all_have_ended_a_system_task_is_refused_and_given_back() {
                 answers.send(smol::block_on(future)).unwrap();
                 panic_of(|| spawn_system_task(async {}))
             };
-            current_run().run_sync_soon(|| _ = late()).unwrap();
+            current_run().run_sync_soon(move || _ = late()).unwrap();
         });
     }
     drop(answers);
