@@ -57,6 +57,7 @@ fn a_system_task_runs_and_gives_its_value_to_whoever_awaits_it() {
 }
 
 #[test]
+#[allow(clippy::async_yields_async)] // the handle is what is wanted
 fn neither_the_nursery_nor_the_scope_of_the_caller_owns_it() {
     run(async {
         let scope = CancelScope::new();
