@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use panics::panic_of;
 use polling::{Drops, OnDrop, turns};
+use seedbed::cancel::{CancelSource, current_cancel_reason};
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::{
@@ -301,7 +302,48 @@ fn a_run_of_which_only_the_system_tasks_are_left_still_serves_them() {
     assert_eq!(clock.elapsed(), 6 * SECOND);
 }
 
+#[test]
+fn a_system_task_can_tell_that_it_is_cancelled_because_the_run_ends() {
+    let (sources, take) = mpsc::channel();
+    run(async {
+        spawn_system_task(on_cancel(sleep_forever(), async move {
+            let reason = current_cancel_reason().unwrap();
+            sources.send(reason.source()).unwrap();
+        }));
+        checkpoint().await;
+    });
+    assert_eq!(take.recv(), Ok(CancelSource::Shutdown));
+}
+
 // ---- Their panics.
+
+#[test]
+fn those_who_are_cancelled_by_a_panic_elsewhere_in_the_run_can_tell() {
+    fn tell(sources: &mpsc::Sender<CancelSource>) -> impl Future<Output = ()> + Send + use<> {
+        let sources = sources.clone();
+        on_cancel(sleep_forever(), async move {
+            let reason = current_cancel_reason().unwrap();
+            sources.send(reason.source()).unwrap();
+        })
+    }
+    let (sources, take) = mpsc::channel();
+    for in_system_task in [true, false] {
+        panic_of(|| {
+            run(async {
+                spawn_system_task(tell(&sources));
+                if in_system_task {
+                    spawn_system_task(async { panic!("the system task's") });
+                } else {
+                    let call = || panic!("the call's");
+                    current_run().run_sync_soon(call).unwrap();
+                }
+                tell(&sources).await;
+            })
+        });
+    }
+    drop(sources);
+    assert_eq!(take.iter().collect::<Vec<_>>(), [CancelSource::Panic; 4]);
+}
 
 #[test]
 fn a_system_task_that_panics_cancels_everybody_and_the_panic_comes_out_when_all_have_ended() {

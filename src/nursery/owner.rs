@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use super::child::ChildRef;
 use super::ready::{Batch, Core};
 use crate::cancel::current::{enter, in_child};
-use crate::cancel::{CancelScope, Driver, End, Entered, Kind, NodeId};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, NodeId};
 use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
@@ -202,7 +202,7 @@ impl Owner {
 
     /// Ends the block if nobody is left and nobody was added. The body must have ended.
     pub(super) fn try_end(&mut self) -> Option<Ended> {
-        if !self.children.is_empty() || !self.core.try_close() {
+        if !self.children.is_empty() || !self.try_close() {
             return None;
         }
         Some(match (self.panic.take(), self.doomed) {
@@ -210,6 +210,23 @@ impl Owner {
             (None, true) => Ended::Doomed,
             (None, false) => Ended::Normally,
         })
+    }
+
+    /// Closes, unless somebody is still to be polled. A wake-up for a child that has ended is nobody: a block that came
+    /// back for it would wait one turn more, and could be dropped there for a cancellation that came too late.
+    fn try_close(&self) -> bool {
+        if self.core.try_close() {
+            return true;
+        }
+        let mut done = true;
+        for child in self.core.take() {
+            if !child.is_done() {
+                done = false;
+                // Never refused: only the block closes.
+                drop(self.core.push(child));
+            }
+        }
+        done && self.core.try_close()
     }
 
     /// Leaves the tree: the block has ended, though its future may be kept.
@@ -314,7 +331,8 @@ impl Owner {
         if let Some(node) = self.driver.node() {
             node.shared.set_holds(node.id, true).now();
         }
-        self.driver.scope.cancel();
+        let reason = CancelReason::new(CancelSource::Panic);
+        self.driver.scope.cancel_for(reason);
     }
 
     /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused

@@ -20,7 +20,7 @@ use atomic_waker::AtomicWaker;
 use super::handle::{Call, Entrance};
 use super::interrupt::Interrupt;
 use crate::cancel::current::{Entered, enter_above_root};
-use crate::cancel::{CancelScope, OfRun, ScopeRun, Shared};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, OfRun, ScopeRun, Shared};
 use crate::time::Timers;
 use crate::tree_var::WithValues;
 
@@ -139,7 +139,8 @@ impl<F: Future> Driver<F> {
             && branch.take_woken()
             && interrupt.poll(&mut Context::from_waker(waker))
         {
-            self.entrance.main.cancel();
+            let reason = CancelReason::new(CancelSource::CtrlC);
+            self.entrance.main.cancel_for(reason);
         }
     }
 
@@ -184,7 +185,8 @@ impl<F: Future> Driver<F> {
                 self.end_root(None);
             }
         }
-        self.entrance.system.cancel();
+        let reason = CancelReason::new(CancelSource::Shutdown);
+        self.entrance.system.cancel(reason);
     }
 
     fn end_root(&mut self, value: Option<F::Output>) {
@@ -218,8 +220,9 @@ impl<F: Future> Driver<F> {
                 std::mem::forget(payload);
             }
         }
-        self.entrance.main.cancel();
-        self.entrance.system.cancel();
+        let reason = CancelReason::new(CancelSource::Panic);
+        self.entrance.main.cancel_for(reason.clone());
+        self.entrance.system.cancel(reason);
     }
 
     /// Whether somebody is to be polled, or called, in the next turn.

@@ -10,10 +10,9 @@
 //!   is left.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::cancel::lock;
+use crate::sys::primitives::{AtomicUsize, Mutex, lock};
 
 /// Calls that wait for their turn.
 pub(super) struct EntryQueue<C> {

@@ -54,7 +54,7 @@ impl RunStatistics {
             system_tasks: entrance.system.tasks(),
             run_sync_soon_queue_size: entrance.queue.len(),
             time_to_next_deadline: timers
-                .next()
+                .earliest()
                 .map(|deadline| deadline.saturating_duration_since(timers.now())),
             active_threads: thread::active_in(run),
         }

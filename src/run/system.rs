@@ -19,7 +19,7 @@ use pin_project_lite::pin_project;
 use super::driver::Payload;
 use super::handle::Entrance;
 use crate::cancel::current::enter_above_root;
-use crate::cancel::{Shared, lock};
+use crate::cancel::{CancelReason, CancelSource, Shared, lock};
 use crate::nursery::{Nursery, Task, open_nursery};
 use crate::tree_var::WithValues;
 
@@ -117,7 +117,7 @@ impl System {
 
     /// The main future has ended, or somebody has panicked: cancels the system tasks. There may be others until these have
     /// ended, which are cancelled, too.
-    pub(super) fn cancel(&self) {
+    pub(super) fn cancel(&self, reason: CancelReason) {
         let nursery = match &mut *lock(&self.state) {
             State::Open { nursery, .. } => nursery.clone(),
             state @ State::Unopened => {
@@ -126,7 +126,7 @@ impl System {
             }
             State::Closed => return,
         };
-        nursery.cancel();
+        nursery.cancel_for(reason);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -200,7 +200,8 @@ impl<F: Future> Future for SystemTask<F> {
         let poll = AssertUnwindSafe(|| this.future.poll(cx));
         catch_unwind(poll).unwrap_or_else(|payload| {
             // The nursery keeps the panic until all others have ended, but the main future is not to wait for that.
-            this.counted.0.main.cancel();
+            let reason = CancelReason::new(CancelSource::Panic);
+            this.counted.0.main.cancel_for(reason);
             resume_unwind(payload)
         })
     }
