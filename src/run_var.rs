@@ -94,6 +94,11 @@ pub struct RunVar<T> {
 
 impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     /// Makes a variable that is not set in any run. It belongs in a `static`.
+    ///
+    /// ```
+    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// seedbed::run(async { assert_eq!(NAME.get(), None) });
+    /// ```
     pub const fn new() -> Self {
         RunVar {
             _place: 0,

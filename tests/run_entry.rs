@@ -394,11 +394,15 @@ fn a_call_that_panics_after_all_tasks_have_ended_still_panics_the_run_and_later_
             handle.run_sync_soon(|| panic!("the late call's")).unwrap();
             handle.run_sync_soon(|| panic!("a second one's")).unwrap();
             soon(&handle, &log, "the last call");
-            "a value that nobody gets"
+            // A value that nobody gets, with a destructor that panics as well.
+            OnDrop(|| {
+                log.add("value dropped");
+                panic!("the destructor's");
+            })
         })
     });
     assert_eq!(said, "the late call's");
-    assert_eq!(log.take(), ["the last call"]);
+    assert_eq!(log.take(), ["the last call", "value dropped"]);
 }
 
 /// A clock that cannot go on.

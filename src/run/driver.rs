@@ -76,6 +76,8 @@ enum Root<F: Future> {
     Running(Pin<Box<ScopeRun<F>>>),
     /// `None` if it was cancelled, or panicked.
     Ended(Option<F::Output>),
+    /// The run has ended, and its value was given away.
+    Finished,
 }
 
 /// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does to a run in which nobody panics.
@@ -237,21 +239,27 @@ impl<F: Future> Driver<F> {
     /// All tasks have ended: runs what was accepted from outside, drops the run's variables, and closes.
     fn finish(&mut self) -> Option<F::Output> {
         self.entrance.queue.close();
-        while let Some(call) = self.entrance.queue.pop() {
-            self.run_call(call);
-        }
+        // As nothing is accepted any more, these are all.
+        self.run_calls();
         let place = self.enter();
         let variables = self.shared.run().map(|run| run.variables().end());
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(variables))) {
             self.panicked(payload);
         }
         drop(place);
+        if self.panic.is_some() {
+            // Nobody gets the value. Its drop may panic in turn.
+            self.end_root(None);
+        }
+        let ended = std::mem::replace(&mut self.root, Root::Finished);
         if let Some(payload) = self.panic.take() {
             resume_unwind(payload);
         }
-        match &mut self.root {
-            Root::Ended(value) => value.take(),
-            Root::Running(_) => unreachable!("a run is finished after its main future has ended"),
+        match ended {
+            Root::Ended(value) => value,
+            Root::Running(_) | Root::Finished => {
+                unreachable!("a run is finished once, after its main future has ended")
+            }
         }
     }
 
@@ -339,12 +347,14 @@ impl<F: Future> Future for Driver<F> {
 }
 
 impl<F: Future> Drop for Driver<F> {
-    /// Does nothing after the run's end. If a panic that is nobody's (of a clock or a foreign waker) ended the loop
-    /// before, drops what is left, so that no thread waits for an answer for ever.
+    /// If a panic that is nobody's (of a clock, or of a foreign waker) has ended the loop: drops what is left, so that no
+    /// thread waits for an answer for ever.
     fn drop(&mut self) {
-        self.root = Root::Ended(None);
-        self.entrance.system.close();
-        self.entrance.queue.close();
-        while self.entrance.queue.pop().is_some() {}
+        if !matches!(self.root, Root::Finished) {
+            self.root = Root::Finished;
+            self.entrance.system.close();
+            self.entrance.queue.close();
+            while self.entrance.queue.pop().is_some() {}
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! * Closing refuses what comes later, and nothing that was accepted before: the loop closes, then takes until nothing
 //!   is left.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 use crate::sys::primitives::{AtomicUsize, Mutex, lock};
@@ -24,7 +24,7 @@ pub(super) struct EntryQueue<C> {
 struct Queue<C> {
     calls: VecDeque<Entry<C>>,
     /// The keys of those that wait.
-    keys: HashSet<usize>,
+    keys: BTreeSet<usize>,
     closed: bool,
 }
 
@@ -38,7 +38,7 @@ impl<C> EntryQueue<C> {
         EntryQueue {
             queue: Mutex::new(Queue {
                 calls: VecDeque::new(),
-                keys: HashSet::new(),
+                keys: BTreeSet::new(),
                 closed: false,
             }),
             len: AtomicUsize::new(0),

@@ -22,6 +22,14 @@ impl<F> RunFinished<F> {
     }
 
     /// Returns what was refused: the function that was not called, or the future that was not spawned.
+    ///
+    /// ```
+    /// use seedbed::{current_run, run};
+    ///
+    /// let handle = run(async { current_run() });
+    /// let refused = handle.run_sync(|| 5).unwrap_err();
+    /// assert_eq!(refused.into_inner()(), 5);
+    /// ```
     pub fn into_inner(self) -> F {
         self.refused
     }
@@ -42,6 +50,13 @@ impl<F> fmt::Display for RunFinished<F> {
 impl<F> Error for RunFinished<F> {}
 
 /// Why [`RunHandle::run`](crate::RunHandle::run) has nothing to return.
+///
+/// ```
+/// use seedbed::{current_run, run, EnterError};
+///
+/// let handle = run(async { current_run() });
+/// assert_eq!(handle.run(|| async { 5 }), Err(EnterError::Finished));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnterError {

@@ -127,6 +127,7 @@ pub fn current_run() -> RunHandle {
 ///         sleep_forever().await // until the run ends
 ///     });
 ///     ready.wait().await;
+///     assert_eq!(seedbed::current_statistics().system_tasks, 1);
 /// });
 /// ```
 #[track_caller]
