@@ -107,6 +107,116 @@ impl<C> EntryQueue<C> {
     }
 }
 
+/// Models of threads that put calls in while the loop takes them out.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use super::EntryQueue;
+    use crate::sys::model::{Plain, Relaxed, block_on, check, spawn};
+    use crate::sys::primitives::{AtomicBool, AtomicWaker};
+
+    /// What a loop and its handles share.
+    struct Entrance<C> {
+        queue: EntryQueue<C>,
+        driver: AtomicWaker,
+    }
+
+    impl<C: Send + 'static> Entrance<C> {
+        fn new() -> Arc<Self> {
+            Arc::new(Entrance {
+                queue: EntryQueue::new(),
+                driver: AtomicWaker::new(),
+            })
+        }
+
+        /// One turn of the loop, which comes back at once if something is left.
+        fn turn(&self, cx: &mut Context<'_>, mut run: impl FnMut(C)) {
+            self.driver.register(cx.waker());
+            for _ in 0..self.queue.len() {
+                if let Some(call) = self.queue.pop() {
+                    run(call);
+                }
+            }
+            if self.queue.len() > 0 {
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    #[test]
+    fn no_call_is_overlooked_and_what_was_done_before_it_was_put_in_is_seen() {
+        check(|| {
+            let entrance = Entrance::<Arc<Plain>>::new();
+            for _ in 0..2 {
+                let entrance = entrance.clone();
+                spawn(move || {
+                    let plain = Plain::new();
+                    plain.set(7);
+                    assert!(entrance.queue.push(plain, |plain| plain).is_ok());
+                    entrance.driver.wake();
+                });
+            }
+            let mut left = 2;
+            block_on(poll_fn(|cx| {
+                entrance.turn(cx, |plain| {
+                    assert_eq!(plain.get(), 7);
+                    left -= 1;
+                });
+                match left {
+                    0 => Poll::Ready(()),
+                    _ => Poll::Pending,
+                }
+            }));
+        });
+    }
+
+    #[test]
+    fn a_call_that_comes_with_the_end_is_either_taken_or_refused() {
+        check(|| {
+            let entrance = Entrance::<()>::new();
+            let pusher = {
+                let entrance = entrance.clone();
+                spawn(move || entrance.queue.push((), |call| call).is_ok())
+            };
+            entrance.queue.close();
+            let taken = (0..entrance.queue.len())
+                .filter_map(|_| entrance.queue.pop())
+                .count();
+            let accepted = pusher.join().unwrap();
+            assert_eq!(taken, usize::from(accepted));
+            assert!(entrance.queue.pop().is_none());
+        });
+    }
+
+    /// The flags order nothing: that they are seen is owed to the queue.
+    #[test]
+    fn the_last_call_with_a_key_sees_what_was_done_before_it_was_last_put_in() {
+        check(|| {
+            let entrance = Entrance::<()>::new();
+            let flags: Arc<[AtomicBool; 2]> = Arc::new([false, false].map(AtomicBool::new));
+            for number in 0..2 {
+                let (entrance, flags) = (entrance.clone(), flags.clone());
+                spawn(move || {
+                    flags[number].store(true, Relaxed);
+                    assert!(entrance.queue.push_once(1, (), |call| call).is_ok());
+                    entrance.driver.wake();
+                });
+            }
+            block_on(poll_fn(|cx| {
+                let mut seen = false;
+                entrance.turn(cx, |()| seen = flags.iter().all(|flag| flag.load(Relaxed)));
+                match seen {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            }));
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
