@@ -184,7 +184,8 @@ fn a_token_of_a_run_that_has_ended_does_nothing() {
 
 #[test]
 fn values_are_dropped_on_the_run_s_thread_after_all_that_could_use_them() {
-    static LAST: RunVar<Arc<OnDrop<Box<dyn FnMut() + Send + Sync>>>> = RunVar::new();
+    type Action = Box<dyn FnMut() + Send + Sync>;
+    static LAST: RunVar<Arc<OnDrop<Action>>> = RunVar::new();
     let (events, log) = mpsc::channel();
     let value = {
         let (here, events) = (std::thread::current().id(), Mutex::new(events.clone()));
@@ -193,11 +194,11 @@ fn values_are_dropped_on_the_run_s_thread_after_all_that_could_use_them() {
             assert!(in_run());
             // Being dropped, it is no longer there; and nothing can be set any more.
             assert!(LAST.get().is_none());
-            let end = OnDrop(Box::new(|| {}) as Box<dyn FnMut() + Send + Sync>);
+            let end = OnDrop(Box::new(|| {}) as Action);
             LAST.set(Arc::new(end)).reset();
             assert!(LAST.get().is_none());
             events.lock().unwrap().send("value").unwrap();
-        }) as Box<dyn FnMut() + Send + Sync>)
+        }) as Action)
     };
     run(async {
         LAST.set(Arc::new(value));
@@ -221,7 +222,8 @@ fn values_are_dropped_on_the_run_s_thread_after_all_that_could_use_them() {
 
 #[test]
 fn a_panic_of_a_value_s_destructor_comes_out_of_the_run_and_the_others_are_dropped() {
-    static ONE: RunVar<Arc<OnDrop<fn()>>> = RunVar::new();
+    type Fails = OnDrop<fn()>;
+    static ONE: RunVar<Arc<Fails>> = RunVar::new();
     static OTHER: RunVar<Arc<u32>> = RunVar::new();
     let other = Arc::new(5);
     let said = panic_of(|| {

@@ -15,10 +15,13 @@ use crate::thread;
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{current_statistics, fail_after, run};
+/// use seedbed::{checkpoint, current_statistics, fail_after, run};
 ///
 /// run(async {
-///     let body = async { current_statistics().time_to_next_deadline };
+///     let body = async {
+///         checkpoint().await;
+///         current_statistics().time_to_next_deadline
+///     };
 ///     let left = fail_after(Duration::from_secs(5), body).await.unwrap();
 ///     assert!(left.unwrap() <= Duration::from_secs(5));
 ///     assert_eq!(current_statistics().time_to_next_deadline, None);
@@ -39,8 +42,8 @@ pub struct RunStatistics {
     pub system_tasks: usize,
     /// Number of calls that wait for their turn.
     pub run_sync_soon_queue_size: usize,
-    /// By the run's clock: until the next deadline that somebody sleeps for or that a scope has. Zero if it has passed and
-    /// nobody has noticed yet; `None` if there is none.
+    /// By the run's clock: until the next deadline that somebody sleeps for or that a scope has whose body has waited. Zero if
+    /// it has passed and nobody has noticed yet; `None` if there is none.
     pub time_to_next_deadline: Option<Duration>,
     /// Number of functions that run on threads for this run, as
     /// [`active_thread_count`](crate::thread::active_thread_count) says.
