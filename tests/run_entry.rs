@@ -19,7 +19,7 @@ use polling::{OnDrop, turns};
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::{
-    EnterError, RunBuilder, RunHandle, TreeVar, checkpoint, current_clock, current_run,
+    EnterError, RunBuilder, RunHandle, RunVar, TreeVar, checkpoint, current_clock, current_run,
     current_statistics, current_time, fail_after, in_run, in_task, open_nursery, run, shield,
     sleep, sleep_forever, spawn_system_task, thread,
 };
@@ -423,6 +423,8 @@ impl seedbed::time::Clock for BrokenClock {
 
 #[test]
 fn if_the_loop_itself_panics_what_is_left_is_dropped_and_no_thread_waits_for_ever() {
+    type Kept = (RunHandle, Arc<dyn Send + Sync>);
+    static KEPT: RunVar<Kept> = RunVar::new();
     let (handles, take) = mpsc::channel::<RunHandle>();
     let asker = std::thread::spawn(move || take.recv().unwrap().run(pending::<()>));
     let dropped = Arc::new(AtomicUsize::new(0));
@@ -444,6 +446,7 @@ fn if_the_loop_itself_panics_what_is_left_is_dropped_and_no_thread_waits_for_eve
                 });
                 let _end = count();
                 handles.send(current_run()).unwrap();
+                KEPT.set((current_run(), Arc::new(count())));
                 while current_statistics().system_tasks < 2 {
                     checkpoint().await;
                 }
@@ -451,7 +454,7 @@ fn if_the_loop_itself_panics_what_is_left_is_dropped_and_no_thread_waits_for_eve
             });
     });
     assert_eq!(said, "the clock is broken");
-    assert_eq!(dropped.load(SeqCst), 2);
+    assert_eq!(dropped.load(SeqCst), 3);
     assert_eq!(asker.join().unwrap(), Err(EnterError::Cancelled));
     assert_eq!(run(async { 1 }), 1, "the thread may run again");
 }

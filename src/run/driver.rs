@@ -355,6 +355,7 @@ impl<F: Future> Drop for Driver<F> {
             self.entrance.system.close();
             self.entrance.queue.close();
             while self.entrance.queue.pop().is_some() {}
+            drop(self.shared.run().map(|run| run.variables().end()));
         }
     }
 }

@@ -270,7 +270,8 @@ impl RunHandle {
     ///
     /// # Panics
     ///
-    /// With the panic of `f`, which harms the run in no way; and on the run's own thread, which it would block for ever.
+    /// With the panic of `f`, which harms the run in no way; on the run's own thread, which it would block for ever; and if
+    /// the run's loop panics, because a clock or a foreign waker does.
     ///
     /// ```
     /// use seedbed::{current_run, in_run, run, thread};

@@ -1,5 +1,7 @@
 //! What a panic says.
 
+#![allow(dead_code)] // each test program uses its own part of this
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
