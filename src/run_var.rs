@@ -1,8 +1,8 @@
 //! Variables of a run: one value for all of its tasks.
 //!
 //! The values lie in the run, by the address of the variable, and are dropped with it: after the last task, system task
-//! and [queued call](crate::RunHandle::run_sync_soon) has ended, on the run's thread. They are counted, so that a value is
-//! cloned, or dropped, where no lock is held.
+//! and [queued call](crate::RunHandle::run_sync_soon) has ended, on the run's thread. They are counted, so that a value
+//! is cloned, or dropped, where no lock is held.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -59,8 +59,8 @@ impl Variables {
 
 /// A variable whose value is the run's: all of its tasks, system tasks and queued calls see the same one.
 ///
-/// For what a library keeps once per run: a cache, a counter, the handle of a [system task](crate::spawn_system_task). In
-/// another run, also in a later one, it is unset again. Where the value should follow the tree of tasks, take a
+/// For what a library keeps once per run: a cache, a counter, the handle of a [system task](crate::spawn_system_task).
+/// In another run, also in a later one, it is unset again. Where the value should follow the tree of tasks, take a
 /// [`TreeVar`](crate::TreeVar). The values are dropped at the end of the run, when all that could use them has ended.
 ///
 /// A thread is not in a run: give it the value, or [call into the run](crate::RunHandle::run_sync).
@@ -237,8 +237,8 @@ pub struct RunVarToken<T> {
 }
 
 impl<T> RunVarToken<T> {
-    /// Puts the variable back to what it was, whatever has been set since; if it was unset, unsets it. Does nothing if the
-    /// run has ended.
+    /// Puts the variable back to what it was, whatever has been set since; if it was unset, unsets it. Does nothing if
+    /// the run has ended.
     ///
     /// ```
     /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();

@@ -1,5 +1,5 @@
-//! Calling into a run: the order of calls, that none which was accepted is lost, who gets the panic of one, what threads
-//! wait for, and what a run tells about itself.
+//! Calling into a run: the order of calls, that none which was accepted is lost, who gets the panic of one, what
+//! threads wait for, and what a run tells about itself.
 
 #[path = "common/panics.rs"]
 mod panics;

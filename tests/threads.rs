@@ -295,8 +295,8 @@ fn the_thread_has_the_callers_tree_variables_and_leaves_none_behind() {
 #[test]
 fn a_thread_is_used_again_while_it_is_warm() {
     run(async {
-        // Other tests use the cache too, and may put a thread on top of the one that was just used. So none of them can be
-        // promised to be the next, but among a thousand calls one thread comes twice.
+        // Other tests use the cache too, and may put a thread on top of the one that was just used. So none of them can
+        // be promised to be the next, but among a thousand calls one thread comes twice.
         let mut seen = HashSet::new();
         for _ in 0..1000 {
             if !seen.insert(thread::run_sync(|| std::thread::current().id()).await) {

@@ -3,8 +3,8 @@
 //! It is itself a future, which smol's `block_on` polls and parks for. Each thing that the loop looks after has a waker
 //! of its own, so that a turn touches only what has something to say.
 //!
-//! A run ends in this order: the main future, the system tasks, the calls that were accepted, the run's variables. Whoever
-//! panics cancels all others, and the first panic comes out at the end.
+//! A run ends in this order: the main future, the system tasks, the calls that were accepted, the run's variables.
+//! Whoever panics cancels all others, and the first panic comes out at the end.
 
 use std::any::Any;
 use std::future::Future;
@@ -80,7 +80,8 @@ enum Root<F: Future> {
     Finished,
 }
 
-/// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does to a run in which nobody panics.
+/// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does to a run in which nobody
+/// panics.
 pub(super) struct Driver<F: Future> {
     root: Root<F>,
     shared: Arc<Shared>,
@@ -347,8 +348,8 @@ impl<F: Future> Future for Driver<F> {
 }
 
 impl<F: Future> Drop for Driver<F> {
-    /// If a panic that is nobody's (of a clock, or of a foreign waker) has ended the loop: drops what is left, so that no
-    /// thread waits for an answer for ever.
+    /// If a panic that is nobody's (of a clock, or of a foreign waker) has ended the loop: drops what is left, so that
+    /// no thread waits for an answer for ever.
     fn drop(&mut self) {
         if !matches!(self.root, Root::Finished) {
             self.root = Root::Finished;

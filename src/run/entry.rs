@@ -4,8 +4,8 @@
 //! wakes nobody.
 //!
 //! * First in, first out, with keys and without.
-//! * A call with a key is not accepted twice as long as it waits; from the moment at which it is taken, it may be put in
-//!   again.
+//! * A call with a key is not accepted twice as long as it waits; from the moment at which it is taken, it may be put
+//!   in again.
 //! * Closing refuses what comes later, and nothing that was accepted before: the loop closes, then takes until nothing
 //!   is left.
 

@@ -107,14 +107,14 @@ pub fn current_run() -> RunHandle {
 /// everybody in the run, until nobody is left: watching a connection that is shared, say. What the caller wants done
 /// belongs into a nursery.
 ///
-/// The run waits for its system tasks: those with an active shield go on until that has ended. A system task that panics
-/// cancels the main future and all other system tasks, and when they have ended, the panic comes out of
+/// The run waits for its system tasks: those with an active shield go on until that has ended. A system task that
+/// panics cancels the main future and all other system tasks, and when they have ended, the panic comes out of
 /// [`run`](crate::run()). Dropping the [`Task`] changes nothing.
 ///
 /// # Panics
 ///
-/// Outside of a run, and when the run's system tasks have all ended after the main future has. That is certain to be so in
-/// late [calls](RunHandle::run_sync_soon); use [`RunHandle::spawn_system_task`] there.
+/// Outside of a run, and when the run's system tasks have all ended after the main future has. That is certain to be so
+/// in late [calls](RunHandle::run_sync_soon); use [`RunHandle::spawn_system_task`] there.
 ///
 /// ```
 /// use seedbed::{run, sleep_forever, spawn_system_task, sync::Event};
@@ -150,10 +150,14 @@ where
 ///
 /// | to | use |
 /// |---|---|
-/// | have a function called some time soon | [`run_sync_soon`](Self::run_sync_soon), [`run_sync_soon_once`](Self::run_sync_soon_once) |
-/// | have it called, and wait for its value | [`run_sync`](Self::run_sync); on a thread of [`thread::run_sync`](crate::thread::run_sync) also [`run_sync_in_host`](crate::thread::run_sync_in_host) |
-/// | have a future run, and wait for its value | [`run`](Self::run); on such a thread also [`run_in_host`](crate::thread::run_in_host) |
+/// | have a function called some time soon | [`run_sync_soon`](Self::run_sync_soon) |
+/// | the same, once for many requests | [`run_sync_soon_once`](Self::run_sync_soon_once) |
+/// | have a function called, and wait for its value | [`run_sync`](Self::run_sync) |
+/// | have a future run, and wait for its value | [`run`](Self::run) |
 /// | have a future run | [`spawn_system_task`](Self::spawn_system_task) |
+///
+/// A thread of [`thread::run_sync`](crate::thread::run_sync) needs no handle to have something done in the task that
+/// waits for it: see [`run_in_host`](crate::thread::run_in_host).
 ///
 /// ```
 /// use seedbed::{current_run, run, sync::Event};
@@ -174,22 +178,22 @@ pub struct RunHandle {
 impl RunHandle {
     /// Has `f` called in the run some time soon, on its thread, and does not wait for that.
     ///
-    /// Calls happen in the order in which they were put in, between the polls of tasks: in the run, but in no task. Each
-    /// turn of the run's loop calls those that were there when it began, then polls whoever is ready, so calls that put in
-    /// calls starve nobody. `f` must not block.
+    /// Calls happen in the order in which they were put in, between the polls of tasks: in the run, but in no task.
+    /// Each turn of the run's loop calls those that were there when it began, then polls whoever is ready, so calls
+    /// that put in calls starve nobody. `f` must not block.
     ///
-    /// **Every call that is accepted happens before [`run`](crate::run()) returns**, also if the run panics. (If it is a
-    /// clock or a foreign waker of yours that panics, the loop cannot go on, and the calls are dropped.)
+    /// **Every call that is accepted happens before [`run`](crate::run()) returns**, also if the run panics. (If it is
+    /// a clock or a foreign waker of yours that panics, the loop cannot go on, and the calls are dropped.)
     ///
-    /// It may be called on any thread, also on the run's own. It allocates memory and takes a lock for a moment, so it does
-    /// not belong into a signal handler; a thread that waits for signals may call it.
+    /// It may be called on any thread, also on the run's own. It allocates memory and takes a lock for a moment, so it
+    /// does not belong into a signal handler; a thread that waits for signals may call it.
     ///
     /// If `f` panics, everybody in the run is cancelled, and the panic comes out of `run`. The calls behind it happen.
     ///
     /// # Errors
     ///
-    /// [`RunFinished`], which gives `f` back, if the run has ended: from the moment at which the main future and all system
-    /// tasks have, and only the calls that were accepted before are left.
+    /// [`RunFinished`], which gives `f` back, if the run has ended: from the moment at which the main future and all
+    /// system tasks have, and only the calls that were accepted before are left.
     ///
     /// ```
     /// use seedbed::{current_run, run};
@@ -217,7 +221,8 @@ impl RunHandle {
 
     /// As [`run_sync_soon`](Self::run_sync_soon), but does nothing if `f` waits for its call already.
     ///
-    /// The same is what is in the same [`Arc`]. The call keeps its first place in the order. From the moment at which it has
+    /// The same is what is in the same [`Arc`]. The call keeps its first place in the order. From the moment at which
+    /// it has
     /// *started*, `f` may be put in again, also by itself, and is then called again. So `f` sees everything that
     /// happened before it was last put in, and a thousand requests cost as much as one.
     ///
@@ -261,8 +266,8 @@ impl RunHandle {
 
     /// Has `f` called in the run, and blocks this thread until it has returned.
     ///
-    /// It is a [`run_sync_soon`](Self::run_sync_soon) whose value is waited for: `f` is called in its turn, in the run but
-    /// in no task, and cancellation does not concern it.
+    /// It is a [`run_sync_soon`](Self::run_sync_soon) whose value is waited for: `f` is called in its turn, in the run
+    /// but in no task, and cancellation does not concern it.
     ///
     /// # Errors
     ///
@@ -270,8 +275,8 @@ impl RunHandle {
     ///
     /// # Panics
     ///
-    /// With the panic of `f`, which harms the run in no way; on the run's own thread, which it would block for ever; and if
-    /// the run's loop panics, because a clock or a foreign waker does.
+    /// With the panic of `f`, which harms the run in no way; on the run's own thread, which it would block for ever;
+    /// and if the run's loop panics, because a clock or a foreign waker does.
     ///
     /// ```
     /// use seedbed::{current_run, in_run, run, thread};
@@ -310,17 +315,18 @@ impl RunHandle {
 
     /// Runs a future in the run, as a [system task](spawn_system_task), and blocks this thread until it is done.
     ///
-    /// `make` is called there, too, so the future may be about things that exist only in a run. Its value comes back here,
-    /// and so does its panic, which is no matter of the run's.
+    /// `make` is called there, too, so the future may be about things that exist only in a run. Its value comes back
+    /// here, and so does its panic, which is no matter of the run's.
     ///
     /// It knows nothing of the task that may be waiting for this thread. So on a thread of
-    /// [`thread::run_sync`](crate::thread::run_sync), [`run_in_host`](crate::thread::run_in_host) is what ends when that
-    /// task is cancelled; with this, the main future could wait for the thread, and the thread for the main future's end.
+    /// [`thread::run_sync`](crate::thread::run_sync), [`run_in_host`](crate::thread::run_in_host) is what ends when
+    /// that task is cancelled; with this, the main future could wait for the thread, and the thread for the main
+    /// future's end.
     ///
     /// # Cancellation
     ///
-    /// If the main future ends meanwhile, or somebody in the run panics, the future is dropped where it waits (shields in
-    /// it are honoured), and the result is [`EnterError::Cancelled`]. What it did before that has happened.
+    /// If the main future ends meanwhile, or somebody in the run panics, the future is dropped where it waits (shields
+    /// in it are honoured), and the result is [`EnterError::Cancelled`]. What it did before that has happened.
     ///
     /// # Errors
     ///
@@ -377,8 +383,8 @@ impl RunHandle {
 
     /// Spawns a task of the run's, as [`spawn_system_task`] does. From other threads, too.
     ///
-    /// While the system tasks are being cancelled, because the main future has ended, others may still be spawned: they run
-    /// to their first await that has to wait.
+    /// While the system tasks are being cancelled, because the main future has ended, others may still be spawned: they
+    /// run to their first await that has to wait.
     ///
     /// # Errors
     ///

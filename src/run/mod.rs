@@ -1,8 +1,8 @@
 //! Entering: `run`, which drives everything else, and the hook at which worker processes begin.
 //!
 //! [`builder`] sets a run up, and [`driver`] is its loop. What belongs to a run beside its main future: the way in for
-//! threads ([`handle`], whose queue is [`entry`]), the [`system`] tasks, and [`statistics`]. (Its clock is in `time`, its
-//! variables are in `run_var`, as all layers use them.)
+//! threads ([`handle`], whose queue is [`entry`]), the [`system`] tasks, and [`statistics`]. (Its clock is in `time`,
+//! its variables are in `run_var`, as all layers use them.)
 
 mod builder;
 mod driver;
@@ -62,8 +62,8 @@ pub fn in_run() -> bool {
     current::tree_of_run().is_some()
 }
 
-/// Whether a task of a run is the running code. In a [call that was put in](RunHandle::run_sync_soon), there is a run but
-/// no task.
+/// Whether a task of a run is the running code. In a [call that was put in](RunHandle::run_sync_soon), there is a run
+/// but no task.
 ///
 /// ```
 /// use seedbed::{checkpoint, current_run, in_run, in_task, run};

@@ -34,7 +34,8 @@ pub fn current_statistics() -> RunStatistics {
 
 /// What a run has to do, at one moment; from [`current_statistics`].
 ///
-/// (There is nothing about descriptors that are waited for: smol's reactor, which the whole process shares, does not tell.)
+/// (There is nothing about descriptors that are waited for: smol's reactor, which the whole process shares, does not
+/// tell.)
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunStatistics {
@@ -42,8 +43,8 @@ pub struct RunStatistics {
     pub system_tasks: usize,
     /// Number of calls that wait for their turn.
     pub run_sync_soon_queue_size: usize,
-    /// By the run's clock: until the next deadline that somebody sleeps for or that a scope has whose body has waited. Zero if
-    /// it has passed and nobody has noticed yet; `None` if there is none.
+    /// By the run's clock: until the next deadline that somebody sleeps for or that a scope has whose body has waited.
+    /// Zero if it has passed and nobody has noticed yet; `None` if there is none.
     pub time_to_next_deadline: Option<Duration>,
     /// Number of functions that run on threads for this run, as
     /// [`active_thread_count`](crate::thread::active_thread_count) says.

@@ -1,11 +1,11 @@
 //! System tasks: the run's own, in a nursery beside the main future.
 //!
-//! The nursery is opened for the first system task, by whoever spawns it, and is polled by the run's loop from then on. So
-//! a run without system tasks has no such nursery, and its main future is never polled through it. (A nursery *around*
-//! the main future would be simpler to say, and would cost every run.)
+//! The nursery is opened for the first system task, by whoever spawns it, and is polled by the run's loop from then on.
+//! So a run without system tasks has no such nursery, and its main future is never polled through it. (A nursery
+//! *around* the main future would be simpler to say, and would cost every run.)
 //!
-//! Its body waits for ever; the loop cancels it when the main future has ended. It is a root of the run's scope tree of its
-//! own, with no tree variables set.
+//! Its body waits for ever; the loop cancels it when the main future has ended. It is a root of the run's scope tree of
+//! its own, with no tree variables set.
 
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -115,8 +115,8 @@ impl System {
         polled.map(drop)
     }
 
-    /// The main future has ended, or somebody has panicked: cancels the system tasks. There may be others until these have
-    /// ended, which are cancelled, too.
+    /// The main future has ended, or somebody has panicked: cancels the system tasks. There may be others until these
+    /// have ended, which are cancelled, too.
     pub(super) fn cancel(&self, reason: CancelReason) {
         let nursery = match &mut *lock(&self.state) {
             State::Open { nursery, .. } => nursery.clone(),

@@ -1,7 +1,7 @@
 //! How many functions are running on threads, for each run.
 //!
-//! A job holds an [`Active`] from the moment at which it is handed to a thread until its function has returned and all that
-//! it had is gone, also if nobody waits for it any more.
+//! A job holds an [`Active`] from the moment at which it is handed to a thread until its function has returned and all
+//! that it had is gone, also if nobody waits for it any more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
