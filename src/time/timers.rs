@@ -60,6 +60,10 @@ impl Timers {
         &*self.clock
     }
 
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
@@ -70,6 +74,11 @@ impl Timers {
         let next = sleepers.queue.next();
         sleepers.driver = Looks::At(next);
         next
+    }
+
+    /// The same for whoever only wants to know.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        lock(&self.sleepers).queue.next()
     }
 
     /// Whether a deadline has passed that was not fired yet.
