@@ -12,7 +12,7 @@ use super::child;
 use super::error::NurseryClosed;
 use super::outcome::Outcome;
 use super::ready::Core;
-use super::start::{StartError, Started, start};
+use super::start::{StartError, Started, Waiting, start};
 use super::task::Task;
 
 /// What a handle is made of, whatever kind it is.
@@ -244,7 +244,7 @@ macro_rules! handle {
                 Fut: Future + $($bound)*,
                 Fut::Output: $($bound)*,
             {
-                start(|started| self.spawn(child(started))).await
+                start(|started, _| self.spawn(child(started))).await
             }
 
             /// Ends the block: drops the body and all children where they wait, shielded ones when their shields have
@@ -336,6 +336,67 @@ macro_rules! handle {
                         }
                     }
                 })
+            }
+
+            /// As [`start`](Self::start), for a child whose error, once it has started, ends the block as with
+            /// [`try_spawn`](Self::try_spawn).
+            ///
+            /// # Cancellation
+            ///
+            /// As [`start`](Self::start). If the child then ends with an error, that ends the block.
+            ///
+            /// # Errors
+            ///
+            /// As [`start`](Self::start): an error *before* the child has started is
+            /// `StartError::Exited(Err(error))`, and does the nursery no harm.
+            ///
+            /// # Panics
+            ///
+            /// As [`spawn`](Self::spawn), when polled.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{try_", $block, ", checkpoint, run, sleep_forever};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    let result: Result<(), &str> = try_", $block, "(|n| async move {")]
+            ///         let port = n.try_start(|started| async move {
+            ///             started.send(8080);
+            ///             checkpoint().await;
+            ///             Err::<(), _>("the listener broke")
+            ///         });
+            ///         assert_eq!(port.await.unwrap(), 8080);
+            ///         sleep_forever().await;
+            ///         Ok(())
+            ///     })
+            ///     .await;
+            ///     assert_eq!(result, Err("the listener broke"));
+            /// });
+            /// ```
+            pub async fn try_start<V, U, F, Fut>(
+                &self,
+                child: F,
+            ) -> Result<V, StartError<Result<U, E>>>
+            where
+                V: $($bound)*,
+                F: FnOnce(Started<V>) -> Fut,
+                Fut: Future<Output = Result<U, E>> + $($bound)*,
+                U: $($bound)*,
+                T: $($bound)*,
+                E: $($bound)*,
+            {
+                let spawn = |started, waiting: Waiting<V>| {
+                    let (nursery, child) = (self.clone(), child(started));
+                    self.spawn(async move {
+                        match child.await {
+                            Err(error) if waiting.is_over() => {
+                                nursery.fail(error);
+                                None
+                            }
+                            result => Some(result),
+                        }
+                    })
+                };
+                start(spawn).await.map_err(StartError::kept)
             }
 
             /// Says what happens to errors that come after the block's outcome was decided: instead of a `tracing` event at

@@ -188,6 +188,51 @@ fn a_start_that_fails_before_it_has_started_gives_the_error_and_harms_nobody() {
     assert_eq!(Hand::new(block).finish(), Ok("unharmed"));
 }
 
+/// `start` drops the result of a child that has started. In Trio, an error then is the nursery's.
+#[test]
+fn an_error_after_the_start_ends_the_block_with_try_start_and_one_before_does_not() {
+    for errs_at_once in [true, false] {
+        let block = try_open_nursery(|n: Nursery<'_, Result<(), &str>>| async move {
+            let failed = n.try_start(async |_: Started<()>| Err::<(), _>("before"));
+            assert_eq!(failed.await, Err(StartError::Exited(Err("before"))));
+            let ended = n.try_start(async |_: Started<()>| Ok("without"));
+            assert_eq!(ended.await, Err(StartError::Exited(Ok("without"))));
+            let started = n.try_start(async move |started: Started<_>| {
+                started.send(1);
+                if !errs_at_once {
+                    turns(3).await;
+                }
+                Err::<(), _>("after")
+            });
+            match errs_at_once {
+                // The error may be there before the value is looked at.
+                true => drop(started.await),
+                false => assert_eq!(started.await, Ok(1)),
+            }
+            sleep_forever().await;
+            Ok(())
+        });
+        assert_eq!(Hand::new(block).finish(), Err("after"));
+    }
+}
+
+#[test]
+fn the_error_of_a_child_whose_try_start_was_cancelled_is_the_block_s() {
+    let block = try_open_nursery(|n: Nursery<'_, Result<(), &str>>| async move {
+        let scope = CancelScope::new();
+        let cancel = scope.clone();
+        let starts = n.try_start(async move |_: Started<()>| {
+            cancel.cancel();
+            shield(turns(2)).await;
+            Err::<(), _>("nobody waits")
+        });
+        scope.run(starts).await;
+        sleep_forever().await;
+        Ok(())
+    });
+    assert_eq!(Hand::new(block).finish(), Err("nobody waits"));
+}
+
 #[test]
 fn a_grandchild_may_start_a_child_that_outlives_its_own_nursery() {
     let (open, log) = (&Event::new(), &Mutex::new(Vec::new()));
