@@ -486,8 +486,15 @@ fn where_sigchld_is_ignored_the_end_of_a_process_is_seen_and_its_status_is_lost(
     }
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    let error = run(async { sh("exit 3").await }).unwrap_err();
-    assert_eq!(error.kind(), ProcessErrorKind::Lost);
+    let ended = run(try_open_nursery(
+        |n: Nursery<'_, Result<(), _>>| async move {
+            let waits = sh("read x; exit 3").stdin(Stdio::piped());
+            let started = n.try_start(|started| waits.supervise(started)).await;
+            drop(started.unwrap().stdin.take());
+            std::future::pending().await
+        },
+    ));
+    assert_eq!(ended.unwrap_err().kind(), ProcessErrorKind::Lost);
 }
 
 #[test]

@@ -458,6 +458,9 @@ fn no_more_threads_run_than_the_limiter_allows_also_if_some_are_abandoned() {
             wait_all_tasks_blocked().await;
             let standing = limiter.statistics();
             assert_eq!((standing.borrowed, standing.waiting), (MAX, MAX));
+            while running.load(SeqCst) < MAX {
+                checkpoint().await;
+            }
             drop(let_go);
         })
         .await;
