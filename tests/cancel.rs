@@ -1004,7 +1004,7 @@ fn a_scope_shows_its_state() {
     let run = scope.run(async move {
         assert!(format!("{handle:?}").contains("running"));
         handle.cancel();
-        assert!(format!("{handle:?}").contains("cancelled: true"));
+        assert!(format!("{handle:?}").contains("cancelled: cancelled at tests/cancel.rs:"));
     });
     Hand::new(run).finish();
     assert!(format!("{scope:?}").contains("ended"));

@@ -20,20 +20,19 @@
 // A reference-counted, type-erased future with hand-made wakers; every block is argued where it stands.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell as StdCell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
-
-use atomic_waker::AtomicWaker;
 
 use super::ready::Core;
 use crate::cancel::NodeId;
+use crate::sys::primitives::{AtomicUsize, AtomicWaker, Cell as StdCell, fence};
 
 /// The child is in the ready stack, or about to be pushed.
 const QUEUED: usize = 1;
@@ -450,7 +449,8 @@ impl Handle {
     fn leave_before_the_result(&self) -> bool {
         let header = self.child.header();
         let vtable = header.vtable;
-        let mut state = header.state.load(Ordering::Relaxed);
+        // Acquire, here and below: if `OUTPUT` is seen, the result is the caller's to drop.
+        let mut state = header.state.load(Ordering::Acquire);
         while state & OUTPUT == 0 {
             let left = state - (HANDLE + REFERENCE);
             // Release: whoever frees the child does so after what was done with it here.
@@ -458,7 +458,7 @@ impl Handle {
                 state,
                 left,
                 Ordering::AcqRel,
-                Ordering::Relaxed,
+                Ordering::Acquire,
             ) {
                 Ok(before) => {
                     free_after(before, self.child.0, vtable);

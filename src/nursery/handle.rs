@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::child;
@@ -14,6 +15,7 @@ use super::outcome::Outcome;
 use super::ready::Core;
 use super::start::{StartError, Started, Waiting, start};
 use super::task::Task;
+use crate::cancel::{CancelReason, CancelSource};
 
 /// What a handle is made of, whatever kind it is.
 #[derive(Debug)]
@@ -33,25 +35,33 @@ impl<R> RawHandle<R> {
         RawHandle { core, outcome }
     }
 
+    #[track_caller]
     fn terminate(&self, value: R) -> Result<(), R> {
-        self.end(value, Outcome::terminate)
+        let reason = CancelReason::explicit(None, Location::caller());
+        self.end(value, reason, Outcome::terminate)
     }
 
     /// Terminates with an error, for whose coming out the scopes around wait.
     fn fail(&self, error: R) -> Result<(), R> {
-        self.end(error, |outcome, error| {
+        let reason = CancelReason::new(CancelSource::Error);
+        self.end(error, reason, |outcome, error| {
             outcome.fail(error).inspect(|()| self.core.scope.hold())
         })
     }
 
-    fn end(&self, value: R, decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>) -> Result<(), R> {
+    fn end(
+        &self,
+        value: R,
+        reason: CancelReason,
+        decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>,
+    ) -> Result<(), R> {
         // The value first: whoever sees the cancellation finds it.
         let decided = if self.core.is_closed() {
             Err(value)
         } else {
             decide(&self.outcome, value)
         };
-        self.core.scope.cancel();
+        self.core.scope.cancel_for(reason);
         decided
     }
 }
@@ -268,6 +278,7 @@ macro_rules! handle {
             ///     assert_eq!(first.await, 0);
             /// });
             /// ```
+            #[track_caller]
             pub fn terminate(&self, value: R) {
                 // Somebody else decided first: documented, the value is dropped.
                 drop(self.raw.terminate(value));
@@ -288,6 +299,7 @@ macro_rules! handle {
             ///     .await;
             /// });
             /// ```
+            #[track_caller]
             pub fn cancel(&self) {
                 self.terminate(());
             }
@@ -433,7 +445,7 @@ macro_rules! handle {
             pub(super) fn fail_body(&self, error: E) -> Option<E> {
                 if self.raw.outcome.begin_failure() {
                     self.raw.core.scope.hold();
-                    self.raw.core.scope.cancel();
+                    self.raw.core.scope.cancel_for(CancelReason::new(CancelSource::Error));
                     return Some(error);
                 }
                 report_late::<T, E>(&self.raw.outcome, Err(error));

@@ -9,9 +9,12 @@ mod block;
 mod child;
 mod error;
 mod handle;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod outcome;
 mod owner;
 mod ready;
+mod remote;
 mod start;
 mod task;
 
@@ -20,6 +23,7 @@ use std::future::{Future, pending};
 pub use block::Block;
 pub use error::NurseryClosed;
 pub use handle::{LocalNursery, Nursery, Spawner, TrySpawned};
+pub use remote::{ChildExecutor, OnExecutor, RemoteChild, on_executor};
 pub use start::{StartError, Started};
 pub use task::Task;
 

@@ -1,9 +1,9 @@
 //! Who decides what a block returns: the body, unless somebody ends the block early.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::cancel::lock;
+use crate::sys::primitives::{Mutex, lock};
 
 /// The place for a block's value, shared by the block and its handles.
 pub(super) struct Outcome<R> {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use super::child::ChildRef;
 use super::ready::{Batch, Core};
 use crate::cancel::current::{enter, in_child};
-use crate::cancel::{CancelScope, Driver, End, Entered, Kind, NodeId};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, NodeId};
 use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
@@ -331,7 +331,8 @@ impl Owner {
         if let Some(node) = self.driver.node() {
             node.shared.set_holds(node.id, true).now();
         }
-        self.driver.scope.cancel();
+        let reason = CancelReason::new(CancelSource::Panic);
+        self.driver.scope.cancel_for(reason);
     }
 
     /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused

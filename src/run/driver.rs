@@ -14,7 +14,7 @@ use atomic_waker::AtomicWaker;
 
 use super::interrupt::Interrupt;
 use crate::cancel::current::enter_above_root;
-use crate::cancel::{CancelScope, ScopeRun, Shared};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, ScopeRun, Shared};
 use crate::time::Timers;
 use crate::tree_var::WithValues;
 
@@ -116,7 +116,8 @@ impl<F: Future> Driver<F> {
             && branch.take_woken()
             && interrupt.poll(&mut Context::from_waker(waker))
         {
-            self.scope.cancel();
+            let reason = CancelReason::new(CancelSource::CtrlC);
+            self.scope.cancel_for(reason);
         }
     }
 
