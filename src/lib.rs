@@ -89,7 +89,7 @@ pub use nursery::{
 pub use run::{CtrlC, RunBuilder, run};
 pub use sync::CapacityLimiter;
 pub use time::{current_time, sleep, sleep_forever, sleep_until};
-pub use tree_var::{TreeVar, TreeVarScope};
+pub use tree_var::{HasTreeVars, TreeVar, TreeVarScope};
 pub use worker::{
     RunSync, RunSyncFuture, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, WorkerExit,
     WorkerPanic, WorkerStatistics, WorkerStatus, WorkerType, cache_scope,

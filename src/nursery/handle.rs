@@ -15,7 +15,8 @@ use super::outcome::Outcome;
 use super::ready::Core;
 use super::start::{StartError, Started, Waiting, start};
 use super::task::Task;
-use crate::cancel::{CancelReason, CancelSource};
+use crate::cancel::{CancelReason, CancelSource, lock};
+use crate::tree_var::{HasTreeVars, Values};
 
 /// What a handle is made of, whatever kind it is.
 #[derive(Debug)]
@@ -133,6 +134,12 @@ macro_rules! handle {
         impl<R> fmt::Debug for $name<'_, R> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name)).field("closed", &self.raw.core.is_closed()).finish_non_exhaustive()
+            }
+        }
+
+        impl<R> HasTreeVars for $name<'_, R> {
+            fn values(&self) -> Option<Values> {
+                lock(&self.raw.core.values).clone()
             }
         }
 
@@ -557,6 +564,12 @@ impl Spawner<'_> {
         Spawner {
             nursery: Nursery::from_raw(raw),
         }
+    }
+}
+
+impl HasTreeVars for Spawner<'_> {
+    fn values(&self) -> Option<Values> {
+        self.nursery.values()
     }
 }
 

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use super::child::ChildRef;
 use super::ready::{Batch, Core};
 use crate::cancel::current::{enter, in_child};
-use crate::cancel::{CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, NodeId};
+use crate::cancel::{
+    CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, NodeId, lock,
+};
 use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
@@ -46,11 +48,12 @@ impl Owner {
         let scope = CancelScope::new();
         let mut driver = Driver::new(scope.clone());
         driver.begin();
+        let values = crate::cancel::current::with_values(|values| values.cloned());
         Owner {
-            core: Core::new(scope),
+            core: Core::new(scope, values.clone()),
             driver,
             children: Vec::new(),
-            values: crate::cancel::current::with_values(|values| values.cloned()),
+            values,
             body_node: None,
             panic: None,
             swept: false,
@@ -232,6 +235,11 @@ impl Owner {
     /// Leaves the tree: the block has ended, though its future may be kept.
     pub(super) fn leave(&mut self) {
         self.driver.end();
+        // Handles and wakers may be kept; what the variables held must not be kept by them.
+        self.values = None;
+        let values = lock(&self.core.values).take();
+        // Dropped here, where no lock is held.
+        drop(values);
     }
 
     /// Lets the next wake-up through to whoever polls the block.
@@ -348,6 +356,7 @@ impl Owner {
             self.discard_hard(child);
         }
         self.end_body(drop_body);
+        self.leave();
         self.panic.take()
     }
 

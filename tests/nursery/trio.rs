@@ -1,8 +1,6 @@
-//! What Trio's own tests check, and no other file here: shields around blocks, errors that meet panics, odd starts,
-//! foreign runtimes.
+//! What Trio's own tests check, and no other file here: shields around blocks, errors that meet panics, odd starts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -10,7 +8,7 @@ use std::time::Duration;
 use seedbed::sync::Event;
 use seedbed::{
     CancelScope, Nursery, StartError, Started, checkpoint, move_on_after, on_cancel, open_nursery,
-    shield, sleep, sleep_forever, try_open_nursery,
+    shield, sleep_forever, try_open_nursery,
 };
 
 use super::polling::{Drops, Hand, OnDrop, turns};
@@ -343,74 +341,4 @@ fn a_pending_start_that_fails_keeps_the_nursery_open_until_then() {
     assert!(outer.settle().is_pending());
     open.set();
     assert!(outer.go_on().is_ready());
-}
-
-// ---- Foreign runtimes.
-
-#[test]
-fn a_block_runs_on_tokio_s_threads_and_mixes_with_its_tasks() {
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .unwrap();
-    let blocks: Vec<_> = (0..20)
-        .map(|number| {
-            tokio.spawn(async move {
-                let sum = &AtomicUsize::new(0);
-                let winner = open_nursery(|n| async move {
-                    for child in 0..10 {
-                        n.spawn(async move {
-                            tokio::task::yield_now().await;
-                            let foreign = tokio::spawn(async move { child });
-                            sum.fetch_add(foreign.await.unwrap(), SeqCst);
-                        });
-                    }
-                    let m = n.clone();
-                    n.spawn(async move {
-                        // Both time's: seedbed's timers need no tokio, and tokio's work in a nursery.
-                        sleep(Duration::ZERO).await;
-                        tokio::time::sleep(Duration::ZERO).await;
-                        while sum.load(SeqCst) < 45 {
-                            checkpoint().await;
-                        }
-                        m.terminate(number);
-                    });
-                    sleep_forever().await;
-                    unreachable!()
-                });
-                (winner.await, sum.load(SeqCst))
-            })
-        })
-        .collect();
-    for (number, block) in blocks.into_iter().enumerate() {
-        assert_eq!(tokio.block_on(block).unwrap(), (number, 45));
-    }
-}
-
-#[test]
-fn a_tokio_task_that_is_aborted_drops_the_block_and_all_that_is_in_it() {
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let (drops, begun) = (Drops::new(), Event::new());
-    let (count, set) = (drops.clone(), begun.clone());
-    tokio.block_on(async {
-        let task = tokio.spawn(open_nursery(|n| async move {
-            for _ in 0..3 {
-                let value = count.value();
-                n.spawn(async move {
-                    let _value = value;
-                    shield(sleep_forever()).await
-                });
-            }
-            turns(2).await;
-            set.set();
-        }));
-        begun.wait().await;
-        assert_eq!(drops.alive(), 3);
-        task.abort();
-        assert!(task.await.unwrap_err().is_cancelled());
-    });
-    drops.assert_all_dropped();
 }
