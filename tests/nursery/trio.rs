@@ -1,6 +1,7 @@
 //! What Trio's own tests check, and no other file here: shields around blocks, errors that meet panics, odd starts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -167,6 +168,56 @@ fn a_panic_comes_before_an_error_which_the_hook_hears_of() {
     }));
     assert_eq!(panic_of(|| block.settle()), "a panic");
     assert_eq!(*heard.lock().unwrap(), ["an error"]);
+}
+
+/// Counts the warnings of nurseries.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        let here = metadata.target().starts_with("seedbed::nursery");
+        here && *metadata.level() == tracing::Level::WARN
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_late_error_that_nobody_asked_for_is_told_to_the_log() {
+    let warnings = Warnings::default();
+    tracing::subscriber::with_default(warnings.clone(), || {
+        for panics in [false, true] {
+            let mut block = Hand::new(try_open_nursery(|n| async move {
+                n.try_spawn(async { Err::<(), _>("first") });
+                n.try_spawn(shield(async move {
+                    checkpoint().await;
+                    assert!(!panics, "a panic");
+                    Err::<(), _>("second")
+                }));
+                Ok(())
+            }));
+            match panics {
+                false => assert_eq!(block.settle(), Poll::Ready(Err("first"))),
+                true => assert_eq!(panic_of(|| block.settle()), "a panic"),
+            }
+            assert_eq!(warnings.0.swap(0, SeqCst), 1);
+        }
+    });
 }
 
 // ---- Starting.
