@@ -513,6 +513,41 @@ fn a_thread_that_is_abandoned_sees_it_and_may_panic_in_peace() {
     wait_until_unused(&limiter);
 }
 
+/// Its result is dropped by the thread, which goes on.
+#[test]
+fn a_result_that_nobody_wants_and_that_panics_as_it_is_dropped_harms_nobody() {
+    struct Bomb(Arc<AtomicBool>);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+            panic!("dropped");
+        }
+    }
+    let limiter = CapacityLimiter::new(1);
+    let dropped = Arc::new(AtomicBool::new(false));
+    let bomb = dropped.clone();
+    let (work, begun, let_go) = job();
+    run(async {
+        let scope = CancelScope::new();
+        let call = thread::run_sync(move || {
+            work();
+            Bomb(bomb)
+        });
+        let call = call.limiter(&limiter).abandon_on_cancel(true);
+        let cancel = async {
+            begun.recv().await.unwrap();
+            scope.cancel();
+        };
+        let (value, ()) = smol::future::zip(scope.run(call), cancel).await;
+        assert!(value.is_none());
+        let_go.send(()).unwrap();
+        while !dropped.load(SeqCst) {
+            checkpoint().await;
+        }
+        assert_eq!(thread::run_sync(|| 5).limiter(&limiter).await, 5);
+    });
+}
+
 #[test]
 fn what_a_thread_has_done_in_the_run_may_call_another_thread() {
     run(async {
