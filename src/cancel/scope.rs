@@ -201,6 +201,11 @@ impl CancelScope {
         })
     }
 
+    /// Whether nothing more can come of it: it has ended, or this is its last handle, and nothing runs in it.
+    pub(super) fn is_over(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1 || matches!(*lock(&self.inner.phase), Phase::Ended)
+    }
+
     /// Makes the scopes around wait for this one's end.
     pub(crate) fn hold(&self) {
         self.change(|shared, id| shared.set_holds(id, true));

@@ -430,6 +430,24 @@ where
 ///
 /// It is done when the child has ended or is not wanted any more; what the child returns goes to the nursery. Dropping it
 /// before that drops the child, and makes the nursery's block panic, unless that is cancelled.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use seedbed::{open_nursery, run, RemoteChild};
+///
+/// // The simplest of executors: somebody else polls what is in the list.
+/// let queue = Mutex::new(Vec::new());
+/// let executor = |child: RemoteChild| queue.lock().unwrap().push(child);
+/// run(open_nursery(|n| {
+///     let task = n.spawn_on(&executor, async { 5 });
+///     let children = std::mem::take(&mut *queue.lock().unwrap());
+///     let thread = std::thread::spawn(|| children.into_iter().for_each(smol::block_on));
+///     async move {
+///         assert_eq!(task.await, 5);
+///         thread.join().unwrap();
+///     }
+/// }));
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct RemoteChild {
     remote: Arc<dyn Runner>,
@@ -455,7 +473,7 @@ impl fmt::Debug for RemoteChild {
     }
 }
 
-/// Waits for a future that an executor polls; made by [`on_executor`].
+/// Waits for a future that an executor polls; made by [`on_executor`], which says what dropping it does.
 #[must_use = "futures do nothing unless awaited"]
 pub struct OnExecutor<F: Future> {
     remote: Arc<Remote<F>>,

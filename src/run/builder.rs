@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::Driver;
 use super::interrupt::Interrupt;
+use crate::nursery::shuffle::shuffle;
 use crate::time::{Clock, RealClock, Timers};
 use crate::worker::WorkerConfig;
 
@@ -50,6 +51,7 @@ pub struct RunBuilder {
     clock: Arc<dyn Clock>,
     ctrl_c: CtrlC,
     workers: Option<WorkerConfig>,
+    shuffle: Option<u64>,
 }
 
 impl RunBuilder {
@@ -59,6 +61,7 @@ impl RunBuilder {
             clock: Arc::new(RealClock),
             ctrl_c: CtrlC::default(),
             workers: None,
+            shuffle: None,
         }
     }
 
@@ -81,6 +84,32 @@ impl RunBuilder {
         self
     }
 
+    /// Has the children of every nursery polled in an order that `seed` decides, as [`testing::shuffle`] says.
+    ///
+    /// [`testing::shuffle`]: crate::testing::shuffle
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, RunBuilder};
+    ///
+    /// let winner = |seed| {
+    ///     RunBuilder::new().shuffle(seed).run(open_nursery(|n| async move {
+    ///         let racers = ["a", "b", "c"].map(|name| {
+    ///             let finish = n.clone();
+    ///             n.spawn(async move { finish.terminate(name) })
+    ///         });
+    ///         for racer in racers {
+    ///             racer.await;
+    ///         }
+    ///         unreachable!("the first racer ends the block")
+    ///     }))
+    /// };
+    /// assert!((0..100).any(|seed| winner(seed) == "c"));
+    /// ```
+    pub fn shuffle(mut self, seed: u64) -> Self {
+        self.shuffle = Some(seed);
+        self
+    }
+
     /// Runs `future` to its end, as [`run`](crate::run()) does.
     ///
     /// # Panics
@@ -88,6 +117,13 @@ impl RunBuilder {
     /// With `future`'s panic; if called inside of another run on the same thread; and if a closure that was given to
     /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
     pub fn run<F: IntoFuture>(self, future: F) -> F::Output {
+        match self.shuffle {
+            None => self.run_in_order(future),
+            Some(seed) => self.run_in_order(shuffle(seed, future)),
+        }
+    }
+
+    fn run_in_order<F: IntoFuture>(self, future: F) -> F::Output {
         crate::worker::hook();
         let inside = Inside::enter();
         if let Some(config) = self.workers {

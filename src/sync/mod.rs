@@ -36,6 +36,8 @@ mod semaphore;
 mod token_queue;
 mod wait_list;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(test)]
 mod test_waker;
 
