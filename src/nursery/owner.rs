@@ -204,17 +204,24 @@ impl Owner {
     /// enough: whoever is left has a node, and is woken when that is no longer held.
     pub(super) fn sweep(&mut self) {
         let cancelled = self.are_children_cancelled();
-        if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
+        if std::mem::replace(&mut self.swept, cancelled) || !cancelled || self.children.is_empty() {
             return;
         }
+        // One decision for all who have no node, because nothing can hold them. Should a shield at the block's edge
+        // have come before it, they stay, and are swept when it has gone.
+        let plain = self.try_drop(None);
+        self.swept = plain;
         let mut at = self.children.len();
         while at > 0 {
             at -= 1;
-            // Ending one child may end others: its drop may run anything.
-            if let Some(child) = self.children.get(at).cloned()
-                && self.try_drop_child(&child)
-            {
-                self.discard(child);
+            // SAFETY: see `poll_child`.
+            let drop_it = match unsafe { self.children[at].node() } {
+                None => plain,
+                Some(_) => self.try_drop_child(&self.children[at].clone()),
+            };
+            if drop_it {
+                let child = self.take_listed(at);
+                self.discard_unlisted(child);
             }
         }
     }
@@ -330,20 +337,36 @@ impl Owner {
         // SAFETY: see `poll_child`.
         let (index, node) = unsafe { (child.index(), child.node()) };
         if let Some(index) = index {
-            drop(self.children.swap_remove(index));
-            if let Some(moved) = self.children.get(index) {
-                // SAFETY: see `poll_child`.
-                unsafe { moved.set_index(index) };
-            }
+            drop(self.take_listed(index));
         }
         self.forget_node(node);
     }
 
+    /// Takes a child off the list.
+    fn take_listed(&mut self, index: usize) -> ChildRef {
+        let child = self.children.swap_remove(index);
+        if let Some(moved) = self.children.get(index) {
+            // SAFETY: see `poll_child`.
+            unsafe { moved.set_index(index) };
+        }
+        child
+    }
+
     /// Drops the child's future.
     fn discard(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`; the child is not done, because `discard` is called once, for children that run.
+        // SAFETY: see `poll_child`.
+        if let Some(index) = unsafe { child.index() } {
+            drop(self.take_listed(index));
+        }
+        self.discard_unlisted(child);
+    }
+
+    /// Drops the future of a child that is not on the list, or not any more.
+    fn discard_unlisted(&mut self, child: ChildRef) {
+        // SAFETY: see `poll_child`; the child is not done, because this is called once, for children that run.
         let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() }));
-        self.unlist(&child);
+        // SAFETY: see `poll_child`.
+        self.forget_node(unsafe { child.node() });
         if let Err(payload) = dropped {
             self.panicked(payload);
         }
@@ -386,22 +409,13 @@ impl Owner {
                 .for_each(|drop_it| self.end_body(drop_it));
         }
         while let Some(child) = self.children.pop() {
-            self.discard_hard(child);
+            self.discard_unlisted(child);
         }
         drop_body
             .into_iter()
             .for_each(|drop_it| self.end_body(drop_it));
         self.leave();
         self.panic.take()
-    }
-
-    fn discard_hard(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`; children that are listed are not done.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() })) {
-            self.panicked(payload);
-        }
-        // SAFETY: see `poll_child`.
-        self.forget_node(unsafe { child.node() });
     }
 }
 

@@ -432,20 +432,13 @@ where
 /// before that drops the child, and makes the nursery's block panic, unless that is cancelled.
 ///
 /// ```
-/// use std::sync::Mutex;
-/// use seedbed::{open_nursery, run, RemoteChild};
+/// use seedbed::{nursery::RemoteChild, open_nursery, run};
 ///
-/// // The simplest of executors: somebody else polls what is in the list.
-/// let queue = Mutex::new(Vec::new());
-/// let executor = |child: RemoteChild| queue.lock().unwrap().push(child);
-/// run(open_nursery(|n| {
-///     let task = n.spawn_on(&executor, async { 5 });
-///     let children = std::mem::take(&mut *queue.lock().unwrap());
-///     let thread = std::thread::spawn(|| children.into_iter().for_each(smol::block_on));
-///     async move {
-///         assert_eq!(task.await, 5);
-///         thread.join().unwrap();
-///     }
+/// run(open_nursery(|n| async move {
+///     let thread = |child: RemoteChild| drop(std::thread::spawn(|| smol::block_on(child)));
+///     let here = std::thread::current().id();
+///     let there = n.spawn_on(&thread, async { std::thread::current().id() });
+///     assert_ne!(there.await, here);
 /// }));
 /// ```
 #[must_use = "futures do nothing unless polled"]
@@ -473,7 +466,8 @@ impl fmt::Debug for RemoteChild {
     }
 }
 
-/// Waits for a future that an executor polls; made by [`on_executor`], which says what dropping it does.
+/// Waits for a future that an executor polls; made by [`on_executor`]. Dropping it drops that future: at once, or at the
+/// end of the poll that it is in.
 #[must_use = "futures do nothing unless awaited"]
 pub struct OnExecutor<F: Future> {
     remote: Arc<Remote<F>>,

@@ -13,6 +13,13 @@ use crate::time::{Clock, RealClock, Timers};
 use crate::worker::WorkerConfig;
 
 /// What a run does about Ctrl-C.
+///
+/// ```
+/// use seedbed::{CtrlC, RunBuilder};
+///
+/// assert_eq!(CtrlC::default(), CtrlC::Unwind);
+/// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CtrlC {
@@ -56,6 +63,10 @@ pub struct RunBuilder {
 
 impl RunBuilder {
     /// A run in real time, that unwinds on Ctrl-C.
+    ///
+    /// ```
+    /// assert_eq!(seedbed::RunBuilder::new().run(async { 5 }), 5);
+    /// ```
     pub fn new() -> Self {
         RunBuilder {
             clock: Arc::new(RealClock),
@@ -66,12 +77,28 @@ impl RunBuilder {
     }
 
     /// Sets the clock by which the run sleeps and sets deadlines.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{sleep, testing::MockClock, RunBuilder};
+    ///
+    /// let (clock, hour) = (MockClock::autojump(), Duration::from_secs(3600));
+    /// RunBuilder::new().clock(clock.clone()).run(sleep(hour));
+    /// assert_eq!(clock.elapsed(), hour);
+    /// ```
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
     /// Sets what the run does about Ctrl-C.
+    ///
+    /// ```
+    /// use seedbed::{CtrlC, RunBuilder};
+    ///
+    /// // A program that ends by SIGINT without further ado.
+    /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
+    /// ```
     pub fn ctrl_c(mut self, ctrl_c: CtrlC) -> Self {
         self.ctrl_c = ctrl_c;
         self
@@ -79,6 +106,21 @@ impl RunBuilder {
 
     /// Configures the default worker context, which is shared by the whole process:
     /// [`configure_default_context`](crate::configure_default_context), done when the run begins.
+    ///
+    /// ```
+    /// use seedbed::{run_sync, RunBuilder, WorkerConfig};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     let single_use = WorkerConfig::new().single_use();
+    ///     RunBuilder::new().worker_config(single_use).run(async {
+    ///         assert_ne!(run_sync(pid, ()).await.unwrap(), run_sync(pid, ()).await.unwrap());
+    ///     });
+    /// }
+    /// ```
     pub fn worker_config(mut self, config: WorkerConfig) -> Self {
         self.workers = Some(config);
         self
@@ -116,6 +158,16 @@ impl RunBuilder {
     ///
     /// With `future`'s panic; if called inside of another run on the same thread; and if a closure that was given to
     /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
+    ///
+    /// ```
+    /// use seedbed::{checkpoint, RunBuilder};
+    ///
+    /// let five = RunBuilder::new().run(async {
+    ///     checkpoint().await;
+    ///     5
+    /// });
+    /// assert_eq!(five, 5);
+    /// ```
     pub fn run<F: IntoFuture>(self, future: F) -> F::Output {
         match self.shuffle {
             None => self.run_in_order(future),

@@ -34,6 +34,7 @@ mod lock;
 mod rw_lock;
 mod semaphore;
 mod token_queue;
+mod tokens;
 mod wait_list;
 
 #[cfg(all(test, loom))]

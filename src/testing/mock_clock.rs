@@ -75,18 +75,50 @@ impl MockClock {
     }
 
     /// Sets for how long, in real time, every task has to be blocked before the clock jumps; `None`: it never does.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{sleep, testing::MockClock, RunBuilder};
+    ///
+    /// let clock = MockClock::new();
+    /// clock.set_autojump_threshold(Some(Duration::from_millis(1)));
+    /// RunBuilder::new().clock(clock.clone()).run(sleep(Duration::from_secs(3600)));
+    /// assert_eq!(clock.elapsed(), Duration::from_secs(3600));
+    /// ```
     pub fn set_autojump_threshold(&self, threshold: Option<Duration>) {
         lock(&self.state).autojump_threshold = threshold;
         self.tell_run();
     }
 
     /// Moves the clock forward. Whose deadline has passed by that wakes up when the run next looks.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{current_time, testing::MockClock, RunBuilder};
+    ///
+    /// let clock = MockClock::new();
+    /// RunBuilder::new().clock(clock.clone()).run(async {
+    ///     let start = current_time();
+    ///     clock.jump(Duration::from_secs(60));
+    ///     assert_eq!(current_time() - start, Duration::from_secs(60));
+    /// });
+    /// ```
     pub fn jump(&self, by: Duration) {
         lock(&self.state).elapsed += by;
         self.tell_run();
     }
 
     /// How far the clock has moved since it was made.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::testing::MockClock;
+    ///
+    /// let clock = MockClock::new();
+    /// assert_eq!(clock.elapsed(), Duration::ZERO);
+    /// clock.jump(Duration::from_secs(3));
+    /// assert_eq!(clock.elapsed(), Duration::from_secs(3));
+    /// ```
     pub fn elapsed(&self) -> Duration {
         lock(&self.state).elapsed
     }
