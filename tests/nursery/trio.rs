@@ -101,8 +101,11 @@ fn a_deadline_or_shield_of_the_spawner_is_none_of_the_child_s() {
             });
         })
         .await;
-        let spawns = async { n.spawn(async { seedbed::current_effective_deadline() }) };
-        let child = move_on_after(Duration::from_secs(3600), spawns).await;
+        let mut child = None;
+        let spawns = async {
+            child = Some(n.spawn(async { seedbed::current_effective_deadline() }));
+        };
+        move_on_after(Duration::from_secs(3600), spawns).await;
         assert_eq!(child.unwrap().await, None);
         sleep_forever().await
     })));
