@@ -25,6 +25,9 @@ pub mod other_runtimes {}
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}
 
+#[doc = include_str!("../docs/trio_rows.md")]
+pub mod trio_rows {}
+
 #[doc = include_str!("../docs/from_trio_parallel.md")]
 pub mod from_trio_parallel {}
 

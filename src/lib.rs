@@ -99,7 +99,7 @@ pub use run::{
 pub use run_var::{RunVar, RunVarToken};
 pub use sync::CapacityLimiter;
 pub use time::{current_clock, current_time, sleep, sleep_forever, sleep_until};
-pub use tree_var::{TreeVar, TreeVarScope};
+pub use tree_var::{HasTreeVars, TreeVar, TreeVarScope};
 pub use worker::{
     RunSync, RunSyncFuture, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, WorkerExit,
     WorkerPanic, WorkerStatistics, WorkerStatus, WorkerType, cache_scope,

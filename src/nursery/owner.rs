@@ -14,7 +14,7 @@ use super::ready::{Batch, Core};
 use super::shuffle;
 use crate::cancel::current::{enter, in_child};
 use crate::cancel::{
-    CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, Node, NodeId,
+    CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, Node, NodeId, lock,
 };
 use crate::tree_var::{Values, WithValues};
 
@@ -53,16 +53,17 @@ impl Owner {
         let scope = CancelScope::new();
         let mut driver = Driver::new(scope.clone());
         driver.begin();
+        let values = crate::cancel::current::with_values(|values| values.cloned());
         let service = driver.node().filter(|_| service).map(|own| Node {
             id: own.shared.add(Some(own.id), Kind::Hides, None),
             shared: own.shared.clone(),
         });
         Owner {
-            core: Core::new(scope),
+            core: Core::new(scope, values.clone()),
             driver,
             service,
             children: Vec::new(),
-            values: crate::cancel::current::with_values(|values| values.cloned()),
+            values,
             order: shuffle::generator(),
             body_node: None,
             panic: None,
@@ -266,6 +267,11 @@ impl Owner {
     /// Leaves the tree: the block has ended, though its future may be kept.
     pub(super) fn leave(&mut self) {
         self.driver.end();
+        // Handles and wakers may be kept; what the variables held must not be kept by them.
+        self.values = None;
+        let values = lock(&self.core.values).take();
+        // Dropped here, where no lock is held.
+        drop(values);
     }
 
     /// Lets the next wake-up through to whoever polls the block.
@@ -408,6 +414,7 @@ impl Owner {
         drop_body
             .into_iter()
             .for_each(|drop_it| self.end_body(drop_it));
+        self.leave();
         self.panic.take()
     }
 }

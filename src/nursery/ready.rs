@@ -17,13 +17,14 @@
 #![allow(unsafe_code)]
 
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::Wake;
 
 use super::child::{ChildRef, Header};
 use crate::cancel::CancelScope;
 use crate::sys::primitives::{AtomicBool, AtomicPtr};
+use crate::tree_var::Values;
 
 const IDLE: *mut Header = ptr::null_mut();
 const BUSY: *mut Header = ptr::without_provenance_mut(1);
@@ -40,14 +41,17 @@ pub(super) struct Core {
     body_woken: AtomicBool,
     /// The block's place in the tree, and who polls it.
     pub(super) scope: CancelScope,
+    /// The tree variables of where the block was opened, for those who ask from elsewhere; until it has ended.
+    pub(super) values: Mutex<Option<Values>>,
 }
 
 impl Core {
-    pub(super) fn new(scope: CancelScope) -> Arc<Self> {
+    pub(super) fn new(scope: CancelScope, values: Option<Values>) -> Arc<Self> {
         Arc::new(Core {
             head: AtomicPtr::new(BUSY),
             body_woken: AtomicBool::new(true),
             scope,
+            values: Mutex::new(values),
         })
     }
 

@@ -94,6 +94,20 @@ pub enum StartError<T> {
     Cancelled,
 }
 
+impl<T> StartError<Option<T>> {
+    /// For a child that keeps its result for whoever waits: it has none only when nobody does.
+    pub(super) fn kept(self) -> StartError<T> {
+        match self {
+            StartError::Exited(result) => {
+                StartError::Exited(result.expect(
+                    "a child whose result went to the nursery has started, or nobody waits",
+                ))
+            }
+            StartError::Cancelled => StartError::Cancelled,
+        }
+    }
+}
+
 impl<T> fmt::Display for StartError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -104,6 +118,18 @@ impl<T> fmt::Display for StartError<T> {
 }
 
 impl<T: fmt::Debug> Error for StartError<T> {}
+
+/// With this a child that was put in by `try_start` knows whose its error is.
+pub(super) struct Waiting<V> {
+    sender: Sender<V>,
+}
+
+impl<V> Waiting<V> {
+    /// Whether nobody waits any more for the child to start: it has started, or its starter is cancelled or gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.sender.is_closed() || !self.sender.is_empty()
+    }
+}
 
 /// A child that has not started: cancelled if nobody waits for that any more.
 struct Starting<T> {
@@ -120,12 +146,16 @@ impl<T> Drop for Starting<T> {
 
 /// Spawns a child, and waits for what it sends.
 pub(super) async fn start<V, T>(
-    spawn: impl FnOnce(Started<V>) -> Task<T>,
+    spawn: impl FnOnce(Started<V>, Waiting<V>) -> Task<T>,
 ) -> Result<V, StartError<T>> {
     let (sender, receiver) = bounded(1);
-    let task = spawn(Started {
+    let waiting = Waiting {
+        sender: sender.clone(),
+    };
+    let started = Started {
         sender: Some(sender),
-    });
+    };
+    let task = spawn(started, waiting);
     // Shared by the waiting and its clean-up, of which one runs at a time.
     let child = Mutex::new(Starting { task: Some(task) });
     let started = async {
@@ -153,6 +183,7 @@ pub(super) async fn start<V, T>(
     };
     let gone = async {
         let task = lock(&child).task.take();
+        receiver.close();
         if let Some(task) = task {
             // Its result is nobody's: the one who started it is cancelled.
             drop(task.cancel().await);
