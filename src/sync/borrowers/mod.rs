@@ -199,6 +199,7 @@ impl<K: Hash + Eq + Clone> Borrowers<K> {
     ///
     /// let borrowers = Borrowers::<u8>::new(&CapacityLimiter::new(1));
     /// borrowers.limiter().set_total(5);
+    /// assert_eq!(borrowers.statistics().limiter.total, Some(5));
     /// ```
     pub fn limiter(&self) -> &CapacityLimiter {
         &self.shared.limiter

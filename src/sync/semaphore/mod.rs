@@ -262,6 +262,11 @@ pub struct SemaphoreStatistics {
 }
 
 /// [`Semaphore::release`] was called once too often: there are as many permits as may be.
+///
+/// ```
+/// let error = seedbed::sync::Semaphore::bounded(2, 2).release().unwrap_err();
+/// assert_eq!(error.max, 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleasedTooOften {
