@@ -44,8 +44,11 @@ mod producer;
 mod rw_lock;
 mod semaphore;
 mod token_queue;
+mod tokens;
 mod wait_list;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(test)]
 mod test_waker;
 

@@ -225,8 +225,12 @@ impl MockClock {
     ///
     /// ```
     /// use std::time::Duration;
+    /// use seedbed::testing::MockClock;
     ///
-    /// assert_eq!(seedbed::testing::MockClock::new().elapsed(), Duration::ZERO);
+    /// let clock = MockClock::new();
+    /// assert_eq!(clock.elapsed(), Duration::ZERO);
+    /// clock.jump(Duration::from_secs(3));
+    /// assert_eq!(clock.elapsed(), Duration::from_secs(3));
     /// ```
     pub fn elapsed(&self) -> Duration {
         lock(&self.state).line.at(Instant::now())

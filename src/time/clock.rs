@@ -45,6 +45,14 @@ pub trait Clock: fmt::Debug + Send + Sync {
 }
 
 /// The system's monotonic clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::time::{Clock, RealClock};
+///
+/// let deadline = RealClock.now() + Duration::from_secs(5);
+/// assert!(RealClock.real_time_until(deadline).unwrap() <= Duration::from_secs(5));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RealClock;
 

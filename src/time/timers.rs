@@ -28,6 +28,8 @@ pub(crate) struct Timers {
 #[derive(Debug)]
 struct Sleepers {
     queue: DeadlineQueue<Waker>,
+    /// What had passed by then is no longer in the queue.
+    fired: Option<Instant>,
     driver: Looks,
 }
 
@@ -46,6 +48,7 @@ impl Timers {
             clock,
             sleepers: Mutex::new(Sleepers {
                 queue: DeadlineQueue::new(),
+                fired: None,
                 driver: Looks::BeforeItWaits,
             }),
             driver: AtomicWaker::new(),
@@ -55,6 +58,10 @@ impl Timers {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -69,6 +76,11 @@ impl Timers {
         next
     }
 
+    /// The same for whoever only wants to know.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        lock(&self.sleepers).queue.next()
+    }
+
     /// Whether a deadline has passed that was not fired yet.
     pub(crate) fn is_due(&self) -> bool {
         self.next().is_some_and(|deadline| deadline <= self.now())
@@ -81,14 +93,23 @@ impl Timers {
         let mut expired = Vec::new();
         let mut sleepers = lock(&self.sleepers);
         sleepers.driver = Looks::BeforeItWaits;
+        sleepers.fired = Some(now);
         sleepers.queue.expire(now, |waker| expired.push(waker));
         drop(sleepers);
         // Woken while no lock is held: wakers may be foreign.
         WakeAll(expired.into_iter()).now();
     }
 
-    pub(crate) fn insert(&self, deadline: Instant, waker: Waker) -> Place {
+    /// Has `waker` woken at the deadline. `None` if that had passed before the loop last fired; one that passed since
+    /// is found when it next fires. So nobody has to ask what time it is.
+    pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> Option<Place> {
+        // Cloned while no lock is held.
+        let waker = waker.clone();
         let mut sleepers = lock(&self.sleepers);
+        if sleepers.fired.is_some_and(|fired| deadline <= fired) {
+            drop(sleepers);
+            return None;
+        }
         let place = sleepers.queue.insert(deadline, waker);
         let too_late = match sleepers.driver {
             Looks::BeforeItWaits => false,
@@ -98,7 +119,7 @@ impl Timers {
         if too_late {
             self.driver.wake();
         }
-        place
+        Some(place)
     }
 
     /// Gives the place back if the sleeper still waits there, and makes `waker` the one to wake. `None`: its deadline
