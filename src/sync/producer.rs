@@ -167,6 +167,19 @@ struct Link {
 
 /// Sends values to whoever asks for them; given to the producer of [`open_producer`].
 ///
+/// ```
+/// use seedbed::{run, sync::{Producer, open_producer}};
+///
+/// async fn count_down(mut numbers: Producer<u32>) {
+///     for n in (0..3).rev() {
+///         numbers.send(n).await;
+///     }
+/// }
+///
+/// let first = run(open_producer(count_down, async |numbers| numbers.receive().await));
+/// assert_eq!(first, Ok(2));
+/// ```
+///
 /// # Dropping
 ///
 /// Ends the values: receivers have reached the end.
@@ -249,6 +262,25 @@ impl<T> fmt::Debug for Producer<T> {
 /// A clone is another handle, to be closed on its own; each value goes to one of those who ask. It is also a [`Stream`]
 /// of the values, which ends with the producer, or when this handle is closed. A stream that was polled and is pending
 /// has asked for a value, and gets it when it is polled again.
+///
+/// ```
+/// use futures_lite::StreamExt;
+/// use seedbed::{run, sync::{Produced, open_producer}};
+///
+/// async fn add_up(mut numbers: Produced<u32>) -> u32 {
+///     let mut sum = 0;
+///     while let Some(n) = numbers.next().await {
+///         sum += n;
+///     }
+///     sum
+/// }
+///
+/// let one_and_two = async |mut numbers: seedbed::sync::Producer<u32>| {
+///     numbers.send(1).await;
+///     numbers.send(2).await;
+/// };
+/// assert_eq!(run(open_producer(one_and_two, add_up)), 3);
+/// ```
 ///
 /// # Dropping
 ///
