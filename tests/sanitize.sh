@@ -41,5 +41,5 @@ export TSAN_OPTIONS="suppressions=$suppressions:halt_on_error=0"
 # Fewer random programs, and fewer children: each costs ten times as much here.
 export SEEDBED_STRESS_SEEDS=100 SEEDBED_STRESS_CHILDREN=100000
 
-cargo +nightly test --target "$host" --lib --test nursery --test cancel --test stress --test every_poll --test tree_var \
+cargo +nightly test --no-fail-fast --target "$host" --lib --test nursery --test cancel --test stress --test every_poll --test tree_var \
     -- --skip leaks_and_nothing_else --skip forgotten
