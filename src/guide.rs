@@ -1,5 +1,11 @@
 //! Pages to read: how things work together, and where they are found by those who come from elsewhere.
 //!
+//! * [`structured_concurrency`]: the model, from nothing, with pictures. Start here.
+//! * [`cancellation`]: the rules, each with an example.
+//! * [`testing`]: how to test what has jobs done, and what waits.
+//! * [`other_runtimes`]: nurseries in the tasks of smol and tokio, foreign `select!`, and calls from threads.
+//! * [`from_trio`], [`from_trio_parallel`]: what is called what here, and what is different.
+//!
 //! The pages are the files of the repository's `docs` folder. What is code in them is compiled and run as tests.
 
 #[doc = include_str!("../docs/structured_concurrency.md")]

@@ -75,6 +75,11 @@ pub struct TreeVar<T> {
 
 impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// Makes a variable that is not set anywhere. It belongs in a `static`.
+    ///
+    /// ```
+    /// static NAME: seedbed::TreeVar<String> = seedbed::TreeVar::new();
+    /// assert_eq!(NAME.get(), None);
+    /// ```
     pub const fn new() -> Self {
         TreeVar {
             _place: 0,

@@ -64,6 +64,17 @@ fn every_example_is_run_by_ci_and_every_example_named_exists() {
 }
 
 #[test]
+fn every_example_is_named_by_the_readme() {
+    let readme = text("README.md");
+    for example in examples() {
+        let named = ["`", "--example "]
+            .iter()
+            .any(|before| names_after(&readme, before).contains(example.as_str()));
+        assert!(named, "README.md does not name the example `{example}`");
+    }
+}
+
+#[test]
 fn every_test_that_the_table_names_exists() {
     let mut sources = Vec::new();
     files(&root().join("src"), ".rs", &mut sources);

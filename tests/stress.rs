@@ -20,7 +20,7 @@ use polling::{Counted, Drops, OnDrop, turns};
 use seedbed::testing::MockClock;
 use seedbed::{
     CancelScope, Nursery, RunBuilder, Task, checkpoint_if_cancelled, current_time, move_on_after,
-    on_cancel, open_nursery, shield, sleep, sleep_forever, try_open_nursery,
+    on_cancel, open_nursery, open_service_nursery, shield, sleep, sleep_forever, try_open_nursery,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ struct World {
     tasks: Mutex<Vec<Task<()>>>,
     /// How many more parts may be opened.
     budget: Mutex<u32>,
+    /// Runs inside of the run.
+    executor: smol::Executor<'static>,
     panics: bool,
 }
 
@@ -44,6 +46,7 @@ impl World {
             scopes: Mutex::default(),
             tasks: Mutex::default(),
             budget: Mutex::new(60),
+            executor: smol::Executor::new(),
             panics: seed.is_multiple_of(3),
         })
     }
@@ -164,10 +167,14 @@ async fn step(world: &Arc<World>, finite: bool) {
 }
 
 async fn block(world: &Arc<World>, finite: bool) {
-    let world = world.clone();
-    open_nursery(|n| async move {
+    let (world, kind) = (world.clone(), world.pick(6));
+    let body = |n: Nursery<'static>| async move {
         for _ in 0..world.pick(5) {
-            let task = n.spawn(spawns(n.clone(), world.clone(), finite));
+            let child = spawns(n.clone(), world.clone(), finite);
+            let task = match world.pick(4) {
+                0 => n.spawn_on(&world.executor, child),
+                _ => n.spawn(child),
+            };
             if world.pick(2) == 0 {
                 world.tasks.lock().unwrap().push(task);
             }
@@ -193,8 +200,13 @@ async fn block(world: &Arc<World>, finite: bool) {
             n.cancel();
         }
         part(world, finite).await;
-    })
-    .await;
+    };
+    match kind {
+        0 => open_service_nursery(body).await,
+        1 => open_service_nursery(body).daemon().await,
+        2 => open_nursery(body).daemon().await,
+        _ => open_nursery(body).await,
+    }
 }
 
 /// A child that does something, and perhaps adds another, or ends the block.
@@ -235,7 +247,9 @@ fn run(seed: u64) {
     let world = World::new(seed);
     let program = part(world.clone(), false);
     // The clock gets there only if everybody is blocked, and nobody waits for anything.
+    let executor = world.clone();
     let watched = open_nursery(|n| async move {
+        n.spawn(async move { executor.executor.run(sleep_forever()).await });
         n.spawn(async move {
             sleep(100_000 * SECOND).await;
             eprintln!("the random program of seed {seed} hangs");
@@ -247,7 +261,11 @@ fn run(seed: u64) {
         n.cancel();
     });
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        RunBuilder::new().clock(MockClock::autojump()).run(watched)
+        let run = RunBuilder::new().clock(MockClock::autojump());
+        match seed.is_multiple_of(2) {
+            true => run.shuffle(seed).run(watched),
+            false => run.run(watched),
+        }
     }));
     assert!(
         ended.is_ok() || world.panics,

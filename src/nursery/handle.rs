@@ -292,11 +292,16 @@ macro_rules! handle {
             #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
             ///
             /// run(async {
+            ///     let reached_the_end = std::cell::Cell::new(false);
+            ///     let reached = &reached_the_end;
             #[doc = concat!("    ", $block, "(|n| async move {")]
             ///         n.spawn(sleep_forever());
             ///         n.cancel();
+            ///         sleep_forever().await; // the body is cancelled, too
+            ///         reached.set(true);
             ///     })
             ///     .await;
+            ///     assert!(!reached_the_end.get());
             /// });
             /// ```
             #[track_caller]
@@ -402,6 +407,16 @@ macro_rules! handle {
 }
 
 /// What [`try_spawn`](Nursery::try_spawn) gives: `Some(value)`, or `None` from a child whose error ended the block.
+///
+/// ```
+/// use seedbed::{run, try_open_nursery};
+///
+/// let value: Result<_, ()> = run(try_open_nursery(async |n| {
+///     let task = n.try_spawn(async { Ok(3) });
+///     Ok(task.await)
+/// }));
+/// assert_eq!(value, Ok(Some(3)));
+/// ```
 pub type TrySpawned<U> = Task<Option<U>>;
 
 handle! {
@@ -505,6 +520,13 @@ impl<'env> Spawner<'env> {
     /// # Panics
     ///
     /// If the block has ended.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// let sum = run(open_nursery(|n| async move { n.spawner().spawn(async { 1 + 2 }).await }));
+    /// assert_eq!(sum, 3);
+    /// ```
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> Task<F::Output>
     where
@@ -520,6 +542,15 @@ impl<'env> Spawner<'env> {
     /// # Errors
     ///
     /// [`NurseryClosed`] if the block has ended; it gives the future back.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(async {
+    ///     let spawner = open_nursery(|n| async move { n.spawner() }).await;
+    ///     assert!(spawner.spawn_if_open(async {}).is_err()); // the block has ended
+    /// });
+    /// ```
     pub fn spawn_if_open<F>(
         &self,
         future: F,

@@ -149,6 +149,21 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// The same children, in another order.
+    pub(super) fn shuffled(mut self, order: &mut fastrand::Rng) -> Self {
+        let mut children: Vec<_> = self.by_ref().map(ChildRef::into_raw).collect();
+        order.shuffle(&mut children);
+        let mut to = IDLE;
+        for child in children {
+            // SAFETY: as in `reversed`: the reference that was turned into this pointer is the list's, which is ours.
+            unsafe { (*child).next.set(to) };
+            to = child;
+        }
+        Batch { head: to }
+    }
+}
+
 impl Iterator for Batch {
     type Item = ChildRef;
 

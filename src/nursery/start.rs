@@ -35,11 +35,12 @@ impl<V> Started<V> {
     /// ```
     /// use seedbed::{run, Started};
     ///
-    /// async fn serve(started: Started<u16>) {
+    /// async fn serve(started: Started<u16>) -> &'static str {
     ///     started.send(80);
+    ///     "served"
     /// }
     ///
-    /// run(serve(Started::ignored()));
+    /// assert_eq!(run(serve(Started::ignored())), "served");
     /// ```
     pub fn ignored() -> Self {
         Started { sender: None }
@@ -48,6 +49,18 @@ impl<V> Started<V> {
     /// Says that the child has started, and hands `value` to whoever started it.
     ///
     /// If that one was cancelled meanwhile, the value is dropped, and the child is being cancelled too.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let port = n.start(|started| async move {
+    ///         started.send(8080);
+    ///         // .. and goes on.
+    ///     });
+    ///     assert_eq!(port.await, Ok(8080));
+    /// }));
+    /// ```
     pub fn send(self, value: V) {
         if let Some(sender) = self.sender {
             // Refused if nobody waits any more: documented above.
@@ -63,6 +76,15 @@ impl<V> fmt::Debug for Started<V> {
 }
 
 /// Why [`start`](crate::Nursery::start) has nothing to return.
+///
+/// ```
+/// use seedbed::{open_nursery, run, StartError, Started};
+///
+/// run(open_nursery(|n| async move {
+///     let failed = n.start(|_: Started<u16>| async { "no port is free" });
+///     assert_eq!(failed.await, Err(StartError::Exited("no port is free")));
+/// }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartError<T> {

@@ -58,8 +58,16 @@ enum Idle {
     Not,
     /// Nobody is; the reactor gets one turn, because what it reports makes somebody ready.
     Asking,
-    /// The reactor had nothing to report. A virtual clock may need everybody to be blocked for some real time.
+    /// The reactor had nothing to report. Whoever waits for that may want everybody to be blocked for some real time.
     Blocked { since: Instant },
+}
+
+/// What is done when everybody has been blocked for long enough.
+enum WhenIdle {
+    /// Those are told who wait for it, before any virtual clock moves.
+    Tell,
+    /// The clock jumps to the next deadline.
+    JumpTo(Instant),
 }
 
 /// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does.
@@ -147,32 +155,44 @@ impl<F: Future> Driver<F> {
             }
             Idle::Blocked { .. } => {}
         }
-        if self.timers.wake_idle() {
+        let idle = self.when_idle();
+        if let Some((at, what)) = &idle
+            && *at <= Instant::now()
+        {
+            // A deadline that has passed since the loop looked comes first: whoever waits for it is not blocked.
+            match what {
+                _ if self.timers.is_due() => {}
+                WhenIdle::Tell => self.timers.wake_idle(),
+                WhenIdle::JumpTo(deadline) => self.timers.clock().jump_to(*deadline),
+            }
             // Those who were told may be gone by now, and then nobody else wakes the loop.
             cx.waker().wake_by_ref();
             return;
         }
-        let Some(deadline) = self.timers.next() else {
-            self.alarm = None;
-            return;
-        };
-        if let Some(at) = self.wake_up_time(deadline) {
-            self.set_alarm(at, cx);
+        let idle = idle.map(|(at, _)| at);
+        match [idle, self.next_deadline()].into_iter().flatten().min() {
+            Some(at) => self.set_alarm(at, cx),
+            None => self.alarm = None,
         }
     }
 
-    /// When, in real time, something is to be done about the next deadline. Lets a clock jump there if it is time.
-    fn wake_up_time(&self, deadline: Instant) -> Option<Instant> {
-        let clock = self.timers.clock();
-        let (Some(threshold), Idle::Blocked { since }) = (clock.autojump_threshold(), &self.idle)
-        else {
-            return Instant::now().checked_add(clock.real_time_until(deadline)?);
+    /// What is to be done if everybody stays blocked, and when, in real time.
+    fn when_idle(&self) -> Option<(Instant, WhenIdle)> {
+        let Idle::Blocked { since } = self.idle else {
+            return None;
         };
-        let jump = since.checked_add(threshold)?;
-        if jump <= Instant::now() {
-            clock.jump_to(deadline);
+        if let Some(cushion) = self.timers.shortest_cushion() {
+            return Some((since.checked_add(cushion)?, WhenIdle::Tell));
         }
-        Some(jump)
+        let threshold = self.timers.clock().autojump_threshold()?;
+        let deadline = self.timers.next()?;
+        Some((since.checked_add(threshold)?, WhenIdle::JumpTo(deadline)))
+    }
+
+    /// When, in real time, the clock shows the next deadline, if it gets there by itself.
+    fn next_deadline(&self) -> Option<Instant> {
+        let until = self.timers.clock().real_time_until(self.timers.next()?)?;
+        Instant::now().checked_add(until)
     }
 
     fn set_alarm(&mut self, at: Instant, cx: &mut Context<'_>) {

@@ -1,10 +1,12 @@
 //! Clocks, sleeping and the queue of deadlines.
 //!
-//! Time belongs to the run: inside [`run`](crate::run()) sleeps and deadlines read the run's [`Clock`] and wait in its own
-//! queue, so that a virtual clock moves all of them together. Outside of a run the same functions use the system's
-//! clock and smol's timers. [`queue`] decides which deadlines have passed and is pure; [`timers`] wakes the sleepers.
+//! Time belongs to the run: inside [`run`](crate::run()) sleeps and deadlines read the run's [`Clock`] and wait in its
+//! own queue, so that a virtual clock moves all of them together. Outside of a run the same functions use the system's
+//! clock and smol's timers. [`queue`] decides which deadlines have passed, [`idle`] who is told that the run is idle;
+//! both are pure. [`timers`] wakes.
 
 mod clock;
+mod idle;
 mod queue;
 mod sleep;
 mod timers;
@@ -12,6 +14,7 @@ mod timers;
 pub use std::time::Instant;
 
 pub use clock::{Clock, RealClock};
+pub(crate) use idle::IdleKey;
 pub use sleep::{Sleep, sleep, sleep_forever, sleep_until};
 pub(crate) use timers::Timers;
 
