@@ -5,14 +5,14 @@
 //! at every poll, is one load.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
-use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, lock};
+use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, OnceLock, lock};
 use crate::time::Timers;
 
 /// What a node's owner and those who cancel it share.
