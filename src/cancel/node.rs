@@ -6,15 +6,15 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
 use crate::run_var::Variables;
-use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, lock};
+use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, OnceLock, lock};
 use crate::time::Timers;
 
 /// What a node's owner and those who cancel it share.

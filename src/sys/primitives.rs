@@ -10,7 +10,7 @@
 mod real {
     pub(crate) use std::cell::Cell;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
-    pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
+    pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
     pub(crate) use atomic_waker::AtomicWaker;
 
@@ -24,6 +24,7 @@ mod real {
 #[cfg(all(test, loom))]
 #[allow(unsafe_code)]
 mod modelled {
+    use std::sync::atomic::Ordering;
     use std::sync::{Arc, PoisonError};
     use std::task::Waker;
 
@@ -109,6 +110,40 @@ mod modelled {
 
     pub(crate) fn lock<M: Lock>(mutex: &M) -> M::Guard<'_> {
         mutex.lock_it()
+    }
+
+    /// The standard library's, which loom does not know, with a flag that tells loom what it orders.
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T> {
+        value: std::sync::OnceLock<T>,
+        is_set: AtomicBool,
+        setting: Mutex<()>,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn get(&self) -> Option<&T> {
+            match self.is_set.load(Ordering::Acquire) {
+                true => self.value.get(),
+                false => None,
+            }
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            let _alone = lock(&self.setting);
+            self.value.set(value)?;
+            self.is_set.store(true, Ordering::Release);
+            Ok(())
+        }
+    }
+
+    impl<T> Default for OnceLock<T> {
+        fn default() -> Self {
+            OnceLock {
+                value: std::sync::OnceLock::new(),
+                is_set: AtomicBool::new(false),
+                setting: Mutex::new(()),
+            }
+        }
     }
 
     /// A slot behind a mutex. It promises what the real one does: the last waker that was registered before a `wake` is
