@@ -14,7 +14,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 const LAYERS: [&[&str]; 7] = [
     &["sys", "error"],
     &["job", "wire"],
-    &["time", "cancel", "tree_var"],
+    &["time", "cancel", "run_var", "tree_var"],
     &["nursery", "process", "signal", "sync", "testing", "thread"],
     &["worker"],
     &["run"],

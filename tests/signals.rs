@@ -17,7 +17,10 @@ use seedbed::signal::{
 };
 use seedbed::sync::Event;
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::{CtrlC, RunBuilder, move_on_after, on_cancel, open_nursery, run, sleep_forever};
+use seedbed::{
+    CtrlC, RunBuilder, checkpoint, current_run, move_on_after, on_cancel, open_nursery, run,
+    sleep_forever, spawn_system_task,
+};
 use signal_hook::low_level::raise;
 use smol::stream::StreamExt;
 
@@ -326,6 +329,39 @@ fn a_second_ctrl_c_kills_a_run_that_does_not_get_on_with_unwinding() {
                 // Not even reached.
                 std::process::exit(0);
             });
+        },
+    );
+    assert_eq!(status.unwrap().signal(), Some(SIGINT));
+}
+
+#[test]
+fn ctrl_c_ends_a_run_in_order_main_future_system_tasks_calls() {
+    let status = in_a_process_of_its_own(
+        "ctrl_c_ends_a_run_in_order_main_future_system_tasks_calls",
+        || {
+            run(async {
+                let (log, in_order) = std::sync::mpsc::channel();
+                let handle = current_run();
+                let of_task = log.clone();
+                spawn_system_task(on_cancel(sleep_forever(), async move {
+                    of_task.send("system task").unwrap();
+                    let last = move || {
+                        let order: Vec<_> = in_order.try_iter().collect();
+                        assert_eq!(order, ["main future", "system task"]);
+                    };
+                    handle.run_sync_soon(last).unwrap();
+                }));
+                raise(SIGINT).unwrap();
+                let ended = async move {
+                    // Longer than the system task would take.
+                    for _ in 0..5 {
+                        checkpoint().await;
+                    }
+                    log.send("main future").unwrap();
+                };
+                on_cancel(sleep_forever(), ended).await;
+            });
+            unreachable!("the run dies by the signal");
         },
     );
     assert_eq!(status.unwrap().signal(), Some(SIGINT));

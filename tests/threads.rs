@@ -3,6 +3,7 @@
 #[path = "common/poll_times.rs"]
 mod poll_times;
 
+use std::collections::HashSet;
 use std::future::IntoFuture;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -296,14 +297,15 @@ fn the_thread_has_the_callers_tree_variables_and_leaves_none_behind() {
 #[test]
 fn a_thread_is_used_again_while_it_is_warm() {
     run(async {
-        let first = thread::run_sync(|| std::thread::current().id()).await;
-        // Other tests use the cache too, so the very same thread cannot be promised; one of few is.
+        // Other tests use the cache too, and may put a thread on top of the one that was just used. So none of them can
+        // be promised to be the next, but among a thousand calls one thread comes twice.
+        let mut seen = HashSet::new();
         for _ in 0..1000 {
-            if thread::run_sync(|| std::thread::current().id()).await == first {
+            if !seen.insert(thread::run_sync(|| std::thread::current().id()).await) {
                 return;
             }
         }
-        panic!("the thread was not used again");
+        panic!("no thread was used again");
     });
 }
 
@@ -630,4 +632,58 @@ fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
 #[test]
 fn a_call_may_be_made_outside_of_a_run() {
     assert_eq!(smol::block_on(thread::run_sync(|| 5).into_future()), 5);
+}
+
+// ---- Who is still running.
+
+#[test]
+fn the_functions_that_run_on_threads_are_counted_until_they_end_and_can_be_waited_for() {
+    run(open_nursery(|n| async move {
+        thread::wait_all_threads_completed().await;
+        let ((one, begun_one, go_one), (two, begun_two, go_two)) = (job(), job());
+        let waits = n.spawn(thread::run_sync(one).into_future());
+        let abandoned = n.spawn(thread::run_sync(two).abandon_on_cancel(true).into_future());
+        begun_one.recv().await.unwrap();
+        begun_two.recv().await.unwrap();
+        assert_eq!(thread::active_thread_count(), 2);
+        let completed = n.spawn(thread::wait_all_threads_completed());
+
+        abandoned.cancel().await;
+        assert_eq!(
+            thread::active_thread_count(),
+            2,
+            "it runs, though nobody waits"
+        );
+        drop(go_one);
+        assert_eq!(waits.await, "done");
+        assert_eq!(thread::active_thread_count(), 1);
+        wait_all_tasks_blocked().await;
+        assert!(!completed.is_finished());
+        drop(go_two);
+        completed.await;
+        assert_eq!(thread::active_thread_count(), 0);
+    }));
+}
+
+#[test]
+fn each_run_counts_its_own_threads_and_those_outside_of_runs_are_counted_together() {
+    let (work, begun, go) = job();
+    run(async {
+        let call = thread::run_sync(work).abandon_on_cancel(true).into_future();
+        assert_eq!(poll_times(call, 1).await, None);
+        begun.recv().await.unwrap();
+        assert_eq!(thread::active_thread_count(), 1);
+        let other = || run(async { thread::active_thread_count() });
+        assert_eq!(std::thread::spawn(other).join().unwrap(), 0);
+    });
+    // A later run does not wait for what an earlier one has abandoned.
+    run(async {
+        assert_eq!(thread::active_thread_count(), 0);
+        thread::wait_all_threads_completed().await;
+    });
+    drop(go);
+    smol::block_on(async {
+        let there = thread::run_sync(thread::active_thread_count).await;
+        assert!(there >= 1, "itself, and those of other tests");
+    });
 }

@@ -32,7 +32,7 @@ pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, mov
 
 pub(crate) use crate::sys::primitives::lock;
 pub(crate) use current::Entered;
-pub(crate) use node::{Cell, Node, Shared};
+pub(crate) use node::{Cell, Node, OfRun, Shared};
 pub(crate) use scope::Driver;
 pub(crate) use tree::{End, Kind, NodeId};
 pub(crate) use watch::{CancelView, Watch};

@@ -532,6 +532,14 @@ handle! {
     LocalNursery, "open_local_nursery", ['env], *mut ()
 }
 
+impl Nursery<'_, ()> {
+    /// Ends the block as [`cancel`](Nursery::cancel) does, for a reason that is not the call.
+    pub(crate) fn cancel_for(&self, reason: CancelReason) {
+        // Somebody else may have decided first; the value is the same.
+        _ = self.raw.end((), reason, Outcome::terminate);
+    }
+}
+
 impl<'env, R> Nursery<'env, R> {
     /// Returns a handle that can only put children in, without the type of what the block returns.
     ///

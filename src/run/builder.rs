@@ -156,7 +156,7 @@ impl RunBuilder {
     ///
     /// # Panics
     ///
-    /// With `future`'s panic; if called inside of another run on the same thread; and if a closure that was given to
+    /// As [`run`](crate::run()); and if a closure that was given to
     /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
     ///
     /// ```

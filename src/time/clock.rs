@@ -35,8 +35,9 @@ pub trait Clock: fmt::Debug + Send + Sync {
         _ = deadline;
     }
 
-    /// Takes the run that has to be woken when the clock is changed by somebody: told to jump, for instance. Called
-    /// again whenever the waker changes.
+    /// Takes a run that has to be woken when the clock is changed by somebody: told to jump, for instance. Each run
+    /// that has this clock calls it at every turn, before it looks at the time; so a waker that was woken is not
+    /// needed again.
     fn wake_on_change(&self, run: &Waker) {
         // A clock that moves by itself only need not tell.
         _ = run;
