@@ -349,7 +349,7 @@ async fn crowd(world: &World, size: u64) {
         match world.pick(4) {
             0 => sleep(world.seconds()).await,
             1 => return Err(world.drops.value()),
-            2 => drop(n.terminate(Ok(world.drops.value()))),
+            2 => n.terminate(Ok(world.drops.value())),
             _ => canceller.cancel(),
         }
         turns(3).await;
