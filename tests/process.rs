@@ -346,12 +346,7 @@ fn a_wait_that_is_cancelled_changes_nothing_and_the_status_can_be_asked_for_mean
 #[test]
 fn a_process_ends_by_the_signal_that_it_is_sent() {
     test(async {
-        let sends: [(fn(&Process), i32); 3] = [
-            (|process| process.terminate(), 15),
-            (|process| process.kill(), 9),
-            (|process| process.signal(10).unwrap(), 10),
-        ];
-        for (send, number) in sends {
+        for number in [15, 9, 10] {
             open_nursery(|n| async move {
                 let sleeps = sh("echo ready; read x")
                     .stdin(Stdio::piped())
@@ -359,7 +354,11 @@ fn a_process_ends_by_the_signal_that_it_is_sent() {
                     .check(false);
                 let mut process = n.start(|started| sleeps.supervise(started)).await.unwrap();
                 ready(&mut process).await;
-                send(&process);
+                match number {
+                    15 => process.terminate(),
+                    9 => process.kill(),
+                    _ => process.signal(number).unwrap(),
+                }
                 let status = process.wait().await.unwrap();
                 assert_eq!((status.signal(), status.code()), (Some(number), None));
                 assert_eq!(process.try_status(), Some(status));

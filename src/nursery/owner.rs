@@ -208,15 +208,15 @@ impl Owner {
             return;
         }
         // One decision for all who have no node, because nothing can hold them. Should a shield at the block's edge
-        // have come before it, they stay, and are swept when it has gone.
-        let plain = self.try_drop(None);
-        self.swept = plain;
+        // have come before it, they stay, and are swept when it has gone. Where there are none, nothing is decided:
+        // a block of which nobody was dropped may still end with its value.
+        let mut plain = None;
         let mut at = self.children.len();
         while at > 0 {
             at -= 1;
             // SAFETY: see `poll_child`.
             let drop_it = match unsafe { self.children[at].node() } {
-                None => plain,
+                None => *plain.get_or_insert_with(|| self.try_drop(None)),
                 Some(_) => self.try_drop_child(&self.children[at].clone()),
             };
             if drop_it {
@@ -224,6 +224,7 @@ impl Owner {
                 self.discard_unlisted(child);
             }
         }
+        self.swept &= plain != Some(false);
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
