@@ -193,7 +193,9 @@ impl WorkerContext {
     pub(super) async fn end_idle(&self) -> Result<(), WorkerError> {
         let mut leaving = self.state().idle.empty();
         leaving.extend(self.shared.fork_server.take().await);
-        Farewell::to(leaving, self.shared.config.grace()).wait().await
+        Farewell::to(leaving, self.shared.config.grace())
+            .wait()
+            .await
     }
 
     /// The same, with nobody waiting.

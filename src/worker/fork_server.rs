@@ -38,7 +38,7 @@ use crate::sys::socket;
 use crate::wire::frame::{self, HEADER, Header, Kind};
 
 /// How long a fork server may take to answer. Forking takes microseconds; a stopped process takes for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a request is made anew because the fork server died with it.
 const ATTEMPTS: usize = 3;
@@ -79,7 +79,9 @@ impl ForkServer {
 
     /// Whether there may be a process to take.
     pub(super) fn may_exist(&self) -> bool {
-        self.server.try_acquire().is_none_or(|server| server.is_some())
+        self.server
+            .try_acquire()
+            .is_none_or(|server| server.is_some())
     }
 
     /// Asks for a worker.
@@ -109,7 +111,10 @@ impl ForkServer {
 
     /// The server, which is started if there is none that is fit. That is done by a task of its own, and goes on if the caller
     /// is gone: or else callers with little patience would start one after the other and never have any.
-    async fn started(&self, recipe: &Arc<Recipe>) -> Result<LockGuard<Option<Server>>, WorkerError> {
+    async fn started(
+        &self,
+        recipe: &Arc<Recipe>,
+    ) -> Result<LockGuard<Option<Server>>, WorkerError> {
         let stopped = self.stop.listen();
         let mut server = self.server.acquire().await;
         server.take_if(|server| !server.process.is_fit() || !Arc::ptr_eq(&server.recipe, recipe));
@@ -124,8 +129,16 @@ impl ForkServer {
                 stopped.await;
                 None
             };
-            match stopped.or(async { Some(poll_fn(|cx| starting.poll(cx)).await) }).await {
-                Some(process) => *server = Some(Server { process: process?, recipe }),
+            match stopped
+                .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
+                .await
+            {
+                Some(process) => {
+                    *server = Some(Server {
+                        process: process?,
+                        recipe,
+                    })
+                }
                 None => poll_fn(|cx| starting.poll_kill(cx)).await,
             }
             Ok(server)
@@ -169,19 +182,24 @@ impl Server {
     async fn ask(&self, theirs: &Theirs) -> io::Result<()> {
         let number = u64::from(theirs.stderr.is_some());
         let request = frame::of_bytes(Kind::Fork, number, b"");
-        let fds: Vec<BorrowedFd<'_>> = [Some(theirs.socket.as_fd()), theirs.stderr.as_ref().map(AsFd::as_fd)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let fds: Vec<BorrowedFd<'_>> = [
+            Some(theirs.socket.as_fd()),
+            theirs.stderr.as_ref().map(AsFd::as_fd),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         let socket = self.process.socket();
         loop {
             match socket::try_send_with_fds(socket, &request, &fds) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    socket.writable().or(async {
-                        Timer::after(PATIENCE).await;
-                        Err(io::ErrorKind::TimedOut.into())
-                    })
-                    .await?;
+                    socket
+                        .writable()
+                        .or(async {
+                            Timer::after(PATIENCE).await;
+                            Err(io::ErrorKind::TimedOut.into())
+                        })
+                        .await?;
                 }
                 sent => return sent,
             }
@@ -248,7 +266,12 @@ impl Unborn {
             }
             let mut bytes = [0; 256];
             let most = missing.min(bytes.len());
-            let arrived = socket::receive_message(socket, &mut bytes[..most], &mut self.fds, RecvFlags::DONTWAIT);
+            let arrived = socket::receive_message(
+                socket,
+                &mut bytes[..most],
+                &mut self.fds,
+                RecvFlags::DONTWAIT,
+            );
             match arrived {
                 Ok(0) => return Poll::Ready(self.ended()),
                 Ok(more) => self.answer.extend_from_slice(&bytes[..more]),
@@ -289,10 +312,18 @@ impl Unborn {
         let socket = self.socket.take().expect("looked at a moment ago");
         let header = self.header().and_then(Result::ok);
         match (header, self.fds.pop()) {
-            (Some(Header { kind: Kind::Forked, number, .. }), Some(process)) => {
+            (
+                Some(Header {
+                    kind: Kind::Forked,
+                    number,
+                    ..
+                }),
+                Some(process),
+            ) => {
                 let pid = u32::try_from(number).unwrap_or_default();
-                let process = Process::new(Pidfd::new(process, pid))
-                    .map_err(|error| Stillborn::Failed(WorkerError::start("its process descriptor", error)))?;
+                let process = Process::new(Pidfd::new(process, pid)).map_err(|error| {
+                    Stillborn::Failed(WorkerError::start("its process descriptor", error))
+                })?;
                 Ok(Launched {
                     process,
                     socket,
@@ -300,11 +331,19 @@ impl Unborn {
                     forked: true,
                 })
             }
-            (Some(Header { kind: Kind::ForkFailed, .. }), _) => {
+            (
+                Some(Header {
+                    kind: Kind::ForkFailed,
+                    ..
+                }),
+                _,
+            ) => {
                 let words = String::from_utf8_lossy(&self.answer[HEADER..]);
                 Err(Stillborn::Failed(WorkerError::fork_failed(&words)))
             }
-            _ => Err(Stillborn::Failed(WorkerError::protocol("no answer of a fork server's"))),
+            _ => Err(Stillborn::Failed(WorkerError::protocol(
+                "no answer of a fork server's",
+            ))),
         }
     }
 

@@ -77,9 +77,11 @@ impl Launch {
         match self {
             Launch::Spawn(answer) => {
                 let answer = ready!(answer.as_mut().poll_next(cx));
-                Poll::Ready(answer.unwrap_or_else(|| {
-                    unreachable!("the launcher answers every request, once")
-                }))
+                Poll::Ready(
+                    answer.unwrap_or_else(|| {
+                        unreachable!("the launcher answers every request, once")
+                    }),
+                )
             }
             Launch::Fork(forking) => forking.poll(cx),
         }
