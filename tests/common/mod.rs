@@ -13,6 +13,7 @@ use seedbed::{WorkerConfig, WorkerContext, WorkerType};
 /// Makes a file's functions the tests of libtest, whose programs have several threads, so that their workers are spawned;
 /// and names them for `fork_server.rs`, which is no such program, and of which the file is a module. A function that is not
 /// listed is dead code.
+#[allow(unused_macros)] // not every test program has such a file
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
         #[allow(dead_code)] // for one of the two programs
