@@ -20,6 +20,7 @@
 
 mod zygote;
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -62,8 +63,6 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let socket = take_socket(summons);
     die_with(summons.parent);
     signal::ignore_sigint_and_unblock();
-    // The name is for people who look at the process list; a kernel that refuses it changes nothing.
-    let _ = rustix::thread::set_name(c"seedbed-worker");
     let mut link = Link {
         socket,
         inbox: Inbox::default(),
@@ -110,6 +109,7 @@ impl Settled {
             summons,
             ..
         } = self;
+        call_oneself(c"seedbed-worker");
         let mut retire = link.call_init(set_up);
         // The kernel forgets this tie when a process changes its user, as an init closure may have done.
         die_with(summons.parent);
@@ -126,6 +126,12 @@ impl Settled {
             job = link.next_job();
         }
     }
+}
+
+/// The name is for people who look at the process list.
+fn call_oneself(name: &CStr) {
+    // A kernel that refuses it changes nothing.
+    let _ = rustix::thread::set_name(name);
 }
 
 fn take_socket(summons: Summons) -> OwnedFd {

@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::{FAILED, Link, Settled, init};
+use super::{FAILED, Link, Settled, call_oneself, init};
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::{socket, thread};
 use crate::wire::frame::{self, HEADER, Header, Inbox, Kind};
@@ -30,8 +30,7 @@ struct Request {
 impl Settled {
     /// Forks a worker upon each request. Returns in the workers; the fork server itself leaves with its parent.
     pub(super) fn fork_workers(mut self, set_up: &SetUp) -> Settled {
-        // The name is for people who look at the process list; a kernel that refuses it changes nothing.
-        let _ = rustix::thread::set_name(c"seedbed-fork");
+        call_oneself(c"seedbed-fork");
         self.link.preload(set_up);
         self.link.be_alone();
         self.link.send(&frame::of_bytes(Kind::Ready, 0, b""));
@@ -75,8 +74,6 @@ impl Settled {
         };
         drop(server);
         super::die_with(summons.parent);
-        // As for the fork server's.
-        let _ = rustix::thread::set_name(c"seedbed-worker");
         let arranged = arrange(&mut link, request.stderr);
         if let Err(error) = arranged {
             link.leave_with_words(&format!("it could not arrange its descriptors: {error}"));
