@@ -1,5 +1,6 @@
 //! Which workers stay, which go, and how a context ends.
 
+#[macro_use]
 mod common;
 
 use std::time::Duration;
@@ -40,7 +41,6 @@ async fn two_workers(workers: &WorkerContext) -> [u32; 2] {
     [if last == one { two } else { one }, last]
 }
 
-#[test]
 fn the_worker_used_last_is_used_next() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let [cold, warm] = two_workers(&workers).await;
@@ -52,7 +52,6 @@ fn the_worker_used_last_is_used_next() {
     }));
 }
 
-#[test]
 fn an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced() {
     test(with_workers(
         WorkerConfig::new().idle_timeout(Duration::from_millis(20)),
@@ -65,7 +64,6 @@ fn an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced() {
     ));
 }
 
-#[test]
 fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
     fn append(path: std::path::PathBuf) {
         use std::io::Write;
@@ -96,7 +94,6 @@ fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
 /// A new worker once counted its idle timeout from the moment in which it was ready. With a parent that was busy for longer
 /// than that, each worker had left when its job came, and the next was started, without end. (And sometimes the call waited
 /// for ever: a reactor's event that came while the thread was busy was not believed.)
-#[test]
 fn a_new_worker_waits_for_the_job_that_it_was_started_for() {
     #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
     fn leave_a_trace(folder: &std::path::PathBuf) {
@@ -124,7 +121,6 @@ fn a_new_worker_waits_for_the_job_that_it_was_started_for() {
     });
 }
 
-#[test]
 fn a_single_use_worker_serves_once() {
     test(with_workers(
         WorkerConfig::new().single_use(),
@@ -140,7 +136,6 @@ fn a_single_use_worker_serves_once() {
     ));
 }
 
-#[test]
 fn a_worker_retires_after_so_many_jobs() {
     test(with_workers(
         WorkerConfig::new().retire_after(2),
@@ -158,7 +153,6 @@ fn a_worker_retires_after_so_many_jobs() {
     ));
 }
 
-#[test]
 fn a_worker_that_holds_too_much_memory_retires_after_the_job() {
     fn leak(bytes: usize) -> u32 {
         std::mem::forget(vec![1u8; bytes]);
@@ -174,7 +168,6 @@ fn a_worker_that_holds_too_much_memory_retires_after_the_job() {
     ));
 }
 
-#[test]
 fn the_first_retire_closure_that_says_so_ends_the_worker() {
     let config = WorkerConfig::new()
         .retire(|_: &WorkerStatus| false)
@@ -189,7 +182,6 @@ fn the_first_retire_closure_that_says_so_ends_the_worker() {
     }));
 }
 
-#[test]
 fn a_retire_closure_that_panics_spares_its_job_and_fails_the_next() {
     for wait in [false, true] {
         let config = WorkerConfig::new().retire(|_: &WorkerStatus| panic!("no idea"));
@@ -215,12 +207,11 @@ fn a_retire_closure_that_panics_spares_its_job_and_fails_the_next() {
 /// `statistics()`, and every call while several workers were idle, once looked at the coldest worker by reading its last
 /// frame, and threw that away: the panic was never told, and a worker that had said good-bye was counted once more and
 /// hid those behind it.
-#[test]
 fn looking_at_idle_workers_forgets_those_that_left_at_once_and_keeps_what_a_panic_left() {
     let config = WorkerConfig::new().idle_timeout(Duration::ZERO);
     test(with_workers(config, |workers| async move {
         two_workers(&workers).await;
-        common::children()
+        common::workers()
             .into_iter()
             .for_each(common::wait_until_gone);
         assert_eq!(workers.statistics().idle_workers, 0);
@@ -235,7 +226,6 @@ fn looking_at_idle_workers_forgets_those_that_left_at_once_and_keeps_what_a_pani
     }));
 }
 
-#[test]
 fn an_init_closure_that_panics_fails_the_call_that_needed_the_worker() {
     let config = WorkerConfig::new().init(|| panic!("no toner"));
     test(with_workers(config, |workers| async move {
@@ -248,7 +238,6 @@ fn an_init_closure_that_panics_fails_the_call_that_needed_the_worker() {
     }));
 }
 
-#[test]
 fn init_closures_run_once_in_their_order_with_their_data() {
     static LOG: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
     #[allow(clippy::ptr_arg)] // the data is a `String`, so this is what the closure gets
@@ -270,7 +259,6 @@ fn init_closures_run_once_in_their_order_with_their_data() {
     }));
 }
 
-#[test]
 fn data_that_cannot_be_encoded_is_an_error_before_anything_starts() {
     #[derive(serde::Deserialize)]
     struct Unspeakable;
@@ -293,7 +281,6 @@ fn data_that_cannot_be_encoded_is_an_error_before_anything_starts() {
     });
 }
 
-#[test]
 fn a_context_is_closed_after_its_block_and_its_statistics_still_work() {
     test(async {
         let workers = open_worker_context(WorkerConfig::new(), |workers| async move {
@@ -319,7 +306,6 @@ fn a_context_is_closed_after_its_block_and_its_statistics_still_work() {
     });
 }
 
-#[test]
 fn a_contexts_end_waits_for_the_jobs_in_progress() {
     fn wait_for(path: std::path::PathBuf) -> u32 {
         while !path.exists() {
@@ -347,7 +333,6 @@ fn a_contexts_end_waits_for_the_jobs_in_progress() {
     });
 }
 
-#[test]
 fn workers_that_do_not_leave_are_killed_after_the_grace_period() {
     let config = WorkerConfig::new()
         .grace_period(Duration::from_millis(100))
@@ -367,7 +352,6 @@ fn workers_that_do_not_leave_are_killed_after_the_grace_period() {
     }));
 }
 
-#[test]
 fn cache_scopes_have_workers_of_their_own_and_nest() {
     test(async {
         let outer = run_sync(pid, ()).await.unwrap();
@@ -392,7 +376,6 @@ fn cache_scopes_have_workers_of_their_own_and_nest() {
     });
 }
 
-#[test]
 fn a_new_default_configuration_lets_the_old_workers_go() {
     test(async {
         let first = run_sync(pid, ()).await.unwrap();
@@ -403,4 +386,25 @@ fn a_new_default_configuration_lets_the_old_workers_go() {
         common::end_default_workers();
         common::wait_until_gone(first);
     });
+}
+
+suite! {
+    the_worker_used_last_is_used_next,
+    an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced,
+    a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker,
+    a_new_worker_waits_for_the_job_that_it_was_started_for,
+    a_single_use_worker_serves_once,
+    a_worker_retires_after_so_many_jobs,
+    a_worker_that_holds_too_much_memory_retires_after_the_job,
+    the_first_retire_closure_that_says_so_ends_the_worker,
+    a_retire_closure_that_panics_spares_its_job_and_fails_the_next,
+    looking_at_idle_workers_forgets_those_that_left_at_once_and_keeps_what_a_panic_left,
+    an_init_closure_that_panics_fails_the_call_that_needed_the_worker,
+    init_closures_run_once_in_their_order_with_their_data,
+    data_that_cannot_be_encoded_is_an_error_before_anything_starts,
+    a_context_is_closed_after_its_block_and_its_statistics_still_work,
+    a_contexts_end_waits_for_the_jobs_in_progress,
+    workers_that_do_not_leave_are_killed_after_the_grace_period,
+    cache_scopes_have_workers_of_their_own_and_nest,
+    a_new_default_configuration_lets_the_old_workers_go,
 }

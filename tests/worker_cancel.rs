@@ -1,5 +1,6 @@
 //! What cancelling and dropping a call does, at every point.
 
+#[macro_use]
 mod common;
 
 use std::future::poll_fn;
@@ -53,7 +54,6 @@ fn pass(gate: std::path::PathBuf) -> u32 {
     std::process::id()
 }
 
-#[test]
 fn a_cancelled_caller_touches_no_worker() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for kill in [false, true] {
@@ -63,12 +63,11 @@ fn a_cancelled_caller_touches_no_worker() {
                 .run(workers.run_sync(pid, ()).kill_on_cancel(kill))
                 .await;
             assert!(outcome.is_none());
-            assert!(common::children().is_empty());
+            assert!(common::workers().is_empty());
         }
     }));
 }
 
-#[test]
 fn a_call_that_waits_for_its_limiter_can_be_cancelled() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let limiter = CapacityLimiter::new(0);
@@ -78,7 +77,7 @@ fn a_call_that_waits_for_its_limiter_can_be_cancelled() {
                 .await
                 .is_none()
         );
-        assert!(common::children().is_empty());
+        assert!(common::workers().is_empty());
         let call = smol::spawn(workers.run_sync(pid, ()).limiter(&limiter).into_future());
         limiter.set_total(1);
         assert!(call.await.is_ok());
@@ -86,7 +85,6 @@ fn a_call_that_waits_for_its_limiter_can_be_cancelled() {
     }));
 }
 
-#[test]
 fn by_default_a_cancelled_call_runs_to_its_end_and_keeps_its_value() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let (scope, gate) = (CancelScope::new(), Gate::new());
@@ -107,7 +105,6 @@ fn by_default_a_cancelled_call_runs_to_its_end_and_keeps_its_value() {
     }));
 }
 
-#[test]
 fn a_killable_call_ends_when_its_worker_has_been_reaped() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let (scope, gate) = (CancelScope::new(), Gate::new());
@@ -132,7 +129,6 @@ fn a_killable_call_ends_when_its_worker_has_been_reaped() {
     }));
 }
 
-#[test]
 fn an_endless_job_is_ended_by_a_time_limit() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
@@ -142,11 +138,10 @@ fn an_endless_job_is_ended_by_a_time_limit() {
                 .await
                 .is_none()
         );
-        assert!(common::children().is_empty());
+        assert!(common::workers().is_empty());
     }));
 }
 
-#[test]
 fn a_shield_around_a_killable_call_protects_it() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let scope = CancelScope::new();
@@ -207,27 +202,22 @@ fn drop_at_every_pending_point(kill: bool, warm: bool) {
     });
 }
 
-#[test]
 fn a_killable_call_may_be_dropped_at_every_pending_point_of_a_start() {
     drop_at_every_pending_point(true, false);
 }
 
-#[test]
 fn a_killable_call_may_be_dropped_at_every_pending_point_of_a_warm_call() {
     drop_at_every_pending_point(true, true);
 }
 
-#[test]
 fn a_shielded_call_may_be_dropped_at_every_pending_point_of_a_start() {
     drop_at_every_pending_point(false, false);
 }
 
-#[test]
 fn a_shielded_call_may_be_dropped_at_every_pending_point_of_a_warm_call() {
     drop_at_every_pending_point(false, true);
 }
 
-#[test]
 fn a_killable_call_may_be_cancelled_at_every_pending_point() {
     test(async {
         for warm in [false, true] {
@@ -255,7 +245,7 @@ fn a_killable_call_may_be_cancelled_at_every_pending_point() {
                         .await;
                         if outcome.is_none() {
                             assert_eq!(workers.statistics().running_workers, 0);
-                            assert!(common::children().is_empty(), "cancelled at {k}");
+                            assert!(common::workers().is_empty(), "cancelled at {k}");
                         }
                         pending >= k
                     })
@@ -268,7 +258,6 @@ fn a_killable_call_may_be_cancelled_at_every_pending_point() {
     });
 }
 
-#[test]
 fn a_dropped_call_that_may_not_be_killed_ends_in_the_background_with_its_token() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let (gate, limiter) = (Gate::new(), CapacityLimiter::new(1));
@@ -292,7 +281,6 @@ fn a_dropped_call_that_may_not_be_killed_ends_in_the_background_with_its_token()
     }));
 }
 
-#[test]
 fn a_dropped_context_block_leaves_nothing() {
     test(async {
         for k in 1.. {
@@ -313,7 +301,6 @@ fn a_dropped_context_block_leaves_nothing() {
     });
 }
 
-#[test]
 fn a_cancelled_context_block_ends_its_workers_before_it_ends() {
     test(async {
         let (scope, gate) = (CancelScope::new(), Gate::new());
@@ -330,11 +317,10 @@ fn a_cancelled_context_block_ends_its_workers_before_it_ends() {
         };
         let (outcome, ()) = smol::future::zip(scope.run(block), cancel).await;
         assert!(outcome.is_none());
-        assert!(common::children().is_empty());
+        assert!(common::workers().is_empty());
     });
 }
 
-#[test]
 fn a_storm_of_calls_that_are_killed_at_odd_moments_leaves_nothing_and_loses_no_result() {
     fn spin(micros: u64) -> u64 {
         let start = std::time::Instant::now();
@@ -368,4 +354,22 @@ fn a_storm_of_calls_that_are_killed_at_odd_moments_leaves_nothing_and_loses_no_r
             assert_eq!(workers.statistics().running_workers, 0);
         },
     ));
+}
+
+suite! {
+    a_cancelled_caller_touches_no_worker,
+    a_call_that_waits_for_its_limiter_can_be_cancelled,
+    by_default_a_cancelled_call_runs_to_its_end_and_keeps_its_value,
+    a_killable_call_ends_when_its_worker_has_been_reaped,
+    an_endless_job_is_ended_by_a_time_limit,
+    a_shield_around_a_killable_call_protects_it,
+    a_killable_call_may_be_dropped_at_every_pending_point_of_a_start,
+    a_killable_call_may_be_dropped_at_every_pending_point_of_a_warm_call,
+    a_shielded_call_may_be_dropped_at_every_pending_point_of_a_start,
+    a_shielded_call_may_be_dropped_at_every_pending_point_of_a_warm_call,
+    a_killable_call_may_be_cancelled_at_every_pending_point,
+    a_dropped_call_that_may_not_be_killed_ends_in_the_background_with_its_token,
+    a_dropped_context_block_leaves_nothing,
+    a_cancelled_context_block_ends_its_workers_before_it_ends,
+    a_storm_of_calls_that_are_killed_at_odd_moments_leaves_nothing_and_loses_no_result,
 }

@@ -1,5 +1,6 @@
 //! Jobs that take their worker with them: each is an error that says how, and nothing else is harmed.
 
+#[macro_use]
 mod common;
 
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -20,7 +21,6 @@ fn config() -> WorkerConfig {
 macro_rules! deadly {
     ($(#[$doc:meta])* $name:ident, $job:block, |$error:ident| $check:expr) => {
         $(#[$doc])*
-        #[test]
         fn $name() {
             test(with_workers(config(), |workers| async move {
                 let first = workers.run_sync(pid, ()).await.unwrap();
@@ -156,7 +156,6 @@ fn fork_and_exit() {
 
 /// A job that forks and returns on both sides once had two processes answer it: the second answer was given to the next
 /// call, as its value.
-#[test]
 fn a_job_that_forks_and_returns_twice_is_answered_once() {
     fn fork_and_return(_: ()) -> u32 {
         // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler. This
@@ -178,7 +177,6 @@ fn a_job_that_forks_and_returns_twice_is_answered_once() {
     }));
 }
 
-#[test]
 fn a_worker_killed_from_outside_is_reported_and_other_jobs_go_on() {
     fn announce(path: std::path::PathBuf) {
         std::fs::write(path.with_extension("new"), std::process::id().to_string()).unwrap();
@@ -209,7 +207,6 @@ fn a_worker_killed_from_outside_is_reported_and_other_jobs_go_on() {
     }));
 }
 
-#[test]
 fn a_worker_killed_while_idle_is_silently_replaced() {
     test(with_workers(config(), |workers| async move {
         for wait_for_the_end in [true, false] {
@@ -231,7 +228,6 @@ fn a_worker_killed_while_idle_is_silently_replaced() {
     }));
 }
 
-#[test]
 fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
     fn limit_memory() {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -257,7 +253,6 @@ fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
     ));
 }
 
-#[test]
 fn garbage_on_the_socket_gets_the_worker_killed() {
     fn scribble(_: ()) {
         for fd in 3..4096 {
@@ -275,7 +270,6 @@ fn garbage_on_the_socket_gets_the_worker_killed() {
     }));
 }
 
-#[test]
 fn the_last_four_kilobytes_of_standard_error_are_kept() {
     fn scream(_: ()) -> () {
         for n in 0..100_000 {
@@ -289,4 +283,22 @@ fn the_last_four_kilobytes_of_standard_error_are_kept() {
         assert_eq!(tail.len(), 4096);
         assert!(tail.ends_with("line 99998\nline 99999\n"));
     }));
+}
+
+suite! {
+    exiting_is_reported_with_the_code,
+    exiting_with_success_is_no_success,
+    aborting_is_reported_with_the_signal,
+    a_segmentation_fault_is_reported,
+    a_stack_overflow_is_reported_with_the_last_words,
+    a_worker_that_kills_itself_is_reported,
+    closing_all_descriptors_and_returning_is_reported,
+    closing_all_descriptors_and_living_on_gets_the_worker_killed,
+    a_grandchild_that_holds_the_socket_does_not_hide_a_death,
+    a_job_that_forks_and_returns_twice_is_answered_once,
+    a_worker_killed_from_outside_is_reported_and_other_jobs_go_on,
+    a_worker_killed_while_idle_is_silently_replaced,
+    an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever,
+    garbage_on_the_socket_gets_the_worker_killed,
+    the_last_four_kilobytes_of_standard_error_are_kept,
 }

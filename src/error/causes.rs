@@ -72,6 +72,25 @@ impl WorkerError {
         )
     }
 
+    pub(crate) fn start_not_alone(threads: u64) -> Self {
+        Self::new(
+            WorkerErrorKind::UnsafeFork,
+            format!(
+                "the fork server cannot fork: it has {threads} threads when it has reached seedbed's hook and called the \
+                 preload closures, and a copy of it would have only one of them. Call the hook before anything in `main` that \
+                 starts threads, let what `preload` starts end, or take `WorkerType::Auto` or `WorkerType::Spawn` (under \
+                 libtest there is no other way: each test has a thread of its own)"
+            ),
+        )
+    }
+
+    pub(crate) fn fork_failed(words: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!("the fork server could not fork a worker: {words}"),
+        )
+    }
+
     pub(crate) fn start_ended(exit: WorkerExit) -> Self {
         Self::new(
             WorkerErrorKind::Start,

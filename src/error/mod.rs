@@ -74,6 +74,9 @@ pub enum WorkerErrorKind {
     Start,
     /// An `init` closure panicked in the new worker. The job did not run.
     Init,
+    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::WorkerType). The job did
+    /// not run.
+    UnsafeFork,
     /// The job's code lies outside the main executable, where a worker may not have it. Nothing was sent.
     ForeignFunction,
     /// The worker runs another executable image than this process, so no offset may be called in it. The job did not

@@ -4,6 +4,7 @@
 //! for the rest.
 
 pub(crate) mod disposition;
+pub(crate) mod fork;
 pub(crate) mod image;
 #[cfg(all(test, loom))]
 pub(crate) mod model;

@@ -33,6 +33,11 @@ pub(crate) struct Pidfd {
 }
 
 impl Pidfd {
+    /// Takes the descriptor of a child of ours.
+    pub(crate) fn new(fd: OwnedFd, pid: u32) -> Self {
+        Self { fd, pid }
+    }
+
     /// Takes over a child that was just spawned. If that fails the child is killed and reaped here, which blocks
     /// shortly: no process is left behind.
     pub(crate) fn adopt(mut child: std::process::Child) -> io::Result<Self> {

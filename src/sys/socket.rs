@@ -1,5 +1,5 @@
-//! The private socket between a parent and one worker: made, recognised, moved out of a job's way, and used once to pass
-//! a descriptor.
+//! The private socket between a parent and one worker: made, recognised, moved out of a job's way, and used to pass
+//! descriptors while the worker comes up.
 //!
 //! A socketpair rather than pipes: one descriptor on each side, both directions, and it can carry the parent's standard
 //! output. Everything here is close-on-exec; only the worker's standard input, onto which `posix_spawn` duplicates the
@@ -75,56 +75,95 @@ pub(crate) fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends all of `bytes`, a few, with a descriptor beside the first of them.
-pub(crate) fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
-    let fds = [fd];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fits = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    debug_assert!(fits, "the space is made for one descriptor");
-    let sent = retry_on_intr(|| {
-        sendmsg(
-            &socket,
-            &[IoSlice::new(bytes)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )
-    })?;
+/// The most descriptors that go beside one message.
+const FDS: usize = 2;
+
+/// Sends all of `bytes`, a few, with a descriptor or two beside the first of them.
+pub(crate) fn send_with_fds(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let sent = retry_on_intr(|| send_message(&socket, bytes, fds, SendFlags::empty()))?;
     send_all(socket, &bytes[sent..])
 }
 
-/// Receives exactly `bytes.len()` bytes, blocking, with the descriptor that came beside them, if one did.
-pub(crate) fn receive_with_fd(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut received = None;
+/// Sends `bytes`, a few, with a descriptor or two beside them, if that can be done at once and whole.
+pub(crate) fn try_send_with_fds(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    match retry_on_intr(|| send_message(&socket, bytes, fds, SendFlags::DONTWAIT))? {
+        sent if sent == bytes.len() => Ok(()),
+        _ => Err(io::Error::other("the kernel cut a small message in two")),
+    }
+}
+
+fn send_message(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> rustix::io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fits = ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    debug_assert!(fits, "the space is made for as many");
+    sendmsg(
+        &socket,
+        &[IoSlice::new(bytes)],
+        &mut ancillary,
+        flags | SendFlags::NOSIGNAL,
+    )
+}
+
+/// Receives exactly `bytes.len()` bytes, blocking, with the descriptors that came beside them.
+pub(crate) fn receive_with_fds(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
+    let mut received = Vec::new();
     let mut filled = 0;
     while filled < bytes.len() {
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let message = match recvmsg(
+        match receive_message(
             &socket,
-            &mut [IoSliceMut::new(&mut bytes[filled..])],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
+            &mut bytes[filled..],
+            &mut received,
+            RecvFlags::empty(),
         ) {
-            Err(Errno::INTR) => continue,
-            other => other?,
-        };
-        if message.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(io::Error::other(
-                "a descriptor was lost on its way, because this process has too many",
-            ));
-        }
-        if message.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        filled += message.bytes;
-        for part in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = part {
-                received = fds.last();
-            }
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(received)
+}
+
+/// Receives at most `bytes.len()` bytes, with the descriptors that came beside them.
+pub(crate) fn receive_message(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+    flags: RecvFlags,
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let message = recvmsg(
+        &socket,
+        &mut [IoSliceMut::new(bytes)],
+        &mut ancillary,
+        flags | RecvFlags::CMSG_CLOEXEC,
+    )?;
+    for part in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(arrived) = part {
+            fds.extend(arrived);
+        }
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::other(
+            "a descriptor was lost on its way, because this process has too many",
+        ));
+    }
+    Ok(message.bytes)
 }
 
 #[cfg(test)]
@@ -143,11 +182,11 @@ mod tests {
     #[test]
     fn a_descriptor_travels_beside_bytes() {
         let (a, b) = pair().unwrap();
-        send_with_fd(&a, b"hello", File::open("/proc/self/comm").unwrap().as_fd()).unwrap();
+        let file = File::open("/proc/self/comm").unwrap();
+        send_with_fds(&a, b"hello", &[file.as_fd()]).unwrap();
         let mut bytes = [0; 5];
-        let fd = receive_with_fd(&b, &mut bytes)
-            .unwrap()
-            .expect("a descriptor was sent");
+        let mut fds = receive_with_fds(&b, &mut bytes).unwrap();
+        let fd = fds.pop().expect("a descriptor was sent");
         assert_eq!(&bytes, b"hello");
         assert!(File::from(fd).read_to_string(&mut String::new()).unwrap() > 0);
     }
@@ -157,9 +196,9 @@ mod tests {
         let (a, b) = pair().unwrap();
         send_all(&a, b"hello").unwrap();
         drop(a);
-        assert!(receive_with_fd(&b, &mut [0; 5]).unwrap().is_none());
+        assert!(receive_with_fds(&b, &mut [0; 5]).unwrap().is_empty());
         assert_eq!(
-            receive_with_fd(&b, &mut [0; 5]).unwrap_err().kind(),
+            receive_with_fds(&b, &mut [0; 5]).unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
         );
     }

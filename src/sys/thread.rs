@@ -26,6 +26,15 @@ pub(crate) fn all() -> Vec<Id> {
         .collect()
 }
 
+/// Returns how many threads this process has.
+///
+/// # Errors
+///
+/// If `/proc` is not mounted.
+pub(crate) fn count() -> std::io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

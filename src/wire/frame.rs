@@ -52,10 +52,19 @@ pub(crate) enum Kind {
     Bye,
     /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
     RetirePanicked,
+    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and its standard error
+    /// if `number` is 1.
+    Fork,
+    /// To the parent, on the new worker's socket: `number` is the process id, and its descriptor is beside it.
+    Forked,
+    /// To the parent, on the new worker's socket: words of the fork server, which could not fork.
+    ForkFailed,
+    /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
+    NotAlone,
 }
 
 /// All kinds, at the index that stands for them on the wire.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 18] = [
     Kind::Prelude,
     Kind::SetUp,
     Kind::Job,
@@ -70,6 +79,10 @@ const KINDS: [Kind; 14] = [
     Kind::NotOurCode,
     Kind::Bye,
     Kind::RetirePanicked,
+    Kind::Fork,
+    Kind::Forked,
+    Kind::ForkFailed,
+    Kind::NotAlone,
 ];
 
 /// What stands before each payload.

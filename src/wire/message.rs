@@ -11,12 +11,25 @@ use crate::error::WorkerPanic;
 pub(crate) struct SetUp {
     /// What image the parent is, which the worker compares before it calls any offset.
     pub(crate) image: Fingerprint,
+    /// What is expected of this process.
+    pub(crate) purpose: Purpose,
+    /// To be called in this order before `init`, and in a fork server before it forks: once for all that come of it.
+    pub(crate) preload: Vec<Closure>,
     /// How long to wait for a job before leaving; `None` for ever.
     pub(crate) idle_timeout: Option<Duration>,
     /// To be called in this order before the first job.
     pub(crate) init: Vec<Closure>,
     /// To be asked after each job; the first that says so ends the worker.
     pub(crate) retire: Vec<Closure>,
+}
+
+/// What a new process is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// To run jobs.
+    Work,
+    /// To fork workers.
+    Fork,
 }
 
 /// A closure of the configuration: the offset of its code, and its encoded data.

@@ -277,12 +277,12 @@ fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
 
 fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<Starting, WorkerError> {
     let config = running.config();
-    let (set_up, image) = config.set_up()?;
-    Ok(Starting::new(
-        Launch::request(recipe.clone(), config.captures_stderr())?,
-        set_up,
-        image,
-    ))
+    config.check()?;
+    let launch = match config.forks(recipe) {
+        true => Launch::fork(running.fork_server(), recipe.clone()),
+        false => Launch::spawn(recipe.clone(), config.captures_stderr())?,
+    };
+    Ok(Starting::of_worker(launch, config.clone()))
 }
 
 /// What a frame means to somebody who waits for a job's answer.
@@ -315,7 +315,11 @@ impl Reply {
             | Kind::Hello
             | Kind::Ready
             | Kind::Lost
-            | Kind::InitFailed => Self::Nonsense("a frame that is no answer"),
+            | Kind::InitFailed
+            | Kind::Fork
+            | Kind::Forked
+            | Kind::ForkFailed
+            | Kind::NotAlone => Self::Nonsense("a frame that is no answer"),
         }
     }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::hook::Recipe;
 use crate::error::WorkerError;
 use crate::job::code::Code;
 use crate::job::image::fingerprint;
 use crate::job::status::WorkerStatus;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Kind};
-use crate::wire::message::{Closure, Fingerprint, SetUp};
+use crate::wire::message::{Closure, Purpose, SetUp};
 
 /// How the workers of a context come up, how long they stay, and when they go.
 ///
@@ -44,6 +45,7 @@ use crate::wire::message::{Closure, Fingerprint, SetUp};
 pub struct WorkerConfig {
     idle_timeout: Option<Duration>,
     grace_period: Option<Duration>,
+    preload: Vec<Closure>,
     init: Vec<Closure>,
     retire: Vec<Closure>,
     worker_type: WorkerType,
@@ -70,14 +72,27 @@ enum Fault {
 ///
 /// ```
 /// use seedbed::WorkerType;
-/// assert_eq!(WorkerType::default(), WorkerType::Spawn);
+/// assert_eq!(WorkerType::default(), WorkerType::Auto);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerType {
-    /// Each worker is this program, executed again.
+    /// Forked where that is safe, else spawned. It is safe where this program, when it is executed again, has a single thread
+    /// at the hook. That is tried once for each hook; a test under libtest, for one, has more.
     #[default]
+    Auto,
+    /// Each worker is this program, executed again: it takes the better part of a millisecond, and starts from nothing.
     Spawn,
+    /// This program is executed again once, to be a *fork server*, which forks a worker upon each request: within some tens of
+    /// microseconds, and with all memory shared until it is written to.
+    ///
+    /// What is different: a worker starts as a copy of the fork server at the hook, after
+    /// [`preload`](WorkerConfig::preload). So it shares with its siblings whatever was drawn at random or looked up before,
+    /// such as the seeds of hash maps, the state of a random number generator, a process id that a library keeps, and the
+    /// addresses of everything; and handlers of `pthread_atfork` are not called. Where the fork server would have more than
+    /// one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::WorkerErrorKind::UnsafeFork). If the fork server dies,
+    /// another one is started for the next worker, and the workers that it made live on.
+    ForkServer,
 }
 
 impl Default for WorkerConfig {
@@ -107,6 +122,7 @@ impl WorkerConfig {
         Self {
             idle_timeout: Some(Duration::from_secs(600)),
             grace_period: Some(Duration::from_secs(30)),
+            preload: Vec::new(),
             init: Vec::new(),
             retire: Vec::new(),
             worker_type: WorkerType::default(),
@@ -210,6 +226,91 @@ impl WorkerConfig {
     pub fn no_grace_limit(mut self) -> Self {
         self.grace_period = None;
         self
+    }
+
+    /// Calls `f` once in the fork server, before it forks: what `f` puts into statics is there for all workers, without a copy
+    /// as long as nobody writes to it. Where workers are spawned, it is called in each of them before
+    /// [`init`](WorkerConfig::init). If it panics, calls fail with [`WorkerErrorKind::Init`](crate::WorkerErrorKind::Init).
+    ///
+    /// A thread that `f` starts and that has not ended with it makes forking unsafe; see [`WorkerType`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::OnceLock;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// static TABLE: OnceLock<Vec<u64>> = OnceLock::new();
+    ///
+    /// fn fill_table() {
+    ///     TABLE.get_or_init(|| (0..1_000_000).map(|n| n * n).collect());
+    /// }
+    ///
+    /// fn look_up(n: usize) -> u64 {
+    ///     TABLE.get().expect("it was preloaded")[n]
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().preload(fill_table);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert_eq!(workers.run_sync(look_up, 9).await.unwrap(), 81);
+    ///     }));
+    ///     assert!(TABLE.get().is_none(), "not here");
+    /// }
+    /// ```
+    pub fn preload<F>(self, f: F) -> Self
+    where
+        F: Fn() + Copy + Send + Sync + 'static,
+    {
+        let name = std::any::type_name::<F>();
+        self.add(
+            Hook::Preload,
+            name,
+            Code::of_init(move |&()| f()).map(Code::offset),
+            codec::encode(&()),
+        )
+    }
+
+    /// Calls `f` with a copy of `data` once in the fork server, like [`preload`](Self::preload).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::collections::HashSet;
+    /// use std::sync::OnceLock;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// static WORDS: OnceLock<HashSet<String>> = OnceLock::new();
+    ///
+    /// fn load(dictionary: &String) {
+    ///     WORDS.get_or_init(|| dictionary.split(' ').map(str::to_owned).collect());
+    /// }
+    ///
+    /// fn knows(word: String) -> bool {
+    ///     WORDS.get().expect("it was preloaded").contains(&word)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().preload_with(String::from("bed seed"), load);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert!(workers.run_sync(knows, "seed".to_owned()).await.unwrap());
+    ///     }));
+    /// }
+    /// ```
+    pub fn preload_with<D, F>(self, data: D, f: F) -> Self
+    where
+        D: Serialize + DeserializeOwned + 'static,
+        F: Fn(&D) + Copy + Send + Sync + 'static,
+    {
+        let name = std::any::type_name::<F>();
+        self.add(
+            Hook::Preload,
+            name,
+            Code::of_init::<F, D>(f).map(Code::offset),
+            codec::encode(&data),
+        )
     }
 
     /// Calls `f` in each new worker before its first job. If it panics, the call for which the worker was started fails
@@ -493,6 +594,7 @@ impl WorkerConfig {
     ) -> Self {
         match (code, data) {
             (Some(code), Ok(data)) => match hook {
+                Hook::Preload => self.preload.push(Closure { code, data }),
                 Hook::Init => self.init.push(Closure { code, data }),
                 Hook::Retire => self.retire.push(Closure { code, data }),
             },
@@ -523,21 +625,39 @@ impl WorkerConfig {
         }
     }
 
-    /// Makes the frame that a new worker is told first, and gives the fingerprint that its answer must have.
-    pub(super) fn set_up(&self) -> Result<(Vec<u8>, &'static Fingerprint), WorkerError> {
+    /// Makes the frame that a new process is told first.
+    pub(super) fn set_up(&self, role: NewProcess) -> Result<Vec<u8>, WorkerError> {
         self.check()?;
         let image = fingerprint().map_err(WorkerError::start_without_proc)?;
+        let given = |closures: &[Closure], wanted: bool| match wanted {
+            true => closures.to_vec(),
+            false => Vec::new(),
+        };
+        let works = role != NewProcess::ForkServer;
         let message = SetUp {
             image: image.clone(),
+            purpose: if works { Purpose::Work } else { Purpose::Fork },
+            preload: given(&self.preload, role != NewProcess::Forked),
             idle_timeout: self.idle_timeout,
-            init: self.init.clone(),
-            retire: self.retire.clone(),
+            init: given(&self.init, works),
+            retire: given(&self.retire, works),
         };
         let frame = frame::build(Kind::SetUp, 0, |out| codec::encode_onto(&message, out));
-        Ok((
-            frame.unwrap_or_else(|error| unreachable!("our own messages can be encoded: {error}")),
-            image,
-        ))
+        Ok(frame.unwrap_or_else(|error| unreachable!("our own messages can be encoded: {error}")))
+    }
+
+    /// Whether a worker is to be forked, as far as is known.
+    pub(super) fn forks(&self, recipe: &Recipe) -> bool {
+        match self.worker_type {
+            WorkerType::Spawn => false,
+            WorkerType::ForkServer => true,
+            WorkerType::Auto => recipe.may_fork(),
+        }
+    }
+
+    /// Whether a worker may be spawned where it cannot be forked.
+    pub(super) fn may_spawn(&self) -> bool {
+        self.worker_type != WorkerType::ForkServer
     }
 
     pub(super) fn grace(&self) -> Option<Duration> {
@@ -549,8 +669,19 @@ impl WorkerConfig {
     }
 }
 
+/// What a process that comes up will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NewProcess {
+    /// A worker that comes up by itself.
+    Spawned,
+    /// A worker that is a fork server's copy.
+    Forked,
+    ForkServer,
+}
+
 /// When a closure is called.
 enum Hook {
+    Preload,
     Init,
     Retire,
 }
@@ -561,6 +692,7 @@ impl fmt::Debug for WorkerConfig {
         f.debug_struct("WorkerConfig")
             .field("idle_timeout", &self.idle_timeout)
             .field("grace_period", &self.grace_period)
+            .field("preload", &self.preload.len())
             .field("init", &self.init.len())
             .field("retire", &self.retire.len())
             .field("worker_type", &self.worker_type)

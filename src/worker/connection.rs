@@ -56,6 +56,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn socket(&self) -> &Async<OwnedFd> {
+        &self.socket
+    }
+
     /// Sets what is to be sent next; the frame before has gone.
     pub(super) fn put(&mut self, frame: Vec<u8>) {
         self.outgoing = frame;

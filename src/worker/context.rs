@@ -16,6 +16,7 @@ use super::cache::Cache;
 use super::call::RunSync;
 use super::config::WorkerConfig;
 use super::farewell::Farewell;
+use super::fork_server::ForkServer;
 use super::life::{Health, Worker};
 use crate::cancel::shield;
 use crate::error::WorkerError;
@@ -53,6 +54,7 @@ pub struct WorkerContext {
 /// What all handles and all calls of a context share.
 struct Shared {
     config: WorkerConfig,
+    fork_server: ForkServer,
     state: Mutex<State>,
     /// Notified whenever a call ends.
     call_ended: Event,
@@ -92,6 +94,7 @@ impl WorkerContext {
         };
         Self {
             shared: Arc::new(Shared {
+                fork_server: ForkServer::new(config.clone()),
                 config,
                 state: Mutex::new(state),
                 call_ended: Event::new(),
@@ -209,14 +212,16 @@ impl WorkerContext {
 
     /// Ends the workers that are idle now.
     pub(super) async fn end_idle(&self) -> Result<(), WorkerError> {
-        let idle = self.state().idle.empty();
-        Farewell::to(idle, self.shared.config.grace()).wait().await
+        let mut leaving = self.state().idle.empty();
+        leaving.extend(self.shared.fork_server.take().await);
+        Farewell::to(leaving, self.shared.config.grace())
+            .wait()
+            .await
     }
 
     /// The same, with nobody waiting.
     pub(super) fn end_idle_in_background(&self) {
-        let idle = self.state().idle.empty();
-        Farewell::to(idle, self.shared.config.grace()).wait_in_background();
+        self.shared.end_in_background();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -268,6 +273,10 @@ impl Running {
         self.context.config()
     }
 
+    pub(super) fn fork_server(&self) -> ForkServer {
+        self.context.shared.fork_server.clone()
+    }
+
     /// Draws the worker that was used last. It may have ended.
     pub(super) fn draw(&self) -> Option<Worker> {
         self.context.state().idle.draw()
@@ -291,14 +300,27 @@ impl Shared {
         // No code of a user's runs under this lock, and each change is one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn end_in_background(&self) {
+        let idle = self.state().idle.empty();
+        let fork_server = self.fork_server.clone();
+        Farewell::to(idle, self.config.grace()).wait_in_background();
+        if fork_server.may_exist() {
+            let grace = self.config.grace();
+            smol::spawn(async move {
+                let server = fork_server.take().await;
+                Farewell::to(Vec::from_iter(server), grace).wait_in_background();
+            })
+            .detach();
+        }
+    }
 }
 
 /// A context that was not shut down, because its block was dropped from outside or its thread panicked: the workers are
 /// told to go, and what happens then happens in the background.
 impl Drop for Shared {
     fn drop(&mut self) {
-        let idle = self.state().idle.empty();
-        Farewell::to(idle, self.config.grace()).wait_in_background();
+        self.end_in_background();
     }
 }
 

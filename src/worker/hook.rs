@@ -11,6 +11,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::child::{self, Stdout};
@@ -25,6 +26,28 @@ pub(crate) struct Recipe {
     pub(super) name: OsString,
     pub(super) arguments: Vec<OsString>,
     pub(super) stdout: Stdout,
+    /// A fork server that came this way was not alone in its process, so no other need be tried.
+    crowded: AtomicBool,
+}
+
+impl Recipe {
+    fn new(arguments: Vec<OsString>, stdout: Stdout) -> Self {
+        Recipe {
+            name: std::env::args_os().next().unwrap_or_default(),
+            arguments,
+            stdout,
+            crowded: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a fork server that comes this way may be alone in its process.
+    pub(super) fn may_fork(&self) -> bool {
+        !self.crowded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_crowded(&self) {
+        self.crowded.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The recipe of the first hook that was reached in this process.
@@ -98,12 +121,7 @@ fn recipe_of_here() -> Recipe {
 }
 
 fn same_arguments(stdout: Stdout) -> Recipe {
-    let mut arguments = std::env::args_os();
-    Recipe {
-        name: arguments.next().unwrap_or_default(),
-        arguments: arguments.collect(),
-        stdout,
-    }
+    Recipe::new(std::env::args_os().skip(1).collect(), stdout)
 }
 
 fn one_test(name: &str) -> Recipe {
@@ -114,11 +132,13 @@ fn one_test(name: &str) -> Recipe {
         "--include-ignored",
         "--test-threads=1",
     ];
-    Recipe {
-        name: std::env::args_os().next().unwrap_or_default(),
-        arguments: arguments.into_iter().map(OsString::from).collect(),
-        stdout: Stdout::Deferred,
-    }
+    let recipe = Recipe::new(
+        arguments.into_iter().map(OsString::from).collect(),
+        Stdout::Deferred,
+    );
+    // The test has a thread of its own, beside the main one, which waits for it.
+    recipe.is_crowded();
+    recipe
 }
 
 /// Tells whether libtest is linked into this program. The string to look for is put together here, so that our own code

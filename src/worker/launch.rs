@@ -25,6 +25,7 @@ use async_io::Async;
 use futures_lite::Stream;
 
 use super::child::Stdout;
+use super::fork_server::{ForkServer, Forking};
 use super::hook::Recipe;
 use super::process::Process;
 use crate::error::WorkerError;
@@ -40,17 +41,26 @@ pub(super) struct Launched {
     pub(super) socket: Async<OwnedFd>,
     /// What the worker writes to its standard error, if that is captured.
     pub(super) stderr: Option<OwnedFd>,
+    /// It is a copy of a fork server.
+    pub(super) forked: bool,
 }
 
 /// A worker process in the making.
 #[derive(Debug)]
-pub(super) struct Launch {
-    answer: Pin<Box<async_channel::Receiver<Result<Launched, WorkerError>>>>,
+pub(super) enum Launch {
+    /// By the launcher.
+    Spawn(Pin<Box<async_channel::Receiver<Result<Launched, WorkerError>>>>),
+    Fork(Box<Forking>),
 }
 
 impl Launch {
+    /// Asks the context's fork server for a process.
+    pub(super) fn fork(fork_server: ForkServer, recipe: Arc<Recipe>) -> Self {
+        Launch::Fork(Box::new(Forking::new(fork_server, recipe)))
+    }
+
     /// Asks the launcher for a process.
-    pub(super) fn request(recipe: Arc<Recipe>, capture_stderr: bool) -> Result<Self, WorkerError> {
+    pub(super) fn spawn(recipe: Arc<Recipe>, capture_stderr: bool) -> Result<Self, WorkerError> {
         let (reply, answer) = async_channel::bounded(1);
         let request = Request {
             recipe,
@@ -60,16 +70,29 @@ impl Launch {
         launcher()?
             .send(request)
             .expect("the launcher serves as long as this process lives");
-        Ok(Self {
-            answer: Box::pin(answer),
-        })
+        Ok(Launch::Spawn(Box::pin(answer)))
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
-        let answer = ready!(self.answer.as_mut().poll_next(cx));
-        Poll::Ready(
-            answer.unwrap_or_else(|| unreachable!("the launcher answers every request, once")),
-        )
+        match self {
+            Launch::Spawn(answer) => {
+                let answer = ready!(answer.as_mut().poll_next(cx));
+                Poll::Ready(
+                    answer.unwrap_or_else(|| {
+                        unreachable!("the launcher answers every request, once")
+                    }),
+                )
+            }
+            Launch::Fork(forking) => forking.poll(cx),
+        }
+    }
+
+    /// Whether nothing has been started for this worker, so that there is nothing to wait for.
+    pub(super) fn is_nothing_yet(&self) -> bool {
+        match self {
+            Launch::Spawn(_) => false,
+            Launch::Fork(forking) => forking.is_nothing_yet(),
+        }
     }
 }
 
@@ -136,6 +159,7 @@ fn launch(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError
         process,
         socket: ours,
         stderr,
+        forked: false,
     })
 }
 
@@ -146,7 +170,7 @@ fn sockets(stdout: Stdout) -> io::Result<(OwnedFd, OwnedFd)> {
         Stdout::Inherited => socket::send_all(&ours, &frame::of_bytes(Kind::Prelude, 0, b""))?,
         Stdout::Deferred => {
             let prelude = frame::of_bytes(Kind::Prelude, 1, b"");
-            socket::send_with_fd(&ours, &prelude, io::stdout().as_fd())?;
+            socket::send_with_fds(&ours, &prelude, &[io::stdout().as_fd()])?;
         }
     }
     Ok((ours, theirs))

@@ -5,10 +5,11 @@
 //! be read after the pidfd has told of the end. So the socket is always read to its end before an end is believed.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_io::Timer;
+use async_io::{Async, Timer};
 use futures_lite::FutureExt;
 
 use super::connection::{Connection, NoFrame, StderrTail};
@@ -79,6 +80,16 @@ impl Worker {
             Some(frame) if frame.header.kind != Kind::Bye => Health::Left(frame),
             Some(_) | None => Health::Gone,
         }
+    }
+
+    /// Whether the process lives, for one that is not asked for jobs.
+    pub(super) fn is_fit(&mut self) -> bool {
+        self.process.has_ended().is_none()
+    }
+
+    /// The parent's end of the conversation, for messages that are more than frames.
+    pub(super) fn socket(&self) -> &Async<OwnedFd> {
+        self.connection.socket()
     }
 
     /// Hands a frame to the worker, to be sent by the polls that follow.

@@ -11,9 +11,11 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::FutureExt;
 
+use super::config::{NewProcess, WorkerConfig};
 use super::launch::Launch;
 use super::life::{Dying, Silence, Worker};
 use crate::error::WorkerError;
+use crate::job::image::fingerprint;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind};
 use crate::wire::message::{Fingerprint, InitFailed};
@@ -25,8 +27,9 @@ const REACH_THE_HOOK: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Starting {
     state: State,
-    set_up: Vec<u8>,
-    image: &'static Fingerprint,
+    config: WorkerConfig,
+    /// It will be a fork server, and no worker.
+    fork_server: bool,
 }
 
 #[derive(Debug)]
@@ -49,11 +52,18 @@ enum Failure {
 }
 
 impl Starting {
-    pub(super) fn new(launch: Launch, set_up: Vec<u8>, image: &'static Fingerprint) -> Self {
+    pub(super) fn of_worker(launch: Launch, config: WorkerConfig) -> Self {
         Self {
             state: State::Launching(launch),
-            set_up,
-            image,
+            config,
+            fork_server: false,
+        }
+    }
+
+    pub(super) fn of_fork_server(launch: Launch, config: WorkerConfig) -> Self {
+        Self {
+            fork_server: true,
+            ..Self::of_worker(launch, config)
         }
     }
 
@@ -62,9 +72,14 @@ impl Starting {
             match &mut self.state {
                 State::Launching(launch) => match ready!(launch.poll(cx)) {
                     Ok(launched) => {
+                        let role = match (self.fork_server, launched.forked) {
+                            (true, _) => NewProcess::ForkServer,
+                            (false, true) => NewProcess::Forked,
+                            (false, false) => NewProcess::Spawned,
+                        };
                         let mut worker = Worker::new(launched)
                             .map_err(|error| WorkerError::start("its socket", error))?;
-                        worker.put(std::mem::take(&mut self.set_up));
+                        worker.put(self.config.set_up(role)?);
                         self.state = State::Summoned(worker, Timer::after(REACH_THE_HOOK));
                     }
                     Err(error) => return Poll::Ready(Err(error)),
@@ -103,6 +118,7 @@ impl Starting {
     pub(super) fn poll_kill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.state {
+                State::Launching(launch) if launch.is_nothing_yet() => self.state = State::Over,
                 State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
                     Ok(Ok(worker)) => {
                         self.state = State::Failing(Dying::killed(worker), Failure::Ended)
@@ -129,7 +145,7 @@ impl Starting {
         match answer {
             Ok(frame) if frame.header.kind == Kind::Hello => {
                 match codec::decode::<Fingerprint>(frame.payload()) {
-                    Ok(image) if image == *self.image => {
+                    Ok(image) if fingerprint().is_ok_and(|ours| image == *ours) => {
                         self.state = State::Initialising(self.worker())
                     }
                     // A fingerprint that cannot be decoded was written by another version of this crate.
@@ -178,6 +194,7 @@ impl Starting {
 fn failure_of(frame: &Frame) -> Option<WorkerError> {
     match frame.header.kind {
         Kind::Lost => Some(WorkerError::start_lost(&frame.text())),
+        Kind::NotAlone => Some(WorkerError::start_not_alone(frame.header.number)),
         Kind::InitFailed => Some(match codec::decode(frame.payload()) {
             Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
             Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),

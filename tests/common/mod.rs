@@ -8,7 +8,33 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use seedbed::{WorkerConfig, WorkerContext};
+use seedbed::{WorkerConfig, WorkerContext, WorkerType};
+
+/// Makes a file's functions the tests of libtest, whose programs have several threads, so that their workers are spawned;
+/// and names them for `fork_server.rs`, which is no such program, and of which the file is a module. A function that is not
+/// listed is dead code.
+#[allow(unused_macros)] // not every test program has such a file
+macro_rules! suite {
+    ($($test:ident),* $(,)?) => {
+        #[allow(dead_code)] // for one of the two programs
+        pub const SUITE: &[(&str, fn())] = &[$((stringify!($test), $test)),*];
+
+        mod of_libtest {
+            $(#[test]
+            fn $test() {
+                super::$test();
+            })*
+        }
+    };
+}
+
+/// How the tests' workers are made.
+pub fn worker_type() -> WorkerType {
+    match env!("CARGO_CRATE_NAME") {
+        "fork_server" => WorkerType::ForkServer,
+        _ => WorkerType::Auto,
+    }
+}
 
 /// Children and descriptors belong to the process, so only one test may have any at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -18,6 +44,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub fn test<T>(body: impl Future<Output = T>) -> T {
     seedbed::init();
     let _alone = alone();
+    end_default_workers();
     warm_up();
     let before = descriptors();
     let value = smol::block_on(body);
@@ -36,12 +63,13 @@ where
     F: FnOnce(WorkerContext) -> Fut,
     Fut: Future,
 {
-    seedbed::open_worker_context(config, body).await
+    seedbed::open_worker_context(config.worker_type(worker_type()), body).await
 }
 
 /// Lets the default context's workers go.
 pub fn end_default_workers() {
-    seedbed::configure_default_context(WorkerConfig::new()).unwrap();
+    let config = WorkerConfig::new().worker_type(worker_type());
+    seedbed::configure_default_context(config).unwrap();
 }
 
 /// Waits for the tests that run now; a test that failed does not fail the others.
@@ -52,8 +80,8 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// Lets the process make what it makes once: the reactor's descriptors, the executor's and the launcher's threads.
 fn warm_up() {
     smol::block_on(async {
-        let config = seedbed::WorkerConfig::new().capture_stderr(true);
-        let quiet = seedbed::open_worker_context(config, |workers| async move {
+        let config = WorkerConfig::new().capture_stderr(true);
+        let quiet = with_workers(config, |workers| async move {
             workers.run_sync(nothing, ()).await
         });
         quiet
@@ -114,6 +142,21 @@ pub fn children() -> Vec<u32> {
                 .collect::<Vec<u32>>()
         })
         .collect()
+}
+
+/// The workers among them: where there is a fork server, that is one of the children, too.
+pub fn workers() -> Vec<u32> {
+    let mut children = children();
+    if worker_type() == WorkerType::ForkServer {
+        children.retain(|&pid| name_of(pid) == "seedbed-worker");
+    }
+    children
+}
+
+/// What a process calls itself.
+pub fn name_of(pid: u32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
 }
 
 /// The open descriptors of this process, by number and by what they lead to.

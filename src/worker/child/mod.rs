@@ -18,6 +18,9 @@
 //! without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
+mod zygote;
+
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -36,7 +39,7 @@ use crate::job::status::WorkerStatus;
 use crate::sys::{signal, socket};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind};
-use crate::wire::message::{Closure, InitFailed, SetUp};
+use crate::wire::message::{Closure, InitFailed, Purpose, SetUp};
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -60,8 +63,6 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let socket = take_socket(summons);
     die_with(summons.parent);
     signal::ignore_sigint_and_unblock();
-    // The name is for people who look at the process list; a kernel that refuses it changes nothing.
-    let _ = rustix::thread::set_name(c"seedbed-worker");
     let mut link = Link {
         socket,
         inbox: Inbox::default(),
@@ -86,21 +87,33 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
+    /// Serves until this process ends: as a worker, or as a fork server, in whose copies this returns a second time.
+    pub(crate) fn serve(mut self) -> ! {
+        panic::install_hook();
+        let set_up = self.link.receive_set_up();
+        match set_up.purpose {
+            Purpose::Work => self.work(&set_up),
+            Purpose::Fork => {
+                let mut worker = self.fork_workers(&set_up);
+                let set_up = worker.link.receive_set_up();
+                worker.work(&set_up)
+            }
+        }
+    }
+
     /// Serves jobs until this process ends.
-    pub(crate) fn serve(self) -> ! {
+    fn work(self, set_up: &SetUp) -> ! {
         let Self {
             mut link,
             started,
             summons,
             ..
         } = self;
-        panic::install_hook();
-        let set_up = link.receive_set_up();
-        let mut retire = link.call_init(&set_up);
+        call_oneself(c"seedbed-worker");
+        let mut retire = link.call_init(set_up);
         // The kernel forgets this tie when a process changes its user, as an init closure may have done.
         die_with(summons.parent);
         let idle_timeout = set_up.idle_timeout;
-        drop(set_up);
         let mut status = WorkerStatus::new(started);
         // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait, a parent that
         // is busy for longer than the idle timeout would start one worker after the other and have the job run by none.
@@ -113,6 +126,12 @@ impl Settled {
             job = link.next_job();
         }
     }
+}
+
+/// The name is for people who look at the process list.
+fn call_oneself(name: &CStr) {
+    // A kernel that refuses it changes nothing.
+    let _ = rustix::thread::set_name(name);
 }
 
 fn take_socket(summons: Summons) -> OwnedFd {
@@ -158,11 +177,11 @@ struct Link {
 impl Link {
     fn receive_prelude(&mut self) -> Stdout {
         let mut bytes = [0; HEADER];
-        let received = socket::receive_with_fd(&self.socket, &mut bytes);
-        let Ok(stdout) = received else {
+        let received = socket::receive_with_fds(&self.socket, &mut bytes);
+        let Ok(mut stdout) = received else {
             self.leave(FAILED)
         };
-        match (Header::from_bytes(&bytes), stdout) {
+        match (Header::from_bytes(&bytes), stdout.pop()) {
             (
                 Ok(Header {
                     kind: Kind::Prelude,
@@ -210,8 +229,9 @@ impl Link {
     /// Calls the init closures and prepares the retire closures, then says that the worker is ready.
     fn call_init(&mut self, set_up: &SetUp) -> Vec<Retire> {
         let prepared = set_up
-            .init
+            .preload
             .iter()
+            .chain(&set_up.init)
             .try_for_each(init)
             .and_then(|()| set_up.retire.iter().map(retire).collect());
         match prepared {

@@ -1,0 +1,41 @@
+//! Workers that are forked: the contract that spawned ones keep, and what is theirs alone.
+//!
+//! This is no program of libtest's: a fork server has to be alone in its process when it reaches the hook.
+
+#[macro_use]
+mod common;
+
+mod forked;
+#[path = "worker_cache.rs"]
+mod worker_cache;
+#[path = "worker_calls.rs"]
+mod worker_calls;
+#[path = "worker_cancel.rs"]
+mod worker_cancel;
+#[path = "worker_deaths.rs"]
+mod worker_deaths;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    seedbed::init();
+    let suites = [
+        ("worker_cache", worker_cache::SUITE),
+        ("worker_calls", worker_calls::SUITE),
+        ("worker_cancel", worker_cancel::SUITE),
+        ("worker_deaths", worker_deaths::SUITE),
+        ("forked", forked::SUITE),
+    ];
+    let trials = suites.into_iter().flat_map(|(module, suite)| {
+        suite.iter().map(move |&(name, test)| {
+            Trial::test(format!("{module}::{name}"), move || {
+                test();
+                Ok(())
+            })
+        })
+    });
+    // Processes and descriptors are counted, so there is one test at a time.
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
