@@ -181,19 +181,18 @@ impl Owner {
     /// enough: whoever is left has a node, and is woken when that is no longer held.
     pub(super) fn sweep(&mut self) {
         let cancelled = self.driver.is_effective();
-        if std::mem::replace(&mut self.swept, cancelled) || !cancelled || self.children.is_empty() {
+        if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
             return;
         }
-        // One decision for all who have no node, because nothing can hold them. Should a shield at the block's edge
-        // have come before it, they stay, and are swept when it has gone.
-        let plain = self.try_drop(None);
-        self.swept = plain;
+        // One decision for all who have no node, because nothing can hold them; taken when there is one, because it may
+        // doom the block.
+        let mut plain = None;
         let mut at = self.children.len();
         while at > 0 {
             at -= 1;
             // SAFETY: see `poll_child`.
             let drop_it = match unsafe { self.children[at].node() } {
-                None => plain,
+                None => *plain.get_or_insert_with(|| self.try_drop(None)),
                 Some(_) => self.try_drop_child(&self.children[at].clone()),
             };
             if drop_it {
@@ -201,6 +200,8 @@ impl Owner {
                 self.discard_unlisted(child);
             }
         }
+        // A shield that was put up at the block's edge before the decision has kept them. They go when it has gone.
+        self.swept &= plain != Some(false);
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
