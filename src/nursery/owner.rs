@@ -11,8 +11,11 @@ use std::task::{Context, Poll, Waker};
 
 use super::child::ChildRef;
 use super::ready::{Batch, Core};
+use super::shuffle;
 use crate::cancel::current::{enter, in_child};
-use crate::cancel::{CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, NodeId};
+use crate::cancel::{
+    CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, Node, NodeId, lock,
+};
 use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
@@ -22,10 +25,14 @@ pub(super) type Payload = Box<dyn Any + Send>;
 pub(super) struct Owner {
     pub(super) core: Arc<Core>,
     driver: Driver,
+    /// In a service nursery, while the body lives: the children's place, which cancellation of the block does not reach.
+    service: Option<Node>,
     /// All children that were polled and have not ended, in no order; each knows its index.
     children: Vec<ChildRef>,
     /// What the tree variables were when the block was opened.
     values: Option<Values>,
+    /// Shuffles the children that are ready, if a test asked for that.
+    order: Option<fastrand::Rng>,
     /// The body's node, once it has one.
     body_node: Option<NodeId>,
     /// The first panic of the body or a child, until the block resumes it.
@@ -42,15 +49,22 @@ unsafe impl Send for Owner {}
 
 impl Owner {
     /// Takes the block's place in the tree: where the first poll happens.
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(service: bool) -> Self {
         let scope = CancelScope::new();
         let mut driver = Driver::new(scope.clone());
         driver.begin();
+        let values = crate::cancel::current::with_values(|values| values.cloned());
+        let service = driver.node().filter(|_| service).map(|own| Node {
+            id: own.shared.add(Some(own.id), Kind::Hides, None),
+            shared: own.shared.clone(),
+        });
         Owner {
-            core: Core::new(scope),
+            core: Core::new(scope, values.clone()),
             driver,
+            service,
             children: Vec::new(),
-            values: crate::cancel::current::with_values(|values| values.cloned()),
+            values,
+            order: shuffle::generator(),
             body_node: None,
             panic: None,
             swept: false,
@@ -109,6 +123,10 @@ impl Owner {
         }
         self.forget_node(self.body_node);
         self.body_node = None;
+        if self.service.take().is_some() {
+            // The children's place is the block's own now, and they may have to go.
+            self.driver.scope.wake();
+        }
     }
 
     /// Polls everybody who is ready, once.
@@ -123,7 +141,12 @@ impl Owner {
                 }
             }
         }
-        let batch = self.core.take();
+        let service = self.service.as_ref();
+        let _place = service.map(|node| enter(&node.shared, node.id));
+        let mut batch = self.core.take();
+        if let Some(order) = &mut self.order {
+            batch = batch.shuffled(order);
+        }
         let mut polling = Polling(self, batch);
         for child in polling.1.by_ref() {
             polling.0.poll_child(child);
@@ -180,7 +203,7 @@ impl Owner {
     /// Drops what has to be dropped because the block is cancelled: everybody who runs and is not shielded. Once is
     /// enough: whoever is left has a node, and is woken when that is no longer held.
     pub(super) fn sweep(&mut self) {
-        let cancelled = self.driver.is_effective();
+        let cancelled = self.are_children_cancelled();
         if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
             return;
         }
@@ -206,6 +229,11 @@ impl Owner {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.driver.is_effective()
+    }
+
+    /// Whether the block's cancellation reaches the children.
+    fn are_children_cancelled(&self) -> bool {
+        self.driver.is_effective() && self.service.is_none()
     }
 
     /// Ends the block if nobody is left and nobody was added. The body must have ended.
@@ -240,6 +268,11 @@ impl Owner {
     /// Leaves the tree: the block has ended, though its future may be kept.
     pub(super) fn leave(&mut self) {
         self.driver.end();
+        // Handles and wakers may be kept; what the variables held must not be kept by them.
+        self.values = None;
+        let values = lock(&self.core.values).take();
+        // Dropped here, where no lock is held.
+        drop(values);
     }
 
     /// Lets the next wake-up through to whoever polls the block.
@@ -251,7 +284,7 @@ impl Owner {
 
     /// Decides that this child is dropped where it waits, if it is to be: the block is cancelled, or the child is.
     fn try_drop_child(&mut self, child: &ChildRef) -> bool {
-        let (block, own) = (self.driver.is_effective(), child.cancel_requested());
+        let (block, own) = (self.are_children_cancelled(), child.cancel_requested());
         // It may be cancelled again before anybody sweeps.
         self.swept &= block;
         if !block && !own {
@@ -259,7 +292,7 @@ impl Owner {
         }
         // SAFETY: see `poll_child`.
         let node = unsafe { child.node() };
-        self.try_drop(node) || own && !self.is_held(node)
+        block && self.try_drop(node) || own && !self.is_held(node)
     }
 
     fn is_held(&self, node: Option<NodeId>) -> bool {
@@ -271,7 +304,7 @@ impl Owner {
 
     /// Makes a node for a child.
     fn add_node(&self) -> Option<NodeId> {
-        let own = self.driver.node()?;
+        let own = self.service.as_ref().or(self.driver.node())?;
         Some(own.shared.add(Some(own.id), Kind::Plain, None))
     }
 
@@ -359,7 +392,7 @@ impl Owner {
         self.driver.scope.cancel_for(reason);
     }
 
-    /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused
+    /// Drops everybody at once, shields included, then the body (in a service nursery first), and closes. Returns the first panic that this caused
     /// or that nobody was told of.
     pub(super) fn end_hard(&mut self, drop_body: impl FnOnce()) -> Option<Payload> {
         for child in self.core.close().filter(ChildRef::dequeue) {
@@ -368,10 +401,21 @@ impl Owner {
                 self.list(child);
             }
         }
+        // A service outlives whom it serves.
+        let mut drop_body = Some(drop_body);
+        if self.service.is_some() {
+            drop_body
+                .take()
+                .into_iter()
+                .for_each(|drop_it| self.end_body(drop_it));
+        }
         while let Some(child) = self.children.pop() {
             self.discard_unlisted(child);
         }
-        self.end_body(drop_body);
+        drop_body
+            .into_iter()
+            .for_each(|drop_it| self.end_body(drop_it));
+        self.leave();
         self.panic.take()
     }
 }

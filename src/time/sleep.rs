@@ -41,10 +41,13 @@ pub fn sleep(span: Duration) -> Sleep {
 /// Atomic: if cancelled, nothing has happened. Dropping the future forgets the deadline.
 ///
 /// ```
+/// use std::time::Duration;
 /// use seedbed::{current_time, run, sleep_until};
 ///
 /// run(async {
-///     sleep_until(current_time()).await;
+///     let deadline = current_time() + Duration::from_millis(1);
+///     sleep_until(deadline).await;
+///     assert!(current_time() >= deadline);
 /// });
 /// ```
 pub fn sleep_until(deadline: Instant) -> Sleep {
@@ -71,7 +74,7 @@ pub fn sleep_forever() -> Pending<()> {
     std::future::pending()
 }
 
-/// Waits for a deadline; made by [`sleep`] and [`sleep_until`].
+/// Waits for a deadline; made by [`sleep`] and [`sleep_until`]. Dropping it forgets the deadline.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {

@@ -6,11 +6,12 @@
 
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
 use super::clock::Clock;
+use super::idle::{IdleKey, IdleQueue};
 use super::queue::{DeadlineQueue, Place};
 use crate::cancel::lock;
 
@@ -21,7 +22,7 @@ pub(crate) struct Timers {
     sleepers: Mutex<Sleepers>,
     /// The loop that calls `fire`.
     pub(crate) driver: AtomicWaker,
-    idle: Mutex<Idle>,
+    idle: Mutex<IdleQueue<Waker>>,
 }
 
 #[derive(Debug)]
@@ -41,13 +42,6 @@ enum Looks {
     At(Option<Instant>),
 }
 
-/// Who waits for the run to be idle.
-#[derive(Debug, Default)]
-struct Idle {
-    rounds: u64,
-    waiting: Vec<Waker>,
-}
-
 impl Timers {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Timers {
@@ -58,12 +52,16 @@ impl Timers {
                 driver: Looks::BeforeItWaits,
             }),
             driver: AtomicWaker::new(),
-            idle: Mutex::default(),
+            idle: Mutex::new(IdleQueue::new()),
         })
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -76,6 +74,16 @@ impl Timers {
         let next = sleepers.queue.next();
         sleepers.driver = Looks::At(next);
         next
+    }
+
+    /// The same for whoever only wants to know.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        lock(&self.sleepers).queue.next()
+    }
+
+    /// Whether a deadline has passed that was not fired yet.
+    pub(crate) fn is_due(&self) -> bool {
+        self.next().is_some_and(|deadline| deadline <= self.now())
     }
 
     /// Wakes everybody whose deadline has passed. Afterwards the loop asks for the [`next`](Timers::next) deadline
@@ -146,30 +154,47 @@ impl Timers {
         drop(left);
     }
 
-    /// How often the run was found idle while somebody waited for that.
-    pub(crate) fn idle_rounds(&self) -> u64 {
-        lock(&self.idle).rounds
-    }
-
     /// Whether anything hangs on the run being idle: somebody waits for that, or the clock jumps then.
     pub(crate) fn is_idleness_wanted(&self) -> bool {
-        !lock(&self.idle).waiting.is_empty() || self.clock.autojump_threshold().is_some()
+        self.shortest_cushion().is_some() || self.clock.autojump_threshold().is_some()
     }
 
-    pub(crate) fn wake_when_idle(&self, waker: Waker) {
-        lock(&self.idle).waiting.push(waker);
+    /// For how long, in real time, the run has to be idle until somebody waits no more; `None` if nobody does.
+    pub(crate) fn shortest_cushion(&self) -> Option<Duration> {
+        lock(&self.idle).shortest()
     }
 
-    /// The run is idle: wakes those who wait for that. False if nobody does.
-    pub(crate) fn wake_idle(&self) -> bool {
-        let waiting = {
-            let mut idle = lock(&self.idle);
-            idle.rounds += u64::from(!idle.waiting.is_empty());
-            std::mem::take(&mut idle.waiting)
+    /// Waits until the run has been idle for that long.
+    pub(crate) fn wait_idle(&self, cushion: Duration, waker: Waker) -> IdleKey {
+        let key = lock(&self.idle).insert(cushion, waker);
+        // The loop may be asleep: whoever waits may be polled by another thread.
+        self.driver.wake();
+        key
+    }
+
+    /// Whether the entry is still waiting; if so, `waker` is woken instead of the one before.
+    pub(crate) fn is_waiting_idle(&self, key: IdleKey, waker: &Waker) -> bool {
+        let new = waker.clone();
+        let mut idle = lock(&self.idle);
+        let Some(slot) = idle.get_mut(key) else {
+            return false;
         };
-        let any = !waiting.is_empty();
-        waiting.into_iter().for_each(Waker::wake);
-        any
+        let old = std::mem::replace(slot, new);
+        drop(idle);
+        // Dropping a waker may run code of the user's.
+        drop(old);
+        true
+    }
+
+    pub(crate) fn leave_idle(&self, key: IdleKey) {
+        let removed = lock(&self.idle).remove(key);
+        drop(removed);
+    }
+
+    /// The run has been idle for the shortest cushion: wakes those who have waited for that.
+    pub(crate) fn wake_idle(&self) {
+        let woken = lock(&self.idle).take_shortest();
+        WakeAll(woken.into_iter()).now();
     }
 }
 

@@ -51,7 +51,8 @@ use crate::sync::wait_list::Ticket;
 /// Trio's limiter knows *who* borrows: the current task, or what `acquire_on_behalf_of` names, and each borrower may
 /// hold one token. Here **the token is the borrower**. It may be moved to another task or thread and is released by
 /// dropping it, wherever that happens, so releasing twice, or without having acquired, cannot be written. In exchange
-/// one task may take several tokens, and the limiter does not notice if that is a mistake.
+/// one task may take several tokens, and the limiter does not notice if that is a mistake. Where tokens belong to
+/// somebody by name, and anybody may give them back, [`Borrowers`](crate::sync::Borrowers) keeps the book.
 ///
 /// # Deadlock by nesting
 ///

@@ -262,6 +262,11 @@ pub struct SemaphoreStatistics {
 }
 
 /// [`Semaphore::release`] was called once too often: there are as many permits as may be.
+///
+/// ```
+/// let full = seedbed::sync::Semaphore::bounded(2, 2);
+/// assert_eq!(full.release().unwrap_err().max, 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleasedTooOften {
