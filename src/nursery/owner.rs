@@ -204,7 +204,7 @@ impl Owner {
     /// enough: whoever is left has a node, and is woken when that is no longer held.
     pub(super) fn sweep(&mut self) {
         let cancelled = self.are_children_cancelled();
-        if std::mem::replace(&mut self.swept, cancelled) || !cancelled || self.children.is_empty() {
+        if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
             return;
         }
         // One decision for all who have no node, because nothing can hold them. Should a shield at the block's edge
