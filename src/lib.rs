@@ -38,6 +38,7 @@
 //! | receive signals | [`signal::open_signal_receiver`] |
 //! | call a function in another process | [`run_sync`]; [`WorkerError`] says why there is no value |
 //! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
+//! | see who does what | [`task_tree`], [`current_task`], [`Nursery::named`]; [`instrument`] |
 //! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`] |
 //!
 //! # To read
@@ -66,6 +67,7 @@ mod wire;
 
 pub mod cancel;
 pub mod guide;
+pub mod instrument;
 pub mod nursery;
 pub mod process;
 pub mod run;
@@ -81,8 +83,9 @@ pub use cancel::{
     fail_after, fail_at, move_on_after, move_on_at, on_cancel, shield,
 };
 pub use nursery::{
-    LocalNursery, Nursery, NurseryClosed, Spawner, StartError, Started, Task, open_local_nursery,
-    open_nursery, try_open_local_nursery, try_open_nursery,
+    LocalNursery, Nursery, NurseryClosed, NurseryInfo, Spawner, StartError, Started, Task, TaskId,
+    TaskInfo, TaskTree, current_root_task, current_task, open_local_nursery, open_nursery,
+    task_tree, task_trees, try_open_local_nursery, try_open_nursery,
 };
 pub use run::{CtrlC, RunBuilder, run};
 pub use sync::CapacityLimiter;

@@ -3,25 +3,35 @@
 //! The children are polled inside the block's own future ([`block`]), so they may borrow what outlives the block, and
 //! dropping the block drops them. They interleave; they do not run in parallel. Each child is one allocation
 //! ([`child`]); which of them are ready is a lock-free stack ([`ready`]); what a block does with its children when it is
-//! cancelled or somebody panics is in [`owner`], and who decides what the block returns in [`outcome`].
+//! cancelled or somebody panics is in [`owner`], and who decides what the block returns in [`outcome`]. Who may look at a
+//! block's children while it works with them is in [`roster`], in which task a thread is in [`place`]; on these stand the
+//! names and numbers of [`info`], and the whole [`tree`].
 
 mod block;
 mod child;
 mod error;
 mod handle;
+mod info;
 mod outcome;
 mod owner;
+mod place;
 mod ready;
+mod roster;
 mod start;
 mod task;
+mod tree;
 
 use std::future::{Future, pending};
 
 pub use block::Block;
 pub use error::NurseryClosed;
 pub use handle::{LocalNursery, Nursery, Spawner, TrySpawned};
+pub use info::{NurseryInfo, TaskId, TaskInfo, current_root_task, current_task};
 pub use start::{StartError, Started};
 pub use task::Task;
+pub use tree::{TaskTree, task_tree, task_trees};
+
+pub(crate) use info::RootTask;
 
 /// Opens a nursery: a block that ends when everything that was started in it has ended.
 ///

@@ -10,9 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::child::ChildRef;
-use super::ready::{Batch, Core};
+use super::info::TaskInfo;
+use super::place::Stay;
+use super::ready::Core;
+use super::tree::Registered;
 use crate::cancel::current::{enter, in_child};
 use crate::cancel::{CancelScope, Driver, End, Entered, Kind, NodeId};
+use crate::instrument::{self, TaskExit};
 use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
@@ -22,8 +26,8 @@ pub(super) type Payload = Box<dyn Any + Send>;
 pub(super) struct Owner {
     pub(super) core: Arc<Core>,
     driver: Driver,
-    /// All children that were polled and have not ended, in no order; each knows its index.
-    children: Vec<ChildRef>,
+    /// Until the block has ended.
+    registered: Option<Registered>,
     /// What the tree variables were when the block was opened.
     values: Option<Values>,
     /// The body's node, once it has one.
@@ -46,10 +50,11 @@ impl Owner {
         let scope = CancelScope::new();
         let mut driver = Driver::new(scope.clone());
         driver.begin();
+        let core = Core::new(scope);
         Owner {
-            core: Core::new(scope),
+            registered: Some(Registered::new(core.clone())),
+            core,
             driver,
-            children: Vec::new(),
             values: crate::cancel::current::with_values(|values| values.cloned()),
             body_node: None,
             panic: None,
@@ -63,7 +68,11 @@ impl Owner {
     }
 
     /// Stands in the block's place while it polls.
-    pub(super) fn enter(&self) -> (Entered, WithValues) {
+    ///
+    /// # Safety
+    ///
+    /// As [`Stay::begin`]: the caller is the block, and drops the result before it returns.
+    pub(super) unsafe fn enter(&self) -> (Entered, WithValues, Stay) {
         let node = self
             .driver
             .node()
@@ -71,6 +80,8 @@ impl Owner {
         (
             enter(&node.shared, node.id),
             WithValues::new(self.values.clone()),
+            // SAFETY: passed on; the owner keeps its core.
+            unsafe { Stay::begin(&self.core) },
         )
     }
 
@@ -114,19 +125,82 @@ impl Owner {
     /// Polls everybody who is ready, once.
     pub(super) fn poll_ready(&mut self) {
         /// Puts those who were not polled back, if a foreign waker panics.
-        struct Polling<'a>(&'a mut Owner, Batch);
+        struct Polling<'a>(&'a mut Owner);
         impl Drop for Polling<'_> {
             fn drop(&mut self) {
-                for child in &mut self.1 {
+                while let Some(child) = self.0.next_in_round() {
                     // Never refused: only the block closes.
                     drop(self.0.core.push(child));
                 }
             }
         }
-        let batch = self.core.take();
-        let mut polling = Polling(self, batch);
-        for child in polling.1.by_ref() {
+        self.begin_round();
+        let polling = Polling(self);
+        while let Some(child) = polling.0.next_in_round() {
             polling.0.poll_child(child);
+        }
+    }
+
+    /// Takes everybody who is ready, and tells the run's instruments.
+    fn begin_round(&self) {
+        let batch = self.core.take();
+        let mut told = Vec::new();
+        if self.core.is_observed() {
+            batch.count_into(&mut told);
+        }
+        // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps: they
+        // were pushed to its own core. What is called here is called within `enter`, or in `end_hard`, so the roster is
+        // held. A child that is not done when it is dequeued stays so until we end it.
+        unsafe { self.core.roster.begin_round(batch) };
+        for child in told.iter().filter(|child| !child.is_done()) {
+            self.announce(child);
+            instrument::task_scheduled(&child.info());
+        }
+    }
+
+    /// Tells the run's instruments of a child that was put in where they could not be told.
+    fn announce(&self, child: &ChildRef) {
+        // SAFETY: see `begin_round`.
+        let polled = unsafe { child.index() }.is_some();
+        if !polled && !child.is_announced() && self.core.is_observed() {
+            instrument::task_spawned(&child.info());
+        }
+    }
+
+    fn next_in_round(&self) -> Option<ChildRef> {
+        // SAFETY: see `begin_round`.
+        unsafe { self.core.roster.next_in_round() }
+    }
+
+    /// Polls a child. `poll` must not panic.
+    #[inline]
+    fn step<T>(&self, child: &ChildRef, observed: bool, poll: impl FnOnce() -> T) -> T {
+        let step = || {
+            if observed {
+                tell(child, instrument::before_task_step);
+            }
+            let value = poll();
+            if observed {
+                tell(child, instrument::after_task_step);
+            }
+            value
+        };
+        // SAFETY: see `begin_round`.
+        unsafe { self.core.roster.take_turn(child, step) }
+    }
+
+    /// Drops a child's future.
+    fn drop_future(&self, child: &ChildRef) -> Result<(), Payload> {
+        // SAFETY: see `begin_round`; the child is not done, because this is called once, for children that run.
+        let drop_it = || catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() }));
+        // SAFETY: see `begin_round`.
+        unsafe { self.core.roster.take_turn(child, drop_it) }
+    }
+
+    /// Tells the run's instruments that a child is gone.
+    fn exited(&self, child: &ChildRef, how: TaskExit) {
+        if self.core.is_observed() {
+            instrument::task_exited(&child.info(), how);
         }
     }
 
@@ -134,8 +208,7 @@ impl Owner {
         if !child.dequeue() {
             return;
         }
-        // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps;
-        // they were pushed to its own core. A child that is not done when it is dequeued stays so until we end it.
+        // SAFETY: see `begin_round`.
         let (listed, mut node) = unsafe { (child.index().is_some(), child.node()) };
         let watched = node.is_some();
         if child.cancel_requested() {
@@ -149,29 +222,43 @@ impl Owner {
         }
         // However early it was cancelled, a child runs to its first await that has to wait.
         if listed && self.try_drop_child(&child) {
-            return self.discard(child);
+            return self.discard(child, TaskExit::Cancelled);
         }
         let poll = || {
-            // SAFETY: see above.
+            // SAFETY: see `begin_round`.
             unsafe { child.poll() }
         };
-        let (polled, node) = in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
-        // SAFETY: see above.
+        let observed = self.core.is_observed();
+        let poll = || in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
+        let (polled, node) = self.step(&child, observed, poll);
+        // SAFETY: see `begin_round`.
         unsafe { child.set_node(node) };
         if !watched {
             self.watch(node, || child.waker());
         }
         match polled {
-            Ok(Poll::Ready(())) => self.unlist(&child),
-            Ok(Poll::Pending) if self.try_drop_child(&child) => self.discard(child),
+            Ok(Poll::Ready(())) => {
+                self.unlist(&child);
+                if observed {
+                    tell(&child, |task| {
+                        instrument::task_exited(task, TaskExit::Finished)
+                    });
+                }
+            }
+            Ok(Poll::Pending) if self.try_drop_child(&child) => {
+                self.discard(child, TaskExit::Cancelled)
+            }
             Ok(Poll::Pending) if listed => {}
             Ok(Poll::Pending) => self.list(child),
             Err(payload) => {
                 self.panicked(payload);
                 match child.is_done() {
                     // Its future was gone before something of its task's panicked, which may own the result now.
-                    true => self.unlist(&child),
-                    false => self.discard(child),
+                    true => {
+                        self.unlist(&child);
+                        self.exited(&child, TaskExit::Panicked);
+                    }
+                    false => self.discard(child, TaskExit::Panicked),
                 }
             }
         }
@@ -184,14 +271,16 @@ impl Owner {
         if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
             return;
         }
-        let mut at = self.children.len();
+        // SAFETY: see `begin_round`.
+        let mut at = unsafe { self.core.roster.len() };
         while at > 0 {
             at -= 1;
             // Ending one child may end others: its drop may run anything.
-            if let Some(child) = self.children.get(at).cloned()
+            // SAFETY: see `begin_round`.
+            if let Some(child) = unsafe { self.core.roster.get(at) }
                 && self.try_drop_child(&child)
             {
-                self.discard(child);
+                self.discard(child, TaskExit::Cancelled);
             }
         }
     }
@@ -202,7 +291,9 @@ impl Owner {
 
     /// Ends the block if nobody is left and nobody was added. The body must have ended.
     pub(super) fn try_end(&mut self) -> Option<Ended> {
-        if !self.children.is_empty() || !self.core.try_close() {
+        // SAFETY: see `begin_round`.
+        let children = unsafe { self.core.roster.len() };
+        if children > 0 || !self.core.try_close() {
             return None;
         }
         Some(match (self.panic.take(), self.doomed) {
@@ -214,6 +305,7 @@ impl Owner {
 
     /// Leaves the tree: the block has ended, though its future may be kept.
     pub(super) fn leave(&mut self) {
+        self.registered = None;
         self.driver.end();
     }
 
@@ -232,7 +324,7 @@ impl Owner {
         if !block && !own {
             return false;
         }
-        // SAFETY: see `poll_child`.
+        // SAFETY: see `begin_round`.
         let node = unsafe { child.node() };
         self.try_drop(node) || own && !self.is_held(node)
     }
@@ -270,33 +362,27 @@ impl Owner {
     }
 
     fn list(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`.
-        unsafe { child.set_index(self.children.len()) };
-        self.children.push(child);
+        // SAFETY: see `begin_round`.
+        unsafe { self.core.roster.list(child) };
     }
 
     /// The child has ended: takes it off the list, if it was on it, and its node out of the tree.
     fn unlist(&mut self, child: &ChildRef) {
-        // SAFETY: see `poll_child`.
-        let (index, node) = unsafe { (child.index(), child.node()) };
-        if let Some(index) = index {
-            drop(self.children.swap_remove(index));
-            if let Some(moved) = self.children.get(index) {
-                // SAFETY: see `poll_child`.
-                unsafe { moved.set_index(index) };
-            }
-        }
+        // SAFETY: see `begin_round`.
+        let (listed, node) = unsafe { (self.core.roster.unlist(child), child.node()) };
+        drop(listed);
         self.forget_node(node);
     }
 
     /// Drops the child's future.
-    fn discard(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`; the child is not done, because `discard` is called once, for children that run.
-        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() }));
+    fn discard(&mut self, child: ChildRef, mut how: TaskExit) {
+        let dropped = self.drop_future(&child);
         self.unlist(&child);
         if let Err(payload) = dropped {
+            how = TaskExit::Panicked;
             self.panicked(payload);
         }
+        self.exited(&child, how);
     }
 
     /// Keeps the first panic for the parent, cancels everybody else, and makes the scopes around wait until the parent
@@ -320,27 +406,41 @@ impl Owner {
     /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused
     /// or that nobody was told of.
     pub(super) fn end_hard(&mut self, drop_body: impl FnOnce()) -> Option<Payload> {
+        // SAFETY: the core is kept, and the place taken back, before this returns.
+        let _stay = unsafe { Stay::begin(&self.core) };
         for child in self.core.close().filter(ChildRef::dequeue) {
-            // SAFETY: see `poll_child`.
+            self.announce(&child);
+            // SAFETY: see `begin_round`.
             if unsafe { child.index() }.is_none() {
                 self.list(child);
             }
         }
-        while let Some(child) = self.children.pop() {
+        // SAFETY: see `begin_round`.
+        while let Some(child) = unsafe { self.core.roster.pop() } {
             self.discard_hard(child);
         }
         self.end_body(drop_body);
+        self.registered = None;
         self.panic.take()
     }
 
     fn discard_hard(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`; children that are listed are not done.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() })) {
+        let mut how = TaskExit::Cancelled;
+        if let Err(payload) = self.drop_future(&child) {
+            how = TaskExit::Panicked;
             self.panicked(payload);
         }
-        // SAFETY: see `poll_child`.
+        // SAFETY: see `begin_round`.
         self.forget_node(unsafe { child.node() });
+        self.exited(&child, how);
     }
+}
+
+/// Tells the run's instruments something of a child. Apart, so that it is not in the way of who has none.
+#[cold]
+#[inline(never)]
+fn tell(child: &ChildRef, hook: impl FnOnce(&TaskInfo)) {
+    hook(&child.info());
 }
 
 /// How a block ended by itself.
@@ -355,7 +455,7 @@ pub(super) enum Ended {
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner")
-            .field("children", &self.children.len())
+            .field("core", &self.core)
             .finish_non_exhaustive()
     }
 }

@@ -16,13 +16,17 @@
 // Follows raw list links; every dereference is argued where it stands.
 #![allow(unsafe_code)]
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::task::Wake;
 
 use super::child::{ChildRef, Header};
+use super::info::{TaskId, TaskRef};
+use super::place;
+use super::roster::Roster;
 use crate::cancel::CancelScope;
+use crate::instrument::{self, RunId};
 
 const IDLE: *mut Header = ptr::null_mut();
 const BUSY: *mut Header = ptr::without_provenance_mut(1);
@@ -39,6 +43,15 @@ pub(super) struct Core {
     body_woken: AtomicBool,
     /// The block's place in the tree, and who polls it.
     pub(super) scope: CancelScope,
+    /// The task that opened the block. Up to the root each keeps the next alive; downwards nobody does.
+    pub(super) opener: Option<TaskRef>,
+    /// The run that it was opened in.
+    run: Option<RunId>,
+    /// Blocks and tasks are numbered alike.
+    pub(super) number: TaskId,
+    /// Where it is registered; see `tree`.
+    pub(super) registered: AtomicUsize,
+    pub(super) roster: Roster,
 }
 
 impl Core {
@@ -47,7 +60,32 @@ impl Core {
             head: AtomicPtr::new(BUSY),
             body_woken: AtomicBool::new(true),
             scope,
+            opener: place::current(),
+            run: instrument::current_run(),
+            number: TaskId::next(),
+            registered: AtomicUsize::new(0),
+            roster: Roster::new(),
         })
+    }
+
+    /// Whether this thread is that of the run which the block was opened in, and that run has instruments.
+    #[inline]
+    pub(super) fn is_observed(&self) -> bool {
+        instrument::is_observing(self.run)
+    }
+
+    /// The children that have not ended, in the order of spawning. `None` if another thread polls the block; who is
+    /// `patient` waits for that.
+    pub(super) fn children(&self, patient: bool) -> Option<Vec<ChildRef>> {
+        let mut children = self.roster.look(patient, |found| {
+            // SAFETY: only the holder of the roster takes children from the stack, and that is us, or the block, which has
+            // called us and is not taking any now. Acquire: the links are visible.
+            unsafe { count_into(self.head.load(Ordering::Acquire), found) }
+        })?;
+        children.retain(|child| !child.is_done());
+        children.sort_by_key(ChildRef::id);
+        children.dedup_by_key(|child| child.id());
+        Some(children)
     }
 
     /// Makes the nursery poll this child, which must not be in the stack already. Gives it back if the block has ended.
@@ -78,7 +116,8 @@ impl Core {
         Ok(())
     }
 
-    /// Takes what was pushed, oldest first, and leaves `BUSY`. Only for the nursery, and not after closing.
+    /// Takes what was pushed, oldest first, and leaves `BUSY`. Only for the nursery, which holds the roster, and not after
+    /// closing.
     pub(super) fn take(&self) -> Batch {
         Batch::reversed(self.head.swap(BUSY, Ordering::Acquire))
     }
@@ -93,7 +132,8 @@ impl Core {
         self.leave_busy(CLOSED)
     }
 
-    /// Closes, and hands out what was pushed: children that the nursery has to drop, also those it never saw.
+    /// Closes, and hands out what was pushed: children that the nursery has to drop, also those it never saw. Only for the
+    /// nursery, which holds the roster.
     pub(super) fn close(&self) -> Batch {
         Batch::reversed(self.head.swap(CLOSED, Ordering::AcqRel))
     }
@@ -133,7 +173,33 @@ pub(super) struct Batch {
     head: *mut Header,
 }
 
+/// Counts everybody in a list.
+///
+/// # Safety
+///
+/// `top` is the top of a list, and nobody changes that meanwhile: except that more may be put on top of a stack.
+unsafe fn count_into(mut top: *mut Header, found: &mut Vec<ChildRef>) {
+    while let Some(header) = NonNull::new(top).filter(|_| !is_mark(top)) {
+        // SAFETY: each header in a list is kept alive by the reference that was pushed with it; its link belongs to the
+        // list, which nobody changes.
+        unsafe {
+            found.push(ChildRef::counted(header));
+            top = header.as_ref().next.get();
+        }
+    }
+}
+
 impl Batch {
+    pub(super) const fn empty() -> Self {
+        Batch { head: IDLE }
+    }
+
+    /// Counts everybody who is left.
+    pub(super) fn count_into(&self, found: &mut Vec<ChildRef>) {
+        // SAFETY: a batch is only changed by who has it mutably.
+        unsafe { count_into(self.head, found) }
+    }
+
     fn reversed(mut from: *mut Header) -> Self {
         let mut to = IDLE;
         while !is_mark(from) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::Driver;
 use super::interrupt::Interrupt;
+use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
 use crate::time::{Clock, RealClock, Timers};
 use crate::worker::WorkerConfig;
 
@@ -50,6 +51,7 @@ pub struct RunBuilder {
     clock: Arc<dyn Clock>,
     ctrl_c: CtrlC,
     workers: Option<WorkerConfig>,
+    instruments: Instruments,
 }
 
 impl RunBuilder {
@@ -59,6 +61,7 @@ impl RunBuilder {
             clock: Arc::new(RealClock),
             ctrl_c: CtrlC::default(),
             workers: None,
+            instruments: Instruments::default(),
         }
     }
 
@@ -81,6 +84,31 @@ impl RunBuilder {
         self
     }
 
+    /// Adds an instrument, which is told of everything from the beginning of the run. Of the same one there is only one.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use seedbed::instrument::{Instrument, remove_instrument};
+    /// use seedbed::RunBuilder;
+    ///
+    /// struct Prints;
+    ///
+    /// impl Instrument for Prints {
+    ///     fn before_run(&self) {
+    ///         println!("here we go");
+    ///     }
+    /// }
+    ///
+    /// let prints = Arc::new(Prints);
+    /// RunBuilder::new().instrument(prints.clone()).run(async {
+    ///     assert!(remove_instrument(&prints).is_ok());
+    /// });
+    /// ```
+    pub fn instrument(mut self, instrument: Arc<dyn Instrument>) -> Self {
+        self.instruments.add(instrument);
+        self
+    }
+
     /// Runs `future` to its end, as [`run`](crate::run()) does.
     ///
     /// # Panics
@@ -97,9 +125,15 @@ impl RunBuilder {
         let interrupt = (self.ctrl_c == CtrlC::Unwind)
             .then(Interrupt::watch)
             .flatten();
+        let observed = Observed::begin(self.instruments);
         let mut driver = Driver::new(Timers::new(self.clock), interrupt, future.into_future());
         let outcome = catch_unwind(AssertUnwindSafe(|| smol::block_on(&mut driver)));
-        let interrupt = driver.into_interrupt();
+        let interrupt = driver.end(match &outcome {
+            Ok(Some(_)) => TaskExit::Finished,
+            Ok(None) => TaskExit::Cancelled,
+            Err(_) => TaskExit::Panicked,
+        });
+        drop(observed);
         drop(inside);
         match outcome {
             Err(payload) => resume_unwind(payload),

@@ -15,6 +15,8 @@ use atomic_waker::AtomicWaker;
 use super::interrupt::Interrupt;
 use crate::cancel::current::enter_above_root;
 use crate::cancel::{CancelScope, ScopeRun, Shared};
+use crate::instrument::{self, RunId, TaskExit};
+use crate::nursery::RootTask;
 use crate::time::Timers;
 use crate::tree_var::WithValues;
 
@@ -52,6 +54,22 @@ impl Wake for Branch {
     }
 }
 
+/// A poll of the root, of whose end instruments are told also if it panics.
+struct Step<'a>(&'a RootTask);
+
+impl<'a> Step<'a> {
+    fn begin(task: &'a RootTask) -> Self {
+        instrument::before_task_step(&task.info());
+        Step(task)
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        instrument::after_task_step(&self.0.info());
+    }
+}
+
 /// What the loop does while nobody is ready.
 enum Idle {
     /// Somebody was ready since it last looked.
@@ -65,6 +83,10 @@ enum Idle {
 /// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does.
 pub(super) struct Driver<F: Future> {
     root: Pin<Box<ScopeRun<F>>>,
+    task: RootTask,
+    id: Option<RunId>,
+    /// For how long instruments were told that the loop waits, until they are told that it has.
+    waiting: Option<Option<Duration>>,
     scope: CancelScope,
     shared: Arc<Shared>,
     timers: Arc<Timers>,
@@ -79,8 +101,15 @@ pub(super) struct Driver<F: Future> {
 impl<F: Future> Driver<F> {
     pub(super) fn new(timers: Arc<Timers>, interrupt: Option<Interrupt>, future: F) -> Self {
         let (scope, main) = (CancelScope::new(), Branch::new());
+        let (task, id) = (RootTask::new::<F>(), instrument::current_run());
+        if instrument::is_observing(id) {
+            instrument::task_spawned(&task.info());
+        }
         Driver {
             root: Box::pin(scope.run(future)),
+            task,
+            id,
+            waiting: None,
             scope,
             shared: Shared::new(Some(timers.clone())),
             timers,
@@ -96,8 +125,12 @@ impl<F: Future> Driver<F> {
         }
     }
 
-    /// Gives the interrupt back, to be asked what happened.
-    pub(super) fn into_interrupt(self) -> Option<Interrupt> {
+    /// Drops the root's future, if that has not ended. Gives the interrupt back, to be asked what happened.
+    pub(super) fn end(self, how: TaskExit) -> Option<Interrupt> {
+        self.task.take_turn(|| drop(self.root));
+        if instrument::is_observing(self.id) {
+            instrument::task_exited(&self.task.info(), how);
+        }
         self.signal.map(|(interrupt, ..)| interrupt)
     }
 
@@ -122,22 +155,58 @@ impl<F: Future> Driver<F> {
 
     fn poll_root(&mut self) -> Poll<Option<F::Output>> {
         self.idle = Idle::Not;
-        let _place = enter_above_root(&self.shared);
-        let _values = WithValues::new(None);
-        self.root
-            .as_mut()
-            .poll(&mut Context::from_waker(&self.main_waker))
+        let observed = self.is_observed();
+        if observed {
+            instrument::task_scheduled(&self.task.info());
+        }
+        self.task.take_turn(|| {
+            let step = observed.then(|| Step::begin(&self.task));
+            let _place = enter_above_root(&self.shared);
+            let _values = WithValues::new(None);
+            let polled = self
+                .root
+                .as_mut()
+                .poll(&mut Context::from_waker(&self.main_waker));
+            drop(step);
+            polled
+        })
     }
 
-    /// Nobody is ready: sees to it that the loop is polled again when somebody should be.
-    fn wait(&mut self, cx: &mut Context<'_>) {
+    fn is_observed(&self) -> bool {
+        instrument::is_observing(self.id)
+    }
+
+    /// Tells instruments that the loop is about to wait: until there is something to do, if it rests, or for the length of
+    /// a look at the reactor.
+    fn before_wait(&mut self, rests: bool) {
+        if self.is_observed() {
+            let until_alarm = |(at, _): &(Instant, _)| at.saturating_duration_since(Instant::now());
+            let timeout = match rests {
+                true => self.alarm.as_ref().map(until_alarm),
+                false => Some(Duration::ZERO),
+            };
+            self.waiting = Some(timeout);
+            instrument::before_io_wait(timeout);
+        }
+    }
+
+    fn after_wait(&mut self) {
+        if let Some(timeout) = self.waiting.take()
+            && self.is_observed()
+        {
+            instrument::after_io_wait(timeout);
+        }
+    }
+
+    /// Nobody is ready: sees to it that the loop is polled again when somebody should be. False if that is at once.
+    fn wait(&mut self, cx: &mut Context<'_>) -> bool {
         match self.idle {
             // Only who wants to know pays for the reactor's extra turn.
             Idle::Not if !self.timers.is_idleness_wanted() => {}
             Idle::Not => {
                 self.idle = Idle::Asking;
                 cx.waker().wake_by_ref();
-                return;
+                return false;
             }
             Idle::Asking => {
                 self.idle = Idle::Blocked {
@@ -149,15 +218,16 @@ impl<F: Future> Driver<F> {
         if self.timers.wake_idle() {
             // Those who were told may be gone by now, and then nobody else wakes the loop.
             cx.waker().wake_by_ref();
-            return;
+            return false;
         }
         let Some(deadline) = self.timers.next() else {
             self.alarm = None;
-            return;
+            return true;
         };
         if let Some(at) = self.wake_up_time(deadline) {
             self.set_alarm(at, cx);
         }
+        true
     }
 
     /// When, in real time, something is to be done about the next deadline. Lets a clock jump there if it is time.
@@ -194,6 +264,7 @@ impl<F: Future> Future for Driver<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let this = &mut *self;
+        this.after_wait();
         this.register(cx);
         this.watch_signal();
         this.timers.fire();
@@ -202,11 +273,15 @@ impl<F: Future> Future for Driver<F> {
         {
             return Poll::Ready(value);
         }
-        match this.main.is_woken() {
+        let rests = match this.main.is_woken() {
             // Somebody is ready already; `block_on` lets the reactor have a turn first.
-            true => cx.waker().wake_by_ref(),
+            true => {
+                cx.waker().wake_by_ref();
+                false
+            }
             false => this.wait(cx),
-        }
+        };
+        this.before_wait(rests);
         Poll::Pending
     }
 }
