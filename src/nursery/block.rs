@@ -32,7 +32,7 @@ pin_project! {
     impl<N, R, F, Fut> PinnedDrop for Block<N, R, F, Fut> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if let Some(running) = this.running {
+            if let Some(running) = this.running && running.phase == Phase::Open {
                 let mut body = this.body.as_mut();
                 let panic = running.owner.end_hard(|| body.set(Body::Ended));
                 if let Some(payload) = panic && !std::thread::panicking() {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use super::child::ChildRef;
 use super::info::TaskInfo;
 use super::place::Stay;
-use super::ready::Core;
+use super::ready::{Batch, Core};
 use super::tree::Registered;
 use crate::cancel::current::{enter, in_child};
 use crate::cancel::{CancelScope, Driver, End, Entered, Kind, NodeId};
@@ -125,34 +125,47 @@ impl Owner {
     /// Polls everybody who is ready, once.
     pub(super) fn poll_ready(&mut self) {
         /// Puts those who were not polled back, if a foreign waker panics.
-        struct Polling<'a>(&'a mut Owner);
+        struct Polling<'a>(&'a mut Owner, Batch);
         impl Drop for Polling<'_> {
             fn drop(&mut self) {
-                while let Some(child) = self.0.next_in_round() {
+                while let Some(child) = self.0.next_in_round(&mut self.1) {
                     // Never refused: only the block closes.
                     drop(self.0.core.push(child));
                 }
             }
         }
-        self.begin_round();
-        let polling = Polling(self);
-        while let Some(child) = polling.0.next_in_round() {
+        let batch = self.core.take();
+        if self.core.is_observed() {
+            self.tell_scheduled(&batch);
+        }
+        let mut polling = Polling(self, batch);
+        while let Some(child) = polling.0.next_in_round(&mut polling.1) {
             polling.0.poll_child(child);
         }
     }
 
-    /// Takes everybody who is ready, and tells the run's instruments.
-    fn begin_round(&self) {
-        let batch = self.core.take();
-        let mut told = Vec::new();
-        if self.core.is_observed() {
-            batch.count_into(&mut told);
-        }
+    /// Takes the next child out of the batch that is being polled.
+    #[inline(always)]
+    fn next_in_round(&self, batch: &mut Batch) -> Option<ChildRef> {
+        let child = batch.next();
         // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps: they
         // were pushed to its own core. What is called here is called within `enter`, or in `end_hard`, so the roster is
-        // held. A child that is not done when it is dequeued stays so until we end it.
-        unsafe { self.core.roster.begin_round(batch) };
-        for child in told.iter().filter(|child| !child.is_done()) {
+        // held. A child that is not done when it is dequeued stays so until we end it. And a batch changes only here, and
+        // is dropped when it is empty.
+        unsafe { self.core.roster.set_round(batch.rest()) };
+        child
+    }
+
+    /// Tells the run's instruments who is ready.
+    #[cold]
+    #[inline(never)]
+    fn tell_scheduled(&self, batch: &Batch) {
+        // SAFETY: see `next_in_round`.
+        unsafe { self.core.roster.set_round(batch.rest()) };
+        let mut ready = Vec::new();
+        // SAFETY: the batch is borrowed.
+        unsafe { batch.rest().count_into(&mut ready) };
+        for child in ready.iter().filter(|child| !child.is_done()) {
             self.announce(child);
             instrument::task_scheduled(&child.info());
         }
@@ -160,16 +173,11 @@ impl Owner {
 
     /// Tells the run's instruments of a child that was put in where they could not be told.
     fn announce(&self, child: &ChildRef) {
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         let polled = unsafe { child.index() }.is_some();
         if !polled && !child.is_announced() && self.core.is_observed() {
             instrument::task_spawned(&child.info());
         }
-    }
-
-    fn next_in_round(&self) -> Option<ChildRef> {
-        // SAFETY: see `begin_round`.
-        unsafe { self.core.roster.next_in_round() }
     }
 
     /// Polls a child. `poll` must not panic.
@@ -185,15 +193,15 @@ impl Owner {
             }
             value
         };
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         unsafe { self.core.roster.take_turn(child, step) }
     }
 
     /// Drops a child's future.
     fn drop_future(&self, child: &ChildRef) -> Result<(), Payload> {
-        // SAFETY: see `begin_round`; the child is not done, because this is called once, for children that run.
+        // SAFETY: see `next_in_round`; the child is not done, because this is called once, for children that run.
         let drop_it = || catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() }));
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         unsafe { self.core.roster.take_turn(child, drop_it) }
     }
 
@@ -208,7 +216,7 @@ impl Owner {
         if !child.dequeue() {
             return;
         }
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         let (listed, mut node) = unsafe { (child.index().is_some(), child.node()) };
         let watched = node.is_some();
         if child.cancel_requested() {
@@ -225,13 +233,13 @@ impl Owner {
             return self.discard(child, TaskExit::Cancelled);
         }
         let poll = || {
-            // SAFETY: see `begin_round`.
+            // SAFETY: see `next_in_round`.
             unsafe { child.poll() }
         };
         let observed = self.core.is_observed();
         let poll = || in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
         let (polled, node) = self.step(&child, observed, poll);
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         unsafe { child.set_node(node) };
         if !watched {
             self.watch(node, || child.waker());
@@ -271,12 +279,12 @@ impl Owner {
         if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
             return;
         }
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         let mut at = unsafe { self.core.roster.len() };
         while at > 0 {
             at -= 1;
             // Ending one child may end others: its drop may run anything.
-            // SAFETY: see `begin_round`.
+            // SAFETY: see `next_in_round`.
             if let Some(child) = unsafe { self.core.roster.get(at) }
                 && self.try_drop_child(&child)
             {
@@ -291,7 +299,7 @@ impl Owner {
 
     /// Ends the block if nobody is left and nobody was added. The body must have ended.
     pub(super) fn try_end(&mut self) -> Option<Ended> {
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         let children = unsafe { self.core.roster.len() };
         if children > 0 || !self.core.try_close() {
             return None;
@@ -324,7 +332,7 @@ impl Owner {
         if !block && !own {
             return false;
         }
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         let node = unsafe { child.node() };
         self.try_drop(node) || own && !self.is_held(node)
     }
@@ -362,13 +370,13 @@ impl Owner {
     }
 
     fn list(&mut self, child: ChildRef) {
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         unsafe { self.core.roster.list(child) };
     }
 
     /// The child has ended: takes it off the list, if it was on it, and its node out of the tree.
     fn unlist(&mut self, child: &ChildRef) {
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         let (listed, node) = unsafe { (self.core.roster.unlist(child), child.node()) };
         drop(listed);
         self.forget_node(node);
@@ -410,12 +418,12 @@ impl Owner {
         let _stay = unsafe { Stay::begin(&self.core) };
         for child in self.core.close().filter(ChildRef::dequeue) {
             self.announce(&child);
-            // SAFETY: see `begin_round`.
+            // SAFETY: see `next_in_round`.
             if unsafe { child.index() }.is_none() {
                 self.list(child);
             }
         }
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         while let Some(child) = unsafe { self.core.roster.pop() } {
             self.discard_hard(child);
         }
@@ -430,7 +438,7 @@ impl Owner {
             how = TaskExit::Panicked;
             self.panicked(payload);
         }
-        // SAFETY: see `begin_round`.
+        // SAFETY: see `next_in_round`.
         self.forget_node(unsafe { child.node() });
         self.exited(&child, how);
     }

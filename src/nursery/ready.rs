@@ -167,6 +167,24 @@ impl Wake for Core {
     }
 }
 
+/// Who is left in a [`Batch`], without a borrow.
+#[derive(Clone, Copy)]
+pub(super) struct BatchRef(*mut Header);
+
+impl BatchRef {
+    pub(super) const EMPTY: Self = BatchRef(IDLE);
+
+    /// Counts everybody.
+    ///
+    /// # Safety
+    ///
+    /// The batch still has those whom it had when this was made, and loses none meanwhile.
+    pub(super) unsafe fn count_into(self, found: &mut Vec<ChildRef>) {
+        // SAFETY: passed on: the batch keeps everybody alive and linked.
+        unsafe { count_into(self.0, found) }
+    }
+}
+
 /// A list of children that was taken from the stack. Dropping it lets go of those that are left.
 #[must_use]
 pub(super) struct Batch {
@@ -190,14 +208,10 @@ unsafe fn count_into(mut top: *mut Header, found: &mut Vec<ChildRef>) {
 }
 
 impl Batch {
-    pub(super) const fn empty() -> Self {
-        Batch { head: IDLE }
-    }
-
-    /// Counts everybody who is left.
-    pub(super) fn count_into(&self, found: &mut Vec<ChildRef>) {
-        // SAFETY: a batch is only changed by who has it mutably.
-        unsafe { count_into(self.head, found) }
+    /// Who is left at this moment.
+    #[inline(always)]
+    pub(super) fn rest(&self) -> BatchRef {
+        BatchRef(self.head)
     }
 
     fn reversed(mut from: *mut Header) -> Self {

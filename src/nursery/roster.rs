@@ -27,7 +27,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::child::{ChildRef, Header};
-use super::ready::Batch;
+use super::ready::BatchRef;
 
 const NOBODY: usize = 0;
 const READER: usize = 1;
@@ -48,14 +48,14 @@ pub(super) struct Roster {
     holder: AtomicUsize,
     /// All children that were polled and have not ended, in no order; each knows its index.
     listed: UnsafeCell<Vec<ChildRef>>,
-    /// Those whose turn comes later in this round.
-    batch: UnsafeCell<Batch>,
+    /// The batch of those whose turn comes later in this round, which is the block's.
+    round: StdCell<BatchRef>,
     /// Whose turn it is: who is being polled, or dropped.
     turn: StdCell<Option<NonNull<Header>>>,
 }
 
-// SAFETY: by rule 1 no two threads touch what is in the cells at the same time, unless both read only; and a `ChildRef`,
-// like a batch of them, may be used and dropped on any thread.
+// SAFETY: by rule 1 no two threads touch what is in the cells at the same time, unless both read only; and a `ChildRef`
+// may be used and dropped on any thread.
 unsafe impl Send for Roster {}
 // SAFETY: as above.
 unsafe impl Sync for Roster {}
@@ -65,7 +65,7 @@ impl Roster {
         Roster {
             holder: AtomicUsize::new(NOBODY),
             listed: UnsafeCell::new(Vec::new()),
-            batch: UnsafeCell::new(Batch::empty()),
+            round: StdCell::new(BatchRef::EMPTY),
             turn: StdCell::new(None),
         }
     }
@@ -118,9 +118,9 @@ impl Roster {
             }
         };
         // SAFETY: we are the holder, or (rule 2) the block is, and has called us.
-        let (listed, batch) = unsafe { (&*self.listed.get(), &*self.batch.get()) };
-        let mut found = listed.clone();
-        batch.count_into(&mut found);
+        let mut found = unsafe { &*self.listed.get() }.clone();
+        // SAFETY: the block has the batch until it says that there is another; it takes nobody out meanwhile.
+        unsafe { self.round.get().count_into(&mut found) };
         if let Some(turn) = self.turn.get() {
             // SAFETY: `take_turn` has a reference, until it clears the field.
             found.push(unsafe { ChildRef::counted(turn) });
@@ -156,32 +156,21 @@ impl Roster {
         value
     }
 
-    /// Begins a round. The one before has ended.
+    /// Says whose turn comes later in this round.
     ///
     /// # Safety
     ///
-    /// The caller is the block, and holds this.
-    pub(super) unsafe fn begin_round(&self, batch: Batch) {
-        // SAFETY: the caller is the holder. What is replaced is empty, so nothing is dropped in the middle of the change.
-        unsafe { *self.batch.get() = batch };
-    }
-
-    /// Takes the next child out of the round.
-    ///
-    /// # Safety
-    ///
-    /// The caller is the block, and holds this.
-    #[inline]
-    pub(super) unsafe fn next_in_round(&self) -> Option<ChildRef> {
-        // SAFETY: the caller is the holder.
-        let batch = unsafe { &mut *self.batch.get() };
-        batch.next()
+    /// The caller is the block, and holds this. It says this again before it takes anybody out of the batch or drops it,
+    /// or without foreign code in between.
+    #[inline(always)]
+    pub(super) unsafe fn set_round(&self, rest: BatchRef) {
+        self.round.set(rest);
     }
 
     /// # Safety
     ///
     /// The caller is the block that the child belongs to, and holds this. The child is not listed.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn list(&self, child: ChildRef) {
         // SAFETY: the caller is the holder.
         let listed = unsafe { &mut *self.listed.get() };
@@ -195,7 +184,7 @@ impl Roster {
     /// # Safety
     ///
     /// The caller is the block that the child belongs to, and holds this.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn unlist(&self, child: &ChildRef) -> Option<ChildRef> {
         // SAFETY: the child belongs to the caller.
         let index = unsafe { child.index() }?;
