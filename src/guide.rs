@@ -2,6 +2,9 @@
 //!
 //! The pages are the files of the repository's `docs` folder. What is code in them is compiled and run as tests.
 
+#[doc = include_str!("../docs/structured_concurrency.md")]
+pub mod structured_concurrency {}
+
 #[doc = include_str!("../docs/cancellation.md")]
 pub mod cancellation {}
 
@@ -9,6 +12,9 @@ pub mod cancellation {}
 #[allow(clippy::test_attr_in_doctest)]
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("../docs/other_runtimes.md")]
+pub mod other_runtimes {}
 
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}

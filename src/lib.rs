@@ -43,8 +43,10 @@
 //!
 //! # To read
 //!
+//! * [`guide::structured_concurrency`]: the model from nothing, with pictures;
 //! * [`guide::cancellation`]: the rules, each with an example;
 //! * [`guide::testing`]: how to test what has jobs done, and what waits;
+//! * [`guide::other_runtimes`]: nurseries in smol's and tokio's tasks, and calls from threads;
 //! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different.
 
 #![deny(unsafe_code)]
@@ -83,9 +85,10 @@ pub use cancel::{
     fail_after, fail_at, move_on_after, move_on_at, on_cancel, shield,
 };
 pub use nursery::{
-    LocalNursery, Nursery, NurseryClosed, NurseryInfo, Spawner, StartError, Started, Task, TaskId,
-    TaskInfo, TaskTree, current_root_task, current_task, open_local_nursery, open_nursery,
-    task_tree, task_trees, try_open_local_nursery, try_open_nursery,
+    ChildExecutor, LocalNursery, Nursery, NurseryClosed, NurseryInfo, RemoteChild, Spawner,
+    StartError, Started, Task, TaskId, TaskInfo, TaskTree, current_root_task, current_task,
+    on_executor, open_local_nursery, open_nursery, task_tree, task_trees, try_open_local_nursery,
+    try_open_nursery,
 };
 pub use run::{CtrlC, RunBuilder, run};
 pub use sync::CapacityLimiter;

@@ -4,8 +4,9 @@
 #[path = "common/polling.rs"]
 mod polling;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
@@ -121,6 +122,39 @@ fn a_scope_runs_one_future() {
 }
 
 #[test]
+fn a_scope_that_runs_takes_no_second_future_and_goes_on_undisturbed() {
+    let scope = CancelScope::new();
+    let run = scope.run(async {
+        let second = Hand::new(scope.run(async {}));
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| second.finish()));
+        assert!(panic.is_err());
+        checkpoint().await;
+        scope.cancel();
+        checkpoint().await;
+    });
+    assert_eq!(Hand::new(run).finish(), None);
+    assert!(scope.is_cancelled());
+}
+
+#[test]
+fn a_scope_is_set_up_in_one_task_and_run_in_another() {
+    virtually(async {
+        let (scope, handle) = scope();
+        let ended = open_nursery(|n| async move {
+            handle.set_shield(true);
+            handle.set_timeout(SECOND);
+            let runs = n.spawn(async move {
+                sleep(5 * SECOND).await;
+                let began = current_time();
+                (scope.run(sleep_forever()).await, current_time() - began)
+            });
+            runs.await
+        });
+        assert_eq!(ended.await, (None, SECOND));
+    });
+}
+
+#[test]
 fn of_two_cancelled_scopes_the_outer_one_absorbs() {
     let (outer, inner, log) = (CancelScope::new(), CancelScope::new(), Cell::new(""));
     let run = outer.run(async {
@@ -187,6 +221,60 @@ fn a_deep_chain_of_scopes_is_cancelled_from_the_top_in_one_go() {
     assert!(run.settle().is_pending());
     handle.cancel();
     assert_eq!(run.go_on(), Poll::Ready(None));
+}
+
+/// Only the user's nested futures may use stack: here each scope's future lies beside the others, and the scopes nest.
+#[test]
+fn a_hundred_thousand_nested_scopes_are_cancelled_and_dropped_on_a_small_stack() {
+    const DEPTH: usize = 100_000;
+    type Run = Pin<Box<dyn Future<Output = Option<()>>>>;
+
+    /// At its second poll, opens the scope below this one and leaves it to the list.
+    fn opens_the_next(made: Rc<RefCell<Vec<Run>>>) -> impl Future<Output = ()> {
+        let mut polls = 0;
+        std::future::poll_fn(move |cx| {
+            polls += 1;
+            if polls == 2 {
+                let mut next: Run = Box::pin(CancelScope::new().run(opens_the_next(made.clone())));
+                assert!(next.as_mut().poll(cx).is_pending());
+                made.borrow_mut().push(next);
+            }
+            Poll::Pending
+        })
+    }
+
+    for inside_out in [true, false] {
+        let test = move || {
+            let made = Rc::new(RefCell::new(Vec::new()));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let (scope, handle) = scope();
+            let mut outermost: Run = Box::pin(scope.run(opens_the_next(made.clone())));
+            for _ in 0..2 {
+                assert!(outermost.as_mut().poll(&mut context).is_pending());
+            }
+            let mut runs = Vec::new();
+            while runs.len() < DEPTH {
+                runs.append(&mut made.borrow_mut());
+                let innermost: &mut Run = runs.last_mut().unwrap();
+                assert!(innermost.as_mut().poll(&mut context).is_pending());
+            }
+            handle.cancel();
+            let innermost = runs.last_mut().unwrap();
+            assert!(
+                innermost.as_mut().poll(&mut context).is_pending(),
+                "absorbed above"
+            );
+            assert_eq!(outermost.as_mut().poll(&mut context), Poll::Ready(None));
+            if inside_out {
+                runs.reverse();
+            }
+            runs.into_iter().for_each(drop);
+        };
+        let thread = std::thread::Builder::new()
+            .stack_size(256 * 1024)
+            .spawn(test);
+        thread.unwrap().join().unwrap();
+    }
 }
 
 #[test]
@@ -309,6 +397,35 @@ fn whoever_was_told_that_it_is_cancelled_ends_though_a_shield_is_put_up_later() 
     inner.set_shield(true);
     assert!(run.go_on().is_pending());
     open.set();
+    assert_eq!(run.go_on(), Poll::Ready(None));
+}
+
+/// Trio expires deadlines once in each turn of its loop, and so does Rust's `await`: where nobody waits, nobody looks.
+#[test]
+fn checkpoint_if_cancelled_does_not_look_at_the_clock_but_a_checkpoint_does() {
+    let clock = MockClock::new();
+    RunBuilder::new().clock(clock.clone()).run(async {
+        let reached = Cell::new(false);
+        let limited = move_on_after(SECOND, async {
+            clock.jump(2 * SECOND);
+            checkpoint_if_cancelled().await;
+            reached.set(true);
+            checkpoint().await;
+            unreachable!()
+        });
+        assert_eq!((limited.await, reached.get()), (None::<()>, true));
+    });
+}
+
+#[test]
+fn sleeping_for_ever_is_ended_by_no_wake_up() {
+    let (scope, handle) = scope();
+    let mut run = Hand::new(scope.run(sleep_forever()));
+    for _ in 0..10 {
+        assert!(run.poll().is_pending());
+    }
+    assert!(!run.is_woken());
+    handle.cancel();
     assert_eq!(run.go_on(), Poll::Ready(None));
 }
 
@@ -702,6 +819,59 @@ fn deadlines_are_moved_while_somebody_sleeps_and_by_whomever() {
 }
 
 #[test]
+fn a_deadline_that_is_moved_at_every_turn_fires_where_it_was_left() {
+    let (ended, time) = virtually(async {
+        let (scope, handle) = scope();
+        let moves = async {
+            for round in 0..2000 {
+                handle.set_timeout(SECOND * (round % 7 + 1));
+                checkpoint().await;
+            }
+            handle.set_timeout(3 * SECOND);
+            sleep_forever().await
+        };
+        scope.run(moves).await
+    });
+    assert_eq!((ended, time), (None, 3 * SECOND));
+}
+
+#[test]
+fn a_deadline_that_has_passed_unseen_may_still_be_moved_but_asking_whether_it_has_decides() {
+    let clock = MockClock::new();
+    RunBuilder::new().clock(clock.clone()).run(async {
+        for asks in [false, true] {
+            let (scope, handle) = scope();
+            handle.set_timeout(SECOND);
+            let body = async {
+                clock.jump(2 * SECOND);
+                if asks {
+                    assert!(handle.is_cancelled());
+                }
+                handle.set_deadline(None);
+                checkpoint().await;
+                "went on"
+            };
+            assert_eq!(scope.run(body).await, (!asks).then_some("went on"));
+            assert_eq!(handle.is_cancelled(), asks);
+        }
+    });
+}
+
+#[test]
+fn outside_of_a_run_time_is_the_system_s() {
+    let span = Duration::from_millis(2);
+    let began = std::time::Instant::now();
+    smol::block_on(async {
+        let before = current_time();
+        assert!(before >= began);
+        assert_eq!(move_on_after(span, sleep_forever()).await, None);
+        sleep(span).await;
+        assert!(current_time() >= before + 2 * span);
+    });
+    assert!(began.elapsed() >= 2 * span);
+}
+
+#[test]
 fn a_time_limit_too_long_to_be_represented_is_none() {
     let limited = move_on_after(Duration::MAX, sleep(SECOND));
     assert_eq!(virtually(limited), (Some(()), SECOND));
@@ -786,6 +956,17 @@ fn the_effective_deadline_is_the_earliest_up_to_the_innermost_shield() {
         })
         .await
         .unwrap();
+        let (shielded, handle) = scope();
+        handle.set_shield(true);
+        handle.set_deadline(Some(at(4)));
+        let inside = shielded.run(async { current_effective_deadline() });
+        let seen = move_on_at(at(2), inside).await;
+        assert_eq!(
+            seen,
+            Some(Some(Some(at(4)))),
+            "its own counts, though it is shielded"
+        );
+
         let (scope, handle) = scope();
         let seen = scope.run(async move {
             handle.cancel();
@@ -823,7 +1004,7 @@ fn a_scope_shows_its_state() {
     let run = scope.run(async move {
         assert!(format!("{handle:?}").contains("running"));
         handle.cancel();
-        assert!(format!("{handle:?}").contains("cancelled: true"));
+        assert!(format!("{handle:?}").contains("cancelled: cancelled at tests/cancel.rs:"));
     });
     Hand::new(run).finish();
     assert!(format!("{scope:?}").contains("ended"));

@@ -63,6 +63,48 @@ fn cache_scope() {
 }
 
 #[test]
+fn happy_eyeballs() {
+    let said = said("happy_eyeballs");
+    assert!(said.contains("127.0.0.2 is not needed any more.\nConnected to 127.0.0.3"));
+    assert!(said.ends_with("none of 2 addresses can be reached.\n"));
+}
+
+#[test]
+fn timeouts() {
+    assert!(said("timeouts").ends_with("and the watchdog barked.\n"));
+}
+
+#[test]
+fn producer_consumer() {
+    assert!(said("producer_consumer").ends_with("Parcel 2 goes back to Ghent.\n"));
+}
+
+#[test]
+fn supervisor() {
+    let said = said("supervisor");
+    assert_eq!(said.matches("It is started again in 5ms.").count(), 4);
+    assert!(said.contains("was killed by SIGABRT"));
+    assert!(said.ends_with("The block has ended, as the archive failed 4 times in a row.\n"));
+}
+
+#[test]
+fn graceful_shutdown() {
+    let said = said("graceful_shutdown");
+    assert!(said.contains("Client: what took too long was cut off, in good form.\n"));
+    assert!(said.ends_with("but there was no time for it.\n"));
+}
+
+#[test]
+fn virtual_clock() {
+    assert!(said("virtual_clock").contains("Two hours and more were tested in"));
+}
+
+#[test]
+fn trio_tutorial() {
+    assert!(said("trio_tutorial").ends_with("The client has heard: async can be comfortable.\n"));
+}
+
+#[test]
 fn ctrl_c_dies_by_the_signal_after_it_has_cleaned_up() {
     let output = run("ctrl_c");
     let (out, err) = texts(&output);

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod allocations;
+mod cancel;
 mod child;
 mod kill;
 mod measure;
@@ -14,6 +15,7 @@ mod nursery;
 mod options;
 mod primitives;
 mod report;
+mod timers;
 mod warm_call;
 
 use std::process::ExitCode;
@@ -50,6 +52,8 @@ pub fn main() -> ExitCode {
     warm_call::compare(&options);
     warm_call::compare_pinned(&options);
     nursery::compare(&options);
+    cancel::compare(&options);
+    timers::compare(&options);
     kill::compare(&options);
     primitives::compare(&options);
     allocations::compare(&options);

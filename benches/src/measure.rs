@@ -53,6 +53,8 @@ pub struct Comparison<'a> {
     section: String,
     ours: (String, Round<'a>),
     theirs: Vec<Theirs<'a>>,
+    /// The target for our own median, in nanoseconds, where there is one that does not depend on a peer.
+    at_most: Option<f64>,
     rounds: usize,
     samples: usize,
 }
@@ -75,9 +77,16 @@ impl<'a> Comparison<'a> {
             section: section.into(),
             ours: (ours.into(), Box::new(round)),
             theirs: Vec::new(),
+            at_most: None,
             rounds,
             samples,
         }
+    }
+
+    /// Sets a target for our own median. It is stated for one kind of machine: on a slower one, the ratios count.
+    pub fn ours_within(mut self, at_most: Duration) -> Self {
+        self.at_most = Some(at_most.as_nanos() as f64);
+        self
     }
 
     /// Adds a contender.
@@ -111,10 +120,15 @@ impl<'a> Comparison<'a> {
             self.rounds = self.rounds.min(3);
             self.samples = self.samples.div_ceil(10);
         }
-        report::section(&self.section, &self.ours.0);
+        report::section(&self.section);
         let mut contenders: Vec<&mut Round<'a>> = vec![&mut self.ours.1];
         contenders.extend(self.theirs.iter_mut().map(|theirs| &mut theirs.round));
         let measured = take_rounds(&mut contenders, self.rounds, self.samples);
+        report::ours(
+            &self.ours.0,
+            Figures::of(&measured[0].concat()),
+            self.at_most,
+        );
         for (theirs, samples) in self.theirs.iter().zip(&measured[1..]) {
             report::line(
                 &theirs.name,

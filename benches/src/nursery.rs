@@ -39,6 +39,8 @@ impl Child for Yields {
     }
 }
 
+const THIRD: f64 = 1.0 / 3.0;
+
 /// Prints the sections.
 pub fn compare(options: &Options) {
     for (count, rounds) in [(1_000, (20, 25)), (100_000, (20, 1))] {
@@ -57,6 +59,32 @@ pub fn compare(options: &Options) {
             Yields,
         );
     }
+    compare_growth(options, "nursery/growth-ready", Ready);
+    compare_growth(options, "nursery/growth-yields", Yields);
+}
+
+/// What a child costs among a million, beside what it costs among a thousand.
+fn compare_growth(options: &Options, section: &str, child: impl Child) {
+    const FEW: u64 = 1_000;
+    const MANY: u64 = 1_000_000;
+    Comparison::new(section, (5, 1), "seedbed open_nursery with 1000000", |s| {
+        our_round(s, MANY, || our_nursery(MANY, child))
+    })
+    .beside_within(1.5, "seedbed itself with 1000", |s| {
+        // A thousand times as many blocks, so that both contenders are measured for as long.
+        our_round(s, MANY, async || {
+            for _ in 0..MANY / FEW {
+                our_nursery(FEW, child).await;
+            }
+        })
+    })
+    .beside_within(1.0, "futures-util FuturesUnordered with 1000000", |s| {
+        smol_round(s, MANY, || futures_unordered(MANY, child))
+    })
+    .beside("futures-buffered with 1000000", |s| {
+        smol_round(s, MANY, || futures_buffered(MANY, child))
+    })
+    .run(options);
 }
 
 fn compare_children(
@@ -70,26 +98,29 @@ fn compare_children(
     Comparison::new(section, rounds, "seedbed open_nursery", |s| {
         our_round(s, count, || our_nursery(count, child))
     })
-    .beside_within(1.5, "futures-util FuturesUnordered", |s| {
+    .beside_within(1.0, "futures-util FuturesUnordered", |s| {
         smol_round(s, count, || futures_unordered(count, child))
     })
     .beside_within(1.0, "smol LocalExecutor", |s| {
         smol_round(s, count, || local_executor(count, child))
     })
-    .beside_within(1.0, "moro scope", |s| {
+    .beside_within(THIRD, "moro scope", |s| {
         smol_round(s, count, || moro_scope(count, child))
     })
     .beside("moro scope awaiting each", |s| {
         smol_round(s, count, || moro_awaiting(count, child))
     })
-    .beside_within(1.0, "tokio JoinSet on its thread", |s| {
+    .beside_within(0.2, "tokio JoinSet on its thread", |s| {
         tokio_round(&tokio.one_thread, s, count, || join_set(count, child))
     })
-    .beside_within(1.0, "tokio JoinSet with 2 threads", |s| {
+    .beside_within(0.2, "tokio JoinSet with 2 threads", |s| {
         tokio_round(&tokio.two_threads, s, count, || join_set(count, child))
     })
-    .beside("futures-buffered", |s| {
+    .beside_within(1.0, "futures-buffered", |s| {
         smol_round(s, count, || futures_buffered(count, child))
+    })
+    .beside("async-task with a bare queue", |s| {
+        smol_round(s, count, || bare_queue(count, child))
     })
     .beside("seedbed itself awaiting each", |s| {
         our_round(s, count, || our_awaiting(count, child))
@@ -222,6 +253,29 @@ pub async fn local_executor(count: u64, child: impl Child) -> u64 {
         sum
     };
     executor.run(join).await
+}
+
+/// smol's own task type with nothing around it but a queue: what an executor of ours would begin with.
+pub async fn bare_queue(count: u64, child: impl Child) -> u64 {
+    let (ready, runnables) = smol::channel::unbounded();
+    let children: Vec<_> = (0..count)
+        .map(|number| {
+            let ready = ready.clone();
+            let schedule = move |runnable| ready.try_send(runnable).expect("the queue is open");
+            let (runnable, task) = async_task::spawn(child.child(number), schedule);
+            runnable.schedule();
+            task
+        })
+        .collect();
+    let mut sum = 0;
+    for child in children {
+        while !child.is_finished() {
+            let runnable: async_task::Runnable = runnables.try_recv().expect("somebody is ready");
+            runnable.run();
+        }
+        sum += child.await;
+    }
+    sum
 }
 
 /// Drops the handles: the scope ends when all children have ended.

@@ -25,25 +25,40 @@ pub fn footer() {
 }
 
 /// Prints the head of a section.
-pub fn section(title: &str, ours: &str) {
-    println!("\n## {title} (ours: {ours})");
+pub fn section(title: &str) {
+    println!("\n## {title}");
     println!("name, ours [p99], theirs [p99], ratio [quartiles of the rounds]");
+}
+
+/// Prints what we reach, with the target that does not depend on a peer, if there is one.
+pub fn ours(name: &str, figures: Figures, at_most: Option<f64>) {
+    let target = at_most.map_or_else(String::new, |target| {
+        let verdict = verdict(figures.median, target);
+        format!(", target {}: {verdict}", nanoseconds(target))
+    });
+    println!("{name}, {}{target}", self::figures(figures));
 }
 
 /// Prints one line of a section, with its target if it has one.
 pub fn line(name: &str, pair: &Pair, at_most: Option<f64>) {
     let (low, high) = pair.ratio_quartiles;
-    let target = match at_most {
-        Some(target) if pair.ratio <= target => format!(", target {target}: reached"),
-        Some(target) => format!(", target {target}: MISSED"),
-        None => String::new(),
-    };
+    let target = at_most.map_or_else(String::new, |target| {
+        format!(", target {target:.2}: {}", verdict(pair.ratio, target))
+    });
     println!(
         "{name}, {}, {}, {:.2} [{low:.2} to {high:.2}]{target}",
         figures(pair.ours),
         figures(pair.theirs),
         pair.ratio
     );
+}
+
+/// Whether a figure reaches its target, and if not, by how much it is missed.
+fn verdict(figure: f64, target: f64) -> String {
+    match figure <= target {
+        true => "reached".to_owned(),
+        false => format!("MISSED by {:.0} %", (figure / target - 1.0) * 100.0),
+    }
 }
 
 /// Prints the head of a section of plain numbers.
@@ -109,7 +124,13 @@ fn read(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::nanoseconds;
+    use super::{nanoseconds, verdict};
+
+    #[test]
+    fn a_target_is_reached_or_missed_by_a_part_of_it() {
+        assert_eq!(verdict(60.0, 60.0), "reached");
+        assert_eq!(verdict(90.0, 60.0), "MISSED by 50 %");
+    }
 
     #[test]
     fn durations_keep_about_three_digits() {

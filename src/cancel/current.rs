@@ -1,13 +1,20 @@
 //! Where in the scope tree the code that is being polled on this thread stands.
 //!
-//! Whoever polls a future of the tree [`enter`]s its node for the length of the poll; whoever is polled for the first
-//! time [`attach`]es below. A nursery's child gets a node only when something below it attaches, so a plain child costs
-//! none.
+//! Whoever polls a future of the tree stands at its node for the length of the poll: [`enter`]. A future that is polled
+//! for the first time may do so before it has a node, by a plan for one: most scopes and shields that end without waiting,
+//! and most children of a nursery, never need a node, and so cost none. The plans of a thread are carried out, from the
+//! outermost inwards, when something below them [`attach`]es, looks whether it is cancelled, or has to wait.
+//!
+//! Nothing is lost by a node that comes late. Until its first poll is over nobody else can drop what is planned here: all
+//! that is around it is being polled on this very stack, and decides afterwards.
 
-use std::cell::{Cell as StdCell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::task::Poll;
 
-use super::node::{AlreadyCancelled, Cell, Node, Shared};
+use super::node::{AlreadyCancelled, Node, Shared, Watched};
+use super::reason::CancelReason;
+use super::scope::CancelScope;
 use super::tree::{Kind, NodeId};
 use crate::job::role::refuse_unless_hooked;
 use crate::time::{Instant, Timers};
@@ -15,55 +22,148 @@ use crate::tree_var::Values;
 
 thread_local! {
     static CURRENT: Current = const { Current {
-        place: RefCell::new(None),
-        node: StdCell::new(None),
+        shared: RefCell::new(None),
+        places: RefCell::new(Vec::new()),
         values: RefCell::new(None),
     } };
 }
 
-type Place = (Arc<Shared>, Option<NodeId>);
-
 /// This thread's place in a tree.
 struct Current {
-    /// The tree, and the node that is certain to exist: that of the scope, or of the nursery around the child. Without
-    /// a node, above the root.
-    place: RefCell<Option<Place>>,
-    /// The node of the code itself; `None` while a child has not needed one.
-    node: StdCell<Option<NodeId>>,
+    /// The tree that the innermost place is in.
+    shared: RefCell<Option<Arc<Shared>>>,
+    /// The places that are being polled, innermost last. Plans lie above a place that exists, or that is above the root.
+    places: RefCell<Vec<Place>>,
     /// What the tree variables are set to.
     values: RefCell<Option<Values>>,
 }
 
-/// Puts this thread's place back when dropped, also when a poll panics.
+enum Place {
+    AboveRoot,
+    At(NodeId),
+    Planned(Plan),
+}
+
+/// What a node will be, once it is needed.
+pub(super) enum Plan {
+    Scope(CancelScope),
+    Shield,
+    Child,
+}
+
+impl Plan {
+    /// Runs no code of the user's: nobody waits for a node that is new.
+    fn carry_out(&self, shared: &Arc<Shared>, parent: Option<NodeId>) -> NodeId {
+        match self {
+            Plan::Scope(scope) => scope.take_place(parent),
+            Plan::Shield => shared.add(parent, Kind::Hides, None),
+            Plan::Child => shared.add(parent, Kind::Plain, None),
+        }
+    }
+}
+
+/// The tree to go back to, if it is another one than that of the place which was entered.
+type Around = Option<Option<Arc<Shared>>>;
+
+/// Leaves the place that was entered when dropped, also when a poll panics.
 #[must_use]
 pub(crate) struct Entered {
-    place: Option<Place>,
-    node: Option<NodeId>,
+    around: Around,
 }
 
 /// Stands at `node` until the guard is dropped.
 pub(crate) fn enter(shared: &Arc<Shared>, node: NodeId) -> Entered {
-    enter_place(shared, Some(node))
+    Entered {
+        around: CURRENT.with(|current| current.push(Some(shared), Place::At(node))),
+    }
 }
 
 /// Stands above the root of a tree until the guard is dropped: whoever attaches becomes a root.
 pub(crate) fn enter_above_root(shared: &Arc<Shared>) -> Entered {
-    enter_place(shared, None)
+    Entered {
+        around: CURRENT.with(|current| current.push(Some(shared), Place::AboveRoot)),
+    }
 }
 
-fn enter_place(shared: &Arc<Shared>, node: Option<NodeId>) -> Entered {
-    CURRENT.with(|current| Entered {
-        place: current.place.replace(Some((shared.clone(), node))),
-        node: current.node.replace(node),
-    })
+/// Polls `future` at the node in `slot`; the first time, at a plan for one. If the future has to wait, or something
+/// below needed the node, it is in `slot` afterwards, also if the poll panics.
+pub(super) fn poll_at<T>(
+    slot: &mut Option<Node>,
+    plan: impl FnOnce() -> Plan,
+    poll: impl FnOnce() -> Poll<T>,
+) -> Poll<T> {
+    if let Some(node) = slot {
+        let _entered = enter(&node.shared, node.id);
+        return poll();
+    }
+    let planned = Planned::enter(slot, plan());
+    let polled = poll();
+    if polled.is_pending() {
+        planned.settle();
+    }
+    polled
+}
+
+/// Stands at a plan until dropped, and then gives the node to its owner, if there is one by then.
+struct Planned<'a> {
+    slot: &'a mut Option<Node>,
+    around: Around,
+}
+
+impl<'a> Planned<'a> {
+    fn enter(slot: &'a mut Option<Node>, plan: Plan) -> Self {
+        CURRENT.with(|current| {
+            let new = current.shared.borrow().is_none().then(new_tree);
+            let around = current.push(new.as_ref(), Place::Planned(plan));
+            Planned { slot, around }
+        })
+    }
+
+    /// Carries the plan out.
+    fn settle(&self) {
+        CURRENT.with(here);
+    }
+}
+
+impl Drop for Planned<'_> {
+    fn drop(&mut self) {
+        CURRENT.with(|current| {
+            let shared = match current.places.borrow().last() {
+                Some(Place::At(_)) => current.shared.borrow().clone(),
+                _ => None,
+            };
+            if let (Place::At(id), Some(shared)) = (current.leave(&mut self.around), shared) {
+                *self.slot = Some(Node { shared, id });
+            }
+        });
+    }
+}
+
+impl Current {
+    /// Stands at a place, in the tree given, or in the one that this thread is in already.
+    fn push(&self, shared: Option<&Arc<Shared>>, place: Place) -> Around {
+        let mut here = self.shared.borrow_mut();
+        let around = match (&*here, shared) {
+            (_, None) => None,
+            (Some(here), Some(shared)) if Arc::ptr_eq(here, shared) => None,
+            (_, Some(shared)) => Some(here.replace(shared.clone())),
+        };
+        self.places.borrow_mut().push(place);
+        around
+    }
+
+    /// Leaves the innermost place.
+    fn leave(&self, around: &mut Around) -> Place {
+        let place = self.places.borrow_mut().pop();
+        // Dropped when nothing here is borrowed: it may be the last that holds the tree.
+        drop(around.take().map(|around| self.shared.replace(around)));
+        place.expect("places are left in the reverse order of entering")
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.with(|current| {
-            current.place.replace(self.place.take());
-            current.node.set(self.node);
-        });
+        CURRENT.with(|current| drop(current.leave(&mut self.around)));
     }
 }
 
@@ -71,35 +171,62 @@ impl Drop for Entered {
 /// child's node, which may exist now. Afterwards this thread stands at the nursery's own node again: the child's may be
 /// removed, and what is dropped then may look where it stands. `poll` must not panic.
 pub(crate) fn in_child<T>(node: Option<NodeId>, poll: impl FnOnce() -> T) -> (T, Option<NodeId>) {
+    let place = node.map_or(Place::Planned(Plan::Child), Place::At);
     CURRENT.with(|current| {
-        let around = current.node.replace(node);
+        current.places.borrow_mut().push(place);
         let value = poll();
-        (value, current.node.replace(around))
+        let node = match current.places.borrow_mut().pop() {
+            Some(Place::At(node)) => Some(node),
+            _ => None,
+        };
+        (value, node)
     })
 }
 
-/// The tree and the node at which this thread stands, made if need be. `None` outside of any tree.
-fn here(current: &Current) -> Option<Place> {
-    let place = current.place.borrow();
-    let (shared, certain) = place.as_ref()?;
-    let node = current.node.get().or_else(|| {
-        let node = shared.add(Some((*certain)?), Kind::Plain, None);
-        current.node.set(Some(node));
-        Some(node)
+/// The tree and the node at which this thread stands, made if need be; no node above the root. `None` outside of any tree.
+fn here(current: &Current) -> Option<(Arc<Shared>, Option<NodeId>)> {
+    let shared = current.shared.borrow().clone()?;
+    let mut places = current.places.borrow_mut();
+    let exists = |place: &Place| !matches!(place, Place::Planned(_));
+    let plans = places.iter().rposition(exists).map_or(0, |at| at + 1);
+    let mut node = plans.checked_sub(1).and_then(|at| match places[at] {
+        Place::At(node) => Some(node),
+        Place::AboveRoot | Place::Planned(_) => None,
     });
-    Some((shared.clone(), node))
+    for place in &mut places[plans..] {
+        if let Place::Planned(plan) = place {
+            let id = plan.carry_out(&shared, node);
+            *place = Place::At(id);
+            node = Some(id);
+        }
+    }
+    drop(places);
+    Some((shared, node))
 }
 
 /// Adds a node below where this thread stands; outside of any tree, the root of a new one.
-pub(crate) fn attach(kind: Kind, cell: Option<Arc<Cell>>) -> Node {
-    let (shared, parent) = CURRENT.with(here).unwrap_or_else(|| {
-        refuse_unless_hooked("a cancel scope, shield or nursery");
-        (Shared::new(None), None)
-    });
+pub(crate) fn attach(kind: Kind, watched: Option<Arc<dyn Watched>>) -> Node {
+    attach_by(|shared, parent| shared.add(parent, kind, watched))
+}
+
+/// The same, by whoever adds it.
+pub(super) fn attach_by(add: impl FnOnce(&Arc<Shared>, Option<NodeId>) -> NodeId) -> Node {
+    let (shared, parent) = CURRENT.with(here).unwrap_or_else(|| (new_tree(), None));
     Node {
-        id: shared.add(parent, kind, cell),
+        id: add(&shared, parent),
         shared,
     }
+}
+
+/// A tree outside of any run.
+fn new_tree() -> Arc<Shared> {
+    refuse_unless_hooked("a cancel scope, shield or nursery");
+    Shared::new(None)
+}
+
+/// The tree that this thread stands in.
+pub(super) fn tree() -> Option<Arc<Shared>> {
+    CURRENT.with(|current| current.shared.borrow().clone())
 }
 
 /// Where this thread stands is cancelled: dooms that place, so that its end is certain. False if it is not cancelled.
@@ -121,16 +248,34 @@ pub(crate) fn effective_deadline() -> Result<Option<Instant>, AlreadyCancelled> 
     })
 }
 
-/// The tree and the innermost node around this thread's place that exists. A plain child is as cancelled as its nursery.
+/// Why the code that is running is cancelled, shields or not.
+pub(crate) fn cancel_reason() -> Option<CancelReason> {
+    CURRENT.with(|current| {
+        let (shared, node) = certain(current)?;
+        shared.reason(node)
+    })
+}
+
+/// The tree and the node by which is decided whether this thread's place is cancelled. A plain child is as cancelled as
+/// its nursery, and so needs none of its own.
 fn certain(current: &Current) -> Option<(Arc<Shared>, NodeId)> {
-    let place = current.place.borrow();
-    let (shared, certain) = place.as_ref()?;
-    Some((shared.clone(), current.node.get().or(*certain)?))
+    let plain = {
+        let places = current.places.borrow();
+        let not_a_child = |place: &&Place| !matches!(place, Place::Planned(Plan::Child));
+        match places.iter().rfind(not_a_child) {
+            Some(Place::At(node)) => Some(*node),
+            _ => None,
+        }
+    };
+    match plain {
+        Some(node) => Some((current.shared.borrow().clone()?, node)),
+        None => here(current).and_then(|(shared, node)| Some((shared, node?))),
+    }
 }
 
 /// The timers of the run that this thread is polling; `None` outside of a run.
 pub(crate) fn timers() -> Option<Arc<Timers>> {
-    CURRENT.with(|current| current.place.borrow().as_ref()?.0.timers().cloned())
+    CURRENT.with(|current| current.shared.borrow().as_ref()?.timers().cloned())
 }
 
 /// Exchanges the tree variables' values of this thread.

@@ -9,6 +9,7 @@
 mod checkpoint;
 pub(crate) mod current;
 mod node;
+mod reason;
 mod scope;
 mod shield;
 mod timeout;
@@ -19,12 +20,14 @@ pub use checkpoint::{
     Checkpoint, CheckpointIfCancelled, checkpoint, checkpoint_if_cancelled,
     current_effective_deadline,
 };
+pub use reason::{CancelReason, CancelSource, current_cancel_reason};
 pub use scope::{CancelScope, ScopeRun};
 pub use shield::{OnCancel, Shield, on_cancel, shield};
 pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, move_on_at};
 
+pub(crate) use crate::sys::primitives::lock;
 pub(crate) use current::Entered;
-pub(crate) use node::{Shared, lock};
+pub(crate) use node::{Cell, Node, Shared};
 pub(crate) use scope::Driver;
 pub(crate) use tree::{End, Kind, NodeId};
 pub(crate) use watch::{CancelView, Watch};

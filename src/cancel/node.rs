@@ -5,14 +5,14 @@
 //! at every poll, is one load.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
-use atomic_waker::AtomicWaker;
-
+use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
+use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, lock};
 use crate::time::Timers;
 
 /// What a node's owner and those who cancel it share.
@@ -24,6 +24,8 @@ pub(crate) struct Cell {
     pub(crate) waker: AtomicWaker,
     /// Counts for `current_effective_deadline`. Its lock is a leaf: nothing else is locked while it is held.
     deadline: Mutex<Option<Instant>>,
+    /// Why the node was cancelled itself; the first cause stays.
+    pub(crate) reason: OnceLock<CancelReason>,
 }
 
 impl Cell {
@@ -40,16 +42,22 @@ impl Cell {
     }
 }
 
-/// Locks, also after a panic: what these locks guard is consistent whenever they are free.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whoever drives a node, with the cell in it.
+pub(crate) trait Watched: Send + Sync {
+    fn cell(&self) -> &Cell;
+}
+
+impl Watched for Cell {
+    fn cell(&self) -> &Cell {
+        self
+    }
 }
 
 /// Whom a node's changes concern.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Watcher {
     /// Whoever drives the node: a scope, a nursery's block, `on_cancel`.
-    Driver(Arc<Cell>),
+    Driver(Arc<dyn Watched>),
     /// A nursery's child or body. The nursery decides over it, whenever it is woken.
     Child(Waker),
 }
@@ -84,13 +92,13 @@ impl Shared {
         &self,
         parent: Option<NodeId>,
         kind: Kind,
-        cell: Option<Arc<Cell>>,
+        watched: Option<Arc<dyn Watched>>,
     ) -> NodeId {
         let mut tree = lock(&self.tree);
-        let id = tree.add(parent, kind, cell.map(Watcher::Driver));
+        let id = tree.add(parent, kind, watched.map(Watcher::Driver));
         let effective = tree.is_effective(id);
-        if let Some(Watcher::Driver(cell)) = tree.payload(id) {
-            cell.effective.store(effective, Ordering::Release);
+        if let Some(Watcher::Driver(watched)) = tree.payload(id) {
+            watched.cell().effective.store(effective, Ordering::Release);
         }
         id
     }
@@ -166,10 +174,21 @@ impl Shared {
             return Err(AlreadyCancelled);
         }
         let deadlines = tree.visible(id).filter_map(|id| match tree.payload(id) {
-            Some(Watcher::Driver(cell)) => cell.deadline(),
+            Some(Watcher::Driver(watched)) => watched.cell().deadline(),
             Some(Watcher::Child(_)) | None => None,
         });
         Ok(deadlines.min())
+    }
+
+    /// Why the node is cancelled, by itself or by what is above it, shields or not.
+    pub(crate) fn reason(&self, id: NodeId) -> Option<CancelReason> {
+        let tree = lock(&self.tree);
+        let cancelled = tree.ancestry(id).find(|&id| tree.is_own(id))?;
+        match tree.payload(cancelled) {
+            Some(Watcher::Driver(watched)) => watched.cell().reason.get().cloned(),
+            // Only its task can cancel a child by itself.
+            Some(Watcher::Child(_)) | None => Some(CancelReason::new(CancelSource::Task)),
+        }
     }
 
     /// Changes the tree and brings the cells up to date.
@@ -181,8 +200,8 @@ impl Shared {
         for id in changed {
             let effective = tree.is_effective(id);
             let watcher = tree.payload(id);
-            if let Some(Watcher::Driver(cell)) = watcher {
-                cell.effective.store(effective, Ordering::Release);
+            if let Some(Watcher::Driver(watched)) = watcher {
+                watched.cell().effective.store(effective, Ordering::Release);
             }
             concerned.extend(watcher.clone());
         }
@@ -198,7 +217,7 @@ impl Wake {
     pub(crate) fn now(self) {
         for watcher in self.0 {
             match watcher {
-                Watcher::Driver(cell) => cell.waker.wake(),
+                Watcher::Driver(watched) => watched.cell().waker.wake(),
                 Watcher::Child(waker) => waker.wake(),
             }
         }

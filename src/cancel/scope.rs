@@ -1,18 +1,22 @@
 //! `CancelScope`: runs a future that can be told to stop.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::panic::Location;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-use super::current::{self, enter};
-use super::node::{Cell, Node, Shared, Wake, lock};
+use super::current::{self, Plan, attach_by, poll_at};
+use super::node::{Cell, Node, Shared, Wake, Watched};
+use super::reason::{CancelReason, CancelSource};
 use super::tree::{End, Kind, NodeId};
+use crate::sys::primitives::{AtomicBool, Mutex, lock};
 use crate::time::{Sleep, current_time, sleep_until};
 
 /// A handle on a piece of work that can be cancelled, given a deadline, or shielded, from anywhere.
@@ -41,12 +45,11 @@ pub struct CancelScope {
 }
 
 struct Inner {
-    cell: Arc<Cell>,
+    /// Its reason also says whether the scope was cancelled, once and for all.
+    cell: Cell,
     phase: Mutex<Phase>,
     /// Whether a deadline was ever set, so that scopes without one never look.
     timed: AtomicBool,
-    /// Whether [`CancelScope::is_cancelled`], once and for all.
-    cancelled: AtomicBool,
 }
 
 enum Phase {
@@ -55,12 +58,33 @@ enum Phase {
         shield: bool,
         timeout: Option<Duration>,
     },
+    /// Being polled for the first time, in that tree, and without a node so far.
+    Planned {
+        shield: bool,
+        shared: Arc<Shared>,
+    },
     /// Being polled. The node is removed by [`ScopeRun`], which first leaves this phase, under the same lock.
-    Running {
+    Placed {
         shared: Arc<Shared>,
         id: NodeId,
     },
     Ended,
+}
+
+impl Phase {
+    /// The tree that the scope is in.
+    fn shared(&self) -> Option<&Arc<Shared>> {
+        match self {
+            Phase::Planned { shared, .. } | Phase::Placed { shared, .. } => Some(shared),
+            Phase::New { .. } | Phase::Ended => None,
+        }
+    }
+}
+
+impl Watched for Inner {
+    fn cell(&self) -> &Cell {
+        &self.cell
+    }
 }
 
 impl CancelScope {
@@ -72,13 +96,12 @@ impl CancelScope {
     pub fn new() -> Self {
         CancelScope {
             inner: Arc::new(Inner {
-                cell: Arc::default(),
+                cell: Cell::default(),
                 phase: Mutex::new(Phase::New {
                     shield: false,
                     timeout: None,
                 }),
                 timed: AtomicBool::new(false),
-                cancelled: AtomicBool::new(false),
             }),
         }
     }
@@ -121,9 +144,61 @@ impl CancelScope {
     /// Cancels what runs in this scope, and everything below that no shield hides, before it returns: flags are set,
     /// wakers are woken, and each task is dropped when it would next be polled. Cancelling twice, or after the end, does
     /// nothing more. May be called from any thread.
+    ///
+    /// ```
+    /// use seedbed::{run, sleep_forever, CancelScope};
+    ///
+    /// let scope = CancelScope::new();
+    /// let handle = scope.clone();
+    /// std::thread::spawn(move || handle.cancel());
+    /// assert_eq!(run(scope.run(sleep_forever())), None);
+    /// ```
+    #[track_caller]
     pub fn cancel(&self) {
-        self.inner.cancelled.store(true, Ordering::Release);
+        self.cancel_for(CancelReason::explicit(None, Location::caller()));
+    }
+
+    /// Cancels as [`cancel`](CancelScope::cancel) does, and says why, for [`cancel_reason`](CancelScope::cancel_reason),
+    /// for the handle's `Debug` and for the `tracing` event at DEBUG that reports the cancellation.
+    ///
+    /// ```
+    /// let scope = seedbed::CancelScope::new();
+    /// scope.cancel_because(format!("{} bytes are too many", 5000));
+    /// assert_eq!(scope.cancel_reason().unwrap().message(), Some("5000 bytes are too many"));
+    /// ```
+    #[track_caller]
+    pub fn cancel_because(&self, message: impl Into<Cow<'static, str>>) {
+        let message = Some(message.into());
+        self.cancel_for(CancelReason::explicit(message, Location::caller()));
+    }
+
+    pub(crate) fn cancel_for(&self, reason: CancelReason) {
+        let first = self.inner.cell.reason.set(reason).is_ok();
         self.change(|shared, id| shared.cancel(id));
+        if first && let Some(reason) = self.inner.cell.reason.get() {
+            tracing::debug!(%reason, "a cancel scope was cancelled");
+        }
+    }
+
+    /// Why this scope is cancelled: by itself, or, while it runs, by a scope further out that no shield keeps off. `None`
+    /// if it is not. The first cause stays.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{cancel::CancelSource, run, sleep_forever, CancelScope};
+    ///
+    /// let scope = CancelScope::new();
+    /// assert!(scope.cancel_reason().is_none());
+    /// scope.set_timeout(Duration::from_millis(1));
+    /// assert_eq!(run(scope.run(sleep_forever())), None);
+    /// assert_eq!(scope.cancel_reason().unwrap().source(), CancelSource::Deadline);
+    /// ```
+    pub fn cancel_reason(&self) -> Option<CancelReason> {
+        let own = self.inner.cell.reason.get().cloned();
+        own.or_else(|| match &*lock(&self.inner.phase) {
+            Phase::Placed { shared, id } if self.inner.cell.is_effective() => shared.reason(*id),
+            _ => None,
+        })
     }
 
     /// Makes the scopes around wait for this one's end.
@@ -139,8 +214,8 @@ impl CancelScope {
     /// Changes the scope's node, if there is one, and wakes whom that concerns.
     fn change(&self, act: impl FnOnce(&Shared, NodeId) -> Wake) {
         let wake = match &*lock(&self.inner.phase) {
-            Phase::Running { shared, id } => Some(act(shared, *id)),
-            Phase::New { .. } | Phase::Ended => None,
+            Phase::Placed { shared, id } => Some(act(shared, *id)),
+            Phase::New { .. } | Phase::Planned { .. } | Phase::Ended => None,
         };
         if let Some(wake) = wake {
             wake.now();
@@ -149,10 +224,7 @@ impl CancelScope {
 
     /// The time of the run that the scope runs in, whoever asks; before it runs, the caller's.
     fn now(&self) -> Instant {
-        let shared = match &*lock(&self.inner.phase) {
-            Phase::Running { shared, .. } => Some(shared.clone()),
-            Phase::New { .. } | Phase::Ended => None,
-        };
+        let shared = lock(&self.inner.phase).shared().cloned();
         shared.map_or_else(current_time, |shared| shared.now())
     }
 
@@ -170,9 +242,14 @@ impl CancelScope {
             .is_some_and(|deadline| deadline <= self.now())
             && !ended()
         {
-            self.cancel();
+            self.cancel_for(CancelReason::new(CancelSource::Deadline));
         }
-        self.inner.cancelled.load(Ordering::Acquire)
+        self.was_cancelled()
+    }
+
+    /// Whether it was cancelled, without looking at the clock.
+    fn was_cancelled(&self) -> bool {
+        self.inner.cell.reason.get().is_some()
     }
 
     /// Sets the time at which the scope is cancelled; `None` for never. A deadline that has passed cancels at the next
@@ -232,11 +309,55 @@ impl CancelScope {
     /// });
     /// ```
     pub fn set_shield(&self, shield: bool) {
-        if let Phase::New { shield: slot, .. } = &mut *lock(&self.inner.phase) {
+        if let Phase::New { shield: slot, .. } | Phase::Planned { shield: slot, .. } =
+            &mut *lock(&self.inner.phase)
+        {
             *slot = shield;
             return;
         }
         self.change(|shared, id| shared.set_hides(id, shield));
+    }
+
+    /// The scope begins, in that tree: its settings take effect, but for those that wait for the node.
+    fn enter(&self, shared: Arc<Shared>) {
+        let inner = &*self.inner;
+        let mut phase = lock(&inner.phase);
+        let Phase::New { shield, timeout } = *phase else {
+            drop(phase);
+            panic!("a CancelScope was run a second time; make a new scope for each future");
+        };
+        *phase = Phase::Planned { shield, shared };
+        drop(phase);
+        if timeout.is_some() || inner.timed.load(Ordering::Acquire) {
+            self.enter_with_deadline(timeout);
+        }
+    }
+
+    fn enter_with_deadline(&self, timeout: Option<Duration>) {
+        let now = self.now();
+        if let Some(timeout) = timeout {
+            self.inner.cell.set_deadline(now.checked_add(timeout));
+            self.inner.timed.store(true, Ordering::Release);
+        }
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.cancel_for(CancelReason::new(CancelSource::Deadline));
+        }
+    }
+
+    /// Makes the scope's node, below `parent`. Wakes nobody: who drives the scope looks at it after this poll.
+    pub(super) fn take_place(&self, parent: Option<NodeId>) -> NodeId {
+        let mut phase = lock(&self.inner.phase);
+        let Phase::Planned { shield, shared } = std::mem::replace(&mut *phase, Phase::Ended) else {
+            unreachable!("a scope takes its place once, after it has begun");
+        };
+        let kind = if shield { Kind::Hides } else { Kind::Plain };
+        let id = shared.add(parent, kind, Some(self.inner.clone()));
+        if self.was_cancelled() {
+            // Nothing hangs below the node, and nobody has said yet who drives it.
+            let _nobody = shared.cancel(id);
+        }
+        *phase = Phase::Placed { shared, id };
+        id
     }
 }
 
@@ -250,14 +371,22 @@ impl fmt::Debug for CancelScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = match &*lock(&self.inner.phase) {
             Phase::New { .. } => "not entered",
-            Phase::Running { .. } => "running",
+            Phase::Planned { .. } | Phase::Placed { .. } => "running",
             Phase::Ended => "ended",
         };
-        f.debug_struct("CancelScope")
-            .field("phase", &phase)
-            .field("cancelled", &self.inner.cancelled.load(Ordering::Acquire))
-            .field("deadline", &self.deadline())
-            .finish_non_exhaustive()
+        let mut scope = f.debug_struct("CancelScope");
+        scope.field("phase", &phase);
+        match self.cancel_reason() {
+            Some(reason) => scope.field("cancelled", &format_args!("{reason}")),
+            None => scope.field("cancelled", &false),
+        };
+        if let Some(deadline) = self.deadline() {
+            match deadline.checked_duration_since(self.now()) {
+                Some(left) => scope.field("deadline", &format_args!("in {left:?}")),
+                None => scope.field("deadline", &format_args!("passed")),
+            };
+        }
+        scope.finish_non_exhaustive()
     }
 }
 
@@ -285,6 +414,8 @@ pin_project! {
 /// Everything of a [`ScopeRun`] but its body; and the scope of a nursery.
 pub(crate) struct Driver {
     pub(crate) scope: CancelScope,
+    /// The scope's future is this driver's.
+    begun: bool,
     node: Option<Node>,
     alarm: Option<Alarm>,
 }
@@ -299,52 +430,60 @@ impl Driver {
     pub(crate) fn new(scope: CancelScope) -> Self {
         Driver {
             scope,
+            begun: false,
             node: None,
             alarm: None,
         }
     }
 
-    /// Takes the scope's place in the tree, at the first poll, and lets the settings that were made before take effect.
+    /// Takes the scope's place in the tree, where the first poll happens.
     pub(crate) fn begin(&mut self) {
-        let inner = &*self.scope.inner;
-        let mut phase = lock(&inner.phase);
-        let Phase::New { shield, timeout } = *phase else {
-            drop(phase);
-            panic!("a CancelScope was run a second time; make a new scope for each future");
-        };
-        let kind = if shield { Kind::Hides } else { Kind::Plain };
-        let node = current::attach(kind, Some(inner.cell.clone()));
-        if let Some(timeout) = timeout {
-            inner.cell.set_deadline(current_time().checked_add(timeout));
-            inner.timed.store(true, Ordering::Release);
+        let Driver { scope, begun, .. } = self;
+        self.node = Some(attach_by(|shared, parent| {
+            scope.enter(shared.clone());
+            *begun = true;
+            scope.take_place(parent)
+        }));
+    }
+
+    /// Polls something in the scope. Takes the scope's place in the tree if that turns out to be needed.
+    fn poll_inside<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        let Driver { scope, begun, .. } = self;
+        let plan = || Plan::Scope(scope.clone());
+        poll_at(&mut self.node, plan, || {
+            if !*begun {
+                scope.enter(current::tree().expect("one stands in a tree here"));
+                *begun = true;
+            }
+            poll()
+        })
+    }
+
+    /// Cancels the scope if its deadline has passed. Else gives the deadline, if there is one.
+    fn expire(&self) -> Option<Instant> {
+        if !self.scope.inner.timed.load(Ordering::Acquire) || self.scope.was_cancelled() {
+            return None;
         }
-        *phase = Phase::Running {
-            shared: node.shared.clone(),
-            id: node.id,
-        };
-        drop(phase);
-        self.node = Some(node);
-        if inner.cancelled.load(Ordering::Acquire) {
-            self.scope.cancel();
+        let deadline = self.scope.deadline()?;
+        let now = self.node.as_ref()?.shared.now();
+        if deadline > now {
+            return Some(deadline);
         }
+        self.expired();
+        None
+    }
+
+    fn expired(&self) {
+        self.scope
+            .cancel_for(CancelReason::new(CancelSource::Deadline));
     }
 
     /// Cancels the scope if its deadline has passed, and else makes sure to be woken then.
     fn watch_deadline(&mut self, cx: &mut Context<'_>) {
-        if !self.scope.inner.timed.load(Ordering::Acquire) {
-            return;
-        }
-        let Some(deadline) = self.scope.deadline() else {
+        let Some(deadline) = self.expire() else {
             self.alarm = None;
             return;
         };
-        if self.scope.inner.cancelled.load(Ordering::Acquire) {
-            return;
-        }
-        if deadline <= current_time() {
-            self.scope.cancel();
-            return;
-        }
         if self
             .alarm
             .as_ref()
@@ -358,7 +497,7 @@ impl Driver {
         if let Some(alarm) = &mut self.alarm
             && Pin::new(&mut alarm.sleep).poll(cx).is_ready()
         {
-            self.scope.cancel();
+            self.expired();
         }
     }
 
@@ -384,12 +523,14 @@ impl Driver {
         self.node.as_ref()
     }
 
-    /// Leaves the tree.
+    /// Leaves the tree, if the scope has begun.
     pub(crate) fn end(&mut self) {
-        if let Some(node) = self.node.take() {
-            *lock(&self.scope.inner.phase) = Phase::Ended;
-            drop(node);
+        if !std::mem::take(&mut self.begun) {
+            return;
         }
+        // In this order: nobody finds a node in the phase that is removed. And where no lock is held.
+        let before = std::mem::replace(&mut *lock(&self.scope.inner.phase), Phase::Ended);
+        drop((before, self.node.take()));
         self.alarm = None;
     }
 }
@@ -428,27 +569,19 @@ impl<F: Future> Future for ScopeRun<F> {
                 panic!("a cancel scope's future was polled after it had ended")
             }
         };
-        let first = this.driver.node.is_none();
-        if first {
-            this.driver.begin();
+        if this.driver.node.is_some() {
+            this.driver.expire();
+            if let Some(end) = this.driver.try_drop() {
+                return self.cancelled(end);
+            }
         }
-        this.driver.register(cx.waker());
-        this.driver.watch_deadline(cx);
-        if !first && let Some(end) = this.driver.try_drop() {
-            return self.cancelled(end);
-        }
-
-        let polled = {
-            let node = this.driver.node.as_ref().expect("begun above");
-            let _entered = enter(&node.shared, node.id);
-            future.poll(cx)
-        };
-        if let Poll::Ready(value) = polled {
+        if let Poll::Ready(value) = this.driver.poll_inside(|| future.poll(cx)) {
             this.body.set(Body::Ended);
             this.driver.end();
             return Poll::Ready(Some(value));
         }
-        // The body may have cancelled the scope, or moved its deadline.
+        // Who cancels from now on, or moves the deadline, wakes; and what was done meanwhile is seen.
+        this.driver.register(cx.waker());
         this.driver.watch_deadline(cx);
         match this.driver.try_drop() {
             Some(end) => self.cancelled(end),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::current::{self, enter};
+use super::current::{self, Plan, enter, poll_at};
 use super::node::{Cell, Node};
 use super::tree::Kind;
 
@@ -61,13 +61,7 @@ impl<F: Future> Future for Shield<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let node = this
-            .node
-            .get_or_insert_with(|| current::attach(Kind::Hides, None));
-        let value = {
-            let _entered = enter(&node.shared, node.id);
-            ready!(this.future.poll(cx))
-        };
+        let value = ready!(poll_at(this.node, || Plan::Shield, || this.future.poll(cx)));
         *this.node = None;
         Poll::Ready(value)
     }
@@ -140,7 +134,7 @@ impl Place {
     fn new() -> Self {
         let cell = Arc::<Cell>::default();
         Place {
-            node: current::attach(Kind::Holds, Some(cell.clone())),
+            node: current::attach(Kind::Holds, Some(cell.clone() as _)),
             cell,
         }
     }

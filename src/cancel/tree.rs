@@ -198,7 +198,6 @@ impl<P> Tree<P> {
     }
 
     /// Whether this node was cancelled itself.
-    #[cfg(test)]
     pub(crate) fn is_own(&self, id: NodeId) -> bool {
         self.node(id).own
     }
@@ -238,6 +237,11 @@ impl<P> Tree<P> {
             let node = self.node(at);
             node.parent.filter(|_| !node.hides)
         })
+    }
+
+    /// The node and everything above it, shields or not.
+    pub(crate) fn ancestry(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        std::iter::successors(Some(id), |&at| self.node(at).parent)
     }
 
     /// Whether cancellation that arrives at this node goes no further up.

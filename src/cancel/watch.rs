@@ -1,12 +1,13 @@
 //! Seeing a cancellation without being dropped by it: for work that goes on elsewhere, on a thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use super::current::{self, enter};
 use super::node::{Cell, Node};
 use super::tree::Kind;
+use crate::sys::primitives::AtomicBool;
 
 /// A place in the tree at which one waits for something that has to be told that it is cancelled.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Watch {
         let cell = &self.view.0.cell;
         let node = self
             .node
-            .get_or_insert_with(|| current::attach(self.kind, Some(cell.clone())));
+            .get_or_insert_with(|| current::attach(self.kind, Some(cell.clone() as _)));
         cell.waker.register(cx.waker());
         let _entered = enter(&node.shared, node.id);
         poll(cx)

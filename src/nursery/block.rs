@@ -144,7 +144,10 @@ impl<R> Running<R> {
         self.owner.leave();
         match ended {
             Ended::Normally => Poll::Ready(self.outcome.take()),
-            Ended::Panicked(payload) => resume_unwind(payload),
+            Ended::Panicked(payload) => {
+                self.outcome.forsake();
+                resume_unwind(payload)
+            }
             Ended::Doomed if self.outcome.has_failed() => Poll::Ready(self.outcome.take()),
             Ended::Doomed => {
                 self.phase = Phase::Doomed;

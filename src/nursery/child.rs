@@ -21,7 +21,7 @@
 // A reference-counted, type-erased future with hand-made wakers; every block is argued where it stands.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell as StdCell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -29,15 +29,14 @@ use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
-
-use atomic_waker::AtomicWaker;
 
 use super::info::{Name, TaskId, TaskInfo, TaskRef, default_name};
 use super::ready::Core;
 use crate::cancel::NodeId;
 use crate::instrument;
+use crate::sys::primitives::{AtomicUsize, AtomicWaker, Cell as StdCell, fence};
 
 /// The child is in the ready stack, or about to be pushed.
 const QUEUED: usize = 1;
@@ -591,7 +590,8 @@ impl Handle {
     fn leave_before_the_result(&self) -> bool {
         let header = self.child.header();
         let vtable = header.vtable;
-        let mut state = header.state.load(Ordering::Relaxed);
+        // Acquire, here and below: if `OUTPUT` is seen, the result is the caller's to drop.
+        let mut state = header.state.load(Ordering::Acquire);
         while state & OUTPUT == 0 {
             let left = state - (HANDLE + REFERENCE);
             // Release: whoever frees the child does so after what was done with it here.
@@ -599,7 +599,7 @@ impl Handle {
                 state,
                 left,
                 Ordering::AcqRel,
-                Ordering::Relaxed,
+                Ordering::Acquire,
             ) {
                 Ok(before) => {
                     free_after(before, self.child.0, vtable);

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::child;
@@ -15,6 +16,7 @@ use super::outcome::Outcome;
 use super::ready::Core;
 use super::start::{StartError, Started, start};
 use super::task::Task;
+use crate::cancel::{CancelReason, CancelSource};
 
 /// What a handle is made of, whatever kind it is.
 #[derive(Debug)]
@@ -34,25 +36,33 @@ impl<R> RawHandle<R> {
         RawHandle { core, outcome }
     }
 
+    #[track_caller]
     fn terminate(&self, value: R) -> Result<(), R> {
-        self.end(value, Outcome::terminate)
+        let reason = CancelReason::explicit(None, Location::caller());
+        self.end(value, reason, Outcome::terminate)
     }
 
     /// Terminates with an error, for whose coming out the scopes around wait.
     fn fail(&self, error: R) -> Result<(), R> {
-        self.end(error, |outcome, error| {
+        let reason = CancelReason::new(CancelSource::Error);
+        self.end(error, reason, |outcome, error| {
             outcome.fail(error).inspect(|()| self.core.scope.hold())
         })
     }
 
-    fn end(&self, value: R, decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>) -> Result<(), R> {
+    fn end(
+        &self,
+        value: R,
+        reason: CancelReason,
+        decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>,
+    ) -> Result<(), R> {
         // The value first: whoever sees the cancellation finds it.
         let decided = if self.core.is_closed() {
             Err(value)
         } else {
             decide(&self.outcome, value)
         };
-        self.core.scope.cancel();
+        self.core.scope.cancel_for(reason);
         decided
     }
 }
@@ -212,7 +222,7 @@ macro_rules! handle {
             }
 
             /// Puts a child into the nursery that without a name is called after the type `N`.
-            fn spawn_as<F, N>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+            pub(super) fn spawn_as<F, N>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
             where
                 F: Future + $($bound)*,
                 F::Output: $($bound)*,
@@ -335,6 +345,7 @@ macro_rules! handle {
             ///     assert_eq!(first.await, 0);
             /// });
             /// ```
+            #[track_caller]
             pub fn terminate(&self, value: R) {
                 // Somebody else decided first: documented, the value is dropped.
                 drop(self.raw.terminate(value));
@@ -355,6 +366,7 @@ macro_rules! handle {
             ///     .await;
             /// });
             /// ```
+            #[track_caller]
             pub fn cancel(&self) {
                 self.terminate(());
             }
@@ -393,7 +405,19 @@ macro_rules! handle {
                 T: $($bound)*,
                 E: $($bound)*,
             {
-                let (raw, future) = (self.raw.clone(), future.into_future());
+                self.try_spawn_as::<U, F::IntoFuture, F::IntoFuture>(future.into_future())
+            }
+
+            /// The same, for a child that without a name is called after the type `N`.
+            #[track_caller]
+            pub(super) fn try_spawn_as<U, F, N>(&self, future: F) -> TrySpawned<U>
+            where
+                F: Future<Output = Result<U, E>> + $($bound)*,
+                U: $($bound)*,
+                T: $($bound)*,
+                E: $($bound)*,
+            {
+                let raw = self.raw.clone();
                 let child = async move {
                     match future.await {
                         Ok(value) => Some(value),
@@ -403,7 +427,7 @@ macro_rules! handle {
                         }
                     }
                 };
-                match self.spawn_as::<_, F::IntoFuture>(child) {
+                match self.spawn_as::<_, N>(child) {
                     Ok(task) => task,
                     Err(closed) => panic!("{closed}"),
                 }
@@ -443,7 +467,7 @@ macro_rules! handle {
             pub(super) fn fail_body(&self, error: E) -> Option<E> {
                 if self.raw.outcome.begin_failure() {
                     self.raw.core.scope.hold();
-                    self.raw.core.scope.cancel();
+                    self.raw.core.scope.cancel_for(CancelReason::new(CancelSource::Error));
                     return Some(error);
                 }
                 report_late::<T, E>(&self.raw.outcome, Err(error));

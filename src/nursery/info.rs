@@ -76,7 +76,7 @@ pub(super) fn default_name(future: &'static str) -> &'static str {
 
 /// The future that a run was given.
 pub(super) struct Root {
-    id: TaskId,
+    pub(super) id: TaskId,
     name: &'static str,
 }
 
@@ -103,7 +103,7 @@ impl fmt::Debug for TaskRef {
 }
 
 /// The root task of a run; for the run.
-pub(crate) struct RootTask(Arc<Root>);
+pub(crate) struct RootTask(TaskRef);
 
 impl RootTask {
     /// A root task whose future is an `F`.
@@ -113,22 +113,22 @@ impl RootTask {
             name: default_name(type_name::<F>()),
         });
         tree::add_root(root.clone());
-        RootTask(root)
+        RootTask(TaskRef::Root(root))
     }
 
     pub(crate) fn info(&self) -> TaskInfo {
-        TaskInfo::new(TaskRef::Root(self.0.clone()))
+        TaskInfo::new(self.0.clone())
     }
 
     /// Polls the root's future, or does anything else in its name.
     pub(crate) fn take_turn<T>(&self, act: impl FnOnce() -> T) -> T {
-        place::in_root(&self.0, act)
+        place::in_task(&self.0, act)
     }
 }
 
 impl Drop for RootTask {
     fn drop(&mut self) {
-        tree::remove_root(&self.0);
+        tree::remove_root(self.0.id());
     }
 }
 

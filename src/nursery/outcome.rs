@@ -1,9 +1,9 @@
 //! Who decides what a block returns: the body, unless somebody ends the block early.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::cancel::lock;
+use crate::sys::primitives::{Mutex, lock};
 
 /// The place for a block's value, shared by the block and its handles.
 pub(super) struct Outcome<R> {
@@ -111,6 +111,18 @@ impl<R> Outcome<R> {
             Value::None | Value::Failing => {
                 unreachable!("a block ends by its body, or by somebody who gives its value")
             }
+        }
+    }
+
+    /// The block ends with a panic, so its value is nobody's. An error is told to the hook all the same.
+    pub(super) fn forsake(&self) {
+        let value = std::mem::replace(&mut lock(&self.slot).value, Value::None);
+        let Value::Failed(error) = value else { return };
+        if let Err(error) = self.tell_late(error) {
+            tracing::warn!(
+                "the error of a nursery's block is dropped, because a panic came after it"
+            );
+            drop(error);
         }
     }
 

@@ -15,7 +15,7 @@ use super::place::Stay;
 use super::ready::{Batch, Core};
 use super::tree::Registered;
 use crate::cancel::current::{enter, in_child};
-use crate::cancel::{CancelScope, Driver, End, Entered, Kind, NodeId};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, NodeId};
 use crate::instrument::{self, TaskExit};
 use crate::tree_var::{Values, WithValues};
 
@@ -301,7 +301,7 @@ impl Owner {
     pub(super) fn try_end(&mut self) -> Option<Ended> {
         // SAFETY: see `next_in_round`.
         let children = unsafe { self.core.roster.len() };
-        if children > 0 || !self.core.try_close() {
+        if children > 0 || !self.try_close() {
             return None;
         }
         Some(match (self.panic.take(), self.doomed) {
@@ -309,6 +309,25 @@ impl Owner {
             (None, true) => Ended::Doomed,
             (None, false) => Ended::Normally,
         })
+    }
+
+    /// Closes, unless somebody is still to be polled. A wake-up for a child that has ended is nobody: a block that came
+    /// back for it would wait one turn more, and could be dropped there for a cancellation that came too late.
+    fn try_close(&self) -> bool {
+        if self.core.try_close() {
+            return true;
+        }
+        // SAFETY: the core is kept, and the place taken back, before this returns.
+        let _stay = unsafe { Stay::begin(&self.core) };
+        let mut done = true;
+        for child in self.core.take() {
+            if !child.is_done() {
+                done = false;
+                // Never refused: only the block closes.
+                drop(self.core.push(child));
+            }
+        }
+        done && self.core.try_close()
     }
 
     /// Leaves the tree: the block has ended, though its future may be kept.
@@ -408,7 +427,8 @@ impl Owner {
         if let Some(node) = self.driver.node() {
             node.shared.set_holds(node.id, true).now();
         }
-        self.driver.scope.cancel();
+        let reason = CancelReason::new(CancelSource::Panic);
+        self.driver.scope.cancel_for(reason);
     }
 
     /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused

@@ -10,6 +10,7 @@ use std::cell::Cell as StdCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::child::{ChildRef, Header};
 use super::info::{Root, TaskRef};
 use super::ready::Core;
 
@@ -17,8 +18,10 @@ use super::ready::Core;
 #[derive(Clone, Copy)]
 enum Place {
     Outside,
-    /// Alive until [`in_root`] takes it back.
+    /// Alive until [`in_task`] takes it back.
     Root(NonNull<Root>),
+    /// The same.
+    Child(NonNull<Header>),
     /// Alive, and its roster held by this thread, until [`Stay`] takes it back.
     Block(NonNull<Core>),
 }
@@ -33,13 +36,15 @@ pub(super) fn current() -> Option<TaskRef> {
         Place::Outside => None,
         Place::Root(root) => {
             let root = root.as_ptr().cast_const();
-            // SAFETY: the pointer came from `Arc::as_ptr`, and `in_root` has that `Arc` until it takes the place back.
+            // SAFETY: the pointer came from `Arc::as_ptr`, and `in_task` has that `Arc` until it takes the place back.
             let root = unsafe {
                 Arc::increment_strong_count(root);
                 Arc::from_raw(root)
             };
             Some(TaskRef::Root(root))
         }
+        // SAFETY: `in_task` has a reference until it takes the place back.
+        Place::Child(child) => Some(TaskRef::Child(unsafe { ChildRef::counted(child) })),
         Place::Block(core) => {
             // SAFETY: who made the `Stay` has seen to it that the core outlives it.
             let core = unsafe { core.as_ref() };
@@ -53,7 +58,7 @@ pub(super) fn current() -> Option<TaskRef> {
     }
 }
 
-/// The innermost block that this thread polls.
+/// The innermost block that this thread polls, if the task that it polls is not in a run's root or on an executor.
 pub(super) fn current_block() -> Option<Arc<Core>> {
     let Place::Block(core) = PLACE.get() else {
         return None;
@@ -80,9 +85,13 @@ fn pointer<T>(shared: &Arc<T>) -> NonNull<T> {
     NonNull::new(Arc::as_ptr(shared).cast_mut()).expect("an Arc points to something")
 }
 
-/// Does something in the name of a run's root task.
-pub(super) fn in_root<T>(root: &Arc<Root>, act: impl FnOnce() -> T) -> T {
-    let _back = PutBack(PLACE.replace(Place::Root(pointer(root))));
+/// Does something in the name of a task that no block polls here: a run's root, or a child on an executor.
+pub(super) fn in_task<T>(task: &TaskRef, act: impl FnOnce() -> T) -> T {
+    let place = match task {
+        TaskRef::Root(root) => Place::Root(pointer(root)),
+        TaskRef::Child(child) => Place::Child(child.as_ptr()),
+    };
+    let _back = PutBack(PLACE.replace(place));
     act()
 }
 

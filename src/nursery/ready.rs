@@ -18,7 +18,7 @@
 
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use super::child::{ChildRef, Header};
@@ -27,6 +27,7 @@ use super::place;
 use super::roster::Roster;
 use crate::cancel::CancelScope;
 use crate::instrument::{self, RunId};
+use crate::sys::primitives::{AtomicBool, AtomicPtr};
 
 const IDLE: *mut Header = ptr::null_mut();
 const BUSY: *mut Header = ptr::without_provenance_mut(1);
@@ -162,7 +163,9 @@ impl Wake for Core {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.body_woken.store(true, Ordering::Release);
+        // A read-modify-write, so that the poll which finds the flag set sees what was done before each wake-up, not
+        // before the last one only.
+        self.body_woken.swap(true, Ordering::AcqRel);
         self.scope.wake();
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::child::ChildRef;
-use super::info::{NurseryInfo, Root, TaskId, TaskInfo, TaskRef, current_task};
+use super::info::{NurseryInfo, Root, TaskId, TaskInfo, TaskRef};
 use super::place;
 use super::ready::Core;
 use crate::cancel::lock;
@@ -57,8 +57,8 @@ pub(super) fn add_root(root: Arc<Root>) {
     lock(&ROOTS).push(root);
 }
 
-pub(super) fn remove_root(root: &Arc<Root>) {
-    lock(&ROOTS).retain(|other| !Arc::ptr_eq(other, root));
+pub(super) fn remove_root(id: TaskId) {
+    lock(&ROOTS).retain(|root| root.id != id);
 }
 
 /// All open blocks, in the order in which they were opened.
@@ -279,16 +279,14 @@ impl Forest {
 ///
 /// This asks every open nursery of the process, and is meant for debugging.
 pub fn task_tree() -> Option<TaskTree> {
-    let Some(mut block) = place::current_block() else {
-        let root = current_task()?;
-        return Some(Forest::new().draw(Top::Task(root)));
-    };
+    let (mut block, mut task) = (place::current_block(), place::current());
     let top = loop {
-        match block.opener.clone() {
-            None => break Top::Block(block),
-            Some(TaskRef::Child(child)) => block = child.core().clone(),
-            Some(root @ TaskRef::Root(_)) => break Top::Task(TaskInfo::new(root)),
+        match (task, block) {
+            (Some(TaskRef::Child(child)), _) => block = Some(child.core().clone()),
+            (Some(root @ TaskRef::Root(_)), _) => break Top::Task(TaskInfo::new(root)),
+            (None, block) => break Top::Block(block?),
         }
+        task = block.as_ref().and_then(|block| block.opener.clone());
     };
     Some(Forest::new().draw(top))
 }

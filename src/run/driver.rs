@@ -14,7 +14,7 @@ use atomic_waker::AtomicWaker;
 
 use super::interrupt::Interrupt;
 use crate::cancel::current::enter_above_root;
-use crate::cancel::{CancelScope, ScopeRun, Shared};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, ScopeRun, Shared};
 use crate::instrument::{self, RunId, TaskExit};
 use crate::nursery::RootTask;
 use crate::time::Timers;
@@ -149,7 +149,8 @@ impl<F: Future> Driver<F> {
             && branch.take_woken()
             && interrupt.poll(&mut Context::from_waker(waker))
         {
-            self.scope.cancel();
+            let reason = CancelReason::new(CancelSource::CtrlC);
+            self.scope.cancel_for(reason);
         }
     }
 

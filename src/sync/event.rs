@@ -12,10 +12,12 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use event_listener::EventListener;
+
+use crate::sys::primitives::AtomicBool;
 
 /// Something that happens once: tasks wait for it, and one of them, or a thread, says that it has happened.
 ///

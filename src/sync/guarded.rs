@@ -6,21 +6,22 @@
 //! primitive that wakes it, and nothing here is ever poisoned.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+
+use crate::sys::primitives::{Mutex, MutexGuard, lock};
 
 /// A mutex that is held for a few instructions, never across foreign code.
 #[derive(Debug)]
 pub(super) struct Guarded<S>(Mutex<S>);
 
 impl<S> Guarded<S> {
-    pub(super) const fn new(state: S) -> Self {
+    pub(super) fn new(state: S) -> Self {
         Guarded(Mutex::new(state))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, S> {
         // No foreign code runs under the lock, and the states' own code does not panic, so it is never poisoned.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Whether somebody waits no more; if they do, makes `waker` the one to wake. `find` gives the waker that is stored

@@ -33,6 +33,7 @@ mod limiter;
 mod lock;
 mod rw_lock;
 mod semaphore;
+mod token_queue;
 mod wait_list;
 
 #[cfg(test)]

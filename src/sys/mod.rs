@@ -5,6 +5,9 @@
 
 pub(crate) mod disposition;
 pub(crate) mod image;
+#[cfg(all(test, loom))]
+pub(crate) mod model;
+pub(crate) mod primitives;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;

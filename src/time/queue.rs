@@ -1,59 +1,180 @@
 //! Which deadlines have passed: an ordered queue, pure, with a `W` for whoever waits.
+//!
+//! Most deadlines never come: they are timeouts of work that ends in time. So leaving has to be as cheap as arriving. A
+//! waiter lives in a slot and its deadline in a binary heap that refers to the slot; who leaves empties the slot and lets
+//! the heap be, which forgets such *stale* entries later, many at a time. A balanced tree, which this was, pays for the
+//! order of deadlines that nobody will ask for; a wheel of slots for whole milliseconds is as cheap to leave, but not
+//! exact.
+//!
+//! Invariants:
+//!
+//! * Each [`Place`] stands for one occupied slot, and is given up with [`leave`](DeadlineQueue::leave), so none is stale.
+//! * Each waiter has one entry in the heap, with the number that its slot has; every other entry is stale.
+//! * All entries together are at most twice the waiters, and [`STALE_KEPT`].
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Names an entry: its deadline, and a number that tells equal deadlines apart and keeps them in order of arrival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
+use slab::Slab;
+
+/// So many stale entries, and empty slots, are kept rather than cleaned up.
+const STALE_KEPT: usize = 64;
+
+/// When so many entries have been popped one by one, and a good part of all, the rest is sorted.
+const POPPED_SINGLY: usize = 64;
+
+/// A waiter's claim to its slot, until it [leaves](DeadlineQueue::leave).
+#[derive(Debug)]
+pub(crate) struct Place(u32);
+
+/// What is kept in order. The number tells equal deadlines apart and keeps them in order of arrival.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
     deadline: Instant,
     number: u64,
+    slot: u32,
+}
+
+#[derive(Debug)]
+enum Slot<W> {
+    Waiting {
+        number: u64,
+        waiter: W,
+    },
+    /// The deadline has passed, and the waiter has not said that it knows.
+    Expired,
 }
 
 /// Deadlines in order.
 #[derive(Debug)]
 pub(crate) struct DeadlineQueue<W> {
-    entries: BTreeMap<Key, W>,
+    heap: BinaryHeap<Reverse<Entry>>,
+    slots: Slab<Slot<W>>,
+    /// How many slots are `Waiting`.
+    waiting: usize,
     next_number: u64,
 }
 
 impl<W> DeadlineQueue<W> {
     pub(crate) const fn new() -> Self {
         DeadlineQueue {
-            entries: BTreeMap::new(),
+            heap: BinaryHeap::new(),
+            slots: Slab::new(),
+            waiting: 0,
             next_number: 0,
         }
     }
 
-    pub(crate) fn insert(&mut self, deadline: Instant, waiter: W) -> Key {
-        let key = Key {
-            deadline,
-            number: self.next_number,
-        };
+    pub(crate) fn insert(&mut self, deadline: Instant, waiter: W) -> Place {
+        let number = self.next_number;
         self.next_number += 1;
-        self.entries.insert(key, waiter);
-        key
+        self.waiting += 1;
+        let slot = self.slots.insert(Slot::Waiting { number, waiter });
+        let slot = u32::try_from(slot).expect("fewer than 2^32 deadlines in one run");
+        self.heap.push(Reverse(Entry {
+            deadline,
+            number,
+            slot,
+        }));
+        Place(slot)
     }
 
-    /// The waiter, unless its deadline has been [popped](DeadlineQueue::pop_expired).
-    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut W> {
-        self.entries.get_mut(&key)
+    /// The waiter; `None` once its deadline has [expired](DeadlineQueue::expire).
+    pub(crate) fn waiter_mut(&mut self, place: &Place) -> Option<&mut W> {
+        match &mut self.slots[place.0 as usize] {
+            Slot::Waiting { waiter, .. } => Some(waiter),
+            Slot::Expired => None,
+        }
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<W> {
-        self.entries.remove(&key)
+    /// Gives the place up. Returns the waiter, if its deadline has not expired.
+    pub(crate) fn leave(&mut self, place: Place) -> Option<W> {
+        let slot = self.slots.remove(place.0 as usize);
+        let waiter = match slot {
+            Slot::Waiting { waiter, .. } => {
+                self.waiting -= 1;
+                Some(waiter)
+            }
+            Slot::Expired => None,
+        };
+        self.clean_up();
+        waiter
     }
 
     /// The earliest deadline.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.entries.first_key_value().map(|(key, _)| key.deadline)
+    pub(crate) fn next(&mut self) -> Option<Instant> {
+        while let Some(Reverse(first)) = self.heap.peek() {
+            if is_waiting(&self.slots, first) {
+                return Some(first.deadline);
+            }
+            self.heap.pop();
+        }
+        None
     }
 
-    /// Takes out the earliest entry if its deadline is not after `now`.
-    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<W> {
-        let first = self.entries.first_entry()?;
-        (first.key().deadline <= now).then(|| first.remove())
+    /// Takes out every waiter whose deadline is not after `now`, in order of time, then of arrival.
+    pub(crate) fn expire(&mut self, now: Instant, mut expired: impl FnMut(W)) {
+        let mut popped = 0;
+        while let Some(Reverse(first)) = self.heap.peek()
+            && first.deadline <= now
+        {
+            // What has been popped pays for one look at all the others.
+            if popped >= POPPED_SINGLY && popped >= self.heap.len() / 16 {
+                self.expire_sorted(now, &mut expired);
+                break;
+            }
+            let Reverse(first) = self.heap.pop().expect("it was just seen");
+            popped += 1;
+            if let Some(waiter) = self.expire_entry(&first) {
+                expired(waiter);
+            }
+        }
+        self.clean_up();
     }
+
+    /// The same by sorting: for many at a time that is much faster.
+    fn expire_sorted(&mut self, now: Instant, expired: impl FnMut(W)) {
+        let mut rest = std::mem::take(&mut self.heap).into_vec();
+        let mut due: Vec<_> = rest
+            .extract_if(.., |Reverse(entry)| entry.deadline <= now)
+            .collect();
+        self.heap = BinaryHeap::from(rest);
+        due.sort_unstable_by(|a, b| b.cmp(a));
+        due.iter()
+            .filter_map(|Reverse(entry)| self.expire_entry(entry))
+            .for_each(expired);
+    }
+
+    /// Takes the waiter out of its slot, if the entry is not stale.
+    fn expire_entry(&mut self, entry: &Entry) -> Option<W> {
+        if !is_waiting(&self.slots, entry) {
+            return None;
+        }
+        self.waiting -= 1;
+        match std::mem::replace(&mut self.slots[entry.slot as usize], Slot::Expired) {
+            Slot::Waiting { waiter, .. } => Some(waiter),
+            Slot::Expired => None,
+        }
+    }
+
+    /// Forgets stale entries once they are more than half of all, so that each costs a few steps in the long run.
+    fn clean_up(&mut self) {
+        let kept = 2 * self.waiting + STALE_KEPT;
+        if self.heap.len() > kept || self.waiting == 0 {
+            let slots = &self.slots;
+            self.heap.retain(|Reverse(entry)| is_waiting(slots, entry));
+            self.heap.shrink_to(kept);
+        }
+        if self.slots.is_empty() && self.slots.capacity() > STALE_KEPT {
+            self.slots = Slab::new();
+        }
+    }
+}
+
+fn is_waiting<W>(slots: &Slab<Slot<W>>, entry: &Entry) -> bool {
+    let slot = slots.get(entry.slot as usize);
+    matches!(slot, Some(Slot::Waiting { number, .. }) if *number == entry.number)
 }
 
 #[cfg(test)]
@@ -62,38 +183,171 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    proptest! {
-        /// Against a list that is searched from end to end.
-        #[test]
-        fn deadlines_expire_in_order_of_time_then_arrival(
-            script in proptest::collection::vec((0_u8..3, 0_u64..20), 0..80)
-        ) {
-            let start = Instant::now();
-            let at = |seconds| start + Duration::from_secs(seconds);
-            let mut queue = DeadlineQueue::new();
-            let mut model: Vec<(u64, usize, Key)> = Vec::new();
-            for (step, (what, number)) in script.into_iter().enumerate() {
-                match what {
-                    0 => model.push((number, step, queue.insert(at(number), step))),
-                    1 if !model.is_empty() => {
-                        let (_, step, key) = model.remove(number as usize % model.len());
-                        prop_assert_eq!(queue.remove(key), Some(step));
-                        prop_assert_eq!(queue.remove(key), None);
-                    }
-                    _ => {
-                        let (mut expired, rest): (Vec<_>, Vec<_>) =
-                            model.into_iter().partition(|&(deadline, ..)| deadline <= number);
-                        model = rest;
-                        expired.sort_by_key(|&(deadline, step, _)| (deadline, step));
-                        for (_, step, _) in expired {
-                            prop_assert_eq!(queue.pop_expired(at(number)), Some(step));
-                        }
-                        prop_assert_eq!(queue.pop_expired(at(number)), None);
-                    }
-                }
-                let earliest = model.iter().map(|&(deadline, ..)| at(deadline)).min();
-                prop_assert_eq!(queue.next(), earliest);
+    /// A list that is searched from end to end.
+    #[derive(Default)]
+    struct Model {
+        waiting: Vec<(u64, usize, Place)>,
+    }
+
+    impl Model {
+        fn take_due(&mut self, now: u64) -> Vec<(u64, usize, Place)> {
+            let mut due: Vec<_> = self
+                .waiting
+                .extract_if(.., |waiter| waiter.0 <= now)
+                .collect();
+            due.sort_by_key(|&(deadline, step, _)| (deadline, step));
+            due
+        }
+    }
+
+    /// What is done to a queue; `u64` is a deadline or a time, `usize` says which waiter.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u64),
+        /// Many at a time, so that they are expired and forgotten many at a time as well.
+        InsertMany(u64, u8),
+        Leave(usize),
+        LeaveMany(u8),
+        Look,
+        Expire(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let time = 0_u64..20;
+        prop_oneof![
+            6 => time.clone().prop_map(Step::Insert),
+            1 => (time.clone(), any::<u8>()).prop_map(|(time, many)| Step::InsertMany(time, many)),
+            4 => any::<usize>().prop_map(Step::Leave),
+            1 => any::<u8>().prop_map(Step::LeaveMany),
+            1 => Just(Step::Look),
+            2 => time.prop_map(Step::Expire),
+        ]
+    }
+
+    /// A queue and the slow model of it, and those whose deadlines have expired but who have not left.
+    struct Both {
+        start: Instant,
+        queue: DeadlineQueue<usize>,
+        model: Model,
+        expired: Vec<Place>,
+        inserted: usize,
+    }
+
+    impl Both {
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        fn insert(&mut self, deadline: u64) {
+            let number = self.inserted;
+            self.inserted += 1;
+            let place = self.queue.insert(self.at(deadline), number);
+            self.model.waiting.push((deadline, number, place));
+        }
+
+        fn leave(&mut self, which: usize) {
+            if let Some(which) = which.checked_rem(self.model.waiting.len()) {
+                let (_, number, place) = self.model.waiting.swap_remove(which);
+                assert_eq!(self.queue.leave(place), Some(number));
+            }
+            if let Some(which) = which.checked_rem(self.expired.len()) {
+                let place = self.expired.swap_remove(which);
+                assert!(self.queue.waiter_mut(&place).is_none());
+                assert_eq!(self.queue.leave(place), None);
             }
         }
+
+        fn expire(&mut self, now: u64) {
+            let mut seen = Vec::new();
+            self.queue.expire(self.at(now), |number| seen.push(number));
+            let due = self.model.take_due(now);
+            assert!(seen.iter().eq(due.iter().map(|(_, number, _)| number)));
+            self.expired
+                .extend(due.into_iter().map(|(.., place)| place));
+        }
+
+        fn act(&mut self, step: Step) {
+            match step {
+                Step::Insert(deadline) => self.insert(deadline),
+                Step::InsertMany(first, many) => {
+                    (0..many).for_each(|more| self.insert(first + u64::from(more % 7)));
+                }
+                Step::Leave(which) => self.leave(which),
+                Step::LeaveMany(many) => (0..many).for_each(|_| self.leave(many.into())),
+                Step::Look => {
+                    let earliest = self
+                        .model
+                        .waiting
+                        .iter()
+                        .map(|&(deadline, ..)| deadline)
+                        .min();
+                    assert_eq!(
+                        self.queue.next(),
+                        earliest.map(|deadline| self.at(deadline))
+                    );
+                }
+                Step::Expire(now) => self.expire(now),
+            }
+        }
+
+        fn check(&mut self) {
+            let waiting = self.model.waiting.len();
+            assert_eq!(self.queue.waiting, waiting);
+            assert_eq!(self.queue.slots.len(), waiting + self.expired.len());
+            assert!(self.queue.heap.len() <= 2 * waiting + STALE_KEPT);
+            for (_, number, place) in &self.model.waiting {
+                assert_eq!(self.queue.waiter_mut(place).copied(), Some(*number));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn deadlines_expire_in_order_of_time_then_arrival(
+            script in proptest::collection::vec(step(), 0..80)
+        ) {
+            let mut both = Both {
+                start: Instant::now(),
+                queue: DeadlineQueue::new(),
+                model: Model::default(),
+                expired: Vec::new(),
+                inserted: 0,
+            };
+            for step in script {
+                both.act(step);
+                both.check();
+            }
+        }
+    }
+
+    #[test]
+    fn a_crowd_that_leaves_takes_its_memory_with_it() {
+        let start = Instant::now();
+        let mut queue = DeadlineQueue::new();
+        let crowd: Vec<_> = (0..10_000).map(|_| queue.insert(start, ())).collect();
+        for place in crowd {
+            assert_eq!(queue.leave(place), Some(()));
+        }
+        assert!(queue.heap.capacity() <= STALE_KEPT && queue.slots.capacity() <= STALE_KEPT);
+    }
+
+    #[test]
+    fn one_who_comes_and_goes_for_ever_takes_no_more_memory() {
+        let start = Instant::now();
+        let mut queue = DeadlineQueue::new();
+        let _first = queue.insert(start, ());
+        for second in 0..100_000 {
+            let place = queue.insert(start + Duration::from_secs(second), ());
+            assert_eq!(queue.leave(place), Some(()));
+        }
+        assert!(
+            queue.heap.capacity() < 4 * STALE_KEPT,
+            "{}",
+            queue.heap.capacity()
+        );
+        assert_eq!(
+            queue.slots.capacity(),
+            queue.slots.capacity().min(STALE_KEPT)
+        );
     }
 }

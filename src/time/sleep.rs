@@ -3,10 +3,10 @@
 use std::future::{Future, Pending};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::queue::Key;
+use super::queue::Place;
 use super::timers::Timers;
 use crate::cancel::current;
 
@@ -85,9 +85,10 @@ enum State {
     Yielded,
     InRun {
         timers: Arc<Timers>,
-        key: Key,
+        place: Place,
     },
-    Real(smol::Timer),
+    /// Boxed, because it is large, and most that sleep do so in a run.
+    Real(Box<smol::Timer>),
     Forever,
     Done,
 }
@@ -120,7 +121,7 @@ impl State {
                 State::Yielded
             }
             (Some(deadline), Some(timers)) => State::InRun {
-                key: timers.insert(deadline, cx.waker().clone()),
+                place: timers.insert(deadline, cx.waker().clone()),
                 timers,
             },
             (Some(deadline), None) => {
@@ -130,7 +131,7 @@ impl State {
                     cx.waker().wake_by_ref();
                     return State::Yielded;
                 }
-                State::Real(timer)
+                State::Real(Box::new(timer))
             }
         }
     }
@@ -140,28 +141,28 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.state {
-            State::New(until) => {
-                self.state = State::begin(*until, cx);
-                return Poll::Pending;
-            }
-            State::InRun { timers, key } if timers.is_waiting(*key, cx.waker()) => {
-                return Poll::Pending;
-            }
-            State::Real(timer) => _ = ready!(Pin::new(timer).poll(cx)),
-            State::Forever => return Poll::Pending,
-            State::Yielded | State::InRun { .. } => {}
+        self.state = match std::mem::replace(&mut self.state, State::Done) {
+            State::New(until) => State::begin(until, cx),
+            State::InRun { timers, place } => match timers.poll(place, cx.waker()) {
+                Some(place) => State::InRun { timers, place },
+                None => return Poll::Ready(()),
+            },
+            State::Real(mut timer) => match Pin::new(&mut timer).poll(cx) {
+                Poll::Pending => State::Real(timer),
+                Poll::Ready(_) => return Poll::Ready(()),
+            },
+            State::Forever => State::Forever,
+            State::Yielded => return Poll::Ready(()),
             State::Done => panic!("a Sleep was polled after it had ended"),
-        }
-        self.state = State::Done;
-        Poll::Ready(())
+        };
+        Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let State::InRun { timers, key } = &self.state {
-            timers.remove(*key);
+        if let State::InRun { timers, place } = std::mem::replace(&mut self.state, State::Done) {
+            timers.leave(place);
         }
     }
 }

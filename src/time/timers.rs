@@ -11,17 +11,32 @@ use std::time::Instant;
 use atomic_waker::AtomicWaker;
 
 use super::clock::Clock;
-use super::queue::{DeadlineQueue, Key};
+use super::queue::{DeadlineQueue, Place};
 use crate::cancel::lock;
 
 /// One run's clock and deadlines.
 #[derive(Debug)]
 pub(crate) struct Timers {
     clock: Arc<dyn Clock>,
-    queue: Mutex<DeadlineQueue<Waker>>,
+    sleepers: Mutex<Sleepers>,
     /// The loop that calls `fire`.
     pub(crate) driver: AtomicWaker,
     idle: Mutex<Idle>,
+}
+
+#[derive(Debug)]
+struct Sleepers {
+    queue: DeadlineQueue<Waker>,
+    driver: Looks,
+}
+
+/// When the loop looks at the queue again by itself.
+#[derive(Debug)]
+enum Looks {
+    /// Before it waits: it has fired, and not asked for the next deadline since.
+    BeforeItWaits,
+    /// At this deadline, which it was given; never, if there was none. Who has that deadline may have left.
+    At(Option<Instant>),
 }
 
 /// Who waits for the run to be idle.
@@ -35,7 +50,10 @@ impl Timers {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Timers {
             clock,
-            queue: Mutex::new(DeadlineQueue::new()),
+            sleepers: Mutex::new(Sleepers {
+                queue: DeadlineQueue::new(),
+                driver: Looks::BeforeItWaits,
+            }),
             driver: AtomicWaker::new(),
             idle: Mutex::default(),
         })
@@ -49,53 +67,71 @@ impl Timers {
         self.clock.now()
     }
 
-    /// The earliest deadline that somebody sleeps for.
+    /// The earliest deadline that somebody sleeps for. From now on, one that is earlier wakes the loop.
     pub(crate) fn next(&self) -> Option<Instant> {
-        lock(&self.queue).next()
+        let mut sleepers = lock(&self.sleepers);
+        let next = sleepers.queue.next();
+        sleepers.driver = Looks::At(next);
+        next
     }
 
-    /// Wakes everybody whose deadline has passed.
+    /// Wakes everybody whose deadline has passed. Afterwards the loop asks for the [`next`](Timers::next) deadline
+    /// before it waits, or does not wait.
     pub(crate) fn fire(&self) {
         let now = self.now();
-        loop {
-            let expired = lock(&self.queue).pop_expired(now);
-            match expired {
-                Some(waker) => waker.wake(),
-                None => return,
-            }
-        }
+        let mut expired = Vec::new();
+        let mut sleepers = lock(&self.sleepers);
+        sleepers.driver = Looks::BeforeItWaits;
+        sleepers.queue.expire(now, |waker| expired.push(waker));
+        drop(sleepers);
+        // Woken while no lock is held: wakers may be foreign.
+        WakeAll(expired.into_iter()).now();
     }
 
-    pub(crate) fn insert(&self, deadline: Instant, waker: Waker) -> Key {
-        let mut queue = lock(&self.queue);
-        let earliest = queue.next().is_none_or(|next| deadline < next);
-        let key = queue.insert(deadline, waker);
-        drop(queue);
-        if earliest {
+    pub(crate) fn insert(&self, deadline: Instant, waker: Waker) -> Place {
+        let mut sleepers = lock(&self.sleepers);
+        let place = sleepers.queue.insert(deadline, waker);
+        let too_late = match sleepers.driver {
+            Looks::BeforeItWaits => false,
+            Looks::At(next) => next.is_none_or(|next| deadline < next),
+        };
+        drop(sleepers);
+        if too_late {
             self.driver.wake();
         }
-        key
+        place
     }
 
-    /// Whether the entry is still waiting; if so, `waker` is woken instead of the one before.
-    pub(crate) fn is_waiting(&self, key: Key, waker: &Waker) -> bool {
-        let mut queue = lock(&self.queue);
-        let Some(slot) = queue.get_mut(key) else {
-            return false;
-        };
-        if slot.will_wake(waker) {
-            return true;
+    /// Gives the place back if the sleeper still waits there, and makes `waker` the one to wake. `None`: its deadline
+    /// has passed.
+    pub(crate) fn poll(&self, place: Place, waker: &Waker) -> Option<Place> {
+        let mut sleepers = lock(&self.sleepers);
+        match sleepers.queue.waiter_mut(&place) {
+            Some(known) if known.will_wake(waker) => return Some(place),
+            Some(_other) => {}
+            None => {
+                sleepers.queue.leave(place);
+                return None;
+            }
         }
-        let old = std::mem::replace(slot, waker.clone());
-        drop(queue);
-        // Dropping a waker may run code of the user's.
-        drop(old);
-        true
+        drop(sleepers);
+        // Cloned and dropped while no lock is held: wakers may be foreign. Meanwhile, the old one may be woken.
+        let mut replaced = waker.clone();
+        let mut sleepers = lock(&self.sleepers);
+        match sleepers.queue.waiter_mut(&place) {
+            Some(known) => std::mem::swap(known, &mut replaced),
+            None => {
+                sleepers.queue.leave(place);
+                return None;
+            }
+        }
+        drop(sleepers);
+        Some(place)
     }
 
-    pub(crate) fn remove(&self, key: Key) {
-        let removed = lock(&self.queue).remove(key);
-        drop(removed);
+    pub(crate) fn leave(&self, place: Place) {
+        let left = lock(&self.sleepers).queue.leave(place);
+        drop(left);
     }
 
     /// How often the run was found idle while somebody waited for that.
@@ -122,5 +158,20 @@ impl Timers {
         let any = !waiting.is_empty();
         waiting.into_iter().for_each(Waker::wake);
         any
+    }
+}
+
+/// Wakes all, those that are left also after one has panicked.
+struct WakeAll(std::vec::IntoIter<Waker>);
+
+impl WakeAll {
+    fn now(mut self) {
+        self.0.by_ref().for_each(Waker::wake);
+    }
+}
+
+impl Drop for WakeAll {
+    fn drop(&mut self) {
+        self.0.by_ref().for_each(Waker::wake);
     }
 }

@@ -18,11 +18,12 @@ mod sender;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use self::core::{Core, HandleId};
 use crate::sync::guarded::Guarded;
+use crate::sys::primitives::{AtomicBool, AtomicUsize};
 
 pub use error::{ReceiveError, SendError, TryReceiveError, TrySendError};
 pub use receiver::{Receiver, Receiving};

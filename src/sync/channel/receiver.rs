@@ -8,7 +8,6 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_lite::Stream;
@@ -18,6 +17,7 @@ use super::error::{ReceiveError, TryReceiveError};
 use super::{ChannelStatistics, Handle};
 use crate::sync::guarded::Then;
 use crate::sync::wait_list::{Removed, Ticket};
+use crate::sys::primitives::{Mutex, MutexGuard, lock};
 
 /// Receives values from a channel; from [`channel`](super::channel).
 ///
@@ -168,7 +168,7 @@ impl<T> Receiver<T> {
 
     fn place(&self) -> MutexGuard<'_, Option<Ticket>> {
         // Nothing that can panic runs under it.
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.place)
     }
 
     /// Leaves the stream's place in the queue, if it has one, with the value that has arrived there, if one has.

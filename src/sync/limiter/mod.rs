@@ -1,14 +1,12 @@
 //! `CapacityLimiter`: bounds how many of something happen at once.
 //!
-//! A thin driver around the pure `queue`: one mutex, held for a few instructions. An uncontended acquire is one lock
+//! A thin driver around the pure `token_queue`: one mutex, held for a few instructions. An uncontended acquire is one lock
 //! and no allocation. No foreign code ever runs under the lock: wakers are cloned before it is taken, and woken and
 //! dropped after it is given back, so a waker may use the limiter itself.
 //!
 //! Choice: the handle, [`Acquire`] and [`Token`] each own a reference to the limiter instead of borrowing it, so that
 //! a token can be moved into whatever holds on to the resource (a worker process, a thread, another task) and be
 //! released there.
-
-mod queue;
 
 #[cfg(test)]
 mod tests;
@@ -17,11 +15,13 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use crate::sync::guarded::{Guarded, Then};
+use crate::sync::token_queue::TokenQueue;
 use crate::sync::wait_list::Ticket;
-use queue::{Arrival, GivenUp, Queue};
+use crate::sys::primitives::MutexGuard;
 
 /// Bounds how many of something happen at once: whoever wants to begin takes a [`Token`], and waits for one if all are
 /// given out.
@@ -67,7 +67,7 @@ use queue::{Arrival, GivenUp, Queue};
 /// Dropping a handle changes nothing for others: tokens and waiters keep the limiter alive.
 #[derive(Clone)]
 pub struct CapacityLimiter {
-    queue: Arc<Mutex<Queue<Waker>>>,
+    queue: Arc<Guarded<TokenQueue<Waker>>>,
 }
 
 impl CapacityLimiter {
@@ -101,7 +101,7 @@ impl CapacityLimiter {
 
     fn with_total(total: Option<usize>) -> Self {
         CapacityLimiter {
-            queue: Arc::new(Mutex::new(Queue::new(total))),
+            queue: Arc::new(Guarded::new(TokenQueue::new(total))),
         }
     }
 
@@ -213,7 +213,7 @@ impl CapacityLimiter {
     /// # drop(token);
     /// ```
     pub fn borrowed(&self) -> usize {
-        self.lock().borrowed()
+        self.lock().taken()
     }
 
     /// Number of tokens that are free: total minus borrowed. `None` if there is no limit.
@@ -234,7 +234,7 @@ impl CapacityLimiter {
     /// ```
     pub fn available(&self) -> Option<isize> {
         let queue = self.lock();
-        let (total, borrowed) = (queue.total()?, queue.borrowed());
+        let (total, borrowed) = (queue.total()?, queue.taken());
         Some(if total >= borrowed {
             isize::try_from(total - borrowed).unwrap_or(isize::MAX)
         } else {
@@ -259,65 +259,30 @@ impl CapacityLimiter {
         let queue = self.lock();
         CapacityLimiterStatistics {
             total: queue.total(),
-            borrowed: queue.borrowed(),
+            borrowed: queue.taken(),
             waiting: queue.waiting(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue<Waker>> {
-        // No foreign code runs under the lock, and the queue's own code does not panic, so it is never poisoned.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, TokenQueue<Waker>> {
+        self.queue.lock()
     }
 
-    /// Takes a token (`None`) or a place in the queue.
+    /// A place at the end of the queue, or `None` if a token came free meanwhile and was taken.
     #[cold]
     fn arrive(&self, waker: &Waker) -> Option<Ticket> {
-        // Cloning a waker is foreign code, so it happens before the lock. A token may have come free meanwhile.
+        // Declared before the lock is taken, so that an unused one is dropped after it was given back.
         let waker = waker.clone();
-        let arrival = self.lock().arrive(waker);
-        match arrival {
-            Arrival::Admitted(_unused_waker) => None,
-            Arrival::Queued(ticket) => Some(ticket),
+        let mut queue = self.lock();
+        if queue.try_take() {
+            return None;
         }
+        Some(queue.push(waker))
     }
 
-    /// Whether the waiter has been given a token; if not, makes `waker` the one to wake.
     fn is_granted(&self, ticket: &Ticket, waker: &Waker) -> bool {
-        match self.lock().payload_mut(ticket) {
-            None => return true,
-            Some(known) if known.will_wake(waker) => return false,
-            Some(_other) => (),
-        }
-        let mut replaced = waker.clone();
-        // Between the locks, a grant may have woken the old waker, so look again. `replaced` is dropped last.
-        match self.lock().payload_mut(ticket) {
-            None => true,
-            Some(known) => {
-                mem::swap(known, &mut replaced);
-                false
-            }
-        }
-    }
-
-    /// Removes a waiter that is no longer interested.
-    fn give_up(&self, ticket: Ticket) {
-        let given_up = self.lock().give_up(ticket);
-        match given_up {
-            GivenUp::Left(unused_waker) => drop(unused_waker),
-            GivenUp::PassedOn(next) => wake(next),
-        }
-    }
-
-    fn release(&self) {
-        let next = self.lock().release();
-        wake(next);
-    }
-}
-
-/// Wakes whoever was granted a token, if anybody was; never called under the lock.
-fn wake(granted: Option<Waker>) {
-    if let Some(waker) = granted {
-        waker.wake();
+        self.queue
+            .is_granted(waker, |queue| queue.payload_mut(ticket))
     }
 }
 
@@ -388,7 +353,8 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.limiter.release();
+        let next = self.limiter.lock().give_back();
+        Then::wake(next).run();
     }
 }
 
@@ -495,7 +461,8 @@ impl Drop for Acquire {
         if let State::Queued(..) = &self.state
             && let State::Queued(limiter, ticket) = mem::replace(&mut self.state, State::Done)
         {
-            limiter.give_up(ticket);
+            let then = limiter.lock().give_up(ticket);
+            then.run();
         }
     }
 }

@@ -1,9 +1,7 @@
 //! `Semaphore`: a number of permits that tasks take, give back, and make.
 //!
-//! A thin driver around the pure `queue`, built as the limiter is: one mutex, an uncontended acquire is one lock and no
+//! A thin driver around the pure `token_queue`, which is the limiter's too, and built as the limiter is: one mutex, an uncontended acquire is one lock and no
 //! allocation, handles and futures own their share.
-
-mod queue;
 
 #[cfg(test)]
 mod tests;
@@ -17,8 +15,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::guarded::{Guarded, Then};
+use crate::sync::token_queue::{Full, TokenQueue};
 use crate::sync::wait_list::Ticket;
-use queue::Queue;
 
 /// A number of permits: whoever wants to go on takes a [`Permit`], and waits for one if none is free.
 ///
@@ -60,7 +58,7 @@ pub struct Semaphore {
 }
 
 struct Shared {
-    queue: Guarded<Queue<Waker>>,
+    queue: Guarded<TokenQueue<Waker>>,
     /// How many permits may exist; `None` for no bound.
     max: Option<usize>,
 }
@@ -99,7 +97,7 @@ impl Semaphore {
     }
 
     fn with(permits: usize, max: Option<usize>) -> Self {
-        let queue = Guarded::new(Queue::new(permits, max.unwrap_or(usize::MAX)));
+        let queue = Guarded::new(TokenQueue::new(Some(permits)));
         Semaphore {
             shared: Arc::new(Shared { queue, max }),
         }
@@ -163,14 +161,10 @@ impl Semaphore {
     /// [`ReleasedTooOften`] if there are as many permits as may be, free and held ones together, whether somebody waits
     /// or not; nothing has changed then. (Without a bound, `usize::MAX` may be.)
     pub fn release(&self) -> Result<(), ReleasedTooOften> {
-        let released = self.shared.queue.lock().release();
-        match released {
-            Ok(next) => Then::wake(next).run(),
-            Err(queue::Full) => {
-                let max = self.shared.max.unwrap_or(usize::MAX);
-                return Err(ReleasedTooOften { max });
-            }
-        }
+        let max = self.shared.max.unwrap_or(usize::MAX);
+        let created = self.shared.queue.lock().create(max);
+        let next = created.map_err(|Full| ReleasedTooOften { max })?;
+        Then::wake(next).run();
         Ok(())
     }
 
@@ -180,7 +174,7 @@ impl Semaphore {
     /// assert_eq!(seedbed::sync::Semaphore::new(3).value(), 3);
     /// ```
     pub fn value(&self) -> usize {
-        self.shared.queue.lock().free()
+        free(&self.shared.queue.lock())
     }
 
     /// Number of permits that may exist; `None` without a bound.
@@ -208,8 +202,8 @@ impl Semaphore {
     pub fn statistics(&self) -> SemaphoreStatistics {
         let queue = self.shared.queue.lock();
         SemaphoreStatistics {
-            value: queue.free(),
-            held: queue.held(),
+            value: free(&queue),
+            held: queue.taken(),
             max: self.shared.max,
             waiting: queue.waiting(),
         }
@@ -231,6 +225,13 @@ impl Semaphore {
         let queue = &self.shared.queue;
         queue.is_granted(waker, |queue| queue.payload_mut(ticket))
     }
+}
+
+/// How many permits are free: never less than none, for the total grows and shrinks by permits that exist.
+fn free<W>(queue: &TokenQueue<W>) -> usize {
+    queue
+        .total()
+        .map_or(usize::MAX, |total| total - queue.taken())
 }
 
 /// Shows [`statistics`](Semaphore::statistics).
@@ -352,7 +353,7 @@ impl Drop for Permit {
                 let next = queue.lock().give_back();
                 Then::wake(next).run();
             }
-            Fate::Vanish => queue.lock().forget(),
+            Fate::Vanish => queue.lock().destroy(),
         }
     }
 }

@@ -6,29 +6,32 @@
 
 use proptest::prelude::*;
 
-use super::{Arrival, GivenUp, Queue};
+use super::{Full, TokenQueue};
+use crate::sync::guarded::Then;
 use crate::sync::wait_list::Ticket;
 
 /// One operation; an index picks one of those that exist, modulo their number.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    TryTake,
-    Arrive,
+    Acquire,
     Claim(usize),
     GiveUp(usize),
-    Release,
+    GiveBack,
     SetTotal(Option<usize>),
+    Create(usize),
+    Destroy,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let total = prop_oneof![9 => (0..6usize).prop_map(Some), 1 => Just(None)];
     prop_oneof![
-        1 => Just(Step::TryTake),
-        5 => Just(Step::Arrive),
+        6 => Just(Step::Acquire),
         3 => any::<usize>().prop_map(Step::Claim),
         2 => any::<usize>().prop_map(Step::GiveUp),
-        3 => Just(Step::Release),
+        3 => Just(Step::GiveBack),
         1 => total.prop_map(Step::SetTotal),
+        2 => (0..8usize).prop_map(Step::Create),
+        1 => Just(Step::Destroy),
     ]
 }
 
@@ -42,7 +45,7 @@ struct Model {
 }
 
 impl Model {
-    fn borrowed(&self) -> usize {
+    fn taken(&self) -> usize {
         self.held + self.waiters.iter().filter(|(_, granted)| *granted).count()
     }
 
@@ -51,7 +54,7 @@ impl Model {
     }
 
     fn free(&self) -> bool {
-        self.total.is_none_or(|total| self.borrowed() < total)
+        self.total.is_none_or(|total| self.taken() < total)
     }
 
     /// Gives free tokens to the longest waiters; who got one, in order.
@@ -78,7 +81,7 @@ impl Model {
 
 /// Both, side by side, and the tickets of those who wait or are granted.
 struct Pair {
-    queue: Queue<usize>,
+    queue: TokenQueue<usize>,
     model: Model,
     tickets: Vec<(usize, Ticket)>,
     /// The next arrival's name, which is its payload too.
@@ -92,7 +95,7 @@ impl Pair {
             ..Model::default()
         };
         Pair {
-            queue: Queue::new(total),
+            queue: TokenQueue::new(total),
             model,
             tickets: Vec::new(),
             next_name: 0,
@@ -101,36 +104,27 @@ impl Pair {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::TryTake => self.try_take(),
-            Step::Arrive => self.arrive(),
+            Step::Acquire => self.acquire(),
             Step::Claim(index) => self.claim(index),
             Step::GiveUp(index) => self.give_up(index),
-            Step::Release => self.release(),
+            Step::GiveBack => self.give_back(),
             Step::SetTotal(total) => self.set_total(total),
+            Step::Create(max) => self.create(max),
+            Step::Destroy => self.destroy(),
         }
         self.compare();
     }
 
-    fn try_take(&mut self) {
+    fn acquire(&mut self) {
         let free = self.model.free() && self.model.waiting() == 0;
         assert_eq!(self.queue.try_take(), free);
-        self.model.held += usize::from(free);
-    }
-
-    fn arrive(&mut self) {
-        let name = self.next_name;
-        self.next_name += 1;
-        let free = self.model.free() && self.model.waiting() == 0;
-        match self.queue.arrive(name) {
-            Arrival::Admitted(payload) => {
-                assert!(free && payload == name);
-                self.model.held += 1;
-            }
-            Arrival::Queued(ticket) => {
-                assert!(!free);
-                self.model.waiters.push((name, false));
-                self.tickets.push((name, ticket));
-            }
+        if free {
+            self.model.held += 1;
+        } else {
+            let name = self.next_name;
+            self.next_name += 1;
+            self.model.waiters.push((name, false));
+            self.tickets.push((name, self.queue.push(name)));
         }
     }
 
@@ -154,20 +148,37 @@ impl Pair {
             return;
         }
         let (name, ticket) = self.tickets.remove(index % self.tickets.len());
-        let granted = self.model.leave(name);
-        match self.queue.give_up(ticket) {
-            GivenUp::Left(payload) => assert!(!granted && payload == name),
-            GivenUp::PassedOn(next) => {
-                assert!(granted);
-                assert_eq!(Vec::from_iter(next), self.model.admit());
-            }
+        let expected = if self.model.leave(name) {
+            Then::wake(self.model.admit().pop())
+        } else {
+            Then::Drop(name)
+        };
+        assert_eq!(self.queue.give_up(ticket), expected);
+    }
+
+    fn give_back(&mut self) {
+        if self.model.held > 0 {
+            self.model.held -= 1;
+            assert_eq!(Vec::from_iter(self.queue.give_back()), self.model.admit());
         }
     }
 
-    fn release(&mut self) {
-        if self.model.held > 0 {
+    fn create(&mut self, max: usize) {
+        if self.model.total.is_some_and(|total| total >= max) {
+            assert_eq!(self.queue.create(max), Err(Full));
+        } else {
+            self.model.total = self.model.total.map(|total| total + 1);
+            let granted = self.queue.create(max).expect("there is room");
+            assert_eq!(Vec::from_iter(granted), self.model.admit());
+        }
+    }
+
+    fn destroy(&mut self) {
+        // A limiter's total may have been lowered below what is held; a semaphore's never is.
+        if self.model.held > 0 && self.model.total != Some(0) {
             self.model.held -= 1;
-            assert_eq!(Vec::from_iter(self.queue.release()), self.model.admit());
+            self.model.total = self.model.total.map(|total| total - 1);
+            self.queue.destroy();
         }
     }
 
@@ -179,7 +190,7 @@ impl Pair {
     /// Every number, and what each waiter sees.
     fn compare(&mut self) {
         assert_eq!(self.queue.total(), self.model.total);
-        assert_eq!(self.queue.borrowed(), self.model.borrowed(), "conservation");
+        assert_eq!(self.queue.taken(), self.model.taken(), "conservation");
         assert_eq!(self.queue.waiting(), self.model.waiting());
         assert!(!self.model.free() || self.queue.waiting() == 0, "hand-off");
         for (name, ticket) in &self.tickets {
@@ -198,9 +209,9 @@ impl Pair {
             self.compare();
         }
         while self.model.held > 0 {
-            self.release();
+            self.give_back();
         }
-        assert_eq!((self.queue.borrowed(), self.queue.waiting()), (0, 0));
+        assert_eq!((self.queue.taken(), self.queue.waiting()), (0, 0));
     }
 }
 

@@ -1,0 +1,123 @@
+//! Cancelling many sleeping children until all are gone: the time of the whole, not of one child.
+//!
+//! Every child sleeps for an hour, under a timer of its runtime's own; all of them have been polled and wait when the
+//! clock starts. What spawned them is not counted.
+
+use std::{pin::Pin, time::Duration, time::Instant};
+
+use futures_util::StreamExt;
+
+use crate::{
+    measure::{Comparison, Samples},
+    options::Options,
+};
+
+const ROUNDS: (usize, usize) = (20, 1);
+const CHILDREN: usize = 100_000;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Prints the section.
+pub fn compare(options: &Options) {
+    let tokio = std::cell::LazyCell::new(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("tokio starts")
+    });
+    Comparison::new(
+        "cancel/100000-sleeping",
+        ROUNDS,
+        "seedbed Nursery::terminate",
+        |s| seedbed::run(our_children(s)),
+    )
+    .ours_within(Duration::from_millis(5))
+    .beside_within(1.0, "dropping a futures-util FuturesUnordered", |s| {
+        smol::block_on(unordered(s, || smol::Timer::after(HOUR)))
+    })
+    .beside("dropping one of futures without timers", |s| {
+        smol::block_on(unordered(s, std::future::pending::<()>))
+    })
+    .beside_within(1.0, "tokio JoinSet::abort_all + join", |s| {
+        tokio.block_on(join_set(s))
+    })
+    .beside("tokio dropping a JoinSet", |s| {
+        // Without the runtime's turn that frees the tasks: this says only that they were told.
+        tokio.block_on(dropped_join_set(s))
+    })
+    .run(options);
+}
+
+/// From `cancel` until the block has ended.
+async fn our_children(samples: &mut Samples) {
+    for _ in 0..samples.wanted() {
+        let cancelled = seedbed::open_nursery(async |n| {
+            for _ in 0..CHILDREN {
+                drop(n.spawn(seedbed::sleep(HOUR)));
+            }
+            // The children have their first turn: each is asleep when the body goes on.
+            seedbed::checkpoint().await;
+            seedbed::checkpoint().await;
+            // As `cancel`, with the time as the block's value.
+            n.terminate(Instant::now());
+            std::future::pending().await
+        })
+        .await;
+        samples.record(cancelled.elapsed(), 1);
+    }
+}
+
+async fn unordered<F: Future + Send>(samples: &mut Samples, child: impl Fn() -> F) {
+    type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+    for _ in 0..samples.wanted() {
+        let mut children = futures_util::stream::FuturesUnordered::<Boxed<'_, F::Output>>::new();
+        for _ in 0..CHILDREN {
+            children.push(Box::pin(child()));
+        }
+        // It gives way after so many children, so that one look polls a part of them.
+        for _ in 0..CHILDREN {
+            assert!(smol::future::poll_once(children.next()).await.is_none());
+        }
+        samples.time_blocking(1, || drop(children));
+    }
+}
+
+async fn join_set(samples: &mut Samples) {
+    for _ in 0..samples.wanted() {
+        let mut children = sleeping_in_tokio().await;
+        let start = Instant::now();
+        children.abort_all();
+        while let Some(ended) = children.join_next().await {
+            assert!(ended.is_err_and(|error| error.is_cancelled()));
+        }
+        samples.record(start.elapsed(), 1);
+    }
+}
+
+async fn dropped_join_set(samples: &mut Samples) {
+    for _ in 0..samples.wanted() {
+        let children = sleeping_in_tokio().await;
+        samples.time_blocking(1, || drop(children));
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A set of children that have all been polled.
+async fn sleeping_in_tokio() -> tokio::task::JoinSet<()> {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+    let begun = Arc::new(AtomicUsize::new(0));
+    let mut children = tokio::task::JoinSet::new();
+    for _ in 0..CHILDREN {
+        let begun = begun.clone();
+        children.spawn(async move {
+            begun.fetch_add(1, Relaxed);
+            tokio::time::sleep(HOUR).await;
+        });
+    }
+    while begun.load(Relaxed) < CHILDREN {
+        tokio::task::yield_now().await;
+    }
+    children
+}

@@ -1,0 +1,128 @@
+//! How do I limit how long something may take?
+//!
+//! Any future can be given a time limit, and so can a whole block of code. This program shows what happens when limits
+//! are nested, when something may not be cut off, and when a limit is moved while the work is under way. It runs on a
+//! virtual clock, so its seconds take no time; in a program, put `seedbed::run` where `RunBuilder` stands.
+//!
+//! ```text
+//! cargo run --example timeouts
+//! ```
+
+use std::time::Duration;
+
+use seedbed::testing::MockClock;
+use seedbed::{
+    CancelScope, RunBuilder, TooSlow, current_effective_deadline, current_time, fail_after,
+    move_on_after, shield, sleep,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn main() {
+    RunBuilder::new().clock(MockClock::autojump()).run(async {
+        a_limit_is_part_of_the_plan().await;
+        a_limit_is_an_error().await;
+        the_tightest_limit_counts().await;
+        the_last_words_are_shielded().await;
+        a_deadline_is_moved().await;
+    });
+}
+
+/// `move_on_after` is for work that is nice to have: `None` says that the time was up.
+async fn a_limit_is_part_of_the_plan() {
+    let start = current_time();
+    let suggestions = move_on_after(2 * SECOND, look_up(5 * SECOND)).await;
+    assert_eq!(suggestions, None);
+    assert_eq!(current_time() - start, 2 * SECOND);
+    println!("After two seconds we go on without the suggestions.");
+
+    // What is done in time keeps its value. That the limit would have come later does not matter.
+    assert_eq!(
+        move_on_after(2 * SECOND, look_up(SECOND)).await,
+        Some("found")
+    );
+}
+
+/// `fail_after` is for work that is needed: being too slow is an error like others, and `?` passes it on.
+async fn a_limit_is_an_error() {
+    async fn page() -> Result<&'static str, TooSlow> {
+        let text = fail_after(2 * SECOND, look_up(SECOND)).await?;
+        fail_after(2 * SECOND, look_up(5 * SECOND)).await?;
+        Ok(text)
+    }
+    let error = page().await.unwrap_err();
+    println!("The page cannot be shown: {error}.");
+}
+
+/// Limits add up like walls, not like allowances: an inner one can only be tighter. Nobody has to pass on how much time
+/// is left, and who wants to know may ask.
+async fn the_tightest_limit_counts() {
+    let start = current_time();
+    let outcome = move_on_after(3 * SECOND, async {
+        let generous = move_on_after(60 * SECOND, async {
+            assert_eq!(current_effective_deadline(), Some(start + 3 * SECOND));
+            look_up(30 * SECOND).await
+        });
+        generous.await;
+        unreachable!(
+            "the outer limit ends this code, too, not only what is inside of the inner one"
+        );
+    });
+    assert_eq!(outcome.await, None::<()>);
+    assert_eq!(current_time() - start, 3 * SECOND);
+    println!("A minute inside of three seconds is three seconds.");
+}
+
+/// A shield holds off limits that are further out. It is no protection against limits inside of it, so that is where
+/// one belongs: a shield around something that never ends would never end either.
+async fn the_last_words_are_shielded() {
+    let start = current_time();
+    let outcome = move_on_after(SECOND, async {
+        look_up(SECOND / 2).await;
+        let last_words = shield(move_on_after(5 * SECOND, say_good_bye(2 * SECOND)));
+        last_words.await.expect("two seconds are within the five")
+    });
+    // The limit passed while the shield was up. What stood behind it was done, so it is not lost.
+    assert_eq!(outcome.await, Some("good-bye"));
+    assert_eq!(current_time() - start, SECOND / 2 + 2 * SECOND);
+    println!("The good-bye was finished after the limit.");
+
+    let start = current_time();
+    let stuck = move_on_after(
+        SECOND,
+        shield(move_on_after(5 * SECOND, say_good_bye(3600 * SECOND))),
+    );
+    assert_eq!(stuck.await, Some(None));
+    assert_eq!(current_time() - start, 5 * SECOND);
+    println!("A good-bye that takes an hour is cut off by the limit inside of the shield.");
+}
+
+/// A limit is a setting of a scope, and whoever has a handle on the scope can change it: here, a watchdog that barks if
+/// there was no progress for two seconds.
+async fn a_deadline_is_moved() {
+    let watchdog = CancelScope::new();
+    watchdog.set_timeout(2 * SECOND); // from the first poll
+    let collar = watchdog.clone();
+    let mut steps = 0;
+    let start = current_time();
+    let outcome = watchdog.run(async {
+        for pause in [1, 1, 1, 1, 3] {
+            sleep(pause * SECOND).await;
+            steps += 1;
+            collar.set_timeout(2 * SECOND); // from now
+        }
+    });
+    assert_eq!(outcome.await, None);
+    assert_eq!((steps, current_time() - start), (4, 6 * SECOND));
+    println!("After four steps in time, the fifth was too slow, and the watchdog barked.");
+}
+
+async fn look_up(takes: Duration) -> &'static str {
+    sleep(takes).await;
+    "found"
+}
+
+async fn say_good_bye(takes: Duration) -> &'static str {
+    sleep(takes).await;
+    "good-bye"
+}

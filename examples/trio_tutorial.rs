@@ -1,0 +1,157 @@
+//! What do the programs of Trio's tutorial look like here?
+//!
+//! Whoever has read <https://trio.readthedocs.io/en/stable/tutorial.html> knows these: two children that sleep in one
+//! nursery, the same with notes of who has a turn when, and an echo server with a client that sends
+//! and receives at the same time.
+//!
+//! ```text
+//! cargo run --example trio_tutorial
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use seedbed::testing::MockClock;
+use seedbed::{RunBuilder, current_time, open_nursery, sleep, try_open_nursery};
+use smol::future::poll_fn;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::{TcpListener, TcpStream};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn main() {
+    // The children sleep for a second each. On a virtual clock, that takes no time.
+    let children = || RunBuilder::new().clock(MockClock::autojump());
+    children().run(parent());
+    children().run(traced_parent());
+    seedbed::run(echo()).unwrap();
+}
+
+/// Two children, one nursery. Both sleep for a second, at the same time, so all is over after one.
+async fn parent() {
+    println!("The parent has begun.");
+    let start = current_time();
+    open_nursery(async |n| {
+        n.spawn(child("The first child"));
+        n.spawn(child("The second child"));
+        println!("The parent waits at the end of its block.");
+    })
+    .await;
+    // The children are spawned in order, so they have their turns in order. (Trio draws lots.)
+    assert_eq!(current_time() - start, SECOND);
+    println!("All are gone, and so is the nursery.\n");
+}
+
+async fn child(name: &str) {
+    println!("  {name} has begun to sleep.");
+    sleep(SECOND).await;
+    println!("  {name} is awake, and ends.");
+}
+
+/// The same again, with notes. What they show: a task runs until it waits, and nobody runs beside it.
+async fn traced_parent() {
+    let notes = &Mutex::new(Vec::new());
+    open_nursery(|n| async move {
+        n.spawn(traced("child 1", notes, child("The first child")));
+        n.spawn(traced("child 2", notes, child("The second child")));
+    })
+    .await;
+    let notes = notes.lock().unwrap();
+    assert_eq!(
+        *notes,
+        [
+            "child 1 has its turn",
+            "child 1 waits",
+            "child 2 has its turn",
+            "child 2 waits",
+            "child 1 has its turn",
+            "child 1 is done",
+            "child 2 has its turn",
+            "child 2 is done",
+        ]
+    );
+    println!("The notes: {}.\n", notes.join(", "));
+}
+
+/// Notes when a future has its turns. Everything that a task does, it does when it is polled.
+async fn traced<F: Future>(name: &str, notes: &Mutex<Vec<String>>, future: F) -> F::Output {
+    let note = |what| notes.lock().unwrap().push(format!("{name} {what}"));
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        note("has its turn");
+        let polled = future.as_mut().poll(cx);
+        note(if polled.is_ready() {
+            "is done"
+        } else {
+            "waits"
+        });
+        polled
+    })
+    .await
+}
+
+/// A server for anybody, and a client of it.
+async fn echo() -> io::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let heard = open_nursery(async |n| {
+        let serving = n.spawn(serve(listener));
+        let heard = echo_client(address).await;
+        // Left alone, the server would go on for ever, and the block with it.
+        serving.cancel().await;
+        heard
+    })
+    .await?;
+    assert_eq!(heard, "async can be comfortable");
+    println!("The client has heard: {heard}.");
+    Ok(())
+}
+
+/// Accepts connections, and gives each a task of its own.
+async fn serve(listener: TcpListener) {
+    open_nursery(async |n| {
+        for number in 1.. {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(n.spawn(echo_server(number, stream))),
+                Err(error) => println!("Server: somebody could not be let in: {error}."),
+            }
+        }
+    })
+    .await;
+}
+
+/// Sends back what comes. An error here is one client's, so it is told and not passed on: in a nursery, an error that
+/// nobody handles would end all other connections.
+async fn echo_server(number: u32, mut stream: TcpStream) {
+    println!("Server: connection {number} has begun.");
+    let sink = stream.clone();
+    match smol::io::copy(&mut stream, sink).await {
+        Ok(bytes) => println!("Server: connection {number} is closed after {bytes} bytes."),
+        Err(error) => println!("Server: connection {number} has failed: {error}."),
+    }
+}
+
+/// Sends and receives at the same time, in two tasks. The sender closes its direction when it has sent everything; the
+/// server closes the other one when it has seen that, and so the receiver knows that it has everything.
+async fn echo_client(address: SocketAddr) -> io::Result<String> {
+    let stream = TcpStream::connect(address).await?;
+    try_open_nursery(|n| async move {
+        let (mut sending, mut receiving) = (stream.clone(), stream);
+        n.try_spawn(async move {
+            for word in ["async ", "can ", "be ", "comfortable"] {
+                sending.write_all(word.as_bytes()).await?;
+                println!("Client: sent {word:?}.");
+                // Nobody needs this pause, but it shows that the answers come meanwhile.
+                sleep(Duration::from_millis(5)).await;
+            }
+            sending.shutdown(std::net::Shutdown::Write)
+        });
+        let mut heard = String::new();
+        receiving.read_to_string(&mut heard).await?;
+        Ok(heard)
+    })
+    .await
+}

@@ -1,0 +1,144 @@
+//! Who cancelled a scope, and why.
+//!
+//! A cancellation is silent where it takes effect: a future is dropped. So whoever asks afterwards (clean-up code, a log,
+//! a person with a debugger) finds the cause with the scope. The first cause stays; a scope that is cancelled through
+//! another one has that one's.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::Location;
+
+use super::current;
+
+/// What kind of thing cancelled a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CancelSource {
+    /// Somebody called `cancel`, `cancel_because` or `terminate`.
+    Explicit,
+    /// The scope's deadline passed.
+    Deadline,
+    /// A child of a nursery, or its body, failed with an error.
+    Error,
+    /// A child of a nursery, or its body, panicked.
+    Panic,
+    /// The one task was cancelled, by [`Task::cancel`](crate::Task::cancel).
+    Task,
+    /// Ctrl-C was pressed.
+    CtrlC,
+    /// The run has ended, and with it what belongs to it.
+    Shutdown,
+}
+
+impl CancelSource {
+    fn describe(self) -> &'static str {
+        match self {
+            CancelSource::Explicit => "cancelled",
+            CancelSource::Deadline => "the deadline passed",
+            CancelSource::Error => "a task in the nursery failed",
+            CancelSource::Panic => "a task in the nursery panicked",
+            CancelSource::Task => "the task was cancelled",
+            CancelSource::CtrlC => "Ctrl-C was pressed",
+            CancelSource::Shutdown => "the run has ended",
+        }
+    }
+}
+
+/// Why a scope was cancelled: by what, where in the code, and the words that were given.
+///
+/// ```
+/// use seedbed::{cancel::CancelSource, CancelScope};
+///
+/// let scope = CancelScope::new();
+/// scope.cancel_because("the user closed the window");
+/// scope.cancel_because("too late: the first cause stays");
+/// let reason = scope.cancel_reason().unwrap();
+/// assert_eq!(reason.source(), CancelSource::Explicit);
+/// assert_eq!(reason.message(), Some("the user closed the window"));
+/// assert!(reason.to_string().starts_with("cancelled at "));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct CancelReason {
+    source: CancelSource,
+    message: Option<Cow<'static, str>>,
+    location: Option<&'static Location<'static>>,
+}
+
+impl CancelReason {
+    pub(crate) const fn new(source: CancelSource) -> Self {
+        CancelReason {
+            source,
+            message: None,
+            location: None,
+        }
+    }
+
+    /// Somebody's call, there.
+    pub(crate) fn explicit(
+        message: Option<Cow<'static, str>>,
+        location: &'static Location<'static>,
+    ) -> Self {
+        CancelReason {
+            source: CancelSource::Explicit,
+            message,
+            location: Some(location),
+        }
+    }
+
+    /// What kind of thing cancelled the scope.
+    pub fn source(&self) -> CancelSource {
+        self.source
+    }
+
+    /// The words that were given to [`cancel_because`](crate::CancelScope::cancel_because).
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Where in the code the call stands that cancelled the scope, if it was a call.
+    pub fn location(&self) -> Option<&'static Location<'static>> {
+        self.location
+    }
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.source.describe())?;
+        if let Some(location) = self.location {
+            write!(f, " at {location}")?;
+        }
+        match &self.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CancelReason({self})")
+    }
+}
+
+/// Why the code that is running is cancelled; `None` if it is not. A shield around that code keeps the cancellation off
+/// it, but not the answer: so clean-up can say what it is for.
+///
+/// With several scopes around that are cancelled, the innermost one's reason.
+///
+/// ```
+/// use seedbed::{cancel::current_cancel_reason, on_cancel, run, sleep_forever, CancelScope};
+///
+/// run(async {
+///     let scope = CancelScope::new();
+///     scope.cancel_because("out of patience");
+///     let work = on_cancel(sleep_forever(), async {
+///         let reason = current_cancel_reason().unwrap();
+///         assert_eq!(reason.message(), Some("out of patience"));
+///     });
+///     assert_eq!(scope.run(work).await, None);
+///     assert!(current_cancel_reason().is_none());
+/// });
+/// ```
+pub fn current_cancel_reason() -> Option<CancelReason> {
+    current::cancel_reason()
+}

@@ -1,0 +1,116 @@
+//! What the models are written with: see [`primitives`](super::primitives).
+//!
+//! A model is a small program whose interleavings loom runs through, with what each load may see under the memory model.
+//! It fails on a race on plain data, on a panic, and on a deadlock: that is how a lost wake-up shows, as
+//! [`block_on`] sleeps until it is woken.
+//!
+//! loom runs all threads of a model on one thread of the system. So only one thread of a model may poll what stands in a
+//! scope tree, whose place is kept in a thread-local; and no thread of a model may block in what loom does not know.
+
+// Hands plain data to several threads: that is what is checked.
+#![allow(unsafe_code)]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize as RealAtomicUsize;
+use std::task::{Context, Poll, Wake, Waker};
+
+use loom::sync::Notify;
+pub(crate) use loom::thread::{JoinHandle, spawn};
+pub(crate) use std::sync::atomic::Ordering::Relaxed;
+
+/// Runs a model in all interleavings with at most two preemptions, or as many as `LOOM_MAX_PREEMPTIONS` says.
+pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.max_branches = builder.max_branches.max(20_000);
+    builder.check(model);
+}
+
+struct Unpark(Notify);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+/// Polls whenever it is woken (and, as loom lets sleepers wake up for no reason, once more than that).
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let unpark = Arc::new(Unpark(Notify::new()));
+    let waker = Waker::from(unpark.clone());
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        unpark.0.wait();
+    }
+}
+
+/// Data without any protection, of which loom checks that all uses are ordered.
+#[derive(Debug)]
+pub(crate) struct Plain(loom::cell::Cell<u32>);
+
+// SAFETY: loom runs one thread at a time, and fails the model if two uses are not ordered by what it models.
+unsafe impl Sync for Plain {}
+
+impl Plain {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Plain(loom::cell::Cell::new(0)))
+    }
+
+    pub(crate) fn get(&self) -> u32 {
+        self.0.get()
+    }
+
+    pub(crate) fn set(&self, value: u32) {
+        self.0.set(value);
+    }
+
+    pub(crate) fn add(&self, value: u32) {
+        self.set(self.get() + value);
+    }
+}
+
+/// A value that is touched when it is used and when it is dropped, and that counts its drops.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    plain: Arc<Plain>,
+    drops: Drops,
+}
+
+/// Counts drops; not part of what is modelled, so it orders nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drops(Arc<RealAtomicUsize>);
+
+impl Drops {
+    pub(crate) fn track(&self) -> Tracked {
+        Tracked {
+            plain: Plain::new(),
+            drops: self.clone(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Tracked {
+    pub(crate) fn touch(&self) {
+        self.plain.add(1);
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.touch();
+        self.drops.0.fetch_add(1, Relaxed);
+    }
+}

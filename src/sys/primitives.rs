@@ -1,0 +1,108 @@
+//! What threads share state with: the standard library's types or, in a model, loom's.
+//!
+//! Files whose interleavings are model-checked take these names from here instead of from `std`; what they are in a
+//! normal build is the first of the two modules below, and costs nothing. `tests/loom.sh` builds the unit tests with
+//! `--cfg loom`, and runs the models: the tests with `loom` in their names. In such a build nothing else works, as
+//! loom's types may be used in a model only. [`Arc`](std::sync::Arc) stays the standard library's, because a `Waker` can
+//! be made of no other: the models trust its reference count.
+
+#[cfg(not(all(test, loom)))]
+mod real {
+    pub(crate) use std::cell::Cell;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
+    pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    pub(crate) use atomic_waker::AtomicWaker;
+
+    /// Locks, also after a panic: what is locked by this is consistent whenever it is free.
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod modelled {
+    use std::sync::{Arc, PoisonError};
+    use std::task::Waker;
+
+    pub(crate) use loom::cell::Cell;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    /// Either kind of mutex: files that no model reaches keep `std`'s.
+    pub(crate) trait Lock {
+        type Guard<'a>
+        where
+            Self: 'a;
+
+        fn lock_it(&self) -> Self::Guard<'_>;
+    }
+
+    impl<T> Lock for Mutex<T> {
+        type Guard<'a>
+            = MutexGuard<'a, T>
+        where
+            Self: 'a;
+
+        fn lock_it(&self) -> Self::Guard<'_> {
+            self.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl<T> Lock for std::sync::Mutex<T> {
+        type Guard<'a>
+            = std::sync::MutexGuard<'a, T>
+        where
+            Self: 'a;
+
+        fn lock_it(&self) -> Self::Guard<'_> {
+            self.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl<M: Lock> Lock for Arc<M> {
+        type Guard<'a>
+            = M::Guard<'a>
+        where
+            Self: 'a;
+
+        fn lock_it(&self) -> Self::Guard<'_> {
+            (**self).lock_it()
+        }
+    }
+
+    pub(crate) fn lock<M: Lock>(mutex: &M) -> M::Guard<'_> {
+        mutex.lock_it()
+    }
+
+    /// A slot behind a mutex. It promises what the real one does: the last waker that was registered before a `wake` is
+    /// woken, once, and what was done before the `wake` is seen by whoever registers after it.
+    #[derive(Debug, Default)]
+    pub(crate) struct AtomicWaker(Mutex<Option<Waker>>);
+
+    impl AtomicWaker {
+        pub(crate) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(crate) fn register(&self, waker: &Waker) {
+            let before = lock(&self.0).replace(waker.clone());
+            drop(before);
+        }
+
+        pub(crate) fn wake(&self) {
+            if let Some(waker) = self.take() {
+                waker.wake();
+            }
+        }
+
+        pub(crate) fn take(&self) -> Option<Waker> {
+            lock(&self.0).take()
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+pub(crate) use modelled::*;
+#[cfg(not(all(test, loom)))]
+pub(crate) use real::*;

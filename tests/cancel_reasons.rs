@@ -1,0 +1,249 @@
+//! Who cancelled a scope, and why: what its handle, its `Debug`, clean-up code and the log are told.
+
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use seedbed::cancel::{CancelReason, CancelSource, current_cancel_reason};
+use seedbed::testing::MockClock;
+use seedbed::{
+    CancelScope, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run, shield,
+    sleep_forever, try_open_nursery,
+};
+use tracing::field::{Field, Visit};
+use tracing::span;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What clean-up inside of `work` says about the cancellation that ends it.
+async fn told<T>(work: impl AsyncFnOnce(Told) -> T) -> (T, CancelReason) {
+    let told = Told::default();
+    let value = work(told.clone()).await;
+    let reason = told.0.lock().unwrap().take();
+    (value, reason.expect("the clean-up has run"))
+}
+
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Option<CancelReason>>>);
+
+impl Told {
+    /// Waits for being cancelled, and notes why.
+    async fn wait(self) {
+        let note = async {
+            checkpoint().await;
+            *self.0.lock().unwrap() = current_cancel_reason();
+        };
+        on_cancel(sleep_forever(), note).await;
+    }
+}
+
+#[test]
+fn a_call_names_its_place_and_its_words() {
+    let scope = CancelScope::new();
+    assert_eq!(scope.cancel_reason(), None);
+    scope.cancel_because("no more");
+    let line = line!() - 1;
+    let reason = scope.cancel_reason().unwrap();
+    assert_eq!(reason.source(), CancelSource::Explicit);
+    assert_eq!(reason.message(), Some("no more"));
+    assert_eq!(reason.location().map(|at| at.line()), Some(line));
+    let expected = format!("cancelled at tests/cancel_reasons.rs:{line}:11: no more");
+    assert_eq!(reason.to_string(), expected);
+    assert!(format!("{scope:?}").contains(&expected), "{scope:?}");
+}
+
+#[test]
+fn the_first_cause_stays() {
+    let scope = CancelScope::new();
+    scope.set_timeout(SECOND);
+    let handle = scope.clone();
+    RunBuilder::new().clock(MockClock::autojump()).run(async {
+        let work = on_cancel(sleep_forever(), async {
+            handle.cancel_because("too late");
+        });
+        assert_eq!(scope.run(work).await, None);
+    });
+    handle.cancel_because("long over");
+    let reason = handle.cancel_reason().unwrap();
+    assert_eq!(reason.source(), CancelSource::Deadline);
+    assert_eq!(reason.to_string(), "the deadline passed");
+}
+
+#[test]
+fn a_scope_cancelled_through_another_one_has_that_one_s_reason_unless_it_has_its_own() {
+    run(async {
+        let [outer, inner] = [(); 2].map(|()| CancelScope::new());
+        let (cancel_outer, handle) = (outer.clone(), inner.clone());
+        let ended = outer.run(inner.run(on_cancel(sleep_forever(), async {
+            let words =
+                |reason: Option<CancelReason>| reason.and_then(|r| r.message().map(str::to_owned));
+            assert_eq!(
+                words(handle.cancel_reason()).as_deref(),
+                Some("from outside")
+            );
+            assert_eq!(
+                words(current_cancel_reason()).as_deref(),
+                Some("from outside")
+            );
+            assert!(format!("{handle:?}").contains("from outside"));
+            handle.cancel_because("from inside");
+            assert_eq!(
+                words(handle.cancel_reason()).as_deref(),
+                Some("from inside")
+            );
+            assert_eq!(
+                words(current_cancel_reason()).as_deref(),
+                Some("from inside")
+            );
+        })));
+        let (ended, ()) = futures_lite::future::zip(ended, async {
+            cancel_outer.cancel_because("from outside");
+        })
+        .await;
+        assert_eq!(ended, None);
+    });
+}
+
+#[test]
+fn a_scope_behind_a_shield_has_no_reason_but_the_code_in_it_can_ask_for_that_outside() {
+    run(async {
+        let outer = CancelScope::new();
+        outer.cancel_because("outside");
+        let inner = CancelScope::new();
+        let handle = inner.clone();
+        let value = outer.run(shield(inner.run(async {
+            checkpoint().await;
+            assert_eq!(handle.cancel_reason(), None);
+            current_cancel_reason()
+        })));
+        let reason = value.await.flatten().flatten().unwrap();
+        assert_eq!(reason.message(), Some("outside"));
+    });
+}
+
+#[test]
+fn without_a_cancellation_there_is_no_reason() {
+    assert_eq!(current_cancel_reason(), None);
+    run(async {
+        assert_eq!(current_cancel_reason(), None);
+        move_on_after(SECOND, async { assert_eq!(current_cancel_reason(), None) }).await;
+    });
+}
+
+#[test]
+fn a_nursery_s_children_are_told_what_ended_the_block() {
+    let ((), reason) = run(told(async |told| {
+        open_nursery(async |n| {
+            n.spawn(told.wait());
+            checkpoint().await;
+            n.cancel();
+        })
+        .await;
+    }));
+    assert_eq!(reason.source(), CancelSource::Explicit);
+    assert!(
+        reason
+            .location()
+            .unwrap()
+            .file()
+            .ends_with("cancel_reasons.rs")
+    );
+
+    let (failed, reason) = run(told(async |told| {
+        try_open_nursery(async |n| {
+            n.spawn(told.wait());
+            n.try_spawn(async {
+                checkpoint().await;
+                Err::<(), _>("broken")
+            });
+            Ok(())
+        })
+        .await
+    }));
+    assert_eq!(failed, Err("broken"));
+    assert_eq!(reason.source(), CancelSource::Error);
+
+    let (failed, reason) = run(told(async |told| {
+        try_open_nursery(async |n| {
+            n.spawn(told.wait());
+            checkpoint().await;
+            Err::<(), _>("broken")
+        })
+        .await
+    }));
+    assert_eq!(failed, Err("broken"));
+    assert_eq!(reason.source(), CancelSource::Error);
+
+    let told_by_panic = Told::default();
+    let waits = told_by_panic.clone().wait();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        run(open_nursery(async |n| {
+            n.spawn(waits);
+            checkpoint().await;
+            panic!("in the body");
+        }))
+    }));
+    assert!(panicked.is_err());
+    let reason = told_by_panic.0.lock().unwrap().take().unwrap();
+    assert_eq!(reason.source(), CancelSource::Panic);
+
+    let ((), reason) = run(told(async |told| {
+        open_nursery(async |n| {
+            let task = n.spawn(told.wait());
+            checkpoint().await;
+            assert_eq!(task.cancel().await, None);
+        })
+        .await;
+    }));
+    assert_eq!(reason.source(), CancelSource::Task);
+}
+
+/// Keeps the events of this crate that it is given.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("seedbed::cancel")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line<'a>(&'a mut String);
+        impl Visit for Line<'_> {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                write!(self.0, "{}={value:?} ", field.name()).expect("a string takes it");
+            }
+        }
+        event.record(&mut Line(&mut self.0.lock().unwrap()));
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn the_log_is_told_once_of_each_scope_that_is_cancelled() {
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), || {
+        let scope = CancelScope::new();
+        scope.cancel_because("enough");
+        scope.cancel_because("again");
+    });
+    let log = log.0.lock().unwrap().clone();
+    assert!(
+        log.contains("reason=cancelled at tests/cancel_reasons.rs"),
+        "{log}"
+    );
+    assert!(log.contains(": enough"), "{log}");
+    assert!(!log.contains("again"), "{log}");
+}

@@ -1,0 +1,371 @@
+//! What Trio's own tests check, and no other file here: shields around blocks, errors that meet panics, odd starts,
+//! foreign runtimes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use seedbed::sync::Event;
+use seedbed::{
+    CancelScope, Nursery, StartError, Started, checkpoint, move_on_after, on_cancel, open_nursery,
+    shield, sleep, sleep_forever, try_open_nursery,
+};
+
+use super::polling::{Drops, Hand, OnDrop, turns};
+use super::said::panic_of;
+
+// ---- A block and the scopes around it.
+
+/// Trio sets `nursery.cancel_scope.shield`. Here the scope stands around the block.
+#[test]
+fn a_shield_around_a_block_keeps_its_children_until_it_is_taken_down() {
+    let (outer, shielded, drops) = (CancelScope::new(), CancelScope::new(), &Drops::new());
+    shielded.set_shield(true);
+    let mut run = Hand::new(outer.run(shielded.run(open_nursery(|n| async move {
+        let value = drops.value();
+        n.spawn(async move {
+            sleep_forever().await;
+            drop(value);
+        });
+    }))));
+    outer.cancel();
+    assert!(run.settle().is_pending());
+    assert_eq!(drops.alive(), 1);
+    shielded.set_shield(false);
+    assert_eq!(run.go_on(), Poll::Ready(None));
+    drops.assert_all_dropped();
+}
+
+/// Trio: the parent's own `Cancelled`, while it waits at the end of the block, is not recorded. Here, the end of a shield
+/// woke the child that it was in, which had just ended; the block came back for that, and was dropped with its value.
+#[test]
+fn a_block_that_is_cancelled_while_it_joins_keeps_its_value_if_every_child_finishes() {
+    for beside in [false, true] {
+        let (scope, open, log) = (CancelScope::new(), &Event::new(), &Mutex::new(Vec::new()));
+        let mut run = Hand::new(scope.run(async move {
+            let value = open_nursery(|n| async move {
+                n.spawn(shield(open.wait()));
+                if beside {
+                    n.spawn(sleep_forever());
+                }
+                "value"
+            })
+            .await;
+            log.lock().unwrap().push(value);
+            value
+        }));
+        assert!(run.settle().is_pending());
+        scope.cancel();
+        assert!(run.go_on().is_pending());
+        open.set();
+        // A child that had to be dropped makes the difference: then the block was cut off.
+        assert_eq!(run.go_on(), Poll::Ready((!beside).then_some("value")));
+        assert_eq!(log.lock().unwrap().len(), usize::from(!beside));
+    }
+}
+
+#[test]
+fn what_a_child_owned_is_gone_when_it_ends_and_not_only_with_the_block() {
+    let drops = &Drops::new();
+    Hand::new(open_nursery(|n| async move {
+        let value = drops.value();
+        let ends = n.spawn(async move {
+            checkpoint().await;
+            drop(value);
+        });
+        let value = drops.value();
+        let cancelled = n.spawn(async move {
+            let _value = value;
+            sleep_forever().await
+        });
+        checkpoint().await;
+        ends.await;
+        assert_eq!(drops.alive(), 1);
+        assert_eq!(cancelled.cancel().await, None);
+        drops.assert_all_dropped();
+    }))
+    .finish();
+}
+
+/// Trio's docs say it and no test of Trio's holds it: the scopes of whoever spawns do not apply to the child.
+#[test]
+fn a_deadline_or_shield_of_the_spawner_is_none_of_the_child_s() {
+    let (scope, drops) = (CancelScope::new(), &Drops::new());
+    let mut run = Hand::new(scope.run(open_nursery(|n| async move {
+        shield(async {
+            let value = drops.value();
+            n.spawn(async move {
+                let _value = value;
+                sleep_forever().await
+            });
+        })
+        .await;
+        let spawns = async { n.spawn(async { seedbed::current_effective_deadline() }) };
+        let child = move_on_after(Duration::from_secs(3600), spawns).await;
+        assert_eq!(child.unwrap().await, None);
+        sleep_forever().await
+    })));
+    assert!(run.settle().is_pending());
+    assert_eq!(drops.alive(), 1);
+    scope.cancel();
+    assert_eq!(run.go_on(), Poll::Ready(None::<()>));
+    drops.assert_all_dropped();
+}
+
+// ---- Panics.
+
+#[test]
+fn a_panic_of_any_payload_comes_out_as_it_is() {
+    let block = AssertUnwindSafe(|| {
+        Hand::new(open_nursery(|n| async move {
+            n.spawn(async { panic_any(42_u8) });
+            sleep_forever().await
+        }))
+        .finish()
+    });
+    let payload: Result<(), _> = catch_unwind(block);
+    assert_eq!(*payload.unwrap_err().downcast::<u8>().unwrap(), 42);
+}
+
+#[test]
+fn a_panic_in_a_clean_up_comes_out_when_the_others_are_gone() {
+    let (drops, open) = (&Drops::new(), &Event::new());
+    let mut block = Hand::new(open_nursery(|n| async move {
+        let value = drops.value();
+        n.spawn(shield(async move {
+            open.wait().await;
+            drop(value);
+        }));
+        n.spawn(on_cancel(sleep_forever(), async {
+            checkpoint().await;
+            panic!("cleaning up");
+        }));
+        checkpoint().await;
+        n.cancel();
+    }));
+    assert!(block.settle().is_pending());
+    assert_eq!(drops.alive(), 1);
+    open.set();
+    assert_eq!(panic_of(|| block.go_on()), "cleaning up");
+    drops.assert_all_dropped();
+}
+
+/// In Trio both come out, in a group. Here a panic is a bug and comes first. The error, which was lost, goes to the hook.
+#[test]
+fn a_panic_comes_before_an_error_which_the_hook_hears_of() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hook = heard.clone();
+    let mut block = Hand::new(try_open_nursery(|n| async move {
+        n.on_late_error(move |error| hook.lock().unwrap().push(error));
+        n.try_spawn(async { Err::<(), _>("an error") });
+        n.spawn(shield(async {
+            turns(3).await;
+            panic!("a panic");
+        }));
+        sleep_forever().await;
+        Ok(())
+    }));
+    assert_eq!(panic_of(|| block.settle()), "a panic");
+    assert_eq!(*heard.lock().unwrap(), ["an error"]);
+}
+
+// ---- Starting.
+
+#[test]
+fn a_start_that_fails_before_it_has_started_gives_the_error_and_harms_nobody() {
+    let block = try_open_nursery(|n: Nursery<'_, Result<&str, &str>>| async move {
+        let other = n.spawn(turns(9));
+        let failed = n.start(async |_: Started<()>| {
+            checkpoint().await;
+            Err::<(), _>("no port")
+        });
+        assert_eq!(failed.await, Err(StartError::Exited(Err("no port"))));
+        other.await;
+        Ok("unharmed")
+    });
+    assert_eq!(Hand::new(block).finish(), Ok("unharmed"));
+}
+
+#[test]
+fn a_grandchild_may_start_a_child_that_outlives_its_own_nursery() {
+    let (open, log) = (&Event::new(), &Mutex::new(Vec::new()));
+    let mut block = Hand::new(open_nursery(|outer| async move {
+        let target = outer.clone();
+        let inner = outer.spawn(open_nursery(move |inner| async move {
+            let grandchild = inner.spawn(async move {
+                let serve = async move |started: Started<_>| {
+                    let _gone = OnDrop(|| log.lock().unwrap().push("server gone"));
+                    checkpoint().await;
+                    started.send("up");
+                    open.wait().await;
+                };
+                target.start(serve).await
+            });
+            assert_eq!(grandchild.await, Ok("up"));
+            // Its cancellation is none of the server's, which belongs to the outer block.
+            inner.cancel();
+            sleep_forever().await
+        }));
+        inner.await;
+        log.lock().unwrap().push("inner block over");
+    }));
+    assert!(block.settle().is_pending());
+    assert_eq!(*log.lock().unwrap(), ["inner block over"]);
+    open.set();
+    assert!(block.go_on().is_ready());
+    assert_eq!(log.lock().unwrap().len(), 2);
+}
+
+/// Trio moves the child at `started()` and aborts it then. Here it is in the nursery from the beginning.
+#[test]
+fn start_in_a_cancelled_nursery_succeeds_if_the_child_starts_before_it_has_to_wait() {
+    let log = &Mutex::new(Vec::new());
+    let block = open_nursery(|outer| async move {
+        let result = open_nursery(|n| async move {
+            let target = n.clone();
+            let starts = outer.spawn(async move {
+                let soon = target.start(async |started: Started<_>| {
+                    started.send(1);
+                    checkpoint().await;
+                    log.lock().unwrap().push("not reached");
+                });
+                let late = target.start(async |started: Started<i32>| {
+                    checkpoint().await;
+                    started.send(2);
+                });
+                (soon.await, late.await)
+            });
+            // Keeps the block open until both were tried.
+            n.spawn(shield(turns(20)));
+            n.terminate(Some(starts));
+            sleep_forever().await;
+            None
+        });
+        result.await.unwrap().await
+    });
+    assert_eq!(
+        Hand::new(block).finish(),
+        (Ok(1), Err(StartError::Cancelled))
+    );
+    assert!(log.lock().unwrap().is_empty());
+}
+
+/// In Trio `start` then returns the value, if the child ends without another checkpoint. Here it is nobody's: whoever
+/// called `start` is gone.
+#[test]
+fn a_child_that_starts_after_its_start_was_cancelled_is_waited_for_and_its_value_is_dropped() {
+    let (drops, open) = (&Drops::new(), &Event::new());
+    let mut block = Hand::new(open_nursery(|n| async move {
+        let scope = CancelScope::new();
+        let cancel = scope.clone();
+        n.spawn(async move {
+            turns(2).await;
+            cancel.cancel();
+        });
+        let starts = n.start(async |started: Started<_>| {
+            shield(open.wait()).await;
+            started.send(drops.value());
+            drops.value()
+        });
+        assert!(scope.run(starts).await.is_none());
+        drops.made()
+    }));
+    assert!(block.settle().is_pending());
+    open.set();
+    assert_eq!(block.go_on(), Poll::Ready(2));
+    drops.assert_all_dropped();
+}
+
+#[test]
+fn a_pending_start_that_fails_keeps_the_nursery_open_until_then() {
+    let (open, given) = (&Event::new(), &Mutex::new(None));
+    let mut outer = Hand::new(open_nursery(|outer| async move {
+        let inner = outer.spawn(open_nursery(move |inner: Nursery<'_, ()>| async move {
+            *given.lock().unwrap() = Some(inner);
+            checkpoint().await;
+        }));
+        checkpoint().await;
+        let n = given.lock().unwrap().take().unwrap();
+        let fails = n.start(async |_: Started<()>| {
+            open.wait().await;
+            "failed"
+        });
+        assert_eq!(fails.await, Err(StartError::Exited("failed")));
+        inner.await;
+    }));
+    assert!(outer.settle().is_pending());
+    open.set();
+    assert!(outer.go_on().is_ready());
+}
+
+// ---- Foreign runtimes.
+
+#[test]
+fn a_block_runs_on_tokio_s_threads_and_mixes_with_its_tasks() {
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    let blocks: Vec<_> = (0..20)
+        .map(|number| {
+            tokio.spawn(async move {
+                let sum = &AtomicUsize::new(0);
+                let winner = open_nursery(|n| async move {
+                    for child in 0..10 {
+                        n.spawn(async move {
+                            tokio::task::yield_now().await;
+                            let foreign = tokio::spawn(async move { child });
+                            sum.fetch_add(foreign.await.unwrap(), SeqCst);
+                        });
+                    }
+                    let m = n.clone();
+                    n.spawn(async move {
+                        // Both time's: seedbed's timers need no tokio, and tokio's work in a nursery.
+                        sleep(Duration::ZERO).await;
+                        tokio::time::sleep(Duration::ZERO).await;
+                        while sum.load(SeqCst) < 45 {
+                            checkpoint().await;
+                        }
+                        m.terminate(number);
+                    });
+                    sleep_forever().await;
+                    unreachable!()
+                });
+                (winner.await, sum.load(SeqCst))
+            })
+        })
+        .collect();
+    for (number, block) in blocks.into_iter().enumerate() {
+        assert_eq!(tokio.block_on(block).unwrap(), (number, 45));
+    }
+}
+
+#[test]
+fn a_tokio_task_that_is_aborted_drops_the_block_and_all_that_is_in_it() {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let (drops, begun) = (Drops::new(), Event::new());
+    let (count, set) = (drops.clone(), begun.clone());
+    tokio.block_on(async {
+        let task = tokio.spawn(open_nursery(|n| async move {
+            for _ in 0..3 {
+                let value = count.value();
+                n.spawn(async move {
+                    let _value = value;
+                    shield(sleep_forever()).await
+                });
+            }
+            turns(2).await;
+            set.set();
+        }));
+        begun.wait().await;
+        assert_eq!(drops.alive(), 3);
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    });
+    drops.assert_all_dropped();
+}
