@@ -207,8 +207,11 @@ fn give_up_on(instrument: &Arc<dyn Instrument>, hook: &'static str, payload: Box
     // It may have removed itself before it panicked.
     _ = remove_instrument(instrument);
     let report = || {
-        let message = message(&*payload);
-        tracing::error!(hook, message, "an instrument panicked, and was removed");
+        tracing::error!(
+            hook,
+            panic = message(&*payload),
+            "an instrument panicked, and was removed"
+        );
     };
     // The subscriber is foreign code, too. If it panics nobody is left to be told.
     if let Err(second) = catch_unwind(AssertUnwindSafe(report)) {

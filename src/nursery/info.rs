@@ -64,14 +64,48 @@ impl fmt::Display for TaskId {
 /// A name that somebody gave.
 pub(super) type Name = Arc<str>;
 
-/// The name of a task that was given none: the path of its future's type, which for an `async` block is the function that
-/// it stands in.
+/// The name of a task that was given none, made of the name of its future's type: the path of that, which for an `async`
+/// block is the function that it stands in. Futures of this crate's that are made of another are called after that.
 pub(super) fn default_name(future: &'static str) -> &'static str {
+    /// And which of their parameters that is: the first, if not the last.
+    const WRAPPERS: [(&str, bool); 7] = [
+        ("seedbed::nursery::block::Block<", false),
+        ("seedbed::cancel::scope::ScopeRun<", true),
+        ("seedbed::cancel::shield::Shield<", true),
+        ("seedbed::cancel::shield::OnCancel<", true),
+        ("seedbed::cancel::timeout::MoveOn<", true),
+        ("seedbed::cancel::timeout::Fail<", true),
+        ("seedbed::tree_var::TreeVarScope<", true),
+    ];
     let mut name = future;
+    while let Some((parameters, first)) = WRAPPERS.iter().find_map(|(wrapper, first)| {
+        let parameters = name.strip_prefix(wrapper)?.strip_suffix('>')?;
+        Some((parameters, *first))
+    }) {
+        name = parameter(parameters, first);
+    }
     while let Some(shorter) = name.strip_suffix("::{{closure}}") {
         name = shorter;
     }
     name
+}
+
+/// The first or the last of a list of type parameters.
+fn parameter(list: &'static str, first: bool) -> &'static str {
+    let (mut depth, mut before, mut start) = (0_i32, ' ', 0);
+    for (at, c) in list.char_indices() {
+        match c {
+            '<' | '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            // Not that of an arrow.
+            '>' if before != '-' => depth -= 1,
+            ',' if depth == 0 && first => return &list[..at],
+            ',' if depth == 0 => start = at + 1,
+            _ => {}
+        }
+        before = c;
+    }
+    list[start..].trim_start()
 }
 
 /// The future that a run was given.
@@ -342,4 +376,50 @@ pub fn current_root_task() -> Option<TaskInfo> {
         task = parent;
     }
     Some(task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::default_name;
+
+    #[test]
+    fn a_default_name_is_the_path_of_the_function_also_through_what_is_wrapped_around_its_future() {
+        let block = "seedbed::nursery::block::Block<seedbed::nursery::handle::Nursery<'_>, (), a::f::{{closure}}, \
+                     a::f::{{closure}}::{{closure}}>";
+        assert_eq!(default_name(block), "a::f");
+        assert_eq!(default_name("a::b::{{closure}}"), "a::b");
+        assert_eq!(
+            default_name("core::future::ready::Ready<i32>"),
+            "core::future::ready::Ready<i32>"
+        );
+        let shield =
+            "seedbed::cancel::shield::Shield<seedbed::cancel::timeout::MoveOn<a::g::{{closure}}>>";
+        assert_eq!(default_name(shield), "a::g");
+        let on_cancel =
+            "seedbed::cancel::shield::OnCancel<a::g<fn(u8) -> (u8, u8)>::{{closure}}, a::Cleanup>";
+        assert_eq!(default_name(on_cancel), "a::g<fn(u8) -> (u8, u8)>");
+    }
+
+    #[test]
+    fn the_futures_that_are_looked_through_have_the_names_that_are_looked_for() {
+        fn name<F>(_: &F) -> &'static str {
+            default_name(std::any::type_name::<F>())
+        }
+        let here = "seedbed::nursery::info::tests::the_futures_that_are_looked_through_have_the_names_that_are_looked_for";
+        let moment = std::time::Duration::ZERO;
+        assert_eq!(name(&async {}), here);
+        assert_eq!(
+            name(&crate::open_nursery(|_: crate::Nursery<'_>| async {})),
+            here
+        );
+        assert_eq!(name(&crate::CancelScope::new().run(async {})), here);
+        assert_eq!(name(&crate::shield(async {})), here);
+        assert_eq!(
+            name(&crate::on_cancel(async {}, std::future::ready(()))),
+            here
+        );
+        assert_eq!(name(&crate::move_on_after(moment, async {})), here);
+        assert_eq!(name(&crate::fail_after(moment, async {})), here);
+        assert_eq!(name(&crate::TreeVar::<u8>::new().scope(5, async {})), here);
+    }
 }
