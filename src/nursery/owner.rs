@@ -394,6 +394,7 @@ impl Owner {
     }
 
     /// The child has ended: takes it off the list, if it was on it, and its node out of the tree.
+    #[inline(always)]
     fn unlist(&mut self, child: &ChildRef) {
         // SAFETY: see `next_in_round`.
         let (listed, node) = unsafe { (self.core.roster.unlist(child), child.node()) };
