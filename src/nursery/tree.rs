@@ -297,17 +297,16 @@ pub fn task_tree() -> Option<TaskTree> {
 /// that another thread is polling at this moment, only those children are known that have nurseries themselves.
 ///
 /// ```
-/// use seedbed::{open_nursery, run, sleep_forever, task_trees, testing::wait_all_tasks_blocked, thread};
+/// use seedbed::{open_nursery, run, sleep_forever, task_trees, thread};
 ///
 /// run(open_nursery(|n| async move {
 ///     n.named("hangs").spawn(sleep_forever());
-///     n.spawn(async move {
-///         wait_all_tasks_blocked().await;
-///         for tree in task_trees() {
-///             println!("{tree}");
-///         }
-///         n.cancel();
-///     });
+///     let trees = thread::run_sync(task_trees).await;
+///     assert!(!trees.is_empty());
+///     for tree in trees {
+///         println!("{tree}");
+///     }
+///     n.cancel();
 /// }));
 /// ```
 pub fn task_trees() -> Vec<TaskTree> {
