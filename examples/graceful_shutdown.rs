@@ -118,6 +118,7 @@ impl Server {
                 }
             })
             .await;
+            // Who is still in the kernel's queue is refused, too: nothing of theirs was begun.
             drop(listener);
             println!("Server: the port is closed.");
             self.draining.set();
@@ -136,7 +137,8 @@ impl Server {
     async fn converse(&self, stream: &TcpStream) -> io::Result<()> {
         let mut requests = BufReader::new(stream.clone()).lines();
         loop {
-            // Here nothing is under way, so this is where a conversation ends when the server does.
+            // Here nothing is under way, so this is where a conversation ends when the server does. Half a request counts
+            // as none.
             let no_more = async {
                 self.draining.wait().await;
                 None

@@ -96,7 +96,7 @@ where
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let Some(pause) = record.failure(start.elapsed()) else {
+        let Some(pause) = record.failure(current_time() - start) else {
             println!("{name}: {}. That was once too often.", brief(&error));
             return Err(GaveUp {
                 name,

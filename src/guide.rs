@@ -1,5 +1,11 @@
 //! Pages to read: how things work together, and where they are found by those who come from elsewhere.
 //!
+//! * [`structured_concurrency`]: the model, from nothing, with pictures. Start here.
+//! * [`cancellation`]: the rules, each with an example.
+//! * [`testing`]: how to test what has jobs done, and what waits.
+//! * [`other_runtimes`]: nurseries in the tasks of smol and tokio, foreign `select!`, and calls from threads.
+//! * [`from_trio`], [`from_trio_parallel`]: what is called what here, and what is different.
+//!
 //! The pages are the files of the repository's `docs` folder. What is code in them is compiled and run as tests.
 
 #[doc = include_str!("../docs/structured_concurrency.md")]
@@ -18,6 +24,9 @@ pub mod other_runtimes {}
 
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}
+
+#[doc = include_str!("../docs/trio_rows.md")]
+pub mod trio_rows {}
 
 #[doc = include_str!("../docs/from_trio_parallel.md")]
 pub mod from_trio_parallel {}

@@ -26,20 +26,24 @@
 //! |---|---|
 //! | enter | [`run()`](run()), [`main!`], [`test!`], [`init`]; [`RunBuilder`] for another clock or Ctrl-C policy |
 //! | do several things at once | [`open_nursery`], [`try_open_nursery`], [`open_local_nursery`]; [`Nursery`], [`Task`] |
+//! | do them on all cores | [`Nursery::spawn_on`], [`on_executor`] |
+//! | have helpers that outlive the work | [`open_service_nursery`]; [`daemon`](nursery::Block::daemon) for those that do not |
 //! | set a time limit | [`move_on_after`], [`fail_after`]; [`move_on_at`], [`fail_at`] |
-//! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`] |
+//! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`]; [`cancel::ScopeGroup`] |
 //! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
 //! | wait | [`sleep`], [`sleep_until`], [`sleep_forever`], [`checkpoint`]; [`sync::Event`] |
-//! | share and hand over | [`sync::channel()`], [`sync::Lock`], [`sync::RwLock`], [`sync::Condition`] |
-//! | limit how many | [`CapacityLimiter`], [`sync::Semaphore`] |
+//! | share and hand over | [`sync::channel()`], [`sync::open_producer`], [`sync::Lock`], [`sync::RwLock`], [`sync::Condition`] |
+//! | limit how many | [`CapacityLimiter`], [`sync::Borrowers`], [`sync::Semaphore`] |
 //! | pass something down the tree | [`TreeVar`] |
+//! | keep something once per run | [`RunVar`]; [`spawn_system_task`] |
+//! | call into a run from a thread | [`thread::run_in_host`]; [`current_run`], [`RunHandle`] |
 //! | call a function that blocks | [`thread::run_sync`] |
 //! | run another program | [`process::run_process`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
 //! | call a function in another process | [`run_sync`]; [`WorkerError`] says why there is no value |
 //! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
 //! | see who does what | [`task_tree`], [`current_task`], [`Nursery::named`]; [`instrument`] |
-//! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`] |
+//! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`], [`testing::Sequencer`], [`testing::shuffle`] |
 //!
 //! # To read
 //!
@@ -63,6 +67,7 @@
 
 mod error;
 mod job;
+mod run_var;
 mod sys;
 mod tree_var;
 mod wire;
@@ -87,13 +92,17 @@ pub use cancel::{
 pub use nursery::{
     ChildExecutor, LocalNursery, Nursery, NurseryClosed, NurseryInfo, RemoteChild, Spawner,
     StartError, Started, Task, TaskId, TaskInfo, TaskTree, current_root_task, current_task,
-    on_executor, open_local_nursery, open_nursery, task_tree, task_trees, try_open_local_nursery,
-    try_open_nursery,
+    on_executor, open_local_nursery, open_nursery, open_service_nursery, task_tree, task_trees,
+    try_open_local_nursery, try_open_nursery, try_open_service_nursery,
 };
-pub use run::{CtrlC, RunBuilder, run};
+pub use run::{
+    CtrlC, EnterError, RunBuilder, RunFinished, RunHandle, RunStatistics, current_run,
+    current_statistics, in_run, in_task, run, spawn_system_task,
+};
+pub use run_var::{RunVar, RunVarToken};
 pub use sync::CapacityLimiter;
-pub use time::{current_time, sleep, sleep_forever, sleep_until};
-pub use tree_var::{TreeVar, TreeVarScope};
+pub use time::{current_clock, current_time, sleep, sleep_forever, sleep_until};
+pub use tree_var::{HasTreeVars, TreeVar, TreeVarScope};
 pub use worker::{
     RunSync, RunSyncFuture, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, WorkerExit,
     WorkerPanic, WorkerStatistics, WorkerStatus, WorkerType, cache_scope,

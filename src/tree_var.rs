@@ -16,10 +16,10 @@ use pin_project_lite::pin_project;
 use crate::cancel::current;
 
 /// The values that code at some place in the tree sees.
-pub(crate) type Values = Arc<Link>;
+pub type Values = Arc<Link>;
 
 /// One variable's value, and what was set before.
-pub(crate) struct Link {
+pub struct Link {
     /// The address of the variable.
     variable: usize,
     value: Box<dyn Any + Send + Sync>,
@@ -75,6 +75,11 @@ pub struct TreeVar<T> {
 
 impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// Makes a variable that is not set anywhere. It belongs in a `static`.
+    ///
+    /// ```
+    /// static NAME: seedbed::TreeVar<String> = seedbed::TreeVar::new();
+    /// assert_eq!(NAME.get(), None);
+    /// ```
     pub const fn new() -> Self {
         TreeVar {
             _place: 0,
@@ -89,17 +94,36 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// assert_eq!(DEPTH.get(), None);
     /// ```
     pub fn get(&'static self) -> Option<T> {
+        current::with_values(|values| self.find(values))
+    }
+
+    /// Returns the value that a new child of this nursery would see, if any; from anywhere, also outside of a run.
+    /// `None` once the block has ended.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run, TreeVar};
+    ///
+    /// static USER: TreeVar<&str> = TreeVar::new();
+    ///
+    /// run(USER.scope("ada", open_nursery(|n| async move {
+    ///     let seen = USER.scope("bob", async { (USER.get(), USER.get_in(&n)) }).await;
+    ///     assert_eq!(seen, (Some("bob"), Some("ada")));
+    /// })));
+    /// ```
+    pub fn get_in(&'static self, nursery: &impl HasTreeVars) -> Option<T> {
+        self.find(nursery.values().as_ref())
+    }
+
+    fn find(&'static self, values: Option<&Values>) -> Option<T> {
         let variable = self.address();
-        current::with_values(|values| {
-            let mut at = values;
-            while let Some(link) = at {
-                if link.variable == variable {
-                    return link.value.downcast_ref().cloned();
-                }
-                at = link.outer.as_ref();
+        let mut at = values;
+        while let Some(link) = at {
+            if link.variable == variable {
+                return link.value.downcast_ref().cloned();
             }
-            None
-        })
+            at = link.outer.as_ref();
+        }
+        None
     }
 
     /// Sets the variable to `value` for everything that `future` does and opens.
@@ -140,6 +164,26 @@ impl<T> fmt::Debug for TreeVar<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TreeVar").finish_non_exhaustive()
     }
+}
+
+/// Handles on nurseries, which [`TreeVar::get_in`] can be asked about: [`Nursery`](crate::Nursery),
+/// [`LocalNursery`](crate::LocalNursery), [`Spawner`](crate::Spawner). It cannot be implemented elsewhere.
+///
+/// ```
+/// use seedbed::{open_nursery, run, HasTreeVars, TreeVar};
+///
+/// static USER: TreeVar<&str> = TreeVar::new();
+///
+/// fn is_named(nursery: &impl HasTreeVars) -> bool {
+///     USER.get_in(nursery).is_some()
+/// }
+///
+/// run(open_nursery(|n| async move { assert!(!is_named(&n) && !is_named(&n.spawner())) }));
+/// ```
+pub trait HasTreeVars {
+    /// What a new child would see.
+    #[doc(hidden)]
+    fn values(&self) -> Option<Values>;
 }
 
 pin_project! {

@@ -1,8 +1,9 @@
 //! Holds the public items to what their docs must say: an example that asserts, and what may go wrong.
 //!
 //! The sources are read as tokens, as in `tests/layers.rs`, so that what macros write counts too. An item is public if a
-//! public module, or the crate's root, re-exports its name or defines it. What the test cannot see is whether the docs
-//! are right; it sees only that somebody was made to think of it.
+//! public module, or the crate's root, re-exports its name or defines it. The methods of a trait are left to the trait's own
+//! example. Of panics, only those are seen that a function has in its own body. And whether the docs are right, no test
+//! can see; but somebody was made to think of it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,8 +16,7 @@ fn every_public_item_has_an_example_that_asserts() {
     let crate_ = Crate::read();
     report(crate_.items.iter().filter_map(|item| {
         let excused = match item.kind {
-            // What a future or a guard does is seen where it is made.
-            Kind::Type => item.docs.contains("made by [") || item.docs.contains("from ["),
+            Kind::Type => item.is_made_elsewhere(),
             Kind::Function | Kind::Macro => false,
         };
         let fault = match item.example() {
@@ -146,7 +146,7 @@ struct Item {
     docs: String,
     /// The names that stand in the type of what a function returns; of an `async fn`, also `Future`.
     returns: Vec<String>,
-    /// Whether a function panics by itself, or says that its callers are to blame.
+    /// Whether a function has a `panic!` or an `assert!` of its own.
     panics: bool,
 }
 
@@ -174,6 +174,13 @@ impl Item {
             }
         }
         found.then_some(run)
+    }
+
+    /// Whether the docs link to the function that makes such a thing: what a future or a guard does is seen there. And what
+    /// a macro declares in its caller's name has its docs among the arguments.
+    fn is_made_elsewhere(&self) -> bool {
+        let links = ["made by [", "made by awaiting [", "from [", "given to the "];
+        links.iter().any(|link| self.docs.contains(link)) || self.name == "$name"
     }
 
     fn has_section(&self, title: &str) -> bool {
@@ -285,7 +292,6 @@ struct Attributes {
     docs: String,
     skip: bool,
     exported: bool,
-    track_caller: bool,
 }
 
 impl Reader<'_> {
@@ -363,7 +369,8 @@ impl Reader<'_> {
                 let future = is_async.then(|| "Future".to_owned());
                 self.declare(Kind::Function, after, attributes, future.as_slice());
             }
-            // `handle! { .. }`: a macro writes what it was told to, and its docs stand among the arguments.
+            // `pin_project! { .. }`
+            _ if after.first().and_then(punct) == Some('!') => self.inside(after),
             _ => {}
         }
     }
@@ -413,14 +420,13 @@ impl Reader<'_> {
             None => own_name,
         };
         let mut returns = extra.to_vec();
-        let mut panics = attributes.track_caller;
+        let mut panics = false;
         if kind == Kind::Function {
             returns.extend(returned_names(item));
             if let Some(body) = item.last().and_then(group) {
                 panics |= calls_panic(body.stream());
             }
         }
-        // A method that gives itself back, with another setting, is no future by that.
         self.found.items.push(Item {
             kind,
             file: self.file.to_owned(),
@@ -459,7 +465,6 @@ impl Attributes {
         match text.as_str() {
             "cfg(test)" | "doc(hidden)" => self.skip = true,
             "macro_export" => self.exported = true,
-            "track_caller" => self.track_caller = true,
             _ if text.starts_with("doc=") => {
                 strings(tokens.into_iter().collect(), &mut self.docs);
                 self.docs.push('\n');

@@ -14,7 +14,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 const LAYERS: [&[&str]; 7] = [
     &["sys", "error"],
     &["job", "wire"],
-    &["time", "cancel", "tree_var"],
+    &["time", "cancel", "run_var", "tree_var"],
     &[
         "instrument",
         "nursery",
@@ -296,14 +296,15 @@ fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
     colon(at) && colon(at.wrapping_add(1))
 }
 
-/// If `#[cfg(test)]` stands here, returns where the item after it ends: at a semicolon or a block.
+/// If `#[cfg(test)]` or `#[cfg(all(test, loom))]` stands here, returns where the item after it ends: at a semicolon or a block.
 fn end_of_test_only_item(tokens: &[TokenTree], at: usize) -> Option<usize> {
     let (TokenTree::Punct(hash), TokenTree::Group(attribute)) = (&tokens[at], tokens.get(at + 1)?)
     else {
         return None;
     };
     let text = attribute.stream().to_string().replace(' ', "");
-    if hash.as_char() != '#' || text != "cfg(test)" {
+    let test_only = ["cfg(test)", "cfg(all(test,loom))"].contains(&text.as_str());
+    if hash.as_char() != '#' || !test_only {
         return None;
     }
     let ends = |token: &TokenTree| match token {
@@ -314,6 +315,9 @@ fn end_of_test_only_item(tokens: &[TokenTree], at: usize) -> Option<usize> {
     let end = tokens[at..].iter().position(ends)?;
     Some(at + end + 1)
 }
+
+/// Files that are compiled for tests only and not called so.
+const TEST_ONLY: [&str; 2] = ["sync/test_waker.rs", "sys/model.rs"];
 
 /// All files below `src` that are compiled without tests.
 fn sources() -> Vec<Source> {
@@ -333,7 +337,8 @@ fn sources() -> Vec<Source> {
         .filter(|file| {
             !file.name.ends_with("/tests.rs")
                 && !file.name.contains("/tests/")
-                && !file.name.ends_with("test_waker.rs")
+                && !file.name.ends_with("/loom_tests.rs")
+                && !TEST_ONLY.contains(&file.name.as_str())
         })
         .collect();
     sources.sort_by(|a, b| a.name.cmp(&b.name));

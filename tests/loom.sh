@@ -6,6 +6,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The models are slow without optimisation, and what is slow is in this crate and in loom.
-built=$(cargo rustc --lib --profile test --message-format=json-render-diagnostics -- --cfg loom)
+built=$(cargo rustc --lib --profile test --message-format=json-render-diagnostics -- --cfg loom -C opt-level=1 -D warnings)
 program=$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' <<<"$built" | tail -n 1)
 "$program" "${1:-loom_tests}"

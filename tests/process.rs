@@ -7,15 +7,20 @@ mod poll_times;
 use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::os::unix::process::ExitStatusExt;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{alone, children, descriptors};
 use poll_times::poll_times;
 use seedbed::process::{Command, Process, ProcessErrorKind, RunProcess, Stdio, run_process};
-use seedbed::testing::MockClock;
-use seedbed::{CancelScope, RunBuilder, StartError, open_nursery, run};
-use smol::io::AsyncReadExt;
+use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::{
+    CancelScope, Nursery, RunBuilder, StartError, checkpoint, move_on_after, open_nursery, run,
+    sleep_forever, try_open_nursery,
+};
+use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 /// Runs a test's future, and checks that it leaves no process, no zombie and no descriptor.
 fn test<T>(body: impl Future<Output = T>) -> T {
@@ -301,6 +306,195 @@ fn several_may_wait_for_a_process() {
         process.terminate();
         process.signal(1).unwrap();
     }));
+}
+
+#[test]
+fn a_wait_that_is_cancelled_changes_nothing_and_the_status_can_be_asked_for_meanwhile() {
+    test(open_nursery(|n| async move {
+        let process = n.start(|started| {
+            sh("read x; exit 4")
+                .stdin(Stdio::piped())
+                .check(false)
+                .supervise(started)
+        });
+        let mut process = process.await.unwrap();
+        let stdin = process.stdin.take();
+        let process = &std::sync::Arc::new(process);
+        for _ in 0..3 {
+            let waits = n.spawn({
+                let process = process.clone();
+                async move { process.wait().await.is_ok() }
+            });
+            wait_all_tasks_blocked().await;
+            assert_eq!(waits.cancel().await, None);
+            assert_eq!(process.try_status(), None);
+        }
+        let waits = n.spawn({
+            let process = process.clone();
+            async move { process.wait().await.unwrap().code() }
+        });
+        wait_all_tasks_blocked().await;
+        drop(stdin);
+        // Somebody else may be the first to see that it has ended; the one who waits is told all the same.
+        while process.try_status().is_none() {
+            checkpoint().await;
+        }
+        assert_eq!(waits.await, Some(4));
+    }));
+}
+
+#[test]
+fn a_process_ends_by_the_signal_that_it_is_sent() {
+    test(async {
+        let sends: [(fn(&Process), i32); 3] = [
+            (|process| process.terminate(), 15),
+            (|process| process.kill(), 9),
+            (|process| process.signal(10).unwrap(), 10),
+        ];
+        for (send, number) in sends {
+            open_nursery(|n| async move {
+                let sleeps = sh("echo ready; read x")
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .check(false);
+                let mut process = n.start(|started| sleeps.supervise(started)).await.unwrap();
+                ready(&mut process).await;
+                send(&process);
+                let status = process.wait().await.unwrap();
+                assert_eq!((status.signal(), status.code()), (Some(number), None));
+                assert_eq!(process.try_status(), Some(status));
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn a_conversation_goes_line_by_line_and_a_cancelled_read_loses_nothing() {
+    test(open_nursery(|n| async move {
+        let cat = run_process(Command::new("cat"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = n.start(|started| cat.supervise(started)).await.unwrap();
+        let mut stdin = process.stdin.take().unwrap();
+        let mut stdout = smol::io::BufReader::new(process.stdout.take().unwrap());
+        for round in 0..20 {
+            let mut heard = String::new();
+            let read = stdout.read_line(&mut heard);
+            assert_eq!(move_on_after(Duration::ZERO, read).await.map(drop), None);
+            let said = format!("round {round}\n");
+            stdin.write_all(said.as_bytes()).await.unwrap();
+            let mut heard = String::new();
+            stdout.read_line(&mut heard).await.unwrap();
+            assert_eq!(heard, said);
+        }
+        drop(stdin);
+        let mut rest = String::new();
+        assert_eq!(stdout.read_to_string(&mut rest).await.unwrap(), 0);
+        assert!(process.wait().await.unwrap().success());
+    }));
+}
+
+/// What `start` cannot tell, as it has returned, the child can: by the block's value.
+#[test]
+fn a_supervised_process_that_fails_may_fail_the_block() {
+    test(async {
+        let failed = try_open_nursery(|n: Nursery<'_, Result<(), _>>| async move {
+            let fails = sh("read x; exit 3").stdin(Stdio::piped());
+            let mut process = n
+                .try_start(|started| fails.supervise(started))
+                .await
+                .unwrap();
+            drop(process.stdin.take());
+            std::future::pending().await
+        });
+        let error = failed.await.unwrap_err();
+        assert_eq!(error.status().unwrap().code(), Some(3));
+    });
+}
+
+#[test]
+fn what_delivers_a_cancellation_is_dropped_when_the_process_is_gone() {
+    test(async {
+        let (sender, receiver) = smol::channel::bounded::<()>(1);
+        open_nursery(|n| async move {
+            let custom = sh("trap 'exit 3' HUP; echo ready; read x")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .deliver_cancel(async move |process| {
+                    let _dropped_with_this = sender;
+                    process.signal(1).unwrap();
+                    sleep_forever().await
+                });
+            let mut process = n.start(|started| custom.supervise(started)).await.unwrap();
+            ready(&mut process).await;
+            n.terminate(Some(process));
+            None
+        })
+        .await;
+        assert!(receiver.try_recv().unwrap_err().is_closed());
+    });
+}
+
+#[test]
+fn a_panic_in_what_delivers_a_cancellation_comes_out_and_the_process_is_killed() {
+    test(async {
+        let scope = CancelScope::new();
+        let mut sleep = Command::new("sleep");
+        sleep.arg("1000");
+        let custom = run_process(sleep).deliver_cancel(async |_| panic!("delivering"));
+        let mut call = pin!(scope.run(custom));
+        poll_fn(|cx| {
+            assert!(call.as_mut().poll(cx).is_pending(), "it has begun");
+            Poll::Ready(())
+        })
+        .await;
+        scope.cancel();
+        let panic = poll_fn(|cx| {
+            let polled = std::panic::catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
+            match polled {
+                Ok(polled) => polled.map(|_| None),
+                Err(payload) => Poll::Ready(payload.downcast::<&str>().ok()),
+            }
+        });
+        assert_eq!(panic.await.as_deref(), Some(&"delivering"));
+    });
+}
+
+#[test]
+#[should_panic(expected = "stderr_to_stdout goes with a captured or inherited standard output")]
+fn redirections_that_contradict_each_other_are_refused_before_anything_is_started() {
+    test(async {
+        let call = sh("echo 1 >&2").stdout(Stdio::null()).stderr_to_stdout();
+        call.await.map(drop)
+    })
+    .unwrap();
+}
+
+/// A parent that ignores SIGCHLD is not told how its children end. Nobody hangs for that. (In a process of its own.)
+#[test]
+fn where_sigchld_is_ignored_the_end_of_a_process_is_seen_and_its_status_is_lost() {
+    const NAME: &str =
+        "where_sigchld_is_ignored_the_end_of_a_process_is_seen_and_its_status_is_lost";
+    if std::env::var_os("SEEDBED_PROCESS_TEST").is_none() {
+        let _alone = alone();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture"]);
+        let output = command.env("SEEDBED_PROCESS_TEST", "1").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    let ended = run(try_open_nursery(
+        |n: Nursery<'_, Result<(), _>>| async move {
+            let waits = sh("read x; exit 3").stdin(Stdio::piped());
+            let started = n.try_start(|started| waits.supervise(started)).await;
+            drop(started.unwrap().stdin.take());
+            std::future::pending().await
+        },
+    ));
+    assert_eq!(ended.unwrap_err().kind(), ProcessErrorKind::Lost);
 }
 
 #[test]

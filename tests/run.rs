@@ -1,13 +1,15 @@
 //! Entering: what a run returns, when it may not be entered, what time it is in it, and when everybody waits.
 
+#[path = "common/panics.rs"]
+mod panics;
 #[path = "common/polling.rs"]
 mod polling;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use panics::panic_of;
 use polling::{Drops, turns};
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
@@ -64,23 +66,6 @@ fn a_scope_s_deadline_is_in_the_run_s_time_on_other_threads_too() {
 }
 
 // ---- Entering.
-
-fn message(payload: Box<dyn std::any::Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => payload
-            .downcast_ref::<&str>()
-            .expect("a panic says something")
-            .to_string(),
-    }
-}
-
-fn panic_of<T>(act: impl FnOnce() -> T) -> String {
-    match catch_unwind(AssertUnwindSafe(act)) {
-        Ok(_) => panic!("expected a panic"),
-        Err(payload) => message(payload),
-    }
-}
 
 #[test]
 fn a_run_returns_its_future_s_value_or_panics_with_its_panic_and_may_borrow() {

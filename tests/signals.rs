@@ -17,7 +17,10 @@ use seedbed::signal::{
 };
 use seedbed::sync::Event;
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::{CtrlC, RunBuilder, move_on_after, on_cancel, open_nursery, run, sleep_forever};
+use seedbed::{
+    CtrlC, RunBuilder, checkpoint, current_run, move_on_after, on_cancel, open_nursery, run,
+    sleep_forever, spawn_system_task,
+};
 use signal_hook::low_level::raise;
 use smol::stream::StreamExt;
 
@@ -206,6 +209,55 @@ fn a_pending_signal_is_raised_again_when_the_last_receiver_is_dropped() {
 }
 
 #[test]
+fn all_pending_signals_are_raised_again_not_only_the_first() {
+    let status = in_a_process_of_its_own(
+        "all_pending_signals_are_raised_again_not_only_the_first",
+        || {
+            // By default the first is ignored, and the second ends the process.
+            let signals = open_signal_receiver(&[SIGWINCH, SIGUSR2]).unwrap();
+            raise(SIGUSR2).unwrap();
+            raise(SIGWINCH).unwrap();
+            assert_eq!(signals.statistics().pending, 2);
+            drop(signals);
+        },
+    );
+    assert_eq!(status.unwrap().signal(), Some(SIGUSR2));
+}
+
+#[test]
+fn a_signal_that_was_ignored_is_received_and_then_ignored_again() {
+    const NAME: &str = "a_signal_that_was_ignored_is_received_and_then_ignored_again";
+    if std::env::var_os("SEEDBED_SIGNAL_TEST").is_some_and(|name| name == NAME) {
+        let mut signals = open_signal_receiver(&[SIGUSR1]).unwrap();
+        raise(SIGUSR1).unwrap();
+        assert_eq!(signals.try_next(), Some(SIGUSR1));
+        raise(SIGUSR1).unwrap();
+        drop(signals); // pending, and raised for nobody
+        raise(SIGUSR1).unwrap();
+        return;
+    }
+    let _alone = alone();
+    let mut ignoring = Command::new("sh");
+    // What a shell ignores, what it executes inherits.
+    ignoring.args(["-c", "trap '' USR1; exec \"$0\" --exact \"$1\" --nocapture"]);
+    ignoring.arg(std::env::current_exe().unwrap()).arg(NAME);
+    ignoring.env("SEEDBED_SIGNAL_TEST", NAME);
+    let output = ignoring.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_receiver_works_on_any_thread_and_outside_of_a_run() {
+    let _alone = alone();
+    let seen = std::thread::spawn(|| {
+        let mut signals = open_signal_receiver(&[SIGUSR1]).unwrap();
+        raise(SIGUSR1).unwrap();
+        smol::block_on(signals.next())
+    });
+    assert_eq!(seen.join().unwrap(), SIGUSR1);
+}
+
+#[test]
 fn a_handler_of_somebody_else_is_called_once_for_each_signal() {
     let status = in_a_process_of_its_own(
         "a_handler_of_somebody_else_is_called_once_for_each_signal",
@@ -277,6 +329,39 @@ fn a_second_ctrl_c_kills_a_run_that_does_not_get_on_with_unwinding() {
                 // Not even reached.
                 std::process::exit(0);
             });
+        },
+    );
+    assert_eq!(status.unwrap().signal(), Some(SIGINT));
+}
+
+#[test]
+fn ctrl_c_ends_a_run_in_order_main_future_system_tasks_calls() {
+    let status = in_a_process_of_its_own(
+        "ctrl_c_ends_a_run_in_order_main_future_system_tasks_calls",
+        || {
+            run(async {
+                let (log, in_order) = std::sync::mpsc::channel();
+                let handle = current_run();
+                let of_task = log.clone();
+                spawn_system_task(on_cancel(sleep_forever(), async move {
+                    of_task.send("system task").unwrap();
+                    let last = move || {
+                        let order: Vec<_> = in_order.try_iter().collect();
+                        assert_eq!(order, ["main future", "system task"]);
+                    };
+                    handle.run_sync_soon(last).unwrap();
+                }));
+                raise(SIGINT).unwrap();
+                let ended = async move {
+                    // Longer than the system task would take.
+                    for _ in 0..5 {
+                        checkpoint().await;
+                    }
+                    log.send("main future").unwrap();
+                };
+                on_cancel(sleep_forever(), ended).await;
+            });
+            unreachable!("the run dies by the signal");
         },
     );
     assert_eq!(status.unwrap().signal(), Some(SIGINT));

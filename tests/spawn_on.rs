@@ -206,6 +206,25 @@ fn start_works_with_such_a_child() {
     Hand::new(beside(executor.clone(), block)).finish();
 }
 
+#[test]
+fn a_block_with_such_children_may_itself_be_a_task_of_the_executor_and_so_may_theirs() {
+    on_threads(2, |executor| {
+        let on = executor.clone();
+        let block = open_nursery(|n| async move {
+            let inner = on.clone();
+            let child = open_nursery(|n| async move {
+                let grandchildren = [(); 10].map(|()| n.spawn_on(&inner, turns(3)));
+                for grandchild in grandchildren {
+                    grandchild.await;
+                }
+                10
+            });
+            n.spawn_on(&on, child).await
+        });
+        assert_eq!(smol::block_on(executor.spawn(block)), 10);
+    });
+}
+
 static USER: TreeVar<&str> = TreeVar::new();
 
 #[test]
@@ -221,10 +240,11 @@ fn it_has_the_variables_scopes_and_deadlines_of_where_the_nursery_was_opened_on_
                         checkpoint().await;
                         (USER.get(), current_effective_deadline())
                     };
-                    let child = USER
-                        .scope("spawned", async { n.spawn_on(&executor, child) })
-                        .await;
-                    assert_eq!(child.await, (Some("opened"), Some(deadline)));
+                    let spawned = USER.scope("spawned", async {
+                        let child = n.spawn_on(&executor, child);
+                        assert_eq!(child.await, (Some("opened"), Some(deadline)));
+                    });
+                    spawned.await
                 }));
                 block.await.unwrap();
             });
@@ -665,7 +685,7 @@ fn many_children_on_two_threads_that_cancel_each_other_leave_nothing() {
             run(async {
                 let mut part = 0;
                 open_nursery(|n| {
-                    for scope in scopes.iter().cloned() {
+                    for scope in scopes.iter() {
                         let (executor, drops) = (executor.clone(), drops.clone());
                         let scopes = scopes.clone();
                         part += 1;

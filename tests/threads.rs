@@ -3,12 +3,15 @@
 #[path = "common/poll_times.rs"]
 mod poll_times;
 
+use std::collections::HashSet;
 use std::future::IntoFuture;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use futures_lite::FutureExt;
 use poll_times::poll_times;
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
@@ -294,14 +297,15 @@ fn the_thread_has_the_callers_tree_variables_and_leaves_none_behind() {
 #[test]
 fn a_thread_is_used_again_while_it_is_warm() {
     run(async {
-        let first = thread::run_sync(|| std::thread::current().id()).await;
-        // Other tests use the cache too, so the very same thread cannot be promised; one of few is.
+        // Other tests use the cache too, and may put a thread on top of the one that was just used. So none of them can
+        // be promised to be the next, but among a thousand calls one thread comes twice.
+        let mut seen = HashSet::new();
         for _ in 0..1000 {
-            if thread::run_sync(|| std::thread::current().id()).await == first {
+            if !seen.insert(thread::run_sync(|| std::thread::current().id()).await) {
                 return;
             }
         }
-        panic!("the thread was not used again");
+        panic!("no thread was used again");
     });
 }
 
@@ -426,6 +430,260 @@ fn many_threads_that_come_back_while_they_are_cancelled_all_end() {
 }
 
 #[test]
+fn no_more_threads_run_than_the_limiter_allows_also_if_some_are_abandoned() {
+    const MAX: usize = 3;
+    let limiter = CapacityLimiter::new(MAX);
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (let_go, go) = channel::<()>();
+    let go = Arc::new(std::sync::Mutex::new(go));
+    run(async {
+        let (limiter, running, most, go) = (&limiter, &running, &most, &go);
+        open_nursery(|n| async move {
+            for number in 0..2 * MAX {
+                let (here, most, go) = (running.clone(), most.clone(), go.clone());
+                let call = thread::run_sync(move || {
+                    let now = here.fetch_add(1, SeqCst) + 1;
+                    most.fetch_max(now, SeqCst);
+                    _ = go.lock().unwrap().recv();
+                    here.fetch_sub(1, SeqCst);
+                });
+                let call = call.limiter(limiter).abandon_on_cancel(number % 2 == 0);
+                let task = n.spawn(call.into_future());
+                if number == 0 {
+                    while running.load(SeqCst) == 0 {
+                        checkpoint().await;
+                    }
+                    // Abandoned: it counts as long as its thread runs.
+                    assert_eq!(task.cancel().await, None);
+                }
+            }
+            wait_all_tasks_blocked().await;
+            let standing = limiter.statistics();
+            assert_eq!((standing.borrowed, standing.waiting), (MAX, MAX));
+            while running.load(SeqCst) < MAX {
+                checkpoint().await;
+            }
+            drop(let_go);
+        })
+        .await;
+    });
+    wait_until_unused(&limiter);
+    assert_eq!((most.load(SeqCst), running.load(SeqCst)), (MAX, 0));
+}
+
+#[test]
+fn a_call_that_names_no_limiter_takes_a_token_of_the_default_one() {
+    let borrowed = || thread::current_default_thread_limiter().borrowed();
+    assert_eq!(thread::current_default_thread_limiter().total(), Some(40));
+    assert!(run(async move { thread::run_sync(borrowed).await }) >= 1);
+}
+
+#[test]
+fn what_the_function_owned_is_gone_before_its_value_is_there() {
+    run(async {
+        for _ in 0..100 {
+            let owned = Arc::new(());
+            let inside = owned.clone();
+            thread::run_sync(move || drop(inside.clone())).await;
+            assert_eq!(Arc::strong_count(&owned), 1);
+        }
+    });
+}
+
+#[test]
+fn a_thread_that_is_abandoned_sees_it_and_may_panic_in_peace() {
+    let limiter = CapacityLimiter::new(2);
+    let (sender, receiver) = channel();
+    let (work, begun, let_go) = job();
+    run(async {
+        let scope = CancelScope::new();
+        let call = thread::run_sync(move || {
+            work();
+            sender.send(check_cancelled()).unwrap();
+            panic!("nobody hears this");
+        });
+        let call = call.limiter(&limiter).abandon_on_cancel(true);
+        let cancel = async {
+            begun.recv().await.unwrap();
+            scope.cancel();
+        };
+        let (value, ()) = smol::future::zip(scope.run(call), cancel).await;
+        assert_eq!(value, None::<()>);
+        let_go.send(()).unwrap();
+    });
+    assert_eq!(receiver.recv().unwrap(), Err(Cancelled));
+    wait_until_unused(&limiter);
+}
+
+/// Its result is dropped by the thread, which goes on.
+#[test]
+fn a_result_that_nobody_wants_and_that_panics_as_it_is_dropped_harms_nobody() {
+    struct Bomb(Arc<AtomicBool>);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+            panic!("dropped");
+        }
+    }
+    let limiter = CapacityLimiter::new(1);
+    let dropped = Arc::new(AtomicBool::new(false));
+    let bomb = dropped.clone();
+    let (work, begun, let_go) = job();
+    run(async {
+        let scope = CancelScope::new();
+        let call = thread::run_sync(move || {
+            work();
+            Bomb(bomb)
+        });
+        let call = call.limiter(&limiter).abandon_on_cancel(true);
+        let cancel = async {
+            begun.recv().await.unwrap();
+            scope.cancel();
+        };
+        let (value, ()) = smol::future::zip(scope.run(call), cancel).await;
+        assert!(value.is_none());
+        let_go.send(()).unwrap();
+        while !dropped.load(SeqCst) {
+            checkpoint().await;
+        }
+        assert_eq!(thread::run_sync(|| 5).limiter(&limiter).await, 5);
+    });
+}
+
+#[test]
+fn what_a_thread_has_done_in_the_run_may_call_another_thread() {
+    run(async {
+        let calls = thread::run_sync(|| {
+            let outer = std::thread::current().id();
+            let inner =
+                run_in_host(|| async { thread::run_sync(|| std::thread::current().id()).await });
+            (outer, inner.unwrap())
+        });
+        let (outer, inner) = calls.await;
+        assert_ne!(outer, inner);
+    });
+}
+
+#[test]
+fn only_a_thread_of_a_call_has_a_host_to_ask() {
+    fn refused(ask: fn()) {
+        let payload = std::panic::catch_unwind(ask).unwrap_err();
+        let message = payload.downcast::<String>().unwrap();
+        assert!(
+            message.contains("on a thread that is not running a job"),
+            "{message}"
+        );
+    }
+    let ask = [
+        (|| _ = run_sync_in_host(|| ())) as fn(),
+        || _ = run_in_host(checkpoint),
+        || _ = check_cancelled(),
+    ];
+    for ask in ask {
+        refused(ask);
+        // Nor has the thread of the run itself.
+        run(async { refused(ask) });
+        run(async { thread::run_sync(move || run_sync_in_host(move || refused(ask))).await })
+            .unwrap();
+    }
+}
+
+/// In a process of its own, which may map no more memory, so that a thread finds no room for its stack.
+#[test]
+fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    const NAME: &str = "a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back";
+    if std::env::var_os("SEEDBED_THREADS_TEST").is_none() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture"]);
+        // Without a backtrace, which takes memory.
+        command
+            .env("SEEDBED_THREADS_TEST", "1")
+            .env("RUST_BACKTRACE", "0");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let limiter = &CapacityLimiter::new(1);
+    run(async {
+        let before = rustix::process::getrlimit(Resource::As);
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+        let almost_nothing_more = Rlimit {
+            // Room for what is said about it, and less than a stack takes.
+            current: Some(pages * rustix::param::page_size() as u64 + (1 << 20)),
+            maximum: before.maximum,
+        };
+        setrlimit(Resource::As, almost_nothing_more).unwrap();
+        let call = AssertUnwindSafe(thread::run_sync(|| ()).limiter(limiter).into_future());
+        let caught = call.catch_unwind().await;
+        setrlimit(Resource::As, before).unwrap();
+        let message = *caught.unwrap_err().downcast::<String>().unwrap();
+        assert!(
+            message.starts_with("thread::run_sync could not start a thread"),
+            "{message}"
+        );
+        assert_eq!(limiter.borrowed(), 0);
+        // As soon as there is room again, all is well.
+        assert_eq!(thread::run_sync(|| 5).limiter(limiter).await, 5);
+    });
+}
+
+#[test]
 fn a_call_may_be_made_outside_of_a_run() {
     assert_eq!(smol::block_on(thread::run_sync(|| 5).into_future()), 5);
+}
+
+// ---- Who is still running.
+
+#[test]
+fn the_functions_that_run_on_threads_are_counted_until_they_end_and_can_be_waited_for() {
+    run(open_nursery(|n| async move {
+        thread::wait_all_threads_completed().await;
+        let ((one, begun_one, go_one), (two, begun_two, go_two)) = (job(), job());
+        let waits = n.spawn(thread::run_sync(one).into_future());
+        let abandoned = n.spawn(thread::run_sync(two).abandon_on_cancel(true).into_future());
+        begun_one.recv().await.unwrap();
+        begun_two.recv().await.unwrap();
+        assert_eq!(thread::active_thread_count(), 2);
+        let completed = n.spawn(thread::wait_all_threads_completed());
+
+        abandoned.cancel().await;
+        assert_eq!(
+            thread::active_thread_count(),
+            2,
+            "it runs, though nobody waits"
+        );
+        drop(go_one);
+        assert_eq!(waits.await, "done");
+        assert_eq!(thread::active_thread_count(), 1);
+        wait_all_tasks_blocked().await;
+        assert!(!completed.is_finished());
+        drop(go_two);
+        completed.await;
+        assert_eq!(thread::active_thread_count(), 0);
+    }));
+}
+
+#[test]
+fn each_run_counts_its_own_threads_and_those_outside_of_runs_are_counted_together() {
+    let (work, begun, go) = job();
+    run(async {
+        let call = thread::run_sync(work).abandon_on_cancel(true).into_future();
+        assert_eq!(poll_times(call, 1).await, None);
+        begun.recv().await.unwrap();
+        assert_eq!(thread::active_thread_count(), 1);
+        let other = || run(async { thread::active_thread_count() });
+        assert_eq!(std::thread::spawn(other).join().unwrap(), 0);
+    });
+    // A later run does not wait for what an earlier one has abandoned.
+    run(async {
+        assert_eq!(thread::active_thread_count(), 0);
+        thread::wait_all_threads_completed().await;
+    });
+    drop(go);
+    smol::block_on(async {
+        let there = thread::run_sync(thread::active_thread_count).await;
+        assert!(there >= 1, "itself, and those of other tests");
+    });
 }

@@ -117,6 +117,61 @@ fn a_child_that_is_started_from_elsewhere_sees_its_nursery_s_values_before_and_a
 }
 
 #[test]
+fn a_nursery_s_values_can_be_asked_for_from_anywhere_until_the_block_has_ended() {
+    let drops = Drops::new();
+    let kept = &Mutex::new(None);
+    let value = Arc::new(drops.value());
+    let mut block = Hand::new(NAME.scope(
+        "opener",
+        HELD.scope(
+            value,
+            open_nursery(|n: Nursery<'_, ()>| {
+                *kept.lock().unwrap() = Some(n.clone());
+                async move {
+                    NAME.scope("body", async {
+                        assert_eq!(NAME.get_in(&n), Some("opener"));
+                        assert_eq!(NAME.get_in(&n.spawner()), Some("opener"));
+                        assert_eq!(OTHER.get_in(&n), None);
+                    })
+                    .await;
+                    checkpoint().await;
+                    n.cancel();
+                    sleep_forever().await
+                }
+            }),
+        ),
+    ));
+    assert!(block.poll().is_pending());
+    let n = kept.lock().unwrap().take().unwrap();
+    assert_eq!(NAME.get(), None);
+    assert_eq!(NAME.get_in(&n), Some("opener"), "outside of any run");
+    assert!(block.settle().is_ready());
+    drop(block);
+    assert_eq!(NAME.get_in(&n), None);
+    drops.assert_all_dropped();
+}
+
+#[test]
+fn the_handles_of_a_block_that_is_dropped_keep_none_of_its_values() {
+    let drops = Drops::new();
+    let kept = &Mutex::new(None);
+    let value = Arc::new(drops.value());
+    let mut block = Hand::new(HELD.scope(
+        value,
+        open_nursery(|n: Nursery<'_, ()>| {
+            *kept.lock().unwrap() = Some(n.clone());
+            sleep_forever()
+        }),
+    ));
+    assert!(block.settle().is_pending());
+    let n = kept.lock().unwrap().take().unwrap();
+    assert!(HELD.get_in(&n).is_some());
+    drop(block);
+    assert!(HELD.get_in(&n).is_none());
+    drops.assert_all_dropped();
+}
+
+#[test]
 fn shields_and_clean_ups_see_the_values_around_them() {
     let (scope, seen) = (CancelScope::new(), Mutex::new(None));
     scope.cancel();

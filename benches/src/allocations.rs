@@ -1,4 +1,4 @@
-//! Allocations and memory of one nursery child. Informational.
+//! Allocations and memory of one nursery child, and of the small things.
 //!
 //! The allocator of the whole program is the system's, with counters that run only while this section measures, so
 //! that no other measurement pays for more than one relaxed load per allocation.
@@ -51,6 +51,13 @@ pub fn compare(options: &Options) {
         "memory/allocations and peak bytes per child of 10000, all alive at once",
     );
     let ours = Usage::of(&ours);
+    let future = size_of_val(&nursery::Child::child(child, 0)) as f64;
+    report::count_within("seedbed itself: allocations", ours.allocations, 1.0);
+    report::count_within(
+        "seedbed itself: bytes beside the future",
+        ours.peak_bytes - future,
+        128.0,
+    );
     for (name, theirs) in theirs {
         let theirs = Usage::of(theirs);
         report::counts(
@@ -64,6 +71,27 @@ pub fn compare(options: &Options) {
             theirs.peak_bytes,
         );
     }
+}
+
+/// Prints how many calls for memory `operation` makes under `seedbed::run`, on the average of a thousand.
+pub fn count<F: Future>(options: &Options, name: &str, operation: impl Fn() -> F) {
+    const SECTION: &str = "primitives/allocations";
+    const TIMES: u64 = 1_000;
+    if !options.wants(SECTION, name) {
+        return;
+    }
+    let counted = seedbed::run(async {
+        // Once without counting: what is made once per run is not per operation.
+        operation().await;
+        ALLOCATIONS.store(0, Relaxed);
+        COUNTING.store(true, Relaxed);
+        for _ in 0..TIMES {
+            operation().await;
+        }
+        COUNTING.store(false, Relaxed);
+        ALLOCATIONS.load(Relaxed)
+    });
+    report::count(&format!("{SECTION}, {name}"), counted as f64 / TIMES as f64);
 }
 
 /// What one block of [`CHILDREN`] used, divided by their number.

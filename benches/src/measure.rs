@@ -36,6 +36,18 @@ impl Samples {
         value
     }
 
+    /// Like [`time`](Samples::time), by the [time of the thread](thread_time).
+    pub async fn thread_time<T>(
+        &mut self,
+        operations: u64,
+        work: impl IntoFuture<Output = T>,
+    ) -> T {
+        let start = thread_time();
+        let value = work.await;
+        self.record(thread_time() - start, operations);
+        value
+    }
+
     /// Like [`time`](Samples::time), for work that blocks.
     pub fn time_blocking<T>(&mut self, operations: u64, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
@@ -43,6 +55,13 @@ impl Samples {
         self.record(start.elapsed(), operations);
         value
     }
+}
+
+/// The processor's time that this thread has used: what a busy machine does not add to. Right for work that neither waits
+/// nor leaves its thread; asking takes a system call.
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Takes one round of samples of one thing.

@@ -1,7 +1,7 @@
 //! Spawning many children and joining all: nanoseconds per child.
 //!
 //! Each of the functions here opens its peer's block, spawns `count` children and ends when all have ended, and is
-//! also what `allocations` counts. Only moro's scope and tokio's `JoinSet` give what a nursery must give; the others are
+//! also what `allocations` counts. The clock is the thread's, but for the contender with two threads. Only moro's scope and tokio's `JoinSet` give what a nursery must give; the others are
 //! the raw machinery.
 
 use std::{cell::LazyCell, pin::Pin};
@@ -71,7 +71,7 @@ fn compare_growth(options: &Options, section: &str, child: impl Child) {
         our_round(s, MANY, || our_nursery(MANY, child))
     })
     .beside_within(1.5, "seedbed itself with 1000", |s| {
-        // A thousand times as many blocks, so that both contenders are measured for as long.
+        // A thousand times as many blocks, so that both are measured for as long.
         our_round(s, MANY, async || {
             for _ in 0..MANY / FEW {
                 our_nursery(FEW, child).await;
@@ -114,7 +114,7 @@ fn compare_children(
         tokio_round(&tokio.one_thread, s, count, || join_set(count, child))
     })
     .beside_within(0.2, "tokio JoinSet with 2 threads", |s| {
-        tokio_round(&tokio.two_threads, s, count, || join_set(count, child))
+        tokio_wall_round(&tokio.two_threads, s, count, || join_set(count, child))
     })
     .beside_within(1.0, "futures-buffered", |s| {
         smol_round(s, count, || futures_buffered(count, child))
@@ -133,24 +133,32 @@ fn compare_children(
 
 /// Samples of `block`, each of which spawns and joins `count` children, under `seedbed::run`.
 fn our_round<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -> F) {
-    seedbed::run(async {
-        for _ in 0..samples.wanted() {
-            samples.time(count, block()).await;
-        }
-    });
+    seedbed::run(blocks(samples, count, block));
 }
 
 /// The same under smol's `block_on`.
 fn smol_round<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -> F) {
-    smol::block_on(async {
-        for _ in 0..samples.wanted() {
-            samples.time(count, block()).await;
-        }
-    });
+    smol::block_on(blocks(samples, count, block));
 }
 
-/// The same under tokio.
+async fn blocks<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -> F) {
+    for _ in 0..samples.wanted() {
+        samples.thread_time(count, block()).await;
+    }
+}
+
+/// The same under tokio, on one thread.
 fn tokio_round<F: Future>(
+    runtime: &tokio::runtime::Runtime,
+    samples: &mut Samples,
+    count: u64,
+    block: impl Fn() -> F,
+) {
+    runtime.block_on(blocks(samples, count, block));
+}
+
+/// The same under tokio, on several threads: by the clock on the wall.
+fn tokio_wall_round<F: Future>(
     runtime: &tokio::runtime::Runtime,
     samples: &mut Samples,
     count: u64,

@@ -1,12 +1,14 @@
-//! What the small things cost: a scope, a shield, a tree variable, a limiter. Informational.
+//! What the small things cost: a scope, a shield, a tree variable, a limiter.
 //!
-//! One sample is a thousand of them in a row, so that reading the clock does not count.
+//! One sample is a thousand of them in a row, so that reading the clock does not count. Calls that get memory are counted
+//! apart, once; their number is the same at every run.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use seedbed::CancelScope;
 
 use crate::{
+    allocations,
     measure::{Comparison, Samples},
     options::Options,
 };
@@ -28,6 +30,7 @@ pub fn compare(options: &Options) {
             assert!(CancelScope::new().run(nothing()).await.is_some())
         });
     })
+    .ours_within(Duration::from_nanos(60))
     .beside("futures-util abortable", |s| smol_round(s, abortable))
     .beside("the bare await", |s| smol_round(s, nothing))
     .run(options);
@@ -45,6 +48,7 @@ pub fn compare(options: &Options) {
     Comparison::new("primitives/shield", ROUNDS, "seedbed shield", |s| {
         our_round(s, async || seedbed::shield(nothing()).await);
     })
+    .ours_within(Duration::from_nanos(40))
     .beside("the bare await", |s| smol_round(s, nothing))
     .run(options);
 
@@ -52,6 +56,7 @@ pub fn compare(options: &Options) {
         let read = async || assert_eq!(OURS.get(), Some(1));
         seedbed::run(OURS.scope(1, repeatedly(s, read)));
     })
+    .ours_within(Duration::from_nanos(10))
     .beside("tokio task_local", |s| {
         let read = async || assert_eq!(TOKIOS.get(), 1);
         smol::block_on(TOKIOS.scope(1, repeatedly(s, read)));
@@ -59,6 +64,7 @@ pub fn compare(options: &Options) {
     .run(options);
 
     compare_limiters(options);
+    count_allocations(options);
 }
 
 fn compare_limiters(options: &Options) {
@@ -73,13 +79,73 @@ fn compare_limiters(options: &Options) {
             our_round(s, async || drop(limiter.acquire().await));
         },
     )
-    .beside("async-lock Semaphore", |s| {
+    .beside_within(1.0, "async-lock Semaphore", |s| {
         smol_round(s, async || drop(semaphore.acquire().await));
     })
     .beside("async-lock Semaphore in an Arc", |s| {
         smol_round(s, async || drop(shared.acquire_arc().await));
     })
     .run(options);
+
+    Comparison::new(
+        "primitives/limiter-1000-waiting",
+        ROUNDS,
+        "seedbed CapacityLimiter",
+        |s| seedbed::run(hand_over(s, || limiter.acquire())),
+    )
+    .beside_within(2.0, "async-lock Semaphore", |s| {
+        smol::block_on(hand_over(s, || semaphore.acquire()))
+    })
+    .beside("async-lock Semaphore in an Arc", |s| {
+        smol::block_on(hand_over(s, || shared.acquire_arc()))
+    })
+    .run(options);
+}
+
+/// Samples of a thousand that come to wait for one token, and get it one after the other; per waiter. They are polled by
+/// one task, so that it is the waiting that is measured and not the tasks.
+async fn hand_over<F: Future>(samples: &mut Samples, acquire: impl Fn() -> F) {
+    let mut waiters: Vec<Pin<Box<F>>> = Vec::with_capacity(OPERATIONS as usize);
+    for _ in 0..samples.wanted() {
+        let held = acquire().await;
+        waiters.extend((0..OPERATIONS).map(|_| Box::pin(acquire())));
+        let work = async {
+            poll_fn(|cx| {
+                for waiter in &mut waiters {
+                    assert!(waiter.as_mut().poll(cx).is_pending());
+                }
+                Poll::Ready(())
+            })
+            .await;
+            drop(held);
+            for waiter in &mut waiters {
+                drop(waiter.await);
+            }
+        };
+        samples.time(OPERATIONS, work).await;
+        waiters.clear();
+    }
+}
+
+/// Prints how many calls for memory each thing of ours makes.
+fn count_allocations(options: &Options) {
+    let limiter = seedbed::sync::CapacityLimiter::new(1);
+    allocations::count(options, "a scope", async || {
+        CancelScope::new().run(nothing()).await;
+    });
+    allocations::count(options, "a timeout", async || {
+        seedbed::move_on_after(MINUTE, nothing()).await;
+    });
+    allocations::count(options, "a shield", async || {
+        seedbed::shield(nothing()).await
+    });
+    allocations::count(options, "a limiter's token", async || {
+        drop(limiter.acquire().await);
+    });
+    allocations::count(options, "a checkpoint", seedbed::checkpoint);
+    allocations::count(options, "a nursery without children", async || {
+        seedbed::open_nursery(async |_| ()).await
+    });
 }
 
 /// Samples of `operation`, each a thousand in a row, under `seedbed::run`.

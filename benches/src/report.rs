@@ -71,6 +71,21 @@ pub fn counts(name: &str, ours: f64, theirs: f64) {
     println!("{name}, {ours:.2}, {theirs:.2}, {:.2}", ours / theirs);
 }
 
+/// Prints one plain number per operation.
+pub fn count(name: &str, count: f64) {
+    println!("{name}, {count:.2}");
+}
+
+/// The same with a target. What is made once per block does not count against it.
+pub fn count_within(name: &str, count: f64, at_most: f64) {
+    // Two digits: of ten thousand children, a hundred things may be the block's own.
+    let rounded = (count * 100.0).round() / 100.0;
+    println!(
+        "{name}, {count:.2}, target {at_most}: {}",
+        verdict(rounded, at_most)
+    );
+}
+
 fn figures(figures: Figures) -> String {
     format!(
         "{} [{}]",

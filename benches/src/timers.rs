@@ -6,7 +6,8 @@
 //!   reached.
 //!
 //! All timers are polled by one task, so that it is the timers that are measured and not the tasks. Deadlines are
-//! scattered at random, the same for every contender. Every timer is boxed, because tokio's has to be.
+//! scattered at random, the same for every contender. Every timer is boxed, because tokio's has to be. The clock is the
+//! thread's, which stands still while it sleeps.
 
 use std::{
     cell::LazyCell,
@@ -17,14 +18,14 @@ use std::{
 };
 
 use crate::{
-    measure::{Comparison, Samples},
+    measure::{Comparison, Samples, thread_time},
     options::Options,
 };
 
 const ROUNDS: (usize, usize) = (10, 1);
 const TIMERS: usize = 100_000;
 /// From the beginning until the first deadline to be met: more than what setting all timers takes.
-const LEAD: Duration = Duration::from_millis(200);
+const LEAD: Duration = Duration::from_millis(500);
 const SPREAD_TO_FIRE: Duration = Duration::from_millis(50);
 const SPREAD_TO_CANCEL: Duration = Duration::from_secs(60);
 
@@ -65,12 +66,14 @@ fn tokio_sleep(deadline: Instant) -> tokio::time::Sleep {
 
 async fn fire<F: Future>(samples: &mut Samples, sleep_until: impl Fn(Instant) -> F) {
     for _ in 0..samples.wanted() {
-        let start = Instant::now();
-        let mut timers = set(&sleep_until, start + LEAD, SPREAD_TO_FIRE).await;
-        let setting = start.elapsed();
-        assert!(setting < LEAD, "no deadline passes while timers are set");
-        std::thread::sleep(LEAD + SPREAD_TO_FIRE + Duration::from_millis(2) - setting);
-        let start = Instant::now();
+        let (start, first) = (thread_time(), Instant::now() + LEAD);
+        let mut timers = set(&sleep_until, first, SPREAD_TO_FIRE).await;
+        assert!(
+            Instant::now() < first,
+            "no deadline passes while timers are set"
+        );
+        let last = first + SPREAD_TO_FIRE + Duration::from_millis(2);
+        std::thread::sleep(last.saturating_duration_since(Instant::now()));
         let mut woken = false;
         poll_fn(|cx| {
             // The runtime has to notice by itself.
@@ -87,7 +90,7 @@ async fn fire<F: Future>(samples: &mut Samples, sleep_until: impl Fn(Instant) ->
             Poll::Ready(())
         })
         .await;
-        samples.record(setting + start.elapsed(), TIMERS as u64);
+        samples.record(thread_time() - start, TIMERS as u64);
     }
 }
 
@@ -98,7 +101,7 @@ async fn cancel<F: Future>(samples: &mut Samples, sleep_until: impl Fn(Instant) 
             // Whoever cleans up later does it now.
             smol::future::yield_now().await;
         };
-        samples.time(TIMERS as u64, work).await;
+        samples.thread_time(TIMERS as u64, work).await;
     }
 }
 

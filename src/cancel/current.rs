@@ -278,6 +278,30 @@ pub(crate) fn timers() -> Option<Arc<Timers>> {
     CURRENT.with(|current| current.shared.borrow().as_ref()?.timers().cloned())
 }
 
+/// The tree of the run that this thread is polling; `None` outside of a run. It has its [`Shared::run`].
+pub(crate) fn tree_of_run() -> Option<Arc<Shared>> {
+    CURRENT.with(|current| {
+        let shared = current.shared.borrow();
+        shared
+            .as_ref()
+            .filter(|shared| shared.run().is_some())
+            .cloned()
+    })
+}
+
+/// Whether this thread is polling in a run, and in a task of it: not above its roots.
+pub(crate) fn in_task_of_run() -> bool {
+    CURRENT.with(|current| {
+        let shared = current.shared.borrow();
+        let in_run = shared.as_ref().is_some_and(|shared| shared.run().is_some());
+        in_run
+            && !matches!(
+                current.places.borrow().last(),
+                None | Some(Place::AboveRoot)
+            )
+    })
+}
+
 /// Exchanges the tree variables' values of this thread.
 pub(crate) fn replace_values(values: Option<Values>) -> Option<Values> {
     CURRENT.with(|current| current.values.replace(values))

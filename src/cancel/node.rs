@@ -4,6 +4,7 @@
 //! else of the user's runs. Whether a node is cancelled is mirrored in its [`Cell`], so that the common question, asked
 //! at every poll, is one load.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
+use crate::run_var::Variables;
 use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, lock};
 use crate::time::Timers;
 
@@ -62,28 +64,61 @@ enum Watcher {
     Child(Waker),
 }
 
-/// One scope tree, and the run whose time it lives in (none: real time).
+/// One scope tree, and the run that it belongs to (none: real time).
 pub(crate) struct Shared {
     tree: Mutex<Tree<Option<Watcher>>>,
-    timers: Option<Arc<Timers>>,
+    run: Option<OfRun>,
+}
+
+/// What a run has, for whoever is polled in it.
+pub(crate) struct OfRun {
+    timers: Arc<Timers>,
+    variables: Variables,
+    /// The way in from outside, which belongs to the module `run`.
+    entrance: Arc<dyn Any + Send + Sync>,
+}
+
+impl OfRun {
+    pub(crate) fn new(timers: Arc<Timers>, entrance: Arc<dyn Any + Send + Sync>) -> Self {
+        OfRun {
+            timers,
+            variables: Variables::default(),
+            entrance,
+        }
+    }
+
+    pub(crate) fn timers(&self) -> &Arc<Timers> {
+        &self.timers
+    }
+
+    pub(crate) fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    pub(crate) fn entrance(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self.entrance
+    }
 }
 
 impl Shared {
-    pub(crate) fn new(timers: Option<Arc<Timers>>) -> Arc<Self> {
+    pub(crate) fn new(run: Option<OfRun>) -> Arc<Self> {
         Arc::new(Shared {
             tree: Mutex::new(Tree::new()),
-            timers,
+            run,
         })
     }
 
+    pub(crate) fn run(&self) -> Option<&OfRun> {
+        self.run.as_ref()
+    }
+
     pub(crate) fn timers(&self) -> Option<&Arc<Timers>> {
-        self.timers.as_ref()
+        self.run().map(OfRun::timers)
     }
 
     /// The time of the run; without one, the system's.
     pub(crate) fn now(&self) -> Instant {
-        self.timers
-            .as_ref()
+        self.timers()
             .map_or_else(Instant::now, |timers| timers.now())
     }
 

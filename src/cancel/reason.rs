@@ -11,6 +11,16 @@ use std::panic::Location;
 use super::current;
 
 /// What kind of thing cancelled a scope.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{cancel::CancelSource, run, sleep_forever, CancelScope};
+///
+/// let scope = CancelScope::new();
+/// scope.set_timeout(Duration::from_millis(1));
+/// run(scope.run(sleep_forever()));
+/// assert_eq!(scope.cancel_reason().unwrap().source(), CancelSource::Deadline);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelSource {
@@ -86,16 +96,36 @@ impl CancelReason {
     }
 
     /// What kind of thing cancelled the scope.
+    ///
+    /// ```
+    /// let scope = seedbed::CancelScope::new();
+    /// scope.cancel();
+    /// let reason = scope.cancel_reason().unwrap();
+    /// assert_eq!(reason.source(), seedbed::cancel::CancelSource::Explicit);
+    /// ```
     pub fn source(&self) -> CancelSource {
         self.source
     }
 
     /// The words that were given to [`cancel_because`](crate::CancelScope::cancel_because).
+    ///
+    /// ```
+    /// let scope = seedbed::CancelScope::new();
+    /// scope.cancel_because("the disk is full");
+    /// assert_eq!(scope.cancel_reason().unwrap().message(), Some("the disk is full"));
+    /// ```
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
     /// Where in the code the call stands that cancelled the scope, if it was a call.
+    ///
+    /// ```
+    /// let scope = seedbed::CancelScope::new();
+    /// scope.cancel();
+    /// let place = scope.cancel_reason().unwrap().location().unwrap();
+    /// assert!(place.file().ends_with(".rs"));
+    /// ```
     pub fn location(&self) -> Option<&'static Location<'static>> {
         self.location
     }

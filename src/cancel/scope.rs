@@ -150,8 +150,9 @@ impl CancelScope {
     ///
     /// let scope = CancelScope::new();
     /// let handle = scope.clone();
-    /// std::thread::spawn(move || handle.cancel());
+    /// let thread = std::thread::spawn(move || handle.cancel());
     /// assert_eq!(run(scope.run(sleep_forever())), None);
+    /// thread.join().unwrap();
     /// ```
     #[track_caller]
     pub fn cancel(&self) {
@@ -199,6 +200,11 @@ impl CancelScope {
             Phase::Placed { shared, id } if self.inner.cell.is_effective() => shared.reason(*id),
             _ => None,
         })
+    }
+
+    /// Whether nothing more can come of it: it has ended, or this is its last handle, and nothing runs in it.
+    pub(super) fn is_over(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1 || matches!(*lock(&self.inner.phase), Phase::Ended)
     }
 
     /// Makes the scopes around wait for this one's end.
@@ -277,6 +283,17 @@ impl CancelScope {
     /// Sets the deadline to `timeout` from now; if the scope does not run yet, from when it is first polled.
     ///
     /// A time too long to be represented means no deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{run, sleep_forever, CancelScope};
+    ///
+    /// run(async {
+    ///     let scope = CancelScope::new();
+    ///     scope.set_timeout(Duration::from_millis(1));
+    ///     assert_eq!(scope.run(sleep_forever()).await, None);
+    /// });
+    /// ```
     pub fn set_timeout(&self, timeout: Duration) {
         if let Phase::New { timeout: slot, .. } = &mut *lock(&self.inner.phase) {
             *slot = Some(timeout);
@@ -288,6 +305,17 @@ impl CancelScope {
 
     /// The time at which the scope is cancelled. `None` if there is none, or if it counts from a first poll that has not
     /// happened.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{current_time, CancelScope};
+    ///
+    /// let scope = CancelScope::new();
+    /// assert_eq!(scope.deadline(), None);
+    /// let deadline = current_time() + Duration::from_secs(5);
+    /// scope.set_deadline(Some(deadline));
+    /// assert_eq!(scope.deadline(), Some(deadline));
+    /// ```
     pub fn deadline(&self) -> Option<Instant> {
         self.inner.cell.deadline()
     }

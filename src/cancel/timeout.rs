@@ -107,6 +107,15 @@ pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFutur
 }
 
 /// The time limit of [`fail_after`] or [`fail_at`] was reached first.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{fail_after, run, sleep_forever, TooSlow};
+///
+/// let late = fail_after(Duration::from_millis(1), sleep_forever());
+/// let error: TooSlow = run(late).unwrap_err();
+/// assert_eq!(error.to_string(), "the time limit was reached before the work was done");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TooSlow;

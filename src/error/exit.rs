@@ -37,7 +37,20 @@ impl WorkerExit {
 
     /// Returns the exit code, if the process exited by itself.
     ///
-    /// See the example of [`WorkerError`](crate::WorkerError).
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn leave(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(leave, 3).await }).unwrap_err();
+    ///     let exit = error.exit().unwrap();
+    ///     assert_eq!((exit.code(), exit.signal()), (Some(3), None));
+    /// }
+    /// ```
     pub fn code(&self) -> Option<i32> {
         match self.ended {
             Ended::Exited(code) => Some(code),
@@ -47,7 +60,20 @@ impl WorkerExit {
 
     /// Returns the number of the signal that ended the process, if one did.
     ///
-    /// See the example of [`WorkerExit`], which asks for the name.
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn abort(_: ()) {
+    ///     std::process::abort()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(abort, ()).await }).unwrap_err();
+    ///     let exit = error.exit().unwrap();
+    ///     assert_eq!((exit.code(), exit.signal()), (None, Some(6)));
+    /// }
+    /// ```
     pub fn signal(&self) -> Option<i32> {
         match self.ended {
             Ended::Exited(_) | Ended::Unknown => None,
@@ -57,23 +83,81 @@ impl WorkerExit {
 
     /// Returns the name of that signal, such as `"SIGSEGV"`; `None` also for real-time signals, which have only numbers.
     ///
-    /// See the example of [`WorkerExit`].
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn abort(_: ()) {
+    ///     std::process::abort()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(abort, ()).await }).unwrap_err();
+    ///     assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+    /// }
+    /// ```
     pub fn signal_name(&self) -> Option<&'static str> {
         self.signal().and_then(signal_name)
     }
 
     /// Tells whether the kernel wrote a core dump.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn leave(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(leave, 3).await }).unwrap_err();
+    ///     assert!(!error.exit().unwrap().core_dumped()); // it left by itself
+    /// }
+    /// ```
     pub fn core_dumped(&self) -> bool {
         matches!(self.ended, Ended::Signalled { core: true, .. })
     }
 
     /// Returns the id that the process had. It has been reaped, so the number may belong to another process by now.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn leave(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(leave, 3).await }).unwrap_err();
+    ///     assert_ne!(error.exit().unwrap().pid(), std::process::id());
+    /// }
+    /// ```
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Returns the last four kilobytes that the worker wrote to its standard error, if its context captures that
-    /// (see `WorkerConfig::capture_stderr`). Bytes that are not UTF-8 are replaced.
+    /// (see [`capture_stderr`](crate::WorkerConfig::capture_stderr)). Bytes that are not UTF-8 are replaced.
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn complain(_: ()) {
+    ///     eprintln!("no more paint");
+    ///     std::process::abort()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().capture_stderr(true);
+    ///     let error = smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(complain, ()).await.unwrap_err()
+    ///     }));
+    ///     assert_eq!(error.exit().unwrap().stderr_tail(), Some("no more paint\n"));
+    /// }
+    /// ```
     pub fn stderr_tail(&self) -> Option<&str> {
         self.stderr.as_deref()
     }

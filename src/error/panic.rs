@@ -41,16 +41,60 @@ impl WorkerPanic {
     }
 
     /// Returns the panic's message; for a payload that is no string, words that say so.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn paint(_: ()) {
+    ///     panic!("out of paint")
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(paint, ()).await }).unwrap_err();
+    ///     assert_eq!(error.panic().unwrap().message(), "out of paint");
+    /// }
+    /// ```
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// Returns where it panicked, as `file:line:column`; `None` if the job replaced the panic hook.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn paint(_: ()) {
+    ///     panic!("out of paint")
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(paint, ()).await }).unwrap_err();
+    ///     assert!(error.panic().unwrap().location().unwrap().contains(".rs:"));
+    /// }
+    /// ```
     pub fn location(&self) -> Option<&str> {
         self.location.as_deref()
     }
 
     /// Returns the backtrace in the worker, if the environment asked for one (`RUST_BACKTRACE=1`).
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn paint(_: ()) {
+    ///     panic!("out of paint")
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(paint, ()).await }).unwrap_err();
+    ///     let asked_for = std::env::var("RUST_BACKTRACE").is_ok_and(|value| value != "0");
+    ///     let asked_for = std::env::var("RUST_LIB_BACKTRACE").map_or(asked_for, |value| value != "0");
+    ///     assert_eq!(error.panic().unwrap().backtrace().is_some(), asked_for);
+    /// }
+    /// ```
     pub fn backtrace(&self) -> Option<&str> {
         self.backtrace.as_deref()
     }

@@ -33,12 +33,55 @@ impl WorkerStatus {
     }
 
     /// Returns how many jobs the worker has answered, the present one included.
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    ///
+    /// fn has_done_two(worker: &WorkerStatus) -> bool {
+    ///     worker.jobs() == 2
+    /// }
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire(has_done_two);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
+    /// ```
     pub fn jobs(&self) -> u64 {
         self.jobs
     }
 
     /// Returns how many bytes of memory the worker holds at this moment (its resident set), or 0 where the kernel does
     /// not tell because `/proc` is not mounted. Read anew by each call.
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    ///
+    /// fn holds_something(worker: &WorkerStatus) -> bool {
+    ///     worker.memory() > 0
+    /// }
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire(holds_something);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
+    /// ```
     pub fn memory(&self) -> u64 {
         let pages = std::fs::read_to_string("/proc/self/statm")
             .ok()
@@ -47,6 +90,27 @@ impl WorkerStatus {
     }
 
     /// Returns how long ago the worker came up.
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    ///
+    /// fn is_of_yesterday(worker: &WorkerStatus) -> bool {
+    ///     worker.age().as_secs() > 24 * 3600
+    /// }
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire(is_of_yesterday);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
+    /// ```
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }

@@ -25,6 +25,7 @@ pin_project! {
         #[pin]
         body: Body<F, Fut>,
         running: Option<Running<R>>,
+        style: Style,
         // The children belong to the block: it is `Send` if the handle is, and `'env` outlives it.
         handle: PhantomData<N>,
     }
@@ -52,11 +53,22 @@ pin_project! {
     }
 }
 
+/// In what a block differs from the plain one.
+#[derive(Clone, Copy, Default)]
+struct Style {
+    /// The children are shielded while the body lives.
+    service: bool,
+    /// The children are cancelled when the body has returned.
+    daemon: bool,
+}
+
 /// What exists since the first poll.
 struct Running<R> {
     owner: Owner,
     outcome: Outcome<R>,
     body_waker: Waker,
+    /// See [`Style::daemon`].
+    daemon: bool,
     phase: Phase,
 }
 
@@ -79,18 +91,44 @@ where
         Block {
             body: Body::New { open: Some(open) },
             running: None,
+            style: Style::default(),
             handle: PhantomData,
         }
+    }
+
+    /// Shields the children from the block's cancellation while the body lives.
+    pub(super) fn service(mut self) -> Self {
+        self.style.service = true;
+        self
+    }
+
+    /// Makes the children go with the body: once it has returned, they are cancelled, instead of being waited for.
+    ///
+    /// For children that work for the body alone. The block still ends when all have ended, and returns the body's value.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run, sleep_forever};
+    ///
+    /// let block = open_nursery(|n| async move {
+    ///     n.spawn(sleep_forever());
+    ///     "done"
+    /// });
+    /// assert_eq!(run(block.daemon()), "done");
+    /// ```
+    pub fn daemon(mut self) -> Self {
+        self.style.daemon = true;
+        self
     }
 }
 
 impl<R> Running<R> {
-    fn begin() -> Self {
-        let owner = Owner::begin();
+    fn begin(style: Style) -> Self {
+        let owner = Owner::begin(style.service);
         Running {
             outcome: Outcome::new(),
             body_waker: Waker::from(owner.core.clone()),
             owner,
+            daemon: style.daemon,
             phase: Phase::Open,
         }
     }
@@ -109,7 +147,13 @@ impl<R> Running<R> {
                 return false;
             }
             match self.owner.poll_body(&self.body_waker, |cx| future.poll(cx)) {
-                Some(Poll::Ready(value)) => self.outcome.body_returned(value),
+                Some(Poll::Ready(value)) => {
+                    self.outcome.body_returned(value);
+                    if self.daemon {
+                        let why = "the body has returned, and its children go with it";
+                        self.owner.core.scope.cancel_because(why);
+                    }
+                }
                 Some(Poll::Pending) if !self.owner.try_drop_body() => return false,
                 // It is cancelled, or it panicked.
                 Some(Poll::Pending) | None => {}
@@ -168,7 +212,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
         let mut this = self.project();
         let first = this.running.is_none();
-        let running = this.running.get_or_insert_with(Running::begin);
+        let running = this
+            .running
+            .get_or_insert_with(|| Running::begin(*this.style));
         match running.phase {
             Phase::Open => {}
             Phase::Doomed => return Poll::Pending,

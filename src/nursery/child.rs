@@ -403,8 +403,10 @@ impl ChildRef {
         struct End<'a>(&'a Header);
         impl Drop for End<'_> {
             fn drop(&mut self) {
-                self.0.state.fetch_or(DONE, Ordering::AcqRel);
-                self.0.awaiter.wake();
+                // Without a task nobody awaits it: the task takes its waker with it.
+                if self.0.state.fetch_or(DONE, Ordering::AcqRel) & HANDLE != 0 {
+                    self.0.awaiter.wake();
+                }
             }
         }
         let end = End(self.header());

@@ -29,6 +29,21 @@ impl<F> NurseryClosed<F> {
     }
 
     /// Returns the future that was not spawned.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(async {
+    ///     let mut kept = None;
+    ///     open_nursery(|n| {
+    ///         kept = Some(n.clone());
+    ///         async {}
+    ///     })
+    ///     .await;
+    ///     let closed = kept.unwrap().spawn_if_open(async { 1 }).unwrap_err();
+    ///     assert_eq!(closed.into_future().await, 1);
+    /// });
+    /// ```
     pub fn into_future(self) -> F {
         self.future
     }

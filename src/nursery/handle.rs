@@ -14,9 +14,10 @@ use super::error::NurseryClosed;
 use super::info::{Name, NurseryInfo, TaskInfo};
 use super::outcome::Outcome;
 use super::ready::Core;
-use super::start::{StartError, Started, start};
+use super::start::{StartError, Started, Waiting, start};
 use super::task::Task;
-use crate::cancel::{CancelReason, CancelSource};
+use crate::cancel::{CancelReason, CancelSource, lock};
+use crate::tree_var::{HasTreeVars, Values};
 
 /// What a handle is made of, whatever kind it is.
 #[derive(Debug)]
@@ -144,6 +145,12 @@ macro_rules! handle {
         impl<R> fmt::Debug for $name<'_, R> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name)).field("closed", &self.raw.core.is_closed()).finish_non_exhaustive()
+            }
+        }
+
+        impl<R> HasTreeVars for $name<'_, R> {
+            fn values(&self) -> Option<Values> {
+                lock(&self.raw.core.values).clone()
             }
         }
 
@@ -321,7 +328,7 @@ macro_rules! handle {
                 Fut: Future + $($bound)*,
                 Fut::Output: $($bound)*,
             {
-                start(|started| self.spawn(child(started))).await
+                start(|started, _| self.spawn(child(started))).await
             }
 
             /// Ends the block: drops the body and all children where they wait, shielded ones when their shields have
@@ -359,11 +366,16 @@ macro_rules! handle {
             #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
             ///
             /// run(async {
+            ///     let reached_the_end = std::cell::Cell::new(false);
+            ///     let reached = &reached_the_end;
             #[doc = concat!("    ", $block, "(|n| async move {")]
             ///         n.spawn(sleep_forever());
             ///         n.cancel();
+            ///         sleep_forever().await; // the body is cancelled, too
+            ///         reached.set(true);
             ///     })
             ///     .await;
+            ///     assert!(!reached_the_end.get());
             /// });
             /// ```
             #[track_caller]
@@ -433,6 +445,71 @@ macro_rules! handle {
                 }
             }
 
+            /// As [`start`](Self::start), for a child whose error, once it has started, ends the block as with
+            /// [`try_spawn`](Self::try_spawn).
+            ///
+            /// # Cancellation
+            ///
+            /// As [`start`](Self::start). If the child then ends with an error, that ends the block.
+            ///
+            /// # Errors
+            ///
+            /// As [`start`](Self::start): an error *before* the child has started is
+            /// `StartError::Exited(Err(error))`, and does the nursery no harm.
+            ///
+            /// # Panics
+            ///
+            /// As [`spawn`](Self::spawn), when polled.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{try_", $block, ", checkpoint, run, sleep_forever};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    let result: Result<(), &str> = try_", $block, "(|n| async move {")]
+            ///         let port = n.try_start(|started| async move {
+            ///             started.send(8080);
+            ///             checkpoint().await;
+            ///             Err::<(), _>("the listener broke")
+            ///         });
+            ///         assert_eq!(port.await.unwrap(), 8080);
+            ///         sleep_forever().await;
+            ///         Ok(())
+            ///     })
+            ///     .await;
+            ///     assert_eq!(result, Err("the listener broke"));
+            /// });
+            /// ```
+            pub async fn try_start<V, U, F, Fut>(
+                &self,
+                child: F,
+            ) -> Result<V, StartError<Result<U, E>>>
+            where
+                V: $($bound)*,
+                F: FnOnce(Started<V>) -> Fut,
+                Fut: Future<Output = Result<U, E>> + $($bound)*,
+                U: $($bound)*,
+                T: $($bound)*,
+                E: $($bound)*,
+            {
+                let spawn = |started, waiting: Waiting<V>| {
+                    let (raw, child) = (self.raw.clone(), child(started));
+                    let child = async move {
+                        match child.await {
+                            Err(error) if waiting.is_over() => {
+                                fail(&raw, error);
+                                None
+                            }
+                            result => Some(result),
+                        }
+                    };
+                    match self.spawn_as::<_, Fut>(child) {
+                        Ok(task) => task,
+                        Err(closed) => panic!("{closed}"),
+                    }
+                };
+                start(spawn).await.map_err(StartError::kept)
+            }
+
             /// Says what happens to errors that come after the block's outcome was decided: instead of a `tracing` event at
             /// WARN, `hook` gets each of them.
             ///
@@ -478,6 +555,16 @@ macro_rules! handle {
 }
 
 /// What [`try_spawn`](Nursery::try_spawn) gives: `Some(value)`, or `None` from a child whose error ended the block.
+///
+/// ```
+/// use seedbed::{run, try_open_nursery};
+///
+/// let value: Result<_, ()> = run(try_open_nursery(async |n| {
+///     let task = n.try_spawn(async { Ok(3) });
+///     Ok(task.await)
+/// }));
+/// assert_eq!(value, Ok(Some(3)));
+/// ```
 pub type TrySpawned<U> = Task<Option<U>>;
 
 handle! {
@@ -523,6 +610,14 @@ handle! {
     /// });
     /// ```
     LocalNursery, "open_local_nursery", ['env], *mut ()
+}
+
+impl Nursery<'_, ()> {
+    /// Ends the block as [`cancel`](Nursery::cancel) does, for a reason that is not the call.
+    pub(crate) fn cancel_for(&self, reason: CancelReason) {
+        // Somebody else may have decided first; the value is the same.
+        _ = self.raw.end((), reason, Outcome::terminate);
+    }
 }
 
 impl<'env, R> Nursery<'env, R> {
@@ -571,12 +666,25 @@ pub struct Spawner<'env> {
 /// What no block returns.
 enum Never {}
 
+impl HasTreeVars for Spawner<'_> {
+    fn values(&self) -> Option<Values> {
+        self.nursery.values()
+    }
+}
+
 impl<'env> Spawner<'env> {
     /// As [`Nursery::spawn`].
     ///
     /// # Panics
     ///
     /// If the block has ended.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// let sum = run(open_nursery(|n| async move { n.spawner().spawn(async { 1 + 2 }).await }));
+    /// assert_eq!(sum, 3);
+    /// ```
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> Task<F::Output>
     where
@@ -592,6 +700,15 @@ impl<'env> Spawner<'env> {
     /// # Errors
     ///
     /// [`NurseryClosed`] if the block has ended; it gives the future back.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(async {
+    ///     let spawner = open_nursery(|n| async move { n.spawner() }).await;
+    ///     assert!(spawner.spawn_if_open(async {}).is_err()); // the block has ended
+    /// });
+    /// ```
     pub fn spawn_if_open<F>(
         &self,
         future: F,

@@ -184,7 +184,7 @@ struct Children(Owner);
 
 impl Children {
     fn new() -> Self {
-        Children(Owner::begin())
+        Children(Owner::begin(false))
     }
 
     fn core(&self) -> Arc<Core> {

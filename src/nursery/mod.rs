@@ -3,9 +3,11 @@
 //! The children are polled inside the block's own future ([`block`]), so they may borrow what outlives the block, and
 //! dropping the block drops them. They interleave; they do not run in parallel. Each child is one allocation
 //! ([`child`]); which of them are ready is a lock-free stack ([`ready`]); what a block does with its children when it is
-//! cancelled or somebody panics is in [`owner`], and who decides what the block returns in [`outcome`]. Who may look at a
-//! block's children while it works with them is in [`roster`], in which task a thread is in [`place`]; on these stand the
-//! names and numbers of [`info`], and the whole [`tree`].
+//! cancelled or somebody panics is in [`owner`], and who decides what the block returns in [`outcome`]. A child that an
+//! executor polls on other threads is, here, one that waits for it ([`remote`]).
+//!
+//! Who may look at a block's children while it works with them is in [`roster`], in which task a thread is in [`place`];
+//! on these stand the names and numbers of [`info`], and the whole [`tree`].
 
 mod block;
 mod child;
@@ -20,6 +22,7 @@ mod place;
 mod ready;
 mod remote;
 mod roster;
+pub(crate) mod shuffle;
 mod start;
 mod task;
 mod tree;
@@ -36,6 +39,7 @@ pub use task::Task;
 pub use tree::{TaskTree, task_tree, task_trees};
 
 pub(crate) use info::RootTask;
+pub(crate) use place::in_no_task;
 
 /// Opens a nursery: a block that ends when everything that was started in it has ended.
 ///
@@ -109,6 +113,100 @@ where
     Fut: Future<Output = R>,
 {
     Block::new(body)
+}
+
+/// Opens a nursery whose children serve the body: when it is cancelled, the body ends first, and the children, out of
+/// reach until then, are cancelled once it has.
+///
+/// So the body can use them in its clean-up: a connection whose pump still runs can say goodbye. It does not matter who
+/// cancels: a scope around, [`terminate`](Nursery::terminate), or a child that panics. Everything else is as with
+/// [`open_nursery`]: a body that returns is followed by waiting for the children, or with [`Block::daemon`] by
+/// cancelling them; and [`Task::cancel`] ends one child at any time. (This is tricycle's `open_service_nursery`.)
+///
+/// A child that is being [started](Nursery::start) is cancelled with whoever starts it, and shielded as soon as it has
+/// started.
+///
+/// # Cancellation
+///
+/// When a scope around it is cancelled, the body is dropped where it waits, or as soon as an active shield in it has
+/// ended; then the children in the same way; then the block is dropped by that scope. Dropping the block from outside
+/// drops the body, then the children, at once.
+///
+/// # Panics
+///
+/// With the panic of the body or of a child.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::{move_on_after, on_cancel, open_service_nursery, run, sleep_forever, sync::channel};
+///
+/// run(async {
+///     let (send, receive) = channel(0);
+///     let heard = &std::sync::Mutex::new(Vec::new());
+///     let session = open_service_nursery(|n| async move {
+///         let pump = n.spawn(async move {
+///             while let Ok(word) = receive.receive().await {
+///                 heard.lock().unwrap().push(word);
+///             }
+///         });
+///         send.send("hello").await.unwrap();
+///         on_cancel(sleep_forever(), async {
+///             send.send("goodbye").await.unwrap();
+///             send.close();
+///             pump.await // it is still there
+///         })
+///         .await;
+///     });
+///     assert_eq!(move_on_after(Duration::from_millis(1), session).await, None);
+///     assert_eq!(*heard.lock().unwrap(), ["hello", "goodbye"]);
+/// });
+/// ```
+pub fn open_service_nursery<'env, R, F, Fut>(body: F) -> Block<Nursery<'env, R>, R, F, Fut>
+where
+    F: FnOnce(Nursery<'env, R>) -> Fut,
+    Fut: Future<Output = R>,
+{
+    Block::new(body).service()
+}
+
+/// Opens a service nursery whose block may fail: [`open_service_nursery`] and [`try_open_nursery`] in one.
+///
+/// # Cancellation
+///
+/// As [`open_service_nursery`]. The first error of a child cancels the body first, too.
+///
+/// # Errors
+///
+/// As [`try_open_nursery`].
+///
+/// # Panics
+///
+/// With the panic of the body or of a child.
+///
+/// ```
+/// use seedbed::{run, sleep_forever, try_open_service_nursery};
+///
+/// run(async {
+///     let result: Result<(), &str> = try_open_service_nursery(|n| async move {
+///         n.try_spawn(async { Err::<(), _>("the service broke") });
+///         sleep_forever().await;
+///         Ok(())
+///     })
+///     .await;
+///     assert_eq!(result, Err("the service broke"));
+/// });
+/// ```
+pub fn try_open_service_nursery<'env, R, E, F, Fut>(
+    body: F,
+) -> impl Future<Output = Result<R, E>> + use<'env, R, E, F, Fut>
+where
+    F: FnOnce(Nursery<'env, Result<R, E>>) -> Fut,
+    Fut: Future<Output = Result<R, E>>,
+{
+    open_service_nursery(|n: Nursery<'env, Result<R, E>>| {
+        let body = body(n.clone());
+        or_fail(body, move |error| n.fail_body(error))
+    })
 }
 
 /// Opens a nursery whose block may fail: the first error, of the body or of a child started with

@@ -13,9 +13,12 @@ use super::child::ChildRef;
 use super::info::TaskInfo;
 use super::place::Stay;
 use super::ready::{Batch, Core};
+use super::shuffle;
 use super::tree::Registered;
 use crate::cancel::current::{enter, in_child};
-use crate::cancel::{CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, NodeId};
+use crate::cancel::{
+    CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, Node, NodeId, lock,
+};
 use crate::instrument::{self, TaskExit};
 use crate::tree_var::{Values, WithValues};
 
@@ -28,8 +31,12 @@ pub(super) struct Owner {
     driver: Driver,
     /// Until the block has ended.
     registered: Option<Registered>,
+    /// In a service nursery, while the body lives: the children's place, which cancellation of the block does not reach.
+    service: Option<Node>,
     /// What the tree variables were when the block was opened.
     values: Option<Values>,
+    /// Shuffles the children that are ready, if a test asked for that.
+    order: Option<fastrand::Rng>,
     /// The body's node, once it has one.
     body_node: Option<NodeId>,
     /// The first panic of the body or a child, until the block resumes it.
@@ -46,16 +53,23 @@ unsafe impl Send for Owner {}
 
 impl Owner {
     /// Takes the block's place in the tree: where the first poll happens.
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(service: bool) -> Self {
         let scope = CancelScope::new();
         let mut driver = Driver::new(scope.clone());
         driver.begin();
-        let core = Core::new(scope);
+        let values = crate::cancel::current::with_values(|values| values.cloned());
+        let service = driver.node().filter(|_| service).map(|own| Node {
+            id: own.shared.add(Some(own.id), Kind::Hides, None),
+            shared: own.shared.clone(),
+        });
+        let core = Core::new(scope, values.clone());
         Owner {
             registered: Some(Registered::new(core.clone())),
             core,
             driver,
-            values: crate::cancel::current::with_values(|values| values.cloned()),
+            service,
+            values,
+            order: shuffle::generator(),
             body_node: None,
             panic: None,
             swept: false,
@@ -120,6 +134,10 @@ impl Owner {
         }
         self.forget_node(self.body_node);
         self.body_node = None;
+        if self.service.take().is_some() {
+            // The children's place is the block's own now, and they may have to go.
+            self.driver.scope.wake();
+        }
     }
 
     /// Polls everybody who is ready, once.
@@ -134,7 +152,12 @@ impl Owner {
                 }
             }
         }
-        let batch = self.core.take();
+        let service = self.service.as_ref();
+        let _place = service.map(|node| enter(&node.shared, node.id));
+        let mut batch = self.core.take();
+        if let Some(order) = &mut self.order {
+            batch = batch.shuffled(order);
+        }
         if self.core.is_observed() {
             self.tell_scheduled(&batch);
         }
@@ -275,33 +298,46 @@ impl Owner {
     /// Drops what has to be dropped because the block is cancelled: everybody who runs and is not shielded. Once is
     /// enough: whoever is left has a node, and is woken when that is no longer held.
     pub(super) fn sweep(&mut self) {
-        let cancelled = self.driver.is_effective();
-        if std::mem::replace(&mut self.swept, cancelled) || !cancelled {
+        let cancelled = self.are_children_cancelled();
+        if std::mem::replace(&mut self.swept, cancelled) || !cancelled || self.children() == 0 {
             return;
         }
-        // SAFETY: see `next_in_round`.
-        let mut at = unsafe { self.core.roster.len() };
+        // One decision for all who have no node, because nothing can hold them. Should a shield at the block's edge
+        // have come before it, they stay, and are swept when it has gone. Where there are none, nothing is decided:
+        // a block of which nobody was dropped may still end with its value.
+        let mut plain = None;
+        let mut at = self.children();
         while at > 0 {
             at -= 1;
-            // Ending one child may end others: its drop may run anything.
             // SAFETY: see `next_in_round`.
-            if let Some(child) = unsafe { self.core.roster.get(at) }
-                && self.try_drop_child(&child)
-            {
-                self.discard(child, TaskExit::Cancelled);
+            let node = unsafe { self.core.roster.node_at(at) };
+            let drop_it = match node {
+                None => *plain.get_or_insert_with(|| self.try_drop(None)),
+                // SAFETY: see `next_in_round`.
+                Some(_) => unsafe { self.core.roster.get(at) }
+                    .is_some_and(|child| self.try_drop_child(&child)),
+            };
+            if drop_it {
+                // SAFETY: see `next_in_round`.
+                let child = unsafe { self.core.roster.take(at) };
+                self.discard_unlisted(child, TaskExit::Cancelled);
             }
         }
+        self.swept &= plain != Some(false);
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.driver.is_effective()
     }
 
+    /// Whether the block's cancellation reaches the children.
+    fn are_children_cancelled(&self) -> bool {
+        self.driver.is_effective() && self.service.is_none()
+    }
+
     /// Ends the block if nobody is left and nobody was added. The body must have ended.
     pub(super) fn try_end(&mut self) -> Option<Ended> {
-        // SAFETY: see `next_in_round`.
-        let children = unsafe { self.core.roster.len() };
-        if children > 0 || !self.try_close() {
+        if self.children() > 0 || !self.try_close() {
             return None;
         }
         Some(match (self.panic.take(), self.doomed) {
@@ -334,6 +370,11 @@ impl Owner {
     pub(super) fn leave(&mut self) {
         self.registered = None;
         self.driver.end();
+        // Handles and wakers may be kept; what the variables held must not be kept by them.
+        self.values = None;
+        let values = lock(&self.core.values).take();
+        // Dropped here, where no lock is held.
+        drop(values);
     }
 
     /// Lets the next wake-up through to whoever polls the block.
@@ -345,7 +386,7 @@ impl Owner {
 
     /// Decides that this child is dropped where it waits, if it is to be: the block is cancelled, or the child is.
     fn try_drop_child(&mut self, child: &ChildRef) -> bool {
-        let (block, own) = (self.driver.is_effective(), child.cancel_requested());
+        let (block, own) = (self.are_children_cancelled(), child.cancel_requested());
         // It may be cancelled again before anybody sweeps.
         self.swept &= block;
         if !block && !own {
@@ -353,7 +394,7 @@ impl Owner {
         }
         // SAFETY: see `next_in_round`.
         let node = unsafe { child.node() };
-        self.try_drop(node) || own && !self.is_held(node)
+        block && self.try_drop(node) || own && !self.is_held(node)
     }
 
     fn is_held(&self, node: Option<NodeId>) -> bool {
@@ -365,7 +406,7 @@ impl Owner {
 
     /// Makes a node for a child.
     fn add_node(&self) -> Option<NodeId> {
-        let own = self.driver.node()?;
+        let own = self.service.as_ref().or(self.driver.node())?;
         Some(own.shared.add(Some(own.id), Kind::Plain, None))
     }
 
@@ -388,6 +429,12 @@ impl Owner {
         }
     }
 
+    /// How many are listed.
+    fn children(&self) -> usize {
+        // SAFETY: see `next_in_round`.
+        unsafe { self.core.roster.len() }
+    }
+
     fn list(&mut self, child: ChildRef) {
         // SAFETY: see `next_in_round`.
         unsafe { self.core.roster.list(child) };
@@ -403,9 +450,17 @@ impl Owner {
     }
 
     /// Drops the child's future.
-    fn discard(&mut self, child: ChildRef, mut how: TaskExit) {
+    fn discard(&mut self, child: ChildRef, how: TaskExit) {
+        // SAFETY: see `next_in_round`.
+        drop(unsafe { self.core.roster.unlist(&child) });
+        self.discard_unlisted(child, how);
+    }
+
+    /// Drops the future of a child that is not on the list, or not any more.
+    fn discard_unlisted(&mut self, child: ChildRef, mut how: TaskExit) {
         let dropped = self.drop_future(&child);
-        self.unlist(&child);
+        // SAFETY: see `next_in_round`.
+        self.forget_node(unsafe { child.node() });
         if let Err(payload) = dropped {
             how = TaskExit::Panicked;
             self.panicked(payload);
@@ -432,7 +487,7 @@ impl Owner {
         self.driver.scope.cancel_for(reason);
     }
 
-    /// Drops everybody at once, shields included, then the body, and closes. Returns the first panic that this caused
+    /// Drops everybody at once, shields included, then the body (in a service nursery first), and closes. Returns the first panic that this caused
     /// or that nobody was told of.
     pub(super) fn end_hard(&mut self, drop_body: impl FnOnce()) -> Option<Payload> {
         // SAFETY: the core is kept, and the place taken back, before this returns.
@@ -444,24 +499,23 @@ impl Owner {
                 self.list(child);
             }
         }
+        // A service outlives whom it serves.
+        let mut drop_body = Some(drop_body);
+        if self.service.is_some() {
+            drop_body
+                .take()
+                .into_iter()
+                .for_each(|drop_it| self.end_body(drop_it));
+        }
         // SAFETY: see `next_in_round`.
         while let Some(child) = unsafe { self.core.roster.pop() } {
-            self.discard_hard(child);
+            self.discard_unlisted(child, TaskExit::Cancelled);
         }
-        self.end_body(drop_body);
-        self.registered = None;
+        drop_body
+            .into_iter()
+            .for_each(|drop_it| self.end_body(drop_it));
+        self.leave();
         self.panic.take()
-    }
-
-    fn discard_hard(&mut self, child: ChildRef) {
-        let mut how = TaskExit::Cancelled;
-        if let Err(payload) = self.drop_future(&child) {
-            how = TaskExit::Panicked;
-            self.panicked(payload);
-        }
-        // SAFETY: see `next_in_round`.
-        self.forget_node(unsafe { child.node() });
-        self.exited(&child, how);
     }
 }
 

@@ -95,6 +95,12 @@ pub(super) fn in_task<T>(task: &TaskRef, act: impl FnOnce() -> T) -> T {
     act()
 }
 
+/// Does something that belongs to no task.
+pub(crate) fn in_no_task<T>(act: impl FnOnce() -> T) -> T {
+    let _back = PutBack(PLACE.replace(Place::Outside));
+    act()
+}
+
 /// The block is being polled, or dropped, by this thread, and holds its roster.
 pub(super) struct Stay {
     core: NonNull<Core>,

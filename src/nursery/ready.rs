@@ -17,8 +17,8 @@
 #![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Wake;
 
 use super::child::{ChildRef, Header};
@@ -28,6 +28,7 @@ use super::roster::Roster;
 use crate::cancel::CancelScope;
 use crate::instrument::{self, RunId};
 use crate::sys::primitives::{AtomicBool, AtomicPtr};
+use crate::tree_var::Values;
 
 const IDLE: *mut Header = ptr::null_mut();
 const BUSY: *mut Header = ptr::without_provenance_mut(1);
@@ -53,10 +54,12 @@ pub(super) struct Core {
     /// Where it is registered; see `tree`.
     pub(super) registered: AtomicUsize,
     pub(super) roster: Roster,
+    /// The tree variables of where the block was opened, for those who ask from elsewhere; until it has ended.
+    pub(super) values: Mutex<Option<Values>>,
 }
 
 impl Core {
-    pub(super) fn new(scope: CancelScope) -> Arc<Self> {
+    pub(super) fn new(scope: CancelScope, values: Option<Values>) -> Arc<Self> {
         Arc::new(Core {
             head: AtomicPtr::new(BUSY),
             body_woken: AtomicBool::new(true),
@@ -66,6 +69,7 @@ impl Core {
             number: TaskId::next(),
             registered: AtomicUsize::new(0),
             roster: Roster::new(),
+            values: Mutex::new(values),
         })
     }
 
@@ -224,6 +228,21 @@ impl Batch {
             // the list we are the only ones to touch its links.
             let next = unsafe { (*from).next.replace(to) };
             to = std::mem::replace(&mut from, next);
+        }
+        Batch { head: to }
+    }
+}
+
+impl Batch {
+    /// The same children, in another order.
+    pub(super) fn shuffled(mut self, order: &mut fastrand::Rng) -> Self {
+        let mut children: Vec<_> = self.by_ref().map(ChildRef::into_raw).collect();
+        order.shuffle(&mut children);
+        let mut to = IDLE;
+        for child in children {
+            // SAFETY: as in `reversed`: the reference that was turned into this pointer is the list's, which is ours.
+            unsafe { (*child).next.set(to) };
+            to = child;
         }
         Batch { head: to }
     }

@@ -441,6 +441,17 @@ where
 ///
 /// It is done when the child has ended or is not wanted any more; what the child returns goes to the nursery. Dropping it
 /// before that drops the child, and makes the nursery's block panic, unless that is cancelled.
+///
+/// ```
+/// use seedbed::{nursery::RemoteChild, open_nursery, run};
+///
+/// run(open_nursery(|n| async move {
+///     let thread = |child: RemoteChild| drop(std::thread::spawn(|| smol::block_on(child)));
+///     let here = std::thread::current().id();
+///     let there = n.spawn_on(&thread, async { std::thread::current().id() });
+///     assert_ne!(there.await, here);
+/// }));
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct RemoteChild {
     remote: Arc<dyn Runner>,
@@ -466,7 +477,8 @@ impl fmt::Debug for RemoteChild {
     }
 }
 
-/// Waits for a future that an executor polls; made by [`on_executor`].
+/// Waits for a future that an executor polls; made by [`on_executor`]. Dropping it drops that future: at once, or at the
+/// end of the poll that it is in.
 #[must_use = "futures do nothing unless awaited"]
 pub struct OnExecutor<F: Future> {
     remote: Arc<Remote<F>>,

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use super::child::{ChildRef, Header};
 use super::ready::BatchRef;
+use crate::cancel::NodeId;
 
 const NOBODY: usize = 0;
 const READER: usize = 1;
@@ -188,6 +189,16 @@ impl Roster {
     pub(super) unsafe fn unlist(&self, child: &ChildRef) -> Option<ChildRef> {
         // SAFETY: the child belongs to the caller.
         let index = unsafe { child.index() }?;
+        // SAFETY: passed on.
+        Some(unsafe { self.take(index) })
+    }
+
+    /// Takes the child at this place off the list.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the block, and holds this.
+    pub(super) unsafe fn take(&self, index: usize) -> ChildRef {
         // SAFETY: the caller is the holder.
         let listed = unsafe { &mut *self.listed.get() };
         let removed = listed.swap_remove(index);
@@ -195,7 +206,17 @@ impl Roster {
             // SAFETY: all that are listed belong to the caller.
             unsafe { moved.set_index(index) };
         }
-        Some(removed)
+        removed
+    }
+
+    /// The node of the child at this place, if it has one.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the block.
+    pub(super) unsafe fn node_at(&self, index: usize) -> Option<NodeId> {
+        // SAFETY: only the caller changes the list, and all that are listed belong to it.
+        unsafe { (&*self.listed.get())[index].node() }
     }
 
     /// Takes the last child off the list.

@@ -35,11 +35,12 @@ impl<V> Started<V> {
     /// ```
     /// use seedbed::{run, Started};
     ///
-    /// async fn serve(started: Started<u16>) {
+    /// async fn serve(started: Started<u16>) -> &'static str {
     ///     started.send(80);
+    ///     "served"
     /// }
     ///
-    /// run(serve(Started::ignored()));
+    /// assert_eq!(run(serve(Started::ignored())), "served");
     /// ```
     pub fn ignored() -> Self {
         Started { sender: None }
@@ -48,6 +49,18 @@ impl<V> Started<V> {
     /// Says that the child has started, and hands `value` to whoever started it.
     ///
     /// If that one was cancelled meanwhile, the value is dropped, and the child is being cancelled too.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let port = n.start(|started| async move {
+    ///         started.send(8080);
+    ///         // .. and goes on.
+    ///     });
+    ///     assert_eq!(port.await, Ok(8080));
+    /// }));
+    /// ```
     pub fn send(self, value: V) {
         if let Some(sender) = self.sender {
             // Refused if nobody waits any more: documented above.
@@ -63,6 +76,15 @@ impl<V> fmt::Debug for Started<V> {
 }
 
 /// Why [`start`](crate::Nursery::start) has nothing to return.
+///
+/// ```
+/// use seedbed::{open_nursery, run, StartError, Started};
+///
+/// run(open_nursery(|n| async move {
+///     let failed = n.start(|_: Started<u16>| async { "no port is free" });
+///     assert_eq!(failed.await, Err(StartError::Exited("no port is free")));
+/// }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartError<T> {
@@ -70,6 +92,20 @@ pub enum StartError<T> {
     Exited(T),
     /// The child was cancelled, or it panicked, before it had started.
     Cancelled,
+}
+
+impl<T> StartError<Option<T>> {
+    /// For a child that keeps its result for whoever waits: it has none only when nobody does.
+    pub(super) fn kept(self) -> StartError<T> {
+        match self {
+            StartError::Exited(result) => {
+                StartError::Exited(result.expect(
+                    "a child whose result went to the nursery has started, or nobody waits",
+                ))
+            }
+            StartError::Cancelled => StartError::Cancelled,
+        }
+    }
 }
 
 impl<T> fmt::Display for StartError<T> {
@@ -82,6 +118,18 @@ impl<T> fmt::Display for StartError<T> {
 }
 
 impl<T: fmt::Debug> Error for StartError<T> {}
+
+/// With this a child that was put in by `try_start` knows whose its error is.
+pub(super) struct Waiting<V> {
+    sender: Sender<V>,
+}
+
+impl<V> Waiting<V> {
+    /// Whether nobody waits any more for the child to start: it has started, or its starter is cancelled or gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.sender.is_closed() || !self.sender.is_empty()
+    }
+}
 
 /// A child that has not started: cancelled if nobody waits for that any more.
 struct Starting<T> {
@@ -98,12 +146,16 @@ impl<T> Drop for Starting<T> {
 
 /// Spawns a child, and waits for what it sends.
 pub(super) async fn start<V, T>(
-    spawn: impl FnOnce(Started<V>) -> Task<T>,
+    spawn: impl FnOnce(Started<V>, Waiting<V>) -> Task<T>,
 ) -> Result<V, StartError<T>> {
     let (sender, receiver) = bounded(1);
-    let task = spawn(Started {
+    let waiting = Waiting {
+        sender: sender.clone(),
+    };
+    let started = Started {
         sender: Some(sender),
-    });
+    };
+    let task = spawn(started, waiting);
     // Shared by the waiting and its clean-up, of which one runs at a time.
     let child = Mutex::new(Starting { task: Some(task) });
     let started = async {
@@ -131,6 +183,7 @@ pub(super) async fn start<V, T>(
     };
     let gone = async {
         let task = lock(&child).task.take();
+        receiver.close();
         if let Some(task) = task {
             // Its result is nobody's: the one who started it is cancelled.
             drop(task.cancel().await);

@@ -9,10 +9,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::driver::Driver;
 use super::interrupt::Interrupt;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
+use crate::nursery::shuffle::shuffle;
 use crate::time::{Clock, RealClock, Timers};
 use crate::worker::WorkerConfig;
 
 /// What a run does about Ctrl-C.
+///
+/// ```
+/// use seedbed::{CtrlC, RunBuilder};
+///
+/// assert_eq!(CtrlC::default(), CtrlC::Unwind);
+/// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CtrlC {
@@ -52,26 +60,48 @@ pub struct RunBuilder {
     ctrl_c: CtrlC,
     workers: Option<WorkerConfig>,
     instruments: Instruments,
+    shuffle: Option<u64>,
 }
 
 impl RunBuilder {
     /// A run in real time, that unwinds on Ctrl-C.
+    ///
+    /// ```
+    /// assert_eq!(seedbed::RunBuilder::new().run(async { 5 }), 5);
+    /// ```
     pub fn new() -> Self {
         RunBuilder {
             clock: Arc::new(RealClock),
             ctrl_c: CtrlC::default(),
             workers: None,
             instruments: Instruments::default(),
+            shuffle: None,
         }
     }
 
     /// Sets the clock by which the run sleeps and sets deadlines.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{sleep, testing::MockClock, RunBuilder};
+    ///
+    /// let (clock, hour) = (MockClock::autojump(), Duration::from_secs(3600));
+    /// RunBuilder::new().clock(clock.clone()).run(sleep(hour));
+    /// assert_eq!(clock.elapsed(), hour);
+    /// ```
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
     /// Sets what the run does about Ctrl-C.
+    ///
+    /// ```
+    /// use seedbed::{CtrlC, RunBuilder};
+    ///
+    /// // A program that ends by SIGINT without further ado.
+    /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
+    /// ```
     pub fn ctrl_c(mut self, ctrl_c: CtrlC) -> Self {
         self.ctrl_c = ctrl_c;
         self
@@ -79,6 +109,21 @@ impl RunBuilder {
 
     /// Configures the default worker context, which is shared by the whole process:
     /// [`configure_default_context`](crate::configure_default_context), done when the run begins.
+    ///
+    /// ```
+    /// use seedbed::{run_sync, RunBuilder, WorkerConfig};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     let single_use = WorkerConfig::new().single_use();
+    ///     RunBuilder::new().worker_config(single_use).run(async {
+    ///         assert_ne!(run_sync(pid, ()).await.unwrap(), run_sync(pid, ()).await.unwrap());
+    ///     });
+    /// }
+    /// ```
     pub fn worker_config(mut self, config: WorkerConfig) -> Self {
         self.workers = Some(config);
         self
@@ -109,13 +154,56 @@ impl RunBuilder {
         self
     }
 
+    /// Has the children of every nursery polled in an order that `seed` decides, as [`testing::shuffle`] says.
+    ///
+    /// [`testing::shuffle`]: crate::testing::shuffle
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, RunBuilder};
+    ///
+    /// let winner = |seed| {
+    ///     RunBuilder::new().shuffle(seed).run(open_nursery(|n| async move {
+    ///         let racers = ["a", "b", "c"].map(|name| {
+    ///             let finish = n.clone();
+    ///             n.spawn(async move { finish.terminate(name) })
+    ///         });
+    ///         for racer in racers {
+    ///             racer.await;
+    ///         }
+    ///         unreachable!("the first racer ends the block")
+    ///     }))
+    /// };
+    /// assert!((0..100).any(|seed| winner(seed) == "c"));
+    /// ```
+    pub fn shuffle(mut self, seed: u64) -> Self {
+        self.shuffle = Some(seed);
+        self
+    }
+
     /// Runs `future` to its end, as [`run`](crate::run()) does.
     ///
     /// # Panics
     ///
-    /// With `future`'s panic; if called inside of another run on the same thread; and if a closure that was given to
+    /// As [`run`](crate::run()); and if a closure that was given to
     /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
+    ///
+    /// ```
+    /// use seedbed::{checkpoint, RunBuilder};
+    ///
+    /// let five = RunBuilder::new().run(async {
+    ///     checkpoint().await;
+    ///     5
+    /// });
+    /// assert_eq!(five, 5);
+    /// ```
     pub fn run<F: IntoFuture>(self, future: F) -> F::Output {
+        match self.shuffle {
+            None => self.run_in_order(future),
+            Some(seed) => self.run_in_order(shuffle(seed, future)),
+        }
+    }
+
+    fn run_in_order<F: IntoFuture>(self, future: F) -> F::Output {
         crate::worker::hook();
         let inside = Inside::enter();
         if let Some(config) = self.workers {

@@ -2,8 +2,13 @@
 //!
 //! It is itself a future, which smol's `block_on` polls and parks for. Each thing that the loop looks after has a waker
 //! of its own, so that a turn touches only what has something to say.
+//!
+//! A run ends in this order: the main future, the system tasks, the calls that were accepted, the run's variables.
+//! Whoever panics cancels all others, and the first panic comes out at the end.
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +17,17 @@ use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
+use super::handle::{Call, Entrance};
 use super::interrupt::Interrupt;
-use crate::cancel::current::enter_above_root;
-use crate::cancel::{CancelReason, CancelScope, CancelSource, ScopeRun, Shared};
+use crate::cancel::current::{Entered, enter_above_root};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, OfRun, ScopeRun, Shared};
 use crate::instrument::{self, RunId, TaskExit};
 use crate::nursery::RootTask;
 use crate::time::Timers;
 use crate::tree_var::WithValues;
+
+/// What a panic carries.
+pub(super) type Payload = Box<dyn Any + Send>;
 
 /// Remembers that it was woken, and wakes the loop.
 struct Branch {
@@ -54,41 +63,45 @@ impl Wake for Branch {
     }
 }
 
-/// A poll of the root, of whose end instruments are told also if it panics.
-struct Step<'a>(&'a RootTask);
-
-impl<'a> Step<'a> {
-    fn begin(task: &'a RootTask) -> Self {
-        instrument::before_task_step(&task.info());
-        Step(task)
-    }
-}
-
-impl Drop for Step<'_> {
-    fn drop(&mut self) {
-        instrument::after_task_step(&self.0.info());
-    }
-}
-
 /// What the loop does while nobody is ready.
 enum Idle {
     /// Somebody was ready since it last looked.
     Not,
     /// Nobody is; the reactor gets one turn, because what it reports makes somebody ready.
     Asking,
-    /// The reactor had nothing to report. A virtual clock may need everybody to be blocked for some real time.
+    /// The reactor had nothing to report. Whoever waits for that may want everybody to be blocked for some real time.
     Blocked { since: Instant },
 }
 
-/// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does.
+/// What is done when everybody has been blocked for long enough.
+enum WhenIdle {
+    /// Those are told who wait for it, before any virtual clock moves.
+    Tell,
+    /// The clock jumps to the next deadline.
+    JumpTo(Instant),
+}
+
+/// The main future, in the root scope.
+enum Root<F: Future> {
+    Running(Pin<Box<ScopeRun<F>>>),
+    /// `None` if it was cancelled, or panicked.
+    Ended(Option<F::Output>),
+    /// The run has ended, and its value was given away.
+    Finished,
+}
+
+/// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does to a run in which nobody
+/// panics.
 pub(super) struct Driver<F: Future> {
-    root: Pin<Box<ScopeRun<F>>>,
+    root: Root<F>,
     task: RootTask,
     id: Option<RunId>,
     /// For how long instruments were told that the loop waits, until they are told that it has.
     waiting: Option<Option<Duration>>,
-    scope: CancelScope,
     shared: Arc<Shared>,
+    entrance: Arc<Entrance>,
+    /// The first panic, until everybody has ended.
+    panic: Option<Payload>,
     timers: Arc<Timers>,
     main: Arc<Branch>,
     main_waker: Waker,
@@ -98,6 +111,9 @@ pub(super) struct Driver<F: Future> {
     alarm: Option<(Instant, smol::Timer)>,
 }
 
+/// The main future is pinned in a box of its own, and its value is only moved.
+impl<F: Future> Unpin for Driver<F> {}
+
 impl<F: Future> Driver<F> {
     pub(super) fn new(timers: Arc<Timers>, interrupt: Option<Interrupt>, future: F) -> Self {
         let (scope, main) = (CancelScope::new(), Branch::new());
@@ -105,13 +121,15 @@ impl<F: Future> Driver<F> {
         if instrument::is_observing(id) {
             instrument::task_spawned(&task.info());
         }
+        let entrance = Entrance::new(timers.clone(), scope.clone());
         Driver {
-            root: Box::pin(scope.run(future)),
+            root: Root::Running(Box::pin(scope.run(future))),
             task,
             id,
             waiting: None,
-            scope,
-            shared: Shared::new(Some(timers.clone())),
+            shared: Shared::new(Some(OfRun::new(timers.clone(), entrance.clone()))),
+            entrance,
+            panic: None,
             timers,
             main_waker: Waker::from(main.clone()),
             main,
@@ -125,13 +143,12 @@ impl<F: Future> Driver<F> {
         }
     }
 
-    /// Drops the root's future, if that has not ended. Gives the interrupt back, to be asked what happened.
-    pub(super) fn end(self, how: TaskExit) -> Option<Interrupt> {
-        self.task.take_turn(|| drop(self.root));
-        if instrument::is_observing(self.id) {
+    /// Tells instruments that the root task has ended. Gives the interrupt back, to be asked what happened.
+    pub(super) fn end(mut self, how: TaskExit) -> Option<Interrupt> {
+        if self.is_observed() {
             instrument::task_exited(&self.task.info(), how);
         }
-        self.signal.map(|(interrupt, ..)| interrupt)
+        self.signal.take().map(|(interrupt, ..)| interrupt)
     }
 
     fn register(&self, cx: &Context<'_>) {
@@ -150,27 +167,142 @@ impl<F: Future> Driver<F> {
             && interrupt.poll(&mut Context::from_waker(waker))
         {
             let reason = CancelReason::new(CancelSource::CtrlC);
-            self.scope.cancel_for(reason);
+            self.entrance.main.cancel_for(reason);
         }
     }
 
-    fn poll_root(&mut self) -> Poll<Option<F::Output>> {
+    /// Where the run's own code stands: above all tasks, with no tree variable set.
+    fn enter(&self) -> (Entered, WithValues) {
+        (enter_above_root(&self.shared), WithValues::new(None))
+    }
+
+    /// Runs the calls that wait. Those that are put in meanwhile have their turn after everybody else.
+    fn run_calls(&mut self) {
+        for _ in 0..self.entrance.queue.len() {
+            if let Some(call) = self.entrance.queue.pop() {
+                self.run_call(call);
+            }
+        }
+    }
+
+    fn run_call(&mut self, call: Call) {
         self.idle = Idle::Not;
-        let observed = self.is_observed();
+        let _place = self.enter();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.run())) {
+            self.panicked(payload);
+        }
+    }
+
+    /// Polls the main future if it was woken. With its end begins that of the system tasks.
+    fn poll_root(&mut self) {
+        if !self.main.take_woken() {
+            return;
+        }
+        let _place = self.enter();
+        let Root::Running(root) = &mut self.root else {
+            return;
+        };
+        self.idle = Idle::Not;
+        let observed = instrument::is_observing(self.id);
         if observed {
             instrument::task_scheduled(&self.task.info());
         }
-        self.task.take_turn(|| {
-            let step = observed.then(|| Step::begin(&self.task));
-            let _place = enter_above_root(&self.shared);
-            let _values = WithValues::new(None);
-            let polled = self
-                .root
-                .as_mut()
-                .poll(&mut Context::from_waker(&self.main_waker));
-            drop(step);
+        let cx = &mut Context::from_waker(&self.main_waker);
+        let polled = self.task.take_turn(|| {
+            if observed {
+                instrument::before_task_step(&self.task.info());
+            }
+            let polled = catch_unwind(AssertUnwindSafe(|| root.as_mut().poll(cx)));
+            if observed {
+                instrument::after_task_step(&self.task.info());
+            }
             polled
-        })
+        });
+        match polled {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(value)) => self.end_root(value),
+            Err(payload) => {
+                self.panicked(payload);
+                self.end_root(None);
+            }
+        }
+        let reason = CancelReason::new(CancelSource::Shutdown);
+        self.entrance.system.cancel(reason);
+    }
+
+    fn end_root(&mut self, value: Option<F::Output>) {
+        let ended = std::mem::replace(&mut self.root, Root::Ended(value));
+        let dropped = self
+            .task
+            .take_turn(|| catch_unwind(AssertUnwindSafe(|| drop(ended))));
+        if let Err(payload) = dropped {
+            self.panicked(payload);
+        }
+    }
+
+    /// Polls the system tasks if they were woken.
+    fn poll_system(&mut self) {
+        if !self.entrance.system.is_woken() {
+            return;
+        }
+        self.idle = Idle::Not;
+        let waker = || Waker::from(self.entrance.clone());
+        if let Err(payload) = self.entrance.system.poll(&self.shared, waker) {
+            self.panicked(payload);
+        }
+    }
+
+    /// Keeps the first panic until everybody has ended, and cancels everybody.
+    fn panicked(&mut self, payload: Payload) {
+        match &self.panic {
+            None => self.panic = Some(payload),
+            Some(_) => {
+                tracing::error!(
+                    "a second panic in a run, while the first one is unwinding, is dropped"
+                );
+                // Its drop may panic in turn; nobody is left to tell.
+                std::mem::forget(payload);
+            }
+        }
+        let reason = CancelReason::new(CancelSource::Panic);
+        self.entrance.main.cancel_for(reason.clone());
+        self.entrance.system.cancel(reason);
+    }
+
+    /// Whether somebody is to be polled, or called, in the next turn.
+    fn is_ready(&self) -> bool {
+        self.main.is_woken() || self.entrance.system.is_woken() || self.entrance.queue.len() > 0
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.root, Root::Ended(_)) && self.entrance.system.is_closed()
+    }
+
+    /// All tasks have ended: runs what was accepted from outside, drops the run's variables, and closes.
+    fn finish(&mut self) -> Option<F::Output> {
+        self.entrance.queue.close();
+        // As nothing is accepted any more, these are all.
+        self.run_calls();
+        let place = self.enter();
+        let variables = self.shared.run().map(|run| run.variables().end());
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(variables))) {
+            self.panicked(payload);
+        }
+        drop(place);
+        if self.panic.is_some() {
+            // Nobody gets the value. Its drop may panic in turn.
+            self.end_root(None);
+        }
+        let ended = std::mem::replace(&mut self.root, Root::Finished);
+        if let Some(payload) = self.panic.take() {
+            resume_unwind(payload);
+        }
+        match ended {
+            Root::Ended(value) => value,
+            Root::Running(_) | Root::Finished => {
+                unreachable!("a run is finished once, after its main future has ended")
+            }
+        }
     }
 
     fn is_observed(&self) -> bool {
@@ -216,33 +348,45 @@ impl<F: Future> Driver<F> {
             }
             Idle::Blocked { .. } => {}
         }
-        if self.timers.wake_idle() {
+        let idle = self.when_idle();
+        if let Some((at, what)) = &idle
+            && *at <= Instant::now()
+        {
+            // A deadline that has passed since the loop looked comes first: whoever waits for it is not blocked.
+            match what {
+                _ if self.timers.is_due() => {}
+                WhenIdle::Tell => self.timers.wake_idle(),
+                WhenIdle::JumpTo(deadline) => self.timers.clock().jump_to(*deadline),
+            }
             // Those who were told may be gone by now, and then nobody else wakes the loop.
             cx.waker().wake_by_ref();
             return false;
         }
-        let Some(deadline) = self.timers.next() else {
-            self.alarm = None;
-            return true;
-        };
-        if let Some(at) = self.wake_up_time(deadline) {
-            self.set_alarm(at, cx);
+        let idle = idle.map(|(at, _)| at);
+        match [idle, self.next_deadline()].into_iter().flatten().min() {
+            Some(at) => self.set_alarm(at, cx),
+            None => self.alarm = None,
         }
         true
     }
 
-    /// When, in real time, something is to be done about the next deadline. Lets a clock jump there if it is time.
-    fn wake_up_time(&self, deadline: Instant) -> Option<Instant> {
-        let clock = self.timers.clock();
-        let (Some(threshold), Idle::Blocked { since }) = (clock.autojump_threshold(), &self.idle)
-        else {
-            return Instant::now().checked_add(clock.real_time_until(deadline)?);
+    /// What is to be done if everybody stays blocked, and when, in real time.
+    fn when_idle(&self) -> Option<(Instant, WhenIdle)> {
+        let Idle::Blocked { since } = self.idle else {
+            return None;
         };
-        let jump = since.checked_add(threshold)?;
-        if jump <= Instant::now() {
-            clock.jump_to(deadline);
+        if let Some(cushion) = self.timers.shortest_cushion() {
+            return Some((since.checked_add(cushion)?, WhenIdle::Tell));
         }
-        Some(jump)
+        let threshold = self.timers.clock().autojump_threshold()?;
+        let deadline = self.timers.next()?;
+        Some((since.checked_add(threshold)?, WhenIdle::JumpTo(deadline)))
+    }
+
+    /// When, in real time, the clock shows the next deadline, if it gets there by itself.
+    fn next_deadline(&self) -> Option<Instant> {
+        let until = self.timers.clock().real_time_until(self.timers.next()?)?;
+        Instant::now().checked_add(until)
     }
 
     fn set_alarm(&mut self, at: Instant, cx: &mut Context<'_>) {
@@ -269,13 +413,14 @@ impl<F: Future> Future for Driver<F> {
         this.register(cx);
         this.watch_signal();
         this.timers.fire();
-        if this.main.take_woken()
-            && let Poll::Ready(value) = this.poll_root()
-        {
-            return Poll::Ready(value);
+        this.run_calls();
+        this.poll_root();
+        this.poll_system();
+        if this.has_ended() {
+            return Poll::Ready(this.finish());
         }
-        let rests = match this.main.is_woken() {
-            // Somebody is ready already; `block_on` lets the reactor have a turn first.
+        let rests = match this.is_ready() {
+            // `block_on` lets the reactor have a turn first.
             true => {
                 cx.waker().wake_by_ref();
                 false
@@ -284,5 +429,19 @@ impl<F: Future> Future for Driver<F> {
         };
         this.before_wait(rests);
         Poll::Pending
+    }
+}
+
+impl<F: Future> Drop for Driver<F> {
+    /// If a panic that is nobody's (of a clock, or of a foreign waker) has ended the loop: drops what is left, so that
+    /// no thread waits for an answer for ever.
+    fn drop(&mut self) {
+        if !matches!(self.root, Root::Finished) {
+            self.root = Root::Finished;
+            self.entrance.system.close();
+            self.entrance.queue.close();
+            while self.entrance.queue.pop().is_some() {}
+            drop(self.shared.run().map(|run| run.variables().end()));
+        }
     }
 }

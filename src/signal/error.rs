@@ -76,11 +76,24 @@ impl SignalError {
     }
 
     /// Returns the cause, to match on.
+    ///
+    /// ```
+    /// use seedbed::signal::{SignalErrorKind, open_signal_receiver};
+    ///
+    /// let error = open_signal_receiver(&[]).unwrap_err();
+    /// assert_eq!(error.kind(), SignalErrorKind::Empty);
+    /// ```
     pub fn kind(&self) -> SignalErrorKind {
         self.kind
     }
 
     /// Returns the number of the signal that the error is about, if it is about one.
+    ///
+    /// ```
+    /// let sigkill = 9; // nobody receives it
+    /// let error = seedbed::signal::open_signal_receiver(&[sigkill]).unwrap_err();
+    /// assert_eq!(error.signal(), Some(sigkill));
+    /// ```
     pub fn signal(&self) -> Option<i32> {
         self.signal
     }

@@ -283,7 +283,7 @@ impl fmt::Debug for SignalReceiver {
     }
 }
 
-/// How a [`SignalReceiver`] stands, at one moment.
+/// How a [`SignalReceiver`] stands, at one moment; from [`SignalReceiver::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignalReceiverStatistics {

@@ -15,8 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use event_listener::EventListener;
+#[cfg(not(all(test, loom)))]
+use event_listener::{Event as Listeners, EventListener};
 
+#[cfg(all(test, loom))]
+use crate::sys::model::{EventListener, Listeners};
 use crate::sys::primitives::AtomicBool;
 
 /// Something that happens once: tasks wait for it, and one of them, or a thread, says that it has happened.
@@ -46,7 +49,7 @@ pub struct Event {
 #[derive(Default)]
 struct Shared {
     set: AtomicBool,
-    waiters: event_listener::Event,
+    waiters: Listeners,
 }
 
 impl Event {

@@ -1,11 +1,14 @@
 //! What tasks share: limits, locks, signals and channels, each a cheap handle that clones.
 //!
-//! * [`CapacityLimiter`] bounds how many of something happen at once; its total can be changed.
+//! * [`CapacityLimiter`] bounds how many of something happen at once; its total can be changed. [`Borrowers`] takes its
+//!   tokens in somebody's name.
 //! * [`Semaphore`] is a number of permits that tasks take, give back, and make.
 //! * [`Lock`] lets one task at a time use a value; [`RwLock`] lets many look or one change it.
 //! * [`Condition`] lets tasks wait until the value of a lock has become what they need.
-//! * [`channel()`] passes values from senders to receivers, with or without a buffer.
+//! * [`channel()`] passes values from senders to receivers, with or without a buffer. [`open_producer`] runs a task
+//!   that makes values when they are asked for.
 //! * [`Event`] happens once and wakes everybody who waits for it.
+//! * [`ConflictDetector`] notices that two tasks use at once what only one may use.
 //!
 //! All but `Event` are **strictly fair**: what comes free is assigned to the longest waiter in the very step that frees
 //! it, before that waiter runs, so that nobody can barge in between. An order of service is thereby the order of
@@ -15,38 +18,54 @@
 //! nurseries, on a bare executor and across threads alike. Like every future of this crate's family they are cancelled
 //! by being dropped; each says what that leaves behind. None of them is a cancel point when it need not wait.
 //!
-//! # What to take from elsewhere
+//! # What is async-lock's, and what to take from elsewhere
 //!
-//! `async-lock`, smol's own, *barges*: its `Mutex`, `RwLock` and `Semaphore` free what is released and wake a waiter,
-//! and whoever comes by first has it. That is faster under contention, and right where the order does not matter. It is
-//! why they are not re-exported: under these names they would break the promise above. Its other types have nothing to
-//! be unfair about, and are fine as they are: `async_lock::OnceCell` for a value that is made once, and
-//! `async_lock::Barrier` for a group that waits until all have come. For locks that are not held across an await,
-//! [`std::sync`] is best. `async_channel` is a faster channel between many threads; what it cannot promise stands at
-//! [`channel()`].
+//! [`Barrier`] and [`OnceCell`] are `async-lock`'s, smol's own, as they are: they have nothing to be unfair about. A
+//! `Barrier` lets a group go on when all have come; mind that a `wait` that is dropped goes on being counted. A
+//! `OnceCell` holds a value that is made once; if whoever makes it is cancelled, the next one in line begins anew.
+//! Everything else here is this crate's.
+//!
+//! `async-lock`'s `Mutex`, `RwLock` and `Semaphore` *barge*: they free what is released and wake a waiter, and whoever
+//! comes by first has it. That is faster under contention, and right where the order does not matter; under these
+//! names here they would break the promise above, so they stay in `smol::lock`. For locks that are not held across an
+//! await, [`std::sync`] is best. `async_channel` is a faster channel between many threads; what it cannot promise
+//! stands at [`channel()`]. To build a primitive of one's own, `event_listener` is what Trio's `ParkingLot` is: a
+//! queue of those who wait, to be woken one by one or all together.
 
+mod borrowers;
 mod channel;
 mod condition;
+mod conflict;
 mod event;
 mod guarded;
 mod limiter;
 mod lock;
+mod producer;
 mod rw_lock;
 mod semaphore;
 mod token_queue;
+mod tokens;
 mod wait_list;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(test)]
 mod test_waker;
 
+#[doc(no_inline)]
+pub use smol::lock::{Barrier, BarrierWaitResult, OnceCell};
+
+pub use borrowers::{AcquireFor, AlreadyBorrowing, Borrowers, BorrowersStatistics};
 pub use channel::{
     ChannelStatistics, ReceiveError, Receiver, Receiving, SendError, Sender, Sending,
     TryReceiveError, TrySendError, channel, unbounded,
 };
 pub use condition::{Condition, ConditionStatistics, ConditionWait};
+pub use conflict::{BusyResource, ConflictDetector, ConflictGuard};
 pub use event::{Event, EventStatistics, Wait};
 pub use limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, Token};
 pub use lock::{Lock, LockAcquire, LockGuard, LockStatistics};
+pub use producer::{Produced, Producer, open_producer, try_open_producer};
 pub use rw_lock::{
     RwLock, RwLockRead, RwLockReadGuard, RwLockStatistics, RwLockWrite, RwLockWriteGuard,
 };

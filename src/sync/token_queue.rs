@@ -51,6 +51,25 @@ impl<W> TokenQueue<W> {
         self.taken
     }
 
+    /// How many tokens anybody may take without asking, and bring back, because nobody waits. `None` if somebody does,
+    /// or if there are too many tokens out: then what comes back is not free.
+    pub(super) fn free_for_all(&self) -> Option<usize> {
+        match self.waiters.waiting() {
+            0 => self.limit().checked_sub(self.taken),
+            _ => None,
+        }
+    }
+
+    /// So many of those that were [free for all](Self::free_for_all) are left, or came back.
+    pub(super) fn set_free(&mut self, free: usize) {
+        self.taken = self.limit() - free;
+    }
+
+    /// How many tokens may be taken at one time. Below the greatest number, which is therefore not one of free tokens.
+    fn limit(&self) -> usize {
+        self.total.unwrap_or(usize::MAX).min(usize::MAX - 1)
+    }
+
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiters.waiting()

@@ -20,14 +20,50 @@ mod real {
     }
 }
 
+// Looks into loom's cells, which check that this is sound.
 #[cfg(all(test, loom))]
+#[allow(unsafe_code)]
 mod modelled {
     use std::sync::{Arc, PoisonError};
     use std::task::Waker;
 
-    pub(crate) use loom::cell::Cell;
+    use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    /// A cell of which dropping is a use, too: memory must not be freed while others may still look at it.
+    #[derive(Debug)]
+    pub(crate) struct Cell<T>(UnsafeCell<T>);
+
+    impl<T> Cell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Cell(UnsafeCell::new(value))
+        }
+
+        pub(crate) fn get(&self) -> T
+        where
+            T: Copy,
+        {
+            // SAFETY: loom fails the model if another use is not ordered with this one.
+            self.0.with(|place| unsafe { *place })
+        }
+
+        pub(crate) fn set(&self, value: T) {
+            drop(self.replace(value));
+        }
+
+        pub(crate) fn replace(&self, value: T) -> T {
+            // SAFETY: as above.
+            self.0
+                .with_mut(|place| unsafe { std::mem::replace(&mut *place, value) })
+        }
+    }
+
+    impl<T> Drop for Cell<T> {
+        fn drop(&mut self) {
+            self.0.with_mut(|_| ());
+        }
+    }
 
     /// Either kind of mutex: files that no model reaches keep `std`'s.
     pub(crate) trait Lock {

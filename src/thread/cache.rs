@@ -66,13 +66,13 @@ fn work(first: Box<dyn Job>) {
         lock(&IDLE).push(seat.clone());
         // A result that nobody wants any more is dropped here, and may panic; the panic's message is all that is left.
         drop(catch_unwind(AssertUnwindSafe(|| job.deliver())));
-        next = seat.wait();
+        next = seat.wait(IDLE_TIMEOUT);
     }
 }
 
 impl Seat {
-    /// Waits for the next job. `None` if none comes, and none will.
-    fn wait(self: &Arc<Self>) -> Option<Box<dyn Job>> {
+    /// Waits for the next job, as long as it may be idle. `None` if none comes, and none will.
+    fn wait(self: &Arc<Self>, idle: Duration) -> Option<Box<dyn Job>> {
         let mut job = lock(&self.job);
         loop {
             if let Some(job) = job.take() {
@@ -80,7 +80,7 @@ impl Seat {
             }
             let (woken, timeout) = self
                 .taken
-                .wait_timeout(job, IDLE_TIMEOUT)
+                .wait_timeout(job, idle)
                 .unwrap_or_else(PoisonError::into_inner);
             job = woken;
             // The other order of locks than in `start` is no danger: there, one is given back before the other.
@@ -105,4 +105,42 @@ fn set_name(name: &str) {
     let name = CString::new(bytes.collect::<Vec<_>>()).expect("cut before the first zero");
     // A name is for people who look; that there is none stops nobody.
     _ = rustix::thread::set_name(&name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Job for Nothing {
+        fn name(&self) -> Option<&str> {
+            None
+        }
+
+        fn run(&mut self) {}
+
+        fn deliver(self: Box<Self>) {}
+    }
+
+    #[test]
+    fn a_thread_that_stays_idle_ends_and_is_not_offered_a_job_any_more() {
+        let seat = Arc::new(Seat::default());
+        lock(&IDLE).push(seat.clone());
+        assert!(seat.wait(Duration::ZERO).is_none());
+        assert!(!lock(&IDLE).iter().any(|idle| Arc::ptr_eq(idle, &seat)));
+    }
+
+    #[test]
+    fn a_thread_whose_time_is_up_waits_for_the_job_that_is_on_its_way() {
+        let seat = Arc::new(Seat::default());
+        // Taken from among the idle ones; the job comes a moment later.
+        let giver = seat.clone();
+        let gives = std::thread::spawn(move || {
+            *lock(&giver.job) = Some(Box::new(Nothing));
+            giver.taken.notify_one();
+        });
+        assert!(seat.wait(Duration::ZERO).is_some());
+        gives.join().unwrap();
+    }
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 
+use super::active::Active;
 use super::cache::{self, Job};
 use super::host::{Host, Link};
 use crate::cancel::{checkpoint_if_cancelled, current, lock};
@@ -207,6 +208,7 @@ where
             f: call.f,
             link,
             token,
+            active: Active::new(),
         },
         outcome: outcome.clone(),
     });
@@ -238,6 +240,7 @@ enum Stage<F> {
         f: F,
         link: Link,
         token: Token,
+        active: Active,
     },
     Ended {
         link: Link,
@@ -256,7 +259,13 @@ where
     }
 
     fn run(&mut self) {
-        let Stage::New { f, link, token } = std::mem::replace(&mut self.stage, Stage::Running)
+        let new = std::mem::replace(&mut self.stage, Stage::Running);
+        let Stage::New {
+            f,
+            link,
+            token,
+            active,
+        } = new
         else {
             unreachable!("a job is run once");
         };
@@ -264,7 +273,7 @@ where
         let (outcome, link) = link.during(|| catch_unwind(AssertUnwindSafe(f)));
         *lock(&self.outcome) = Some(outcome);
         // All that the function had is gone, so somebody else may begin.
-        drop(token);
+        drop((token, active));
         self.stage = Stage::Ended { link };
     }
 

@@ -7,11 +7,14 @@
 //! hides that a thread could not be started and leaves the job in its queue; its 500 threads are shared with smol's own
 //! file access, which abandoned jobs could starve; its threads wake up twice a second for ever; and it takes them first
 //! come, first served, where the warm one is wanted. [`call`] is the caller's side, [`host`] what the thread can ask of
-//! the run.
+//! the run, [`active`] how many there are.
 
+mod active;
 mod cache;
 mod call;
 mod host;
 
+pub(crate) use active::active_in;
+pub use active::{active_thread_count, wait_all_threads_completed};
 pub use call::{RunSync, RunSyncFuture, current_default_thread_limiter, run_sync};
 pub use host::{Cancelled, check_cancelled, run_in_host, run_sync_in_host};

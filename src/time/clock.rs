@@ -35,8 +35,9 @@ pub trait Clock: fmt::Debug + Send + Sync {
         _ = deadline;
     }
 
-    /// Takes the run that has to be woken when the clock is changed by somebody: told to jump, for instance. Called
-    /// again whenever the waker changes.
+    /// Takes a run that has to be woken when the clock is changed by somebody: told to jump, for instance. Each run
+    /// that has this clock calls it at every turn, before it looks at the time; so a waker that was woken is not
+    /// needed again.
     fn wake_on_change(&self, run: &Waker) {
         // A clock that moves by itself only need not tell.
         _ = run;
@@ -44,6 +45,14 @@ pub trait Clock: fmt::Debug + Send + Sync {
 }
 
 /// The system's monotonic clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::time::{Clock, RealClock};
+///
+/// let deadline = RealClock.now() + Duration::from_secs(5);
+/// assert!(RealClock.real_time_until(deadline).unwrap() <= Duration::from_secs(5));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RealClock;
 

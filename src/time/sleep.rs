@@ -41,10 +41,13 @@ pub fn sleep(span: Duration) -> Sleep {
 /// Atomic: if cancelled, nothing has happened. Dropping the future forgets the deadline.
 ///
 /// ```
+/// use std::time::Duration;
 /// use seedbed::{current_time, run, sleep_until};
 ///
 /// run(async {
-///     sleep_until(current_time()).await;
+///     let deadline = current_time() + Duration::from_millis(1);
+///     sleep_until(deadline).await;
+///     assert!(current_time() >= deadline);
 /// });
 /// ```
 pub fn sleep_until(deadline: Instant) -> Sleep {
@@ -71,7 +74,7 @@ pub fn sleep_forever() -> Pending<()> {
     std::future::pending()
 }
 
-/// Waits for a deadline; made by [`sleep`] and [`sleep_until`].
+/// Waits for a deadline; made by [`sleep`] and [`sleep_until`]. Dropping it forgets the deadline.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
@@ -99,41 +102,41 @@ enum Until {
     Time(Instant),
 }
 
-impl Until {
-    fn deadline(self, now: Instant) -> Option<Instant> {
-        match self {
-            Until::Span(span) => now.checked_add(span),
-            Until::Time(deadline) => Some(deadline),
-        }
-    }
-}
-
 impl State {
     fn begin(until: Until, cx: &mut Context<'_>) -> State {
         let timers = current::timers();
-        let now = timers
-            .as_ref()
-            .map_or_else(Instant::now, |timers| timers.now());
-        match (until.deadline(now), timers) {
-            (None, _) => State::Forever,
-            (Some(deadline), _) if deadline <= now => {
-                cx.waker().wake_by_ref();
-                State::Yielded
-            }
-            (Some(deadline), Some(timers)) => State::InRun {
-                place: timers.insert(deadline, cx.waker().clone()),
-                timers,
-            },
-            (Some(deadline), None) => {
-                let mut timer = smol::Timer::at(deadline);
-                // Registers the waker; the deadline is in the future, and if it has just passed, the waker is woken.
-                if Pin::new(&mut timer).poll(cx).is_ready() {
-                    cx.waker().wake_by_ref();
-                    return State::Yielded;
+        let deadline = match until {
+            Until::Span(Duration::ZERO) => return State::give_way(cx),
+            Until::Span(span) => {
+                let now = timers
+                    .as_ref()
+                    .map_or_else(Instant::now, |timers| timers.now());
+                match now.checked_add(span) {
+                    Some(deadline) => deadline,
+                    None => return State::Forever,
                 }
-                State::Real(Box::new(timer))
+            }
+            Until::Time(deadline) => deadline,
+        };
+        match timers {
+            Some(timers) => match timers.insert(deadline, cx.waker()) {
+                Some(place) => State::InRun { timers, place },
+                None => State::give_way(cx),
+            },
+            None => {
+                let mut timer = Box::new(smol::Timer::at(deadline));
+                match Pin::new(&mut timer).poll(cx) {
+                    Poll::Pending => State::Real(timer),
+                    Poll::Ready(_) => State::give_way(cx),
+                }
             }
         }
+    }
+
+    /// The deadline has passed: everybody else has their turn before the sleep ends.
+    fn give_way(cx: &mut Context<'_>) -> State {
+        cx.waker().wake_by_ref();
+        State::Yielded
     }
 }
 

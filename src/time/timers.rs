@@ -6,11 +6,12 @@
 
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
 use super::clock::Clock;
+use super::idle::{IdleKey, IdleQueue};
 use super::queue::{DeadlineQueue, Place};
 use crate::cancel::lock;
 
@@ -21,12 +22,14 @@ pub(crate) struct Timers {
     sleepers: Mutex<Sleepers>,
     /// The loop that calls `fire`.
     pub(crate) driver: AtomicWaker,
-    idle: Mutex<Idle>,
+    idle: Mutex<IdleQueue<Waker>>,
 }
 
 #[derive(Debug)]
 struct Sleepers {
     queue: DeadlineQueue<Waker>,
+    /// What had passed by then is no longer in the queue.
+    fired: Option<Instant>,
     driver: Looks,
 }
 
@@ -39,28 +42,26 @@ enum Looks {
     At(Option<Instant>),
 }
 
-/// Who waits for the run to be idle.
-#[derive(Debug, Default)]
-struct Idle {
-    rounds: u64,
-    waiting: Vec<Waker>,
-}
-
 impl Timers {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Timers {
             clock,
             sleepers: Mutex::new(Sleepers {
                 queue: DeadlineQueue::new(),
+                fired: None,
                 driver: Looks::BeforeItWaits,
             }),
             driver: AtomicWaker::new(),
-            idle: Mutex::default(),
+            idle: Mutex::new(IdleQueue::new()),
         })
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -75,6 +76,16 @@ impl Timers {
         next
     }
 
+    /// The same for whoever only wants to know.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        lock(&self.sleepers).queue.next()
+    }
+
+    /// Whether a deadline has passed that was not fired yet.
+    pub(crate) fn is_due(&self) -> bool {
+        self.next().is_some_and(|deadline| deadline <= self.now())
+    }
+
     /// Wakes everybody whose deadline has passed. Afterwards the loop asks for the [`next`](Timers::next) deadline
     /// before it waits, or does not wait.
     pub(crate) fn fire(&self) {
@@ -82,14 +93,23 @@ impl Timers {
         let mut expired = Vec::new();
         let mut sleepers = lock(&self.sleepers);
         sleepers.driver = Looks::BeforeItWaits;
+        sleepers.fired = Some(now);
         sleepers.queue.expire(now, |waker| expired.push(waker));
         drop(sleepers);
         // Woken while no lock is held: wakers may be foreign.
         WakeAll(expired.into_iter()).now();
     }
 
-    pub(crate) fn insert(&self, deadline: Instant, waker: Waker) -> Place {
+    /// Has `waker` woken at the deadline. `None` if that had passed before the loop last fired; one that passed since
+    /// is found when it next fires. So nobody has to ask what time it is.
+    pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> Option<Place> {
+        // Cloned while no lock is held.
+        let waker = waker.clone();
         let mut sleepers = lock(&self.sleepers);
+        if sleepers.fired.is_some_and(|fired| deadline <= fired) {
+            drop(sleepers);
+            return None;
+        }
         let place = sleepers.queue.insert(deadline, waker);
         let too_late = match sleepers.driver {
             Looks::BeforeItWaits => false,
@@ -99,7 +119,7 @@ impl Timers {
         if too_late {
             self.driver.wake();
         }
-        place
+        Some(place)
     }
 
     /// Gives the place back if the sleeper still waits there, and makes `waker` the one to wake. `None`: its deadline
@@ -134,30 +154,47 @@ impl Timers {
         drop(left);
     }
 
-    /// How often the run was found idle while somebody waited for that.
-    pub(crate) fn idle_rounds(&self) -> u64 {
-        lock(&self.idle).rounds
-    }
-
     /// Whether anything hangs on the run being idle: somebody waits for that, or the clock jumps then.
     pub(crate) fn is_idleness_wanted(&self) -> bool {
-        !lock(&self.idle).waiting.is_empty() || self.clock.autojump_threshold().is_some()
+        self.shortest_cushion().is_some() || self.clock.autojump_threshold().is_some()
     }
 
-    pub(crate) fn wake_when_idle(&self, waker: Waker) {
-        lock(&self.idle).waiting.push(waker);
+    /// For how long, in real time, the run has to be idle until somebody waits no more; `None` if nobody does.
+    pub(crate) fn shortest_cushion(&self) -> Option<Duration> {
+        lock(&self.idle).shortest()
     }
 
-    /// The run is idle: wakes those who wait for that. False if nobody does.
-    pub(crate) fn wake_idle(&self) -> bool {
-        let waiting = {
-            let mut idle = lock(&self.idle);
-            idle.rounds += u64::from(!idle.waiting.is_empty());
-            std::mem::take(&mut idle.waiting)
+    /// Waits until the run has been idle for that long.
+    pub(crate) fn wait_idle(&self, cushion: Duration, waker: Waker) -> IdleKey {
+        let key = lock(&self.idle).insert(cushion, waker);
+        // The loop may be asleep: whoever waits may be polled by another thread.
+        self.driver.wake();
+        key
+    }
+
+    /// Whether the entry is still waiting; if so, `waker` is woken instead of the one before.
+    pub(crate) fn is_waiting_idle(&self, key: IdleKey, waker: &Waker) -> bool {
+        let new = waker.clone();
+        let mut idle = lock(&self.idle);
+        let Some(slot) = idle.get_mut(key) else {
+            return false;
         };
-        let any = !waiting.is_empty();
-        waiting.into_iter().for_each(Waker::wake);
-        any
+        let old = std::mem::replace(slot, new);
+        drop(idle);
+        // Dropping a waker may run code of the user's.
+        drop(old);
+        true
+    }
+
+    pub(crate) fn leave_idle(&self, key: IdleKey) {
+        let removed = lock(&self.idle).remove(key);
+        drop(removed);
+    }
+
+    /// The run has been idle for the shortest cushion: wakes those who have waited for that.
+    pub(crate) fn wake_idle(&self) {
+        let woken = lock(&self.idle).take_shortest();
+        WakeAll(woken.into_iter()).now();
     }
 }
 

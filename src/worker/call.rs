@@ -152,7 +152,23 @@ impl<A, R> RunSync<A, R> {
     /// Takes a token of `limiter` before a worker is touched, and holds it until the job is over. Without this, the limiter
     /// is [`current_default_worker_limiter`].
     ///
-    /// The example of [`RunSync`] shows it. A limiter of zero makes the call wait until there is more.
+    /// A limiter of zero makes the call wait until there is more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{CapacityLimiter, run_sync};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let one_at_a_time = CapacityLimiter::new(1);
+    ///     smol::block_on(async {
+    ///         let call = run_sync(i32::abs, -3).limiter(&one_at_a_time);
+    ///         assert_eq!(call.await.unwrap(), 3);
+    ///     });
+    ///     assert_eq!(one_at_a_time.borrowed(), 0);
+    /// }
+    /// ```
     pub fn limiter(mut self, limiter: &CapacityLimiter) -> Self {
         self.limiter = Some(limiter.clone());
         self
@@ -209,7 +225,7 @@ where
     }
 }
 
-/// The future of a [`RunSync`], which is awaited without naming this type.
+/// Waits for a call into a worker process; made by awaiting [`RunSync`].
 ///
 /// What dropping it does is told at [`run_sync`], under "Cancellation".
 #[must_use = "futures do nothing unless awaited"]

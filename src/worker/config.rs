@@ -69,9 +69,8 @@ enum Fault {
 /// # Examples
 ///
 /// ```
-/// use seedbed::{WorkerConfig, WorkerType};
-/// let config = WorkerConfig::new().worker_type(WorkerType::Spawn);
-/// # let _ = config;
+/// use seedbed::WorkerType;
+/// assert_eq!(WorkerType::default(), WorkerType::Spawn);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -94,8 +93,15 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// let config = seedbed::WorkerConfig::new();
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new();
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert_eq!(workers.run_sync(i32::abs, -3).await.unwrap(), 3);
+    ///     }));
+    /// }
     /// ```
     pub fn new() -> Self {
         Self {
@@ -116,8 +122,19 @@ impl WorkerConfig {
     ///
     /// ```
     /// use std::time::Duration;
-    /// let config = seedbed::WorkerConfig::new().idle_timeout(Duration::from_secs(5));
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().idle_timeout(Duration::from_millis(1));
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(i32::abs, -3).await.unwrap();
+    ///         while workers.statistics().idle_workers > 0 {
+    ///             smol::Timer::after(Duration::from_millis(1)).await; // the worker is about to leave
+    ///         }
+    ///         assert_eq!(workers.statistics().idle_workers, 0);
+    ///     }));
+    /// }
     /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
@@ -129,8 +146,21 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// let config = seedbed::WorkerConfig::new().no_idle_timeout();
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().no_idle_timeout();
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         // However long the pause is, the worker is there.
+    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
     /// ```
     pub fn no_idle_timeout(mut self) -> Self {
         self.idle_timeout = None;
@@ -144,8 +174,17 @@ impl WorkerConfig {
     ///
     /// ```
     /// use std::time::Duration;
-    /// let config = seedbed::WorkerConfig::new().grace_period(Duration::from_millis(500));
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().grace_period(Duration::from_secs(5));
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(i32::abs, -3).await.unwrap();
+    ///         // Nobody had to be killed.
+    ///         assert!(workers.shutdown().await.is_ok());
+    ///     }));
+    /// }
     /// ```
     pub fn grace_period(mut self, grace: Duration) -> Self {
         self.grace_period = Some(grace);
@@ -157,8 +196,16 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// let config = seedbed::WorkerConfig::new().no_grace_limit();
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().no_grace_limit();
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(i32::abs, -3).await.unwrap();
+    ///         assert!(workers.shutdown().await.is_ok());
+    ///     }));
+    /// }
     /// ```
     pub fn no_grace_limit(mut self) -> Self {
         self.grace_period = None;
@@ -171,11 +218,26 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// fn be_nice() {
-    ///     // lower the priority, limit the memory, warm a cache ..
+    /// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// static READY: AtomicBool = AtomicBool::new(false);
+    ///
+    /// fn prepare() {
+    ///     READY.store(true, Relaxed); // lower the priority, limit the memory, warm a cache ..
     /// }
-    /// let config = seedbed::WorkerConfig::new().init(be_nice);
-    /// # let _ = config;
+    ///
+    /// fn is_ready(_: ()) -> bool {
+    ///     READY.load(Relaxed)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().init(prepare);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert!(workers.run_sync(is_ready, ()).await.unwrap());
+    ///     }));
+    /// }
     /// ```
     pub fn init<F>(self, f: F) -> Self
     where
@@ -195,11 +257,26 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// fn load(dictionary: &String) {
-    ///     assert!(dictionary.ends_with(".dic"));
+    /// use std::sync::OnceLock;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// static WORDS: OnceLock<String> = OnceLock::new();
+    ///
+    /// fn load(words: &String) {
+    ///     WORDS.set(words.to_uppercase()).unwrap(); // once in each worker
     /// }
-    /// let config = seedbed::WorkerConfig::new().init_with(String::from("german.dic"), load);
-    /// # let _ = config;
+    ///
+    /// fn knows(word: String) -> bool {
+    ///     WORDS.get().unwrap().contains(&word)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().init_with(String::from("seed bed"), load);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert!(workers.run_sync(knows, "BED".to_owned()).await.unwrap());
+    ///     }));
+    /// }
     /// ```
     pub fn init_with<D, F>(self, data: D, f: F) -> Self
     where
@@ -222,9 +299,20 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::WorkerStatus;
-    /// let config = seedbed::WorkerConfig::new().retire(|worker: &WorkerStatus| worker.age().as_secs() > 60);
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire(|worker: &WorkerStatus| worker.age().as_secs() > 3600);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
     /// ```
     pub fn retire<F>(self, f: F) -> Self
     where
@@ -241,11 +329,21 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::WorkerStatus;
-    /// let most = 100u64;
-    /// let config = seedbed::WorkerConfig::new()
-    ///     .retire_with(most, |most: &u64, worker: &WorkerStatus| worker.jobs() >= *most);
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire_with(2, |most: &u64, worker: &WorkerStatus| worker.jobs() >= *most);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
     /// ```
     pub fn retire_with<D, F>(self, data: D, f: F) -> Self
     where
@@ -261,7 +359,26 @@ impl WorkerConfig {
         )
     }
 
-    /// Gives each job a process of its own. The example of [`WorkerConfig`] shows it.
+    /// Gives each job a process of its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().single_use();
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
+    /// ```
     pub fn single_use(self) -> Self {
         self.retire_after(1)
     }
@@ -271,8 +388,21 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// let config = seedbed::WorkerConfig::new().retire_after(1000);
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire_after(2);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+    ///     }));
+    /// }
     /// ```
     pub fn retire_after(self, jobs: u64) -> Self {
         self.retire_with(jobs, |most: &u64, worker: &WorkerStatus| {
@@ -286,8 +416,20 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// let config = seedbed::WorkerConfig::new().retire_above_memory(512 << 20);
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire_above_memory(1 << 40);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(pid, ()).await.unwrap();
+    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first); // it holds less than a terabyte
+    ///     }));
+    /// }
     /// ```
     pub fn retire_above_memory(self, bytes: u64) -> Self {
         self.retire_with(bytes, |most: &u64, worker: &WorkerStatus| {
@@ -300,8 +442,15 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// let config = seedbed::WorkerConfig::new().worker_type(seedbed::WorkerType::Spawn);
-    /// # let _ = config;
+    /// use seedbed::{WorkerConfig, WorkerType, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().worker_type(WorkerType::Spawn);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert_eq!(workers.run_sync(i32::abs, -3).await.unwrap(), 3);
+    ///     }));
+    /// }
     /// ```
     pub fn worker_type(mut self, worker_type: WorkerType) -> Self {
         self.worker_type = worker_type;

@@ -102,7 +102,28 @@ impl WorkerContext {
     /// Calls `f(arg)` in a worker process of this context; otherwise like the free function
     /// [`run_sync`](crate::run_sync()).
     ///
-    /// The example of [`WorkerContext`] shows it.
+    /// # Cancellation
+    ///
+    /// As [`run_sync`](crate::run_sync()): shielded once the job was handed over, unless it may be killed.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_sync`](crate::run_sync()); [`WorkerErrorKind::Closed`](crate::WorkerErrorKind::Closed) if the context was
+    /// shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new();
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert_eq!(workers.run_sync(i32::abs, -3).await.unwrap(), 3);
+    ///     }));
+    /// }
+    /// ```
     pub fn run_sync<F, A, R>(&self, f: F, arg: A) -> RunSync<A, R>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,

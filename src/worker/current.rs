@@ -25,7 +25,20 @@ use crate::tree_var::TreeVar;
 /// If cancelled, the body is dropped; then the context is shut down, shielded. Dropped from outside, it leaves the
 /// shutdown to the background.
 ///
-/// The example of [`WorkerContext`] shows it.
+/// # Examples
+///
+/// ```
+/// use seedbed::{WorkerConfig, open_worker_context};
+///
+/// fn main() {
+///     seedbed::init();
+///     let config = WorkerConfig::new().retire_after(100);
+///     let absolute = smol::block_on(open_worker_context(config, |workers| async move {
+///         workers.run_sync(i32::abs, -3).await.unwrap()
+///     }));
+///     assert_eq!(absolute, 3); // and the worker is gone
+/// }
+/// ```
 pub async fn open_worker_context<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
 where
     F: FnOnce(WorkerContext) -> Fut,
@@ -139,7 +152,16 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
 /// Counts the workers of the current context: that of the innermost [`cache_scope`], or the default one. Other threads
 /// may be changing the numbers at this moment.
 ///
-/// The example of [`WorkerStatistics`] shows it.
+/// ```
+/// use seedbed::{default_context_statistics, run_sync};
+///
+/// fn main() {
+///     seedbed::init();
+///     assert_eq!(default_context_statistics().idle_workers, 0);
+///     smol::block_on(async { run_sync(i32::abs, -3).await.unwrap() });
+///     assert_eq!(default_context_statistics().idle_workers, 1); // ready for the next call
+/// }
+/// ```
 pub fn default_context_statistics() -> WorkerStatistics {
     refuse_unless_hooked("seedbed::default_context_statistics");
     current().statistics()

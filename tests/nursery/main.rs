@@ -12,6 +12,8 @@ mod every_poll;
 mod found;
 mod length;
 mod panics;
+mod service;
+mod shuffle;
 mod start;
 mod tasks;
 mod threads;

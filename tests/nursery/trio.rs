@@ -1,5 +1,4 @@
-//! What Trio's own tests check, and no other file here: shields around blocks, errors that meet panics, odd starts,
-//! foreign runtimes.
+//! What Trio's own tests check, and no other file here: shields around blocks, errors that meet panics, odd starts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -10,7 +9,7 @@ use std::time::Duration;
 use seedbed::sync::Event;
 use seedbed::{
     CancelScope, Nursery, StartError, Started, checkpoint, move_on_after, on_cancel, open_nursery,
-    shield, sleep, sleep_forever, try_open_nursery,
+    shield, sleep_forever, try_open_nursery,
 };
 
 use super::polling::{Drops, Hand, OnDrop, turns};
@@ -102,8 +101,11 @@ fn a_deadline_or_shield_of_the_spawner_is_none_of_the_child_s() {
             });
         })
         .await;
-        let spawns = async { n.spawn(async { seedbed::current_effective_deadline() }) };
-        let child = move_on_after(Duration::from_secs(3600), spawns).await;
+        let mut child = None;
+        let spawns = async {
+            child = Some(n.spawn(async { seedbed::current_effective_deadline() }));
+        };
+        move_on_after(Duration::from_secs(3600), spawns).await;
         assert_eq!(child.unwrap().await, None);
         sleep_forever().await
     })));
@@ -171,6 +173,56 @@ fn a_panic_comes_before_an_error_which_the_hook_hears_of() {
     assert_eq!(*heard.lock().unwrap(), ["an error"]);
 }
 
+/// Counts the warnings of nurseries.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        let here = metadata.target().starts_with("seedbed::nursery");
+        here && *metadata.level() == tracing::Level::WARN
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_late_error_that_nobody_asked_for_is_told_to_the_log() {
+    let warnings = Warnings::default();
+    tracing::subscriber::with_default(warnings.clone(), || {
+        for panics in [false, true] {
+            let mut block = Hand::new(try_open_nursery(|n| async move {
+                n.try_spawn(async { Err::<(), _>("first") });
+                n.try_spawn(shield(async move {
+                    checkpoint().await;
+                    assert!(!panics, "a panic");
+                    Err::<(), _>("second")
+                }));
+                Ok(())
+            }));
+            match panics {
+                false => assert_eq!(block.settle(), Poll::Ready(Err("first"))),
+                true => assert_eq!(panic_of(|| block.settle()), "a panic"),
+            }
+            assert_eq!(warnings.0.swap(0, SeqCst), 1);
+        }
+    });
+}
+
 // ---- Starting.
 
 #[test]
@@ -186,6 +238,51 @@ fn a_start_that_fails_before_it_has_started_gives_the_error_and_harms_nobody() {
         Ok("unharmed")
     });
     assert_eq!(Hand::new(block).finish(), Ok("unharmed"));
+}
+
+/// `start` drops the result of a child that has started. In Trio, an error then is the nursery's.
+#[test]
+fn an_error_after_the_start_ends_the_block_with_try_start_and_one_before_does_not() {
+    for errs_at_once in [true, false] {
+        let block = try_open_nursery(|n: Nursery<'_, Result<(), &str>>| async move {
+            let failed = n.try_start(async |_: Started<()>| Err::<(), _>("before"));
+            assert_eq!(failed.await, Err(StartError::Exited(Err("before"))));
+            let ended = n.try_start(async |_: Started<()>| Ok("without"));
+            assert_eq!(ended.await, Err(StartError::Exited(Ok("without"))));
+            let started = n.try_start(async move |started: Started<_>| {
+                started.send(1);
+                if !errs_at_once {
+                    turns(3).await;
+                }
+                Err::<(), _>("after")
+            });
+            match errs_at_once {
+                // The error may be there before the value is looked at.
+                true => drop(started.await),
+                false => assert_eq!(started.await, Ok(1)),
+            }
+            sleep_forever().await;
+            Ok(())
+        });
+        assert_eq!(Hand::new(block).finish(), Err("after"));
+    }
+}
+
+#[test]
+fn the_error_of_a_child_whose_try_start_was_cancelled_is_the_block_s() {
+    let block = try_open_nursery(|n: Nursery<'_, Result<(), &str>>| async move {
+        let scope = CancelScope::new();
+        let cancel = scope.clone();
+        let starts = n.try_start(async move |_: Started<()>| {
+            cancel.cancel();
+            shield(turns(2)).await;
+            Err::<(), _>("nobody waits")
+        });
+        scope.run(starts).await;
+        sleep_forever().await;
+        Ok(())
+    });
+    assert_eq!(Hand::new(block).finish(), Err("nobody waits"));
 }
 
 #[test]
@@ -298,74 +395,4 @@ fn a_pending_start_that_fails_keeps_the_nursery_open_until_then() {
     assert!(outer.settle().is_pending());
     open.set();
     assert!(outer.go_on().is_ready());
-}
-
-// ---- Foreign runtimes.
-
-#[test]
-fn a_block_runs_on_tokio_s_threads_and_mixes_with_its_tasks() {
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .unwrap();
-    let blocks: Vec<_> = (0..20)
-        .map(|number| {
-            tokio.spawn(async move {
-                let sum = &AtomicUsize::new(0);
-                let winner = open_nursery(|n| async move {
-                    for child in 0..10 {
-                        n.spawn(async move {
-                            tokio::task::yield_now().await;
-                            let foreign = tokio::spawn(async move { child });
-                            sum.fetch_add(foreign.await.unwrap(), SeqCst);
-                        });
-                    }
-                    let m = n.clone();
-                    n.spawn(async move {
-                        // Both time's: seedbed's timers need no tokio, and tokio's work in a nursery.
-                        sleep(Duration::ZERO).await;
-                        tokio::time::sleep(Duration::ZERO).await;
-                        while sum.load(SeqCst) < 45 {
-                            checkpoint().await;
-                        }
-                        m.terminate(number);
-                    });
-                    sleep_forever().await;
-                    unreachable!()
-                });
-                (winner.await, sum.load(SeqCst))
-            })
-        })
-        .collect();
-    for (number, block) in blocks.into_iter().enumerate() {
-        assert_eq!(tokio.block_on(block).unwrap(), (number, 45));
-    }
-}
-
-#[test]
-fn a_tokio_task_that_is_aborted_drops_the_block_and_all_that_is_in_it() {
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let (drops, begun) = (Drops::new(), Event::new());
-    let (count, set) = (drops.clone(), begun.clone());
-    tokio.block_on(async {
-        let task = tokio.spawn(open_nursery(|n| async move {
-            for _ in 0..3 {
-                let value = count.value();
-                n.spawn(async move {
-                    let _value = value;
-                    shield(sleep_forever()).await
-                });
-            }
-            turns(2).await;
-            set.set();
-        }));
-        begun.wait().await;
-        assert_eq!(drops.alive(), 3);
-        task.abort();
-        assert!(task.await.unwrap_err().is_cancelled());
-    });
-    drops.assert_all_dropped();
 }

@@ -1,8 +1,8 @@
 //! `CapacityLimiter`: bounds how many of something happen at once.
 //!
-//! A thin driver around the pure `token_queue`: one mutex, held for a few instructions. An uncontended acquire is one lock
-//! and no allocation. No foreign code ever runs under the lock: wakers are cloned before it is taken, and woken and
-//! dropped after it is given back, so a waker may use the limiter itself.
+//! A thin driver around `tokens`: an uncontended acquire is one atomic step and no allocation; everything else happens
+//! under a mutex that is held for a few instructions. No foreign code ever runs under the lock: wakers are cloned before
+//! it is taken, and woken and dropped after it is given back, so a waker may use the limiter itself.
 //!
 //! Choice: the handle, [`Acquire`] and [`Token`] each own a reference to the limiter instead of borrowing it, so that
 //! a token can be moved into whatever holds on to the resource (a worker process, a thread, another task) and be
@@ -18,10 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::guarded::{Guarded, Then};
-use crate::sync::token_queue::TokenQueue;
+use crate::sync::tokens::{Open, Tokens};
 use crate::sync::wait_list::Ticket;
-use crate::sys::primitives::MutexGuard;
 
 /// Bounds how many of something happen at once: whoever wants to begin takes a [`Token`], and waits for one if all are
 /// given out.
@@ -53,7 +51,8 @@ use crate::sys::primitives::MutexGuard;
 /// Trio's limiter knows *who* borrows: the current task, or what `acquire_on_behalf_of` names, and each borrower may
 /// hold one token. Here **the token is the borrower**. It may be moved to another task or thread and is released by
 /// dropping it, wherever that happens, so releasing twice, or without having acquired, cannot be written. In exchange
-/// one task may take several tokens, and the limiter does not notice if that is a mistake.
+/// one task may take several tokens, and the limiter does not notice if that is a mistake. Where tokens belong to
+/// somebody by name, and anybody may give them back, [`Borrowers`](crate::sync::Borrowers) keeps the book.
 ///
 /// # Deadlock by nesting
 ///
@@ -67,7 +66,7 @@ use crate::sys::primitives::MutexGuard;
 /// Dropping a handle changes nothing for others: tokens and waiters keep the limiter alive.
 #[derive(Clone)]
 pub struct CapacityLimiter {
-    queue: Arc<Guarded<TokenQueue<Waker>>>,
+    tokens: Arc<Tokens>,
 }
 
 impl CapacityLimiter {
@@ -101,7 +100,7 @@ impl CapacityLimiter {
 
     fn with_total(total: Option<usize>) -> Self {
         CapacityLimiter {
-            queue: Arc::new(Guarded::new(TokenQueue::new(total))),
+            tokens: Arc::new(Tokens::new(total)),
         }
     }
 
@@ -142,7 +141,7 @@ impl CapacityLimiter {
     /// assert!(limiter.try_acquire().is_none());
     /// ```
     pub fn try_acquire(&self) -> Option<Token> {
-        let taken = self.lock().try_take();
+        let taken = self.tokens.try_take();
         taken.then(|| Token::of(self.clone()))
     }
 
@@ -184,7 +183,7 @@ impl CapacityLimiter {
     }
 
     fn change_total(&self, total: Option<usize>) {
-        let granted = self.lock().set_total(total);
+        let granted = self.open().set_total(total);
         granted.into_iter().for_each(Waker::wake);
     }
 
@@ -199,7 +198,7 @@ impl CapacityLimiter {
     /// assert_eq!(CapacityLimiter::unlimited().total(), None);
     /// ```
     pub fn total(&self) -> Option<usize> {
-        self.lock().total()
+        self.open().total()
     }
 
     /// Number of tokens that are given out, including those assigned to waiters that have not run since.
@@ -213,7 +212,7 @@ impl CapacityLimiter {
     /// # drop(token);
     /// ```
     pub fn borrowed(&self) -> usize {
-        self.lock().taken()
+        self.open().taken()
     }
 
     /// Number of tokens that are free: total minus borrowed. `None` if there is no limit.
@@ -233,7 +232,7 @@ impl CapacityLimiter {
     /// # drop(token);
     /// ```
     pub fn available(&self) -> Option<isize> {
-        let queue = self.lock();
+        let queue = self.open();
         let (total, borrowed) = (queue.total()?, queue.taken());
         Some(if total >= borrowed {
             isize::try_from(total - borrowed).unwrap_or(isize::MAX)
@@ -256,7 +255,7 @@ impl CapacityLimiter {
     /// # drop(token);
     /// ```
     pub fn statistics(&self) -> CapacityLimiterStatistics {
-        let queue = self.lock();
+        let queue = self.open();
         CapacityLimiterStatistics {
             total: queue.total(),
             borrowed: queue.taken(),
@@ -264,8 +263,8 @@ impl CapacityLimiter {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, TokenQueue<Waker>> {
-        self.queue.lock()
+    fn open(&self) -> Open<'_> {
+        self.tokens.open()
     }
 
     /// A place at the end of the queue, or `None` if a token came free meanwhile and was taken.
@@ -273,7 +272,7 @@ impl CapacityLimiter {
     fn arrive(&self, waker: &Waker) -> Option<Ticket> {
         // Declared before the lock is taken, so that an unused one is dropped after it was given back.
         let waker = waker.clone();
-        let mut queue = self.lock();
+        let mut queue = self.open();
         if queue.try_take() {
             return None;
         }
@@ -281,8 +280,7 @@ impl CapacityLimiter {
     }
 
     fn is_granted(&self, ticket: &Ticket, waker: &Waker) -> bool {
-        self.queue
-            .is_granted(waker, |queue| queue.payload_mut(ticket))
+        self.tokens.is_granted(ticket, waker)
     }
 }
 
@@ -353,8 +351,7 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        let next = self.limiter.lock().give_back();
-        Then::wake(next).run();
+        self.limiter.tokens.give_back();
     }
 }
 
@@ -418,8 +415,8 @@ impl Acquire {
             State::Queued(limiter, ticket) => return limiter.is_granted(ticket, waker),
             State::Done => panic!("an `Acquire` was polled after it had given its token"),
         };
-        // The common case comes first: one lock, and nothing to clone.
-        if limiter.lock().try_take() {
+        // The common case comes first: nothing to lock, and nothing to clone.
+        if limiter.tokens.try_take() {
             return true;
         }
         let Some(ticket) = limiter.arrive(waker) else {
@@ -435,7 +432,7 @@ impl Acquire {
         let limiter = match mem::replace(&mut self.state, State::Done) {
             State::New(limiter) => limiter,
             State::Queued(limiter, ticket) => {
-                limiter.lock().claim(ticket);
+                limiter.tokens.claim(ticket);
                 limiter
             }
             State::Done => unreachable!("`advance` found a token"),
@@ -461,7 +458,7 @@ impl Drop for Acquire {
         if let State::Queued(..) = &self.state
             && let State::Queued(limiter, ticket) = mem::replace(&mut self.state, State::Done)
         {
-            let then = limiter.lock().give_up(ticket);
+            let then = limiter.open().give_up(ticket);
             then.run();
         }
     }

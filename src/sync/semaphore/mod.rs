@@ -1,7 +1,7 @@
 //! `Semaphore`: a number of permits that tasks take, give back, and make.
 //!
-//! A thin driver around the pure `token_queue`, which is the limiter's too, and built as the limiter is: one mutex, an uncontended acquire is one lock and no
-//! allocation, handles and futures own their share.
+//! A thin driver around `tokens`, which are the limiter's too, and built as the limiter is: an uncontended acquire is one
+//! atomic step and no allocation, handles and futures own their share.
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +14,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::guarded::{Guarded, Then};
+use crate::sync::guarded::Then;
 use crate::sync::token_queue::{Full, TokenQueue};
+use crate::sync::tokens::Tokens;
 use crate::sync::wait_list::Ticket;
 
 /// A number of permits: whoever wants to go on takes a [`Permit`], and waits for one if none is free.
@@ -58,7 +59,7 @@ pub struct Semaphore {
 }
 
 struct Shared {
-    queue: Guarded<TokenQueue<Waker>>,
+    tokens: Tokens,
     /// How many permits may exist; `None` for no bound.
     max: Option<usize>,
 }
@@ -97,9 +98,9 @@ impl Semaphore {
     }
 
     fn with(permits: usize, max: Option<usize>) -> Self {
-        let queue = Guarded::new(TokenQueue::new(Some(permits)));
+        let tokens = Tokens::new(Some(permits));
         Semaphore {
-            shared: Arc::new(Shared { queue, max }),
+            shared: Arc::new(Shared { tokens, max }),
         }
     }
 
@@ -136,7 +137,7 @@ impl Semaphore {
     /// assert!(semaphore.try_acquire().is_none());
     /// ```
     pub fn try_acquire(&self) -> Option<Permit> {
-        let taken = self.shared.queue.lock().try_take();
+        let taken = self.shared.tokens.try_take();
         taken.then(|| Permit::of(self.clone()))
     }
 
@@ -162,7 +163,7 @@ impl Semaphore {
     /// or not; nothing has changed then. (Without a bound, `usize::MAX` may be.)
     pub fn release(&self) -> Result<(), ReleasedTooOften> {
         let max = self.shared.max.unwrap_or(usize::MAX);
-        let created = self.shared.queue.lock().create(max);
+        let created = self.shared.tokens.open().create(max);
         let next = created.map_err(|Full| ReleasedTooOften { max })?;
         Then::wake(next).run();
         Ok(())
@@ -174,7 +175,7 @@ impl Semaphore {
     /// assert_eq!(seedbed::sync::Semaphore::new(3).value(), 3);
     /// ```
     pub fn value(&self) -> usize {
-        free(&self.shared.queue.lock())
+        free(&self.shared.tokens.open())
     }
 
     /// Number of permits that may exist; `None` without a bound.
@@ -200,7 +201,7 @@ impl Semaphore {
     /// # drop(permit);
     /// ```
     pub fn statistics(&self) -> SemaphoreStatistics {
-        let queue = self.shared.queue.lock();
+        let queue = self.shared.tokens.open();
         SemaphoreStatistics {
             value: free(&queue),
             held: queue.taken(),
@@ -214,7 +215,7 @@ impl Semaphore {
     fn arrive(&self, waker: &Waker) -> Option<Ticket> {
         // Declared before the lock is taken, so that an unused one is dropped after it was given back.
         let waker = waker.clone();
-        let mut queue = self.shared.queue.lock();
+        let mut queue = self.shared.tokens.open();
         if queue.try_take() {
             return None;
         }
@@ -222,8 +223,7 @@ impl Semaphore {
     }
 
     fn is_granted(&self, ticket: &Ticket, waker: &Waker) -> bool {
-        let queue = &self.shared.queue;
-        queue.is_granted(waker, |queue| queue.payload_mut(ticket))
+        self.shared.tokens.is_granted(ticket, waker)
     }
 }
 
@@ -262,6 +262,11 @@ pub struct SemaphoreStatistics {
 }
 
 /// [`Semaphore::release`] was called once too often: there are as many permits as may be.
+///
+/// ```
+/// let full = seedbed::sync::Semaphore::bounded(2, 2);
+/// assert_eq!(full.release().unwrap_err().max, 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleasedTooOften {
@@ -347,13 +352,10 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let queue = &self.semaphore.shared.queue;
+        let tokens = &self.semaphore.shared.tokens;
         match self.fate {
-            Fate::Return => {
-                let next = queue.lock().give_back();
-                Then::wake(next).run();
-            }
-            Fate::Vanish => queue.lock().destroy(),
+            Fate::Return => tokens.give_back(),
+            Fate::Vanish => tokens.open().destroy(),
         }
     }
 }
@@ -417,8 +419,8 @@ impl SemaphoreAcquire {
             State::Queued(semaphore, ticket) => return semaphore.is_granted(ticket, waker),
             State::Done => panic!("a `SemaphoreAcquire` was polled after it had given its permit"),
         };
-        // The common case comes first: one lock, and nothing to clone.
-        if semaphore.shared.queue.lock().try_take() {
+        // The common case comes first: nothing to lock, and nothing to clone.
+        if semaphore.shared.tokens.try_take() {
             return true;
         }
         let Some(ticket) = semaphore.arrive(waker) else {
@@ -433,7 +435,7 @@ impl SemaphoreAcquire {
         let semaphore = match mem::replace(&mut self.state, State::Done) {
             State::New(semaphore) => semaphore,
             State::Queued(semaphore, ticket) => {
-                semaphore.shared.queue.lock().claim(ticket);
+                semaphore.shared.tokens.claim(ticket);
                 semaphore
             }
             State::Done => unreachable!("`advance` found a permit"),
@@ -457,7 +459,7 @@ impl Future for SemaphoreAcquire {
 impl Drop for SemaphoreAcquire {
     fn drop(&mut self) {
         if let State::Queued(semaphore, ticket) = mem::replace(&mut self.state, State::Done) {
-            let then = semaphore.shared.queue.lock().give_up(ticket);
+            let then = semaphore.shared.tokens.open().give_up(ticket);
             then.run();
         }
     }

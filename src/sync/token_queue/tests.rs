@@ -14,6 +14,9 @@ use crate::sync::wait_list::Ticket;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Acquire,
+    /// As `tokens` does while nobody waits.
+    TakeWithoutTheQueue,
+    GiveBackWithoutTheQueue,
     Claim(usize),
     GiveUp(usize),
     GiveBack,
@@ -25,7 +28,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let total = prop_oneof![9 => (0..6usize).prop_map(Some), 1 => Just(None)];
     prop_oneof![
-        6 => Just(Step::Acquire),
+        5 => Just(Step::Acquire),
+        2 => Just(Step::TakeWithoutTheQueue),
+        1 => Just(Step::GiveBackWithoutTheQueue),
         3 => any::<usize>().prop_map(Step::Claim),
         2 => any::<usize>().prop_map(Step::GiveUp),
         3 => Just(Step::GiveBack),
@@ -105,6 +110,8 @@ impl Pair {
     fn take(&mut self, step: Step) {
         match step {
             Step::Acquire => self.acquire(),
+            Step::TakeWithoutTheQueue => self.take_without_the_queue(),
+            Step::GiveBackWithoutTheQueue => self.give_back_without_the_queue(),
             Step::Claim(index) => self.claim(index),
             Step::GiveUp(index) => self.give_up(index),
             Step::GiveBack => self.give_back(),
@@ -125,6 +132,28 @@ impl Pair {
             self.next_name += 1;
             self.model.waiters.push((name, false));
             self.tickets.push((name, self.queue.push(name)));
+        }
+    }
+
+    fn take_without_the_queue(&mut self) {
+        if let Some(less) = self
+            .queue
+            .free_for_all()
+            .and_then(|free| free.checked_sub(1))
+        {
+            assert!(self.model.free() && self.model.waiting() == 0);
+            self.model.held += 1;
+            self.queue.set_free(less);
+        }
+    }
+
+    fn give_back_without_the_queue(&mut self) {
+        if let Some(free) = self.queue.free_for_all()
+            && self.model.held > 0
+        {
+            self.model.held -= 1;
+            assert_eq!(self.model.admit(), []);
+            self.queue.set_free(free + 1);
         }
     }
 
@@ -193,6 +222,12 @@ impl Pair {
         assert_eq!(self.queue.taken(), self.model.taken(), "conservation");
         assert_eq!(self.queue.waiting(), self.model.waiting());
         assert!(!self.model.free() || self.queue.waiting() == 0, "hand-off");
+        let free = match self.model.total {
+            _ if self.model.waiting() > 0 => None,
+            Some(total) => total.checked_sub(self.model.taken()),
+            None => Some(usize::MAX - 1 - self.model.taken()),
+        };
+        assert_eq!(self.queue.free_for_all(), free);
         for (name, ticket) in &self.tickets {
             let waits = self.model.waiters.contains(&(*name, false));
             assert_eq!(

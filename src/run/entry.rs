@@ -1,0 +1,283 @@
+//! The queue of calls from outside: any thread puts them in, the run's loop takes them out.
+//!
+//! It decides which calls are accepted, in which order they are taken, and which are the same; it runs none of them and
+//! wakes nobody.
+//!
+//! * First in, first out, with keys and without.
+//! * A call with a key is not accepted twice as long as it waits; from the moment at which it is taken, it may be put
+//!   in again.
+//! * Closing refuses what comes later, and nothing that was accepted before: the loop closes, then takes until nothing
+//!   is left.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
+
+use crate::sys::primitives::{AtomicUsize, Mutex, lock};
+
+/// Calls that wait for their turn.
+pub(super) struct EntryQueue<C> {
+    queue: Mutex<Queue<C>>,
+    /// How many there are, written under the lock: the loop asks at every turn.
+    len: AtomicUsize,
+}
+
+struct Queue<C> {
+    calls: VecDeque<Entry<C>>,
+    /// The keys of those that wait.
+    keys: BTreeSet<usize>,
+    closed: bool,
+}
+
+struct Entry<C> {
+    call: C,
+    key: Option<usize>,
+}
+
+impl<C> EntryQueue<C> {
+    pub(super) fn new() -> Self {
+        EntryQueue {
+            queue: Mutex::new(Queue {
+                calls: VecDeque::new(),
+                keys: BTreeSet::new(),
+                closed: false,
+            }),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// Accepts what `into_call` makes of `call`; gives it back if the queue is closed.
+    pub(super) fn push<T>(&self, call: T, into_call: impl FnOnce(T) -> C) -> Result<(), T> {
+        self.accept(None, call, into_call)
+    }
+
+    /// The same, unless a call with this key waits already. Whoever puts it in keeps the key's meaning while it waits.
+    pub(super) fn push_once<T>(
+        &self,
+        key: usize,
+        call: T,
+        into_call: impl FnOnce(T) -> C,
+    ) -> Result<(), T> {
+        self.accept(Some(key), call, into_call)
+    }
+
+    fn accept<T>(
+        &self,
+        key: Option<usize>,
+        call: T,
+        into_call: impl FnOnce(T) -> C,
+    ) -> Result<(), T> {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return Err(call);
+        }
+        if key.is_some_and(|key| !queue.keys.insert(key)) {
+            drop(queue);
+            // Dropped here, where no lock is held.
+            drop(call);
+            return Ok(());
+        }
+        let call = into_call(call);
+        queue.calls.push_back(Entry { call, key });
+        self.len.store(queue.calls.len(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the oldest call, which is now about to start.
+    pub(super) fn pop(&self) -> Option<C> {
+        let mut queue = lock(&self.queue);
+        let Entry { call, key } = queue.calls.pop_front()?;
+        if let Some(key) = key {
+            queue.keys.remove(&key);
+        }
+        self.len.store(queue.calls.len(), Ordering::Release);
+        Some(call)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Refuses all calls from now on.
+    pub(super) fn close(&self) {
+        lock(&self.queue).closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.queue).closed
+    }
+}
+
+/// Models of threads that put calls in while the loop takes them out.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use super::EntryQueue;
+    use crate::sys::model::{Plain, Relaxed, block_on, check, spawn};
+    use crate::sys::primitives::{AtomicBool, AtomicWaker};
+
+    /// What a loop and its handles share.
+    struct Entrance<C> {
+        queue: EntryQueue<C>,
+        driver: AtomicWaker,
+    }
+
+    impl<C: Send + 'static> Entrance<C> {
+        fn new() -> Arc<Self> {
+            Arc::new(Entrance {
+                queue: EntryQueue::new(),
+                driver: AtomicWaker::new(),
+            })
+        }
+
+        /// One turn of the loop, which comes back at once if something is left.
+        fn turn(&self, cx: &mut Context<'_>, mut run: impl FnMut(C)) {
+            self.driver.register(cx.waker());
+            for _ in 0..self.queue.len() {
+                if let Some(call) = self.queue.pop() {
+                    run(call);
+                }
+            }
+            if self.queue.len() > 0 {
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    #[test]
+    fn no_call_is_overlooked_and_what_was_done_before_it_was_put_in_is_seen() {
+        check(|| {
+            let entrance = Entrance::<Arc<Plain>>::new();
+            for _ in 0..2 {
+                let entrance = entrance.clone();
+                spawn(move || {
+                    let plain = Plain::new();
+                    plain.set(7);
+                    assert!(entrance.queue.push(plain, |plain| plain).is_ok());
+                    entrance.driver.wake();
+                });
+            }
+            let mut left = 2;
+            block_on(poll_fn(|cx| {
+                entrance.turn(cx, |plain| {
+                    assert_eq!(plain.get(), 7);
+                    left -= 1;
+                });
+                match left {
+                    0 => Poll::Ready(()),
+                    _ => Poll::Pending,
+                }
+            }));
+        });
+    }
+
+    #[test]
+    fn a_call_that_comes_with_the_end_is_either_taken_or_refused() {
+        check(|| {
+            let entrance = Entrance::<()>::new();
+            let pusher = {
+                let entrance = entrance.clone();
+                spawn(move || entrance.queue.push((), |call| call).is_ok())
+            };
+            entrance.queue.close();
+            let taken = (0..entrance.queue.len())
+                .filter_map(|_| entrance.queue.pop())
+                .count();
+            let accepted = pusher.join().unwrap();
+            assert_eq!(taken, usize::from(accepted));
+            assert!(entrance.queue.pop().is_none());
+        });
+    }
+
+    /// The flags order nothing: that they are seen is owed to the queue.
+    #[test]
+    fn the_last_call_with_a_key_sees_what_was_done_before_it_was_last_put_in() {
+        check(|| {
+            let entrance = Entrance::<()>::new();
+            let flags: Arc<[AtomicBool; 2]> = Arc::new([false, false].map(AtomicBool::new));
+            for number in 0..2 {
+                let (entrance, flags) = (entrance.clone(), flags.clone());
+                spawn(move || {
+                    flags[number].store(true, Relaxed);
+                    assert!(entrance.queue.push_once(1, (), |call| call).is_ok());
+                    entrance.driver.wake();
+                });
+            }
+            block_on(poll_fn(|cx| {
+                let mut seen = false;
+                entrance.turn(cx, |()| seen = flags.iter().all(|flag| flag.load(Relaxed)));
+                match seen {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            }));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::EntryQueue;
+
+    fn same(call: u32) -> u32 {
+        call
+    }
+
+    #[test]
+    fn a_closed_queue_gives_back_what_it_refuses_and_keeps_what_it_has() {
+        let queue = EntryQueue::new();
+        queue.push(1, same).unwrap();
+        queue.close();
+        assert_eq!(queue.push(2, same), Err(2));
+        assert_eq!(queue.push_once(9, 3, same), Err(3));
+        assert_eq!((queue.pop(), queue.pop()), (Some(1), None));
+        assert!(queue.is_closed());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push,
+        PushOnce(usize),
+        Pop,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Push),
+            (0..3usize).prop_map(Step::PushOnce),
+            Just(Step::Pop)
+        ]
+    }
+
+    proptest! {
+        /// Compared with a list that is searched.
+        #[test]
+        fn calls_are_taken_in_order_and_those_with_a_key_wait_once(
+            steps in prop::collection::vec(step(), 0..60)
+        ) {
+            let queue = EntryQueue::new();
+            let mut model: Vec<(u32, Option<usize>)> = Vec::new();
+            for (number, step) in (0..).zip(steps) {
+                match step {
+                    Step::Push => {
+                        queue.push(number, same).unwrap();
+                        model.push((number, None));
+                    }
+                    Step::PushOnce(key) => {
+                        queue.push_once(key, number, same).unwrap();
+                        if model.iter().all(|&(_, waits)| waits != Some(key)) {
+                            model.push((number, Some(key)));
+                        }
+                    }
+                    Step::Pop if model.is_empty() => prop_assert_eq!(queue.pop(), None),
+                    Step::Pop => prop_assert_eq!(queue.pop(), Some(model.remove(0).0)),
+                }
+                prop_assert_eq!(queue.len(), model.len());
+            }
+        }
+    }
+}

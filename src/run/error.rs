@@ -1,0 +1,78 @@
+//! Why a call into a run did not happen.
+
+use std::error::Error;
+use std::fmt;
+
+/// The run has ended, or is about to, so it takes no more calls and no more system tasks. Gives back what was refused.
+///
+/// ```
+/// use seedbed::{current_run, run};
+///
+/// let handle = run(async { current_run() });
+/// let refused = handle.run_sync_soon(|| {}).unwrap_err();
+/// assert_eq!(refused.to_string(), "the run that this was for has ended");
+/// ```
+pub struct RunFinished<F> {
+    refused: F,
+}
+
+impl<F> RunFinished<F> {
+    pub(super) fn new(refused: F) -> Self {
+        RunFinished { refused }
+    }
+
+    /// Returns what was refused: the function that was not called, or the future that was not spawned.
+    ///
+    /// ```
+    /// use seedbed::{current_run, run};
+    ///
+    /// let handle = run(async { current_run() });
+    /// let refused = handle.run_sync(|| 5).unwrap_err();
+    /// assert_eq!(refused.into_inner()(), 5);
+    /// ```
+    pub fn into_inner(self) -> F {
+        self.refused
+    }
+}
+
+impl<F> fmt::Debug for RunFinished<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunFinished").finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for RunFinished<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the run that this was for has ended")
+    }
+}
+
+impl<F> Error for RunFinished<F> {}
+
+/// Why [`RunHandle::run`](crate::RunHandle::run) has nothing to return.
+///
+/// ```
+/// use seedbed::{current_run, run, EnterError};
+///
+/// let handle = run(async { current_run() });
+/// assert_eq!(handle.run(|| async { 5 }), Err(EnterError::Finished));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnterError {
+    /// The run had ended. Nothing has happened.
+    Finished,
+    /// The run ended meanwhile, or somebody in it panicked: the future was dropped where it waited.
+    Cancelled,
+}
+
+impl fmt::Display for EnterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EnterError::Finished => "the run that this was for has ended",
+            EnterError::Cancelled => "the run ended before what was to be done in it was done",
+        })
+    }
+}
+
+impl Error for EnterError {}

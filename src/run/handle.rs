@@ -1,0 +1,446 @@
+//! `RunHandle`: the way into a run, from anywhere.
+//!
+//! Every run has an [`Entrance`]: the queue of calls and the system tasks. The run's loop owns it, and every handle
+//! shares it; what belongs to the loop's end of it is in [`driver`](super::driver).
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::task::Wake;
+use std::thread::ThreadId;
+
+use futures_lite::FutureExt;
+
+use super::entry::EntryQueue;
+use super::error::{EnterError, RunFinished};
+use super::statistics::RunStatistics;
+use super::system::{self, System};
+use crate::cancel::{CancelScope, Shared, current};
+use crate::nursery::Task;
+use crate::time::Timers;
+
+/// What leads into a run.
+pub(super) struct Entrance {
+    pub(super) queue: EntryQueue<Call>,
+    pub(super) system: System,
+    /// The main future's scope.
+    pub(super) main: CancelScope,
+    timers: Arc<Timers>,
+    /// The thread that polls the run.
+    thread: ThreadId,
+}
+
+impl Entrance {
+    /// Makes the entrance of a run on this thread.
+    pub(super) fn new(timers: Arc<Timers>, main: CancelScope) -> Arc<Self> {
+        Arc::new(Entrance {
+            queue: EntryQueue::new(),
+            system: System::new(),
+            main,
+            timers,
+            thread: std::thread::current().id(),
+        })
+    }
+}
+
+/// The waker of the system tasks.
+impl Wake for Entrance {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.system.wake();
+        self.timers.driver.wake();
+    }
+}
+
+/// What is to be called in the run.
+pub(super) enum Call {
+    Once(Box<dyn FnOnce() + Send>),
+    Shared(Arc<dyn Fn() + Send + Sync>),
+}
+
+impl Call {
+    pub(super) fn run(self) {
+        match self {
+            Call::Once(call) => call(),
+            Call::Shared(call) => call(),
+        }
+    }
+}
+
+/// Returns a handle on the run that polls the running code.
+///
+/// # Panics
+///
+/// Outside of a run; [`in_run`](crate::in_run) tells. In particular on a thread, which has to be given the handle.
+///
+/// ```
+/// use seedbed::{current_run, run, thread};
+///
+/// run(async {
+///     let handle = current_run();
+///     let call = thread::run_sync(move || handle.run_sync(|| "in the run").unwrap());
+///     assert_eq!(call.await, "in the run");
+/// });
+/// ```
+#[track_caller]
+pub fn current_run() -> RunHandle {
+    let Some(shared) = current::tree_of_run() else {
+        panic!(
+            "there is no current run: this is not polled by seedbed::run; a thread has to be given the RunHandle"
+        );
+    };
+    let entrance = shared.run().expect("it is a run's").entrance().clone();
+    RunHandle {
+        entrance: Arc::downcast(entrance).expect("every run's entrance is made in this file"),
+        shared,
+    }
+}
+
+/// Spawns a task of the run's: it is no child of the caller, and is cancelled when the main future has ended.
+///
+/// It runs in no cancel scope and sees no tree variable of the caller's. So it is for what works behind the scenes for
+/// everybody in the run, until nobody is left: watching a connection that is shared, say. What the caller wants done
+/// belongs into a nursery.
+///
+/// The run waits for its system tasks: those with an active shield go on until that has ended. A system task that
+/// panics cancels the main future and all other system tasks, and when they have ended, the panic comes out of
+/// [`run`](crate::run()). Dropping the [`Task`] changes nothing.
+///
+/// # Panics
+///
+/// Outside of a run, and when the run's system tasks have all ended after the main future has. That is certain to be so
+/// in late [calls](RunHandle::run_sync_soon); use [`RunHandle::spawn_system_task`] there.
+///
+/// ```
+/// use seedbed::{run, sleep_forever, spawn_system_task, sync::Event};
+///
+/// run(async {
+///     let ready = Event::new();
+///     let said = ready.clone();
+///     spawn_system_task(async move {
+///         said.set();
+///         sleep_forever().await // until the run ends
+///     });
+///     ready.wait().await;
+///     assert_eq!(seedbed::current_statistics().system_tasks, 1);
+/// });
+/// ```
+#[track_caller]
+pub fn spawn_system_task<F>(future: F) -> Task<F::Output>
+where
+    F: IntoFuture,
+    F::IntoFuture: Send + 'static,
+    F::Output: Send + 'static,
+{
+    match current_run().spawn_system_task(future) {
+        Ok(task) => task,
+        Err(finished) => panic!("a system task cannot be spawned any more: {finished}"),
+    }
+}
+
+/// A handle on one run, with which threads have something done in it; from [`current_run`].
+///
+/// It is cheap to clone, and may go anywhere. Two handles are equal if they are of the same run. Dropping it does
+/// nothing, and a run does not wait for its handles: after its end they refuse everything.
+///
+/// | to | use |
+/// |---|---|
+/// | have a function called some time soon | [`run_sync_soon`](Self::run_sync_soon) |
+/// | the same, once for many requests | [`run_sync_soon_once`](Self::run_sync_soon_once) |
+/// | have a function called, and wait for its value | [`run_sync`](Self::run_sync) |
+/// | have a future run, and wait for its value | [`run`](Self::run) |
+/// | have a future run | [`spawn_system_task`](Self::spawn_system_task) |
+///
+/// A thread of [`thread::run_sync`](crate::thread::run_sync) needs no handle to have something done in the task that
+/// waits for it: see [`run_in_host`](crate::thread::run_in_host).
+///
+/// ```
+/// use seedbed::{current_run, run, sync::Event};
+///
+/// run(async {
+///     let (handle, ready) = (current_run(), Event::new());
+///     let set = ready.clone();
+///     std::thread::spawn(move || handle.run_sync_soon(move || set.set()));
+///     ready.wait().await;
+/// });
+/// ```
+#[derive(Clone)]
+pub struct RunHandle {
+    entrance: Arc<Entrance>,
+    shared: Arc<Shared>,
+}
+
+impl RunHandle {
+    /// Has `f` called in the run some time soon, on its thread, and does not wait for that.
+    ///
+    /// Calls happen in the order in which they were put in, between the polls of tasks: in the run, but in no task.
+    /// Each turn of the run's loop calls those that were there when it began, then polls whoever is ready, so calls
+    /// that put in calls starve nobody. `f` must not block.
+    ///
+    /// **Every call that is accepted happens before [`run`](crate::run()) returns**, also if the run panics. (If it is
+    /// a clock or a foreign waker of yours that panics, the loop cannot go on, and the calls are dropped.)
+    ///
+    /// It may be called on any thread, also on the run's own. It allocates memory and takes a lock for a moment, so it
+    /// does not belong into a signal handler; a thread that waits for signals may call it.
+    ///
+    /// If `f` panics, everybody in the run is cancelled, and the panic comes out of `run`. The calls behind it happen.
+    ///
+    /// # Errors
+    ///
+    /// [`RunFinished`], which gives `f` back, if the run has ended: from the moment at which the main future and all
+    /// system tasks have, and only the calls that were accepted before are left.
+    ///
+    /// ```
+    /// use seedbed::{current_run, run};
+    ///
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// let handle = run(async {
+    ///     let handle = current_run();
+    ///     for number in 0..3 {
+    ///         let sender = sender.clone();
+    ///         handle.run_sync_soon(move || sender.send(number).unwrap()).unwrap();
+    ///     }
+    ///     handle
+    /// });
+    /// assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [0, 1, 2]);
+    /// let refused = handle.run_sync_soon(|| {}).unwrap_err();
+    /// refused.into_inner()();
+    /// ```
+    pub fn run_sync_soon<F>(&self, f: F) -> Result<(), RunFinished<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let queued = self.entrance.queue.push(f, |f| Call::Once(Box::new(f)));
+        self.wake(queued)
+    }
+
+    /// As [`run_sync_soon`](Self::run_sync_soon), but does nothing if `f` waits for its call already.
+    ///
+    /// The same is what is in the same [`Arc`]. The call keeps its first place in the order. From the moment at which
+    /// it has
+    /// *started*, `f` may be put in again, also by itself, and is then called again. So `f` sees everything that
+    /// happened before it was last put in, and a thousand requests cost as much as one.
+    ///
+    /// # Errors
+    ///
+    /// [`RunFinished`] if the run has ended.
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
+    /// use seedbed::{checkpoint, current_run, run};
+    ///
+    /// run(async {
+    ///     let flushed = Arc::new(AtomicU32::new(0));
+    ///     let count = flushed.clone();
+    ///     let flush = Arc::new(move || _ = count.fetch_add(1, Relaxed));
+    ///     for _ in 0..1000 {
+    ///         current_run().run_sync_soon_once(&flush).unwrap();
+    ///     }
+    ///     checkpoint().await;
+    ///     assert_eq!(flushed.load(Relaxed), 1);
+    /// });
+    /// ```
+    pub fn run_sync_soon_once<F>(&self, f: &Arc<F>) -> Result<(), RunFinished<Arc<F>>>
+    where
+        F: Fn() + Send + Sync + 'static,
+    {
+        // The queue keeps the function, and with it its address, while the call waits.
+        let key = Arc::as_ptr(f).addr();
+        let queued = self
+            .entrance
+            .queue
+            .push_once(key, f.clone(), |f| Call::Shared(f));
+        self.wake(queued)
+    }
+
+    fn wake<F>(&self, queued: Result<(), F>) -> Result<(), RunFinished<F>> {
+        queued.map_err(RunFinished::new)?;
+        self.entrance.timers.driver.wake();
+        Ok(())
+    }
+
+    /// Has `f` called in the run, and blocks this thread until it has returned.
+    ///
+    /// It is a [`run_sync_soon`](Self::run_sync_soon) whose value is waited for: `f` is called in its turn, in the run
+    /// but in no task, and cancellation does not concern it.
+    ///
+    /// # Errors
+    ///
+    /// [`RunFinished`], which gives `f` back, if the run has ended: `f` was not called.
+    ///
+    /// # Panics
+    ///
+    /// With the panic of `f`, which harms the run in no way; on the run's own thread, which it would block for ever;
+    /// and if the run's loop panics, because a clock or a foreign waker does.
+    ///
+    /// ```
+    /// use seedbed::{current_run, in_run, run, thread};
+    ///
+    /// run(async {
+    ///     let handle = current_run();
+    ///     let called = thread::run_sync(move || (in_run(), handle.run_sync(in_run).unwrap()));
+    ///     assert_eq!(called.await, (false, true));
+    /// });
+    /// ```
+    pub fn run_sync<F, T>(&self, f: F) -> Result<T, RunFinished<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.refuse_own_thread("run_sync");
+        let (reply, answer) = sync_channel(1);
+        let call = |(f, reply): (F, std::sync::mpsc::SyncSender<_>)| {
+            Call::Once(Box::new(move || {
+                // This thread waits for it, and cannot have stopped.
+                drop(reply.send(catch_unwind(AssertUnwindSafe(f))));
+            }))
+        };
+        match self.entrance.queue.push((f, reply), call) {
+            Ok(()) => self.entrance.timers.driver.wake(),
+            Err((f, _)) => return Err(RunFinished::new(f)),
+        }
+        match answer.recv() {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => {
+                panic!("the loop of the run in which something was to be called has panicked")
+            }
+        }
+    }
+
+    /// Runs a future in the run, as a [system task](spawn_system_task), and blocks this thread until it is done.
+    ///
+    /// `make` is called there, too, so the future may be about things that exist only in a run. Its value comes back
+    /// here, and so does its panic, which is no matter of the run's.
+    ///
+    /// It knows nothing of the task that may be waiting for this thread. So on a thread of
+    /// [`thread::run_sync`](crate::thread::run_sync), [`run_in_host`](crate::thread::run_in_host) is what ends when
+    /// that task is cancelled; with this, the main future could wait for the thread, and the thread for the main
+    /// future's end.
+    ///
+    /// # Cancellation
+    ///
+    /// If the main future ends meanwhile, or somebody in the run panics, the future is dropped where it waits (shields
+    /// in it are honoured), and the result is [`EnterError::Cancelled`]. What it did before that has happened.
+    ///
+    /// # Errors
+    ///
+    /// [`EnterError::Finished`] if the run has ended: nothing has happened. [`EnterError::Cancelled`]: see above.
+    ///
+    /// # Panics
+    ///
+    /// With the future's panic, or that of `make`; and on the run's own thread, which it would block for ever.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{current_run, run, sleep, thread};
+    ///
+    /// run(async {
+    ///     let handle = current_run();
+    ///     let value = thread::run_sync(move || {
+    ///         handle.run(|| async {
+    ///             sleep(Duration::from_millis(1)).await;
+    ///             5
+    ///         })
+    ///     });
+    ///     assert_eq!(value.await, Ok(5));
+    /// });
+    /// ```
+    pub fn run<F, Fut>(&self, make: F) -> Result<Fut::Output, EnterError>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.refuse_own_thread("run");
+        let (reply, answer) = sync_channel(1);
+        let task = self.spawn_system_task(async move {
+            let outcome = AssertUnwindSafe(async move { make().await }).catch_unwind();
+            // This thread waits for it, and cannot have stopped.
+            drop(reply.send(outcome.await));
+        });
+        task.map_err(|_| EnterError::Finished)?;
+        match answer.recv() {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => Err(EnterError::Cancelled),
+        }
+    }
+
+    fn refuse_own_thread(&self, what: &str) {
+        let own = std::thread::current().id() == self.entrance.thread;
+        assert!(
+            !own || self.entrance.queue.is_closed(),
+            "RunHandle::{what} was called on the thread of the run itself, which it would block for ever; await the future \
+             there, or call the function, or use run_sync_soon"
+        );
+    }
+
+    /// Spawns a task of the run's, as [`spawn_system_task`] does. From other threads, too.
+    ///
+    /// While the system tasks are being cancelled, because the main future has ended, others may still be spawned: they
+    /// run to their first await that has to wait.
+    ///
+    /// # Errors
+    ///
+    /// [`RunFinished`], which gives the future back, if the main future and all system tasks have ended.
+    ///
+    /// ```
+    /// use seedbed::{current_run, run};
+    ///
+    /// let handle = run(async {
+    ///     let task = current_run().spawn_system_task(async { 5 }).unwrap();
+    ///     assert_eq!(task.await, 5);
+    ///     current_run()
+    /// });
+    /// assert!(handle.spawn_system_task(async {}).is_err());
+    /// ```
+    pub fn spawn_system_task<F>(
+        &self,
+        future: F,
+    ) -> Result<Task<F::Output>, RunFinished<F::IntoFuture>>
+    where
+        F: IntoFuture,
+        F::IntoFuture: Send + 'static,
+        F::Output: Send + 'static,
+    {
+        system::spawn(&self.entrance, &self.shared, future.into_future()).map_err(RunFinished::new)
+    }
+
+    /// Says, for one moment, what the run has to do. From other threads, too; of a run that has ended, nothing is left.
+    ///
+    /// ```
+    /// use seedbed::{current_run, run};
+    ///
+    /// run(async {
+    ///     let handle = current_run();
+    ///     handle.run_sync_soon(|| {}).unwrap();
+    ///     assert_eq!(handle.statistics().run_sync_soon_queue_size, 1);
+    /// });
+    /// ```
+    pub fn statistics(&self) -> RunStatistics {
+        let of_run = self.shared.run().expect("it is a run's");
+        RunStatistics::new(of_run, &self.entrance)
+    }
+}
+
+impl PartialEq for RunHandle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entrance, &other.entrance)
+    }
+}
+
+impl Eq for RunHandle {}
+
+impl fmt::Debug for RunHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunHandle")
+            .field("finished", &self.entrance.queue.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+//! System tasks: the run's own, in a nursery beside the main future.
+//!
+//! The nursery is opened for the first system task, by whoever spawns it, and is polled by the run's loop from then on.
+//! So a run without system tasks has no such nursery, and its main future is never polled through it. (A nursery
+//! *around* the main future would be simpler to say, and would cost every run.)
+//!
+//! Its body waits for ever; the loop cancels it when the main future has ended. It is a root of the run's scope tree of
+//! its own, with no tree variables set.
+
+use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use pin_project_lite::pin_project;
+
+use super::driver::Payload;
+use super::handle::Entrance;
+use crate::cancel::current::enter_above_root;
+use crate::cancel::{CancelReason, CancelSource, Shared, lock};
+use crate::nursery::{Nursery, Task, in_no_task, open_nursery};
+use crate::tree_var::WithValues;
+
+type Block = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The system tasks of one run.
+pub(super) struct System {
+    state: Mutex<State>,
+    /// The block was woken since it was last polled. Never before there is one.
+    woken: AtomicBool,
+    /// How many tasks there are.
+    tasks: AtomicUsize,
+}
+
+enum State {
+    /// Nobody has spawned a system task yet.
+    Unopened,
+    Open {
+        nursery: Nursery<'static>,
+        /// `None` while it is being polled.
+        block: Option<Block>,
+    },
+    /// All system tasks have ended, and there will be no others.
+    Closed,
+}
+
+impl System {
+    pub(super) fn new() -> Self {
+        System {
+            state: Mutex::new(State::Unopened),
+            woken: AtomicBool::new(false),
+            tasks: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.load(Ordering::Relaxed)
+    }
+
+    /// A handle on the nursery, which is opened if need be. `None` if it has ended.
+    fn nursery(
+        &self,
+        shared: &Arc<Shared>,
+        waker: impl FnOnce() -> Waker,
+    ) -> Option<Nursery<'static>> {
+        let mut state = lock(&self.state);
+        if let State::Unopened = *state {
+            let (nursery, block) = open(shared, &waker());
+            *state = State::Open {
+                nursery,
+                block: Some(block),
+            };
+        }
+        match &*state {
+            State::Open { nursery, .. } => Some(nursery.clone()),
+            State::Unopened | State::Closed => None,
+        }
+    }
+
+    /// Polls the system tasks if they were woken. An error is the panic of one of them, once all have ended.
+    pub(super) fn poll(
+        &self,
+        shared: &Arc<Shared>,
+        waker: impl FnOnce() -> Waker,
+    ) -> Result<(), Payload> {
+        if !self.woken.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let block = match &mut *lock(&self.state) {
+            State::Open { block, .. } => block.take(),
+            State::Unopened | State::Closed => None,
+        };
+        let Some(mut block) = block else {
+            // Woken by somebody who did not know that it has ended.
+            return Ok(());
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut block, shared, &waker())));
+        if let Ok(Poll::Pending) = polled {
+            if let State::Open { block: place, .. } = &mut *lock(&self.state) {
+                *place = Some(block);
+            }
+            return Ok(());
+        }
+        self.close();
+        polled.map(drop)
+    }
+
+    /// The main future has ended, or somebody has panicked: cancels the system tasks. There may be others until these
+    /// have ended, which are cancelled, too.
+    pub(super) fn cancel(&self, reason: CancelReason) {
+        let nursery = match &mut *lock(&self.state) {
+            State::Open { nursery, .. } => nursery.clone(),
+            state @ State::Unopened => {
+                *state = State::Closed;
+                return;
+            }
+            State::Closed => return,
+        };
+        nursery.cancel_for(reason);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(*lock(&self.state), State::Closed)
+    }
+
+    /// Ends all system tasks at once, shields included, if there are any left.
+    pub(super) fn close(&self) {
+        let ended = std::mem::replace(&mut *lock(&self.state), State::Closed);
+        // Dropped here, where no lock is held.
+        drop(ended);
+    }
+}
+
+/// Opens the nursery, and polls it for the first time, which takes its place in the tree.
+fn open(shared: &Arc<Shared>, waker: &Waker) -> (Nursery<'static>, Block) {
+    let handle = Arc::new(OnceLock::new());
+    let given = handle.clone();
+    let mut block: Block = Box::pin(open_nursery(move |nursery: Nursery<'static>| {
+        given.get_or_init(|| nursery);
+        pending::<()>()
+    }));
+    // Pending: its body waits for ever.
+    _ = poll(&mut block, shared, waker);
+    let nursery = handle.get().expect("the first poll opens it").clone();
+    (nursery, block)
+}
+
+fn poll(block: &mut Block, shared: &Arc<Shared>, waker: &Waker) -> Poll<()> {
+    let _place = (enter_above_root(shared), WithValues::new(None));
+    // Whoever spawns the first system task opens the block, and is not to be taken for its opener.
+    in_no_task(|| block.as_mut().poll(&mut Context::from_waker(waker)))
+}
+
+/// Spawns a system task. Gives the future back if the system tasks of the run have ended.
+pub(super) fn spawn<F>(
+    entrance: &Arc<Entrance>,
+    shared: &Arc<Shared>,
+    future: F,
+) -> Result<Task<F::Output>, F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let waker = || Waker::from(entrance.clone());
+    let Some(nursery) = entrance.system.nursery(shared, waker) else {
+        return Err(future);
+    };
+    let task = SystemTask {
+        future,
+        counted: Counted::new(entrance.clone()),
+    };
+    nursery
+        .spawn_if_open(task)
+        .map_err(|closed| closed.into_future().future)
+}
+
+pin_project! {
+    /// A system task, which ends the run if it panics.
+    struct SystemTask<F> {
+        #[pin]
+        future: F,
+        counted: Counted,
+    }
+}
+
+impl<F: Future> Future for SystemTask<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let poll = AssertUnwindSafe(|| this.future.poll(cx));
+        catch_unwind(poll).unwrap_or_else(|payload| {
+            // The nursery keeps the panic until all others have ended, but the main future is not to wait for that.
+            let reason = CancelReason::new(CancelSource::Panic);
+            this.counted.0.main.cancel_for(reason);
+            resume_unwind(payload)
+        })
+    }
+}
+
+/// One of the run's system tasks, until it is dropped.
+struct Counted(Arc<Entrance>);
+
+impl Counted {
+    fn new(entrance: Arc<Entrance>) -> Self {
+        entrance.system.tasks.fetch_add(1, Ordering::Relaxed);
+        Counted(entrance)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.system.tasks.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,263 @@
+//! Variables of a run: one value for all of its tasks.
+//!
+//! The values lie in the run, by the address of the variable, and are dropped with it: after the last task, system task
+//! and [queued call](crate::RunHandle::run_sync_soon) has ended, on the run's thread. They are counted, so that a value
+//! is cloned, or dropped, where no lock is held.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+
+use crate::cancel::{OfRun, Shared, current, lock};
+
+type Value = Arc<dyn Any + Send + Sync>;
+
+/// The values of one run's variables.
+pub(crate) struct Variables {
+    values: Mutex<Values>,
+}
+
+enum Values {
+    Of(BTreeMap<usize, Value>),
+    /// The run has ended: nothing is kept any more.
+    Ended,
+}
+
+impl Default for Variables {
+    fn default() -> Self {
+        Variables {
+            values: Mutex::new(Values::Of(BTreeMap::new())),
+        }
+    }
+}
+
+impl Variables {
+    fn get(&self, variable: usize) -> Option<Value> {
+        match &*lock(&self.values) {
+            Values::Of(values) => values.get(&variable).cloned(),
+            Values::Ended => None,
+        }
+    }
+
+    /// Sets or unsets a variable, and returns what it was before. After the end, nothing is set.
+    fn replace(&self, variable: usize, value: Option<Value>) -> Option<Value> {
+        match (&mut *lock(&self.values), value) {
+            (Values::Of(values), Some(value)) => values.insert(variable, value),
+            (Values::Of(values), None) => values.remove(&variable),
+            // Dropped by the caller, where no lock is held.
+            (Values::Ended, value) => value,
+        }
+    }
+
+    /// Takes all values, to be dropped by the caller; from now on there are none.
+    pub(crate) fn end(&self) -> impl Sized + use<> {
+        std::mem::replace(&mut *lock(&self.values), Values::Ended)
+    }
+}
+
+/// A variable whose value is the run's: all of its tasks, system tasks and queued calls see the same one.
+///
+/// For what a library keeps once per run: a cache, a counter, the handle of a [system task](crate::spawn_system_task).
+/// In another run, also in a later one, it is unset again. Where the value should follow the tree of tasks, take a
+/// [`TreeVar`](crate::TreeVar). The values are dropped at the end of the run, when all that could use them has ended.
+///
+/// A thread is not in a run: give it the value, or [call into the run](crate::RunHandle::run_sync).
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
+/// use seedbed::{open_nursery, run, RunVar};
+///
+/// static REQUESTS: RunVar<Arc<AtomicU32>> = RunVar::new();
+///
+/// async fn request() {
+///     REQUESTS.get_or_init(Arc::default).fetch_add(1, Relaxed);
+/// }
+///
+/// for _ in 0..2 {
+///     run(async {
+///         open_nursery(|n| async move {
+///             n.spawn(request());
+///             n.spawn(request());
+///         })
+///         .await;
+///         assert_eq!(REQUESTS.get().unwrap().load(Relaxed), 2);
+///     });
+/// }
+/// ```
+pub struct RunVar<T> {
+    /// Makes every variable a place of its own, with an address that no other has.
+    _place: u8,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T: Clone + Send + Sync + 'static> RunVar<T> {
+    /// Makes a variable that is not set in any run. It belongs in a `static`.
+    ///
+    /// ```
+    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// seedbed::run(async { assert_eq!(NAME.get(), None) });
+    /// ```
+    pub const fn new() -> Self {
+        RunVar {
+            _place: 0,
+            value: PhantomData,
+        }
+    }
+
+    /// Returns the value that the variable has in this run. `None` if it is unset, and outside of a run
+    /// ([`in_run`](crate::in_run) tells which).
+    ///
+    /// ```
+    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// assert_eq!(NAME.get(), None);
+    /// seedbed::run(async {
+    ///     assert_eq!(NAME.get(), None);
+    ///     NAME.set("ada");
+    ///     assert_eq!(NAME.get(), Some("ada"));
+    /// });
+    /// ```
+    pub fn get(&'static self) -> Option<T> {
+        self.get_in(current::tree_of_run()?.run()?)
+    }
+
+    /// The value that the variable has in a run.
+    pub(crate) fn get_in(&'static self, run: &OfRun) -> Option<T> {
+        run.variables()
+            .get(self.address())
+            .map(|value| read(&*value))
+    }
+
+    /// Returns the value that the variable has in this run, and sets it to what `init` returns if it has none.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a run; and with the panic of `init`, after which the variable is as unset as before.
+    ///
+    /// ```
+    /// static LIMIT: seedbed::RunVar<u32> = seedbed::RunVar::new();
+    /// seedbed::run(async {
+    ///     assert_eq!(LIMIT.get_or_init(|| 5), 5);
+    ///     assert_eq!(LIMIT.get_or_init(|| 6), 5);
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn get_or_init(&'static self, init: impl FnOnce() -> T) -> T {
+        let shared = self.tree("get_or_init");
+        let variables = variables(&shared);
+        if let Some(value) = variables.get(self.address()) {
+            return read(&*value);
+        }
+        let value = init();
+        // One thread polls the run, so nobody but `init` itself can have set the variable meanwhile. Then that is gone.
+        drop(variables.replace(self.address(), Some(Arc::new(value.clone()))));
+        value
+    }
+
+    /// Sets the variable for this run, and returns what puts back the value from before.
+    ///
+    /// While the run's variables are being dropped, at its end, nothing is set any more: the value is dropped.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a run.
+    ///
+    /// ```
+    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// seedbed::run(async {
+    ///     NAME.set("ada");
+    ///     let before = NAME.set("bob");
+    ///     assert_eq!(NAME.get(), Some("bob"));
+    ///     before.reset();
+    ///     assert_eq!(NAME.get(), Some("ada"));
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn set(&'static self, value: T) -> RunVarToken<T> {
+        let shared = self.tree("set");
+        let before = variables(&shared).replace(self.address(), Some(Arc::new(value)));
+        RunVarToken {
+            shared,
+            variable: self.address(),
+            before,
+            value: PhantomData,
+        }
+    }
+
+    #[track_caller]
+    fn tree(&'static self, what: &str) -> Arc<Shared> {
+        current::tree_of_run().unwrap_or_else(|| {
+            panic!(
+                "RunVar::{what} was called outside of a run: on a thread that seedbed::run does not poll on; give the \
+                 thread the value, or call into the run by its RunHandle"
+            )
+        })
+    }
+
+    fn address(&'static self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// Clones a value of the only type that is kept at its variable's address.
+fn read<T: Clone + 'static>(value: &(dyn Any + Send + Sync)) -> T {
+    value
+        .downcast_ref::<T>()
+        .expect("a variable's address is its own")
+        .clone()
+}
+
+fn variables(shared: &Shared) -> &Variables {
+    shared.run().expect("it is a run's").variables()
+}
+
+impl<T: Clone + Send + Sync + 'static> Default for RunVar<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for RunVar<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunVar").finish_non_exhaustive()
+    }
+}
+
+/// What a [`RunVar`] was before it was set; made by [`RunVar::set`].
+///
+/// Dropping it changes nothing: the variable keeps its new value.
+///
+/// It may go to other tasks and threads. It is about the run in which it was made, wherever it is used.
+pub struct RunVarToken<T> {
+    shared: Arc<Shared>,
+    variable: usize,
+    before: Option<Value>,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> RunVarToken<T> {
+    /// Puts the variable back to what it was, whatever has been set since; if it was unset, unsets it. Does nothing if
+    /// the run has ended.
+    ///
+    /// ```
+    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// seedbed::run(async {
+    ///     let unset = NAME.set("ada");
+    ///     NAME.set("bob");
+    ///     unset.reset();
+    ///     assert_eq!(NAME.get(), None);
+    /// });
+    /// ```
+    pub fn reset(self) {
+        drop(variables(&self.shared).replace(self.variable, self.before));
+    }
+}
+
+impl<T> fmt::Debug for RunVarToken<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunVarToken")
+            .field("was_set", &self.before.is_some())
+            .finish_non_exhaustive()
+    }
+}

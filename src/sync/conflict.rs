@@ -1,0 +1,159 @@
+//! `ConflictDetector`: notices that two tasks use at once what only one may use.
+//!
+//! In Rust, `&mut self` is the better way to say so, and the compiler checks it. What remains are operations on
+//! `&self` that await, on something that is shared because *other* operations on it may run meanwhile: a connection
+//! which one task reads and another one writes. Two that write are a mistake of theirs, which should be an error at
+//! once and harm neither the connection nor the one who came first.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Lets one at a time in, and refuses everybody else at once.
+///
+/// It is for types whose async methods take `&self` and must not overlap. A [`Lock`](crate::sync::Lock) makes the
+/// second one wait; this tells it that it should not be there. Where `&mut self` will do, use that instead.
+///
+/// ```
+/// use seedbed::sync::{BusyResource, ConflictDetector};
+///
+/// struct Line {
+///     writing: ConflictDetector,
+/// }
+///
+/// impl Line {
+///     async fn write(&self, text: &str) -> Result<usize, BusyResource> {
+///         let _writing = self.writing.try_enter()?;
+///         seedbed::checkpoint().await; // the line is slow
+///         Ok(text.len())
+///     }
+/// }
+///
+/// futures_lite::future::block_on(async {
+///     let line = Line { writing: ConflictDetector::new() };
+///     let (first, second) = futures_lite::future::zip(line.write("hello"), line.write("over you")).await;
+///     assert_eq!(first, Ok(5));
+///     assert!(second.is_err());
+///     assert_eq!(line.write("again").await, Ok(5));
+/// });
+/// ```
+#[derive(Debug, Default)]
+pub struct ConflictDetector {
+    busy: AtomicBool,
+}
+
+impl ConflictDetector {
+    /// Makes one that nobody is in.
+    ///
+    /// ```
+    /// static DETECTOR: seedbed::sync::ConflictDetector = seedbed::sync::ConflictDetector::new();
+    /// assert!(DETECTOR.try_enter().is_ok());
+    /// ```
+    pub const fn new() -> Self {
+        ConflictDetector {
+            busy: AtomicBool::new(false),
+        }
+    }
+
+    /// Enters until the guard is dropped.
+    ///
+    /// ```
+    /// let detector = seedbed::sync::ConflictDetector::new();
+    /// let inside = detector.try_enter().unwrap();
+    /// assert!(detector.try_enter().is_err());
+    /// drop(inside);
+    /// assert!(detector.try_enter().is_ok());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`BusyResource`] if somebody is in; whoever that is notices nothing.
+    pub fn try_enter(&self) -> Result<ConflictGuard<'_>, BusyResource> {
+        match self.busy.swap(true, Ordering::Acquire) {
+            true => Err(BusyResource { _private: () }),
+            false => Ok(ConflictGuard { detector: self }),
+        }
+    }
+}
+
+/// Keeps everybody else out; from [`ConflictDetector::try_enter`].
+///
+/// # Dropping
+///
+/// Lets the next one in. One that is forgotten ([`std::mem::forget`]) keeps everybody out for ever.
+#[derive(Debug)]
+#[must_use = "dropping the guard lets others in at once"]
+pub struct ConflictGuard<'a> {
+    detector: &'a ConflictDetector,
+}
+
+impl Drop for ConflictGuard<'_> {
+    fn drop(&mut self) {
+        self.detector.busy.store(false, Ordering::Release);
+    }
+}
+
+/// Another task is using what only one may use at a time; from [`ConflictDetector::try_enter`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BusyResource {
+    _private: (),
+}
+
+impl fmt::Display for BusyResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the operation did not begin: another task is in the middle of one that must not overlap with it; let one \
+             task do both, or have them share a `Lock`",
+        )
+    }
+}
+
+impl Error for BusyResource {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[test]
+    fn the_second_one_is_refused_and_the_first_one_unharmed() {
+        let detector = ConflictDetector::new();
+        let first = detector.try_enter().unwrap();
+        assert!(detector.try_enter().is_err());
+        assert!(detector.try_enter().is_err(), "a refusal lets nobody in");
+        drop(first);
+        assert!(detector.try_enter().is_ok());
+    }
+
+    #[test]
+    fn whoever_is_cancelled_inside_lets_the_next_one_in() {
+        let detector = ConflictDetector::new();
+        let mut operation = Box::pin(async {
+            let _inside = detector.try_enter().unwrap();
+            std::future::pending::<()>().await;
+        });
+        assert!(crate::sync::test_waker::poll(&mut operation).is_pending());
+        assert!(detector.try_enter().is_err());
+        drop(operation);
+        assert!(detector.try_enter().is_ok());
+    }
+
+    #[test]
+    fn of_many_threads_one_is_in_at_a_time() {
+        let (detector, inside) = (ConflictDetector::new(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        if let Ok(_guard) = detector.try_enter() {
+                            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(detector.try_enter().is_ok());
+    }
+}

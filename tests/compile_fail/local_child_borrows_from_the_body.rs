@@ -1,0 +1,8 @@
+//! A local nursery's child may outlive the body, as any child.
+
+fn main() {
+    seedbed::run(seedbed::open_local_nursery(|n| async move {
+        let count = std::cell::Cell::new(0);
+        n.spawn(async { count.set(1) });
+    }));
+}

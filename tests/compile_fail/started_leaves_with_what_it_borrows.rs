@@ -1,0 +1,12 @@
+//! The value that a child starts with may not borrow what belongs to the child.
+
+fn main() {
+    seedbed::run(seedbed::open_nursery(|n| async move {
+        let started = n.start(|started: seedbed::Started<&str>| async move {
+            let text = String::from("the child's");
+            started.send(&text);
+            seedbed::sleep_forever().await;
+        });
+        println!("{}", started.await.unwrap());
+    }));
+}
