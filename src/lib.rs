@@ -42,6 +42,7 @@
 //! | receive signals | [`signal::open_signal_receiver`] |
 //! | call a function in another process | [`run_sync`]; [`WorkerError`] says why there is no value |
 //! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
+//! | see who does what | [`task_tree`], [`current_task`], [`Nursery::named`]; [`instrument`] |
 //! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`], [`testing::Sequencer`], [`testing::shuffle`] |
 //!
 //! # To read
@@ -73,6 +74,7 @@ mod wire;
 
 pub mod cancel;
 pub mod guide;
+pub mod instrument;
 pub mod nursery;
 pub mod process;
 pub mod run;
@@ -88,8 +90,9 @@ pub use cancel::{
     fail_after, fail_at, move_on_after, move_on_at, on_cancel, shield,
 };
 pub use nursery::{
-    ChildExecutor, LocalNursery, Nursery, NurseryClosed, RemoteChild, Spawner, StartError, Started,
-    Task, on_executor, open_local_nursery, open_nursery, open_service_nursery,
+    ChildExecutor, LocalNursery, Nursery, NurseryClosed, NurseryInfo, RemoteChild, Spawner,
+    StartError, Started, Task, TaskId, TaskInfo, TaskTree, current_root_task, current_task,
+    on_executor, open_local_nursery, open_nursery, open_service_nursery, task_tree, task_trees,
     try_open_local_nursery, try_open_nursery, try_open_service_nursery,
 };
 pub use run::{

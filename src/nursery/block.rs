@@ -1,5 +1,8 @@
 //! The future of a nursery block: polls the body and the children, and ends when all have ended.
 
+// Says that what it enters for a poll it leaves before the poll is over.
+#![allow(unsafe_code)]
+
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -30,7 +33,7 @@ pin_project! {
     impl<N, R, F, Fut> PinnedDrop for Block<N, R, F, Fut> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if let Some(running) = this.running {
+            if let Some(running) = this.running && running.phase == Phase::Open {
                 let mut body = this.body.as_mut();
                 let panic = running.owner.end_hard(|| body.set(Body::Ended));
                 if let Some(payload) = panic && !std::thread::panicking() {
@@ -166,7 +169,8 @@ impl<R> Running<R> {
         mut body: Pin<&mut Body<F, Fut>>,
         first: bool,
     ) -> bool {
-        let _place = self.owner.enter();
+        // SAFETY: this is the block; dropped when this returns.
+        let _place = unsafe { self.owner.enter() };
         self.owner.sweep();
         self.poll_body(body.as_mut(), first);
         let cancelled = self.owner.is_cancelled();
@@ -222,7 +226,8 @@ where
                 .take()
                 .expect("a block whose opening panicked is not polled again");
             let handle = RawHandle::new(running.owner.core.clone(), running.outcome.clone());
-            let place = running.owner.enter();
+            // SAFETY: this is the block; dropped below, or when `open` panics.
+            let place = unsafe { running.owner.enter() };
             let future = open(N::from_raw(handle));
             drop(place);
             this.body.set(Body::Running { future });

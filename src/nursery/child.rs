@@ -1,4 +1,5 @@
-//! One child: its future or result, its wake-up state and its reference count, in one allocation.
+//! One child: its future or result, its wake-up state, its reference count and its name if it was given one, in one
+//! allocation.
 //!
 //! A [`Child`] is shared by the nursery's block, which polls it, by the [`Task`](super::Task), which takes its result,
 //! and by wakers on any thread. What each may touch:
@@ -23,6 +24,7 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -30,8 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
+use super::info::{Name, TaskId, TaskInfo, TaskRef, default_name};
 use super::ready::Core;
 use crate::cancel::NodeId;
+use crate::instrument;
 use crate::sys::primitives::{AtomicUsize, AtomicWaker, Cell as StdCell, fence};
 
 /// The child is in the ready stack, or about to be pushed.
@@ -44,8 +48,10 @@ const OUTPUT: usize = 1 << 2;
 const HANDLE: usize = 1 << 3;
 /// The task asked for this child to be cancelled.
 const CANCEL: usize = 1 << 4;
+/// Whoever spawned the child has told the run's instruments of it. Never changes.
+const ANNOUNCED: usize = 1 << 5;
 /// One reference; the count fills the bits from here up.
-const REFERENCE: usize = 1 << 5;
+const REFERENCE: usize = 1 << 6;
 
 /// Not in the block's list of children.
 const UNLISTED: u32 = u32::MAX;
@@ -63,6 +69,7 @@ pub(super) struct Header {
     index: StdCell<u32>,
     /// The child's node in the scope tree, once it has one.
     node: StdCell<Option<NodeId>>,
+    id: TaskId,
 }
 
 #[repr(C)]
@@ -71,6 +78,14 @@ struct Child<F: Future> {
     header: Header,
     /// Emptied by whom it belongs to; never dropped with the memory.
     stage: UnsafeCell<ManuallyDrop<Stage<F>>>,
+}
+
+/// A child that was given a name. Only its memory is handled otherwise, so the rest need not know.
+#[repr(C)]
+struct Named<F: Future> {
+    // First, so that a pointer to this is one to the child.
+    child: Child<F>,
+    name: Name,
 }
 
 enum Stage<F: Future> {
@@ -89,16 +104,84 @@ struct VTable {
     take: unsafe fn(NonNull<Header>, NonNull<()>),
     /// Frees the memory. Only for the last reference.
     free: unsafe fn(NonNull<Header>),
+    /// The child's name, which lives as long as the child or longer.
+    name: unsafe fn(NonNull<Header>) -> *const str,
+}
+
+/// The functions for a `Child<F>` that is called after the type `N`.
+struct CalledAfter<F, N>(PhantomData<(F, N)>);
+
+impl<F: Future, N> CalledAfter<F, N> {
+    const VTABLE: VTable = VTable {
+        poll: Child::<F>::poll,
+        clear: Child::<F>::clear,
+        take: Child::<F>::take,
+        free: Child::<F>::free,
+        name: Self::name,
+    };
+
+    unsafe fn name(_: NonNull<Header>) -> *const str {
+        default_name(std::any::type_name::<N>())
+    }
+}
+
+impl Header {
+    /// The header of a child that is about to be pushed. Inline, so that it is written where it stays.
+    #[inline(always)]
+    fn new(core: &Arc<Core>, vtable: &'static VTable, announced: bool) -> Self {
+        let announced = if announced { ANNOUNCED } else { 0 };
+        Header {
+            // Two references: the stack's, and the handle's.
+            state: AtomicUsize::new(QUEUED | HANDLE | announced | (2 * REFERENCE)),
+            next: StdCell::new(std::ptr::null_mut()),
+            core: core.clone(),
+            vtable,
+            awaiter: AtomicWaker::new(),
+            index: StdCell::new(UNLISTED),
+            node: StdCell::new(None),
+            id: TaskId::next(),
+        }
+    }
+}
+
+impl<F: Future> Named<F> {
+    /// Makes a child on the heap.
+    #[cold]
+    #[inline(never)]
+    fn leak(core: &Arc<Core>, name: Name, announced: bool, future: F) -> NonNull<Header> {
+        let named = Box::new(Named {
+            child: Child {
+                header: Header::new(core, &Self::VTABLE, announced),
+                stage: UnsafeCell::new(ManuallyDrop::new(Stage::Running(future))),
+            },
+            name,
+        });
+        NonNull::from(Box::leak(named)).cast()
+    }
+
+    const VTABLE: VTable = VTable {
+        poll: Child::<F>::poll,
+        clear: Child::<F>::clear,
+        take: Child::<F>::take,
+        free: Self::free,
+        name: Self::name,
+    };
+
+    unsafe fn name(header: NonNull<Header>) -> *const str {
+        // SAFETY: only `leak` gives this vtable, to the header of a `Named<F>`, which is `repr(C)` with the child and so the
+        // header first; the name never changes, so it may be read by anybody who keeps the child.
+        let name: &Name = unsafe { &(*header.cast::<Named<F>>().as_ptr()).name };
+        &**name
+    }
+
+    unsafe fn free(header: NonNull<Header>) {
+        // SAFETY: the child was made by `Box::new` in `leak`, which alone gives this vtable, and the caller holds the last
+        // reference.
+        drop(unsafe { Box::from_raw(header.cast::<Named<F>>().as_ptr()) });
+    }
 }
 
 impl<F: Future> Child<F> {
-    const VTABLE: VTable = VTable {
-        poll: Self::poll,
-        clear: Self::clear,
-        take: Self::take,
-        free: Self::free,
-    };
-
     /// The stage of the child at `header`.
     ///
     /// # Safety
@@ -141,41 +224,49 @@ impl<F: Future> Child<F> {
     }
 
     unsafe fn free(header: NonNull<Header>) {
-        // SAFETY: the child was made by `Box::new` in `spawn`, and the caller holds the last reference.
+        // SAFETY: the child was made by `Box::new` in `spawn`, as a `Child<F>` because it has this function in its vtable,
+        // and the caller holds the last reference.
         drop(unsafe { Box::from_raw(header.cast::<Child<F>>().as_ptr()) });
     }
 }
 
-/// Makes a child and hands it to the nursery. Gives the future back if the block has ended.
+/// Makes a child and hands it to the nursery. Gives the future back if the block has ended. A child without a `name` is
+/// called after the type `N`: its future's, or that of which its future is made.
 ///
 /// # Safety
 ///
 /// If the block is polled or dropped on another thread than this one, `F` must be `Send`. `F` must be valid for as long
 /// as the block may poll or drop it, and `F::Output` for as long as the block or the handle may.
-pub(super) unsafe fn spawn<F: Future>(core: &Arc<Core>, future: F) -> Result<Handle, F> {
+pub(super) unsafe fn spawn<F: Future, N>(
+    core: &Arc<Core>,
+    name: Option<&Name>,
+    future: F,
+) -> Result<Handle, F> {
     if core.is_closed() {
         return Err(future);
     }
-    let child = Box::new(Child {
-        header: Header {
-            // Two references: the stack's, and the handle's.
-            state: AtomicUsize::new(QUEUED | HANDLE | (2 * REFERENCE)),
-            next: StdCell::new(std::ptr::null_mut()),
-            core: core.clone(),
-            vtable: &Child::<F>::VTABLE,
-            awaiter: AtomicWaker::new(),
-            index: StdCell::new(UNLISTED),
-            node: StdCell::new(None),
-        },
-        stage: UnsafeCell::new(ManuallyDrop::new(Stage::Running(future))),
-    });
-    let header = NonNull::from(Box::leak(child)).cast::<Header>();
+    let observed = core.is_observed();
+    let header = match name {
+        // A pointer with the provenance of the whole allocation, which holds what the vtable says.
+        None => NonNull::from(Box::leak(Box::new(Child {
+            header: Header::new(core, &CalledAfter::<F, N>::VTABLE, observed),
+            stage: UnsafeCell::new(ManuallyDrop::new(Stage::Running(future))),
+        })))
+        .cast::<Header>(),
+        Some(name) => Named::leak(core, name.clone(), observed, future),
+    };
     let handle = Handle {
         child: ManuallyDrop::new(ChildRef(header)),
         awaited: false,
     };
     match core.push(ChildRef(header)) {
-        Ok(()) => Ok(handle),
+        Ok(()) => {
+            if observed {
+                // The block is polled by this thread, so not before we return.
+                handle.announce();
+            }
+            Ok(handle)
+        }
         Err(refused) => {
             // SAFETY: nobody else has seen the child, so its stage is ours.
             let stage = unsafe { Child::<F>::stage(header) };
@@ -192,7 +283,8 @@ pub(super) unsafe fn spawn<F: Future>(core: &Arc<Core>, future: F) -> Result<Han
 pub(super) struct ChildRef(NonNull<Header>);
 
 // SAFETY: a reference by itself gives access only to what any thread may use: `state`, `core` and `awaiter`, which are
-// atomic or `Sync`, and the memory. What belongs to the block alone is behind `unsafe` methods.
+// atomic or `Sync`, `id`, `name` and `vtable`, which never change, and the memory. What belongs to the block alone is
+// behind `unsafe` methods.
 unsafe impl Send for ChildRef {}
 // SAFETY: as above.
 unsafe impl Sync for ChildRef {}
@@ -208,6 +300,44 @@ impl ChildRef {
     pub(super) unsafe fn from_raw(raw: *mut Header) -> Self {
         // SAFETY: `into_raw` gave a non-null pointer.
         ChildRef(unsafe { NonNull::new_unchecked(raw) })
+    }
+
+    pub(super) fn as_ptr(&self) -> NonNull<Header> {
+        self.0
+    }
+
+    /// Counts another reference.
+    ///
+    /// # Safety
+    ///
+    /// `header` came from [`as_ptr`](ChildRef::as_ptr) or [`into_raw`](ChildRef::into_raw), and somebody has a reference
+    /// until this returns.
+    pub(super) unsafe fn counted(header: NonNull<Header>) -> Self {
+        // Not one that is given up: that one is somebody else's.
+        ChildRef::clone(&ManuallyDrop::new(ChildRef(header)))
+    }
+
+    pub(super) fn id(&self) -> TaskId {
+        self.header().id
+    }
+
+    pub(super) fn name(&self) -> &str {
+        // SAFETY: the function belongs to this child, which we keep as long as the result is borrowed.
+        unsafe { &*(self.header().vtable.name)(self.0) }
+    }
+
+    /// What the child's nursery shares.
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.header().core
+    }
+
+    pub(super) fn info(&self) -> TaskInfo {
+        TaskInfo::new(TaskRef::Child(self.clone()))
+    }
+
+    /// Whether the run's instruments were told of it by who spawned it.
+    pub(super) fn is_announced(&self) -> bool {
+        self.header().state.load(Ordering::Relaxed) & ANNOUNCED != 0
     }
 
     fn header(&self) -> &Header {
@@ -418,6 +548,17 @@ impl Handle {
 
     pub(super) fn is_done(&self) -> bool {
         self.child.is_done()
+    }
+
+    pub(super) fn info(&self) -> TaskInfo {
+        self.child.info()
+    }
+
+    /// Tells the run's instruments that the child was spawned.
+    #[cold]
+    #[inline(never)]
+    fn announce(&self) {
+        instrument::task_spawned(&self.info());
     }
 
     /// Takes the result, once the child is done: `None` if it was dropped before it had one.

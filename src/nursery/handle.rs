@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::child;
 use super::error::NurseryClosed;
+use super::info::{Name, NurseryInfo, TaskInfo};
 use super::outcome::Outcome;
 use super::ready::Core;
 use super::start::{StartError, Started, Waiting, start};
@@ -76,20 +77,28 @@ impl<R> Clone for RawHandle<R> {
     }
 }
 
-/// Puts a child into the nursery.
+/// Puts a child into the nursery, which without a name is called after `N`.
 ///
 /// # Safety
 ///
 /// As [`child::spawn`].
-unsafe fn spawn_raw<F: Future>(
+unsafe fn spawn_raw<F: Future, N>(
     core: &Arc<Core>,
+    name: Option<&Name>,
     future: F,
 ) -> Result<Task<F::Output>, NurseryClosed<F>> {
     // SAFETY: passed on.
-    match unsafe { child::spawn(core, future) } {
+    match unsafe { child::spawn::<F, N>(core, name, future) } {
         // SAFETY: the handle was spawned with a future of this output type.
         Ok(handle) => Ok(unsafe { Task::new(handle) }),
         Err(future) => Err(NurseryClosed::new(future)),
+    }
+}
+
+/// Ends a block with an error, or reports it if the block's outcome was decided before.
+fn fail<T, E>(raw: &RawHandle<Result<T, E>>, error: E) {
+    if let Err(late) = raw.fail(Err(error)) {
+        report_late(&raw.outcome, late);
     }
 }
 
@@ -110,19 +119,21 @@ macro_rules! handle {
         $(#[$doc])*
         pub struct $name<'env, R = ()> {
             raw: RawHandle<R>,
+            /// What the children are called that are put in with this handle.
+            name: Option<Name>,
             /// Invariant: a child must outlive exactly what the block was opened for.
             marker: PhantomData<(fn(&'env ()) -> &'env (), $marker)>,
         }
 
         impl<R> FromRaw<R> for $name<'_, R> {
             fn from_raw(raw: RawHandle<R>) -> Self {
-                $name { raw, marker: PhantomData }
+                $name { raw, name: None, marker: PhantomData }
             }
         }
 
         impl<R> Clone for $name<'_, R> {
             fn clone(&self) -> Self {
-                Self::from_raw(self.raw.clone())
+                $name { raw: self.raw.clone(), name: self.name.clone(), marker: PhantomData }
             }
         }
 
@@ -214,10 +225,66 @@ macro_rules! handle {
                 F::IntoFuture: $($bound)*,
                 F::Output: $($bound)*,
             {
+                self.spawn_as::<F::IntoFuture, F::IntoFuture>(future.into_future())
+            }
+
+            /// Puts a child into the nursery that without a name is called after the type `N`.
+            pub(super) fn spawn_as<F, N>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+            where
+                F: Future + $($bound)*,
+                F::Output: $($bound)*,
+            {
                 // SAFETY: the bounds: `'env` outlives the block, which is invariant in it and drop-checked; the result
                 // is as alive as the `Task` that holds its type; and for a `Send` handle both are `Send`, while a local
                 // handle never leaves its thread, nor does its block.
-                unsafe { spawn_raw(&self.raw.core, future.into_future()) }
+                unsafe { spawn_raw::<F, N>(&self.raw.core, self.name.as_ref(), future) }
+            }
+
+            /// Returns a handle on the same nursery that gives a name to each child which is put in with it, however that
+            /// is done.
+            ///
+            /// Names are for [`task_tree`](crate::task_tree), for instruments and for whoever debugs; several children may
+            /// have the same. A child without one is called after the function that it came from.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    ", $block, "(|n| async move {")]
+            ///         let connections = n.named("connection");
+            ///         let (one, two) = (connections.spawn(async {}), connections.spawn(async {}));
+            ///         assert_eq!([one.info().name(), two.info().name()], ["connection"; 2]);
+            ///         assert_ne!(one.info(), two.info());
+            ///     })
+            ///     .await;
+            /// });
+            /// ```
+            pub fn named(&self, name: impl Into<Arc<str>>) -> Self {
+                $name { raw: self.raw.clone(), name: Some(name.into()), marker: PhantomData }
+            }
+
+            /// Returns which nursery it is: who opened it, and who its children are.
+            pub fn info(&self) -> NurseryInfo {
+                NurseryInfo::new(self.raw.core.clone())
+            }
+
+            /// Returns the children that have not ended at this moment: [`NurseryInfo::children`].
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    ", $block, "(|n| async move {")]
+            ///         let task = n.spawn(async {});
+            ///         assert_eq!(n.children(), [task.info()]);
+            ///         task.await;
+            ///         assert!(n.children().is_empty());
+            ///     })
+            ///     .await;
+            /// });
+            /// ```
+            pub fn children(&self) -> Vec<TaskInfo> {
+                self.info().children()
             }
 
             /// Puts a child into the nursery and waits until it says that it has started.
@@ -350,16 +417,32 @@ macro_rules! handle {
                 T: $($bound)*,
                 E: $($bound)*,
             {
-                let (nursery, future) = (self.clone(), future.into_future());
-                self.spawn(async move {
+                self.try_spawn_as::<U, F::IntoFuture, F::IntoFuture>(future.into_future())
+            }
+
+            /// The same, for a child that without a name is called after the type `N`.
+            #[track_caller]
+            pub(super) fn try_spawn_as<U, F, N>(&self, future: F) -> TrySpawned<U>
+            where
+                F: Future<Output = Result<U, E>> + $($bound)*,
+                U: $($bound)*,
+                T: $($bound)*,
+                E: $($bound)*,
+            {
+                let raw = self.raw.clone();
+                let child = async move {
                     match future.await {
                         Ok(value) => Some(value),
                         Err(error) => {
-                            nursery.fail(error);
+                            fail(&raw, error);
                             None
                         }
                     }
-                })
+                };
+                match self.spawn_as::<_, N>(child) {
+                    Ok(task) => task,
+                    Err(closed) => panic!("{closed}"),
+                }
             }
 
             /// As [`start`](Self::start), for a child whose error, once it has started, ends the block as with
@@ -409,16 +492,20 @@ macro_rules! handle {
                 E: $($bound)*,
             {
                 let spawn = |started, waiting: Waiting<V>| {
-                    let (nursery, child) = (self.clone(), child(started));
-                    self.spawn(async move {
+                    let (raw, child) = (self.raw.clone(), child(started));
+                    let child = async move {
                         match child.await {
                             Err(error) if waiting.is_over() => {
-                                nursery.fail(error);
+                                fail(&raw, error);
                                 None
                             }
                             result => Some(result),
                         }
-                    })
+                    };
+                    match self.spawn_as::<_, Fut>(child) {
+                        Ok(task) => task,
+                        Err(closed) => panic!("{closed}"),
+                    }
                 };
                 start(spawn).await.map_err(StartError::kept)
             }
@@ -462,13 +549,6 @@ macro_rules! handle {
                 }
                 report_late::<T, E>(&self.raw.outcome, Err(error));
                 None
-            }
-
-            /// Ends the block with an error, or reports it if the block's outcome was decided before.
-            pub(super) fn fail(&self, error: E) {
-                if let Err(late) = self.raw.fail(Err(error)) {
-                    report_late(&self.raw.outcome, late);
-                }
             }
         }
     };
@@ -556,10 +636,14 @@ impl<'env, R> Nursery<'env, R> {
     /// });
     /// ```
     pub fn spawner(&self) -> Spawner<'env> {
-        Spawner::from_raw(RawHandle {
-            core: self.raw.core.clone(),
-            outcome: Outcome::new(),
-        })
+        let raw = RawHandle::new(self.raw.core.clone(), Outcome::new());
+        Spawner {
+            nursery: Nursery {
+                raw,
+                name: self.name.clone(),
+                marker: PhantomData,
+            },
+        }
     }
 }
 
@@ -581,14 +665,6 @@ pub struct Spawner<'env> {
 
 /// What no block returns.
 enum Never {}
-
-impl Spawner<'_> {
-    fn from_raw(raw: RawHandle<Never>) -> Self {
-        Spawner {
-            nursery: Nursery::from_raw(raw),
-        }
-    }
-}
 
 impl HasTreeVars for Spawner<'_> {
     fn values(&self) -> Option<Values> {
@@ -643,6 +719,13 @@ impl<'env> Spawner<'env> {
         F::Output: Send + 'env,
     {
         self.nursery.spawn_if_open(future)
+    }
+
+    /// As [`Nursery::named`].
+    pub fn named(&self, name: impl Into<Arc<str>>) -> Self {
+        Spawner {
+            nursery: self.nursery.named(name),
+        }
     }
 }
 

@@ -198,7 +198,8 @@ impl Future for Children {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.0.register(cx.waker());
         {
-            let _place = self.0.enter();
+            // SAFETY: this is the block; dropped below.
+            let _place = unsafe { self.0.enter() };
             self.0.sweep();
             self.0.poll_ready();
         }
@@ -223,7 +224,7 @@ fn put<F: Future<Output: Send + 'static> + Send + 'static>(
     future: F,
 ) -> Result<child::Handle, F> {
     // SAFETY: the bounds.
-    unsafe { child::spawn(core, future) }
+    unsafe { child::spawn::<F, F>(core, None, future) }
 }
 
 #[test]

@@ -5,29 +5,41 @@
 //! ([`child`]); which of them are ready is a lock-free stack ([`ready`]); what a block does with its children when it is
 //! cancelled or somebody panics is in [`owner`], and who decides what the block returns in [`outcome`]. A child that an
 //! executor polls on other threads is, here, one that waits for it ([`remote`]).
+//!
+//! Who may look at a block's children while it works with them is in [`roster`], in which task a thread is in [`place`];
+//! on these stand the names and numbers of [`info`], and the whole [`tree`].
 
 mod block;
 mod child;
 mod error;
 mod handle;
+mod info;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod outcome;
 mod owner;
+mod place;
 mod ready;
 mod remote;
+mod roster;
 pub(crate) mod shuffle;
 mod start;
 mod task;
+mod tree;
 
 use std::future::{Future, pending};
 
 pub use block::Block;
 pub use error::NurseryClosed;
 pub use handle::{LocalNursery, Nursery, Spawner, TrySpawned};
+pub use info::{NurseryInfo, TaskId, TaskInfo, current_root_task, current_task};
 pub use remote::{ChildExecutor, OnExecutor, RemoteChild, on_executor};
 pub use start::{StartError, Started};
 pub use task::Task;
+pub use tree::{TaskTree, task_tree, task_trees};
+
+pub(crate) use info::RootTask;
+pub(crate) use place::in_no_task;
 
 /// Opens a nursery: a block that ends when everything that was started in it has ended.
 ///

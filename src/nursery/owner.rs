@@ -10,12 +10,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::child::ChildRef;
+use super::info::TaskInfo;
+use super::place::Stay;
 use super::ready::{Batch, Core};
 use super::shuffle;
+use super::tree::Registered;
 use crate::cancel::current::{enter, in_child};
 use crate::cancel::{
     CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, Node, NodeId, lock,
 };
+use crate::instrument::{self, TaskExit};
 use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
@@ -25,10 +29,10 @@ pub(super) type Payload = Box<dyn Any + Send>;
 pub(super) struct Owner {
     pub(super) core: Arc<Core>,
     driver: Driver,
+    /// Until the block has ended.
+    registered: Option<Registered>,
     /// In a service nursery, while the body lives: the children's place, which cancellation of the block does not reach.
     service: Option<Node>,
-    /// All children that were polled and have not ended, in no order; each knows its index.
-    children: Vec<ChildRef>,
     /// What the tree variables were when the block was opened.
     values: Option<Values>,
     /// Shuffles the children that are ready, if a test asked for that.
@@ -58,11 +62,12 @@ impl Owner {
             id: own.shared.add(Some(own.id), Kind::Hides, None),
             shared: own.shared.clone(),
         });
+        let core = Core::new(scope, values.clone());
         Owner {
-            core: Core::new(scope, values.clone()),
+            registered: Some(Registered::new(core.clone())),
+            core,
             driver,
             service,
-            children: Vec::new(),
             values,
             order: shuffle::generator(),
             body_node: None,
@@ -77,7 +82,11 @@ impl Owner {
     }
 
     /// Stands in the block's place while it polls.
-    pub(super) fn enter(&self) -> (Entered, WithValues) {
+    ///
+    /// # Safety
+    ///
+    /// As [`Stay::begin`]: the caller is the block, and drops the result before it returns.
+    pub(super) unsafe fn enter(&self) -> (Entered, WithValues, Stay) {
         let node = self
             .driver
             .node()
@@ -85,6 +94,8 @@ impl Owner {
         (
             enter(&node.shared, node.id),
             WithValues::new(self.values.clone()),
+            // SAFETY: passed on; the owner keeps its core.
+            unsafe { Stay::begin(&self.core) },
         )
     }
 
@@ -135,7 +146,7 @@ impl Owner {
         struct Polling<'a>(&'a mut Owner, Batch);
         impl Drop for Polling<'_> {
             fn drop(&mut self) {
-                for child in &mut self.1 {
+                while let Some(child) = self.0.next_in_round(&mut self.1) {
                     // Never refused: only the block closes.
                     drop(self.0.core.push(child));
                 }
@@ -147,9 +158,80 @@ impl Owner {
         if let Some(order) = &mut self.order {
             batch = batch.shuffled(order);
         }
+        if self.core.is_observed() {
+            self.tell_scheduled(&batch);
+        }
         let mut polling = Polling(self, batch);
-        for child in polling.1.by_ref() {
+        while let Some(child) = polling.0.next_in_round(&mut polling.1) {
             polling.0.poll_child(child);
+        }
+    }
+
+    /// Takes the next child out of the batch that is being polled.
+    #[inline(always)]
+    fn next_in_round(&self, batch: &mut Batch) -> Option<ChildRef> {
+        let child = batch.next();
+        // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps: they
+        // were pushed to its own core. What is called here is called within `enter`, or in `end_hard`, so the roster is
+        // held. A child that is not done when it is dequeued stays so until we end it. And a batch changes only here, and
+        // is dropped when it is empty.
+        unsafe { self.core.roster.set_round(batch.rest()) };
+        child
+    }
+
+    /// Tells the run's instruments who is ready.
+    #[cold]
+    #[inline(never)]
+    fn tell_scheduled(&self, batch: &Batch) {
+        // SAFETY: see `next_in_round`.
+        unsafe { self.core.roster.set_round(batch.rest()) };
+        let mut ready = Vec::new();
+        // SAFETY: the batch is borrowed.
+        unsafe { batch.rest().count_into(&mut ready) };
+        for child in ready.iter().filter(|child| !child.is_done()) {
+            self.announce(child);
+            instrument::task_scheduled(&child.info());
+        }
+    }
+
+    /// Tells the run's instruments of a child that was put in where they could not be told.
+    fn announce(&self, child: &ChildRef) {
+        // SAFETY: see `next_in_round`.
+        let polled = unsafe { child.index() }.is_some();
+        if !polled && !child.is_announced() && self.core.is_observed() {
+            instrument::task_spawned(&child.info());
+        }
+    }
+
+    /// Polls a child. `poll` must not panic.
+    #[inline]
+    fn step<T>(&self, child: &ChildRef, observed: bool, poll: impl FnOnce() -> T) -> T {
+        let step = || {
+            if observed {
+                tell(child, instrument::before_task_step);
+            }
+            let value = poll();
+            if observed {
+                tell(child, instrument::after_task_step);
+            }
+            value
+        };
+        // SAFETY: see `next_in_round`.
+        unsafe { self.core.roster.take_turn(child, step) }
+    }
+
+    /// Drops a child's future.
+    fn drop_future(&self, child: &ChildRef) -> Result<(), Payload> {
+        // SAFETY: see `next_in_round`; the child is not done, because this is called once, for children that run.
+        let drop_it = || catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() }));
+        // SAFETY: see `next_in_round`.
+        unsafe { self.core.roster.take_turn(child, drop_it) }
+    }
+
+    /// Tells the run's instruments that a child is gone.
+    fn exited(&self, child: &ChildRef, how: TaskExit) {
+        if self.core.is_observed() {
+            instrument::task_exited(&child.info(), how);
         }
     }
 
@@ -157,8 +239,7 @@ impl Owner {
         if !child.dequeue() {
             return;
         }
-        // SAFETY: (this and all that follow in this file) this is the block of the children that it polls and keeps;
-        // they were pushed to its own core. A child that is not done when it is dequeued stays so until we end it.
+        // SAFETY: see `next_in_round`.
         let (listed, mut node) = unsafe { (child.index().is_some(), child.node()) };
         let watched = node.is_some();
         if child.cancel_requested() {
@@ -172,29 +253,43 @@ impl Owner {
         }
         // However early it was cancelled, a child runs to its first await that has to wait.
         if listed && self.try_drop_child(&child) {
-            return self.discard(child);
+            return self.discard(child, TaskExit::Cancelled);
         }
         let poll = || {
-            // SAFETY: see above.
+            // SAFETY: see `next_in_round`.
             unsafe { child.poll() }
         };
-        let (polled, node) = in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
-        // SAFETY: see above.
+        let observed = self.core.is_observed();
+        let poll = || in_child(node, || catch_unwind(AssertUnwindSafe(poll)));
+        let (polled, node) = self.step(&child, observed, poll);
+        // SAFETY: see `next_in_round`.
         unsafe { child.set_node(node) };
         if !watched {
             self.watch(node, || child.waker());
         }
         match polled {
-            Ok(Poll::Ready(())) => self.unlist(&child),
-            Ok(Poll::Pending) if self.try_drop_child(&child) => self.discard(child),
+            Ok(Poll::Ready(())) => {
+                self.unlist(&child);
+                if observed {
+                    tell(&child, |task| {
+                        instrument::task_exited(task, TaskExit::Finished)
+                    });
+                }
+            }
+            Ok(Poll::Pending) if self.try_drop_child(&child) => {
+                self.discard(child, TaskExit::Cancelled)
+            }
             Ok(Poll::Pending) if listed => {}
             Ok(Poll::Pending) => self.list(child),
             Err(payload) => {
                 self.panicked(payload);
                 match child.is_done() {
                     // Its future was gone before something of its task's panicked, which may own the result now.
-                    true => self.unlist(&child),
-                    false => self.discard(child),
+                    true => {
+                        self.unlist(&child);
+                        self.exited(&child, TaskExit::Panicked);
+                    }
+                    false => self.discard(child, TaskExit::Panicked),
                 }
             }
         }
@@ -211,17 +306,21 @@ impl Owner {
         // have come before it, they stay, and are swept when it has gone. Where there are none, nothing is decided:
         // a block of which nobody was dropped may still end with its value.
         let mut plain = None;
-        let mut at = self.children.len();
+        let mut at = self.children();
         while at > 0 {
             at -= 1;
-            // SAFETY: see `poll_child`.
-            let drop_it = match unsafe { self.children[at].node() } {
+            // SAFETY: see `next_in_round`.
+            let node = unsafe { self.core.roster.node_at(at) };
+            let drop_it = match node {
                 None => *plain.get_or_insert_with(|| self.try_drop(None)),
-                Some(_) => self.try_drop_child(&self.children[at].clone()),
+                // SAFETY: see `next_in_round`.
+                Some(_) => unsafe { self.core.roster.get(at) }
+                    .is_some_and(|child| self.try_drop_child(&child)),
             };
             if drop_it {
-                let child = self.take_listed(at);
-                self.discard_unlisted(child);
+                // SAFETY: see `next_in_round`.
+                let child = unsafe { self.core.roster.take(at) };
+                self.discard_unlisted(child, TaskExit::Cancelled);
             }
         }
         self.swept &= plain != Some(false);
@@ -238,7 +337,7 @@ impl Owner {
 
     /// Ends the block if nobody is left and nobody was added. The body must have ended.
     pub(super) fn try_end(&mut self) -> Option<Ended> {
-        if !self.children.is_empty() || !self.try_close() {
+        if self.children() > 0 || !self.try_close() {
             return None;
         }
         Some(match (self.panic.take(), self.doomed) {
@@ -254,6 +353,8 @@ impl Owner {
         if self.core.try_close() {
             return true;
         }
+        // SAFETY: the core is kept, and the place taken back, before this returns.
+        let _stay = unsafe { Stay::begin(&self.core) };
         let mut done = true;
         for child in self.core.take() {
             if !child.is_done() {
@@ -267,6 +368,7 @@ impl Owner {
 
     /// Leaves the tree: the block has ended, though its future may be kept.
     pub(super) fn leave(&mut self) {
+        self.registered = None;
         self.driver.end();
         // Handles and wakers may be kept; what the variables held must not be kept by them.
         self.values = None;
@@ -290,7 +392,7 @@ impl Owner {
         if !block && !own {
             return false;
         }
-        // SAFETY: see `poll_child`.
+        // SAFETY: see `next_in_round`.
         let node = unsafe { child.node() };
         block && self.try_drop(node) || own && !self.is_held(node)
     }
@@ -327,50 +429,43 @@ impl Owner {
         }
     }
 
+    /// How many are listed.
+    fn children(&self) -> usize {
+        // SAFETY: see `next_in_round`.
+        unsafe { self.core.roster.len() }
+    }
+
     fn list(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`.
-        unsafe { child.set_index(self.children.len()) };
-        self.children.push(child);
+        // SAFETY: see `next_in_round`.
+        unsafe { self.core.roster.list(child) };
     }
 
     /// The child has ended: takes it off the list, if it was on it, and its node out of the tree.
+    #[inline(always)]
     fn unlist(&mut self, child: &ChildRef) {
-        // SAFETY: see `poll_child`.
-        let (index, node) = unsafe { (child.index(), child.node()) };
-        if let Some(index) = index {
-            drop(self.take_listed(index));
-        }
+        // SAFETY: see `next_in_round`.
+        let (listed, node) = unsafe { (self.core.roster.unlist(child), child.node()) };
+        drop(listed);
         self.forget_node(node);
     }
 
-    /// Takes a child off the list.
-    fn take_listed(&mut self, index: usize) -> ChildRef {
-        let child = self.children.swap_remove(index);
-        if let Some(moved) = self.children.get(index) {
-            // SAFETY: see `poll_child`.
-            unsafe { moved.set_index(index) };
-        }
-        child
-    }
-
     /// Drops the child's future.
-    fn discard(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`.
-        if let Some(index) = unsafe { child.index() } {
-            drop(self.take_listed(index));
-        }
-        self.discard_unlisted(child);
+    fn discard(&mut self, child: ChildRef, how: TaskExit) {
+        // SAFETY: see `next_in_round`.
+        drop(unsafe { self.core.roster.unlist(&child) });
+        self.discard_unlisted(child, how);
     }
 
     /// Drops the future of a child that is not on the list, or not any more.
-    fn discard_unlisted(&mut self, child: ChildRef) {
-        // SAFETY: see `poll_child`; the child is not done, because this is called once, for children that run.
-        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { child.discard() }));
-        // SAFETY: see `poll_child`.
+    fn discard_unlisted(&mut self, child: ChildRef, mut how: TaskExit) {
+        let dropped = self.drop_future(&child);
+        // SAFETY: see `next_in_round`.
         self.forget_node(unsafe { child.node() });
         if let Err(payload) = dropped {
+            how = TaskExit::Panicked;
             self.panicked(payload);
         }
+        self.exited(&child, how);
     }
 
     /// Keeps the first panic for the parent, cancels everybody else, and makes the scopes around wait until the parent
@@ -395,8 +490,11 @@ impl Owner {
     /// Drops everybody at once, shields included, then the body (in a service nursery first), and closes. Returns the first panic that this caused
     /// or that nobody was told of.
     pub(super) fn end_hard(&mut self, drop_body: impl FnOnce()) -> Option<Payload> {
+        // SAFETY: the core is kept, and the place taken back, before this returns.
+        let _stay = unsafe { Stay::begin(&self.core) };
         for child in self.core.close().filter(ChildRef::dequeue) {
-            // SAFETY: see `poll_child`.
+            self.announce(&child);
+            // SAFETY: see `next_in_round`.
             if unsafe { child.index() }.is_none() {
                 self.list(child);
             }
@@ -409,8 +507,9 @@ impl Owner {
                 .into_iter()
                 .for_each(|drop_it| self.end_body(drop_it));
         }
-        while let Some(child) = self.children.pop() {
-            self.discard_unlisted(child);
+        // SAFETY: see `next_in_round`.
+        while let Some(child) = unsafe { self.core.roster.pop() } {
+            self.discard_unlisted(child, TaskExit::Cancelled);
         }
         drop_body
             .into_iter()
@@ -418,6 +517,13 @@ impl Owner {
         self.leave();
         self.panic.take()
     }
+}
+
+/// Tells the run's instruments something of a child. Apart, so that it is not in the way of who has none.
+#[cold]
+#[inline(never)]
+fn tell(child: &ChildRef, hook: impl FnOnce(&TaskInfo)) {
+    hook(&child.info());
 }
 
 /// How a block ended by itself.
@@ -432,7 +538,7 @@ pub(super) enum Ended {
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner")
-            .field("children", &self.children.len())
+            .field("core", &self.core)
             .finish_non_exhaustive()
     }
 }

@@ -16,13 +16,17 @@
 // Follows raw list links; every dereference is argued where it stands.
 #![allow(unsafe_code)]
 
-use std::ptr;
-use std::sync::atomic::Ordering;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Wake;
 
 use super::child::{ChildRef, Header};
+use super::info::{TaskId, TaskRef};
+use super::place;
+use super::roster::Roster;
 use crate::cancel::CancelScope;
+use crate::instrument::{self, RunId};
 use crate::sys::primitives::{AtomicBool, AtomicPtr};
 use crate::tree_var::Values;
 
@@ -41,6 +45,15 @@ pub(super) struct Core {
     body_woken: AtomicBool,
     /// The block's place in the tree, and who polls it.
     pub(super) scope: CancelScope,
+    /// The task that opened the block. Up to the root each keeps the next alive; downwards nobody does.
+    pub(super) opener: Option<TaskRef>,
+    /// The run that it was opened in.
+    run: Option<RunId>,
+    /// Blocks and tasks are numbered alike.
+    pub(super) number: TaskId,
+    /// Where it is registered; see `tree`.
+    pub(super) registered: AtomicUsize,
+    pub(super) roster: Roster,
     /// The tree variables of where the block was opened, for those who ask from elsewhere; until it has ended.
     pub(super) values: Mutex<Option<Values>>,
 }
@@ -51,8 +64,33 @@ impl Core {
             head: AtomicPtr::new(BUSY),
             body_woken: AtomicBool::new(true),
             scope,
+            opener: place::current(),
+            run: instrument::current_run(),
+            number: TaskId::next(),
+            registered: AtomicUsize::new(0),
+            roster: Roster::new(),
             values: Mutex::new(values),
         })
+    }
+
+    /// Whether this thread is that of the run which the block was opened in, and that run has instruments.
+    #[inline]
+    pub(super) fn is_observed(&self) -> bool {
+        instrument::is_observing(self.run)
+    }
+
+    /// The children that have not ended, in the order of spawning. `None` if another thread polls the block; who is
+    /// `patient` waits for that.
+    pub(super) fn children(&self, patient: bool) -> Option<Vec<ChildRef>> {
+        let mut children = self.roster.look(patient, |found| {
+            // SAFETY: only the holder of the roster takes children from the stack, and that is us, or the block, which has
+            // called us and is not taking any now. Acquire: the links are visible.
+            unsafe { count_into(self.head.load(Ordering::Acquire), found) }
+        })?;
+        children.retain(|child| !child.is_done());
+        children.sort_by_key(ChildRef::id);
+        children.dedup_by_key(|child| child.id());
+        Some(children)
     }
 
     /// Makes the nursery poll this child, which must not be in the stack already. Gives it back if the block has ended.
@@ -83,7 +121,8 @@ impl Core {
         Ok(())
     }
 
-    /// Takes what was pushed, oldest first, and leaves `BUSY`. Only for the nursery, and not after closing.
+    /// Takes what was pushed, oldest first, and leaves `BUSY`. Only for the nursery, which holds the roster, and not after
+    /// closing.
     pub(super) fn take(&self) -> Batch {
         Batch::reversed(self.head.swap(BUSY, Ordering::Acquire))
     }
@@ -98,7 +137,8 @@ impl Core {
         self.leave_busy(CLOSED)
     }
 
-    /// Closes, and hands out what was pushed: children that the nursery has to drop, also those it never saw.
+    /// Closes, and hands out what was pushed: children that the nursery has to drop, also those it never saw. Only for the
+    /// nursery, which holds the roster.
     pub(super) fn close(&self) -> Batch {
         Batch::reversed(self.head.swap(CLOSED, Ordering::AcqRel))
     }
@@ -134,13 +174,53 @@ impl Wake for Core {
     }
 }
 
+/// Who is left in a [`Batch`], without a borrow.
+#[derive(Clone, Copy)]
+pub(super) struct BatchRef(*mut Header);
+
+impl BatchRef {
+    pub(super) const EMPTY: Self = BatchRef(IDLE);
+
+    /// Counts everybody.
+    ///
+    /// # Safety
+    ///
+    /// The batch still has those whom it had when this was made, and loses none meanwhile.
+    pub(super) unsafe fn count_into(self, found: &mut Vec<ChildRef>) {
+        // SAFETY: passed on: the batch keeps everybody alive and linked.
+        unsafe { count_into(self.0, found) }
+    }
+}
+
 /// A list of children that was taken from the stack. Dropping it lets go of those that are left.
 #[must_use]
 pub(super) struct Batch {
     head: *mut Header,
 }
 
+/// Counts everybody in a list.
+///
+/// # Safety
+///
+/// `top` is the top of a list, and nobody changes that meanwhile: except that more may be put on top of a stack.
+unsafe fn count_into(mut top: *mut Header, found: &mut Vec<ChildRef>) {
+    while let Some(header) = NonNull::new(top).filter(|_| !is_mark(top)) {
+        // SAFETY: each header in a list is kept alive by the reference that was pushed with it; its link belongs to the
+        // list, which nobody changes.
+        unsafe {
+            found.push(ChildRef::counted(header));
+            top = header.as_ref().next.get();
+        }
+    }
+}
+
 impl Batch {
+    /// Who is left at this moment.
+    #[inline(always)]
+    pub(super) fn rest(&self) -> BatchRef {
+        BatchRef(self.head)
+    }
+
     fn reversed(mut from: *mut Header) -> Self {
         let mut to = IDLE;
         while !is_mark(from) {

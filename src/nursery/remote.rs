@@ -22,6 +22,8 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 
 use super::handle::{Nursery, TrySpawned};
+use super::info::TaskRef;
+use super::place;
 use super::task::Task;
 use crate::cancel::current::{self, enter};
 use crate::cancel::{Cell, Kind, Node, lock};
@@ -157,7 +159,10 @@ impl<R> Nursery<'_, R> {
         F::IntoFuture: Send + 'static,
         F::Output: Send + 'static,
     {
-        self.spawn(on_executor(executor, future))
+        match self.spawn_as::<_, F::IntoFuture>(on_executor(executor, future)) {
+            Ok(task) => task,
+            Err(closed) => panic!("{closed}"),
+        }
     }
 }
 
@@ -188,7 +193,7 @@ impl<'env, T: Send + 'env, E: Send + 'env> Nursery<'env, Result<T, E>> {
         U: Send + 'static,
         E: 'static,
     {
-        self.try_spawn(on_executor(executor, future))
+        self.try_spawn_as::<U, _, F::IntoFuture>(on_executor(executor, future))
     }
 }
 
@@ -233,6 +238,8 @@ type Payload = Box<dyn Any + Send>;
 struct Place {
     node: Node,
     values: Option<Values>,
+    /// The child that this is, unless it is polled outside of any task.
+    task: Option<TaskRef>,
 }
 
 impl Place {
@@ -240,6 +247,7 @@ impl Place {
         Place {
             node: current::attach(Kind::Holds, Some(cell)),
             values: current::with_values(|values| values.cloned()),
+            task: place::current(),
         }
     }
 
@@ -247,7 +255,10 @@ impl Place {
     fn at<T>(&self, act: impl FnOnce() -> T) -> Result<T, Payload> {
         let _place = enter(&self.node.shared, self.node.id);
         let _values = WithValues::new(self.values.clone());
-        catch_unwind(AssertUnwindSafe(act))
+        catch_unwind(AssertUnwindSafe(|| match &self.task {
+            Some(task) => place::in_task(task, act),
+            None => act(),
+        }))
     }
 }
 

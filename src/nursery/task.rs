@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::child::Handle;
+use super::info::TaskInfo;
 use crate::cancel::current;
 
 /// A child of a nursery, as seen by whoever spawned it. Awaiting it gives the child's result.
@@ -66,6 +67,19 @@ impl<T> Task<T> {
     /// ```
     pub fn is_finished(&self) -> bool {
         self.handle.is_done()
+    }
+
+    /// Returns which task it is: its number, its name, its parent.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     assert_eq!(n.named("reader").spawn(async {}).info().name(), "reader");
+    /// }));
+    /// ```
+    pub fn info(&self) -> TaskInfo {
+        self.handle.info()
     }
 
     /// Waits until the child is gone: its result, or `None` if it was cancelled or panicked.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::Driver;
 use super::interrupt::Interrupt;
+use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
 use crate::nursery::shuffle::shuffle;
 use crate::time::{Clock, RealClock, Timers};
 use crate::worker::WorkerConfig;
@@ -58,6 +59,7 @@ pub struct RunBuilder {
     clock: Arc<dyn Clock>,
     ctrl_c: CtrlC,
     workers: Option<WorkerConfig>,
+    instruments: Instruments,
     shuffle: Option<u64>,
 }
 
@@ -72,6 +74,7 @@ impl RunBuilder {
             clock: Arc::new(RealClock),
             ctrl_c: CtrlC::default(),
             workers: None,
+            instruments: Instruments::default(),
             shuffle: None,
         }
     }
@@ -123,6 +126,31 @@ impl RunBuilder {
     /// ```
     pub fn worker_config(mut self, config: WorkerConfig) -> Self {
         self.workers = Some(config);
+        self
+    }
+
+    /// Adds an instrument, which is told of everything from the beginning of the run. Of the same one there is only one.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use seedbed::instrument::{Instrument, remove_instrument};
+    /// use seedbed::RunBuilder;
+    ///
+    /// struct Prints;
+    ///
+    /// impl Instrument for Prints {
+    ///     fn before_run(&self) {
+    ///         println!("here we go");
+    ///     }
+    /// }
+    ///
+    /// let prints = Arc::new(Prints);
+    /// RunBuilder::new().instrument(prints.clone()).run(async {
+    ///     assert!(remove_instrument(&prints).is_ok());
+    /// });
+    /// ```
+    pub fn instrument(mut self, instrument: Arc<dyn Instrument>) -> Self {
+        self.instruments.add(instrument);
         self
     }
 
@@ -185,9 +213,15 @@ impl RunBuilder {
         let interrupt = (self.ctrl_c == CtrlC::Unwind)
             .then(Interrupt::watch)
             .flatten();
+        let observed = Observed::begin(self.instruments);
         let mut driver = Driver::new(Timers::new(self.clock), interrupt, future.into_future());
         let outcome = catch_unwind(AssertUnwindSafe(|| smol::block_on(&mut driver)));
-        let interrupt = driver.into_interrupt();
+        let interrupt = driver.end(match &outcome {
+            Ok(Some(_)) => TaskExit::Finished,
+            Ok(None) => TaskExit::Cancelled,
+            Err(_) => TaskExit::Panicked,
+        });
+        drop(observed);
         drop(inside);
         match outcome {
             Err(payload) => resume_unwind(payload),

@@ -21,6 +21,8 @@ use super::handle::{Call, Entrance};
 use super::interrupt::Interrupt;
 use crate::cancel::current::{Entered, enter_above_root};
 use crate::cancel::{CancelReason, CancelScope, CancelSource, OfRun, ScopeRun, Shared};
+use crate::instrument::{self, RunId, TaskExit};
+use crate::nursery::RootTask;
 use crate::time::Timers;
 use crate::tree_var::WithValues;
 
@@ -92,6 +94,10 @@ enum Root<F: Future> {
 /// panics.
 pub(super) struct Driver<F: Future> {
     root: Root<F>,
+    task: RootTask,
+    id: Option<RunId>,
+    /// For how long instruments were told that the loop waits, until they are told that it has.
+    waiting: Option<Option<Duration>>,
     shared: Arc<Shared>,
     entrance: Arc<Entrance>,
     /// The first panic, until everybody has ended.
@@ -111,9 +117,16 @@ impl<F: Future> Unpin for Driver<F> {}
 impl<F: Future> Driver<F> {
     pub(super) fn new(timers: Arc<Timers>, interrupt: Option<Interrupt>, future: F) -> Self {
         let (scope, main) = (CancelScope::new(), Branch::new());
+        let (task, id) = (RootTask::new::<F>(), instrument::current_run());
+        if instrument::is_observing(id) {
+            instrument::task_spawned(&task.info());
+        }
         let entrance = Entrance::new(timers.clone(), scope.clone());
         Driver {
             root: Root::Running(Box::pin(scope.run(future))),
+            task,
+            id,
+            waiting: None,
             shared: Shared::new(Some(OfRun::new(timers.clone(), entrance.clone()))),
             entrance,
             panic: None,
@@ -130,8 +143,11 @@ impl<F: Future> Driver<F> {
         }
     }
 
-    /// Gives the interrupt back, to be asked what happened.
-    pub(super) fn into_interrupt(mut self) -> Option<Interrupt> {
+    /// Tells instruments that the root task has ended. Gives the interrupt back, to be asked what happened.
+    pub(super) fn end(mut self, how: TaskExit) -> Option<Interrupt> {
+        if self.is_observed() {
+            instrument::task_exited(&self.task.info(), how);
+        }
         self.signal.take().map(|(interrupt, ..)| interrupt)
     }
 
@@ -187,8 +203,22 @@ impl<F: Future> Driver<F> {
             return;
         };
         self.idle = Idle::Not;
+        let observed = instrument::is_observing(self.id);
+        if observed {
+            instrument::task_scheduled(&self.task.info());
+        }
         let cx = &mut Context::from_waker(&self.main_waker);
-        match catch_unwind(AssertUnwindSafe(|| root.as_mut().poll(cx))) {
+        let polled = self.task.take_turn(|| {
+            if observed {
+                instrument::before_task_step(&self.task.info());
+            }
+            let polled = catch_unwind(AssertUnwindSafe(|| root.as_mut().poll(cx)));
+            if observed {
+                instrument::after_task_step(&self.task.info());
+            }
+            polled
+        });
+        match polled {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(value)) => self.end_root(value),
             Err(payload) => {
@@ -202,7 +232,10 @@ impl<F: Future> Driver<F> {
 
     fn end_root(&mut self, value: Option<F::Output>) {
         let ended = std::mem::replace(&mut self.root, Root::Ended(value));
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(ended))) {
+        let dropped = self
+            .task
+            .take_turn(|| catch_unwind(AssertUnwindSafe(|| drop(ended))));
+        if let Err(payload) = dropped {
             self.panicked(payload);
         }
     }
@@ -272,15 +305,41 @@ impl<F: Future> Driver<F> {
         }
     }
 
-    /// Nobody is ready: sees to it that the loop is polled again when somebody should be.
-    fn wait(&mut self, cx: &mut Context<'_>) {
+    fn is_observed(&self) -> bool {
+        instrument::is_observing(self.id)
+    }
+
+    /// Tells instruments that the loop is about to wait: until there is something to do, if it rests, or for the length of
+    /// a look at the reactor.
+    fn before_wait(&mut self, rests: bool) {
+        if self.is_observed() {
+            let until_alarm = |(at, _): &(Instant, _)| at.saturating_duration_since(Instant::now());
+            let timeout = match rests {
+                true => self.alarm.as_ref().map(until_alarm),
+                false => Some(Duration::ZERO),
+            };
+            self.waiting = Some(timeout);
+            instrument::before_io_wait(timeout);
+        }
+    }
+
+    fn after_wait(&mut self) {
+        if let Some(timeout) = self.waiting.take()
+            && self.is_observed()
+        {
+            instrument::after_io_wait(timeout);
+        }
+    }
+
+    /// Nobody is ready: sees to it that the loop is polled again when somebody should be. False if that is at once.
+    fn wait(&mut self, cx: &mut Context<'_>) -> bool {
         match self.idle {
             // Only who wants to know pays for the reactor's extra turn.
             Idle::Not if !self.timers.is_idleness_wanted() => {}
             Idle::Not => {
                 self.idle = Idle::Asking;
                 cx.waker().wake_by_ref();
-                return;
+                return false;
             }
             Idle::Asking => {
                 self.idle = Idle::Blocked {
@@ -301,13 +360,14 @@ impl<F: Future> Driver<F> {
             }
             // Those who were told may be gone by now, and then nobody else wakes the loop.
             cx.waker().wake_by_ref();
-            return;
+            return false;
         }
         let idle = idle.map(|(at, _)| at);
         match [idle, self.next_deadline()].into_iter().flatten().min() {
             Some(at) => self.set_alarm(at, cx),
             None => self.alarm = None,
         }
+        true
     }
 
     /// What is to be done if everybody stays blocked, and when, in real time.
@@ -349,6 +409,7 @@ impl<F: Future> Future for Driver<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let this = &mut *self;
+        this.after_wait();
         this.register(cx);
         this.watch_signal();
         this.timers.fire();
@@ -358,11 +419,15 @@ impl<F: Future> Future for Driver<F> {
         if this.has_ended() {
             return Poll::Ready(this.finish());
         }
-        match this.is_ready() {
+        let rests = match this.is_ready() {
             // `block_on` lets the reactor have a turn first.
-            true => cx.waker().wake_by_ref(),
+            true => {
+                cx.waker().wake_by_ref();
+                false
+            }
             false => this.wait(cx),
-        }
+        };
+        this.before_wait(rests);
         Poll::Pending
     }
 }

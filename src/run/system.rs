@@ -20,7 +20,7 @@ use super::driver::Payload;
 use super::handle::Entrance;
 use crate::cancel::current::enter_above_root;
 use crate::cancel::{CancelReason, CancelSource, Shared, lock};
-use crate::nursery::{Nursery, Task, open_nursery};
+use crate::nursery::{Nursery, Task, in_no_task, open_nursery};
 use crate::tree_var::WithValues;
 
 type Block = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -157,7 +157,8 @@ fn open(shared: &Arc<Shared>, waker: &Waker) -> (Nursery<'static>, Block) {
 
 fn poll(block: &mut Block, shared: &Arc<Shared>, waker: &Waker) -> Poll<()> {
     let _place = (enter_above_root(shared), WithValues::new(None));
-    block.as_mut().poll(&mut Context::from_waker(waker))
+    // Whoever spawns the first system task opens the block, and is not to be taken for its opener.
+    in_no_task(|| block.as_mut().poll(&mut Context::from_waker(waker)))
 }
 
 /// Spawns a system task. Gives the future back if the system tasks of the run have ended.

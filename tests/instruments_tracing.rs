@@ -1,0 +1,240 @@
+//! `TracingInstrument`: tasks as spans, seen by a small subscriber. Needs the feature `tracing`.
+
+#[path = "common/polling.rs"]
+mod polling;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use polling::turns;
+use seedbed::instrument::{Instrument, TracingInstrument};
+use seedbed::{RunBuilder, TaskInfo, open_nursery, run, sleep_forever};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+/// Writes down spans, by their tasks' names, and events, with the span that they are in.
+#[derive(Default)]
+struct Seen {
+    lines: Mutex<Vec<String>>,
+    names: Mutex<HashMap<u64, String>>,
+    entered: Mutex<Vec<u64>>,
+    next: AtomicU64,
+}
+
+impl Seen {
+    fn add(&self, line: String) {
+        self.lines.lock().unwrap().push(line);
+    }
+
+    fn name(&self, id: u64) -> String {
+        self.names.lock().unwrap()[&id].clone()
+    }
+}
+
+#[derive(Default)]
+struct Fields(HashMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_string());
+    }
+}
+
+struct Reader(Arc<Seen>);
+
+impl Subscriber for Reader {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        ["seedbed::task", "test"].contains(&metadata.target())
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut fields = Fields::default();
+        span.record(&mut fields);
+        let id = self.0.next.fetch_add(1, SeqCst) + 1;
+        assert_eq!(
+            (span.metadata().name(), *span.metadata().level()),
+            ("task", Level::DEBUG)
+        );
+        assert!(fields.0["task.id"].parse::<u64>().unwrap() > 0);
+        let name = match span.parent() {
+            None => "root".to_string(),
+            Some(parent) => {
+                let parent = self.0.name(parent.into_u64());
+                self.0
+                    .add(format!("new {} in {parent}", fields.0["task.name"]));
+                fields.0.remove("task.name").unwrap()
+            }
+        };
+        self.0.names.lock().unwrap().insert(id, name);
+        Id::from_u64(id)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let entered = self.0.entered.lock().unwrap().last().copied();
+        let within = event.parent().map(Id::into_u64).or(entered);
+        let within = within.map_or("nothing".to_string(), |id| self.0.name(id));
+        let how = fields
+            .0
+            .get("how")
+            .map_or(String::new(), |how| format!(" {how}"));
+        self.0
+            .add(format!("{}{how} in {within}", fields.0["message"]));
+    }
+
+    fn enter(&self, id: &Id) {
+        self.0.entered.lock().unwrap().push(id.into_u64());
+    }
+
+    fn exit(&self, id: &Id) {
+        assert_eq!(self.0.entered.lock().unwrap().pop(), Some(id.into_u64()));
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        // Told for each handle on the span that is dropped; the handles are not counted here.
+        _ = id;
+        false
+    }
+}
+
+/// What is seen while `act` runs on this thread.
+fn seen_by<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let seen = Arc::new(Seen::default());
+    let value = tracing::subscriber::with_default(Reader(seen.clone()), act);
+    assert!(
+        seen.entered.lock().unwrap().is_empty(),
+        "whatever was entered was left"
+    );
+    let lines = std::mem::take(&mut *seen.lines.lock().unwrap());
+    (value, lines)
+}
+
+#[test]
+fn each_task_is_a_span_below_its_parent_s_and_what_is_traced_in_a_step_is_in_it() {
+    let run = || {
+        let builder = RunBuilder::new().instrument(Arc::new(TracingInstrument::new()));
+        builder.run(open_nursery(|n| async move {
+            n.named("outer").spawn(open_nursery(|n| async move {
+                n.named("inner").spawn(async {
+                    turns(1).await;
+                    tracing::info!(target: "test", "said");
+                });
+                tracing::info!(target: "test", "opened");
+            }));
+            turns(1).await;
+            n.named("cancelled").spawn(sleep_forever());
+            turns(3).await;
+            n.cancel();
+        }))
+    };
+    let ((), mut lines) = seen_by(run);
+    for expected in [
+        "the run waits in nothing",
+        "the run has waited in nothing",
+        "scheduled in root",
+        "scheduled in outer",
+        "scheduled in inner",
+        "scheduled in cancelled",
+    ] {
+        assert!(
+            lines.iter().any(|line| line == expected),
+            "{expected}: {lines:?}"
+        );
+    }
+    lines.retain(|line| {
+        !line.starts_with("scheduled")
+            && !line.starts_with("the run wai")
+            && !line.contains("has waited")
+    });
+    let expected = [
+        "the run begins in nothing",
+        "new outer in root",
+        "new inner in outer",
+        "opened in outer",
+        "new cancelled in root",
+        "said in inner",
+        "exited Finished in inner",
+        "exited Finished in outer",
+        "exited Cancelled in cancelled",
+        "exited Finished in root",
+        "the run has ended in nothing",
+    ];
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines
+    };
+    // In which turn whose step comes first is no matter of this test.
+    assert_eq!(
+        sorted(lines.clone()),
+        sorted(expected.map(String::from).to_vec())
+    );
+    let at = |line: &str| lines.iter().position(|other| other == line).unwrap();
+    assert!(at("new inner in outer") < at("said in inner"));
+    assert!(at("said in inner") < at("exited Finished in inner"));
+    assert!(at("exited Finished in inner") < at("exited Finished in outer"));
+}
+
+#[test]
+fn without_the_instrument_there_are_no_spans() {
+    let ((), lines) = seen_by(|| {
+        run(open_nursery(|n| async move {
+            n.spawn(async {});
+        }))
+    });
+    assert!(lines.is_empty(), "{lines:?}");
+}
+
+#[test]
+fn an_instrument_that_panics_is_reported_with_its_hook_and_its_words() {
+    struct Crashes;
+    impl Instrument for Crashes {
+        fn task_spawned(&self, _: &TaskInfo) {
+            panic!("an instrument's words");
+        }
+    }
+    #[derive(Default)]
+    struct Errors(Arc<Mutex<Vec<HashMap<&'static str, String>>>>);
+    impl Subscriber for Errors {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::ERROR
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    let errors = Errors::default();
+    let heard = errors.0.clone();
+    tracing::subscriber::with_default(errors, || {
+        RunBuilder::new()
+            .instrument(Arc::new(Crashes))
+            .run(async {});
+    });
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert_eq!(heard[0]["hook"], "task_spawned");
+    assert_eq!(heard[0]["panic"], "an instrument's words");
+    assert_eq!(
+        heard[0]["message"],
+        "an instrument panicked, and was removed"
+    );
+}
