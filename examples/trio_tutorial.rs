@@ -10,13 +10,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use seedbed::instrument::{Instrument, TaskExit};
 use seedbed::testing::MockClock;
-use seedbed::{RunBuilder, current_time, open_nursery, sleep, try_open_nursery};
-use smol::future::poll_fn;
+use seedbed::{RunBuilder, TaskInfo, current_time, open_nursery, sleep, try_open_nursery};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream};
 
@@ -24,9 +23,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn main() {
     // The children sleep for a second each. On a virtual clock, that takes no time.
-    let children = || RunBuilder::new().clock(MockClock::autojump());
-    children().run(parent());
-    children().run(traced_parent());
+    RunBuilder::new().clock(MockClock::autojump()).run(parent());
+    traced_parent();
     seedbed::run(echo()).unwrap();
 }
 
@@ -52,45 +50,66 @@ async fn child(name: &str) {
 }
 
 /// The same again, with notes. What they show: a task runs until it waits, and nobody runs beside it.
-async fn traced_parent() {
-    let notes = &Mutex::new(Vec::new());
-    open_nursery(|n| async move {
-        n.spawn(traced("child 1", notes, child("The first child")));
-        n.spawn(traced("child 2", notes, child("The second child")));
-    })
-    .await;
-    let notes = notes.lock().unwrap();
+fn traced_parent() {
+    let notes = Arc::new(Notes::default());
+    let run = RunBuilder::new().clock(MockClock::autojump());
+    run.instrument(notes.clone()).run(open_nursery(async |n| {
+        n.named("child 1").spawn(child("The first child"));
+        n.named("child 2").spawn(child("The second child"));
+    }));
+    let notes = notes.0.lock().unwrap();
     assert_eq!(
         *notes,
         [
+            "child 1 is spawned",
+            "child 2 is spawned",
             "child 1 has its turn",
-            "child 1 waits",
+            "child 1 has had it",
             "child 2 has its turn",
-            "child 2 waits",
+            "child 2 has had it",
             "child 1 has its turn",
-            "child 1 is done",
+            "child 1 has had it",
+            "child 1 is gone",
             "child 2 has its turn",
-            "child 2 is done",
+            "child 2 has had it",
+            "child 2 is gone",
         ]
     );
     println!("The notes: {}.\n", notes.join(", "));
 }
 
-/// Notes when a future has its turns. Everything that a task does, it does when it is polled.
-async fn traced<F: Future>(name: &str, notes: &Mutex<Vec<String>>, future: F) -> F::Output {
-    let note = |what| notes.lock().unwrap().push(format!("{name} {what}"));
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        note("has its turn");
-        let polled = future.as_mut().poll(cx);
-        note(if polled.is_ready() {
-            "is done"
-        } else {
-            "waits"
-        });
-        polled
-    })
-    .await
+/// Takes down what the run tells its instruments of the children.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    fn note(&self, task: &TaskInfo, what: &str) {
+        // The root task is the parent itself, and its turns lie around everybody else's.
+        if task.parent().is_some() {
+            self.0
+                .lock()
+                .unwrap()
+                .push(format!("{} {what}", task.name()));
+        }
+    }
+}
+
+impl Instrument for Notes {
+    fn task_spawned(&self, task: &TaskInfo) {
+        self.note(task, "is spawned");
+    }
+
+    fn before_task_step(&self, task: &TaskInfo) {
+        self.note(task, "has its turn");
+    }
+
+    fn after_task_step(&self, task: &TaskInfo) {
+        self.note(task, "has had it");
+    }
+
+    fn task_exited(&self, task: &TaskInfo, _: TaskExit) {
+        self.note(task, "is gone");
+    }
 }
 
 /// A server for anybody, and a client of it.

@@ -2,6 +2,9 @@
 //!
 //! This is no program of libtest's: a fork server has to be alone in its process when it reaches the hook.
 
+// Each file has `common` as its own, because each is a program of its own, too.
+#![allow(clippy::duplicate_mod)]
+
 #[macro_use]
 mod common;
 

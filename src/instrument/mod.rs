@@ -151,6 +151,31 @@ pub trait Instrument: Send + Sync {
 }
 
 /// How a task ended.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use seedbed::instrument::{Instrument, TaskExit};
+/// use seedbed::{open_nursery, sleep_forever, RunBuilder, TaskInfo};
+///
+/// #[derive(Default)]
+/// struct Cancelled(Mutex<Vec<String>>);
+///
+/// impl Instrument for Cancelled {
+///     fn task_exited(&self, task: &TaskInfo, how: TaskExit) {
+///         if how == TaskExit::Cancelled {
+///             self.0.lock().unwrap().push(task.name().to_string());
+///         }
+///     }
+/// }
+///
+/// let cancelled = Arc::new(Cancelled::default());
+/// RunBuilder::new().instrument(cancelled.clone()).run(open_nursery(|n| async move {
+///     n.named("waits").spawn(sleep_forever());
+///     n.named("ends").spawn(async {}).await;
+///     n.cancel();
+/// }));
+/// assert_eq!(*cancelled.0.lock().unwrap(), ["waits"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskExit {

@@ -30,11 +30,13 @@ use crate::nursery::{TaskId, TaskInfo};
 /// use seedbed::instrument::TracingInstrument;
 /// use seedbed::{RunBuilder, open_nursery};
 ///
-/// RunBuilder::new().instrument(Arc::new(TracingInstrument::new())).run(open_nursery(|n| async move {
+/// let spans = Arc::new(TracingInstrument::new());
+/// RunBuilder::new().instrument(spans.clone()).run(open_nursery(|n| async move {
 ///     n.named("connection 7").spawn(async {
 ///         tracing::info!("in the span of connection 7");
 ///     });
 /// }));
+/// assert_eq!(Arc::strong_count(&spans), 1); // the run has let go of it
 /// ```
 #[derive(Debug, Default)]
 pub struct TracingInstrument {
@@ -46,6 +48,17 @@ const TARGET: &str = "seedbed::task";
 
 impl TracingInstrument {
     /// Makes one, which knows of no task.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use seedbed::instrument::{TracingInstrument, add_instrument, remove_instrument};
+    ///
+    /// let spans = Arc::new(TracingInstrument::new());
+    /// seedbed::run(async {
+    ///     add_instrument(spans.clone());
+    ///     assert!(remove_instrument(&spans).is_ok());
+    /// });
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }

@@ -50,6 +50,13 @@ impl TaskId {
     }
 
     /// Returns the number itself.
+    ///
+    /// ```
+    /// seedbed::run(async {
+    ///     let id = seedbed::current_task().unwrap().id();
+    ///     assert_eq!(id.get().to_string(), id.to_string());
+    /// });
+    /// ```
     pub fn get(self) -> u64 {
         self.0.get()
     }
@@ -199,6 +206,16 @@ impl TaskInfo {
     }
 
     /// Returns the task's number.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let task = n.spawn(async { current_task().unwrap().id() });
+    ///     let id = task.info().id();
+    ///     assert_eq!(task.await, id);
+    /// }));
+    /// ```
     pub fn id(&self) -> TaskId {
         self.task.id()
     }
@@ -224,11 +241,29 @@ impl TaskInfo {
 
     /// Returns the task that opened the nursery which this one was spawned in, whether it still runs or not. `None` for
     /// the root task of a run, and for a child of a nursery that was opened outside of any task.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let root = current_task().unwrap();
+    ///     assert_eq!(root.parent(), None);
+    ///     assert_eq!(n.spawn(async {}).info().parent(), Some(root));
+    /// }));
+    /// ```
     pub fn parent(&self) -> Option<TaskInfo> {
         self.nursery()?.opener()
     }
 
     /// Returns the nursery that the task was spawned in; `None` for the root task of a run.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     assert_eq!(n.spawn(async {}).info().nursery(), Some(n.info()));
+    /// }));
+    /// ```
     pub fn nursery(&self) -> Option<NurseryInfo> {
         match &self.task {
             TaskRef::Root(_) => None,
@@ -310,6 +345,13 @@ impl NurseryInfo {
     }
 
     /// Returns the task that opened the nursery; `None` if that was done outside of any task.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move { assert_eq!(n.info().opener(), current_task()) }));
+    /// smol::block_on(open_nursery(|n| async move { assert_eq!(n.info().opener(), None) }));
+    /// ```
     pub fn opener(&self) -> Option<TaskInfo> {
         self.core.opener.clone().map(TaskInfo::new)
     }
@@ -319,6 +361,17 @@ impl NurseryInfo {
     ///
     /// On another thread than the one that polls the nursery, this waits while it is being polled. So no task of the
     /// nursery may wait for it without awaiting.
+    ///
+    /// ```
+    /// use seedbed::{checkpoint, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let (one, two) = (n.spawn(async {}), n.spawn(async {}));
+    ///     assert_eq!(n.info().children(), [one.info(), two.info()]);
+    ///     checkpoint().await; // they have their turns, and end
+    ///     assert!(n.info().children().is_empty());
+    /// }));
+    /// ```
     pub fn children(&self) -> Vec<TaskInfo> {
         self.core
             .children(true)

@@ -140,6 +140,18 @@ enum What {
 
 impl TaskTree {
     /// Iterates over the tasks: each before those below it, siblings in the order of spawning.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run, sleep_forever, task_tree};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     n.named("waits").spawn(sleep_forever());
+    ///     let tree = task_tree().unwrap();
+    ///     let children: Vec<&str> = tree.tasks().skip(1).map(|task| task.name()).collect();
+    ///     assert_eq!(children, ["waits"]);
+    ///     n.cancel();
+    /// }));
+    /// ```
     pub fn tasks(&self) -> impl Iterator<Item = &TaskInfo> {
         self.lines.iter().filter_map(|line| match &line.what {
             What::Task(task) => Some(task),
@@ -278,6 +290,16 @@ impl Forest {
 /// nursery that was opened outside of any task, that nursery is the top.
 ///
 /// This asks every open nursery of the process, and is meant for debugging.
+///
+/// ```
+/// use seedbed::{current_task, run, task_tree};
+///
+/// assert!(task_tree().is_none());
+/// run(async {
+///     let tree = task_tree().unwrap();
+///     assert!(tree.tasks().eq([&current_task().unwrap()]));
+/// });
+/// ```
 pub fn task_tree() -> Option<TaskTree> {
     let (mut block, mut task) = (place::current_block(), place::current());
     let top = loop {
