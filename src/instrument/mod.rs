@@ -151,6 +151,29 @@ pub trait Instrument: Send + Sync {
 }
 
 /// How a task ended.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use seedbed::instrument::{Instrument, TaskExit};
+/// use seedbed::{RunBuilder, TaskInfo, open_nursery, sleep_forever};
+///
+/// #[derive(Default)]
+/// struct Last(Mutex<Option<TaskExit>>);
+///
+/// impl Instrument for Last {
+///     fn task_exited(&self, task: &TaskInfo, how: TaskExit) {
+///         if task.name() == "sleeper" {
+///             *self.0.lock().unwrap() = Some(how);
+///         }
+///     }
+/// }
+///
+/// let last = Arc::new(Last::default());
+/// RunBuilder::new().instrument(last.clone()).run(open_nursery(|n| async move {
+///     n.named("sleeper").spawn(sleep_forever()).cancel().await;
+/// }));
+/// assert_eq!(*last.0.lock().unwrap(), Some(TaskExit::Cancelled));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskExit {

@@ -30,11 +30,15 @@ use crate::nursery::{TaskId, TaskInfo};
 /// use seedbed::instrument::TracingInstrument;
 /// use seedbed::{RunBuilder, open_nursery};
 ///
-/// RunBuilder::new().instrument(Arc::new(TracingInstrument::new())).run(open_nursery(|n| async move {
-///     n.named("connection 7").spawn(async {
+/// let spans = Arc::new(TracingInstrument::new());
+/// let answer = RunBuilder::new().instrument(spans).run(open_nursery(|n| async move {
+///     let task = n.named("connection 7").spawn(async {
 ///         tracing::info!("in the span of connection 7");
+///         7
 ///     });
+///     task.await
 /// }));
+/// assert_eq!(answer, 7);
 /// ```
 #[derive(Debug, Default)]
 pub struct TracingInstrument {
@@ -46,6 +50,15 @@ const TARGET: &str = "seedbed::task";
 
 impl TracingInstrument {
     /// Makes one, which knows of no task.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use seedbed::RunBuilder;
+    /// use seedbed::instrument::TracingInstrument;
+    ///
+    /// let spans = Arc::new(TracingInstrument::new());
+    /// assert_eq!(RunBuilder::new().instrument(spans).run(async { 5 }), 5);
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }

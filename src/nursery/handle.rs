@@ -264,6 +264,17 @@ macro_rules! handle {
             }
 
             /// Returns which nursery it is: who opened it, and who its children are.
+            ///
+            /// ```
+            #[doc = concat!("use seedbed::{", $block, ", current_task, run};")]
+            ///
+            /// run(async {
+            #[doc = concat!("    ", $block, "(|n| async move {")]
+            ///         assert_eq!(n.info().opener(), current_task());
+            ///     })
+            ///     .await;
+            /// });
+            /// ```
             pub fn info(&self) -> NurseryInfo {
                 NurseryInfo::new(self.raw.core.clone())
             }
@@ -722,6 +733,15 @@ impl<'env> Spawner<'env> {
     }
 
     /// As [`Nursery::named`].
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let task = n.spawner().named("worker").spawn(async {});
+    ///     assert_eq!(task.info().name(), "worker");
+    /// }));
+    /// ```
     pub fn named(&self, name: impl Into<Arc<str>>) -> Self {
         Spawner {
             nursery: self.nursery.named(name),

@@ -50,6 +50,13 @@ impl TaskId {
     }
 
     /// Returns the number itself.
+    ///
+    /// ```
+    /// use seedbed::{current_task, run};
+    ///
+    /// let id = run(async { current_task().unwrap().id() });
+    /// assert!(id.get() > 0);
+    /// ```
     pub fn get(self) -> u64 {
         self.0.get()
     }
@@ -199,6 +206,15 @@ impl TaskInfo {
     }
 
     /// Returns the task's number.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let task = n.spawn(async {}).info();
+    ///     assert_ne!(task.id(), current_task().unwrap().id());
+    /// }));
+    /// ```
     pub fn id(&self) -> TaskId {
         self.task.id()
     }
@@ -224,11 +240,28 @@ impl TaskInfo {
 
     /// Returns the task that opened the nursery which this one was spawned in, whether it still runs or not. `None` for
     /// the root task of a run, and for a child of a nursery that was opened outside of any task.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     assert_eq!(n.spawn(async {}).info().parent(), current_task());
+    /// }));
+    /// ```
     pub fn parent(&self) -> Option<TaskInfo> {
         self.nursery()?.opener()
     }
 
     /// Returns the nursery that the task was spawned in; `None` for the root task of a run.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     assert_eq!(n.spawn(async {}).info().nursery(), Some(n.info()));
+    ///     assert_eq!(current_task().unwrap().nursery(), None);
+    /// }));
+    /// ```
     pub fn nursery(&self) -> Option<NurseryInfo> {
         match &self.task {
             TaskRef::Root(_) => None,
@@ -310,6 +343,14 @@ impl NurseryInfo {
     }
 
     /// Returns the task that opened the nursery; `None` if that was done outside of any task.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     assert_eq!(n.info().opener(), current_task());
+    /// }));
+    /// ```
     pub fn opener(&self) -> Option<TaskInfo> {
         self.core.opener.clone().map(TaskInfo::new)
     }
@@ -319,6 +360,15 @@ impl NurseryInfo {
     ///
     /// On another thread than the one that polls the nursery, this waits while it is being polled. So no task of the
     /// nursery may wait for it without awaiting.
+    ///
+    /// ```
+    /// use seedbed::{open_nursery, run};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let (one, two) = (n.spawn(async {}), n.spawn(async {}));
+    ///     assert_eq!(n.info().children(), [one.info(), two.info()]);
+    /// }));
+    /// ```
     pub fn children(&self) -> Vec<TaskInfo> {
         self.core
             .children(true)

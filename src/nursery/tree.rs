@@ -140,6 +140,16 @@ enum What {
 
 impl TaskTree {
     /// Iterates over the tasks: each before those below it, siblings in the order of spawning.
+    ///
+    /// ```
+    /// use seedbed::{current_task, open_nursery, run, task_tree};
+    ///
+    /// run(open_nursery(|n| async move {
+    ///     let task = n.spawn(async {});
+    ///     let tree = task_tree().unwrap();
+    ///     assert!(tree.tasks().eq(&[current_task().unwrap(), task.info()]));
+    /// }));
+    /// ```
     pub fn tasks(&self) -> impl Iterator<Item = &TaskInfo> {
         self.lines.iter().filter_map(|line| match &line.what {
             What::Task(task) => Some(task),
@@ -278,6 +288,15 @@ impl Forest {
 /// nursery that was opened outside of any task, that nursery is the top.
 ///
 /// This asks every open nursery of the process, and is meant for debugging.
+///
+/// ```
+/// use seedbed::{open_nursery, run, task_tree};
+///
+/// run(open_nursery(|n| async move {
+///     n.named("child").spawn(async {});
+///     assert!(task_tree().unwrap().to_string().contains("└─ child #"));
+/// }));
+/// ```
 pub fn task_tree() -> Option<TaskTree> {
     let (mut block, mut task) = (place::current_block(), place::current());
     let top = loop {
