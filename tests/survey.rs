@@ -302,7 +302,7 @@ fn ctrl_c_prints_what_was_done_and_dies_by_the_signal_with_no_worker_left() {
         wait_for_reader(&tree.at("c.rs"), &mut survey),
     ];
     let workers = children(&survey);
-    assert_eq!(workers.len(), 2);
+    assert_eq!(workers.len(), 3, "two workers and their fork server");
 
     // A terminal sends the signal to everybody: to the workers too, which are to ignore it.
     let group = Pid::from_child(&survey);

@@ -155,26 +155,24 @@ pub trait Instrument: Send + Sync {
 /// ```
 /// use std::sync::{Arc, Mutex};
 /// use seedbed::instrument::{Instrument, TaskExit};
-/// use seedbed::{open_nursery, sleep_forever, RunBuilder, TaskInfo};
+/// use seedbed::{RunBuilder, TaskInfo, open_nursery, sleep_forever};
 ///
 /// #[derive(Default)]
-/// struct Cancelled(Mutex<Vec<String>>);
+/// struct Last(Mutex<Option<TaskExit>>);
 ///
-/// impl Instrument for Cancelled {
+/// impl Instrument for Last {
 ///     fn task_exited(&self, task: &TaskInfo, how: TaskExit) {
-///         if how == TaskExit::Cancelled {
-///             self.0.lock().unwrap().push(task.name().to_string());
+///         if task.name() == "sleeper" {
+///             *self.0.lock().unwrap() = Some(how);
 ///         }
 ///     }
 /// }
 ///
-/// let cancelled = Arc::new(Cancelled::default());
-/// RunBuilder::new().instrument(cancelled.clone()).run(open_nursery(|n| async move {
-///     n.named("waits").spawn(sleep_forever());
-///     n.named("ends").spawn(async {}).await;
-///     n.cancel();
+/// let last = Arc::new(Last::default());
+/// RunBuilder::new().instrument(last.clone()).run(open_nursery(|n| async move {
+///     n.named("sleeper").spawn(sleep_forever()).cancel().await;
 /// }));
-/// assert_eq!(*cancelled.0.lock().unwrap(), ["waits"]);
+/// assert_eq!(*last.0.lock().unwrap(), Some(TaskExit::Cancelled));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

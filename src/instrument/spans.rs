@@ -31,12 +31,14 @@ use crate::nursery::{TaskId, TaskInfo};
 /// use seedbed::{RunBuilder, open_nursery};
 ///
 /// let spans = Arc::new(TracingInstrument::new());
-/// RunBuilder::new().instrument(spans.clone()).run(open_nursery(|n| async move {
-///     n.named("connection 7").spawn(async {
+/// let answer = RunBuilder::new().instrument(spans).run(open_nursery(|n| async move {
+///     let task = n.named("connection 7").spawn(async {
 ///         tracing::info!("in the span of connection 7");
+///         7
 ///     });
+///     task.await
 /// }));
-/// assert_eq!(Arc::strong_count(&spans), 1); // the run has let go of it
+/// assert_eq!(answer, 7);
 /// ```
 #[derive(Debug, Default)]
 pub struct TracingInstrument {
@@ -51,13 +53,11 @@ impl TracingInstrument {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use seedbed::instrument::{TracingInstrument, add_instrument, remove_instrument};
+    /// use seedbed::RunBuilder;
+    /// use seedbed::instrument::TracingInstrument;
     ///
     /// let spans = Arc::new(TracingInstrument::new());
-    /// seedbed::run(async {
-    ///     add_instrument(spans.clone());
-    ///     assert!(remove_instrument(&spans).is_ok());
-    /// });
+    /// assert_eq!(RunBuilder::new().instrument(spans).run(async { 5 }), 5);
     /// ```
     pub fn new() -> Self {
         Self::default()

@@ -266,7 +266,7 @@ macro_rules! handle {
             /// Returns which nursery it is: who opened it, and who its children are.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{current_task, ", $block, ", run};")]
+            #[doc = concat!("use seedbed::{", $block, ", current_task, run};")]
             ///
             /// run(async {
             #[doc = concat!("    ", $block, "(|n| async move {")]
@@ -738,8 +738,8 @@ impl<'env> Spawner<'env> {
     /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|n| async move {
-    ///     let workers = n.spawner().named("worker");
-    ///     assert_eq!(workers.spawn(async {}).info().name(), "worker");
+    ///     let task = n.spawner().named("worker").spawn(async {});
+    ///     assert_eq!(task.info().name(), "worker");
     /// }));
     /// ```
     pub fn named(&self, name: impl Into<Arc<str>>) -> Self {
