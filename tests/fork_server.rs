@@ -28,6 +28,7 @@ fn main() {
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("forked", forked::SUITE),
+        ("forked::hostile", forked::hostile::SUITE),
     ];
     let trials = suites.into_iter().flat_map(|(module, suite)| {
         suite.iter().map(move |&(name, test)| {

@@ -129,13 +129,25 @@ pub(crate) fn receive_with_fds(socket: impl AsFd, bytes: &mut [u8]) -> io::Resul
             &mut received,
             RecvFlags::empty(),
         ) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(more) => filled += more,
+            Ok(Arrived { bytes: 0, .. }) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Arrived { lost: true, .. }) => {
+                return Err(io::Error::other(
+                    "a descriptor was lost on its way, because this process has too many",
+                ));
+            }
+            Ok(Arrived { bytes, .. }) => filled += bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
     Ok(received)
+}
+
+/// What arrived with one message.
+pub(crate) struct Arrived {
+    pub(crate) bytes: usize,
+    /// There was a descriptor for which this process had no room.
+    pub(crate) lost: bool,
 }
 
 /// Receives at most `bytes.len()` bytes, with the descriptors that came beside them.
@@ -144,7 +156,7 @@ pub(crate) fn receive_message(
     bytes: &mut [u8],
     fds: &mut Vec<OwnedFd>,
     flags: RecvFlags,
-) -> io::Result<usize> {
+) -> io::Result<Arrived> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = recvmsg(
@@ -158,12 +170,10 @@ pub(crate) fn receive_message(
             fds.extend(arrived);
         }
     }
-    if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::other(
-            "a descriptor was lost on its way, because this process has too many",
-        ));
-    }
-    Ok(message.bytes)
+    Ok(Arrived {
+        bytes: message.bytes,
+        lost: message.flags.contains(ReturnFlags::CTRUNC),
+    })
 }
 
 #[cfg(test)]

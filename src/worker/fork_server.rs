@@ -8,22 +8,27 @@
 //!
 //! Between the request and the answer there may be a process that nobody knows yet. So an [`Unborn`] worker is never
 //! forgotten: dropped, it is waited for in the background, and then killed and reaped. The wait ends: a fork server that does
-//! not answer for [`PATIENCE`] is killed, and with it its end of the socket is closed. (If it dies, from a signal of somebody
-//! else's, in the few microseconds between the fork and the answer, and its copy before it can be told anything, that copy
-//! stays a zombie until this process ends: the price for asking no worker to introduce itself.)
+//! not answer for [`PATIENCE`] is killed, and with it its end of the socket is closed. If it dies, from a signal of somebody
+//! else's, in the few microseconds between the fork and the answer, its copy has that end, too; then this end is closed a
+//! moment later, upon which the copy leaves. That one stays a zombie until this process ends, as its number is not known:
+//! the price for asking no worker to introduce itself.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, PipeReader};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_io::{Async, Timer};
-use event_listener::Event;
+use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
+use rustix::io::retry_on_intr;
 use rustix::net::RecvFlags;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::config::WorkerConfig;
 use super::hook::Recipe;
@@ -32,25 +37,55 @@ use super::life::Worker;
 use super::process::Process;
 use super::start::Starting;
 use crate::error::{WorkerError, WorkerErrorKind};
-use crate::sync::{Lock, LockGuard};
 use crate::sys::process::Pidfd;
-use crate::sys::socket;
+use crate::sys::socket::{self, Arrived};
 use crate::wire::frame::{self, HEADER, Header, Kind};
 
-/// How long a fork server may take to answer. Forking takes microseconds; a stopped process takes for ever.
+/// How long a fork server may take to answer: so many looks at it. Forking takes microseconds; a stopped process takes for
+/// ever.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often more one looks for an answer after the fork server has gone. It may have been told to go, which it does when
+/// it has dealt with the requests before.
+const MISSES: u32 = 5;
 
 /// How often a request is made anew because the fork server died with it.
 const ATTEMPTS: usize = 3;
 
+/// How long to wait where the fork server's socket is full; it needs some tens of microseconds for each request.
+const SOON: Duration = Duration::from_millis(1);
+
 /// The place of a context's fork server. Clones are handles on the same one.
+///
+/// No future holds it while it waits: a call that nobody polls any more must not keep others from their workers. Whoever
+/// comes looks at what is there, under a lock that is held for one request at most, and if that is nothing to ask, waits
+/// for a change.
 #[derive(Clone, Debug)]
 pub(super) struct ForkServer {
-    config: Arc<WorkerConfig>,
-    /// Held by whoever makes a request, and by the task that starts the server: one at a time.
-    server: Lock<Option<Server>>,
+    place: Arc<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    config: WorkerConfig,
+    state: Mutex<State>,
+    /// Notified when a start is over.
+    changed: Event,
     /// Notified to have a start broken off.
-    stop: Arc<Event>,
+    stop: Event,
+    /// How many have been started.
+    started: AtomicU64,
+}
+
+#[derive(Debug)]
+enum State {
+    None,
+    /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience would
+    /// start one after the other and never have any.
+    Starting,
+    Ready(Server),
 }
 
 /// A fork server that is ready. The worker that it is made of never gets a job.
@@ -59,99 +94,204 @@ struct Server {
     process: Worker,
     /// The way that it came.
     recipe: Arc<Recipe>,
+    number: u64,
+}
+
+/// What there is to do for somebody who wants a worker.
+enum Next {
+    /// It was asked for, of the server with this number.
+    Asked(u64),
+    /// The server was of no use, for this reason, and is gone.
+    Useless(io::Error),
+    /// Wait for the start that is in progress.
+    Wait(EventListener),
+    /// Try again soon: the server has many requests before it.
+    Crowded,
+    Start(EventListener),
 }
 
 impl ForkServer {
     pub(super) fn new(config: WorkerConfig) -> Self {
         ForkServer {
-            config: Arc::new(config),
-            server: Lock::new(None),
-            stop: Arc::default(),
+            place: Arc::new(Place {
+                config,
+                state: Mutex::new(State::None),
+                changed: Event::new(),
+                stop: Event::new(),
+                started: AtomicU64::new(0),
+            }),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of a user's runs under this lock, and each change is one step.
+        self.place
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the process out, to be ended with the context's workers. One that is being started is killed.
     pub(super) async fn take(&self) -> Option<Worker> {
-        self.stop.notify(usize::MAX);
-        let mut server = self.server.acquire().await;
-        server.take().map(|server| server.process)
+        self.place.stop.notify(usize::MAX);
+        loop {
+            let changed = self.place.changed.listen(); // before looking, so that no change goes unseen
+            if let Some(state) = self.take_if_started() {
+                return match state {
+                    State::Ready(server) => Some(server.process),
+                    State::None | State::Starting => None,
+                };
+            }
+            changed.await;
+        }
+    }
+
+    fn take_if_started(&self) -> Option<State> {
+        let mut state = self.state();
+        match *state {
+            State::Starting => None,
+            State::None | State::Ready(_) => Some(mem::replace(&mut state, State::None)),
+        }
     }
 
     /// Whether there may be a process to take.
     pub(super) fn may_exist(&self) -> bool {
-        self.server
-            .try_acquire()
-            .is_none_or(|server| server.is_some())
+        !matches!(*self.state(), State::None)
     }
 
-    /// Asks for a worker.
-    async fn request(self, recipe: Arc<Recipe>) -> Result<Unborn, WorkerError> {
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            let mut server = self.started(&recipe).await?;
-            let Some(ready) = &mut *server else {
-                continue; // somebody ended it at once
-            };
-            let (unborn, theirs) =
-                Unborn::new(&self).map_err(|error| WorkerError::start("its socket", error))?;
-            match ready.ask(&theirs).await {
-                Ok(()) => return Ok(unborn),
-                Err(error) => {
-                    // It has died, or is of no use. Its drop kills it.
-                    *server = None;
-                    last = Some(error);
+    /// Asks for a worker. `None` means that it has to be spawned.
+    async fn request(self, recipe: Arc<Recipe>) -> Result<Option<Unborn>, WorkerError> {
+        let (mut unborn, theirs) =
+            Unborn::new(&self).map_err(|error| WorkerError::start("its socket", error))?;
+        let (mut useless, mut patience) = (0, Timer::after(PATIENCE));
+        loop {
+            if self.place.config.may_spawn() && !recipe.may_fork() {
+                return Ok(None);
+            }
+            match self.next(&recipe, &theirs) {
+                Next::Asked(server) => {
+                    unborn.asked(server);
+                    return Ok(Some(unborn));
+                }
+                Next::Wait(changed) => changed.await,
+                Next::Start(stop) => {
+                    match Going(Some(smol::spawn(self.clone().start(recipe.clone(), stop)))).await {
+                        Ok(()) => patience = Timer::after(PATIENCE),
+                        // The next turn sees that.
+                        Err(_) if self.place.config.may_spawn() && !recipe.may_fork() => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Next::Crowded => {
+                    if futures_lite::future::poll_once(&mut patience)
+                        .await
+                        .is_some()
+                    {
+                        return Err(WorkerError::start(
+                            "asking the fork server",
+                            io::ErrorKind::TimedOut.into(),
+                        ));
+                    }
+                    Timer::after(SOON).await;
+                }
+                Next::Useless(_) if useless + 1 < ATTEMPTS => useless += 1,
+                Next::Useless(error) => {
+                    return Err(WorkerError::start("asking the fork server", error));
                 }
             }
         }
-        Err(WorkerError::start(
-            "asking the fork server",
-            last.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()),
-        ))
     }
 
-    /// The server, which is started if there is none that is fit. That is done by a task of its own, and goes on if the caller
-    /// is gone: or else callers with little patience would start one after the other and never have any.
-    async fn started(
-        &self,
-        recipe: &Arc<Recipe>,
-    ) -> Result<LockGuard<Option<Server>>, WorkerError> {
-        let stopped = self.stop.listen();
-        let mut server = self.server.acquire().await;
-        server.take_if(|server| !server.process.is_fit() || !Arc::ptr_eq(&server.recipe, recipe));
-        if server.is_some() {
-            return Ok(server);
-        }
-        let launch = Launch::spawn(recipe.clone(), false)?;
-        let mut starting = Starting::of_fork_server(launch, (*self.config).clone());
-        let recipe = recipe.clone();
-        let start = async move {
-            let stopped = async {
-                stopped.await;
-                None
-            };
-            match stopped
-                .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
-                .await
-            {
-                Some(process) => {
-                    *server = Some(Server {
-                        process: process?,
-                        recipe,
-                    })
-                }
-                None => poll_fn(|cx| starting.poll_kill(cx)).await,
-            }
-            Ok(server)
+    /// Asks the fork server that is ready, or says what else to do.
+    fn next(&self, recipe: &Arc<Recipe>, theirs: &Theirs) -> Next {
+        // Listens before anybody else can see that there is a start to be stopped.
+        let start = || Next::Start(self.place.stop.listen());
+        let mut state = self.state();
+        let next = match &mut *state {
+            State::Starting => return Next::Wait(self.place.changed.listen()),
+            State::Ready(server) => match server.is_fit_for(recipe).then(|| server.ask(theirs)) {
+                Some(Ok(())) => return Next::Asked(server.number),
+                Some(Err(error)) if is_passing(&error) => return Next::Crowded,
+                Some(Err(error)) => Next::Useless(error),
+                None => start(),
+            },
+            State::None => start(),
         };
-        Going(Some(smol::spawn(start))).await
+        let after = match next {
+            Next::Start(_) => State::Starting,
+            _ => State::None,
+        };
+        let unfit = mem::replace(&mut *state, after);
+        drop(state);
+        drop(unfit); // which kills it
+        next
     }
 
-    /// Ends a fork server that does not answer.
-    fn give_up(&self) {
-        // If somebody else uses it at this moment, they will find out, too.
-        if let Some(mut server) = self.server.try_acquire() {
-            *server = None;
+    /// Brings a fork server up. Stopped, it leaves none, which is no error: whoever wants one looks again.
+    async fn start(self, recipe: Arc<Recipe>, stop: EventListener) -> Result<(), WorkerError> {
+        let place = Started(self.place.clone());
+        let launch = Launch::spawn(recipe.clone(), false)?;
+        let mut starting = Starting::of_fork_server(launch, self.place.config.clone());
+        let stopped = async {
+            stop.await;
+            None
+        };
+        let started = stopped
+            .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
+            .await;
+        match started {
+            Some(Ok(process)) => place.with(Server {
+                process,
+                recipe,
+                number: self.place.started.fetch_add(1, Ordering::Relaxed),
+            }),
+            Some(Err(error)) => {
+                if error.kind() == WorkerErrorKind::UnsafeFork && self.place.config.may_spawn() {
+                    recipe.is_crowded();
+                }
+                return Err(error);
+            }
+            None => poll_fn(|cx| starting.poll_kill(cx)).await,
         }
+        Ok(())
+    }
+
+    /// Whether the fork server with this number is there. If nobody has any patience with it, it is killed.
+    fn still_serves(&self, number: u64, patient: bool) -> bool {
+        let mut state = self.state();
+        let State::Ready(server) = &mut *state else {
+            return false;
+        };
+        if server.number != number {
+            return false;
+        }
+        if patient && server.process.is_fit() {
+            return true;
+        }
+        let server = mem::replace(&mut *state, State::None);
+        drop(state);
+        drop(server); // which kills it
+        false
+    }
+}
+
+/// The end of a start, however it comes about: then nobody waits for it any longer.
+struct Started(Arc<Place>);
+
+impl Started {
+    fn with(&self, server: Server) {
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Ready(server);
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Starting) {
+            *state = State::None;
+        }
+        drop(state);
+        self.0.changed.notify(usize::MAX);
     }
 }
 
@@ -178,8 +318,12 @@ impl<T> Drop for Going<T> {
 }
 
 impl Server {
-    /// Sends a request. If it cannot be sent now, that is waited for: the server empties its socket.
-    async fn ask(&self, theirs: &Theirs) -> io::Result<()> {
+    fn is_fit_for(&mut self, recipe: &Arc<Recipe>) -> bool {
+        self.process.is_fit() && Arc::ptr_eq(&self.recipe, recipe)
+    }
+
+    /// Sends a request, if that can be done at once.
+    fn ask(&self, theirs: &Theirs) -> io::Result<()> {
         let number = u64::from(theirs.stderr.is_some());
         let request = frame::of_bytes(Kind::Fork, number, b"");
         let fds: Vec<BorrowedFd<'_>> = [
@@ -189,22 +333,17 @@ impl Server {
         .into_iter()
         .flatten()
         .collect();
-        let socket = self.process.socket();
-        loop {
-            match socket::try_send_with_fds(socket, &request, &fds) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    socket
-                        .writable()
-                        .or(async {
-                            Timer::after(PATIENCE).await;
-                            Err(io::ErrorKind::TimedOut.into())
-                        })
-                        .await?;
-                }
-                sent => return sent,
-            }
-        }
+        socket::try_send_with_fds(self.process.socket(), &request, &fds)
     }
+}
+
+/// Whether a request may be sent later that could not be sent now: the socket is full, or the kernel has too many
+/// descriptors on their way, or too little memory.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 /// What the worker gets.
@@ -222,8 +361,14 @@ struct Unborn {
     answer: Vec<u8>,
     /// What came beside the answer: the process's descriptor.
     fds: Vec<OwnedFd>,
-    patience: Timer,
     fork_server: ForkServer,
+    /// The number of the one that was asked.
+    server: Option<u64>,
+    /// When to look after it again, and how often that was done.
+    next_look: Timer,
+    looks: u32,
+    /// How often it was not there any more.
+    misses: u32,
 }
 
 /// Why there is no worker.
@@ -236,7 +381,7 @@ enum Stillborn {
 impl Unborn {
     fn new(fork_server: &ForkServer) -> io::Result<(Self, Theirs)> {
         let (ours, theirs) = socket::pair()?;
-        let (reader, writer) = match fork_server.config.captures_stderr() {
+        let (reader, writer) = match fork_server.place.config.captures_stderr() {
             true => io::pipe().map(|(reader, writer)| (Some(reader), Some(writer)))?,
             false => (None, None),
         };
@@ -245,14 +390,37 @@ impl Unborn {
             stderr: reader.map(PipeReader::into),
             answer: Vec::with_capacity(HEADER),
             fds: Vec::new(),
-            patience: Timer::after(PATIENCE),
             fork_server: fork_server.clone(),
+            server: None,
+            next_look: Timer::after(LOOK),
+            looks: 0,
+            misses: 0,
         };
         let theirs = Theirs {
             socket: theirs,
             stderr: writer.map(OwnedFd::from),
         };
         Ok((unborn, theirs))
+    }
+
+    fn asked(&mut self, server: u64) {
+        self.server = Some(server);
+        self.next_look = Timer::after(LOOK);
+    }
+
+    /// Looks after the fork server that was asked. If it died before it could tell of its fork, nobody will: then the
+    /// worker has the other end of the socket, and leaves once this one is closed.
+    fn is_over(&mut self) -> bool {
+        self.next_look = Timer::after(LOOK);
+        self.looks += 1;
+        let patient = self.looks < LOOKS;
+        if !self
+            .server
+            .is_some_and(|server| self.fork_server.still_serves(server, patient))
+        {
+            self.misses += 1;
+        }
+        self.misses > MISSES
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, Stillborn>> {
@@ -273,18 +441,18 @@ impl Unborn {
                 RecvFlags::DONTWAIT,
             );
             match arrived {
-                Ok(0) => return Poll::Ready(self.ended()),
-                Ok(more) => self.answer.extend_from_slice(&bytes[..more]),
+                Ok(Arrived { bytes: 0, .. }) => return Poll::Ready(self.ended()),
+                Ok(Arrived { bytes: more, .. }) => self.answer.extend_from_slice(&bytes[..more]),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock => match socket.poll_readable(cx) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Poll::Ready(self.failed(error)),
                         Poll::Pending => {
-                            ready!(self.patience.poll(cx));
-                            // With it goes its end of the socket, so there will be an answer now.
-                            self.fork_server.give_up();
-                            self.patience = Timer::after(PATIENCE);
+                            ready!(self.next_look.poll(cx));
+                            if self.is_over() {
+                                return Poll::Ready(self.ended());
+                            }
                         }
                     },
                     io::ErrorKind::ConnectionReset => return Poll::Ready(self.ended()),
@@ -333,6 +501,21 @@ impl Unborn {
             }
             (
                 Some(Header {
+                    kind: Kind::Forked,
+                    number,
+                    ..
+                }),
+                None,
+            ) => {
+                drop(socket); // upon which the worker leaves
+                reap_in_background(number);
+                Err(Stillborn::Failed(WorkerError::start(
+                    "its process descriptor",
+                    io::Error::from_raw_os_error(libc::EMFILE),
+                )))
+            }
+            (
+                Some(Header {
                     kind: Kind::ForkFailed,
                     ..
                 }),
@@ -358,6 +541,17 @@ impl Unborn {
     }
 }
 
+/// Waits for a worker that is about to leave, and of which only the number is known. As long as nobody has waited for it, it
+/// is nobody else's; if somebody else in this program has, or the kernel is told to, then this waits for nothing.
+fn reap_in_background(number: u64) {
+    if let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) {
+        smol::unblock(move || {
+            let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+        })
+        .detach();
+    }
+}
+
 impl Drop for Unborn {
     fn drop(&mut self) {
         if self.socket.is_none() {
@@ -368,8 +562,11 @@ impl Drop for Unborn {
             stderr: self.stderr.take(),
             answer: std::mem::take(&mut self.answer),
             fds: std::mem::take(&mut self.fds),
-            patience: Timer::after(PATIENCE),
             fork_server: self.fork_server.clone(),
+            server: self.server,
+            next_look: Timer::after(LOOK),
+            looks: self.looks,
+            misses: self.misses,
         };
         // Whoever was born is dropped, which kills and reaps it.
         smol::spawn(async move { drop(poll_fn(|cx| rest.poll(cx)).await) }).detach();
@@ -386,7 +583,7 @@ pub(super) struct Forking {
 
 enum Stage {
     /// The fork server is asked, and perhaps started first.
-    Asking(Pin<Box<dyn Future<Output = Result<Unborn, WorkerError>> + Send>>),
+    Asking(Pin<Box<dyn Future<Output = Result<Option<Unborn>, WorkerError>> + Send>>),
     Unborn(Unborn),
     Spawning(Launch),
 }
@@ -406,11 +603,16 @@ impl Forking {
         loop {
             match &mut self.stage {
                 Stage::Asking(request) => match ready!(request.as_mut().poll(cx)) {
-                    Ok(unborn) => self.stage = Stage::Unborn(unborn),
-                    Err(error) => match self.instead(error) {
-                        Ok(launch) => self.stage = Stage::Spawning(launch),
-                        Err(error) => return Poll::Ready(Err(error)),
-                    },
+                    Ok(Some(unborn)) => self.stage = Stage::Unborn(unborn),
+                    // Forking is not safe here.
+                    Ok(None) => {
+                        let captures = self.fork_server.place.config.captures_stderr();
+                        match Launch::spawn(self.recipe.clone(), captures) {
+                            Ok(launch) => self.stage = Stage::Spawning(launch),
+                            Err(error) => return Poll::Ready(Err(error)),
+                        }
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
                 },
                 Stage::Unborn(unborn) => match ready!(unborn.poll(cx)) {
                     Ok(launched) => return Poll::Ready(Ok(launched)),
@@ -429,16 +631,6 @@ impl Forking {
                 Stage::Spawning(launch) => return launch.poll(cx),
             }
         }
-    }
-
-    /// A worker that is spawned, where none can be forked because the fork server is not alone in its process.
-    fn instead(&self, error: WorkerError) -> Result<Launch, WorkerError> {
-        let config = &self.fork_server.config;
-        if error.kind() != WorkerErrorKind::UnsafeFork || !config.may_spawn() {
-            return Err(error);
-        }
-        self.recipe.is_crowded();
-        Launch::spawn(self.recipe.clone(), config.captures_stderr())
     }
 
     /// Whether no worker has been asked for. (A fork server that is being started is not this call's.)

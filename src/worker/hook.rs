@@ -40,6 +40,10 @@ impl Recipe {
         }
     }
 
+    fn leads_where(&self, other: &Recipe) -> bool {
+        (&self.name, &self.arguments, self.stdout) == (&other.name, &other.arguments, other.stdout)
+    }
+
     /// Whether a fork server that comes this way may be alone in its process.
     pub(super) fn may_fork(&self) -> bool {
         !self.crowded.load(Ordering::Relaxed)
@@ -102,13 +106,20 @@ pub(super) fn recipe() -> Option<Arc<Recipe>> {
         .or_else(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
+/// Threads that lead to the same hook share their recipe: what is learnt about it, and the fork servers that came by it.
 fn note(recipe: impl FnOnce() -> Recipe) {
     MINE.with_borrow_mut(|mine| {
-        let recipe = mine.get_or_insert_with(|| Arc::new(recipe()));
-        FIRST
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert_with(|| recipe.clone());
+        if mine.is_none() {
+            let recipe = recipe();
+            let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+            *mine = Some(match &*first {
+                Some(first) if first.leads_where(&recipe) => first.clone(),
+                _ => Arc::new(recipe),
+            });
+            if first.is_none() {
+                first.clone_from(mine);
+            }
+        }
     });
 }
 

@@ -1,5 +1,7 @@
 //! What is different with workers that are forked.
 
+pub mod hostile;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;

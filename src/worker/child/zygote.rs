@@ -33,6 +33,10 @@ impl Settled {
         call_oneself(c"seedbed-fork");
         self.link.preload(set_up);
         self.link.be_alone();
+        // What waits to be written would be written by each copy.
+        flush();
+        // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
+        super::die_with(self.summons.parent);
         self.link.send(&frame::of_bytes(Kind::Ready, 0, b""));
         loop {
             let request = self.link.next_request();
@@ -42,8 +46,10 @@ impl Settled {
                 Ok(Fork::New) => return self.into_worker(request),
                 Ok(Fork::Old { process, pid }) => {
                     let forked = frame::of_bytes(Kind::Forked, u64::from(pid), b"");
-                    // Nobody to tell: then the parent has gone, and the worker goes with it as we do.
-                    let _ = socket::send_with_fds(&request.socket, &forked, &[process.as_fd()]);
+                    // The kernel may have too many descriptors on their way; then the number has to do. Nobody to tell:
+                    // then the parent has gone, and the worker goes with it as we do.
+                    let _ = socket::send_with_fds(&request.socket, &forked, &[process.as_fd()])
+                        .or_else(|_| socket::send_all(&request.socket, &forked));
                 }
                 Err(error) => {
                     let words = error.to_string();
@@ -85,6 +91,14 @@ impl Settled {
             stdout,
         }
     }
+}
+
+/// Writes out the standard output of Rust, and all streams of the C library.
+fn flush() {
+    // If that fails, so did the closure's own printing.
+    let _ = io::Write::flush(&mut io::stdout());
+    // SAFETY: a null pointer stands for all streams, and no other thread is at any of them.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
 fn arrange(link: &mut Link, stderr: Option<OwnedFd>) -> io::Result<()> {
