@@ -1,11 +1,14 @@
 //! What must not go wrong with workers that are forked, however unkind the moment.
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::process::WaitOptions;
+use rustix::process::{
+    Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, getrlimit, setrlimit, waitid,
+};
 
-use crate::common::{children, pid, test, with_workers};
+use crate::common::{children, pid, test, wait_until_gone, with_workers};
 use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind};
 
 use super::single_use;
@@ -195,7 +198,7 @@ fn a_job_may_have_workers_of_its_own() {
     test(with_workers(single_use(), |workers| async move {
         for _ in 0..5 {
             let inner = workers.run_sync(outer, ()).await.unwrap();
-            crate::common::wait_until_gone(inner);
+            wait_until_gone(inner);
         }
     }));
 }
@@ -204,13 +207,67 @@ fn a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for() {
     test(with_workers(single_use(), |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         let server = super::fork_server();
-        super::signal(server, rustix::process::Signal::STOP);
+        stop(server);
         let call = smol::spawn(workers.run_sync(pid, ()).into_future());
         smol::Timer::after(Duration::from_millis(50)).await;
-        super::signal(server, rustix::process::Signal::CONT);
+        super::signal(server, Signal::CONT);
         call.await.unwrap();
         assert_eq!(super::fork_server(), server);
     }));
+}
+
+fn a_worker_whose_descriptor_finds_no_room_is_an_error_and_leaves_nothing() {
+    test(with_workers(single_use(), |workers| async move {
+        // The next call must not find it on its way out.
+        wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
+        let server = super::fork_server();
+        stop(server);
+        let mut call = Box::pin(workers.run_sync(pid, ()).into_future());
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        let full = Full::new();
+        super::signal(server, Signal::CONT);
+        let error = call.await.unwrap_err();
+        drop(full);
+        assert_eq!(error.kind(), WorkerErrorKind::Start);
+        workers.run_sync(pid, ()).await.unwrap();
+        assert_eq!(super::fork_server(), server, "it is not to blame");
+    }));
+}
+
+/// Stops a process, and waits until it has.
+fn stop(pid: u32) {
+    super::signal(pid, Signal::STOP);
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), options).unwrap();
+}
+
+/// As long as this lives, the process gets no more descriptors.
+struct Full {
+    before: Rlimit,
+    _taken: Vec<OwnedFd>,
+}
+
+impl Full {
+    fn new() -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let few = Rlimit {
+            current: Some(64),
+            ..before
+        };
+        setrlimit(Resource::Nofile, few).unwrap();
+        let more = || rustix::io::dup(rustix::stdio::stdout()).ok();
+        Full {
+            before,
+            _taken: std::iter::from_fn(more).collect(),
+        }
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.before).unwrap();
+    }
 }
 
 fn calls_dropped_at_any_poll_leave_nothing() {
@@ -244,5 +301,6 @@ suite! {
     two_hundred_calls_at_once_come_to_their_end,
     a_job_may_have_workers_of_its_own,
     a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for,
+    a_worker_whose_descriptor_finds_no_room_is_an_error_and_leaves_nothing,
     calls_dropped_at_any_poll_leave_nothing,
 }
