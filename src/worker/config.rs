@@ -92,6 +92,10 @@ pub enum WorkerType {
     /// addresses of everything; and handlers of `pthread_atfork` are not called. Where the fork server would have more than
     /// one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::WorkerErrorKind::UnsafeFork). If the fork server dies,
     /// another one is started for the next worker, and the workers that it made live on.
+    ///
+    /// The fork server stays as long as its context, whatever the [`idle_timeout`](WorkerConfig::idle_timeout), and is not
+    /// counted in the [statistics](crate::WorkerStatistics). What a new worker inherits, such as the working directory, the
+    /// environment and standard output, is what the fork server got when it was started, by the context's first call.
     ForkServer,
 }
 

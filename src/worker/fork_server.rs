@@ -84,7 +84,7 @@ enum State {
     None,
     /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience would
     /// start one after the other and never have any.
-    Starting,
+    Starting(u64),
     Ready(Server),
 }
 
@@ -97,6 +97,12 @@ struct Server {
     number: u64,
 }
 
+/// What somebody finds who wants to end the fork server.
+enum Look {
+    Starting,
+    Taken(Option<Worker>),
+}
+
 /// What there is to do for somebody who wants a worker.
 enum Next {
     /// It was asked for, of the server with this number.
@@ -107,7 +113,8 @@ enum Next {
     Wait(EventListener),
     /// Try again soon: the server has many requests before it.
     Crowded,
-    Start(EventListener),
+    /// Start the server with this number, until told to stop.
+    Start(u64, EventListener),
 }
 
 impl ForkServer {
@@ -131,26 +138,39 @@ impl ForkServer {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the process out, to be ended with the context's workers. One that is being started is killed.
+    /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context that
+    /// serves on may have another one started meanwhile, which is not waited for.)
     pub(super) async fn take(&self) -> Option<Worker> {
-        self.place.stop.notify(usize::MAX);
+        let mut awaited = None;
         loop {
             let changed = self.place.changed.listen(); // before looking, so that no change goes unseen
-            if let Some(state) = self.take_if_started() {
-                return match state {
-                    State::Ready(server) => Some(server.process),
-                    State::None | State::Starting => None,
-                };
+            match self.look(&mut awaited) {
+                Look::Starting => {
+                    self.place.stop.notify(usize::MAX);
+                    changed.await;
+                }
+                Look::Taken(process) => return process,
             }
-            changed.await;
         }
     }
 
-    fn take_if_started(&self) -> Option<State> {
+    /// Takes the fork server, or names the start that is to be waited for.
+    fn look(&self, awaited: &mut Option<u64>) -> Look {
         let mut state = self.state();
-        match *state {
-            State::Starting => None,
-            State::None | State::Ready(_) => Some(mem::replace(&mut state, State::None)),
+        let number = match &*state {
+            State::None => return Look::Taken(None),
+            State::Starting(number) => *number,
+            State::Ready(server) => server.number,
+        };
+        if *awaited.get_or_insert(number) != number {
+            return Look::Taken(None);
+        }
+        match mem::replace(&mut *state, State::None) {
+            State::Ready(server) => Look::Taken(Some(server.process)),
+            starting => {
+                *state = starting;
+                Look::Starting
+            }
         }
     }
 
@@ -174,14 +194,12 @@ impl ForkServer {
                     return Ok(Some(unborn));
                 }
                 Next::Wait(changed) => changed.await,
-                Next::Start(stop) => {
-                    match Going(Some(smol::spawn(self.clone().start(recipe.clone(), stop)))).await {
-                        Ok(()) => patience = Timer::after(PATIENCE),
-                        // The next turn sees that.
-                        Err(_) if self.place.config.may_spawn() && !recipe.may_fork() => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+                Next::Start(number, stop) => match self.start_apart(number, &recipe, stop).await {
+                    Ok(()) => patience = Timer::after(PATIENCE),
+                    // The next turn sees that.
+                    Err(_) if self.place.config.may_spawn() && !recipe.may_fork() => {}
+                    Err(error) => return Err(error),
+                },
                 Next::Crowded => {
                     if futures_lite::future::poll_once(&mut patience)
                         .await
@@ -202,13 +220,26 @@ impl ForkServer {
         }
     }
 
+    async fn start_apart(
+        &self,
+        number: u64,
+        recipe: &Arc<Recipe>,
+        stop: EventListener,
+    ) -> Result<(), WorkerError> {
+        let start = self.clone().start(number, recipe.clone(), stop);
+        Going(Some(smol::spawn(start))).await
+    }
+
     /// Asks the fork server that is ready, or says what else to do.
     fn next(&self, recipe: &Arc<Recipe>, theirs: &Theirs) -> Next {
         // Listens before anybody else can see that there is a start to be stopped.
-        let start = || Next::Start(self.place.stop.listen());
+        let start = || {
+            let number = self.place.started.fetch_add(1, Ordering::Relaxed);
+            Next::Start(number, self.place.stop.listen())
+        };
         let mut state = self.state();
         let next = match &mut *state {
-            State::Starting => return Next::Wait(self.place.changed.listen()),
+            State::Starting(_) => return Next::Wait(self.place.changed.listen()),
             State::Ready(server) => match server.is_fit_for(recipe).then(|| server.ask(theirs)) {
                 Some(Ok(())) => return Next::Asked(server.number),
                 Some(Err(error)) if is_passing(&error) => return Next::Crowded,
@@ -218,7 +249,7 @@ impl ForkServer {
             State::None => start(),
         };
         let after = match next {
-            Next::Start(_) => State::Starting,
+            Next::Start(number, _) => State::Starting(number),
             _ => State::None,
         };
         let unfit = mem::replace(&mut *state, after);
@@ -228,7 +259,12 @@ impl ForkServer {
     }
 
     /// Brings a fork server up. Stopped, it leaves none, which is no error: whoever wants one looks again.
-    async fn start(self, recipe: Arc<Recipe>, stop: EventListener) -> Result<(), WorkerError> {
+    async fn start(
+        self,
+        number: u64,
+        recipe: Arc<Recipe>,
+        stop: EventListener,
+    ) -> Result<(), WorkerError> {
         let place = Started(self.place.clone());
         let launch = Launch::spawn(recipe.clone(), false)?;
         let mut starting = Starting::of_fork_server(launch, self.place.config.clone());
@@ -243,7 +279,7 @@ impl ForkServer {
             Some(Ok(process)) => place.with(Server {
                 process,
                 recipe,
-                number: self.place.started.fetch_add(1, Ordering::Relaxed),
+                number,
             }),
             Some(Err(error)) => {
                 if error.kind() == WorkerErrorKind::UnsafeFork && self.place.config.may_spawn() {
@@ -287,7 +323,7 @@ impl Started {
 impl Drop for Started {
     fn drop(&mut self) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Starting) {
+        if matches!(*state, State::Starting(_)) {
             *state = State::None;
         }
         drop(state);
