@@ -8,7 +8,7 @@
 //! Nothing is lost by a node that comes late. Until its first poll is over nobody else can drop what is planned here: all
 //! that is around it is being polled on this very stack, and decides afterwards.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -24,6 +24,7 @@ thread_local! {
     static CURRENT: Current = const { Current {
         shared: RefCell::new(None),
         places: RefCell::new(Vec::new()),
+        child: Cell::new(Child::None),
         values: RefCell::new(None),
     } };
 }
@@ -33,9 +34,41 @@ struct Current {
     /// The tree that the innermost place is in.
     shared: RefCell<Option<Arc<Shared>>>,
     /// The places that are being polled, innermost last. Plans lie above a place that exists, or that is above the root.
-    places: RefCell<Vec<Place>>,
+    places: RefCell<Vec<Level>>,
+    /// The nursery's child, or body, that is being polled at the innermost of them. Children change so often that they are
+    /// not worth a level each.
+    child: Cell<Child>,
     /// What the tree variables are set to.
     values: RefCell<Option<Values>>,
+}
+
+struct Level {
+    place: Place,
+    /// The child that the place is in.
+    inside: Child,
+}
+
+/// A nursery's child, or its body, at the nursery's own place.
+#[derive(Clone, Copy)]
+enum Child {
+    /// The nursery is not polling any.
+    None,
+    /// It has no node.
+    Planned,
+    At(NodeId),
+}
+
+impl Child {
+    /// The child's node, made if need be below that of the nursery; without a child, the nursery's.
+    fn settle(&mut self, shared: &Shared, nursery: Option<NodeId>) -> Option<NodeId> {
+        if let Child::Planned = self {
+            *self = Child::At(shared.add(nursery, Kind::Plain, None));
+        }
+        match *self {
+            Child::At(node) => Some(node),
+            Child::None | Child::Planned => nursery,
+        }
+    }
 }
 
 enum Place {
@@ -48,7 +81,6 @@ enum Place {
 pub(super) enum Plan {
     Scope(CancelScope),
     Shield,
-    Child,
 }
 
 impl Plan {
@@ -57,7 +89,6 @@ impl Plan {
         match self {
             Plan::Scope(scope) => scope.take_place(parent),
             Plan::Shield => shared.add(parent, Kind::Hides, None),
-            Plan::Child => shared.add(parent, Kind::Plain, None),
         }
     }
 }
@@ -129,7 +160,10 @@ impl Drop for Planned<'_> {
     fn drop(&mut self) {
         CURRENT.with(|current| {
             let shared = match current.places.borrow().last() {
-                Some(Place::At(_)) => current.shared.borrow().clone(),
+                Some(Level {
+                    place: Place::At(_),
+                    ..
+                }) => current.shared.borrow().clone(),
                 _ => None,
             };
             if let (Place::At(id), Some(shared)) = (current.leave(&mut self.around), shared) {
@@ -148,16 +182,20 @@ impl Current {
             (Some(here), Some(shared)) if Arc::ptr_eq(here, shared) => None,
             (_, Some(shared)) => Some(here.replace(shared.clone())),
         };
-        self.places.borrow_mut().push(place);
+        let inside = self.child.replace(Child::None);
+        self.places.borrow_mut().push(Level { place, inside });
         around
     }
 
     /// Leaves the innermost place.
     fn leave(&self, around: &mut Around) -> Place {
-        let place = self.places.borrow_mut().pop();
+        let left = self.places.borrow_mut().pop();
+        let Level { place, inside } =
+            left.expect("places are left in the reverse order of entering");
+        self.child.set(inside);
         // Dropped when nothing here is borrowed: it may be the last that holds the tree.
         drop(around.take().map(|around| self.shared.replace(around)));
-        place.expect("places are left in the reverse order of entering")
+        place
     }
 }
 
@@ -170,37 +208,43 @@ impl Drop for Entered {
 /// Within [`enter`] of a nursery's node: stands at a child of it, whose node may not exist yet, and returns the
 /// child's node, which may exist now. Afterwards this thread stands at the nursery's own node again: the child's may be
 /// removed, and what is dropped then may look where it stands. `poll` must not panic.
+#[inline]
 pub(crate) fn in_child<T>(node: Option<NodeId>, poll: impl FnOnce() -> T) -> (T, Option<NodeId>) {
-    let place = node.map_or(Place::Planned(Plan::Child), Place::At);
-    CURRENT.with(|current| {
-        current.places.borrow_mut().push(place);
-        let value = poll();
-        let node = match current.places.borrow_mut().pop() {
-            Some(Place::At(node)) => Some(node),
-            _ => None,
-        };
-        (value, node)
-    })
+    let around = replace_child(node.map_or(Child::Planned, Child::At));
+    let value = poll();
+    match replace_child(around) {
+        Child::At(node) => (value, Some(node)),
+        Child::None | Child::Planned => (value, None),
+    }
+}
+
+#[inline]
+fn replace_child(child: Child) -> Child {
+    CURRENT.with(|current| current.child.replace(child))
 }
 
 /// The tree and the node at which this thread stands, made if need be; no node above the root. `None` outside of any tree.
 fn here(current: &Current) -> Option<(Arc<Shared>, Option<NodeId>)> {
     let shared = current.shared.borrow().clone()?;
     let mut places = current.places.borrow_mut();
-    let exists = |place: &Place| !matches!(place, Place::Planned(_));
+    let exists = |level: &Level| !matches!(level.place, Place::Planned(_));
     let plans = places.iter().rposition(exists).map_or(0, |at| at + 1);
-    let mut node = plans.checked_sub(1).and_then(|at| match places[at] {
+    let mut node = plans.checked_sub(1).and_then(|at| match places[at].place {
         Place::At(node) => Some(node),
         Place::AboveRoot | Place::Planned(_) => None,
     });
-    for place in &mut places[plans..] {
-        if let Place::Planned(plan) = place {
-            let id = plan.carry_out(&shared, node);
-            *place = Place::At(id);
+    for level in &mut places[plans..] {
+        let parent = level.inside.settle(&shared, node);
+        if let Place::Planned(plan) = &level.place {
+            let id = plan.carry_out(&shared, parent);
+            level.place = Place::At(id);
             node = Some(id);
         }
     }
     drop(places);
+    let mut child = current.child.get();
+    let node = child.settle(&shared, node);
+    current.child.set(child);
     Some((shared, node))
 }
 
@@ -259,15 +303,18 @@ pub(crate) fn cancel_reason() -> Option<CancelReason> {
 /// The tree and the node by which is decided whether this thread's place is cancelled. A plain child is as cancelled as
 /// its nursery, and so needs none of its own.
 fn certain(current: &Current) -> Option<(Arc<Shared>, NodeId)> {
-    let plain = {
-        let places = current.places.borrow();
-        let not_a_child = |place: &&Place| !matches!(place, Place::Planned(Plan::Child));
-        match places.iter().rfind(not_a_child) {
-            Some(Place::At(node)) => Some(*node),
-            _ => None,
-        }
+    let known = match (current.child.get(), current.places.borrow().last()) {
+        (Child::At(node), _) => Some(node),
+        (
+            _,
+            Some(&Level {
+                place: Place::At(node),
+                ..
+            }),
+        ) => Some(node),
+        _ => None,
     };
-    match plain {
+    match known {
         Some(node) => Some((current.shared.borrow().clone()?, node)),
         None => here(current).and_then(|(shared, node)| Some((shared, node?))),
     }
@@ -294,9 +341,10 @@ pub(crate) fn in_task_of_run() -> bool {
     CURRENT.with(|current| {
         let shared = current.shared.borrow();
         let in_run = shared.as_ref().is_some_and(|shared| shared.run().is_some());
+        let places = current.places.borrow();
         in_run
             && !matches!(
-                current.places.borrow().last(),
+                places.last().map(|level| &level.place),
                 None | Some(Place::AboveRoot)
             )
     })
