@@ -66,7 +66,8 @@ pub(crate) unsafe fn fork_for_parent() -> io::Result<Fork> {
     }
 }
 
-/// The system call, whose arguments stand in different orders.
+/// The system call, whose arguments stand in different orders: the last two are the record and a place for thread-local
+/// storage, or the other way round. The latter is not looked at without its flag, so both may be the record.
 ///
 /// # Safety
 ///
@@ -76,14 +77,13 @@ unsafe fn clone(
     process: *mut libc::c_int,
     record: *mut libc::c_int,
 ) -> libc::c_long {
-    let flags = libc::c_long::from(flags);
-    let (stack, tls) = (ptr::null_mut::<u8>(), ptr::null_mut::<u8>());
-    #[cfg(target_arch = "x86_64")]
+    let (flags, stack) = (libc::c_long::from(flags), ptr::null_mut::<u8>());
+    #[cfg(not(target_arch = "s390x"))]
     // SAFETY: the caller's.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, process, record, tls) };
-    #[cfg(not(target_arch = "x86_64"))]
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, process, record, record) };
+    #[cfg(target_arch = "s390x")]
     // SAFETY: the caller's.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, process, tls, record) };
+    let result = unsafe { libc::syscall(libc::SYS_clone, stack, flags, process, record, record) };
     result
 }
 

@@ -85,7 +85,7 @@ enum State {
     /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience would
     /// start one after the other and never have any.
     Starting(u64),
-    Ready(Server),
+    Ready(Box<Server>),
 }
 
 /// A fork server that is ready. The worker that it is made of never gets a job.
@@ -316,7 +316,8 @@ struct Started(Arc<Place>);
 
 impl Started {
     fn with(&self, server: Server) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Ready(server);
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) =
+            State::Ready(Box::new(server));
     }
 }
 
