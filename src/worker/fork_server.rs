@@ -591,8 +591,8 @@ fn reap_in_background(number: u64) {
 
 impl Drop for Unborn {
     fn drop(&mut self) {
-        if self.socket.is_none() {
-            return;
+        if self.socket.is_none() || self.server.is_none() {
+            return; // nobody was asked for it, or it is known by now
         }
         let mut rest = Unborn {
             socket: self.socket.take(),
