@@ -87,7 +87,7 @@ impl Plan {
     /// Runs no code of the user's: nobody waits for a node that is new.
     fn carry_out(&self, shared: &Arc<Shared>, parent: Option<NodeId>) -> NodeId {
         match self {
-            Plan::Scope(scope) => scope.take_place(parent),
+            Plan::Scope(scope) => scope.take_place(shared, parent),
             Plan::Shield => shared.add(parent, Kind::Hides, None),
         }
     }
@@ -104,33 +104,30 @@ pub(crate) struct Entered {
 
 /// Stands at `node` until the guard is dropped.
 pub(crate) fn enter(shared: &Arc<Shared>, node: NodeId) -> Entered {
-    Entered {
-        around: CURRENT.with(|current| current.push(Some(shared), Place::At(node))),
-    }
+    CURRENT.with(|current| current.enter(shared, Place::At(node)))
 }
 
 /// Stands above the root of a tree until the guard is dropped: whoever attaches becomes a root.
 pub(crate) fn enter_above_root(shared: &Arc<Shared>) -> Entered {
-    Entered {
-        around: CURRENT.with(|current| current.push(Some(shared), Place::AboveRoot)),
-    }
+    CURRENT.with(|current| current.enter(shared, Place::AboveRoot))
 }
 
-/// Polls `future` at the node in `slot`; the first time, at a plan for one. If the future has to wait, or something
-/// below needed the node, it is in `slot` afterwards, also if the poll panics.
+/// Polls at the node in `slot`; the first time, at a plan for one, which is made for the tree that it will be in. If there
+/// is something to wait for, or something below needed the node, that is in `slot` afterwards, also if the poll panics.
 pub(super) fn poll_at<T>(
     slot: &mut Option<Node>,
-    plan: impl FnOnce() -> Plan,
+    plan: impl FnOnce(&Arc<Shared>) -> Plan,
     poll: impl FnOnce() -> Poll<T>,
 ) -> Poll<T> {
     if let Some(node) = slot {
         let _entered = enter(&node.shared, node.id);
         return poll();
     }
-    let planned = Planned::enter(slot, plan());
+    let _planned = Planned::enter(slot, plan);
     let polled = poll();
     if polled.is_pending() {
-        planned.settle();
+        // Carries the plan out.
+        CURRENT.with(here);
     }
     polled
 }
@@ -142,66 +139,88 @@ struct Planned<'a> {
 }
 
 impl<'a> Planned<'a> {
-    fn enter(slot: &'a mut Option<Node>, plan: Plan) -> Self {
+    fn enter(slot: &'a mut Option<Node>, plan: impl FnOnce(&Arc<Shared>) -> Plan) -> Self {
         CURRENT.with(|current| {
-            let new = current.shared.borrow().is_none().then(new_tree);
-            let around = current.push(new.as_ref(), Place::Planned(plan));
+            let here = current.shared.borrow();
+            let (plan, around) = match &*here {
+                Some(shared) => (plan(shared), None),
+                None => {
+                    drop(here);
+                    let new = new_tree();
+                    let plan = plan(&new);
+                    (plan, Some(current.shared.replace(Some(new))))
+                }
+            };
+            current.push(Place::Planned(plan));
             Planned { slot, around }
         })
-    }
-
-    /// Carries the plan out.
-    fn settle(&self) {
-        CURRENT.with(here);
     }
 }
 
 impl Drop for Planned<'_> {
     fn drop(&mut self) {
         CURRENT.with(|current| {
-            let shared = match current.places.borrow().last() {
-                Some(Level {
-                    place: Place::At(_),
-                    ..
-                }) => current.shared.borrow().clone(),
-                _ => None,
-            };
-            if let (Place::At(id), Some(shared)) = (current.leave(&mut self.around), shared) {
+            if let Some(id) = current.pop() {
+                let shared = current.shared.borrow().clone();
+                let shared = shared.expect("one stands in a tree here");
                 *self.slot = Some(Node { shared, id });
             }
+            current.leave_tree(&mut self.around);
         });
     }
 }
 
 impl Current {
-    /// Stands at a place, in the tree given, or in the one that this thread is in already.
-    fn push(&self, shared: Option<&Arc<Shared>>, place: Place) -> Around {
-        let mut here = self.shared.borrow_mut();
-        let around = match (&*here, shared) {
-            (_, None) => None,
-            (Some(here), Some(shared)) if Arc::ptr_eq(here, shared) => None,
-            (_, Some(shared)) => Some(here.replace(shared.clone())),
-        };
+    #[inline]
+    fn push(&self, place: Place) {
         let inside = self.child.replace(Child::None);
         self.places.borrow_mut().push(Level { place, inside });
-        around
     }
 
-    /// Leaves the innermost place.
-    fn leave(&self, around: &mut Around) -> Place {
-        let left = self.places.borrow_mut().pop();
-        let Level { place, inside } =
-            left.expect("places are left in the reverse order of entering");
-        self.child.set(inside);
-        // Dropped when nothing here is borrowed: it may be the last that holds the tree.
-        drop(around.take().map(|around| self.shared.replace(around)));
-        place
+    /// Leaves the innermost place, and returns its node. A plan that is forgotten here is not the last to know its scope,
+    /// so nothing of the user's runs. (The level is dropped where it lies: moving it out costs more than all the rest.)
+    #[inline]
+    fn pop(&self) -> Option<NodeId> {
+        let mut places = self.places.borrow_mut();
+        let Some(Level { place, inside }) = places.last() else {
+            unreachable!("places are left in the reverse order of entering")
+        };
+        self.child.set(*inside);
+        let node = match place {
+            Place::At(node) => Some(*node),
+            Place::AboveRoot | Place::Planned(_) => None,
+        };
+        let left = places.len() - 1;
+        places.truncate(left);
+        node
+    }
+
+    /// Stands at a place in that tree.
+    fn enter(&self, shared: &Arc<Shared>, place: Place) -> Entered {
+        let mut here = self.shared.borrow_mut();
+        let around = match &*here {
+            Some(here) if Arc::ptr_eq(here, shared) => None,
+            _ => Some(here.replace(shared.clone())),
+        };
+        drop(here);
+        self.push(place);
+        Entered { around }
+    }
+
+    fn leave_tree(&self, around: &mut Around) {
+        if let Some(around) = around.take() {
+            // Dropped when nothing here is borrowed: it may be the last that holds the tree.
+            drop(self.shared.replace(around));
+        }
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.with(|current| drop(current.leave(&mut self.around)));
+        CURRENT.with(|current| {
+            current.pop();
+            current.leave_tree(&mut self.around);
+        });
     }
 }
 
@@ -266,11 +285,6 @@ pub(super) fn attach_by(add: impl FnOnce(&Arc<Shared>, Option<NodeId>) -> NodeId
 fn new_tree() -> Arc<Shared> {
     refuse_unless_hooked("a cancel scope, shield or nursery");
     Shared::new(None)
-}
-
-/// The tree that this thread stands in.
-pub(super) fn tree() -> Option<Arc<Shared>> {
-    CURRENT.with(|current| current.shared.borrow().clone())
 }
 
 /// Where this thread stands is cancelled: dooms that place, so that its end is certain. False if it is not cancelled.
