@@ -7,6 +7,9 @@
 //!
 //! Nothing is lost by a node that comes late. Until its first poll is over nobody else can drop what is planned here: all
 //! that is around it is being polled on this very stack, and decides afterwards.
+//!
+//! A thread that ends stands nowhere once its variables are gone. Nothing is polled there any more, but what other
+//! thread-locals hold may still be dropped, and may look.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -65,6 +68,11 @@ impl Plan {
 /// The tree to go back to, if it is another one than that of the place which was entered.
 type Around = Option<Option<Arc<Shared>>>;
 
+/// Does something with this thread's place. `None` if the thread is ending.
+fn with<T>(act: impl FnOnce(&Current) -> T) -> Option<T> {
+    CURRENT.try_with(act).ok()
+}
+
 /// Leaves the place that was entered when dropped, also when a poll panics.
 #[must_use]
 pub(crate) struct Entered {
@@ -74,33 +82,39 @@ pub(crate) struct Entered {
 /// Stands at `node` until the guard is dropped.
 pub(crate) fn enter(shared: &Arc<Shared>, node: NodeId) -> Entered {
     Entered {
-        around: CURRENT.with(|current| current.push(Some(shared), Place::At(node))),
+        around: with(|current| current.push(Some(shared), Place::At(node))).flatten(),
     }
 }
 
 /// Stands above the root of a tree until the guard is dropped: whoever attaches becomes a root.
 pub(crate) fn enter_above_root(shared: &Arc<Shared>) -> Entered {
     Entered {
-        around: CURRENT.with(|current| current.push(Some(shared), Place::AboveRoot)),
+        around: with(|current| current.push(Some(shared), Place::AboveRoot)).flatten(),
     }
 }
 
-/// Polls `future` at the node in `slot`; the first time, at a plan for one. If the future has to wait, or something
-/// below needed the node, it is in `slot` afterwards, also if the poll panics.
+/// Polls at the node in `slot`; the first time, at a plan for one, which is made for the tree that `plan` is told, or else
+/// for the one that this thread stands in. Unless the poll is all that there was, the node is in `slot` afterwards.
 pub(super) fn poll_at<T>(
     slot: &mut Option<Node>,
-    plan: impl FnOnce() -> Plan,
+    plan: impl FnOnce(Option<&Arc<Shared>>) -> Plan,
     poll: impl FnOnce() -> Poll<T>,
 ) -> Poll<T> {
     if let Some(node) = slot {
         let _entered = enter(&node.shared, node.id);
         return poll();
     }
-    let planned = Planned::enter(slot, plan());
+    let outside = CURRENT.with(|current| current.shared.borrow().is_none());
+    let new = outside.then(new_tree);
+    // Made before anybody stands at it: that may panic, and a panic hook may look where it stands.
+    let plan = plan(new.as_ref());
+    let mut planned = Planned {
+        slot,
+        around: CURRENT.with(|current| current.push(new.as_ref(), Place::Planned(plan))),
+        ended: false,
+    };
     let polled = poll();
-    if polled.is_pending() {
-        planned.settle();
-    }
+    planned.ended = polled.is_ready();
     polled
 }
 
@@ -108,26 +122,16 @@ pub(super) fn poll_at<T>(
 struct Planned<'a> {
     slot: &'a mut Option<Node>,
     around: Around,
-}
-
-impl<'a> Planned<'a> {
-    fn enter(slot: &'a mut Option<Node>, plan: Plan) -> Self {
-        CURRENT.with(|current| {
-            let new = current.shared.borrow().is_none().then(new_tree);
-            let around = current.push(new.as_ref(), Place::Planned(plan));
-            Planned { slot, around }
-        })
-    }
-
-    /// Carries the plan out.
-    fn settle(&self) {
-        CURRENT.with(here);
-    }
+    /// Nobody will poll again. Else the plan is carried out; also after a panic, as who polls again may do it elsewhere.
+    ended: bool,
 }
 
 impl Drop for Planned<'_> {
     fn drop(&mut self) {
         CURRENT.with(|current| {
+            if !self.ended {
+                here(current);
+            }
             let shared = match current.places.borrow().last() {
                 Some(Place::At(_)) => current.shared.borrow().clone(),
                 _ => None,
@@ -163,7 +167,7 @@ impl Current {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.with(|current| drop(current.leave(&mut self.around)));
+        drop(with(|current| current.leave(&mut self.around)));
     }
 }
 
@@ -211,7 +215,7 @@ pub(crate) fn attach(kind: Kind, watched: Option<Arc<dyn Watched>>) -> Node {
 
 /// The same, by whoever adds it.
 pub(super) fn attach_by(add: impl FnOnce(&Arc<Shared>, Option<NodeId>) -> NodeId) -> Node {
-    let (shared, parent) = CURRENT.with(here).unwrap_or_else(|| (new_tree(), None));
+    let (shared, parent) = with(here).flatten().unwrap_or_else(|| (new_tree(), None));
     Node {
         id: add(&shared, parent),
         shared,
@@ -226,34 +230,38 @@ fn new_tree() -> Arc<Shared> {
 
 /// The tree that this thread stands in.
 pub(super) fn tree() -> Option<Arc<Shared>> {
-    CURRENT.with(|current| current.shared.borrow().clone())
+    with(|current| current.shared.borrow().clone()).flatten()
+}
+
+/// Carries out the plans of this thread, so that whoever was planned can be asked.
+pub(super) fn carry_out_plans() {
+    drop(with(here));
 }
 
 /// Where this thread stands is cancelled: dooms that place, so that its end is certain. False if it is not cancelled.
 pub(crate) fn give_up() -> bool {
-    CURRENT.with(|current| {
+    let gives_up = |current: &Current| {
         let cancelled = certain(current).is_some_and(|(shared, node)| shared.is_effective(node));
         // Only now a child that had no node gets one: the one who is not cancelled pays nothing.
         cancelled
             && here(current)
                 .is_some_and(|(shared, node)| node.is_some_and(|node| shared.give_up(node)))
-    })
+    };
+    with(gives_up) == Some(true)
 }
 
 /// The earliest deadline that cancels the code that is running.
 pub(crate) fn effective_deadline() -> Result<Option<Instant>, AlreadyCancelled> {
-    CURRENT.with(|current| match certain(current) {
+    match with(certain).flatten() {
         Some((shared, node)) => shared.effective_deadline(node),
         None => Ok(None),
-    })
+    }
 }
 
 /// Why the code that is running is cancelled, shields or not.
 pub(crate) fn cancel_reason() -> Option<CancelReason> {
-    CURRENT.with(|current| {
-        let (shared, node) = certain(current)?;
-        shared.reason(node)
-    })
+    let (shared, node) = with(certain).flatten()?;
+    shared.reason(node)
 }
 
 /// The tree and the node by which is decided whether this thread's place is cancelled. A plain child is as cancelled as
@@ -275,23 +283,17 @@ fn certain(current: &Current) -> Option<(Arc<Shared>, NodeId)> {
 
 /// The timers of the run that this thread is polling; `None` outside of a run.
 pub(crate) fn timers() -> Option<Arc<Timers>> {
-    CURRENT.with(|current| current.shared.borrow().as_ref()?.timers().cloned())
+    with(|current| current.shared.borrow().as_ref()?.timers().cloned()).flatten()
 }
 
 /// The tree of the run that this thread is polling; `None` outside of a run. It has its [`Shared::run`].
 pub(crate) fn tree_of_run() -> Option<Arc<Shared>> {
-    CURRENT.with(|current| {
-        let shared = current.shared.borrow();
-        shared
-            .as_ref()
-            .filter(|shared| shared.run().is_some())
-            .cloned()
-    })
+    tree().filter(|shared| shared.run().is_some())
 }
 
 /// Whether this thread is polling in a run, and in a task of it: not above its roots.
 pub(crate) fn in_task_of_run() -> bool {
-    CURRENT.with(|current| {
+    let in_task = |current: &Current| {
         let shared = current.shared.borrow();
         let in_run = shared.as_ref().is_some_and(|shared| shared.run().is_some());
         in_run
@@ -299,15 +301,16 @@ pub(crate) fn in_task_of_run() -> bool {
                 current.places.borrow().last(),
                 None | Some(Place::AboveRoot)
             )
-    })
+    };
+    with(in_task) == Some(true)
 }
 
 /// Exchanges the tree variables' values of this thread.
 pub(crate) fn replace_values(values: Option<Values>) -> Option<Values> {
-    CURRENT.with(|current| current.values.replace(values))
+    with(|current| current.values.replace(values)).flatten()
 }
 
-/// Looks at the tree variables' values of this thread.
-pub(crate) fn with_values<T>(look: impl FnOnce(Option<&Values>) -> T) -> T {
-    CURRENT.with(|current| look(current.values.borrow().as_ref()))
+/// The tree variables' values of this thread.
+pub(crate) fn values() -> Option<Values> {
+    with(|current| current.values.borrow().clone()).flatten()
 }

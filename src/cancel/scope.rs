@@ -196,9 +196,17 @@ impl CancelScope {
     /// ```
     pub fn cancel_reason(&self) -> Option<CancelReason> {
         let own = self.inner.cell.reason.get().cloned();
-        own.or_else(|| match &*lock(&self.inner.phase) {
-            Phase::Placed { shared, id } if self.inner.cell.is_effective() => shared.reason(*id),
-            _ => None,
+        own.or_else(|| {
+            if matches!(*lock(&self.inner.phase), Phase::Planned { .. }) {
+                // Usually its own body asks.
+                current::carry_out_plans();
+            }
+            match &*lock(&self.inner.phase) {
+                Phase::Placed { shared, id } if self.inner.cell.is_effective() => {
+                    shared.reason(*id)
+                }
+                _ => None,
+            }
         })
     }
 
@@ -477,14 +485,13 @@ impl Driver {
     /// Polls something in the scope. Takes the scope's place in the tree if that turns out to be needed.
     fn poll_inside<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let Driver { scope, begun, .. } = self;
-        let plan = || Plan::Scope(scope.clone());
-        poll_at(&mut self.node, plan, || {
-            if !*begun {
-                scope.enter(current::tree().expect("one stands in a tree here"));
-                *begun = true;
-            }
-            poll()
-        })
+        let plan = |new: Option<&Arc<Shared>>| {
+            let shared = new.cloned().or_else(current::tree);
+            scope.enter(shared.expect("a new tree is made where there is none"));
+            *begun = true;
+            Plan::Scope(scope.clone())
+        };
+        poll_at(&mut self.node, plan, poll)
     }
 
     /// Cancels the scope if its deadline has passed. Else gives the deadline, if there is one.
@@ -558,8 +565,13 @@ impl Driver {
         }
         // In this order: nobody finds a node in the phase that is removed. And where no lock is held.
         let before = std::mem::replace(&mut *lock(&self.scope.inner.phase), Phase::Ended);
-        drop((before, self.node.take()));
-        self.alarm = None;
+        drop(before);
+        if let Some(node) = self.node.take() {
+            drop(node);
+            self.alarm = None;
+            // Handles may be kept; who has polled must not be kept by them.
+            drop(self.scope.inner.cell.waker.take());
+        }
     }
 }
 

@@ -61,7 +61,11 @@ impl<F: Future> Future for Shield<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let value = ready!(poll_at(this.node, || Plan::Shield, || this.future.poll(cx)));
+        let value = ready!(poll_at(
+            this.node,
+            |_| Plan::Shield,
+            || this.future.poll(cx)
+        ));
         *this.node = None;
         Poll::Ready(value)
     }

@@ -57,7 +57,7 @@ impl Owner {
         let scope = CancelScope::new();
         let mut driver = Driver::new(scope.clone());
         driver.begin();
-        let values = crate::cancel::current::with_values(|values| values.cloned());
+        let values = crate::cancel::current::values();
         let service = driver.node().filter(|_| service).map(|own| Node {
             id: own.shared.add(Some(own.id), Kind::Hides, None),
             shared: own.shared.clone(),
