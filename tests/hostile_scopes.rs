@@ -49,6 +49,8 @@ fn a_panic_hook_that_asks_where_it_is_may_be_told_of_a_scope_that_is_run_twice()
     when_this_thread_panics(|| {
         ASKED.set(true);
         assert_eq!(current_cancel_reason(), None);
+        block_on(CancelScope::new().run(open_nursery(|_| async {})));
+        run(async {});
     });
     let second = catch_unwind(AssertUnwindSafe(|| block_on(scope.run(async {}))));
     assert!(second.is_err());

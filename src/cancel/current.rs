@@ -11,7 +11,7 @@
 //! A thread that ends stands nowhere once its variables are gone. Nothing is polled there any more, but what other
 //! thread-locals hold may still be dropped, and may look.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -27,6 +27,7 @@ thread_local! {
     static CURRENT: Current = const { Current {
         shared: RefCell::new(None),
         places: RefCell::new(Vec::new()),
+        child: Cell::new(Child::None),
         values: RefCell::new(None),
     } };
 }
@@ -36,9 +37,41 @@ struct Current {
     /// The tree that the innermost place is in.
     shared: RefCell<Option<Arc<Shared>>>,
     /// The places that are being polled, innermost last. Plans lie above a place that exists, or that is above the root.
-    places: RefCell<Vec<Place>>,
+    places: RefCell<Vec<Level>>,
+    /// The nursery's child, or body, that is being polled at the innermost of them. Children change so often that they are
+    /// not worth a level each.
+    child: Cell<Child>,
     /// What the tree variables are set to.
     values: RefCell<Option<Values>>,
+}
+
+struct Level {
+    place: Place,
+    /// The child that the place is in.
+    inside: Child,
+}
+
+/// A nursery's child, or its body, at the nursery's own place.
+#[derive(Clone, Copy)]
+enum Child {
+    /// The nursery is not polling any.
+    None,
+    /// It has no node.
+    Planned,
+    At(NodeId),
+}
+
+impl Child {
+    /// The child's node, made if need be below that of the nursery; without a child, the nursery's.
+    fn settle(&mut self, shared: &Shared, nursery: Option<NodeId>) -> Option<NodeId> {
+        if let Child::Planned = self {
+            *self = Child::At(shared.add(nursery, Kind::Plain, None));
+        }
+        match *self {
+            Child::At(node) => Some(node),
+            Child::None | Child::Planned => nursery,
+        }
+    }
 }
 
 enum Place {
@@ -51,16 +84,14 @@ enum Place {
 pub(super) enum Plan {
     Scope(CancelScope),
     Shield,
-    Child,
 }
 
 impl Plan {
     /// Runs no code of the user's: nobody waits for a node that is new.
     fn carry_out(&self, shared: &Arc<Shared>, parent: Option<NodeId>) -> NodeId {
         match self {
-            Plan::Scope(scope) => scope.take_place(parent),
+            Plan::Scope(scope) => scope.take_place(shared, parent),
             Plan::Shield => shared.add(parent, Kind::Hides, None),
-            Plan::Child => shared.add(parent, Kind::Plain, None),
         }
     }
 }
@@ -69,6 +100,7 @@ impl Plan {
 type Around = Option<Option<Arc<Shared>>>;
 
 /// Does something with this thread's place. `None` if the thread is ending.
+#[inline]
 fn with<T>(act: impl FnOnce(&Current) -> T) -> Option<T> {
     CURRENT.try_with(act).ok()
 }
@@ -82,48 +114,67 @@ pub(crate) struct Entered {
 /// Stands at `node` until the guard is dropped.
 pub(crate) fn enter(shared: &Arc<Shared>, node: NodeId) -> Entered {
     Entered {
-        around: with(|current| current.push(Some(shared), Place::At(node))).flatten(),
+        around: with(|current| current.enter(shared, Place::At(node))).flatten(),
     }
 }
 
 /// Stands above the root of a tree until the guard is dropped: whoever attaches becomes a root.
 pub(crate) fn enter_above_root(shared: &Arc<Shared>) -> Entered {
     Entered {
-        around: with(|current| current.push(Some(shared), Place::AboveRoot)).flatten(),
+        around: with(|current| current.enter(shared, Place::AboveRoot)).flatten(),
     }
 }
 
-/// Polls at the node in `slot`; the first time, at a plan for one, which is made for the tree that `plan` is told, or else
-/// for the one that this thread stands in. Unless the poll is all that there was, the node is in `slot` afterwards.
-pub(super) fn poll_at<T>(
+/// Polls at the node in `slot`; the first time, at a plan for one, which is made for the tree that it will be in. Unless
+/// that poll was the last, and nothing below needed the node, it is in `slot` afterwards. Fails if the plan does.
+pub(super) fn poll_at<T, E>(
     slot: &mut Option<Node>,
-    plan: impl FnOnce(Option<&Arc<Shared>>) -> Plan,
+    plan: impl FnOnce(&Arc<Shared>) -> Result<Plan, E>,
     poll: impl FnOnce() -> Poll<T>,
-) -> Poll<T> {
+) -> Result<Poll<T>, E> {
     if let Some(node) = slot {
         let _entered = enter(&node.shared, node.id);
-        return poll();
+        return Ok(poll());
     }
-    let outside = CURRENT.with(|current| current.shared.borrow().is_none());
-    let new = outside.then(new_tree);
-    // Made before anybody stands at it: that may panic, and a panic hook may look where it stands.
-    let plan = plan(new.as_ref());
-    let mut planned = Planned {
-        slot,
-        around: CURRENT.with(|current| current.push(new.as_ref(), Place::Planned(plan))),
-        ended: false,
-    };
+    let mut planned = Planned::enter(slot, plan)?;
     let polled = poll();
     planned.ended = polled.is_ready();
-    polled
+    Ok(polled)
 }
 
 /// Stands at a plan until dropped, and then gives the node to its owner, if there is one by then.
 struct Planned<'a> {
     slot: &'a mut Option<Node>,
     around: Around,
-    /// Nobody will poll again. Else the plan is carried out; also after a panic, as who polls again may do it elsewhere.
+    /// Nobody polls again. Else the plan is carried out; also after a panic, because who polls again may do it elsewhere.
     ended: bool,
+}
+
+impl<'a> Planned<'a> {
+    /// `plan` runs no foreign code, and so does not panic: the tree is borrowed.
+    fn enter<E>(
+        slot: &'a mut Option<Node>,
+        plan: impl FnOnce(&Arc<Shared>) -> Result<Plan, E>,
+    ) -> Result<Self, E> {
+        CURRENT.with(|current| {
+            let here = current.shared.borrow();
+            let (plan, around) = match &*here {
+                Some(shared) => (plan(shared)?, None),
+                None => {
+                    drop(here);
+                    let new = new_tree();
+                    let plan = plan(&new)?;
+                    (plan, Some(current.shared.replace(Some(new))))
+                }
+            };
+            current.push(Place::Planned(plan));
+            Ok(Planned {
+                slot,
+                around,
+                ended: false,
+            })
+        })
+    }
 }
 
 impl Drop for Planned<'_> {
@@ -132,79 +183,110 @@ impl Drop for Planned<'_> {
             if !self.ended {
                 here(current);
             }
-            let shared = match current.places.borrow().last() {
-                Some(Place::At(_)) => current.shared.borrow().clone(),
-                _ => None,
-            };
-            if let (Place::At(id), Some(shared)) = (current.leave(&mut self.around), shared) {
+            if let Some(id) = current.pop() {
+                let shared = current.shared.borrow().clone();
+                let shared = shared.expect("one stands in a tree here");
                 *self.slot = Some(Node { shared, id });
             }
+            current.leave_tree(&mut self.around);
         });
     }
 }
 
 impl Current {
-    /// Stands at a place, in the tree given, or in the one that this thread is in already.
-    fn push(&self, shared: Option<&Arc<Shared>>, place: Place) -> Around {
-        let mut here = self.shared.borrow_mut();
-        let around = match (&*here, shared) {
-            (_, None) => None,
-            (Some(here), Some(shared)) if Arc::ptr_eq(here, shared) => None,
-            (_, Some(shared)) => Some(here.replace(shared.clone())),
+    #[inline]
+    fn push(&self, place: Place) {
+        let inside = self.child.replace(Child::None);
+        self.places.borrow_mut().push(Level { place, inside });
+    }
+
+    /// Leaves the innermost place, and returns its node. A plan that is forgotten here is not the last to know its scope,
+    /// so nothing of the user's runs. (The level is dropped where it lies: moving it out costs more than all the rest.)
+    #[inline]
+    fn pop(&self) -> Option<NodeId> {
+        let mut places = self.places.borrow_mut();
+        let Some(Level { place, inside }) = places.last() else {
+            unreachable!("places are left in the reverse order of entering")
         };
-        self.places.borrow_mut().push(place);
+        self.child.set(*inside);
+        let node = match place {
+            Place::At(node) => Some(*node),
+            Place::AboveRoot | Place::Planned(_) => None,
+        };
+        let left = places.len() - 1;
+        places.truncate(left);
+        node
+    }
+
+    /// Stands at a place in that tree.
+    fn enter(&self, shared: &Arc<Shared>, place: Place) -> Around {
+        let mut here = self.shared.borrow_mut();
+        let around = match &*here {
+            Some(here) if Arc::ptr_eq(here, shared) => None,
+            _ => Some(here.replace(shared.clone())),
+        };
+        drop(here);
+        self.push(place);
         around
     }
 
-    /// Leaves the innermost place.
-    fn leave(&self, around: &mut Around) -> Place {
-        let place = self.places.borrow_mut().pop();
-        // Dropped when nothing here is borrowed: it may be the last that holds the tree.
-        drop(around.take().map(|around| self.shared.replace(around)));
-        place.expect("places are left in the reverse order of entering")
+    fn leave_tree(&self, around: &mut Around) {
+        if let Some(around) = around.take() {
+            // Dropped when nothing here is borrowed: it may be the last that holds the tree.
+            drop(self.shared.replace(around));
+        }
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        drop(with(|current| current.leave(&mut self.around)));
+        with(|current| {
+            current.pop();
+            current.leave_tree(&mut self.around);
+        });
     }
 }
 
 /// Within [`enter`] of a nursery's node: stands at a child of it, whose node may not exist yet, and returns the
 /// child's node, which may exist now. Afterwards this thread stands at the nursery's own node again: the child's may be
 /// removed, and what is dropped then may look where it stands. `poll` must not panic.
+#[inline]
 pub(crate) fn in_child<T>(node: Option<NodeId>, poll: impl FnOnce() -> T) -> (T, Option<NodeId>) {
-    let place = node.map_or(Place::Planned(Plan::Child), Place::At);
-    CURRENT.with(|current| {
-        current.places.borrow_mut().push(place);
-        let value = poll();
-        let node = match current.places.borrow_mut().pop() {
-            Some(Place::At(node)) => Some(node),
-            _ => None,
-        };
-        (value, node)
-    })
+    let around = replace_child(node.map_or(Child::Planned, Child::At));
+    let value = poll();
+    match replace_child(around) {
+        Child::At(node) => (value, Some(node)),
+        Child::None | Child::Planned => (value, None),
+    }
+}
+
+#[inline]
+fn replace_child(child: Child) -> Child {
+    CURRENT.with(|current| current.child.replace(child))
 }
 
 /// The tree and the node at which this thread stands, made if need be; no node above the root. `None` outside of any tree.
 fn here(current: &Current) -> Option<(Arc<Shared>, Option<NodeId>)> {
     let shared = current.shared.borrow().clone()?;
     let mut places = current.places.borrow_mut();
-    let exists = |place: &Place| !matches!(place, Place::Planned(_));
+    let exists = |level: &Level| !matches!(level.place, Place::Planned(_));
     let plans = places.iter().rposition(exists).map_or(0, |at| at + 1);
-    let mut node = plans.checked_sub(1).and_then(|at| match places[at] {
+    let mut node = plans.checked_sub(1).and_then(|at| match places[at].place {
         Place::At(node) => Some(node),
         Place::AboveRoot | Place::Planned(_) => None,
     });
-    for place in &mut places[plans..] {
-        if let Place::Planned(plan) = place {
-            let id = plan.carry_out(&shared, node);
-            *place = Place::At(id);
+    for level in &mut places[plans..] {
+        let parent = level.inside.settle(&shared, node);
+        if let Place::Planned(plan) = &level.place {
+            let id = plan.carry_out(&shared, parent);
+            level.place = Place::At(id);
             node = Some(id);
         }
     }
     drop(places);
+    let mut child = current.child.get();
+    let node = child.settle(&shared, node);
+    current.child.set(child);
     Some((shared, node))
 }
 
@@ -226,11 +308,6 @@ pub(super) fn attach_by(add: impl FnOnce(&Arc<Shared>, Option<NodeId>) -> NodeId
 fn new_tree() -> Arc<Shared> {
     refuse_unless_hooked("a cancel scope, shield or nursery");
     Shared::new(None)
-}
-
-/// The tree that this thread stands in.
-pub(super) fn tree() -> Option<Arc<Shared>> {
-    with(|current| current.shared.borrow().clone()).flatten()
 }
 
 /// Carries out the plans of this thread, so that whoever was planned can be asked.
@@ -267,15 +344,18 @@ pub(crate) fn cancel_reason() -> Option<CancelReason> {
 /// The tree and the node by which is decided whether this thread's place is cancelled. A plain child is as cancelled as
 /// its nursery, and so needs none of its own.
 fn certain(current: &Current) -> Option<(Arc<Shared>, NodeId)> {
-    let plain = {
-        let places = current.places.borrow();
-        let not_a_child = |place: &&Place| !matches!(place, Place::Planned(Plan::Child));
-        match places.iter().rfind(not_a_child) {
-            Some(Place::At(node)) => Some(*node),
-            _ => None,
-        }
+    let known = match (current.child.get(), current.places.borrow().last()) {
+        (Child::At(node), _) => Some(node),
+        (
+            _,
+            Some(&Level {
+                place: Place::At(node),
+                ..
+            }),
+        ) => Some(node),
+        _ => None,
     };
-    match plain {
+    match known {
         Some(node) => Some((current.shared.borrow().clone()?, node)),
         None => here(current).and_then(|(shared, node)| Some((shared, node?))),
     }
@@ -288,7 +368,8 @@ pub(crate) fn timers() -> Option<Arc<Timers>> {
 
 /// The tree of the run that this thread is polling; `None` outside of a run. It has its [`Shared::run`].
 pub(crate) fn tree_of_run() -> Option<Arc<Shared>> {
-    tree().filter(|shared| shared.run().is_some())
+    let shared = with(|current| current.shared.borrow().clone()).flatten();
+    shared.filter(|shared| shared.run().is_some())
 }
 
 /// Whether this thread is polling in a run, and in a task of it: not above its roots.
@@ -296,9 +377,10 @@ pub(crate) fn in_task_of_run() -> bool {
     let in_task = |current: &Current| {
         let shared = current.shared.borrow();
         let in_run = shared.as_ref().is_some_and(|shared| shared.run().is_some());
+        let places = current.places.borrow();
         in_run
             && !matches!(
-                current.places.borrow().last(),
+                places.last().map(|level| &level.place),
                 None | Some(Place::AboveRoot)
             )
     };

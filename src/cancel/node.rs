@@ -27,7 +27,7 @@ pub(crate) struct Cell {
     /// Counts for `current_effective_deadline`. Its lock is a leaf: nothing else is locked while it is held.
     deadline: Mutex<Option<Instant>>,
     /// Why the node was cancelled itself; the first cause stays.
-    pub(crate) reason: OnceLock<CancelReason>,
+    pub(crate) reason: OnceLock<Box<CancelReason>>,
 }
 
 impl Cell {
@@ -220,7 +220,9 @@ impl Shared {
         let tree = lock(&self.tree);
         let cancelled = tree.ancestry(id).find(|&id| tree.is_own(id))?;
         match tree.payload(cancelled) {
-            Some(Watcher::Driver(watched)) => watched.cell().reason.get().cloned(),
+            Some(Watcher::Driver(watched)) => {
+                watched.cell().reason.get().map(|reason| (**reason).clone())
+            }
             // Only its task can cancel a child by itself.
             Some(Watcher::Child(_)) | None => Some(CancelReason::new(CancelSource::Task)),
         }

@@ -1,6 +1,7 @@
 //! `CancelScope`: runs a future that can be told to stop.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::panic::Location;
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-use super::current::{self, Plan, attach_by, poll_at};
-use super::node::{Cell, Node, Shared, Wake, Watched};
+use super::current::{Plan, attach_by, carry_out_plans, poll_at};
+use super::node::{self, Node, Shared, Wake, Watched};
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{End, Kind, NodeId};
 use crate::sys::primitives::{AtomicBool, Mutex, lock};
-use crate::time::{Sleep, current_time, sleep_until};
+use crate::time::{Sleep, Timers, current_time, sleep_until};
 
 /// A handle on a piece of work that can be cancelled, given a deadline, or shielded, from anywhere.
 ///
@@ -44,9 +45,10 @@ pub struct CancelScope {
     inner: Arc<Inner>,
 }
 
+#[derive(Default)]
 struct Inner {
     /// Its reason also says whether the scope was cancelled, once and for all.
-    cell: Cell,
+    cell: node::Cell,
     phase: Mutex<Phase>,
     /// Whether a deadline was ever set, so that scopes without one never look.
     timed: AtomicBool,
@@ -58,10 +60,10 @@ enum Phase {
         shield: bool,
         timeout: Option<Duration>,
     },
-    /// Being polled for the first time, in that tree, and without a node so far.
+    /// Being polled for the first time, without a node so far, in a run whose time is given; else it is the system's.
     Planned {
         shield: bool,
-        shared: Arc<Shared>,
+        time: Option<Arc<Timers>>,
     },
     /// Being polled. The node is removed by [`ScopeRun`], which first leaves this phase, under the same lock.
     Placed {
@@ -71,18 +73,17 @@ enum Phase {
     Ended,
 }
 
-impl Phase {
-    /// The tree that the scope is in.
-    fn shared(&self) -> Option<&Arc<Shared>> {
-        match self {
-            Phase::Planned { shared, .. } | Phase::Placed { shared, .. } => Some(shared),
-            Phase::New { .. } | Phase::Ended => None,
+impl Default for Phase {
+    fn default() -> Self {
+        Phase::New {
+            shield: false,
+            timeout: None,
         }
     }
 }
 
 impl Watched for Inner {
-    fn cell(&self) -> &Cell {
+    fn cell(&self) -> &node::Cell {
         &self.cell
     }
 }
@@ -95,14 +96,7 @@ impl CancelScope {
     /// ```
     pub fn new() -> Self {
         CancelScope {
-            inner: Arc::new(Inner {
-                cell: Cell::default(),
-                phase: Mutex::new(Phase::New {
-                    shield: false,
-                    timeout: None,
-                }),
-                timed: AtomicBool::new(false),
-            }),
+            inner: Arc::default(),
         }
     }
 
@@ -174,7 +168,7 @@ impl CancelScope {
     }
 
     pub(crate) fn cancel_for(&self, reason: CancelReason) {
-        let first = self.inner.cell.reason.set(reason).is_ok();
+        let first = self.inner.cell.reason.set(Box::new(reason)).is_ok();
         self.change(|shared, id| shared.cancel(id));
         if first && let Some(reason) = self.inner.cell.reason.get() {
             tracing::debug!(%reason, "a cancel scope was cancelled");
@@ -195,11 +189,12 @@ impl CancelScope {
     /// assert_eq!(scope.cancel_reason().unwrap().source(), CancelSource::Deadline);
     /// ```
     pub fn cancel_reason(&self) -> Option<CancelReason> {
-        let own = self.inner.cell.reason.get().cloned();
+        let own = self.inner.cell.reason.get();
+        let own = own.map(|reason| (**reason).clone());
         own.or_else(|| {
             if matches!(*lock(&self.inner.phase), Phase::Planned { .. }) {
-                // Usually its own body asks.
-                current::carry_out_plans();
+                // Usually it is its own body that asks.
+                carry_out_plans();
             }
             match &*lock(&self.inner.phase) {
                 Phase::Placed { shared, id } if self.inner.cell.is_effective() => {
@@ -238,8 +233,12 @@ impl CancelScope {
 
     /// The time of the run that the scope runs in, whoever asks; before it runs, the caller's.
     fn now(&self) -> Instant {
-        let shared = lock(&self.inner.phase).shared().cloned();
-        shared.map_or_else(current_time, |shared| shared.now())
+        let time = match &*lock(&self.inner.phase) {
+            Phase::New { .. } | Phase::Ended => return current_time(),
+            Phase::Planned { time, .. } => time.clone(),
+            Phase::Placed { shared, .. } => shared.timers().cloned(),
+        };
+        time.map_or_else(Instant::now, |time| time.now())
     }
 
     /// Whether this scope was cancelled, or its deadline has passed while it was not ended. Never goes back to false.
@@ -354,22 +353,27 @@ impl CancelScope {
         self.change(|shared, id| shared.set_hides(id, shield));
     }
 
-    /// The scope begins, in that tree: its settings take effect, but for those that wait for the node.
-    fn enter(&self, shared: Arc<Shared>) {
-        let inner = &*self.inner;
-        let mut phase = lock(&inner.phase);
+    /// The scope begins, in that tree. Returns the timeout that counts from now. Fails if it has begun before.
+    fn begin(&self, shared: &Arc<Shared>) -> Result<Option<Duration>, RunTwice> {
+        let mut phase = lock(&self.inner.phase);
         let Phase::New { shield, timeout } = *phase else {
-            drop(phase);
-            panic!("a CancelScope was run a second time; make a new scope for each future");
+            return Err(RunTwice);
         };
-        *phase = Phase::Planned { shield, shared };
-        drop(phase);
-        if timeout.is_some() || inner.timed.load(Ordering::Acquire) {
-            self.enter_with_deadline(timeout);
-        }
+        let time = shared.timers().filter(|timers| !timers.are_real());
+        *phase = Phase::Planned {
+            shield,
+            time: time.cloned(),
+        };
+        Ok(timeout)
     }
 
-    fn enter_with_deadline(&self, timeout: Option<Duration>) {
+    /// Whether it has, or had, a deadline.
+    fn is_timed(&self) -> bool {
+        self.inner.timed.load(Ordering::Acquire)
+    }
+
+    /// Lets the timeout count from now, and cancels the scope if its deadline has passed.
+    fn begin_deadline(&self, timeout: Option<Duration>) {
         let now = self.now();
         if let Some(timeout) = timeout {
             self.inner.cell.set_deadline(now.checked_add(timeout));
@@ -381,18 +385,19 @@ impl CancelScope {
     }
 
     /// Makes the scope's node, below `parent`. Wakes nobody: who drives the scope looks at it after this poll.
-    pub(super) fn take_place(&self, parent: Option<NodeId>) -> NodeId {
+    pub(super) fn take_place(&self, shared: &Arc<Shared>, parent: Option<NodeId>) -> NodeId {
         let mut phase = lock(&self.inner.phase);
-        let Phase::Planned { shield, shared } = std::mem::replace(&mut *phase, Phase::Ended) else {
-            unreachable!("a scope takes its place once, after it has begun");
-        };
+        let shield = matches!(*phase, Phase::Planned { shield: true, .. });
         let kind = if shield { Kind::Hides } else { Kind::Plain };
         let id = shared.add(parent, kind, Some(self.inner.clone()));
         if self.was_cancelled() {
             // Nothing hangs below the node, and nobody has said yet who drives it.
             let _nobody = shared.cancel(id);
         }
-        *phase = Phase::Placed { shared, id };
+        *phase = Phase::Placed {
+            shared: shared.clone(),
+            id,
+        };
         id
     }
 }
@@ -462,6 +467,10 @@ struct Alarm {
     sleep: Sleep,
 }
 
+/// A scope that has begun was to begin again.
+#[derive(Debug)]
+struct RunTwice;
+
 impl Driver {
     pub(crate) fn new(scope: CancelScope) -> Self {
         Driver {
@@ -476,27 +485,38 @@ impl Driver {
     pub(crate) fn begin(&mut self) {
         let Driver { scope, begun, .. } = self;
         self.node = Some(attach_by(|shared, parent| {
-            scope.enter(shared.clone());
+            let new = scope.begin(shared);
+            debug_assert!(matches!(new, Ok(None)), "a nursery's scope is its own");
             *begun = true;
-            scope.take_place(parent)
+            scope.take_place(shared, parent)
         }));
     }
 
     /// Polls something in the scope. Takes the scope's place in the tree if that turns out to be needed.
     fn poll_inside<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let Driver { scope, begun, .. } = self;
-        let plan = |new: Option<&Arc<Shared>>| {
-            let shared = new.cloned().or_else(current::tree);
-            scope.enter(shared.expect("a new tree is made where there is none"));
+        let timed = Cell::new(false);
+        let timeout = Cell::new(None);
+        let plan = |shared: &Arc<Shared>| {
+            timeout.set(scope.begin(shared)?);
+            timed.set(timeout.get().is_some() || scope.is_timed());
             *begun = true;
-            Plan::Scope(scope.clone())
+            Ok(Plan::Scope(scope.clone()))
         };
-        poll_at(&mut self.node, plan, poll)
+        let polled = poll_at(&mut self.node, plan, || {
+            if timed.get() {
+                scope.begin_deadline(timeout.get());
+            }
+            poll()
+        });
+        polled.unwrap_or_else(|RunTwice| {
+            panic!("a CancelScope was run a second time; make a new scope for each future")
+        })
     }
 
     /// Cancels the scope if its deadline has passed. Else gives the deadline, if there is one.
     fn expire(&self) -> Option<Instant> {
-        if !self.scope.inner.timed.load(Ordering::Acquire) || self.scope.was_cancelled() {
+        if !self.scope.is_timed() || self.scope.was_cancelled() {
             return None;
         }
         let deadline = self.scope.deadline()?;
@@ -563,9 +583,17 @@ impl Driver {
         if !std::mem::take(&mut self.begun) {
             return;
         }
-        // In this order: nobody finds a node in the phase that is removed. And where no lock is held.
-        let before = std::mem::replace(&mut *lock(&self.scope.inner.phase), Phase::Ended);
-        drop(before);
+        // Before the node is removed, so that nobody finds one in the phase that is not there any more.
+        let mut phase = lock(&self.scope.inner.phase);
+        if let Phase::Planned { time: None, .. } = *phase {
+            *phase = Phase::Ended;
+            drop(phase);
+        } else {
+            let before = std::mem::replace(&mut *phase, Phase::Ended);
+            drop(phase);
+            // Where no lock is held.
+            drop(before);
+        }
         if let Some(node) = self.node.take() {
             drop(node);
             self.alarm = None;

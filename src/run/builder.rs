@@ -10,7 +10,7 @@ use super::driver::Driver;
 use super::interrupt::Interrupt;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
 use crate::nursery::shuffle::shuffle;
-use crate::time::{Clock, RealClock, Timers};
+use crate::time::{Clock, Timers};
 use crate::worker::WorkerConfig;
 
 /// What a run does about Ctrl-C.
@@ -56,7 +56,8 @@ pub enum CtrlC {
 #[derive(Debug)]
 #[must_use = "nothing happens before `run` is called"]
 pub struct RunBuilder {
-    clock: Arc<dyn Clock>,
+    /// Without one, the system's.
+    clock: Option<Arc<dyn Clock>>,
     ctrl_c: CtrlC,
     workers: Option<WorkerConfig>,
     instruments: Instruments,
@@ -71,7 +72,7 @@ impl RunBuilder {
     /// ```
     pub fn new() -> Self {
         RunBuilder {
-            clock: Arc::new(RealClock),
+            clock: None,
             ctrl_c: CtrlC::default(),
             workers: None,
             instruments: Instruments::default(),
@@ -90,7 +91,7 @@ impl RunBuilder {
     /// assert_eq!(clock.elapsed(), hour);
     /// ```
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Some(Arc::new(clock));
         self
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
-use super::clock::Clock;
+use super::clock::{Clock, RealClock};
 use super::idle::{IdleKey, IdleQueue};
 use super::queue::{DeadlineQueue, Place};
 use crate::cancel::lock;
@@ -19,6 +19,8 @@ use crate::cancel::lock;
 #[derive(Debug)]
 pub(crate) struct Timers {
     clock: Arc<dyn Clock>,
+    /// The clock is the system's.
+    real: bool,
     sleepers: Mutex<Sleepers>,
     /// The loop that calls `fire`.
     pub(crate) driver: AtomicWaker,
@@ -43,9 +45,11 @@ enum Looks {
 }
 
 impl Timers {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// With the system's clock, or a given one.
+    pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Arc<Self> {
         Arc::new(Timers {
-            clock,
+            real: clock.is_none(),
+            clock: clock.unwrap_or_else(|| Arc::new(RealClock)),
             sleepers: Mutex::new(Sleepers {
                 queue: DeadlineQueue::new(),
                 fired: None,
@@ -66,6 +70,11 @@ impl Timers {
 
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// Whether the time is the same as outside of the run.
+    pub(crate) fn are_real(&self) -> bool {
+        self.real
     }
 
     /// The earliest deadline that somebody sleeps for. From now on, one that is earlier wakes the loop.

@@ -4,7 +4,7 @@
 //! and pays nothing for it. The order of service is the limiter's, among named and nameless alike.
 //!
 //! Choice: the token lies in the map, not with the caller. The point of a name is that somebody else can give the token
-//! back; whoever wants it to come back by itself has [`Token`](crate::sync::Token), which needs no name.
+//! back; whoever wants it to come back by itself has [`Token`], which needs no name.
 //!
 //! Choice: a name counts from the moment when its owner begins to wait. So a second one who waits for the same name is
 //! refused at once. (Trio compares with those who *hold* a token, so that two who wait for the same borrower both get
