@@ -19,6 +19,7 @@
 // Shares a list between threads without a lock; every access is argued by the rules above.
 #![allow(unsafe_code)]
 
+use std::cell::Cell as StdCell;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
@@ -27,9 +28,7 @@ use std::time::Duration;
 use super::child::{ChildRef, Header};
 use super::ready::BatchRef;
 use crate::cancel::NodeId;
-use crate::sys::primitives::{
-    AtomicUsize, Cell as StdCell, UnsafeCell, sleep, thread_token, yield_now,
-};
+use crate::sys::primitives::{AtomicUsize, UnsafeCell, sleep, thread_token, yield_now};
 
 // No thread's token.
 const NOBODY: usize = 0;
