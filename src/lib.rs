@@ -10,7 +10,7 @@
 //! }
 //!
 //! fn main() {
-//!     // In a worker process, `run` serves jobs and does not return: what comes before it runs again in each worker.
+//!     // In a worker process, `run` serves jobs and does not return: what comes before it runs again, for the workers.
 //!     let sum = seedbed::run(open_nursery(async |n| {
 //!         let three = n.spawn(run_sync(square, 3));
 //!         let four = n.spawn(run_sync(square, 4));
@@ -27,7 +27,7 @@
 //! | enter | [`run()`](run()), [`main!`], [`test!`], [`init`]; [`RunBuilder`] for another clock or Ctrl-C policy |
 //! | do several things at once | [`open_nursery`], [`try_open_nursery`], [`open_local_nursery`]; [`Nursery`], [`Task`] |
 //! | do them on all cores | [`Nursery::spawn_on`], [`on_executor`] |
-//! | have helpers that outlive the work | [`open_service_nursery`]; [`daemon`](nursery::Block::daemon) for those that do not |
+//! | have helpers that end with the work, or after it | [`daemon`](nursery::Block::daemon); [`open_service_nursery`] |
 //! | set a time limit | [`move_on_after`], [`fail_after`]; [`move_on_at`], [`fail_at`] |
 //! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`]; [`cancel::ScopeGroup`] |
 //! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
@@ -45,13 +45,19 @@
 //! | see who does what | [`task_tree`], [`current_task`], [`Nursery::named`]; [`instrument`] |
 //! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`], [`testing::Sequencer`], [`testing::shuffle`] |
 //!
+//! # Cargo features
+//!
+//! * `tracing`: [`instrument`] has a `TracingInstrument`, which makes a span of each task. (Events about what nobody waits
+//!   for, such as late errors, need no feature.)
+//!
 //! # To read
 //!
 //! * [`guide::structured_concurrency`]: the model from nothing, with pictures;
 //! * [`guide::cancellation`]: the rules, each with an example;
 //! * [`guide::testing`]: how to test what has jobs done, and what waits;
 //! * [`guide::other_runtimes`]: nurseries in smol's and tokio's tasks, and calls from threads;
-//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different.
+//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different;
+//!   [`guide::trio_rows`]: promise by promise, with the tests.
 
 #![deny(unsafe_code)]
 // The heads of modules say for maintainers which file does what; readers of the public docs see plain names there.

@@ -9,11 +9,13 @@ use std::task::Poll;
 
 use polling::{Hand, OnDrop, turns};
 use seedbed::sync::Event;
-use seedbed::testing::wait_all_tasks_blocked;
+use seedbed::testing::{
+    Sequencer, assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked,
+};
 use seedbed::{
-    Nursery, NurseryInfo, StartError, TaskInfo, current_root_task, current_task, on_cancel,
-    open_local_nursery, open_nursery, run, shield, sleep_forever, task_tree, task_trees, thread,
-    try_open_local_nursery, try_open_nursery,
+    Nursery, NurseryInfo, StartError, TaskInfo, checkpoint, current_root_task, current_task,
+    on_cancel, open_local_nursery, open_nursery, run, shield, sleep_forever, spawn_system_task,
+    task_tree, task_trees, thread, try_open_local_nursery, try_open_nursery,
 };
 
 fn names(tasks: &[TaskInfo]) -> Vec<&str> {
@@ -292,6 +294,19 @@ fn a_task_without_a_name_is_called_after_the_function_that_it_came_from() {
         .await
         .unwrap();
     });
+}
+
+#[test]
+fn system_tasks_and_what_tests_wrap_around_a_future_are_called_after_the_function_too() {
+    run(open_nursery(async |n| {
+        assert_eq!(spawn_system_task(work()).info().name(), "task_tree::work");
+        let in_sequence = n.spawn(Sequencer::new().at(0, work()));
+        assert_eq!(in_sequence.info().name(), "task_tree::work");
+        let waits = n.spawn(assert_checkpoints(checkpoint()));
+        assert_eq!(waits.info().name(), n.spawn(checkpoint()).info().name());
+        let does_not = n.spawn(assert_no_checkpoints(work()));
+        assert_eq!(does_not.info().name(), "task_tree::work");
+    }));
 }
 
 #[test]

@@ -46,6 +46,16 @@ fn panic_of(body: impl FnOnce()) -> String {
 // ---- The clock.
 
 #[test]
+fn a_clock_shows_its_time_and_how_it_moves() {
+    let clock = MockClock::autojump();
+    clock.jump(Duration::from_secs(3));
+    assert_eq!(
+        format!("{clock:?}"),
+        "MockClock { elapsed: 3s, rate: 0.0, autojump_threshold: Some(0ns), .. }"
+    );
+}
+
+#[test]
 fn a_new_clock_is_at_zero_and_stands_still() {
     let clock = MockClock::new();
     let now = clock.now();

@@ -75,7 +75,7 @@ pub(super) type Name = Arc<str>;
 /// block is the function that it stands in. Futures of this crate's that are made of another are called after that.
 pub(super) fn default_name(future: &'static str) -> &'static str {
     /// And which of their parameters that is: the first, if not the last.
-    const WRAPPERS: [(&str, bool); 7] = [
+    const WRAPPERS: [(&str, bool); 11] = [
         ("seedbed::nursery::block::Block<", false),
         ("seedbed::cancel::scope::ScopeRun<", true),
         ("seedbed::cancel::shield::Shield<", true),
@@ -83,6 +83,10 @@ pub(super) fn default_name(future: &'static str) -> &'static str {
         ("seedbed::cancel::timeout::MoveOn<", true),
         ("seedbed::cancel::timeout::Fail<", true),
         ("seedbed::tree_var::TreeVarScope<", true),
+        ("seedbed::run::system::SystemTask<", true),
+        ("seedbed::testing::sequencer::InSequence<", true),
+        ("seedbed::testing::checkpoints::AssertCheckpoints<", true),
+        ("seedbed::testing::checkpoints::AssertNoCheckpoints<", true),
     ];
     let mut name = future;
     while let Some((parameters, first)) = WRAPPERS.iter().find_map(|(wrapper, first)| {

@@ -30,8 +30,9 @@ pub enum CtrlC {
     /// ends the process.
     ///
     /// Only if SIGINT has its default disposition when the first run begins or the first
-    /// [signal receiver](crate::signal::open_signal_receiver) for it is opened: a program that ignores or handles it (or
-    /// was started by `nohup`, say) is left alone. A signal receiver does not take SIGINT away from the run: both get it.
+    /// [signal receiver](crate::signal::open_signal_receiver) for it is opened: a program that ignores or handles it is
+    /// left alone, and one that was started by `nohup`, or by a script with `&`, ignores it. A signal receiver does not
+    /// take SIGINT away from the run: both get it.
     #[default]
     Unwind,
     /// The run does nothing about it: the signal does to the process what it does without seedbed.

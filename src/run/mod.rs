@@ -29,8 +29,9 @@ pub use statistics::{RunStatistics, current_statistics};
 /// and system task, every shielded section and (with the last run) every idle worker process has ended, and every call
 /// that was [accepted](RunHandle::run_sync_soon) has happened.
 ///
-/// In a worker process this is the hook: it serves jobs, and never returns. So everything *before* it in `main` also
-/// runs in each worker, with the same arguments and environment.
+/// In a worker process this is the hook: it serves jobs, and never returns. So everything *before* it in `main` runs
+/// again, with the same arguments and environment: in each worker, or once for all that are
+/// [forked](crate::WorkerType).
 ///
 /// # Panics
 ///

@@ -36,9 +36,10 @@ use crate::wire::frame::{self, Frame, Kind};
 /// Nothing happens until the call is awaited. It can be awaited on any executor; the future is `Send`.
 ///
 /// A worker is this program, executed again: **all that `main` does before the hook** (`run`, `main!`, `test!` or
-/// `init()`) **happens again in each worker**, with the same arguments and environment. So `f` must not capture zero-sized
-/// tokens either that prove something about the state of a process, unless the code before the hook, or an
-/// [`init`](crate::WorkerConfig::init) closure, brings about that state in the worker too.
+/// `init()`) **happens again**, with the same arguments and environment: in each worker, or once for all that are
+/// [forked](crate::WorkerType). So `f` must not capture zero-sized tokens either that prove something about the state of a
+/// process, unless the code before the hook, or an [`init`](crate::WorkerConfig::init) closure, brings about that state in
+/// the worker too.
 ///
 /// In the worker, standard input is `/dev/null`, and standard output and error are those of this process. SIGINT is
 /// ignored. The worker dies when this process does, however that comes about.

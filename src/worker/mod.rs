@@ -64,7 +64,8 @@ pub(crate) use hook::hook;
 /// once.
 ///
 /// `run`, `main!` and `test!` do this by themselves. Call it, first thing in `main` or in a `#[test]`, where you enter in
-/// another way, such as `smol::block_on`. **Everything before it in `main` runs again in each worker.**
+/// another way, such as `smol::block_on`. **Everything before it in `main` runs again**, in each worker, or once for
+/// all that are [forked](WorkerType).
 ///
 /// # Examples
 ///

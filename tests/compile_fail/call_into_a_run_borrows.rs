@@ -1,0 +1,10 @@
+//! A call that is left in a run may be made when whoever left it has returned, so it cannot borrow.
+
+use seedbed::{current_run, run};
+
+fn main() {
+    run(async {
+        let words = String::from("of the caller");
+        current_run().run_sync_soon(|| println!("{words}")).unwrap();
+    });
+}

@@ -1,0 +1,10 @@
+//! A system task belongs to the run, so it cannot borrow from who spawned it.
+
+use seedbed::{run, spawn_system_task};
+
+fn main() {
+    run(async {
+        let words = String::from("of the main future");
+        spawn_system_task(async { println!("{words}") });
+    });
+}
