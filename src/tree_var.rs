@@ -94,7 +94,8 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// assert_eq!(DEPTH.get(), None);
     /// ```
     pub fn get(&'static self) -> Option<T> {
-        current::with_values(|values| self.find(values))
+        // A counted reference, as the value's `Clone` is foreign code.
+        self.find(current::values().as_ref())
     }
 
     /// Returns the value that a new child of this nursery would see, if any; from anywhere, also outside of a run.
@@ -212,7 +213,7 @@ impl State {
             State::New { variable, value } => Arc::new(Link {
                 variable,
                 value,
-                outer: current::with_values(|values| values.cloned()),
+                outer: current::values(),
             }),
             State::Set(values) => values,
             State::Moving => unreachable!("the state is put back before anything else runs"),

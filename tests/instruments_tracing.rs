@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use polling::turns;
 use seedbed::instrument::{Instrument, TracingInstrument};
-use seedbed::{RunBuilder, TaskInfo, open_nursery, run, sleep_forever};
+use seedbed::{RunBuilder, TaskInfo, current_task, open_nursery, run, sleep_forever};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -118,6 +118,55 @@ fn seen_by<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
     );
     let lines = std::mem::take(&mut *seen.lines.lock().unwrap());
     (value, lines)
+}
+
+#[test]
+fn a_subscriber_may_spawn_whenever_it_is_called() {
+    /// Tells the instrument of a task whenever it is asked for anything, as a spawn would.
+    struct Spawns(Arc<TracingInstrument>, AtomicU64);
+    impl Spawns {
+        fn called(&self) {
+            if let Some(task) = current_task()
+                && self.1.fetch_add(1, SeqCst) < 1000
+            {
+                self.0.task_scheduled(&task);
+            }
+        }
+    }
+    impl Subscriber for Spawns {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            self.called();
+            Id::from_u64(1)
+        }
+        fn clone_span(&self, id: &Id) -> Id {
+            self.called();
+            id.clone()
+        }
+        fn try_close(&self, _: Id) -> bool {
+            self.called();
+            true
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, _: &Id) {
+            self.called();
+        }
+        fn exit(&self, _: &Id) {
+            self.called();
+        }
+    }
+    let instrument = Arc::new(TracingInstrument::new());
+    let subscriber = Spawns(instrument.clone(), AtomicU64::new(0));
+    tracing::subscriber::with_default(subscriber, || {
+        let nursery = open_nursery(|n| async move {
+            n.spawn(turns(2));
+        });
+        RunBuilder::new().instrument(instrument).run(nursery);
+    });
 }
 
 #[test]

@@ -7,6 +7,9 @@
 //!
 //! Nothing is lost by a node that comes late. Until its first poll is over nobody else can drop what is planned here: all
 //! that is around it is being polled on this very stack, and decides afterwards.
+//!
+//! A thread that ends stands nowhere once its variables are gone. Nothing is polled there any more, but what other
+//! thread-locals hold may still be dropped, and may look.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -96,6 +99,12 @@ impl Plan {
 /// The tree to go back to, if it is another one than that of the place which was entered.
 type Around = Option<Option<Arc<Shared>>>;
 
+/// Does something with this thread's place. `None` if the thread is ending.
+#[inline]
+fn with<T>(act: impl FnOnce(&Current) -> T) -> Option<T> {
+    CURRENT.try_with(act).ok()
+}
+
 /// Leaves the place that was entered when dropped, also when a poll panics.
 #[must_use]
 pub(crate) struct Entered {
@@ -104,55 +113,66 @@ pub(crate) struct Entered {
 
 /// Stands at `node` until the guard is dropped.
 pub(crate) fn enter(shared: &Arc<Shared>, node: NodeId) -> Entered {
-    CURRENT.with(|current| current.enter(shared, Place::At(node)))
+    Entered {
+        around: with(|current| current.enter(shared, Place::At(node))).flatten(),
+    }
 }
 
 /// Stands above the root of a tree until the guard is dropped: whoever attaches becomes a root.
 pub(crate) fn enter_above_root(shared: &Arc<Shared>) -> Entered {
-    CURRENT.with(|current| current.enter(shared, Place::AboveRoot))
+    Entered {
+        around: with(|current| current.enter(shared, Place::AboveRoot)).flatten(),
+    }
 }
 
-/// Polls at the node in `slot`; the first time, at a plan for one, which is made for the tree that it will be in. If there
-/// is something to wait for, or something below needed the node, that is in `slot` afterwards, also if the poll panics.
-pub(super) fn poll_at<T>(
+/// Polls at the node in `slot`; the first time, at a plan for one, which is made for the tree that it will be in. Unless
+/// that poll was the last, and nothing below needed the node, it is in `slot` afterwards. Fails if the plan does.
+pub(super) fn poll_at<T, E>(
     slot: &mut Option<Node>,
-    plan: impl FnOnce(&Arc<Shared>) -> Plan,
+    plan: impl FnOnce(&Arc<Shared>) -> Result<Plan, E>,
     poll: impl FnOnce() -> Poll<T>,
-) -> Poll<T> {
+) -> Result<Poll<T>, E> {
     if let Some(node) = slot {
         let _entered = enter(&node.shared, node.id);
-        return poll();
+        return Ok(poll());
     }
-    let _planned = Planned::enter(slot, plan);
+    let mut planned = Planned::enter(slot, plan)?;
     let polled = poll();
-    if polled.is_pending() {
-        // Carries the plan out.
-        CURRENT.with(here);
-    }
-    polled
+    planned.ended = polled.is_ready();
+    Ok(polled)
 }
 
 /// Stands at a plan until dropped, and then gives the node to its owner, if there is one by then.
 struct Planned<'a> {
     slot: &'a mut Option<Node>,
     around: Around,
+    /// Nobody polls again. Else the plan is carried out; also after a panic, because who polls again may do it elsewhere.
+    ended: bool,
 }
 
 impl<'a> Planned<'a> {
-    fn enter(slot: &'a mut Option<Node>, plan: impl FnOnce(&Arc<Shared>) -> Plan) -> Self {
+    /// `plan` runs no foreign code, and so does not panic: the tree is borrowed.
+    fn enter<E>(
+        slot: &'a mut Option<Node>,
+        plan: impl FnOnce(&Arc<Shared>) -> Result<Plan, E>,
+    ) -> Result<Self, E> {
         CURRENT.with(|current| {
             let here = current.shared.borrow();
             let (plan, around) = match &*here {
-                Some(shared) => (plan(shared), None),
+                Some(shared) => (plan(shared)?, None),
                 None => {
                     drop(here);
                     let new = new_tree();
-                    let plan = plan(&new);
+                    let plan = plan(&new)?;
                     (plan, Some(current.shared.replace(Some(new))))
                 }
             };
             current.push(Place::Planned(plan));
-            Planned { slot, around }
+            Ok(Planned {
+                slot,
+                around,
+                ended: false,
+            })
         })
     }
 }
@@ -160,6 +180,9 @@ impl<'a> Planned<'a> {
 impl Drop for Planned<'_> {
     fn drop(&mut self) {
         CURRENT.with(|current| {
+            if !self.ended {
+                here(current);
+            }
             if let Some(id) = current.pop() {
                 let shared = current.shared.borrow().clone();
                 let shared = shared.expect("one stands in a tree here");
@@ -196,7 +219,7 @@ impl Current {
     }
 
     /// Stands at a place in that tree.
-    fn enter(&self, shared: &Arc<Shared>, place: Place) -> Entered {
+    fn enter(&self, shared: &Arc<Shared>, place: Place) -> Around {
         let mut here = self.shared.borrow_mut();
         let around = match &*here {
             Some(here) if Arc::ptr_eq(here, shared) => None,
@@ -204,7 +227,7 @@ impl Current {
         };
         drop(here);
         self.push(place);
-        Entered { around }
+        around
     }
 
     fn leave_tree(&self, around: &mut Around) {
@@ -217,7 +240,7 @@ impl Current {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.with(|current| {
+        with(|current| {
             current.pop();
             current.leave_tree(&mut self.around);
         });
@@ -274,7 +297,7 @@ pub(crate) fn attach(kind: Kind, watched: Option<Arc<dyn Watched>>) -> Node {
 
 /// The same, by whoever adds it.
 pub(super) fn attach_by(add: impl FnOnce(&Arc<Shared>, Option<NodeId>) -> NodeId) -> Node {
-    let (shared, parent) = CURRENT.with(here).unwrap_or_else(|| (new_tree(), None));
+    let (shared, parent) = with(here).flatten().unwrap_or_else(|| (new_tree(), None));
     Node {
         id: add(&shared, parent),
         shared,
@@ -287,31 +310,35 @@ fn new_tree() -> Arc<Shared> {
     Shared::new(None)
 }
 
+/// Carries out the plans of this thread, so that whoever was planned can be asked.
+pub(super) fn carry_out_plans() {
+    drop(with(here));
+}
+
 /// Where this thread stands is cancelled: dooms that place, so that its end is certain. False if it is not cancelled.
 pub(crate) fn give_up() -> bool {
-    CURRENT.with(|current| {
+    let gives_up = |current: &Current| {
         let cancelled = certain(current).is_some_and(|(shared, node)| shared.is_effective(node));
         // Only now a child that had no node gets one: the one who is not cancelled pays nothing.
         cancelled
             && here(current)
                 .is_some_and(|(shared, node)| node.is_some_and(|node| shared.give_up(node)))
-    })
+    };
+    with(gives_up) == Some(true)
 }
 
 /// The earliest deadline that cancels the code that is running.
 pub(crate) fn effective_deadline() -> Result<Option<Instant>, AlreadyCancelled> {
-    CURRENT.with(|current| match certain(current) {
+    match with(certain).flatten() {
         Some((shared, node)) => shared.effective_deadline(node),
         None => Ok(None),
-    })
+    }
 }
 
 /// Why the code that is running is cancelled, shields or not.
 pub(crate) fn cancel_reason() -> Option<CancelReason> {
-    CURRENT.with(|current| {
-        let (shared, node) = certain(current)?;
-        shared.reason(node)
-    })
+    let (shared, node) = with(certain).flatten()?;
+    shared.reason(node)
 }
 
 /// The tree and the node by which is decided whether this thread's place is cancelled. A plain child is as cancelled as
@@ -336,23 +363,18 @@ fn certain(current: &Current) -> Option<(Arc<Shared>, NodeId)> {
 
 /// The timers of the run that this thread is polling; `None` outside of a run.
 pub(crate) fn timers() -> Option<Arc<Timers>> {
-    CURRENT.with(|current| current.shared.borrow().as_ref()?.timers().cloned())
+    with(|current| current.shared.borrow().as_ref()?.timers().cloned()).flatten()
 }
 
 /// The tree of the run that this thread is polling; `None` outside of a run. It has its [`Shared::run`].
 pub(crate) fn tree_of_run() -> Option<Arc<Shared>> {
-    CURRENT.with(|current| {
-        let shared = current.shared.borrow();
-        shared
-            .as_ref()
-            .filter(|shared| shared.run().is_some())
-            .cloned()
-    })
+    let shared = with(|current| current.shared.borrow().clone()).flatten();
+    shared.filter(|shared| shared.run().is_some())
 }
 
 /// Whether this thread is polling in a run, and in a task of it: not above its roots.
 pub(crate) fn in_task_of_run() -> bool {
-    CURRENT.with(|current| {
+    let in_task = |current: &Current| {
         let shared = current.shared.borrow();
         let in_run = shared.as_ref().is_some_and(|shared| shared.run().is_some());
         let places = current.places.borrow();
@@ -361,15 +383,16 @@ pub(crate) fn in_task_of_run() -> bool {
                 places.last().map(|level| &level.place),
                 None | Some(Place::AboveRoot)
             )
-    })
+    };
+    with(in_task) == Some(true)
 }
 
 /// Exchanges the tree variables' values of this thread.
 pub(crate) fn replace_values(values: Option<Values>) -> Option<Values> {
-    CURRENT.with(|current| current.values.replace(values))
+    with(|current| current.values.replace(values)).flatten()
 }
 
-/// Looks at the tree variables' values of this thread.
-pub(crate) fn with_values<T>(look: impl FnOnce(Option<&Values>) -> T) -> T {
-    CURRENT.with(|current| look(current.values.borrow().as_ref()))
+/// The tree variables' values of this thread.
+pub(crate) fn values() -> Option<Values> {
+    with(|current| current.values.borrow().clone()).flatten()
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-use super::current::{Plan, attach_by, poll_at};
+use super::current::{Plan, attach_by, carry_out_plans, poll_at};
 use super::node::{self, Node, Shared, Wake, Watched};
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{End, Kind, NodeId};
@@ -191,9 +191,17 @@ impl CancelScope {
     pub fn cancel_reason(&self) -> Option<CancelReason> {
         let own = self.inner.cell.reason.get();
         let own = own.map(|reason| (**reason).clone());
-        own.or_else(|| match &*lock(&self.inner.phase) {
-            Phase::Placed { shared, id } if self.inner.cell.is_effective() => shared.reason(*id),
-            _ => None,
+        own.or_else(|| {
+            if matches!(*lock(&self.inner.phase), Phase::Planned { .. }) {
+                // Usually it is its own body that asks.
+                carry_out_plans();
+            }
+            match &*lock(&self.inner.phase) {
+                Phase::Placed { shared, id } if self.inner.cell.is_effective() => {
+                    shared.reason(*id)
+                }
+                _ => None,
+            }
         })
     }
 
@@ -345,19 +353,18 @@ impl CancelScope {
         self.change(|shared, id| shared.set_hides(id, shield));
     }
 
-    /// The scope begins, in that tree. Returns the timeout that counts from now.
-    fn begin(&self, shared: &Arc<Shared>) -> Option<Duration> {
+    /// The scope begins, in that tree. Returns the timeout that counts from now. Fails if it has begun before.
+    fn begin(&self, shared: &Arc<Shared>) -> Result<Option<Duration>, RunTwice> {
         let mut phase = lock(&self.inner.phase);
         let Phase::New { shield, timeout } = *phase else {
-            drop(phase);
-            panic!("a CancelScope was run a second time; make a new scope for each future");
+            return Err(RunTwice);
         };
         let time = shared.timers().filter(|timers| !timers.are_real());
         *phase = Phase::Planned {
             shield,
             time: time.cloned(),
         };
-        timeout
+        Ok(timeout)
     }
 
     /// Whether it has, or had, a deadline.
@@ -460,6 +467,10 @@ struct Alarm {
     sleep: Sleep,
 }
 
+/// A scope that has begun was to begin again.
+#[derive(Debug)]
+struct RunTwice;
+
 impl Driver {
     pub(crate) fn new(scope: CancelScope) -> Self {
         Driver {
@@ -474,7 +485,8 @@ impl Driver {
     pub(crate) fn begin(&mut self) {
         let Driver { scope, begun, .. } = self;
         self.node = Some(attach_by(|shared, parent| {
-            let _nurseries_have_none = scope.begin(shared);
+            let new = scope.begin(shared);
+            debug_assert!(matches!(new, Ok(None)), "a nursery's scope is its own");
             *begun = true;
             scope.take_place(shared, parent)
         }));
@@ -486,16 +498,19 @@ impl Driver {
         let timed = Cell::new(false);
         let timeout = Cell::new(None);
         let plan = |shared: &Arc<Shared>| {
-            timeout.set(scope.begin(shared));
+            timeout.set(scope.begin(shared)?);
             timed.set(timeout.get().is_some() || scope.is_timed());
             *begun = true;
-            Plan::Scope(scope.clone())
+            Ok(Plan::Scope(scope.clone()))
         };
-        poll_at(&mut self.node, plan, || {
+        let polled = poll_at(&mut self.node, plan, || {
             if timed.get() {
                 scope.begin_deadline(timeout.get());
             }
             poll()
+        });
+        polled.unwrap_or_else(|RunTwice| {
+            panic!("a CancelScope was run a second time; make a new scope for each future")
         })
     }
 
@@ -577,9 +592,14 @@ impl Driver {
             let before = std::mem::replace(&mut *phase, Phase::Ended);
             drop(phase);
             // Where no lock is held.
-            drop((before, self.node.take()));
+            drop(before);
         }
-        self.alarm = None;
+        if let Some(node) = self.node.take() {
+            drop(node);
+            self.alarm = None;
+            // Handles may be kept; who has polled must not be kept by them.
+            drop(self.scope.inner.cell.waker.take());
+        }
     }
 }
 

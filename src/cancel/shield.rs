@@ -1,5 +1,6 @@
 //! Work that is not cut off: `shield`, and clean-up that awaits: `on_cancel`.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -61,11 +62,9 @@ impl<F: Future> Future for Shield<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let value = ready!(poll_at(
-            this.node,
-            |_| Plan::Shield,
-            || this.future.poll(cx)
-        ));
+        let plan = |_: &_| Ok::<_, Infallible>(Plan::Shield);
+        let Ok(polled) = poll_at(this.node, plan, || this.future.poll(cx));
+        let value = ready!(polled);
         *this.node = None;
         Poll::Ready(value)
     }

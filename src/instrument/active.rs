@@ -114,7 +114,11 @@ impl Drop for Observed {
     fn drop(&mut self) {
         tell("after_run", |instrument| instrument.after_run());
         RUN.set(None);
-        replace(Instruments::default());
+        let last = || replace(Instruments::default());
+        // As when a hook panics: the run is not to suffer from it.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(last)) {
+            std::mem::forget(payload);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tasks as `tracing` spans.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tracing::Span;
@@ -42,8 +42,9 @@ use crate::nursery::{TaskId, TaskInfo};
 /// ```
 #[derive(Debug, Default)]
 pub struct TracingInstrument {
-    /// Of all tasks that have not exited. Never locked while the subscriber is called, which may spawn.
-    spans: Mutex<HashMap<TaskId, Span>>,
+    /// Of all tasks that have not exited. Never locked while the subscriber is called, which may spawn; and cloning a span,
+    /// unlike counting it, would call the subscriber.
+    spans: Mutex<HashMap<TaskId, Arc<Span>>>,
 }
 
 const TARGET: &str = "seedbed::task";
@@ -63,21 +64,21 @@ impl TracingInstrument {
         Self::default()
     }
 
-    fn known(&self, id: TaskId) -> Option<Span> {
+    fn known(&self, id: TaskId) -> Option<Arc<Span>> {
         lock(&self.spans).get(&id).cloned()
     }
 
     /// The task's span, which is made if need be.
-    fn span(&self, task: &TaskInfo) -> Span {
+    fn span(&self, task: &TaskInfo) -> Arc<Span> {
         self.known(task.id()).unwrap_or_else(|| {
             let parent = task.parent().and_then(|parent| self.known(parent.id()));
-            let span = tracing::debug_span!(
+            let span = Arc::new(tracing::debug_span!(
                 target: TARGET,
                 parent: parent.and_then(|parent| parent.id()),
                 "task",
                 task.id = task.id().get(),
                 task.name = task.name(),
-            );
+            ));
             let before = lock(&self.spans).insert(task.id(), span.clone());
             drop(before);
             span
@@ -99,7 +100,7 @@ impl Instrument for TracingInstrument {
     }
 
     fn task_scheduled(&self, task: &TaskInfo) {
-        tracing::trace!(target: TARGET, parent: &self.span(task), "scheduled");
+        tracing::trace!(target: TARGET, parent: &*self.span(task), "scheduled");
     }
 
     fn before_task_step(&self, task: &TaskInfo) {
@@ -116,7 +117,7 @@ impl Instrument for TracingInstrument {
     fn task_exited(&self, task: &TaskInfo, how: TaskExit) {
         let span = lock(&self.spans).remove(&task.id());
         if let Some(span) = span {
-            tracing::debug!(target: TARGET, parent: &span, ?how, "exited");
+            tracing::debug!(target: TARGET, parent: &*span, ?how, "exited");
         }
     }
 

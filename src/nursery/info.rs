@@ -363,7 +363,8 @@ impl NurseryInfo {
     /// polled.
     ///
     /// On another thread than the one that polls the nursery, this waits while it is being polled. So no task of the
-    /// nursery may wait for it without awaiting.
+    /// nursery may wait for it without awaiting; and two tasks on two threads that ask about each other's nurseries may
+    /// wait for each other for ever. [`task_trees`](crate::task_trees) never waits.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};

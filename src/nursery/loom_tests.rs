@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::child;
+use super::child::{self, ChildRef};
+use super::info::TaskId;
 use super::owner::Owner;
 use super::ready::Core;
 use super::{Nursery, open_nursery};
@@ -255,6 +256,75 @@ fn a_waker_that_outlives_its_child_is_the_last_to_let_go_of_the_memory() {
         while Arc::strong_count(&core) > 1 {
             loom::thread::yield_now();
         }
+    });
+}
+
+/// Whoever is found from elsewhere; `None` if the block is being polled, and `patient` is not set.
+fn found(core: &Core, patient: bool) -> Option<Vec<TaskId>> {
+    let found = core.children(patient)?;
+    Some(found.iter().map(ChildRef::id).collect())
+}
+
+#[test]
+fn whoever_looks_from_another_thread_finds_the_child_that_lives_and_none_that_has_ended() {
+    check(|| {
+        let children = Children::new();
+        let core = children.core();
+        let (give, given) = std::sync::mpsc::channel();
+        let there = core.clone();
+        let waits = wait(
+            move |waker| {
+                // While this block is polled, another thread begins to look, and one more child is put in.
+                let (looks, waker) = (there.clone(), waker.clone());
+                let looking = spawn(move || {
+                    let first = found(&looks, true).unwrap();
+                    waker.wake();
+                    // From now on all may end at any time.
+                    let second = found(&looks, false).unwrap_or_default();
+                    assert!(second.iter().all(|child| first.contains(child)));
+                    first
+                });
+                give.send(looking).unwrap();
+                drop(put(&there, std::future::ready(())).map_err(drop).unwrap());
+            },
+            || true,
+        );
+        let handle = put(&core, waits).map_err(drop).unwrap();
+        let waits = handle.info().id();
+        block_on(children);
+        let first = given.recv().unwrap().join().unwrap();
+        assert!(first[0] == waits && first.len() <= 2);
+        assert_eq!(found(&core, false).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_block_that_is_dropped_while_somebody_looks_drops_everything_once() {
+    check(|| {
+        let mut children = Children::new();
+        let core = children.core();
+        let drops = Drops::default();
+        // One that was polled, and one that was not.
+        for polled in [true, false] {
+            let value = drops.track();
+            let child = async move {
+                value.touch();
+                pending::<()>().await;
+            };
+            drop(put(&core, child).map_err(drop).unwrap());
+            if polled {
+                let cx = &mut Context::from_waker(Waker::noop());
+                assert!(Pin::new(&mut children).poll(cx).is_pending());
+            }
+        }
+        let there = core.clone();
+        let looking = spawn(move || found(&there, false));
+        drop(children);
+        let seen = looking.join().unwrap();
+        // Who has ended since is not told of.
+        assert!(seen.is_none_or(|seen| seen.len() <= 2));
+        assert_eq!(drops.count(), 2);
+        assert_eq!(Arc::strong_count(&core), 1);
     });
 }
 

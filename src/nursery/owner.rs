@@ -57,7 +57,7 @@ impl Owner {
         let scope = CancelScope::new();
         let mut driver = Driver::new(scope.clone());
         driver.begin();
-        let values = crate::cancel::current::with_values(|values| values.cloned());
+        let values = crate::cancel::current::values();
         let service = driver.node().filter(|_| service).map(|own| Node {
             id: own.shared.add(Some(own.id), Kind::Hides, None),
             shared: own.shared.clone(),
@@ -132,8 +132,8 @@ impl Owner {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(drop_it)) {
             self.panicked(payload);
         }
-        self.forget_node(self.body_node);
-        self.body_node = None;
+        let node = self.body_node.take();
+        self.forget_node(node);
         if self.service.take().is_some() {
             // The children's place is the block's own now, and they may have to go.
             self.driver.scope.wake();

@@ -160,6 +160,19 @@ impl Core {
     }
 }
 
+/// Lets go of those above one after the other, and not each within the other: with executors between them there may be
+/// more than would fit on a stack.
+impl Drop for Core {
+    fn drop(&mut self) {
+        let mut opener = self.opener.take();
+        while let Some(TaskRef::Child(child)) = opener {
+            let core = child.core().clone();
+            drop(child);
+            opener = Arc::into_inner(core).and_then(|mut core| core.opener.take());
+        }
+    }
+}
+
 /// The body's waker.
 impl Wake for Core {
     fn wake(self: Arc<Self>) {

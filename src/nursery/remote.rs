@@ -246,7 +246,7 @@ impl Place {
     fn new(cell: Arc<Cell>) -> Self {
         Place {
             node: current::attach(Kind::Holds, Some(cell)),
-            values: current::with_values(|values| values.cloned()),
+            values: current::values(),
             task: place::current(),
         }
     }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `NOBODY` | the block rests: whoever wants to look becomes the holder, for as long as that takes |
 //! | `READER` | somebody looks |
-//! | any other | the block is being polled, or dropped, by the thread with this [`token`] |
+//! | any other | the block is being polled, or dropped, by the thread with this [token](thread_token) |
 //!
 //! So the block pays once for each time that it is polled, not for each child. Three rules make this sound:
 //!
@@ -19,31 +19,23 @@
 // Shares a list between threads without a lock; every access is argued by the rules above.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell as StdCell, UnsafeCell};
+use std::cell::Cell as StdCell;
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::child::{ChildRef, Header};
 use super::ready::BatchRef;
 use crate::cancel::NodeId;
+use crate::sys::primitives::{AtomicUsize, UnsafeCell, sleep, thread_token, yield_now};
 
+// No thread's token.
 const NOBODY: usize = 0;
 const READER: usize = 1;
 
 /// How long somebody who looks sleeps between two attempts, while another thread polls the block.
 const PATIENCE: Duration = Duration::from_micros(100);
-
-/// A number that no other living thread has: where a variable of this thread's lies.
-fn token() -> usize {
-    thread_local! {
-        // Two bytes, and so at an even address, which is not `READER`; and none is at `NOBODY`.
-        static PLACE: StdCell<u16> = const { StdCell::new(0) };
-    }
-    PLACE.with(|place| std::ptr::from_ref(place).addr())
-}
 
 pub(super) struct Roster {
     holder: AtomicUsize,
@@ -73,11 +65,11 @@ impl Roster {
 
     /// Becomes the holder. Only for the block, which [releases](Roster::release) what it holds on the same thread.
     pub(super) fn hold(&self) {
-        let token = token();
+        let token = thread_token();
         // Acquire: those who looked are done. A block is polled by one thread at a time, so nobody else than a reader
         // can be in the way, and not for long.
         while self.try_hold(token).is_err() {
-            thread::yield_now();
+            yield_now();
         }
     }
 
@@ -112,14 +104,14 @@ impl Roster {
         let looking = loop {
             match self.try_hold(READER) {
                 Ok(_) => break Looking(Some(self)),
-                Err(holder) if holder == token() => break Looking(None),
-                Err(READER) => thread::yield_now(),
-                Err(_) if patient => thread::sleep(PATIENCE),
+                Err(holder) if holder == thread_token() => break Looking(None),
+                Err(READER) => yield_now(),
+                Err(_) if patient => sleep(PATIENCE),
                 Err(_) => return None,
             }
         };
         // SAFETY: we are the holder, or (rule 2) the block is, and has called us.
-        let mut found = unsafe { &*self.listed.get() }.clone();
+        let mut found = self.listed.with(|listed| unsafe { (*listed).clone() });
         // SAFETY: the block has the batch until it says that there is another; it takes nobody out meanwhile.
         unsafe { self.round.get().count_into(&mut found) };
         if let Some(turn) = self.turn.get() {
@@ -173,11 +165,13 @@ impl Roster {
     /// The caller is the block that the child belongs to, and holds this. The child is not listed.
     #[inline(always)]
     pub(super) unsafe fn list(&self, child: ChildRef) {
-        // SAFETY: the caller is the holder.
-        let listed = unsafe { &mut *self.listed.get() };
-        // SAFETY: the child belongs to the caller.
-        unsafe { child.set_index(listed.len()) };
-        listed.push(child);
+        self.listed.with_mut(|listed| {
+            // SAFETY: the caller is the holder.
+            let listed = unsafe { &mut *listed };
+            // SAFETY: the child belongs to the caller.
+            unsafe { child.set_index(listed.len()) };
+            listed.push(child);
+        });
     }
 
     /// Takes a child off the list, if it is on it; the reference is for the caller to drop.
@@ -199,14 +193,16 @@ impl Roster {
     ///
     /// The caller is the block, and holds this.
     pub(super) unsafe fn take(&self, index: usize) -> ChildRef {
-        // SAFETY: the caller is the holder.
-        let listed = unsafe { &mut *self.listed.get() };
-        let removed = listed.swap_remove(index);
-        if let Some(moved) = listed.get(index) {
-            // SAFETY: all that are listed belong to the caller.
-            unsafe { moved.set_index(index) };
-        }
-        removed
+        self.listed.with_mut(|listed| {
+            // SAFETY: the caller is the holder.
+            let listed = unsafe { &mut *listed };
+            let removed = listed.swap_remove(index);
+            if let Some(moved) = listed.get(index) {
+                // SAFETY: all that are listed belong to the caller.
+                unsafe { moved.set_index(index) };
+            }
+            removed
+        })
     }
 
     /// The node of the child at this place, if it has one.
@@ -216,7 +212,8 @@ impl Roster {
     /// The caller is the block.
     pub(super) unsafe fn node_at(&self, index: usize) -> Option<NodeId> {
         // SAFETY: only the caller changes the list, and all that are listed belong to it.
-        unsafe { (&*self.listed.get())[index].node() }
+        self.listed
+            .with(|listed| unsafe { (&*listed)[index].node() })
     }
 
     /// Takes the last child off the list.
@@ -226,8 +223,7 @@ impl Roster {
     /// The caller is the block, and holds this.
     pub(super) unsafe fn pop(&self) -> Option<ChildRef> {
         // SAFETY: the caller is the holder.
-        let listed = unsafe { &mut *self.listed.get() };
-        listed.pop()
+        self.listed.with_mut(|listed| unsafe { (*listed).pop() })
     }
 
     /// # Safety
@@ -235,8 +231,8 @@ impl Roster {
     /// The caller is the block.
     pub(super) unsafe fn get(&self, index: usize) -> Option<ChildRef> {
         // SAFETY: only the caller changes the list.
-        let listed = unsafe { &*self.listed.get() };
-        listed.get(index).cloned()
+        self.listed
+            .with(|listed| unsafe { (&*listed).get(index).cloned() })
     }
 
     /// # Safety
@@ -244,8 +240,7 @@ impl Roster {
     /// The caller is the block.
     pub(super) unsafe fn len(&self) -> usize {
         // SAFETY: only the caller changes the list.
-        let listed = unsafe { &*self.listed.get() };
-        listed.len()
+        self.listed.with(|listed| unsafe { (*listed).len() })
     }
 }
 

@@ -12,7 +12,38 @@ mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
     pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+    pub(crate) use std::thread::{sleep, yield_now};
+
     pub(crate) use atomic_waker::AtomicWaker;
+
+    /// The standard library's, used as loom's is.
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn with<R>(&self, look: impl FnOnce(*const T) -> R) -> R {
+            look(self.0.get())
+        }
+
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, change: impl FnOnce(*mut T) -> R) -> R {
+            change(self.0.get())
+        }
+    }
+
+    /// A number that no other living thread has, even and not 0: where a variable of this thread's lies.
+    #[inline]
+    pub(crate) fn thread_token() -> usize {
+        thread_local! {
+            static PLACE: Cell<u16> = const { Cell::new(0) };
+        }
+        PLACE.with(|place| std::ptr::from_ref(place).addr())
+    }
 
     /// Locks, also after a panic: what is locked by this is consistent whenever it is free.
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -27,10 +58,12 @@ mod modelled {
     use std::sync::atomic::Ordering;
     use std::sync::{Arc, PoisonError};
     use std::task::Waker;
+    use std::time::Duration;
 
-    use loom::cell::UnsafeCell;
+    pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
+    pub(crate) use loom::thread::yield_now;
 
     /// A cell of which dropping is a use, too: memory must not be freed while others may still look at it.
     #[derive(Debug)]
@@ -64,6 +97,18 @@ mod modelled {
         fn drop(&mut self) {
             self.0.with_mut(|_| ());
         }
+    }
+
+    /// There is no time in a model.
+    pub(crate) fn sleep(_: Duration) {
+        yield_now();
+    }
+
+    pub(crate) fn thread_token() -> usize {
+        loom::thread_local! {
+            static PLACE: std::cell::Cell<u16> = std::cell::Cell::new(0);
+        }
+        PLACE.with(|place| std::ptr::from_ref(place).addr())
     }
 
     /// Either kind of mutex: files that no model reaches keep `std`'s.

@@ -203,7 +203,7 @@ where
     let outcome = Arc::new(Mutex::new(None));
     let job = Box::new(ThreadJob {
         name: call.name,
-        values: current::with_values(|values| values.cloned()),
+        values: current::values(),
         stage: Stage::New {
             f: call.f,
             link,
