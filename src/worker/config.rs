@@ -83,8 +83,8 @@ pub enum WorkerType {
     Auto,
     /// Each worker is this program, executed again: it takes the better part of a millisecond, and starts from nothing.
     Spawn,
-    /// This program is executed again once, to be a *fork server*, which forks a worker upon each request: within some tens of
-    /// microseconds, and with all memory shared until it is written to.
+    /// This program is executed again once, to be a *fork server*, which forks a worker upon each request: in less than half of
+    /// the time that executing takes, and with all memory shared until it is written to.
     ///
     /// What is different: a worker starts as a copy of the fork server at the hook, after
     /// [`preload`](WorkerConfig::preload). So it shares with its siblings whatever was drawn at random or looked up before,
