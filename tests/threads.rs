@@ -12,6 +12,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use futures_lite::FutureExt;
+use futures_lite::future::poll_once;
 use poll_times::poll_times;
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
@@ -685,5 +686,30 @@ fn each_run_counts_its_own_threads_and_those_outside_of_runs_are_counted_togethe
     smol::block_on(async {
         let there = thread::run_sync(thread::active_thread_count).await;
         assert!(there >= 1, "itself, and those of other tests");
+    });
+}
+
+#[test]
+fn a_wait_for_all_threads_may_be_given_up_and_leaves_those_who_wait_as_they_were() {
+    run(async {
+        let (let_go, go): (Sender<()>, Receiver<()>) = channel();
+        let scope = CancelScope::new();
+        let stuck = thread::run_sync(move || go.recv()).abandon_on_cancel(true);
+        let mut stuck = Box::pin(scope.run(stuck));
+        assert!(poll_once(&mut stuck).await.is_none());
+        scope.cancel();
+        assert!(stuck.await.is_none(), "abandoned");
+
+        let mut waits = Box::pin(thread::wait_all_threads_completed());
+        assert!(poll_once(&mut waits).await.is_none());
+        let dropped = thread::wait_all_threads_completed();
+        assert!(poll_once(dropped).await.is_none());
+        let cancelled = CancelScope::new();
+        cancelled.cancel();
+        let ended = cancelled.run(thread::wait_all_threads_completed());
+        assert_eq!(ended.await, None);
+        drop(let_go);
+        waits.await;
+        assert_eq!(thread::active_thread_count(), 0);
     });
 }

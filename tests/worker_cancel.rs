@@ -174,7 +174,8 @@ async fn dropped_when_pending<F: IntoFuture>(call: F, k: usize) -> bool {
 /// Drops a call at every point at which it can be pending, each time with a fresh context.
 fn drop_at_every_pending_point(kill: bool, warm: bool) {
     test(async {
-        for k in 1.. {
+        let (mut k, mut never_pending) = (1, 0);
+        loop {
             let limiter = CapacityLimiter::new(1);
             let dropped = with_workers(WorkerConfig::new(), async |workers: WorkerContext| {
                 if warm {
@@ -194,9 +195,14 @@ fn drop_at_every_pending_point(kill: bool, warm: bool) {
             .await;
             drop(limiter.acquire().await); // comes back, if not at once
             assert_eq!(limiter.borrowed(), 0);
-            if !dropped {
-                assert!(k > 1, "the call was pending at least once");
-                return;
+            match (dropped, k) {
+                (true, _) => k += 1,
+                // A worker on the other core may keep up with us.
+                (false, 1) if never_pending < 100 => never_pending += 1,
+                (false, _) => {
+                    assert!(k > 1, "the call was pending at least once");
+                    return;
+                }
             }
         }
     });
