@@ -589,6 +589,19 @@ fn only_a_thread_of_a_call_has_a_host_to_ask() {
     }
 }
 
+/// Starts the thread of smol's reactor, and waits until that rests: it would find no room either.
+fn warm_up() {
+    drop(smol::Async::new(std::io::pipe().unwrap().0).unwrap());
+    let rests = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.contains("(async-io) S")
+    };
+    let tasks = || std::fs::read_dir("/proc/self/task").unwrap();
+    while !tasks().any(|task| task.is_ok_and(rests)) {
+        std::thread::yield_now();
+    }
+}
+
 /// In a process of its own, which may map no more memory, so that a thread finds no room for its stack.
 #[test]
 fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
@@ -605,6 +618,7 @@ fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
         assert!(output.status.success(), "{output:?}");
         return;
     }
+    warm_up();
     let limiter = &CapacityLimiter::new(1);
     run(async {
         let before = rustix::process::getrlimit(Resource::As);
