@@ -75,6 +75,20 @@ fn every_module_has_a_layer_and_every_name_in_a_layer_is_a_module() {
 }
 
 #[test]
+fn the_library_stands_on_smol_and_not_on_tokio() {
+    let manifest = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+    let (dependencies, _) = dependencies.split_once("[dev-dependencies]").unwrap();
+    let names = || {
+        dependencies
+            .lines()
+            .filter_map(|line| line.split_once(" = "))
+    };
+    assert!(names().any(|(name, _)| name == "smol"));
+    assert!(names().all(|(name, _)| name != "tokio"));
+}
+
+#[test]
 fn what_is_looked_for_is_found() {
     let text = "
         use crate::{job::code, wire};
