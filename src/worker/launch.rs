@@ -25,7 +25,8 @@ use async_io::Async;
 use futures_lite::Stream;
 
 use super::child::Stdout;
-use super::fork_server::{ForkServer, Forking};
+use super::fork_server::ForkServer;
+use super::forking::Forking;
 use super::hook::Recipe;
 use super::process::Process;
 use crate::error::WorkerError;

@@ -28,7 +28,7 @@
 // The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
 // `cache` and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
-// launched by `launch` in the way that `hook` noted, or made by the context's `fork_server`; `life` is one live worker, made of its `process` and its
+// launched by `launch` in the way that `hook` noted, or made by the context's `fork_server` (`forking`, `unborn`); `life` is one live worker, made of its `process` and its
 // `connection`. `child` is the other side: what happens in the worker process itself. It knows none of the others.
 
 mod attempt;
@@ -41,11 +41,13 @@ mod context;
 mod current;
 mod farewell;
 mod fork_server;
+mod forking;
 mod hook;
 mod launch;
 mod life;
 mod process;
 mod start;
+mod unborn;
 
 pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};
