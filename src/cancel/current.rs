@@ -6,7 +6,8 @@
 //! outermost inwards, when something below them [`attach`]es, looks whether it is cancelled, or has to wait.
 //!
 //! Nothing is lost by a node that comes late. Until its first poll is over nobody else can drop what is planned here: all
-//! that is around it is being polled on this very stack, and decides afterwards.
+//! that is around it is being polled on this very stack, and decides afterwards. (What is around a child on an executor is
+//! polled elsewhere. If it is cancelled during that first poll, then to no other effect than if it had been just before.)
 //!
 //! A thread that ends stands nowhere once its variables are gone. Nothing is polled there any more, but what other
 //! thread-locals hold may still be dropped, and may look.
