@@ -11,7 +11,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 
 use super::thread;
@@ -21,8 +20,8 @@ use super::thread;
 pub(crate) enum Fork {
     /// In the new process.
     New,
-    /// In the old one, with the new one's descriptor and number.
-    Old { process: OwnedFd, pid: u32 },
+    /// In the old one.
+    Old,
 }
 
 /// Forks. The new process is a child of the caller's parent.
@@ -38,52 +37,43 @@ pub(crate) enum Fork {
 pub(crate) unsafe fn fork_for_parent() -> io::Result<Fork> {
     let record = thread_record();
     let robust = RobustList::of_this_thread();
-    let mut process: libc::c_int = -1;
     let settid = match record.is_null() {
         true => 0,
         false => libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID,
     };
-    let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | settid;
+    let flags = libc::CLONE_PARENT | settid;
     // SAFETY: (the call) Without `CLONE_VM` the new process gets a copy of this one's memory, and with a null stack it goes
     // on upon the copy of this stack, so both return from here as if alone; nothing is shared that Rust would have to know of.
-    // With one thread, the caller's promise, no other has anything half-done. `process` is where `CLONE_PIDFD` writes a
-    // descriptor, in this process. `record`, if it is not null, is a word of this thread's own that holds its number: the
+    // With one thread, the caller's promise, no other has anything half-done. `record`, if it is not null, is a word of this thread's own that holds its number: the
     // kernel writes the new number into the new process's copy of it, and zero when that thread ends, as the C library does
     // with its own forks. The exit signal is that of this process, as always with `CLONE_PARENT`.
-    let result = unsafe { clone(flags, &raw mut process, record) };
+    let result = unsafe { clone(flags, record) };
     match result {
         0 => {
             robust.restore();
             Ok(Fork::New)
         }
-        pid if pid > 0 => {
-            // SAFETY: the kernel has just made this descriptor for us; nobody else knows of it.
-            let process = unsafe { OwnedFd::from_raw_fd(process) };
-            let pid = u32::try_from(pid).expect("process numbers are below 2^22");
-            Ok(Fork::Old { process, pid })
-        }
+        pid if pid > 0 => Ok(Fork::Old),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
 /// The system call, whose arguments stand in different orders: the last two are the record and a place for thread-local
-/// storage, or the other way round. The latter is not looked at without its flag, so both may be the record.
+/// storage, or the other way round. The latter is not looked at without its flag, so both may be the record. Before them
+/// stands a place for the new process's number, which is not looked at without its flag either.
 ///
 /// # Safety
 ///
 /// As argued where it is called.
-unsafe fn clone(
-    flags: libc::c_int,
-    process: *mut libc::c_int,
-    record: *mut libc::c_int,
-) -> libc::c_long {
+unsafe fn clone(flags: libc::c_int, record: *mut libc::c_int) -> libc::c_long {
     let (flags, stack) = (libc::c_long::from(flags), ptr::null_mut::<u8>());
+    let number = ptr::null_mut::<libc::c_int>();
     #[cfg(not(target_arch = "s390x"))]
     // SAFETY: the caller's.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, process, record, record) };
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, number, record, record) };
     #[cfg(target_arch = "s390x")]
     // SAFETY: the caller's.
-    let result = unsafe { libc::syscall(libc::SYS_clone, stack, flags, process, record, record) };
+    let result = unsafe { libc::syscall(libc::SYS_clone, stack, flags, number, record, record) };
     result
 }
 

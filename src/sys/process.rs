@@ -87,6 +87,14 @@ impl Pidfd {
     }
 }
 
+/// Opens the descriptor of this very process, for its parent.
+pub(crate) fn own_descriptor() -> io::Result<OwnedFd> {
+    Ok(pidfd_open(
+        rustix::process::getpid(),
+        PidfdFlags::empty(),
+    )?)
+}
+
 impl AsFd for Pidfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -63,7 +63,7 @@ pub(crate) enum Kind {
     /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and its standard error
     /// if `number` is 1.
     Fork,
-    /// To the parent, on the new worker's socket: `number` is the process id, and its descriptor is beside it.
+    /// To the parent, the first word of a forked worker: `number` is its process id, and its descriptor is beside it.
     Forked,
     /// To the parent, on the new worker's socket: words of the fork server, which could not fork.
     ForkFailed,

@@ -9,6 +9,9 @@
 //! after it closed its receiving end); or when a worker from the cache ended before it had the whole frame. A *new* worker
 //! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
 //! kill one worker after the other, for ever.
+//!
+//! A worker that is forked may find its job in its socket when it comes to life. Until it says *ready* its end is a failed
+//! start, from then on that of a worker with a job in hand.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -29,7 +32,7 @@ use crate::wire::message::PanicReport;
 pub(super) struct Attempt {
     state: State,
     /// The job, while no worker has it.
-    job: Parcel,
+    job: Option<Parcel>,
     killable: bool,
     /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
     stake: Option<Stake>,
@@ -92,7 +95,7 @@ impl Attempt {
         };
         let mut attempt = Self {
             state,
-            job,
+            job: Some(job),
             killable,
             stake: Some(stake),
         };
@@ -100,10 +103,12 @@ impl Attempt {
         Ok(attempt)
     }
 
-    /// Gives the job to the worker, if there is one already.
+    /// Gives the job to the worker, if there is one already that does not have it.
     fn hand_over(&mut self) {
-        if let State::Working { worker, .. } = &mut self.state {
-            worker.put(std::mem::take(&mut self.job));
+        if let State::Working { worker, .. } = &mut self.state
+            && let Some(job) = self.job.take()
+        {
+            worker.put(job);
         }
     }
 
@@ -117,7 +122,7 @@ impl Attempt {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
         loop {
             match &mut self.state {
-                State::Starting(starting) => match ready!(starting.poll(cx)) {
+                State::Starting(starting) => match ready!(starting.poll(cx, &mut self.job)) {
                     Ok(worker) => {
                         self.state = State::Working { worker, new: true };
                         self.hand_over();
@@ -128,8 +133,11 @@ impl Attempt {
                     Ok(frame) => match Reply::of(&frame) {
                         Reply::Done => return self.done(frame),
                         Reply::Failed(error) => return self.failed(frame, error),
-                        Reply::Bye => self.expire(Then::Again),
-                        Reply::ByeBecause(error) => self.expire(Then::Fail(error)),
+                        Reply::Bye => return self.bye(),
+                        Reply::ByeBecause(error) => {
+                            self.leave();
+                            return self.end(Verdict::Failed(error));
+                        }
                         Reply::Nonsense(what) => self.kill_for(WorkerError::protocol(what)),
                     },
                     Err(Silence::Gone) => self.expire_with_job(),
@@ -186,16 +194,28 @@ impl Attempt {
 
     fn put(&self, mut worker: Worker) {
         drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
-        let stake = self
-            .stake
-            .as_ref()
-            .expect("an attempt that is polled has its stake");
-        stake.running.put(worker);
+        self.running().put(worker);
     }
 
-    /// The worker has said good-bye.
-    fn expire(&mut self, then: Then) {
-        self.state = State::Ending(Dying::naturally(self.take_worker()), then);
+    /// The worker has said good-bye, and has not run the job. It can be waited for when there is nothing else to do.
+    fn bye(&mut self) -> Poll<Verdict> {
+        let job = self.leave();
+        self.end(Verdict::Again(job))
+    }
+
+    /// Lets the worker go, without the job.
+    fn leave(&mut self) -> Parcel {
+        let mut worker = self.take_worker();
+        let job = worker.take_back();
+        self.running().leave(worker);
+        job
+    }
+
+    fn running(&self) -> &Running {
+        let stake = self.stake.as_ref();
+        &stake
+            .expect("an attempt that is polled has its stake")
+            .running
     }
 
     /// The worker has gone without a word.
@@ -207,7 +227,7 @@ impl Attempt {
             true => Then::Broken,
             false => Then::Again,
         };
-        self.expire(then);
+        self.state = State::Ending(Dying::naturally(self.take_worker()), then);
     }
 
     fn kill_for(&mut self, error: WorkerError) {
@@ -245,12 +265,18 @@ impl Attempt {
 /// worker that is ending is killed, too. Otherwise, see the head of this file.
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !matches!(self.state, State::Working { .. }) || self.killable {
+        let handed_over = match &self.state {
+            State::Working { .. } => true,
+            // The job is on its way to a worker that may run it at any moment.
+            State::Starting(_) => self.job.is_none(),
+            State::Ending(..) | State::Over => false,
+        };
+        if !handed_over || self.killable {
             return;
         }
         let mut rest = Self {
             state: std::mem::replace(&mut self.state, State::Over),
-            job: Parcel::default(),
+            job: None,
             killable: self.killable,
             stake: self.stake.take(),
         };
@@ -264,9 +290,11 @@ fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
     while let Some(mut worker) = running.draw() {
         match worker.health() {
             Health::Fit => return Ok(Some(worker)),
-            Health::Gone => {}
+            Health::Gone => running.leave(worker),
             Health::Left(frame) => {
-                if let Reply::ByeBecause(error) = Reply::of(frame) {
+                let reply = Reply::of(frame);
+                running.leave(worker);
+                if let Reply::ByeBecause(error) = reply {
                     return Err(error);
                 }
             }

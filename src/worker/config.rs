@@ -659,6 +659,17 @@ impl WorkerConfig {
         }
     }
 
+    /// Whether a forked worker has nothing to do before its first job, and so may find it when it comes to life. An init
+    /// closure may take for ever, and a caller that has gone by then has not had its job begun.
+    pub(super) fn starts_with_its_job(&self) -> bool {
+        self.init.is_empty()
+    }
+
+    /// Whether a worker may leave after a job, as far as is known.
+    pub(super) fn retires(&self) -> bool {
+        !self.retire.is_empty()
+    }
+
     /// Whether a worker may be spawned where it cannot be forked.
     pub(super) fn may_spawn(&self) -> bool {
         self.worker_type != WorkerType::ForkServer

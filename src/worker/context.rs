@@ -6,8 +6,9 @@
 //! live in smol's process-wide reactor, and what has to go on without a caller runs on smol's global executor.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use async_io::Timer;
 use event_listener::Event;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +18,8 @@ use super::call::RunSync;
 use super::config::WorkerConfig;
 use super::farewell::Farewell;
 use super::fork_server::ForkServer;
-use super::life::{Health, Worker};
+use super::leaving::Leaving;
+use super::life::{Health, LAST_RITES, Worker};
 use crate::cancel::shield;
 use crate::error::WorkerError;
 
@@ -62,6 +64,7 @@ struct Shared {
 
 struct State {
     idle: Cache<Worker>,
+    leaving: Leaving,
     /// Calls that are past the limiter and not over.
     running: usize,
     /// No call may begin any more.
@@ -89,6 +92,7 @@ impl WorkerContext {
     pub(super) fn new(config: WorkerConfig) -> Self {
         let state = State {
             idle: Cache::default(),
+            leaving: Leaving::default(),
             running: 0,
             closed: false,
         };
@@ -212,9 +216,9 @@ impl WorkerContext {
 
     /// Ends the workers that are idle now.
     pub(super) async fn end_idle(&self) -> Result<(), WorkerError> {
-        let mut leaving = self.state().idle.empty();
-        leaving.extend(self.shared.fork_server.take().await);
-        Farewell::to(leaving, self.shared.config.grace())
+        let (mut idle, leaving) = self.shared.take_all();
+        idle.extend(self.shared.fork_server.take().await);
+        Farewell::to(idle, leaving, self.shared.config.grace())
             .wait()
             .await
     }
@@ -230,11 +234,14 @@ impl WorkerContext {
 
     /// Forgets workers at the cold end that have ended without anything to tell.
     fn prune(&self) {
-        let gone = self
-            .state()
+        let mut state = self.state();
+        let gone = state
             .idle
             .prune(|worker| matches!(worker.health(), Health::Gone));
-        drop(gone); // they have been reaped; this closes their descriptors, outside the lock
+        let left = state.leaving.prune();
+        drop(state);
+        gone.into_iter().for_each(|worker| self.shared.leave(worker));
+        drop(left); // they have been reaped; this closes their descriptors, outside the lock
     }
 }
 
@@ -286,6 +293,11 @@ impl Running {
     pub(super) fn put(&self, worker: Worker) {
         self.context.state().idle.put(worker);
     }
+
+    /// Lets a worker go that has said good-bye, if it has not gone yet.
+    pub(super) fn leave(&self, worker: Worker) {
+        self.context.shared.leave(worker);
+    }
 }
 
 impl Drop for Running {
@@ -301,17 +313,58 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes out the workers that are idle, and those that are leaving.
+    fn take_all(&self) -> (Vec<Worker>, Vec<Worker>) {
+        let mut state = self.state();
+        (state.idle.empty(), state.leaving.empty())
+    }
+
+    /// Notes that a worker has said good-bye, if it has not gone yet.
+    fn leave(self: &Arc<Self>, mut worker: Worker) {
+        if !worker.is_fit() {
+            return;
+        }
+        let mut state = self.state();
+        let gone = state.leaving.prune();
+        state.leaving.put(worker);
+        let watched = std::mem::replace(&mut state.leaving.watched, true);
+        drop(state);
+        drop(gone);
+        if !watched {
+            smol::spawn(clear_out(Arc::downgrade(self))).detach();
+        }
+    }
+
     fn end_in_background(&self) {
-        let idle = self.state().idle.empty();
+        let (idle, leaving) = self.take_all();
         let fork_server = self.fork_server.clone();
-        Farewell::to(idle, self.config.grace()).wait_in_background();
+        Farewell::to(idle, leaving, self.config.grace()).wait_in_background();
         if fork_server.may_exist() {
             let grace = self.config.grace();
             smol::spawn(async move {
                 let server = fork_server.take().await;
-                Farewell::to(Vec::from_iter(server), grace).wait_in_background();
+                Farewell::to(Vec::from_iter(server), Vec::new(), grace).wait_in_background();
             })
             .detach();
+        }
+    }
+}
+
+/// Looks from time to time after the workers that are leaving, as long as there are any.
+async fn clear_out(context: Weak<Shared>) {
+    loop {
+        Timer::after(LAST_RITES).await;
+        let Some(context) = context.upgrade() else {
+            return; // it has taken its workers with it
+        };
+        let mut state = context.state();
+        let gone = state.leaving.clear_out();
+        state.leaving.watched = !state.leaving.is_empty();
+        let watched = state.leaving.watched;
+        drop(state);
+        drop(gone);
+        if !watched {
+            return;
         }
     }
 }
@@ -328,6 +381,7 @@ impl fmt::Debug for WorkerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let State {
             idle,
+            leaving: _,
             running,
             closed,
         } = &*self.state();

@@ -10,13 +10,20 @@ use super::life::Worker;
 use crate::error::WorkerError;
 use crate::sys::process::Ended;
 
-/// Idle workers that have been told to go. Dropping it kills those that have not gone yet.
+/// Workers that have been told to go, or go anyway. Dropping it kills those that have not gone yet.
 #[derive(Debug)]
 pub(super) struct Farewell {
-    leaving: Vec<Worker>,
+    leaving: Vec<Leaver>,
     /// When to lose patience; `None` when there is no limit, or it is past.
     deadline: Option<Timer>,
     tally: Tally,
+}
+
+#[derive(Debug)]
+struct Leaver {
+    worker: Worker,
+    /// It has said good-bye of itself, and why, to whom that concerned.
+    unasked: bool,
 }
 
 /// How the workers went.
@@ -31,15 +38,18 @@ struct Tally {
 }
 
 impl Farewell {
-    /// Tells idle workers to go.
-    pub(super) fn to(workers: Vec<Worker>, grace: Option<Duration>) -> Self {
-        workers.iter().for_each(Worker::dismiss);
-        let deadline = match workers.is_empty() {
+    /// Tells idle workers to go; others are `leaving` already.
+    pub(super) fn to(idle: Vec<Worker>, leaving: Vec<Worker>, grace: Option<Duration>) -> Self {
+        idle.iter().for_each(Worker::dismiss);
+        let with = |unasked| move |worker| Leaver { worker, unasked };
+        let idle = idle.into_iter().map(with(false));
+        let leaving: Vec<Leaver> = idle.chain(leaving.into_iter().map(with(true))).collect();
+        let deadline = match leaving.is_empty() {
             true => None,
             false => grace.map(Timer::after),
         };
         Self {
-            leaving: workers,
+            leaving,
             deadline,
             tally: Tally::default(),
         }
@@ -73,9 +83,9 @@ impl Farewell {
             deadline,
             tally,
         } = self;
-        leaving.retain_mut(|worker| match worker.poll_end(cx) {
+        leaving.retain_mut(|Leaver { worker, unasked }| match worker.poll_end(cx) {
             Poll::Ready(ended) => {
-                tally.count(ended);
+                tally.count(ended, *unasked);
                 false
             }
             Poll::Pending => true,
@@ -89,16 +99,17 @@ impl Farewell {
         {
             *deadline = None;
             tally.killing = true;
-            leaving.iter().for_each(Worker::kill);
+            leaving.iter().for_each(|leaver| leaver.worker.kill());
         }
         Poll::Pending
     }
 }
 
 impl Tally {
-    fn count(&mut self, ended: Ended) {
+    fn count(&mut self, ended: Ended, unasked: bool) {
         match (self.killing, ended) {
             (_, Ended::Exited(0)) => {}
+            (false, _) if unasked => {}
             // A program that ignores SIGCHLD never learns how a worker ended, which is no reason to complain each time.
             (false, Ended::Unknown) => {}
             (true, _) => self.killed += 1,

@@ -2,9 +2,9 @@
 //! on, and started again if it dies.
 //!
 //! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and of a
-//! pipe for its standard error if that is captured. What becomes of it comes over the new socket: the worker's process
-//! descriptor and number, from the fork server, or words that say why there is none. If instead the socket ends, the fork
-//! server has died with the request in hand, and another one is asked.
+//! pipe for its standard error if that is captured. What becomes of it comes over the new socket: the worker introduces itself,
+//! or the fork server says why there is none. If instead the socket ends, the fork server has died with the request in hand,
+//! and another one is asked.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -256,7 +256,7 @@ impl ForkServer {
             None
         };
         let started = stopped
-            .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
+            .or(async { Some(poll_fn(|cx| starting.poll(cx, &mut None)).await) })
             .await;
         match started {
             Some(Ok(process)) => place.with(Server {

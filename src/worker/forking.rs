@@ -7,11 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::config::NewProcess;
 use super::fork_server::{ATTEMPTS, ForkServer};
 use super::hook::Recipe;
 use super::launch::{Launch, Launched};
 use super::unborn::{Stillborn, Unborn};
 use crate::error::WorkerError;
+use crate::wire::frame::Parcel;
 
 /// A worker in the making by a fork server, or, where that may be, by executing the program.
 pub(super) struct Forking {
@@ -39,11 +41,23 @@ impl Forking {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
+    /// Waits for the process. If it is a fork server's copy it has been sent its set-up, and perhaps the job.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Option<Parcel>,
+    ) -> Poll<Result<Launched, WorkerError>> {
         loop {
             match &mut self.stage {
                 Stage::Asking(request) => match ready!(request.as_mut().poll(cx)) {
-                    Ok(Some(unborn)) => self.stage = Stage::Unborn(unborn),
+                    Ok(Some(mut unborn)) => {
+                        let config = self.fork_server.config();
+                        unborn.tell(config.set_up(NewProcess::Forked)?.into());
+                        if config.starts_with_its_job() {
+                            unborn.hand_over(job);
+                        }
+                        self.stage = Stage::Unborn(unborn);
+                    }
                     // Forking is not safe here.
                     Ok(None) => {
                         let captures = self.fork_server.config().captures_stderr();
@@ -54,7 +68,7 @@ impl Forking {
                     }
                     Err(error) => return Poll::Ready(Err(error)),
                 },
-                Stage::Unborn(unborn) => match ready!(unborn.poll(cx)) {
+                Stage::Unborn(unborn) => match ready!(unborn.poll(cx, job)) {
                     Ok(launched) => return Poll::Ready(Ok(launched)),
                     Err(Stillborn::Failed(error)) => return Poll::Ready(Err(error)),
                     Err(Stillborn::Again) if self.attempts >= ATTEMPTS => {
@@ -68,7 +82,7 @@ impl Forking {
                         self.stage = Stage::Asking(Box::pin(request));
                     }
                 },
-                Stage::Spawning(launch) => return launch.poll(cx),
+                Stage::Spawning(launch) => return launch.poll(cx, job),
             }
         }
     }

@@ -25,6 +25,7 @@ use async_io::Async;
 use futures_lite::Stream;
 
 use super::child::Stdout;
+use super::connection::Connection;
 use super::fork_server::ForkServer;
 use super::forking::Forking;
 use super::hook::Recipe;
@@ -33,16 +34,16 @@ use crate::error::WorkerError;
 use crate::job::role::{Summons, VARIABLE};
 use crate::sys::process::Pidfd;
 use crate::sys::{signal, socket};
-use crate::wire::frame::{self, Kind};
+use crate::wire::frame::{self, Kind, Parcel};
 
 /// A process that has been started and told nothing but the prelude.
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) process: Process,
-    pub(super) socket: Async<OwnedFd>,
+    pub(super) connection: Connection,
     /// What the worker writes to its standard error, if that is captured.
     pub(super) stderr: Option<OwnedFd>,
-    /// It is a copy of a fork server.
+    /// It is a copy of a fork server, and has been sent its set-up.
     pub(super) forked: bool,
 }
 
@@ -74,7 +75,12 @@ impl Launch {
         Ok(Launch::Spawn(Box::pin(answer)))
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
+    /// Waits for the process. A forked one may have been sent the job by then, which is taken for that.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Option<Parcel>,
+    ) -> Poll<Result<Launched, WorkerError>> {
         match self {
             Launch::Spawn(answer) => {
                 let answer = ready!(answer.as_mut().poll_next(cx));
@@ -84,7 +90,7 @@ impl Launch {
                     }),
                 )
             }
-            Launch::Fork(forking) => forking.poll(cx),
+            Launch::Fork(forking) => forking.poll(cx, job),
         }
     }
 
@@ -158,7 +164,7 @@ fn launch(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError
     let process = process.map_err(|error| WorkerError::start("its process descriptor", error))?;
     Ok(Launched {
         process,
-        socket: ours,
+        connection: Connection::new(ours),
         stderr,
         forked: false,
     })

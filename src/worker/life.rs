@@ -20,7 +20,7 @@ use crate::sys::process::Ended;
 use crate::wire::frame::{Frame, Kind, Parcel};
 
 /// How long a process may live on after it has closed its socket or said good-bye.
-const LAST_RITES: Duration = Duration::from_secs(1);
+pub(super) const LAST_RITES: Duration = Duration::from_secs(1);
 
 /// A worker process and the conversation with it. Dropping it kills the process.
 #[derive(Debug)]
@@ -30,7 +30,9 @@ pub(super) struct Worker {
     stderr: Option<StderrTail>,
     /// The worker takes no more bytes: its receiving end is closed.
     deaf: bool,
-    /// What it left when it ended, read while it was idle. It stays until the worker is forgotten, so that looking at a
+    /// It may say good-bye after any job, and so that is listened to before it is given another one.
+    may_retire: bool,
+    /// What it left when it ended, or left, read while it was idle. It stays until the worker is forgotten, so that looking at a
     /// worker loses nothing.
     left: Option<Frame>,
 }
@@ -50,9 +52,9 @@ pub(super) enum Silence {
 #[derive(Debug)]
 pub(super) enum Health<'a> {
     Fit,
-    /// It has ended, as workers do.
+    /// It has ended, as workers do, or has said good-bye.
     Gone,
-    /// It has ended, and left a message that is more than good-bye.
+    /// The same, and its last message is more than good-bye.
     Left(&'a Frame),
 }
 
@@ -60,26 +62,33 @@ impl Worker {
     pub(super) fn new(launched: Launched) -> io::Result<Self> {
         Ok(Self {
             process: launched.process,
-            connection: Connection::new(launched.socket),
+            connection: launched.connection,
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             deaf: false,
+            may_retire: false,
             left: None,
         })
     }
 
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
-        if self.process.has_ended().is_none() {
-            return Health::Fit;
-        }
-        if self.left.is_none() {
-            // A dead process that has left nothing whole has no more to say, whatever the reason.
+        let ended = self.process.has_ended().is_some();
+        if self.left.is_none() && (ended || self.may_retire) {
+            // A dead process that has left nothing whole has no more to say, whatever the reason; a live one that cannot be
+            // heard is found out by the call that wants it.
             self.left = self.connection.receive_now().unwrap_or(None);
         }
         match &self.left {
             Some(frame) if frame.header.kind != Kind::Bye => Health::Left(frame),
-            Some(_) | None => Health::Gone,
+            Some(_) => Health::Gone,
+            None if ended => Health::Gone,
+            None => Health::Fit,
         }
+    }
+
+    /// Says that the worker may leave after a job.
+    pub(super) fn may_retire(&mut self) {
+        self.may_retire = true;
     }
 
     /// Whether the process lives, for one that is not asked for jobs.

@@ -27,8 +27,9 @@
 
 // The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
-// `cache` and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
-// launched by `launch` in the way that `hook` noted, or made by the context's `fork_server` (`forking`, `unborn`); `life` is one live worker, made of its `process` and its
+// `cache`, those on their way out in `leaving`, and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
+// launched by `launch` in the way that `hook` noted, or made by the context's
+// `fork_server` (`forking`, `unborn`, `lookout`); `life` is one live worker, made of its `process` and its
 // `connection`. `child` is the other side: what happens in the worker process itself. It knows none of the others.
 
 mod attempt;
@@ -44,7 +45,9 @@ mod fork_server;
 mod forking;
 mod hook;
 mod launch;
+mod leaving;
 mod life;
+mod lookout;
 mod process;
 mod start;
 mod unborn;

@@ -1,7 +1,7 @@
 //! A worker coming up: launched, told its set-up, compared, initialised.
 //!
 //! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
-//! closures have run. Only the first has a time limit: a program that waits for something before its hook would never
+//! closures have run. (A fork server's copy is beyond the hook, so it does not say hello.) Only the first has a time limit: a program that waits for something before its hook would never
 //! get there, while an init closure may take as long as it likes. Whatever goes wrong, the process has been reaped when
 //! the error is given.
 
@@ -12,12 +12,12 @@ use async_io::Timer;
 use futures_lite::FutureExt;
 
 use super::config::{NewProcess, WorkerConfig};
-use super::launch::Launch;
+use super::launch::{Launch, Launched};
 use super::life::{Dying, Silence, Worker};
 use crate::error::WorkerError;
 use crate::job::image::fingerprint;
 use crate::wire::codec;
-use crate::wire::frame::{Frame, Kind};
+use crate::wire::frame::{Frame, Kind, Parcel};
 use crate::wire::message::{Fingerprint, InitFailed};
 
 /// How long a new process may take to reach the hook. Generous, as `main` may do much before; but not for ever.
@@ -67,23 +67,18 @@ impl Starting {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Worker, WorkerError>> {
+    /// Waits until the worker can be given the job, or has been given it, which was taken then.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Option<Parcel>,
+    ) -> Poll<Result<Worker, WorkerError>> {
         loop {
             match &mut self.state {
-                State::Launching(launch) => match ready!(launch.poll(cx)) {
-                    Ok(launched) => {
-                        let role = match (self.fork_server, launched.forked) {
-                            (true, _) => NewProcess::ForkServer,
-                            (false, true) => NewProcess::Forked,
-                            (false, false) => NewProcess::Spawned,
-                        };
-                        let mut worker = Worker::new(launched)
-                            .map_err(|error| WorkerError::start("its socket", error))?;
-                        worker.put(self.config.set_up(role)?.into());
-                        self.state = State::Summoned(worker, Timer::after(REACH_THE_HOOK));
-                    }
-                    Err(error) => return Poll::Ready(Err(error)),
-                },
+                State::Launching(launch) => {
+                    let launched = ready!(launch.poll(cx, job))?;
+                    self.state = self.begin(launched)?;
+                }
                 State::Summoned(worker, limit) => match worker.poll_answer(cx) {
                     Poll::Ready(answer) => self.greet(answer),
                     Poll::Pending => {
@@ -119,7 +114,7 @@ impl Starting {
         loop {
             match &mut self.state {
                 State::Launching(launch) if launch.is_nothing_yet() => self.state = State::Over,
-                State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
+                State::Launching(launch) => match ready!(launch.poll(cx, &mut None)).map(Worker::new) {
                     Ok(Ok(worker)) => {
                         self.state = State::Failing(Dying::killed(worker), Failure::Ended)
                     }
@@ -138,6 +133,25 @@ impl Starting {
                 State::Over => return Poll::Ready(()),
             }
         }
+    }
+
+    fn begin(&self, launched: Launched) -> Result<State, WorkerError> {
+        let forked = launched.forked;
+        let mut worker =
+            Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
+        if self.config.retires() {
+            worker.may_retire();
+        }
+        if forked {
+            // It is beyond the hook, and a copy of a process whose image has been compared.
+            return Ok(State::Initialising(worker));
+        }
+        let role = match self.fork_server {
+            true => NewProcess::ForkServer,
+            false => NewProcess::Spawned,
+        };
+        worker.put(self.config.set_up(role)?.into());
+        Ok(State::Summoned(worker, Timer::after(REACH_THE_HOOK)))
     }
 
     /// Deals with what came where hello should have come.

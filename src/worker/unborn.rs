@@ -1,37 +1,42 @@
 //! A worker that a fork server was asked for, until it is known what became of it.
 //!
-//! Between the request and the answer there may be a process that nobody knows yet. So an [`Unborn`] worker is never
+//! The worker introduces itself: the first thing that it sends is its process descriptor, before it reads anything. So its
+//! set-up is sent right behind the request, and, where nothing has to happen before it, the job: they lie in its socket when
+//! it comes to life. A socket that ends before the introduction says that nobody has read them, and the job may be done by
+//! another worker.
+//!
+//! Between the request and the introduction there may be a process that nobody knows yet. So an [`Unborn`] worker is never
 //! forgotten: dropped, it is waited for in the background, and then killed and reaped. The wait ends: a fork server that does
-//! not answer for [`PATIENCE`] is killed, and with it its end of the socket is closed. If it dies, from a signal of somebody
-//! else's, in the few microseconds between the fork and the answer, its copy has that end, too; then this end is closed a
-//! moment later, upon which the copy leaves. That one stays a zombie until this process ends, as its number is not known:
-//! the price for asking no worker to introduce itself.
+//! not answer for [`PATIENCE`] is killed, and with it its end of the socket is closed. One that is killed in the microseconds
+//! between fork and introduction harms nobody: its worker is there, and speaks for itself. Only a *worker* that is killed in
+//! them, by somebody who cannot know its number either, stays a zombie until this process ends.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_io::{Async, Timer};
-use futures_lite::FutureExt;
+use async_io::Async;
+use event_listener::EventListener;
 use rustix::io::retry_on_intr;
-use rustix::net::RecvFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use super::connection::{Connection, NoFrame};
 use super::fork_server::ForkServer;
 use super::launch::Launched;
+use super::lookout::{LOOK, next_look};
 use super::process::Process;
 use crate::error::WorkerError;
 use crate::sys::process::Pidfd;
-use crate::sys::socket::{self, Arrived};
-use crate::wire::frame::{self, HEADER, Header, Kind};
+use crate::sys::socket;
+use crate::wire::frame::{Frame, Kind, Parcel};
 
 /// How long a fork server may take to answer: so many looks at it. Forking takes microseconds; a stopped process takes for
 /// ever.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = LOOK.saturating_mul(LOOKS);
 const LOOKS: u32 = 50;
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How often more one looks for an answer after the fork server has gone. It may have been told to go, which it does when
 /// it has dealt with the requests before.
@@ -46,17 +51,16 @@ pub(super) struct Theirs {
 /// A worker that has been asked for, and of which nothing is known yet.
 #[derive(Debug)]
 pub(super) struct Unborn {
-    /// `None` once the answer has come, or was given up.
-    socket: Option<Async<OwnedFd>>,
+    /// `None` once it is known what became of the worker.
+    connection: Option<Connection>,
+    /// The worker's job is on its way to it.
+    has_job: bool,
     stderr: Option<OwnedFd>,
-    answer: Vec<u8>,
-    /// What came beside the answer: the process's descriptor.
-    fds: Vec<OwnedFd>,
     fork_server: ForkServer,
     /// The number of the one that was asked.
     server: Option<u64>,
-    /// When to look after it again, and how often that was done.
-    next_look: Timer,
+    /// When to look after that one again, and how often it was done.
+    next_look: Option<EventListener>,
     looks: u32,
     /// How often it was not there any more.
     misses: u32,
@@ -77,13 +81,12 @@ impl Unborn {
             false => (None, None),
         };
         let unborn = Unborn {
-            socket: Some(Async::new(ours)?),
+            connection: Some(Connection::new(Async::new(ours)?)),
+            has_job: false,
             stderr: reader.map(PipeReader::into),
-            answer: Vec::with_capacity(HEADER),
-            fds: Vec::new(),
             fork_server: fork_server.clone(),
             server: None,
-            next_look: Timer::after(LOOK),
+            next_look: None,
             looks: 0,
             misses: 0,
         };
@@ -96,13 +99,72 @@ impl Unborn {
 
     pub(super) fn asked(&mut self, server: u64) {
         self.server = Some(server);
-        self.next_look = Timer::after(LOOK);
     }
 
-    /// Looks after the fork server that was asked. If it died before it could tell of its fork, nobody will: then the
-    /// worker has the other end of the socket, and leaves once this one is closed.
+    /// Sends the worker its set-up.
+    pub(super) fn tell(&mut self, set_up: Parcel) {
+        if let Some(connection) = &mut self.connection {
+            connection.put(set_up);
+            // What cannot be sent now, for whatever reason, is sent by the polls of whoever waits for the worker's answer.
+            let _ = connection.send_now();
+        }
+    }
+
+    /// Sends the worker its job behind the set-up, if that has gone. Not one that brings descriptors: they come safely only
+    /// with a frame that nothing is ahead of.
+    pub(super) fn hand_over(&mut self, job: &mut Option<Parcel>) {
+        let plain = |job: &mut Parcel| job.fds().is_empty();
+        if let Some(connection) = &mut self.connection
+            && connection.unsent() == 0
+            && let Some(job) = job.take_if(plain)
+        {
+            connection.put(job);
+            self.has_job = true;
+            let _ = connection.send_now(); // the same
+        }
+    }
+
+    /// Waits for the worker to introduce itself. A job that the worker had on its way, and cannot have run, is put back.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Option<Parcel>,
+    ) -> Poll<Result<Launched, Stillborn>> {
+        loop {
+            let Some(connection) = &mut self.connection else {
+                unreachable!("polled after the answer had come")
+            };
+            match connection.poll_receive(cx) {
+                Poll::Ready(Ok(frame)) => return Poll::Ready(self.answered(frame)),
+                Poll::Ready(Err(NoFrame::Closed)) => return Poll::Ready(self.ended(job)),
+                Poll::Ready(Err(NoFrame::Garbage)) => {
+                    let error = WorkerError::protocol("bytes that are no frame");
+                    return Poll::Ready(self.failed(error));
+                }
+                Poll::Ready(Err(NoFrame::Failed(error))) => {
+                    let error = WorkerError::start("its socket", error);
+                    return Poll::Ready(self.failed(error));
+                }
+                Poll::Pending => {
+                    ready!(self.poll_look(cx));
+                    if self.is_over() {
+                        return Poll::Ready(self.given_up(job));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until it is time to look after the fork server.
+    fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(Pin::new(self.next_look.get_or_insert_with(next_look)).poll(cx));
+        self.next_look = None;
+        Poll::Ready(())
+    }
+
+    /// Looks after the fork server that was asked. If it died as soon as it had forked, and its worker was stopped before it
+    /// could say a word, nobody will.
     fn is_over(&mut self) -> bool {
-        self.next_look = Timer::after(LOOK);
         self.looks += 1;
         let patient = self.looks < LOOKS;
         if !self
@@ -114,105 +176,32 @@ impl Unborn {
         self.misses > MISSES
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, Stillborn>> {
-        loop {
-            let Some(socket) = &self.socket else {
-                unreachable!("polled after the answer had come")
-            };
-            let missing = self.wanted() - self.answer.len();
-            if missing == 0 {
-                return Poll::Ready(self.answered());
-            }
-            let mut bytes = [0; 256];
-            let most = missing.min(bytes.len());
-            let arrived = socket::receive_message(
-                socket,
-                &mut bytes[..most],
-                &mut self.fds,
-                RecvFlags::DONTWAIT,
-            );
-            match arrived {
-                Ok(Arrived { bytes: 0, .. }) => return Poll::Ready(self.ended()),
-                Ok(Arrived { bytes: more, .. }) => self.answer.extend_from_slice(&bytes[..more]),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => match socket.poll_readable(cx) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(error)) => return Poll::Ready(self.failed(error)),
-                        Poll::Pending => {
-                            ready!(self.next_look.poll(cx));
-                            if self.is_over() {
-                                return Poll::Ready(self.ended());
-                            }
-                        }
-                    },
-                    io::ErrorKind::ConnectionReset => return Poll::Ready(self.ended()),
-                    _ => return Poll::Ready(self.failed(error)),
-                },
-            }
-        }
-    }
-
-    /// How long the answer is, as far as is known.
-    fn wanted(&self) -> usize {
-        match self.header() {
-            Some(Ok(header)) if header.kind == Kind::ForkFailed => {
-                HEADER.saturating_add(usize::try_from(header.length).unwrap_or(usize::MAX))
-            }
-            _ => HEADER,
-        }
-    }
-
-    fn header(&self) -> Option<Result<Header, frame::Garbage>> {
-        self.answer.first_chunk().map(Header::from_bytes)
-    }
-
-    fn answered(&mut self) -> Result<Launched, Stillborn> {
-        let socket = self.socket.take().expect("looked at a moment ago");
-        let header = self.header().and_then(Result::ok);
-        match (header, self.fds.pop()) {
-            (
-                Some(Header {
-                    kind: Kind::Forked,
-                    number,
-                    ..
-                }),
-                Some(process),
-            ) => {
+    fn answered(&mut self, frame: Frame) -> Result<Launched, Stillborn> {
+        let connection = self.connection.take().expect("looked at a moment ago");
+        let number = frame.header.number;
+        match (frame.header.kind, frame.text(), frame.fds.into_iter().next()) {
+            (Kind::Forked, _, Some(process)) => {
                 let pid = u32::try_from(number).unwrap_or_default();
                 let process = Process::new(Pidfd::new(process, pid)).map_err(|error| {
                     Stillborn::Failed(WorkerError::start("its process descriptor", error))
                 })?;
                 Ok(Launched {
                     process,
-                    socket,
+                    connection,
                     stderr: self.stderr.take(),
                     forked: true,
                 })
             }
-            (
-                Some(Header {
-                    kind: Kind::Forked,
-                    number,
-                    ..
-                }),
-                None,
-            ) => {
-                drop(socket); // upon which the worker leaves
+            (Kind::Forked, _, None) => {
+                connection.hang_up();
+                drop(connection); // upon which the worker leaves
                 reap_in_background(number);
                 Err(Stillborn::Failed(WorkerError::start(
                     "its process descriptor",
                     io::Error::from_raw_os_error(libc::EMFILE),
                 )))
             }
-            (
-                Some(Header {
-                    kind: Kind::ForkFailed,
-                    ..
-                }),
-                _,
-            ) => {
-                let words = String::from_utf8_lossy(&self.answer[HEADER..]);
+            (Kind::ForkFailed, words, _) => {
                 Err(Stillborn::Failed(WorkerError::fork_failed(&words)))
             }
             _ => Err(Stillborn::Failed(WorkerError::protocol(
@@ -221,14 +210,37 @@ impl Unborn {
         }
     }
 
-    fn ended(&mut self) -> Result<Launched, Stillborn> {
-        self.socket = None;
+    /// Nobody has the other end of the socket, and nobody has spoken: whoever was forked, if anybody, has read nothing.
+    fn ended(&mut self, job: &mut Option<Parcel>) -> Result<Launched, Stillborn> {
+        let connection = self.connection.take();
+        if let (true, Some(mut connection)) = (self.has_job, connection) {
+            *job = Some(connection.take_back());
+        }
         Err(Stillborn::Again)
     }
 
-    fn failed(&mut self, error: io::Error) -> Result<Launched, Stillborn> {
-        self.socket = None;
-        Err(Stillborn::Failed(WorkerError::start("its socket", error)))
+    /// Does not wait any longer. The job may have arrived with a worker that has not said a word so far, and may be run by
+    /// another one only if this one never will: it introduces itself before it reads anything, and leaves if it cannot.
+    fn given_up(&mut self, job: &mut Option<Parcel>) -> Result<Launched, Stillborn> {
+        let connection = self.connection.as_mut().expect("looked at a moment ago");
+        connection.deafen();
+        match connection.receive_now() {
+            Ok(Some(frame)) => {
+                // Too late: nobody would hear its answer. Dropped, it is killed.
+                drop(self.answered(frame)?);
+                let error = io::ErrorKind::TimedOut.into();
+                Err(Stillborn::Failed(WorkerError::start(
+                    "asking the fork server",
+                    error,
+                )))
+            }
+            Ok(None) | Err(_) => self.ended(job),
+        }
+    }
+
+    fn failed(&mut self, error: WorkerError) -> Result<Launched, Stillborn> {
+        self.connection = None;
+        Err(Stillborn::Failed(error))
     }
 }
 
@@ -245,21 +257,20 @@ fn reap_in_background(number: u64) {
 
 impl Drop for Unborn {
     fn drop(&mut self) {
-        if self.socket.is_none() || self.server.is_none() {
+        if self.connection.is_none() || self.server.is_none() {
             return; // nobody was asked for it, or it is known by now
         }
         let mut rest = Unborn {
-            socket: self.socket.take(),
+            connection: self.connection.take(),
+            has_job: self.has_job,
             stderr: self.stderr.take(),
-            answer: std::mem::take(&mut self.answer),
-            fds: std::mem::take(&mut self.fds),
             fork_server: self.fork_server.clone(),
             server: self.server,
-            next_look: Timer::after(LOOK),
+            next_look: None,
             looks: self.looks,
             misses: self.misses,
         };
         // Whoever was born is dropped, which kills and reaps it.
-        smol::spawn(async move { drop(poll_fn(|cx| rest.poll(cx)).await) }).detach();
+        smol::spawn(async move { drop(poll_fn(|cx| rest.poll(cx, &mut None)).await) }).detach();
     }
 }

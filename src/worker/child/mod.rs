@@ -94,7 +94,7 @@ impl Settled {
             Purpose::Work => self.work(&set_up),
             Purpose::Fork => {
                 let mut worker = self.fork_workers(&set_up);
-                let set_up = worker.link.receive_set_up();
+                let set_up = worker.link.receive_set_up_as_a_copy();
                 worker.work(&set_up)
             }
         }
@@ -209,11 +209,7 @@ impl Link {
     }
 
     fn receive_set_up(&mut self) -> SetUp {
-        let frame = self.receive_at_leisure();
-        let set_up = match frame.header.kind {
-            Kind::SetUp => codec::decode::<SetUp>(frame.payload()),
-            _ => self.leave_with_words("its parent did not send its set-up first"),
-        };
+        let set_up = self.decode_set_up();
         let image = fingerprint().unwrap_or_else(|error| {
             self.leave_with_words(&format!(
                 "`/proc/self/exe` cannot be reached ({error}); mount `/proc`"
@@ -224,6 +220,19 @@ impl Link {
             Ok(set_up) if set_up.image == *image => set_up,
             // Not our parent's image: it learns that from our hello. A set-up that does not decode comes from one, too.
             Ok(_) | Err(_) => self.leave(FAILED),
+        }
+    }
+
+    /// The same in a process that has been forked: what that was a copy of has said hello, and has been told of the same image.
+    fn receive_set_up_as_a_copy(&mut self) -> SetUp {
+        self.decode_set_up().unwrap_or_else(|_| self.leave(FAILED))
+    }
+
+    fn decode_set_up(&mut self) -> Result<SetUp, CodecError> {
+        let frame = self.receive_at_leisure();
+        match frame.header.kind {
+            Kind::SetUp => codec::decode::<SetUp>(frame.payload()),
+            _ => self.leave_with_words("its parent did not send its set-up first"),
         }
     }
 

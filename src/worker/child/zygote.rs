@@ -1,8 +1,9 @@
 //! A fork server, seen from inside: a process that has reached the hook, has called the preload closures, and from then on
 //! does nothing but fork.
 //!
-//! Each copy is a worker with a socket of its own, and goes on where any worker does, at its set-up. It is a child of the
-//! fork server's parent, which gets its descriptor over that socket, from here: a worker need not do anything to be known.
+//! Each copy is a worker with a socket of its own. It is a child of the fork server's parent, to which it introduces itself,
+//! by its descriptor, before it does anything else; then it goes on where any worker does, at its set-up. The fork server has
+//! nothing to say about it. So a fork server that is killed at whatever moment leaves no worker behind that nobody knows.
 //!
 //! A process with several threads must not be forked to go on as a program: whatever lock another thread held would be
 //! locked for ever in the copy. So a fork server that is not alone in its process says so and leaves; its parent decides
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use super::{FAILED, Link, Settled, call_oneself, init};
 use crate::sys::fork::{Fork, fork_for_parent};
-use crate::sys::{socket, thread};
+use crate::sys::{process, socket, thread};
 use crate::wire::frame::{self, HEADER, Header, Inbox, Kind};
 use crate::wire::message::SetUp;
 
@@ -44,16 +45,10 @@ impl Settled {
             // in it; and nothing in this loop starts one.
             match unsafe { fork_for_parent() } {
                 Ok(Fork::New) => return self.into_worker(request),
-                Ok(Fork::Old { process, pid }) => {
-                    let forked = frame::of_bytes(Kind::Forked, u64::from(pid), b"");
-                    // The kernel may have too many descriptors on their way; then the number has to do. Nobody to tell:
-                    // then the parent has gone, and the worker goes with it as we do.
-                    let _ = socket::send_with_fds(&request.socket, &forked, &[process.as_fd()])
-                        .or_else(|_| socket::send_all(&request.socket, &forked));
-                }
+                Ok(Fork::Old) => {}
                 Err(error) => {
                     let words = error.to_string();
-                    // The same.
+                    // Nobody to tell: then the parent has gone, and this process goes with it.
                     let _ = socket::send_all(
                         &request.socket,
                         &frame::of_bytes(Kind::ForkFailed, 0, words.as_bytes()),
@@ -79,6 +74,7 @@ impl Settled {
             process: std::process::id(),
         };
         drop(server);
+        link.introduce_oneself();
         super::die_with(summons.parent);
         let arranged = arrange(&mut link, request.stderr);
         if let Err(error) = arranged {
@@ -128,6 +124,25 @@ impl Link {
         if threads != 1 {
             self.send(&frame::of_bytes(Kind::NotAlone, threads as u64, b""));
             self.leave(FAILED)
+        }
+    }
+
+    /// Tells the parent who this is. Until then it knows of no process, and takes this one for not born if the socket ends: so
+    /// nothing has been read from it before, and if that fails nothing will be.
+    fn introduce_oneself(&self) {
+        let introduction = Header {
+            kind: Kind::Forked,
+            fds: 1,
+            number: u64::from(self.process),
+            length: 0,
+        };
+        let words = introduction.to_bytes();
+        let told = process::own_descriptor()
+            .and_then(|process| socket::send_with_fds(&self.socket, &words, &[process.as_fd()]))
+            // The kernel may have too many descriptors on their way; then the number has to do.
+            .or_else(|_| socket::send_all(&self.socket, &words));
+        if told.is_err() {
+            self.leave(FAILED);
         }
     }
 

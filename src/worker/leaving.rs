@@ -1,0 +1,63 @@
+//! Workers on their way out: they have said good-bye, and their processes have not been reaped.
+//!
+//! Nobody waits for them. A call that finds its worker gone goes to the next one at once, as a process takes longer to end than a
+//! fork server takes to make another. Who has ended is reaped in passing, whenever another one comes or somebody looks; one
+//! that stays for longer than [`LAST_RITES`] is killed. For both there is a task besides, for a context in which nothing
+//! happens any more.
+//!
+//! What is here owns the workers and looks at them; the lock, the task and the clock are the context's.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::life::{LAST_RITES, Worker};
+
+/// Workers that have said good-bye, the first on top.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    workers: VecDeque<(Worker, Instant)>,
+    /// There is a task that looks after them.
+    pub(super) watched: bool,
+}
+
+impl Leaving {
+    /// Takes in a worker that has just said good-bye.
+    pub(super) fn put(&mut self, worker: Worker) {
+        self.workers.push_back((worker, Instant::now()));
+    }
+
+    /// Takes out those that have ended, at the old end, up to the first that has not: usually all.
+    pub(super) fn prune(&mut self) -> Vec<Worker> {
+        let lives = |(worker, _): &mut (Worker, Instant)| worker.is_fit();
+        let ended = self
+            .workers
+            .iter_mut()
+            .position(lives)
+            .unwrap_or(self.workers.len());
+        self.workers.drain(..ended).map(|(worker, _)| worker).collect()
+    }
+
+    /// Takes out all that have ended, and all that are here for too long, to be dropped, which kills those.
+    pub(super) fn clear_out(&mut self) -> Vec<Worker> {
+        let now = Instant::now();
+        let mut stay = VecDeque::new();
+        let mut out = Vec::new();
+        for (mut worker, since) in self.workers.drain(..) {
+            match worker.is_fit() && now - since < LAST_RITES {
+                true => stay.push_back((worker, since)),
+                false => out.push(worker),
+            }
+        }
+        self.workers = stay;
+        out
+    }
+
+    /// Takes all out.
+    pub(super) fn empty(&mut self) -> Vec<Worker> {
+        self.workers.drain(..).map(|(worker, _)| worker).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+}
