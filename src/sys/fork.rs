@@ -12,6 +12,7 @@
 
 use std::io;
 use std::ptr;
+use std::sync::atomic::AtomicU32;
 
 use super::thread;
 
@@ -24,7 +25,8 @@ pub(crate) enum Fork {
     Old,
 }
 
-/// Forks. The new process is a child of the caller's parent.
+/// Forks. The new process is a child of the caller's parent. Its number is written to `number`, as a part of the fork: before
+/// the new process runs, and whatever becomes of the caller meanwhile.
 ///
 /// # Errors
 ///
@@ -34,20 +36,21 @@ pub(crate) enum Fork {
 ///
 /// The calling thread is the only one of its process. (Otherwise the new process would have one thread and whatever
 /// state, half-changed and locked for ever, the others had their hands on.)
-pub(crate) unsafe fn fork_for_parent() -> io::Result<Fork> {
+pub(crate) unsafe fn fork_for_parent(number: &AtomicU32) -> io::Result<Fork> {
     let record = thread_record();
     let robust = RobustList::of_this_thread();
     let settid = match record.is_null() {
         true => 0,
         false => libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID,
     };
-    let flags = libc::CLONE_PARENT | settid;
+    let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | settid;
     // SAFETY: (the call) Without `CLONE_VM` the new process gets a copy of this one's memory, and with a null stack it goes
     // on upon the copy of this stack, so both return from here as if alone; nothing is shared that Rust would have to know of.
-    // With one thread, the caller's promise, no other has anything half-done. `record`, if it is not null, is a word of this thread's own that holds its number: the
+    // With one thread, the caller's promise, no other has anything half-done. `number` is a
+    // word that outlives the call, which the kernel writes to in this process. `record`, if it is not null, is a word of this thread's own that holds its number: the
     // kernel writes the new number into the new process's copy of it, and zero when that thread ends, as the C library does
     // with its own forks. The exit signal is that of this process, as always with `CLONE_PARENT`.
-    let result = unsafe { clone(flags, record) };
+    let result = unsafe { clone(flags, number.as_ptr().cast(), record) };
     match result {
         0 => {
             robust.restore();
@@ -60,14 +63,17 @@ pub(crate) unsafe fn fork_for_parent() -> io::Result<Fork> {
 
 /// The system call, whose arguments stand in different orders: the last two are the record and a place for thread-local
 /// storage, or the other way round. The latter is not looked at without its flag, so both may be the record. Before them
-/// stands a place for the new process's number, which is not looked at without its flag either.
+/// stands a place for the new process's number.
 ///
 /// # Safety
 ///
 /// As argued where it is called.
-unsafe fn clone(flags: libc::c_int, record: *mut libc::c_int) -> libc::c_long {
+unsafe fn clone(
+    flags: libc::c_int,
+    number: *mut libc::c_int,
+    record: *mut libc::c_int,
+) -> libc::c_long {
     let (flags, stack) = (libc::c_long::from(flags), ptr::null_mut::<u8>());
-    let number = ptr::null_mut::<libc::c_int>();
     #[cfg(not(target_arch = "s390x"))]
     // SAFETY: the caller's.
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, number, record, record) };

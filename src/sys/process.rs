@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
@@ -33,9 +34,18 @@ pub(crate) struct Pidfd {
 }
 
 impl Pidfd {
-    /// Takes the descriptor of a child of ours.
-    pub(crate) fn new(fd: OwnedFd, pid: u32) -> Self {
-        Self { fd, pid }
+    /// Opens the descriptor of a child of ours that nobody has waited for.
+    pub(crate) fn open(pid: u32) -> io::Result<Self> {
+        let number = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+        let fd = pidfd_open(number, PidfdFlags::empty())?;
+        Ok(Self { fd, pid })
+    }
+
+    /// Looks whether the process has ended, be it that it was reaped or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut this = [PollFd::new(&self.fd, PollFlags::IN)];
+        // An error would be one of memory: then it is not known to have ended.
+        retry_on_intr(|| poll(&mut this, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
     }
 
     /// Takes over a child that was just spawned. If that fails the child is killed and reaped here, which blocks
@@ -74,25 +84,6 @@ impl Pidfd {
         let status = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), options))?;
         Ok(status.map(|status| ended(&status)))
     }
-}
-
-impl Pidfd {
-    /// Sends SIGKILL and waits, blocking, until the process is reaped: for paths on which nothing can be awaited.
-    pub(crate) fn kill_and_reap(&self) {
-        if self.kill().is_err() {
-            return; // waiting could be for ever
-        }
-        // An error means that something else has reaped it.
-        let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED));
-    }
-}
-
-/// Opens the descriptor of this very process, for its parent.
-pub(crate) fn own_descriptor() -> io::Result<OwnedFd> {
-    Ok(pidfd_open(
-        rustix::process::getpid(),
-        PidfdFlags::empty(),
-    )?)
 }
 
 impl AsFd for Pidfd {

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat};
-use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
+use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send,
@@ -55,6 +55,11 @@ pub(crate) fn move_out_of_the_way(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         }
     }
     Err(last.into())
+}
+
+/// Makes `place` another name of what `fd` leads to. What it led to before is closed.
+pub(crate) fn put_in_place_of(place: &mut OwnedFd, fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(dup3(fd, place, DupFlags::CLOEXEC)?)
 }
 
 /// Opens `/dev/null` for reading and writing.

@@ -8,19 +8,19 @@
 //! When is a job known not to have run, so that another worker may have it silently? When the worker says so (*bye*,
 //! after it closed its receiving end); or when a worker from the cache ended before it had the whole frame. A *new* worker
 //! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
-//! kill one worker after the other, for ever.
-//!
-//! A worker that is forked may find its job in its socket when it comes to life. Until it says *ready* its end is a failed
-//! start, from then on that of a worker with a job in hand.
+//! kill one worker after the other, for ever. (A worker that a fork server was asked for, and that never came to be, has taken
+//! nothing in.)
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::context::Running;
+use super::fork_server::ATTEMPTS;
 use super::hook::Recipe;
 use super::launch::Launch;
 use super::life::{Death, Dying, Health, Silence, Worker};
-use super::start::Starting;
+use super::process::Stillborn;
+use super::start::{Starting, Unstarted, failure_of};
 use crate::error::{WorkerError, WorkerPanic};
 use crate::sync::Token;
 use crate::wire::codec;
@@ -32,7 +32,7 @@ use crate::wire::message::PanicReport;
 pub(super) struct Attempt {
     state: State,
     /// The job, while no worker has it.
-    job: Option<Parcel>,
+    job: Parcel,
     killable: bool,
     /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
     stake: Option<Stake>,
@@ -44,6 +44,8 @@ pub(super) struct Stake {
     pub(super) running: Running,
     /// Given back when dropped.
     pub(super) _token: Token,
+    /// How many fork servers have died with a request of this call's.
+    pub(super) stillborn: usize,
 }
 
 #[derive(Debug)]
@@ -95,7 +97,7 @@ impl Attempt {
         };
         let mut attempt = Self {
             state,
-            job: Some(job),
+            job,
             killable,
             stake: Some(stake),
         };
@@ -103,12 +105,10 @@ impl Attempt {
         Ok(attempt)
     }
 
-    /// Gives the job to the worker, if there is one already that does not have it.
+    /// Gives the job to the worker, if there is one already.
     fn hand_over(&mut self) {
-        if let State::Working { worker, .. } = &mut self.state
-            && let Some(job) = self.job.take()
-        {
-            worker.put(job);
+        if let State::Working { worker, .. } = &mut self.state {
+            worker.put(std::mem::take(&mut self.job));
         }
     }
 
@@ -122,12 +122,16 @@ impl Attempt {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
         loop {
             match &mut self.state {
-                State::Starting(starting) => match ready!(starting.poll(cx, &mut self.job)) {
+                State::Starting(starting) => match ready!(starting.poll(cx)) {
                     Ok(worker) => {
                         self.state = State::Working { worker, new: true };
                         self.hand_over();
                     }
-                    Err(error) => return self.end(Verdict::Failed(error)),
+                    Err(Unstarted::Failed(error)) => return self.end(Verdict::Failed(error)),
+                    Err(Unstarted::Stillborn(why)) => {
+                        let job = std::mem::take(&mut self.job);
+                        return self.try_anew(why, job);
+                    }
                 },
                 State::Working { worker, .. } => match ready!(worker.poll_answer(cx)) {
                     Ok(frame) => match Reply::of(&frame) {
@@ -135,12 +139,19 @@ impl Attempt {
                         Reply::Failed(error) => return self.failed(frame, error),
                         Reply::Bye => return self.bye(),
                         Reply::ByeBecause(error) => {
-                            self.leave();
+                            drop(self.leave());
                             return self.end(Verdict::Failed(error));
                         }
+                        Reply::Unfit(error) => self.kill_for(error),
                         Reply::Nonsense(what) => self.kill_for(WorkerError::protocol(what)),
                     },
-                    Err(Silence::Gone) => self.expire_with_job(),
+                    Err(Silence::Gone) => match worker.stillborn() {
+                        Some(why) => {
+                            let job = worker.take_back();
+                            return self.try_anew(why, job);
+                        }
+                        None => self.expire_with_job(),
+                    },
                     Err(Silence::Garbage) => {
                         self.kill_for(WorkerError::protocol("bytes that are no frame"))
                     }
@@ -192,12 +203,12 @@ impl Attempt {
         self.end(Verdict::Failed(error))
     }
 
-    fn put(&self, mut worker: Worker) {
+    fn put(&mut self, mut worker: Worker) {
         drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
-        self.running().put(worker);
+        self.stake().running.put(worker);
     }
 
-    /// The worker has said good-bye, and has not run the job. It can be waited for when there is nothing else to do.
+    /// The worker has said good-bye, and has not run the job. Its end can be waited for when there is nothing else to do.
     fn bye(&mut self) -> Poll<Verdict> {
         let job = self.leave();
         self.end(Verdict::Again(job))
@@ -207,15 +218,30 @@ impl Attempt {
     fn leave(&mut self) -> Parcel {
         let mut worker = self.take_worker();
         let job = worker.take_back();
-        self.running().leave(worker);
+        self.stake().running.leave(worker);
         job
     }
 
-    fn running(&self) -> &Running {
-        let stake = self.stake.as_ref();
-        &stake
+    /// There is no worker. If that is so because the fork server died, another one may make it.
+    fn try_anew(&mut self, why: Stillborn, job: Parcel) -> Poll<Verdict> {
+        let stake = self.stake();
+        stake.stillborn += 1;
+        let verdict = match why {
+            Stillborn::Refused(error) => {
+                Verdict::Failed(WorkerError::fork_failed(&error.to_string()))
+            }
+            Stillborn::Again if stake.stillborn < ATTEMPTS => Verdict::Again(job),
+            Stillborn::Again => Verdict::Failed(WorkerError::fork_failed(
+                "the fork server died each time that it was asked",
+            )),
+        };
+        self.end(verdict)
+    }
+
+    fn stake(&mut self) -> &mut Stake {
+        self.stake
+            .as_mut()
             .expect("an attempt that is polled has its stake")
-            .running
     }
 
     /// The worker has gone without a word.
@@ -265,18 +291,12 @@ impl Attempt {
 /// worker that is ending is killed, too. Otherwise, see the head of this file.
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let handed_over = match &self.state {
-            State::Working { .. } => true,
-            // The job is on its way to a worker that may run it at any moment.
-            State::Starting(_) => self.job.is_none(),
-            State::Ending(..) | State::Over => false,
-        };
-        if !handed_over || self.killable {
+        if !matches!(self.state, State::Working { .. }) || self.killable {
             return;
         }
         let mut rest = Self {
             state: std::mem::replace(&mut self.state, State::Over),
-            job: None,
+            job: Parcel::default(),
             killable: self.killable,
             stake: self.stake.take(),
         };
@@ -318,6 +338,8 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<Starting, WorkerErro
 enum Reply {
     Done,
     Failed(WorkerError),
+    /// The worker cannot serve, and has not begun to.
+    Unfit(WorkerError),
     Bye,
     ByeBecause(WorkerError),
     Nonsense(&'static str),
@@ -325,6 +347,9 @@ enum Reply {
 
 impl Reply {
     fn of(frame: &Frame) -> Self {
+        if let Some(error) = failure_of(frame) {
+            return Self::Unfit(error);
+        }
         match frame.header.kind {
             Kind::Done => Self::Done,
             Kind::BadArgument => Self::Failed(WorkerError::decode_argument(&frame.text())),

@@ -272,6 +272,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let mut stake = Stake {
             running,
             _token: token,
+            stillborn: 0,
         };
         loop {
             checkpoint_if_cancelled().await;

@@ -429,7 +429,7 @@ impl WorkerConfig {
     }
 
     /// Asks `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire). The data is decoded
-    /// once in each worker.
+    /// once in each worker, or once for all that are [forked](WorkerType).
     ///
     /// # Examples
     ///
@@ -633,18 +633,16 @@ impl WorkerConfig {
     pub(super) fn set_up(&self, role: NewProcess) -> Result<Vec<u8>, WorkerError> {
         self.check()?;
         let image = fingerprint().map_err(WorkerError::start_without_proc)?;
-        let given = |closures: &[Closure], wanted: bool| match wanted {
-            true => closures.to_vec(),
-            false => Vec::new(),
-        };
-        let works = role != NewProcess::ForkServer;
         let message = SetUp {
             image: image.clone(),
-            purpose: if works { Purpose::Work } else { Purpose::Fork },
-            preload: given(&self.preload, role != NewProcess::Forked),
+            purpose: match role {
+                NewProcess::Spawned => Purpose::Work,
+                NewProcess::ForkServer => Purpose::Fork,
+            },
+            preload: self.preload.clone(),
             idle_timeout: self.idle_timeout,
-            init: given(&self.init, works),
-            retire: given(&self.retire, works),
+            init: self.init.clone(),
+            retire: self.retire.clone(),
         };
         let frame = frame::build(Kind::SetUp, 0, |out| codec::encode_onto(&message, out));
         Ok(frame.unwrap_or_else(|error| unreachable!("our own messages can be encoded: {error}")))
@@ -689,8 +687,7 @@ impl WorkerConfig {
 pub(super) enum NewProcess {
     /// A worker that comes up by itself.
     Spawned,
-    /// A worker that is a fork server's copy.
-    Forked,
+    /// Something that has the set-up for each of its copies.
     ForkServer,
 }
 

@@ -79,23 +79,15 @@ impl Connection {
         self.outgoing.bytes().len() - self.sent
     }
 
-    /// Sends what can be sent at once of what was put, and tells whether that was all.
-    pub(super) fn send_now(&mut self) -> io::Result<bool> {
+    /// Sends the rest of what was put.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unsent() > 0 {
             match self.send_some() {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(error) => return Err(error.into()),
+                Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
-        }
-        Ok(true)
-    }
-
-    /// Sends the rest of what was put.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.send_now()? {
-            ready!(self.socket.poll_writable(cx))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -139,12 +131,6 @@ impl Connection {
                 },
             }
         }
-    }
-
-    /// Takes no more: what has arrived by now can still be received, and nothing arrives any more.
-    pub(super) fn deafen(&self) {
-        // An error means that there is no other end any more.
-        let _ = shutdown(&self.socket, Shutdown::Read);
     }
 
     /// Ends the conversation in both directions.

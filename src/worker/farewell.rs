@@ -99,7 +99,7 @@ impl Farewell {
         {
             *deadline = None;
             tally.killing = true;
-            leaving.iter().for_each(|leaver| leaver.worker.kill());
+            leaving.iter_mut().for_each(|leaver| leaver.worker.kill());
         }
         Poll::Pending
     }

@@ -2,33 +2,37 @@
 //! on, and started again if it dies.
 //!
 //! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and of a
-//! pipe for its standard error if that is captured. What becomes of it comes over the new socket: the worker introduces itself,
-//! or the fork server says why there is none. If instead the socket ends, the fork server has died with the request in hand,
-//! and another one is asked.
+//! pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place in a table that
+//! both processes share (`births`), by whoever wants to know.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_io::Timer;
+use async_io::{Async, Timer};
 use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
+use rustix::io::Errno;
 
+use super::births::{Awaited, Births};
 use super::config::WorkerConfig;
+use super::connection::Connection;
 use super::hook::Recipe;
-use super::launch::Launch;
+use super::launch::{Launch, Launched};
 use super::life::Worker;
-use super::start::Starting;
-use super::unborn::{PATIENCE, Theirs, Unborn};
+use super::process::{PATIENCE, Process};
+use super::start::{Starting, Unstarted};
 use crate::error::{WorkerError, WorkerErrorKind};
+use crate::sys::mapping::Mapping;
 use crate::sys::socket;
-use crate::wire::frame::{self, Kind};
+use crate::wire::births::Table;
+use crate::wire::frame::{Header, Kind};
 
 /// How often a request is made anew because the fork server died with it.
 pub(super) const ATTEMPTS: usize = 3;
@@ -67,6 +71,12 @@ enum State {
     Ready(Box<Server>),
 }
 
+/// What the worker gets.
+struct Theirs {
+    socket: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
+
 /// A fork server that is ready. The worker that it is made of never gets a job.
 #[derive(Debug)]
 struct Server {
@@ -74,6 +84,7 @@ struct Server {
     /// The way that it came.
     recipe: Arc<Recipe>,
     number: u64,
+    births: Arc<Births>,
 }
 
 /// What somebody finds who wants to end the fork server.
@@ -85,7 +96,7 @@ enum Look {
 /// What there is to do for somebody who wants a worker.
 enum Next {
     /// It was asked for, of the server with this number.
-    Asked(u64),
+    Asked(Awaited, u64),
     /// The server was of no use, for this reason, and is gone.
     Useless(io::Error),
     /// Wait for the start that is in progress.
@@ -163,18 +174,26 @@ impl ForkServer {
     }
 
     /// Asks for a worker. `None` means that it has to be spawned.
-    pub(super) async fn request(self, recipe: Arc<Recipe>) -> Result<Option<Unborn>, WorkerError> {
-        let (mut unborn, theirs) =
-            Unborn::new(&self).map_err(|error| WorkerError::start("its socket", error))?;
+    pub(super) async fn request(
+        self,
+        recipe: Arc<Recipe>,
+    ) -> Result<Option<Launched>, WorkerError> {
+        let (connection, stderr, theirs) = self
+            .line()
+            .map_err(|error| WorkerError::start("its socket", error))?;
         let (mut useless, mut patience) = (0, Timer::after(PATIENCE));
         loop {
             if self.place.config.may_spawn() && !recipe.may_fork() {
                 return Ok(None);
             }
             match self.next(&recipe, &theirs) {
-                Next::Asked(server) => {
-                    unborn.asked(server);
-                    return Ok(Some(unborn));
+                Next::Asked(place, server) => {
+                    return Ok(Some(Launched {
+                        process: Process::unborn(place, self, server),
+                        connection,
+                        stderr,
+                        forked: true,
+                    }));
                 }
                 Next::Wait(changed) => changed.await,
                 Next::Start(number, stop) => match self.start_apart(number, &recipe, stop).await {
@@ -203,6 +222,21 @@ impl ForkServer {
         }
     }
 
+    /// Makes the ways between a worker and its parent.
+    fn line(&self) -> io::Result<(Connection, Option<OwnedFd>, Theirs)> {
+        let (ours, theirs) = socket::pair()?;
+        let (reader, writer) = match self.config().captures_stderr() {
+            true => io::pipe().map(|(reader, writer)| (Some(reader), Some(writer)))?,
+            false => (None, None),
+        };
+        let theirs = Theirs {
+            socket: theirs,
+            stderr: writer.map(OwnedFd::from),
+        };
+        let connection = Connection::new(Async::new(ours)?);
+        Ok((connection, reader.map(OwnedFd::from), theirs))
+    }
+
     async fn start_apart(
         &self,
         number: u64,
@@ -224,7 +258,7 @@ impl ForkServer {
         let next = match &mut *state {
             State::Starting(_) => return Next::Wait(self.place.changed.listen()),
             State::Ready(server) => match server.is_fit_for(recipe).then(|| server.ask(theirs)) {
-                Some(Ok(())) => return Next::Asked(server.number),
+                Some(Ok(place)) => return Next::Asked(place, server.number),
                 Some(Err(error)) if is_passing(&error) => return Next::Crowded,
                 Some(Err(error)) => Next::Useless(error),
                 None => start(),
@@ -249,22 +283,32 @@ impl ForkServer {
         stop: EventListener,
     ) -> Result<(), WorkerError> {
         let place = Started(self.place.clone());
+        let (table, memory) = Mapping::<Table>::make("seedbed-births")
+            .map_err(|error| WorkerError::start("the fork server's table", error))?;
         let launch = Launch::spawn(recipe.clone(), false)?;
-        let mut starting = Starting::of_fork_server(launch, self.place.config.clone());
+        let mut starting = Starting::of_fork_server(launch, self.place.config.clone(), memory);
         let stopped = async {
             stop.await;
             None
         };
         let started = stopped
-            .or(async { Some(poll_fn(|cx| starting.poll(cx, &mut None)).await) })
+            .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
             .await;
         match started {
-            Some(Ok(process)) => place.with(Server {
-                process,
-                recipe,
-                number,
-            }),
-            Some(Err(error)) => {
+            Some(Ok(process)) => {
+                if let Some(descriptor) = process.descriptor() {
+                    place.with(Server {
+                        process,
+                        recipe,
+                        number,
+                        births: Births::new(table, descriptor),
+                    });
+                }
+            }
+            Some(Err(Unstarted::Stillborn(_))) => {
+                unreachable!("a fork server is executed, and not asked for")
+            }
+            Some(Err(Unstarted::Failed(error))) => {
                 if error.kind() == WorkerErrorKind::UnsafeFork && self.place.config.may_spawn() {
                     recipe.is_crowded();
                 }
@@ -275,22 +319,14 @@ impl ForkServer {
         Ok(())
     }
 
-    /// Whether the fork server with this number is there. If nobody has any patience with it, it is killed.
-    pub(super) fn still_serves(&self, number: u64, patient: bool) -> bool {
+    /// Kills the fork server with this number, if it is there.
+    pub(super) fn give_up(&self, number: u64) {
         let mut state = self.state();
-        let State::Ready(server) = &mut *state else {
-            return false;
-        };
-        if server.number != number {
-            return false;
+        if matches!(&*state, State::Ready(server) if server.number == number) {
+            let server = mem::replace(&mut *state, State::None);
+            drop(state);
+            drop(server); // which kills it
         }
-        if patient && server.process.is_fit() {
-            return true;
-        }
-        let server = mem::replace(&mut *state, State::None);
-        drop(state);
-        drop(server); // which kills it
-        false
     }
 }
 
@@ -343,9 +379,10 @@ impl Server {
     }
 
     /// Sends a request, if that can be done at once.
-    fn ask(&self, theirs: &Theirs) -> io::Result<()> {
-        let number = u64::from(theirs.stderr.is_some());
-        let request = frame::of_bytes(Kind::Fork, number, b"");
+    fn ask(&self, theirs: &Theirs) -> io::Result<Awaited> {
+        let Some(place) = self.births.expect() else {
+            return Err(Errno::AGAIN.into());
+        };
         let fds: Vec<BorrowedFd<'_>> = [
             Some(theirs.socket.as_fd()),
             theirs.stderr.as_ref().map(AsFd::as_fd),
@@ -353,7 +390,14 @@ impl Server {
         .into_iter()
         .flatten()
         .collect();
-        socket::try_send_with_fds(self.process.socket(), &request, &fds)
+        let request = Header {
+            kind: Kind::Fork,
+            fds: u8::try_from(fds.len()).expect("one or two"),
+            number: u64::from(place.place()),
+            length: 0,
+        };
+        socket::try_send_with_fds(self.process.socket(), &request.to_bytes(), &fds)?;
+        Ok(place)
     }
 }
 

@@ -1,5 +1,8 @@
-//! A worker in the making by a fork server: asking, waiting for what becomes of it, asking again if the server died; or, where
-//! no fork is safe and that may be, executing the program after all.
+//! A worker in the making by a fork server: which is asked for it; or, where no fork is safe and that may be, executing the
+//! program after all.
+//!
+//! Once it is asked for, a forked worker is as good as there: what is sent to it lies in its socket when it comes to life, and
+//! should it not, that is noticed like the end of any other.
 
 use std::fmt;
 use std::future::Future;
@@ -7,82 +10,49 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::config::NewProcess;
-use super::fork_server::{ATTEMPTS, ForkServer};
+use super::fork_server::ForkServer;
 use super::hook::Recipe;
 use super::launch::{Launch, Launched};
-use super::unborn::{Stillborn, Unborn};
 use crate::error::WorkerError;
-use crate::wire::frame::Parcel;
 
 /// A worker in the making by a fork server, or, where that may be, by executing the program.
 pub(super) struct Forking {
     fork_server: ForkServer,
     recipe: Arc<Recipe>,
-    attempts: usize,
     stage: Stage,
 }
 
+type Request = dyn Future<Output = Result<Option<Launched>, WorkerError>> + Send;
+
 enum Stage {
     /// The fork server is asked, and perhaps started first.
-    Asking(Pin<Box<dyn Future<Output = Result<Option<Unborn>, WorkerError>> + Send>>),
-    Unborn(Unborn),
+    Asking(Pin<Box<Request>>),
     Spawning(Launch),
 }
 
 impl Forking {
     pub(super) fn new(fork_server: ForkServer, recipe: Arc<Recipe>) -> Self {
-        let stage = Stage::Asking(Box::pin(fork_server.clone().request(recipe.clone())));
+        let request = fork_server.clone().request(recipe.clone());
         Forking {
             fork_server,
             recipe,
-            attempts: 1,
-            stage,
+            stage: Stage::Asking(Box::pin(request)),
         }
     }
 
-    /// Waits for the process. If it is a fork server's copy it has been sent its set-up, and perhaps the job.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        job: &mut Option<Parcel>,
-    ) -> Poll<Result<Launched, WorkerError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
         loop {
             match &mut self.stage {
-                Stage::Asking(request) => match ready!(request.as_mut().poll(cx)) {
-                    Ok(Some(mut unborn)) => {
-                        let config = self.fork_server.config();
-                        unborn.tell(config.set_up(NewProcess::Forked)?.into());
-                        if config.starts_with_its_job() {
-                            unborn.hand_over(job);
-                        }
-                        self.stage = Stage::Unborn(unborn);
-                    }
+                Stage::Asking(request) => match ready!(request.as_mut().poll(cx))? {
+                    Some(launched) => return Poll::Ready(Ok(launched)),
                     // Forking is not safe here.
-                    Ok(None) => {
+                    None => {
                         let captures = self.fork_server.config().captures_stderr();
-                        match Launch::spawn(self.recipe.clone(), captures) {
-                            Ok(launch) => self.stage = Stage::Spawning(launch),
-                            Err(error) => return Poll::Ready(Err(error)),
-                        }
-                    }
-                    Err(error) => return Poll::Ready(Err(error)),
-                },
-                Stage::Unborn(unborn) => match ready!(unborn.poll(cx, job)) {
-                    Ok(launched) => return Poll::Ready(Ok(launched)),
-                    Err(Stillborn::Failed(error)) => return Poll::Ready(Err(error)),
-                    Err(Stillborn::Again) if self.attempts >= ATTEMPTS => {
-                        return Poll::Ready(Err(WorkerError::fork_failed(
-                            "the fork server died each time that it was asked",
-                        )));
-                    }
-                    Err(Stillborn::Again) => {
-                        self.attempts += 1;
-                        let request = self.fork_server.clone().request(self.recipe.clone());
-                        self.stage = Stage::Asking(Box::pin(request));
+                        let launch = Launch::spawn(self.recipe.clone(), captures)?;
+                        self.stage = Stage::Spawning(launch);
                     }
                 },
-                Stage::Spawning(launch) => return launch.poll(cx, job),
+                Stage::Spawning(launch) => return launch.poll(cx),
             }
         }
     }
@@ -96,7 +66,7 @@ impl Forking {
 impl fmt::Debug for Forking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Forking")
-            .field("attempts", &self.attempts)
+            .field("asking", &self.is_nothing_yet())
             .finish_non_exhaustive()
     }
 }

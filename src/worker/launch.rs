@@ -34,16 +34,16 @@ use crate::error::WorkerError;
 use crate::job::role::{Summons, VARIABLE};
 use crate::sys::process::Pidfd;
 use crate::sys::{signal, socket};
-use crate::wire::frame::{self, Kind, Parcel};
+use crate::wire::frame::{self, Kind};
 
-/// A process that has been started and told nothing but the prelude.
+/// A process that has been started, or asked for, and told nothing but the prelude.
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) process: Process,
     pub(super) connection: Connection,
     /// What the worker writes to its standard error, if that is captured.
     pub(super) stderr: Option<OwnedFd>,
-    /// It is a copy of a fork server, and has been sent its set-up.
+    /// It is, or will be, a copy of a fork server, which has got its set-up for it.
     pub(super) forked: bool,
 }
 
@@ -75,12 +75,7 @@ impl Launch {
         Ok(Launch::Spawn(Box::pin(answer)))
     }
 
-    /// Waits for the process. A forked one may have been sent the job by then, which is taken for that.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        job: &mut Option<Parcel>,
-    ) -> Poll<Result<Launched, WorkerError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
         match self {
             Launch::Spawn(answer) => {
                 let answer = ready!(answer.as_mut().poll_next(cx));
@@ -90,7 +85,7 @@ impl Launch {
                     }),
                 )
             }
-            Launch::Fork(forking) => forking.poll(cx, job),
+            Launch::Fork(forking) => forking.poll(cx),
         }
     }
 
@@ -160,7 +155,7 @@ fn launch(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError
             _ => WorkerError::start("executing `/proc/self/exe`", error),
         })?;
     let stderr = child.stderr.take().map(OwnedFd::from);
-    let process = Pidfd::adopt(child).and_then(Process::new);
+    let process = Pidfd::adopt(child).map(Process::new);
     let process = process.map_err(|error| WorkerError::start("its process descriptor", error))?;
     Ok(Launched {
         process,

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use futures_lite::FutureExt;
 
 use super::connection::{Connection, NoFrame, StderrTail};
 use super::launch::Launched;
-use super::process::Process;
+use super::process::{Process, Stillborn};
 use crate::error::WorkerExit;
-use crate::sys::process::Ended;
+use crate::sys::process::{Ended, Pidfd};
 use crate::wire::frame::{Frame, Kind, Parcel};
 
 /// How long a process may live on after it has closed its socket or said good-bye.
@@ -96,6 +97,16 @@ impl Worker {
         self.process.has_ended().is_none()
     }
 
+    /// The process's descriptor, if it is not known to have ended.
+    pub(super) fn descriptor(&self) -> Option<Arc<Pidfd>> {
+        self.process.descriptor()
+    }
+
+    /// Tells why a worker that is gone was never there.
+    pub(super) fn stillborn(&mut self) -> Option<Stillborn> {
+        self.process.stillborn()
+    }
+
     /// The parent's end of the conversation, for messages that are more than frames.
     pub(super) fn socket(&self) -> &Async<OwnedFd> {
         self.connection.socket()
@@ -136,7 +147,7 @@ impl Worker {
         if let Poll::Ready(received) = self.connection.poll_receive(cx) {
             return Poll::Ready(received.map_err(Silence::from));
         }
-        match self.process.poll_end(cx) {
+        match self.process.poll_end_in_passing(cx) {
             Poll::Pending => Poll::Pending,
             // It may have answered between those two looks.
             Poll::Ready(_) => match self.connection.receive_now() {
@@ -148,7 +159,7 @@ impl Worker {
 
     /// Sends SIGKILL. Should the kernel not allow that, the worker leaves when it is done with its job, as nobody is there
     /// any more to answer.
-    pub(super) fn kill(&self) {
+    pub(super) fn kill(&mut self) {
         self.process.kill();
         self.connection.hang_up();
     }
@@ -212,7 +223,7 @@ impl Dying {
     }
 
     /// Kills the process, and waits until it is reaped.
-    pub(super) fn killed(worker: Worker) -> Self {
+    pub(super) fn killed(mut worker: Worker) -> Self {
         worker.kill();
         Self {
             worker,

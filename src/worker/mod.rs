@@ -29,10 +29,11 @@
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
 // `cache`, those on their way out in `leaving`, and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
 // launched by `launch` in the way that `hook` noted, or made by the context's
-// `fork_server` (`forking`, `unborn`, `lookout`); `life` is one live worker, made of its `process` and its
+// `fork_server` (`forking`, `births`, `rounds`); `life` is one live worker, made of its `process` and its
 // `connection`. `child` is the other side: what happens in the worker process itself. It knows none of the others.
 
 mod attempt;
+mod births;
 mod cache;
 mod call;
 mod child;
@@ -47,10 +48,9 @@ mod hook;
 mod launch;
 mod leaving;
 mod life;
-mod lookout;
 mod process;
+mod rounds;
 mod start;
-mod unborn;
 
 pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};

@@ -1,75 +1,204 @@
 //! A worker's process as async code sees it: polled for its end through the reactor, and never left behind.
 //!
+//! A process that a fork server was asked for is known by the place in which its number will appear. Most need not be known any
+//! better before they have answered; so its descriptor is opened when it is needed, to kill the process or to see its end, and
+//! registered with the reactor when somebody has to wait for that. A number is a safe name until then: nobody else in this
+//! library waits for the process, and if another part of the program has, the kernel says that it is no child of ours.
+//!
 //! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at once,
-//! and a detached task of smol's global executor waits for the moment and reaps it. Nothing waits for that task.
+//! or as soon as it is born, and a detached task of smol's global executor waits for the moment and reaps it. Nothing waits for
+//! that task.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use async_io::Async;
+use async_io::{Async, Timer};
+use event_listener::EventListener;
+use futures_lite::FutureExt;
 
+use super::births::{Awaited, Fate};
+use super::fork_server::ForkServer;
+use super::rounds::next_round;
 use crate::sys::process::{Ended, Pidfd};
+
+/// How long a fork server may take to answer. Forking takes microseconds; a stopped process takes for ever.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait for a birth where somebody waits for the end: until a fork is over, generously.
+const SOON: Duration = Duration::from_millis(1);
 
 /// A child process that is killed and reaped when dropped.
 #[derive(Debug)]
 pub(super) struct Process {
     state: State,
+    /// 0 if that is not known.
     pid: u32,
+    /// To be killed as soon as it is born.
+    doomed: bool,
+    /// Why there is none, and was none.
+    stillborn: Option<Stillborn>,
 }
 
 #[derive(Debug)]
 enum State {
+    Unborn(Unborn),
     /// As far as is known.
-    Running(Async<Arc<Pidfd>>),
+    Running(Arc<Pidfd>, Option<Async<Arc<Pidfd>>>),
     /// It has been reaped, and this is how it ended.
     Ended(Ended),
     /// Moved to the background by `drop`.
     Given,
 }
 
+/// A fork server was asked for it.
+#[derive(Debug)]
+struct Unborn {
+    place: Awaited,
+    asked: Instant,
+    /// Who was asked.
+    fork_server: ForkServer,
+    server: u64,
+    next_round: Option<EventListener>,
+    soon: Option<Timer>,
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub(super) enum Stillborn {
+    /// The fork server died with the request.
+    Again,
+    Refused(io::Error),
+}
+
 impl Process {
-    pub(super) fn new(pidfd: Pidfd) -> io::Result<Self> {
-        let pid = pidfd.pid();
-        let state = State::Running(register(pidfd)?);
-        Ok(Self { state, pid })
+    pub(super) fn new(pidfd: Pidfd) -> Self {
+        Self {
+            pid: pidfd.pid(),
+            state: State::Running(Arc::new(pidfd), None),
+            doomed: false,
+            stillborn: None,
+        }
+    }
+
+    /// One that the fork server with this number was asked for.
+    pub(super) fn unborn(place: Awaited, fork_server: ForkServer, server: u64) -> Self {
+        let unborn = Unborn {
+            place,
+            asked: Instant::now(),
+            fork_server,
+            server,
+            next_round: None,
+            soon: None,
+        };
+        Self {
+            state: State::Unborn(unborn),
+            pid: 0,
+            doomed: false,
+            stillborn: None,
+        }
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
 
+    /// The descriptor of a process that is not known to have ended.
+    pub(super) fn descriptor(&self) -> Option<Arc<Pidfd>> {
+        match &self.state {
+            State::Running(pidfd, _) => Some(pidfd.clone()),
+            State::Unborn(_) | State::Ended(_) | State::Given => None,
+        }
+    }
+
+    /// Tells why there is no process, where the other end of its socket is closed: it was not born, or is not any more.
+    pub(super) fn stillborn(&mut self) -> Option<Stillborn> {
+        if !self.look()
+            && let State::Unborn(unborn) = &self.state
+            && unborn.place.fate() == Fate::Open
+        {
+            // The fork server has closed the socket before it has forked, which it does by ending.
+            self.state = State::Ended(Ended::Unknown);
+            return Some(Stillborn::Again);
+        }
+        self.stillborn.take()
+    }
+
     /// Sends SIGKILL if the process is not known to have ended.
-    pub(super) fn kill(&self) {
-        if let State::Running(pidfd) = &self.state
-            && let Err(error) = pidfd.get_ref().kill()
+    pub(super) fn kill(&mut self) {
+        self.doomed = true;
+        self.look();
+        if let State::Running(pidfd, _) = &self.state
+            && let Err(error) = pidfd.kill()
         {
             // Whoever kills is cleaning up, often in a `drop`, where a panic would only lose more.
             tracing::warn!(pid = self.pid, %error, "a worker cannot be killed");
         }
     }
 
+    /// Looks whether the process has been born by now, and tells whether that is known.
+    fn look(&mut self) -> bool {
+        let State::Unborn(unborn) = &self.state else {
+            return true;
+        };
+        self.state = match unborn.place.fate() {
+            Fate::Open => return false,
+            Fate::Refused(error) => {
+                let error = io::Error::from_raw_os_error(error);
+                self.stillborn = Some(Stillborn::Refused(error));
+                State::Ended(Ended::Unknown)
+            }
+            Fate::Never => {
+                self.stillborn = Some(Stillborn::Again);
+                State::Ended(Ended::Unknown)
+            }
+            Fate::Born(number) => {
+                self.pid = number;
+                match Pidfd::open(number) {
+                    Ok(pidfd) => match reap(&pidfd) {
+                        None => State::Running(Arc::new(pidfd), None),
+                        // Or it is no child of ours, so that somebody else has reaped the one that had this number.
+                        Some(ended) => State::Ended(ended),
+                    },
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                        State::Ended(Ended::Unknown)
+                    }
+                    // There is no room for a descriptor at this moment.
+                    Err(_) => return false,
+                }
+            }
+        };
+        true
+    }
+
     /// Looks whether the process has ended, and reaps it then.
     pub(super) fn has_ended(&mut self) -> Option<Ended> {
+        self.look();
         match &self.state {
-            State::Running(pidfd) => {
-                let ended = reap(pidfd.get_ref())?;
+            State::Running(pidfd, _) => {
+                let ended = reap(pidfd)?;
                 self.state = State::Ended(ended);
                 Some(ended)
             }
             State::Ended(ended) => Some(*ended),
-            State::Given => None,
+            State::Unborn(_) | State::Given => None,
         }
     }
 
     /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor's *no* cannot be
     /// believed; see `connection`.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        ready!(self.poll_birth(cx));
         loop {
-            let State::Running(pidfd) = &self.state else {
+            let State::Running(pidfd, registered) = &mut self.state else {
                 return self.has_ended().map_or(Poll::Pending, Poll::Ready);
             };
-            let readable = pidfd.poll_readable(cx); // before looking, so that no end goes unseen
+            let readable = match register(pidfd, registered) {
+                Ok(registered) => registered.poll_readable(cx), // before looking, so that no end goes unseen
+                Err(error) => Poll::Ready(Err(error)),
+            };
             if let Some(ended) = self.has_ended() {
                 return Poll::Ready(ended);
             }
@@ -82,6 +211,45 @@ impl Process {
             }
         }
     }
+
+    /// The same for somebody who waits for something else, and would see most ends by that: the end of a process that was just
+    /// asked for is waited for only from the next round on.
+    pub(super) fn poll_end_in_passing(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        while let State::Unborn(unborn) = &mut self.state {
+            ready!(Pin::new(unborn.next_round.get_or_insert_with(next_round)).poll(cx));
+            unborn.next_round = None;
+            if !self.look() {
+                self.lose_patience();
+            }
+        }
+        self.poll_end(cx)
+    }
+
+    /// Waits until the process is born, or will not be.
+    fn poll_birth(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.look() {
+            self.lose_patience();
+            if let State::Unborn(unborn) = &mut self.state {
+                let soon = unborn.soon.get_or_insert_with(|| Timer::after(SOON));
+                ready!(soon.poll(cx));
+                unborn.soon = None;
+            }
+        }
+        if std::mem::take(&mut self.doomed) {
+            self.kill();
+        }
+        Poll::Ready(())
+    }
+
+    /// Kills a fork server that was asked long ago, upon which there is nothing to wait for.
+    fn lose_patience(&self) {
+        if let State::Unborn(unborn) = &self.state
+            && unborn.place.fate() == Fate::Open
+            && unborn.asked.elapsed() > PATIENCE
+        {
+            unborn.fork_server.give_up(unborn.server);
+        }
+    }
 }
 
 impl Drop for Process {
@@ -90,22 +258,33 @@ impl Drop for Process {
             return;
         }
         self.kill();
-        if let State::Running(pidfd) = std::mem::replace(&mut self.state, State::Given) {
-            let mut rest = Process {
-                state: State::Running(pidfd),
-                pid: self.pid,
-            };
-            smol::spawn(async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await })
+        match std::mem::replace(&mut self.state, State::Given) {
+            state @ (State::Running(..) | State::Unborn(_)) => {
+                let mut rest = Process {
+                    state,
+                    pid: self.pid,
+                    doomed: true,
+                    stillborn: None,
+                };
+                smol::spawn(async move {
+                    futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await
+                })
                 .detach();
+            }
+            State::Ended(_) | State::Given => {}
         }
     }
 }
 
-/// Registers a pidfd with the reactor. If that fails the process is killed and reaped here, which blocks shortly.
-fn register(pidfd: Pidfd) -> io::Result<Async<Arc<Pidfd>>> {
-    // Shared, because a handle that cannot be registered would be dropped with the process still running.
-    let pidfd = Arc::new(pidfd);
-    Async::new_nonblocking(pidfd.clone()).inspect_err(|_| pidfd.kill_and_reap())
+/// Registers a process's descriptor with the reactor, once.
+fn register<'a>(
+    pidfd: &Arc<Pidfd>,
+    registered: &'a mut Option<Async<Arc<Pidfd>>>,
+) -> io::Result<&'a Async<Arc<Pidfd>>> {
+    match registered {
+        Some(registered) => Ok(registered),
+        None => Ok(registered.insert(Async::new_nonblocking(pidfd.clone())?)),
+    }
 }
 
 fn reap(pidfd: &Pidfd) -> Option<Ended> {

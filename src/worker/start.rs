@@ -1,10 +1,13 @@
 //! A worker coming up: launched, told its set-up, compared, initialised.
 //!
 //! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
-//! closures have run. (A fork server's copy is beyond the hook, so it does not say hello.) Only the first has a time limit: a program that waits for something before its hook would never
+//! closures have run. (A fork server's copy is beyond the hook, so it does not say hello, and ready only where there are init
+//! closures: where there are none it can be given its job as soon as it is asked for.) Only the first has a time limit: a program that waits for something before its hook would never
 //! get there, while an init closure may take as long as it likes. Whatever goes wrong, the process has been reaped when
 //! the error is given.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use futures_lite::FutureExt;
 use super::config::{NewProcess, WorkerConfig};
 use super::launch::{Launch, Launched};
 use super::life::{Dying, Silence, Worker};
+use super::process::Stillborn;
 use crate::error::WorkerError;
 use crate::job::image::fingerprint;
 use crate::wire::codec;
@@ -30,6 +34,8 @@ pub(super) struct Starting {
     config: WorkerConfig,
     /// It will be a fork server, and no worker.
     fork_server: bool,
+    /// What goes to a fork server beside its set-up.
+    memory: Option<Arc<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -40,7 +46,23 @@ enum State {
     /// Hello has come; ready is awaited.
     Initialising(Worker),
     Failing(Dying, Failure),
+    /// It can be given a job as soon as it is there.
+    Ready(Worker),
     Over,
+}
+
+/// Why there is no worker.
+#[derive(Debug)]
+pub(super) enum Unstarted {
+    /// A fork server was asked for it, in vain.
+    Stillborn(Stillborn),
+    Failed(WorkerError),
+}
+
+impl From<WorkerError> for Unstarted {
+    fn from(error: WorkerError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// What to report once the process has ended.
@@ -57,30 +79,35 @@ impl Starting {
             state: State::Launching(launch),
             config,
             fork_server: false,
+            memory: None,
         }
     }
 
-    pub(super) fn of_fork_server(launch: Launch, config: WorkerConfig) -> Self {
+    /// A fork server tells of its workers in `memory`.
+    pub(super) fn of_fork_server(launch: Launch, config: WorkerConfig, memory: OwnedFd) -> Self {
         Self {
             fork_server: true,
+            memory: Some(Arc::new(memory)),
             ..Self::of_worker(launch, config)
         }
     }
 
-    /// Waits until the worker can be given the job, or has been given it, which was taken then.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        job: &mut Option<Parcel>,
-    ) -> Poll<Result<Worker, WorkerError>> {
+    /// Waits until the worker can be given a job.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Worker, Unstarted>> {
         loop {
             match &mut self.state {
                 State::Launching(launch) => {
-                    let launched = ready!(launch.poll(cx, job))?;
-                    self.state = self.begin(launched)?;
+                    let launched = ready!(launch.poll(cx))?;
+                    match self.begin(launched)? {
+                        State::Ready(worker) => {
+                            self.state = State::Over;
+                            return Poll::Ready(Ok(worker));
+                        }
+                        state => self.state = state,
+                    }
                 }
                 State::Summoned(worker, limit) => match worker.poll_answer(cx) {
-                    Poll::Ready(answer) => self.greet(answer),
+                    Poll::Ready(answer) => self.greet(answer)?,
                     Poll::Pending => {
                         ready!(limit.poll(cx));
                         self.fail_with(WorkerError::start_too_slow(REACH_THE_HOOK));
@@ -90,7 +117,7 @@ impl Starting {
                     Ok(frame) if frame.header.kind == Kind::Ready => {
                         return Poll::Ready(Ok(self.worker()));
                     }
-                    answer => self.fail(answer),
+                    answer => self.fail(answer)?,
                 },
                 State::Failing(dying, _) => {
                     let death = ready!(dying.poll(cx));
@@ -99,12 +126,12 @@ impl Starting {
                     else {
                         unreachable!("it was failing a moment ago")
                     };
-                    return Poll::Ready(Err(match failure {
+                    return Poll::Ready(Err(Unstarted::Failed(match failure {
                         Failure::Ended => WorkerError::start_ended(death.exit),
                         Failure::Known(error) => error,
-                    }));
+                    })));
                 }
-                State::Over => unreachable!("polled after the start was over"),
+                State::Ready(_) | State::Over => unreachable!("polled after the start was over"),
             }
         }
     }
@@ -114,7 +141,7 @@ impl Starting {
         loop {
             match &mut self.state {
                 State::Launching(launch) if launch.is_nothing_yet() => self.state = State::Over,
-                State::Launching(launch) => match ready!(launch.poll(cx, &mut None)).map(Worker::new) {
+                State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
                     Ok(Ok(worker)) => {
                         self.state = State::Failing(Dying::killed(worker), Failure::Ended)
                     }
@@ -130,7 +157,7 @@ impl Starting {
                     ready!(dying.poll(cx));
                     self.state = State::Over;
                 }
-                State::Over => return Poll::Ready(()),
+                State::Ready(_) | State::Over => return Poll::Ready(()),
             }
         }
     }
@@ -143,19 +170,23 @@ impl Starting {
             worker.may_retire();
         }
         if forked {
-            // It is beyond the hook, and a copy of a process whose image has been compared.
-            return Ok(State::Initialising(worker));
+            // It is beyond the hook, and a copy of a process whose image has been compared, which has its set-up.
+            return Ok(match self.config.starts_with_its_job() {
+                true => State::Ready(worker),
+                false => State::Initialising(worker),
+            });
         }
         let role = match self.fork_server {
             true => NewProcess::ForkServer,
             false => NewProcess::Spawned,
         };
-        worker.put(self.config.set_up(role)?.into());
+        let set_up = self.config.set_up(role)?;
+        worker.put(Parcel::new(set_up, self.memory.iter().cloned().collect()));
         Ok(State::Summoned(worker, Timer::after(REACH_THE_HOOK)))
     }
 
     /// Deals with what came where hello should have come.
-    fn greet(&mut self, answer: Result<Frame, Silence>) {
+    fn greet(&mut self, answer: Result<Frame, Silence>) -> Result<(), Unstarted> {
         match answer {
             Ok(frame) if frame.header.kind == Kind::Hello => {
                 match codec::decode::<Fingerprint>(frame.payload()) {
@@ -166,12 +197,13 @@ impl Starting {
                     Ok(_) | Err(_) => self.fail_with(WorkerError::image_mismatch()),
                 }
             }
-            other => self.fail(other),
+            other => self.fail(other)?,
         }
+        Ok(())
     }
 
     /// Deals with anything that is not the answer that was awaited.
-    fn fail(&mut self, answer: Result<Frame, Silence>) {
+    fn fail(&mut self, answer: Result<Frame, Silence>) -> Result<(), Unstarted> {
         match answer {
             Ok(frame) => match failure_of(&frame) {
                 Some(error) => self.fail_with(error),
@@ -180,13 +212,18 @@ impl Starting {
                 )),
             },
             Err(Silence::Gone) => {
-                self.state = State::Failing(Dying::naturally(self.worker()), Failure::Ended)
+                let mut worker = self.worker();
+                if let Some(why) = worker.stillborn() {
+                    return Err(Unstarted::Stillborn(why));
+                }
+                self.state = State::Failing(Dying::naturally(worker), Failure::Ended)
             }
             Err(Silence::Garbage) => {
                 self.fail_with(WorkerError::protocol("bytes that are no frame"))
             }
             Err(Silence::Failed(error)) => self.fail_with(WorkerError::start("its socket", error)),
         }
+        Ok(())
     }
 
     fn fail_with(&mut self, error: WorkerError) {
@@ -197,7 +234,7 @@ impl Starting {
     fn worker(&mut self) -> Worker {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Summoned(worker, _) | State::Initialising(worker) => worker,
-            State::Launching(_) | State::Failing(..) | State::Over => {
+            State::Launching(_) | State::Failing(..) | State::Ready(_) | State::Over => {
                 unreachable!("this state has no worker")
             }
         }
@@ -205,7 +242,7 @@ impl Starting {
 }
 
 /// Reads the frames by which a worker says that it cannot serve.
-fn failure_of(frame: &Frame) -> Option<WorkerError> {
+pub(super) fn failure_of(frame: &Frame) -> Option<WorkerError> {
     match frame.header.kind {
         Kind::Lost => Some(WorkerError::start_lost(&frame.text())),
         Kind::NotAlone => Some(WorkerError::start_not_alone(frame.header.number)),

@@ -62,11 +62,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let socket = take_socket(summons);
     die_with(summons.parent);
     signal::ignore_sigint_and_unblock();
-    let mut link = Link {
-        socket,
-        inbox: Inbox::default(),
-        process: std::process::id(),
-    };
+    let mut link = Link::new(socket);
     let stdout = link.receive_prelude();
     Settled {
         link,
@@ -89,43 +85,51 @@ impl Settled {
     /// Serves until this process ends: as a worker, or as a fork server, in whose copies this returns a second time.
     pub(crate) fn serve(mut self) -> ! {
         panic::install_hook();
-        let set_up = self.link.receive_set_up();
+        let (set_up, fds) = self.link.receive_set_up();
         match set_up.purpose {
-            Purpose::Work => self.work(&set_up),
+            Purpose::Work => {
+                call_oneself(WORKER);
+                let retire = self.link.call_init(&set_up);
+                self.work(&set_up, retire)
+            }
             Purpose::Fork => {
-                let mut worker = self.fork_workers(&set_up);
-                let set_up = worker.link.receive_set_up_as_a_copy();
-                worker.work(&set_up)
+                let (mut worker, retire) = self.fork_workers(&set_up, fds.into_iter().next());
+                call_oneself(WORKER);
+                worker.link.call_init_as_a_copy(&set_up);
+                worker.work(&set_up, retire)
             }
         }
     }
 
     /// Serves jobs until this process ends.
-    fn work(self, set_up: &SetUp) -> ! {
+    fn work(self, set_up: &SetUp, mut retire: Vec<Retire>) -> ! {
         let Self {
             mut link,
             started,
             summons,
             ..
         } = self;
-        call_oneself(c"seedbed-worker");
-        let mut retire = link.call_init(set_up);
-        // The kernel forgets this tie when a process changes its user, as an init closure may have done.
-        die_with(summons.parent);
-        let idle_timeout = set_up.idle_timeout;
+        if !set_up.init.is_empty() {
+            // The kernel forgets this tie when a process changes its user, as an init closure may have done.
+            die_with(summons.parent);
+        }
         let mut status = WorkerStatus::new(started);
-        // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait, a parent that
-        // is busy for longer than the idle timeout would start one worker after the other and have the job run by none.
-        let mut job = link.next_job();
-        link.set_idle_timeout(idle_timeout);
         loop {
+            let job = link.next_job();
             link.answer(job);
             status.count_job();
             link.consult(&mut retire, &status);
-            job = link.next_job();
+            // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for that,
+            // a parent that is busy for longer than the idle timeout would start one worker after the other and have the job
+            // run by none.
+            if status.jobs() == 1 {
+                link.set_idle_timeout(set_up.idle_timeout);
+            }
         }
     }
 }
+
+const WORKER: &CStr = c"seedbed-worker";
 
 /// The name is for people who look at the process list.
 fn call_oneself(name: &CStr) {
@@ -172,6 +176,25 @@ struct Link {
     process: u32,
 }
 
+impl Link {
+    fn new(socket: OwnedFd) -> Self {
+        Link {
+            socket,
+            inbox: Inbox::default(),
+            process: std::process::id(),
+        }
+    }
+
+    /// Gives the socket back, for another to be put in its place.
+    fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    fn recycle(&mut self, buffer: Vec<u8>) {
+        self.inbox.recycle(buffer);
+    }
+}
+
 /// Before the first job.
 impl Link {
     fn receive_prelude(&mut self) -> Stdout {
@@ -208,8 +231,13 @@ impl Link {
         }
     }
 
-    fn receive_set_up(&mut self) -> SetUp {
-        let set_up = self.decode_set_up();
+    fn receive_set_up(&mut self) -> (SetUp, Vec<OwnedFd>) {
+        let mut frame = self.receive_at_leisure();
+        let fds = std::mem::take(&mut frame.fds);
+        let set_up = match frame.header.kind {
+            Kind::SetUp => codec::decode::<SetUp>(frame.payload()),
+            _ => self.leave_with_words("its parent did not send its set-up first"),
+        };
         let image = fingerprint().unwrap_or_else(|error| {
             self.leave_with_words(&format!(
                 "`/proc/self/exe` cannot be reached ({error}); mount `/proc`"
@@ -217,22 +245,9 @@ impl Link {
         });
         self.send(&encoded(Kind::Hello, image));
         match set_up {
-            Ok(set_up) if set_up.image == *image => set_up,
+            Ok(set_up) if set_up.image == *image => (set_up, fds),
             // Not our parent's image: it learns that from our hello. A set-up that does not decode comes from one, too.
             Ok(_) | Err(_) => self.leave(FAILED),
-        }
-    }
-
-    /// The same in a process that has been forked: what that was a copy of has said hello, and has been told of the same image.
-    fn receive_set_up_as_a_copy(&mut self) -> SetUp {
-        self.decode_set_up().unwrap_or_else(|_| self.leave(FAILED))
-    }
-
-    fn decode_set_up(&mut self) -> Result<SetUp, CodecError> {
-        let frame = self.receive_at_leisure();
-        match frame.header.kind {
-            Kind::SetUp => codec::decode::<SetUp>(frame.payload()),
-            _ => self.leave_with_words("its parent did not send its set-up first"),
         }
     }
 
@@ -244,10 +259,23 @@ impl Link {
             .chain(&set_up.init)
             .try_for_each(init)
             .and_then(|()| set_up.retire.iter().map(retire).collect());
+        self.report(prepared)
+    }
+
+    /// The same in a process that has been forked, which has got all but the init closures behind it. If there are none, its
+    /// job is on its way, and there is nothing to say.
+    fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
+        if !set_up.init.is_empty() {
+            self.report(set_up.init.iter().try_for_each(init));
+        }
+    }
+
+    /// Says that the worker is ready, or else why it is not, and then it leaves.
+    fn report<T>(&self, prepared: Result<T, InitFailed>) -> T {
         match prepared {
-            Ok(retire) => {
+            Ok(value) => {
                 self.send(&frame::of_bytes(Kind::Ready, 0, b""));
-                retire
+                value
             }
             Err(failure) => {
                 self.send(&encoded(Kind::InitFailed, &failure));

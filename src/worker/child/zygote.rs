@@ -1,9 +1,9 @@
 //! A fork server, seen from inside: a process that has reached the hook, has called the preload closures, and from then on
 //! does nothing but fork.
 //!
-//! Each copy is a worker with a socket of its own. It is a child of the fork server's parent, to which it introduces itself,
-//! by its descriptor, before it does anything else; then it goes on where any worker does, at its set-up. The fork server has
-//! nothing to say about it. So a fork server that is killed at whatever moment leaves no worker behind that nobody knows.
+//! Each copy is a worker with a socket of its own, which goes on to its first job. It is a child of the fork server's parent, which
+//! finds its number in the table that it shares with this process. All that can be done once for all of them is done here,
+//! before the first fork; the set-up, too, comes once, with the table beside it.
 //!
 //! A process with several threads must not be forked to go on as a program: whatever lock another thread held would be
 //! locked for ever in the copy. So a fork server that is not alone in its process says so and leaves; its parent decides
@@ -16,76 +16,76 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::{FAILED, Link, Settled, call_oneself, init};
+use super::{FAILED, Link, Settled, call_oneself, init, retire};
+use crate::job::code::Retire;
+use crate::job::panic::catch;
 use crate::sys::fork::{Fork, fork_for_parent};
-use crate::sys::{process, socket, thread};
-use crate::wire::frame::{self, HEADER, Header, Inbox, Kind};
-use crate::wire::message::SetUp;
+use crate::sys::mapping::Mapping;
+use crate::sys::{socket, thread};
+use crate::wire::births::{Table, refuse};
+use crate::wire::frame::{self, HEADER, Header, Kind, ROOM};
+use crate::wire::message::{InitFailed, SetUp};
 
 /// What a parent sends for a worker to be forked.
 struct Request {
+    /// Where the parent looks for the worker's number.
+    place: u64,
     socket: OwnedFd,
     stderr: Option<OwnedFd>,
 }
 
 impl Settled {
-    /// Forks a worker upon each request. Returns in the workers; the fork server itself leaves with its parent.
-    pub(super) fn fork_workers(mut self, set_up: &SetUp) -> Settled {
+    /// Forks a worker upon each request. Returns in the workers, with their retire closures; the fork server itself leaves with
+    /// its parent.
+    pub(super) fn fork_workers(
+        mut self,
+        set_up: &SetUp,
+        table: Option<OwnedFd>,
+    ) -> (Settled, Vec<Retire>) {
         call_oneself(c"seedbed-fork");
-        self.link.preload(set_up);
+        let table = self.link.find_table(table);
+        let retire = self.link.preload(set_up);
         self.link.be_alone();
         // What waits to be written would be written by each copy.
         flush();
         // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
         super::die_with(self.summons.parent);
         self.link.send(&frame::of_bytes(Kind::Ready, 0, b""));
+        let buffer = Vec::with_capacity(ROOM);
         loop {
             let request = self.link.next_request();
+            let Some(place) = table.place(request.place) else {
+                self.link.leave(FAILED)
+            };
+            self.started = Instant::now();
             // SAFETY: `be_alone` has found that this process has no other thread, after the last code of the user's that ran
             // in it; and nothing in this loop starts one.
-            match unsafe { fork_for_parent() } {
-                Ok(Fork::New) => return self.into_worker(request),
-                Ok(Fork::Old) => {}
-                Err(error) => {
-                    let words = error.to_string();
-                    // Nobody to tell: then the parent has gone, and this process goes with it.
-                    let _ = socket::send_all(
-                        &request.socket,
-                        &frame::of_bytes(Kind::ForkFailed, 0, words.as_bytes()),
-                    );
+            match unsafe { fork_for_parent(place) } {
+                Ok(Fork::New) => {
+                    // It does not have the table, and must not look for it when it ends.
+                    std::mem::forget(table);
+                    return (self.into_worker(request, buffer), retire);
                 }
+                Ok(Fork::Old) => {}
+                // The parent looks there when the socket is closed, which it is with the request.
+                Err(error) => refuse(place, &error),
             }
         }
     }
 
-    /// What makes the copy a worker: its socket, its standard error, its name, and its tie to the parent, which is not
-    /// inherited.
-    fn into_worker(self, request: Request) -> Settled {
-        let started = Instant::now();
-        let Settled {
-            link: server,
-            summons,
-            stdout,
-            ..
-        } = self;
-        let mut link = Link {
-            socket: request.socket,
-            inbox: Inbox::default(),
-            process: std::process::id(),
-        };
-        drop(server);
-        link.introduce_oneself();
-        super::die_with(summons.parent);
-        let arranged = arrange(&mut link, request.stderr);
-        if let Err(error) = arranged {
-            link.leave_with_words(&format!("it could not arrange its descriptors: {error}"));
+    /// What makes the copy a worker: its socket, in place of the fork server's, its standard error, and its tie to the parent,
+    /// which is not inherited.
+    fn into_worker(self, request: Request, buffer: Vec<u8>) -> Settled {
+        super::die_with(self.summons.parent);
+        let mut place = self.link.into_socket();
+        let arranged = arrange(&mut place, &request);
+        let mut link = Link::new(place);
+        link.recycle(buffer);
+        if arranged.is_err() {
+            // Its socket may not be where it belongs, so there is nobody to tell but by the exit code.
+            link.leave(FAILED);
         }
-        Settled {
-            link,
-            started,
-            summons,
-            stdout,
-        }
+        Settled { link, ..self }
     }
 }
 
@@ -97,21 +97,46 @@ fn flush() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-fn arrange(link: &mut Link, stderr: Option<OwnedFd>) -> io::Result<()> {
-    link.socket = socket::move_out_of_the_way(link.socket.as_fd())?;
-    if let Some(stderr) = stderr {
+fn arrange(place: &mut OwnedFd, request: &Request) -> io::Result<()> {
+    socket::put_in_place_of(place, request.socket.as_fd())?;
+    if let Some(stderr) = &request.stderr {
         rustix::stdio::dup2_stderr(stderr)?;
     }
     Ok(())
 }
 
 impl Link {
-    /// Calls the preload closures.
-    fn preload(&mut self, set_up: &SetUp) {
-        if let Err(failure) = set_up.preload.iter().try_for_each(init) {
+    /// Takes the table in which the parent looks for the workers.
+    fn find_table(&self, memory: Option<OwnedFd>) -> Mapping<Table> {
+        let table = memory
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))
+            .and_then(|memory| {
+                let table = Mapping::<Table>::find(memory)?;
+                table.keep_from_copies()?;
+                Ok(table)
+            });
+        table.unwrap_or_else(|error| {
+            self.leave_with_words(&format!(
+                "it could not map the memory in which a fork server tells of its workers: {error}"
+            ))
+        })
+    }
+
+    /// Calls the preload closures, and prepares the retire closures for all workers.
+    fn preload(&mut self, set_up: &SetUp) -> Vec<Retire> {
+        let prepared: Result<_, InitFailed> = set_up
+            .preload
+            .iter()
+            .try_for_each(init)
+            .and_then(|()| set_up.retire.iter().map(retire).collect());
+        // What a thread makes when it first needs it, it makes here.
+        let prepared = prepared.and_then(|retire| {
+            catch(|| retire).map_err(InitFailed::Panicked)
+        });
+        prepared.unwrap_or_else(|failure| {
             self.send(&super::encoded(Kind::InitFailed, &failure));
             self.leave(FAILED)
-        }
+        })
     }
 
     /// Leaves if this process has more than one thread.
@@ -127,25 +152,6 @@ impl Link {
         }
     }
 
-    /// Tells the parent who this is. Until then it knows of no process, and takes this one for not born if the socket ends: so
-    /// nothing has been read from it before, and if that fails nothing will be.
-    fn introduce_oneself(&self) {
-        let introduction = Header {
-            kind: Kind::Forked,
-            fds: 1,
-            number: u64::from(self.process),
-            length: 0,
-        };
-        let words = introduction.to_bytes();
-        let told = process::own_descriptor()
-            .and_then(|process| socket::send_with_fds(&self.socket, &words, &[process.as_fd()]))
-            // The kernel may have too many descriptors on their way; then the number has to do.
-            .or_else(|_| socket::send_all(&self.socket, &words));
-        if told.is_err() {
-            self.leave(FAILED);
-        }
-    }
-
     fn next_request(&mut self) -> Request {
         let mut bytes = [0; HEADER];
         let fds = match socket::receive_with_fds(&self.socket, &mut bytes) {
@@ -156,9 +162,14 @@ impl Link {
         let mut fds = fds.into_iter();
         match (Header::from_bytes(&bytes), fds.next(), fds.next()) {
             (Ok(header), Some(socket), stderr)
-                if header.kind == Kind::Fork && (header.number == 1) == stderr.is_some() =>
+                if header.kind == Kind::Fork
+                    && usize::from(header.fds) == 1 + usize::from(stderr.is_some()) =>
             {
-                Request { socket, stderr }
+                Request {
+                    place: header.number,
+                    socket,
+                    stderr,
+                }
             }
             _ => self.leave(FAILED),
         }
