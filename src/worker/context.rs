@@ -240,7 +240,8 @@ impl WorkerContext {
             .prune(|worker| matches!(worker.health(), Health::Gone));
         let left = state.leaving.prune();
         drop(state);
-        gone.into_iter().for_each(|worker| self.shared.leave(worker));
+        gone.into_iter()
+            .for_each(|worker| self.shared.leave(worker));
         drop(left); // they have been reaped; this closes their descriptors, outside the lock
     }
 }

@@ -34,7 +34,10 @@ impl Leaving {
             .iter_mut()
             .position(lives)
             .unwrap_or(self.workers.len());
-        self.workers.drain(..ended).map(|(worker, _)| worker).collect()
+        self.workers
+            .drain(..ended)
+            .map(|(worker, _)| worker)
+            .collect()
     }
 
     /// Takes out all that have ended, and all that are here for too long, to be dropped, which kills those.

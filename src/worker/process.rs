@@ -266,9 +266,9 @@ impl Drop for Process {
                     doomed: true,
                     stillborn: None,
                 };
-                smol::spawn(async move {
-                    futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await
-                })
+                smol::spawn(
+                    async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await },
+                )
                 .detach();
             }
             State::Ended(_) | State::Given => {}

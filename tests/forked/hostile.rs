@@ -1,15 +1,19 @@
 //! What must not go wrong with workers that are forked, however unkind the moment.
 
+use std::future::Future;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::process::{
-    Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, getrlimit, setrlimit, waitid,
+    Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid,
 };
 
 use crate::common::{children, is_alive, name_of, pid, test, wait_until_gone, with_workers};
-use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType};
+use seedbed::{
+    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType,
+};
 
 use super::single_use;
 
@@ -120,23 +124,52 @@ fn threads_that_a_preload_closure_has_joined_do_not_make_forking_unsafe() {
     });
 }
 
-fn a_fork_server_that_dies_before_it_can_tell_of_its_fork_leaves_no_worker_and_no_caller_waiting() {
-    test(with_workers(
-        WorkerConfig::new().preload(die_of_sendmsg),
-        |workers| async move {
+fn a_fork_server_that_dies_with_each_request_is_an_error_and_leaves_nothing() {
+    fn preload() {
+        // Called right before each fork, and by nobody else.
+        die_of(libc::SYS_get_robust_list);
+    }
+    for init in [false, true] {
+        let mut config = WorkerConfig::new().preload(preload);
+        if init {
+            config = config.init(|| {});
+        }
+        test(with_workers(config, |workers| async move {
             let error = workers.run_sync(pid, ()).await.unwrap_err();
             assert_eq!(error.kind(), WorkerErrorKind::Start);
-            // Nobody knows their numbers but `/proc`.
-            for unknown in children() {
-                let pid = rustix::process::Pid::from_raw(unknown.cast_signed());
-                let _ = rustix::process::waitpid(pid, WaitOptions::empty());
-            }
-        },
-    ));
+            assert!(error.to_string().contains("died each time"), "{error}");
+        }));
+    }
 }
 
-/// The answer of a fork server is the only message of a child's that carries a descriptor.
-fn die_of_sendmsg() {
+fn a_worker_that_dies_as_it_is_born_is_an_error_and_leaves_no_zombie() {
+    fn preload() {
+        // The first thing that a copy does.
+        die_of(libc::SYS_set_robust_list);
+    }
+    for init in [false, true] {
+        let mut config = WorkerConfig::new().preload(preload);
+        if init {
+            config = config.init(|| {});
+        }
+        test(with_workers(config, |workers| async move {
+            for _ in 0..3 {
+                let error = workers.run_sync(pid, ()).await.unwrap_err();
+                // It may have had its job, as nothing was to be done before.
+                let kind = match init {
+                    false => WorkerErrorKind::Broken,
+                    true => WorkerErrorKind::Start,
+                };
+                assert_eq!(error.kind(), kind);
+                assert_eq!(error.exit().unwrap().signal(), Some(libc::SIGSYS));
+                assert_eq!(children(), [super::fork_server()]);
+            }
+        }));
+    }
+}
+
+/// Lets the kernel kill this process, and what it forks, when it makes this system call.
+fn die_of(call: libc::c_long) {
     let statement = |code, k| libc::sock_filter {
         code,
         jt: 0,
@@ -151,7 +184,7 @@ fn die_of_sendmsg() {
             code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
             jt: 0,
             jf: 1,
-            k: libc::SYS_sendmsg as u32,
+            k: call as u32,
         },
         statement(give, libc::SECCOMP_RET_KILL_PROCESS),
         statement(give, libc::SECCOMP_RET_ALLOW),
@@ -285,22 +318,53 @@ fn a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for() {
     }));
 }
 
-fn a_worker_whose_descriptor_finds_no_room_is_an_error_and_leaves_nothing() {
+fn a_worker_for_whose_descriptor_there_is_no_room_does_its_job() {
     test(with_workers(single_use(), |workers| async move {
-        // The next call must not find it on its way out.
-        wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
-        let server = super::fork_server();
-        stop(server);
-        let mut call = Box::pin(workers.run_sync(pid, ()).into_future());
-        assert!(smol::future::poll_once(&mut call).await.is_none());
+        let call = workers.run_sync(pid, ()).into_future();
+        let (server, call) = asked_while_stopped(&workers, call).await;
         let full = Full::new();
         super::signal(server, Signal::CONT);
-        let error = call.await.unwrap_err();
+        call.await.unwrap();
         drop(full);
-        assert_eq!(error.kind(), WorkerErrorKind::Start);
         workers.run_sync(pid, ()).await.unwrap();
-        assert!(is_alive(server), "it is not to blame");
+        assert!(is_alive(server));
     }));
+}
+
+fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
+    fn for_ever(_: ()) -> u32 {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    test(with_workers(single_use(), |workers| async move {
+        let scope = CancelScope::new();
+        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
+        let full = Full::new();
+        super::signal(server, Signal::CONT);
+        while crate::common::workers().is_empty() {
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+        }
+        scope.cancel();
+        for _ in 0..100 {
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+        }
+        drop(full);
+        assert!(call.await.is_none());
+        assert!(crate::common::workers().is_empty());
+    }));
+}
+
+/// Lets a call ask the fork server for its worker while that is stopped.
+async fn asked_while_stopped<F: Future>(workers: &WorkerContext, call: F) -> (u32, Pin<Box<F>>) {
+    // The next call must not find it on its way out.
+    wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
+    let server = super::fork_server();
+    stop(server);
+    let mut call = Box::pin(call);
+    assert!(smol::future::poll_once(&mut call).await.is_none());
+    (server, call)
 }
 
 /// Stops a process, and waits until it has.
@@ -366,12 +430,14 @@ suite! {
     runs_on_several_threads_share_a_fork_server,
     what_was_printed_before_the_fork_is_printed_once,
     threads_that_a_preload_closure_has_joined_do_not_make_forking_unsafe,
-    a_fork_server_that_dies_before_it_can_tell_of_its_fork_leaves_no_worker_and_no_caller_waiting,
+    a_fork_server_that_dies_with_each_request_is_an_error_and_leaves_nothing,
+    a_worker_that_dies_as_it_is_born_is_an_error_and_leaves_no_zombie,
     workers_that_spin_and_their_fork_server_die_with_a_parent_that_is_killed,
     a_default_context_that_is_replaced_while_its_fork_server_comes_up_serves_its_calls,
     two_hundred_calls_at_once_come_to_their_end,
     a_job_may_have_workers_of_its_own,
     a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for,
-    a_worker_whose_descriptor_finds_no_room_is_an_error_and_leaves_nothing,
+    a_worker_for_whose_descriptor_there_is_no_room_does_its_job,
+    a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is,
     calls_dropped_at_any_poll_leave_nothing,
 }

@@ -130,9 +130,7 @@ impl Link {
             .try_for_each(init)
             .and_then(|()| set_up.retire.iter().map(retire).collect());
         // What a thread makes when it first needs it, it makes here.
-        let prepared = prepared.and_then(|retire| {
-            catch(|| retire).map_err(InitFailed::Panicked)
-        });
+        let prepared = prepared.and_then(|retire| catch(|| retire).map_err(InitFailed::Panicked));
         prepared.unwrap_or_else(|failure| {
             self.send(&super::encoded(Kind::InitFailed, &failure));
             self.leave(FAILED)
