@@ -63,12 +63,12 @@ pub(crate) enum Kind {
     /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and its standard error
     /// if `number` is 1.
     Fork,
-    /// To the parent, the first word of a forked worker: `number` is its process id, and its descriptor is beside it.
-    Forked,
-    /// To the parent, on the new worker's socket: words of the fork server, which could not fork.
-    ForkFailed,
     /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
     NotAlone,
+    /// To the worker, before a job: nothing but a header, with the memory of its mailbox beside it.
+    Mailbox,
+    /// To the parent: nothing but a header. There is an answer in the mailbox.
+    Look,
 }
 
 /// All kinds, at the index that stands for them on the wire.
@@ -88,9 +88,9 @@ const KINDS: [Kind; 18] = [
     Kind::Bye,
     Kind::RetirePanicked,
     Kind::Fork,
-    Kind::Forked,
-    Kind::ForkFailed,
     Kind::NotAlone,
+    Kind::Mailbox,
+    Kind::Look,
 ];
 
 /// What stands before each payload.
@@ -228,6 +228,22 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// A frame that came in one piece and without descriptors.
+    pub(crate) fn of_whole(bytes: Vec<u8>) -> Result<Self, Garbage> {
+        let header = bytes
+            .first_chunk()
+            .map(Header::from_bytes)
+            .ok_or(Garbage)??;
+        if header.length != (bytes.len() - HEADER) as u64 || header.fds != 0 {
+            return Err(Garbage);
+        }
+        Ok(Frame {
+            header,
+            fds: Vec::new(),
+            bytes,
+        })
+    }
+
     pub(crate) fn payload(&self) -> &[u8] {
         &self.bytes[HEADER..]
     }

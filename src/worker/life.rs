@@ -73,6 +73,11 @@ impl Worker {
 
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
+        // One that looks for a job is past the last one, retire closures and all. Should it have been killed since, then its job
+        // will be known not to have begun.
+        if self.connection.is_awake() {
+            return Health::Fit;
+        }
         let ended = self.process.has_ended().is_some();
         if self.left.is_none() && (ended || self.may_retire) {
             // A dead process that has left nothing whole has no more to say, whatever the reason; a live one that cannot be
@@ -117,14 +122,19 @@ impl Worker {
         self.connection.put(frame);
     }
 
+    /// The same, for a job.
+    pub(super) fn put_job(&mut self, job: Parcel) {
+        self.connection.put_job(job);
+    }
+
     /// Takes back the frame that was handed over, for another worker.
     pub(super) fn take_back(&mut self) -> Parcel {
         self.connection.take_back()
     }
 
-    /// Tells whether the worker has got the whole frame.
-    pub(super) fn has_it_all(&self) -> bool {
-        self.connection.unsent() == 0
+    /// Tells whether the worker, which has ended, had got the whole frame.
+    fn had_it_all(&self) -> bool {
+        self.connection.had_it_all()
     }
 
     pub(super) fn recycle(&mut self, frame: Frame) {
@@ -252,6 +262,11 @@ impl Dying {
             self.kill();
         }
         Poll::Pending
+    }
+
+    /// Tells whether the worker, which has ended, had got the whole frame.
+    pub(super) fn had_it_all(&self) -> bool {
+        self.worker.had_it_all()
     }
 
     /// Takes back the frame that was handed to the worker.

@@ -152,7 +152,7 @@ impl Link {
 
     fn next_request(&mut self) -> Request {
         let mut bytes = [0; HEADER];
-        let fds = match socket::receive_with_fds(&self.socket, &mut bytes) {
+        let fds = match socket::receive_with_fds(self.socket(), &mut bytes) {
             Ok(fds) => fds,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.leave(0),
             Err(_) => self.leave(FAILED),
