@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{
@@ -343,12 +344,11 @@ fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
         let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
         let full = Full::new();
         super::signal(server, Signal::CONT);
-        while crate::common::workers().is_empty() {
-            assert!(smol::future::poll_once(&mut call).await.is_none());
-        }
+        // Born or not yet: there is no way to kill it.
         scope.cancel();
-        for _ in 0..100 {
+        for _ in 0..1000 {
             assert!(smol::future::poll_once(&mut call).await.is_none());
+            smol::future::yield_now().await;
         }
         drop(full);
         assert!(call.await.is_none());
@@ -403,6 +403,147 @@ impl Drop for Full {
     }
 }
 
+fn a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does() {
+    /// Keeps its process from ending: until somebody opens the other end of a pipe with a name.
+    static HELD_BY: OnceLock<std::ffi::CString> = OnceLock::new();
+    extern "C" fn hold() {
+        if let Some(path) = HELD_BY.get() {
+            // SAFETY: the path is a string of C's.
+            unsafe { libc::open(path.as_ptr(), libc::O_RDONLY) };
+        }
+    }
+    fn hold_at_exit(path: String) -> u32 {
+        HELD_BY.set(std::ffi::CString::new(path).unwrap()).unwrap();
+        // SAFETY: the function may be called at any time.
+        unsafe { libc::atexit(hold) };
+        std::process::id()
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("held").to_str().unwrap().to_owned();
+    let name = std::ffi::CString::new(path.clone()).unwrap();
+    // SAFETY: the path is a string of C's.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    test(with_workers(single_use(), |workers| async move {
+        let held = workers.run_sync(hold_at_exit, path.clone()).await.unwrap();
+        let next = workers.run_sync(pid, ()).await.unwrap();
+        assert_ne!(next, held);
+        assert!(is_alive(held), "the next call has not waited for it");
+        let mut end = Box::pin(workers.shutdown());
+        assert!(smol::future::poll_once(&mut end).await.is_none());
+        assert!(is_alive(held));
+        drop(std::fs::File::options().write(true).open(path).unwrap());
+        end.await.unwrap();
+        assert_eq!(children(), []);
+    }));
+}
+
+fn a_worker_that_does_not_end_after_its_good_bye_is_killed_though_nobody_calls() {
+    extern "C" fn for_ever() {
+        loop {
+            std::thread::park();
+        }
+    }
+    fn stay_at_exit(_: ()) -> u32 {
+        // SAFETY: the function may be called at any time.
+        unsafe { libc::atexit(for_ever) };
+        std::process::id()
+    }
+    test(with_workers(single_use(), |workers| async move {
+        let stays = workers.run_sync(stay_at_exit, ()).await.unwrap();
+        workers.run_sync(pid, ()).await.unwrap();
+        assert!(is_alive(stays));
+        while children().contains(&stays) {
+            smol::Timer::after(Duration::from_millis(1)).await;
+        }
+        workers.shutdown().await.unwrap();
+    }));
+}
+
+fn a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_same() {
+    fn fork_and_die(_: ()) {
+        // SAFETY: the child does nothing but wait for its end.
+        unsafe {
+            if libc::fork() == 0 {
+                libc::prctl(libc::PR_SET_PDEATHSIG, 0);
+                libc::sleep(5);
+                libc::_exit(0);
+            }
+        }
+        std::process::abort()
+    }
+    test(with_workers(single_use(), |workers| async move {
+        let error = workers.run_sync(fork_and_die, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        assert_eq!(error.exit().unwrap().signal(), Some(libc::SIGABRT));
+    }));
+}
+
+fn a_call_whose_fork_server_is_killed_before_it_forks_is_run_once_by_a_worker_of_another() {
+    fn append(path: std::path::PathBuf) {
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path);
+        file.unwrap().write_all(b"x").unwrap();
+    }
+    test(with_workers(single_use(), |workers| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs");
+        for times in 1..=5 {
+            let call = workers.run_sync(append, path.clone()).into_future();
+            let (server, call) = asked_while_stopped(&workers, call).await;
+            super::signal(server, Signal::KILL);
+            call.await.unwrap();
+            assert_eq!(std::fs::read(&path).unwrap().len(), times);
+        }
+    }));
+}
+
+fn a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once() {
+    fn append(path: std::path::PathBuf) {
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path);
+        file.unwrap().write_all(b"x").unwrap();
+    }
+    test(with_workers(single_use(), |workers| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs");
+        for times in 1..=60 {
+            workers.run_sync(pid, ()).await.unwrap();
+            let victim = super::fork_server();
+            let killer = smol::unblock(move || {
+                let start = std::time::Instant::now();
+                // Wanders through the call.
+                while start.elapsed() < Duration::from_micros(times as u64 * 7) {}
+                super::signal(victim, Signal::KILL);
+            });
+            let call = workers.run_sync(append, path.clone()).into_future();
+            let (done, ()) = smol::future::zip(call, killer).await;
+            done.unwrap();
+            assert_eq!(std::fs::read(&path).unwrap().len(), times);
+        }
+    }));
+}
+
+fn a_killable_call_is_cancelled_while_its_worker_is_asked_for() {
+    test(with_workers(single_use(), |workers| async move {
+        let scope = CancelScope::new();
+        let call = workers.run_sync(pid, ()).kill_on_cancel(true);
+        let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
+        scope.cancel();
+        for _ in 0..1000 {
+            // There may be a worker yet.
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            smol::future::yield_now().await;
+        }
+        super::signal(server, Signal::CONT);
+        assert!(call.await.is_none());
+        assert_eq!(children(), [server]);
+    }));
+}
+
 fn calls_dropped_at_any_poll_leave_nothing() {
     test(with_workers(single_use(), |workers| async move {
         let many = CapacityLimiter::new(1000);
@@ -439,5 +580,11 @@ suite! {
     a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for,
     a_worker_for_whose_descriptor_there_is_no_room_does_its_job,
     a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is,
+    a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does,
+    a_worker_that_does_not_end_after_its_good_bye_is_killed_though_nobody_calls,
+    a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_same,
+    a_call_whose_fork_server_is_killed_before_it_forks_is_run_once_by_a_worker_of_another,
+    a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once,
+    a_killable_call_is_cancelled_while_its_worker_is_asked_for,
     calls_dropped_at_any_poll_leave_nothing,
 }
