@@ -84,6 +84,15 @@ impl WorkerError {
         )
     }
 
+    pub(crate) fn start_in_another_namespace() -> Self {
+        Self::new(
+            WorkerErrorKind::UnsafeFork,
+            "the fork server cannot fork: it numbers processes in another way than this program, which has unshared its \
+             process namespace, so that its workers could not be found. Take `WorkerType::Auto` or `WorkerType::Spawn`"
+                .to_owned(),
+        )
+    }
+
     pub(crate) fn fork_failed(words: &str) -> Self {
         Self::new(
             WorkerErrorKind::Start,

@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Job,
     /// To the parent: a `message::Fingerprint`. The hook has been reached.
     Hello,
-    /// To the parent: the init closures have run.
+    /// To the parent: the init closures have run. From a fork server, `number` is its process id.
     Ready,
     /// To the parent: words of a process that was started as a worker and went astray before the hook.
     Lost,
@@ -60,8 +60,8 @@ pub(crate) enum Kind {
     Bye,
     /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
     RetirePanicked,
-    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and its standard error
-    /// if `number` is 1.
+    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its standard
+    /// error. `number` is its place in the table of births.
     Fork,
     /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
     NotAlone,

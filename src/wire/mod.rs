@@ -8,6 +8,9 @@
 //! *set-up*; the worker answers *hello*, and *ready* once its init closures have run. Then each *job* is answered by one
 //! of five outcomes. Instead of an answer, or unasked between two jobs, the worker may say *bye*: it has closed its
 //! receiving end before saying so, hence a job that the parent has not had an answer to was not and will not be run.
+//!
+//! A worker that a fork server forks has its set-up from there, and is found in a table that the server shares with the parent
+//! ([`births`]). It says neither hello nor, where it has no init closures, ready: its first word is its first job's outcome.
 
 pub(crate) mod births;
 pub(crate) mod codec;

@@ -205,7 +205,10 @@ impl Attempt {
 
     fn put(&mut self, mut worker: Worker) {
         drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
-        self.stake().running.put(worker);
+        match worker.count_job() {
+            true => self.stake().running.put(worker),
+            false => self.stake().running.leave(worker),
+        }
     }
 
     /// The worker has said good-bye, and has not run the job. Its end can be waited for when there is nothing else to do.

@@ -48,6 +48,9 @@ pub struct WorkerConfig {
     preload: Vec<Closure>,
     init: Vec<Closure>,
     retire: Vec<Closure>,
+    /// The retire closures that only count, and the least that one of them counts to.
+    counting: usize,
+    most_jobs: u64,
     worker_type: WorkerType,
     capture_stderr: bool,
     /// The first thing that is wrong with it, to be reported by what uses it.
@@ -129,6 +132,8 @@ impl WorkerConfig {
             preload: Vec::new(),
             init: Vec::new(),
             retire: Vec::new(),
+            counting: 0,
+            most_jobs: u64::MAX,
             worker_type: WorkerType::default(),
             capture_stderr: false,
             fault: None,
@@ -509,7 +514,9 @@ impl WorkerConfig {
     ///     }));
     /// }
     /// ```
-    pub fn retire_after(self, jobs: u64) -> Self {
+    pub fn retire_after(mut self, jobs: u64) -> Self {
+        self.counting += 1;
+        self.most_jobs = self.most_jobs.min(jobs.max(1));
         self.retire_with(jobs, |most: &u64, worker: &WorkerStatus| {
             worker.jobs() >= *most
         })
@@ -663,9 +670,17 @@ impl WorkerConfig {
         self.init.is_empty()
     }
 
-    /// Whether a worker may leave after a job, as far as is known.
+    /// How many jobs a worker does, as far as that can be told without asking it.
+    pub(super) fn most_jobs(&self) -> u64 {
+        match self.counting == self.retire.len() {
+            true => self.most_jobs,
+            false => u64::MAX,
+        }
+    }
+
+    /// Whether a worker may leave after a job that was not its last one by number.
     pub(super) fn retires(&self) -> bool {
-        !self.retire.is_empty()
+        self.counting < self.retire.len()
     }
 
     /// Whether a worker may be spawned where it cannot be forked.

@@ -31,6 +31,8 @@ pub(super) struct Worker {
     stderr: Option<StderrTail>,
     /// The worker takes no more bytes: its receiving end is closed.
     deaf: bool,
+    /// How many jobs it will do from now on, unless it leaves earlier. Then it says good-bye.
+    jobs_left: u64,
     /// It may say good-bye after any job, and so that is listened to before it is given another one.
     may_retire: bool,
     /// What it left when it ended, or left, read while it was idle. It stays until the worker is forgotten, so that looking at a
@@ -66,6 +68,7 @@ impl Worker {
             connection: launched.connection,
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             deaf: false,
+            jobs_left: u64::MAX,
             may_retire: false,
             left: None,
         })
@@ -78,8 +81,7 @@ impl Worker {
         if self.connection.is_awake() {
             return Health::Fit;
         }
-        let ended = self.process.has_ended().is_some();
-        if self.left.is_none() && (ended || self.may_retire) {
+        if self.left.is_none() && (self.may_retire || self.process.has_ended().is_some()) {
             // A dead process that has left nothing whole has no more to say, whatever the reason; a live one that cannot be
             // heard is found out by the call that wants it.
             self.left = self.connection.receive_now().unwrap_or(None);
@@ -87,19 +89,30 @@ impl Worker {
         match &self.left {
             Some(frame) if frame.header.kind != Kind::Bye => Health::Left(frame),
             Some(_) => Health::Gone,
-            None if ended => Health::Gone,
+            None if self.process.has_ended().is_some() => Health::Gone,
             None => Health::Fit,
         }
     }
 
-    /// Says that the worker may leave after a job.
-    pub(super) fn may_retire(&mut self) {
-        self.may_retire = true;
+    /// Says when the worker will leave: after so many jobs, and perhaps before.
+    pub(super) fn retires(&mut self, most_jobs: u64, perhaps_before: bool) {
+        self.jobs_left = most_jobs;
+        self.may_retire = perhaps_before;
+    }
+
+    /// Counts a job that was answered. Tells whether the worker does another one.
+    pub(super) fn count_job(&mut self) -> bool {
+        self.jobs_left = self.jobs_left.saturating_sub(1);
+        self.jobs_left > 0
     }
 
     /// Whether the process lives, for one that is not asked for jobs.
     pub(super) fn is_fit(&mut self) -> bool {
         self.process.has_ended().is_none()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// The process's descriptor, if it is not known to have ended.

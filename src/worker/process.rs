@@ -73,6 +73,12 @@ pub(super) enum Stillborn {
     Refused(io::Error),
 }
 
+impl Stillborn {
+    fn refused(error: i32) -> Self {
+        Self::Refused(io::Error::from_raw_os_error(error))
+    }
+}
+
 impl Process {
     pub(super) fn new(pidfd: Pidfd) -> Self {
         Self {
@@ -115,21 +121,22 @@ impl Process {
 
     /// Tells why there is no process, where the other end of its socket is closed: it was not born, or is not any more.
     pub(super) fn stillborn(&mut self) -> Option<Stillborn> {
-        if !self.look()
-            && let State::Unborn(unborn) = &self.state
-            && unborn.place.fate() == Fate::Open
-        {
-            // The fork server has closed the socket before it has forked, which it does by ending.
+        if let State::Unborn(unborn) = &self.state {
+            let why = match unborn.place.fate() {
+                Fate::Born(_) => return None,
+                Fate::Refused(error) => Stillborn::refused(error),
+                // The fork server has closed the socket and has not forked, so it is ending.
+                Fate::Open | Fate::Never => Stillborn::Again,
+            };
             self.state = State::Ended(Ended::Unknown);
-            return Some(Stillborn::Again);
+            return Some(why);
         }
         self.stillborn.take()
     }
 
     /// Sends SIGKILL if the process is not known to have ended.
     pub(super) fn kill(&mut self) {
-        self.doomed = true;
-        self.look();
+        self.doomed = !self.look();
         if let State::Running(pidfd, _) = &self.state
             && let Err(error) = pidfd.kill()
         {
@@ -146,8 +153,7 @@ impl Process {
         self.state = match unborn.place.fate() {
             Fate::Open => return false,
             Fate::Refused(error) => {
-                let error = io::Error::from_raw_os_error(error);
-                self.stillborn = Some(Stillborn::Refused(error));
+                self.stillborn = Some(Stillborn::refused(error));
                 State::Ended(Ended::Unknown)
             }
             Fate::Never => {
@@ -162,11 +168,9 @@ impl Process {
                         // Or it is no child of ours, so that somebody else has reaped the one that had this number.
                         Some(ended) => State::Ended(ended),
                     },
-                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-                        State::Ended(Ended::Unknown)
-                    }
-                    // There is no room for a descriptor at this moment.
-                    Err(_) => return false,
+                    Err(error) if is_want_of_room(&error) => return false, // at this moment
+                    // Somebody else has reaped it.
+                    Err(_) => State::Ended(Ended::Unknown),
                 }
             }
         };
@@ -274,6 +278,11 @@ impl Drop for Process {
             State::Ended(_) | State::Given => {}
         }
     }
+}
+
+fn is_want_of_room(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    matches!(number, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// Registers a process's descriptor with the reactor, once.

@@ -115,7 +115,10 @@ impl Starting {
                 },
                 State::Initialising(worker) => match ready!(worker.poll_answer(cx)) {
                     Ok(frame) if frame.header.kind == Kind::Ready => {
-                        return Poll::Ready(Ok(self.worker()));
+                        if !self.fork_server || frame.header.number == u64::from(worker.pid()) {
+                            return Poll::Ready(Ok(self.worker()));
+                        }
+                        self.fail_with(WorkerError::start_in_another_namespace());
                     }
                     answer => self.fail(answer)?,
                 },
@@ -166,9 +169,7 @@ impl Starting {
         let forked = launched.forked;
         let mut worker =
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
-        if self.config.retires() {
-            worker.may_retire();
-        }
+        worker.retires(self.config.most_jobs(), self.config.retires());
         if forked {
             // It is beyond the hook, and a copy of a process whose image has been compared, which has its set-up.
             return Ok(match self.config.starts_with_its_job() {
