@@ -81,15 +81,11 @@ impl<T: Shareable> Mapping<T> {
 impl<T: Shareable> Mapping<T> {
     /// Lets copies of this process, made by a fork, do without it.
     pub(crate) fn keep_from_copies(&self) -> io::Result<()> {
+        let (place, size) = (self.place.as_ptr().cast::<c_void>(), size_of::<T>());
         // SAFETY: this advice concerns new processes only, and this very mapping, as long as it is. In a copy nobody may look
         // at it; whoever forks sees to that.
-        Ok(unsafe {
-            madvise(
-                self.place.as_ptr().cast::<c_void>(),
-                size_of::<T>(),
-                Advice::LinuxDontFork,
-            )?
-        })
+        unsafe { madvise(place, size, Advice::LinuxDontFork)? };
+        Ok(())
     }
 }
 
