@@ -85,7 +85,7 @@ impl Settled {
     /// Serves until this process ends: as a worker, or as a fork server, in whose copies this returns a second time.
     pub(crate) fn serve(mut self) -> ! {
         panic::install_hook();
-        let (set_up, fds) = self.link.receive_set_up();
+        let (set_up, mut fds) = self.link.receive_set_up();
         match set_up.purpose {
             Purpose::Work => {
                 call_oneself(WORKER);
@@ -93,7 +93,10 @@ impl Settled {
                 self.work(&set_up, retire)
             }
             Purpose::Fork => {
-                let (mut worker, retire) = self.fork_workers(&set_up, fds.into_iter().next());
+                // What is at hand when a copy is made, each copy has to let go; so nothing is.
+                let table = fds.pop();
+                drop(fds);
+                let (mut worker, retire) = self.fork_workers(&set_up, table);
                 call_oneself(WORKER);
                 worker.link.call_init_as_a_copy(&set_up);
                 worker.work(&set_up, retire)
