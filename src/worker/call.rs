@@ -8,8 +8,9 @@ use std::future::{Future, IntoFuture, poll_fn};
 use std::marker::PhantomData;
 use std::num::NonZero;
 use std::pin::Pin;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,12 +18,13 @@ use serde::de::DeserializeOwned;
 use super::attempt::{Attempt, Stake, Verdict};
 use super::context::WorkerContext;
 use super::current::current;
-use super::hook;
+use super::hook::{self, Recipe};
+use super::trace;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::error::WorkerError;
 use crate::job::code::{Code, JobFn};
 use crate::job::role::refuse_unless_hooked;
-use crate::sync::CapacityLimiter;
+use crate::sync::{CapacityLimiter, Token};
 use crate::wire::codec;
 use crate::wire::frame::{self, Frame, Kind, Parcel};
 
@@ -220,8 +222,12 @@ where
     type IntoFuture = RunSyncFuture<R>;
 
     fn into_future(self) -> RunSyncFuture<R> {
+        let (job, call) = (self.name, self.call());
         RunSyncFuture {
-            call: Box::pin(self.call()),
+            call: match trace::listens() {
+                false => Box::pin(call),
+                true => Box::pin(trace::spanned(job, call)),
+            },
         }
     }
 }
@@ -249,25 +255,38 @@ impl<R> fmt::Debug for RunSyncFuture<R> {
 }
 
 impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
-    async fn call(self) -> Result<R, WorkerError> {
-        let name = self.name;
-        self.call_unnamed()
-            .await
-            .map_err(|error| error.of_job(name))
-    }
-
-    async fn call_unnamed(self) -> Result<R, WorkerError> {
+    async fn call(mut self) -> Result<R, WorkerError> {
         refuse_unless_hooked("seedbed::run_sync");
         checkpoint_if_cancelled().await;
+        let job = self.name;
+        let (code, recipe) = self.way().map_err(|error| error.of_job(job))?;
+        let context = self.context.take().unwrap_or_else(current);
+        self.call_in(&context, code, recipe).await.map_err(|error| {
+            error
+                .of_job(job)
+                .of_context(context.config().context_name())
+        })
+    }
+
+    /// What is to be executed, and how a worker gets to where it can do that.
+    fn way(&self) -> Result<(Code<JobFn>, Arc<Recipe>), WorkerError> {
         let code = self
             .code
             .ok_or_else(|| WorkerError::foreign_function(self.name))?;
         let recipe = hook::recipe().ok_or_else(WorkerError::not_initialized)?;
-        let context = self.context.unwrap_or_else(current);
+        Ok((code, recipe))
+    }
+
+    async fn call_in(
+        self,
+        context: &WorkerContext,
+        code: Code<JobFn>,
+        recipe: Arc<Recipe>,
+    ) -> Result<R, WorkerError> {
         let limiter = self.limiter.unwrap_or_else(current_default_worker_limiter);
-        let token = limiter.acquire().await;
-        let running = context.begin()?;
-        let mut job = encode_job(code, &self.arg)?;
+        let (token, waited) = token_of(&limiter).await;
+        let mut running = context.begin(waited)?;
+        let mut job = encode_job(code, &self.arg).inspect_err(|_| running.failed())?;
         drop(self.arg);
         let mut stake = Stake {
             running,
@@ -287,6 +306,20 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
             }
         }
     }
+}
+
+/// Takes a token, and tells for how long that had to be waited for. Where there was no wait, no clock is read.
+async fn token_of(limiter: &CapacityLimiter) -> (Token, Option<Duration>) {
+    let (mut acquire, mut since) = (limiter.acquire(), None);
+    let token = poll_fn(|cx| {
+        let token = Pin::new(&mut acquire).poll(cx);
+        if token.is_pending() {
+            since.get_or_insert_with(Instant::now);
+        }
+        token
+    });
+    let token = token.await;
+    (token, since.map(|since| since.elapsed()))
 }
 
 /// Polls an attempt to its end, or, if it is cancelled and may be, to its worker's.

@@ -45,16 +45,20 @@ mod forking;
 mod hook;
 mod launch;
 mod life;
+mod name;
 mod process;
 mod start;
+mod statistics;
+mod trace;
 mod unborn;
 
 pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};
-pub use context::{WorkerContext, WorkerStatistics};
+pub use context::WorkerContext;
 pub use current::{
     cache_scope, configure_default_context, default_context_statistics, open_worker_context,
 };
+pub use statistics::WorkerStatistics;
 
 pub use crate::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
 pub use crate::job::status::WorkerStatus;
