@@ -8,7 +8,7 @@ use std::future::{Future, IntoFuture, poll_fn};
 use std::marker::PhantomData;
 use std::num::NonZero;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::attempt::{Attempt, Stake, Verdict};
 use super::context::WorkerContext;
 use super::current::current;
-use super::hook::{self, Recipe};
+use super::hook;
 use super::trace;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::error::WorkerError;
@@ -222,11 +222,11 @@ where
     type IntoFuture = RunSyncFuture<R>;
 
     fn into_future(self) -> RunSyncFuture<R> {
-        let (job, call) = (self.name, self.call());
+        let job = self.name;
         RunSyncFuture {
             call: match trace::listens() {
-                false => Box::pin(call),
-                true => Box::pin(trace::spanned(job, call)),
+                false => Box::pin(self.call()),
+                true => Box::pin(trace::spanned(job, self.call())),
             },
         }
     }
@@ -255,38 +255,26 @@ impl<R> fmt::Debug for RunSyncFuture<R> {
 }
 
 impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
-    async fn call(mut self) -> Result<R, WorkerError> {
+    async fn call(self) -> Result<R, WorkerError> {
         refuse_unless_hooked("seedbed::run_sync");
         checkpoint_if_cancelled().await;
-        let job = self.name;
-        let (code, recipe) = self.way().map_err(|error| error.of_job(job))?;
-        let context = self.context.take().unwrap_or_else(current);
-        self.call_in(&context, code, recipe).await.map_err(|error| {
-            error
-                .of_job(job)
-                .of_context(context.config().context_name())
-        })
-    }
-
-    /// What is to be executed, and how a worker gets to where it can do that.
-    fn way(&self) -> Result<(Code<JobFn>, Arc<Recipe>), WorkerError> {
+        let name = self.name;
         let code = self
             .code
-            .ok_or_else(|| WorkerError::foreign_function(self.name))?;
-        let recipe = hook::recipe().ok_or_else(WorkerError::not_initialized)?;
-        Ok((code, recipe))
-    }
-
-    async fn call_in(
-        self,
-        context: &WorkerContext,
-        code: Code<JobFn>,
-        recipe: Arc<Recipe>,
-    ) -> Result<R, WorkerError> {
+            .ok_or_else(|| WorkerError::foreign_function(name))?;
+        let recipe = hook::recipe().ok_or_else(|| WorkerError::not_initialized().of_job(name))?;
+        let context = self.context.unwrap_or_else(current);
+        let named = |error: WorkerError| {
+            error
+                .of_job(name)
+                .of_context(context.config().context_name())
+        };
         let limiter = self.limiter.unwrap_or_else(current_default_worker_limiter);
         let (token, waited) = token_of(&limiter).await;
-        let mut running = context.begin(waited)?;
-        let mut job = encode_job(code, &self.arg).inspect_err(|_| running.failed())?;
+        let mut running = context.begin(waited).map_err(named)?;
+        let mut job = encode_job(code, &self.arg)
+            .inspect_err(|_| running.failed())
+            .map_err(named)?;
         drop(self.arg);
         let mut stake = Stake {
             running,
@@ -294,14 +282,14 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         };
         loop {
             checkpoint_if_cancelled().await;
-            let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake)?;
+            let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake).map_err(named)?;
             let (verdict, held) = carry_out(attempt, self.kill_on_cancel).await;
             match verdict {
                 Verdict::Done(frame) => {
                     drop(held); // the job is over; decoding needs no worker
-                    return decode_result(&frame);
+                    return decode_result(&frame).map_err(named);
                 }
-                Verdict::Failed(error) => return Err(error),
+                Verdict::Failed(error) => return Err(named(error)),
                 Verdict::Again(unrun) => (job, stake) = (unrun, held),
             }
         }

@@ -37,7 +37,7 @@ pub(super) struct Worker {
     /// It is a copy of a fork server.
     forked: bool,
     /// Begins when it is ready for jobs; that of a fork server never does.
-    life: Option<Life>,
+    life: Option<Box<Life>>,
 }
 
 /// Why a worker will not answer.
@@ -76,7 +76,8 @@ impl Worker {
 
     /// The worker, which was expected, is ready for jobs.
     pub(super) fn came_up(&mut self, expected: Expected) {
-        self.life = Some(expected.came_up(self.process.pid(), self.forked));
+        let life = expected.came_up(self.process.pid(), self.forked);
+        self.life = Some(Box::new(life));
     }
 
     /// Hands a job to the worker, as [`put`](Self::put) does.

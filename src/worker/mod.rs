@@ -19,6 +19,27 @@
 //! worker that leaves, be it idle for too long or retired, closes its receiving end before it says so, hence a job that
 //! meets it on its way out is known not to have run and goes to another worker unnoticed.
 //!
+//! # What can be seen
+//!
+//! * **Errors** tell which job in which worker, how that ended, after how long, and its last words, if they are captured:
+//!   [`WorkerError`].
+//! * **Statistics** count what workers and calls have come to: [`WorkerContext::statistics`],
+//!   [`default_context_statistics`].
+//! * **`tracing`**, with the target `seedbed::worker`, needs no cargo feature, and costs next to nothing where nobody listens:
+//!
+//! | what | becomes |
+//! |---|---|
+//! | a call | a span `call` at DEBUG with `job`, `context`, `worker.pid`, `worker.forked`, and at its end `outcome` (`Done`, `Cancelled`, or the error's kind) and `duration` |
+//! | a worker comes up, does not come up | an event at DEBUG with `pid` and how long that `took`; at WARN with the `error` |
+//! | a worker retires, leaves after its idle timeout or as it was told to | an event at DEBUG with `jobs` and `age` |
+//! | a worker is killed | an event that says why: at DEBUG if its call was cancelled or dropped, else at WARN |
+//! | a worker crashes | an event at WARN with `how` |
+//! | a fork server comes up, dies or does not answer | an event at DEBUG; at WARN |
+//!
+//! * **`ps -e`, `top` and `pstree`** show a worker as `PROGRAM-worker` and a fork server as `PROGRAM-fork`, or with the context's
+//!   [name](WorkerConfig::name) for the program's. `ps -o pid,ppid,comm,args` shows that beside the command line, which is left
+//!   as the program's own: code before the hook may look at it, and so may a job.
+//!
 //! # Coming from trio-parallel
 //!
 //! What is called what, what is different, and which test holds each promise: [`guide::from_trio_parallel`].
@@ -29,7 +50,7 @@
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
 // `cache` and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
 // launched by `launch` in the way that `hook` noted, or made by the context's `fork_server` (`forking`, `unborn`); `life` is one live worker, made of its `process` and its
-// `connection`. `child` is the other side: what happens in the worker process itself. It knows none of the others.
+// `connection`. `statistics` counts workers and calls, `trace` tells of them, and `name` is what a process is called. `child` is the other side: what happens in the worker process itself. It knows none of the others.
 
 mod attempt;
 mod cache;
