@@ -19,6 +19,8 @@ mod worker_cancel;
 mod worker_deaths;
 #[path = "worker_errors.rs"]
 mod worker_errors;
+#[path = "worker_mailbox.rs"]
+mod worker_mailbox;
 #[path = "worker_statistics.rs"]
 mod worker_statistics;
 #[path = "worker_tracing.rs"]
@@ -34,6 +36,7 @@ fn main() {
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("worker_errors", worker_errors::SUITE),
+        ("worker_mailbox", worker_mailbox::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
         ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),

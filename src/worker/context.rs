@@ -145,7 +145,7 @@ impl WorkerContext {
     /// }
     /// ```
     pub fn statistics(&self) -> WorkerStatistics {
-        self.prune();
+        self.prune(|worker| matches!(worker.certain_health(), Health::Gone));
         let state = self.state();
         WorkerStatistics {
             idle_workers: state.idle.len(),
@@ -222,11 +222,8 @@ impl WorkerContext {
     }
 
     /// Forgets workers at the cold end that have ended without anything to tell.
-    fn prune(&self) {
-        let gone = self
-            .state()
-            .idle
-            .prune(|worker| matches!(worker.health(), Health::Gone));
+    fn prune(&self, is_gone: impl FnMut(&mut Worker) -> bool) {
+        let gone = self.state().idle.prune(is_gone);
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
     }
 }
@@ -241,7 +238,7 @@ impl WorkerContext {
     pub(super) fn begin(&self, waited: Option<Duration>) -> Result<Running, WorkerError> {
         // A single worker is looked at when it is drawn.
         if self.state().idle.len() > 1 {
-            self.prune();
+            self.prune(|worker| matches!(worker.health(), Health::Gone));
         }
         let mut state = self.state();
         if state.closed {

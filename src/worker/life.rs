@@ -80,14 +80,6 @@ impl Worker {
         self.life = Some(Box::new(life));
     }
 
-    /// Hands a job to the worker, as [`put`](Self::put) does.
-    pub(super) fn put_job(&mut self, frame: Parcel) {
-        if let Some(life) = &self.life {
-            life.has_a_job();
-        }
-        self.put(frame);
-    }
-
     /// The job has been answered, and the worker is ready for the next.
     pub(super) fn count_job(&mut self) {
         if let Some(life) = &mut self.life {
@@ -101,6 +93,15 @@ impl Worker {
 
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
+        // Should one that was awake have been killed since, then its job will be known not to have begun.
+        match self.connection.is_awake() {
+            true => Health::Fit,
+            false => self.certain_health(),
+        }
+    }
+
+    /// The same, for those who do not want to be told of one that is dead.
+    pub(super) fn certain_health(&mut self) -> Health<'_> {
         if self.process.has_ended().is_none() {
             return Health::Fit;
         }
@@ -129,14 +130,22 @@ impl Worker {
         self.connection.put(frame);
     }
 
+    /// The same, for a job.
+    pub(super) fn put_job(&mut self, job: Parcel) {
+        if let Some(life) = &self.life {
+            life.has_a_job();
+        }
+        self.connection.put_job(job);
+    }
+
     /// Takes back the frame that was handed over, for another worker.
     pub(super) fn take_back(&mut self) -> Parcel {
         self.connection.take_back()
     }
 
-    /// Tells whether the worker has got the whole frame.
-    pub(super) fn has_it_all(&self) -> bool {
-        self.connection.unsent() == 0
+    /// Tells whether the worker, which has ended, had got the whole frame.
+    fn had_it_all(&self) -> bool {
+        self.connection.had_it_all()
     }
 
     pub(super) fn recycle(&mut self, frame: Frame) {
@@ -307,6 +316,11 @@ impl Dying {
             self.kill(Why::LivedOn);
         }
         Poll::Pending
+    }
+
+    /// Tells whether the worker, which has ended, had got the whole frame.
+    pub(super) fn had_it_all(&self) -> bool {
+        self.worker.had_it_all()
     }
 
     /// Takes back the frame that was handed to the worker.
