@@ -162,6 +162,11 @@ impl Model {
         drawn
     }
 
+    /// Whether a worker has come up in the one poll that its call got. On a busy machine that poll may take long.
+    fn came_up(&self, workers: &WorkerContext) -> bool {
+        workers.statistics().started > self.counts.started
+    }
+
     fn put(&mut self, pid: u32) {
         self.idle.push(Idle { pid, ended: None });
     }
@@ -300,12 +305,17 @@ async fn take(step: Step, workers: &WorkerContext, model: &mut Model, place: &Pl
             scope.cancel();
             assert!(call.await.is_none());
             model.counts.jobs_cancelled += 1;
-            match model.draw() {
-                Some(_) => {
+            match (model.draw(), model.came_up(workers)) {
+                (Some(_), false) => {
                     model.counts.living -= 1;
                     model.counts.killed += 1;
                 }
-                None => model.counts.failed_starts += 1,
+                (None, true) => {
+                    model.counts.started += 1;
+                    model.counts.killed += 1;
+                }
+                (None, false) => model.counts.failed_starts += 1,
+                (Some(_), true) => panic!("there was one"),
             }
         }
         Step::Drop => {
@@ -316,17 +326,24 @@ async fn take(step: Step, workers: &WorkerContext, model: &mut Model, place: &Pl
             while workers.statistics().running_workers > 0 {
                 smol::future::yield_now().await;
             }
-            match model.draw() {
+            match (model.draw(), model.came_up(workers)) {
                 // It was finished in the background, if not at once.
-                Some(worker) => {
+                (Some(worker), false) => {
                     model.counts.jobs_done += 1;
                     model.put(worker);
                 }
-                None => {
+                (None, true) => {
+                    model.counts.started += 1;
+                    model.counts.living += 1;
+                    model.put(workers.run_sync(pid, ()).await.unwrap());
+                    model.counts.jobs_done += 2;
+                }
+                (None, false) => {
                     assert!(answered.is_none());
                     model.counts.jobs_cancelled += 1;
                     model.counts.failed_starts += 1;
                 }
+                (Some(_), true) => panic!("there was one"),
             }
         }
         Step::Unencodable => {
