@@ -164,6 +164,7 @@ fn a_worker_killed_for_what_it_sent_leaves_its_last_words_in_the_error() {
     test(with_workers(config(), |workers| async move {
         let error = workers.run_sync(scribble, ()).await.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Protocol);
+        assert!(error.ran_for().is_some());
         let exit = error.exit().unwrap();
         assert_eq!(exit.signal_name(), Some("SIGKILL"));
         assert_eq!(exit.stderr_tail(), Some("about to scribble\n"));

@@ -43,8 +43,9 @@ impl WorkerError {
         self
     }
 
-    fn having_run(mut self, ran_for: Option<Duration>) -> Self {
-        self.0.ran_for = ran_for;
+    /// Tells for how long the worker had had the job.
+    pub(crate) fn having_run(mut self, ran_for: Duration) -> Self {
+        self.0.ran_for = Some(ran_for);
         self
     }
 
@@ -204,20 +205,19 @@ impl WorkerError {
     }
 
     /// `ran_for`: how long the worker had had the job.
-    pub(crate) fn broken(exit: WorkerExit, ran_for: Option<Duration>) -> Self {
-        let when = match ran_for {
-            Some(ran_for) => format!("{ran_for:.1?} into the job"),
-            None => "before the job had finished".to_owned(),
-        };
+    pub(crate) fn broken(exit: WorkerExit, ran_for: Duration) -> Self {
         Self::new(
             WorkerErrorKind::Broken,
-            format!("the worker {exit} {when}; {}", exit.advice()),
+            format!(
+                "the worker {exit} {ran_for:.1?} into the job; {}",
+                exit.advice()
+            ),
         )
         .having_run(ran_for)
         .ended(exit)
     }
 
-    pub(crate) fn broken_and_deaf(exit: WorkerExit, ran_for: Option<Duration>) -> Self {
+    pub(crate) fn broken_and_deaf(exit: WorkerExit, ran_for: Duration) -> Self {
         Self::new(
             WorkerErrorKind::Broken,
             format!(

@@ -164,8 +164,9 @@ impl WorkerError {
         self.0.context.as_deref()
     }
 
-    /// Returns for how long a worker that [broke](WorkerErrorKind::Broken) had had the job by then: that is how long the job
-    /// ran, give or take the microseconds that it takes to hand it over and to see a process end. `None` for other errors.
+    /// Returns for how long a worker that [broke](WorkerErrorKind::Broken), or was killed for
+    /// [what it sent](WorkerErrorKind::Protocol), had had the job by then: that is how long the job ran, give or take the
+    /// microseconds that it takes to hand it over and to see a process end. `None` for other errors.
     ///
     /// # Examples
     ///
@@ -280,7 +281,7 @@ mod tests {
             core: true,
         };
         let exit = WorkerExit::new(7, ended, Some("boom\n".into()));
-        let error = WorkerError::broken(exit, Some(Duration::from_micros(1234)));
+        let error = WorkerError::broken(exit, Duration::from_micros(1234));
         assert_eq!(
             error.of_job("app::parse").to_string(),
             "job `app::parse`: the worker was killed by SIGSEGV and dumped core (process 7) 1.2ms into the job; open the \
@@ -295,7 +296,7 @@ mod tests {
             core: true,
         };
         let exit = WorkerExit::new(4711, ended, Some("last words".into()));
-        let broken = WorkerError::broken(exit, Some(Duration::from_secs(7)))
+        let broken = WorkerError::broken(exit, Duration::from_secs(7))
             .of_job("app::parse")
             .of_context(Some(&"parser".into()));
         let text = format!("{broken:?}");

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::Running;
 use super::hook::Recipe;
@@ -247,10 +247,13 @@ impl Attempt {
             unreachable!("only a working worker goes")
         };
         let new = *new;
+        // For one that was gone before anybody found out that it was busy.
+        self.busy_since.get_or_insert_with(Instant::now);
         self.expire(Then::Gone { new });
     }
 
     fn kill_for(&mut self, error: WorkerError) {
+        let error = error.having_run(self.ran_for());
         self.state = State::Ending(
             Dying::killed(self.take_worker(), Why::Useless),
             Then::Fail(error),
@@ -261,7 +264,7 @@ impl Attempt {
         let State::Ending(mut dying, then) = std::mem::replace(&mut self.state, State::Over) else {
             unreachable!("it was ending a moment ago")
         };
-        let ran_for = self.busy_since.map(|since| since.elapsed());
+        let ran_for = self.ran_for();
         Poll::Ready(match then {
             Then::Again => Verdict::Again(dying.take_back()),
             Then::Fail(error) => Verdict::Failed(error.ended(exit)),
@@ -272,6 +275,11 @@ impl Attempt {
             }
             Then::Gone { .. } => Verdict::Failed(WorkerError::broken(exit, ran_for)),
         })
+    }
+
+    fn ran_for(&self) -> Duration {
+        self.busy_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn end(&mut self, verdict: Verdict) -> Poll<Verdict> {

@@ -29,7 +29,8 @@
 //!
 //! | what | becomes |
 //! |---|---|
-//! | a call | a span `call` at DEBUG with `job`, `context`, `worker.pid`, `worker.forked`, and at its end `outcome` (`Done`, `Cancelled`, or the error's kind) and `duration` |
+//! | a call | a span `call` at DEBUG with `job`, `context`, `worker.pid` and `worker.forked` |
+//! | its end | in that span, `outcome` (`Done`, `Cancelled`, or the error's kind) and `duration` |
 //! | a worker comes up, does not come up | an event at DEBUG with `pid` and how long that `took`; at WARN with the `error` |
 //! | a worker retires, leaves after its idle timeout or as it was told to | an event at DEBUG with `jobs` and `age` |
 //! | a worker is killed | an event that says why: at DEBUG if its call was cancelled or dropped, else at WARN |
@@ -49,7 +50,8 @@
 // The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
 // `cache` and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
-// launched by `launch` in the way that `hook` noted, or made by the context's `fork_server` (`forking`, `unborn`); `life` is one live worker, made of its `process` and its
+// launched by `launch` in the way that `hook` noted, or made by the context's `fork_server` (`forking`, `unborn`); `life` is
+// one live worker, made of its `process` and its
 // `connection`, which goes by its mailbox (`post`) where it can, with an eye on it from the run's loop (`lookout`). `statistics`
 // counts workers and calls, `trace` tells of them, and `name` is what a process is called. `child` is the other side: what
 // happens in the worker process itself. It knows none of the others.

@@ -106,37 +106,37 @@ pub(super) fn start_broken_off(context: Option<&str>, after: Duration) {
 }
 
 pub(super) fn ended(context: Option<&str>, pid: u32, fate: Fate, jobs: u64, since: Instant) {
+    let what = words_for(fate);
     // Only where it is told: whoever reads the clock pays for it.
     let age = || since.elapsed();
     match fate {
-        Fate::Retired => {
-            tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "a worker retired");
+        Fate::Retired
+        | Fate::TimedOut
+        | Fate::Dismissed
+        | Fate::Killed(Why::Cancelled | Why::Dropped) => {
+            tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
         }
-        Fate::TimedOut => {
-            tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "a worker left that had been idle for too long");
-        }
-        Fate::Dismissed => {
-            tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "a worker left as it was told to");
-        }
-        Fate::Killed(Why::Cancelled) => {
-            tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "a worker was killed: its call was cancelled");
-        }
-        Fate::Killed(Why::Dropped) => {
-            tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "a worker was killed: its call or context was dropped");
-        }
-        Fate::Killed(Why::Useless) => {
-            tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), "a worker was killed: there was no talking to it");
-        }
-        Fate::Killed(Why::LivedOn) => {
-            tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), "a worker was killed: it closed its connection and lived on");
-        }
-        Fate::Killed(Why::GraceOver) => {
-            tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), "a worker was killed: it did not leave in time");
+        Fate::Killed(Why::Useless | Why::LivedOn | Why::GraceOver) => {
+            tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
         }
         Fate::Crashed(ended) => {
             let how = Fate::of_crash(pid, ended);
-            tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), %how, "a worker crashed");
+            tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), %how, "{what}");
         }
+    }
+}
+
+fn words_for(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Retired => "a worker retired",
+        Fate::TimedOut => "a worker left that had been idle for too long",
+        Fate::Dismissed => "a worker left as it was told to",
+        Fate::Killed(Why::Cancelled) => "a worker was killed: its call was cancelled",
+        Fate::Killed(Why::Dropped) => "a worker was killed: its call or context was dropped",
+        Fate::Killed(Why::Useless) => "a worker was killed: there was no talking to it",
+        Fate::Killed(Why::LivedOn) => "a worker was killed: it closed its socket and lived on",
+        Fate::Killed(Why::GraceOver) => "a worker was killed: it did not leave in time",
+        Fate::Crashed(_) => "a worker crashed",
     }
 }
 
@@ -145,7 +145,7 @@ pub(super) fn fork_server_came_up(context: Option<&str>, pid: u32, took: Duratio
 }
 
 pub(super) fn fork_server_died(context: Option<&str>, pid: u32) {
-    tracing::warn!(target: TARGET, context, pid, "a fork server died; the next call that needs it starts another one");
+    tracing::warn!(target: TARGET, context, pid, "a fork server died; another one is started when it is needed");
 }
 
 pub(super) fn fork_server_does_not_answer(context: Option<&str>, pid: u32) {

@@ -209,8 +209,8 @@ pub fn wait_until_gone(pid: u32) {
     }
 }
 
-/// Tells whether a process exists and cannot be reaped yet. One of several threads cannot before the last of them has gone, though
-/// its first thread, of which the file tells, is a zombie.
+/// Tells whether a process exists and cannot be reaped yet. One of several threads cannot before the last of them has gone,
+/// though its first thread, of which the file tells, is a zombie.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
