@@ -134,7 +134,9 @@ fn words_for(fate: Fate) -> &'static str {
         Fate::Killed(Why::Cancelled) => "a worker was killed: its call was cancelled",
         Fate::Killed(Why::Dropped) => "a worker was killed: its call or context was dropped",
         Fate::Killed(Why::Useless) => "a worker was killed: there was no talking to it",
-        Fate::Killed(Why::LivedOn) => "a worker was killed: it closed its socket and lived on",
+        Fate::Killed(Why::LivedOn) => {
+            "a worker was killed: it had closed its socket or said good-bye, and lived on"
+        }
         Fate::Killed(Why::GraceOver) => "a worker was killed: it did not leave in time",
         Fate::Crashed(_) => "a worker crashed",
     }
