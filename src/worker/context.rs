@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use async_io::Timer;
 use event_listener::Event;
@@ -20,6 +21,7 @@ use super::farewell::Farewell;
 use super::fork_server::ForkServer;
 use super::leaving::Leaving;
 use super::life::{Health, LAST_RITES, Worker};
+use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
 
@@ -57,6 +59,7 @@ pub struct WorkerContext {
 struct Shared {
     config: WorkerConfig,
     fork_server: ForkServer,
+    lives: Arc<Lives>,
     state: Mutex<State>,
     /// Notified whenever a call ends.
     call_ended: Event,
@@ -67,25 +70,10 @@ struct State {
     leaving: Leaving,
     /// Calls that are past the limiter and not over.
     running: usize,
+    /// What came of the others.
+    calls: Calls,
     /// No call may begin any more.
     closed: bool,
-}
-
-/// How many workers a context has, at one moment.
-///
-/// # Examples
-///
-/// ```
-/// let statistics = seedbed::default_context_statistics();
-/// assert_eq!((statistics.idle_workers, statistics.running_workers), (0, 0));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerStatistics {
-    /// Workers that wait for a job. Some may have reached their idle timeout unnoticed.
-    pub idle_workers: usize,
-    /// Calls in progress: past their limiter and not over, those whose worker is still starting included.
-    pub running_workers: usize,
 }
 
 impl WorkerContext {
@@ -94,11 +82,13 @@ impl WorkerContext {
             idle: Cache::default(),
             leaving: Leaving::default(),
             running: 0,
+            calls: Calls::default(),
             closed: false,
         };
         Self {
             shared: Arc::new(Shared {
                 fork_server: ForkServer::new(config.clone()),
+                lives: Lives::new(config.context_name().cloned()),
                 config,
                 state: Mutex::new(state),
                 call_ended: Event::new(),
@@ -140,7 +130,9 @@ impl WorkerContext {
         RunSync::new(f, arg).inside(self.clone())
     }
 
-    /// Counts the workers, after forgetting those that have left.
+    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls. Cheap, and
+    /// may be asked at any time, also after the end of the context. While calls come and go, the numbers are those of one moment
+    /// each for calls and for workers.
     ///
     /// # Examples
     ///
@@ -157,11 +149,12 @@ impl WorkerContext {
     /// }
     /// ```
     pub fn statistics(&self) -> WorkerStatistics {
-        self.prune();
+        self.prune(|worker| matches!(worker.certain_health(), Health::Gone));
         let state = self.state();
         WorkerStatistics {
             idle_workers: state.idle.len(),
             running_workers: state.running,
+            ..self.shared.lives.statistics(&state.calls)
         }
     }
 
@@ -233,11 +226,9 @@ impl WorkerContext {
     }
 
     /// Forgets workers at the cold end that have ended without anything to tell.
-    fn prune(&self) {
+    fn prune(&self, is_gone: impl FnMut(&mut Worker) -> bool) {
         let mut state = self.state();
-        let gone = state
-            .idle
-            .prune(|worker| matches!(worker.health(), Health::Gone));
+        let gone = state.idle.prune(is_gone);
         let left = state.leaving.prune();
         drop(state);
         gone.into_iter()
@@ -252,20 +243,24 @@ impl WorkerContext {
         &self.shared.config
     }
 
-    /// Enters a call.
-    pub(super) fn begin(&self) -> Result<Running, WorkerError> {
+    /// Enters a call, which has waited for its limiter, if it had to.
+    pub(super) fn begin(&self, waited: Option<Duration>) -> Result<Running, WorkerError> {
         // A single worker is looked at when it is drawn.
         if self.state().idle.len() > 1 {
-            self.prune();
+            self.prune(|worker| matches!(worker.health(), Health::Gone));
         }
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());
         }
         state.running += 1;
+        if let Some(waited) = waited {
+            state.calls.wait(waited);
+        }
         drop(state);
         Ok(Running {
             context: self.clone(),
+            account: CallAccount::default(),
         })
     }
 }
@@ -274,6 +269,7 @@ impl WorkerContext {
 #[derive(Debug)]
 pub(super) struct Running {
     context: WorkerContext,
+    account: CallAccount,
 }
 
 impl Running {
@@ -283,6 +279,27 @@ impl Running {
 
     pub(super) fn fork_server(&self) -> ForkServer {
         self.context.shared.fork_server.clone()
+    }
+
+    /// A worker is to be started.
+    pub(super) fn expect_worker(&self) -> Expected {
+        self.context.shared.lives.clone().expect()
+    }
+
+    /// A worker is given an argument of so many bytes.
+    pub(super) fn sends(&mut self, bytes: usize) {
+        self.account.sent = bytes;
+    }
+
+    /// The job has come to a result of so many bytes.
+    pub(super) fn done(&mut self, bytes: usize) {
+        self.account.received = bytes;
+        self.account.outcome = Outcome::Done;
+    }
+
+    /// The call has come to an error.
+    pub(super) fn failed(&mut self) {
+        self.account.outcome = Outcome::Failed;
     }
 
     /// Draws the worker that was used last. It may have ended.
@@ -303,7 +320,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.context.state().running -= 1;
+        let mut state = self.context.state();
+        state.running -= 1;
+        state.calls.end(&self.account);
+        drop(state);
         self.context.shared.call_ended.notify(usize::MAX);
     }
 }
@@ -380,17 +400,11 @@ impl Drop for Shared {
 
 impl fmt::Debug for WorkerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State {
-            idle,
-            leaving: _,
-            running,
-            closed,
-        } = &*self.state();
+        let (statistics, closed) = (self.statistics(), self.state().closed);
         f.debug_struct("WorkerContext")
             .field("config", &self.shared.config)
-            .field("idle_workers", &idle.len())
-            .field("running_workers", running)
-            .field("closed", closed)
+            .field("statistics", &statistics)
+            .field("closed", &closed)
             .finish()
     }
 }

@@ -7,6 +7,7 @@ use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
 use super::life::Worker;
+use super::statistics::Why;
 use crate::error::WorkerError;
 use crate::sys::process::Ended;
 
@@ -39,8 +40,8 @@ struct Tally {
 
 impl Farewell {
     /// Tells idle workers to go; others are `leaving` already.
-    pub(super) fn to(idle: Vec<Worker>, leaving: Vec<Worker>, grace: Option<Duration>) -> Self {
-        idle.iter().for_each(Worker::dismiss);
+    pub(super) fn to(mut idle: Vec<Worker>, leaving: Vec<Worker>, grace: Option<Duration>) -> Self {
+        idle.iter_mut().for_each(Worker::dismiss);
         let with = |unasked| move |worker| Leaver { worker, unasked };
         let idle = idle.into_iter().map(with(false));
         let leaving: Vec<Leaver> = idle.chain(leaving.into_iter().map(with(true))).collect();
@@ -99,7 +100,9 @@ impl Farewell {
         {
             *deadline = None;
             tally.killing = true;
-            leaving.iter_mut().for_each(|leaver| leaver.worker.kill());
+            leaving
+                .iter_mut()
+                .for_each(|leaver| leaver.worker.kill(Why::GraceOver));
         }
         Poll::Pending
     }

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use event_listener::{Event, EventListener};
@@ -28,6 +28,7 @@ use super::launch::{Launch, Launched};
 use super::life::Worker;
 use super::process::{PATIENCE, Process};
 use super::start::{Starting, Unstarted};
+use super::trace;
 use crate::error::{WorkerError, WorkerErrorKind};
 use crate::sys::mapping::Mapping;
 use crate::sys::socket;
@@ -271,7 +272,9 @@ impl ForkServer {
         };
         let unfit = mem::replace(&mut *state, after);
         drop(state);
-        drop(unfit); // which kills it
+        if let State::Ready(server) = unfit {
+            self.discard(server, true);
+        }
         next
     }
 
@@ -291,11 +294,14 @@ impl ForkServer {
             stop.await;
             None
         };
+        let begun = Instant::now();
         let started = stopped
             .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
             .await;
         match started {
             Some(Ok(process)) => {
+                let name = self.context_name();
+                trace::fork_server_came_up(name, process.pid(), begun.elapsed());
                 if let Some(descriptor) = process.descriptor() {
                     place.with(Server {
                         process,
@@ -319,13 +325,29 @@ impl ForkServer {
         Ok(())
     }
 
+    /// Drops a server of no more use, which kills it if it has not ended. A patient parent only prefers another one.
+    fn discard(&self, mut server: Box<Server>, patient: bool) {
+        let (name, pid) = (self.context_name(), server.process.pid());
+        match (server.process.is_fit(), patient) {
+            (false, _) => trace::fork_server_died(name, pid),
+            (true, false) => trace::fork_server_does_not_answer(name, pid),
+            (true, true) => trace::fork_server_is_replaced(name, pid),
+        }
+    }
+
+    fn context_name(&self) -> Option<&str> {
+        self.place.config.context_name().map(|name| &**name)
+    }
+
     /// Kills the fork server with this number, if it is there.
     pub(super) fn give_up(&self, number: u64) {
         let mut state = self.state();
         if matches!(&*state, State::Ready(server) if server.number == number) {
             let server = mem::replace(&mut *state, State::None);
             drop(state);
-            drop(server); // which kills it
+            if let State::Ready(server) = server {
+                self.discard(server, false);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::life::{LAST_RITES, Worker};
+use super::statistics::Why;
 
 /// Workers that have said good-bye, the first on top.
 #[derive(Debug, Default)]
@@ -48,7 +49,10 @@ impl Leaving {
         for (mut worker, since) in self.workers.drain(..) {
             match worker.is_fit() && now - since < LAST_RITES {
                 true => stay.push_back((worker, since)),
-                false => out.push(worker),
+                false => {
+                    worker.kill(Why::LivedOn); // if it has not ended
+                    out.push(worker);
+                }
             }
         }
         self.workers = stay;

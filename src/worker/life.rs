@@ -16,6 +16,7 @@ use futures_lite::FutureExt;
 use super::connection::{Connection, NoFrame, StderrTail};
 use super::launch::Launched;
 use super::process::{Process, Stillborn};
+use super::statistics::{Bye, Expected, Life, Why};
 use crate::error::WorkerExit;
 use crate::sys::process::{Ended, Pidfd};
 use crate::wire::frame::{Frame, Kind, Parcel};
@@ -23,7 +24,7 @@ use crate::wire::frame::{Frame, Kind, Parcel};
 /// How long a process may live on after it has closed its socket or said good-bye.
 pub(super) const LAST_RITES: Duration = Duration::from_secs(1);
 
-/// A worker process and the conversation with it. Dropping it kills the process.
+/// A worker process and the conversation with it. Dropping it kills the process, and counts its end.
 #[derive(Debug)]
 pub(super) struct Worker {
     process: Process,
@@ -38,6 +39,12 @@ pub(super) struct Worker {
     /// What it left when it ended, or left, read while it was idle. It stays until the worker is forgotten, so that looking at a
     /// worker loses nothing.
     left: Option<Frame>,
+    /// It is a copy of a fork server.
+    forked: bool,
+    /// It has been asked for, and nothing has been seen of it.
+    expected: Option<Expected>,
+    /// Begins when it is ready for jobs; that of a fork server never does.
+    life: Option<Box<Life>>,
 }
 
 /// Why a worker will not answer.
@@ -71,16 +78,43 @@ impl Worker {
             jobs_left: u64::MAX,
             may_retire: false,
             left: None,
+            forked: launched.forked,
+            expected: None,
+            life: None,
         })
+    }
+
+    /// The worker, which was expected, is ready for jobs.
+    pub(super) fn came_up(&mut self, expected: Expected) {
+        if !self.process.is_born() {
+            self.expected = Some(expected);
+            return;
+        }
+        let life = expected.came_up(self.process.pid(), self.forked);
+        self.life = Some(Box::new(life));
+    }
+
+    /// Begins the life of a worker that turns out to have been born.
+    fn appear(&mut self) {
+        if let Some(expected) = self.expected.take() {
+            let life = expected.came_up(self.process.number(), self.forked);
+            life.has_a_job();
+            self.life = Some(Box::new(life));
+        }
     }
 
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
         // One that looks for a job is past the last one, retire closures and all. Should it have been killed since, then its job
         // will be known not to have begun.
-        if self.connection.is_awake() {
-            return Health::Fit;
+        match self.connection.is_awake() {
+            true => Health::Fit,
+            false => self.certain_health(),
         }
+    }
+
+    /// The same, for those who do not want to be told of one that is dead.
+    pub(super) fn certain_health(&mut self) -> Health<'_> {
         if self.left.is_none() && (self.may_retire || self.process.has_ended().is_some()) {
             // A dead process that has left nothing whole has no more to say, whatever the reason; a live one that cannot be
             // heard is found out by the call that wants it.
@@ -100,10 +134,17 @@ impl Worker {
         self.may_retire = perhaps_before;
     }
 
-    /// Counts a job that was answered. Tells whether the worker does another one.
+    /// The job has been answered. Tells whether the worker does another one.
     pub(super) fn count_job(&mut self) -> bool {
         self.jobs_left = self.jobs_left.saturating_sub(1);
-        self.jobs_left > 0
+        let stays = self.jobs_left > 0;
+        if let Some(life) = &mut self.life {
+            life.count_job();
+            if !stays {
+                life.orders.bye = Some(Bye::Retired);
+            }
+        }
+        stays
     }
 
     /// Whether the process lives, for one that is not asked for jobs.
@@ -122,7 +163,12 @@ impl Worker {
 
     /// Tells why a worker that is gone was never there.
     pub(super) fn stillborn(&mut self) -> Option<Stillborn> {
-        self.process.stillborn()
+        let why = self.process.stillborn();
+        match why {
+            Some(_) => self.expected = None,
+            None => self.appear(),
+        }
+        why
     }
 
     /// The parent's end of the conversation, for messages that are more than frames.
@@ -137,6 +183,9 @@ impl Worker {
 
     /// The same, for a job.
     pub(super) fn put_job(&mut self, job: Parcel) {
+        if let Some(life) = &self.life {
+            life.has_a_job();
+        }
         self.connection.put_job(job);
     }
 
@@ -168,27 +217,49 @@ impl Worker {
             stderr.drain(cx);
         }
         if let Poll::Ready(received) = self.connection.poll_receive(cx) {
-            return Poll::Ready(received.map_err(Silence::from));
+            return Poll::Ready(self.heeded(received.map_err(Silence::from)));
         }
         match self.process.poll_end_in_passing(cx) {
             Poll::Pending => Poll::Pending,
             // It may have answered between those two looks.
             Poll::Ready(_) => match self.connection.receive_now() {
-                Ok(Some(frame)) => Poll::Ready(Ok(frame)),
+                Ok(Some(frame)) => Poll::Ready(self.heeded(Ok(frame))),
                 Ok(None) | Err(_) => Poll::Ready(Err(Silence::Gone)), // what it left is not whole and never will be
             },
         }
     }
 
+    /// Notes a good-bye.
+    fn heeded(&mut self, received: Result<Frame, Silence>) -> Result<Frame, Silence> {
+        if received.is_ok() {
+            self.appear();
+        }
+        if let (Ok(frame), Some(life)) = (&received, &mut self.life)
+            && let Some(bye) = bye_of(frame)
+        {
+            life.orders.bye = Some(bye);
+        }
+        received
+    }
+
     /// Sends SIGKILL. Should the kernel not allow that, the worker leaves when it is done with its job, as nobody is there
     /// any more to answer.
-    pub(super) fn kill(&mut self) {
+    pub(super) fn kill(&mut self, why: Why) {
+        if self.process.is_born() {
+            self.appear();
+        }
+        if let Some(life) = &mut self.life {
+            life.orders.killed.get_or_insert(why);
+        }
         self.process.kill();
         self.connection.hang_up();
     }
 
     /// Tells the worker that there will be no more jobs, upon which it exits.
-    pub(super) fn dismiss(&self) {
+    pub(super) fn dismiss(&mut self) {
+        if let Some(life) = &mut self.life {
+            life.orders.dismissed = true;
+        }
         self.connection.close();
     }
 
@@ -214,6 +285,33 @@ impl Worker {
 fn means_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
     matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let Some(mut life) = self.life.take() else {
+            return;
+        };
+        let ended = self.process.has_ended();
+        if ended.is_some() {
+            // A worker that was not looked at since it said good-bye has said so all the same.
+            let read = |connection: &mut Connection| connection.receive_now().unwrap_or(None);
+            let mut next = self.left.take().or_else(|| read(&mut self.connection));
+            while let Some(frame) = next {
+                life.orders.bye = life.orders.bye.or(bye_of(&frame));
+                next = read(&mut self.connection);
+            }
+        }
+        life.end(ended);
+    }
+}
+
+fn bye_of(frame: &Frame) -> Option<Bye> {
+    match (frame.header.kind, frame.header.number) {
+        (Kind::Bye, 0) => Some(Bye::TimedOut),
+        (Kind::Bye, _) => Some(Bye::Retired),
+        _ => None,
+    }
 }
 
 impl From<NoFrame> for Silence {
@@ -246,8 +344,8 @@ impl Dying {
     }
 
     /// Kills the process, and waits until it is reaped.
-    pub(super) fn killed(mut worker: Worker) -> Self {
-        worker.kill();
+    pub(super) fn killed(mut worker: Worker, why: Why) -> Self {
+        worker.kill(why);
         Self {
             worker,
             patience: None,
@@ -256,8 +354,8 @@ impl Dying {
     }
 
     /// Does not wait any longer.
-    pub(super) fn kill(&mut self) {
-        self.worker.kill();
+    pub(super) fn kill(&mut self, why: Why) {
+        self.worker.kill(why);
         self.patience = None;
     }
 
@@ -272,7 +370,7 @@ impl Dying {
         let is_over = |patience: &mut Timer| patience.poll(cx).is_ready();
         if self.patience.as_mut().is_some_and(is_over) {
             self.outlived = true;
-            self.kill();
+            self.kill(Why::LivedOn);
         }
         Poll::Pending
     }

@@ -111,6 +111,24 @@ impl Process {
         self.pid
     }
 
+    /// Whether it is known that there is or was a process.
+    pub(super) fn is_born(&self) -> bool {
+        match &self.state {
+            State::Unborn(unborn) => matches!(unborn.place.fate(), Fate::Born(_)),
+            State::Running(..) | State::Ended(_) | State::Given => self.stillborn.is_none(),
+        }
+    }
+
+    /// The process id as far as it is known, be there a descriptor or not.
+    pub(super) fn number(&mut self) -> u32 {
+        if let State::Unborn(unborn) = &self.state
+            && let Fate::Born(number) = unborn.place.fate()
+        {
+            self.pid = number;
+        }
+        self.pid
+    }
+
     /// The descriptor of a process that is not known to have ended.
     pub(super) fn descriptor(&self) -> Option<Arc<Pidfd>> {
         match &self.state {

@@ -42,7 +42,7 @@ impl Settled {
         set_up: &SetUp,
         table: Option<OwnedFd>,
     ) -> (Settled, Vec<Retire>) {
-        call_oneself(c"seedbed-fork");
+        call_oneself(&set_up.name);
         let table = self.link.find_table(table);
         let retire = self.link.preload(set_up);
         self.link.be_alone();
