@@ -56,7 +56,7 @@ pub(super) struct Stake {
 #[derive(Debug)]
 enum State {
     /// A new worker is coming up.
-    Starting(Starting, Expected),
+    Starting(Box<Starting>, Expected),
     /// The worker has been handed the job.
     Working {
         worker: Worker,
@@ -401,7 +401,7 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> 
     match launch {
         Ok(launch) => {
             let starting = Starting::of_worker(launch, config.clone());
-            Ok(State::Starting(starting, expected))
+            Ok(State::Starting(Box::new(starting), expected))
         }
         Err(error) => {
             expected.failed(&error);
