@@ -75,20 +75,23 @@ pub(crate) fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The most descriptors that go beside one message.
-const FDS: usize = 2;
+/// The most descriptors that the kernel takes beside one message.
+pub(crate) const MOST_FDS: usize = 253;
 
-/// Sends all of `bytes`, a few, with a descriptor or two beside the first of them.
+/// Sends all of `bytes`, blocking, with descriptors beside the first of them.
 pub(crate) fn send_with_fds(
     socket: impl AsFd,
     bytes: &[u8],
     fds: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let sent = retry_on_intr(|| send_message(&socket, bytes, fds, SendFlags::empty()))?;
+    let sent = match fds {
+        [] => 0,
+        _ => retry_on_intr(|| send_message(&socket, bytes, fds, SendFlags::empty()))?,
+    };
     send_all(socket, &bytes[sent..])
 }
 
-/// Sends `bytes`, a few, with a descriptor or two beside them, if that can be done at once and whole.
+/// Sends `bytes`, a few, with descriptors beside them, if that can be done at once and whole.
 pub(crate) fn try_send_with_fds(
     socket: impl AsFd,
     bytes: &[u8],
@@ -100,13 +103,14 @@ pub(crate) fn try_send_with_fds(
     }
 }
 
-fn send_message(
+/// Sends some of `bytes`, with descriptors beside the first of them.
+pub(crate) fn send_message(
     socket: impl AsFd,
     bytes: &[u8],
     fds: &[BorrowedFd<'_>],
     flags: SendFlags,
 ) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fits = ancillary.push(SendAncillaryMessage::ScmRights(fds));
     debug_assert!(fits, "the space is made for as many");
@@ -143,6 +147,22 @@ pub(crate) fn receive_with_fds(socket: impl AsFd, bytes: &mut [u8]) -> io::Resul
     Ok(received)
 }
 
+/// Receives at most `room` bytes onto the end of `buffer`, with the descriptors that came beside them.
+pub(crate) fn receive_onto(
+    socket: impl AsFd,
+    buffer: &mut Vec<u8>,
+    room: usize,
+    fds: &mut Vec<OwnedFd>,
+    flags: RecvFlags,
+) -> io::Result<Arrived> {
+    let before = buffer.len();
+    buffer.resize(before + room, 0);
+    let arrived = receive_message(socket, &mut buffer[before..], fds, flags);
+    let bytes = arrived.as_ref().map_or(0, |arrived| arrived.bytes);
+    buffer.truncate(before + bytes);
+    arrived
+}
+
 /// What arrived with one message.
 pub(crate) struct Arrived {
     pub(crate) bytes: usize,
@@ -157,7 +177,7 @@ pub(crate) fn receive_message(
     fds: &mut Vec<OwnedFd>,
     flags: RecvFlags,
 ) -> io::Result<Arrived> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = recvmsg(
         &socket,

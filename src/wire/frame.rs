@@ -6,8 +6,16 @@
 //!
 //! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
 //! come, or [`CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
+//!
+//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where one
+//! was lost on its way, because the receiver has too many open files, the frame comes without any.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Where in a header the number of descriptors stands.
+const FDS_AT: usize = 5;
 
 /// Length of every header.
 pub(crate) const HEADER: usize = 24;
@@ -89,6 +97,8 @@ const KINDS: [Kind; 18] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
+    /// How many descriptors come beside it.
+    pub(crate) fds: u8,
     /// What it means depends on the kind.
     pub(crate) number: u64,
     /// Length of the payload.
@@ -96,11 +106,12 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Writes the header as bytes: magic, kind, three zeros, number, length, the integers in little-endian order.
+    /// Writes the header as bytes: magic, kind, descriptors, two zeros, number, length, the integers in little-endian order.
     pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = self.kind as u8;
+        bytes[FDS_AT] = self.fds;
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..].copy_from_slice(&self.length.to_le_bytes());
         bytes
@@ -109,15 +120,16 @@ impl Header {
     /// Reads a header back, refusing whatever `to_bytes` cannot have written.
     pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Result<Self, Garbage> {
         let (magic, rest) = bytes.split_at(4);
-        let (&[kind, zeros @ ..], numbers) = rest
+        let (&[kind, fds, zeros @ ..], numbers) = rest
             .split_first_chunk::<4>()
             .expect("24 bytes hold 4 + 4 + 16");
         let (number, length) = numbers.split_at(8);
-        if magic != MAGIC || zeros != [0; 3] {
+        if magic != MAGIC || zeros != [0; 2] {
             return Err(Garbage);
         }
         Ok(Self {
             kind: *KINDS.get(usize::from(kind)).ok_or(Garbage)?,
+            fds,
             number: u64::from_le_bytes(number.try_into().expect("8 bytes")),
             length: u64::from_le_bytes(length.try_into().expect("8 bytes")),
         })
@@ -151,11 +163,45 @@ pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
     frame[..HEADER].copy_from_slice(
         &Header {
             kind,
+            fds: 0,
             number,
             length,
         }
         .to_bytes(),
     );
+}
+
+/// A frame to be sent, with the descriptors that go beside its first byte.
+#[derive(Debug, Default)]
+pub(crate) struct Parcel {
+    bytes: Vec<u8>,
+    fds: Vec<Arc<OwnedFd>>,
+}
+
+impl From<Vec<u8>> for Parcel {
+    fn from(frame: Vec<u8>) -> Self {
+        Parcel {
+            bytes: frame,
+            fds: Vec::new(),
+        }
+    }
+}
+
+#[allow(dead_code)] // until values bring descriptors along
+impl Parcel {
+    /// Puts descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), beside a frame that has been finished.
+    pub(crate) fn new(mut frame: Vec<u8>, fds: Vec<Arc<OwnedFd>>) -> Self {
+        frame[FDS_AT] = u8::try_from(fds.len()).expect("the caller has counted them");
+        Parcel { bytes: frame, fds }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {
+        &self.fds
+    }
 }
 
 /// Bytes that no peer of ours can have meant.
@@ -171,9 +217,12 @@ impl fmt::Display for Garbage {
 impl std::error::Error for Garbage {}
 
 /// One message, taken out of an [`Inbox`].
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) header: Header,
+    /// As many as the header says, or none, if one was lost.
+    #[allow(dead_code)] // until values bring descriptors along
+    pub(crate) fds: Vec<OwnedFd>,
     /// Header and payload as they came.
     bytes: Vec<u8>,
 }
@@ -199,6 +248,10 @@ impl Frame {
 pub(crate) struct Inbox {
     /// What has arrived and not been taken; starts with a header.
     bytes: Vec<u8>,
+    /// The descriptors that have arrived and not been taken.
+    fds: Vec<OwnedFd>,
+    /// A descriptor was lost beside what has arrived since there was nothing.
+    lost: bool,
 }
 
 impl Inbox {
@@ -233,7 +286,31 @@ impl Inbox {
         }
         let rest = self.bytes.split_off(end); // allocates only when the next frame has begun to arrive
         let bytes = std::mem::replace(&mut self.bytes, rest);
-        Ok(Some(Frame { header, bytes }))
+        let fds = self.take_fds(usize::from(header.fds));
+        Ok(Some(Frame { header, fds, bytes }))
+    }
+
+    /// Takes the descriptors of the frame that has been taken.
+    fn take_fds(&mut self, announced: usize) -> Vec<OwnedFd> {
+        let mut fds = std::mem::take(&mut self.fds);
+        if self.bytes.is_empty() {
+            // Nothing of the next frame has arrived, so these are all this one's.
+            if std::mem::take(&mut self.lost) || fds.len() != announced {
+                fds.clear();
+            }
+        } else if self.lost || fds.len() < announced {
+            // Whose are missing is not known.
+            fds.clear();
+        } else {
+            self.fds = fds.split_off(announced);
+        }
+        fds
+    }
+
+    /// Takes note of descriptors that have arrived beside the bytes read last, and whether one was lost.
+    pub(crate) fn arrived(&mut self, fds: impl IntoIterator<Item = OwnedFd>, lost: bool) {
+        self.fds.extend(fds);
+        self.lost |= lost;
     }
 
     /// Lets the next frame arrive in a buffer that served before.
@@ -323,17 +400,62 @@ mod tests {
         let mut inbox = Inbox::default();
         let header = Header {
             kind: Kind::Done,
+            fds: 0,
             number: 0,
             length: u64::MAX,
         };
         inbox.buffer().extend_from_slice(&header.to_bytes());
-        assert_eq!(inbox.take(), Ok(None));
+        assert!(inbox.take().unwrap().is_none());
         for _ in 0..4 {
             let buffer = inbox.buffer();
             assert!(buffer.capacity() <= 2 * buffer.len().max(CHUNK) + ROOM);
             buffer.resize(buffer.capacity(), 7);
-            assert_eq!(inbox.take(), Ok(None));
+            assert!(inbox.take().unwrap().is_none());
         }
+    }
+
+    fn descriptor() -> OwnedFd {
+        std::io::pipe().unwrap().0.into()
+    }
+
+    /// A frame that says it brings so many descriptors.
+    fn bringing(count: usize) -> Vec<u8> {
+        let fds = (0..count).map(|_| Arc::new(descriptor())).collect();
+        let parcel = Parcel::new(of_bytes(Kind::Job, 0, b"payload"), fds);
+        parcel.bytes().to_vec()
+    }
+
+    fn inbox_with(frames: &[Vec<u8>], fds: usize, lost: bool) -> Inbox {
+        let mut inbox = Inbox::default();
+        inbox.buffer().extend_from_slice(&frames.concat());
+        inbox.arrived((0..fds).map(|_| descriptor()), lost);
+        inbox
+    }
+
+    #[test]
+    fn each_frame_has_the_descriptors_that_it_announces() {
+        let mut inbox = inbox_with(&[bringing(1), bringing(0), bringing(2)], 3, false);
+        let counts: Vec<usize> = std::iter::from_fn(|| inbox.take().unwrap())
+            .map(|frame| frame.fds.len())
+            .collect();
+        assert_eq!(counts, [1, 0, 2]);
+    }
+
+    #[test]
+    fn where_a_descriptor_was_lost_no_frame_has_anothers() {
+        let mut inbox = inbox_with(&[bringing(2), bringing(1)], 2, true);
+        assert!(inbox.take().unwrap().unwrap().fds.is_empty());
+        assert!(inbox.take().unwrap().unwrap().fds.is_empty());
+        inbox.buffer().extend_from_slice(&bringing(1));
+        inbox.arrived([descriptor()], false);
+        assert_eq!(inbox.take().unwrap().unwrap().fds.len(), 1);
+    }
+
+    #[test]
+    fn descriptors_that_no_frame_announces_are_closed() {
+        let mut inbox = inbox_with(&[bringing(0)], 1, false);
+        assert!(inbox.take().unwrap().unwrap().fds.is_empty());
+        assert!(inbox.fds.is_empty());
     }
 
     proptest! {
@@ -367,12 +489,12 @@ mod tests {
 
         #[test]
         fn a_header_that_differs_in_its_fixed_part_is_garbage(at in 0usize..8, flip in 1u8..=255, kind in any_kind()) {
-            let header = Header { kind, number: 1, length: 2 };
+            let header = Header { kind, fds: 3, number: 1, length: 2 };
             let mut bytes = header.to_bytes();
             prop_assert_eq!(Header::from_bytes(&bytes), Ok(header));
             bytes[at] ^= flip;
             if let Ok(other) = Header::from_bytes(&bytes) {
-                prop_assert!(at == 4 && other.kind != kind);
+                prop_assert!((at == 4 && other.kind != kind) || (at == 5 && other.fds != 3));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What travels between a parent and one of its workers.
 //!
-//! Three files, from the bottom up: [`frame`] cuts the byte stream into messages and is pure; [`codec`] is the one place
-//! that knows how values become bytes; [`message`] says what the messages of the two sides mean.
+//! From the bottom up: [`frame`] cuts the byte stream into messages and is pure; [`receive`] feeds it from a socket; [`codec`] is
+//! the one place that knows how values become bytes; [`message`] says what the messages of the two sides mean.
 //!
 //! The conversation is strict. The parent sends a *prelude* (with the real standard output beside it, if need be) and a
 //! *set-up*; the worker answers *hello*, and *ready* once its init closures have run. Then each *job* is answered by one
@@ -11,3 +11,4 @@
 pub(crate) mod codec;
 pub(crate) mod frame;
 pub(crate) mod message;
+pub(crate) mod receive;

@@ -21,7 +21,7 @@ use super::start::Starting;
 use crate::error::{WorkerError, WorkerPanic};
 use crate::sync::Token;
 use crate::wire::codec;
-use crate::wire::frame::{Frame, Kind};
+use crate::wire::frame::{Frame, Kind, Parcel};
 use crate::wire::message::PanicReport;
 
 /// A job on its way through one worker.
@@ -29,7 +29,7 @@ use crate::wire::message::PanicReport;
 pub(super) struct Attempt {
     state: State,
     /// The job, while no worker has it.
-    job: Vec<u8>,
+    job: Parcel,
     killable: bool,
     /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
     stake: Option<Stake>,
@@ -75,13 +75,13 @@ pub(super) enum Verdict {
     /// The call is over.
     Failed(WorkerError),
     /// This worker did not run the job, which is given back.
-    Again(Vec<u8>),
+    Again(Parcel),
 }
 
 impl Attempt {
     /// Draws a worker for the job, or has one started.
     pub(super) fn new(
-        job: Vec<u8>,
+        job: Parcel,
         recipe: &Arc<Recipe>,
         killable: bool,
         stake: Stake,
@@ -250,7 +250,7 @@ impl Drop for Attempt {
         }
         let mut rest = Self {
             state: std::mem::replace(&mut self.state, State::Over),
-            job: Vec::new(),
+            job: Parcel::default(),
             killable: self.killable,
             stake: self.stake.take(),
         };

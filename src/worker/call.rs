@@ -24,7 +24,7 @@ use crate::job::code::{Code, JobFn};
 use crate::job::role::refuse_unless_hooked;
 use crate::sync::CapacityLimiter;
 use crate::wire::codec;
-use crate::wire::frame::{self, Frame, Kind};
+use crate::wire::frame::{self, Frame, Kind, Parcel};
 
 /// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to this one.
 ///
@@ -315,8 +315,9 @@ async fn carry_out(attempt: Attempt, kill_on_cancel: bool) -> (Verdict, Stake) {
     (verdict, attempt.into_stake())
 }
 
-fn encode_job<A: Serialize>(code: Code<JobFn>, arg: &A) -> Result<Vec<u8>, WorkerError> {
+fn encode_job<A: Serialize>(code: Code<JobFn>, arg: &A) -> Result<Parcel, WorkerError> {
     frame::build(Kind::Job, code.offset(), |out| codec::encode_onto(arg, out))
+        .map(Parcel::from)
         .map_err(WorkerError::encode_argument)
 }
 

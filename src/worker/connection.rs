@@ -11,16 +11,18 @@
 //! then denies it if the event came in the turn in which the task had asked; a task that asks late enough each time, because
 //! its thread is busy between two polls, is woken and denied for ever.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
 
-use crate::wire::frame::{Frame, Inbox};
+use crate::sys::socket::send_message;
+use crate::wire::frame::{Frame, Inbox, Parcel};
+use crate::wire::receive::receive;
 
 /// How many bytes of a worker's standard error are kept.
 const TAIL: usize = 4 * 1024;
@@ -29,7 +31,7 @@ const TAIL: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: Async<OwnedFd>,
-    outgoing: Vec<u8>,
+    outgoing: Parcel,
     /// How much of `outgoing` has been sent.
     sent: usize,
     inbox: Inbox,
@@ -50,7 +52,7 @@ impl Connection {
     pub(super) fn new(socket: Async<OwnedFd>) -> Self {
         Self {
             socket,
-            outgoing: Vec::new(),
+            outgoing: Parcel::default(),
             sent: 0,
             inbox: Inbox::default(),
         }
@@ -61,30 +63,26 @@ impl Connection {
     }
 
     /// Sets what is to be sent next; the frame before has gone.
-    pub(super) fn put(&mut self, frame: Vec<u8>) {
+    pub(super) fn put(&mut self, frame: Parcel) {
         self.outgoing = frame;
         self.sent = 0;
     }
 
     /// Gives back the frame that was put last, sent or not.
-    pub(super) fn take_back(&mut self) -> Vec<u8> {
+    pub(super) fn take_back(&mut self) -> Parcel {
         self.sent = 0;
         std::mem::take(&mut self.outgoing)
     }
 
     /// Tells how much of the frame that was put last has not been sent.
     pub(super) fn unsent(&self) -> usize {
-        self.outgoing.len() - self.sent
+        self.outgoing.bytes().len() - self.sent
     }
 
     /// Sends the rest of what was put.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.outgoing.len() {
-            match send(
-                &self.socket,
-                &self.outgoing[self.sent..],
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            ) {
+        while self.unsent() > 0 {
+            match self.send_some() {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
@@ -92,6 +90,17 @@ impl Connection {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn send_some(&self) -> rustix::io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match self.outgoing.fds() {
+            fds if self.sent == 0 && !fds.is_empty() => {
+                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                send_message(&self.socket, self.outgoing.bytes(), &fds, flags)
+            }
+            _ => send(&self.socket, &self.outgoing.bytes()[self.sent..], flags),
+        }
     }
 
     /// Receives the next frame.
@@ -110,16 +119,16 @@ impl Connection {
             if let Some(frame) = self.inbox.take().map_err(|_| NoFrame::Garbage)? {
                 return Ok(Some(frame));
             }
-            match recv(
-                &self.socket,
-                spare_capacity(self.inbox.buffer()),
-                RecvFlags::DONTWAIT,
-            ) {
-                // A peer that ended with unread bytes resets the connection; its own last frames have come before.
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Err(NoFrame::Closed),
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(error) => return Err(NoFrame::Failed(error.into())),
+            match receive(&self.socket, &mut self.inbox, RecvFlags::DONTWAIT) {
+                Ok(0) => return Err(NoFrame::Closed),
+                Ok(_) => {}
+                Err(error) => match error.kind() {
+                    // A peer that ended with unread bytes resets the connection; its own last frames have come before.
+                    ErrorKind::ConnectionReset => return Err(NoFrame::Closed),
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock => return Ok(None),
+                    _ => return Err(NoFrame::Failed(error)),
+                },
             }
         }
     }

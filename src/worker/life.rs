@@ -17,7 +17,7 @@ use super::launch::Launched;
 use super::process::Process;
 use crate::error::WorkerExit;
 use crate::sys::process::Ended;
-use crate::wire::frame::{Frame, Kind};
+use crate::wire::frame::{Frame, Kind, Parcel};
 
 /// How long a process may live on after it has closed its socket or said good-bye.
 const LAST_RITES: Duration = Duration::from_secs(1);
@@ -93,12 +93,12 @@ impl Worker {
     }
 
     /// Hands a frame to the worker, to be sent by the polls that follow.
-    pub(super) fn put(&mut self, frame: Vec<u8>) {
+    pub(super) fn put(&mut self, frame: Parcel) {
         self.connection.put(frame);
     }
 
     /// Takes back the frame that was handed over, for another worker.
-    pub(super) fn take_back(&mut self) -> Vec<u8> {
+    pub(super) fn take_back(&mut self) -> Parcel {
         self.connection.take_back()
     }
 
@@ -114,8 +114,12 @@ impl Worker {
     /// Sends what was handed over, and waits for a frame in return.
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, Silence>> {
         if !self.deaf {
-            // A worker whose receiving end is closed may have said why, so its words are still listened to.
-            self.deaf = matches!(self.connection.poll_send(cx), Poll::Ready(Err(_)));
+            match self.connection.poll_send(cx) {
+                // A worker whose receiving end is closed may have said why, so its words are still listened to.
+                Poll::Ready(Err(error)) if means_closed(&error) => self.deaf = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Silence::Failed(error))),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
         }
         if let Some(stderr) = &mut self.stderr {
             stderr.drain(cx);
@@ -161,6 +165,12 @@ impl Worker {
         });
         WorkerExit::new(self.process.pid(), ended, stderr)
     }
+}
+
+/// Whether sending failed because the other end takes no more.
+fn means_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 impl From<NoFrame> for Silence {
@@ -225,7 +235,7 @@ impl Dying {
     }
 
     /// Takes back the frame that was handed to the worker.
-    pub(super) fn take_back(&mut self) -> Vec<u8> {
+    pub(super) fn take_back(&mut self) -> Parcel {
         self.worker.take_back()
     }
 }

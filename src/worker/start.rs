@@ -79,7 +79,7 @@ impl Starting {
                         };
                         let mut worker = Worker::new(launched)
                             .map_err(|error| WorkerError::start("its socket", error))?;
-                        worker.put(self.config.set_up(role)?);
+                        worker.put(self.config.set_up(role)?.into());
                         self.state = State::Summoned(worker, Timer::after(REACH_THE_HOOK));
                     }
                     Err(error) => return Poll::Ready(Err(error)),

@@ -25,10 +25,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, read};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{RecvFlags, Shutdown, shutdown};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
@@ -40,6 +38,7 @@ use crate::sys::{signal, socket};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind};
 use crate::wire::message::{Closure, InitFailed, Purpose, SetUp};
+use crate::wire::receive::receive;
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -187,6 +186,7 @@ impl Link {
                     kind: Kind::Prelude,
                     number: 0,
                     length: 0,
+                    ..
                 }),
                 None,
             ) => Stdout::Inherited,
@@ -195,6 +195,7 @@ impl Link {
                     kind: Kind::Prelude,
                     number: 1,
                     length: 0,
+                    ..
                 }),
                 Some(stdout),
             ) => match rustix::stdio::dup2_stdout(stdout) {
@@ -353,11 +354,14 @@ impl Link {
                 return Ok(frame);
             }
             let between_frames = self.inbox.is_empty();
-            match read(&self.socket, spare_capacity(self.inbox.buffer())) {
+            match receive(&self.socket, &mut self.inbox, RecvFlags::empty()) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if !between_frames => {}
-                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock if !between_frames => {}
+                    _ => return Err(error),
+                },
             }
         }
     }

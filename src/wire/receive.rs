@@ -1,0 +1,24 @@
+//! From a socket into an inbox, on either side.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, recv};
+
+use super::frame::{Inbox, ROOM};
+use crate::sys::socket::{Arrived, receive_onto};
+
+/// Receives what fits once, with the descriptors that came along. Gives the number of bytes; 0 is the end.
+pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) -> io::Result<usize> {
+    if !inbox.is_empty() {
+        // Descriptors come beside a frame's first byte, and nobody sends a frame with any before the one ahead of it was
+        // answered.
+        let (bytes, _) = recv(socket, spare_capacity(inbox.buffer()), flags)?;
+        return Ok(bytes);
+    }
+    let mut fds = Vec::new();
+    let Arrived { bytes, lost } = receive_onto(socket, inbox.buffer(), ROOM, &mut fds, flags)?;
+    inbox.arrived(fds, lost);
+    Ok(bytes)
+}
