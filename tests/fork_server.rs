@@ -17,6 +17,8 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_mailbox.rs"]
+mod worker_mailbox;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -27,6 +29,7 @@ fn main() {
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
+        ("worker_mailbox", worker_mailbox::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];
