@@ -46,10 +46,10 @@ pub(super) struct Stake {
 #[derive(Debug)]
 enum State {
     /// A new worker is coming up.
-    Starting(Starting),
+    Starting(Box<Starting>),
     /// The worker has been handed the job.
     Working {
-        worker: Worker,
+        worker: Box<Worker>,
         new: bool,
     },
     /// The worker is ending, and then this is to be said.
@@ -88,7 +88,7 @@ impl Attempt {
     ) -> Result<Self, WorkerError> {
         let state = match draw(&stake.running)? {
             Some(worker) => State::Working { worker, new: false },
-            None => State::Starting(start(&stake.running, recipe)?),
+            None => State::Starting(Box::new(start(&stake.running, recipe)?)),
         };
         let mut attempt = Self {
             state,
@@ -184,7 +184,7 @@ impl Attempt {
         self.end(Verdict::Failed(error))
     }
 
-    fn put(&self, mut worker: Worker) {
+    fn put(&self, mut worker: Box<Worker>) {
         drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
         let stake = self
             .stake
@@ -230,7 +230,7 @@ impl Attempt {
         Poll::Ready(verdict)
     }
 
-    fn take_worker(&mut self) -> Worker {
+    fn take_worker(&mut self) -> Box<Worker> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
             State::Starting(_) | State::Ending(..) | State::Over => {
@@ -259,7 +259,7 @@ impl Drop for Attempt {
 }
 
 /// Draws workers from the cache until one lives. One that ended because a retire closure panicked is an error.
-fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
+fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
     while let Some(mut worker) = running.draw() {
         match worker.health() {
             Health::Fit => return Ok(Some(worker)),

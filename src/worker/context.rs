@@ -61,11 +61,25 @@ struct Shared {
 }
 
 struct State {
-    idle: Cache<Worker>,
+    idle: Cache<Box<Worker>>,
     /// Calls that are past the limiter and not over.
     running: usize,
+    /// Calls since somebody looked for workers that have left.
+    unpruned: u32,
     /// No call may begin any more.
     closed: bool,
+}
+
+/// Of so many quick calls, one looks for workers that have left: asking the kernel would take longer than the call.
+const PRUNE_EVERY: u32 = 64;
+
+impl State {
+    /// Whether to look for workers that have left, before a call that is quick because its worker is awake, or is not.
+    fn is_time_to_prune(&mut self, is_quick: bool) -> bool {
+        let prune = !is_quick || self.unpruned + 1 >= PRUNE_EVERY;
+        self.unpruned = if prune { 0 } else { self.unpruned + 1 };
+        prune
+    }
 }
 
 /// How many workers a context has, at one moment.
@@ -90,6 +104,7 @@ impl WorkerContext {
         let state = State {
             idle: Cache::default(),
             running: 0,
+            unpruned: 0,
             closed: false,
         };
         Self {
@@ -246,10 +261,6 @@ impl WorkerContext {
 
     /// Enters a call.
     pub(super) fn begin(&self) -> Result<Running, WorkerError> {
-        // A single worker is looked at when it is drawn.
-        if self.state().idle.len() > 1 {
-            self.prune();
-        }
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());
@@ -277,13 +288,21 @@ impl Running {
         self.context.shared.fork_server.clone()
     }
 
-    /// Draws the worker that was used last. It may have ended.
-    pub(super) fn draw(&self) -> Option<Worker> {
-        self.context.state().idle.draw()
+    /// Draws the worker that was used last. It may have ended. The others are looked after now and then.
+    pub(super) fn draw(&self) -> Option<Box<Worker>> {
+        let mut state = self.context.state();
+        let worker = state.idle.draw();
+        let is_quick = worker.as_ref().is_some_and(|worker| worker.is_awake());
+        let prune = state.is_time_to_prune(is_quick) && state.idle.len() > 0;
+        drop(state);
+        if prune {
+            self.context.prune();
+        }
+        worker
     }
 
     /// Puts back a worker that is ready for the next job.
-    pub(super) fn put(&self, worker: Worker) {
+    pub(super) fn put(&self, worker: Box<Worker>) {
         self.context.state().idle.put(worker);
     }
 }
@@ -309,7 +328,7 @@ impl Shared {
             let grace = self.config.grace();
             smol::spawn(async move {
                 let server = fork_server.take().await;
-                Farewell::to(Vec::from_iter(server), grace).wait_in_background();
+                Farewell::to(server, grace).wait_in_background();
             })
             .detach();
         }
@@ -330,6 +349,7 @@ impl fmt::Debug for WorkerContext {
             idle,
             running,
             closed,
+            ..
         } = &*self.state();
         f.debug_struct("WorkerContext")
             .field("config", &self.shared.config)
@@ -337,5 +357,19 @@ impl fmt::Debug for WorkerContext {
             .field("running_workers", running)
             .field("closed", closed)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_calls_look_for_workers_that_left_once_in_a_while_and_slow_ones_always() {
+        let context = WorkerContext::new(WorkerConfig::new());
+        let mut state = context.state();
+        let quick = (0..3 * PRUNE_EVERY).filter(|_| state.is_time_to_prune(true));
+        assert_eq!(quick.count(), 3);
+        assert!((0..3).all(|_| state.is_time_to_prune(false)));
     }
 }

@@ -70,7 +70,7 @@ enum State {
 /// A fork server that is ready. The worker that it is made of never gets a job.
 #[derive(Debug)]
 struct Server {
-    process: Worker,
+    process: Box<Worker>,
     /// The way that it came.
     recipe: Arc<Recipe>,
     number: u64,
@@ -123,7 +123,7 @@ impl ForkServer {
 
     /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context that
     /// serves on may have another one started meanwhile, which is not waited for.)
-    pub(super) async fn take(&self) -> Option<Worker> {
+    pub(super) async fn take(&self) -> Option<Box<Worker>> {
         let mut awaited = None;
         loop {
             let changed = self.place.changed.listen(); // before looking, so that no change goes unseen
@@ -132,7 +132,7 @@ impl ForkServer {
                     self.place.stop.notify(usize::MAX);
                     changed.await;
                 }
-                Look::Taken(process) => return process.map(|process| *process),
+                Look::Taken(process) => return process,
             }
         }
     }
@@ -149,7 +149,7 @@ impl ForkServer {
             return Look::Taken(None);
         }
         match mem::replace(&mut *state, State::None) {
-            State::Ready(server) => Look::Taken(Some(Box::new(server.process))),
+            State::Ready(server) => Look::Taken(Some(server.process)),
             starting => {
                 *state = starting;
                 Look::Starting
