@@ -59,7 +59,7 @@ enum State {
     Starting(Box<Starting>, Expected),
     /// The worker has been handed the job.
     Working {
-        worker: Worker,
+        worker: Box<Worker>,
         new: bool,
     },
     /// The worker is ending, and then this is to be said.
@@ -246,7 +246,7 @@ impl Attempt {
         self.end(Verdict::Failed(error))
     }
 
-    fn put(&mut self, mut worker: Worker) {
+    fn put(&mut self, mut worker: Box<Worker>) {
         drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
         match worker.count_job() {
             true => self.stake().running.put(worker),
@@ -336,7 +336,7 @@ impl Attempt {
         Poll::Ready(verdict)
     }
 
-    fn take_worker(&mut self) -> Worker {
+    fn take_worker(&mut self) -> Box<Worker> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
             State::Starting(..) | State::Ending(..) | State::Over => {
@@ -373,7 +373,7 @@ fn begin(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> 
 }
 
 /// Draws workers from the cache until one lives. One that ended because a retire closure panicked is an error.
-fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
+fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
     while let Some(mut worker) = running.draw() {
         match worker.health() {
             Health::Fit => return Ok(Some(worker)),

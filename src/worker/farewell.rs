@@ -22,7 +22,7 @@ pub(super) struct Farewell {
 
 #[derive(Debug)]
 struct Leaver {
-    worker: Worker,
+    worker: Box<Worker>,
     /// It has said good-bye of itself, and why, to whom that concerned.
     unasked: bool,
 }
@@ -40,8 +40,12 @@ struct Tally {
 
 impl Farewell {
     /// Tells idle workers to go; others are `leaving` already.
-    pub(super) fn to(mut idle: Vec<Worker>, leaving: Vec<Worker>, grace: Option<Duration>) -> Self {
-        idle.iter_mut().for_each(Worker::dismiss);
+    pub(super) fn to(
+        mut idle: Vec<Box<Worker>>,
+        leaving: Vec<Box<Worker>>,
+        grace: Option<Duration>,
+    ) -> Self {
+        idle.iter_mut().for_each(|worker| worker.dismiss());
         let with = |unasked| move |worker| Leaver { worker, unasked };
         let idle = idle.into_iter().map(with(false));
         let leaving: Vec<Leaver> = idle.chain(leaving.into_iter().map(with(true))).collect();

@@ -81,7 +81,7 @@ struct Theirs {
 /// A fork server that is ready. The worker that it is made of never gets a job.
 #[derive(Debug)]
 struct Server {
-    process: Worker,
+    process: Box<Worker>,
     /// The way that it came.
     recipe: Arc<Recipe>,
     number: u64,
@@ -135,7 +135,7 @@ impl ForkServer {
 
     /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context that
     /// serves on may have another one started meanwhile, which is not waited for.)
-    pub(super) async fn take(&self) -> Option<Worker> {
+    pub(super) async fn take(&self) -> Option<Box<Worker>> {
         let mut awaited = None;
         loop {
             let changed = self.place.changed.listen(); // before looking, so that no change goes unseen
@@ -144,7 +144,7 @@ impl ForkServer {
                     self.place.stop.notify(usize::MAX);
                     changed.await;
                 }
-                Look::Taken(process) => return process.map(|process| *process),
+                Look::Taken(process) => return process,
             }
         }
     }
@@ -161,7 +161,7 @@ impl ForkServer {
             return Look::Taken(None);
         }
         match mem::replace(&mut *state, State::None) {
-            State::Ready(server) => Look::Taken(Some(Box::new(server.process))),
+            State::Ready(server) => Look::Taken(Some(server.process)),
             starting => {
                 *state = starting;
                 Look::Starting
@@ -273,7 +273,7 @@ impl ForkServer {
         let unfit = mem::replace(&mut *state, after);
         drop(state);
         if let State::Ready(server) = unfit {
-            self.discard(server, true);
+            self.discard(*server, true);
         }
         next
     }
@@ -326,7 +326,7 @@ impl ForkServer {
     }
 
     /// Drops a server of no more use, which kills it if it has not ended. A patient parent only prefers another one.
-    fn discard(&self, mut server: Box<Server>, patient: bool) {
+    fn discard(&self, mut server: Server, patient: bool) {
         let (name, pid) = (self.context_name(), server.process.pid());
         match (server.process.is_fit(), patient) {
             (false, _) => trace::fork_server_died(name, pid),
@@ -346,7 +346,7 @@ impl ForkServer {
             let server = mem::replace(&mut *state, State::None);
             drop(state);
             if let State::Ready(server) = server {
-                self.discard(server, false);
+                self.discard(*server, false);
             }
         }
     }

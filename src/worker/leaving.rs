@@ -16,20 +16,20 @@ use super::statistics::Why;
 /// Workers that have said good-bye, the first on top.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    workers: VecDeque<(Worker, Instant)>,
+    workers: VecDeque<(Box<Worker>, Instant)>,
     /// There is a task that looks after them.
     pub(super) watched: bool,
 }
 
 impl Leaving {
     /// Takes in a worker that has just said good-bye.
-    pub(super) fn put(&mut self, worker: Worker) {
+    pub(super) fn put(&mut self, worker: Box<Worker>) {
         self.workers.push_back((worker, Instant::now()));
     }
 
     /// Takes out those that have ended, at the old end, up to the first that has not: usually all.
-    pub(super) fn prune(&mut self) -> Vec<Worker> {
-        let lives = |(worker, _): &mut (Worker, Instant)| worker.is_fit();
+    pub(super) fn prune(&mut self) -> Vec<Box<Worker>> {
+        let lives = |(worker, _): &mut (Box<Worker>, Instant)| worker.is_fit();
         let ended = self
             .workers
             .iter_mut()
@@ -42,7 +42,7 @@ impl Leaving {
     }
 
     /// Takes out all that have ended, and all that are here for too long, to be dropped, which kills those.
-    pub(super) fn clear_out(&mut self) -> Vec<Worker> {
+    pub(super) fn clear_out(&mut self) -> Vec<Box<Worker>> {
         let now = Instant::now();
         let mut stay = VecDeque::new();
         let mut out = Vec::new();
@@ -60,7 +60,7 @@ impl Leaving {
     }
 
     /// Takes all out.
-    pub(super) fn empty(&mut self) -> Vec<Worker> {
+    pub(super) fn empty(&mut self) -> Vec<Box<Worker>> {
         self.workers.drain(..).map(|(worker, _)| worker).collect()
     }
 

@@ -43,12 +43,12 @@ pub(super) struct Starting {
 enum State {
     Launching(Launch),
     /// The set-up is being sent; hello is awaited.
-    Summoned(Worker, Timer),
+    Summoned(Box<Worker>, Timer),
     /// Hello has come; ready is awaited.
-    Initialising(Worker),
+    Initialising(Box<Worker>),
     Failing(Dying, Failure),
     /// It can be given a job as soon as it is there.
-    Ready(Worker),
+    Ready(Box<Worker>),
     Over,
 }
 
@@ -94,7 +94,7 @@ impl Starting {
     }
 
     /// Waits until the worker can be given a job.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Worker, Unstarted>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<Worker>, Unstarted>> {
         loop {
             match &mut self.state {
                 State::Launching(launch) => {
@@ -238,7 +238,7 @@ impl Starting {
     }
 
     /// Takes the worker out of a state that has one.
-    fn worker(&mut self) -> Worker {
+    fn worker(&mut self) -> Box<Worker> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Summoned(worker, _) | State::Initialising(worker) => worker,
             State::Launching(_) | State::Failing(..) | State::Ready(_) | State::Over => {
