@@ -92,7 +92,7 @@ impl Worker {
             self.expected = Some(expected);
             return;
         }
-        let life = expected.came_up(self.process.pid(), self.forked);
+        let life = expected.came_up(self.process.number(), self.forked);
         self.life = Some(Box::new(life));
     }
 
