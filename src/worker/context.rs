@@ -5,6 +5,9 @@
 //! process is started, killed or waited for. A context is tied to no run, executor or thread: its workers' descriptors
 //! live in smol's process-wide reactor, and what has to go on without a caller runs on smol's global executor.
 
+// A worker is large, and moves in the box that it came in.
+#![allow(clippy::vec_box)]
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;

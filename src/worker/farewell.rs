@@ -1,5 +1,8 @@
 //! The graceful end of many workers at once, against one common deadline.
 
+// A worker is large, and moves in the box that it came in.
+#![allow(clippy::vec_box)]
+
 use std::task::{Context, Poll};
 use std::time::Duration;
 

@@ -7,6 +7,9 @@
 //!
 //! What is here owns the workers and looks at them; the lock, the task and the clock are the context's.
 
+// A worker is large, and moves in the box that it came in.
+#![allow(clippy::vec_box)]
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
