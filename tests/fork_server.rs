@@ -17,6 +17,8 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_limits.rs"]
+mod worker_limits;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -27,6 +29,7 @@ fn main() {
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
+        ("worker_limits", worker_limits::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

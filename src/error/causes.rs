@@ -72,6 +72,32 @@ impl WorkerError {
         )
     }
 
+    pub(crate) fn start_refused(setting: &str, os_error: Option<i32>, words: &str) -> Self {
+        let source = os_error.map(std::io::Error::from_raw_os_error);
+        let reason = match &source {
+            Some(source) => format!("{source}; {words}"),
+            None => words.to_owned(),
+        };
+        let error = Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker process could not be started: the setting `{setting}` of its configuration cannot be carried \
+                 out: {reason}"
+            ),
+        );
+        match source {
+            Some(source) => error.caused_by(source),
+            None => error,
+        }
+    }
+
+    pub(crate) fn unusable_setting(setting: &str, words: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Config,
+            format!("the setting `{setting}` of the configuration cannot be used: {words}"),
+        )
+    }
+
     pub(crate) fn start_not_alone(threads: u64) -> Self {
         Self::new(
             WorkerErrorKind::UnsafeFork,

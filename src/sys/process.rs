@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::retry_on_intr;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
+    pidfd_send_signal, waitid,
 };
 
 /// How a process ended.
@@ -65,6 +66,32 @@ impl Pidfd {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Sends SIGKILL to the process group that this process leads, itself included. Without such a group nothing happens.
+    ///
+    /// A group has no descriptor, only its leader's number, which is nobody else's as long as the leader is not reaped. We
+    /// reap it, so it is asked for first: if something else in this program has reaped it, no signal is sent.
+    pub(crate) fn kill_group(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && self.look().is_ok()
+        {
+            // There is no group yet, or none any more; or its members have changed their user, and may not be killed.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    /// Whether the process has ended and is still to be reaped.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.look().is_ok_and(|ended| ended)
+    }
+
+    /// Looks whether the process has ended, without reaping it. It is an error if it was reaped.
+    fn look(&self) -> io::Result<bool> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), options))?;
+        Ok(status.is_some())
     }
 
     /// Reaps the process if it has ended. To be asked again after `Some` is an error of the kernel's (`ECHILD`), so the

@@ -280,7 +280,11 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<Starting, WorkerErro
     config.check()?;
     let launch = match config.forks(recipe) {
         true => Launch::fork(running.fork_server(), recipe.clone()),
-        false => Launch::spawn(recipe.clone(), config.captures_stderr())?,
+        false => Launch::spawn(
+            recipe.clone(),
+            config.environment(),
+            config.captures_stderr(),
+        )?,
     };
     Ok(Starting::of_worker(launch, config.clone()))
 }

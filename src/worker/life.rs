@@ -67,6 +67,11 @@ impl Worker {
         })
     }
 
+    /// Lets whatever ends the worker end its process group, too.
+    pub(super) fn kill_its_tree_too(&mut self) {
+        self.process.kill_its_group_too();
+    }
+
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
         if self.process.has_ended().is_none() {

@@ -18,7 +18,7 @@ use crate::error::WorkerError;
 use crate::job::image::fingerprint;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind};
-use crate::wire::message::{Fingerprint, InitFailed};
+use crate::wire::message::{Fingerprint, InitFailed, Refusal};
 
 /// How long a new process may take to reach the hook. Generous, as `main` may do much before; but not for ever.
 const REACH_THE_HOOK: Duration = Duration::from_secs(60);
@@ -79,6 +79,9 @@ impl Starting {
                         };
                         let mut worker = Worker::new(launched)
                             .map_err(|error| WorkerError::start("its socket", error))?;
+                        if self.config.kills_tree() && !self.fork_server {
+                            worker.kill_its_tree_too();
+                        }
                         worker.put(self.config.set_up(role)?.into());
                         self.state = State::Summoned(worker, Timer::after(REACH_THE_HOOK));
                     }
@@ -199,6 +202,14 @@ fn failure_of(frame: &Frame) -> Option<WorkerError> {
             Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
             Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),
             Ok(InitFailed::NotOurCode) => WorkerError::image_mismatch(),
+            Ok(InitFailed::Refused(refusal)) => {
+                let Refusal {
+                    setting,
+                    os_error,
+                    words,
+                } = refusal;
+                WorkerError::start_refused(&setting, os_error, &words)
+            }
             Err(_) => WorkerError::protocol("a report that cannot be decoded"),
         }),
         _ => None,
