@@ -637,31 +637,25 @@ fn a_worker_that_crashes_takes_what_its_jobs_have_started_with_it() {
 
 fn a_worker_that_leaves_takes_what_its_jobs_have_started_with_it() {
     test(async {
-        let retiring = with_workers(tree().single_use(), |workers| async move {
-            let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-            wait_until_forgotten(&workers).await;
-            wait_until_gone(sleeper);
-        });
-        retiring.await;
-        let idle = tree().idle_timeout(Duration::from_millis(1));
-        with_workers(idle, |workers| async move {
-            let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-            wait_until_forgotten(&workers).await;
-            wait_until_gone(sleeper);
-        })
-        .await;
+        // Nobody looks at the workers meanwhile.
+        for config in [
+            tree().single_use(),
+            tree().idle_timeout(Duration::from_millis(1)),
+        ] {
+            with_workers(config, |workers| async move {
+                let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
+                wait_until_gone(sleeper);
+                workers.run_sync(pid, ()).await.unwrap();
+            })
+            .await;
+        }
         let sleeper = with_workers(tree(), |workers| async move {
-            workers.run_sync(start_sleeper, ()).await.unwrap()
+            let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
+            workers.shutdown().await.expect("it leaves by itself");
+            sleeper
         });
-        wait_until_gone(sleeper.await); // with the context
+        wait_until_gone(sleeper.await);
     });
-}
-
-/// A worker that leaves is looked at when the statistics are.
-async fn wait_until_forgotten(workers: &WorkerContext) {
-    while workers.statistics().idle_workers > 0 {
-        smol::Timer::after(Duration::from_millis(1)).await;
-    }
 }
 
 fn a_killable_call_that_is_dropped_leaves_nothing_of_its_jobs_processes() {

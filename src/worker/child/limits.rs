@@ -15,7 +15,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{
-    Resource, Rlimit, getpriority_process, setpgid, setpriority_process, setrlimit,
+    Pid, Resource, Rlimit, Signal, getpgrp, getpid, getpriority_process, kill_process_group,
+    setpgid, setpriority_process, setrlimit,
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -37,19 +38,41 @@ pub(super) fn enter(directory: Option<&[u8]>) -> Result<(), Refusal> {
 }
 
 /// Submits to everything but the stack.
-pub(super) fn submit_to(limits: &Limits) -> Result<CpuTime, Refusal> {
-    if limits.own_group {
-        setpgid(None, None).map_err(|error| {
-            let words = "a process that leads a session cannot leave its group";
-            refusal("kill_tree(true)".into(), &error.into(), words)
-        })?;
-    }
+pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Refusal> {
+    let group = limits.own_group.then(Group::new).transpose()?;
     limits.cpus.as_deref().map_or(Ok(()), stay_on)?;
     limits.nice.map_or(Ok(()), be_nice)?;
     let cpu_time = CpuTime::new(limits.cpu_time)?;
     limits.open_files.map_or(Ok(()), limit_open_files)?;
     limits.memory.map_or(Ok(()), limit_memory)?;
-    Ok(cpu_time)
+    Ok((group, cpu_time))
+}
+
+/// The process group that a worker leads. Its parent ends it when the worker is reaped, which may be long after a worker has
+/// left that was idle; so a worker that leaves by itself does so, too.
+pub(super) struct Group {
+    /// The group that the worker was in before.
+    home: Pid,
+}
+
+impl Group {
+    fn new() -> Result<Self, Refusal> {
+        let home = getpgrp();
+        setpgid(None, None).map_err(|error| {
+            let words = "a process that leads a session cannot leave its group";
+            refusal("kill_tree(true)".into(), &error.into(), words)
+        })?;
+        Ok(Self { home })
+    }
+
+    /// Kills all members but this process, which goes home.
+    pub(super) fn end(&self) {
+        // If that group is gone, the rest is for the parent to do.
+        if setpgid(None, Some(self.home)).is_ok() {
+            // There may be no other member.
+            let _ = kill_process_group(getpid(), Signal::KILL);
+        }
+    }
 }
 
 fn refusal(setting: String, error: &io::Error, words: impl Into<String>) -> Refusal {

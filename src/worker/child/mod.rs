@@ -41,7 +41,7 @@ use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind};
 use crate::wire::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
 
 use crate::wire::receive::receive;
-use limits::CpuTime;
+use limits::{CpuTime, Group};
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -69,6 +69,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
         socket,
         inbox: Inbox::default(),
         process: std::process::id(),
+        group: None,
     };
     let stdout = link.receive_prelude();
     Settled {
@@ -117,9 +118,11 @@ impl Settled {
         if set_up.limits.open_files.is_some() {
             status.keep_memory_open(); // later there may be no room for another file
         }
-        let cpu_time = limits::submit_to(&set_up.limits);
+        let submitted = limits::submit_to(&set_up.limits);
+        let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
+        link.group = group;
         let worker = Worker {
-            cpu_time: cpu_time.unwrap_or_else(|refusal| link.refuse(refusal)),
+            cpu_time,
             link,
             summons,
             status,
@@ -209,6 +212,8 @@ struct Link {
     inbox: Inbox,
     /// The worker itself, to be told from what a job forks.
     process: u32,
+    /// What the worker leads, to be ended with it.
+    group: Option<Group>,
 }
 
 /// Before the first job.
@@ -448,6 +453,7 @@ impl Link {
     }
 
     fn leave(&self, code: i32) -> ! {
+        self.group.as_ref().inspect(|group| group.end());
         std::process::exit(code)
     }
 }

@@ -77,6 +77,7 @@ impl Settled {
             socket: request.socket,
             inbox: Inbox::default(),
             process: std::process::id(),
+            group: None,
         };
         drop(server);
         super::die_with(summons.parent);

@@ -139,9 +139,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Whether the processes that jobs start end with their worker. If so, each worker leads a process group of its own, and
-    /// however it ends (killed because its call was cancelled, crashed, retired, idle for too long, told to go), all
-    /// processes of that group are killed before it is reaped. They are not waited for.
+    /// Whether the processes that jobs start end with their worker. If so, each worker leads a process group of its own. It
+    /// kills all others of that group when it leaves, be it retired, idle for too long or told to go; this process kills
+    /// them when it kills the worker, and otherwise before it reaps it, as after a crash. They are not waited for.
     ///
     /// What a job starts is in its group unless it leaves it, as shells with job control and daemons do (`setpgid`,
     /// `setsid`): that lives on. A job that is *done* does not end its worker, so what it has started runs on until the
