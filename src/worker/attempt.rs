@@ -46,7 +46,7 @@ pub(super) struct Stake {
 #[derive(Debug)]
 enum State {
     /// A new worker is coming up.
-    Starting(Starting),
+    Starting(Box<Starting>),
     /// The worker has been handed the job.
     Working {
         worker: Worker,
@@ -88,7 +88,7 @@ impl Attempt {
     ) -> Result<Self, WorkerError> {
         let state = match draw(&stake.running)? {
             Some(worker) => State::Working { worker, new: false },
-            None => State::Starting(start(&stake.running, recipe)?),
+            None => State::Starting(Box::new(start(&stake.running, recipe)?)),
         };
         let mut attempt = Self {
             state,
