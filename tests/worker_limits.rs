@@ -139,6 +139,9 @@ fn a_memory_limit_below_what_a_new_worker_has_is_a_start_error() {
         let error = refused(config().memory_limit(4096)).await;
         assert_start_error(&error, "memory_limit(4096)");
         assert!(error.to_string().contains("bytes already"), "{error}");
+        // Also where there is no file left to read that from.
+        let error = refused(config().open_file_limit(0).memory_limit(4096)).await;
+        assert_start_error(&error, "memory_limit(4096)");
     });
 }
 
@@ -182,6 +185,12 @@ fn preload_closures_are_free_of_the_limits_and_init_closures_are_not() {
         .await;
         assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
         assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+        assert!(
+            error
+                .to_string()
+                .contains("the closures of its configuration"),
+            "{error}"
+        );
     });
 }
 

@@ -128,6 +128,17 @@ impl WorkerError {
         .ended(exit)
     }
 
+    pub(crate) fn start_ended_within_init(exit: WorkerExit) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker {exit} while it called the closures of its configuration, under the limits of that \
+                 configuration"
+            ),
+        )
+        .ended(exit)
+    }
+
     pub(crate) fn start_too_slow(limit: std::time::Duration) -> Self {
         Self::new(
             WorkerErrorKind::Start,

@@ -84,7 +84,7 @@ impl Timer {
                     .min(1 << 33)
                     .try_into()
                     .unwrap_or(libc::time_t::MAX),
-                tv_nsec: time.subsec_nanos().into(),
+                tv_nsec: time.subsec_nanos() as libc::c_long,
             },
         };
         // SAFETY: the timer was made by `new`, in this process or the one that this was forked from, and is deleted by `drop`

@@ -173,4 +173,41 @@ mod tests {
         );
         process.kill().unwrap();
     }
+
+    #[test]
+    fn a_group_outlives_its_leader_until_it_is_killed_and_the_leader_can_be_reaped_then() {
+        use std::io::{PipeReader, Read, pipe};
+        use std::os::unix::process::CommandExt;
+        let start = |script: &str| -> (Pidfd, PipeReader) {
+            let (output, input) = pipe().unwrap();
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).stdout(input).process_group(0);
+            (Pidfd::adopt(shell.spawn().unwrap()).unwrap(), output)
+        };
+        // The shell has left and is a zombie; what it has started holds the pipe.
+        let (process, mut output) = start("sleep 60 & echo");
+        output.read_exact(&mut [0]).unwrap();
+        while !process.has_ended() {
+            std::thread::yield_now();
+        }
+        process.kill_group();
+        assert_eq!(output.read(&mut [0]).unwrap(), 0, "nobody is left");
+        assert_eq!(reap(&process), Ended::Exited(0));
+        // Reaped, its number may be another's.
+        assert!(process.look().is_err() && !process.has_ended());
+        process.kill_group();
+        // With the leader alive, it is killed with its group.
+        let (process, mut output) = start("sleep 60 & echo; wait");
+        output.read_exact(&mut [0]).unwrap();
+        assert!(!process.has_ended());
+        process.kill_group();
+        assert_eq!(output.read(&mut [0]).unwrap(), 0, "nobody is left");
+        assert!(matches!(
+            reap(&process),
+            Ended::Signalled {
+                signal: libc::SIGKILL,
+                ..
+            }
+        ));
+    }
 }

@@ -36,7 +36,7 @@ use crate::wire::message::{Closure, Limits, Purpose, SetUp};
 /// 2. It changes to the [working directory](Self::current_dir), then calls the [`preload`](Self::preload) closures. A fork
 ///    server does this once, for all its workers, and none of the limits concern it.
 /// 3. The worker submits to its limits: its own process group ([`kill_tree`](Self::kill_tree)), [CPUs](Self::cpu_affinity),
-///    [niceness](Self::nice), [open files](Self::open_file_limit), [memory](Self::memory_limit), and the
+///    [niceness](Self::nice), [memory](Self::memory_limit), [open files](Self::open_file_limit), and the
 ///    [stack](Self::stack_size).
 /// 4. It calls the [`init`](Self::init) closures, and then the jobs, each with its [CPU time](Self::cpu_limit).
 ///

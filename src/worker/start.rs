@@ -46,8 +46,10 @@ enum State {
 /// What to report once the process has ended.
 #[derive(Debug)]
 enum Failure {
-    /// The process's own end.
+    /// The process's own end, before its hello.
     Ended,
+    /// The same, after it.
+    EndedWithinInit,
     Known(WorkerError),
 }
 
@@ -109,6 +111,9 @@ impl Starting {
                     };
                     return Poll::Ready(Err(match failure {
                         Failure::Ended => WorkerError::start_ended(death.exit),
+                        Failure::EndedWithinInit => {
+                            WorkerError::start_ended_within_init(death.exit)
+                        }
                         Failure::Known(error) => error,
                     }));
                 }
@@ -169,7 +174,11 @@ impl Starting {
                 )),
             },
             Err(Silence::Gone) => {
-                self.state = State::Failing(Dying::naturally(self.worker()), Failure::Ended)
+                let failure = match self.state {
+                    State::Initialising(_) => Failure::EndedWithinInit,
+                    _ => Failure::Ended,
+                };
+                self.state = State::Failing(Dying::naturally(self.worker()), failure)
             }
             Err(Silence::Garbage) => {
                 self.fail_with(WorkerError::protocol("bytes that are no frame"))

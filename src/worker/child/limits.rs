@@ -2,8 +2,8 @@
 //!
 //! Two things are done in whichever process calls the preload closures, and are inherited by what a fork server forks: the
 //! working directory here, the environment by whoever executes the program. All else is done here in each worker by
-//! itself, spawned or forked, in one order: first what concerns other processes, then descriptors, and memory last, so that
-//! nothing of this falls under a limit of its own. The stack comes after the limit of memory, because it counts.
+//! itself, spawned or forked, in one order: what reads files comes before the limit of files, and the stack after the limit
+//! of memory, because it counts.
 //!
 //! An error names the setting as it stands in the program, with the kernel's reason.
 
@@ -43,8 +43,8 @@ pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Ref
     limits.cpus.as_deref().map_or(Ok(()), stay_on)?;
     limits.nice.map_or(Ok(()), be_nice)?;
     let cpu_time = CpuTime::new(limits.cpu_time)?;
-    limits.open_files.map_or(Ok(()), limit_open_files)?;
     limits.memory.map_or(Ok(()), limit_memory)?;
+    limits.open_files.map_or(Ok(()), limit_open_files)?;
     Ok((group, cpu_time))
 }
 

@@ -127,7 +127,8 @@ impl WorkerConfig {
     }
 
     /// Sets the niceness of the workers: from -20, which goes first, to 19, which lets all others go first. Only a privileged
-    /// process may be less nice than it was.
+    /// process may be less nice than it was. It is that of the thread that runs the jobs and of what that starts; threads that
+    /// `main` started before the hook keep theirs.
     ///
     /// # Examples
     ///
@@ -155,7 +156,8 @@ impl WorkerConfig {
     }
 
     /// Lets the workers run on these CPUs only, counted from zero as the kernel does. All of them must be there and be
-    /// allowed to the program.
+    /// allowed to the program. As with [`nice`](Self::nice), it is the thread that runs the jobs, and what that starts, that
+    /// stays there.
     ///
     /// # Examples
     ///
