@@ -98,7 +98,8 @@ impl WorkerConfig {
     /// To open one more is the error `EMFILE`.
     ///
     /// What the worker has open when it comes up, the standard streams and its own socket among it, is not counted, but
-    /// what an [`init`](Self::init) closure opens is. For processes that a job starts, the limit (`RLIMIT_NOFILE`) is the
+    /// what an [`init`](Self::init) closure opens is. So is a descriptor that arrives with a job; the worker itself gets one
+    /// for a moment, for memory through which calls go faster, and does without where there is no room for it. For processes that a job starts, the limit (`RLIMIT_NOFILE`) is the
     /// same number, of which their standard streams take three: with a small one they hardly come up.
     ///
     /// # Examples
