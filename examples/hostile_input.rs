@@ -1,8 +1,8 @@
 //! How do I run a parser on input that I do not trust?
 //!
-//! In a worker process with limits. The little language below has all that makes a document dangerous: it nests, repeats,
-//! loops and includes. A document that goes too far takes down one worker, or is refused by the kernel; the program gets an
-//! error that says which limit it was, and goes on.
+//! In a worker process with limits. The little language below has all that makes a document dangerous: it nests,
+//! repeats, loops and includes. A document that goes too far takes down one worker, or is refused by the kernel; the
+//! program gets an error that says which limit it was, and goes on.
 //!
 //! ```text
 //! cargo run --example hostile_input
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context};
 
-/// Reads one document: `(..)` nests, `*n` makes the text n times as long, `!` goes on for ever, `<file>` includes a file,
-/// and any other character is text.
+/// Reads one document: `(..)` nests, `*n` makes the text n times as long, `!` goes on for ever, `<file>` includes a
+/// file, and any other character is text.
 fn read(document: String) -> Result<usize, String> {
     let mut text = String::new();
     read_group(&mut document.chars(), &mut text)?;

@@ -1,9 +1,9 @@
 //! A clock that counts the CPU time of this process, and signals it when that is used up.
 //!
-//! The kernel's `RLIMIT_CPU` will not do: it counts whole seconds from the process's start, and it either kills, and then
-//! can never be raised again, or sends a signal that may be blocked. A timer on the process's CPU clock counts nanoseconds
-//! from the moment in which it is set, and as often as it is set; two of them, the second of which sends SIGKILL, leave no
-//! way out but to delete them. What is different: a process that this one starts has no such timer.
+//! The kernel's `RLIMIT_CPU` will not do: it counts whole seconds from the process's start, and it either kills, and
+//! then can never be raised again, or sends a signal that may be blocked. A timer on the process's CPU clock counts
+//! nanoseconds from the moment in which it is set, and as often as it is set; two of them, the second of which sends
+//! SIGKILL, leave no way out but to delete them. What is different: a process that this one starts has no such timer.
 //!
 //! `unsafe` is needed because rustix has no timers of this kind.
 #![allow(unsafe_code)]
@@ -49,13 +49,14 @@ struct Timer(libc::timer_t);
 
 impl Timer {
     fn new(signal: libc::c_int) -> io::Result<Self> {
-        // SAFETY: `sigevent` is a C structure of integers, a union of an integer and a pointer, and padding, of all of which
-        // zeros are values.
+        // SAFETY: `sigevent` is a C structure of integers, a union of an integer and a pointer, and padding, of all of
+        // which zeros are values.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_SIGNAL;
         event.sigev_signo = signal;
         let mut timer: libc::timer_t = ptr::null_mut();
-        // SAFETY: both pointers lead to local variables of the right types; the call reads the first and writes the second.
+        // SAFETY: both pointers lead to local variables of the right types; the call reads the first and writes the
+        // second.
         let result = unsafe {
             libc::timer_create(
                 libc::CLOCK_PROCESS_CPUTIME_ID,
@@ -87,10 +88,9 @@ impl Timer {
                 tv_nsec: time.subsec_nanos() as libc::c_long,
             },
         };
-        // SAFETY: the timer was made by `new`, in this process or the one that this was forked from, and is deleted by `drop`
-        // alone; for a timer that a forked process lacks, or that other code has deleted, the kernel has an error. (The C
-        // libraries hand the number on and have no memory of their own for timers that signal.) `value` is read only, and
-        // the old value is not asked for.
+        // SAFETY: the timer was made by `new` and is deleted by `drop` alone: nobody else has its name. In a process
+        // that was forked meanwhile the C library's record of it, where it keeps one, was copied, and the kernel has an
+        // error for a timer that is not there. `value` is read only, and the old value is not asked for.
         let result = unsafe { libc::timer_settime(self.0, 0, &raw const value, ptr::null_mut()) };
         match result {
             0 => Ok(()),
@@ -101,7 +101,8 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: as in `set`; nobody uses it afterwards. What a forked process lacks cannot be deleted there, harmlessly.
+        // SAFETY: as in `set`; nobody uses it afterwards. What a forked process lacks cannot be deleted there,
+        // harmlessly.
         unsafe { libc::timer_delete(self.0) };
     }
 }

@@ -68,10 +68,11 @@ impl Pidfd {
         }
     }
 
-    /// Sends SIGKILL to the process group that this process leads, itself included. Without such a group nothing happens.
+    /// Sends SIGKILL to the process group that this process leads, itself included. Without such a group nothing
+    /// happens.
     ///
-    /// A group has no descriptor, only its leader's number, which is nobody else's as long as the leader is not reaped. We
-    /// reap it, so it is asked for first: if something else in this program has reaped it, no signal is sent.
+    /// A group has no descriptor, only its leader's number, which is nobody else's as long as the leader is not reaped.
+    /// We reap it, so it is asked for first: if something else in this program has reaped it, no signal is sent.
     pub(crate) fn kill_group(&self) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid

@@ -15,7 +15,8 @@ pub(crate) struct SetUp {
     pub(crate) purpose: Purpose,
     /// To be called in this order before `init`, and in a fork server before it forks: once for all that come of it.
     pub(crate) preload: Vec<Closure>,
-    /// Where to go before that: a path as bytes, since paths need not be text. A fork server's copies are there already.
+    /// Where to go before that: a path as bytes, since paths need not be text. A fork server's copies are there
+    /// already.
     pub(crate) current_dir: Option<Vec<u8>>,
     /// What to submit to before `init`.
     pub(crate) limits: Limits,

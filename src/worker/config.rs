@@ -27,23 +27,23 @@ use crate::wire::message::{Closure, Limits, Purpose, SetUp};
 /// The closures run in the worker, so they are like jobs: they capture nothing and get their data as an encoded value.
 /// Several `init` closures run in the order in which they were given; a worker retires when any `retire` closure says so.
 ///
-/// A configuration is whole: a context inside another one has what its own says, and nothing of the outer one's. (What the
-/// kernel hands down is another matter: workers that a *job* starts begin with that job's limits and surroundings.)
+/// A configuration is whole: a context inside another one has what its own says, and nothing of the outer one's. (What
+/// the kernel hands down is another matter: workers that a *job* starts begin with that job's limits and surroundings.)
 ///
 /// # What a new process goes through
 ///
 /// 1. The program is executed, with the [environment](Self::env) as configured, and comes to the hook.
-/// 2. It changes to the [working directory](Self::current_dir), then calls the [`preload`](Self::preload) closures. A fork
-///    server does this once, for all its workers, and none of the limits concern it.
-/// 3. The worker submits to its limits: its own process group ([`kill_tree`](Self::kill_tree)), [CPUs](Self::cpu_affinity),
-///    [niceness](Self::nice), [memory](Self::memory_limit), [open files](Self::open_file_limit), and the
-///    [stack](Self::stack_size).
+/// 2. It changes to the [working directory](Self::current_dir), then calls the [`preload`](Self::preload) closures. A
+///    fork server does this once, for all its workers, and none of the limits concern it.
+/// 3. The worker submits to its limits: its own process group ([`kill_tree`](Self::kill_tree)),
+///    [CPUs](Self::cpu_affinity), [niceness](Self::nice), [memory](Self::memory_limit), [open
+///    files](Self::open_file_limit), and the [stack](Self::stack_size).
 /// 4. It calls the [`init`](Self::init) closures, and then the jobs, each with its [CPU time](Self::cpu_limit).
 ///
-/// So everything of the program's own that happens in a worker is under its limits, but for what `preload` does, which is
-/// the place for what needs more than a job may have: reading a large table, opening what a job may not. What a step cannot
-/// carry out fails the call for which the worker was started with [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start),
-/// and the error names the setting.
+/// So everything of the program's own that happens in a worker is under its limits, but for what `preload` does, which
+/// is the place for what needs more than a job may have: reading a large table, opening what a job may not. What a step
+/// cannot carry out fails the call for which the worker was started with
+/// [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start), and the error names the setting.
 ///
 /// # Examples
 ///
@@ -745,7 +745,8 @@ enum Hook {
     Retire,
 }
 
-/// Does not show the closures' data, which may be anything, nor the values of environment variables, which may be secrets.
+/// Does not show the closures' data, which may be anything, nor the values of environment variables, which may be
+/// secrets.
 impl fmt::Debug for WorkerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerConfig")

@@ -21,12 +21,12 @@
 //!
 //! # Limits
 //!
-//! A [`WorkerConfig`] says what each worker may use ([memory](WorkerConfig::memory_limit),
-//! [CPU time for a job](WorkerConfig::cpu_limit), [open files](WorkerConfig::open_file_limit),
-//! [CPUs](WorkerConfig::cpu_affinity) and [how nicely](WorkerConfig::nice), [stack](WorkerConfig::stack_size)), where it finds
-//! itself ([working directory](WorkerConfig::current_dir), [environment](WorkerConfig::env)), and whether
-//! [what its jobs start](WorkerConfig::kill_tree) ends with it. A job that breaks a limit breaks its worker, and no other
-//! call notices. The kernel enforces this for what goes wrong; it is no sandbox for code that is out to do harm.
+//! A [`WorkerConfig`] says what each worker may use ([memory](WorkerConfig::memory_limit), [CPU time for a
+//! job](WorkerConfig::cpu_limit), [open files](WorkerConfig::open_file_limit), [CPUs](WorkerConfig::cpu_affinity) and
+//! [how nicely](WorkerConfig::nice), [stack](WorkerConfig::stack_size)), where it finds itself ([working
+//! directory](WorkerConfig::current_dir), [environment](WorkerConfig::env)), and whether [what its jobs
+//! start](WorkerConfig::kill_tree) ends with it. A job that breaks a limit breaks its worker, and no other call
+//! notices. The kernel enforces this for what goes wrong; it is no sandbox for code that is out to do harm.
 //!
 //! # Coming from trio-parallel
 //!

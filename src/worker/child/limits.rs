@@ -1,9 +1,10 @@
-//! What a worker submits to before it calls anything of the program's: see `WorkerConfig`, where each setting is described.
+//! What a worker submits to before it calls anything of the program's: see `WorkerConfig`, where each setting is
+//! described.
 //!
-//! Two things are done in whichever process calls the preload closures, and are inherited by what a fork server forks: the
-//! working directory here, the environment by whoever executes the program. All else is done here in each worker by
-//! itself, spawned or forked, in one order: what reads files comes before the limit of files, and the stack after the limit
-//! of memory, because it counts.
+//! Two things are done in whichever process calls the preload closures, and are inherited by what a fork server forks:
+//! the working directory here, the environment by whoever executes the program. All else is done here in each worker by
+//! itself, spawned or forked, in one order: what reads files comes before the limit of files, and the stack after the
+//! limit of memory, because it counts.
 //!
 //! An error names the setting as it stands in the program, with the kernel's reason.
 
@@ -48,8 +49,8 @@ pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Ref
     Ok((group, cpu_time))
 }
 
-/// The process group that a worker leads. Its parent ends it when the worker is reaped, which may be long after a worker has
-/// left that was idle; so a worker that leaves by itself does so, too.
+/// The process group that a worker leads. Its parent ends it when the worker is reaped, which may be long after a
+/// worker has left that was idle; so a worker that leaves by itself does so, too.
 pub(super) struct Group {
     /// The group that the worker was in before.
     home: Pid,
@@ -214,8 +215,8 @@ impl CpuTime {
     ///
     /// # Errors
     ///
-    /// If there is a limit that cannot be set, because an earlier job has deleted timers that it did not make. Then this
-    /// job has not run.
+    /// If there is a limit that cannot be set, because an earlier job has deleted timers that it did not make. Then
+    /// this job has not run.
     pub(super) fn limit<R>(&self, job: impl FnOnce() -> R) -> io::Result<R> {
         let Some((alarm, limit)) = &self.0 else {
             return Ok(job());
@@ -228,7 +229,8 @@ impl CpuTime {
     }
 }
 
-/// Lets a worker serve on a stack of so many bytes, or on the one that it has. Returns only if there is no memory for that.
+/// Lets a worker serve on a stack of so many bytes, or on the one that it has. Returns only if there is no memory for
+/// that.
 pub(super) fn serve_on_stack<W>(
     bytes: Option<usize>,
     worker: W,

@@ -10,7 +10,8 @@
 //! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
 //!   between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
-//! * an init closure panicked, a setting was refused, or the image is another one: it says so in place of *ready*, and the code is 1;
+//! * an init closure panicked, a setting was refused, or the image is another one: it says so in place of *ready*, and
+//!   the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at

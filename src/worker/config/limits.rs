@@ -13,21 +13,23 @@ use super::{Fault, WorkerConfig};
 const LEAST_STACK: usize = 64 << 10;
 
 impl WorkerConfig {
-    /// Limits the memory of each worker to so many bytes. An allocation beyond it fails; as most programs do not get over
-    /// that, it usually aborts the worker, which is [`Broken`](crate::WorkerErrorKind::Broken) with `SIGABRT` for that one
-    /// call.
+    /// Limits the memory of each worker to so many bytes. An allocation beyond it fails; as most programs do not get
+    /// over that, it usually aborts the worker, which is [`Broken`](crate::WorkerErrorKind::Broken) with `SIGABRT` for
+    /// that one call.
     ///
-    /// What counts is all that only this process can write: the heap, the stacks of threads, private mappings, and what it
-    /// had from the start, such as the program's own variables and whatever was [preloaded](Self::preload), be it shared
-    /// with the fork server or not. So the limit is not relative to what a new worker has: with a table of 4 GiB preloaded,
-    /// 5 GiB leave 1 GiB. Where a new worker has more than the limit already, the call fails with
-    /// [`Start`](crate::WorkerErrorKind::Start). What does not count: memory shared with other processes, files that are
-    /// mapped to be read, and address space that is reserved and not yet writable, as runtimes with a garbage collector and
-    /// WebAssembly take by the terabyte. This is the kernel's `RLIMIT_DATA` (`ulimit -d`). `RLIMIT_AS` (`ulimit -v`) counts
-    /// those, too, and so stops programs that use little; who wants it sets it in an [`init`](Self::init) closure.
+    /// What counts is all that only this process can write: the heap, the stacks of threads, private mappings, and what
+    /// it had from the start, such as the program's own variables and whatever was [preloaded](Self::preload), be it
+    /// shared with the fork server or not. So the limit is not relative to what a new worker has: with a table of 4 GiB
+    /// preloaded, 5 GiB leave 1 GiB. Where a new worker has more than the limit already, the call fails with
+    /// [`Start`](crate::WorkerErrorKind::Start). What does not count: memory shared with other processes, files that
+    /// are mapped to be read, and address space that is reserved and not yet writable, as runtimes with a garbage
+    /// collector and WebAssembly take by the terabyte. This is the kernel's `RLIMIT_DATA` (`ulimit -d`). `RLIMIT_AS`
+    /// (`ulimit -v`) counts those, too, and so stops programs that use little; who wants it sets it in an
+    /// [`init`](Self::init) closure.
     ///
     /// It holds for each process by itself: a process that the job starts has a limit of its own, just as high. To cap
-    /// what a whole service uses, there are control groups. See [`retire_above_memory`](Self::retire_above_memory) for leaks.
+    /// what a whole service uses, there are control groups. See [`retire_above_memory`](Self::retire_above_memory) for
+    /// leaks.
     ///
     /// # Examples
     ///
@@ -54,14 +56,15 @@ impl WorkerConfig {
         self
     }
 
-    /// Limits the CPU time of each job: what all threads of the worker use together from the job's beginning to its end,
-    /// waiting not included. A job that uses more gets `SIGXCPU`, which ends the worker:
+    /// Limits the CPU time of each job: what all threads of the worker use together from the job's beginning to its
+    /// end, waiting not included. A job that uses more gets `SIGXCPU`, which ends the worker:
     /// [`Broken`](crate::WorkerErrorKind::Broken) for that one call. If the signal is blocked, ignored or handled,
     /// `SIGKILL` follows after one more second of CPU time.
     ///
-    /// The clock begins anew with each job, however many its worker has done, which takes each job about two microseconds. It is
-    /// as fine as the kernel's ticks, some milliseconds. The closures of the configuration are not limited, and neither is what the job starts as processes of
-    /// its own. For time on the wall, there are deadlines: see [`kill_on_cancel`](crate::RunSync::kill_on_cancel).
+    /// The clock begins anew with each job, however many its worker has done, which takes each job about two
+    /// microseconds. It is as fine as the kernel's ticks, some milliseconds. The closures of the configuration are not
+    /// limited, and neither is what the job starts as processes of its own. For time on the wall, there are deadlines:
+    /// see [`kill_on_cancel`](crate::RunSync::kill_on_cancel).
     ///
     /// # Examples
     ///
@@ -94,13 +97,14 @@ impl WorkerConfig {
         self
     }
 
-    /// Lets the workers' jobs have no more than so many files, sockets and pipes open at once; with 0 they can open nothing.
-    /// To open one more is the error `EMFILE`.
+    /// Lets the workers' jobs have no more than so many files, sockets and pipes open at once; with 0 they can open
+    /// nothing. To open one more is the error `EMFILE`.
     ///
     /// What the worker has open when it comes up, the standard streams and its own socket among it, is not counted, but
-    /// what an [`init`](Self::init) closure opens is. So is a descriptor that arrives with a job; the worker itself gets one
-    /// for a moment, for memory through which calls go faster, and does without where there is no room for it. For processes that a job starts, the limit (`RLIMIT_NOFILE`) is the
-    /// same number, of which their standard streams take three: with a small one they hardly come up.
+    /// what an [`init`](Self::init) closure opens is. So is a descriptor that arrives with a job; the worker itself
+    /// gets one for a moment, for memory through which calls go faster, and does without where there is no room for it.
+    /// For processes that a job starts, the limit (`RLIMIT_NOFILE`) is the same number, of which their standard streams
+    /// take three: with a small one they hardly come up.
     ///
     /// # Examples
     ///
@@ -127,9 +131,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets the niceness of the workers: from -20, which goes first, to 19, which lets all others go first. Only a privileged
-    /// process may be less nice than it was. It is that of the thread that runs the jobs and of what that starts; threads that
-    /// `main` started before the hook keep theirs.
+    /// Sets the niceness of the workers: from -20, which goes first, to 19, which lets all others go first. Only a
+    /// privileged process may be less nice than it was. It is that of the thread that runs the jobs and of what that
+    /// starts; threads that `main` started before the hook keep theirs.
     ///
     /// # Examples
     ///
@@ -157,8 +161,8 @@ impl WorkerConfig {
     }
 
     /// Lets the workers run on these CPUs only, counted from zero as the kernel does. All of them must be there and be
-    /// allowed to the program. As with [`nice`](Self::nice), it is the thread that runs the jobs, and what that starts, that
-    /// stays there.
+    /// allowed to the program. As with [`nice`](Self::nice), it is the thread that runs the jobs, and what that starts,
+    /// that stays there.
     ///
     /// # Examples
     ///
@@ -196,11 +200,12 @@ impl WorkerConfig {
     /// Gives jobs, and `init` and `retire` closures, a stack of so many bytes, at least 64 KiB, instead of the one that
     /// their thread has. They stay on that thread.
     ///
-    /// The memory is taken when the worker comes up, and a page of it is used once it is written to. Beyond its end there is
-    /// a page that may not be touched: a job that needs more ends its worker, which is
-    /// [`Broken`](crate::WorkerErrorKind::Broken) with `SIGSEGV`; unlike on a thread's own stack, the runtime of Rust has no
-    /// words for it. What asks the C library for the bounds of the thread's stack, as conservative garbage collectors do,
-    /// gets those of the other one; the crate `stacker`, and what grows its stack by it, knows the right ones.
+    /// The memory is taken when the worker comes up, and a page of it is used once it is written to. Beyond its end
+    /// there is a page that may not be touched: a job that needs more ends its worker, which is
+    /// [`Broken`](crate::WorkerErrorKind::Broken) with `SIGSEGV`; unlike on a thread's own stack, the runtime of Rust
+    /// has no words for it. What asks the C library for the bounds of the thread's stack, as conservative garbage
+    /// collectors do, gets those of the other one; the crate `stacker`, and what grows its stack by it, knows the right
+    /// ones.
     ///
     /// # Examples
     ///

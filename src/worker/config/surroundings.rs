@@ -12,8 +12,8 @@ impl WorkerConfig {
     /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env) does: all else they
     /// have from this process, as it is when they are started.
     ///
-    /// It is set when the program is executed again, by the kernel, so it is there for the dynamic linker and for what `main`
-    /// does before the hook. Of a variable that is set twice the last value counts.
+    /// It is set when the program is executed again, by the kernel, so it is there for the dynamic linker and for what
+    /// `main` does before the hook. Of a variable that is set twice the last value counts.
     ///
     /// # Examples
     ///
@@ -49,7 +49,8 @@ impl WorkerConfig {
         self
     }
 
-    /// Removes an environment variable in the workers, as [`Command::env_remove`](std::process::Command::env_remove) does.
+    /// Removes an environment variable in the workers, as [`Command::env_remove`](std::process::Command::env_remove)
+    /// does.
     ///
     /// # Examples
     ///
@@ -78,8 +79,8 @@ impl WorkerConfig {
     }
 
     /// Lets the workers have none of this process's environment variables, as
-    /// [`Command::env_clear`](std::process::Command::env_clear) does; also forgets those set before. One is always there: it
-    /// tells a worker that it is one.
+    /// [`Command::env_clear`](std::process::Command::env_clear) does; also forgets those set before. One is always
+    /// there: it tells a worker that it is one.
     ///
     /// # Examples
     ///
@@ -104,11 +105,11 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets the working directory of the workers. A relative path starts from the directory that this process has when it
-    /// starts the worker, or the fork server.
+    /// Sets the working directory of the workers. A relative path starts from the directory that this process has when
+    /// it starts the worker, or the fork server.
     ///
-    /// The change happens at the hook, before [`preload`](Self::preload); what `main` does before that is still in the old
-    /// directory, where its relative arguments lead to.
+    /// The change happens at the hook, before [`preload`](Self::preload); what `main` does before that is still in the
+    /// old directory, where its relative arguments lead to.
     ///
     /// # Examples
     ///
@@ -139,18 +140,20 @@ impl WorkerConfig {
         self
     }
 
-    /// Whether the processes that jobs start end with their worker. If so, each worker leads a process group of its own. It
-    /// kills all others of that group when it leaves, be it retired, idle for too long or told to go; this process kills
-    /// them when it kills the worker, and otherwise before it reaps it, as after a crash. They are not waited for.
+    /// Whether the processes that jobs start end with their worker. If so, each worker leads a process group of its
+    /// own. It kills all others of that group when it leaves, be it retired, idle for too long or told to go; this
+    /// process kills them when it kills the worker, and otherwise before it reaps it, as after a crash. They are not
+    /// waited for.
     ///
     /// What a job starts is in its group unless it leaves it, as shells with job control and daemons do (`setpgid`,
     /// `setsid`): that lives on. A job that is *done* does not end its worker, so what it has started runs on until the
-    /// worker goes, which is at once with [`single_use`](Self::single_use). And should this process end without a word, killed
-    /// by SIGKILL for one, the kernel kills the workers, but there is nobody left to kill their groups.
+    /// worker goes, which is at once with [`single_use`](Self::single_use). And should this process end without a word,
+    /// killed by SIGKILL for one, the kernel kills the workers, but there is nobody left to kill their groups.
     ///
-    /// A group of its own also keeps the terminal from the worker. Ctrl-C and Ctrl-Z do not reach what its jobs start, and
-    /// a program that is stopped by Ctrl-Z has workers that are not. Where the terminal is set to `tostop`, a worker that
-    /// writes to it is stopped. In exchange, a job that signals its process group does not signal this program.
+    /// A group of its own also keeps the terminal from the worker. Ctrl-C and Ctrl-Z do not reach what its jobs start,
+    /// and a program that is stopped by Ctrl-Z has workers that are not. Where the terminal is set to `tostop`, a
+    /// worker that writes to it is stopped. In exchange, a job that signals its process group does not signal this
+    /// program.
     ///
     /// # Examples
     ///
