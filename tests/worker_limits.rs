@@ -287,6 +287,28 @@ fn a_job_that_ignores_the_signal_for_cpu_time_is_killed() {
     ));
 }
 
+fn a_job_that_deletes_the_timers_spares_the_next_which_another_worker_runs() {
+    fn delete_timers(_: ()) {
+        for number in 0..16 {
+            // SAFETY: the process goes on without the timers that it has; others are an error.
+            unsafe { libc::syscall(libc::SYS_timer_delete, number) };
+        }
+    }
+    test(with_workers(
+        config().cpu_limit(Duration::from_secs(60)),
+        |workers| async move {
+            for warm in [0, 3] {
+                let mut first = workers.run_sync(pid, ()).await.unwrap();
+                for _ in 0..warm {
+                    first = workers.run_sync(pid, ()).await.unwrap();
+                }
+                workers.run_sync(delete_timers, ()).await.unwrap();
+                assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+            }
+        },
+    ));
+}
+
 // Open files.
 
 /// Tells how many files it could open at once, of so many.
@@ -806,6 +828,7 @@ suite! {
     each_job_has_its_own_cpu_time_and_closures_have_none_of_it,
     waiting_takes_no_cpu_time,
     a_job_that_ignores_the_signal_for_cpu_time_is_killed,
+    a_job_that_deletes_the_timers_spares_the_next_which_another_worker_runs,
     so_many_files_may_be_open_and_not_one_more,
     a_worker_that_may_open_nothing_answers_panics_and_retires_like_any_other,
     workers_are_as_nice_as_they_are_told_and_so_are_their_threads,

@@ -342,7 +342,8 @@ impl Link {
         let answer = match find_job(job.header.number) {
             Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload())) {
                 Ok(answer) => answer,
-                Err(_) => self.leave(FAILED), // an earlier job has taken our timers
+                // An earlier job has deleted our timers. This one has not begun.
+                Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b""),
         };
