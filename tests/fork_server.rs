@@ -17,10 +17,16 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_errors.rs"]
+mod worker_errors;
 #[path = "worker_limits.rs"]
 mod worker_limits;
 #[path = "worker_mailbox.rs"]
 mod worker_mailbox;
+#[path = "worker_statistics.rs"]
+mod worker_statistics;
+#[path = "worker_tracing.rs"]
+mod worker_tracing;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -31,8 +37,11 @@ fn main() {
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
+        ("worker_errors", worker_errors::SUITE),
         ("worker_limits", worker_limits::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
+        ("worker_statistics", worker_statistics::SUITE),
+        ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];
