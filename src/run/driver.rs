@@ -445,8 +445,10 @@ impl<F: Future> Future for Driver<F> {
                     break true;
                 }
             }
-            // Somebody is ready. `block_on` lets the reactor have a turn first, if it has not had one for a while.
-            if since.get_or_insert_with(Instant::now).elapsed() > WITHOUT_THE_REACTOR {
+            // Somebody is ready. `block_on` lets the reactor have a turn first, if it has not had one for a while, or if
+            // instruments are to be told of each.
+            let for_long = since.get_or_insert_with(Instant::now).elapsed() > WITHOUT_THE_REACTOR;
+            if for_long || this.is_observed() {
                 cx.waker().wake_by_ref();
                 break false;
             }
