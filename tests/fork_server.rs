@@ -18,15 +18,23 @@ mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
 
+#[path = "worker_faults.rs"]
+mod worker_faults;
+#[path = "worker_misdeeds.rs"]
+mod worker_misdeeds;
+
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
+    common::stage::before_the_hook();
     seedbed::init();
     let suites = [
         ("worker_cache", worker_cache::SUITE),
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
+        ("worker_faults", worker_faults::SUITE),
+        ("worker_misdeeds", worker_misdeeds::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];
