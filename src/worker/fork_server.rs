@@ -79,7 +79,7 @@ struct Server {
 /// What somebody finds who wants to end the fork server.
 enum Look {
     Starting,
-    Taken(Option<Worker>),
+    Taken(Option<Box<Worker>>),
 }
 
 /// What there is to do for somebody who wants a worker.
@@ -132,7 +132,7 @@ impl ForkServer {
                     self.place.stop.notify(usize::MAX);
                     changed.await;
                 }
-                Look::Taken(process) => return process,
+                Look::Taken(process) => return process.map(|process| *process),
             }
         }
     }
@@ -149,7 +149,7 @@ impl ForkServer {
             return Look::Taken(None);
         }
         match mem::replace(&mut *state, State::None) {
-            State::Ready(server) => Look::Taken(Some(server.process)),
+            State::Ready(server) => Look::Taken(Some(Box::new(server.process))),
             starting => {
                 *state = starting;
                 Look::Starting
