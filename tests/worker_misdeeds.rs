@@ -7,7 +7,7 @@ mod common;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::pid;
 use common::stage::{self, Bystander, Stage, announce, for_ever, halt, helper, staged};
@@ -244,7 +244,13 @@ fn a_job_that_exceeds_a_limit_which_it_has_set_is_broken_by_the_kernel() {
 
 fn a_job_that_becomes_another_program_is_broken_however_long_that_lives() {
     fn become_another(arguments: Vec<String>) {
-        let error = Command::new(&arguments[0]).args(&arguments[1..]).exec();
+        let error = match arguments.split_first() {
+            Some((program, arguments)) => Command::new(program).args(arguments).exec(),
+            None => Command::new("/proc/self/exe")
+                .args(std::env::args_os().skip(1))
+                .stdout(Stdio::null()) // for what libtest has to say
+                .exec(),
+        };
         panic!("{error}");
     }
     let config = WorkerConfig::new().capture_stderr(true);
@@ -254,8 +260,8 @@ fn a_job_that_becomes_another_program_is_broken_however_long_that_lives() {
             (&["sh", "-c", "exit 9"], Some(9)),
             // Closes its connection by that, and is killed for living on.
             (&["sleep", "1000"], None),
-            // This program: it sees that it is no worker that could serve, and no program of its own either.
-            (&["/proc/self/exe", "--list"], Some(70)),
+            // This program, on the way that the worker came: no worker that could serve, and nobody's program.
+            (&[], Some(70)),
         ];
         for (program, code) in programs {
             let first = workers.run_sync(pid, ()).await.unwrap();
@@ -285,8 +291,6 @@ fn a_panic_in_a_function_that_c_calls_aborts_the_worker_and_is_broken() {
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
         let exit = error.exit().unwrap();
         assert_eq!(exit.signal_name(), Some("SIGABRT"));
-        let words = exit.stderr_tail().unwrap();
-        assert!(words.contains("cannot unwind"), "{words}");
         workers.run_sync(pid, ()).await.unwrap();
     });
 }

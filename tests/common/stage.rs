@@ -21,7 +21,7 @@ use smol::{Async, Timer};
 use super::{alone, test, with_workers, worker_type};
 
 /// How long a test may take. It is there for a test that hangs, and far from what a busy machine needs.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a test with workers of its own. One that hangs fails.
 pub fn staged<F, Fut>(config: WorkerConfig, body: F)

@@ -18,6 +18,7 @@
 //! without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
+mod output;
 mod zygote;
 
 use std::ffi::CStr;
@@ -118,6 +119,7 @@ impl Settled {
         // is busy for longer than the idle timeout would start one worker after the other and have the job run by none.
         let mut job = link.next_job();
         link.set_idle_timeout(idle_timeout);
+        output::no_job_has_run();
         loop {
             link.answer(job);
             status.count_job();
@@ -300,9 +302,8 @@ impl Link {
         if std::process::id() != self.process {
             leave_as_a_copy();
         }
-        // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
-        // own printing.
-        let _ = io::Write::flush(&mut io::stdout());
+        // What the job printed without a line's end is to be seen before its result is.
+        output::flush();
         self.send(&answer);
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
