@@ -22,6 +22,8 @@ mod worker_deaths;
 mod worker_faults;
 #[path = "worker_misdeeds.rs"]
 mod worker_misdeeds;
+#[path = "worker_programs.rs"]
+mod worker_programs;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -35,6 +37,7 @@ fn main() {
         ("worker_deaths", worker_deaths::SUITE),
         ("worker_faults", worker_faults::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
+        ("worker_programs", worker_programs::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

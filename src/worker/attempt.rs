@@ -10,6 +10,7 @@
 //! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
 //! kill one worker after the other, for ever.
 
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -20,6 +21,7 @@ use super::life::{Death, Dying, Health, Silence, Worker};
 use super::start::Starting;
 use crate::error::{WorkerError, WorkerPanic};
 use crate::sync::Token;
+use crate::sys::copy;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind, Parcel};
 use crate::wire::message::PanicReport;
@@ -103,7 +105,7 @@ impl Attempt {
     /// Gives the job to the worker, if there is one already.
     fn hand_over(&mut self) {
         if let State::Working { worker, .. } = &mut self.state {
-            worker.put(std::mem::take(&mut self.job));
+            worker.put(mem::take(&mut self.job));
         }
     }
 
@@ -215,7 +217,7 @@ impl Attempt {
     }
 
     fn bury(&mut self, Death { exit, outlived }: Death) -> Poll<Verdict> {
-        let State::Ending(mut dying, then) = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Ending(mut dying, then) = mem::replace(&mut self.state, State::Over) else {
             unreachable!("it was ending a moment ago")
         };
         Poll::Ready(match then {
@@ -232,7 +234,7 @@ impl Attempt {
     }
 
     fn take_worker(&mut self) -> Worker {
-        match std::mem::replace(&mut self.state, State::Over) {
+        match mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
             State::Starting(_) | State::Ending(..) | State::Over => {
                 unreachable!("this state has no working worker")
@@ -245,11 +247,16 @@ impl Attempt {
 /// worker that is ending is killed, too. Otherwise, see the head of this file.
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if copy::is_copy() {
+            // What is done to a worker here is done to the original's.
+            mem::forget(mem::replace(&mut self.state, State::Over));
+            return;
+        }
         if !matches!(self.state, State::Working { .. }) || self.killable {
             return;
         }
         let mut rest = Self {
-            state: std::mem::replace(&mut self.state, State::Over),
+            state: mem::replace(&mut self.state, State::Over),
             job: Parcel::default(),
             killable: self.killable,
             stake: self.stake.take(),
@@ -278,6 +285,7 @@ fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
 fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<Starting, WorkerError> {
     let config = running.config();
     config.check()?;
+    copy::from_now_on();
     let launch = match config.forks(recipe) {
         true => Launch::fork(running.fork_server(), recipe.clone()),
         false => Launch::spawn(recipe.clone(), config.captures_stderr())?,

@@ -20,6 +20,7 @@ use super::fork_server::ForkServer;
 use super::life::{Health, Worker};
 use crate::cancel::shield;
 use crate::error::WorkerError;
+use crate::sys::copy::is_copy;
 
 /// A set of cached workers with a configuration of their own, opened by
 /// [`open_worker_context`](crate::open_worker_context).
@@ -230,6 +231,9 @@ impl WorkerContext {
 
     /// Forgets workers at the cold end that have ended without anything to tell.
     fn prune(&self) {
+        if is_copy() {
+            return; // whether the original's workers live is its business
+        }
         let gone = self
             .state()
             .idle

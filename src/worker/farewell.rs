@@ -1,5 +1,6 @@
 //! The graceful end of many workers at once, against one common deadline.
 
+use std::mem;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use futures_lite::{FutureExt, future};
 
 use super::life::Worker;
 use crate::error::WorkerError;
+use crate::sys::copy::is_copy;
 use crate::sys::process::Ended;
 
 /// Idle workers that have been told to go. Dropping it kills those that have not gone yet.
@@ -32,7 +34,11 @@ struct Tally {
 
 impl Farewell {
     /// Tells idle workers to go.
-    pub(super) fn to(workers: Vec<Worker>, grace: Option<Duration>) -> Self {
+    pub(super) fn to(mut workers: Vec<Worker>, grace: Option<Duration>) -> Self {
+        if is_copy() {
+            // They are the original's, and so are their connections, which are not even to be closed.
+            workers.drain(..).for_each(mem::forget);
+        }
         workers.iter().for_each(Worker::dismiss);
         let deadline = match workers.is_empty() {
             true => None,
