@@ -20,10 +20,16 @@ mod worker_deaths;
 
 #[path = "worker_faults.rs"]
 mod worker_faults;
+#[path = "worker_frames.rs"]
+mod worker_frames;
 #[path = "worker_misdeeds.rs"]
 mod worker_misdeeds;
 #[path = "worker_programs.rs"]
 mod worker_programs;
+#[path = "worker_soak.rs"]
+mod worker_soak;
+#[path = "worker_storms.rs"]
+mod worker_storms;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -38,6 +44,9 @@ fn main() {
         ("worker_faults", worker_faults::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
         ("worker_programs", worker_programs::SUITE),
+        ("worker_frames", worker_frames::SUITE),
+        ("worker_storms", worker_storms::SUITE),
+        ("worker_soak", worker_soak::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

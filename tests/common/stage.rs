@@ -21,7 +21,13 @@ use smol::{Async, Timer};
 use super::{alone, test, with_workers, worker_type};
 
 /// How long a test may take. It is there for a test that hangs, and far from what a busy machine needs.
+/// `SEEDBED_TEST_LIMIT` sets another number of seconds, for a soak.
 const LIMIT: Duration = Duration::from_secs(60);
+
+fn limit() -> Duration {
+    let asked = std::env::var("SEEDBED_TEST_LIMIT").ok();
+    asked.map_or(LIMIT, |asked| Duration::from_secs(asked.parse().unwrap()))
+}
 
 /// Runs a test with workers of its own. One that hangs fails.
 pub fn staged<F, Fut>(config: WorkerConfig, body: F)
@@ -35,7 +41,7 @@ where
 /// Waits for `body`, but not for ever.
 pub async fn within<T>(body: impl Future<Output = T>) -> T {
     let too_long = async {
-        Timer::after(LIMIT).await;
+        Timer::after(limit()).await;
         panic!("it hangs")
     };
     smol::future::or(body, too_long).await
@@ -227,7 +233,7 @@ pub fn succeeds(command: Command) -> String {
 
 /// Waits for a helper. One that hangs is killed, and fails the test.
 pub fn wait_for(helper: &mut Child) -> ExitStatus {
-    let limit = Instant::now() + LIMIT;
+    let limit = Instant::now() + limit();
     loop {
         if let Some(status) = helper.try_wait().unwrap() {
             return status;
