@@ -17,11 +17,12 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
-
 #[path = "worker_faults.rs"]
 mod worker_faults;
 #[path = "worker_frames.rs"]
 mod worker_frames;
+#[path = "worker_mailbox.rs"]
+mod worker_mailbox;
 #[path = "worker_misdeeds.rs"]
 mod worker_misdeeds;
 #[path = "worker_programs.rs"]
@@ -47,6 +48,7 @@ fn main() {
         ("worker_frames", worker_frames::SUITE),
         ("worker_storms", worker_storms::SUITE),
         ("worker_soak", worker_soak::SUITE),
+        ("worker_mailbox", worker_mailbox::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

@@ -123,7 +123,7 @@ impl Soak {
         match self.dice.throw(1000) {
             0..3 => Fate::DiesBefore,
             3..6 => Fate::DiesAfter,
-            6..20 => Fate::Panics,
+            6..10 => Fate::Panics,
             _ => Fate::Returns,
         }
     }

@@ -66,8 +66,10 @@ fn thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up() {
                 }
             }
             assert_eq!(workers.statistics().idle_workers, 0);
-            let now = common::descriptors().len();
-            assert_eq!(*descriptors.get_or_insert(now), now, "in cycle {cycle}");
+            if cycle % 100 == 0 {
+                let now = common::descriptors().len();
+                assert_eq!(*descriptors.get_or_insert(now), now, "in cycle {cycle}");
+            }
         }
         bystander.leaves_unharmed().await;
     });

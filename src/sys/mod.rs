@@ -7,6 +7,7 @@ pub(crate) mod copy;
 pub(crate) mod disposition;
 pub(crate) mod fork;
 pub(crate) mod image;
+pub(crate) mod mapping;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
 pub(crate) mod primitives;

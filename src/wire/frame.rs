@@ -73,10 +73,14 @@ pub(crate) enum Kind {
     ForkFailed,
     /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
     NotAlone,
+    /// To the worker, before a job: nothing but a header, with the memory of its mailbox beside it.
+    Mailbox,
+    /// To the parent: nothing but a header. There is an answer in the mailbox.
+    Look,
 }
 
 /// All kinds, at the index that stands for them on the wire.
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 20] = [
     Kind::Prelude,
     Kind::SetUp,
     Kind::Job,
@@ -95,6 +99,8 @@ const KINDS: [Kind; 18] = [
     Kind::Forked,
     Kind::ForkFailed,
     Kind::NotAlone,
+    Kind::Mailbox,
+    Kind::Look,
 ];
 
 /// What stands before each payload.
@@ -233,6 +239,22 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// A frame that came in one piece and without descriptors.
+    pub(crate) fn of_whole(bytes: Vec<u8>) -> Result<Self, Garbage> {
+        let header = bytes
+            .first_chunk()
+            .map(Header::from_bytes)
+            .ok_or(Garbage)??;
+        if header.length != (bytes.len() - HEADER) as u64 || header.fds != 0 {
+            return Err(Garbage);
+        }
+        Ok(Frame {
+            header,
+            fds: Vec::new(),
+            bytes,
+        })
+    }
+
     pub(crate) fn payload(&self) -> &[u8] {
         &self.bytes[HEADER..]
     }
