@@ -294,7 +294,7 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<Starting, WorkerErro
 
 /// What a frame means to somebody who waits for a job's answer.
 #[derive(Debug)]
-enum Reply {
+pub(super) enum Reply {
     Done,
     Failed(WorkerError),
     Bye,
@@ -303,7 +303,7 @@ enum Reply {
 }
 
 impl Reply {
-    fn of(frame: &Frame) -> Self {
+    pub(super) fn of(frame: &Frame) -> Self {
         match frame.header.kind {
             Kind::Done => Self::Done,
             Kind::BadArgument => Self::Failed(WorkerError::decode_argument(&frame.text())),

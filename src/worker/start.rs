@@ -191,7 +191,7 @@ impl Starting {
 }
 
 /// Reads the frames by which a worker says that it cannot serve.
-fn failure_of(frame: &Frame) -> Option<WorkerError> {
+pub(super) fn failure_of(frame: &Frame) -> Option<WorkerError> {
     match frame.header.kind {
         Kind::Lost => Some(WorkerError::start_lost(&frame.text())),
         Kind::NotAlone => Some(WorkerError::start_not_alone(frame.header.number)),
