@@ -17,6 +17,8 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_errors.rs"]
+mod worker_errors;
 #[path = "worker_faults.rs"]
 mod worker_faults;
 #[path = "worker_frames.rs"]
@@ -29,8 +31,12 @@ mod worker_misdeeds;
 mod worker_programs;
 #[path = "worker_soak.rs"]
 mod worker_soak;
+#[path = "worker_statistics.rs"]
+mod worker_statistics;
 #[path = "worker_storms.rs"]
 mod worker_storms;
+#[path = "worker_tracing.rs"]
+mod worker_tracing;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -42,13 +48,16 @@ fn main() {
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
+        ("worker_errors", worker_errors::SUITE),
         ("worker_faults", worker_faults::SUITE),
+        ("worker_frames", worker_frames::SUITE),
+        ("worker_mailbox", worker_mailbox::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
         ("worker_programs", worker_programs::SUITE),
-        ("worker_frames", worker_frames::SUITE),
-        ("worker_storms", worker_storms::SUITE),
         ("worker_soak", worker_soak::SUITE),
-        ("worker_mailbox", worker_mailbox::SUITE),
+        ("worker_statistics", worker_statistics::SUITE),
+        ("worker_storms", worker_storms::SUITE),
+        ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

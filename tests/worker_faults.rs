@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use common::stage::{self, Bystander, Stage, announce, halt, helper, signal, staged, stop};
-use common::{children, is_alive, pid, with_workers};
+use common::{children, is_alive, pid, test, with_workers};
 use rustix::process::Signal;
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus,
@@ -335,18 +335,24 @@ fn a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_
 }
 
 /// Lets workers halt in their retire closure, after each job.
-fn halting_when_asked_to_retire(stage: &Stage) -> WorkerConfig {
+fn with_workers_that_halt_when_asked_to_retire<Fut>(body: impl FnOnce(WorkerContext, Stage) -> Fut)
+where
+    Fut: Future<Output = ()>,
+{
     #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
     fn stay(stage: &PathBuf, _: &WorkerStatus) -> bool {
         halt(stage);
         false
     }
-    WorkerConfig::new().retire_with(stage.path(), stay)
+    test(stage::within(async {
+        let stage = Stage::new();
+        let config = WorkerConfig::new().retire_with(stage.path(), stay);
+        with_workers(config, |workers| body(workers, stage)).await;
+    }));
 }
 
 fn a_worker_killed_while_it_retires_is_replaced() {
-    let stage = Stage::new();
-    staged(halting_when_asked_to_retire(&stage), |workers| async move {
+    with_workers_that_halt_when_asked_to_retire(|workers, stage| async move {
         for _ in 0..3 {
             let first = workers.run_sync(pid, ()).await.unwrap();
             assert_eq!(stage.reached().await, first, "after its job was answered");
@@ -357,8 +363,7 @@ fn a_worker_killed_while_it_retires_is_replaced() {
 }
 
 fn a_job_given_to_a_worker_that_is_killed_while_it_retires_is_broken() {
-    let mut stage = Stage::new();
-    staged(halting_when_asked_to_retire(&stage), |workers| async move {
+    with_workers_that_halt_when_asked_to_retire(|workers, mut stage| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
         assert_eq!(stage.reached().await, first);
         let mut call: Call<u32> = Box::pin(workers.run_sync(pid, ()).into_future());
@@ -385,8 +390,7 @@ fn a_worker_that_crashes_while_it_retires_spares_its_job_and_is_replaced() {
 }
 
 fn a_worker_stopped_while_it_retires_is_waited_for_or_killed() {
-    let mut stage = Stage::new();
-    staged(halting_when_asked_to_retire(&stage), |workers| async move {
+    with_workers_that_halt_when_asked_to_retire(|workers, mut stage| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
         assert_eq!(stage.reached().await, first);
         stop(first);

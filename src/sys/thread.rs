@@ -66,8 +66,9 @@ pub(crate) fn is_alone() -> Option<bool> {
 /// # Errors
 ///
 /// If `/proc` is not mounted.
-pub(crate) fn listed() -> std::io::Result<u64> {
-    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink.into())
+pub(crate) fn listed() -> std::io::Result<usize> {
+    let entries = rustix::fs::stat("/proc/self/task")?.st_nlink;
+    usize::try_from(entries).map_err(std::io::Error::other)
 }
 
 /// Looks for the flag that the kernel sets when a thread begins to end, before anybody who joins it is woken. `stat` is a

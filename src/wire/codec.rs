@@ -54,10 +54,12 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     // So little is a text given room for on its own word.
     const LITTLE: usize = 1 << 20;
     const MUCH: usize = 1 << 30;
-    match bytes.len() {
-        ..LITTLE => decode_within(bytes, FORMAT.with_limit::<LITTLE>()),
-        ..MUCH => decode_within(bytes, FORMAT.with_limit::<MUCH>()),
-        _ => decode_within(bytes, FORMAT),
+    if bytes.len() <= LITTLE {
+        decode_within(bytes, FORMAT.with_limit::<LITTLE>())
+    } else if bytes.len() <= MUCH {
+        decode_within(bytes, FORMAT.with_limit::<MUCH>())
+    } else {
+        decode_within(bytes, FORMAT)
     }
 }
 
@@ -137,14 +139,21 @@ mod tests {
         }
     }
 
+    /// Something of each sort.
+    type Value = (u8, char, bool, i128, Option<String>, Vec<u16>);
+
     proptest! {
         #[test]
-        fn a_value_of_any_size_is_within_its_limit(value: Vec<(u8, char, bool, i128, Option<String>)>) {
-            let bytes = encode(&value).unwrap();
-            let decoded = bincode::serde::decode_from_slice(&bytes, FORMAT);
-            let (read, _): (Vec<(u8, char, bool, i128, Option<String>)>, usize) = decoded.unwrap();
-            prop_assert_eq!(&read, &value);
-            prop_assert_eq!(decode::<Vec<(u8, char, bool, i128, Option<String>)>>(&bytes).unwrap(), value);
+        fn a_value_that_is_as_long_as_the_limit_is_within_it(value: Value) {
+            const ENOUGH: usize = 1 << 10;
+            // Padded to the limit, to the byte.
+            let pad = |length| (value.clone(), "x".repeat(length));
+            let bytes = encode(&pad(ENOUGH.saturating_sub(encode(&pad(0)).unwrap().len()))).unwrap();
+            let decoded = decode_within::<(Value, String)>(&bytes, FORMAT.with_limit::<ENOUGH>());
+            match bytes.len() <= ENOUGH {
+                true => prop_assert_eq!(decoded.unwrap(), pad(bytes.len() - encode(&pad(0)).unwrap().len())),
+                false => prop_assert!(decoded.is_err()),
+            }
         }
 
         #[test]

@@ -8,6 +8,7 @@ use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
 use super::life::Worker;
+use super::statistics::Why;
 use crate::error::WorkerError;
 use crate::sys::copy::is_copy;
 use crate::sys::process::Ended;
@@ -39,7 +40,7 @@ impl Farewell {
             // They are the original's, and so are their connections, which are not even to be closed.
             workers.drain(..).for_each(mem::forget);
         }
-        workers.iter().for_each(Worker::dismiss);
+        workers.iter_mut().for_each(Worker::dismiss);
         let deadline = match workers.is_empty() {
             true => None,
             false => grace.map(Timer::after),
@@ -95,7 +96,9 @@ impl Farewell {
         {
             *deadline = None;
             tally.killing = true;
-            leaving.iter().for_each(Worker::kill);
+            leaving
+                .iter_mut()
+                .for_each(|worker| worker.kill(Why::GraceOver));
         }
         Poll::Pending
     }

@@ -19,7 +19,7 @@ use crate::sys::thread;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How many threads this process had before its first job.
-static BEFORE: OnceLock<u64> = OnceLock::new();
+static BEFORE: OnceLock<usize> = OnceLock::new();
 
 /// Whether a thread of ours waits for the output.
 static WAITING: AtomicBool = AtomicBool::new(false);
