@@ -349,6 +349,7 @@ fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
 fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
     let config = running.config();
     config.check()?;
+    copy::from_now_on();
     let expected = running.expect_worker();
     let launch = match config.forks(recipe) {
         true => Ok(Launch::fork(running.fork_server(), recipe.clone())),
