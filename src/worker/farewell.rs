@@ -35,7 +35,11 @@ struct Tally {
 
 impl Farewell {
     /// Tells idle workers to go.
-    pub(super) fn to(mut workers: Vec<Worker>, grace: Option<Duration>) -> Self {
+    pub(super) fn to(
+        workers: impl IntoIterator<Item = Box<Worker>>,
+        grace: Option<Duration>,
+    ) -> Self {
+        let mut workers: Vec<Worker> = workers.into_iter().map(|worker| *worker).collect();
         if is_copy() {
             // They are the original's, and so are their connections, which are not even to be closed.
             workers.drain(..).for_each(mem::forget);
