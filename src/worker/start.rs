@@ -227,7 +227,7 @@ mod tests {
     use crate::worker::process::Process;
 
     /// A process that stops itself and never gets to the hook, and its number.
-    fn stopped() -> (Worker, u32) {
+    fn stopped() -> (Box<Worker>, u32) {
         let (ours, theirs) = socket::pair().unwrap();
         let mut command = Command::new("sh");
         command
