@@ -63,6 +63,15 @@ impl WorkerError {
         )
     }
 
+    pub(crate) fn forked_program() -> Self {
+        Self::new(
+            WorkerErrorKind::ForkedProgram,
+            "this process is a copy of one that had used worker processes or a run, made by `fork`; it shares their \
+             connections and cannot have workers. Fork before the first run and the first call, or execute a program in \
+             the copy",
+        )
+    }
+
     pub(crate) fn start(what: &str, source: std::io::Error) -> Self {
         Self::new(
             WorkerErrorKind::Start,

@@ -75,7 +75,8 @@ pub(crate) struct Fingerprint {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) size: u64,
-    pub(crate) modified: (i64, i64),
+    /// Only where no build identifier tells more: a file may be touched and be the same.
+    pub(crate) modified: Option<(i64, i64)>,
     pub(crate) build_id: Vec<u8>,
     pub(crate) layout: u64,
 }

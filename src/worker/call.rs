@@ -26,6 +26,7 @@ use crate::error::WorkerError;
 use crate::job::code::{Code, JobFn};
 use crate::job::role::refuse_unless_hooked;
 use crate::sync::{CapacityLimiter, Token};
+use crate::sys::copy::is_copy;
 use crate::wire::codec;
 use crate::wire::frame::{self, Frame, Kind, Parcel};
 
@@ -245,6 +246,9 @@ impl<R> Future for RunSyncFuture<R> {
     type Output = Result<R, WorkerError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if is_copy() {
+            return Poll::Ready(Err(WorkerError::forked_program()));
+        }
         self.call.as_mut().poll(cx)
     }
 }

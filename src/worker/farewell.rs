@@ -1,5 +1,6 @@
 //! The graceful end of many workers at once, against one common deadline.
 
+use std::mem;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use futures_lite::{FutureExt, future};
 use super::life::Worker;
 use super::statistics::Why;
 use crate::error::WorkerError;
+use crate::sys::copy::is_copy;
 use crate::sys::process::Ended;
 
 /// Idle workers that have been told to go. Dropping it kills those that have not gone yet.
@@ -38,6 +40,10 @@ impl Farewell {
         grace: Option<Duration>,
     ) -> Self {
         let mut workers: Vec<Worker> = workers.into_iter().map(|worker| *worker).collect();
+        if is_copy() {
+            // They are the original's, and so are their connections, which are not even to be closed.
+            workers.drain(..).for_each(mem::forget);
+        }
         workers.iter_mut().for_each(Worker::dismiss);
         let deadline = match workers.is_empty() {
             true => None,

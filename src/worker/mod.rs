@@ -86,6 +86,8 @@ mod current;
 mod farewell;
 mod fork_server;
 mod forking;
+#[cfg(any(test, fuzzing))]
+mod fuzzed;
 mod hook;
 mod launch;
 mod life;
@@ -111,6 +113,10 @@ pub use crate::job::status::WorkerStatus;
 
 pub(crate) use current::shutdown_default;
 pub(crate) use hook::hook;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use fuzzed::read_frames;
 pub(crate) use lookout::{look, turn};
 
 /// Makes this program able to start workers: in a worker process serves jobs and never returns, in any other returns at

@@ -209,7 +209,7 @@ impl Starting {
 }
 
 /// Reads the frames by which a worker says that it cannot serve.
-fn failure_of(frame: &Frame) -> Option<WorkerError> {
+pub(super) fn failure_of(frame: &Frame) -> Option<WorkerError> {
     match frame.header.kind {
         Kind::Lost => Some(WorkerError::start_lost(&frame.text())),
         Kind::NotAlone => Some(WorkerError::start_not_alone(frame.header.number)),
@@ -228,5 +228,53 @@ fn failure_of(frame: &Frame) -> Option<WorkerError> {
             Err(_) => WorkerError::protocol("a report that cannot be decoded"),
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    use async_io::Async;
+
+    use super::*;
+    use crate::error::WorkerErrorKind;
+    use crate::sys::process::Pidfd;
+    use crate::sys::socket;
+    use crate::worker::launch::Launched;
+    use crate::worker::process::Process;
+
+    /// A process that stops itself and never gets to the hook, and its number.
+    fn stopped() -> (Box<Worker>, u32) {
+        let (ours, theirs) = socket::pair().unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "kill -STOP $$"])
+            .stdin(Stdio::from(theirs));
+        let pidfd = Pidfd::adopt(command.spawn().unwrap()).unwrap();
+        let pid = pidfd.pid();
+        let launched = Launched {
+            process: Process::new(pidfd).unwrap(),
+            socket: Async::new(ours).unwrap(),
+            stderr: None,
+            forked: false,
+        };
+        (Worker::new(launched).unwrap(), pid)
+    }
+
+    #[test]
+    fn a_process_that_does_not_get_to_the_hook_in_time_is_an_error_and_has_been_reaped() {
+        let (worker, pid) = stopped();
+        let mut starting = Starting {
+            state: State::Summoned(worker, Timer::after(Duration::ZERO)),
+            config: WorkerConfig::new(),
+            fork_server: false,
+        };
+        let error = smol::block_on(poll_fn(|cx| starting.poll(cx))).unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Start);
+        assert!(error.to_string().contains("hook"), "{error}");
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 }

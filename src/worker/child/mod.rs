@@ -21,6 +21,7 @@
 
 mod limits;
 mod link;
+mod output;
 mod zygote;
 
 use std::ffi::CString;
@@ -155,6 +156,7 @@ impl Worker<'_> {
         // is busy for longer than the idle timeout would start one worker after the other and have the job run by none.
         let mut job = link.next_job();
         link.set_idle_timeout(idle_timeout);
+        output::no_job_has_run();
         loop {
             link.answer(job, &cpu_time);
             status.count_job();
@@ -354,9 +356,8 @@ impl Link {
         if !self.is_the_original() {
             leave_as_a_copy();
         }
-        // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
-        // own printing.
-        let _ = io::Write::flush(&mut io::stdout());
+        // What the job printed without a line's end is to be seen before its result is.
+        output::flush();
         self.send_answer(&answer);
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
