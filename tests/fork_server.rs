@@ -19,16 +19,31 @@ mod worker_cancel;
 mod worker_deaths;
 #[path = "worker_errors.rs"]
 mod worker_errors;
+#[path = "worker_faults.rs"]
+mod worker_faults;
+#[path = "worker_frames.rs"]
+mod worker_frames;
+#[path = "worker_limits.rs"]
+mod worker_limits;
 #[path = "worker_mailbox.rs"]
 mod worker_mailbox;
+#[path = "worker_misdeeds.rs"]
+mod worker_misdeeds;
+#[path = "worker_programs.rs"]
+mod worker_programs;
+#[path = "worker_soak.rs"]
+mod worker_soak;
 #[path = "worker_statistics.rs"]
 mod worker_statistics;
+#[path = "worker_storms.rs"]
+mod worker_storms;
 #[path = "worker_tracing.rs"]
 mod worker_tracing;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
+    common::stage::before_the_hook();
     seedbed::init();
     let suites = [
         ("worker_cache", worker_cache::SUITE),
@@ -36,8 +51,15 @@ fn main() {
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("worker_errors", worker_errors::SUITE),
+        ("worker_faults", worker_faults::SUITE),
+        ("worker_frames", worker_frames::SUITE),
+        ("worker_limits", worker_limits::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
+        ("worker_misdeeds", worker_misdeeds::SUITE),
+        ("worker_programs", worker_programs::SUITE),
+        ("worker_soak", worker_soak::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
+        ("worker_storms", worker_storms::SUITE),
         ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),

@@ -63,6 +63,15 @@ impl WorkerError {
         )
     }
 
+    pub(crate) fn forked_program() -> Self {
+        Self::new(
+            WorkerErrorKind::ForkedProgram,
+            "this process is a copy of one that had used worker processes or a run, made by `fork`; it shares their \
+             connections and cannot have workers. Fork before the first run and the first call, or execute a program in \
+             the copy",
+        )
+    }
+
     pub(crate) fn start(what: &str, source: std::io::Error) -> Self {
         Self::new(
             WorkerErrorKind::Start,
@@ -86,6 +95,32 @@ impl WorkerError {
         Self::new(
             WorkerErrorKind::Start,
             format!("the worker process could not be started: {message}"),
+        )
+    }
+
+    pub(crate) fn start_refused(setting: &str, os_error: Option<i32>, words: &str) -> Self {
+        let source = os_error.map(std::io::Error::from_raw_os_error);
+        let reason = match &source {
+            Some(source) => format!("{source}; {words}"),
+            None => words.to_owned(),
+        };
+        let error = Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker process could not be started: the setting `{setting}` of its configuration cannot be carried \
+                 out: {reason}"
+            ),
+        );
+        match source {
+            Some(source) => error.caused_by(source),
+            None => error,
+        }
+    }
+
+    pub(crate) fn unusable_setting(setting: &str, words: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Config,
+            format!("the setting `{setting}` of the configuration cannot be used: {words}"),
         )
     }
 
@@ -123,6 +158,17 @@ impl WorkerError {
             format!(
                 "the worker {exit} before it reached seedbed's hook; a worker executes `main` again with the same \
                  arguments and environment, and must get to `run`, `main!`, `test!` or `init()` as this process did"
+            ),
+        )
+        .ended(exit)
+    }
+
+    pub(crate) fn start_ended_within_init(exit: WorkerExit) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker {exit} while it called the closures of its configuration, under the limits of that \
+                 configuration"
             ),
         )
         .ended(exit)

@@ -77,6 +77,8 @@ pub enum WorkerErrorKind {
     /// The program never called the hook (`run`, `main!`, `test!` or `init()`), so a worker could not find its way in.
     /// Nothing was started.
     NotInitialized,
+    /// A setting of the context's configuration makes no sense, such as an empty set of CPUs. Nothing was started.
+    Config,
     /// The process could not be started, or ended before it was ready for jobs. The job did not run.
     Start,
     /// An `init` closure panicked in the new worker. The job did not run.
@@ -84,6 +86,9 @@ pub enum WorkerErrorKind {
     /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::WorkerType). The job did
     /// not run.
     UnsafeFork,
+    /// This process is a copy: the program has forked itself after it had used workers or a run. Both processes have the same
+    /// connections, over which only the original may speak. Nothing was sent.
+    ForkedProgram,
     /// The job's code lies outside the main executable, where a worker may not have it. Nothing was sent.
     ForeignFunction,
     /// The worker runs another executable image than this process, so no offset may be called in it. The job did not

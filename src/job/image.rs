@@ -22,13 +22,14 @@ pub(crate) fn fingerprint() -> io::Result<&'static Fingerprint> {
 fn take() -> io::Result<Fingerprint> {
     let file = rustix::fs::stat("/proc/self/exe")?;
     let image = Image::of_this_process();
+    let modified = (file.st_mtime, file.st_mtime_nsec as i64);
     Ok(Fingerprint {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pointer_width: usize::BITS,
         device: file.st_dev,
         inode: file.st_ino,
         size: file.st_size as u64,
-        modified: (file.st_mtime, file.st_mtime_nsec as i64),
+        modified: image.build_id().is_empty().then_some(modified),
         build_id: image.build_id().to_vec(),
         layout: image.layout(),
     })

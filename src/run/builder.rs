@@ -10,6 +10,7 @@ use super::driver::Driver;
 use super::interrupt::Interrupt;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
 use crate::nursery::shuffle::shuffle;
+use crate::sys::copy;
 use crate::time::{Clock, Timers};
 use crate::worker::WorkerConfig;
 
@@ -207,6 +208,7 @@ impl RunBuilder {
 
     fn run_in_order<F: IntoFuture>(self, future: F) -> F::Output {
         crate::worker::hook();
+        copy::from_now_on();
         let inside = Inside::enter();
         if let Some(config) = self.workers {
             crate::worker::configure_default_context(config)

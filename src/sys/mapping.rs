@@ -17,6 +17,7 @@ use rustix::fs::{
     ftruncate, memfd_create,
 };
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
 
 /// A type that may lie in memory which another process changes meanwhile, whatever it writes there.
 ///
@@ -43,6 +44,7 @@ unsafe impl<T: Shareable> Sync for Mapping<T> {}
 impl<T: Shareable> Mapping<T> {
     /// Makes one of zeros, and what another process needs to find it.
     pub(crate) fn make(name: &str) -> io::Result<(Self, OwnedFd)> {
+        refuse_beyond_file_limit(size_of::<T>() as u64)?;
         let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, size_of::<T>() as u64)?;
         fallocate(&file, FallocateFlags::empty(), 0, size_of::<T>() as u64)?;
@@ -86,6 +88,15 @@ impl<T: Shareable> Mapping<T> {
         // at it; whoever forks sees to that.
         unsafe { madvise(place, size, Advice::LinuxDontFork)? };
         Ok(())
+    }
+}
+
+/// Fails where a file may not be as large, memory that is a file included. To find that out by trying is deadly: the kernel sends
+/// SIGXFSZ, which ends a process that has not seen to it.
+pub(crate) fn refuse_beyond_file_limit(size: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(most) if size > most => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use bincode::config::{Configuration, Fixint, LittleEndian};
+use bincode::config::{Config, Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -51,7 +51,23 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecE
 
 /// Decodes a value that takes up all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    match bincode::serde::decode_from_slice(bytes, FORMAT) {
+    // So little is a text given room for on its own word.
+    const LITTLE: usize = 1 << 20;
+    const MUCH: usize = 1 << 30;
+    if bytes.len() <= LITTLE {
+        decode_within(bytes, FORMAT.with_limit::<LITTLE>())
+    } else if bytes.len() <= MUCH {
+        decode_within(bytes, FORMAT.with_limit::<MUCH>())
+    } else {
+        decode_within(bytes, FORMAT)
+    }
+}
+
+/// Decodes in a format that has a limit: no value may take more bytes. bincode makes room for a text, or for bytes, before it looks
+/// whether they are there, and a length that is none, as a type reads it whose `Serialize` and `Deserialize` disagree, may be
+/// more than all memory: asking for that ends the process. It makes room within the limit only.
+fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Result<T, CodecError> {
+    match bincode::serde::decode_from_slice(bytes, format) {
         Ok((value, length)) if length == bytes.len() => Ok(value),
         Ok((_, length)) => Err(CodecError(format!(
             "{} bytes are left over; do `Serialize` and `Deserialize` agree?",
@@ -109,7 +125,37 @@ mod tests {
         );
     }
 
+    /// The length stands in front, in eight bytes. To make room for it once ended the process.
+    #[test]
+    fn a_length_that_is_more_than_there_is_is_an_error_however_much_that_is() {
+        for length in [1 << 10, 3 << 20] {
+            let mut bytes = encode(&"x".repeat(length)).unwrap();
+            for wrong in [1, 20, 31, 40, 47, 62, 63].map(|shift| length as u64 + (1 << shift)) {
+                bytes[..8].copy_from_slice(&wrong.to_le_bytes());
+                assert!(decode::<String>(&bytes).is_err(), "{wrong}");
+                assert!(decode::<Vec<u8>>(&bytes).is_err(), "{wrong}");
+                assert!(decode::<Vec<String>>(&bytes).is_err(), "{wrong}");
+            }
+        }
+    }
+
+    /// Something of each sort.
+    type Value = (u8, char, bool, i128, Option<String>, Vec<u16>);
+
     proptest! {
+        #[test]
+        fn a_value_that_is_as_long_as_the_limit_is_within_it(value: Value) {
+            const ENOUGH: usize = 1 << 10;
+            // Padded to the limit, to the byte.
+            let pad = |length| (value.clone(), "x".repeat(length));
+            let bytes = encode(&pad(ENOUGH.saturating_sub(encode(&pad(0)).unwrap().len()))).unwrap();
+            let decoded = decode_within::<(Value, String)>(&bytes, FORMAT.with_limit::<ENOUGH>());
+            match bytes.len() <= ENOUGH {
+                true => prop_assert_eq!(decoded.unwrap(), pad(bytes.len() - encode(&pad(0)).unwrap().len())),
+                false => prop_assert!(decoded.is_err()),
+            }
+        }
+
         #[test]
         fn what_is_encoded_decodes_to_the_same(value: (u64, String, Vec<(i8, Option<f32>)>)) {
             prop_assume!(value.2.iter().all(|(_, number)| number.is_none_or(|number| !number.is_nan())));

@@ -26,6 +26,10 @@ pub(crate) const ROOM: usize = 4 * 1024;
 /// Room that a receiver makes at least for the rest of a large frame.
 const CHUNK: usize = 256 * 1024;
 
+/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep its
+/// receiver waiting for bytes that never come.
+const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
+
 /// First bytes of every header; the last one counts the protocol's versions.
 const MAGIC: [u8; 4] = *b"sbd\x01";
 
@@ -125,14 +129,15 @@ impl Header {
             .split_first_chunk::<4>()
             .expect("24 bytes hold 4 + 4 + 16");
         let (number, length) = numbers.split_at(8);
-        if magic != MAGIC || zeros != [0; 2] {
+        let length = u64::from_le_bytes(length.try_into().expect("8 bytes"));
+        if magic != MAGIC || zeros != [0; 2] || length > LONGEST {
             return Err(Garbage);
         }
         Ok(Self {
             kind: *KINDS.get(usize::from(kind)).ok_or(Garbage)?,
             fds,
             number: u64::from_le_bytes(number.try_into().expect("8 bytes")),
-            length: u64::from_le_bytes(length.try_into().expect("8 bytes")),
+            length,
         })
     }
 }
@@ -301,10 +306,8 @@ impl Inbox {
         let Some(header) = self.header().transpose()? else {
             return Ok(None);
         };
-        // A length that does not fit this machine's memory never arrives whole; `usize::MAX` stands for it.
-        let end = usize::try_from(header.length)
-            .unwrap_or(usize::MAX)
-            .saturating_add(HEADER);
+        let length = usize::try_from(header.length);
+        let end = length.expect("it was compared with `LONGEST`") + HEADER;
         if self.bytes.len() < end {
             return Ok(None);
         }
@@ -426,7 +429,7 @@ mod tests {
             kind: Kind::Done,
             fds: 0,
             number: 0,
-            length: u64::MAX,
+            length: LONGEST,
         };
         inbox.buffer().extend_from_slice(&header.to_bytes());
         assert!(inbox.take().unwrap().is_none());
@@ -509,6 +512,12 @@ mod tests {
             if let Ok(frames) = receive(&bytes, &pieces) {
                 prop_assert!(frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() <= bytes.len());
             }
+        }
+
+        #[test]
+        fn a_length_that_no_memory_holds_is_garbage(length in LONGEST + 1..=u64::MAX, kind in any_kind()) {
+            let header = Header { kind, fds: 0, number: 1, length };
+            prop_assert_eq!(Header::from_bytes(&header.to_bytes()), Err(Garbage));
         }
 
         #[test]

@@ -11,6 +11,7 @@
 //! kill one worker after the other, for ever. (A worker that a fork server was asked for, and that never came to be, has taken
 //! nothing in.)
 
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use super::start::{Starting, Unstarted, failure_of};
 use super::statistics::{Expected, Why};
 use crate::error::{WorkerError, WorkerPanic};
 use crate::sync::Token;
+use crate::sys::copy;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind, Parcel};
 use crate::wire::message::PanicReport;
@@ -117,7 +119,7 @@ impl Attempt {
     /// Gives the job to the worker, if there is one already.
     fn hand_over(&mut self) {
         if let State::Working { worker, .. } = &mut self.state {
-            let job = std::mem::take(&mut self.job);
+            let job = mem::take(&mut self.job);
             if let Some(stake) = &mut self.stake {
                 stake.running.sends(job.payload_len());
             }
@@ -310,7 +312,7 @@ impl Attempt {
     }
 
     fn bury(&mut self, Death { exit, outlived }: Death) -> Poll<Verdict> {
-        let State::Ending(mut dying, then) = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Ending(mut dying, then) = mem::replace(&mut self.state, State::Over) else {
             unreachable!("it was ending a moment ago")
         };
         let ran_for = self.ran_for();
@@ -337,7 +339,7 @@ impl Attempt {
     }
 
     fn take_worker(&mut self) -> Box<Worker> {
-        match std::mem::replace(&mut self.state, State::Over) {
+        match mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
             State::Starting(..) | State::Ending(..) | State::Over => {
                 unreachable!("this state has no working worker")
@@ -350,11 +352,16 @@ impl Attempt {
 /// worker that is ending is killed, too. Otherwise, see the head of this file.
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if copy::is_copy() {
+            // What is done to a worker here is done to the original's.
+            mem::forget(mem::replace(&mut self.state, State::Over));
+            return;
+        }
         if !matches!(self.state, State::Working { .. }) || self.killable {
             return;
         }
         let mut rest = Self {
-            state: std::mem::replace(&mut self.state, State::Over),
+            state: mem::replace(&mut self.state, State::Over),
             job: Parcel::default(),
             killable: self.killable,
             busy_since: self.busy_since,
@@ -393,10 +400,15 @@ fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
 fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
     let config = running.config();
     config.check()?;
+    copy::from_now_on();
     let expected = running.expect_worker();
     let launch = match config.forks(recipe) {
         true => Ok(Launch::fork(running.fork_server(), recipe.clone())),
-        false => Launch::spawn(recipe.clone(), config.captures_stderr()),
+        false => Launch::spawn(
+            recipe.clone(),
+            config.environment(),
+            config.captures_stderr(),
+        ),
     };
     match launch {
         Ok(launch) => {
@@ -412,7 +424,7 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> 
 
 /// What a frame means to somebody who waits for a job's answer.
 #[derive(Debug)]
-enum Reply {
+pub(super) enum Reply {
     Done,
     Failed(WorkerError),
     /// The worker cannot serve, and has not begun to.
@@ -423,7 +435,7 @@ enum Reply {
 }
 
 impl Reply {
-    fn of(frame: &Frame) -> Self {
+    pub(super) fn of(frame: &Frame) -> Self {
         if let Some(error) = failure_of(frame) {
             return Self::Unfit(error);
         }

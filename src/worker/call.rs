@@ -19,12 +19,14 @@ use super::attempt::{Attempt, Stake, Verdict};
 use super::context::WorkerContext;
 use super::current::current;
 use super::hook;
+use super::post::end_of_turn;
 use super::trace;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::error::WorkerError;
 use crate::job::code::{Code, JobFn};
 use crate::job::role::refuse_unless_hooked;
 use crate::sync::{CapacityLimiter, Token};
+use crate::sys::copy::is_copy;
 use crate::wire::codec;
 use crate::wire::frame::{self, Frame, Kind, Parcel};
 
@@ -244,6 +246,9 @@ impl<R> Future for RunSyncFuture<R> {
     type Output = Result<R, WorkerError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if is_copy() {
+            return Poll::Ready(Err(WorkerError::forked_program()));
+        }
         self.call.as_mut().poll(cx)
     }
 }
@@ -288,6 +293,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
             match verdict {
                 Verdict::Done(frame) => {
                     drop(held); // the job is over; decoding needs no worker
+                    end_of_turn().await;
                     return decode_result(&frame).map_err(named);
                 }
                 Verdict::Failed(error) => return Err(named(error)),

@@ -27,6 +27,7 @@ use super::life::{Health, LAST_RITES, Worker};
 use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
+use crate::sys::copy::is_copy;
 
 /// A set of cached workers with a configuration of their own, opened by
 /// [`open_worker_context`](crate::open_worker_context).
@@ -245,6 +246,9 @@ impl WorkerContext {
 
     /// Forgets workers at the cold end that have ended without anything to tell.
     fn prune(&self, mut is_gone: impl FnMut(&mut Worker) -> bool) {
+        if is_copy() {
+            return; // whether the original's workers live is its business
+        }
         let mut state = self.state();
         let gone = state.idle.prune(|worker| is_gone(worker));
         let left = state.leaving.prune();

@@ -3,6 +3,7 @@
 // A worker is large, and moves in the box that it came in.
 #![allow(clippy::vec_box)]
 
+use std::mem;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use futures_lite::{FutureExt, future};
 use super::life::Worker;
 use super::statistics::Why;
 use crate::error::WorkerError;
+use crate::sys::copy::is_copy;
 use crate::sys::process::Ended;
 
 /// Workers that have been told to go, or go anyway. Dropping it kills those that have not gone yet.
@@ -45,9 +47,13 @@ impl Farewell {
     /// Tells idle workers to go; others are `leaving` already.
     pub(super) fn to(
         mut idle: Vec<Box<Worker>>,
-        leaving: Vec<Box<Worker>>,
+        mut leaving: Vec<Box<Worker>>,
         grace: Option<Duration>,
     ) -> Self {
+        if is_copy() {
+            // They are the original's, and so are their connections, which are not even to be closed.
+            idle.drain(..).chain(leaving.drain(..)).for_each(mem::forget);
+        }
         idle.iter_mut().for_each(|worker| worker.dismiss());
         let with = |unasked| move |worker| Leaver { worker, unasked };
         let idle = idle.into_iter().map(with(false));

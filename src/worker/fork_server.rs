@@ -288,7 +288,8 @@ impl ForkServer {
         let place = Started(self.place.clone());
         let (table, memory) = Mapping::<Table>::make("seedbed-births")
             .map_err(|error| WorkerError::start("the fork server's table", error))?;
-        let launch = Launch::spawn(recipe.clone(), false)?;
+        let environment = self.place.config.environment();
+        let launch = Launch::spawn(recipe.clone(), environment, false)?;
         let mut starting = Starting::of_fork_server(launch, self.place.config.clone(), memory);
         let stopped = async {
             stop.await;

@@ -47,8 +47,10 @@ impl Forking {
                     Some(launched) => return Poll::Ready(Ok(launched)),
                     // Forking is not safe here.
                     None => {
-                        let captures = self.fork_server.config().captures_stderr();
-                        let launch = Launch::spawn(self.recipe.clone(), captures)?;
+                        let config = self.fork_server.config();
+                        let captures = config.captures_stderr();
+                        let launch =
+                            Launch::spawn(self.recipe.clone(), config.environment(), captures)?;
                         self.stage = Stage::Spawning(launch);
                     }
                 },

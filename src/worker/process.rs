@@ -40,6 +40,8 @@ pub(super) struct Process {
     doomed: bool,
     /// Why there is none, and was none.
     stillborn: Option<Stillborn>,
+    /// It leads a process group, whose members do not outlive it.
+    leads_group: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,7 @@ impl Process {
             state: State::Running(Arc::new(pidfd), None),
             doomed: false,
             stillborn: None,
+            leads_group: false,
         }
     }
 
@@ -104,7 +107,13 @@ impl Process {
             pid: 0,
             doomed: false,
             stillborn: None,
+            leads_group: false,
         }
+    }
+
+    /// Lets the process's group end with it: killed when it is, or before it is reaped.
+    pub(super) fn kill_its_group_too(&mut self) {
+        self.leads_group = true;
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -155,9 +164,13 @@ impl Process {
     /// Sends SIGKILL if the process is not known to have ended.
     pub(super) fn kill(&mut self) {
         self.doomed = !self.look();
-        if let State::Running(pidfd, _) = &self.state
-            && let Err(error) = pidfd.kill()
-        {
+        let State::Running(pidfd, _) = &self.state else {
+            return;
+        };
+        if self.leads_group {
+            pidfd.kill_group();
+        }
+        if let Err(error) = pidfd.kill() {
             // Whoever kills is cleaning up, often in a `drop`, where a panic would only lose more.
             tracing::warn!(pid = self.pid, %error, "a worker cannot be killed");
         }
@@ -181,7 +194,7 @@ impl Process {
             Fate::Born(number) => {
                 self.pid = number;
                 match Pidfd::open(number) {
-                    Ok(pidfd) => match reap(&pidfd) {
+                    Ok(pidfd) => match reap(&pidfd, self.leads_group) {
                         None => State::Running(Arc::new(pidfd), None),
                         // Or it is no child of ours, so that somebody else has reaped the one that had this number.
                         Some(ended) => State::Ended(ended),
@@ -200,7 +213,7 @@ impl Process {
         self.look();
         match &self.state {
             State::Running(pidfd, _) => {
-                let ended = reap(pidfd)?;
+                let ended = reap(pidfd, self.leads_group)?;
                 self.state = State::Ended(ended);
                 Some(ended)
             }
@@ -287,6 +300,7 @@ impl Drop for Process {
                     pid: self.pid,
                     doomed: true,
                     stillborn: None,
+                    leads_group: self.leads_group,
                 };
                 smol::spawn(
                     async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await },
@@ -314,7 +328,11 @@ fn register<'a>(
     }
 }
 
-fn reap(pidfd: &Pidfd) -> Option<Ended> {
+fn reap(pidfd: &Pidfd, leads_group: bool) -> Option<Ended> {
+    if leads_group && pidfd.is_to_be_reaped() {
+        // While it is not reaped, its number is that of no other group.
+        pidfd.kill_group();
+    }
     // Our own child, asked once after its end, gives no error unless something else in this program waits for all
     // children (`waitpid(-1)`, or SIGCHLD ignored) and has got there first.
     pidfd.try_reap().unwrap_or(Some(Ended::Unknown))

@@ -2,7 +2,7 @@
 //!
 //! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
 //! closures have run. (A fork server's copy is beyond the hook, so it does not say hello, and ready only where there are init
-//! closures: where there are none it can be given its job as soon as it is asked for.) Only the first has a time limit: a program that waits for something before its hook would never
+//! closures or limits: where there are none it can be given its job as soon as it is asked for.) Only the first has a time limit: a program that waits for something before its hook would never
 //! get there, while an init closure may take as long as it likes. Whatever goes wrong, the process has been reaped when
 //! the error is given.
 
@@ -23,7 +23,7 @@ use crate::error::WorkerError;
 use crate::job::image::fingerprint;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind, Parcel};
-use crate::wire::message::{Fingerprint, InitFailed};
+use crate::wire::message::{Fingerprint, InitFailed, Refusal};
 
 /// How long a new process may take to reach the hook. Generous, as `main` may do much before; but not for ever.
 const REACH_THE_HOOK: Duration = Duration::from_secs(60);
@@ -69,8 +69,10 @@ impl From<WorkerError> for Unstarted {
 /// What to report once the process has ended.
 #[derive(Debug)]
 enum Failure {
-    /// The process's own end.
+    /// The process's own end, before its hello.
     Ended,
+    /// The same, after it.
+    EndedWithinInit,
     Known(WorkerError),
 }
 
@@ -132,6 +134,9 @@ impl Starting {
                     };
                     return Poll::Ready(Err(Unstarted::Failed(match failure {
                         Failure::Ended => WorkerError::start_ended(death.exit),
+                        Failure::EndedWithinInit => {
+                            WorkerError::start_ended_within_init(death.exit)
+                        }
                         Failure::Known(error) => error.ended(death.exit),
                     })));
                 }
@@ -173,6 +178,9 @@ impl Starting {
         let mut worker =
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
         worker.retires(self.config.most_jobs(), self.config.retires());
+        if self.config.kills_tree() && !self.fork_server {
+            worker.kill_its_tree_too();
+        }
         if forked {
             // It is beyond the hook, and a copy of a process whose image has been compared, which has its set-up.
             return Ok(match self.config.starts_with_its_job() {
@@ -216,11 +224,15 @@ impl Starting {
                 )),
             },
             Err(Silence::Gone) => {
+                let failure = match self.state {
+                    State::Initialising(_) => Failure::EndedWithinInit,
+                    _ => Failure::Ended,
+                };
                 let mut worker = self.worker();
                 if let Some(why) = worker.stillborn() {
                     return Err(Unstarted::Stillborn(why));
                 }
-                self.state = State::Failing(Dying::naturally(worker), Failure::Ended)
+                self.state = State::Failing(Dying::naturally(worker), failure)
             }
             Err(Silence::Garbage) => {
                 self.fail_with(WorkerError::protocol("bytes that are no frame"))
@@ -257,8 +269,69 @@ pub(super) fn failure_of(frame: &Frame) -> Option<WorkerError> {
             Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
             Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),
             Ok(InitFailed::NotOurCode) => WorkerError::image_mismatch(),
+            Ok(InitFailed::Refused(refusal)) => {
+                let Refusal {
+                    setting,
+                    os_error,
+                    words,
+                } = refusal;
+                WorkerError::start_refused(&setting, os_error, &words)
+            }
             Err(_) => WorkerError::protocol("a report that cannot be decoded"),
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    use async_io::Async;
+
+    use super::*;
+    use crate::error::WorkerErrorKind;
+    use crate::sys::process::Pidfd;
+    use crate::sys::socket;
+    use crate::worker::connection::Connection;
+    use crate::worker::launch::Launched;
+    use crate::worker::process::Process;
+
+    /// A process that stops itself and never gets to the hook, and its number.
+    fn stopped() -> (Box<Worker>, u32) {
+        let (ours, theirs) = socket::pair().unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "kill -STOP $$"])
+            .stdin(Stdio::from(theirs));
+        let pidfd = Pidfd::adopt(command.spawn().unwrap()).unwrap();
+        let pid = pidfd.pid();
+        let launched = Launched {
+            process: Process::new(pidfd),
+            connection: Connection::new(Async::new(ours).unwrap()),
+            stderr: None,
+            forked: false,
+        };
+        (Worker::new(launched).unwrap(), pid)
+    }
+
+    #[test]
+    fn a_process_that_does_not_get_to_the_hook_in_time_is_an_error_and_has_been_reaped() {
+        let (worker, pid) = stopped();
+        let mut starting = Starting {
+            state: State::Summoned(worker, Timer::after(Duration::ZERO)),
+            config: WorkerConfig::new(),
+            fork_server: false,
+            memory: None,
+        };
+        let error = smol::block_on(poll_fn(|cx| starting.poll(cx))).unwrap_err();
+        let Unstarted::Failed(error) = error else {
+            panic!("it was started and not asked for: {error:?}")
+        };
+        assert_eq!(error.kind(), WorkerErrorKind::Start);
+        assert!(error.to_string().contains("hook"), "{error}");
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 }

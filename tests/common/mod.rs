@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod stage;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;

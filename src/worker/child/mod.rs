@@ -10,7 +10,8 @@
 //! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
 //!   between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
-//! * an init closure panicked, or the image is another one: it says so in place of *ready*, and the code is 1;
+//! * an init closure panicked, a setting was refused, or the image is another one: it says so in place of *ready*, and
+//!   the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
@@ -18,7 +19,9 @@
 //! without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
+mod limits;
 mod link;
+mod output;
 mod zygote;
 
 use std::ffi::CString;
@@ -29,6 +32,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use self::limits::CpuTime;
 use self::link::Link;
 use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
 use crate::job::image::fingerprint;
@@ -38,7 +42,7 @@ use crate::job::status::WorkerStatus;
 use crate::sys::{signal, socket, thread};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Kind};
-use crate::wire::message::{Closure, InitFailed, Purpose, SetUp};
+use crate::wire::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -89,37 +93,85 @@ impl Settled {
         match set_up.purpose {
             Purpose::Work => {
                 call_oneself(&set_up.name);
-                let retire = self.link.call_init(&set_up);
-                self.work(&set_up, retire)
+                self.link.preload(&set_up);
+                self.work(&set_up, None)
             }
             Purpose::Fork => {
                 // What is at hand when a copy is made, each copy has to let go; so nothing is.
                 let table = fds.pop();
                 drop(fds);
-                let (mut worker, retire) = self.fork_workers(&set_up, table);
+                let (worker, retire) = self.fork_workers(&set_up, table);
                 call_oneself(&set_up.copies);
-                worker.link.call_init_as_a_copy(&set_up);
-                worker.work(&set_up, retire)
+                worker.work(&set_up, Some(retire))
             }
         }
     }
 
-    /// Serves jobs until this process ends.
-    fn work(self, set_up: &SetUp, mut retire: Vec<Retire>) -> ! {
+    /// Serves under its limits until this process ends. A copy of a fork server brings its retire closures.
+    fn work(self, set_up: &SetUp, retire: Option<Vec<Retire>>) -> ! {
         let Self {
             mut link,
             started,
             summons,
             ..
         } = self;
+        let mut status = WorkerStatus::new(started);
+        if set_up.limits.open_files.is_some() {
+            status.keep_memory_open(); // later there may be no room for another file
+        }
+        let submitted = limits::submit_to(&set_up.limits);
+        let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
+        link.lead(group);
+        let worker = Worker {
+            cpu_time,
+            link,
+            summons,
+            status,
+            set_up,
+            retire,
+        };
+        let (worker, refusal) = limits::serve_on_stack(set_up.limits.stack, worker, Worker::serve);
+        worker.link.refuse(refusal)
+    }
+}
+
+/// A worker under its limits.
+struct Worker<'a> {
+    link: Link,
+    summons: Summons,
+    status: WorkerStatus,
+    cpu_time: CpuTime,
+    set_up: &'a SetUp,
+    /// In a copy of a fork server, which has prepared them.
+    retire: Option<Vec<Retire>>,
+}
+
+impl Worker<'_> {
+    /// Serves jobs until this process ends.
+    fn serve(self) -> ! {
+        let Self {
+            mut link,
+            summons,
+            mut status,
+            cpu_time,
+            set_up,
+            retire,
+        } = self;
+        let mut retire = match retire {
+            Some(retire) => {
+                link.call_init_as_a_copy(set_up);
+                retire
+            }
+            None => link.call_init(set_up),
+        };
         if !set_up.init.is_empty() {
             // The kernel forgets this tie when a process changes its user, as an init closure may have done.
             die_with(summons.parent);
         }
-        let mut status = WorkerStatus::new(started);
+        output::no_job_has_run();
         loop {
             let job = link.next_job();
-            link.answer(job);
+            link.answer(job, &cpu_time);
             status.count_job();
             link.consult(&mut retire, &status);
             // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for that,
@@ -229,21 +281,29 @@ impl Link {
         }
     }
 
+    /// Goes to where the preload closures are to be called, and calls them.
+    fn preload(&mut self, set_up: &SetUp) {
+        let preloaded = limits::enter(set_up.current_dir.as_deref())
+            .map_err(InitFailed::Refused)
+            .and_then(|()| set_up.preload.iter().try_for_each(init));
+        if let Err(failure) = preloaded {
+            self.fail(&failure)
+        }
+    }
+
     /// Calls the init closures and prepares the retire closures, then says that the worker is ready.
     fn call_init(&mut self, set_up: &SetUp) -> Vec<Retire> {
-        let prepared = set_up
-            .preload
-            .iter()
-            .chain(&set_up.init)
+        let closures = &mut set_up.init.iter();
+        let prepared = closures
             .try_for_each(init)
             .and_then(|()| set_up.retire.iter().map(retire).collect());
         self.report(prepared)
     }
 
-    /// The same in a process that has been forked, which has got all but the init closures behind it. If there are none, its
-    /// job is on its way, and there is nothing to say.
+    /// The same in a process that has been forked, which has got all else behind it. If its job is on its way, there is nothing
+    /// to say.
     fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
-        if !set_up.init.is_empty() {
+        if set_up.copies_report {
             self.report(set_up.init.iter().try_for_each(init));
         }
     }
@@ -255,11 +315,17 @@ impl Link {
                 self.send(&frame::of_bytes(Kind::Ready, 0, b""));
                 value
             }
-            Err(failure) => {
-                self.send(&encoded(Kind::InitFailed, &failure));
-                self.leave(FAILED)
-            }
+            Err(failure) => self.fail(&failure),
         }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> ! {
+        self.fail(&InitFailed::Refused(refusal))
+    }
+
+    fn fail(&self, failure: &InitFailed) -> ! {
+        self.send(&encoded(Kind::InitFailed, failure));
+        self.leave(FAILED)
     }
 
     fn set_idle_timeout(&self, timeout: Option<Duration>) {
@@ -310,17 +376,20 @@ impl Link {
         }
     }
 
-    fn answer(&mut self, job: Frame) {
+    fn answer(&mut self, job: Frame, cpu_time: &CpuTime) {
         let answer = match find_job(job.header.number) {
-            Some(trampoline) => run(trampoline, job.payload()),
+            Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload())) {
+                Ok(answer) => answer,
+                // An earlier job has deleted our timers. This one has not begun.
+                Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
+            },
             None => frame::of_bytes(Kind::NotOurCode, 0, b""),
         };
         if !self.is_the_original() {
             leave_as_a_copy();
         }
-        // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
-        // own printing.
-        let _ = io::Write::flush(&mut io::stdout());
+        // What the job printed without a line's end is to be seen before its result is.
+        output::flush();
         self.send_answer(&answer);
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {

@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::{FAILED, Link, Settled, call_oneself, init, retire};
+use super::{FAILED, Link, Settled, call_oneself, output, retire};
 use crate::job::code::Retire;
 use crate::job::panic::catch;
 use crate::sys::fork::{Fork, fork_for_parent};
@@ -44,8 +44,11 @@ impl Settled {
     ) -> (Settled, Vec<Retire>) {
         call_oneself(&set_up.name);
         let table = self.link.find_table(table);
-        let retire = self.link.preload(set_up);
+        let retire = self.link.preload_for_all(set_up);
         self.link.be_alone();
+        if set_up.init.is_empty() {
+            output::no_job_has_run();
+        }
         // What waits to be written would be written by each copy.
         flush();
         // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
@@ -125,18 +128,12 @@ impl Link {
     }
 
     /// Calls the preload closures, and prepares the retire closures for all workers.
-    fn preload(&mut self, set_up: &SetUp) -> Vec<Retire> {
-        let prepared: Result<_, InitFailed> = set_up
-            .preload
-            .iter()
-            .try_for_each(init)
-            .and_then(|()| set_up.retire.iter().map(retire).collect());
+    fn preload_for_all(&mut self, set_up: &SetUp) -> Vec<Retire> {
+        self.preload(set_up);
+        let prepared: Result<_, InitFailed> = set_up.retire.iter().map(retire).collect();
         // What a thread makes when it first needs it, it makes here.
         let prepared = prepared.and_then(|retire| catch(|| retire).map_err(InitFailed::Panicked));
-        prepared.unwrap_or_else(|failure| {
-            self.send(&super::encoded(Kind::InitFailed, &failure));
-            self.leave(FAILED)
-        })
+        prepared.unwrap_or_else(|failure| self.fail(&failure))
     }
 
     /// Leaves if this process has more than one thread.

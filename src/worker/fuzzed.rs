@@ -1,0 +1,153 @@
+//! Bytes from anywhere, given to all that reads frames, on both sides: by the fuzzer (`fuzz/`), and by each `cargo test` for the
+//! fuzzer's corpus and what comes of it by small changes.
+//!
+//! No public function of this crate reads frames, so a fuzzer, which is a crate of its own, needs a way in. This one exists for
+//! tests and under `--cfg fuzzing`, which cargo-fuzz sets; nobody else's build contains it, and no docs show it.
+
+use super::attempt::Reply;
+use super::start::failure_of;
+use crate::wire::codec;
+use crate::wire::frame::{Frame, Garbage, HEADER, Header, Inbox, ROOM};
+use crate::wire::message::{Fingerprint, InitFailed, PanicReport, SetUp};
+
+/// How much more than what has arrived an inbox may hold: room for as much again, or for a large piece.
+const SLACK: usize = 256 * 1024 + ROOM;
+
+/// Reads `bytes` as frames in every way in which this crate does. The first byte says in what pieces the rest arrives.
+///
+/// # Panics
+///
+/// If a reader panics, or if what is read depends on the pieces or is not what was written.
+pub fn read_frames(bytes: &[u8]) {
+    let Some((&pieces, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let (whole, end) = receive(bytes, bytes.len());
+    let (pieced, pieced_end) = receive(bytes, usize::from(pieces) + 1);
+    assert_eq!(end, pieced_end);
+    assert_eq!(contents(&whole), contents(&pieced));
+    let written: Vec<u8> = whole.iter().flat_map(bytes_of).collect();
+    assert!(bytes.starts_with(&written), "they are what was written");
+    if let [only] = &whole[..]
+        && written.len() == bytes.len()
+        && only.header.fds == 0
+    {
+        let in_a_mailbox = Frame::of_whole(bytes.to_vec()).expect("it is one in the stream");
+        assert_eq!(contents(&[in_a_mailbox]), contents(&whole));
+    } else if let Ok(frame) = Frame::of_whole(bytes.to_vec()) {
+        panic!("{:?} is none in the stream", frame.header);
+    }
+    whole.iter().for_each(understand);
+}
+
+/// Feeds bytes to an inbox in pieces of a size, and takes every frame that completes; tells whether garbage was the end of it.
+fn receive(bytes: &[u8], size: usize) -> (Vec<Frame>, Result<(), Garbage>) {
+    let (mut inbox, mut frames) = (Inbox::default(), Vec::new());
+    for piece in bytes.chunks(size.max(1)) {
+        let buffer = inbox.buffer();
+        buffer.extend_from_slice(piece);
+        let (capacity, length) = (buffer.capacity(), buffer.len());
+        assert!(capacity <= 2 * length + SLACK, "{capacity} for {length}");
+        loop {
+            match inbox.take() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(garbage) => return (frames, Err(garbage)),
+            }
+        }
+    }
+    (frames, Ok(()))
+}
+
+fn contents(frames: &[Frame]) -> Vec<(Header, &[u8])> {
+    let contents = frames.iter().map(|frame| (frame.header, frame.payload()));
+    contents.collect()
+}
+
+fn bytes_of(frame: &Frame) -> Vec<u8> {
+    let bytes = [&frame.header.to_bytes()[..], frame.payload()].concat();
+    assert_eq!(bytes.len(), HEADER + frame.payload().len());
+    bytes
+}
+
+/// Reads a frame as whoever may get it does, whatever its kind.
+fn understand(frame: &Frame) {
+    // What it says does not matter here, but that somebody can say it.
+    let _ = format!("{:?} {:?}", Reply::of(frame), failure_of(frame));
+    let payload = frame.payload();
+    let _ = codec::decode::<SetUp>(payload);
+    let _ = codec::decode::<Fingerprint>(payload);
+    let _ = codec::decode::<PanicReport>(payload);
+    let _ = codec::decode::<InitFailed>(payload);
+    let _ = codec::decode::<(u64, String, Vec<Option<f32>>)>(payload);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The fuzzer's corpus, in an order that is the same each time.
+    fn corpus() -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/frames");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files
+            .into_iter()
+            .map(|file| std::fs::read(file).unwrap())
+            .collect()
+    }
+
+    /// A number below `limit`, the same ones in each test run.
+    fn pick(random: &mut u64, limit: usize) -> usize {
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        (*random >> 11) as usize % limit
+    }
+
+    #[test]
+    fn the_corpus_holds_frames_of_all_sorts_and_is_read_without_a_panic() {
+        let corpus = corpus();
+        corpus.iter().for_each(|bytes| read_frames(bytes));
+        let (mut frames, mut garbage) = (0, 0);
+        for bytes in corpus.iter().filter(|bytes| !bytes.is_empty()) {
+            let (whole, end) = receive(&bytes[1..], bytes.len());
+            frames += whole.len();
+            garbage += usize::from(end.is_err());
+        }
+        assert!(
+            frames >= 18 && garbage >= 3,
+            "{frames} frames, {garbage} times garbage"
+        );
+    }
+
+    #[test]
+    fn what_comes_of_the_corpus_by_small_changes_is_read_without_a_panic() {
+        let (corpus, mut random) = (corpus(), 0x9E37_79B9_7F4A_7C15);
+        let random = &mut random;
+        for _ in 0..5000 {
+            let mut bytes = corpus[pick(random, corpus.len())].clone();
+            for _ in 0..pick(random, 4) {
+                let other = &corpus[pick(random, corpus.len())];
+                match pick(random, 4) {
+                    0 => bytes.truncate(pick(random, bytes.len() + 1)),
+                    1 => bytes.extend_from_slice(&other[pick(random, other.len() + 1)..]),
+                    _ if bytes.is_empty() => {}
+                    2 => {
+                        let at = pick(random, bytes.len());
+                        bytes[at] ^= 1 << pick(random, 8);
+                    }
+                    _ => {
+                        let at = pick(random, bytes.len());
+                        bytes[at] = pick(random, 256) as u8;
+                    }
+                }
+            }
+            read_frames(&bytes);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What the tests of faults are staged with: jobs that say where they are and wait to be let on, signals, a call that goes
+//! on beside it all, and this program run again to play a part.
+//!
+//! Nothing sleeps here: jobs announce themselves through a named pipe, and block on another until it has a writer.
+
+#![allow(dead_code)] // each test program uses its own part of this
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, WorkerError, WorkerType};
+use smol::{Async, Timer};
+
+use super::{alone, test, with_workers, worker_type};
+
+/// How long a test may take. It is there for a test that hangs, and far from what a busy machine needs.
+/// `SEEDBED_TEST_LIMIT` sets another number of seconds, for a soak.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn limit() -> Duration {
+    let asked = std::env::var("SEEDBED_TEST_LIMIT").ok();
+    asked.map_or(LIMIT, |asked| Duration::from_secs(asked.parse().unwrap()))
+}
+
+/// Runs a test with workers of its own. One that hangs fails.
+pub fn staged<F, Fut>(config: WorkerConfig, body: F)
+where
+    F: FnOnce(WorkerContext) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    test(within(with_workers(config, body)));
+}
+
+/// Waits for `body`, but not for ever.
+pub async fn within<T>(body: impl Future<Output = T>) -> T {
+    let too_long = async {
+        Timer::after(limit()).await;
+        panic!("it hangs")
+    };
+    smol::future::or(body, too_long).await
+}
+
+/// A place where jobs halt.
+pub struct Stage {
+    folder: tempfile::TempDir,
+    announced: Async<File>,
+    /// The writer for whom those wait who halt here.
+    let_on: Option<File>,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for pipe in ["here", "on"] {
+            let path = folder.path().join(pipe);
+            let mode = Mode::RUSR | Mode::WUSR;
+            mknodat(CWD, &path, FileType::Fifo, mode, 0).unwrap();
+        }
+        let announced = open_both_ways(&folder.path().join("here"));
+        Stage {
+            announced: Async::new(announced).unwrap(),
+            folder,
+            let_on: None,
+        }
+    }
+
+    /// What a job needs to come here.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Waits until a job has announced itself, and tells its process.
+    pub async fn reached(&self) -> u32 {
+        let mut pid = [0; 4];
+        let read = self.announced.read_with(|mut pipe| pipe.read(&mut pid));
+        assert_eq!(read.await.unwrap(), pid.len(), "it is written at once");
+        u32::from_ne_bytes(pid)
+    }
+
+    /// Lets on those who halt here, now and from now on.
+    pub fn let_on(&mut self) {
+        self.let_on = Some(open_both_ways(&self.folder.path().join("on")));
+    }
+}
+
+/// Opens a named pipe without waiting for anybody at its other end.
+fn open_both_ways(pipe: &Path) -> File {
+    let mut options = File::options();
+    options.read(true).write(true).open(pipe).unwrap()
+}
+
+/// For jobs: says that this process has come here.
+pub fn announce(stage: &Path) {
+    let mut pipe = File::options()
+        .write(true)
+        .open(stage.join("here"))
+        .unwrap();
+    pipe.write_all(&std::process::id().to_ne_bytes()).unwrap();
+}
+
+/// For jobs: says that this process has come here, and waits to be let on.
+pub fn halt(stage: &Path) {
+    announce(stage);
+    drop(File::open(stage.join("on")).unwrap());
+}
+
+/// A job that halts, and tells its process.
+pub fn halting_pid(stage: PathBuf) -> u32 {
+    halt(&stage);
+    std::process::id()
+}
+
+/// A job that never ends.
+pub fn for_ever(stage: PathBuf) {
+    announce(&stage);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A call that is in progress all the while, and must not notice what happens beside it.
+pub struct Bystander {
+    stage: Stage,
+    call: smol::Task<Result<u32, WorkerError>>,
+    pid: u32,
+}
+
+impl Bystander {
+    pub async fn of(workers: &WorkerContext) -> Self {
+        let stage = Stage::new();
+        let call = workers
+            .run_sync(halting_pid, stage.path())
+            .limiter(&CapacityLimiter::unlimited());
+        let call = smol::spawn(call.into_future());
+        let pid = stage.reached().await;
+        Bystander { stage, call, pid }
+    }
+
+    pub async fn leaves_unharmed(mut self) {
+        self.stage.let_on();
+        assert_eq!(self.call.await.unwrap(), self.pid);
+    }
+}
+
+/// Sends a signal to a process of this test's.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Stops a child, and waits until it has.
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), options).unwrap();
+}
+
+/// Waits until a child has ended. Whoever is to reap it still can.
+pub fn until_ended(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    match waitid(
+        WaitId::Pid(pid),
+        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+    ) {
+        Ok(_) | Err(Errno::CHILD) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What the kernel says that a process does: `R`uns, `S`leeps, is s`T`opped.
+pub fn state_of(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
+}
+
+const PART: &str = "SEEDBED_TEST_PART";
+
+/// The part that this process is to play, if it was run for one.
+pub fn part() -> Option<String> {
+    std::env::var(PART).ok()
+}
+
+/// Prepares to run this program again: the same test, to play a part.
+pub fn helper(module: &str, test: &str, part: &str) -> Command {
+    helper_in(&std::env::current_exe().unwrap(), module, test, part)
+}
+
+/// The same, with a copy of this program.
+pub fn helper_in(program: &Path, module: &str, test: &str, part: &str) -> Command {
+    let name = match worker_type() {
+        WorkerType::ForkServer => format!("{module}::{test}"),
+        _ => format!("of_libtest::{test}"),
+    };
+    let mut command = Command::new(program);
+    command
+        .args(["--exact", &name, "--nocapture"])
+        .env(PART, part)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a helper to its end. One that hangs is killed, and fails the test.
+pub fn run_to_end(mut command: Command) -> (ExitStatus, String) {
+    let _alone = alone();
+    let mut helper = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let outputs = [
+        read_apart(helper.stdout.take().unwrap()),
+        read_apart(helper.stderr.take().unwrap()),
+    ];
+    let status = wait_for(&mut helper);
+    let said = outputs.map(|output| output.join().unwrap()).concat();
+    (status, said)
+}
+
+/// Runs a helper that is to succeed, and to run its one test.
+pub fn succeeds(command: Command) -> String {
+    let (status, said) = run_to_end(command);
+    assert!(status.success() && said.contains("1 passed"), "{said}");
+    said
+}
+
+/// Waits for a helper. One that hangs is killed, and fails the test.
+pub fn wait_for(helper: &mut Child) -> ExitStatus {
+    let limit = Instant::now() + limit();
+    loop {
+        if let Some(status) = helper.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > limit {
+            helper.kill().unwrap();
+            helper.wait().unwrap();
+            panic!("a helper hangs");
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn read_apart(mut output: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        output.read_to_end(&mut said).unwrap();
+        String::from_utf8_lossy(&said).into_owned()
+    })
+}
+
+/// How a worker is to fail on its way to the hook: the name of one of [`fail_before_the_hook`]'s ways.
+pub const BEFORE_THE_HOOK: &str = "SEEDBED_TEST_BEFORE_THE_HOOK";
+
+/// To be called before the hook. In a worker of a helper that was told so, this is as far as it gets.
+pub fn before_the_hook() {
+    let is_worker = std::env::var_os("SEEDBED_WORKER").is_some();
+    if let Ok(way) = std::env::var(BEFORE_THE_HOOK)
+        && is_worker
+    {
+        fail_before_the_hook(&way);
+    }
+}
+
+fn fail_before_the_hook(way: &str) {
+    let me = rustix::process::getpid();
+    match way {
+        "killed" => kill_process(me, Signal::KILL).unwrap(),
+        "aborted" => std::process::abort(),
+        "stopped" => kill_process(me, Signal::STOP).unwrap(),
+        _ => unreachable!("no way to fail: {way}"),
+    }
+}

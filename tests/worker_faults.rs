@@ -1,0 +1,521 @@
+//! Workers that are killed, stopped or crash, in each phase of their lives: before the hello, between jobs, while they
+//! receive, run, send, and retire. Each ends in a specific error or in a result, and a call beside it notices nothing.
+//!
+//! A worker that is stopped is no error by itself: a call that waits for it goes on when it does, one that may kill it does
+//! so when it is cancelled, and a context that ends has only so much patience.
+
+#[macro_use]
+mod common;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use common::stage::{self, Bystander, Stage, announce, halt, helper, signal, staged, stop};
+use common::{children, is_alive, pid, test, with_workers};
+use rustix::process::Signal;
+use seedbed::{
+    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Where a job halts in the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum When {
+    Decoding,
+    Running,
+    Encoding,
+}
+
+const PHASES_OF_A_JOB: [When; 3] = [When::Decoding, When::Running, When::Encoding];
+
+/// What the worker does there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum What {
+    /// Announces itself, and waits to be let on.
+    Halt,
+    Abort,
+}
+
+type Plan = (When, What, PathBuf);
+
+fn act(plan: &Plan, now: When) {
+    match plan {
+        (when, _, _) if *when != now => {}
+        (_, What::Halt, stage) => halt(stage),
+        (_, What::Abort, _) => std::process::abort(),
+    }
+}
+
+/// An argument that is decoded as planned.
+struct Argument(Plan);
+
+impl Serialize for Argument {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Argument {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let plan = Plan::deserialize(from)?;
+        act(&plan, When::Decoding);
+        Ok(Argument(plan))
+    }
+}
+
+/// A result that is encoded as planned.
+#[derive(Deserialize)]
+struct Outcome(Plan, u32);
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        act(&self.0, When::Encoding);
+        (&self.0, self.1).serialize(to)
+    }
+}
+
+/// A job that goes as planned, and tells its process.
+fn as_planned(Argument(plan): Argument) -> Outcome {
+    act(&plan, When::Running);
+    Outcome(plan, std::process::id())
+}
+
+type Call<T> = Pin<Box<dyn Future<Output = Result<T, seedbed::WorkerError>>>>;
+
+fn planned(workers: &WorkerContext, plan: Plan) -> Call<u32> {
+    let call = workers
+        .run_sync(as_planned, Argument(plan))
+        .limiter(&CapacityLimiter::unlimited());
+    let call = call.into_future();
+    Box::pin(async move { call.await.map(|Outcome(_, pid)| pid) })
+}
+
+/// Waits for a job to get to its stage, while its call is polled.
+async fn reached<T>(stage: &Stage, call: &mut Call<T>) -> u32 {
+    let ended = async {
+        let ended = call.await.map(|_| ());
+        panic!("the call ended: {ended:?}")
+    };
+    smol::future::or(stage.reached(), ended).await
+}
+
+fn a_worker_killed_in_any_phase_of_a_job_is_broken() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let bystander = Bystander::of(&workers).await;
+        for when in PHASES_OF_A_JOB {
+            let stage = Stage::new();
+            let mut call = planned(&workers, (when, What::Halt, stage.path()));
+            let victim = reached(&stage, &mut call).await;
+            signal(victim, Signal::KILL);
+            let error = call.await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken, "{when:?}: {error}");
+            let exit = error.exit().unwrap();
+            assert_eq!((exit.pid(), exit.signal_name()), (victim, Some("SIGKILL")));
+        }
+        bystander.leaves_unharmed().await;
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_worker_that_crashes_in_any_phase_of_a_job_is_broken() {
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let bystander = Bystander::of(&workers).await;
+        for when in PHASES_OF_A_JOB {
+            let error = planned(&workers, (when, What::Abort, PathBuf::new())).await;
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken, "{when:?}: {error}");
+            assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+        }
+        bystander.leaves_unharmed().await;
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_call_to_a_worker_stopped_in_any_phase_of_a_job_goes_on_when_it_does() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let bystander = Bystander::of(&workers).await;
+        for when in PHASES_OF_A_JOB {
+            let mut stage = Stage::new();
+            let mut call = planned(&workers, (when, What::Halt, stage.path()));
+            let worker = reached(&stage, &mut call).await;
+            stop(worker);
+            stage.let_on();
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            signal(worker, Signal::CONT);
+            assert_eq!(call.await.unwrap(), worker);
+        }
+        bystander.leaves_unharmed().await;
+    });
+}
+
+fn a_worker_stopped_in_any_phase_of_a_job_can_be_killed_by_its_call() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let bystander = Bystander::of(&workers).await;
+        for when in PHASES_OF_A_JOB {
+            let (stage, scope) = (Stage::new(), CancelScope::new());
+            let call = workers
+                .run_sync(as_planned, Argument((when, What::Halt, stage.path())))
+                .limiter(&CapacityLimiter::unlimited())
+                .kill_on_cancel(true);
+            let cancel = async {
+                let worker = stage.reached().await;
+                stop(worker);
+                scope.cancel();
+                worker
+            };
+            let (outcome, worker) = smol::future::zip(scope.run(call), cancel).await;
+            assert!(outcome.is_none());
+            assert!(!common::workers().contains(&worker), "it has been reaped");
+        }
+        bystander.leaves_unharmed().await;
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+const MUCH: usize = 16 << 20;
+
+/// Begins a call whose argument is more than the worker's connection holds, with a worker that is stopped.
+async fn half_sent(workers: &WorkerContext) -> (u32, Call<(usize, u32)>) {
+    fn weigh(bytes: String) -> (usize, u32) {
+        (bytes.len(), std::process::id())
+    }
+    let worker = workers.run_sync(pid, ()).await.unwrap();
+    stop(worker);
+    let call = workers.run_sync(weigh, "x".repeat(MUCH));
+    let mut call: Call<(usize, u32)> = Box::pin(call.into_future());
+    assert!(smol::future::poll_once(&mut call).await.is_none());
+    (worker, call)
+}
+
+fn a_worker_killed_while_it_receives_is_replaced_or_broken_and_the_job_runs_once_at_most() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let (victim, call) = half_sent(&workers).await;
+        signal(victim, Signal::KILL);
+        match call.await {
+            Ok((length, other)) => {
+                assert_eq!(length, MUCH);
+                assert_ne!(other, victim);
+            }
+            // Then the argument did not go through the connection.
+            Err(error) => assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}"),
+        }
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_call_to_a_worker_stopped_while_it_receives_goes_on_when_it_does() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let (worker, call) = half_sent(&workers).await;
+        signal(worker, Signal::CONT);
+        assert_eq!(call.await.unwrap(), (MUCH, worker));
+    });
+}
+
+/// Has a worker return more than its connection holds, and leaves it alone until it waits for somebody to read that.
+async fn half_received(workers: &WorkerContext, kill: bool) -> (u32, Call<usize>) {
+    fn produce(stage: PathBuf) -> String {
+        announce(&stage);
+        "x".repeat(MUCH)
+    }
+    let stage = Stage::new();
+    let call = workers.run_sync(produce, stage.path()).kill_on_cancel(kill);
+    let call = call.into_future();
+    let mut call: Call<usize> = Box::pin(async move { call.await.map(|bytes| bytes.len()) });
+    let worker = reached(&stage, &mut call).await;
+    while stage::state_of(worker) != Some('S') {
+        std::thread::yield_now(); // on purpose on the executor's thread
+    }
+    (worker, call)
+}
+
+fn a_worker_killed_while_it_sends_is_broken_and_half_a_result_is_none() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let (victim, call) = half_received(&workers, false).await;
+        signal(victim, Signal::KILL);
+        common::stage::until_ended(victim);
+        let error = call.await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        assert_eq!(error.exit().unwrap().pid(), victim);
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_call_to_a_worker_stopped_while_it_sends_goes_on_when_it_does() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let (worker, mut call) = half_received(&workers, false).await;
+        stop(worker);
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        signal(worker, Signal::CONT);
+        assert_eq!(call.await.unwrap(), MUCH);
+    });
+}
+
+fn a_worker_stopped_while_it_sends_or_receives_can_be_killed_by_its_call() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let (worker, call) = half_received(&workers, true).await;
+        stop(worker);
+        drop(call);
+        common::wait_until_gone(worker);
+        let worker = workers.run_sync(pid, ()).await.unwrap();
+        stop(worker);
+        let scope = CancelScope::new();
+        let call = workers
+            .run_sync(|bytes: String| bytes.len(), "x".repeat(MUCH))
+            .kill_on_cancel(true);
+        let mut call = Box::pin(scope.run(call));
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        scope.cancel();
+        assert!(call.await.is_none());
+        assert!(!common::workers().contains(&worker), "it has been reaped");
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_worker_stopped_between_jobs_is_waited_for_or_killed() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let worker = workers.run_sync(pid, ()).await.unwrap();
+        stop(worker);
+        assert_eq!(workers.statistics().idle_workers, 1, "it has not ended");
+        let mut call: Call<u32> = Box::pin(workers.run_sync(pid, ()).into_future());
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        signal(worker, Signal::CONT);
+        assert_eq!(call.await.unwrap(), worker);
+        stop(worker);
+        let scope = CancelScope::new();
+        let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        scope.cancel();
+        assert!(call.await.is_none());
+        assert!(!common::workers().contains(&worker), "it has been reaped");
+        assert_ne!(workers.run_sync(pid, ()).await.unwrap(), worker);
+    });
+}
+
+fn a_context_that_ends_kills_its_stopped_workers_after_the_grace_period() {
+    let config = WorkerConfig::new().grace_period(Duration::from_millis(50));
+    staged(config, |workers| async move {
+        stop(workers.run_sync(pid, ()).await.unwrap());
+        let error = workers.shutdown().await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Shutdown);
+        let text = error.to_string();
+        assert!(text.contains("0 non-zero exits and 1 killed"), "{text}");
+    });
+}
+
+/// The job's thread brings the process down when nobody is there to be told.
+fn a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_it() {
+    fn leave_a_bomb(stage: PathBuf) -> u32 {
+        std::thread::spawn(move || {
+            halt(&stage);
+            std::process::abort()
+        });
+        std::process::id()
+    }
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        for before_the_end in [false, true] {
+            let mut stage = Stage::new();
+            let first = workers.run_sync(leave_a_bomb, stage.path()).await.unwrap();
+            assert_eq!(stage.reached().await, first);
+            stage.let_on();
+            common::stage::until_ended(first);
+            if before_the_end {
+                let error = workers.shutdown().await.unwrap_err();
+                assert_eq!(error.kind(), WorkerErrorKind::Shutdown);
+                let text = error.to_string();
+                assert!(text.contains("1 non-zero exits and 0 killed"), "{text}");
+            } else {
+                assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+            }
+        }
+    });
+}
+
+/// Lets workers halt in their retire closure, after each job.
+fn with_workers_that_halt_when_asked_to_retire<Fut>(body: impl FnOnce(WorkerContext, Stage) -> Fut)
+where
+    Fut: Future<Output = ()>,
+{
+    #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
+    fn stay(stage: &PathBuf, _: &WorkerStatus) -> bool {
+        halt(stage);
+        false
+    }
+    test(stage::within(async {
+        let stage = Stage::new();
+        let config = WorkerConfig::new().retire_with(stage.path(), stay);
+        with_workers(config, |workers| body(workers, stage)).await;
+    }));
+}
+
+fn a_worker_killed_while_it_retires_is_replaced() {
+    with_workers_that_halt_when_asked_to_retire(|workers, stage| async move {
+        for _ in 0..3 {
+            let first = workers.run_sync(pid, ()).await.unwrap();
+            assert_eq!(stage.reached().await, first, "after its job was answered");
+            signal(first, Signal::KILL);
+            common::stage::until_ended(first);
+        }
+    });
+}
+
+fn a_job_given_to_a_worker_that_is_killed_while_it_retires_is_broken() {
+    with_workers_that_halt_when_asked_to_retire(|workers, mut stage| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        assert_eq!(stage.reached().await, first);
+        let mut call: Call<u32> = Box::pin(workers.run_sync(pid, ()).into_future());
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        signal(first, Signal::KILL);
+        let error = call.await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        assert_eq!(error.exit().unwrap().pid(), first);
+        stage.let_on();
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_worker_that_crashes_while_it_retires_spares_its_job_and_is_replaced() {
+    let config = WorkerConfig::new()
+        .capture_stderr(true)
+        .retire(|_: &WorkerStatus| std::process::abort());
+    staged(config, |workers| async move {
+        for _ in 0..3 {
+            let first = workers.run_sync(pid, ()).await.unwrap();
+            common::stage::until_ended(first);
+        }
+    });
+}
+
+fn a_worker_stopped_while_it_retires_is_waited_for_or_killed() {
+    with_workers_that_halt_when_asked_to_retire(|workers, mut stage| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        assert_eq!(stage.reached().await, first);
+        stop(first);
+        let mut call: Call<u32> = Box::pin(workers.run_sync(pid, ()).into_future());
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        stage.let_on();
+        signal(first, Signal::CONT);
+        assert_eq!(call.await.unwrap(), first);
+        stop(first);
+        let scope = CancelScope::new();
+        let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        scope.cancel();
+        assert!(call.await.is_none());
+        assert!(!common::workers().contains(&first), "it has been reaped");
+    });
+}
+
+/// A worker that has said good-bye, or seems to have by closing its end, and then does not leave.
+fn a_worker_that_closes_its_connection_and_stops_is_killed() {
+    fn close_and_stop(_: ()) {
+        for fd in 0..4096 {
+            // SAFETY: not kept to, as the descriptors have owners: what a job that does this brings about is the test.
+            unsafe { libc::close(fd) };
+        }
+        rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).unwrap();
+        loop {
+            std::thread::park(); // of several threads, this one may be the last to notice
+        }
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let error = workers.run_sync(close_and_stop, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGKILL"));
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+const MODULE: &str = "worker_faults";
+
+fn a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how() {
+    let Some(way) = stage::part() else {
+        let name = "a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how";
+        for way in ["killed", "aborted"] {
+            let mut helper = helper(MODULE, name, way);
+            helper.env(stage::BEFORE_THE_HOOK, way);
+            stage::succeeds(helper);
+        }
+        return;
+    };
+    let signal = match way.as_str() {
+        "killed" => "SIGKILL",
+        _ => "SIGABRT",
+    };
+    // `test` would have a worker first.
+    stage::before_the_hook();
+    seedbed::init();
+    smol::block_on(stage::within(with_workers(
+        WorkerConfig::new(),
+        |workers| async move {
+            for _ in 0..3 {
+                let error = workers.run_sync(pid, ()).await.unwrap_err();
+                assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
+                assert_eq!(error.exit().unwrap().signal_name(), Some(signal));
+                assert_eq!(children(), []);
+            }
+        },
+    )));
+}
+
+/// That a caller who may not kill is let go after a minute is a test of `worker::start`'s.
+fn a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_goes_with_its_context() {
+    if stage::part().is_none() {
+        let name =
+            "a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_goes_with_its_context";
+        let mut helper = helper(MODULE, name, "caller");
+        helper.env(stage::BEFORE_THE_HOOK, "stopped");
+        stage::succeeds(helper);
+        return;
+    }
+    stage::before_the_hook();
+    seedbed::init();
+    smol::block_on(stage::within(async {
+        let stopped = with_workers(WorkerConfig::new(), |workers| async move {
+            let scope = CancelScope::new();
+            let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
+            let stopped = loop {
+                assert!(smol::future::poll_once(&mut call).await.is_none());
+                let children = children();
+                let stopped = children
+                    .into_iter()
+                    .find(|&pid| stage::state_of(pid) == Some('T'));
+                if let Some(stopped) = stopped {
+                    break stopped;
+                }
+                smol::future::yield_now().await;
+            };
+            scope.cancel();
+            assert!(call.await.is_none());
+            stopped
+        })
+        .await;
+        assert!(!is_alive(stopped));
+        assert_eq!(children(), []);
+    }));
+}
+
+suite! {
+    a_worker_killed_in_any_phase_of_a_job_is_broken,
+    a_worker_that_crashes_in_any_phase_of_a_job_is_broken,
+    a_call_to_a_worker_stopped_in_any_phase_of_a_job_goes_on_when_it_does,
+    a_worker_stopped_in_any_phase_of_a_job_can_be_killed_by_its_call,
+    a_worker_killed_while_it_receives_is_replaced_or_broken_and_the_job_runs_once_at_most,
+    a_call_to_a_worker_stopped_while_it_receives_goes_on_when_it_does,
+    a_worker_killed_while_it_sends_is_broken_and_half_a_result_is_none,
+    a_call_to_a_worker_stopped_while_it_sends_goes_on_when_it_does,
+    a_worker_stopped_while_it_sends_or_receives_can_be_killed_by_its_call,
+    a_worker_stopped_between_jobs_is_waited_for_or_killed,
+    a_context_that_ends_kills_its_stopped_workers_after_the_grace_period,
+    a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_it,
+    a_worker_killed_while_it_retires_is_replaced,
+    a_job_given_to_a_worker_that_is_killed_while_it_retires_is_broken,
+    a_worker_that_crashes_while_it_retires_spares_its_job_and_is_replaced,
+    a_worker_stopped_while_it_retires_is_waited_for_or_killed,
+    a_worker_that_closes_its_connection_and_stops_is_killed,
+    a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how,
+    a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_goes_with_its_context,
+}

@@ -1,0 +1,198 @@
+//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's connection and
+//! on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are (`src/wire`), and fuzzed.
+
+#[macro_use]
+mod common;
+
+use std::collections::BTreeSet;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use common::pid;
+use common::stage::{self, Bystander, Stage, announce, staged};
+use rustix::fs::{FileType, fstat};
+use rustix::process::Signal;
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType};
+
+/// What frames begin with; see `src/wire/frame.rs`. Should that change, these are bytes that are no frame.
+const MAGIC: [u8; 4] = *b"sbd\x01";
+const JOB: u8 = 2;
+const DONE: u8 = 7;
+
+/// A frame's header.
+fn header(kind: u8, length: u64) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend([kind, 0, 0, 0]);
+    bytes.extend(0u64.to_le_bytes());
+    bytes.extend(length.to_le_bytes());
+    bytes
+}
+
+/// Writes to each of these descriptors that is a socket.
+fn write_to_sockets(fds: impl IntoIterator<Item = RawFd>, bytes: &[u8]) {
+    for fd in fds {
+        // SAFETY: not kept to, if the descriptor is not open: then it fails. What is not ours is written to on purpose.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let is_socket = |mode| FileType::from_raw_mode(mode) == FileType::Socket;
+        if fstat(fd).is_ok_and(|stat| is_socket(stat.st_mode)) {
+            rustix::net::send(fd, bytes, rustix::net::SendFlags::NOSIGNAL).unwrap();
+        }
+    }
+}
+
+/// For jobs: writes to the parent.
+fn scribble(bytes: Vec<u8>) {
+    write_to_sockets(3..4096, &bytes);
+}
+
+fn a_job_that_writes_what_is_no_frame_gets_its_worker_killed() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let bystander = Bystander::of(&workers).await;
+        let many = CapacityLimiter::unlimited();
+        let nonsense = [
+            vec![42; 64],
+            header(DONE, u64::MAX),
+            header(DONE, 1 << 50),
+            header(200, 0),
+            header(JOB, 0),
+            // A frame too early is one that nobody has asked for; the one that follows it is the answer.
+            [header(JOB, 0), header(DONE, 0)].concat(),
+        ];
+        for bytes in nonsense {
+            let call = workers.run_sync(scribble, bytes.clone()).limiter(&many);
+            let error = call.await.unwrap_err();
+            assert_eq!(
+                error.kind(),
+                WorkerErrorKind::Protocol,
+                "{bytes:?}: {error}"
+            );
+        }
+        bystander.leaves_unharmed().await;
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn half_a_frame_and_an_end_is_broken() {
+    fn scribble_and_exit(bytes: Vec<u8>) {
+        scribble(bytes);
+        std::process::exit(6)
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let whole = [header(DONE, 1 << 20), vec![0; 5000]].concat();
+        for length in [1, 3, 4, 23, 24, 25, 5000] {
+            let bytes = whole[..length].to_vec();
+            let error = workers.run_sync(scribble_and_exit, bytes).await;
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken, "{length}: {error}");
+            assert_eq!(error.exit().unwrap().code(), Some(6));
+        }
+    });
+}
+
+/// Nobody can tell such a worker from one that has much to send and takes its time. Its caller can.
+fn half_a_frame_and_no_end_is_waited_for_and_can_be_killed() {
+    fn scribble_and_stay(stage: std::path::PathBuf) {
+        scribble(header(DONE, 1 << 20));
+        stage::for_ever(stage);
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let (stage, scope) = (Stage::new(), CancelScope::new());
+        let call = workers
+            .run_sync(scribble_and_stay, stage.path())
+            .kill_on_cancel(true);
+        let cancel = async {
+            stage.reached().await;
+            scope.cancel();
+        };
+        let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
+        assert!(outcome.is_none());
+        assert!(common::workers().is_empty());
+    });
+}
+
+fn sockets() -> BTreeSet<RawFd> {
+    let open = common::descriptors();
+    open.iter()
+        .filter_map(|fd| {
+            let (path, lead) = fd.split_once(" -> ")?;
+            let number = path.rsplit('/').next()?.parse().ok()?;
+            lead.starts_with("socket:").then_some(number)
+        })
+        .collect()
+}
+
+fn a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced() {
+    staged(WorkerConfig::new(), |workers| async move {
+        // The fork server is there, and busy is a worker whose socket is not to be touched.
+        let bystander = Bystander::of(&workers).await;
+        let many = CapacityLimiter::unlimited();
+        for bytes in [vec![42; 64], header(JOB, u64::MAX), header(DONE, 0)] {
+            let before = sockets();
+            let victim = workers.run_sync(pid, ()).limiter(&many).await.unwrap();
+            let its_socket = &sockets() - &before;
+            assert!(!its_socket.is_empty());
+            write_to_sockets(its_socket, &bytes);
+            stage::until_ended(victim);
+            assert_eq!(workers.statistics().idle_workers, 0);
+        }
+        let other = workers.run_sync(pid, ()).limiter(&many).await.unwrap();
+        assert!(common::is_alive(other));
+        bystander.leaves_unharmed().await;
+    });
+}
+
+/// What follows is taken for the rest of it.
+fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
+    fn echo((stage, n): (std::path::PathBuf, u32)) -> u32 {
+        announce(&stage);
+        n
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        for length in [1, 4, 23] {
+            let before = sockets();
+            workers.run_sync(pid, ()).await.unwrap();
+            let its_socket = &sockets() - &before;
+            write_to_sockets(its_socket, &header(JOB, 1 << 20)[..length]);
+            let stage = Stage::new();
+            match workers.run_sync(echo, (stage.path(), 7)).await {
+                Ok(n) => assert_eq!(n, 7),
+                Err(error) => assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}"),
+            }
+            // So that the next round begins with a new worker.
+            for worker in common::workers() {
+                stage::signal(worker, Signal::KILL);
+                stage::until_ended(worker);
+            }
+            assert_eq!(workers.statistics().idle_workers, 0);
+        }
+    });
+}
+
+fn a_fork_server_that_is_sent_what_is_no_request_leaves_and_is_replaced() {
+    if common::worker_type() != WorkerType::ForkServer {
+        return; // there is none
+    }
+    staged(WorkerConfig::new().single_use(), |workers| async move {
+        let before = sockets();
+        for bytes in [vec![42; 64], header(JOB, u64::MAX), header(JOB, 0)] {
+            let used_up = workers.run_sync(pid, ()).await.unwrap();
+            stage::until_ended(used_up);
+            assert_eq!(workers.statistics().idle_workers, 0);
+            let servers: Vec<u32> = common::children();
+            assert_eq!(servers.len(), 1, "it, and no worker");
+            let its_socket = &sockets() - &before;
+            assert_eq!(its_socket.len(), 1);
+            write_to_sockets(its_socket, &bytes);
+            stage::until_ended(servers[0]);
+        }
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+suite! {
+    a_job_that_writes_what_is_no_frame_gets_its_worker_killed,
+    half_a_frame_and_an_end_is_broken,
+    half_a_frame_and_no_end_is_waited_for_and_can_be_killed,
+    a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced,
+    a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s,
+    a_fork_server_that_is_sent_what_is_no_request_leaves_and_is_replaced,
+}

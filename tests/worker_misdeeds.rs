@@ -1,0 +1,611 @@
+//! Jobs that misbehave without dying of it, or in odd ways: processes and threads that they leave behind, signals that they
+//! block, limits that they set, other programs that they become, panics through C, and floods of output.
+
+#[macro_use]
+mod common;
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use common::pid;
+use common::stage::{self, Bystander, Stage, announce, for_ever, halt, helper, staged};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerStatus};
+
+fn echo(n: u32) -> (u32, u32) {
+    (n, std::process::id())
+}
+
+/// Forks a process that lives on with all of the worker's descriptors, in a session of its own, until it is killed; tells
+/// its number.
+fn leave_a_daemon(_: ()) -> u32 {
+    // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler, as
+    // `setsid`, `close` and `pause` are. What it closes is its own copy; the test's harness waits for that.
+    unsafe {
+        match libc::fork() {
+            0 => {
+                libc::setsid();
+                libc::close(1);
+                libc::close(2);
+                loop {
+                    libc::pause();
+                }
+            }
+            child => child.cast_unsigned(),
+        }
+    }
+}
+
+/// The daemon has the worker's socket, so the end of that is not the end of the worker, and the other way round.
+fn a_daemon_that_a_job_leaves_behind_with_our_descriptors_disturbs_nobody() {
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let worker = workers.run_sync(pid, ()).await.unwrap();
+        let daemon = workers.run_sync(leave_a_daemon, ()).await.unwrap();
+        assert_eq!(workers.run_sync(echo, 7).await.unwrap(), (7, worker));
+        workers.shutdown().await.unwrap();
+        assert!(!common::is_alive(worker));
+        assert!(common::is_alive(daemon), "it is the job's, not ours");
+        stage::signal(daemon, Signal::KILL);
+        common::wait_until_gone(daemon);
+    });
+}
+
+fn a_worker_killed_beside_a_daemon_with_its_descriptors_is_seen_to_end() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let daemon = workers.run_sync(leave_a_daemon, ()).await.unwrap();
+        let (stage, scope) = (Stage::new(), CancelScope::new());
+        let call = workers
+            .run_sync(for_ever, stage.path())
+            .kill_on_cancel(true);
+        let cancel = async {
+            stage.reached().await;
+            scope.cancel();
+        };
+        let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
+        assert!(outcome.is_none());
+        assert!(common::workers().is_empty());
+        stage::signal(daemon, Signal::KILL);
+        common::wait_until_gone(daemon);
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+/// `daemon(3)` lets the worker exit, and returns in a copy of it.
+fn a_job_that_makes_a_daemon_of_its_worker_is_broken_and_the_daemon_answers_nobody() {
+    fn become_a_daemon(_: ()) -> u32 {
+        // SAFETY: changes no memory. This worker has no other threads that hold locks.
+        unsafe { libc::daemon(1, 1) };
+        std::process::id()
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        let error = workers.run_sync(become_a_daemon, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
+        assert_eq!(error.exit().unwrap().pid(), first);
+        assert_eq!(error.exit().unwrap().code(), Some(0));
+        assert_eq!(workers.run_sync(echo, 7).await.unwrap().0, 7);
+    });
+}
+
+fn block_all_signals(_: ()) {
+    let mut all = std::mem::MaybeUninit::uninit();
+    // SAFETY: `sigfillset` initialises the set, of which the mask is then made; no memory is changed besides.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+    for signal in [Signal::TERM, Signal::HUP, Signal::CHILD, Signal::PIPE] {
+        // SAFETY: to ignore a signal installs no code.
+        unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) };
+    }
+}
+
+fn a_worker_whose_job_blocks_all_signals_serves_on_is_killed_and_leaves() {
+    fn block_and_never_end(stage: PathBuf) {
+        block_all_signals(());
+        for_ever(stage);
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        workers.run_sync(block_all_signals, ()).await.unwrap();
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+        let (stage, scope) = (Stage::new(), CancelScope::new());
+        let call = workers
+            .run_sync(block_and_never_end, stage.path())
+            .kill_on_cancel(true);
+        let cancel = async {
+            assert_eq!(stage.reached().await, first);
+            scope.cancel();
+        };
+        let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
+        assert!(outcome.is_none());
+        assert!(common::workers().is_empty());
+        workers.run_sync(block_all_signals, ()).await.unwrap();
+        workers.shutdown().await.unwrap();
+    });
+}
+
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+enum Limit {
+    Files,
+    FileSize,
+    Processes,
+    Core,
+    Queues,
+}
+
+fn limit(limit: Limit) {
+    let resource = match limit {
+        Limit::Files => Resource::Nofile,
+        Limit::FileSize => Resource::Fsize,
+        Limit::Processes => Resource::Nproc,
+        Limit::Core => Resource::Core,
+        Limit::Queues => Resource::Sigpending,
+    };
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(resource, nothing).unwrap();
+}
+
+fn a_worker_whose_job_takes_its_own_limits_away_serves_on() {
+    fn weigh(bytes: String) -> (String, u32) {
+        (bytes + "!", std::process::id())
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        let all = [
+            Limit::Files,
+            Limit::FileSize,
+            Limit::Processes,
+            Limit::Core,
+            Limit::Queues,
+        ];
+        for which in all {
+            workers.run_sync(limit, which).await.unwrap();
+            let large = "x".repeat(4 << 20);
+            let (answer, worker) = workers.run_sync(weigh, large).await.unwrap();
+            assert_eq!((answer.len(), worker), ((4 << 20) + 1, first), "{which:?}");
+        }
+        workers.shutdown().await.unwrap();
+    });
+}
+
+fn a_job_that_exceeds_a_limit_which_it_has_set_is_broken_by_the_kernel() {
+    fn burn(_: ()) {
+        let a_second = Rlimit {
+            current: Some(0),
+            maximum: Some(1),
+        };
+        setrlimit(Resource::Cpu, a_second).unwrap();
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    fn write_too_much(_: ()) {
+        let little = Rlimit {
+            current: Some(10),
+            maximum: Some(10),
+        };
+        setrlimit(Resource::Fsize, little).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 100]).unwrap();
+    }
+    fn take_all_memory(_: ()) -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        let most = Some(pages * rustix::param::page_size() as u64 + (16 << 20));
+        let limit = Rlimit {
+            current: most,
+            maximum: most,
+        };
+        setrlimit(Resource::As, limit).unwrap();
+        std::hint::black_box(vec![1u8; 1 << 30]).len()
+    }
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let bystander = Bystander::of(&workers).await;
+        let many = CapacityLimiter::unlimited();
+        let outcomes = [
+            (
+                workers.run_sync(burn, ()).limiter(&many).await.map(drop),
+                "SIGXCPU",
+            ),
+            (
+                workers
+                    .run_sync(write_too_much, ())
+                    .limiter(&many)
+                    .await
+                    .map(drop),
+                "SIGXFSZ",
+            ),
+            (
+                workers
+                    .run_sync(take_all_memory, ())
+                    .limiter(&many)
+                    .await
+                    .map(drop),
+                "SIGABRT",
+            ),
+        ];
+        for (outcome, name) in outcomes {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
+            assert_eq!(error.exit().unwrap().signal_name(), Some(name));
+        }
+        bystander.leaves_unharmed().await;
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_job_that_becomes_another_program_is_broken_however_long_that_lives() {
+    fn become_another(arguments: Vec<String>) {
+        let error = match arguments.split_first() {
+            Some((program, arguments)) => Command::new(program).args(arguments).exec(),
+            None => Command::new("/proc/self/exe")
+                .args(std::env::args_os().skip(1))
+                .stdout(Stdio::null()) // for what libtest has to say
+                .exec(),
+        };
+        panic!("{error}");
+    }
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let programs: [(&[&str], Option<i32>); 4] = [
+            (&["true"], Some(0)),
+            (&["sh", "-c", "exit 9"], Some(9)),
+            // Closes its connection by that, and is killed for living on.
+            (&["sleep", "1000"], None),
+            // This program, on the way that the worker came: no worker that could serve, and nobody's program.
+            (&[], Some(70)),
+        ];
+        for (program, code) in programs {
+            let first = workers.run_sync(pid, ()).await.unwrap();
+            let arguments: Vec<String> = program.iter().copied().map(str::to_owned).collect();
+            let error = workers.run_sync(become_another, arguments).await;
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
+            assert_eq!(error.exit().unwrap().pid(), first);
+            assert_eq!(error.exit().unwrap().code(), code, "{program:?}");
+        }
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_panic_in_a_function_that_c_calls_aborts_the_worker_and_is_broken() {
+    extern "C" fn compare(_: *const libc::c_void, _: *const libc::c_void) -> libc::c_int {
+        panic!("out of order")
+    }
+    fn sort(_: ()) {
+        let mut numbers = [2, 1, 3];
+        // SAFETY: the array has three elements of that size. That the comparison panics is the test.
+        unsafe { libc::qsort(numbers.as_mut_ptr().cast(), 3, 4, Some(compare)) };
+    }
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let error = workers.run_sync(sort, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Broken);
+        let exit = error.exit().unwrap();
+        assert_eq!(exit.signal_name(), Some("SIGABRT"));
+        workers.run_sync(pid, ()).await.unwrap();
+    });
+}
+
+fn a_panic_through_c_that_lets_it_pass_is_a_panic_and_the_worker_stays() {
+    extern "C-unwind" fn compare(_: *const libc::c_void, _: *const libc::c_void) -> libc::c_int {
+        panic!("out of order")
+    }
+    unsafe extern "C-unwind" {
+        fn qsort(
+            base: *mut libc::c_void,
+            count: usize,
+            size: usize,
+            compare: extern "C-unwind" fn(*const libc::c_void, *const libc::c_void) -> libc::c_int,
+        );
+    }
+    fn sort(_: ()) {
+        let mut numbers = [2, 1, 3];
+        // SAFETY: the array has three elements of that size. The C library is made to be unwound.
+        unsafe { qsort(numbers.as_mut_ptr().cast(), 3, 4, compare) };
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        let error = workers.run_sync(sort, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Panicked);
+        assert_eq!(error.panic().unwrap().message(), "out of order");
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    });
+}
+
+fn threads_that_a_job_leaves_running_do_not_disturb_the_next_job_nor_the_end() {
+    fn leave_threads(stage: PathBuf) -> u32 {
+        for _ in 0..4 {
+            let stage = stage.clone();
+            std::thread::spawn(move || for_ever(stage));
+        }
+        std::thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+        std::thread::spawn(|| panic!("a stray thread's panic is its own"));
+        std::process::id()
+    }
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let stage = Stage::new();
+        let first = workers.run_sync(leave_threads, stage.path()).await.unwrap();
+        for _ in 0..4 {
+            assert_eq!(stage.reached().await, first);
+        }
+        for n in 0..100 {
+            assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, first));
+        }
+        workers.shutdown().await.unwrap();
+    });
+}
+
+/// A worker writes out what a job printed before it answers, and once waited for ever for a thread that kept the standard
+/// output to itself.
+fn a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer() {
+    fn leave_a_thread(stage: PathBuf) -> u32 {
+        let (locked, is_locked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _stdout = std::io::stdout().lock();
+            locked.send(()).unwrap();
+            for_ever(stage);
+        });
+        is_locked.recv().unwrap();
+        std::process::id()
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let stage = Stage::new();
+        let first = workers
+            .run_sync(leave_a_thread, stage.path())
+            .await
+            .unwrap();
+        assert_eq!(stage.reached().await, first);
+        for n in 0..3 {
+            assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, first));
+        }
+        workers.shutdown().await.unwrap();
+    });
+}
+
+/// The same at the end: what leaves a process writes its standard output, too.
+fn a_worker_retires_beside_a_thread_that_keeps_the_standard_output_locked() {
+    fn leave_a_thread(_: ()) -> u32 {
+        let (locked, is_locked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _stdout = std::io::stdout().lock();
+            print!("half a line ");
+            locked.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        });
+        is_locked.recv().unwrap();
+        std::process::id()
+    }
+    staged(WorkerConfig::new().single_use(), |workers| async move {
+        let first = workers.run_sync(leave_a_thread, ()).await.unwrap();
+        stage::until_ended(first);
+        assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+    });
+}
+
+/// While nobody calls, nobody reads what a worker writes.
+fn a_thread_that_fills_the_captured_standard_error_between_calls_delays_neither_job_nor_end() {
+    fn leave_a_thread(stage: PathBuf) -> u32 {
+        std::thread::spawn(move || {
+            announce(&stage);
+            loop {
+                eprintln!("and another thing");
+            }
+        });
+        std::process::id()
+    }
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let stage = Stage::new();
+        let first = workers
+            .run_sync(leave_a_thread, stage.path())
+            .await
+            .unwrap();
+        assert_eq!(stage.reached().await, first);
+        for n in 0..20 {
+            assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, first));
+        }
+        workers.shutdown().await.unwrap();
+    });
+}
+
+fn a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_nor_end() {
+    fn complain(_: &WorkerStatus) -> bool {
+        std::io::stderr().write_all(&[b'x'; 300 << 10]).unwrap();
+        false
+    }
+    let config = WorkerConfig::new().capture_stderr(true).retire(complain);
+    staged(config, |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        for n in 0..20 {
+            assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, first));
+        }
+        workers.shutdown().await.unwrap();
+    });
+}
+
+const FLOOD: usize = 100 << 20;
+
+fn a_hundred_megabytes_on_the_captured_standard_error_are_read_and_forgotten() {
+    fn flood(_: ()) {
+        let piece = [b'x'; 64 << 10];
+        for _ in 0..FLOOD / piece.len() {
+            std::io::stderr().write_all(&piece).unwrap();
+        }
+        eprintln!("that was all");
+        std::process::exit(3)
+    }
+    let config = WorkerConfig::new().capture_stderr(true);
+    staged(config, |workers| async move {
+        let error = workers.run_sync(flood, ()).await.unwrap_err();
+        let exit = error.exit().unwrap();
+        assert_eq!(exit.code(), Some(3));
+        let tail = exit.stderr_tail().unwrap();
+        assert_eq!(tail.len(), 4096);
+        assert!(tail.ends_with("xthat was all\n"));
+    });
+}
+
+const MODULE: &str = "worker_misdeeds";
+
+/// The helper's output is counted here: nothing of it is lost, and nothing of it is taken for a frame.
+fn a_hundred_megabytes_on_the_standard_output_all_arrive() {
+    fn flood(_: ()) -> u32 {
+        let piece = [b'x'; 64 << 10];
+        let mut stdout = std::io::stdout();
+        for _ in 0..FLOOD / piece.len() {
+            stdout.write_all(&piece).unwrap();
+        }
+        print!("the end");
+        std::process::id()
+    }
+    if stage::part().is_none() {
+        let name = "a_hundred_megabytes_on_the_standard_output_all_arrive";
+        let said = stage::succeeds(helper(MODULE, name, "caller"));
+        assert_eq!(said.len() / FLOOD, 1, "all of it, and little else");
+        assert!(said.contains("the end"));
+        return;
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(flood, ()).await.unwrap();
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    });
+}
+
+/// Written as a number, read as a text whose length is that number. Such a result once ended the program that had called.
+#[derive(Debug)]
+struct Misread;
+
+impl serde::Serialize for Misread {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (u64::MAX >> 3).serialize(to)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Misread {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(|_| Misread)
+    }
+}
+
+fn what_is_read_as_something_else_than_was_written_is_an_error_on_either_side() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        let error = workers.run_sync(|()| Misread, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::DecodeResult);
+        let error = workers
+            .run_sync(|_: Misread| (), Misread)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::DecodeArgument);
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    });
+}
+
+fn workers_of_workers_of_workers_answer() {
+    fn descend(depth: u32) -> Vec<u32> {
+        let mut pids = match depth {
+            0 => Vec::new(),
+            // As a program would, by a run of its own.
+            _ => seedbed::run(async move { seedbed::run_sync(descend, depth - 1).await.unwrap() }),
+        };
+        pids.push(std::process::id());
+        pids
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        for _ in 0..3 {
+            let mut pids = workers.run_sync(descend, 3).await.unwrap();
+            assert_eq!(pids.len(), 4);
+            let worker = pids.pop().unwrap();
+            assert!(common::workers().contains(&worker));
+            assert!(pids.into_iter().all(|pid| !common::is_alive(pid)));
+        }
+    });
+}
+
+fn a_worker_that_is_killed_takes_its_own_workers_along() {
+    fn nest(stage: PathBuf) {
+        smol::block_on(async { seedbed::run_sync(for_ever, stage).await.unwrap() });
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let (stage, scope) = (Stage::new(), CancelScope::new());
+        let call = workers.run_sync(nest, stage.path()).kill_on_cancel(true);
+        let cancel = async {
+            let inner = stage.reached().await;
+            scope.cancel();
+            inner
+        };
+        let (outcome, inner) = smol::future::zip(scope.run(call), cancel).await;
+        assert!(outcome.is_none());
+        assert!(!common::children().contains(&inner));
+        common::wait_until_gone(inner);
+    });
+}
+
+fn a_job_that_panics_while_its_own_worker_runs_leaves_none() {
+    fn nest(stage: PathBuf) {
+        smol::block_on(async {
+            let call = seedbed::run_sync(halt_for_ever, stage.clone()).kill_on_cancel(true);
+            let mut call = Box::pin(call.into_future());
+            let reached = async {
+                while !stage.join("inner").exists() {
+                    smol::future::yield_now().await;
+                }
+            };
+            smol::future::or(async { drop((&mut call).await) }, reached).await;
+            panic!("in the middle")
+        })
+    }
+    fn halt_for_ever(stage: PathBuf) {
+        std::fs::write(stage.join("new"), std::process::id().to_string()).unwrap();
+        std::fs::rename(stage.join("new"), stage.join("inner")).unwrap();
+        halt(&stage);
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let stage = Stage::new();
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        let error = workers.run_sync(nest, stage.path()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Panicked);
+        let inner = std::fs::read_to_string(stage.path().join("inner")).unwrap();
+        common::wait_until_gone(inner.parse().unwrap());
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    });
+}
+
+suite! {
+    a_daemon_that_a_job_leaves_behind_with_our_descriptors_disturbs_nobody,
+    a_worker_killed_beside_a_daemon_with_its_descriptors_is_seen_to_end,
+    a_job_that_makes_a_daemon_of_its_worker_is_broken_and_the_daemon_answers_nobody,
+    a_worker_whose_job_blocks_all_signals_serves_on_is_killed_and_leaves,
+    a_worker_whose_job_takes_its_own_limits_away_serves_on,
+    a_job_that_exceeds_a_limit_which_it_has_set_is_broken_by_the_kernel,
+    a_job_that_becomes_another_program_is_broken_however_long_that_lives,
+    a_panic_in_a_function_that_c_calls_aborts_the_worker_and_is_broken,
+    a_panic_through_c_that_lets_it_pass_is_a_panic_and_the_worker_stays,
+    threads_that_a_job_leaves_running_do_not_disturb_the_next_job_nor_the_end,
+    a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer,
+    a_worker_retires_beside_a_thread_that_keeps_the_standard_output_locked,
+    a_thread_that_fills_the_captured_standard_error_between_calls_delays_neither_job_nor_end,
+    a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_nor_end,
+    a_hundred_megabytes_on_the_captured_standard_error_are_read_and_forgotten,
+    a_hundred_megabytes_on_the_standard_output_all_arrive,
+    what_is_read_as_something_else_than_was_written_is_an_error_on_either_side,
+    workers_of_workers_of_workers_answer,
+    a_worker_that_is_killed_takes_its_own_workers_along,
+    a_job_that_panics_while_its_own_worker_runs_leaves_none,
+}

@@ -1,0 +1,302 @@
+//! Calls without end, with random kills from a seed: each job leaves a mark in memory that all processes share, so that it is
+//! seen afterwards that it ran exactly once if its call gave a value, and once at most if the call was broken or given up.
+//!
+//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_server` goes on for longer than the default,
+//! which takes seconds. There is a kill for each hundred calls.
+//!
+//! `unsafe` is needed to map the shared memory. It is a file that nobody makes shorter, of bytes that are only ever changed as
+//! atomics.
+
+#[macro_use]
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use common::stage::within;
+use common::{test, with_workers};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::process::{Pid, Signal, kill_process};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, run};
+
+/// How many calls each seed makes.
+fn calls() -> usize {
+    let asked = std::env::var("SEEDBED_SOAK_CALLS").ok();
+    asked.map_or(10_000, |asked| asked.parse().unwrap())
+}
+
+/// How many callers there are at once, and how many workers.
+const CALLERS: usize = 4;
+const WORKERS: usize = 3;
+
+/// A mark for each call, in memory that this process shares with its workers.
+fn map(marks: &Path, length: usize) -> &'static [AtomicU8] {
+    let file = File::options().read(true).write(true).open(marks).unwrap();
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses a place that nobody uses. The file is as long as that, and stays so.
+    let place = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            length,
+            access,
+            MapFlags::SHARED,
+            file,
+            0,
+        )
+        .unwrap()
+    };
+    // SAFETY: the mapping is never undone; it is initialised, as files are; and `AtomicU8` has the layout of a byte. Every
+    // process that has it changes it through atomics only.
+    unsafe { std::slice::from_raw_parts(place.cast::<AtomicU8>(), length) }
+}
+
+/// What a job does besides leaving its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+enum Fate {
+    Returns,
+    DiesBefore,
+    DiesAfter,
+    Panics,
+}
+
+/// The job: leaves its mark, and returns its number. The long ones return much.
+fn leave_a_mark(
+    (marks, length, at, fate, weight): (PathBuf, usize, usize, Fate, usize),
+) -> (usize, String) {
+    static MARKS: OnceLock<&'static [AtomicU8]> = OnceLock::new();
+    let marks = MARKS.get_or_init(|| map(&marks, length));
+    if fate == Fate::DiesBefore {
+        kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
+        loop {
+            std::thread::park(); // of several threads, this one may be the last to notice
+        }
+    }
+    marks[at].fetch_add(1, Relaxed);
+    match fate {
+        Fate::Returns => (at, "x".repeat(weight)),
+        Fate::Panics => panic!("as the dice fell"),
+        Fate::DiesBefore | Fate::DiesAfter => std::process::abort(),
+    }
+}
+
+/// How often a job may have run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ran {
+    Once,
+    Never,
+    AtMostOnce,
+}
+
+/// One run of dice: the same seed throws the same numbers. (What the machine makes of them is its own dice.)
+struct Dice(Cell<u64>);
+
+impl Dice {
+    fn throw(&self, sides: u64) -> u64 {
+        let mut state = self.0.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.0.set(state);
+        (state >> 11) % sides
+    }
+}
+
+struct Soak {
+    marks: PathBuf,
+    seen: &'static [AtomicU8],
+    dice: Dice,
+    /// What is expected of each job, by its number.
+    expected: RefCell<Vec<Ran>>,
+    kills: Cell<usize>,
+    limiter: CapacityLimiter,
+}
+
+impl Soak {
+    fn length(&self) -> usize {
+        self.seen.len()
+    }
+
+    fn choose_fate(&self) -> Fate {
+        match self.dice.throw(1000) {
+            0..3 => Fate::DiesBefore,
+            3..6 => Fate::DiesAfter,
+            6..10 => Fate::Panics,
+            _ => Fate::Returns,
+        }
+    }
+
+    /// Makes the calls that are left, one after the other.
+    async fn call_on(&self, workers: &WorkerContext) {
+        loop {
+            let at = self.expected.borrow().len();
+            if at == self.length() {
+                return;
+            }
+            self.expected.borrow_mut().push(Ran::AtMostOnce);
+            let ran = self.call(workers, at).await;
+            self.expected.borrow_mut()[at] = ran;
+            // A broken promise is told of with its number, and at once.
+            self.check(at);
+        }
+    }
+
+    async fn call(&self, workers: &WorkerContext, at: usize) -> Ran {
+        let fate = self.choose_fate();
+        let weight = match self.dice.throw(500) {
+            0 => 1 << 20,
+            _ => self.dice.throw(100) as usize,
+        };
+        let argument = (self.marks.clone(), self.length(), at, fate, weight);
+        let call = workers
+            .run_sync(leave_a_mark, argument)
+            .limiter(&self.limiter);
+        let outcome = match self.dice.throw(100) {
+            // Given up after a few turns, which kills.
+            0 => {
+                let scope = CancelScope::new();
+                let give_up = async {
+                    for _ in 0..self.dice.throw(20) {
+                        smol::future::yield_now().await;
+                    }
+                    scope.cancel();
+                };
+                let call = scope.run(call.kill_on_cancel(true));
+                let (outcome, ()) = smol::future::zip(call, give_up).await;
+                self.kills.set(self.kills.get() + 1);
+                match outcome {
+                    Some(outcome) => outcome,
+                    None => return Ran::AtMostOnce,
+                }
+            }
+            // Somebody kills a worker, be it this call's, another's, or an idle one.
+            1 => {
+                let kill = async {
+                    for _ in 0..self.dice.throw(20) {
+                        smol::future::yield_now().await;
+                    }
+                    self.kill_somebody();
+                };
+                let (outcome, ()) = smol::future::zip(call.into_future(), kill).await;
+                outcome
+            }
+            _ => call.await,
+        };
+        match outcome {
+            Ok((number, much)) => {
+                assert_eq!((number, much.len()), (at, weight));
+                assert_eq!(fate, Fate::Returns);
+                Ran::Once
+            }
+            Err(error) => match error.kind() {
+                WorkerErrorKind::Panicked => {
+                    assert_eq!(fate, Fate::Panics);
+                    Ran::Once
+                }
+                WorkerErrorKind::Broken => Ran::AtMostOnce,
+                // A new worker that is killed before it is ready.
+                WorkerErrorKind::Start => Ran::Never,
+                kind => panic!("{kind:?}: {error}"),
+            },
+        }
+    }
+
+    /// Kills a worker. Nobody else reaps one meanwhile: all that happens here happens on one thread.
+    fn kill_somebody(&self) {
+        let workers = common::workers();
+        if workers.is_empty() {
+            return;
+        }
+        let victim = workers[self.dice.throw(workers.len() as u64) as usize];
+        let pid = Pid::from_raw(victim.cast_signed()).unwrap();
+        // What was dropped is reaped in the background, on another thread.
+        if kill_process(pid, Signal::KILL).is_ok() {
+            self.kills.set(self.kills.get() + 1);
+        }
+    }
+
+    fn check(&self, at: usize) {
+        let (expected, seen) = (self.expected.borrow()[at], self.seen[at].load(Relaxed));
+        let kept = match expected {
+            Ran::Once => seen == 1,
+            Ran::Never => seen == 0,
+            Ran::AtMostOnce => seen <= 1,
+        };
+        assert!(
+            kept,
+            "job {at} should have run {expected:?} and ran {seen} times"
+        );
+    }
+}
+
+async fn soak(seed: u64) {
+    let length = calls();
+    let marks = tempfile::NamedTempFile::new().unwrap();
+    marks.as_file().set_len(length as u64).unwrap();
+    let soak = Soak {
+        seen: map(marks.path(), length),
+        marks: marks.path().to_owned(),
+        dice: Dice(Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)),
+        expected: RefCell::default(),
+        kills: Cell::default(),
+        limiter: CapacityLimiter::new(WORKERS),
+    };
+    let config = WorkerConfig::new().capture_stderr(true);
+    with_workers(config, async |workers: WorkerContext| {
+        let (soak, workers) = (&soak, &workers);
+        seedbed::open_local_nursery(async |n| {
+            for _ in 0..CALLERS {
+                n.spawn(soak.call_on(workers));
+            }
+        })
+        .await;
+        assert_eq!(workers.statistics().running_workers, 0);
+    })
+    .await;
+    // Once more, now that no worker is left that could still run one.
+    (0..length).for_each(|at| soak.check(at));
+    assert!(soak.kills.get() >= length / 200, "{}", soak.kills.get());
+    let broken = soak.expected.borrow();
+    let broken = broken.iter().filter(|&&ran| ran != Ran::Once).count();
+    println!(
+        "seed {seed}: {length} calls, {} kills, {broken} not answered",
+        soak.kills.get()
+    );
+}
+
+fn every_call_runs_once_or_is_reported_with_the_first_seed() {
+    test(within(soak(1)));
+}
+
+fn every_call_runs_once_or_is_reported_with_the_second_seed_inside_a_run() {
+    test(async {
+        let name = std::thread::current().name().unwrap_or("main").to_owned();
+        // The thread bears the test's name, by which its workers find the way to the hook.
+        let thread = std::thread::Builder::new().name(name);
+        let thread = thread.spawn(|| run(within(soak(2)))).unwrap();
+        smol::unblock(|| thread.join().unwrap()).await;
+    });
+}
+
+fn every_call_runs_once_or_is_reported_with_the_third_seed_inside_tokio() {
+    test(async {
+        let name = std::thread::current().name().unwrap_or("main").to_owned();
+        let thread = std::thread::Builder::new().name(name);
+        let in_tokio = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            runtime.block_on(within(soak(3)));
+        };
+        let thread = thread.spawn(in_tokio).unwrap();
+        smol::unblock(|| thread.join().unwrap()).await;
+    });
+}
+
+suite! {
+    every_call_runs_once_or_is_reported_with_the_first_seed,
+    every_call_runs_once_or_is_reported_with_the_second_seed_inside_a_run,
+    every_call_runs_once_or_is_reported_with_the_third_seed_inside_tokio,
+}

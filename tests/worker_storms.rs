@@ -1,0 +1,174 @@
+//! Many workers: killed and started again thousands of times, and hundreds at one moment.
+
+#[macro_use]
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use common::stage::{self, Bystander, Stage, for_ever, staged};
+use common::{pid, worker_type};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use seedbed::{
+    CancelScope, CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType, open_nursery,
+};
+
+/// `SEEDBED_KILL_CYCLES` sets another number: to start a worker by executing the program takes ten times as long.
+fn cycles() -> usize {
+    let asked = std::env::var("SEEDBED_KILL_CYCLES").ok();
+    asked.map_or_else(
+        || match worker_type() {
+            WorkerType::ForkServer => 10_000,
+            _ => 300,
+        },
+        |asked| asked.parse().unwrap(),
+    )
+}
+
+fn thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let bystander = Bystander::of(&workers).await;
+        let many = CapacityLimiter::unlimited();
+        let stage = Stage::new();
+        let mut descriptors = None;
+        for cycle in 0..cycles() {
+            let victim = workers.run_sync(pid, ()).limiter(&many).await.unwrap();
+            match cycle % 3 {
+                // While it is idle.
+                0 => {
+                    stage::signal(victim, Signal::KILL);
+                    stage::until_ended(victim);
+                }
+                // By its call.
+                1 => {
+                    let scope = CancelScope::new();
+                    let call = workers
+                        .run_sync(for_ever, stage.path())
+                        .limiter(&many)
+                        .kill_on_cancel(true);
+                    let cancel = async {
+                        assert_eq!(stage.reached().await, victim);
+                        scope.cancel();
+                    };
+                    let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
+                    assert!(outcome.is_none());
+                }
+                // By somebody else while it runs.
+                _ => {
+                    let call = workers.run_sync(for_ever, stage.path()).limiter(&many);
+                    let kill = async {
+                        assert_eq!(stage.reached().await, victim);
+                        stage::signal(victim, Signal::KILL);
+                    };
+                    let (outcome, ()) = smol::future::zip(call.into_future(), kill).await;
+                    assert_eq!(outcome.unwrap_err().kind(), WorkerErrorKind::Broken);
+                }
+            }
+            assert_eq!(workers.statistics().idle_workers, 0);
+            if cycle % 100 == 0 {
+                let now = common::descriptors().len();
+                assert_eq!(*descriptors.get_or_insert(now), now, "in cycle {cycle}");
+            }
+        }
+        bystander.leaves_unharmed().await;
+    });
+}
+
+/// Lets this process have as many descriptors as it may, for as long as this lives.
+struct ManyDescriptors(Rlimit);
+
+impl ManyDescriptors {
+    fn new() -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let most = Rlimit {
+            current: before.maximum,
+            ..before
+        };
+        setrlimit(Resource::Nofile, most).unwrap();
+        ManyDescriptors(before)
+    }
+}
+
+impl Drop for ManyDescriptors {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.0).unwrap();
+    }
+}
+
+/// None of the jobs goes on before all are there.
+fn two_hundred_workers_live_and_work_at_once() {
+    const MANY: usize = 200;
+    let _room = ManyDescriptors::new();
+    staged(WorkerConfig::new(), |workers| async move {
+        let mut stage = Stage::new();
+        let limiter = CapacityLimiter::new(MANY);
+        let mut pids = std::collections::BTreeSet::new();
+        let (workers, limiter, path, arrived) = (&workers, &limiter, stage.path(), &mut pids);
+        let stage = &mut stage;
+        open_nursery(|n| async move {
+            let calls: Vec<_> = (0..MANY)
+                .map(|_| {
+                    let call = workers
+                        .run_sync(stage::halting_pid, path.clone())
+                        .limiter(limiter);
+                    n.spawn(call.into_future())
+                })
+                .collect();
+            for _ in 0..MANY {
+                assert!(arrived.insert(stage.reached().await));
+            }
+            assert_eq!(workers.statistics().running_workers, MANY);
+            stage.let_on();
+            for call in calls {
+                assert!(arrived.remove(&call.await.unwrap()));
+            }
+        })
+        .await;
+        assert!(pids.is_empty());
+        assert_eq!(workers.statistics().idle_workers, MANY);
+    });
+}
+
+/// All results are under way at the same time, and each is more than a connection holds.
+fn large_results_of_many_workers_do_not_mix() {
+    const MANY: u8 = 40;
+    fn fill((file, with): (PathBuf, u8)) -> String {
+        let mut pipe = File::options().write(true).open(file).unwrap();
+        pipe.write_all(&[with]).unwrap();
+        String::from_utf8(vec![with; 1 << 20]).unwrap()
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let stage = Stage::new();
+        let limiter = CapacityLimiter::new(usize::from(MANY));
+        let here = stage.path().join("here");
+        let (workers, limiter, here) = (&workers, &limiter, &here);
+        let _keep_open = File::options().read(true).write(true).open(here).unwrap();
+        open_nursery(|n| async move {
+            let calls: Vec<_> = (0..MANY)
+                .map(|with| {
+                    let call = workers
+                        .run_sync(fill, (here.clone(), with))
+                        .limiter(limiter);
+                    (with, n.spawn(call.into_future()))
+                })
+                .collect();
+            for (with, call) in calls {
+                let filled = call.await.unwrap();
+                assert_eq!(filled.len(), 1 << 20);
+                assert!(filled.bytes().all(|byte| byte == with));
+            }
+        })
+        .await;
+        let mut all = vec![0; usize::from(MANY)];
+        (&_keep_open).read_exact(&mut all).unwrap();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..MANY), "each job ran once");
+    });
+}
+
+suite! {
+    thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up,
+    two_hundred_workers_live_and_work_at_once,
+    large_results_of_many_workers_do_not_mix,
+}
