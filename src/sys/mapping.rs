@@ -17,6 +17,7 @@ use rustix::fs::{
     ftruncate, memfd_create,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
 
 /// A type that may lie in memory which another process changes meanwhile, whatever it writes there.
 ///
@@ -43,6 +44,11 @@ unsafe impl<T: Shareable> Sync for Mapping<T> {}
 impl<T: Shareable> Mapping<T> {
     /// Makes one of zeros, and what another process needs to find it.
     pub(crate) fn make(name: &str) -> io::Result<(Self, OwnedFd)> {
+        // Beyond that limit, the kernel does not only refuse, but sends SIGXFSZ.
+        let limit = getrlimit(Resource::Fsize).current;
+        if limit.is_some_and(|limit| limit < size_of::<T>() as u64) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, size_of::<T>() as u64)?;
         fallocate(&file, FallocateFlags::empty(), 0, size_of::<T>() as u64)?;

@@ -233,7 +233,7 @@ impl WorkerContext {
         let gone = self
             .state()
             .idle
-            .prune(|worker| matches!(worker.health(), Health::Gone));
+            .prune(|worker| matches!(worker.thorough_health(), Health::Gone));
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
     }
 }

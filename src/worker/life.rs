@@ -70,7 +70,15 @@ impl Worker {
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
         // Should one that was awake have been killed since, then its job will be known not to have begun.
-        if self.connection.is_awake() || self.process.has_ended().is_none() {
+        match self.connection.is_awake() {
+            true => Health::Fit,
+            false => self.thorough_health(),
+        }
+    }
+
+    /// The same, for one that is not given a job now.
+    pub(super) fn thorough_health(&mut self) -> Health<'_> {
+        if self.process.has_ended().is_none() {
             return Health::Fit;
         }
         if self.left.is_none() {

@@ -48,6 +48,8 @@ mod call;
 mod child;
 mod config;
 mod connection;
+#[cfg(all(test, not(loom)))]
+mod connection_tests;
 mod context;
 mod current;
 mod farewell;
@@ -74,7 +76,7 @@ pub use crate::job::status::WorkerStatus;
 
 pub(crate) use current::shutdown_default;
 pub(crate) use hook::hook;
-pub(crate) use lookout::{look, turn};
+pub(crate) use lookout::{forget, glance, look, turn};
 
 /// Makes this program able to start workers: in a worker process serves jobs and never returns, in any other returns at
 /// once.
