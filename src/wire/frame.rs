@@ -56,7 +56,8 @@ pub(crate) enum Kind {
     BadResult,
     /// To the parent: the offset does not lie in this image's code.
     NotOurCode,
-    /// To the parent: no more jobs, and none that was not answered has been run.
+    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle for too
+    /// long, and 1 if a retire closure said so.
     Bye,
     /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
     RetirePanicked,
@@ -148,7 +149,9 @@ pub(crate) fn build<E>(
     number: u64,
     fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
 ) -> Result<Vec<u8>, E> {
-    let mut frame = vec![0; HEADER];
+    // Room for a few numbers, so that most frames are allocated once.
+    let mut frame = Vec::with_capacity(4 * HEADER);
+    frame.resize(HEADER, 0);
     fill(&mut frame)?;
     finish(&mut frame, kind, number);
     Ok(frame)
@@ -203,6 +206,11 @@ impl Parcel {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How long the payload is.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.bytes.len().saturating_sub(HEADER)
     }
 
     pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {

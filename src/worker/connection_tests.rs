@@ -267,9 +267,9 @@ proptest! {
         }
         // From now on the parent does nothing unless it is woken, and hears of everything even so.
         while parent.length.is_some() {
+            worker.settle();
             parent.alarm.wait();
             parent.poll();
-            worker.settle();
         }
         let all: Vec<u64> = (1..=parent.calls).collect();
         prop_assert_eq!(worker.begun, all);
@@ -306,9 +306,8 @@ fn an_answer_that_a_worker_leaves_behind_is_heard_however_soon_it_ends() {
         let worker = std::thread::spawn(move || {
             worker.step(false);
             worker.step(false);
-            assert!(worker.mailbox.unwrap().answer.is_full());
         });
-        let _turn = lookout::turn();
+        let turn = lookout::turn();
         let cx = &mut Context::from_waker(Waker::noop());
         let answer = loop {
             if let Poll::Ready(answer) = parent.poll_receive(cx) {
@@ -317,7 +316,7 @@ fn an_answer_that_a_worker_leaves_behind_is_heard_however_soon_it_ends() {
         };
         assert_eq!(answer.unwrap().header.number, 3);
         worker.join().unwrap();
-        drop(_turn);
+        drop(turn);
         lookout::forget();
     }
 }
@@ -338,11 +337,17 @@ fn what_a_broken_job_writes_into_a_mailbox_is_an_answer_or_garbage_or_nothing() 
         for length in [0, 1, frame::HEADER, LARGE, usize::MAX] {
             let (mut parent, worker) = acquainted();
             send(&mut parent, 3);
-            worker.mailbox.as_ref().unwrap().answer.scribble(state, length);
+            let mailbox = worker.mailbox.as_ref().unwrap();
             let cx = &mut Context::from_waker(Waker::noop());
             for in_a_run in [true, false] {
+                mailbox.answer.scribble(state, length);
                 let turn = in_a_run.then(lookout::turn);
-                match parent.poll_receive(cx) {
+                let mut received = parent.poll_receive(cx);
+                if received.is_pending() {
+                    // It may have ended early, for the sake of others.
+                    received = parent.poll_receive(cx);
+                }
+                match received {
                     Poll::Pending => assert_ne!(state, 2),
                     Poll::Ready(Err(NoFrame::Garbage)) => assert_eq!(state, 2),
                     Poll::Ready(other) => panic!("{other:?} of {state} and {length}"),

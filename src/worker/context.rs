@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use event_listener::Event;
 use serde::Serialize;
@@ -18,6 +19,7 @@ use super::config::WorkerConfig;
 use super::farewell::Farewell;
 use super::fork_server::ForkServer;
 use super::life::{Health, Worker};
+use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
 
@@ -55,34 +57,34 @@ pub struct WorkerContext {
 struct Shared {
     config: WorkerConfig,
     fork_server: ForkServer,
+    lives: Arc<Lives>,
     state: Mutex<State>,
     /// Notified whenever a call ends.
     call_ended: Event,
 }
 
 struct State {
-    idle: Cache<Worker>,
+    idle: Cache<Box<Worker>>,
     /// Calls that are past the limiter and not over.
     running: usize,
+    /// What came of the others.
+    calls: Calls,
+    /// Calls since somebody looked for workers that have left.
+    unpruned: u32,
     /// No call may begin any more.
     closed: bool,
 }
 
-/// How many workers a context has, at one moment.
-///
-/// # Examples
-///
-/// ```
-/// let statistics = seedbed::default_context_statistics();
-/// assert_eq!((statistics.idle_workers, statistics.running_workers), (0, 0));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerStatistics {
-    /// Workers that wait for a job. Some may have reached their idle timeout unnoticed.
-    pub idle_workers: usize,
-    /// Calls in progress: past their limiter and not over, those whose worker is still starting included.
-    pub running_workers: usize,
+/// Of so many quick calls, one looks for workers that have left: asking the kernel would take longer than the call.
+const PRUNE_EVERY: u32 = 64;
+
+impl State {
+    /// Whether to look for workers that have left, before a call that is quick because its worker is awake, or is not.
+    fn is_time_to_prune(&mut self, is_quick: bool) -> bool {
+        let prune = !is_quick || self.unpruned + 1 >= PRUNE_EVERY;
+        self.unpruned = if prune { 0 } else { self.unpruned + 1 };
+        prune
+    }
 }
 
 impl WorkerContext {
@@ -90,11 +92,14 @@ impl WorkerContext {
         let state = State {
             idle: Cache::default(),
             running: 0,
+            calls: Calls::default(),
+            unpruned: 0,
             closed: false,
         };
         Self {
             shared: Arc::new(Shared {
                 fork_server: ForkServer::new(config.clone()),
+                lives: Lives::new(config.context_name().cloned()),
                 config,
                 state: Mutex::new(state),
                 call_ended: Event::new(),
@@ -136,7 +141,9 @@ impl WorkerContext {
         RunSync::new(f, arg).inside(self.clone())
     }
 
-    /// Counts the workers, after forgetting those that have left.
+    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls. Cheap, and
+    /// may be asked at any time, also after the end of the context. While calls come and go, the numbers are those of one moment
+    /// each for calls and for workers.
     ///
     /// # Examples
     ///
@@ -153,11 +160,12 @@ impl WorkerContext {
     /// }
     /// ```
     pub fn statistics(&self) -> WorkerStatistics {
-        self.prune();
+        self.prune(|worker| matches!(worker.certain_health(), Health::Gone));
         let state = self.state();
         WorkerStatistics {
             idle_workers: state.idle.len(),
             running_workers: state.running,
+            ..self.shared.lives.statistics(&state.calls)
         }
     }
 
@@ -229,11 +237,8 @@ impl WorkerContext {
     }
 
     /// Forgets workers at the cold end that have ended without anything to tell.
-    fn prune(&self) {
-        let gone = self
-            .state()
-            .idle
-            .prune(|worker| matches!(worker.thorough_health(), Health::Gone));
+    fn prune(&self, mut is_gone: impl FnMut(&mut Worker) -> bool) {
+        let gone = self.state().idle.prune(|worker| is_gone(worker));
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
     }
 }
@@ -244,20 +249,20 @@ impl WorkerContext {
         &self.shared.config
     }
 
-    /// Enters a call.
-    pub(super) fn begin(&self) -> Result<Running, WorkerError> {
-        // A single worker is looked at when it is drawn.
-        if self.state().idle.len() > 1 {
-            self.prune();
-        }
+    /// Enters a call, which has waited for its limiter, if it had to.
+    pub(super) fn begin(&self, waited: Option<Duration>) -> Result<Running, WorkerError> {
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());
         }
         state.running += 1;
+        if let Some(waited) = waited {
+            state.calls.wait(waited);
+        }
         drop(state);
         Ok(Running {
             context: self.clone(),
+            account: CallAccount::default(),
         })
     }
 }
@@ -266,6 +271,7 @@ impl WorkerContext {
 #[derive(Debug)]
 pub(super) struct Running {
     context: WorkerContext,
+    account: CallAccount,
 }
 
 impl Running {
@@ -277,20 +283,53 @@ impl Running {
         self.context.shared.fork_server.clone()
     }
 
-    /// Draws the worker that was used last. It may have ended.
-    pub(super) fn draw(&self) -> Option<Worker> {
-        self.context.state().idle.draw()
+    /// A worker is to be started.
+    pub(super) fn expect_worker(&self) -> Expected {
+        self.context.shared.lives.clone().expect()
+    }
+
+    /// A worker is given an argument of so many bytes.
+    pub(super) fn sends(&mut self, bytes: usize) {
+        self.account.sent = bytes;
+    }
+
+    /// The job has come to a result of so many bytes.
+    pub(super) fn done(&mut self, bytes: usize) {
+        self.account.received = bytes;
+        self.account.outcome = Outcome::Done;
+    }
+
+    /// The call has come to an error.
+    pub(super) fn failed(&mut self) {
+        self.account.outcome = Outcome::Failed;
+    }
+
+    /// Draws the worker that was used last. It may have ended. The others are looked after now and then.
+    pub(super) fn draw(&self) -> Option<Box<Worker>> {
+        let mut state = self.context.state();
+        let worker = state.idle.draw();
+        let is_quick = worker.as_ref().is_some_and(|worker| worker.is_awake());
+        let prune = state.is_time_to_prune(is_quick) && state.idle.len() > 0;
+        drop(state);
+        if prune {
+            self.context
+                .prune(|worker| matches!(worker.health(), Health::Gone));
+        }
+        worker
     }
 
     /// Puts back a worker that is ready for the next job.
-    pub(super) fn put(&self, worker: Worker) {
+    pub(super) fn put(&self, worker: Box<Worker>) {
         self.context.state().idle.put(worker);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.context.state().running -= 1;
+        let mut state = self.context.state();
+        state.running -= 1;
+        state.calls.end(&self.account);
+        drop(state);
         self.context.shared.call_ended.notify(usize::MAX);
     }
 }
@@ -309,7 +348,7 @@ impl Shared {
             let grace = self.config.grace();
             smol::spawn(async move {
                 let server = fork_server.take().await;
-                Farewell::to(Vec::from_iter(server), grace).wait_in_background();
+                Farewell::to(server, grace).wait_in_background();
             })
             .detach();
         }
@@ -326,16 +365,25 @@ impl Drop for Shared {
 
 impl fmt::Debug for WorkerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State {
-            idle,
-            running,
-            closed,
-        } = &*self.state();
+        let (statistics, closed) = (self.statistics(), self.state().closed);
         f.debug_struct("WorkerContext")
             .field("config", &self.shared.config)
-            .field("idle_workers", &idle.len())
-            .field("running_workers", running)
-            .field("closed", closed)
+            .field("statistics", &statistics)
+            .field("closed", &closed)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_calls_look_for_workers_that_left_once_in_a_while_and_slow_ones_always() {
+        let context = WorkerContext::new(WorkerConfig::new());
+        let mut state = context.state();
+        let quick = (0..3 * PRUNE_EVERY).filter(|_| state.is_time_to_prune(true));
+        assert_eq!(quick.count(), 3);
+        assert!((0..3).all(|_| state.is_time_to_prune(false)));
     }
 }
