@@ -19,6 +19,8 @@ mod worker_cancel;
 mod worker_deaths;
 #[path = "worker_errors.rs"]
 mod worker_errors;
+#[path = "worker_limits.rs"]
+mod worker_limits;
 #[path = "worker_mailbox.rs"]
 mod worker_mailbox;
 #[path = "worker_statistics.rs"]
@@ -36,6 +38,7 @@ fn main() {
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("worker_errors", worker_errors::SUITE),
+        ("worker_limits", worker_limits::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
         ("worker_tracing", worker_tracing::SUITE),
