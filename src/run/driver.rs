@@ -465,8 +465,8 @@ impl<F: Future> Future for Driver<F> {
 }
 
 impl<F: Future> Drop for Driver<F> {
-    /// What waits for a worker is not looked for any more. If a panic that is nobody's (of a clock, or of a foreign waker) has ended the loop: drops what is left, so that
-    /// no thread waits for an answer for ever.
+    /// Nobody looks for the answers of workers any more. If a panic that is nobody's (of a clock, or of a foreign waker) has
+    /// ended the loop: drops what is left, so that no thread waits for an answer for ever.
     fn drop(&mut self) {
         worker::forget();
         if !matches!(self.root, Root::Finished) {
