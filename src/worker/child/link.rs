@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::io::fcntl_getfd;
 use rustix::net::{RecvFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
@@ -21,6 +22,9 @@ use crate::wire::receive::receive;
 
 /// How long to look for the next job before going to sleep. Waking up takes about as long.
 const LOOK: Duration = Duration::from_micros(50);
+
+/// How long a parent that is awake may take to see its answer, where the worker has other things to do after a job.
+pub(super) const GLANCE: Duration = Duration::from_micros(5);
 
 /// At least one look of so many is taken, however often they were in vain.
 const EVERY: u32 = 64;
@@ -123,6 +127,10 @@ impl Link {
         if self.patience.is_there() {
             let here = sched_getcpu();
             mailbox.job.watch(here);
+            if fcntl_getfd(&self.socket).is_err() {
+                // A job has closed it. One that comes now must not pay for that.
+                self.leave(FAILED);
+            }
             let together = mailbox.answer.is_watched_from(here);
             match look_for(LOOK, together, || !mailbox.job.is_quiet()) {
                 true => self.patience.was_rewarded(),
@@ -137,11 +145,21 @@ impl Link {
                 }
             }
         }
-        if mailbox.answer.is_full() {
-            // Whoever waits for it does not look.
-            self.send(&frame::of_bytes(Kind::Look, 0, b""));
-        }
+        self.see_to_the_answer(Duration::ZERO);
         None
+    }
+
+    /// Waits for so long, and if the answer was not taken from the mailbox by then, says through the socket that it is there:
+    /// whoever waits for it does not look.
+    pub(super) fn see_to_the_answer(&self, limit: Duration) {
+        if let Some(Mailbox { answer, .. }) = self.mailbox.as_deref()
+            && answer.is_full()
+        {
+            let together = answer.is_watched_from(sched_getcpu());
+            if !look_for(limit, together, || !answer.is_full()) {
+                self.send(&frame::of_bytes(Kind::Look, 0, b""));
+            }
+        }
     }
 
     pub(super) fn receive_at_leisure(&mut self) -> Frame {

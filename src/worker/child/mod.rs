@@ -33,7 +33,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::limits::CpuTime;
-use self::link::Link;
+use self::link::{GLANCE, Link};
 use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
 use crate::job::image::fingerprint;
 use crate::job::panic::{self, catch};
@@ -367,6 +367,10 @@ impl Link {
 
     /// Asks the retire closures, and leaves if one says so.
     fn consult(&mut self, retire: &mut [Retire], status: &WorkerStatus) {
+        if !retire.is_empty() {
+            // They may take long.
+            self.see_to_the_answer(GLANCE);
+        }
         match catch(|| retire.iter().any(|wants_to| wants_to(status))) {
             Ok(false) => {}
             Ok(true) => self.say_bye(&frame::of_bytes(Kind::Bye, 1, b""), 0),
