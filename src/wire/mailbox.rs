@@ -28,7 +28,8 @@
 //! A worker that has ended and left its job `FULL` has not begun it.
 //!
 //! A broken job may write anywhere, and so here, too. Whatever it writes, the other side reads a frame, or what is no frame, or
-//! nothing; never beyond the slot.
+//! nothing; never beyond the slot. (One that forges states on purpose can have itself run again, or wait: it harms its own
+//! call.)
 
 use crate::sys::mapping::Shareable;
 use std::sync::atomic::Ordering;

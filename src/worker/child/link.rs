@@ -14,6 +14,7 @@ use rustix::thread::sched_getcpu;
 use super::FAILED;
 use super::limits::Group;
 use crate::sys::mapping::Mapping;
+use crate::sys::original::Original;
 use crate::sys::socket;
 use crate::wire::frame::{self, Frame, Inbox, Kind};
 use crate::wire::mailbox::Mailbox;
@@ -30,7 +31,7 @@ pub(super) const GLANCE: Duration = Duration::from_micros(5);
 const EVERY: u32 = 64;
 
 /// Somebody who sends a job after so short a sleep might as well have been waited for: most of that was waking up.
-const SOON: Duration = Duration::from_micros(250);
+const SOON: Duration = Duration::from_micros(120);
 
 /// The worker's end of the conversation.
 pub(super) struct Link {
@@ -38,8 +39,10 @@ pub(super) struct Link {
     inbox: Inbox,
     mailbox: Option<Mapping<Mailbox>>,
     patience: Patience,
-    /// The worker itself, to be told from what a job forks.
-    process: u32,
+    /// Told from what a job forks. Where there was no memory for that, by its number.
+    original: Result<Original, u32>,
+    /// The next job lies in the socket already.
+    followed: bool,
     /// What the worker leads, to be ended with it.
     group: Option<Group>,
 }
@@ -51,7 +54,8 @@ impl Link {
             inbox: Inbox::default(),
             mailbox: None,
             patience: Patience::new(),
-            process: std::process::id(),
+            original: Original::new().map_err(|_| std::process::id()),
+            followed: false,
             group: None,
         }
     }
@@ -73,7 +77,10 @@ impl Link {
 
     /// Whether this process is the worker, and no copy that a job has made.
     pub(super) fn is_the_original(&self) -> bool {
-        std::process::id() == self.process
+        match &self.original {
+            Ok(original) => original.is_here(),
+            Err(number) => *number == std::process::id(),
+        }
     }
 
     /// Whether nothing has arrived of the next frame.
@@ -91,11 +98,14 @@ impl Link {
             .fds
             .pop()
             .and_then(|memory| Mapping::find(memory).ok());
+        self.followed = true;
     }
 
     /// Receives a frame. Gives up with `WouldBlock` when idle for too long, only if nothing has arrived of it.
     pub(super) fn receive(&mut self) -> io::Result<Frame> {
-        if self.is_between()
+        let followed = std::mem::take(&mut self.followed);
+        if !followed
+            && self.is_between()
             && let Some(frame) = self.look()
         {
             return Ok(frame);
@@ -104,7 +114,7 @@ impl Link {
         loop {
             if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
                 if asleep.is_some_and(|since| since.elapsed() < SOON) {
-                    self.patience.was_rewarded();
+                    self.patience.might_have_been();
                 }
                 return Ok(frame);
             }
