@@ -5,13 +5,18 @@
 #[macro_use]
 mod common;
 
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use common::{pid, test, with_workers};
+use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::{
-    CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, checkpoint, move_on_after,
-    open_nursery,
+    CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, checkpoint,
+    move_on_after, open_nursery,
 };
 
 fn increment(n: u64) -> u64 {
@@ -230,7 +235,185 @@ fn a_job_that_takes_its_time_is_waited_for_and_the_next_quick_one_is_quick_again
     }));
 }
 
+/// The same as `test`, in a run, whose loop looks for answers.
+fn test_in_a_run<F, Fut>(config: WorkerConfig, body: F)
+where
+    F: FnOnce(WorkerContext) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    test(async { seedbed::run(with_workers(config, body)) });
+}
+
+/// Takes longer than a call looks for an answer by itself.
+fn slowly(n: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(5));
+    n + 1
+}
+
+/// A worker that has answered the job after its warm-up, and goes on when it may.
+struct Dawdler(tempfile::TempDir);
+
+impl Dawdler {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn config(&self) -> WorkerConfig {
+        let dawdle = |folder: &PathBuf, worker: &WorkerStatus| {
+            if worker.jobs() == 6 {
+                std::fs::write(folder.join("answered"), "").unwrap();
+                wait_for(&folder.join("go"));
+            }
+            false
+        };
+        WorkerConfig::new().retire_with(self.0.path().to_owned(), dawdle)
+    }
+
+    fn wait_until_it_has_answered(&self) {
+        wait_for(&self.0.path().join("answered"));
+    }
+
+    fn let_it_go(&self) {
+        std::fs::write(self.0.path().join("go"), "").unwrap();
+    }
+}
+
+fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::yield_now();
+    }
+}
+
+fn a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_one_who_blocks() {
+    let dawdler = Dawdler::new();
+    test_in_a_run(dawdler.config(), async |workers| {
+        warm_up(&workers).await;
+        let call = workers.run_sync(slowly, 1).into_future();
+        assert_eq!(smol::block_on(call).unwrap(), 2);
+        dawdler.let_it_go();
+    });
+}
+
+fn a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_a_busy_run() {
+    let dawdler = Dawdler::new();
+    test_in_a_run(dawdler.config(), async |workers| {
+        warm_up(&workers).await;
+        let done = AtomicBool::new(false);
+        open_nursery(async |n| {
+            n.spawn(async {
+                while !done.load(Relaxed) {
+                    checkpoint().await;
+                }
+            });
+            assert_eq!(workers.run_sync(slowly, 1).await.unwrap(), 2);
+            done.store(true, Relaxed);
+        })
+        .await;
+        dawdler.let_it_go();
+    });
+}
+
+fn who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there() {
+    let dawdler = Dawdler::new();
+    test_in_a_run(dawdler.config(), async |workers| {
+        warm_up(&workers).await;
+        let order = Mutex::new(Vec::new());
+        open_nursery(async |n| {
+            n.spawn(async {
+                assert_eq!(workers.run_sync(slowly, 1).await.unwrap(), 2);
+                order.lock().unwrap().push("answer");
+            });
+            checkpoint().await;
+            dawdler.wait_until_it_has_answered();
+            wait_all_tasks_blocked().await;
+            order.lock().unwrap().push("blocked");
+            dawdler.let_it_go();
+        })
+        .await;
+        assert_eq!(*order.lock().unwrap(), ["answer", "blocked"]);
+    });
+}
+
+fn a_worker_that_was_killed_right_after_its_answer_is_not_counted() {
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for _ in 0..20 {
+            warm_up(&workers).await;
+            let worker = workers.run_sync(pid, ()).await.unwrap();
+            let process = Pid::from_raw(worker.cast_signed()).unwrap();
+            kill_process(process, Signal::KILL).unwrap();
+            let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            waitid(WaitId::Pid(process), ended).unwrap();
+            assert_eq!(workers.statistics().idle_workers, 0);
+        }
+    }));
+}
+
+fn a_program_that_may_write_no_files_makes_calls() {
+    /// Calls as any program does, in a process of its own.
+    fn call_without_files(_: ()) -> u64 {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Fsize);
+        limit.current = Some(0);
+        setrlimit(Resource::Fsize, limit).unwrap();
+        smol::block_on(async {
+            let mut sum = 0;
+            for n in 0..5 {
+                sum += seedbed::run_sync(increment, n).await.unwrap();
+            }
+            sum
+        })
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        assert_eq!(workers.run_sync(call_without_files, ()).await.unwrap(), 15);
+    }));
+}
+
+fn a_run_leaves_no_mailbox_behind() {
+    let mailboxes = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.matches("seedbed-mailbox").count()
+    };
+    test_in_a_run(WorkerConfig::new(), async |workers| {
+        warm_up(&workers).await;
+        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let mut call = Box::pin(call.into_future());
+        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        drop(call);
+    });
+    assert_eq!(mailboxes(), 0);
+}
+
+fn for_ever(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn a_job_that_closes_all_descriptors_harms_no_other() {
+    fn close_everything(_: ()) {
+        // SAFETY: not kept to, as the descriptors have owners: what a job that does this brings about is the test.
+        unsafe { libc::close_range(0, u32::MAX, 0) };
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for _ in 0..10 {
+            warm_up(&workers).await;
+            // Its answer may have gone by the mailbox, where it needs none.
+            let _ = workers.run_sync(close_everything, ()).await;
+            assert_eq!(workers.run_sync(increment, 1).await.unwrap(), 2);
+        }
+    }));
+}
+
 suite! {
+    a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_one_who_blocks,
+    a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_a_busy_run,
+    who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there,
+    a_worker_that_was_killed_right_after_its_answer_is_not_counted,
+    a_program_that_may_write_no_files_makes_calls,
+    a_run_leaves_no_mailbox_behind,
+    a_job_that_closes_all_descriptors_harms_no_other,
     many_quick_calls_in_a_row_use_one_worker_and_come_back_in_order,
     values_of_all_sizes_travel_one_after_the_other_by_whichever_way_fits,
     callers_at_the_same_time_get_their_own_answers,

@@ -356,6 +356,11 @@ impl<F: Future> Driver<F> {
                 cx.waker().wake_by_ref();
                 return false;
             }
+            // What lies in a mailbox is not reported by the reactor.
+            Idle::Asking if worker::glance() => {
+                cx.waker().wake_by_ref();
+                return false;
+            }
             Idle::Asking => {
                 self.idle = Idle::Blocked {
                     since: Instant::now(),
@@ -437,7 +442,10 @@ impl<F: Future> Future for Driver<F> {
             if this.has_ended() {
                 return Poll::Ready(this.finish());
             }
-            if !this.is_ready() {
+            if this.is_ready() {
+                // Where somebody always is, nobody ever looks.
+                worker::glance();
+            } else {
                 if !this.wait(cx) {
                     break false;
                 }
@@ -459,9 +467,10 @@ impl<F: Future> Future for Driver<F> {
 }
 
 impl<F: Future> Drop for Driver<F> {
-    /// If a panic that is nobody's (of a clock, or of a foreign waker) has ended the loop: drops what is left, so that
-    /// no thread waits for an answer for ever.
+    /// Nobody looks for the answers of workers any more. If a panic that is nobody's (of a clock, or of a foreign waker) has
+    /// ended the loop: drops what is left, so that no thread waits for an answer for ever.
     fn drop(&mut self) {
+        worker::forget();
         if !matches!(self.root, Root::Finished) {
             self.root = Root::Finished;
             self.entrance.system.close();

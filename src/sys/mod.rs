@@ -11,6 +11,7 @@ pub(crate) mod image;
 pub(crate) mod mapping;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
+pub(crate) mod original;
 pub(crate) mod primitives;
 pub(crate) mod process;
 pub(crate) mod signal;

@@ -1,7 +1,10 @@
 //! What threads are to their process.
 //!
-//! `unsafe` is needed for a system call that no crate wraps as it is used here; see [`is_alone`].
+//! `unsafe` is needed for what no crate wraps as it is used here: a system call, and a variable of the C library's; see
+//! [`is_alone`] and [`was_always_alone`].
 #![allow(unsafe_code)]
+
+use std::sync::OnceLock;
 
 /// A thread, as the kernel numbers it.
 pub(crate) type Id = u32;
@@ -43,6 +46,19 @@ pub(crate) fn count() -> std::io::Result<usize> {
         (!is_exiting(&stat).unwrap_or(false)).then_some(())
     };
     Ok(listed.filter_map(lives).count())
+}
+
+/// Whether the C library says that this process has never had another thread. Costs a load. False where it does not say.
+pub(crate) fn was_always_alone() -> bool {
+    static VARIABLE: OnceLock<usize> = OnceLock::new();
+    // SAFETY: the name is a C string, and the handle stands for all that is loaded.
+    let find = || unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
+    match *VARIABLE.get_or_init(|| find().expose_provenance()) {
+        0 => false,
+        // SAFETY: this is glibc's documented variable of that name, a `char` that is there as long as the library, which is
+        // never unloaded. It is written when the first thread is made, before there is anybody to write it at the same time.
+        place => unsafe { std::ptr::with_exposed_provenance::<u8>(place).read_volatile() != 0 },
+    }
 }
 
 /// Tells whether the caller is the only thread of this process; `None` if the kernel does not answer, because somebody has
@@ -95,6 +111,7 @@ mod tests {
     #[test]
     fn a_test_is_not_alone_in_its_process_and_is_listed_beside_the_main_thread() {
         assert_eq!(is_alone(), Some(false));
+        assert!(!was_always_alone());
         assert!(
             listed().unwrap() >= 2 + 2,
             "a folder has two entries of its own"

@@ -168,3 +168,41 @@ fn a_job_that_an_ended_worker_left_in_its_slot_was_not_begun() {
         assert_eq!(posted && !way.slot.is_full(), begun);
     });
 }
+
+/// A call in a run may go on elsewhere, while its mailbox stands in the list of the thread that it has left.
+#[test]
+fn a_loop_that_leaves_a_mailbox_which_another_thread_watches_loses_no_frame() {
+    check(|| {
+        let (job, answer) = (Way::new(), Way::new());
+        answer.slot.watch(0);
+        let loop_left_behind = {
+            let answer = answer.clone();
+            spawn(move || {
+                let _ = answer.slot.leave();
+            })
+        };
+        let worker = {
+            let (job, answer) = (job.clone(), answer.clone());
+            spawn(move || {
+                // One that does not fit.
+                answer.socket.send(1);
+                answer.slot.call();
+                let second = job.socket.receive();
+                answer.send(second);
+                if answer.slot.is_full() {
+                    answer.socket.send(LOOK);
+                }
+            })
+        };
+        assert_eq!(answer.socket.receive(), 1);
+        answer.slot.watch(0);
+        job.socket.send(2);
+        let heard = match answer.socket.receive() {
+            LOOK => answer.taken().expect("it lies there"),
+            frame => frame,
+        };
+        assert_eq!(heard, 2);
+        worker.join().unwrap();
+        loop_left_behind.join().unwrap();
+    });
+}

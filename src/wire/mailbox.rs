@@ -14,7 +14,7 @@
 //! | `ASLEEP`, `CALLED` | `WAITING` | receiver, [`watch`](Slot::watch) | I look here |
 //! | `WAITING` | `FULL` | sender, [`post`](Slot::post) | a frame lies here |
 //! | `WAITING` | `CALLED` | sender, [`call`](Slot::call) | a frame lies in the socket |
-//! | `WAITING`, `CALLED` | `ASLEEP` | receiver, [`leave`](Slot::leave) | I do not look here any more |
+//! | `WAITING` | `ASLEEP` | receiver, [`leave`](Slot::leave) | I do not look here any more |
 //! | `FULL` | `ASLEEP` | receiver, [`take`](Slot::take) | I have the frame |
 //!
 //! Both sides may change `WAITING`, so they do it by comparing and swapping: either the frame is in the slot before the receiver has
@@ -28,7 +28,8 @@
 //! A worker that has ended and left its job `FULL` has not begun it.
 //!
 //! A broken job may write anywhere, and so here, too. Whatever it writes, the other side reads a frame, or what is no frame, or
-//! nothing; never beyond the slot.
+//! nothing; never beyond the slot. (One that forges states on purpose can have itself run again, or wait: it harms its own
+//! call.)
 
 use crate::sys::mapping::Shareable;
 use std::sync::atomic::Ordering;
@@ -77,7 +78,7 @@ const WORD: usize = size_of::<usize>();
 impl<const CAPACITY: usize> Slot<CAPACITY> {
     /// Lays a frame there, if it fits and the receiver looks.
     pub(crate) fn post(&self, frame: &[u8]) -> bool {
-        if self.state.load(Ordering::Relaxed) != WAITING || frame.len() > CAPACITY * WORD {
+        if self.state.load(Ordering::Acquire) != WAITING || frame.len() > CAPACITY * WORD {
             return false;
         }
         for (bytes, word) in frame.chunks(WORD).zip(&self.words) {
@@ -130,17 +131,11 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
     }
 
     /// Does not look here any longer. False if a frame has come before.
+    ///
+    /// Whoever looked for the receiver may say this, too, even late, when another looks for it: nothing but `WAITING` is
+    /// changed, and only by comparing, so that no frame is lost.
     pub(crate) fn leave(&self) -> bool {
-        match self.state.load(Ordering::Acquire) {
-            FULL => false,
-            WAITING if self.turn(WAITING, ASLEEP) => true,
-            WAITING => self.leave(), // it has been posted to or called a moment ago
-            ASLEEP => true,
-            _ => {
-                self.state.store(ASLEEP, Ordering::Relaxed);
-                true
-            }
-        }
+        self.turn(WAITING, ASLEEP) || !self.is_full()
     }
 
     /// Takes the frame that lies here, if there is one.
@@ -157,6 +152,8 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
             frame.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         frame.truncate(length);
+        // Should a broken job say once more that there is a frame, then it is none, and not this one again.
+        self.length.store(0, Ordering::Relaxed);
         self.state.store(ASLEEP, Ordering::Release);
         Ok(Some(frame))
     }
@@ -168,6 +165,21 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
         self.state
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
+    }
+}
+
+#[cfg(test)]
+impl<const CAPACITY: usize> Slot<CAPACITY> {
+    /// Writes what a broken job may.
+    #[cfg(not(loom))]
+    pub(crate) fn scribble(&self, state: usize, length: usize) {
+        self.length.store(length, Ordering::Relaxed);
+        self.state.store(state, Ordering::Relaxed);
+    }
+
+    #[cfg(not(loom))]
+    pub(crate) fn length(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
     }
 }
 

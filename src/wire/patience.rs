@@ -64,6 +64,11 @@ impl Patience {
         *self = Self::new();
     }
 
+    /// One did not look, and there was something so soon that it might have been seen.
+    pub(crate) fn might_have_been(&mut self) {
+        self.resting /= 2;
+    }
+
     /// There was nothing. At least one of `every` waits is a look even so, `every` being a power of two.
     pub(crate) fn was_in_vain(&mut self, every: u32) {
         self.resting = (1 << self.in_vain).min(every) - 1;
@@ -104,6 +109,18 @@ mod tests {
         patience.was_rewarded();
         assert!(patience.is_there());
         assert!(patience.is_there());
+    }
+
+    #[test]
+    fn who_rests_while_there_is_something_to_be_seen_looks_again_sooner() {
+        let mut patience = Patience::new();
+        (0..10).for_each(|_| patience.was_in_vain(64));
+        let mut waits = 0;
+        while !patience.is_there() {
+            patience.might_have_been();
+            waits += 1;
+        }
+        assert_eq!(waits, 6);
     }
 
     #[test]

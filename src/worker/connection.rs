@@ -184,16 +184,25 @@ impl Connection {
                 None => {}
             }
             match receive(&self.socket, &mut self.inbox, RecvFlags::DONTWAIT) {
-                Ok(0) => return Err(NoFrame::Closed),
+                Ok(0) => return self.last_word(),
                 Ok(_) => {}
                 Err(error) => match error.kind() {
                     // A peer that ended with unread bytes resets the connection; its own last frames have come before.
-                    ErrorKind::ConnectionReset => return Err(NoFrame::Closed),
+                    ErrorKind::ConnectionReset => return self.last_word(),
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock => return Ok(None),
                     _ => return Err(NoFrame::Failed(error)),
                 },
             }
+        }
+    }
+
+    /// What lies in the mailbox of a worker that has closed its socket, perhaps since the mailbox was looked at.
+    fn last_word(&self) -> Result<Option<Frame>, NoFrame> {
+        match self.post.take() {
+            Ok(Some(frame)) => Ok(Some(frame)),
+            Ok(None) => Err(NoFrame::Closed),
+            Err(_) => Err(NoFrame::Garbage),
         }
     }
 

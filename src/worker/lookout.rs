@@ -59,6 +59,12 @@ impl Watched {
             place: AtomicUsize::new(usize::MAX),
         })
     }
+
+    /// Whether there is something for its caller, here or in the socket.
+    fn is_heard_of(&self) -> bool {
+        let answer = &self.mailbox.answer;
+        answer.is_full() || answer.is_called()
+    }
 }
 
 /// A loop's turn on this thread; over when dropped.
@@ -91,12 +97,12 @@ pub(super) fn is_open() -> bool {
 
 /// Leaves a mailbox here, which is being watched. False if no loop will look.
 pub(super) fn add(watched: &Arc<Watched>, caller: &Waker) -> bool {
+    if !is_open() {
+        return false;
+    }
+    watched.caller.register(caller); // outside the borrow: it is foreign code
     let add = |lookout: &RefCell<Lookout>| {
         let mut lookout = lookout.borrow_mut();
-        if !lookout.open {
-            return false;
-        }
-        watched.caller.register(caller);
         let place = watched.place.load(Ordering::Relaxed);
         let is_there = |at: &Arc<Watched>| Arc::ptr_eq(at, watched);
         if !lookout.watched.get(place).is_some_and(is_there) {
@@ -110,19 +116,33 @@ pub(super) fn add(watched: &Arc<Watched>, caller: &Waker) -> bool {
     LOOKOUT.try_with(add).unwrap_or(false)
 }
 
+/// Wakes those whose answers are there, without any waiting. True if somebody was.
+pub(crate) fn glance() -> bool {
+    wake(Lookout::take_loud)
+}
+
+/// Forgets those who wait, as a run has ended. Their answers come by their workers' own looks.
+pub(crate) fn forget() {
+    let watched = LOOKOUT.try_with(|lookout| std::mem::take(&mut lookout.borrow_mut().watched));
+    drop(watched); // outside the borrow: with it go wakers
+}
+
 /// Looks for answers, until there is one, or `interrupted`, or it has been long enough, or `most`. True if somebody was woken.
 pub(crate) fn look(most: Duration, interrupted: impl Fn() -> bool) -> bool {
-    LOOKOUT
-        .try_with(|lookout| lookout.borrow_mut().look(most, interrupted))
-        .unwrap_or_default()
-        .into_iter()
-        .map(|caller| caller.wake()) // outside the borrow: it is foreign code
-        .count()
-        > 0
+    wake(|lookout| lookout.look(most, interrupted))
+}
+
+/// Takes some out, and wakes those among them for whom there is something.
+fn wake(take: impl FnOnce(&mut Lookout) -> Vec<Arc<Watched>>) -> bool {
+    let taken = LOOKOUT.try_with(|lookout| take(&mut lookout.borrow_mut()));
+    // Outside the borrow, for wakers are foreign code, also when they are dropped.
+    let taken = taken.unwrap_or_default().into_iter();
+    let callers = taken.filter_map(|at| at.is_heard_of().then(|| at.caller.take())?);
+    callers.map(Waker::wake).count() > 0
 }
 
 impl Lookout {
-    fn look(&mut self, most: Duration, interrupted: impl Fn() -> bool) -> Vec<Waker> {
+    fn look(&mut self, most: Duration, interrupted: impl Fn() -> bool) -> Vec<Arc<Watched>> {
         if self.watched.is_empty() {
             return Vec::new();
         }
@@ -138,31 +158,30 @@ impl Lookout {
                 cut_short || self.watched.iter().any(|at| !at.mailbox.answer.is_quiet())
             });
         }
-        let mut callers = Vec::new();
-        self.watched.retain(|at| {
-            let answer = &at.mailbox.answer;
-            let (full, called) = (answer.is_full(), answer.is_called());
-            if full || called {
-                callers.extend(at.caller.take());
-            }
-            !full && answer.is_quiet()
-        });
-        match (looks, callers.is_empty()) {
-            (_, false) => self.patience.was_rewarded(),
-            (true, true) if !cut_short => self.patience.was_in_vain(EVERY),
-            (_, true) => {}
+        let mut gone = self.take_loud();
+        let heard = gone.iter().any(|at| at.is_heard_of());
+        match (looks, heard) {
+            (_, true) => self.patience.was_rewarded(),
+            (true, false) if !cut_short => self.patience.was_in_vain(EVERY),
+            (_, false) => {}
         }
-        if callers.is_empty() && !cut_short {
-            for at in self.watched.drain(..) {
-                if !at.mailbox.answer.leave() {
-                    callers.extend(at.caller.take());
-                }
+        if !heard && !cut_short {
+            for at in &self.watched {
+                at.mailbox.answer.leave(); // if that was too late, it is heard of now
             }
+            gone.append(&mut self.watched);
         }
+        gone
+    }
+
+    /// Takes out those whose mailboxes are not quiet any more.
+    fn take_loud(&mut self) -> Vec<Arc<Watched>> {
+        let is_loud = |at: &mut Arc<Watched>| !at.mailbox.answer.is_quiet();
+        let loud: Vec<_> = self.watched.extract_if(.., is_loud).collect();
         for (place, at) in self.watched.iter().enumerate() {
             at.place.store(place, Ordering::Relaxed);
         }
-        callers
+        loud
     }
 }
 

@@ -83,6 +83,8 @@ mod call;
 mod child;
 mod config;
 mod connection;
+#[cfg(all(test, not(loom)))]
+mod connection_tests;
 mod context;
 mod current;
 mod farewell;
@@ -116,11 +118,11 @@ pub use crate::job::status::WorkerStatus;
 
 pub(crate) use current::shutdown_default;
 pub(crate) use hook::hook;
+pub(crate) use lookout::{forget, glance, look, turn};
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use fuzzed::read_frames;
-pub(crate) use lookout::{look, turn};
 
 /// Makes this program able to start workers: in a worker process serves jobs and never returns, in any other returns at
 /// once.

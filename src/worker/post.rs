@@ -181,6 +181,15 @@ impl Post {
     }
 }
 
+/// Lets nobody look any longer for a worker that is gone.
+impl Drop for Post {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.mailbox() {
+            mailbox.answer.leave();
+        }
+    }
+}
+
 fn make() -> io::Result<(Mapping<Mailbox>, Parcel)> {
     if !USED {
         return Err(io::ErrorKind::Unsupported.into());

@@ -7,12 +7,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::io::fcntl_getfd;
 use rustix::net::{RecvFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
 use super::FAILED;
 use super::limits::Group;
 use crate::sys::mapping::Mapping;
+use crate::sys::original::Original;
 use crate::sys::socket;
 use crate::wire::frame::{self, Frame, Inbox, Kind};
 use crate::wire::mailbox::Mailbox;
@@ -22,11 +24,14 @@ use crate::wire::receive::receive;
 /// How long to look for the next job before going to sleep. Waking up takes about as long.
 const LOOK: Duration = Duration::from_micros(50);
 
+/// How long a parent that is awake may take to see its answer, where the worker has other things to do after a job.
+pub(super) const GLANCE: Duration = Duration::from_micros(5);
+
 /// At least one look of so many is taken, however often they were in vain.
 const EVERY: u32 = 64;
 
 /// Somebody who sends a job after so short a sleep might as well have been waited for: most of that was waking up.
-const SOON: Duration = Duration::from_micros(250);
+const SOON: Duration = Duration::from_micros(120);
 
 /// The worker's end of the conversation.
 pub(super) struct Link {
@@ -34,8 +39,10 @@ pub(super) struct Link {
     inbox: Inbox,
     mailbox: Option<Mapping<Mailbox>>,
     patience: Patience,
-    /// The worker itself, to be told from what a job forks.
-    process: u32,
+    /// Told from what a job forks. Where there was no memory for that, by its number.
+    original: Result<Original, u32>,
+    /// The next job lies in the socket already.
+    followed: bool,
     /// What the worker leads, to be ended with it.
     group: Option<Group>,
 }
@@ -47,7 +54,8 @@ impl Link {
             inbox: Inbox::default(),
             mailbox: None,
             patience: Patience::new(),
-            process: std::process::id(),
+            original: Original::new().map_err(|_| std::process::id()),
+            followed: false,
             group: None,
         }
     }
@@ -68,7 +76,10 @@ impl Link {
 
     /// Whether this process is the worker, and no copy that a job has made.
     pub(super) fn is_the_original(&self) -> bool {
-        std::process::id() == self.process
+        match &self.original {
+            Ok(original) => original.is_here(),
+            Err(number) => *number == std::process::id(),
+        }
     }
 
     /// Whether nothing has arrived of the next frame.
@@ -86,11 +97,14 @@ impl Link {
             .fds
             .pop()
             .and_then(|memory| Mapping::find(memory).ok());
+        self.followed = true;
     }
 
     /// Receives a frame. Gives up with `WouldBlock` when idle for too long, only if nothing has arrived of it.
     pub(super) fn receive(&mut self) -> io::Result<Frame> {
-        if self.is_between()
+        let followed = std::mem::take(&mut self.followed);
+        if !followed
+            && self.is_between()
             && let Some(frame) = self.look()
         {
             return Ok(frame);
@@ -99,7 +113,7 @@ impl Link {
         loop {
             if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
                 if asleep.is_some_and(|since| since.elapsed() < SOON) {
-                    self.patience.was_rewarded();
+                    self.patience.might_have_been();
                 }
                 return Ok(frame);
             }
@@ -122,6 +136,10 @@ impl Link {
         if self.patience.is_there() {
             let here = sched_getcpu();
             mailbox.job.watch(here);
+            if fcntl_getfd(&self.socket).is_err() {
+                // A job has closed it. One that comes now must not pay for that.
+                self.leave(FAILED);
+            }
             let together = mailbox.answer.is_watched_from(here);
             match look_for(LOOK, together, || !mailbox.job.is_quiet()) {
                 true => self.patience.was_rewarded(),
@@ -136,11 +154,21 @@ impl Link {
                 }
             }
         }
-        if mailbox.answer.is_full() {
-            // Whoever waits for it does not look.
-            self.send(&frame::of_bytes(Kind::Look, 0, b""));
-        }
+        self.see_to_the_answer(Duration::ZERO);
         None
+    }
+
+    /// Waits for so long, and if the answer was not taken from the mailbox by then, says through the socket that it is there:
+    /// whoever waits for it does not look.
+    pub(super) fn see_to_the_answer(&self, limit: Duration) {
+        if let Some(Mailbox { answer, .. }) = self.mailbox.as_deref()
+            && answer.is_full()
+        {
+            let together = answer.is_watched_from(sched_getcpu());
+            if !look_for(limit, together, || !answer.is_full()) {
+                self.send(&frame::of_bytes(Kind::Look, 0, b""));
+            }
+        }
     }
 
     pub(super) fn receive_at_leisure(&mut self) -> Frame {

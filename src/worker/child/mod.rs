@@ -33,7 +33,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::limits::CpuTime;
-use self::link::Link;
+use self::link::{GLANCE, Link};
 use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
 use crate::job::image::fingerprint;
 use crate::job::panic::{self, catch};
@@ -399,7 +399,15 @@ impl Link {
 
     /// Asks the retire closures, and leaves if one says so.
     fn consult(&mut self, retire: &mut [Retire], status: &WorkerStatus) {
-        match catch(|| retire.iter().any(|wants_to| wants_to(status))) {
+        if !retire.is_empty() {
+            // They may take long.
+            self.see_to_the_answer(GLANCE);
+        }
+        let verdict = catch(|| retire.iter().any(|wants_to| wants_to(status)));
+        if !retire.is_empty() && !self.is_the_original() {
+            leave_as_a_copy();
+        }
+        match verdict {
             Ok(false) => {}
             Ok(true) => self.say_bye(&frame::of_bytes(Kind::Bye, 1, b""), 0),
             Err(report) => self.say_bye(&encoded(Kind::RetirePanicked, &report), FAILED),
@@ -407,7 +415,7 @@ impl Link {
     }
 }
 
-/// Ends a process that a job forked and that came back from the job like the worker itself. Both have the socket: a second
+/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have the socket: a second
 /// answer would be taken for that of the next job.
 fn leave_as_a_copy() -> ! {
     // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out

@@ -5,7 +5,7 @@
 //! its job has returned, and somebody waits for the answer. So, where there are threads beside those that the worker came up
 //! with, a thread of ours does it, and is waited for no longer than [`PATIENCE`]. What it could not write then comes late.
 //!
-//! Usually there are none, which the kernel tells in a tenth of a microsecond.
+//! Usually there never were any, which the C library knows; where there were, the kernel tells in a tenth of a microsecond.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -42,7 +42,7 @@ pub(super) fn flush() {
 }
 
 fn a_job_has_left_threads() -> bool {
-    if thread::is_alone() == Some(true) {
+    if thread::was_always_alone() || thread::is_alone() == Some(true) {
         return false;
     }
     // Where nobody can say, there is nothing that could be done better.

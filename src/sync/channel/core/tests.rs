@@ -277,7 +277,11 @@ impl Pair {
             Removed::Waiting(sending) => assert_eq!((None, who.value), (who.sent, sending.value)),
             Removed::Granted(sent) => assert_eq!(Some(sent), who.sent),
         }
-        assert_eq!(self.model.settle(), [], "nobody is better off for it");
+        assert_eq!(
+            self.model.settle(),
+            Vec::<usize>::new(),
+            "nobody is better off for it"
+        );
     }
 
     fn claim_received(&mut self, index: usize) {
