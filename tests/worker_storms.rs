@@ -67,8 +67,13 @@ fn thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up() {
             }
             assert_eq!(workers.statistics().idle_workers, 0);
             if cycle % 100 == 0 {
+                // The bystander's process may have been looked at only after the first time.
                 let now = common::descriptors().len();
-                assert_eq!(*descriptors.get_or_insert(now), now, "in cycle {cycle}");
+                let before = *descriptors.get_or_insert(now);
+                assert!(
+                    (before..=before + 1).contains(&now),
+                    "{before} and {now} in cycle {cycle}"
+                );
             }
         }
         bystander.leaves_unharmed().await;

@@ -3,6 +3,9 @@
 //! The memory is a file without a name, sealed so that nobody can shrink it: a mapping of it never raises SIGBUS. Its pages are
 //! allocated when it is made, so that a machine without memory says so then and not at some later write.
 //!
+//! Where no file may be as large (`ulimit -f`), there are System V's segments, which are none, and keep their size, too. They are
+//! the second choice, because they have numbers in place of descriptors, and so can be found by whoever has the same user.
+//!
 //! `unsafe` is needed to look at mapped memory as at a value, which is argued in [`Mapping::new`].
 #![allow(unsafe_code)]
 
@@ -18,6 +21,7 @@ use rustix::fs::{
 };
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
 
 /// A type that may lie in memory which another process changes meanwhile, whatever it writes there.
 ///
@@ -29,6 +33,10 @@ pub(crate) unsafe trait Shareable: Sync {}
 
 /// Neither may be missing: with both, the memory keeps its size for ever.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+
+/// The kernel's number for shared memory that is no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Segment(i32);
 
 /// A `T` in memory that is shared with another process.
 #[derive(Debug)]
@@ -50,6 +58,32 @@ impl<T: Shareable> Mapping<T> {
         fallocate(&file, FallocateFlags::empty(), 0, size_of::<T>() as u64)?;
         fcntl_add_seals(&file, SEALS | SealFlags::SEAL)?;
         Ok((Self::new(&file)?, file))
+    }
+
+    /// Makes one of zeros where no file may be as large, and what a child process needs to find it as long as it is here.
+    pub(crate) fn make_segment() -> io::Result<(Self, Segment)> {
+        // SAFETY: this concerns no memory of this process.
+        let segment = unsafe { libc::shmget(libc::IPC_PRIVATE, size_of::<T>(), 0o600) };
+        if segment < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let segment = Segment(segment);
+        let found = Self::find_segment(segment);
+        // SAFETY: asks for nothing to be written. From now on the segment ends with the last mapping of it, and yet may be mapped
+        // until then.
+        unsafe { libc::shmctl(segment.0, libc::IPC_RMID, ptr::null_mut()) };
+        Ok((found?, segment))
+    }
+
+    /// Finds one in a segment that another process made of a `T`.
+    pub(crate) fn find_segment(Segment(segment): Segment) -> io::Result<Self> {
+        // SAFETY: a new mapping at a place that the kernel chooses harms nobody.
+        let place = unsafe { libc::shmat(segment, ptr::null(), 0) };
+        if place.addr() == usize::MAX {
+            return Err(io::Error::last_os_error());
+        }
+        let place = NonNull::new(place.cast()).expect("the kernel maps nothing at zero unasked");
+        Ok(Mapping { place })
     }
 
     /// Finds one in memory that another process made.
@@ -105,7 +139,7 @@ impl<T: Shareable> Deref for Mapping<T> {
 
     fn deref(&self) -> &T {
         // SAFETY: the mapping is as large as a `T` and aligned to a page, which by `Shareable` is enough; it lives as long as
-        // `self`, and as the file is sealed, its pages are there. Any bytes are a `T`, and what others write meanwhile, here
+        // `self`, and as the file is sealed or a segment, its pages are there. Any bytes are a `T`, and what others write meanwhile, here
         // or in another process, they write to atomics.
         unsafe { self.place.as_ref() }
     }
@@ -113,7 +147,7 @@ impl<T: Shareable> Deref for Mapping<T> {
 
 impl<T: Shareable> Drop for Mapping<T> {
     fn drop(&mut self) {
-        // SAFETY: this is the mapping that `new` made, and nobody borrows from it any more.
+        // SAFETY: this is the mapping that was made for it, and nobody borrows from it any more.
         let unmapped = unsafe { munmap(self.place.as_ptr().cast::<c_void>(), size_of::<T>()) };
         debug_assert_eq!(unmapped, Ok(()));
     }
@@ -135,6 +169,17 @@ mod tests {
         let theirs = Mapping::<Counter>::find(&file).unwrap();
         ours.0.store(7, Ordering::Release);
         assert_eq!(theirs.0.load(Ordering::Acquire), 7);
+    }
+
+    #[test]
+    fn a_segment_is_shared_like_a_file_and_is_gone_with_its_mappings() {
+        let (ours, segment) = Mapping::<Counter>::make_segment().unwrap();
+        let theirs = Mapping::<Counter>::find_segment(segment).unwrap();
+        ours.0.store(7, Ordering::Release);
+        drop(ours);
+        assert_eq!(theirs.0.load(Ordering::Acquire), 7);
+        drop(theirs);
+        assert!(Mapping::<Counter>::find_segment(segment).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::WorkerPanic;
+use crate::sys::mapping::Segment;
 
 /// The first thing that a worker is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub(crate) struct SetUp {
     pub(crate) current_dir: Option<Vec<u8>>,
     /// What a worker is to submit to before `init`.
     pub(crate) limits: Limits,
+    /// Where a fork server is to tell of its workers, if that came in no descriptor beside this.
+    pub(crate) table: Option<Segment>,
     /// Whether what is forked says that it is ready, before which it gets no job.
     pub(crate) copies_report: bool,
     /// How long to wait for a job before leaving; `None` for ever.

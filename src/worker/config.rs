@@ -20,6 +20,7 @@ use crate::error::WorkerError;
 use crate::job::code::Code;
 use crate::job::image::fingerprint;
 use crate::job::status::WorkerStatus;
+use crate::sys::mapping::Segment;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Kind};
 use crate::wire::message::{Closure, Limits, Purpose, SetUp};
@@ -708,7 +709,11 @@ impl WorkerConfig {
     }
 
     /// Makes the frame that a new process is told first.
-    pub(super) fn set_up(&self, role: NewProcess) -> Result<Vec<u8>, WorkerError> {
+    pub(super) fn set_up(
+        &self,
+        role: NewProcess,
+        table: Option<Segment>,
+    ) -> Result<Vec<u8>, WorkerError> {
         self.check()?;
         let image = fingerprint().map_err(WorkerError::start_without_proc)?;
         let message = SetUp {
@@ -726,6 +731,7 @@ impl WorkerConfig {
                 .map(|path| path.as_os_str().as_bytes().to_vec()),
             limits: self.limits.clone(),
             idle_timeout: self.idle_timeout,
+            table,
             copies_report: !self.starts_with_its_job(),
             init: self.init.clone(),
             retire: self.retire.clone(),

@@ -52,7 +52,9 @@ impl Farewell {
     ) -> Self {
         if is_copy() {
             // They are the original's, and so are their connections, which are not even to be closed.
-            idle.drain(..).chain(leaving.drain(..)).for_each(mem::forget);
+            idle.drain(..)
+                .chain(leaving.drain(..))
+                .for_each(mem::forget);
         }
         idle.iter_mut().for_each(|worker| worker.dismiss());
         let with = |unasked| move |worker| Leaver { worker, unasked };

@@ -27,7 +27,7 @@ use super::hook::Recipe;
 use super::launch::{Launch, Launched};
 use super::life::Worker;
 use super::process::{PATIENCE, Process};
-use super::start::{Starting, Unstarted};
+use super::start::{Starting, TableMemory, Unstarted};
 use super::trace;
 use crate::error::{WorkerError, WorkerErrorKind};
 use crate::sys::mapping::Mapping;
@@ -286,8 +286,8 @@ impl ForkServer {
         stop: EventListener,
     ) -> Result<(), WorkerError> {
         let place = Started(self.place.clone());
-        let (table, memory) = Mapping::<Table>::make("seedbed-births")
-            .map_err(|error| WorkerError::start("the fork server's table", error))?;
+        let (table, memory) =
+            shared_table().map_err(|error| WorkerError::start("the fork server's table", error))?;
         let environment = self.place.config.environment();
         let launch = Launch::spawn(recipe.clone(), environment, false)?;
         let mut starting = Starting::of_fork_server(launch, self.place.config.clone(), memory);
@@ -350,6 +350,18 @@ impl ForkServer {
                 self.discard(*server, false);
             }
         }
+    }
+}
+
+/// Makes the table of a fork server.
+fn shared_table() -> io::Result<(Mapping<Table>, TableMemory)> {
+    match Mapping::make("seedbed-births") {
+        Ok((table, memory)) => Ok((table, TableMemory::File(Arc::new(memory)))),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            let (table, segment) = Mapping::make_segment()?;
+            Ok((table, TableMemory::Segment(segment)))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -21,6 +21,7 @@ use super::process::Stillborn;
 use super::statistics::Why;
 use crate::error::WorkerError;
 use crate::job::image::fingerprint;
+use crate::sys::mapping::Segment;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind, Parcel};
 use crate::wire::message::{Fingerprint, InitFailed, Refusal};
@@ -35,8 +36,15 @@ pub(super) struct Starting {
     config: WorkerConfig,
     /// It will be a fork server, and no worker.
     fork_server: bool,
-    /// What goes to a fork server beside its set-up.
-    memory: Option<Arc<OwnedFd>>,
+    /// What goes to a fork server with its set-up.
+    memory: Option<TableMemory>,
+}
+
+/// Where a fork server tells of its workers.
+#[derive(Debug)]
+pub(super) enum TableMemory {
+    File(Arc<OwnedFd>),
+    Segment(Segment),
 }
 
 #[derive(Debug)]
@@ -87,10 +95,14 @@ impl Starting {
     }
 
     /// A fork server tells of its workers in `memory`.
-    pub(super) fn of_fork_server(launch: Launch, config: WorkerConfig, memory: OwnedFd) -> Self {
+    pub(super) fn of_fork_server(
+        launch: Launch,
+        config: WorkerConfig,
+        memory: TableMemory,
+    ) -> Self {
         Self {
             fork_server: true,
-            memory: Some(Arc::new(memory)),
+            memory: Some(memory),
             ..Self::of_worker(launch, config)
         }
     }
@@ -192,8 +204,13 @@ impl Starting {
             true => NewProcess::ForkServer,
             false => NewProcess::Spawned,
         };
-        let set_up = self.config.set_up(role)?;
-        worker.put(Parcel::new(set_up, self.memory.iter().cloned().collect()));
+        let (file, segment) = match &self.memory {
+            Some(TableMemory::File(file)) => (Some(file.clone()), None),
+            Some(TableMemory::Segment(segment)) => (None, Some(*segment)),
+            None => (None, None),
+        };
+        let set_up = self.config.set_up(role, segment)?;
+        worker.put(Parcel::new(set_up, Vec::from_iter(file)));
         Ok(State::Summoned(worker, Timer::after(REACH_THE_HOOK)))
     }
 

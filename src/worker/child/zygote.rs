@@ -20,7 +20,7 @@ use super::{FAILED, Link, Settled, call_oneself, output, retire};
 use crate::job::code::Retire;
 use crate::job::panic::catch;
 use crate::sys::fork::{Fork, fork_for_parent};
-use crate::sys::mapping::Mapping;
+use crate::sys::mapping::{Mapping, Segment};
 use crate::sys::{socket, thread};
 use crate::wire::births::{Table, refuse};
 use crate::wire::frame::{self, HEADER, Header, Kind, ROOM};
@@ -43,7 +43,7 @@ impl Settled {
         table: Option<OwnedFd>,
     ) -> (Settled, Vec<Retire>) {
         call_oneself(&set_up.name);
-        let table = self.link.find_table(table);
+        let table = self.link.find_table(table, set_up.table);
         let retire = self.link.preload_for_all(set_up);
         self.link.be_alone();
         if set_up.init.is_empty() {
@@ -112,14 +112,13 @@ fn arrange(place: &mut OwnedFd, request: &Request) -> io::Result<()> {
 
 impl Link {
     /// Takes the table in which the parent looks for the workers.
-    fn find_table(&self, memory: Option<OwnedFd>) -> Mapping<Table> {
-        let table = memory
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))
-            .and_then(|memory| {
-                let table = Mapping::<Table>::find(memory)?;
-                table.keep_from_copies()?;
-                Ok(table)
-            });
+    fn find_table(&self, memory: Option<OwnedFd>, segment: Option<Segment>) -> Mapping<Table> {
+        let table = match (memory, segment) {
+            (_, Some(segment)) => Mapping::<Table>::find_segment(segment),
+            (Some(memory), None) => Mapping::find(memory),
+            (None, None) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        };
+        let table = table.and_then(|table| table.keep_from_copies().map(|()| table));
         table.unwrap_or_else(|error| {
             self.leave_with_words(&format!(
                 "it could not map the memory in which a fork server tells of its workers: {error}"
