@@ -104,7 +104,7 @@ async fn call(context: &WorkerContext, number: u64) {
 }
 
 async fn until_none_is_left(context: &WorkerContext) {
-    while context.statistics().idle_workers > 0 {
+    while context.statistics().living > 0 {
         smol::Timer::after(Duration::from_micros(200)).await;
     }
 }

@@ -35,6 +35,11 @@ impl Original {
         Ok(original)
     }
 
+    /// Marks this process, a copy of the one that was marked.
+    pub(crate) fn pass_on(&self) {
+        self.flag().store(true, Ordering::Relaxed);
+    }
+
     /// Whether this process has been marked itself.
     pub(crate) fn is_here(&self) -> bool {
         self.flag().load(Ordering::Relaxed)
@@ -66,8 +71,11 @@ mod tests {
         // SAFETY: the copy looks at a page, which needs no lock, and ends at once.
         let copy = unsafe { libc::fork() };
         if copy == 0 {
+            let was_here = original.is_here();
+            original.pass_on();
+            let code = i32::from(was_here || !original.is_here());
             // SAFETY: `_exit` may be called by any process at any moment.
-            unsafe { libc::_exit(i32::from(original.is_here())) };
+            unsafe { libc::_exit(code) };
         }
         let mut status = 0;
         // SAFETY: `status` is a place for an `int`.

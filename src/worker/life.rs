@@ -365,10 +365,11 @@ impl Dying {
         }
     }
 
-    /// Does not wait any longer.
+    /// Does not wait any longer. Whoever was killed is not killed again, as often as this may be asked.
     pub(super) fn kill(&mut self, why: Why) {
-        self.worker.kill(why);
-        self.patience = None;
+        if self.patience.take().is_some() {
+            self.worker.kill(why);
+        }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Death> {

@@ -69,9 +69,28 @@ impl Link {
         &self.socket
     }
 
-    /// Gives the socket back, for another to be put in its place.
-    pub(super) fn into_socket(self) -> OwnedFd {
-        self.socket
+    /// Makes this, in a copy of the process that it was made in, the copy's own: over a socket that `arrange` puts in place of
+    /// the other one, and with a buffer.
+    pub(super) fn pass_on<E>(
+        mut self,
+        arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
+        buffer: Vec<u8>,
+    ) -> (Self, Result<(), E>) {
+        let arranged = arrange(&mut self.socket);
+        let mut link = Self {
+            socket: self.socket,
+            inbox: Inbox::default(),
+            mailbox: None,
+            patience: Patience::new(),
+            original: self
+                .original
+                .inspect(Original::pass_on)
+                .map_err(|_| std::process::id()),
+            followed: false,
+            group: None,
+        };
+        link.recycle(buffer);
+        (link, arranged)
     }
 
     /// Whether this process is the worker, and no copy that a job has made.

@@ -82,10 +82,7 @@ impl Settled {
     /// which is not inherited.
     fn into_worker(self, request: Request, buffer: Vec<u8>) -> Settled {
         super::die_with(self.summons.parent);
-        let mut place = self.link.into_socket();
-        let arranged = arrange(&mut place, &request);
-        let mut link = Link::new(place);
-        link.recycle(buffer);
+        let (link, arranged) = self.link.pass_on(|place| arrange(place, &request), buffer);
         if arranged.is_err() {
             // Its socket may not be where it belongs, so there is nobody to tell but by the exit code.
             link.leave(FAILED);
