@@ -9,6 +9,8 @@
 mod common;
 
 mod forked;
+#[path = "shared_memory.rs"]
+mod shared_memory;
 #[path = "worker_cache.rs"]
 mod worker_cache;
 #[path = "worker_calls.rs"]
@@ -27,6 +29,7 @@ fn main() {
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
+        ("shared_memory", shared_memory::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

@@ -6,10 +6,14 @@
 //! length is never trusted further than bincode's own caution goes.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bincode::config::{Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::enclosure;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
@@ -59,6 +63,27 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         ))),
         Err(error) => Err(CodecError(decode_error(error))),
     }
+}
+
+/// Appends `value`'s encoding to `out`, and gives the descriptors that go with it; after an error `out` is as before.
+pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
+    let (encoded, memories) = enclosure::collect(|| encode_onto(value, out));
+    encoded?;
+    Ok(memories
+        .iter()
+        .map(|memory| memory.file().clone())
+        .collect())
+}
+
+/// Decodes a value that takes up all of `bytes`, with the descriptors that came along.
+pub(crate) fn decode_enclosed<T: DeserializeOwned>(
+    bytes: &[u8],
+    fds: Vec<OwnedFd>,
+) -> Result<T, CodecError> {
+    enclosure::hand_out(fds, || decode(bytes))
 }
 
 /// bincode wraps the words of a `Serialize` implementation; they alone concern the user.

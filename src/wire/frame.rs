@@ -187,12 +187,19 @@ impl From<Vec<u8>> for Parcel {
     }
 }
 
-#[allow(dead_code)] // until values bring descriptors along
 impl Parcel {
-    /// Puts descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), beside a frame that has been finished.
-    pub(crate) fn new(mut frame: Vec<u8>, fds: Vec<Arc<OwnedFd>>) -> Self {
-        frame[FDS_AT] = u8::try_from(fds.len()).expect("the caller has counted them");
-        Parcel { bytes: frame, fds }
+    /// Makes a frame in one buffer, as [`build`] does, of which `fill` gives the descriptors, at most
+    /// [`MOST_FDS`](crate::sys::socket::MOST_FDS), that go beside it.
+    pub(crate) fn build<E>(
+        kind: Kind,
+        number: u64,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<Vec<Arc<OwnedFd>>, E>,
+    ) -> Result<Self, E> {
+        let mut frame = vec![0; HEADER];
+        let fds = fill(&mut frame)?;
+        finish(&mut frame, kind, number);
+        frame[FDS_AT] = u8::try_from(fds.len()).expect("`fill` has counted them");
+        Ok(Self { bytes: frame, fds })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -221,7 +228,6 @@ impl std::error::Error for Garbage {}
 pub(crate) struct Frame {
     pub(crate) header: Header,
     /// As many as the header says, or none, if one was lost.
-    #[allow(dead_code)] // until values bring descriptors along
     pub(crate) fds: Vec<OwnedFd>,
     /// Header and payload as they came.
     bytes: Vec<u8>,
@@ -420,9 +426,11 @@ mod tests {
 
     /// A frame that says it brings so many descriptors.
     fn bringing(count: usize) -> Vec<u8> {
-        let fds = (0..count).map(|_| Arc::new(descriptor())).collect();
-        let parcel = Parcel::new(of_bytes(Kind::Job, 0, b"payload"), fds);
-        parcel.bytes().to_vec()
+        let parcel = Parcel::build(Kind::Job, 0, |out| {
+            out.extend_from_slice(b"payload");
+            Ok::<_, ()>((0..count).map(|_| Arc::new(descriptor())).collect())
+        });
+        parcel.unwrap().bytes().to_vec()
     }
 
     fn inbox_with(frames: &[Vec<u8>], fds: usize, lost: bool) -> Inbox {

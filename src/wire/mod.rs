@@ -9,6 +9,7 @@
 //! receiving end before saying so, hence a job that the parent has not had an answer to was not and will not be run.
 
 pub(crate) mod codec;
+pub(crate) mod enclosure;
 pub(crate) mod frame;
 pub(crate) mod message;
 pub(crate) mod receive;

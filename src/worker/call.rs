@@ -24,7 +24,7 @@ use crate::job::code::{Code, JobFn};
 use crate::job::role::refuse_unless_hooked;
 use crate::sync::CapacityLimiter;
 use crate::wire::codec;
-use crate::wire::frame::{self, Frame, Kind, Parcel};
+use crate::wire::frame::{Frame, Kind, Parcel};
 
 /// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to this one.
 ///
@@ -280,7 +280,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
             match verdict {
                 Verdict::Done(frame) => {
                     drop(held); // the job is over; decoding needs no worker
-                    return decode_result(&frame);
+                    return decode_result(frame);
                 }
                 Verdict::Failed(error) => return Err(error),
                 Verdict::Again(unrun) => (job, stake) = (unrun, held),
@@ -316,13 +316,15 @@ async fn carry_out(attempt: Attempt, kill_on_cancel: bool) -> (Verdict, Stake) {
 }
 
 fn encode_job<A: Serialize>(code: Code<JobFn>, arg: &A) -> Result<Parcel, WorkerError> {
-    frame::build(Kind::Job, code.offset(), |out| codec::encode_onto(arg, out))
-        .map(Parcel::from)
-        .map_err(WorkerError::encode_argument)
+    Parcel::build(Kind::Job, code.offset(), |out| {
+        codec::encode_enclosing(arg, out)
+    })
+    .map_err(WorkerError::encode_argument)
 }
 
-fn decode_result<R: DeserializeOwned>(frame: &Frame) -> Result<R, WorkerError> {
-    codec::decode(frame.payload()).map_err(WorkerError::decode_result)
+fn decode_result<R: DeserializeOwned>(mut frame: Frame) -> Result<R, WorkerError> {
+    let fds = std::mem::take(&mut frame.fds);
+    codec::decode_enclosed(frame.payload(), fds).map_err(WorkerError::decode_result)
 }
 
 /// Returns the limiter of calls that name none: one token for each processor, shared by the whole process.

@@ -22,7 +22,7 @@ mod zygote;
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -36,7 +36,7 @@ use crate::job::role::{self, Summons};
 use crate::job::status::WorkerStatus;
 use crate::sys::{signal, socket};
 use crate::wire::codec::{self, CodecError};
-use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind};
+use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind, Parcel};
 use crate::wire::message::{Closure, InitFailed, Purpose, SetUp};
 use crate::wire::receive::receive;
 
@@ -292,10 +292,11 @@ impl Link {
         }
     }
 
-    fn answer(&mut self, job: Frame) {
+    fn answer(&mut self, mut job: Frame) {
+        let fds = std::mem::take(&mut job.fds);
         let answer = match find_job(job.header.number) {
-            Some(trampoline) => run(trampoline, job.payload()),
-            None => frame::of_bytes(Kind::NotOurCode, 0, b""),
+            Some(trampoline) => run(trampoline, job.payload(), fds),
+            None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
         if std::process::id() != self.process {
             leave_as_a_copy();
@@ -303,7 +304,8 @@ impl Link {
         // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
         // own printing.
         let _ = io::Write::flush(&mut io::stdout());
-        self.send(&answer);
+        self.send_parcel(&answer);
+        drop(answer); // an idle worker must not hold on to shared memory
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
             self.inbox.recycle(buffer);
@@ -328,21 +330,22 @@ fn leave_as_a_copy() -> ! {
     unsafe { libc::_exit(FAILED) }
 }
 
-fn run(trampoline: JobFn, argument: &[u8]) -> Vec<u8> {
-    let mut answer = vec![0; HEADER];
-    match catch(|| trampoline(argument, &mut answer)) {
-        Ok(Ok(())) => {
-            frame::finish(&mut answer, Kind::Done, 0);
-            answer
+fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>) -> Parcel {
+    let answered = Parcel::build(Kind::Done, 0, |answer| {
+        match catch(|| trampoline(argument, fds, answer)) {
+            Ok(result) => result.map_err(|failure| failed(&failure)),
+            Err(report) => Err(encoded(Kind::Panicked, &report)),
         }
-        Ok(Err(JobFailure::BadArgument(error))) => {
-            frame::of_bytes(Kind::BadArgument, 0, error.to_string().as_bytes())
-        }
-        Ok(Err(JobFailure::BadResult(error))) => {
-            frame::of_bytes(Kind::BadResult, 0, error.to_string().as_bytes())
-        }
-        Err(report) => encoded(Kind::Panicked, &report),
-    }
+    });
+    answered.unwrap_or_else(Parcel::from)
+}
+
+fn failed(failure: &JobFailure) -> Vec<u8> {
+    let (kind, error) = match failure {
+        JobFailure::BadArgument(error) => (Kind::BadArgument, error),
+        JobFailure::BadResult(error) => (Kind::BadResult, error),
+    };
+    frame::of_bytes(kind, 0, error.to_string().as_bytes())
 }
 
 /// Frames and the end.
@@ -374,6 +377,23 @@ impl Link {
     fn send(&self, frame: &[u8]) {
         if socket::send_all(&self.socket, frame).is_err() {
             self.leave(FAILED);
+        }
+    }
+
+    /// Sends a frame and what goes beside it.
+    fn send_parcel(&self, parcel: &Parcel) {
+        if parcel.fds().is_empty() {
+            return self.send(parcel.bytes());
+        }
+        let fds: Vec<BorrowedFd<'_>> = parcel.fds().iter().map(AsFd::as_fd).collect();
+        match socket::send_first(&self.socket, parcel.bytes(), &fds) {
+            Ok(sent) => self.send(&parcel.bytes()[sent..]),
+            // Nothing has been sent, so there can be another answer. The job may have closed descriptors that were not
+            // its own; or too many are on their way.
+            Err(error) => {
+                let words = format!("its shared memory cannot be sent: {error}");
+                self.send(&frame::of_bytes(Kind::BadResult, 0, words.as_bytes()));
+            }
         }
     }
 
