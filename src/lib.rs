@@ -57,6 +57,7 @@
 //! * [`guide::cancellation`]: the rules, each with an example;
 //! * [`guide::testing`]: how to test what has jobs done, and what waits;
 //! * [`guide::other_runtimes`]: nurseries in smol's and tokio's tasks, and calls from threads;
+//! * [`guide::large_data`]: memory that workers read in place;
 //! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different;
 //!   [`guide::trio_rows`]: promise by promise, with the tests.
 

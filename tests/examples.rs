@@ -53,6 +53,11 @@ fn memory_capped_workers() {
 }
 
 #[test]
+fn shared_bytes() {
+    assert!(said("shared_bytes").ends_with("From 27 it takes 111 steps.\n"));
+}
+
+#[test]
 fn cache_scope() {
     assert_eq!(
         said("cache_scope")

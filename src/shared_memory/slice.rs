@@ -140,7 +140,7 @@ impl<T: Pod> SharedSlice<T> {
     /// ```
     pub fn build(length: usize, fill: impl FnOnce(&mut [T]) -> io::Result<()>) -> io::Result<Self> {
         let () = Self::CAN_BE_SHARED;
-        let bytes = length.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
+        let bytes = length.saturating_mul(size_of::<T>());
         if bytes == 0 {
             fill(&mut [])?;
             return Ok(Self::default());
