@@ -19,6 +19,8 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_mailbox.rs"]
+mod worker_mailbox;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -30,6 +32,7 @@ fn main() {
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("shared_memory", shared_memory::SUITE),
+        ("worker_mailbox", worker_mailbox::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

@@ -25,6 +25,10 @@ use crate::instrument::{self, RunId, TaskExit};
 use crate::nursery::RootTask;
 use crate::time::Timers;
 use crate::tree_var::WithValues;
+use crate::worker;
+
+/// How many turns in a row the loop takes, because workers answered, before the reactor has one.
+const TURNS: usize = 16;
 
 /// What a panic carries.
 pub(super) type Payload = Box<dyn Any + Send>;
@@ -313,9 +317,8 @@ impl<F: Future> Driver<F> {
     /// a look at the reactor.
     fn before_wait(&mut self, rests: bool) {
         if self.is_observed() {
-            let until_alarm = |(at, _): &(Instant, _)| at.saturating_duration_since(Instant::now());
             let timeout = match rests {
-                true => self.alarm.as_ref().map(until_alarm),
+                true => self.until_alarm(),
                 false => Some(Duration::ZERO),
             };
             self.waiting = Some(timeout);
@@ -329,6 +332,17 @@ impl<F: Future> Driver<F> {
         {
             instrument::after_io_wait(timeout);
         }
+    }
+
+    fn until_alarm(&self) -> Option<Duration> {
+        let (at, _) = self.alarm.as_ref()?;
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Looks for answers of workers for a while, as a sleep may last longer than they take. True if there was one.
+    fn look_at_workers(&self) -> bool {
+        let most = self.until_alarm().unwrap_or(Duration::MAX);
+        worker::look(most, || self.is_ready())
     }
 
     /// Nobody is ready: sees to it that the loop is polled again when somebody should be. False if that is at once.
@@ -411,21 +425,33 @@ impl<F: Future> Future for Driver<F> {
         let this = &mut *self;
         this.after_wait();
         this.register(cx);
-        this.watch_signal();
-        this.timers.fire();
-        this.run_calls();
-        this.poll_root();
-        this.poll_system();
-        if this.has_ended() {
-            return Poll::Ready(this.finish());
-        }
-        let rests = match this.is_ready() {
-            // `block_on` lets the reactor have a turn first.
-            true => {
-                cx.waker().wake_by_ref();
-                false
+        let mut turns = TURNS;
+        let rests = loop {
+            let _turn = worker::turn();
+            this.watch_signal();
+            this.timers.fire();
+            this.run_calls();
+            this.poll_root();
+            this.poll_system();
+            if this.has_ended() {
+                return Poll::Ready(this.finish());
             }
-            false => this.wait(cx),
+            if this.is_ready() {
+                // `block_on` lets the reactor have a turn first.
+                cx.waker().wake_by_ref();
+                break false;
+            }
+            if !this.wait(cx) {
+                break false;
+            }
+            if !this.look_at_workers() {
+                break true;
+            }
+            turns -= 1;
+            if turns == 0 {
+                cx.waker().wake_by_ref();
+                break false;
+            }
         };
         this.before_wait(rests);
         Poll::Pending

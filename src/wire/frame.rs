@@ -69,10 +69,14 @@ pub(crate) enum Kind {
     ForkFailed,
     /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
     NotAlone,
+    /// To the worker, before a job: nothing but a header, with the memory of its mailbox beside it.
+    Mailbox,
+    /// To the parent: nothing but a header. There is an answer in the mailbox.
+    Look,
 }
 
 /// All kinds, at the index that stands for them on the wire.
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 20] = [
     Kind::Prelude,
     Kind::SetUp,
     Kind::Job,
@@ -91,6 +95,8 @@ const KINDS: [Kind; 18] = [
     Kind::Forked,
     Kind::ForkFailed,
     Kind::NotAlone,
+    Kind::Mailbox,
+    Kind::Look,
 ];
 
 /// What stands before each payload.
@@ -188,8 +194,13 @@ impl From<Vec<u8>> for Parcel {
 }
 
 impl Parcel {
-    /// Makes a frame in one buffer, as [`build`] does, of which `fill` gives the descriptors, at most
-    /// [`MOST_FDS`](crate::sys::socket::MOST_FDS), that go beside it.
+    /// Puts descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), beside a frame that has been finished.
+    pub(crate) fn new(mut frame: Vec<u8>, fds: Vec<Arc<OwnedFd>>) -> Self {
+        frame[FDS_AT] = u8::try_from(fds.len()).expect("the caller has counted them");
+        Parcel { bytes: frame, fds }
+    }
+
+    /// Makes a frame in one buffer, as [`build`] does; `fill` gives the descriptors that go beside it.
     pub(crate) fn build<E>(
         kind: Kind,
         number: u64,
@@ -198,8 +209,7 @@ impl Parcel {
         let mut frame = vec![0; HEADER];
         let fds = fill(&mut frame)?;
         finish(&mut frame, kind, number);
-        frame[FDS_AT] = u8::try_from(fds.len()).expect("`fill` has counted them");
-        Ok(Self { bytes: frame, fds })
+        Ok(Self::new(frame, fds))
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -234,6 +244,22 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// A frame that came in one piece and without descriptors.
+    pub(crate) fn of_whole(bytes: Vec<u8>) -> Result<Self, Garbage> {
+        let header = bytes
+            .first_chunk()
+            .map(Header::from_bytes)
+            .ok_or(Garbage)??;
+        if header.length != (bytes.len() - HEADER) as u64 || header.fds != 0 {
+            return Err(Garbage);
+        }
+        Ok(Frame {
+            header,
+            fds: Vec::new(),
+            bytes,
+        })
+    }
+
     pub(crate) fn payload(&self) -> &[u8] {
         &self.bytes[HEADER..]
     }

@@ -1,7 +1,8 @@
 //! What travels between a parent and one of its workers.
 //!
 //! From the bottom up: [`frame`] cuts the byte stream into messages and is pure; [`receive`] feeds it from a socket; [`codec`] is
-//! the one place that knows how values become bytes; [`message`] says what the messages of the two sides mean.
+//! the one place that knows how values become bytes; [`message`] says what the messages of the two sides mean. [`mailbox`] is
+//! another way for small frames, where both sides are awake, and [`patience`] how long they stay so.
 //!
 //! The conversation is strict. The parent sends a *prelude* (with the real standard output beside it, if need be) and a
 //! *set-up*; the worker answers *hello*, and *ready* once its init closures have run. Then each *job* is answered by one
@@ -11,5 +12,9 @@
 pub(crate) mod codec;
 pub(crate) mod enclosure;
 pub(crate) mod frame;
+#[cfg(all(test, loom))]
+mod loom_tests;
+pub(crate) mod mailbox;
 pub(crate) mod message;
+pub(crate) mod patience;
 pub(crate) mod receive;

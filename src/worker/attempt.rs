@@ -59,8 +59,8 @@ enum State {
 
 #[derive(Debug)]
 enum Then {
-    /// The worker ended with the job in hand.
-    Broken,
+    /// The worker is ending without a word. It may have the job in hand; a new one is to blame even if it has not.
+    Gone { new: bool },
     /// The worker cannot have run the job.
     Again,
     /// An error that was known before the worker ended.
@@ -103,7 +103,7 @@ impl Attempt {
     /// Gives the job to the worker, if there is one already.
     fn hand_over(&mut self) {
         if let State::Working { worker, .. } = &mut self.state {
-            worker.put(std::mem::take(&mut self.job));
+            worker.put_job(std::mem::take(&mut self.job));
         }
     }
 
@@ -200,14 +200,11 @@ impl Attempt {
 
     /// The worker has gone without a word.
     fn expire_with_job(&mut self) {
-        let State::Working { worker, new } = &self.state else {
+        let State::Working { new, .. } = &self.state else {
             unreachable!("only a working worker goes")
         };
-        let then = match worker.has_it_all() || *new {
-            true => Then::Broken,
-            false => Then::Again,
-        };
-        self.expire(then);
+        let new = *new;
+        self.expire(Then::Gone { new });
     }
 
     fn kill_for(&mut self, error: WorkerError) {
@@ -221,8 +218,10 @@ impl Attempt {
         Poll::Ready(match then {
             Then::Again => Verdict::Again(dying.take_back()),
             Then::Fail(error) => Verdict::Failed(error),
-            Then::Broken if outlived => Verdict::Failed(WorkerError::broken_and_deaf(exit)),
-            Then::Broken => Verdict::Failed(WorkerError::broken(exit)),
+            // Only now it is sure that it will not take it.
+            Then::Gone { new: false } if !dying.had_it_all() => Verdict::Again(dying.take_back()),
+            Then::Gone { .. } if outlived => Verdict::Failed(WorkerError::broken_and_deaf(exit)),
+            Then::Gone { .. } => Verdict::Failed(WorkerError::broken(exit)),
         })
     }
 
@@ -319,7 +318,9 @@ impl Reply {
             | Kind::Fork
             | Kind::Forked
             | Kind::ForkFailed
-            | Kind::NotAlone => Self::Nonsense("a frame that is no answer"),
+            | Kind::NotAlone
+            | Kind::Mailbox
+            | Kind::Look => Self::Nonsense("a frame that is no answer"),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Everything that is half-done lives in the [`Connection`], nothing in a future: how much of a frame has been sent, and
 //! what has arrived of the next. So whoever polls may be dropped at any point, and another may go on.
 //!
+//! Small frames may go through a mailbox instead, which [`post`] decides; what is said here is about the socket.
+//!
 //! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait: where parent and
 //! worker share a core, the worker has often answered by the time that `send` returns, and the wait, which costs the
 //! reactor half a dozen system calls, is saved; where they do not, the try in vain costs little beside the waking of a core.
@@ -20,8 +22,9 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
 
-use crate::sys::socket::send_message;
-use crate::wire::frame::{Frame, Inbox, Parcel};
+use super::post::{self, Post};
+use crate::sys::socket::{send_message, try_send_with_fds};
+use crate::wire::frame::{Frame, Inbox, Kind, Parcel};
 use crate::wire::receive::receive;
 
 /// How many bytes of a worker's standard error are kept.
@@ -34,6 +37,9 @@ pub(super) struct Connection {
     outgoing: Parcel,
     /// How much of `outgoing` has been sent.
     sent: usize,
+    /// To be sent before `outgoing`.
+    introduction: Option<Parcel>,
+    post: Post,
     inbox: Inbox,
 }
 
@@ -54,6 +60,8 @@ impl Connection {
             socket,
             outgoing: Parcel::default(),
             sent: 0,
+            introduction: None,
+            post: Post::new(),
             inbox: Inbox::default(),
         }
     }
@@ -68,25 +76,70 @@ impl Connection {
         self.sent = 0;
     }
 
+    /// The same, for a job.
+    pub(super) fn put_job(&mut self, job: Parcel) {
+        self.introduction = self.post.introduction();
+        self.put(job);
+    }
+
+    /// Whether the worker looked for a job when it was last heard of.
+    pub(super) fn is_awake(&self) -> bool {
+        self.post.is_awake()
+    }
+
     /// Gives back the frame that was put last, sent or not.
     pub(super) fn take_back(&mut self) -> Parcel {
         self.sent = 0;
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Tells how much of the frame that was put last has not been sent.
-    pub(super) fn unsent(&self) -> usize {
+    /// Tells whether a worker that has ended had got the whole of the frame that was put last.
+    pub(super) fn had_it_all(&self) -> bool {
+        self.unsent() == 0 && !self.post.is_full()
+    }
+
+    fn unsent(&self) -> usize {
         self.outgoing.bytes().len() - self.sent
     }
 
     /// Sends the rest of what was put.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if self.sent == 0 && self.post.put(&self.outgoing) {
+            self.sent = self.outgoing.bytes().len();
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_introduce(cx))?;
         while self.unsent() > 0 {
             match self.send_some() {
-                Ok(sent) => self.sent += sent,
+                Ok(sent) => {
+                    self.sent += sent;
+                    self.post.call();
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
                 Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what goes before the frame.
+    fn poll_introduce(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(parcel) = &self.introduction {
+            let fds: Vec<BorrowedFd<'_>> = parcel.fds().iter().map(AsFd::as_fd).collect();
+            match try_send_with_fds(&self.socket, parcel.bytes(), &fds) {
+                Ok(()) => self.introduction = None,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready!(self.socket.poll_writable(cx))?;
+                }
+                // What is wrong with the socket, the frame will meet as well.
+                Err(_) => {
+                    self.post.give_up();
+                    self.introduction = None;
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -105,9 +158,17 @@ impl Connection {
 
     /// Receives the next frame.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, NoFrame>> {
+        if self.post.look_at_once() && post::is_turn_over() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.post.watch();
         loop {
             if let Some(received) = self.receive_now().transpose() {
                 return Poll::Ready(received);
+            }
+            if !self.post.wait(cx.waker()) {
+                continue;
             }
             ready!(self.socket.poll_readable(cx)).map_err(NoFrame::Failed)?;
         }
@@ -116,8 +177,14 @@ impl Connection {
     /// Receives what has arrived; `None` if that is not a whole frame yet.
     pub(super) fn receive_now(&mut self) -> Result<Option<Frame>, NoFrame> {
         loop {
-            if let Some(frame) = self.inbox.take().map_err(|_| NoFrame::Garbage)? {
+            // Before what came through the socket, as it was there before that.
+            if let Some(frame) = self.post.take().map_err(|_| NoFrame::Garbage)? {
                 return Ok(Some(frame));
+            }
+            match self.inbox.take().map_err(|_| NoFrame::Garbage)? {
+                Some(frame) if frame.header.kind == Kind::Look => continue,
+                Some(frame) => return Ok(Some(frame)),
+                None => {}
             }
             match receive(&self.socket, &mut self.inbox, RecvFlags::DONTWAIT) {
                 Ok(0) => return Err(NoFrame::Closed),
@@ -148,6 +215,7 @@ impl Connection {
     pub(super) fn close(&self) {
         // An error means that the worker's end is closed already, so it has ended or is about to.
         let _ = shutdown(&self.socket, Shutdown::Write);
+        self.post.call();
     }
 }
 

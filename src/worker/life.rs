@@ -69,7 +69,8 @@ impl Worker {
 
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
-        if self.process.has_ended().is_none() {
+        // Should one that was awake have been killed since, then its job will be known not to have begun.
+        if self.connection.is_awake() || self.process.has_ended().is_none() {
             return Health::Fit;
         }
         if self.left.is_none() {
@@ -97,14 +98,19 @@ impl Worker {
         self.connection.put(frame);
     }
 
+    /// The same, for a job.
+    pub(super) fn put_job(&mut self, job: Parcel) {
+        self.connection.put_job(job);
+    }
+
     /// Takes back the frame that was handed over, for another worker.
     pub(super) fn take_back(&mut self) -> Parcel {
         self.connection.take_back()
     }
 
-    /// Tells whether the worker has got the whole frame.
-    pub(super) fn has_it_all(&self) -> bool {
-        self.connection.unsent() == 0
+    /// Tells whether the worker, which has ended, had got the whole frame.
+    fn had_it_all(&self) -> bool {
+        self.connection.had_it_all()
     }
 
     pub(super) fn recycle(&mut self, frame: Frame) {
@@ -232,6 +238,11 @@ impl Dying {
             self.kill();
         }
         Poll::Pending
+    }
+
+    /// Tells whether the worker, which has ended, had got the whole frame.
+    pub(super) fn had_it_all(&self) -> bool {
+        self.worker.had_it_all()
     }
 
     /// Takes back the frame that was handed to the worker.

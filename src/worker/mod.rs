@@ -29,7 +29,7 @@
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
 // `cache` and their common end in `farewell`; `attempt` has one job done by one worker; `start` brings a new worker up,
 // launched by `launch` in the way that `hook` noted, or made by the context's `fork_server` (`forking`, `unborn`); `life` is one live worker, made of its `process` and its
-// `connection`. `child` is the other side: what happens in the worker process itself. It knows none of the others.
+// `connection`, which goes by its mailbox (`post`) where it can, with an eye on it from the run's loop (`lookout`). `child` is the other side: what happens in the worker process itself. It knows none of the others.
 
 mod attempt;
 mod cache;
@@ -45,6 +45,8 @@ mod forking;
 mod hook;
 mod launch;
 mod life;
+mod lookout;
+mod post;
 mod process;
 mod start;
 mod unborn;
@@ -61,6 +63,7 @@ pub use crate::job::status::WorkerStatus;
 
 pub(crate) use current::shutdown_default;
 pub(crate) use hook::hook;
+pub(crate) use lookout::{look, turn};
 
 /// Makes this program able to start workers: in a worker process serves jobs and never returns, in any other returns at
 /// once.

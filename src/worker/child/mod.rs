@@ -18,17 +18,18 @@
 //! without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
+mod link;
 mod zygote;
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{RecvFlags, Shutdown, shutdown};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use self::link::Link;
 use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
 use crate::job::image::fingerprint;
 use crate::job::panic::{self, catch};
@@ -36,9 +37,8 @@ use crate::job::role::{self, Summons};
 use crate::job::status::WorkerStatus;
 use crate::sys::{signal, socket};
 use crate::wire::codec::{self, CodecError};
-use crate::wire::frame::{self, Frame, HEADER, Header, Inbox, Kind, Parcel};
+use crate::wire::frame::{self, Frame, HEADER, Header, Kind, Parcel};
 use crate::wire::message::{Closure, InitFailed, Purpose, SetUp};
-use crate::wire::receive::receive;
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -62,11 +62,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let socket = take_socket(summons);
     die_with(summons.parent);
     signal::ignore_sigint_and_unblock();
-    let mut link = Link {
-        socket,
-        inbox: Inbox::default(),
-        process: std::process::id(),
-    };
+    let mut link = Link::new(socket);
     let stdout = link.receive_prelude();
     Settled {
         link,
@@ -164,19 +160,11 @@ fn die_with(parent: u32) {
     }
 }
 
-/// The worker's end of the conversation.
-struct Link {
-    socket: OwnedFd,
-    inbox: Inbox,
-    /// The worker itself, to be told from what a job forks.
-    process: u32,
-}
-
 /// Before the first job.
 impl Link {
     fn receive_prelude(&mut self) -> Stdout {
         let mut bytes = [0; HEADER];
-        let received = socket::receive_with_fds(&self.socket, &mut bytes);
+        let received = socket::receive_with_fds(self.socket(), &mut bytes);
         let Ok(mut stdout) = received else {
             self.leave(FAILED)
         };
@@ -250,7 +238,7 @@ impl Link {
     fn set_idle_timeout(&self, timeout: Option<Duration>) {
         // Zero would mean "for ever" to the kernel. What it finds too long (ages) may as well be for ever.
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
-        if set_socket_timeout(&self.socket, Timeout::Recv, timeout).is_err() {
+        if set_socket_timeout(self.socket(), Timeout::Recv, timeout).is_err() {
             debug_assert!(timeout.is_some_and(|timeout| timeout > Duration::from_secs(1 << 32)));
         }
     }
@@ -278,17 +266,20 @@ fn bad_data(error: CodecError) -> InitFailed {
 impl Link {
     /// Waits for a job; leaves when there will be none.
     fn next_job(&mut self) -> Frame {
-        match self.receive() {
-            Ok(frame) if frame.header.kind == Kind::Job => frame,
-            Ok(_) => self.leave(FAILED),
-            // Only between two frames does `receive` give up for this reason.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0)
+        loop {
+            match self.receive() {
+                Ok(frame) if frame.header.kind == Kind::Job => return frame,
+                Ok(frame) if frame.header.kind == Kind::Mailbox => self.share(frame),
+                Ok(_) => self.leave(FAILED),
+                // Only between two frames does `receive` give up for this reason.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0)
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.is_between() => {
+                    self.leave(0)
+                }
+                Err(_) => self.leave(FAILED),
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.inbox.is_empty() => {
-                self.leave(0)
-            }
-            Err(_) => self.leave(FAILED),
         }
     }
 
@@ -298,17 +289,17 @@ impl Link {
             Some(trampoline) => run(trampoline, job.payload(), fds),
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
-        if std::process::id() != self.process {
+        if !self.is_the_original() {
             leave_as_a_copy();
         }
         // What the job printed without a line's end is to be seen before its result is. If that fails, so did the job's
         // own printing.
         let _ = io::Write::flush(&mut io::stdout());
-        self.send_parcel(&answer);
+        self.send_answer(&answer);
         drop(answer); // an idle worker must not hold on to shared memory
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
-            self.inbox.recycle(buffer);
+            self.recycle(buffer);
         }
     }
 
@@ -346,74 +337,6 @@ fn failed(failure: &JobFailure) -> Vec<u8> {
         JobFailure::BadResult(error) => (Kind::BadResult, error),
     };
     frame::of_bytes(kind, 0, error.to_string().as_bytes())
-}
-
-/// Frames and the end.
-impl Link {
-    /// Receives a frame. Gives up with `WouldBlock` when idle for too long, only if nothing has arrived of it.
-    fn receive(&mut self) -> io::Result<Frame> {
-        loop {
-            if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
-                return Ok(frame);
-            }
-            let between_frames = self.inbox.is_empty();
-            match receive(&self.socket, &mut self.inbox, RecvFlags::empty()) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock if !between_frames => {}
-                    _ => return Err(error),
-                },
-            }
-        }
-    }
-
-    fn receive_at_leisure(&mut self) -> Frame {
-        self.receive().unwrap_or_else(|_| self.leave(FAILED))
-    }
-
-    /// Sends a frame. If the parent cannot be reached, this process has no more purpose.
-    fn send(&self, frame: &[u8]) {
-        if socket::send_all(&self.socket, frame).is_err() {
-            self.leave(FAILED);
-        }
-    }
-
-    /// Sends a frame and what goes beside it.
-    fn send_parcel(&self, parcel: &Parcel) {
-        if parcel.fds().is_empty() {
-            return self.send(parcel.bytes());
-        }
-        let fds: Vec<BorrowedFd<'_>> = parcel.fds().iter().map(AsFd::as_fd).collect();
-        match socket::send_first(&self.socket, parcel.bytes(), &fds) {
-            Ok(sent) => self.send(&parcel.bytes()[sent..]),
-            // Nothing has been sent, so there can be another answer. The job may have closed descriptors that were not
-            // its own; or too many are on their way.
-            Err(error) => {
-                let words = format!("its shared memory cannot be sent: {error}");
-                self.send(&frame::of_bytes(Kind::BadResult, 0, words.as_bytes()));
-            }
-        }
-    }
-
-    /// Closes the receiving end, so that no further job can come, and only then says so.
-    fn say_bye(&self, bye: &[u8], code: i32) -> ! {
-        if shutdown(&self.socket, Shutdown::Read).is_err() {
-            self.leave(FAILED); // nothing is known about jobs then, so nothing may be said
-        }
-        self.send(bye);
-        self.leave(code)
-    }
-
-    fn leave_with_words(&self, words: &str) -> ! {
-        self.send(&frame::of_bytes(Kind::Lost, 0, words.as_bytes()));
-        self.leave(FAILED)
-    }
-
-    fn leave(&self, code: i32) -> ! {
-        std::process::exit(code)
-    }
 }
 
 fn find_job(offset: u64) -> Option<JobFn> {

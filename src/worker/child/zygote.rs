@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::{FAILED, Link, Settled, call_oneself, init};
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::{socket, thread};
-use crate::wire::frame::{self, HEADER, Header, Inbox, Kind};
+use crate::wire::frame::{self, HEADER, Header, Kind};
 use crate::wire::message::SetUp;
 
 /// What a parent sends for a worker to be forked.
@@ -73,11 +73,7 @@ impl Settled {
             stdout,
             ..
         } = self;
-        let mut link = Link {
-            socket: request.socket,
-            inbox: Inbox::default(),
-            process: std::process::id(),
-        };
+        let mut link = Link::new(request.socket);
         drop(server);
         super::die_with(summons.parent);
         let arranged = arrange(&mut link, request.stderr);
@@ -102,7 +98,7 @@ fn flush() {
 }
 
 fn arrange(link: &mut Link, stderr: Option<OwnedFd>) -> io::Result<()> {
-    link.socket = socket::move_out_of_the_way(link.socket.as_fd())?;
+    link.move_out_of_the_way()?;
     if let Some(stderr) = stderr {
         rustix::stdio::dup2_stderr(stderr)?;
     }
@@ -133,7 +129,7 @@ impl Link {
 
     fn next_request(&mut self) -> Request {
         let mut bytes = [0; HEADER];
-        let fds = match socket::receive_with_fds(&self.socket, &mut bytes) {
+        let fds = match socket::receive_with_fds(self.socket(), &mut bytes) {
             Ok(fds) => fds,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.leave(0),
             Err(_) => self.leave(FAILED),

@@ -1,0 +1,194 @@
+//! The worker's end of the conversation: frames in and out, by the socket or by a mailbox, and the end.
+//!
+//! A worker has one thread, which blocks on the socket. With a mailbox it looks there first for some microseconds after each
+//! job, as the next one often comes soon; how often that was in vain decides how often it does so.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, Shutdown, shutdown};
+use rustix::thread::sched_getcpu;
+
+use super::FAILED;
+use crate::sys::mapping::Mapping;
+use crate::sys::socket;
+use crate::wire::frame::{self, Frame, Inbox, Kind, Parcel};
+use crate::wire::mailbox::Mailbox;
+use crate::wire::patience::{Patience, look_for};
+use crate::wire::receive::receive;
+
+/// How long to look for the next job before going to sleep. Waking up takes about as long.
+const LOOK: Duration = Duration::from_micros(50);
+
+/// At least one look of so many is taken, however often they were in vain.
+const EVERY: u32 = 64;
+
+/// Somebody who sends a job after so short a sleep might as well have been waited for: most of that was waking up.
+const SOON: Duration = Duration::from_micros(250);
+
+/// The worker's end of the conversation.
+pub(super) struct Link {
+    socket: OwnedFd,
+    inbox: Inbox,
+    mailbox: Option<Mapping<Mailbox>>,
+    patience: Patience,
+    /// The worker itself, to be told from what a job forks.
+    process: u32,
+}
+
+impl Link {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Link {
+            socket,
+            inbox: Inbox::default(),
+            mailbox: None,
+            patience: Patience::new(),
+            process: std::process::id(),
+        }
+    }
+
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Moves the socket to a number that nobody gets by chance.
+    pub(super) fn move_out_of_the_way(&mut self) -> io::Result<()> {
+        self.socket = socket::move_out_of_the_way(self.socket.as_fd())?;
+        Ok(())
+    }
+
+    /// Whether this process is the worker, and no copy that a job has made.
+    pub(super) fn is_the_original(&self) -> bool {
+        std::process::id() == self.process
+    }
+
+    /// Whether nothing has arrived of the next frame.
+    pub(super) fn is_between(&self) -> bool {
+        self.inbox.is_empty()
+    }
+
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        self.inbox.recycle(buffer);
+    }
+
+    /// Takes the mailbox that the parent offers. Without it, the socket will do.
+    pub(super) fn share(&mut self, mut frame: Frame) {
+        self.mailbox = frame
+            .fds
+            .pop()
+            .and_then(|memory| Mapping::find(memory).ok());
+    }
+
+    /// Receives a frame. Gives up with `WouldBlock` when idle for too long, only if nothing has arrived of it.
+    pub(super) fn receive(&mut self) -> io::Result<Frame> {
+        if self.is_between()
+            && let Some(frame) = self.look()
+        {
+            return Ok(frame);
+        }
+        let asleep = self.mailbox.as_ref().map(|_| Instant::now());
+        loop {
+            if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
+                if asleep.is_some_and(|since| since.elapsed() < SOON) {
+                    self.patience.was_rewarded();
+                }
+                return Ok(frame);
+            }
+            let between_frames = self.inbox.is_empty();
+            match receive(&self.socket, &mut self.inbox, RecvFlags::empty()) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock if !between_frames => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Looks for a job in the mailbox for a while. `None` means that the next one comes through the socket.
+    fn look(&mut self) -> Option<Frame> {
+        let mailbox = self.mailbox.as_ref()?;
+        if self.patience.is_there() {
+            let here = sched_getcpu();
+            mailbox.job.watch(here);
+            let together = mailbox.answer.is_watched_from(here);
+            match look_for(LOOK, together, || !mailbox.job.is_quiet()) {
+                true => self.patience.was_rewarded(),
+                false => self.patience.was_in_vain(EVERY),
+            }
+            if !mailbox.job.leave() {
+                let job = mailbox.job.take().map(|job| job.map(Frame::of_whole));
+                match job {
+                    Ok(Some(Ok(frame))) => return Some(frame),
+                    // What was written there is nobody's frame, or was one until a thread that a job left behind wrote there.
+                    _ => self.leave(FAILED),
+                }
+            }
+        }
+        if mailbox.answer.is_full() {
+            // Whoever waits for it does not look.
+            self.send(&frame::of_bytes(Kind::Look, 0, b""));
+        }
+        None
+    }
+
+    pub(super) fn receive_at_leisure(&mut self) -> Frame {
+        self.receive().unwrap_or_else(|_| self.leave(FAILED))
+    }
+
+    /// Sends a frame. If the parent cannot be reached, this process has no more purpose.
+    pub(super) fn send(&self, frame: &[u8]) {
+        if socket::send_all(&self.socket, frame).is_err() {
+            self.leave(FAILED);
+        }
+    }
+
+    /// Sends an answer: to the mailbox, if the parent looks there and nothing goes beside it.
+    pub(super) fn send_answer(&self, answer: &Parcel) {
+        let Some(mailbox) = &self.mailbox else {
+            return self.send_parcel(answer);
+        };
+        if !answer.fds().is_empty() || !mailbox.answer.post(answer.bytes()) {
+            self.send_parcel(answer);
+            mailbox.answer.call();
+        }
+    }
+
+    /// Sends a frame and what goes beside it.
+    fn send_parcel(&self, parcel: &Parcel) {
+        if parcel.fds().is_empty() {
+            return self.send(parcel.bytes());
+        }
+        let fds: Vec<BorrowedFd<'_>> = parcel.fds().iter().map(AsFd::as_fd).collect();
+        match socket::send_first(&self.socket, parcel.bytes(), &fds) {
+            Ok(sent) => self.send(&parcel.bytes()[sent..]),
+            // Nothing has been sent, so there can be another answer. The job may have closed descriptors that were not
+            // its own; or too many are on their way.
+            Err(error) => {
+                let words = format!("its shared memory cannot be sent: {error}");
+                self.send(&frame::of_bytes(Kind::BadResult, 0, words.as_bytes()));
+            }
+        }
+    }
+
+    /// Closes the receiving end, so that no further job can come, and only then says so.
+    pub(super) fn say_bye(&self, bye: &[u8], code: i32) -> ! {
+        if shutdown(&self.socket, Shutdown::Read).is_err() {
+            self.leave(FAILED); // nothing is known about jobs then, so nothing may be said
+        }
+        self.send(bye);
+        self.leave(code)
+    }
+
+    pub(super) fn leave_with_words(&self, words: &str) -> ! {
+        self.send(&frame::of_bytes(Kind::Lost, 0, words.as_bytes()));
+        self.leave(FAILED)
+    }
+
+    pub(super) fn leave(&self, code: i32) -> ! {
+        std::process::exit(code)
+    }
+}
