@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::io::ErrorKind;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Mutex;
@@ -321,39 +321,30 @@ fn a_parent_with_too_many_files_open_fails_this_call_and_no_other() {
 }
 
 fn memory_that_cannot_be_had_is_an_error_and_no_signal() {
-    fn limit(resource: Resource, limit: u64) {
-        let before = getrlimit(resource);
-        let current = Some(limit);
-        setrlimit(resource, Rlimit { current, ..before }).unwrap();
-    }
-    fn with_small_files(_: ()) -> Vec<ErrorKind> {
-        use std::io::Write;
-        limit(Resource::Fsize, 1 << 20);
+    fn with_small_files(_: ()) -> [String; 3] {
+        const LIMIT: usize = 1 << 20;
+        let before = getrlimit(Resource::Fsize);
+        let current = Some(LIMIT as u64);
+        setrlimit(Resource::Fsize, Rlimit { current, ..before }).unwrap();
+        let just_fits = SharedBytes::copy_from(&[1; LIMIT]).unwrap();
+        assert_eq!(just_fits.len(), LIMIT);
         let mut writer = SharedBytes::writer().unwrap();
-        let of = |made: std::io::Result<SharedBytes>| made.unwrap_err().kind();
-        vec![
-            of(SharedBytes::copy_from(&vec![1; (1 << 20) + 1])),
-            of(SharedBytes::build(1 << 21, |_| Ok(()))),
-            writer.write_all(&vec![1; 1 << 21]).unwrap_err().kind(),
-        ]
+        let errors = [
+            SharedBytes::copy_from(&[1; LIMIT + 1]).unwrap_err(),
+            SharedBytes::build(2 * LIMIT, |_| Ok(())).unwrap_err(),
+            writer.write_all(&[1; LIMIT + 1]).unwrap_err(),
+        ];
+        errors.map(|error| error.kind().to_string())
     }
-    fn with_few_addresses(_: ()) -> ErrorKind {
-        limit(Resource::As, 1 << 40);
-        SharedBytes::build(1 << 41, |_| Ok(())).unwrap_err().kind()
+    fn beyond_all_addresses(_: ()) -> String {
+        let error = SharedBytes::build(1 << 47, |_| Ok(())).unwrap_err();
+        error.kind().to_string()
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        let kinds = workers.run_sync(
-            |()| {
-                with_small_files(())
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-            },
-            (),
-        );
-        assert_eq!(kinds.await.unwrap(), ["file too large"; 3]);
-        let kind = workers.run_sync(|()| with_few_addresses(()).to_string(), ());
-        assert_eq!(kind.await.unwrap(), "out of memory");
+        let kind = workers.run_sync(beyond_all_addresses, ()).await;
+        assert_eq!(kind.unwrap(), "out of memory");
+        let kinds = workers.run_sync(with_small_files, ()).await;
+        assert_eq!(kinds.unwrap(), ["file too large"; 3]);
     }));
 }
 
