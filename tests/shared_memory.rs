@@ -280,6 +280,78 @@ fn more_files(limit: Rlimit) {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
+/// Large values travel in memory of their own. Where there is none to be had, they travel all the same.
+fn a_large_value_travels_in_any_surroundings() {
+    static LIMIT: Mutex<Option<Rlimit>> = Mutex::new(None);
+    fn fill_up(_: ()) {
+        *LIMIT.lock().unwrap() = Some(no_more_files());
+    }
+    fn with_small_files(_: ()) {
+        let before = getrlimit(Resource::Fsize);
+        let current = Some(300_000);
+        setrlimit(Resource::Fsize, Rlimit { current, ..before }).unwrap();
+        more_files(LIMIT.lock().unwrap().take().unwrap());
+    }
+    fn louder(mut text: String) -> String {
+        text.push('!');
+        text
+    }
+    fn make(length: usize) -> String {
+        "seedbed ".repeat(length / 8)
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let worker = workers.run_sync(pid, ()).await.unwrap();
+        for length in [1 << 18, 1 << 20, 40 << 20] {
+            let louder = workers.run_sync(louder, make(length)).await.unwrap();
+            assert!(louder == make(length) + "!");
+        }
+        let limit = no_more_files();
+        let length = workers
+            .run_sync(|text: String| text.len(), make(1 << 20))
+            .await;
+        more_files(limit);
+        assert_eq!(
+            length.unwrap(),
+            1 << 20,
+            "this process could make no memory"
+        );
+        workers.run_sync(fill_up, ()).await.unwrap();
+        let made = workers.run_sync(make, 1 << 20).await.unwrap();
+        assert!(made == make(1 << 20), "the worker could make no memory");
+        workers.run_sync(with_small_files, ()).await.unwrap();
+        let made = workers.run_sync(make, 1 << 20).await.unwrap();
+        assert!(
+            made == make(1 << 20),
+            "the worker could not make as much of it"
+        );
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), worker);
+        assert_eq!(pieces_in(&workers).await, (0, 0));
+        assert_eq!(pieces_here(), (0, 0));
+    }));
+}
+
+fn a_worker_that_cannot_take_the_memory_of_a_large_argument_fails_this_call_and_no_other() {
+    static LIMIT: Mutex<Option<Rlimit>> = Mutex::new(None);
+    fn fill_up(_: ()) {
+        *LIMIT.lock().unwrap() = Some(no_more_files());
+    }
+    fn empty_out(_: ()) {
+        more_files(LIMIT.lock().unwrap().take().unwrap());
+    }
+    let length = |text: String| text.len();
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let worker = workers.run_sync(pid, ()).await.unwrap();
+        workers.run_sync(fill_up, ()).await.unwrap();
+        let large = "x".repeat(1 << 20);
+        let error = workers.run_sync(length, large.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::DecodeArgument);
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        workers.run_sync(empty_out, ()).await.unwrap();
+        assert_eq!(workers.run_sync(length, large).await.unwrap(), 1 << 20);
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), worker);
+    }));
+}
+
 fn a_worker_with_too_many_files_open_fails_this_call_and_no_other() {
     static LIMIT: Mutex<Option<Rlimit>> = Mutex::new(None);
     fn fill_up(_: ()) {
@@ -522,6 +594,8 @@ suite! {
     a_job_may_keep_a_clone_in_a_static,
     a_call_that_fails_leaves_no_memory_in_the_worker_and_none_here,
     more_pieces_than_a_message_takes_are_an_error_before_anything_is_sent,
+    a_large_value_travels_in_any_surroundings,
+    a_worker_that_cannot_take_the_memory_of_a_large_argument_fails_this_call_and_no_other,
     a_worker_with_too_many_files_open_fails_this_call_and_no_other,
     a_parent_with_too_many_files_open_fails_this_call_and_no_other,
     memory_that_cannot_be_had_is_an_error_and_no_signal,

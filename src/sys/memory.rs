@@ -37,10 +37,12 @@ use std::slice;
 use std::sync::Arc;
 
 use rustix::fs::{
-    MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, memfd_create,
+    MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate,
+    memfd_create,
 };
-use rustix::io::{Errno, pwrite, retry_on_intr};
+use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 
 /// What the process list, `/proc/*/fd` and `/proc/*/maps` call it.
@@ -85,9 +87,20 @@ impl Draft {
         self.length
     }
 
-    /// Writes all of `bytes`. After an error, some may have been written.
-    pub(crate) fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Writes all of `bytes`, or, if there is an error, nothing.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.make_sure_of_room(bytes.len())?;
+        let before = self.length;
+        let written = self.write(bytes);
+        if written.is_err() {
+            self.length = before;
+            // Beyond is what nobody reads, until the next bytes are written there; it may only not be sealed.
+            ftruncate(&self.file, before)?;
+        }
+        written
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match retry_on_intr(|| pwrite(&self.file, bytes, self.length))? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -100,6 +113,21 @@ impl Draft {
         Ok(())
     }
 
+    /// Appends all that has been written to `out`.
+    pub(crate) fn read_onto(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let before = out.len();
+        out.resize(before + self.length as usize, 0); // as long as what was written from slices
+        let mut read = before;
+        while read < out.len() {
+            let at = (read - before) as u64;
+            match retry_on_intr(|| pread(&self.file, &mut out[read..], at))? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                more => read += more,
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses what does not fit. Where the size of files is limited (`RLIMIT_FSIZE`), writing beyond it would be a signal.
     fn make_sure_of_room(&self, more: usize) -> io::Result<()> {
         let wanted = self.length.saturating_add(more as u64);
@@ -107,6 +135,14 @@ impl Draft {
         match wanted > limit.min(LONGEST) {
             true => Err(Errno::FBIG.into()),
             false => Ok(()),
+        }
+    }
+
+    /// Makes it immutable, and gives it to be sent; or gives it back.
+    pub(crate) fn seal_for_others(self) -> Result<OwnedFd, Self> {
+        match fcntl_add_seals(&self.file, SEALS) {
+            Ok(()) => Ok(self.file),
+            Err(_) => Err(self),
         }
     }
 
@@ -235,6 +271,24 @@ impl fmt::Display for Refused {
     }
 }
 
+/// Asks for huge pages for what will be written to `memory`, of which no page has been touched yet.
+pub(crate) fn prefer_huge_pages(memory: &mut [u8]) {
+    let page = page_size();
+    let start = memory.as_mut_ptr();
+    let inner = start.align_offset(page).min(memory.len());
+    let length = (memory.len() - inner) / page * page;
+    // Where there are none, small ones do.
+    // SAFETY: the range begins at a page, as it was aligned, and lies within memory that is borrowed uniquely. The advice is
+    // about pages that will be found for it, and changes nothing that is in it.
+    let _ = unsafe {
+        madvise(
+            start.wrapping_add(inner).cast(),
+            length,
+            Advice::LinuxHugepage,
+        )
+    };
+}
+
 /// Private memory, zeroed, to be filled and then written into a [`Draft`].
 #[derive(Debug)]
 pub(crate) struct Scratch(Mapped);
@@ -326,7 +380,7 @@ impl Drop for Mapped {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rustix::fs::{FallocateFlags, fallocate, ftruncate};
+    use rustix::fs::{FallocateFlags, fallocate};
     use std::io::Write;
     use std::os::fd::AsRawFd;
 

@@ -13,6 +13,7 @@ use bincode::config::{Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::body::{Arrived, Encoding, Reading};
 use super::enclosure;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
@@ -56,34 +57,62 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecE
 /// Decodes a value that takes up all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bincode::serde::decode_from_slice(bytes, FORMAT) {
-        Ok((value, length)) if length == bytes.len() => Ok(value),
-        Ok((_, length)) => Err(CodecError(format!(
-            "{} bytes are left over; do `Serialize` and `Deserialize` agree?",
-            bytes.len() - length
-        ))),
+        Ok((value, length)) => all_of_it(value, bytes.len() - length),
         Err(error) => Err(CodecError(decode_error(error))),
     }
 }
 
-/// Appends `value`'s encoding to `out`, and gives the descriptors that go with it; after an error `out` is as before.
+/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives the descriptors that go with it; after an
+/// error `out` is as before.
 pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
-    let (encoded, memories) = enclosure::collect(|| encode_onto(value, out));
-    encoded?;
-    Ok(memories
-        .iter()
-        .map(|memory| memory.file().clone())
-        .collect())
+    let before = out.len();
+    let mut encoding = Encoding::begin(out);
+    let (encoded, memories) =
+        enclosure::collect(|| bincode::serde::encode_into_writer(value, &mut encoding, FORMAT));
+    match encoded {
+        Ok(()) => {
+            let body = encoding.end(memories.len());
+            let enclosed = memories.iter().map(|memory| memory.file().clone());
+            Ok(enclosed.chain(body).collect())
+        }
+        Err(error) => {
+            out.truncate(before);
+            Err(CodecError(encode_error(error)))
+        }
+    }
 }
 
-/// Decodes a value that takes up all of `bytes`, with the descriptors that came along.
+/// Decodes a value that takes up all of `bytes`, or lies beside them, with the descriptors that came along.
 pub(crate) fn decode_enclosed<T: DeserializeOwned>(
     bytes: &[u8],
-    fds: Vec<OwnedFd>,
+    mut fds: Vec<OwnedFd>,
 ) -> Result<T, CodecError> {
-    enclosure::hand_out(fds, || decode(bytes))
+    let arrived = Arrived::find(bytes, &mut fds).map_err(|error| CodecError(error.to_string()))?;
+    enclosure::hand_out(fds, || match &arrived {
+        Arrived::InFrame(bytes) => decode(bytes),
+        Arrived::Beside(memory) => decode_large(memory),
+    })
+}
+
+/// The same as [`decode`], which is quicker with small values.
+fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let mut rest = bytes;
+    match bincode::serde::decode_from_reader(Reading(&mut rest), FORMAT) {
+        Ok(value) => all_of_it(value, rest.len()),
+        Err(error) => Err(CodecError(decode_error(error))),
+    }
+}
+
+fn all_of_it<T>(value: T, left_over: usize) -> Result<T, CodecError> {
+    match left_over {
+        0 => Ok(value),
+        _ => Err(CodecError(format!(
+            "{left_over} bytes are left over; do `Serialize` and `Deserialize` agree?"
+        ))),
+    }
 }
 
 /// bincode wraps the words of a `Serialize` implementation; they alone concern the user.
