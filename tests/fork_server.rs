@@ -19,8 +19,14 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_errors.rs"]
+mod worker_errors;
 #[path = "worker_mailbox.rs"]
 mod worker_mailbox;
+#[path = "worker_statistics.rs"]
+mod worker_statistics;
+#[path = "worker_tracing.rs"]
+mod worker_tracing;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -32,7 +38,10 @@ fn main() {
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("shared_memory", shared_memory::SUITE),
+        ("worker_errors", worker_errors::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
+        ("worker_statistics", worker_statistics::SUITE),
+        ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
     ];

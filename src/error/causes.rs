@@ -1,6 +1,8 @@
 //! The constructors of [`WorkerError`]: one for each cause, holding its words.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Inner, WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
 
@@ -9,7 +11,9 @@ impl WorkerError {
         Self(Box::new(Inner {
             kind,
             job: None,
+            context: None,
             message: message.into(),
+            ran_for: None,
             exit: None,
             panic: None,
             source: None,
@@ -22,13 +26,26 @@ impl WorkerError {
         self
     }
 
+    /// Names the context of that job's worker, if it has a name.
+    pub(crate) fn of_context(mut self, name: Option<&Arc<str>>) -> Self {
+        self.0.context = name.cloned();
+        self
+    }
+
     fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    fn ended(mut self, exit: WorkerExit) -> Self {
+    /// Tells how the process ended, also where it ended because of the error.
+    pub(crate) fn ended(mut self, exit: WorkerExit) -> Self {
         self.0.exit = Some(exit);
+        self
+    }
+
+    /// Tells for how long the worker had had the job.
+    pub(crate) fn having_run(mut self, ran_for: Duration) -> Self {
+        self.0.ran_for = Some(ran_for);
         self
     }
 
@@ -187,15 +204,20 @@ impl WorkerError {
         Self::new(WorkerErrorKind::Panicked, format!("the job {panic}")).panicked_with(panic)
     }
 
-    pub(crate) fn broken(exit: WorkerExit) -> Self {
+    /// `ran_for`: how long the worker had had the job.
+    pub(crate) fn broken(exit: WorkerExit, ran_for: Duration) -> Self {
         Self::new(
             WorkerErrorKind::Broken,
-            format!("the worker {exit} before the job had finished"),
+            format!(
+                "the worker {exit} {ran_for:.1?} into the job; {}",
+                exit.advice()
+            ),
         )
+        .having_run(ran_for)
         .ended(exit)
     }
 
-    pub(crate) fn broken_and_deaf(exit: WorkerExit) -> Self {
+    pub(crate) fn broken_and_deaf(exit: WorkerExit, ran_for: Duration) -> Self {
         Self::new(
             WorkerErrorKind::Broken,
             format!(
@@ -204,6 +226,7 @@ impl WorkerError {
                 exit.pid()
             ),
         )
+        .having_run(ran_for)
         .ended(exit)
     }
 

@@ -163,6 +163,59 @@ impl WorkerExit {
     }
 }
 
+impl WorkerExit {
+    /// What to do about such an end, if the worker had a job.
+    pub(super) fn advice(&self) -> &'static str {
+        match self.ended {
+            Ended::Exited(_) => "a job has to return: find what in it ends the process",
+            Ended::Unknown => "let nothing in this program wait for children that it did not start",
+            Ended::Signalled { core: true, .. } => "open the core dump in a debugger",
+            Ended::Signalled { signal, .. } => match (signal, &self.stderr) {
+                (libc::SIGKILL, _) => {
+                    "unless somebody sent that, the system was short of memory or a limit was reached: see the kernel's log"
+                }
+                (libc::SIGXCPU, _) => {
+                    "it had used up its CPU time: raise that limit or do less in one job"
+                }
+                (libc::SIGXFSZ, _) => "a file had grown too large: raise that limit or write less",
+                (
+                    libc::SIGSEGV
+                    | libc::SIGABRT
+                    | libc::SIGBUS
+                    | libc::SIGILL
+                    | libc::SIGFPE
+                    | libc::SIGTRAP
+                    | libc::SIGSYS,
+                    None,
+                ) => {
+                    "to learn more, set `WorkerConfig::capture_stderr`, which keeps its last words, or allow core dumps"
+                }
+                (
+                    libc::SIGSEGV
+                    | libc::SIGABRT
+                    | libc::SIGBUS
+                    | libc::SIGILL
+                    | libc::SIGFPE
+                    | libc::SIGTRAP
+                    | libc::SIGSYS,
+                    Some(_),
+                ) => "to learn more, allow core dumps",
+                _ => "find out who sends that signal to it",
+            },
+        }
+    }
+
+    /// The last lines of the captured standard error, as many as are good to read in an error; empty if there is nothing.
+    pub(super) fn last_lines(&self) -> &str {
+        const LINES: usize = 10;
+        let text = self.stderr_tail().unwrap_or_default().trim_end();
+        match text.rmatch_indices('\n').nth(LINES - 1) {
+            Some((at, _)) => &text[at + 1..],
+            None => text,
+        }
+    }
+}
+
 impl fmt::Debug for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerExit")
@@ -237,6 +290,38 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_ten_lines_are_for_reading_and_the_rest_is_kept() {
+        let all: String = (1..=12).map(|n| format!("line {n}\n")).collect();
+        let exit = WorkerExit::new(7, Ended::Exited(1), Some(all.clone()));
+        assert_eq!(exit.last_lines().lines().count(), 10);
+        assert!(exit.last_lines().starts_with("line 3\n"));
+        assert!(exit.last_lines().ends_with("\nline 12"));
+        assert_eq!(exit.stderr_tail(), Some(&*all));
+        for few in [None, Some(""), Some("\n\n")] {
+            let exit = WorkerExit::new(7, Ended::Exited(1), few.map(str::to_owned));
+            assert_eq!(exit.last_lines(), "");
+        }
+    }
+
+    #[test]
+    fn each_way_to_end_has_its_advice() {
+        let advice = |signal, core, stderr: Option<&str>| {
+            let ended = Ended::Signalled { signal, core };
+            WorkerExit::new(7, ended, stderr.map(str::to_owned)).advice()
+        };
+        assert!(advice(libc::SIGSEGV, true, None).contains("core dump"));
+        assert!(advice(libc::SIGSEGV, false, None).contains("capture_stderr"));
+        assert!(!advice(libc::SIGSEGV, false, Some("")).contains("capture_stderr"));
+        assert!(advice(libc::SIGKILL, false, None).contains("memory"));
+        assert!(advice(libc::SIGXCPU, false, None).contains("CPU time"));
+        assert!(advice(libc::SIGXFSZ, false, None).contains("file"));
+        assert!(advice(libc::SIGTERM, false, None).contains("who sends"));
+        let advice = |ended| WorkerExit::new(7, ended, None).advice();
+        assert!(advice(Ended::Exited(0)).contains("return"));
+        assert!(advice(Ended::Unknown).contains("wait"));
+    }
 
     #[test]
     fn signals_are_named_by_their_numbers() {

@@ -6,8 +6,8 @@
 //! public fields, would freeze every detail that we may want to add.
 //!
 //! The messages are all in `causes`, each written by a constructor that is named after the cause. Each says what happened,
-//! to what, and, where the caller can do something about it, what to do. The job's name is put in front when the error is
-//! printed.
+//! to what, and, where the caller can do something about it, what to do. The names of the job and of its context are put in
+//! front when the error is printed, and the last lines of the worker's standard error behind. `Debug` leaves nothing out.
 
 mod causes;
 mod exit;
@@ -15,13 +15,16 @@ mod panic;
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 pub use exit::WorkerExit;
 pub use panic::WorkerPanic;
 
 /// Why a call into a worker process gave no value.
 ///
-/// Match on [`kind`](Self::kind); print the error for the whole story.
+/// Match on [`kind`](Self::kind). Printed with `{}`, it is a sentence that names the job and says what to do about it, with the
+/// last lines of the worker's standard error below, if that is captured; printed with `{:?}`, it is everything that is known.
 ///
 /// # Examples
 ///
@@ -47,7 +50,11 @@ struct Inner {
     kind: WorkerErrorKind,
     /// The job's name; empty in front of errors that concern no single job.
     job: Option<&'static str>,
+    /// The name of the context whose worker it was, or would have been.
+    context: Option<Arc<str>>,
     message: String,
+    /// How long the worker had had the job when it broke.
+    ran_for: Option<Duration>,
     exit: Option<WorkerExit>,
     panic: Option<WorkerPanic>,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -132,7 +139,59 @@ impl WorkerError {
         self.0.job
     }
 
-    /// Returns how the worker process ended, if it did and that is known.
+    /// Returns the [name](crate::WorkerConfig::name) of the context whose worker was to run the job, if it has one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn crash(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().name("parser");
+    ///     let error = smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(crash, 3).await.unwrap_err()
+    ///     }));
+    ///     assert_eq!(error.context(), Some("parser"));
+    ///     assert!(error.to_string().contains("in `parser`"));
+    /// }
+    /// ```
+    pub fn context(&self) -> Option<&str> {
+        self.0.context.as_deref()
+    }
+
+    /// Returns for how long a worker that [broke](WorkerErrorKind::Broken), or was killed for
+    /// [what it sent](WorkerErrorKind::Protocol), had had the job by then: that is how long the job ran, give or take the
+    /// microseconds that it takes to hand it over and to see a process end. `None` for other errors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::run_sync;
+    ///
+    /// fn crash(after: Duration) {
+    ///     std::thread::sleep(after);
+    ///     std::process::exit(3)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let after = Duration::from_millis(50);
+    ///     let error = smol::block_on(async { run_sync(crash, after).await }).unwrap_err();
+    ///     assert!(error.ran_for().unwrap() > after / 2);
+    /// }
+    /// ```
+    pub fn ran_for(&self) -> Option<Duration> {
+        self.0.ran_for
+    }
+
+    /// Returns how the worker process ended, if it did and that is known. Where it was killed because of the error, that is what
+    /// this tells.
     ///
     /// # Examples
     ///
@@ -159,14 +218,16 @@ impl WorkerError {
 
 impl fmt::Display for WorkerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(job) = self.0.job {
-            write!(f, "job `{job}`: ")?;
+        match (self.0.job, self.context()) {
+            (Some(job), Some(context)) => write!(f, "job `{job}` in `{context}`: ")?,
+            (Some(job), None) => write!(f, "job `{job}`: ")?,
+            (None, Some(context)) => write!(f, "`{context}`: ")?,
+            (None, None) => {}
         }
         f.write_str(&self.0.message)?;
-        let tail = self.0.exit.as_ref().and_then(WorkerExit::stderr_tail);
-        match tail.map(str::trim_end) {
-            None | Some("") => Ok(()),
-            Some(tail) => write!(f, "\nits standard error ended in:\n{tail}"),
+        match self.0.exit.as_ref().map_or("", WorkerExit::last_lines) {
+            "" => Ok(()),
+            lines => write!(f, "\nits standard error ended in:\n{lines}"),
         }
     }
 }
@@ -179,12 +240,21 @@ impl fmt::Debug for WorkerError {
         if let Some(job) = inner.job {
             out.field("job", &job);
         }
+        if let Some(context) = &inner.context {
+            out.field("context", context);
+        }
         out.field("message", &inner.message);
+        if let Some(ran_for) = &inner.ran_for {
+            out.field("ran_for", ran_for);
+        }
         if let Some(exit) = &inner.exit {
             out.field("exit", exit);
         }
         if let Some(panic) = &inner.panic {
             out.field("panic", panic);
+        }
+        if let Some(source) = &inner.source {
+            out.field("source", source);
         }
         out.finish()
     }
@@ -211,12 +281,35 @@ mod tests {
             core: true,
         };
         let exit = WorkerExit::new(7, ended, Some("boom\n".into()));
-        let text = WorkerError::broken(exit).of_job("app::parse").to_string();
+        let error = WorkerError::broken(exit, Duration::from_micros(1234));
         assert_eq!(
-            text,
-            "job `app::parse`: the worker was killed by SIGSEGV and dumped core (process 7) before the job had \
-             finished\nits standard error ended in:\nboom"
+            error.of_job("app::parse").to_string(),
+            "job `app::parse`: the worker was killed by SIGSEGV and dumped core (process 7) 1.2ms into the job; open the \
+             core dump in a debugger\nits standard error ended in:\nboom"
         );
+    }
+
+    #[test]
+    fn debug_leaves_nothing_out() {
+        let ended = Ended::Signalled {
+            signal: libc::SIGSEGV,
+            core: true,
+        };
+        let exit = WorkerExit::new(4711, ended, Some("last words".into()));
+        let broken = WorkerError::broken(exit, Duration::from_secs(7))
+            .of_job("app::parse")
+            .of_context(Some(&"parser".into()));
+        let text = format!("{broken:?}");
+        let facts = "Broken/app::parse/parser/7s/4711/signal: 11/core: true/last words";
+        for fact in facts.split('/') {
+            assert!(text.contains(fact), "{fact} is not in {text}");
+        }
+        let trace = Some("0: paint".to_owned());
+        let panicked = WorkerError::panicked(WorkerPanic::new("out".into(), None, trace));
+        assert!(format!("{panicked:?}").contains("0: paint"));
+        assert!(!panicked.to_string().contains("0: paint"));
+        let source = std::io::Error::from_raw_os_error(libc::ENOMEM);
+        assert!(format!("{:?}", WorkerError::start("it", source)).contains("code: 12"));
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl WorkerPanic {
         self.location.as_deref()
     }
 
-    /// Returns the backtrace in the worker, if the environment asked for one (`RUST_BACKTRACE=1`).
+    /// Returns the backtrace in the worker, if the environment asked for one (`RUST_BACKTRACE=1`). It is in the error's `Debug`,
+    /// and not in its `Display`, which stays a sentence that fits a log.
     ///
     /// ```
     /// use seedbed::run_sync;
@@ -105,7 +106,17 @@ impl fmt::Debug for WorkerPanic {
         f.debug_struct("WorkerPanic")
             .field("message", &self.message)
             .field("location", &self.location)
-            .finish_non_exhaustive()
+            .field("backtrace", &self.backtrace.as_deref().map(Lines))
+            .finish()
+    }
+}
+
+/// Shows text that has lines as it is.
+struct Lines<'a>(&'a str);
+
+impl fmt::Debug for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{}", self.0)
     }
 }
 
@@ -116,10 +127,24 @@ impl fmt::Display for WorkerPanic {
         if let Some(location) = &self.location {
             write!(f, " at {location}")?;
         }
-        write!(f, ": {}", self.message)?;
-        match &self.backtrace {
-            Some(backtrace) => write!(f, "\nbacktrace in the worker:\n{backtrace}"),
-            None => Ok(()),
-        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backtrace_is_for_debug_and_not_for_display() {
+        let backtrace = "   0: paint\n   1: main\n";
+        let place = Some("src/main.rs:3:5".into());
+        let panic = WorkerPanic::new("out of paint".into(), place, Some(backtrace.into()));
+        assert_eq!(
+            panic.to_string(),
+            "panicked at src/main.rs:3:5: out of paint"
+        );
+        assert!(format!("{panic:?}").contains(backtrace), "{panic:?}");
+        assert_eq!(panic.backtrace(), Some(backtrace));
     }
 }

@@ -56,7 +56,8 @@ pub(crate) enum Kind {
     BadResult,
     /// To the parent: the offset does not lie in this image's code.
     NotOurCode,
-    /// To the parent: no more jobs, and none that was not answered has been run.
+    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle for too
+    /// long, and 1 if a retire closure said so.
     Bye,
     /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
     RetirePanicked,
@@ -214,6 +215,11 @@ impl Parcel {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How long the payload is.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.bytes.len().saturating_sub(HEADER)
     }
 
     pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {

@@ -13,6 +13,8 @@ pub(crate) struct SetUp {
     pub(crate) image: Fingerprint,
     /// What is expected of this process.
     pub(crate) purpose: Purpose,
+    /// What the process is to call itself, for those who look at the process list.
+    pub(crate) name: String,
     /// To be called in this order before `init`, and in a fork server before it forks: once for all that come of it.
     pub(crate) preload: Vec<Closure>,
     /// How long to wait for a job before leaving; `None` for ever.

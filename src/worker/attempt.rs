@@ -12,12 +12,14 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use super::context::Running;
 use super::hook::Recipe;
 use super::launch::Launch;
 use super::life::{Death, Dying, Health, Silence, Worker};
 use super::start::Starting;
+use super::statistics::{Expected, Why};
 use crate::error::{WorkerError, WorkerPanic};
 use crate::sync::Token;
 use crate::wire::codec;
@@ -31,6 +33,9 @@ pub(super) struct Attempt {
     /// The job, while no worker has it.
     job: Parcel,
     killable: bool,
+    /// When the worker that has the job was first found not to have answered it yet. A call that is answered at once does not
+    /// read the clock.
+    busy_since: Option<Instant>,
     /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
     stake: Option<Stake>,
 }
@@ -46,7 +51,7 @@ pub(super) struct Stake {
 #[derive(Debug)]
 enum State {
     /// A new worker is coming up.
-    Starting(Starting),
+    Starting(Starting, Expected),
     /// The worker has been handed the job.
     Working {
         worker: Worker,
@@ -84,16 +89,20 @@ impl Attempt {
         job: Parcel,
         recipe: &Arc<Recipe>,
         killable: bool,
-        stake: Stake,
+        mut stake: Stake,
     ) -> Result<Self, WorkerError> {
-        let state = match draw(&stake.running)? {
-            Some(worker) => State::Working { worker, new: false },
-            None => State::Starting(start(&stake.running, recipe)?),
+        let state = match begin(&stake.running, recipe) {
+            Ok(state) => state,
+            Err(error) => {
+                stake.running.failed();
+                return Err(error);
+            }
         };
         let mut attempt = Self {
             state,
             job,
             killable,
+            busy_since: None,
             stake: Some(stake),
         };
         attempt.hand_over();
@@ -103,7 +112,11 @@ impl Attempt {
     /// Gives the job to the worker, if there is one already.
     fn hand_over(&mut self) {
         if let State::Working { worker, .. } = &mut self.state {
-            worker.put_job(std::mem::take(&mut self.job));
+            let job = std::mem::take(&mut self.job);
+            if let Some(stake) = &mut self.stake {
+                stake.running.sends(job.payload_len());
+            }
+            worker.put_job(job);
         }
     }
 
@@ -115,15 +128,44 @@ impl Attempt {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+        let Poll::Ready(verdict) = self.advance(cx) else {
+            if matches!(self.state, State::Working { .. }) {
+                self.busy_since.get_or_insert_with(Instant::now);
+            }
+            return Poll::Pending;
+        };
+        if let Some(stake) = &mut self.stake {
+            match &verdict {
+                Verdict::Done(frame) => stake.running.done(frame.payload().len()),
+                Verdict::Failed(_) => stake.running.failed(),
+                Verdict::Again(_) => {}
+            }
+        }
+        Poll::Ready(verdict)
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
         loop {
             match &mut self.state {
-                State::Starting(starting) => match ready!(starting.poll(cx)) {
-                    Ok(worker) => {
-                        self.state = State::Working { worker, new: true };
-                        self.hand_over();
+                State::Starting(starting, _) => {
+                    let started = ready!(starting.poll(cx));
+                    let State::Starting(_, expected) =
+                        std::mem::replace(&mut self.state, State::Over)
+                    else {
+                        unreachable!("it was starting a moment ago")
+                    };
+                    match started {
+                        Ok(mut worker) => {
+                            worker.came_up(expected);
+                            self.state = State::Working { worker, new: true };
+                            self.hand_over();
+                        }
+                        Err(error) => {
+                            expected.failed(&error);
+                            return Poll::Ready(Verdict::Failed(error));
+                        }
                     }
-                    Err(error) => return self.end(Verdict::Failed(error)),
-                },
+                }
                 State::Working { worker, .. } => match ready!(worker.poll_answer(cx)) {
                     Ok(frame) => match Reply::of(&frame) {
                         Reply::Done => return self.done(frame),
@@ -151,16 +193,16 @@ impl Attempt {
     pub(super) fn poll_kill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.state {
-                State::Starting(starting) => {
+                State::Starting(starting, _) => {
                     ready!(starting.poll_kill(cx));
                     self.state = State::Over;
                 }
                 State::Working { .. } => {
                     let worker = self.take_worker();
-                    self.state = State::Ending(Dying::killed(worker), Then::Again);
+                    self.state = State::Ending(Dying::killed(worker, Why::Cancelled), Then::Again);
                 }
                 State::Ending(dying, _) => {
-                    dying.kill();
+                    dying.kill(Why::Cancelled);
                     ready!(dying.poll(cx));
                     self.state = State::Over;
                 }
@@ -185,6 +227,7 @@ impl Attempt {
     }
 
     fn put(&self, mut worker: Worker) {
+        worker.count_job();
         drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
         let stake = self
             .stake
@@ -204,25 +247,39 @@ impl Attempt {
             unreachable!("only a working worker goes")
         };
         let new = *new;
+        // For one that was gone before anybody found out that it was busy.
+        self.busy_since.get_or_insert_with(Instant::now);
         self.expire(Then::Gone { new });
     }
 
     fn kill_for(&mut self, error: WorkerError) {
-        self.state = State::Ending(Dying::killed(self.take_worker()), Then::Fail(error));
+        let error = error.having_run(self.ran_for());
+        self.state = State::Ending(
+            Dying::killed(self.take_worker(), Why::Useless),
+            Then::Fail(error),
+        );
     }
 
     fn bury(&mut self, Death { exit, outlived }: Death) -> Poll<Verdict> {
         let State::Ending(mut dying, then) = std::mem::replace(&mut self.state, State::Over) else {
             unreachable!("it was ending a moment ago")
         };
+        let ran_for = self.ran_for();
         Poll::Ready(match then {
             Then::Again => Verdict::Again(dying.take_back()),
-            Then::Fail(error) => Verdict::Failed(error),
+            Then::Fail(error) => Verdict::Failed(error.ended(exit)),
             // Only now it is sure that it will not take it.
             Then::Gone { new: false } if !dying.had_it_all() => Verdict::Again(dying.take_back()),
-            Then::Gone { .. } if outlived => Verdict::Failed(WorkerError::broken_and_deaf(exit)),
-            Then::Gone { .. } => Verdict::Failed(WorkerError::broken(exit)),
+            Then::Gone { .. } if outlived => {
+                Verdict::Failed(WorkerError::broken_and_deaf(exit, ran_for))
+            }
+            Then::Gone { .. } => Verdict::Failed(WorkerError::broken(exit, ran_for)),
         })
+    }
+
+    fn ran_for(&self) -> Duration {
+        self.busy_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn end(&mut self, verdict: Verdict) -> Poll<Verdict> {
@@ -233,7 +290,7 @@ impl Attempt {
     fn take_worker(&mut self) -> Worker {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
-            State::Starting(_) | State::Ending(..) | State::Over => {
+            State::Starting(..) | State::Ending(..) | State::Over => {
                 unreachable!("this state has no working worker")
             }
         }
@@ -251,10 +308,18 @@ impl Drop for Attempt {
             state: std::mem::replace(&mut self.state, State::Over),
             job: Parcel::default(),
             killable: self.killable,
+            busy_since: self.busy_since,
             stake: self.stake.take(),
         };
         smol::spawn(async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) })
             .detach();
+    }
+}
+
+fn begin(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
+    match draw(running)? {
+        Some(worker) => Ok(State::Working { worker, new: false }),
+        None => start(running, recipe),
     }
 }
 
@@ -274,14 +339,24 @@ fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
     Ok(None)
 }
 
-fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<Starting, WorkerError> {
+fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
     let config = running.config();
     config.check()?;
+    let expected = running.expect_worker();
     let launch = match config.forks(recipe) {
-        true => Launch::fork(running.fork_server(), recipe.clone()),
-        false => Launch::spawn(recipe.clone(), config.captures_stderr())?,
+        true => Ok(Launch::fork(running.fork_server(), recipe.clone())),
+        false => Launch::spawn(recipe.clone(), config.captures_stderr()),
     };
-    Ok(Starting::of_worker(launch, config.clone()))
+    match launch {
+        Ok(launch) => {
+            let starting = Starting::of_worker(launch, config.clone());
+            Ok(State::Starting(starting, expected))
+        }
+        Err(error) => {
+            expected.failed(&error);
+            Err(error)
+        }
+    }
 }
 
 /// What a frame means to somebody who waits for a job's answer.

@@ -10,6 +10,7 @@ use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,11 +19,12 @@ use super::attempt::{Attempt, Stake, Verdict};
 use super::context::WorkerContext;
 use super::current::current;
 use super::hook;
+use super::trace;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::error::WorkerError;
 use crate::job::code::{Code, JobFn};
 use crate::job::role::refuse_unless_hooked;
-use crate::sync::CapacityLimiter;
+use crate::sync::{CapacityLimiter, Token};
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind, Parcel};
 
@@ -220,8 +222,12 @@ where
     type IntoFuture = RunSyncFuture<R>;
 
     fn into_future(self) -> RunSyncFuture<R> {
+        let job = self.name;
         RunSyncFuture {
-            call: Box::pin(self.call()),
+            call: match trace::listens() {
+                false => Box::pin(self.call()),
+                true => Box::pin(trace::spanned(job, self.call())),
+            },
         }
     }
 }
@@ -250,24 +256,25 @@ impl<R> fmt::Debug for RunSyncFuture<R> {
 
 impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
     async fn call(self) -> Result<R, WorkerError> {
-        let name = self.name;
-        self.call_unnamed()
-            .await
-            .map_err(|error| error.of_job(name))
-    }
-
-    async fn call_unnamed(self) -> Result<R, WorkerError> {
         refuse_unless_hooked("seedbed::run_sync");
         checkpoint_if_cancelled().await;
+        let name = self.name;
         let code = self
             .code
-            .ok_or_else(|| WorkerError::foreign_function(self.name))?;
-        let recipe = hook::recipe().ok_or_else(WorkerError::not_initialized)?;
+            .ok_or_else(|| WorkerError::foreign_function(name))?;
+        let recipe = hook::recipe().ok_or_else(|| WorkerError::not_initialized().of_job(name))?;
         let context = self.context.unwrap_or_else(current);
+        let named = |error: WorkerError| {
+            error
+                .of_job(name)
+                .of_context(context.config().context_name())
+        };
         let limiter = self.limiter.unwrap_or_else(current_default_worker_limiter);
-        let token = limiter.acquire().await;
-        let running = context.begin()?;
-        let mut job = encode_job(code, &self.arg)?;
+        let (token, waited) = token_of(&limiter).await;
+        let mut running = context.begin(waited).map_err(named)?;
+        let mut job = encode_job(code, &self.arg)
+            .inspect_err(|_| running.failed())
+            .map_err(named)?;
         drop(self.arg);
         let mut stake = Stake {
             running,
@@ -275,18 +282,32 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         };
         loop {
             checkpoint_if_cancelled().await;
-            let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake)?;
+            let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake).map_err(named)?;
             let (verdict, held) = carry_out(attempt, self.kill_on_cancel).await;
             match verdict {
                 Verdict::Done(frame) => {
                     drop(held); // the job is over; decoding needs no worker
-                    return decode_result(frame);
+                    return decode_result(frame).map_err(named);
                 }
-                Verdict::Failed(error) => return Err(error),
+                Verdict::Failed(error) => return Err(named(error)),
                 Verdict::Again(unrun) => (job, stake) = (unrun, held),
             }
         }
     }
+}
+
+/// Takes a token, and tells for how long that had to be waited for. Where there was no wait, no clock is read.
+async fn token_of(limiter: &CapacityLimiter) -> (Token, Option<Duration>) {
+    let (mut acquire, mut since) = (limiter.acquire(), None);
+    let token = poll_fn(|cx| {
+        let token = Pin::new(&mut acquire).poll(cx);
+        if token.is_pending() {
+            since.get_or_insert_with(Instant::now);
+        }
+        token
+    });
+    let token = token.await;
+    (token, since.map(|since| since.elapsed()))
 }
 
 /// Polls an attempt to its end, or, if it is cancelled and may be, to its worker's.

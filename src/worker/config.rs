@@ -1,12 +1,14 @@
 //! What a worker context does with its workers.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::hook::Recipe;
+use super::name::process_name;
 use crate::error::WorkerError;
 use crate::job::code::Code;
 use crate::job::image::fingerprint;
@@ -43,6 +45,7 @@ use crate::wire::message::{Closure, Purpose, SetUp};
 #[derive(Clone)]
 #[must_use = "a configuration does nothing until a context is opened with it"]
 pub struct WorkerConfig {
+    name: Option<Arc<str>>,
     idle_timeout: Option<Duration>,
     grace_period: Option<Duration>,
     preload: Vec<Closure>,
@@ -124,6 +127,7 @@ impl WorkerConfig {
     /// ```
     pub fn new() -> Self {
         Self {
+            name: None,
             idle_timeout: Some(Duration::from_secs(600)),
             grace_period: Some(Duration::from_secs(30)),
             preload: Vec::new(),
@@ -133,6 +137,35 @@ impl WorkerConfig {
             capture_stderr: false,
             fault: None,
         }
+    }
+
+    /// Names the context, for people: its workers are shown as `NAME-worker` by `ps -e`, `top` and `pstree` (cut to the 15 bytes
+    /// that Linux has for it), it is in [errors](crate::WorkerError::context), and in what is told to `tracing`.
+    ///
+    /// Without a name, workers are shown with the program's. Only that short name (`comm`) tells a worker from the program:
+    /// its arguments, as `ps -ef` shows them, are the program's own, because code before the hook may look at them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn shown_as(_: ()) -> String {
+    ///     std::fs::read_to_string("/proc/self/comm").unwrap()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().name("parser");
+    ///     let shown = smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(shown_as, ()).await.unwrap()
+    ///     }));
+    ///     assert_eq!(shown.trim(), "parser-worker");
+    /// }
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into().into());
+        self
     }
 
     /// Sets for how long a worker waits for a job before it leaves. Real time, whatever clock the run has; at least a
@@ -641,6 +674,7 @@ impl WorkerConfig {
         let message = SetUp {
             image: image.clone(),
             purpose: if works { Purpose::Work } else { Purpose::Fork },
+            name: process_name(self.name.as_deref(), role),
             preload: given(&self.preload, role != NewProcess::Forked),
             idle_timeout: self.idle_timeout,
             init: given(&self.init, works),
@@ -662,6 +696,11 @@ impl WorkerConfig {
     /// Whether a worker may be spawned where it cannot be forked.
     pub(super) fn may_spawn(&self) -> bool {
         self.worker_type != WorkerType::ForkServer
+    }
+
+    /// The name, if there is one.
+    pub(super) fn context_name(&self) -> Option<&Arc<str>> {
+        self.name.as_ref()
     }
 
     pub(super) fn grace(&self) -> Option<Duration> {
@@ -694,6 +733,7 @@ enum Hook {
 impl fmt::Debug for WorkerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerConfig")
+            .field("name", &self.name)
             .field("idle_timeout", &self.idle_timeout)
             .field("grace_period", &self.grace_period)
             .field("preload", &self.preload.len())

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use event_listener::Event;
 use serde::Serialize;
@@ -18,6 +19,7 @@ use super::config::WorkerConfig;
 use super::farewell::Farewell;
 use super::fork_server::ForkServer;
 use super::life::{Health, Worker};
+use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
 
@@ -55,6 +57,7 @@ pub struct WorkerContext {
 struct Shared {
     config: WorkerConfig,
     fork_server: ForkServer,
+    lives: Arc<Lives>,
     state: Mutex<State>,
     /// Notified whenever a call ends.
     call_ended: Event,
@@ -64,25 +67,10 @@ struct State {
     idle: Cache<Worker>,
     /// Calls that are past the limiter and not over.
     running: usize,
+    /// What came of the others.
+    calls: Calls,
     /// No call may begin any more.
     closed: bool,
-}
-
-/// How many workers a context has, at one moment.
-///
-/// # Examples
-///
-/// ```
-/// let statistics = seedbed::default_context_statistics();
-/// assert_eq!((statistics.idle_workers, statistics.running_workers), (0, 0));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerStatistics {
-    /// Workers that wait for a job. Some may have reached their idle timeout unnoticed.
-    pub idle_workers: usize,
-    /// Calls in progress: past their limiter and not over, those whose worker is still starting included.
-    pub running_workers: usize,
 }
 
 impl WorkerContext {
@@ -90,11 +78,13 @@ impl WorkerContext {
         let state = State {
             idle: Cache::default(),
             running: 0,
+            calls: Calls::default(),
             closed: false,
         };
         Self {
             shared: Arc::new(Shared {
                 fork_server: ForkServer::new(config.clone()),
+                lives: Lives::new(config.context_name().cloned()),
                 config,
                 state: Mutex::new(state),
                 call_ended: Event::new(),
@@ -136,7 +126,9 @@ impl WorkerContext {
         RunSync::new(f, arg).inside(self.clone())
     }
 
-    /// Counts the workers, after forgetting those that have left.
+    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls. Cheap, and
+    /// may be asked at any time, also after the end of the context. While calls come and go, the numbers are those of one moment
+    /// each for calls and for workers.
     ///
     /// # Examples
     ///
@@ -153,11 +145,12 @@ impl WorkerContext {
     /// }
     /// ```
     pub fn statistics(&self) -> WorkerStatistics {
-        self.prune();
+        self.prune(|worker| matches!(worker.certain_health(), Health::Gone));
         let state = self.state();
         WorkerStatistics {
             idle_workers: state.idle.len(),
             running_workers: state.running,
+            ..self.shared.lives.statistics(&state.calls)
         }
     }
 
@@ -229,11 +222,8 @@ impl WorkerContext {
     }
 
     /// Forgets workers at the cold end that have ended without anything to tell.
-    fn prune(&self) {
-        let gone = self
-            .state()
-            .idle
-            .prune(|worker| matches!(worker.health(), Health::Gone));
+    fn prune(&self, is_gone: impl FnMut(&mut Worker) -> bool) {
+        let gone = self.state().idle.prune(is_gone);
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
     }
 }
@@ -244,20 +234,24 @@ impl WorkerContext {
         &self.shared.config
     }
 
-    /// Enters a call.
-    pub(super) fn begin(&self) -> Result<Running, WorkerError> {
+    /// Enters a call, which has waited for its limiter, if it had to.
+    pub(super) fn begin(&self, waited: Option<Duration>) -> Result<Running, WorkerError> {
         // A single worker is looked at when it is drawn.
         if self.state().idle.len() > 1 {
-            self.prune();
+            self.prune(|worker| matches!(worker.health(), Health::Gone));
         }
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());
         }
         state.running += 1;
+        if let Some(waited) = waited {
+            state.calls.wait(waited);
+        }
         drop(state);
         Ok(Running {
             context: self.clone(),
+            account: CallAccount::default(),
         })
     }
 }
@@ -266,6 +260,7 @@ impl WorkerContext {
 #[derive(Debug)]
 pub(super) struct Running {
     context: WorkerContext,
+    account: CallAccount,
 }
 
 impl Running {
@@ -275,6 +270,27 @@ impl Running {
 
     pub(super) fn fork_server(&self) -> ForkServer {
         self.context.shared.fork_server.clone()
+    }
+
+    /// A worker is to be started.
+    pub(super) fn expect_worker(&self) -> Expected {
+        self.context.shared.lives.clone().expect()
+    }
+
+    /// A worker is given an argument of so many bytes.
+    pub(super) fn sends(&mut self, bytes: usize) {
+        self.account.sent = bytes;
+    }
+
+    /// The job has come to a result of so many bytes.
+    pub(super) fn done(&mut self, bytes: usize) {
+        self.account.received = bytes;
+        self.account.outcome = Outcome::Done;
+    }
+
+    /// The call has come to an error.
+    pub(super) fn failed(&mut self) {
+        self.account.outcome = Outcome::Failed;
     }
 
     /// Draws the worker that was used last. It may have ended.
@@ -290,7 +306,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.context.state().running -= 1;
+        let mut state = self.context.state();
+        state.running -= 1;
+        state.calls.end(&self.account);
+        drop(state);
         self.context.shared.call_ended.notify(usize::MAX);
     }
 }
@@ -326,16 +345,11 @@ impl Drop for Shared {
 
 impl fmt::Debug for WorkerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State {
-            idle,
-            running,
-            closed,
-        } = &*self.state();
+        let (statistics, closed) = (self.statistics(), self.state().closed);
         f.debug_struct("WorkerContext")
             .field("config", &self.shared.config)
-            .field("idle_workers", &idle.len())
-            .field("running_workers", running)
-            .field("closed", closed)
+            .field("statistics", &statistics)
+            .field("closed", &closed)
             .finish()
     }
 }

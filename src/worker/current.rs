@@ -7,8 +7,9 @@ use std::future::{Future, IntoFuture};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::config::WorkerConfig;
-use super::context::{WorkerContext, WorkerStatistics};
+use super::context::WorkerContext;
 use super::farewell::report;
+use super::statistics::WorkerStatistics;
 use crate::cancel::{on_cancel, shield};
 use crate::error::WorkerError;
 use crate::job::role::refuse_unless_hooked;
@@ -149,8 +150,8 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
     Ok(())
 }
 
-/// Counts the workers of the current context: that of the innermost [`cache_scope`], or the default one. Other threads
-/// may be changing the numbers at this moment.
+/// Counts the workers and calls of the current context: that of the innermost [`cache_scope`], or the default one. Other threads
+/// may be changing the numbers at this moment. See [`WorkerContext::statistics`].
 ///
 /// ```
 /// use seedbed::{default_context_statistics, run_sync};

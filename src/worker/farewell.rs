@@ -7,6 +7,7 @@ use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
 use super::life::Worker;
+use super::statistics::Why;
 use crate::error::WorkerError;
 use crate::sys::process::Ended;
 
@@ -32,8 +33,8 @@ struct Tally {
 
 impl Farewell {
     /// Tells idle workers to go.
-    pub(super) fn to(workers: Vec<Worker>, grace: Option<Duration>) -> Self {
-        workers.iter().for_each(Worker::dismiss);
+    pub(super) fn to(mut workers: Vec<Worker>, grace: Option<Duration>) -> Self {
+        workers.iter_mut().for_each(Worker::dismiss);
         let deadline = match workers.is_empty() {
             true => None,
             false => grace.map(Timer::after),
@@ -89,7 +90,9 @@ impl Farewell {
         {
             *deadline = None;
             tally.killing = true;
-            leaving.iter().for_each(Worker::kill);
+            leaving
+                .iter_mut()
+                .for_each(|worker| worker.kill(Why::GraceOver));
         }
         Poll::Pending
     }

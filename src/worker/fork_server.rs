@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use event_listener::{Event, EventListener};
@@ -25,6 +25,7 @@ use super::hook::Recipe;
 use super::launch::Launch;
 use super::life::Worker;
 use super::start::Starting;
+use super::trace;
 use super::unborn::{PATIENCE, Theirs, Unborn};
 use crate::error::{WorkerError, WorkerErrorKind};
 use crate::sys::socket;
@@ -237,7 +238,9 @@ impl ForkServer {
         };
         let unfit = mem::replace(&mut *state, after);
         drop(state);
-        drop(unfit); // which kills it
+        if let State::Ready(server) = unfit {
+            self.discard(server, true);
+        }
         next
     }
 
@@ -255,15 +258,20 @@ impl ForkServer {
             stop.await;
             None
         };
+        let begun = Instant::now();
         let started = stopped
             .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
             .await;
         match started {
-            Some(Ok(process)) => place.with(Server {
-                process,
-                recipe,
-                number,
-            }),
+            Some(Ok(process)) => {
+                let name = self.context_name();
+                trace::fork_server_came_up(name, process.pid(), begun.elapsed());
+                place.with(Server {
+                    process,
+                    recipe,
+                    number,
+                })
+            }
             Some(Err(error)) => {
                 if error.kind() == WorkerErrorKind::UnsafeFork && self.place.config.may_spawn() {
                     recipe.is_crowded();
@@ -273,6 +281,20 @@ impl ForkServer {
             None => poll_fn(|cx| starting.poll_kill(cx)).await,
         }
         Ok(())
+    }
+
+    /// Drops a server of no more use, which kills it if it has not ended. A patient parent only prefers another one.
+    fn discard(&self, mut server: Box<Server>, patient: bool) {
+        let (name, pid) = (self.context_name(), server.process.pid());
+        match (server.process.is_fit(), patient) {
+            (false, _) => trace::fork_server_died(name, pid),
+            (true, false) => trace::fork_server_does_not_answer(name, pid),
+            (true, true) => trace::fork_server_is_replaced(name, pid),
+        }
+    }
+
+    fn context_name(&self) -> Option<&str> {
+        self.place.config.context_name().map(|name| &**name)
     }
 
     /// Whether the fork server with this number is there. If nobody has any patience with it, it is killed.
@@ -289,7 +311,9 @@ impl ForkServer {
         }
         let server = mem::replace(&mut *state, State::None);
         drop(state);
-        drop(server); // which kills it
+        if let State::Ready(server) = server {
+            self.discard(server, patient);
+        }
         false
     }
 }

@@ -15,6 +15,7 @@ use futures_lite::FutureExt;
 use super::connection::{Connection, NoFrame, StderrTail};
 use super::launch::Launched;
 use super::process::Process;
+use super::statistics::{Bye, Expected, Life, Why};
 use crate::error::WorkerExit;
 use crate::sys::process::Ended;
 use crate::wire::frame::{Frame, Kind, Parcel};
@@ -22,7 +23,7 @@ use crate::wire::frame::{Frame, Kind, Parcel};
 /// How long a process may live on after it has closed its socket or said good-bye.
 const LAST_RITES: Duration = Duration::from_secs(1);
 
-/// A worker process and the conversation with it. Dropping it kills the process.
+/// A worker process and the conversation with it. Dropping it kills the process, and counts its end.
 #[derive(Debug)]
 pub(super) struct Worker {
     process: Process,
@@ -33,6 +34,10 @@ pub(super) struct Worker {
     /// What it left when it ended, read while it was idle. It stays until the worker is forgotten, so that looking at a
     /// worker loses nothing.
     left: Option<Frame>,
+    /// It is a copy of a fork server.
+    forked: bool,
+    /// Begins when it is ready for jobs; that of a fork server never does.
+    life: Option<Box<Life>>,
 }
 
 /// Why a worker will not answer.
@@ -64,13 +69,40 @@ impl Worker {
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             deaf: false,
             left: None,
+            forked: launched.forked,
+            life: None,
         })
+    }
+
+    /// The worker, which was expected, is ready for jobs.
+    pub(super) fn came_up(&mut self, expected: Expected) {
+        let life = expected.came_up(self.process.pid(), self.forked);
+        self.life = Some(Box::new(life));
+    }
+
+    /// The job has been answered, and the worker is ready for the next.
+    pub(super) fn count_job(&mut self) {
+        if let Some(life) = &mut self.life {
+            life.count_job();
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
         // Should one that was awake have been killed since, then its job will be known not to have begun.
-        if self.connection.is_awake() || self.process.has_ended().is_none() {
+        match self.connection.is_awake() {
+            true => Health::Fit,
+            false => self.certain_health(),
+        }
+    }
+
+    /// The same, for those who do not want to be told of one that is dead.
+    pub(super) fn certain_health(&mut self) -> Health<'_> {
+        if self.process.has_ended().is_none() {
             return Health::Fit;
         }
         if self.left.is_none() {
@@ -100,6 +132,9 @@ impl Worker {
 
     /// The same, for a job.
     pub(super) fn put_job(&mut self, job: Parcel) {
+        if let Some(life) = &self.life {
+            life.has_a_job();
+        }
         self.connection.put_job(job);
     }
 
@@ -131,27 +166,43 @@ impl Worker {
             stderr.drain(cx);
         }
         if let Poll::Ready(received) = self.connection.poll_receive(cx) {
-            return Poll::Ready(received.map_err(Silence::from));
+            return Poll::Ready(self.heeded(received.map_err(Silence::from)));
         }
         match self.process.poll_end(cx) {
             Poll::Pending => Poll::Pending,
             // It may have answered between those two looks.
             Poll::Ready(_) => match self.connection.receive_now() {
-                Ok(Some(frame)) => Poll::Ready(Ok(frame)),
+                Ok(Some(frame)) => Poll::Ready(self.heeded(Ok(frame))),
                 Ok(None) | Err(_) => Poll::Ready(Err(Silence::Gone)), // what it left is not whole and never will be
             },
         }
     }
 
+    /// Notes a good-bye.
+    fn heeded(&mut self, received: Result<Frame, Silence>) -> Result<Frame, Silence> {
+        if let (Ok(frame), Some(life)) = (&received, &mut self.life)
+            && let Some(bye) = bye_of(frame)
+        {
+            life.orders.bye = Some(bye);
+        }
+        received
+    }
+
     /// Sends SIGKILL. Should the kernel not allow that, the worker leaves when it is done with its job, as nobody is there
     /// any more to answer.
-    pub(super) fn kill(&self) {
+    pub(super) fn kill(&mut self, why: Why) {
+        if let Some(life) = &mut self.life {
+            life.orders.killed.get_or_insert(why);
+        }
         self.process.kill();
         self.connection.hang_up();
     }
 
     /// Tells the worker that there will be no more jobs, upon which it exits.
-    pub(super) fn dismiss(&self) {
+    pub(super) fn dismiss(&mut self) {
+        if let Some(life) = &mut self.life {
+            life.orders.dismissed = true;
+        }
         self.connection.close();
     }
 
@@ -177,6 +228,33 @@ impl Worker {
 fn means_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
     matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let Some(mut life) = self.life.take() else {
+            return;
+        };
+        let ended = self.process.has_ended();
+        if ended.is_some() {
+            // A worker that was not looked at since it said good-bye has said so all the same.
+            let read = |connection: &mut Connection| connection.receive_now().unwrap_or(None);
+            let mut next = self.left.take().or_else(|| read(&mut self.connection));
+            while let Some(frame) = next {
+                life.orders.bye = life.orders.bye.or(bye_of(&frame));
+                next = read(&mut self.connection);
+            }
+        }
+        life.end(ended);
+    }
+}
+
+fn bye_of(frame: &Frame) -> Option<Bye> {
+    match (frame.header.kind, frame.header.number) {
+        (Kind::Bye, 0) => Some(Bye::TimedOut),
+        (Kind::Bye, _) => Some(Bye::Retired),
+        _ => None,
+    }
 }
 
 impl From<NoFrame> for Silence {
@@ -209,8 +287,8 @@ impl Dying {
     }
 
     /// Kills the process, and waits until it is reaped.
-    pub(super) fn killed(worker: Worker) -> Self {
-        worker.kill();
+    pub(super) fn killed(mut worker: Worker, why: Why) -> Self {
+        worker.kill(why);
         Self {
             worker,
             patience: None,
@@ -219,8 +297,8 @@ impl Dying {
     }
 
     /// Does not wait any longer.
-    pub(super) fn kill(&mut self) {
-        self.worker.kill();
+    pub(super) fn kill(&mut self, why: Why) {
+        self.worker.kill(why);
         self.patience = None;
     }
 
@@ -235,7 +313,7 @@ impl Dying {
         let is_over = |patience: &mut Timer| patience.poll(cx).is_ready();
         if self.patience.as_mut().is_some_and(is_over) {
             self.outlived = true;
-            self.kill();
+            self.kill(Why::LivedOn);
         }
         Poll::Pending
     }

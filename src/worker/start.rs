@@ -14,6 +14,7 @@ use futures_lite::FutureExt;
 use super::config::{NewProcess, WorkerConfig};
 use super::launch::Launch;
 use super::life::{Dying, Silence, Worker};
+use super::statistics::Why;
 use crate::error::WorkerError;
 use crate::job::image::fingerprint;
 use crate::wire::codec;
@@ -106,7 +107,7 @@ impl Starting {
                     };
                     return Poll::Ready(Err(match failure {
                         Failure::Ended => WorkerError::start_ended(death.exit),
-                        Failure::Known(error) => error,
+                        Failure::Known(error) => error.ended(death.exit),
                     }));
                 }
                 State::Over => unreachable!("polled after the start was over"),
@@ -121,17 +122,19 @@ impl Starting {
                 State::Launching(launch) if launch.is_nothing_yet() => self.state = State::Over,
                 State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
                     Ok(Ok(worker)) => {
-                        self.state = State::Failing(Dying::killed(worker), Failure::Ended)
+                        self.state =
+                            State::Failing(Dying::killed(worker, Why::Cancelled), Failure::Ended)
                     }
                     // Nothing was started, or it is being reaped already.
                     Ok(Err(_)) | Err(_) => self.state = State::Over,
                 },
                 State::Summoned(..) | State::Initialising(_) => {
                     let worker = self.worker();
-                    self.state = State::Failing(Dying::killed(worker), Failure::Ended);
+                    self.state =
+                        State::Failing(Dying::killed(worker, Why::Cancelled), Failure::Ended);
                 }
                 State::Failing(dying, _) => {
-                    dying.kill();
+                    dying.kill(Why::Cancelled);
                     ready!(dying.poll(cx));
                     self.state = State::Over;
                 }
@@ -176,7 +179,10 @@ impl Starting {
     }
 
     fn fail_with(&mut self, error: WorkerError) {
-        self.state = State::Failing(Dying::killed(self.worker()), Failure::Known(error));
+        self.state = State::Failing(
+            Dying::killed(self.worker(), Why::Useless),
+            Failure::Known(error),
+        );
     }
 
     /// Takes the worker out of a state that has one.

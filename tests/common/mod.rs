@@ -148,9 +148,14 @@ pub fn children() -> Vec<u32> {
 pub fn workers() -> Vec<u32> {
     let mut children = children();
     if worker_type() == WorkerType::ForkServer {
-        children.retain(|&pid| name_of(pid) == "seedbed-worker");
+        children.retain(|&pid| is_worker(pid));
     }
     children
+}
+
+/// Whether a process calls itself a worker.
+pub fn is_worker(pid: u32) -> bool {
+    name_of(pid).ends_with("-worker")
 }
 
 /// What a process calls itself.
@@ -204,15 +209,13 @@ pub fn wait_until_gone(pid: u32) {
     }
 }
 
-/// Tells whether a process exists and is not a zombie.
+/// Tells whether a process exists and cannot be reaped yet. One of several threads cannot before the last of them has gone,
+/// though its first thread, of which the file tells, is a zombie.
 pub fn is_alive(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .trim_start()
-            .starts_with(['Z', 'X']),
-        Err(_) => false,
-    }
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let state = stat.rsplit(')').next().unwrap().trim_start();
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !state.starts_with(['Z', 'X']) || threads() > 1
 }

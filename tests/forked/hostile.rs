@@ -8,7 +8,7 @@ use rustix::process::{
     Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, getrlimit, setrlimit, waitid,
 };
 
-use crate::common::{children, is_alive, name_of, pid, test, wait_until_gone, with_workers};
+use crate::common::{children, is_alive, is_worker, pid, test, wait_until_gone, with_workers};
 use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType};
 
 use super::single_use;
@@ -194,8 +194,8 @@ fn workers_that_spin_and_their_fork_server_die_with_a_parent_that_is_killed() {
             let families = crate::common::workers()
                 .into_iter()
                 .map(|worker| (worker, children_of(worker)));
-            let mut complete = families
-                .filter(|(_, family)| family.iter().any(|&pid| name_of(pid) == "seedbed-worker"));
+            let mut complete =
+                families.filter(|(_, family)| family.iter().any(|&pid| is_worker(pid)));
             if let Some(found) = complete.next() {
                 break found;
             }

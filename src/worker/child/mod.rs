@@ -21,7 +21,7 @@
 mod link;
 mod zygote;
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ use crate::job::image::fingerprint;
 use crate::job::panic::{self, catch};
 use crate::job::role::{self, Summons};
 use crate::job::status::WorkerStatus;
-use crate::sys::{signal, socket};
+use crate::sys::{signal, socket, thread};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Kind, Parcel};
 use crate::wire::message::{Closure, InitFailed, Purpose, SetUp};
@@ -104,7 +104,7 @@ impl Settled {
             summons,
             ..
         } = self;
-        call_oneself(c"seedbed-worker");
+        call_oneself(&set_up.name);
         let mut retire = link.call_init(set_up);
         // The kernel forgets this tie when a process changes its user, as an init closure may have done.
         die_with(summons.parent);
@@ -123,10 +123,14 @@ impl Settled {
     }
 }
 
-/// The name is for people who look at the process list.
-fn call_oneself(name: &CStr) {
-    // A kernel that refuses it changes nothing.
-    let _ = rustix::thread::set_name(name);
+/// The name is for people who look at the process list, which shows that of the main thread; see `worker::name`.
+fn call_oneself(name: &str) {
+    // A name that no kernel takes, or a kernel that refuses it, changes nothing.
+    let Ok(name) = CString::new(name) else { return };
+    let _ = rustix::thread::set_name(&name);
+    if !thread::is_main() {
+        let _ = std::fs::write("/proc/self/comm", name.as_bytes());
+    }
 }
 
 fn take_socket(summons: Summons) -> OwnedFd {
@@ -307,7 +311,7 @@ impl Link {
     fn consult(&mut self, retire: &mut [Retire], status: &WorkerStatus) {
         match catch(|| retire.iter().any(|wants_to| wants_to(status))) {
             Ok(false) => {}
-            Ok(true) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
+            Ok(true) => self.say_bye(&frame::of_bytes(Kind::Bye, 1, b""), 0),
             Err(report) => self.say_bye(&encoded(Kind::RetirePanicked, &report), FAILED),
         }
     }

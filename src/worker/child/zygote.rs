@@ -30,7 +30,7 @@ struct Request {
 impl Settled {
     /// Forks a worker upon each request. Returns in the workers; the fork server itself leaves with its parent.
     pub(super) fn fork_workers(mut self, set_up: &SetUp) -> Settled {
-        call_oneself(c"seedbed-fork");
+        call_oneself(&set_up.name);
         self.link.preload(set_up);
         self.link.be_alone();
         // What waits to be written would be written by each copy.

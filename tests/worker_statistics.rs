@@ -1,0 +1,563 @@
+//! What a context counts of its workers and calls.
+
+#[macro_use]
+mod common;
+
+use std::future::IntoFuture;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use common::{end_default_workers, pid, test, wait_until_gone, with_workers};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rustix::process::{Pid, Signal, kill_process};
+use seedbed::{
+    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatistics,
+    WorkerStatus, default_context_statistics, run_sync,
+};
+use serde::{Deserialize, Serialize, Serializer};
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+}
+
+/// Waits until the cache has found out that all its workers have left.
+async fn until_empty(workers: &WorkerContext) {
+    while workers.statistics().idle_workers > 0 {
+        smol::future::yield_now().await;
+    }
+}
+
+fn for_ever(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn crash(_: ()) {
+    std::process::exit(3)
+}
+
+fn fail(_: ()) {
+    panic!("as asked")
+}
+
+#[derive(Deserialize)]
+struct Unspeakable;
+
+impl Serialize for Unspeakable {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("unspeakable"))
+    }
+}
+
+fn hear(_: Unspeakable) {}
+
+/// What may be done to a context, in a worker of which the rest does not matter.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Call,
+    Panic,
+    Crash,
+    /// A job after which its worker retires.
+    Retire,
+    /// Two calls at once, so that there are several workers.
+    Two,
+    /// Kills an idle worker from outside.
+    Kill(usize),
+    /// Cancels a killable call that has been polled once.
+    Cancel,
+    /// Drops a call that has been polled once.
+    Drop,
+    Unencodable,
+    /// A call whose worker, if a new one is needed, does not come up.
+    FailStart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => Just(Step::Call),
+        1 => Just(Step::Panic),
+        1 => Just(Step::Crash),
+        2 => Just(Step::Retire),
+        3 => Just(Step::Two),
+        3 => (0..8usize).prop_map(Step::Kill),
+        1 => Just(Step::Cancel),
+        1 => Just(Step::Drop),
+        1 => Just(Step::Unencodable),
+        1 => Just(Step::FailStart),
+    ];
+    prop::collection::vec(step, 1..16)
+}
+
+/// The slow model: which workers there are, and what of that a context can know.
+#[derive(Default)]
+struct Model {
+    /// The coldest first.
+    idle: Vec<Idle>,
+    counts: WorkerStatistics,
+}
+
+#[derive(Clone, Copy)]
+struct Idle {
+    pid: u32,
+    /// How it ended unnoticed.
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Copy)]
+enum Ended {
+    Retired,
+    Crashed,
+}
+
+impl Model {
+    fn bury(&mut self, worker: Idle) {
+        self.counts.living -= 1;
+        match worker.ended {
+            Some(Ended::Retired) => self.counts.retired += 1,
+            Some(Ended::Crashed) => self.counts.crashed += 1,
+            None => self.counts.dismissed += 1,
+        }
+    }
+
+    fn prune(&mut self) {
+        while self
+            .idle
+            .first()
+            .is_some_and(|worker| worker.ended.is_some())
+        {
+            let worker = self.idle.remove(0);
+            self.bury(worker);
+        }
+    }
+
+    fn begin(&mut self) {
+        if self.idle.len() > 1 {
+            self.prune();
+        }
+    }
+
+    /// The worker that the next call gets, if it does not need a new one.
+    fn draw(&mut self) -> Option<u32> {
+        while let Some(worker) = self.idle.pop() {
+            match worker.ended {
+                None => return Some(worker.pid),
+                Some(_) => self.bury(worker),
+            }
+        }
+        None
+    }
+
+    /// A call that draws a worker, or has one come up.
+    fn enter(&mut self) -> Option<u32> {
+        self.begin();
+        let drawn = self.draw();
+        if drawn.is_none() {
+            self.counts.started += 1;
+            self.counts.living += 1;
+        }
+        drawn
+    }
+
+    /// Whether a worker has come up in the one poll that its call got. On a busy machine that poll may take long.
+    fn came_up(&self, workers: &WorkerContext) -> bool {
+        workers.statistics().started > self.counts.started
+    }
+
+    fn put(&mut self, pid: u32) {
+        self.idle.push(Idle { pid, ended: None });
+    }
+
+    /// What `statistics()` must say; sums of bytes and times are not modelled.
+    fn statistics(&mut self) -> WorkerStatistics {
+        self.prune();
+        self.counts.idle_workers = self.idle.len();
+        self.counts
+    }
+
+    /// The context is shut down.
+    fn close(&mut self) {
+        while let Some(worker) = self.idle.pop() {
+            self.bury(worker);
+        }
+    }
+}
+
+/// The folder in which a context's jobs and closures meet.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    fn no_start(&self) -> PathBuf {
+        self.0.path().join("no start")
+    }
+}
+
+static RETIRES: AtomicBool = AtomicBool::new(false);
+
+fn config(place: &Place) -> WorkerConfig {
+    #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
+    fn come_up(sign: &PathBuf) {
+        assert!(!sign.exists(), "no start is wanted");
+    }
+    WorkerConfig::new()
+        .no_idle_timeout()
+        .init_with(place.no_start(), come_up)
+        .retire(|_: &WorkerStatus| RETIRES.load(Relaxed))
+}
+
+fn retire(_: ()) -> u32 {
+    RETIRES.store(true, Relaxed);
+    std::process::id()
+}
+
+fn meet(folder: PathBuf) -> u32 {
+    std::fs::write(folder.join(std::process::id().to_string()), "").unwrap();
+    while std::fs::read_dir(&folder).unwrap().count() < 2 {
+        std::thread::yield_now();
+    }
+    std::process::id()
+}
+
+async fn take(step: Step, workers: &WorkerContext, model: &mut Model, place: &Place) {
+    match step {
+        Step::Call => {
+            let drawn = model.enter();
+            let worker = workers.run_sync(pid, ()).await.unwrap();
+            assert_eq!(worker, drawn.unwrap_or(worker));
+            model.counts.jobs_done += 1;
+            model.put(worker);
+        }
+        Step::Panic => {
+            // Brings a worker whose number is known.
+            let drawn = model.enter();
+            let worker = workers.run_sync(pid, ()).await.unwrap();
+            assert_eq!(worker, drawn.unwrap_or(worker));
+            model.counts.jobs_done += 1;
+            model.put(worker);
+            let error = workers.run_sync(fail, ()).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Panicked);
+            model.begin();
+            model.counts.jobs_failed += 1;
+        }
+        Step::Crash => {
+            model.enter();
+            let error = workers.run_sync(crash, ()).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken);
+            model.counts.jobs_failed += 1;
+            model.counts.living -= 1;
+            model.counts.crashed += 1;
+        }
+        Step::Retire => {
+            let drawn = model.enter();
+            let worker = workers.run_sync(retire, ()).await.unwrap();
+            assert_eq!(worker, drawn.unwrap_or(worker));
+            wait_until_gone(worker);
+            model.counts.jobs_done += 1;
+            model.idle.push(Idle {
+                pid: worker,
+                ended: Some(Ended::Retired),
+            });
+        }
+        Step::Two => {
+            let folder = tempfile::tempdir_in(place.path()).unwrap();
+            let limiter = CapacityLimiter::unlimited();
+            let call = || {
+                workers
+                    .run_sync(meet, folder.path().to_owned())
+                    .limiter(&limiter)
+                    .into_future()
+            };
+            model.enter();
+            model.enter();
+            let (one, two) = smol::future::zip(call(), call()).await;
+            let (one, two) = (one.unwrap(), two.unwrap());
+            let last = workers.run_sync(pid, ()).await.unwrap();
+            model.put(if last == one { two } else { one });
+            model.put(last);
+            model.begin();
+            model.counts.jobs_done += 3;
+        }
+        Step::Kill(which) => {
+            let count = model.idle.len().max(1);
+            let Some(worker) = model.idle.get_mut(which % count) else {
+                return;
+            };
+            if worker.ended.is_none() {
+                kill(worker.pid);
+                wait_until_gone(worker.pid);
+                worker.ended = Some(Ended::Crashed);
+            }
+        }
+        Step::Cancel => {
+            model.begin();
+            let scope = CancelScope::new();
+            let call = scope.run(workers.run_sync(for_ever, ()).kill_on_cancel(true));
+            let mut call = Box::pin(call);
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            assert_eq!(workers.statistics().running_workers, 1);
+            scope.cancel();
+            assert!(call.await.is_none());
+            model.counts.jobs_cancelled += 1;
+            match (model.draw(), model.came_up(workers)) {
+                (Some(_), false) => {
+                    model.counts.living -= 1;
+                    model.counts.killed += 1;
+                }
+                (None, true) => {
+                    model.counts.started += 1;
+                    model.counts.killed += 1;
+                }
+                (None, false) => model.counts.failed_starts += 1,
+                (Some(_), true) => panic!("there was one"),
+            }
+        }
+        Step::Drop => {
+            model.begin();
+            let mut call = Box::pin(workers.run_sync(pid, ()).into_future());
+            let answered = smol::future::poll_once(&mut call).await;
+            drop(call);
+            while workers.statistics().running_workers > 0 {
+                smol::future::yield_now().await;
+            }
+            match (model.draw(), model.came_up(workers)) {
+                // It was finished in the background, if not at once.
+                (Some(worker), false) => {
+                    model.counts.jobs_done += 1;
+                    model.put(worker);
+                }
+                (None, true) => {
+                    model.counts.started += 1;
+                    model.counts.living += 1;
+                    model.put(workers.run_sync(pid, ()).await.unwrap());
+                    model.counts.jobs_done += 2;
+                }
+                (None, false) => {
+                    assert!(answered.is_none());
+                    model.counts.jobs_cancelled += 1;
+                    model.counts.failed_starts += 1;
+                }
+                (Some(_), true) => panic!("there was one"),
+            }
+        }
+        Step::Unencodable => {
+            model.begin();
+            let error = workers.run_sync(hear, Unspeakable).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::EncodeArgument);
+            model.counts.jobs_failed += 1;
+        }
+        Step::FailStart => {
+            std::fs::write(place.no_start(), "").unwrap();
+            let outcome = workers.run_sync(pid, ()).await;
+            std::fs::remove_file(place.no_start()).unwrap();
+            model.begin();
+            match model.draw() {
+                Some(worker) => {
+                    assert_eq!(outcome.unwrap(), worker);
+                    model.counts.jobs_done += 1;
+                    model.put(worker);
+                }
+                None => {
+                    assert_eq!(outcome.unwrap_err().kind(), WorkerErrorKind::Init);
+                    model.counts.jobs_failed += 1;
+                    model.counts.failed_starts += 1;
+                }
+            }
+        }
+    }
+}
+
+/// What is modelled of the statistics, after a look at what must hold at any time when no call is in progress.
+fn modelled(mut statistics: WorkerStatistics) -> WorkerStatistics {
+    let WorkerStatistics {
+        retired,
+        timed_out,
+        dismissed,
+        killed,
+        crashed,
+        living,
+        ..
+    } = statistics;
+    let ended = retired + timed_out + dismissed + killed + crashed;
+    assert_eq!(statistics.started, living + ended);
+    assert_eq!(living, statistics.idle_workers as u64);
+    assert_eq!(statistics.running_workers, 0);
+    statistics.bytes_sent = 0;
+    statistics.bytes_received = 0;
+    statistics
+}
+
+fn the_statistics_are_those_of_a_slow_model_after_each_step() {
+    seedbed::init();
+    let mut runner = TestRunner::new(Config {
+        cases: 10,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    });
+    let outcome = runner.run(&steps(), |steps| {
+        let place = Place(tempfile::tempdir().unwrap());
+        test(with_workers(config(&place), |workers| async move {
+            let mut model = Model::default();
+            for step in steps {
+                take(step, &workers, &mut model, &place).await;
+                let statistics = modelled(workers.statistics());
+                assert_eq!(statistics, model.statistics(), "after {step:?}");
+            }
+            // Not all went well, if a worker was killed from outside.
+            let _ = workers.shutdown().await;
+            model.close();
+            assert_eq!(modelled(workers.statistics()), model.statistics());
+        }));
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+fn a_worker_that_was_idle_for_too_long_has_timed_out() {
+    let config = WorkerConfig::new().idle_timeout(Duration::from_millis(1));
+    test(with_workers(config, |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        until_empty(&workers).await;
+        let statistics = workers.statistics();
+        assert_eq!((statistics.timed_out, statistics.living), (1, 0));
+    }));
+}
+
+/// A context's end tells those to go that are leaving already.
+fn a_worker_that_has_left_by_itself_when_it_is_told_to_was_not_dismissed() {
+    test(with_workers(
+        WorkerConfig::new().single_use(),
+        |workers| async move {
+            wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
+            workers.shutdown().await.unwrap();
+            let statistics = workers.statistics();
+            assert_eq!((statistics.retired, statistics.dismissed), (1, 0));
+        },
+    ));
+}
+
+fn a_retire_closure_that_panics_is_a_crash() {
+    let config = WorkerConfig::new().retire(|_: &WorkerStatus| panic!("no idea"));
+    test(with_workers(config, |workers| async move {
+        wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
+        assert_eq!(workers.statistics().living, 1, "it has something to tell");
+        let error = workers.run_sync(pid, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Retire);
+        let statistics = workers.statistics();
+        assert_eq!((statistics.crashed, statistics.retired), (1, 0));
+        assert_eq!((statistics.jobs_done, statistics.jobs_failed), (1, 1));
+    }));
+}
+
+fn workers_that_had_to_be_killed_at_the_end_are_counted_as_that() {
+    let config = WorkerConfig::new()
+        .grace_period(Duration::from_millis(1))
+        .retire(|_: &WorkerStatus| {
+            loop {
+                std::thread::park();
+            }
+        });
+    test(with_workers(config, |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        workers.shutdown().await.unwrap_err();
+        let statistics = workers.statistics();
+        assert_eq!((statistics.killed, statistics.dismissed), (1, 0));
+    }));
+}
+
+fn a_worker_that_cannot_be_understood_was_killed() {
+    fn scribble(_: ()) {
+        for fd in 3..4096 {
+            // SAFETY: not kept to, as the descriptors have owners; writing to what is not ours is the test.
+            unsafe { libc::write(fd, [42u8; 64].as_ptr().cast(), 64) };
+        }
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let error = workers.run_sync(scribble, ()).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Protocol);
+        let statistics = workers.statistics();
+        assert_eq!((statistics.killed, statistics.crashed), (1, 0));
+    }));
+}
+
+fn what_never_came_to_its_limiter_s_token_is_not_counted() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let cancelled = CancelScope::new();
+        cancelled.cancel();
+        assert!(cancelled.run(workers.run_sync(pid, ())).await.is_none());
+        let none = CapacityLimiter::new(0);
+        let mut waiting = Box::pin(workers.run_sync(pid, ()).limiter(&none).into_future());
+        assert!(smol::future::poll_once(&mut waiting).await.is_none());
+        drop(waiting);
+        assert_eq!(workers.statistics(), WorkerStatistics::default());
+    }));
+}
+
+fn calls_that_wait_for_their_limiter_are_counted_with_their_waits() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let one = CapacityLimiter::new(1);
+        workers.run_sync(pid, ()).limiter(&one).await.unwrap();
+        let statistics = workers.statistics();
+        assert_eq!(statistics.queued, 0);
+        assert_eq!(statistics.queue_wait_total, Duration::ZERO);
+        for round in 1..=2 {
+            let token = one.try_acquire();
+            let mut call = Box::pin(workers.run_sync(pid, ()).limiter(&one).into_future());
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            assert_eq!(workers.statistics().running_workers, 0);
+            drop(token);
+            call.await.unwrap();
+            let statistics = workers.statistics();
+            assert_eq!(statistics.queued, round);
+            assert!(statistics.queue_wait_max > Duration::ZERO);
+            assert!(statistics.queue_wait_max <= statistics.queue_wait_total);
+        }
+    }));
+}
+
+fn the_bytes_of_arguments_and_results_are_counted() {
+    fn shorten(text: String) -> String {
+        text[..100].to_owned()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let call = || workers.run_sync(shorten, "x".repeat(10_000));
+        call().await.unwrap();
+        let first = workers.statistics();
+        // The text and its length.
+        assert!((10_001..10_010).contains(&first.bytes_sent), "{first:?}");
+        assert!((101..110).contains(&first.bytes_received), "{first:?}");
+        call().await.unwrap();
+        let second = workers.statistics();
+        assert_eq!(second.bytes_sent, 2 * first.bytes_sent);
+        assert_eq!(second.bytes_received, 2 * first.bytes_received);
+    }));
+}
+
+fn a_new_default_configuration_begins_to_count_anew() {
+    test(async {
+        run_sync(pid, ()).await.unwrap();
+        assert_eq!(default_context_statistics().started, 1);
+        end_default_workers();
+        assert_eq!(default_context_statistics(), WorkerStatistics::default());
+    });
+}
+
+suite! {
+    the_statistics_are_those_of_a_slow_model_after_each_step,
+    a_worker_that_was_idle_for_too_long_has_timed_out,
+    a_worker_that_has_left_by_itself_when_it_is_told_to_was_not_dismissed,
+    a_retire_closure_that_panics_is_a_crash,
+    workers_that_had_to_be_killed_at_the_end_are_counted_as_that,
+    a_worker_that_cannot_be_understood_was_killed,
+    what_never_came_to_its_limiter_s_token_is_not_counted,
+    calls_that_wait_for_their_limiter_are_counted_with_their_waits,
+    the_bytes_of_arguments_and_results_are_counted,
+    a_new_default_configuration_begins_to_count_anew,
+}

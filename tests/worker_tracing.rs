@@ -1,0 +1,460 @@
+//! What workers tell to `tracing`, heard by a small subscriber.
+
+#[macro_use]
+mod common;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::IntoFuture;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use common::{name_of, pid, test, wait_until_gone, with_workers, worker_type};
+use rustix::process::{Pid, Signal, kill_process};
+use seedbed::{CancelScope, WorkerConfig, WorkerContext, WorkerStatus, WorkerType};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_core::span::Current;
+
+#[derive(Clone, Debug, Default)]
+struct Fields(HashMap<&'static str, String>);
+
+impl Fields {
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+/// A span or an event.
+#[derive(Clone, Debug)]
+struct Told {
+    level: Level,
+    fields: Fields,
+    /// The job of the call in whose span an event was told.
+    within: Option<String>,
+}
+
+impl Told {
+    fn message(&self) -> &str {
+        self.fields.get("message")
+    }
+}
+
+/// What is heard. There is one ear for the process, because what happens in the background happens on other threads.
+#[derive(Default)]
+struct Ear {
+    spans: Mutex<Vec<(&'static Metadata<'static>, Told)>>,
+    events: Mutex<Vec<Told>>,
+    deaf: AtomicBool,
+    calls: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|error| error.into_inner())
+}
+
+thread_local! {
+    static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Listener(&'static Ear);
+
+impl Listener {
+    fn within(&self) -> Option<String> {
+        let id = ENTERED.with_borrow(|entered| entered.last().copied())?;
+        let spans = lock(&self.0.spans);
+        Some(spans[id as usize - 1].1.fields.get("job").to_owned())
+    }
+}
+
+impl Subscriber for Listener {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "seedbed::worker" && !self.0.deaf.load(SeqCst)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(match self.0.deaf.load(SeqCst) {
+            true => LevelFilter::INFO,
+            false => LevelFilter::TRACE,
+        })
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.0.calls.fetch_add(1, SeqCst);
+        let mut fields = Fields::default();
+        span.record(&mut fields);
+        let told = Told {
+            level: *span.metadata().level(),
+            fields,
+            within: None,
+        };
+        let mut spans = lock(&self.0.spans);
+        spans.push((span.metadata(), told));
+        Id::from_u64(spans.len() as u64)
+    }
+
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        let mut spans = lock(&self.0.spans);
+        values.record(&mut spans[id.into_u64() as usize - 1].1.fields);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let told = Told {
+            level: *event.metadata().level(),
+            fields,
+            within: self.within(),
+        };
+        lock(&self.0.events).push(told);
+    }
+
+    fn enter(&self, id: &Id) {
+        ENTERED.with_borrow_mut(|entered| entered.push(id.into_u64()));
+    }
+
+    fn exit(&self, id: &Id) {
+        let left = ENTERED.with_borrow_mut(Vec::pop);
+        assert_eq!(left, Some(id.into_u64()));
+    }
+
+    fn current_span(&self) -> Current {
+        match ENTERED.with_borrow(|entered| entered.last().copied()) {
+            None => Current::none(),
+            Some(id) => Current::new(Id::from_u64(id), lock(&self.0.spans)[id as usize - 1].0),
+        }
+    }
+}
+
+/// Begins to listen, if nobody does yet.
+fn ear() -> &'static Ear {
+    static EAR: OnceLock<&'static Ear> = OnceLock::new();
+    EAR.get_or_init(|| {
+        let ear: &'static Ear = Box::leak(Box::default());
+        tracing::subscriber::set_global_default(Listener(ear)).unwrap();
+        ear
+    })
+}
+
+/// The events of the context with this name.
+fn events_of(context: &str) -> Vec<Told> {
+    let mut events = lock(&ear().events).clone();
+    events.retain(|event| event.fields.get("context") == context);
+    events
+}
+
+/// Their levels and messages, without those of fork servers.
+fn story_of(context: &str) -> Vec<String> {
+    let events = events_of(context);
+    let of_workers = events
+        .iter()
+        .filter(|event| !event.message().contains("fork server"));
+    of_workers
+        .map(|event| format!("{} {}", event.level, event.message()))
+        .collect()
+}
+
+/// The spans of the calls of a job.
+fn calls_of(job: &str) -> Vec<Fields> {
+    let spans = lock(&ear().spans);
+    let calls = spans.iter().filter(|(metadata, told)| {
+        metadata.name() == "call" && told.fields.get("job").ends_with(job)
+    });
+    calls.map(|(_, told)| told.fields.clone()).collect()
+}
+
+async fn until_empty(workers: &WorkerContext) {
+    while workers.statistics().idle_workers > 0 {
+        smol::future::yield_now().await;
+    }
+}
+
+fn for_ever(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+}
+
+fn a_call_is_a_span_with_its_job_its_worker_and_its_outcome() {
+    fn traced(what: u32) -> u32 {
+        match what {
+            0 => std::process::id(),
+            1 => panic!("as asked"),
+            _ => loop {
+                std::thread::park();
+            },
+        }
+    }
+    seedbed::init();
+    ear();
+    test(with_workers(
+        WorkerConfig::new().name("traced"),
+        |workers| async move {
+            let worker = workers.run_sync(traced, 0).await.unwrap();
+            workers.run_sync(traced, 1).await.unwrap_err();
+            let scope = CancelScope::new();
+            let call = scope.run(workers.run_sync(traced, 2).kill_on_cancel(true));
+            let mut call = Box::pin(call);
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            let begun = calls_of("::traced").pop().unwrap();
+            assert_eq!(
+                begun.get("worker.pid"),
+                worker.to_string(),
+                "while it goes on"
+            );
+            assert_eq!(begun.get("outcome"), "");
+            scope.cancel();
+            assert!(call.await.is_none());
+
+            let calls = calls_of("::traced");
+            let spans = lock(&ear().spans).clone();
+            let levels = spans
+                .iter()
+                .filter(|(metadata, _)| metadata.name() == "call");
+            assert!(
+                levels
+                    .into_iter()
+                    .all(|(_, told)| told.level == Level::DEBUG)
+            );
+            let outcomes: Vec<&str> = calls.iter().map(|call| call.get("outcome")).collect();
+            assert_eq!(outcomes, ["Done", "Panicked", "Cancelled"]);
+            let forked = worker_type() == WorkerType::ForkServer;
+            for call in &calls {
+                assert_eq!(call.get("worker.pid"), worker.to_string());
+                assert_eq!(call.get("worker.forked"), forked.to_string());
+                assert_eq!(call.get("context"), "traced");
+                assert_ne!(call.get("duration"), "");
+            }
+            let came_up = &events_of("traced")
+                .into_iter()
+                .find(|event| event.message() == "a worker came up")
+                .unwrap();
+            assert!(came_up.within.as_ref().unwrap().ends_with("::traced"));
+            assert_eq!(came_up.fields.get("pid"), worker.to_string());
+            assert_ne!(came_up.fields.get("took"), "");
+        },
+    ));
+}
+
+/// A job that goes on in the background is in the span of whatever else is done there.
+fn a_job_that_nobody_waits_for_writes_into_no_other_span() {
+    fn traced_alone(_: ()) {}
+    seedbed::init();
+    ear();
+    test(with_workers(
+        WorkerConfig::new().name("alone"),
+        |workers| async move {
+            workers.run_sync(traced_alone, ()).await.unwrap();
+            let mut call = Box::pin(workers.run_sync(traced_alone, ()).into_future());
+            let _ = smol::future::poll_once(&mut call).await; // it may be over by then
+            let other = tracing::info_span!(target: "seedbed::worker", "other", worker.pid = tracing::field::Empty);
+            other.in_scope(|| drop(call));
+            while workers.statistics().running_workers > 0 {
+                smol::future::yield_now().await;
+            }
+            assert_eq!(workers.statistics().jobs_done, 2);
+            let spans = lock(&ear().spans);
+            let is_other = |span: &&(&Metadata<'_>, Told)| span.0.name() == "other";
+            let (_, told) = spans.iter().find(is_other).unwrap();
+            assert_eq!(told.fields.get("worker.pid"), "");
+        },
+    ));
+}
+
+fn a_worker_s_life_is_told_from_its_start_to_its_end() {
+    const UP: &str = "DEBUG a worker came up";
+    seedbed::init();
+    ear();
+    let named = |name: &str| WorkerConfig::new().name(name);
+
+    test(with_workers(
+        named("retires").single_use(),
+        |workers| async move {
+            wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
+            until_empty(&workers).await;
+            assert_eq!(story_of("retires"), [UP, "DEBUG a worker retired"]);
+            assert_eq!(events_of("retires").pop().unwrap().fields.get("jobs"), "1");
+        },
+    ));
+
+    let short = named("idles").idle_timeout(Duration::from_millis(1));
+    test(with_workers(short, |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        until_empty(&workers).await;
+        let left = "DEBUG a worker left that had been idle for too long";
+        assert_eq!(story_of("idles"), [UP, left]);
+    }));
+
+    test(with_workers(named("obeys"), |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        workers.shutdown().await.unwrap();
+        assert_eq!(
+            story_of("obeys"),
+            [UP, "DEBUG a worker left as it was told to"]
+        );
+    }));
+
+    test(with_workers(named("crashes"), |workers| async move {
+        let idle = workers.run_sync(pid, ()).await.unwrap();
+        kill(idle);
+        wait_until_gone(idle);
+        until_empty(&workers).await;
+        assert_eq!(story_of("crashes"), [UP, "WARN a worker crashed"]);
+        let crash = events_of("crashes").pop().unwrap();
+        assert_eq!(crash.fields.get("pid"), idle.to_string());
+        assert!(
+            crash.fields.get("how").contains("killed by SIGKILL"),
+            "{crash:?}"
+        );
+    }));
+
+    // A worker that would come up in that one poll, on a busy machine, does not come up.
+    let slow = named("broken off").init(|| for_ever(()));
+    test(with_workers(slow, |workers| async move {
+        let scope = CancelScope::new();
+        let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        scope.cancel();
+        assert!(call.await.is_none());
+        let broken_off = "DEBUG the start of a worker was broken off";
+        assert_eq!(story_of("broken off"), [broken_off]);
+    }));
+
+    test(with_workers(named("cancelled"), |workers| async move {
+        let begin = || workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        workers.run_sync(pid, ()).await.unwrap();
+        let scope = CancelScope::new();
+        let mut call = Box::pin(scope.run(begin()));
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        scope.cancel();
+        assert!(call.await.is_none());
+        let cancelled = "DEBUG a worker was killed: its call was cancelled";
+        assert_eq!(story_of("cancelled"), [UP, cancelled]);
+
+        workers.run_sync(pid, ()).await.unwrap();
+        let mut call = Box::pin(begin().into_future());
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        drop(call);
+        let dropped = "DEBUG a worker was killed: its call or context was dropped";
+        assert_eq!(story_of("cancelled"), [UP, cancelled, UP, dropped]);
+    }));
+
+    let stubborn = named("stays")
+        .grace_period(Duration::from_millis(1))
+        .retire(|_: &WorkerStatus| {
+            loop {
+                std::thread::park();
+            }
+        });
+    test(with_workers(stubborn, |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        workers.shutdown().await.unwrap_err();
+        let killed = "WARN a worker was killed: it did not leave in time";
+        assert_eq!(story_of("stays"), [UP, killed]);
+    }));
+
+    let stillborn = named("fails").init(|| panic!("no toner"));
+    test(with_workers(stillborn, |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap_err();
+        assert_eq!(story_of("fails"), ["WARN a worker did not come up"]);
+        let failure = events_of("fails").pop().unwrap();
+        assert!(
+            failure.fields.get("error").contains("no toner"),
+            "{failure:?}"
+        );
+    }));
+}
+
+fn a_fork_server_s_life_is_told() {
+    seedbed::init();
+    ear();
+    test(with_workers(
+        WorkerConfig::new().name("forks"),
+        |workers| async move {
+            workers.run_sync(pid, ()).await.unwrap();
+            let of_servers = || {
+                let mut events = events_of("forks");
+                events.retain(|event| event.message().contains("fork server"));
+                events
+            };
+            if worker_type() != WorkerType::ForkServer {
+                assert!(of_servers().is_empty());
+                return;
+            }
+            let is_server = |pid: &u32| name_of(*pid) == "forks-fork";
+            let server = common::children().into_iter().find(is_server).unwrap();
+            let came_up = of_servers().pop().unwrap();
+            assert_eq!(
+                (came_up.level, came_up.message()),
+                (Level::DEBUG, "a fork server came up")
+            );
+            assert_eq!(came_up.fields.get("pid"), server.to_string());
+
+            kill(server);
+            wait_until_gone(server);
+            kill(workers.run_sync(pid, ()).await.unwrap());
+            while workers.statistics().idle_workers > 0 {
+                smol::future::yield_now().await;
+            }
+            workers.run_sync(pid, ()).await.unwrap();
+            let events = of_servers();
+            assert_eq!(events.len(), 3, "{events:?}");
+            assert_eq!(events[1].level, Level::WARN);
+            assert!(
+                events[1].message().starts_with("a fork server died"),
+                "{events:?}"
+            );
+            assert_eq!(events[1].fields.get("pid"), server.to_string());
+            assert_eq!(events[2].message(), "a fork server came up");
+        },
+    ));
+}
+
+fn who_listens_to_warnings_only_makes_no_spans() {
+    fn untraced(_: ()) {}
+    seedbed::init();
+    let ear = ear();
+    test(with_workers(
+        WorkerConfig::new().name("quiet"),
+        |workers| async move {
+            ear.deaf.store(true, SeqCst);
+            tracing_core::callsite::rebuild_interest_cache();
+            let before = ear.calls.load(SeqCst);
+            workers.run_sync(untraced, ()).await.unwrap();
+            workers.shutdown().await.unwrap();
+            assert_eq!(ear.calls.load(SeqCst), before);
+            ear.deaf.store(false, SeqCst);
+            tracing_core::callsite::rebuild_interest_cache();
+            assert!(calls_of("::untraced").is_empty());
+            assert!(story_of("quiet").is_empty());
+        },
+    ));
+}
+
+suite! {
+    a_call_is_a_span_with_its_job_its_worker_and_its_outcome,
+    a_job_that_nobody_waits_for_writes_into_no_other_span,
+    a_worker_s_life_is_told_from_its_start_to_its_end,
+    a_fork_server_s_life_is_told,
+    who_listens_to_warnings_only_makes_no_spans,
+}
