@@ -31,7 +31,7 @@
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
@@ -219,6 +219,11 @@ impl Deref for Sealed {
         // would, by unsafe code of its own, write into a copy of its own).
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
+}
+
+/// Tells how large a file in memory is, as far as it has pages. Of what is no file, 0.
+pub(crate) fn size_of_memory(file: BorrowedFd<'_>) -> usize {
+    fstat(file).map_or(0, |stat| length_of(&stat).unwrap_or(0))
 }
 
 /// Reads the length off, if all of the file is there.

@@ -13,7 +13,7 @@
 //! The first byte of an encoded value says which of the two it is. In the second case it is the only one, and the memory is
 //! the last of the descriptors that came along.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bincode::de::read::Reader;
@@ -21,7 +21,7 @@ use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 
 use super::enclosure::NotFound;
-use crate::sys::memory::{Draft, Sealed, prefer_huge_pages};
+use crate::sys::memory::{Draft, Sealed, prefer_huge_pages, size_of_memory};
 use crate::sys::socket::MOST_FDS;
 
 /// What is longer goes beside its frame. Half as much is about as fast either way, and this fits the buffer of a socket.
@@ -178,6 +178,15 @@ impl<'a> Arrived<'a> {
     }
 }
 
+/// Tells how many bytes the encoding of a value has, by its frame's payload and by the last of the descriptors that go with
+/// it. Of those that another process has sent, only such count as are there.
+pub(super) fn length(payload: &[u8], last: Option<BorrowedFd<'_>>) -> usize {
+    match (payload, last) {
+        ([BESIDE], Some(memory)) => size_of_memory(memory),
+        _ => payload.len().saturating_sub(1),
+    }
+}
+
 /// Reads a large value: as from a slice, but in such a way that what is read into is found quickly.
 pub(super) struct Reading<'a, 'b>(pub(super) &'a mut &'b [u8]);
 
@@ -210,6 +219,7 @@ mod tests {
     use super::*;
     use crate::wire::codec::{CodecError, decode_enclosed, encode_enclosing};
     use proptest::prelude::*;
+    use std::os::fd::AsFd;
 
     /// Takes `pieces` in behind some other bytes. Gives the frame and the memory, if there is any.
     fn encoding_of(pieces: &[Vec<u8>], others: usize) -> (Vec<u8>, Option<Arc<OwnedFd>>) {
@@ -250,6 +260,8 @@ mod tests {
             let whole = pieces.concat();
             let encoded = encoding_of(&pieces, 0);
             prop_assert_eq!(encoded.1.is_some(), whole.len() > LARGE);
+            let last = encoded.1.as_ref().map(|memory| memory.as_fd());
+            prop_assert_eq!(length(&encoded.0[6..], last), whole.len());
             prop_assert!(arrived(&encoded) == whole);
             // The same without a descriptor to spare.
             let encoded = encoding_of(&pieces, MOST_FDS);

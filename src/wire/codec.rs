@@ -6,14 +6,14 @@
 //! length is never trusted further than bincode's own caution goes.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bincode::config::{Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::body::{Arrived, Encoding, Reading};
+use super::body::{self, Arrived, Encoding, Reading};
 use super::enclosure;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
@@ -95,6 +95,11 @@ pub(crate) fn decode_enclosed<T: DeserializeOwned>(
         Arrived::InFrame(bytes) => decode(bytes),
         Arrived::Beside(memory) => decode_large(memory),
     })
+}
+
+/// Tells how many bytes there are of a value that `encode_enclosing` has encoded.
+pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> usize {
+    body::length(payload, last_fd)
 }
 
 /// The same as [`decode`], which is quicker with small values.

@@ -217,9 +217,8 @@ impl Parcel {
         &self.bytes
     }
 
-    /// How long the payload is.
-    pub(crate) fn payload_len(&self) -> usize {
-        self.bytes.len().saturating_sub(HEADER)
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.bytes.get(HEADER..).unwrap_or_default()
     }
 
     pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {

@@ -10,6 +10,7 @@
 //! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
 //! kill one worker after the other, for ever.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -114,7 +115,10 @@ impl Attempt {
         if let State::Working { worker, .. } = &mut self.state {
             let job = std::mem::take(&mut self.job);
             if let Some(stake) = &mut self.stake {
-                stake.running.sends(job.payload_len());
+                let memory = job.fds().last().map(AsFd::as_fd);
+                stake
+                    .running
+                    .sends(codec::encoded_len(job.payload(), memory));
             }
             worker.put_job(job);
         }
@@ -136,7 +140,12 @@ impl Attempt {
         };
         if let Some(stake) = &mut self.stake {
             match &verdict {
-                Verdict::Done(frame) => stake.running.done(frame.payload().len()),
+                Verdict::Done(frame) => {
+                    let memory = frame.fds.last().map(AsFd::as_fd);
+                    stake
+                        .running
+                        .done(codec::encoded_len(frame.payload(), memory));
+                }
                 Verdict::Failed(_) => stake.running.failed(),
                 Verdict::Again(_) => {}
             }
