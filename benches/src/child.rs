@@ -7,7 +7,7 @@ use std::{
     os::{
         fd::{AsFd, OwnedFd},
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixDatagram, UnixStream},
+        unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
     },
     process::{Child, Command},
 };
@@ -19,10 +19,15 @@ use rustix::{
 
 use smol::Async;
 
-use crate::options::Pins;
+use crate::{mailbox, measure, options::Pins, zygote};
 
 const ECHO: &str = "--child=echo";
 const SPIN: &str = "--child=spin";
+pub const MAILBOX: &str = "--child=mailbox";
+pub const ZYGOTE: &str = "--child=zygote";
+
+/// What [`start_echo`]'s child answers with the nanoseconds of the processor's time that it has used.
+pub const CPU_TIME: u64 = u64::MAX;
 
 /// In a child process that this file started, does its job and never returns.
 pub fn serve_if_asked() {
@@ -35,6 +40,8 @@ pub fn serve_if_asked() {
             echo();
         }
         Some(SPIN) => spin(std::env::args().nth(2).expect("whom to tell")),
+        Some(MAILBOX) => mailbox::serve(std::env::args().skip(2)),
+        Some(ZYGOTE) => zygote::serve(),
         _ => return,
     }
     std::process::exit(0);
@@ -122,25 +129,69 @@ impl Listener {
     }
 }
 
-fn this_program(argument: &str) -> Command {
+/// Waits, on a stream of its own, until the [`Gathering`] of that name is over.
+pub fn attend(name: String) {
+    let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+    let mut stream = UnixStream::connect_addr(&address).expect("the parent listens");
+    let rest = stream.read_to_end(&mut Vec::new());
+    rest.expect("the parent closes the stream");
+}
+
+/// Where jobs wait for each other, so that each of them has a worker of its own.
+pub struct Gathering {
+    listener: Async<UnixListener>,
+    name: String,
+}
+
+impl Gathering {
+    /// Opens one under a name that no other has.
+    pub fn new(purpose: &str) -> Gathering {
+        let name = format!("seedbed-benches-{}-{purpose}-gathering", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+        let listener = UnixListener::bind_addr(&address).expect("nobody else has the name");
+        let listener = Async::new(listener).expect("a socket has readiness");
+        Gathering { listener, name }
+    }
+
+    /// What [`attend`] must be given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits until that many attend, then lets them go.
+    pub async fn of(&self, many: usize) {
+        let mut streams = Vec::new();
+        while streams.len() < many {
+            streams.push(self.listener.accept().await.expect("our own socket"));
+        }
+    }
+}
+
+/// The command that starts this program again, to do what `argument` says.
+pub fn this_program(argument: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(argument);
     command
 }
 
+/// The stream that a child has been given as its standard input.
+pub fn stdin_as_stream() -> UnixStream {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    UnixStream::from(stdin.expect("a descriptor"))
+}
+
 fn echo() {
-    let stdin = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .expect("a descriptor");
-    let mut stream = UnixStream::from(stdin);
+    let mut stream = stdin_as_stream();
     let mut number = [0; 8];
     loop {
         match stream.read_exact(&mut number) {
             Err(end) if end.kind() == ErrorKind::UnexpectedEof => return,
             read => read.expect("the parent's stream is readable"),
         }
-        let answer = u64::from_ne_bytes(number) + 1;
+        let answer = match u64::from_ne_bytes(number) {
+            CPU_TIME => measure::process_time().as_nanos() as u64,
+            number => number + 1,
+        };
         stream
             .write_all(&answer.to_ne_bytes())
             .expect("the parent's stream is writable");

@@ -1,54 +1,105 @@
-//! Killing a job that spins: from the decision until its process has been reaped.
+//! Killing a job that spins: from the decision until its process has been reaped, and until the next job is done.
 //!
 //! Every sample starts a fresh process and waits until it says that it spins; only what comes after that is measured.
 
-use std::{os::fd::AsFd, time::Instant};
+use std::{
+    cell::LazyCell,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
-use seedbed::CancelScope;
+use seedbed::{
+    CancelScope, WorkerContext,
+    WorkerType::{self, ForkServer, Spawn},
+};
 
 use crate::{
     child::{Listener, spin, spin_command},
+    jobs::{self, successor},
     measure::{Comparison, Samples},
     options::Options,
+    zygote::Zygote,
 };
 
 const ROUNDS: (usize, usize) = (10, 20);
 
-/// Prints the section.
+/// Prints the sections.
 pub fn compare(options: &Options) {
-    Comparison::new("kill", ROUNDS, "seedbed cancel of run_sync", our_round)
-        .beside("SIGKILL + waitid", limit_round)
+    for (section, worker_type) in [("kill/forked", ForkServer), ("kill/spawned", Spawn)] {
+        Comparison::new(section, ROUNDS, "seedbed cancel of run_sync", |s| {
+            our_round(s, worker_type)
+        })
+        .beside_within(1.5, "the limit: SIGKILL + waitid", |s| {
+            limit_round(s, || {})
+        })
         .beside("smol::process kill + status", smol_round)
-        .beside("procspawn kill", procspawn_round)
+        .beside("procspawn kill + wait", procspawn_round)
         .run(options);
+    }
+
+    let zygote = LazyCell::new(Zygote::start);
+    Comparison::new(
+        "kill/until-the-next-job",
+        ROUNDS,
+        "seedbed cancel, then a job on a new forked worker",
+        our_next_round,
+    )
+    .ours_within(Duration::from_micros(300))
+    .beside("the limit: SIGKILL + waitid, a zygote forks", |s| {
+        limit_round(s, || zygote.fork())
+    })
+    .beside("procspawn Pool(1) kill, spawn + join", procspawn_next_round)
+    .run(options);
 }
 
 /// Ours: `cancel()` until `run_sync` has let go, which is when its worker has been reaped.
-fn our_round(samples: &mut Samples) {
+fn our_round(samples: &mut Samples, worker_type: WorkerType) {
     let listener = Listener::new("ours");
-    seedbed::run(async {
+    let config = jobs::config(worker_type, None);
+    seedbed::run(seedbed::open_worker_context(config, |context| async move {
         for _ in 0..samples.wanted() {
-            let scope = CancelScope::new();
-            let job = seedbed::run_sync(spin, listener.name().to_owned()).kill_on_cancel(true);
-            let decide = async {
-                listener.wait().await;
-                let decided = Instant::now();
-                scope.cancel();
-                decided
-            };
-            let (killed, decided) = smol::future::zip(scope.run(job), decide).await;
+            let decided = kill_one(&context, &listener).await;
             samples.record(decided.elapsed(), 1);
-            assert!(killed.is_none(), "the job ended by itself: {killed:?}");
         }
-    });
+    }));
 }
 
-/// The limit: the two system calls that it takes.
+fn our_next_round(samples: &mut Samples) {
+    let listener = Listener::new("ours");
+    let config = jobs::config(ForkServer, None);
+    seedbed::run(seedbed::open_worker_context(config, |context| async move {
+        for number in 0..samples.wanted() as u64 {
+            let decided = kill_one(&context, &listener).await;
+            let answer = context.run_sync(successor, number).await;
+            samples.record(decided.elapsed(), 1);
+            assert_eq!(answer.expect("the worker answers"), number + 1);
+        }
+    }));
+}
+
+/// Has a job killed that spins, and tells when that was decided.
+async fn kill_one(context: &WorkerContext, listener: &Listener) -> Instant {
+    let scope = CancelScope::new();
+    let job = context
+        .run_sync(spin, listener.name().to_owned())
+        .kill_on_cancel(true);
+    let decide = async {
+        listener.wait().await;
+        let decided = Instant::now();
+        scope.cancel();
+        decided
+    };
+    let (killed, decided) = smol::future::zip(scope.run(job), decide).await;
+    assert!(killed.is_none(), "the job ended by itself: {killed:?}");
+    decided
+}
+
+/// The limit: the two system calls that it takes, and what comes next.
 #[expect(clippy::zombie_processes, reason = "it is reaped through its pidfd")]
-fn limit_round(samples: &mut Samples) {
+fn limit_round(samples: &mut Samples, next: impl Fn()) {
     let listener = Listener::new("limit");
     for _ in 0..samples.wanted() {
         let child = spin_command(listener.name())
@@ -58,7 +109,8 @@ fn limit_round(samples: &mut Samples) {
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("our child");
         samples.time_blocking(1, || {
             pidfd_send_signal(&pidfd, Signal::KILL).expect("our child");
-            waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).expect("our child")
+            waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).expect("our child");
+            next();
         });
     }
 }
@@ -86,5 +138,21 @@ fn procspawn_round(samples: &mut Samples) {
         let mut job = procspawn::spawn(listener.name().to_owned(), spin);
         smol::block_on(listener.wait());
         samples.time_blocking(1, || job.kill().expect("our child"));
+    }
+}
+
+fn procspawn_next_round(samples: &mut Samples) {
+    let listener = Listener::new("procspawn");
+    let pool = procspawn::Pool::new(1).expect("procspawn starts a pool");
+    for number in 0..samples.wanted() as u64 {
+        let mut job = pool.spawn(listener.name().to_owned(), spin);
+        smol::block_on(listener.wait());
+        let answer = samples.time_blocking(1, || {
+            job.kill().expect("our child");
+            // A pool's worker is not started again before the job that it died of has been asked for its result.
+            job.join().expect_err("the job was killed");
+            pool.spawn(number, successor).join()
+        });
+        assert_eq!(answer.expect("the pool answers"), number + 1);
     }
 }

@@ -9,14 +9,23 @@
 mod allocations;
 mod cancel;
 mod child;
+mod cold;
+mod cpu;
+mod flat;
+mod idle;
+mod jobs;
 mod kill;
+mod mailbox;
 mod measure;
 mod nursery;
 mod options;
+mod payload;
 mod primitives;
 mod report;
+mod throughput;
 mod timers;
 mod warm_call;
+mod zygote;
 
 use std::process::ExitCode;
 
@@ -51,10 +60,14 @@ pub fn main() -> ExitCode {
     report::header();
     warm_call::compare(&options);
     warm_call::compare_pinned(&options);
+    throughput::compare(&options);
+    cold::compare(&options);
+    kill::compare(&options);
+    payload::compare(&options);
+    idle::compare(&options);
     nursery::compare(&options);
     cancel::compare(&options);
     timers::compare(&options);
-    kill::compare(&options);
     primitives::compare(&options);
     allocations::compare(&options);
     report::footer();

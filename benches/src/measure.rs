@@ -7,7 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{options::Options, report};
+use crate::{
+    options::Options,
+    report::{self, Unit},
+};
 
 /// The samples that one contender takes in one round, each in nanoseconds per operation.
 #[derive(Debug, Default)]
@@ -20,6 +23,11 @@ impl Samples {
     /// How many samples this round should take.
     pub fn wanted(&self) -> usize {
         self.wanted
+    }
+
+    /// Says whether that many have been taken.
+    pub fn is_full(&self) -> bool {
+        self.taken.len() >= self.wanted
     }
 
     /// Adds a sample: `operations` of them took `elapsed` together.
@@ -64,6 +72,12 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// The processor's time that all threads of this process have used.
+pub fn process_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Takes one round of samples of one thing.
 pub type Round<'a> = Box<dyn FnMut(&mut Samples) + 'a>;
 
@@ -72,16 +86,26 @@ pub struct Comparison<'a> {
     section: String,
     ours: (String, Round<'a>),
     theirs: Vec<Theirs<'a>>,
-    /// The target for our own median, in nanoseconds, where there is one that does not depend on a peer.
-    at_most: Option<f64>,
+    goal: Goal,
+    unit: Unit,
     rounds: usize,
     samples: usize,
+}
+
+/// What our own figures should not exceed, in nanoseconds, where that does not depend on a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Goal {
+    pub median: Option<f64>,
+    pub p99: Option<f64>,
 }
 
 struct Theirs<'a> {
     name: String,
     round: Round<'a>,
+    /// What the ratio should not exceed.
     at_most: Option<f64>,
+    /// This is another way of using seedbed, for which our own goal holds too.
+    is_ours: bool,
 }
 
 impl<'a> Comparison<'a> {
@@ -96,7 +120,8 @@ impl<'a> Comparison<'a> {
             section: section.into(),
             ours: (ours.into(), Box::new(round)),
             theirs: Vec::new(),
-            at_most: None,
+            goal: Goal::default(),
+            unit: Unit::Time,
             rounds,
             samples,
         }
@@ -104,7 +129,19 @@ impl<'a> Comparison<'a> {
 
     /// Sets a target for our own median. It is stated for one kind of machine: on a slower one, the ratios count.
     pub fn ours_within(mut self, at_most: Duration) -> Self {
-        self.at_most = Some(at_most.as_nanos() as f64);
+        self.goal.median = Some(at_most.as_nanos() as f64);
+        self
+    }
+
+    /// The same for our 99th percentile.
+    pub fn ours_p99_within(mut self, at_most: Duration) -> Self {
+        self.goal.p99 = Some(at_most.as_nanos() as f64);
+        self
+    }
+
+    /// Prints how many operations there are in a second, and not how long one takes. Ratios stay those of the times.
+    pub fn per_second(mut self) -> Self {
+        self.unit = Unit::Rate;
         self
     }
 
@@ -124,6 +161,18 @@ impl<'a> Comparison<'a> {
             name: name.to_owned(),
             round: Box::new(round),
             at_most: at_most.into(),
+            is_ours: false,
+        });
+        self
+    }
+
+    /// Adds another way of using seedbed, which should reach what was set for ours.
+    pub fn beside_ours(mut self, name: &str, round: impl FnMut(&mut Samples) + 'a) -> Self {
+        self.theirs.push(Theirs {
+            name: name.to_owned(),
+            round: Box::new(round),
+            at_most: None,
+            is_ours: true,
         });
         self
     }
@@ -136,24 +185,22 @@ impl<'a> Comparison<'a> {
             return;
         }
         if options.quick {
-            self.rounds = self.rounds.min(3);
+            self.rounds = self.rounds.min(2);
             self.samples = self.samples.div_ceil(10);
         }
         report::section(&self.section);
         let mut contenders: Vec<&mut Round<'a>> = vec![&mut self.ours.1];
         contenders.extend(self.theirs.iter_mut().map(|theirs| &mut theirs.round));
         let measured = take_rounds(&mut contenders, self.rounds, self.samples);
-        report::ours(
-            &self.ours.0,
-            Figures::of(&measured[0].concat()),
-            self.at_most,
-        );
+        let ours = Figures::of(&measured[0].concat());
+        report::ours(&self.ours.0, ours, self.goal, self.unit);
         for (theirs, samples) in self.theirs.iter().zip(&measured[1..]) {
-            report::line(
-                &theirs.name,
-                &Pair::of(&measured[0], samples),
-                theirs.at_most,
-            );
+            let goal = match theirs.is_ours {
+                true => self.goal,
+                false => Goal::default(),
+            };
+            let pair = Pair::of(&measured[0], samples);
+            report::line(&theirs.name, &pair, theirs.at_most, goal, self.unit);
         }
     }
 }

@@ -6,7 +6,7 @@ usage: seedbed-benches [--quick] [FILTER..]
 
   --quick   fewer rounds and samples: to see that everything runs, not to quote
   FILTER    only the lines whose `section/name` contains one of the filters, such as
-            `warm`, `nursery/1000-`, `kill`, `primitives`, `memory`, `tokio`";
+            `warm/`, `throughput`, `cold`, `kill/`, `payload`, `idle`, `nursery/1000-`, `memory`, `tokio`";
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -69,6 +69,15 @@ impl Options {
         Ok(options)
     }
 
+    /// Says whether any line of `section` may be asked for: one that names it, or a part of it, or nothing in particular.
+    pub fn wants_any_of(&self, section: &str) -> bool {
+        self.wants(section, "")
+            || self
+                .filters
+                .iter()
+                .any(|filter| filter.starts_with(section))
+    }
+
     /// Says whether the line `name` of `section` is asked for.
     pub fn wants(&self, section: &str, name: &str) -> bool {
         let full = format!("{section}/{name}");
@@ -96,6 +105,13 @@ mod tests {
         assert!(options.wants("nursery/100000-ready", "tokio JoinSet"));
         assert!(!options.wants("kill", "SIGKILL + waitid"));
         assert!(parse("").unwrap().wants("kill", "anything"));
+        assert!(options.wants_any_of("nursery/1000-ready"));
+        assert!(!options.wants_any_of("kill"));
+        assert!(
+            parse("cold/spawn/procspawn")
+                .unwrap()
+                .wants_any_of("cold/spawn")
+        );
     }
 
     #[test]

@@ -2,7 +2,16 @@
 
 use std::time::Instant;
 
-use crate::measure::{Figures, Pair};
+use crate::measure::{Figures, Goal, Pair};
+
+/// What a figure, which is nanoseconds per operation, is printed as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unit {
+    /// How long an operation takes.
+    Time,
+    /// How many operations there are in a second.
+    Rate,
+}
 
 /// Prints on what machine this is, and how busy it is.
 pub fn header() {
@@ -30,33 +39,43 @@ pub fn section(title: &str) {
     println!("name, ours [p99], theirs [p99], ratio [quartiles of the rounds]");
 }
 
-/// Prints what we reach, with the target that does not depend on a peer, if there is one.
-pub fn ours(name: &str, figures: Figures, at_most: Option<f64>) {
-    let target = at_most.map_or_else(String::new, |target| {
-        let verdict = verdict(figures.median, target);
-        format!(", target {}: {verdict}", nanoseconds(target))
-    });
-    println!("{name}, {}{target}", self::figures(figures));
+/// Prints what we reach, with the targets that do not depend on a peer.
+pub fn ours(name: &str, figures: Figures, goal: Goal, unit: Unit) {
+    let verdicts = verdicts(figures, goal, unit);
+    println!("{name}, {}{verdicts}", self::figures(figures, unit));
 }
 
-/// Prints one line of a section, with its target if it has one.
-pub fn line(name: &str, pair: &Pair, at_most: Option<f64>) {
+/// Prints one line of a section, with the target for its ratio, and those for its own figures if they are ours, too.
+pub fn line(name: &str, pair: &Pair, at_most: Option<f64>, goal: Goal, unit: Unit) {
     let (low, high) = pair.ratio_quartiles;
     let target = at_most.map_or_else(String::new, |target| {
         format!(", target {target:.2}: {}", verdict(pair.ratio, target))
     });
     println!(
-        "{name}, {}, {}, {:.2} [{low:.2} to {high:.2}]{target}",
-        figures(pair.ours),
-        figures(pair.theirs),
-        pair.ratio
+        "{name}, {}, {}, {:.2} [{low:.2} to {high:.2}]{target}{}",
+        figures(pair.ours, unit),
+        figures(pair.theirs, unit),
+        pair.ratio,
+        verdicts(pair.theirs, goal, unit)
     );
+}
+
+/// What is to be said of figures for which there are targets.
+fn verdicts(figures: Figures, goal: Goal, unit: Unit) -> String {
+    let of = |what, figure, target: Option<f64>| {
+        target.map_or_else(String::new, |target| {
+            let verdict = verdict(figure, target);
+            format!(", {what} {}: {verdict}", self::figure(target, unit))
+        })
+    };
+    of("target", figures.median, goal.median) + &of("p99 target", figures.p99, goal.p99)
 }
 
 /// Whether a figure reaches its target, and if not, by how much it is missed.
 fn verdict(figure: f64, target: f64) -> String {
     match figure <= target {
         true => "reached".to_owned(),
+        false if target == 0.0 => "MISSED".to_owned(),
         false => format!("MISSED by {:.0} %", (figure / target - 1.0) * 100.0),
     }
 }
@@ -86,12 +105,16 @@ pub fn count_within(name: &str, count: f64, at_most: f64) {
     );
 }
 
-fn figures(figures: Figures) -> String {
-    format!(
-        "{} [{}]",
-        nanoseconds(figures.median),
-        nanoseconds(figures.p99)
-    )
+fn figures(figures: Figures, unit: Unit) -> String {
+    let [median, p99] = [figures.median, figures.p99].map(|value| figure(value, unit));
+    format!("{median} [{p99}]")
+}
+
+fn figure(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Time => nanoseconds(value),
+        Unit::Rate => format!("{:.0}/s", 1e9 / value),
+    }
 }
 
 fn nanoseconds(value: f64) -> String {
@@ -139,12 +162,36 @@ fn read(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{nanoseconds, verdict};
+    use super::*;
+
+    #[test]
+    fn each_target_of_ours_has_its_verdict() {
+        let figures = Figures {
+            median: 1_000.0,
+            p99: 6_000.0,
+        };
+        let goal = Goal {
+            median: Some(1_500.0),
+            p99: Some(5_000.0),
+        };
+        assert_eq!(
+            verdicts(figures, goal, Unit::Time),
+            ", target 1500 ns: reached, p99 target 5000 ns: MISSED by 20 %"
+        );
+        assert_eq!(verdicts(figures, Goal::default(), Unit::Time), "");
+    }
+
+    #[test]
+    fn a_rate_is_how_often_a_time_goes_into_a_second() {
+        assert_eq!(figure(2_000.0, Unit::Rate), "500000/s");
+        assert_eq!(figure(2_000.0, Unit::Time), "2000 ns");
+    }
 
     #[test]
     fn a_target_is_reached_or_missed_by_a_part_of_it() {
         assert_eq!(verdict(60.0, 60.0), "reached");
         assert_eq!(verdict(90.0, 60.0), "MISSED by 50 %");
+        assert_eq!(verdict(0.1, 0.0), "MISSED");
     }
 
     #[test]

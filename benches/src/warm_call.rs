@@ -1,16 +1,26 @@
 //! A warm call: a `u64` there and its successor back, with one worker that exists already.
 //!
-//! The limit is a socket pair between `smol::block_on` and a child that blocks in `read`, with no library in between.
-//! How long a call takes is mostly how long the other core takes to wake. Left free, the kernel puts caller and worker
-//! on one core or on two by accident of their start, and leaves them there, so that the same thing takes 11 or 37 us. So
-//! each placement is also measured by itself, in a process of its own whose threads and workers are pinned.
+//! How long that takes is mostly how long the other core takes to wake. Left free, the kernel puts caller and worker on
+//! one core or on two by accident of their start, and leaves them there, so that the same thing takes 11 or 37 us. So each
+//! placement is also measured by itself, in a process of its own whose threads and workers are pinned.
+//!
+//! The limits have no library in between: shared memory where each side has a core to spin on, a socket pair where they
+//! have to take turns.
 
-use std::cell::LazyCell;
+use std::{
+    cell::LazyCell,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
+use seedbed::WorkerType::{self, ForkServer, Spawn};
 use smol::{Async, io::AsyncReadExt, io::AsyncWriteExt};
 
 use crate::{
-    child,
+    child, cpu, flat,
+    jobs::{self, successor},
+    mailbox::{Job, Mailbox, Wait},
     measure::{Comparison, Samples},
     options::{Options, Pins},
 };
@@ -19,33 +29,22 @@ const ROUNDS: (usize, usize) = (10, 1_000);
 /// Calls before the samples of each round, so that the turn of another contender has cooled nothing.
 const WARM_UP: u64 = 100;
 
-/// Prints the section for where this process is pinned, if it is.
+/// Prints the sections for where this process is pinned, if it is.
 pub fn compare(options: &Options) {
-    let section = match options.pins {
-        None => "warm/free",
-        Some(pins) if pins.caller == pins.worker => "warm/one-core",
-        Some(_) => "warm/two-cores",
-    };
-    let core = options.pins.map(|pins| pins.worker);
-    if let Some(core) = core {
-        pin_our_workers_to(core);
+    match options.pins {
+        None => compare_on(options, "warm/free", None),
+        Some(pins) if pins.caller == pins.worker => {
+            compare_on(options, "warm/one-core", Some(pins));
+        }
+        Some(pins) => {
+            compare_on(options, "warm/two-cores", Some(pins));
+            cpu::compare(options, pins.worker);
+            flat::compare(options, pins.worker);
+        }
     }
-    let limit = LazyCell::new(|| SocketPair::start(core));
-    let pool = LazyCell::new(|| pool_on(core));
-    // Left free, the ratio depends on luck, so the target is for the pinned sections.
-    let target = options.pins.map(|_| 1.3);
-    Comparison::new(section, ROUNDS, "seedbed run_sync", our_round)
-        .beside_within(target, "the limit: Async<UnixStream>", |s| limit.round(s))
-        .beside("procspawn Pool(1) spawn + join", |s| {
-            procspawn_round(&pool, s)
-        })
-        .beside("smol::unblock (a thread)", |s| unblock_round(core, s))
-        .beside("seedbed itself in smol::block_on", our_round_under_smol)
-        .beside("seedbed itself with kill_on_cancel", our_killable_round)
-        .run(options);
 }
 
-/// Prints the section once more with this process and its workers on one core, and once more on a core each.
+/// Prints the sections once more with this process and its workers on one core, and once more on a core each.
 pub fn compare_pinned(options: &Options) {
     let cores = child::allowed_cores();
     for &worker in cores.iter().take(2) {
@@ -56,78 +55,173 @@ pub fn compare_pinned(options: &Options) {
     }
 }
 
-fn pin_our_workers_to(core: usize) {
-    let config = seedbed::WorkerConfig::new().init_with(core, |core| child::pin_to_core(*core));
-    seedbed::configure_default_context(config).expect("the configuration is sound");
-}
-
-fn pool_on(core: Option<usize>) -> procspawn::Pool {
-    let pool = procspawn::Pool::new(1).expect("procspawn starts a pool");
-    if let Some(core) = core {
-        let pinned = pool.spawn(core, child::pin_to_core).join();
-        pinned.expect("the pool answers");
+fn compare_on(options: &Options, section: &str, pins: Option<Pins>) {
+    let core = pins.map(|pins| pins.worker);
+    let take_turns = pins.is_some_and(|pins| pins.caller == pins.worker);
+    let sockets = LazyCell::new(|| SocketPair::start(core));
+    let asynchronous = LazyCell::new(|| SocketPair::start(core));
+    let pool = LazyCell::new(|| jobs::pool_of_one(core));
+    let mut comparison = Comparison::new(section, ROUNDS, "seedbed run_sync, forked worker", |s| {
+        seedbed::run(our_calls(s, ForkServer, core, false))
+    })
+    .beside_ours("seedbed itself in smol::block_on", |s| {
+        smol::block_on(our_calls(s, ForkServer, core, false))
+    })
+    .beside_ours("seedbed itself with a spawned worker", |s| {
+        seedbed::run(our_calls(s, Spawn, core, false))
+    })
+    .beside_ours("seedbed itself with kill_on_cancel", |s| {
+        seedbed::run(our_calls(s, ForkServer, core, true))
+    });
+    // Left free, figures depend on luck, so the targets are for the pinned sections.
+    if pins.is_some() && !take_turns {
+        comparison = comparison
+            .ours_within(Duration::from_nanos(1_500))
+            .ours_p99_within(Duration::from_micros(5));
     }
-    pool
+    if !take_turns {
+        comparison = comparison
+            .beside("the limit: shared memory, both spin", |s| {
+                mailbox_round(s, Wait::Spin, core)
+            })
+            .beside("the limit: shared memory, hybrid", |s| {
+                mailbox_round(s, Wait::Hybrid, core)
+            })
+            .beside("the limit: the hybrid in smol::block_on", |s| {
+                async_mailbox_round(s, core)
+            });
+    }
+    comparison
+        .beside_within(
+            take_turns.then_some(1.3),
+            "the limit: blocking socket pair",
+            |s| sockets.blocking_round(s),
+        )
+        .beside("socket pair, Async in smol::block_on", |s| {
+            asynchronous.async_round(s)
+        })
+        .beside("procspawn Pool(1) spawn + join", |s| {
+            procspawn_round(&pool, s)
+        })
+        .beside("smol::unblock (a thread)", |s| unblock_round(core, s))
+        .run(options);
 }
 
-/// The job, wherever it runs.
-fn successor(number: u64) -> u64 {
-    std::hint::black_box(number) + 1
+async fn our_calls(
+    samples: &mut Samples,
+    worker_type: WorkerType,
+    core: Option<usize>,
+    kill_on_cancel: bool,
+) {
+    let call = |number| seedbed::run_sync(successor, number).kill_on_cancel(kill_on_cancel);
+    let calls = async {
+        for number in 0..WARM_UP {
+            call(number).await.expect("the worker answers");
+        }
+        for number in 0..samples.wanted() as u64 {
+            let answer = samples.time(1, call(number)).await;
+            assert_eq!(answer.expect("the worker answers"), number + 1);
+        }
+    };
+    seedbed::cache_scope(jobs::config(worker_type, core), calls).await;
 }
 
-fn our_round(samples: &mut Samples) {
-    let call = |number| seedbed::run_sync(successor, number);
-    seedbed::run(our_calls(samples, call));
+/// Started anew for each round: one that spins would be in the others' way.
+fn mailbox_round(samples: &mut Samples, wait: Wait, core: Option<usize>) {
+    let mailbox = Mailbox::start(wait, Job::Successor, 0, core);
+    blocking_calls(samples, |number| mailbox.call(number));
 }
 
-fn our_round_under_smol(samples: &mut Samples) {
-    let call = |number| seedbed::run_sync(successor, number);
-    smol::block_on(our_calls(samples, call));
+fn async_mailbox_round(samples: &mut Samples, core: Option<usize>) {
+    let mailbox = Mailbox::start(Wait::Hybrid, Job::Successor, 0, core);
+    smol::block_on(async_calls(samples, async |number| {
+        mailbox.call_async(number).await
+    }));
 }
 
-fn our_killable_round(samples: &mut Samples) {
-    let call = |number| seedbed::run_sync(successor, number).kill_on_cancel(true);
-    seedbed::run(our_calls(samples, call));
+fn procspawn_round(pool: &procspawn::Pool, samples: &mut Samples) {
+    blocking_calls(samples, |number| {
+        let answer = pool.spawn(number, successor).join();
+        answer.expect("the pool answers")
+    });
 }
 
-async fn our_calls<C>(samples: &mut Samples, call: impl Fn(u64) -> C)
-where
-    C: IntoFuture<Output = Result<u64, seedbed::WorkerError>>,
-{
+fn unblock_round(core: Option<usize>, samples: &mut Samples) {
+    smol::block_on(async {
+        if let Some(core) = core {
+            // One call after the other keeps one thread busy, and the same one.
+            smol::unblock(move || child::pin_to_core(core)).await;
+        }
+        let call = async |number| smol::unblock(move || successor(number)).await;
+        async_calls(samples, call).await;
+    });
+}
+
+fn blocking_calls(samples: &mut Samples, mut call: impl FnMut(u64) -> u64) {
     for number in 0..WARM_UP {
-        call(number).await.expect("the worker answers");
+        call(number);
     }
     for number in 0..samples.wanted() as u64 {
-        let answer = samples.time(1, call(number)).await;
-        assert_eq!(answer.expect("the worker answers"), number + 1);
+        assert_eq!(samples.time_blocking(1, || call(number)), number + 1);
     }
 }
 
-/// The limit.
-struct SocketPair {
+async fn async_calls(samples: &mut Samples, call: impl AsyncFn(u64) -> u64) {
+    for number in 0..WARM_UP {
+        call(number).await;
+    }
+    for number in 0..samples.wanted() as u64 {
+        assert_eq!(samples.time(1, call(number)).await, number + 1);
+    }
+}
+
+/// A child that blocks in `read`, and a stream to it that does not block, or does.
+pub struct SocketPair {
     child: std::process::Child,
     /// Closed before the child is waited for: its end is the child's.
-    stream: Option<Async<std::os::unix::net::UnixStream>>,
+    stream: Option<UnixStream>,
 }
 
 impl SocketPair {
-    fn start(core: Option<usize>) -> SocketPair {
+    pub fn start(core: Option<usize>) -> SocketPair {
         let (child, stream) = child::start_echo(core);
-        let stream = Some(Async::new(stream).expect("a socket has readiness"));
+        let stream = Some(stream);
         SocketPair { child, stream }
     }
 
-    fn round(&self, samples: &mut Samples) {
-        let stream = self.stream.as_ref().expect("open until dropped");
-        smol::block_on(async {
-            for number in 0..WARM_UP {
-                socket_call(stream, number).await;
-            }
-            for number in 0..samples.wanted() as u64 {
-                let answer = samples.time(1, socket_call(stream, number)).await;
-                assert_eq!(answer, number + 1);
-            }
-        });
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn stream(&self) -> &UnixStream {
+        self.stream.as_ref().expect("open until dropped")
+    }
+
+    /// A call that blocks this thread.
+    pub fn call(&self, number: u64) -> u64 {
+        let mut stream = self.stream();
+        let written = stream.write_all(&number.to_ne_bytes());
+        written.expect("the child reads");
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer).expect("the child answers");
+        u64::from_ne_bytes(answer)
+    }
+
+    /// The stream for an executor. From here on it does not block.
+    pub fn to_async(&self) -> Async<UnixStream> {
+        let stream = self.stream().try_clone().expect("a descriptor");
+        Async::new(stream).expect("a socket has readiness")
+    }
+
+    fn blocking_round(&self, samples: &mut Samples) {
+        blocking_calls(samples, |number| self.call(number));
+    }
+
+    fn async_round(&self, samples: &mut Samples) {
+        let stream = self.to_async();
+        smol::block_on(async_calls(samples, async |number| {
+            socket_call(&stream, number).await
+        }));
     }
 }
 
@@ -138,45 +232,12 @@ impl Drop for SocketPair {
     }
 }
 
-async fn socket_call(mut stream: &Async<std::os::unix::net::UnixStream>, number: u64) -> u64 {
-    stream
-        .write_all(&number.to_ne_bytes())
-        .await
-        .expect("the child reads");
+/// A call over [`SocketPair::to_async`].
+pub async fn socket_call(mut stream: &Async<UnixStream>, number: u64) -> u64 {
+    let written = stream.write_all(&number.to_ne_bytes()).await;
+    written.expect("the child reads");
     let mut answer = [0; 8];
-    stream
-        .read_exact(&mut answer)
-        .await
-        .expect("the child answers");
+    let read = stream.read_exact(&mut answer).await;
+    read.expect("the child answers");
     u64::from_ne_bytes(answer)
-}
-
-fn procspawn_round(pool: &procspawn::Pool, samples: &mut Samples) {
-    let call = |number| {
-        pool.spawn(number, successor)
-            .join()
-            .expect("the pool answers")
-    };
-    for number in 0..WARM_UP {
-        call(number);
-    }
-    for number in 0..samples.wanted() as u64 {
-        assert_eq!(samples.time_blocking(1, || call(number)), number + 1);
-    }
-}
-
-fn unblock_round(core: Option<usize>, samples: &mut Samples) {
-    smol::block_on(async {
-        if let Some(core) = core {
-            // One call after the other keeps one thread busy, and the same one.
-            smol::unblock(move || child::pin_to_core(core)).await;
-        }
-        let call = |number| smol::unblock(move || successor(number));
-        for number in 0..WARM_UP {
-            call(number).await;
-        }
-        for number in 0..samples.wanted() as u64 {
-            assert_eq!(samples.time(1, call(number)).await, number + 1);
-        }
-    });
 }

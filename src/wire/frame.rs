@@ -149,7 +149,9 @@ pub(crate) fn build<E>(
     number: u64,
     fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
 ) -> Result<Vec<u8>, E> {
-    let mut frame = vec![0; HEADER];
+    // Room for a few numbers, so that most frames are allocated once.
+    let mut frame = Vec::with_capacity(4 * HEADER);
+    frame.resize(HEADER, 0);
     fill(&mut frame)?;
     finish(&mut frame, kind, number);
     Ok(frame)

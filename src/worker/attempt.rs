@@ -52,10 +52,10 @@ pub(super) struct Stake {
 #[derive(Debug)]
 enum State {
     /// A new worker is coming up.
-    Starting(Starting, Expected),
+    Starting(Box<Starting>, Expected),
     /// The worker has been handed the job.
     Working {
-        worker: Worker,
+        worker: Box<Worker>,
         new: bool,
     },
     /// The worker is ending, and then this is to be said.
@@ -235,7 +235,7 @@ impl Attempt {
         self.end(Verdict::Failed(error))
     }
 
-    fn put(&self, mut worker: Worker) {
+    fn put(&self, mut worker: Box<Worker>) {
         worker.count_job();
         drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
         let stake = self
@@ -296,7 +296,7 @@ impl Attempt {
         Poll::Ready(verdict)
     }
 
-    fn take_worker(&mut self) -> Worker {
+    fn take_worker(&mut self) -> Box<Worker> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
             State::Starting(..) | State::Ending(..) | State::Over => {
@@ -333,7 +333,7 @@ fn begin(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> 
 }
 
 /// Draws workers from the cache until one lives. One that ended because a retire closure panicked is an error.
-fn draw(running: &Running) -> Result<Option<Worker>, WorkerError> {
+fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
     while let Some(mut worker) = running.draw() {
         match worker.health() {
             Health::Fit => return Ok(Some(worker)),
@@ -359,7 +359,7 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> 
     match launch {
         Ok(launch) => {
             let starting = Starting::of_worker(launch, config.clone());
-            Ok(State::Starting(starting, expected))
+            Ok(State::Starting(Box::new(starting), expected))
         }
         Err(error) => {
             expected.failed(&error);

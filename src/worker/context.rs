@@ -64,13 +64,27 @@ struct Shared {
 }
 
 struct State {
-    idle: Cache<Worker>,
+    idle: Cache<Box<Worker>>,
     /// Calls that are past the limiter and not over.
     running: usize,
     /// What came of the others.
     calls: Calls,
+    /// Calls since somebody looked for workers that have left.
+    unpruned: u32,
     /// No call may begin any more.
     closed: bool,
+}
+
+/// Of so many quick calls, one looks for workers that have left: asking the kernel would take longer than the call.
+const PRUNE_EVERY: u32 = 64;
+
+impl State {
+    /// Whether to look for workers that have left, before a call that is quick because its worker is awake, or is not.
+    fn is_time_to_prune(&mut self, is_quick: bool) -> bool {
+        let prune = !is_quick || self.unpruned + 1 >= PRUNE_EVERY;
+        self.unpruned = if prune { 0 } else { self.unpruned + 1 };
+        prune
+    }
 }
 
 impl WorkerContext {
@@ -79,6 +93,7 @@ impl WorkerContext {
             idle: Cache::default(),
             running: 0,
             calls: Calls::default(),
+            unpruned: 0,
             closed: false,
         };
         Self {
@@ -222,8 +237,8 @@ impl WorkerContext {
     }
 
     /// Forgets workers at the cold end that have ended without anything to tell.
-    fn prune(&self, is_gone: impl FnMut(&mut Worker) -> bool) {
-        let gone = self.state().idle.prune(is_gone);
+    fn prune(&self, mut is_gone: impl FnMut(&mut Worker) -> bool) {
+        let gone = self.state().idle.prune(|worker| is_gone(worker));
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
     }
 }
@@ -236,10 +251,6 @@ impl WorkerContext {
 
     /// Enters a call, which has waited for its limiter, if it had to.
     pub(super) fn begin(&self, waited: Option<Duration>) -> Result<Running, WorkerError> {
-        // A single worker is looked at when it is drawn.
-        if self.state().idle.len() > 1 {
-            self.prune(|worker| matches!(worker.health(), Health::Gone));
-        }
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());
@@ -293,13 +304,22 @@ impl Running {
         self.account.outcome = Outcome::Failed;
     }
 
-    /// Draws the worker that was used last. It may have ended.
-    pub(super) fn draw(&self) -> Option<Worker> {
-        self.context.state().idle.draw()
+    /// Draws the worker that was used last. It may have ended. The others are looked after now and then.
+    pub(super) fn draw(&self) -> Option<Box<Worker>> {
+        let mut state = self.context.state();
+        let worker = state.idle.draw();
+        let is_quick = worker.as_ref().is_some_and(|worker| worker.is_awake());
+        let prune = state.is_time_to_prune(is_quick) && state.idle.len() > 0;
+        drop(state);
+        if prune {
+            self.context
+                .prune(|worker| matches!(worker.health(), Health::Gone));
+        }
+        worker
     }
 
     /// Puts back a worker that is ready for the next job.
-    pub(super) fn put(&self, worker: Worker) {
+    pub(super) fn put(&self, worker: Box<Worker>) {
         self.context.state().idle.put(worker);
     }
 }
@@ -328,7 +348,7 @@ impl Shared {
             let grace = self.config.grace();
             smol::spawn(async move {
                 let server = fork_server.take().await;
-                Farewell::to(Vec::from_iter(server), grace).wait_in_background();
+                Farewell::to(server, grace).wait_in_background();
             })
             .detach();
         }
@@ -351,5 +371,19 @@ impl fmt::Debug for WorkerContext {
             .field("statistics", &statistics)
             .field("closed", &closed)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_calls_look_for_workers_that_left_once_in_a_while_and_slow_ones_always() {
+        let context = WorkerContext::new(WorkerConfig::new());
+        let mut state = context.state();
+        let quick = (0..3 * PRUNE_EVERY).filter(|_| state.is_time_to_prune(true));
+        assert_eq!(quick.count(), 3);
+        assert!((0..3).all(|_| state.is_time_to_prune(false)));
     }
 }

@@ -33,7 +33,11 @@ struct Tally {
 
 impl Farewell {
     /// Tells idle workers to go.
-    pub(super) fn to(mut workers: Vec<Worker>, grace: Option<Duration>) -> Self {
+    pub(super) fn to(
+        workers: impl IntoIterator<Item = Box<Worker>>,
+        grace: Option<Duration>,
+    ) -> Self {
+        let mut workers: Vec<Worker> = workers.into_iter().map(|worker| *worker).collect();
         workers.iter_mut().for_each(Worker::dismiss);
         let deadline = match workers.is_empty() {
             true => None,

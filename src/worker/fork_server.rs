@@ -71,7 +71,7 @@ enum State {
 /// A fork server that is ready. The worker that it is made of never gets a job.
 #[derive(Debug)]
 struct Server {
-    process: Worker,
+    process: Box<Worker>,
     /// The way that it came.
     recipe: Arc<Recipe>,
     number: u64,
@@ -124,7 +124,7 @@ impl ForkServer {
 
     /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context that
     /// serves on may have another one started meanwhile, which is not waited for.)
-    pub(super) async fn take(&self) -> Option<Worker> {
+    pub(super) async fn take(&self) -> Option<Box<Worker>> {
         let mut awaited = None;
         loop {
             let changed = self.place.changed.listen(); // before looking, so that no change goes unseen
@@ -133,7 +133,7 @@ impl ForkServer {
                     self.place.stop.notify(usize::MAX);
                     changed.await;
                 }
-                Look::Taken(process) => return process.map(|process| *process),
+                Look::Taken(process) => return process,
             }
         }
     }
@@ -150,7 +150,7 @@ impl ForkServer {
             return Look::Taken(None);
         }
         match mem::replace(&mut *state, State::None) {
-            State::Ready(server) => Look::Taken(Some(Box::new(server.process))),
+            State::Ready(server) => Look::Taken(Some(server.process)),
             starting => {
                 *state = starting;
                 Look::Starting
@@ -239,7 +239,7 @@ impl ForkServer {
         let unfit = mem::replace(&mut *state, after);
         drop(state);
         if let State::Ready(server) = unfit {
-            self.discard(server, true);
+            self.discard(*server, true);
         }
         next
     }
@@ -284,7 +284,7 @@ impl ForkServer {
     }
 
     /// Drops a server of no more use, which kills it if it has not ended. A patient parent only prefers another one.
-    fn discard(&self, mut server: Box<Server>, patient: bool) {
+    fn discard(&self, mut server: Server, patient: bool) {
         let (name, pid) = (self.context_name(), server.process.pid());
         match (server.process.is_fit(), patient) {
             (false, _) => trace::fork_server_died(name, pid),
@@ -312,7 +312,7 @@ impl ForkServer {
         let server = mem::replace(&mut *state, State::None);
         drop(state);
         if let State::Ready(server) = server {
-            self.discard(server, patient);
+            self.discard(*server, patient);
         }
         false
     }

@@ -24,6 +24,8 @@ use crate::wire::frame::{Frame, Kind, Parcel};
 const LAST_RITES: Duration = Duration::from_secs(1);
 
 /// A worker process and the conversation with it. Dropping it kills the process, and counts its end.
+///
+/// It is always in a box: each call takes it from the cache and through an attempt, and it is large.
 #[derive(Debug)]
 pub(super) struct Worker {
     process: Process,
@@ -62,8 +64,8 @@ pub(super) enum Health<'a> {
 }
 
 impl Worker {
-    pub(super) fn new(launched: Launched) -> io::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(launched: Launched) -> io::Result<Box<Self>> {
+        Ok(Box::new(Self {
             process: launched.process,
             connection: Connection::new(launched.socket),
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
@@ -71,7 +73,7 @@ impl Worker {
             left: None,
             forked: launched.forked,
             life: None,
-        })
+        }))
     }
 
     /// The worker, which was expected, is ready for jobs.
@@ -113,6 +115,11 @@ impl Worker {
             Some(frame) if frame.header.kind != Kind::Bye => Health::Left(frame),
             Some(_) | None => Health::Gone,
         }
+    }
+
+    /// Whether the worker looked for a job when it was last heard of.
+    pub(super) fn is_awake(&self) -> bool {
+        self.connection.is_awake()
     }
 
     /// Whether the process lives, for one that is not asked for jobs.
@@ -270,7 +277,7 @@ impl From<NoFrame> for Silence {
 /// A worker on its way out: waited for, and killed if it takes too long.
 #[derive(Debug)]
 pub(super) struct Dying {
-    worker: Worker,
+    worker: Box<Worker>,
     /// When the process will have lived on for too long; `None` once it has been killed.
     patience: Option<Timer>,
     outlived: bool,
@@ -278,7 +285,7 @@ pub(super) struct Dying {
 
 impl Dying {
     /// Waits for a process that is about to exit by itself.
-    pub(super) fn naturally(worker: Worker) -> Self {
+    pub(super) fn naturally(worker: Box<Worker>) -> Self {
         Self {
             worker,
             patience: Some(Timer::after(LAST_RITES)),
@@ -287,7 +294,7 @@ impl Dying {
     }
 
     /// Kills the process, and waits until it is reaped.
-    pub(super) fn killed(mut worker: Worker, why: Why) -> Self {
+    pub(super) fn killed(mut worker: Box<Worker>, why: Why) -> Self {
         worker.kill(why);
         Self {
             worker,

@@ -37,9 +37,9 @@ pub(super) struct Starting {
 enum State {
     Launching(Launch),
     /// The set-up is being sent; hello is awaited.
-    Summoned(Worker, Timer),
+    Summoned(Box<Worker>, Timer),
     /// Hello has come; ready is awaited.
-    Initialising(Worker),
+    Initialising(Box<Worker>),
     Failing(Dying, Failure),
     Over,
 }
@@ -68,7 +68,7 @@ impl Starting {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Worker, WorkerError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<Worker>, WorkerError>> {
         loop {
             match &mut self.state {
                 State::Launching(launch) => match ready!(launch.poll(cx)) {
@@ -186,7 +186,7 @@ impl Starting {
     }
 
     /// Takes the worker out of a state that has one.
-    fn worker(&mut self) -> Worker {
+    fn worker(&mut self) -> Box<Worker> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Summoned(worker, _) | State::Initialising(worker) => worker,
             State::Launching(_) | State::Failing(..) | State::Over => {

@@ -1,0 +1,141 @@
+//! Cold starts: from a call that finds no worker until it has its answer.
+//!
+//! The workers are for a single use. Between two samples of a cold start one waits until the last worker has gone; where
+//! single use itself is measured, one call follows the other, and what an old worker still has to do is in their way.
+
+use std::{
+    cell::LazyCell,
+    io::{Read, Write},
+    time::Duration,
+};
+
+use seedbed::{
+    WorkerContext,
+    WorkerType::{self, ForkServer, Spawn},
+};
+
+use crate::{
+    child,
+    jobs::{self, successor},
+    measure::{Comparison, Samples},
+    options::Options,
+    zygote::Zygote,
+};
+
+const FORKS: (usize, usize) = (10, 50);
+const SPAWNS: (usize, usize) = (5, 20);
+/// What the large parent has touched.
+const BALLAST: usize = 2 << 30;
+
+/// Prints the sections.
+pub fn compare(options: &Options) {
+    let zygote = LazyCell::new(Zygote::start);
+    Comparison::new("cold/fork-server", FORKS, "seedbed, forked worker", |s| {
+        seedbed::run(cold_calls(s, ForkServer))
+    })
+    .beside_within(1.5, "the limit: a zygote forks, its copy says hello", |s| {
+        zygote_round(s, &zygote)
+    })
+    .beside("procspawn spawn + join", procspawn_round)
+    .run(options);
+
+    Comparison::new(
+        "cold/single-use",
+        FORKS,
+        "seedbed, single-use forked worker",
+        |s| seedbed::run(single_use_calls(s)),
+    )
+    .beside_within(2.5, "the limit: a zygote forks, its copy says hello", |s| {
+        zygote_round(s, &zygote)
+    })
+    .beside("procspawn spawn + join", procspawn_round)
+    .run(options);
+
+    compare_spawned("cold/spawn", options);
+    if options.wants_any_of("cold/spawn-from-2-GB") {
+        // Touched, or it would be nothing. It is given back with the end of this function.
+        let ballast = std::hint::black_box(vec![1u8; BALLAST]);
+        compare_spawned("cold/spawn-from-2-GB", options);
+        drop(std::hint::black_box(ballast));
+    }
+}
+
+fn compare_spawned(section: &str, options: &Options) {
+    Comparison::new(section, SPAWNS, "seedbed, spawned worker", |s| {
+        seedbed::run(cold_calls(s, Spawn))
+    })
+    .beside_within(
+        1.1,
+        "the limit: executed again until it answers",
+        reexecuted_round,
+    )
+    .beside("procspawn spawn + join", procspawn_round)
+    .run(options);
+}
+
+async fn cold_calls(samples: &mut Samples, worker_type: WorkerType) {
+    let config = jobs::config(worker_type, None).single_use();
+    seedbed::open_worker_context(config, |context| async move {
+        call(&context, 0).await; // a fork server is there now
+        for number in 0..samples.wanted() as u64 {
+            until_none_is_left(&context).await;
+            samples.time(1, call(&context, number)).await;
+        }
+    })
+    .await;
+}
+
+async fn single_use_calls(samples: &mut Samples) {
+    let config = jobs::config(ForkServer, None).single_use();
+    seedbed::open_worker_context(config, |context| async move {
+        for number in 0..10 {
+            call(&context, number).await;
+        }
+        for number in 0..samples.wanted() as u64 {
+            samples.time(1, call(&context, number)).await;
+        }
+    })
+    .await;
+}
+
+async fn call(context: &WorkerContext, number: u64) {
+    let answer = context.run_sync(successor, number).await;
+    assert_eq!(answer.expect("the worker answers"), number + 1);
+}
+
+async fn until_none_is_left(context: &WorkerContext) {
+    while context.statistics().idle_workers > 0 {
+        smol::Timer::after(Duration::from_micros(200)).await;
+    }
+}
+
+fn zygote_round(samples: &mut Samples, zygote: &Zygote) {
+    for _ in 0..samples.wanted() {
+        samples.time_blocking(1, || zygote.fork());
+    }
+}
+
+/// The limit: no library, and nothing to set up.
+fn reexecuted_round(samples: &mut Samples) {
+    for number in 0..samples.wanted() as u64 {
+        let (mut child, stream) = samples.time_blocking(1, || {
+            let (child, mut stream) = child::start_echo(None);
+            stream
+                .write_all(&number.to_ne_bytes())
+                .expect("the child reads");
+            let mut answer = [0; 8];
+            stream.read_exact(&mut answer).expect("the child answers");
+            assert_eq!(u64::from_ne_bytes(answer), number + 1);
+            (child, stream)
+        });
+        drop(stream);
+        child.wait().expect("our own child");
+    }
+}
+
+fn procspawn_round(samples: &mut Samples) {
+    for number in 0..samples.wanted() as u64 {
+        let answer = samples.time_blocking(1, || procspawn::spawn(number, successor).join());
+        assert_eq!(answer.expect("the process answers"), number + 1);
+    }
+}

@@ -1,0 +1,115 @@
+//! What must not make a call slower: workers that lie in the cache, and callers that wait for the limiter.
+//!
+//! Each section compares many with one, both ours; the ratio should be one.
+
+use std::cell::Cell;
+
+use seedbed::{CancelScope, CapacityLimiter, WorkerType::ForkServer};
+
+use crate::{
+    child::{Gathering, attend},
+    jobs::{self, successor},
+    measure::{Comparison, Samples},
+    options::Options,
+};
+
+const ROUNDS: (usize, usize) = (10, 500);
+const WORKERS: usize = 100;
+const CALLERS: usize = 10_000;
+/// How much more the many may cost than the one.
+const FLAT: f64 = 1.1;
+
+/// Prints the sections, for workers on that core.
+pub fn compare(options: &Options, core: usize) {
+    Comparison::new(
+        "flat/cache",
+        ROUNDS,
+        "seedbed, 100 workers in the cache",
+        |s| seedbed::run(with_cached(s, WORKERS, core)),
+    )
+    .beside_within(FLAT, "seedbed itself, 1 worker in the cache", |s| {
+        seedbed::run(with_cached(s, 1, core))
+    })
+    .run(options);
+
+    Comparison::new(
+        "flat/limiter",
+        ROUNDS,
+        "seedbed, 10,000 callers wait",
+        |s| seedbed::run(with_waiting(s, CALLERS, core)),
+    )
+    .beside_within(FLAT, "seedbed itself, 1 caller waits", |s| {
+        seedbed::run(with_waiting(s, 1, core))
+    })
+    .run(options);
+}
+
+/// Samples of a call with that many workers in the cache.
+async fn with_cached(samples: &mut Samples, workers: usize, core: usize) {
+    let config = jobs::config(ForkServer, Some(core)).no_idle_timeout();
+    seedbed::open_worker_context(config, |context| async move {
+        let gathering = Gathering::new("cache");
+        let unlimited = CapacityLimiter::unlimited();
+        seedbed::open_nursery(async |n| {
+            for _ in 0..workers {
+                let job = context.run_sync(attend, gathering.name().to_owned());
+                let job = job.limiter(&unlimited).into_future();
+                drop(n.spawn(async { job.await.expect("the worker attends") }));
+            }
+            gathering.of(workers).await;
+        })
+        .await;
+        for number in 0..100 {
+            let answer = context.run_sync(successor, number).await;
+            answer.expect("the worker answers");
+        }
+        assert_eq!(context.statistics().idle_workers, workers);
+        for number in 0..samples.wanted() as u64 {
+            let answer = samples.time(1, context.run_sync(successor, number)).await;
+            assert_eq!(answer.expect("the worker answers"), number + 1);
+        }
+    })
+    .await;
+}
+
+/// Samples of the time from one call's end to the next one's, while that many callers wait for the one token. A caller
+/// that has been served comes again, at the end of the line.
+async fn with_waiting(samples: &mut Samples, callers: usize, core: usize) {
+    let limiter = CapacityLimiter::new(1);
+    let config = jobs::config(ForkServer, Some(core));
+    let calls = async {
+        // The worker and the line of callers are there before the first sample.
+        seedbed::run_sync(successor, 0)
+            .await
+            .expect("the worker answers");
+        let held = limiter.acquire().await;
+        let (samples, last) = (Cell::new(Some(samples)), Cell::new(None));
+        let enough = CancelScope::new();
+        let line = seedbed::open_local_nursery(async |n| {
+            for _ in 0..=callers {
+                drop(n.spawn(async {
+                    loop {
+                        let call = seedbed::run_sync(successor, 7).limiter(&limiter);
+                        assert_eq!(call.await.expect("the worker answers"), 8);
+                        let now = std::time::Instant::now();
+                        let Some(taking) = samples.take() else { return };
+                        if let Some(last) = last.replace(Some(now)) {
+                            taking.record(now - last, 1);
+                        }
+                        if !taking.is_full() {
+                            samples.set(Some(taking));
+                        } else {
+                            enough.cancel();
+                        }
+                    }
+                }));
+            }
+            while limiter.statistics().waiting <= callers {
+                seedbed::checkpoint().await;
+            }
+            drop(held);
+        });
+        enough.run(line).await;
+    };
+    seedbed::cache_scope(config, calls).await;
+}

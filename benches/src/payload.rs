@@ -1,0 +1,177 @@
+//! 64 MiB, there and back.
+//!
+//! The limit is an arena that both sides have mapped: the caller copies its bytes into it, and the child adds them up
+//! where they are. A job that takes its argument as a `Vec` has to have one made for it, so what is behind the limit is
+//! the price of owning, first of all the page faults of fresh memory.
+
+use std::cell::LazyCell;
+
+use procspawn::serde::Shmem;
+use seedbed::WorkerType::ForkServer;
+use serde_bytes::ByteBuf;
+
+use crate::{
+    jobs,
+    mailbox::{Job, Mailbox, Wait},
+    measure::{Comparison, Samples},
+    options::Options,
+};
+
+const ROUNDS: (usize, usize) = (5, 3);
+const LENGTH: usize = 64 << 20;
+const BYTE: u8 = 7;
+const SUM: u64 = LENGTH as u64 * BYTE as u64;
+/// How far from the limit.
+const NEAR: f64 = 1.25;
+/// How far ahead of procspawn: five times.
+const FAR: f64 = 0.2;
+
+/// Prints the sections.
+pub fn compare(options: &Options) {
+    let bytes = LazyCell::new(|| make((BYTE.into(), LENGTH)));
+    let numbers = LazyCell::new(|| vec![1.0f64; LENGTH / size_of::<f64>()]);
+    let pool = LazyCell::new(|| jobs::pool_of_one(None));
+    let is_sum = |sum| assert_eq!(sum, SUM);
+    let is_count = |sum| assert_eq!(sum, numbers.len() as f64);
+
+    let section = "payload/send-64-MiB";
+    Comparison::new(section, ROUNDS, "seedbed, serde_bytes, summed", |s| {
+        let call = |bytes: ByteBuf| seedbed::run_sync(sum_bytes, bytes);
+        our_round(s, call, || ByteBuf::from(bytes.clone()), is_sum);
+    })
+    .beside_within(NEAR, "the limit: copied to an arena, summed there", |s| {
+        arena_send_round(s, &bytes)
+    })
+    .beside_within(FAR, "procspawn Pool(1), serde_bytes", |s| {
+        let call = |bytes| pool.spawn(bytes, sum_bytes).join();
+        blocking_round(s, call, || ByteBuf::from(bytes.clone()), is_sum);
+    })
+    // Copying into its memory belongs to the call, as it does with the others. A pool of version 1.0.2 cannot take it: it
+    // sends the argument as one kind of thing and receives it as another.
+    .beside("procspawn spawn + join, Shmem", |s| {
+        let call = |()| procspawn::spawn(Shmem::from_bytes(&bytes), sum_shmem).join();
+        blocking_round(s, call, || (), is_sum);
+    })
+    .run(options);
+
+    let section = "payload/send-f64";
+    Comparison::new(section, ROUNDS, "seedbed, Vec<f64>, summed", |s| {
+        let call = |numbers: Vec<f64>| seedbed::run_sync(sum_numbers, numbers);
+        our_round(s, call, || numbers.clone(), is_count);
+    })
+    .beside("procspawn Pool(1), Vec<f64>", |s| {
+        let call = |numbers| pool.spawn(numbers, sum_numbers).join();
+        blocking_round(s, call, || numbers.clone(), is_count);
+    })
+    .run(options);
+
+    let section = "payload/return-64-MiB";
+    let asked = || (u64::from(BYTE), LENGTH);
+    Comparison::new(section, ROUNDS, "seedbed, serde_bytes", |s| {
+        let call = |asked| seedbed::run_sync(give_bytes, asked);
+        our_round(s, call, asked, |bytes| check(&bytes));
+    })
+    .beside_within(
+        NEAR,
+        "the limit: made, copied to an arena, copied out",
+        arena_return_round,
+    )
+    .beside_within(FAR, "procspawn Pool(1), serde_bytes", |s| {
+        let call = |asked| pool.spawn(asked, give_bytes).join();
+        blocking_round(s, call, asked, |bytes| check(&bytes));
+    })
+    .run(options);
+}
+
+/// The same loop for all.
+#[inline(never)]
+pub fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte)).sum()
+}
+
+/// So many bytes of a kind, in fresh memory.
+pub fn make((byte, length): (u64, usize)) -> Vec<u8> {
+    vec![byte as u8; length]
+}
+
+fn sum_bytes(bytes: ByteBuf) -> u64 {
+    sum(&bytes)
+}
+
+fn sum_shmem(bytes: Shmem) -> u64 {
+    sum(&bytes)
+}
+
+fn sum_numbers(numbers: Vec<f64>) -> f64 {
+    numbers.iter().sum()
+}
+
+fn give_bytes(asked: (u64, usize)) -> ByteBuf {
+    ByteBuf::from(make(asked))
+}
+
+fn check(bytes: &[u8]) {
+    assert_eq!((bytes.len(), bytes[LENGTH / 2]), (LENGTH, BYTE));
+}
+
+/// Ours. The argument is made, and the result checked and given back, outside of the sample. The first call of a round,
+/// which may find nothing mapped yet, counts for nobody.
+fn our_round<A, R, C>(
+    samples: &mut Samples,
+    call: impl Fn(A) -> C,
+    make: impl Fn() -> A,
+    check: impl Fn(R),
+) where
+    C: IntoFuture<Output = Result<R, seedbed::WorkerError>>,
+{
+    let calls = async {
+        let warm = call(make()).await;
+        check(warm.expect("the worker answers"));
+        for _ in 0..samples.wanted() {
+            let argument = make();
+            let result = samples.time(1, call(argument)).await;
+            check(result.expect("the worker answers"));
+        }
+    };
+    seedbed::run(seedbed::cache_scope(jobs::config(ForkServer, None), calls));
+}
+
+/// The same for procspawn's pool, or for whatever else blocks until there is a result.
+fn blocking_round<A, R>(
+    samples: &mut Samples,
+    call: impl Fn(A) -> Result<R, procspawn::SpawnError>,
+    make: impl Fn() -> A,
+    check: impl Fn(R),
+) {
+    check(call(make()).expect("the pool answers"));
+    for _ in 0..samples.wanted() {
+        let argument = make();
+        let result = samples.time_blocking(1, || call(argument));
+        check(result.expect("the pool answers"));
+    }
+}
+
+fn arena_send_round(samples: &mut Samples, bytes: &[u8]) {
+    let mut arena = Mailbox::start(Wait::Hybrid, Job::Sum, LENGTH, None);
+    let mut call = || {
+        arena.fill(bytes);
+        assert_eq!(arena.call(0), SUM);
+    };
+    call();
+    for _ in 0..samples.wanted() {
+        samples.time_blocking(1, &mut call);
+    }
+}
+
+fn arena_return_round(samples: &mut Samples) {
+    let arena = Mailbox::start(Wait::Hybrid, Job::Give, LENGTH, None);
+    let call = || {
+        arena.call(BYTE.into());
+        arena.copy()
+    };
+    check(&call());
+    for _ in 0..samples.wanted() {
+        let bytes = samples.time_blocking(1, call);
+        check(&bytes);
+    }
+}
