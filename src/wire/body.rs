@@ -77,9 +77,10 @@ impl<'a> Encoding<'a> {
             Memory::Needed(_) => PIECE,
             Memory::NotToBeHad => usize::MAX,
         };
-        if self.pending().len() + bytes.len() <= most || !self.write_out() {
-            self.frame.extend_from_slice(bytes);
-        } else if bytes.len() <= PIECE || !self.append(bytes) {
+        let is_too_much = self.pending().len() + bytes.len() > most;
+        let is_written =
+            is_too_much && self.write_out() && bytes.len() > PIECE && self.append(bytes);
+        if !is_written {
             self.frame.extend_from_slice(bytes);
         }
     }
