@@ -226,8 +226,10 @@ mod tests {
     #[test]
     fn a_function_is_found_again_by_its_offset() {
         let code = Code::of_job(double).unwrap();
-        let out = call(code, &codec::encode(&21u32).unwrap()).unwrap();
-        assert_eq!(codec::decode::<u32>(&out).unwrap(), 42);
+        let mut argument = Vec::new();
+        codec::encode_enclosing(&21u32, &mut argument).unwrap();
+        let out = call(code, &argument).unwrap();
+        assert_eq!(codec::decode_enclosed::<u32>(&out, Vec::new()).unwrap(), 42);
     }
 
     #[test]
