@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
 use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context};
 
 const MEGABYTE: u64 = 1 << 20;
@@ -22,22 +21,13 @@ fn leak(megabytes: u64) -> u32 {
     std::process::id()
 }
 
-/// Limits the address space of the process that it runs in.
-fn limit_memory(bytes: &u64) {
-    let limit = Rlimit {
-        current: Some(*bytes),
-        maximum: Some(*bytes),
-    };
-    setrlimit(Resource::As, limit).expect("every process may lower its own limit");
-}
-
 seedbed::main! {
     async fn main() {
-        // A configuration is for all workers of a context. `retire` policies are asked in the worker after each job,
-        // `init` functions are called in it before the first; they take data along, since they cannot capture any.
+        // A configuration is for all workers of a context. `retire` policies are asked in the worker after each job; limits
+        // hold from its beginning.
         let config = WorkerConfig::new()
             .retire_above_memory(100 * MEGABYTE)
-            .init_with(500 * MEGABYTE, limit_memory)
+            .memory_limit(500 * MEGABYTE)
             // What a dying worker has to say becomes part of the error, instead of going to this program's stderr.
             .capture_stderr(true);
 

@@ -58,6 +58,20 @@ fn shared_bytes() {
 }
 
 #[test]
+fn hostile_input() {
+    let said = said("hostile_input");
+    assert!(said.contains("The curious one: Too many open files"));
+    for end in [
+        "The large one: killed by SIGABRT.\n",
+        "The endless one: killed by SIGXCPU.\n",
+        "The deep one: killed by SIGSEGV.\n",
+        "The next honest one has 4.\n",
+    ] {
+        assert!(said.contains(end), "{said}");
+    }
+}
+
+#[test]
 fn cache_scope() {
     assert_eq!(
         said("cache_scope")

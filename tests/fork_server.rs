@@ -21,6 +21,8 @@ mod worker_cancel;
 mod worker_deaths;
 #[path = "worker_errors.rs"]
 mod worker_errors;
+#[path = "worker_limits.rs"]
+mod worker_limits;
 #[path = "worker_mailbox.rs"]
 mod worker_mailbox;
 #[path = "worker_statistics.rs"]
@@ -39,6 +41,7 @@ fn main() {
         ("worker_deaths", worker_deaths::SUITE),
         ("shared_memory", shared_memory::SUITE),
         ("worker_errors", worker_errors::SUITE),
+        ("worker_limits", worker_limits::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
         ("worker_tracing", worker_tracing::SUITE),

@@ -89,6 +89,32 @@ impl WorkerError {
         )
     }
 
+    pub(crate) fn start_refused(setting: &str, os_error: Option<i32>, words: &str) -> Self {
+        let source = os_error.map(std::io::Error::from_raw_os_error);
+        let reason = match &source {
+            Some(source) => format!("{source}; {words}"),
+            None => words.to_owned(),
+        };
+        let error = Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker process could not be started: the setting `{setting}` of its configuration cannot be carried \
+                 out: {reason}"
+            ),
+        );
+        match source {
+            Some(source) => error.caused_by(source),
+            None => error,
+        }
+    }
+
+    pub(crate) fn unusable_setting(setting: &str, words: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Config,
+            format!("the setting `{setting}` of the configuration cannot be used: {words}"),
+        )
+    }
+
     pub(crate) fn start_not_alone(threads: u64) -> Self {
         Self::new(
             WorkerErrorKind::UnsafeFork,
@@ -114,6 +140,17 @@ impl WorkerError {
             format!(
                 "the worker {exit} before it reached seedbed's hook; a worker executes `main` again with the same \
                  arguments and environment, and must get to `run`, `main!`, `test!` or `init()` as this process did"
+            ),
+        )
+        .ended(exit)
+    }
+
+    pub(crate) fn start_ended_within_init(exit: WorkerExit) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker {exit} while it called the closures of its configuration, under the limits of that \
+                 configuration"
             ),
         )
         .ended(exit)

@@ -77,6 +77,8 @@ pub enum WorkerErrorKind {
     /// The program never called the hook (`run`, `main!`, `test!` or `init()`), so a worker could not find its way in.
     /// Nothing was started.
     NotInitialized,
+    /// A setting of the context's configuration makes no sense, such as an empty set of CPUs. Nothing was started.
+    Config,
     /// The process could not be started, or ended before it was ready for jobs. The job did not run.
     Start,
     /// An `init` closure panicked in the new worker. The job did not run.

@@ -1,6 +1,8 @@
 //! What a worker knows of itself, for retire closures to decide by.
 
 use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 /// A worker's account of itself, given to retire closures after each job.
@@ -21,11 +23,25 @@ use std::time::{Duration, Instant};
 pub struct WorkerStatus {
     jobs: u64,
     started: Instant,
+    /// The kernel's account of this process's memory, if there may be no room to open it when it is asked for.
+    kept: Option<File>,
 }
+
+/// The kernel's account of this process's memory, in pages.
+const ACCOUNT: &str = "/proc/self/statm";
 
 impl WorkerStatus {
     pub(crate) fn new(started: Instant) -> Self {
-        Self { jobs: 0, started }
+        Self {
+            jobs: 0,
+            started,
+            kept: None,
+        }
+    }
+
+    /// Keeps open what the memory is read from. Where that is not to be had, it will not be later, either.
+    pub(crate) fn keep_memory_open(&mut self) {
+        self.kept = File::open(ACCOUNT).ok();
     }
 
     pub(crate) fn count_job(&mut self) {
@@ -83,9 +99,14 @@ impl WorkerStatus {
     /// }
     /// ```
     pub fn memory(&self) -> u64 {
-        let pages = std::fs::read_to_string("/proc/self/statm")
+        let mut numbers = [0; 256]; // seven of them, of twenty digits at most
+        let read = match &self.kept {
+            Some(account) => account.read_at(&mut numbers, 0),
+            None => File::open(ACCOUNT).and_then(|account| account.read_at(&mut numbers, 0)),
+        };
+        let pages = read
             .ok()
-            .and_then(|text| resident_pages(&text));
+            .and_then(|length| resident_pages(std::str::from_utf8(&numbers[..length]).ok()?));
         pages.unwrap_or(0) * rustix::param::page_size() as u64
     }
 
@@ -145,6 +166,16 @@ mod tests {
             "{before} before, {} after",
             status.memory()
         );
+        drop(held);
+    }
+
+    #[test]
+    fn memory_is_read_anew_from_what_is_kept_open() {
+        let mut status = WorkerStatus::new(Instant::now());
+        status.keep_memory_open();
+        let before = status.memory();
+        let held = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(status.memory() >= before + (32 << 20));
         drop(held);
     }
 

@@ -27,8 +27,9 @@ use crate::time::Timers;
 use crate::tree_var::WithValues;
 use crate::worker;
 
-/// How many turns in a row the loop takes, because workers answered, before the reactor has one.
-const TURNS: usize = 16;
+/// For how long the loop goes on before the reactor has a turn, which takes about half a microsecond. A turn of the loop may
+/// take longer, and then there is one.
+const WITHOUT_THE_REACTOR: Duration = Duration::from_micros(20);
 
 /// What a panic carries.
 pub(super) type Payload = Box<dyn Any + Send>;
@@ -425,7 +426,7 @@ impl<F: Future> Future for Driver<F> {
         let this = &mut *self;
         this.after_wait();
         this.register(cx);
-        let mut turns = TURNS;
+        let mut since = None;
         let rests = loop {
             let _turn = worker::turn();
             this.watch_signal();
@@ -436,19 +437,18 @@ impl<F: Future> Future for Driver<F> {
             if this.has_ended() {
                 return Poll::Ready(this.finish());
             }
-            if this.is_ready() {
-                // `block_on` lets the reactor have a turn first.
-                cx.waker().wake_by_ref();
-                break false;
+            if !this.is_ready() {
+                if !this.wait(cx) {
+                    break false;
+                }
+                if !this.look_at_workers() {
+                    break true;
+                }
             }
-            if !this.wait(cx) {
-                break false;
-            }
-            if !this.look_at_workers() {
-                break true;
-            }
-            turns -= 1;
-            if turns == 0 {
+            // Somebody is ready. `block_on` lets the reactor have a turn first, if it has not had one for a while, or if
+            // instruments are to be told of each.
+            let for_long = since.get_or_insert_with(Instant::now).elapsed() > WITHOUT_THE_REACTOR;
+            if for_long || this.is_observed() {
                 cx.waker().wake_by_ref();
                 break false;
             }

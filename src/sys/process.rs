@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::retry_on_intr;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
+    pidfd_send_signal, waitid,
 };
 
 /// How a process ended.
@@ -65,6 +66,33 @@ impl Pidfd {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Sends SIGKILL to the process group that this process leads, itself included. Without such a group nothing
+    /// happens.
+    ///
+    /// A group has no descriptor, only its leader's number, which is nobody else's as long as the leader is not reaped.
+    /// We reap it, so it is asked for first: if something else in this program has reaped it, no signal is sent.
+    pub(crate) fn kill_group(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && self.look().is_ok()
+        {
+            // There is no group yet, or none any more; or its members have changed their user, and may not be killed.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    /// Whether the process has ended and is still to be reaped.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.look().is_ok_and(|ended| ended)
+    }
+
+    /// Looks whether the process has ended, without reaping it. It is an error if it was reaped.
+    fn look(&self) -> io::Result<bool> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), options))?;
+        Ok(status.is_some())
     }
 
     /// Reaps the process if it has ended. To be asked again after `Some` is an error of the kernel's (`ECHILD`), so the
@@ -145,5 +173,42 @@ mod tests {
             }
         );
         process.kill().unwrap();
+    }
+
+    #[test]
+    fn a_group_outlives_its_leader_until_it_is_killed_and_the_leader_can_be_reaped_then() {
+        use std::io::{PipeReader, Read, pipe};
+        use std::os::unix::process::CommandExt;
+        let start = |script: &str| -> (Pidfd, PipeReader) {
+            let (output, input) = pipe().unwrap();
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).stdout(input).process_group(0);
+            (Pidfd::adopt(shell.spawn().unwrap()).unwrap(), output)
+        };
+        // The shell has left and is a zombie; what it has started holds the pipe.
+        let (process, mut output) = start("sleep 60 & echo");
+        output.read_exact(&mut [0]).unwrap();
+        while !process.has_ended() {
+            std::thread::yield_now();
+        }
+        process.kill_group();
+        assert_eq!(output.read(&mut [0]).unwrap(), 0, "nobody is left");
+        assert_eq!(reap(&process), Ended::Exited(0));
+        // Reaped, its number may be another's.
+        assert!(process.look().is_err() && !process.has_ended());
+        process.kill_group();
+        // With the leader alive, it is killed with its group.
+        let (process, mut output) = start("sleep 60 & echo; wait");
+        output.read_exact(&mut [0]).unwrap();
+        assert!(!process.has_ended());
+        process.kill_group();
+        assert_eq!(output.read(&mut [0]).unwrap(), 0, "nobody is left");
+        assert!(matches!(
+            reap(&process),
+            Ended::Signalled {
+                signal: libc::SIGKILL,
+                ..
+            }
+        ));
     }
 }

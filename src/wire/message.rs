@@ -17,6 +17,11 @@ pub(crate) struct SetUp {
     pub(crate) name: String,
     /// To be called in this order before `init`, and in a fork server before it forks: once for all that come of it.
     pub(crate) preload: Vec<Closure>,
+    /// Where to go before that: a path as bytes, since paths need not be text. A fork server's copies are there
+    /// already.
+    pub(crate) current_dir: Option<Vec<u8>>,
+    /// What to submit to before `init`.
+    pub(crate) limits: Limits,
     /// How long to wait for a job before leaving; `None` for ever.
     pub(crate) idle_timeout: Option<Duration>,
     /// To be called in this order before the first job.
@@ -32,6 +37,23 @@ pub(crate) enum Purpose {
     Work,
     /// To fork workers.
     Fork,
+}
+
+/// What a worker is held to. A fork server is held to nothing: its parent sends the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// In bytes.
+    pub(crate) memory: Option<u64>,
+    /// For each job.
+    pub(crate) cpu_time: Option<Duration>,
+    /// How many more descriptors it may have than it has when it comes up.
+    pub(crate) open_files: Option<u32>,
+    pub(crate) nice: Option<i32>,
+    pub(crate) cpus: Option<Vec<usize>>,
+    /// In bytes; `None` for the thread's own stack.
+    pub(crate) stack: Option<usize>,
+    /// To lead a process group of its own.
+    pub(crate) own_group: bool,
 }
 
 /// A closure of the configuration: the offset of its code, and its encoded data.
@@ -81,4 +103,17 @@ pub(crate) enum InitFailed {
     BadData(String),
     /// The code of a closure does not lie in this image.
     NotOurCode,
+    /// A setting could not be carried out.
+    Refused(Refusal),
+}
+
+/// What became of a setting that could not be carried out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    /// As it stands in the program: `nice(-5)`.
+    pub(crate) setting: String,
+    /// The kernel's reason, if it was the kernel that refused.
+    pub(crate) os_error: Option<i32>,
+    /// Why, or what to do.
+    pub(crate) words: String,
 }

@@ -354,7 +354,11 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> 
     let expected = running.expect_worker();
     let launch = match config.forks(recipe) {
         true => Ok(Launch::fork(running.fork_server(), recipe.clone())),
-        false => Launch::spawn(recipe.clone(), config.captures_stderr()),
+        false => Launch::spawn(
+            recipe.clone(),
+            config.environment(),
+            config.captures_stderr(),
+        ),
     };
     match launch {
         Ok(launch) => {

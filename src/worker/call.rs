@@ -19,6 +19,7 @@ use super::attempt::{Attempt, Stake, Verdict};
 use super::context::WorkerContext;
 use super::current::current;
 use super::hook;
+use super::post::end_of_turn;
 use super::trace;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::error::WorkerError;
@@ -287,6 +288,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
             match verdict {
                 Verdict::Done(frame) => {
                     drop(held); // the job is over; decoding needs no worker
+                    end_of_turn().await;
                     return decode_result(frame).map_err(named);
                 }
                 Verdict::Failed(error) => return Err(named(error)),

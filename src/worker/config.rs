@@ -1,11 +1,18 @@
 //! What a worker context does with its workers.
 
+mod limits;
+mod surroundings;
+
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub(super) use surroundings::Environment;
 
 use super::hook::Recipe;
 use super::name::process_name;
@@ -15,12 +22,30 @@ use crate::job::image::fingerprint;
 use crate::job::status::WorkerStatus;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Kind};
-use crate::wire::message::{Closure, Purpose, SetUp};
+use crate::wire::message::{Closure, Limits, Purpose, SetUp};
 
 /// How the workers of a context come up, how long they stay, and when they go.
 ///
 /// The closures run in the worker, so they are like jobs: they capture nothing and get their data as an encoded value.
 /// Several `init` closures run in the order in which they were given; a worker retires when any `retire` closure says so.
+///
+/// A configuration is whole: a context inside another one has what its own says, and nothing of the outer one's. (What
+/// the kernel hands down is another matter: workers that a *job* starts begin with that job's limits and surroundings.)
+///
+/// # What a new process goes through
+///
+/// 1. The program is executed, with the [environment](Self::env) as configured, and comes to the hook.
+/// 2. It changes to the [working directory](Self::current_dir), then calls the [`preload`](Self::preload) closures. A
+///    fork server does this once, for all its workers, and none of the limits concern it.
+/// 3. The worker submits to its limits: its own process group ([`kill_tree`](Self::kill_tree)),
+///    [CPUs](Self::cpu_affinity), [niceness](Self::nice), [memory](Self::memory_limit), [open
+///    files](Self::open_file_limit), and the [stack](Self::stack_size).
+/// 4. It calls the [`init`](Self::init) closures, and then the jobs, each with its [CPU time](Self::cpu_limit).
+///
+/// So everything of the program's own that happens in a worker is under its limits, but for what `preload` does, which
+/// is the place for what needs more than a job may have: reading a large table, opening what a job may not. What a step
+/// cannot carry out fails the call for which the worker was started with
+/// [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start), and the error names the setting.
 ///
 /// # Examples
 ///
@@ -53,6 +78,9 @@ pub struct WorkerConfig {
     retire: Vec<Closure>,
     worker_type: WorkerType,
     capture_stderr: bool,
+    environment: Environment,
+    current_dir: Option<PathBuf>,
+    limits: Limits,
     /// The first thing that is wrong with it, to be reported by what uses it.
     fault: Option<Fault>,
 }
@@ -66,6 +94,10 @@ enum Fault {
     Unencodable {
         closure: &'static str,
         message: String,
+    },
+    Unusable {
+        setting: String,
+        words: String,
     },
 }
 
@@ -135,6 +167,9 @@ impl WorkerConfig {
             retire: Vec::new(),
             worker_type: WorkerType::default(),
             capture_stderr: false,
+            environment: Environment::default(),
+            current_dir: None,
+            limits: Limits::default(),
             fault: None,
         }
     }
@@ -362,7 +397,7 @@ impl WorkerConfig {
     /// static READY: AtomicBool = AtomicBool::new(false);
     ///
     /// fn prepare() {
-    ///     READY.store(true, Relaxed); // lower the priority, limit the memory, warm a cache ..
+    ///     READY.store(true, Relaxed); // install a signal handler, warm a cache ..
     /// }
     ///
     /// fn is_ready(_: ()) -> bool {
@@ -659,6 +694,9 @@ impl WorkerConfig {
             Some(Fault::Unencodable { closure, message }) => {
                 Err(WorkerError::encode_closure_data(closure, message))
             }
+            Some(Fault::Unusable { setting, words }) => {
+                Err(WorkerError::unusable_setting(setting, words))
+            }
         }
     }
 
@@ -676,6 +714,15 @@ impl WorkerConfig {
             purpose: if works { Purpose::Work } else { Purpose::Fork },
             name: process_name(self.name.as_deref(), role),
             preload: given(&self.preload, role != NewProcess::Forked),
+            current_dir: self
+                .current_dir
+                .as_ref()
+                .filter(|_| role != NewProcess::Forked)
+                .map(|path| path.as_os_str().as_bytes().to_vec()),
+            limits: match works {
+                true => self.limits.clone(),
+                false => Limits::default(),
+            },
             idle_timeout: self.idle_timeout,
             init: given(&self.init, works),
             retire: given(&self.retire, works),
@@ -710,6 +757,14 @@ impl WorkerConfig {
     pub(super) fn captures_stderr(&self) -> bool {
         self.capture_stderr
     }
+
+    pub(super) fn environment(&self) -> Environment {
+        self.environment.clone()
+    }
+
+    pub(super) fn kills_tree(&self) -> bool {
+        self.limits.own_group
+    }
 }
 
 /// What a process that comes up will be.
@@ -729,7 +784,8 @@ enum Hook {
     Retire,
 }
 
-/// Does not show the closures' data, which may be anything.
+/// Does not show the closures' data, which may be anything, nor the values of environment variables, which may be
+/// secrets.
 impl fmt::Debug for WorkerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerConfig")
@@ -741,6 +797,9 @@ impl fmt::Debug for WorkerConfig {
             .field("retire", &self.retire.len())
             .field("worker_type", &self.worker_type)
             .field("capture_stderr", &self.capture_stderr)
+            .field("environment", &self.environment)
+            .field("current_dir", &self.current_dir)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }

@@ -22,7 +22,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
 
-use super::post::{self, Post};
+use super::post::Post;
 use crate::sys::socket::{send_message, try_send_with_fds};
 use crate::wire::frame::{Frame, Inbox, Kind, Parcel};
 use crate::wire::receive::receive;
@@ -158,10 +158,7 @@ impl Connection {
 
     /// Receives the next frame.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, NoFrame>> {
-        if self.post.look_at_once() && post::is_turn_over() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        self.post.look_at_once();
         self.post.watch();
         loop {
             if let Some(received) = self.receive_now().transpose() {

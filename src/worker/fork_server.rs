@@ -252,7 +252,8 @@ impl ForkServer {
         stop: EventListener,
     ) -> Result<(), WorkerError> {
         let place = Started(self.place.clone());
-        let launch = Launch::spawn(recipe.clone(), false)?;
+        let environment = self.place.config.environment();
+        let launch = Launch::spawn(recipe.clone(), environment, false)?;
         let mut starting = Starting::of_fork_server(launch, self.place.config.clone());
         let stopped = async {
             stop.await;

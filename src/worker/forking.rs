@@ -46,8 +46,9 @@ impl Forking {
                     Ok(Some(unborn)) => self.stage = Stage::Unborn(unborn),
                     // Forking is not safe here.
                     Ok(None) => {
-                        let captures = self.fork_server.config().captures_stderr();
-                        match Launch::spawn(self.recipe.clone(), captures) {
+                        let config = self.fork_server.config();
+                        let captures = config.captures_stderr();
+                        match Launch::spawn(self.recipe.clone(), config.environment(), captures) {
                             Ok(launch) => self.stage = Stage::Spawning(launch),
                             Err(error) => return Poll::Ready(Err(error)),
                         }

@@ -25,6 +25,7 @@ use async_io::Async;
 use futures_lite::Stream;
 
 use super::child::Stdout;
+use super::config::Environment;
 use super::fork_server::ForkServer;
 use super::forking::Forking;
 use super::hook::Recipe;
@@ -61,10 +62,15 @@ impl Launch {
     }
 
     /// Asks the launcher for a process.
-    pub(super) fn spawn(recipe: Arc<Recipe>, capture_stderr: bool) -> Result<Self, WorkerError> {
+    pub(super) fn spawn(
+        recipe: Arc<Recipe>,
+        environment: Environment,
+        capture_stderr: bool,
+    ) -> Result<Self, WorkerError> {
         let (reply, answer) = async_channel::bounded(1);
         let request = Request {
             recipe,
+            environment,
             capture_stderr,
             reply,
         };
@@ -99,6 +105,7 @@ impl Launch {
 
 struct Request {
     recipe: Arc<Recipe>,
+    environment: Environment,
     capture_stderr: bool,
     reply: async_channel::Sender<Result<Launched, WorkerError>>,
 }
@@ -122,32 +129,41 @@ fn serve(requests: &mpsc::Receiver<Request>) {
     signal::block_only_sigint();
     for Request {
         recipe,
+        environment,
         capture_stderr,
         reply,
     } in requests
     {
         if !reply.is_closed() {
             // Whoever asked may be gone by now; then the process is dropped, which kills and reaps it.
-            drop(reply.try_send(launch_or_survive(&recipe, capture_stderr)));
+            drop(reply.try_send(launch_or_survive(&recipe, &environment, capture_stderr)));
         }
     }
 }
 
 /// The end of the launcher's thread would be the end of all workers, so no panic may end it.
-fn launch_or_survive(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError> {
-    catch_unwind(|| launch(recipe, capture_stderr)).unwrap_or_else(|_| {
+fn launch_or_survive(
+    recipe: &Recipe,
+    environment: &Environment,
+    capture_stderr: bool,
+) -> Result<Launched, WorkerError> {
+    catch_unwind(|| launch(recipe, environment, capture_stderr)).unwrap_or_else(|_| {
         let error = io::Error::other("panicked; its message went to the panic hook");
         Err(WorkerError::start("the launcher thread", error))
     })
 }
 
-fn launch(recipe: &Recipe, capture_stderr: bool) -> Result<Launched, WorkerError> {
+fn launch(
+    recipe: &Recipe,
+    environment: &Environment,
+    capture_stderr: bool,
+) -> Result<Launched, WorkerError> {
     let (ours, theirs) =
         sockets(recipe.stdout).map_err(|error| WorkerError::start("its socket", error))?;
     // Before there is a process that could be left behind: the first of all registrations makes the reactor, which panics
     // where there are no descriptors left for it.
     let ours = Async::new(ours).map_err(|error| WorkerError::start("its socket", error))?;
-    let mut child = command(recipe, capture_stderr, theirs)
+    let mut child = command(recipe, environment, capture_stderr, theirs)
         .spawn()
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => WorkerError::start_without_proc(error),
@@ -177,9 +193,15 @@ fn sockets(stdout: Stdout) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-fn command(recipe: &Recipe, capture_stderr: bool, socket: OwnedFd) -> Command {
+fn command(
+    recipe: &Recipe,
+    environment: &Environment,
+    capture_stderr: bool,
+    socket: OwnedFd,
+) -> Command {
     let inode = socket::socket_inode(&socket).expect("a socket that was just made has an inode");
     let mut command = Command::new("/proc/self/exe");
+    environment.apply_to(&mut command); // ours comes last
     command
         .arg0(&recipe.name)
         .args(&recipe.arguments)

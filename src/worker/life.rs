@@ -76,6 +76,11 @@ impl Worker {
         }))
     }
 
+    /// Lets whatever ends the worker end its process group, too.
+    pub(super) fn kill_its_tree_too(&mut self) {
+        self.process.kill_its_group_too();
+    }
+
     /// The worker, which was expected, is ready for jobs.
     pub(super) fn came_up(&mut self, expected: Expected) {
         let life = expected.came_up(self.process.pid(), self.forked);

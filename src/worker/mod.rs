@@ -19,6 +19,15 @@
 //! worker that leaves, be it idle for too long or retired, closes its receiving end before it says so, hence a job that
 //! meets it on its way out is known not to have run and goes to another worker unnoticed.
 //!
+//! # Limits
+//!
+//! A [`WorkerConfig`] says what each worker may use ([memory](WorkerConfig::memory_limit), [CPU time for a
+//! job](WorkerConfig::cpu_limit), [open files](WorkerConfig::open_file_limit), [CPUs](WorkerConfig::cpu_affinity) and
+//! [how nicely](WorkerConfig::nice), [stack](WorkerConfig::stack_size)), where it finds itself ([working
+//! directory](WorkerConfig::current_dir), [environment](WorkerConfig::env)), and whether [what its jobs
+//! start](WorkerConfig::kill_tree) ends with it. A job that breaks a limit breaks its worker, and no other call
+//! notices. The kernel enforces this for what goes wrong; it is no sandbox for code that is out to do harm.
+//!
 //! # What a call costs
 //!
 //! Argument and result are encoded, and travel as one frame each. From its second job on a worker has a *mailbox*: memory

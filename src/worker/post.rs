@@ -7,7 +7,8 @@
 //! * at the end of a turn of the run's loop, if there is one: see [`lookout`](super::lookout);
 //! * through the reactor.
 //!
-//! So that a task which makes one quick call after the other lets others have a turn, each [`TURN`]th of them waits once.
+//! So that a task which makes one quick call after the other lets others have a turn, each [`TURN`]th of them waits once, when its
+//! worker is free again.
 
 use std::cell::Cell;
 use std::io;
@@ -16,9 +17,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
 use rustix::thread::sched_getcpu;
 
 use super::lookout::{self, Watched};
+use crate::cancel::shield;
 use crate::sys::mapping::Mapping;
 use crate::wire::frame::{self, Frame, Garbage, Kind, Parcel};
 use crate::wire::mailbox::Mailbox;
@@ -141,21 +144,22 @@ impl Post {
         mailbox.answer.take()?.map(Frame::of_whole).transpose()
     }
 
-    /// Looks for the answer at once, if that has been of use before. True if there is one.
-    pub(super) fn look_at_once(&mut self) -> bool {
+    /// Looks for the answer at once, if that has been of use before.
+    pub(super) fn look_at_once(&mut self) {
         if !std::mem::take(&mut self.expecting) {
-            return false;
+            return;
         }
         let Some(mailbox) = self.mailbox() else {
-            return false;
+            return;
         };
         let together = mailbox.job.is_watched_from(sched_getcpu());
-        let seen = look_for(AT_ONCE, together, || !mailbox.answer.is_quiet());
-        match seen {
-            true => self.patience.was_rewarded(),
+        match look_for(AT_ONCE, together, || !mailbox.answer.is_quiet()) {
+            true => {
+                self.patience.was_rewarded();
+                let _ = WITHOUT_A_WAIT.try_with(|calls| calls.set(calls.get() + 1));
+            }
             false => self.patience.was_in_vain(EVERY),
         }
-        seen
     }
 
     /// Has the answer come here, if a loop will look.
@@ -186,11 +190,17 @@ fn make() -> io::Result<(Mapping<Mailbox>, Parcel)> {
     Ok((mailbox, Parcel::new(frame, vec![Arc::new(memory)])))
 }
 
-/// Whether a call that has its answer without a wait should wait all the same, for the sake of others.
-pub(super) fn is_turn_over() -> bool {
-    let count = |calls: &Cell<u32>| {
-        calls.set((calls.get() + 1) % TURN);
-        calls.get() == 0
+/// Lets others have a turn if this thread has made many calls without a wait. The worker is free by now for theirs.
+pub(super) async fn end_of_turn() {
+    let is_over = |calls: &Cell<u32>| {
+        let over = calls.get() >= TURN;
+        if over {
+            calls.set(0);
+        }
+        over
     };
-    WITHOUT_A_WAIT.try_with(count).unwrap_or(false)
+    if WITHOUT_A_WAIT.try_with(is_over).unwrap_or(false) {
+        // The job is done, and nobody may take its result away.
+        shield(yield_now()).await;
+    }
 }

@@ -16,6 +16,8 @@ use crate::sys::process::{Ended, Pidfd};
 pub(super) struct Process {
     state: State,
     pid: u32,
+    /// It leads a process group, whose members do not outlive it.
+    leads_group: bool,
 }
 
 #[derive(Debug)]
@@ -32,7 +34,16 @@ impl Process {
     pub(super) fn new(pidfd: Pidfd) -> io::Result<Self> {
         let pid = pidfd.pid();
         let state = State::Running(register(pidfd)?);
-        Ok(Self { state, pid })
+        Ok(Self {
+            state,
+            pid,
+            leads_group: false,
+        })
+    }
+
+    /// Lets the process's group end with it: killed when it is, or before it is reaped.
+    pub(super) fn kill_its_group_too(&mut self) {
+        self.leads_group = true;
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -41,9 +52,13 @@ impl Process {
 
     /// Sends SIGKILL if the process is not known to have ended.
     pub(super) fn kill(&self) {
-        if let State::Running(pidfd) = &self.state
-            && let Err(error) = pidfd.get_ref().kill()
-        {
+        let State::Running(pidfd) = &self.state else {
+            return;
+        };
+        if self.leads_group {
+            pidfd.get_ref().kill_group();
+        }
+        if let Err(error) = pidfd.get_ref().kill() {
             // Whoever kills is cleaning up, often in a `drop`, where a panic would only lose more.
             tracing::warn!(pid = self.pid, %error, "a worker cannot be killed");
         }
@@ -53,7 +68,7 @@ impl Process {
     pub(super) fn has_ended(&mut self) -> Option<Ended> {
         match &self.state {
             State::Running(pidfd) => {
-                let ended = reap(pidfd.get_ref())?;
+                let ended = reap(pidfd.get_ref(), self.leads_group)?;
                 self.state = State::Ended(ended);
                 Some(ended)
             }
@@ -94,6 +109,7 @@ impl Drop for Process {
             let mut rest = Process {
                 state: State::Running(pidfd),
                 pid: self.pid,
+                leads_group: self.leads_group,
             };
             smol::spawn(async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await })
                 .detach();
@@ -108,7 +124,11 @@ fn register(pidfd: Pidfd) -> io::Result<Async<Arc<Pidfd>>> {
     Async::new_nonblocking(pidfd.clone()).inspect_err(|_| pidfd.kill_and_reap())
 }
 
-fn reap(pidfd: &Pidfd) -> Option<Ended> {
+fn reap(pidfd: &Pidfd, leads_group: bool) -> Option<Ended> {
+    if leads_group && pidfd.has_ended() {
+        // While it is not reaped, its number is that of no other group.
+        pidfd.kill_group();
+    }
     // Our own child, asked once after its end, gives no error unless something else in this program waits for all
     // children (`waitpid(-1)`, or SIGCHLD ignored) and has got there first.
     pidfd.try_reap().unwrap_or(Some(Ended::Unknown))

@@ -19,7 +19,7 @@ use crate::error::WorkerError;
 use crate::job::image::fingerprint;
 use crate::wire::codec;
 use crate::wire::frame::{Frame, Kind};
-use crate::wire::message::{Fingerprint, InitFailed};
+use crate::wire::message::{Fingerprint, InitFailed, Refusal};
 
 /// How long a new process may take to reach the hook. Generous, as `main` may do much before; but not for ever.
 const REACH_THE_HOOK: Duration = Duration::from_secs(60);
@@ -47,8 +47,10 @@ enum State {
 /// What to report once the process has ended.
 #[derive(Debug)]
 enum Failure {
-    /// The process's own end.
+    /// The process's own end, before its hello.
     Ended,
+    /// The same, after it.
+    EndedWithinInit,
     Known(WorkerError),
 }
 
@@ -80,6 +82,9 @@ impl Starting {
                         };
                         let mut worker = Worker::new(launched)
                             .map_err(|error| WorkerError::start("its socket", error))?;
+                        if self.config.kills_tree() && !self.fork_server {
+                            worker.kill_its_tree_too();
+                        }
                         worker.put(self.config.set_up(role)?.into());
                         self.state = State::Summoned(worker, Timer::after(REACH_THE_HOOK));
                     }
@@ -107,6 +112,9 @@ impl Starting {
                     };
                     return Poll::Ready(Err(match failure {
                         Failure::Ended => WorkerError::start_ended(death.exit),
+                        Failure::EndedWithinInit => {
+                            WorkerError::start_ended_within_init(death.exit)
+                        }
                         Failure::Known(error) => error.ended(death.exit),
                     }));
                 }
@@ -169,7 +177,11 @@ impl Starting {
                 )),
             },
             Err(Silence::Gone) => {
-                self.state = State::Failing(Dying::naturally(self.worker()), Failure::Ended)
+                let failure = match self.state {
+                    State::Initialising(_) => Failure::EndedWithinInit,
+                    _ => Failure::Ended,
+                };
+                self.state = State::Failing(Dying::naturally(self.worker()), failure)
             }
             Err(Silence::Garbage) => {
                 self.fail_with(WorkerError::protocol("bytes that are no frame"))
@@ -205,6 +217,14 @@ fn failure_of(frame: &Frame) -> Option<WorkerError> {
             Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
             Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),
             Ok(InitFailed::NotOurCode) => WorkerError::image_mismatch(),
+            Ok(InitFailed::Refused(refusal)) => {
+                let Refusal {
+                    setting,
+                    os_error,
+                    words,
+                } = refusal;
+                WorkerError::start_refused(&setting, os_error, &words)
+            }
             Err(_) => WorkerError::protocol("a report that cannot be decoded"),
         }),
         _ => None,

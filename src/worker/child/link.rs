@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
 use super::FAILED;
+use super::limits::Group;
 use crate::sys::mapping::Mapping;
 use crate::sys::socket;
 use crate::wire::frame::{self, Frame, Inbox, Kind, Parcel};
@@ -35,6 +36,8 @@ pub(super) struct Link {
     patience: Patience,
     /// The worker itself, to be told from what a job forks.
     process: u32,
+    /// What the worker leads, to be ended with it.
+    group: Option<Group>,
 }
 
 impl Link {
@@ -45,7 +48,13 @@ impl Link {
             mailbox: None,
             patience: Patience::new(),
             process: std::process::id(),
+            group: None,
         }
+    }
+
+    /// Takes what is to be ended with the worker.
+    pub(super) fn lead(&mut self, group: Option<Group>) {
+        self.group = group;
     }
 
     pub(super) fn socket(&self) -> &OwnedFd {
@@ -189,6 +198,7 @@ impl Link {
     }
 
     pub(super) fn leave(&self, code: i32) -> ! {
+        self.group.as_ref().inspect(|group| group.end());
         std::process::exit(code)
     }
 }

@@ -10,7 +10,8 @@
 //! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
 //!   between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
-//! * an init closure panicked, or the image is another one: it says so in place of *ready*, and the code is 1;
+//! * an init closure panicked, a setting was refused, or the image is another one: it says so in place of *ready*, and
+//!   the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
@@ -18,6 +19,7 @@
 //! without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
+mod limits;
 mod link;
 mod zygote;
 
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use self::limits::CpuTime;
 use self::link::Link;
 use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
 use crate::job::image::fingerprint;
@@ -38,7 +41,7 @@ use crate::job::status::WorkerStatus;
 use crate::sys::{signal, socket, thread};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Kind, Parcel};
-use crate::wire::message::{Closure, InitFailed, Purpose, SetUp};
+use crate::wire::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -105,17 +108,55 @@ impl Settled {
             ..
         } = self;
         call_oneself(&set_up.name);
+        link.preload(set_up);
+        let mut status = WorkerStatus::new(started);
+        if set_up.limits.open_files.is_some() {
+            status.keep_memory_open(); // later there may be no room for another file
+        }
+        let submitted = limits::submit_to(&set_up.limits);
+        let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
+        link.lead(group);
+        let worker = Worker {
+            cpu_time,
+            link,
+            summons,
+            status,
+            set_up,
+        };
+        let (worker, refusal) = limits::serve_on_stack(set_up.limits.stack, worker, Worker::serve);
+        worker.link.refuse(refusal)
+    }
+}
+
+/// A worker under its limits.
+struct Worker<'a> {
+    link: Link,
+    summons: Summons,
+    status: WorkerStatus,
+    cpu_time: CpuTime,
+    set_up: &'a SetUp,
+}
+
+impl Worker<'_> {
+    /// Serves jobs until this process ends.
+    fn serve(self) -> ! {
+        let Self {
+            mut link,
+            summons,
+            mut status,
+            cpu_time,
+            set_up,
+        } = self;
         let mut retire = link.call_init(set_up);
         // The kernel forgets this tie when a process changes its user, as an init closure may have done.
         die_with(summons.parent);
         let idle_timeout = set_up.idle_timeout;
-        let mut status = WorkerStatus::new(started);
         // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait, a parent that
         // is busy for longer than the idle timeout would start one worker after the other and have the job run by none.
         let mut job = link.next_job();
         link.set_idle_timeout(idle_timeout);
         loop {
-            link.answer(job);
+            link.answer(job, &cpu_time);
             status.count_job();
             link.consult(&mut retire, &status);
             job = link.next_job();
@@ -219,12 +260,20 @@ impl Link {
         }
     }
 
+    /// Goes to where the preload closures are to be called, and calls them.
+    fn preload(&mut self, set_up: &SetUp) {
+        let preloaded = limits::enter(set_up.current_dir.as_deref())
+            .map_err(InitFailed::Refused)
+            .and_then(|()| set_up.preload.iter().try_for_each(init));
+        if let Err(failure) = preloaded {
+            self.fail(&failure)
+        }
+    }
+
     /// Calls the init closures and prepares the retire closures, then says that the worker is ready.
     fn call_init(&mut self, set_up: &SetUp) -> Vec<Retire> {
-        let prepared = set_up
-            .preload
-            .iter()
-            .chain(&set_up.init)
+        let closures = &mut set_up.init.iter();
+        let prepared = closures
             .try_for_each(init)
             .and_then(|()| set_up.retire.iter().map(retire).collect());
         match prepared {
@@ -232,11 +281,17 @@ impl Link {
                 self.send(&frame::of_bytes(Kind::Ready, 0, b""));
                 retire
             }
-            Err(failure) => {
-                self.send(&encoded(Kind::InitFailed, &failure));
-                self.leave(FAILED)
-            }
+            Err(failure) => self.fail(&failure),
         }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> ! {
+        self.fail(&InitFailed::Refused(refusal))
+    }
+
+    fn fail(&self, failure: &InitFailed) -> ! {
+        self.send(&encoded(Kind::InitFailed, failure));
+        self.leave(FAILED)
     }
 
     fn set_idle_timeout(&self, timeout: Option<Duration>) {
@@ -287,10 +342,14 @@ impl Link {
         }
     }
 
-    fn answer(&mut self, mut job: Frame) {
+    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime) {
         let fds = std::mem::take(&mut job.fds);
         let answer = match find_job(job.header.number) {
-            Some(trampoline) => run(trampoline, job.payload(), fds),
+            Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload(), fds)) {
+                Ok(answer) => answer,
+                // An earlier job has deleted our timers. This one has not begun.
+                Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
+            },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
         if !self.is_the_original() {

@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::{FAILED, Link, Settled, call_oneself, init};
+use super::{FAILED, Link, Settled, call_oneself};
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::{socket, thread};
 use crate::wire::frame::{self, HEADER, Header, Kind};
@@ -106,14 +106,6 @@ fn arrange(link: &mut Link, stderr: Option<OwnedFd>) -> io::Result<()> {
 }
 
 impl Link {
-    /// Calls the preload closures.
-    fn preload(&mut self, set_up: &SetUp) {
-        if let Err(failure) = set_up.preload.iter().try_for_each(init) {
-            self.send(&super::encoded(Kind::InitFailed, &failure));
-            self.leave(FAILED)
-        }
-    }
-
     /// Leaves if this process has more than one thread.
     fn be_alone(&self) {
         let threads = thread::count().unwrap_or_else(|error| {

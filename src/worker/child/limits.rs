@@ -1,0 +1,296 @@
+//! What a worker submits to before it calls anything of the program's: see `WorkerConfig`, where each setting is
+//! described.
+//!
+//! Two things are done in whichever process calls the preload closures, and are inherited by what a fork server forks:
+//! the working directory here, the environment by whoever executes the program. All else is done here in each worker by
+//! itself, spawned or forked, in one order: what reads files comes before the limit of files, and the stack after the
+//! limit of memory, because it counts.
+//!
+//! An error names the setting as it stands in the program, with the kernel's reason.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getpgrp, getpid, getpriority_process, kill_process_group,
+    setpgid, setpriority_process, setrlimit,
+};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use super::FAILED;
+use crate::job::panic::catch;
+use crate::sys::cpu_alarm::CpuAlarm;
+use crate::wire::message::{Limits, Refusal};
+
+/// Goes to the working directory, if one was given.
+pub(super) fn enter(directory: Option<&[u8]>) -> Result<(), Refusal> {
+    let Some(path) = directory else {
+        return Ok(());
+    };
+    let path = Path::new(OsStr::from_bytes(path));
+    std::env::set_current_dir(path).map_err(|error| {
+        let words = "name a directory that exists and may be searched by this program";
+        refusal(format!("current_dir({path:?})"), &error, words)
+    })
+}
+
+/// Submits to everything but the stack.
+pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Refusal> {
+    let group = limits.own_group.then(Group::new).transpose()?;
+    limits.cpus.as_deref().map_or(Ok(()), stay_on)?;
+    limits.nice.map_or(Ok(()), be_nice)?;
+    let cpu_time = CpuTime::new(limits.cpu_time)?;
+    limits.memory.map_or(Ok(()), limit_memory)?;
+    limits.open_files.map_or(Ok(()), limit_open_files)?;
+    Ok((group, cpu_time))
+}
+
+/// The process group that a worker leads. Its parent ends it when the worker is reaped, which may be long after a
+/// worker has left that was idle; so a worker that leaves by itself does so, too.
+pub(super) struct Group {
+    /// The group that the worker was in before.
+    home: Pid,
+}
+
+impl Group {
+    fn new() -> Result<Self, Refusal> {
+        let home = getpgrp();
+        setpgid(None, None).map_err(|error| {
+            let words = "a process that leads a session cannot leave its group";
+            refusal("kill_tree(true)".into(), &error.into(), words)
+        })?;
+        Ok(Self { home })
+    }
+
+    /// Kills all members but this process, which goes home.
+    pub(super) fn end(&self) {
+        // If that group is gone, the rest is for the parent to do.
+        if setpgid(None, Some(self.home)).is_ok() {
+            // There may be no other member.
+            let _ = kill_process_group(getpid(), Signal::KILL);
+        }
+    }
+}
+
+fn refusal(setting: String, error: &io::Error, words: impl Into<String>) -> Refusal {
+    Refusal {
+        setting,
+        os_error: error.raw_os_error(),
+        words: words.into(),
+    }
+}
+
+fn stay_on(cpus: &[usize]) -> Result<(), Refusal> {
+    let mut wanted = CpuSet::new();
+    cpus.iter().for_each(|&cpu| wanted.set(cpu));
+    let set = sched_setaffinity(None, &wanted).and_then(|()| sched_getaffinity(None));
+    let words = "name CPUs that are there and that this program may use";
+    let got =
+        set.map_err(|error| refusal(format!("cpu_affinity({cpus:?})"), &error.into(), words))?;
+    // Of a set that it can grant in part, the kernel grants that part.
+    let missing: Vec<usize> = cpus
+        .iter()
+        .copied()
+        .filter(|&cpu| !got.is_set(cpu))
+        .collect();
+    match missing[..] {
+        [] => Ok(()),
+        _ => Err(Refusal {
+            setting: format!("cpu_affinity({cpus:?})"),
+            os_error: None,
+            words: format!("the CPUs {missing:?} are not to be had; {words}"),
+        }),
+    }
+}
+
+fn be_nice(niceness: i32) -> Result<(), Refusal> {
+    setpriority_process(None, niceness).map_err(|error| {
+        let words = match getpriority_process(None) {
+            Ok(now) => format!("it is {now}, and only a privileged process may have less"),
+            Err(_) => "only a privileged process may be less nice than it is".into(),
+        };
+        refusal(format!("nice({niceness})"), &error.into(), words)
+    })
+}
+
+fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
+    let value = Some(value);
+    let limit = Rlimit {
+        current: value,
+        maximum: value,
+    };
+    Ok(setrlimit(resource, limit)?)
+}
+
+fn limit_open_files(count: u32) -> Result<(), Refusal> {
+    let setting = || format!("open_file_limit({count})");
+    let open = open_descriptors().map_err(|error| {
+        let words = "the open descriptors are counted in `/proc/self/fd`: mount `/proc`";
+        refusal(setting(), &error, words)
+    })?;
+    set_limit(Resource::Nofile, limit_beside(&open, count)).map_err(|error| {
+        let words = "only a privileged process may have more than its hard limit, see `ulimit -Hn`";
+        refusal(setting(), &error, words)
+    })
+}
+
+/// The least limit of descriptors' numbers under which `count` more can be opened: each takes the lowest number that is
+/// free. `open` is in ascending order.
+fn limit_beside(open: &[u32], count: u32) -> u64 {
+    let mut limit = u64::from(count);
+    for &number in open {
+        if u64::from(number) < limit {
+            limit += 1;
+        }
+    }
+    limit
+}
+
+/// The numbers of the descriptors that are open, in ascending order.
+fn open_descriptors() -> io::Result<Vec<u32>> {
+    let names = std::fs::read_dir("/proc/self/fd")?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<io::Result<Vec<_>>>()?;
+    // That of the listing was among them, and is closed by now.
+    let is_open = |name: &OsString| Path::new("/proc/self/fd").join(name).is_symlink();
+    let open = names.into_iter().filter(is_open);
+    let mut numbers: Vec<u32> = open
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn limit_memory(bytes: u64) -> Result<(), Refusal> {
+    let setting = || format!("memory_limit({bytes})");
+    // The kernel would not mind, and refuse the first allocation.
+    if let Some(held) = data_held()
+        && held >= bytes
+    {
+        return Err(Refusal {
+            setting: setting(),
+            os_error: None,
+            words: format!(
+                "a new worker has {held} bytes already, what was preloaded included; allow it more than that"
+            ),
+        });
+    }
+    set_limit(Resource::Data, bytes).map_err(|error| {
+        let words = "only a privileged process may have more than its hard limit, see `ulimit -Hd`";
+        refusal(setting(), &error, words)
+    })
+}
+
+/// How much memory counts towards the limit at this moment; `None` where `/proc` is not mounted.
+fn data_held() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmData:"))?;
+    let kilobytes: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// The CPU time that each job may use.
+pub(super) struct CpuTime(Option<(CpuAlarm, Duration)>);
+
+impl CpuTime {
+    fn new(limit: Option<Duration>) -> Result<Self, Refusal> {
+        let Some(limit) = limit else {
+            return Ok(Self(None));
+        };
+        let alarm = CpuAlarm::new().map_err(|error| {
+            let words =
+                "each worker needs two timers, which count as pending signals: see `ulimit -i`";
+            refusal(format!("cpu_limit({limit:?})"), &error, words)
+        })?;
+        Ok(Self(Some((alarm, limit))))
+    }
+
+    /// Runs a job.
+    ///
+    /// # Errors
+    ///
+    /// If there is a limit that cannot be set, because an earlier job has deleted timers that it did not make. Then
+    /// this job has not run.
+    pub(super) fn limit<R>(&self, job: impl FnOnce() -> R) -> io::Result<R> {
+        let Some((alarm, limit)) = &self.0 else {
+            return Ok(job());
+        };
+        alarm.set(*limit)?;
+        let result = job();
+        // A process that the job has forked has no timers, and timers that the job has deleted do not go off either.
+        let _ = alarm.clear();
+        Ok(result)
+    }
+}
+
+/// Lets a worker serve on a stack of so many bytes, or on the one that it has. Returns only if there is no memory for
+/// that.
+pub(super) fn serve_on_stack<W>(
+    bytes: Option<usize>,
+    worker: W,
+    serve: fn(W) -> !,
+) -> (W, Refusal) {
+    let Some(bytes) = bytes else { serve(worker) };
+    let mut waiting = Some(worker);
+    let serve = || -> Infallible { serve(waiting.take().expect("it is called once")) };
+    // For want of memory, `grow` panics before it calls anything.
+    let Err(report) = catch(|| stacker::grow(bytes, serve));
+    match waiting {
+        Some(worker) => {
+            let refusal = Refusal {
+                setting: format!("stack_size({bytes})"),
+                os_error: None,
+                words: report.message,
+            };
+            (worker, refusal)
+        }
+        // The panic was one of ours, and has been printed.
+        None => std::process::exit(FAILED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// How many descriptors a process can open whose numbers must be below `limit`.
+    fn room(open: &[u32], limit: u64) -> u64 {
+        let taken = open.iter().filter(|&&number| u64::from(number) < limit);
+        limit - taken.count() as u64
+    }
+
+    proptest! {
+        #[test]
+        fn the_limit_leaves_room_for_as_many_as_were_asked_for_and_not_one_more(
+            open in prop::collection::btree_set(0u32..40, 0..20),
+            count in 0u32..50,
+        ) {
+            let open: Vec<u32> = open.into_iter().collect();
+            let limit = limit_beside(&open, count);
+            prop_assert_eq!(room(&open, limit), u64::from(count));
+            prop_assert!(limit == 0 || room(&open, limit - 1) < u64::from(count));
+        }
+    }
+
+    #[test]
+    fn the_descriptors_that_are_open_are_found() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file).cast_unsigned();
+        assert!(open_descriptors().unwrap().contains(&number));
+    }
+
+    #[test]
+    fn memory_that_is_held_counts() {
+        let before = data_held().unwrap();
+        let held = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(data_held().unwrap() >= before + (32 << 20));
+        drop(held);
+    }
+}
