@@ -8,7 +8,7 @@
 //!
 //! It is a shortcut and no more: where the sender cannot have the memory, because descriptors or memory or the size of files
 //! are limited, what has been written is read back, and the frame holds it all. (A receiver that has no descriptor to spare
-//! does not get the value, which is an error of this one call.)
+//! does not get the value, which is an error of this one call; workers whose open files are limited are sent all in frames.)
 //!
 //! The first byte of an encoded value says which of the two it is. In the second case it is the only one, and the memory is
 //! the last of the descriptors that came along.
@@ -62,6 +62,14 @@ impl<'a> Encoding<'a> {
             frame,
             start,
             memory: Memory::NotNeeded,
+        }
+    }
+
+    /// The same, and no memory is used.
+    pub(super) fn begin_in_frame(frame: &'a mut Vec<u8>) -> Self {
+        Self {
+            memory: Memory::NotToBeHad,
+            ..Self::begin(frame)
         }
     }
 

@@ -68,8 +68,25 @@ pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
+    encode_by(value, out, |out| Encoding::begin(out))
+}
+
+/// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is. (What of it
+/// is shared memory needs one all the same.)
+pub(crate) fn encode_in_frame<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
+    encode_by(value, out, |out| Encoding::begin_in_frame(out))
+}
+
+fn encode_by<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+    begin: fn(&mut Vec<u8>) -> Encoding<'_>,
+) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
     let before = out.len();
-    let mut encoding = Encoding::begin(out);
+    let mut encoding = begin(out);
     let (encoded, memories) =
         enclosure::collect(|| bincode::serde::encode_into_writer(value, &mut encoding, FORMAT));
     match encoded {

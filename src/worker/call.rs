@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, Stake, Verdict};
+use super::config::WorkerConfig;
 use super::context::WorkerContext;
 use super::current::current;
 use super::hook;
@@ -273,7 +274,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let limiter = self.limiter.unwrap_or_else(current_default_worker_limiter);
         let (token, waited) = token_of(&limiter).await;
         let mut running = context.begin(waited).map_err(named)?;
-        let mut job = encode_job(code, &self.arg)
+        let mut job = encode_job(code, &self.arg, running.config())
             .inspect_err(|_| running.failed())
             .map_err(named)?;
         drop(self.arg);
@@ -338,9 +339,16 @@ async fn carry_out(attempt: Attempt, kill_on_cancel: bool) -> (Verdict, Stake) {
     (verdict, attempt.into_stake())
 }
 
-fn encode_job<A: Serialize>(code: Code<JobFn>, arg: &A) -> Result<Parcel, WorkerError> {
+fn encode_job<A: Serialize>(
+    code: Code<JobFn>,
+    arg: &A,
+    config: &WorkerConfig,
+) -> Result<Parcel, WorkerError> {
     Parcel::build(Kind::Job, code.offset(), |out| {
-        codec::encode_enclosing(arg, out)
+        match config.limits_open_files() {
+            true => codec::encode_in_frame(arg, out),
+            false => codec::encode_enclosing(arg, out),
+        }
     })
     .map_err(WorkerError::encode_argument)
 }
