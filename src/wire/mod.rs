@@ -9,7 +9,9 @@
 //! of five outcomes. Instead of an answer, or unasked between two jobs, the worker may say *bye*: it has closed its
 //! receiving end before saying so, hence a job that the parent has not had an answer to was not and will not be run.
 
+mod body;
 pub(crate) mod codec;
+pub(crate) mod enclosure;
 pub(crate) mod frame;
 #[cfg(all(test, loom))]
 mod loom_tests;
