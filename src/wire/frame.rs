@@ -214,9 +214,11 @@ impl Parcel {
         number: u64,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<Vec<Arc<OwnedFd>>, E>,
     ) -> Result<Self, E> {
-        let mut frame = vec![0; HEADER];
-        let fds = fill(&mut frame)?;
-        finish(&mut frame, kind, number);
+        let mut fds = Vec::new();
+        let frame = build(kind, number, |frame| {
+            fds = fill(frame)?;
+            Ok(())
+        })?;
         Ok(Self::new(frame, fds))
     }
 
