@@ -4,6 +4,7 @@
 //! * [`cancellation`]: the rules, each with an example.
 //! * [`testing`]: how to test what has jobs done, and what waits.
 //! * [`other_runtimes`]: nurseries in the tasks of smol and tokio, foreign `select!`, and calls from threads.
+//! * [`large_data`]: how to pass gigabytes to a worker, and back.
 //! * [`from_trio`], [`from_trio_parallel`]: what is called what here, and what is different.
 //!
 //! The pages are the files of the repository's `docs` folder. What is code in them is compiled and run as tests.
@@ -21,6 +22,9 @@ pub mod testing {}
 
 #[doc = include_str!("../docs/other_runtimes.md")]
 pub mod other_runtimes {}
+
+#[doc = include_str!("../docs/large_data.md")]
+pub mod large_data {}
 
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}

@@ -41,6 +41,7 @@
 //! | run another program | [`process::run_process`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
 //! | call a function in another process | [`run_sync`]; [`WorkerError`] says why there is no value |
+//! | give it much data, without a copy | [`SharedBytes`], [`SharedSlice`] |
 //! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
 //! | see who does what | [`task_tree`], [`current_task`], [`Nursery::named`]; [`instrument`] |
 //! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`], [`testing::Sequencer`], [`testing::shuffle`] |
@@ -56,6 +57,7 @@
 //! * [`guide::cancellation`]: the rules, each with an example;
 //! * [`guide::testing`]: how to test what has jobs done, and what waits;
 //! * [`guide::other_runtimes`]: nurseries in smol's and tokio's tasks, and calls from threads;
+//! * [`guide::large_data`]: memory that workers read in place;
 //! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different;
 //!   [`guide::trio_rows`]: promise by promise, with the tests.
 
@@ -74,6 +76,7 @@
 mod error;
 mod job;
 mod run_var;
+mod shared_memory;
 mod sys;
 mod tree_var;
 mod wire;
@@ -106,6 +109,7 @@ pub use run::{
     current_statistics, in_run, in_task, run, spawn_system_task,
 };
 pub use run_var::{RunVar, RunVarToken};
+pub use shared_memory::{SharedBytes, SharedBytesWriter, SharedSlice};
 pub use sync::CapacityLimiter;
 pub use time::{current_clock, current_time, sleep, sleep_forever, sleep_until};
 pub use tree_var::{HasTreeVars, TreeVar, TreeVarScope};

@@ -53,6 +53,11 @@ fn memory_capped_workers() {
 }
 
 #[test]
+fn shared_bytes() {
+    assert!(said("shared_bytes").ends_with("From 27 it takes 111 steps.\n"));
+}
+
+#[test]
 fn hostile_input() {
     let said = said("hostile_input");
     assert!(said.contains("The curious one: Too many open files"));

@@ -9,6 +9,8 @@
 mod common;
 
 mod forked;
+#[path = "shared_memory.rs"]
+mod shared_memory;
 #[path = "worker_cache.rs"]
 mod worker_cache;
 #[path = "worker_calls.rs"]
@@ -50,6 +52,7 @@ fn main() {
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
+        ("shared_memory", shared_memory::SUITE),
         ("worker_errors", worker_errors::SUITE),
         ("worker_faults", worker_faults::SUITE),
         ("worker_frames", worker_frames::SUITE),

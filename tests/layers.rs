@@ -13,7 +13,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The crate's modules, from the bottom up. `guide` is documentation.
 const LAYERS: [&[&str]; 7] = [
     &["sys", "error"],
-    &["job", "wire"],
+    &["job", "shared_memory", "wire"],
     &["time", "cancel", "run_var", "tree_var"],
     &[
         "instrument",

@@ -242,10 +242,21 @@ fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
     test(with_workers(
         config().init(limit_memory),
         |workers| async move {
-            let error = workers
-                .run_sync(|text: String| text.len(), "x".repeat(64 << 20))
-                .await
-                .unwrap_err();
+            let length = |text: String| text.len();
+            let text = "x".repeat(64 << 20);
+            let error = workers.run_sync(length, text.clone()).await.unwrap_err();
+            // It came in memory of its own, for which there was no room. Where this process cannot make such, it comes
+            // through the socket.
+            assert_eq!(error.kind(), WorkerErrorKind::DecodeArgument);
+            let before = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+            let small_files = rustix::process::Rlimit {
+                current: Some(32 << 20),
+                ..before
+            };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, small_files).unwrap();
+            let outcome = workers.run_sync(length, text).await;
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, before).unwrap();
+            let error = outcome.unwrap_err();
             assert_eq!(error.kind(), WorkerErrorKind::Broken);
             assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
             assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::stage::{self, Bystander, Stage, announce, halt, helper, signal, staged, stop};
 use common::{children, is_alive, pid, test, with_workers};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus,
 };
@@ -177,6 +177,11 @@ fn a_worker_stopped_in_any_phase_of_a_job_can_be_killed_by_its_call() {
 
 const MUCH: usize = 16 << 20;
 
+/// Arguments for a context whose workers may have few files stay in their frames, which go through the connection.
+fn by_connection() -> WorkerConfig {
+    WorkerConfig::new().open_file_limit(64)
+}
+
 /// Begins a call whose argument is more than the worker's connection holds, with a worker that is stopped.
 async fn half_sent(workers: &WorkerContext) -> (u32, Call<(usize, u32)>) {
     fn weigh(bytes: String) -> (usize, u32) {
@@ -191,7 +196,7 @@ async fn half_sent(workers: &WorkerContext) -> (u32, Call<(usize, u32)>) {
 }
 
 fn a_worker_killed_while_it_receives_is_replaced_or_broken_and_the_job_runs_once_at_most() {
-    staged(WorkerConfig::new(), |workers| async move {
+    staged(by_connection(), |workers| async move {
         let (victim, call) = half_sent(&workers).await;
         signal(victim, Signal::KILL);
         match call.await {
@@ -207,7 +212,7 @@ fn a_worker_killed_while_it_receives_is_replaced_or_broken_and_the_job_runs_once
 }
 
 fn a_call_to_a_worker_stopped_while_it_receives_goes_on_when_it_does() {
-    staged(WorkerConfig::new(), |workers| async move {
+    staged(by_connection(), |workers| async move {
         let (worker, call) = half_sent(&workers).await;
         signal(worker, Signal::CONT);
         assert_eq!(call.await.unwrap(), (MUCH, worker));
@@ -217,6 +222,12 @@ fn a_call_to_a_worker_stopped_while_it_receives_goes_on_when_it_does() {
 /// Has a worker return more than its connection holds, and leaves it alone until it waits for somebody to read that.
 async fn half_received(workers: &WorkerContext, kill: bool) -> (u32, Call<usize>) {
     fn produce(stage: PathBuf) -> String {
+        // Memory that could be sent in place of the bytes is a file, too.
+        let nothing = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        setrlimit(Resource::Fsize, nothing).unwrap();
         announce(&stage);
         "x".repeat(MUCH)
     }
@@ -254,7 +265,7 @@ fn a_call_to_a_worker_stopped_while_it_sends_goes_on_when_it_does() {
 }
 
 fn a_worker_stopped_while_it_sends_or_receives_can_be_killed_by_its_call() {
-    staged(WorkerConfig::new(), |workers| async move {
+    staged(by_connection(), |workers| async move {
         let (worker, call) = half_received(&workers, true).await;
         stop(worker);
         drop(call);

@@ -167,10 +167,15 @@ fn a_worker_whose_job_takes_its_own_limits_away_serves_on() {
         ];
         for which in all {
             workers.run_sync(limit, which).await.unwrap();
-            let large = "x".repeat(4 << 20);
-            let (answer, worker) = workers.run_sync(weigh, large).await.unwrap();
-            assert_eq!((answer.len(), worker), ((4 << 20) + 1, first), "{which:?}");
+            let (answer, worker) = workers.run_sync(weigh, "x".to_owned()).await.unwrap();
+            assert_eq!((&*answer, worker), ("x!", first), "{which:?}");
         }
+        // What is large goes in memory beside its frame, for which this one has no descriptor any more.
+        let large = workers.run_sync(weigh, "x".repeat(4 << 20)).await;
+        let error = large.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::DecodeArgument);
+        assert!(error.to_string().contains("too many files open"), "{error}");
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
         workers.shutdown().await.unwrap();
     });
 }

@@ -537,6 +537,16 @@ fn the_bytes_of_arguments_and_results_are_counted() {
         let second = workers.statistics();
         assert_eq!(second.bytes_sent, 2 * first.bytes_sent);
         assert_eq!(second.bytes_received, 2 * first.bytes_received);
+        // Large ones do not go with their frames.
+        let large = workers.run_sync(|text: String| text, "x".repeat(1_000_000));
+        large.await.unwrap();
+        let third = workers.statistics();
+        let (sent, received) = (
+            third.bytes_sent - second.bytes_sent,
+            third.bytes_received - second.bytes_received,
+        );
+        assert!((1_000_001..1_000_010).contains(&sent), "{sent}");
+        assert!((1_000_001..1_000_010).contains(&received), "{received}");
     }));
 }
 

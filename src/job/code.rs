@@ -13,7 +13,9 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +24,10 @@ use super::status::WorkerStatus;
 use crate::sys::image::Image;
 use crate::wire::codec::{self, CodecError};
 
-/// What a job's trampoline is: it takes the encoded argument, and appends the encoded result.
-pub(crate) type JobFn = fn(&[u8], &mut Vec<u8>) -> Result<(), JobFailure>;
+/// What a job's trampoline is: it takes the encoded argument with the descriptors that came along, appends the encoded
+/// result, and gives the descriptors that go with that.
+pub(crate) type JobFn =
+    fn(&[u8], Vec<OwnedFd>, &mut Vec<u8>) -> Result<Vec<Arc<OwnedFd>>, JobFailure>;
 
 /// What an init closure's trampoline is: it takes the encoded data.
 pub(crate) type InitFn = fn(&[u8]) -> Result<(), CodecError>;
@@ -149,15 +153,19 @@ impl Code<RetireFn> {
     }
 }
 
-fn job_trampoline<F, A, R>(argument: &[u8], out: &mut Vec<u8>) -> Result<(), JobFailure>
+fn job_trampoline<F, A, R>(
+    argument: &[u8],
+    fds: Vec<OwnedFd>,
+    out: &mut Vec<u8>,
+) -> Result<Vec<Arc<OwnedFd>>, JobFailure>
 where
     F: Fn(A) -> R + Portable,
     A: DeserializeOwned,
     R: Serialize,
 {
-    let argument = codec::decode(argument).map_err(JobFailure::BadArgument)?;
+    let argument = codec::decode_enclosed(argument, fds).map_err(JobFailure::BadArgument)?;
     let result = conjure::<F>()(argument);
-    codec::encode_onto(&result, out).map_err(JobFailure::BadResult)
+    codec::encode_enclosing(&result, out).map_err(JobFailure::BadResult)
 }
 
 fn init_trampoline<F, D>(data: &[u8]) -> Result<(), CodecError>
@@ -212,14 +220,16 @@ mod tests {
         let mut out = Vec::new();
         // SAFETY: the offset comes from this very process.
         let trampoline = unsafe { Code::<JobFn>::find(code.offset()) }.expect("our own code");
-        trampoline(argument, &mut out).map(|()| out)
+        trampoline(argument, Vec::new(), &mut out).map(|_| out)
     }
 
     #[test]
     fn a_function_is_found_again_by_its_offset() {
         let code = Code::of_job(double).unwrap();
-        let out = call(code, &codec::encode(&21u32).unwrap()).unwrap();
-        assert_eq!(codec::decode::<u32>(&out).unwrap(), 42);
+        let mut argument = Vec::new();
+        codec::encode_enclosing(&21u32, &mut argument).unwrap();
+        let out = call(code, &argument).unwrap();
+        assert_eq!(codec::decode_enclosed::<u32>(&out, Vec::new()).unwrap(), 42);
     }
 
     #[test]

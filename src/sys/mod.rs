@@ -9,6 +9,7 @@ pub(crate) mod disposition;
 pub(crate) mod fork;
 pub(crate) mod image;
 pub(crate) mod mapping;
+pub(crate) mod memory;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
 pub(crate) mod original;

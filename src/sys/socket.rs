@@ -91,9 +91,20 @@ pub(crate) fn send_with_fds(
 ) -> io::Result<()> {
     let sent = match fds {
         [] => 0,
-        _ => retry_on_intr(|| send_message(&socket, bytes, fds, SendFlags::empty()))?,
+        _ => send_first(&socket, bytes, fds)?,
     };
     send_all(socket, &bytes[sent..])
+}
+
+/// Sends the first of `bytes`, blocking, with descriptors beside them, and returns how many. After an error, nothing has
+/// been sent.
+pub(crate) fn send_first(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let sent = retry_on_intr(|| send_message(&socket, bytes, fds, SendFlags::empty()))?;
+    Ok(sent)
 }
 
 /// Sends `bytes`, a few, with descriptors beside them, if that can be done at once and whole.

@@ -6,10 +6,15 @@
 //! length is never trusted further than bincode's own caution goes.
 
 use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use bincode::config::{Config, Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::body::{self, Arrived, Encoding, Reading};
+use super::enclosure;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
@@ -49,11 +54,12 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecE
     Ok(out)
 }
 
+/// So little is a text given room for on its own word.
+const LITTLE: usize = 1 << 20;
+const MUCH: usize = 1 << 30;
+
 /// Decodes a value that takes up all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    // So little is a text given room for on its own word.
-    const LITTLE: usize = 1 << 20;
-    const MUCH: usize = 1 << 30;
     if bytes.len() <= LITTLE {
         decode_within(bytes, FORMAT.with_limit::<LITTLE>())
     } else if bytes.len() <= MUCH {
@@ -68,12 +74,87 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 /// more than all memory: asking for that ends the process. It makes room within the limit only.
 fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Result<T, CodecError> {
     match bincode::serde::decode_from_slice(bytes, format) {
-        Ok((value, length)) if length == bytes.len() => Ok(value),
-        Ok((_, length)) => Err(CodecError(format!(
-            "{} bytes are left over; do `Serialize` and `Deserialize` agree?",
-            bytes.len() - length
-        ))),
+        Ok((value, length)) => all_of_it(value, bytes.len() - length),
         Err(error) => Err(CodecError(decode_error(error))),
+    }
+}
+
+/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives the descriptors that go with it; after an
+/// error `out` is as before.
+pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
+    encode_by(value, out, |out| Encoding::begin(out))
+}
+
+/// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is. (What of it
+/// is shared memory needs one all the same.)
+pub(crate) fn encode_in_frame<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
+    encode_by(value, out, |out| Encoding::begin_in_frame(out))
+}
+
+fn encode_by<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+    begin: fn(&mut Vec<u8>) -> Encoding<'_>,
+) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
+    let before = out.len();
+    let mut encoding = begin(out);
+    let (encoded, memories) =
+        enclosure::collect(|| bincode::serde::encode_into_writer(value, &mut encoding, FORMAT));
+    match encoded {
+        Ok(()) => {
+            let body = encoding.end(memories.len());
+            let enclosed = memories.iter().map(|memory| memory.file().clone());
+            Ok(enclosed.chain(body).collect())
+        }
+        Err(error) => {
+            out.truncate(before);
+            Err(CodecError(encode_error(error)))
+        }
+    }
+}
+
+/// Decodes a value that takes up all of `bytes`, or lies beside them, with the descriptors that came along.
+pub(crate) fn decode_enclosed<T: DeserializeOwned>(
+    bytes: &[u8],
+    mut fds: Vec<OwnedFd>,
+) -> Result<T, CodecError> {
+    let arrived = Arrived::find(bytes, &mut fds).map_err(|error| CodecError(error.to_string()))?;
+    enclosure::hand_out(fds, || match &arrived {
+        Arrived::InFrame(bytes) => decode(bytes),
+        Arrived::Beside(memory) => decode_large(memory),
+    })
+}
+
+/// Tells how many bytes there are of a value that `encode_enclosing` has encoded.
+pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> usize {
+    body::length(payload, last_fd)
+}
+
+/// The same as [`decode`], which is quicker with small values.
+fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let mut rest = bytes;
+    let decoded = match bytes.len() <= MUCH {
+        true => bincode::serde::decode_from_reader(Reading(&mut rest), FORMAT.with_limit::<MUCH>()),
+        false => bincode::serde::decode_from_reader(Reading(&mut rest), FORMAT),
+    };
+    match decoded {
+        Ok(value) => all_of_it(value, rest.len()),
+        Err(error) => Err(CodecError(decode_error(error))),
+    }
+}
+
+fn all_of_it<T>(value: T, left_over: usize) -> Result<T, CodecError> {
+    match left_over {
+        0 => Ok(value),
+        _ => Err(CodecError(format!(
+            "{left_over} bytes are left over; do `Serialize` and `Deserialize` agree?"
+        ))),
     }
 }
 

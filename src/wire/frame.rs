@@ -195,7 +195,6 @@ impl From<Vec<u8>> for Parcel {
     }
 }
 
-#[allow(dead_code)] // until values bring descriptors along
 impl Parcel {
     /// Puts descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), beside a frame that has been finished.
     pub(crate) fn new(mut frame: Vec<u8>, fds: Vec<Arc<OwnedFd>>) -> Self {
@@ -203,13 +202,26 @@ impl Parcel {
         Parcel { bytes: frame, fds }
     }
 
+    /// Makes a frame in one buffer, as [`build`] does; `fill` gives the descriptors that go beside it.
+    pub(crate) fn build<E>(
+        kind: Kind,
+        number: u64,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<Vec<Arc<OwnedFd>>, E>,
+    ) -> Result<Self, E> {
+        let mut fds = Vec::new();
+        let frame = build(kind, number, |frame| {
+            fds = fill(frame)?;
+            Ok(())
+        })?;
+        Ok(Self::new(frame, fds))
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How long the payload is.
-    pub(crate) fn payload_len(&self) -> usize {
-        self.bytes.len().saturating_sub(HEADER)
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.bytes.get(HEADER..).unwrap_or_default()
     }
 
     pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {
@@ -234,7 +246,6 @@ impl std::error::Error for Garbage {}
 pub(crate) struct Frame {
     pub(crate) header: Header,
     /// As many as the header says, or none, if one was lost.
-    #[allow(dead_code)] // until values bring descriptors along
     pub(crate) fds: Vec<OwnedFd>,
     /// Header and payload as they came.
     bytes: Vec<u8>,
@@ -447,9 +458,11 @@ mod tests {
 
     /// A frame that says it brings so many descriptors.
     fn bringing(count: usize) -> Vec<u8> {
-        let fds = (0..count).map(|_| Arc::new(descriptor())).collect();
-        let parcel = Parcel::new(of_bytes(Kind::Job, 0, b"payload"), fds);
-        parcel.bytes().to_vec()
+        let parcel = Parcel::build(Kind::Job, 0, |out| {
+            out.extend_from_slice(b"payload");
+            Ok::<_, ()>((0..count).map(|_| Arc::new(descriptor())).collect())
+        });
+        parcel.unwrap().bytes().to_vec()
     }
 
     fn inbox_with(frames: &[Vec<u8>], fds: usize, lost: bool) -> Inbox {

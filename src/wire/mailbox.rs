@@ -43,8 +43,9 @@ const WAITING: usize = 1;
 const FULL: usize = 2;
 const CALLED: usize = 3;
 
-/// So many words make a slot of 32 KiB, with the three before them. A small frame lies in the cache line of the state.
-const WORDS: usize = 4096 - 3;
+/// So many words make a slot of 32 KiB, with the two before them and the cache line behind. A small frame lies in the cache line
+/// of the state.
+const WORDS: usize = 4096 - 2 - 8;
 
 /// The slots of one worker.
 #[repr(C)]
@@ -67,10 +68,15 @@ pub(crate) struct Slot<const CAPACITY: usize = WORDS> {
     state: AtomicUsize,
     /// Of the frame, in bytes.
     length: AtomicUsize,
-    /// On which the receiver was when it began to look.
-    processor: AtomicUsize,
     words: [AtomicUsize; CAPACITY],
+    /// On which the receiver was when it began to look.
+    processor: Line,
 }
+
+/// A word that seldom changes, in a cache line that therefore both processors keep.
+#[repr(C, align(64))]
+#[derive(Debug)]
+struct Line(AtomicUsize);
 
 const WORD: usize = size_of::<usize>();
 
@@ -78,7 +84,7 @@ const WORD: usize = size_of::<usize>();
 impl<const CAPACITY: usize> Slot<CAPACITY> {
     /// Lays a frame there, if it fits and the receiver looks.
     pub(crate) fn post(&self, frame: &[u8]) -> bool {
-        if self.state.load(Ordering::Acquire) != WAITING || frame.len() > CAPACITY * WORD {
+        if frame.len() > CAPACITY * WORD || !self.has_receiver() {
             return false;
         }
         for (bytes, word) in frame.chunks(WORD).zip(&self.words) {
@@ -88,6 +94,14 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
         }
         self.length.store(frame.len(), Ordering::Relaxed);
         self.turn(WAITING, FULL)
+    }
+
+    /// Whether the receiver looks here.
+    ///
+    /// Asked by an exchange that changes nothing, which brings the cache line over for writing. A load would bring it for reading
+    /// first, and then it would have to be asked for again.
+    pub(crate) fn has_receiver(&self) -> bool {
+        self.turn(WAITING, WAITING)
     }
 
     /// Tells a receiver that looks here that there is something in the socket.
@@ -103,7 +117,7 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
 
     /// Whether the receiver began to look on this processor.
     pub(crate) fn is_watched_from(&self, processor: usize) -> bool {
-        self.processor.load(Ordering::Relaxed) == processor
+        self.processor.0.load(Ordering::Relaxed) == processor
     }
 }
 
@@ -111,7 +125,9 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
 impl<const CAPACITY: usize> Slot<CAPACITY> {
     /// Begins to look here, on this processor.
     pub(crate) fn watch(&self, processor: usize) {
-        self.processor.store(processor, Ordering::Relaxed);
+        if !self.is_watched_from(processor) {
+            self.processor.0.store(processor, Ordering::Relaxed);
+        }
         match self.state.load(Ordering::Relaxed) {
             // The sender may be changing it.
             WAITING | FULL => {}
@@ -189,7 +205,7 @@ impl<const CAPACITY: usize> Default for Slot<CAPACITY> {
         Slot {
             state: AtomicUsize::new(ASLEEP),
             length: AtomicUsize::new(0),
-            processor: AtomicUsize::new(0),
+            processor: Line(AtomicUsize::new(0)),
             words: std::array::from_fn(|_| AtomicUsize::new(0)),
         }
     }

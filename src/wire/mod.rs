@@ -13,7 +13,9 @@
 //! ([`births`]). It says neither hello nor, where it has no init closures, ready: its first word is its first job's outcome.
 
 pub(crate) mod births;
+mod body;
 pub(crate) mod codec;
+pub(crate) mod enclosure;
 pub(crate) mod frame;
 #[cfg(all(test, loom))]
 mod loom_tests;

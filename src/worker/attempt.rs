@@ -12,6 +12,7 @@
 //! nothing in.)
 
 use std::mem;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -121,7 +122,10 @@ impl Attempt {
         if let State::Working { worker, .. } = &mut self.state {
             let job = mem::take(&mut self.job);
             if let Some(stake) = &mut self.stake {
-                stake.running.sends(job.payload_len());
+                let memory = job.fds().last().map(AsFd::as_fd);
+                stake
+                    .running
+                    .sends(codec::encoded_len(job.payload(), memory));
             }
             worker.put_job(job);
         }
@@ -143,7 +147,12 @@ impl Attempt {
         };
         if let Some(stake) = &mut self.stake {
             match &verdict {
-                Verdict::Done(frame) => stake.running.done(frame.payload().len()),
+                Verdict::Done(frame) => {
+                    let memory = frame.fds.last().map(AsFd::as_fd);
+                    stake
+                        .running
+                        .done(codec::encoded_len(frame.payload(), memory));
+                }
                 Verdict::Failed(_) => stake.running.failed(),
                 Verdict::Again(_) => {}
             }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, Stake, Verdict};
+use super::config::WorkerConfig;
 use super::context::WorkerContext;
 use super::current::current;
 use super::hook;
@@ -28,7 +29,7 @@ use crate::job::role::refuse_unless_hooked;
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::copy::is_copy;
 use crate::wire::codec;
-use crate::wire::frame::{self, Frame, Kind, Parcel};
+use crate::wire::frame::{Frame, Kind, Parcel};
 
 /// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to this one.
 ///
@@ -277,7 +278,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let limiter = self.limiter.unwrap_or_else(current_default_worker_limiter);
         let (token, waited) = token_of(&limiter).await;
         let mut running = context.begin(waited).map_err(named)?;
-        let mut job = encode_job(code, &self.arg)
+        let mut job = encode_job(code, &self.arg, running.config())
             .inspect_err(|_| running.failed())
             .map_err(named)?;
         drop(self.arg);
@@ -294,7 +295,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
                 Verdict::Done(frame) => {
                     drop(held); // the job is over; decoding needs no worker
                     end_of_turn().await;
-                    return decode_result(&frame).map_err(named);
+                    return decode_result(frame).map_err(named);
                 }
                 Verdict::Failed(error) => return Err(named(error)),
                 Verdict::Again(unrun) => (job, stake) = (unrun, held),
@@ -343,14 +344,23 @@ async fn carry_out(attempt: Attempt, kill_on_cancel: bool) -> (Verdict, Stake) {
     (verdict, attempt.into_stake())
 }
 
-fn encode_job<A: Serialize>(code: Code<JobFn>, arg: &A) -> Result<Parcel, WorkerError> {
-    frame::build(Kind::Job, code.offset(), |out| codec::encode_onto(arg, out))
-        .map(Parcel::from)
-        .map_err(WorkerError::encode_argument)
+fn encode_job<A: Serialize>(
+    code: Code<JobFn>,
+    arg: &A,
+    config: &WorkerConfig,
+) -> Result<Parcel, WorkerError> {
+    Parcel::build(Kind::Job, code.offset(), |out| {
+        match config.limits_open_files() {
+            true => codec::encode_in_frame(arg, out),
+            false => codec::encode_enclosing(arg, out),
+        }
+    })
+    .map_err(WorkerError::encode_argument)
 }
 
-fn decode_result<R: DeserializeOwned>(frame: &Frame) -> Result<R, WorkerError> {
-    codec::decode(frame.payload()).map_err(WorkerError::decode_result)
+fn decode_result<R: DeserializeOwned>(mut frame: Frame) -> Result<R, WorkerError> {
+    let fds = std::mem::take(&mut frame.fds);
+    codec::decode_enclosed(frame.payload(), fds).map_err(WorkerError::decode_result)
 }
 
 /// Returns the limiter of calls that name none: one token for each processor, shared by the whole process.

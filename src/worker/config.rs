@@ -740,6 +740,11 @@ impl WorkerConfig {
         Ok(frame.unwrap_or_else(|error| unreachable!("our own messages can be encoded: {error}")))
     }
 
+    /// Whether a worker may have no descriptor to spare.
+    pub(super) fn limits_open_files(&self) -> bool {
+        self.limits.open_files.is_some()
+    }
+
     /// Whether a worker is to be forked, as far as is known.
     pub(super) fn forks(&self, recipe: &Recipe) -> bool {
         match self.worker_type {

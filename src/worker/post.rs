@@ -106,7 +106,8 @@ impl Post {
 
     /// Whether the worker looked for a job when it was last heard of.
     pub(super) fn is_awake(&self) -> bool {
-        self.mailbox().is_some_and(|mailbox| mailbox.job.is_quiet())
+        self.mailbox()
+            .is_some_and(|mailbox| mailbox.job.has_receiver())
     }
 
     /// Puts a job into the mailbox, if its worker is awake.
@@ -114,7 +115,7 @@ impl Post {
         let Some(mailbox) = self.mailbox() else {
             return false;
         };
-        if !job.fds().is_empty() || !self.is_awake() {
+        if !job.fds().is_empty() || !mailbox.job.has_receiver() {
             return false;
         }
         // Before the job is there, so that its answer may come here.

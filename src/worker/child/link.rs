@@ -4,7 +4,7 @@
 //! job, as the next one often comes soon; how often that was in vain decides how often it does so.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::fcntl_getfd;
@@ -16,7 +16,7 @@ use super::limits::Group;
 use crate::sys::mapping::Mapping;
 use crate::sys::original::Original;
 use crate::sys::socket;
-use crate::wire::frame::{self, Frame, Inbox, Kind};
+use crate::wire::frame::{self, Frame, Inbox, Kind, Parcel};
 use crate::wire::mailbox::Mailbox;
 use crate::wire::patience::{Patience, look_for};
 use crate::wire::receive::receive;
@@ -201,14 +201,31 @@ impl Link {
         }
     }
 
-    /// Sends an answer: to the mailbox, if the parent looks there.
-    pub(super) fn send_answer(&self, frame: &[u8]) {
+    /// Sends an answer: to the mailbox, if the parent looks there and nothing goes beside it.
+    pub(super) fn send_answer(&self, answer: &Parcel) {
         let Some(mailbox) = &self.mailbox else {
-            return self.send(frame);
+            return self.send_parcel(answer);
         };
-        if !mailbox.answer.post(frame) {
-            self.send(frame);
+        if !answer.fds().is_empty() || !mailbox.answer.post(answer.bytes()) {
+            self.send_parcel(answer);
             mailbox.answer.call();
+        }
+    }
+
+    /// Sends a frame and what goes beside it.
+    fn send_parcel(&self, parcel: &Parcel) {
+        if parcel.fds().is_empty() {
+            return self.send(parcel.bytes());
+        }
+        let fds: Vec<BorrowedFd<'_>> = parcel.fds().iter().map(AsFd::as_fd).collect();
+        match socket::send_first(&self.socket, parcel.bytes(), &fds) {
+            Ok(sent) => self.send(&parcel.bytes()[sent..]),
+            // Nothing has been sent, so there can be another answer. The job may have closed descriptors that were not
+            // its own; or too many are on their way.
+            Err(error) => {
+                let words = format!("its shared memory cannot be sent: {error}");
+                self.send(&frame::of_bytes(Kind::BadResult, 0, words.as_bytes()));
+            }
         }
     }
 

@@ -41,7 +41,7 @@ use crate::job::role::{self, Summons};
 use crate::job::status::WorkerStatus;
 use crate::sys::{signal, socket, thread};
 use crate::wire::codec::{self, CodecError};
-use crate::wire::frame::{self, Frame, HEADER, Header, Kind};
+use crate::wire::frame::{self, Frame, HEADER, Header, Kind, Parcel};
 use crate::wire::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
 
 /// The exit code after something went wrong that the parent has been told.
@@ -376,14 +376,15 @@ impl Link {
         }
     }
 
-    fn answer(&mut self, job: Frame, cpu_time: &CpuTime) {
+    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime) {
+        let fds = std::mem::take(&mut job.fds);
         let answer = match find_job(job.header.number) {
-            Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload())) {
+            Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload(), fds)) {
                 Ok(answer) => answer,
                 // An earlier job has deleted our timers. This one has not begun.
                 Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
-            None => frame::of_bytes(Kind::NotOurCode, 0, b""),
+            None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
         if !self.is_the_original() {
             leave_as_a_copy();
@@ -391,6 +392,7 @@ impl Link {
         // What the job printed without a line's end is to be seen before its result is.
         output::flush();
         self.send_answer(&answer);
+        drop(answer); // an idle worker must not hold on to shared memory
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
             self.recycle(buffer);
@@ -423,21 +425,22 @@ fn leave_as_a_copy() -> ! {
     unsafe { libc::_exit(FAILED) }
 }
 
-fn run(trampoline: JobFn, argument: &[u8]) -> Vec<u8> {
-    let mut answer = vec![0; HEADER];
-    match catch(|| trampoline(argument, &mut answer)) {
-        Ok(Ok(())) => {
-            frame::finish(&mut answer, Kind::Done, 0);
-            answer
+fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>) -> Parcel {
+    let answered = Parcel::build(Kind::Done, 0, |answer| {
+        match catch(|| trampoline(argument, fds, answer)) {
+            Ok(result) => result.map_err(|failure| failed(&failure)),
+            Err(report) => Err(encoded(Kind::Panicked, &report)),
         }
-        Ok(Err(JobFailure::BadArgument(error))) => {
-            frame::of_bytes(Kind::BadArgument, 0, error.to_string().as_bytes())
-        }
-        Ok(Err(JobFailure::BadResult(error))) => {
-            frame::of_bytes(Kind::BadResult, 0, error.to_string().as_bytes())
-        }
-        Err(report) => encoded(Kind::Panicked, &report),
-    }
+    });
+    answered.unwrap_or_else(Parcel::from)
+}
+
+fn failed(failure: &JobFailure) -> Vec<u8> {
+    let (kind, error) = match failure {
+        JobFailure::BadArgument(error) => (Kind::BadArgument, error),
+        JobFailure::BadResult(error) => (Kind::BadResult, error),
+    };
+    frame::of_bytes(kind, 0, error.to_string().as_bytes())
 }
 
 fn find_job(offset: u64) -> Option<JobFn> {

@@ -1,0 +1,71 @@
+//! How do I give workers a large table, without copying it into each of them?
+//!
+//! ```text
+//! cargo run --example shared_bytes
+//! ```
+
+use seedbed::{SharedSlice, open_nursery, run_sync};
+
+/// How many numbers the table has: 32 MiB of them.
+const LENGTH: usize = 4 << 20;
+
+/// A step of a well-known riddle: where does it lead, and how often?
+fn steps_to_one(mut number: u64) -> u64 {
+    let mut steps = 0;
+    while number > 1 {
+        number = match number.is_multiple_of(2) {
+            true => number / 2,
+            false => 3 * number + 1,
+        };
+        steps += 1;
+    }
+    steps
+}
+
+/// A job that reads a part of the table in place.
+fn largest(part: SharedSlice<u64>) -> u64 {
+    part.iter().copied().max().unwrap_or(0)
+}
+
+/// A job that makes a table of its own, and gives it back.
+fn first_steps(count: usize) -> std::io::Result<SharedSlice<u64>> {
+    SharedSlice::build(count, |steps| {
+        for (step, number) in steps.iter_mut().zip(1..) {
+            *step = steps_to_one(number);
+        }
+        Ok(())
+    })
+}
+
+seedbed::main! {
+    async fn main() {
+        // The table is filled in place, once. After that, nobody can change it, in this process or any other.
+        let table = SharedSlice::build(LENGTH, |numbers: &mut [u64]| {
+            for (place, number) in numbers.iter_mut().zip(0..) {
+                *place = number;
+            }
+            Ok(())
+        })
+        .expect("there is memory for the table");
+        println!("The table has {} MiB.", size_of_val(&*table) >> 20);
+
+        // Each worker gets a part of it. What travels is a descriptor and two numbers; the workers read the same memory
+        // that this process does.
+        let largest = open_nursery(async |n| {
+            let parts = [0..LENGTH / 2, LENGTH / 2..LENGTH];
+            let calls = parts.map(|range| n.spawn(run_sync(largest, table.slice(range))));
+            let [left, right] = calls.map(async |call| call.await.expect("reading cannot fail"));
+            left.await.max(right.await)
+        })
+        .await;
+        assert_eq!(largest, LENGTH as u64 - 1);
+        println!("Its largest number is {largest}.");
+
+        // The other way round it is the same: the worker fills the memory, and this process reads it where it lies. It
+        // lives as long as somebody has it, longer than its worker if need be.
+        let steps = run_sync(|count| first_steps(count).map_err(|error| error.to_string()), 30);
+        let steps = steps.await.expect("the job ends well").expect("there is memory for the steps");
+        assert_eq!(steps[27 - 1], 111);
+        println!("From 27 it takes {} steps.", steps[27 - 1]);
+    }
+}

@@ -1,0 +1,342 @@
+//! Memory that travels beside a message, while values are made into bytes or out of them.
+//!
+//! A value that holds shared memory is written as a number, and the descriptor goes beside the frame. Between the caller,
+//! who has the frame, and the value, deep within the user's types, stands serde, which hands nothing through: a `Serialize`
+//! knows its serializer and nothing else. So each side notes on the thread, for as long as one message of ours is encoded or
+//! decoded, which memory goes with it; this is the only file that does, and outside such a moment there is nothing noted.
+//! (A serializer of our own could carry the list openly. It would have to wrap all of bincode's, and would still lose the
+//! list in adapters that buffer values, such as serde's own for untagged enums.)
+//!
+//! Encoding or decoding may be nested: a `Serialize` of the user's may block on another call. What was noted before is put
+//! aside meanwhile, and comes back also if there is a panic.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::LocalKey;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::memory::{Refused, Sealed};
+use crate::sys::socket::MOST_FDS;
+
+thread_local! {
+    /// What goes with the message that is being encoded.
+    static LEAVING: RefCell<Option<Vec<Arc<Sealed>>>> = const { RefCell::new(None) };
+    /// What came with the message that is being decoded.
+    static ARRIVED: RefCell<Option<Vec<Enclosed>>> = const { RefCell::new(None) };
+}
+
+/// A stretch of memory that goes beside the message, as it stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// [`MARK`].
+    mark: u64,
+    /// Which of the descriptors.
+    number: u8,
+    offset: u64,
+    length: u64,
+}
+
+/// Begins each [`Place`]. As the length of a byte string it would be refused by any format: should a value that was encoded
+/// as a part of a message be decoded outside of one, or the other way round, that is an error and never another value.
+const MARK: u64 = u64::from_le_bytes(*b"\xf7memory\xff");
+
+/// A descriptor that came along.
+#[derive(Debug)]
+enum Enclosed {
+    /// Nobody has asked for it.
+    Unseen(OwnedFd),
+    Mapped(Arc<Sealed>),
+    /// It was looked at, and refused.
+    Refused,
+}
+
+/// Notes what `encode` encloses, and returns it in the order of its numbers.
+pub(crate) fn collect<T>(encode: impl FnOnce() -> T) -> (T, Vec<Arc<Sealed>>) {
+    let noted = Noted::begin(&LEAVING, Vec::new());
+    let value = encode();
+    (value, noted.end())
+}
+
+/// Lets `decode` find what came along. What it does not ask for is closed.
+pub(crate) fn hand_out<T>(fds: Vec<OwnedFd>, decode: impl FnOnce() -> T) -> T {
+    let _noted = Noted::begin(&ARRIVED, fds.into_iter().map(Enclosed::Unseen).collect());
+    decode()
+}
+
+/// A stretch of memory: which, where in it, and how many bytes.
+pub(crate) type Stretch<'a> = (&'a Arc<Sealed>, usize, usize);
+
+/// Encloses a stretch of memory, or nothing, with the message that is being encoded; `None` if there is no such message.
+pub(crate) fn enclose(stretch: Option<Stretch<'_>>) -> Option<Result<Place, TooMany>> {
+    LEAVING.with_borrow_mut(|leaving| {
+        let leaving = leaving.as_mut()?;
+        let Some((memory, offset, length)) = stretch else {
+            return Some(Ok(Place::NOWHERE));
+        };
+        let known = leaving.iter().position(|other| Arc::ptr_eq(other, memory));
+        let number = known.unwrap_or(leaving.len());
+        if number == MOST_FDS {
+            return Some(Err(TooMany));
+        }
+        if known.is_none() {
+            leaving.push(memory.clone());
+        }
+        Some(Ok(Place {
+            mark: MARK,
+            number: u8::try_from(number).expect("there are fewer"),
+            offset: offset as u64,
+            length: length as u64,
+        }))
+    })
+}
+
+/// Whether a message is being decoded.
+pub(crate) fn is_decoding() -> bool {
+    ARRIVED.with_borrow(Option::is_some)
+}
+
+/// Finds a stretch of memory, or nothing, that came with the message that is being decoded.
+pub(crate) fn find(place: Place) -> Result<Option<(Arc<Sealed>, usize, usize)>, NotFound> {
+    if place.mark != MARK {
+        return Err(NotFound::Garbage);
+    }
+    if place == Place::NOWHERE {
+        return Ok(None);
+    }
+    let memory = ARRIVED.with_borrow_mut(|arrived| {
+        let arrived = arrived.as_mut().ok_or(NotFound::Garbage)?;
+        let enclosed = arrived.get_mut(usize::from(place.number));
+        enclosed.ok_or(NotFound::Lost)?.look()
+    })?;
+    let offset = usize::try_from(place.offset).map_err(|_| NotFound::Garbage)?;
+    let length = usize::try_from(place.length).map_err(|_| NotFound::Garbage)?;
+    match offset.checked_add(length) {
+        Some(end) if end <= memory.len() => Ok(Some((memory, offset, length))),
+        Some(_) | None => Err(NotFound::Short {
+            wanted: place.offset.saturating_add(place.length),
+            there: memory.len(),
+        }),
+    }
+}
+
+impl Place {
+    /// That of a slice which is empty and has no memory.
+    const NOWHERE: Self = Self {
+        mark: MARK,
+        number: u8::MAX,
+        offset: 0,
+        length: 0,
+    };
+}
+
+impl Enclosed {
+    /// Maps it, the first time.
+    fn look(&mut self) -> Result<Arc<Sealed>, NotFound> {
+        let memory = match std::mem::replace(self, Self::Refused) {
+            Self::Unseen(fd) => Arc::new(Sealed::adopt(fd).map_err(NotFound::Refused)?),
+            Self::Mapped(memory) => memory,
+            Self::Refused => return Err(NotFound::Garbage),
+        };
+        *self = Self::Mapped(memory.clone());
+        Ok(memory)
+    }
+}
+
+/// Why memory cannot be enclosed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+impl fmt::Display for TooMany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "it holds more than {MOST_FDS} pieces of shared memory, and the kernel takes no more descriptors at once; \
+             use slices of one larger piece, which count as one"
+        )
+    }
+}
+
+/// Why memory was not found.
+#[derive(Debug)]
+pub(crate) enum NotFound {
+    /// The message does not say what it is.
+    Garbage,
+    /// There is no such descriptor.
+    Lost,
+    Refused(Refused),
+    /// It is shorter than the message says.
+    Short {
+        wanted: u64,
+        there: usize,
+    },
+}
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Garbage => f.write_str(
+                "what should be shared memory is something else; was it encoded in another way, or by something else?",
+            ),
+            Self::Lost => f.write_str(
+                "the descriptor of shared memory was lost on its way, because this process has too many files open; raise \
+                 its limit (RLIMIT_NOFILE), or drop shared memory that it still holds",
+            ),
+            Self::Refused(why) => why.fmt(f),
+            Self::Short { wanted, there } => write!(
+                f,
+                "shared memory that came along has {there} bytes, and should have {wanted}"
+            ),
+        }
+    }
+}
+
+/// Something that is noted on this thread until this is dropped.
+struct Noted<T: 'static> {
+    place: &'static LocalKey<RefCell<Option<T>>>,
+    before: Option<T>,
+}
+
+impl<T> Noted<T> {
+    fn begin(place: &'static LocalKey<RefCell<Option<T>>>, value: T) -> Self {
+        let before = place.replace(Some(value));
+        Self { place, before }
+    }
+
+    fn end(self) -> T {
+        self.place
+            .take()
+            .expect("whoever notes something meanwhile puts this back")
+    }
+}
+
+impl<T> Drop for Noted<T> {
+    fn drop(&mut self) {
+        self.place.set(self.before.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory::Draft;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    fn memory(bytes: &[u8]) -> Arc<Sealed> {
+        let mut draft = Draft::new().unwrap();
+        draft.append(bytes).unwrap();
+        Arc::new(draft.seal().unwrap())
+    }
+
+    fn place(number: u8, offset: u64, length: u64) -> Place {
+        Place {
+            mark: MARK,
+            number,
+            offset,
+            length,
+        }
+    }
+
+    fn descriptors(memories: &[Arc<Sealed>]) -> Vec<OwnedFd> {
+        memories
+            .iter()
+            .map(|memory| memory.file().try_clone().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn memory_finds_its_way_by_number_and_is_mapped_once() {
+        let (one, two) = (memory(b"one"), memory(b"second"));
+        let (places, leaving) = collect(|| {
+            [(&one, 0, 3), (&two, 1, 4), (&one, 1, 2)]
+                .map(|stretch| enclose(Some(stretch)).unwrap().unwrap())
+        });
+        assert_eq!(leaving.len(), 2, "the same memory goes once");
+        hand_out(descriptors(&leaving), || {
+            let found = places.map(|place| find(place).unwrap().unwrap());
+            let texts = found
+                .each_ref()
+                .map(|(memory, at, length)| &memory[*at..at + length]);
+            assert_eq!(texts, [&b"one"[..], b"econ", b"ne"]);
+            assert!(Arc::ptr_eq(&found[0].0, &found[2].0));
+        });
+    }
+
+    #[test]
+    fn outside_a_message_nothing_is_enclosed_and_nothing_found() {
+        let memory = memory(b"x");
+        assert!(enclose(Some((&memory, 0, 1))).is_none());
+        assert!(!is_decoding());
+        assert!(matches!(find(place(0, 0, 1)), Err(NotFound::Garbage)));
+    }
+
+    #[test]
+    fn a_place_that_does_not_exist_is_an_error() {
+        let fds = descriptors(&[memory(b"12345")]);
+        hand_out(fds, || {
+            assert!(matches!(find(place(1, 0, 1)), Err(NotFound::Lost)));
+            for (offset, length) in [(0, 6), (5, 1), (6, 0), (u64::MAX, 1), (1, u64::MAX)] {
+                let found = find(place(0, offset, length));
+                assert!(matches!(found, Err(NotFound::Short { .. })), "{found:?}");
+            }
+            let unmarked = Place {
+                mark: 0,
+                ..place(0, 0, 1)
+            };
+            assert!(matches!(find(unmarked), Err(NotFound::Garbage)));
+            assert!(find(place(0, 5, 0)).is_ok());
+            assert!(find(Place::NOWHERE).unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn what_is_refused_once_stays_refused() {
+        let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
+        hand_out(vec![pipe], || {
+            assert!(matches!(
+                find(place(0, 0, 1)),
+                Err(NotFound::Refused(Refused::NoMemory))
+            ));
+            assert!(matches!(find(place(0, 0, 1)), Err(NotFound::Garbage)));
+        });
+    }
+
+    #[test]
+    fn a_message_within_a_message_has_a_list_of_its_own_also_after_a_panic() {
+        let (outer, inner) = (memory(b"outer"), memory(b"inner"));
+        let ((), leaving) = collect(|| {
+            enclose(Some((&outer, 0, 5))).unwrap().unwrap();
+            let (place, leaving) = collect(|| enclose(Some((&inner, 0, 5))).unwrap().unwrap());
+            assert_eq!((place.number, leaving.len()), (0, 1));
+            let panicked = catch_unwind(AssertUnwindSafe(|| collect(|| panic!("of the user's"))));
+            assert!(panicked.is_err());
+            assert_eq!(enclose(Some((&inner, 0, 5))).unwrap().unwrap().number, 1);
+        });
+        assert_eq!(leaving.len(), 2);
+        assert!(enclose(Some((&outer, 0, 5))).is_none());
+    }
+
+    #[test]
+    fn the_descriptors_of_one_message_are_counted() {
+        let ((), leaving) = collect(|| {
+            let first = memory(b"first");
+            for number in 0..MOST_FDS {
+                let memory = if number == 0 {
+                    first.clone()
+                } else {
+                    memory(b"x")
+                };
+                assert!(enclose(Some((&memory, 0, 1))).unwrap().is_ok());
+            }
+            assert_eq!(enclose(Some((&memory(b"x"), 0, 1))), Some(Err(TooMany)));
+            assert!(
+                enclose(Some((&first, 1, 1))).unwrap().is_ok(),
+                "it goes along already"
+            );
+        });
+        assert_eq!(leaving.len(), MOST_FDS);
+        assert!(MOST_FDS < usize::from(Place::NOWHERE.number));
+    }
+}
