@@ -153,7 +153,7 @@ impl Soak {
         let call = workers
             .run_sync(leave_a_mark, argument)
             .limiter(&self.limiter);
-        let outcome = match self.dice.throw(100) {
+        let outcome = match self.dice.throw(200) {
             // Given up after a few turns, which kills.
             0 => {
                 let scope = CancelScope::new();
