@@ -12,7 +12,8 @@ fi
 
 programs=("$@")
 [ "${#programs[@]}" -gt 0 ] || programs=(
-    fork_server worker_cache worker_calls worker_cancel worker_deaths worker_mailbox worker_runs
+    fork_server shared_memory worker_cache worker_calls worker_cancel worker_deaths worker_faults worker_frames
+    worker_limits worker_mailbox worker_misdeeds worker_programs worker_runs worker_statistics
 )
 export SEEDBED_WRAPS_RUSTC=yes RUSTC_WORKSPACE_WRAPPER="$PWD/tests/socket_only.sh"
-cargo test --lib "${programs[@]/#/--test=}"
+cargo test "${programs[@]/#/--test=}"

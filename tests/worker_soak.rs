@@ -243,7 +243,7 @@ async fn soak(seed: u64) {
         kills: Cell::default(),
         limiter: CapacityLimiter::new(WORKERS),
     };
-    let config = WorkerConfig::new().capture_stderr(true);
+    let config = WorkerConfig::new().capture_stderr(seed == 1);
     with_workers(config, async |workers: WorkerContext| {
         let (soak, workers) = (&soak, &workers);
         seedbed::open_local_nursery(async |n| {
