@@ -1,6 +1,6 @@
 //! Immutable memory that processes share: made once, read in place by whoever has it.
 //!
-//! [`slice`] is what users hold; [`writer`] fills one from a stream; [`encoding`] is how it stands in a message of ours (a
+//! [`mod@slice`] is what users hold; [`writer`] fills one from a stream; [`encoding`] is how it stands in a message of ours (a
 //! number, with the descriptor beside the message) and anywhere else (its bytes).
 //!
 //! The memory itself, and why it may be borrowed as a slice, is in [`crate::sys::memory`]. There is no `unsafe` here: slices

@@ -4,7 +4,7 @@
 //! awake after the job before. Then the parent looks for the answer, in three ways, one after the other:
 //!
 //! * at once, in the same poll, for some microseconds: a job that takes less than that is worth no wait;
-//! * at the end of a turn of the run's loop, if there is one: see [`lookout`](super::lookout);
+//! * at the end of a turn of the run's loop, if there is one: see [`lookout`];
 //! * through the reactor.
 //!
 //! So that a task which makes one quick call after the other lets others have a turn, each [`TURN`]th of them waits once, when its
