@@ -4,10 +4,10 @@
 //! where they are. A job that takes its argument as a `Vec` has to have one made for it, so what is behind the limit is
 //! the price of owning, first of all the page faults of fresh memory.
 
-use std::cell::LazyCell;
+use std::{cell::LazyCell, time::Duration};
 
 use procspawn::serde::Shmem;
-use seedbed::WorkerType::ForkServer;
+use seedbed::{SharedBytes, WorkerType::ForkServer};
 use serde_bytes::ByteBuf;
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
 };
 
 const ROUNDS: (usize, usize) = (5, 3);
+const LARGE_ROUNDS: (usize, usize) = (5, 20);
 const LENGTH: usize = 64 << 20;
 const BYTE: u8 = 7;
 const SUM: u64 = LENGTH as u64 * BYTE as u64;
@@ -52,7 +53,23 @@ pub fn compare(options: &Options) {
         let call = |()| procspawn::spawn(Shmem::from_bytes(&bytes), sum_shmem).join();
         blocking_round(s, call, || (), is_sum);
     })
+    // Whoever makes its bytes in shared memory has nothing to copy, and nothing to make anew.
+    .beside("seedbed, SharedBytes that are there", |s| {
+        let shared = SharedBytes::copy_from(&bytes).expect("there is memory");
+        let call = |shared: SharedBytes| seedbed::run_sync(sum_shared, shared);
+        our_round(s, call, || shared.clone(), is_sum);
+    })
     .run(options);
+
+    let section = "payload/1-GiB-SharedBytes";
+    let large = LazyCell::new(|| SharedBytes::build(1 << 30, |_| Ok(())).expect("there is memory"));
+    Comparison::new(section, LARGE_ROUNDS, "seedbed, one byte read", |s| {
+        let call = |shared: SharedBytes| seedbed::run_sync(middle_byte, shared);
+        our_round(s, call, || large.clone(), |byte| assert_eq!(byte, 0));
+    })
+    .ours_within(Duration::from_micros(200))
+    .run(options);
+    drop(large);
 
     let section = "payload/send-f64";
     Comparison::new(section, ROUNDS, "seedbed, Vec<f64>, summed", |s| {
@@ -96,6 +113,14 @@ pub fn make((byte, length): (u64, usize)) -> Vec<u8> {
 
 fn sum_bytes(bytes: ByteBuf) -> u64 {
     sum(&bytes)
+}
+
+fn sum_shared(bytes: SharedBytes) -> u64 {
+    sum(&bytes)
+}
+
+fn middle_byte(bytes: SharedBytes) -> u8 {
+    bytes[bytes.len() / 2]
 }
 
 fn sum_shmem(bytes: Shmem) -> u64 {
