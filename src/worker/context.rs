@@ -335,7 +335,8 @@ impl Running {
     }
 
     /// Puts back a worker that is ready for the next job.
-    pub(super) fn put(&self, worker: Box<Worker>) {
+    pub(super) fn put(&self, mut worker: Box<Worker>) {
+        worker.settle();
         self.context.state().idle.put(worker);
     }
 

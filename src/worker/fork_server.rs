@@ -196,7 +196,10 @@ impl ForkServer {
                         forked: true,
                     }));
                 }
-                Next::Wait(changed) => changed.await,
+                Next::Wait(changed) => {
+                    changed.await;
+                    patience = Timer::after(PATIENCE);
+                }
                 Next::Start(number, stop) => match self.start_apart(number, &recipe, stop).await {
                     Ok(()) => patience = Timer::after(PATIENCE),
                     // The next turn sees that.

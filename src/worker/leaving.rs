@@ -16,6 +16,9 @@ use std::time::Instant;
 use super::life::{LAST_RITES, Worker};
 use super::statistics::Why;
 
+/// At how many one looks in passing: one that takes its time must not keep those behind it.
+const LOOKS: usize = 16;
+
 /// Workers that have said good-bye, the first on top.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
@@ -30,18 +33,18 @@ impl Leaving {
         self.workers.push_back((worker, Instant::now()));
     }
 
-    /// Takes out those that have ended, at the old end, up to the first that has not: usually all.
+    /// Takes out those that have ended among the oldest, which are usually all.
     pub(super) fn prune(&mut self) -> Vec<Box<Worker>> {
-        let lives = |(worker, _): &mut (Box<Worker>, Instant)| worker.is_fit();
-        let ended = self
+        let oldest = self.workers.len().min(LOOKS);
+        let (ended, stay): (Vec<_>, Vec<_>) = self
             .workers
-            .iter_mut()
-            .position(lives)
-            .unwrap_or(self.workers.len());
-        self.workers
-            .drain(..ended)
-            .map(|(worker, _)| worker)
-            .collect()
+            .drain(..oldest)
+            .map(|(mut worker, since)| (worker.is_fit(), worker, since))
+            .partition(|(lives, ..)| !lives);
+        for (_, worker, since) in stay.into_iter().rev() {
+            self.workers.push_front((worker, since));
+        }
+        ended.into_iter().map(|(_, worker, _)| worker).collect()
     }
 
     /// Takes out all that have ended, and all that are here for too long, to be dropped, which kills those.

@@ -110,6 +110,19 @@ impl Worker {
         }
     }
 
+    /// The same for one of which nothing has been heard.
+    fn appear_if_born(&mut self) {
+        if self.expected.is_some() && self.process.is_born() {
+            self.appear();
+        }
+    }
+
+    /// Gets hold of the process, before the worker is kept for later: as long as there is only its number, another part of the
+    /// program might wait for it, and then the number might be another's one day.
+    pub(super) fn settle(&mut self) {
+        self.process.settle();
+    }
+
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
         // One that looks for a job is past the last one, retire closures and all. Should it have been killed since, then its job
@@ -232,7 +245,10 @@ impl Worker {
             return Poll::Ready(self.heeded(received.map_err(Silence::from)));
         }
         match self.process.poll_end_in_passing(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.appear_if_born();
+                Poll::Pending
+            }
             // It may have answered between those two looks.
             Poll::Ready(_) => match self.connection.receive_now() {
                 Ok(Some(frame)) => Poll::Ready(self.heeded(Ok(frame))),
@@ -301,6 +317,7 @@ fn means_closed(error: &io::Error) -> bool {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.appear_if_born();
         let Some(mut life) = self.life.take() else {
             return;
         };

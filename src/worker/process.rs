@@ -2,8 +2,10 @@
 //!
 //! A process that a fork server was asked for is known by the place in which its number will appear. Most need not be known any
 //! better before they have answered; so its descriptor is opened when it is needed, to kill the process or to see its end, and
-//! registered with the reactor when somebody has to wait for that. A number is a safe name until then: nobody else in this
-//! library waits for the process, and if another part of the program has, the kernel says that it is no child of ours.
+//! registered with the reactor when somebody has to wait for that; at the latest when its worker has done its first job, and is
+//! kept for the next. A number is a safe name until then, as nobody else in this library waits for the process. (Another part of the
+//! program may, if it waits for all children; then the kernel mostly says that there is no such child. That a first job lasts
+//! until its number has been given to another child meanwhile is a risk that such a program has with all its children.)
 //!
 //! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at once,
 //! or as soon as it is born, and a detached task of smol's global executor waits for the moment and reaps it. Nothing waits for
@@ -136,6 +138,11 @@ impl Process {
             self.pid = number;
         }
         self.pid
+    }
+
+    /// Opens the descriptor of a process that has been born. If there is no room for one, a later look does it.
+    pub(super) fn settle(&mut self) {
+        self.look();
     }
 
     /// The descriptor of a process that is not known to have ended.

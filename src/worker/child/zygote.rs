@@ -14,6 +14,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{FAILED, Link, Settled, call_oneself, output, retire};
@@ -63,6 +64,8 @@ impl Settled {
                 self.link.leave(FAILED)
             };
             self.started = Instant::now();
+            // As it is; but should there be no memory for it, that ends this process here, and not a fork half-way.
+            place.store(0, Ordering::Relaxed);
             // SAFETY: `be_alone` has found that this process has no other thread, after the last code of the user's that ran
             // in it; and nothing in this loop starts one.
             match unsafe { fork_for_parent(place) } {
