@@ -68,6 +68,11 @@ pub fn compare(options: &Options) {
         our_round(s, call, || large.clone(), |byte| assert_eq!(byte, 0));
     })
     .ours_within(Duration::from_micros(200))
+    .beside("seedbed, of one page", |s| {
+        let page = SharedBytes::build(4096, |_| Ok(())).expect("there is memory");
+        let call = |shared: SharedBytes| seedbed::run_sync(middle_byte, shared);
+        our_round(s, call, || page.clone(), |byte| assert_eq!(byte, 0));
+    })
     .run(options);
     drop(large);
 
