@@ -314,6 +314,10 @@ fn a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_a_busy_run
 }
 
 fn who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there() {
+    // What is in a socket is for the reactor to tell, whose turn it may be on another thread.
+    if cfg!(seedbed_socket_only) {
+        return;
+    }
     let dawdler = Dawdler::new();
     test_in_a_run(dawdler.config(), async |workers| {
         warm_up(&workers).await;
