@@ -4,6 +4,17 @@ use std::fmt;
 
 use crate::sys::process::Ended;
 
+/// The signals that a faulty program ends by.
+const FAULTS: [i32; 7] = [
+    libc::SIGSEGV,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+];
+
 /// How a worker process ended.
 ///
 /// # Examples
@@ -178,28 +189,10 @@ impl WorkerExit {
                     "it had used up its CPU time: raise that limit or do less in one job"
                 }
                 (libc::SIGXFSZ, _) => "a file had grown too large: raise that limit or write less",
-                (
-                    libc::SIGSEGV
-                    | libc::SIGABRT
-                    | libc::SIGBUS
-                    | libc::SIGILL
-                    | libc::SIGFPE
-                    | libc::SIGTRAP
-                    | libc::SIGSYS,
-                    None,
-                ) => {
+                (fault, None) if FAULTS.contains(&fault) => {
                     "to learn more, set `WorkerConfig::capture_stderr`, which keeps its last words, or allow core dumps"
                 }
-                (
-                    libc::SIGSEGV
-                    | libc::SIGABRT
-                    | libc::SIGBUS
-                    | libc::SIGILL
-                    | libc::SIGFPE
-                    | libc::SIGTRAP
-                    | libc::SIGSYS,
-                    Some(_),
-                ) => "to learn more, allow core dumps",
+                (fault, Some(_)) if FAULTS.contains(&fault) => "to learn more, allow core dumps",
                 _ => "find out who sends that signal to it",
             },
         }

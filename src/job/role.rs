@@ -142,12 +142,11 @@ pub(crate) fn go_astray(message: &str) -> ! {
         &frame::of_bytes(Kind::Lost, 0, message.as_bytes()),
     );
     if told.is_err() {
-        // A closed standard error leaves only the exit code to speak.
-        let _ = writeln!(
-            std::io::stderr(),
+        let words = format!(
             "seedbed: worker process {} is lost: {message}",
             std::process::id()
         );
+        let _ = writeln!(std::io::stderr(), "{words}"); // a closed standard error leaves only the exit code to speak
     }
     std::process::exit(ASTRAY)
 }

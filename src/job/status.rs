@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 ///     worker.age() > Duration::from_secs(3600) || worker.memory() > 1 << 30
 /// }
 /// let config = WorkerConfig::new().retire(past_its_prime);
-/// # let _ = config;
+/// # drop(config);
 /// ```
 pub struct WorkerStatus {
     jobs: u64,
@@ -39,9 +39,9 @@ impl WorkerStatus {
         }
     }
 
-    /// Keeps open what the memory is read from. Where that is not to be had, it will not be later, either.
+    /// Keeps open what the memory is read from.
     pub(crate) fn keep_memory_open(&mut self) {
-        self.kept = File::open(ACCOUNT).ok();
+        self.kept = File::open(ACCOUNT).ok(); // what is not to be had now will not be later, either
     }
 
     pub(crate) fn count_job(&mut self) {

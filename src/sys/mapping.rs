@@ -4,7 +4,8 @@
 //! allocated when it is made, so that a machine without memory says so then and not at some later write.
 //!
 //! Where no file may be as large (`ulimit -f`), there are System V's segments, which are none, and keep their size, too. They are
-//! the second choice, because they have numbers in place of descriptors, and so can be found by whoever has the same user.
+//! the second choice, because they have numbers in place of descriptors, and so can be found by whoever has the same user;
+//! and their pages are allocated when they are first written.
 //!
 //! `unsafe` is needed to look at mapped memory as at a value, which is argued in [`Mapping::new`].
 #![allow(unsafe_code)]
@@ -139,8 +140,8 @@ impl<T: Shareable> Deref for Mapping<T> {
 
     fn deref(&self) -> &T {
         // SAFETY: the mapping is as large as a `T` and aligned to a page, which by `Shareable` is enough; it lives as long as
-        // `self`, and as the file is sealed or a segment, its pages are there. Any bytes are a `T`, and what others write meanwhile, here
-        // or in another process, they write to atomics.
+        // `self`, and nobody can make a sealed file, or a segment, any shorter. Any bytes are a `T`, and what others write
+        // meanwhile, here or in another process, they write to atomics.
         unsafe { self.place.as_ref() }
     }
 }

@@ -282,16 +282,10 @@ pub(crate) fn prefer_huge_pages(memory: &mut [u8]) {
     let start = memory.as_mut_ptr();
     let inner = start.align_offset(page).min(memory.len());
     let length = (memory.len() - inner) / page * page;
-    // Where there are none, small ones do.
+    let place = start.wrapping_add(inner).cast();
     // SAFETY: the range begins at a page, as it was aligned, and lies within memory that is borrowed uniquely. The advice is
     // about pages that will be found for it, and changes nothing that is in it.
-    let _ = unsafe {
-        madvise(
-            start.wrapping_add(inner).cast(),
-            length,
-            Advice::LinuxHugepage,
-        )
-    };
+    let _ = unsafe { madvise(place, length, Advice::LinuxHugepage) }; // where there are none, small ones do
 }
 
 /// Private memory, zeroed, to be filled and then written into a [`Draft`].
@@ -311,9 +305,8 @@ impl Scratch {
             )?
         };
         let mapped = Mapped::new(start.cast(), length);
-        // A kernel without huge pages works with small ones.
         // SAFETY: the range is a mapping that has just been made. The advice changes nothing about what it holds.
-        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) };
+        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) }; // where there are none, small ones do
         Ok(Self(mapped))
     }
 
@@ -323,11 +316,10 @@ impl Scratch {
             let length = PIECE.min(self.len() - at);
             draft.append(&self[at..at + length])?;
             let start = self.0.start.as_ptr().wrapping_add(at).cast();
-            // What is not given back now is so when this is dropped.
             // SAFETY: the range lies in our own mapping and begins with a page, as `PIECE` is a whole number of pages. The
             // advice turns what it holds into zeros, which nobody sees: there is no borrow of it at this point, and this
             // loop, whose `self` it is, does not look back. A private anonymous mapping stays readable.
-            let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
+            let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) }; // or else when this is dropped
         }
         Ok(())
     }

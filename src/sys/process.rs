@@ -88,8 +88,8 @@ impl Pidfd {
         if let Some(pid) = pid
             && self.look().is_ok()
         {
-            // There is no group yet, or none any more; or its members have changed their user, and may not be killed.
-            let _ = kill_process_group(pid, Signal::KILL);
+            // Or its members have changed their user, and may not be killed.
+            let _ = kill_process_group(pid, Signal::KILL); // there may be no group yet, or none any more
         }
     }
 

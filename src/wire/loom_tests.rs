@@ -178,7 +178,7 @@ fn a_loop_that_leaves_a_mailbox_which_another_thread_watches_loses_no_frame() {
         let loop_left_behind = {
             let answer = answer.clone();
             spawn(move || {
-                let _ = answer.slot.leave();
+                let _ = answer.slot.leave(); // whatever it finds there is not its own
             })
         };
         let worker = {

@@ -106,8 +106,7 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
 
     /// Tells a receiver that looks here that there is something in the socket.
     pub(crate) fn call(&self) {
-        // One that does not look hears of it from the socket.
-        let _ = self.turn(WAITING, CALLED);
+        let _ = self.turn(WAITING, CALLED); // one that does not look hears of it from the socket
     }
 
     /// Whether what was posted has not been taken.

@@ -165,8 +165,7 @@ impl Attempt {
             match &mut self.state {
                 State::Starting(starting, _) => {
                     let started = ready!(starting.poll(cx));
-                    let State::Starting(_, expected) =
-                        std::mem::replace(&mut self.state, State::Over)
+                    let State::Starting(_, expected) = mem::replace(&mut self.state, State::Over)
                     else {
                         unreachable!("it was starting a moment ago")
                     };
@@ -182,7 +181,7 @@ impl Attempt {
                         }
                         Err(Unstarted::Stillborn(why)) => {
                             drop(expected);
-                            let job = std::mem::take(&mut self.job);
+                            let job = mem::take(&mut self.job);
                             return self.try_anew(why, job);
                         }
                     }

@@ -3,7 +3,8 @@
 //! Each has a [place](crate::wire::births) in the table that this process and the fork server share, from the moment in which
 //! it is asked for until it is known what became of it: a process, an error, or nothing, because the fork server has ended.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::sys::mapping::Mapping;
 use crate::sys::process::Pidfd;
@@ -15,12 +16,15 @@ pub(super) struct Births {
     free: Mutex<Vec<u16>>,
     /// Writes to the table as long as it lives.
     server: Arc<Pidfd>,
+    /// When it was last known to have done something.
+    heard: Mutex<Instant>,
 }
 
 /// A place in the table. It must be kept until its request is over, as whoever has it next is taken for this one otherwise.
 pub(super) struct Awaited {
     births: Arc<Births>,
     place: u16,
+    since: Instant,
 }
 
 /// What became of a worker that was asked for.
@@ -38,10 +42,13 @@ pub(super) enum Fate {
 
 impl Births {
     pub(super) fn new(table: Mapping<Table>, server: Arc<Pidfd>) -> Arc<Self> {
+        // They are as they should be; but now there is memory for them.
+        (0..PLACES).for_each(|place| table.clear(place));
         Arc::new(Births {
             table,
             free: Mutex::new((0..PLACES).rev().collect()),
             server,
+            heard: Mutex::new(Instant::now()),
         })
     }
 
@@ -51,10 +58,20 @@ impl Births {
         Some(Awaited {
             births: self.clone(),
             place,
+            since: Instant::now(),
         })
     }
 
-    fn free(&self) -> std::sync::MutexGuard<'_, Vec<u16>> {
+    /// For how long the fork server has given no sign of life. (Nobody may have asked it for one.)
+    pub(super) fn quiet_for(&self) -> Duration {
+        self.heard().elapsed()
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Instant> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<u16>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,6 +92,21 @@ impl Awaited {
         }
     }
 
+    /// For how long this has been waited for, and the fork server has done nothing else either.
+    pub(super) fn overdue_for(&self) -> Duration {
+        match self.fate() {
+            Fate::Open => self.since.elapsed().min(self.births.quiet_for()),
+            Fate::Born(_) | Fate::Refused(_) | Fate::Never => Duration::ZERO,
+        }
+    }
+
+    /// Kills the fork server, upon which there is nothing to wait for.
+    pub(super) fn kill_server(&self) {
+        if let Err(error) = self.births.server.kill() {
+            tracing::warn!(%error, "a fork server cannot be killed");
+        }
+    }
+
     fn look(&self) -> Fate {
         match self.births.table.look(self.place) {
             Birth::Awaited => Fate::Open,
@@ -86,6 +118,9 @@ impl Awaited {
 
 impl Drop for Awaited {
     fn drop(&mut self) {
+        if self.look() != Fate::Open {
+            *self.births.heard() = Instant::now();
+        }
         self.births.table.clear(self.place);
         self.births.free().push(self.place);
     }

@@ -1,5 +1,6 @@
 //! What a worker context does with its workers.
 
+mod closures;
 mod limits;
 mod surroundings;
 
@@ -9,19 +10,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 pub(super) use surroundings::Environment;
 
 use super::hook::Recipe;
 use super::name::process_name;
 use crate::error::WorkerError;
-use crate::job::code::Code;
 use crate::job::image::fingerprint;
-use crate::job::status::WorkerStatus;
 use crate::sys::mapping::Segment;
-use crate::wire::codec::{self, CodecError};
+use crate::wire::codec;
 use crate::wire::frame::{self, Kind};
 use crate::wire::message::{Closure, Limits, Purpose, SetUp};
 
@@ -128,7 +124,8 @@ pub enum WorkerType {
     /// What is different: a worker starts as a copy of the fork server at the hook, after
     /// [`preload`](WorkerConfig::preload). So it shares with its siblings whatever was drawn at random or looked up before,
     /// such as the seeds of hash maps, the state of a random number generator, a process id that a library keeps, and the
-    /// addresses of everything; and handlers of `pthread_atfork` are not called. Where the fork server would have more than
+    /// addresses of everything; handlers of `pthread_atfork` are not called; and the data of
+    /// [`retire_with`](WorkerConfig::retire_with) is decoded once, for all of them. Where the fork server would have more than
     /// one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::WorkerErrorKind::UnsafeFork). If the fork server dies,
     /// another one is started for the next worker, and the workers that it made live on.
     ///
@@ -306,318 +303,6 @@ impl WorkerConfig {
         self
     }
 
-    /// Calls `f` once in the fork server, before it forks: what `f` puts into statics is there for all workers, without a copy
-    /// as long as nobody writes to it. Where workers are spawned, it is called in each of them before
-    /// [`init`](WorkerConfig::init). If it panics, calls fail with [`WorkerErrorKind::Init`](crate::WorkerErrorKind::Init).
-    ///
-    /// A thread that `f` starts and that has not ended with it makes forking unsafe; see [`WorkerType`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::OnceLock;
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// static TABLE: OnceLock<Vec<u64>> = OnceLock::new();
-    ///
-    /// fn fill_table() {
-    ///     TABLE.get_or_init(|| (0..1_000_000).map(|n| n * n).collect());
-    /// }
-    ///
-    /// fn look_up(n: usize) -> u64 {
-    ///     TABLE.get().expect("it was preloaded")[n]
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().preload(fill_table);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         assert_eq!(workers.run_sync(look_up, 9).await.unwrap(), 81);
-    ///     }));
-    ///     assert!(TABLE.get().is_none(), "not here");
-    /// }
-    /// ```
-    pub fn preload<F>(self, f: F) -> Self
-    where
-        F: Fn() + Copy + Send + Sync + 'static,
-    {
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Preload,
-            name,
-            Code::of_init(move |&()| f()).map(Code::offset),
-            codec::encode(&()),
-        )
-    }
-
-    /// Calls `f` with a copy of `data` once in the fork server, like [`preload`](Self::preload).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::collections::HashSet;
-    /// use std::sync::OnceLock;
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// static WORDS: OnceLock<HashSet<String>> = OnceLock::new();
-    ///
-    /// fn load(dictionary: &String) {
-    ///     WORDS.get_or_init(|| dictionary.split(' ').map(str::to_owned).collect());
-    /// }
-    ///
-    /// fn knows(word: String) -> bool {
-    ///     WORDS.get().expect("it was preloaded").contains(&word)
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().preload_with(String::from("bed seed"), load);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         assert!(workers.run_sync(knows, "seed".to_owned()).await.unwrap());
-    ///     }));
-    /// }
-    /// ```
-    pub fn preload_with<D, F>(self, data: D, f: F) -> Self
-    where
-        D: Serialize + DeserializeOwned + 'static,
-        F: Fn(&D) + Copy + Send + Sync + 'static,
-    {
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Preload,
-            name,
-            Code::of_init::<F, D>(f).map(Code::offset),
-            codec::encode(&data),
-        )
-    }
-
-    /// Calls `f` in each new worker before its first job. If it panics, the call for which the worker was started fails
-    /// with [`WorkerErrorKind::Init`](crate::WorkerErrorKind::Init).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// static READY: AtomicBool = AtomicBool::new(false);
-    ///
-    /// fn prepare() {
-    ///     READY.store(true, Relaxed); // install a signal handler, warm a cache ..
-    /// }
-    ///
-    /// fn is_ready(_: ()) -> bool {
-    ///     READY.load(Relaxed)
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().init(prepare);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         assert!(workers.run_sync(is_ready, ()).await.unwrap());
-    ///     }));
-    /// }
-    /// ```
-    pub fn init<F>(self, f: F) -> Self
-    where
-        F: Fn() + Copy + Send + Sync + 'static,
-    {
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Init,
-            name,
-            Code::of_init(move |&()| f()).map(Code::offset),
-            codec::encode(&()),
-        )
-    }
-
-    /// Calls `f` with a copy of `data` in each new worker before its first job, like [`init`](Self::init).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::OnceLock;
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// static WORDS: OnceLock<String> = OnceLock::new();
-    ///
-    /// fn load(words: &String) {
-    ///     WORDS.set(words.to_uppercase()).unwrap(); // once in each worker
-    /// }
-    ///
-    /// fn knows(word: String) -> bool {
-    ///     WORDS.get().unwrap().contains(&word)
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().init_with(String::from("seed bed"), load);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         assert!(workers.run_sync(knows, "BED".to_owned()).await.unwrap());
-    ///     }));
-    /// }
-    /// ```
-    pub fn init_with<D, F>(self, data: D, f: F) -> Self
-    where
-        D: Serialize + DeserializeOwned + 'static,
-        F: Fn(&D) + Copy + Send + Sync + 'static,
-    {
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Init,
-            name,
-            Code::of_init::<F, D>(f).map(Code::offset),
-            codec::encode(&data),
-        )
-    }
-
-    /// Asks `f` in the worker after each job, when the result has been sent; if it returns true the worker exits. If it
-    /// panics, that job's result is unharmed, and the next call that would have got this worker fails with
-    /// [`WorkerErrorKind::Retire`](crate::WorkerErrorKind::Retire).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
-    ///
-    /// fn pid(_: ()) -> u32 {
-    ///     std::process::id()
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().retire(|worker: &WorkerStatus| worker.age().as_secs() > 3600);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         let first = workers.run_sync(pid, ()).await.unwrap();
-    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
-    ///     }));
-    /// }
-    /// ```
-    pub fn retire<F>(self, f: F) -> Self
-    where
-        F: Fn(&WorkerStatus) -> bool + Copy + Send + Sync + 'static,
-    {
-        let name = std::any::type_name::<F>();
-        let code = Code::of_retire(move |&(), status: &WorkerStatus| f(status)).map(Code::offset);
-        self.add(Hook::Retire, name, code, codec::encode(&()))
-    }
-
-    /// Asks `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire). The data is decoded
-    /// once in each worker, or once for all that are [forked](WorkerType).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
-    ///
-    /// fn pid(_: ()) -> u32 {
-    ///     std::process::id()
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().retire_with(2, |most: &u64, worker: &WorkerStatus| worker.jobs() >= *most);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         let first = workers.run_sync(pid, ()).await.unwrap();
-    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
-    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
-    ///     }));
-    /// }
-    /// ```
-    pub fn retire_with<D, F>(self, data: D, f: F) -> Self
-    where
-        D: Serialize + DeserializeOwned + 'static,
-        F: Fn(&D, &WorkerStatus) -> bool + Copy + Send + Sync + 'static,
-    {
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Retire,
-            name,
-            Code::of_retire::<F, D>(f).map(Code::offset),
-            codec::encode(&data),
-        )
-    }
-
-    /// Gives each job a process of its own.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// fn pid(_: ()) -> u32 {
-    ///     std::process::id()
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().single_use();
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         let first = workers.run_sync(pid, ()).await.unwrap();
-    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
-    ///     }));
-    /// }
-    /// ```
-    pub fn single_use(self) -> Self {
-        self.retire_after(1)
-    }
-
-    /// Lets a worker run that many jobs; zero is as good as one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// fn pid(_: ()) -> u32 {
-    ///     std::process::id()
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().retire_after(2);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         let first = workers.run_sync(pid, ()).await.unwrap();
-    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
-    ///         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
-    ///     }));
-    /// }
-    /// ```
-    pub fn retire_after(mut self, jobs: u64) -> Self {
-        self.counting += 1;
-        self.most_jobs = self.most_jobs.min(jobs.max(1));
-        self.retire_with(jobs, |most: &u64, worker: &WorkerStatus| {
-            worker.jobs() >= *most
-        })
-    }
-
-    /// Lets a worker go that holds more than so many bytes of memory (resident) after a job. This caps what a leak can
-    /// do between jobs; it does not stop a single job from taking more.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// fn pid(_: ()) -> u32 {
-    ///     std::process::id()
-    /// }
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().retire_above_memory(1 << 40);
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         let first = workers.run_sync(pid, ()).await.unwrap();
-    ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first); // it holds less than a terabyte
-    ///     }));
-    /// }
-    /// ```
-    pub fn retire_above_memory(self, bytes: u64) -> Self {
-        self.retire_with(bytes, |most: &u64, worker: &WorkerStatus| {
-            worker.memory() > *most
-        })
-    }
-
     /// Sets how worker processes are made.
     ///
     /// # Examples
@@ -662,28 +347,6 @@ impl WorkerConfig {
     /// ```
     pub fn capture_stderr(mut self, capture: bool) -> Self {
         self.capture_stderr = capture;
-        self
-    }
-
-    fn add(
-        mut self,
-        hook: Hook,
-        closure: &'static str,
-        code: Option<u64>,
-        data: Result<Vec<u8>, CodecError>,
-    ) -> Self {
-        match (code, data) {
-            (Some(code), Ok(data)) => match hook {
-                Hook::Preload => self.preload.push(Closure { code, data }),
-                Hook::Init => self.init.push(Closure { code, data }),
-                Hook::Retire => self.retire.push(Closure { code, data }),
-            },
-            (None, _) => self.set_fault(Fault::Foreign { closure }),
-            (_, Err(error)) => self.set_fault(Fault::Unencodable {
-                closure,
-                message: error.to_string(),
-            }),
-        }
         self
     }
 
@@ -808,13 +471,6 @@ pub(super) enum NewProcess {
     Spawned,
     /// Something that has the set-up for each of its copies.
     ForkServer,
-}
-
-/// When a closure is called.
-enum Hook {
-    Preload,
-    Init,
-    Retire,
 }
 
 /// Does not show the closures' data, which may be anything, nor the values of environment variables, which may be

@@ -9,6 +9,7 @@
 #![allow(clippy::vec_box)]
 
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::farewell::Farewell;
 use super::fork_server::ForkServer;
 use super::leaving::Leaving;
 use super::life::{Health, LAST_RITES, Worker};
-use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, WorkerStatistics};
+use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, Why, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
 use crate::sys::copy::is_copy;
@@ -249,13 +250,8 @@ impl WorkerContext {
         if is_copy() {
             return; // whether the original's workers live is its business
         }
-        let mut state = self.state();
-        let gone = state.idle.prune(|worker| is_gone(worker));
-        let left = state.leaving.prune();
-        drop(state);
-        gone.into_iter()
-            .for_each(|worker| self.shared.leave(worker));
-        drop(left); // they have been reaped; this closes their descriptors, outside the lock
+        self.shared
+            .leave(|state| state.idle.prune(|worker| is_gone(worker)));
     }
 }
 
@@ -342,7 +338,7 @@ impl Running {
 
     /// Lets a worker go that has said good-bye, if it has not gone yet.
     pub(super) fn leave(&self, worker: Box<Worker>) {
-        self.context.shared.leave(worker);
+        self.context.shared.leave(|_| vec![worker]);
     }
 }
 
@@ -368,18 +364,21 @@ impl Shared {
         (state.idle.empty(), state.leaving.empty())
     }
 
-    /// Notes that a worker has said good-bye, if it has not gone yet.
-    fn leave(self: &Arc<Self>, mut worker: Box<Worker>) {
-        if !worker.is_fit() {
-            return;
-        }
+    /// Lets workers go that have said good-bye or ended, and forgets those that have ended by now. All in one step, so that
+    /// whoever takes all workers misses none.
+    fn leave(self: &Arc<Self>, who: impl FnOnce(&mut State) -> Vec<Box<Worker>>) {
         let mut state = self.state();
-        let gone = state.leaving.prune();
-        state.leaving.put(worker);
-        let watched = std::mem::replace(&mut state.leaving.watched, true);
+        let mut gone = state.leaving.prune();
+        for mut worker in who(&mut state) {
+            match worker.is_fit() {
+                true => state.leaving.put(worker),
+                false => gone.push(worker),
+            }
+        }
+        let is_first = !state.leaving.is_empty() && !mem::replace(&mut state.leaving.watched, true);
         drop(state);
-        drop(gone);
-        if !watched {
+        drop(gone); // they have been reaped; this closes their descriptors, outside the lock
+        if is_first {
             smol::spawn(clear_out(Arc::downgrade(self))).detach();
         }
     }
@@ -407,12 +406,15 @@ async fn clear_out(context: Weak<Shared>) {
             return; // it has taken its workers with it
         };
         let mut state = context.state();
-        let gone = state.leaving.clear_out();
-        state.leaving.watched = !state.leaving.is_empty();
-        let watched = state.leaving.watched;
+        let mut out = state.leaving.clear_out();
+        let goes_on = !state.leaving.is_empty();
+        state.leaving.watched = goes_on;
         drop(state);
-        drop(gone);
-        if !watched {
+        for worker in &mut out.overdue {
+            worker.kill(Why::LivedOn);
+        }
+        drop(out);
+        if !goes_on {
             return;
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
-use super::life::Worker;
+use super::life::{LAST_RITES, Worker};
 use super::statistics::Why;
 use crate::error::WorkerError;
 use crate::sys::copy::is_copy;
@@ -22,6 +22,8 @@ pub(super) struct Farewell {
     leaving: Vec<Leaver>,
     /// When to lose patience; `None` when there is no limit, or it is past.
     deadline: Option<Timer>,
+    /// The same, with those that have said good-bye: they have nothing left to do, and so no grace.
+    rites: Option<Timer>,
     tally: Tally,
 }
 
@@ -60,13 +62,16 @@ impl Farewell {
         let with = |unasked| move |worker| Leaver { worker, unasked };
         let idle = idle.into_iter().map(with(false));
         let leaving: Vec<Leaver> = idle.chain(leaving.into_iter().map(with(true))).collect();
-        let deadline = match leaving.is_empty() {
-            true => None,
-            false => grace.map(Timer::after),
+        let unasked = leaving.iter().filter(|leaver| leaver.unasked).count();
+        let deadline = match leaving.len() > unasked {
+            true => grace.map(Timer::after),
+            false => None,
         };
+        let rites = LAST_RITES.min(grace.unwrap_or(LAST_RITES));
         Self {
             leaving,
             deadline,
+            rites: (unasked > 0).then(|| Timer::after(rites)),
             tally: Tally::default(),
         }
     }
@@ -97,11 +102,14 @@ impl Farewell {
         let Self {
             leaving,
             deadline,
+            rites,
             tally,
         } = self;
         leaving.retain_mut(|Leaver { worker, unasked }| match worker.poll_end(cx) {
             Poll::Ready(ended) => {
-                tally.count(ended, *unasked);
+                if !*unasked {
+                    tally.count(ended);
+                }
                 false
             }
             Poll::Pending => true,
@@ -109,25 +117,36 @@ impl Farewell {
         if leaving.is_empty() {
             return Poll::Ready(());
         }
-        if deadline
-            .as_mut()
-            .is_some_and(|deadline| deadline.poll(cx).is_ready())
-        {
-            *deadline = None;
+        let mut kill = |unasked, why| {
+            let those = leaving.iter_mut().filter(|who| who.unasked == unasked);
+            those.for_each(|who| who.worker.kill(why));
+        };
+        if is_over(rites, cx) {
+            kill(true, Why::LivedOn);
+        }
+        if is_over(deadline, cx) {
             tally.killing = true;
-            leaving
-                .iter_mut()
-                .for_each(|leaver| leaver.worker.kill(Why::GraceOver));
+            kill(false, Why::GraceOver);
         }
         Poll::Pending
     }
 }
 
+/// Whether the time is up, which it is once.
+fn is_over(limit: &mut Option<Timer>, cx: &mut Context<'_>) -> bool {
+    let is_over = limit
+        .as_mut()
+        .is_some_and(|limit| limit.poll(cx).is_ready());
+    if is_over {
+        *limit = None;
+    }
+    is_over
+}
+
 impl Tally {
-    fn count(&mut self, ended: Ended, unasked: bool) {
+    fn count(&mut self, ended: Ended) {
         match (self.killing, ended) {
             (_, Ended::Exited(0)) => {}
-            (false, _) if unasked => {}
             // A program that ignores SIGCHLD never learns how a worker ended, which is no reason to complain each time.
             (false, Ended::Unknown) => {}
             (true, _) => self.killed += 1,

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
+use futures_lite::future::poll_once;
 use rustix::io::Errno;
 
 use super::births::{Awaited, Births};
@@ -102,8 +103,8 @@ enum Next {
     Useless(io::Error),
     /// Wait for the start that is in progress.
     Wait(EventListener),
-    /// Try again soon: the server has many requests before it.
-    Crowded,
+    /// Try again soon: the server with this number has many requests before it.
+    Crowded(u64),
     /// Start the server with this number, until told to stop.
     Start(u64, EventListener),
 }
@@ -206,15 +207,18 @@ impl ForkServer {
                     Err(_) if self.place.config.may_spawn() && !recipe.may_fork() => {}
                     Err(error) => return Err(error),
                 },
-                Next::Crowded => {
-                    if futures_lite::future::poll_once(&mut patience)
-                        .await
-                        .is_some()
-                    {
-                        return Err(WorkerError::start(
-                            "asking the fork server",
-                            io::ErrorKind::TimedOut.into(),
-                        ));
+                Next::Crowded(server) => {
+                    let is_over = poll_once(&mut patience).await.is_some();
+                    if is_over && self.is_stuck(server) {
+                        self.give_up(server);
+                        useless += 1;
+                        if useless == ATTEMPTS {
+                            let error = io::ErrorKind::TimedOut.into();
+                            return Err(WorkerError::start("asking the fork server", error));
+                        }
+                    }
+                    if is_over {
+                        patience = Timer::after(PATIENCE);
                     }
                     Timer::after(SOON).await;
                 }
@@ -263,7 +267,7 @@ impl ForkServer {
             State::Starting(_) => return Next::Wait(self.place.changed.listen()),
             State::Ready(server) => match server.is_fit_for(recipe).then(|| server.ask(theirs)) {
                 Some(Ok(place)) => return Next::Asked(place, server.number),
-                Some(Err(error)) if is_passing(&error) => return Next::Crowded,
+                Some(Err(error)) if is_passing(&error) => return Next::Crowded(server.number),
                 Some(Err(error)) => Next::Useless(error),
                 None => start(),
             },
@@ -341,6 +345,12 @@ impl ForkServer {
 
     fn context_name(&self) -> Option<&str> {
         self.place.config.context_name().map(|name| &**name)
+    }
+
+    /// Whether the fork server with this number is there and has done nothing for long.
+    fn is_stuck(&self, number: u64) -> bool {
+        matches!(&*self.state(), State::Ready(server)
+            if server.number == number && server.births.quiet_for() > PATIENCE)
     }
 
     /// Kills the fork server with this number, if it is there.

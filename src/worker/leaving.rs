@@ -11,10 +11,10 @@
 #![allow(clippy::vec_box)]
 
 use std::collections::VecDeque;
+use std::mem;
 use std::time::Instant;
 
 use super::life::{LAST_RITES, Worker};
-use super::statistics::Why;
 
 /// At how many one looks in passing: one that takes its time must not keep those behind it.
 const LOOKS: usize = 16;
@@ -25,6 +25,13 @@ pub(super) struct Leaving {
     workers: VecDeque<(Box<Worker>, Instant)>,
     /// There is a task that looks after them.
     pub(super) watched: bool,
+}
+
+/// Who is not leaving any more.
+#[derive(Debug, Default)]
+pub(super) struct ClearedOut {
+    pub(super) ended: Vec<Box<Worker>>,
+    pub(super) overdue: Vec<Box<Worker>>,
 }
 
 impl Leaving {
@@ -47,21 +54,17 @@ impl Leaving {
         ended.into_iter().map(|(_, worker, _)| worker).collect()
     }
 
-    /// Takes out all that have ended, and all that are here for too long, to be dropped, which kills those.
-    pub(super) fn clear_out(&mut self) -> Vec<Box<Worker>> {
+    /// Takes out all that have ended, and all that are here for too long, which are to be killed.
+    pub(super) fn clear_out(&mut self) -> ClearedOut {
         let now = Instant::now();
-        let mut stay = VecDeque::new();
-        let mut out = Vec::new();
-        for (mut worker, since) in self.workers.drain(..) {
-            match worker.is_fit() && now - since < LAST_RITES {
-                true => stay.push_back((worker, since)),
-                false => {
-                    worker.kill(Why::LivedOn); // if it has not ended
-                    out.push(worker);
-                }
+        let mut out = ClearedOut::default();
+        for (mut worker, since) in mem::take(&mut self.workers) {
+            match (worker.is_fit(), now - since < LAST_RITES) {
+                (true, true) => self.workers.push_back((worker, since)),
+                (true, false) => out.overdue.push(worker),
+                (false, _) => out.ended.push(worker),
             }
         }
-        self.workers = stay;
         out
     }
 

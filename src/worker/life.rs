@@ -273,9 +273,7 @@ impl Worker {
     /// Sends SIGKILL. Should the kernel not allow that, the worker leaves when it is done with its job, as nobody is there
     /// any more to answer.
     pub(super) fn kill(&mut self, why: Why) {
-        if self.process.is_born() {
-            self.appear();
-        }
+        self.appear_if_born();
         if let Some(life) = &mut self.life {
             life.orders.killed.get_or_insert(why);
         }

@@ -15,7 +15,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_io::{Async, Timer};
 use event_listener::EventListener;
@@ -61,7 +61,6 @@ enum State {
 #[derive(Debug)]
 struct Unborn {
     place: Awaited,
-    asked: Instant,
     /// Who was asked.
     fork_server: ForkServer,
     server: u64,
@@ -98,7 +97,6 @@ impl Process {
     pub(super) fn unborn(place: Awaited, fork_server: ForkServer, server: u64) -> Self {
         let unborn = Unborn {
             place,
-            asked: Instant::now(),
             fork_server,
             server,
             next_round: None,
@@ -283,12 +281,12 @@ impl Process {
         Poll::Ready(())
     }
 
-    /// Kills a fork server that was asked long ago, upon which there is nothing to wait for.
+    /// Kills a fork server that was asked long ago and does nothing, be it still its context's or on its way out.
     fn lose_patience(&self) {
         if let State::Unborn(unborn) = &self.state
-            && unborn.place.fate() == Fate::Open
-            && unborn.asked.elapsed() > PATIENCE
+            && unborn.place.overdue_for() > PATIENCE
         {
+            unborn.place.kill_server();
             unborn.fork_server.give_up(unborn.server);
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
 //! closures have run. (A fork server's copy is beyond the hook, so it does not say hello, and ready only where there are init
-//! closures or limits: where there are none it can be given its job as soon as it is asked for.) Only the first has a time limit: a program that waits for something before its hook would never
-//! get there, while an init closure may take as long as it likes. Whatever goes wrong, the process has been reaped when
-//! the error is given.
+//! closures or limits: where there are none it can be given its job as soon as it is asked for.) Only the first has a time
+//! limit: a program that waits for something before its hook would never get there, while an init closure may take as long
+//! as it likes. Whatever goes wrong, the process has been reaped when the error is given.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -131,7 +131,9 @@ impl Starting {
                 State::Initialising(worker) => match ready!(worker.poll_answer(cx)) {
                     Ok(frame) if frame.header.kind == Kind::Ready => {
                         if !self.fork_server || frame.header.number == u64::from(worker.pid()) {
-                            return Poll::Ready(Ok(self.worker()));
+                            let mut worker = self.worker();
+                            drop(worker.take_back()); // the set-up, which may have brought memory along
+                            return Poll::Ready(Ok(worker));
                         }
                         self.fail_with(WorkerError::start_in_another_namespace());
                     }

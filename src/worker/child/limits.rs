@@ -70,8 +70,7 @@ impl Group {
     pub(super) fn end(&self) {
         // If that group is gone, the rest is for the parent to do.
         if setpgid(None, Some(self.home)).is_ok() {
-            // There may be no other member.
-            let _ = kill_process_group(getpid(), Signal::KILL);
+            let _ = kill_process_group(getpid(), Signal::KILL); // there may be no other member
         }
     }
 }
@@ -223,8 +222,8 @@ impl CpuTime {
         };
         alarm.set(*limit)?;
         let result = job();
-        // A process that the job has forked has no timers, and timers that the job has deleted do not go off either.
-        let _ = alarm.clear();
+        // A process that the job has forked has no timers, and those that the job has deleted do not go off either.
+        let _ = alarm.clear(); // so what cannot be cleared is not there
         Ok(result)
     }
 }
