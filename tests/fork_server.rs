@@ -11,6 +11,8 @@ mod common;
 mod forked;
 #[path = "shared_memory.rs"]
 mod shared_memory;
+#[path = "worker_arena.rs"]
+mod worker_arena;
 #[path = "worker_cache.rs"]
 mod worker_cache;
 #[path = "worker_calls.rs"]
@@ -48,6 +50,7 @@ fn main() {
     common::stage::before_the_hook();
     seedbed::init();
     let suites = [
+        ("worker_arena", worker_arena::SUITE),
         ("worker_cache", worker_cache::SUITE),
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),

@@ -34,7 +34,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 /// Through a message of ours and out of it, in one process. Gives the number of descriptors, too.
 fn send<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> (Result<T, CodecError>, usize) {
     let mut bytes = Vec::new();
-    let fds = encode_enclosing(value, &mut bytes).unwrap();
+    let fds = encode_enclosing(value, &mut bytes).unwrap().fds;
     let count = fds.len();
     let received = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
     (decode_enclosed(&bytes, received), count)
@@ -261,7 +261,7 @@ fn a_peer_whose_slice_is_crooked_gives_an_error() {
         (bytes.slice(..9), "not whole"),
     ] {
         let mut message = Vec::new();
-        let fds = encode_enclosing(&part, &mut message).unwrap();
+        let fds = encode_enclosing(&part, &mut message).unwrap().fds;
         let fds = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
         let error = decode_enclosed::<SharedSlice<u64>>(&message, fds).unwrap_err();
         assert!(

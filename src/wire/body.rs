@@ -1,17 +1,22 @@
 //! Where the encoding of a value lies: in its frame, or, if it is large, in memory of its own that goes beside the frame.
 //!
 //! A frame is copied into the socket and out of it again, and the receiver does not believe its length, so it makes room bit
-//! by bit. What lies in sealed memory (see [`crate::sys::memory`]) is written once, and decoded where it lies; that is sound
-//! because nobody can change it any more, which a buffer that both sides keep could not promise to a parent.
+//! by bit. What lies in memory is written once, and decoded where it lies. That is sound if nobody changes it meanwhile:
 //!
-//! 64 MiB of bytes as an argument took 63 ms of processor time in this way and 139 through the socket, and 1 MiB 0.7 and 1.8.
+//! * what a worker sends lies in *sealed* memory (see [`crate::sys::memory`]), which nobody can change any more. A parent
+//!   must not decode what its worker could still write, whatever the worker promises;
+//! * what a parent sends lies in an *arena* (see [`crate::sys::arena`]), which the parent alone can write, and does not until it has
+//!   the answer; then it is used again. Or in sealed memory, where there can be no arena.
+//!
+//! 64 MiB of bytes as an argument took 139 ms of processor time through the socket, 63 in sealed memory, and about half of that in an
+//! arena that was used before: what is dear is fresh memory.
 //!
 //! It is a shortcut and no more: where the sender cannot have the memory, because descriptors or memory or the size of files
 //! are limited, what has been written is read back, and the frame holds it all. (A receiver that has no descriptor to spare
 //! does not get the value, which is an error of this one call; workers whose open files are limited are sent all in frames.)
 //!
-//! The first byte of an encoded value says which of the two it is. In the second case it is the only one, and the memory is
-//! the last of the descriptors that came along.
+//! The first byte of an encoded value says which of the three it is. If it is not in the frame, a [`Whereabouts`] follows, and the
+//! memory is the last of the descriptors that came along.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -21,7 +26,10 @@ use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 
 use super::enclosure::NotFound;
-use crate::sys::memory::{Draft, Sealed, prefer_huge_pages, size_of_memory};
+use super::pool::{Need, Pool};
+use super::store::{Store, Written};
+use crate::sys::arena::{Lease, Lent, Views};
+use crate::sys::memory::{Sealed, prefer_huge_pages, size_of_memory};
 use crate::sys::socket::MOST_FDS;
 
 /// What is longer goes beside its frame. Half as much is about as fast either way, and this fits the buffer of a socket.
@@ -36,6 +44,47 @@ const HUGE: usize = 32 << 20;
 
 const IN_FRAME: u8 = 0;
 const BESIDE: u8 = 1;
+const LENT: u8 = 2;
+
+/// Stands in the frame of a value that does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Whereabouts {
+    /// How much of the memory is the value's.
+    length: u64,
+    /// By which a worker knows an arena again.
+    arena: u64,
+}
+
+impl Whereabouts {
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.arena.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (length, arena) = bytes.split_first_chunk::<8>()?;
+        Some(Self {
+            length: u64::from_le_bytes(*length),
+            arena: u64::from_le_bytes(arena.try_into().ok()?),
+        })
+    }
+}
+
+/// What goes beside a frame.
+#[derive(Debug, Default)]
+pub(crate) struct Enclosures {
+    pub(crate) fds: Vec<Arc<OwnedFd>>,
+    /// Of which the last descriptor is.
+    pub(crate) lent: Option<Lent>,
+}
+
+impl From<Vec<Arc<OwnedFd>>> for Enclosures {
+    fn from(fds: Vec<Arc<OwnedFd>>) -> Self {
+        Self { fds, lent: None }
+    }
+}
 
 /// Takes in the encoding of one value.
 #[derive(Debug)]
@@ -43,33 +92,39 @@ pub(super) struct Encoding<'a> {
     frame: &'a mut Vec<u8>,
     /// Where the first byte stands in the frame. What follows it has not been written to the memory.
     start: usize,
-    memory: Memory,
+    /// How long the frame may grow before something is done about it.
+    most: usize,
+    memory: Memory<'a>,
+    pool: Option<&'a Pool>,
 }
 
 #[derive(Debug)]
-enum Memory {
+enum Memory<'a> {
     NotNeeded,
-    Needed(Draft),
+    Needed(Store<'a>),
     NotToBeHad,
 }
 
 impl<'a> Encoding<'a> {
-    /// Appends to `frame`.
-    pub(super) fn begin(frame: &'a mut Vec<u8>) -> Self {
+    /// Appends to `frame`. Its memory is to be from `pool`, if there is one.
+    pub(super) fn begin(frame: &'a mut Vec<u8>, pool: Option<&'a Pool>) -> Self {
         let start = frame.len();
         frame.push(IN_FRAME);
         Self {
             frame,
             start,
+            most: start + 1 + LARGE,
             memory: Memory::NotNeeded,
+            pool,
         }
     }
 
     /// The same, and no memory is used.
     pub(super) fn begin_in_frame(frame: &'a mut Vec<u8>) -> Self {
         Self {
+            most: usize::MAX,
             memory: Memory::NotToBeHad,
-            ..Self::begin(frame)
+            ..Self::begin(frame, None)
         }
     }
 
@@ -78,30 +133,39 @@ impl<'a> Encoding<'a> {
         &self.frame[self.start + 1..]
     }
 
-    /// Takes more in.
+    /// Takes more in. Called for each number that a value consists of.
+    #[inline]
     fn push(&mut self, bytes: &[u8]) {
-        let most = match self.memory {
-            Memory::NotNeeded => LARGE,
-            Memory::Needed(_) => PIECE,
-            Memory::NotToBeHad => usize::MAX,
+        match bytes.len() <= self.most - self.frame.len() {
+            true => self.frame.extend_from_slice(bytes),
+            false => self.push_too_much(bytes),
+        }
+    }
+
+    #[cold]
+    fn push_too_much(&mut self, bytes: &[u8]) {
+        let known = self.pending().len() + bytes.len();
+        // Who has come to this length by small steps will take more of them.
+        let (need, is_piece) = match bytes.len() > PIECE {
+            true => (Need::Exactly(known), false),
+            false => (Need::AtLeast(known), true),
         };
-        let is_too_much = self.pending().len() + bytes.len() > most;
-        let is_written =
-            is_too_much && self.write_out() && bytes.len() > PIECE && self.append(bytes);
+        let is_written = self.write_out(need) && !is_piece && self.append(bytes);
         if !is_written {
             self.frame.extend_from_slice(bytes);
         }
     }
 
-    /// Writes what is pending. False if that is not possible, and then it all stands in the frame again.
-    fn write_out(&mut self) -> bool {
+    /// Writes what is pending, as the first of so much. False if that is not possible, and then it all stands in the frame again.
+    fn write_out(&mut self, need: Need) -> bool {
         if let Memory::NotNeeded = self.memory {
-            self.memory = Draft::new().map_or(Memory::NotToBeHad, Memory::Needed);
+            self.most = self.start + 1 + PIECE;
+            self.memory = Store::new(need, self.pool).map_or(Memory::NotToBeHad, Memory::Needed);
         }
-        let Memory::Needed(draft) = &mut self.memory else {
-            return false;
+        let Memory::Needed(store) = &mut self.memory else {
+            return self.give_up();
         };
-        match draft.append(&self.frame[self.start + 1..]) {
+        match store.append(&self.frame[self.start + 1..]) {
             Ok(()) => {
                 self.frame.truncate(self.start + 1);
                 true
@@ -112,18 +176,19 @@ impl<'a> Encoding<'a> {
 
     /// Writes more, when nothing is pending. False as above.
     fn append(&mut self, bytes: &[u8]) -> bool {
-        let Memory::Needed(draft) = &mut self.memory else {
+        let Memory::Needed(store) = &mut self.memory else {
             return false;
         };
-        draft.append(bytes).is_ok() || self.give_up()
+        store.append(bytes).is_ok() || self.give_up()
     }
 
     /// Puts back into the frame what has been written. Returns false.
     fn give_up(&mut self) -> bool {
-        if let Memory::Needed(draft) = std::mem::replace(&mut self.memory, Memory::NotToBeHad) {
+        self.most = usize::MAX;
+        if let Memory::Needed(store) = std::mem::replace(&mut self.memory, Memory::NotToBeHad) {
             let pending = self.frame.split_off(self.start + 1);
             // Memory that was written is there, and the file is ours.
-            draft
+            store
                 .read_onto(self.frame)
                 .expect("what has been written to memory can be read");
             self.frame.extend_from_slice(&pending);
@@ -131,27 +196,40 @@ impl<'a> Encoding<'a> {
         false
     }
 
-    /// Has all been taken in; the value has `others` descriptors besides. Gives the one of its memory, if it has some.
-    pub(super) fn end(mut self, others: usize) -> Option<Arc<OwnedFd>> {
+    /// Leaves the frame as it was.
+    pub(super) fn take_back(self) {
+        self.frame.truncate(self.start);
+    }
+
+    /// Has all been taken in; the value has `others` descriptors besides. Gives its memory, if it has some.
+    pub(super) fn end(mut self, others: usize) -> Option<Written> {
         if let Memory::NotNeeded = self.memory {
             return None;
         }
         if others == MOST_FDS {
             self.give_up();
         }
-        if !self.write_out() {
+        let nothing_more = Need::AtLeast(0);
+        if !self.write_out(nothing_more) {
             return None;
         }
-        let Memory::Needed(draft) = std::mem::replace(&mut self.memory, Memory::NotToBeHad) else {
+        let Memory::Needed(store) = std::mem::replace(&mut self.memory, Memory::NotToBeHad) else {
             return None;
         };
-        match draft.seal_for_others() {
-            Ok(file) => {
-                self.frame[self.start] = BESIDE;
-                Some(Arc::new(file))
+        let length = store.len();
+        match store.finish() {
+            Ok(written) => {
+                let (word, arena) = match &written {
+                    Written::Sealed(_) => (BESIDE, 0),
+                    Written::Lent(lent) => (LENT, lent.id()),
+                };
+                self.frame[self.start] = word;
+                let whereabouts = Whereabouts { length, arena };
+                self.frame.extend_from_slice(&whereabouts.to_bytes());
+                Some(written)
             }
-            Err(draft) => {
-                self.memory = Memory::Needed(draft);
+            Err(store) => {
+                self.memory = Memory::Needed(store);
                 self.give_up();
                 None
             }
@@ -160,29 +238,87 @@ impl<'a> Encoding<'a> {
 }
 
 impl Writer for Encoding<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.push(bytes);
         Ok(())
     }
 }
 
-/// The encoding of one value, as it has arrived.
+/// The encoding of one value, as it has arrived, and what came along with it.
 #[derive(Debug)]
-pub(super) enum Arrived<'a> {
+pub(crate) struct Arrived<'a> {
+    pub(super) encoding: Bytes<'a>,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub(super) enum Bytes<'a> {
     InFrame(&'a [u8]),
-    Beside(Sealed),
+    Beside(Sealed, usize),
+    Lent(Lease, usize),
 }
 
 impl<'a> Arrived<'a> {
-    /// Takes the memory, if the value is there, from the descriptors that came along.
-    pub(super) fn find(bytes: &'a [u8], fds: &mut Vec<OwnedFd>) -> Result<Self, NotFound> {
-        match bytes {
-            [IN_FRAME, bytes @ ..] => Ok(Self::InFrame(bytes)),
-            [BESIDE] => {
-                let memory = Sealed::adopt(fds.pop().ok_or(NotFound::Lost)?);
-                memory.map(Self::Beside).map_err(NotFound::Refused)
+    /// Finds what a worker has sent.
+    pub(super) fn from_worker(bytes: &'a [u8], mut fds: Vec<OwnedFd>) -> Result<Self, NotFound> {
+        let encoding = match bytes {
+            [IN_FRAME, bytes @ ..] => Bytes::InFrame(bytes),
+            [BESIDE, whereabouts @ ..] => {
+                let memory = fds.pop().ok_or(NotFound::Lost)?;
+                let memory = Sealed::adopt(memory).map_err(NotFound::Refused)?;
+                Bytes::Beside(memory, length_in(whereabouts)?.0)
             }
-            _ => Err(NotFound::Garbage),
+            _ => return Err(NotFound::Garbage),
+        };
+        Self { encoding, fds }.checked()
+    }
+
+    /// Finds what this worker's parent has sent.
+    pub(super) fn from_parent(
+        bytes: &'a [u8],
+        mut fds: Vec<OwnedFd>,
+        views: &mut Views,
+    ) -> Result<Self, NotFound> {
+        let [LENT, whereabouts @ ..] = bytes else {
+            return Self::from_worker(bytes, fds);
+        };
+        let (length, arena) = length_in(whereabouts)?;
+        let memory = fds.pop().ok_or(NotFound::Lost)?;
+        let lease = views.lend(arena, &memory, length);
+        let encoding = Bytes::Lent(lease.map_err(NotFound::Refused)?, length);
+        Self { encoding, fds }.checked()
+    }
+
+    fn checked(self) -> Result<Self, NotFound> {
+        let (wanted, there) = match &self.encoding {
+            Bytes::InFrame(_) => return Ok(self),
+            Bytes::Beside(memory, length) => (*length, memory.len()),
+            Bytes::Lent(memory, length) => (*length, memory.len()),
+        };
+        match wanted <= there {
+            true => Ok(self),
+            false => Err(NotFound::Short {
+                wanted: wanted as u64,
+                there,
+            }),
+        }
+    }
+}
+
+fn length_in(whereabouts: &[u8]) -> Result<(usize, u64), NotFound> {
+    let found = Whereabouts::from_bytes(whereabouts).ok_or(NotFound::Garbage)?;
+    let length = usize::try_from(found.length).map_err(|_| NotFound::Garbage)?;
+    Ok((length, found.arena))
+}
+
+impl Bytes<'_> {
+    /// The encoding.
+    pub(super) fn get(&self) -> &[u8] {
+        match self {
+            Self::InFrame(bytes) => bytes,
+            Self::Beside(memory, length) => &memory[..*length],
+            Self::Lent(memory, length) => &memory[..*length],
         }
     }
 }
@@ -191,7 +327,10 @@ impl<'a> Arrived<'a> {
 /// it. Of those that another process has sent, only such count as are there.
 pub(super) fn length(payload: &[u8], last: Option<BorrowedFd<'_>>) -> usize {
     match (payload, last) {
-        ([BESIDE], Some(memory)) => size_of_memory(memory),
+        ([BESIDE | LENT, whereabouts @ ..], Some(memory)) => {
+            let length = length_in(whereabouts).map_or(0, |(length, _)| length);
+            length.min(size_of_memory(memory))
+        }
         _ => payload.len().saturating_sub(1),
     }
 }
@@ -227,28 +366,30 @@ impl Reader for Reading<'_, '_> {
 mod tests {
     use super::*;
     use crate::wire::codec::{CodecError, decode_enclosed, encode_enclosing};
+    use crate::sys::memory::Refused;
     use proptest::prelude::*;
     use std::os::fd::AsFd;
 
     /// Takes `pieces` in behind some other bytes. Gives the frame and the memory, if there is any.
     fn encoding_of(pieces: &[Vec<u8>], others: usize) -> (Vec<u8>, Option<Arc<OwnedFd>>) {
         let mut frame = b"before".to_vec();
-        let mut encoding = Encoding::begin(&mut frame);
+        let mut encoding = Encoding::begin(&mut frame, None);
         for piece in pieces {
             encoding.push(piece);
         }
-        let memory = encoding.end(others);
+        let memory = encoding.end(others).map(|written| match written {
+            Written::Sealed(file) => Arc::new(file),
+            Written::Lent(_) => unreachable!("there is no pool"),
+        });
         (frame, memory)
     }
 
     /// What arrives of it.
     fn arrived((frame, memory): &(Vec<u8>, Option<Arc<OwnedFd>>)) -> Vec<u8> {
         assert_eq!(&frame[..6], b"before");
-        let mut fds: Vec<OwnedFd> = memory.iter().map(|fd| fd.try_clone().unwrap()).collect();
-        match Arrived::find(&frame[6..], &mut fds).unwrap() {
-            Arrived::InFrame(bytes) => bytes.to_vec(),
-            Arrived::Beside(memory) => memory.to_vec(),
-        }
+        let fds: Vec<OwnedFd> = memory.iter().map(|fd| fd.try_clone().unwrap()).collect();
+        let arrived = Arrived::from_worker(&frame[6..], fds).unwrap();
+        arrived.encoding.get().to_vec()
     }
 
     fn piece(length: usize, byte: u8) -> Vec<u8> {
@@ -282,7 +423,7 @@ mod tests {
         #[test]
         fn what_has_been_written_comes_back_into_the_frame(before in 0..3 * LARGE, after in 0..LARGE) {
             let mut frame = Vec::new();
-            let mut encoding = Encoding::begin(&mut frame);
+            let mut encoding = Encoding::begin(&mut frame, None);
             for (count, chunk) in piece(before, 1).chunks(PIECE / 3).enumerate() {
                 encoding.push(&piece(chunk.len(), count as u8));
             }
@@ -300,24 +441,63 @@ mod tests {
         }
     }
 
+    /// A payload that says so.
+    fn saying(word: u8, length: u64) -> Vec<u8> {
+        let whereabouts = Whereabouts { length, arena: 7 };
+        [&[word], &whereabouts.to_bytes()[..]].concat()
+    }
+
     #[test]
     fn a_word_that_is_none_and_memory_that_did_not_come_are_errors() {
-        let find = |bytes| Arrived::find(bytes, &mut Vec::new()).expect_err("there is no value");
+        let find =
+            |bytes: &[u8]| Arrived::from_worker(bytes, Vec::new()).expect_err("there is no value");
         assert!(matches!(find(&[]), NotFound::Garbage));
-        assert!(matches!(find(&[2, 0]), NotFound::Garbage));
-        assert!(matches!(find(&[BESIDE, 0]), NotFound::Garbage));
-        assert!(matches!(find(&[BESIDE]), NotFound::Lost));
-        let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
-        let refused = Arrived::find(&[BESIDE], &mut vec![pipe]).unwrap_err();
-        assert!(matches!(refused, NotFound::Refused(_)));
+        assert!(matches!(find(&[3, 0]), NotFound::Garbage));
+        assert!(matches!(find(&saying(BESIDE, 1)), NotFound::Lost));
+        let pipe = || -> OwnedFd { std::io::pipe().unwrap().0.into() };
+        let with = |bytes: &[u8], fd| Arrived::from_worker(bytes, vec![fd]).unwrap_err();
+        assert!(matches!(
+            with(&saying(BESIDE, 1), pipe()),
+            NotFound::Refused(_)
+        ));
+        let sealed = || {
+            let mut draft = crate::sys::memory::Draft::new().unwrap();
+            draft.append(b"five!").unwrap();
+            draft.seal_for_others().unwrap()
+        };
+        assert!(Arrived::from_worker(&saying(BESIDE, 5), vec![sealed()]).is_ok());
+        assert!(matches!(with(&[BESIDE, 5], sealed()), NotFound::Garbage));
+        for length in [6, u64::MAX] {
+            let error = with(&saying(BESIDE, length), sealed());
+            assert!(matches!(error, NotFound::Short { .. }), "{error}");
+        }
+    }
+
+    /// It could change what its parent reads.
+    #[test]
+    fn an_arena_that_comes_from_a_worker_is_refused() {
+        let pool = Pool::default();
+        let mut frame = Vec::new();
+        let mut encoding = Encoding::begin(&mut frame, Some(&pool));
+        encoding.push(&[1; 2 * LARGE]);
+        let Some(Written::Lent(lent)) = encoding.end(0) else {
+            panic!("it lies in an arena");
+        };
+        assert_eq!(length(&frame, Some(lent.file().as_fd())), 2 * LARGE);
+        let fds = || vec![lent.file().try_clone().unwrap()];
+        let error = Arrived::from_worker(&frame, fds()).unwrap_err();
+        assert!(matches!(error, NotFound::Garbage));
+        frame[0] = BESIDE;
+        let error = Arrived::from_worker(&frame, fds()).unwrap_err();
+        assert!(matches!(error, NotFound::Refused(Refused::NotSealed)));
     }
 
     fn through<T: serde::Serialize, U: serde::de::DeserializeOwned>(
         value: &T,
     ) -> Result<U, CodecError> {
         let mut frame = Vec::new();
-        let fds = encode_enclosing(value, &mut frame)?;
-        assert_eq!((frame.len(), fds.len()), (1, 1), "it lies beside the frame");
+        let fds = encode_enclosing(value, &mut frame)?.fds;
+        assert_eq!(fds.len(), 1, "it lies beside the frame");
         let fds = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
         decode_enclosed(&frame, fds)
     }

@@ -12,8 +12,10 @@
 //! A worker that a fork server forks has its set-up from there, and is found in a table that the server shares with the parent
 //! ([`births`]). It says neither hello nor, where it has no init closures, ready: its first word is its first job's outcome.
 
+#[cfg(all(test, not(loom)))]
+mod arena_model;
 pub(crate) mod births;
-mod body;
+pub(crate) mod body;
 pub(crate) mod codec;
 pub(crate) mod enclosure;
 pub(crate) mod frame;
@@ -22,4 +24,6 @@ mod loom_tests;
 pub(crate) mod mailbox;
 pub(crate) mod message;
 pub(crate) mod patience;
+pub(crate) mod pool;
 pub(crate) mod receive;
+mod store;

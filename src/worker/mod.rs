@@ -76,6 +76,7 @@
 // calls, `trace` tells of them, and `name` is what a process is called. `child` is the other side: what happens in the worker
 // process itself. It knows none of the others.
 
+mod arenas;
 mod attempt;
 mod births;
 mod cache;

@@ -15,8 +15,8 @@
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
-//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to end,
-//! without further ado, a process that a job has forked.
+//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to promise that the
+//! parent's arenas are read as agreed, and to end, without further ado, a process that a job has forked.
 #![allow(unsafe_code)]
 
 mod limits;
@@ -39,6 +39,7 @@ use crate::job::image::fingerprint;
 use crate::job::panic::{self, catch};
 use crate::job::role::{self, Summons};
 use crate::job::status::WorkerStatus;
+use crate::sys::arena::Views;
 use crate::sys::{signal, socket, thread};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Kind, Parcel};
@@ -66,7 +67,12 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let socket = take_socket(summons);
     die_with(summons.parent);
     signal::ignore_sigint_and_unblock();
-    let mut link = Link::new(socket);
+    // SAFETY: only `run` has something lent, namely what came with a `Job` frame. Such frames come from our parent, who numbers
+    // its arenas, is the only one who can write them, and, having sent one, does not write there before it has an answer that
+    // says `NOTHING_KEPT` (see the head of `sys::arena`). `answer` says that only if `settle` does, which it asks after each
+    // job, before its answer is sent.
+    let views = unsafe { Views::new() };
+    let mut link = Link::new(socket, views);
     let stdout = link.receive_prelude();
     Settled {
         link,
@@ -328,9 +334,10 @@ impl Link {
         self.leave(FAILED)
     }
 
-    fn set_idle_timeout(&self, timeout: Option<Duration>) {
+    fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
         // Zero would mean "for ever" to the kernel. What it finds too long (ages) may as well be for ever.
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        self.idle_timeout = timeout;
         if set_socket_timeout(self.socket(), Timeout::Recv, timeout).is_err() {
             debug_assert!(timeout.is_some_and(|timeout| timeout > Duration::from_secs(1 << 32)));
         }
@@ -378,8 +385,10 @@ impl Link {
 
     fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime) {
         let fds = std::mem::take(&mut job.fds);
-        let answer = match find_job(job.header.number) {
-            Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload(), fds)) {
+        let views = &mut self.views;
+        let run = |trampoline| run(trampoline, job.payload(), fds, views);
+        let mut answer = match find_job(job.header.number) {
+            Some(trampoline) => match cpu_time.limit(|| run(trampoline)) {
                 Ok(answer) => answer,
                 // An earlier job has deleted our timers. This one has not begun.
                 Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
@@ -388,6 +397,9 @@ impl Link {
         };
         if !self.is_the_original() {
             leave_as_a_copy();
+        }
+        if self.views.settle() {
+            answer.set_number(frame::KEPT);
         }
         // What the job printed without a line's end is to be seen before its result is.
         output::flush();
@@ -425,9 +437,11 @@ fn leave_as_a_copy() -> ! {
     unsafe { libc::_exit(FAILED) }
 }
 
-fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>) -> Parcel {
-    let answered = Parcel::build(Kind::Done, 0, |answer| {
-        match catch(|| trampoline(argument, fds, answer)) {
+fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>, views: &mut Views) -> Parcel {
+    let answered = Parcel::build(Kind::Done, frame::NOTHING_KEPT, |answer| {
+        let argument = codec::arrived(argument, fds, views)
+            .map_err(|error| failed(&JobFailure::BadArgument(error)))?;
+        match catch(|| trampoline(argument, answer)) {
             Ok(result) => result.map_err(|failure| failed(&failure)),
             Err(report) => Err(encoded(Kind::Panicked, &report)),
         }
