@@ -6,12 +6,16 @@ mod common;
 use std::collections::BTreeSet;
 use std::future::{IntoFuture, poll_fn};
 use std::pin::pin;
+use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{pid, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind};
+use seedbed::{
+    CancelScope, CapacityLimiter, SharedBytes, SharedSlice, WorkerConfig, WorkerContext,
+    WorkerErrorKind,
+};
 
 const LARGE: usize = 300_000;
 
@@ -349,6 +353,200 @@ fn workers_with_few_files_get_no_arena() {
     }));
 }
 
+/// What the line of `/proc/self/maps` says in which an address lies.
+fn mapping_at<T>(slice: &[T]) -> String {
+    let address = slice.as_ptr() as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let found = maps.lines().find(|line| {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let parse = |text| usize::from_str_radix(text, 16).unwrap();
+        (parse(start)..parse(end)).contains(&address)
+    });
+    found.expect("an address that can be read is mapped").into()
+}
+
+fn shared(number: u32, length: usize) -> SharedBytes {
+    text(number, length).into_bytes().into()
+}
+
+fn is_shared_right((number, length, found): (u32, usize, SharedBytes)) -> bool {
+    *found == *text(number, length).as_bytes()
+}
+
+fn a_vector_that_was_made_shared_is_read_in_the_arena() {
+    type Argument = (
+        String,
+        SharedSlice<f64>,
+        SharedBytes,
+        Option<SharedSlice<u16>>,
+    );
+    fn look((text, numbers, bytes, more): Argument) -> (String, f64, [String; 3]) {
+        let more = more.unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 3) && more.iter().all(|number| *number == 4));
+        let mappings = [mapping_at(&numbers), mapping_at(&bytes), mapping_at(&more)];
+        (text, numbers.iter().sum(), mappings)
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for text in [text(1, LARGE), "short".to_owned()] {
+            let numbers = SharedSlice::from(vec![0.5; 100_000]);
+            let bytes = SharedBytes::from(vec![3; 77]);
+            let more = SharedSlice::from(vec![4; 100_001]);
+            let argument = (text.clone(), numbers, bytes, Some(more));
+            let (back, sum, mappings) = workers.run_sync(look, argument).await.unwrap();
+            assert_eq!((back == text, sum), (true, 50_000.0));
+            assert!(mappings[0].contains("seedbed-arena"), "{mappings:?}");
+            assert!(mappings.iter().all(|mapping| *mapping == mappings[0]));
+            assert_eq!(arenas_here().len(), 1);
+        }
+    }));
+}
+
+fn a_small_vector_that_was_made_shared_needs_no_memory() {
+    fn look(argument: (u32, usize, SharedBytes)) -> bool {
+        assert!(arenas_here().is_empty() && descriptors_here() == 0);
+        is_shared_right(argument)
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for length in [0, 1, 100, 10_000, 100_000] {
+            let argument = (1, length, shared(1, length));
+            assert!(workers.run_sync(look, argument).await.unwrap());
+            assert!(arenas_here().is_empty());
+        }
+    }));
+}
+
+fn where_there_is_no_arena_it_arrives_all_the_same() {
+    let config = WorkerConfig::new().open_file_limit(2);
+    test(with_workers(config, |workers| async move {
+        let argument = (1, LARGE, shared(1, LARGE));
+        assert!(workers.run_sync(is_shared_right, argument).await.unwrap());
+    }));
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        for (number, limit) in (1..).zip([200_000, LARGE as u64 + 4096, 310_000]) {
+            let before = limit_files(limit);
+            let argument = (number, LARGE, shared(number, LARGE));
+            let is_right = workers.run_sync(is_shared_right, argument).await;
+            setrlimit(Resource::Fsize, before).unwrap();
+            assert!(is_right.unwrap());
+        }
+    }));
+}
+
+static KEPT: Mutex<Vec<SharedBytes>> = Mutex::new(Vec::new());
+
+fn keep(bytes: SharedBytes) {
+    KEPT.lock().unwrap().push(bytes);
+}
+
+fn what_a_job_has_kept(_: ()) -> Vec<u8> {
+    KEPT.lock().unwrap().iter().flatten().copied().collect()
+}
+
+fn forget(_: ()) {
+    KEPT.lock().unwrap().clear();
+}
+
+fn what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let worker = workers.run_sync(pid, ()).await.unwrap();
+        let of_worker = || arenas_of(&worker.to_string()).len();
+        for number in 0..3 {
+            workers.run_sync(keep, shared(number, LARGE)).await.unwrap();
+            assert_eq!(descriptors_here(), 0, "it is not ours any more");
+            assert_eq!(of_worker(), number as usize + 1);
+        }
+        for number in 10..20 {
+            assert!(send(&workers, number, LARGE).await);
+            let argument = (number, LARGE, shared(number, LARGE));
+            assert!(workers.run_sync(is_shared_right, argument).await.unwrap());
+        }
+        assert_eq!((arenas_here().len(), of_worker()), (1, 4));
+        let kept = workers.run_sync(what_a_job_has_kept, ()).await.unwrap();
+        let sent: Vec<String> = (0..3).map(|number| text(number, LARGE)).collect();
+        assert!(kept == sent.concat().into_bytes());
+        workers.run_sync(forget, ()).await.unwrap();
+        assert_eq!(of_worker(), 1);
+    }));
+}
+
+/// Also one that goes on reading when its job is over.
+fn a_thread_that_a_job_leaves_behind_reads_what_it_was_given() {
+    static ANSWER: Mutex<Option<std::sync::mpsc::Sender<()>>> = Mutex::new(None);
+    static WRONG: Mutex<Option<std::thread::JoinHandle<bool>>> = Mutex::new(None);
+    fn start(argument: (u32, usize, SharedBytes)) {
+        let (sender, over) = std::sync::mpsc::channel();
+        *ANSWER.lock().unwrap() = Some(sender);
+        let reads_on = move || {
+            let mut is_right = true;
+            while over.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                is_right &= is_shared_right(argument.clone());
+            }
+            is_right
+        };
+        *WRONG.lock().unwrap() = Some(std::thread::spawn(reads_on));
+    }
+    fn end(_: ()) -> bool {
+        drop(ANSWER.lock().unwrap().take());
+        WRONG.lock().unwrap().take().unwrap().join().unwrap()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let argument = (1, LARGE, shared(1, LARGE));
+        workers.run_sync(start, argument).await.unwrap();
+        for number in 2..10 {
+            assert!(send(&workers, number, LARGE).await);
+        }
+        assert!(workers.run_sync(end, ()).await.unwrap());
+    }));
+}
+
+fn a_result_that_is_the_argument_or_a_vector_lies_in_memory_of_its_own() {
+    fn back((bytes, panics): (SharedBytes, bool)) -> (SharedBytes, SharedBytes) {
+        if panics {
+            std::panic::panic_any(bytes);
+        }
+        (bytes.slice(1..), shared(7, LARGE))
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let argument = (shared(1, LARGE), false);
+        let (back_again, made) = workers.run_sync(back, argument).await.unwrap();
+        assert!(*back_again == text(1, LARGE).as_bytes()[1..]);
+        assert!(*made == *text(7, LARGE).as_bytes());
+        assert!(mapping_at(&back_again).contains("seedbed-shared"));
+        assert_eq!(mapping_at(&back_again), mapping_at(&made));
+        assert_eq!(descriptors_here(), 1, "the arena came back");
+        let argument = (shared(2, LARGE), true);
+        let error = workers.run_sync(back, argument).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Panicked);
+        assert_eq!(descriptors_here(), 1, "the arena came back");
+        // What has come from a worker goes to another as a descriptor.
+        let argument = (7, LARGE, made);
+        assert!(workers.run_sync(is_shared_right, argument).await.unwrap());
+    }));
+}
+
+/// Nobody would tell the parent what a process reads that a job has forked.
+fn a_process_that_a_job_forks_does_not_have_the_arena() {
+    fn fork(bytes: SharedBytes) -> (i32, i32) {
+        // SAFETY: the copy reads memory, which ends it, and otherwise ends at once.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            let byte = std::hint::black_box(bytes[LARGE / 2]);
+            // SAFETY: `_exit` may be called by any process at any moment.
+            unsafe { libc::_exit(i32::from(byte)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is a place for an `int`.
+        unsafe { libc::waitpid(copy, &raw mut status, 0) };
+        (i32::from(bytes[0]), libc::WTERMSIG(status))
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let (first, signal) = workers.run_sync(fork, shared(8, LARGE)).await.unwrap();
+        assert_eq!((first, signal), (i32::from(b'8'), libc::SIGSEGV));
+    }));
+}
+
 suite! {
     arguments_of_all_sizes_arrive_the_first_time_and_again,
     one_arena_serves_one_call_after_the_other,
@@ -365,4 +563,11 @@ suite! {
     where_files_are_limited_large_arguments_arrive_all_the_same,
     an_arena_that_is_there_needs_no_descriptor_more,
     workers_with_few_files_get_no_arena,
+    a_vector_that_was_made_shared_is_read_in_the_arena,
+    a_small_vector_that_was_made_shared_needs_no_memory,
+    where_there_is_no_arena_it_arrives_all_the_same,
+    what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again,
+    a_thread_that_a_job_leaves_behind_reads_what_it_was_given,
+    a_result_that_is_the_argument_or_a_vector_lies_in_memory_of_its_own,
+    a_process_that_a_job_forks_does_not_have_the_arena,
 }

@@ -16,9 +16,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use crate::sys::memory::{Draft, Scratch, Sealed};
-
-/// The smallest pages that any kernel of ours has.
-const PAGE: usize = 4096;
+use crate::wire::stretch::{Memory, PAGE, Values};
 
 /// Immutable bytes that processes share. See [`SharedSlice`].
 ///
@@ -106,7 +104,7 @@ pub type SharedBytes = SharedSlice<u8>;
 /// let nothings = seedbed::SharedSlice::copy_from(&[(), ()]);
 /// ```
 pub struct SharedSlice<T> {
-    memory: Option<Arc<Sealed>>,
+    memory: Option<Memory>,
     /// In bytes.
     offset: usize,
     /// In values.
@@ -247,7 +245,7 @@ impl<T: Pod> SharedSlice<T> {
         let () = SharedSlice::<U>::CAN_BE_SHARED;
         let length = match bytemuck::try_cast_slice::<u8, U>(self.bytes()) {
             Ok(values) => values.len(),
-            Err(_) if self.memory.is_none() => 0,
+            Err(_) if self.length == 0 => 0,
             Err(_) => return Err(self),
         };
         Ok(SharedSlice {
@@ -298,11 +296,12 @@ impl<T: Pod> SharedSlice<T> {
     /// All of some memory, which is one of whole values.
     pub(super) fn of(memory: Sealed) -> Self {
         let length = memory.len();
-        Self::of_part(Arc::new(memory), 0, length).expect("memory of whole values begins at a page")
+        let memory = Memory::Sealed(Arc::new(memory));
+        Self::of_part(memory, 0, length).expect("memory of whole values begins at a page")
     }
 
     /// A stretch of some memory, in bytes; `None` if it is not one of whole values, or not aligned.
-    pub(super) fn of_part(memory: Arc<Sealed>, offset: usize, length: usize) -> Option<Self> {
+    pub(super) fn of_part(memory: Memory, offset: usize, length: usize) -> Option<Self> {
         let () = Self::CAN_BE_SHARED;
         let bytes = memory.get(offset..)?.get(..length)?;
         let length = bytemuck::try_cast_slice::<u8, T>(bytes).ok()?.len();
@@ -318,7 +317,7 @@ impl<T: Pod> SharedSlice<T> {
     }
 
     /// The memory, unless there is nothing in it, and where this begins in it.
-    pub(super) fn memory(&self) -> Option<(&Arc<Sealed>, usize)> {
+    pub(super) fn memory(&self) -> Option<(&Memory, usize)> {
         self.memory.as_ref().map(|memory| (memory, self.offset))
     }
 
@@ -378,6 +377,43 @@ impl<'a, T: Pod> IntoIterator for &'a SharedSlice<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+/// Takes the values over, where they are. How they travel is told at [`SharedSlice`], under "What it costs".
+///
+/// ```
+/// use seedbed::{SharedBytes, run_sync};
+///
+/// fn count(bytes: SharedBytes) -> usize {
+///     bytes.iter().filter(|byte| **byte == b'e').count()
+/// }
+///
+/// fn main() {
+///     seedbed::init();
+///     let bytes = SharedBytes::from(b"seedbed".to_vec());
+///     let count = smol::block_on(async { run_sync(count, bytes).await });
+///     assert_eq!(count.unwrap(), 3);
+/// }
+/// ```
+impl<T: Pod + Send + Sync> From<Vec<T>> for SharedSlice<T> {
+    fn from(values: Vec<T>) -> Self {
+        let () = Self::CAN_BE_SHARED;
+        let length = values.len();
+        let memory = (length > 0).then(|| Memory::Owned(Arc::new(Values(values))));
+        Self {
+            memory,
+            offset: 0,
+            length,
+            values: PhantomData,
+        }
+    }
+}
+
+/// As from a `Vec`.
+impl<T: Pod + Send + Sync> From<Box<[T]>> for SharedSlice<T> {
+    fn from(values: Box<[T]>) -> Self {
+        values.into_vec().into()
     }
 }
 

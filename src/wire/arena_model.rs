@@ -15,6 +15,7 @@ use super::body::{Arrived, Bytes};
 use super::codec;
 use super::frame::{Header, KEPT, Kind, NOTHING_KEPT, Parcel};
 use super::pool::Pool;
+use super::stretch::Memory;
 use crate::sys::arena::{LINGER, Lease, Views};
 
 const WORKERS: usize = 3;
@@ -246,7 +247,7 @@ fn receive(worker: &mut Worker, mut job: Job) {
     let fds = job.parcel.fds().iter();
     let fds = fds.map(|fd| fd.try_clone().unwrap()).collect();
     let arrived = Arrived::from_parent(job.parcel.payload(), fds, &mut worker.views).unwrap();
-    let Bytes::Lent(lease, length) = &arrived.encoding else {
+    let Bytes::InMemory(Memory::Leased(lease), length) = &arrived.encoding else {
         panic!("it lies in an arena: {arrived:?}");
     };
     let reading = Reading {

@@ -16,8 +16,11 @@
 //! does not get the value, which is an error of this one call; workers whose open files are limited are sent all in frames.)
 //!
 //! The first byte of an encoded value says which of the three it is. If it is not in the frame, a [`Whereabouts`] follows, and the
-//! memory is the last of the descriptors that came along.
+//! memory is the last of the descriptors that came along. Behind the encoding lie the [`stretches`](super::stretch) of shared memory
+//! that have to be copied, if there are any: in memory from the next page on, in the frame at once, and then its last bytes tell
+//! how long the encoding is.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -28,7 +31,8 @@ use bincode::error::{DecodeError, EncodeError};
 use super::enclosure::NotFound;
 use super::pool::{Need, Pool};
 use super::store::{Store, Written};
-use crate::sys::arena::{Lease, Lent, Views};
+use super::stretch::{self, PAGE, Stretches, Within};
+use crate::sys::arena::{Lent, Views};
 use crate::sys::memory::{Sealed, prefer_huge_pages, size_of_memory};
 use crate::sys::socket::MOST_FDS;
 
@@ -45,30 +49,54 @@ const HUGE: usize = 32 << 20;
 const IN_FRAME: u8 = 0;
 const BESIDE: u8 = 1;
 const LENT: u8 = 2;
+/// As the first, with stretches behind it.
+const IN_FRAME_AND_BEHIND: u8 = 3;
 
 /// Stands in the frame of a value that does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Whereabouts {
-    /// How much of the memory is the value's.
-    length: u64,
+    /// How much of the memory is the encoding.
+    encoding: usize,
+    /// The same with the stretches.
+    length: usize,
     /// By which a worker knows an arena again.
     arena: u64,
 }
 
 impl Whereabouts {
-    fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.length.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.arena.to_le_bytes());
+    fn to_bytes(self) -> [u8; 24] {
+        let numbers = [self.encoding as u64, self.length as u64, self.arena];
+        let mut bytes = [0; 24];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (length, arena) = bytes.split_first_chunk::<8>()?;
-        Some(Self {
-            length: u64::from_le_bytes(*length),
-            arena: u64::from_le_bytes(arena.try_into().ok()?),
-        })
+        let bytes: &[u8; 24] = bytes.try_into().ok()?;
+        let number = |at: usize| {
+            let number = bytes[at..at + 8].try_into().expect("8 bytes");
+            u64::from_le_bytes(number)
+        };
+        let found = Self {
+            encoding: usize::try_from(number(0)).ok()?,
+            length: usize::try_from(number(8)).ok()?,
+            arena: number(16),
+        };
+        (found.encoding <= found.length).then_some(found)
+    }
+
+    /// Where in memory of this length the encoding ends, and where the stretches begin, if there are any.
+    fn within(self, length: usize) -> Result<(usize, Option<usize>), NotFound> {
+        if self.length > length {
+            return Err(NotFound::Short {
+                wanted: self.length as u64,
+                there: length,
+            });
+        }
+        let base = self.encoding.next_multiple_of(PAGE);
+        Ok((self.encoding, (base < self.length).then_some(base)))
     }
 }
 
@@ -201,40 +229,91 @@ impl<'a> Encoding<'a> {
         self.frame.truncate(self.start);
     }
 
-    /// Has all been taken in; the value has `others` descriptors besides. Gives its memory, if it has some.
-    pub(super) fn end(mut self, others: usize) -> Option<Written> {
-        if let Memory::NotNeeded = self.memory {
-            return None;
-        }
-        if others == MOST_FDS {
-            self.give_up();
-        }
-        let nothing_more = Need::AtLeast(0);
-        if !self.write_out(nothing_more) {
-            return None;
-        }
-        let Memory::Needed(store) = std::mem::replace(&mut self.memory, Memory::NotToBeHad) else {
-            return None;
+    /// Has all been taken in; the value has `others` descriptors besides, and `stretches` go behind it. Gives its memory, if it has
+    /// some.
+    pub(super) fn end(mut self, others: usize, stretches: &Stretches) -> Option<Written> {
+        let is_small = match self.memory {
+            Memory::NotNeeded => self.pending().len() + stretches.len() <= LARGE,
+            Memory::Needed(_) => false,
+            Memory::NotToBeHad => true,
         };
-        let length = store.len();
-        match store.finish() {
-            Ok(written) => {
-                let (word, arena) = match &written {
-                    Written::Sealed(_) => (BESIDE, 0),
-                    Written::Lent(lent) => (LENT, lent.id()),
-                };
-                self.frame[self.start] = word;
-                let whereabouts = Whereabouts { length, arena };
-                self.frame.extend_from_slice(&whereabouts.to_bytes());
-                Some(written)
-            }
-            Err(store) => {
-                self.memory = Memory::Needed(store);
-                self.give_up();
-                None
-            }
+        if is_small || others == MOST_FDS {
+            self.give_up();
+            self.append_in_frame(stretches);
+            return None;
         }
+        let need = self.pending().len().next_multiple_of(PAGE) + stretches.len();
+        if !self.write_out(Need::Exactly(need)) {
+            self.append_in_frame(stretches);
+            return None;
+        }
+        let Memory::Needed(mut store) = std::mem::replace(&mut self.memory, Memory::NotToBeHad)
+        else {
+            unreachable!("that is what has been written to")
+        };
+        // What has been written from slices has the length of one.
+        let encoding = store.len() as usize;
+        let appended = append_in_memory(&mut store, stretches);
+        let length = store.len() as usize;
+        let finished = match appended {
+            Ok(()) => store.finish(),
+            Err(_) => Err(store),
+        };
+        match finished {
+            Ok(written) => {
+                self.tell(&written, encoding, length);
+                return Some(written);
+            }
+            Err(store) => self.memory = Memory::Needed(store),
+        }
+        self.give_up();
+        self.frame.truncate(self.start + 1 + encoding);
+        self.append_in_frame(stretches);
+        None
     }
+
+    /// Says in the frame where it is.
+    fn tell(&mut self, written: &Written, encoding: usize, length: usize) {
+        let (word, arena) = match written {
+            Written::Sealed(_) => (BESIDE, 0),
+            Written::Lent(lent) => (LENT, lent.id()),
+        };
+        self.frame[self.start] = word;
+        let whereabouts = Whereabouts {
+            encoding,
+            length,
+            arena,
+        };
+        self.frame.extend_from_slice(&whereabouts.to_bytes());
+    }
+
+    fn append_in_frame(&mut self, stretches: &Stretches) {
+        if stretches.is_empty() {
+            return;
+        }
+        self.frame[self.start] = IN_FRAME_AND_BEHIND;
+        let encoding = self.pending().len() as u64;
+        let base = self.frame.len();
+        for (offset, bytes) in stretches.iter() {
+            self.frame.resize(base + offset, 0);
+            self.frame.extend_from_slice(bytes);
+        }
+        self.frame.extend_from_slice(&encoding.to_le_bytes());
+    }
+}
+
+fn append_in_memory(store: &mut Store<'_>, stretches: &Stretches) -> io::Result<()> {
+    if stretches.is_empty() {
+        return Ok(());
+    }
+    let base = store.len().next_multiple_of(PAGE as u64);
+    for (offset, bytes) in stretches.iter() {
+        // Less than a page, so there are no pages that nobody has written.
+        let gap = base + offset as u64 - store.len();
+        store.append(&[0; PAGE][..gap as usize])?;
+        store.append(bytes)?;
+    }
+    Ok(())
 }
 
 impl Writer for Encoding<'_> {
@@ -249,29 +328,42 @@ impl Writer for Encoding<'_> {
 #[derive(Debug)]
 pub(crate) struct Arrived<'a> {
     pub(super) encoding: Bytes<'a>,
+    pub(super) within: Within,
     pub(super) fds: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
 pub(super) enum Bytes<'a> {
     InFrame(&'a [u8]),
-    Beside(Sealed, usize),
-    Lent(Lease, usize),
+    /// So many.
+    InMemory(stretch::Memory, usize),
 }
 
 impl<'a> Arrived<'a> {
     /// Finds what a worker has sent.
     pub(super) fn from_worker(bytes: &'a [u8], mut fds: Vec<OwnedFd>) -> Result<Self, NotFound> {
-        let encoding = match bytes {
-            [IN_FRAME, bytes @ ..] => Bytes::InFrame(bytes),
+        match bytes {
+            [IN_FRAME, bytes @ ..] => Ok(Self {
+                encoding: Bytes::InFrame(bytes),
+                within: Within::Nowhere,
+                fds,
+            }),
+            [IN_FRAME_AND_BEHIND, bytes @ ..] => {
+                let (encoding, behind) = split(bytes).ok_or(NotFound::Garbage)?;
+                Ok(Self {
+                    encoding: Bytes::InFrame(encoding),
+                    within: Within::Here(behind.into()),
+                    fds,
+                })
+            }
             [BESIDE, whereabouts @ ..] => {
+                let whereabouts = Whereabouts::from_bytes(whereabouts).ok_or(NotFound::Garbage)?;
                 let memory = fds.pop().ok_or(NotFound::Lost)?;
                 let memory = Sealed::adopt(memory).map_err(NotFound::Refused)?;
-                Bytes::Beside(memory, length_in(whereabouts)?.0)
+                Self::in_memory(stretch::Memory::Sealed(Arc::new(memory)), whereabouts, fds)
             }
-            _ => return Err(NotFound::Garbage),
-        };
-        Self { encoding, fds }.checked()
+            _ => Err(NotFound::Garbage),
+        }
     }
 
     /// Finds what this worker's parent has sent.
@@ -283,44 +375,33 @@ impl<'a> Arrived<'a> {
         let [LENT, whereabouts @ ..] = bytes else {
             return Self::from_worker(bytes, fds);
         };
-        let (length, arena) = length_in(whereabouts)?;
+        let whereabouts = Whereabouts::from_bytes(whereabouts).ok_or(NotFound::Garbage)?;
         let memory = fds.pop().ok_or(NotFound::Lost)?;
-        let lease = views.lend(arena, &memory, length);
-        let encoding = Bytes::Lent(lease.map_err(NotFound::Refused)?, length);
-        Self { encoding, fds }.checked()
+        let lease = views.lend(whereabouts.arena, &memory, whereabouts.length);
+        let lease = lease.map_err(NotFound::Refused)?;
+        Self::in_memory(stretch::Memory::Leased(lease), whereabouts, fds)
     }
 
-    fn checked(self) -> Result<Self, NotFound> {
-        let (wanted, there) = match &self.encoding {
-            Bytes::InFrame(_) => return Ok(self),
-            Bytes::Beside(memory, length) => (*length, memory.len()),
-            Bytes::Lent(memory, length) => (*length, memory.len()),
-        };
-        match wanted <= there {
-            true => Ok(self),
-            false => Err(NotFound::Short {
-                wanted: wanted as u64,
-                there,
-            }),
-        }
+    fn in_memory(
+        memory: stretch::Memory,
+        whereabouts: Whereabouts,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Self, NotFound> {
+        let (encoding, base) = whereabouts.within(memory.len())?;
+        let within = base.map(|base| Within::At(memory.clone(), base..whereabouts.length));
+        Ok(Self {
+            encoding: Bytes::InMemory(memory, encoding),
+            within: within.unwrap_or(Within::Nowhere),
+            fds,
+        })
     }
 }
 
-fn length_in(whereabouts: &[u8]) -> Result<(usize, u64), NotFound> {
-    let found = Whereabouts::from_bytes(whereabouts).ok_or(NotFound::Garbage)?;
-    let length = usize::try_from(found.length).map_err(|_| NotFound::Garbage)?;
-    Ok((length, found.arena))
-}
-
-impl Bytes<'_> {
-    /// The encoding.
-    pub(super) fn get(&self) -> &[u8] {
-        match self {
-            Self::InFrame(bytes) => bytes,
-            Self::Beside(memory, length) => &memory[..*length],
-            Self::Lent(memory, length) => &memory[..*length],
-        }
-    }
+/// Parts the encoding from what lies behind it.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (bytes, encoding) = bytes.split_last_chunk::<8>()?;
+    let encoding = usize::try_from(u64::from_le_bytes(*encoding)).ok()?;
+    bytes.split_at_checked(encoding)
 }
 
 /// Tells how many bytes the encoding of a value has, by its frame's payload and by the last of the descriptors that go with
@@ -328,9 +409,10 @@ impl Bytes<'_> {
 pub(super) fn length(payload: &[u8], last: Option<BorrowedFd<'_>>) -> usize {
     match (payload, last) {
         ([BESIDE | LENT, whereabouts @ ..], Some(memory)) => {
-            let length = length_in(whereabouts).map_or(0, |(length, _)| length);
+            let length = Whereabouts::from_bytes(whereabouts).map_or(0, |found| found.length);
             length.min(size_of_memory(memory))
         }
+        ([IN_FRAME_AND_BEHIND, bytes @ ..], _) => bytes.len().saturating_sub(8),
         _ => payload.len().saturating_sub(1),
     }
 }
@@ -365,8 +447,8 @@ impl Reader for Reading<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::codec::{CodecError, decode_enclosed, encode_enclosing};
     use crate::sys::memory::Refused;
+    use crate::wire::codec::{CodecError, decode_enclosed, encode_enclosing};
     use proptest::prelude::*;
     use std::os::fd::AsFd;
 
@@ -377,10 +459,12 @@ mod tests {
         for piece in pieces {
             encoding.push(piece);
         }
-        let memory = encoding.end(others).map(|written| match written {
-            Written::Sealed(file) => Arc::new(file),
-            Written::Lent(_) => unreachable!("there is no pool"),
-        });
+        let memory = encoding
+            .end(others, &Stretches::default())
+            .map(|written| match written {
+                Written::Sealed(file) => Arc::new(file),
+                Written::Lent(_) => unreachable!("there is no pool"),
+            });
         (frame, memory)
     }
 
@@ -389,7 +473,10 @@ mod tests {
         assert_eq!(&frame[..6], b"before");
         let fds: Vec<OwnedFd> = memory.iter().map(|fd| fd.try_clone().unwrap()).collect();
         let arrived = Arrived::from_worker(&frame[6..], fds).unwrap();
-        arrived.encoding.get().to_vec()
+        match &arrived.encoding {
+            Bytes::InFrame(bytes) => bytes.to_vec(),
+            Bytes::InMemory(memory, length) => memory[..*length].to_vec(),
+        }
     }
 
     fn piece(length: usize, byte: u8) -> Vec<u8> {
@@ -435,15 +522,19 @@ mod tests {
                 .collect();
             encoding.give_up();
             encoding.push(&piece(after, 99));
-            prop_assert!(encoding.end(0).is_none());
+            prop_assert!(encoding.end(0, &Stretches::default()).is_none());
             prop_assert_eq!(frame[0], IN_FRAME);
             prop_assert!(frame[1..] == whole);
         }
     }
 
     /// A payload that says so.
-    fn saying(word: u8, length: u64) -> Vec<u8> {
-        let whereabouts = Whereabouts { length, arena: 7 };
+    fn saying(word: u8, length: usize) -> Vec<u8> {
+        let whereabouts = Whereabouts {
+            encoding: length,
+            length,
+            arena: 7,
+        };
         [&[word], &whereabouts.to_bytes()[..]].concat()
     }
 
@@ -452,7 +543,7 @@ mod tests {
         let find =
             |bytes: &[u8]| Arrived::from_worker(bytes, Vec::new()).expect_err("there is no value");
         assert!(matches!(find(&[]), NotFound::Garbage));
-        assert!(matches!(find(&[3, 0]), NotFound::Garbage));
+        assert!(matches!(find(&[9, 0]), NotFound::Garbage));
         assert!(matches!(find(&saying(BESIDE, 1)), NotFound::Lost));
         let pipe = || -> OwnedFd { std::io::pipe().unwrap().0.into() };
         let with = |bytes: &[u8], fd| Arrived::from_worker(bytes, vec![fd]).unwrap_err();
@@ -467,7 +558,7 @@ mod tests {
         };
         assert!(Arrived::from_worker(&saying(BESIDE, 5), vec![sealed()]).is_ok());
         assert!(matches!(with(&[BESIDE, 5], sealed()), NotFound::Garbage));
-        for length in [6, u64::MAX] {
+        for length in [6, usize::MAX] {
             let error = with(&saying(BESIDE, length), sealed());
             assert!(matches!(error, NotFound::Short { .. }), "{error}");
         }
@@ -480,7 +571,7 @@ mod tests {
         let mut frame = Vec::new();
         let mut encoding = Encoding::begin(&mut frame, Some(&pool));
         encoding.push(&[1; 2 * LARGE]);
-        let Some(Written::Lent(lent)) = encoding.end(0) else {
+        let Some(Written::Lent(lent)) = encoding.end(0, &Stretches::default()) else {
             panic!("it lies in an arena");
         };
         assert_eq!(length(&frame, Some(lent.file().as_fd())), 2 * LARGE);

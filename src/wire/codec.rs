@@ -112,18 +112,18 @@ fn encode_to<T: Serialize + ?Sized>(
     value: &T,
     mut encoding: Encoding<'_>,
 ) -> Result<Enclosures, CodecError> {
-    let (encoded, memories) =
+    let (encoded, leaving) =
         enclosure::collect(|| bincode::serde::encode_into_writer(value, &mut encoding, FORMAT));
     if let Err(error) = encoded {
         encoding.take_back();
         return Err(CodecError(encode_error(error)));
     }
-    let (body, lent) = match encoding.end(memories.len()) {
+    let enclosed = leaving.memories.iter().map(|memory| memory.file().clone());
+    let (body, lent) = match encoding.end(enclosed.len(), &leaving.stretches) {
         None => (None, None),
         Some(Written::Sealed(file)) => (Some(file.into()), None),
         Some(Written::Lent(lent)) => (Some(lent.file().clone()), Some(lent)),
     };
-    let enclosed = memories.iter().map(|memory| memory.file().clone());
     let fds = enclosed.chain(body).collect();
     Ok(Enclosures { fds, lent })
 }
@@ -147,10 +147,14 @@ pub(crate) fn decode_enclosed<T: DeserializeOwned>(
 
 /// Decodes a value that takes up all that has arrived.
 pub(crate) fn decode_arrived<T: DeserializeOwned>(arrived: Arrived<'_>) -> Result<T, CodecError> {
-    let Arrived { encoding, fds } = arrived;
-    enclosure::hand_out(fds, || match &encoding {
+    let Arrived {
+        encoding,
+        within,
+        fds,
+    } = arrived;
+    enclosure::hand_out(fds, within, || match &encoding {
         Bytes::InFrame(bytes) => decode(bytes),
-        Bytes::Beside(..) | Bytes::Lent(..) => decode_large(encoding.get()),
+        Bytes::InMemory(memory, length) => decode_large(&memory[..*length]),
     })
 }
 

@@ -27,3 +27,4 @@ pub(crate) mod patience;
 pub(crate) mod pool;
 pub(crate) mod receive;
 mod store;
+pub(crate) mod stretch;

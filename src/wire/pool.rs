@@ -134,7 +134,12 @@ mod tests {
         }
         let draw = |need| {
             let arena = pool.draw(need)?;
-            Some(addresses.iter().position(|at| *at == arena.bytes().as_ptr())).flatten()
+            Some(
+                addresses
+                    .iter()
+                    .position(|at| *at == arena.bytes().as_ptr()),
+            )
+            .flatten()
         };
         assert_eq!(draw(Need::Exactly(5000)), Some(3));
         assert_eq!(draw(Need::Exactly(50_000)), Some(0));
