@@ -1,10 +1,12 @@
-//! Large arguments travel in memory that is used again: right in content, whatever happens to the calls, and given back in time.
+//! Large arguments travel in memory that is used again: right in content, whatever happens to the calls, and given back
+//! in time.
 
 #[macro_use]
 mod common;
 
 use std::collections::BTreeSet;
 use std::future::{IntoFuture, poll_fn};
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Mutex;
 use std::task::Poll;
@@ -16,6 +18,7 @@ use seedbed::{
     CancelScope, CapacityLimiter, SharedBytes, SharedSlice, WorkerConfig, WorkerContext,
     WorkerErrorKind,
 };
+use serde::{Deserialize, Deserializer, Serialize};
 
 const LARGE: usize = 300_000;
 
@@ -66,6 +69,31 @@ async fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// How long arenas stay that nobody uses.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Runs a scenario until it came out as it should. One that did not must have been held up for so long that what it used
+/// was let go meanwhile.
+async fn unless_held_up(scenario: impl AsyncFn() -> Result<(), String>) {
+    loop {
+        let begun = Instant::now();
+        match scenario().await {
+            Ok(()) => return,
+            Err(what) => assert!(begun.elapsed() >= LINGER, "{what}"),
+        }
+    }
+}
+
+/// An assertion in such a scenario.
+macro_rules! see {
+    ($left:expr, $right:expr) => {
+        let (left, right) = ($left, $right);
+        if left != right {
+            return Err(format!("line {}: {left:?} and {right:?}", line!()));
+        }
+    };
+}
+
 fn arguments_of_all_sizes_arrive_the_first_time_and_again() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let sizes = [200 << 10, 1 << 20, 7 << 20, 100 << 20, 300_001, 1 << 19];
@@ -88,24 +116,27 @@ fn one_arena_serves_one_call_after_the_other() {
         arenas_of("self")
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        let mut seen = BTreeSet::new();
-        let mut seen_there = BTreeSet::new();
-        for number in 0..10 {
-            let argument = (number, LARGE, text(number, LARGE));
-            seen_there.insert(workers.run_sync(look, argument).await.unwrap());
-            seen.insert(arenas_here());
-            assert_eq!(descriptors_here(), 1);
-        }
-        assert_eq!(seen.len(), 1, "{seen:?}");
-        assert_eq!(seen_there.len(), 1, "the worker keeps it: {seen_there:?}");
-        let (ours, theirs) = (seen.pop_first().unwrap(), seen_there.pop_first().unwrap());
-        assert_eq!((ours.len(), theirs.len()), (1, 1));
-        let place = |line: &str| -> Vec<String> {
-            line.split_ascii_whitespace().map(str::to_owned).collect()
+        let scenario = async || {
+            let (mut seen, mut seen_there) = (BTreeSet::new(), BTreeSet::new());
+            for number in 0..10 {
+                let argument = (number, LARGE, text(number, LARGE));
+                seen_there.insert(workers.run_sync(look, argument).await.unwrap());
+                seen.insert(arenas_here());
+                see!(descriptors_here(), 1);
+            }
+            // The worker keeps its mapping.
+            see!((seen.len(), seen_there.len()), (1, 1));
+            let (ours, theirs) = (seen.pop_first().unwrap(), seen_there.pop_first().unwrap());
+            see!((ours.len(), theirs.len()), (1, 1));
+            let words = |line: &str| -> Vec<String> {
+                line.split_ascii_whitespace().map(str::to_owned).collect()
+            };
+            let (ours, theirs) = (words(ours.first().unwrap()), words(theirs.first().unwrap()));
+            see!((&*ours[1], &*theirs[1]), ("rw-s", "r--s"));
+            see!(&ours[3..], &theirs[3..]); // device, inode and name
+            Ok(())
         };
-        let (ours, theirs) = (place(ours.first().unwrap()), place(theirs.first().unwrap()));
-        assert_eq!((&*ours[1], &*theirs[1]), ("rw-s", "r--s"));
-        assert_eq!(ours[3..], theirs[3..], "it is the same memory");
+        unless_held_up(scenario).await;
     }));
 }
 
@@ -113,18 +144,35 @@ fn what_has_answered_is_used_again_also_if_the_answer_is_an_error() {
     fn panic((_, _, _): (u32, usize, String)) {
         panic!("on purpose")
     }
-    fn wrong_type(_: (u32, usize, String, u64)) {}
+    fn misread((_, broken): (String, Fragile)) -> Fragile {
+        broken
+    }
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        assert!(send(&workers, 1, LARGE).await);
-        let arenas = arenas_here();
-        let argument = || (2, LARGE, text(2, LARGE));
-        let error = workers.run_sync(panic, argument()).await.unwrap_err();
-        assert_eq!(error.kind(), WorkerErrorKind::Panicked);
-        assert_eq!(arenas_here(), arenas);
-        let call = workers.run_sync(wrong_type, (3, LARGE, text(3, LARGE), 4));
-        assert!(call.await.is_ok());
-        assert_eq!(arenas_here(), arenas);
+        let scenario = async || {
+            see!(send(&workers, 1, LARGE).await, true);
+            let arenas = arenas_here();
+            let argument = (2, LARGE, text(2, LARGE));
+            let error = workers.run_sync(panic, argument).await.unwrap_err();
+            see!(error.kind(), WorkerErrorKind::Panicked);
+            see!(&arenas_here(), &arenas);
+            let argument = (text(3, LARGE), Fragile);
+            let error = workers.run_sync(misread, argument).await.err().unwrap();
+            see!(error.kind(), WorkerErrorKind::DecodeArgument);
+            see!(&arenas_here(), &arenas);
+            Ok(())
+        };
+        unless_held_up(scenario).await;
     }));
+}
+
+/// A value that does not survive the journey.
+#[derive(Serialize)]
+struct Fragile;
+
+impl<'de> Deserialize<'de> for Fragile {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("broke on the way"))
+    }
 }
 
 fn for_ever(_: String) {
@@ -139,7 +187,6 @@ fn what_a_killed_or_crashed_worker_had_is_not_used_again() {
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
         assert!(send(&workers, 1, LARGE).await);
-        assert_eq!(arenas_here().len(), 1);
         let crashed = workers.run_sync(crash, text(2, LARGE)).await.unwrap_err();
         assert_eq!(crashed.kind(), WorkerErrorKind::Broken);
         assert_eq!((arenas_here().len(), descriptors_here()), (0, 0));
@@ -228,19 +275,22 @@ fn callers_at_once_have_an_arena_each() {
             }
         })
         .await;
-        assert!((1..=16).contains(&arenas_here().len()));
+        assert!(arenas_here().len() <= 6);
     }));
 }
 
 fn an_arena_that_nobody_uses_goes_after_a_while() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        assert!(send(&workers, 1, LARGE).await);
-        assert_eq!(arenas_here().len(), 1);
-        until(|| arenas_here().is_empty() && descriptors_here() == 0).await;
         // And a new one comes and goes.
-        assert!(send(&workers, 2, LARGE).await);
-        assert_eq!(arenas_here().len(), 1);
-        until(|| arenas_here().is_empty() && descriptors_here() == 0).await;
+        for number in 0..2 {
+            let scenario = async || {
+                see!(send(&workers, number, LARGE).await, true);
+                see!((arenas_here().len(), descriptors_here()), (1, 1));
+                Ok(())
+            };
+            unless_held_up(scenario).await;
+            until(|| arenas_here().is_empty() && descriptors_here() == 0).await;
+        }
     }));
 }
 
@@ -253,11 +303,15 @@ fn an_idle_worker_lets_go_and_serves_on() {
     ] {
         test(with_workers(config, |workers| async move {
             let worker = workers.run_sync(pid, ()).await.unwrap();
+            let of_worker = || arenas_of(&worker.to_string()).len();
             for number in 0..2 {
-                assert!(send(&workers, number, LARGE).await);
-                let of_worker = || arenas_of(&worker.to_string());
-                assert_eq!(of_worker().len(), 1, "it keeps it for the next job");
-                until(|| of_worker().is_empty()).await;
+                let scenario = async || {
+                    see!(send(&workers, number, LARGE).await, true);
+                    see!(of_worker(), 1); // for the next job
+                    Ok(())
+                };
+                unless_held_up(scenario).await;
+                until(|| of_worker() == 0).await;
             }
             assert_eq!(workers.run_sync(pid, ()).await.unwrap(), worker);
         }));
@@ -322,25 +376,33 @@ fn where_files_are_limited_large_arguments_arrive_all_the_same() {
 
 fn an_arena_that_is_there_needs_no_descriptor_more() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        assert!(send(&workers, 0, LARGE).await);
-        let arenas = arenas_here();
-        let argument = (1, LARGE, text(1, LARGE));
-        let mut call = pin!(workers.run_sync(is_right, argument).into_future());
-        let before = getrlimit(Resource::Nofile);
-        let free = std::fs::File::open("/dev/null").unwrap();
-        let lowest = std::os::fd::AsRawFd::as_raw_fd(&free) as u64;
-        drop(free);
-        let current = Some(lowest);
-        setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
-        let first = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
-        setrlimit(Resource::Nofile, before).unwrap();
-        let is_right = match first {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => call.await,
+        let scenario = async || {
+            see!(send(&workers, 0, LARGE).await, true);
+            let arenas = arenas_here();
+            let argument = (1, LARGE, text(1, LARGE));
+            let mut call = pin!(workers.run_sync(is_right, argument).into_future());
+            let before = no_more_files();
+            let first = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+            setrlimit(Resource::Nofile, before).unwrap();
+            let is_right = match first {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => call.await,
+            };
+            see!(is_right.unwrap(), true);
+            see!(arenas_here(), arenas);
+            Ok(())
         };
-        assert!(is_right.unwrap());
-        assert_eq!(arenas_here(), arenas);
+        unless_held_up(scenario).await;
     }));
+}
+
+/// Lets the process have no more descriptors than it has now. Returns the limit that there was.
+fn no_more_files() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let free = std::fs::File::open("/dev/null").unwrap();
+    let current = Some(free.as_raw_fd() as u64);
+    setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
+    before
 }
 
 fn workers_with_few_files_get_no_arena() {
@@ -397,7 +459,6 @@ fn a_vector_that_was_made_shared_is_read_in_the_arena() {
             assert_eq!((back == text, sum), (true, 50_000.0));
             assert!(mappings[0].contains("seedbed-arena"), "{mappings:?}");
             assert!(mappings.iter().all(|mapping| *mapping == mappings[0]));
-            assert_eq!(arenas_here().len(), 1);
         }
     }));
 }
@@ -454,20 +515,25 @@ fn what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again() {
         let of_worker = || arenas_of(&worker.to_string()).len();
         for number in 0..3 {
             workers.run_sync(keep, shared(number, LARGE)).await.unwrap();
-            assert_eq!(descriptors_here(), 0, "it is not ours any more");
+            // It is not ours any more, and will not be.
+            assert_eq!((arenas_here().len(), descriptors_here()), (0, 0));
             assert_eq!(of_worker(), number as usize + 1);
         }
+        let begun = Instant::now();
         for number in 10..20 {
             assert!(send(&workers, number, LARGE).await);
             let argument = (number, LARGE, shared(number, LARGE));
             assert!(workers.run_sync(is_shared_right, argument).await.unwrap());
         }
-        assert_eq!((arenas_here().len(), of_worker()), (1, 4));
+        let seen = (arenas_here().len(), of_worker());
         let kept = workers.run_sync(what_a_job_has_kept, ()).await.unwrap();
         let sent: Vec<String> = (0..3).map(|number| text(number, LARGE)).collect();
         assert!(kept == sent.concat().into_bytes());
         workers.run_sync(forget, ()).await.unwrap();
-        assert_eq!(of_worker(), 1);
+        let seen = (seen, of_worker());
+        if begun.elapsed() < LINGER {
+            assert_eq!(seen, ((1, 4), 1));
+        }
     }));
 }
 
@@ -515,11 +581,14 @@ fn a_result_that_is_the_argument_or_a_vector_lies_in_memory_of_its_own() {
         assert!(*made == *text(7, LARGE).as_bytes());
         assert!(mapping_at(&back_again).contains("seedbed-shared"));
         assert_eq!(mapping_at(&back_again), mapping_at(&made));
-        assert_eq!(descriptors_here(), 1, "the arena came back");
-        let argument = (shared(2, LARGE), true);
-        let error = workers.run_sync(back, argument).await.unwrap_err();
-        assert_eq!(error.kind(), WorkerErrorKind::Panicked);
-        assert_eq!(descriptors_here(), 1, "the arena came back");
+        let scenario = async || {
+            let argument = (shared(2, LARGE), true);
+            let error = workers.run_sync(back, argument).await.unwrap_err();
+            see!(error.kind(), WorkerErrorKind::Panicked);
+            see!(descriptors_here(), 1); // it came back
+            Ok(())
+        };
+        unless_held_up(scenario).await;
         // What has come from a worker goes to another as a descriptor.
         let argument = (7, LARGE, made);
         assert!(workers.run_sync(is_shared_right, argument).await.unwrap());

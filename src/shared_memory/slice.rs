@@ -1,4 +1,4 @@
-//! What users hold: a stretch of sealed memory, seen as values of one type.
+//! What users hold: a stretch of memory that nobody changes, seen as values of one type.
 //!
 //! `SharedBytes` is `SharedSlice<u8>`, not a type of its own: all that differs is that bytes can come from a stream. Values
 //! that have no size are refused when the program is compiled, as there is nothing to share; so are values that want to
@@ -41,7 +41,7 @@ pub type SharedBytes = SharedSlice<u8>;
 /// An immutable slice of plain values in memory that processes share.
 ///
 /// Passing one to a [worker](crate::run_sync), as an argument or a part of one, costs a descriptor and no copy, whatever
-/// its size; and so does passing one back. Workers and parent read it in place, as a slice, which it
+/// its size; and so does passing one back. (One that was made [from a `Vec`](#from-a-vec) is copied once.) Workers and parent read it in place, as a slice, which it
 /// [dereferences](Deref) to. Clones and [slices](SharedSlice::slice) are cheap: they share the memory, which is given back
 /// when the last of them is dropped, in all processes. So a job that keeps a clone in a static keeps all of the memory, as
 /// long as its worker lives.
@@ -52,12 +52,20 @@ pub type SharedBytes = SharedSlice<u8>;
 ///
 /// # Nobody can change it
 ///
-/// The memory is a file without a name (a *memfd*) that is *sealed* when it has been filled: the kernel refuses to write
+/// The memory, unless it is that of a `Vec`, is a file without a name (a *memfd*) that is *sealed* when it has been filled: the kernel refuses to write
 /// to it, to shrink it and to grow it, for every process and for ever. Who receives one asks the kernel whether that is so,
 /// and whether all of it is there, before looking at it; memory that is not is an error of this call
 /// ([`DecodeArgument`](crate::WorkerErrorKind::DecodeArgument) or
 /// [`DecodeResult`](crate::WorkerErrorKind::DecodeResult)), never a signal, and nothing that a worker does afterwards can
 /// change or invalidate what the parent reads.
+///
+/// # From a `Vec`
+///
+/// A slice that was made [`From`] a `Vec` is that `Vec`, in this process alone. Each time that it goes to a worker it is copied, to
+/// memory that is used again for later calls, and the job reads it there, in place; that is the quickest way for what is sent once.
+/// The job may keep it, and then that memory is not used again. A process that the job forks cannot read it (reading ends it
+/// with SIGSEGV), as nobody would know how long it does. A worker's result that was made so is copied to sealed memory, where
+/// its parent reads it.
 ///
 /// # What it costs
 ///
@@ -380,7 +388,7 @@ impl<'a, T: Pod> IntoIterator for &'a SharedSlice<T> {
     }
 }
 
-/// Takes the values over, where they are. How they travel is told at [`SharedSlice`], under "What it costs".
+/// Takes the values over, where they are. How they travel is told at [`SharedSlice`], under "From a `Vec`".
 ///
 /// ```
 /// use seedbed::{SharedBytes, run_sync};

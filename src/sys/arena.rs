@@ -1,40 +1,43 @@
 //! Memory that this program writes again and again, and that workers read in between.
 //!
-//! Fresh pages cost more than the bytes that are copied into them: 64 MiB into a new file in memory took 22 ms, into one that is
-//! there 4. So a parent keeps what a large argument was written to, an [`Arena`], for the next one, and a worker keeps its
-//! mapping of it, a [`View`].
+//! Fresh pages cost more than the bytes that are copied into them: 64 MiB into a new file in memory took 22 ms, into
+//! one that is there 4. So a parent keeps what a large argument was written to, an [`Arena`], for the next one, and a
+//! worker keeps its mapping of it, a [`View`].
 //!
 //! # Who may write, and when
 //!
-//! *The parent alone can write, ever.* It has the only mapping that can: the file is sealed with `FUTURE_WRITE`, so from then on the
-//! kernel refuses to write to it by descriptor, and to map it writable, for every process; and with `SHRINK` and `GROW`, so its
-//! size is for ever. A worker that has gone wild can spoil nothing.
+//! *The parent alone can write, ever.* It has the only mapping that can: the file is sealed with `FUTURE_WRITE`, so
+//! from then on the kernel refuses to write to it by descriptor, and to map it writable, for every process; and with
+//! `SHRINK` and `GROW`, so its size is for ever. A worker that has gone wild can spoil nothing.
 //!
-//! *The parent does not write while anybody may be reading.* This is a promise between processes, and the types hold it:
+//! *The parent does not write while anybody may be reading.* This is a promise between processes, and the types hold
+//! it:
 //!
 //! 1. An [`Arena`] is in nobody else's hands. It alone can be written.
 //! 2. Before its descriptor is sent it becomes [`Lent`], which cannot be written.
-//! 3. A worker makes slices of it only as [`Lease`]s, which [`Views`] gives out, and counts. When its job is over, its result
-//!    encoded and its argument dropped, [`Views::settle`] finds out whether leases are left; that is said in the answer.
-//! 4. With an answer that says that there are none, the parent makes it an [`Arena`] again ([`Lent::returned`]). In all other
-//!    cases, and they are many (the worker was killed, has crashed, was left behind, keeps a lease, is a second one that was
-//!    handed the same job), it is dropped. The pages then live as long as somebody has them mapped, unchanged.
+//! 3. A worker makes slices of it only as [`Lease`]s, which [`Views`] gives out, and counts. When its job is over, its
+//!    result encoded and its argument dropped, [`Views::settle`] finds out whether leases are left; that is said in the
+//!    answer.
+//! 4. With an answer that says that there are none, the parent makes it an [`Arena`] again ([`Lent::returned`]). In all
+//!    other cases, and they are many (the worker was killed, has crashed, was left behind, keeps a lease, is a second
+//!    one that was handed the same job), it is dropped. The pages then live as long as somebody has them mapped,
+//!    unchanged.
 //!
 //! # Why not sealed, as in [`memory`](super::memory)
 //!
-//! What is sealed needs no promise, and so a parent can take it from a worker. The other direction is another matter: a worker
-//! runs the code that its parent names, so it trusts it anyway. That is why a parent never maps an arena that came from a worker,
-//! and why [`Views::new`] is unsafe.
+//! What is sealed needs no promise, and so a parent can take it from a worker. The other direction is another matter: a
+//! worker runs the code that its parent names, so it trusts it anyway. That is why a parent never maps an arena that
+//! came from a worker, and why [`Views::new`] is unsafe.
 //!
 //! # Copies
 //!
 //! A process that is forked from this one, by whomever, does not have the mapping (`MADV_DONTFORK`). In a copy of the
-//! parent it could be written to beside the parent; in a copy of a worker, made by a job, nobody counts leases, so a slice could change
-//! while it is borrowed. To touch it there is a fault. To drop it there does nothing, as something else may lie at its place:
-//! hence an [`Original`] with each.
+//! parent it could be written to beside the parent; in a copy of a worker, made by a job, nobody counts leases, so a
+//! slice could change while it is borrowed. To touch it there is a fault. To drop it there does nothing, as something
+//! else may lie at its place: hence an [`Original`] with each.
 //!
-//! `unsafe` is needed to map memory and to give it out as slices; what holds the slices' promises is said above and answered
-//! at each place.
+//! `unsafe` is needed to map memory and to give it out as slices; what holds the slices' promises is said above and
+//! answered at each place.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -66,8 +69,8 @@ const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::FUTURE_WRITE)
     .union(SealFlags::SEAL);
 
-/// Tells arenas apart, in this process and its workers. (The number of a file could come again, on old kernels, while a worker
-/// has the first one mapped.)
+/// Tells arenas apart, in this process and its workers. (The number of a file could come again, on old kernels, while a
+/// worker has the first one mapped.)
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The kernel, before Linux 5.1, knows no `FUTURE_WRITE`.
@@ -96,8 +99,8 @@ impl Arena {
         Draft::named(NAME)
     }
 
-    /// Makes one of a draft, to be used again after this once, with a little room beyond. Gives the draft back if that is not
-    /// possible.
+    /// Makes one of a draft, to be used again after this once, with a little room beyond. Gives the draft back if that
+    /// is not possible.
     pub(crate) fn of(draft: Draft) -> Result<Self, Draft> {
         if draft.len() == 0 || UNKNOWN.load(Ordering::Relaxed) {
             return Err(draft);
@@ -128,9 +131,10 @@ impl Arena {
         Ok(mapped)
     }
 
-    /// The room that is made for so many bytes: an eighth more at most, so that the next message, if it is somewhat longer, fits.
+    /// The room that is made for so many bytes: a sixteenth more at most, so that the next message, if it is somewhat
+    /// longer, fits.
     pub(crate) fn capacity_for(length: u64) -> u64 {
-        let step = (length / 16).next_power_of_two();
+        let step = (length / 32).next_power_of_two();
         length.next_multiple_of(step.max(page_size() as u64))
     }
 
@@ -141,10 +145,11 @@ impl Arena {
     /// What to write to.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let Mapped { start, length } = &*self.mapped.0;
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, which lives as long as `self` and
-        // can be read and written: all pages of the file exist (`Draft::extend`) and it cannot shrink. The bytes are initialised,
-        // as all that a kernel gives. Nobody else in this process knows the mapping, and `self` is borrowed uniquely. Other
-        // processes cannot write (see the head of this file); that they do not read matters to them, not to this slice.
+        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, which lives as long
+        // as `self` and can be read and written: all pages of the file exist (`Draft::extend`) and it cannot shrink.
+        // The bytes are initialised, as all that a kernel gives. Nobody else in this process knows the mapping, and
+        // `self` is borrowed uniquely. Other processes cannot write (see the head of this file); that they do not read
+        // matters to them, not to this slice.
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), *length) }
     }
 
@@ -225,11 +230,12 @@ impl Deref for Lease {
 
     fn deref(&self) -> &[u8] {
         let Mapped { start, length } = &*self.0.0.0;
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes that lives as long as `self`. All can be
-        // read without a fault: their pages exist and the file cannot shrink, both of which `View::map` has asked the kernel; in
-        // a copy of this process, which does not have the mapping, there is a fault and no slice. The bytes are initialised, as
-        // all that a kernel gives, and nobody changes them: only the parent can, and does not while there is a lease, which
-        // whoever made the `Views` has promised, and `Views::settle` has kept track of.
+        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes that lives as long as
+        // `self`. All can be read without a fault: their pages exist and the file cannot shrink, both of which
+        // `View::map` has asked the kernel; in a copy of this process, which does not have the mapping, there is a
+        // fault and no slice. The bytes are initialised, as all that a kernel gives, and nobody changes them: only the
+        // parent can, and does not while there is a lease, which whoever made the `Views` has promised, and
+        // `Views::settle` has kept track of.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
@@ -254,9 +260,9 @@ impl Views {
     ///
     /// # Safety
     ///
-    /// Whoever sends the files that are given to `lend` must be their only writer, must not write to one between sending it and
-    /// hearing from here that no lease is left, and must give each a number of its own. That has to be said after `settle`
-    /// has said so, for all that were lent since it was asked before.
+    /// Whoever sends the files that are given to `lend` must be their only writer, must not write to one between
+    /// sending it and hearing from here that no lease is left, and must give each a number of its own. That has to be
+    /// said after `settle` has said so, for all that were lent since it was asked before.
     pub(crate) unsafe fn new() -> Self {
         Self { kept: Vec::new() }
     }
@@ -348,8 +354,8 @@ impl Unshared {
     /// Maps the first `length` bytes, which are there.
     fn map(file: &OwnedFd, length: usize, rights: ProtFlags) -> io::Result<Self> {
         let original = Original::new()?;
-        // SAFETY: without a wish for an address the kernel chooses one where nothing is mapped, so no memory of anybody's is
-        // replaced.
+        // SAFETY: without a wish for an address the kernel chooses one where nothing is mapped, so no memory of
+        // anybody's is replaced.
         let start = unsafe {
             let none = ptr::null_mut();
             mmap(none, length, rights, MapFlags::SHARED, file, 0)?
@@ -557,10 +563,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_room_is_enough_and_at_most_an_eighth_or_a_page_too_much(length in 1u64..1 << 40) {
+        fn the_room_is_enough_and_at_most_a_sixteenth_or_a_page_too_much(length in 1u64..1 << 40) {
             let capacity = Arena::capacity_for(length);
             prop_assert!(capacity >= length);
-            prop_assert!(capacity - length <= (length / 8).max(page_size() as u64));
+            prop_assert!(capacity - length <= (length / 16).max(page_size() as u64));
             prop_assert_eq!(capacity % page_size() as u64, 0);
             prop_assert_eq!(Arena::capacity_for(capacity), capacity);
         }

@@ -1,5 +1,5 @@
-//! Who may write to an arena, and when: the real encoder, pool and worker's side in random order, beside a model that knows who
-//! reads what.
+//! Who may write to an arena, and when: the real encoder, pool and worker's side in random order, beside a model that
+//! knows who reads what.
 //!
 //! Parent and workers are in this one process; what is between them, frames and descriptors, the test hands over.
 //!
@@ -20,7 +20,8 @@ use crate::sys::arena::{LINGER, Lease, Views};
 
 const WORKERS: usize = 3;
 
-/// What happens next. Who or which is meant is counted from the first of those that come into question, and round again.
+/// What happens next. Who or which is meant is counted from the first of those that come into question, and round
+/// again.
 #[derive(Clone, Debug)]
 enum Step {
     /// A call writes its argument: so many bytes, at once or one after the other.

@@ -1,24 +1,27 @@
-//! Where the encoding of a value lies: in its frame, or, if it is large, in memory of its own that goes beside the frame.
+//! Where the encoding of a value lies: in its frame, or, if it is large, in memory of its own that goes beside the
+//! frame.
 //!
-//! A frame is copied into the socket and out of it again, and the receiver does not believe its length, so it makes room bit
-//! by bit. What lies in memory is written once, and decoded where it lies. That is sound if nobody changes it meanwhile:
+//! A frame is copied into the socket and out of it again, and the receiver does not believe its length, so it makes
+//! room bit by bit. What lies in memory is written once, and decoded where it lies. That is sound if nobody changes it
+//! meanwhile:
 //!
-//! * what a worker sends lies in *sealed* memory (see [`crate::sys::memory`]), which nobody can change any more. A parent
-//!   must not decode what its worker could still write, whatever the worker promises;
-//! * what a parent sends lies in an *arena* (see [`crate::sys::arena`]), which the parent alone can write, and does not until it has
-//!   the answer; then it is used again. Or in sealed memory, where there can be no arena.
+//! * what a worker sends lies in *sealed* memory (see [`crate::sys::memory`]), which nobody can change any more. A
+//!   parent must not decode what its worker could still write, whatever the worker promises;
+//! * what a parent sends lies in an *arena* (see [`crate::sys::arena`]), which the parent alone can write, and does not
+//!   until it has the answer; then it is used again. Or in sealed memory, where there can be no arena.
 //!
-//! 64 MiB of bytes as an argument took 139 ms of processor time through the socket, 63 in sealed memory, and about half of that in an
-//! arena that was used before: what is dear is fresh memory.
+//! 64 MiB of bytes as an argument took 139 ms of processor time through the socket, 63 in sealed memory, and about half
+//! of that in an arena that was used before: what is dear is fresh memory.
 //!
-//! It is a shortcut and no more: where the sender cannot have the memory, because descriptors or memory or the size of files
-//! are limited, what has been written is read back, and the frame holds it all. (A receiver that has no descriptor to spare
-//! does not get the value, which is an error of this one call; workers whose open files are limited are sent all in frames.)
+//! It is a shortcut and no more: where the sender cannot have the memory, because descriptors or memory or the size of
+//! files are limited, what has been written is read back, and the frame holds it all. (A receiver that has no
+//! descriptor to spare does not get the value, which is an error of this one call; workers whose open files are limited
+//! are sent all in frames.)
 //!
-//! The first byte of an encoded value says which of the three it is. If it is not in the frame, a [`Whereabouts`] follows, and the
-//! memory is the last of the descriptors that came along. Behind the encoding lie the [`stretches`](super::stretch) of shared memory
-//! that have to be copied, if there are any: in memory from the next page on, in the frame at once, and then its last bytes tell
-//! how long the encoding is.
+//! The first byte of an encoded value says which of the three it is. If it is not in the frame, a [`Whereabouts`]
+//! follows, and the memory is the last of the descriptors that came along. Behind the encoding lie the
+//! [`stretches`](super::stretch) of shared memory that have to be copied, if there are any: in memory from the next
+//! page on, in the frame at once, and then its last bytes tell how long the encoding is.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -36,14 +39,15 @@ use crate::sys::arena::{Lent, Views};
 use crate::sys::memory::{Sealed, prefer_huge_pages, size_of_memory};
 use crate::sys::socket::MOST_FDS;
 
-/// What is longer goes beside its frame. Half as much is about as fast either way, and this fits the buffer of a socket.
+/// What is longer goes beside its frame. Half as much is about as fast either way, and this fits the buffer of a
+/// socket.
 const LARGE: usize = 128 * 1024;
 
 /// How much is collected before it is written.
 const PIECE: usize = 64 * 1024;
 
-/// What is at least as long is read into huge pages. The C library has each block of so many bytes from the kernel anew,
-/// and gives it back when it is freed, so it is a fresh mapping that nothing is in yet, and its own.
+/// What is at least as long is read into huge pages. The C library has each block of so many bytes from the kernel
+/// anew, and gives it back when it is freed, so it is a fresh mapping that nothing is in yet, and its own.
 const HUGE: usize = 32 << 20;
 
 const IN_FRAME: u8 = 0;
@@ -184,7 +188,8 @@ impl<'a> Encoding<'a> {
         }
     }
 
-    /// Writes what is pending, as the first of so much. False if that is not possible, and then it all stands in the frame again.
+    /// Writes what is pending, as the first of so much. False if that is not possible, and then it all stands in the
+    /// frame again.
     fn write_out(&mut self, need: Need) -> bool {
         if let Memory::NotNeeded = self.memory {
             self.most = self.start + 1 + PIECE;
@@ -229,8 +234,8 @@ impl<'a> Encoding<'a> {
         self.frame.truncate(self.start);
     }
 
-    /// Has all been taken in; the value has `others` descriptors besides, and `stretches` go behind it. Gives its memory, if it has
-    /// some.
+    /// Has all been taken in; the value has `others` descriptors besides, and `stretches` go behind it. Gives its
+    /// memory, if it has some.
     pub(super) fn end(mut self, others: usize, stretches: &Stretches) -> Option<Written> {
         let is_small = match self.memory {
             Memory::NotNeeded => self.pending().len() + stretches.len() <= LARGE,
@@ -404,8 +409,8 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(encoding)
 }
 
-/// Tells how many bytes the encoding of a value has, by its frame's payload and by the last of the descriptors that go with
-/// it. Of those that another process has sent, only such count as are there.
+/// Tells how many bytes the encoding of a value has, by its frame's payload and by the last of the descriptors that go
+/// with it. Of those that another process has sent, only such count as are there.
 pub(super) fn length(payload: &[u8], last: Option<BorrowedFd<'_>>) -> usize {
     match (payload, last) {
         ([BESIDE | LENT, whereabouts @ ..], Some(memory)) => {
@@ -420,7 +425,9 @@ pub(super) fn length(payload: &[u8], last: Option<BorrowedFd<'_>>) -> usize {
 /// Reads a large value: as from a slice, but in such a way that what is read into is found quickly.
 pub(super) struct Reading<'a, 'b>(pub(super) &'a mut &'b [u8]);
 
+// Called for each number that a value consists of.
 impl Reader for Reading<'_, '_> {
+    #[inline]
     fn read(&mut self, into: &mut [u8]) -> Result<(), DecodeError> {
         let Some((bytes, rest)) = self.0.split_at_checked(into.len()) else {
             return Err(DecodeError::UnexpectedEnd {
@@ -435,10 +442,12 @@ impl Reader for Reading<'_, '_> {
         Ok(())
     }
 
+    #[inline]
     fn peek_read(&mut self, length: usize) -> Option<&[u8]> {
         self.0.get(..length)
     }
 
+    #[inline]
     fn consume(&mut self, length: usize) {
         *self.0 = self.0.get(length..).unwrap_or_default();
     }

@@ -1,14 +1,16 @@
 //! Arenas that no message needs, for the next ones.
 //!
-//! Each worker context has a pool. What is here says which arena is drawn, which are kept, and for how long; the clock is asked and
-//! the arenas are dropped by [`worker`](crate::worker), because to unmap and free 64 MiB takes some ten milliseconds.
+//! Each worker context has a pool. What is here says which arena is drawn, which are kept, and for how long; the clock
+//! is asked and the arenas are dropped by [`worker`](crate::worker), because to unmap and free 64 MiB takes some ten
+//! milliseconds.
 //!
-//! * *Drawn* is the smallest that is large enough, if it is known how much is needed, and the largest if it is not; of equals the one
-//!   that was used last, as its worker may still have it mapped.
-//! * *Kept* are at most [`MOST`] (who makes more large calls at once than that is short of processors first) and at most [`ROOM`]
-//!   in all; those that were used last. What is larger than all the room is not made into an arena at all.
-//! * For [`LINGER`](crate::sys::arena::LINGER) after its last use, as workers keep their mappings. A program that makes large calls one
-//!   after the other finds it there, and one that makes one a minute has its memory for itself.
+//! * *Drawn* is the smallest that is large enough, if it is known how much is needed, and the largest if it is not; of
+//!   equals the one that was used last, as its worker may still have it mapped.
+//! * *Kept* are at most [`MOST`] (who makes more large calls at once than that is short of processors first) and at
+//!   most [`ROOM`] in all; those that were used last. What is larger than all the room is not made into an arena at
+//!   all.
+//! * For [`LINGER`](crate::sys::arena::LINGER) after its last use, as workers keep their mappings. A program that makes
+//!   large calls one after the other finds it there, and one that makes one a minute has its memory for itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

@@ -1,8 +1,9 @@
 //! Where a large encoding is written: an arena that is there, or a new file.
 //!
-//! How much it will be is often not known. So what does not fit into its arena any more is copied into a file, which grows, and the
-//! arena goes back. What has been written to a file becomes an arena in its turn, if there is a pool for it: it is mapped then and
-//! not before, so the first time costs no page faults, and is as cheap as if it were the only one.
+//! How much it will be is often not known. So what does not fit into its arena any more is copied into a file, which
+//! grows, and the arena goes back. What has been written to a file becomes an arena in its turn, if there is a pool for
+//! it: it is mapped then and not before, so the first time costs no page faults, and is as cheap as if it were the only
+//! one.
 
 use std::io;
 use std::os::fd::OwnedFd;

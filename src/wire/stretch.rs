@@ -1,11 +1,13 @@
-//! What shared memory is made of, and how the part of it travels that is not sealed: copied behind the encoding of the message.
+//! What shared memory is made of, and how the part of it travels that is not sealed: copied behind the encoding of the
+//! message.
 //!
-//! Sealed memory goes beside a message as a descriptor of its own ([`enclosure`](super::enclosure)). What is only the sender's, such as a `Vec`, is written
-//! to where the large part of the message lies anyway, and read there in place: in an arena, as a lease, or in sealed memory,
-//! as a part of that. A small message has it in its frame, where nothing can stay, so the receiver copies it once more.
+//! Sealed memory goes beside a message as a descriptor of its own ([`enclosure`](super::enclosure)). What is only the
+//! sender's, such as a `Vec`, is written to where the large part of the message lies anyway, and read there in place:
+//! in an arena, as a lease, or in sealed memory, as a part of that. A small message has it in its frame, where nothing
+//! can stay, so the receiver copies it once more.
 //!
-//! Each stretch begins at a multiple of its alignment, counted from a base, which in memory is the first page that has nothing of the
-//! encoding in it.
+//! Each stretch begins at a multiple of its alignment, counted from a base, which in memory is the first page that has
+//! nothing of the encoding in it.
 
 use std::collections::HashMap;
 use std::fmt;

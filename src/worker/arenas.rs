@@ -1,8 +1,9 @@
 //! The arenas of a context, which go when they were not used for a while.
 //!
-//! What is kept is decided by the [`Pool`]. Here is the clock: a task that looks once a second, as long as there is something to be
-//! looked at, and a thread that exists for as long as it takes to unmap and free what goes. (The executor's thread has better
-//! things to do for ten milliseconds, and those of `blocking`, once they are there, may wake up twice a second for ever.)
+//! What is kept is decided by the [`Pool`]. Here is the clock: a task that looks once a second, as long as there is
+//! something to be looked at, and a thread that exists for as long as it takes to unmap and free what goes. (The
+//! executor's thread has better things to do for ten milliseconds, and those of `blocking`, once they are there, may
+//! wake up twice a second for ever.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -18,7 +19,8 @@ use crate::wire::pool::Pool;
 #[derive(Debug, Default)]
 pub(super) struct Arenas {
     pool: Pool,
-    /// There is a task that looks after it. Held while something is put there or while one looks whether anything is left.
+    /// There is a task that looks after it. Held while something is put there or while one looks whether anything is
+    /// left.
     watched: Mutex<bool>,
 }
 
