@@ -46,7 +46,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let length = prop_oneof![200_000usize..210_000, 400_000usize..410_000];
     let index = any::<usize>;
     prop_oneof![
-        8 => (length, any::<bool>()).prop_map(|(length, in_one)| Step::Call { length, in_one }),
+        8 => (length, prop::bool::weighted(0.8)).prop_map(|(length, in_one)| Step::Call { length, in_one }),
         8 => (index(), index()).prop_map(|(job, worker)| Step::Receive { job, worker }),
         8 => (index(), prop::bool::weighted(0.2)).prop_map(|(worker, keeps)| Step::Answer { worker, keeps }),
         1 => (index(), any::<bool>()).prop_map(|(worker, again)| Step::Kill { worker, again }),
@@ -261,7 +261,7 @@ fn receive(worker: &mut Worker, mut job: Job) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn nothing_is_written_while_it_is_read_and_what_nobody_reads_is_written_again(
