@@ -8,8 +8,8 @@
 //! When is a job known not to have run, so that another worker may have it silently? When the worker says so (*bye*,
 //! after it closed its receiving end); or when a worker from the cache ended before it had the whole frame. A *new* worker
 //! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
-//! kill one worker after the other, for ever. (A worker that a fork server was asked for, and that never came to be, has taken
-//! nothing in.)
+//! kill one worker after the other, for ever. (A worker that a fork server was asked for, and that never came to be,
+//! has taken nothing in.)
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -39,8 +39,8 @@ pub(super) struct Attempt {
     /// The job, while no worker has it.
     job: Parcel,
     killable: bool,
-    /// When the worker that has the job was first found not to have answered it yet. A call that is answered at once does not
-    /// read the clock.
+    /// When the worker that has the job was first found not to have answered it yet. A call that is answered at once
+    /// does not read the clock.
     busy_since: Option<Instant>,
     /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
     stake: Option<Stake>,

@@ -3,7 +3,8 @@
 //! Everything that is half-done lives in the [`Connection`], nothing in a future: how much of a frame has been sent, and
 //! what has arrived of the next. So whoever polls may be dropped at any point, and another may go on.
 //!
-//! Small frames may go through a mailbox instead, which [`post`](super::post) decides; what is said here is about the socket.
+//! Small frames may go through a mailbox instead, which [`post`](super::post) decides; what is said here is about the
+//! socket.
 //!
 //! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait: where parent and
 //! worker share a core, the worker has often answered by the time that `send` returns, and the wait, which costs the

@@ -1,4 +1,5 @@
-//! Both ends of a mailbox in one process: the parent's [`Connection`] with a worker that is moved by hand, in any order of events.
+//! Both ends of a mailbox in one process: the parent's [`Connection`] with a worker that is moved by hand, in any order
+//! of events.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

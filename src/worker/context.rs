@@ -150,9 +150,9 @@ impl WorkerContext {
         RunSync::new(f, arg).inside(self.clone())
     }
 
-    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls. Cheap, and
-    /// may be asked at any time, also after the end of the context. While calls come and go, the numbers are those of one moment
-    /// each for calls and for workers.
+    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls.
+    /// Cheap, and may be asked at any time, also after the end of the context. While calls come and go, the numbers are
+    /// those of one moment each for calls and for workers.
     ///
     /// # Examples
     ///

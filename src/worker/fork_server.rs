@@ -2,8 +2,8 @@
 //! on, and started again if it dies.
 //!
 //! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and of a
-//! pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place in a table that
-//! both processes share (`births`), by whoever wants to know.
+//! pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place in a
+//! table that both processes share (`births`), by whoever wants to know.
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -1,9 +1,9 @@
 //! Workers on their way out: they have said good-bye, and their processes have not been reaped.
 //!
-//! Nobody waits for them. A call that finds its worker gone goes to the next one at once, as a process takes longer to end than a
-//! fork server takes to make another. Who has ended is reaped in passing, whenever another one comes or somebody looks; one
-//! that stays for longer than [`LAST_RITES`] is killed. For both there is a task besides, for a context in which nothing
-//! happens any more.
+//! Nobody waits for them. A call that finds its worker gone goes to the next one at once, as a process takes longer to
+//! end than a fork server takes to make another. Who has ended is reaped in passing, whenever another one comes or
+//! somebody looks; one that stays for longer than [`LAST_RITES`] is killed. For both there is a task besides, for a
+//! context in which nothing happens any more.
 //!
 //! What is here owns the workers and looks at them; the lock, the task and the clock are the context's.
 

@@ -4,8 +4,8 @@
 //! anything to do, the loop looks for a while at all of them; then it takes leave, and answers come through the reactor. An
 //! answer wakes the call's task, as the reactor would.
 //!
-//! Nothing depends on that look. A loop may be kept from it for long, by a `block_on` inside one of its tasks, for example; then the
-//! worker sees that its answer is not taken, and says so through the socket.
+//! Nothing depends on that look. A loop may be kept from it for long, by a `block_on` inside one of its tasks, for
+//! example; then the worker sees that its answer is not taken, and says so through the socket.
 
 use std::cell::RefCell;
 use std::num::NonZero;
@@ -127,7 +127,8 @@ pub(crate) fn forget() {
     drop(watched); // outside the borrow: with it go wakers
 }
 
-/// Looks for answers, until there is one, or `interrupted`, or it has been long enough, or `most`. True if somebody was woken.
+/// Looks for answers, until there is one, or `interrupted`, or it has been long enough, or `most`. True if somebody was
+/// woken.
 pub(crate) fn look(most: Duration, interrupted: impl Fn() -> bool) -> bool {
     wake(|lookout| lookout.look(most, interrupted))
 }
