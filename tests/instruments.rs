@@ -13,8 +13,7 @@ use seedbed::instrument::{Instrument, NotActive, TaskExit, add_instrument, remov
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
 use seedbed::{
-    Nursery, RunBuilder, TaskInfo, current_task, move_on_after, open_nursery, run, sleep,
-    sleep_forever,
+    Nursery, RunBuilder, TaskInfo, current_task, move_on_after, open_nursery, run, sleep_forever,
 };
 
 /// Writes down what it is told, as `what task`; the root task is called `root`.

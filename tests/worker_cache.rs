@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::stage::leave_a_byte;
-use common::{pid, test, until_empty, with_workers};
+use common::{pid, test, until_empty, with_workers, with_workers_that_stay};
 use seedbed::{
     CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, cache_scope,
     default_context_statistics, open_worker_context, run_sync,
@@ -318,13 +318,8 @@ fn a_contexts_end_waits_for_the_jobs_in_progress() {
 }
 
 fn workers_that_do_not_leave_are_killed_after_the_grace_period() {
-    let config = WorkerConfig::new()
-        .grace_period(Duration::from_millis(100))
-        .retire(|_: &WorkerStatus| {
-            loop {
-                std::thread::park();
-            }
-        });
+    let config = with_workers_that_stay(WorkerConfig::new());
+    let config = config.grace_period(Duration::from_millis(100));
     test(open_worker_context(config, |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         let error = workers.shutdown().await.unwrap_err();
