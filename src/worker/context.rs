@@ -3,7 +3,7 @@
 //! A [`WorkerContext`] is a cheap handle. What it leads to is a cache of idle workers and a count of calls in progress,
 //! behind one lock that is held for no longer than it takes to move a worker in or out; in particular, never while a
 //! process is started, killed or waited for. A context is tied to no run, executor or thread: its workers' descriptors
-//! live in smol's process-wide reactor, and what has to go on without a caller runs on smol's global executor.
+//! live in smol's process-wide reactor, and what has to go on without a caller runs in the `background`.
 
 // A worker is large, and moves in the box that it came in.
 #![allow(clippy::vec_box)]
@@ -18,6 +18,7 @@ use event_listener::Event;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::background;
 use super::cache::Cache;
 use super::call::RunSync;
 use super::config::WorkerConfig;
@@ -379,7 +380,7 @@ impl Shared {
         drop(state);
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
         if is_first {
-            smol::spawn(clear_out(Arc::downgrade(self))).detach();
+            background::spawn(clear_out(Arc::downgrade(self))).detach();
         }
     }
 
@@ -389,7 +390,7 @@ impl Shared {
         Farewell::to(idle, leaving, self.config.grace()).wait_in_background();
         if fork_server.may_exist() {
             let grace = self.config.grace();
-            smol::spawn(async move {
+            background::spawn(async move {
                 let server = fork_server.take().await;
                 Farewell::to(Vec::from_iter(server), Vec::new(), grace).wait_in_background();
             })
