@@ -9,6 +9,7 @@
 #![allow(clippy::vec_box)]
 
 use std::fmt;
+use std::future::poll_fn;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use super::config::WorkerConfig;
 use super::farewell::Farewell;
 use super::fork_server::ForkServer;
 use super::leaving::Leaving;
-use super::life::{Health, LAST_RITES, Worker};
+use super::life::{Dying, Health, LAST_RITES, Worker};
 use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, Why, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
@@ -88,6 +89,14 @@ struct State {
 const PRUNE_EVERY: u32 = 64;
 
 impl State {
+    /// Takes out a worker that is on its way out, if they are too many and another one has to be made.
+    fn oldest_in_the_way(&mut self) -> Option<Box<Worker>> {
+        match self.idle.len() {
+            0 => self.leaving.oldest_of_too_many(),
+            _ => None,
+        }
+    }
+
     /// Whether to look for workers that have left, before a call that is quick because its worker is awake, or is not.
     fn is_time_to_prune(&mut self, is_quick: bool) -> bool {
         let prune = !is_quick || self.unpruned + 1 >= PRUNE_EVERY;
@@ -315,6 +324,15 @@ impl Running {
     /// The call has come to an error.
     pub(super) fn failed(&mut self) {
         self.account.outcome = Outcome::Failed;
+    }
+
+    /// Waits for a worker that is in the way: it ends soon, or is killed.
+    pub(super) async fn make_way(&self) {
+        let oldest = self.context.state().oldest_in_the_way();
+        if let Some(oldest) = oldest {
+            let mut dying = Dying::naturally(oldest);
+            shield(poll_fn(|cx| dying.poll(cx))).await;
+        }
     }
 
     /// Draws the worker that was used last. It may have ended. The others are looked after now and then.
