@@ -24,13 +24,13 @@ mod link;
 mod output;
 mod zygote;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use self::limits::CpuTime;
 use self::link::{GLANCE, Link};
@@ -92,7 +92,7 @@ impl Settled {
         let (set_up, mut fds) = self.link.receive_set_up();
         match set_up.purpose {
             Purpose::Work => {
-                call_oneself(&set_up.name);
+                call_oneself(kernel_name(&set_up.name).as_deref());
                 self.link.preload(&set_up);
                 self.work(&set_up, None)
             }
@@ -101,7 +101,6 @@ impl Settled {
                 let table = fds.pop();
                 drop(fds);
                 let (worker, retire) = self.fork_workers(&set_up, table);
-                call_oneself(&set_up.copies);
                 worker.work(&set_up, Some(retire))
             }
         }
@@ -184,13 +183,17 @@ impl Worker<'_> {
     }
 }
 
+/// A name as the kernel takes it, if it does.
+fn kernel_name(name: &str) -> Option<CString> {
+    CString::new(name).ok()
+}
+
 /// The name is for people who look at the process list, which shows that of the main thread; see `worker::name`.
-fn call_oneself(name: &str) {
-    // A name that no kernel takes, or a kernel that refuses it, changes nothing.
-    let Ok(name) = CString::new(name) else { return };
-    let _ = rustix::thread::set_name(&name);
+fn call_oneself(name: Option<&CStr>) {
+    let Some(name) = name else { return };
+    let _ = rustix::thread::set_name(name); // a kernel that refuses it changes nothing
     if !thread::is_main() {
-        let _ = std::fs::write("/proc/self/comm", name.as_bytes());
+        let _ = std::fs::write("/proc/self/comm", name.to_bytes()); // as above
     }
 }
 
@@ -218,7 +221,7 @@ fn die_with(parent: u32) {
             "it could not tie its life to its parent's: {error}"
         ));
     }
-    let now = std::os::unix::process::parent_id();
+    let now = getppid().map_or(0, |now| now.as_raw_nonzero().get().cast_unsigned());
     // 0 stands for a parent outside this process's namespace, and the dead are replaced by others.
     if now != parent && now != 0 {
         std::process::exit(FAILED);
