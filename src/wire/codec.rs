@@ -158,18 +158,34 @@ fn all_of_it<T>(value: T, left_over: usize) -> Result<T, CodecError> {
     }
 }
 
-/// bincode wraps the words of a `Serialize` implementation; they alone concern the user.
+/// bincode wraps the words of a `Serialize` implementation; they alone concern the user. Its own are made useful: they say what
+/// is wrong, and not with which types that happens.
 fn encode_error(error: bincode::error::EncodeError) -> String {
+    use bincode::error::EncodeError;
     match error {
-        bincode::error::EncodeError::OtherString(message) => message,
+        EncodeError::OtherString(message) => message,
+        EncodeError::Serde(_) => format!(
+            "it has a list or a map that does not say beforehand how long it is ({error}), as with `#[serde(flatten)]`; send \
+             a plain type, or a text"
+        ),
         other => other.to_string(),
     }
 }
 
 fn decode_error(error: bincode::error::DecodeError) -> String {
+    use bincode::error::DecodeError;
     match error {
-        bincode::error::DecodeError::OtherString(message) => message,
-        other => other.to_string(),
+        DecodeError::OtherString(message) => message,
+        DecodeError::Serde(_) => format!(
+            "its type asks what has been written, and jobs' values do not carry that ({error}): so it is with \
+             `#[serde(untagged)]`, with `#[serde(tag = ..)]`, and with types such as `serde_json::Value`; send a plain type, or \
+             a text"
+        ),
+        DecodeError::Io { .. } => error.to_string(),
+        other => format!(
+            "{other}; do `Serialize` and `Deserialize` agree? (Not where one field is left out now and then, as by \
+             `#[serde(skip_serializing_if = ..)]`)"
+        ),
     }
 }
 
@@ -192,6 +208,44 @@ mod tests {
         let error = encode_onto(&("a prefix that gets written", Sulky), &mut out).unwrap_err();
         assert_eq!(out, [1, 2, 3]);
         assert_eq!(error.to_string(), "not today");
+    }
+
+    /// What works in JSON and not here.
+    #[test]
+    fn a_type_that_needs_a_format_which_describes_itself_is_an_error_that_says_so() {
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Serialize, Deserialize)]
+        #[serde(untagged)]
+        enum Untagged {
+            Number(u8),
+        }
+        #[derive(Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        enum Tagged {
+            Number { number: u8 },
+        }
+        #[derive(Serialize, Deserialize)]
+        struct Flat {
+            #[serde(flatten)]
+            inner: std::collections::BTreeMap<String, u8>,
+        }
+        #[derive(Serialize, Deserialize)]
+        struct Gappy {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            first: Option<u8>,
+            second: u8,
+        }
+        fn trial<T: Serialize + DeserializeOwned>(value: &T) -> String {
+            let decoded = encode(value).and_then(|bytes| decode::<T>(&bytes).map(|_| ()));
+            decoded.unwrap_err().to_string()
+        }
+        assert!(trial(&Untagged::Number(3)).contains("serde(untagged)"));
+        assert!(trial(&Tagged::Number { number: 3 }).contains("serde(tag"));
+        let inner = std::collections::BTreeMap::new();
+        assert!(trial(&Flat { inner }).contains("serde(flatten)"));
+        let (first, second) = (None, 3);
+        assert!(trial(&Gappy { first, second }).contains("skip_serializing_if"));
     }
 
     #[test]
