@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::body::{self, Arrived, Encoding, Reading};
 use super::enclosure;
+use super::watch::Whole;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
@@ -38,7 +39,7 @@ pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
     let before = out.len();
-    match bincode::serde::encode_into_std_write(value, out, FORMAT) {
+    match bincode::serde::encode_into_std_write(Whole(value), out, FORMAT) {
         Ok(_length) => Ok(()),
         Err(error) => {
             out.truncate(before);
@@ -104,8 +105,9 @@ fn encode_by<T: Serialize + ?Sized>(
 ) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
     let before = out.len();
     let mut encoding = begin(out);
-    let (encoded, memories) =
-        enclosure::collect(|| bincode::serde::encode_into_writer(value, &mut encoding, FORMAT));
+    let (encoded, memories) = enclosure::collect(|| {
+        bincode::serde::encode_into_writer(Whole(value), &mut encoding, FORMAT)
+    });
     match encoded {
         Ok(()) => {
             let body = encoding.end(memories.len());
@@ -182,10 +184,7 @@ fn decode_error(error: bincode::error::DecodeError) -> String {
              a text"
         ),
         DecodeError::Io { .. } => error.to_string(),
-        other => format!(
-            "{other}; do `Serialize` and `Deserialize` agree? (Not where one field is left out now and then, as by \
-             `#[serde(skip_serializing_if = ..)]`)"
-        ),
+        other => format!("{other}; do `Serialize` and `Deserialize` agree?"),
     }
 }
 
@@ -230,12 +229,6 @@ mod tests {
             #[serde(flatten)]
             inner: std::collections::BTreeMap<String, u8>,
         }
-        #[derive(Serialize, Deserialize)]
-        struct Gappy {
-            #[serde(skip_serializing_if = "Option::is_none")]
-            first: Option<u8>,
-            second: u8,
-        }
         fn trial<T: Serialize + DeserializeOwned>(value: &T) -> String {
             let decoded = encode(value).and_then(|bytes| decode::<T>(&bytes).map(|_| ()));
             decoded.unwrap_err().to_string()
@@ -244,8 +237,42 @@ mod tests {
         assert!(trial(&Tagged::Number { number: 3 }).contains("serde(tag"));
         let inner = std::collections::BTreeMap::new();
         assert!(trial(&Flat { inner }).contains("serde(flatten)"));
-        let (first, second) = (None, 3);
-        assert!(trial(&Gappy { first, second }).contains("skip_serializing_if"));
+    }
+
+    /// It once came out as `None, 1, None`.
+    #[test]
+    fn a_field_that_is_left_out_is_an_error_wherever_it_lies_and_one_that_never_travels_is_none() {
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Default, Serialize, Deserialize)]
+        struct Gappy {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            first: Option<u8>,
+            second: u8,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            third: Option<u8>,
+            #[serde(skip)]
+            fourth: u8,
+        }
+        let gappy = |first| Gappy {
+            first,
+            third: Some(0),
+            ..Gappy::default()
+        };
+        let error = encode(&gappy(None)).unwrap_err().to_string();
+        assert!(
+            error.contains("`first`") && error.contains("skip_serializing_if"),
+            "{error}"
+        );
+        let bytes = encode(&gappy(Some(7))).unwrap();
+        let decoded = decode::<Gappy>(&bytes).unwrap();
+        assert_eq!((decoded.first, decoded.fourth), (Some(7), 0));
+        let mut out = Vec::new();
+        for deep in [Some(Ok::<_, ()>(vec![gappy(None)])), None] {
+            let deep = (1, std::collections::BTreeMap::from([('a', deep)]));
+            let is_whole = deep.1[&'a'].is_none();
+            assert_eq!(encode_enclosing(&deep, &mut out).is_ok(), is_whole);
+        }
     }
 
     #[test]
