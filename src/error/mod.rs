@@ -231,7 +231,12 @@ impl fmt::Display for WorkerError {
             (None, None) => {}
         }
         f.write_str(&self.0.message)?;
-        match self.0.exit.as_ref().map_or("", WorkerExit::last_lines) {
+        match &*self
+            .0
+            .exit
+            .as_ref()
+            .map_or_else(String::new, WorkerExit::last_lines)
+        {
             "" => Ok(()),
             lines => write!(f, "\nits standard error ended in:\n{lines}"),
         }
