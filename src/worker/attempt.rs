@@ -284,9 +284,7 @@ impl Attempt {
         let stake = self.stake();
         stake.stillborn += 1;
         let verdict = match why {
-            Stillborn::Refused(error) => {
-                Verdict::Failed(WorkerError::fork_failed(&error.to_string()))
-            }
+            Stillborn::Refused(error) => Verdict::Failed(WorkerError::fork_refused(error)),
             Stillborn::Again if stake.stillborn < ATTEMPTS => Verdict::Again(job),
             Stillborn::Again => Verdict::Failed(WorkerError::fork_failed(
                 "the fork server died each time that it was asked",

@@ -132,7 +132,8 @@ fn limit_open_files(count: u32) -> Result<(), Refusal> {
         refusal(setting(), &error, words)
     })?;
     set_limit(Resource::Nofile, limit_beside(&open, count)).map_err(|error| {
-        let words = "only a privileged process may have more than its hard limit, see `ulimit -Hn`";
+        let words = "only a privileged process may have more than its hard limit (`ulimit -Hn`), and none more than \
+                     `/proc/sys/fs/nr_open` says";
         refusal(setting(), &error, words)
     })
 }
@@ -253,13 +254,22 @@ pub(super) fn serve_on_stack<W>(
             let refusal = Refusal {
                 setting: format!("stack_size({bytes})"),
                 os_error: None,
-                words: report.message,
+                words: format!(
+                    "there is no room for it ({}); take a smaller one, or allow the worker more memory",
+                    reason(&report.message)
+                ),
             };
             (worker, refusal)
         }
         // The panic was one of ours, and has been printed.
         None => std::process::exit(FAILED),
     }
+}
+
+/// What the kernel had to say, of a panic that tells it last, or all of the panic.
+fn reason(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    line.rsplit_once(": ").map_or(line, |(_, reason)| reason)
 }
 
 #[cfg(test)]
