@@ -1,5 +1,6 @@
-//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's connection and
-//! on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are (`src/wire`), and fuzzed.
+//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's
+//! connection and on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are
+//! (`src/wire`), and fuzzed.
 
 #[macro_use]
 mod common;
@@ -10,8 +11,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use common::pid;
 use common::stage::{self, Bystander, Stage, announce, staged};
 use rustix::fs::{FileType, fstat};
-use rustix::process::Signal;
-use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType};
 
 /// What frames begin with; see `src/wire/frame.rs`. Should that change, these are bytes that are no frame.
 const MAGIC: [u8; 4] = *b"sbd\x01";
@@ -95,16 +95,9 @@ fn half_a_frame_and_no_end_is_waited_for_and_can_be_killed() {
         stage::for_ever(stage);
     }
     staged(WorkerConfig::new(), |workers| async move {
-        let (stage, scope) = (Stage::new(), CancelScope::new());
-        let call = workers
-            .run_sync(scribble_and_stay, stage.path())
-            .kill_on_cancel(true);
-        let cancel = async {
-            stage.reached().await;
-            scope.cancel();
-        };
-        let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
-        assert!(outcome.is_none());
+        let stage = Stage::new();
+        let call = workers.run_sync(scribble_and_stay, stage.path());
+        stage.cancel_on_arrival(call.kill_on_cancel(true)).await;
         assert!(common::workers().is_empty());
     });
 }
@@ -159,7 +152,7 @@ fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
             }
             // So that the next round begins with a new worker.
             for worker in common::workers() {
-                stage::signal(worker, Signal::KILL);
+                stage::kill(worker);
                 stage::until_ended(worker);
             }
             assert_eq!(workers.statistics().idle_workers, 0);

@@ -1,9 +1,9 @@
-//! How shared memory stands among serialised values: in a message of ours as a place in memory that goes along, anywhere
-//! else as its bytes.
+//! How shared memory stands among serialised values: in a message of ours as a place in memory that goes along,
+//! anywhere else as its bytes.
 //!
-//! Text never holds a place, not even while one of our messages is encoded, because somebody may read it later. In another
-//! binary format within our message a place does stand, and is found there when that is decoded in its turn; decoded later
-//! than the message, it is an error (see `MARK` in [`enclosure`]).
+//! Text never holds a place, not even while one of our messages is encoded, because somebody may read it later. In
+//! another binary format within our message a place does stand, and is found there when that is decoded in its turn;
+//! decoded later than the message, it is an error (see `MARK` in [`enclosure`]).
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,15 +1,15 @@
 //! Memory that travels beside a message, while values are made into bytes or out of them.
 //!
-//! A value that holds shared memory is written as a number, and the descriptor goes beside the frame, or, if there is none, a
-//! copy behind the encoding ([`stretch`](super::stretch)). Between the caller,
-//! who has the frame, and the value, deep within the user's types, stands serde, which hands nothing through: a `Serialize`
-//! knows its serializer and nothing else. So each side notes on the thread, for as long as one message of ours is encoded or
-//! decoded, which memory goes with it; this is the only file that does, and outside such a moment there is nothing noted.
-//! (A serializer of our own could carry the list openly. It would have to wrap all of bincode's, and would still lose the
+//! A value that holds shared memory is written as a number, and the descriptor goes beside the frame, or, if there is
+//! none, a copy behind the encoding ([`stretch`](super::stretch)). Between the caller, who has the frame, and the
+//! value, deep within the user's types, stands serde, which hands nothing through: a `Serialize` knows its serializer
+//! and nothing else. So each side notes on the thread, for as long as one message of ours is encoded or decoded, which
+//! memory goes with it; this is the only file that does, and outside such a moment there is nothing noted. (A
+//! serializer of our own could carry the list openly. It would have to wrap all of bincode's, and would still lose the
 //! list in adapters that buffer values, such as serde's own for untagged enums.)
 //!
-//! Encoding or decoding may be nested: a `Serialize` of the user's may block on another call. What was noted before is put
-//! aside meanwhile, and comes back also if there is a panic.
+//! Encoding or decoding may be nested: a `Serialize` of the user's may block on another call. What was noted before is
+//! put aside meanwhile, and comes back also if there is a panic.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -61,8 +61,9 @@ pub(crate) struct Place {
 /// Stands for what lies behind the message.
 const WITHIN: u8 = u8::MAX - 1;
 
-/// Begins each [`Place`]. As the length of a byte string it would be refused by any format: should a value that was encoded
-/// as a part of a message be decoded outside of one, or the other way round, that is an error and never another value.
+/// Begins each [`Place`]. As the length of a byte string it would be refused by any format: should a value that was
+/// encoded as a part of a message be decoded outside of one, or the other way round, that is an error and never another
+/// value.
 const MARK: u64 = u64::from_le_bytes(*b"\xf7memory\xff");
 
 /// A descriptor that came along.
@@ -92,7 +93,8 @@ pub(crate) fn hand_out<T>(fds: Vec<OwnedFd>, within: Within, decode: impl FnOnce
 /// A stretch of memory: which, where in it, and how many bytes.
 pub(crate) type Stretch<'a> = (&'a Memory, usize, usize);
 
-/// Encloses a stretch of memory, or nothing, with the message that is being encoded; `None` if there is no such message.
+/// Encloses a stretch of memory, or nothing, with the message that is being encoded; `None` if there is no such
+/// message.
 pub(crate) fn enclose(
     stretch: Option<Stretch<'_>>,
     alignment: usize,

@@ -7,8 +7,8 @@
 //! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
 //! come, or [`CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
 //!
-//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where one
-//! was lost on its way, because the receiver has too many open files, the frame comes without any.
+//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where
+//! one was lost on its way, because the receiver has too many open files, the frame comes without any.
 
 use std::fmt;
 use std::ops::Range;
@@ -33,8 +33,8 @@ pub(crate) const ROOM: usize = 4 * 1024;
 /// Room that a receiver makes at least for the rest of a large frame.
 const CHUNK: usize = 256 * 1024;
 
-/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep its
-/// receiver waiting for bytes that never come.
+/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep
+/// its receiver waiting for bytes that never come.
 const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
 
 /// First bytes of every header; the last one counts the protocol's versions.
@@ -73,13 +73,13 @@ pub(crate) enum Kind {
     BadResult,
     /// To the parent: the offset does not lie in this image's code.
     NotOurCode,
-    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle for too
-    /// long, and 1 if a retire closure said so.
+    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle
+    /// for too long, and 1 if a retire closure said so.
     Bye,
     /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
     RetirePanicked,
-    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its standard
-    /// error. `number` is its place in the table of births.
+    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its
+    /// standard error. `number` is its place in the table of births.
     Fork,
     /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
     NotAlone,
@@ -124,7 +124,8 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Writes the header as bytes: magic, kind, descriptors, two zeros, number, length, the integers in little-endian order.
+    /// Writes the header as bytes: magic, kind, descriptors, two zeros, number, length, the integers in little-endian
+    /// order.
     pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC);

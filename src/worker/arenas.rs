@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use async_io::Timer;
 
+use super::background;
 use crate::sys::arena::{Arena, LINGER};
 use crate::sys::copy::is_copy;
 use crate::wire::pool::Pool;
@@ -37,7 +38,7 @@ impl Arenas {
         drop(watched);
         drop_elsewhere(superfluous);
         if is_first {
-            smol::spawn(look_after(Arc::downgrade(self))).detach();
+            background::spawn(look_after(Arc::downgrade(self))).detach();
         }
     }
 

@@ -2,15 +2,17 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod refusals;
 pub mod stage;
 
 use std::collections::BTreeSet;
+use std::fs::ReadDir;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use seedbed::{WorkerConfig, WorkerContext, WorkerType};
+use seedbed::{WorkerConfig, WorkerContext, WorkerStatus, WorkerType};
 
 /// Makes a file's functions the tests of libtest, whose programs have several threads, so that their workers are spawned;
 /// and names them for `fork_server.rs`, which is no such program, and of which the file is a module. A function that is not
@@ -59,6 +61,13 @@ pub fn pid(_: ()) -> u32 {
     std::process::id()
 }
 
+/// A job that never ends.
+pub fn endless(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
 /// Runs `body` with a context of its own, whose end is part of the test.
 pub async fn with_workers<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
 where
@@ -66,6 +75,22 @@ where
     Fut: Future,
 {
     seedbed::open_worker_context(config.worker_type(worker_type()), body).await
+}
+
+/// Has workers stay after their first job, whatever they are told.
+pub fn with_workers_that_stay(config: WorkerConfig) -> WorkerConfig {
+    config.retire(|_: &WorkerStatus| {
+        loop {
+            std::thread::park();
+        }
+    })
+}
+
+/// Waits until a context has found out that all its idle workers have left.
+pub async fn until_empty(workers: &WorkerContext) {
+    while workers.statistics().idle_workers > 0 {
+        smol::future::yield_now().await;
+    }
 }
 
 /// Lets the default context's workers go.
@@ -95,9 +120,9 @@ fn warm_up() {
 
 fn nothing(_: ()) {}
 
-/// What is dropped is killed and reaped in the background, so it may take a moment; what is lost stays. The limit is
-/// there for a test that fails, and is far from what a busy machine needs.
-fn settle(before: &BTreeSet<String>) {
+/// Waits until nothing is left but those descriptors. What is dropped is killed and reaped in the background, so it may
+/// take a moment; what is lost stays. The limit is there for a test that fails, and is far from what a busy machine needs.
+pub fn settle(before: &BTreeSet<String>) {
     let limit = Instant::now() + Duration::from_secs(20);
     loop {
         let left = Left::behind(before);
@@ -132,7 +157,16 @@ impl Left {
 
 /// The children of this process, zombies included.
 pub fn children() -> Vec<u32> {
-    let threads = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    listed_by(std::fs::read_dir("/proc/self/task").expect("/proc is mounted"))
+}
+
+/// The children of a process that may have ended, or may end meanwhile.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or_else(|_| Vec::new(), listed_by)
+}
+
+/// The children of a process, by its threads.
+fn listed_by(threads: ReadDir) -> Vec<u32> {
     let lists = threads.filter_map(|thread| {
         // A thread may end between being listed and being looked at; then it has no children.
         std::fs::read_to_string(thread.ok()?.path().join("children")).ok()

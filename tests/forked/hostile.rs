@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{
-    Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid,
-};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::common::{children, is_alive, is_worker, pid, test, wait_until_gone, with_workers};
+use crate::common::stage::{kill, leave_a_byte, signal, stop};
+use crate::common::{
+    children, children_of, is_alive, is_worker, pid, test, wait_until_gone, with_workers,
+};
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType,
 };
@@ -235,25 +236,10 @@ fn workers_that_spin_and_their_fork_server_die_with_a_parent_that_is_killed() {
             }
         };
         assert_eq!(family.len(), 2);
-        super::signal(parent, Signal::KILL);
+        kill(parent);
         family.into_iter().for_each(wait_until_gone);
         assert_eq!(call.await.unwrap_err().kind(), WorkerErrorKind::Broken);
     }));
-}
-
-fn children_of(pid: u32) -> Vec<u32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    let lists = threads
-        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            list.split_ascii_whitespace()
-                .map(|pid| pid.parse().unwrap())
-                .collect::<Vec<u32>>()
-        })
-        .collect()
 }
 
 fn a_default_context_that_is_replaced_while_its_fork_server_comes_up_serves_its_calls() {
@@ -308,12 +294,13 @@ fn a_job_may_have_workers_of_its_own() {
 
 fn a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for() {
     test(with_workers(single_use(), |workers| async move {
-        workers.run_sync(pid, ()).await.unwrap();
-        let server = super::fork_server();
-        stop(server);
-        let call = smol::spawn(workers.run_sync(pid, ()).into_future());
-        smol::Timer::after(Duration::from_millis(50)).await;
-        super::signal(server, Signal::CONT);
+        let call = workers.run_sync(pid, ()).into_future();
+        let (server, mut call) = asked_while_stopped(&workers, call).await;
+        for _ in 0..1000 {
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            smol::future::yield_now().await;
+        }
+        signal(server, Signal::CONT);
         call.await.unwrap();
         assert!(is_alive(server));
     }));
@@ -324,7 +311,7 @@ fn a_worker_for_whose_descriptor_there_is_no_room_does_its_job() {
         let call = workers.run_sync(pid, ()).into_future();
         let (server, call) = asked_while_stopped(&workers, call).await;
         let full = Full::new();
-        super::signal(server, Signal::CONT);
+        signal(server, Signal::CONT);
         call.await.unwrap();
         drop(full);
         workers.run_sync(pid, ()).await.unwrap();
@@ -343,7 +330,7 @@ fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
         let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
         let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
         let full = Full::new();
-        super::signal(server, Signal::CONT);
+        signal(server, Signal::CONT);
         // Born or not yet: there is no way to kill it.
         scope.cancel();
         for _ in 0..1000 {
@@ -368,14 +355,6 @@ async fn asked_while_stopped<F: Future>(workers: &WorkerContext, call: F) -> (u3
     let mut call = Box::pin(call);
     assert!(smol::future::poll_once(&mut call).await.is_none());
     (server, call)
-}
-
-/// Stops a process, and waits until it has.
-fn stop(pid: u32) {
-    super::signal(pid, Signal::STOP);
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-    waitid(WaitId::Pid(pid), options).unwrap();
 }
 
 /// As long as this lives, the process gets no more descriptors.
@@ -482,20 +461,13 @@ fn a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_sam
 }
 
 fn a_call_whose_fork_server_is_killed_before_it_forks_is_run_once_by_a_worker_of_another() {
-    fn append(path: std::path::PathBuf) {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path);
-        file.unwrap().write_all(b"x").unwrap();
-    }
     test(with_workers(single_use(), |workers| async move {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs");
         for times in 1..=5 {
-            let call = workers.run_sync(append, path.clone()).into_future();
+            let call = workers.run_sync(leave_a_byte, path.clone()).into_future();
             let (server, call) = asked_while_stopped(&workers, call).await;
-            super::signal(server, Signal::KILL);
+            kill(server);
             call.await.unwrap();
             assert_eq!(std::fs::read(&path).unwrap().len(), times);
         }
@@ -503,13 +475,6 @@ fn a_call_whose_fork_server_is_killed_before_it_forks_is_run_once_by_a_worker_of
 }
 
 fn a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once() {
-    fn append(path: std::path::PathBuf) {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path);
-        file.unwrap().write_all(b"x").unwrap();
-    }
     test(with_workers(single_use(), |workers| async move {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs");
@@ -520,9 +485,9 @@ fn a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once() {
                 let start = std::time::Instant::now();
                 // Wanders through the call.
                 while start.elapsed() < Duration::from_micros(times as u64 * 7) {}
-                super::signal(victim, Signal::KILL);
+                kill(victim);
             });
-            let call = workers.run_sync(append, path.clone()).into_future();
+            let call = workers.run_sync(leave_a_byte, path.clone()).into_future();
             let (done, ()) = smol::future::zip(call, killer).await;
             done.unwrap();
             assert_eq!(std::fs::read(&path).unwrap().len(), times);
@@ -541,7 +506,7 @@ fn a_killable_call_is_cancelled_while_its_worker_is_asked_for() {
             assert!(smol::future::poll_once(&mut call).await.is_none());
             smol::future::yield_now().await;
         }
-        super::signal(server, Signal::CONT);
+        signal(server, Signal::CONT);
         assert!(call.await.is_none());
         assert_eq!(children(), [server]);
     }));

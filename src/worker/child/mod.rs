@@ -1,22 +1,23 @@
 //! The life of a worker process, seen from inside: what the hook does in a process that was summoned as a worker.
 //!
 //! This file is a country of its own. It uses the wire, the job code and raw calls, never the runtime: a worker runs no
-//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading one
-//! frame and writing one frame is all that a job costs here.
+//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading
+//! one frame and writing one frame is all that a job costs here.
 //!
 //! A worker ends in one of these ways, and its parent can tell them apart:
 //!
 //! * the parent closes the socket: exit code 0, nothing said;
-//! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
-//!   between is known not to have run;
+//! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job
+//!   that slipped in between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
 //! * an init closure panicked, a setting was refused, or the image is another one: it says so in place of *ready*, and
 //!   the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
-//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to promise that the
-//! parent's arenas are read as agreed, and to end, without further ado, a process that a job has forked.
+//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to
+//! promise that the parent's arenas are read as agreed, and to end, without further ado, a process that a job has
+//! forked.
 #![allow(unsafe_code)]
 
 mod limits;
@@ -24,13 +25,13 @@ mod link;
 mod output;
 mod zygote;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use self::limits::CpuTime;
 use self::link::{GLANCE, Link};
@@ -67,10 +68,10 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let socket = take_socket(summons);
     die_with(summons.parent);
     signal::ignore_sigint_and_unblock();
-    // SAFETY: only `run` has something lent, namely what came with a `Job` frame. Such frames come from our parent, who numbers
-    // its arenas, is the only one who can write them, and, having sent one, does not write there before it has an answer that
-    // says `NOTHING_KEPT` (see the head of `sys::arena`). `answer` says that only if `settle` does, which it asks after each
-    // job, before its answer is sent.
+    // SAFETY: only `run` has something lent, namely what came with a `Job` frame. Such frames come from our parent, who
+    // numbers its arenas, is the only one who can write them, and, having sent one, does not write there before it has
+    // an answer that says `NOTHING_KEPT` (see the head of `sys::arena`). `answer` says that only if `settle` does,
+    // which it asks after each job, before its answer is sent.
     let views = unsafe { Views::new() };
     let mut link = Link::new(socket, views);
     let stdout = link.receive_prelude();
@@ -98,7 +99,7 @@ impl Settled {
         let (set_up, mut fds) = self.link.receive_set_up();
         match set_up.purpose {
             Purpose::Work => {
-                call_oneself(&set_up.name);
+                call_oneself(kernel_name(&set_up.name).as_deref());
                 self.link.preload(&set_up);
                 self.work(&set_up, None)
             }
@@ -107,7 +108,6 @@ impl Settled {
                 let table = fds.pop();
                 drop(fds);
                 let (worker, retire) = self.fork_workers(&set_up, table);
-                call_oneself(&set_up.copies);
                 worker.work(&set_up, Some(retire))
             }
         }
@@ -177,12 +177,12 @@ impl Worker<'_> {
         output::no_job_has_run();
         loop {
             let job = link.next_job();
-            link.answer(job, &cpu_time);
+            link.answer(job, &cpu_time, &status);
             status.count_job();
             link.consult(&mut retire, &status);
-            // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for that,
-            // a parent that is busy for longer than the idle timeout would start one worker after the other and have the job
-            // run by none.
+            // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for
+            // that, a parent that is busy for longer than the idle timeout would start one worker after the other and
+            // have the job run by none.
             if status.jobs() == 1 {
                 link.set_idle_timeout(set_up.idle_timeout);
             }
@@ -190,13 +190,17 @@ impl Worker<'_> {
     }
 }
 
+/// A name as the kernel takes it, if it does.
+fn kernel_name(name: &str) -> Option<CString> {
+    CString::new(name).ok()
+}
+
 /// The name is for people who look at the process list, which shows that of the main thread; see `worker::name`.
-fn call_oneself(name: &str) {
-    // A name that no kernel takes, or a kernel that refuses it, changes nothing.
-    let Ok(name) = CString::new(name) else { return };
-    let _ = rustix::thread::set_name(&name);
+fn call_oneself(name: Option<&CStr>) {
+    let Some(name) = name else { return };
+    let _ = rustix::thread::set_name(name); // a kernel that refuses it changes nothing
     if !thread::is_main() {
-        let _ = std::fs::write("/proc/self/comm", name.as_bytes());
+        let _ = std::fs::write("/proc/self/comm", name.to_bytes()); // as above
     }
 }
 
@@ -224,7 +228,7 @@ fn die_with(parent: u32) {
             "it could not tie its life to its parent's: {error}"
         ));
     }
-    let now = std::os::unix::process::parent_id();
+    let now = getppid().map_or(0, |now| now.as_raw_nonzero().get().cast_unsigned());
     // 0 stands for a parent outside this process's namespace, and the dead are replaced by others.
     if now != parent && now != 0 {
         std::process::exit(FAILED);
@@ -306,8 +310,8 @@ impl Link {
         self.report(prepared)
     }
 
-    /// The same in a process that has been forked, which has got all else behind it. If its job is on its way, there is nothing
-    /// to say.
+    /// The same in a process that has been forked, which has got all else behind it. If its job is on its way, there is
+    /// nothing to say.
     fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
         if set_up.copies_report {
             self.report(set_up.init.iter().try_for_each(init));
@@ -383,13 +387,15 @@ impl Link {
         }
     }
 
-    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime) {
+    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime, status: &WorkerStatus) {
         let fds = std::mem::take(&mut job.fds);
         let views = &mut self.views;
         let run = |trampoline| run(trampoline, job.payload(), fds, views);
         let mut answer = match find_job(job.header.number) {
             Some(trampoline) => match cpu_time.limit(|| run(trampoline)) {
                 Ok(answer) => answer,
+                // Another worker would come to the same, and so would the one after that.
+                Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
                 // An earlier job has deleted our timers. This one has not begun.
                 Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
@@ -429,11 +435,11 @@ impl Link {
     }
 }
 
-/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have the socket: a second
-/// answer would be taken for that of the next job.
+/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have
+/// the socket: a second answer would be taken for that of the next job.
 fn leave_as_a_copy() -> ! {
-    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out
-    // buffers, is the original's to do.
+    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing
+    // out buffers, is the original's to do.
     unsafe { libc::_exit(FAILED) }
 }
 

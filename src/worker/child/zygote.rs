@@ -1,9 +1,9 @@
 //! A fork server, seen from inside: a process that has reached the hook, has called the preload closures, and from then on
 //! does nothing but fork.
 //!
-//! Each copy is a worker with a socket of its own, which goes on to its first job. It is a child of the fork server's parent, which
-//! finds its number in the table that it shares with this process. All that can be done once for all of them is done here,
-//! before the first fork; the set-up, too, comes once, with the table beside it.
+//! Each copy is a worker with a socket of its own, which goes on to its first job. It is a child of the fork server's
+//! parent, which finds its number in the table that it shares with this process. All that can be done once for all of
+//! them is done here, before the first fork; the set-up, too, comes once, with the table beside it.
 //!
 //! A process with several threads must not be forked to go on as a program: whatever lock another thread held would be
 //! locked for ever in the copy. So a fork server that is not alone in its process says so and leaves; its parent decides
@@ -12,18 +12,21 @@
 //! `unsafe` is needed for the fork. What must hold for it is argued at [`fork_for_parent`], and answered where it is called.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{FAILED, Link, Settled, call_oneself, output, retire};
-use crate::job::code::Retire;
+use super::{FAILED, Link, Settled, call_oneself, find_job, kernel_name, output, retire, run};
+use crate::job::code::{Code, Retire};
 use crate::job::panic::catch;
+use crate::sys::arena::Views;
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::mapping::{Mapping, Segment};
 use crate::sys::{socket, thread};
 use crate::wire::births::{Table, refuse};
+use crate::wire::codec;
 use crate::wire::frame::{self, HEADER, Header, Kind, ROOM};
 use crate::wire::message::{InitFailed, SetUp};
 
@@ -36,20 +39,21 @@ struct Request {
 }
 
 impl Settled {
-    /// Forks a worker upon each request. Returns in the workers, with their retire closures; the fork server itself leaves with
-    /// its parent.
+    /// Forks a worker upon each request. Returns in the workers, with their retire closures; the fork server itself
+    /// leaves with its parent.
     pub(super) fn fork_workers(
         mut self,
         set_up: &SetUp,
         table: Option<OwnedFd>,
     ) -> (Settled, Vec<Retire>) {
-        call_oneself(&set_up.name);
+        call_oneself(kernel_name(&set_up.name).as_deref());
         let table = self.link.find_table(table, set_up.table);
         let retire = self.link.preload_for_all(set_up);
         self.link.be_alone();
         if set_up.init.is_empty() {
             output::no_job_has_run();
         }
+        rehearse(&mut self.link.views);
         // What waits to be written would be written by each copy.
         flush();
         // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
@@ -58,6 +62,7 @@ impl Settled {
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
         let buffer = Vec::with_capacity(ROOM);
+        let copies = kernel_name(&set_up.copies);
         loop {
             let request = self.link.next_request();
             let Some(place) = table.place(request.place) else {
@@ -72,7 +77,7 @@ impl Settled {
                 Ok(Fork::New) => {
                     // It does not have the table, and must not look for it when it ends.
                     std::mem::forget(table);
-                    return (self.into_worker(request, buffer), retire);
+                    return (self.into_worker(request, copies.as_deref(), buffer), retire);
                 }
                 Ok(Fork::Old) => {}
                 // The parent looks there when the socket is closed, which it is with the request.
@@ -81,10 +86,11 @@ impl Settled {
         }
     }
 
-    /// What makes the copy a worker: its socket, in place of the fork server's, its standard error, and its tie to the parent,
-    /// which is not inherited.
-    fn into_worker(self, request: Request, buffer: Vec<u8>) -> Settled {
+    /// What makes the copy a worker: its tie to the parent, which is not inherited, its name, its socket, in place of
+    /// the fork server's, and its standard error.
+    fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> Settled {
         super::die_with(self.summons.parent);
+        call_oneself(name);
         let (link, arranged) = self.link.pass_on(|place| arrange(place, &request), buffer);
         if arranged.is_err() {
             // Its socket may not be where it belongs, so there is nobody to tell but by the exit code.
@@ -92,6 +98,22 @@ impl Settled {
         }
         Settled { link, ..self }
     }
+}
+
+/// Does a job that does nothing. What is found or made when it is first needed, such as the C library's symbols and the
+/// variables of this thread, would otherwise be so in each worker again.
+fn rehearse(views: &mut Views) {
+    let nothing = |(): ()| ();
+    let Some(code) = Code::of_job(nothing) else {
+        return; // so nothing of this program can be a job
+    };
+    let mut argument = Vec::new();
+    let encoded = codec::encode_enclosing(&(), &mut argument);
+    encoded.expect("nothing can be encoded");
+    if let Some(trampoline) = find_job(code.offset()) {
+        drop(run(trampoline, &argument, Vec::new(), views));
+    }
+    output::flush();
 }
 
 /// Writes out the standard output of Rust, and all streams of the C library.
