@@ -240,7 +240,7 @@ impl Deref for Lease {
     }
 }
 
-/// The arenas that a worker has mapped.
+/// The arenas that a worker has mapped. (One that is given a long job keeps for as long what it had mapped before.)
 #[derive(Debug)]
 pub(crate) struct Views {
     /// The one that was used last at the end.
@@ -530,6 +530,17 @@ mod tests {
     #[test]
     fn nothing_is_made_of_nothing() {
         assert!(Arena::of(Arena::draft().unwrap()).is_err());
+    }
+
+    /// As on a kernel that does not know how to keep it from others.
+    #[test]
+    fn where_it_cannot_be_sealed_the_draft_comes_back_as_it_was() {
+        let mut draft = Arena::draft().unwrap();
+        draft.append(b"draft").unwrap();
+        fcntl_add_seals(draft.file(), SealFlags::SEAL).unwrap();
+        let draft = Arena::of(draft).expect_err("it takes no more seals");
+        let length = rustix::fs::fstat(draft.file()).unwrap().st_size;
+        assert_eq!((draft.len(), length), (5, 5));
     }
 
     /// A copy must neither write where the original does, nor unmap what lies there by now.
