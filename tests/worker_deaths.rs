@@ -240,21 +240,22 @@ fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
         |workers| async move {
             let length = |text: String| text.len();
             let text = "x".repeat(64 << 20);
-            let error = workers.run_sync(length, text.clone()).await.unwrap_err();
-            // It came in memory of its own, for which there was no room. Where this process cannot make such, it comes
-            // through the socket.
-            assert_eq!(error.kind(), WorkerErrorKind::DecodeArgument);
+            // It comes in memory of its own, for which there is no room; where this process cannot make such, through
+            // the socket.
             let before = rustix::process::getrlimit(rustix::process::Resource::Fsize);
             let small_files = rustix::process::Rlimit {
                 current: Some(32 << 20),
                 ..before
             };
+            assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
             rustix::process::setrlimit(rustix::process::Resource::Fsize, small_files).unwrap();
-            let outcome = workers.run_sync(length, text).await;
+            let outcome = workers.run_sync(length, text.clone()).await;
             rustix::process::setrlimit(rustix::process::Resource::Fsize, before).unwrap();
             let error = outcome.unwrap_err();
             assert_eq!(error.kind(), WorkerErrorKind::Broken);
             assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+            let error = workers.run_sync(length, text).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::DecodeArgument);
             assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
         },
     ));
