@@ -1,5 +1,6 @@
-//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's connection and
-//! on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are (`src/wire`), and fuzzed.
+//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's
+//! connection and on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are
+//! (`src/wire`), and fuzzed.
 
 #[macro_use]
 mod common;

@@ -23,8 +23,9 @@ pub use panic::WorkerPanic;
 
 /// Why a call into a worker process gave no value.
 ///
-/// Match on [`kind`](Self::kind). Printed with `{}`, it is a sentence that names the job and says what to do about it, with the
-/// last lines of the worker's standard error below, if that is captured; printed with `{:?}`, it is everything that is known.
+/// Match on [`kind`](Self::kind). Printed with `{}`, it is a sentence that names the job and says what to do about it,
+/// with the last lines of the worker's standard error below, if that is captured; printed with `{:?}`, it is everything
+/// that is known.
 ///
 /// # Examples
 ///
@@ -84,11 +85,11 @@ pub enum WorkerErrorKind {
     /// A `preload` or `init` closure panicked in the new process, or the data of a closure could not be decoded there. The
     /// job did not run.
     Init,
-    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::WorkerType). The job did
-    /// not run.
+    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::WorkerType).
+    /// The job did not run.
     UnsafeFork,
-    /// This process is a copy: the program has forked itself after it had used workers or a run. Both processes have the same
-    /// connections, over which only the original may speak. Nothing was sent.
+    /// This process is a copy: the program has forked itself after it had used workers or a run. Both processes have
+    /// the same connections, over which only the original may speak. Nothing was sent.
     ForkedProgram,
     /// The job's code lies outside the main executable, where a worker may not have it. Nothing was sent.
     ForeignFunction,
@@ -196,8 +197,8 @@ impl WorkerError {
         self.0.ran_for
     }
 
-    /// Returns how the worker process ended, if it did and that is known. Where it was killed because of the error, that is what
-    /// this tells.
+    /// Returns how the worker process ended, if it did and that is known. Where it was killed because of the error,
+    /// that is what this tells.
     ///
     /// # Examples
     ///

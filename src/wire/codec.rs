@@ -70,9 +70,10 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     }
 }
 
-/// Decodes in a format that has a limit: no value may take more bytes. bincode makes room for a text, or for bytes, before it looks
-/// whether they are there, and a length that is none, as a type reads it whose `Serialize` and `Deserialize` disagree, may be
-/// more than all memory: asking for that ends the process. It makes room within the limit only.
+/// Decodes in a format that has a limit: no value may take more bytes. bincode makes room for a text, or for bytes,
+/// before it looks whether they are there, and a length that is none, as a type reads it whose `Serialize` and
+/// `Deserialize` disagree, may be more than all memory: asking for that ends the process. It makes room within the
+/// limit only.
 fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Result<T, CodecError> {
     match bincode::serde::decode_from_slice(bytes, format) {
         Ok((value, length)) => all_of_it(value, bytes.len() - length),
@@ -80,8 +81,8 @@ fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Resu
     }
 }
 
-/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives the descriptors that go with it; after an
-/// error `out` is as before.
+/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives the descriptors that go with it;
+/// after an error `out` is as before.
 pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
@@ -89,8 +90,8 @@ pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
     encode_by(value, out, |out| Encoding::begin(out))
 }
 
-/// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is. (What of it
-/// is shared memory needs one all the same.)
+/// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is.
+/// (What of it is shared memory needs one all the same.)
 pub(crate) fn encode_in_frame<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,

@@ -60,13 +60,13 @@ pub(crate) enum Kind {
     BadResult,
     /// To the parent: the offset does not lie in this image's code.
     NotOurCode,
-    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle for too
-    /// long, and 1 if a retire closure said so.
+    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle
+    /// for too long, and 1 if a retire closure said so.
     Bye,
     /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
     RetirePanicked,
-    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its standard
-    /// error. `number` is its place in the table of births.
+    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its
+    /// standard error. `number` is its place in the table of births.
     Fork,
     /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
     NotAlone,

@@ -293,6 +293,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         };
         loop {
             checkpoint_if_cancelled().await;
+            stake.running.make_way().await;
             let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake).map_err(named)?;
             let (verdict, held) = carry_out(attempt, self.kill_on_cancel).await;
             match verdict {

@@ -2,8 +2,8 @@
 //! on, and started again if it dies.
 //!
 //! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and of a
-//! pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place in a table that
-//! both processes share (`births`), by whoever wants to know.
+//! pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place in a
+//! table that both processes share (`births`), by whoever wants to know.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,6 +21,7 @@ use futures_lite::FutureExt;
 use futures_lite::future::poll_once;
 use rustix::io::Errno;
 
+use super::background;
 use super::births::{Awaited, Births};
 use super::config::WorkerConfig;
 use super::connection::Connection;
@@ -252,7 +253,7 @@ impl ForkServer {
         stop: EventListener,
     ) -> Result<(), WorkerError> {
         let start = self.clone().start(number, recipe.clone(), stop);
-        Going(Some(smol::spawn(start))).await
+        Going(Some(background::spawn(start))).await
     }
 
     /// Asks the fork server that is ready, or says what else to do.

@@ -1,15 +1,15 @@
 //! A worker's process as async code sees it: polled for its end through the reactor, and never left behind.
 //!
-//! A process that a fork server was asked for is known by the place in which its number will appear. Most need not be known any
-//! better before they have answered; so its descriptor is opened when it is needed, to kill the process or to see its end, and
-//! registered with the reactor when somebody has to wait for that; at the latest when its worker has done its first job, and is
-//! kept for the next. A number is a safe name until then, as nobody else in this library waits for the process. (Another part of the
-//! program may, if it waits for all children; then the kernel mostly says that there is no such child. That a first job lasts
-//! until its number has been given to another child meanwhile is a risk that such a program has with all its children.)
+//! A process that a fork server was asked for is known by the place in which its number will appear. Most need not be
+//! known any better before they have answered; so its descriptor is opened when it is needed, to kill the process or to
+//! see its end, and registered with the reactor when somebody has to wait for that; at the latest when its worker has
+//! done its first job, and is kept for the next. A number is a safe name until then, as nobody else in this library
+//! waits for the process. (Another part of the program may, if it waits for all children; then the kernel mostly says
+//! that there is no such child. That a first job lasts until its number has been given to another child meanwhile is a
+//! risk that such a program has with all its children.)
 //!
 //! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at once,
-//! or as soon as it is born, and a detached task of smol's global executor waits for the moment and reaps it. Nothing waits for
-//! that task.
+//! or as soon as it is born, and a detached task waits for the moment and reaps it. Nothing waits for that task.
 
 use std::io;
 use std::pin::Pin;
@@ -21,6 +21,7 @@ use async_io::{Async, Timer};
 use event_listener::EventListener;
 use futures_lite::FutureExt;
 
+use super::background;
 use super::births::{Awaited, Fate};
 use super::fork_server::ForkServer;
 use super::rounds::next_round;
@@ -252,8 +253,8 @@ impl Process {
         }
     }
 
-    /// The same for somebody who waits for something else, and would see most ends by that: the end of a process that was just
-    /// asked for is waited for only from the next round on.
+    /// The same for somebody who waits for something else, and would see most ends by that: the end of a process that
+    /// was just asked for is waited for only from the next round on.
     pub(super) fn poll_end_in_passing(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         while let State::Unborn(unborn) = &mut self.state {
             ready!(Pin::new(unborn.next_round.get_or_insert_with(next_round)).poll(cx));
@@ -307,9 +308,9 @@ impl Drop for Process {
                     stillborn: None,
                     leads_group: self.leads_group,
                 };
-                smol::spawn(
-                    async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await },
-                )
+                background::spawn(async move {
+                    futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await
+                })
                 .detach();
             }
             State::Ended(_) | State::Given => {}

@@ -215,8 +215,8 @@ impl CpuTime {
     ///
     /// # Errors
     ///
-    /// If there is a limit that cannot be set, because an earlier job has deleted timers that it did not make. Then
-    /// this job has not run.
+    /// If there is a limit that cannot be set, because an earlier job, or an init closure, has deleted timers that it did
+    /// not make. Then this job has not run.
     pub(super) fn limit<R>(&self, job: impl FnOnce() -> R) -> io::Result<R> {
         let Some((alarm, limit)) = &self.0 else {
             return Ok(job());
@@ -226,6 +226,14 @@ impl CpuTime {
         // A process that the job has forked has no timers, and those that the job has deleted do not go off either.
         let _ = alarm.clear(); // so what cannot be cleared is not there
         Ok(result)
+    }
+
+    /// Tells of a limit that could not be set before the first job.
+    pub(super) fn refusal(&self, error: &io::Error) -> Refusal {
+        let limit = self.0.as_ref().map_or(Duration::ZERO, |(_, limit)| *limit);
+        let words =
+            "an `init` closure has deleted timers that it did not make, or forbidden their use";
+        refusal(format!("cpu_limit({limit:?})"), error, words)
     }
 }
 

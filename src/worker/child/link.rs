@@ -69,8 +69,8 @@ impl Link {
         &self.socket
     }
 
-    /// Makes this, in a copy of the process that it was made in, the copy's own: over a socket that `arrange` puts in place of
-    /// the other one, and with a buffer.
+    /// Makes this, in a copy of the process that it was made in, the copy's own: over a socket that `arrange` puts in
+    /// place of the other one, and with a buffer.
     pub(super) fn pass_on<E>(
         mut self,
         arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
@@ -168,7 +168,8 @@ impl Link {
                 let job = mailbox.job.take().map(|job| job.map(Frame::of_whole));
                 match job {
                     Ok(Some(Ok(frame))) => return Some(frame),
-                    // What was written there is nobody's frame, or was one until a thread that a job left behind wrote there.
+                    // What was written there is nobody's frame, or was one until a thread that a job left behind wrote
+                    // there.
                     _ => self.leave(FAILED),
                 }
             }
@@ -177,8 +178,8 @@ impl Link {
         None
     }
 
-    /// Waits for so long, and if the answer was not taken from the mailbox by then, says through the socket that it is there:
-    /// whoever waits for it does not look.
+    /// Waits for so long, and if the answer was not taken from the mailbox by then, says through the socket that it is
+    /// there: whoever waits for it does not look.
     pub(super) fn see_to_the_answer(&self, limit: Duration) {
         if let Some(Mailbox { answer, .. }) = self.mailbox.as_deref()
             && answer.is_full()
