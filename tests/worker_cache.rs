@@ -367,7 +367,29 @@ fn a_new_default_configuration_lets_the_old_workers_go() {
     });
 }
 
+/// There once were as many as came within a second, until the kernel made no more processes.
+fn workers_that_take_their_time_to_exit_do_not_become_ever_more() {
+    extern "C" fn for_ever() {
+        loop {
+            std::thread::park();
+        }
+    }
+    fn stay_at_exit(_: ()) {
+        // SAFETY: the function may be called at any time.
+        unsafe { libc::atexit(for_ever) };
+    }
+    let config = WorkerConfig::new().single_use();
+    test(with_workers(config, |workers| async move {
+        for _ in 0..400 {
+            workers.run_sync(stay_at_exit, ()).await.unwrap();
+            let count = common::children().len();
+            assert!(count < 300, "{count} processes");
+        }
+    }));
+}
+
 suite! {
+    workers_that_take_their_time_to_exit_do_not_become_ever_more,
     the_worker_used_last_is_used_next,
     an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced,
     a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker,

@@ -89,6 +89,29 @@ fn a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_se
     assert!(String::from_utf8_lossy(&output.stderr).contains("redirects or reads standard input"));
 }
 
+/// Each worker once took itself for the program and started another one: 200 of them in a second.
+#[test]
+fn a_program_that_clears_its_environment_before_the_hook_has_workers_and_no_copies() {
+    const COPIES: &str = "SEEDBED_TEST_COPIES";
+    if plays_a_part() {
+        let copies: u32 = std::env::var(COPIES).map_or(0, |count| count.parse().unwrap());
+        assert!(copies < 2, "the program starts itself over and over");
+        // SAFETY: libtest's other thread only waits; nobody reads the environment by way of the C library.
+        unsafe {
+            std::env::vars_os().for_each(|(name, _)| std::env::remove_var(name));
+            std::env::set_var(COPIES, (copies + 1).to_string());
+            std::env::set_var(PART, "1");
+        }
+        seedbed::init();
+        let worker = smol::block_on(async { run_sync(pid, ()).await }).unwrap();
+        assert_ne!(worker, std::process::id());
+        return;
+    }
+    let name = "a_program_that_clears_its_environment_before_the_hook_has_workers_and_no_copies";
+    let _alone = common::alone();
+    assert!(helper(name).status().unwrap().success());
+}
+
 #[test]
 fn a_worker_dies_with_its_parent_though_the_job_spins() {
     fn announce(_: ()) {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::background;
 use super::context::Running;
 use super::fork_server::ATTEMPTS;
 use super::hook::Recipe;
@@ -283,9 +284,7 @@ impl Attempt {
         let stake = self.stake();
         stake.stillborn += 1;
         let verdict = match why {
-            Stillborn::Refused(error) => {
-                Verdict::Failed(WorkerError::fork_failed(&error.to_string()))
-            }
+            Stillborn::Refused(error) => Verdict::Failed(WorkerError::fork_refused(error)),
             Stillborn::Again if stake.stillborn < ATTEMPTS => Verdict::Again(job),
             Stillborn::Again => Verdict::Failed(WorkerError::fork_failed(
                 "the fork server died each time that it was asked",
@@ -375,8 +374,10 @@ impl Drop for Attempt {
             busy_since: self.busy_since,
             stake: self.stake.take(),
         };
-        smol::spawn(async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) })
-            .detach();
+        background::spawn(
+            async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) },
+        )
+        .detach();
     }
 }
 
@@ -408,6 +409,7 @@ fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
 fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
     let config = running.config();
     config.check()?;
+    background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     copy::from_now_on();
     let expected = running.expect_worker();
     let launch = match config.forks(recipe) {

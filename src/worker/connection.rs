@@ -22,6 +22,7 @@ use async_io::Async;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
+use rustix::pipe::fcntl_getpipe_size;
 
 use super::post::Post;
 use crate::sys::socket::{send_message, try_send_with_fds};
@@ -30,6 +31,9 @@ use crate::wire::receive::receive;
 
 /// How many bytes of a worker's standard error are kept.
 const TAIL: usize = 4 * 1024;
+
+/// How many bytes of it are read before others have a turn: of a worker that prints without end there may always be more.
+const TURN: usize = 256 * 1024;
 
 /// The parent's end of a worker's socket.
 #[derive(Debug)]
@@ -245,7 +249,10 @@ impl StderrTail {
     /// Reads on, and registers for more. There is nothing to wait for, hence no result.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         loop {
-            self.drain_now();
+            if !self.read(TURN) {
+                cx.waker().wake_by_ref();
+                return;
+            }
             let Some(pipe) = &self.pipe else { return };
             match pipe.poll_readable(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -255,19 +262,32 @@ impl StderrTail {
         }
     }
 
-    /// Reads what is there.
+    /// Reads what is there, which is all of what a worker wrote that has ended. What its job has started may write on.
     pub(super) fn drain_now(&mut self) {
+        let capacity = |pipe: &Async<OwnedFd>| fcntl_getpipe_size(pipe).unwrap_or(TURN);
+        let most = self.pipe.as_ref().map_or(0, capacity);
+        self.read(most);
+    }
+
+    /// Reads what is there, `most` bytes or a little more. False if there may be more.
+    fn read(&mut self, most: usize) -> bool {
+        let mut bytes = 0;
         while let Some(pipe) = &self.pipe {
             self.tail.reserve(TAIL);
             match rustix::io::read(pipe, spare_capacity(&mut self.tail)) {
                 Ok(0) => self.pipe = None,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Ok(read) => bytes += read,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
                 Err(_) => self.pipe = None, // as above
             }
             let superfluous = self.tail.len().saturating_sub(TAIL);
             self.tail.drain(..superfluous);
+            if bytes >= most {
+                return false;
+            }
         }
+        true
     }
 
     pub(super) fn text(&self) -> String {

@@ -3,12 +3,13 @@
 //! A [`WorkerContext`] is a cheap handle. What it leads to is a cache of idle workers and a count of calls in progress,
 //! behind one lock that is held for no longer than it takes to move a worker in or out; in particular, never while a
 //! process is started, killed or waited for. A context is tied to no run, executor or thread: its workers' descriptors
-//! live in smol's process-wide reactor, and what has to go on without a caller runs on smol's global executor.
+//! live in smol's process-wide reactor, and what has to go on without a caller runs in the `background`.
 
 // A worker is large, and moves in the box that it came in.
 #![allow(clippy::vec_box)]
 
 use std::fmt;
+use std::future::poll_fn;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -18,13 +19,14 @@ use event_listener::Event;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::background;
 use super::cache::Cache;
 use super::call::RunSync;
 use super::config::WorkerConfig;
 use super::farewell::Farewell;
 use super::fork_server::ForkServer;
 use super::leaving::Leaving;
-use super::life::{Health, LAST_RITES, Worker};
+use super::life::{Dying, Health, LAST_RITES, Worker};
 use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, Why, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
@@ -87,6 +89,14 @@ struct State {
 const PRUNE_EVERY: u32 = 64;
 
 impl State {
+    /// Takes out a worker that is on its way out, if they are too many and another one has to be made.
+    fn oldest_in_the_way(&mut self) -> Option<Box<Worker>> {
+        match self.idle.len() {
+            0 => self.leaving.oldest_of_too_many(),
+            _ => None,
+        }
+    }
+
     /// Whether to look for workers that have left, before a call that is quick because its worker is awake, or is not.
     fn is_time_to_prune(&mut self, is_quick: bool) -> bool {
         let prune = !is_quick || self.unpruned + 1 >= PRUNE_EVERY;
@@ -316,6 +326,15 @@ impl Running {
         self.account.outcome = Outcome::Failed;
     }
 
+    /// Waits for a worker that is in the way: it ends soon, or is killed.
+    pub(super) async fn make_way(&self) {
+        let oldest = self.context.state().oldest_in_the_way();
+        if let Some(oldest) = oldest {
+            let mut dying = Dying::naturally(oldest);
+            shield(poll_fn(|cx| dying.poll(cx))).await;
+        }
+    }
+
     /// Draws the worker that was used last. It may have ended. The others are looked after now and then.
     pub(super) fn draw(&self) -> Option<Box<Worker>> {
         let mut state = self.context.state();
@@ -379,7 +398,7 @@ impl Shared {
         drop(state);
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
         if is_first {
-            smol::spawn(clear_out(Arc::downgrade(self))).detach();
+            background::spawn(clear_out(Arc::downgrade(self))).detach();
         }
     }
 
@@ -389,7 +408,7 @@ impl Shared {
         Farewell::to(idle, leaving, self.config.grace()).wait_in_background();
         if fork_server.may_exist() {
             let grace = self.config.grace();
-            smol::spawn(async move {
+            background::spawn(async move {
                 let server = fork_server.take().await;
                 Farewell::to(Vec::from_iter(server), Vec::new(), grace).wait_in_background();
             })

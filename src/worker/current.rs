@@ -119,9 +119,11 @@ pub(super) fn current() -> WorkerContext {
 ///
 /// # Errors
 ///
-/// [`WorkerErrorKind::EncodeArgument`](crate::WorkerErrorKind::EncodeArgument) or
+/// [`WorkerErrorKind::Config`](crate::WorkerErrorKind::Config), if a setting makes no sense;
+/// [`EncodeArgument`](crate::WorkerErrorKind::EncodeArgument) or
 /// [`ForeignFunction`](crate::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
-/// be sent to a worker. Nothing is changed then.
+/// be sent to a worker. Nothing is changed then. What only the kernel can refuse, such as a working directory that does
+/// not exist, is an error of the calls.
 ///
 /// # Examples
 ///

@@ -21,6 +21,7 @@ use futures_lite::FutureExt;
 use futures_lite::future::poll_once;
 use rustix::io::Errno;
 
+use super::background;
 use super::births::{Awaited, Births};
 use super::config::WorkerConfig;
 use super::connection::Connection;
@@ -252,7 +253,7 @@ impl ForkServer {
         stop: EventListener,
     ) -> Result<(), WorkerError> {
         let start = self.clone().start(number, recipe.clone(), stop);
-        Going(Some(smol::spawn(start))).await
+        Going(Some(background::spawn(start))).await
     }
 
     /// Asks the fork server that is ready, or says what else to do.

@@ -101,6 +101,7 @@ pub(super) fn add(watched: &Arc<Watched>, caller: &Waker) -> bool {
         return false;
     }
     watched.caller.register(caller); // outside the borrow: it is foreign code
+    wake(Lookout::make_room);
     let add = |lookout: &RefCell<Lookout>| {
         let mut lookout = lookout.borrow_mut();
         let place = watched.place.load(Ordering::Relaxed);
@@ -143,6 +144,18 @@ fn wake(take: impl FnOnce(&mut Lookout) -> Vec<Arc<Watched>>) -> bool {
 }
 
 impl Lookout {
+    /// Where there is no room for another one, takes out those for whom nobody waits any more. Who blocks its thread in the middle
+    /// of a run may use many workers before the loop looks again.
+    fn make_room(&mut self) -> Vec<Arc<Watched>> {
+        if self.watched.len() < self.watched.capacity() {
+            return Vec::new();
+        }
+        let gone = self.take_loud();
+        // Then the next search is far off, even if this one found few.
+        self.watched.reserve(self.watched.len());
+        gone
+    }
+
     fn look(&mut self, most: Duration, interrupted: impl Fn() -> bool) -> Vec<Arc<Watched>> {
         if self.watched.is_empty() {
             return Vec::new();

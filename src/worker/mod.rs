@@ -76,10 +76,12 @@
 // worker; `start` brings a new worker up, launched by `launch` in the way that `hook` noted, or made by the context's
 // `fork_server` (`forking`, `births`); `life` is one live worker, made of its `process` (looked after in `rounds`) and
 // its `connection`, which goes by its mailbox (`post`) where it can, with an eye on it from the run's loop (`lookout`).
-// `statistics` counts workers and calls, `trace` tells of them, and `name` is what a process is called. `child` is the
-// other side: what happens in the worker process itself. It knows none of the others.
+// What has no caller goes on in the `background`. `statistics` counts workers and calls, `trace` tells of them, and
+// `name` is what a process is called. `child` is the other side: what happens in the worker process itself. It knows
+// none of the others.
 
 mod attempt;
+mod background;
 mod births;
 mod cache;
 mod call;

@@ -9,8 +9,7 @@
 //! risk that such a program has with all its children.)
 //!
 //! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at once,
-//! or as soon as it is born, and a detached task of smol's global executor waits for the moment and reaps it. Nothing
-//! waits for that task.
+//! or as soon as it is born, and a detached task waits for the moment and reaps it. Nothing waits for that task.
 
 use std::io;
 use std::pin::Pin;
@@ -22,6 +21,7 @@ use async_io::{Async, Timer};
 use event_listener::EventListener;
 use futures_lite::FutureExt;
 
+use super::background;
 use super::births::{Awaited, Fate};
 use super::fork_server::ForkServer;
 use super::rounds::next_round;
@@ -308,9 +308,9 @@ impl Drop for Process {
                     stillborn: None,
                     leads_group: self.leads_group,
                 };
-                smol::spawn(
-                    async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await },
-                )
+                background::spawn(async move {
+                    futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await
+                })
                 .detach();
             }
             State::Ended(_) | State::Given => {}

@@ -11,6 +11,8 @@ use std::time::Duration;
 use async_io::Timer;
 use event_listener::{Event, EventListener};
 
+use super::background;
+
 /// How long a round takes. The first may be over at once.
 const ROUND: Duration = Duration::from_millis(100);
 
@@ -42,7 +44,7 @@ impl Watchman {
         let listener = self.round.listen(); // before the timer is made sure of, so that no round goes by unheard
         self.quiet.store(0, Ordering::SeqCst);
         if !self.posted.swap(true, Ordering::SeqCst) {
-            smol::spawn(self.keep()).detach();
+            background::spawn(self.keep()).detach();
         }
         listener
     }

@@ -170,7 +170,7 @@ impl Worker<'_> {
         output::no_job_has_run();
         loop {
             let job = link.next_job();
-            link.answer(job, &cpu_time);
+            link.answer(job, &cpu_time, &status);
             status.count_job();
             link.consult(&mut retire, &status);
             // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for
@@ -379,11 +379,13 @@ impl Link {
         }
     }
 
-    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime) {
+    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime, status: &WorkerStatus) {
         let fds = std::mem::take(&mut job.fds);
         let answer = match find_job(job.header.number) {
             Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload(), fds)) {
                 Ok(answer) => answer,
+                // Another worker would come to the same, and so would the one after that.
+                Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
                 // An earlier job has deleted our timers. This one has not begun.
                 Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
