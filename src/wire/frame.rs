@@ -7,15 +7,22 @@
 //! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
 //! come, or [`CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
 //!
-//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where one
-//! was lost on its way, because the receiver has too many open files, the frame comes without any.
+//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where
+//! one was lost on its way, because the receiver has too many open files, the frame comes without any.
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::body::Enclosures;
+use crate::sys::arena::Arena;
+
 /// Where in a header the number of descriptors stands.
 const FDS_AT: usize = 5;
+
+/// Where in a header the number stands.
+const NUMBER_AT: Range<usize> = 8..16;
 
 /// Length of every header.
 pub(crate) const HEADER: usize = 24;
@@ -26,12 +33,18 @@ pub(crate) const ROOM: usize = 4 * 1024;
 /// Room that a receiver makes at least for the rest of a large frame.
 const CHUNK: usize = 256 * 1024;
 
-/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep its
-/// receiver waiting for bytes that never come.
+/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep
+/// its receiver waiting for bytes that never come.
 const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
 
 /// First bytes of every header; the last one counts the protocol's versions.
 const MAGIC: [u8; 4] = *b"sbd\x01";
+
+/// In an answer: the worker reads the argument's memory no longer.
+pub(crate) const NOTHING_KEPT: u64 = 0;
+
+/// In an answer: the job has kept something that lies there.
+pub(crate) const KEPT: u64 = 1;
 
 /// What a frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +63,7 @@ pub(crate) enum Kind {
     Lost,
     /// To the parent: a `message::InitFailed`, the last frame of this worker.
     InitFailed,
-    /// To the parent: the job's encoded result.
+    /// To the parent: the job's encoded result. In each of the five outcomes, `number` is [`KEPT`] or [`NOTHING_KEPT`].
     Done,
     /// To the parent: a `message::PanicReport`.
     Panicked,
@@ -111,13 +124,14 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Writes the header as bytes: magic, kind, descriptors, two zeros, number, length, the integers in little-endian order.
+    /// Writes the header as bytes: magic, kind, descriptors, two zeros, number, length, the integers in little-endian
+    /// order.
     pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = self.kind as u8;
         bytes[FDS_AT] = self.fds;
-        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
+        bytes[NUMBER_AT].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..].copy_from_slice(&self.length.to_le_bytes());
         bytes
     }
@@ -179,41 +193,45 @@ pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
     );
 }
 
-/// A frame to be sent, with the descriptors that go beside its first byte.
+/// A frame to be sent, with what goes beside its first byte.
 #[derive(Debug, Default)]
 pub(crate) struct Parcel {
     bytes: Vec<u8>,
-    fds: Vec<Arc<OwnedFd>>,
+    beside: Enclosures,
 }
 
 impl From<Vec<u8>> for Parcel {
     fn from(frame: Vec<u8>) -> Self {
         Parcel {
             bytes: frame,
-            fds: Vec::new(),
+            beside: Enclosures::default(),
         }
     }
 }
 
 impl Parcel {
     /// Puts descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), beside a frame that has been finished.
-    pub(crate) fn new(mut frame: Vec<u8>, fds: Vec<Arc<OwnedFd>>) -> Self {
-        frame[FDS_AT] = u8::try_from(fds.len()).expect("the caller has counted them");
-        Parcel { bytes: frame, fds }
+    pub(crate) fn new(mut frame: Vec<u8>, beside: impl Into<Enclosures>) -> Self {
+        let beside = beside.into();
+        frame[FDS_AT] = u8::try_from(beside.fds.len()).expect("the caller has counted them");
+        Parcel {
+            bytes: frame,
+            beside,
+        }
     }
 
-    /// Makes a frame in one buffer, as [`build`] does; `fill` gives the descriptors that go beside it.
+    /// Makes a frame in one buffer, as [`build`] does; `fill` gives what goes beside it.
     pub(crate) fn build<E>(
         kind: Kind,
         number: u64,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<Vec<Arc<OwnedFd>>, E>,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<Enclosures, E>,
     ) -> Result<Self, E> {
-        let mut fds = Vec::new();
+        let mut beside = Enclosures::default();
         let frame = build(kind, number, |frame| {
-            fds = fill(frame)?;
+            beside = fill(frame)?;
             Ok(())
         })?;
-        Ok(Self::new(frame, fds))
+        Ok(Self::new(frame, beside))
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -225,7 +243,32 @@ impl Parcel {
     }
 
     pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {
-        &self.fds
+        &self.beside.fds
+    }
+
+    /// Puts another number into the header.
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.bytes[NUMBER_AT].copy_from_slice(&number.to_le_bytes());
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        let number = self.bytes[NUMBER_AT].try_into();
+        u64::from_le_bytes(number.expect("8 bytes"))
+    }
+
+    /// A worker is handed it.
+    pub(crate) fn hand_over(&mut self) {
+        if let Some(lent) = &mut self.beside.lent {
+            lent.hand_over();
+        }
+    }
+
+    /// The worker has answered. Gives the arena that it was in, if it may be written again.
+    pub(crate) fn answered(self, answer: &Header) -> Option<Arena> {
+        match answer.number {
+            NOTHING_KEPT => self.beside.lent?.returned(),
+            _ => None,
+        }
     }
 }
 
@@ -460,7 +503,8 @@ mod tests {
     fn bringing(count: usize) -> Vec<u8> {
         let parcel = Parcel::build(Kind::Job, 0, |out| {
             out.extend_from_slice(b"payload");
-            Ok::<_, ()>((0..count).map(|_| Arc::new(descriptor())).collect())
+            let fds: Vec<_> = (0..count).map(|_| Arc::new(descriptor())).collect();
+            Ok::<_, ()>(fds.into())
         });
         parcel.unwrap().bytes().to_vec()
     }
