@@ -148,7 +148,7 @@ fn preload_closures_are_free_of_the_limits_and_init_closures_are_not() {
         assert!(
             error
                 .to_string()
-                .contains("the closures of its configuration"),
+                .contains("`init` closures of its configuration"),
             "{error}"
         );
     });

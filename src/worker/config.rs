@@ -42,7 +42,9 @@ use crate::wire::message::{Closure, Limits, Purpose, SetUp};
 /// So everything of the program's own that happens in a worker is under its limits, but for what `preload` does, which
 /// is the place for what needs more than a job may have: reading a large table, opening what a job may not. What a step
 /// cannot carry out fails the call for which the worker was started with
-/// [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start), and the error names the setting.
+/// [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start), and the error names the setting. A setting that makes no sense
+/// on any system, such as an empty set of CPUs, fails each call with [`Config`](crate::WorkerErrorKind::Config) before
+/// anything is started.
 ///
 /// # Examples
 ///

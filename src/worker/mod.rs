@@ -8,8 +8,8 @@
 //! # What runs twice
 //!
 //! A worker comes up by executing `main` again, with the same arguments and environment, until it reaches the hook. So
-//! call the hook first: whatever stands before it happens in every worker too. In a `#[test]`, the worker executes that one
-//! test up to its hook. A worker that gets to any other call of this crate first exits, and the call for which it was
+//! call the hook first: whatever stands before it happens in every worker too, or once more for all that are
+//! [forked](WorkerType). In a `#[test]`, the worker executes that one test up to its hook. A worker that gets to any other call of this crate first exits, and the call for which it was
 //! started returns an error that names the fix. Standard input is how a new worker finds its parent; do not read or replace
 //! it before the hook.
 //!
@@ -135,7 +135,8 @@ pub use fuzzed::read_frames;
 ///
 /// `run`, `main!` and `test!` do this by themselves. Call it, first thing in `main` or in a `#[test]`, where you enter in
 /// another way, such as `smol::block_on`. **Everything before it in `main` runs again**, in each worker, or once for
-/// all that are [forked](WorkerType).
+/// all that are [forked](WorkerType). Do not read standard input there, which is a worker's line to its parent, and start no
+/// threads, with which there can be no forking.
 ///
 /// # Examples
 ///

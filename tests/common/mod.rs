@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod forked;
 pub mod refusals;
 pub mod stage;
 
@@ -35,7 +36,7 @@ macro_rules! suite {
 /// How the tests' workers are made.
 pub fn worker_type() -> WorkerType {
     match env!("CARGO_CRATE_NAME") {
-        "fork_server" => WorkerType::ForkServer,
+        "fork_server" | "fork_soak" => WorkerType::ForkServer,
         _ => WorkerType::Auto,
     }
 }
