@@ -66,6 +66,7 @@ fn main() {
         ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
+        ("forked::unable", forked::unable::SUITE),
     ];
     let trials = suites.into_iter().flat_map(|(module, suite)| {
         suite.iter().map(move |&(name, test)| {

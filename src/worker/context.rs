@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use async_io::Timer;
 use event_listener::Event;
+use futures_lite::FutureExt;
+use futures_lite::future::poll_fn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -398,10 +400,17 @@ impl Shared {
     }
 }
 
-/// Looks from time to time after the workers that are leaving, as long as there are any.
+/// Looks after the workers that are leaving, as long as there are any: from time to time, and when they print something.
 async fn clear_out(context: Weak<Shared>) {
     loop {
-        Timer::after(LAST_RITES).await;
+        let mut round = Timer::after(LAST_RITES);
+        poll_fn(|cx| {
+            if let Some(context) = context.upgrade() {
+                context.state().leaving.attend(cx);
+            }
+            round.poll(cx)
+        })
+        .await;
         let Some(context) = context.upgrade() else {
             return; // it has taken its workers with it
         };
@@ -441,7 +450,46 @@ impl fmt::Debug for WorkerContext {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+    use std::sync::TryLockError;
+
+    use async_io::Async;
+
     use super::*;
+    use crate::sys::process::Pidfd;
+    use crate::sys::socket;
+    use crate::worker::connection::Connection;
+    use crate::worker::launch::Launched;
+    use crate::worker::process::Process;
+
+    /// A process that waits for ever, as a worker.
+    fn idler() -> Box<Worker> {
+        let (ours, theirs) = socket::pair().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("infinity").stdin(Stdio::from(theirs));
+        let process = Process::new(Pidfd::adopt(command.spawn().unwrap()).unwrap());
+        let launched = Launched {
+            process,
+            connection: Connection::new(Async::new(ours).unwrap()),
+            stderr: None,
+            forked: false,
+        };
+        Worker::new(launched).unwrap()
+    }
+
+    #[test]
+    fn a_worker_that_leaves_its_cache_is_at_no_moment_out_of_its_contexts_sight() {
+        let context = WorkerContext::new(WorkerConfig::new());
+        context.state().idle.put(idler());
+        context.shared.leave(|state| {
+            let taken = state.idle.empty();
+            let look = context.shared.state.try_lock();
+            assert!(matches!(look, Err(TryLockError::WouldBlock)));
+            taken
+        });
+        let (idle, leaving) = context.shared.take_all();
+        assert_eq!((idle.len(), leaving.len()), (0, 1));
+    }
 
     #[test]
     fn quick_calls_look_for_workers_that_left_once_in_a_while_and_slow_ones_always() {

@@ -27,7 +27,7 @@ use super::connection::Connection;
 use super::hook::Recipe;
 use super::launch::{Launch, Launched};
 use super::life::Worker;
-use super::process::{PATIENCE, Process};
+use super::process::Process;
 use super::start::{Starting, TableMemory, Unstarted};
 use super::trace;
 use crate::error::{WorkerError, WorkerErrorKind};
@@ -38,6 +38,9 @@ use crate::wire::frame::{Header, Kind};
 
 /// How often a request is made anew because the fork server died with it.
 pub(super) const ATTEMPTS: usize = 3;
+
+/// How long a fork server may do nothing though it was asked. Forking takes microseconds; a stopped process takes for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait where the fork server's socket is full; it needs some tens of microseconds for each request.
 const SOON: Duration = Duration::from_millis(1);
@@ -55,6 +58,7 @@ pub(super) struct ForkServer {
 #[derive(Debug)]
 struct Place {
     config: WorkerConfig,
+    patience: Duration,
     state: Mutex<State>,
     /// Notified when a start is over.
     changed: Event,
@@ -111,9 +115,14 @@ enum Next {
 
 impl ForkServer {
     pub(super) fn new(config: WorkerConfig) -> Self {
+        Self::with_patience(config, PATIENCE)
+    }
+
+    pub(super) fn with_patience(config: WorkerConfig, patience: Duration) -> Self {
         ForkServer {
             place: Arc::new(Place {
                 config,
+                patience,
                 state: Mutex::new(State::None),
                 changed: Event::new(),
                 stop: Event::new(),
@@ -124,6 +133,10 @@ impl ForkServer {
 
     pub(super) fn config(&self) -> &WorkerConfig {
         &self.place.config
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.place.patience
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,7 +196,7 @@ impl ForkServer {
         let (connection, stderr, theirs) = self
             .line()
             .map_err(|error| WorkerError::start("its socket", error))?;
-        let (mut useless, mut patience) = (0, Timer::after(PATIENCE));
+        let (mut useless, mut patience) = (0, Timer::after(self.patience()));
         loop {
             if self.place.config.may_spawn() && !recipe.may_fork() {
                 return Ok(None);
@@ -199,10 +212,10 @@ impl ForkServer {
                 }
                 Next::Wait(changed) => {
                     changed.await;
-                    patience = Timer::after(PATIENCE);
+                    patience = Timer::after(self.patience());
                 }
                 Next::Start(number, stop) => match self.start_apart(number, &recipe, stop).await {
-                    Ok(()) => patience = Timer::after(PATIENCE),
+                    Ok(()) => patience = Timer::after(self.patience()),
                     // The next turn sees that.
                     Err(_) if self.place.config.may_spawn() && !recipe.may_fork() => {}
                     Err(error) => return Err(error),
@@ -218,7 +231,7 @@ impl ForkServer {
                         }
                     }
                     if is_over {
-                        patience = Timer::after(PATIENCE);
+                        patience = Timer::after(self.patience());
                     }
                     Timer::after(SOON).await;
                 }
@@ -350,7 +363,7 @@ impl ForkServer {
     /// Whether the fork server with this number is there and has done nothing for long.
     fn is_stuck(&self, number: u64) -> bool {
         matches!(&*self.state(), State::Ready(server)
-            if server.number == number && server.births.quiet_for() > PATIENCE)
+            if server.number == number && server.births.quiet_for() > self.patience())
     }
 
     /// Kills the fork server with this number, if it is there.
@@ -441,6 +454,7 @@ impl Server {
         let request = Header {
             kind: Kind::Fork,
             fds: u8::try_from(fds.len()).expect("one or two"),
+            call: 0,
             number: u64::from(place.place()),
             length: 0,
         };

@@ -357,7 +357,10 @@ fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
 }
 
 /// Lets a call ask the fork server for its worker while that is stopped.
-async fn asked_while_stopped<F: Future>(workers: &WorkerContext, call: F) -> (u32, Pin<Box<F>>) {
+pub(super) async fn asked_while_stopped<F: Future>(
+    workers: &WorkerContext,
+    call: F,
+) -> (u32, Pin<Box<F>>) {
     let worker = workers.run_sync(pid, ()).await.unwrap();
     while children().contains(&worker) {
         workers.statistics(); // which reaps those that have ended
@@ -371,7 +374,7 @@ async fn asked_while_stopped<F: Future>(workers: &WorkerContext, call: F) -> (u3
 }
 
 /// Stops a process, and waits until it has.
-fn stop(pid: u32) {
+pub(super) fn stop(pid: u32) {
     super::signal(pid, Signal::STOP);
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
@@ -379,13 +382,13 @@ fn stop(pid: u32) {
 }
 
 /// As long as this lives, the process gets no more descriptors.
-struct Full {
+pub(super) struct Full {
     before: Rlimit,
     _taken: Vec<OwnedFd>,
 }
 
 impl Full {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let before = getrlimit(Resource::Nofile);
         let few = Rlimit {
             current: Some(64),

@@ -369,7 +369,7 @@ impl Link {
                 Ok(_) => self.leave(FAILED),
                 // Only between two frames does `receive` give up for this reason.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0)
+                    self.say_bye(frame::of_bytes(Kind::Bye, 0, b""), 0)
                 }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.is_between() => {
                     self.leave(0)
@@ -385,7 +385,7 @@ impl Link {
             Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload(), fds)) {
                 Ok(answer) => answer,
                 // An earlier job has deleted our timers. This one has not begun.
-                Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
+                Err(_) => self.say_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
@@ -394,8 +394,7 @@ impl Link {
         }
         // What the job printed without a line's end is to be seen before its result is.
         output::flush();
-        self.send_answer(&answer);
-        drop(answer); // an idle worker must not hold on to shared memory
+        self.send_answer(answer, job.header.call); // and drops it: an idle worker must not hold on to shared memory
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
             self.recycle(buffer);
@@ -414,8 +413,8 @@ impl Link {
         }
         match verdict {
             Ok(false) => {}
-            Ok(true) => self.say_bye(&frame::of_bytes(Kind::Bye, 1, b""), 0),
-            Err(report) => self.say_bye(&encoded(Kind::RetirePanicked, &report), FAILED),
+            Ok(true) => self.say_bye(frame::of_bytes(Kind::Bye, 1, b""), 0),
+            Err(report) => self.say_bye(encoded(Kind::RetirePanicked, &report), FAILED),
         }
     }
 }
