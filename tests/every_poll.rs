@@ -1,6 +1,6 @@
 //! Ends every kind of future at each of its pending polls, once by dropping it and once by cancelling a scope around it,
 //! and finds nothing left each time. Blocks, `start` and tasks have this in `nursery.rs`, scopes and shields in
-//! `cancel.rs`, tree variables in `tree_var.rs`, signals in `signals.rs`, worker calls in `worker_cancel.rs`.
+//! `cancel/`, tree variables in `tree_var.rs`, signals in `signals.rs`, worker calls in `worker_cancel.rs`.
 
 mod common;
 #[path = "common/poll_times.rs"]

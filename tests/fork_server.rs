@@ -25,6 +25,8 @@ mod worker_errors;
 mod worker_faults;
 #[path = "worker_frames.rs"]
 mod worker_frames;
+#[path = "worker_groups.rs"]
+mod worker_groups;
 #[path = "worker_limits.rs"]
 mod worker_limits;
 #[path = "worker_mailbox.rs"]
@@ -39,6 +41,8 @@ mod worker_soak;
 mod worker_statistics;
 #[path = "worker_storms.rs"]
 mod worker_storms;
+#[path = "worker_surroundings.rs"]
+mod worker_surroundings;
 #[path = "worker_tracing.rs"]
 mod worker_tracing;
 
@@ -56,6 +60,7 @@ fn main() {
         ("worker_errors", worker_errors::SUITE),
         ("worker_faults", worker_faults::SUITE),
         ("worker_frames", worker_frames::SUITE),
+        ("worker_groups", worker_groups::SUITE),
         ("worker_limits", worker_limits::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
@@ -63,6 +68,7 @@ fn main() {
         ("worker_soak", worker_soak::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
         ("worker_storms", worker_storms::SUITE),
+        ("worker_surroundings", worker_surroundings::SUITE),
         ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),

@@ -9,6 +9,7 @@ use std::future::{Future, IntoFuture, poll_fn};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -184,20 +185,23 @@ fn a_cancelled_caller_starts_nothing() {
     });
 }
 
+/// Starts a process whose input stays open, waits until it has printed that it is ready, and ends the block around it.
+async fn cancel_when_ready(command: RunProcess) -> Process {
+    open_nursery(|n| async move {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = n.start(|started| command.supervise(started)).await.unwrap();
+        ready(&mut process).await;
+        n.terminate(process);
+        std::future::pending().await
+    })
+    .await
+}
+
 #[test]
 fn a_cancelled_process_is_asked_to_end_and_may_do_so_in_order() {
     test(async {
-        let process = open_nursery(|n| async move {
-            let polite = sh("trap 'echo bye; exit 7' TERM; echo ready; read x")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .check(false);
-            let mut process = n.start(|started| polite.supervise(started)).await.unwrap();
-            ready(&mut process).await;
-            n.terminate(process);
-            std::future::pending().await
-        })
-        .await;
+        let polite = sh("trap 'echo bye; exit 7' TERM; echo ready; read x").check(false);
+        let process = cancel_when_ready(polite).await;
         // It is gone when the block has ended, without another wait.
         assert_eq!(process.try_status().unwrap().code(), Some(7));
     });
@@ -243,19 +247,8 @@ fn what_a_cancelled_process_still_writes_does_not_keep_it_from_ending() {
 fn a_process_that_ignores_sigterm_is_killed_after_a_while() {
     let clock = MockClock::autojump();
     test_with(RunBuilder::new().clock(clock.clone()), async {
-        let process = open_nursery(|n| async move {
-            let stubborn = sh("trap '' TERM; echo ready; read x")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped());
-            let mut process = n
-                .start(|started| stubborn.supervise(started))
-                .await
-                .unwrap();
-            ready(&mut process).await;
-            n.terminate(process);
-            std::future::pending().await
-        })
-        .await;
+        let stubborn = sh("trap '' TERM; echo ready; read x");
+        let process = cancel_when_ready(stubborn).await;
         assert_eq!(process.try_status().unwrap().signal(), Some(9));
     });
     assert_eq!(clock.elapsed(), Duration::from_secs(5));
@@ -264,33 +257,26 @@ fn a_process_that_ignores_sigterm_is_killed_after_a_while() {
 #[test]
 fn how_a_cancellation_is_delivered_can_be_said_and_the_end_is_waited_for_all_the_same() {
     test(async {
-        let process = open_nursery(|n| async move {
-            let custom = sh("trap 'exit 3' HUP; echo ready; read x")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .deliver_cancel(async |process| process.signal(1).unwrap());
-            let mut process = n.start(|started| custom.supervise(started)).await.unwrap();
-            ready(&mut process).await;
-            n.terminate(process);
-            std::future::pending().await
-        })
-        .await;
+        let custom = sh("trap 'exit 3' HUP; echo ready; read x")
+            .deliver_cancel(async |process| process.signal(1).unwrap());
+        let process = cancel_when_ready(custom).await;
         assert_eq!(process.try_status().unwrap().code(), Some(3));
     });
+}
+
+/// Starts a process, and returns it with the input that it waits for the end of.
+async fn start_and_hold(n: &Nursery<'_>, script: &str) -> (Arc<Process>, impl Sized + use<>) {
+    let command = sh(script).stdin(Stdio::piped()).check(false);
+    let process = n.start(|started| command.supervise(started)).await;
+    let mut process = process.unwrap();
+    let stdin = process.stdin.take().unwrap();
+    (Arc::new(process), stdin)
 }
 
 #[test]
 fn several_may_wait_for_a_process() {
     test(open_nursery(|n| async move {
-        let process = n.start(|started| {
-            sh("read x; exit 4")
-                .stdin(Stdio::piped())
-                .check(false)
-                .supervise(started)
-        });
-        let mut process = process.await.unwrap();
-        let stdin = process.stdin.take();
-        let process = &std::sync::Arc::new(process);
+        let (process, stdin) = start_and_hold(&n, "read x; exit 4").await;
         let waiters: Vec<_> = (0..3)
             .map(|_| {
                 let process = process.clone();
@@ -311,15 +297,7 @@ fn several_may_wait_for_a_process() {
 #[test]
 fn a_wait_that_is_cancelled_changes_nothing_and_the_status_can_be_asked_for_meanwhile() {
     test(open_nursery(|n| async move {
-        let process = n.start(|started| {
-            sh("read x; exit 4")
-                .stdin(Stdio::piped())
-                .check(false)
-                .supervise(started)
-        });
-        let mut process = process.await.unwrap();
-        let stdin = process.stdin.take();
-        let process = &std::sync::Arc::new(process);
+        let (process, stdin) = start_and_hold(&n, "read x; exit 4").await;
         for _ in 0..3 {
             let waits = n.spawn({
                 let process = process.clone();

@@ -5,18 +5,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{pid, test, with_workers};
+use common::stage::leave_a_byte;
+use common::{pid, test, until_empty, with_workers};
 use seedbed::{
     CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, cache_scope,
     default_context_statistics, open_worker_context, run_sync,
 };
-
-/// Waits until the cache has found out that all its workers have left.
-async fn until_empty(workers: &WorkerContext) {
-    while workers.statistics().idle_workers > 0 {
-        smol::future::yield_now().await;
-    }
-}
 
 /// Gives a context two idle workers, and returns their ids, the one used last at the end.
 async fn two_workers(workers: &WorkerContext) -> [u32; 2] {
@@ -65,23 +59,13 @@ fn an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced() {
 }
 
 fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
-    fn append(path: std::path::PathBuf) {
-        use std::io::Write;
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap()
-            .write_all(b"x")
-            .unwrap();
-    }
     test(with_workers(
         WorkerConfig::new().idle_timeout(Duration::ZERO),
         |workers| async move {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("runs");
             for _ in 0..200 {
-                workers.run_sync(append, path.clone()).await.unwrap();
+                workers.run_sync(leave_a_byte, path.clone()).await.unwrap();
                 // Wanders through the moment in which the worker leaves.
                 smol::Timer::after(Duration::from_micros(900)).await;
             }

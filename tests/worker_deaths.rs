@@ -7,15 +7,10 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use common::stage::{Stage, announce, staged};
-use common::{pid, test, with_workers};
-use rustix::process::{Pid, Signal, kill_process};
+use common::stage::{Stage, announce, kill, signal, staged};
+use common::{pid, test, until_empty, with_workers};
+use rustix::process::{Signal, kill_process};
 use seedbed::{WorkerConfig, WorkerErrorKind};
-
-fn signal(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
 
 fn config() -> WorkerConfig {
     WorkerConfig::new().capture_stderr(true)
@@ -214,9 +209,9 @@ fn a_worker_killed_while_idle_is_silently_replaced() {
     test(with_workers(config(), |workers| async move {
         for wait_for_the_end in [true, false] {
             let first = workers.run_sync(pid, ()).await.unwrap();
-            signal(first, Signal::KILL);
-            while wait_for_the_end && workers.statistics().idle_workers > 0 {
-                smol::future::yield_now().await;
+            kill(first);
+            if wait_for_the_end {
+                until_empty(&workers).await;
             }
             let second = workers.run_sync(pid, ()).await;
             match second {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use common::stage::{self, Bystander, Stage, announce, halt, helper, signal, staged, stop};
+use common::stage::{self, Bystander, Stage, announce, halt, helper, kill, signal, staged, stop};
 use common::{children, is_alive, pid, test, with_workers};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use seedbed::{
@@ -108,7 +108,7 @@ fn a_worker_killed_in_any_phase_of_a_job_is_broken() {
             let stage = Stage::new();
             let mut call = planned(&workers, (when, What::Halt, stage.path()));
             let victim = reached(&stage, &mut call).await;
-            signal(victim, Signal::KILL);
+            kill(victim);
             let error = call.await.unwrap_err();
             assert_eq!(error.kind(), WorkerErrorKind::Broken, "{when:?}: {error}");
             let exit = error.exit().unwrap();
@@ -198,7 +198,7 @@ async fn half_sent(workers: &WorkerContext) -> (u32, Call<(usize, u32)>) {
 fn a_worker_killed_while_it_receives_is_replaced_or_broken_and_the_job_runs_once_at_most() {
     staged(by_connection(), |workers| async move {
         let (victim, call) = half_sent(&workers).await;
-        signal(victim, Signal::KILL);
+        kill(victim);
         match call.await {
             Ok((length, other)) => {
                 assert_eq!(length, MUCH);
@@ -245,8 +245,8 @@ async fn half_received(workers: &WorkerContext, kill: bool) -> (u32, Call<usize>
 fn a_worker_killed_while_it_sends_is_broken_and_half_a_result_is_none() {
     staged(WorkerConfig::new(), |workers| async move {
         let (victim, call) = half_received(&workers, false).await;
-        signal(victim, Signal::KILL);
-        common::stage::until_ended(victim);
+        kill(victim);
+        stage::until_ended(victim);
         let error = call.await.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
         assert_eq!(error.exit().unwrap().pid(), victim);
@@ -285,6 +285,17 @@ fn a_worker_stopped_while_it_sends_or_receives_can_be_killed_by_its_call() {
     });
 }
 
+/// Stops the context's idle worker, and cancels the killable call that has been given to it.
+async fn cancel_a_call_of_one_that_is_stopped(workers: &WorkerContext, worker: u32) {
+    stop(worker);
+    let scope = CancelScope::new();
+    let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
+    assert!(smol::future::poll_once(&mut call).await.is_none());
+    scope.cancel();
+    assert!(call.await.is_none());
+    assert!(!common::workers().contains(&worker), "it has been reaped");
+}
+
 fn a_worker_stopped_between_jobs_is_waited_for_or_killed() {
     staged(WorkerConfig::new(), |workers| async move {
         let worker = workers.run_sync(pid, ()).await.unwrap();
@@ -294,13 +305,7 @@ fn a_worker_stopped_between_jobs_is_waited_for_or_killed() {
         assert!(smol::future::poll_once(&mut call).await.is_none());
         signal(worker, Signal::CONT);
         assert_eq!(call.await.unwrap(), worker);
-        stop(worker);
-        let scope = CancelScope::new();
-        let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
-        assert!(smol::future::poll_once(&mut call).await.is_none());
-        scope.cancel();
-        assert!(call.await.is_none());
-        assert!(!common::workers().contains(&worker), "it has been reaped");
+        cancel_a_call_of_one_that_is_stopped(&workers, worker).await;
         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), worker);
     });
 }
@@ -332,7 +337,7 @@ fn a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_
             let first = workers.run_sync(leave_a_bomb, stage.path()).await.unwrap();
             assert_eq!(stage.reached().await, first);
             stage.let_on();
-            common::stage::until_ended(first);
+            stage::until_ended(first);
             if before_the_end {
                 let error = workers.shutdown().await.unwrap_err();
                 assert_eq!(error.kind(), WorkerErrorKind::Shutdown);
@@ -367,8 +372,8 @@ fn a_worker_killed_while_it_retires_is_replaced() {
         for _ in 0..3 {
             let first = workers.run_sync(pid, ()).await.unwrap();
             assert_eq!(stage.reached().await, first, "after its job was answered");
-            signal(first, Signal::KILL);
-            common::stage::until_ended(first);
+            kill(first);
+            stage::until_ended(first);
         }
     });
 }
@@ -379,7 +384,7 @@ fn a_job_given_to_a_worker_that_is_killed_while_it_retires_is_broken() {
         assert_eq!(stage.reached().await, first);
         let mut call: Call<u32> = Box::pin(workers.run_sync(pid, ()).into_future());
         assert!(smol::future::poll_once(&mut call).await.is_none());
-        signal(first, Signal::KILL);
+        kill(first);
         let error = call.await.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
         assert_eq!(error.exit().unwrap().pid(), first);
@@ -395,7 +400,7 @@ fn a_worker_that_crashes_while_it_retires_spares_its_job_and_is_replaced() {
     staged(config, |workers| async move {
         for _ in 0..3 {
             let first = workers.run_sync(pid, ()).await.unwrap();
-            common::stage::until_ended(first);
+            stage::until_ended(first);
         }
     });
 }
@@ -410,13 +415,7 @@ fn a_worker_stopped_while_it_retires_is_waited_for_or_killed() {
         stage.let_on();
         signal(first, Signal::CONT);
         assert_eq!(call.await.unwrap(), first);
-        stop(first);
-        let scope = CancelScope::new();
-        let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
-        assert!(smol::future::poll_once(&mut call).await.is_none());
-        scope.cancel();
-        assert!(call.await.is_none());
-        assert!(!common::workers().contains(&first), "it has been reaped");
+        cancel_a_call_of_one_that_is_stopped(&workers, first).await;
     });
 }
 

@@ -13,10 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use common::stage::{self, Bystander, Stage, announce, halt, staged};
 use common::{pid, test, with_workers};
 use rustix::fs::{FileType, fstat};
-use rustix::process::Signal;
-use seedbed::{
-    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType,
-};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType};
 
 /// What frames begin with; see `src/wire/frame.rs`. Should that change, these are bytes that are no frame.
 const MAGIC: [u8; 4] = *b"sbd\x01";
@@ -181,16 +178,9 @@ fn half_a_frame_and_no_end_is_waited_for_and_can_be_killed() {
         stage::for_ever(stage);
     }
     staged(WorkerConfig::new(), |workers| async move {
-        let (stage, scope) = (Stage::new(), CancelScope::new());
-        let call = workers
-            .run_sync(scribble_and_stay, stage.path())
-            .kill_on_cancel(true);
-        let cancel = async {
-            stage.reached().await;
-            scope.cancel();
-        };
-        let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
-        assert!(outcome.is_none());
+        let stage = Stage::new();
+        let call = workers.run_sync(scribble_and_stay, stage.path());
+        stage.cancel_on_arrival(call.kill_on_cancel(true)).await;
         assert!(common::workers().is_empty());
     });
 }
@@ -245,7 +235,7 @@ fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
             }
             // So that the next round begins with a new worker.
             for worker in common::workers() {
-                stage::signal(worker, Signal::KILL);
+                stage::kill(worker);
                 stage::until_ended(worker);
             }
             assert_eq!(workers.statistics().idle_workers, 0);

@@ -1,30 +1,23 @@
-//! What a context's configuration says of its workers' limits and surroundings, each with a job that runs into it.
+//! What a context's configuration says of its workers' limits, each with a job that runs into it.
 
 #[macro_use]
 mod common;
 
-use std::error::Error;
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hint::black_box;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use common::{
-    children, end_default_workers, is_alive, pid, test, wait_until_gone, with_workers, worker_type,
-};
-use rustix::process::{
-    Pid, Resource, Signal, getpgid, getpriority_process, getrlimit, kill_process,
-};
+use common::refusals::{assert_start_error, os_error, refused};
+use common::stage::signal_of;
+use common::{children, end_default_workers, pid, test, with_workers, worker_type};
+use rustix::process::{Resource, getpriority_process, getrlimit};
 use rustix::thread::{
     CapabilitySet, remove_capability_from_bounding_set, sched_getaffinity, set_capabilities,
 };
 use seedbed::{
-    CancelScope, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind,
-    configure_default_context, open_worker_context,
+    WorkerConfig, WorkerContext, WorkerErrorKind, configure_default_context, open_worker_context,
 };
 
 const MB: usize = 1 << 20;
@@ -32,42 +25,10 @@ const MB: usize = 1 << 20;
 fn config() -> WorkerConfig {
     WorkerConfig::new().capture_stderr(true)
 }
-
 /// Takes so many bytes for a moment.
 fn take(bytes: usize) -> usize {
     black_box(vec![1_u8; bytes]).len()
 }
-
-fn signal_of(error: &WorkerError) -> Option<&'static str> {
-    assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
-    error.exit().unwrap().signal_name()
-}
-
-/// The error of a configuration with which no worker comes up. There is nothing left of the attempt.
-async fn refused(config: WorkerConfig) -> WorkerError {
-    with_workers(config, |workers| async move {
-        let first = workers.run_sync(pid, ()).await.unwrap_err();
-        let second = workers.run_sync(pid, ()).await.unwrap_err();
-        assert_eq!(first.to_string(), second.to_string(), "each call is told");
-        assert_eq!(common::workers(), []);
-        second
-    })
-    .await
-}
-
-fn assert_start_error(error: &WorkerError, setting: &str) {
-    assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
-    assert!(
-        error.to_string().contains(&format!("`{setting}`")),
-        "{error}"
-    );
-}
-
-fn os_error(error: &WorkerError) -> Option<i32> {
-    let source = error.source()?.downcast_ref::<std::io::Error>()?;
-    source.raw_os_error()
-}
-
 // Memory.
 
 fn a_job_that_takes_more_memory_than_allowed_breaks_its_worker_and_no_other_call() {
@@ -530,230 +491,6 @@ fn a_stack_for_which_there_is_no_memory_is_a_start_error() {
     });
 }
 
-// Surroundings.
-
-static SEEN: OnceLock<(PathBuf, Option<OsString>)> = OnceLock::new();
-
-fn see() {
-    SEEN.get_or_init(surroundings);
-}
-
-fn surroundings() -> (PathBuf, Option<OsString>) {
-    (
-        std::env::current_dir().unwrap(),
-        std::env::var_os("SEEDBED_TEST"),
-    )
-}
-
-fn workers_have_the_directory_and_the_environment_that_they_are_given_from_preload_on() {
-    fn look(_: ()) -> Vec<(PathBuf, Option<OsString>)> {
-        vec![SEEN.get().unwrap().clone(), surroundings()]
-    }
-    test(async {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().canonicalize().unwrap();
-        let config = config().current_dir(&folder).env("SEEDBED_TEST", "given");
-        let config = config.retire_after(1);
-        for config in [config.clone().preload(see), config.init(see)] {
-            let expected = (folder.clone(), Some(OsString::from("given")));
-            with_workers(config, |workers| async move {
-                for _ in 0..2 {
-                    let seen = workers.run_sync(look, ()).await.unwrap();
-                    assert_eq!(seen, [expected.clone(), expected.clone()]);
-                }
-            })
-            .await;
-        }
-        assert_ne!(std::env::current_dir().unwrap(), folder);
-        assert_eq!(std::env::var_os("SEEDBED_TEST"), None);
-    });
-}
-
-fn a_directory_that_is_not_there_is_a_start_error_with_the_kernels_reason() {
-    test(async {
-        let error = refused(config().current_dir("/no/such/place")).await;
-        assert_start_error(&error, r#"current_dir("/no/such/place")"#);
-        assert_eq!(os_error(&error), Some(libc::ENOENT));
-        let error = refused(config().current_dir("/dev/null")).await;
-        assert_eq!(os_error(&error), Some(libc::ENOTDIR));
-        let name = OsStr::from_bytes(b"/no/\xff");
-        let error = refused(config().current_dir(name)).await;
-        assert_start_error(&error, r#"current_dir("/no/\xFF")"#);
-    });
-}
-
-fn environment_variables_can_be_set_removed_and_cleared() {
-    fn names(_: ()) -> Vec<Vec<u8>> {
-        let mut names: Vec<_> = std::env::vars_os()
-            .map(|(name, _)| name.into_vec())
-            .collect();
-        names.sort();
-        names
-    }
-    fn value(name: String) -> Option<Vec<u8>> {
-        std::env::var_os(name).map(OsString::into_vec)
-    }
-    test(async {
-        let odd = OsStr::from_bytes(b"\xff=\xfe");
-        let set = config()
-            .env("A", "1")
-            .env("A", odd)
-            .env("B", "")
-            .env_remove("PATH");
-        with_workers(set, |workers| async move {
-            let value = |name: &str| workers.run_sync(value, name.to_owned()).into_future();
-            assert_eq!(
-                value("A").await.unwrap().as_deref(),
-                Some(&b"\xff=\xfe"[..])
-            );
-            assert_eq!(value("B").await.unwrap().as_deref(), Some(&b""[..]));
-            assert_eq!(value("PATH").await.unwrap(), None);
-            assert!(value("CARGO_MANIFEST_DIR").await.is_ok());
-        })
-        .await;
-        let cleared = config().env("A", "1").env_clear().env("B", "2");
-        with_workers(cleared, |workers| async move {
-            let names = workers.run_sync(names, ()).await.unwrap();
-            assert_eq!(names, [b"B".to_vec(), b"SEEDBED_WORKER".to_vec()]);
-        })
-        .await;
-    });
-}
-
-// Process groups.
-
-/// Starts a process that sleeps for a minute, which is longer than any test.
-fn start_sleeper(_: ()) -> u32 {
-    let mut command = Command::new("sleep");
-    command
-        .arg("60")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.spawn().unwrap().id()
-}
-
-fn kill(pid: u32) {
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
-}
-
-fn tree() -> WorkerConfig {
-    config().kill_tree(true)
-}
-
-fn killing_a_worker_kills_what_its_jobs_have_started() {
-    test(with_workers(tree(), |workers| async move {
-        let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-        assert!(is_alive(sleeper));
-        let scope = CancelScope::new();
-        let call = workers.run_sync(spin, ()).kill_on_cancel(true);
-        let mut call = Box::pin(scope.run(call));
-        assert!(smol::future::poll_once(&mut call).await.is_none());
-        scope.cancel();
-        assert!(call.await.is_none());
-        wait_until_gone(sleeper);
-    }));
-}
-
-fn a_worker_that_crashes_takes_what_its_jobs_have_started_with_it() {
-    test(with_workers(tree(), |workers| async move {
-        let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-        let crash = workers.run_sync(|()| std::process::abort(), ());
-        let error: Result<(), _> = crash.await;
-        assert_eq!(signal_of(&error.unwrap_err()), Some("SIGABRT"));
-        wait_until_gone(sleeper);
-    }));
-}
-
-fn a_worker_that_leaves_takes_what_its_jobs_have_started_with_it() {
-    test(async {
-        // Nobody looks at the workers meanwhile.
-        for config in [
-            tree().single_use(),
-            tree().idle_timeout(Duration::from_millis(1)),
-        ] {
-            with_workers(config, |workers| async move {
-                let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-                wait_until_gone(sleeper);
-                workers.run_sync(pid, ()).await.unwrap();
-            })
-            .await;
-        }
-        let sleeper = with_workers(tree(), |workers| async move {
-            let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-            workers.shutdown().await.expect("it leaves by itself");
-            sleeper
-        });
-        wait_until_gone(sleeper.await);
-    });
-}
-
-fn a_killable_call_that_is_dropped_leaves_nothing_of_its_jobs_processes() {
-    test(async {
-        let sleeper = with_workers(tree(), |workers| async move {
-            let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-            let call = workers
-                .run_sync(spin, ())
-                .kill_on_cancel(true)
-                .into_future();
-            let mut call = Box::pin(call);
-            assert!(smol::future::poll_once(&mut call).await.is_none());
-            drop(call);
-            sleeper
-        });
-        wait_until_gone(sleeper.await);
-    });
-}
-
-fn without_it_what_a_job_has_started_lives_on_and_so_does_what_has_left_the_group() {
-    fn start_in_a_session_of_its_own(_: ()) -> u32 {
-        let mut command = Command::new("setsid");
-        command.args(["sleep", "60"]).stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let started = command.spawn().unwrap().id();
-        while common::name_of(started) != "sleep" {} // then it has left
-        started
-    }
-    test(async {
-        let without = with_workers(config(), |workers| async move {
-            workers.run_sync(start_sleeper, ()).await.unwrap()
-        });
-        let left = with_workers(tree(), |workers| async move {
-            workers
-                .run_sync(start_in_a_session_of_its_own, ())
-                .await
-                .unwrap()
-        });
-        for sleeper in [without.await, left.await] {
-            assert_eq!(children(), [], "the worker is gone");
-            assert!(is_alive(sleeper));
-            kill(sleeper);
-        }
-    });
-}
-
-fn a_worker_leads_a_group_of_its_own_only_if_its_tree_is_to_be_killed() {
-    fn group(_: ()) -> (i32, i32) {
-        let number = |pid: Pid| pid.as_raw_nonzero().get();
-        (
-            number(getpgid(None).unwrap()),
-            number(rustix::process::getpid()),
-        )
-    }
-    let (mine, _) = group(());
-    test(async {
-        with_workers(tree(), |workers| async move {
-            let (group, worker) = workers.run_sync(group, ()).await.unwrap();
-            assert_eq!(group, worker);
-        })
-        .await;
-        with_workers(config(), |workers| async move {
-            assert_eq!(workers.run_sync(group, ()).await.unwrap().0, mine);
-        })
-        .await;
-    });
-}
-
 // All of them.
 
 fn settings_that_make_no_sense_are_refused_before_anything_is_started() {
@@ -794,7 +531,8 @@ fn all_limits_hold_together_in_each_worker_of_a_context_and_not_in_this_process(
         vec![of(Resource::Data), of(Resource::Nofile)]
     }
     let before = limits();
-    let config = tree()
+    let config = config()
+        .kill_tree(true)
         .memory_limit(512 * MB as u64)
         .cpu_limit(Duration::from_secs(60))
         .open_file_limit(20)
@@ -839,15 +577,6 @@ suite! {
     a_panic_deep_in_a_small_stack_is_described_and_the_worker_stays,
     jobs_with_a_stack_of_their_own_run_on_the_workers_only_thread,
     a_stack_for_which_there_is_no_memory_is_a_start_error,
-    workers_have_the_directory_and_the_environment_that_they_are_given_from_preload_on,
-    a_directory_that_is_not_there_is_a_start_error_with_the_kernels_reason,
-    environment_variables_can_be_set_removed_and_cleared,
-    killing_a_worker_kills_what_its_jobs_have_started,
-    a_worker_that_crashes_takes_what_its_jobs_have_started_with_it,
-    a_worker_that_leaves_takes_what_its_jobs_have_started_with_it,
-    a_killable_call_that_is_dropped_leaves_nothing_of_its_jobs_processes,
-    without_it_what_a_job_has_started_lives_on_and_so_does_what_has_left_the_group,
-    a_worker_leads_a_group_of_its_own_only_if_its_tree_is_to_be_killed,
     settings_that_make_no_sense_are_refused_before_anything_is_started,
     all_limits_hold_together_in_each_worker_of_a_context_and_not_in_this_process,
 }

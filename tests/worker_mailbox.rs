@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use common::{pid, test, with_workers};
+use common::stage::{kill, until_ended};
+use common::{endless, pid, test, with_workers};
 use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::{
     CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, checkpoint,
@@ -193,16 +194,12 @@ fn a_worker_that_dies_with_a_job_from_its_mailbox_is_an_error_and_the_next_call_
 }
 
 fn a_worker_that_is_killed_between_two_quick_calls_costs_no_call() {
-    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for _ in 0..50 {
             warm_up(&workers).await;
             let worker = workers.run_sync(pid, ()).await.unwrap();
-            let process = Pid::from_raw(worker.cast_signed()).unwrap();
-            kill_process(process, Signal::KILL).unwrap();
-            // Until all its threads have ended it may take a job.
-            let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            waitid(WaitId::Pid(process), ended).unwrap();
+            kill(worker);
+            until_ended(worker); // before that it may take a job
             assert_eq!(workers.run_sync(increment, 1).await.unwrap(), 2);
         }
     }));
@@ -339,15 +336,12 @@ fn who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there() {
 }
 
 fn a_worker_that_was_killed_right_after_its_answer_is_not_counted() {
-    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for _ in 0..20 {
             warm_up(&workers).await;
             let worker = workers.run_sync(pid, ()).await.unwrap();
-            let process = Pid::from_raw(worker.cast_signed()).unwrap();
-            kill_process(process, Signal::KILL).unwrap();
-            let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            waitid(WaitId::Pid(process), ended).unwrap();
+            kill(worker);
+            until_ended(worker);
             assert_eq!(workers.statistics().idle_workers, 0);
         }
     }));
@@ -380,19 +374,13 @@ fn a_run_leaves_no_mailbox_behind() {
     };
     test_in_a_run(WorkerConfig::new(), async |workers| {
         warm_up(&workers).await;
-        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let call = workers.run_sync(endless, ()).kill_on_cancel(true);
         let mut call = Box::pin(call.into_future());
         let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
         drop(call);
     });
     assert_eq!(mailboxes(), 0);
-}
-
-fn for_ever(_: ()) {
-    loop {
-        std::thread::park();
-    }
 }
 
 fn a_job_that_closes_all_descriptors_harms_no_other() {

@@ -9,8 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::pid;
 use common::stage::{self, Bystander, Stage, announce, for_ever, halt, helper, staged};
+use common::{endless, pid};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerStatus};
 
@@ -48,7 +48,7 @@ fn a_daemon_that_a_job_leaves_behind_with_our_descriptors_disturbs_nobody() {
         workers.shutdown().await.unwrap();
         assert!(!common::is_alive(worker));
         assert!(common::is_alive(daemon), "it is the job's, not ours");
-        stage::signal(daemon, Signal::KILL);
+        stage::kill(daemon);
         common::wait_until_gone(daemon);
     });
 }
@@ -56,18 +56,11 @@ fn a_daemon_that_a_job_leaves_behind_with_our_descriptors_disturbs_nobody() {
 fn a_worker_killed_beside_a_daemon_with_its_descriptors_is_seen_to_end() {
     staged(WorkerConfig::new(), |workers| async move {
         let daemon = workers.run_sync(leave_a_daemon, ()).await.unwrap();
-        let (stage, scope) = (Stage::new(), CancelScope::new());
-        let call = workers
-            .run_sync(for_ever, stage.path())
-            .kill_on_cancel(true);
-        let cancel = async {
-            stage.reached().await;
-            scope.cancel();
-        };
-        let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
-        assert!(outcome.is_none());
+        let stage = Stage::new();
+        let call = workers.run_sync(for_ever, stage.path());
+        stage.cancel_on_arrival(call.kill_on_cancel(true)).await;
         assert!(common::workers().is_empty());
-        stage::signal(daemon, Signal::KILL);
+        stage::kill(daemon);
         common::wait_until_gone(daemon);
         workers.run_sync(pid, ()).await.unwrap();
     });
@@ -112,16 +105,10 @@ fn a_worker_whose_job_blocks_all_signals_serves_on_is_killed_and_leaves() {
         workers.run_sync(block_all_signals, ()).await.unwrap();
         let first = workers.run_sync(pid, ()).await.unwrap();
         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
-        let (stage, scope) = (Stage::new(), CancelScope::new());
-        let call = workers
-            .run_sync(block_and_never_end, stage.path())
-            .kill_on_cancel(true);
-        let cancel = async {
-            assert_eq!(stage.reached().await, first);
-            scope.cancel();
-        };
-        let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
-        assert!(outcome.is_none());
+        let stage = Stage::new();
+        let call = workers.run_sync(block_and_never_end, stage.path());
+        let call = call.kill_on_cancel(true);
+        assert_eq!(stage.cancel_on_arrival(call).await, first);
         assert!(common::workers().is_empty());
         workers.run_sync(block_all_signals, ()).await.unwrap();
         workers.shutdown().await.unwrap();
@@ -354,18 +341,23 @@ fn threads_that_a_job_leaves_running_do_not_disturb_the_next_job_nor_the_end() {
     });
 }
 
+/// Starts a thread that has the standard output to itself and never ends.
+fn keep_the_standard_output_locked(for_ever: impl FnOnce() + Send + 'static) -> u32 {
+    let (locked, is_locked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _stdout = std::io::stdout().lock();
+        locked.send(()).unwrap();
+        for_ever();
+    });
+    is_locked.recv().unwrap();
+    std::process::id()
+}
+
 /// A worker writes out what a job printed before it answers, and once waited for ever for a thread that kept the standard
 /// output to itself.
 fn a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer() {
     fn leave_a_thread(stage: PathBuf) -> u32 {
-        let (locked, is_locked) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let _stdout = std::io::stdout().lock();
-            locked.send(()).unwrap();
-            for_ever(stage);
-        });
-        is_locked.recv().unwrap();
-        std::process::id()
+        keep_the_standard_output_locked(move || for_ever(stage))
     }
     staged(WorkerConfig::new(), |workers| async move {
         let stage = Stage::new();
@@ -384,17 +376,8 @@ fn a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer
 /// The same at the end: what leaves a process writes its standard output, too.
 fn a_worker_retires_beside_a_thread_that_keeps_the_standard_output_locked() {
     fn leave_a_thread(_: ()) -> u32 {
-        let (locked, is_locked) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let _stdout = std::io::stdout().lock();
-            print!("half a line ");
-            locked.send(()).unwrap();
-            loop {
-                std::thread::park();
-            }
-        });
-        is_locked.recv().unwrap();
-        std::process::id()
+        print!("half a line ");
+        keep_the_standard_output_locked(|| endless(()))
     }
     staged(WorkerConfig::new().single_use(), |workers| async move {
         let first = workers.run_sync(leave_a_thread, ()).await.unwrap();

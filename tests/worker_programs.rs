@@ -6,7 +6,6 @@
 #[macro_use]
 mod common;
 
-use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -64,19 +63,8 @@ fn no_process_outlives_a_program_that_is_killed_while_its_workers_idle_wait_and_
         .spawn()
         .unwrap();
     let mut output = helper.stdout.take().unwrap();
-    let mut said = String::new();
-    let family: Vec<u32> = loop {
-        let mut bytes = [0; 256];
-        let length = output.read(&mut bytes).unwrap();
-        assert_ne!(length, 0, "the helper ended: {said}");
-        said.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
-        let announced = said
-            .split_once("family ")
-            .and_then(|(_, rest)| rest.split_once('.'));
-        if let Some((family, _)) = announced {
-            break family.split(' ').map(|pid| pid.parse().unwrap()).collect();
-        }
-    };
+    let family = stage::announced(&mut output, "family ", ".");
+    let family: Vec<u32> = family.split(' ').map(|pid| pid.parse().unwrap()).collect();
     assert!(family.len() >= 3, "{family:?}");
     helper.kill().unwrap();
     helper.wait().unwrap();

@@ -5,7 +5,6 @@
 
 mod common;
 
-use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -107,19 +106,8 @@ fn a_worker_dies_with_its_parent_though_the_job_spins() {
         .spawn()
         .unwrap();
     let mut output = helper.stdout.take().unwrap();
-    let mut text = String::new();
-    let worker: u32 = loop {
-        let mut bytes = [0; 256];
-        let length = output.read(&mut bytes).unwrap();
-        assert_ne!(length, 0, "the helper ended: {text}");
-        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
-        let announced = text
-            .split_once("worker ")
-            .and_then(|(_, rest)| rest.split_once('.'));
-        if let Some((pid, _)) = announced {
-            break pid.parse().unwrap();
-        }
-    };
+    let worker = common::stage::announced(&mut output, "worker ", ".");
+    let worker: u32 = worker.parse().unwrap();
     assert!(common::is_alive(worker));
     helper.kill().unwrap();
     helper.wait().unwrap();

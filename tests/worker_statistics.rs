@@ -8,33 +8,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::{end_default_workers, pid, test, wait_until_gone, with_workers};
+use common::stage::kill;
+use common::{end_default_workers, endless, pid, test, until_empty, wait_until_gone, with_workers};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use rustix::process::{Pid, Signal, kill_process};
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatistics,
     WorkerStatus, default_context_statistics, run_sync,
 };
 use serde::{Deserialize, Serialize, Serializer};
-
-fn kill(pid: u32) {
-    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-}
-
-/// Waits until the cache has found out that all its workers have left.
-async fn until_empty(workers: &WorkerContext) {
-    while workers.statistics().idle_workers > 0 {
-        smol::future::yield_now().await;
-    }
-}
-
-fn for_ever(_: ()) {
-    loop {
-        std::thread::park();
-    }
-}
 
 fn crash(_: ()) {
     std::process::exit(3)
@@ -298,7 +280,7 @@ async fn take(step: Step, workers: &WorkerContext, model: &mut Model, place: &Pl
         Step::Cancel => {
             model.begin();
             let scope = CancelScope::new();
-            let call = scope.run(workers.run_sync(for_ever, ()).kill_on_cancel(true));
+            let call = scope.run(workers.run_sync(endless, ()).kill_on_cancel(true));
             let mut call = Box::pin(call);
             assert!(smol::future::poll_once(&mut call).await.is_none());
             assert_eq!(workers.statistics().running_workers, 1);

@@ -9,10 +9,8 @@ use std::path::PathBuf;
 
 use common::stage::{self, Bystander, Stage, for_ever, staged};
 use common::{pid, worker_type};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use seedbed::{
-    CancelScope, CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType, open_nursery,
-};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType, open_nursery};
 
 /// `SEEDBED_KILL_CYCLES` sets another number: to start a worker by executing the program takes ten times as long.
 fn cycles() -> usize {
@@ -37,29 +35,21 @@ fn thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up() {
             match cycle % 3 {
                 // While it is idle.
                 0 => {
-                    stage::signal(victim, Signal::KILL);
+                    stage::kill(victim);
                     stage::until_ended(victim);
                 }
                 // By its call.
                 1 => {
-                    let scope = CancelScope::new();
-                    let call = workers
-                        .run_sync(for_ever, stage.path())
-                        .limiter(&many)
-                        .kill_on_cancel(true);
-                    let cancel = async {
-                        assert_eq!(stage.reached().await, victim);
-                        scope.cancel();
-                    };
-                    let (outcome, ()) = smol::future::zip(scope.run(call), cancel).await;
-                    assert!(outcome.is_none());
+                    let call = workers.run_sync(for_ever, stage.path()).limiter(&many);
+                    let call = call.kill_on_cancel(true);
+                    assert_eq!(stage.cancel_on_arrival(call).await, victim);
                 }
                 // By somebody else while it runs.
                 _ => {
                     let call = workers.run_sync(for_ever, stage.path()).limiter(&many);
                     let kill = async {
                         assert_eq!(stage.reached().await, victim);
-                        stage::signal(victim, Signal::KILL);
+                        stage::kill(victim);
                     };
                     let (outcome, ()) = smol::future::zip(call.into_future(), kill).await;
                     assert_eq!(outcome.unwrap_err().kind(), WorkerErrorKind::Broken);

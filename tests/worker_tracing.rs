@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use common::{name_of, pid, test, wait_until_gone, with_workers, worker_type};
-use rustix::process::{Pid, Signal, kill_process};
-use seedbed::{CancelScope, WorkerConfig, WorkerContext, WorkerStatus, WorkerType};
+use common::stage::kill;
+use common::{
+    endless, name_of, pid, test, until_empty, wait_until_gone, with_workers, worker_type,
+};
+use seedbed::{CancelScope, WorkerConfig, WorkerStatus, WorkerType};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -178,23 +180,6 @@ fn calls_of(job: &str) -> Vec<Fields> {
     calls.map(|(_, told)| told.fields.clone()).collect()
 }
 
-async fn until_empty(workers: &WorkerContext) {
-    while workers.statistics().idle_workers > 0 {
-        smol::future::yield_now().await;
-    }
-}
-
-fn for_ever(_: ()) {
-    loop {
-        std::thread::park();
-    }
-}
-
-fn kill(pid: u32) {
-    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-}
-
 fn a_call_is_a_span_with_its_job_its_worker_and_its_outcome() {
     fn traced(what: u32) -> u32 {
         match what {
@@ -329,7 +314,7 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
     }));
 
     // A worker that would come up in that one poll, on a busy machine, does not come up.
-    let slow = named("broken off").init(|| for_ever(()));
+    let slow = named("broken off").init(|| endless(()));
     test(with_workers(slow, |workers| async move {
         let scope = CancelScope::new();
         let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
@@ -341,7 +326,7 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
     }));
 
     test(with_workers(named("cancelled"), |workers| async move {
-        let begin = || workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let begin = || workers.run_sync(endless, ()).kill_on_cancel(true);
         workers.run_sync(pid, ()).await.unwrap();
         let scope = CancelScope::new();
         let mut call = Box::pin(scope.run(begin()));
@@ -413,9 +398,7 @@ fn a_fork_server_s_life_is_told() {
             kill(server);
             wait_until_gone(server);
             kill(workers.run_sync(pid, ()).await.unwrap());
-            while workers.statistics().idle_workers > 0 {
-                smol::future::yield_now().await;
-            }
+            until_empty(&workers).await;
             workers.run_sync(pid, ()).await.unwrap();
             let events = of_servers();
             assert_eq!(events.len(), 3, "{events:?}");

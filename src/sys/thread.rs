@@ -24,6 +24,9 @@ pub(crate) fn is_main() -> bool {
 
 /// Returns the threads of this process, or only the caller if `/proc` is not mounted.
 pub(crate) fn all() -> Vec<Id> {
+    if is_alone() == Some(true) {
+        return vec![id()]; // the list costs twenty times as much as this question
+    }
     let Ok(listed) = std::fs::read_dir("/proc/self/task") else {
         return vec![id()];
     };

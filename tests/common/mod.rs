@@ -2,9 +2,11 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod refusals;
 pub mod stage;
 
 use std::collections::BTreeSet;
+use std::fs::ReadDir;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,6 +61,13 @@ pub fn pid(_: ()) -> u32 {
     std::process::id()
 }
 
+/// A job that never ends.
+pub fn endless(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
 /// Runs `body` with a context of its own, whose end is part of the test.
 pub async fn with_workers<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
 where
@@ -66,6 +75,13 @@ where
     Fut: Future,
 {
     seedbed::open_worker_context(config.worker_type(worker_type()), body).await
+}
+
+/// Waits until a context has found out that all its idle workers have left.
+pub async fn until_empty(workers: &WorkerContext) {
+    while workers.statistics().idle_workers > 0 {
+        smol::future::yield_now().await;
+    }
 }
 
 /// Lets the default context's workers go.
@@ -132,7 +148,16 @@ impl Left {
 
 /// The children of this process, zombies included.
 pub fn children() -> Vec<u32> {
-    let threads = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    listed_by(std::fs::read_dir("/proc/self/task").expect("/proc is mounted"))
+}
+
+/// The children of a process that may have ended, or may end meanwhile.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or_else(|_| Vec::new(), listed_by)
+}
+
+/// The children of a process, by its threads.
+fn listed_by(threads: ReadDir) -> Vec<u32> {
     let lists = threads.filter_map(|thread| {
         // A thread may end between being listed and being looked at; then it has no children.
         std::fs::read_to_string(thread.ok()?.path().join("children")).ok()

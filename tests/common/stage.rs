@@ -6,7 +6,7 @@
 #![allow(dead_code)] // each test program uses its own part of this
 
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, WorkerError, WorkerType};
+use seedbed::{
+    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind,
+    WorkerType,
+};
 use smol::{Async, Timer};
 
 use super::{alone, test, with_workers, worker_type};
@@ -84,6 +87,19 @@ impl Stage {
         u32::from_ne_bytes(pid)
     }
 
+    /// Cancels a call when its job has come here, and tells in which process.
+    pub async fn cancel_on_arrival<T>(&self, call: impl IntoFuture<Output = T>) -> u32 {
+        let scope = CancelScope::new();
+        let cancel = async {
+            let pid = self.reached().await;
+            scope.cancel();
+            pid
+        };
+        let (outcome, pid) = smol::future::zip(scope.run(call), cancel).await;
+        assert!(outcome.is_none(), "the call was not cancelled");
+        pid
+    }
+
     /// Lets on those who halt here, now and from now on.
     pub fn let_on(&mut self) {
         self.let_on = Some(open_both_ways(&self.folder.path().join("on")));
@@ -125,6 +141,13 @@ pub fn for_ever(stage: PathBuf) {
     }
 }
 
+/// A job that adds a byte to a file, which tells how often it has run.
+pub fn leave_a_byte(path: PathBuf) {
+    let mut options = File::options();
+    let mut file = options.append(true).create(true).open(path).unwrap();
+    file.write_all(b"x").unwrap();
+}
+
 /// A call that is in progress all the while, and must not notice what happens beside it.
 pub struct Bystander {
     stage: Stage,
@@ -155,6 +178,11 @@ pub fn signal(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
+/// Kills a process of this test's.
+pub fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
 /// Stops a child, and waits until it has.
 pub fn stop(pid: u32) {
     signal(pid, Signal::STOP);
@@ -173,6 +201,12 @@ pub fn until_ended(pid: u32) {
         Ok(_) | Err(Errno::CHILD) => {}
         Err(error) => panic!("{error}"),
     }
+}
+
+/// The name of the signal that has broken a worker.
+pub fn signal_of(error: &WorkerError) -> Option<&'static str> {
+    assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
+    error.exit().unwrap().signal_name()
 }
 
 /// What the kernel says that a process does: `R`uns, `S`leeps, is s`T`opped.
@@ -244,6 +278,21 @@ pub fn wait_for(helper: &mut Child) -> ExitStatus {
             panic!("a helper hangs");
         }
         std::thread::yield_now();
+    }
+}
+
+/// Reads what a helper prints as far as `before..after`, and returns what is between the two.
+pub fn announced(output: &mut impl Read, before: &str, after: &str) -> String {
+    let mut said = String::new();
+    loop {
+        let mut bytes = [0; 256];
+        let length = output.read(&mut bytes).unwrap();
+        assert_ne!(length, 0, "the helper ended: {said}");
+        said.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        let rest = said.split_once(before).map(|(_, rest)| rest);
+        if let Some((announced, _)) = rest.and_then(|rest| rest.split_once(after)) {
+            return announced.to_owned();
+        }
     }
 }
 

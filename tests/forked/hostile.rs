@@ -2,16 +2,16 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{
-    Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid,
-};
+use rustix::process::Signal;
 
-use crate::common::{children, is_alive, is_worker, pid, test, wait_until_gone, with_workers};
+use crate::common::stage::{kill, leave_a_byte, signal, stop};
+use crate::common::{
+    children, children_of, is_alive, is_worker, pid, test, wait_until_gone, with_workers,
+};
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType,
 };
@@ -235,25 +235,10 @@ fn workers_that_spin_and_their_fork_server_die_with_a_parent_that_is_killed() {
             }
         };
         assert_eq!(family.len(), 2);
-        super::signal(parent, Signal::KILL);
+        kill(parent);
         family.into_iter().for_each(wait_until_gone);
         assert_eq!(call.await.unwrap_err().kind(), WorkerErrorKind::Broken);
     }));
-}
-
-fn children_of(pid: u32) -> Vec<u32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    let lists = threads
-        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            list.split_ascii_whitespace()
-                .map(|pid| pid.parse().unwrap())
-                .collect::<Vec<u32>>()
-        })
-        .collect()
 }
 
 fn a_default_context_that_is_replaced_while_its_fork_server_comes_up_serves_its_calls() {
@@ -308,51 +293,15 @@ fn a_job_may_have_workers_of_its_own() {
 
 fn a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for() {
     test(with_workers(single_use(), |workers| async move {
-        workers.run_sync(pid, ()).await.unwrap();
-        let server = super::fork_server();
-        stop(server);
-        let call = smol::spawn(workers.run_sync(pid, ()).into_future());
-        smol::Timer::after(Duration::from_millis(50)).await;
-        super::signal(server, Signal::CONT);
-        call.await.unwrap();
-        assert!(is_alive(server));
-    }));
-}
-
-fn a_worker_for_whose_descriptor_there_is_no_room_does_its_job() {
-    test(with_workers(single_use(), |workers| async move {
         let call = workers.run_sync(pid, ()).into_future();
-        let (server, call) = asked_while_stopped(&workers, call).await;
-        let full = Full::new();
-        super::signal(server, Signal::CONT);
-        call.await.unwrap();
-        drop(full);
-        workers.run_sync(pid, ()).await.unwrap();
-        assert!(is_alive(server));
-    }));
-}
-
-fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
-    fn for_ever(_: ()) -> u32 {
-        loop {
-            std::hint::spin_loop();
-        }
-    }
-    test(with_workers(single_use(), |workers| async move {
-        let scope = CancelScope::new();
-        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
-        let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
-        let full = Full::new();
-        super::signal(server, Signal::CONT);
-        // Born or not yet: there is no way to kill it.
-        scope.cancel();
+        let (server, mut call) = asked_while_stopped(&workers, call).await;
         for _ in 0..1000 {
             assert!(smol::future::poll_once(&mut call).await.is_none());
             smol::future::yield_now().await;
         }
-        drop(full);
-        assert!(call.await.is_none());
-        assert!(crate::common::workers().is_empty());
+        signal(server, Signal::CONT);
+        call.await.unwrap();
+        assert!(is_alive(server));
     }));
 }
 
@@ -371,42 +320,6 @@ pub(super) async fn asked_while_stopped<F: Future>(
     let mut call = Box::pin(call);
     assert!(smol::future::poll_once(&mut call).await.is_none());
     (server, call)
-}
-
-/// Stops a process, and waits until it has.
-pub(super) fn stop(pid: u32) {
-    super::signal(pid, Signal::STOP);
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-    waitid(WaitId::Pid(pid), options).unwrap();
-}
-
-/// As long as this lives, the process gets no more descriptors.
-pub(super) struct Full {
-    before: Rlimit,
-    _taken: Vec<OwnedFd>,
-}
-
-impl Full {
-    pub(super) fn new() -> Self {
-        let before = getrlimit(Resource::Nofile);
-        let few = Rlimit {
-            current: Some(64),
-            ..before
-        };
-        setrlimit(Resource::Nofile, few).unwrap();
-        let more = || rustix::io::dup(rustix::stdio::stdout()).ok();
-        Full {
-            before,
-            _taken: std::iter::from_fn(more).collect(),
-        }
-    }
-}
-
-impl Drop for Full {
-    fn drop(&mut self) {
-        setrlimit(Resource::Nofile, self.before).unwrap();
-    }
 }
 
 fn a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does() {
@@ -485,20 +398,13 @@ fn a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_sam
 }
 
 fn a_call_whose_fork_server_is_killed_before_it_forks_is_run_once_by_a_worker_of_another() {
-    fn append(path: std::path::PathBuf) {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path);
-        file.unwrap().write_all(b"x").unwrap();
-    }
     test(with_workers(single_use(), |workers| async move {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs");
         for times in 1..=5 {
-            let call = workers.run_sync(append, path.clone()).into_future();
+            let call = workers.run_sync(leave_a_byte, path.clone()).into_future();
             let (server, call) = asked_while_stopped(&workers, call).await;
-            super::signal(server, Signal::KILL);
+            kill(server);
             call.await.unwrap();
             assert_eq!(std::fs::read(&path).unwrap().len(), times);
         }
@@ -506,13 +412,6 @@ fn a_call_whose_fork_server_is_killed_before_it_forks_is_run_once_by_a_worker_of
 }
 
 fn a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once() {
-    fn append(path: std::path::PathBuf) {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path);
-        file.unwrap().write_all(b"x").unwrap();
-    }
     test(with_workers(single_use(), |workers| async move {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs");
@@ -523,9 +422,9 @@ fn a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once() {
                 let start = std::time::Instant::now();
                 // Wanders through the call.
                 while start.elapsed() < Duration::from_micros(times as u64 * 7) {}
-                super::signal(victim, Signal::KILL);
+                kill(victim);
             });
-            let call = workers.run_sync(append, path.clone()).into_future();
+            let call = workers.run_sync(leave_a_byte, path.clone()).into_future();
             let (done, ()) = smol::future::zip(call, killer).await;
             done.unwrap();
             assert_eq!(std::fs::read(&path).unwrap().len(), times);
@@ -544,7 +443,7 @@ fn a_killable_call_is_cancelled_while_its_worker_is_asked_for() {
             assert!(smol::future::poll_once(&mut call).await.is_none());
             smol::future::yield_now().await;
         }
-        super::signal(server, Signal::CONT);
+        signal(server, Signal::CONT);
         assert!(call.await.is_none());
         assert_eq!(children(), [server]);
     }));
@@ -584,8 +483,6 @@ suite! {
     two_hundred_calls_at_once_come_to_their_end,
     a_job_may_have_workers_of_its_own,
     a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for,
-    a_worker_for_whose_descriptor_there_is_no_room_does_its_job,
-    a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is,
     a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does,
     a_worker_that_does_not_end_after_its_good_bye_is_killed_though_nobody_calls,
     a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_same,

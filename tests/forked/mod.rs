@@ -7,10 +7,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::common::stage::{kill, signal};
 use crate::common::{
     children, is_alive, is_worker, name_of, pid, test, wait_until_gone, with_workers,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use seedbed::{CancelScope, WorkerConfig, WorkerErrorKind, WorkerType, open_worker_context};
 
 static PRELOADED: AtomicU32 = AtomicU32::new(0);
@@ -28,11 +29,6 @@ fn fork_server() -> u32 {
         .collect();
     assert_eq!(servers.len(), 1, "one fork server for a context");
     servers[0]
-}
-
-fn signal(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
-    kill_process(pid, signal).unwrap();
 }
 
 /// Lets a worker be used up by each job.
@@ -142,7 +138,7 @@ fn a_fork_server_that_is_killed_is_started_again_and_its_workers_live_on() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let worker = workers.run_sync(pid, ()).await.unwrap();
         let first = fork_server();
-        signal(first, Signal::KILL);
+        kill(first);
         wait_until_gone(first);
         assert!(is_alive(worker));
         assert_eq!(
@@ -150,7 +146,7 @@ fn a_fork_server_that_is_killed_is_started_again_and_its_workers_live_on() {
             worker,
             "it was idle"
         );
-        signal(worker, Signal::KILL);
+        kill(worker);
         wait_until_gone(worker);
         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), worker);
         assert_ne!(fork_server(), first);
@@ -162,7 +158,7 @@ fn workers_asked_for_while_the_fork_server_is_killed_come_all_the_same() {
         for _ in 0..20 {
             workers.run_sync(pid, ()).await.unwrap();
             let victim = fork_server();
-            let killer = smol::unblock(move || signal(victim, Signal::KILL));
+            let killer = smol::unblock(move || kill(victim));
             let calls = workers.run_sync(pid, ()).into_future();
             let (value, ()) = smol::future::zip(calls, killer).await;
             value.unwrap();

@@ -3,17 +3,83 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
-use seedbed::{CapacityLimiter, WorkerContext, WorkerError, WorkerErrorKind};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use seedbed::{CancelScope, CapacityLimiter, WorkerContext, WorkerError, WorkerErrorKind};
 
-use super::hostile::{Full, asked_while_stopped, stop};
-use super::{fork_server, signal, single_use};
-use crate::common::stage::within;
+use super::hostile::asked_while_stopped;
+use super::{fork_server, single_use};
+use crate::common::stage::{signal, stop, within};
 use crate::common::{is_alive, pid, test, wait_until_gone, with_workers};
+
+/// As long as this lives, the process gets no more descriptors.
+struct Full {
+    before: Rlimit,
+    _taken: Vec<OwnedFd>,
+}
+
+impl Full {
+    fn new() -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let few = Rlimit {
+            current: Some(64),
+            ..before
+        };
+        setrlimit(Resource::Nofile, few).unwrap();
+        let more = || rustix::io::dup(rustix::stdio::stdout()).ok();
+        Full {
+            before,
+            _taken: std::iter::from_fn(more).collect(),
+        }
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.before).unwrap();
+    }
+}
+
+fn a_worker_for_whose_descriptor_there_is_no_room_does_its_job() {
+    test(with_workers(single_use(), |workers| async move {
+        let call = workers.run_sync(pid, ()).into_future();
+        let (server, call) = asked_while_stopped(&workers, call).await;
+        let full = Full::new();
+        signal(server, Signal::CONT);
+        call.await.unwrap();
+        drop(full);
+        workers.run_sync(pid, ()).await.unwrap();
+        assert!(is_alive(server));
+    }));
+}
+
+fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
+    fn for_ever(_: ()) -> u32 {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    test(with_workers(single_use(), |workers| async move {
+        let scope = CancelScope::new();
+        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
+        let full = Full::new();
+        signal(server, Signal::CONT);
+        // Born or not yet: there is no way to kill it.
+        scope.cancel();
+        for _ in 0..1000 {
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            smol::future::yield_now().await;
+        }
+        drop(full);
+        assert!(call.await.is_none());
+        assert!(crate::common::workers().is_empty());
+    }));
+}
 
 fn a_worker_that_crashes_is_broken_though_there_is_no_room_for_its_descriptor() {
     fn crash(pid: PathBuf) {
@@ -111,6 +177,8 @@ fn callers_beyond_what_a_stopped_fork_server_can_be_told_are_served_by_it_or_by_
 }
 
 suite! {
+    a_worker_for_whose_descriptor_there_is_no_room_does_its_job,
+    a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is,
     a_worker_that_crashes_is_broken_though_there_is_no_room_for_its_descriptor,
     what_a_job_started_ends_with_its_worker_though_there_is_no_room_for_its_descriptor,
     callers_beyond_what_a_stopped_fork_server_can_be_told_are_served_by_it_or_by_the_next,

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 
 use crate::polling::{Drops, Hand, turns};
-use crate::said::{Log, panic_of};
+use crate::said::Log;
+use crate::said::panic_of;
 use seedbed::sync::Event;
 use seedbed::{CancelScope, Nursery, Started, checkpoint, open_nursery, sleep_forever};
 

@@ -3,7 +3,8 @@
 use std::task::Poll;
 
 use crate::polling::{Drops, Hand, OnDrop, turns};
-use crate::said::{Log, panic_of};
+use crate::said::Log;
+use crate::said::panic_of;
 use seedbed::sync::Event;
 use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield, sleep_forever};
 

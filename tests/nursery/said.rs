@@ -1,27 +1,11 @@
 //! What was said, and in which order: panics, and a log.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+#[path = "../common/panics.rs"]
+mod texts;
+
 use std::sync::Mutex;
 
-/// What a panic said.
-pub fn message(payload: Box<dyn std::any::Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => payload.downcast::<&str>().map_or_else(
-            |_| "not a string".to_string(),
-            |message| message.to_string(),
-        ),
-    }
-}
-
-/// Runs code that is expected to panic, and returns what it said.
-#[track_caller]
-pub fn panic_of<T>(act: impl FnOnce() -> T) -> String {
-    match catch_unwind(AssertUnwindSafe(act)) {
-        Ok(_) => panic!("expected a panic"),
-        Err(payload) => message(payload),
-    }
-}
+pub use texts::panic_of;
 
 /// What happened, in order.
 #[derive(Default)]

@@ -3,7 +3,8 @@
 use std::task::Poll;
 
 use crate::polling::{Drops, Hand, OnDrop, end_at_every_poll, turns};
-use crate::said::{Log, panic_of};
+use crate::said::Log;
+use crate::said::panic_of;
 use seedbed::sync::{Event, channel};
 use seedbed::{
     CancelScope, Nursery, StartError, Started, checkpoint, checkpoint_if_cancelled, move_on_after,

@@ -4,10 +4,12 @@ use std::sync::Mutex;
 use std::task::Poll;
 
 use crate::polling::{Drops, Hand, turns};
-use crate::said::{Log, panic_of};
+use crate::said::Log;
+use crate::said::panic_of;
 use seedbed::sync::Event;
 use seedbed::{
-    CancelScope, Nursery, StartError, Started, checkpoint, open_nursery, shield, sleep_forever,
+    CancelScope, Nursery, Spawner, StartError, Started, checkpoint, open_nursery, shield,
+    sleep_forever,
 };
 
 #[test]
@@ -57,16 +59,22 @@ fn a_child_that_starts_with_its_last_breath_has_started() {
     assert_eq!(Hand::new(block).finish(), Ok(1));
 }
 
+/// A scope that a child of the nursery cancels after two turns.
+pub fn cancelled_soon(spawner: &Spawner<'_>) -> CancelScope {
+    let scope = CancelScope::new();
+    let cancel = scope.clone();
+    spawner.spawn(async move {
+        turns(2).await;
+        cancel.cancel();
+    });
+    scope
+}
+
 #[test]
 fn cancelling_start_cancels_the_child_that_has_not_started_and_waits_for_it() {
     let (open, log) = (&Event::new(), &Log::default());
     let mut block = Hand::new(open_nursery(|n| async move {
-        let scope = CancelScope::new();
-        let cancel = scope.clone();
-        n.spawn(async move {
-            turns(2).await;
-            cancel.cancel();
-        });
+        let scope = cancelled_soon(&n.spawner());
         let starts = n.start(|started: Started<()>| async move {
             shield(open.wait()).await;
             log.add("child: shielded section ended");

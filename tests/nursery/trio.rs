@@ -13,7 +13,8 @@ use seedbed::{
 };
 
 use super::polling::{Drops, Hand, OnDrop, turns};
-use super::said::panic_of;
+use crate::said::panic_of;
+use crate::start::cancelled_soon;
 
 // ---- A block and the scopes around it.
 
@@ -355,12 +356,7 @@ fn start_in_a_cancelled_nursery_succeeds_if_the_child_starts_before_it_has_to_wa
 fn a_child_that_starts_after_its_start_was_cancelled_is_waited_for_and_its_value_is_dropped() {
     let (drops, open) = (&Drops::new(), &Event::new());
     let mut block = Hand::new(open_nursery(|n| async move {
-        let scope = CancelScope::new();
-        let cancel = scope.clone();
-        n.spawn(async move {
-            turns(2).await;
-            cancel.cancel();
-        });
+        let scope = cancelled_soon(&n.spawner());
         let starts = n.start(async |started: Started<_>| {
             shield(open.wait()).await;
             started.send(drops.value());

@@ -1,51 +1,20 @@
-//! `thread::run_sync`: whose scope waits for a thread, who holds its token until when, and what it can ask of the run.
-
-#[path = "common/poll_times.rs"]
-mod poll_times;
+//! Calls: their values, panics and tokens, and who waits for them.
 
 use std::collections::HashSet;
 use std::future::IntoFuture;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
 
+use crate::poll_times::poll_times;
+use crate::{job, wait_until_unused};
 use futures_lite::FutureExt;
-use futures_lite::future::poll_once;
-use poll_times::poll_times;
-use seedbed::sync::Event;
-use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::thread::{self, Cancelled, check_cancelled, run_in_host, run_sync_in_host};
 use seedbed::{
-    CancelScope, CapacityLimiter, RunBuilder, TreeVar, checkpoint, current_time, move_on_after,
-    on_cancel, open_nursery, run, shield, sleep, sleep_forever,
+    CancelScope, CapacityLimiter, TreeVar, checkpoint, on_cancel, open_nursery, run, shield,
 };
-
-/// A job that says that it has begun, and ends when it is let go.
-fn job() -> (
-    impl FnOnce() -> &'static str + Send,
-    smol::channel::Receiver<()>,
-    Sender<()>,
-) {
-    let (begun, has_begun) = smol::channel::bounded(1);
-    let (let_go, go): (Sender<()>, Receiver<()>) = channel();
-    let work = move || {
-        begun.try_send(()).unwrap();
-        // Let go by a message or by the end of the sender.
-        _ = go.recv();
-        "done"
-    };
-    (work, has_begun, let_go)
-}
-
-/// Waits for a token without the help of a run: it is given back by a thread that nobody waits for.
-fn wait_until_unused(limiter: &CapacityLimiter) {
-    let all = limiter.total().unwrap();
-    limiter.set_total(1);
-    drop(smol::block_on(limiter.acquire()));
-    limiter.set_total(all);
-}
 
 #[test]
 fn a_value_comes_back_from_another_thread() {
@@ -329,108 +298,6 @@ fn a_name_is_the_systems_for_the_length_of_the_call() {
 }
 
 #[test]
-fn a_future_from_a_thread_runs_in_the_callers_task_and_time() {
-    let clock = MockClock::autojump();
-    RunBuilder::new().clock(clock.clone()).run(async {
-        let began = current_time();
-        let ended = thread::run_sync(|| {
-            run_in_host(|| async {
-                let slept =
-                    move_on_after(Duration::from_secs(60), sleep(Duration::from_secs(3600)));
-                assert!(slept.await.is_none());
-                current_time()
-            })
-        });
-        assert_eq!(ended.await.unwrap() - began, Duration::from_secs(60));
-    });
-    assert_eq!(clock.elapsed(), Duration::from_secs(60));
-}
-
-#[test]
-fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_honoured() {
-    run(open_nursery(|n| async move {
-        let (inside, cleaned) = (Event::new(), Event::new());
-        let (set, clean) = (inside.clone(), cleaned.clone());
-        let scope = CancelScope::new();
-        let inner = scope.clone();
-        let child = n.spawn(async move {
-            let call = thread::run_sync(|| {
-                let cancelled = run_in_host(|| async move {
-                    set.set();
-                    let clean_up = async move {
-                        checkpoint().await;
-                        clean.set();
-                    };
-                    on_cancel(sleep_forever(), clean_up).await
-                });
-                // The thread may go on, and the host still serves what does not wait.
-                (
-                    cancelled,
-                    run_sync_in_host(|| 5),
-                    run_in_host(|| async { 6 }),
-                )
-            });
-            inner.run(call).await
-        });
-        inside.wait().await;
-        scope.cancel();
-        assert_eq!(child.await, Some((Err(Cancelled), Ok(5), Ok(6))));
-        assert!(cleaned.is_set());
-    }));
-}
-
-#[test]
-fn a_panic_in_the_run_goes_on_in_the_thread() {
-    run(async {
-        let caught = thread::run_sync(|| {
-            let call = std::panic::catch_unwind(|| run_sync_in_host(|| panic!("in a call")));
-            let future = std::panic::catch_unwind(|| {
-                run_in_host(|| async {
-                    checkpoint().await;
-                    panic!("in a future")
-                })
-            });
-            let text = |caught: Result<Result<(), _>, Box<dyn std::any::Any + Send>>| {
-                *caught.unwrap_err().downcast::<&str>().unwrap()
-            };
-            (text(call), text(future))
-        });
-        assert_eq!(caught.await, ("in a call", "in a future"));
-    });
-}
-
-#[test]
-#[should_panic(
-    expected = "thread::check_cancelled was called on a thread that is not running a job"
-)]
-fn a_foreign_thread_has_no_caller_to_ask_about() {
-    _ = check_cancelled();
-}
-
-#[test]
-fn many_threads_that_come_back_while_they_are_cancelled_all_end() {
-    run(async {
-        let scope = CancelScope::new();
-        let limiter = &CapacityLimiter::new(20);
-        let handle = &scope;
-        let all = scope.run(open_nursery(|n| async move {
-            for number in 0..50 {
-                let handle = handle.clone();
-                let call = thread::run_sync(move || {
-                    if number == 10 {
-                        handle.cancel();
-                    }
-                    while run_in_host(checkpoint).is_ok() {}
-                });
-                n.spawn(call.limiter(limiter).into_future());
-            }
-        }));
-        assert_eq!(all.await, None);
-        assert_eq!(limiter.borrowed(), 0);
-    });
-}
-
-#[test]
 fn no_more_threads_run_than_the_limiter_allows_also_if_some_are_abandoned() {
     const MAX: usize = 3;
     let limiter = CapacityLimiter::new(MAX);
@@ -551,44 +418,6 @@ fn a_result_that_nobody_wants_and_that_panics_as_it_is_dropped_harms_nobody() {
     });
 }
 
-#[test]
-fn what_a_thread_has_done_in_the_run_may_call_another_thread() {
-    run(async {
-        let calls = thread::run_sync(|| {
-            let outer = std::thread::current().id();
-            let inner =
-                run_in_host(|| async { thread::run_sync(|| std::thread::current().id()).await });
-            (outer, inner.unwrap())
-        });
-        let (outer, inner) = calls.await;
-        assert_ne!(outer, inner);
-    });
-}
-
-#[test]
-fn only_a_thread_of_a_call_has_a_host_to_ask() {
-    fn refused(ask: fn()) {
-        let payload = std::panic::catch_unwind(ask).unwrap_err();
-        let message = payload.downcast::<String>().unwrap();
-        assert!(
-            message.contains("on a thread that is not running a job"),
-            "{message}"
-        );
-    }
-    let ask = [
-        (|| _ = run_sync_in_host(|| ())) as fn(),
-        || _ = run_in_host(checkpoint),
-        || _ = check_cancelled(),
-    ];
-    for ask in ask {
-        refused(ask);
-        // Nor has the thread of the run itself.
-        run(async { refused(ask) });
-        run(async { thread::run_sync(move || run_sync_in_host(move || refused(ask))).await })
-            .unwrap();
-    }
-}
-
 /// Starts the thread of smol's reactor, and waits until that rests: it would find no room either.
 fn warm_up() {
     drop(smol::Async::new(std::io::pipe().unwrap().0).unwrap());
@@ -606,7 +435,7 @@ fn warm_up() {
 #[test]
 fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    const NAME: &str = "a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back";
+    const NAME: &str = "calls::a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back";
     if std::env::var_os("SEEDBED_THREADS_TEST").is_none() {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", NAME, "--nocapture"]);
@@ -647,83 +476,4 @@ fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
 #[test]
 fn a_call_may_be_made_outside_of_a_run() {
     assert_eq!(smol::block_on(thread::run_sync(|| 5).into_future()), 5);
-}
-
-// ---- Who is still running.
-
-#[test]
-fn the_functions_that_run_on_threads_are_counted_until_they_end_and_can_be_waited_for() {
-    run(open_nursery(|n| async move {
-        thread::wait_all_threads_completed().await;
-        let ((one, begun_one, go_one), (two, begun_two, go_two)) = (job(), job());
-        let waits = n.spawn(thread::run_sync(one).into_future());
-        let abandoned = n.spawn(thread::run_sync(two).abandon_on_cancel(true).into_future());
-        begun_one.recv().await.unwrap();
-        begun_two.recv().await.unwrap();
-        assert_eq!(thread::active_thread_count(), 2);
-        let completed = n.spawn(thread::wait_all_threads_completed());
-
-        abandoned.cancel().await;
-        assert_eq!(
-            thread::active_thread_count(),
-            2,
-            "it runs, though nobody waits"
-        );
-        drop(go_one);
-        assert_eq!(waits.await, "done");
-        assert_eq!(thread::active_thread_count(), 1);
-        wait_all_tasks_blocked().await;
-        assert!(!completed.is_finished());
-        drop(go_two);
-        completed.await;
-        assert_eq!(thread::active_thread_count(), 0);
-    }));
-}
-
-#[test]
-fn each_run_counts_its_own_threads_and_those_outside_of_runs_are_counted_together() {
-    let (work, begun, go) = job();
-    run(async {
-        let call = thread::run_sync(work).abandon_on_cancel(true).into_future();
-        assert_eq!(poll_times(call, 1).await, None);
-        begun.recv().await.unwrap();
-        assert_eq!(thread::active_thread_count(), 1);
-        let other = || run(async { thread::active_thread_count() });
-        assert_eq!(std::thread::spawn(other).join().unwrap(), 0);
-    });
-    // A later run does not wait for what an earlier one has abandoned.
-    run(async {
-        assert_eq!(thread::active_thread_count(), 0);
-        thread::wait_all_threads_completed().await;
-    });
-    drop(go);
-    smol::block_on(async {
-        let there = thread::run_sync(thread::active_thread_count).await;
-        assert!(there >= 1, "itself, and those of other tests");
-    });
-}
-
-#[test]
-fn a_wait_for_all_threads_may_be_given_up_and_leaves_those_who_wait_as_they_were() {
-    run(async {
-        let (let_go, go): (Sender<()>, Receiver<()>) = channel();
-        let scope = CancelScope::new();
-        let stuck = thread::run_sync(move || go.recv()).abandon_on_cancel(true);
-        let mut stuck = Box::pin(scope.run(stuck));
-        assert!(poll_once(&mut stuck).await.is_none());
-        scope.cancel();
-        assert!(stuck.await.is_none(), "abandoned");
-
-        let mut waits = Box::pin(thread::wait_all_threads_completed());
-        assert!(poll_once(&mut waits).await.is_none());
-        let dropped = thread::wait_all_threads_completed();
-        assert!(poll_once(dropped).await.is_none());
-        let cancelled = CancelScope::new();
-        cancelled.cancel();
-        let ended = cancelled.run(thread::wait_all_threads_completed());
-        assert_eq!(ended.await, None);
-        drop(let_go);
-        waits.await;
-        assert_eq!(thread::active_thread_count(), 0);
-    });
 }

@@ -1,0 +1,39 @@
+//! Calling into a run: the order of calls, that none which was accepted is lost, who gets the panic of one, what
+//! threads wait for, and what a run tells about itself.
+
+#[path = "../common/panics.rs"]
+mod panics;
+#[path = "../common/polling.rs"]
+mod polling;
+
+mod calls;
+mod end;
+mod statistics;
+mod waiting;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use seedbed::RunHandle;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn add(&self, what: impl ToString) {
+        self.0.lock().unwrap().push(what.to_string());
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// Puts in a call that adds to the log.
+fn soon(handle: &RunHandle, log: &Log, what: &'static str) {
+    let log = log.clone();
+    handle.run_sync_soon(move || log.add(what)).unwrap();
+}

@@ -1,0 +1,85 @@
+//! What a run tells about itself.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+
+use crate::SECOND;
+use crate::panics::message;
+use seedbed::testing::MockClock;
+use seedbed::{
+    RunBuilder, checkpoint, current_clock, current_run, current_statistics, current_time,
+    fail_after, run, sleep_forever, spawn_system_task, thread,
+};
+
+#[test]
+fn statistics_tell_of_system_tasks_calls_deadlines_and_threads() {
+    RunBuilder::new().clock(MockClock::new()).run(async {
+        let rest = current_statistics();
+        assert_eq!(rest.system_tasks, 0);
+        assert_eq!(rest.run_sync_soon_queue_size, 0);
+        assert_eq!(rest.time_to_next_deadline, None);
+        assert_eq!(rest.active_threads, 0);
+
+        current_run().run_sync_soon(|| {}).unwrap();
+        current_run().run_sync_soon(|| {}).unwrap();
+        assert_eq!(current_statistics().run_sync_soon_queue_size, 2);
+
+        let task = spawn_system_task(sleep_forever());
+        assert_eq!(current_statistics().system_tasks, 1);
+        task.cancel().await;
+        assert_eq!(current_statistics().system_tasks, 0);
+        assert_eq!(current_statistics().run_sync_soon_queue_size, 0);
+
+        let five = fail_after(5 * SECOND, async {
+            fail_after(8 * SECOND, checkpoint()).await.unwrap();
+            current_statistics().time_to_next_deadline
+        });
+        assert_eq!(five.await.unwrap(), Some(5 * SECOND));
+        assert_eq!(current_statistics().time_to_next_deadline, None);
+
+        let handle = current_run();
+        let there = thread::run_sync(move || handle.statistics().active_threads);
+        assert_eq!(there.await, 1);
+        assert_eq!(current_statistics(), rest);
+    });
+}
+
+#[test]
+fn the_statistics_of_a_run_that_has_ended_say_that_nothing_is_left() {
+    let handle = run(async {
+        spawn_system_task(sleep_forever());
+        current_run().run_sync_soon(|| {}).unwrap();
+        current_run()
+    });
+    let left = handle.statistics();
+    assert_eq!((left.system_tasks, left.run_sync_soon_queue_size), (0, 0));
+    assert_eq!((left.time_to_next_deadline, left.active_threads), (None, 0));
+}
+
+#[test]
+fn the_current_clock_is_the_run_s_and_outside_the_system_s() {
+    let clock = MockClock::new();
+    clock.jump(100 * SECOND);
+    RunBuilder::new().clock(clock).run(async {
+        let clock = current_clock();
+        assert_eq!(clock.now(), current_time());
+        assert_eq!(clock.real_time_until(current_time() + SECOND), None);
+    });
+    let outside = current_clock();
+    assert!(outside.real_time_until(outside.now() + SECOND) <= Some(SECOND));
+}
+
+/// Guards what the tests above rely on: a panic's payload comes out of a run as it is.
+#[test]
+fn the_payload_of_a_call_s_panic_comes_out_as_it_is() {
+    let caught = std::panic::catch_unwind(|| {
+        run(async {
+            let call = || resume_unwind(Box::new(Cell::new(5)));
+            current_run().run_sync_soon(call).unwrap();
+            sleep_forever().await;
+        });
+    });
+    let payload = caught.unwrap_err();
+    assert_eq!(payload.downcast::<Cell<i32>>().unwrap().get(), 5);
+    assert_eq!(message(Box::new("a text")), "a text");
+}

@@ -1,0 +1,188 @@
+//! Threads that have something done in a run and wait for it.
+
+use std::sync::mpsc;
+
+use crate::SECOND;
+use crate::panics::panic_of;
+use crate::polling::turns;
+use seedbed::sync::Event;
+use seedbed::testing::MockClock;
+use seedbed::{
+    EnterError, RunBuilder, RunHandle, TreeVar, checkpoint, current_run, current_statistics,
+    current_time, in_run, in_task, run, sleep, sleep_forever, spawn_system_task, thread,
+};
+
+#[test]
+fn a_thread_has_a_function_called_in_the_run_and_gets_its_value() {
+    run(async {
+        let (handle, here) = (current_run(), std::thread::current().id());
+        let call = move || handle.run_sync(|| (std::thread::current().id(), in_run()));
+        let called = smol::unblock(move || call().unwrap()).await;
+        assert_eq!(called, (here, true));
+    });
+}
+
+#[test]
+fn a_thread_has_a_future_run_as_a_system_task_and_gets_its_value() {
+    static COLOUR: TreeVar<&str> = TreeVar::new();
+    let clock = MockClock::autojump();
+    RunBuilder::new()
+        .clock(clock.clone())
+        .run(COLOUR.scope("red", async {
+            let (handle, here) = (current_run(), std::thread::current().id());
+            let make = move || {
+                // Also this is in the run.
+                let began = current_time();
+                async move {
+                    sleep(5 * SECOND).await;
+                    assert_eq!(current_time() - began, 5 * SECOND);
+                    (std::thread::current().id(), in_task(), COLOUR.get())
+                }
+            };
+            let value = thread::run_sync(move || handle.run(make)).await;
+            assert_eq!(value, Ok((here, true, None)));
+        }));
+    assert_eq!(clock.elapsed(), 5 * SECOND);
+}
+
+#[test]
+fn the_panic_of_what_a_thread_wanted_is_that_thread_s_and_harms_nobody_else() {
+    run(async {
+        let handle = current_run();
+        let said = smol::unblock(move || {
+            [
+                panic_of(|| handle.run_sync(|| panic!("the function's"))),
+                panic_of(|| handle.run(|| async { panic!("the future's") })),
+                panic_of(|| handle.run::<_, std::future::Ready<()>>(|| panic!("the maker's"))),
+            ]
+        });
+        assert_eq!(
+            said.await,
+            ["the function's", "the future's", "the maker's"]
+        );
+        turns(3).await;
+    });
+}
+
+#[test]
+fn on_the_thread_of_the_run_itself_waiting_panics_instead_of_waiting_for_ever() {
+    run(async {
+        let handle = current_run();
+        let said = panic_of(|| handle.run_sync(|| {}));
+        assert!(said.contains("RunHandle::run_sync was called on the thread of the run itself"));
+        let said = panic_of(|| handle.run(|| async {}));
+        assert!(said.contains("RunHandle::run was called on the thread of the run itself"));
+    });
+}
+
+#[test]
+fn after_the_end_of_the_run_nothing_is_called_nor_run() {
+    let handle = run(async { current_run() });
+    // On the thread that was the run's, and on another one.
+    let check = move || {
+        let refused = handle.run_sync(|| 5).unwrap_err();
+        assert_eq!(refused.into_inner()(), 5);
+        let result = handle.run(|| async { unreachable!() });
+        assert_eq!(result, Err::<(), _>(EnterError::Finished));
+    };
+    check();
+    std::thread::spawn(check).join().unwrap();
+}
+
+#[test]
+fn what_a_thread_waits_for_is_cancelled_when_the_main_future_ends() {
+    let asker = run(async {
+        let (handle, running) = (current_run(), Event::new());
+        let set = running.clone();
+        let asker = std::thread::spawn(move || {
+            handle.run(|| async move {
+                set.set();
+                sleep_forever().await;
+            })
+        });
+        running.wait().await;
+        asker
+    });
+    assert_eq!(asker.join().unwrap(), Err(EnterError::Cancelled));
+}
+
+/// The function that waits for its turn is called although its caller's run is over in all other respects.
+#[test]
+fn what_a_thread_waits_for_happens_also_if_it_was_accepted_last() {
+    let (begun, has_begun) = mpsc::channel();
+    let asker = run(async {
+        let handle = current_run();
+        let asker = std::thread::spawn(move || {
+            handle
+                .run_sync_soon(move || begun.send(()).unwrap())
+                .unwrap();
+            handle.run_sync(|| 5)
+        });
+        // Blocks the run until the thread has put in at least its first call.
+        while current_statistics().run_sync_soon_queue_size < 2 {
+            std::thread::yield_now();
+        }
+        asker
+    });
+    assert_eq!(asker.join().unwrap().unwrap(), 5);
+    has_begun.recv().unwrap();
+}
+
+/// A thread for which a system task waits, shielded, when the main future has ended.
+#[test]
+fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its_first_wait() {
+    let (answers, take) = mpsc::channel();
+    run(async {
+        let (handle, begun) = (current_run(), Event::new());
+        let set = begun.clone();
+        let (main_ended, has_ended) = mpsc::channel::<()>();
+        spawn_system_task(thread::run_sync(move || {
+            set.set();
+            // Let go by the end of the sender.
+            _ = has_ended.recv();
+            let at_once = handle.run(|| async { 1 });
+            let never = handle.run(sleep_forever);
+            let host = thread::run_sync_in_host(|| 2);
+            answers.send((at_once, never, host)).unwrap();
+        }));
+        begun.wait().await;
+        // Dropped after the call below has been made, which is after the main future's end.
+        let late = current_run();
+        let again = late.clone();
+        late.run_sync_soon(move || {
+            again.run_sync_soon(move || drop(main_ended)).unwrap();
+        })
+        .unwrap();
+    });
+    let expected = (Ok(1), Err(EnterError::Cancelled), Ok(2));
+    assert_eq!(take.recv().unwrap(), expected);
+}
+
+#[test]
+fn a_thread_s_host_tells_it_which_run_it_works_for() {
+    run(async {
+        let there = thread::run_sync(|| thread::run_sync_in_host(current_run));
+        assert_eq!(there.await, Ok(current_run()));
+        let there = thread::run_sync(|| thread::run_in_host(|| async { current_run() }));
+        assert_eq!(there.await, Ok(current_run()));
+    });
+}
+
+#[test]
+fn threads_that_have_something_done_in_each_other_s_runs_do_not_block_each_other() {
+    let (to_other, from_one) = mpsc::channel::<RunHandle>();
+    let other = std::thread::spawn(move || {
+        run(async {
+            let one = from_one.recv().unwrap();
+            let here = current_run();
+            smol::unblock(move || one.run(|| async move { current_run() != here })).await
+        })
+    });
+    run(async {
+        to_other.send(current_run()).unwrap();
+        while !other.is_finished() {
+            checkpoint().await;
+        }
+    });
+    assert_eq!(other.join().unwrap(), Ok(true));
+}

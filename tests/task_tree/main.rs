@@ -1,0 +1,30 @@
+//! Who is who: numbers, names, parents, and the tree of all tasks. Polled by hand or in a run; no test sleeps.
+
+#[path = "../common/polling.rs"]
+mod polling;
+
+mod current;
+mod links;
+mod whole;
+
+use seedbed::{TaskInfo, task_tree};
+
+fn names(tasks: &[TaskInfo]) -> Vec<&str> {
+    tasks.iter().map(TaskInfo::name).collect()
+}
+
+/// The tree that the caller is in, without the numbers.
+fn drawn() -> String {
+    without_numbers(&task_tree().expect("called in a task").to_string())
+}
+
+fn without_numbers(tree: &str) -> String {
+    let without = |line: &str| match line.rsplit_once(" #") {
+        Some((line, number)) => {
+            assert!(number.parse::<u64>().is_ok(), "{number}");
+            line.to_string()
+        }
+        None => line.to_string(),
+    };
+    tree.lines().map(without).collect::<Vec<_>>().join("\n")
+}

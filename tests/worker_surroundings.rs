@@ -1,0 +1,111 @@
+//! Where workers run: the directory and the environment that a context's configuration gives them.
+
+#[macro_use]
+mod common;
+
+use std::ffi::{OsStr, OsString};
+use std::future::IntoFuture;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use common::refusals::{assert_start_error, os_error, refused};
+use common::{test, with_workers};
+use seedbed::WorkerConfig;
+
+fn config() -> WorkerConfig {
+    WorkerConfig::new().capture_stderr(true)
+}
+static SEEN: OnceLock<(PathBuf, Option<OsString>)> = OnceLock::new();
+
+fn see() {
+    SEEN.get_or_init(surroundings);
+}
+
+fn surroundings() -> (PathBuf, Option<OsString>) {
+    (
+        std::env::current_dir().unwrap(),
+        std::env::var_os("SEEDBED_TEST"),
+    )
+}
+
+fn workers_have_the_directory_and_the_environment_that_they_are_given_from_preload_on() {
+    fn look(_: ()) -> Vec<(PathBuf, Option<OsString>)> {
+        vec![SEEN.get().unwrap().clone(), surroundings()]
+    }
+    test(async {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let config = config().current_dir(&folder).env("SEEDBED_TEST", "given");
+        let config = config.retire_after(1);
+        for config in [config.clone().preload(see), config.init(see)] {
+            let expected = (folder.clone(), Some(OsString::from("given")));
+            with_workers(config, |workers| async move {
+                for _ in 0..2 {
+                    let seen = workers.run_sync(look, ()).await.unwrap();
+                    assert_eq!(seen, [expected.clone(), expected.clone()]);
+                }
+            })
+            .await;
+        }
+        assert_ne!(std::env::current_dir().unwrap(), folder);
+        assert_eq!(std::env::var_os("SEEDBED_TEST"), None);
+    });
+}
+
+fn a_directory_that_is_not_there_is_a_start_error_with_the_kernels_reason() {
+    test(async {
+        let error = refused(config().current_dir("/no/such/place")).await;
+        assert_start_error(&error, r#"current_dir("/no/such/place")"#);
+        assert_eq!(os_error(&error), Some(libc::ENOENT));
+        let error = refused(config().current_dir("/dev/null")).await;
+        assert_eq!(os_error(&error), Some(libc::ENOTDIR));
+        let name = OsStr::from_bytes(b"/no/\xff");
+        let error = refused(config().current_dir(name)).await;
+        assert_start_error(&error, r#"current_dir("/no/\xFF")"#);
+    });
+}
+
+fn environment_variables_can_be_set_removed_and_cleared() {
+    fn names(_: ()) -> Vec<Vec<u8>> {
+        let mut names: Vec<_> = std::env::vars_os()
+            .map(|(name, _)| name.into_vec())
+            .collect();
+        names.sort();
+        names
+    }
+    fn value(name: String) -> Option<Vec<u8>> {
+        std::env::var_os(name).map(OsString::into_vec)
+    }
+    test(async {
+        let odd = OsStr::from_bytes(b"\xff=\xfe");
+        let set = config()
+            .env("A", "1")
+            .env("A", odd)
+            .env("B", "")
+            .env_remove("PATH");
+        with_workers(set, |workers| async move {
+            let value = |name: &str| workers.run_sync(value, name.to_owned()).into_future();
+            assert_eq!(
+                value("A").await.unwrap().as_deref(),
+                Some(&b"\xff=\xfe"[..])
+            );
+            assert_eq!(value("B").await.unwrap().as_deref(), Some(&b""[..]));
+            assert_eq!(value("PATH").await.unwrap(), None);
+            assert!(value("CARGO_MANIFEST_DIR").await.is_ok());
+        })
+        .await;
+        let cleared = config().env("A", "1").env_clear().env("B", "2");
+        with_workers(cleared, |workers| async move {
+            let names = workers.run_sync(names, ()).await.unwrap();
+            assert_eq!(names, [b"B".to_vec(), b"SEEDBED_WORKER".to_vec()]);
+        })
+        .await;
+    });
+}
+
+suite! {
+    workers_have_the_directory_and_the_environment_that_they_are_given_from_preload_on,
+    a_directory_that_is_not_there_is_a_start_error_with_the_kernels_reason,
+    environment_variables_can_be_set_removed_and_cleared,
+}
