@@ -450,37 +450,17 @@ impl fmt::Debug for WorkerContext {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::Command;
     use std::sync::TryLockError;
 
-    use async_io::Async;
-
     use super::*;
-    use crate::sys::process::Pidfd;
-    use crate::sys::socket;
-    use crate::worker::connection::Connection;
     use crate::worker::launch::Launched;
-    use crate::worker::process::Process;
-
-    /// A process that waits for ever, as a worker.
-    fn idler() -> Box<Worker> {
-        let (ours, theirs) = socket::pair().unwrap();
-        let mut command = Command::new("sleep");
-        command.arg("infinity").stdin(Stdio::from(theirs));
-        let process = Process::new(Pidfd::adopt(command.spawn().unwrap()).unwrap());
-        let launched = Launched {
-            process,
-            connection: Connection::new(Async::new(ours).unwrap()),
-            stderr: None,
-            forked: false,
-        };
-        Worker::new(launched).unwrap()
-    }
 
     #[test]
     fn a_worker_that_leaves_its_cache_is_at_no_moment_out_of_its_contexts_sight() {
         let context = WorkerContext::new(WorkerConfig::new());
-        context.state().idle.put(idler());
+        let launched = Launched::instead(Command::new("sleep").arg("infinity"));
+        context.state().idle.put(Worker::new(launched).unwrap());
         context.shared.leave(|state| {
             let taken = state.idle.empty();
             let look = context.shared.state.try_lock();

@@ -471,3 +471,6 @@ fn is_passing(error: &io::Error) -> bool {
         Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)
     )
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
