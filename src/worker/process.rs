@@ -3,10 +3,13 @@
 //! A process that a fork server was asked for is known by the place in which its number will appear. Most need not be known any
 //! better before they have answered; so its descriptor is opened when it is needed, to kill the process or to see its end, and
 //! registered with the reactor when somebody has to wait for that; at the latest when its worker has done its first job, and is
-//! kept for the next. Where there is no room for a descriptor, the end is seen by the number, and only killing has to wait for
-//! room. Where the reactor does not take one, somebody looks from time to time. A number is a safe name until then, as nobody else in this library waits for the process. (Another part of the
+//! kept for the next. A number is a safe name until then, as nobody else in this library waits for the process. (Another part of the
 //! program may, if it waits for all children; then the kernel mostly says that there is no such child. That a first job lasts
 //! until its number has been given to another child meanwhile is a risk that such a program has with all its children.)
+//!
+//! Where there is no room for the descriptor, the end is seen by the number all the same; only to kill the process has to wait for
+//! room. Where the reactor does not take the descriptor, somebody looks from time to time. Neither is the worker's fault, or its
+//! job's.
 //!
 //! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at once,
 //! or as soon as it is born, and a detached task of smol's global executor waits for the moment and reaps it. Nothing waits for
