@@ -419,8 +419,8 @@ impl Link {
     }
 }
 
-/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have the socket, and a second
-/// answer is one that nobody waits for.
+/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have the
+/// socket, and nobody waits for a second answer.
 fn leave_as_a_copy() -> ! {
     // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out
     // buffers, is the original's to do.
