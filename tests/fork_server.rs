@@ -1,6 +1,7 @@
 //! Workers that are forked: the contract that spawned ones keep, and what is theirs alone.
 //!
-//! This is no program of libtest's: a fork server has to be alone in its process when it reaches the hook.
+//! This is no program of libtest's: a fork server has to be alone in its process when it reaches the hook. What goes
+//! through thousands of calls and workers is in `fork_soak.rs`, which is compiled with optimisation, too.
 
 // Each file has `common` as its own, because each is a program of its own, too.
 #![allow(clippy::duplicate_mod)]
@@ -35,23 +36,15 @@ mod worker_mailbox;
 mod worker_misdeeds;
 #[path = "worker_programs.rs"]
 mod worker_programs;
-#[path = "worker_soak.rs"]
-mod worker_soak;
 #[path = "worker_statistics.rs"]
 mod worker_statistics;
-#[path = "worker_storms.rs"]
-mod worker_storms;
 #[path = "worker_surroundings.rs"]
 mod worker_surroundings;
 #[path = "worker_tracing.rs"]
 mod worker_tracing;
 
-use libtest_mimic::{Arguments, Trial};
-
 fn main() {
-    common::stage::before_the_hook();
-    seedbed::init();
-    let suites = [
+    common::forked::run(&[
         ("worker_cache", worker_cache::SUITE),
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
@@ -65,25 +58,11 @@ fn main() {
         ("worker_mailbox", worker_mailbox::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
         ("worker_programs", worker_programs::SUITE),
-        ("worker_soak", worker_soak::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
-        ("worker_storms", worker_storms::SUITE),
         ("worker_surroundings", worker_surroundings::SUITE),
         ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
         ("forked::unable", forked::unable::SUITE),
-    ];
-    let trials = suites.into_iter().flat_map(|(module, suite)| {
-        suite.iter().map(move |&(name, test)| {
-            Trial::test(format!("{module}::{name}"), move || {
-                test();
-                Ok(())
-            })
-        })
-    });
-    // Processes and descriptors are counted, so there is one test at a time.
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    ]);
 }

@@ -5,6 +5,7 @@ mod polling;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use polling::turns;
@@ -12,7 +13,7 @@ use seedbed::instrument::{Instrument, NotActive, TaskExit, add_instrument, remov
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
 use seedbed::{
-    Nursery, RunBuilder, TaskInfo, current_task, open_nursery, run, sleep, sleep_forever,
+    Nursery, RunBuilder, TaskInfo, current_task, move_on_after, open_nursery, run, sleep_forever,
 };
 
 /// Writes down what it is told, as `what task`; the root task is called `root`.
@@ -277,13 +278,29 @@ fn children_that_are_dropped_with_their_block_exit_too_also_those_that_never_had
     assert_eq!(count("spawned"), exits, "{lines:?}");
 }
 
+/// Sets the event, on another thread, once there is such a line in the log.
+fn set_when_told(log: &Arc<Log>, event: &Event, line: fn(&str) -> bool) -> JoinHandle<()> {
+    let (log, event) = (log.clone(), event.clone());
+    std::thread::spawn(move || {
+        while !log.lines.lock().unwrap().iter().any(|told| line(told)) {
+            std::thread::yield_now();
+        }
+        event.set();
+    })
+}
+
 #[test]
 fn waits_are_told_in_pairs_with_the_time_until_the_next_deadline() {
     let log = Log::with_waits();
     let real = RunBuilder::new().instrument(log.clone());
     real.run(async {
         turns(1).await;
-        sleep(Duration::from_millis(20)).await;
+        let event = Event::new();
+        let is_timed = |line: &str| line.starts_with("waits Some(35") && line.ends_with("s)");
+        let setter = set_when_told(&log, &event, is_timed);
+        let hour = Duration::from_secs(3600);
+        assert!(move_on_after(hour, event.wait()).await.is_some());
+        setter.join().unwrap();
     });
     let mut lines = log.take();
     lines.retain(|line| line.starts_with("wait"));
@@ -292,8 +309,6 @@ fn waits_are_told_in_pairs_with_the_time_until_the_next_deadline() {
         assert_eq!(pair[0].replace("waits", "waited"), pair[1]);
     }
     assert_eq!(lines[0], "waits Some(0ns)", "somebody is ready already");
-    let timed = |line: &String| line.contains("ms)") || line.contains("µs)");
-    assert!(lines.iter().any(timed), "{lines:?}");
 }
 
 #[test]
@@ -302,23 +317,9 @@ fn a_wait_without_a_deadline_has_no_time_out() {
     let event = &Event::new();
     let real = RunBuilder::new().instrument(log.clone());
     real.run(async {
-        let wake = event.clone();
-        let waker = {
-            let log = log.clone();
-            std::thread::spawn(move || {
-                while !log
-                    .lines
-                    .lock()
-                    .unwrap()
-                    .contains(&"waits None".to_string())
-                {
-                    std::thread::yield_now();
-                }
-                wake.set();
-            })
-        };
+        let setter = set_when_told(&log, event, |line| line == "waits None");
         event.wait().await;
-        waker.join().unwrap();
+        setter.join().unwrap();
     });
     assert!(log.take().contains(&"waited None".to_string()));
 }

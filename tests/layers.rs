@@ -312,7 +312,8 @@ fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
     colon(at) && colon(at.wrapping_add(1))
 }
 
-/// If `#[cfg(test)]` or `#[cfg(all(test, loom))]` stands here, returns where the item after it ends: at a semicolon or a block.
+/// If `#[cfg(test)]` or `#[cfg(all(test, loom))]` stands here, returns where the item after it ends: at a semicolon or
+/// a block.
 fn end_of_test_only_item(tokens: &[TokenTree], at: usize) -> Option<usize> {
     let (TokenTree::Punct(hash), TokenTree::Group(attribute)) = (&tokens[at], tokens.get(at + 1)?)
     else {

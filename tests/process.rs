@@ -4,16 +4,15 @@ mod common;
 #[path = "common/poll_times.rs"]
 mod poll_times;
 
-use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{alone, children, descriptors};
+use common::{alone, children, descriptors, settle};
 use poll_times::poll_times;
 use seedbed::process::{Command, Process, ProcessErrorKind, RunProcess, Stdio, run_process};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
@@ -36,23 +35,6 @@ fn test_with<T>(builder: RunBuilder, body: impl Future<Output = T>) -> T {
     let value = builder.run(body);
     settle(&before);
     value
-}
-
-/// What is dropped is reaped in the background, which may take a moment; what is lost stays.
-fn settle(before: &BTreeSet<String>) {
-    let limit = Instant::now() + Duration::from_secs(20);
-    loop {
-        let left: Vec<_> = descriptors().difference(before).cloned().collect();
-        if children().is_empty() && left.is_empty() {
-            return;
-        }
-        assert!(
-            Instant::now() < limit,
-            "left behind: processes {:?}, descriptors {left:?}",
-            children()
-        );
-        std::thread::yield_now();
-    }
 }
 
 fn sh(script: &str) -> RunProcess {

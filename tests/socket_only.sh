@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of workers without mailboxes, by the socket alone, as it is where there is no memory for one:
-# `tests/socket_only.sh [TEST PROGRAM..]`. Only this package is compiled anew, in a target folder of its own.
+# `tests/socket_only.sh [--nextest] [TEST PROGRAM..]`. Only this package is compiled anew. With `--nextest` each test has a
+# process of its own, and more of them run at a time than there are processors, as many wait.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,11 +11,17 @@ if [ "${SEEDBED_WRAPS_RUSTC:-}" = yes ]; then
     exec "$@" --cfg seedbed_socket_only
 fi
 
+run=(cargo test)
+if [ "${1:-}" = --nextest ]; then
+    shift
+    run=(cargo nextest run --no-fail-fast --test-threads "$((2 * $(nproc)))")
+fi
+
 programs=("$@")
 [ "${#programs[@]}" -gt 0 ] || programs=(
-    fork_server shared_memory worker_cache worker_calls worker_cancel worker_deaths worker_faults worker_frames
+    fork_server fork_soak shared_memory worker_cache worker_calls worker_cancel worker_deaths worker_faults worker_frames
     worker_groups worker_limits worker_mailbox worker_misdeeds worker_programs worker_runs worker_statistics
     worker_surroundings
 )
 export SEEDBED_WRAPS_RUSTC=yes RUSTC_WORKSPACE_WRAPPER="$PWD/tests/socket_only.sh"
-cargo test "${programs[@]/#/--test=}"
+"${run[@]}" "${programs[@]/#/--test=}"

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::stage::leave_a_byte;
-use common::{pid, test, until_empty, with_workers};
+use common::{pid, test, until_empty, with_workers, with_workers_that_stay};
 use seedbed::{
     CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, cache_scope,
     default_context_statistics, open_worker_context, run_sync,
@@ -318,13 +318,8 @@ fn a_contexts_end_waits_for_the_jobs_in_progress() {
 }
 
 fn workers_that_do_not_leave_are_killed_after_the_grace_period() {
-    let config = WorkerConfig::new()
-        .grace_period(Duration::from_millis(100))
-        .retire(|_: &WorkerStatus| {
-            loop {
-                std::thread::park();
-            }
-        });
+    let config = with_workers_that_stay(WorkerConfig::new());
+    let config = config.grace_period(Duration::from_millis(100));
     test(open_worker_context(config, |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         let error = workers.shutdown().await.unwrap_err();
@@ -372,7 +367,29 @@ fn a_new_default_configuration_lets_the_old_workers_go() {
     });
 }
 
+/// There once were as many as came within a second, until the kernel made no more processes.
+fn workers_that_take_their_time_to_exit_do_not_become_ever_more() {
+    extern "C" fn for_ever() {
+        loop {
+            std::thread::park();
+        }
+    }
+    fn stay_at_exit(_: ()) {
+        // SAFETY: the function may be called at any time.
+        unsafe { libc::atexit(for_ever) };
+    }
+    let config = WorkerConfig::new().single_use();
+    test(with_workers(config, |workers| async move {
+        for _ in 0..400 {
+            workers.run_sync(stay_at_exit, ()).await.unwrap();
+            let count = common::children().len();
+            assert!(count < 300, "{count} processes");
+        }
+    }));
+}
+
 suite! {
+    workers_that_take_their_time_to_exit_do_not_become_ever_more,
     the_worker_used_last_is_used_next,
     an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced,
     a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker,

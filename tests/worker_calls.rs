@@ -68,6 +68,19 @@ fn a_call_can_be_awaited_on_any_executor_and_thread() {
     }));
 }
 
+/// Fork servers once came up on smol's own executor, which has one thread, and a task there that blocked on its first call
+/// waited for itself.
+fn a_task_that_blocks_smols_executor_has_its_call_answered() {
+    test(async {
+        let blocking = smol::spawn(async {
+            smol::block_on(with_workers(WorkerConfig::new(), |workers| async move {
+                workers.run_sync(double, 21).await.unwrap()
+            }))
+        });
+        assert_eq!(blocking.await, 42);
+    });
+}
+
 fn statics_of_a_worker_last_from_job_to_job() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     fn count(_: ()) -> u32 {
@@ -409,6 +422,7 @@ suite! {
     a_closure_that_captures_nothing_is_as_good_as_a_function,
     calls_run_in_parallel_in_workers_of_their_own,
     a_call_can_be_awaited_on_any_executor_and_thread,
+    a_task_that_blocks_smols_executor_has_its_call_answered,
     statics_of_a_worker_last_from_job_to_job,
     large_payloads_travel_both_ways,
     a_large_argument_is_let_go_when_the_job_is_over,

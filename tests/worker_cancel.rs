@@ -287,6 +287,28 @@ fn a_dropped_call_that_may_not_be_killed_ends_in_the_background_with_its_token()
     }));
 }
 
+fn what_is_dropped_is_reaped_while_a_task_blocks_smols_executor() {
+    test(async {
+        let blocking = smol::spawn(async {
+            smol::block_on(with_workers(WorkerConfig::new(), |workers| async move {
+                let gate = Gate::new();
+                let call = workers.run_sync(pass, gate.path()).kill_on_cancel(true);
+                let mut call = Box::pin(call.into_future());
+                let begun = pin!(gate.begun());
+                let begun = async { Some(begun.await) };
+                let cut_off = futures_lite::FutureExt::or(begun, async {
+                    call.as_mut().await.expect("it waits behind its gate");
+                    None
+                });
+                let worker = cut_off.await.expect("the gate is shut");
+                drop(call);
+                common::wait_until_gone(worker);
+            }));
+        });
+        blocking.await;
+    });
+}
+
 fn a_dropped_context_block_leaves_nothing() {
     test(async {
         for k in 1.. {
@@ -375,6 +397,7 @@ suite! {
     a_shielded_call_may_be_dropped_at_every_pending_point_of_a_warm_call,
     a_killable_call_may_be_cancelled_at_every_pending_point,
     a_dropped_call_that_may_not_be_killed_ends_in_the_background_with_its_token,
+    what_is_dropped_is_reaped_while_a_task_blocks_smols_executor,
     a_dropped_context_block_leaves_nothing,
     a_cancelled_context_block_ends_its_workers_before_it_ends,
     a_storm_of_calls_that_are_killed_at_odd_moments_leaves_nothing_and_loses_no_result,

@@ -1,5 +1,6 @@
-//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's connection and
-//! on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are (`src/wire`), and fuzzed.
+//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's
+//! connection and on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are
+//! (`src/wire`), and fuzzed.
 
 #[macro_use]
 mod common;
@@ -106,8 +107,8 @@ fn after_some_jobs<Fut: Future<Output = ()>>(more: impl Fn(WorkerContext, u16) -
     }));
 }
 
-/// A call after a forged answer has its own, as the forged one lies in the socket and is not looked for there; or that is seen,
-/// and the worker is good for nothing any more.
+/// A call after a forged answer has its own, as the forged one lies in the socket and is not looked for there; or that
+/// is seen, and the worker is good for nothing any more.
 async fn is_answered_or_finds_out(workers: &WorkerContext, job: u16) {
     match workers.run_sync(numbered, 7).await {
         Ok(answer) => assert_eq!(answer, (7, job)),

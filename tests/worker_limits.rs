@@ -148,7 +148,7 @@ fn preload_closures_are_free_of_the_limits_and_init_closures_are_not() {
         assert!(
             error
                 .to_string()
-                .contains("the closures of its configuration"),
+                .contains("`init` closures of its configuration"),
             "{error}"
         );
     });
@@ -268,6 +268,21 @@ fn a_job_that_deletes_the_timers_spares_the_next_which_another_worker_runs() {
             }
         },
     ));
+}
+
+/// There was no error once, and no end: each worker left the job to the next one.
+fn an_init_closure_that_deletes_the_timers_is_an_error_and_no_endless_row_of_workers() {
+    fn delete_timers() {
+        for number in 0..16 {
+            // SAFETY: the process goes on without the timers that it has; others are an error.
+            unsafe { libc::syscall(libc::SYS_timer_delete, number) };
+        }
+    }
+    test(async {
+        let config = config().cpu_limit(Duration::from_secs(60));
+        let error = refused(config.init(delete_timers)).await;
+        assert_start_error(&error, "cpu_limit(60s)");
+    });
 }
 
 // Open files.
@@ -567,6 +582,7 @@ suite! {
     waiting_takes_no_cpu_time,
     a_job_that_ignores_the_signal_for_cpu_time_is_killed,
     a_job_that_deletes_the_timers_spares_the_next_which_another_worker_runs,
+    an_init_closure_that_deletes_the_timers_is_an_error_and_no_endless_row_of_workers,
     so_many_files_may_be_open_and_not_one_more,
     a_worker_that_may_open_nothing_answers_panics_and_retires_like_any_other,
     workers_are_as_nice_as_they_are_told_and_so_are_their_threads,

@@ -367,11 +367,25 @@ fn a_program_that_may_write_no_files_makes_calls() {
     }));
 }
 
+/// How many mailboxes this process has mapped.
+fn mailboxes() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.matches("seedbed-mailbox").count()
+}
+
+/// The run's loop once kept the mailboxes of all workers that had gone until it looked again.
+fn a_task_that_blocks_in_the_middle_of_a_run_gathers_no_mailboxes() {
+    test_in_a_run(WorkerConfig::new().retire_after(3), async |workers| {
+        smol::block_on(async {
+            for n in 0..300 {
+                assert_eq!(workers.run_sync(increment, n).await.unwrap(), n + 1);
+            }
+        });
+        assert!(mailboxes() < 20, "{} mailboxes", mailboxes());
+    });
+}
+
 fn a_run_leaves_no_mailbox_behind() {
-    let mailboxes = || {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        maps.matches("seedbed-mailbox").count()
-    };
     test_in_a_run(WorkerConfig::new(), async |workers| {
         warm_up(&workers).await;
         let call = workers.run_sync(endless, ()).kill_on_cancel(true);
@@ -404,6 +418,7 @@ suite! {
     who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there,
     a_worker_that_was_killed_right_after_its_answer_is_not_counted,
     a_program_that_may_write_no_files_makes_calls,
+    a_task_that_blocks_in_the_middle_of_a_run_gathers_no_mailboxes,
     a_run_leaves_no_mailbox_behind,
     a_job_that_closes_all_descriptors_harms_no_other,
     many_quick_calls_in_a_row_use_one_worker_and_come_back_in_order,

@@ -12,7 +12,9 @@ use std::process::{Command, Stdio};
 use common::stage::{self, Bystander, Stage, announce, for_ever, halt, helper, staged};
 use common::{endless, pid};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerStatus};
+use seedbed::{
+    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus,
+};
 
 fn echo(n: u32) -> (u32, u32) {
     (n, std::process::id())
@@ -341,6 +343,14 @@ fn threads_that_a_job_leaves_running_do_not_disturb_the_next_job_nor_the_end() {
     });
 }
 
+/// Makes calls that this worker answers, and ends it.
+async fn serves_on_and_leaves(workers: &WorkerContext, worker: u32) {
+    for n in 0..20 {
+        assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, worker));
+    }
+    workers.shutdown().await.unwrap();
+}
+
 /// Starts a thread that has the standard output to itself and never ends.
 fn keep_the_standard_output_locked(for_ever: impl FnOnce() + Send + 'static) -> u32 {
     let (locked, is_locked) = std::sync::mpsc::channel();
@@ -366,10 +376,7 @@ fn a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer
             .await
             .unwrap();
         assert_eq!(stage.reached().await, first);
-        for n in 0..3 {
-            assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, first));
-        }
-        workers.shutdown().await.unwrap();
+        serves_on_and_leaves(&workers, first).await;
     });
 }
 
@@ -405,10 +412,7 @@ fn a_thread_that_fills_the_captured_standard_error_between_calls_delays_neither_
             .await
             .unwrap();
         assert_eq!(stage.reached().await, first);
-        for n in 0..20 {
-            assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, first));
-        }
-        workers.shutdown().await.unwrap();
+        serves_on_and_leaves(&workers, first).await;
     });
 }
 
@@ -420,10 +424,7 @@ fn a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_no
     let config = WorkerConfig::new().capture_stderr(true).retire(complain);
     staged(config, |workers| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
-        for n in 0..20 {
-            assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, first));
-        }
-        workers.shutdown().await.unwrap();
+        serves_on_and_leaves(&workers, first).await;
     });
 }
 

@@ -1,11 +1,12 @@
-//! Calls without end, with random kills from a seed: each job leaves a mark in memory that all processes share, so that it is
-//! seen afterwards that it ran exactly once if its call gave a value, and once at most if the call was broken or given up.
+//! Calls without end, with random kills from a seed: each job leaves a mark in memory that all processes share, so that
+//! it is seen afterwards that it ran exactly once if its call gave a value, and once at most if the call was broken or
+//! given up.
 //!
-//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_server` goes on for longer than the default,
-//! which takes seconds. There is a kill for each hundred calls.
+//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_soak` goes on for longer than the
+//! default, which takes seconds. There is a kill for each hundred calls.
 //!
-//! `unsafe` is needed to map the shared memory. It is a file that nobody makes shorter, of bytes that are only ever changed as
-//! atomics.
+//! `unsafe` is needed to map the shared memory. It is a file that nobody makes shorter, of bytes that are only ever
+//! changed as atomics.
 
 #[macro_use]
 mod common;

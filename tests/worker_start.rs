@@ -9,8 +9,9 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::stage::{Stage, halting_pid};
 use common::{pid, test, with_workers};
-use seedbed::{WorkerConfig, WorkerErrorKind, run_sync};
+use seedbed::{CancelScope, WorkerConfig, WorkerErrorKind, run_sync};
 
 const PART: &str = "SEEDBED_TEST_PART";
 
@@ -86,6 +87,29 @@ fn a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_se
     let output = helper(name).stderr(Stdio::piped()).output().unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("redirects or reads standard input"));
+}
+
+/// Each worker once took itself for the program and started another one: 200 of them in a second.
+#[test]
+fn a_program_that_clears_its_environment_before_the_hook_has_workers_and_no_copies() {
+    const COPIES: &str = "SEEDBED_TEST_COPIES";
+    if plays_a_part() {
+        let copies: u32 = std::env::var(COPIES).map_or(0, |count| count.parse().unwrap());
+        assert!(copies < 2, "the program starts itself over and over");
+        // SAFETY: libtest's other thread only waits; nobody reads the environment by way of the C library.
+        unsafe {
+            std::env::vars_os().for_each(|(name, _)| std::env::remove_var(name));
+            std::env::set_var(COPIES, (copies + 1).to_string());
+            std::env::set_var(PART, "1");
+        }
+        seedbed::init();
+        let worker = smol::block_on(async { run_sync(pid, ()).await }).unwrap();
+        assert_ne!(worker, std::process::id());
+        return;
+    }
+    let name = "a_program_that_clears_its_environment_before_the_hook_has_workers_and_no_copies";
+    let _alone = common::alone();
+    assert!(helper(name).status().unwrap().success());
 }
 
 #[test]
@@ -236,17 +260,24 @@ fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
 /// (Where the tests do not run as root, it keeps the right.)
 #[test]
 fn a_program_that_may_not_kill_its_worker_waits_for_it() {
-    fn take_a_while(_: ()) {
-        std::thread::sleep(Duration::from_millis(300));
-    }
     seedbed::init();
     if plays_a_part() {
         smol::block_on(with_workers(WorkerConfig::new(), |workers| async move {
-            workers.run_sync(pid, ()).await.unwrap();
+            let mut stage = Stage::new();
+            stage.open_to_all_users();
+            let worker = workers.run_sync(pid, ()).await.unwrap();
             // SAFETY: changes what this process may do and nothing in its memory.
             unsafe { libc::setresuid(65534, 65534, 65534) };
-            let call = workers.run_sync(take_a_while, ()).kill_on_cancel(true);
-            let outcome = seedbed::move_on_after(Duration::from_millis(50), call).await;
+            let scope = CancelScope::new();
+            let call = workers.run_sync(halting_pid, stage.path());
+            let call = scope.run(call.kill_on_cancel(true));
+            let cancel = async {
+                assert_eq!(stage.reached().await, worker);
+                scope.cancel();
+                smol::future::yield_now().await; // the call tries to kill
+                stage.let_on();
+            };
+            let (outcome, ()) = smol::future::zip(call, cancel).await;
             assert!(outcome.is_none());
         }));
         return;

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::stage::kill;
-use common::{end_default_workers, endless, pid, test, until_empty, wait_until_gone, with_workers};
+use common::{
+    end_default_workers, endless, pid, test, until_empty, wait_until_gone, with_workers,
+    with_workers_that_stay,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use seedbed::{
@@ -439,13 +442,8 @@ fn a_retire_closure_that_panics_is_a_crash() {
 }
 
 fn workers_that_had_to_be_killed_at_the_end_are_counted_as_that() {
-    let config = WorkerConfig::new()
-        .grace_period(Duration::from_millis(1))
-        .retire(|_: &WorkerStatus| {
-            loop {
-                std::thread::park();
-            }
-        });
+    let config = with_workers_that_stay(WorkerConfig::new());
+    let config = config.grace_period(Duration::from_millis(1));
     test(with_workers(config, |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         workers.shutdown().await.unwrap_err();

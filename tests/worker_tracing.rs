@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use common::stage::kill;
 use common::{
-    endless, name_of, pid, test, until_empty, wait_until_gone, with_workers, worker_type,
+    endless, name_of, pid, test, until_empty, wait_until_gone, with_workers,
+    with_workers_that_stay, worker_type,
 };
-use seedbed::{CancelScope, WorkerConfig, WorkerStatus, WorkerType};
+use seedbed::{CancelScope, WorkerConfig, WorkerType};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -344,13 +345,8 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
         assert_eq!(story_of("cancelled"), [UP, cancelled, UP, dropped]);
     }));
 
-    let stubborn = named("stays")
-        .grace_period(Duration::from_millis(1))
-        .retire(|_: &WorkerStatus| {
-            loop {
-                std::thread::park();
-            }
-        });
+    let stubborn = with_workers_that_stay(named("stays"));
+    let stubborn = stubborn.grace_period(Duration::from_millis(1));
     test(with_workers(stubborn, |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         workers.shutdown().await.unwrap_err();

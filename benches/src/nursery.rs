@@ -1,8 +1,8 @@
 //! Spawning many children and joining all: nanoseconds per child.
 //!
 //! Each of the functions here opens its peer's block, spawns `count` children and ends when all have ended, and is
-//! also what `allocations` counts. The clock is the thread's, but for the contender with two threads. Only moro's scope and tokio's `JoinSet` give what a nursery must give; the others are
-//! the raw machinery.
+//! also what `allocations` counts. The clock is the thread's, but for the contender with two threads. Only moro's scope
+//! and tokio's `JoinSet` give what a nursery must give; the others are the raw machinery.
 
 use std::{cell::LazyCell, pin::Pin};
 

@@ -1,4 +1,5 @@
-//! Bytes from the fuzzer, given to all that reads frames. What must hold is said where they are read: `src/worker/fuzzed.rs`.
+//! Bytes from the fuzzer, given to all that reads frames. What must hold is said where they are read:
+//! `src/worker/fuzzed.rs`.
 
 #![no_main]
 

@@ -75,7 +75,10 @@ impl WorkerError {
     pub(crate) fn start(what: &str, source: std::io::Error) -> Self {
         Self::new(
             WorkerErrorKind::Start,
-            format!("the worker process could not be started: {what}: {source}"),
+            format!(
+                "the worker process could not be started: {what}: {source}{}",
+                advice(&source)
+            ),
         )
         .caused_by(source)
     }
@@ -145,6 +148,11 @@ impl WorkerError {
         )
     }
 
+    pub(crate) fn fork_refused(source: std::io::Error) -> Self {
+        let words = format!("{source}{}", advice(&source));
+        Self::fork_failed(&words).caused_by(source)
+    }
+
     pub(crate) fn fork_failed(words: &str) -> Self {
         Self::new(
             WorkerErrorKind::Start,
@@ -167,8 +175,8 @@ impl WorkerError {
         Self::new(
             WorkerErrorKind::Start,
             format!(
-                "the worker {exit} while it called the closures of its configuration, under the limits of that \
-                 configuration"
+                "the worker {exit} while it called the `preload` and `init` closures of its configuration; they have to \
+                 return, and those of `init` to keep to its limits"
             ),
         )
         .ended(exit)
@@ -179,7 +187,7 @@ impl WorkerError {
             WorkerErrorKind::Start,
             format!(
                 "the worker process had not reached seedbed's hook after {limit:?} and was killed; call the hook \
-                 before anything in `main` that waits"
+                 before anything in `main` that waits or reads standard input"
             ),
         )
     }
@@ -187,7 +195,7 @@ impl WorkerError {
     pub(crate) fn init(panic: WorkerPanic) -> Self {
         Self::new(
             WorkerErrorKind::Init,
-            format!("an init closure of the worker {panic}"),
+            format!("a `preload` or `init` closure of the worker {panic}"),
         )
         .panicked_with(panic)
     }
@@ -195,7 +203,9 @@ impl WorkerError {
     pub(crate) fn init_undecodable(message: &str) -> Self {
         Self::new(
             WorkerErrorKind::Init,
-            format!("the worker could not decode the data of an init or retire closure: {message}"),
+            format!(
+                "the worker could not decode the data of one of its configuration's closures: {message}"
+            ),
         )
     }
 
@@ -328,5 +338,24 @@ impl WorkerError {
                  when the grace period was over"
             ),
         )
+    }
+}
+
+/// What to do where the kernel has run out of something.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            "; close files that this program has open, or allow it more (`ulimit -n`)"
+        }
+        Some(libc::ENFILE) => {
+            "; the whole system may have no more open files (`/proc/sys/fs/file-max`)"
+        }
+        Some(libc::EAGAIN) => {
+            "; end processes or threads of this user's, or allow it more (`ulimit -u`, a control group's `pids.max`)"
+        }
+        Some(libc::ENOMEM) => {
+            "; the system, or this program's limit (`ulimit -v`, a control group's), has no memory left"
+        }
+        _ => "",
     }
 }

@@ -178,7 +178,9 @@ impl WorkerExit {
     /// What to do about such an end, if the worker had a job.
     pub(super) fn advice(&self) -> &'static str {
         match self.ended {
-            Ended::Exited(_) => "a job has to return: find what in it ends the process",
+            Ended::Exited(_) => {
+                "a job has to return, and so have retire closures: find what in them ends the process"
+            }
             Ended::Unknown => "let nothing in this program wait for children that it did not start",
             Ended::Signalled { core: true, .. } => "open the core dump in a debugger",
             Ended::Signalled { signal, .. } => match (signal, &self.stderr) {
@@ -198,15 +200,25 @@ impl WorkerExit {
         }
     }
 
-    /// The last lines of the captured standard error, as many as are good to read in an error; empty if there is nothing.
-    pub(super) fn last_lines(&self) -> &str {
+    /// The last lines of the captured standard error, as many as are good to read in an error; empty if there is nothing. What
+    /// Rust says of a failed allocation or a panic stands in front of a backtrace, whose frames would leave no room for it.
+    pub(super) fn last_lines(&self) -> String {
         const LINES: usize = 10;
         let text = self.stderr_tail().unwrap_or_default().trim_end();
-        match text.rmatch_indices('\n').nth(LINES - 1) {
-            Some((at, _)) => &text[at + 1..],
-            None => text,
+        let mut lines: Vec<&str> = text.lines().filter(|line| !is_frame(line)).collect();
+        if lines.is_empty() {
+            lines.extend(text.lines());
         }
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
+}
+
+/// Whether a line belongs to a frame of a backtrace: "  12: core::panicking::panic", or "     at src/main.rs:3:5" below it.
+fn is_frame(line: &str) -> bool {
+    let words = line.trim_start();
+    let (number, name) = words.split_once(": ").unwrap_or(("", ""));
+    let is_numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    words.len() < line.len() && (is_numbered && !name.is_empty() || words.starts_with("at "))
 }
 
 impl fmt::Debug for WorkerExit {
@@ -292,6 +304,12 @@ mod tests {
         assert!(exit.last_lines().starts_with("line 3\n"));
         assert!(exit.last_lines().ends_with("\nline 12"));
         assert_eq!(exit.stderr_tail(), Some(&*all));
+        let told = "memory allocation of 7 bytes failed\nstack backtrace:\n";
+        let frames = "   0: std::alloc::rust_oom\n             at /rustc/lib.rs:1:1\n".repeat(20);
+        let exit = |text: String| WorkerExit::new(7, Ended::Exited(1), Some(text));
+        let lines = exit(format!("{told}{frames}note: more\n")).last_lines();
+        assert_eq!(lines, format!("{told}note: more"));
+        assert_eq!(exit(frames).last_lines().lines().count(), 10);
         for few in [None, Some(""), Some("\n\n")] {
             let exit = WorkerExit::new(7, Ended::Exited(1), few.map(str::to_owned));
             assert_eq!(exit.last_lines(), "");

@@ -23,8 +23,9 @@ pub use panic::WorkerPanic;
 
 /// Why a call into a worker process gave no value.
 ///
-/// Match on [`kind`](Self::kind). Printed with `{}`, it is a sentence that names the job and says what to do about it, with the
-/// last lines of the worker's standard error below, if that is captured; printed with `{:?}`, it is everything that is known.
+/// Match on [`kind`](Self::kind). Printed with `{}`, it is a sentence that names the job and says what to do about it,
+/// with the last lines of the worker's standard error below, if that is captured; printed with `{:?}`, it is everything
+/// that is known.
 ///
 /// # Examples
 ///
@@ -81,13 +82,14 @@ pub enum WorkerErrorKind {
     Config,
     /// The process could not be started, or ended before it was ready for jobs. The job did not run.
     Start,
-    /// An `init` closure panicked in the new worker. The job did not run.
+    /// A `preload` or `init` closure panicked in the new process, or the data of a closure could not be decoded there. The
+    /// job did not run.
     Init,
-    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::WorkerType). The job did
-    /// not run.
+    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::WorkerType).
+    /// The job did not run.
     UnsafeFork,
-    /// This process is a copy: the program has forked itself after it had used workers or a run. Both processes have the same
-    /// connections, over which only the original may speak. Nothing was sent.
+    /// This process is a copy: the program has forked itself after it had used workers or a run. Both processes have
+    /// the same connections, over which only the original may speak. Nothing was sent.
     ForkedProgram,
     /// The job's code lies outside the main executable, where a worker may not have it. Nothing was sent.
     ForeignFunction,
@@ -195,8 +197,8 @@ impl WorkerError {
         self.0.ran_for
     }
 
-    /// Returns how the worker process ended, if it did and that is known. Where it was killed because of the error, that is what
-    /// this tells.
+    /// Returns how the worker process ended, if it did and that is known. Where it was killed because of the error,
+    /// that is what this tells.
     ///
     /// # Examples
     ///
@@ -208,7 +210,7 @@ impl WorkerError {
         self.0.exit.as_ref()
     }
 
-    /// Returns what the job, or an `init` or `retire` closure, panicked with.
+    /// Returns what the job, or a `preload`, `init` or `retire` closure, panicked with.
     ///
     /// # Examples
     ///
@@ -230,7 +232,12 @@ impl fmt::Display for WorkerError {
             (None, None) => {}
         }
         f.write_str(&self.0.message)?;
-        match self.0.exit.as_ref().map_or("", WorkerExit::last_lines) {
+        match &*self
+            .0
+            .exit
+            .as_ref()
+            .map_or_else(String::new, WorkerExit::last_lines)
+        {
             "" => Ok(()),
             lines => write!(f, "\nits standard error ended in:\n{lines}"),
         }
@@ -315,6 +322,19 @@ mod tests {
         assert!(!panicked.to_string().contains("0: paint"));
         let source = std::io::Error::from_raw_os_error(libc::ENOMEM);
         assert!(format!("{:?}", WorkerError::start("it", source)).contains("code: 12"));
+    }
+
+    #[test]
+    fn where_the_kernel_has_run_out_of_something_the_message_says_what_to_do() {
+        let message = |code| {
+            WorkerError::start("its socket", std::io::Error::from_raw_os_error(code)).to_string()
+        };
+        assert!(message(libc::EMFILE).ends_with("allow it more (`ulimit -n`)"));
+        assert!(message(libc::EAGAIN).contains("`ulimit -u`"));
+        assert!(message(libc::EPERM).ends_with("(os error 1)"));
+        let refused = WorkerError::fork_refused(std::io::Error::from_raw_os_error(libc::EAGAIN));
+        assert!(refused.to_string().contains("`ulimit -u`"));
+        assert!(refused.source().is_some());
     }
 
     #[test]

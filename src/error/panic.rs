@@ -78,8 +78,8 @@ impl WorkerPanic {
         self.location.as_deref()
     }
 
-    /// Returns the backtrace in the worker, if the environment asked for one (`RUST_BACKTRACE=1`). It is in the error's `Debug`,
-    /// and not in its `Display`, which stays a sentence that fits a log.
+    /// Returns the backtrace in the worker, if the environment asked for one (`RUST_BACKTRACE=1`). It is in the error's
+    /// `Debug`, and not in its `Display`, which stays a sentence that fits a log.
     ///
     /// ```
     /// use seedbed::run_sync;

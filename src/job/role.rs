@@ -2,15 +2,17 @@
 //!
 //! The launcher gives a worker its end of the socket as standard input, and names the socket in an environment variable
 //! together with its own process id. A process is a worker if its standard input *is* that socket. The variable alone
-//! says nothing: whatever a job starts inherits it too, harmlessly.
+//! says nothing: whatever a job starts inherits it too, harmlessly. A program that removes it before the hook, as one that
+//! clears its environment does, is still told: the kernel keeps what the process was executed with.
 //!
 //! A worker runs the program's `main` again up to the hook. If it gets to another call of ours first, the program has
 //! the hook in the wrong place, and to go on would run the whole program twice (and, as that would start workers in
 //! turn, without end). So it says what is wrong, to its parent too, and exits.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::sys::socket;
@@ -88,7 +90,9 @@ pub(crate) fn refuse_unless_hooked(call: &str) {
 
 #[cold]
 fn find_out() -> Role {
-    let summons = std::env::var_os(VARIABLE).and_then(|text| Summons::parse(&text));
+    let summons = std::env::var_os(VARIABLE)
+        .or_else(|| inherited(&std::fs::read("/proc/self/environ").ok()?)) // without `/proc` there are no workers
+        .and_then(|text| Summons::parse(&text));
     let role = match summons {
         None => Role::Free,
         Some(summons) => decide(
@@ -107,6 +111,15 @@ fn find_out() -> Role {
         Err(SERVING) => Role::Serving,
         Ok(_) | Err(_) => role,
     }
+}
+
+/// Finds the variable in the environment that a process was executed with, whatever the program has made of it since: a
+/// worker that took itself for free would start workers, and those others, without end.
+fn inherited(environment: &[u8]) -> Option<OsString> {
+    environment
+        .split(|&byte| byte == 0)
+        .find_map(|entry| entry.strip_prefix(VARIABLE.as_bytes())?.strip_prefix(b"="))
+        .map(|value| OsString::from_vec(value.to_vec()))
 }
 
 /// A process is a worker if its standard input is the socket that the variable names. One that has the parent which the
@@ -167,6 +180,15 @@ mod tests {
         );
         for garbage in ["", ":", "1", "1:", ":1", "a:1", "1:-1", "1:1:1"] {
             assert_eq!(Summons::parse(OsStr::new(garbage)), None, "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn the_variable_is_found_among_others_by_its_whole_name() {
+        let environment = b"A=SEEDBED_WORKER=1:2\0SEEDBED_WORKERS=3:4\0SEEDBED_WORKER=5:6\0Z=\0";
+        assert_eq!(inherited(environment), Some("5:6".into()));
+        for without in [&b""[..], b"\0", b"SEEDBED_WORKER\0", b"A=B"] {
+            assert_eq!(inherited(without), None);
         }
     }
 

@@ -487,8 +487,8 @@ impl Owner {
         self.driver.scope.cancel_for(reason);
     }
 
-    /// Drops everybody at once, shields included, then the body (in a service nursery first), and closes. Returns the first panic that this caused
-    /// or that nobody was told of.
+    /// Drops everybody at once, shields included, then the body (in a service nursery first), and closes. Returns the
+    /// first panic that this caused or that nobody was told of.
     pub(super) fn end_hard(&mut self, drop_body: impl FnOnce()) -> Option<Payload> {
         // SAFETY: the core is kept, and the place taken back, before this returns.
         let _stay = unsafe { Stay::begin(&self.core) };

@@ -1,5 +1,5 @@
-//! Against plain vectors, outside of calls; and what is decoded of a peer that keeps no promise. How shared memory travels is
-//! in `tests/shared_memory.rs`.
+//! Against plain vectors, outside of calls; and what is decoded of a peer that keeps no promise. How shared memory
+//! travels is in `tests/shared_memory.rs`.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};

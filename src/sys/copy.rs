@@ -4,8 +4,8 @@
 //! registrations, and with the ends of sockets at whose other ends one process listens. What the copy did with them would
 //! happen to the original. So it is to find out that it is one, before it does anything; the C library tells it.
 //!
-//! `unsafe` is needed to ask the C library for that. The fork server's forks are not told of, as they are system calls of our
-//! own: the workers that come of them are no copies in this sense.
+//! `unsafe` is needed to ask the C library for that. The fork server's forks are not told of, as they are system calls
+//! of our own: the workers that come of them are no copies in this sense.
 #![allow(unsafe_code)]
 
 use std::sync::Once;

@@ -25,8 +25,8 @@ pub(crate) enum Fork {
     Old,
 }
 
-/// Forks. The new process is a child of the caller's parent. Its number is written to `number`, as a part of the fork: before
-/// the new process runs, and whatever becomes of the caller meanwhile.
+/// Forks. The new process is a child of the caller's parent. Its number is written to `number`, as a part of the fork:
+/// before the new process runs, and whatever becomes of the caller meanwhile.
 ///
 /// # Errors
 ///
@@ -45,11 +45,12 @@ pub(crate) unsafe fn fork_for_parent(number: &AtomicU32) -> io::Result<Fork> {
     };
     let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | settid;
     // SAFETY: (the call) Without `CLONE_VM` the new process gets a copy of this one's memory, and with a null stack it goes
-    // on upon the copy of this stack, so both return from here as if alone; nothing is shared that Rust would have to know of.
-    // With one thread, the caller's promise, no other has anything half-done. `number` is a
-    // word that outlives the call, which the kernel writes to in this process. `record`, if it is not null, is a word of this thread's own that holds its number: the
-    // kernel writes the new number into the new process's copy of it, and zero when that thread ends, as the C library does
-    // with its own forks. The exit signal is that of this process, as always with `CLONE_PARENT`.
+    // on upon the copy of this stack, so both return from here as if alone; nothing is shared that Rust would have to
+    // know of. With one thread, the caller's promise, no other has anything half-done. `number` is a word that outlives
+    // the call, which the kernel writes to in this process. `record`, if it is not null, is a word of this thread's own
+    // that holds its number: the kernel writes the new number into the new process's copy of it, and zero when that
+    // thread ends, as the C library does with its own forks. The exit signal is that of this process, as always with
+    // `CLONE_PARENT`.
     let result = unsafe { clone(flags, number.as_ptr().cast(), record) };
     match result {
         0 => {

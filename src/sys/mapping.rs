@@ -1,11 +1,11 @@
 //! A value that two processes have mapped: made here, or found in memory that came from there.
 //!
-//! The memory is a file without a name, sealed so that nobody can shrink it: a mapping of it never raises SIGBUS. Its pages are
-//! allocated when it is made, so that a machine without memory says so then and not at some later write.
+//! The memory is a file without a name, sealed so that nobody can shrink it: a mapping of it never raises SIGBUS. Its
+//! pages are allocated when it is made, so that a machine without memory says so then and not at some later write.
 //!
-//! Where no file may be as large (`ulimit -f`), there are System V's segments, which are none, and keep their size, too. They are
-//! the second choice, because they have numbers in place of descriptors, and so can be found by whoever has the same user;
-//! and their pages are allocated when they are first written.
+//! Where no file may be as large (`ulimit -f`), there are System V's segments, which are none, and keep their size,
+//! too. They are the second choice, because they have numbers in place of descriptors, and so can be found by whoever
+//! has the same user; and their pages are allocated when they are first written.
 //!
 //! `unsafe` is needed to look at mapped memory as at a value, which is argued in [`Mapping::new`].
 #![allow(unsafe_code)]
@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Safety
 ///
-/// All of it are atomics (and padding that nobody reads), any bytes are a value of it, all zeros are the one it begins with, it
-/// has nothing to drop, and its alignment is at most that of a page.
+/// All of it are atomics (and padding that nobody reads), any bytes are a value of it, all zeros are the one it begins
+/// with, it has nothing to drop, and its alignment is at most that of a page.
 pub(crate) unsafe trait Shareable: Sync {}
 
 /// Neither may be missing: with both, the memory keeps its size for ever.
@@ -70,8 +70,8 @@ impl<T: Shareable> Mapping<T> {
         }
         let segment = Segment(segment);
         let found = Self::find_segment(segment);
-        // SAFETY: asks for nothing to be written. From now on the segment ends with the last mapping of it, and yet may be mapped
-        // until then.
+        // SAFETY: asks for nothing to be written. From now on the segment ends with the last mapping of it, and yet may
+        // be mapped until then.
         unsafe { libc::shmctl(segment.0, libc::IPC_RMID, ptr::null_mut()) };
         Ok((found?, segment))
     }
@@ -119,15 +119,15 @@ impl<T: Shareable> Mapping<T> {
     /// Lets copies of this process, made by a fork, do without it.
     pub(crate) fn keep_from_copies(&self) -> io::Result<()> {
         let (place, size) = (self.place.as_ptr().cast::<c_void>(), size_of::<T>());
-        // SAFETY: this advice concerns new processes only, and this very mapping, as long as it is. In a copy nobody may look
-        // at it; whoever forks sees to that.
+        // SAFETY: this advice concerns new processes only, and this very mapping, as long as it is. In a copy nobody
+        // may look at it; whoever forks sees to that.
         unsafe { madvise(place, size, Advice::LinuxDontFork)? };
         Ok(())
     }
 }
 
-/// Fails where a file may not be as large, memory that is a file included. To find that out by trying is deadly: the kernel sends
-/// SIGXFSZ, which ends a process that has not seen to it.
+/// Fails where a file may not be as large, memory that is a file included. To find that out by trying is deadly: the
+/// kernel sends SIGXFSZ, which ends a process that has not seen to it.
 pub(crate) fn refuse_beyond_file_limit(size: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(most) if size > most => Err(io::Error::from_raw_os_error(libc::EFBIG)),
@@ -139,9 +139,9 @@ impl<T: Shareable> Deref for Mapping<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the mapping is as large as a `T` and aligned to a page, which by `Shareable` is enough; it lives as long as
-        // `self`, and nobody can make a sealed file, or a segment, any shorter. Any bytes are a `T`, and what others write
-        // meanwhile, here or in another process, they write to atomics.
+        // SAFETY: the mapping is as large as a `T` and aligned to a page, which by `Shareable` is enough; it lives as
+        // long as `self`, and nobody can make a sealed file, or a segment, any shorter. Any bytes are a `T`, and what
+        // others write meanwhile, here or in another process, they write to atomics.
         unsafe { self.place.as_ref() }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether this process is still the one that it was, and not a copy that a fork has made of it, however it was forked.
 //!
-//! The kernel is told to wipe a page in copies, so that looking costs a load where asking for the process's number costs a system
-//! call.
+//! The kernel is told to wipe a page in copies, so that looking costs a load where asking for the process's number
+//! costs a system call.
 //!
 //! `unsafe` is needed to map that page, and to look at it.
 #![allow(unsafe_code)]
@@ -46,8 +46,8 @@ impl Original {
     }
 
     fn flag(&self) -> &AtomicBool {
-        // SAFETY: the page is mapped as long as `self`, holds zeros or what was stored here, both of which are a flag, and is
-        // aligned to more than a byte.
+        // SAFETY: the page is mapped as long as `self`, holds zeros or what was stored here, both of which are a flag,
+        // and is aligned to more than a byte.
         unsafe { self.mark.as_ref() }
     }
 }

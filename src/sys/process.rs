@@ -1,10 +1,11 @@
 //! A child process held by its pidfd: it is killed, waited for and reaped through that descriptor, never by number.
 //!
-//! `async_process::Child` is not used, for two reasons. It signals by process id (safely, as it also reaps, but the rule
-//! here is stricter); and it opens the pidfd and registers it after the process runs, so that a caller who is out of
-//! descriptors gets an error *and* an unreaped child. Here the launcher, which may block, deals with that case.
+//! `async_process::Child` is not used, for two reasons. It signals by process id (safely, as it also reaps, but the
+//! rule here is stricter); and it opens the pidfd and registers it after the process runs, so that a caller who is out
+//! of descriptors gets an error *and* an unreaped child. Here the launcher, which may block, deals with that case.
 //!
-//! The pidfd is polled through the reactor by whoever owns the process (`worker::life`); this file only asks the kernel.
+//! The pidfd is polled through the reactor by whoever owns the process (`worker::life`); this file only asks the
+//! kernel.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -80,8 +81,8 @@ impl Pidfd {
         kill_group(self.pid, self.id());
     }
 
-    /// Reaps the process if it has ended, and kills its group before, if it leads one. To be asked again after `Some` is an
-    /// error of the kernel's (`ECHILD`), so the owner remembers the answer.
+    /// Reaps the process if it has ended, and kills its group before, if it leads one. To be asked again after `Some`
+    /// is an error of the kernel's (`ECHILD`), so the owner remembers the answer.
     pub(crate) fn try_reap(&self, leads_group: bool) -> io::Result<Option<Ended>> {
         try_reap(self.pid, self.id(), leads_group)
     }
@@ -91,7 +92,8 @@ impl Pidfd {
     }
 }
 
-/// A child of ours that nobody has waited for, known by its number alone. That is nobody else's before it has been reaped.
+/// A child of ours that nobody has waited for, known by its number alone. That is nobody else's before it has been
+/// reaped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number(Pid);
 

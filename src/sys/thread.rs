@@ -67,7 +67,8 @@ pub(crate) fn was_always_alone() -> bool {
 /// Tells whether the caller is the only thread of this process; `None` if the kernel does not answer, because somebody has
 /// forbidden the call that is asked. Costs no more than a system call that does nothing.
 ///
-/// To be parted from the other threads of one's process is what no thread may ask, unless there are none: then it is nothing.
+/// To be parted from the other threads of one's process is what no thread may ask, unless there are none: then it is
+/// nothing.
 pub(crate) fn is_alone() -> Option<bool> {
     // SAFETY: with this flag alone the call changes nothing. It fails if there are other threads.
     match unsafe { libc::unshare(libc::CLONE_THREAD) } {

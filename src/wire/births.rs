@@ -1,9 +1,9 @@
-//! Where a fork server's parent learns of the workers that are forked for it: a table that both have mapped, with a place for
-//! each request.
+//! Where a fork server's parent learns of the workers that are forked for it: a table that both have mapped, with a
+//! place for each request.
 //!
-//! The kernel itself writes a new process's number into its place, as a part of the fork and before that process runs. So there
-//! is no moment in which there is a worker that its parent could not find, whoever is killed meanwhile, and nobody has to
-//! introduce it. The workers do not inherit the table: what a job writes astray does not get there.
+//! The kernel itself writes a new process's number into its place, as a part of the fork and before that process runs.
+//! So there is no moment in which there is a worker that its parent could not find, whoever is killed meanwhile, and
+//! nobody has to introduce it. The workers do not inherit the table: what a job writes astray does not get there.
 //!
 //! `unsafe` is needed to declare that the table may be shared.
 #![allow(unsafe_code)]

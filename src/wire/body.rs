@@ -4,7 +4,8 @@
 //! by bit. What lies in sealed memory (see [`crate::sys::memory`]) is written once, and decoded where it lies; that is sound
 //! because nobody can change it any more, which a buffer that both sides keep could not promise to a parent.
 //!
-//! 64 MiB of bytes as an argument took 63 ms of processor time in this way and 139 through the socket, and 1 MiB 0.7 and 1.8.
+//! 64 MiB of bytes as an argument took 63 ms of processor time in this way and 139 through the socket, and 1 MiB 0.7
+//! and 1.8.
 //!
 //! It is a shortcut and no more: where the sender cannot have the memory, because descriptors or memory or the size of files
 //! are limited, what has been written is read back, and the frame holds it all. (A receiver that has no descriptor to spare

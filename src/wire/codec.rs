@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::body::{self, Arrived, Encoding, Reading};
 use super::enclosure;
+use super::watch::Whole;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
@@ -38,7 +39,7 @@ pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
     let before = out.len();
-    match bincode::serde::encode_into_std_write(value, out, FORMAT) {
+    match bincode::serde::encode_into_std_write(Whole(value), out, FORMAT) {
         Ok(_length) => Ok(()),
         Err(error) => {
             out.truncate(before);
@@ -69,9 +70,10 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     }
 }
 
-/// Decodes in a format that has a limit: no value may take more bytes. bincode makes room for a text, or for bytes, before it looks
-/// whether they are there, and a length that is none, as a type reads it whose `Serialize` and `Deserialize` disagree, may be
-/// more than all memory: asking for that ends the process. It makes room within the limit only.
+/// Decodes in a format that has a limit: no value may take more bytes. bincode makes room for a text, or for bytes,
+/// before it looks whether they are there, and a length that is none, as a type reads it whose `Serialize` and
+/// `Deserialize` disagree, may be more than all memory: asking for that ends the process. It makes room within the
+/// limit only.
 fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Result<T, CodecError> {
     match bincode::serde::decode_from_slice(bytes, format) {
         Ok((value, length)) => all_of_it(value, bytes.len() - length),
@@ -79,8 +81,8 @@ fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Resu
     }
 }
 
-/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives the descriptors that go with it; after an
-/// error `out` is as before.
+/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives the descriptors that go with it;
+/// after an error `out` is as before.
 pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
@@ -88,8 +90,8 @@ pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
     encode_by(value, out, |out| Encoding::begin(out))
 }
 
-/// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is. (What of it
-/// is shared memory needs one all the same.)
+/// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is.
+/// (What of it is shared memory needs one all the same.)
 pub(crate) fn encode_in_frame<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
@@ -104,8 +106,9 @@ fn encode_by<T: Serialize + ?Sized>(
 ) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
     let before = out.len();
     let mut encoding = begin(out);
-    let (encoded, memories) =
-        enclosure::collect(|| bincode::serde::encode_into_writer(value, &mut encoding, FORMAT));
+    let (encoded, memories) = enclosure::collect(|| {
+        bincode::serde::encode_into_writer(Whole(value), &mut encoding, FORMAT)
+    });
     match encoded {
         Ok(()) => {
             let body = encoding.end(memories.len());
@@ -158,18 +161,31 @@ fn all_of_it<T>(value: T, left_over: usize) -> Result<T, CodecError> {
     }
 }
 
-/// bincode wraps the words of a `Serialize` implementation; they alone concern the user.
+/// bincode wraps the words of a `Serialize` implementation; they alone concern the user. Its own are made useful: they say what
+/// is wrong, and not with which types that happens.
 fn encode_error(error: bincode::error::EncodeError) -> String {
+    use bincode::error::EncodeError;
     match error {
-        bincode::error::EncodeError::OtherString(message) => message,
+        EncodeError::OtherString(message) => message,
+        EncodeError::Serde(_) => format!(
+            "it has a list or a map that does not say beforehand how long it is ({error}), as with `#[serde(flatten)]`; send \
+             a plain type, or a text"
+        ),
         other => other.to_string(),
     }
 }
 
 fn decode_error(error: bincode::error::DecodeError) -> String {
+    use bincode::error::DecodeError;
     match error {
-        bincode::error::DecodeError::OtherString(message) => message,
-        other => other.to_string(),
+        DecodeError::OtherString(message) => message,
+        DecodeError::Serde(_) => format!(
+            "its type asks what has been written, and jobs' values do not carry that ({error}): so it is with \
+             `#[serde(untagged)]`, with `#[serde(tag = ..)]`, and with types such as `serde_json::Value`; send a plain type, or \
+             a text"
+        ),
+        DecodeError::Io { .. } => error.to_string(),
+        other => format!("{other}; do `Serialize` and `Deserialize` agree?"),
     }
 }
 
@@ -192,6 +208,72 @@ mod tests {
         let error = encode_onto(&("a prefix that gets written", Sulky), &mut out).unwrap_err();
         assert_eq!(out, [1, 2, 3]);
         assert_eq!(error.to_string(), "not today");
+    }
+
+    /// What works in JSON and not here.
+    #[test]
+    fn a_type_that_needs_a_format_which_describes_itself_is_an_error_that_says_so() {
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Serialize, Deserialize)]
+        #[serde(untagged)]
+        enum Untagged {
+            Number(u8),
+        }
+        #[derive(Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        enum Tagged {
+            Number { number: u8 },
+        }
+        #[derive(Serialize, Deserialize)]
+        struct Flat {
+            #[serde(flatten)]
+            inner: std::collections::BTreeMap<String, u8>,
+        }
+        fn trial<T: Serialize + DeserializeOwned>(value: &T) -> String {
+            let decoded = encode(value).and_then(|bytes| decode::<T>(&bytes).map(|_| ()));
+            decoded.unwrap_err().to_string()
+        }
+        assert!(trial(&Untagged::Number(3)).contains("serde(untagged)"));
+        assert!(trial(&Tagged::Number { number: 3 }).contains("serde(tag"));
+        let inner = std::collections::BTreeMap::new();
+        assert!(trial(&Flat { inner }).contains("serde(flatten)"));
+    }
+
+    /// It once came out as `None, 1, None`.
+    #[test]
+    fn a_field_that_is_left_out_is_an_error_wherever_it_lies_and_one_that_never_travels_is_none() {
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Default, Serialize, Deserialize)]
+        struct Gappy {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            first: Option<u8>,
+            second: u8,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            third: Option<u8>,
+            #[serde(skip)]
+            fourth: u8,
+        }
+        let gappy = |first| Gappy {
+            first,
+            third: Some(0),
+            ..Gappy::default()
+        };
+        let error = encode(&gappy(None)).unwrap_err().to_string();
+        assert!(
+            error.contains("`first`") && error.contains("skip_serializing_if"),
+            "{error}"
+        );
+        let bytes = encode(&gappy(Some(7))).unwrap();
+        let decoded = decode::<Gappy>(&bytes).unwrap();
+        assert_eq!((decoded.first, decoded.fourth), (Some(7), 0));
+        let mut out = Vec::new();
+        for deep in [Some(Ok::<_, ()>(vec![gappy(None)])), None] {
+            let deep = (1, std::collections::BTreeMap::from([('a', deep)]));
+            let is_whole = deep.1[&'a'].is_none();
+            assert_eq!(encode_enclosing(&deep, &mut out).is_ok(), is_whole);
+        }
     }
 
     #[test]

@@ -7,11 +7,12 @@
 //! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
 //! come, or [`CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
 //!
-//! A worker's jobs are numbered, and each answer has the number of its job, so that what a job sends behind its worker's back is
-//! not taken for the answer of the next one. (The numbers begin anew after 65,536 of them: this is for those that go astray.)
+//! A worker's jobs are numbered, and each answer has the number of its job, so that what a job sends behind its
+//! worker's back is not taken for the answer of the next one. (The numbers begin anew after 65,536 of them: this is for
+//! those that go astray.)
 //!
-//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where one
-//! was lost on its way, because the receiver has too many open files, the frame comes without any.
+//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where
+//! one was lost on its way, because the receiver has too many open files, the frame comes without any.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -32,8 +33,8 @@ pub(crate) const ROOM: usize = 4 * 1024;
 /// Room that a receiver makes at least for the rest of a large frame.
 const CHUNK: usize = 256 * 1024;
 
-/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep its
-/// receiver waiting for bytes that never come.
+/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep
+/// its receiver waiting for bytes that never come.
 const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
 
 /// First bytes of every header; the last one counts the protocol's versions.
@@ -66,13 +67,13 @@ pub(crate) enum Kind {
     BadResult,
     /// To the parent: the offset does not lie in this image's code.
     NotOurCode,
-    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle for too
-    /// long, and 1 if a retire closure said so.
+    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle
+    /// for too long, and 1 if a retire closure said so.
     Bye,
     /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
     RetirePanicked,
-    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its standard
-    /// error. `number` is its place in the table of births.
+    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its
+    /// standard error. `number` is its place in the table of births.
     Fork,
     /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
     NotAlone,
@@ -151,8 +152,8 @@ impl Header {
         })
     }
 
-    /// Whether somebody who waits for this call may be told so: by its answer, or by a good-bye after the call before. (What is
-    /// neither is judged by its kind alone.)
+    /// Whether somebody who waits for this call may be told so: by its answer, or by a good-bye after the call before.
+    /// (What is neither is judged by its kind alone.)
     pub(crate) fn is_for(&self, call: u16) -> bool {
         match self.kind {
             Kind::Done

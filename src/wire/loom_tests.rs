@@ -1,4 +1,5 @@
-//! Models of a mailbox: a frame comes once and whole, by the slot or by the socket, whoever is quicker, and nobody sleeps for ever.
+//! Models of a mailbox: a frame comes once and whole, by the slot or by the socket, whoever is quicker, and nobody
+//! sleeps for ever.
 
 use std::sync::Arc;
 

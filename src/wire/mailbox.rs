@@ -1,13 +1,13 @@
 //! Two slots that a parent and its worker have both mapped, for frames that need not go through the socket.
 //!
-//! One slot is for jobs, the other for answers. A frame lies in a slot only while its receiver is awake and looks there; to a
-//! receiver that sleeps it goes through the socket, which wakes it. So neither side ever waits for the other by means of this
-//! memory alone, and whoever cannot or will not use it just never looks.
+//! One slot is for jobs, the other for answers. A frame lies in a slot only while its receiver is awake and looks
+//! there; to a receiver that sleeps it goes through the socket, which wakes it. So neither side ever waits for the
+//! other by means of this memory alone, and whoever cannot or will not use it just never looks.
 //!
 //! # The protocol
 //!
-//! A slot has one sender and one receiver, and at most one frame is on its way between them, in the slot or in the socket. Its
-//! state is one word, and each change of it belongs to one side:
+//! A slot has one sender and one receiver, and at most one frame is on its way between them, in the slot or in the
+//! socket. Its state is one word, and each change of it belongs to one side:
 //!
 //! | from | to | by | means |
 //! |---|---|---|---|
@@ -17,19 +17,20 @@
 //! | `WAITING` | `ASLEEP` | receiver, [`leave`](Slot::leave) | I do not look here any more |
 //! | `FULL` | `ASLEEP` | receiver, [`take`](Slot::take) | I have the frame |
 //!
-//! Both sides may change `WAITING`, so they do it by comparing and swapping: either the frame is in the slot before the receiver has
-//! left, and [`leave`](Slot::leave) says so, or the receiver has left first, and [`post`](Slot::post) fails. From all other
-//! states only one side goes on.
+//! Both sides may change `WAITING`, so they do it by comparing and swapping: either the frame is in the slot before the
+//! receiver has left, and [`leave`](Slot::leave) says so, or the receiver has left first, and [`post`](Slot::post)
+//! fails. From all other states only one side goes on.
 //!
 //! A receiver that sets `WAITING` may be kept from looking, because its thread is busy elsewhere. For that the *worker* has
-//! an eye on what it posted: before it goes to sleep it looks whether its answer still lies there ([`is_full`](Slot::is_full)), and
-//! if so it says that through the socket. A parent need not: its worker does nothing else than look.
+//! an eye on what it posted: before it goes to sleep it looks whether its answer still lies there
+//! ([`is_full`](Slot::is_full)), and if so it says that through the socket. A parent need not: its worker does nothing
+//! else than look.
 //!
 //! A worker that has ended and left its job `FULL` has not begun it.
 //!
-//! A broken job may write anywhere, and so here, too. Whatever it writes, the other side reads a frame, or what is no frame, or
-//! nothing; never beyond the slot. (One that forges states on purpose can have itself run again, or wait: it harms its own
-//! call.)
+//! A broken job may write anywhere, and so here, too. Whatever it writes, the other side reads a frame, or what is no
+//! frame, or nothing; never beyond the slot. (One that forges states on purpose can have itself run again, or wait: it
+//! harms its own call.)
 
 use crate::sys::mapping::Shareable;
 use std::sync::atomic::Ordering;
@@ -43,8 +44,8 @@ const WAITING: usize = 1;
 const FULL: usize = 2;
 const CALLED: usize = 3;
 
-/// So many words make a slot of 32 KiB, with the two before them and the cache line behind. A small frame lies in the cache line
-/// of the state.
+/// So many words make a slot of 32 KiB, with the two before them and the cache line behind. A small frame lies in the
+/// cache line of the state.
 const WORDS: usize = 4096 - 2 - 8;
 
 /// The slots of one worker.
@@ -98,8 +99,8 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
 
     /// Whether the receiver looks here.
     ///
-    /// Asked by an exchange that changes nothing, which brings the cache line over for writing. A load would bring it for reading
-    /// first, and then it would have to be asked for again.
+    /// Asked by an exchange that changes nothing, which brings the cache line over for writing. A load would bring it
+    /// for reading first, and then it would have to be asked for again.
     pub(crate) fn has_receiver(&self) -> bool {
         self.turn(WAITING, WAITING)
     }

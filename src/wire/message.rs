@@ -105,9 +105,9 @@ impl From<PanicReport> for WorkerPanic {
 /// Why a new worker cannot serve.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum InitFailed {
-    /// An init closure panicked.
+    /// A preload or init closure panicked.
     Panicked(PanicReport),
-    /// The data of an init or retire closure could not be decoded.
+    /// The data of a closure could not be decoded.
     BadData(String),
     /// The code of a closure does not lie in this image.
     NotOurCode,

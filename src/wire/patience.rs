@@ -1,7 +1,7 @@
 //! How long to look for something before one sleeps: the bound, and what is learnt from looking in vain.
 //!
-//! A core that sleeps takes some 30 us to wake, and a look at a cache line some nanoseconds. So whoever will have a frame within
-//! microseconds does better to look for it; who will not, has wasted its time, and learns from that.
+//! A core that sleeps takes some 30 us to wake, and a look at a cache line some nanoseconds. So whoever will have a
+//! frame within microseconds does better to look for it; who will not, has wasted its time, and learns from that.
 
 use std::hint::spin_loop;
 use std::thread::yield_now;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 /// So many looks, of some 25 ns each, between two offers of the processor to whoever else wants it.
 const LOOKS: u32 = 64;
 
-/// Looks until `seen` says that there is something, for about `limit` at most. Those who are `together` with the other side on
-/// one processor give it away at once, or there never would be anything.
+/// Looks until `seen` says that there is something, for about `limit` at most. Those who are `together` with the other
+/// side on one processor give it away at once, or there never would be anything.
 pub(crate) fn look_for(limit: Duration, together: bool, mut seen: impl FnMut() -> bool) -> bool {
     let looks = if together { 1 } else { LOOKS };
     let mut begun = None;

@@ -8,8 +8,8 @@
 //! When is a job known not to have run, so that another worker may have it silently? When the worker says so (*bye*,
 //! after it closed its receiving end); or when a worker from the cache ended before it had the whole frame. A *new* worker
 //! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
-//! kill one worker after the other, for ever. (A worker that a fork server was asked for, and that never came to be, has taken
-//! nothing in.)
+//! kill one worker after the other, for ever. (A worker that a fork server was asked for, and that never came to be,
+//! has taken nothing in.)
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::background;
 use super::context::Running;
 use super::fork_server::ATTEMPTS;
 use super::hook::Recipe;
@@ -39,8 +40,8 @@ pub(super) struct Attempt {
     /// The job, while no worker has it.
     job: Parcel,
     killable: bool,
-    /// When the worker that has the job was first found not to have answered it yet. A call that is answered at once does not
-    /// read the clock.
+    /// When the worker that has the job was first found not to have answered it yet. A call that is answered at once
+    /// does not read the clock.
     busy_since: Option<Instant>,
     /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
     stake: Option<Stake>,
@@ -286,9 +287,7 @@ impl Attempt {
         let stake = self.stake();
         stake.stillborn += 1;
         let verdict = match why {
-            Stillborn::Refused(error) => {
-                Verdict::Failed(WorkerError::fork_failed(&error.to_string()))
-            }
+            Stillborn::Refused(error) => Verdict::Failed(WorkerError::fork_refused(error)),
             Stillborn::Again if stake.stillborn < ATTEMPTS => Verdict::Again(job),
             Stillborn::Again => Verdict::Failed(WorkerError::fork_failed(
                 "the fork server died each time that it was asked",
@@ -378,8 +377,10 @@ impl Drop for Attempt {
             busy_since: self.busy_since,
             stake: self.stake.take(),
         };
-        smol::spawn(async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) })
-            .detach();
+        background::spawn(
+            async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) },
+        )
+        .detach();
     }
 }
 
@@ -411,6 +412,7 @@ fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
 fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
     let config = running.config();
     config.check()?;
+    background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     copy::from_now_on();
     let expected = running.expect_worker();
     let launch = match config.forks(recipe) {

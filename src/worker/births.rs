@@ -1,7 +1,8 @@
 //! The workers that a fork server was asked for, and of which nothing is known yet.
 //!
-//! Each has a [place](crate::wire::births) in the table that this process and the fork server share, from the moment in which
-//! it is asked for until it is known what became of it: a process, an error, or nothing, because the fork server has ended.
+//! Each has a [place](crate::wire::births) in the table that this process and the fork server share, from the moment in
+//! which it is asked for until it is known what became of it: a process, an error, or nothing, because the fork server
+//! has ended.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -33,10 +33,14 @@ use crate::wire::frame::{Frame, Kind, Parcel};
 
 /// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to this one.
 ///
-/// `f` is code and `arg` is data. `f` must capture nothing, which is checked when the program is compiled: a plain
-/// function or a closure without captured variables. Argument and result are encoded with serde; several arguments are a
-/// tuple. Workers are cached, so that a call usually finds one that is up and warm; which one is not specified, and
-/// what a job leaves in its worker's statics is there for the next job of that worker.
+/// `f` is code and `arg` is data. `f` must capture nothing, which is checked when the program is compiled (by `cargo build`;
+/// `cargo check` does not get that far): a plain function or a closure without captured variables. Argument and result are
+/// encoded with serde; several arguments are a tuple. The encoding is compact and does not describe itself, so it does not
+/// do for types that depend on that: `#[serde(untagged)]`, `#[serde(tag = ..)]`, `#[serde(flatten)]`, `serde_json::Value`,
+/// and a field that is left out now and then (`#[serde(skip_serializing_if = ..)]`) are errors that say so.
+///
+/// Workers are cached, so that a call usually finds one that is up and warm; which one is not specified, and what a job leaves
+/// in its worker's statics is there for the next job of that worker.
 ///
 /// Nothing happens until the call is awaited. It can be awaited on any executor; the future is `Send`.
 ///
@@ -289,6 +293,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         };
         loop {
             checkpoint_if_cancelled().await;
+            stake.running.make_way().await;
             let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake).map_err(named)?;
             let (verdict, held) = carry_out(attempt, self.kill_on_cancel).await;
             match verdict {

@@ -42,7 +42,9 @@ use crate::wire::message::{Closure, Limits, Purpose, SetUp};
 /// So everything of the program's own that happens in a worker is under its limits, but for what `preload` does, which
 /// is the place for what needs more than a job may have: reading a large table, opening what a job may not. What a step
 /// cannot carry out fails the call for which the worker was started with
-/// [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start), and the error names the setting.
+/// [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start), and the error names the setting. A setting that makes no sense
+/// on any system, such as an empty set of CPUs, fails each call with [`Config`](crate::WorkerErrorKind::Config) before
+/// anything is started.
 ///
 /// # Examples
 ///
@@ -112,22 +114,22 @@ enum Fault {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerType {
-    /// Forked where that is safe, else spawned. It is safe where this program, when it is executed again, has a single thread
-    /// at the hook. That is tried once for each hook; a test under libtest, for one, has more.
+    /// Forked where that is safe, else spawned. It is safe where this program, when it is executed again, has a single
+    /// thread at the hook. That is tried once for each hook; a test under libtest, for one, has more.
     #[default]
     Auto,
     /// Each worker is this program, executed again: it takes the better part of a millisecond, and starts from nothing.
     Spawn,
-    /// This program is executed again once, to be a *fork server*, which forks a worker upon each request: in less than half of
-    /// the time that executing takes, and with all memory shared until it is written to.
+    /// This program is executed again once, to be a *fork server*, which forks a worker upon each request: in less than
+    /// half of the time that executing takes, and with all memory shared until it is written to.
     ///
     /// What is different: a worker starts as a copy of the fork server at the hook, after
     /// [`preload`](WorkerConfig::preload). So it shares with its siblings whatever was drawn at random or looked up before,
     /// such as the seeds of hash maps, the state of a random number generator, a process id that a library keeps, and the
     /// addresses of everything; handlers of `pthread_atfork` are not called; and the data of
-    /// [`retire_with`](WorkerConfig::retire_with) is decoded once, for all of them. Where the fork server would have more than
-    /// one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::WorkerErrorKind::UnsafeFork). If the fork server dies,
-    /// another one is started for the next worker, and the workers that it made live on.
+    /// [`retire_with`](WorkerConfig::retire_with) is decoded once, for all of them. Where the fork server would have
+    /// more than one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::WorkerErrorKind::UnsafeFork). If
+    /// the fork server dies, another one is started for the next worker, and the workers that it made live on.
     ///
     /// The fork server stays as long as its context, whatever the [`idle_timeout`](WorkerConfig::idle_timeout), and is not
     /// counted in the [statistics](crate::WorkerStatistics). What a new worker inherits, such as the working directory, the
@@ -177,8 +179,9 @@ impl WorkerConfig {
         }
     }
 
-    /// Names the context, for people: its workers are shown as `NAME-worker` by `ps -e`, `top` and `pstree` (cut to the 15 bytes
-    /// that Linux has for it), it is in [errors](crate::WorkerError::context), and in what is told to `tracing`.
+    /// Names the context, for people: its workers are shown as `NAME-worker` by `ps -e`, `top` and `pstree` (cut to the
+    /// 15 bytes that Linux has for it), it is in [errors](crate::WorkerError::context), and in what is told to
+    /// `tracing`.
     ///
     /// Without a name, workers are shown with the program's. Only that short name (`comm`) tells a worker from the program:
     /// its arguments, as `ps -ef` shows them, are the program's own, because code before the hook may look at them.

@@ -3,7 +3,8 @@
 //! Everything that is half-done lives in the [`Connection`], nothing in a future: how much of a frame has been sent, and
 //! what has arrived of the next. So whoever polls may be dropped at any point, and another may go on.
 //!
-//! Small frames may go through a mailbox instead, which [`post`](super::post) decides; what is said here is about the socket.
+//! Small frames may go through a mailbox instead, which [`post`](super::post) decides; what is said here is about the
+//! socket.
 //!
 //! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait: where parent and
 //! worker share a core, the worker has often answered by the time that `send` returns, and the wait, which costs the
@@ -21,6 +22,7 @@ use async_io::Async;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
+use rustix::pipe::fcntl_getpipe_size;
 
 use super::post::Post;
 use crate::sys::socket::{send_message, try_send_with_fds};
@@ -29,6 +31,9 @@ use crate::wire::receive::receive;
 
 /// How many bytes of a worker's standard error are kept.
 const TAIL: usize = 4 * 1024;
+
+/// How many bytes of it are read before others have a turn: of a worker that prints without end there may always be more.
+const TURN: usize = 256 * 1024;
 
 /// The parent's end of a worker's socket.
 #[derive(Debug)]
@@ -244,7 +249,10 @@ impl StderrTail {
     /// Reads on, and registers for more. There is nothing to wait for, hence no result.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         loop {
-            self.drain_now();
+            if !self.read(TURN) {
+                cx.waker().wake_by_ref();
+                return;
+            }
             let Some(pipe) = &self.pipe else { return };
             match pipe.poll_readable(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -254,19 +262,32 @@ impl StderrTail {
         }
     }
 
-    /// Reads what is there.
+    /// Reads what is there, which is all of what a worker wrote that has ended. What its job has started may write on.
     pub(super) fn drain_now(&mut self) {
+        let capacity = |pipe: &Async<OwnedFd>| fcntl_getpipe_size(pipe).unwrap_or(TURN);
+        let most = self.pipe.as_ref().map_or(0, capacity);
+        self.read(most);
+    }
+
+    /// Reads what is there, `most` bytes or a little more. False if there may be more.
+    fn read(&mut self, most: usize) -> bool {
+        let mut bytes = 0;
         while let Some(pipe) = &self.pipe {
             self.tail.reserve(TAIL);
             match rustix::io::read(pipe, spare_capacity(&mut self.tail)) {
                 Ok(0) => self.pipe = None,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Ok(read) => bytes += read,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
                 Err(_) => self.pipe = None, // as above
             }
             let superfluous = self.tail.len().saturating_sub(TAIL);
             self.tail.drain(..superfluous);
+            if bytes >= most {
+                return false;
+            }
         }
+        true
     }
 
     pub(super) fn text(&self) -> String {

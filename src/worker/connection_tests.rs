@@ -1,16 +1,20 @@
-//! Both ends of a mailbox in one process: the parent's [`Connection`] with a worker that is moved by hand, in any order of events.
+//! Both ends of a mailbox in one process: the parent's [`Connection`] with a worker that is moved by hand, in any order
+//! of events.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use async_io::Async;
 use futures_lite::future::{block_on, poll_fn};
 use proptest::prelude::*;
+use rustix::io::{ioctl_fionread, write};
 use rustix::net::RecvFlags;
+use rustix::pipe::{fcntl_setpipe_size, pipe};
 
-use super::connection::{Connection, NoFrame};
+use super::connection::{Connection, NoFrame, StderrTail};
 use super::lookout;
 use crate::sys::mapping::Mapping;
 use crate::sys::socket::{pair, send_all};
@@ -411,4 +415,34 @@ fn a_waker_may_do_anything_when_it_is_dropped_or_woken() {
     drop(parent);
     drop(turn);
     lookout::forget();
+}
+
+/// The parent once read until a worker's standard error was empty, which that of a worker that prints without end need never
+/// be.
+#[test]
+fn others_have_a_turn_while_a_worker_prints_more_than_can_be_read() {
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (ours, theirs) = pipe().unwrap();
+    let printed = fcntl_setpipe_size(&theirs, 1 << 20).unwrap();
+    assert_eq!(write(&theirs, &vec![b'x'; printed]).unwrap(), printed);
+    let left = ours.try_clone().unwrap();
+    let left = || ioctl_fionread(&left).unwrap();
+    let mut tail = StderrTail::new(ours).unwrap();
+    let mut turns = 0;
+    while left() > 0 {
+        let woken = Arc::new(Woken::default());
+        tail.drain(&mut Context::from_waker(&Waker::from(woken.clone())));
+        turns += 1;
+        assert!(left() == 0 || woken.0.load(Ordering::Relaxed), "it goes on");
+    }
+    assert!(turns > 1);
+    write(&theirs, b"last words").unwrap();
+    tail.drain_now();
+    assert!(tail.text().ends_with("xlast words"));
 }

@@ -3,12 +3,13 @@
 //! A [`WorkerContext`] is a cheap handle. What it leads to is a cache of idle workers and a count of calls in progress,
 //! behind one lock that is held for no longer than it takes to move a worker in or out; in particular, never while a
 //! process is started, killed or waited for. A context is tied to no run, executor or thread: its workers' descriptors
-//! live in smol's process-wide reactor, and what has to go on without a caller runs on smol's global executor.
+//! live in smol's process-wide reactor, and what has to go on without a caller runs in the `background`.
 
 // A worker is large, and moves in the box that it came in.
 #![allow(clippy::vec_box)]
 
 use std::fmt;
+use std::future::poll_fn;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -16,17 +17,17 @@ use std::time::Duration;
 use async_io::Timer;
 use event_listener::Event;
 use futures_lite::FutureExt;
-use futures_lite::future::poll_fn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::background;
 use super::cache::Cache;
 use super::call::RunSync;
 use super::config::WorkerConfig;
 use super::farewell::Farewell;
 use super::fork_server::ForkServer;
 use super::leaving::Leaving;
-use super::life::{Health, LAST_RITES, Worker};
+use super::life::{Dying, Health, LAST_RITES, Worker};
 use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, Why, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
@@ -89,6 +90,14 @@ struct State {
 const PRUNE_EVERY: u32 = 64;
 
 impl State {
+    /// Takes out a worker that is on its way out, if they are too many and another one has to be made.
+    fn oldest_in_the_way(&mut self) -> Option<Box<Worker>> {
+        match self.idle.len() {
+            0 => self.leaving.oldest_of_too_many(),
+            _ => None,
+        }
+    }
+
     /// Whether to look for workers that have left, before a call that is quick because its worker is awake, or is not.
     fn is_time_to_prune(&mut self, is_quick: bool) -> bool {
         let prune = !is_quick || self.unpruned + 1 >= PRUNE_EVERY;
@@ -152,9 +161,9 @@ impl WorkerContext {
         RunSync::new(f, arg).inside(self.clone())
     }
 
-    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls. Cheap, and
-    /// may be asked at any time, also after the end of the context. While calls come and go, the numbers are those of one moment
-    /// each for calls and for workers.
+    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls.
+    /// Cheap, and may be asked at any time, also after the end of the context. While calls come and go, the numbers are
+    /// those of one moment each for calls and for workers.
     ///
     /// # Examples
     ///
@@ -318,6 +327,15 @@ impl Running {
         self.account.outcome = Outcome::Failed;
     }
 
+    /// Waits for a worker that is in the way: it ends soon, or is killed.
+    pub(super) async fn make_way(&self) {
+        let oldest = self.context.state().oldest_in_the_way();
+        if let Some(oldest) = oldest {
+            let mut dying = Dying::naturally(oldest);
+            shield(poll_fn(|cx| dying.poll(cx))).await;
+        }
+    }
+
     /// Draws the worker that was used last. It may have ended. The others are looked after now and then.
     pub(super) fn draw(&self) -> Option<Box<Worker>> {
         let mut state = self.context.state();
@@ -381,7 +399,7 @@ impl Shared {
         drop(state);
         drop(gone); // they have been reaped; this closes their descriptors, outside the lock
         if is_first {
-            smol::spawn(clear_out(Arc::downgrade(self))).detach();
+            background::spawn(clear_out(Arc::downgrade(self))).detach();
         }
     }
 
@@ -391,7 +409,7 @@ impl Shared {
         Farewell::to(idle, leaving, self.config.grace()).wait_in_background();
         if fork_server.may_exist() {
             let grace = self.config.grace();
-            smol::spawn(async move {
+            background::spawn(async move {
                 let server = fork_server.take().await;
                 Farewell::to(Vec::from_iter(server), Vec::new(), grace).wait_in_background();
             })
@@ -400,7 +418,8 @@ impl Shared {
     }
 }
 
-/// Looks after the workers that are leaving, as long as there are any: from time to time, and when they print something.
+/// Looks after the workers that are leaving, as long as there are any: from time to time, and when they print
+/// something.
 async fn clear_out(context: Weak<Shared>) {
     loop {
         let mut round = Timer::after(LAST_RITES);

@@ -52,9 +52,9 @@ where
 
 /// Runs `future` with a context of its own as the current one, and ends that context's workers.
 ///
-/// Plain [`run_sync`](crate::run_sync()) uses it in this task and in the tasks of nurseries that are opened inside. Tasks that are
-/// spawned from inside into a nursery that was opened outside keep the outer one, as that nursery may outlive this
-/// scope. Scopes nest. Otherwise like [`open_worker_context`], its ways of ending included.
+/// Plain [`run_sync`](crate::run_sync()) uses it in this task and in the tasks of nurseries that are opened inside.
+/// Tasks that are spawned from inside into a nursery that was opened outside keep the outer one, as that nursery may
+/// outlive this scope. Scopes nest. Otherwise like [`open_worker_context`], its ways of ending included.
 ///
 /// # Cancellation
 ///
@@ -119,9 +119,11 @@ pub(super) fn current() -> WorkerContext {
 ///
 /// # Errors
 ///
-/// [`WorkerErrorKind::EncodeArgument`](crate::WorkerErrorKind::EncodeArgument) or
+/// [`WorkerErrorKind::Config`](crate::WorkerErrorKind::Config), if a setting makes no sense;
+/// [`EncodeArgument`](crate::WorkerErrorKind::EncodeArgument) or
 /// [`ForeignFunction`](crate::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
-/// be sent to a worker. Nothing is changed then.
+/// be sent to a worker. Nothing is changed then. What only the kernel can refuse, such as a working directory that does
+/// not exist, is an error of the calls.
 ///
 /// # Examples
 ///
@@ -150,8 +152,8 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
     Ok(())
 }
 
-/// Counts the workers and calls of the current context: that of the innermost [`cache_scope`], or the default one. Other threads
-/// may be changing the numbers at this moment. See [`WorkerContext::statistics`].
+/// Counts the workers and calls of the current context: that of the innermost [`cache_scope`], or the default one.
+/// Other threads may be changing the numbers at this moment. See [`WorkerContext::statistics`].
 ///
 /// ```
 /// use seedbed::{default_context_statistics, run_sync};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
+use super::background;
 use super::life::{LAST_RITES, Worker};
 use super::statistics::Why;
 use crate::error::WorkerError;
@@ -94,7 +95,7 @@ impl Farewell {
     /// Waits in the background; what goes wrong becomes an event.
     pub(super) fn wait_in_background(self) {
         if !self.leaving.is_empty() {
-            smol::spawn(async { report(self.wait().await) }).detach();
+            background::spawn(async { report(self.wait().await) }).detach();
         }
     }
 

@@ -1,9 +1,9 @@
-//! A context's fork server, seen from its parent: started by the first call that needs a worker, asked for workers from then
-//! on, and started again if it dies.
+//! A context's fork server, seen from its parent: started by the first call that needs a worker, asked for workers from
+//! then on, and started again if it dies.
 //!
-//! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and of a
-//! pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place in a table that
-//! both processes share (`births`), by whoever wants to know.
+//! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and
+//! of a pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place
+//! in a table that both processes share (`births`), by whoever wants to know.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,6 +21,7 @@ use futures_lite::FutureExt;
 use futures_lite::future::poll_once;
 use rustix::io::Errno;
 
+use super::background;
 use super::births::{Awaited, Births};
 use super::config::WorkerConfig;
 use super::connection::Connection;
@@ -39,7 +40,8 @@ use crate::wire::frame::{Header, Kind};
 /// How often a request is made anew because the fork server died with it.
 pub(super) const ATTEMPTS: usize = 3;
 
-/// How long a fork server may do nothing though it was asked. Forking takes microseconds; a stopped process takes for ever.
+/// How long a fork server may do nothing though it was asked. Forking takes microseconds; a stopped process takes for
+/// ever.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait where the fork server's socket is full; it needs some tens of microseconds for each request.
@@ -47,9 +49,9 @@ const SOON: Duration = Duration::from_millis(1);
 
 /// The place of a context's fork server. Clones are handles on the same one.
 ///
-/// No future holds it while it waits: a call that nobody polls any more must not keep others from their workers. Whoever
-/// comes looks at what is there, under a lock that is held for one request at most, and if that is nothing to ask, waits
-/// for a change.
+/// No future holds it while it waits: a call that nobody polls any more must not keep others from their workers.
+/// Whoever comes looks at what is there, under a lock that is held for one request at most, and if that is nothing to
+/// ask, waits for a change.
 #[derive(Clone, Debug)]
 pub(super) struct ForkServer {
     place: Arc<Place>,
@@ -71,8 +73,8 @@ struct Place {
 #[derive(Debug)]
 enum State {
     None,
-    /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience would
-    /// start one after the other and never have any.
+    /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience
+    /// would start one after the other and never have any.
     Starting(u64),
     Ready(Box<Server>),
 }
@@ -147,8 +149,8 @@ impl ForkServer {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context that
-    /// serves on may have another one started meanwhile, which is not waited for.)
+    /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context
+    /// that serves on may have another one started meanwhile, which is not waited for.)
     pub(super) async fn take(&self) -> Option<Box<Worker>> {
         let mut awaited = None;
         loop {
@@ -265,7 +267,7 @@ impl ForkServer {
         stop: EventListener,
     ) -> Result<(), WorkerError> {
         let start = self.clone().start(number, recipe.clone(), stop);
-        Going(Some(smol::spawn(start))).await
+        Going(Some(background::spawn(start))).await
     }
 
     /// Asks the fork server that is ready, or says what else to do.

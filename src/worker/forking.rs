@@ -1,8 +1,8 @@
 //! A worker in the making by a fork server: which is asked for it; or, where no fork is safe and that may be, executing the
 //! program after all.
 //!
-//! Once it is asked for, a forked worker is as good as there: what is sent to it lies in its socket when it comes to life, and
-//! should it not, that is noticed like the end of any other.
+//! Once it is asked for, a forked worker is as good as there: what is sent to it lies in its socket when it comes to
+//! life, and should it not, that is noticed like the end of any other.
 
 use std::fmt;
 use std::future::Future;

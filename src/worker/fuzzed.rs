@@ -1,8 +1,9 @@
-//! Bytes from anywhere, given to all that reads frames, on both sides: by the fuzzer (`fuzz/`), and by each `cargo test` for the
-//! fuzzer's corpus and what comes of it by small changes.
+//! Bytes from anywhere, given to all that reads frames, on both sides: by the fuzzer (`fuzz/`), and by each `cargo
+//! test` for the fuzzer's corpus and what comes of it by small changes.
 //!
-//! No public function of this crate reads frames, so a fuzzer, which is a crate of its own, needs a way in. This one exists for
-//! tests and under `--cfg fuzzing`, which cargo-fuzz sets; nobody else's build contains it, and no docs show it.
+//! No public function of this crate reads frames, so a fuzzer, which is a crate of its own, needs a way in. This one
+//! exists for tests and under `--cfg fuzzing`, which cargo-fuzz sets; nobody else's build contains it, and no docs show
+//! it.
 
 use super::attempt::Reply;
 use super::start::failure_of;
@@ -40,7 +41,8 @@ pub fn read_frames(bytes: &[u8]) {
     whole.iter().for_each(understand);
 }
 
-/// Feeds bytes to an inbox in pieces of a size, and takes every frame that completes; tells whether garbage was the end of it.
+/// Feeds bytes to an inbox in pieces of a size, and takes every frame that completes; tells whether garbage was the end
+/// of it.
 fn receive(bytes: &[u8], size: usize) -> (Vec<Frame>, Result<(), Garbage>) {
     let (mut inbox, mut frames) = (Inbox::default(), Vec::new());
     for piece in bytes.chunks(size.max(1)) {

@@ -1,10 +1,13 @@
 //! Workers on their way out: they have said good-bye, and their processes have not been reaped.
 //!
-//! Nobody waits for them. A call that finds its worker gone goes to the next one at once, as a process takes longer to end than a
-//! fork server takes to make another. Who has ended is reaped in passing, whenever another one comes or somebody looks; one
-//! that stays for longer than [`LAST_RITES`] is killed. For both there is a task besides, for a context in which nothing
-//! happens any more. It also reads what they have to say on standard error, if that is captured: a full pipe could keep them from
-//! ending.
+//! Nobody waits for them. A call that finds its worker gone goes to the next one at once, as a process takes longer to
+//! end than a fork server takes to make another. Who has ended is reaped in passing, whenever another one comes or
+//! somebody looks; one that stays for longer than [`LAST_RITES`] is killed. For both there is a task besides, for a
+//! context in which nothing happens any more. It also reads what they have to say on standard error, if that is
+//! captured: a full pipe could keep them from ending.
+//!
+//! Only where there are very many does a call wait for the first of them, before it has another worker made: what takes its time
+//! when it exits must not fill the process table.
 //!
 //! What is here owns the workers and looks at them; the lock, the task and the clock are the context's.
 
@@ -20,6 +23,9 @@ use super::life::{LAST_RITES, Worker};
 
 /// At how many one looks in passing: one that takes its time must not keep those behind it.
 const LOOKS: usize = 16;
+
+/// How many there may be before whoever wants another worker waits.
+const MOST: usize = 256;
 
 /// Workers that have said good-bye, the first on top.
 #[derive(Debug, Default)]
@@ -83,6 +89,14 @@ impl Leaving {
             }
         }
         out
+    }
+
+    /// Takes out the one that is here for longest, if there are too many.
+    pub(super) fn oldest_of_too_many(&mut self) -> Option<Box<Worker>> {
+        match self.workers.len() < MOST {
+            true => None,
+            false => self.workers.pop_front().map(|(worker, _)| worker),
+        }
     }
 
     /// Takes all out.

@@ -40,8 +40,8 @@ pub(super) struct Worker {
     jobs_left: u64,
     /// It may say good-bye after any job, and so that is listened to before it is given another one.
     may_retire: bool,
-    /// What it left when it ended, or left, read while it was idle. It stays until the worker is forgotten, so that looking at a
-    /// worker loses nothing.
+    /// What it left when it ended, or left, read while it was idle. It stays until the worker is forgotten, so that
+    /// looking at a worker loses nothing.
     left: Option<Frame>,
     /// It is a copy of a fork server.
     forked: bool,
@@ -120,16 +120,16 @@ impl Worker {
         }
     }
 
-    /// Gets hold of the process, before the worker is kept for later: as long as there is only its number, another part of the
-    /// program might wait for it, and then the number might be another's one day.
+    /// Gets hold of the process, before the worker is kept for later: as long as there is only its number, another part
+    /// of the program might wait for it, and then the number might be another's one day.
     pub(super) fn settle(&mut self) {
         self.process.settle();
     }
 
     /// Looks whether the worker can be given a job.
     pub(super) fn health(&mut self) -> Health<'_> {
-        // One that looks for a job is past the last one, retire closures and all. Should it have been killed since, then its job
-        // will be known not to have begun.
+        // One that looks for a job is past the last one, retire closures and all. Should it have been killed since,
+        // then its job will be known not to have begun.
         match self.connection.is_awake() {
             true => Health::Fit,
             false => self.certain_health(),

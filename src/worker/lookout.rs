@@ -4,8 +4,8 @@
 //! anything to do, the loop looks for a while at all of them; then it takes leave, and answers come through the reactor. An
 //! answer wakes the call's task, as the reactor would.
 //!
-//! Nothing depends on that look. A loop may be kept from it for long, by a `block_on` inside one of its tasks, for example; then the
-//! worker sees that its answer is not taken, and says so through the socket.
+//! Nothing depends on that look. A loop may be kept from it for long, by a `block_on` inside one of its tasks, for
+//! example; then the worker sees that its answer is not taken, and says so through the socket.
 
 use std::cell::RefCell;
 use std::num::NonZero;
@@ -101,6 +101,7 @@ pub(super) fn add(watched: &Arc<Watched>, caller: &Waker) -> bool {
         return false;
     }
     watched.caller.register(caller); // outside the borrow: it is foreign code
+    wake(Lookout::make_room);
     let add = |lookout: &RefCell<Lookout>| {
         let mut lookout = lookout.borrow_mut();
         let place = watched.place.load(Ordering::Relaxed);
@@ -127,7 +128,8 @@ pub(crate) fn forget() {
     drop(watched); // outside the borrow: with it go wakers
 }
 
-/// Looks for answers, until there is one, or `interrupted`, or it has been long enough, or `most`. True if somebody was woken.
+/// Looks for answers, until there is one, or `interrupted`, or it has been long enough, or `most`. True if somebody was
+/// woken.
 pub(crate) fn look(most: Duration, interrupted: impl Fn() -> bool) -> bool {
     wake(|lookout| lookout.look(most, interrupted))
 }
@@ -142,6 +144,18 @@ fn wake(take: impl FnOnce(&mut Lookout) -> Vec<Arc<Watched>>) -> bool {
 }
 
 impl Lookout {
+    /// Where there is no room for another one, takes out those for whom nobody waits any more. Who blocks its thread in the middle
+    /// of a run may use many workers before the loop looks again.
+    fn make_room(&mut self) -> Vec<Arc<Watched>> {
+        if self.watched.len() < self.watched.capacity() {
+            return Vec::new();
+        }
+        let gone = self.take_loud();
+        // Then the next search is far off, even if this one found few.
+        self.watched.reserve(self.watched.len());
+        gone
+    }
+
     fn look(&mut self, most: Duration, interrupted: impl Fn() -> bool) -> Vec<Arc<Watched>> {
         if self.watched.is_empty() {
             return Vec::new();

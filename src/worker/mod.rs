@@ -8,8 +8,8 @@
 //! # What runs twice
 //!
 //! A worker comes up by executing `main` again, with the same arguments and environment, until it reaches the hook. So
-//! call the hook first: whatever stands before it happens in every worker too. In a `#[test]`, the worker executes that one
-//! test up to its hook. A worker that gets to any other call of this crate first exits, and the call for which it was
+//! call the hook first: whatever stands before it happens in every worker too, or once more for all that are
+//! [forked](WorkerType). In a `#[test]`, the worker executes that one test up to its hook. A worker that gets to any other call of this crate first exits, and the call for which it was
 //! started returns an error that names the fix. Standard input is how a new worker finds its parent; do not read or replace
 //! it before the hook.
 //!
@@ -31,13 +31,14 @@
 //! # What a call costs
 //!
 //! Argument and result are encoded, and travel as one frame each. From its second job on a worker has a *mailbox*: memory
-//! that both processes have mapped, where small frames (up to 32 KiB) lie while the other side is awake and looks. Then a call
-//! takes about a microsecond. A side that finds nothing for some tens of microseconds goes to sleep; then frames go through a
-//! socket, which wakes it, and that takes as long as waking takes: some 70 us between two cores of a virtual machine. Both sides
-//! learn from looking in vain, give the processor to whoever wants it meanwhile, and an idle worker uses none.
+//! that both processes have mapped, where small frames (up to 32 KiB) lie while the other side is awake and looks. Then
+//! a call takes about a microsecond. A side that finds nothing for some tens of microseconds goes to sleep; then frames
+//! go through a socket, which wakes it, and that takes as long as waking takes: some 70 us between two cores of a
+//! virtual machine. Both sides learn from looking in vain, give the processor to whoever wants it meanwhile, and an
+//! idle worker uses none.
 //!
-//! A task that makes one quick call after the other may have each answer without a wait; every 32nd call waits all the same, so
-//! that other tasks have their turns.
+//! A task that makes one quick call after the other may have each answer without a wait; every 32nd call waits all the
+//! same, so that other tasks have their turns.
 //!
 //! # What can be seen
 //!
@@ -45,7 +46,8 @@
 //!   [`WorkerError`].
 //! * **Statistics** count what workers and calls have come to: [`WorkerContext::statistics`],
 //!   [`default_context_statistics`].
-//! * **`tracing`**, with the target `seedbed::worker`, needs no cargo feature, and costs next to nothing where nobody listens:
+//! * **`tracing`**, with the target `seedbed::worker`, needs no cargo feature, and costs next to nothing where nobody
+//!   listens:
 //!
 //! | what | becomes |
 //! |---|---|
@@ -57,9 +59,10 @@
 //! | a worker crashes | an event at WARN with `how` |
 //! | a fork server comes up, dies or does not answer | an event at DEBUG; at WARN |
 //!
-//! * **`ps -e`, `top` and `pstree`** show a worker as `PROGRAM-worker` and a fork server as `PROGRAM-fork`, or with the context's
-//!   [name](WorkerConfig::name) for the program's. `ps -o pid,ppid,comm,args` shows that beside the command line, which is left
-//!   as the program's own: code before the hook may look at it, and so may a job.
+//! * **`ps -e`, `top` and `pstree`** show a worker as `PROGRAM-worker` and a fork server as `PROGRAM-fork`, or with the
+//!   context's
+//!   [name](WorkerConfig::name) for the program's. `ps -o pid,ppid,comm,args` shows that beside the command line, which
+//!   is left as the program's own: code before the hook may look at it, and so may a job.
 //!
 //! # Coming from trio-parallel
 //!
@@ -69,14 +72,16 @@
 
 // The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
 // context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
-// `cache`, those on their way out in `leaving`, and their common end in `farewell`; `attempt` has one job done by one worker;
-// `start` brings a new worker up, launched by `launch` in the way that `hook` noted, or made by the context's `fork_server`
-// (`forking`, `births`); `life` is one live worker, made of its `process` (looked after in `rounds`) and its `connection`, which
-// goes by its mailbox (`post`) where it can, with an eye on it from the run's loop (`lookout`). `statistics` counts workers and
-// calls, `trace` tells of them, and `name` is what a process is called. `child` is the other side: what happens in the worker
-// process itself. It knows none of the others.
+// `cache`, those on their way out in `leaving`, and their common end in `farewell`; `attempt` has one job done by one
+// worker; `start` brings a new worker up, launched by `launch` in the way that `hook` noted, or made by the context's
+// `fork_server` (`forking`, `births`); `life` is one live worker, made of its `process` (looked after in `rounds`) and
+// its `connection`, which goes by its mailbox (`post`) where it can, with an eye on it from the run's loop (`lookout`).
+// What has no caller goes on in the `background`. `statistics` counts workers and calls, `trace` tells of them, and
+// `name` is what a process is called. `child` is the other side: what happens in the worker process itself. It knows
+// none of the others.
 
 mod attempt;
+mod background;
 mod births;
 mod cache;
 mod call;
@@ -131,7 +136,8 @@ pub use fuzzed::read_frames;
 ///
 /// `run`, `main!` and `test!` do this by themselves. Call it, first thing in `main` or in a `#[test]`, where you enter in
 /// another way, such as `smol::block_on`. **Everything before it in `main` runs again**, in each worker, or once for
-/// all that are [forked](WorkerType).
+/// all that are [forked](WorkerType). Do not read standard input there, which is a worker's line to its parent, and start no
+/// threads, with which there can be no forking.
 ///
 /// # Examples
 ///

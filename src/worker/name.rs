@@ -1,9 +1,10 @@
 //! What a worker process is called where people look: `ps`, `top`, `pstree`.
 //!
-//! Linux has two names for a process. The short one (`comm`, 15 bytes) is free to choose at any time, so it says whose worker
-//! it is and that it is one. The other is the command line. That of a worker is the program's own: argument zero could be
-//! chosen when a process is executed, but then `main` runs with it up to the hook, and some programs do different things under
-//! different names; and to overwrite it later would change what [`std::env::args`] tells the job. So nothing is done to it.
+//! Linux has two names for a process. The short one (`comm`, 15 bytes) is free to choose at any time, so it says whose
+//! worker it is and that it is one. The other is the command line. That of a worker is the program's own: argument zero
+//! could be chosen when a process is executed, but then `main` runs with it up to the hook, and some programs do
+//! different things under different names; and to overwrite it later would change what [`std::env::args`] tells the
+//! job. So nothing is done to it.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,14 +1,14 @@
 //! The parent's use of a worker's mailbox: when a frame goes there, and how long to look for the answer.
 //!
-//! A worker gets its mailbox with its second job, as many never have one. From then on a job goes there if the worker is still
-//! awake after the job before. Then the parent looks for the answer, in three ways, one after the other:
+//! A worker gets its mailbox with its second job, as many never have one. From then on a job goes there if the worker
+//! is still awake after the job before. Then the parent looks for the answer, in three ways, one after the other:
 //!
 //! * at once, in the same poll, for some microseconds: a job that takes less than that is worth no wait;
 //! * at the end of a turn of the run's loop, if there is one: see [`lookout`];
 //! * through the reactor.
 //!
-//! So that a task which makes one quick call after the other lets others have a turn, each [`TURN`]th of them waits once, when its
-//! worker is free again.
+//! So that a task which makes one quick call after the other lets others have a turn, each [`TURN`]th of them waits
+//! once, when its worker is free again.
 
 use std::cell::Cell;
 use std::io;

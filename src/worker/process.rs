@@ -1,19 +1,19 @@
 //! A worker's process as async code sees it: polled for its end through the reactor, and never left behind.
 //!
-//! A process that a fork server was asked for is known by the place in which its number will appear. Most need not be known any
-//! better before they have answered; so its descriptor is opened when it is needed, to kill the process or to see its end, and
-//! registered with the reactor when somebody has to wait for that; at the latest when its worker has done its first job, and is
-//! kept for the next. A number is a safe name until then, as nobody else in this library waits for the process. (Another part of the
-//! program may, if it waits for all children; then the kernel mostly says that there is no such child. That a first job lasts
-//! until its number has been given to another child meanwhile is a risk that such a program has with all its children.)
+//! A process that a fork server was asked for is known by the place in which its number will appear. Most need not be
+//! known any better before they have answered; so its descriptor is opened when it is needed, to kill the process or to
+//! see its end, and registered with the reactor when somebody has to wait for that; at the latest when its worker has
+//! done its first job, and is kept for the next. A number is a safe name until then, as nobody else in this library
+//! waits for the process. (Another part of the program may, if it waits for all children; then the kernel mostly says
+//! that there is no such child. That a first job lasts until its number has been given to another child meanwhile is a
+//! risk that such a program has with all its children.)
 //!
-//! Where there is no room for the descriptor, the end is seen by the number all the same; only to kill the process has to wait for
-//! room. Where the reactor does not take the descriptor, somebody looks from time to time. Neither is the worker's fault, or its
-//! job's.
+//! Where there is no room for the descriptor, the end is seen by the number all the same; only to kill the process has
+//! to wait for room. Where the reactor does not take the descriptor, somebody looks from time to time. Neither is the
+//! worker's fault, or its job's.
 //!
-//! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at once,
-//! or as soon as it is born, and a detached task of smol's global executor waits for the moment and reaps it. Nothing waits for
-//! that task.
+//! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at
+//! once, or as soon as it is born, and a detached task waits for the moment and reaps it. Nothing waits for that task.
 
 use std::io;
 use std::pin::Pin;
@@ -25,6 +25,7 @@ use async_io::{Async, Timer};
 use event_listener::EventListener;
 use futures_lite::FutureExt;
 
+use super::background;
 use super::births::{Awaited, Fate};
 use super::fork_server::ForkServer;
 use super::rounds::next_round;
@@ -222,8 +223,8 @@ impl Process {
         }
     }
 
-    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor's *no* cannot be
-    /// believed; see `connection`.
+    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor's *no* cannot
+    /// be believed; see `connection`.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         ready!(self.poll_birth(cx));
         loop {
@@ -250,8 +251,8 @@ impl Process {
         Poll::Ready(())
     }
 
-    /// The same for somebody who waits for something else, and would see most ends by that: the end of a process that was just
-    /// asked for is waited for only from the next round on.
+    /// The same for somebody who waits for something else, and would see most ends by that: the end of a process that
+    /// was just asked for is waited for only from the next round on.
     pub(super) fn poll_end_in_passing(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         while let State::Unborn(_) = &self.state {
             ready!(self.poll_next_round(cx));
@@ -300,9 +301,9 @@ impl Drop for Process {
                 let mut rest = Process::in_state(state, self.pid);
                 rest.doomed = true;
                 rest.leads_group = self.leads_group;
-                smol::spawn(
-                    async move { futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await },
-                )
+                background::spawn(async move {
+                    futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await
+                })
                 .detach();
             }
             State::Ended(_) | State::Given => {}
@@ -310,7 +311,8 @@ impl Drop for Process {
     }
 }
 
-/// What is known of the child with this number. `None` if it has not ended, and its descriptor cannot be had at this moment.
+/// What is known of the child with this number. `None` if it has not ended, and its descriptor cannot be had at this
+/// moment.
 fn of_number(number: u32, leads_group: bool) -> Option<State> {
     let Some(number) = Number::new(number) else {
         return Some(State::Ended(Ended::Unknown)); // which the kernel gives to no process
@@ -336,8 +338,8 @@ fn register<'a>(
     }
 }
 
-/// How a child has ended that was looked for. Our own, asked for once after its end, gives no error unless something else in this
-/// program waits for all children (`waitpid(-1)`, or SIGCHLD ignored) and has got there first.
+/// How a child has ended that was looked for. Our own, asked for once after its end, gives no error unless something
+/// else in this program waits for all children (`waitpid(-1)`, or SIGCHLD ignored) and has got there first.
 fn known(reaped: io::Result<Option<Ended>>) -> Option<Ended> {
     reaped.unwrap_or(Some(Ended::Unknown))
 }

@@ -1,5 +1,5 @@
-//! Processes that are hard to see: of which nothing is heard because the fork server stands still, and those that the reactor
-//! does not take.
+//! Processes that are hard to see: of which nothing is heard because the fork server stands still, and those that the
+//! reactor does not take.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -1,15 +1,17 @@
 //! The time for a look at what takes longer than expected, for all who wait at once.
 //!
-//! A call to a worker that was just asked for usually ends before there is anything to look after. But the fork server may be
-//! stopped, or the worker may end and its socket live on with what its job has started; so after a while somebody must look. A
-//! timer for each call would cost more than the call: each wakes the reactor when it is set. So there is one for the whole
-//! process, which goes its rounds as long as anybody waits, and a little longer.
+//! A call to a worker that was just asked for usually ends before there is anything to look after. But the fork server
+//! may be stopped, or the worker may end and its socket live on with what its job has started; so after a while
+//! somebody must look. A timer for each call would cost more than the call: each wakes the reactor when it is set. So
+//! there is one for the whole process, which goes its rounds as long as anybody waits, and a little longer.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_io::Timer;
 use event_listener::{Event, EventListener};
+
+use super::background;
 
 /// How long a round takes. The first may be over at once.
 const ROUND: Duration = Duration::from_millis(100);
@@ -42,7 +44,7 @@ impl Watchman {
         let listener = self.round.listen(); // before the timer is made sure of, so that no round goes by unheard
         self.quiet.store(0, Ordering::SeqCst);
         if !self.posted.swap(true, Ordering::SeqCst) {
-            smol::spawn(self.keep()).detach();
+            background::spawn(self.keep()).detach();
         }
         listener
     }

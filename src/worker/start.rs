@@ -1,10 +1,10 @@
 //! A worker coming up: launched, told its set-up, compared, initialised.
 //!
 //! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
-//! closures have run. (A fork server's copy is beyond the hook, so it does not say hello, and ready only where there are init
-//! closures or limits: where there are none it can be given its job as soon as it is asked for.) Only the first has a time
-//! limit: a program that waits for something before its hook would never get there, while an init closure may take as long
-//! as it likes. Whatever goes wrong, the process has been reaped when the error is given.
+//! closures have run. (A fork server's copy is beyond the hook, so it does not say hello, and ready only where there
+//! are init closures or limits: where there are none it can be given its job as soon as it is asked for.) Only the
+//! first has a time limit: a program that waits for something before its hook would never get there, while an init
+//! closure may take as long as it likes. Whatever goes wrong, the process has been reaped when the error is given.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -18,9 +18,10 @@ use crate::sys::process::Ended;
 /// What the workers of a context do and have done, since the context was made. (A new
 /// [default configuration](crate::configure_default_context) makes a new context.)
 ///
-/// Of workers: `started == living + retired + timed_out + dismissed + killed + crashed`. A worker is counted as ended when its
-/// end has been noticed: at once if it is at work or on its way out, and, if it is idle, when it is drawn for a call or looked
-/// at, which is done from the longest idle one on, up to the first that lives. A fork server is no worker.
+/// Of workers: `started == living + retired + timed_out + dismissed + killed + crashed`. A worker is counted as ended
+/// when its end has been noticed: at once if it is at work or on its way out, and, if it is idle, when it is drawn for
+/// a call or looked at, which is done from the longest idle one on, up to the first that lives. A fork server is no
+/// worker.
 ///
 /// Of calls: each that is past its limiter counts in `running_workers`, and then in one of `jobs_done`, `jobs_failed` and
 /// `jobs_cancelled`.
@@ -82,8 +83,8 @@ pub struct WorkerStatistics {
     /// Calls past their limiter that came to an error, of whatever [kind](crate::WorkerErrorKind) (but
     /// [`DecodeResult`](crate::WorkerErrorKind::DecodeResult), see above), also where nobody waited for it any more.
     pub jobs_failed: u64,
-    /// Calls past their limiter that were cancelled or dropped and not finished in the background: their worker was killed, or
-    /// none had the job yet.
+    /// Calls past their limiter that were cancelled or dropped and not finished in the background: their worker was
+    /// killed, or none had the job yet.
     pub jobs_cancelled: u64,
     /// Bytes of encoded arguments that were handed to workers; of each call once, however many workers it met.
     pub bytes_sent: u64,

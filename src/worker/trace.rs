@@ -1,8 +1,8 @@
 //! What workers tell to `tracing`: a span for each call, and an event at each turn of a worker's life.
 //!
-//! All of it has the target `seedbed::worker`. It needs no cargo feature and no instrument, because a call belongs to no run:
-//! where nobody listens at that level, a place like these costs one load and one comparison, and the span is not even a
-//! part of the call's future. [The module's docs](super) list what is told.
+//! All of it has the target `seedbed::worker`. It needs no cargo feature and no instrument, because a call belongs to
+//! no run: where nobody listens at that level, a place like these costs one load and one comparison, and the span is
+//! not even a part of the call's future. [The module's docs](super) list what is told.
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod forked;
 pub mod refusals;
 pub mod stage;
 
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use seedbed::{WorkerConfig, WorkerContext, WorkerType};
+use seedbed::{WorkerConfig, WorkerContext, WorkerStatus, WorkerType};
 
 /// Makes a file's functions the tests of libtest, whose programs have several threads, so that their workers are spawned;
 /// and names them for `fork_server.rs`, which is no such program, and of which the file is a module. A function that is not
@@ -35,7 +36,7 @@ macro_rules! suite {
 /// How the tests' workers are made.
 pub fn worker_type() -> WorkerType {
     match env!("CARGO_CRATE_NAME") {
-        "fork_server" => WorkerType::ForkServer,
+        "fork_server" | "fork_soak" => WorkerType::ForkServer,
         _ => WorkerType::Auto,
     }
 }
@@ -77,6 +78,15 @@ where
     seedbed::open_worker_context(config.worker_type(worker_type()), body).await
 }
 
+/// Has workers stay after their first job, whatever they are told.
+pub fn with_workers_that_stay(config: WorkerConfig) -> WorkerConfig {
+    config.retire(|_: &WorkerStatus| {
+        loop {
+            std::thread::park();
+        }
+    })
+}
+
 /// Waits until a context has found out that all its idle workers have left.
 pub async fn until_empty(workers: &WorkerContext) {
     while workers.statistics().idle_workers > 0 {
@@ -111,9 +121,9 @@ fn warm_up() {
 
 fn nothing(_: ()) {}
 
-/// What is dropped is killed and reaped in the background, so it may take a moment; what is lost stays. The limit is
-/// there for a test that fails, and is far from what a busy machine needs.
-fn settle(before: &BTreeSet<String>) {
+/// Waits until nothing is left but those descriptors. What is dropped is killed and reaped in the background, so it may
+/// take a moment; what is lost stays. The limit is there for a test that fails, and is far from what a busy machine needs.
+pub fn settle(before: &BTreeSet<String>) {
     let limit = Instant::now() + Duration::from_secs(20);
     loop {
         let left = Left::behind(before);

@@ -5,9 +5,10 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::future::{Future, IntoFuture};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,14 @@ impl Stage {
             announced: Async::new(announced).unwrap(),
             folder,
             let_on: None,
+        }
+    }
+
+    /// Lets processes of other users come here, and let others on.
+    pub fn open_to_all_users(&self) {
+        let folder = self.folder.path();
+        for (path, mode) in [(folder, 0o755), (&folder.join("on"), 0o666)] {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         }
     }
 

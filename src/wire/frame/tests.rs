@@ -18,6 +18,13 @@ fn any_frames() -> impl Strategy<Value = Vec<(Kind, u64, Vec<u8>)>> {
     )
 }
 
+fn all_bytes(frames: &[(Kind, u64, Vec<u8>)]) -> Vec<u8> {
+    let frames = frames.iter();
+    frames
+        .flat_map(|(kind, number, payload)| of_bytes(*kind, *number, payload))
+        .collect()
+}
+
 /// Feeds `bytes` in pieces of the given sizes and takes every frame that completes.
 fn receive(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Frame>, Garbage> {
     let mut inbox = Inbox::default();
@@ -156,7 +163,7 @@ fn descriptors_that_no_frame_announces_are_closed() {
 proptest! {
     #[test]
     fn frames_survive_any_fragmentation(frames in any_frames(), pieces in prop::collection::vec(1usize..90, 0..8)) {
-        let bytes: Vec<u8> = frames.iter().flat_map(|(kind, number, payload)| of_bytes(*kind, *number, payload)).collect();
+        let bytes = all_bytes(&frames);
         let received = receive(&bytes, &pieces).unwrap();
         let received: Vec<_> =
             received.iter().map(|frame| (frame.header.kind, frame.header.number, frame.payload().to_vec())).collect();
@@ -168,7 +175,7 @@ proptest! {
         frames in any_frames(),
         cut: prop::sample::Index,
     ) {
-        let bytes: Vec<u8> = frames.iter().flat_map(|(kind, number, payload)| of_bytes(*kind, *number, payload)).collect();
+        let bytes = all_bytes(&frames);
         let cut = cut.index(bytes.len() + 1);
         let mut end = 0;
         let whole = frames.iter().take_while(|frame| { end += HEADER + frame.2.len(); end <= cut }).count();
@@ -176,7 +183,10 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic_and_never_swell(bytes in prop::collection::vec(any::<u8>(), 0..400), pieces in prop::collection::vec(1usize..90, 0..8)) {
+    fn arbitrary_bytes_never_panic_and_never_swell(
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+        pieces in prop::collection::vec(1usize..90, 0..8),
+    ) {
         if let Ok(frames) = receive(&bytes, &pieces) {
             prop_assert!(frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() <= bytes.len());
         }

@@ -132,7 +132,8 @@ fn limit_open_files(count: u32) -> Result<(), Refusal> {
         refusal(setting(), &error, words)
     })?;
     set_limit(Resource::Nofile, limit_beside(&open, count)).map_err(|error| {
-        let words = "only a privileged process may have more than its hard limit, see `ulimit -Hn`";
+        let words = "only a privileged process may have more than its hard limit (`ulimit -Hn`), and none more than \
+                     `/proc/sys/fs/nr_open` says";
         refusal(setting(), &error, words)
     })
 }
@@ -214,8 +215,8 @@ impl CpuTime {
     ///
     /// # Errors
     ///
-    /// If there is a limit that cannot be set, because an earlier job has deleted timers that it did not make. Then
-    /// this job has not run.
+    /// If there is a limit that cannot be set, because an earlier job, or an init closure, has deleted timers that it did
+    /// not make. Then this job has not run.
     pub(super) fn limit<R>(&self, job: impl FnOnce() -> R) -> io::Result<R> {
         let Some((alarm, limit)) = &self.0 else {
             return Ok(job());
@@ -225,6 +226,14 @@ impl CpuTime {
         // A process that the job has forked has no timers, and those that the job has deleted do not go off either.
         let _ = alarm.clear(); // so what cannot be cleared is not there
         Ok(result)
+    }
+
+    /// Tells of a limit that could not be set before the first job.
+    pub(super) fn refusal(&self, error: &io::Error) -> Refusal {
+        let limit = self.0.as_ref().map_or(Duration::ZERO, |(_, limit)| *limit);
+        let words =
+            "an `init` closure has deleted timers that it did not make, or forbidden their use";
+        refusal(format!("cpu_limit({limit:?})"), error, words)
     }
 }
 
@@ -245,13 +254,22 @@ pub(super) fn serve_on_stack<W>(
             let refusal = Refusal {
                 setting: format!("stack_size({bytes})"),
                 os_error: None,
-                words: report.message,
+                words: format!(
+                    "there is no room for it ({}); take a smaller one, or allow the worker more memory",
+                    reason(&report.message)
+                ),
             };
             (worker, refusal)
         }
         // The panic was one of ours, and has been printed.
         None => std::process::exit(FAILED),
     }
+}
+
+/// What the kernel had to say, of a panic that tells it last, or all of the panic.
+fn reason(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    line.rsplit_once(": ").map_or(line, |(_, reason)| reason)
 }
 
 #[cfg(test)]

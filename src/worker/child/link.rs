@@ -1,7 +1,7 @@
 //! The worker's end of the conversation: frames in and out, by the socket or by a mailbox, and the end.
 //!
-//! A worker has one thread, which blocks on the socket. With a mailbox it looks there first for some microseconds after each
-//! job, as the next one often comes soon; how often that was in vain decides how often it does so.
+//! A worker has one thread, which blocks on the socket. With a mailbox it looks there first for some microseconds after
+//! each job, as the next one often comes soon; how often that was in vain decides how often it does so.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,8 +72,8 @@ impl Link {
         &self.socket
     }
 
-    /// Makes this, in a copy of the process that it was made in, the copy's own: over a socket that `arrange` puts in place of
-    /// the other one, and with a buffer.
+    /// Makes this, in a copy of the process that it was made in, the copy's own: over a socket that `arrange` puts in
+    /// place of the other one, and with a buffer.
     pub(super) fn pass_on<E>(
         mut self,
         arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
@@ -172,7 +172,8 @@ impl Link {
                 let job = mailbox.job.take().map(|job| job.map(Frame::of_whole));
                 match job {
                     Ok(Some(Ok(frame))) => return Some(frame),
-                    // What was written there is nobody's frame, or was one until a thread that a job left behind wrote there.
+                    // What was written there is nobody's frame, or was one until a thread that a job left behind wrote
+                    // there.
                     _ => self.leave(FAILED),
                 }
             }
@@ -181,8 +182,8 @@ impl Link {
         None
     }
 
-    /// Waits for so long, and if the answer was not taken from the mailbox by then, says through the socket that it is there:
-    /// whoever waits for it does not look.
+    /// Waits for so long, and if the answer was not taken from the mailbox by then, says through the socket that it is
+    /// there: whoever waits for it does not look.
     pub(super) fn see_to_the_answer(&self, limit: Duration) {
         if let Some(Mailbox { answer, .. }) = self.mailbox.as_deref()
             && answer.is_full()
@@ -205,7 +206,8 @@ impl Link {
         }
     }
 
-    /// Sends the answer to the job with this number: to the mailbox, if the parent looks there and nothing goes beside it.
+    /// Sends the answer to the job with this number: to the mailbox, if the parent looks there and nothing goes beside
+    /// it.
     pub(super) fn send_answer(&mut self, mut answer: Parcel, job: u16) {
         answer.mark(job);
         self.answered = job;

@@ -1,17 +1,17 @@
 //! The life of a worker process, seen from inside: what the hook does in a process that was summoned as a worker.
 //!
 //! This file is a country of its own. It uses the wire, the job code and raw calls, never the runtime: a worker runs no
-//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading one
-//! frame and writing one frame is all that a job costs here.
+//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading
+//! one frame and writing one frame is all that a job costs here.
 //!
 //! A worker ends in one of these ways, and its parent can tell them apart:
 //!
 //! * the parent closes the socket: exit code 0, nothing said;
-//! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job that slipped in
-//!   between is known not to have run;
+//! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job
+//! that slipped in between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
 //! * an init closure panicked, a setting was refused, or the image is another one: it says so in place of *ready*, and
-//!   the code is 1;
+//! the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
@@ -170,12 +170,12 @@ impl Worker<'_> {
         output::no_job_has_run();
         loop {
             let job = link.next_job();
-            link.answer(job, &cpu_time);
+            link.answer(job, &cpu_time, &status);
             status.count_job();
             link.consult(&mut retire, &status);
-            // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for that,
-            // a parent that is busy for longer than the idle timeout would start one worker after the other and have the job
-            // run by none.
+            // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for
+            // that, a parent that is busy for longer than the idle timeout would start one worker after the other and
+            // have the job run by none.
             if status.jobs() == 1 {
                 link.set_idle_timeout(set_up.idle_timeout);
             }
@@ -303,8 +303,8 @@ impl Link {
         self.report(prepared)
     }
 
-    /// The same in a process that has been forked, which has got all else behind it. If its job is on its way, there is nothing
-    /// to say.
+    /// The same in a process that has been forked, which has got all else behind it. If its job is on its way, there is
+    /// nothing to say.
     fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
         if set_up.copies_report {
             self.report(set_up.init.iter().try_for_each(init));
@@ -379,11 +379,13 @@ impl Link {
         }
     }
 
-    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime) {
+    fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime, status: &WorkerStatus) {
         let fds = std::mem::take(&mut job.fds);
         let answer = match find_job(job.header.number) {
             Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload(), fds)) {
                 Ok(answer) => answer,
+                // Another worker would come to the same, and so would the one after that.
+                Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
                 // An earlier job has deleted our timers. This one has not begun.
                 Err(_) => self.say_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
@@ -419,11 +421,11 @@ impl Link {
     }
 }
 
-/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have the
-/// socket, and nobody waits for a second answer.
+/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have
+/// the socket, and nobody waits for a second answer.
 fn leave_as_a_copy() -> ! {
-    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out
-    // buffers, is the original's to do.
+    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing
+    // out buffers, is the original's to do.
     unsafe { libc::_exit(FAILED) }
 }
 

@@ -1,9 +1,10 @@
 //! What a job printed, written out before its result is sent.
 //!
-//! Rust's standard output keeps back what is no whole line yet. To write that out takes its lock, which a thread that the job
-//! has left running may keep for as long as it likes; and there is no way to try. A worker must not wait for such a thread:
-//! its job has returned, and somebody waits for the answer. So, where there are threads beside those that the worker came up
-//! with, a thread of ours does it, and is waited for no longer than [`PATIENCE`]. What it could not write then comes late.
+//! Rust's standard output keeps back what is no whole line yet. To write that out takes its lock, which a thread that
+//! the job has left running may keep for as long as it likes; and there is no way to try. A worker must not wait for
+//! such a thread: its job has returned, and somebody waits for the answer. So, where there are threads beside those
+//! that the worker came up with, a thread of ours does it, and is waited for no longer than [`PATIENCE`]. What it could
+//! not write then comes late.
 //!
 //! Usually there never were any, which the C library knows; where there were, the kernel tells in a tenth of a microsecond.
 

@@ -1,9 +1,9 @@
 //! A fork server, seen from inside: a process that has reached the hook, has called the preload closures, and from then on
 //! does nothing but fork.
 //!
-//! Each copy is a worker with a socket of its own, which goes on to its first job. It is a child of the fork server's parent, which
-//! finds its number in the table that it shares with this process. All that can be done once for all of them is done here,
-//! before the first fork; the set-up, too, comes once, with the table beside it.
+//! Each copy is a worker with a socket of its own, which goes on to its first job. It is a child of the fork server's
+//! parent, which finds its number in the table that it shares with this process. All that can be done once for all of
+//! them is done here, before the first fork; the set-up, too, comes once, with the table beside it.
 //!
 //! A process with several threads must not be forked to go on as a program: whatever lock another thread held would be
 //! locked for ever in the copy. So a fork server that is not alone in its process says so and leaves; its parent decides
@@ -38,8 +38,8 @@ struct Request {
 }
 
 impl Settled {
-    /// Forks a worker upon each request. Returns in the workers, with their retire closures; the fork server itself leaves with
-    /// its parent.
+    /// Forks a worker upon each request. Returns in the workers, with their retire closures; the fork server itself
+    /// leaves with its parent.
     pub(super) fn fork_workers(
         mut self,
         set_up: &SetUp,
@@ -85,8 +85,8 @@ impl Settled {
         }
     }
 
-    /// What makes the copy a worker: its tie to the parent, which is not inherited, its name, its socket, in place of the fork
-    /// server's, and its standard error.
+    /// What makes the copy a worker: its tie to the parent, which is not inherited, its name, its socket, in place of
+    /// the fork server's, and its standard error.
     fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> Settled {
         super::die_with(self.summons.parent);
         call_oneself(name);

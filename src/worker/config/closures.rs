@@ -17,11 +17,11 @@ enum Hook {
 }
 
 impl WorkerConfig {
-    /// Calls `f` once in the fork server, before it forks: what `f` puts into statics is there for all workers, without a copy
-    /// as long as nobody writes to it. Where workers are spawned, it is called in each of them before
+    /// Calls `f` once in the fork server, before it forks: what `f` puts into statics is there for all workers, without
+    /// a copy as long as nobody writes to it. Where workers are spawned, it is called in each of them before
     /// [`init`](WorkerConfig::init). If it panics, calls fail with [`WorkerErrorKind::Init`](crate::WorkerErrorKind::Init).
     ///
-    /// A thread that `f` starts and that has not ended with it makes forking unsafe; see [`WorkerType`].
+    /// A thread that `f` starts and that has not ended with it makes forking unsafe; see [`WorkerType`](crate::WorkerType).
     ///
     /// # Examples
     ///
@@ -214,7 +214,7 @@ impl WorkerConfig {
     }
 
     /// Asks `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire). The data is decoded
-    /// once in each worker, or once for all that are [forked](WorkerType).
+    /// once in each worker, or once for all that are [forked](crate::WorkerType).
     ///
     /// # Examples
     ///

@@ -136,7 +136,12 @@ impl WorkerConfig {
     /// }
     /// ```
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.current_dir = Some(path.into());
+        let path = path.into();
+        if path.as_os_str().as_bytes().contains(&0) {
+            let words = "a path cannot contain a zero byte";
+            self.refuse(format!("current_dir({path:?})"), words);
+        }
+        self.current_dir = Some(path);
         self
     }
 
@@ -240,7 +245,7 @@ mod tests {
     use crate::error::WorkerErrorKind;
 
     #[test]
-    fn names_and_values_that_no_environment_can_hold_are_refused() {
+    fn what_no_environment_or_path_can_hold_is_refused() {
         let refused = |config: WorkerConfig, setting: &str| {
             let error = config.check().unwrap_err();
             assert_eq!(error.kind(), WorkerErrorKind::Config);
@@ -252,6 +257,10 @@ mod tests {
         refused(
             WorkerConfig::new().env_remove("A\0"),
             r#"env_remove("A\0")"#,
+        );
+        refused(
+            WorkerConfig::new().current_dir("a\0b"),
+            r#"current_dir("a\0b")"#,
         );
         assert!(
             WorkerConfig::new()

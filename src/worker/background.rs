@@ -1,0 +1,65 @@
+//! What has to go on without a caller: workers to be reaped, jobs whose callers are gone, fork servers that are coming up.
+//!
+//! It goes on by an executor of our own, on a thread of its own. smol's global one would be at hand, and has one thread as well; but
+//! that is the program's. A task there which blocks, on a call into a worker for example, would keep the very fork server from
+//! coming up that it waits for, and all that is killed meanwhile would stay a zombie.
+//!
+//! What runs here never blocks.
+
+use std::future::{Future, pending};
+use std::io;
+use std::panic::catch_unwind;
+use std::sync::{Mutex, PoisonError};
+
+use async_io::block_on;
+use smol::{Executor, Task};
+
+static EXECUTOR: Executor<'static> = Executor::new();
+
+/// Whether there is the thread.
+static STAFFED: Mutex<bool> = Mutex::new(false);
+
+/// Makes sure of the thread. Asked before there is anything that could need it, so that a program which can have no more threads
+/// gets an error while nothing has happened.
+///
+/// # Errors
+///
+/// If there can be no thread.
+pub(super) fn prepare() -> io::Result<()> {
+    let mut staffed = STAFFED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*staffed {
+        std::thread::Builder::new()
+            .name("seedbed-tidy".into())
+            .spawn(run)?;
+        *staffed = true;
+    }
+    Ok(())
+}
+
+fn run() {
+    loop {
+        // A task's own panic is its caller's. One of a foreign waker must not end what others rely upon.
+        let ended = catch_unwind(|| block_on(EXECUTOR.run(pending::<()>())));
+        debug_assert!(ended.is_err(), "nothing else ends it");
+    }
+}
+
+/// Begins something that goes on by itself.
+pub(super) fn spawn<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Task<T> {
+    let task = EXECUTOR.spawn(future);
+    let _ = prepare(); // it was, but by tests; without a thread, this waits for the next who asks
+    task
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spawned_goes_on_while_smols_own_executor_is_blocked() {
+        let value = smol::spawn(async { smol::block_on(spawn(async { 7 })) });
+        assert_eq!(smol::block_on(value), 7);
+    }
+}
