@@ -1,17 +1,17 @@
 //! The life of a worker process, seen from inside: what the hook does in a process that was summoned as a worker.
 //!
 //! This file is a country of its own. It uses the wire, the job code and raw calls, never the runtime: a worker runs no
-//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading
-//! one frame and writing one frame is all that a job costs here.
+//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading one
+//! frame and writing one frame is all that a job costs here.
 //!
 //! A worker ends in one of these ways, and its parent can tell them apart:
 //!
 //! * the parent closes the socket: exit code 0, nothing said;
 //! * idle for too long after a job, or retired: it shuts its receiving end, says *bye*, and exits with code 0. A job
-//! that slipped in between is known not to have run;
+//!   that slipped in between is known not to have run;
 //! * a retire closure panicked: the same, but it says so, and the code is 1;
 //! * an init closure panicked, a setting was refused, or the image is another one: it says so in place of *ready*, and
-//! the code is 1;
+//!   the code is 1;
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
@@ -424,8 +424,8 @@ impl Link {
 /// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have
 /// the socket, and nobody waits for a second answer.
 fn leave_as_a_copy() -> ! {
-    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing
-    // out buffers, is the original's to do.
+    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out
+    // buffers, is the original's to do.
     unsafe { libc::_exit(FAILED) }
 }
 
