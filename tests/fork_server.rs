@@ -12,6 +12,8 @@ mod common;
 mod forked;
 #[path = "shared_memory.rs"]
 mod shared_memory;
+#[path = "worker_arena.rs"]
+mod worker_arena;
 #[path = "worker_cache.rs"]
 mod worker_cache;
 #[path = "worker_calls.rs"]
@@ -45,6 +47,7 @@ mod worker_tracing;
 
 fn main() {
     common::forked::run(&[
+        ("worker_arena", worker_arena::SUITE),
         ("worker_cache", worker_cache::SUITE),
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),

@@ -1,8 +1,9 @@
 //! 64 MiB, there and back.
 //!
 //! The limit is an arena that both sides have mapped: the caller copies its bytes into it, and the child adds them up
-//! where they are. A job that takes its argument as a `Vec` has to have one made for it, so what is behind the limit is
-//! the price of owning, first of all the page faults of fresh memory.
+//! where they are. Ours does the same with a `Vec` that was made into `SharedBytes`, which the job reads in place. A job that takes
+//! its argument as a `Vec` has to have one made for it, so what is behind the limit then is the price of owning, first of
+//! all the page faults of fresh memory.
 
 use std::{cell::LazyCell, time::Duration};
 
@@ -34,6 +35,31 @@ pub fn compare(options: &Options) {
     let pool = LazyCell::new(|| jobs::pool_of_one(None));
     let is_sum = |sum| assert_eq!(sum, SUM);
     let is_count = |sum| assert_eq!(sum, numbers.len() as f64);
+
+    // The caller keeps its bytes, as beside the limit.
+    let section = "payload/send-64-MiB-to-be-read";
+    Comparison::new(
+        section,
+        ROUNDS,
+        "seedbed, SharedBytes of a Vec, summed",
+        |s| {
+            let shared = SharedBytes::from(bytes.clone());
+            let call = |shared: SharedBytes| seedbed::run_sync(sum_shared, shared);
+            our_round(s, call, || shared.clone(), is_sum);
+        },
+    )
+    .beside_within(NEAR, "the limit: copied to an arena, summed there", |s| {
+        arena_send_round(s, &bytes)
+    })
+    .beside("seedbed, given away and freed in the call", |s| {
+        let call = |bytes: Vec<u8>| seedbed::run_sync(sum_shared, SharedBytes::from(bytes));
+        our_round(s, call, || bytes.clone(), is_sum);
+    })
+    .beside_within(FAR, "procspawn Pool(1), serde_bytes", |s| {
+        let call = |bytes| pool.spawn(bytes, sum_bytes).join();
+        blocking_round(s, call, || ByteBuf::from(bytes.clone()), is_sum);
+    })
+    .run(options);
 
     let section = "payload/send-64-MiB";
     Comparison::new(section, ROUNDS, "seedbed, serde_bytes, summed", |s| {

@@ -13,21 +13,19 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::status::WorkerStatus;
 use crate::sys::image::Image;
+use crate::wire::body::{Arrived, Enclosures};
 use crate::wire::codec::{self, CodecError};
 
-/// What a job's trampoline is: it takes the encoded argument with the descriptors that came along, appends the encoded
-/// result, and gives the descriptors that go with that.
-pub(crate) type JobFn =
-    fn(&[u8], Vec<OwnedFd>, &mut Vec<u8>) -> Result<Vec<Arc<OwnedFd>>, JobFailure>;
+/// What a job's trampoline is: it takes the encoded argument with what came along, appends the encoded result, and gives what
+/// goes with that.
+pub(crate) type JobFn = fn(Arrived<'_>, &mut Vec<u8>) -> Result<Enclosures, JobFailure>;
 
 /// What an init closure's trampoline is: it takes the encoded data.
 pub(crate) type InitFn = fn(&[u8]) -> Result<(), CodecError>;
@@ -154,16 +152,15 @@ impl Code<RetireFn> {
 }
 
 fn job_trampoline<F, A, R>(
-    argument: &[u8],
-    fds: Vec<OwnedFd>,
+    argument: Arrived<'_>,
     out: &mut Vec<u8>,
-) -> Result<Vec<Arc<OwnedFd>>, JobFailure>
+) -> Result<Enclosures, JobFailure>
 where
     F: Fn(A) -> R + Portable,
     A: DeserializeOwned,
     R: Serialize,
 {
-    let argument = codec::decode_enclosed(argument, fds).map_err(JobFailure::BadArgument)?;
+    let argument = codec::decode_arrived(argument).map_err(JobFailure::BadArgument)?;
     let result = conjure::<F>()(argument);
     codec::encode_enclosing(&result, out).map_err(JobFailure::BadResult)
 }
@@ -211,6 +208,7 @@ fn conjure<F: Portable>() -> &'static F {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::arena::Views;
 
     fn double(n: u32) -> u32 {
         2 * n
@@ -220,7 +218,10 @@ mod tests {
         let mut out = Vec::new();
         // SAFETY: the offset comes from this very process.
         let trampoline = unsafe { Code::<JobFn>::find(code.offset()) }.expect("our own code");
-        trampoline(argument, Vec::new(), &mut out).map(|_| out)
+        // SAFETY: nothing is lent here.
+        let mut views = unsafe { Views::new() };
+        let argument = codec::arrived(argument, Vec::new(), &mut views);
+        trampoline(argument.unwrap(), &mut out).map(|_| out)
     }
 
     #[test]
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_argument_that_does_not_decode_is_a_failure() {
-        let failure = call(Code::of_job(double).unwrap(), b"x").unwrap_err();
+        let failure = call(Code::of_job(double).unwrap(), b"\0x").unwrap_err();
         assert!(matches!(failure, JobFailure::BadArgument(_)));
     }
 

@@ -1,9 +1,9 @@
-//! How shared memory stands among serialised values: in a message of ours as a place in memory that goes along, anywhere
-//! else as its bytes.
+//! How shared memory stands among serialised values: in a message of ours as a place in memory that goes along,
+//! anywhere else as its bytes.
 //!
-//! Text never holds a place, not even while one of our messages is encoded, because somebody may read it later. In another
-//! binary format within our message a place does stand, and is found there when that is decoded in its turn; decoded later
-//! than the message, it is an error (see `MARK` in [`enclosure`]).
+//! Text never holds a place, not even while one of our messages is encoded, because somebody may read it later. In
+//! another binary format within our message a place does stand, and is found there when that is decoded in its turn;
+//! decoded later than the message, it is an error (see `MARK` in [`enclosure`]).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,7 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::slice::SharedSlice;
 use super::writer::SharedBytesWriter;
-use crate::wire::enclosure::{self, Place};
+use crate::wire::enclosure::{self, Found, Place};
+use crate::wire::stretch::Memory;
 
 impl<T: Pod> Serialize for SharedSlice<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -25,7 +26,7 @@ impl<T: Pod> Serialize for SharedSlice<T> {
         let stretch = self
             .memory()
             .map(|(memory, offset)| (memory, offset, self.bytes().len()));
-        match enclosure::enclose(stretch) {
+        match enclosure::enclose(stretch, align_of::<T>()) {
             Some(Ok(place)) => place.serialize(serializer),
             Some(Err(too_many)) => Err(S::Error::custom(too_many)),
             None => serializer.serialize_bytes(self.bytes()),
@@ -41,11 +42,23 @@ impl<'de, T: Pod> Deserialize<'de> for SharedSlice<T> {
         }
         let place = Place::deserialize(deserializer)?;
         match enclosure::find(place).map_err(D::Error::custom)? {
-            None => Ok(Self::default()),
-            Some((memory, offset, length)) => Self::of_part(memory, offset, length)
-                .ok_or_else(|| not_of_whole_values::<T, _>(length)),
+            Found::Nothing => Ok(Self::default()),
+            Found::At(memory, range) => of_whole_values(memory, range.start, range.len()),
+            Found::Here(bytes, range) => {
+                let bytes = &bytes[range];
+                let (memory, offset) = Memory::copy_of(bytes, align_of::<T>());
+                of_whole_values(memory, offset, bytes.len())
+            }
         }
     }
+}
+
+fn of_whole_values<T: Pod, E: serde::de::Error>(
+    memory: Memory,
+    offset: usize,
+    length: usize,
+) -> Result<SharedSlice<T>, E> {
+    SharedSlice::of_part(memory, offset, length).ok_or_else(|| not_of_whole_values::<T, _>(length))
 }
 
 fn not_of_whole_values<T, E: serde::de::Error>(length: usize) -> E {

@@ -1,4 +1,4 @@
-//! What users hold: a stretch of sealed memory, seen as values of one type.
+//! What users hold: a stretch of memory that nobody changes, seen as values of one type.
 //!
 //! `SharedBytes` is `SharedSlice<u8>`, not a type of its own: all that differs is that bytes can come from a stream. Values
 //! that have no size are refused when the program is compiled, as there is nothing to share; so are values that want to
@@ -16,9 +16,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use crate::sys::memory::{Draft, Scratch, Sealed};
-
-/// The smallest pages that any kernel of ours has.
-const PAGE: usize = 4096;
+use crate::wire::stretch::{Memory, PAGE, Values};
 
 /// Immutable bytes that processes share. See [`SharedSlice`].
 ///
@@ -43,7 +41,7 @@ pub type SharedBytes = SharedSlice<u8>;
 /// An immutable slice of plain values in memory that processes share.
 ///
 /// Passing one to a [worker](crate::run_sync), as an argument or a part of one, costs a descriptor and no copy, whatever
-/// its size; and so does passing one back. Workers and parent read it in place, as a slice, which it
+/// its size; and so does passing one back. (One that was made [from a `Vec`](#from-a-vec) is copied once.) Workers and parent read it in place, as a slice, which it
 /// [dereferences](Deref) to. Clones and [slices](SharedSlice::slice) are cheap: they share the memory, which is given back
 /// when the last of them is dropped, in all processes. So a job that keeps a clone in a static keeps all of the memory, as
 /// long as its worker lives.
@@ -54,12 +52,20 @@ pub type SharedBytes = SharedSlice<u8>;
 ///
 /// # Nobody can change it
 ///
-/// The memory is a file without a name (a *memfd*) that is *sealed* when it has been filled: the kernel refuses to write
+/// The memory, unless it is that of a `Vec`, is a file without a name (a *memfd*) that is *sealed* when it has been filled: the kernel refuses to write
 /// to it, to shrink it and to grow it, for every process and for ever. Who receives one asks the kernel whether that is so,
 /// and whether all of it is there, before looking at it; memory that is not is an error of this call
 /// ([`DecodeArgument`](crate::WorkerErrorKind::DecodeArgument) or
 /// [`DecodeResult`](crate::WorkerErrorKind::DecodeResult)), never a signal, and nothing that a worker does afterwards can
 /// change or invalidate what the parent reads.
+///
+/// # From a `Vec`
+///
+/// A slice that was made [`From`] a `Vec` is that `Vec`, in this process alone. Each time that it goes to a worker it is copied, to
+/// memory that is used again for later calls, and the job reads it there, in place; that is the quickest way for what is sent once.
+/// The job may keep it, and then that memory is not used again. A process that the job forks cannot read it (reading ends it
+/// with SIGSEGV), as nobody would know how long it does. A worker's result that was made so is copied to sealed memory, where
+/// its parent reads it.
 ///
 /// # What it costs
 ///
@@ -106,7 +112,7 @@ pub type SharedBytes = SharedSlice<u8>;
 /// let nothings = seedbed::SharedSlice::copy_from(&[(), ()]);
 /// ```
 pub struct SharedSlice<T> {
-    memory: Option<Arc<Sealed>>,
+    memory: Option<Memory>,
     /// In bytes.
     offset: usize,
     /// In values.
@@ -247,7 +253,7 @@ impl<T: Pod> SharedSlice<T> {
         let () = SharedSlice::<U>::CAN_BE_SHARED;
         let length = match bytemuck::try_cast_slice::<u8, U>(self.bytes()) {
             Ok(values) => values.len(),
-            Err(_) if self.memory.is_none() => 0,
+            Err(_) if self.length == 0 => 0,
             Err(_) => return Err(self),
         };
         Ok(SharedSlice {
@@ -298,11 +304,12 @@ impl<T: Pod> SharedSlice<T> {
     /// All of some memory, which is one of whole values.
     pub(super) fn of(memory: Sealed) -> Self {
         let length = memory.len();
-        Self::of_part(Arc::new(memory), 0, length).expect("memory of whole values begins at a page")
+        let memory = Memory::Sealed(Arc::new(memory));
+        Self::of_part(memory, 0, length).expect("memory of whole values begins at a page")
     }
 
     /// A stretch of some memory, in bytes; `None` if it is not one of whole values, or not aligned.
-    pub(super) fn of_part(memory: Arc<Sealed>, offset: usize, length: usize) -> Option<Self> {
+    pub(super) fn of_part(memory: Memory, offset: usize, length: usize) -> Option<Self> {
         let () = Self::CAN_BE_SHARED;
         let bytes = memory.get(offset..)?.get(..length)?;
         let length = bytemuck::try_cast_slice::<u8, T>(bytes).ok()?.len();
@@ -318,7 +325,7 @@ impl<T: Pod> SharedSlice<T> {
     }
 
     /// The memory, unless there is nothing in it, and where this begins in it.
-    pub(super) fn memory(&self) -> Option<(&Arc<Sealed>, usize)> {
+    pub(super) fn memory(&self) -> Option<(&Memory, usize)> {
         self.memory.as_ref().map(|memory| (memory, self.offset))
     }
 
@@ -378,6 +385,43 @@ impl<'a, T: Pod> IntoIterator for &'a SharedSlice<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+/// Takes the values over, where they are. How they travel is told at [`SharedSlice`], under "From a `Vec`".
+///
+/// ```
+/// use seedbed::{SharedBytes, run_sync};
+///
+/// fn count(bytes: SharedBytes) -> usize {
+///     bytes.iter().filter(|byte| **byte == b'e').count()
+/// }
+///
+/// fn main() {
+///     seedbed::init();
+///     let bytes = SharedBytes::from(b"seedbed".to_vec());
+///     let count = smol::block_on(async { run_sync(count, bytes).await });
+///     assert_eq!(count.unwrap(), 3);
+/// }
+/// ```
+impl<T: Pod + Send + Sync> From<Vec<T>> for SharedSlice<T> {
+    fn from(values: Vec<T>) -> Self {
+        let () = Self::CAN_BE_SHARED;
+        let length = values.len();
+        let memory = (length > 0).then(|| Memory::Owned(Arc::new(Values(values))));
+        Self {
+            memory,
+            offset: 0,
+            length,
+            values: PhantomData,
+        }
+    }
+}
+
+/// As from a `Vec`.
+impl<T: Pod + Send + Sync> From<Box<[T]>> for SharedSlice<T> {
+    fn from(values: Box<[T]>) -> Self {
+        values.into_vec().into()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 use proptest::prelude::*;
@@ -10,7 +11,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use serde::Serialize;
 
 use super::{SharedBytes, SharedSlice};
+use crate::sys::memory::Sealed;
 use crate::wire::codec::{self, CodecError, decode_enclosed, encode_enclosing};
+use crate::wire::stretch::Memory;
 
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
@@ -34,15 +37,21 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 /// Through a message of ours and out of it, in one process. Gives the number of descriptors, too.
 fn send<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> (Result<T, CodecError>, usize) {
     let mut bytes = Vec::new();
-    let fds = encode_enclosing(value, &mut bytes).unwrap();
+    let fds = encode_enclosing(value, &mut bytes).unwrap().fds;
     let count = fds.len();
     let received = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
     (decode_enclosed(&bytes, received), count)
 }
 
+fn sealed<T: Pod>(slice: &SharedSlice<T>) -> Option<&Arc<Sealed>> {
+    match slice.memory()?.0 {
+        Memory::Sealed(memory) => Some(memory),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn memory_of<T: Pod>(slice: &SharedSlice<T>) -> Option<i32> {
-    let (memory, _) = slice.memory()?;
-    Some(memory.file().as_raw_fd())
+    Some(sealed(slice)?.file().as_raw_fd())
 }
 
 proptest! {
@@ -84,6 +93,81 @@ proptest! {
         prop_assert_eq!(&*part, &numbers[range]);
         prop_assert_eq!(fds, usize::from(!numbers.is_empty()));
     }
+}
+
+/// Those of a large message come as parts of its memory, those of a small one as copies.
+fn each_in_its_place<T: Pod>(received: &SharedSlice<T>, is_large: bool) -> bool {
+    match received.memory() {
+        None => true,
+        Some((Memory::Sealed(_), _)) => is_large,
+        Some((Memory::Owned(_), _)) => !is_large,
+        Some((Memory::Leased(_), _)) => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn vectors_travel_behind_their_message_aligned_and_once(
+        bytes in any_bytes(),
+        samples in prop::collection::vec(any::<u64>().prop_map(sample), 0..6000),
+        text in (0usize..200_000).prop_map(|length| "x".repeat(length)),
+        ends in any::<(prop::sample::Index, prop::sample::Index)>(),
+    ) {
+        let shared = SharedSlice::from(samples.clone());
+        let (one, other) = (ends.0.index(samples.len() + 1), ends.1.index(samples.len() + 1));
+        let range = one.min(other)..one.max(other);
+        let part = shared.slice(range.clone());
+        let sealed = SharedSlice::copy_from(&[1.5f64]).unwrap();
+        let bytes = SharedBytes::from(bytes.into_boxed_slice());
+        let message = (bytes.clone(), shared.clone(), text.clone(), part, shared, sealed);
+        let (received, fds) = send(&message);
+        let received = received.unwrap();
+        prop_assert!(received == message);
+        let is_large = fds == 2;
+        prop_assert!(each_in_its_place(&received.0, is_large));
+        prop_assert!(each_in_its_place(&received.1, is_large));
+        prop_assert!(each_in_its_place(&received.3, is_large));
+        prop_assert!(each_in_its_place(&received.5, true));
+        if is_large {
+            prop_assert_eq!(received.1.as_ptr(), received.4.as_ptr());
+        }
+        // And so on, from where it has arrived.
+        prop_assert!(send(&received).0.unwrap() == message);
+    }
+}
+
+#[test]
+fn a_vector_is_not_copied_before_it_is_sent() {
+    let numbers = vec![1u64, 2, 3];
+    let address = numbers.as_ptr();
+    let shared = SharedSlice::from(numbers);
+    assert_eq!(shared.as_ptr(), address);
+    assert_eq!(shared.slice(1..).cast::<u8>().unwrap().len(), 16);
+    assert!(SharedBytes::from(Vec::new()).memory().is_none());
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Wide([u64; 8]);
+
+#[test]
+fn values_that_lie_at_rounder_addresses_than_others_do_so_everywhere() {
+    for count in [3, 10_000] {
+        let bytes = SharedBytes::from(vec![1]);
+        let wide = SharedSlice::from(vec![Wide([7; 8]); count]);
+        let flat = wide.clone().cast::<[u64; 8]>().unwrap();
+        let message = (bytes, flat, wide);
+        assert!(send(&message).0.unwrap() == message);
+    }
+}
+
+#[test]
+fn outside_of_a_message_a_vector_is_its_bytes_too() {
+    let numbers = SharedSlice::from(vec![1u16, 2, 3]);
+    let bytes = codec::encode(&numbers).unwrap();
+    assert_eq!(codec::decode::<SharedSlice<u16>>(&bytes).unwrap(), numbers);
 }
 
 #[test]
@@ -151,7 +235,7 @@ fn clones_and_slices_share_the_memory_and_the_last_gives_it_back() {
     let number = memory_of(&shared);
     let (clone, part) = (shared.clone(), shared.slice(2..));
     assert_eq!((memory_of(&clone), memory_of(&part)), (number, number));
-    let memory = std::sync::Arc::downgrade(shared.memory().unwrap().0);
+    let memory = Arc::downgrade(sealed(&shared).unwrap());
     drop((shared, clone));
     assert_eq!(&*part, b"ared");
     drop(part);
@@ -249,7 +333,7 @@ fn a_peer_that_sends_less_or_nothing_or_something_else_gives_an_error() {
     let pipe = io::pipe().unwrap().0.into();
     assert!(decode_with(10, Some(pipe)).contains("is not of shared memory"));
     let short = SharedBytes::copy_from(&[1; 9]).unwrap();
-    let short = short.memory().unwrap().0.file().try_clone().unwrap();
+    let short = sealed(&short).unwrap().file().try_clone().unwrap();
     assert!(decode_with(10, Some(short)).contains("has 9 bytes, and should have 10"));
 }
 
@@ -261,7 +345,7 @@ fn a_peer_whose_slice_is_crooked_gives_an_error() {
         (bytes.slice(..9), "not whole"),
     ] {
         let mut message = Vec::new();
-        let fds = encode_enclosing(&part, &mut message).unwrap();
+        let fds = encode_enclosing(&part, &mut message).unwrap().fds;
         let fds = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
         let error = decode_enclosed::<SharedSlice<u64>>(&message, fds).unwrap_err();
         assert!(

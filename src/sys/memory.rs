@@ -37,13 +37,15 @@ use std::slice;
 use std::sync::Arc;
 
 use rustix::fs::{
-    MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate,
-    memfd_create,
+    FallocateFlags, MemfdFlags, SealFlags, Stat, fallocate, fcntl_add_seals, fcntl_get_seals,
+    fstat, fstatfs, ftruncate, memfd_create,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
+
+use super::mapping::refuse_beyond_file_limit;
 
 /// What the process list, `/proc/*/fd` and `/proc/*/maps` call it.
 const NAME: &str = "seedbed-shared";
@@ -73,10 +75,15 @@ pub(crate) struct Draft {
 impl Draft {
     /// Makes an empty one.
     pub(crate) fn new() -> io::Result<Self> {
+        Self::named(NAME)
+    }
+
+    /// The same, with a name for people.
+    pub(super) fn named(name: &str) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = match memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
+        let file = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
             // Before Linux 6.3 there is no such flag; where an administrator demands it, there is.
-            Err(Errno::INVAL) => memfd_create(NAME, flags)?,
+            Err(Errno::INVAL) => memfd_create(name, flags)?,
             made => made?,
         };
         Ok(Self { file, length: 0 })
@@ -95,7 +102,7 @@ impl Draft {
         if written.is_err() {
             self.length = before;
             // Beyond is what nobody reads, until the next bytes are written there; it may only not be sealed.
-            ftruncate(&self.file, before)?;
+            self.cut_off_what_is_beyond()?;
         }
         written
     }
@@ -126,6 +133,30 @@ impl Draft {
             }
         }
         Ok(())
+    }
+
+    /// Has the kernel find the pages up to `length` bytes, of which none is written.
+    pub(super) fn make_room_beyond(&self, length: u64) -> io::Result<()> {
+        let more = length.saturating_sub(self.length);
+        if more > 0 {
+            refuse_beyond_file_limit(length)?;
+            let modes = FallocateFlags::empty();
+            retry_on_intr(|| fallocate(&self.file, modes, self.length, more))?;
+        }
+        Ok(())
+    }
+
+    /// Takes that back.
+    pub(super) fn cut_off_what_is_beyond(&self) -> io::Result<()> {
+        Ok(ftruncate(&self.file, self.length)?)
+    }
+
+    pub(super) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    pub(super) fn into_file(self) -> OwnedFd {
+        self.file
     }
 
     /// Refuses what does not fit. Where the size of files is limited (`RLIMIT_FSIZE`), writing beyond it would be a signal.
@@ -169,13 +200,7 @@ impl Sealed {
         if !seals.contains(SEALS) {
             return Err(Refused::NotSealed);
         }
-        // Huge pages of a pool (`MFD_HUGETLB`), which nobody of ours makes, can be sealed too, but are unmapped otherwise.
-        let system = fstatfs(&file).map_err(Refused::Kernel)?;
-        if system.f_type != TMPFS {
-            return Err(Refused::NoMemory);
-        }
-        let stat = fstat(&file).map_err(Refused::Kernel)?;
-        let length = length_of(&stat)?;
+        let length = measure(&file)?;
         Self::map(file, length).map_err(Refused::Map)
     }
 
@@ -224,6 +249,17 @@ impl Deref for Sealed {
 /// Tells how large a file in memory is, as far as it has pages. Of what is no file, 0.
 pub(crate) fn size_of_memory(file: BorrowedFd<'_>) -> usize {
     fstat(file).map_or(0, |stat| length_of(&stat).unwrap_or(0))
+}
+
+/// Tells how long a file in memory is, if it is one and all of it is there.
+pub(super) fn measure(file: &OwnedFd) -> Result<usize, Refused> {
+    // Huge pages of a pool (`MFD_HUGETLB`), which nobody of ours makes, can be sealed too, but are unmapped otherwise.
+    let system = fstatfs(file).map_err(Refused::Kernel)?;
+    if system.f_type != TMPFS {
+        return Err(Refused::NoMemory);
+    }
+    let stat = fstat(file).map_err(Refused::Kernel)?;
+    length_of(&stat)
 }
 
 /// Reads the length off, if all of the file is there.
@@ -345,14 +381,14 @@ impl DerefMut for Scratch {
 
 /// A mapping that is unmapped when dropped.
 #[derive(Debug)]
-struct Mapped {
-    start: NonNull<u8>,
-    length: usize,
+pub(super) struct Mapped {
+    pub(super) start: NonNull<u8>,
+    pub(super) length: usize,
 }
 
 impl Mapped {
     /// Takes over a mapping of `length` bytes, which nobody else unmaps.
-    fn new(start: *mut u8, length: usize) -> Self {
+    pub(super) fn new(start: *mut u8, length: usize) -> Self {
         let start = NonNull::new(start).expect("the kernel maps nothing at address 0 unasked");
         Self { start, length }
     }
@@ -377,7 +413,6 @@ impl Drop for Mapped {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rustix::fs::{FallocateFlags, fallocate};
     use std::io::Write;
     use std::os::fd::AsRawFd;
 

@@ -3,6 +3,7 @@
 //! Nothing here knows of jobs, frames or workers. What rustix offers is used through it, without `unsafe`; libc serves
 //! for the rest.
 
+pub(crate) mod arena;
 pub(crate) mod copy;
 pub(crate) mod cpu_alarm;
 pub(crate) mod disposition;

@@ -19,6 +19,11 @@ pub(crate) struct Original {
     mark: NonNull<AtomicBool>,
 }
 
+// SAFETY: it is the address of an atomic, which belongs to the process and not to a thread; unmapping is right from any thread.
+unsafe impl Send for Original {}
+// SAFETY: as above, and it gives out nothing.
+unsafe impl Sync for Original {}
+
 const SIZE: usize = 1;
 
 impl Original {

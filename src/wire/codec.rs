@@ -7,15 +7,17 @@
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use bincode::config::{Config, Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::body::{self, Arrived, Encoding, Reading};
-use super::enclosure;
+use super::body::{self, Arrived, Bytes, Enclosures, Encoding, Reading};
+use super::enclosure::{self, NotFound};
+use super::pool::Pool;
+use super::store::Written;
 use super::watch::Whole;
+use crate::sys::arena::Views;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
@@ -81,13 +83,22 @@ fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Resu
     }
 }
 
-/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives the descriptors that go with it;
-/// after an error `out` is as before.
+/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives what goes with it; after an error
+/// `out` is as before. What is large lies in memory that is sealed.
 pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
-    encode_by(value, out, |out| Encoding::begin(out))
+) -> Result<Enclosures, CodecError> {
+    encode_to(value, Encoding::begin(out, None))
+}
+
+/// The same for a worker of ours: what is large lies in an arena, of `pool` or to be put there, if that is possible.
+pub(crate) fn encode_for_worker<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+    pool: &Pool,
+) -> Result<Enclosures, CodecError> {
+    encode_to(value, Encoding::begin(out, Some(pool)))
 }
 
 /// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is.
@@ -95,48 +106,69 @@ pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
 pub(crate) fn encode_in_frame<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
-    encode_by(value, out, |out| Encoding::begin_in_frame(out))
+) -> Result<Enclosures, CodecError> {
+    encode_to(value, Encoding::begin_in_frame(out))
 }
 
-fn encode_by<T: Serialize + ?Sized>(
+fn encode_to<T: Serialize + ?Sized>(
     value: &T,
-    out: &mut Vec<u8>,
-    begin: fn(&mut Vec<u8>) -> Encoding<'_>,
-) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
-    let before = out.len();
-    let mut encoding = begin(out);
-    let (encoded, memories) = enclosure::collect(|| {
+    mut encoding: Encoding<'_>,
+) -> Result<Enclosures, CodecError> {
+    let (encoded, leaving) = enclosure::collect(|| {
         bincode::serde::encode_into_writer(Whole(value), &mut encoding, FORMAT)
     });
-    match encoded {
-        Ok(()) => {
-            let body = encoding.end(memories.len());
-            let enclosed = memories.iter().map(|memory| memory.file().clone());
-            Ok(enclosed.chain(body).collect())
-        }
-        Err(error) => {
-            out.truncate(before);
-            Err(CodecError(encode_error(error)))
-        }
+    if let Err(error) = encoded {
+        encoding.take_back();
+        return Err(CodecError(encode_error(error)));
     }
+    let enclosed = leaving.memories.iter().map(|memory| memory.file().clone());
+    let (body, lent) = match encoding.end(enclosed.len(), &leaving.stretches) {
+        None => (None, None),
+        Some(Written::Sealed(file)) => (Some(file.into()), None),
+        Some(Written::Lent(lent)) => (Some(lent.file().clone()), Some(lent)),
+    };
+    let fds = enclosed.chain(body).collect();
+    Ok(Enclosures { fds, lent })
 }
 
-/// Decodes a value that takes up all of `bytes`, or lies beside them, with the descriptors that came along.
+/// Finds a job's argument that has arrived in a worker.
+pub(crate) fn arrived<'a>(
+    payload: &'a [u8],
+    fds: Vec<OwnedFd>,
+    views: &mut Views,
+) -> Result<Arrived<'a>, CodecError> {
+    Arrived::from_parent(payload, fds, views).map_err(not_found)
+}
+
+/// Decodes a value that has come from a worker and takes up all of `bytes`, or lies beside them, with the descriptors
+/// that came along.
 pub(crate) fn decode_enclosed<T: DeserializeOwned>(
     bytes: &[u8],
-    mut fds: Vec<OwnedFd>,
+    fds: Vec<OwnedFd>,
 ) -> Result<T, CodecError> {
-    let arrived = Arrived::find(bytes, &mut fds).map_err(|error| CodecError(error.to_string()))?;
-    enclosure::hand_out(fds, || match &arrived {
-        Arrived::InFrame(bytes) => decode(bytes),
-        Arrived::Beside(memory) => decode_large(memory),
+    decode_arrived(Arrived::from_worker(bytes, fds).map_err(not_found)?)
+}
+
+/// Decodes a value that takes up all that has arrived.
+pub(crate) fn decode_arrived<T: DeserializeOwned>(arrived: Arrived<'_>) -> Result<T, CodecError> {
+    let Arrived {
+        encoding,
+        within,
+        fds,
+    } = arrived;
+    enclosure::hand_out(fds, within, || match &encoding {
+        Bytes::InFrame(bytes) => decode(bytes),
+        Bytes::InMemory(memory, length) => decode_large(&memory[..*length]),
     })
 }
 
-/// Tells how many bytes there are of a value that `encode_enclosing` has encoded.
+/// Tells how many bytes there are of a value that was encoded to go to another process.
 pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> usize {
     body::length(payload, last_fd)
+}
+
+fn not_found(error: NotFound) -> CodecError {
+    CodecError(error.to_string())
 }
 
 /// The same as [`decode`], which is quicker with small values.
@@ -161,8 +193,8 @@ fn all_of_it<T>(value: T, left_over: usize) -> Result<T, CodecError> {
     }
 }
 
-/// bincode wraps the words of a `Serialize` implementation; they alone concern the user. Its own are made useful: they say what
-/// is wrong, and not with which types that happens.
+/// bincode wraps the words of a `Serialize` implementation; they alone concern the user. Its own are made useful: they
+/// say what is wrong, and not with which types that happens.
 fn encode_error(error: bincode::error::EncodeError) -> String {
     use bincode::error::EncodeError;
     match error {

@@ -1,46 +1,69 @@
 //! Memory that travels beside a message, while values are made into bytes or out of them.
 //!
-//! A value that holds shared memory is written as a number, and the descriptor goes beside the frame. Between the caller,
-//! who has the frame, and the value, deep within the user's types, stands serde, which hands nothing through: a `Serialize`
-//! knows its serializer and nothing else. So each side notes on the thread, for as long as one message of ours is encoded or
-//! decoded, which memory goes with it; this is the only file that does, and outside such a moment there is nothing noted.
-//! (A serializer of our own could carry the list openly. It would have to wrap all of bincode's, and would still lose the
+//! A value that holds shared memory is written as a number, and the descriptor goes beside the frame, or, if there is
+//! none, a copy behind the encoding ([`stretch`](super::stretch)). Between the caller, who has the frame, and the
+//! value, deep within the user's types, stands serde, which hands nothing through: a `Serialize` knows its serializer
+//! and nothing else. So each side notes on the thread, for as long as one message of ours is encoded or decoded, which
+//! memory goes with it; this is the only file that does, and outside such a moment there is nothing noted. (A
+//! serializer of our own could carry the list openly. It would have to wrap all of bincode's, and would still lose the
 //! list in adapters that buffer values, such as serde's own for untagged enums.)
 //!
-//! Encoding or decoding may be nested: a `Serialize` of the user's may block on another call. What was noted before is put
-//! aside meanwhile, and comes back also if there is a panic.
+//! Encoding or decoding may be nested: a `Serialize` of the user's may block on another call. What was noted before is
+//! put aside meanwhile, and comes back also if there is a panic.
 
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::LocalKey;
 
 use serde::{Deserialize, Serialize};
 
+use super::stretch::{Memory, Stretches, Within};
 use crate::sys::memory::{Refused, Sealed};
 use crate::sys::socket::MOST_FDS;
 
 thread_local! {
     /// What goes with the message that is being encoded.
-    static LEAVING: RefCell<Option<Vec<Arc<Sealed>>>> = const { RefCell::new(None) };
+    static LEAVING: RefCell<Option<Leaving>> = const { RefCell::new(None) };
     /// What came with the message that is being decoded.
-    static ARRIVED: RefCell<Option<Vec<Enclosed>>> = const { RefCell::new(None) };
+    static ARRIVED: RefCell<Option<Arrived>> = const { RefCell::new(None) };
 }
 
-/// A stretch of memory that goes beside the message, as it stands in it.
+/// What goes with a message.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    /// By descriptor, in the order of their numbers.
+    pub(super) memories: Vec<Arc<Sealed>>,
+    /// By copying it.
+    pub(super) stretches: Stretches,
+}
+
+/// What came with a message.
+#[derive(Debug)]
+struct Arrived {
+    enclosed: Vec<Enclosed>,
+    within: Within,
+}
+
+/// A stretch of memory that goes beside or behind the message, as it stands in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// [`MARK`].
     mark: u64,
-    /// Which of the descriptors.
+    /// Which of the descriptors, or [`WITHIN`].
     number: u8,
     offset: u64,
     length: u64,
 }
 
-/// Begins each [`Place`]. As the length of a byte string it would be refused by any format: should a value that was encoded
-/// as a part of a message be decoded outside of one, or the other way round, that is an error and never another value.
+/// Stands for what lies behind the message.
+const WITHIN: u8 = u8::MAX - 1;
+
+/// Begins each [`Place`]. As the length of a byte string it would be refused by any format: should a value that was
+/// encoded as a part of a message be decoded outside of one, or the other way round, that is an error and never another
+/// value.
 const MARK: u64 = u64::from_le_bytes(*b"\xf7memory\xff");
 
 /// A descriptor that came along.
@@ -53,44 +76,64 @@ enum Enclosed {
     Refused,
 }
 
-/// Notes what `encode` encloses, and returns it in the order of its numbers.
-pub(crate) fn collect<T>(encode: impl FnOnce() -> T) -> (T, Vec<Arc<Sealed>>) {
-    let noted = Noted::begin(&LEAVING, Vec::new());
+/// Notes what `encode` encloses, and returns it.
+pub(crate) fn collect<T>(encode: impl FnOnce() -> T) -> (T, Leaving) {
+    let noted = Noted::begin(&LEAVING, Leaving::default());
     let value = encode();
     (value, noted.end())
 }
 
 /// Lets `decode` find what came along. What it does not ask for is closed.
-pub(crate) fn hand_out<T>(fds: Vec<OwnedFd>, decode: impl FnOnce() -> T) -> T {
-    let _noted = Noted::begin(&ARRIVED, fds.into_iter().map(Enclosed::Unseen).collect());
+pub(crate) fn hand_out<T>(fds: Vec<OwnedFd>, within: Within, decode: impl FnOnce() -> T) -> T {
+    let enclosed = fds.into_iter().map(Enclosed::Unseen).collect();
+    let _noted = Noted::begin(&ARRIVED, Arrived { enclosed, within });
     decode()
 }
 
 /// A stretch of memory: which, where in it, and how many bytes.
-pub(crate) type Stretch<'a> = (&'a Arc<Sealed>, usize, usize);
+pub(crate) type Stretch<'a> = (&'a Memory, usize, usize);
 
-/// Encloses a stretch of memory, or nothing, with the message that is being encoded; `None` if there is no such message.
-pub(crate) fn enclose(stretch: Option<Stretch<'_>>) -> Option<Result<Place, TooMany>> {
+/// Encloses a stretch of memory, or nothing, with the message that is being encoded; `None` if there is no such
+/// message.
+pub(crate) fn enclose(
+    stretch: Option<Stretch<'_>>,
+    alignment: usize,
+) -> Option<Result<Place, TooMany>> {
     LEAVING.with_borrow_mut(|leaving| {
         let leaving = leaving.as_mut()?;
         let Some((memory, offset, length)) = stretch else {
             return Some(Ok(Place::NOWHERE));
         };
-        let known = leaving.iter().position(|other| Arc::ptr_eq(other, memory));
-        let number = known.unwrap_or(leaving.len());
-        if number == MOST_FDS {
-            return Some(Err(TooMany));
-        }
-        if known.is_none() {
-            leaving.push(memory.clone());
-        }
+        let (number, offset) = match memory {
+            Memory::Sealed(memory) => match number_of(memory, &mut leaving.memories) {
+                Ok(number) => (number, offset),
+                Err(too_many) => return Some(Err(too_many)),
+            },
+            Memory::Leased(_) | Memory::Owned(_) => {
+                let range = offset..offset + length;
+                (WITHIN, leaving.stretches.add(memory, range, alignment))
+            }
+        };
         Some(Ok(Place {
             mark: MARK,
-            number: u8::try_from(number).expect("there are fewer"),
+            number,
             offset: offset as u64,
             length: length as u64,
         }))
     })
+}
+
+/// The number that a piece of memory has among those which go along.
+fn number_of(memory: &Arc<Sealed>, leaving: &mut Vec<Arc<Sealed>>) -> Result<u8, TooMany> {
+    let known = leaving.iter().position(|other| Arc::ptr_eq(other, memory));
+    let number = known.unwrap_or(leaving.len());
+    if number == MOST_FDS {
+        return Err(TooMany);
+    }
+    if known.is_none() {
+        leaving.push(memory.clone());
+    }
+    Ok(u8::try_from(number).expect("there are fewer"))
 }
 
 /// Whether a message is being decoded.
@@ -98,27 +141,49 @@ pub(crate) fn is_decoding() -> bool {
     ARRIVED.with_borrow(Option::is_some)
 }
 
+/// A stretch that has been found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// There is nothing in it.
+    Nothing,
+    /// Here it can stay.
+    At(Memory, Range<usize>),
+    /// Here it can be copied.
+    Here(Arc<[u8]>, Range<usize>),
+}
+
 /// Finds a stretch of memory, or nothing, that came with the message that is being decoded.
-pub(crate) fn find(place: Place) -> Result<Option<(Arc<Sealed>, usize, usize)>, NotFound> {
+pub(crate) fn find(place: Place) -> Result<Found, NotFound> {
     if place.mark != MARK {
         return Err(NotFound::Garbage);
     }
     if place == Place::NOWHERE {
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
-    let memory = ARRIVED.with_borrow_mut(|arrived| {
+    let within = ARRIVED.with_borrow_mut(|arrived| {
         let arrived = arrived.as_mut().ok_or(NotFound::Garbage)?;
-        let enclosed = arrived.get_mut(usize::from(place.number));
-        enclosed.ok_or(NotFound::Lost)?.look()
+        if place.number == WITHIN {
+            return Ok(arrived.within.clone());
+        }
+        let enclosed = arrived.enclosed.get_mut(usize::from(place.number));
+        let memory = enclosed.ok_or(NotFound::Lost)?.look()?;
+        let all = 0..memory.len();
+        Ok(Within::At(Memory::Sealed(memory), all))
     })?;
     let offset = usize::try_from(place.offset).map_err(|_| NotFound::Garbage)?;
     let length = usize::try_from(place.length).map_err(|_| NotFound::Garbage)?;
-    match offset.checked_add(length) {
-        Some(end) if end <= memory.len() => Ok(Some((memory, offset, length))),
-        Some(_) | None => Err(NotFound::Short {
-            wanted: place.offset.saturating_add(place.length),
-            there: memory.len(),
-        }),
+    let there = within.len();
+    let end = offset.checked_add(length).filter(|end| *end <= there);
+    let end = end.ok_or(NotFound::Short {
+        wanted: place.offset.saturating_add(place.length),
+        there,
+    })?;
+    match within {
+        Within::Nowhere => Err(NotFound::Garbage),
+        Within::At(memory, Range { start, .. }) => {
+            Ok(Found::At(memory, start + offset..start + end))
+        }
+        Within::Here(bytes) => Ok(Found::Here(bytes, offset..end)),
     }
 }
 
@@ -224,10 +289,17 @@ mod tests {
     use crate::sys::memory::Draft;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    fn memory(bytes: &[u8]) -> Arc<Sealed> {
+    fn memory(bytes: &[u8]) -> Memory {
         let mut draft = Draft::new().unwrap();
         draft.append(bytes).unwrap();
-        Arc::new(draft.seal().unwrap())
+        Memory::Sealed(Arc::new(draft.seal().unwrap()))
+    }
+
+    fn found(place: Place) -> (Memory, Range<usize>) {
+        match find(place).unwrap() {
+            Found::At(memory, range) => (memory, range),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn place(number: u8, offset: u64, length: u64) -> Place {
@@ -251,31 +323,33 @@ mod tests {
         let (one, two) = (memory(b"one"), memory(b"second"));
         let (places, leaving) = collect(|| {
             [(&one, 0, 3), (&two, 1, 4), (&one, 1, 2)]
-                .map(|stretch| enclose(Some(stretch)).unwrap().unwrap())
+                .map(|stretch| enclose(Some(stretch), 1).unwrap().unwrap())
         });
-        assert_eq!(leaving.len(), 2, "the same memory goes once");
-        hand_out(descriptors(&leaving), || {
-            let found = places.map(|place| find(place).unwrap().unwrap());
+        assert_eq!(leaving.memories.len(), 2, "the same memory goes once");
+        hand_out(descriptors(&leaving.memories), Within::Nowhere, || {
+            let found = places.map(found);
             let texts = found
                 .each_ref()
-                .map(|(memory, at, length)| &memory[*at..at + length]);
+                .map(|(memory, range)| &memory[range.clone()]);
             assert_eq!(texts, [&b"one"[..], b"econ", b"ne"]);
-            assert!(Arc::ptr_eq(&found[0].0, &found[2].0));
+            assert_eq!(found[0].0.as_ptr(), found[2].0.as_ptr());
         });
     }
 
     #[test]
     fn outside_a_message_nothing_is_enclosed_and_nothing_found() {
         let memory = memory(b"x");
-        assert!(enclose(Some((&memory, 0, 1))).is_none());
+        assert!(enclose(Some((&memory, 0, 1)), 1).is_none());
         assert!(!is_decoding());
         assert!(matches!(find(place(0, 0, 1)), Err(NotFound::Garbage)));
     }
 
     #[test]
     fn a_place_that_does_not_exist_is_an_error() {
-        let fds = descriptors(&[memory(b"12345")]);
-        hand_out(fds, || {
+        let Memory::Sealed(sealed) = memory(b"12345") else {
+            unreachable!("it is made so")
+        };
+        hand_out(descriptors(&[sealed]), Within::Nowhere, || {
             assert!(matches!(find(place(1, 0, 1)), Err(NotFound::Lost)));
             for (offset, length) in [(0, 6), (5, 1), (6, 0), (u64::MAX, 1), (1, u64::MAX)] {
                 let found = find(place(0, offset, length));
@@ -287,14 +361,18 @@ mod tests {
             };
             assert!(matches!(find(unmarked), Err(NotFound::Garbage)));
             assert!(find(place(0, 5, 0)).is_ok());
-            assert!(find(Place::NOWHERE).unwrap().is_none());
+            assert!(matches!(find(Place::NOWHERE), Ok(Found::Nothing)));
+            for length in [0, 1] {
+                let behind = find(place(WITHIN, 0, length));
+                assert!(behind.is_err(), "there is nothing behind: {behind:?}");
+            }
         });
     }
 
     #[test]
     fn what_is_refused_once_stays_refused() {
         let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
-        hand_out(vec![pipe], || {
+        hand_out(vec![pipe], Within::Nowhere, || {
             assert!(matches!(
                 find(place(0, 0, 1)),
                 Err(NotFound::Refused(Refused::NoMemory))
@@ -307,15 +385,15 @@ mod tests {
     fn a_message_within_a_message_has_a_list_of_its_own_also_after_a_panic() {
         let (outer, inner) = (memory(b"outer"), memory(b"inner"));
         let ((), leaving) = collect(|| {
-            enclose(Some((&outer, 0, 5))).unwrap().unwrap();
-            let (place, leaving) = collect(|| enclose(Some((&inner, 0, 5))).unwrap().unwrap());
-            assert_eq!((place.number, leaving.len()), (0, 1));
+            enclose(Some((&outer, 0, 5)), 1).unwrap().unwrap();
+            let (place, leaving) = collect(|| enclose(Some((&inner, 0, 5)), 1).unwrap().unwrap());
+            assert_eq!((place.number, leaving.memories.len()), (0, 1));
             let panicked = catch_unwind(AssertUnwindSafe(|| collect(|| panic!("of the user's"))));
             assert!(panicked.is_err());
-            assert_eq!(enclose(Some((&inner, 0, 5))).unwrap().unwrap().number, 1);
+            assert_eq!(enclose(Some((&inner, 0, 5)), 1).unwrap().unwrap().number, 1);
         });
-        assert_eq!(leaving.len(), 2);
-        assert!(enclose(Some((&outer, 0, 5))).is_none());
+        assert_eq!(leaving.memories.len(), 2);
+        assert!(enclose(Some((&outer, 0, 5)), 1).is_none());
     }
 
     #[test]
@@ -328,15 +406,15 @@ mod tests {
                 } else {
                     memory(b"x")
                 };
-                assert!(enclose(Some((&memory, 0, 1))).unwrap().is_ok());
+                assert!(enclose(Some((&memory, 0, 1)), 1).unwrap().is_ok());
             }
-            assert_eq!(enclose(Some((&memory(b"x"), 0, 1))), Some(Err(TooMany)));
+            assert_eq!(enclose(Some((&memory(b"x"), 0, 1)), 1), Some(Err(TooMany)));
             assert!(
-                enclose(Some((&first, 1, 1))).unwrap().is_ok(),
+                enclose(Some((&first, 1, 1)), 1).unwrap().is_ok(),
                 "it goes along already"
             );
         });
-        assert_eq!(leaving.len(), MOST_FDS);
-        assert!(MOST_FDS < usize::from(Place::NOWHERE.number));
+        assert_eq!(leaving.memories.len(), MOST_FDS);
+        assert!(MOST_FDS < usize::from(WITHIN));
     }
 }

@@ -15,14 +15,21 @@
 //! one was lost on its way, because the receiver has too many open files, the frame comes without any.
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+use super::body::Enclosures;
+use crate::sys::arena::Arena;
 
 /// Where in a header the number of descriptors stands.
 const FDS_AT: usize = 5;
 
 /// Where in a header the call stands.
-const CALL_AT: usize = 6;
+const CALL_AT: Range<usize> = 6..8;
+
+/// Where in a header the number stands.
+const NUMBER_AT: Range<usize> = 8..16;
 
 /// Length of every header.
 pub(crate) const HEADER: usize = 24;
@@ -39,6 +46,12 @@ const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
 
 /// First bytes of every header; the last one counts the protocol's versions.
 const MAGIC: [u8; 4] = *b"sbd\x01";
+
+/// In an answer: the worker reads the argument's memory no longer.
+pub(crate) const NOTHING_KEPT: u64 = 0;
+
+/// In an answer: the job has kept something that lies there.
+pub(crate) const KEPT: u64 = 1;
 
 /// What a frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +70,7 @@ pub(crate) enum Kind {
     Lost,
     /// To the parent: a `message::InitFailed`, the last frame of this worker.
     InitFailed,
-    /// To the parent: the job's encoded result.
+    /// To the parent: the job's encoded result. In each of the five outcomes, `number` is [`KEPT`] or [`NOTHING_KEPT`].
     Done,
     /// To the parent: a `message::PanicReport`.
     Panicked,
@@ -126,8 +139,8 @@ impl Header {
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = self.kind as u8;
         bytes[FDS_AT] = self.fds;
-        bytes[CALL_AT..8].copy_from_slice(&self.call.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
+        bytes[CALL_AT].copy_from_slice(&self.call.to_le_bytes());
+        bytes[NUMBER_AT].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..].copy_from_slice(&self.length.to_le_bytes());
         bytes
     }
@@ -217,44 +230,48 @@ pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
 
 /// Marks a finished frame as one of a worker's calls: as the job itself or its answer, or as a good-bye after it.
 pub(crate) fn mark(frame: &mut [u8], call: u16) {
-    frame[CALL_AT..8].copy_from_slice(&call.to_le_bytes());
+    frame[CALL_AT].copy_from_slice(&call.to_le_bytes());
 }
 
-/// A frame to be sent, with the descriptors that go beside its first byte.
+/// A frame to be sent, with what goes beside its first byte.
 #[derive(Debug, Default)]
 pub(crate) struct Parcel {
     bytes: Vec<u8>,
-    fds: Vec<Arc<OwnedFd>>,
+    beside: Enclosures,
 }
 
 impl From<Vec<u8>> for Parcel {
     fn from(frame: Vec<u8>) -> Self {
         Parcel {
             bytes: frame,
-            fds: Vec::new(),
+            beside: Enclosures::default(),
         }
     }
 }
 
 impl Parcel {
     /// Puts descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), beside a frame that has been finished.
-    pub(crate) fn new(mut frame: Vec<u8>, fds: Vec<Arc<OwnedFd>>) -> Self {
-        frame[FDS_AT] = u8::try_from(fds.len()).expect("the caller has counted them");
-        Parcel { bytes: frame, fds }
+    pub(crate) fn new(mut frame: Vec<u8>, beside: impl Into<Enclosures>) -> Self {
+        let beside = beside.into();
+        frame[FDS_AT] = u8::try_from(beside.fds.len()).expect("the caller has counted them");
+        Parcel {
+            bytes: frame,
+            beside,
+        }
     }
 
-    /// Makes a frame in one buffer, as [`build`] does; `fill` gives the descriptors that go beside it.
+    /// Makes a frame in one buffer, as [`build`] does; `fill` gives what goes beside it.
     pub(crate) fn build<E>(
         kind: Kind,
         number: u64,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<Vec<Arc<OwnedFd>>, E>,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<Enclosures, E>,
     ) -> Result<Self, E> {
-        let mut fds = Vec::new();
+        let mut beside = Enclosures::default();
         let frame = build(kind, number, |frame| {
-            fds = fill(frame)?;
+            beside = fill(frame)?;
             Ok(())
         })?;
-        Ok(Self::new(frame, fds))
+        Ok(Self::new(frame, beside))
     }
 
     /// Marks it as [`mark`] does.
@@ -271,7 +288,32 @@ impl Parcel {
     }
 
     pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {
-        &self.fds
+        &self.beside.fds
+    }
+
+    /// Puts another number into the header.
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.bytes[NUMBER_AT].copy_from_slice(&number.to_le_bytes());
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        let number = self.bytes[NUMBER_AT].try_into();
+        u64::from_le_bytes(number.expect("8 bytes"))
+    }
+
+    /// A worker is handed it.
+    pub(crate) fn hand_over(&mut self) {
+        if let Some(lent) = &mut self.beside.lent {
+            lent.hand_over();
+        }
+    }
+
+    /// The worker has answered. Gives the arena that it was in, if it may be written again.
+    pub(crate) fn answered(self, answer: &Header) -> Option<Arena> {
+        match answer.number {
+            NOTHING_KEPT => self.beside.lent?.returned(),
+            _ => None,
+        }
     }
 }
 

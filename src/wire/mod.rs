@@ -14,8 +14,10 @@
 //! parent ([`births`]). It says neither hello nor, where it has no init closures, ready: its first word is its first
 //! job's outcome.
 
+#[cfg(all(test, not(loom)))]
+mod arena_model;
 pub(crate) mod births;
-mod body;
+pub(crate) mod body;
 pub(crate) mod codec;
 pub(crate) mod enclosure;
 pub(crate) mod frame;
@@ -24,5 +26,8 @@ mod loom_tests;
 pub(crate) mod mailbox;
 pub(crate) mod message;
 pub(crate) mod patience;
+pub(crate) mod pool;
 pub(crate) mod receive;
+mod store;
+pub(crate) mod stretch;
 mod watch;

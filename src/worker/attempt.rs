@@ -30,7 +30,7 @@ use crate::error::{WorkerError, WorkerPanic};
 use crate::sync::Token;
 use crate::sys::copy;
 use crate::wire::codec;
-use crate::wire::frame::{Frame, Kind, Parcel};
+use crate::wire::frame::{Frame, Header, Kind, Parcel};
 use crate::wire::message::PanicReport;
 
 /// A job on its way through one worker.
@@ -248,20 +248,24 @@ impl Attempt {
     /// The worker has answered and is ready for the next job.
     fn done(&mut self, frame: Frame) -> Poll<Verdict> {
         let worker = self.take_worker();
-        self.put(worker);
+        self.put(worker, &frame.header);
         self.end(Verdict::Done(frame))
     }
 
     /// The same, but the answer is an error, whose words have been read.
     fn failed(&mut self, frame: Frame, error: WorkerError) -> Poll<Verdict> {
         let mut worker = self.take_worker();
+        let answer = frame.header;
         worker.recycle(frame);
-        self.put(worker);
+        self.put(worker, &answer);
         self.end(Verdict::Failed(error))
     }
 
-    fn put(&mut self, mut worker: Box<Worker>) {
-        drop(worker.take_back()); // an idle worker must not hold on to an argument, which may be large
+    fn put(&mut self, mut worker: Box<Worker>, answer: &Header) {
+        // An idle worker must not hold on to an argument, which may be large.
+        if let Some(arena) = worker.take_back().answered(answer) {
+            self.stake().running.put_arena(arena);
+        }
         match worker.count_job() {
             true => self.stake().running.put(worker),
             false => self.stake().running.leave(worker),

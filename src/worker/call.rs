@@ -16,8 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, Stake, Verdict};
-use super::config::WorkerConfig;
-use super::context::WorkerContext;
+use super::context::{Running, WorkerContext};
 use super::current::current;
 use super::hook;
 use super::post::end_of_turn;
@@ -282,7 +281,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let limiter = self.limiter.unwrap_or_else(current_default_worker_limiter);
         let (token, waited) = token_of(&limiter).await;
         let mut running = context.begin(waited).map_err(named)?;
-        let mut job = encode_job(code, &self.arg, running.config())
+        let mut job = encode_job(code, &self.arg, &running)
             .inspect_err(|_| running.failed())
             .map_err(named)?;
         drop(self.arg);
@@ -352,12 +351,12 @@ async fn carry_out(attempt: Attempt, kill_on_cancel: bool) -> (Verdict, Stake) {
 fn encode_job<A: Serialize>(
     code: Code<JobFn>,
     arg: &A,
-    config: &WorkerConfig,
+    running: &Running,
 ) -> Result<Parcel, WorkerError> {
     Parcel::build(Kind::Job, code.offset(), |out| {
-        match config.limits_open_files() {
+        match running.config().limits_open_files() {
             true => codec::encode_in_frame(arg, out),
-            false => codec::encode_enclosing(arg, out),
+            false => codec::encode_for_worker(arg, out, running.arenas()),
         }
     })
     .map_err(WorkerError::encode_argument)

@@ -82,7 +82,8 @@ impl Connection {
     }
 
     /// The same, for a job.
-    pub(super) fn put_job(&mut self, job: Parcel) {
+    pub(super) fn put_job(&mut self, mut job: Parcel) {
+        job.hand_over();
         self.introduction = self.post.introduction();
         self.put(job);
     }

@@ -20,6 +20,7 @@ use futures_lite::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::arenas::Arenas;
 use super::background;
 use super::cache::Cache;
 use super::call::RunSync;
@@ -31,7 +32,9 @@ use super::life::{Dying, Health, LAST_RITES, Worker};
 use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, Why, WorkerStatistics};
 use crate::cancel::shield;
 use crate::error::WorkerError;
+use crate::sys::arena::Arena;
 use crate::sys::copy::is_copy;
+use crate::wire::pool::Pool;
 
 /// A set of cached workers with a configuration of their own, opened by
 /// [`open_worker_context`](crate::open_worker_context).
@@ -68,6 +71,7 @@ struct Shared {
     config: WorkerConfig,
     fork_server: ForkServer,
     lives: Arc<Lives>,
+    arenas: Arc<Arenas>,
     state: Mutex<State>,
     /// Notified whenever a call ends.
     call_ended: Event,
@@ -121,6 +125,7 @@ impl WorkerContext {
                 fork_server: ForkServer::new(config.clone()),
                 lives: Lives::new(config.context_name().cloned()),
                 config,
+                arenas: Arc::default(),
                 state: Mutex::new(state),
                 call_ended: Event::new(),
             }),
@@ -241,6 +246,7 @@ impl WorkerContext {
     /// Ends the workers that are idle now.
     pub(super) async fn end_idle(&self) -> Result<(), WorkerError> {
         let (mut idle, leaving) = self.shared.take_all();
+        self.shared.arenas.empty();
         idle.extend(self.shared.fork_server.take().await);
         Farewell::to(idle, leaving, self.shared.config.grace())
             .wait()
@@ -304,6 +310,16 @@ impl Running {
 
     pub(super) fn fork_server(&self) -> ForkServer {
         self.context.shared.fork_server.clone()
+    }
+
+    /// What large arguments are written to.
+    pub(super) fn arenas(&self) -> &Pool {
+        self.context.shared.arenas.pool()
+    }
+
+    /// Puts back what nobody reads any more.
+    pub(super) fn put_arena(&self, arena: Arena) {
+        self.context.shared.arenas.put(arena);
     }
 
     /// A worker is to be started.
@@ -405,6 +421,7 @@ impl Shared {
 
     fn end_in_background(&self) {
         let (idle, leaving) = self.take_all();
+        self.arenas.empty();
         let fork_server = self.fork_server.clone();
         Farewell::to(idle, leaving, self.config.grace()).wait_in_background();
         if fork_server.may_exist() {

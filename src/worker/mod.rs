@@ -80,6 +80,7 @@
 // `name` is what a process is called. `child` is the other side: what happens in the worker process itself. It knows
 // none of the others.
 
+mod arenas;
 mod attempt;
 mod background;
 mod births;

@@ -91,7 +91,8 @@ fn descriptor() -> OwnedFd {
 fn bringing(count: usize) -> Vec<u8> {
     let parcel = Parcel::build(Kind::Job, 0, |out| {
         out.extend_from_slice(b"payload");
-        Ok::<_, ()>((0..count).map(|_| Arc::new(descriptor())).collect())
+        let fds: Vec<_> = (0..count).map(|_| Arc::new(descriptor())).collect();
+        Ok::<_, ()>(fds.into())
     });
     parcel.unwrap().bytes().to_vec()
 }

@@ -1,18 +1,21 @@
 //! The worker's end of the conversation: frames in and out, by the socket or by a mailbox, and the end.
 //!
-//! A worker has one thread, which blocks on the socket. With a mailbox it looks there first for some microseconds after
-//! each job, as the next one often comes soon; how often that was in vain decides how often it does so.
+//! A worker has one thread, which blocks on the socket. (While it has memory of its parent's mapped, it wakes up once
+//! to let go of that.) With a mailbox it looks there first for some microseconds after each job, as the next one often
+//! comes soon; how often that was in vain decides how often it does so.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::fcntl_getfd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, fcntl_getfd};
 use rustix::net::{RecvFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
 use super::FAILED;
 use super::limits::Group;
+use crate::sys::arena::{LINGER, Views};
 use crate::sys::mapping::Mapping;
 use crate::sys::original::Original;
 use crate::sys::socket;
@@ -45,12 +48,16 @@ pub(super) struct Link {
     answered: u16,
     /// The next job lies in the socket already.
     followed: bool,
+    /// The memory of large arguments.
+    pub(super) views: Views,
+    /// How long the kernel waits for what comes through the socket; `None` for ever.
+    pub(super) idle_timeout: Option<Duration>,
     /// What the worker leads, to be ended with it.
     group: Option<Group>,
 }
 
 impl Link {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, views: Views) -> Self {
         Link {
             socket,
             inbox: Inbox::default(),
@@ -59,6 +66,8 @@ impl Link {
             original: Original::new().map_err(|_| std::process::id()),
             answered: 0,
             followed: false,
+            views,
+            idle_timeout: None,
             group: None,
         }
     }
@@ -91,6 +100,8 @@ impl Link {
                 .map_err(|_| std::process::id()),
             answered: 0,
             followed: false,
+            views: self.views,
+            idle_timeout: None,
             group: None,
         };
         link.recycle(buffer);
@@ -132,6 +143,7 @@ impl Link {
         {
             return Ok(frame);
         }
+        self.see_to_the_views()?;
         let asleep = self.mailbox.as_ref().map(|_| Instant::now());
         loop {
             if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
@@ -149,6 +161,43 @@ impl Link {
                     io::ErrorKind::WouldBlock if !between_frames => {}
                     _ => return Err(error),
                 },
+            }
+        }
+    }
+
+    /// Lets go of memory that was not used for a while. Waits for that long if there is some, and nobody else does:
+    /// without any, a worker sleeps until it is spoken to.
+    fn see_to_the_views(&mut self) -> io::Result<()> {
+        self.views.let_old_ones_go();
+        let is_longer = |timeout| timeout > LINGER;
+        if self.views.is_empty() || !self.is_between() || !self.idle_timeout.is_none_or(is_longer) {
+            return Ok(());
+        }
+        if self.is_readable_within(Some(LINGER)) {
+            return Ok(());
+        }
+        self.views.let_go();
+        // The rest of the time that it may be idle.
+        let rest = self.idle_timeout.map(|timeout| timeout - LINGER);
+        match self.is_readable_within(rest) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Waits until something can be received, or until that is certain to be an error.
+    fn is_readable_within(&self, limit: Option<Duration>) -> bool {
+        let since = Instant::now();
+        loop {
+            let left = limit.map(|limit| limit.saturating_sub(since.elapsed()));
+            // What is too long for the kernel (ages) may as well be for ever.
+            let left = left.and_then(|left| left.try_into().ok());
+            let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut socket, left.as_ref()) {
+                Ok(0) => return false,
+                Ok(_) => return true,
+                Err(Errno::INTR) => {}
+                Err(_) => return true,
             }
         }
     }
@@ -232,7 +281,8 @@ impl Link {
             // its own; or too many are on their way.
             Err(error) => {
                 let words = format!("its shared memory cannot be sent: {error}");
-                let mut answer = frame::of_bytes(Kind::BadResult, 0, words.as_bytes());
+                let mut answer =
+                    frame::of_bytes(Kind::BadResult, parcel.number(), words.as_bytes());
                 frame::mark(&mut answer, self.answered);
                 self.send(&answer);
             }

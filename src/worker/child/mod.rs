@@ -1,8 +1,8 @@
 //! The life of a worker process, seen from inside: what the hook does in a process that was summoned as a worker.
 //!
 //! This file is a country of its own. It uses the wire, the job code and raw calls, never the runtime: a worker runs no
-//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading one
-//! frame and writing one frame is all that a job costs here.
+//! executor, no reactor and no thread of ours; it blocks on its socket, on the thread that reached the hook. Reading
+//! one frame and writing one frame is all that a job costs here.
 //!
 //! A worker ends in one of these ways, and its parent can tell them apart:
 //!
@@ -15,8 +15,9 @@
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
-//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to end,
-//! without further ado, a process that a job has forked.
+//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to
+//! promise that the parent's arenas are read as agreed, and to end, without further ado, a process that a job has
+//! forked.
 #![allow(unsafe_code)]
 
 mod limits;
@@ -39,6 +40,7 @@ use crate::job::image::fingerprint;
 use crate::job::panic::{self, catch};
 use crate::job::role::{self, Summons};
 use crate::job::status::WorkerStatus;
+use crate::sys::arena::Views;
 use crate::sys::{signal, socket, thread};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::{self, Frame, HEADER, Header, Kind, Parcel};
@@ -66,7 +68,12 @@ pub(crate) fn settle(summons: Summons) -> Settled {
     let socket = take_socket(summons);
     die_with(summons.parent);
     signal::ignore_sigint_and_unblock();
-    let mut link = Link::new(socket);
+    // SAFETY: only `run` has something lent, namely what came with a `Job` frame. Such frames come from our parent, who
+    // numbers its arenas, is the only one who can write them, and, having sent one, does not write there before it has
+    // an answer that says `NOTHING_KEPT` (see the head of `sys::arena`). `answer` says that only if `settle` does,
+    // which it asks after each job, before its answer is sent.
+    let views = unsafe { Views::new() };
+    let mut link = Link::new(socket, views);
     let stdout = link.receive_prelude();
     Settled {
         link,
@@ -331,9 +338,10 @@ impl Link {
         self.leave(FAILED)
     }
 
-    fn set_idle_timeout(&self, timeout: Option<Duration>) {
+    fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
         // Zero would mean "for ever" to the kernel. What it finds too long (ages) may as well be for ever.
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        self.idle_timeout = timeout;
         if set_socket_timeout(self.socket(), Timeout::Recv, timeout).is_err() {
             debug_assert!(timeout.is_some_and(|timeout| timeout > Duration::from_secs(1 << 32)));
         }
@@ -381,8 +389,10 @@ impl Link {
 
     fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime, status: &WorkerStatus) {
         let fds = std::mem::take(&mut job.fds);
-        let answer = match find_job(job.header.number) {
-            Some(trampoline) => match cpu_time.limit(|| run(trampoline, job.payload(), fds)) {
+        let views = &mut self.views;
+        let run = |trampoline| run(trampoline, job.payload(), fds, views);
+        let mut answer = match find_job(job.header.number) {
+            Some(trampoline) => match cpu_time.limit(|| run(trampoline)) {
                 Ok(answer) => answer,
                 // Another worker would come to the same, and so would the one after that.
                 Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
@@ -393,6 +403,9 @@ impl Link {
         };
         if !self.is_the_original() {
             leave_as_a_copy();
+        }
+        if self.views.settle() {
+            answer.set_number(frame::KEPT);
         }
         // What the job printed without a line's end is to be seen before its result is.
         output::flush();
@@ -424,14 +437,16 @@ impl Link {
 /// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have
 /// the socket, and nobody waits for a second answer.
 fn leave_as_a_copy() -> ! {
-    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing out
-    // buffers, is the original's to do.
+    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing
+    // out buffers, is the original's to do.
     unsafe { libc::_exit(FAILED) }
 }
 
-fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>) -> Parcel {
-    let answered = Parcel::build(Kind::Done, 0, |answer| {
-        match catch(|| trampoline(argument, fds, answer)) {
+fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>, views: &mut Views) -> Parcel {
+    let answered = Parcel::build(Kind::Done, frame::NOTHING_KEPT, |answer| {
+        let argument = codec::arrived(argument, fds, views)
+            .map_err(|error| failed(&JobFailure::BadArgument(error)))?;
+        match catch(|| trampoline(argument, answer)) {
             Ok(result) => result.map_err(|failure| failed(&failure)),
             Err(report) => Err(encoded(Kind::Panicked, &report)),
         }

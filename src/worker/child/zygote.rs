@@ -21,6 +21,7 @@ use std::time::Instant;
 use super::{FAILED, Link, Settled, call_oneself, find_job, kernel_name, output, retire, run};
 use crate::job::code::{Code, Retire};
 use crate::job::panic::catch;
+use crate::sys::arena::Views;
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::mapping::{Mapping, Segment};
 use crate::sys::{socket, thread};
@@ -52,7 +53,7 @@ impl Settled {
         if set_up.init.is_empty() {
             output::no_job_has_run();
         }
-        rehearse();
+        rehearse(&mut self.link.views);
         // What waits to be written would be written by each copy.
         flush();
         // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
@@ -101,7 +102,7 @@ impl Settled {
 
 /// Does a job that does nothing. What is found or made when it is first needed, such as the C library's symbols and the
 /// variables of this thread, would otherwise be so in each worker again.
-fn rehearse() {
+fn rehearse(views: &mut Views) {
     let nothing = |(): ()| ();
     let Some(code) = Code::of_job(nothing) else {
         return; // so nothing of this program can be a job
@@ -110,7 +111,7 @@ fn rehearse() {
     let encoded = codec::encode_enclosing(&(), &mut argument);
     encoded.expect("nothing can be encoded");
     if let Some(trampoline) = find_job(code.offset()) {
-        drop(run(trampoline, &argument, Vec::new()));
+        drop(run(trampoline, &argument, Vec::new(), views));
     }
     output::flush();
 }
