@@ -305,9 +305,11 @@ mod tests {
 
     #[test]
     fn memory_that_is_held_counts() {
+        // So much, and never touched, that it is seen whatever tests beside this one let go of meanwhile.
+        const MUCH: usize = 2 << 30;
         let before = data_held().unwrap();
-        let held = std::hint::black_box(vec![1u8; 64 << 20]);
-        assert!(data_held().unwrap() >= before + (32 << 20));
+        let held = std::hint::black_box(vec![0u8; MUCH]);
+        assert!(data_held().unwrap() >= before + MUCH as u64 / 2);
         drop(held);
     }
 }
