@@ -66,5 +66,6 @@ fn main() {
         ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
+        ("forked::unable", forked::unable::SUITE),
     ]);
 }

@@ -4,8 +4,10 @@
 mod common;
 
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use common::stage::{kill, signal};
+use common::stage::{Stage, announce, kill, signal, staged};
 use common::{pid, test, until_empty, with_workers};
 use rustix::process::{Signal, kill_process};
 use seedbed::{WorkerConfig, WorkerErrorKind};
@@ -293,6 +295,31 @@ fn the_last_four_kilobytes_of_standard_error_are_kept() {
     }));
 }
 
+/// Nobody waits for it any more, and a pipe that is full would keep it.
+fn a_worker_that_prints_much_on_its_way_out_is_heard_out() {
+    static STAGE: OnceLock<PathBuf> = OnceLock::new();
+    extern "C" fn take_leave() {
+        eprint!("{}", "x".repeat(1 << 20));
+        announce(STAGE.get().unwrap());
+    }
+    fn take_leave_at_exit(stage: PathBuf) -> u32 {
+        STAGE.set(stage).unwrap();
+        // SAFETY: the function may be called at any time.
+        assert_eq!(unsafe { libc::atexit(take_leave) }, 0);
+        std::process::id()
+    }
+    staged(config().single_use(), |workers| async move {
+        // Each comes when those that leave are looked after already, except the first.
+        for _ in 0..5 {
+            let stage = Stage::new();
+            let worker = workers.run_sync(take_leave_at_exit, stage.path()).await;
+            assert_eq!(stage.reached().await, worker.unwrap());
+        }
+        workers.shutdown().await.unwrap();
+        assert_eq!(workers.statistics().killed, 0);
+    });
+}
+
 suite! {
     exiting_is_reported_with_the_code,
     exiting_with_success_is_no_success,
@@ -309,4 +336,5 @@ suite! {
     an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever,
     garbage_on_the_socket_gets_the_worker_killed,
     the_last_four_kilobytes_of_standard_error_are_kept,
+    a_worker_that_prints_much_on_its_way_out_is_heard_out,
 }

@@ -6,22 +6,32 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use common::pid;
-use common::stage::{self, Bystander, Stage, announce, staged};
+use common::stage::{self, Bystander, Stage, announce, halt, staged};
+use common::{pid, test, with_workers};
 use rustix::fs::{FileType, fstat};
-use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType};
 
 /// What frames begin with; see `src/wire/frame.rs`. Should that change, these are bytes that are no frame.
 const MAGIC: [u8; 4] = *b"sbd\x01";
 const JOB: u8 = 2;
 const DONE: u8 = 7;
+const BYE: u8 = 12;
 
 /// A frame's header.
 fn header(kind: u8, length: u64) -> Vec<u8> {
+    header_of_call(0, kind, length)
+}
+
+/// The header of a frame that is about one of its worker's calls, which are numbered from 1.
+fn header_of_call(call: u16, kind: u8, length: u64) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
-    bytes.extend([kind, 0, 0, 0]);
+    bytes.extend([kind, 0]);
+    bytes.extend(call.to_le_bytes());
     bytes.extend(0u64.to_le_bytes());
     bytes.extend(length.to_le_bytes());
     bytes
@@ -71,6 +81,80 @@ fn a_job_that_writes_what_is_no_frame_gets_its_worker_killed() {
     });
 }
 
+/// How many jobs this worker has begun.
+static JOBS: AtomicU16 = AtomicU16::new(0);
+
+fn a_job() -> u16 {
+    JOBS.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+fn numbered(n: u32) -> (u32, u16) {
+    (n, a_job())
+}
+
+/// Has workers of their own do so many jobs, and then others.
+fn after_some_jobs<Fut: Future<Output = ()>>(more: impl Fn(WorkerContext, u16) -> Fut) {
+    test(stage::within(async {
+        for jobs in 0..4 {
+            let context = with_workers(WorkerConfig::new(), |workers| async {
+                for n in 1..=jobs {
+                    assert_eq!(workers.run_sync(numbered, 7).await.unwrap(), (7, n));
+                }
+                more(workers, jobs).await;
+            });
+            context.await;
+        }
+    }));
+}
+
+/// A call after a forged answer has its own, as the forged one lies in the socket and is not looked for there; or that
+/// is seen, and the worker is good for nothing any more.
+async fn is_answered_or_finds_out(workers: &WorkerContext, job: u16) {
+    match workers.run_sync(numbered, 7).await {
+        Ok(answer) => assert_eq!(answer, (7, job)),
+        Err(error) => assert_eq!(error.kind(), WorkerErrorKind::Protocol, "{error}"),
+    }
+}
+
+/// A job's own call may get what the job forged for it, but no other call does.
+fn an_answer_that_a_job_forged_is_not_that_of_the_next_call() {
+    fn forge(times: usize) {
+        scribble(header_of_call(a_job(), DONE, 0).repeat(times));
+    }
+    for times in [1, 2, 3] {
+        after_some_jobs(|workers, jobs| async move {
+            match workers.run_sync(forge, times).await {
+                Ok(()) => {}
+                // It got the forged one, which has no payload.
+                Err(error) => assert_eq!(error.kind(), WorkerErrorKind::DecodeResult),
+            }
+            is_answered_or_finds_out(&workers, jobs + 2).await;
+        });
+    }
+}
+
+fn what_a_worker_sends_while_it_is_idle_is_no_answer_and_no_good_bye() {
+    fn leave_a_forger((stage, kind): (PathBuf, u8)) -> u16 {
+        std::thread::spawn(move || {
+            halt(&stage);
+            scribble(header(kind, 0));
+            announce(&stage);
+        });
+        a_job()
+    }
+    for kind in [DONE, BYE] {
+        after_some_jobs(|workers, jobs| async move {
+            let mut stage = Stage::new();
+            let forger = workers.run_sync(leave_a_forger, (stage.path(), kind));
+            assert_eq!(forger.await.unwrap(), jobs + 1);
+            stage.reached().await;
+            stage.let_on();
+            stage.reached().await;
+            is_answered_or_finds_out(&workers, jobs + 2).await;
+        });
+    }
+}
+
 fn half_a_frame_and_an_end_is_broken() {
     fn scribble_and_exit(bytes: Vec<u8>) {
         scribble(bytes);
@@ -90,7 +174,7 @@ fn half_a_frame_and_an_end_is_broken() {
 
 /// Nobody can tell such a worker from one that has much to send and takes its time. Its caller can.
 fn half_a_frame_and_no_end_is_waited_for_and_can_be_killed() {
-    fn scribble_and_stay(stage: std::path::PathBuf) {
+    fn scribble_and_stay(stage: PathBuf) {
         scribble(header(DONE, 1 << 20));
         stage::for_ever(stage);
     }
@@ -135,7 +219,7 @@ fn a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced() {
 
 /// What follows is taken for the rest of it.
 fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
-    fn echo((stage, n): (std::path::PathBuf, u32)) -> u32 {
+    fn echo((stage, n): (PathBuf, u32)) -> u32 {
         announce(&stage);
         n
     }
@@ -183,6 +267,8 @@ fn a_fork_server_that_is_sent_what_is_no_request_leaves_and_is_replaced() {
 
 suite! {
     a_job_that_writes_what_is_no_frame_gets_its_worker_killed,
+    an_answer_that_a_job_forged_is_not_that_of_the_next_call,
+    what_a_worker_sends_while_it_is_idle_is_no_answer_and_no_good_bye,
     half_a_frame_and_an_end_is_broken,
     half_a_frame_and_no_end_is_waited_for_and_can_be_killed,
     a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced,

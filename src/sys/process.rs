@@ -1,10 +1,11 @@
 //! A child process held by its pidfd: it is killed, waited for and reaped through that descriptor, never by number.
 //!
-//! `async_process::Child` is not used, for two reasons. It signals by process id (safely, as it also reaps, but the rule
-//! here is stricter); and it opens the pidfd and registers it after the process runs, so that a caller who is out of
-//! descriptors gets an error *and* an unreaped child. Here the launcher, which may block, deals with that case.
+//! `async_process::Child` is not used, for two reasons. It signals by process id (safely, as it also reaps, but the
+//! rule here is stricter); and it opens the pidfd and registers it after the process runs, so that a caller who is out
+//! of descriptors gets an error *and* an unreaped child. Here the launcher, which may block, deals with that case.
 //!
-//! The pidfd is polled through the reactor by whoever owns the process (`worker::life`); this file only asks the kernel.
+//! The pidfd is polled through the reactor by whoever owns the process (`worker::life`); this file only asks the
+//! kernel.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,13 +36,6 @@ pub(crate) struct Pidfd {
 }
 
 impl Pidfd {
-    /// Opens the descriptor of a child of ours that nobody has waited for.
-    pub(crate) fn open(pid: u32) -> io::Result<Self> {
-        let number = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
-        let fd = pidfd_open(number, PidfdFlags::empty())?;
-        Ok(Self { fd, pid })
-    }
-
     /// Looks whether the process has ended, be it that it was reaped or not.
     pub(crate) fn has_ended(&self) -> bool {
         let mut this = [PollFd::new(&self.fd, PollFlags::IN)];
@@ -84,34 +78,74 @@ impl Pidfd {
     /// A group has no descriptor, only its leader's number, which is nobody else's as long as the leader is not reaped.
     /// We reap it, so it is asked for first: if something else in this program has reaped it, no signal is sent.
     pub(crate) fn kill_group(&self) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid
-            && self.look().is_ok()
-        {
-            // Or its members have changed their user, and may not be killed.
-            let _ = kill_process_group(pid, Signal::KILL); // there may be no group yet, or none any more
-        }
+        kill_group(self.pid, self.id());
     }
 
-    /// Whether the process has ended and is still to be reaped.
-    pub(crate) fn is_to_be_reaped(&self) -> bool {
-        self.look().is_ok_and(|ended| ended)
+    /// Reaps the process if it has ended, and kills its group before, if it leads one. To be asked again after `Some`
+    /// is an error of the kernel's (`ECHILD`), so the owner remembers the answer.
+    pub(crate) fn try_reap(&self, leads_group: bool) -> io::Result<Option<Ended>> {
+        try_reap(self.pid, self.id(), leads_group)
     }
 
-    /// Looks whether the process has ended, without reaping it. It is an error if it was reaped.
-    fn look(&self) -> io::Result<bool> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), options))?;
-        Ok(status.is_some())
+    fn id(&self) -> WaitId<'_> {
+        WaitId::PidFd(self.fd.as_fd())
+    }
+}
+
+/// A child of ours that nobody has waited for, known by its number alone. That is nobody else's before it has been
+/// reaped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Number(Pid);
+
+impl Number {
+    pub(crate) fn new(pid: u32) -> Option<Self> {
+        Pid::from_raw(pid.cast_signed()).map(Self)
     }
 
-    /// Reaps the process if it has ended. To be asked again after `Some` is an error of the kernel's (`ECHILD`), so the
-    /// owner remembers the answer.
-    pub(crate) fn try_reap(&self) -> io::Result<Option<Ended>> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.fd.as_fd()), options))?;
-        Ok(status.map(|status| ended(&status)))
+    /// Opens the child's descriptor.
+    pub(crate) fn open(self) -> io::Result<Pidfd> {
+        let fd = pidfd_open(self.0, PidfdFlags::empty())?;
+        Ok(Pidfd {
+            fd,
+            pid: self.get(),
+        })
     }
+
+    /// Reaps the child as [`Pidfd::try_reap`] does, for which there need be no room for a descriptor.
+    pub(crate) fn try_reap(self, leads_group: bool) -> io::Result<Option<Ended>> {
+        try_reap(self.get(), WaitId::Pid(self.0), leads_group)
+    }
+
+    fn get(self) -> u32 {
+        self.0.as_raw_nonzero().get().cast_unsigned()
+    }
+}
+
+/// Looks whether a child has ended, without reaping it. It is an error if it was reaped.
+fn has_ended(id: WaitId<'_>) -> io::Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let status = retry_on_intr(|| waitid(id.clone(), options))?;
+    Ok(status.is_some())
+}
+
+fn kill_group(pid: u32, id: WaitId<'_>) {
+    let leader = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(leader) = leader
+        && has_ended(id).is_ok()
+    {
+        // Or its members have changed their user, and may not be killed.
+        let _ = kill_process_group(leader, Signal::KILL); // there may be no group yet, or none any more
+    }
+}
+
+fn try_reap(pid: u32, id: WaitId<'_>, leads_group: bool) -> io::Result<Option<Ended>> {
+    if leads_group && has_ended(id.clone())? {
+        // While it is not reaped, its number is that of no other group.
+        kill_group(pid, id.clone());
+    }
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let status = retry_on_intr(|| waitid(id.clone(), options))?;
+    Ok(status.map(|status| ended(&status)))
 }
 
 impl AsFd for Pidfd {
@@ -138,7 +172,7 @@ mod tests {
 
     fn reap(process: &Pidfd) -> Ended {
         loop {
-            if let Some(ended) = process.try_reap().unwrap() {
+            if let Some(ended) = process.try_reap(false).unwrap() {
                 return ended;
             }
             rustix::event::poll(
@@ -162,7 +196,7 @@ mod tests {
     #[test]
     fn a_kill_is_reported_as_a_signal_and_killing_the_dead_is_harmless() {
         let process = Pidfd::adopt(Command::new("sleep").arg("1000").spawn().unwrap()).unwrap();
-        assert_eq!(process.try_reap().unwrap(), None);
+        assert_eq!(process.try_reap(false).unwrap(), None);
         process.kill().unwrap();
         assert_eq!(
             reap(&process),
@@ -187,19 +221,19 @@ mod tests {
         // The shell has left and is a zombie; what it has started holds the pipe.
         let (process, mut output) = start("sleep 60 & echo");
         output.read_exact(&mut [0]).unwrap();
-        while !process.is_to_be_reaped() {
+        while !has_ended(process.id()).unwrap() {
             std::thread::yield_now();
         }
         process.kill_group();
         assert_eq!(output.read(&mut [0]).unwrap(), 0, "nobody is left");
         assert_eq!(reap(&process), Ended::Exited(0));
         // Reaped, its number may be another's.
-        assert!(process.look().is_err() && !process.is_to_be_reaped());
+        assert!(has_ended(process.id()).is_err());
         process.kill_group();
         // With the leader alive, it is killed with its group.
         let (process, mut output) = start("sleep 60 & echo; wait");
         output.read_exact(&mut [0]).unwrap();
-        assert!(!process.is_to_be_reaped());
+        assert!(!has_ended(process.id()).unwrap());
         process.kill_group();
         assert_eq!(output.read(&mut [0]).unwrap(), 0, "nobody is left");
         assert!(matches!(

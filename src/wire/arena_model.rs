@@ -231,6 +231,7 @@ impl World {
         let answer = Header {
             kind: Kind::Done,
             fds: 0,
+            call: 0,
             number: if keeps { KEPT } else { NOTHING_KEPT },
             length: 0,
         };

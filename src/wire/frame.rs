@@ -7,6 +7,10 @@
 //! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
 //! come, or [`CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
 //!
+//! A worker's jobs are numbered, and each answer has the number of its job, so that what a job sends behind its
+//! worker's back is not taken for the answer of the next one. (The numbers begin anew after 65,536 of them: this is for
+//! those that go astray.)
+//!
 //! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where
 //! one was lost on its way, because the receiver has too many open files, the frame comes without any.
 
@@ -20,6 +24,9 @@ use crate::sys::arena::Arena;
 
 /// Where in a header the number of descriptors stands.
 const FDS_AT: usize = 5;
+
+/// Where in a header the call stands.
+const CALL_AT: Range<usize> = 6..8;
 
 /// Where in a header the number stands.
 const NUMBER_AT: Range<usize> = 8..16;
@@ -117,6 +124,8 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     /// How many descriptors come beside it.
     pub(crate) fds: u8,
+    /// Which of its worker's calls it is about, if it is about one; see [`mark`].
+    pub(crate) call: u16,
     /// What it means depends on the kind.
     pub(crate) number: u64,
     /// Length of the payload.
@@ -124,13 +133,13 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Writes the header as bytes: magic, kind, descriptors, two zeros, number, length, the integers in little-endian
-    /// order.
+    /// Writes the header as bytes: magic, kind, descriptors, call, number, length, the integers in little-endian order.
     pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = self.kind as u8;
         bytes[FDS_AT] = self.fds;
+        bytes[CALL_AT].copy_from_slice(&self.call.to_le_bytes());
         bytes[NUMBER_AT].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..].copy_from_slice(&self.length.to_le_bytes());
         bytes
@@ -139,20 +148,45 @@ impl Header {
     /// Reads a header back, refusing whatever `to_bytes` cannot have written.
     pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Result<Self, Garbage> {
         let (magic, rest) = bytes.split_at(4);
-        let (&[kind, fds, zeros @ ..], numbers) = rest
+        let (&[kind, fds, call @ ..], numbers) = rest
             .split_first_chunk::<4>()
             .expect("24 bytes hold 4 + 4 + 16");
         let (number, length) = numbers.split_at(8);
         let length = u64::from_le_bytes(length.try_into().expect("8 bytes"));
-        if magic != MAGIC || zeros != [0; 2] || length > LONGEST {
+        if magic != MAGIC || length > LONGEST {
             return Err(Garbage);
         }
         Ok(Self {
             kind: *KINDS.get(usize::from(kind)).ok_or(Garbage)?,
             fds,
+            call: u16::from_le_bytes(call),
             number: u64::from_le_bytes(number.try_into().expect("8 bytes")),
             length,
         })
+    }
+
+    /// Whether somebody who waits for this call may be told so: by its answer, or by a good-bye after the call before.
+    /// (What is neither is judged by its kind alone.)
+    pub(crate) fn is_for(&self, call: u16) -> bool {
+        match self.kind {
+            Kind::Done
+            | Kind::Panicked
+            | Kind::BadArgument
+            | Kind::BadResult
+            | Kind::NotOurCode => self.call == call,
+            Kind::Bye | Kind::RetirePanicked => self.call == call.wrapping_sub(1),
+            Kind::Prelude
+            | Kind::SetUp
+            | Kind::Job
+            | Kind::Hello
+            | Kind::Ready
+            | Kind::Lost
+            | Kind::InitFailed
+            | Kind::Fork
+            | Kind::NotAlone
+            | Kind::Mailbox
+            | Kind::Look => true,
+        }
     }
 }
 
@@ -186,11 +220,17 @@ pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
         &Header {
             kind,
             fds: 0,
+            call: 0,
             number,
             length,
         }
         .to_bytes(),
     );
+}
+
+/// Marks a finished frame as one of a worker's calls: as the job itself or its answer, or as a good-bye after it.
+pub(crate) fn mark(frame: &mut [u8], call: u16) {
+    frame[CALL_AT].copy_from_slice(&call.to_le_bytes());
 }
 
 /// A frame to be sent, with what goes beside its first byte.
@@ -232,6 +272,11 @@ impl Parcel {
             Ok(())
         })?;
         Ok(Self::new(frame, beside))
+    }
+
+    /// Marks it as [`mark`] does.
+    pub(crate) fn mark(&mut self, call: u16) {
+        mark(&mut self.bytes, call);
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -419,173 +464,4 @@ fn room_for(header: Header, arrived: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn any_kind() -> impl Strategy<Value = Kind> {
-        (0..KINDS.len()).prop_map(|index| KINDS[index])
-    }
-
-    fn any_frames() -> impl Strategy<Value = Vec<(Kind, u64, Vec<u8>)>> {
-        prop::collection::vec(
-            (
-                any_kind(),
-                any::<u64>(),
-                prop::collection::vec(any::<u8>(), 0..200),
-            ),
-            0..6,
-        )
-    }
-
-    /// Feeds `bytes` in pieces of the given sizes and takes every frame that completes.
-    fn receive(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Frame>, Garbage> {
-        let mut inbox = Inbox::default();
-        let mut frames = Vec::new();
-        let mut pieces = pieces.iter().copied().cycle();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (piece, later) =
-                rest.split_at(pieces.next().unwrap_or(rest.len()).clamp(1, rest.len()));
-            inbox.buffer().extend_from_slice(piece);
-            rest = later;
-            while let Some(frame) = inbox.take()? {
-                frames.push(frame);
-            }
-        }
-        Ok(frames)
-    }
-
-    #[test]
-    fn each_kind_stands_at_its_own_number() {
-        for (index, kind) in KINDS.into_iter().enumerate() {
-            assert_eq!(kind as usize, index);
-        }
-    }
-
-    #[test]
-    fn a_frame_arrives_in_the_buffer_that_it_was_read_into() {
-        let mut inbox = Inbox::default();
-        let sent = of_bytes(Kind::Done, 0, b"value");
-        inbox.buffer().extend_from_slice(&sent);
-        let place = inbox.bytes.as_ptr();
-        let frame = inbox.take().unwrap().unwrap();
-        assert_eq!(frame.bytes.as_ptr(), place);
-        assert!(inbox.is_empty());
-        inbox.recycle(frame.into_buffer());
-        assert_eq!(inbox.buffer().as_ptr(), place);
-    }
-
-    #[test]
-    fn an_announced_length_is_not_allocated_before_its_bytes_come() {
-        let mut inbox = Inbox::default();
-        let header = Header {
-            kind: Kind::Done,
-            fds: 0,
-            number: 0,
-            length: LONGEST,
-        };
-        inbox.buffer().extend_from_slice(&header.to_bytes());
-        assert!(inbox.take().unwrap().is_none());
-        for _ in 0..4 {
-            let buffer = inbox.buffer();
-            assert!(buffer.capacity() <= 2 * buffer.len().max(CHUNK) + ROOM);
-            buffer.resize(buffer.capacity(), 7);
-            assert!(inbox.take().unwrap().is_none());
-        }
-    }
-
-    fn descriptor() -> OwnedFd {
-        std::io::pipe().unwrap().0.into()
-    }
-
-    /// A frame that says it brings so many descriptors.
-    fn bringing(count: usize) -> Vec<u8> {
-        let parcel = Parcel::build(Kind::Job, 0, |out| {
-            out.extend_from_slice(b"payload");
-            let fds: Vec<_> = (0..count).map(|_| Arc::new(descriptor())).collect();
-            Ok::<_, ()>(fds.into())
-        });
-        parcel.unwrap().bytes().to_vec()
-    }
-
-    fn inbox_with(frames: &[Vec<u8>], fds: usize, lost: bool) -> Inbox {
-        let mut inbox = Inbox::default();
-        inbox.buffer().extend_from_slice(&frames.concat());
-        inbox.arrived((0..fds).map(|_| descriptor()), lost);
-        inbox
-    }
-
-    #[test]
-    fn each_frame_has_the_descriptors_that_it_announces() {
-        let mut inbox = inbox_with(&[bringing(1), bringing(0), bringing(2)], 3, false);
-        let counts: Vec<usize> = std::iter::from_fn(|| inbox.take().unwrap())
-            .map(|frame| frame.fds.len())
-            .collect();
-        assert_eq!(counts, [1, 0, 2]);
-    }
-
-    #[test]
-    fn where_a_descriptor_was_lost_no_frame_has_anothers() {
-        let mut inbox = inbox_with(&[bringing(2), bringing(1)], 2, true);
-        assert!(inbox.take().unwrap().unwrap().fds.is_empty());
-        assert!(inbox.take().unwrap().unwrap().fds.is_empty());
-        inbox.buffer().extend_from_slice(&bringing(1));
-        inbox.arrived([descriptor()], false);
-        assert_eq!(inbox.take().unwrap().unwrap().fds.len(), 1);
-    }
-
-    #[test]
-    fn descriptors_that_no_frame_announces_are_closed() {
-        let mut inbox = inbox_with(&[bringing(0)], 1, false);
-        assert!(inbox.take().unwrap().unwrap().fds.is_empty());
-        assert!(inbox.fds.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn frames_survive_any_fragmentation(frames in any_frames(), pieces in prop::collection::vec(1usize..90, 0..8)) {
-            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, number, payload)| of_bytes(*kind, *number, payload)).collect();
-            let received = receive(&bytes, &pieces).unwrap();
-            let received: Vec<_> =
-                received.iter().map(|frame| (frame.header.kind, frame.header.number, frame.payload().to_vec())).collect();
-            prop_assert_eq!(received, frames);
-        }
-
-        #[test]
-        fn a_truncated_stream_gives_the_frames_that_are_whole_and_no_more(
-            frames in any_frames(),
-            cut: prop::sample::Index,
-        ) {
-            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, number, payload)| of_bytes(*kind, *number, payload)).collect();
-            let cut = cut.index(bytes.len() + 1);
-            let mut end = 0;
-            let whole = frames.iter().take_while(|frame| { end += HEADER + frame.2.len(); end <= cut }).count();
-            prop_assert_eq!(receive(&bytes[..cut], &[]).unwrap().len(), whole);
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic_and_never_swell(bytes in prop::collection::vec(any::<u8>(), 0..400), pieces in prop::collection::vec(1usize..90, 0..8)) {
-            if let Ok(frames) = receive(&bytes, &pieces) {
-                prop_assert!(frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() <= bytes.len());
-            }
-        }
-
-        #[test]
-        fn a_length_that_no_memory_holds_is_garbage(length in LONGEST + 1..=u64::MAX, kind in any_kind()) {
-            let header = Header { kind, fds: 0, number: 1, length };
-            prop_assert_eq!(Header::from_bytes(&header.to_bytes()), Err(Garbage));
-        }
-
-        #[test]
-        fn a_header_that_differs_in_its_fixed_part_is_garbage(at in 0usize..8, flip in 1u8..=255, kind in any_kind()) {
-            let header = Header { kind, fds: 3, number: 1, length: 2 };
-            let mut bytes = header.to_bytes();
-            prop_assert_eq!(Header::from_bytes(&bytes), Ok(header));
-            bytes[at] ^= flip;
-            if let Ok(other) = Header::from_bytes(&bytes) {
-                prop_assert!((at == 4 && other.kind != kind) || (at == 5 && other.fds != 3));
-            }
-        }
-    }
-}
+mod tests;

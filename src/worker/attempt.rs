@@ -188,6 +188,9 @@ impl Attempt {
                     }
                 }
                 State::Working { worker, .. } => match ready!(worker.poll_answer(cx)) {
+                    Ok(frame) if !worker.may_answer(&frame) => {
+                        self.kill_for(WorkerError::protocol("an answer that is not this call's"))
+                    }
                     Ok(frame) => match Reply::of(&frame) {
                         Reply::Done => return self.done(frame),
                         Reply::Failed(error) => return self.failed(frame, error),

@@ -83,13 +83,13 @@ impl Awaited {
     }
 
     pub(super) fn fate(&self) -> Fate {
-        // It may have written as the last thing that it did.
-        match (self.look(), || self.births.server.has_ended()) {
-            (Fate::Open, ended) if ended() => match self.look() {
+        match self.look() {
+            // It may have written as the last thing that it did.
+            Fate::Open if self.births.server.has_ended() => match self.look() {
                 Fate::Open => Fate::Never,
                 fate => fate,
             },
-            (fate, _) => fate,
+            fate => fate,
         }
     }
 

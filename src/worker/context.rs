@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_io::Timer;
 use event_listener::Event;
+use futures_lite::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -434,10 +435,18 @@ impl Shared {
     }
 }
 
-/// Looks from time to time after the workers that are leaving, as long as there are any.
+/// Looks after the workers that are leaving, as long as there are any: from time to time, and when they print
+/// something.
 async fn clear_out(context: Weak<Shared>) {
     loop {
-        Timer::after(LAST_RITES).await;
+        let mut round = Timer::after(LAST_RITES);
+        poll_fn(|cx| {
+            if let Some(context) = context.upgrade() {
+                context.state().leaving.attend(cx);
+            }
+            round.poll(cx)
+        })
+        .await;
         let Some(context) = context.upgrade() else {
             return; // it has taken its workers with it
         };
@@ -477,7 +486,26 @@ impl fmt::Debug for WorkerContext {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::TryLockError;
+
     use super::*;
+    use crate::worker::launch::Launched;
+
+    #[test]
+    fn a_worker_that_leaves_its_cache_is_at_no_moment_out_of_its_contexts_sight() {
+        let context = WorkerContext::new(WorkerConfig::new());
+        let launched = Launched::instead(Command::new("sleep").arg("infinity"));
+        context.state().idle.put(Worker::new(launched).unwrap());
+        context.shared.leave(|state| {
+            let taken = state.idle.empty();
+            let look = context.shared.state.try_lock();
+            assert!(matches!(look, Err(TryLockError::WouldBlock)));
+            taken
+        });
+        let (idle, leaving) = context.shared.take_all();
+        assert_eq!((idle.len(), leaving.len()), (0, 1));
+    }
 
     #[test]
     fn quick_calls_look_for_workers_that_left_once_in_a_while_and_slow_ones_always() {

@@ -1,9 +1,9 @@
-//! A context's fork server, seen from its parent: started by the first call that needs a worker, asked for workers from then
-//! on, and started again if it dies.
+//! A context's fork server, seen from its parent: started by the first call that needs a worker, asked for workers from
+//! then on, and started again if it dies.
 //!
-//! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and of a
-//! pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place in a
-//! table that both processes share (`births`), by whoever wants to know.
+//! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and
+//! of a pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place
+//! in a table that both processes share (`births`), by whoever wants to know.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -28,7 +28,7 @@ use super::connection::Connection;
 use super::hook::Recipe;
 use super::launch::{Launch, Launched};
 use super::life::Worker;
-use super::process::{PATIENCE, Process};
+use super::process::Process;
 use super::start::{Starting, TableMemory, Unstarted};
 use super::trace;
 use crate::error::{WorkerError, WorkerErrorKind};
@@ -40,14 +40,18 @@ use crate::wire::frame::{Header, Kind};
 /// How often a request is made anew because the fork server died with it.
 pub(super) const ATTEMPTS: usize = 3;
 
+/// How long a fork server may do nothing though it was asked. Forking takes microseconds; a stopped process takes for
+/// ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long to wait where the fork server's socket is full; it needs some tens of microseconds for each request.
 const SOON: Duration = Duration::from_millis(1);
 
 /// The place of a context's fork server. Clones are handles on the same one.
 ///
-/// No future holds it while it waits: a call that nobody polls any more must not keep others from their workers. Whoever
-/// comes looks at what is there, under a lock that is held for one request at most, and if that is nothing to ask, waits
-/// for a change.
+/// No future holds it while it waits: a call that nobody polls any more must not keep others from their workers.
+/// Whoever comes looks at what is there, under a lock that is held for one request at most, and if that is nothing to
+/// ask, waits for a change.
 #[derive(Clone, Debug)]
 pub(super) struct ForkServer {
     place: Arc<Place>,
@@ -56,6 +60,7 @@ pub(super) struct ForkServer {
 #[derive(Debug)]
 struct Place {
     config: WorkerConfig,
+    patience: Duration,
     state: Mutex<State>,
     /// Notified when a start is over.
     changed: Event,
@@ -68,8 +73,8 @@ struct Place {
 #[derive(Debug)]
 enum State {
     None,
-    /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience would
-    /// start one after the other and never have any.
+    /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience
+    /// would start one after the other and never have any.
     Starting(u64),
     Ready(Box<Server>),
 }
@@ -112,9 +117,14 @@ enum Next {
 
 impl ForkServer {
     pub(super) fn new(config: WorkerConfig) -> Self {
+        Self::with_patience(config, PATIENCE)
+    }
+
+    pub(super) fn with_patience(config: WorkerConfig, patience: Duration) -> Self {
         ForkServer {
             place: Arc::new(Place {
                 config,
+                patience,
                 state: Mutex::new(State::None),
                 changed: Event::new(),
                 stop: Event::new(),
@@ -127,6 +137,10 @@ impl ForkServer {
         &self.place.config
     }
 
+    pub(super) fn patience(&self) -> Duration {
+        self.place.patience
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No code of a user's runs under this lock, and each change is one step.
         self.place
@@ -135,8 +149,8 @@ impl ForkServer {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context that
-    /// serves on may have another one started meanwhile, which is not waited for.)
+    /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context
+    /// that serves on may have another one started meanwhile, which is not waited for.)
     pub(super) async fn take(&self) -> Option<Box<Worker>> {
         let mut awaited = None;
         loop {
@@ -184,7 +198,7 @@ impl ForkServer {
         let (connection, stderr, theirs) = self
             .line()
             .map_err(|error| WorkerError::start("its socket", error))?;
-        let (mut useless, mut patience) = (0, Timer::after(PATIENCE));
+        let (mut useless, mut patience) = (0, Timer::after(self.patience()));
         loop {
             if self.place.config.may_spawn() && !recipe.may_fork() {
                 return Ok(None);
@@ -200,10 +214,10 @@ impl ForkServer {
                 }
                 Next::Wait(changed) => {
                     changed.await;
-                    patience = Timer::after(PATIENCE);
+                    patience = Timer::after(self.patience());
                 }
                 Next::Start(number, stop) => match self.start_apart(number, &recipe, stop).await {
-                    Ok(()) => patience = Timer::after(PATIENCE),
+                    Ok(()) => patience = Timer::after(self.patience()),
                     // The next turn sees that.
                     Err(_) if self.place.config.may_spawn() && !recipe.may_fork() => {}
                     Err(error) => return Err(error),
@@ -219,7 +233,7 @@ impl ForkServer {
                         }
                     }
                     if is_over {
-                        patience = Timer::after(PATIENCE);
+                        patience = Timer::after(self.patience());
                     }
                     Timer::after(SOON).await;
                 }
@@ -351,7 +365,7 @@ impl ForkServer {
     /// Whether the fork server with this number is there and has done nothing for long.
     fn is_stuck(&self, number: u64) -> bool {
         matches!(&*self.state(), State::Ready(server)
-            if server.number == number && server.births.quiet_for() > PATIENCE)
+            if server.number == number && server.births.quiet_for() > self.patience())
     }
 
     /// Kills the fork server with this number, if it is there.
@@ -442,6 +456,7 @@ impl Server {
         let request = Header {
             kind: Kind::Fork,
             fds: u8::try_from(fds.len()).expect("one or two"),
+            call: 0,
             number: u64::from(place.place()),
             length: 0,
         };
@@ -458,3 +473,6 @@ fn is_passing(error: &io::Error) -> bool {
         Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)
     )
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -31,7 +31,7 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    fn new(arguments: Vec<OsString>, stdout: Stdout) -> Self {
+    pub(super) fn new(arguments: Vec<OsString>, stdout: Stdout) -> Self {
         Recipe {
             name: std::env::args_os().next().unwrap_or_default(),
             arguments,

@@ -48,6 +48,21 @@ pub(super) struct Launched {
     pub(super) forked: bool,
 }
 
+#[cfg(test)]
+impl Launched {
+    /// Executes something that never reaches the hook.
+    pub(super) fn instead(command: &mut Command) -> Self {
+        let (ours, theirs) = socket::pair().unwrap();
+        let child = command.stdin(Stdio::from(theirs)).spawn().unwrap();
+        Launched {
+            process: Process::new(Pidfd::adopt(child).unwrap()),
+            connection: Connection::new(Async::new(ours).unwrap()),
+            stderr: None,
+            forked: false,
+        }
+    }
+}
+
 /// A worker process in the making.
 #[derive(Debug)]
 pub(super) enum Launch {

@@ -3,7 +3,8 @@
 //! Nobody waits for them. A call that finds its worker gone goes to the next one at once, as a process takes longer to
 //! end than a fork server takes to make another. Who has ended is reaped in passing, whenever another one comes or
 //! somebody looks; one that stays for longer than [`LAST_RITES`] is killed. For both there is a task besides, for a
-//! context in which nothing happens any more.
+//! context in which nothing happens any more. It also reads what they have to say on standard error, if that is
+//! captured: a full pipe could keep them from ending.
 //!
 //! Only where there are very many does a call wait for the first of them, before it has another worker made: what takes its time
 //! when it exits must not fill the process table.
@@ -15,6 +16,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use super::life::{LAST_RITES, Worker};
@@ -31,6 +33,8 @@ pub(super) struct Leaving {
     workers: VecDeque<(Box<Worker>, Instant)>,
     /// There is a task that looks after them.
     pub(super) watched: bool,
+    /// Has it look at once.
+    watchman: Option<Waker>,
 }
 
 /// Who is not leaving any more.
@@ -43,7 +47,20 @@ pub(super) struct ClearedOut {
 impl Leaving {
     /// Takes in a worker that has just said good-bye.
     pub(super) fn put(&mut self, worker: Box<Worker>) {
+        if worker.is_captured()
+            && let Some(watchman) = self.watchman.take()
+        {
+            watchman.wake();
+        }
         self.workers.push_back((worker, Instant::now()));
+    }
+
+    /// Reads what the workers print, and has the task woken for more.
+    pub(super) fn attend(&mut self, cx: &mut Context<'_>) {
+        for (worker, _) in &mut self.workers {
+            worker.drain(cx);
+        }
+        self.watchman = Some(cx.waker().clone());
     }
 
     /// Takes out those that have ended among the oldest, which are usually all.

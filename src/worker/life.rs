@@ -34,6 +34,8 @@ pub(super) struct Worker {
     stderr: Option<StderrTail>,
     /// The worker takes no more bytes: its receiving end is closed.
     deaf: bool,
+    /// The number of the job that it was given last.
+    call: u16,
     /// How many jobs it will do from now on, unless it leaves earlier. Then it says good-bye.
     jobs_left: u64,
     /// It may say good-bye after any job, and so that is listened to before it is given another one.
@@ -77,6 +79,7 @@ impl Worker {
             connection: launched.connection,
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             deaf: false,
+            call: 0,
             jobs_left: u64::MAX,
             may_retire: false,
             left: None,
@@ -207,11 +210,18 @@ impl Worker {
     }
 
     /// The same, for a job.
-    pub(super) fn put_job(&mut self, job: Parcel) {
+    pub(super) fn put_job(&mut self, mut job: Parcel) {
+        self.call = self.call.wrapping_add(1);
+        job.mark(self.call);
         if let Some(life) = &self.life {
             life.has_a_job();
         }
         self.connection.put_job(job);
+    }
+
+    /// Whether a frame is one that a call can get from a worker that knows which job it has.
+    pub(super) fn may_answer(&self, frame: &Frame) -> bool {
+        frame.header.is_for(self.call)
     }
 
     /// Takes back the frame that was handed over, for another worker.
@@ -238,9 +248,7 @@ impl Worker {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        if let Some(stderr) = &mut self.stderr {
-            stderr.drain(cx);
-        }
+        self.drain(cx);
         if let Poll::Ready(received) = self.connection.poll_receive(cx) {
             return Poll::Ready(self.heeded(received.map_err(Silence::from)));
         }
@@ -291,10 +299,20 @@ impl Worker {
 
     /// Waits until the process has been reaped.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if let Some(stderr) = &mut self.stderr {
-            stderr.drain(cx); // a full pipe could keep it from exiting
-        }
+        self.drain(cx); // a full pipe could keep it from exiting
         self.process.poll_end(cx)
+    }
+
+    /// Whether its standard error is read here.
+    pub(super) fn is_captured(&self) -> bool {
+        self.stderr.is_some()
+    }
+
+    /// Reads its standard error, and registers for more of it.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
+        if let Some(stderr) = &mut self.stderr {
+            stderr.drain(cx);
+        }
     }
 
     /// Tells how the process ended, which it has.

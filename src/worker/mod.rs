@@ -106,6 +106,8 @@ mod lookout;
 mod name;
 mod post;
 mod process;
+#[cfg(all(test, not(loom)))]
+mod process_tests;
 mod rounds;
 mod start;
 mod statistics;

@@ -8,8 +8,12 @@
 //! that there is no such child. That a first job lasts until its number has been given to another child meanwhile is a
 //! risk that such a program has with all its children.)
 //!
-//! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at once,
-//! or as soon as it is born, and a detached task waits for the moment and reaps it. Nothing waits for that task.
+//! Where there is no room for the descriptor, the end is seen by the number all the same; only to kill the process has
+//! to wait for room. Where the reactor does not take the descriptor, somebody looks from time to time. Neither is the
+//! worker's fault, or its job's.
+//!
+//! Invariant: whoever drops a [`Process`] that has not ended leaves neither a process nor a zombie. It is killed at
+//! once, or as soon as it is born, and a detached task waits for the moment and reaps it. Nothing waits for that task.
 
 use std::io;
 use std::pin::Pin;
@@ -25,10 +29,7 @@ use super::background;
 use super::births::{Awaited, Fate};
 use super::fork_server::ForkServer;
 use super::rounds::next_round;
-use crate::sys::process::{Ended, Pidfd};
-
-/// How long a fork server may take to answer. Forking takes microseconds; a stopped process takes for ever.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+use crate::sys::process::{Ended, Number, Pidfd};
 
 /// How long to wait for a birth where somebody waits for the end: until a fork is over, generously.
 const SOON: Duration = Duration::from_millis(1);
@@ -45,6 +46,8 @@ pub(super) struct Process {
     stillborn: Option<Stillborn>,
     /// It leads a process group, whose members do not outlive it.
     leads_group: bool,
+    /// When to look again, if nothing else would tell.
+    next_round: Option<EventListener>,
 }
 
 #[derive(Debug)]
@@ -65,7 +68,6 @@ struct Unborn {
     /// Who was asked.
     fork_server: ForkServer,
     server: u64,
-    next_round: Option<EventListener>,
     soon: Option<Timer>,
 }
 
@@ -85,13 +87,8 @@ impl Stillborn {
 
 impl Process {
     pub(super) fn new(pidfd: Pidfd) -> Self {
-        Self {
-            pid: pidfd.pid(),
-            state: State::Running(Arc::new(pidfd), None),
-            doomed: false,
-            stillborn: None,
-            leads_group: false,
-        }
+        let pid = pidfd.pid();
+        Self::in_state(State::Running(Arc::new(pidfd), None), pid)
     }
 
     /// One that the fork server with this number was asked for.
@@ -100,15 +97,19 @@ impl Process {
             place,
             fork_server,
             server,
-            next_round: None,
             soon: None,
         };
+        Self::in_state(State::Unborn(unborn), 0)
+    }
+
+    fn in_state(state: State, pid: u32) -> Self {
         Self {
-            state: State::Unborn(unborn),
-            pid: 0,
+            state,
+            pid,
             doomed: false,
             stillborn: None,
             leads_group: false,
+            next_round: None,
         }
     }
 
@@ -199,15 +200,9 @@ impl Process {
             }
             Fate::Born(number) => {
                 self.pid = number;
-                match Pidfd::open(number) {
-                    Ok(pidfd) => match reap(&pidfd, self.leads_group) {
-                        None => State::Running(Arc::new(pidfd), None),
-                        // Or it is no child of ours, so that somebody else has reaped the one that had this number.
-                        Some(ended) => State::Ended(ended),
-                    },
-                    Err(error) if is_want_of_room(&error) => return false, // at this moment
-                    // Somebody else has reaped it.
-                    Err(_) => State::Ended(Ended::Unknown),
+                match of_number(number, self.leads_group) {
+                    Some(state) => state,
+                    None => return false, // at this moment
                 }
             }
         };
@@ -219,7 +214,7 @@ impl Process {
         self.look();
         match &self.state {
             State::Running(pidfd, _) => {
-                let ended = reap(pidfd, self.leads_group)?;
+                let ended = known(pidfd.try_reap(self.leads_group))?;
                 self.state = State::Ended(ended);
                 Some(ended)
             }
@@ -228,8 +223,8 @@ impl Process {
         }
     }
 
-    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor's *no* cannot be
-    /// believed; see `connection`.
+    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor's *no* cannot
+    /// be believed; see `connection`.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         ready!(self.poll_birth(cx));
         loop {
@@ -243,22 +238,24 @@ impl Process {
             if let Some(ended) = self.has_ended() {
                 return Poll::Ready(ended);
             }
-            // An error of the reactor's cannot be waited for any longer; asking the kernel remains.
-            if let Err(error) = ready!(readable) {
-                tracing::warn!(%error, "a worker's process descriptor cannot be polled; killing the worker");
-                self.kill();
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            // The reactor may have no memory for one more, or may watch no more. Asking the kernel remains.
+            if ready!(readable).is_err() {
+                ready!(self.poll_next_round(cx));
             }
         }
+    }
+
+    fn poll_next_round(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(Pin::new(self.next_round.get_or_insert_with(next_round)).poll(cx));
+        self.next_round = None;
+        Poll::Ready(())
     }
 
     /// The same for somebody who waits for something else, and would see most ends by that: the end of a process that
     /// was just asked for is waited for only from the next round on.
     pub(super) fn poll_end_in_passing(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        while let State::Unborn(unborn) = &mut self.state {
-            ready!(Pin::new(unborn.next_round.get_or_insert_with(next_round)).poll(cx));
-            unborn.next_round = None;
+        while let State::Unborn(_) = &self.state {
+            ready!(self.poll_next_round(cx));
             if !self.look() {
                 self.lose_patience();
             }
@@ -285,7 +282,7 @@ impl Process {
     /// Kills a fork server that was asked long ago and does nothing, be it still its context's or on its way out.
     fn lose_patience(&self) {
         if let State::Unborn(unborn) = &self.state
-            && unborn.place.overdue_for() > PATIENCE
+            && unborn.place.overdue_for() > unborn.fork_server.patience()
         {
             unborn.place.kill_server();
             unborn.fork_server.give_up(unborn.server);
@@ -301,13 +298,9 @@ impl Drop for Process {
         self.kill();
         match std::mem::replace(&mut self.state, State::Given) {
             state @ (State::Running(..) | State::Unborn(_)) => {
-                let mut rest = Process {
-                    state,
-                    pid: self.pid,
-                    doomed: true,
-                    stillborn: None,
-                    leads_group: self.leads_group,
-                };
+                let mut rest = Process::in_state(state, self.pid);
+                rest.doomed = true;
+                rest.leads_group = self.leads_group;
                 background::spawn(async move {
                     futures_lite::future::poll_fn(|cx| rest.poll_end(cx)).await
                 })
@@ -318,9 +311,20 @@ impl Drop for Process {
     }
 }
 
-fn is_want_of_room(error: &io::Error) -> bool {
-    let number = error.raw_os_error();
-    matches!(number, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+/// What is known of the child with this number. `None` if it has not ended, and its descriptor cannot be had at this
+/// moment.
+fn of_number(number: u32, leads_group: bool) -> Option<State> {
+    let Some(number) = Number::new(number) else {
+        return Some(State::Ended(Ended::Unknown)); // which the kernel gives to no process
+    };
+    match number.open() {
+        // If it is no child of ours, then somebody else has reaped the one that had this number.
+        Ok(pidfd) => Some(match known(pidfd.try_reap(leads_group)) {
+            None => State::Running(Arc::new(pidfd), None),
+            Some(ended) => State::Ended(ended),
+        }),
+        Err(_) => known(number.try_reap(leads_group)).map(State::Ended),
+    }
 }
 
 /// Registers a process's descriptor with the reactor, once.
@@ -334,12 +338,8 @@ fn register<'a>(
     }
 }
 
-fn reap(pidfd: &Pidfd, leads_group: bool) -> Option<Ended> {
-    if leads_group && pidfd.is_to_be_reaped() {
-        // While it is not reaped, its number is that of no other group.
-        pidfd.kill_group();
-    }
-    // Our own child, asked once after its end, gives no error unless something else in this program waits for all
-    // children (`waitpid(-1)`, or SIGCHLD ignored) and has got there first.
-    pidfd.try_reap().unwrap_or(Some(Ended::Unknown))
+/// How a child has ended that was looked for. Our own, asked for once after its end, gives no error unless something
+/// else in this program waits for all children (`waitpid(-1)`, or SIGCHLD ignored) and has got there first.
+fn known(reaped: io::Result<Option<Ended>>) -> Option<Ended> {
+    reaped.unwrap_or(Some(Ended::Unknown))
 }

@@ -306,33 +306,16 @@ pub(super) fn failure_of(frame: &Frame) -> Option<WorkerError> {
 mod tests {
     use std::future::poll_fn;
     use std::path::Path;
-    use std::process::{Command, Stdio};
-
-    use async_io::Async;
+    use std::process::Command;
 
     use super::*;
     use crate::error::WorkerErrorKind;
-    use crate::sys::process::Pidfd;
-    use crate::sys::socket;
-    use crate::worker::connection::Connection;
-    use crate::worker::launch::Launched;
-    use crate::worker::process::Process;
 
     /// A process that stops itself and never gets to the hook, and its number.
     fn stopped() -> (Box<Worker>, u32) {
-        let (ours, theirs) = socket::pair().unwrap();
         let mut command = Command::new("sh");
-        command
-            .args(["-c", "kill -STOP $$"])
-            .stdin(Stdio::from(theirs));
-        let pidfd = Pidfd::adopt(command.spawn().unwrap()).unwrap();
-        let pid = pidfd.pid();
-        let launched = Launched {
-            process: Process::new(pidfd),
-            connection: Connection::new(Async::new(ours).unwrap()),
-            stderr: None,
-            forked: false,
-        };
+        let launched = Launched::instead(command.args(["-c", "kill -STOP $$"]));
+        let pid = launched.process.pid();
         (Worker::new(launched).unwrap(), pid)
     }
 

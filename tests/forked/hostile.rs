@@ -2,12 +2,11 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 
 use crate::common::stage::{kill, leave_a_byte, signal, stop};
 use crate::common::{
@@ -306,45 +305,11 @@ fn a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for() {
     }));
 }
 
-fn a_worker_for_whose_descriptor_there_is_no_room_does_its_job() {
-    test(with_workers(single_use(), |workers| async move {
-        let call = workers.run_sync(pid, ()).into_future();
-        let (server, call) = asked_while_stopped(&workers, call).await;
-        let full = Full::new();
-        signal(server, Signal::CONT);
-        call.await.unwrap();
-        drop(full);
-        workers.run_sync(pid, ()).await.unwrap();
-        assert!(is_alive(server));
-    }));
-}
-
-fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
-    fn for_ever(_: ()) -> u32 {
-        loop {
-            std::hint::spin_loop();
-        }
-    }
-    test(with_workers(single_use(), |workers| async move {
-        let scope = CancelScope::new();
-        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
-        let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
-        let full = Full::new();
-        signal(server, Signal::CONT);
-        // Born or not yet: there is no way to kill it.
-        scope.cancel();
-        for _ in 0..1000 {
-            assert!(smol::future::poll_once(&mut call).await.is_none());
-            smol::future::yield_now().await;
-        }
-        drop(full);
-        assert!(call.await.is_none());
-        assert!(crate::common::workers().is_empty());
-    }));
-}
-
 /// Lets a call ask the fork server for its worker while that is stopped.
-async fn asked_while_stopped<F: Future>(workers: &WorkerContext, call: F) -> (u32, Pin<Box<F>>) {
+pub(super) async fn asked_while_stopped<F: Future>(
+    workers: &WorkerContext,
+    call: F,
+) -> (u32, Pin<Box<F>>) {
     let worker = workers.run_sync(pid, ()).await.unwrap();
     while children().contains(&worker) {
         workers.statistics(); // which reaps those that have ended
@@ -355,34 +320,6 @@ async fn asked_while_stopped<F: Future>(workers: &WorkerContext, call: F) -> (u3
     let mut call = Box::pin(call);
     assert!(smol::future::poll_once(&mut call).await.is_none());
     (server, call)
-}
-
-/// As long as this lives, the process gets no more descriptors.
-struct Full {
-    before: Rlimit,
-    _taken: Vec<OwnedFd>,
-}
-
-impl Full {
-    fn new() -> Self {
-        let before = getrlimit(Resource::Nofile);
-        let few = Rlimit {
-            current: Some(64),
-            ..before
-        };
-        setrlimit(Resource::Nofile, few).unwrap();
-        let more = || rustix::io::dup(rustix::stdio::stdout()).ok();
-        Full {
-            before,
-            _taken: std::iter::from_fn(more).collect(),
-        }
-    }
-}
-
-impl Drop for Full {
-    fn drop(&mut self) {
-        setrlimit(Resource::Nofile, self.before).unwrap();
-    }
 }
 
 fn a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does() {
@@ -546,8 +483,6 @@ suite! {
     two_hundred_calls_at_once_come_to_their_end,
     a_job_may_have_workers_of_its_own,
     a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for,
-    a_worker_for_whose_descriptor_there_is_no_room_does_its_job,
-    a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is,
     a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does,
     a_worker_that_does_not_end_after_its_good_bye_is_killed_though_nobody_calls,
     a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_same,

@@ -1,6 +1,7 @@
 //! What is different with workers that are forked.
 
 pub mod hostile;
+pub mod unable;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

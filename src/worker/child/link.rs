@@ -44,6 +44,8 @@ pub(super) struct Link {
     patience: Patience,
     /// Told from what a job forks. Where there was no memory for that, by its number.
     original: Result<Original, u32>,
+    /// The number of the job that was answered last.
+    answered: u16,
     /// The next job lies in the socket already.
     followed: bool,
     /// The memory of large arguments.
@@ -62,6 +64,7 @@ impl Link {
             mailbox: None,
             patience: Patience::new(),
             original: Original::new().map_err(|_| std::process::id()),
+            answered: 0,
             followed: false,
             views,
             idle_timeout: None,
@@ -95,6 +98,7 @@ impl Link {
                 .original
                 .inspect(Original::pass_on)
                 .map_err(|_| std::process::id()),
+            answered: 0,
             followed: false,
             views: self.views,
             idle_timeout: None,
@@ -251,13 +255,16 @@ impl Link {
         }
     }
 
-    /// Sends an answer: to the mailbox, if the parent looks there and nothing goes beside it.
-    pub(super) fn send_answer(&self, answer: &Parcel) {
+    /// Sends the answer to the job with this number: to the mailbox, if the parent looks there and nothing goes beside
+    /// it.
+    pub(super) fn send_answer(&mut self, mut answer: Parcel, job: u16) {
+        answer.mark(job);
+        self.answered = job;
         let Some(mailbox) = &self.mailbox else {
-            return self.send_parcel(answer);
+            return self.send_parcel(&answer);
         };
         if !answer.fds().is_empty() || !mailbox.answer.post(answer.bytes()) {
-            self.send_parcel(answer);
+            self.send_parcel(&answer);
             mailbox.answer.call();
         }
     }
@@ -274,18 +281,21 @@ impl Link {
             // its own; or too many are on their way.
             Err(error) => {
                 let words = format!("its shared memory cannot be sent: {error}");
-                let number = parcel.number();
-                self.send(&frame::of_bytes(Kind::BadResult, number, words.as_bytes()));
+                let mut answer =
+                    frame::of_bytes(Kind::BadResult, parcel.number(), words.as_bytes());
+                frame::mark(&mut answer, self.answered);
+                self.send(&answer);
             }
         }
     }
 
     /// Closes the receiving end, so that no further job can come, and only then says so.
-    pub(super) fn say_bye(&self, bye: &[u8], code: i32) -> ! {
+    pub(super) fn say_bye(&self, mut bye: Vec<u8>, code: i32) -> ! {
         if shutdown(&self.socket, Shutdown::Read).is_err() {
             self.leave(FAILED); // nothing is known about jobs then, so nothing may be said
         }
-        self.send(bye);
+        frame::mark(&mut bye, self.answered);
+        self.send(&bye);
         self.leave(code)
     }
 

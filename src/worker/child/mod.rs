@@ -377,7 +377,7 @@ impl Link {
                 Ok(_) => self.leave(FAILED),
                 // Only between two frames does `receive` give up for this reason.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0)
+                    self.say_bye(frame::of_bytes(Kind::Bye, 0, b""), 0)
                 }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.is_between() => {
                     self.leave(0)
@@ -397,7 +397,7 @@ impl Link {
                 // Another worker would come to the same, and so would the one after that.
                 Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
                 // An earlier job has deleted our timers. This one has not begun.
-                Err(_) => self.say_bye(&frame::of_bytes(Kind::Bye, 0, b""), 0),
+                Err(_) => self.say_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
@@ -409,8 +409,7 @@ impl Link {
         }
         // What the job printed without a line's end is to be seen before its result is.
         output::flush();
-        self.send_answer(&answer);
-        drop(answer); // an idle worker must not hold on to shared memory
+        self.send_answer(answer, job.header.call); // and drops it: an idle worker must not hold on to shared memory
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
             self.recycle(buffer);
@@ -429,14 +428,14 @@ impl Link {
         }
         match verdict {
             Ok(false) => {}
-            Ok(true) => self.say_bye(&frame::of_bytes(Kind::Bye, 1, b""), 0),
-            Err(report) => self.say_bye(&encoded(Kind::RetirePanicked, &report), FAILED),
+            Ok(true) => self.say_bye(frame::of_bytes(Kind::Bye, 1, b""), 0),
+            Err(report) => self.say_bye(encoded(Kind::RetirePanicked, &report), FAILED),
         }
     }
 }
 
 /// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have
-/// the socket: a second answer would be taken for that of the next job.
+/// the socket, and nobody waits for a second answer.
 fn leave_as_a_copy() -> ! {
     // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing
     // out buffers, is the original's to do.
