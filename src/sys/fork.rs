@@ -12,7 +12,6 @@
 
 use std::io;
 use std::ptr;
-use std::sync::atomic::AtomicU32;
 
 use super::thread;
 
@@ -35,8 +34,9 @@ pub(crate) enum Fork {
 /// # Safety
 ///
 /// The calling thread is the only one of its process. (Otherwise the new process would have one thread and whatever
-/// state, half-changed and locked for ever, the others had their hands on.)
-pub(crate) unsafe fn fork_for_parent(number: &AtomicU32) -> io::Result<Fork> {
+/// state, half-changed and locked for ever, the others had their hands on.) And `number` is a word that may be written in this
+/// process; the new one need not have it.
+pub(crate) unsafe fn fork_for_parent(number: *mut u32) -> io::Result<Fork> {
     let record = thread_record();
     let robust = RobustList::of_this_thread();
     let settid = match record.is_null() {
@@ -46,12 +46,12 @@ pub(crate) unsafe fn fork_for_parent(number: &AtomicU32) -> io::Result<Fork> {
     let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | settid;
     // SAFETY: (the call) Without `CLONE_VM` the new process gets a copy of this one's memory, and with a null stack it goes
     // on upon the copy of this stack, so both return from here as if alone; nothing is shared that Rust would have to
-    // know of. With one thread, the caller's promise, no other has anything half-done. `number` is a word that outlives
-    // the call, which the kernel writes to in this process. `record`, if it is not null, is a word of this thread's own
+    // know of. With one thread, the caller's promise, no other has anything half-done. `number`, by the caller's other
+    // promise, is a word that the kernel may write to in this process. `record`, if it is not null, is a word of this thread's own
     // that holds its number: the kernel writes the new number into the new process's copy of it, and zero when that
     // thread ends, as the C library does with its own forks. The exit signal is that of this process, as always with
     // `CLONE_PARENT`.
-    let result = unsafe { clone(flags, number.as_ptr().cast(), record) };
+    let result = unsafe { clone(flags, number.cast(), record) };
     match result {
         0 => {
             robust.restore();

@@ -419,8 +419,9 @@ fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> 
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     copy::from_now_on();
     let expected = running.expect_worker();
-    let launch = match config.forks(recipe) {
-        true => Ok(Launch::fork(running.fork_server(), recipe.clone())),
+    let fork_server = running.fork_server();
+    let launch = match fork_server.may_fork(recipe) {
+        true => Ok(Launch::fork(fork_server, recipe.clone())),
         false => Launch::spawn(
             recipe.clone(),
             config.environment(),

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 pub(super) use surroundings::Environment;
 
-use super::hook::Recipe;
 use super::name::process_name;
 use crate::error::WorkerError;
 use crate::job::image::fingerprint;
@@ -411,13 +410,13 @@ impl WorkerConfig {
         self.limits.open_files.is_some()
     }
 
-    /// Whether a worker is to be forked, as far as is known.
-    pub(super) fn forks(&self, recipe: &Recipe) -> bool {
-        match self.worker_type {
-            WorkerType::Spawn => false,
-            WorkerType::ForkServer => true,
-            WorkerType::Auto => recipe.may_fork(),
-        }
+    pub(super) fn kind_of_workers(&self) -> WorkerType {
+        self.worker_type
+    }
+
+    /// Whether a fork server calls closures of the program's before it forks.
+    pub(super) fn preloads(&self) -> bool {
+        !self.preload.is_empty()
     }
 
     /// Whether a forked worker has nothing to do before its first job, and so may find it when it comes to life. An init
@@ -438,11 +437,6 @@ impl WorkerConfig {
     /// Whether a worker may leave after a job that was not its last one by number.
     pub(super) fn retires(&self) -> bool {
         self.counting < self.retire.len()
-    }
-
-    /// Whether a worker may be spawned where it cannot be forked.
-    pub(super) fn may_spawn(&self) -> bool {
-        self.worker_type != WorkerType::ForkServer
     }
 
     /// The name, if there is one.

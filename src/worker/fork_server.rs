@@ -10,7 +10,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use super::background;
 use super::births::{Awaited, Births};
-use super::config::WorkerConfig;
+use super::config::{WorkerConfig, WorkerType};
 use super::connection::Connection;
 use super::hook::Recipe;
 use super::launch::{Launch, Launched};
@@ -68,6 +68,8 @@ struct Place {
     stop: Event,
     /// How many have been started.
     started: AtomicU64,
+    /// One that has called this context's preload closures has threads, and can fork nothing.
+    threaded: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl ForkServer {
                 changed: Event::new(),
                 stop: Event::new(),
                 started: AtomicU64::new(0),
+                threaded: AtomicBool::new(false),
             }),
         }
     }
@@ -139,6 +142,23 @@ impl ForkServer {
 
     pub(super) fn patience(&self) -> Duration {
         self.place.patience
+    }
+
+    /// Whether workers are to be forked, as far as is known.
+    pub(super) fn may_fork(&self, recipe: &Recipe) -> bool {
+        match self.config().kind_of_workers() {
+            WorkerType::Spawn => false,
+            WorkerType::ForkServer => true,
+            WorkerType::Auto => recipe.may_fork() && !self.place.threaded.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A fork server that came this way has threads, be they of the program's or of this context's preload closures.
+    fn has_threads(&self, recipe: &Recipe) {
+        match self.config().preloads() {
+            true => self.place.threaded.store(true, Ordering::Relaxed),
+            false => recipe.is_crowded(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -200,7 +220,7 @@ impl ForkServer {
             .map_err(|error| WorkerError::start("its socket", error))?;
         let (mut useless, mut patience) = (0, Timer::after(self.patience()));
         loop {
-            if self.place.config.may_spawn() && !recipe.may_fork() {
+            if !self.may_fork(&recipe) {
                 return Ok(None);
             }
             match self.next(&recipe, &theirs) {
@@ -219,7 +239,7 @@ impl ForkServer {
                 Next::Start(number, stop) => match self.start_apart(number, &recipe, stop).await {
                     Ok(()) => patience = Timer::after(self.patience()),
                     // The next turn sees that.
-                    Err(_) if self.place.config.may_spawn() && !recipe.may_fork() => {}
+                    Err(_) if !self.may_fork(&recipe) => {}
                     Err(error) => return Err(error),
                 },
                 Next::Crowded(server) => {
@@ -338,8 +358,8 @@ impl ForkServer {
                 unreachable!("a fork server is executed, and not asked for")
             }
             Some(Err(Unstarted::Failed(error))) => {
-                if error.kind() == WorkerErrorKind::UnsafeFork && self.place.config.may_spawn() {
-                    recipe.is_crowded();
+                if error.kind() == WorkerErrorKind::UnsafeFork {
+                    self.has_threads(&recipe);
                 }
                 return Err(error);
             }

@@ -131,6 +131,12 @@ fn a_preload_closure_that_leaves_a_thread_makes_forking_unsafe_and_auto_spawns()
             assert_eq!(children().len(), 1, "the worker, and no fork server");
         })
         .await;
+        let config = WorkerConfig::new().worker_type(WorkerType::Auto);
+        open_worker_context(config, |workers| async move {
+            workers.run_sync(pid, ()).await.unwrap();
+            assert!(is_alive(fork_server()), "the other context is not to blame");
+        })
+        .await;
     });
 }
 

@@ -72,8 +72,9 @@ impl Settled {
             // As it is; but should there be no memory for it, that ends this process here, and not a fork half-way.
             place.store(0, Ordering::Relaxed);
             // SAFETY: `be_alone` has found that this process has no other thread, after the last code of the user's that ran
-            // in it; and nothing in this loop starts one.
-            match unsafe { fork_for_parent(place) } {
+            // in it; and nothing in this loop starts one. The place is one of the table, which is mapped here, writable, and
+            // changed by atomics alone; the kernel's writing is one, of a word.
+            match unsafe { fork_for_parent(place.as_ptr()) } {
                 Ok(Fork::New) => {
                     // It does not have the table, and must not look for it when it ends.
                     std::mem::forget(table);
