@@ -63,8 +63,8 @@ pub type SharedBytes = SharedSlice<u8>;
 ///
 /// A slice that was made [`From`] a `Vec` is that `Vec`, in this process alone. Each time that it goes to a worker it is copied, to
 /// memory that is used again for later calls, and the job reads it there, in place; that is the quickest way for what is sent once.
-/// The job may keep it, and then that memory is not used again. A process that the job forks cannot read it (reading ends it
-/// with SIGSEGV), as nobody would know how long it does. A worker's result that was made so is copied to sealed memory, where
+/// The job may keep it, and then that memory is not used again. A process that the job forks cannot read it (looking at it
+/// ends it with SIGABRT), as nobody would know how long it does. A worker's result that was made so is copied to sealed memory, where
 /// its parent reads it.
 ///
 /// # What it costs

@@ -33,7 +33,7 @@
 //!
 //! A process that is forked from this one, by whomever, does not have the mapping (`MADV_DONTFORK`). In a copy of the
 //! parent it could be written to beside the parent; in a copy of a worker, made by a job, nobody counts leases, so a
-//! slice could change while it is borrowed. To touch it there is a fault. To drop it there does nothing, as something
+//! slice could change while it is borrowed. Whoever looks for it there is ended by SIGABRT. To drop it there does nothing, as something
 //! else may lie at its place: hence an [`Original`] with each.
 //!
 //! `unsafe` is needed to map memory and to give it out as slices; what holds the slices' promises is said above and
@@ -144,18 +144,18 @@ impl Arena {
 
     /// What to write to.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        let Mapped { start, length } = &*self.mapped.0;
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, which lives as long
-        // as `self` and can be read and written: all pages of the file exist (`Draft::extend`) and it cannot shrink.
-        // The bytes are initialised, as all that a kernel gives. Nobody else in this process knows the mapping, and
-        // `self` is borrowed uniquely. Other processes cannot write (see the head of this file); that they do not read
-        // matters to them, not to this slice.
+        let Mapped { start, length } = self.mapped.place();
+        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX` as the
+        // kernel maps no more, which lives as long as `self`, is this process's (`place`), and can be read and written: all
+        // pages of the file exist (`Draft::make_room_beyond`) and it cannot shrink. The bytes are initialised, as all that
+        // a kernel gives. Nobody else in this process knows the mapping, and `self` is borrowed uniquely. Other processes
+        // cannot write (see the head of this file); that they do not read matters to them, not to this slice.
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), *length) }
     }
 
     /// What has been written.
     pub(crate) fn bytes(&self) -> &[u8] {
-        let Mapped { start, length } = &*self.mapped.0;
+        let Mapped { start, length } = self.mapped.place();
         // SAFETY: as above; it is written through `bytes_mut` alone, which needs a unique borrow.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
@@ -229,13 +229,12 @@ impl Deref for Lease {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let Mapped { start, length } = &*self.0.0.0;
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes that lives as long as
-        // `self`. All can be read without a fault: their pages exist and the file cannot shrink, both of which
-        // `View::map` has asked the kernel; in a copy of this process, which does not have the mapping, there is a
-        // fault and no slice. The bytes are initialised, as all that a kernel gives, and nobody changes them: only the
-        // parent can, and does not while there is a lease, which whoever made the `Views` has promised, and
-        // `Views::settle` has kept track of.
+        let Mapped { start, length } = self.0.0.place();
+        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX` as the
+        // kernel maps no more, that lives as long as `self` and is this process's (`place`). All can be read without a
+        // fault: their pages exist and the file cannot shrink, both of which `View::map` has asked the kernel. The bytes are
+        // initialised, as all that a kernel gives, and nobody changes them: only the parent can, and does not while there
+        // is a lease, which whoever made the `Views` has promised, and `Views::settle` has kept track of.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
@@ -364,6 +363,14 @@ impl Unshared {
         // SAFETY: the range is a mapping that has just been made. The advice concerns new processes alone.
         unsafe { madvise(start, length, Advice::LinuxDontFork)? };
         Ok(Self(ManuallyDrop::new(mapped), original))
+    }
+
+    /// Where it is. Ends a process that does not have it: there may be anything by now.
+    fn place(&self) -> &Mapped {
+        if !self.1.is_here() {
+            std::process::abort();
+        }
+        &self.0
     }
 }
 

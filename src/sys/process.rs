@@ -139,7 +139,11 @@ fn kill_group(pid: u32, id: WaitId<'_>) {
 }
 
 fn try_reap(pid: u32, id: WaitId<'_>, leads_group: bool) -> io::Result<Option<Ended>> {
-    if leads_group && has_ended(id.clone())? {
+    if leads_group {
+        // One that ends after this look is reaped by the next one: its group has to be killed before.
+        if !has_ended(id.clone())? {
+            return Ok(None);
+        }
         // While it is not reaped, its number is that of no other group.
         kill_group(pid, id.clone());
     }

@@ -18,7 +18,7 @@
 //! descriptor to spare does not get the value, which is an error of this one call; workers whose open files are limited
 //! are sent all in frames.)
 //!
-//! The first byte of an encoded value says which of the three it is. If it is not in the frame, a [`Whereabouts`]
+//! The first byte of an encoded value says which of the four it is. If it is not in the frame, a [`Whereabouts`]
 //! follows, and the memory is the last of the descriptors that came along. Behind the encoding lie the
 //! [`stretches`](super::stretch) of shared memory that have to be copied, if there are any: in memory from the next
 //! page on, in the frame at once, and then its last bytes tell how long the encoding is.

@@ -4,7 +4,7 @@
 //! is asked and the arenas are dropped by [`worker`](crate::worker), because to unmap and free 64 MiB takes some ten
 //! milliseconds.
 //!
-//! * *Drawn* is the smallest that is large enough, if it is known how much is needed, and the largest if it is not; of
+//! * *Drawn* is the smallest that is large enough, and not far too large, if it is known how much is needed, and the largest if it is not; of
 //!   equals the one that was used last, as its worker may still have it mapped.
 //! * *Kept* are at most [`MOST`] (who makes more large calls at once than that is short of processors first) and at
 //!   most [`ROOM`] in all; those that were used last. What is larger than all the room is not made into an arena at
@@ -19,6 +19,9 @@ use crate::sys::arena::{Arena, LINGER};
 
 /// How many arenas are kept.
 const MOST: usize = 16;
+
+/// How many times as large as what is written an arena may be, if that is known: a job that keeps a little of it keeps it whole.
+const MOST_SPARE: usize = 8;
 
 /// How many bytes they have together.
 const ROOM: usize = 256 << 20;
@@ -52,7 +55,7 @@ impl Pool {
         let capacities = latest_first.map(|(at, idle)| (at, idle.arena.capacity()));
         let drawn = match need {
             Need::Exactly(length) => capacities
-                .filter(|(_, capacity)| *capacity >= length)
+                .filter(|(_, capacity)| *capacity >= length && *capacity / MOST_SPARE <= length)
                 .min_by_key(|(_, capacity)| *capacity),
             Need::AtLeast(length) => capacities
                 .rev() // as of equals the last is taken

@@ -1,8 +1,10 @@
-//! A serializer that lets no field be left out.
+//! A serializer that lets no field with a name be left out.
 //!
 //! The encoding of a structure is that of its fields, one after the other, with nothing between them. So where one is left out,
 //! as by `#[serde(skip_serializing_if = ..)]`, whoever decodes takes the next one for it, and all that follow for their
 //! predecessors. Often that does not fit and is an error; where it fits, another value comes out. So it is refused here.
+//! (Of a tuple's fields, and of `#[serde(skip_serializing)]` without its counterpart, serde tells nobody; what `#[serde(skip)]`
+//! leaves out on both sides is no fault.)
 //!
 //! All else is passed on as it is. Each value inside of another one is wrapped on its way to the serializer proper, so that it
 //! meets this one again; the types do not grow with the depth. None of it is left when the compiler is through.

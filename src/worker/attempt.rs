@@ -416,8 +416,8 @@ fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
 fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
     let config = running.config();
     config.check()?;
-    background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     copy::from_now_on();
+    background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     let expected = running.expect_worker();
     let fork_server = running.fork_server();
     let launch = match fork_server.may_fork(recipe) {

@@ -10,9 +10,13 @@ use std::future::{Future, pending};
 use std::io;
 use std::panic::catch_unwind;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_io::block_on;
 use smol::{Executor, Task};
+
+/// How long to wait after a panic.
+const BEFORE_THE_NEXT: Duration = Duration::from_millis(100);
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
@@ -41,6 +45,8 @@ fn run() {
         // A task's own panic is its caller's. One of a foreign waker must not end what others rely upon.
         let ended = catch_unwind(|| block_on(EXECUTOR.run(pending::<()>())));
         debug_assert!(ended.is_err(), "nothing else ends it");
+        // Or the reactor cannot be made, for want of descriptors.
+        std::thread::sleep(BEFORE_THE_NEXT);
     }
 }
 

@@ -36,7 +36,8 @@ use crate::wire::frame::{Frame, Kind, Parcel};
 /// `cargo check` does not get that far): a plain function or a closure without captured variables. Argument and result are
 /// encoded with serde; several arguments are a tuple. The encoding is compact and does not describe itself, so it does not
 /// do for types that depend on that: `#[serde(untagged)]`, `#[serde(tag = ..)]`, `#[serde(flatten)]`, `serde_json::Value`,
-/// and a field that is left out now and then (`#[serde(skip_serializing_if = ..)]`) are errors that say so.
+/// and a named field that is left out now and then (`#[serde(skip_serializing_if = ..)]`) are errors that say so. (To leave
+/// out a field of a tuple structure, or one on one side only, is a fault that nobody can see.)
 ///
 /// Workers are cached, so that a call usually finds one that is up and warm; which one is not specified, and what a job leaves
 /// in its worker's statics is there for the next job of that worker.

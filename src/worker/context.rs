@@ -227,6 +227,9 @@ impl WorkerContext {
     }
 
     pub(super) async fn close(&self) -> Result<(), WorkerError> {
+        if is_copy() {
+            return Ok(()); // all that could be waited for is the original's
+        }
         self.state().closed = true;
         self.wait_for_calls().await;
         self.end_idle().await
@@ -424,7 +427,9 @@ impl Shared {
         self.arenas.empty();
         let fork_server = self.fork_server.clone();
         Farewell::to(idle, leaving, self.config.grace()).wait_in_background();
-        if fork_server.may_exist() {
+        if is_copy() {
+            mem::forget(fork_server); // the original's, which must not even be dropped, and there is no background here
+        } else if fork_server.may_exist() {
             let grace = self.config.grace();
             background::spawn(async move {
                 let server = fork_server.take().await;

@@ -238,8 +238,12 @@ impl Process {
             if let Some(ended) = self.has_ended() {
                 return Poll::Ready(ended);
             }
-            // The reactor may have no memory for one more, or may watch no more. Asking the kernel remains.
+            // The reactor may have no memory for one more, or may watch no more. Asking the kernel remains, and a new
+            // registration: one that has failed once does not say so again.
             if ready!(readable).is_err() {
+                if let State::Running(_, registered) = &mut self.state {
+                    *registered = None;
+                }
                 ready!(self.poll_next_round(cx));
             }
         }

@@ -143,8 +143,8 @@ impl Link {
         {
             return Ok(frame);
         }
-        self.see_to_the_views()?;
         let asleep = self.mailbox.as_ref().map(|_| Instant::now());
+        self.see_to_the_views()?;
         loop {
             if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
                 if asleep.is_some_and(|since| since.elapsed() < SOON) {

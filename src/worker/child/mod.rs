@@ -410,6 +410,7 @@ impl Link {
         // What the job printed without a line's end is to be seen before its result is.
         output::flush();
         self.send_answer(answer, job.header.call); // and drops it: an idle worker must not hold on to shared memory
+        self.views.let_old_ones_go(); // also if small jobs come without a pause
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEEP {
             self.recycle(buffer);
