@@ -42,4 +42,5 @@ export TSAN_OPTIONS="suppressions=$suppressions:halt_on_error=0"
 export SEEDBED_STRESS_SEEDS=100 SEEDBED_STRESS_CHILDREN=100000
 
 cargo +nightly test --no-fail-fast --target "$host" --lib --test nursery --test cancel --test stress --test every_poll --test tree_var \
-    -- --skip leaks_and_nothing_else --skip forgotten --skip of_two_panics --skip a_panic_while_a_cancelled_child
+    -- --skip leaks_and_nothing_else --skip forgotten --skip of_two_panics --skip a_panic_while_a_cancelled_child \
+    --skip though_one_of_them_panics
