@@ -36,7 +36,7 @@ use super::pool::{Need, Pool};
 use super::store::{Store, Written};
 use super::stretch::{self, PAGE, Stretches, Within};
 use crate::sys::arena::{Lent, Views};
-use crate::sys::memory::{Sealed, prefer_huge_pages, size_of_memory};
+use crate::sys::memory::{Sealed, inspect, prefer_huge_pages, size_of_memory};
 use crate::sys::socket::MOST_FDS;
 
 /// What is longer goes beside its frame. Half as much is about as fast either way, and this fits the buffer of a
@@ -346,7 +346,14 @@ pub(super) enum Bytes<'a> {
 
 impl<'a> Arrived<'a> {
     /// Finds what a worker has sent.
-    pub(super) fn from_worker(bytes: &'a [u8], mut fds: Vec<OwnedFd>) -> Result<Self, NotFound> {
+    pub(super) fn from_worker(bytes: &'a [u8], fds: Vec<OwnedFd>) -> Result<Self, NotFound> {
+        fds.iter()
+            .try_for_each(inspect)
+            .map_err(NotFound::Refused)?;
+        Self::find(bytes, fds)
+    }
+
+    fn find(bytes: &'a [u8], mut fds: Vec<OwnedFd>) -> Result<Self, NotFound> {
         match bytes {
             [IN_FRAME, bytes @ ..] => Ok(Self {
                 encoding: Bytes::InFrame(bytes),
@@ -378,7 +385,7 @@ impl<'a> Arrived<'a> {
         views: &mut Views,
     ) -> Result<Self, NotFound> {
         let [LENT, whereabouts @ ..] = bytes else {
-            return Self::from_worker(bytes, fds);
+            return Self::find(bytes, fds);
         };
         let whereabouts = Whereabouts::from_bytes(whereabouts).ok_or(NotFound::Garbage)?;
         let memory = fds.pop().ok_or(NotFound::Lost)?;
@@ -584,12 +591,14 @@ mod tests {
             panic!("it lies in an arena");
         };
         assert_eq!(length(&frame, Some(lent.file().as_fd())), 2 * LARGE);
-        let fds = || vec![lent.file().try_clone().unwrap()];
-        let error = Arrived::from_worker(&frame, fds()).unwrap_err();
+        let error = Arrived::from_worker(&frame, Vec::new()).unwrap_err();
         assert!(matches!(error, NotFound::Garbage));
-        frame[0] = BESIDE;
-        let error = Arrived::from_worker(&frame, fds()).unwrap_err();
-        assert!(matches!(error, NotFound::Refused(Refused::NotSealed)));
+        for word in [LENT, BESIDE] {
+            frame[0] = word;
+            let fds = vec![lent.file().try_clone().unwrap()];
+            let error = Arrived::from_worker(&frame, fds).unwrap_err();
+            assert!(matches!(error, NotFound::Refused(Refused::NotSealed)));
+        }
     }
 
     fn through<T: serde::Serialize, U: serde::de::DeserializeOwned>(

@@ -8,12 +8,16 @@
 
 use std::future::{Future, pending};
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::panic::catch_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_io::block_on;
+use async_io::{Async, block_on};
 use smol::{Executor, Task};
+
+/// More descriptors than the reactor consists of: an epoll, a timer, and an event.
+const REACTOR: usize = 4;
 
 /// How long to wait after a panic.
 const BEFORE_THE_NEXT: Duration = Duration::from_millis(100);
@@ -32,12 +36,22 @@ static STAFFED: Mutex<bool> = Mutex::new(false);
 pub(super) fn prepare() -> io::Result<()> {
     let mut staffed = STAFFED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*staffed {
+        reactor()?;
         std::thread::Builder::new()
             .name("seedbed-tidy".into())
             .spawn(run)?;
         *staffed = true;
     }
     Ok(())
+}
+
+/// Makes sure of the reactor. Whoever needs it first makes it, and panics if there are too few descriptors for that; so they
+/// are counted here, where there can be an error.
+fn reactor() -> io::Result<()> {
+    let (socket, other) = UnixStream::pair()?;
+    let spare: io::Result<Vec<_>> = (0..REACTOR).map(|_| other.try_clone()).collect();
+    drop(spare?);
+    Async::new(socket).map(drop)
 }
 
 fn run() {
