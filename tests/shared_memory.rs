@@ -4,14 +4,11 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::pin::pin;
 use std::sync::Mutex;
-use std::task::Poll;
 
-use common::{pid, test, with_workers};
+use common::{pid, poll_so_often, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::{
     CancelScope, SharedBytes, SharedSlice, WorkerConfig, WorkerContext, WorkerErrorKind,
@@ -504,18 +501,6 @@ fn for_ever(_: SharedBytes) {
     }
 }
 
-async fn polls_until_pending<F: Future>(future: F, times: usize) -> bool {
-    let mut future = pin!(future);
-    for _ in 0..times {
-        let done = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
-        if done {
-            return false;
-        }
-        smol::future::yield_now().await;
-    }
-    true
-}
-
 fn a_call_that_is_killed_leaves_no_memory() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for times in 1..20 {
@@ -543,7 +528,7 @@ fn a_call_that_is_dropped_leaves_no_memory() {
             let mut times = 1;
             loop {
                 let call = workers.run_sync(length, bytes("x")).kill_on_cancel(kill);
-                if !polls_until_pending(call.into_future(), times).await || times == 50 {
+                if poll_so_often(call.into_future(), times).await || times == 50 {
                     break;
                 }
                 times += 1;

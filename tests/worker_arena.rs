@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{pid, test, with_workers};
+use common::{pid, poll_so_often, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::{
     CancelScope, CapacityLimiter, SharedBytes, SharedSlice, WorkerConfig, WorkerContext,
@@ -205,18 +205,6 @@ fn what_a_killed_or_crashed_worker_had_is_not_used_again() {
         assert_eq!((arenas_here().len(), descriptors_here()), (0, 0));
         assert!(send(&workers, 5, LARGE).await);
     }));
-}
-
-async fn poll_so_often<F: Future>(future: F, times: usize) -> bool {
-    let mut future = pin!(future);
-    for _ in 0..times {
-        let done = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
-        if done {
-            return true;
-        }
-        smol::future::yield_now().await;
-    }
-    false
 }
 
 /// Some are killed, some go on in the background, and what others send at the same time is right.

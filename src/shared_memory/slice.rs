@@ -48,7 +48,7 @@ pub type SharedBytes = SharedSlice<u8>;
 ///
 /// The values are plain old data, as [`bytemuck::Pod`] defines it: any bytes are a value, and there is no padding, pointer
 /// or cell in it. Numbers and arrays of numbers are; structures of them can be with `#[derive(bytemuck::Pod)]`. Values
-/// begin at a page, so they are aligned as their type demands.
+/// lie as their type's alignment demands, wherever they are read.
 ///
 /// # Nobody can change it
 ///
@@ -69,7 +69,7 @@ pub type SharedBytes = SharedSlice<u8>;
 ///
 /// # What it costs
 ///
-/// One descriptor for each piece of memory in each process that has it, however many clones and slices there are, until the
+/// One descriptor for each piece of sealed memory in each process that has it, however many clones and slices there are, until the
 /// last is dropped there. A message takes at most 253 pieces, which is the kernel's limit; more are an
 /// [error](crate::WorkerErrorKind::EncodeArgument) before anything has been sent. Many small pieces are better made as
 /// slices of one large piece. Where the receiver has too many files open, that is an error of this one call.

@@ -112,8 +112,7 @@ impl Arena {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
             }),
             Err(_) => {
-                // If that fails too, the room that has been made stays behind what was written, where nobody looks.
-                let _ = draft.cut_off_what_is_beyond();
+                let _ = draft.cut_off_what_is_beyond(); // or the room stays behind what was written, where nobody looks
                 Err(draft)
             }
         }

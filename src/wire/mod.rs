@@ -5,6 +5,9 @@
 //! is missing; [`message`] says what the messages of the two sides mean. [`mailbox`] is another way for small frames,
 //! where both sides are awake, and [`patience`] how long they stay so.
 //!
+//! Large values have a [`body`] beside their frame, which is written to a `store`: a file of its own, or an arena of the
+//! [`pool`]. Shared memory within a value is its [`enclosure`], or, where it is the sender's alone, a [`stretch`] of the body.
+//!
 //! The conversation is strict. The parent sends a *prelude* (with the real standard output beside it, if need be) and a
 //! *set-up*; the worker answers *hello*, and *ready* once its init closures have run. Then each *job* is answered by one
 //! of five outcomes. Instead of an answer, or unasked between two jobs, the worker may say *bye*: it has closed its

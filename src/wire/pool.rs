@@ -9,7 +9,7 @@
 //! * *Kept* are at most [`MOST`] (who makes more large calls at once than that is short of processors first) and at
 //!   most [`ROOM`] in all; those that were used last. What is larger than all the room is not made into an arena at
 //!   all.
-//! * For [`LINGER`] after its last use, as workers keep their mappings. A program that makes
+//! * For [`LINGER`] after its last use, and until somebody looks then, as workers keep their mappings. A program that makes
 //!   large calls one after the other finds it there, and one that makes one a minute has its memory for itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,9 +1,9 @@
 //! The arenas of a context, which go when they were not used for a while.
 //!
 //! What is kept is decided by the [`Pool`]. Here is the clock: a task that looks once a second, as long as there is
-//! something to be looked at, and a thread that exists for as long as it takes to unmap and free what goes. (The
-//! executor's thread has better things to do for ten milliseconds, and those of `blocking`, once they are there, may
-//! wake up twice a second for ever.)
+//! something to be looked at (so what is not used goes after two seconds at the latest), and a thread that exists for
+//! as long as it takes to unmap and free what goes. (The executor's thread has better things to do for ten
+//! milliseconds, and those of `blocking`, once they are there, may wake up twice a second for ever.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -81,6 +81,5 @@ fn drop_elsewhere(arenas: Vec<Arena>) {
         return; // a copy has nothing to unmap, and no thread of ours
     }
     let thread = thread::Builder::new().name("seedbed-free".into());
-    // Where there can be no more threads, they have been dropped here, with the closure.
-    let _ = thread.spawn(move || drop(arenas));
+    let _ = thread.spawn(move || drop(arenas)); // without another thread, they have been dropped here, with the closure
 }

@@ -59,8 +59,7 @@ fn run() {
         // A task's own panic is its caller's. One of a foreign waker must not end what others rely upon.
         let ended = catch_unwind(|| block_on(EXECUTOR.run(pending::<()>())));
         debug_assert!(ended.is_err(), "nothing else ends it");
-        // Or the reactor cannot be made, for want of descriptors.
-        std::thread::sleep(BEFORE_THE_NEXT);
+        std::thread::sleep(BEFORE_THE_NEXT); // what panics at once again must not take a processor for itself
     }
 }
 

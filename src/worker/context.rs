@@ -393,7 +393,7 @@ impl Drop for Running {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code of a user's runs under this lock, and each change is one step.
+        // Each change is one step. No code of a user's runs under this lock, but for a waker that `Leaving::attend` replaces.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

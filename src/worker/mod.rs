@@ -70,15 +70,15 @@
 //!
 //! [`guide::from_trio_parallel`]: crate::guide::from_trio_parallel
 
-// The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds the
-// context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones in
-// `cache`, those on their way out in `leaving`, and their common end in `farewell`; `attempt` has one job done by one
-// worker; `start` brings a new worker up, launched by `launch` in the way that `hook` noted, or made by the context's
-// `fork_server` (`forking`, `births`); `life` is one live worker, made of its `process` (looked after in `rounds`) and
-// its `connection`, which goes by its mailbox (`post`) where it can, with an eye on it from the run's loop (`lookout`).
-// What has no caller goes on in the `background`. `statistics` counts workers and calls, `trace` tells of them, and
-// `name` is what a process is called. `child` is the other side: what happens in the worker process itself. It knows
-// none of the others.
+// The files, from the call downwards: `call` is `run_sync` and what cancellation may interrupt of it; `current` finds
+// the context to use; `context` holds the workers and their configuration (`config`), with the choice among idle ones
+// in `cache`, those on their way out in `leaving`, and their common end in `farewell`, and the memory of large
+// arguments in `arenas`; `attempt` has one job done by one worker; `start` brings a new worker up, launched by `launch`
+// in the way that `hook` noted, or made by the context's `fork_server` (`forking`, `births`); `life` is one live
+// worker, made of its `process` (looked after in `rounds`) and its `connection`, which goes by its mailbox (`post`)
+// where it can, with an eye on it from the run's loop (`lookout`). What has no caller goes on in the `background`.
+// `statistics` counts workers and calls, `trace` tells of them, and `name` is what a process is called. `child` is the
+// other side: what happens in the worker process itself. It knows none of the others.
 
 mod arenas;
 mod attempt;

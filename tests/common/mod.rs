@@ -8,9 +8,11 @@ pub mod stage;
 
 use std::collections::BTreeSet;
 use std::fs::ReadDir;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use seedbed::{WorkerConfig, WorkerContext, WorkerStatus, WorkerType};
@@ -255,4 +257,17 @@ pub fn is_alive(pid: u32) -> bool {
     let state = stat.rsplit(')').next().unwrap().trim_start();
     let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     !state.starts_with(['Z', 'X']) || threads() > 1
+}
+
+/// Polls a future so many times at most, with time for others in between, and drops it. Tells whether it was ready.
+pub async fn poll_so_often<F: Future>(future: F, times: usize) -> bool {
+    let mut future = pin!(future);
+    for _ in 0..times {
+        let done = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
+        if done {
+            return true;
+        }
+        smol::future::yield_now().await;
+    }
+    false
 }
