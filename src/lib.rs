@@ -73,18 +73,15 @@
     clippy::undocumented_unsafe_blocks
 )]
 
-mod error;
-mod job;
 mod run_var;
-mod shared_memory;
 mod sys;
+mod task;
+mod transport;
 mod tree_var;
-mod wire;
 
 pub mod cancel;
 pub mod guide;
 pub mod instrument;
-pub mod nursery;
 pub mod process;
 pub mod run;
 pub mod signal;
@@ -94,24 +91,29 @@ pub mod thread;
 pub mod time;
 pub mod worker;
 
+/// Nurseries: what they are, and the types that stand beside them.
+pub mod nursery {
+    pub use crate::task::*;
+}
+
 pub use cancel::{
     CancelScope, TooSlow, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
     fail_after, fail_at, move_on_after, move_on_at, on_cancel, shield,
-};
-pub use nursery::{
-    ChildExecutor, LocalNursery, Nursery, NurseryClosed, NurseryInfo, RemoteChild, Spawner,
-    StartError, Started, Task, TaskId, TaskInfo, TaskTree, current_root_task, current_task,
-    on_executor, open_local_nursery, open_nursery, open_service_nursery, task_tree, task_trees,
-    try_open_local_nursery, try_open_nursery, try_open_service_nursery,
 };
 pub use run::{
     CtrlC, EnterError, RunBuilder, RunFinished, RunHandle, RunStatistics, current_run,
     current_statistics, in_run, in_task, run, spawn_system_task,
 };
 pub use run_var::{RunVar, RunVarToken};
-pub use shared_memory::{SharedBytes, SharedBytesWriter, SharedSlice};
 pub use sync::CapacityLimiter;
+pub use task::{
+    ChildExecutor, LocalNursery, Nursery, NurseryClosed, NurseryInfo, RemoteChild, Spawner,
+    StartError, Started, Task, TaskId, TaskInfo, TaskTree, current_root_task, current_task,
+    on_executor, open_local_nursery, open_nursery, open_service_nursery, task_tree, task_trees,
+    try_open_local_nursery, try_open_nursery, try_open_service_nursery,
+};
 pub use time::{current_clock, current_time, sleep, sleep_forever, sleep_until};
+pub use transport::payload::shared::{SharedBytes, SharedBytesWriter, SharedSlice};
 pub use tree_var::{HasTreeVars, TreeVar, TreeVarScope};
 pub use worker::{
     RunSync, RunSyncFuture, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, WorkerExit,

@@ -12,12 +12,12 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The crate's modules, from the bottom up. `guide` is documentation.
 const LAYERS: [&[&str]; 7] = [
-    &["sys", "error"],
-    &["job", "shared_memory", "wire"],
+    &["sys"],
+    &["transport"],
     &["time", "cancel", "run_var", "tree_var"],
     &[
         "instrument",
-        "nursery",
+        "task",
         "process",
         "signal",
         "sync",
@@ -31,7 +31,7 @@ const LAYERS: [&[&str]; 7] = [
 
 /// What the child's side of a worker may use of this crate: the rest would bring the runtime into the worker.
 const CHILD: &str = "worker/child/";
-const CHILD_MAY: [&str; 4] = ["sys", "error", "job", "wire"];
+const CHILD_MAY: [&str; 2] = ["sys", "transport"];
 
 /// Crates that have no place in a worker, and so neither in the child's side nor in the two layers that it stands on.
 const RUNTIME: [&str; 10] = [
@@ -91,7 +91,7 @@ fn the_library_stands_on_smol_and_not_on_tokio() {
 #[test]
 fn what_is_looked_for_is_found() {
     let text = "
-        use crate::{job::code, wire};
+        use crate::{transport::job::code, sys};
         use super::super::sync::Event;
         /// Says crate::nursery in its docs.
         fn f() { crate::worker::hook(); } // and crate::run in a comment
@@ -102,8 +102,8 @@ fn what_is_looked_for_is_found() {
     ";
     let found: Vec<String> = paths_in(text).iter().map(ToString::to_string).collect();
     let expected = [
-        "crate::job",
-        "crate::wire",
+        "crate::transport",
+        "crate::sys",
         "super::super::sync",
         "crate::worker",
         "crate::run",
@@ -123,7 +123,7 @@ fn what_is_looked_for_is_found() {
         name: format!("{CHILD}mod.rs"),
         text: String::new(),
     };
-    let faults = paths_in("use super::hook; use crate::sync::Event; use crate::wire::frame;")
+    let faults = paths_in("use super::hook; use crate::sync::Event; use crate::transport::frame;")
         .iter()
         .filter_map(|path| fault(&child, path))
         .count();

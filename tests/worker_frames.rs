@@ -1,6 +1,6 @@
 //! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's
 //! connection and on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are
-//! (`src/wire`), and fuzzed.
+//! (`src/transport`), and fuzzed.
 
 #[macro_use]
 mod common;
@@ -16,7 +16,7 @@ use common::{pid, test, with_workers};
 use rustix::fs::{FileType, fstat};
 use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType};
 
-/// What frames begin with; see `src/wire/frame.rs`. Should that change, these are bytes that are no frame.
+/// What frames begin with; see `src/transport/frame/mod.rs`. Should that change, these are bytes that are no frame.
 const MAGIC: [u8; 4] = *b"sbd\x01";
 const JOB: u8 = 2;
 const DONE: u8 = 7;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use pin_project_lite::pin_project;
 
 use super::current::{Plan, attach_by, carry_out_plans, poll_at};
-use super::node::{self, Node, Shared, Wake, Watched};
+use super::node;
+use super::node::{Node, Shared, Wake, Watched};
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{End, Kind, NodeId};
 use crate::sys::primitives::{AtomicBool, Mutex, lock};

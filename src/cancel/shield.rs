@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::current::{self, Plan, enter, poll_at};
+use super::current;
+use super::current::{Plan, enter, poll_at};
 use super::node::{Cell, Node};
 use super::tree::Kind;
 

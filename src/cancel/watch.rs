@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use super::current::{self, enter};
+use super::current;
+use super::current::enter;
 use super::node::{Cell, Node};
 use super::tree::Kind;
 use crate::sys::primitives::AtomicBool;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Instrument, NotActive, TaskExit};
-use crate::nursery::TaskInfo;
+use crate::task::TaskInfo;
 
 /// The number of a run; no two of a process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -74,7 +74,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::nursery::TaskInfo;
+use crate::task::TaskInfo;
 
 pub use active::{add_instrument, remove_instrument};
 #[cfg(feature = "tracing")]

@@ -8,7 +8,7 @@ use tracing::Span;
 
 use super::{Instrument, TaskExit};
 use crate::cancel::lock;
-use crate::nursery::{TaskId, TaskInfo};
+use crate::task::{TaskId, TaskInfo};
 
 /// Makes a `tracing` span of each task; with the cargo feature `tracing`.
 ///

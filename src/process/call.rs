@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::ProcessError;
 use super::handle::Process;
 use super::supervise::supervise;
-use crate::nursery::Started;
+use crate::task::Started;
 
 /// Runs a program to its end.
 ///

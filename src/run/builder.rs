@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::driver::Driver;
 use super::interrupt::Interrupt;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
-use crate::nursery::shuffle::shuffle;
 use crate::sys::copy;
+use crate::task::shuffle::shuffle;
 use crate::time::{Clock, Timers};
 use crate::worker::WorkerConfig;
 

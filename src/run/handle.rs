@@ -16,9 +16,10 @@ use futures_lite::FutureExt;
 use super::entry::EntryQueue;
 use super::error::{EnterError, RunFinished};
 use super::statistics::RunStatistics;
-use super::system::{self, System};
+use super::system;
+use super::system::System;
 use crate::cancel::{CancelScope, Shared, current};
-use crate::nursery::Task;
+use crate::task::Task;
 use crate::time::Timers;
 
 /// What leads into a run.

@@ -20,7 +20,7 @@ use super::driver::Payload;
 use super::handle::Entrance;
 use crate::cancel::current::enter_above_root;
 use crate::cancel::{CancelReason, CancelSource, Shared, lock};
-use crate::nursery::{Nursery, Task, in_no_task, open_nursery};
+use crate::task::{Nursery, Task, in_no_task, open_nursery};
 use crate::tree_var::WithValues;
 
 type Block = Pin<Box<dyn Future<Output = ()> + Send>>;

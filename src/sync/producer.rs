@@ -18,9 +18,9 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use futures_lite::Stream;
 
+use super::channel::{ReceiveError, Receiver, Sender, channel};
 use crate::cancel::CancelScope;
-use crate::nursery::{Nursery, open_nursery, try_open_nursery};
-use crate::sync::channel::{ReceiveError, Receiver, Sender, channel};
+use crate::task::{Nursery, open_nursery, try_open_nursery};
 
 /// Opens a block with a task that makes values: `producer` sends them, `body` receives them.
 ///

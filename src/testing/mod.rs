@@ -6,7 +6,7 @@ mod checkpoints;
 mod mock_clock;
 mod sequencer;
 
-pub use crate::nursery::shuffle::shuffle;
+pub use crate::task::shuffle::shuffle;
 pub use blocked::{AllTasksBlocked, wait_all_tasks_blocked};
 pub use checkpoints::{
     AssertCheckpoints, AssertNoCheckpoints, assert_checkpoints, assert_no_checkpoints,

@@ -8,11 +8,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 
 use super::active::Active;
-use super::cache::{self, Job};
+use super::cache;
+use super::cache::Job;
 use super::host::{Host, Link};
 use crate::cancel::{checkpoint_if_cancelled, current, lock};
-use crate::job::role::refuse_unless_hooked;
 use crate::sync::{CapacityLimiter, Token};
+use crate::transport::role::refuse_unless_hooked;
 use crate::tree_var::{Values, WithValues};
 
 /// Calls `f` on a cached thread and waits for it; meanwhile, everybody else goes on.

@@ -33,7 +33,7 @@ static STAFFED: Mutex<bool> = Mutex::new(false);
 /// # Errors
 ///
 /// If there can be no thread.
-pub(super) fn prepare() -> io::Result<()> {
+pub(in crate::worker) fn prepare() -> io::Result<()> {
     let mut staffed = STAFFED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*staffed {
         reactor()?;
@@ -64,7 +64,7 @@ fn run() {
 }
 
 /// Begins something that goes on by itself.
-pub(super) fn spawn<T: Send + 'static>(
+pub(in crate::worker) fn spawn<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Task<T> {
     let task = EXECUTOR.spawn(future);

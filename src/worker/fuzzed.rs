@@ -5,11 +5,11 @@
 //! exists for tests and under `--cfg fuzzing`, which cargo-fuzz sets; nobody else's build contains it, and no docs show
 //! it.
 
-use super::attempt::Reply;
-use super::start::failure_of;
-use crate::wire::codec;
-use crate::wire::frame::{Frame, Garbage, HEADER, Header, Inbox, ROOM};
-use crate::wire::message::{Fingerprint, InitFailed, PanicReport, SetUp};
+use super::call::attempt::Reply;
+use super::spawn::start::failure_of;
+use crate::transport::codec;
+use crate::transport::frame::{Frame, Garbage, HEADER, Header, Inbox, ROOM};
+use crate::transport::message::{Fingerprint, InitFailed, PanicReport, SetUp};
 
 /// How much more than what has arrived an inbox may hold: room for as much again, or for a large piece.
 const SLACK: usize = 256 * 1024 + ROOM;

@@ -80,53 +80,33 @@
 // `statistics` counts workers and calls, `trace` tells of them, and `name` is what a process is called. `child` is the
 // other side: what happens in the worker process itself. It knows none of the others.
 
-mod arenas;
-mod attempt;
 mod background;
-mod births;
-mod cache;
 mod call;
 mod child;
 mod config;
-mod connection;
-#[cfg(all(test, not(loom)))]
-mod connection_tests;
-mod context;
-mod current;
-mod farewell;
-mod fork_server;
-mod forking;
+pub(crate) mod conn;
+pub(crate) mod error;
 #[cfg(any(test, fuzzing))]
 mod fuzzed;
-mod hook;
-mod launch;
-mod leaving;
-mod life;
-mod lookout;
 mod name;
-mod post;
-mod process;
-#[cfg(all(test, not(loom)))]
-mod process_tests;
-mod rounds;
-mod start;
-mod statistics;
+pub(crate) mod pool;
+pub(crate) mod spawn;
 mod trace;
 
 pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};
-pub use context::WorkerContext;
-pub use current::{
+pub use pool::context::WorkerContext;
+pub use pool::current::{
     cache_scope, configure_default_context, default_context_statistics, open_worker_context,
 };
-pub use statistics::WorkerStatistics;
+pub use pool::statistics::WorkerStatistics;
 
-pub use crate::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
-pub use crate::job::status::WorkerStatus;
+pub use crate::transport::job::status::WorkerStatus;
+pub use crate::worker::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
 
-pub(crate) use current::shutdown_default;
-pub(crate) use hook::hook;
-pub(crate) use lookout::{forget, glance, look, turn};
+pub(crate) use conn::spin_poller::{forget, glance, look, turn};
+pub(crate) use pool::current::shutdown_default;
+pub(crate) use spawn::hook::hook;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -16,7 +16,7 @@ use super::config::NewProcess;
 const MOST: usize = 15;
 
 /// Returns the short name of a process of the context with this name, or else of this program.
-pub(super) fn process_name(context: Option<&str>, role: NewProcess) -> String {
+pub(in crate::worker) fn process_name(context: Option<&str>, role: NewProcess) -> String {
     let suffix = match role {
         NewProcess::Spawned => "-worker",
         NewProcess::ForkServer => "-fork",

@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 use tracing::field::{Empty, debug};
 use tracing::{Instrument, Level, Metadata, Span};
 
-use super::statistics::{Fate, Why};
-use crate::error::WorkerError;
+use super::error::WorkerError;
+use super::pool::statistics::{Fate, Why};
 
 const TARGET: &str = "seedbed::worker";
 const CALL: &str = "call";
 
 /// Whether somebody may listen to calls.
 #[inline]
-pub(super) fn listens() -> bool {
+pub(in crate::worker) fn listens() -> bool {
     tracing::level_enabled!(Level::DEBUG)
 }
 
 /// Lets a call have its span.
-pub(super) async fn spanned<R>(
+pub(in crate::worker) async fn spanned<R>(
     job: &'static str,
     call: impl Future<Output = Result<R, WorkerError>>,
 ) -> Result<R, WorkerError> {
@@ -61,7 +61,7 @@ struct End {
 #[derive(Debug)]
 enum Outcome {
     Done,
-    Failed(crate::error::WorkerErrorKind),
+    Failed(crate::worker::error::WorkerErrorKind),
     Cancelled,
 }
 
@@ -77,7 +77,7 @@ impl Drop for End {
 
 /// Writes into the span of the call that is polled which worker has its job.
 #[inline]
-pub(super) fn given_to(context: Option<&str>, pid: u32, forked: bool) {
+pub(in crate::worker) fn given_to(context: Option<&str>, pid: u32, forked: bool) {
     if listens() {
         let span = Span::current();
         // A job that nobody waits for any more is finished in no call's span, but perhaps in another one.
@@ -93,19 +93,29 @@ fn is_call(span: &Metadata<'_>) -> bool {
     span.target() == TARGET && span.name() == CALL
 }
 
-pub(super) fn came_up(context: Option<&str>, pid: u32, forked: bool, took: Duration) {
+pub(in crate::worker) fn came_up(context: Option<&str>, pid: u32, forked: bool, took: Duration) {
     tracing::debug!(target: TARGET, context, pid, forked, ?took, "a worker came up");
 }
 
-pub(super) fn did_not_come_up(context: Option<&str>, error: &WorkerError, after: Duration) {
+pub(in crate::worker) fn did_not_come_up(
+    context: Option<&str>,
+    error: &WorkerError,
+    after: Duration,
+) {
     tracing::warn!(target: TARGET, context, %error, ?after, "a worker did not come up");
 }
 
-pub(super) fn start_broken_off(context: Option<&str>, after: Duration) {
+pub(in crate::worker) fn start_broken_off(context: Option<&str>, after: Duration) {
     tracing::debug!(target: TARGET, context, ?after, "the start of a worker was broken off");
 }
 
-pub(super) fn ended(context: Option<&str>, pid: u32, fate: Fate, jobs: u64, since: Instant) {
+pub(in crate::worker) fn ended(
+    context: Option<&str>,
+    pid: u32,
+    fate: Fate,
+    jobs: u64,
+    since: Instant,
+) {
     let what = words_for(fate);
     // Only where it is told: whoever reads the clock pays for it.
     let age = || since.elapsed();
@@ -142,18 +152,18 @@ fn words_for(fate: Fate) -> &'static str {
     }
 }
 
-pub(super) fn fork_server_came_up(context: Option<&str>, pid: u32, took: Duration) {
+pub(in crate::worker) fn fork_server_came_up(context: Option<&str>, pid: u32, took: Duration) {
     tracing::debug!(target: TARGET, context, pid, ?took, "a fork server came up");
 }
 
-pub(super) fn fork_server_died(context: Option<&str>, pid: u32) {
+pub(in crate::worker) fn fork_server_died(context: Option<&str>, pid: u32) {
     tracing::warn!(target: TARGET, context, pid, "a fork server died; another one is started when it is needed");
 }
 
-pub(super) fn fork_server_does_not_answer(context: Option<&str>, pid: u32) {
+pub(in crate::worker) fn fork_server_does_not_answer(context: Option<&str>, pid: u32) {
     tracing::warn!(target: TARGET, context, pid, "a fork server was killed, because it does not answer");
 }
 
-pub(super) fn fork_server_is_replaced(context: Option<&str>, pid: u32) {
+pub(in crate::worker) fn fork_server_is_replaced(context: Option<&str>, pid: u32) {
     tracing::debug!(target: TARGET, context, pid, "a fork server is replaced by one that comes by another hook");
 }

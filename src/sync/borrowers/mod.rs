@@ -26,8 +26,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::sync::guarded::Guarded;
-use crate::sync::limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, Token};
+use super::guarded::Guarded;
+use super::limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, Token};
 
 /// Takes tokens of a [`CapacityLimiter`] on behalf of borrowers, each of whom may have one, and lets anybody give them
 /// back.

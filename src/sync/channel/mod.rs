@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use self::core::{Core, HandleId};
-use crate::sync::guarded::Guarded;
+use super::channel::core::{Core, HandleId};
+use super::guarded::Guarded;
 use crate::sys::primitives::{AtomicBool, AtomicUsize};
 
 pub use error::{ReceiveError, SendError, TryReceiveError, TrySendError};

@@ -20,9 +20,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::guarded::{Guarded, Then};
-use crate::sync::lock::{Lock, LockAcquire, LockGuard, LockStatistics};
-use crate::sync::wait_list::{Removed, Ticket, WaitList};
+use super::guarded::{Guarded, Then};
+use super::lock::{Lock, LockAcquire, LockGuard, LockStatistics};
+use super::wait_list::{Removed, Ticket, WaitList};
 
 /// Lets tasks wait until the value of a [`Lock`] has become what they need.
 ///

@@ -18,8 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::tokens::{Open, Tokens};
-use crate::sync::wait_list::Ticket;
+use super::tokens::{Open, Tokens};
+use super::wait_list::Ticket;
 
 /// Bounds how many of something happen at once: whoever wants to begin takes a [`Token`], and waits for one if all are
 /// given out.

@@ -16,8 +16,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::guarded::{Guarded, Then};
-use crate::sync::wait_list::Ticket;
+use super::guarded::{Guarded, Then};
+use super::wait_list::Ticket;
 use hold::Hold;
 
 /// A value that one task at a time may use, also across awaits.

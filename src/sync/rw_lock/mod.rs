@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::sync::guarded::Guarded;
+use super::guarded::Guarded;
 use queue::{Held, Mode, Place, Queue};
 
 pub use future::{RwLockRead, RwLockWrite};

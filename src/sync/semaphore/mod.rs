@@ -14,10 +14,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::guarded::Then;
-use crate::sync::token_queue::{Full, TokenQueue};
-use crate::sync::tokens::Tokens;
-use crate::sync::wait_list::Ticket;
+use super::guarded::Then;
+use super::token_queue::{Full, TokenQueue};
+use super::tokens::Tokens;
+use super::wait_list::Ticket;
 
 /// A number of permits: whoever wants to go on takes a [`Permit`], and waits for one if none is free.
 ///

@@ -22,9 +22,9 @@ use rustix::process::{
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::FAILED;
-use crate::job::panic::catch;
 use crate::sys::cpu_alarm::CpuAlarm;
-use crate::wire::message::{Limits, Refusal};
+use crate::transport::job::panic::catch;
+use crate::transport::message::{Limits, Refusal};
 
 /// Goes to the working directory, if one was given.
 pub(super) fn enter(directory: Option<&[u8]>) -> Result<(), Refusal> {

@@ -19,10 +19,11 @@ use crate::sys::arena::{LINGER, Views};
 use crate::sys::mapping::Mapping;
 use crate::sys::original::Original;
 use crate::sys::socket;
-use crate::wire::frame::{self, Frame, Inbox, Kind, Parcel};
-use crate::wire::mailbox::Mailbox;
-use crate::wire::patience::{Patience, look_for};
-use crate::wire::receive::receive;
+use crate::transport::frame;
+use crate::transport::frame::{Frame, Inbox, Kind, Parcel};
+use crate::transport::mailbox::Mailbox;
+use crate::transport::mailbox::backoff::{Patience, look_for};
+use crate::transport::receive::receive;
 
 /// How long to look for the next job before going to sleep. Waking up takes about as long.
 const LOOK: Duration = Duration::from_micros(50);

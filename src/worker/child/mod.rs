@@ -15,7 +15,7 @@
 //! * the parent is gone: the kernel kills it, even while a job spins.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
-//! [`Code::find`](crate::job::code::Code) and answered in the three `find_*` functions here. It is also needed to
+//! [`Code::find`](crate::transport::job::code::Code) and answered in the three `find_*` functions here. It is also needed to
 //! promise that the parent's arenas are read as agreed, and to end, without further ado, a process that a job has
 //! forked.
 #![allow(unsafe_code)]
@@ -35,16 +35,20 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use self::limits::CpuTime;
 use self::link::{GLANCE, Link};
-use crate::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
-use crate::job::image::fingerprint;
-use crate::job::panic::{self, catch};
-use crate::job::role::{self, Summons};
-use crate::job::status::WorkerStatus;
 use crate::sys::arena::Views;
 use crate::sys::{signal, socket, thread};
-use crate::wire::codec::{self, CodecError};
-use crate::wire::frame::{self, Frame, HEADER, Header, Kind, Parcel};
-use crate::wire::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
+use crate::transport::codec;
+use crate::transport::codec::CodecError;
+use crate::transport::frame;
+use crate::transport::frame::{Frame, HEADER, Header, Kind, Parcel};
+use crate::transport::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
+use crate::transport::job::image::fingerprint;
+use crate::transport::job::panic;
+use crate::transport::job::panic::catch;
+use crate::transport::job::status::WorkerStatus;
+use crate::transport::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
+use crate::transport::role;
+use crate::transport::role::Summons;
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;

@@ -19,16 +19,17 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{FAILED, Link, Settled, call_oneself, find_job, kernel_name, output, retire, run};
-use crate::job::code::{Code, Retire};
-use crate::job::panic::catch;
 use crate::sys::arena::Views;
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::mapping::{Mapping, Segment};
 use crate::sys::{socket, thread};
-use crate::wire::births::{Table, refuse};
-use crate::wire::codec;
-use crate::wire::frame::{self, HEADER, Header, Kind, ROOM};
-use crate::wire::message::{InitFailed, SetUp};
+use crate::transport::codec;
+use crate::transport::frame;
+use crate::transport::frame::{HEADER, Header, Kind, ROOM};
+use crate::transport::job::code::{Code, Retire};
+use crate::transport::job::panic::catch;
+use crate::transport::message::{InitFailed, SetUp};
+use crate::transport::pid_table::{Table, refuse};
 
 /// What a parent sends for a worker to be forked.
 struct Request {

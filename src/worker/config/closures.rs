@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Fault, WorkerConfig};
-use crate::job::code::Code;
-use crate::job::status::WorkerStatus;
-use crate::wire::codec::{self, CodecError};
-use crate::wire::message::Closure;
+use crate::transport::codec;
+use crate::transport::codec::CodecError;
+use crate::transport::job::code::Code;
+use crate::transport::job::status::WorkerStatus;
+use crate::transport::message::Closure;
 
 /// When a closure is called.
 enum Hook {

@@ -235,7 +235,7 @@ impl WorkerConfig {
     }
 
     /// Notes that a setting cannot be used.
-    pub(super) fn refuse(&mut self, setting: String, words: impl Into<String>) {
+    pub(in crate::worker) fn refuse(&mut self, setting: String, words: impl Into<String>) {
         self.set_fault(Fault::Unusable {
             setting,
             words: words.into(),

@@ -242,7 +242,7 @@ impl fmt::Debug for Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::WorkerErrorKind;
+    use crate::worker::error::WorkerErrorKind;
 
     #[test]
     fn what_no_environment_or_path_can_hold_is_refused() {

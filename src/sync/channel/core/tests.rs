@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 
-use super::super::error::{ReceiveError, SendError, TryReceiveError, TrySendError};
 use super::{Core, HandleId};
+use crate::sync::channel::error::{ReceiveError, SendError, TryReceiveError, TrySendError};
 use crate::sync::guarded::Then;
 use crate::sync::wait_list::{Removed, Ticket};
 

@@ -1,0 +1,36 @@
+//! Which executable this process is, for comparison with another process.
+
+use std::io;
+use std::sync::OnceLock;
+
+use crate::sys::image::Image;
+use crate::transport::message::Fingerprint;
+
+/// Takes the fingerprint of this process's executable; only the first success looks at the disk.
+///
+/// # Errors
+///
+/// If `/proc/self/exe` cannot be reached, which means that `/proc` is not mounted.
+pub(crate) fn fingerprint() -> io::Result<&'static Fingerprint> {
+    static FINGERPRINT: OnceLock<Fingerprint> = OnceLock::new();
+    match FINGERPRINT.get() {
+        Some(known) => Ok(known),
+        None => take().map(|taken| FINGERPRINT.get_or_init(|| taken)),
+    }
+}
+
+fn take() -> io::Result<Fingerprint> {
+    let file = rustix::fs::stat("/proc/self/exe")?;
+    let image = Image::of_this_process();
+    let modified = (file.st_mtime, file.st_mtime_nsec as i64);
+    Ok(Fingerprint {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pointer_width: usize::BITS,
+        device: file.st_dev,
+        inode: file.st_ino,
+        size: file.st_size as u64,
+        modified: image.build_id().is_empty().then_some(modified),
+        build_id: image.build_id().to_vec(),
+        layout: image.layout(),
+    })
+}

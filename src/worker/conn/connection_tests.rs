@@ -1,0 +1,449 @@
+//! Both ends of a mailbox in one process: the parent's [`Connection`] with a worker that is moved by hand, in any order
+//! of events.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use async_io::Async;
+use futures_lite::future::{block_on, poll_fn};
+use proptest::prelude::*;
+use rustix::io::{ioctl_fionread, write};
+use rustix::net::RecvFlags;
+use rustix::pipe::{fcntl_setpipe_size, pipe};
+
+use super::connection::{Connection, NoFrame, StderrTail};
+use super::spin_poller;
+use crate::sys::mapping::Mapping;
+use crate::sys::socket::{pair, send_all};
+use crate::transport::frame;
+use crate::transport::frame::{Frame, Inbox, Kind, Parcel};
+use crate::transport::mailbox::Mailbox;
+use crate::transport::receive::receive;
+
+/// Larger than a slot.
+const LARGE: usize = 40_000;
+
+fn ends() -> (Connection, Worker) {
+    let (parent, worker) = pair().unwrap();
+    (
+        Connection::new(Async::new(parent).unwrap()),
+        Worker::new(worker),
+    )
+}
+
+fn job(number: u64, length: usize) -> Parcel {
+    frame::of_bytes(Kind::Job, number, &vec![number as u8; length]).into()
+}
+
+/// Does what `child::link` does, one step at a time.
+struct Worker {
+    socket: OwnedFd,
+    inbox: Inbox,
+    mailbox: Option<Mapping<Mailbox>>,
+    at: At,
+    /// The numbers of all jobs that it has begun.
+    begun: Vec<u64>,
+}
+
+#[derive(Debug)]
+enum At {
+    /// About to look for a job.
+    Between,
+    Looking,
+    /// About to sleep.
+    Tired,
+    /// In the socket's `recv`.
+    Asleep,
+    Working(Frame),
+    /// An answer has gone through the socket.
+    Calling,
+}
+
+impl Worker {
+    fn new(socket: OwnedFd) -> Self {
+        Worker {
+            socket,
+            inbox: Inbox::default(),
+            mailbox: None,
+            at: At::Asleep,
+            begun: Vec::new(),
+        }
+    }
+
+    fn begin(&mut self, job: Frame) {
+        assert_eq!(job.header.kind, Kind::Job);
+        self.begun.push(job.header.number);
+        self.at = At::Working(job);
+    }
+
+    /// `patient` decides where there is something to decide.
+    fn step(&mut self, patient: bool) {
+        match (std::mem::replace(&mut self.at, At::Tired), &self.mailbox) {
+            (At::Between, Some(mailbox)) if patient => {
+                mailbox.job.watch(0);
+                self.at = At::Looking;
+            }
+            (At::Between, _) => {}
+            (At::Looking, Some(mailbox)) if patient && mailbox.job.is_quiet() => {
+                self.at = At::Looking;
+            }
+            (At::Looking, Some(mailbox)) => {
+                if !mailbox.job.leave() {
+                    let job = mailbox.job.take().unwrap().expect("it is full");
+                    self.begin(Frame::of_whole(job).unwrap());
+                }
+            }
+            (At::Looking, None) => unreachable!("nobody looks without a mailbox"),
+            (At::Tired, mailbox) => {
+                if mailbox
+                    .as_ref()
+                    .is_some_and(|mailbox| mailbox.answer.is_full())
+                {
+                    send_all(&self.socket, &frame::of_bytes(Kind::Look, 0, b"")).unwrap();
+                }
+                self.at = At::Asleep;
+            }
+            (At::Asleep, _) => {
+                self.at = At::Asleep;
+                self.wake_up();
+            }
+            (At::Working(job), mailbox) => {
+                let answer = frame::of_bytes(Kind::Done, job.header.number, job.payload());
+                let posted = mailbox
+                    .as_ref()
+                    .is_some_and(|mailbox| mailbox.answer.post(&answer));
+                if !posted {
+                    send_all(&self.socket, &answer).unwrap();
+                }
+                self.at = match posted {
+                    true => At::Between,
+                    false => At::Calling,
+                };
+            }
+            (At::Calling, mailbox) => {
+                if let Some(mailbox) = mailbox {
+                    mailbox.answer.call();
+                }
+                self.at = At::Between;
+            }
+        }
+    }
+
+    /// Receives what is there, if it is a frame.
+    fn wake_up(&mut self) {
+        loop {
+            match self.inbox.take().unwrap() {
+                Some(mut frame) if frame.header.kind == Kind::Mailbox => {
+                    let memory = frame.fds.pop().expect("it comes with its memory");
+                    self.mailbox = Some(Mapping::find(memory).unwrap());
+                    self.at = At::Between;
+                    return;
+                }
+                Some(frame) => return self.begin(frame),
+                None => match receive(&self.socket, &mut self.inbox, RecvFlags::DONTWAIT) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                },
+            }
+        }
+    }
+
+    fn has_slept_through(&mut self) -> bool {
+        let asleep = |worker: &Self| matches!(worker.at, At::Asleep);
+        asleep(self) && {
+            self.step(false);
+            asleep(self)
+        }
+    }
+
+    /// Goes on until there is nothing to do.
+    fn settle(&mut self) {
+        while !self.has_slept_through() {
+            self.step(false);
+        }
+    }
+}
+
+/// Wakes a thread that waits for it.
+#[derive(Default)]
+struct Alarm {
+    rung: std::sync::Mutex<bool>,
+    rings: std::sync::Condvar,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        *self.rung.lock().unwrap() = true;
+        self.rings.notify_all();
+    }
+}
+
+impl Alarm {
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.rings.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+/// The parent's end, with at most one call.
+struct Parent {
+    connection: Connection,
+    alarm: Arc<Alarm>,
+    calls: u64,
+    length: Option<usize>,
+}
+
+impl Parent {
+    fn call(&mut self, length: usize) {
+        if self.length.is_none() {
+            self.calls += 1;
+            self.connection.put_job(job(self.calls, length));
+            self.length = Some(length);
+            *self.alarm.rung.lock().unwrap() = true;
+        }
+    }
+
+    fn poll(&mut self) {
+        let Some(length) = self.length else { return };
+        *self.alarm.rung.lock().unwrap() = false;
+        let waker = Waker::from(self.alarm.clone());
+        let cx = &mut Context::from_waker(&waker);
+        if let Poll::Ready(sent) = self.connection.poll_send(cx) {
+            sent.unwrap();
+        }
+        if let Poll::Ready(received) = self.connection.poll_receive(cx) {
+            let frame = received.unwrap();
+            assert_eq!(frame.header.number, self.calls);
+            assert!(frame.payload() == vec![self.calls as u8; length]);
+            self.length = None;
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Call { large: bool },
+    Poll { in_a_run: bool },
+    Look,
+    Glance,
+    Forget,
+    Worker { patient: bool },
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => prop::bool::weighted(0.2).prop_map(|large| Event::Call { large }),
+        4 => any::<bool>().prop_map(|in_a_run| Event::Poll { in_a_run }),
+        2 => Just(Event::Look),
+        1 => Just(Event::Glance),
+        1 => Just(Event::Forget),
+        8 => any::<bool>().prop_map(|patient| Event::Worker { patient }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn each_job_is_begun_once_and_each_call_has_its_own_answer_in_any_order_of_events(
+        events in prop::collection::vec(any_event(), 0..200),
+    ) {
+        let (connection, mut worker) = ends();
+        let mut parent = Parent { connection, alarm: Arc::default(), calls: 0, length: None };
+        for event in events {
+            match event {
+                Event::Call { large } => parent.call(if large { LARGE } else { 10 }),
+                Event::Poll { in_a_run: true } => {
+                    let _turn = spin_poller::turn();
+                    parent.poll();
+                }
+                Event::Poll { in_a_run: false } => parent.poll(),
+                Event::Look => drop(spin_poller::look(Duration::ZERO, || false)),
+                Event::Glance => drop(spin_poller::glance()),
+                Event::Forget => spin_poller::forget(),
+                Event::Worker { patient } => worker.step(patient),
+            }
+            let begun = parent.calls > 0 && worker.begun.last() == Some(&parent.calls);
+            prop_assert!(parent.connection.had_it_all() || !begun || parent.length.is_none());
+        }
+        // From now on the parent does nothing unless it is woken, and hears of everything even so.
+        while parent.length.is_some() {
+            worker.settle();
+            parent.alarm.wait();
+            parent.poll();
+        }
+        let all: Vec<u64> = (1..=parent.calls).collect();
+        prop_assert_eq!(worker.begun, all);
+    }
+}
+
+/// Makes one call by the socket, after which there is a mailbox, and a worker that looks.
+fn acquainted() -> (Connection, Worker) {
+    let (mut parent, mut worker) = ends();
+    for number in 1..=2 {
+        parent.put_job(job(number, 10));
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(parent.poll_send(cx).is_ready());
+        worker.settle();
+        let answer = block_on(poll_fn(|cx| parent.poll_receive(cx)));
+        assert_eq!(answer.unwrap().header.number, number);
+    }
+    worker.at = At::Between;
+    worker.step(true);
+    (parent, worker)
+}
+
+fn send(parent: &mut Connection, number: u64) {
+    parent.put_job(job(number, 10));
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(parent.poll_send(cx).is_ready());
+}
+
+#[test]
+fn an_answer_that_a_worker_leaves_behind_is_heard_however_soon_it_ends() {
+    for _ in 0..3_000 {
+        let (mut parent, mut worker) = acquainted();
+        send(&mut parent, 3);
+        let worker = std::thread::spawn(move || {
+            worker.step(false);
+            worker.step(false);
+        });
+        let turn = spin_poller::turn();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let answer = loop {
+            if let Poll::Ready(answer) = parent.poll_receive(cx) {
+                break answer;
+            }
+        };
+        assert_eq!(answer.unwrap().header.number, 3);
+        worker.join().unwrap();
+        drop(turn);
+        spin_poller::forget();
+    }
+}
+
+#[test]
+fn a_job_is_not_begun_until_its_worker_has_taken_it() {
+    let (mut parent, mut worker) = acquainted();
+    send(&mut parent, 3);
+    assert!(!parent.had_it_all());
+    worker.step(false);
+    assert!(matches!(worker.at, At::Working(_)));
+    assert!(parent.had_it_all());
+}
+
+#[test]
+fn what_a_broken_job_writes_into_a_mailbox_is_an_answer_or_garbage_or_nothing() {
+    for state in [0, 1, 2, 3, 4, usize::MAX] {
+        for length in [0, 1, frame::HEADER, LARGE, usize::MAX] {
+            let (mut parent, worker) = acquainted();
+            send(&mut parent, 3);
+            let mailbox = worker.mailbox.as_ref().unwrap();
+            let cx = &mut Context::from_waker(Waker::noop());
+            for in_a_run in [true, false] {
+                mailbox.answer.scribble(state, length);
+                let turn = in_a_run.then(spin_poller::turn);
+                let mut received = parent.poll_receive(cx);
+                if received.is_pending() {
+                    // It may have ended early, for the sake of others.
+                    received = parent.poll_receive(cx);
+                }
+                match received {
+                    Poll::Pending => assert_ne!(state, 2),
+                    Poll::Ready(Err(NoFrame::Garbage)) => assert_eq!(state, 2),
+                    Poll::Ready(other) => panic!("{other:?} of {state} and {length}"),
+                }
+                drop(turn);
+                spin_poller::look(Duration::ZERO, || false);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_is_not_heard_twice_though_a_broken_job_says_that_it_is_there() {
+    let (mut parent, mut worker) = acquainted();
+    send(&mut parent, 3);
+    worker.step(false);
+    worker.step(false);
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(parent.poll_receive(cx).is_ready());
+    worker.step(true);
+    send(&mut parent, 4);
+    let answer = &worker.mailbox.as_ref().unwrap().answer;
+    answer.scribble(2, answer.length());
+    assert!(matches!(
+        parent.poll_receive(cx),
+        Poll::Ready(Err(NoFrame::Garbage))
+    ));
+}
+
+/// A waker whose clone, drop and wake look at mailboxes themselves.
+struct Meddler;
+
+impl Wake for Meddler {
+    fn wake(self: Arc<Self>) {
+        spin_poller::look(Duration::ZERO, || false);
+    }
+}
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        spin_poller::look(Duration::ZERO, || false);
+    }
+}
+
+#[test]
+fn a_waker_may_do_anything_when_it_is_dropped_or_woken() {
+    let (mut parent, mut worker) = acquainted();
+    let turn = spin_poller::turn();
+    for number in 3..10 {
+        send(&mut parent, number);
+        for _ in 0..3 {
+            let meddler = Waker::from(Arc::new(Meddler));
+            let cx = &mut Context::from_waker(&meddler);
+            assert!(parent.poll_receive(cx).is_pending());
+        }
+        worker.settle();
+        spin_poller::look(Duration::ZERO, || false);
+        let cx = &mut Context::from_waker(Waker::noop());
+        while parent.poll_receive(cx).is_pending() {}
+    }
+    drop(parent);
+    drop(turn);
+    spin_poller::forget();
+}
+
+/// The parent once read until a worker's standard error was empty, which that of a worker that prints without end need never
+/// be.
+#[test]
+fn others_have_a_turn_while_a_worker_prints_more_than_can_be_read() {
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (ours, theirs) = pipe().unwrap();
+    let printed = fcntl_setpipe_size(&theirs, 1 << 20).unwrap();
+    assert_eq!(write(&theirs, &vec![b'x'; printed]).unwrap(), printed);
+    let left = ours.try_clone().unwrap();
+    let left = || ioctl_fionread(&left).unwrap();
+    let mut tail = StderrTail::new(ours).unwrap();
+    let mut turns = 0;
+    while left() > 0 {
+        let woken = Arc::new(Woken::default());
+        tail.drain(&mut Context::from_waker(&Waker::from(woken.clone())));
+        turns += 1;
+        assert!(left() == 0 || woken.0.load(Ordering::Relaxed), "it goes on");
+    }
+    assert!(turns > 1);
+    write(&theirs, b"last words").unwrap();
+    tail.drain_now();
+    assert!(tail.text().ends_with("xlast words"));
+}

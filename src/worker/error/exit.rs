@@ -1,0 +1,346 @@
+//! How a worker process ended, for the errors that it caused.
+
+use std::fmt;
+
+use crate::sys::process::Ended;
+
+/// The signals that a faulty program ends by.
+const FAULTS: [i32; 7] = [
+    libc::SIGSEGV,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+];
+
+/// How a worker process ended.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::run_sync;
+///
+/// fn abort(_: ()) {
+///     std::process::abort()
+/// }
+///
+/// fn main() {
+///     seedbed::init();
+///     let error = smol::block_on(async { run_sync(abort, ()).await }).unwrap_err();
+///     let exit = error.exit().unwrap();
+///     assert_eq!(exit.signal_name(), Some("SIGABRT"));
+///     assert_eq!(exit.code(), None);
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct WorkerExit {
+    pid: u32,
+    ended: Ended,
+    stderr: Option<String>,
+}
+
+impl WorkerExit {
+    pub(crate) fn new(pid: u32, ended: Ended, stderr: Option<String>) -> Self {
+        Self { pid, ended, stderr }
+    }
+
+    /// Returns the exit code, if the process exited by itself.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn leave(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(leave, 3).await }).unwrap_err();
+    ///     let exit = error.exit().unwrap();
+    ///     assert_eq!((exit.code(), exit.signal()), (Some(3), None));
+    /// }
+    /// ```
+    pub fn code(&self) -> Option<i32> {
+        match self.ended {
+            Ended::Exited(code) => Some(code),
+            Ended::Signalled { .. } | Ended::Unknown => None,
+        }
+    }
+
+    /// Returns the number of the signal that ended the process, if one did.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn abort(_: ()) {
+    ///     std::process::abort()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(abort, ()).await }).unwrap_err();
+    ///     let exit = error.exit().unwrap();
+    ///     assert_eq!((exit.code(), exit.signal()), (None, Some(6)));
+    /// }
+    /// ```
+    pub fn signal(&self) -> Option<i32> {
+        match self.ended {
+            Ended::Exited(_) | Ended::Unknown => None,
+            Ended::Signalled { signal, .. } => Some(signal),
+        }
+    }
+
+    /// Returns the name of that signal, such as `"SIGSEGV"`; `None` also for real-time signals, which have only numbers.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn abort(_: ()) {
+    ///     std::process::abort()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(abort, ()).await }).unwrap_err();
+    ///     assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
+    /// }
+    /// ```
+    pub fn signal_name(&self) -> Option<&'static str> {
+        self.signal().and_then(signal_name)
+    }
+
+    /// Tells whether the kernel wrote a core dump.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn leave(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(leave, 3).await }).unwrap_err();
+    ///     assert!(!error.exit().unwrap().core_dumped()); // it left by itself
+    /// }
+    /// ```
+    pub fn core_dumped(&self) -> bool {
+        matches!(self.ended, Ended::Signalled { core: true, .. })
+    }
+
+    /// Returns the id that the process had. It has been reaped, so the number may belong to another process by now.
+    ///
+    /// ```
+    /// use seedbed::run_sync;
+    ///
+    /// fn leave(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let error = smol::block_on(async { run_sync(leave, 3).await }).unwrap_err();
+    ///     assert_ne!(error.exit().unwrap().pid(), std::process::id());
+    /// }
+    /// ```
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns the last four kilobytes that the worker wrote to its standard error, if its context captures that
+    /// (see [`capture_stderr`](crate::WorkerConfig::capture_stderr)). Bytes that are not UTF-8 are replaced.
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn complain(_: ()) {
+    ///     eprintln!("no more paint");
+    ///     std::process::abort()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().capture_stderr(true);
+    ///     let error = smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(complain, ()).await.unwrap_err()
+    ///     }));
+    ///     assert_eq!(error.exit().unwrap().stderr_tail(), Some("no more paint\n"));
+    /// }
+    /// ```
+    pub fn stderr_tail(&self) -> Option<&str> {
+        self.stderr.as_deref()
+    }
+}
+
+impl WorkerExit {
+    /// What to do about such an end, if the worker had a job.
+    pub(in crate::worker) fn advice(&self) -> &'static str {
+        match self.ended {
+            Ended::Exited(_) => {
+                "a job has to return, and so have retire closures: find what in them ends the process"
+            }
+            Ended::Unknown => "let nothing in this program wait for children that it did not start",
+            Ended::Signalled { core: true, .. } => "open the core dump in a debugger",
+            Ended::Signalled { signal, .. } => match (signal, &self.stderr) {
+                (libc::SIGKILL, _) => {
+                    "unless somebody sent that, the system was short of memory or a limit was reached: see the kernel's log"
+                }
+                (libc::SIGXCPU, _) => {
+                    "it had used up its CPU time: raise that limit or do less in one job"
+                }
+                (libc::SIGXFSZ, _) => "a file had grown too large: raise that limit or write less",
+                (fault, None) if FAULTS.contains(&fault) => {
+                    "to learn more, set `WorkerConfig::capture_stderr`, which keeps its last words, or allow core dumps"
+                }
+                (fault, Some(_)) if FAULTS.contains(&fault) => "to learn more, allow core dumps",
+                _ => "find out who sends that signal to it",
+            },
+        }
+    }
+
+    /// The last lines of the captured standard error, as many as are good to read in an error; empty if there is nothing. What
+    /// Rust says of a failed allocation or a panic stands in front of a backtrace, whose frames would leave no room for it.
+    pub(in crate::worker) fn last_lines(&self) -> String {
+        const LINES: usize = 10;
+        let text = self.stderr_tail().unwrap_or_default().trim_end();
+        let mut lines: Vec<&str> = text.lines().filter(|line| !is_frame(line)).collect();
+        if lines.is_empty() {
+            lines.extend(text.lines());
+        }
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+}
+
+/// Whether a line belongs to a frame of a backtrace: "  12: core::panicking::panic", or "     at src/main.rs:3:5" below it.
+fn is_frame(line: &str) -> bool {
+    let words = line.trim_start();
+    let (number, name) = words.split_once(": ").unwrap_or(("", ""));
+    let is_numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    words.len() < line.len() && (is_numbered && !name.is_empty() || words.starts_with("at "))
+}
+
+impl fmt::Debug for WorkerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerExit")
+            .field("pid", &self.pid)
+            .field("ended", &self.ended)
+            .field("stderr_tail", &self.stderr)
+            .finish()
+    }
+}
+
+/// Reads on from "the worker": "exited with code 3 (process 4711)".
+impl fmt::Display for WorkerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ended {
+            Ended::Exited(code) => write!(f, "exited with code {code}")?,
+            Ended::Unknown => {
+                f.write_str("ended, how only what else in this program waits for children knows")?
+            }
+            Ended::Signalled { signal, core } => {
+                match signal_name(signal) {
+                    Some(name) => write!(f, "was killed by {name}")?,
+                    None => write!(f, "was killed by signal {signal}")?,
+                }
+                if core {
+                    f.write_str(" and dumped core")?;
+                }
+            }
+        }
+        write!(f, " (process {})", self.pid)
+    }
+}
+
+/// The name of a standard signal of Linux on x86-64 and aarch64, which number them alike.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    const NAMES: [&str; 31] = [
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
+        "SIGSYS",
+    ];
+    let index = usize::try_from(signal).ok()?.checked_sub(1)?; // a negative number names nothing
+    NAMES.get(index).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ten_lines_are_for_reading_and_the_rest_is_kept() {
+        let all: String = (1..=12).map(|n| format!("line {n}\n")).collect();
+        let exit = WorkerExit::new(7, Ended::Exited(1), Some(all.clone()));
+        assert_eq!(exit.last_lines().lines().count(), 10);
+        assert!(exit.last_lines().starts_with("line 3\n"));
+        assert!(exit.last_lines().ends_with("\nline 12"));
+        assert_eq!(exit.stderr_tail(), Some(&*all));
+        let told = "memory allocation of 7 bytes failed\nstack backtrace:\n";
+        let frames = "   0: std::alloc::rust_oom\n             at /rustc/lib.rs:1:1\n".repeat(20);
+        let exit = |text: String| WorkerExit::new(7, Ended::Exited(1), Some(text));
+        let lines = exit(format!("{told}{frames}note: more\n")).last_lines();
+        assert_eq!(lines, format!("{told}note: more"));
+        assert_eq!(exit(frames).last_lines().lines().count(), 10);
+        for few in [None, Some(""), Some("\n\n")] {
+            let exit = WorkerExit::new(7, Ended::Exited(1), few.map(str::to_owned));
+            assert_eq!(exit.last_lines(), "");
+        }
+    }
+
+    #[test]
+    fn each_way_to_end_has_its_advice() {
+        let advice = |signal, core, stderr: Option<&str>| {
+            let ended = Ended::Signalled { signal, core };
+            WorkerExit::new(7, ended, stderr.map(str::to_owned)).advice()
+        };
+        assert!(advice(libc::SIGSEGV, true, None).contains("core dump"));
+        assert!(advice(libc::SIGSEGV, false, None).contains("capture_stderr"));
+        assert!(!advice(libc::SIGSEGV, false, Some("")).contains("capture_stderr"));
+        assert!(advice(libc::SIGKILL, false, None).contains("memory"));
+        assert!(advice(libc::SIGXCPU, false, None).contains("CPU time"));
+        assert!(advice(libc::SIGXFSZ, false, None).contains("file"));
+        assert!(advice(libc::SIGTERM, false, None).contains("who sends"));
+        let advice = |ended| WorkerExit::new(7, ended, None).advice();
+        assert!(advice(Ended::Exited(0)).contains("return"));
+        assert!(advice(Ended::Unknown).contains("wait"));
+    }
+
+    #[test]
+    fn signals_are_named_by_their_numbers() {
+        assert_eq!(signal_name(libc::SIGKILL), Some("SIGKILL"));
+        assert_eq!(signal_name(libc::SIGSEGV), Some("SIGSEGV"));
+        assert_eq!(signal_name(libc::SIGSYS), Some("SIGSYS"));
+        assert_eq!(signal_name(0), None);
+        assert_eq!(signal_name(-1), None);
+        assert_eq!(signal_name(32), None);
+    }
+}

@@ -1,0 +1,180 @@
+//! Which context a call uses, and the blocks that open one.
+//!
+//! There is always a current context. It is the one of the innermost [`cache_scope`], by where the nursery of the task
+//! was opened, else the default one, which the whole process shares: all runs, threads and executors.
+
+use std::future::{Future, IntoFuture};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::context::WorkerContext;
+use super::shutdown::report;
+use super::statistics::WorkerStatistics;
+use crate::cancel::{on_cancel, shield};
+use crate::transport::role::refuse_unless_hooked;
+use crate::tree_var::TreeVar;
+use crate::worker::config::WorkerConfig;
+use crate::worker::error::WorkerError;
+
+/// Opens a context with workers of its own, runs `body` with it, and ends the workers.
+///
+/// When the block is over, it waits for calls in progress, then for the workers, within the configuration's
+/// [grace period](WorkerConfig::grace_period). If that was not graceful a `tracing` event at WARN says so, and the block's
+/// value is returned all the same; call [`WorkerContext::shutdown`] inside the block to get the error.
+///
+/// # Cancellation
+///
+/// If cancelled, the body is dropped; then the context is shut down, shielded. Dropped from outside, it leaves the
+/// shutdown to the background.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::{WorkerConfig, open_worker_context};
+///
+/// fn main() {
+///     seedbed::init();
+///     let config = WorkerConfig::new().retire_after(100);
+///     let absolute = smol::block_on(open_worker_context(config, |workers| async move {
+///         workers.run_sync(i32::abs, -3).await.unwrap()
+///     }));
+///     assert_eq!(absolute, 3); // and the worker is gone
+/// }
+/// ```
+pub async fn open_worker_context<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
+where
+    F: FnOnce(WorkerContext) -> Fut,
+    Fut: Future,
+{
+    refuse_unless_hooked("seedbed::open_worker_context");
+    let context = WorkerContext::new(config);
+    within(&context, body(context.clone())).await
+}
+
+/// Runs `future` with a context of its own as the current one, and ends that context's workers.
+///
+/// Plain [`run_sync`](crate::run_sync()) uses it in this task and in the tasks of nurseries that are opened inside.
+/// Tasks that are spawned from inside into a nursery that was opened outside keep the outer one, as that nursery may
+/// outlive this scope. Scopes nest. Otherwise like [`open_worker_context`], its ways of ending included.
+///
+/// # Cancellation
+///
+/// If cancelled, `future` is dropped; then the context is shut down, shielded. Dropped from outside, it leaves the
+/// shutdown to the background.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::{WorkerConfig, cache_scope, run_sync};
+///
+/// fn pid(_: ()) -> u32 {
+///     std::process::id()
+/// }
+///
+/// fn main() {
+///     seedbed::init();
+///     smol::block_on(async {
+///         let outside = run_sync(pid, ()).await.unwrap();
+///         let inside = cache_scope(WorkerConfig::new(), run_sync(pid, ())).await.unwrap();
+///         assert_ne!(outside, inside);
+///         assert_eq!(run_sync(pid, ()).await.unwrap(), outside);
+///     });
+/// }
+/// ```
+pub async fn cache_scope<F: IntoFuture>(config: WorkerConfig, future: F) -> F::Output {
+    refuse_unless_hooked("seedbed::cache_scope");
+    let context = WorkerContext::new(config);
+    within(&context, CURRENT.scope(context.clone(), future)).await
+}
+
+/// Runs `body`, and shuts `context` down whether it ends or is cancelled.
+async fn within<F: IntoFuture>(context: &WorkerContext, body: F) -> F::Output {
+    let value = on_cancel(body, async { report(context.close().await) }).await;
+    report(context.shutdown().await);
+    value
+}
+
+static CURRENT: TreeVar<WorkerContext> = TreeVar::new();
+
+/// The default context, made by the first call that needs it.
+static DEFAULT: Mutex<Option<WorkerContext>> = Mutex::new(None);
+
+fn default_slot() -> MutexGuard<'static, Option<WorkerContext>> {
+    DEFAULT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the context that a plain call uses here.
+pub(in crate::worker) fn current() -> WorkerContext {
+    CURRENT.get().unwrap_or_else(|| {
+        default_slot()
+            .get_or_insert_with(|| WorkerContext::new(WorkerConfig::new()))
+            .clone()
+    })
+}
+
+/// Sets the configuration of the default context, the one that plain [`run_sync`](crate::run_sync()) uses outside of any
+/// [`cache_scope`], in all runs and threads from now on.
+///
+/// Best called before the first call. A default context that is in use is replaced: calls in progress end in it, its idle
+/// workers are told to go, in the background, and calls from now on start new ones.
+///
+/// # Errors
+///
+/// [`WorkerErrorKind::Config`](crate::WorkerErrorKind::Config), if a setting makes no sense;
+/// [`EncodeArgument`](crate::WorkerErrorKind::EncodeArgument) or
+/// [`ForeignFunction`](crate::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
+/// be sent to a worker. Nothing is changed then. What only the kernel can refuse, such as a working directory that does
+/// not exist, is an error of the calls.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::{WorkerConfig, configure_default_context, run_sync};
+///
+/// fn pid(_: ()) -> u32 {
+///     std::process::id()
+/// }
+///
+/// fn main() {
+///     seedbed::init();
+///     configure_default_context(WorkerConfig::new().single_use()).unwrap();
+///     smol::block_on(async {
+///         assert_ne!(run_sync(pid, ()).await.unwrap(), run_sync(pid, ()).await.unwrap());
+///     });
+/// }
+/// ```
+pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError> {
+    refuse_unless_hooked("seedbed::configure_default_context");
+    config.check()?;
+    let old = default_slot().replace(WorkerContext::new(config));
+    if let Some(old) = old {
+        old.end_idle_in_background();
+    }
+    Ok(())
+}
+
+/// Counts the workers and calls of the current context: that of the innermost [`cache_scope`], or the default one.
+/// Other threads may be changing the numbers at this moment. See [`WorkerContext::statistics`].
+///
+/// ```
+/// use seedbed::{default_context_statistics, run_sync};
+///
+/// fn main() {
+///     seedbed::init();
+///     assert_eq!(default_context_statistics().idle_workers, 0);
+///     smol::block_on(async { run_sync(i32::abs, -3).await.unwrap() });
+///     assert_eq!(default_context_statistics().idle_workers, 1); // ready for the next call
+/// }
+/// ```
+pub fn default_context_statistics() -> WorkerStatistics {
+    refuse_unless_hooked("seedbed::default_context_statistics");
+    current().statistics()
+}
+
+/// Ends the default context's idle workers. It stays in use: a call in progress elsewhere is not disturbed, and a later
+/// one starts a worker again. For the end of the last run.
+pub(crate) async fn shutdown_default() {
+    let context = default_slot().clone();
+    if let Some(context) = context {
+        report(shield(context.end_idle()).await);
+    }
+}

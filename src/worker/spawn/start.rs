@@ -1,0 +1,342 @@
+//! A worker coming up: launched, told its set-up, compared, initialised.
+//!
+//! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
+//! closures have run. (A fork server's copy is beyond the hook, so it does not say hello, and ready only where there
+//! are init closures or limits: where there are none it can be given its job as soon as it is asked for.) Only the
+//! first has a time limit: a program that waits for something before its hook would never get there, while an init
+//! closure may take as long as it likes. Whatever goes wrong, the process has been reaped when the error is given.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::FutureExt;
+
+use super::launcher::{Launch, Launched};
+use crate::sys::mapping::Segment;
+use crate::transport::codec;
+use crate::transport::frame::{Frame, Kind, Parcel};
+use crate::transport::job::image::fingerprint;
+use crate::transport::message::{Fingerprint, InitFailed, Refusal};
+use crate::worker::config::{NewProcess, WorkerConfig};
+use crate::worker::conn::process::Stillborn;
+use crate::worker::conn::worker::{Dying, Silence, Worker};
+use crate::worker::error::WorkerError;
+use crate::worker::pool::statistics::Why;
+
+/// How long a new process may take to reach the hook. Generous, as `main` may do much before; but not for ever.
+const REACH_THE_HOOK: Duration = Duration::from_secs(60);
+
+/// A worker that cannot be given a job yet. Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub(in crate::worker) struct Starting {
+    state: State,
+    config: WorkerConfig,
+    /// It will be a fork server, and no worker.
+    fork_server: bool,
+    /// What goes to a fork server with its set-up.
+    memory: Option<TableMemory>,
+}
+
+/// Where a fork server tells of its workers.
+#[derive(Debug)]
+pub(in crate::worker) enum TableMemory {
+    File(Arc<OwnedFd>),
+    Segment(Segment),
+}
+
+#[derive(Debug)]
+enum State {
+    Launching(Launch),
+    /// The set-up is being sent; hello is awaited.
+    Summoned(Box<Worker>, Timer),
+    /// Hello has come; ready is awaited.
+    Initialising(Box<Worker>),
+    Failing(Dying, Failure),
+    /// It can be given a job as soon as it is there.
+    Ready(Box<Worker>),
+    Over,
+}
+
+/// Why there is no worker.
+#[derive(Debug)]
+pub(in crate::worker) enum Unstarted {
+    /// A fork server was asked for it, in vain.
+    Stillborn(Stillborn),
+    Failed(WorkerError),
+}
+
+impl From<WorkerError> for Unstarted {
+    fn from(error: WorkerError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What to report once the process has ended.
+#[derive(Debug)]
+enum Failure {
+    /// The process's own end, before its hello.
+    Ended,
+    /// The same, after it.
+    EndedWithinInit,
+    Known(WorkerError),
+}
+
+impl Starting {
+    pub(in crate::worker) fn of_worker(launch: Launch, config: WorkerConfig) -> Self {
+        Self {
+            state: State::Launching(launch),
+            config,
+            fork_server: false,
+            memory: None,
+        }
+    }
+
+    /// A fork server tells of its workers in `memory`.
+    pub(in crate::worker) fn of_fork_server(
+        launch: Launch,
+        config: WorkerConfig,
+        memory: TableMemory,
+    ) -> Self {
+        Self {
+            fork_server: true,
+            memory: Some(memory),
+            ..Self::of_worker(launch, config)
+        }
+    }
+
+    /// Waits until the worker can be given a job.
+    pub(in crate::worker) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Box<Worker>, Unstarted>> {
+        loop {
+            match &mut self.state {
+                State::Launching(launch) => {
+                    let launched = ready!(launch.poll(cx))?;
+                    match self.begin(launched)? {
+                        State::Ready(worker) => {
+                            self.state = State::Over;
+                            return Poll::Ready(Ok(worker));
+                        }
+                        state => self.state = state,
+                    }
+                }
+                State::Summoned(worker, limit) => match worker.poll_answer(cx) {
+                    Poll::Ready(answer) => self.greet(answer)?,
+                    Poll::Pending => {
+                        ready!(limit.poll(cx));
+                        self.fail_with(WorkerError::start_too_slow(REACH_THE_HOOK));
+                    }
+                },
+                State::Initialising(worker) => match ready!(worker.poll_answer(cx)) {
+                    Ok(frame) if frame.header.kind == Kind::Ready => {
+                        if !self.fork_server || frame.header.number == u64::from(worker.pid()) {
+                            let mut worker = self.worker();
+                            drop(worker.take_back()); // the set-up, which may have brought memory along
+                            return Poll::Ready(Ok(worker));
+                        }
+                        self.fail_with(WorkerError::start_in_another_namespace());
+                    }
+                    answer => self.fail(answer)?,
+                },
+                State::Failing(dying, _) => {
+                    let death = ready!(dying.poll(cx));
+                    let State::Failing(_, failure) =
+                        std::mem::replace(&mut self.state, State::Over)
+                    else {
+                        unreachable!("it was failing a moment ago")
+                    };
+                    return Poll::Ready(Err(Unstarted::Failed(match failure {
+                        Failure::Ended => WorkerError::start_ended(death.exit),
+                        Failure::EndedWithinInit => {
+                            WorkerError::start_ended_within_init(death.exit)
+                        }
+                        Failure::Known(error) => error.ended(death.exit),
+                    })));
+                }
+                State::Ready(_) | State::Over => unreachable!("polled after the start was over"),
+            }
+        }
+    }
+
+    /// Kills what has been started, and waits until it is reaped.
+    pub(in crate::worker) fn poll_kill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.state {
+                State::Launching(launch) if launch.is_nothing_yet() => self.state = State::Over,
+                State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
+                    Ok(Ok(worker)) => {
+                        self.state =
+                            State::Failing(Dying::killed(worker, Why::Cancelled), Failure::Ended)
+                    }
+                    // Nothing was started, or it is being reaped already.
+                    Ok(Err(_)) | Err(_) => self.state = State::Over,
+                },
+                State::Summoned(..) | State::Initialising(_) => {
+                    let worker = self.worker();
+                    self.state =
+                        State::Failing(Dying::killed(worker, Why::Cancelled), Failure::Ended);
+                }
+                State::Failing(dying, _) => {
+                    dying.kill(Why::Cancelled);
+                    ready!(dying.poll(cx));
+                    self.state = State::Over;
+                }
+                State::Ready(_) | State::Over => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn begin(&self, launched: Launched) -> Result<State, WorkerError> {
+        let forked = launched.forked;
+        let mut worker =
+            Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
+        worker.retires(self.config.most_jobs(), self.config.retires());
+        if self.config.kills_tree() && !self.fork_server {
+            worker.kill_its_tree_too();
+        }
+        if forked {
+            // It is beyond the hook, and a copy of a process whose image has been compared, which has its set-up.
+            return Ok(match self.config.starts_with_its_job() {
+                true => State::Ready(worker),
+                false => State::Initialising(worker),
+            });
+        }
+        let role = match self.fork_server {
+            true => NewProcess::ForkServer,
+            false => NewProcess::Spawned,
+        };
+        let (file, segment) = match &self.memory {
+            Some(TableMemory::File(file)) => (Some(file.clone()), None),
+            Some(TableMemory::Segment(segment)) => (None, Some(*segment)),
+            None => (None, None),
+        };
+        let set_up = self.config.set_up(role, segment)?;
+        worker.put(Parcel::new(set_up, Vec::from_iter(file)));
+        Ok(State::Summoned(worker, Timer::after(REACH_THE_HOOK)))
+    }
+
+    /// Deals with what came where hello should have come.
+    fn greet(&mut self, answer: Result<Frame, Silence>) -> Result<(), Unstarted> {
+        match answer {
+            Ok(frame) if frame.header.kind == Kind::Hello => {
+                match codec::decode::<Fingerprint>(frame.payload()) {
+                    Ok(image) if fingerprint().is_ok_and(|ours| image == *ours) => {
+                        self.state = State::Initialising(self.worker())
+                    }
+                    // A fingerprint that cannot be decoded was written by another version of this crate.
+                    Ok(_) | Err(_) => self.fail_with(WorkerError::image_mismatch()),
+                }
+            }
+            other => self.fail(other)?,
+        }
+        Ok(())
+    }
+
+    /// Deals with anything that is not the answer that was awaited.
+    fn fail(&mut self, answer: Result<Frame, Silence>) -> Result<(), Unstarted> {
+        match answer {
+            Ok(frame) => match failure_of(&frame) {
+                Some(error) => self.fail_with(error),
+                None => self.fail_with(WorkerError::protocol(
+                    "a frame that has no place during the start",
+                )),
+            },
+            Err(Silence::Gone) => {
+                let failure = match self.state {
+                    State::Initialising(_) => Failure::EndedWithinInit,
+                    _ => Failure::Ended,
+                };
+                let mut worker = self.worker();
+                if let Some(why) = worker.stillborn() {
+                    return Err(Unstarted::Stillborn(why));
+                }
+                self.state = State::Failing(Dying::naturally(worker), failure)
+            }
+            Err(Silence::Garbage) => {
+                self.fail_with(WorkerError::protocol("bytes that are no frame"))
+            }
+            Err(Silence::Failed(error)) => self.fail_with(WorkerError::start("its socket", error)),
+        }
+        Ok(())
+    }
+
+    fn fail_with(&mut self, error: WorkerError) {
+        self.state = State::Failing(
+            Dying::killed(self.worker(), Why::Useless),
+            Failure::Known(error),
+        );
+    }
+
+    /// Takes the worker out of a state that has one.
+    fn worker(&mut self) -> Box<Worker> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Summoned(worker, _) | State::Initialising(worker) => worker,
+            State::Launching(_) | State::Failing(..) | State::Ready(_) | State::Over => {
+                unreachable!("this state has no worker")
+            }
+        }
+    }
+}
+
+/// Reads the frames by which a worker says that it cannot serve.
+pub(in crate::worker) fn failure_of(frame: &Frame) -> Option<WorkerError> {
+    match frame.header.kind {
+        Kind::Lost => Some(WorkerError::start_lost(&frame.text())),
+        Kind::NotAlone => Some(WorkerError::start_not_alone(frame.header.number)),
+        Kind::InitFailed => Some(match codec::decode(frame.payload()) {
+            Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
+            Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),
+            Ok(InitFailed::NotOurCode) => WorkerError::image_mismatch(),
+            Ok(InitFailed::Refused(refusal)) => {
+                let Refusal {
+                    setting,
+                    os_error,
+                    words,
+                } = refusal;
+                WorkerError::start_refused(&setting, os_error, &words)
+            }
+            Err(_) => WorkerError::protocol("a report that cannot be decoded"),
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+    use crate::worker::error::WorkerErrorKind;
+
+    /// A process that stops itself and never gets to the hook, and its number.
+    fn stopped() -> (Box<Worker>, u32) {
+        let mut command = Command::new("sh");
+        let launched = Launched::instead(command.args(["-c", "kill -STOP $$"]));
+        let pid = launched.process.pid();
+        (Worker::new(launched).unwrap(), pid)
+    }
+
+    #[test]
+    fn a_process_that_does_not_get_to_the_hook_in_time_is_an_error_and_has_been_reaped() {
+        let (worker, pid) = stopped();
+        let mut starting = Starting {
+            state: State::Summoned(worker, Timer::after(Duration::ZERO)),
+            config: WorkerConfig::new(),
+            fork_server: false,
+            memory: None,
+        };
+        let error = smol::block_on(poll_fn(|cx| starting.poll(cx))).unwrap_err();
+        let Unstarted::Failed(error) = error else {
+            panic!("it was started and not asked for: {error:?}")
+        };
+        assert_eq!(error.kind(), WorkerErrorKind::Start);
+        assert!(error.to_string().contains("hook"), "{error}");
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+}
