@@ -20,8 +20,8 @@ use super::node::{AlreadyCancelled, Node, Shared, Watched};
 use super::reason::CancelReason;
 use super::scope::CancelScope;
 use super::tree::{Kind, NodeId};
+use crate::sys::role::refuse_unless_hooked;
 use crate::time::{Instant, Timers};
-use crate::transport::role::refuse_unless_hooked;
 use crate::tree_var::Values;
 
 thread_local! {

@@ -16,9 +16,9 @@ use super::error::ProcessError;
 use super::handle::{Charge, Process};
 use super::pipes::{Capture, Feed, Pipes};
 use crate::cancel::{checkpoint_if_cancelled, lock, on_cancel, shield};
+use crate::sys::role::refuse_unless_hooked;
 use crate::task::Started;
 use crate::time::sleep;
-use crate::transport::role::refuse_unless_hooked;
 
 /// The whole life of one process. Nothing waits between the cancel point at the entry and the place from where a
 /// cancellation ends the process.

@@ -18,7 +18,7 @@ use signal_hook::low_level;
 use super::error::SignalError;
 use super::order::Order;
 use crate::sys::disposition::Claim;
-use crate::transport::role::refuse_unless_hooked;
+use crate::sys::role::refuse_unless_hooked;
 
 /// Receives the named signals from now on, instead of having them do what they do by default.
 ///

@@ -13,7 +13,7 @@ use super::cache::Job;
 use super::host::{Host, Link};
 use crate::cancel::{checkpoint_if_cancelled, current, lock};
 use crate::sync::{CapacityLimiter, Token};
-use crate::transport::role::refuse_unless_hooked;
+use crate::sys::role::refuse_unless_hooked;
 use crate::tree_var::{Values, WithValues};
 
 /// Calls `f` on a cached thread and waits for it; meanwhile, everybody else goes on.

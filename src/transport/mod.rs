@@ -25,5 +25,4 @@ pub(crate) mod message;
 pub(crate) mod payload;
 pub(crate) mod pid_table;
 pub(crate) mod receive;
-pub(crate) mod role;
 mod strict;

@@ -66,8 +66,8 @@ pub(crate) enum Kind {
     Hello,
     /// To the parent: the init closures have run. From a fork server, `number` is its process id.
     Ready,
-    /// To the parent: words of a process that was started as a worker and went astray before the hook.
-    Lost,
+    /// To the parent: text that says why the worker cannot serve. Before the hook, `sys::role` sends it.
+    CannotServe,
     /// To the parent: a `message::InitFailed`, the last frame of this worker.
     InitFailed,
     /// To the parent: the job's encoded result. In each of the five outcomes, `number` is [`KEPT`] or [`NOTHING_KEPT`].
@@ -103,7 +103,7 @@ const KINDS: [Kind; 18] = [
     Kind::Job,
     Kind::Hello,
     Kind::Ready,
-    Kind::Lost,
+    Kind::CannotServe,
     Kind::InitFailed,
     Kind::Done,
     Kind::Panicked,
@@ -180,7 +180,7 @@ impl Header {
             | Kind::Job
             | Kind::Hello
             | Kind::Ready
-            | Kind::Lost
+            | Kind::CannotServe
             | Kind::InitFailed
             | Kind::Fork
             | Kind::NotAlone

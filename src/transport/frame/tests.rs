@@ -51,6 +51,12 @@ fn each_kind_stands_at_its_own_number() {
 }
 
 #[test]
+fn a_report_of_an_unhooked_worker_is_a_frame() {
+    let report = crate::sys::role::report("no hook");
+    assert_eq!(report, of_bytes(Kind::CannotServe, 0, b"no hook"));
+}
+
+#[test]
 fn a_frame_arrives_in_the_buffer_that_it_was_read_into() {
     let mut inbox = Inbox::default();
     let sent = of_bytes(Kind::Done, 0, b"value");
@@ -138,7 +144,7 @@ fn a_call_is_answered_under_its_own_number_and_said_good_bye_to_under_the_one_be
             assert!(!marked(bye, call).is_for(call) && !marked(bye, after).is_for(call));
         }
         assert!(
-            marked(Kind::Lost, 0).is_for(call),
+            marked(Kind::CannotServe, 0).is_for(call),
             "no answer, and no good-bye"
         );
     }

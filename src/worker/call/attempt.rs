@@ -474,7 +474,7 @@ impl Reply {
             | Kind::Job
             | Kind::Hello
             | Kind::Ready
-            | Kind::Lost
+            | Kind::CannotServe
             | Kind::InitFailed
             | Kind::Fork
             | Kind::NotAlone

@@ -26,10 +26,10 @@ use super::trace;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::copy::is_copy;
+use crate::sys::role::refuse_unless_hooked;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind, Parcel};
 use crate::transport::job::code::{Code, JobFn};
-use crate::transport::role::refuse_unless_hooked;
 
 /// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to this one.
 ///

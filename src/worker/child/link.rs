@@ -301,7 +301,7 @@ impl Link {
     }
 
     pub(super) fn leave_with_words(&self, words: &str) -> ! {
-        self.send(&frame::of_bytes(Kind::Lost, 0, words.as_bytes()));
+        self.send(&frame::of_bytes(Kind::CannotServe, 0, words.as_bytes()));
         self.leave(FAILED)
     }
 

@@ -36,6 +36,8 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use self::limits::CpuTime;
 use self::link::{GLANCE, Link};
 use crate::sys::arena::Views;
+use crate::sys::role;
+use crate::sys::role::Handshake;
 use crate::sys::{signal, socket, thread};
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
@@ -47,8 +49,6 @@ use crate::transport::job::panic;
 use crate::transport::job::panic::catch;
 use crate::transport::job::status::WorkerStatus;
 use crate::transport::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
-use crate::transport::role;
-use crate::transport::role::Summons;
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -67,10 +67,10 @@ pub(crate) enum Stdout {
 
 /// Takes the socket off the standard input, and makes this process one that ends with its parent and does not mind
 /// Ctrl-C. What it returns serves.
-pub(crate) fn settle(summons: Summons) -> Settled {
+pub(crate) fn settle(handshake: Handshake) -> Settled {
     let started = Instant::now();
-    let socket = take_socket(summons);
-    die_with(summons.parent);
+    let socket = take_socket(handshake);
+    die_with(handshake.parent);
     signal::ignore_sigint_and_unblock();
     // SAFETY: only `run` has something lent, namely what came with a `Job` frame. Such frames come from our parent, who
     // numbers its arenas, is the only one who can write them, and, having sent one, does not write there before it has
@@ -83,7 +83,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
         link,
         stdout,
         started,
-        summons,
+        handshake,
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn settle(summons: Summons) -> Settled {
 pub(crate) struct Settled {
     link: Link,
     started: Instant,
-    summons: Summons,
+    handshake: Handshake,
     /// For the workers that this one may start in turn.
     pub(crate) stdout: Stdout,
 }
@@ -122,7 +122,7 @@ impl Settled {
         let Self {
             mut link,
             started,
-            summons,
+            handshake,
             ..
         } = self;
         let mut status = WorkerStatus::new(started);
@@ -135,7 +135,7 @@ impl Settled {
         let worker = Worker {
             cpu_time,
             link,
-            summons,
+            handshake,
             status,
             set_up,
             retire,
@@ -148,7 +148,7 @@ impl Settled {
 /// A worker under its limits.
 struct Worker<'a> {
     link: Link,
-    summons: Summons,
+    handshake: Handshake,
     status: WorkerStatus,
     cpu_time: CpuTime,
     set_up: &'a SetUp,
@@ -161,7 +161,7 @@ impl Worker<'_> {
     fn serve(self) -> ! {
         let Self {
             mut link,
-            summons,
+            handshake,
             mut status,
             cpu_time,
             set_up,
@@ -176,7 +176,7 @@ impl Worker<'_> {
         };
         if !set_up.init.is_empty() {
             // The kernel forgets this tie when a process changes its user, as an init closure may have done.
-            die_with(summons.parent);
+            die_with(handshake.parent);
         }
         output::no_job_has_run();
         loop {
@@ -208,10 +208,10 @@ fn call_oneself(name: Option<&CStr>) {
     }
 }
 
-fn take_socket(summons: Summons) -> OwnedFd {
+fn take_socket(handshake: Handshake) -> OwnedFd {
     let stdin = rustix::stdio::stdin();
-    if socket::socket_inode(stdin) != Some(summons.inode) {
-        role::go_astray(
+    if socket::socket_inode(stdin) != Some(handshake.inode) {
+        role::exit_cannot_serve(
             "its standard input, over which its parent speaks to it, was replaced before the hook. A worker executes \
              `main` again up to the hook: call the hook before anything that redirects or reads standard input",
         );
@@ -221,14 +221,14 @@ fn take_socket(summons: Summons) -> OwnedFd {
         Ok(moved)
     });
     moved.unwrap_or_else(|error| {
-        role::go_astray(&format!("it could not move its socket away: {error}"))
+        role::exit_cannot_serve(&format!("it could not move its socket away: {error}"))
     })
 }
 
 /// Asks the kernel to kill this process when the thread that started it ends, and sees whether that was too late.
 fn die_with(parent: u32) {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        role::go_astray(&format!(
+        role::exit_cannot_serve(&format!(
             "it could not tie its life to its parent's: {error}"
         ));
     }

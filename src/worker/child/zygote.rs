@@ -58,7 +58,7 @@ impl Settled {
         // What waits to be written would be written by each copy.
         flush();
         // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
-        super::die_with(self.summons.parent);
+        super::die_with(self.handshake.parent);
         // Its parent sees by the number whether both mean the same by numbers.
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
@@ -91,7 +91,7 @@ impl Settled {
     /// What makes the copy a worker: its tie to the parent, which is not inherited, its name, its socket, in place of
     /// the fork server's, and its standard error.
     fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> Settled {
-        super::die_with(self.summons.parent);
+        super::die_with(self.handshake.parent);
         call_oneself(name);
         let (link, arranged) = self.link.pass_on(|place| arrange(place, &request), buffer);
         if arranged.is_err() {

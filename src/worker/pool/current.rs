@@ -10,7 +10,7 @@ use super::context::WorkerContext;
 use super::shutdown::report;
 use super::statistics::WorkerStatistics;
 use crate::cancel::{on_cancel, shield};
-use crate::transport::role::refuse_unless_hooked;
+use crate::sys::role::refuse_unless_hooked;
 use crate::tree_var::TreeVar;
 use crate::worker::config::WorkerConfig;
 use crate::worker::error::WorkerError;

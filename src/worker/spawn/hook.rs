@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::sys::image::Image;
+use crate::sys::role;
+use crate::sys::role::Role;
 use crate::sys::thread;
-use crate::transport::role;
-use crate::transport::role::Role;
 use crate::worker::child;
 use crate::worker::child::Stdout;
 
@@ -74,20 +74,20 @@ thread_local! {
 /// the hook (by `run`, say) and go on.
 pub(crate) fn hook() {
     match role::role() {
-        Role::Free => note(recipe_of_here),
-        Role::Summoned(summons) => {
-            if !role::begin_to_serve() {
+        Role::Program => note(recipe_of_here),
+        Role::UnhookedWorker(handshake) => {
+            if !role::start_serving() {
                 return hook_of_another_thread();
             }
             // Nobody hears an error: only the first to serve sets this.
             let _ = PROGRAM_THREADS.set(thread::all());
-            let worker = child::settle(summons);
+            let worker = child::settle(handshake);
             // The job may want workers of its own: they come the way that this one came.
             let stdout = worker.stdout;
             note(|| same_arguments(stdout));
             worker.serve()
         }
-        Role::Serving => hook_of_another_thread(),
+        Role::Worker => hook_of_another_thread(),
     }
 }
 

@@ -28,10 +28,10 @@ use super::fork_server::ForkServer;
 use super::forking::Forking;
 use super::hook::Recipe;
 use crate::sys::process::Pidfd;
+use crate::sys::role::{HANDSHAKE_VARIABLE, Handshake};
 use crate::sys::{signal, socket};
 use crate::transport::frame;
 use crate::transport::frame::Kind;
-use crate::transport::role::{Summons, VARIABLE};
 use crate::worker::child::Stdout;
 use crate::worker::config::Environment;
 use crate::worker::conn::connection::Connection;
@@ -226,8 +226,8 @@ fn command(
         .arg0(&recipe.name)
         .args(&recipe.arguments)
         .env(
-            VARIABLE,
-            Summons {
+            HANDSHAKE_VARIABLE,
+            Handshake {
                 parent: std::process::id(),
                 inode,
             }

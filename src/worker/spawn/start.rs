@@ -285,7 +285,7 @@ impl Starting {
 /// Reads the frames by which a worker says that it cannot serve.
 pub(in crate::worker) fn failure_of(frame: &Frame) -> Option<WorkerError> {
     match frame.header.kind {
-        Kind::Lost => Some(WorkerError::start_lost(&frame.text())),
+        Kind::CannotServe => Some(WorkerError::start_lost(&frame.text())),
         Kind::NotAlone => Some(WorkerError::start_not_alone(frame.header.number)),
         Kind::InitFailed => Some(match codec::decode(frame.payload()) {
             Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
