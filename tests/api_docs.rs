@@ -1,6 +1,6 @@
 //! Holds the public items to what their docs must say: an example that asserts, and what may go wrong.
 //!
-//! The sources are read as tokens, as in `tests/layers.rs`, so that what macros write counts too. An item is public if a
+//! The sources are read as tokens, as in `tests/layers`, so that what macros write counts too. An item is public if a
 //! public module, or the crate's root, re-exports its name or defines it. The methods of a trait are left to the trait's own
 //! example. Of panics, only those are seen that a function has in its own body. And whether the docs are right, no test
 //! can see; but somebody was made to think of it.
