@@ -27,7 +27,7 @@
 //! | enter | [`run()`](run()), [`main!`], [`test!`], [`init`]; [`RunBuilder`] for another clock or Ctrl-C policy |
 //! | do several things at once | [`open_nursery`], [`try_open_nursery`], [`open_local_nursery`]; [`Nursery`], [`Task`] |
 //! | do them on all cores | [`Nursery::spawn_on`], [`on_executor`] |
-//! | have helpers that end with the work, or after it | [`daemon`](nursery::Block::daemon); [`open_service_nursery`] |
+//! | have helpers that end with the work, or after it | [`daemon`](nursery::Block::daemon), [`service`](nursery::Block::service) |
 //! | set a time limit | [`move_on_after`], [`fail_after`]; [`move_on_at`], [`fail_at`] |
 //! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`]; [`cancel::ScopeGroup`] |
 //! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
@@ -45,11 +45,6 @@
 //! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
 //! | see who does what | [`task_tree`], [`current_task`], [`Nursery::named`]; [`instrument`] |
 //! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`], [`testing::Sequencer`], [`testing::shuffle`] |
-//!
-//! # Cargo features
-//!
-//! * `tracing`: [`instrument`] has a `TracingInstrument`, which makes a span of each task. (Events about what nobody waits
-//!   for, such as late errors, need no feature.)
 //!
 //! # To read
 //!
@@ -107,10 +102,10 @@ pub use run::{
 pub use run_var::{RunVar, RunVarToken};
 pub use sync::CapacityLimiter;
 pub use task::{
-    ChildExecutor, LocalNursery, Nursery, NurseryClosed, NurseryInfo, RemoteChild, Spawner,
+    ChildExecutor, LocalNursery, Nursery, NurseryClosedError, NurseryInfo, RemoteChild, Spawner,
     StartError, Started, Task, TaskId, TaskInfo, TaskTree, current_root_task, current_task,
-    on_executor, open_local_nursery, open_nursery, open_service_nursery, task_tree, task_trees,
-    try_open_local_nursery, try_open_nursery, try_open_service_nursery,
+    on_executor, open_local_nursery, open_nursery, task_tree, task_trees, try_open_local_nursery,
+    try_open_nursery,
 };
 pub use time::{current_clock, current_time, sleep, sleep_forever, sleep_until};
 pub use transport::payload::shared::{SharedBytes, SharedBytesWriter, SharedSlice};

@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use polling::turns;
-use seedbed::instrument::{Instrument, NotActive, TaskExit, add_instrument, remove_instrument};
+use seedbed::instrument::{
+    Instrument, NotActiveError, TaskExit, add_instrument, remove_instrument,
+};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
 use seedbed::{
@@ -420,7 +422,7 @@ fn two_instruments_without_size_are_not_the_same() {
     let (one, two) = (Arc::new(Silent), Arc::new(Silent));
     run(async {
         assert!(add_instrument(one.clone()));
-        assert_eq!(remove_instrument(&two), Err(NotActive));
+        assert_eq!(remove_instrument(&two), Err(NotActiveError));
         assert!(add_instrument(two.clone()));
         let dynamic: Arc<dyn Instrument> = one;
         assert_eq!(remove_instrument(&dynamic), Ok(()));
@@ -433,9 +435,13 @@ fn an_instrument_belongs_to_its_run() {
     let log = Log::new();
     run_with(&log, async {});
     log.take();
-    assert_eq!(remove_instrument(&log), Err(NotActive), "the run has ended");
+    assert_eq!(
+        remove_instrument(&log),
+        Err(NotActiveError),
+        "the run has ended"
+    );
     run(async {
-        assert_eq!(remove_instrument(&log), Err(NotActive), "another run");
+        assert_eq!(remove_instrument(&log), Err(NotActiveError), "another run");
     });
     let kept = log.clone();
     run_with(&log, async move {
@@ -536,7 +542,7 @@ fn a_hook_that_panics_is_removed_while_the_run_and_the_others_go_on() {
     }));
     assert_eq!(value, 5);
     assert_eq!(crashes.0.load(SeqCst), 1);
-    assert_eq!(remove_instrument(&crashes), Err(NotActive));
+    assert_eq!(remove_instrument(&crashes), Err(NotActiveError));
     let lines = log.take();
     assert_eq!(lines.first().unwrap(), "before_run");
     assert_eq!(lines.last().unwrap(), "after_run");
@@ -595,7 +601,7 @@ fn each_hook_may_panic_and_the_run_returns_its_value() {
             .await;
             remove_instrument(&crashes)
         });
-        assert_eq!(removed, Err(NotActive), "{hook}");
+        assert_eq!(removed, Err(NotActiveError), "{hook}");
     }
     RunBuilder::new()
         .instrument(Arc::new(At("after_run")))
@@ -646,12 +652,12 @@ fn a_hook_may_spawn_look_around_and_cancel() {
             };
             if task.name() == "trigger" && self.spawned.fetch_add(1, SeqCst) == 0 {
                 assert_eq!(
-                    n.children().len(),
+                    n.info().children().len(),
                     1,
                     "it is seen while it waits for its turn"
                 );
                 n.named("from a hook").spawn(async {});
-                assert_eq!(n.children().len(), 2);
+                assert_eq!(n.info().children().len(), 2);
             }
         }
         fn task_exited(&self, task: &TaskInfo, _: TaskExit) {

@@ -1,4 +1,4 @@
-//! `TracingInstrument`: tasks as spans, seen by a small subscriber. Needs the feature `tracing`.
+//! `TracingInstrument`: tasks as spans, seen by a small subscriber.
 
 #[path = "common/polling.rs"]
 mod polling;

@@ -20,7 +20,7 @@ use polling::{Counted, Drops, OnDrop, turns};
 use seedbed::testing::MockClock;
 use seedbed::{
     CancelScope, Nursery, RunBuilder, Task, checkpoint_if_cancelled, current_time, move_on_after,
-    on_cancel, open_nursery, open_service_nursery, shield, sleep, sleep_forever, try_open_nursery,
+    on_cancel, open_nursery, shield, sleep, sleep_forever, try_open_nursery,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -202,8 +202,8 @@ async fn block(world: &Arc<World>, finite: bool) {
         part(world, finite).await;
     };
     match kind {
-        0 => open_service_nursery(body).await,
-        1 => open_service_nursery(body).daemon().await,
+        0 => open_nursery(body).service().await,
+        1 => open_nursery(body).service().daemon().await,
         2 => open_nursery(body).daemon().await,
         _ => open_nursery(body).await,
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Instrument, NotActive, TaskExit};
+use super::{Instrument, NotActiveError, TaskExit};
 use crate::task::TaskInfo;
 
 /// The number of a run; no two of a process have the same.
@@ -131,7 +131,7 @@ impl Drop for Observed {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use seedbed::instrument::{Instrument, NotActive, add_instrument, remove_instrument};
+/// use seedbed::instrument::{Instrument, NotActiveError, add_instrument, remove_instrument};
 /// use seedbed::run;
 ///
 /// struct Silent;
@@ -142,7 +142,7 @@ impl Drop for Observed {
 ///     assert!(add_instrument(silent.clone()));
 ///     assert!(!add_instrument(silent.clone()));
 ///     assert_eq!(remove_instrument(&silent), Ok(()));
-///     assert_eq!(remove_instrument(&silent), Err(NotActive));
+///     assert_eq!(remove_instrument(&silent), Err(NotActiveError));
 /// });
 /// ```
 pub fn add_instrument(instrument: Arc<dyn Instrument>) -> bool {
@@ -163,7 +163,7 @@ pub fn add_instrument(instrument: Arc<dyn Instrument>) -> bool {
 ///
 /// # Errors
 ///
-/// [`NotActive`] if it was not added, or was removed before: by this, or because it had panicked. Also outside of a run.
+/// [`NotActiveError`] if it was not added, or was removed before: by this, or because it had panicked. Also outside of a run.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -179,10 +179,12 @@ pub fn add_instrument(instrument: Arc<dyn Instrument>) -> bool {
 /// });
 /// assert!(remove_instrument(&silent).is_err());
 /// ```
-pub fn remove_instrument<I: Instrument + ?Sized>(instrument: &Arc<I>) -> Result<(), NotActive> {
+pub fn remove_instrument<I: Instrument + ?Sized>(
+    instrument: &Arc<I>,
+) -> Result<(), NotActiveError> {
     let active = ACTIVE.with_borrow(Clone::clone);
     if !active.contains(instrument) {
-        return Err(NotActive);
+        return Err(NotActiveError);
     }
     replace(active.without(instrument));
     Ok(())

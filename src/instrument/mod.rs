@@ -67,7 +67,6 @@
 //! ```
 
 mod active;
-#[cfg(feature = "tracing")]
 mod spans;
 
 use std::error::Error;
@@ -77,7 +76,6 @@ use std::time::Duration;
 use crate::task::TaskInfo;
 
 pub use active::{add_instrument, remove_instrument};
-#[cfg(feature = "tracing")]
 pub use spans::TracingInstrument;
 
 pub(crate) use active::{
@@ -189,23 +187,23 @@ pub enum TaskExit {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use seedbed::instrument::{Instrument, NotActive, remove_instrument};
+/// use seedbed::instrument::{Instrument, NotActiveError, remove_instrument};
 /// use seedbed::run;
 ///
 /// struct Silent;
 /// impl Instrument for Silent {}
 ///
 /// run(async {
-///     assert_eq!(remove_instrument(&Arc::new(Silent)), Err(NotActive));
+///     assert_eq!(remove_instrument(&Arc::new(Silent)), Err(NotActiveError));
 /// });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotActive;
+pub struct NotActiveError;
 
-impl fmt::Display for NotActive {
+impl fmt::Display for NotActiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the instrument is not active in this run: it was never added, or it was removed before")
     }
 }
 
-impl Error for NotActive {}
+impl Error for NotActiveError {}

@@ -10,7 +10,7 @@ use super::{Instrument, TaskExit};
 use crate::cancel::lock;
 use crate::task::{TaskId, TaskInfo};
 
-/// Makes a `tracing` span of each task; with the cargo feature `tracing`.
+/// Makes a `tracing` span of each task.
 ///
 /// | what | becomes |
 /// |---|---|

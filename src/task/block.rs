@@ -8,7 +8,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 
@@ -21,16 +21,16 @@ pin_project! {
     ///
     /// `N` is the type of the block's handle, and with it the lifetime of what its children may borrow.
     #[must_use = "futures do nothing unless awaited"]
-    pub struct Block<N, R, F, Fut> {
+    pub struct Block<N, F, Fut: Future> {
         #[pin]
         body: Body<F, Fut>,
-        running: Option<Running<R>>,
-        style: Style,
+        running: Option<Running<Fut::Output>>,
+        options: Options<Fut::Output>,
         // The children belong to the block: it is `Send` if the handle is, and `'env` outlives it.
         handle: PhantomData<N>,
     }
 
-    impl<N, R, F, Fut> PinnedDrop for Block<N, R, F, Fut> {
+    impl<N, F, Fut: Future> PinnedDrop for Block<N, F, Fut> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(running) = this.running && running.phase == Phase::Open {
@@ -49,26 +49,40 @@ pin_project! {
     enum Body<F, Fut> {
         New { open: Option<F> },
         Running { #[pin] future: Fut },
+        /// The future is gone. If the body returned an error after the block's outcome was decided, the block waits for
+        /// the cancellation that comes with that decision.
+        Finished,
         Ended,
     }
 }
 
-/// In what a block differs from the plain one.
-#[derive(Clone, Copy, Default)]
-struct Style {
+/// How a block differs from one of [`open_nursery`](crate::open_nursery).
+struct Options<R> {
     /// The children are shielded while the body lives.
     service: bool,
     /// The children are cancelled when the body has returned.
     daemon: bool,
+    /// Checks the body's value: in a block that can fail, an error ends the block.
+    check: Option<CheckValue<R>>,
 }
+
+/// Gives the body's value back, or `None` if it is an error that comes too late to be the block's.
+pub(super) type CheckValue<R> = fn(&RawHandle<R>, R) -> Option<R>;
+
+impl<R> Clone for Options<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Options<R> {}
 
 /// What exists since the first poll.
 struct Running<R> {
     owner: Owner,
-    outcome: Outcome<R>,
+    handle: RawHandle<R>,
     body_waker: Waker,
-    /// See [`Style::daemon`].
-    daemon: bool,
+    options: Options<R>,
     phase: Phase,
 }
 
@@ -81,30 +95,76 @@ enum Phase {
     Ended,
 }
 
-impl<N, R, F, Fut> Block<N, R, F, Fut>
+impl<N, R, F, Fut> Block<N, F, Fut>
 where
     N: FromRaw<R>,
     F: FnOnce(N) -> Fut,
     Fut: Future<Output = R>,
 {
-    pub(super) fn new(open: F) -> Self {
+    pub(super) fn new(open: F, check: Option<CheckValue<R>>) -> Self {
         Block {
             body: Body::New { open: Some(open) },
             running: None,
-            style: Style::default(),
+            options: Options {
+                service: false,
+                daemon: false,
+                check,
+            },
             handle: PhantomData,
         }
     }
 
-    /// Shields the children from the block's cancellation while the body lives.
-    pub(super) fn service(mut self) -> Self {
-        self.style.service = true;
+    /// Makes the children serve the body: when the block is cancelled, the body ends first, and its children are
+    /// cancelled after that. (tricycle's `open_service_nursery`.)
+    ///
+    /// So the body can use its children in its clean-up: a connection whose writer still runs can send a last message.
+    /// It makes no difference whether a scope around the block is cancelled, [`terminate`](crate::Nursery::terminate) is
+    /// called or a child panics. [`Task::cancel`](crate::Task::cancel) still ends one child at any time. When the body
+    /// returns by itself, the block waits for the children; with [`daemon`](Block::daemon), it cancels them.
+    ///
+    /// A child that is being [started](crate::Nursery::start) is cancelled with the task that starts it. The shield covers
+    /// the child as soon as it has started.
+    ///
+    /// # Cancellation
+    ///
+    /// When a scope around the block is cancelled, the body is dropped where it waits, or as soon as an active shield in
+    /// it has ended; then the children in the same way; then that scope drops the block. Dropping the block from outside
+    /// drops the body, then the children, at once.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{move_on_after, on_cancel, open_nursery, run, sleep_forever, sync::channel};
+    ///
+    /// run(async {
+    ///     let (send, receive) = channel(0);
+    ///     let received = &std::sync::Mutex::new(Vec::new());
+    ///     let session = open_nursery(|n| async move {
+    ///         let reader = n.spawn(async move {
+    ///             while let Ok(word) = receive.receive().await {
+    ///                 received.lock().unwrap().push(word);
+    ///             }
+    ///         });
+    ///         send.send("hello").await.unwrap();
+    ///         on_cancel(sleep_forever(), async {
+    ///             send.send("goodbye").await.unwrap();
+    ///             send.close();
+    ///             reader.await // the child still runs
+    ///         })
+    ///         .await;
+    ///     });
+    ///     assert_eq!(move_on_after(Duration::from_millis(1), session.service()).await, None);
+    ///     assert_eq!(*received.lock().unwrap(), ["hello", "goodbye"]);
+    /// });
+    /// ```
+    pub fn service(mut self) -> Self {
+        self.options.service = true;
         self
     }
 
-    /// Makes the children go with the body: once it has returned, they are cancelled, instead of being waited for.
+    /// Cancels the children when the body has returned, instead of waiting for them.
     ///
-    /// For children that work for the body alone. The block still ends when all have ended, and returns the body's value.
+    /// For children that work for the body alone. The block still ends when all children have ended, and returns the
+    /// body's value.
     ///
     /// ```
     /// use seedbed::{open_nursery, run, sleep_forever};
@@ -116,19 +176,19 @@ where
     /// assert_eq!(run(block.daemon()), "done");
     /// ```
     pub fn daemon(mut self) -> Self {
-        self.style.daemon = true;
+        self.options.daemon = true;
         self
     }
 }
 
 impl<R> Running<R> {
-    fn begin(style: Style) -> Self {
-        let owner = Owner::begin(style.service);
+    fn begin(options: Options<R>) -> Self {
+        let owner = Owner::begin(options.service);
         Running {
-            outcome: Outcome::new(),
+            handle: RawHandle::new(owner.core.clone(), Outcome::new()),
             body_waker: Waker::from(owner.core.clone()),
             owner,
-            daemon: style.daemon,
+            options,
             phase: Phase::Open,
         }
     }
@@ -139,17 +199,29 @@ impl<R> Running<R> {
         mut body: Pin<&mut Body<F, Fut>>,
         first: bool,
     ) -> bool {
-        let BodyProjection::Running { future } = body.as_mut().project() else {
+        if let Body::Ended | Body::New { .. } = *body {
             return true;
-        };
+        }
         if first || !self.owner.try_drop_body() {
             if !self.owner.core.take_body_woken() {
                 return false;
             }
-            match self.owner.poll_body(&self.body_waker, |cx| future.poll(cx)) {
+            let (check, handle) = (self.options.check, &self.handle);
+            let poll = |cx: &mut Context<'_>| {
+                let BodyProjection::Running { future } = body.as_mut().project() else {
+                    return Poll::Pending;
+                };
+                let value = ready!(future.poll(cx));
+                let Some(check) = check else {
+                    return Poll::Ready(value);
+                };
+                body.set(Body::Finished);
+                check(handle, value).map_or(Poll::Pending, Poll::Ready)
+            };
+            match self.owner.poll_body(&self.body_waker, poll) {
                 Some(Poll::Ready(value)) => {
-                    self.outcome.body_returned(value);
-                    if self.daemon {
+                    self.handle.outcome.body_returned(value);
+                    if self.options.daemon {
                         let why = "the body has returned, and its children go with it";
                         self.owner.core.scope.cancel_because(why);
                     }
@@ -187,12 +259,14 @@ impl<R> Running<R> {
         self.phase = Phase::Ended;
         self.owner.leave();
         match ended {
-            Ended::Normally => Poll::Ready(self.outcome.take()),
+            Ended::Normally => Poll::Ready(self.handle.outcome.take()),
             Ended::Panicked(payload) => {
-                self.outcome.forsake();
+                self.handle.outcome.forsake();
                 resume_unwind(payload)
             }
-            Ended::Doomed if self.outcome.has_failed() => Poll::Ready(self.outcome.take()),
+            Ended::Doomed if self.handle.outcome.has_failed() => {
+                Poll::Ready(self.handle.outcome.take())
+            }
             Ended::Doomed => {
                 self.phase = Phase::Doomed;
                 Poll::Pending
@@ -201,7 +275,7 @@ impl<R> Running<R> {
     }
 }
 
-impl<N, R, F, Fut> Future for Block<N, R, F, Fut>
+impl<N, R, F, Fut> Future for Block<N, F, Fut>
 where
     N: FromRaw<R>,
     F: FnOnce(N) -> Fut,
@@ -214,7 +288,7 @@ where
         let first = this.running.is_none();
         let running = this
             .running
-            .get_or_insert_with(|| Running::begin(*this.style));
+            .get_or_insert_with(|| Running::begin(*this.options));
         match running.phase {
             Phase::Open => {}
             Phase::Doomed => return Poll::Pending,
@@ -225,7 +299,7 @@ where
             let open = open
                 .take()
                 .expect("a block whose opening panicked is not polled again");
-            let handle = RawHandle::new(running.owner.core.clone(), running.outcome.clone());
+            let handle = running.handle.clone();
             // SAFETY: this is the block; dropped below, or when `open` panics.
             let place = unsafe { running.owner.enter() };
             let future = open(N::from_raw(handle));
@@ -242,7 +316,7 @@ where
     }
 }
 
-impl<N, R, F, Fut> fmt::Debug for Block<N, R, F, Fut> {
+impl<N, F, Fut: Future> fmt::Debug for Block<N, F, Fut> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Block")
             .field("running", &self.running.as_ref().map(|r| &r.owner))

@@ -19,13 +19,13 @@ use std::fmt;
 ///     assert!(closed.to_string().starts_with("the nursery is closed to new children"));
 /// });
 /// ```
-pub struct NurseryClosed<F> {
+pub struct NurseryClosedError<F> {
     future: F,
 }
 
-impl<F> NurseryClosed<F> {
+impl<F> NurseryClosedError<F> {
     pub(super) fn new(future: F) -> Self {
-        NurseryClosed { future }
+        NurseryClosedError { future }
     }
 
     /// Returns the future that was not spawned.
@@ -49,13 +49,13 @@ impl<F> NurseryClosed<F> {
     }
 }
 
-impl<F> fmt::Debug for NurseryClosed<F> {
+impl<F> fmt::Debug for NurseryClosedError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NurseryClosed").finish_non_exhaustive()
+        f.debug_struct("NurseryClosedError").finish_non_exhaustive()
     }
 }
 
-impl<F> fmt::Display for NurseryClosed<F> {
+impl<F> fmt::Display for NurseryClosedError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "the nursery is closed to new children: its block has ended, because the body and all children had; \
@@ -64,4 +64,4 @@ impl<F> fmt::Display for NurseryClosed<F> {
     }
 }
 
-impl<F> Error for NurseryClosed<F> {}
+impl<F> Error for NurseryClosedError<F> {}

@@ -27,10 +27,12 @@ mod start;
 mod task_handle;
 mod tree;
 
-use std::future::{Future, pending};
+use std::future::Future;
+
+use handle::check_body;
 
 pub use block::Block;
-pub use error::NurseryClosed;
+pub use error::NurseryClosedError;
 pub use handle::{LocalNursery, Nursery, Spawner, TrySpawned};
 pub use info::{NurseryInfo, TaskId, TaskInfo, current_root_task, current_task};
 pub use remote::{ChildExecutor, OnExecutor, RemoteChild, on_executor};
@@ -79,12 +81,12 @@ pub(crate) use place::in_no_task;
 ///     assert_eq!(total.load(Relaxed), 6);
 /// });
 /// ```
-pub fn open_nursery<'env, R, F, Fut>(body: F) -> Block<Nursery<'env, R>, R, F, Fut>
+pub fn open_nursery<'env, R, F, Fut>(body: F) -> Block<Nursery<'env, R>, F, Fut>
 where
     F: FnOnce(Nursery<'env, R>) -> Fut,
     Fut: Future<Output = R>,
 {
-    Block::new(body)
+    Block::new(body, None)
 }
 
 /// Opens a nursery whose children need not be `Send`. The block's future is not `Send` either.
@@ -107,118 +109,24 @@ where
 ///     assert_eq!(value.await, 5);
 /// });
 /// ```
-pub fn open_local_nursery<'env, R, F, Fut>(body: F) -> Block<LocalNursery<'env, R>, R, F, Fut>
+pub fn open_local_nursery<'env, R, F, Fut>(body: F) -> Block<LocalNursery<'env, R>, F, Fut>
 where
     F: FnOnce(LocalNursery<'env, R>) -> Fut,
     Fut: Future<Output = R>,
 {
-    Block::new(body)
+    Block::new(body, None)
 }
 
-/// Opens a nursery whose children serve the body: when it is cancelled, the body ends first, and the children, out of
-/// reach until then, are cancelled once it has.
-///
-/// So the body can use them in its clean-up: a connection whose pump still runs can say goodbye. It does not matter who
-/// cancels: a scope around, [`terminate`](Nursery::terminate), or a child that panics. Everything else is as with
-/// [`open_nursery`]: a body that returns is followed by waiting for the children, or with [`Block::daemon`] by
-/// cancelling them; and [`Task::cancel`] ends one child at any time. (This is tricycle's `open_service_nursery`.)
-///
-/// A child that is being [started](Nursery::start) is cancelled with whoever starts it, and shielded as soon as it has
-/// started.
+/// Opens a nursery whose block can fail. The first error, of the body or of a child started with
+/// [`try_spawn`](Nursery::try_spawn), cancels the rest, and the block returns it.
 ///
 /// # Cancellation
 ///
-/// When a scope around it is cancelled, the body is dropped where it waits, or as soon as an active shield in it has
-/// ended; then the children in the same way; then the block is dropped by that scope. Dropping the block from outside
-/// drops the body, then the children, at once.
-///
-/// # Panics
-///
-/// With the panic of the body or of a child.
-///
-/// ```
-/// use std::time::Duration;
-/// use seedbed::{move_on_after, on_cancel, open_service_nursery, run, sleep_forever, sync::channel};
-///
-/// run(async {
-///     let (send, receive) = channel(0);
-///     let heard = &std::sync::Mutex::new(Vec::new());
-///     let session = open_service_nursery(|n| async move {
-///         let pump = n.spawn(async move {
-///             while let Ok(word) = receive.receive().await {
-///                 heard.lock().unwrap().push(word);
-///             }
-///         });
-///         send.send("hello").await.unwrap();
-///         on_cancel(sleep_forever(), async {
-///             send.send("goodbye").await.unwrap();
-///             send.close();
-///             pump.await // it is still there
-///         })
-///         .await;
-///     });
-///     assert_eq!(move_on_after(Duration::from_millis(1), session).await, None);
-///     assert_eq!(*heard.lock().unwrap(), ["hello", "goodbye"]);
-/// });
-/// ```
-pub fn open_service_nursery<'env, R, F, Fut>(body: F) -> Block<Nursery<'env, R>, R, F, Fut>
-where
-    F: FnOnce(Nursery<'env, R>) -> Fut,
-    Fut: Future<Output = R>,
-{
-    Block::new(body).service()
-}
-
-/// Opens a service nursery whose block may fail: [`open_service_nursery`] and [`try_open_nursery`] in one.
-///
-/// # Cancellation
-///
-/// As [`open_service_nursery`]. The first error of a child cancels the body first, too.
+/// The block does not end before all children have. Dropping it drops the body and all children.
 ///
 /// # Errors
 ///
-/// As [`try_open_nursery`].
-///
-/// # Panics
-///
-/// With the panic of the body or of a child.
-///
-/// ```
-/// use seedbed::{run, sleep_forever, try_open_service_nursery};
-///
-/// run(async {
-///     let result: Result<(), &str> = try_open_service_nursery(|n| async move {
-///         n.try_spawn(async { Err::<(), _>("the service broke") });
-///         sleep_forever().await;
-///         Ok(())
-///     })
-///     .await;
-///     assert_eq!(result, Err("the service broke"));
-/// });
-/// ```
-pub fn try_open_service_nursery<'env, R, E, F, Fut>(
-    body: F,
-) -> impl Future<Output = Result<R, E>> + use<'env, R, E, F, Fut>
-where
-    F: FnOnce(Nursery<'env, Result<R, E>>) -> Fut,
-    Fut: Future<Output = Result<R, E>>,
-{
-    open_service_nursery(|n: Nursery<'env, Result<R, E>>| {
-        let body = body(n.clone());
-        or_fail(body, move |error| n.fail_body(error))
-    })
-}
-
-/// Opens a nursery whose block may fail: the first error, of the body or of a child started with
-/// [`try_spawn`](Nursery::try_spawn), cancels the rest and is the block's.
-///
-/// # Cancellation
-///
-/// As [`open_nursery`].
-///
-/// # Errors
-///
-/// The first that the body or a child returns. What fails later goes to [`Nursery::on_late_error`].
+/// The first that the body or a child returns. Later errors go to [`Nursery::on_late_error`].
 ///
 /// # Panics
 ///
@@ -237,29 +145,23 @@ where
 ///     assert!(result.is_err());
 /// });
 /// ```
-pub fn try_open_nursery<'env, R, E, F, Fut>(
-    body: F,
-) -> impl Future<Output = Result<R, E>> + use<'env, R, E, F, Fut>
+pub fn try_open_nursery<'env, R, E, F, Fut>(body: F) -> Block<Nursery<'env, Result<R, E>>, F, Fut>
 where
     F: FnOnce(Nursery<'env, Result<R, E>>) -> Fut,
     Fut: Future<Output = Result<R, E>>,
 {
-    open_nursery(|n: Nursery<'env, Result<R, E>>| {
-        let body = body(n.clone());
-        or_fail(body, move |error| n.fail_body(error))
-    })
+    Block::new(body, Some(check_body))
 }
 
-/// Opens a nursery whose block may fail and whose children need not be `Send`: [`try_open_nursery`] and
-/// [`open_local_nursery`] in one.
+/// Opens a nursery whose block can fail and whose children need not be `Send`.
 ///
 /// # Cancellation
 ///
-/// As [`open_nursery`].
+/// The block does not end before all children have. Dropping it drops the body and all children.
 ///
 /// # Errors
 ///
-/// As [`try_open_nursery`].
+/// The first that the body or a child returns. Later errors go to [`LocalNursery::on_late_error`].
 ///
 /// # Panics
 ///
@@ -280,28 +182,10 @@ where
 /// ```
 pub fn try_open_local_nursery<'env, R, E, F, Fut>(
     body: F,
-) -> impl Future<Output = Result<R, E>> + use<'env, R, E, F, Fut>
+) -> Block<LocalNursery<'env, Result<R, E>>, F, Fut>
 where
     F: FnOnce(LocalNursery<'env, Result<R, E>>) -> Fut,
     Fut: Future<Output = Result<R, E>>,
 {
-    open_local_nursery(|n: LocalNursery<'env, Result<R, E>>| {
-        let body = body(n.clone());
-        or_fail(body, move |error| n.fail_body(error))
-    })
-}
-
-/// Runs the body of a block that may fail. `fail` gives the error back if it is the block's; if not, it comes too late,
-/// and the block drops this.
-async fn or_fail<R, E>(
-    body: impl Future<Output = Result<R, E>>,
-    fail: impl FnOnce(E) -> Option<E>,
-) -> Result<R, E> {
-    match body.await {
-        Ok(value) => Ok(value),
-        Err(error) => match fail(error) {
-            Some(error) => Err(error),
-            None => pending().await,
-        },
-    }
+    Block::new(body, Some(check_body))
 }

@@ -120,6 +120,7 @@ impl<R> Outcome<R> {
         let Value::Failed(error) = value else { return };
         if let Err(error) = self.tell_late(error) {
             tracing::warn!(
+                target: "seedbed::nursery",
                 "the error of a nursery's block is dropped, because a panic came after it"
             );
             drop(error);

@@ -474,6 +474,7 @@ impl Owner {
     fn panicked(&mut self, payload: Payload) {
         if self.panic.is_some() {
             tracing::error!(
+                target: "seedbed::nursery",
                 "a second panic in a nursery, while the first one is unwinding, is dropped"
             );
             // Its drop may panic in turn; nobody is left to tell.

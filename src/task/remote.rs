@@ -387,6 +387,7 @@ impl<F: Future> Remote<F> {
 /// Reports a panic that nobody can be told of.
 fn orphan_panicked(payload: Payload) {
     tracing::error!(
+        target: "seedbed::nursery",
         "a panic in a nursery's child on another thread is dropped: nobody waits for the child any more"
     );
     // Its drop may panic in turn.

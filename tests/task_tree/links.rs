@@ -18,30 +18,34 @@ fn a_nursery_s_children_are_those_who_have_not_ended_polled_or_not_in_the_order_
             let gate = gate.clone();
             async move { gate.wait().await }
         };
-        assert!(n.children().is_empty());
+        assert!(n.info().children().is_empty());
         let _a = n.named("a").spawn(waits(&gate));
         let b = n.named("b").spawn(waits(&gate));
-        assert_eq!(names(&n.children()), ["a", "b"], "before their first polls");
+        assert_eq!(
+            names(&n.info().children()),
+            ["a", "b"],
+            "before their first polls"
+        );
         wait_all_tasks_blocked().await;
         n.named("c").spawn(waits(&gate));
         assert_eq!(
-            names(&n.children()),
+            names(&n.info().children()),
             ["a", "b", "c"],
             "some polled, some not"
         );
         b.cancel().await;
-        assert_eq!(names(&n.children()), ["a", "c"]);
+        assert_eq!(names(&n.info().children()), ["a", "c"]);
         gate.set();
         wait_all_tasks_blocked().await;
-        assert!(n.children().is_empty());
+        assert!(n.info().children().is_empty());
     }));
 }
 
 /// The siblings in a task's first poll, and in its second.
 async fn seen(n: Nursery<'_>) -> (Vec<TaskInfo>, Vec<TaskInfo>) {
-    let first = n.children();
+    let first = n.info().children();
     turns(1).await;
-    (first, n.children())
+    (first, n.info().children())
 }
 
 #[test]
@@ -137,11 +141,11 @@ fn a_child_that_is_being_started_belongs_to_its_nursery_from_the_beginning() {
         let gate = Event::new();
         let starts = n.named("starter").spawn(child(gate.clone()));
         wait_all_tasks_blocked().await;
-        assert_eq!(names(&n.children()), ["starter", "starting"]);
+        assert_eq!(names(&n.info().children()), ["starter", "starting"]);
         gate.set();
         let before: Result<_, StartError<()>> = starts.await;
         assert_eq!(before, Ok(Some(info)));
-        assert_eq!(names(&n.children()), ["starting"]);
+        assert_eq!(names(&n.info().children()), ["starting"]);
         n.cancel();
     }));
 }

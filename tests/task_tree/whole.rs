@@ -205,9 +205,9 @@ fn nurseries_come_and_go_on_many_threads_while_others_look() {
                                 n.spawn(turns(1));
                             }));
                         }
-                        assert!(n.children().len() <= 5);
+                        assert!(n.info().children().len() <= 5);
                         turns(2).await;
-                        assert!(n.children().len() <= 5);
+                        assert!(n.info().children().len() <= 5);
                     }));
                 }
                 drop(stopped);

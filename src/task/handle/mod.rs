@@ -14,8 +14,8 @@ use std::sync::Arc;
 pub use spawner::Spawner;
 
 use super::child;
-use super::error::NurseryClosed;
-use super::info::{Name, NurseryInfo, TaskInfo};
+use super::error::NurseryClosedError;
+use super::info::{Name, NurseryInfo};
 use super::outcome::Outcome;
 use super::ready::Core;
 use super::start::{StartError, Started, Waiting, start};
@@ -27,7 +27,7 @@ use crate::tree_var::{HasTreeVars, Values};
 #[derive(Debug)]
 pub struct RawHandle<R> {
     core: Arc<Core>,
-    outcome: Outcome<R>,
+    pub(super) outcome: Outcome<R>,
 }
 
 /// Kinds of handle that a block can be opened with.
@@ -90,12 +90,12 @@ unsafe fn spawn_raw<F: Future, N>(
     core: &Arc<Core>,
     name: Option<&Name>,
     future: F,
-) -> Result<Task<F::Output>, NurseryClosed<F>> {
+) -> Result<Task<F::Output>, NurseryClosedError<F>> {
     // SAFETY: passed on.
     match unsafe { child::spawn::<F, N>(core, name, future) } {
         // SAFETY: the handle was spawned with a future of this output type.
         Ok(handle) => Ok(unsafe { Task::new(handle) }),
-        Err(future) => Err(NurseryClosed::new(future)),
+        Err(future) => Err(NurseryClosedError::new(future)),
     }
 }
 
@@ -110,11 +110,31 @@ fn fail<T, E>(raw: &RawHandle<Result<T, E>>, error: E) {
 fn report_late<T, E>(outcome: &Outcome<Result<T, E>>, late: Result<T, E>) {
     if let Err(Err(error)) = outcome.tell_late(late) {
         tracing::warn!(
+            target: "seedbed::nursery",
             error_type = std::any::type_name::<E>(),
             "a nursery's child failed after the block's outcome was decided; see Nursery::on_late_error"
         );
         drop(error);
     }
+}
+
+/// Ends a block with the error that its body has returned. Gives the value back, for the block to return it: also if a
+/// scope around the block is cancelled. `None` if the block's outcome was decided before; then the error is reported.
+pub(super) fn check_body<T, E>(
+    raw: &RawHandle<Result<T, E>>,
+    value: Result<T, E>,
+) -> Option<Result<T, E>> {
+    if value.is_err() {
+        if !raw.outcome.begin_failure() {
+            report_late(&raw.outcome, value);
+            return None;
+        }
+        raw.core.scope.hold();
+        raw.core
+            .scope
+            .cancel_for(CancelReason::new(CancelSource::Error));
+    }
+    Some(value)
 }
 
 /// Writes the methods that handles have in common. `$bound` is what futures and results must be.
@@ -204,7 +224,7 @@ macro_rules! handle {
             ///
             /// # Errors
             ///
-            /// [`NurseryClosed`] if the block has ended; it gives the future back.
+            /// [`NurseryClosedError`] if the block has ended; it gives the future back.
             ///
             /// ```
             #[doc = concat!("use seedbed::{", $block, ", run};")]
@@ -223,7 +243,7 @@ macro_rules! handle {
             pub fn spawn_if_open<F>(
                 &self,
                 future: F,
-            ) -> Result<Task<F::Output>, NurseryClosed<F::IntoFuture>>
+            ) -> Result<Task<F::Output>, NurseryClosedError<F::IntoFuture>>
             where
                 F: IntoFuture,
                 F::IntoFuture: $($bound)*,
@@ -233,7 +253,7 @@ macro_rules! handle {
             }
 
             /// Puts a child into the nursery that without a name is called after the type `N`.
-            pub(super) fn spawn_as<F, N>(&self, future: F) -> Result<Task<F::Output>, NurseryClosed<F>>
+            pub(super) fn spawn_as<F, N>(&self, future: F) -> Result<Task<F::Output>, NurseryClosedError<F>>
             where
                 F: Future + $($bound)*,
                 F::Output: $($bound)*,
@@ -281,25 +301,6 @@ macro_rules! handle {
             /// ```
             pub fn info(&self) -> NurseryInfo {
                 NurseryInfo::new(self.raw.core.clone())
-            }
-
-            /// Returns the children that have not ended at this moment: [`NurseryInfo::children`].
-            ///
-            /// ```
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
-            ///
-            /// run(async {
-            #[doc = concat!("    ", $block, "(|n| async move {")]
-            ///         let task = n.spawn(async {});
-            ///         assert_eq!(n.children(), [task.info()]);
-            ///         task.await;
-            ///         assert!(n.children().is_empty());
-            ///     })
-            ///     .await;
-            /// });
-            /// ```
-            pub fn children(&self) -> Vec<TaskInfo> {
-                self.info().children()
             }
 
             /// Puts a child into the nursery and waits until it says that it has started.
@@ -551,19 +552,6 @@ macro_rules! handle {
                         hook(error);
                     }
                 }));
-            }
-
-            /// Ends the block with the body's error, which the body returns if it gets it back here. That it is returned,
-            /// and not only left for the block to find, makes it count as any body's value: also if a scope around is
-            /// cancelled.
-            pub(super) fn fail_body(&self, error: E) -> Option<E> {
-                if self.raw.outcome.begin_failure() {
-                    self.raw.core.scope.hold();
-                    self.raw.core.scope.cancel_for(CancelReason::new(CancelSource::Error));
-                    return Some(error);
-                }
-                report_late::<T, E>(&self.raw.outcome, Err(error));
-                None
             }
         }
     };

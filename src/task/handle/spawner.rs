@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::{Nursery, RawHandle};
-use crate::task::error::NurseryClosed;
+use crate::task::error::NurseryClosedError;
 use crate::task::outcome::Outcome;
 use crate::task::task_handle::Task;
 use crate::tree_var::{HasTreeVars, Values};
@@ -90,7 +90,7 @@ impl<'env> Spawner<'env> {
     ///
     /// # Errors
     ///
-    /// [`NurseryClosed`] if the block has ended; it gives the future back.
+    /// [`NurseryClosedError`] if the block has ended; it gives the future back.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -103,7 +103,7 @@ impl<'env> Spawner<'env> {
     pub fn spawn_if_open<F>(
         &self,
         future: F,
-    ) -> Result<Task<F::Output>, NurseryClosed<F::IntoFuture>>
+    ) -> Result<Task<F::Output>, NurseryClosedError<F::IntoFuture>>
     where
         F: IntoFuture,
         F::IntoFuture: Send + 'env,
