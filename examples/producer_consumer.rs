@@ -74,7 +74,7 @@ async fn pack(from: &'static str, belt: Sender<Parcel>) {
 /// Receives until there is nobody left who could send.
 async fn deliver(driver: &str, belt: Receiver<Parcel>, delivered: &Mutex<Vec<Parcel>>) {
     let mut count = 0;
-    while let Ok(parcel) = belt.receive().await {
+    while let Ok(parcel) = belt.recv().await {
         checkpoint().await; // the drive, in which others have their turns
         delivered.lock().unwrap().push(parcel);
         count += 1;
@@ -88,7 +88,7 @@ async fn nobody_works_for_a_closed_counter() {
     let (belt, counter) = channel::<Parcel>(0); // nothing is buffered: to send is to hand over
     let returned = open_nursery(|n| async move {
         n.spawn(async move {
-            let first = counter.receive().await.expect("there is one");
+            let first = counter.recv().await.expect("there is one");
             println!("The counter takes parcel {} and closes.", first.number);
         });
         let mut number = 1;

@@ -32,8 +32,8 @@
 //! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`]; [`cancel::ScopeGroup`] |
 //! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
 //! | wait | [`sleep`], [`sleep_until`], [`sleep_forever`], [`checkpoint`]; [`sync::Event`] |
-//! | share and hand over | [`sync::channel()`], [`sync::open_producer`], [`sync::Lock`], [`sync::RwLock`], [`sync::Condition`] |
-//! | limit how many | [`CapacityLimiter`], [`sync::Borrowers`], [`sync::Semaphore`] |
+//! | share and hand over | [`sync::channel()`], [`sync::open_producer`], [`sync::Mutex`], [`sync::RwLock`], [`sync::Condvar`] |
+//! | limit how many | [`CapacityLimiter`], [`sync::Semaphore`] |
 //! | pass something down the tree | [`TreeVar`] |
 //! | keep something once per run | [`RunVar`]; [`spawn_system_task`] |
 //! | call into a run from a thread | [`thread::run_in_host`]; [`current_run`], [`RunHandle`] |

@@ -19,7 +19,7 @@ use common::{children, test};
 use poll_times::poll_times;
 use polling::{Drops, OnDrop, end_at_every_poll, turns};
 use seedbed::process::{Command, run_process};
-use seedbed::sync::{Condition, Event, Lock, RwLock, Semaphore, channel, unbounded};
+use seedbed::sync::{Condvar, Event, Mutex, RwLock, Semaphore, channel, unbounded};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::{
     CancelScope, CapacityLimiter, RunBuilder, WorkerConfig, checkpoint, checkpoint_if_cancelled,
@@ -96,16 +96,16 @@ fn acquiring_from_a_semaphore_ended_at_any_point_loses_no_permit() {
 
 #[test]
 fn acquiring_a_lock_ended_at_any_point_leaves_it_free() {
-    let idle = |lock: &Lock<u32>| !lock.is_locked() && lock.statistics().waiting == 0;
+    let idle = |lock: &Mutex<u32>| !lock.is_locked() && lock.statistics().waiting == 0;
     leaves(
-        || Lock::new(0),
+        || Mutex::new(0),
         idle,
         |lock, drops| {
             open_nursery(async move |n| {
                 for _ in 0..4 {
                     let (lock, value) = (lock.clone(), drops.value());
                     n.spawn(async move {
-                        let mut guard = lock.acquire().await;
+                        let mut guard = lock.lock().await;
                         let _value = value;
                         turns(2).await;
                         *guard += 1;
@@ -153,11 +153,11 @@ fn reading_and_writing_under_a_rw_lock_ended_at_any_point_leaves_it_free() {
 
 #[test]
 fn waiting_for_a_condition_ended_at_any_point_leaves_its_lock_free_and_nobody_waiting() {
-    let idle = |condition: &Condition<u32>| {
-        !condition.lock().is_locked() && condition.statistics().waiting == 0
+    let idle = |condition: &Condvar<u32>| {
+        !condition.mutex().is_locked() && condition.statistics().waiting == 0
     };
     leaves(
-        || Condition::new(0),
+        || Condvar::new(0),
         idle,
         |condition, drops| {
             open_nursery(async move |n| {
@@ -165,7 +165,7 @@ fn waiting_for_a_condition_ended_at_any_point_leaves_its_lock_free_and_nobody_wa
                     let (condition, value) = (condition.clone(), drops.value());
                     n.spawn(async move {
                         let _value = value;
-                        let mut guard = condition.acquire().await;
+                        let mut guard = condition.lock().await;
                         while *guard < wanted {
                             guard = condition.wait(guard).await;
                             turns(1).await;
@@ -174,7 +174,7 @@ fn waiting_for_a_condition_ended_at_any_point_leaves_its_lock_free_and_nobody_wa
                 }
                 for _ in 0..3 {
                     turns(2).await;
-                    let mut guard = condition.acquire().await;
+                    let mut guard = condition.lock().await;
                     *guard += 1;
                     condition.notify_all(&guard);
                 }
@@ -232,7 +232,7 @@ fn sending_and_receiving_ended_at_any_point_leave_no_value_and_nobody_waiting() 
                         let receiver = receiver.clone();
                         inner.spawn(async move {
                             for _ in 0..3 {
-                                drop(receiver.receive().await);
+                                drop(receiver.recv().await);
                                 turns(1).await;
                             }
                         });

@@ -51,7 +51,7 @@ async fn sum_of_squares(numbers: &[u64]) -> u64 {
         }
         drop(sender);
         let mut sum = 0;
-        while let Ok(square) = receiver.receive().await {
+        while let Ok(square) = receiver.recv().await {
             sum += square;
         }
         sum

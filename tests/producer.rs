@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_lite::StreamExt;
 use futures_lite::future::{poll_once, zip};
 use polling::{Drops, Hand, OnDrop, end_at_every_poll, turns};
-use seedbed::sync::{Event, Produced, Producer, ReceiveError, open_producer, try_open_producer};
+use seedbed::sync::{Event, Produced, Producer, RecvError, open_producer, try_open_producer};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::{
     CancelScope, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run, shield,
@@ -46,11 +46,11 @@ fn all_values_arrive_in_order_and_then_comes_the_end() {
         },
         async |values| {
             let mut received = Vec::new();
-            while let Ok(n) = values.receive().await {
+            while let Ok(n) = values.recv().await {
                 turns(5 - n).await;
                 received.push(n);
             }
-            assert_eq!(values.receive().await, Err(ReceiveError::EndOfChannel));
+            assert_eq!(values.recv().await, Err(RecvError::EndOfChannel));
             received
         },
     ));
@@ -66,7 +66,7 @@ fn a_value_is_made_only_when_it_is_asked_for() {
             for n in 0..5 {
                 wait_all_tasks_blocked().await;
                 assert_eq!(begun.load(SeqCst), n, "nothing is made ahead");
-                assert_eq!(numbers.receive().await, Ok(n));
+                assert_eq!(numbers.recv().await, Ok(n));
             }
         },
     ));
@@ -122,7 +122,7 @@ fn leaving_the_block_cancels_the_producer_and_waits_until_it_is_gone() {
             on_cancel(values.send(1), clean_up).await;
         },
         async |values| {
-            assert_eq!(values.receive().await, Ok(1));
+            assert_eq!(values.recv().await, Ok(1));
             log.lock().unwrap().push("left");
             "the block's value"
         },
@@ -139,7 +139,7 @@ fn a_handle_that_leaves_the_block_has_reached_the_end() {
             async |values| values,
         );
         let values: Produced<i32> = values.await;
-        assert_eq!(values.receive().await, Err(ReceiveError::EndOfChannel));
+        assert_eq!(values.recv().await, Err(RecvError::EndOfChannel));
     });
 }
 
@@ -149,7 +149,7 @@ fn closing_before_anybody_asked_ends_the_producer_before_it_began() {
         |_: Producer<u8>| async { unreachable!("nobody asked") },
         async |values| {
             values.close();
-            assert_eq!(values.receive().await, Err(ReceiveError::Closed));
+            assert_eq!(values.recv().await, Err(RecvError::Closed));
             values.close();
             assert!(values.is_closed() && values.clone().is_closed());
         },
@@ -167,11 +167,11 @@ fn closing_between_two_values_ends_the_producer_where_it_waits_to_be_asked() {
             unreachable!("nobody asked");
         },
         async |values| {
-            assert_eq!(values.receive().await, Ok(1));
+            assert_eq!(values.recv().await, Ok(1));
             values.close();
             wait_all_tasks_blocked().await;
             drops.assert_all_dropped();
-            assert_eq!(values.receive().await, Err(ReceiveError::Closed));
+            assert_eq!(values.recv().await, Err(RecvError::Closed));
         },
     ));
 }
@@ -193,11 +193,11 @@ fn closing_while_a_value_is_made_ends_the_producer_at_its_next_send_and_not_befo
             }
         },
         async |values| {
-            let mut receiving = Box::pin(values.receive());
+            let mut receiving = Box::pin(values.recv());
             assert_eq!(poll_once(&mut receiving).await, None);
             wait_all_tasks_blocked().await;
             values.close();
-            assert_eq!(receiving.await, Err(ReceiveError::Closed));
+            assert_eq!(receiving.await, Err(RecvError::Closed));
             wait_all_tasks_blocked().await;
             assert!(!finished.is_set(), "it is in the middle of something");
             go.set();
@@ -215,10 +215,10 @@ fn the_last_handle_of_several_ends_the_producer_and_each_value_goes_to_one() {
         |numbers| count(numbers, begun),
         async |numbers| {
             let other = numbers.clone();
-            let both = zip(numbers.receive(), other.receive());
+            let both = zip(numbers.recv(), other.recv());
             assert_eq!(both.await, (Ok(0), Ok(1)));
             drop(numbers);
-            assert_eq!(other.receive().await, Ok(2));
+            assert_eq!(other.recv().await, Ok(2));
             assert_eq!(begun.load(SeqCst), 3);
         },
     ));
@@ -231,10 +231,10 @@ fn a_receive_that_is_cancelled_takes_its_wish_back() {
         |numbers| count(numbers, begun),
         async |numbers| {
             // Dropped before the producer had a turn.
-            assert_eq!(poll_once(numbers.receive()).await, None);
+            assert_eq!(poll_once(numbers.recv()).await, None);
             checkpoint().await;
             assert_eq!(begun.load(SeqCst), 0);
-            assert_eq!(numbers.receive().await, Ok(0));
+            assert_eq!(numbers.recv().await, Ok(0));
         },
     ));
     assert_eq!(block.settle(), Poll::Ready(()));
@@ -252,13 +252,13 @@ fn a_value_that_is_being_made_when_the_receive_is_cancelled_is_the_next_ones() {
             }
         },
         async |numbers| {
-            assert_eq!(move_on_after(SECOND, numbers.receive()).await, None);
+            assert_eq!(move_on_after(SECOND, numbers.recv()).await, None);
             sleep(60 * SECOND).await;
             assert_eq!(begun.load(SeqCst), 1, "one wish, one value");
-            assert_eq!(move_on_after(SECOND, numbers.receive()).await, Some(Ok(0)));
+            assert_eq!(move_on_after(SECOND, numbers.recv()).await, Some(Ok(0)));
             sleep(60 * SECOND).await;
             assert_eq!(begun.load(SeqCst), 1, "and that was it");
-            assert_eq!(numbers.receive().await, Ok(1));
+            assert_eq!(numbers.recv().await, Ok(1));
         },
     ));
 }
@@ -275,10 +275,10 @@ fn a_scope_of_the_producer_s_does_not_touch_who_receives() {
             values.send("after").await;
         },
         async |values| {
-            assert_eq!(values.receive().await, Ok("in a limit"));
+            assert_eq!(values.recv().await, Ok("in a limit"));
             sleep(60 * SECOND).await;
-            assert_eq!(values.receive().await, Ok("after"));
-            assert_eq!(values.receive().await, Err(ReceiveError::EndOfChannel));
+            assert_eq!(values.recv().await, Ok("after"));
+            assert_eq!(values.recv().await, Err(RecvError::EndOfChannel));
         },
     ));
 }
@@ -299,7 +299,7 @@ fn cancelling_the_block_reaches_both_sides_and_waits_for_their_shields() {
             },
             async |values| {
                 let _gone = OnDrop(|| log.lock().unwrap().push("the receiver"));
-                values.receive().await.is_ok()
+                values.recv().await.is_ok()
             },
         ),
     ));
@@ -320,7 +320,7 @@ fn a_producer_in_a_producer_is_a_loop_in_a_loop() {
             }
         },
         async |outer| {
-            while let Ok(n) = outer.receive().await {
+            while let Ok(n) = outer.recv().await {
                 let inner = open_producer(
                     async |mut inner| {
                         for m in 0..2 {
@@ -350,8 +350,8 @@ fn the_first_error_of_either_side_cancels_the_other_and_is_the_block_s() {
         },
         async move |values| {
             let _here = here;
-            assert_eq!(values.receive().await, Ok(1));
-            let second = values.receive().await;
+            assert_eq!(values.recv().await, Ok(1));
+            let second = values.recv().await;
             unreachable!("{second:?} instead of being cancelled");
         },
     ));
@@ -366,7 +366,7 @@ fn the_first_error_of_either_side_cancels_the_other_and_is_the_block_s() {
             unreachable!("it is cancelled");
         },
         async |values| {
-            assert_eq!(values.receive().await, Ok(1));
+            assert_eq!(values.recv().await, Ok(1));
             Err("the body's")
         },
     ));
@@ -382,7 +382,7 @@ fn a_producer_that_is_cancelled_when_the_block_is_left_has_not_failed() {
                 values.send(5).await;
             }
         },
-        async |values| values.receive().await.map_err(|_| "no value"),
+        async |values| values.recv().await.map_err(|_| "no value"),
     ));
     assert_eq!(result, Ok(5));
 }
@@ -395,7 +395,7 @@ fn a_panic_of_the_producer_comes_out_of_the_block() {
                 values.send(1).await;
                 panic!("in the producer");
             },
-            async |values| while values.receive().await.is_ok() {},
+            async |values| while values.recv().await.is_ok() {},
         ));
     }));
     let payload = outcome.expect_err("it panics");
@@ -433,7 +433,7 @@ fn a_block_loses_nothing_wherever_it_is_dropped_or_cancelled() {
                     }
                 },
                 async |values| {
-                    while let Ok(_value) = values.receive().await {
+                    while let Ok(_value) = values.recv().await {
                         turns(1).await;
                     }
                 },

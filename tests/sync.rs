@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use futures_lite::StreamExt;
 use polling::{Hand, OnDrop, end_at_every_poll, turns};
 use seedbed::sync::{
-    Barrier, Borrowers, CapacityLimiter, Condition, Event, Lock, OnceCell, Receiver, RwLock,
-    Semaphore, Sender, TryReceiveError, TrySendError, channel,
+    Barrier, CapacityLimiter, Condvar, Event, Mutex, OnceCell, Receiver, RwLock, Semaphore, Sender,
+    TryRecvError, TrySendError, channel,
 };
 use seedbed::testing::{assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked};
 use seedbed::{CancelScope, checkpoint, open_local_nursery, open_nursery, run};
@@ -58,7 +58,7 @@ where
 fn by_sending() -> Exclusive {
     type Ends = (Sender<()>, Receiver<()>);
     fn release((_, receiver): Ends) -> impl Sized {
-        OnDrop(move || receiver.try_receive().expect("it holds the place"))
+        OnDrop(move || receiver.try_recv().expect("it holds the place"))
     }
     exclusive(
         "a channel with one place",
@@ -83,35 +83,24 @@ fn by_receiving() -> Exclusive {
         "a channel with one value",
         ends,
         |ends: Ends| async move {
-            ends.1.receive().await.unwrap();
+            ends.1.recv().await.unwrap();
             release(ends)
         },
-        |ends| ends.1.try_receive().ok().map(|()| release(ends)),
+        |ends| ends.1.try_recv().ok().map(|()| release(ends)),
     )
 }
 
-/// Everybody has a name of their own, and they share one token.
-fn by_name() -> Exclusive {
-    fn name() -> u32 {
+/// Each acquire has a key of its own, and all share one token.
+fn by_key() -> Exclusive {
+    fn key() -> u32 {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         NEXT.fetch_add(1, SeqCst)
     }
-    fn release(borrowers: Borrowers<u32>, name: u32) -> impl Sized {
-        OnDrop(move || assert!(borrowers.release(&name), "it holds the token"))
-    }
     exclusive(
-        "a borrower's token",
-        Borrowers::new(&CapacityLimiter::new(1)),
-        |borrowers: Borrowers<u32>| async move {
-            let name = name();
-            borrowers.acquire(name).await.unwrap();
-            release(borrowers, name)
-        },
-        |borrowers| {
-            let name = name();
-            let taken = borrowers.try_acquire(name).unwrap();
-            taken.then(|| release(borrowers, name))
-        },
+        "a token for a key",
+        CapacityLimiter::new(1),
+        |limiter: CapacityLimiter| async move { limiter.acquire_for(key()).await.unwrap() },
+        |limiter| limiter.try_acquire_for(key()).unwrap(),
     )
 }
 
@@ -125,10 +114,10 @@ fn everything_exclusive() -> Vec<Exclusive> {
 fn everything_that_comes_home() -> Vec<Exclusive> {
     vec![
         exclusive(
-            "Lock",
-            Lock::new(()),
-            |lock| lock.acquire(),
-            |lock| lock.try_acquire(),
+            "Mutex",
+            Mutex::new(()),
+            |lock| lock.lock(),
+            |lock| lock.try_lock(),
         ),
         exclusive(
             "Semaphore",
@@ -149,7 +138,7 @@ fn everything_that_comes_home() -> Vec<Exclusive> {
             |lock| lock.try_write(),
         ),
         by_receiving(),
-        by_name(),
+        by_key(),
     ]
 }
 
@@ -322,12 +311,12 @@ fn of_many_receivers_each_gets_some_and_every_value_goes_to_one() {
 fn a_value_that_was_delivered_before_the_cancel_is_the_next_one_that_is_received() {
     let (sender, receiver) = channel(1);
     let scope = CancelScope::new();
-    let mut receiving = Hand::new(scope.run(receiver.receive()));
+    let mut receiving = Hand::new(scope.run(receiver.recv()));
     assert!(receiving.settle().is_pending());
     sender.try_send("a value").unwrap();
     scope.cancel();
     drop(receiving);
-    assert_eq!(receiver.try_receive(), Ok("a value"));
+    assert_eq!(receiver.try_recv(), Ok("a value"));
 }
 
 // ---- The others.
@@ -352,20 +341,20 @@ fn an_event_wakes_all_who_wait_and_nobody_waits_for_it_afterwards() {
 #[test]
 fn a_condition_holds_the_lock_again_when_its_wait_is_over() {
     run(open_local_nursery(async |n| {
-        let queue = Condition::new(Vec::new());
+        let queue = Condvar::new(Vec::new());
         let consumer = n.spawn({
             let queue = queue.clone();
             async move {
-                let mut guard = queue.acquire().await;
+                let mut guard = queue.lock().await;
                 while guard.is_empty() {
                     guard = queue.wait(guard).await;
                 }
-                assert!(queue.lock().is_locked());
+                assert!(queue.mutex().is_locked());
                 guard.pop()
             }
         });
         wait_all_tasks_blocked().await;
-        let mut guard = queue.acquire().await;
+        let mut guard = queue.lock().await;
         guard.push("an item");
         queue.notify(&guard, 1);
         wait_all_tasks_blocked().await;
@@ -404,8 +393,8 @@ fn a_barrier_counts_a_wait_that_was_dropped() {
 fn statistics_say_how_many_hold_and_how_many_wait() {
     let limiter = CapacityLimiter::new(2);
     let semaphore = Semaphore::bounded(1, 5);
-    let queue = Condition::new(());
-    let lock = queue.lock();
+    let queue = Condvar::new(());
+    let lock = queue.mutex();
     run(open_local_nursery(async |n| {
         let held = (
             limiter.acquire().await,
@@ -415,11 +404,11 @@ fn statistics_say_how_many_hold_and_how_many_wait() {
         for _ in 0..3 {
             n.spawn(limiter.acquire());
             n.spawn(semaphore.acquire());
-            n.spawn(async { queue.wait(queue.acquire().await).await });
+            n.spawn(async { queue.wait(queue.lock().await).await });
         }
         wait_all_tasks_blocked().await;
-        let guard = queue.acquire().await;
-        n.spawn(lock.acquire());
+        let guard = queue.lock().await;
+        n.spawn(lock.lock());
         wait_all_tasks_blocked().await;
 
         let statistics = limiter.statistics();
@@ -433,10 +422,10 @@ fn statistics_say_how_many_hold_and_how_many_wait() {
         let statistics = lock.statistics();
         assert_eq!((statistics.locked, statistics.waiting), (true, 1));
         let statistics = queue.statistics();
-        assert_eq!((statistics.waiting, statistics.lock.waiting), (3, 1));
+        assert_eq!((statistics.waiting, statistics.mutex.waiting), (3, 1));
         queue.notify(&guard, 2);
         let statistics = queue.statistics();
-        assert_eq!((statistics.waiting, statistics.lock.waiting), (1, 3));
+        assert_eq!((statistics.waiting, statistics.mutex.waiting), (1, 3));
         drop((guard, held));
         n.cancel();
     }));
@@ -454,14 +443,14 @@ fn who_closed_what_is_said_before_what_the_others_did() {
     assert_eq!(sender.try_send(1), Err(TrySendError::Broken(1)));
     sender.close();
     assert_eq!(sender.try_send(1), Err(TrySendError::Closed(1)));
-    assert_eq!(receiver.try_receive(), Err(TryReceiveError::Closed));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
 }
 
 #[test]
 fn a_handle_that_is_forgotten_is_not_closed() {
     let (sender, receiver) = channel::<()>(0);
     std::mem::forget(sender);
-    assert_eq!(receiver.try_receive(), Err(TryReceiveError::WouldBlock));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::WouldBlock));
     let (sender, receiver) = channel(0);
     std::mem::forget(receiver);
     assert_eq!(sender.try_send(1), Err(TrySendError::WouldBlock(1)));

@@ -11,18 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Lets one at a time in, and refuses everybody else at once.
 ///
-/// It is for types whose async methods take `&self` and must not overlap. A [`Lock`](crate::sync::Lock) makes the
+/// It is for types whose async methods take `&self` and must not overlap. A [`Mutex`](crate::sync::Mutex) makes the
 /// second one wait; this tells it that it should not be there. Where `&mut self` will do, use that instead.
 ///
 /// ```
-/// use seedbed::sync::{BusyResource, ConflictDetector};
+/// use seedbed::sync::{BusyResourceError, ConflictDetector};
 ///
 /// struct Line {
 ///     writing: ConflictDetector,
 /// }
 ///
 /// impl Line {
-///     async fn write(&self, text: &str) -> Result<usize, BusyResource> {
+///     async fn write(&self, text: &str) -> Result<usize, BusyResourceError> {
 ///         let _writing = self.writing.try_enter()?;
 ///         seedbed::checkpoint().await; // the line is slow
 ///         Ok(text.len())
@@ -67,10 +67,10 @@ impl ConflictDetector {
     ///
     /// # Errors
     ///
-    /// [`BusyResource`] if somebody is in; whoever that is notices nothing.
-    pub fn try_enter(&self) -> Result<ConflictGuard<'_>, BusyResource> {
+    /// [`BusyResourceError`] if somebody is in; whoever that is notices nothing.
+    pub fn try_enter(&self) -> Result<ConflictGuard<'_>, BusyResourceError> {
         match self.busy.swap(true, Ordering::Acquire) {
-            true => Err(BusyResource { _private: () }),
+            true => Err(BusyResourceError { _private: () }),
             false => Ok(ConflictGuard { detector: self }),
         }
     }
@@ -96,20 +96,20 @@ impl Drop for ConflictGuard<'_> {
 /// Another task is using what only one may use at a time; from [`ConflictDetector::try_enter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct BusyResource {
+pub struct BusyResourceError {
     _private: (),
 }
 
-impl fmt::Display for BusyResource {
+impl fmt::Display for BusyResourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "the operation did not begin: another task is in the middle of one that must not overlap with it; let one \
-             task do both, or have them share a `Lock`",
+             task do both, or have them share a `Mutex`",
         )
     }
 }
 
-impl Error for BusyResource {}
+impl Error for BusyResourceError {}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::{CapacityLimiter, Condition, Event, Lock, RwLock, Semaphore, channel};
+use super::{CapacityLimiter, Condvar, Event, Mutex, RwLock, Semaphore, channel};
 use crate::sys::model::{JoinHandle, Plain, block_on, check, spawn};
 
 /// Polls once, as somebody who then leaves.
@@ -75,19 +75,19 @@ fn a_semaphore_s_released_permit_reaches_one_who_waits_whoever_leaves() {
 #[test]
 fn a_lock_is_held_by_one_at_a_time_and_handed_over_whoever_leaves() {
     check(|| {
-        let lock = Lock::new(0);
+        let lock = Mutex::new(0);
         let plain = Plain::new();
         let users = [(); 2].map(|()| {
             let (lock, plain) = (lock.clone(), plain.clone());
             spawn(move || {
-                let mut guard = block_on(lock.acquire());
+                let mut guard = block_on(lock.lock());
                 *guard += 1;
                 plain.add(1);
             })
         });
-        drop(glance(lock.acquire()));
+        drop(glance(lock.lock()));
         join(users);
-        assert_eq!(*lock.try_acquire().unwrap(), 2);
+        assert_eq!(*lock.try_lock().unwrap(), 2);
         assert_eq!(plain.get(), 2);
     });
 }
@@ -128,8 +128,8 @@ fn a_rendezvous_hands_every_value_over_once() {
             there.set(1);
             block_on(sender.send(there)).unwrap();
         });
-        assert_eq!(block_on(receiver.receive()).unwrap().get(), 1);
-        assert!(block_on(receiver.receive()).is_err());
+        assert_eq!(block_on(receiver.recv()).unwrap().get(), 1);
+        assert!(block_on(receiver.recv()).is_err());
         join([thread]);
     });
 }
@@ -142,13 +142,13 @@ fn a_value_goes_to_who_stays_if_a_receiver_leaves_as_it_comes() {
         let threads = [
             spawn(move || block_on(sender.send(7)).unwrap()),
             spawn(move || {
-                if let Poll::Ready(received) = glance(leaver.receive()) {
+                if let Poll::Ready(received) = glance(leaver.recv()) {
                     // It came before the leaver left: then somebody sends another.
                     block_on(again.send(received.unwrap())).unwrap();
                 }
             }),
         ];
-        assert_eq!(block_on(receiver.receive()), Ok(7));
+        assert_eq!(block_on(receiver.recv()), Ok(7));
         join(threads);
     });
 }
@@ -156,14 +156,14 @@ fn a_value_goes_to_who_stays_if_a_receiver_leaves_as_it_comes() {
 #[test]
 fn a_notification_reaches_one_who_waits_under_the_lock() {
     check(|| {
-        let condition = Condition::new(false);
+        let condition = Condvar::new(false);
         let teller = condition.clone();
         let thread = spawn(move || {
-            let mut guard = block_on(teller.acquire());
+            let mut guard = block_on(teller.lock());
             *guard = true;
             teller.notify(&guard, 1);
         });
-        let mut guard = block_on(condition.acquire());
+        let mut guard = block_on(condition.lock());
         while !*guard {
             guard = block_on(condition.wait(guard));
         }

@@ -1,10 +1,9 @@
 //! What tasks share: limits, locks, signals and channels, each a cheap handle that clones.
 //!
-//! * [`CapacityLimiter`] bounds how many of something happen at once; its total can be changed. [`Borrowers`] takes its
-//!   tokens in somebody's name.
+//! * [`CapacityLimiter`] bounds how many of something happen at once; its total can be changed.
 //! * [`Semaphore`] is a number of permits that tasks take, give back, and make.
-//! * [`Lock`] lets one task at a time use a value; [`RwLock`] lets many look or one change it.
-//! * [`Condition`] lets tasks wait until the value of a lock has become what they need.
+//! * [`Mutex`] lets one task at a time use a value; [`RwLock`] lets many look or one change it.
+//! * [`Condvar`] lets tasks wait until the value of a lock has become what they need.
 //! * [`channel()`] passes values from senders to receivers, with or without a buffer. [`open_producer`] runs a task
 //!   that makes values when they are asked for.
 //! * [`Event`] happens once and wakes everybody who waits for it.
@@ -32,14 +31,13 @@
 //! stands at [`channel()`]. To build a primitive of one's own, `event_listener` is what Trio's `ParkingLot` is: a
 //! queue of those who wait, to be woken one by one or all together.
 
-mod borrowers;
 mod channel;
-mod condition;
+mod condvar;
 mod conflict;
 mod event;
 mod guarded;
 mod limiter;
-mod lock;
+mod mutex;
 mod producer;
 mod rw_lock;
 mod semaphore;
@@ -55,18 +53,20 @@ mod test_waker;
 #[doc(no_inline)]
 pub use smol::lock::{Barrier, BarrierWaitResult, OnceCell};
 
-pub use borrowers::{AcquireFor, AlreadyBorrowing, Borrowers, BorrowersStatistics};
 pub use channel::{
-    ChannelStatistics, ReceiveError, Receiver, Receiving, SendError, Sender, Sending,
-    TryReceiveError, TrySendError, channel, unbounded,
+    ChannelStatistics, Receiver, Recv, RecvError, Send, SendError, Sender, TryRecvError,
+    TrySendError, channel, unbounded,
 };
-pub use condition::{Condition, ConditionStatistics, ConditionWait};
-pub use conflict::{BusyResource, ConflictDetector, ConflictGuard};
+pub use condvar::{Condvar, CondvarStatistics, CondvarWait};
+pub use conflict::{BusyResourceError, ConflictDetector, ConflictGuard};
 pub use event::{Event, EventStatistics, Wait};
-pub use limiter::{Acquire, CapacityLimiter, CapacityLimiterStatistics, Token};
-pub use lock::{Lock, LockAcquire, LockGuard, LockStatistics};
+pub use limiter::{
+    Acquire, AcquireFor, CapacityLimiter, CapacityLimiterStatistics, KeyInUseError, KeyedToken,
+    Token,
+};
+pub use mutex::{Mutex, MutexGuard, MutexLock, MutexStatistics};
 pub use producer::{Produced, Producer, open_producer, try_open_producer};
 pub use rw_lock::{
     RwLock, RwLockRead, RwLockReadGuard, RwLockStatistics, RwLockWrite, RwLockWriteGuard,
 };
-pub use semaphore::{Permit, ReleasedTooOften, Semaphore, SemaphoreAcquire, SemaphoreStatistics};
+pub use semaphore::{Permit, ReleaseError, Semaphore, SemaphoreAcquire, SemaphoreStatistics};

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use futures_lite::Stream;
 
-use super::channel::{ReceiveError, Receiver, Sender, channel};
+use super::channel::{Receiver, RecvError, Sender, channel};
 use crate::cancel::CancelScope;
 use crate::task::{Nursery, open_nursery, try_open_nursery};
 
@@ -96,7 +96,7 @@ where
 ///         },
 ///         async |numbers| {
 ///             let mut sum = 0;
-///             while let Ok(n) = numbers.receive().await {
+///             while let Ok(n) = numbers.recv().await {
 ///                 sum += n;
 ///             }
 ///             Ok(sum)
@@ -176,7 +176,7 @@ struct Link {
 ///     }
 /// }
 ///
-/// let first = run(open_producer(count_down, async |numbers| numbers.receive().await));
+/// let first = run(open_producer(count_down, async |numbers| numbers.recv().await));
 /// assert_eq!(first, Ok(2));
 /// ```
 ///
@@ -204,8 +204,8 @@ impl<T> Producer<T> {
     ///         unreachable!("nobody asks for a third value");
     ///     },
     ///     async |values| {
-    ///         assert_eq!(values.receive().await, Ok("first"));
-    ///         assert_eq!(values.receive().await, Ok("second"));
+    ///         assert_eq!(values.recv().await, Ok("first"));
+    ///         assert_eq!(values.recv().await, Ok("second"));
     ///     },
     /// ));
     /// ```
@@ -294,28 +294,28 @@ impl<T> Produced<T> {
     /// Asks for a value and waits for it.
     ///
     /// ```
-    /// use seedbed::{run, sync::{ReceiveError, open_producer}};
+    /// use seedbed::{run, sync::{RecvError, open_producer}};
     ///
     /// run(open_producer(
     ///     async |mut values| values.send(1).await,
     ///     async |values| {
-    ///         assert_eq!(values.receive().await, Ok(1));
-    ///         assert_eq!(values.receive().await, Err(ReceiveError::EndOfChannel));
+    ///         assert_eq!(values.recv().await, Ok(1));
+    ///         assert_eq!(values.recv().await, Err(RecvError::EndOfChannel));
     ///     },
     /// ));
     /// ```
     ///
     /// # Errors
     ///
-    /// [`ReceiveError::EndOfChannel`] if the producer has ended; [`ReceiveError::Closed`] if this handle is closed,
+    /// [`RecvError::EndOfChannel`] if the producer has ended; [`RecvError::Closed`] if this handle is closed,
     /// before or while it waits.
     ///
     /// # Cancellation
     ///
     /// If cancelled, nothing was received, but the producer may have begun to make the value; whoever asks next gets
     /// that.
-    pub async fn receive(&self) -> Result<T, ReceiveError> {
-        let mut receiving = self.receiver.receive();
+    pub async fn recv(&self) -> Result<T, RecvError> {
+        let mut receiving = self.receiver.recv();
         poll_fn(|cx| {
             let polled = Pin::new(&mut receiving).poll(cx);
             self.ask_if_pending(polled)
@@ -328,14 +328,14 @@ impl<T> Produced<T> {
     /// If it was the last one, the producer is cancelled when it next sends, or at once if it waits to be asked.
     ///
     /// ```
-    /// use seedbed::{run, sleep_forever, sync::{ReceiveError, open_producer}};
+    /// use seedbed::{run, sleep_forever, sync::{RecvError, open_producer}};
     ///
     /// run(open_producer(
     ///     async |mut values| loop { values.send("again").await },
     ///     async |values| {
-    ///         assert_eq!(values.receive().await, Ok("again"));
+    ///         assert_eq!(values.recv().await, Ok("again"));
     ///         values.close();
-    ///         assert_eq!(values.receive().await, Err(ReceiveError::Closed));
+    ///         assert_eq!(values.recv().await, Err(RecvError::Closed));
     ///     },
     /// ));
     /// ```

@@ -140,7 +140,7 @@ where
     ///     let received = &std::sync::Mutex::new(Vec::new());
     ///     let session = open_nursery(|n| async move {
     ///         let reader = n.spawn(async move {
-    ///             while let Ok(word) = receive.receive().await {
+    ///             while let Ok(word) = receive.recv().await {
     ///                 received.lock().unwrap().push(word);
     ///             }
     ///         });

@@ -21,9 +21,9 @@ use crate::cancel::{CancelView, Watch};
 /// The task that waits for a thread was cancelled, or is gone.
 ///
 /// ```
-/// use seedbed::thread::{self, Cancelled};
+/// use seedbed::thread::{self, CancelledError};
 ///
-/// fn count() -> Result<u32, Cancelled> {
+/// fn count() -> Result<u32, CancelledError> {
 ///     for _ in 0..10 {
 ///         thread::check_cancelled()?;
 ///     }
@@ -33,15 +33,15 @@ use crate::cancel::{CancelView, Watch};
 /// assert_eq!(seedbed::run(async { thread::run_sync(count).await }), Ok(10));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cancelled;
+pub struct CancelledError;
 
-impl fmt::Display for Cancelled {
+impl fmt::Display for CancelledError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the task that waits for this thread was cancelled")
     }
 }
 
-impl Error for Cancelled {}
+impl Error for CancelledError {}
 
 /// Tells a thread of [`run_sync`](super::run_sync) whether the task that waits for it was cancelled, or is gone.
 ///
@@ -50,7 +50,7 @@ impl Error for Cancelled {}
 ///
 /// # Errors
 ///
-/// [`Cancelled`], from the moment at which `cancel()` returned.
+/// [`CancelledError`], from the moment at which `cancel()` returned.
 ///
 /// # Panics
 ///
@@ -72,9 +72,9 @@ impl Error for Cancelled {}
 ///     assert_eq!(value, Some("stopped early"));
 /// });
 /// ```
-pub fn check_cancelled() -> Result<(), Cancelled> {
+pub fn check_cancelled() -> Result<(), CancelledError> {
     match with_link("check_cancelled", |link| link.view.is_cancelled()) {
-        true => Err(Cancelled),
+        true => Err(CancelledError),
         false => Ok(()),
     }
 }
@@ -87,11 +87,11 @@ pub fn check_cancelled() -> Result<(), Cancelled> {
 /// # Cancellation
 ///
 /// If the waiting task is cancelled, the future is dropped where it waits (shields in it are honoured), and the thread
-/// gets `Err(Cancelled)`. In a task that is cancelled already it still runs up to its first await that has to wait.
+/// gets `Err(CancelledError)`. In a task that is cancelled already it still runs up to its first await that has to wait.
 ///
 /// # Errors
 ///
-/// [`Cancelled`] if the future was cancelled, or nobody waits for the thread any more.
+/// [`CancelledError`] if the future was cancelled, or nobody waits for the thread any more.
 ///
 /// # Panics
 ///
@@ -111,7 +111,7 @@ pub fn check_cancelled() -> Result<(), Cancelled> {
 ///     assert_eq!(value.await, Ok(5));
 /// });
 /// ```
-pub fn run_in_host<F, Fut>(make: F) -> Result<Fut::Output, Cancelled>
+pub fn run_in_host<F, Fut>(make: F) -> Result<Fut::Output, CancelledError>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future + Send + 'static,
@@ -135,7 +135,7 @@ where
 ///
 /// # Errors
 ///
-/// [`Cancelled`] if nobody waits for the thread any more: `f` was not called.
+/// [`CancelledError`] if nobody waits for the thread any more: `f` was not called.
 ///
 /// # Panics
 ///
@@ -152,7 +152,7 @@ where
 /// ```
 pub fn run_sync_in_host<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Cancelled> {
+) -> Result<T, CancelledError> {
     ask("run_sync_in_host", |reply| {
         Request::Call(Box::new(move || {
             // The thread waits for it, and cannot have stopped.
@@ -165,14 +165,14 @@ pub fn run_sync_in_host<T: Send + 'static>(
 fn ask<T>(
     what: &str,
     request: impl FnOnce(SyncSender<std::thread::Result<T>>) -> Request,
-) -> Result<T, Cancelled> {
+) -> Result<T, CancelledError> {
     let (reply, answer) = sync_channel(1);
     let sent = with_link(what, |link| link.requests.try_send(request(reply)));
-    sent.map_err(|_| Cancelled)?;
+    sent.map_err(|_| CancelledError)?;
     match answer.recv() {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(panic)) => resume_unwind(panic),
-        Err(_) => Err(Cancelled),
+        Err(_) => Err(CancelledError),
     }
 }
 

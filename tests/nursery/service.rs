@@ -108,7 +108,7 @@ fn a_cancelled_body_can_use_the_services_in_its_clean_up() {
         scope.run(
             open_nursery(|n| async move {
                 let service = n.spawn(async move {
-                    while let Ok(word) = receive.receive().await {
+                    while let Ok(word) = receive.recv().await {
                         heard.add(word);
                     }
                 });
@@ -253,7 +253,7 @@ fn a_child_is_cancelled_with_its_starter_until_it_has_started_and_shielded_from_
     let (send, receive) = channel(0);
     let block = open_nursery(|n| async move {
         n.spawn(async move {
-            let started: Started<&str> = receive.receive().await.unwrap();
+            let started: Started<&str> = receive.recv().await.unwrap();
             started.send("by another");
         });
         let child = n.start(|started| async move {

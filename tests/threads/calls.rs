@@ -11,7 +11,7 @@ use crate::poll_times::poll_times;
 use crate::{job, wait_until_unused};
 use futures_lite::FutureExt;
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::thread::{self, Cancelled, check_cancelled, run_in_host, run_sync_in_host};
+use seedbed::thread::{self, CancelledError, check_cancelled, run_in_host, run_sync_in_host};
 use seedbed::{
     CancelScope, CapacityLimiter, TreeVar, checkpoint, on_cancel, open_nursery, run, shield,
 };
@@ -202,7 +202,7 @@ fn a_thread_sees_that_its_caller_is_cancelled() {
         // `cancel` returns, and it is so.
         scope.cancel();
         let_go.send(()).unwrap();
-        assert_eq!(child.await, Some((Ok(()), Err(Cancelled))));
+        assert_eq!(child.await, Some((Ok(()), Err(CancelledError))));
     }));
 }
 
@@ -231,7 +231,11 @@ fn a_thread_sees_that_its_caller_is_gone() {
     let_go.send(()).unwrap();
     assert_eq!(
         receiver.recv().unwrap(),
-        (Err(Cancelled), Err(Cancelled), Err(Cancelled))
+        (
+            Err(CancelledError),
+            Err(CancelledError),
+            Err(CancelledError)
+        )
     );
 }
 
@@ -379,7 +383,7 @@ fn a_thread_that_is_abandoned_sees_it_and_may_panic_in_peace() {
         assert_eq!(value, None::<()>);
         let_go.send(()).unwrap();
     });
-    assert_eq!(receiver.recv().unwrap(), Err(Cancelled));
+    assert_eq!(receiver.recv().unwrap(), Err(CancelledError));
     wait_until_unused(&limiter);
 }
 

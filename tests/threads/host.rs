@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
-use seedbed::thread::{self, Cancelled, check_cancelled, run_in_host, run_sync_in_host};
+use seedbed::thread::{self, CancelledError, check_cancelled, run_in_host, run_sync_in_host};
 use seedbed::{
     CancelScope, CapacityLimiter, RunBuilder, checkpoint, current_time, move_on_after, on_cancel,
     open_nursery, run, sleep, sleep_forever,
@@ -57,7 +57,7 @@ fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_hon
         });
         inside.wait().await;
         scope.cancel();
-        assert_eq!(child.await, Some((Err(Cancelled), Ok(5), Ok(6))));
+        assert_eq!(child.await, Some((Err(CancelledError), Ok(5), Ok(6))));
         assert!(cleaned.is_set());
     }));
 }

@@ -26,18 +26,18 @@ pub enum TrySendError<T> {
     WouldBlock(T),
 }
 
-/// Nothing was received, and nothing will be; from [`Receiver::receive`](super::Receiver::receive).
+/// Nothing was received, and nothing will be; from [`Receiver::recv`](super::Receiver::recv).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiveError {
+pub enum RecvError {
     /// This handle was closed, by you: before or during the call.
     Closed,
     /// All senders are closed, and everything that they sent was received: the regular end.
     EndOfChannel,
 }
 
-/// Nothing was received; from [`Receiver::try_receive`](super::Receiver::try_receive).
+/// Nothing was received; from [`Receiver::try_recv`](super::Receiver::try_recv).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TryReceiveError {
+pub enum TryRecvError {
     /// This handle was closed, by you.
     Closed,
     /// All senders are closed, and everything that they sent was received: the regular end.
@@ -105,21 +105,21 @@ impl<T> fmt::Display for TrySendError<T> {
     }
 }
 
-impl fmt::Display for ReceiveError {
+impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ReceiveError::Closed => CLOSED_RECEIVER,
-            ReceiveError::EndOfChannel => END,
+            RecvError::Closed => CLOSED_RECEIVER,
+            RecvError::EndOfChannel => END,
         })
     }
 }
 
-impl fmt::Display for TryReceiveError {
+impl fmt::Display for TryRecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TryReceiveError::Closed => CLOSED_RECEIVER,
-            TryReceiveError::EndOfChannel => END,
-            TryReceiveError::WouldBlock => "nothing was received: nothing is there now",
+            TryRecvError::Closed => CLOSED_RECEIVER,
+            TryRecvError::EndOfChannel => END,
+            TryRecvError::WouldBlock => "nothing was received: nothing is there now",
         })
     }
 }
@@ -147,5 +147,5 @@ impl<T> fmt::Debug for TrySendError<T> {
 
 impl<T> Error for SendError<T> {}
 impl<T> Error for TrySendError<T> {}
-impl Error for ReceiveError {}
-impl Error for TryReceiveError {}
+impl Error for RecvError {}
+impl Error for TryRecvError {}

@@ -25,9 +25,9 @@ use super::channel::core::{Core, HandleId};
 use super::guarded::Guarded;
 use crate::sys::primitives::{AtomicBool, AtomicUsize};
 
-pub use error::{ReceiveError, SendError, TryReceiveError, TrySendError};
-pub use receiver::{Receiver, Receiving};
-pub use sender::{Sender, Sending};
+pub use error::{RecvError, SendError, TryRecvError, TrySendError};
+pub use receiver::{Receiver, Recv};
+pub use sender::{Send, Sender};
 
 /// Opens a channel that buffers up to `capacity` values; then, senders wait. With capacity 0 they always do, until a
 /// receiver takes the value: a rendezvous.
@@ -55,7 +55,7 @@ pub use sender::{Sender, Sending};
 /// });
 /// futures_lite::future::block_on(async {
 ///     let mut sum = 0;
-///     while let Ok(n) = receiver.receive().await {
+///     while let Ok(n) = receiver.recv().await {
 ///         sum += n;
 ///     }
 ///     assert_eq!(sum, 3);
@@ -65,7 +65,7 @@ pub use sender::{Sender, Sending};
 /// # Closing
 ///
 /// Each handle is closed when it is dropped, or by its `close` before. When the last sender is closed, receivers get
-/// what is in the buffer and then [`EndOfChannel`](ReceiveError::EndOfChannel). When the last receiver is closed, what
+/// what is in the buffer and then [`EndOfChannel`](RecvError::EndOfChannel). When the last receiver is closed, what
 /// is in the buffer is dropped, and senders get [`Broken`](SendError::Broken). Closing one of several handles tells
 /// only those that are blocked on that very handle.
 ///
@@ -87,7 +87,7 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 /// for n in 0..1000 {
 ///     sender.try_send(n).unwrap();
 /// }
-/// assert_eq!(receiver.try_receive(), Ok(0));
+/// assert_eq!(receiver.try_recv(), Ok(0));
 /// assert_eq!(receiver.statistics().capacity, None);
 /// ```
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
@@ -127,9 +127,9 @@ pub struct ChannelStatistics {
     pub open_senders: usize,
     /// Number of [`Receiver`]s that are not closed.
     pub open_receivers: usize,
-    /// Number of [`Sending`] futures in the queue, of all senders.
+    /// Number of [`Send`] futures in the queue, of all senders.
     pub waiting_senders: usize,
-    /// Number of [`Receiving`] futures and of streams in the queue, of all receivers.
+    /// Number of [`Recv`] futures and of streams in the queue, of all receivers.
     pub waiting_receivers: usize,
 }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use futures_lite::Stream;
 
 use super::core::{Core, Item};
-use super::error::{ReceiveError, TryReceiveError};
+use super::error::{RecvError, TryRecvError};
 use super::{ChannelStatistics, Handle};
 use crate::sync::guarded::Then;
 use crate::sync::wait_list::{Removed, Ticket};
@@ -63,28 +63,28 @@ impl<T> Receiver<T> {
     /// It completes at once if it can, and is then no cancel point. Its place in the queue is that of its first poll.
     ///
     /// ```
-    /// use seedbed::sync::{ReceiveError, channel};
+    /// use seedbed::sync::{RecvError, channel};
     ///
     /// futures_lite::future::block_on(async {
     ///     let (sender, receiver) = channel(1);
     ///     sender.send("a value").await.unwrap();
     ///     drop(sender);
-    ///     assert_eq!(receiver.receive().await, Ok("a value"));
-    ///     assert_eq!(receiver.receive().await, Err(ReceiveError::EndOfChannel));
+    ///     assert_eq!(receiver.recv().await, Ok("a value"));
+    ///     assert_eq!(receiver.recv().await, Err(RecvError::EndOfChannel));
     /// });
     /// ```
     ///
     /// # Errors
     ///
-    /// [`ReceiveError::Closed`] if this handle is closed, before or while it waits; [`ReceiveError::EndOfChannel`] if
+    /// [`RecvError::Closed`] if this handle is closed, before or while it waits; [`RecvError::EndOfChannel`] if
     /// all senders are, and nothing is left.
     ///
     /// # Cancellation
     ///
     /// Atomic: if cancelled, nothing was received. A value that had reached the future goes to the next receiver, or
     /// back to where it was in the channel.
-    pub fn receive(&self) -> Receiving<'_, T> {
-        Receiving {
+    pub fn recv(&self) -> Recv<'_, T> {
+        Recv {
             receiver: self,
             state: State::New,
         }
@@ -93,19 +93,19 @@ impl<T> Receiver<T> {
     /// Receives a value if one is there; never waits.
     ///
     /// ```
-    /// use seedbed::sync::{TryReceiveError, channel};
+    /// use seedbed::sync::{TryRecvError, channel};
     ///
     /// let (sender, receiver) = channel(1);
-    /// assert_eq!(receiver.try_receive(), Err(TryReceiveError::WouldBlock));
+    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::WouldBlock));
     /// sender.try_send("a value").unwrap();
-    /// assert_eq!(receiver.try_receive(), Ok("a value"));
+    /// assert_eq!(receiver.try_recv(), Ok("a value"));
     /// ```
     ///
     /// # Errors
     ///
-    /// In this order: [`TryReceiveError::Closed`] if this handle is closed; [`TryReceiveError::EndOfChannel`] if all
-    /// senders are, and nothing is left; [`TryReceiveError::WouldBlock`] if nothing is there now.
-    pub fn try_receive(&self) -> Result<T, TryReceiveError> {
+    /// In this order: [`TryRecvError::Closed`] if this handle is closed; [`TryRecvError::EndOfChannel`] if all
+    /// senders are, and nothing is left; [`TryRecvError::WouldBlock`] if nothing is there now.
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
         if let Some(value) = self.leave_place() {
             return Ok(value);
         }
@@ -116,16 +116,16 @@ impl<T> Receiver<T> {
 
     /// Closes this handle; others stay open. Doing so again changes nothing.
     ///
-    /// Receives that are blocked on this handle give [`ReceiveError::Closed`]. If it was the last receiver, what is in
+    /// Receives that are blocked on this handle give [`RecvError::Closed`]. If it was the last receiver, what is in
     /// the buffer is dropped, and sends give [`SendError::Broken`](super::SendError::Broken), those that wait included.
     ///
     /// ```
-    /// use seedbed::sync::{SendError, TryReceiveError, channel};
+    /// use seedbed::sync::{SendError, TryRecvError, channel};
     ///
     /// futures_lite::future::block_on(async {
     ///     let (sender, receiver) = channel(1);
     ///     receiver.close();
-    ///     assert_eq!(receiver.try_receive(), Err(TryReceiveError::Closed));
+    ///     assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
     ///     assert_eq!(sender.send(5).await, Err(SendError::Broken(5)));
     /// });
     /// ```
@@ -187,25 +187,25 @@ impl<T> Receiver<T> {
     }
 
     /// Receives if that is possible at once; whom to wake after unlocking.
-    fn attempt(&self, core: &mut Core<T, Waker>) -> Result<(T, Option<Waker>), TryReceiveError> {
+    fn attempt(&self, core: &mut Core<T, Waker>) -> Result<(T, Option<Waker>), TryRecvError> {
         if self.handle.is_closed() {
-            return Err(TryReceiveError::Closed);
+            return Err(TryRecvError::Closed);
         }
-        core.try_receive()
+        core.try_recv()
     }
 
     /// The first poll of a receive: what became of it, or its place in the queue.
-    fn begin(&self, waker: &Waker) -> Result<Result<T, ReceiveError>, Ticket> {
+    fn begin(&self, waker: &Waker) -> Result<Result<T, RecvError>, Ticket> {
         // The common case comes first: one lock, and nothing to clone.
-        match self.try_receive() {
-            Err(TryReceiveError::WouldBlock) => (),
+        match self.try_recv() {
+            Err(TryRecvError::WouldBlock) => (),
             decided => return Ok(decided.map_err(final_error)),
         }
         // Cloned before the lock is taken; an unused one is dropped after it was given back.
         let waker = waker.clone();
         let mut core = self.handle.core.lock();
         match self.attempt(&mut core) {
-            Err(TryReceiveError::WouldBlock) => {
+            Err(TryRecvError::WouldBlock) => {
                 self.handle.count_ticket();
                 Err(core.push_receiver(self.handle.id, waker))
             }
@@ -225,7 +225,7 @@ impl<T> Receiver<T> {
     }
 
     /// What became of a receive that is decided.
-    fn claim(&self, ticket: Ticket) -> Result<T, ReceiveError> {
+    fn claim(&self, ticket: Ticket) -> Result<T, RecvError> {
         let mut core = self.handle.core.lock();
         self.handle.uncount_ticket();
         match core.leave(ticket) {
@@ -245,11 +245,11 @@ impl<T> Receiver<T> {
 }
 
 /// An error that waiting does not help against.
-fn final_error(error: TryReceiveError) -> ReceiveError {
+fn final_error(error: TryRecvError) -> RecvError {
     match error {
-        TryReceiveError::Closed => ReceiveError::Closed,
-        TryReceiveError::EndOfChannel => ReceiveError::EndOfChannel,
-        TryReceiveError::WouldBlock => unreachable!("whoever would block waits"),
+        TryRecvError::Closed => RecvError::Closed,
+        TryRecvError::EndOfChannel => RecvError::EndOfChannel,
+        TryRecvError::WouldBlock => unreachable!("whoever would block waits"),
     }
 }
 
@@ -303,16 +303,16 @@ impl<T> fmt::Debug for Receiver<T> {
     }
 }
 
-/// Receives a value; from [`Receiver::receive`].
+/// Receives a value; from [`Receiver::recv`].
 ///
 /// It may be polled at any time and with changing wakers; the newest one is woken.
 ///
 /// ```
-/// use seedbed::sync::{Receiving, channel};
+/// use seedbed::sync::{Recv, channel};
 ///
 /// let (sender, receiver) = channel(1);
 /// sender.try_send("a value").unwrap();
-/// let receiving: Receiving<'_, &str> = receiver.receive();
+/// let receiving: Recv<'_, &str> = receiver.recv();
 /// assert_eq!(sender.statistics().buffered, 1, "futures do nothing until polled");
 /// assert_eq!(futures_lite::future::block_on(receiving), Ok("a value"));
 /// ```
@@ -332,12 +332,12 @@ impl<T> fmt::Debug for Receiver<T> {
 ///
 /// When polled again after it has completed.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct Receiving<'a, T> {
+pub struct Recv<'a, T> {
     receiver: &'a Receiver<T>,
     state: State,
 }
 
-/// Where a [`Receiving`] stands.
+/// Where a [`Recv`] stands.
 enum State {
     /// Not polled yet; not in the queue.
     New,
@@ -347,8 +347,8 @@ enum State {
     Done,
 }
 
-impl<T> Future for Receiving<'_, T> {
-    type Output = Result<T, ReceiveError>;
+impl<T> Future for Recv<'_, T> {
+    type Output = Result<T, RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let receiver = self.receiver;
@@ -358,7 +358,7 @@ impl<T> Future for Receiving<'_, T> {
                 Ok(receiver.claim(ticket))
             }
             State::Queued(ticket) => Err(ticket),
-            State::Done => panic!("a `Receiving` was polled after it had completed"),
+            State::Done => panic!("a `Recv` was polled after it had completed"),
         };
         match begun {
             Ok(received) => Poll::Ready(received),
@@ -370,7 +370,7 @@ impl<T> Future for Receiving<'_, T> {
     }
 }
 
-impl<T> Drop for Receiving<'_, T> {
+impl<T> Drop for Recv<'_, T> {
     fn drop(&mut self) {
         if let State::Queued(ticket) = mem::replace(&mut self.state, State::Done) {
             self.receiver.give_up(ticket);
@@ -378,13 +378,13 @@ impl<T> Drop for Receiving<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for Receiving<'_, T> {
+impl<T> fmt::Debug for Recv<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::New => "not polled yet",
             State::Queued(_) => "queued",
             State::Done => "done",
         };
-        f.debug_struct("Receiving").field("state", &state).finish()
+        f.debug_struct("Recv").field("state", &state).finish()
     }
 }

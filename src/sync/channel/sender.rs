@@ -21,7 +21,7 @@ use crate::sync::wait_list::Ticket;
 /// let other = sender.clone();
 /// sender.try_send(1).unwrap();
 /// other.try_send(2).unwrap();
-/// assert_eq!((receiver.try_receive(), receiver.try_receive()), (Ok(1), Ok(2)));
+/// assert_eq!((receiver.try_recv(), receiver.try_recv()), (Ok(1), Ok(2)));
 /// ```
 ///
 /// # Dropping
@@ -46,7 +46,7 @@ impl<T> Sender<T> {
     /// futures_lite::future::block_on(async {
     ///     let (sender, receiver) = seedbed::sync::channel(1);
     ///     sender.send("a value").await.unwrap();
-    ///     assert_eq!(receiver.receive().await, Ok("a value"));
+    ///     assert_eq!(receiver.recv().await, Ok("a value"));
     /// });
     /// ```
     ///
@@ -59,8 +59,8 @@ impl<T> Sender<T> {
     ///
     /// Atomic: if cancelled, the value was not sent, and is dropped; unless it had just been sent, and the future not
     /// been polled since.
-    pub fn send(&self, value: T) -> Sending<'_, T> {
-        Sending {
+    pub fn send(&self, value: T) -> Send<'_, T> {
+        Send {
             sender: self,
             state: State::New(value),
         }
@@ -92,14 +92,14 @@ impl<T> Sender<T> {
     /// have reached the end; what is in the buffer can still be received.
     ///
     /// ```
-    /// use seedbed::sync::{ReceiveError, channel};
+    /// use seedbed::sync::{RecvError, channel};
     ///
     /// futures_lite::future::block_on(async {
     ///     let (sender, receiver) = channel(1);
     ///     sender.send("the last").await.unwrap();
     ///     sender.close();
-    ///     assert_eq!(receiver.receive().await, Ok("the last"));
-    ///     assert_eq!(receiver.receive().await, Err(ReceiveError::EndOfChannel));
+    ///     assert_eq!(receiver.recv().await, Ok("the last"));
+    ///     assert_eq!(receiver.recv().await, Err(RecvError::EndOfChannel));
     /// });
     /// ```
     pub fn close(&self) {
@@ -229,10 +229,10 @@ impl<T> fmt::Debug for Sender<T> {
 /// It may be polled at any time and with changing wakers; the newest one is woken.
 ///
 /// ```
-/// use seedbed::sync::{Sending, channel};
+/// use seedbed::sync::{Send, channel};
 ///
 /// let (sender, receiver) = channel(1);
-/// let sending: Sending<'_, &str> = sender.send("a value");
+/// let sending: Send<'_, &str> = sender.send("a value");
 /// assert_eq!(receiver.statistics().buffered, 0, "futures do nothing until polled");
 /// futures_lite::future::block_on(sending).unwrap();
 /// assert_eq!(receiver.statistics().buffered, 1);
@@ -252,12 +252,12 @@ impl<T> fmt::Debug for Sender<T> {
 ///
 /// When polled again after it has completed.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct Sending<'a, T> {
+pub struct Send<'a, T> {
     sender: &'a Sender<T>,
     state: State<T>,
 }
 
-/// Where a [`Sending`] stands.
+/// Where a [`Send`] stands.
 enum State<T> {
     /// Not polled yet; the value is here.
     New(T),
@@ -268,9 +268,9 @@ enum State<T> {
 }
 
 /// Nothing in it is pinned.
-impl<T> Unpin for Sending<'_, T> {}
+impl<T> Unpin for Send<'_, T> {}
 
-impl<T> Future for Sending<'_, T> {
+impl<T> Future for Send<'_, T> {
     type Output = Result<(), SendError<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -281,7 +281,7 @@ impl<T> Future for Sending<'_, T> {
                 Ok(sender.claim(ticket))
             }
             State::Queued(ticket) => Err(ticket),
-            State::Done => panic!("a `Sending` was polled after it had completed"),
+            State::Done => panic!("a `Send` was polled after it had completed"),
         };
         match begun {
             Ok(sent) => Poll::Ready(sent),
@@ -293,7 +293,7 @@ impl<T> Future for Sending<'_, T> {
     }
 }
 
-impl<T> Drop for Sending<'_, T> {
+impl<T> Drop for Send<'_, T> {
     fn drop(&mut self) {
         if let State::Queued(ticket) = mem::replace(&mut self.state, State::Done) {
             self.sender.give_up(ticket);
@@ -301,13 +301,13 @@ impl<T> Drop for Sending<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for Sending<'_, T> {
+impl<T> fmt::Debug for Send<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::New(_) => "not polled yet",
             State::Queued(_) => "queued",
             State::Done => "done",
         };
-        f.debug_struct("Sending").field("state", &state).finish()
+        f.debug_struct("Send").field("state", &state).finish()
     }
 }

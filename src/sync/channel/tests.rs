@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use futures_lite::Stream;
 
 use super::{
-    ReceiveError, Receiver, SendError, Sender, TryReceiveError, TrySendError, channel, unbounded,
+    Receiver, RecvError, SendError, Sender, TryRecvError, TrySendError, channel, unbounded,
 };
 use crate::sync::test_waker::{Count, poll, poll_with};
 
@@ -38,8 +38,8 @@ fn handles_and_futures_are_send_and_sync_if_the_value_can_be_sent() {
     fn sendable<T: Send>() {}
     type Value = std::cell::Cell<u8>;
     check::<(Sender<Value>, Receiver<Value>)>();
-    check::<super::Receiving<'_, Value>>();
-    sendable::<super::Sending<'_, Value>>();
+    check::<super::Recv<'_, Value>>();
+    sendable::<super::Send<'_, Value>>();
 }
 
 #[test]
@@ -49,12 +49,12 @@ fn values_are_buffered_up_to_the_capacity_and_arrive_in_order() {
     assert_eq!(ready(sender.send(2)), Ok(()));
     let mut third = queued(sender.send(3));
     assert_eq!(sender.try_send(4), Err(TrySendError::WouldBlock(4)));
-    assert_eq!(receiver.try_receive(), Ok(1));
+    assert_eq!(receiver.try_recv(), Ok(1));
     assert_eq!(ready(&mut third), Ok(()), "the place was the waiter's");
     assert_eq!(sender.try_send(4), Err(TrySendError::WouldBlock(4)));
-    assert_eq!(ready(receiver.receive()), Ok(2));
-    assert_eq!(ready(receiver.receive()), Ok(3));
-    assert_eq!(receiver.try_receive(), Err(TryReceiveError::WouldBlock));
+    assert_eq!(ready(receiver.recv()), Ok(2));
+    assert_eq!(ready(receiver.recv()), Ok(3));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::WouldBlock));
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn a_rendezvous_waits_for_the_other_side_whoever_comes_first() {
     let (sender, receiver) = channel(0);
     assert_eq!(sender.try_send(0), Err(TrySendError::WouldBlock(0)));
     let mut sending = queued(sender.send(1));
-    assert_eq!(receiver.try_receive(), Ok(1));
+    assert_eq!(receiver.try_recv(), Ok(1));
     assert_eq!(ready(&mut sending), Ok(()));
-    let mut receiving = queued(receiver.receive());
+    let mut receiving = queued(receiver.recv());
     assert_eq!(sender.try_send(2), Ok(()));
     assert_eq!(ready(&mut receiving), Ok(2));
     assert_eq!(sender.statistics().peak_buffered, 0);
@@ -73,10 +73,10 @@ fn a_rendezvous_waits_for_the_other_side_whoever_comes_first() {
 #[test]
 fn a_value_that_is_sent_while_somebody_waits_cannot_be_taken_by_another() {
     let (sender, receiver) = channel(5);
-    let mut first = queued(receiver.receive());
-    let mut second = queued(receiver.receive());
+    let mut first = queued(receiver.recv());
+    let mut second = queued(receiver.recv());
     sender.try_send(1).unwrap();
-    assert_eq!(receiver.try_receive(), Err(TryReceiveError::WouldBlock));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::WouldBlock));
     assert!(poll(&mut second).is_pending());
     assert_eq!(ready(&mut first), Ok(1));
     sender.try_send(2).unwrap();
@@ -91,9 +91,9 @@ fn an_unbounded_channel_never_makes_senders_wait() {
     }
     drop(sender);
     for n in 0..1000 {
-        assert_eq!(ready(receiver.receive()), Ok(n));
+        assert_eq!(ready(receiver.recv()), Ok(n));
     }
-    assert_eq!(ready(receiver.receive()), Err(ReceiveError::EndOfChannel));
+    assert_eq!(ready(receiver.recv()), Err(RecvError::EndOfChannel));
 }
 
 #[test]
@@ -109,19 +109,19 @@ fn closing_one_sender_tells_only_those_blocked_on_it() {
     assert_eq!(ready(&mut also_blocked), Err(SendError::Closed(3)));
     assert!(poll(&mut kept).is_pending());
     assert_eq!(sender.try_send(4), Err(TrySendError::Closed(4)));
-    assert_eq!(ready(receiver.receive()), Ok(2));
+    assert_eq!(ready(receiver.recv()), Ok(2));
 }
 
 #[test]
 fn closing_one_receiver_tells_only_those_blocked_on_it() {
     let (sender, receiver) = channel(0);
     let other = receiver.clone();
-    let (mut blocked, mut kept) = (queued(receiver.receive()), queued(other.receive()));
+    let (mut blocked, mut kept) = (queued(receiver.recv()), queued(other.recv()));
     receiver.close();
     receiver.close();
     assert_eq!(sender.statistics().open_receivers, 1);
-    assert_eq!(ready(&mut blocked), Err(ReceiveError::Closed));
-    assert_eq!(receiver.try_receive(), Err(TryReceiveError::Closed));
+    assert_eq!(ready(&mut blocked), Err(RecvError::Closed));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
     sender.try_send(1).unwrap();
     assert_eq!(ready(&mut kept), Ok(1));
 }
@@ -133,21 +133,21 @@ fn what_is_buffered_can_be_received_after_the_last_sender_is_closed() {
     sender.try_send(1).unwrap();
     other.try_send(2).unwrap();
     drop((sender, other));
-    assert_eq!(ready(receiver.receive()), Ok(1));
-    assert_eq!(receiver.try_receive(), Ok(2));
-    assert_eq!(receiver.try_receive(), Err(TryReceiveError::EndOfChannel));
-    assert_eq!(ready(receiver.receive()), Err(ReceiveError::EndOfChannel));
+    assert_eq!(ready(receiver.recv()), Ok(1));
+    assert_eq!(receiver.try_recv(), Ok(2));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::EndOfChannel));
+    assert_eq!(ready(receiver.recv()), Err(RecvError::EndOfChannel));
 }
 
 #[test]
 fn closing_the_last_sender_ends_the_receives_that_wait() {
     let (sender, receiver) = channel::<u8>(3);
     let (count, waker) = Count::new();
-    let mut receiving = receiver.receive();
+    let mut receiving = receiver.recv();
     assert!(poll_with(&mut receiving, &waker).is_pending());
     drop(sender);
     assert_eq!(count.wakes(), 1);
-    assert_eq!(ready(&mut receiving), Err(ReceiveError::EndOfChannel));
+    assert_eq!(ready(&mut receiving), Err(RecvError::EndOfChannel));
 }
 
 #[test]
@@ -195,8 +195,8 @@ fn a_send_that_is_dropped_in_the_queue_is_not_sent_and_the_others_keep_their_ord
     drop(second);
     assert_eq!(Arc::strong_count(&value), 1);
     assert_eq!(sender.statistics().waiting_senders, 2);
-    assert_eq!(receiver.try_receive().unwrap().0, 1);
-    assert_eq!(receiver.try_receive().unwrap().0, 3);
+    assert_eq!(receiver.try_recv().unwrap().0, 1);
+    assert_eq!(receiver.try_recv().unwrap().0, 3);
     assert_eq!((ready(&mut first), ready(&mut third)), (Ok(()), Ok(())));
 }
 
@@ -205,7 +205,7 @@ fn a_send_that_is_dropped_after_the_receiver_took_the_value_is_sent() {
     let (sender, receiver) = channel(0);
     let value = Arc::new(());
     let sending = queued(sender.send(value.clone()));
-    let taken = receiver.try_receive().unwrap();
+    let taken = receiver.try_recv().unwrap();
     drop(sending);
     assert!(Arc::ptr_eq(&taken, &value));
     assert_eq!(Arc::strong_count(&value), 2);
@@ -214,8 +214,8 @@ fn a_send_that_is_dropped_after_the_receiver_took_the_value_is_sent() {
 #[test]
 fn a_receive_that_is_dropped_in_the_queue_takes_nothing() {
     let (sender, receiver) = channel(1);
-    let first = queued(receiver.receive());
-    let mut second = queued(receiver.receive());
+    let first = queued(receiver.recv());
+    let mut second = queued(receiver.recv());
     drop(first);
     assert_eq!(sender.statistics().waiting_receivers, 1);
     sender.try_send(1).unwrap();
@@ -225,9 +225,9 @@ fn a_receive_that_is_dropped_in_the_queue_takes_nothing() {
 #[test]
 fn a_value_goes_from_a_dropped_receive_to_the_next_that_waits() {
     let (sender, receiver) = channel(0);
-    let first = queued(receiver.receive());
+    let first = queued(receiver.recv());
     let (count, waker) = Count::new();
-    let mut second = receiver.receive();
+    let mut second = receiver.recv();
     assert!(poll_with(&mut second, &waker).is_pending());
     sender.try_send(1).unwrap();
     drop(first);
@@ -238,7 +238,7 @@ fn a_value_goes_from_a_dropped_receive_to_the_next_that_waits() {
 #[test]
 fn values_that_reached_dropped_receives_go_back_to_where_they_were() {
     let (sender, receiver) = channel(1);
-    let waiting: Vec<_> = (0..3).map(|_| queued(receiver.receive())).collect();
+    let waiting: Vec<_> = (0..3).map(|_| queued(receiver.recv())).collect();
     for n in 0..4 {
         sender.try_send(n).unwrap();
     }
@@ -247,27 +247,27 @@ fn values_that_reached_dropped_receives_go_back_to_where_they_were() {
     assert_eq!(sender.try_send(9), Err(TrySendError::WouldBlock(9)));
     let mut last = queued(sender.send(4));
     for n in 0..4 {
-        assert_eq!(receiver.try_receive(), Ok(n));
+        assert_eq!(receiver.try_recv(), Ok(n));
     }
     assert_eq!(ready(&mut last), Ok(()));
-    assert_eq!(receiver.try_receive(), Ok(4));
+    assert_eq!(receiver.try_recv(), Ok(4));
 }
 
 #[test]
 fn a_value_that_reached_a_dropped_receive_is_received_before_the_end() {
     let (sender, receiver) = channel(0);
-    let receiving = queued(receiver.receive());
+    let receiving = queued(receiver.recv());
     sender.try_send(1).unwrap();
     drop(sender);
     drop(receiving);
-    assert_eq!(receiver.try_receive(), Ok(1));
-    assert_eq!(receiver.try_receive(), Err(TryReceiveError::EndOfChannel));
+    assert_eq!(receiver.try_recv(), Ok(1));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::EndOfChannel));
 }
 
 #[test]
 fn a_delivered_value_is_received_although_the_handle_was_closed_since() {
     let (sender, receiver) = channel(0);
-    let mut receiving = queued(receiver.receive());
+    let mut receiving = queued(receiver.recv());
     sender.try_send(1).unwrap();
     receiver.close();
     assert_eq!(ready(&mut receiving), Ok(1));
@@ -279,7 +279,7 @@ fn only_the_newest_waker_is_woken_and_only_once_on_both_sides() {
     let (new, new_waker) = Count::new();
     let wakers = [&old_waker, &old_waker, &new_waker, &new_waker];
     let (sender, receiver) = channel(0);
-    let mut receiving = receiver.receive();
+    let mut receiving = receiver.recv();
     for waker in wakers {
         assert!(poll_with(&mut receiving, waker).is_pending());
     }
@@ -291,7 +291,7 @@ fn only_the_newest_waker_is_woken_and_only_once_on_both_sides() {
         assert!(poll_with(&mut sending, waker).is_pending());
     }
     assert_eq!(sender.statistics().waiting_senders, 1);
-    assert_eq!(receiver.try_receive(), Ok(2));
+    assert_eq!(receiver.try_recv(), Ok(2));
     assert_eq!(ready(sending), Ok(()));
     assert_eq!((old.wakes(), new.wakes()), (0, 2));
     assert_eq!((Arc::strong_count(&old), Arc::strong_count(&new)), (2, 2));
@@ -301,11 +301,11 @@ fn only_the_newest_waker_is_woken_and_only_once_on_both_sides() {
 fn a_forgotten_send_is_sent_and_a_forgotten_receive_costs_one_value() {
     let (sender, receiver) = channel(0);
     mem::forget(queued(sender.send(1)));
-    assert_eq!(receiver.try_receive(), Ok(1));
-    mem::forget(queued(receiver.receive()));
+    assert_eq!(receiver.try_recv(), Ok(1));
+    mem::forget(queued(receiver.recv()));
     assert_eq!(sender.try_send(2), Ok(()));
     assert_eq!(sender.try_send(3), Err(TrySendError::WouldBlock(3)));
-    mem::forget(queued(receiver.receive()));
+    mem::forget(queued(receiver.recv()));
     let other = receiver.clone();
     drop(receiver);
     assert_eq!(sender.try_send(4), Err(TrySendError::WouldBlock(4)));
@@ -337,15 +337,15 @@ fn what_reached_a_stream_that_nobody_polls_is_the_next_that_its_handle_gives() {
         sender.try_send(1).unwrap();
         sender.try_send(2).unwrap();
         let first = if by_future {
-            ready(receiver.receive()).map_err(drop)
+            ready(receiver.recv()).map_err(drop)
         } else {
-            receiver.try_receive().map_err(drop)
+            receiver.try_recv().map_err(drop)
         };
         assert_eq!(first, Ok(1));
-        assert_eq!(receiver.try_receive(), Ok(2));
+        assert_eq!(receiver.try_recv(), Ok(2));
     }
     assert!(next(&mut receiver).is_pending());
-    let receiving = queued(receiver.receive());
+    let receiving = queued(receiver.recv());
     assert_eq!(sender.statistics().waiting_receivers, 1);
     drop(receiving);
 }
@@ -364,7 +364,7 @@ fn what_reached_a_stream_goes_to_others_when_it_is_closed_or_dropped() {
     assert!(next(&mut other).is_pending());
     sender.try_send(2).unwrap();
     drop(other);
-    assert_eq!(last.try_receive(), Ok(2));
+    assert_eq!(last.try_recv(), Ok(2));
 }
 
 #[test]
@@ -379,10 +379,7 @@ fn statistics_count_both_sides() {
     assert_eq!((statistics.open_senders, statistics.open_receivers), (2, 2));
     assert_eq!(statistics.waiting_senders, 1);
     drop(waiting);
-    assert_eq!(
-        (receiver.try_receive(), third.try_receive()),
-        (Ok(1), Ok(2))
-    );
+    assert_eq!((receiver.try_recv(), third.try_recv()), (Ok(1), Ok(2)));
     let statistics = sender.statistics();
     assert_eq!((statistics.buffered, statistics.peak_buffered), (0, 2));
 }
@@ -392,7 +389,7 @@ fn debug_never_shows_a_value() {
     let (sender, receiver) = channel(1);
     sender.try_send("secret").unwrap();
     let error = sender.try_send("secret").unwrap_err();
-    let futures = (sender.send("secret"), receiver.receive());
+    let futures = (sender.send("secret"), receiver.recv());
     let broken = SendError::Broken("secret");
     let shown = format!("{sender:?} {receiver:?} {error:?} {error} {futures:?} {broken:?}");
     assert!(!shown.contains("secret"), "{shown}");
@@ -441,9 +438,8 @@ fn threads_on_both_sides_pass_every_value_once() {
             let receivers = [receiver.clone(), receiver];
             let sums = receivers.map(|receiver| {
                 scope.spawn(move || {
-                    let all = std::iter::from_fn(|| {
-                        futures_lite::future::block_on(receiver.receive()).ok()
-                    });
+                    let all =
+                        std::iter::from_fn(|| futures_lite::future::block_on(receiver.recv()).ok());
                     all.sum::<usize>()
                 })
             });
@@ -463,7 +459,7 @@ fn threads_that_drop_their_receives_at_any_moment_lose_no_value() {
                 let mut sum = 0;
                 loop {
                     // The value may arrive between the poll and the drop.
-                    match poll(&mut receiver.receive()) {
+                    match poll(&mut receiver.recv()) {
                         Poll::Ready(Ok(n)) => sum += n,
                         Poll::Ready(Err(_end)) => return sum,
                         Poll::Pending => std::thread::yield_now(),

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Wake, Waker};
 
-use super::{Acquire, CapacityLimiter, Token};
+use super::handle::{Acquire, CapacityLimiter, Token};
 use crate::sync::test_waker::{Count, poll, poll_with};
 
 /// A limiter with one token, and that token.

@@ -46,14 +46,18 @@ impl<T> RwLockReadGuard<T> {
         }
     }
 
-    /// The lock that is held.
+    /// Returns the lock that the guard holds.
+    ///
+    /// It is not a method, because a method would hide one of the same name of the value.
     ///
     /// ```
-    /// let guard = seedbed::sync::RwLock::new(5).try_read().expect("nobody holds it");
-    /// assert_eq!(guard.lock().statistics().readers, 1);
+    /// use seedbed::sync::{RwLock, RwLockReadGuard};
+    ///
+    /// let guard = RwLock::new(5).try_read().expect("nobody holds it");
+    /// assert_eq!(RwLockReadGuard::source(&guard).statistics().readers, 1);
     /// ```
-    pub fn lock(&self) -> &RwLock<T> {
-        &self.reader.0
+    pub fn source(guard: &Self) -> &RwLock<T> {
+        &guard.reader.0
     }
 }
 
@@ -69,7 +73,7 @@ impl<T> Deref for RwLockReadGuard<T> {
 impl<T> fmt::Debug for RwLockReadGuard<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RwLockReadGuard")
-            .field("lock", self.lock())
+            .field("lock", Self::source(self))
             .finish_non_exhaustive()
     }
 }
@@ -105,14 +109,18 @@ impl<T> RwLockWriteGuard<T> {
         }
     }
 
-    /// The lock that is held.
+    /// Returns the lock that the guard holds.
+    ///
+    /// It is not a method, because a method would hide one of the same name of the value.
     ///
     /// ```
-    /// let guard = seedbed::sync::RwLock::new(5).try_write().expect("nobody holds it");
-    /// assert!(guard.lock().statistics().writing);
+    /// use seedbed::sync::{RwLock, RwLockWriteGuard};
+    ///
+    /// let guard = RwLock::new(5).try_write().expect("nobody holds it");
+    /// assert!(RwLockWriteGuard::source(&guard).statistics().writing);
     /// ```
-    pub fn lock(&self) -> &RwLock<T> {
-        &self.lock
+    pub fn source(guard: &Self) -> &RwLock<T> {
+        &guard.lock
     }
 }
 

@@ -159,12 +159,12 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`ReleasedTooOften`] if there are as many permits as may be, free and held ones together, whether somebody waits
+    /// [`ReleaseError`] if there are as many permits as may be, free and held ones together, whether somebody waits
     /// or not; nothing has changed then. (Without a bound, `usize::MAX` may be.)
-    pub fn release(&self) -> Result<(), ReleasedTooOften> {
+    pub fn release(&self) -> Result<(), ReleaseError> {
         let max = self.shared.max.unwrap_or(usize::MAX);
         let created = self.shared.tokens.open().create(max);
-        let next = created.map_err(|Full| ReleasedTooOften { max })?;
+        let next = created.map_err(|Full| ReleaseError { max })?;
         Then::wake(next).run();
         Ok(())
     }
@@ -269,12 +269,12 @@ pub struct SemaphoreStatistics {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ReleasedTooOften {
+pub struct ReleaseError {
     /// How many permits may exist.
     pub max: usize,
 }
 
-impl fmt::Display for ReleasedTooOften {
+impl fmt::Display for ReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -285,7 +285,7 @@ impl fmt::Display for ReleasedTooOften {
     }
 }
 
-impl Error for ReleasedTooOften {}
+impl Error for ReleaseError {}
 
 /// One permit of a [`Semaphore`].
 ///

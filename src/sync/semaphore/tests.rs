@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{Permit, ReleasedTooOften, Semaphore, SemaphoreAcquire};
+use super::{Permit, ReleaseError, Semaphore, SemaphoreAcquire};
 use crate::sync::test_waker::{Count, poll, poll_with};
 
 /// A semaphore with one permit, and that permit.
@@ -52,7 +52,7 @@ fn a_permit_goes_to_the_longest_waiter_before_it_runs_and_the_value_stays_zero()
 fn anybody_may_release_and_a_release_too_many_is_refused() {
     let semaphore = Semaphore::bounded(1, 2);
     assert_eq!(semaphore.release(), Ok(()));
-    assert_eq!(semaphore.release(), Err(ReleasedTooOften { max: 2 }));
+    assert_eq!(semaphore.release(), Err(ReleaseError { max: 2 }));
     assert_eq!(semaphore.value(), 2);
 }
 

@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::error::{ReceiveError, SendError, TryReceiveError, TrySendError};
+use super::error::{RecvError, SendError, TryRecvError, TrySendError};
 use crate::sync::guarded::Then;
 use crate::sync::wait_list::{Removed, Ticket, WaitList};
 
@@ -43,7 +43,7 @@ impl<T> Item<T> {
 
 /// A sender that waits, with its value.
 #[derive(Debug)]
-pub(super) struct Sending<T, W> {
+pub(super) struct Send<T, W> {
     handle: HandleId,
     value: T,
     payload: W,
@@ -51,7 +51,7 @@ pub(super) struct Sending<T, W> {
 
 /// A receiver that waits.
 #[derive(Debug)]
-pub(super) struct Receiving<W> {
+pub(super) struct Recv<W> {
     handle: HandleId,
     payload: W,
 }
@@ -60,7 +60,7 @@ pub(super) struct Receiving<W> {
 pub(super) type Sent<T> = Result<(), SendError<T>>;
 
 /// What became of a receive that had to wait.
-pub(super) type Received<T> = Result<Item<T>, ReceiveError>;
+pub(super) type Received<T> = Result<Item<T>, RecvError>;
 
 /// The values, and those who wait on both sides.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ pub(super) struct Core<T, W> {
     buffer: VecDeque<Item<T>>,
     /// The most that was ever buffered.
     peak: usize,
-    senders: WaitList<Sending<T, W>, Sent<T>>,
-    receivers: WaitList<Receiving<W>, Received<T>>,
+    senders: WaitList<Send<T, W>, Sent<T>>,
+    receivers: WaitList<Recv<W>, Received<T>>,
     open_senders: usize,
     open_receivers: usize,
     /// Number of the next item.
@@ -132,7 +132,7 @@ impl<T, W> Core<T, W> {
 
     /// Waits at the end of the senders' queue, after [`try_send`](Self::try_send) said that it would block.
     pub(super) fn push_sender(&mut self, handle: HandleId, value: T, payload: W) -> Ticket {
-        self.senders.push(Sending {
+        self.senders.push(Send {
             handle,
             value,
             payload,
@@ -154,12 +154,12 @@ impl<T, W> Core<T, W> {
 
     /// A sender leaves. If it still waited, its value was not sent. Nobody is better off for it: there is no more room
     /// than before. What comes back is to be dropped.
-    pub(super) fn give_up_sender(&mut self, ticket: Ticket) -> Removed<Sending<T, W>, Sent<T>> {
+    pub(super) fn give_up_sender(&mut self, ticket: Ticket) -> Removed<Send<T, W>, Sent<T>> {
         self.senders.remove(ticket)
     }
 
     /// Receives if that is possible at once; the value, and whom to wake.
-    pub(super) fn try_receive(&mut self) -> Result<(T, Option<W>), TryReceiveError> {
+    pub(super) fn try_recv(&mut self) -> Result<(T, Option<W>), TryRecvError> {
         if let Some(item) = self.buffer.pop_front() {
             return Ok((item.value, self.refill()));
         }
@@ -167,15 +167,15 @@ impl<T, W> Core<T, W> {
             return Ok((value, Some(payload)));
         }
         Err(if self.open_senders == 0 {
-            TryReceiveError::EndOfChannel
+            TryRecvError::EndOfChannel
         } else {
-            TryReceiveError::WouldBlock
+            TryRecvError::WouldBlock
         })
     }
 
-    /// Waits at the end of the receivers' queue, after [`try_receive`](Self::try_receive) said that it would block.
+    /// Waits at the end of the receivers' queue, after [`try_recv`](Self::try_recv) said that it would block.
     pub(super) fn push_receiver(&mut self, handle: HandleId, payload: W) -> Ticket {
-        self.receivers.push(Receiving { handle, payload })
+        self.receivers.push(Recv { handle, payload })
     }
 
     /// The payload of a receiver that waits; `None` once it is decided.
@@ -184,7 +184,7 @@ impl<T, W> Core<T, W> {
     }
 
     /// A receiver leaves the queue with what it got, if that was decided.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> Removed<Receiving<W>, Received<T>> {
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Removed<Recv<W>, Received<T>> {
         self.receivers.remove(ticket)
     }
 
@@ -203,7 +203,7 @@ impl<T, W> Core<T, W> {
     pub(super) fn close_sender(&mut self, handle: HandleId, blocked: bool) -> Vec<W> {
         let mut woken = Vec::new();
         if blocked {
-            let tell = |sending: Sending<T, W>| {
+            let tell = |sending: Send<T, W>| {
                 let closed = Err(SendError::Closed(sending.value));
                 (closed, sending.payload)
             };
@@ -211,8 +211,8 @@ impl<T, W> Core<T, W> {
         }
         self.open_senders -= 1;
         if self.open_senders == 0 {
-            let end = |receiving: Receiving<W>| {
-                let end = Err(ReceiveError::EndOfChannel);
+            let end = |receiving: Recv<W>| {
+                let end = Err(RecvError::EndOfChannel);
                 (end, receiving.payload)
             };
             woken.extend(self.receivers.grant_where(|_| true, end));
@@ -229,14 +229,14 @@ impl<T, W> Core<T, W> {
     ) -> (Vec<W>, VecDeque<Item<T>>) {
         let mut woken = Vec::new();
         if blocked {
-            let tell = |receiving: Receiving<W>| (Err(ReceiveError::Closed), receiving.payload);
+            let tell = |receiving: Recv<W>| (Err(RecvError::Closed), receiving.payload);
             woken = self.receivers.grant_where(|who| who.handle == handle, tell);
         }
         self.open_receivers -= 1;
         if self.open_receivers > 0 {
             return (woken, VecDeque::new());
         }
-        let tell = |sending: Sending<T, W>| {
+        let tell = |sending: Send<T, W>| {
             let broken = Err(SendError::Broken(sending.value));
             (broken, sending.payload)
         };

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::{Core, HandleId};
-use crate::sync::channel::error::{ReceiveError, SendError, TryReceiveError, TrySendError};
+use crate::sync::channel::error::{RecvError, SendError, TryRecvError, TrySendError};
 use crate::sync::guarded::Then;
 use crate::sync::wait_list::{Removed, Ticket};
 
@@ -62,7 +62,7 @@ struct Sends {
 struct Receives {
     name: Name,
     handle: HandleId,
-    received: Option<Result<Value, ReceiveError>>,
+    received: Option<Result<Value, RecvError>>,
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +123,7 @@ impl Model {
             }
             (None, Some(at)) if self.open_senders.is_empty() => {
                 let receiver = &mut self.receivers[at];
-                receiver.received = Some(Err(ReceiveError::EndOfChannel));
+                receiver.received = Some(Err(RecvError::EndOfChannel));
                 Some(vec![receiver.name])
             }
             _ => None,
@@ -179,8 +179,8 @@ impl Pair {
             Step::TrySend => self.send(None),
             Step::ClaimSent(index) => self.claim_sent(index),
             Step::GiveUpSender(index) => self.give_up_sender(index),
-            Step::Receive(index) => self.receive(Some(index)),
-            Step::TryReceive => self.receive(None),
+            Step::Receive(index) => self.recv(Some(index)),
+            Step::TryReceive => self.recv(None),
             Step::ClaimReceived(index) => self.claim_received(index),
             Step::GiveUpReceiver(index) => self.give_up_receiver(index),
             // A handle can only be cloned from an open one, so a side that is closed stays so.
@@ -226,7 +226,7 @@ impl Pair {
         self.model.senders.pop();
     }
 
-    fn receive(&mut self, wait: Option<usize>) {
+    fn recv(&mut self, wait: Option<usize>) {
         let Some(at) = pick(self.model.open_receivers.len(), wait.unwrap_or(0)) else {
             return;
         };
@@ -239,18 +239,18 @@ impl Pair {
         let told: Vec<_> = self.model.settle();
         let told: Vec<_> = told.into_iter().filter(|who| *who != name).collect();
         let expected = self.model.receivers.last().unwrap().received;
-        match (self.core.try_receive(), expected) {
+        match (self.core.try_recv(), expected) {
             (Ok((value, woken)), Some(Ok(same))) => {
                 assert_eq!(value, same);
                 assert_eq!(Vec::from_iter(woken), told);
             }
-            (Err(TryReceiveError::EndOfChannel), Some(Err(ReceiveError::EndOfChannel))) => (),
-            (Err(TryReceiveError::WouldBlock), None) if wait.is_some() => {
+            (Err(TryRecvError::EndOfChannel), Some(Err(RecvError::EndOfChannel))) => (),
+            (Err(TryRecvError::WouldBlock), None) if wait.is_some() => {
                 let ticket = self.core.push_receiver(handle, name);
                 self.receiver_tickets.push(ticket);
                 return;
             }
-            (Err(TryReceiveError::WouldBlock), None) => (),
+            (Err(TryRecvError::WouldBlock), None) => (),
             (received, expected) => panic!("{received:?} instead of {expected:?}"),
         }
         self.model.receivers.pop();
@@ -343,7 +343,7 @@ impl Pair {
         let mut told = Vec::new();
         for who in &mut self.model.receivers {
             if who.handle == handle && who.received.is_none() {
-                who.received = Some(Err(ReceiveError::Closed));
+                who.received = Some(Err(RecvError::Closed));
                 told.push(who.name);
             }
         }

@@ -5,23 +5,23 @@ use std::mem;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{Lock, LockAcquire, LockGuard};
+use super::{Mutex, MutexGuard, MutexLock};
 use crate::sync::test_waker::{Count, poll, poll_with};
 
 /// A lock that is held.
-fn held() -> (Lock<u32>, LockGuard<u32>) {
-    let lock = Lock::new(0);
-    let guard = lock.try_acquire().expect("nobody holds it");
+fn held() -> (Mutex<u32>, MutexGuard<u32>) {
+    let lock = Mutex::new(0);
+    let guard = lock.try_lock().expect("nobody holds it");
     (lock, guard)
 }
 
-fn queued(lock: &Lock<u32>) -> LockAcquire<u32> {
-    let mut acquire = lock.acquire();
+fn queued(lock: &Mutex<u32>) -> MutexLock<u32> {
+    let mut acquire = lock.lock();
     assert!(poll(&mut acquire).is_pending());
     acquire
 }
 
-fn granted(acquire: &mut LockAcquire<u32>) -> LockGuard<u32> {
+fn granted(acquire: &mut MutexLock<u32>) -> MutexGuard<u32> {
     match poll(acquire) {
         Poll::Ready(guard) => guard,
         Poll::Pending => panic!("the lock was not granted"),
@@ -32,10 +32,10 @@ fn granted(acquire: &mut LockAcquire<u32>) -> LockGuard<u32> {
 fn a_value_that_may_be_sent_makes_everything_send_and_sync_but_the_guard_is_as_the_value() {
     fn send_sync<T: Send + Sync + 'static>() {}
     fn send<T: Send>() {}
-    send_sync::<Lock<Cell<u8>>>();
-    send_sync::<LockAcquire<Cell<u8>>>();
-    send::<LockGuard<Cell<u8>>>();
-    send_sync::<LockGuard<u8>>();
+    send_sync::<Mutex<Cell<u8>>>();
+    send_sync::<MutexLock<Cell<u8>>>();
+    send::<MutexGuard<Cell<u8>>>();
+    send_sync::<MutexGuard<u8>>();
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_longest_waiter_owns_the_lock_before_it_runs() {
     *guard = 7;
     drop(guard);
     assert!(lock.is_locked());
-    assert!(lock.try_acquire().is_none(), "nobody barges in");
+    assert!(lock.try_lock().is_none(), "nobody barges in");
     assert!(poll(&mut second).is_pending());
     assert_eq!(*granted(&mut first), 7);
     drop(granted(&mut second));
@@ -81,14 +81,14 @@ fn a_granted_waiter_that_is_dropped_unpolled_passes_the_lock_on() {
     let (lock, guard) = held();
     let first = queued(&lock);
     let (count, waker) = Count::new();
-    let mut second = lock.acquire();
+    let mut second = lock.lock();
     assert!(poll_with(&mut second, &waker).is_pending());
     drop(guard);
     drop(first);
     assert_eq!(count.wakes(), 1);
     drop(second);
     assert!(!lock.is_locked(), "nobody else waits: it is free");
-    assert_eq!(*lock.try_acquire().unwrap(), 0);
+    assert_eq!(*lock.try_lock().unwrap(), 0);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn only_the_newest_waker_is_woken_and_only_once() {
     let (lock, guard) = held();
     let (old, old_waker) = Count::new();
     let (new, new_waker) = Count::new();
-    let mut waiter = lock.acquire();
+    let mut waiter = lock.lock();
     for waker in [&old_waker, &old_waker, &new_waker, &new_waker] {
         assert!(poll_with(&mut waiter, waker).is_pending());
     }
@@ -112,7 +112,7 @@ fn a_forgotten_guard_leaves_the_lock_held_and_others_may_come_and_go() {
     let (lock, guard) = held();
     mem::forget(guard);
     drop(queued(&lock));
-    assert!(lock.try_acquire().is_none());
+    assert!(lock.try_lock().is_none());
     assert!(lock.is_locked());
 }
 
@@ -125,14 +125,14 @@ fn a_guard_dropped_by_a_panic_releases_the_lock() {
         std::panic::resume_unwind(Box::new(()));
     }));
     assert!(panic.is_err());
-    assert_eq!(*lock.try_acquire().unwrap(), 3);
+    assert_eq!(*lock.try_lock().unwrap(), 3);
 }
 
 #[test]
 fn a_guard_keeps_the_value_alive_and_the_last_owner_drops_it() {
     let value = Arc::new(());
-    let lock = Lock::new(value.clone());
-    let guard = lock.try_acquire();
+    let lock = Mutex::new(value.clone());
+    let guard = lock.try_lock();
     drop(lock);
     assert_eq!(Arc::strong_count(&value), 2);
     drop(guard);
@@ -141,31 +141,31 @@ fn a_guard_keeps_the_value_alive_and_the_last_owner_drops_it() {
 
 #[test]
 fn debug_never_shows_the_value() {
-    let lock = Lock::new("secret");
-    let guard = lock.try_acquire().unwrap();
-    let shown = format!("{lock:?} {guard:?} {:?}", lock.acquire());
+    let lock = Mutex::new("secret");
+    let guard = lock.try_lock().unwrap();
+    let shown = format!("{lock:?} {guard:?} {:?}", lock.lock());
     assert!(!shown.contains("secret"), "{shown}");
 }
 
 #[test]
 #[should_panic(expected = "polled after it had given its guard")]
 fn polling_after_the_end_is_a_clear_panic() {
-    let mut acquire = Lock::new(0).acquire();
+    let mut acquire = Mutex::new(0).lock();
     drop(granted(&mut acquire));
     assert!(poll(&mut acquire).is_pending());
 }
 
 #[test]
 fn threads_exclude_each_other() {
-    let lock = Lock::new(0);
+    let lock = Mutex::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..500 {
-                    *futures_lite::future::block_on(lock.acquire()) += 1;
+                    *futures_lite::future::block_on(lock.lock()) += 1;
                 }
             });
         }
     });
-    assert_eq!(*lock.try_acquire().unwrap(), 2000);
+    assert_eq!(*lock.try_lock().unwrap(), 2000);
 }

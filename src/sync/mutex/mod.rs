@@ -1,4 +1,4 @@
-//! `Lock`: mutual exclusion for a value, strictly first come, first served.
+//! `Mutex`: mutual exclusion for a value, strictly first come, first served.
 //!
 //! A thin driver around the pure `hold`: one mutex, held for a few instructions; an uncontended acquire is one lock and
 //! no allocation. The value itself is moved from holder to holder; `hold` says why.
@@ -23,7 +23,7 @@ use hold::Hold;
 /// A value that one task at a time may use, also across awaits.
 ///
 /// The handle is cheap to clone; all clones are the same lock. It is fair: tasks get it strictly in the order in which
-/// they began to wait (a [`LockAcquire`] begins when it is first polled), and when the holder lets go, it belongs to
+/// they began to wait (a [`MutexLock`] begins when it is first polled), and when the holder lets go, it belongs to
 /// the longest waiter before that `drop` returns. A task that lets go and at once asks again goes to the end of the
 /// queue. This is what Trio calls a `StrictFIFOLock`, and the difference from `async-lock`'s `Mutex`, where whoever is
 /// awake gets in first and the others are only protected from starving.
@@ -32,15 +32,15 @@ use hold::Hold;
 /// `async_lock::Mutex`, which is faster under contention.
 ///
 /// ```
-/// use seedbed::sync::Lock;
+/// use seedbed::sync::Mutex;
 ///
 /// futures_lite::future::block_on(async {
-///     let lines = Lock::new(Vec::new());
-///     let mut guard = lines.acquire().await;
+///     let lines = Mutex::new(Vec::new());
+///     let mut guard = lines.lock().await;
 ///     guard.push("hello");
-///     assert!(lines.try_acquire().is_none());
+///     assert!(lines.try_lock().is_none());
 ///     drop(guard);
-///     assert_eq!(*lines.acquire().await, ["hello"]);
+///     assert_eq!(*lines.lock().await, ["hello"]);
 /// });
 /// ```
 ///
@@ -57,19 +57,19 @@ use hold::Hold;
 ///
 /// Dropping a handle changes nothing for others: the guard and the waiters keep the lock alive. The value is dropped
 /// with the last of them.
-pub struct Lock<T> {
+pub struct Mutex<T> {
     hold: Arc<Guarded<Hold<T, Waker>>>,
 }
 
-impl<T> Lock<T> {
+impl<T> Mutex<T> {
     /// Creates a lock that nobody holds.
     ///
     /// ```
-    /// let lock = seedbed::sync::Lock::new(5);
+    /// let lock = seedbed::sync::Mutex::new(5);
     /// assert!(!lock.is_locked());
     /// ```
     pub fn new(value: T) -> Self {
-        Lock {
+        Mutex {
             hold: Arc::new(Guarded::new(Hold::new(value))),
         }
     }
@@ -81,9 +81,9 @@ impl<T> Lock<T> {
     ///
     /// ```
     /// futures_lite::future::block_on(async {
-    ///     let lock = seedbed::sync::Lock::new(5);
-    ///     *lock.acquire().await += 1;
-    ///     assert_eq!(*lock.acquire().await, 6);
+    ///     let lock = seedbed::sync::Mutex::new(5);
+    ///     *lock.lock().await += 1;
+    ///     assert_eq!(*lock.lock().await, 6);
     /// });
     /// ```
     ///
@@ -91,8 +91,8 @@ impl<T> Lock<T> {
     ///
     /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and the order of
     /// the others is unchanged; if the lock had been assigned to it already, the next waiter gets it.
-    pub fn acquire(&self) -> LockAcquire<T> {
-        LockAcquire {
+    pub fn lock(&self) -> MutexLock<T> {
+        MutexLock {
             state: State::New(self.clone()),
         }
     }
@@ -100,12 +100,12 @@ impl<T> Lock<T> {
     /// Takes the lock if it is free and nobody waits for it; never waits.
     ///
     /// ```
-    /// let lock = seedbed::sync::Lock::new(5);
-    /// let guard = lock.try_acquire();
+    /// let lock = seedbed::sync::Mutex::new(5);
+    /// let guard = lock.try_lock();
     /// assert!(guard.is_some());
-    /// assert!(lock.try_acquire().is_none());
+    /// assert!(lock.try_lock().is_none());
     /// ```
-    pub fn try_acquire(&self) -> Option<LockGuard<T>> {
+    pub fn try_lock(&self) -> Option<MutexGuard<T>> {
         let value = self.hold.lock().try_take()?;
         Some(self.guard(value))
     }
@@ -113,8 +113,8 @@ impl<T> Lock<T> {
     /// Whether somebody holds it, or has been assigned it and has not run since.
     ///
     /// ```
-    /// let lock = seedbed::sync::Lock::new(5);
-    /// let guard = lock.try_acquire();
+    /// let lock = seedbed::sync::Mutex::new(5);
+    /// let guard = lock.try_lock();
     /// assert!(lock.is_locked());
     /// drop(guard);
     /// assert!(!lock.is_locked());
@@ -126,23 +126,23 @@ impl<T> Lock<T> {
     /// Says, for one moment, how the lock is used.
     ///
     /// ```
-    /// let lock = seedbed::sync::Lock::new(5);
-    /// let guard = lock.try_acquire();
+    /// let lock = seedbed::sync::Mutex::new(5);
+    /// let guard = lock.try_lock();
     /// let statistics = lock.statistics();
     /// assert!(statistics.locked);
     /// assert_eq!(statistics.waiting, 0);
     /// # drop(guard);
     /// ```
-    pub fn statistics(&self) -> LockStatistics {
+    pub fn statistics(&self) -> MutexStatistics {
         let hold = self.hold.lock();
-        LockStatistics {
+        MutexStatistics {
             locked: hold.is_locked(),
             waiting: hold.waiting(),
         }
     }
 
-    fn guard(&self, value: Box<T>) -> LockGuard<T> {
-        LockGuard {
+    fn guard(&self, value: Box<T>) -> MutexGuard<T> {
+        MutexGuard {
             lock: self.clone(),
             value: Some(value),
         }
@@ -179,7 +179,7 @@ impl<T> Lock<T> {
     }
 
     /// The guard of a place that is granted.
-    pub(super) fn claim(&self, ticket: Ticket) -> LockGuard<T> {
+    pub(super) fn claim(&self, ticket: Ticket) -> MutexGuard<T> {
         let value = self.hold.lock().claim(ticket);
         self.guard(value)
     }
@@ -190,7 +190,7 @@ impl<T> Lock<T> {
     }
 
     /// Whether both are handles of one lock.
-    pub(super) fn is_same(&self, other: &Lock<T>) -> bool {
+    pub(super) fn is_same(&self, other: &Mutex<T>) -> bool {
         Arc::ptr_eq(&self.hold, &other.hold)
     }
 }
@@ -203,49 +203,49 @@ enum Arrival<T> {
     Queued(Ticket),
 }
 
-impl<T> Clone for Lock<T> {
+impl<T> Clone for Mutex<T> {
     fn clone(&self) -> Self {
-        Lock {
+        Mutex {
             hold: self.hold.clone(),
         }
     }
 }
 
-impl<T: Default> Default for Lock<T> {
+impl<T: Default> Default for Mutex<T> {
     fn default() -> Self {
         Self::new(T::default())
     }
 }
 
-/// Shows [`statistics`](Lock::statistics), never the value.
-impl<T> fmt::Debug for Lock<T> {
+/// Shows [`statistics`](Mutex::statistics), never the value.
+impl<T> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let statistics = self.statistics();
-        f.debug_struct("Lock")
+        f.debug_struct("Mutex")
             .field("locked", &statistics.locked)
             .field("waiting", &statistics.waiting)
             .finish_non_exhaustive()
     }
 }
 
-/// How a [`Lock`] is used, at one moment; from [`Lock::statistics`].
+/// How a [`Mutex`] is used, at one moment; from [`Mutex::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct LockStatistics {
+pub struct MutexStatistics {
     /// Whether somebody holds it, or has been assigned it and has not run since.
     pub locked: bool,
-    /// Number of futures in the queue: of [`LockAcquire`]s, and of [`ConditionWait`](crate::sync::ConditionWait)s that
+    /// Number of futures in the queue: of [`MutexLock`]s, and of [`CondvarWait`](crate::sync::CondvarWait)s that
     /// were notified.
     pub waiting: usize,
 }
 
-/// The value of a [`Lock`], and the right to use it.
+/// The value of a [`Mutex`], and the right to use it.
 ///
 /// It owns its share of the lock: it may be stored, sent to other threads, and outlive every handle.
 ///
 /// ```
-/// let lock = seedbed::sync::Lock::new(5);
-/// let guard = lock.try_acquire().expect("nobody holds it");
+/// let lock = seedbed::sync::Mutex::new(5);
+/// let guard = lock.try_lock().expect("nobody holds it");
 /// std::thread::spawn(move || assert_eq!(*guard, 5)).join().unwrap();
 /// assert!(!lock.is_locked());
 /// ```
@@ -255,25 +255,29 @@ pub struct LockStatistics {
 /// Releases the lock: it belongs to the longest waiter before `drop` returns. If the guard is forgotten
 /// ([`std::mem::forget`]), the lock stays held for ever.
 #[must_use = "dropping the guard releases the lock at once"]
-pub struct LockGuard<T> {
-    lock: Lock<T>,
+pub struct MutexGuard<T> {
+    lock: Mutex<T>,
     /// There until it is dropped.
     value: Option<Box<T>>,
 }
 
-impl<T> LockGuard<T> {
-    /// The lock that is held.
+impl<T> MutexGuard<T> {
+    /// Returns the mutex that the guard holds.
+    ///
+    /// It is not a method, because a method would hide one of the same name of the value.
     ///
     /// ```
-    /// let guard = seedbed::sync::Lock::new(5).try_acquire().expect("nobody holds it");
-    /// assert!(guard.lock().is_locked());
+    /// use seedbed::sync::{Mutex, MutexGuard};
+    ///
+    /// let guard = Mutex::new(5).try_lock().expect("nobody holds it");
+    /// assert!(MutexGuard::source(&guard).is_locked());
     /// ```
-    pub fn lock(&self) -> &Lock<T> {
-        &self.lock
+    pub fn source(guard: &Self) -> &Mutex<T> {
+        &guard.lock
     }
 }
 
-impl<T> Deref for LockGuard<T> {
+impl<T> Deref for MutexGuard<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -281,7 +285,7 @@ impl<T> Deref for LockGuard<T> {
     }
 }
 
-impl<T> DerefMut for LockGuard<T> {
+impl<T> DerefMut for MutexGuard<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.value
             .as_deref_mut()
@@ -289,7 +293,7 @@ impl<T> DerefMut for LockGuard<T> {
     }
 }
 
-impl<T> Drop for LockGuard<T> {
+impl<T> Drop for MutexGuard<T> {
     fn drop(&mut self) {
         if let Some(value) = self.value.take() {
             let next = self.lock.hold.lock().release(value);
@@ -299,23 +303,23 @@ impl<T> Drop for LockGuard<T> {
 }
 
 /// Shows the lock, never the value.
-impl<T> fmt::Debug for LockGuard<T> {
+impl<T> fmt::Debug for MutexGuard<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockGuard")
+        f.debug_struct("MutexGuard")
             .field("lock", &self.lock)
             .finish_non_exhaustive()
     }
 }
 
-/// Waits for a [`Lock`]; from [`Lock::acquire`].
+/// Waits for a [`Mutex`]; from [`Mutex::lock`].
 ///
 /// It may be polled at any time and with changing wakers; the newest one is woken.
 ///
 /// ```
-/// use seedbed::sync::{Lock, LockAcquire};
+/// use seedbed::sync::{Mutex, MutexLock};
 ///
-/// let lock = Lock::new(5);
-/// let acquire: LockAcquire<i32> = lock.acquire();
+/// let lock = Mutex::new(5);
+/// let acquire: MutexLock<i32> = lock.lock();
 /// assert!(!lock.is_locked(), "futures do nothing until polled");
 /// let guard = futures_lite::future::block_on(acquire);
 /// assert!(lock.is_locked());
@@ -336,25 +340,25 @@ impl<T> fmt::Debug for LockGuard<T> {
 ///
 /// When polled again after it has given its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct LockAcquire<T> {
+pub struct MutexLock<T> {
     state: State<T>,
 }
 
-/// Where a [`LockAcquire`] stands.
+/// Where a [`MutexLock`] stands.
 enum State<T> {
     /// Not polled yet; not in the queue.
-    New(Lock<T>),
+    New(Mutex<T>),
     /// In the queue, or granted the lock and not yet aware of it.
-    Queued(Lock<T>, Ticket),
+    Queued(Mutex<T>, Ticket),
     /// The guard was handed out.
     Done,
 }
 
-impl<T> LockAcquire<T> {
+impl<T> MutexLock<T> {
     /// The first poll.
-    fn begin(&mut self, lock: Lock<T>, waker: &Waker) -> Poll<LockGuard<T>> {
+    fn begin(&mut self, lock: Mutex<T>, waker: &Waker) -> Poll<MutexGuard<T>> {
         // The common case comes first: one lock, and nothing to clone.
-        if let Some(guard) = lock.try_acquire() {
+        if let Some(guard) = lock.try_lock() {
             return Poll::Ready(guard);
         }
         match lock.arrive(waker) {
@@ -367,10 +371,10 @@ impl<T> LockAcquire<T> {
     }
 }
 
-impl<T> Future for LockAcquire<T> {
-    type Output = LockGuard<T>;
+impl<T> Future for MutexLock<T> {
+    type Output = MutexGuard<T>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LockGuard<T>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<MutexGuard<T>> {
         match mem::replace(&mut self.state, State::Done) {
             State::New(lock) => self.begin(lock, cx.waker()),
             State::Queued(lock, ticket) if lock.is_granted(&ticket, cx.waker()) => {
@@ -380,12 +384,12 @@ impl<T> Future for LockAcquire<T> {
                 self.state = queued;
                 Poll::Pending
             }
-            State::Done => panic!("a `LockAcquire` was polled after it had given its guard"),
+            State::Done => panic!("a `MutexLock` was polled after it had given its guard"),
         }
     }
 }
 
-impl<T> Drop for LockAcquire<T> {
+impl<T> Drop for MutexLock<T> {
     fn drop(&mut self) {
         if let State::Queued(lock, ticket) = mem::replace(&mut self.state, State::Done) {
             lock.give_up(ticket);
@@ -393,15 +397,13 @@ impl<T> Drop for LockAcquire<T> {
     }
 }
 
-impl<T> fmt::Debug for LockAcquire<T> {
+impl<T> fmt::Debug for MutexLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::New(_) => "not polled yet",
             State::Queued(..) => "queued",
             State::Done => "done",
         };
-        f.debug_struct("LockAcquire")
-            .field("state", &state)
-            .finish()
+        f.debug_struct("MutexLock").field("state", &state).finish()
     }
 }

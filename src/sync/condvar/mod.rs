@@ -1,14 +1,14 @@
-//! `Condition`: wait, without the lock, until somebody who has it says that its value has changed.
+//! `Condvar`: wait, without the lock, until somebody who has it says that its value has changed.
 //!
-//! Two queues, one behind the other. A waiter lies in the condition's own list until it is notified; `notify` moves it,
+//! Two queues, one behind the other. A waiter lies in the condvar's own list until it is notified; `notify` moves it,
 //! in order and in the same step, into the queue of the lock, with its waker, so that it is woken only when the lock is
 //! really its own. Its place there ([`Ticket`]) is what the list grants it.
 //!
 //! Choice: a notification that reaches a waiter which is then dropped goes to the next one, together with the place in
 //! the lock's queue. Trio loses it.
 //!
-//! Invariants: the condition's mutex is taken before the lock's, never the other way round; a place in the lock's queue
-//! that came from a notification has exactly one owner: a grant in the list, or a `ConditionWait`.
+//! Invariants: the condvar's mutex is taken before the lock's, never the other way round; a place in the lock's queue
+//! that came from a notification has exactly one owner: a grant in the list, or a `CondvarWait`.
 
 #[cfg(test)]
 mod tests;
@@ -21,31 +21,31 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::guarded::{Guarded, Then};
-use super::lock::{Lock, LockAcquire, LockGuard, LockStatistics};
+use super::mutex::{Mutex, MutexGuard, MutexLock, MutexStatistics};
 use super::wait_list::{Removed, Ticket, WaitList};
 
-/// Lets tasks wait until the value of a [`Lock`] has become what they need.
+/// Lets tasks wait until the value of a [`Mutex`] has become what they need.
 ///
-/// The handle is cheap to clone; all clones are the same condition. It is fair: notifications go to those who wait in
+/// The handle is cheap to clone; all clones are the same condvar. It is fair: notifications go to those who wait in
 /// the order in which they began to, and they get the lock in that order.
 ///
 /// Always look at the value again after a wait: between a notification and the lock, others may have had it, and a
 /// notification that was passed on may be stale.
 ///
 /// ```
-/// use seedbed::sync::Condition;
+/// use seedbed::sync::Condvar;
 ///
-/// let queue = Condition::new(Vec::new());
+/// let queue = Condvar::new(Vec::new());
 /// let producer = queue.clone();
 /// std::thread::spawn(move || {
 ///     futures_lite::future::block_on(async {
-///         let mut items = producer.acquire().await;
+///         let mut items = producer.lock().await;
 ///         items.push("an item");
-///         producer.notify(&items, 1);
+///         producer.notify_one(&items);
 ///     });
 /// });
 /// futures_lite::future::block_on(async {
-///     let mut items = queue.acquire().await;
+///     let mut items = queue.lock().await;
 ///     while items.is_empty() {
 ///         items = queue.wait(items).await;
 ///     }
@@ -62,76 +62,76 @@ use super::wait_list::{Removed, Ticket, WaitList};
 /// # Dropping
 ///
 /// Dropping a handle changes nothing for others. If the last one is dropped while somebody waits, they wait for ever.
-pub struct Condition<T> {
-    lock: Lock<T>,
+pub struct Condvar<T> {
+    mutex: Mutex<T>,
     /// Those who wait to be notified, and the places in the lock's queue of those who were.
     waiters: Arc<Guarded<WaitList<Waker, Ticket>>>,
 }
 
-impl<T> Condition<T> {
-    /// Creates a condition with a lock of its own.
+impl<T> Condvar<T> {
+    /// Creates a condvar with a lock of its own.
     ///
     /// ```
-    /// let condition = seedbed::sync::Condition::new(0);
-    /// assert!(!condition.lock().is_locked());
+    /// let condvar = seedbed::sync::Condvar::new(0);
+    /// assert!(!condvar.mutex().is_locked());
     /// ```
     pub fn new(value: T) -> Self {
-        Self::with_lock(Lock::new(value))
+        Self::with_mutex(Mutex::new(value))
     }
 
-    /// Creates a condition over a lock; several may share one.
+    /// Creates a condvar over a lock; several may share one.
     ///
     /// ```
-    /// use seedbed::sync::{Condition, Lock};
+    /// use seedbed::sync::{Condvar, Mutex};
     ///
-    /// let lock = Lock::new(Vec::<u8>::new());
-    /// let (not_empty, not_full) = (Condition::with_lock(lock.clone()), Condition::with_lock(lock));
-    /// let guard = not_empty.try_acquire();
-    /// assert!(not_full.lock().is_locked());
+    /// let lock = Mutex::new(Vec::<u8>::new());
+    /// let (not_empty, not_full) = (Condvar::with_mutex(lock.clone()), Condvar::with_mutex(lock));
+    /// let guard = not_empty.try_lock();
+    /// assert!(not_full.mutex().is_locked());
     /// # drop(guard);
     /// ```
-    pub fn with_lock(lock: Lock<T>) -> Self {
-        Condition {
-            lock,
+    pub fn with_mutex(mutex: Mutex<T>) -> Self {
+        Condvar {
+            mutex,
             waiters: Arc::new(Guarded::new(WaitList::new())),
         }
     }
 
-    /// The condition's lock.
+    /// The condvar's lock.
     ///
     /// ```
-    /// let condition = seedbed::sync::Condition::new(5);
-    /// let guard = condition.lock().try_acquire();
+    /// let condvar = seedbed::sync::Condvar::new(5);
+    /// let guard = condvar.mutex().try_lock();
     /// assert!(guard.is_some());
     /// ```
-    pub fn lock(&self) -> &Lock<T> {
-        &self.lock
+    pub fn mutex(&self) -> &Mutex<T> {
+        &self.mutex
     }
 
-    /// Takes the lock; the same as [`Lock::acquire`].
+    /// Takes the lock; the same as [`Mutex::lock`].
     ///
     /// ```
     /// futures_lite::future::block_on(async {
-    ///     let condition = seedbed::sync::Condition::new(5);
-    ///     assert_eq!(*condition.acquire().await, 5);
+    ///     let condvar = seedbed::sync::Condvar::new(5);
+    ///     assert_eq!(*condvar.lock().await, 5);
     /// });
     /// ```
     ///
     /// # Cancellation
     ///
     /// Atomic: if cancelled, nothing has happened.
-    pub fn acquire(&self) -> LockAcquire<T> {
-        self.lock.acquire()
+    pub fn lock(&self) -> MutexLock<T> {
+        self.mutex.lock()
     }
 
-    /// Takes the lock if it is free and nobody waits for it; the same as [`Lock::try_acquire`].
+    /// Takes the lock if it is free and nobody waits for it; the same as [`Mutex::try_lock`].
     ///
     /// ```
-    /// let condition = seedbed::sync::Condition::new(5);
-    /// assert!(condition.try_acquire().is_some());
+    /// let condvar = seedbed::sync::Condvar::new(5);
+    /// assert!(condvar.try_lock().is_some());
     /// ```
-    pub fn try_acquire(&self) -> Option<LockGuard<T>> {
-        self.lock.try_acquire()
+    pub fn try_lock(&self) -> Option<MutexGuard<T>> {
+        self.mutex.try_lock()
     }
 
     /// Releases the lock, waits to be notified, and takes the lock again.
@@ -141,16 +141,16 @@ impl<T> Condition<T> {
     ///
     /// ```
     /// use futures_lite::future::{block_on, poll_once};
-    /// use seedbed::sync::Condition;
+    /// use seedbed::sync::Condvar;
     ///
     /// block_on(async {
-    ///     let condition = Condition::new(5);
-    ///     let mut wait = condition.wait(condition.acquire().await);
+    ///     let condvar = Condvar::new(5);
+    ///     let mut wait = condvar.wait(condvar.lock().await);
     ///     assert!(poll_once(&mut wait).await.is_none());
     ///
-    ///     let mut value = condition.acquire().await;
+    ///     let mut value = condvar.lock().await;
     ///     *value = 6;
-    ///     condition.notify(&value, 1);
+    ///     condvar.notify_one(&value);
     ///     drop(value);
     ///     assert_eq!(*wait.await, 6);
     /// });
@@ -165,12 +165,28 @@ impl<T> Condition<T> {
     ///
     /// If the guard is of another lock.
     #[track_caller]
-    pub fn wait(&self, guard: LockGuard<T>) -> ConditionWait<T> {
+    pub fn wait(&self, guard: MutexGuard<T>) -> CondvarWait<T> {
         self.check(&guard);
-        ConditionWait {
-            condition: self.clone(),
+        CondvarWait {
+            condvar: self.clone(),
             state: State::New(guard),
         }
+    }
+
+    /// Notifies the longest waiter; returns whether there was one. Like [`notify`](Self::notify) with 1.
+    ///
+    /// ```
+    /// let condvar = seedbed::sync::Condvar::new(5);
+    /// let value = condvar.try_lock().expect("nobody holds it");
+    /// assert!(!condvar.notify_one(&value), "nobody waits");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the guard is of another mutex.
+    #[track_caller]
+    pub fn notify_one(&self, guard: &MutexGuard<T>) -> bool {
+        self.notify(guard, 1) == 1
     }
 
     /// Notifies the `n` longest waiters, or all if there are fewer; returns how many.
@@ -179,19 +195,19 @@ impl<T> Condition<T> {
     /// reaches them; not before the caller's guard is dropped.
     ///
     /// ```
-    /// let condition = seedbed::sync::Condition::new(5);
-    /// let value = condition.try_acquire().expect("nobody holds it");
-    /// assert_eq!(condition.notify(&value, 1), 0, "nobody waits");
+    /// let condvar = seedbed::sync::Condvar::new(5);
+    /// let value = condvar.try_lock().expect("nobody holds it");
+    /// assert_eq!(condvar.notify(&value, 2), 0, "nobody waits");
     /// ```
     ///
     /// # Panics
     ///
     /// If the guard is of another lock.
     #[track_caller]
-    pub fn notify(&self, guard: &LockGuard<T>, n: usize) -> usize {
+    pub fn notify(&self, guard: &MutexGuard<T>, n: usize) -> usize {
         self.check(guard);
         let mut waiters = self.waiters.lock();
-        let notify = |waker| (self.lock.push(waker), ());
+        let notify = |waker| (self.mutex.push(waker), ());
         (0..n)
             .map_while(|_| waiters.grant_first_with(notify))
             .count()
@@ -200,45 +216,45 @@ impl<T> Condition<T> {
     /// Notifies all who wait; returns how many. The same as [`notify`](Self::notify) with no limit.
     ///
     /// ```
-    /// let condition = seedbed::sync::Condition::new(5);
-    /// let value = condition.try_acquire().expect("nobody holds it");
-    /// assert_eq!(condition.notify_all(&value), 0, "nobody waits");
+    /// let condvar = seedbed::sync::Condvar::new(5);
+    /// let value = condvar.try_lock().expect("nobody holds it");
+    /// assert_eq!(condvar.notify_all(&value), 0, "nobody waits");
     /// ```
     ///
     /// # Panics
     ///
     /// If the guard is of another lock.
     #[track_caller]
-    pub fn notify_all(&self, guard: &LockGuard<T>) -> usize {
+    pub fn notify_all(&self, guard: &MutexGuard<T>) -> usize {
         self.notify(guard, usize::MAX)
     }
 
-    /// Says, for one moment, how the condition and its lock are used.
+    /// Says, for one moment, how the condvar and its lock are used.
     ///
     /// ```
-    /// let condition = seedbed::sync::Condition::new(5);
-    /// let statistics = condition.statistics();
+    /// let condvar = seedbed::sync::Condvar::new(5);
+    /// let statistics = condvar.statistics();
     /// assert_eq!(statistics.waiting, 0);
-    /// assert!(!statistics.lock.locked);
+    /// assert!(!statistics.mutex.locked);
     /// ```
-    pub fn statistics(&self) -> ConditionStatistics {
+    pub fn statistics(&self) -> CondvarStatistics {
         let waiters = self.waiters.lock();
-        ConditionStatistics {
+        CondvarStatistics {
             waiting: waiters.waiting(),
-            lock: self.lock.statistics(),
+            mutex: self.mutex.statistics(),
         }
     }
 
     #[track_caller]
-    fn check(&self, guard: &LockGuard<T>) {
+    fn check(&self, guard: &MutexGuard<T>) {
         assert!(
-            self.lock.is_same(guard.lock()),
-            "a `Condition` was used with the guard of another lock"
+            self.mutex.is_same(MutexGuard::source(guard)),
+            "a `Condvar` was used with the guard of another lock"
         );
     }
 
     /// Begins to wait, then releases the lock: who notifies must have the lock, and so comes later.
-    fn park(&self, guard: LockGuard<T>, waker: &Waker) -> Ticket {
+    fn park(&self, guard: MutexGuard<T>, waker: &Waker) -> Ticket {
         let waker = waker.clone();
         let ticket = self.waiters.lock().push(waker);
         drop(guard);
@@ -264,10 +280,10 @@ impl<T> Condition<T> {
         let mut waiters = self.waiters.lock();
         if waiters.waiting() == 0 {
             drop(waiters);
-            return self.lock.give_up(place);
+            return self.mutex.give_up(place);
         }
         let then = waiters.grant_first_with(|waker| {
-            let then = self.lock.take_over(&place, waker);
+            let then = self.mutex.take_over(&place, waker);
             (place, then)
         });
         drop(waiters);
@@ -275,49 +291,49 @@ impl<T> Condition<T> {
     }
 }
 
-impl<T> Clone for Condition<T> {
+impl<T> Clone for Condvar<T> {
     fn clone(&self) -> Self {
-        Condition {
-            lock: self.lock.clone(),
+        Condvar {
+            mutex: self.mutex.clone(),
             waiters: self.waiters.clone(),
         }
     }
 }
 
-/// Shows [`statistics`](Condition::statistics), never the value.
-impl<T> fmt::Debug for Condition<T> {
+/// Shows [`statistics`](Condvar::statistics), never the value.
+impl<T> fmt::Debug for Condvar<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waiting = self.waiters.lock().waiting();
-        f.debug_struct("Condition")
+        f.debug_struct("Condvar")
             .field("waiting", &waiting)
-            .field("lock", &self.lock)
+            .field("mutex", &self.mutex)
             .finish()
     }
 }
 
-/// How a [`Condition`] is used, at one moment; from [`Condition::statistics`].
+/// How a [`Condvar`] is used, at one moment; from [`Condvar::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ConditionStatistics {
-    /// Number of [`ConditionWait`] futures that wait to be notified.
+pub struct CondvarStatistics {
+    /// Number of [`CondvarWait`] futures that wait to be notified.
     pub waiting: usize,
     /// How the lock is used; those who were notified wait there.
-    pub lock: LockStatistics,
+    pub mutex: MutexStatistics,
 }
 
-/// Waits to be notified; from [`Condition::wait`].
+/// Waits to be notified; from [`Condvar::wait`].
 ///
 /// It may be polled at any time and with changing wakers; the newest one is woken.
 ///
 /// ```
-/// use seedbed::sync::{Condition, ConditionWait};
+/// use seedbed::sync::{Condvar, CondvarWait};
 ///
-/// let condition = Condition::new(5);
-/// let guard = condition.try_acquire().expect("nobody holds it");
-/// let wait: ConditionWait<i32> = condition.wait(guard);
-/// assert!(condition.lock().is_locked(), "futures do nothing until polled");
+/// let condvar = Condvar::new(5);
+/// let guard = condvar.try_lock().expect("nobody holds it");
+/// let wait: CondvarWait<i32> = condvar.wait(guard);
+/// assert!(condvar.mutex().is_locked(), "futures do nothing until polled");
 /// drop(wait);
-/// assert!(!condition.lock().is_locked());
+/// assert!(!condvar.mutex().is_locked());
 /// ```
 ///
 /// # Cancellation
@@ -335,16 +351,16 @@ pub struct ConditionStatistics {
 ///
 /// When polled again after it has given its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct ConditionWait<T> {
-    condition: Condition<T>,
+pub struct CondvarWait<T> {
+    condvar: Condvar<T>,
     state: State<T>,
 }
 
-/// Where a [`ConditionWait`] stands.
+/// Where a [`CondvarWait`] stands.
 enum State<T> {
     /// Not polled yet; has the lock.
-    New(LockGuard<T>),
-    /// In the condition's list, or notified and not yet aware of it.
+    New(MutexGuard<T>),
+    /// In the condvar's list, or notified and not yet aware of it.
     Parked(Ticket),
     /// In the lock's queue, or granted the lock and not yet aware of it.
     Relocking(Ticket),
@@ -352,30 +368,30 @@ enum State<T> {
     Done,
 }
 
-impl<T> ConditionWait<T> {
+impl<T> CondvarWait<T> {
     /// One poll of a state; what comes next, or the guard.
-    fn advance(&self, state: State<T>, waker: &Waker) -> Result<LockGuard<T>, State<T>> {
+    fn advance(&self, state: State<T>, waker: &Waker) -> Result<MutexGuard<T>, State<T>> {
         let place = match state {
-            State::New(guard) => return Err(State::Parked(self.condition.park(guard, waker))),
-            State::Parked(ticket) if self.condition.is_notified(&ticket, waker) => {
-                self.condition.place_of(ticket)
+            State::New(guard) => return Err(State::Parked(self.condvar.park(guard, waker))),
+            State::Parked(ticket) if self.condvar.is_notified(&ticket, waker) => {
+                self.condvar.place_of(ticket)
             }
             parked @ State::Parked(_) => return Err(parked),
             State::Relocking(place) => place,
-            State::Done => panic!("a `ConditionWait` was polled after it had given its guard"),
+            State::Done => panic!("a `CondvarWait` was polled after it had given its guard"),
         };
-        if self.condition.lock.is_granted(&place, waker) {
-            Ok(self.condition.lock.claim(place))
+        if self.condvar.mutex.is_granted(&place, waker) {
+            Ok(self.condvar.mutex.claim(place))
         } else {
             Err(State::Relocking(place))
         }
     }
 }
 
-impl<T> Future for ConditionWait<T> {
-    type Output = LockGuard<T>;
+impl<T> Future for CondvarWait<T> {
+    type Output = MutexGuard<T>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LockGuard<T>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<MutexGuard<T>> {
         let state = mem::replace(&mut self.state, State::Done);
         match self.advance(state, cx.waker()) {
             Ok(guard) => Poll::Ready(guard),
@@ -387,24 +403,24 @@ impl<T> Future for ConditionWait<T> {
     }
 }
 
-impl<T> Drop for ConditionWait<T> {
+impl<T> Drop for CondvarWait<T> {
     fn drop(&mut self) {
         match mem::replace(&mut self.state, State::Done) {
             State::New(guard) => drop(guard),
             State::Parked(ticket) => {
-                let removed = self.condition.waiters.lock().remove(ticket);
+                let removed = self.condvar.waiters.lock().remove(ticket);
                 match removed {
                     Removed::Waiting(unused_waker) => drop(unused_waker),
-                    Removed::Granted(place) => self.condition.pass_on(place),
+                    Removed::Granted(place) => self.condvar.pass_on(place),
                 }
             }
-            State::Relocking(place) => self.condition.pass_on(place),
+            State::Relocking(place) => self.condvar.pass_on(place),
             State::Done => (),
         }
     }
 }
 
-impl<T> fmt::Debug for ConditionWait<T> {
+impl<T> fmt::Debug for CondvarWait<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::New(_) => "not polled yet",
@@ -412,7 +428,7 @@ impl<T> fmt::Debug for ConditionWait<T> {
             State::Relocking(_) => "notified",
             State::Done => "done",
         };
-        f.debug_struct("ConditionWait")
+        f.debug_struct("CondvarWait")
             .field("state", &state)
             .finish()
     }

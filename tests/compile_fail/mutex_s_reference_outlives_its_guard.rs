@@ -1,11 +1,11 @@
 //! What a lock's guard lends ends with the guard.
 
-use seedbed::sync::Lock;
+use seedbed::sync::Mutex;
 
 fn main() {
-    let lock = Lock::new(String::from("the lock's"));
+    let lock = Mutex::new(String::from("the lock's"));
     let text = {
-        let guard = lock.try_acquire().unwrap();
+        let guard = lock.try_lock().unwrap();
         guard.as_str()
     };
     println!("{text}");
