@@ -36,7 +36,7 @@
 //! | limit how many | [`CapacityLimiter`], [`sync::Semaphore`] |
 //! | pass something down the tree | [`TreeVar`] |
 //! | keep something once per run | [`RunVar`]; [`spawn_system_task`] |
-//! | call into a run from a thread | [`thread::run_in_host`]; [`current_run`], [`RunHandle`] |
+//! | call into a run from a thread | [`thread::call_async_in_task`]; [`current_run`], [`RunHandle`] |
 //! | call a function that blocks | [`thread::run_sync`] |
 //! | run another program | [`process::run_process`] |
 //! | receive signals | [`signal::open_signal_receiver`] |

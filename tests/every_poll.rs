@@ -407,7 +407,7 @@ fn a_thread_call_cancelled_at_any_point_is_over_when_its_scope_is_left() {
             let (value, cancelled) = run(cancelled_when_pending(
                 || {
                     let call = thread::run_sync(move || {
-                        let asked = thread::run_in_host(|| turns(3)).is_ok();
+                        let asked = thread::call_async_in_task(|| turns(3)).is_ok();
                         counts.fetch_add(1, SeqCst);
                         asked
                     });

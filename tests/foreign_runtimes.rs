@@ -331,8 +331,10 @@ fn what_a_child_spawns_elsewhere_is_not_in_the_tree() {
 #[test]
 fn threads_serve_a_task_of_tokio() {
     let value = on_two_threads_of_tokio(async {
-        thread::run_sync(|| thread::run_in_host(|| async { sum_of_squares(&[1, 2, 3]).await }))
-            .await
+        thread::run_sync(|| {
+            thread::call_async_in_task(|| async { sum_of_squares(&[1, 2, 3]).await })
+        })
+        .await
     });
     assert_eq!(value, Ok(14));
 }

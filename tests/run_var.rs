@@ -27,7 +27,7 @@ fn all_tasks_system_tasks_and_calls_of_a_run_share_the_value() {
         current_run().run_sync_soon(|| drop(SHARED.set(3))).unwrap();
         checkpoint().await;
         assert_eq!(SHARED.get(), Some(3));
-        let host = thread::run_sync(|| thread::run_sync_in_host(|| SHARED.get()));
+        let host = thread::run_sync(|| thread::call_in_task(|| SHARED.get()));
         assert_eq!(host.await, Ok(Some(3)));
     }));
 }

@@ -158,7 +158,7 @@ where
 /// | have a future run | [`spawn_system_task`](Self::spawn_system_task) |
 ///
 /// A thread of [`thread::run_sync`](crate::thread::run_sync) needs no handle to have something done in the task that
-/// waits for it: see [`run_in_host`](crate::thread::run_in_host).
+/// waits for it: see [`call_async_in_task`](crate::thread::call_async_in_task).
 ///
 /// ```
 /// use seedbed::{current_run, run, sync::Event};
@@ -320,7 +320,7 @@ impl RunHandle {
     /// here, and so does its panic, which is no matter of the run's.
     ///
     /// It knows nothing of the task that may be waiting for this thread. So on a thread of
-    /// [`thread::run_sync`](crate::thread::run_sync), [`run_in_host`](crate::thread::run_in_host) is what ends when
+    /// [`thread::run_sync`](crate::thread::run_sync), [`call_async_in_task`](crate::thread::call_async_in_task) is what ends when
     /// that task is cancelled; with this, the main future could wait for the thread, and the thread for the main
     /// future's end.
     ///

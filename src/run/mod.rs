@@ -56,7 +56,7 @@ pub fn run<F: IntoFuture>(future: F) -> F::Output {
 /// run(async {
 ///     assert!(in_run());
 ///     assert!(!thread::run_sync(in_run).await);
-///     assert_eq!(thread::run_sync(|| thread::run_sync_in_host(in_run)).await, Ok(true));
+///     assert_eq!(thread::run_sync(|| thread::call_in_task(in_run)).await, Ok(true));
 /// });
 /// ```
 pub fn in_run() -> bool {

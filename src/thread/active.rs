@@ -60,7 +60,7 @@ impl Drop for Active {
 /// use seedbed::{run, thread};
 ///
 /// run(async {
-///     let call = thread::run_sync(|| thread::run_sync_in_host(thread::active_thread_count));
+///     let call = thread::run_sync(|| thread::call_in_task(thread::active_thread_count));
 ///     assert_eq!(call.await, Ok(1));
 ///     assert_eq!(thread::active_thread_count(), 0);
 /// });

@@ -20,7 +20,7 @@ use crate::tree_var::{Values, WithValues};
 ///
 /// Returned is a builder, to be awaited. `f` sees the tree variables of the caller. From inside it can ask whether the
 /// caller is cancelled ([`check_cancelled`](super::check_cancelled)) and have things done in the run
-/// ([`run_in_host`](super::run_in_host)).
+/// ([`call_async_in_task`](super::call_async_in_task)).
 ///
 /// # Cancellation
 ///

@@ -103,7 +103,7 @@ pub fn check_cancelled() -> Result<(), CancelledError> {
 ///
 /// run(async {
 ///     let value = thread::run_sync(|| {
-///         thread::run_in_host(|| async {
+///         thread::call_async_in_task(|| async {
 ///             sleep(Duration::from_millis(1)).await;
 ///             5
 ///         })
@@ -111,13 +111,13 @@ pub fn check_cancelled() -> Result<(), CancelledError> {
 ///     assert_eq!(value.await, Ok(5));
 /// });
 /// ```
-pub fn run_in_host<F, Fut>(make: F) -> Result<Fut::Output, CancelledError>
+pub fn call_async_in_task<F, Fut>(make: F) -> Result<Fut::Output, CancelledError>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future + Send + 'static,
     Fut::Output: Send + 'static,
 {
-    ask("run_in_host", |reply| {
+    ask("call_async_in_task", |reply| {
         Request::Future(Box::new(move || {
             Box::pin(async move {
                 let outcome = AssertUnwindSafe(async move { make().await }).catch_unwind();
@@ -146,14 +146,14 @@ where
 ///
 /// run(async {
 ///     let here = std::thread::current().id();
-///     let there = thread::run_sync(|| thread::run_sync_in_host(|| std::thread::current().id()));
+///     let there = thread::run_sync(|| thread::call_in_task(|| std::thread::current().id()));
 ///     assert_eq!(there.await, Ok(here));
 /// });
 /// ```
-pub fn run_sync_in_host<T: Send + 'static>(
+pub fn call_in_task<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CancelledError> {
-    ask("run_sync_in_host", |reply| {
+    ask("call_in_task", |reply| {
         Request::Call(Box::new(move || {
             // The thread waits for it, and cannot have stopped.
             drop(reply.send(catch_unwind(AssertUnwindSafe(f))));

@@ -17,4 +17,4 @@ mod host;
 pub(crate) use active::active_in;
 pub use active::{active_thread_count, wait_all_threads_completed};
 pub use call::{RunSync, RunSyncFuture, current_default_thread_limiter, run_sync};
-pub use host::{CancelledError, check_cancelled, run_in_host, run_sync_in_host};
+pub use host::{CancelledError, call_async_in_task, call_in_task, check_cancelled};

@@ -50,7 +50,7 @@ fn code_is_in_a_run_if_the_run_polls_it_and_in_a_task_unless_it_is_a_call() {
         assert_eq!(n.spawn(async move { here() }).await, (true, true));
         assert_eq!(spawn_system_task(async move { here() }).await, (true, true));
         assert_eq!(thread::run_sync(here).await, (false, false));
-        let host = thread::run_sync(move || thread::run_sync_in_host(here));
+        let host = thread::run_sync(move || thread::call_in_task(here));
         assert_eq!(host.await, Ok((true, true)));
         let handle = current_run();
         let call = thread::run_sync(move || handle.run_sync(here).unwrap());

@@ -142,7 +142,7 @@ fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its
             _ = has_ended.recv();
             let at_once = handle.run(|| async { 1 });
             let never = handle.run(sleep_forever);
-            let host = thread::run_sync_in_host(|| 2);
+            let host = thread::call_in_task(|| 2);
             answers.send((at_once, never, host)).unwrap();
         }));
         begun.wait().await;
@@ -161,9 +161,9 @@ fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its
 #[test]
 fn a_thread_s_host_tells_it_which_run_it_works_for() {
     run(async {
-        let there = thread::run_sync(|| thread::run_sync_in_host(current_run));
+        let there = thread::run_sync(|| thread::call_in_task(current_run));
         assert_eq!(there.await, Ok(current_run()));
-        let there = thread::run_sync(|| thread::run_in_host(|| async { current_run() }));
+        let there = thread::run_sync(|| thread::call_async_in_task(|| async { current_run() }));
         assert_eq!(there.await, Ok(current_run()));
     });
 }

@@ -11,7 +11,7 @@ use crate::poll_times::poll_times;
 use crate::{job, wait_until_unused};
 use futures_lite::FutureExt;
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::thread::{self, CancelledError, check_cancelled, run_in_host, run_sync_in_host};
+use seedbed::thread::{self, CancelledError, call_async_in_task, call_in_task, check_cancelled};
 use seedbed::{
     CancelScope, CapacityLimiter, TreeVar, checkpoint, on_cancel, open_nursery, run, shield,
 };
@@ -148,7 +148,7 @@ fn dropped_at_every_poll_the_thread_goes_on_and_gives_its_token_back() {
                 let call = thread::run_sync(move || {
                     counts.fetch_add(1, SeqCst);
                     // Host or no host, this comes back.
-                    let asked = run_in_host(checkpoint).is_ok();
+                    let asked = call_async_in_task(checkpoint).is_ok();
                     ends.fetch_add(1, SeqCst);
                     asked
                 });
@@ -216,8 +216,8 @@ fn a_thread_sees_that_its_caller_is_gone() {
             sender
                 .send((
                     check_cancelled(),
-                    run_sync_in_host(|| ()),
-                    run_in_host(checkpoint),
+                    call_in_task(|| ()),
+                    call_async_in_task(checkpoint),
                 ))
                 .unwrap();
         });
@@ -256,7 +256,7 @@ fn the_thread_has_the_callers_tree_variables_and_leaves_none_behind() {
         let limiter = CapacityLimiter::new(1);
         let seen = USER.scope(
             "ada",
-            thread::run_sync(|| (USER.get(), run_sync_in_host(|| USER.get()))).into_future(),
+            thread::run_sync(|| (USER.get(), call_in_task(|| USER.get()))).into_future(),
         );
         assert_eq!(seen.await, (Some("ada"), Ok(Some("ada"))));
         for _ in 0..10 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
-use seedbed::thread::{self, CancelledError, check_cancelled, run_in_host, run_sync_in_host};
+use seedbed::thread::{self, CancelledError, call_async_in_task, call_in_task, check_cancelled};
 use seedbed::{
     CancelScope, CapacityLimiter, RunBuilder, checkpoint, current_time, move_on_after, on_cancel,
     open_nursery, run, sleep, sleep_forever,
@@ -17,7 +17,7 @@ fn a_future_from_a_thread_runs_in_the_callers_task_and_time() {
     RunBuilder::new().clock(clock.clone()).run(async {
         let began = current_time();
         let ended = thread::run_sync(|| {
-            run_in_host(|| async {
+            call_async_in_task(|| async {
                 let slept =
                     move_on_after(Duration::from_secs(60), sleep(Duration::from_secs(3600)));
                 assert!(slept.await.is_none());
@@ -38,7 +38,7 @@ fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_hon
         let inner = scope.clone();
         let child = n.spawn(async move {
             let call = thread::run_sync(|| {
-                let cancelled = run_in_host(|| async move {
+                let cancelled = call_async_in_task(|| async move {
                     set.set();
                     let clean_up = async move {
                         checkpoint().await;
@@ -49,8 +49,8 @@ fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_hon
                 // The thread may go on, and the host still serves what does not wait.
                 (
                     cancelled,
-                    run_sync_in_host(|| 5),
-                    run_in_host(|| async { 6 }),
+                    call_in_task(|| 5),
+                    call_async_in_task(|| async { 6 }),
                 )
             });
             inner.run(call).await
@@ -66,9 +66,9 @@ fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_hon
 fn a_panic_in_the_run_goes_on_in_the_thread() {
     run(async {
         let caught = thread::run_sync(|| {
-            let call = std::panic::catch_unwind(|| run_sync_in_host(|| panic!("in a call")));
+            let call = std::panic::catch_unwind(|| call_in_task(|| panic!("in a call")));
             let future = std::panic::catch_unwind(|| {
-                run_in_host(|| async {
+                call_async_in_task(|| async {
                     checkpoint().await;
                     panic!("in a future")
                 })
@@ -103,7 +103,7 @@ fn many_threads_that_come_back_while_they_are_cancelled_all_end() {
                     if number == 10 {
                         handle.cancel();
                     }
-                    while run_in_host(checkpoint).is_ok() {}
+                    while call_async_in_task(checkpoint).is_ok() {}
                 });
                 n.spawn(call.limiter(limiter).into_future());
             }
@@ -118,8 +118,9 @@ fn what_a_thread_has_done_in_the_run_may_call_another_thread() {
     run(async {
         let calls = thread::run_sync(|| {
             let outer = std::thread::current().id();
-            let inner =
-                run_in_host(|| async { thread::run_sync(|| std::thread::current().id()).await });
+            let inner = call_async_in_task(|| async {
+                thread::run_sync(|| std::thread::current().id()).await
+            });
             (outer, inner.unwrap())
         });
         let (outer, inner) = calls.await;
@@ -138,15 +139,14 @@ fn only_a_thread_of_a_call_has_a_host_to_ask() {
         );
     }
     let ask = [
-        (|| _ = run_sync_in_host(|| ())) as fn(),
-        || _ = run_in_host(checkpoint),
+        (|| _ = call_in_task(|| ())) as fn(),
+        || _ = call_async_in_task(checkpoint),
         || _ = check_cancelled(),
     ];
     for ask in ask {
         refused(ask);
         // Nor has the thread of the run itself.
         run(async { refused(ask) });
-        run(async { thread::run_sync(move || run_sync_in_host(move || refused(ask))).await })
-            .unwrap();
+        run(async { thread::run_sync(move || call_in_task(move || refused(ask))).await }).unwrap();
     }
 }

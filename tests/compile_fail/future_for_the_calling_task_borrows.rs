@@ -3,7 +3,7 @@
 fn main() {
     seedbed::run(seedbed::thread::run_sync(|| {
         let text = String::from("the thread's");
-        seedbed::thread::run_in_host(|| async { println!("{text}") }).unwrap();
-        seedbed::thread::run_sync_in_host(|| println!("{text}")).unwrap();
+        seedbed::thread::call_async_in_task(|| async { println!("{text}") }).unwrap();
+        seedbed::thread::call_in_task(|| println!("{text}")).unwrap();
     }));
 }
