@@ -17,12 +17,16 @@
 //! parent ([`births`]). It says neither hello nor, where it has no init closures, ready: its first word is its first
 //! job's outcome.
 
+pub(crate) mod backoff;
 pub(crate) mod codec;
+pub(crate) mod endpoint;
 pub(crate) mod frame;
 pub(crate) mod job;
 pub(crate) mod mailbox;
 pub(crate) mod message;
+pub(crate) mod out_message;
 pub(crate) mod payload;
 pub(crate) mod pid_table;
 pub(crate) mod receive;
 mod strict;
+pub(crate) mod tuning;

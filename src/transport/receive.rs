@@ -1,24 +1,65 @@
-//! From a socket into an inbox, on either side.
+//! Reads from a socket into an [`Inbox`], for both sides.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::net::{RecvFlags, recv};
 
-use super::frame::{Inbox, ROOM};
+use super::frame::{Inbox, MalformedFrame};
+use super::tuning::READ_ROOM;
 use crate::sys::socket::{Arrived, receive_onto};
 
-/// Receives what fits once, with the descriptors that came along. Gives the number of bytes; 0 is the end.
+/// The reason why no frame will come.
+#[derive(Debug)]
+pub(crate) enum RecvError {
+    /// The peer has closed its end, or the process has ended.
+    Closed,
+    /// The peer has closed its end without reading all that was sent to it.
+    Reset,
+    /// The peer sent bytes that are not a frame.
+    Malformed,
+    /// The socket failed.
+    Failed(io::Error),
+}
+
+impl From<MalformedFrame> for RecvError {
+    fn from(MalformedFrame: MalformedFrame) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<io::Error> for RecvError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset => Self::Reset,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed | Self::Reset => f.write_str("the peer has closed the socket"),
+            Self::Malformed => MalformedFrame.fmt(f),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Reads once, and returns the number of bytes read; 0 means that the peer has closed its end. Descriptors that arrive are
+/// put into the inbox too.
 pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) -> io::Result<usize> {
     if !inbox.is_empty() {
-        // Descriptors come beside a frame's first byte. What is received there ends with the message that brought them, so
-        // the rest of a frame brings none, unless a frame with some follows one that was cut in two; and none does.
+        // Descriptors arrive with the first byte of a frame, and one read ends with the message that brought some. So the
+        // rest of a frame brings none, and a plain `recv` is enough.
         let (bytes, _) = recv(socket, spare_capacity(inbox.buffer()), flags)?;
         return Ok(bytes);
     }
     let mut fds = Vec::new();
-    let Arrived { bytes, lost } = receive_onto(socket, inbox.buffer(), ROOM, &mut fds, flags)?;
-    inbox.arrived(fds, lost);
+    let Arrived { bytes, lost } = receive_onto(socket, inbox.buffer(), READ_ROOM, &mut fds, flags)?;
+    inbox.add_fds(fds, lost);
     Ok(bytes)
 }

@@ -8,11 +8,12 @@
 use super::call::attempt::Reply;
 use super::spawn::start::failure_of;
 use crate::transport::codec;
-use crate::transport::frame::{Frame, Garbage, HEADER, Header, Inbox, ROOM};
+use crate::transport::frame::{Frame, HEADER, Header, Inbox, MalformedFrame};
 use crate::transport::message::{Fingerprint, InitFailed, PanicReport, SetUp};
+use crate::transport::tuning::{READ_CHUNK, READ_ROOM};
 
 /// How much more than what has arrived an inbox may hold: room for as much again, or for a large piece.
-const SLACK: usize = 256 * 1024 + ROOM;
+const SLACK: usize = READ_CHUNK + READ_ROOM;
 
 /// Reads `bytes` as frames in every way in which this crate does. The first byte says in what pieces the rest arrives.
 ///
@@ -33,9 +34,9 @@ pub fn read_frames(bytes: &[u8]) {
         && written.len() == bytes.len()
         && only.header.fds == 0
     {
-        let in_a_mailbox = Frame::of_whole(bytes.to_vec()).expect("it is one in the stream");
+        let in_a_mailbox = Frame::from_bytes(bytes.to_vec()).expect("it is one in the stream");
         assert_eq!(contents(&[in_a_mailbox]), contents(&whole));
-    } else if let Ok(frame) = Frame::of_whole(bytes.to_vec()) {
+    } else if let Ok(frame) = Frame::from_bytes(bytes.to_vec()) {
         panic!("{:?} is none in the stream", frame.header);
     }
     whole.iter().for_each(understand);
@@ -43,7 +44,7 @@ pub fn read_frames(bytes: &[u8]) {
 
 /// Feeds bytes to an inbox in pieces of a size, and takes every frame that completes; tells whether garbage was the end
 /// of it.
-fn receive(bytes: &[u8], size: usize) -> (Vec<Frame>, Result<(), Garbage>) {
+fn receive(bytes: &[u8], size: usize) -> (Vec<Frame>, Result<(), MalformedFrame>) {
     let (mut inbox, mut frames) = (Inbox::default(), Vec::new());
     for piece in bytes.chunks(size.max(1)) {
         let buffer = inbox.buffer();

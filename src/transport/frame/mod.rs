@@ -5,7 +5,7 @@
 //! usual case a whole frame arrives with one `read` into a buffer that becomes the frame, without a copy.
 //!
 //! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
-//! come, or [`CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
+//! come, or [`READ_CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
 //!
 //! A worker's jobs are numbered, and each answer has the number of its job, so that what a job sends behind its
 //! worker's back is not taken for the answer of the next one. (The numbers begin anew after 65,536 of them: this is for
@@ -17,10 +17,8 @@
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
-use super::payload::body::Enclosures;
-use crate::sys::arena::Arena;
+use super::tuning::{READ_CHUNK, READ_ROOM};
 
 /// Where in a header the number of descriptors stands.
 const FDS_AT: usize = 5;
@@ -33,12 +31,6 @@ const NUMBER_AT: Range<usize> = 8..16;
 
 /// Length of every header.
 pub(crate) const HEADER: usize = 24;
-
-/// Room that a receiver makes for a frame of unknown size; most frames fit, header and all.
-pub(crate) const ROOM: usize = 4 * 1024;
-
-/// Room that a receiver makes at least for the rest of a large frame.
-const CHUNK: usize = 256 * 1024;
 
 /// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep
 /// its receiver waiting for bytes that never come.
@@ -92,8 +84,8 @@ pub(crate) enum Kind {
     NotAlone,
     /// To the worker, before a job: nothing but a header, with the memory of its mailbox beside it.
     Mailbox,
-    /// To the parent: nothing but a header. There is an answer in the mailbox.
-    Look,
+    /// To the parent: a header alone. The answer is in the mailbox.
+    AnswerInMailbox,
 }
 
 /// All kinds, at the index that stands for them on the wire.
@@ -115,7 +107,7 @@ const KINDS: [Kind; 18] = [
     Kind::Fork,
     Kind::NotAlone,
     Kind::Mailbox,
-    Kind::Look,
+    Kind::AnswerInMailbox,
 ];
 
 /// What stands before each payload.
@@ -146,7 +138,7 @@ impl Header {
     }
 
     /// Reads a header back, refusing whatever `to_bytes` cannot have written.
-    pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Result<Self, Garbage> {
+    pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Result<Self, MalformedFrame> {
         let (magic, rest) = bytes.split_at(4);
         let (&[kind, fds, call @ ..], numbers) = rest
             .split_first_chunk::<4>()
@@ -154,10 +146,10 @@ impl Header {
         let (number, length) = numbers.split_at(8);
         let length = u64::from_le_bytes(length.try_into().expect("8 bytes"));
         if magic != MAGIC || length > LONGEST {
-            return Err(Garbage);
+            return Err(MalformedFrame);
         }
         Ok(Self {
-            kind: *KINDS.get(usize::from(kind)).ok_or(Garbage)?,
+            kind: *KINDS.get(usize::from(kind)).ok_or(MalformedFrame)?,
             fds,
             call: u16::from_le_bytes(call),
             number: u64::from_le_bytes(number.try_into().expect("8 bytes")),
@@ -185,7 +177,7 @@ impl Header {
             | Kind::Fork
             | Kind::NotAlone
             | Kind::Mailbox
-            | Kind::Look => true,
+            | Kind::AnswerInMailbox => true,
         }
     }
 }
@@ -233,101 +225,33 @@ pub(crate) fn mark(frame: &mut [u8], call: u16) {
     frame[CALL_AT].copy_from_slice(&call.to_le_bytes());
 }
 
-/// A frame to be sent, with what goes beside its first byte.
-#[derive(Debug, Default)]
-pub(crate) struct Parcel {
-    bytes: Vec<u8>,
-    beside: Enclosures,
+/// Writes into a finished frame how many descriptors are attached to it.
+pub(crate) fn set_fds(frame: &mut [u8], count: u8) {
+    frame[FDS_AT] = count;
 }
 
-impl From<Vec<u8>> for Parcel {
-    fn from(frame: Vec<u8>) -> Self {
-        Parcel {
-            bytes: frame,
-            beside: Enclosures::default(),
-        }
-    }
+/// Replaces the number in the header of a finished frame.
+pub(crate) fn set_number(frame: &mut [u8], number: u64) {
+    frame[NUMBER_AT].copy_from_slice(&number.to_le_bytes());
 }
 
-impl Parcel {
-    /// Puts descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), beside a frame that has been finished.
-    pub(crate) fn new(mut frame: Vec<u8>, beside: impl Into<Enclosures>) -> Self {
-        let beside = beside.into();
-        frame[FDS_AT] = u8::try_from(beside.fds.len()).expect("the caller has counted them");
-        Parcel {
-            bytes: frame,
-            beside,
-        }
-    }
-
-    /// Makes a frame in one buffer, as [`build`] does; `fill` gives what goes beside it.
-    pub(crate) fn build<E>(
-        kind: Kind,
-        number: u64,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<Enclosures, E>,
-    ) -> Result<Self, E> {
-        let mut beside = Enclosures::default();
-        let frame = build(kind, number, |frame| {
-            beside = fill(frame)?;
-            Ok(())
-        })?;
-        Ok(Self::new(frame, beside))
-    }
-
-    /// Marks it as [`mark`] does.
-    pub(crate) fn mark(&mut self, call: u16) {
-        mark(&mut self.bytes, call);
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    pub(crate) fn payload(&self) -> &[u8] {
-        self.bytes.get(HEADER..).unwrap_or_default()
-    }
-
-    pub(crate) fn fds(&self) -> &[Arc<OwnedFd>] {
-        &self.beside.fds
-    }
-
-    /// Puts another number into the header.
-    pub(crate) fn set_number(&mut self, number: u64) {
-        self.bytes[NUMBER_AT].copy_from_slice(&number.to_le_bytes());
-    }
-
-    pub(crate) fn number(&self) -> u64 {
-        let number = self.bytes[NUMBER_AT].try_into();
-        u64::from_le_bytes(number.expect("8 bytes"))
-    }
-
-    /// A worker is handed it.
-    pub(crate) fn hand_over(&mut self) {
-        if let Some(lent) = &mut self.beside.lent {
-            lent.hand_over();
-        }
-    }
-
-    /// The worker has answered. Gives the arena that it was in, if it may be written again.
-    pub(crate) fn answered(self, answer: &Header) -> Option<Arena> {
-        match answer.number {
-            NOTHING_KEPT => self.beside.lent?.returned(),
-            _ => None,
-        }
-    }
+/// Returns the number in the header of a finished frame.
+pub(crate) fn number(frame: &[u8]) -> u64 {
+    let number = frame[NUMBER_AT].try_into();
+    u64::from_le_bytes(number.expect("the range has 8 bytes"))
 }
 
-/// Bytes that no peer of ours can have meant.
+/// Bytes that are not a frame: a peer of this protocol version never sends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Garbage;
+pub(crate) struct MalformedFrame;
 
-impl fmt::Display for Garbage {
+impl fmt::Display for MalformedFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("bytes that are no frame")
     }
 }
 
-impl std::error::Error for Garbage {}
+impl std::error::Error for MalformedFrame {}
 
 /// One message, taken out of an [`Inbox`].
 #[derive(Debug)]
@@ -341,13 +265,13 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// A frame that came in one piece and without descriptors.
-    pub(crate) fn of_whole(bytes: Vec<u8>) -> Result<Self, Garbage> {
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Self, MalformedFrame> {
         let header = bytes
             .first_chunk()
             .map(Header::from_bytes)
-            .ok_or(Garbage)??;
+            .ok_or(MalformedFrame)??;
         if header.length != (bytes.len() - HEADER) as u64 || header.fds != 0 {
-            return Err(Garbage);
+            return Err(MalformedFrame);
         }
         Ok(Frame {
             header,
@@ -392,7 +316,7 @@ impl Inbox {
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         let wanted = match self.header() {
             Some(Ok(header)) => room_for(header, self.bytes.len()),
-            _ => ROOM,
+            _ => READ_ROOM,
         };
         if self.bytes.capacity() - self.bytes.len() < wanted {
             self.bytes.reserve_exact(wanted);
@@ -401,7 +325,7 @@ impl Inbox {
     }
 
     /// Takes the first frame out, if it has arrived whole.
-    pub(crate) fn take(&mut self) -> Result<Option<Frame>, Garbage> {
+    pub(crate) fn take(&mut self) -> Result<Option<Frame>, MalformedFrame> {
         let Some(header) = self.header().transpose()? else {
             return Ok(None);
         };
@@ -434,7 +358,7 @@ impl Inbox {
     }
 
     /// Takes note of descriptors that have arrived beside the bytes read last, and whether one was lost.
-    pub(crate) fn arrived(&mut self, fds: impl IntoIterator<Item = OwnedFd>, lost: bool) {
+    pub(crate) fn add_fds(&mut self, fds: impl IntoIterator<Item = OwnedFd>, lost: bool) {
         self.fds.extend(fds);
         self.lost |= lost;
     }
@@ -447,7 +371,7 @@ impl Inbox {
         }
     }
 
-    fn header(&self) -> Option<Result<Header, Garbage>> {
+    fn header(&self) -> Option<Result<Header, MalformedFrame>> {
         self.bytes.first_chunk().map(Header::from_bytes)
     }
 }
@@ -459,7 +383,7 @@ fn room_for(header: Header, arrived: usize) -> usize {
         .length
         .saturating_add(HEADER as u64)
         .saturating_sub(arrived as u64);
-    let most = arrived.max(CHUNK);
+    let most = arrived.max(READ_CHUNK);
     usize::try_from(missing).map_or(most, |missing| missing.clamp(1, most))
 }
 

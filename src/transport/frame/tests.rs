@@ -1,7 +1,9 @@
 //! Frames: their bytes, in pieces and in part, and what comes beside them.
 
 use super::*;
+use crate::transport::out_message::OutMessage;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn any_kind() -> impl Strategy<Value = Kind> {
     (0..KINDS.len()).prop_map(|index| KINDS[index])
@@ -26,7 +28,7 @@ fn all_bytes(frames: &[(Kind, u64, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Feeds `bytes` in pieces of the given sizes and takes every frame that completes.
-fn receive(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Frame>, Garbage> {
+fn receive(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Frame>, MalformedFrame> {
     let mut inbox = Inbox::default();
     let mut frames = Vec::new();
     let mut pieces = pieces.iter().copied().cycle();
@@ -83,7 +85,7 @@ fn an_announced_length_is_not_allocated_before_its_bytes_come() {
     assert!(inbox.take().unwrap().is_none());
     for _ in 0..4 {
         let buffer = inbox.buffer();
-        assert!(buffer.capacity() <= 2 * buffer.len().max(CHUNK) + ROOM);
+        assert!(buffer.capacity() <= 2 * buffer.len().max(READ_CHUNK) + READ_ROOM);
         buffer.resize(buffer.capacity(), 7);
         assert!(inbox.take().unwrap().is_none());
     }
@@ -95,18 +97,18 @@ fn descriptor() -> OwnedFd {
 
 /// A frame that says it brings so many descriptors.
 fn bringing(count: usize) -> Vec<u8> {
-    let parcel = Parcel::build(Kind::Job, 0, |out| {
+    let message = OutMessage::build(Kind::Job, 0, |out| {
         out.extend_from_slice(b"payload");
         let fds: Vec<_> = (0..count).map(|_| Arc::new(descriptor())).collect();
         Ok::<_, ()>(fds.into())
     });
-    parcel.unwrap().bytes().to_vec()
+    message.unwrap().bytes().to_vec()
 }
 
 fn inbox_with(frames: &[Vec<u8>], fds: usize, lost: bool) -> Inbox {
     let mut inbox = Inbox::default();
     inbox.buffer().extend_from_slice(&frames.concat());
-    inbox.arrived((0..fds).map(|_| descriptor()), lost);
+    inbox.add_fds((0..fds).map(|_| descriptor()), lost);
     inbox
 }
 
@@ -122,7 +124,7 @@ fn each_frame_has_the_descriptors_that_it_announces() {
 fn marked(kind: Kind, call: u16) -> Header {
     let mut frame = of_bytes(kind, 0, b"payload");
     mark(&mut frame, call);
-    Frame::of_whole(frame).unwrap().header
+    Frame::from_bytes(frame).unwrap().header
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn where_a_descriptor_was_lost_no_frame_has_anothers() {
     assert!(inbox.take().unwrap().unwrap().fds.is_empty());
     assert!(inbox.take().unwrap().unwrap().fds.is_empty());
     inbox.buffer().extend_from_slice(&bringing(1));
-    inbox.arrived([descriptor()], false);
+    inbox.add_fds([descriptor()], false);
     assert_eq!(inbox.take().unwrap().unwrap().fds.len(), 1);
 }
 
@@ -202,7 +204,7 @@ proptest! {
     #[test]
     fn a_length_that_no_memory_holds_is_garbage(length in LONGEST + 1..=u64::MAX, kind in any_kind()) {
         let header = Header { kind, fds: 0, call: 0, number: 1, length };
-        prop_assert_eq!(Header::from_bytes(&header.to_bytes()), Err(Garbage));
+        prop_assert_eq!(Header::from_bytes(&header.to_bytes()), Err(MalformedFrame));
     }
 
     #[test]

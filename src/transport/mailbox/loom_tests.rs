@@ -1,5 +1,4 @@
-//! Models of a mailbox: a frame comes once and whole, by the slot or by the socket, whoever is quicker, and nobody
-//! sleeps for ever.
+//! Models of a mailbox: each frame arrives once and whole, through the slot or the socket, and no side sleeps forever.
 
 use std::sync::Arc;
 
@@ -8,9 +7,9 @@ use loom::sync::{Condvar, Mutex};
 use super::Slot;
 use crate::sys::model::{check, spawn};
 
-type Small = Slot<1>;
+type SmallSlot = Slot<1>;
 
-/// What a socket is to a sender and a receiver.
+/// Stands for a socket between a sender and a receiver.
 struct Socket {
     frames: Mutex<Vec<u8>>,
     arrived: Condvar,
@@ -42,48 +41,52 @@ impl Socket {
     }
 }
 
-/// One direction of a conversation.
-struct Way {
-    slot: Small,
+/// One direction of a connection.
+struct Channel {
+    slot: SmallSlot,
     socket: Socket,
 }
 
-/// Stands for the frame that says that something lies in the slot.
-const LOOK: u8 = 0;
+/// Stands for the frame that reports an answer in the slot.
+const ANSWER_IN_MAILBOX: u8 = 0;
 
-impl Way {
+impl Channel {
     fn new() -> Arc<Self> {
-        Arc::new(Way {
-            slot: Small::default(),
+        Arc::new(Channel {
+            slot: SmallSlot::default(),
             socket: Socket::new(),
         })
     }
 
-    /// As each side sends.
+    /// Sends as each side does.
     fn send(&self, frame: u8) {
-        if !self.slot.post(&[frame]) {
+        if !(self.slot.accepts(1) && self.slot.post(&[frame])) {
             self.socket.send(frame);
-            self.slot.call();
+            self.slot.signal();
         }
     }
 
-    fn taken(&self) -> Option<u8> {
-        let frame = self.slot.take().expect("what is sent here is no garbage");
+    fn take(&self) -> Option<u8> {
+        let frame = self
+            .slot
+            .take()
+            .expect("the model sends well-formed frames");
         frame.map(|frame| frame[0])
     }
 
-    /// As each side receives: looks `times`, then sleeps.
-    fn receive(&self, times: usize) -> u8 {
+    /// Receives as each side does: spins at most `spins` times, then sleeps.
+    fn receive(&self, spins: usize) -> u8 {
         self.slot.watch(0);
-        for _ in 0..times {
-            if !self.slot.is_quiet() {
+        for _ in 0..spins {
+            if !self.slot.is_waiting() {
                 break;
             }
             loom::thread::yield_now();
         }
-        match self.slot.leave() {
-            true => self.socket.receive(),
-            false => self.taken().expect("it lies there"),
+        if self.slot.stop_watching() {
+            self.socket.receive()
+        } else {
+            self.take().expect("the slot is full")
         }
     }
 
@@ -93,23 +96,23 @@ impl Way {
 }
 
 #[test]
-fn a_frame_comes_once_and_whole_however_long_its_receiver_looks() {
+fn a_frame_arrives_once_and_whole_however_long_its_receiver_spins() {
     check(|| {
-        let way = Way::new();
+        let channel = Channel::new();
         let sender = {
-            let way = way.clone();
-            spawn(move || way.send(7))
+            let channel = channel.clone();
+            spawn(move || channel.send(7))
         };
-        assert_eq!(way.receive(1), 7);
+        assert_eq!(channel.receive(1), 7);
         sender.join().unwrap();
-        assert!(way.is_empty());
+        assert!(channel.is_empty());
     });
 }
 
 #[test]
-fn calls_and_answers_follow_each_other() {
+fn calls_and_answers_alternate() {
     check(|| {
-        let (job, answer) = (Way::new(), Way::new());
+        let (job, answer) = (Channel::new(), Channel::new());
         let worker = {
             let (job, answer) = (job.clone(), answer.clone());
             spawn(move || {
@@ -130,80 +133,81 @@ fn calls_and_answers_follow_each_other() {
 }
 
 #[test]
-fn a_receiver_that_watches_but_never_looks_hears_of_a_frame_from_the_socket() {
+fn a_receiver_that_watches_but_never_looks_learns_of_a_frame_from_the_socket() {
     check(|| {
-        let way = Way::new();
-        way.slot.watch(0);
+        let channel = Channel::new();
+        channel.slot.watch(0);
         let worker = {
-            let way = way.clone();
+            let channel = channel.clone();
             spawn(move || {
-                way.send(7);
-                if way.slot.is_full() {
-                    way.socket.send(LOOK);
+                channel.send(7);
+                if channel.slot.is_full() {
+                    channel.socket.send(ANSWER_IN_MAILBOX);
                 }
             })
         };
-        let first = way.socket.receive();
+        let first = channel.socket.receive();
         let frame = match first {
-            LOOK => way.taken().expect("it lies there"),
+            ANSWER_IN_MAILBOX => channel.take().expect("the slot is full"),
             frame => frame,
         };
         assert_eq!(frame, 7);
         worker.join().unwrap();
-        assert!(way.is_empty());
+        assert!(channel.is_empty());
     });
 }
 
 #[test]
-fn a_job_that_an_ended_worker_left_in_its_slot_was_not_begun() {
+fn a_job_that_an_ended_worker_left_in_its_slot_has_not_begun() {
     check(|| {
-        let way = Way::new();
-        way.slot.watch(0);
-        // Killed at some time before it takes the job, or after.
+        let channel = Channel::new();
+        channel.slot.watch(0);
+        // The worker is killed before it takes the job, or after.
         let worker = {
-            let way = way.clone();
-            spawn(move || way.taken())
+            let channel = channel.clone();
+            spawn(move || channel.take())
         };
-        let posted = way.slot.post(&[7]);
+        let posted = channel.slot.accepts(1) && channel.slot.post(&[7]);
         let begun = worker.join().unwrap().is_some();
-        assert_eq!(posted && !way.slot.is_full(), begun);
+        assert_eq!(posted && !channel.slot.is_full(), begun);
     });
 }
 
-/// A call in a run may go on elsewhere, while its mailbox stands in the list of the thread that it has left.
+/// A call in a run may continue on another thread, while the spin poller of its former thread still has its mailbox.
 #[test]
-fn a_loop_that_leaves_a_mailbox_which_another_thread_watches_loses_no_frame() {
+fn no_frame_is_lost_when_a_former_thread_stops_watching_a_mailbox_that_another_watches() {
     check(|| {
-        let (job, answer) = (Way::new(), Way::new());
+        let (job, answer) = (Channel::new(), Channel::new());
         answer.slot.watch(0);
-        let loop_left_behind = {
+        let former_thread = {
             let answer = answer.clone();
             spawn(move || {
-                let _ = answer.slot.leave(); // whatever it finds there is not its own
+                let _ = answer.slot.stop_watching(); // the frame that it may find belongs to the other thread
             })
         };
         let worker = {
             let (job, answer) = (job.clone(), answer.clone());
             spawn(move || {
-                // One that does not fit.
+                // A frame that does not fit into the slot.
                 answer.socket.send(1);
-                answer.slot.call();
+                answer.slot.signal();
                 let second = job.socket.receive();
                 answer.send(second);
                 if answer.slot.is_full() {
-                    answer.socket.send(LOOK);
+                    answer.socket.send(ANSWER_IN_MAILBOX);
                 }
             })
         };
         assert_eq!(answer.socket.receive(), 1);
         answer.slot.watch(0);
         job.socket.send(2);
-        let heard = match answer.socket.receive() {
-            LOOK => answer.taken().expect("it lies there"),
-            frame => frame,
+        let second = match answer.socket.receive() {
+            ANSWER_IN_MAILBOX => answer.take().expect("the slot is full"),
+            second => second,
         };
-        assert_eq!(heard, 2);
+        assert_eq!(second, 2);
         worker.join().unwrap();
-        loop_left_behind.join().unwrap();
+        former_thread.join().unwrap();
+        assert!(job.is_empty() && answer.is_empty());
     });
 }

@@ -1,178 +1,177 @@
-//! Two slots that a parent and its worker have both mapped, for frames that need not go through the socket.
+//! The mailbox of a worker: two slots in memory shared with the parent, which carry small frames without a system call.
 //!
-//! One slot is for jobs, the other for answers. A frame lies in a slot only while its receiver is awake and looks
-//! there; to a receiver that sleeps it goes through the socket, which wakes it. So neither side ever waits for the
-//! other by means of this memory alone, and whoever cannot or will not use it just never looks.
+//! One slot is for jobs, the other for answers. A slot holds a frame only while its receiver spins on it; a receiver that
+//! sleeps gets its frames through the socket, which wakes it. So no side ever waits on this memory alone, and a side that
+//! cannot use it, or backs off, just never spins.
 //!
 //! # The protocol
 //!
-//! A slot has one sender and one receiver, and at most one frame is on its way between them, in the slot or in the
-//! socket. Its state is one word, and each change of it belongs to one side:
+//! A slot has one sender and one receiver. At most one frame is on its way between them, in the slot or in the socket.
+//! The state of a slot is one word:
 //!
-//! | from | to | by | means |
+//! | from | to | by | meaning |
 //! |---|---|---|---|
-//! | `ASLEEP`, `CALLED` | `WAITING` | receiver, [`watch`](Slot::watch) | I look here |
-//! | `WAITING` | `FULL` | sender, [`post`](Slot::post) | a frame lies here |
-//! | `WAITING` | `CALLED` | sender, [`call`](Slot::call) | a frame lies in the socket |
-//! | `WAITING` | `ASLEEP` | receiver, [`leave`](Slot::leave) | I do not look here any more |
-//! | `FULL` | `ASLEEP` | receiver, [`take`](Slot::take) | I have the frame |
+//! | `ASLEEP`, `SIGNALLED` | `WAITING` | receiver, [`watch`](Slot::watch) | the receiver watches the slot |
+//! | `WAITING` | `FULL` | sender, [`post`](Slot::post) | a frame is in the slot |
+//! | `WAITING` | `SIGNALLED` | sender, [`signal`](Slot::signal) | a frame is in the socket |
+//! | `WAITING` | `ASLEEP` | receiver, [`stop_watching`](Slot::stop_watching) | the receiver will read the socket |
+//! | `FULL` | `ASLEEP` | receiver, [`take`](Slot::take) | the receiver has the frame |
 //!
-//! Both sides may change `WAITING`, so they do it by comparing and swapping: either the frame is in the slot before the
-//! receiver has left, and [`leave`](Slot::leave) says so, or the receiver has left first, and [`post`](Slot::post)
-//! fails. From all other states only one side goes on.
+//! Both sides may change `WAITING`, so they use compare-and-swap. Either the frame is in the slot before the receiver stops
+//! watching, and [`stop_watching`](Slot::stop_watching) returns `false`; or the receiver stops first, and
+//! [`post`](Slot::post) fails. Every other state is changed by one side only.
 //!
-//! A receiver that sets `WAITING` may be kept from looking, because its thread is busy elsewhere. For that the *worker* has
-//! an eye on what it posted: before it goes to sleep it looks whether its answer still lies there
-//! ([`is_full`](Slot::is_full)), and if so it says that through the socket. A parent need not: its worker does nothing
-//! else than look.
+//! A receiver that set `WAITING` may be kept from looking, because its thread does something else. So a *worker* that is
+//! about to sleep checks whether its answer is still in the slot ([`is_full`](Slot::is_full)), and if so reports that
+//! through the socket. A parent need not check: its worker does nothing but spin while it watches.
 //!
-//! A worker that has ended and left its job `FULL` has not begun it.
+//! If a worker ends while its job is still in the slot, the job has not begun.
 //!
-//! A broken job may write anywhere, and so here, too. Whatever it writes, the other side reads a frame, or what is no
-//! frame, or nothing; never beyond the slot. (One that forges states on purpose can have itself run again, or wait: it
-//! harms its own call.)
+//! A faulty job may overwrite this memory. Whatever it writes, the other side reads a frame, a malformed frame or nothing,
+//! and never reads beyond the slot. (A job that forges states on purpose can have itself run again, or wait: it harms
+//! its own call only.)
 
-pub(crate) mod backoff;
-pub(crate) mod inline;
 #[cfg(all(test, loom))]
-pub(crate) mod loom_tests;
-use crate::sys::mapping::Shareable;
+mod loom_tests;
+
 use std::sync::atomic::Ordering;
 
+use super::frame::MalformedFrame;
+use super::tuning::SLOT_WORDS;
+use crate::sys::mapping::Shareable;
 use crate::sys::primitives::AtomicUsize;
-
-use super::frame::Garbage;
 
 const ASLEEP: usize = 0;
 const WAITING: usize = 1;
 const FULL: usize = 2;
-const CALLED: usize = 3;
+const SIGNALLED: usize = 3;
 
-/// So many words make a slot of 32 KiB, with the two before them and the cache line behind. A small frame lies in the
-/// cache line of the state.
-const WORDS: usize = 4096 - 2 - 8;
-
-/// The slots of one worker.
+/// The two slots of a worker.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    /// To the worker.
+    /// Carries jobs to the worker.
     pub(crate) job: Slot,
-    /// To the parent.
+    /// Carries answers to the parent.
     pub(crate) answer: Slot,
 }
 
-// SAFETY: slots are words that are atomics; any bits are a value of them, and zeros are an empty mailbox.
+// SAFETY: all fields are atomic words (and padding), any bits are a valid value of them, and zeros are an empty mailbox.
+// Nothing is dropped, and the alignment is 64 bytes.
 #[allow(unsafe_code)]
 unsafe impl Shareable for Mailbox {}
 
-/// A place for one frame on its way from a sender to a receiver.
+/// A buffer for one frame on its way from a sender to a receiver.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub(crate) struct Slot<const CAPACITY: usize = WORDS> {
+pub(crate) struct Slot<const CAPACITY: usize = SLOT_WORDS> {
     state: AtomicUsize,
-    /// Of the frame, in bytes.
+    /// Length of the frame in bytes.
     length: AtomicUsize,
     words: [AtomicUsize; CAPACITY],
-    /// On which the receiver was when it began to look.
-    processor: Line,
+    /// The processor on which the receiver began to watch.
+    processor: CacheLine,
 }
 
-/// A word that seldom changes, in a cache line that therefore both processors keep.
+/// A word that seldom changes, alone in a cache line, so that both processors keep a copy of the line.
 #[repr(C, align(64))]
 #[derive(Debug)]
-struct Line(AtomicUsize);
+struct CacheLine(AtomicUsize);
 
 const WORD: usize = size_of::<usize>();
 
-/// For the sender.
+/// The sender's operations.
 impl<const CAPACITY: usize> Slot<CAPACITY> {
-    /// Lays a frame there, if it fits and the receiver looks.
+    /// Returns whether a frame of `length` bytes fits and the receiver watches the slot.
+    ///
+    /// The state is read by an exchange that changes nothing, because [`post`](Self::post) writes it next: the exchange
+    /// fetches the cache line for writing at once, while a load would fetch it for reading first.
+    pub(crate) fn accepts(&self, length: usize) -> bool {
+        length <= CAPACITY * WORD && self.has_receiver()
+    }
+
+    /// Returns whether the receiver watches the slot. See [`accepts`](Self::accepts) for the exchange.
+    pub(crate) fn has_receiver(&self) -> bool {
+        self.exchange(WAITING, WAITING)
+    }
+
+    /// Puts a frame into the slot, which [accepts](Self::accepts) it. Returns `false` if the receiver has stopped watching
+    /// since.
     pub(crate) fn post(&self, frame: &[u8]) -> bool {
-        if frame.len() > CAPACITY * WORD || !self.has_receiver() {
-            return false;
-        }
         for (bytes, word) in frame.chunks(WORD).zip(&self.words) {
             let mut whole = [0; WORD];
             whole[..bytes.len()].copy_from_slice(bytes);
             word.store(usize::from_ne_bytes(whole), Ordering::Relaxed);
         }
         self.length.store(frame.len(), Ordering::Relaxed);
-        self.turn(WAITING, FULL)
+        self.exchange(WAITING, FULL)
     }
 
-    /// Whether the receiver looks here.
-    ///
-    /// Asked by an exchange that changes nothing, which brings the cache line over for writing. A load would bring it
-    /// for reading first, and then it would have to be asked for again.
-    pub(crate) fn has_receiver(&self) -> bool {
-        self.turn(WAITING, WAITING)
+    /// Tells a receiver that watches the slot that a frame is in the socket.
+    pub(crate) fn signal(&self) {
+        // A receiver that does not watch the slot reads the socket anyway.
+        let _ = self.exchange(WAITING, SIGNALLED);
     }
 
-    /// Tells a receiver that looks here that there is something in the socket.
-    pub(crate) fn call(&self) {
-        let _ = self.turn(WAITING, CALLED); // one that does not look hears of it from the socket
-    }
-
-    /// Whether what was posted has not been taken.
+    /// Returns whether the frame that was posted is still in the slot.
     pub(crate) fn is_full(&self) -> bool {
         self.state.load(Ordering::Acquire) == FULL
     }
 
-    /// Whether the receiver began to look on this processor.
+    /// Returns whether the receiver began to watch on this processor.
     pub(crate) fn is_watched_from(&self, processor: usize) -> bool {
         self.processor.0.load(Ordering::Relaxed) == processor
     }
 }
 
-/// For the receiver.
+/// The receiver's operations.
 impl<const CAPACITY: usize> Slot<CAPACITY> {
-    /// Begins to look here, on this processor.
+    /// Starts to watch the slot from this processor.
     pub(crate) fn watch(&self, processor: usize) {
         if !self.is_watched_from(processor) {
             self.processor.0.store(processor, Ordering::Relaxed);
         }
         match self.state.load(Ordering::Relaxed) {
-            // The sender may be changing it.
+            // The sender may be changing the state.
             WAITING | FULL => {}
-            // The sender does not touch it.
+            // In all other states, the sender does not change it.
             _ => self.state.store(WAITING, Ordering::Release),
         }
     }
 
-    /// Whether there is nothing to be seen yet by who looks here.
-    pub(crate) fn is_quiet(&self) -> bool {
+    /// Returns whether the receiver watches the slot and nothing has arrived.
+    pub(crate) fn is_waiting(&self) -> bool {
         self.state.load(Ordering::Acquire) == WAITING
     }
 
-    /// Whether the sender has called the receiver to the socket.
-    pub(crate) fn is_called(&self) -> bool {
-        self.state.load(Ordering::Acquire) == CALLED
+    /// Returns whether the sender has put a frame into the socket while the receiver watched the slot.
+    pub(crate) fn is_signalled(&self) -> bool {
+        self.state.load(Ordering::Acquire) == SIGNALLED
     }
 
-    /// Does not look here any longer. False if a frame has come before.
+    /// Stops watching. Returns `false` if a frame has arrived before.
     ///
-    /// Whoever looked for the receiver may say this, too, even late, when another looks for it: nothing but `WAITING` is
-    /// changed, and only by comparing, so that no frame is lost.
-    pub(crate) fn leave(&self) -> bool {
-        self.turn(WAITING, ASLEEP) || !self.is_full()
+    /// A former watcher may call this late, while another already watches the slot: only `WAITING` is changed, and by
+    /// compare-and-swap, so no frame is lost.
+    pub(crate) fn stop_watching(&self) -> bool {
+        self.exchange(WAITING, ASLEEP) || !self.is_full()
     }
 
-    /// Takes the frame that lies here, if there is one.
-    pub(crate) fn take(&self) -> Result<Option<Vec<u8>>, Garbage> {
+    /// Takes the frame out of the slot, if there is one.
+    pub(crate) fn take(&self) -> Result<Option<Vec<u8>>, MalformedFrame> {
         if self.state.load(Ordering::Acquire) != FULL {
             return Ok(None);
         }
         let length = self.length.load(Ordering::Relaxed);
         if length > CAPACITY * WORD {
-            return Err(Garbage);
+            return Err(MalformedFrame);
         }
         let mut frame = Vec::with_capacity(length.next_multiple_of(WORD));
         for word in &self.words[..length.div_ceil(WORD)] {
             frame.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         frame.truncate(length);
-        // Should a broken job say once more that there is a frame, then it is none, and not this one again.
+        // If a faulty job sets `FULL` again, the slot holds an empty, malformed frame rather than this one.
         self.length.store(0, Ordering::Relaxed);
         self.state.store(ASLEEP, Ordering::Release);
         Ok(Some(frame))
@@ -180,8 +179,8 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
 }
 
 impl<const CAPACITY: usize> Slot<CAPACITY> {
-    /// Changes the state, unless the other side has.
-    fn turn(&self, from: usize, to: usize) -> bool {
+    /// Changes the state, unless the other side has changed it.
+    fn exchange(&self, from: usize, to: usize) -> bool {
         self.state
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
@@ -190,9 +189,9 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
 
 #[cfg(test)]
 impl<const CAPACITY: usize> Slot<CAPACITY> {
-    /// Writes what a broken job may.
+    /// Overwrites the state and the length, as a faulty job may.
     #[cfg(not(loom))]
-    pub(crate) fn scribble(&self, state: usize, length: usize) {
+    pub(crate) fn overwrite(&self, state: usize, length: usize) {
         self.length.store(length, Ordering::Relaxed);
         self.state.store(state, Ordering::Relaxed);
     }
@@ -209,7 +208,7 @@ impl<const CAPACITY: usize> Default for Slot<CAPACITY> {
         Slot {
             state: AtomicUsize::new(ASLEEP),
             length: AtomicUsize::new(0),
-            processor: Line(AtomicUsize::new(0)),
+            processor: CacheLine(AtomicUsize::new(0)),
             words: std::array::from_fn(|_| AtomicUsize::new(0)),
         }
     }

@@ -15,8 +15,9 @@ use super::body::{Arrived, Bytes};
 use super::pool::Pool;
 use crate::sys::arena::{LINGER, Lease, Views};
 use crate::transport::codec;
-use crate::transport::frame::{Header, KEPT, Kind, NOTHING_KEPT, Parcel};
-use crate::transport::mailbox::inline::Memory;
+use crate::transport::frame::{Header, KEPT, Kind, NOTHING_KEPT};
+use crate::transport::out_message::OutMessage;
+use crate::transport::payload::inline::Memory;
 
 const WORKERS: usize = 3;
 
@@ -76,7 +77,7 @@ impl Serialize for Argument {
 
 /// A call whose answer is not there.
 struct Job {
-    parcel: Parcel,
+    parcel: OutMessage,
     arena: u64,
     byte: u8,
     receivers: usize,
@@ -198,7 +199,7 @@ impl World {
             in_one,
         };
         let encode = |out: &mut Vec<u8>| codec::encode_for_worker(&argument, out, &self.pool);
-        let parcel = Parcel::build(Kind::Job, 0, encode).unwrap();
+        let parcel = OutMessage::build(Kind::Job, 0, encode).unwrap();
         let id = parcel.payload().last_chunk::<8>();
         let arena = u64::from_le_bytes(*id.expect("it stands at the end of the whereabouts"));
         let is_read = |reading: &Reading| reading.arena == arena;
@@ -235,7 +236,7 @@ impl World {
             number: if keeps { KEPT } else { NOTHING_KEPT },
             length: 0,
         };
-        let back = job.parcel.answered(&answer);
+        let back = job.parcel.into_arena(&answer);
         assert_eq!(back.is_some(), !keeps && job.receivers == 1);
         if let Some(arena) = back {
             self.free.push(job.arena);

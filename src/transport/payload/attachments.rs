@@ -1,7 +1,7 @@
 //! Memory that travels beside a message, while values are made into bytes or out of them.
 //!
 //! A value that holds shared memory is written as a number, and the descriptor goes beside the frame, or, if there is
-//! none, a copy behind the encoding ([`stretch`](crate::transport::mailbox::inline)). Between the caller, who has the frame, and the
+//! none, a copy behind the encoding ([`stretch`](crate::transport::payload::inline)). Between the caller, who has the frame, and the
 //! value, deep within the user's types, stands serde, which hands nothing through: a `Serialize` knows its serializer
 //! and nothing else. So each side notes on the thread, for as long as one message of ours is encoded or decoded, which
 //! memory goes with it; this is the only file that does, and outside such a moment there is nothing noted. (A
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::memory::{Refused, Sealed};
 use crate::sys::socket::MOST_FDS;
-use crate::transport::mailbox::inline::{Memory, Stretches, Within};
+use crate::transport::payload::inline::{Memory, Stretches, Within};
 
 thread_local! {
     /// What goes with the message that is being encoded.

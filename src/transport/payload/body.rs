@@ -20,7 +20,7 @@
 //!
 //! The first byte of an encoded value says which of the four it is. If it is not in the frame, a [`Whereabouts`]
 //! follows, and the memory is the last of the descriptors that came along. Behind the encoding lie the
-//! [`stretches`](crate::transport::mailbox::inline) of shared memory that have to be copied, if there are any: in memory from the next
+//! [`stretches`](crate::transport::payload::inline) of shared memory that have to be copied, if there are any: in memory from the next
 //! page on, in the frame at once, and then its last bytes tell how long the encoding is.
 
 use std::io;
@@ -37,8 +37,8 @@ use super::store::{Store, Written};
 use crate::sys::arena::{Lent, Views};
 use crate::sys::memory::{Sealed, inspect, prefer_huge_pages, size_of_memory};
 use crate::sys::socket::MOST_FDS;
-use crate::transport::mailbox::inline;
-use crate::transport::mailbox::inline::{PAGE, Stretches, Within};
+use crate::transport::payload::inline;
+use crate::transport::payload::inline::{PAGE, Stretches, Within};
 
 /// What is longer goes beside its frame. Half as much is about as fast either way, and this fits the buffer of a
 /// socket.

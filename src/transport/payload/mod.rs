@@ -4,6 +4,7 @@
 pub(crate) mod arena_model;
 pub(crate) mod attachments;
 pub(crate) mod body;
+pub(crate) mod inline;
 pub(crate) mod pool;
 pub(crate) mod shared;
 pub(crate) mod store;

@@ -20,11 +20,13 @@ use std::time::{Duration, Instant};
 use crate::sync::Token;
 use crate::sys::copy;
 use crate::transport::codec;
-use crate::transport::frame::{Frame, Header, Kind, Parcel};
+use crate::transport::frame::{Frame, Header, Kind};
 use crate::transport::message::PanicReport;
+use crate::transport::out_message::OutMessage;
+use crate::transport::receive::RecvError;
 use crate::worker::background;
 use crate::worker::conn::process::Stillborn;
-use crate::worker::conn::worker::{Death, Dying, Health, Silence, Worker};
+use crate::worker::conn::worker::{Death, Dying, Health, Worker};
 use crate::worker::error::{WorkerError, WorkerPanic};
 use crate::worker::pool::context::Running;
 use crate::worker::pool::statistics::{Expected, Why};
@@ -38,7 +40,7 @@ use crate::worker::spawn::start::{Starting, Unstarted, failure_of};
 pub(in crate::worker) struct Attempt {
     state: State,
     /// The job, while no worker has it.
-    job: Parcel,
+    job: OutMessage,
     killable: bool,
     /// When the worker that has the job was first found not to have answered it yet. A call that is answered at once
     /// does not read the clock.
@@ -89,13 +91,13 @@ pub(in crate::worker) enum Verdict {
     /// The call is over.
     Failed(WorkerError),
     /// This worker did not run the job, which is given back.
-    Again(Parcel),
+    Again(OutMessage),
 }
 
 impl Attempt {
     /// Draws a worker for the job, or has one started.
     pub(in crate::worker) fn new(
-        job: Parcel,
+        job: OutMessage,
         recipe: &Arc<Recipe>,
         killable: bool,
         mut stake: Stake,
@@ -202,17 +204,17 @@ impl Attempt {
                         Reply::Unfit(error) => self.kill_for(error),
                         Reply::Nonsense(what) => self.kill_for(WorkerError::protocol(what)),
                     },
-                    Err(Silence::Gone) => match worker.stillborn() {
+                    Err(RecvError::Closed | RecvError::Reset) => match worker.stillborn() {
                         Some(why) => {
                             let job = worker.take_back();
                             return self.try_anew(why, job);
                         }
                         None => self.expire_with_job(),
                     },
-                    Err(Silence::Garbage) => {
+                    Err(RecvError::Malformed) => {
                         self.kill_for(WorkerError::protocol("bytes that are no frame"))
                     }
-                    Err(Silence::Failed(error)) => self.kill_for(WorkerError::lost_sight(error)),
+                    Err(RecvError::Failed(error)) => self.kill_for(WorkerError::lost_sight(error)),
                 },
                 State::Ending(dying, _) => {
                     let death = ready!(dying.poll(cx));
@@ -263,7 +265,7 @@ impl Attempt {
 
     fn put(&mut self, mut worker: Box<Worker>, answer: &Header) {
         // An idle worker must not hold on to an argument, which may be large.
-        if let Some(arena) = worker.take_back().answered(answer) {
+        if let Some(arena) = worker.take_back().into_arena(answer) {
             self.stake().running.put_arena(arena);
         }
         match worker.count_job() {
@@ -279,7 +281,7 @@ impl Attempt {
     }
 
     /// Lets the worker go, without the job.
-    fn leave(&mut self) -> Parcel {
+    fn leave(&mut self) -> OutMessage {
         let mut worker = self.take_worker();
         let job = worker.take_back();
         self.stake().running.leave(worker);
@@ -287,7 +289,7 @@ impl Attempt {
     }
 
     /// There is no worker. If that is so because the fork server died, another one may make it.
-    fn try_anew(&mut self, why: Stillborn, job: Parcel) -> Poll<Verdict> {
+    fn try_anew(&mut self, why: Stillborn, job: OutMessage) -> Poll<Verdict> {
         let stake = self.stake();
         stake.stillborn += 1;
         let verdict = match why {
@@ -376,7 +378,7 @@ impl Drop for Attempt {
         }
         let mut rest = Self {
             state: mem::replace(&mut self.state, State::Over),
-            job: Parcel::default(),
+            job: OutMessage::default(),
             killable: self.killable,
             busy_since: self.busy_since,
             stake: self.stake.take(),
@@ -479,7 +481,7 @@ impl Reply {
             | Kind::Fork
             | Kind::NotAlone
             | Kind::Mailbox
-            | Kind::Look => Self::Nonsense("a frame that is no answer"),
+            | Kind::AnswerInMailbox => Self::Nonsense("a frame that is no answer"),
         }
     }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::attempt::{Attempt, Stake, Verdict};
-use super::conn::mailbox::end_of_turn;
+use super::conn::mailbox::yield_after_quick_calls;
 use super::error::WorkerError;
 use super::pool::context::{Running, WorkerContext};
 use super::pool::current::current;
@@ -28,8 +28,9 @@ use crate::sync::{CapacityLimiter, Token};
 use crate::sys::copy::is_copy;
 use crate::sys::role::refuse_unless_hooked;
 use crate::transport::codec;
-use crate::transport::frame::{Frame, Kind, Parcel};
+use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::code::{Code, JobFn};
+use crate::transport::out_message::OutMessage;
 
 /// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to this one.
 ///
@@ -300,7 +301,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
             match verdict {
                 Verdict::Done(frame) => {
                     drop(held); // the job is over; decoding needs no worker
-                    end_of_turn().await;
+                    yield_after_quick_calls().await;
                     return decode_result(frame).map_err(named);
                 }
                 Verdict::Failed(error) => return Err(named(error)),
@@ -354,8 +355,8 @@ fn encode_job<A: Serialize>(
     code: Code<JobFn>,
     arg: &A,
     running: &Running,
-) -> Result<Parcel, WorkerError> {
-    Parcel::build(Kind::Job, code.offset(), |out| {
+) -> Result<OutMessage, WorkerError> {
+    OutMessage::build(Kind::Job, code.offset(), |out| {
         match running.config().limits_open_files() {
             true => codec::encode_in_frame(arg, out),
             false => codec::encode_for_worker(arg, out, running.arenas()),

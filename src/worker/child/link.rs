@@ -1,16 +1,16 @@
-//! The worker's end of the conversation: frames in and out, by the socket or by a mailbox, and the end.
+//! The worker's end of the connection, driven by blocking reads, and the end of the worker process.
 //!
-//! A worker has one thread, which blocks on the socket. (While it has memory of its parent's mapped, it wakes up once
-//! to let go of that.) With a mailbox it looks there first for some microseconds after each job, as the next one often
-//! comes soon; how often that was in vain decides how often it does so.
+//! A worker has one thread of this crate, which blocks on the socket. After each job it first spins on the mailbox for
+//! some microseconds, because the next job often comes soon; see [`Backoff`](crate::transport::backoff::Backoff). While the
+//! worker has memory of its parent mapped, it wakes up once to unmap that.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, fcntl_getfd};
-use rustix::net::{RecvFlags, Shutdown, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
 use super::FAILED;
@@ -19,88 +19,80 @@ use crate::sys::arena::{LINGER, Views};
 use crate::sys::mapping::Mapping;
 use crate::sys::original::Original;
 use crate::sys::socket;
+use crate::transport::endpoint::{Endpoint, WorkerSide};
 use crate::transport::frame;
-use crate::transport::frame::{Frame, Inbox, Kind, Parcel};
-use crate::transport::mailbox::Mailbox;
-use crate::transport::mailbox::backoff::{Patience, look_for};
-use crate::transport::receive::receive;
+use crate::transport::frame::{Frame, Kind};
+use crate::transport::out_message::OutMessage;
+use crate::transport::receive::RecvError;
 
-/// How long to look for the next job before going to sleep. Waking up takes about as long.
-const LOOK: Duration = Duration::from_micros(50);
+/// How long a worker spins for its next job before it sleeps: about as long as it takes to wake it.
+const SPIN_FOR_JOB: Duration = Duration::from_micros(50);
 
-/// How long a parent that is awake may take to see its answer, where the worker has other things to do after a job.
-pub(super) const GLANCE: Duration = Duration::from_micros(5);
+/// How long a worker waits for a spinning parent to take its answer, if the worker has other things to do after a job.
+pub(super) const ANSWER_TAKEN_WITHIN: Duration = Duration::from_micros(5);
 
-/// At least one look of so many is taken, however often they were in vain.
-const EVERY: u32 = 64;
+/// At least one of this many waits for a job spins, however many spins have failed.
+const JOB_SPIN_INTERVAL: u32 = 64;
 
-/// Somebody who sends a job after so short a sleep might as well have been waited for: most of that was waking up.
-const SOON: Duration = Duration::from_micros(120);
+/// A job that comes after so short a sleep might as well have been spun for: most of that time is for waking up.
+const SHORT_SLEEP: Duration = Duration::from_micros(120);
 
-/// The worker's end of the conversation.
+/// The worker's end of the connection.
 pub(super) struct Link {
-    socket: OwnedFd,
-    inbox: Inbox,
-    mailbox: Option<Mapping<Mailbox>>,
-    patience: Patience,
-    /// Told from what a job forks. Where there was no memory for that, by its number.
+    endpoint: Endpoint<WorkerSide>,
+    /// Tells this process from the processes that a job forks. Without memory for that, the process id does.
     original: Result<Original, u32>,
     /// The number of the job that was answered last.
     answered: u16,
-    /// The next job lies in the socket already.
-    followed: bool,
-    /// The memory of large arguments.
+    /// A mailbox came last, so the next job is in the socket already.
+    job_follows: bool,
+    /// The mapped memory of large arguments.
     pub(super) views: Views,
-    /// How long the kernel waits for what comes through the socket; `None` for ever.
+    /// How long the kernel waits for a job in the socket; `None` is forever.
     pub(super) idle_timeout: Option<Duration>,
-    /// What the worker leads, to be ended with it.
+    /// The process group that the worker leads, which ends with it.
     group: Option<Group>,
 }
 
 impl Link {
     pub(super) fn new(socket: OwnedFd, views: Views) -> Self {
         Link {
-            socket,
-            inbox: Inbox::default(),
-            mailbox: None,
-            patience: Patience::new(),
+            endpoint: Endpoint::new(socket),
             original: Original::new().map_err(|_| std::process::id()),
             answered: 0,
-            followed: false,
+            job_follows: false,
             views,
             idle_timeout: None,
             group: None,
         }
     }
 
-    /// Takes what is to be ended with the worker.
-    pub(super) fn lead(&mut self, group: Option<Group>) {
+    /// Sets the process group that the worker leads.
+    pub(super) fn set_group(&mut self, group: Option<Group>) {
         self.group = group;
     }
 
     pub(super) fn socket(&self) -> &OwnedFd {
-        &self.socket
+        self.endpoint.socket()
     }
 
-    /// Makes this, in a copy of the process that it was made in, the copy's own: over a socket that `arrange` puts in
-    /// place of the other one, and with a buffer.
-    pub(super) fn pass_on<E>(
-        mut self,
+    /// Turns the link of a fork server into that of the worker which this process is since the fork. `arrange` puts the
+    /// worker's socket in place of the fork server's; `buffer` serves the first frame.
+    pub(super) fn into_forked<E>(
+        self,
         arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
         buffer: Vec<u8>,
     ) -> (Self, Result<(), E>) {
-        let arranged = arrange(&mut self.socket);
+        let mut socket = self.endpoint.into_socket();
+        let arranged = arrange(&mut socket);
         let mut link = Self {
-            socket: self.socket,
-            inbox: Inbox::default(),
-            mailbox: None,
-            patience: Patience::new(),
+            endpoint: Endpoint::new(socket),
             original: self
                 .original
                 .inspect(Original::pass_on)
                 .map_err(|_| std::process::id()),
             answered: 0,
-            followed: false,
+            job_follows: false,
             views: self.views,
             idle_timeout: None,
             group: None,
@@ -109,91 +101,84 @@ impl Link {
         (link, arranged)
     }
 
-    /// Whether this process is the worker, and no copy that a job has made.
+    /// Returns whether this process is the worker itself, and not one that a job has forked.
     pub(super) fn is_the_original(&self) -> bool {
         match &self.original {
             Ok(original) => original.is_here(),
-            Err(number) => *number == std::process::id(),
+            Err(pid) => *pid == std::process::id(),
         }
     }
 
-    /// Whether nothing has arrived of the next frame.
-    pub(super) fn is_between(&self) -> bool {
-        self.inbox.is_empty()
+    /// Returns whether no part of the next frame has arrived.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.endpoint.is_between_frames()
     }
 
     pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
-        self.inbox.recycle(buffer);
+        self.endpoint.recycle(buffer);
     }
 
-    /// Takes the mailbox that the parent offers. Without it, the socket will do.
-    pub(super) fn share(&mut self, mut frame: Frame) {
-        self.mailbox = frame
-            .fds
-            .pop()
-            .and_then(|memory| Mapping::find(memory).ok());
-        self.followed = true;
+    /// Maps the mailbox that the parent offers. If that fails, the socket carries all frames.
+    pub(super) fn map_mailbox(&mut self, mut frame: Frame) {
+        let memory = frame.fds.pop();
+        self.endpoint
+            .set_mailbox(memory.and_then(|memory| Mapping::find(memory).ok()));
+        self.job_follows = true;
     }
 
-    /// Receives a frame. Gives up with `WouldBlock` when idle for too long, only if nothing has arrived of it.
-    pub(super) fn receive(&mut self) -> io::Result<Frame> {
-        let followed = std::mem::take(&mut self.followed);
-        if !followed
-            && self.is_between()
-            && let Some(frame) = self.look()
+    /// Receives the next frame. Returns `None` if the worker has been idle for its idle timeout, and no part of a frame has
+    /// arrived.
+    pub(super) fn receive(&mut self) -> Result<Option<Frame>, RecvError> {
+        let job_follows = std::mem::take(&mut self.job_follows);
+        if !job_follows
+            && self.is_between_frames()
+            && let Some(frame) = self.receive_from_mailbox()
         {
-            return Ok(frame);
+            return Ok(Some(frame));
         }
-        let asleep = self.mailbox.as_ref().map(|_| Instant::now());
-        self.see_to_the_views()?;
+        let sleep_start = self.endpoint.mailbox().map(|_| Instant::now());
+        if !self.release_views_while_idle() {
+            return Ok(None);
+        }
         loop {
-            if let Some(frame) = self.inbox.take().map_err(io::Error::other)? {
-                if asleep.is_some_and(|since| since.elapsed() < SOON) {
-                    self.patience.might_have_been();
+            match self.endpoint.receive_from_socket(RecvFlags::empty())? {
+                Some(frame) => {
+                    if sleep_start.is_some_and(|start| start.elapsed() < SHORT_SLEEP) {
+                        self.endpoint.spin_would_have_succeeded();
+                    }
+                    return Ok(Some(frame));
                 }
-                return Ok(frame);
-            }
-            let between_frames = self.inbox.is_empty();
-            match receive(&self.socket, &mut self.inbox, RecvFlags::empty()) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock if !between_frames => {}
-                    _ => return Err(error),
-                },
+                None if self.is_between_frames() => return Ok(None),
+                None => {}
             }
         }
     }
 
-    /// Lets go of memory that was not used for a while. Waits for that long if there is some, and nobody else does:
-    /// without any, a worker sleeps until it is spoken to.
-    fn see_to_the_views(&mut self) -> io::Result<()> {
+    /// Unmaps memory that has not been used for a while. If there is some and the worker is idle, this first waits for that
+    /// long; a worker without any sleeps until its next frame. Returns `false` if the idle timeout is over.
+    fn release_views_while_idle(&mut self) -> bool {
         self.views.let_old_ones_go();
         let is_longer = |timeout| timeout > LINGER;
-        if self.views.is_empty() || !self.is_between() || !self.idle_timeout.is_none_or(is_longer) {
-            return Ok(());
-        }
-        if self.is_readable_within(Some(LINGER)) {
-            return Ok(());
+        if self.views.is_empty()
+            || !self.is_between_frames()
+            || !self.idle_timeout.is_none_or(is_longer)
+            || self.is_readable_within(Some(LINGER))
+        {
+            return true;
         }
         self.views.let_go();
-        // The rest of the time that it may be idle.
         let rest = self.idle_timeout.map(|timeout| timeout - LINGER);
-        match self.is_readable_within(rest) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        self.is_readable_within(rest)
     }
 
-    /// Waits until something can be received, or until that is certain to be an error.
+    /// Waits until the socket is readable or has an error. Returns `false` if `limit` is over before.
     fn is_readable_within(&self, limit: Option<Duration>) -> bool {
         let since = Instant::now();
         loop {
             let left = limit.map(|limit| limit.saturating_sub(since.elapsed()));
-            // What is too long for the kernel (ages) may as well be for ever.
+            // A time that is too long for the kernel (ages) stands for forever.
             let left = left.and_then(|left| left.try_into().ok());
-            let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
+            let mut socket = [PollFd::new(self.socket(), PollFlags::IN)];
             match poll(&mut socket, left.as_ref()) {
                 Ok(0) => return false,
                 Ok(_) => return true,
@@ -203,109 +188,104 @@ impl Link {
         }
     }
 
-    /// Looks for a job in the mailbox for a while. `None` means that the next one comes through the socket.
-    fn look(&mut self) -> Option<Frame> {
-        let mailbox = self.mailbox.as_ref()?;
-        if self.patience.is_there() {
-            let here = sched_getcpu();
-            mailbox.job.watch(here);
-            if fcntl_getfd(&self.socket).is_err() {
-                // A job has closed it. One that comes now must not pay for that.
-                self.leave(FAILED);
+    /// Spins on the mailbox for the next job. Returns `None` if the job comes through the socket.
+    fn receive_from_mailbox(&mut self) -> Option<Frame> {
+        if self.endpoint.next_wait_spins() {
+            let processor = sched_getcpu();
+            self.endpoint.watch(processor);
+            if fcntl_getfd(self.socket()).is_err() {
+                // A job has closed the socket. The worker must end before it takes another one.
+                self.exit(FAILED);
             }
-            let together = mailbox.answer.is_watched_from(here);
-            match look_for(LOOK, together, || !mailbox.job.is_quiet()) {
-                true => self.patience.was_rewarded(),
-                false => self.patience.was_in_vain(EVERY),
-            }
-            if !mailbox.job.leave() {
-                let job = mailbox.job.take().map(|job| job.map(Frame::of_whole));
-                match job {
-                    Ok(Some(Ok(frame))) => return Some(frame),
-                    // What was written there is nobody's frame, or was one until a thread that a job left behind wrote
-                    // there.
-                    _ => self.leave(FAILED),
+            self.endpoint
+                .spin(processor, SPIN_FOR_JOB, JOB_SPIN_INTERVAL);
+            if !self.endpoint.stop_watching() {
+                match self.endpoint.take_from_mailbox() {
+                    Ok(Some(frame)) => return Some(frame),
+                    // A thread that a job left behind has overwritten the frame, or has forged one.
+                    Ok(None) | Err(_) => self.exit(FAILED),
                 }
             }
         }
-        self.see_to_the_answer(Duration::ZERO);
+        self.report_unread_answer(Duration::ZERO);
         None
     }
 
-    /// Waits for so long, and if the answer was not taken from the mailbox by then, says through the socket that it is
-    /// there: whoever waits for it does not look.
-    pub(super) fn see_to_the_answer(&self, limit: Duration) {
-        if let Some(Mailbox { answer, .. }) = self.mailbox.as_deref()
-            && answer.is_full()
-        {
-            let together = answer.is_watched_from(sched_getcpu());
-            if !look_for(limit, together, || !answer.is_full()) {
-                self.send(&frame::of_bytes(Kind::Look, 0, b""));
-            }
+    /// Waits up to `limit` until the parent has taken the answer out of the mailbox. If it has not, this reports the answer
+    /// through the socket, because the parent does not spin.
+    pub(super) fn report_unread_answer(&self, limit: Duration) {
+        if !self.endpoint.wait_until_taken(limit) {
+            self.send(&frame::of_bytes(Kind::AnswerInMailbox, 0, b""));
         }
     }
 
-    pub(super) fn receive_at_leisure(&mut self) -> Frame {
-        self.receive().unwrap_or_else(|_| self.leave(FAILED))
+    /// Receives a frame before there is an idle timeout. If the parent cannot be reached, this process exits.
+    pub(super) fn receive_or_exit(&mut self) -> Frame {
+        match self.receive() {
+            Ok(Some(frame)) => frame,
+            Ok(None) | Err(_) => self.exit(FAILED),
+        }
     }
 
-    /// Sends a frame. If the parent cannot be reached, this process has no more purpose.
+    /// Sends a frame. If the parent cannot be reached, this process has no more purpose, and exits.
     pub(super) fn send(&self, frame: &[u8]) {
-        if socket::send_all(&self.socket, frame).is_err() {
-            self.leave(FAILED);
+        if socket::send_all(self.socket(), frame).is_err() {
+            self.exit(FAILED);
         }
     }
 
-    /// Sends the answer to the job with this number: to the mailbox, if the parent looks there and nothing goes beside
-    /// it.
-    pub(super) fn send_answer(&mut self, mut answer: Parcel, job: u16) {
+    /// Sends the answer to the job with this number, through the mailbox if the parent watches that.
+    pub(super) fn send_answer(&mut self, mut answer: OutMessage, job: u16) {
         answer.mark(job);
         self.answered = job;
-        let Some(mailbox) = &self.mailbox else {
-            return self.send_parcel(&answer);
-        };
-        if !answer.fds().is_empty() || !mailbox.answer.post(answer.bytes()) {
-            self.send_parcel(&answer);
-            mailbox.answer.call();
+        if !(self.endpoint.can_post(&answer) && self.endpoint.post(&answer)) {
+            self.send_message(&answer);
+            self.endpoint.signal();
         }
     }
 
-    /// Sends a frame and what goes beside it.
-    fn send_parcel(&self, parcel: &Parcel) {
-        if parcel.fds().is_empty() {
-            return self.send(parcel.bytes());
-        }
-        let fds: Vec<BorrowedFd<'_>> = parcel.fds().iter().map(AsFd::as_fd).collect();
-        match socket::send_first(&self.socket, parcel.bytes(), &fds) {
-            Ok(sent) => self.send(&parcel.bytes()[sent..]),
-            // Nothing has been sent, so there can be another answer. The job may have closed descriptors that were not
-            // its own; or too many are on their way.
-            Err(error) => {
-                let words = format!("its shared memory cannot be sent: {error}");
-                let mut answer =
-                    frame::of_bytes(Kind::BadResult, parcel.number(), words.as_bytes());
-                frame::mark(&mut answer, self.answered);
-                self.send(&answer);
+    /// Sends a message through the socket.
+    fn send_message(&self, message: &OutMessage) {
+        let mut sent = 0;
+        while sent < message.bytes().len() {
+            match self.endpoint.send_some(message, sent, SendFlags::empty()) {
+                Ok(bytes) => sent += bytes,
+                Err(Errno::INTR) => {}
+                // Nothing has been sent, so another answer may be. The job may have closed descriptors that were not its own,
+                // or too many descriptors are on their way.
+                Err(error) if sent == 0 && !message.fds().is_empty() => {
+                    let text = format!(
+                        "its shared memory cannot be sent: {}",
+                        io::Error::from(error)
+                    );
+                    let mut answer =
+                        frame::of_bytes(Kind::BadResult, message.number(), text.as_bytes());
+                    frame::mark(&mut answer, self.answered);
+                    return self.send(&answer);
+                }
+                Err(_) => self.exit(FAILED),
             }
         }
     }
 
-    /// Closes the receiving end, so that no further job can come, and only then says so.
-    pub(super) fn say_bye(&self, mut bye: Vec<u8>, code: i32) -> ! {
-        if shutdown(&self.socket, Shutdown::Read).is_err() {
-            self.leave(FAILED); // nothing is known about jobs then, so nothing may be said
+    /// Closes the receiving end, so that no further job can come, then sends the last frame and exits.
+    pub(super) fn send_bye(&self, mut bye: Vec<u8>, code: i32) -> ! {
+        if shutdown(self.socket(), Shutdown::Read).is_err() {
+            self.exit(FAILED); // a job may still come, so there must be no bye
         }
         frame::mark(&mut bye, self.answered);
         self.send(&bye);
-        self.leave(code)
+        self.exit(code)
     }
 
-    pub(super) fn leave_with_words(&self, words: &str) -> ! {
-        self.send(&frame::of_bytes(Kind::CannotServe, 0, words.as_bytes()));
-        self.leave(FAILED)
+    /// Reports why this worker cannot serve, and exits.
+    pub(super) fn exit_cannot_serve(&self, text: &str) -> ! {
+        self.send(&frame::of_bytes(Kind::CannotServe, 0, text.as_bytes()));
+        self.exit(FAILED)
     }
 
-    pub(super) fn leave(&self, code: i32) -> ! {
+    /// Ends the process group of this worker, if it leads one, and exits.
+    pub(super) fn exit(&self, code: i32) -> ! {
         self.group.as_ref().inspect(|group| group.end());
         std::process::exit(code)
     }

@@ -26,7 +26,6 @@ mod output;
 mod zygote;
 
 use std::ffi::{CStr, CString};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -34,7 +33,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use self::limits::CpuTime;
-use self::link::{GLANCE, Link};
+use self::link::{ANSWER_TAKEN_WITHIN, Link};
 use crate::sys::arena::Views;
 use crate::sys::role;
 use crate::sys::role::Handshake;
@@ -42,13 +41,15 @@ use crate::sys::{signal, socket, thread};
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
 use crate::transport::frame;
-use crate::transport::frame::{Frame, HEADER, Header, Kind, Parcel};
+use crate::transport::frame::{Frame, HEADER, Header, Kind};
 use crate::transport::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};
 use crate::transport::job::image::fingerprint;
 use crate::transport::job::panic;
 use crate::transport::job::panic::catch;
 use crate::transport::job::status::WorkerStatus;
 use crate::transport::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
+use crate::transport::out_message::OutMessage;
+use crate::transport::receive::RecvError;
 
 /// The exit code after something went wrong that the parent has been told.
 const FAILED: i32 = 1;
@@ -131,7 +132,7 @@ impl Settled {
         }
         let submitted = limits::submit_to(&set_up.limits);
         let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
-        link.lead(group);
+        link.set_group(group);
         let worker = Worker {
             cpu_time,
             link,
@@ -245,7 +246,7 @@ impl Link {
         let mut bytes = [0; HEADER];
         let received = socket::receive_with_fds(self.socket(), &mut bytes);
         let Ok(mut stdout) = received else {
-            self.leave(FAILED)
+            self.exit(FAILED)
         };
         match (Header::from_bytes(&bytes), stdout.pop()) {
             (
@@ -267,23 +268,23 @@ impl Link {
                 Some(stdout),
             ) => match rustix::stdio::dup2_stdout(stdout) {
                 Ok(()) => Stdout::Deferred,
-                Err(error) => self.leave_with_words(&format!(
+                Err(error) => self.exit_cannot_serve(&format!(
                     "it could not restore its standard output: {error}"
                 )),
             },
-            _ => self.leave_with_words("its parent speaks another version of seedbed's protocol"),
+            _ => self.exit_cannot_serve("its parent speaks another version of seedbed's protocol"),
         }
     }
 
     fn receive_set_up(&mut self) -> (SetUp, Vec<OwnedFd>) {
-        let mut frame = self.receive_at_leisure();
+        let mut frame = self.receive_or_exit();
         let fds = std::mem::take(&mut frame.fds);
         let set_up = match frame.header.kind {
             Kind::SetUp => codec::decode::<SetUp>(frame.payload()),
-            _ => self.leave_with_words("its parent did not send its set-up first"),
+            _ => self.exit_cannot_serve("its parent did not send its set-up first"),
         };
         let image = fingerprint().unwrap_or_else(|error| {
-            self.leave_with_words(&format!(
+            self.exit_cannot_serve(&format!(
                 "`/proc/self/exe` cannot be reached ({error}); mount `/proc`"
             ))
         });
@@ -291,7 +292,7 @@ impl Link {
         match set_up {
             Ok(set_up) if set_up.image == *image => (set_up, fds),
             // Not our parent's image: it learns that from our hello. A set-up that does not decode comes from one, too.
-            Ok(_) | Err(_) => self.leave(FAILED),
+            Ok(_) | Err(_) => self.exit(FAILED),
         }
     }
 
@@ -339,7 +340,7 @@ impl Link {
 
     fn fail(&self, failure: &InitFailed) -> ! {
         self.send(&encoded(Kind::InitFailed, failure));
-        self.leave(FAILED)
+        self.exit(FAILED)
     }
 
     fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
@@ -376,17 +377,13 @@ impl Link {
     fn next_job(&mut self) -> Frame {
         loop {
             match self.receive() {
-                Ok(frame) if frame.header.kind == Kind::Job => return frame,
-                Ok(frame) if frame.header.kind == Kind::Mailbox => self.share(frame),
-                Ok(_) => self.leave(FAILED),
-                // Only between two frames does `receive` give up for this reason.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.say_bye(frame::of_bytes(Kind::Bye, 0, b""), 0)
-                }
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.is_between() => {
-                    self.leave(0)
-                }
-                Err(_) => self.leave(FAILED),
+                Ok(Some(frame)) if frame.header.kind == Kind::Job => return frame,
+                Ok(Some(frame)) if frame.header.kind == Kind::Mailbox => self.map_mailbox(frame),
+                Ok(Some(_)) => self.exit(FAILED),
+                // Idle for too long.
+                Ok(None) => self.send_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
+                Err(RecvError::Closed) if self.is_between_frames() => self.exit(0),
+                Err(_) => self.exit(FAILED),
             }
         }
     }
@@ -401,7 +398,7 @@ impl Link {
                 // Another worker would come to the same, and so would the one after that.
                 Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
                 // An earlier job has deleted our timers. This one has not begun.
-                Err(_) => self.say_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
+                Err(_) => self.send_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
@@ -425,7 +422,7 @@ impl Link {
     fn consult(&mut self, retire: &mut [Retire], status: &WorkerStatus) {
         if !retire.is_empty() {
             // They may take long.
-            self.see_to_the_answer(GLANCE);
+            self.report_unread_answer(ANSWER_TAKEN_WITHIN);
         }
         let verdict = catch(|| retire.iter().any(|wants_to| wants_to(status)));
         if !retire.is_empty() && !self.is_the_original() {
@@ -433,8 +430,8 @@ impl Link {
         }
         match verdict {
             Ok(false) => {}
-            Ok(true) => self.say_bye(frame::of_bytes(Kind::Bye, 1, b""), 0),
-            Err(report) => self.say_bye(encoded(Kind::RetirePanicked, &report), FAILED),
+            Ok(true) => self.send_bye(frame::of_bytes(Kind::Bye, 1, b""), 0),
+            Err(report) => self.send_bye(encoded(Kind::RetirePanicked, &report), FAILED),
         }
     }
 }
@@ -447,8 +444,8 @@ fn leave_as_a_copy() -> ! {
     unsafe { libc::_exit(FAILED) }
 }
 
-fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>, views: &mut Views) -> Parcel {
-    let answered = Parcel::build(Kind::Done, frame::NOTHING_KEPT, |answer| {
+fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>, views: &mut Views) -> OutMessage {
+    let answered = OutMessage::build(Kind::Done, frame::NOTHING_KEPT, |answer| {
         let argument = codec::arrived(argument, fds, views)
             .map_err(|error| failed(&JobFailure::BadArgument(error)))?;
         match catch(|| trampoline(argument, answer)) {
@@ -456,7 +453,7 @@ fn run(trampoline: JobFn, argument: &[u8], fds: Vec<OwnedFd>, views: &mut Views)
             Err(report) => Err(encoded(Kind::Panicked, &report)),
         }
     });
-    answered.unwrap_or_else(Parcel::from)
+    answered.unwrap_or_else(OutMessage::from)
 }
 
 fn failed(failure: &JobFailure) -> Vec<u8> {

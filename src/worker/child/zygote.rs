@@ -25,11 +25,12 @@ use crate::sys::mapping::{Mapping, Segment};
 use crate::sys::{socket, thread};
 use crate::transport::codec;
 use crate::transport::frame;
-use crate::transport::frame::{HEADER, Header, Kind, ROOM};
+use crate::transport::frame::{HEADER, Header, Kind};
 use crate::transport::job::code::{Code, Retire};
 use crate::transport::job::panic::catch;
 use crate::transport::message::{InitFailed, SetUp};
 use crate::transport::pid_table::{Table, refuse};
+use crate::transport::tuning::READ_ROOM;
 
 /// What a parent sends for a worker to be forked.
 struct Request {
@@ -62,12 +63,12 @@ impl Settled {
         // Its parent sees by the number whether both mean the same by numbers.
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
-        let buffer = Vec::with_capacity(ROOM);
+        let buffer = Vec::with_capacity(READ_ROOM);
         let copies = kernel_name(&set_up.copies);
         loop {
             let request = self.link.next_request();
             let Some(place) = table.place(request.place) else {
-                self.link.leave(FAILED)
+                self.link.exit(FAILED)
             };
             self.started = Instant::now();
             // As it is; but should there be no memory for it, that ends this process here, and not a fork half-way.
@@ -93,10 +94,12 @@ impl Settled {
     fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> Settled {
         super::die_with(self.handshake.parent);
         call_oneself(name);
-        let (link, arranged) = self.link.pass_on(|place| arrange(place, &request), buffer);
+        let (link, arranged) = self
+            .link
+            .into_forked(|place| arrange(place, &request), buffer);
         if arranged.is_err() {
             // Its socket may not be where it belongs, so there is nobody to tell but by the exit code.
-            link.leave(FAILED);
+            link.exit(FAILED);
         }
         Settled { link, ..self }
     }
@@ -144,7 +147,7 @@ impl Link {
         };
         let table = table.and_then(|table| table.keep_from_copies().map(|()| table));
         table.unwrap_or_else(|error| {
-            self.leave_with_words(&format!(
+            self.exit_cannot_serve(&format!(
                 "it could not map the memory in which a fork server tells of its workers: {error}"
             ))
         })
@@ -162,13 +165,13 @@ impl Link {
     /// Leaves if this process has more than one thread.
     fn be_alone(&self) {
         let threads = thread::count().unwrap_or_else(|error| {
-            self.leave_with_words(&format!(
+            self.exit_cannot_serve(&format!(
                 "a fork server has to count its threads, and `/proc/self/task` cannot be read: {error}"
             ))
         });
         if threads != 1 {
             self.send(&frame::of_bytes(Kind::NotAlone, threads as u64, b""));
-            self.leave(FAILED)
+            self.exit(FAILED)
         }
     }
 
@@ -176,8 +179,8 @@ impl Link {
         let mut bytes = [0; HEADER];
         let fds = match socket::receive_with_fds(self.socket(), &mut bytes) {
             Ok(fds) => fds,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.leave(0),
-            Err(_) => self.leave(FAILED),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.exit(0),
+            Err(_) => self.exit(FAILED),
         };
         let mut fds = fds.into_iter();
         match (Header::from_bytes(&bytes), fds.next(), fds.next()) {
@@ -191,7 +194,7 @@ impl Link {
                     stderr,
                 }
             }
-            _ => self.leave(FAILED),
+            _ => self.exit(FAILED),
         }
     }
 }

@@ -1,33 +1,44 @@
-//! The parent's end of a worker's socket, in poll form.
+//! The parent's end of a worker's connection, in poll form.
 //!
-//! Everything that is half-done lives in the [`Connection`], nothing in a future: how much of a frame has been sent, and
-//! what has arrived of the next. So whoever polls may be dropped at any point, and another may go on.
+//! Everything half-done lives in the [`Connection`] and nothing in a future: how much of a message has been sent, and
+//! which bytes of the next frame have arrived. So a future that polls it may be dropped at any point, and another may
+//! continue.
 //!
-//! Small frames may go through a mailbox instead, which [`post`](super::mailbox) decides; what is said here is about the
-//! socket.
+//! A usual call through the socket costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait:
+//! where parent and worker share a core, the worker has often answered by the time `send` returns, and the wait, which
+//! costs the reactor half a dozen system calls, is saved.
 //!
-//! The usual call costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait: where parent and
-//! worker share a core, the worker has often answered by the time that `send` returns, and the wait, which costs the
-//! reactor half a dozen system calls, is saved; where they do not, the try in vain costs little beside the waking of a core.
-//!
-//! Each poll tries the descriptor itself and believes the reactor's *no* never. The reactor wakes a task for an event, but
-//! then denies it if the event came in the turn in which the task had asked; a task that asks late enough each time, because
-//! its thread is busy between two polls, is woken and denied for ever.
+//! Each poll tries the descriptor itself and never relies on the reactor's *not ready*. The reactor wakes a task for an
+//! event, but then denies the event if it came in the turn in which the task had asked. A task that asks late enough each
+//! time, because its thread is busy between two polls, would be woken and denied forever.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use async_io::Async;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::pipe::fcntl_getpipe_size;
+use rustix::thread::sched_getcpu;
 
-use super::mailbox::Post;
-use crate::sys::socket::{send_message, try_send_with_fds};
-use crate::transport::frame::{Frame, Inbox, Kind, Parcel};
-use crate::transport::receive::receive;
+use super::mailbox::{MailboxOffer, ParentSide, count_quick_call};
+use super::spin_poller;
+use super::spin_poller::WatchedMailbox;
+use crate::sys::socket::try_send_with_fds;
+use crate::transport::endpoint::Endpoint;
+use crate::transport::frame::{Frame, Kind};
+use crate::transport::out_message::OutMessage;
+use crate::transport::receive::RecvError;
+
+/// How long a poll spins for an answer. A job that takes longer is worth a wait.
+const SPIN_IN_POLL: Duration = Duration::from_micros(4);
+
+/// At least one of this many jobs is spun for, however many spins have failed.
+const POLL_SPIN_INTERVAL: u32 = 16;
 
 /// How many bytes of a worker's standard error are kept.
 const TAIL: usize = 4 * 1024;
@@ -35,202 +46,205 @@ const TAIL: usize = 4 * 1024;
 /// How many bytes of it are read before others have a turn: of a worker that prints without end there may always be more.
 const TURN: usize = 256 * 1024;
 
-/// The parent's end of a worker's socket.
+/// The parent's end of a worker's connection.
 #[derive(Debug)]
 pub(in crate::worker) struct Connection {
-    socket: Async<OwnedFd>,
-    outgoing: Parcel,
-    /// How much of `outgoing` has been sent.
+    endpoint: Endpoint<ParentSide>,
+    outgoing: OutMessage,
+    /// How many bytes of `outgoing` have been sent.
     sent: usize,
-    /// To be sent before `outgoing`.
-    introduction: Option<Parcel>,
-    post: Post,
-    inbox: Inbox,
-}
-
-/// Why no frame will come.
-#[derive(Debug)]
-pub(in crate::worker) enum NoFrame {
-    /// The worker has closed its end, by exiting for instance.
-    Closed,
-    /// What came is no frame.
-    Garbage,
-    /// The socket does not work.
-    Failed(io::Error),
+    offer: MailboxOffer,
+    /// Brings the mailbox to the worker; sent before `outgoing`.
+    introduction: Option<(Arc<WatchedMailbox>, OutMessage)>,
+    /// A job was posted to the mailbox, and the next poll spins for its answer.
+    spins_for_answer: bool,
 }
 
 impl Connection {
     pub(in crate::worker) fn new(socket: Async<OwnedFd>) -> Self {
         Self {
-            socket,
-            outgoing: Parcel::default(),
+            endpoint: Endpoint::new(socket),
+            outgoing: OutMessage::default(),
             sent: 0,
+            offer: MailboxOffer::BeforeFirstJob,
             introduction: None,
-            post: Post::new(),
-            inbox: Inbox::default(),
+            spins_for_answer: false,
         }
     }
 
     pub(in crate::worker) fn socket(&self) -> &Async<OwnedFd> {
-        &self.socket
+        self.endpoint.socket()
     }
 
-    /// Sets what is to be sent next; the frame before has gone.
-    pub(in crate::worker) fn put(&mut self, frame: Parcel) {
-        self.outgoing = frame;
+    /// Sets the message to be sent next, once the one before has been sent.
+    pub(in crate::worker) fn put(&mut self, message: OutMessage) {
+        self.outgoing = message;
         self.sent = 0;
     }
 
-    /// The same, for a job.
-    pub(in crate::worker) fn put_job(&mut self, mut job: Parcel) {
+    /// Sets the job to be sent next, with the mailbox if it is time for that.
+    pub(in crate::worker) fn put_job(&mut self, mut job: OutMessage) {
         job.hand_over();
-        self.introduction = self.post.introduction();
+        self.introduction = self.offer.next_job();
         self.put(job);
     }
 
-    /// Whether the worker looked for a job when it was last heard of.
+    /// Returns whether the worker spins on its mailbox for a job.
     pub(in crate::worker) fn is_awake(&self) -> bool {
-        self.post.is_awake()
+        self.endpoint.peer_is_watching()
     }
 
-    /// Gives back the frame that was put last, sent or not.
-    pub(in crate::worker) fn take_back(&mut self) -> Parcel {
+    /// Takes back the message that was put last, sent or not.
+    pub(in crate::worker) fn take_back(&mut self) -> OutMessage {
         self.sent = 0;
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Tells whether a worker that has ended had got the whole of the frame that was put last.
+    /// Returns whether a worker that has ended had received the whole message that was put last.
     pub(in crate::worker) fn had_it_all(&self) -> bool {
-        self.unsent() == 0 && !self.post.is_full()
+        self.unsent() == 0 && !self.endpoint.is_posted_message_unread()
     }
 
     fn unsent(&self) -> usize {
         self.outgoing.bytes().len() - self.sent
     }
 
-    /// Sends the rest of what was put.
+    /// Sends the rest of the message that was put.
     pub(in crate::worker) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unsent() == 0 {
             return Poll::Ready(Ok(()));
         }
-        if self.sent == 0 && self.post.put(&self.outgoing) {
+        if self.sent == 0 && self.post() {
             self.sent = self.outgoing.bytes().len();
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_introduce(cx))?;
         while self.unsent() > 0 {
-            match self.send_some() {
+            let sent = self
+                .endpoint
+                .send_some(&self.outgoing, self.sent, SendFlags::DONTWAIT);
+            match sent {
                 Ok(sent) => {
                     self.sent += sent;
-                    self.post.call();
+                    self.endpoint.signal();
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
+                Err(Errno::AGAIN) => ready!(self.endpoint.socket().poll_writable(cx))?,
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Sends what goes before the frame.
+    /// Posts the message to the mailbox, if the worker spins there.
+    fn post(&mut self) -> bool {
+        if !self.endpoint.can_post(&self.outgoing) {
+            return false;
+        }
+        // Before the job is there, so that its answer may come through the mailbox too.
+        self.endpoint.watch(sched_getcpu());
+        let posted = self.endpoint.post(&self.outgoing);
+        self.spins_for_answer = posted && self.endpoint.next_wait_spins();
+        posted
+    }
+
+    /// Sends the mailbox to the worker, if that is due.
     fn poll_introduce(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(parcel) = &self.introduction {
-            let fds: Vec<BorrowedFd<'_>> = parcel.fds().iter().map(AsFd::as_fd).collect();
-            match try_send_with_fds(&self.socket, parcel.bytes(), &fds) {
-                Ok(()) => self.introduction = None,
+        while let Some((_, message)) = &self.introduction {
+            let fds: Vec<BorrowedFd<'_>> = message.fds().iter().map(AsFd::as_fd).collect();
+            match try_send_with_fds(self.endpoint.socket(), message.bytes(), &fds) {
+                Ok(()) => {
+                    let mailbox = self.introduction.take().map(|(mailbox, _)| mailbox);
+                    self.endpoint.set_mailbox(mailbox);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_writable(cx))?;
+                    ready!(self.endpoint.socket().poll_writable(cx))?;
                 }
-                // What is wrong with the socket, the frame will meet as well.
-                Err(_) => {
-                    self.post.give_up();
-                    self.introduction = None;
-                }
+                // The worker does without a mailbox. If the socket is broken, the job meets the same error.
+                Err(_) => self.introduction = None,
             }
         }
         Poll::Ready(Ok(()))
-    }
-
-    fn send_some(&self) -> rustix::io::Result<usize> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        match self.outgoing.fds() {
-            fds if self.sent == 0 && !fds.is_empty() => {
-                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-                send_message(&self.socket, self.outgoing.bytes(), &fds, flags)
-            }
-            _ => send(&self.socket, &self.outgoing.bytes()[self.sent..], flags),
-        }
     }
 
     /// Receives the next frame.
     pub(in crate::worker) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Frame, NoFrame>> {
-        self.post.look_at_once();
-        self.post.watch();
+    ) -> Poll<Result<Frame, RecvError>> {
+        if std::mem::take(&mut self.spins_for_answer)
+            && self
+                .endpoint
+                .spin(sched_getcpu(), SPIN_IN_POLL, POLL_SPIN_INTERVAL)
+        {
+            count_quick_call();
+        }
+        if self.endpoint.mailbox().is_some() && spin_poller::is_open() {
+            self.endpoint.watch(sched_getcpu());
+        }
         loop {
             if let Some(received) = self.receive_now().transpose() {
                 return Poll::Ready(received);
             }
-            if !self.post.wait(cx.waker()) {
+            if !self.wait_for_mailbox(cx.waker()) {
                 continue;
             }
-            ready!(self.socket.poll_readable(cx)).map_err(NoFrame::Failed)?;
+            ready!(self.endpoint.socket().poll_readable(cx)).map_err(RecvError::Failed)?;
         }
     }
 
-    /// Receives what has arrived; `None` if that is not a whole frame yet.
-    pub(in crate::worker) fn receive_now(&mut self) -> Result<Option<Frame>, NoFrame> {
+    /// Registers with the spin poller, or else stops watching the mailbox. Returns `false` if an answer has arrived there
+    /// before.
+    fn wait_for_mailbox(&self, caller: &Waker) -> bool {
+        let Some(watched) = self.endpoint.mailbox() else {
+            return true;
+        };
+        (self.endpoint.is_waiting() && spin_poller::add(watched, caller))
+            || self.endpoint.stop_watching()
+    }
+
+    /// Receives a frame that has arrived. Returns `None` if no whole frame has.
+    pub(in crate::worker) fn receive_now(&mut self) -> Result<Option<Frame>, RecvError> {
         loop {
-            // Before what came through the socket, as it was there before that.
-            if let Some(frame) = self.post.take().map_err(|_| NoFrame::Garbage)? {
+            // Before the socket: the frame in the mailbox arrived first.
+            if let Some(frame) = self.endpoint.take_from_mailbox()? {
                 return Ok(Some(frame));
             }
-            match self.inbox.take().map_err(|_| NoFrame::Garbage)? {
-                Some(frame) if frame.header.kind == Kind::Look => continue,
-                Some(frame) => return Ok(Some(frame)),
-                None => {}
-            }
-            match receive(&self.socket, &mut self.inbox, RecvFlags::DONTWAIT) {
-                Ok(0) => return self.last_word(),
-                Ok(_) => {}
-                Err(error) => match error.kind() {
-                    // A peer that ended with unread bytes resets the connection; its own last frames have come before.
-                    ErrorKind::ConnectionReset => return self.last_word(),
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock => return Ok(None),
-                    _ => return Err(NoFrame::Failed(error)),
-                },
+            match self.endpoint.receive_from_socket(RecvFlags::DONTWAIT) {
+                Ok(Some(frame)) if frame.header.kind == Kind::AnswerInMailbox => {}
+                // The worker may have posted its last frame since the look into the mailbox, and ended.
+                Err(error @ (RecvError::Closed | RecvError::Reset)) => {
+                    let last = self.endpoint.take_from_mailbox()?;
+                    return last.map(Some).ok_or(error);
+                }
+                received => return received,
             }
         }
     }
 
-    /// What lies in the mailbox of a worker that has closed its socket, perhaps since the mailbox was looked at.
-    fn last_word(&self) -> Result<Option<Frame>, NoFrame> {
-        match self.post.take() {
-            Ok(Some(frame)) => Ok(Some(frame)),
-            Ok(None) => Err(NoFrame::Closed),
-            Err(_) => Err(NoFrame::Garbage),
-        }
-    }
-
-    /// Ends the conversation in both directions.
+    /// Shuts the connection down in both directions.
     pub(in crate::worker) fn hang_up(&self) {
-        // An error means that there is no other end any more.
-        let _ = shutdown(&self.socket, Shutdown::Both);
+        // An error means that there is no peer any more.
+        let _ = shutdown(self.endpoint.socket(), Shutdown::Both);
     }
 
-    /// Lets the next frame arrive in a buffer that served before.
+    /// Gives the buffer of a former frame to the next one.
     pub(in crate::worker) fn recycle(&mut self, frame: Frame) {
-        self.inbox.recycle(frame.into_buffer());
+        self.endpoint.recycle(frame.into_buffer());
     }
 
     /// Tells the worker that there will be no more jobs.
     pub(in crate::worker) fn close(&self) {
-        // An error means that the worker's end is closed already, so it has ended or is about to.
-        let _ = shutdown(&self.socket, Shutdown::Write);
-        self.post.call();
+        // An error means that the worker has closed its end, so it has ended or is about to.
+        let _ = shutdown(self.endpoint.socket(), Shutdown::Write);
+        self.endpoint.signal();
+    }
+}
+
+/// Stops watching: the spin poller may hold the mailbox of a worker that is gone.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.endpoint.stop_watching();
     }
 }
 

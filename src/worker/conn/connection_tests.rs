@@ -14,14 +14,15 @@ use rustix::io::{ioctl_fionread, write};
 use rustix::net::RecvFlags;
 use rustix::pipe::{fcntl_setpipe_size, pipe};
 
-use super::connection::{Connection, NoFrame, StderrTail};
+use super::connection::{Connection, StderrTail};
 use super::spin_poller;
 use crate::sys::mapping::Mapping;
 use crate::sys::socket::{pair, send_all};
+use crate::transport::endpoint::{Endpoint, WorkerSide};
 use crate::transport::frame;
-use crate::transport::frame::{Frame, Inbox, Kind, Parcel};
-use crate::transport::mailbox::Mailbox;
-use crate::transport::receive::receive;
+use crate::transport::frame::{Frame, Kind};
+use crate::transport::out_message::OutMessage;
+use crate::transport::receive::RecvError;
 
 /// Larger than a slot.
 const LARGE: usize = 40_000;
@@ -34,41 +35,38 @@ fn ends() -> (Connection, Worker) {
     )
 }
 
-fn job(number: u64, length: usize) -> Parcel {
+fn job(number: u64, length: usize) -> OutMessage {
     frame::of_bytes(Kind::Job, number, &vec![number as u8; length]).into()
 }
 
-/// Does what `child::link` does, one step at a time.
+/// A worker's endpoint, driven like `child::link` but one step at a time.
 struct Worker {
-    socket: OwnedFd,
-    inbox: Inbox,
-    mailbox: Option<Mapping<Mailbox>>,
-    at: At,
-    /// The numbers of all jobs that it has begun.
+    endpoint: Endpoint<WorkerSide>,
+    state: State,
+    /// The numbers of all jobs that the worker has begun.
     begun: Vec<u64>,
 }
 
 #[derive(Debug)]
-enum At {
-    /// About to look for a job.
-    Between,
-    Looking,
+enum State {
+    /// About to wait for a job.
+    BetweenJobs,
+    /// Watches the mailbox.
+    Spinning,
     /// About to sleep.
-    Tired,
+    FallingAsleep,
     /// In the socket's `recv`.
     Asleep,
     Working(Frame),
-    /// An answer has gone through the socket.
-    Calling,
+    /// An answer has been sent through the socket, and the parent not signalled yet.
+    Signalling,
 }
 
 impl Worker {
     fn new(socket: OwnedFd) -> Self {
         Worker {
-            socket,
-            inbox: Inbox::default(),
-            mailbox: None,
-            at: At::Asleep,
+            endpoint: Endpoint::new(socket),
+            state: State::Asleep,
             begun: Vec::new(),
         }
     }
@@ -76,92 +74,82 @@ impl Worker {
     fn begin(&mut self, job: Frame) {
         assert_eq!(job.header.kind, Kind::Job);
         self.begun.push(job.header.number);
-        self.at = At::Working(job);
+        self.state = State::Working(job);
     }
 
-    /// `patient` decides where there is something to decide.
-    fn step(&mut self, patient: bool) {
-        match (std::mem::replace(&mut self.at, At::Tired), &self.mailbox) {
-            (At::Between, Some(mailbox)) if patient => {
-                mailbox.job.watch(0);
-                self.at = At::Looking;
+    fn send(&self, frame: &[u8]) {
+        send_all(self.endpoint.socket(), frame).unwrap();
+    }
+
+    /// Makes one step. `spins` decides whether the worker spins on where it may.
+    fn step(&mut self, spins: bool) {
+        match std::mem::replace(&mut self.state, State::FallingAsleep) {
+            State::BetweenJobs if spins && self.endpoint.mailbox().is_some() => {
+                self.endpoint.watch(0);
+                self.state = State::Spinning;
             }
-            (At::Between, _) => {}
-            (At::Looking, Some(mailbox)) if patient && mailbox.job.is_quiet() => {
-                self.at = At::Looking;
+            State::BetweenJobs => {}
+            State::Spinning if spins && self.endpoint.is_waiting() => {
+                self.state = State::Spinning;
             }
-            (At::Looking, Some(mailbox)) => {
-                if !mailbox.job.leave() {
-                    let job = mailbox.job.take().unwrap().expect("it is full");
-                    self.begin(Frame::of_whole(job).unwrap());
+            State::Spinning => {
+                if !self.endpoint.stop_watching() {
+                    let job = self.endpoint.take_from_mailbox().unwrap();
+                    self.begin(job.expect("the slot is full"));
                 }
             }
-            (At::Looking, None) => unreachable!("nobody looks without a mailbox"),
-            (At::Tired, mailbox) => {
-                if mailbox
-                    .as_ref()
-                    .is_some_and(|mailbox| mailbox.answer.is_full())
-                {
-                    send_all(&self.socket, &frame::of_bytes(Kind::Look, 0, b"")).unwrap();
+            State::FallingAsleep => {
+                if self.endpoint.is_posted_message_unread() {
+                    self.send(&frame::of_bytes(Kind::AnswerInMailbox, 0, b""));
                 }
-                self.at = At::Asleep;
+                self.state = State::Asleep;
             }
-            (At::Asleep, _) => {
-                self.at = At::Asleep;
+            State::Asleep => {
+                self.state = State::Asleep;
                 self.wake_up();
             }
-            (At::Working(job), mailbox) => {
+            State::Working(job) => {
                 let answer = frame::of_bytes(Kind::Done, job.header.number, job.payload());
-                let posted = mailbox
-                    .as_ref()
-                    .is_some_and(|mailbox| mailbox.answer.post(&answer));
-                if !posted {
-                    send_all(&self.socket, &answer).unwrap();
+                let answer = OutMessage::from(answer);
+                if self.endpoint.can_post(&answer) && self.endpoint.post(&answer) {
+                    self.state = State::BetweenJobs;
+                } else {
+                    self.send(answer.bytes());
+                    self.state = State::Signalling;
                 }
-                self.at = match posted {
-                    true => At::Between,
-                    false => At::Calling,
-                };
             }
-            (At::Calling, mailbox) => {
-                if let Some(mailbox) = mailbox {
-                    mailbox.answer.call();
-                }
-                self.at = At::Between;
+            State::Signalling => {
+                self.endpoint.signal();
+                self.state = State::BetweenJobs;
             }
         }
     }
 
-    /// Receives what is there, if it is a frame.
+    /// Receives what has arrived, if that is a frame.
     fn wake_up(&mut self) {
-        loop {
-            match self.inbox.take().unwrap() {
-                Some(mut frame) if frame.header.kind == Kind::Mailbox => {
-                    let memory = frame.fds.pop().expect("it comes with its memory");
-                    self.mailbox = Some(Mapping::find(memory).unwrap());
-                    self.at = At::Between;
-                    return;
-                }
-                Some(frame) => return self.begin(frame),
-                None => match receive(&self.socket, &mut self.inbox, RecvFlags::DONTWAIT) {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => {}
-                },
+        match self.endpoint.receive_from_socket(RecvFlags::DONTWAIT) {
+            Ok(Some(mut frame)) if frame.header.kind == Kind::Mailbox => {
+                let memory = frame.fds.pop().expect("the mailbox comes with its memory");
+                let mailbox = Mapping::find(memory).unwrap();
+                self.endpoint.set_mailbox(Some(mailbox));
+                self.state = State::BetweenJobs;
             }
+            Ok(Some(frame)) => self.begin(frame),
+            Ok(None) | Err(_) => {}
         }
     }
 
-    fn has_slept_through(&mut self) -> bool {
-        let asleep = |worker: &Self| matches!(worker.at, At::Asleep);
-        asleep(self) && {
+    fn sleeps_on(&mut self) -> bool {
+        let is_asleep = |worker: &Self| matches!(worker.state, State::Asleep);
+        is_asleep(self) && {
             self.step(false);
-            asleep(self)
+            is_asleep(self)
         }
     }
 
-    /// Goes on until there is nothing to do.
-    fn settle(&mut self) {
-        while !self.has_slept_through() {
+    /// Makes steps until the worker sleeps and nothing has arrived.
+    fn run_until_asleep(&mut self) {
+        while !self.sleeps_on() {
             self.step(false);
         }
     }
@@ -272,7 +260,7 @@ proptest! {
         }
         // From now on the parent does nothing unless it is woken, and hears of everything even so.
         while parent.length.is_some() {
-            worker.settle();
+            worker.run_until_asleep();
             parent.alarm.wait();
             parent.poll();
         }
@@ -288,11 +276,11 @@ fn acquainted() -> (Connection, Worker) {
         parent.put_job(job(number, 10));
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(parent.poll_send(cx).is_ready());
-        worker.settle();
+        worker.run_until_asleep();
         let answer = block_on(poll_fn(|cx| parent.poll_receive(cx)));
         assert_eq!(answer.unwrap().header.number, number);
     }
-    worker.at = At::Between;
+    worker.state = State::BetweenJobs;
     worker.step(true);
     (parent, worker)
 }
@@ -332,7 +320,7 @@ fn a_job_is_not_begun_until_its_worker_has_taken_it() {
     send(&mut parent, 3);
     assert!(!parent.had_it_all());
     worker.step(false);
-    assert!(matches!(worker.at, At::Working(_)));
+    assert!(matches!(worker.state, State::Working(_)));
     assert!(parent.had_it_all());
 }
 
@@ -342,10 +330,10 @@ fn what_a_broken_job_writes_into_a_mailbox_is_an_answer_or_garbage_or_nothing() 
         for length in [0, 1, frame::HEADER, LARGE, usize::MAX] {
             let (mut parent, worker) = acquainted();
             send(&mut parent, 3);
-            let mailbox = worker.mailbox.as_ref().unwrap();
+            let mailbox = worker.endpoint.mailbox().unwrap();
             let cx = &mut Context::from_waker(Waker::noop());
             for in_a_run in [true, false] {
-                mailbox.answer.scribble(state, length);
+                mailbox.answer.overwrite(state, length);
                 let turn = in_a_run.then(spin_poller::turn);
                 let mut received = parent.poll_receive(cx);
                 if received.is_pending() {
@@ -354,7 +342,7 @@ fn what_a_broken_job_writes_into_a_mailbox_is_an_answer_or_garbage_or_nothing() 
                 }
                 match received {
                     Poll::Pending => assert_ne!(state, 2),
-                    Poll::Ready(Err(NoFrame::Garbage)) => assert_eq!(state, 2),
+                    Poll::Ready(Err(RecvError::Malformed)) => assert_eq!(state, 2),
                     Poll::Ready(other) => panic!("{other:?} of {state} and {length}"),
                 }
                 drop(turn);
@@ -374,11 +362,11 @@ fn an_answer_is_not_heard_twice_though_a_broken_job_says_that_it_is_there() {
     assert!(parent.poll_receive(cx).is_ready());
     worker.step(true);
     send(&mut parent, 4);
-    let answer = &worker.mailbox.as_ref().unwrap().answer;
-    answer.scribble(2, answer.length());
+    let answer = &worker.endpoint.mailbox().unwrap().answer;
+    answer.overwrite(2, answer.length());
     assert!(matches!(
         parent.poll_receive(cx),
-        Poll::Ready(Err(NoFrame::Garbage))
+        Poll::Ready(Err(RecvError::Malformed))
     ));
 }
 
@@ -408,7 +396,7 @@ fn a_waker_may_do_anything_when_it_is_dropped_or_woken() {
             let cx = &mut Context::from_waker(&meddler);
             assert!(parent.poll_receive(cx).is_pending());
         }
-        worker.settle();
+        worker.run_until_asleep();
         spin_poller::look(Duration::ZERO, || false);
         let cx = &mut Context::from_waker(Waker::noop());
         while parent.poll_receive(cx).is_pending() {}

@@ -1,11 +1,11 @@
-//! A run's looks at the mailboxes of its calls before it sleeps.
+//! Spins of a run's loop on the mailboxes of its calls, before the loop sleeps.
 //!
-//! A call that waits for an answer leaves its mailbox here, if the loop of a run polls on this thread. When nobody else has
-//! anything to do, the loop looks for a while at all of them; then it takes leave, and answers come through the reactor. An
-//! answer wakes the call's task, as the reactor would.
+//! A call that waits for an answer registers its mailbox here, if the loop of a run polls it on this thread. When no task
+//! of the loop is ready, the loop spins on all registered mailboxes for a while. Then it stops watching them, and answers
+//! come through the reactor. An answer wakes the call's task, as the reactor does.
 //!
-//! Nothing depends on that look. A loop may be kept from it for long, by a `block_on` inside one of its tasks, for
-//! example; then the worker sees that its answer is not taken, and says so through the socket.
+//! No call depends on these spins. A task may keep the loop from them, for example by a nested `block_on`; then the worker
+//! notices that its answer is not taken, and reports it through the socket.
 
 use std::cell::RefCell;
 use std::num::NonZero;
@@ -18,189 +18,198 @@ use atomic_waker::AtomicWaker;
 use rustix::thread::sched_getcpu;
 
 use crate::sys::mapping::Mapping;
+use crate::transport::backoff::{Backoff, spin_until};
 use crate::transport::mailbox::Mailbox;
-use crate::transport::mailbox::backoff::{Patience, look_for};
 
-/// How long a loop looks before it sleeps. Waking it takes about as long.
-const LOOK: Duration = Duration::from_micros(50);
+/// How long a loop spins before it sleeps: about as long as it takes to wake it.
+const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(50);
 
-/// At least one look of so many is taken, however often they were in vain.
-const EVERY: u32 = 64;
+/// At least one of this many waits spins, however many spins have failed.
+const LOOP_SPIN_INTERVAL: u32 = 64;
 
 thread_local! {
-    static LOOKOUT: RefCell<Lookout> = const { RefCell::new(Lookout {
+    static POLLER: RefCell<SpinPoller> = const { RefCell::new(SpinPoller {
         open: false,
         watched: Vec::new(),
-        patience: Patience::new(),
+        backoff: Backoff::new(),
     }) };
 }
 
-struct Lookout {
-    /// The loop of a run is polling.
+struct SpinPoller {
+    /// The loop of a run polls tasks on this thread.
     open: bool,
-    watched: Vec<Arc<Watched>>,
-    patience: Patience,
+    watched: Vec<Arc<WatchedMailbox>>,
+    backoff: Backoff,
 }
 
-/// A mailbox, and who waits for an answer there.
+/// A mailbox, and the waker of the call that waits for an answer there.
 #[derive(Debug)]
-pub(in crate::worker) struct Watched {
+pub(in crate::worker) struct WatchedMailbox {
     pub(in crate::worker) mailbox: Mapping<Mailbox>,
     caller: AtomicWaker,
-    /// Where it stands, or stood, in a list.
-    place: AtomicUsize,
+    /// The index of this mailbox in a poller's list, if it is there.
+    index: AtomicUsize,
 }
 
-impl Watched {
+impl WatchedMailbox {
     pub(in crate::worker) fn new(mailbox: Mapping<Mailbox>) -> Arc<Self> {
-        Arc::new(Watched {
+        Arc::new(WatchedMailbox {
             mailbox,
             caller: AtomicWaker::new(),
-            place: AtomicUsize::new(usize::MAX),
+            index: AtomicUsize::new(usize::MAX),
         })
     }
 
-    /// Whether there is something for its caller, here or in the socket.
-    fn is_heard_of(&self) -> bool {
+    /// Returns whether the slot or the socket has something for the caller.
+    fn is_ready(&self) -> bool {
         let answer = &self.mailbox.answer;
-        answer.is_full() || answer.is_called()
+        answer.is_full() || answer.is_signalled()
     }
 }
 
-/// A loop's turn on this thread; over when dropped.
+/// A turn of a run's loop on this thread, which ends when this is dropped.
 #[must_use]
 pub(crate) struct Turn {
-    outer: bool,
+    /// A loop was polling tasks already, around this one.
+    is_nested: bool,
 }
 
-/// Enters a turn of a run's loop.
+/// Starts a turn of a run's loop.
 pub(crate) fn turn() -> Turn {
-    let outer = LOOKOUT.try_with(|lookout| std::mem::replace(&mut lookout.borrow_mut().open, true));
+    let was_open = POLLER.try_with(|poller| std::mem::replace(&mut poller.borrow_mut().open, true));
     Turn {
-        outer: outer.unwrap_or(false),
+        is_nested: was_open.unwrap_or(false),
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // A thread that is ending polls nobody any more.
-        let _ = LOOKOUT.try_with(|lookout| lookout.borrow_mut().open = self.outer);
+        // A thread that is ending has no poller any more.
+        let _ = POLLER.try_with(|poller| poller.borrow_mut().open = self.is_nested);
     }
 }
 
-/// Whether a loop on this thread will look.
+/// Returns whether a loop on this thread will spin.
 pub(in crate::worker) fn is_open() -> bool {
-    LOOKOUT
-        .try_with(|lookout| lookout.borrow().open)
+    POLLER
+        .try_with(|poller| poller.borrow().open)
         .unwrap_or(false)
 }
 
-/// Leaves a mailbox here, which is being watched. False if no loop will look.
-pub(in crate::worker) fn add(watched: &Arc<Watched>, caller: &Waker) -> bool {
+/// Registers a mailbox that is being watched. Returns `false` if no loop will spin on it.
+pub(in crate::worker) fn add(watched: &Arc<WatchedMailbox>, caller: &Waker) -> bool {
     if !is_open() {
         return false;
     }
-    watched.caller.register(caller); // outside the borrow: it is foreign code
-    wake(Lookout::make_room);
-    let add = |lookout: &RefCell<Lookout>| {
-        let mut lookout = lookout.borrow_mut();
-        let place = watched.place.load(Ordering::Relaxed);
-        let is_there = |at: &Arc<Watched>| Arc::ptr_eq(at, watched);
-        if !lookout.watched.get(place).is_some_and(is_there) {
-            watched
-                .place
-                .store(lookout.watched.len(), Ordering::Relaxed);
-            lookout.watched.push(watched.clone());
+    watched.caller.register(caller); // outside the borrow: a waker may run any code
+    wake(SpinPoller::make_room);
+    let add = |poller: &RefCell<SpinPoller>| {
+        let mut poller = poller.borrow_mut();
+        let index = watched.index.load(Ordering::Relaxed);
+        let is_same = |entry: &Arc<WatchedMailbox>| Arc::ptr_eq(entry, watched);
+        if !poller.watched.get(index).is_some_and(is_same) {
+            watched.index.store(poller.watched.len(), Ordering::Relaxed);
+            poller.watched.push(watched.clone());
         }
         true
     };
-    LOOKOUT.try_with(add).unwrap_or(false)
+    POLLER.try_with(add).unwrap_or(false)
 }
 
-/// Wakes those whose answers are there, without any waiting. True if somebody was.
+/// Wakes the calls whose answers have arrived, without spinning. Returns whether there were any.
 pub(crate) fn glance() -> bool {
-    wake(Lookout::take_loud)
+    wake(SpinPoller::take_changed)
 }
 
-/// Forgets those who wait, as a run has ended. Their answers come by their workers' own looks.
+/// Forgets all mailboxes, since a run has ended. Their answers are reported by the workers themselves.
 pub(crate) fn forget() {
-    let watched = LOOKOUT.try_with(|lookout| std::mem::take(&mut lookout.borrow_mut().watched));
-    drop(watched); // outside the borrow: with it go wakers
+    let watched = POLLER.try_with(|poller| std::mem::take(&mut poller.borrow_mut().watched));
+    drop(watched); // outside the borrow: this may drop wakers
 }
 
-/// Looks for answers, until there is one, or `interrupted`, or it has been long enough, or `most`. True if somebody was
-/// woken.
-pub(crate) fn look(most: Duration, interrupted: impl Fn() -> bool) -> bool {
-    wake(|lookout| lookout.look(most, interrupted))
+/// Spins until an answer has arrived, `interrupted` returns true, or the time is over, which is at most `limit`. Returns
+/// whether any call was woken.
+pub(crate) fn look(limit: Duration, interrupted: impl Fn() -> bool) -> bool {
+    wake(|poller| poller.spin(limit, interrupted))
 }
 
-/// Takes some out, and wakes those among them for whom there is something.
-fn wake(take: impl FnOnce(&mut Lookout) -> Vec<Arc<Watched>>) -> bool {
-    let taken = LOOKOUT.try_with(|lookout| take(&mut lookout.borrow_mut()));
-    // Outside the borrow, for wakers are foreign code, also when they are dropped.
+/// Takes mailboxes out of the poller, and wakes the calls that have something to receive.
+fn wake(take: impl FnOnce(&mut SpinPoller) -> Vec<Arc<WatchedMailbox>>) -> bool {
+    let taken = POLLER.try_with(|poller| take(&mut poller.borrow_mut()));
+    // Outside the borrow, because a waker may run any code when it is woken or dropped.
     let taken = taken.unwrap_or_default().into_iter();
-    let callers = taken.filter_map(|at| at.is_heard_of().then(|| at.caller.take())?);
+    let callers = taken.filter_map(|entry| entry.is_ready().then(|| entry.caller.take())?);
     callers.map(Waker::wake).count() > 0
 }
 
-impl Lookout {
-    /// Where there is no room for another one, takes out those for whom nobody waits any more. Who blocks its thread in the middle
-    /// of a run may use many workers before the loop looks again.
-    fn make_room(&mut self) -> Vec<Arc<Watched>> {
+impl SpinPoller {
+    /// Takes out the mailboxes that no call waits for any more, if the list is full. A task that blocks its thread may use
+    /// many workers before the loop spins again.
+    fn make_room(&mut self) -> Vec<Arc<WatchedMailbox>> {
         if self.watched.len() < self.watched.capacity() {
             return Vec::new();
         }
-        let gone = self.take_loud();
-        // Then the next search is far off, even if this one found few.
+        let taken = self.take_changed();
+        // Even if few were taken out, the next search comes only after as many registrations again.
         self.watched.reserve(self.watched.len());
-        gone
+        taken
     }
 
-    fn look(&mut self, most: Duration, interrupted: impl Fn() -> bool) -> Vec<Arc<Watched>> {
+    fn spin(
+        &mut self,
+        limit: Duration,
+        interrupted: impl Fn() -> bool,
+    ) -> Vec<Arc<WatchedMailbox>> {
         if self.watched.is_empty() {
             return Vec::new();
         }
-        // With more of them than processors, somebody else needs this one. They are told to use the socket.
-        let looks = self.watched.len() <= processors() && self.patience.is_there();
-        let mut cut_short = false;
-        if looks {
+        // With more mailboxes than processors, a worker needs this processor. Its answer comes through the socket.
+        let spins = self.watched.len() <= processor_count() && self.backoff.next_wait_spins();
+        let mut was_interrupted = false;
+        if spins {
             let here = sched_getcpu();
-            let together = |at: &Arc<Watched>| at.mailbox.job.is_watched_from(here);
-            let together = self.watched.iter().any(together);
-            look_for(LOOK.min(most), together, || {
-                cut_short = interrupted();
-                cut_short || self.watched.iter().any(|at| !at.mailbox.answer.is_quiet())
+            let is_here = |entry: &Arc<WatchedMailbox>| entry.mailbox.job.is_watched_from(here);
+            let shares_processor = self.watched.iter().any(is_here);
+            spin_until(SPIN_BEFORE_SLEEP.min(limit), shares_processor, || {
+                was_interrupted = interrupted();
+                was_interrupted
+                    || self
+                        .watched
+                        .iter()
+                        .any(|entry| !entry.mailbox.answer.is_waiting())
             });
         }
-        let mut gone = self.take_loud();
-        let heard = gone.iter().any(|at| at.is_heard_of());
-        match (looks, heard) {
-            (_, true) => self.patience.was_rewarded(),
-            (true, false) if !cut_short => self.patience.was_in_vain(EVERY),
-            (_, false) => {}
+        let mut taken = self.take_changed();
+        if taken.iter().any(|entry| entry.is_ready()) {
+            self.backoff.succeeded();
+            return taken;
         }
-        if !heard && !cut_short {
-            for at in &self.watched {
-                at.mailbox.answer.leave(); // if that was too late, it is heard of now
-            }
-            gone.append(&mut self.watched);
+        if was_interrupted {
+            return taken;
         }
-        gone
+        if spins {
+            self.backoff.failed(LOOP_SPIN_INTERVAL);
+        }
+        for entry in &self.watched {
+            entry.mailbox.answer.stop_watching(); // `wake` finds the frames that arrived just before
+        }
+        taken.append(&mut self.watched);
+        taken
     }
 
-    /// Takes out those whose mailboxes are not quiet any more.
-    fn take_loud(&mut self) -> Vec<Arc<Watched>> {
-        let is_loud = |at: &mut Arc<Watched>| !at.mailbox.answer.is_quiet();
-        let loud: Vec<_> = self.watched.extract_if(.., is_loud).collect();
-        for (place, at) in self.watched.iter().enumerate() {
-            at.place.store(place, Ordering::Relaxed);
+    /// Takes out the mailboxes whose state has changed since they were registered.
+    fn take_changed(&mut self) -> Vec<Arc<WatchedMailbox>> {
+        let has_changed = |entry: &mut Arc<WatchedMailbox>| !entry.mailbox.answer.is_waiting();
+        let changed: Vec<_> = self.watched.extract_if(.., has_changed).collect();
+        for (index, entry) in self.watched.iter().enumerate() {
+            entry.index.store(index, Ordering::Relaxed);
         }
-        loud
+        changed
     }
 }
 
-/// How many processors this program may use, as far as was known when it asked first.
-fn processors() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get))
+/// Returns how many processors this program may use, as of the first call.
+fn processor_count() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }

@@ -13,10 +13,12 @@ use std::time::Duration;
 use async_io::{Async, Timer};
 use futures_lite::FutureExt;
 
-use super::connection::{Connection, NoFrame, StderrTail};
+use super::connection::{Connection, StderrTail};
 use super::process::{Process, Stillborn};
 use crate::sys::process::{Ended, Pidfd};
-use crate::transport::frame::{Frame, Kind, Parcel};
+use crate::transport::frame::{Frame, Kind};
+use crate::transport::out_message::OutMessage;
+use crate::transport::receive::RecvError;
 use crate::worker::error::WorkerExit;
 use crate::worker::pool::statistics::{Bye, Expected, Life, Why};
 use crate::worker::spawn::launcher::Launched;
@@ -49,17 +51,6 @@ pub(in crate::worker) struct Worker {
     expected: Option<Expected>,
     /// Begins when it is ready for jobs; that of a fork server never does.
     life: Option<Box<Life>>,
-}
-
-/// Why a worker will not answer.
-#[derive(Debug)]
-pub(in crate::worker) enum Silence {
-    /// It has ended, or closed its end and is going to.
-    Gone,
-    /// It sent what is no frame.
-    Garbage,
-    /// Its socket does not work.
-    Failed(io::Error),
 }
 
 /// What is known of a worker that nobody has used for a while.
@@ -205,12 +196,12 @@ impl Worker {
     }
 
     /// Hands a frame to the worker, to be sent by the polls that follow.
-    pub(in crate::worker) fn put(&mut self, frame: Parcel) {
+    pub(in crate::worker) fn put(&mut self, frame: OutMessage) {
         self.connection.put(frame);
     }
 
     /// The same, for a job.
-    pub(in crate::worker) fn put_job(&mut self, mut job: Parcel) {
+    pub(in crate::worker) fn put_job(&mut self, mut job: OutMessage) {
         self.call = self.call.wrapping_add(1);
         job.mark(self.call);
         if let Some(life) = &self.life {
@@ -225,7 +216,7 @@ impl Worker {
     }
 
     /// Takes back the frame that was handed over, for another worker.
-    pub(in crate::worker) fn take_back(&mut self) -> Parcel {
+    pub(in crate::worker) fn take_back(&mut self) -> OutMessage {
         self.connection.take_back()
     }
 
@@ -242,18 +233,18 @@ impl Worker {
     pub(in crate::worker) fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Frame, Silence>> {
+    ) -> Poll<Result<Frame, RecvError>> {
         if !self.deaf {
             match self.connection.poll_send(cx) {
                 // A worker whose receiving end is closed may have said why, so its words are still listened to.
                 Poll::Ready(Err(error)) if means_closed(&error) => self.deaf = true,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Silence::Failed(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(RecvError::Failed(error))),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         self.drain(cx);
         if let Poll::Ready(received) = self.connection.poll_receive(cx) {
-            return Poll::Ready(self.heeded(received.map_err(Silence::from)));
+            return Poll::Ready(self.heeded(received));
         }
         match self.process.poll_end_in_passing(cx) {
             Poll::Pending => {
@@ -263,13 +254,13 @@ impl Worker {
             // It may have answered between those two looks.
             Poll::Ready(_) => match self.connection.receive_now() {
                 Ok(Some(frame)) => Poll::Ready(self.heeded(Ok(frame))),
-                Ok(None) | Err(_) => Poll::Ready(Err(Silence::Gone)), // what it left is not whole and never will be
+                Ok(None) | Err(_) => Poll::Ready(Err(RecvError::Closed)), // what it left is not whole and never will be
             },
         }
     }
 
     /// Notes a good-bye.
-    fn heeded(&mut self, received: Result<Frame, Silence>) -> Result<Frame, Silence> {
+    fn heeded(&mut self, received: Result<Frame, RecvError>) -> Result<Frame, RecvError> {
         if received.is_ok() {
             self.appear();
         }
@@ -362,16 +353,6 @@ fn bye_of(frame: &Frame) -> Option<Bye> {
     }
 }
 
-impl From<NoFrame> for Silence {
-    fn from(reason: NoFrame) -> Self {
-        match reason {
-            NoFrame::Closed => Self::Gone,
-            NoFrame::Garbage => Self::Garbage,
-            NoFrame::Failed(error) => Self::Failed(error),
-        }
-    }
-}
-
 /// A worker on its way out: waited for, and killed if it takes too long.
 #[derive(Debug)]
 pub(in crate::worker) struct Dying {
@@ -430,7 +411,7 @@ impl Dying {
     }
 
     /// Takes back the frame that was handed to the worker.
-    pub(in crate::worker) fn take_back(&mut self) -> Parcel {
+    pub(in crate::worker) fn take_back(&mut self) -> OutMessage {
         self.worker.take_back()
     }
 }

@@ -17,12 +17,14 @@ use futures_lite::FutureExt;
 use super::launcher::{Launch, Launched};
 use crate::sys::mapping::Segment;
 use crate::transport::codec;
-use crate::transport::frame::{Frame, Kind, Parcel};
+use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::image::fingerprint;
 use crate::transport::message::{Fingerprint, InitFailed, Refusal};
+use crate::transport::out_message::OutMessage;
+use crate::transport::receive::RecvError;
 use crate::worker::config::{NewProcess, WorkerConfig};
 use crate::worker::conn::process::Stillborn;
-use crate::worker::conn::worker::{Dying, Silence, Worker};
+use crate::worker::conn::worker::{Dying, Worker};
 use crate::worker::error::WorkerError;
 use crate::worker::pool::statistics::Why;
 
@@ -215,12 +217,12 @@ impl Starting {
             None => (None, None),
         };
         let set_up = self.config.set_up(role, segment)?;
-        worker.put(Parcel::new(set_up, Vec::from_iter(file)));
+        worker.put(OutMessage::new(set_up, Vec::from_iter(file)));
         Ok(State::Summoned(worker, Timer::after(REACH_THE_HOOK)))
     }
 
     /// Deals with what came where hello should have come.
-    fn greet(&mut self, answer: Result<Frame, Silence>) -> Result<(), Unstarted> {
+    fn greet(&mut self, answer: Result<Frame, RecvError>) -> Result<(), Unstarted> {
         match answer {
             Ok(frame) if frame.header.kind == Kind::Hello => {
                 match codec::decode::<Fingerprint>(frame.payload()) {
@@ -237,7 +239,7 @@ impl Starting {
     }
 
     /// Deals with anything that is not the answer that was awaited.
-    fn fail(&mut self, answer: Result<Frame, Silence>) -> Result<(), Unstarted> {
+    fn fail(&mut self, answer: Result<Frame, RecvError>) -> Result<(), Unstarted> {
         match answer {
             Ok(frame) => match failure_of(&frame) {
                 Some(error) => self.fail_with(error),
@@ -245,7 +247,7 @@ impl Starting {
                     "a frame that has no place during the start",
                 )),
             },
-            Err(Silence::Gone) => {
+            Err(RecvError::Closed | RecvError::Reset) => {
                 let failure = match self.state {
                     State::Initialising(_) => Failure::EndedWithinInit,
                     _ => Failure::Ended,
@@ -256,10 +258,12 @@ impl Starting {
                 }
                 self.state = State::Failing(Dying::naturally(worker), failure)
             }
-            Err(Silence::Garbage) => {
+            Err(RecvError::Malformed) => {
                 self.fail_with(WorkerError::protocol("bytes that are no frame"))
             }
-            Err(Silence::Failed(error)) => self.fail_with(WorkerError::start("its socket", error)),
+            Err(RecvError::Failed(error)) => {
+                self.fail_with(WorkerError::start("its socket", error))
+            }
         }
         Ok(())
     }

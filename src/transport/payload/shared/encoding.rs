@@ -15,9 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::slice::SharedSlice;
 use super::writer::SharedBytesWriter;
-use crate::transport::mailbox::inline::Memory;
 use crate::transport::payload::attachments;
 use crate::transport::payload::attachments::{Found, Place};
+use crate::transport::payload::inline::Memory;
 
 impl<T: Pod> Serialize for SharedSlice<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use crate::sys::memory::{Draft, Scratch, Sealed};
-use crate::transport::mailbox::inline::{Memory, PAGE, Values};
+use crate::transport::payload::inline::{Memory, PAGE, Values};
 
 /// Immutable bytes that processes share. See [`SharedSlice`].
 ///

@@ -14,7 +14,7 @@ use super::{SharedBytes, SharedSlice};
 use crate::sys::memory::Sealed;
 use crate::transport::codec;
 use crate::transport::codec::{CodecError, decode_enclosed, encode_enclosing};
-use crate::transport::mailbox::inline::Memory;
+use crate::transport::payload::inline::Memory;
 
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]

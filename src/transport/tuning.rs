@@ -1,0 +1,14 @@
+//! The tuning constants of the transport.
+
+/// The number of 64-bit words in a mailbox slot: 32 KiB, less the two words before them and the cache line behind them. A
+/// small frame shares the cache line of the state.
+pub(crate) const SLOT_WORDS: usize = 4096 - 2 - 8;
+
+/// The number of checks, of about 25 ns each, between two yields of the processor.
+pub(crate) const SPINS_BETWEEN_YIELDS: u32 = 64;
+
+/// The number of bytes that a receiver reserves for a frame of unknown size. Most frames fit, header included.
+pub(crate) const READ_ROOM: usize = 4 * 1024;
+
+/// The least number of bytes that a receiver reserves for the rest of a large frame.
+pub(crate) const READ_CHUNK: usize = 256 * 1024;
