@@ -10,7 +10,9 @@
 use std::thread;
 use std::time::Duration;
 
-use seedbed::{current_time, default_context_statistics, fail_after, move_on_after, run_sync};
+use seedbed::time::current_time;
+use seedbed::worker::default_context_statistics;
+use seedbed::{fail_after, move_on_after, run_sync};
 
 /// Spins for ever. It stands for a regular expression that backtracks without end, or a C library with a bug.
 fn endless(start: u64) -> u64 {

@@ -13,9 +13,9 @@
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
-use seedbed::{
-    default_context_statistics, on_cancel, open_nursery, run_sync, sleep, sleep_forever,
-};
+use seedbed::time::sleep_forever;
+use seedbed::worker::default_context_statistics;
+use seedbed::{on_cancel, open_nursery, run_sync, sleep};
 
 /// A job that never ends. Workers ignore Ctrl-C, though the terminal sends it to them too: whether the job is to be
 /// stopped is for the program to say.

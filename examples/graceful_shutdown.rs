@@ -32,11 +32,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use seedbed::run::CtrlC;
 use seedbed::signal::{SIGINT, SIGTERM, SignalError, SignalReceiver, open_signal_receiver};
 use seedbed::sync::Event;
+use seedbed::time::sleep_forever;
 use seedbed::{
-    CancelScope, CapacityLimiter, CtrlC, RunBuilder, move_on_after, on_cancel, open_nursery,
-    shield, sleep, sleep_forever,
+    CancelScope, CapacityLimiter, RunBuilder, move_on_after, on_cancel, open_nursery, shield, sleep,
 };
 use smol::future::or;
 use smol::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};

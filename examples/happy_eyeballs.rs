@@ -15,7 +15,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use seedbed::sync::Event;
-use seedbed::{current_time, move_on_after, on_cancel, open_nursery};
+use seedbed::time::current_time;
+use seedbed::{move_on_after, on_cancel, open_nursery};
 use smol::net::{TcpListener, TcpStream};
 
 /// How long an attempt has for itself before the next one begins. RFC 8305 recommends a quarter of a second.

@@ -7,7 +7,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use seedbed::{move_on_after, open_nursery, sleep, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{move_on_after, open_nursery, sleep};
 
 seedbed::main! {
     async fn main() {

@@ -10,7 +10,8 @@
 
 use std::time::Duration;
 
-use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{WorkerConfig, open_worker_context};
 
 /// Reads one document: `(..)` nests, `*n` makes the text n times as long, `!` goes on for ever, `<file>` includes a
 /// file, and any other character is text.

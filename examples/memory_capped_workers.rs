@@ -10,7 +10,8 @@
 
 use std::collections::BTreeSet;
 
-use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{WorkerConfig, open_worker_context};
 
 const MEGABYTE: u64 = 1 << 20;
 

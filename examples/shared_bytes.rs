@@ -4,7 +4,8 @@
 //! cargo run --example shared_bytes
 //! ```
 
-use seedbed::{SharedSlice, open_nursery, run_sync};
+use seedbed::worker::SharedSlice;
+use seedbed::{open_nursery, run_sync};
 
 /// How many numbers the table has: 32 MiB of them.
 const LENGTH: usize = 4 << 20;

@@ -18,10 +18,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use seedbed::{
-    WorkerErrorKind, checkpoint, current_time, open_nursery, run_sync, sleep, sleep_forever,
-    try_open_nursery,
-};
+use seedbed::time::{current_time, sleep_forever};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{checkpoint, open_nursery, run_sync, sleep, try_open_nursery};
 
 /// When a child that has failed is started again, and when no more.
 #[derive(Clone, Copy, Debug)]

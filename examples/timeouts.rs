@@ -10,11 +10,10 @@
 
 use std::time::Duration;
 
+use seedbed::cancel::current_effective_deadline;
 use seedbed::testing::MockClock;
-use seedbed::{
-    CancelScope, RunBuilder, TooSlow, current_effective_deadline, current_time, fail_after,
-    move_on_after, shield, sleep,
-};
+use seedbed::time::current_time;
+use seedbed::{CancelScope, RunBuilder, TooSlow, fail_after, move_on_after, shield, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 

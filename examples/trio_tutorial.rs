@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use seedbed::instrument::{Instrument, TaskExit};
+use seedbed::nursery::TaskInfo;
 use seedbed::testing::MockClock;
-use seedbed::{RunBuilder, TaskInfo, current_time, open_nursery, sleep, try_open_nursery};
+use seedbed::time::current_time;
+use seedbed::{RunBuilder, open_nursery, sleep, try_open_nursery};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream};
 

@@ -12,7 +12,8 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
-use seedbed::{RunBuilder, current_time, fail_after, open_local_nursery, sleep, sleep_forever};
+use seedbed::time::{current_time, sleep_forever};
+use seedbed::{RunBuilder, fail_after, open_local_nursery, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -2,59 +2,58 @@
 //! crash-proof and truly parallel.
 //!
 //! ```
-//! use std::time::Duration;
-//! use seedbed::{fail_after, open_nursery, run_sync};
+//! use seedbed::{open_nursery, run_sync};
 //!
 //! fn square(n: u64) -> u64 {
 //!     n * n
 //! }
 //!
 //! fn main() {
-//!     // In a worker process, `run` serves jobs and does not return: what comes before it runs again, for the workers.
+//!     // A worker process executes `main` again. There, `run` serves jobs and does not return.
 //!     let sum = seedbed::run(open_nursery(async |n| {
-//!         let three = n.spawn(run_sync(square, 3));
-//!         let four = n.spawn(run_sync(square, 4));
-//!         three.await.unwrap() + four.await.unwrap()
+//!         let nine = n.spawn(run_sync(square, 3));
+//!         let sixteen = n.spawn(run_sync(square, 4));
+//!         nine.await.unwrap() + sixteen.await.unwrap()
 //!     }));
 //!     assert_eq!(sum, 25);
 //! }
 //! ```
 //!
+//! # Before you start
+//!
+//! * Workers need Linux 5.4 or newer and a mounted `/proc`.
+//! * The argument and the result of a job implement [serde](https://docs.rs/serde)'s `Serialize` and `DeserializeOwned`.
+//!   The job is a function or a closure that captures nothing.
+//! * `main` runs twice: a worker process executes the program again, up to the first call of [`run()`](run()), [`main!`],
+//!   [`test!`] or [`init`]. Call one of them at the top of `main`. The [`worker`] page says how often, and why.
+//! * `try_` has two meanings, both the usual ones. A `try_` block or spawn (`try_open_nursery`, `try_spawn`) stops at the
+//!   first `Err`, like the `try_join` of the futures crate. A `try_` method of a primitive (`try_acquire`, `try_send`) does
+//!   not wait, like the `try_lock` of std.
+//!
 //! # The map
 //!
 //! | to | use |
 //! |---|---|
-//! | enter | [`run()`](run()), [`main!`], [`test!`], [`init`]; [`RunBuilder`] for another clock or Ctrl-C policy |
-//! | do several things at once | [`open_nursery`], [`try_open_nursery`], [`open_local_nursery`]; [`Nursery`], [`Task`] |
-//! | do them on all cores | [`Nursery::spawn_on`], [`on_executor`] |
-//! | have helpers that end with the work, or after it | [`daemon`](nursery::Block::daemon), [`service`](nursery::Block::service) |
-//! | set a time limit | [`move_on_after`], [`fail_after`]; [`move_on_at`], [`fail_at`] |
-//! | stop something | [`CancelScope`]; [`Nursery::cancel`], [`Nursery::terminate`], [`Task::cancel`]; [`cancel::ScopeGroup`] |
-//! | not be stopped, or clean up | [`shield`](shield()), [`on_cancel`] |
-//! | wait | [`sleep`], [`sleep_until`], [`sleep_forever`], [`checkpoint`]; [`sync::Event`] |
-//! | share and hand over | [`sync::channel()`], [`sync::open_producer`], [`sync::Mutex`], [`sync::RwLock`], [`sync::Condvar`] |
-//! | limit how many | [`CapacityLimiter`], [`sync::Semaphore`] |
-//! | pass something down the tree | [`TreeVar`] |
-//! | keep something once per run | [`RunVar`]; [`spawn_system_task`] |
-//! | call into a run from a thread | [`thread::call_async_in_task`]; [`current_run`], [`RunHandle`] |
-//! | call a function that blocks | [`thread::run_sync`] |
-//! | run another program | [`process::run_process`] |
+//! | enter a run | [`run()`](run()), [`main!`], [`test!`], [`init`], [`RunBuilder`]; from other threads [`run::RunHandle`] |
+//! | run tasks | [`open_nursery`], [`try_open_nursery`], [`open_local_nursery`], [`Nursery`], [`Task`]; [`nursery::on_executor`] |
+//! | set a time limit, cancel | [`move_on_after`], [`fail_after`], [`CancelScope`], [`cancel::ScopeGroup`] |
+//! | clean up, defer cancellation | [`shield`](shield()), [`on_cancel`] |
+//! | wait | [`sleep`], [`checkpoint`]; [`time`] |
+//! | share, hand over, limit | [`CapacityLimiter`], [`sync`]: channels, locks, events; [`TreeVar`], [`run::RunVar`] |
+//! | call a function in a worker process | [`run_sync`], [`WorkerError`], [`WorkerConfig`], [`open_worker_context`], [`SharedBytes`]; [`worker`] |
+//! | call a function in a thread, run a program | [`thread::run_sync`], [`process::run_process`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
-//! | call a function in another process | [`run_sync`]; [`WorkerError`] says why there is no value |
-//! | give it much data, without a copy | [`SharedBytes`], [`SharedSlice`] |
-//! | have workers of one's own | [`open_worker_context`], [`cache_scope`], [`configure_default_context`]; [`WorkerConfig`] |
-//! | see who does what | [`task_tree`], [`current_task`], [`Nursery::named`]; [`instrument`] |
-//! | test without waiting | [`testing::MockClock`], [`testing::wait_all_tasks_blocked`], [`testing::Sequencer`], [`testing::shuffle`] |
+//! | observe and test | [`nursery::task_tree`], [`instrument`], [`testing`] |
 //!
-//! # To read
+//! # Guide
 //!
-//! * [`guide::structured_concurrency`]: the model from nothing, with pictures;
-//! * [`guide::cancellation`]: the rules, each with an example;
-//! * [`guide::testing`]: how to test what has jobs done, and what waits;
-//! * [`guide::other_runtimes`]: nurseries in smol's and tokio's tasks, and calls from threads;
-//! * [`guide::large_data`]: memory that workers read in place;
-//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: what is called what here, and what is different;
-//!   [`guide::trio_rows`]: promise by promise, with the tests.
+//! * [`guide::structured_concurrency`]: the model from the beginning, with pictures.
+//! * [`guide::cancellation`]: the rules, each with an example.
+//! * [`guide::testing`]: how to test code that uses workers, and code that waits.
+//! * [`guide::other_runtimes`]: nurseries in tasks of smol and tokio, and calls from threads.
+//! * [`guide::large_data`]: memory that workers read in place.
+//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: the names here for readers who know those libraries, and the
+//!   differences.
 
 #![deny(unsafe_code)]
 // The heads of modules say for maintainers which file does what; readers of the public docs see plain names there.
@@ -86,33 +85,22 @@ pub mod thread;
 pub mod time;
 pub mod worker;
 
-/// Nurseries: what they are, and the types that stand beside them.
+/// Nurseries and tasks: the blocks, their handles, task names and the task tree.
 pub mod nursery {
     pub use crate::task::*;
+    pub use crate::tree_var::{HasTreeVars, TreeVarScope};
 }
 
-pub use cancel::{
-    CancelScope, TooSlow, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
-    fail_after, fail_at, move_on_after, move_on_at, on_cancel, shield,
-};
-pub use run::{
-    CtrlC, EnterError, RunBuilder, RunFinished, RunHandle, RunStatistics, current_run,
-    current_statistics, in_run, in_task, run, spawn_system_task,
-};
-pub use run_var::{RunVar, RunVarToken};
+// The root has at most 40 names, with modules and macros. Everything else is reached through its module.
+pub use cancel::{CancelScope, TooSlow, checkpoint, fail_after, move_on_after, on_cancel, shield};
+pub use run::{RunBuilder, run};
 pub use sync::CapacityLimiter;
 pub use task::{
-    ChildExecutor, LocalNursery, Nursery, NurseryClosedError, NurseryInfo, RemoteChild, Spawner,
-    StartError, Started, Task, TaskId, TaskInfo, TaskTree, current_root_task, current_task,
-    on_executor, open_local_nursery, open_nursery, task_tree, task_trees, try_open_local_nursery,
-    try_open_nursery,
+    Nursery, Task, open_local_nursery, open_nursery, try_open_local_nursery, try_open_nursery,
 };
-pub use time::{current_clock, current_time, sleep, sleep_forever, sleep_until};
-pub use transport::payload::shared::{SharedBytes, SharedBytesWriter, SharedSlice};
-pub use tree_var::{HasTreeVars, TreeVar, TreeVarScope};
+pub use time::sleep;
+pub use transport::payload::shared::SharedBytes;
+pub use tree_var::TreeVar;
 pub use worker::{
-    RunSync, RunSyncFuture, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, WorkerExit,
-    WorkerPanic, WorkerStatistics, WorkerStatus, WorkerType, cache_scope,
-    configure_default_context, current_default_worker_limiter, default_context_statistics, init,
-    open_worker_context, run_sync,
+    WorkerConfig, WorkerContext, WorkerError, cache_scope, init, open_worker_context, run_sync,
 };

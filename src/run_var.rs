@@ -1,7 +1,7 @@
 //! Variables of a run: one value for all of its tasks.
 //!
 //! The values lie in the run, by the address of the variable, and are dropped with it: after the last task, system task
-//! and [queued call](crate::RunHandle::run_sync_soon) has ended, on the run's thread. They are counted, so that a value
+//! and [queued call](crate::run::RunHandle::run_sync_soon) has ended, on the run's thread. They are counted, so that a value
 //! is cloned, or dropped, where no lock is held.
 
 use std::any::Any;
@@ -59,15 +59,16 @@ impl Variables {
 
 /// A variable whose value is the run's: all of its tasks, system tasks and queued calls see the same one.
 ///
-/// For what a library keeps once per run: a cache, a counter, the handle of a [system task](crate::spawn_system_task).
+/// For what a library keeps once per run: a cache, a counter, the handle of a [system task](crate::run::spawn_system_task).
 /// In another run, also in a later one, it is unset again. Where the value should follow the tree of tasks, take a
 /// [`TreeVar`](crate::TreeVar). The values are dropped at the end of the run, when all that could use them has ended.
 ///
-/// A thread is not in a run: give it the value, or [call into the run](crate::RunHandle::run_sync).
+/// A thread is not in a run: give it the value, or [call into the run](crate::run::RunHandle::run_sync).
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
-/// use seedbed::{open_nursery, run, RunVar};
+/// use seedbed::run::RunVar;
+/// use seedbed::{open_nursery, run};
 ///
 /// static REQUESTS: RunVar<Arc<AtomicU32>> = RunVar::new();
 ///
@@ -96,7 +97,7 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     /// Makes a variable that is not set in any run. It belongs in a `static`.
     ///
     /// ```
-    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// static NAME: seedbed::run::RunVar<&str> = seedbed::run::RunVar::new();
     /// seedbed::run(async { assert_eq!(NAME.get(), None) });
     /// ```
     pub const fn new() -> Self {
@@ -107,10 +108,10 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     }
 
     /// Returns the value that the variable has in this run. `None` if it is unset, and outside of a run
-    /// ([`in_run`](crate::in_run) tells which).
+    /// ([`in_run`](crate::run::in_run) tells which).
     ///
     /// ```
-    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// static NAME: seedbed::run::RunVar<&str> = seedbed::run::RunVar::new();
     /// assert_eq!(NAME.get(), None);
     /// seedbed::run(async {
     ///     assert_eq!(NAME.get(), None);
@@ -136,7 +137,7 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     /// Outside of a run; and with the panic of `init`, after which the variable is as unset as before.
     ///
     /// ```
-    /// static LIMIT: seedbed::RunVar<u32> = seedbed::RunVar::new();
+    /// static LIMIT: seedbed::run::RunVar<u32> = seedbed::run::RunVar::new();
     /// seedbed::run(async {
     ///     assert_eq!(LIMIT.get_or_init(|| 5), 5);
     ///     assert_eq!(LIMIT.get_or_init(|| 6), 5);
@@ -164,7 +165,7 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     /// Outside of a run.
     ///
     /// ```
-    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// static NAME: seedbed::run::RunVar<&str> = seedbed::run::RunVar::new();
     /// seedbed::run(async {
     ///     NAME.set("ada");
     ///     let before = NAME.set("bob");
@@ -241,7 +242,7 @@ impl<T> RunVarToken<T> {
     /// the run has ended.
     ///
     /// ```
-    /// static NAME: seedbed::RunVar<&str> = seedbed::RunVar::new();
+    /// static NAME: seedbed::run::RunVar<&str> = seedbed::run::RunVar::new();
     /// seedbed::run(async {
     ///     let unset = NAME.set("ada");
     ///     NAME.set("bob");

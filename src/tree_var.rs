@@ -168,10 +168,11 @@ impl<T> fmt::Debug for TreeVar<T> {
 }
 
 /// Handles on nurseries, which [`TreeVar::get_in`] can be asked about: [`Nursery`](crate::Nursery),
-/// [`LocalNursery`](crate::LocalNursery), [`Spawner`](crate::Spawner). It cannot be implemented elsewhere.
+/// [`LocalNursery`](crate::nursery::LocalNursery), [`Spawner`](crate::nursery::Spawner). It cannot be implemented elsewhere.
 ///
 /// ```
-/// use seedbed::{open_nursery, run, HasTreeVars, TreeVar};
+/// use seedbed::nursery::HasTreeVars;
+/// use seedbed::{TreeVar, open_nursery, run};
 ///
 /// static USER: TreeVar<&str> = TreeVar::new();
 ///

@@ -10,12 +10,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use polling::{Hand, end_at_every_poll, turns};
+use seedbed::cancel::{checkpoint_if_cancelled, current_effective_deadline};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
-use seedbed::{
-    CancelScope, RunBuilder, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
-    current_time, move_on_after, open_nursery, run, shield, sleep_forever,
-};
+use seedbed::time::{current_time, sleep_forever};
+use seedbed::{CancelScope, RunBuilder, checkpoint, move_on_after, open_nursery, run, shield};
 
 const SECOND: Duration = Duration::from_secs(1);
 

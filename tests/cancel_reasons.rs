@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use seedbed::cancel::{CancelReason, CancelSource, current_cancel_reason};
 use seedbed::testing::MockClock;
+use seedbed::time::sleep_forever;
 use seedbed::{
     CancelScope, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run, shield,
-    sleep_forever, try_open_nursery,
+    try_open_nursery,
 };
 use tracing::field::{Field, Visit};
 use tracing::span;

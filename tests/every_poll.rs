@@ -18,13 +18,14 @@ use std::time::Duration;
 use common::{children, test};
 use poll_times::poll_times;
 use polling::{Drops, OnDrop, end_at_every_poll, turns};
+use seedbed::cancel::{checkpoint_if_cancelled, fail_at, move_on_at};
 use seedbed::process::{Command, run_process};
 use seedbed::sync::{Condvar, Event, Mutex, RwLock, Semaphore, channel, unbounded};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::time::{current_time, sleep_until};
 use seedbed::{
-    CancelScope, CapacityLimiter, RunBuilder, WorkerConfig, checkpoint, checkpoint_if_cancelled,
-    current_time, fail_after, fail_at, move_on_after, move_on_at, open_local_nursery, open_nursery,
-    run, shield, sleep, sleep_until, thread, try_open_local_nursery,
+    CancelScope, CapacityLimiter, RunBuilder, WorkerConfig, checkpoint, fail_after, move_on_after,
+    open_local_nursery, open_nursery, run, shield, sleep, thread, try_open_local_nursery,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

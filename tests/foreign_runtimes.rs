@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use polling::Drops;
 use seedbed::sync::{Event, channel};
+use seedbed::time::sleep_forever;
 use seedbed::{
     CancelScope, TreeVar, checkpoint, move_on_after, on_cancel, open_nursery, run, run_sync,
-    shield, sleep_forever, thread,
+    shield, thread,
 };
 use tokio::runtime::Builder;
 

@@ -12,11 +12,11 @@ use polling::turns;
 use seedbed::instrument::{
     Instrument, NotActiveError, TaskExit, add_instrument, remove_instrument,
 };
+use seedbed::nursery::{TaskInfo, current_task};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
-use seedbed::{
-    Nursery, RunBuilder, TaskInfo, current_task, move_on_after, open_nursery, run, sleep_forever,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{Nursery, RunBuilder, move_on_after, open_nursery, run};
 
 /// Writes down what it is told, as `what task`; the root task is called `root`.
 #[derive(Default)]

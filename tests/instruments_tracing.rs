@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use polling::turns;
 use seedbed::instrument::{Instrument, TracingInstrument};
-use seedbed::{RunBuilder, TaskInfo, current_task, open_nursery, run, sleep_forever};
+use seedbed::nursery::{TaskInfo, current_task};
+use seedbed::time::sleep_forever;
+use seedbed::{RunBuilder, open_nursery, run};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use common::{alone, children, descriptors, settle};
 use poll_times::poll_times;
+use seedbed::nursery::StartError;
 use seedbed::process::{Command, Process, ProcessErrorKind, RunProcess, Stdio, run_process};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::time::sleep_forever;
 use seedbed::{
-    CancelScope, Nursery, RunBuilder, StartError, checkpoint, move_on_after, open_nursery, run,
-    sleep_forever, try_open_nursery,
+    CancelScope, Nursery, RunBuilder, checkpoint, move_on_after, open_nursery, run,
+    try_open_nursery,
 };
 use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 

@@ -14,9 +14,9 @@ use futures_lite::future::{poll_once, zip};
 use polling::{Drops, Hand, OnDrop, end_at_every_poll, turns};
 use seedbed::sync::{Event, Produced, Producer, RecvError, open_producer, try_open_producer};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::time::sleep_forever;
 use seedbed::{
-    CancelScope, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run, shield,
-    sleep, sleep_forever,
+    CancelScope, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run, shield, sleep,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use panics::panic_of;
 use polling::{Drops, turns};
+use seedbed::run::CtrlC;
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::time::{current_time, sleep_forever, sleep_until};
 use seedbed::{
-    CancelScope, CtrlC, RunBuilder, checkpoint, current_time, move_on_after, open_nursery, run,
-    shield, sleep, sleep_forever, sleep_until,
+    CancelScope, RunBuilder, checkpoint, move_on_after, open_nursery, run, shield, sleep,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -10,10 +10,9 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use panics::panic_of;
 use polling::OnDrop;
-use seedbed::{
-    RunVar, RunVarToken, checkpoint, current_run, in_run, open_nursery, run, sleep_forever,
-    spawn_system_task, thread,
-};
+use seedbed::run::{RunVar, RunVarToken, current_run, in_run, spawn_system_task};
+use seedbed::time::sleep_forever;
+use seedbed::{checkpoint, open_nursery, run, thread};
 
 #[test]
 fn all_tasks_system_tasks_and_calls_of_a_run_share_the_value() {

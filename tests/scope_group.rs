@@ -9,7 +9,8 @@ use std::time::Duration;
 use polling::Hand;
 use seedbed::cancel::ScopeGroup;
 use seedbed::sync::Event;
-use seedbed::{CancelScope, open_nursery, run, shield, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, open_nursery, run, shield};
 
 #[test]
 fn cancelling_the_group_cancels_its_scopes_in_different_blocks_before_and_after_they_begin() {

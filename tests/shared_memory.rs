@@ -10,9 +10,8 @@ use std::sync::Mutex;
 
 use common::{pid, poll_so_often, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::{
-    CancelScope, SharedBytes, SharedSlice, WorkerConfig, WorkerContext, WorkerErrorKind,
-};
+use seedbed::worker::{SharedSlice, WorkerErrorKind};
+use seedbed::{CancelScope, SharedBytes, WorkerConfig, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What tells one piece of memory from all others in the system, looked up by an address in it.

@@ -5,7 +5,8 @@ mod common;
 
 use common::{test, with_workers};
 use proptest::prelude::*;
-use seedbed::{SharedBytes, SharedSlice, WorkerConfig};
+use seedbed::worker::SharedSlice;
+use seedbed::{SharedBytes, WorkerConfig};
 use serde::{Deserialize, Serialize, Serializer};
 
 proptest! {

@@ -11,16 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 
 use common::{alone, descriptors};
+use seedbed::run::{CtrlC, current_run, spawn_system_task};
 use seedbed::signal::{
     SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SignalErrorKind,
     open_signal_receiver,
 };
 use seedbed::sync::Event;
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::{
-    CtrlC, RunBuilder, checkpoint, current_run, move_on_after, on_cancel, open_nursery, run,
-    sleep_forever, spawn_system_task,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run};
 use signal_hook::low_level::raise;
 use smol::stream::StreamExt;
 

@@ -17,10 +17,12 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 use futures_lite::future::{race, zip};
 use polling::{Counted, Drops, OnDrop, turns};
+use seedbed::cancel::checkpoint_if_cancelled;
 use seedbed::testing::MockClock;
+use seedbed::time::{current_time, sleep_forever};
 use seedbed::{
-    CancelScope, Nursery, RunBuilder, Task, checkpoint_if_cancelled, current_time, move_on_after,
-    on_cancel, open_nursery, shield, sleep, sleep_forever, try_open_nursery,
+    CancelScope, Nursery, RunBuilder, Task, move_on_after, on_cancel, open_nursery, shield, sleep,
+    try_open_nursery,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

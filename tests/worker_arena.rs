@@ -14,10 +14,8 @@ use std::time::{Duration, Instant};
 
 use common::{pid, poll_so_often, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::{
-    CancelScope, CapacityLimiter, SharedBytes, SharedSlice, WorkerConfig, WorkerContext,
-    WorkerErrorKind,
-};
+use seedbed::worker::{SharedSlice, WorkerErrorKind};
+use seedbed::{CancelScope, CapacityLimiter, SharedBytes, WorkerConfig, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize};
 
 const LARGE: usize = 300_000;

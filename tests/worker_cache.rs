@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use common::stage::leave_a_byte;
 use common::{pid, test, until_empty, with_workers, with_workers_that_stay};
+use seedbed::worker::{WorkerErrorKind, WorkerStatus, default_context_statistics};
 use seedbed::{
-    CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, cache_scope,
-    default_context_statistics, open_worker_context, run_sync,
+    CapacityLimiter, WorkerConfig, WorkerContext, cache_scope, open_worker_context, run_sync,
 };
 
 /// Gives a context two idle workers, and returns their ids, the one used last at the end.
@@ -253,7 +253,7 @@ fn data_that_cannot_be_encoded_is_an_error_before_anything_starts() {
     }
     test(async {
         let config = || WorkerConfig::new().init_with(Unspeakable, |_: &Unspeakable| {});
-        let refused = seedbed::configure_default_context(config()).unwrap_err();
+        let refused = seedbed::worker::configure_default_context(config()).unwrap_err();
         assert_eq!(refused.kind(), WorkerErrorKind::EncodeArgument);
         with_workers(config(), |workers| async move {
             let error = workers.run_sync(pid, ()).await.unwrap_err();
@@ -358,7 +358,7 @@ fn cache_scopes_have_workers_of_their_own_and_nest() {
 fn a_new_default_configuration_lets_the_old_workers_go() {
     test(async {
         let first = run_sync(pid, ()).await.unwrap();
-        seedbed::configure_default_context(WorkerConfig::new().single_use()).unwrap();
+        seedbed::worker::configure_default_context(WorkerConfig::new().single_use()).unwrap();
         let second = run_sync(pid, ()).await.unwrap();
         let third = run_sync(pid, ()).await.unwrap();
         assert!(first != second && second != third);

@@ -8,7 +8,8 @@ use std::panic::panic_any;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{pid, test, with_workers};
-use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType, run_sync};
+use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::{CapacityLimiter, WorkerConfig, run_sync};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 fn double(n: u64) -> u64 {
@@ -412,7 +413,10 @@ fn the_default_context_is_shared_by_sequential_and_concurrent_callers() {
         let thread =
             std::thread::spawn(|| smol::block_on(async { run_sync(pid, ()).await.unwrap() }));
         assert_eq!(smol::unblock(|| thread.join().unwrap()).await, first);
-        assert_eq!(seedbed::default_context_statistics().idle_workers, 1);
+        assert_eq!(
+            seedbed::worker::default_context_statistics().idle_workers,
+            1
+        );
         common::end_default_workers();
     });
 }

@@ -125,7 +125,10 @@ fn a_killable_call_ends_when_its_worker_has_been_reaped() {
             (statistics.idle_workers, statistics.running_workers),
             (0, 0)
         );
-        assert_eq!(seedbed::current_default_worker_limiter().borrowed(), 0);
+        assert_eq!(
+            seedbed::worker::current_default_worker_limiter().borrowed(),
+            0
+        );
     }));
 }
 

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use common::stage::{Stage, announce, kill, signal, staged};
 use common::{pid, test, until_empty, with_workers};
 use rustix::process::{Signal, kill_process};
-use seedbed::{WorkerConfig, WorkerErrorKind};
+use seedbed::WorkerConfig;
+use seedbed::worker::WorkerErrorKind;
 
 fn config() -> WorkerConfig {
     WorkerConfig::new().capture_stderr(true)

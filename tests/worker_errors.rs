@@ -8,7 +8,8 @@ use std::process::Command;
 
 use common::{name_of, pid, test, with_workers, worker_type};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
-use seedbed::{WorkerConfig, WorkerError, WorkerErrorKind, WorkerType, run_sync};
+use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::{WorkerConfig, WorkerError, run_sync};
 
 fn config() -> WorkerConfig {
     WorkerConfig::new().name("pa ck").capture_stderr(true)

@@ -15,9 +15,8 @@ use std::time::Duration;
 use common::stage::{self, Bystander, Stage, announce, halt, helper, kill, signal, staged, stop};
 use common::{children, is_alive, pid, test, with_workers};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use seedbed::{
-    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus,
-};
+use seedbed::worker::{WorkerErrorKind, WorkerStatus};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where a job halts in the worker.

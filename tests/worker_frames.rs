@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use common::stage::{self, Bystander, Stage, announce, halt, staged};
 use common::{pid, test, with_workers};
 use rustix::fs::{FileType, fstat};
-use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType};
+use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext};
 
 /// What frames begin with; see `src/transport/frame/mod.rs`. Should that change, these are bytes that are no frame.
 const MAGIC: [u8; 4] = *b"sbd\x01";

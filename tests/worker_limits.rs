@@ -16,9 +16,8 @@ use rustix::process::{Resource, getpriority_process, getrlimit};
 use rustix::thread::{
     CapabilitySet, remove_capability_from_bounding_set, sched_getaffinity, set_capabilities,
 };
-use seedbed::{
-    WorkerConfig, WorkerContext, WorkerErrorKind, configure_default_context, open_worker_context,
-};
+use seedbed::worker::{WorkerErrorKind, configure_default_context};
+use seedbed::{WorkerConfig, WorkerContext, open_worker_context};
 
 const MB: usize = 1 << 20;
 
@@ -364,8 +363,8 @@ fn a_niceness_that_is_not_permitted_is_a_start_error_with_the_kernels_reason() {
         };
         set_capabilities(None, none).unwrap();
         let worker_type = match forked {
-            true => seedbed::WorkerType::ForkServer,
-            false => seedbed::WorkerType::Spawn,
+            true => seedbed::worker::WorkerType::ForkServer,
+            false => seedbed::worker::WorkerType::Spawn,
         };
         let config = WorkerConfig::new().nice(-5).worker_type(worker_type);
         let error = smol::block_on(open_worker_context(config, |workers| async move {
@@ -375,7 +374,7 @@ fn a_niceness_that_is_not_permitted_is_a_start_error_with_the_kernels_reason() {
         (error.to_string(), os_error(&error))
     }
     test(with_workers(config(), |workers| async move {
-        let forked = worker_type() == seedbed::WorkerType::ForkServer;
+        let forked = worker_type() == seedbed::worker::WorkerType::ForkServer;
         let (text, code) = workers.run_sync(want_more, forked).await.unwrap();
         assert!(
             [Some(libc::EACCES), Some(libc::EPERM)].contains(&code),

@@ -15,9 +15,9 @@ use std::time::Duration;
 use common::stage::{kill, until_ended};
 use common::{endless, pid, test, with_workers};
 use seedbed::testing::wait_all_tasks_blocked;
+use seedbed::worker::{WorkerErrorKind, WorkerStatus};
 use seedbed::{
-    CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus, checkpoint,
-    move_on_after, open_nursery,
+    CapacityLimiter, WorkerConfig, WorkerContext, checkpoint, move_on_after, open_nursery,
 };
 
 fn increment(n: u64) -> u64 {

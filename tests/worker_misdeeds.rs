@@ -12,9 +12,8 @@ use std::process::{Command, Stdio};
 use common::stage::{self, Bystander, Stage, announce, for_ever, halt, helper, staged};
 use common::{endless, pid};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use seedbed::{
-    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatus,
-};
+use seedbed::worker::{WorkerErrorKind, WorkerStatus};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
 
 fn echo(n: u32) -> (u32, u32) {
     (n, std::process::id())

@@ -17,10 +17,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use seedbed::testing::MockClock;
-use seedbed::{
-    CapacityLimiter, RunBuilder, WorkerConfig, WorkerContext, WorkerErrorKind,
-    default_context_statistics, run, run_sync,
-};
+use seedbed::worker::{WorkerErrorKind, default_context_statistics};
+use seedbed::{CapacityLimiter, RunBuilder, WorkerConfig, WorkerContext, run, run_sync};
 
 const MODULE: &str = "worker_programs";
 
@@ -139,7 +137,7 @@ fn a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_c
             pending.iter_mut().for_each(|call| drop(call.take()));
             workers.statistics();
             default_context_statistics();
-            seedbed::configure_default_context(WorkerConfig::new()).unwrap();
+            seedbed::worker::configure_default_context(WorkerConfig::new()).unwrap();
             refuses(&workers)
         });
         in_a_copy(|| {

@@ -7,9 +7,9 @@ use std::sync::Barrier;
 
 use common::{alone, children};
 use seedbed::testing::wait_all_tasks_blocked;
+use seedbed::worker::current_default_worker_limiter;
 use seedbed::{
-    CapacityLimiter, WorkerConfig, cache_scope, current_default_worker_limiter, open_nursery,
-    open_worker_context, run, run_sync,
+    CapacityLimiter, WorkerConfig, cache_scope, open_nursery, open_worker_context, run, run_sync,
 };
 
 fn pid(_: ()) -> u32 {

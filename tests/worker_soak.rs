@@ -21,7 +21,8 @@ use common::stage::within;
 use common::{test, with_workers};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Pid, Signal, kill_process};
-use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, run};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, run};
 
 /// How many calls each seed makes.
 fn calls() -> usize {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use common::stage::{Stage, halting_pid};
 use common::{pid, test, with_workers};
-use seedbed::{CancelScope, WorkerConfig, WorkerErrorKind, run_sync};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{CancelScope, WorkerConfig, run_sync};
 
 const PART: &str = "SEEDBED_TEST_PART";
 
@@ -32,14 +33,14 @@ fn plays_a_part() -> bool {
 #[test]
 fn a_worker_that_calls_seedbed_before_the_hook_says_so_and_the_error_names_the_fix() {
     // The mistake: the hook comes too late. In this process that does no harm.
-    let _ = seedbed::default_context_statistics();
+    let _ = seedbed::worker::default_context_statistics();
     seedbed::init();
     let _alone = common::alone();
     let error = smol::block_on(async { run_sync(pid, ()).await }).unwrap_err();
     assert_eq!(error.kind(), WorkerErrorKind::Start);
     let text = error.to_string();
     assert!(
-        text.contains("`seedbed::default_context_statistics` before")
+        text.contains("`seedbed::worker::default_context_statistics` before")
             && text.contains("`seedbed::init()`"),
         "{text}"
     );

@@ -15,10 +15,10 @@ use common::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use seedbed::{
-    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerStatistics,
-    WorkerStatus, default_context_statistics, run_sync,
+use seedbed::worker::{
+    WorkerErrorKind, WorkerStatistics, WorkerStatus, default_context_statistics,
 };
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, run_sync};
 use serde::{Deserialize, Serialize, Serializer};
 
 fn crash(_: ()) {

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use common::stage::{self, Bystander, Stage, for_ever, staged};
 use common::{pid, worker_type};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::{CapacityLimiter, WorkerConfig, WorkerErrorKind, WorkerType, open_nursery};
+use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::{CapacityLimiter, WorkerConfig, open_nursery};
 
 /// `SEEDBED_KILL_CYCLES` sets another number: to start a worker by executing the program takes ten times as long.
 fn cycles() -> usize {

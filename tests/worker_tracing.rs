@@ -16,7 +16,8 @@ use common::{
     endless, name_of, pid, test, until_empty, wait_until_gone, with_workers,
     with_workers_that_stay, worker_type,
 };
-use seedbed::{CancelScope, WorkerConfig, WorkerType};
+use seedbed::worker::WorkerType;
+use seedbed::{CancelScope, WorkerConfig};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};

@@ -2,7 +2,8 @@
 
 mod common;
 
-use seedbed::{WorkerErrorKind, run_sync};
+use seedbed::run_sync;
+use seedbed::worker::WorkerErrorKind;
 
 #[test]
 fn without_the_hook_nothing_is_started_and_the_error_names_the_fix() {

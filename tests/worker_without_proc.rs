@@ -2,7 +2,8 @@
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use seedbed::{WorkerErrorKind, run_sync};
+use seedbed::run_sync;
+use seedbed::worker::WorkerErrorKind;
 
 /// Hides `/proc` from this thread and those that it will start.
 fn hide_proc() -> rustix::io::Result<()> {

@@ -6,7 +6,8 @@ use std::future::IntoFuture;
 
 use futures_lite::future::block_on;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::{WorkerErrorKind, run_sync};
+use seedbed::run_sync;
+use seedbed::worker::WorkerErrorKind;
 
 #[test]
 fn a_first_call_without_room_for_smols_own_descriptors_is_an_error_and_the_next_one_is_done() {

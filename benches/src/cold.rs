@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use seedbed::{
-    WorkerContext,
-    WorkerType::{self, ForkServer, Spawn},
-};
+use seedbed::WorkerContext;
+use seedbed::worker::WorkerType::{self, ForkServer, Spawn};
 
 use crate::{
     child,

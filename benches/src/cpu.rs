@@ -6,7 +6,7 @@
 
 use std::{cell::LazyCell, time::Duration};
 
-use seedbed::WorkerType::ForkServer;
+use seedbed::worker::WorkerType::ForkServer;
 
 use crate::{
     child,

@@ -4,7 +4,8 @@
 
 use std::cell::Cell;
 
-use seedbed::{CancelScope, CapacityLimiter, WorkerType::ForkServer};
+use seedbed::worker::WorkerType::ForkServer;
+use seedbed::{CancelScope, CapacityLimiter};
 
 use crate::{
     child::{Gathering, attend},

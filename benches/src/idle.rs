@@ -5,10 +5,8 @@
 
 use std::{fs, time::Duration};
 
-use seedbed::{
-    CapacityLimiter,
-    WorkerType::{self, ForkServer, Spawn},
-};
+use seedbed::CapacityLimiter;
+use seedbed::worker::WorkerType::{self, ForkServer, Spawn};
 
 use crate::{
     child::{Gathering, attend},

@@ -3,7 +3,8 @@
 //! Every line names the type of its workers. `Auto` would do for a program that takes what is best, and leave open here
 //! what was measured.
 
-use seedbed::{WorkerConfig, WorkerType};
+use seedbed::WorkerConfig;
+use seedbed::worker::WorkerType;
 
 use crate::{child, measure};
 

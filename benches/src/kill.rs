@@ -11,10 +11,8 @@ use std::{
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
-use seedbed::{
-    CancelScope, WorkerContext,
-    WorkerType::{self, ForkServer, Spawn},
-};
+use seedbed::worker::WorkerType::{self, ForkServer, Spawn};
+use seedbed::{CancelScope, WorkerContext};
 
 use crate::{
     child::{Listener, spin, spin_command},

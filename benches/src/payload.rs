@@ -8,7 +8,8 @@
 use std::{cell::LazyCell, time::Duration};
 
 use procspawn::serde::Shmem;
-use seedbed::{SharedBytes, WorkerType::ForkServer};
+use seedbed::SharedBytes;
+use seedbed::worker::WorkerType::ForkServer;
 use serde_bytes::ByteBuf;
 
 use crate::{

@@ -4,7 +4,8 @@
 
 use std::cell::LazyCell;
 
-use seedbed::{CapacityLimiter, WorkerType::ForkServer};
+use seedbed::CapacityLimiter;
+use seedbed::worker::WorkerType::ForkServer;
 
 use crate::{
     jobs::{self, successor},

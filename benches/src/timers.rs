@@ -38,7 +38,7 @@ pub fn compare(options: &Options) {
             .expect("tokio starts")
     });
     Comparison::new("timers/100000-fire", ROUNDS, "seedbed sleep_until", |s| {
-        seedbed::run(fire(s, seedbed::sleep_until))
+        seedbed::run(fire(s, seedbed::time::sleep_until))
     })
     .beside_within(1.0, "smol Timer", |s| {
         smol::block_on(fire(s, smol::Timer::at))
@@ -49,7 +49,7 @@ pub fn compare(options: &Options) {
     .run(options);
 
     Comparison::new("timers/100000-cancel", ROUNDS, "seedbed sleep_until", |s| {
-        seedbed::run(cancel(s, seedbed::sleep_until))
+        seedbed::run(cancel(s, seedbed::time::sleep_until))
     })
     .beside_within(1.0, "smol Timer", |s| {
         smol::block_on(cancel(s, smol::Timer::at))

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use seedbed::WorkerType::{self, ForkServer, Spawn};
+use seedbed::worker::WorkerType::{self, ForkServer, Spawn};
 use smol::{Async, io::AsyncReadExt, io::AsyncWriteExt};
 
 use crate::{

@@ -38,8 +38,9 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use seedbed::sync::CapacityLimiter;
+use seedbed::worker::WorkerErrorKind;
 use seedbed::{
-    WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind, fail_after, on_cancel, open_nursery,
+    WorkerConfig, WorkerContext, WorkerError, fail_after, on_cancel, open_nursery,
     open_worker_context,
 };
 

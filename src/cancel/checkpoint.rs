@@ -60,7 +60,8 @@ impl Future for Checkpoint {
 /// whatever shields are put up later.
 ///
 /// ```
-/// use seedbed::{checkpoint_if_cancelled, run, CancelScope};
+/// use seedbed::cancel::checkpoint_if_cancelled;
+/// use seedbed::{CancelScope, run};
 ///
 /// run(async {
 ///     checkpoint_if_cancelled().await;
@@ -98,7 +99,9 @@ impl Future for CheckpointIfCancelled {
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{current_effective_deadline, current_time, move_on_at, run, shield};
+/// use seedbed::cancel::{current_effective_deadline, move_on_at};
+/// use seedbed::time::current_time;
+/// use seedbed::{run, shield};
 ///
 /// run(async {
 ///     assert_eq!(current_effective_deadline(), None);

@@ -16,7 +16,9 @@ use crate::sys::primitives::{Mutex, lock};
 /// nothing for the scopes. (tricycle's `MultiCancelScope`.)
 ///
 /// ```
-/// use seedbed::{cancel::ScopeGroup, open_nursery, run, sleep_forever};
+/// use seedbed::cancel::ScopeGroup;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{open_nursery, run};
 ///
 /// run(async {
 ///     let client = &ScopeGroup::new();
@@ -59,7 +61,9 @@ impl ScopeGroup {
     /// is done to its shield later, are its own.
     ///
     /// ```
-    /// use seedbed::{cancel::ScopeGroup, run, sleep_forever};
+    /// use seedbed::cancel::ScopeGroup;
+    /// use seedbed::run;
+    /// use seedbed::time::sleep_forever;
     ///
     /// let group = ScopeGroup::new();
     /// group.cancel();

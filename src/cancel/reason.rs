@@ -14,7 +14,9 @@ use super::current;
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{cancel::CancelSource, run, sleep_forever, CancelScope};
+/// use seedbed::cancel::CancelSource;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{CancelScope, run};
 ///
 /// let scope = CancelScope::new();
 /// scope.set_timeout(Duration::from_millis(1));
@@ -156,7 +158,9 @@ impl fmt::Debug for CancelReason {
 /// With several scopes around that are cancelled, the innermost one's reason.
 ///
 /// ```
-/// use seedbed::{cancel::current_cancel_reason, on_cancel, run, sleep_forever, CancelScope};
+/// use seedbed::cancel::current_cancel_reason;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{CancelScope, on_cancel, run};
 ///
 /// run(async {
 ///     let scope = CancelScope::new();

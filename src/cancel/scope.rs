@@ -29,7 +29,8 @@ use crate::time::{Sleep, Timers, current_time, sleep_until};
 /// Dropping the handles does nothing; dropping the future that `run` returned drops what it runs.
 ///
 /// ```
-/// use seedbed::{run, sleep_forever, CancelScope};
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{CancelScope, run};
 ///
 /// run(async {
 ///     let scope = CancelScope::new();
@@ -141,7 +142,8 @@ impl CancelScope {
     /// nothing more. May be called from any thread.
     ///
     /// ```
-    /// use seedbed::{run, sleep_forever, CancelScope};
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{CancelScope, run};
     ///
     /// let scope = CancelScope::new();
     /// let handle = scope.clone();
@@ -181,7 +183,9 @@ impl CancelScope {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{cancel::CancelSource, run, sleep_forever, CancelScope};
+    /// use seedbed::cancel::CancelSource;
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{CancelScope, run};
     ///
     /// let scope = CancelScope::new();
     /// assert!(scope.cancel_reason().is_none());
@@ -271,7 +275,8 @@ impl CancelScope {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{current_time, run, sleep_forever, CancelScope};
+    /// use seedbed::time::{current_time, sleep_forever};
+    /// use seedbed::{CancelScope, run};
     ///
     /// run(async {
     ///     let scope = CancelScope::new();
@@ -294,7 +299,8 @@ impl CancelScope {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{run, sleep_forever, CancelScope};
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{CancelScope, run};
     ///
     /// run(async {
     ///     let scope = CancelScope::new();
@@ -316,7 +322,8 @@ impl CancelScope {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{current_time, CancelScope};
+    /// use seedbed::CancelScope;
+    /// use seedbed::time::current_time;
     ///
     /// let scope = CancelScope::new();
     /// assert_eq!(scope.deadline(), None);

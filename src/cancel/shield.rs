@@ -92,7 +92,8 @@ impl<F> fmt::Debug for Shield<F> {
 /// ```
 /// use std::cell::Cell;
 /// use std::time::Duration;
-/// use seedbed::{move_on_after, on_cancel, run, sleep, sleep_forever};
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{move_on_after, on_cancel, run, sleep};
 ///
 /// run(async {
 ///     let log = Cell::new("");

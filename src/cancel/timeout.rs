@@ -20,7 +20,8 @@ use super::scope::{CancelScope, ScopeRun};
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{move_on_after, run, sleep_forever};
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{move_on_after, run};
 ///
 /// run(async {
 ///     assert_eq!(move_on_after(Duration::from_secs(1), async { 3 }).await, Some(3));
@@ -42,7 +43,9 @@ pub fn move_on_after<F: IntoFuture>(timeout: Duration, future: F) -> MoveOn<F::I
 /// As [`move_on_after`].
 ///
 /// ```
-/// use seedbed::{current_time, move_on_at, run, sleep_forever};
+/// use seedbed::cancel::move_on_at;
+/// use seedbed::run;
+/// use seedbed::time::{current_time, sleep_forever};
 ///
 /// run(async {
 ///     assert_eq!(move_on_at(current_time(), sleep_forever()).await, None);
@@ -69,7 +72,8 @@ pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::Into
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{fail_after, run, sleep_forever, TooSlow};
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{TooSlow, fail_after, run};
 ///
 /// run(async {
 ///     assert_eq!(fail_after(Duration::from_secs(1), async { 3 }).await, Ok(3));
@@ -93,7 +97,9 @@ pub fn fail_after<F: IntoFuture>(timeout: Duration, future: F) -> Fail<F::IntoFu
 /// As [`fail_after`].
 ///
 /// ```
-/// use seedbed::{current_time, fail_at, run, sleep_forever};
+/// use seedbed::cancel::fail_at;
+/// use seedbed::run;
+/// use seedbed::time::{current_time, sleep_forever};
 ///
 /// run(async {
 ///     let error = fail_at(current_time(), sleep_forever()).await.unwrap_err();
@@ -110,7 +116,8 @@ pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFutur
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{fail_after, run, sleep_forever, TooSlow};
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{TooSlow, fail_after, run};
 ///
 /// let late = fail_after(Duration::from_millis(1), sleep_forever());
 /// let error: TooSlow = run(late).unwrap_err();

@@ -25,7 +25,7 @@
 //!   exits, unless it was told that it was spawned.
 //! * `before_io_wait` is told whenever the run has nothing to poll, or lets the reactor have a turn in between: then its
 //!   time-out is zero.
-//! * While `before_task_step` and `after_task_step` are called, [`current_task`](crate::current_task) is the task that they
+//! * While `before_task_step` and `after_task_step` are called, [`current_task`](crate::nursery::current_task) is the task that they
 //!   are about. The other hooks of tasks are called in the task that spawned it or opened its nursery; the four hooks of
 //!   the run in no task.
 //!
@@ -45,7 +45,8 @@
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 //! use seedbed::instrument::Instrument;
-//! use seedbed::{RunBuilder, TaskInfo, checkpoint, open_nursery};
+//! use seedbed::nursery::TaskInfo;
+//! use seedbed::{RunBuilder, checkpoint, open_nursery};
 //!
 //! /// Counts polls.
 //! #[derive(Default)]
@@ -88,7 +89,8 @@ pub(crate) use active::{
 /// ```
 /// use std::sync::{Arc, Mutex};
 /// use seedbed::instrument::{Instrument, TaskExit};
-/// use seedbed::{RunBuilder, TaskInfo, open_nursery};
+/// use seedbed::nursery::TaskInfo;
+/// use seedbed::{RunBuilder, open_nursery};
 ///
 /// #[derive(Default)]
 /// struct Exits(Mutex<Vec<(String, TaskExit)>>);
@@ -153,7 +155,9 @@ pub trait Instrument: Send + Sync {
 /// ```
 /// use std::sync::{Arc, Mutex};
 /// use seedbed::instrument::{Instrument, TaskExit};
-/// use seedbed::{RunBuilder, TaskInfo, open_nursery, sleep_forever};
+/// use seedbed::nursery::TaskInfo;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{RunBuilder, open_nursery};
 ///
 /// #[derive(Default)]
 /// struct Last(Mutex<Option<TaskExit>>);

@@ -298,7 +298,7 @@ impl RunProcess {
     /// # Errors
     ///
     /// As [`run_process`]. If it cannot be started, `start` returns
-    /// [`StartError::Exited`](crate::StartError::Exited) with the error.
+    /// [`StartError::Exited`](crate::nursery::StartError::Exited) with the error.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};

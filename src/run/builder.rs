@@ -17,7 +17,8 @@ use crate::worker::WorkerConfig;
 /// What a run does about Ctrl-C.
 ///
 /// ```
-/// use seedbed::{CtrlC, RunBuilder};
+/// use seedbed::RunBuilder;
+/// use seedbed::run::CtrlC;
 ///
 /// assert_eq!(CtrlC::default(), CtrlC::Unwind);
 /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
@@ -44,7 +45,9 @@ pub enum CtrlC {
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{sleep, testing::MockClock, CtrlC, RunBuilder};
+/// use seedbed::run::CtrlC;
+/// use seedbed::testing::MockClock;
+/// use seedbed::{RunBuilder, sleep};
 ///
 /// let value = RunBuilder::new()
 ///     .clock(MockClock::autojump())
@@ -100,7 +103,8 @@ impl RunBuilder {
     /// Sets what the run does about Ctrl-C.
     ///
     /// ```
-    /// use seedbed::{CtrlC, RunBuilder};
+    /// use seedbed::RunBuilder;
+    /// use seedbed::run::CtrlC;
     ///
     /// // A program that ends by SIGINT without further ado.
     /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
@@ -111,7 +115,7 @@ impl RunBuilder {
     }
 
     /// Configures the default worker context, which is shared by the whole process:
-    /// [`configure_default_context`](crate::configure_default_context), done when the run begins.
+    /// [`configure_default_context`](crate::worker::configure_default_context), done when the run begins.
     ///
     /// ```
     /// use seedbed::{run_sync, RunBuilder, WorkerConfig};

@@ -77,10 +77,11 @@ impl Call {
 ///
 /// # Panics
 ///
-/// Outside of a run; [`in_run`](crate::in_run) tells. In particular on a thread, which has to be given the handle.
+/// Outside of a run; [`in_run`](crate::run::in_run) tells. In particular on a thread, which has to be given the handle.
 ///
 /// ```
-/// use seedbed::{current_run, run, thread};
+/// use seedbed::run::current_run;
+/// use seedbed::{run, thread};
 ///
 /// run(async {
 ///     let handle = current_run();
@@ -118,7 +119,10 @@ pub fn current_run() -> RunHandle {
 /// in late [calls](RunHandle::run_sync_soon); use [`RunHandle::spawn_system_task`] there.
 ///
 /// ```
-/// use seedbed::{run, sleep_forever, spawn_system_task, sync::Event};
+/// use seedbed::run;
+/// use seedbed::run::spawn_system_task;
+/// use seedbed::sync::Event;
+/// use seedbed::time::sleep_forever;
 ///
 /// run(async {
 ///     let ready = Event::new();
@@ -128,7 +132,7 @@ pub fn current_run() -> RunHandle {
 ///         sleep_forever().await // until the run ends
 ///     });
 ///     ready.wait().await;
-///     assert_eq!(seedbed::current_statistics().system_tasks, 1);
+///     assert_eq!(seedbed::run::current_statistics().system_tasks, 1);
 /// });
 /// ```
 #[track_caller]
@@ -161,7 +165,9 @@ where
 /// waits for it: see [`call_async_in_task`](crate::thread::call_async_in_task).
 ///
 /// ```
-/// use seedbed::{current_run, run, sync::Event};
+/// use seedbed::run;
+/// use seedbed::run::current_run;
+/// use seedbed::sync::Event;
 ///
 /// run(async {
 ///     let (handle, ready) = (current_run(), Event::new());
@@ -197,7 +203,8 @@ impl RunHandle {
     /// system tasks have, and only the calls that were accepted before are left.
     ///
     /// ```
-    /// use seedbed::{current_run, run};
+    /// use seedbed::run;
+    /// use seedbed::run::current_run;
     ///
     /// let (sender, receiver) = std::sync::mpsc::channel();
     /// let handle = run(async {
@@ -233,7 +240,8 @@ impl RunHandle {
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
-    /// use seedbed::{checkpoint, current_run, run};
+    /// use seedbed::run::current_run;
+    /// use seedbed::{checkpoint, run};
     ///
     /// run(async {
     ///     let flushed = Arc::new(AtomicU32::new(0));
@@ -280,7 +288,8 @@ impl RunHandle {
     /// and if the run's loop panics, because a clock or a foreign waker does.
     ///
     /// ```
-    /// use seedbed::{current_run, in_run, run, thread};
+    /// use seedbed::run::{current_run, in_run};
+    /// use seedbed::{run, thread};
     ///
     /// run(async {
     ///     let handle = current_run();
@@ -339,7 +348,8 @@ impl RunHandle {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{current_run, run, sleep, thread};
+    /// use seedbed::run::current_run;
+    /// use seedbed::{run, sleep, thread};
     ///
     /// run(async {
     ///     let handle = current_run();
@@ -392,7 +402,8 @@ impl RunHandle {
     /// [`RunFinished`], which gives the future back, if the main future and all system tasks have ended.
     ///
     /// ```
-    /// use seedbed::{current_run, run};
+    /// use seedbed::run;
+    /// use seedbed::run::current_run;
     ///
     /// let handle = run(async {
     ///     let task = current_run().spawn_system_task(async { 5 }).unwrap();
@@ -416,7 +427,8 @@ impl RunHandle {
     /// Says, for one moment, what the run has to do. From other threads, too; of a run that has ended, nothing is left.
     ///
     /// ```
-    /// use seedbed::{current_run, run};
+    /// use seedbed::run;
+    /// use seedbed::run::current_run;
     ///
     /// run(async {
     ///     let handle = current_run();

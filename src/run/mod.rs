@@ -23,6 +23,8 @@ pub use error::{EnterError, RunFinished};
 pub use handle::{RunHandle, current_run, spawn_system_task};
 pub use statistics::{RunStatistics, current_statistics};
 
+pub use crate::run_var::{RunVar, RunVarToken};
+
 /// Runs a future, and everything that it opens, to the end, on this thread; drives smol's reactor meanwhile.
 ///
 /// This is `RunBuilder::new().run(future)`: real time, and Ctrl-C cancels (see [`CtrlC`]). When it returns, every task
@@ -31,7 +33,7 @@ pub use statistics::{RunStatistics, current_statistics};
 ///
 /// In a worker process this is the hook: it serves jobs, and never returns. So everything *before* it in `main` runs
 /// again, with the same arguments and environment: in each worker, or once for all that are
-/// [forked](crate::WorkerType).
+/// [forked](crate::worker::WorkerType).
 ///
 /// # Panics
 ///
@@ -47,10 +49,11 @@ pub fn run<F: IntoFuture>(future: F) -> F::Output {
 }
 
 /// Whether a run polls the running code: its tasks, and the calls that were put into it. Then there is a
-/// [`current_run`], and [`current_time`](crate::current_time) is by its clock.
+/// [`current_run`], and [`current_time`](crate::time::current_time) is by its clock.
 ///
 /// ```
-/// use seedbed::{in_run, run, thread};
+/// use seedbed::run::in_run;
+/// use seedbed::{run, thread};
 ///
 /// assert!(!in_run());
 /// run(async {
@@ -67,7 +70,8 @@ pub fn in_run() -> bool {
 /// but no task.
 ///
 /// ```
-/// use seedbed::{checkpoint, current_run, in_run, in_task, run};
+/// use seedbed::run::{current_run, in_run, in_task};
+/// use seedbed::{checkpoint, run};
 ///
 /// run(async {
 ///     assert!(in_task());

@@ -10,12 +10,13 @@ use crate::thread;
 ///
 /// # Panics
 ///
-/// Outside of a run. With a [`RunHandle`](crate::RunHandle), other threads ask too:
-/// [`RunHandle::statistics`](crate::RunHandle::statistics).
+/// Outside of a run. With a [`RunHandle`](crate::run::RunHandle), other threads ask too:
+/// [`RunHandle::statistics`](crate::run::RunHandle::statistics).
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{checkpoint, current_statistics, fail_after, run};
+/// use seedbed::run::current_statistics;
+/// use seedbed::{checkpoint, fail_after, run};
 ///
 /// run(async {
 ///     let body = async {
@@ -39,7 +40,7 @@ pub fn current_statistics() -> RunStatistics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunStatistics {
-    /// Number of system tasks, also of those that [`RunHandle::run`](crate::RunHandle::run) made.
+    /// Number of system tasks, also of those that [`RunHandle::run`](crate::run::RunHandle::run) made.
     pub system_tasks: usize,
     /// Number of calls that wait for their turn.
     pub run_sync_soon_queue_size: usize,

@@ -41,9 +41,9 @@ use crate::sys::role::refuse_unless_hooked;
 ///
 /// # SIGINT and `run`
 ///
-/// A run that unwinds on Ctrl-C ([`CtrlC::Unwind`](crate::CtrlC), the default) does so in spite of a receiver: both see
+/// A run that unwinds on Ctrl-C ([`CtrlC::Unwind`](crate::run::CtrlC), the default) does so in spite of a receiver: both see
 /// the signal, and the second one ends the process. A program that wants SIGINT for itself uses
-/// [`CtrlC::Leave`](crate::CtrlC).
+/// [`CtrlC::Leave`](crate::run::CtrlC).
 ///
 /// # Dropping
 ///

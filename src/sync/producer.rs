@@ -328,7 +328,9 @@ impl<T> Produced<T> {
     /// If it was the last one, the producer is cancelled when it next sends, or at once if it waits to be asked.
     ///
     /// ```
-    /// use seedbed::{run, sleep_forever, sync::{RecvError, open_producer}};
+    /// use seedbed::run;
+    /// use seedbed::sync::{RecvError, open_producer};
+    /// use seedbed::time::sleep_forever;
     ///
     /// run(open_producer(
     ///     async |mut values| loop { values.send("again").await },

@@ -133,7 +133,9 @@ where
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{move_on_after, on_cancel, open_nursery, run, sleep_forever, sync::channel};
+    /// use seedbed::sync::channel;
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{move_on_after, on_cancel, open_nursery, run};
     ///
     /// run(async {
     ///     let (send, receive) = channel(0);
@@ -167,7 +169,8 @@ where
     /// body's value.
     ///
     /// ```
-    /// use seedbed::{open_nursery, run, sleep_forever};
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{open_nursery, run};
     ///
     /// let block = open_nursery(|n| async move {
     ///     n.spawn(sleep_forever());

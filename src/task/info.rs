@@ -52,7 +52,8 @@ impl TaskId {
     /// Returns the number itself.
     ///
     /// ```
-    /// use seedbed::{current_task, run};
+    /// use seedbed::nursery::current_task;
+    /// use seedbed::run;
     ///
     /// let id = run(async { current_task().unwrap().id() });
     /// assert!(id.get() > 0);
@@ -185,7 +186,8 @@ impl Drop for RootTask {
 /// This may be kept, also when the task has ended; what is kept of it then is its memory, and nothing that it owned.
 ///
 /// ```
-/// use seedbed::{current_task, open_nursery, run};
+/// use seedbed::nursery::current_task;
+/// use seedbed::{open_nursery, run};
 ///
 /// run(async {
 ///     let root = current_task().unwrap();
@@ -212,7 +214,8 @@ impl TaskInfo {
     /// Returns the task's number.
     ///
     /// ```
-    /// use seedbed::{current_task, open_nursery, run};
+    /// use seedbed::nursery::current_task;
+    /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|n| async move {
     ///     let task = n.spawn(async {}).info();
@@ -246,7 +249,8 @@ impl TaskInfo {
     /// the root task of a run, and for a child of a nursery that was opened outside of any task.
     ///
     /// ```
-    /// use seedbed::{current_task, open_nursery, run};
+    /// use seedbed::nursery::current_task;
+    /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|n| async move {
     ///     assert_eq!(n.spawn(async {}).info().parent(), current_task());
@@ -259,7 +263,8 @@ impl TaskInfo {
     /// Returns the nursery that the task was spawned in; `None` for the root task of a run.
     ///
     /// ```
-    /// use seedbed::{current_task, open_nursery, run};
+    /// use seedbed::nursery::current_task;
+    /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|n| async move {
     ///     assert_eq!(n.spawn(async {}).info().nursery(), Some(n.info()));
@@ -278,7 +283,8 @@ impl TaskInfo {
     /// This asks every open nursery of the process, and is meant for debugging.
     ///
     /// ```
-    /// use seedbed::{current_task, open_nursery, run};
+    /// use seedbed::nursery::current_task;
+    /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|outer| async move {
     ///     open_nursery(|inner| async move {
@@ -329,7 +335,8 @@ impl fmt::Debug for TaskInfo {
 /// [`Nursery::info`](crate::Nursery::info), [`TaskInfo::nursery`] and [`TaskInfo::nurseries`].
 ///
 /// ```
-/// use seedbed::{current_task, open_nursery, run};
+/// use seedbed::nursery::current_task;
+/// use seedbed::{open_nursery, run};
 ///
 /// run(open_nursery(|n| async move {
 ///     assert_eq!(n.info().opener(), current_task());
@@ -349,7 +356,8 @@ impl NurseryInfo {
     /// Returns the task that opened the nursery; `None` if that was done outside of any task.
     ///
     /// ```
-    /// use seedbed::{current_task, open_nursery, run};
+    /// use seedbed::nursery::current_task;
+    /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|n| async move {
     ///     assert_eq!(n.info().opener(), current_task());
@@ -364,7 +372,7 @@ impl NurseryInfo {
     ///
     /// On another thread than the one that polls the nursery, this waits while it is being polled. So no task of the
     /// nursery may wait for it without awaiting; and two tasks on two threads that ask about each other's nurseries may
-    /// wait for each other for ever. [`task_trees`](crate::task_trees) never waits.
+    /// wait for each other for ever. [`task_trees`](crate::nursery::task_trees) never waits.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -405,7 +413,8 @@ impl fmt::Debug for NurseryInfo {
 /// [`thread::run_sync`](crate::thread::run_sync), and in the body of a nursery that was opened outside of a task.
 ///
 /// ```
-/// use seedbed::{current_task, run};
+/// use seedbed::nursery::current_task;
+/// use seedbed::run;
 ///
 /// assert!(current_task().is_none());
 /// assert!(run(async { current_task() }).is_some());
@@ -417,7 +426,8 @@ pub fn current_task() -> Option<TaskInfo> {
 /// Returns the task at the top of the [current](current_task) one's ancestors: in a run, its root task.
 ///
 /// ```
-/// use seedbed::{current_root_task, current_task, open_nursery, run};
+/// use seedbed::nursery::{current_root_task, current_task};
+/// use seedbed::{open_nursery, run};
 ///
 /// run(async {
 ///     let root = current_task();

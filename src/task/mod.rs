@@ -133,7 +133,8 @@ where
 /// With the panic of the body or of a child.
 ///
 /// ```
-/// use seedbed::{run, sleep_forever, try_open_nursery};
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{run, try_open_nursery};
 ///
 /// run(async {
 ///     let result: Result<(), &str> = try_open_nursery(|n| async move {

@@ -84,7 +84,8 @@ impl<F: Fn(RemoteChild)> ChildExecutor for F {
 /// With the panic of `future`; and if the executor drops its part before that is done, unless the caller is cancelled.
 ///
 /// ```
-/// use seedbed::{on_executor, run};
+/// use seedbed::nursery::on_executor;
+/// use seedbed::run;
 ///
 /// let executor = smol::Executor::new();
 /// run(async {
@@ -176,7 +177,8 @@ impl<'env, T: Send + 'env, E: Send + 'env> Nursery<'env, Result<T, E>> {
     /// As [`spawn_on`](Nursery::spawn_on).
     ///
     /// ```
-    /// use seedbed::{run, sleep_forever, try_open_nursery};
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{run, try_open_nursery};
     ///
     /// let result: Result<(), &str> = run(try_open_nursery(|n| async move {
     ///     n.try_spawn_on(&|child| smol::spawn(child).detach(), async { Err::<(), _>("no luck") });

@@ -33,7 +33,8 @@ impl<V> Started<V> {
     /// Makes one that tells nobody, for a function that may be started or simply awaited.
     ///
     /// ```
-    /// use seedbed::{run, Started};
+    /// use seedbed::nursery::Started;
+    /// use seedbed::run;
     ///
     /// async fn serve(started: Started<u16>) -> &'static str {
     ///     started.send(80);
@@ -78,7 +79,8 @@ impl<V> fmt::Debug for Started<V> {
 /// Why [`start`](crate::Nursery::start) has nothing to return.
 ///
 /// ```
-/// use seedbed::{open_nursery, run, StartError, Started};
+/// use seedbed::nursery::{StartError, Started};
+/// use seedbed::{open_nursery, run};
 ///
 /// run(open_nursery(|n| async move {
 ///     let failed = n.start(|_: Started<u16>| async { "no port is free" });

@@ -109,7 +109,8 @@ impl<T> Task<T> {
     /// If cancelled, the child is cancelled nonetheless, and the nursery waits for it.
     ///
     /// ```
-    /// use seedbed::{open_nursery, run, sleep_forever};
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|n| async move {
     ///     assert_eq!(n.spawn(sleep_forever()).cancel().await, None);

@@ -82,7 +82,10 @@ pub(super) fn nurseries_of(task: &TaskInfo) -> Vec<NurseryInfo> {
 /// It is meant to be printed:
 ///
 /// ```
-/// use seedbed::{open_nursery, run, sleep_forever, task_tree, testing::wait_all_tasks_blocked};
+/// use seedbed::nursery::task_tree;
+/// use seedbed::testing::wait_all_tasks_blocked;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{open_nursery, run};
 ///
 /// async fn connection() {
 ///     open_nursery(|n| async move {
@@ -142,7 +145,8 @@ impl TaskTree {
     /// Iterates over the tasks: each before those below it, siblings in the order of spawning.
     ///
     /// ```
-    /// use seedbed::{current_task, open_nursery, run, task_tree};
+    /// use seedbed::nursery::{current_task, task_tree};
+    /// use seedbed::{open_nursery, run};
     ///
     /// run(open_nursery(|n| async move {
     ///     let task = n.spawn(async {});
@@ -290,7 +294,8 @@ impl Forest {
 /// This asks every open nursery of the process, and is meant for debugging.
 ///
 /// ```
-/// use seedbed::{open_nursery, run, task_tree};
+/// use seedbed::nursery::task_tree;
+/// use seedbed::{open_nursery, run};
 ///
 /// run(open_nursery(|n| async move {
 ///     n.named("child").spawn(async {});
@@ -316,7 +321,9 @@ pub fn task_tree() -> Option<TaskTree> {
 /// that another thread is polling at this moment, only those children are known that have nurseries themselves.
 ///
 /// ```
-/// use seedbed::{open_nursery, run, sleep_forever, task_trees, thread};
+/// use seedbed::nursery::task_trees;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{open_nursery, run, thread};
 ///
 /// run(open_nursery(|n| async move {
 ///     n.named("hangs").spawn(sleep_forever());

@@ -29,7 +29,10 @@ use crate::time::{IdleKey, Timers};
 /// When polled outside of a run, or again after it has ended.
 ///
 /// ```
-/// use seedbed::{open_nursery, run, sleep_forever, sync::Event, testing::wait_all_tasks_blocked};
+/// use seedbed::sync::Event;
+/// use seedbed::testing::wait_all_tasks_blocked;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{open_nursery, run};
 ///
 /// run(open_nursery(|n| async move {
 ///     let reached = Event::new();

@@ -145,7 +145,9 @@ impl MockClock {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{current_time, sleep, testing::MockClock, RunBuilder};
+    /// use seedbed::testing::MockClock;
+    /// use seedbed::time::current_time;
+    /// use seedbed::{RunBuilder, sleep};
     ///
     /// let clock = MockClock::new();
     /// RunBuilder::new().clock(clock.clone()).run(async {

@@ -26,7 +26,9 @@ use crate::cancel::current;
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{current_time, sleep, testing::MockClock, RunBuilder};
+/// use seedbed::testing::MockClock;
+/// use seedbed::time::current_time;
+/// use seedbed::{RunBuilder, sleep};
 ///
 /// let hour = Duration::from_secs(3600);
 /// RunBuilder::new().clock(MockClock::autojump()).run(async {
@@ -43,7 +45,9 @@ pub fn current_time() -> Instant {
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{current_clock, current_time, testing::MockClock, RunBuilder};
+/// use seedbed::RunBuilder;
+/// use seedbed::testing::MockClock;
+/// use seedbed::time::{current_clock, current_time};
 ///
 /// RunBuilder::new().clock(MockClock::new()).run(async {
 ///     let clock = current_clock();

@@ -20,7 +20,8 @@ use crate::cancel::current;
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{current_time, run, sleep};
+/// use seedbed::time::current_time;
+/// use seedbed::{run, sleep};
 ///
 /// run(async {
 ///     let start = current_time();
@@ -42,7 +43,8 @@ pub fn sleep(span: Duration) -> Sleep {
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{current_time, run, sleep_until};
+/// use seedbed::run;
+/// use seedbed::time::{current_time, sleep_until};
 ///
 /// run(async {
 ///     let deadline = current_time() + Duration::from_millis(1);
@@ -64,7 +66,8 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{move_on_after, run, sleep_forever};
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{move_on_after, run};
 ///
 /// run(async {
 ///     assert!(move_on_after(Duration::from_millis(1), sleep_forever()).await.is_none());

@@ -10,11 +10,13 @@ use std::time::Duration;
 use crate::polling::{Drops, Hand, OnDrop, turns};
 use crate::{SECOND, scope, virtually};
 use futures_lite::future::{race, zip};
+use seedbed::cancel::{checkpoint_if_cancelled, current_effective_deadline};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
+use seedbed::time::{current_time, sleep_forever};
 use seedbed::{
-    CancelScope, RunBuilder, checkpoint, checkpoint_if_cancelled, current_effective_deadline,
-    current_time, fail_after, move_on_after, on_cancel, open_nursery, shield, sleep, sleep_forever,
+    CancelScope, RunBuilder, checkpoint, fail_after, move_on_after, on_cancel, open_nursery,
+    shield, sleep,
 };
 
 // ---- Scopes.

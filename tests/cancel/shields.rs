@@ -7,11 +7,10 @@ use std::task::Poll;
 use crate::polling::{Drops, Hand, OnDrop, end_at_every_poll, turns};
 use crate::{SECOND, scope, virtually};
 use futures_lite::future::zip;
+use seedbed::cancel::checkpoint_if_cancelled;
 use seedbed::sync::Event;
-use seedbed::{
-    CancelScope, checkpoint, checkpoint_if_cancelled, move_on_after, on_cancel, open_nursery,
-    shield, sleep, sleep_forever,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, checkpoint, move_on_after, on_cancel, open_nursery, shield, sleep};
 
 // ---- Shields.
 

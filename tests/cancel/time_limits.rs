@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::{SECOND, scope, virtually};
 use futures_lite::future::{poll_once, zip};
+use seedbed::cancel::{current_effective_deadline, fail_at, move_on_at};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
+use seedbed::time::{current_time, sleep_forever, sleep_until};
 use seedbed::{
-    CancelScope, RunBuilder, TooSlow, checkpoint, current_effective_deadline, current_time,
-    fail_after, fail_at, move_on_after, move_on_at, open_nursery, shield, sleep, sleep_forever,
-    sleep_until,
+    CancelScope, RunBuilder, TooSlow, checkpoint, fail_after, move_on_after, open_nursery, shield,
+    sleep,
 };
 
 #[test]

@@ -15,7 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use seedbed::{WorkerConfig, WorkerContext, WorkerStatus, WorkerType};
+use seedbed::worker::{WorkerStatus, WorkerType};
+use seedbed::{WorkerConfig, WorkerContext};
 
 /// Makes a file's functions the tests of libtest, whose programs have several threads, so that their workers are spawned;
 /// and names them for `fork_server.rs`, which is no such program, and of which the file is a module. A function that is not
@@ -99,7 +100,7 @@ pub async fn until_empty(workers: &WorkerContext) {
 /// Lets the default context's workers go.
 pub fn end_default_workers() {
     let config = WorkerConfig::new().worker_type(worker_type());
-    seedbed::configure_default_context(config).unwrap();
+    seedbed::worker::configure_default_context(config).unwrap();
 }
 
 /// Waits for the tests that run now; a test that failed does not fail the others.
@@ -149,7 +150,7 @@ impl Left {
         Self {
             children: children(),
             descriptors: descriptors().difference(before).cloned().collect(),
-            tokens: seedbed::current_default_worker_limiter().borrowed(),
+            tokens: seedbed::worker::current_default_worker_limiter().borrowed(),
         }
     }
 

@@ -4,7 +4,8 @@
 
 use std::error::Error;
 
-use seedbed::{WorkerConfig, WorkerError, WorkerErrorKind};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{WorkerConfig, WorkerError};
 
 use super::{pid, with_workers};
 

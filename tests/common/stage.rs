@@ -16,10 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-use seedbed::{
-    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerError, WorkerErrorKind,
-    WorkerType,
-};
+use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerError};
 use smol::{Async, Timer};
 
 use super::{alone, test, with_workers, worker_type};

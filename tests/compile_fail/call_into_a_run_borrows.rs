@@ -1,6 +1,7 @@
 //! A call that is left in a run may be made when whoever left it has returned, so it cannot borrow.
 
-use seedbed::{current_run, run};
+use seedbed::run;
+use seedbed::run::current_run;
 
 fn main() {
     run(async {

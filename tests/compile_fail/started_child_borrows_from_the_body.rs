@@ -3,7 +3,7 @@
 fn main() {
     seedbed::run(seedbed::open_nursery(|n| async move {
         let text = String::from("the body's");
-        n.start(|started: seedbed::Started<()>| async {
+        n.start(|started: seedbed::nursery::Started<()>| async {
             started.send(());
             println!("{text}");
         })

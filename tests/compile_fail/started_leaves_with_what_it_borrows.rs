@@ -2,10 +2,10 @@
 
 fn main() {
     seedbed::run(seedbed::open_nursery(|n| async move {
-        let started = n.start(|started: seedbed::Started<&str>| async move {
+        let started = n.start(|started: seedbed::nursery::Started<&str>| async move {
             let text = String::from("the child's");
             started.send(&text);
-            seedbed::sleep_forever().await;
+            seedbed::time::sleep_forever().await;
         });
         println!("{}", started.await.unwrap());
     }));

@@ -1,6 +1,7 @@
 //! A system task belongs to the run, so it cannot borrow from who spawned it.
 
-use seedbed::{run, spawn_system_task};
+use seedbed::run;
+use seedbed::run::spawn_system_task;
 
 fn main() {
     run(async {

@@ -1,6 +1,7 @@
 //! What nurseries are for, in every form.
 
-use seedbed::{LocalNursery, Nursery, Spawner, Task, open_local_nursery, open_nursery, try_open_nursery};
+use seedbed::nursery::{LocalNursery, Spawner};
+use seedbed::{Nursery, Task, open_local_nursery, open_nursery, try_open_nursery};
 
 async fn fill<'env, R>(n: &Nursery<'env, R>, data: &'env [u8]) -> Vec<Task<u8>> {
     data.iter().map(|byte| n.spawn(async move { *byte })).collect()
@@ -41,7 +42,7 @@ async fn everything(data: &[u8]) -> usize {
     .await;
     let failed = try_open_nursery(|n| async move {
         server(n.clone()).await;
-        seedbed::sleep_forever().await;
+        seedbed::time::sleep_forever().await;
         Ok(())
     });
     assert_eq!(failed.await, Err("stop".to_string()));

@@ -12,9 +12,8 @@ use crate::common::stage::{kill, leave_a_byte, signal, stop};
 use crate::common::{
     children, children_of, is_alive, is_worker, pid, test, wait_until_gone, with_workers,
 };
-use seedbed::{
-    CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerErrorKind, WorkerType,
-};
+use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
 
 use super::single_use;
 
@@ -248,7 +247,7 @@ fn a_default_context_that_is_replaced_while_its_fork_server_comes_up_serves_its_
     test(async {
         for _ in 0..5 {
             let config = WorkerConfig::new().worker_type(WorkerType::ForkServer);
-            seedbed::configure_default_context(config.preload(slowly)).unwrap();
+            seedbed::worker::configure_default_context(config.preload(slowly)).unwrap();
             let mut call = Box::pin(seedbed::run_sync(pid, ()).into_future());
             while children().is_empty() {
                 assert!(smol::future::poll_once(&mut call).await.is_none());

@@ -12,7 +12,8 @@ use crate::common::{
     children, is_alive, is_worker, name_of, pid, test, wait_until_gone, with_workers,
 };
 use rustix::process::Signal;
-use seedbed::{CancelScope, WorkerConfig, WorkerErrorKind, WorkerType, open_worker_context};
+use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::{CancelScope, WorkerConfig, open_worker_context};
 
 static PRELOADED: AtomicU32 = AtomicU32::new(0);
 static TABLE: OnceLock<Vec<u64>> = OnceLock::new();

@@ -9,7 +9,8 @@ use std::pin::Pin;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use seedbed::{CancelScope, CapacityLimiter, WorkerContext, WorkerError, WorkerErrorKind};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{CancelScope, CapacityLimiter, WorkerContext, WorkerError};
 
 use super::hostile::asked_while_stopped;
 use super::{fork_server, single_use};

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::polling::{Drops, Hand, OnDrop, turns};
 use crate::said::Log;
 use seedbed::sync::Event;
-use seedbed::{CancelScope, TreeVar, checkpoint, open_nursery, shield, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, TreeVar, checkpoint, open_nursery, shield};
 
 #[test]
 fn terminate_drops_body_and_children_where_they_wait_and_gives_the_block_its_value() {

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use crate::polling::{Drops, Hand, turns};
-use seedbed::{checkpoint, shield, sleep_forever, try_open_nursery};
+use seedbed::time::sleep_forever;
+use seedbed::{checkpoint, shield, try_open_nursery};
 
 #[test]
 fn the_first_error_of_a_child_ends_the_rest_and_is_the_block_s() {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::polling::{end_at_every_poll, turns};
-use seedbed::{Started, on_cancel, open_nursery, shield, sleep_forever, try_open_nursery};
+use seedbed::nursery::Started;
+use seedbed::time::sleep_forever;
+use seedbed::{on_cancel, open_nursery, shield, try_open_nursery};
 
 #[test]
 fn a_block_that_is_ended_at_any_point_leaves_nothing() {

@@ -7,11 +7,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::polling::{Drops, Hand, Wakes, turns};
 use crate::said::panic_of;
+use seedbed::cancel::checkpoint_if_cancelled;
 use seedbed::sync::Event;
-use seedbed::{
-    CancelScope, checkpoint, checkpoint_if_cancelled, on_cancel, open_nursery, shield,
-    sleep_forever, try_open_nursery,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, checkpoint, on_cancel, open_nursery, shield, try_open_nursery};
 
 /// A child that was cancelled before it was first polled had no node yet, so what it opened in its first poll did not
 /// see the cancellation: `on_cancel` kept it alive and waited for a wake-up that never came.

@@ -7,8 +7,10 @@ use std::task::Poll;
 use crate::polling::{Drops, Hand, turns};
 use crate::said::Log;
 use crate::said::panic_of;
+use seedbed::nursery::Started;
 use seedbed::sync::Event;
-use seedbed::{CancelScope, Nursery, Started, checkpoint, open_nursery, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, Nursery, checkpoint, open_nursery};
 
 #[test]
 fn a_block_waits_for_its_children_though_the_body_has_ended_and_returns_the_body_s_value() {

@@ -6,7 +6,8 @@ use crate::polling::{Drops, Hand, OnDrop, turns};
 use crate::said::Log;
 use crate::said::panic_of;
 use seedbed::sync::Event;
-use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield};
 
 #[test]
 fn a_panic_in_a_child_ends_the_others_and_goes_on_in_the_parent_when_all_are_gone() {

@@ -7,11 +7,13 @@ use std::task::Poll;
 use crate::polling::{Drops, Hand, OnDrop, end_at_every_poll, turns};
 use crate::said::Log;
 use crate::said::panic_of;
+use seedbed::cancel::checkpoint_if_cancelled;
+use seedbed::nursery::{LocalNursery, StartError, Started};
 use seedbed::sync::{Event, channel};
+use seedbed::time::sleep_forever;
 use seedbed::{
-    CancelScope, LocalNursery, Nursery, StartError, Started, checkpoint, checkpoint_if_cancelled,
-    move_on_after, on_cancel, open_local_nursery, open_nursery, shield, sleep_forever,
-    try_open_local_nursery, try_open_nursery,
+    CancelScope, Nursery, checkpoint, move_on_after, on_cancel, open_local_nursery, open_nursery,
+    shield, try_open_local_nursery, try_open_nursery,
 };
 
 /// Runs for ever, and says when it has to end.

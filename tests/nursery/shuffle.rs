@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use crate::polling::{Hand, turns};
 use seedbed::sync::Event;
 use seedbed::testing::shuffle;
-use seedbed::{RunBuilder, checkpoint, open_nursery, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{RunBuilder, checkpoint, open_nursery};
 
 /// Who is polled when, over three turns of ten children in two nurseries.
 async fn program() -> Vec<(u32, u32)> {

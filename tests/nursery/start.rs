@@ -6,11 +6,10 @@ use std::task::Poll;
 use crate::polling::{Drops, Hand, turns};
 use crate::said::Log;
 use crate::said::panic_of;
+use seedbed::nursery::{Spawner, StartError, Started};
 use seedbed::sync::Event;
-use seedbed::{
-    CancelScope, Nursery, Spawner, StartError, Started, checkpoint, open_nursery, shield,
-    sleep_forever,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield};
 
 #[test]
 fn start_returns_what_the_child_sends_and_the_child_goes_on_in_the_nursery() {

@@ -7,7 +7,8 @@ use std::task::Poll;
 use crate::polling::{Drops, Hand, turns};
 use crate::said::panic_of;
 use seedbed::sync::Event;
-use seedbed::{Task, checkpoint, open_nursery, shield, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{Task, checkpoint, open_nursery, shield};
 
 #[test]
 fn a_task_gives_the_child_s_result_whenever_it_is_awaited() {

@@ -7,9 +7,10 @@ use std::task::{Context, Poll, Waker};
 
 use crate::polling::{Drops, Hand, OnDrop, Wakes, turns};
 use seedbed::sync::Event;
+use seedbed::time::sleep_forever;
 use seedbed::{
     CancelScope, Nursery, checkpoint, on_cancel, open_local_nursery, open_nursery, shield,
-    sleep_forever, try_open_local_nursery,
+    try_open_local_nursery,
 };
 
 #[test]

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use seedbed::nursery::{StartError, Started};
 use seedbed::sync::Event;
+use seedbed::time::sleep_forever;
 use seedbed::{
-    CancelScope, Nursery, StartError, Started, checkpoint, move_on_after, on_cancel, open_nursery,
-    shield, sleep_forever, try_open_nursery,
+    CancelScope, Nursery, checkpoint, move_on_after, on_cancel, open_nursery, shield,
+    try_open_nursery,
 };
 
 use super::polling::{Drops, Hand, OnDrop, turns};
@@ -104,7 +106,7 @@ fn a_deadline_or_shield_of_the_spawner_is_none_of_the_child_s() {
         .await;
         let mut child = None;
         let spawns = async {
-            child = Some(n.spawn(async { seedbed::current_effective_deadline() }));
+            child = Some(n.spawn(async { seedbed::cancel::current_effective_deadline() }));
         };
         move_on_after(Duration::from_secs(3600), spawns).await;
         assert_eq!(child.unwrap().await, None);

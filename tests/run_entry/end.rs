@@ -9,10 +9,11 @@ use std::time::Duration;
 use crate::panics::panic_of;
 use crate::polling::{OnDrop, turns};
 use crate::{Log, SECOND, soon};
-use seedbed::{
-    EnterError, RunBuilder, RunHandle, RunVar, checkpoint, current_run, current_statistics, run,
-    shield, sleep, sleep_forever, spawn_system_task,
+use seedbed::run::{
+    EnterError, RunHandle, RunVar, current_run, current_statistics, spawn_system_task,
 };
+use seedbed::time::sleep_forever;
+use seedbed::{RunBuilder, checkpoint, run, shield, sleep};
 
 #[test]
 fn accepted_calls_happen_although_the_main_future_panics() {

@@ -14,7 +14,7 @@ mod waiting;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use seedbed::RunHandle;
+use seedbed::run::RunHandle;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,11 +5,10 @@ use std::panic::resume_unwind;
 
 use crate::SECOND;
 use crate::panics::message;
+use seedbed::run::{current_run, current_statistics, spawn_system_task};
 use seedbed::testing::MockClock;
-use seedbed::{
-    RunBuilder, checkpoint, current_clock, current_run, current_statistics, current_time,
-    fail_after, run, sleep_forever, spawn_system_task, thread,
-};
+use seedbed::time::{current_clock, current_time, sleep_forever};
+use seedbed::{RunBuilder, checkpoint, fail_after, run, thread};
 
 #[test]
 fn statistics_tell_of_system_tasks_calls_deadlines_and_threads() {

@@ -5,12 +5,13 @@ use std::sync::mpsc;
 use crate::SECOND;
 use crate::panics::panic_of;
 use crate::polling::turns;
+use seedbed::run::{
+    EnterError, RunHandle, current_run, current_statistics, in_run, in_task, spawn_system_task,
+};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
-use seedbed::{
-    EnterError, RunBuilder, RunHandle, TreeVar, checkpoint, current_run, current_statistics,
-    current_time, in_run, in_task, run, sleep, sleep_forever, spawn_system_task, thread,
-};
+use seedbed::time::{current_time, sleep_forever};
+use seedbed::{RunBuilder, TreeVar, checkpoint, run, sleep, thread};
 
 #[test]
 fn a_thread_has_a_function_called_in_the_run_and_gets_its_value() {

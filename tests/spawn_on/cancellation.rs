@@ -8,11 +8,10 @@ use std::task::Poll;
 use crate::polling::{Drops, Hand, OnDrop};
 use crate::{beside, executor, on_threads, settle, tick};
 use futures_lite::future::poll_once;
+use seedbed::nursery::on_executor;
 use seedbed::sync::Event;
-use seedbed::{
-    CancelScope, Nursery, checkpoint, on_cancel, on_executor, open_nursery, run, shield,
-    sleep_forever,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, Nursery, checkpoint, on_cancel, open_nursery, run, shield};
 
 #[test]
 fn a_cancelled_child_that_waits_is_dropped_here_though_nobody_runs_the_executor() {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use crate::polling::{Drops, Hand, turns};
 use crate::{beside, executor, on_threads, settle, tick};
+use seedbed::cancel::current_effective_deadline;
+use seedbed::nursery::{RemoteChild, StartError, Started, on_executor};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
+use seedbed::time::{current_time, sleep_forever};
 use seedbed::{
-    CancelScope, Nursery, RemoteChild, RunBuilder, StartError, Started, TreeVar, checkpoint,
-    current_effective_deadline, current_time, fail_after, move_on_after, on_executor,
-    open_local_nursery, open_nursery, run, sleep, sleep_forever, try_open_nursery,
+    CancelScope, Nursery, RunBuilder, TreeVar, checkpoint, fail_after, move_on_after,
+    open_local_nursery, open_nursery, run, sleep, try_open_nursery,
 };
 
 // ---- What it shares with every other child.

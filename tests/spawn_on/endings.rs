@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::polling::{Drops, Hand, end_at_every_poll, turns};
 use crate::{beside, executor, on_threads};
-use seedbed::{CancelScope, move_on_after, on_cancel, open_nursery, run, shield, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, move_on_after, on_cancel, open_nursery, run, shield};
 
 #[test]
 fn a_block_with_such_children_that_is_ended_at_any_poll_leaves_nothing() {

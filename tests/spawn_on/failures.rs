@@ -6,7 +6,8 @@ use crate::panics::panic_of;
 use crate::polling::{Drops, Hand, OnDrop};
 use crate::{executor, on_threads, settle, tick};
 use seedbed::sync::Event;
-use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, run, shield, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, run, shield};
 
 #[test]
 fn a_panic_in_such_a_child_ends_the_others_and_goes_on_in_the_parent() {

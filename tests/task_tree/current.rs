@@ -6,10 +6,12 @@ use std::task::Poll;
 
 use crate::drawn;
 use crate::polling::{Hand, OnDrop, turns};
+use seedbed::nursery::{TaskInfo, current_root_task, current_task, task_tree};
+use seedbed::run::spawn_system_task;
 use seedbed::testing::{Sequencer, assert_checkpoints, assert_no_checkpoints};
+use seedbed::time::sleep_forever;
 use seedbed::{
-    TaskInfo, checkpoint, current_root_task, current_task, on_cancel, open_local_nursery,
-    open_nursery, run, sleep_forever, spawn_system_task, task_tree, thread, try_open_local_nursery,
+    checkpoint, on_cancel, open_local_nursery, open_nursery, run, thread, try_open_local_nursery,
     try_open_nursery,
 };
 

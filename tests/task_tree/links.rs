@@ -2,11 +2,11 @@
 
 use crate::names;
 use crate::polling::turns;
+use seedbed::nursery::{NurseryInfo, StartError, TaskInfo, current_task};
 use seedbed::sync::Event;
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::{
-    Nursery, NurseryInfo, StartError, TaskInfo, current_task, open_nursery, run, sleep_forever,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{Nursery, open_nursery, run};
 
 // ---- Up and down the tree.
 

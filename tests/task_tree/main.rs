@@ -7,7 +7,7 @@ mod current;
 mod links;
 mod whole;
 
-use seedbed::{TaskInfo, task_tree};
+use seedbed::nursery::{TaskInfo, task_tree};
 
 fn names(tasks: &[TaskInfo]) -> Vec<&str> {
     tasks.iter().map(TaskInfo::name).collect()

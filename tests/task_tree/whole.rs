@@ -4,10 +4,10 @@ use std::sync::{Arc, mpsc};
 
 use crate::polling::turns;
 use crate::without_numbers;
+use seedbed::nursery::{current_task, task_tree, task_trees};
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::{
-    current_task, open_nursery, run, shield, sleep_forever, task_tree, task_trees, thread,
-};
+use seedbed::time::sleep_forever;
+use seedbed::{open_nursery, run, shield, thread};
 
 // ---- The whole tree.
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 use crate::panics::panic_of;
 use crate::polling::{Hand, end_at_every_poll, turns};
 use crate::{SECOND, with_clock};
+use seedbed::cancel::checkpoint_if_cancelled;
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, assert_checkpoints, assert_no_checkpoints};
-use seedbed::{
-    CancelScope, checkpoint, checkpoint_if_cancelled, current_time, on_cancel, open_nursery, run,
-    shield, sleep, sleep_forever,
-};
+use seedbed::time::{current_time, sleep_forever};
+use seedbed::{CancelScope, checkpoint, on_cancel, open_nursery, run, shield, sleep};
 
 // ---- Assertions on checkpoints.
 
@@ -118,7 +117,7 @@ fn only_an_operation_that_has_to_wait_is_a_checkpoint() {
             assert_checkpoints(checkpoint()).await;
             assert_checkpoints(sleep(Duration::ZERO)).await;
             assert_checkpoints(sleep(SECOND)).await;
-            assert_checkpoints(seedbed::sleep_until(current_time() - SECOND)).await;
+            assert_checkpoints(seedbed::time::sleep_until(current_time() - SECOND)).await;
             assert_no_checkpoints(open_nursery(async |_: seedbed::Nursery<'_>| {})).await;
             let event = Event::new();
             let later = event.clone();

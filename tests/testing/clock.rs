@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::panics::panic_of;
 use crate::{HOUR, MILLISECOND, SECOND, with_clock};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
-use seedbed::time::Clock;
-use seedbed::{checkpoint, current_time, open_nursery, sleep};
+use seedbed::time::{Clock, current_time};
+use seedbed::{checkpoint, open_nursery, sleep};
 
 #[test]
 fn a_clock_shows_its_time_and_how_it_moves() {

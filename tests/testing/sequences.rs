@@ -7,7 +7,8 @@ use crate::panics::panic_of;
 use crate::polling::{Drops, Hand, end_at_every_poll, turns};
 use proptest::prelude::*;
 use seedbed::testing::Sequencer;
-use seedbed::{CancelScope, checkpoint, open_nursery, sleep_forever};
+use seedbed::time::sleep_forever;
+use seedbed::{CancelScope, checkpoint, open_nursery};
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
 use seedbed::thread::{self, CancelledError, call_async_in_task, call_in_task, check_cancelled};
+use seedbed::time::{current_time, sleep_forever};
 use seedbed::{
-    CancelScope, CapacityLimiter, RunBuilder, checkpoint, current_time, move_on_after, on_cancel,
-    open_nursery, run, sleep, sleep_forever,
+    CancelScope, CapacityLimiter, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery,
+    run, sleep,
 };
 
 #[test]

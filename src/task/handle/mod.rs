@@ -267,7 +267,7 @@ macro_rules! handle {
             /// Returns a handle on the same nursery that gives a name to each child which is put in with it, however that
             /// is done.
             ///
-            /// Names are for [`task_tree`](crate::task_tree), for instruments and for whoever debugs; several children may
+            /// Names are for [`task_tree`](crate::nursery::task_tree), for instruments and for whoever debugs; several children may
             /// have the same. A child without one is called after the function that it came from.
             ///
             /// ```
@@ -290,7 +290,8 @@ macro_rules! handle {
             /// Returns which nursery it is: who opened it, and who its children are.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{", $block, ", current_task, run};")]
+            /// use seedbed::nursery::current_task;
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
             ///
             /// run(async {
             #[doc = concat!("    ", $block, "(|n| async move {")]
@@ -323,7 +324,8 @@ macro_rules! handle {
             /// As [`spawn`](Self::spawn), when polled.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
+            /// use seedbed::time::sleep_forever;
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
             ///
             /// run(async {
             #[doc = concat!("    ", $block, "(|n| async move {")]
@@ -354,7 +356,8 @@ macro_rules! handle {
             /// block that has ended it does nothing.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
+            /// use seedbed::time::sleep_forever;
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
             ///
             /// run(async {
             #[doc = concat!("    let first = ", $block, "(|n| async move {")]
@@ -379,7 +382,8 @@ macro_rules! handle {
             /// Ends the block: `terminate(())`.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{", $block, ", run, sleep_forever};")]
+            /// use seedbed::time::sleep_forever;
+            #[doc = concat!("use seedbed::{", $block, ", run};")]
             ///
             /// run(async {
             ///     let reached_the_end = std::cell::Cell::new(false);
@@ -412,7 +416,8 @@ macro_rules! handle {
             /// As [`spawn`](Self::spawn).
             ///
             /// ```
-            #[doc = concat!("use seedbed::{try_", $block, ", run, sleep_forever};")]
+            /// use seedbed::time::sleep_forever;
+            #[doc = concat!("use seedbed::{try_", $block, ", run};")]
             ///
             /// run(async {
             #[doc = concat!("    let result: Result<(), String> = try_", $block, "(|n| async move {")]
@@ -478,7 +483,8 @@ macro_rules! handle {
             /// As [`spawn`](Self::spawn), when polled.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{try_", $block, ", checkpoint, run, sleep_forever};")]
+            /// use seedbed::time::sleep_forever;
+            #[doc = concat!("use seedbed::{try_", $block, ", checkpoint, run};")]
             ///
             /// run(async {
             #[doc = concat!("    let result: Result<(), &str> = try_", $block, "(|n| async move {")]

@@ -15,7 +15,8 @@ impl<'env, R> Nursery<'env, R> {
     /// Returns a handle that can only put children in, without the type of what the block returns.
     ///
     /// ```
-    /// use seedbed::{open_nursery, run, Spawner};
+    /// use seedbed::nursery::Spawner;
+    /// use seedbed::{open_nursery, run};
     ///
     /// fn add(spawner: &Spawner<'_>) {
     ///     spawner.spawn(async {});
@@ -41,7 +42,8 @@ impl<'env, R> Nursery<'env, R> {
 /// A [`Nursery`] handle for functions that only put children in; made by [`Nursery::spawner`].
 ///
 /// ```
-/// use seedbed::{open_nursery, run, Spawner};
+/// use seedbed::nursery::Spawner;
+/// use seedbed::{open_nursery, run};
 ///
 /// fn add(spawner: &Spawner<'_>) {
 ///     spawner.spawn(async {});

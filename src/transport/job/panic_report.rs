@@ -7,7 +7,8 @@ use std::fmt;
 /// # Examples
 ///
 /// ```
-/// use seedbed::{WorkerErrorKind, run_sync};
+/// use seedbed::run_sync;
+/// use seedbed::worker::WorkerErrorKind;
 ///
 /// fn divide((a, b): (u32, u32)) -> u32 {
 ///     a / b

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{WorkerConfig, WorkerStatus};
+/// use seedbed::WorkerConfig;
+/// use seedbed::worker::WorkerStatus;
 ///
 /// fn past_its_prime(worker: &WorkerStatus) -> bool {
 ///     assert!(worker.jobs() > 0);
@@ -51,7 +52,8 @@ impl WorkerStatus {
     /// Returns how many jobs the worker has answered, the present one included.
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    /// use seedbed::worker::WorkerStatus;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn has_done_two(worker: &WorkerStatus) -> bool {
     ///     worker.jobs() == 2
@@ -79,7 +81,8 @@ impl WorkerStatus {
     /// not tell because `/proc` is not mounted. Read anew by each call.
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    /// use seedbed::worker::WorkerStatus;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn holds_something(worker: &WorkerStatus) -> bool {
     ///     worker.memory() > 0
@@ -113,7 +116,8 @@ impl WorkerStatus {
     /// Returns how long ago the worker came up.
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    /// use seedbed::worker::WorkerStatus;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn is_of_yesterday(worker: &WorkerStatus) -> bool {
     ///     worker.age().as_secs() > 24 * 3600

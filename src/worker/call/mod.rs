@@ -48,7 +48,7 @@ use crate::transport::out_message::OutMessage;
 ///
 /// A worker is this program, executed again: **all that `main` does before the hook** (`run`, `main!`, `test!` or
 /// `init()`) **happens again**, with the same arguments and environment: in each worker, or once for all that are
-/// [forked](crate::WorkerType). So `f` must not capture zero-sized tokens either that prove something about the state of a
+/// [forked](crate::worker::WorkerType). So `f` must not capture zero-sized tokens either that prove something about the state of a
 /// process, unless the code before the hook, or an [`init`](crate::WorkerConfig::init) closure, brings about that state in
 /// the worker too.
 ///
@@ -70,7 +70,7 @@ use crate::transport::out_message::OutMessage;
 ///
 /// # Errors
 ///
-/// See [`WorkerErrorKind`](crate::WorkerErrorKind). A job is run exactly once, or there is an error; it is never run
+/// See [`WorkerErrorKind`](crate::worker::WorkerErrorKind). A job is run exactly once, or there is an error; it is never run
 /// twice.
 ///
 /// # Examples
@@ -375,7 +375,7 @@ fn decode_result<R: DeserializeOwned>(mut frame: Frame) -> Result<R, WorkerError
 /// # Examples
 ///
 /// ```
-/// let limiter = seedbed::current_default_worker_limiter();
+/// let limiter = seedbed::worker::current_default_worker_limiter();
 /// assert!(limiter.total().unwrap() >= 1);
 /// ```
 pub fn current_default_worker_limiter() -> CapacityLimiter {

@@ -20,9 +20,9 @@ enum Hook {
 impl WorkerConfig {
     /// Calls `f` once in the fork server, before it forks: what `f` puts into statics is there for all workers, without
     /// a copy as long as nobody writes to it. Where workers are spawned, it is called in each of them before
-    /// [`init`](WorkerConfig::init). If it panics, calls fail with [`WorkerErrorKind::Init`](crate::WorkerErrorKind::Init).
+    /// [`init`](WorkerConfig::init). If it panics, calls fail with [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
     ///
-    /// A thread that `f` starts and that has not ended with it makes forking unsafe; see [`WorkerType`](crate::WorkerType).
+    /// A thread that `f` starts and that has not ended with it makes forking unsafe; see [`WorkerType`](crate::worker::WorkerType).
     ///
     /// # Examples
     ///
@@ -104,7 +104,7 @@ impl WorkerConfig {
     }
 
     /// Calls `f` in each new worker before its first job. If it panics, the call for which the worker was started fails
-    /// with [`WorkerErrorKind::Init`](crate::WorkerErrorKind::Init).
+    /// with [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
     ///
     /// # Examples
     ///
@@ -185,12 +185,13 @@ impl WorkerConfig {
 
     /// Asks `f` in the worker after each job, when the result has been sent; if it returns true the worker exits. If it
     /// panics, that job's result is unharmed, and the next call that would have got this worker fails with
-    /// [`WorkerErrorKind::Retire`](crate::WorkerErrorKind::Retire).
+    /// [`WorkerErrorKind::Retire`](crate::worker::WorkerErrorKind::Retire).
     ///
     /// # Examples
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    /// use seedbed::worker::WorkerStatus;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn pid(_: ()) -> u32 {
     ///     std::process::id()
@@ -215,12 +216,13 @@ impl WorkerConfig {
     }
 
     /// Asks `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire). The data is decoded
-    /// once in each worker, or once for all that are [forked](crate::WorkerType).
+    /// once in each worker, or once for all that are [forked](crate::worker::WorkerType).
     ///
     /// # Examples
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerStatus, open_worker_context};
+    /// use seedbed::worker::WorkerStatus;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn pid(_: ()) -> u32 {
     ///     std::process::id()

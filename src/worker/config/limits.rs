@@ -14,14 +14,14 @@ const LEAST_STACK: usize = 64 << 10;
 
 impl WorkerConfig {
     /// Limits the memory of each worker to so many bytes. An allocation beyond it fails; as most programs do not get
-    /// over that, it usually aborts the worker, which is [`Broken`](crate::WorkerErrorKind::Broken) with `SIGABRT` for
+    /// over that, it usually aborts the worker, which is [`Broken`](crate::worker::WorkerErrorKind::Broken) with `SIGABRT` for
     /// that one call.
     ///
     /// What counts is all that only this process can write: the heap, the stacks of threads, private mappings, and what
     /// it had from the start, such as the program's own variables and whatever was [preloaded](Self::preload), be it
     /// shared with the fork server or not. So the limit is not relative to what a new worker has: with a table of 4 GiB
     /// preloaded, 5 GiB leave 1 GiB. Where a new worker has more than the limit already, the call fails with
-    /// [`Start`](crate::WorkerErrorKind::Start). What does not count: memory shared with other processes, files that
+    /// [`Start`](crate::worker::WorkerErrorKind::Start). What does not count: memory shared with other processes, files that
     /// are mapped to be read, and address space that is reserved and not yet writable, as runtimes with a garbage
     /// collector and WebAssembly take by the terabyte. This is the kernel's `RLIMIT_DATA` (`ulimit -d`). `RLIMIT_AS`
     /// (`ulimit -v`) counts those, too, and so stops programs that use little; who wants it sets it in an
@@ -34,7 +34,8 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context};
+    /// use seedbed::worker::WorkerErrorKind;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn zeros(count: usize) -> usize {
     ///     std::hint::black_box(vec![0_u8; count]).len()
@@ -58,19 +59,20 @@ impl WorkerConfig {
 
     /// Limits the CPU time of each job: what all threads of the worker use together from the job's beginning to its
     /// end, waiting not included. A job that uses more gets `SIGXCPU`, which ends the worker:
-    /// [`Broken`](crate::WorkerErrorKind::Broken) for that one call. If the signal is blocked, ignored or handled,
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) for that one call. If the signal is blocked, ignored or handled,
     /// `SIGKILL` follows after one more second of CPU time.
     ///
     /// The clock begins anew with each job, however many its worker has done, which takes each job about two
     /// microseconds. It is as fine as the kernel's ticks, some milliseconds. The closures of the configuration are not
     /// limited, and neither is what the job starts as processes of its own. For time on the wall, there are deadlines:
-    /// see [`kill_on_cancel`](crate::RunSync::kill_on_cancel).
+    /// see [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
     ///
     /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context};
+    /// use seedbed::worker::WorkerErrorKind;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn spin(_: ()) {
     ///     loop {
@@ -202,7 +204,7 @@ impl WorkerConfig {
     ///
     /// The memory is taken when the worker comes up, and a page of it is used once it is written to. Beyond its end
     /// there is a page that may not be touched: a job that needs more ends its worker, which is
-    /// [`Broken`](crate::WorkerErrorKind::Broken) with `SIGSEGV`; unlike on a thread's own stack, the runtime of Rust
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) with `SIGSEGV`; unlike on a thread's own stack, the runtime of Rust
     /// has no words for it. What asks the C library for the bounds of the thread's stack, as conservative garbage
     /// collectors do, gets those of the other one; the crate `stacker`, and what grows its stack by it, knows the right
     /// ones.

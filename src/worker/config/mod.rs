@@ -42,8 +42,8 @@ use crate::transport::message::{Closure, Limits, Purpose, SetUp};
 /// So everything of the program's own that happens in a worker is under its limits, but for what `preload` does, which
 /// is the place for what needs more than a job may have: reading a large table, opening what a job may not. What a step
 /// cannot carry out fails the call for which the worker was started with
-/// [`WorkerErrorKind::Start`](crate::WorkerErrorKind::Start), and the error names the setting. A setting that makes no sense
-/// on any system, such as an empty set of CPUs, fails each call with [`Config`](crate::WorkerErrorKind::Config) before
+/// [`WorkerErrorKind::Start`](crate::worker::WorkerErrorKind::Start), and the error names the setting. A setting that makes no sense
+/// on any system, such as an empty set of CPUs, fails each call with [`Config`](crate::worker::WorkerErrorKind::Config) before
 /// anything is started.
 ///
 /// # Examples
@@ -108,7 +108,7 @@ enum Fault {
 /// # Examples
 ///
 /// ```
-/// use seedbed::WorkerType;
+/// use seedbed::worker::WorkerType;
 /// assert_eq!(WorkerType::default(), WorkerType::Auto);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -128,11 +128,11 @@ pub enum WorkerType {
     /// such as the seeds of hash maps, the state of a random number generator, a process id that a library keeps, and the
     /// addresses of everything; handlers of `pthread_atfork` are not called; and the data of
     /// [`retire_with`](WorkerConfig::retire_with) is decoded once, for all of them. Where the fork server would have
-    /// more than one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::WorkerErrorKind::UnsafeFork). If
+    /// more than one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::worker::WorkerErrorKind::UnsafeFork). If
     /// the fork server dies, another one is started for the next worker, and the workers that it made live on.
     ///
     /// The fork server stays as long as its context, whatever the [`idle_timeout`](WorkerConfig::idle_timeout), and is not
-    /// counted in the [statistics](crate::WorkerStatistics). What a new worker inherits, such as the working directory, the
+    /// counted in the [statistics](crate::worker::WorkerStatistics). What a new worker inherits, such as the working directory, the
     /// environment and standard output, is what the fork server got when it was started, by the context's first call.
     ForkServer,
 }
@@ -311,7 +311,8 @@ impl WorkerConfig {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerType, open_worker_context};
+    /// use seedbed::worker::WorkerType;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn main() {
     ///     seedbed::init();

@@ -115,7 +115,8 @@ impl WorkerConfig {
     ///
     /// ```
     /// use std::path::PathBuf;
-    /// use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context, run_sync};
+    /// use seedbed::worker::WorkerErrorKind;
+    /// use seedbed::{WorkerConfig, open_worker_context, run_sync};
     ///
     /// fn here(_: ()) -> PathBuf {
     ///     std::env::current_dir().unwrap()

@@ -29,7 +29,8 @@ pub use exit::WorkerExit;
 /// # Examples
 ///
 /// ```
-/// use seedbed::{WorkerErrorKind, run_sync};
+/// use seedbed::run_sync;
+/// use seedbed::worker::WorkerErrorKind;
 ///
 /// fn crash(code: i32) {
 ///     std::process::exit(code)
@@ -65,7 +66,8 @@ struct Inner {
 /// # Examples
 ///
 /// ```
-/// use seedbed::{WorkerErrorKind, run_sync};
+/// use seedbed::run_sync;
+/// use seedbed::worker::WorkerErrorKind;
 ///
 /// // This program never calls the hook, so no worker can be started.
 /// let error = smol::block_on(async { run_sync(i32::abs, -1).await }).unwrap_err();
@@ -84,7 +86,7 @@ pub enum WorkerErrorKind {
     /// A `preload` or `init` closure panicked in the new process, or the data of a closure could not be decoded there. The
     /// job did not run.
     Init,
-    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::WorkerType).
+    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::worker::WorkerType).
     /// The job did not run.
     UnsafeFork,
     /// This process is a copy: the program has forked itself after it had used workers or a run. Both processes have
@@ -125,8 +127,8 @@ impl WorkerError {
     /// ```
     /// # let error = smol::block_on(async { seedbed::run_sync(i32::abs, -1).await }).unwrap_err();
     /// match error.kind() {
-    ///     seedbed::WorkerErrorKind::Panicked => unreachable!("`abs` does not panic"),
-    ///     kind => assert_eq!(kind, seedbed::WorkerErrorKind::NotInitialized),
+    ///     seedbed::worker::WorkerErrorKind::Panicked => unreachable!("`abs` does not panic"),
+    ///     kind => assert_eq!(kind, seedbed::worker::WorkerErrorKind::NotInitialized),
     /// }
     /// ```
     pub fn kind(&self) -> WorkerErrorKind {

@@ -41,7 +41,7 @@ use crate::worker::spawn::fork_server::ForkServer;
 ///
 /// Cloning gives another handle to the same context. Handles may be used from any thread, task and executor. After the
 /// block that opened the context has ended, calls through a handle fail with
-/// [`WorkerErrorKind::Closed`](crate::WorkerErrorKind::Closed). Dropping a handle does nothing to the others; with the last
+/// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed). Dropping a handle does nothing to the others; with the last
 /// one of a context whose block did not end but was dropped from outside, the workers are told to go, in the background.
 ///
 /// # Examples
@@ -141,7 +141,7 @@ impl WorkerContext {
     ///
     /// # Errors
     ///
-    /// As [`run_sync`](crate::run_sync()); [`WorkerErrorKind::Closed`](crate::WorkerErrorKind::Closed) if the context was
+    /// As [`run_sync`](crate::run_sync()); [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed) if the context was
     /// shut down.
     ///
     /// # Examples
@@ -204,13 +204,14 @@ impl WorkerContext {
     ///
     /// # Errors
     ///
-    /// [`WorkerErrorKind::Shutdown`](crate::WorkerErrorKind::Shutdown), if workers had to be killed after the grace
+    /// [`WorkerErrorKind::Shutdown`](crate::worker::WorkerErrorKind::Shutdown), if workers had to be killed after the grace
     /// period or ended with an exit code other than zero.
     ///
     /// # Examples
     ///
     /// ```
-    /// use seedbed::{WorkerConfig, WorkerErrorKind, open_worker_context};
+    /// use seedbed::worker::WorkerErrorKind;
+    /// use seedbed::{WorkerConfig, open_worker_context};
     ///
     /// fn main() {
     ///     seedbed::init();

@@ -119,16 +119,17 @@ pub(in crate::worker) fn current() -> WorkerContext {
 ///
 /// # Errors
 ///
-/// [`WorkerErrorKind::Config`](crate::WorkerErrorKind::Config), if a setting makes no sense;
-/// [`EncodeArgument`](crate::WorkerErrorKind::EncodeArgument) or
-/// [`ForeignFunction`](crate::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
+/// [`WorkerErrorKind::Config`](crate::worker::WorkerErrorKind::Config), if a setting makes no sense;
+/// [`EncodeArgument`](crate::worker::WorkerErrorKind::EncodeArgument) or
+/// [`ForeignFunction`](crate::worker::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
 /// be sent to a worker. Nothing is changed then. What only the kernel can refuse, such as a working directory that does
 /// not exist, is an error of the calls.
 ///
 /// # Examples
 ///
 /// ```
-/// use seedbed::{WorkerConfig, configure_default_context, run_sync};
+/// use seedbed::worker::configure_default_context;
+/// use seedbed::{WorkerConfig, run_sync};
 ///
 /// fn pid(_: ()) -> u32 {
 ///     std::process::id()
@@ -143,7 +144,7 @@ pub(in crate::worker) fn current() -> WorkerContext {
 /// }
 /// ```
 pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError> {
-    refuse_unless_hooked("seedbed::configure_default_context");
+    refuse_unless_hooked("seedbed::worker::configure_default_context");
     config.check()?;
     let old = default_slot().replace(WorkerContext::new(config));
     if let Some(old) = old {
@@ -156,7 +157,8 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
 /// Other threads may be changing the numbers at this moment. See [`WorkerContext::statistics`].
 ///
 /// ```
-/// use seedbed::{default_context_statistics, run_sync};
+/// use seedbed::run_sync;
+/// use seedbed::worker::default_context_statistics;
 ///
 /// fn main() {
 ///     seedbed::init();
@@ -166,7 +168,7 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
 /// }
 /// ```
 pub fn default_context_statistics() -> WorkerStatistics {
-    refuse_unless_hooked("seedbed::default_context_statistics");
+    refuse_unless_hooked("seedbed::worker::default_context_statistics");
     current().statistics()
 }
 

@@ -16,7 +16,7 @@ use crate::worker::error::{WorkerError, WorkerExit};
 use crate::worker::trace;
 
 /// What the workers of a context do and have done, since the context was made. (A new
-/// [default configuration](crate::configure_default_context) makes a new context.)
+/// [default configuration](crate::worker::configure_default_context) makes a new context.)
 ///
 /// Of workers: `started == living + retired + timed_out + dismissed + killed + crashed`. A worker is counted as ended
 /// when its end has been noticed: at once if it is at work or on its way out, and, if it is idle, when it is drawn for
@@ -80,8 +80,8 @@ pub struct WorkerStatistics {
     /// Jobs that returned and whose result arrived, also where nobody waited for it any more or where it could not be
     /// decoded. A job that returns an `Err` of its own is done.
     pub jobs_done: u64,
-    /// Calls past their limiter that came to an error, of whatever [kind](crate::WorkerErrorKind) (but
-    /// [`DecodeResult`](crate::WorkerErrorKind::DecodeResult), see above), also where nobody waited for it any more.
+    /// Calls past their limiter that came to an error, of whatever [kind](crate::worker::WorkerErrorKind) (but
+    /// [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult), see above), also where nobody waited for it any more.
     pub jobs_failed: u64,
     /// Calls past their limiter that were cancelled or dropped and not finished in the background: their worker was
     /// killed, or none had the job yet.

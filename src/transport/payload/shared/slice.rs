@@ -55,8 +55,8 @@ pub type SharedBytes = SharedSlice<u8>;
 /// The memory, unless it is that of a `Vec`, is a file without a name (a *memfd*) that is *sealed* when it has been filled: the kernel refuses to write
 /// to it, to shrink it and to grow it, for every process and for ever. Who receives one asks the kernel whether that is so,
 /// and whether all of it is there, before looking at it; memory that is not is an error of this call
-/// ([`DecodeArgument`](crate::WorkerErrorKind::DecodeArgument) or
-/// [`DecodeResult`](crate::WorkerErrorKind::DecodeResult)), never a signal, and nothing that a worker does afterwards can
+/// ([`DecodeArgument`](crate::worker::WorkerErrorKind::DecodeArgument) or
+/// [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult)), never a signal, and nothing that a worker does afterwards can
 /// change or invalidate what the parent reads.
 ///
 /// # From a `Vec`
@@ -71,7 +71,7 @@ pub type SharedBytes = SharedSlice<u8>;
 ///
 /// One descriptor for each piece of sealed memory in each process that has it, however many clones and slices there are, until the
 /// last is dropped there. A message takes at most 253 pieces, which is the kernel's limit; more are an
-/// [error](crate::WorkerErrorKind::EncodeArgument) before anything has been sent. Many small pieces are better made as
+/// [error](crate::worker::WorkerErrorKind::EncodeArgument) before anything has been sent. Many small pieces are better made as
 /// slices of one large piece. Where the receiver has too many files open, that is an error of this one call.
 ///
 /// Making one is a copy, or a little more. It is worth while for what is used by several calls, or is large, or stays
@@ -86,7 +86,8 @@ pub type SharedBytes = SharedSlice<u8>;
 /// # Examples
 ///
 /// ```
-/// use seedbed::{SharedSlice, run_sync};
+/// use seedbed::run_sync;
+/// use seedbed::worker::SharedSlice;
 ///
 /// fn sum((numbers, from, to): (SharedSlice<f64>, usize, usize)) -> f64 {
 ///     numbers[from..to].iter().sum()
@@ -109,7 +110,7 @@ pub type SharedBytes = SharedSlice<u8>;
 /// Values without a size are refused by the compiler:
 ///
 /// ```compile_fail
-/// let nothings = seedbed::SharedSlice::copy_from(&[(), ()]);
+/// let nothings = seedbed::worker::SharedSlice::copy_from(&[(), ()]);
 /// ```
 pub struct SharedSlice<T> {
     memory: Option<Memory>,
@@ -170,7 +171,7 @@ impl<T: Pod> SharedSlice<T> {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::SharedSlice;
+    /// use seedbed::worker::SharedSlice;
     ///
     /// let primes = SharedSlice::copy_from(&[2u64, 3, 5, 7])?;
     /// assert_eq!(primes.iter().sum::<u64>(), 17);
@@ -199,7 +200,7 @@ impl<T: Pod> SharedSlice<T> {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::SharedSlice;
+    /// use seedbed::worker::SharedSlice;
     ///
     /// let squares = SharedSlice::copy_from(&[1, 4, 9, 16])?;
     /// let middle = squares.slice(1..3);
@@ -240,7 +241,7 @@ impl<T: Pod> SharedSlice<T> {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::SharedSlice;
+    /// use seedbed::worker::SharedSlice;
     ///
     /// let pairs = SharedSlice::copy_from(&[[1u32, 2], [3, 4]])?;
     /// let flat = pairs.cast::<u32>().unwrap();
