@@ -67,11 +67,11 @@
     clippy::undocumented_unsafe_blocks
 )]
 
-mod run_var;
+mod ambient;
 mod sys;
 mod task;
 mod transport;
-mod tree_var;
+mod variables;
 
 pub mod cancel;
 pub mod guide;
@@ -88,7 +88,7 @@ pub mod worker;
 /// Nurseries and tasks: the blocks, their handles, task names and the task tree.
 pub mod nursery {
     pub use crate::task::*;
-    pub use crate::tree_var::{HasTreeVars, TreeVarScope};
+    pub use crate::variables::{HasTreeVars, TreeVarScope};
 }
 
 // The root has at most 40 names, with modules and macros. Everything else is reached through its module.
@@ -100,7 +100,7 @@ pub use task::{
 };
 pub use time::sleep;
 pub use transport::payload::shared::SharedBytes;
-pub use tree_var::TreeVar;
+pub use variables::TreeVar;
 pub use worker::{
     WorkerConfig, WorkerContext, WorkerError, cache_scope, init, open_worker_context, run_sync,
 };

@@ -1,13 +1,10 @@
-//! Explicit cancel points, and looking ahead to the next cancellation.
+//! Explicit cancel points.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
-use super::current;
-use super::node::AlreadyCancelled;
-use crate::time::current_time;
+use super::position::commit_if_cancelled;
 
 /// Gives everybody else a turn, and cancellation a place to take effect.
 ///
@@ -87,35 +84,9 @@ impl Future for CheckpointIfCancelled {
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         // Nobody has to be woken later: whoever drops the caller looks again after this very poll.
-        match current::give_up() {
+        match commit_if_cancelled() {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
-    }
-}
-
-/// Returns the earliest deadline of the scopes around the running code, up to the innermost shield; the present time,
-/// if the code is cancelled already; `None` if no deadline is set.
-///
-/// ```
-/// use std::time::Duration;
-/// use seedbed::cancel::{current_effective_deadline, move_on_at};
-/// use seedbed::time::current_time;
-/// use seedbed::{run, shield};
-///
-/// run(async {
-///     assert_eq!(current_effective_deadline(), None);
-///     let deadline = current_time() + Duration::from_secs(5);
-///     let seen = move_on_at(deadline, async {
-///         let shielded = shield(async { current_effective_deadline() }).await;
-///         (current_effective_deadline(), shielded)
-///     });
-///     assert_eq!(seen.await, Some((Some(deadline), None)));
-/// });
-/// ```
-pub fn current_effective_deadline() -> Option<Instant> {
-    match current::effective_deadline() {
-        Ok(deadline) => deadline,
-        Err(AlreadyCancelled) => Some(current_time()),
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::scope::CancelScope;
+use super::cancel_scope::CancelScope;
 use crate::sys::primitives::{Mutex, lock};
 
 /// Cancel scopes that are cancelled together, wherever in the program they run.
@@ -62,8 +62,8 @@ impl ScopeGroup {
     ///
     /// ```
     /// use seedbed::cancel::ScopeGroup;
-    /// use seedbed::run;
     /// use seedbed::time::sleep_forever;
+    /// use seedbed::run;
     ///
     /// let group = ScopeGroup::new();
     /// group.cancel();
@@ -117,7 +117,8 @@ impl ScopeGroup {
     /// and of those that are added later.
     ///
     /// ```
-    /// use seedbed::{cancel::ScopeGroup, checkpoint, run, CancelScope};
+    /// use seedbed::cancel::ScopeGroup;
+    /// use seedbed::{CancelScope, checkpoint, run};
     ///
     /// let (group, outer) = (ScopeGroup::new(), CancelScope::new());
     /// group.set_shield(true);

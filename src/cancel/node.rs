@@ -1,10 +1,9 @@
-//! Drives [`tree`](super::tree): puts it behind a lock, carries out its wake-ups, gives nodes back when dropped.
+//! One scope tree behind a lock: [`tree`](super::tree) decides, this file wakes the owners of the nodes that changed.
 //!
-//! All nodes of one run share one lock. It is held for a few instructions, never while a waker, a future or anything
-//! else of the user's runs. Whether a node is cancelled is mirrored in its [`Cell`], so that the common question, asked
-//! at every poll, is one load.
+//! All nodes of one run share one lock. It is held for a few instructions, never while a waker, a future or other code
+//! of the user runs. Each node that has an owner mirrors in its [`NodeState`] whether it is cancelled, so that the most
+//! frequent question, asked at every poll, is one atomic load.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,24 +12,24 @@ use std::time::Instant;
 
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
-use crate::run_var::Variables;
+use crate::ambient::Run;
 use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, OnceLock, lock};
 use crate::time::Timers;
 
-/// What a node's owner and those who cancel it share.
+/// What the owner of a node shares with those that cancel it.
 #[derive(Debug, Default)]
-pub(crate) struct Cell {
-    /// The tree's `effective`, written under the tree's lock.
+pub(crate) struct NodeState {
+    /// Mirrors the tree's `effective`; written under the tree's lock.
     effective: AtomicBool,
-    /// Whoever polls the node's owner.
+    /// Wakes the task that polls the node's owner.
     pub(crate) waker: AtomicWaker,
-    /// Counts for `current_effective_deadline`. Its lock is a leaf: nothing else is locked while it is held.
+    /// Counts for `current_effective_deadline`. No other lock is taken while this one is held.
     deadline: Mutex<Option<Instant>>,
-    /// Why the node was cancelled itself; the first cause stays.
+    /// Why the node itself was cancelled; the first reason stays.
     pub(crate) reason: OnceLock<Box<CancelReason>>,
 }
 
-impl Cell {
+impl NodeState {
     pub(crate) fn is_effective(&self) -> bool {
         self.effective.load(Ordering::Acquire)
     }
@@ -44,226 +43,203 @@ impl Cell {
     }
 }
 
-/// Whoever drives a node, with the cell in it.
-pub(crate) trait Watched: Send + Sync {
-    fn cell(&self) -> &Cell;
+/// The owner of a node, which contains the node's state.
+pub(crate) trait NodeOwner: Send + Sync {
+    fn node_state(&self) -> &NodeState;
 }
 
-impl Watched for Cell {
-    fn cell(&self) -> &Cell {
+impl NodeOwner for NodeState {
+    fn node_state(&self) -> &NodeState {
         self
     }
 }
 
-/// Whom a node's changes concern.
+/// What is woken when a node changes.
 #[derive(Clone)]
-enum Watcher {
-    /// Whoever drives the node: a scope, a nursery's block, `on_cancel`.
-    Driver(Arc<dyn Watched>),
-    /// A nursery's child or body. The nursery decides over it, whenever it is woken.
+enum NodeWaker {
+    /// The owner of the node: a scope, a nursery's block or `on_cancel`.
+    Owner(Arc<dyn NodeOwner>),
+    /// A nursery's child or body, which the nursery drops when it is woken.
     Child(Waker),
 }
 
-/// One scope tree, and the run that it belongs to (none: real time).
-pub(crate) struct Shared {
-    tree: Mutex<Tree<Option<Watcher>>>,
-    run: Option<OfRun>,
+/// One scope tree, and the run that it belongs to. Without a run, its time is real time.
+pub(crate) struct SharedTree {
+    tree: Mutex<Tree<Option<NodeWaker>>>,
+    run: Option<Arc<Run>>,
+    /// The run's timers, because every scope reads them.
+    timers: Option<Arc<Timers>>,
 }
 
-/// What a run has, for whoever is polled in it.
-pub(crate) struct OfRun {
-    timers: Arc<Timers>,
-    variables: Variables,
-    /// The way in from outside, which belongs to the module `run`.
-    entrance: Arc<dyn Any + Send + Sync>,
-}
-
-impl OfRun {
-    pub(crate) fn new(timers: Arc<Timers>, entrance: Arc<dyn Any + Send + Sync>) -> Self {
-        OfRun {
-            timers,
-            variables: Variables::default(),
-            entrance,
-        }
-    }
-
-    pub(crate) fn timers(&self) -> &Arc<Timers> {
-        &self.timers
-    }
-
-    pub(crate) fn variables(&self) -> &Variables {
-        &self.variables
-    }
-
-    pub(crate) fn entrance(&self) -> &Arc<dyn Any + Send + Sync> {
-        &self.entrance
-    }
-}
-
-impl Shared {
-    pub(crate) fn new(run: Option<OfRun>) -> Arc<Self> {
-        Arc::new(Shared {
+impl SharedTree {
+    pub(crate) fn new(run: Option<Arc<Run>>) -> Arc<Self> {
+        Arc::new(SharedTree {
             tree: Mutex::new(Tree::new()),
+            timers: run.as_ref().and_then(|run| run.get_arc()),
             run,
         })
     }
 
-    pub(crate) fn run(&self) -> Option<&OfRun> {
+    pub(crate) fn run(&self) -> Option<&Arc<Run>> {
         self.run.as_ref()
     }
 
     pub(crate) fn timers(&self) -> Option<&Arc<Timers>> {
-        self.run().map(OfRun::timers)
+        self.timers.as_ref()
     }
 
-    /// The time of the run; without one, the system's.
+    /// Returns the time of the run; without a run, the system's.
     pub(crate) fn now(&self) -> Instant {
         self.timers()
             .map_or_else(Instant::now, |timers| timers.now())
     }
 
-    /// Adds a node. Its owner removes it, usually by way of [`Node`].
+    /// Adds a node. Its creator removes it, usually by way of [`Node`].
     pub(crate) fn add(
         &self,
         parent: Option<NodeId>,
         kind: Kind,
-        watched: Option<Arc<dyn Watched>>,
+        owner: Option<Arc<dyn NodeOwner>>,
     ) -> NodeId {
         let mut tree = lock(&self.tree);
-        let id = tree.add(parent, kind, watched.map(Watcher::Driver));
+        let id = tree.add(parent, kind, owner.map(NodeWaker::Owner));
         let effective = tree.is_effective(id);
-        if let Some(Watcher::Driver(watched)) = tree.payload(id) {
-            watched.cell().effective.store(effective, Ordering::Release);
+        if let Some(NodeWaker::Owner(owner)) = tree.payload(id) {
+            let state = owner.node_state();
+            state.effective.store(effective, Ordering::Release);
         }
         id
     }
 
-    /// Says who is to be woken when something changes for a nursery's child.
+    /// Sets the waker that is woken when the node of a nursery's child changes.
     pub(crate) fn set_child_waker(&self, id: NodeId, waker: Waker) {
-        let before = lock(&self.tree).replace_payload(id, Some(Watcher::Child(waker)));
-        // Dropped here, where no lock is held.
+        let before = lock(&self.tree).replace_payload(id, Some(NodeWaker::Child(waker)));
+        // Dropped after the lock is released.
         drop(before);
     }
 
-    pub(crate) fn remove(&self, id: NodeId) -> Wake {
+    pub(crate) fn remove(&self, id: NodeId) -> Wakeups {
         let mut removed = None;
-        let wake = self.change(|tree, changed| removed = tree.remove(id, changed));
-        // Dropped here, where no lock is held.
+        let wakeups = self.change(|tree, changed| removed = tree.remove(id, changed));
+        // Dropped after the lock is released.
         drop(removed);
-        wake
+        wakeups
     }
 
-    pub(crate) fn cancel(&self, id: NodeId) -> Wake {
+    pub(crate) fn cancel(&self, id: NodeId) -> Wakeups {
         self.change(|tree, changed| tree.cancel(id, changed))
     }
 
-    pub(crate) fn set_hides(&self, id: NodeId, hides: bool) -> Wake {
-        self.change(|tree, changed| tree.set_hides(id, hides, changed))
+    pub(crate) fn set_shielded(&self, id: NodeId, shielded: bool) -> Wakeups {
+        self.change(|tree, changed| tree.set_shielded(id, shielded, changed))
     }
 
-    pub(crate) fn set_holds(&self, id: NodeId, holds: bool) -> Wake {
-        self.change(|tree, changed| tree.set_holds(id, holds, changed))
+    pub(crate) fn set_defers(&self, id: NodeId, defers: bool) -> Wakeups {
+        self.change(|tree, changed| tree.set_defers(id, defers, changed))
     }
 
     pub(crate) fn is_effective(&self, id: NodeId) -> bool {
         lock(&self.tree).is_effective(id)
     }
 
-    /// If the node's content is to be dropped now, decides that it will be, and says where the cancellation ends.
+    /// Decides whether the node's content is dropped now, and if so, returns where the cancellation ends.
     ///
-    /// Deciding and recording are one step under the lock: a shield that is put up in between would otherwise hide a
-    /// cancellation that has already taken its toll.
+    /// The decision and its record are one step under the lock. Otherwise a shield that is put up in between could hide
+    /// a cancellation that has already dropped something.
     pub(crate) fn try_drop(&self, id: NodeId) -> Option<End> {
         let mut tree = lock(&self.tree);
-        tree.must_drop(id).then(|| tree.dropped(id))
+        tree.must_drop(id).then(|| tree.commit(id))
     }
 
-    /// The same for a nursery's child, or body: decides by the nursery's node and by what holds the child's own.
+    /// Decides whether a child or the body of a nursery is dropped now: if the nursery's node is cancelled, and nothing
+    /// below the child's own node, if it has one, defers that.
     pub(crate) fn try_drop_child(&self, nursery: NodeId, child: Option<NodeId>) -> Option<End> {
         let mut tree = lock(&self.tree);
-        let held = child.is_some_and(|child| tree.is_held(child));
-        (tree.is_effective(nursery) && !held).then(|| tree.dropped(nursery))
+        let deferred = child.is_some_and(|child| tree.is_deferred(child));
+        (tree.is_effective(nursery) && !deferred).then(|| tree.commit(nursery))
     }
 
-    pub(crate) fn is_held(&self, id: NodeId) -> bool {
-        lock(&self.tree).is_held(id)
+    pub(crate) fn is_deferred(&self, id: NodeId) -> bool {
+        lock(&self.tree).is_deferred(id)
     }
 
-    /// Dooms a node that is cancelled. False, and nothing done, if it is not.
-    pub(crate) fn give_up(&self, id: NodeId) -> bool {
+    /// Commits the node to its end if it is cancelled; returns whether it is.
+    pub(crate) fn commit_if_cancelled(&self, id: NodeId) -> bool {
         let mut tree = lock(&self.tree);
         let cancelled = tree.is_effective(id);
         if cancelled {
-            tree.dropped(id);
+            tree.commit(id);
         }
         cancelled
     }
 
-    /// The earliest deadline that cancels code at this node; `Err` if it is cancelled already.
+    /// Returns the earliest deadline that cancels code at this node; an error if the node is cancelled already.
     pub(crate) fn effective_deadline(
         &self,
         id: NodeId,
-    ) -> Result<Option<Instant>, AlreadyCancelled> {
+    ) -> Result<Option<Instant>, AlreadyCancelledError> {
         let tree = lock(&self.tree);
         if tree.is_effective(id) {
-            return Err(AlreadyCancelled);
+            return Err(AlreadyCancelledError);
         }
         let deadlines = tree.visible(id).filter_map(|id| match tree.payload(id) {
-            Some(Watcher::Driver(watched)) => watched.cell().deadline(),
-            Some(Watcher::Child(_)) | None => None,
+            Some(NodeWaker::Owner(owner)) => owner.node_state().deadline(),
+            Some(NodeWaker::Child(_)) | None => None,
         });
         Ok(deadlines.min())
     }
 
-    /// Why the node is cancelled, by itself or by what is above it, shields or not.
+    /// Returns why the node is cancelled, by itself or by an ancestor, through shields too.
     pub(crate) fn reason(&self, id: NodeId) -> Option<CancelReason> {
         let tree = lock(&self.tree);
-        let cancelled = tree.ancestry(id).find(|&id| tree.is_own(id))?;
+        let cancelled = tree.ancestry(id).find(|&id| tree.was_cancelled(id))?;
         match tree.payload(cancelled) {
-            Some(Watcher::Driver(watched)) => {
-                watched.cell().reason.get().map(|reason| (**reason).clone())
+            Some(NodeWaker::Owner(owner)) => {
+                let reason = owner.node_state().reason.get();
+                reason.map(|reason| (**reason).clone())
             }
-            // Only its task can cancel a child by itself.
-            Some(Watcher::Child(_)) | None => Some(CancelReason::new(CancelSource::Task)),
+            // The node of a child is cancelled by `Task::cancel` only.
+            Some(NodeWaker::Child(_)) | None => Some(CancelReason::new(CancelSource::Task)),
         }
     }
 
-    /// Changes the tree and brings the cells up to date.
-    fn change(&self, act: impl FnOnce(&mut Tree<Option<Watcher>>, &mut Changed)) -> Wake {
+    /// Changes the tree, and updates the states of the nodes that changed.
+    fn change(&self, act: impl FnOnce(&mut Tree<Option<NodeWaker>>, &mut Changed)) -> Wakeups {
         let mut changed = Changed::new();
         let mut tree = lock(&self.tree);
         act(&mut tree, &mut changed);
-        let mut concerned = Vec::with_capacity(changed.len());
+        let mut wakers = Vec::with_capacity(changed.len());
         for id in changed {
             let effective = tree.is_effective(id);
-            let watcher = tree.payload(id);
-            if let Some(Watcher::Driver(watched)) = watcher {
-                watched.cell().effective.store(effective, Ordering::Release);
+            let waker = tree.payload(id);
+            if let Some(NodeWaker::Owner(owner)) = waker {
+                let state = owner.node_state();
+                state.effective.store(effective, Ordering::Release);
             }
-            concerned.extend(watcher.clone());
+            wakers.extend(waker.clone());
         }
-        Wake(concerned)
+        Wakeups(wakers)
     }
 }
 
-/// Whoever has to look again after a change. Waking runs foreign code, so it is done when no lock is held.
+/// The wake-ups that a change causes. Wakers are foreign code, so they are woken after the lock is released.
 #[must_use]
-pub(crate) struct Wake(Vec<Watcher>);
+pub(crate) struct Wakeups(Vec<NodeWaker>);
 
-impl Wake {
+impl Wakeups {
     pub(crate) fn now(self) {
-        for watcher in self.0 {
-            match watcher {
-                Watcher::Driver(watched) => watched.cell().waker.wake(),
-                Watcher::Child(waker) => waker.wake(),
+        for waker in self.0 {
+            match waker {
+                NodeWaker::Owner(owner) => owner.node_state().waker.wake(),
+                NodeWaker::Child(waker) => waker.wake(),
             }
         }
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedTree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("SharedTree")
             .field("nodes", &lock(&self.tree).len())
             .finish_non_exhaustive()
     }
@@ -271,12 +247,12 @@ impl fmt::Debug for Shared {
 
 /// The code in question is cancelled already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AlreadyCancelled;
+pub(crate) struct AlreadyCancelledError;
 
-/// A node that is removed when dropped.
+/// A node that is removed from its tree when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<SharedTree>,
     pub(crate) id: NodeId,
 }
 

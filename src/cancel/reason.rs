@@ -8,8 +8,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 
-use super::current;
-
 /// What kind of thing cancelled a scope.
 ///
 /// ```
@@ -59,7 +57,8 @@ impl CancelSource {
 /// Why a scope was cancelled: by what, where in the code, and the words that were given.
 ///
 /// ```
-/// use seedbed::{cancel::CancelSource, CancelScope};
+/// use seedbed::cancel::CancelSource;
+/// use seedbed::CancelScope;
 ///
 /// let scope = CancelScope::new();
 /// scope.cancel_because("the user closed the window");
@@ -150,29 +149,4 @@ impl fmt::Debug for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CancelReason({self})")
     }
-}
-
-/// Why the code that is running is cancelled; `None` if it is not. A shield around that code keeps the cancellation off
-/// it, but not the answer: so clean-up can say what it is for.
-///
-/// With several scopes around that are cancelled, the innermost one's reason.
-///
-/// ```
-/// use seedbed::cancel::current_cancel_reason;
-/// use seedbed::time::sleep_forever;
-/// use seedbed::{CancelScope, on_cancel, run};
-///
-/// run(async {
-///     let scope = CancelScope::new();
-///     scope.cancel_because("out of patience");
-///     let work = on_cancel(sleep_forever(), async {
-///         let reason = current_cancel_reason().unwrap();
-///         assert_eq!(reason.message(), Some("out of patience"));
-///     });
-///     assert_eq!(scope.run(work).await, None);
-///     assert!(current_cancel_reason().is_none());
-/// });
-/// ```
-pub fn current_cancel_reason() -> Option<CancelReason> {
-    current::cancel_reason()
 }

@@ -9,9 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::current;
-use super::current::{Plan, enter, poll_at};
-use super::node::{Cell, Node};
+use super::node::{Node, NodeState};
+use super::position::{Entered, PendingNode, attach, enter, poll_at};
 use super::tree::Kind;
 
 /// Runs `future` to its end although scopes around it are cancelled.
@@ -28,7 +27,7 @@ use super::tree::Kind;
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::{run, shield, sleep, CancelScope};
+/// use seedbed::{CancelScope, run, shield, sleep};
 ///
 /// run(async {
 ///     let scope = CancelScope::new();
@@ -63,8 +62,8 @@ impl<F: Future> Future for Shield<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let plan = |_: &_| Ok::<_, Infallible>(Plan::Shield);
-        let Ok(polled) = poll_at(this.node, plan, || this.future.poll(cx));
+        let begin = |_: &_| Ok::<_, Infallible>(PendingNode::Shield);
+        let Ok(polled) = poll_at(this.node, begin, || this.future.poll(cx));
         let value = ready!(polled);
         *this.node = None;
         Poll::Ready(value)
@@ -110,7 +109,7 @@ pub fn on_cancel<F: IntoFuture, C: IntoFuture<Output = ()>>(
     cleanup: C,
 ) -> OnCancel<F::IntoFuture, C::IntoFuture> {
     OnCancel {
-        place: None,
+        node: None,
         stage: Stage::Running {
             future: future.into_future(),
             cleanup: Some(cleanup.into_future()),
@@ -125,28 +124,32 @@ pin_project! {
         // Dropped first, so that the nodes below are gone before this one.
         #[pin]
         stage: Stage<F, C>,
-        place: Option<Place>,
+        node: Option<CleanupNode>,
     }
 }
 
-/// The node, and what tells cheaply whether it is cancelled.
-struct Place {
+/// The node of an [`OnCancel`], and its state, which is cheaper to read.
+struct CleanupNode {
     node: Node,
-    cell: Arc<Cell>,
+    state: Arc<NodeState>,
 }
 
-impl Place {
+impl CleanupNode {
     fn new() -> Self {
-        let cell = Arc::<Cell>::default();
-        Place {
-            node: current::attach(Kind::Holds, Some(cell.clone() as _)),
-            cell,
+        let state = Arc::<NodeState>::default();
+        CleanupNode {
+            node: attach(Kind::Defer, Some(state.clone() as _)),
+            state,
         }
     }
 
-    /// Decides that the body is dropped, if it is to be. The cancellation never ends here.
+    fn enter(&self) -> Entered {
+        enter(&self.node.shared, self.node.id)
+    }
+
+    /// Decides whether the future is dropped now. The cancellation never ends here.
     fn try_drop(&self) -> bool {
-        self.cell.is_effective() && self.node.try_drop().is_some()
+        self.state.is_effective() && self.node.try_drop().is_some()
     }
 }
 
@@ -155,7 +158,7 @@ pin_project! {
     enum Stage<F, C> {
         Running { #[pin] future: F, cleanup: Option<C> },
         Cleaning { #[pin] cleanup: Shield<C> },
-        /// Cleaned up; waits for being dropped by whoever absorbs the cancellation.
+        /// The clean-up is done. The scope that absorbs the cancellation drops this future.
         Dead,
         Ended,
     }
@@ -169,39 +172,34 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
         loop {
             match this.stage.as_mut().project() {
                 StageProjection::Running { future, cleanup } => {
-                    let first = this.place.is_none();
-                    let place = this.place.get_or_insert_with(Place::new);
-                    place.cell.waker.register(cx.waker());
-                    if first || !place.try_drop() {
-                        let entered = enter(&place.node.shared, place.node.id);
+                    let first = this.node.is_none();
+                    let node = this.node.get_or_insert_with(CleanupNode::new);
+                    node.state.waker.register(cx.waker());
+                    if first || !node.try_drop() {
+                        let entered = node.enter();
                         let polled = future.poll(cx);
                         drop(entered);
                         if polled.is_ready() {
                             this.stage.set(Stage::Ended);
-                            *this.place = None;
+                            *this.node = None;
                             return polled;
                         }
-                        if !place.try_drop() {
+                        if !node.try_drop() {
                             return Poll::Pending;
                         }
                     }
-                    let cleanup = cleanup
-                        .take()
-                        .expect("taken here only, on the way to the next stage");
+                    let cleanup = cleanup.take().expect("taken once, before the next stage");
                     this.stage.set(Stage::Cleaning {
                         cleanup: shield(cleanup),
                     });
                 }
                 StageProjection::Cleaning { cleanup } => {
-                    let place = this
-                        .place
-                        .as_ref()
-                        .expect("kept until the clean-up is done");
-                    let entered = enter(&place.node.shared, place.node.id);
+                    let node = this.node.as_ref().expect("kept until the clean-up is done");
+                    let entered = node.enter();
                     ready!(cleanup.poll(cx));
                     drop(entered);
                     this.stage.set(Stage::Dead);
-                    *this.place = None;
+                    *this.node = None;
                 }
                 StageProjection::Dead => return Poll::Pending,
                 StageProjection::Ended => {
@@ -215,7 +213,7 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
 impl<F, C> fmt::Debug for OnCancel<F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OnCancel")
-            .field("active", &self.place.is_some())
+            .field("active", &self.node.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-use super::scope::{CancelScope, ScopeRun};
+use super::cancel_scope::CancelScope;
+use super::scope::ScopeRun;
 
 /// Runs `future` for at most `timeout`, counted from the first poll. `None` if it was cut off.
 ///
@@ -44,8 +45,8 @@ pub fn move_on_after<F: IntoFuture>(timeout: Duration, future: F) -> MoveOn<F::I
 ///
 /// ```
 /// use seedbed::cancel::move_on_at;
-/// use seedbed::run;
 /// use seedbed::time::{current_time, sleep_forever};
+/// use seedbed::run;
 ///
 /// run(async {
 ///     assert_eq!(move_on_at(current_time(), sleep_forever()).await, None);
@@ -98,8 +99,8 @@ pub fn fail_after<F: IntoFuture>(timeout: Duration, future: F) -> Fail<F::IntoFu
 ///
 /// ```
 /// use seedbed::cancel::fail_at;
-/// use seedbed::run;
 /// use seedbed::time::{current_time, sleep_forever};
+/// use seedbed::run;
 ///
 /// run(async {
 ///     let error = fail_at(current_time(), sleep_forever()).await.unwrap_err();

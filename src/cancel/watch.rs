@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use super::current;
-use super::current::enter;
-use super::node::{Cell, Node};
+use super::node::{Node, NodeState};
+use super::position::{attach, enter};
 use super::tree::Kind;
 use crate::sys::primitives::AtomicBool;
 
@@ -24,7 +23,7 @@ pub(crate) struct CancelView(Arc<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    cell: Arc<Cell>,
+    cell: Arc<NodeState>,
     /// The watch was dropped.
     gone: AtomicBool,
 }
@@ -39,7 +38,7 @@ impl Watch {
     /// Makes a watch that lets itself be dropped, or one for which everything above waits.
     pub(crate) fn new(holds: bool) -> Self {
         Watch {
-            kind: if holds { Kind::Holds } else { Kind::Plain },
+            kind: if holds { Kind::Defer } else { Kind::Plain },
             node: None,
             view: CancelView::default(),
         }
@@ -58,7 +57,7 @@ impl Watch {
         let cell = &self.view.0.cell;
         let node = self
             .node
-            .get_or_insert_with(|| current::attach(self.kind, Some(cell.clone() as _)));
+            .get_or_insert_with(|| attach(self.kind, Some(cell.clone() as _)));
         cell.waker.register(cx.waker());
         let _entered = enter(&node.shared, node.id);
         poll(cx)
@@ -70,7 +69,7 @@ impl Watch {
             && self
                 .node
                 .as_ref()
-                .is_some_and(|node| !node.shared.is_held(node.id))
+                .is_some_and(|node| !node.shared.is_deferred(node.id))
     }
 }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::driver::Driver;
+use super::driver::RunDriver;
 use super::interrupt::Interrupt;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
 use crate::sys::copy;
@@ -17,8 +17,8 @@ use crate::worker::WorkerConfig;
 /// What a run does about Ctrl-C.
 ///
 /// ```
-/// use seedbed::RunBuilder;
 /// use seedbed::run::CtrlC;
+/// use seedbed::RunBuilder;
 ///
 /// assert_eq!(CtrlC::default(), CtrlC::Unwind);
 /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
@@ -89,7 +89,8 @@ impl RunBuilder {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::{sleep, testing::MockClock, RunBuilder};
+    /// use seedbed::testing::MockClock;
+    /// use seedbed::{RunBuilder, sleep};
     ///
     /// let (clock, hour) = (MockClock::autojump(), Duration::from_secs(3600));
     /// RunBuilder::new().clock(clock.clone()).run(sleep(hour));
@@ -103,8 +104,8 @@ impl RunBuilder {
     /// Sets what the run does about Ctrl-C.
     ///
     /// ```
-    /// use seedbed::RunBuilder;
     /// use seedbed::run::CtrlC;
+    /// use seedbed::RunBuilder;
     ///
     /// // A program that ends by SIGINT without further ado.
     /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
@@ -118,7 +119,7 @@ impl RunBuilder {
     /// [`configure_default_context`](crate::worker::configure_default_context), done when the run begins.
     ///
     /// ```
-    /// use seedbed::{run_sync, RunBuilder, WorkerConfig};
+    /// use seedbed::{RunBuilder, WorkerConfig, run_sync};
     ///
     /// fn pid(_: ()) -> u32 {
     ///     std::process::id()
@@ -166,7 +167,7 @@ impl RunBuilder {
     /// [`testing::shuffle`]: crate::testing::shuffle
     ///
     /// ```
-    /// use seedbed::{open_nursery, RunBuilder};
+    /// use seedbed::{RunBuilder, open_nursery};
     ///
     /// let winner = |seed| {
     ///     RunBuilder::new().shuffle(seed).run(open_nursery(|n| async move {
@@ -195,7 +196,7 @@ impl RunBuilder {
     /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
     ///
     /// ```
-    /// use seedbed::{checkpoint, RunBuilder};
+    /// use seedbed::{RunBuilder, checkpoint};
     ///
     /// let five = RunBuilder::new().run(async {
     ///     checkpoint().await;
@@ -222,7 +223,7 @@ impl RunBuilder {
             .then(Interrupt::watch)
             .flatten();
         let observed = Observed::begin(self.instruments);
-        let mut driver = Driver::new(Timers::new(self.clock), interrupt, future.into_future());
+        let mut driver = RunDriver::new(Timers::new(self.clock), interrupt, future.into_future());
         let outcome = catch_unwind(AssertUnwindSafe(|| smol::block_on(&mut driver)));
         let interrupt = driver.end(match &outcome {
             Ok(Some(_)) => TaskExit::Finished,
@@ -247,6 +248,29 @@ impl Default for RunBuilder {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Runs a future, and everything that it opens, to the end, on this thread; drives smol's reactor meanwhile.
+///
+/// This is `RunBuilder::new().run(future)`: real time, and Ctrl-C cancels (see [`CtrlC`]). When it returns, every task
+/// and system task, every shielded section and (with the last run) every idle worker process has ended, and every call
+/// that was [accepted](RunHandle::run_sync_soon) has happened.
+///
+/// In a worker process this is the hook: it serves jobs, and never returns. So everything *before* it in `main` runs
+/// again, with the same arguments and environment: in each worker, or once for all that are
+/// [forked](crate::worker::WorkerType).
+///
+/// # Panics
+///
+/// With `future`'s panic, or that of a [system task](spawn_system_task) or a [call](RunHandle::run_sync_soon), which
+/// cancels everybody else; and if called inside of another run on the same thread.
+///
+/// ```
+/// let five = seedbed::run(async { 5 });
+/// assert_eq!(five, 5);
+/// ```
+pub fn run<F: IntoFuture>(future: F) -> F::Output {
+    RunBuilder::new().run(future)
 }
 
 thread_local! {

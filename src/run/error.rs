@@ -6,8 +6,8 @@ use std::fmt;
 /// The run has ended, or is about to, so it takes no more calls and no more system tasks. Gives back what was refused.
 ///
 /// ```
-/// use seedbed::run;
 /// use seedbed::run::current_run;
+/// use seedbed::run;
 ///
 /// let handle = run(async { current_run() });
 /// let refused = handle.run_sync_soon(|| {}).unwrap_err();
@@ -25,8 +25,8 @@ impl<F> RunFinished<F> {
     /// Returns what was refused: the function that was not called, or the future that was not spawned.
     ///
     /// ```
-    /// use seedbed::run;
     /// use seedbed::run::current_run;
+    /// use seedbed::run;
     ///
     /// let handle = run(async { current_run() });
     /// let refused = handle.run_sync(|| 5).unwrap_err();
@@ -54,8 +54,8 @@ impl<F> Error for RunFinished<F> {}
 /// Why [`RunHandle::run`](crate::run::RunHandle::run) has nothing to return.
 ///
 /// ```
-/// use seedbed::run;
 /// use seedbed::run::{EnterError, current_run};
+/// use seedbed::run;
 ///
 /// let handle = run(async { current_run() });
 /// assert_eq!(handle.run(|| async { 5 }), Err(EnterError::Finished));

@@ -1,152 +1,19 @@
-//! `RunHandle`: the way into a run, from anywhere.
-//!
-//! Every run has an [`Entrance`]: the queue of calls and the system tasks. The run's loop owns it, and every handle
-//! shares it; what belongs to the loop's end of it is in [`driver`](super::driver).
+//! `RunHandle`: how other threads have something done in a run.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::task::Wake;
-use std::thread::ThreadId;
 
 use futures_lite::FutureExt;
 
-use super::entry::EntryQueue;
 use super::error::{EnterError, RunFinished};
+use super::inbox::{Call, RunInbox};
 use super::statistics::RunStatistics;
-use super::system;
-use super::system::System;
-use crate::cancel::{CancelScope, Shared, current};
+use super::system_task;
+use crate::cancel::{SharedTree, position};
 use crate::task::Task;
-use crate::time::Timers;
-
-/// What leads into a run.
-pub(super) struct Entrance {
-    pub(super) queue: EntryQueue<Call>,
-    pub(super) system: System,
-    /// The main future's scope.
-    pub(super) main: CancelScope,
-    timers: Arc<Timers>,
-    /// The thread that polls the run.
-    thread: ThreadId,
-}
-
-impl Entrance {
-    /// Makes the entrance of a run on this thread.
-    pub(super) fn new(timers: Arc<Timers>, main: CancelScope) -> Arc<Self> {
-        Arc::new(Entrance {
-            queue: EntryQueue::new(),
-            system: System::new(),
-            main,
-            timers,
-            thread: std::thread::current().id(),
-        })
-    }
-}
-
-/// The waker of the system tasks.
-impl Wake for Entrance {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.system.wake();
-        self.timers.driver.wake();
-    }
-}
-
-/// What is to be called in the run.
-pub(super) enum Call {
-    Once(Box<dyn FnOnce() + Send>),
-    Shared(Arc<dyn Fn() + Send + Sync>),
-}
-
-impl Call {
-    pub(super) fn run(self) {
-        match self {
-            Call::Once(call) => call(),
-            Call::Shared(call) => call(),
-        }
-    }
-}
-
-/// Returns a handle on the run that polls the running code.
-///
-/// # Panics
-///
-/// Outside of a run; [`in_run`](crate::run::in_run) tells. In particular on a thread, which has to be given the handle.
-///
-/// ```
-/// use seedbed::run::current_run;
-/// use seedbed::{run, thread};
-///
-/// run(async {
-///     let handle = current_run();
-///     let call = thread::run_sync(move || handle.run_sync(|| "in the run").unwrap());
-///     assert_eq!(call.await, "in the run");
-/// });
-/// ```
-#[track_caller]
-pub fn current_run() -> RunHandle {
-    let Some(shared) = current::tree_of_run() else {
-        panic!(
-            "there is no current run: this is not polled by seedbed::run; a thread has to be given the RunHandle"
-        );
-    };
-    let entrance = shared.run().expect("it is a run's").entrance().clone();
-    RunHandle {
-        entrance: Arc::downcast(entrance).expect("every run's entrance is made in this file"),
-        shared,
-    }
-}
-
-/// Spawns a task of the run's: it is no child of the caller, and is cancelled when the main future has ended.
-///
-/// It runs in no cancel scope and sees no tree variable of the caller's. So it is for what works behind the scenes for
-/// everybody in the run, until nobody is left: watching a connection that is shared, say. What the caller wants done
-/// belongs into a nursery.
-///
-/// The run waits for its system tasks: those with an active shield go on until that has ended. A system task that
-/// panics cancels the main future and all other system tasks, and when they have ended, the panic comes out of
-/// [`run`](crate::run()). Dropping the [`Task`] changes nothing.
-///
-/// # Panics
-///
-/// Outside of a run, and when the run's system tasks have all ended after the main future has. That is certain to be so
-/// in late [calls](RunHandle::run_sync_soon); use [`RunHandle::spawn_system_task`] there.
-///
-/// ```
-/// use seedbed::run;
-/// use seedbed::run::spawn_system_task;
-/// use seedbed::sync::Event;
-/// use seedbed::time::sleep_forever;
-///
-/// run(async {
-///     let ready = Event::new();
-///     let said = ready.clone();
-///     spawn_system_task(async move {
-///         said.set();
-///         sleep_forever().await // until the run ends
-///     });
-///     ready.wait().await;
-///     assert_eq!(seedbed::run::current_statistics().system_tasks, 1);
-/// });
-/// ```
-#[track_caller]
-pub fn spawn_system_task<F>(future: F) -> Task<F::Output>
-where
-    F: IntoFuture,
-    F::IntoFuture: Send + 'static,
-    F::Output: Send + 'static,
-{
-    match current_run().spawn_system_task(future) {
-        Ok(task) => task,
-        Err(finished) => panic!("a system task cannot be spawned any more: {finished}"),
-    }
-}
 
 /// A handle on one run, with which threads have something done in it; from [`current_run`].
 ///
@@ -165,9 +32,9 @@ where
 /// waits for it: see [`call_async_in_task`](crate::thread::call_async_in_task).
 ///
 /// ```
-/// use seedbed::run;
 /// use seedbed::run::current_run;
 /// use seedbed::sync::Event;
+/// use seedbed::run;
 ///
 /// run(async {
 ///     let (handle, ready) = (current_run(), Event::new());
@@ -178,11 +45,18 @@ where
 /// ```
 #[derive(Clone)]
 pub struct RunHandle {
-    entrance: Arc<Entrance>,
-    shared: Arc<Shared>,
+    inbox: Arc<RunInbox>,
+    tree: Arc<SharedTree>,
 }
 
 impl RunHandle {
+    /// Returns a handle on the run that polls the running code; `None` outside of a run.
+    pub(super) fn current() -> Option<Self> {
+        let tree = position::tree_of_run()?;
+        let inbox = tree.run()?.get_arc()?;
+        Some(RunHandle { inbox, tree })
+    }
+
     /// Has `f` called in the run some time soon, on its thread, and does not wait for that.
     ///
     /// Calls happen in the order in which they were put in, between the polls of tasks: in the run, but in no task.
@@ -203,8 +77,8 @@ impl RunHandle {
     /// system tasks have, and only the calls that were accepted before are left.
     ///
     /// ```
-    /// use seedbed::run;
     /// use seedbed::run::current_run;
+    /// use seedbed::run;
     ///
     /// let (sender, receiver) = std::sync::mpsc::channel();
     /// let handle = run(async {
@@ -223,7 +97,7 @@ impl RunHandle {
     where
         F: FnOnce() + Send + 'static,
     {
-        let queued = self.entrance.queue.push(f, |f| Call::Once(Box::new(f)));
+        let queued = self.inbox.calls.push(f, |f| Call::Once(Box::new(f)));
         self.wake(queued)
     }
 
@@ -261,15 +135,15 @@ impl RunHandle {
         // The queue keeps the function, and with it its address, while the call waits.
         let key = Arc::as_ptr(f).addr();
         let queued = self
-            .entrance
-            .queue
+            .inbox
+            .calls
             .push_once(key, f.clone(), |f| Call::Shared(f));
         self.wake(queued)
     }
 
     fn wake<F>(&self, queued: Result<(), F>) -> Result<(), RunFinished<F>> {
         queued.map_err(RunFinished::new)?;
-        self.entrance.timers.driver.wake();
+        self.inbox.wake_loop();
         Ok(())
     }
 
@@ -310,8 +184,8 @@ impl RunHandle {
                 drop(reply.send(catch_unwind(AssertUnwindSafe(f))));
             }))
         };
-        match self.entrance.queue.push((f, reply), call) {
-            Ok(()) => self.entrance.timers.driver.wake(),
+        match self.inbox.calls.push((f, reply), call) {
+            Ok(()) => self.inbox.wake_loop(),
             Err((f, _)) => return Err(RunFinished::new(f)),
         }
         match answer.recv() {
@@ -384,9 +258,9 @@ impl RunHandle {
     }
 
     fn refuse_own_thread(&self, what: &str) {
-        let own = std::thread::current().id() == self.entrance.thread;
+        let own = std::thread::current().id() == self.inbox.thread;
         assert!(
-            !own || self.entrance.queue.is_closed(),
+            !own || self.inbox.calls.is_closed(),
             "RunHandle::{what} was called on the thread of the run itself, which it would block for ever; await the future \
              there, or call the function, or use run_sync_soon"
         );
@@ -402,8 +276,8 @@ impl RunHandle {
     /// [`RunFinished`], which gives the future back, if the main future and all system tasks have ended.
     ///
     /// ```
-    /// use seedbed::run;
     /// use seedbed::run::current_run;
+    /// use seedbed::run;
     ///
     /// let handle = run(async {
     ///     let task = current_run().spawn_system_task(async { 5 }).unwrap();
@@ -421,14 +295,14 @@ impl RunHandle {
         F::IntoFuture: Send + 'static,
         F::Output: Send + 'static,
     {
-        system::spawn(&self.entrance, &self.shared, future.into_future()).map_err(RunFinished::new)
+        system_task::spawn(&self.inbox, &self.tree, future.into_future()).map_err(RunFinished::new)
     }
 
     /// Says, for one moment, what the run has to do. From other threads, too; of a run that has ended, nothing is left.
     ///
     /// ```
-    /// use seedbed::run;
     /// use seedbed::run::current_run;
+    /// use seedbed::run;
     ///
     /// run(async {
     ///     let handle = current_run();
@@ -437,14 +311,13 @@ impl RunHandle {
     /// });
     /// ```
     pub fn statistics(&self) -> RunStatistics {
-        let of_run = self.shared.run().expect("it is a run's");
-        RunStatistics::new(of_run, &self.entrance)
+        RunStatistics::new(&self.tree, &self.inbox)
     }
 }
 
 impl PartialEq for RunHandle {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.entrance, &other.entrance)
+        Arc::ptr_eq(&self.inbox, &other.inbox)
     }
 }
 
@@ -453,7 +326,7 @@ impl Eq for RunHandle {}
 impl fmt::Debug for RunHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunHandle")
-            .field("finished", &self.entrance.queue.is_closed())
+            .field("finished", &self.inbox.calls.is_closed())
             .finish_non_exhaustive()
     }
 }

@@ -15,8 +15,8 @@ use signal_hook::consts::SIGINT;
 use signal_hook::low_level;
 use smol::Async;
 
-use crate::cancel::lock;
 use crate::sys::disposition::Claim;
+use crate::sys::primitives::lock;
 
 /// The runs that unwind on SIGINT.
 static RUNS: Mutex<Runs> = Mutex::new(Runs {

@@ -2,36 +2,9 @@
 
 use std::time::Duration;
 
-use super::handle::{Entrance, current_run};
-use crate::cancel::OfRun;
+use super::inbox::RunInbox;
+use crate::cancel::SharedTree;
 use crate::thread;
-
-/// Says, for one moment, what the current run has to do.
-///
-/// # Panics
-///
-/// Outside of a run. With a [`RunHandle`](crate::run::RunHandle), other threads ask too:
-/// [`RunHandle::statistics`](crate::run::RunHandle::statistics).
-///
-/// ```
-/// use std::time::Duration;
-/// use seedbed::run::current_statistics;
-/// use seedbed::{checkpoint, fail_after, run};
-///
-/// run(async {
-///     let body = async {
-///         checkpoint().await;
-///         current_statistics().time_to_next_deadline
-///     };
-///     let left = fail_after(Duration::from_secs(5), body).await.unwrap();
-///     assert!(left.unwrap() <= Duration::from_secs(5));
-///     assert_eq!(current_statistics().time_to_next_deadline, None);
-/// });
-/// ```
-#[track_caller]
-pub fn current_statistics() -> RunStatistics {
-    current_run().statistics()
-}
 
 /// What a run has to do, at one moment; from [`current_statistics`].
 ///
@@ -53,15 +26,14 @@ pub struct RunStatistics {
 }
 
 impl RunStatistics {
-    pub(super) fn new(run: &OfRun, entrance: &Entrance) -> Self {
-        let timers = run.timers();
+    pub(super) fn new(tree: &SharedTree, inbox: &RunInbox) -> Self {
+        let next = tree.timers().and_then(|timers| timers.earliest());
         RunStatistics {
-            system_tasks: entrance.system.tasks(),
-            run_sync_soon_queue_size: entrance.queue.len(),
-            time_to_next_deadline: timers
-                .earliest()
-                .map(|deadline| deadline.saturating_duration_since(timers.now())),
-            active_threads: thread::active_in(run),
+            system_tasks: inbox.system.tasks(),
+            run_sync_soon_queue_size: inbox.calls.len(),
+            time_to_next_deadline: next
+                .map(|deadline| deadline.saturating_duration_since(tree.now())),
+            active_threads: tree.run().map_or(0, |run| thread::active_in(run)),
         }
     }
 }

@@ -15,13 +15,14 @@ use super::place::Stay;
 use super::ready::{Batch, Core};
 use super::shuffle;
 use super::tree::Registered;
-use crate::cancel::current::{enter, in_child};
+use crate::ambient;
+use crate::ambient::{TreeValues, WithValues};
+use crate::cancel::position::{enter, in_child};
 use crate::cancel::{
-    CancelReason, CancelScope, CancelSource, Driver, End, Entered, Kind, Node, NodeId, lock,
+    CancelReason, CancelScope, CancelSource, End, Entered, Kind, Node, NodeId, ScopeDriver, lock,
 };
 use crate::instrument;
 use crate::instrument::TaskExit;
-use crate::tree_var::{Values, WithValues};
 
 /// What a panic carries.
 pub(super) type Payload = Box<dyn Any + Send>;
@@ -29,13 +30,13 @@ pub(super) type Payload = Box<dyn Any + Send>;
 /// Owns the children of one block, which [ends](Owner::end_hard) them before it drops this.
 pub(super) struct Owner {
     pub(super) core: Arc<Core>,
-    driver: Driver,
+    driver: ScopeDriver,
     /// Until the block has ended.
     registered: Option<Registered>,
     /// In a service nursery, while the body lives: the children's place, which cancellation of the block does not reach.
     service: Option<Node>,
     /// What the tree variables were when the block was opened.
-    values: Option<Values>,
+    values: Option<TreeValues>,
     /// Shuffles the children that are ready, if a test asked for that.
     order: Option<fastrand::Rng>,
     /// The body's node, once it has one.
@@ -56,11 +57,11 @@ impl Owner {
     /// Takes the block's place in the tree: where the first poll happens.
     pub(super) fn begin(service: bool) -> Self {
         let scope = CancelScope::new();
-        let mut driver = Driver::new(scope.clone());
+        let mut driver = ScopeDriver::new(scope.clone());
         driver.begin();
-        let values = crate::cancel::current::values();
+        let values = ambient::tree_values();
         let service = driver.node().filter(|_| service).map(|own| Node {
-            id: own.shared.add(Some(own.id), Kind::Hides, None),
+            id: own.shared.add(Some(own.id), Kind::Shield, None),
             shared: own.shared.clone(),
         });
         let core = Core::new(scope, values.clone());
@@ -402,7 +403,7 @@ impl Owner {
         self.driver
             .node()
             .zip(node)
-            .is_some_and(|(own, node)| own.shared.is_held(node))
+            .is_some_and(|(own, node)| own.shared.is_deferred(node))
     }
 
     /// Makes a node for a child.
@@ -483,7 +484,7 @@ impl Owner {
         }
         self.panic = Some(payload);
         if let Some(node) = self.driver.node() {
-            node.shared.set_holds(node.id, true).now();
+            node.shared.set_defers(node.id, true).now();
         }
         let reason = CancelReason::new(CancelSource::Panic);
         self.driver.scope.cancel_for(reason);

@@ -25,11 +25,11 @@ use super::child::{ChildRef, Header};
 use super::info::{TaskId, TaskRef};
 use super::place;
 use super::roster::Roster;
+use crate::ambient::TreeValues;
 use crate::cancel::CancelScope;
 use crate::instrument;
 use crate::instrument::RunId;
 use crate::sys::primitives::{AtomicBool, AtomicPtr};
-use crate::tree_var::Values;
 
 const IDLE: *mut Header = ptr::null_mut();
 const BUSY: *mut Header = ptr::without_provenance_mut(1);
@@ -56,11 +56,11 @@ pub(super) struct Core {
     pub(super) registered: AtomicUsize,
     pub(super) roster: Roster,
     /// The tree variables of where the block was opened, for those who ask from elsewhere; until it has ended.
-    pub(super) values: Mutex<Option<Values>>,
+    pub(super) values: Mutex<Option<TreeValues>>,
 }
 
 impl Core {
-    pub(super) fn new(scope: CancelScope, values: Option<Values>) -> Arc<Self> {
+    pub(super) fn new(scope: CancelScope, values: Option<TreeValues>) -> Arc<Self> {
         Arc::new(Core {
             head: AtomicPtr::new(BUSY),
             body_woken: AtomicBool::new(true),

@@ -25,10 +25,12 @@ use super::handle::{Nursery, TrySpawned};
 use super::info::TaskRef;
 use super::place;
 use super::task_handle::Task;
-use crate::cancel::current;
-use crate::cancel::current::enter;
-use crate::cancel::{Cell, Kind, Node, lock};
-use crate::tree_var::{Values, WithValues};
+use crate::ambient;
+use crate::ambient::{TreeValues, WithValues};
+use crate::cancel::position;
+use crate::cancel::position::enter;
+use crate::cancel::{Kind, Node, NodeState};
+use crate::sys::primitives::lock;
 
 /// Where [`Nursery::spawn_on`] can put a child.
 ///
@@ -204,7 +206,7 @@ impl<'env, T: Send + 'env, E: Send + 'env> Nursery<'env, Result<T, E>> {
 struct Remote<F: Future> {
     stage: Mutex<Stage<F>>,
     /// Of the place in the tree. Its waker is that of the half here.
-    cell: Arc<Cell>,
+    cell: Arc<NodeState>,
     /// Wakes the half over there.
     runner: AtomicWaker,
 }
@@ -240,16 +242,16 @@ type Payload = Box<dyn Any + Send>;
 /// Where the future stands in the tree of scopes, and of variables.
 struct Place {
     node: Node,
-    values: Option<Values>,
+    values: Option<TreeValues>,
     /// The child that this is, unless it is polled outside of any task.
     task: Option<TaskRef>,
 }
 
 impl Place {
-    fn new(cell: Arc<Cell>) -> Self {
+    fn new(cell: Arc<NodeState>) -> Self {
         Place {
-            node: current::attach(Kind::Holds, Some(cell)),
-            values: current::values(),
+            node: position::attach(Kind::Defer, Some(cell)),
+            values: ambient::tree_values(),
             task: place::current(),
         }
     }
@@ -377,7 +379,7 @@ impl<F: Future> Remote<F> {
             End::Value(value) => Poll::Ready(value),
             End::Panicked(payload) => resume_unwind(payload),
             // It would have been dropped anyway.
-            End::Lost if current::give_up() => Poll::Pending,
+            End::Lost if position::commit_if_cancelled() => Poll::Pending,
             End::Lost => panic!(
                 "the executor that this child was put on was dropped, or dropped the child, before the child had ended; \
                  keep the executor until the nursery has ended, or cancel the nursery first"

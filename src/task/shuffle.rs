@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 
 use crate::cancel::lock;
-use crate::tree_var::{TreeVar, TreeVarScope};
+use crate::variables::{TreeVar, TreeVarScope};
 
 static SOURCE: TreeVar<Arc<Mutex<Rng>>> = TreeVar::new();
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use super::child::Handle;
 use super::info::TaskInfo;
-use crate::cancel::current;
+use crate::cancel::position;
 
 /// A child of a nursery, as seen by whoever spawned it. Awaiting it gives the child's result.
 ///
@@ -140,7 +140,7 @@ impl<T> Future for Task<T> {
         match ready!(self.poll_outcome(cx)) {
             Some(value) => Poll::Ready(value),
             // The end of the one who waits is certain too, so there is nobody to tell.
-            None if current::give_up() => Poll::Pending,
+            None if position::commit_if_cancelled() => Poll::Pending,
             None => panic!(
                 "the awaited child of a nursery is gone without a result: it was cancelled, it panicked, or its result \
                  was taken before; use Task::outcome where that can happen"

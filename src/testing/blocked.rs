@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::cancel::current;
+use crate::time;
 use crate::time::{IdleKey, Timers};
 
 /// Waits until every other task of this run is blocked: nothing is ready, and the reactor has nothing to report.
@@ -108,7 +108,7 @@ impl Future for AllTasksBlocked {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &self.state {
             State::New { cushion } => {
-                let timers = current::timers()
+                let timers = time::current_timers()
                     .expect("wait_all_tasks_blocked works inside of seedbed::run only");
                 let key = timers.wait_idle(*cushion, cx.waker().clone());
                 self.state = State::Waiting { timers, key };

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::cancel::current::{attach, enter};
+use crate::cancel::position::{attach, enter};
 use crate::cancel::{Kind, Node};
 
 /// Runs a future to its end, and panics if it got there without a checkpoint.
@@ -91,7 +91,7 @@ impl<F: Future> Future for AssertCheckpoints<F> {
                 .poll(cx)
         };
         if polled.is_pending() {
-            let held = place.shared.is_held(place.id);
+            let held = place.shared.is_deferred(place.id);
             let seen = if held { Seen::Wait } else { Seen::Checkpoint };
             *this.seen = seen.max(*this.seen);
         }

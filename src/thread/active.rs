@@ -8,8 +8,9 @@ use std::sync::{Arc, LazyLock};
 
 use event_listener::Event;
 
-use crate::cancel::OfRun;
-use crate::run_var::RunVar;
+use crate::ambient;
+use crate::ambient::Run;
+use crate::variables::RunVar;
 
 /// The jobs of one run.
 #[derive(Default)]
@@ -25,7 +26,7 @@ static OF_RUN: RunVar<Arc<Jobs>> = RunVar::new();
 static OUTSIDE: LazyLock<Arc<Jobs>> = LazyLock::new(Arc::default);
 
 fn jobs_here() -> Arc<Jobs> {
-    match crate::cancel::current::tree_of_run() {
+    match ambient::current_run() {
         Some(_) => OF_RUN.get_or_init(Arc::default),
         None => OUTSIDE.clone(),
     }
@@ -70,7 +71,7 @@ pub fn active_thread_count() -> usize {
 }
 
 /// The same for a certain run.
-pub(crate) fn active_in(run: &OfRun) -> usize {
+pub(crate) fn active_in(run: &Run) -> usize {
     OF_RUN
         .get_in(run)
         .map_or(0, |jobs| jobs.active.load(Ordering::SeqCst))

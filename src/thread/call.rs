@@ -11,10 +11,12 @@ use super::active::Active;
 use super::cache;
 use super::cache::Job;
 use super::host::{Host, Link};
-use crate::cancel::{checkpoint_if_cancelled, current, lock};
+use crate::ambient;
+use crate::ambient::{TreeValues, WithValues};
+use crate::cancel::checkpoint_if_cancelled;
 use crate::sync::{CapacityLimiter, Token};
+use crate::sys::primitives::lock;
 use crate::sys::role::refuse_unless_hooked;
-use crate::tree_var::{Values, WithValues};
 
 /// Calls `f` on a cached thread and waits for it; meanwhile, everybody else goes on.
 ///
@@ -204,7 +206,7 @@ where
     let outcome = Arc::new(Mutex::new(None));
     let job = Box::new(ThreadJob {
         name: call.name,
-        values: current::values(),
+        values: ambient::tree_values(),
         stage: Stage::New {
             f: call.f,
             link,
@@ -230,7 +232,7 @@ type Outcome<T> = Arc<Mutex<Option<std::thread::Result<T>>>>;
 
 struct ThreadJob<F, T> {
     name: Option<String>,
-    values: Option<Values>,
+    values: Option<TreeValues>,
     stage: Stage<F>,
     /// Kept by the caller, too, as long as that waits.
     outcome: Outcome<T>,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::current::timers;
 use super::queue::Place;
 use super::timers::Timers;
-use crate::cancel::current;
 
 /// Sleeps for a time span that begins when the returned future is first polled.
 ///
@@ -43,8 +43,8 @@ pub fn sleep(span: Duration) -> Sleep {
 ///
 /// ```
 /// use std::time::Duration;
-/// use seedbed::run;
 /// use seedbed::time::{current_time, sleep_until};
+/// use seedbed::run;
 ///
 /// run(async {
 ///     let deadline = current_time() + Duration::from_millis(1);
@@ -107,7 +107,7 @@ enum Until {
 
 impl State {
     fn begin(until: Until, cx: &mut Context<'_>) -> State {
-        let timers = current::timers();
+        let timers = timers();
         let deadline = match until {
             Until::Span(Duration::ZERO) => return State::give_way(cx),
             Until::Span(span) => {

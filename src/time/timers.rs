@@ -13,7 +13,7 @@ use atomic_waker::AtomicWaker;
 use super::clock::{Clock, RealClock};
 use super::idle::{IdleKey, IdleQueue};
 use super::queue::{DeadlineQueue, Place};
-use crate::cancel::lock;
+use crate::sys::primitives::lock;
 
 /// One run's clock and deadlines.
 #[derive(Debug)]

@@ -3,10 +3,6 @@
 
 /// Modules that import upwards: importing module, imported module.
 pub const UPWARD: &[(&str, &str)] = &[
-    // core
-    ("run_var", "cancel"),
-    ("time", "cancel"),
-    ("tree_var", "cancel"),
     // task
     ("task", "instrument"),
 ];
@@ -15,9 +11,6 @@ pub const UPWARD: &[(&str, &str)] = &[
 pub const CYCLES: &[&str] = &[
     // core and task: the modules themselves
     "",
-    // core
-    "cancel",
-    "run",
     // task
     "instrument",
     "task",
@@ -36,6 +29,3 @@ pub const CYCLES: &[&str] = &[
     "process",
     "worker/spawn",
 ];
-
-/// A module that does not exist yet.
-pub const LATER: &str = "ambient";

@@ -1,30 +1,31 @@
-//! What the scope tree decides: who is cancelled, who must wait for a shield, who absorbs.
+//! The rules of the scope tree: which nodes are cancelled, which wait for a shield, which absorb a cancellation.
 //!
-//! This file is pure: it knows neither clocks, wakers, locks nor futures, so that it can be tested against a slow
-//! model. The drivers in [`node`](super::node) keep one such tree behind a lock and obey it.
+//! This file is pure: it knows no clocks, wakers, locks or futures, and is tested against a slow model.
+//! [`node`](super::node) keeps one such tree behind a lock and obeys it.
 //!
 //! A node stands for a place at which a future can be dropped (a scope, a nursery, a nursery's child, `on_cancel`) or
-//! kept alive (a shield). Its words:
+//! kept alive (a shield). Its properties:
 //!
-//! * **own**: this node was cancelled itself. Never taken back.
-//! * **hides**: cancellation from above does not reach this node (a shield). A hiding node holds its ancestors.
-//! * **holds**: nodes above must not drop what contains this node yet, although cancellation does reach it.
-//! * **doomed**: something below was already dropped because of a cancellation that another node above will absorb.
-//!   From then on the node can only end by being dropped, whatever shields are put up later. Without this word, a
-//!   shield raised at the wrong moment would leave somebody waiting for ever for a thing that is gone.
-//! * **effective** = own, or doomed, or (not hides, and the parent is effective). Kept up to date eagerly, downwards.
-//! * **held** counts the children that block their parent; a node **blocks** if it hides, holds or is held.
+//! * **cancelled**: this node itself was cancelled. Never taken back.
+//! * **shielded**: cancellation from above does not reach this node. A shielded node makes its ancestors wait.
+//! * **defers**: cancellation from above does reach this node, but its ancestors must not drop what contains it yet.
+//! * **committed**: something below was already dropped because of a cancellation that a node further up will absorb.
+//!   From then on the node can only end by being dropped, whatever shields are put up later. Without this property, a
+//!   shield put up at the wrong moment would leave a future waiting forever for something that is gone.
+//! * **effective** = cancelled, or committed, or (not shielded, and the parent is effective). Updated eagerly, downwards.
+//! * **deferred_by** counts the children that block their parent. A node **blocks** if it is shielded, defers, or is
+//!   itself deferred.
 //!
-//! Invariants, checked by the property test: `effective` and `held` equal what their definitions say; an ancestor of
-//! a blocking node is held; and every doomed node is effective and has an absorbing node above it.
+//! Invariants, checked by the property test: `effective` and `deferred_by` equal their definitions; all ancestors of a
+//! blocking node are deferred; every committed node is effective and has an absorbing node above it.
 //!
-//! A doomed node goes on blocking its ancestors if it hides or holds. Whoever drives it takes it out once it is dead.
+//! A committed node that is shielded or defers goes on blocking its ancestors until its owner removes it.
 //!
 //! No operation recurses: a chain of 100,000 nodes is walked in a loop.
 
 use std::num::NonZeroU32;
 
-/// Names a node of one tree. Ids are reused after [`Tree::remove`], so only a node's owner may keep one.
+/// Identifies a node of one tree. Ids are reused after [`Tree::remove`], so only the owner of a node may keep its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(NonZeroU32);
 
@@ -39,27 +40,27 @@ impl NodeId {
     }
 }
 
-/// What a node does to cancellation that passes by.
+/// What a node does with a cancellation from above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Lets it through: a scope, a nursery, a child.
+    /// Lets the cancellation through: a scope, a nursery, a child.
     Plain,
-    /// Keeps it off everything below, and makes everything above wait: a shield.
-    Hides,
-    /// Lets it through, and makes everything above wait: `on_cancel`.
-    Holds,
+    /// Keeps the cancellation off everything below, and makes everything above wait: a shield.
+    Shield,
+    /// Lets the cancellation through, and makes everything above wait: `on_cancel`.
+    Defer,
 }
 
-/// Where the cancellation ends that made a node drop its content.
+/// Where a cancellation ends that made a node drop its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// At this node: it was cancelled itself, and nothing above it that it can see was.
+    /// At this node: it was cancelled itself, and no node above it, up to the next shield, was.
     Here,
-    /// Further up. The node is doomed, and so is everything up to the absorbing node.
+    /// Further up. The node is committed, and so is everything up to the absorbing node.
     Above,
 }
 
-/// Nodes whose owners have to look again: [`Tree::is_effective`] has changed, or [`Tree::must_drop`] has become true.
+/// Nodes whose owners must be woken: [`Tree::is_effective`] has changed, or [`Tree::must_drop`] has become true.
 pub(crate) type Changed = Vec<NodeId>;
 
 #[derive(Debug)]
@@ -68,18 +69,18 @@ struct Node<P> {
     first_child: Option<NodeId>,
     next: Option<NodeId>,
     prev: Option<NodeId>,
-    own: bool,
-    doomed: bool,
-    hides: bool,
-    holds: bool,
+    cancelled: bool,
+    committed: bool,
+    shielded: bool,
+    defers: bool,
     effective: bool,
-    held: u32,
+    deferred_by: u32,
     payload: P,
 }
 
 impl<P> Node<P> {
     fn blocks(&self) -> bool {
-        self.hides || self.holds || self.held > 0
+        self.shielded || self.defers || self.deferred_by > 0
     }
 }
 
@@ -89,7 +90,7 @@ enum Slot<P> {
     Free { next: Option<NodeId> },
 }
 
-/// A forest of nodes, each with a `P` for its driver.
+/// A forest of nodes, each with a payload for its owner.
 #[derive(Debug)]
 pub(crate) struct Tree<P> {
     slots: Vec<Slot<P>>,
@@ -106,57 +107,57 @@ impl<P> Tree<P> {
         }
     }
 
-    /// How many nodes there are.
+    /// Returns the number of nodes.
     pub(crate) fn len(&self) -> usize {
         self.used
     }
 
     /// Adds a node below `parent`, or a root.
     pub(crate) fn add(&mut self, parent: Option<NodeId>, kind: Kind, payload: P) -> NodeId {
-        let hides = kind == Kind::Hides;
+        let shielded = kind == Kind::Shield;
         let node = Node {
             parent: None,
             first_child: None,
             next: None,
             prev: None,
-            own: false,
-            doomed: false,
-            hides,
-            holds: kind == Kind::Holds,
-            effective: !hides && parent.is_some_and(|p| self.node(p).effective),
-            held: 0,
+            cancelled: false,
+            committed: false,
+            shielded,
+            defers: kind == Kind::Defer,
+            effective: !shielded && parent.is_some_and(|p| self.node(p).effective),
+            deferred_by: 0,
             payload,
         };
         let blocks = node.blocks();
         let id = self.store(node);
         self.link(id, parent);
         if blocks {
-            // Nobody is released by one child more, so nobody has to look again.
-            self.count_held(parent, true, &mut Changed::new());
+            // One more blocking child releases no node, so no owner must be woken.
+            self.count_deferring(parent, true, &mut Changed::new());
         }
         id
     }
 
-    /// Takes a node out. What still hangs below it is adopted by its parent, and becomes as cancelled as that is.
+    /// Removes a node. Its parent adopts its children, which become as cancelled as that is.
     pub(crate) fn remove(&mut self, id: NodeId, changed: &mut Changed) -> P {
         let parent = self.node(id).parent;
         while let Some(child) = self.node(id).first_child {
-            // Counted at its new place before it is at its old one, so that nobody further up notices.
+            // Counted at the new parent before it is discounted at the old one, so that nothing changes further up.
             let blocks = self.node(child).blocks();
             if blocks {
-                self.count_held(parent, true, changed);
+                self.count_deferring(parent, true, changed);
             }
             self.unlink(child);
             self.link(child, parent);
             if blocks {
-                self.count_held(Some(id), false, changed);
+                self.count_deferring(Some(id), false, changed);
             }
-            self.spread(child, changed);
+            self.propagate(child, changed);
         }
         let blocks = self.node(id).blocks();
         self.unlink(id);
         if blocks {
-            self.count_held(parent, false, changed);
+            self.count_deferring(parent, false, changed);
         }
         changed.retain(|&other| other != id);
         self.used -= 1;
@@ -175,47 +176,47 @@ impl<P> Tree<P> {
         std::mem::replace(&mut self.node_mut(id).payload, payload)
     }
 
-    /// Cancels this node and everything below that is not hidden from it.
+    /// Cancels this node and everything below it that is not behind a shield.
     pub(crate) fn cancel(&mut self, id: NodeId, changed: &mut Changed) {
-        self.node_mut(id).own = true;
-        self.spread(id, changed);
+        self.node_mut(id).cancelled = true;
+        self.propagate(id, changed);
     }
 
     /// Puts up or takes down a shield at this node.
-    pub(crate) fn set_hides(&mut self, id: NodeId, hides: bool, changed: &mut Changed) {
-        self.set_blocking(id, changed, |node| node.hides = hides);
-        self.spread(id, changed);
+    pub(crate) fn set_shielded(&mut self, id: NodeId, shielded: bool, changed: &mut Changed) {
+        self.set_blocking(id, changed, |node| node.shielded = shielded);
+        self.propagate(id, changed);
     }
 
-    /// Makes everything above wait for this node, or lets it go again.
-    pub(crate) fn set_holds(&mut self, id: NodeId, holds: bool, changed: &mut Changed) {
-        self.set_blocking(id, changed, |node| node.holds = holds);
+    /// Makes everything above wait for this node, or no longer.
+    pub(crate) fn set_defers(&mut self, id: NodeId, defers: bool, changed: &mut Changed) {
+        self.set_blocking(id, changed, |node| node.defers = defers);
     }
 
-    /// Whether code at this node is cancelled, by whomever.
+    /// Returns whether code at this node is cancelled, by this node or one above it.
     pub(crate) fn is_effective(&self, id: NodeId) -> bool {
         self.node(id).effective
     }
 
-    /// Whether this node was cancelled itself.
-    pub(crate) fn is_own(&self, id: NodeId) -> bool {
-        self.node(id).own
+    /// Returns whether this node itself was cancelled.
+    pub(crate) fn was_cancelled(&self, id: NodeId) -> bool {
+        self.node(id).cancelled
     }
 
-    /// Whether something below has to end before this node's content may be dropped.
-    pub(crate) fn is_held(&self, id: NodeId) -> bool {
-        self.node(id).held > 0
+    /// Returns whether something below has to end before this node's content may be dropped.
+    pub(crate) fn is_deferred(&self, id: NodeId) -> bool {
+        self.node(id).deferred_by > 0
     }
 
-    /// Whether this node's content is to be dropped when it is next polled.
+    /// Returns whether this node's content has to be dropped at its next poll.
     pub(crate) fn must_drop(&self, id: NodeId) -> bool {
         let node = self.node(id);
-        node.effective && node.held == 0
+        node.effective && node.deferred_by == 0
     }
 
-    /// Records that something at this node was dropped because the node is effectively cancelled, and says where that
-    /// cancellation ends. Asked again later, the answer can only change from `Here` to `Above`.
-    pub(crate) fn dropped(&mut self, id: NodeId) -> End {
+    /// Records that something at this node is dropped because the node is effectively cancelled, and returns where that
+    /// cancellation ends. A later call for the same node may return `Above` after `Here`, never `Here` after `Above`.
+    pub(crate) fn commit(&mut self, id: NodeId) -> End {
         debug_assert!(
             self.is_effective(id),
             "only a cancelled node drops its content"
@@ -224,35 +225,36 @@ impl<P> Tree<P> {
             return End::Here;
         }
         let mut at = Some(id);
-        while let Some(node) = at.filter(|&node| !self.absorbs(node) && !self.node(node).doomed) {
-            self.node_mut(node).doomed = true;
+        while let Some(node) = at.filter(|&node| !self.absorbs(node) && !self.node(node).committed)
+        {
+            self.node_mut(node).committed = true;
             at = self.node(node).parent;
         }
         End::Above
     }
 
-    /// The node and what is above it, up to and including the first that hides.
+    /// Iterates over the node and its ancestors, up to and including the first that is shielded.
     pub(crate) fn visible(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
         std::iter::successors(Some(id), |&at| {
             let node = self.node(at);
-            node.parent.filter(|_| !node.hides)
+            node.parent.filter(|_| !node.shielded)
         })
     }
 
-    /// The node and everything above it, shields or not.
+    /// Iterates over the node and all its ancestors, through shields too.
     pub(crate) fn ancestry(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
         std::iter::successors(Some(id), |&at| self.node(at).parent)
     }
 
-    /// Whether cancellation that arrives at this node goes no further up.
+    /// Returns whether a cancellation that arrives at this node goes no further up.
     fn absorbs(&self, id: NodeId) -> bool {
         let node = self.node(id);
-        let from_above = !node.hides && node.parent.is_some_and(|p| self.node(p).effective);
-        node.own && !node.doomed && !from_above
+        let from_above = !node.shielded && node.parent.is_some_and(|p| self.node(p).effective);
+        node.cancelled && !node.committed && !from_above
     }
 
-    /// Brings `effective` up to date at `top` and below it, as far down as it changes.
-    fn spread(&mut self, top: NodeId, changed: &mut Changed) {
+    /// Updates `effective` at `top` and below it, as far down as it changes.
+    fn propagate(&mut self, top: NodeId, changed: &mut Changed) {
         let mut at = top;
         loop {
             let down = self
@@ -266,15 +268,15 @@ impl<P> Tree<P> {
         }
     }
 
-    /// Recomputes `effective`; true if it changed.
+    /// Recomputes `effective`, and returns whether it changed.
     fn update(&mut self, id: NodeId) -> bool {
         let node = self.node(id);
-        let from_above = !node.hides && node.parent.is_some_and(|p| self.node(p).effective);
-        let effective = node.own || node.doomed || from_above;
+        let from_above = !node.shielded && node.parent.is_some_and(|p| self.node(p).effective);
+        let effective = node.cancelled || node.committed || from_above;
         std::mem::replace(&mut self.node_mut(id).effective, effective) != effective
     }
 
-    /// The next node in pre-order after everything below `at`, within the subtree of `top`.
+    /// Returns the next node in pre-order after everything below `at`, within the subtree of `top`.
     fn next_below(&self, mut at: NodeId, top: NodeId) -> Option<NodeId> {
         while at != top {
             let node = self.node(at);
@@ -286,7 +288,7 @@ impl<P> Tree<P> {
         None
     }
 
-    /// Changes what makes a node block, and lets its ancestors know.
+    /// Changes a property that makes a node block, and updates the counts of its ancestors.
     fn set_blocking(
         &mut self,
         id: NodeId,
@@ -298,18 +300,22 @@ impl<P> Tree<P> {
         change(node);
         let (after, parent) = (node.blocks(), node.parent);
         if before != after {
-            self.count_held(parent, after, changed);
+            self.count_deferring(parent, after, changed);
         }
     }
 
-    /// One child more, or one less, blocks `at`. Goes up only as far as somebody starts or stops to block by that.
-    fn count_held(&mut self, mut at: Option<NodeId>, more: bool, changed: &mut Changed) {
+    /// Counts one more, or one less, blocking child of `at`. Goes up only as far as a node starts or stops blocking.
+    fn count_deferring(&mut self, mut at: Option<NodeId>, more: bool, changed: &mut Changed) {
         while let Some(id) = at {
             let node = self.node_mut(id);
             let before = node.blocks();
-            node.held = if more { node.held + 1 } else { node.held - 1 };
+            node.deferred_by = if more {
+                node.deferred_by + 1
+            } else {
+                node.deferred_by - 1
+            };
             let after = node.blocks();
-            let released = node.effective && node.held == 0;
+            let released = node.effective && node.deferred_by == 0;
             at = node.parent.filter(|_| before != after);
             if released {
                 changed.push(id);

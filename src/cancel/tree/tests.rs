@@ -1,7 +1,8 @@
-//! The tree against a model that is slow and obviously right, and at depths where recursion would overflow the stack.
+//! Compares the tree with a model that is slow and obviously right, and tests it at depths where recursion would overflow
+//! the stack.
 //!
-//! The model stores only what was asked for (own, hides, holds, who is above whom) and who is doomed; everything else
-//! it finds out by walking up to the root or by recursing down, each time anew.
+//! The model stores only the settings of each node (parent, cancelled, shielded, defers) and whether it is committed. It
+//! computes everything else each time, by walking up to the root or by recursing down.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 
 use super::{Changed, End, Kind, NodeId, Tree};
 
-/// A node's name in the model, and its payload in the tree. Never used again, unlike a [`NodeId`].
+/// A node's name in the model, and its payload in the tree. Never reused, unlike a [`NodeId`].
 type Name = usize;
 
 /// One operation; an index picks one of the live nodes, modulo their number.
@@ -19,23 +20,23 @@ enum Step {
     Add(usize, Kind),
     Remove(usize),
     Cancel(usize),
-    SetHides(usize, bool),
-    SetHolds(usize, bool),
+    SetShielded(usize, bool),
+    SetDefers(usize, bool),
     /// Drops content at a node that is cancelled; skips others.
     Drop(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let kind =
-        || prop_oneof![3 => Just(Kind::Plain), 1 => Just(Kind::Hides), 1 => Just(Kind::Holds)];
+        || prop_oneof![3 => Just(Kind::Plain), 1 => Just(Kind::Shield), 1 => Just(Kind::Defer)];
     let any = any::<usize>;
     prop_oneof![
         1 => kind().prop_map(Step::AddRoot),
         10 => (any(), kind()).prop_map(|(at, kind)| Step::Add(at, kind)),
         4 => any().prop_map(Step::Remove),
         3 => any().prop_map(Step::Cancel),
-        4 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetHides(at, on)),
-        2 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetHolds(at, on)),
+        4 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetShielded(at, on)),
+        2 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetDefers(at, on)),
         4 => any().prop_map(Step::Drop),
     ]
 }
@@ -48,10 +49,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Clone, Debug)]
 struct Known {
     parent: Option<Name>,
-    own: bool,
-    hides: bool,
-    holds: bool,
-    doomed: bool,
+    cancelled: bool,
+    shielded: bool,
+    defers: bool,
+    committed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -65,7 +66,7 @@ impl Model {
             .map(|(name, _)| *name)
     }
 
-    /// The node and all above it.
+    /// Returns the node and all its ancestors.
     fn path(&self, name: Name) -> Vec<Name> {
         let above = self.0[&name]
             .parent
@@ -73,16 +74,16 @@ impl Model {
         std::iter::once(name).chain(above).collect()
     }
 
-    /// The node and all above it whose cancellation reaches it.
+    /// Returns the node and the ancestors whose cancellation reaches it.
     fn visible(&self, name: Name) -> Vec<Name> {
         let path = self.path(name);
-        let shield = path.iter().position(|name| self.0[name].hides);
+        let shield = path.iter().position(|name| self.0[name].shielded);
         path[..shield.map_or(path.len(), |at| at + 1)].to_vec()
     }
 
-    /// The outermost node that a node's cancellation comes from, if it is cancelled.
+    /// Returns the outermost node that a node's cancellation comes from, if it is cancelled.
     fn source(&self, name: Name) -> Option<Name> {
-        let cancelled = |name: &Name| self.0[name].own || self.0[name].doomed;
+        let cancelled = |name: &Name| self.0[name].cancelled || self.0[name].committed;
         self.visible(name).into_iter().rfind(cancelled)
     }
 
@@ -91,34 +92,34 @@ impl Model {
     }
 
     fn blocks(&self, name: Name) -> bool {
-        self.0[&name].hides || self.0[&name].holds || self.held(name)
+        self.0[&name].shielded || self.0[&name].defers || self.is_deferred(name)
     }
 
-    fn held(&self, name: Name) -> bool {
+    fn is_deferred(&self, name: Name) -> bool {
         self.children(name).any(|child| self.blocks(child))
     }
 
     fn must_drop(&self, name: Name) -> bool {
-        self.effective(name) && !self.held(name)
+        self.effective(name) && !self.is_deferred(name)
     }
 
-    /// Whether cancellation ends at this node: it is the outermost source of its own, and nothing has been promised
-    /// to somebody further up.
+    /// Returns whether a cancellation ends at this node: it is the outermost source of its own cancellation, and not
+    /// committed to one further up.
     fn absorbs(&self, name: Name) -> bool {
-        self.source(name) == Some(name) && !self.0[&name].doomed
+        self.source(name) == Some(name) && !self.0[&name].committed
     }
 
-    /// Dooms the path up to whoever absorbs, or up to who is doomed and will in turn be dropped from above.
-    fn dropped(&mut self, name: Name) -> End {
+    /// Commits the path up to the node that absorbs, or up to one that is committed already and so is dropped from above.
+    fn commit(&mut self, name: Name) -> End {
         if self.absorbs(name) {
             return End::Here;
         }
         let path = self.path(name);
         let end = path
             .iter()
-            .position(|at| self.absorbs(*at) || self.0[at].doomed);
+            .position(|at| self.absorbs(*at) || self.0[at].committed);
         for at in &path[..end.unwrap_or(path.len())] {
-            self.node(*at).doomed = true;
+            self.node(*at).committed = true;
         }
         End::Above
     }
@@ -135,25 +136,28 @@ impl Model {
         self.0.get_mut(&name).expect("names of live nodes")
     }
 
-    /// Whether anything below the node, or the node, is doomed.
-    fn is_doom_below(&self, name: Name) -> bool {
-        self.0[&name].doomed || self.children(name).any(|child| self.is_doom_below(child))
+    /// Returns whether the node or anything below it is committed.
+    fn is_committed_below(&self, name: Name) -> bool {
+        self.0[&name].committed
+            || self
+                .children(name)
+                .any(|child| self.is_committed_below(child))
     }
 
-    /// What a node's owner can see, for each node: effective, and must drop.
+    /// Returns, for each node, the values that its owner can see: effective, and must drop.
     fn seen(&self) -> BTreeMap<Name, (bool, bool)> {
         let see = |name: &Name| (*name, (self.effective(*name), self.must_drop(*name)));
         self.0.keys().map(see).collect()
     }
 }
 
-/// Both, side by side.
+/// The tree and the model.
 struct Pair {
     tree: Tree<Name>,
     model: Model,
     ids: BTreeMap<Name, NodeId>,
     next_name: Name,
-    /// Where each node's content was dropped, and what was said about it.
+    /// For each node whose content was dropped, the end that was returned.
     ends: BTreeMap<Name, End>,
 }
 
@@ -181,16 +185,16 @@ impl Pair {
             Step::Add(at, kind) => self.add(self.pick(at), kind),
             Step::Remove(at) => self.on(at, |pair, name| pair.remove(name, &mut changed)),
             Step::Cancel(at) => self.on(at, |pair, name| pair.cancel(name, &mut changed)),
-            Step::SetHides(at, on) => {
-                self.on(at, |pair, name| pair.set_hides(name, on, &mut changed))
+            Step::SetShielded(at, on) => {
+                self.on(at, |pair, name| pair.set_shielded(name, on, &mut changed))
             }
-            Step::SetHolds(at, on) => {
-                self.on(at, |pair, name| pair.set_holds(name, on, &mut changed))
+            Step::SetDefers(at, on) => {
+                self.on(at, |pair, name| pair.set_defers(name, on, &mut changed))
             }
             Step::Drop(at) => self.on(at, Self::drop_content),
         }
         self.compare();
-        self.check_who_looks_again(&before, &changed, matches!(step, Step::Remove(_)));
+        self.check_woken_owners(&before, &changed, matches!(step, Step::Remove(_)));
     }
 
     fn on(&mut self, index: usize, act: impl FnOnce(&mut Self, Name)) {
@@ -208,10 +212,10 @@ impl Pair {
         self.ids.insert(name, id);
         let known = Known {
             parent,
-            own: false,
-            hides: kind == Kind::Hides,
-            holds: kind == Kind::Holds,
-            doomed: false,
+            cancelled: false,
+            shielded: kind == Kind::Shield,
+            defers: kind == Kind::Defer,
+            committed: false,
         };
         self.model.0.insert(name, known);
     }
@@ -219,48 +223,48 @@ impl Pair {
     fn remove(&mut self, name: Name, changed: &mut Changed) {
         let id = self.ids.remove(&name).expect("names of live nodes");
         assert_eq!(self.tree.remove(id, changed), name);
-        assert!(!changed.contains(&id), "nobody owns it any more");
+        assert!(!changed.contains(&id), "it has no owner any more");
         self.model.remove(name);
         self.ends.remove(&name);
     }
 
     fn cancel(&mut self, name: Name, changed: &mut Changed) {
         self.tree.cancel(self.ids[&name], changed);
-        self.model.node(name).own = true;
+        self.model.node(name).cancelled = true;
     }
 
-    fn set_hides(&mut self, name: Name, on: bool, changed: &mut Changed) {
-        self.tree.set_hides(self.ids[&name], on, changed);
-        self.model.node(name).hides = on;
+    fn set_shielded(&mut self, name: Name, on: bool, changed: &mut Changed) {
+        self.tree.set_shielded(self.ids[&name], on, changed);
+        self.model.node(name).shielded = on;
     }
 
-    fn set_holds(&mut self, name: Name, on: bool, changed: &mut Changed) {
-        self.tree.set_holds(self.ids[&name], on, changed);
-        self.model.node(name).holds = on;
+    fn set_defers(&mut self, name: Name, on: bool, changed: &mut Changed) {
+        self.tree.set_defers(self.ids[&name], on, changed);
+        self.model.node(name).defers = on;
     }
 
     fn drop_content(&mut self, name: Name) {
         if !self.model.effective(name) {
             return;
         }
-        let end = self.tree.dropped(self.ids[&name]);
-        assert_eq!(end, self.model.dropped(name));
+        let end = self.tree.commit(self.ids[&name]);
+        assert_eq!(end, self.model.commit(name));
         let earlier = self.ends.insert(name, end);
         assert!(
             earlier != Some(End::Above) || end == End::Above,
-            "a promise to somebody above is kept"
+            "a node that committed stays so"
         );
     }
 
-    /// Every question about every node.
+    /// Compares every query about every node.
     fn compare(&self) {
         assert_eq!(self.tree.len(), self.model.0.len());
         for (&name, &id) in &self.ids {
             assert_eq!(*self.tree.payload(id), name);
             assert_eq!(
-                self.tree.is_own(id),
-                self.model.0[&name].own,
-                "own of {name}"
+                self.tree.was_cancelled(id),
+                self.model.0[&name].cancelled,
+                "cancelled of {name}"
             );
             assert_eq!(
                 self.tree.is_effective(id),
@@ -268,9 +272,9 @@ impl Pair {
                 "effective of {name}"
             );
             assert_eq!(
-                self.tree.is_held(id),
-                self.model.held(name),
-                "held of {name}"
+                self.tree.is_deferred(id),
+                self.model.is_deferred(name),
+                "is_deferred of {name}"
             );
             assert_eq!(
                 self.tree.must_drop(id),
@@ -286,59 +290,59 @@ impl Pair {
         }
     }
 
-    /// Who became cancelled, stopped to be, or may drop now has to look again; nobody else, except that a removal may
-    /// wake somebody for nothing.
-    fn check_who_looks_again(
+    /// Checks that exactly those owners are woken whose node became cancelled, is no longer cancelled, or may drop now. A
+    /// removal may wake more.
+    fn check_woken_owners(
         &self,
         before: &BTreeMap<Name, (bool, bool)>,
         changed: &Changed,
         removal: bool,
     ) {
-        let told: BTreeSet<Name> = changed.iter().map(|id| *self.tree.payload(*id)).collect();
+        let woken: BTreeSet<Name> = changed.iter().map(|id| *self.tree.payload(*id)).collect();
         for (name, now) in self.model.seen() {
             let Some(&was) = before.get(&name) else {
                 assert!(
-                    !told.contains(&name),
-                    "{name} is new, and its owner knows all about it"
+                    !woken.contains(&name),
+                    "{name} is new, so its owner need not be woken"
                 );
                 continue;
             };
             if was.0 != now.0 || (!was.1 && now.1) {
                 assert!(
-                    told.contains(&name),
-                    "{name} was {was:?}, is {now:?}, and is not told"
+                    woken.contains(&name),
+                    "{name} was {was:?}, is {now:?}, and its owner is not woken"
                 );
             } else if !removal {
                 assert!(
-                    !told.contains(&name),
-                    "{name} was {was:?}, is {now:?}, and is told"
+                    !woken.contains(&name),
+                    "{name} was {was:?}, is {now:?}, and its owner is woken"
                 );
             }
         }
     }
 
-    /// What the definitions do not say by themselves, but rely on.
+    /// Checks the invariants that the definitions rely on.
     fn check_invariants(&self) {
         for &name in self.ids.keys() {
             let path = self.model.path(name);
             let above = &path[1..];
             if self.model.blocks(name) {
                 assert!(
-                    above.iter().all(|at| self.model.held(*at)),
-                    "all above a blocking node are held"
+                    above.iter().all(|at| self.model.is_deferred(*at)),
+                    "all ancestors of a blocking node are deferred"
                 );
             }
-            if self.model.0[&name].doomed {
-                assert!(self.model.effective(name), "{name} is doomed");
+            if self.model.0[&name].committed {
+                assert!(self.model.effective(name), "{name} is committed");
                 assert!(
                     above.iter().any(|at| self.model.absorbs(*at)),
-                    "nobody will drop {name}"
+                    "no node above {name} will drop it"
                 );
             }
             if self.model.effective(name) {
                 assert!(
                     path.iter().any(|at| self.model.absorbs(*at)),
-                    "nobody absorbs the cancellation of {name}"
+                    "no node absorbs the cancellation of {name}"
                 );
             }
         }
@@ -346,10 +350,10 @@ impl Pair {
 }
 
 proptest! {
-    // A failure prints its steps; a file that remembers it would lie beside the sources.
+    // A failure prints its steps. A regression file would lie next to the sources.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
-    /// In any order, as when code outside the crate drops an outer future first.
+    /// Removes nodes in any order, as when code outside the crate drops an outer future first.
     #[test]
     fn the_tree_does_what_the_model_does(steps in steps()) {
         let mut pair = Pair::new();
@@ -362,17 +366,17 @@ proptest! {
         }
     }
 
-    /// Where nobody takes away the node that others below have been promised to be dropped by.
+    /// Never removes a node that committed nodes below it rely on.
     #[test]
-    fn whoever_is_doomed_is_dropped_by_somebody_above(steps in steps()) {
+    fn a_committed_node_has_an_absorbing_node_above_it(steps in steps()) {
         let mut pair = Pair::new();
         for step in steps {
             let target = match step {
                 Step::Remove(at) => pair.pick(at),
                 _ => None,
             };
-            let breaks_a_promise = |name| pair.model.children(name).any(|child| pair.model.is_doom_below(child));
-            if !target.is_some_and(breaks_a_promise) {
+            let is_relied_on = |name| pair.model.children(name).any(|child| pair.model.is_committed_below(child));
+            if !target.is_some_and(is_relied_on) {
                 pair.take(step);
                 pair.check_invariants();
             }
@@ -393,47 +397,47 @@ fn middle_cancelled() -> (Tree<()>, [NodeId; 3]) {
 #[test]
 fn with_an_inner_and_an_outer_node_cancelled_the_outer_one_absorbs() {
     let (mut tree, [outer, middle, inner]) = middle_cancelled();
-    assert_eq!(tree.dropped(inner), End::Above);
-    assert_eq!(tree.dropped(middle), End::Here);
+    assert_eq!(tree.commit(inner), End::Above);
+    assert_eq!(tree.commit(middle), End::Here);
     tree.cancel(outer, &mut Changed::new());
-    assert_eq!(tree.dropped(middle), End::Above);
-    assert_eq!(tree.dropped(outer), End::Here);
+    assert_eq!(tree.commit(middle), End::Above);
+    assert_eq!(tree.commit(outer), End::Here);
 }
 
 #[test]
-fn a_shield_put_up_too_late_does_not_take_back_what_was_promised() {
+fn a_shield_put_up_after_a_drop_does_not_take_back_the_commitment() {
     let (mut tree, [outer, middle, inner]) = middle_cancelled();
     let mut changed = Changed::new();
     tree.cancel(outer, &mut changed);
     assert_eq!(
-        tree.dropped(middle),
+        tree.commit(middle),
         End::Above,
         "its content is gone, and the outer node goes on"
     );
-    tree.set_hides(middle, true, &mut changed);
+    tree.set_shielded(middle, true, &mut changed);
     assert!(tree.is_effective(inner));
-    assert_eq!(tree.dropped(middle), End::Above);
+    assert_eq!(tree.commit(middle), End::Above);
 }
 
 #[test]
-fn a_second_drop_below_a_doomed_node_promises_nothing_new() {
+fn a_second_drop_below_a_committed_node_commits_no_others() {
     let (mut tree, [outer, middle, inner]) = middle_cancelled();
     let mut changed = Changed::new();
     assert_eq!(
-        tree.dropped(inner),
+        tree.commit(inner),
         End::Above,
         "the middle node will absorb it"
     );
     tree.cancel(outer, &mut changed);
-    assert_eq!(tree.dropped(inner), End::Above);
-    tree.set_hides(middle, true, &mut changed);
-    assert_eq!(tree.dropped(middle), End::Here, "nobody was told otherwise");
+    assert_eq!(tree.commit(inner), End::Above);
+    tree.set_shielded(middle, true, &mut changed);
+    assert_eq!(tree.commit(middle), End::Here, "it was not committed");
 }
 
-/// How deep the deep trees are.
+/// The depth of the deep trees.
 const DEPTH: usize = 100_000;
 
-/// A chain of plain nodes, outermost first.
+/// Adds a chain of plain nodes, outermost first.
 fn chain(tree: &mut Tree<()>) -> Vec<NodeId> {
     let mut parent = None;
     let add = |_| {
@@ -444,14 +448,14 @@ fn chain(tree: &mut Tree<()>) -> Vec<NodeId> {
     (0..DEPTH).map(add).collect()
 }
 
-/// Runs `test` where there is no stack to recurse on: 64 KiB are not a byte for each level.
+/// Runs `test` on a stack that is too small for recursion: 64 KiB, less than a byte per level.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().stack_size(64 << 10);
     let outcome = thread.spawn(test).expect("a thread can be started").join();
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
-/// Takes a tree's last nodes out, in this order.
+/// Removes the last nodes of a tree, in this order.
 fn remove_all(mut tree: Tree<()>, ids: impl IntoIterator<Item = NodeId>) {
     let mut changed = Changed::new();
     for id in ids {
@@ -462,7 +466,7 @@ fn remove_all(mut tree: Tree<()>, ids: impl IntoIterator<Item = NodeId>) {
 }
 
 #[test]
-fn a_deep_chain_is_cancelled_and_told_level_by_level() {
+fn a_deep_chain_is_cancelled_level_by_level() {
     on_a_small_stack(|| {
         let mut tree = Tree::new();
         let ids = chain(&mut tree);
@@ -476,18 +480,18 @@ fn a_deep_chain_is_cancelled_and_told_level_by_level() {
 }
 
 #[test]
-fn a_shield_under_a_deep_chain_holds_it_and_lets_it_go() {
+fn a_shield_below_a_deep_chain_defers_it_until_it_is_taken_down() {
     on_a_small_stack(|| {
         let mut tree = Tree::new();
         let ids = chain(&mut tree);
         let mut changed = Changed::new();
-        let shield = tree.add(Some(ids[DEPTH - 1]), Kind::Hides, ());
+        let shield = tree.add(Some(ids[DEPTH - 1]), Kind::Shield, ());
         tree.cancel(ids[0], &mut changed);
         assert!(!tree.is_effective(shield));
         assert!(!ids.iter().any(|&id| tree.must_drop(id)));
 
         changed.clear();
-        tree.set_hides(shield, false, &mut changed);
+        tree.set_shielded(shield, false, &mut changed);
         assert_eq!(changed.len(), DEPTH + 1);
         assert!(ids.iter().all(|&id| tree.must_drop(id)));
         assert!(tree.must_drop(shield));
@@ -496,21 +500,21 @@ fn a_shield_under_a_deep_chain_holds_it_and_lets_it_go() {
 }
 
 #[test]
-fn a_deep_chain_is_doomed_and_removed_from_the_top_and_gets_its_own_back() {
+fn a_deep_chain_is_committed_and_removed_from_the_top() {
     on_a_small_stack(|| {
         let mut tree = Tree::new();
         let ids = chain(&mut tree);
         let mut changed = Changed::new();
         tree.cancel(ids[0], &mut changed);
-        assert_eq!(tree.dropped(ids[DEPTH - 1]), End::Above);
-        assert_eq!(tree.dropped(ids[1]), End::Above);
-        assert_eq!(tree.dropped(ids[0]), End::Here);
+        assert_eq!(tree.commit(ids[DEPTH - 1]), End::Above);
+        assert_eq!(tree.commit(ids[1]), End::Above);
+        assert_eq!(tree.commit(ids[0]), End::Here);
         remove_all(tree, ids);
     });
 }
 
 #[test]
-fn a_deep_chain_that_loses_its_cancelled_root_is_not_cancelled_any_more() {
+fn a_deep_chain_without_its_cancelled_root_is_not_cancelled_any_more() {
     on_a_small_stack(|| {
         let mut tree = Tree::new();
         let ids = chain(&mut tree);
@@ -543,19 +547,19 @@ fn a_wide_node_is_cancelled_and_its_children_adopted() {
     let root = tree.add(None, Kind::Plain, ());
     let middle = tree.add(Some(root), Kind::Plain, ());
     let children: Vec<_> = (0..DEPTH)
-        .map(|_| tree.add(Some(middle), Kind::Holds, ()))
+        .map(|_| tree.add(Some(middle), Kind::Defer, ()))
         .collect();
     let mut changed = Changed::new();
     tree.cancel(middle, &mut changed);
     assert_eq!(changed.len(), DEPTH + 1);
     tree.remove(middle, &mut changed);
     assert!(!children.iter().any(|&id| tree.is_effective(id)));
-    assert!(tree.is_held(root));
+    assert!(tree.is_deferred(root));
     remove_all(tree, children.into_iter().chain([root]));
 }
 
 #[test]
-fn places_of_removed_nodes_are_used_again() {
+fn slots_of_removed_nodes_are_reused() {
     let mut tree = Tree::new();
     let ids: BTreeSet<_> = (0..10)
         .map(|_| {

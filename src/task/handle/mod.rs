@@ -20,8 +20,9 @@ use super::outcome::Outcome;
 use super::ready::Core;
 use super::start::{StartError, Started, Waiting, start};
 use super::task_handle::Task;
+use crate::ambient::TreeValues;
 use crate::cancel::{CancelReason, CancelSource, lock};
-use crate::tree_var::{HasTreeVars, Values};
+use crate::variables::TreeValuesOfChildren;
 
 /// What a handle is made of, whatever kind it is.
 #[derive(Debug)]
@@ -51,7 +52,9 @@ impl<R> RawHandle<R> {
     fn fail(&self, error: R) -> Result<(), R> {
         let reason = CancelReason::new(CancelSource::Error);
         self.end(error, reason, |outcome, error| {
-            outcome.fail(error).inspect(|()| self.core.scope.hold())
+            outcome
+                .fail(error)
+                .inspect(|()| self.core.scope.defer_ancestors())
         })
     }
 
@@ -129,7 +132,7 @@ pub(super) fn check_body<T, E>(
             report_late(&raw.outcome, value);
             return None;
         }
-        raw.core.scope.hold();
+        raw.core.scope.defer_ancestors();
         raw.core
             .scope
             .cancel_for(CancelReason::new(CancelSource::Error));
@@ -172,8 +175,8 @@ macro_rules! handle {
             }
         }
 
-        impl<R> HasTreeVars for $name<'_, R> {
-            fn values(&self) -> Option<Values> {
+        impl<R> TreeValuesOfChildren for $name<'_, R> {
+            fn tree_values(&self) -> Option<TreeValues> {
                 lock(&self.raw.core.values).clone()
             }
         }

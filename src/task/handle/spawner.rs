@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::{Nursery, RawHandle};
+use crate::ambient::TreeValues;
 use crate::task::error::NurseryClosedError;
 use crate::task::outcome::Outcome;
 use crate::task::task_handle::Task;
-use crate::tree_var::{HasTreeVars, Values};
+use crate::variables::TreeValuesOfChildren;
 
 impl<'env, R> Nursery<'env, R> {
     /// Returns a handle that can only put children in, without the type of what the block returns.
@@ -59,9 +60,9 @@ pub struct Spawner<'env> {
 /// What no block returns.
 enum Never {}
 
-impl HasTreeVars for Spawner<'_> {
-    fn values(&self) -> Option<Values> {
-        self.nursery.values()
+impl TreeValuesOfChildren for Spawner<'_> {
+    fn tree_values(&self) -> Option<TreeValues> {
+        self.nursery.tree_values()
     }
 }
 

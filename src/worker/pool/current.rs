@@ -11,7 +11,7 @@ use super::shutdown::report;
 use super::statistics::WorkerStatistics;
 use crate::cancel::{on_cancel, shield};
 use crate::sys::role::refuse_unless_hooked;
-use crate::tree_var::TreeVar;
+use crate::variables::TreeVar;
 use crate::worker::config::WorkerConfig;
 use crate::worker::error::WorkerError;
 

@@ -1,4 +1,4 @@
-//! System tasks: the run's own, in a nursery beside the main future.
+//! SystemNursery tasks: the run's own, in a nursery beside the main future.
 //!
 //! The nursery is opened for the first system task, by whoever spawns it, and is polled by the run's loop from then on.
 //! So a run without system tasks has no such nursery, and its main future is never polled through it. (A nursery
@@ -7,31 +7,32 @@
 //! Its body waits for ever; the loop cancels it when the main future has ended. It is a root of the run's scope tree of
 //! its own, with no tree variables set.
 
+use std::any::Any;
 use std::future::{Future, pending};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-use pin_project_lite::pin_project;
+use crate::ambient::WithValues;
+use crate::cancel::position::enter_above_root;
+use crate::cancel::{CancelReason, SharedTree};
+use crate::sys::primitives::lock;
+use crate::task::{Nursery, in_no_task, open_nursery};
 
-use super::driver::Payload;
-use super::handle::Entrance;
-use crate::cancel::current::enter_above_root;
-use crate::cancel::{CancelReason, CancelSource, Shared, lock};
-use crate::task::{Nursery, Task, in_no_task, open_nursery};
-use crate::tree_var::WithValues;
+/// The payload of a panic.
+pub(super) type PanicPayload = Box<dyn Any + Send>;
 
 type Block = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The system tasks of one run.
-pub(super) struct System {
+pub(super) struct SystemNursery {
     state: Mutex<State>,
     /// The block was woken since it was last polled. Never before there is one.
     woken: AtomicBool,
     /// How many tasks there are.
-    tasks: AtomicUsize,
+    pub(super) tasks: AtomicUsize,
 }
 
 enum State {
@@ -46,16 +47,16 @@ enum State {
     Closed,
 }
 
-impl System {
+impl SystemNursery {
     pub(super) fn new() -> Self {
-        System {
+        SystemNursery {
             state: Mutex::new(State::Unopened),
             woken: AtomicBool::new(false),
             tasks: AtomicUsize::new(0),
         }
     }
 
-    pub(super) fn wake(&self) {
+    pub(super) fn mark_woken(&self) {
         self.woken.store(true, Ordering::Release);
     }
 
@@ -68,14 +69,14 @@ impl System {
     }
 
     /// A handle on the nursery, which is opened if need be. `None` if it has ended.
-    fn nursery(
+    pub(super) fn nursery(
         &self,
-        shared: &Arc<Shared>,
+        tree: &Arc<SharedTree>,
         waker: impl FnOnce() -> Waker,
     ) -> Option<Nursery<'static>> {
         let mut state = lock(&self.state);
         if let State::Unopened = *state {
-            let (nursery, block) = open(shared, &waker());
+            let (nursery, block) = open(tree, &waker());
             *state = State::Open {
                 nursery,
                 block: Some(block),
@@ -90,9 +91,9 @@ impl System {
     /// Polls the system tasks if they were woken. An error is the panic of one of them, once all have ended.
     pub(super) fn poll(
         &self,
-        shared: &Arc<Shared>,
+        tree: &Arc<SharedTree>,
         waker: impl FnOnce() -> Waker,
-    ) -> Result<(), Payload> {
+    ) -> Result<(), PanicPayload> {
         if !self.woken.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -104,7 +105,7 @@ impl System {
             // Woken by somebody who did not know that it has ended.
             return Ok(());
         };
-        let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut block, shared, &waker())));
+        let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut block, tree, &waker())));
         if let Ok(Poll::Pending) = polled {
             if let State::Open { block: place, .. } = &mut *lock(&self.state) {
                 *place = Some(block);
@@ -142,7 +143,7 @@ impl System {
 }
 
 /// Opens the nursery, and polls it for the first time, which takes its place in the tree.
-fn open(shared: &Arc<Shared>, waker: &Waker) -> (Nursery<'static>, Block) {
+fn open(tree: &Arc<SharedTree>, waker: &Waker) -> (Nursery<'static>, Block) {
     let handle = Arc::new(OnceLock::new());
     let given = handle.clone();
     let mut block: Block = Box::pin(open_nursery(move |nursery: Nursery<'static>| {
@@ -150,76 +151,13 @@ fn open(shared: &Arc<Shared>, waker: &Waker) -> (Nursery<'static>, Block) {
         pending::<()>()
     }));
     // Pending: its body waits for ever.
-    _ = poll(&mut block, shared, waker);
+    _ = poll(&mut block, tree, waker);
     let nursery = handle.get().expect("the first poll opens it").clone();
     (nursery, block)
 }
 
-fn poll(block: &mut Block, shared: &Arc<Shared>, waker: &Waker) -> Poll<()> {
-    let _place = (enter_above_root(shared), WithValues::new(None));
+fn poll(block: &mut Block, tree: &Arc<SharedTree>, waker: &Waker) -> Poll<()> {
+    let _place = (enter_above_root(tree), WithValues::new(None));
     // Whoever spawns the first system task opens the block, and is not to be taken for its opener.
     in_no_task(|| block.as_mut().poll(&mut Context::from_waker(waker)))
-}
-
-/// Spawns a system task. Gives the future back if the system tasks of the run have ended.
-pub(super) fn spawn<F>(
-    entrance: &Arc<Entrance>,
-    shared: &Arc<Shared>,
-    future: F,
-) -> Result<Task<F::Output>, F>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    let waker = || Waker::from(entrance.clone());
-    let Some(nursery) = entrance.system.nursery(shared, waker) else {
-        return Err(future);
-    };
-    let task = SystemTask {
-        future,
-        counted: Counted::new(entrance.clone()),
-    };
-    nursery
-        .spawn_if_open(task)
-        .map_err(|closed| closed.into_future().future)
-}
-
-pin_project! {
-    /// A system task, which ends the run if it panics.
-    struct SystemTask<F> {
-        #[pin]
-        future: F,
-        counted: Counted,
-    }
-}
-
-impl<F: Future> Future for SystemTask<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let poll = AssertUnwindSafe(|| this.future.poll(cx));
-        catch_unwind(poll).unwrap_or_else(|payload| {
-            // The nursery keeps the panic until all others have ended, but the main future is not to wait for that.
-            let reason = CancelReason::new(CancelSource::Panic);
-            this.counted.0.main.cancel_for(reason);
-            resume_unwind(payload)
-        })
-    }
-}
-
-/// One of the run's system tasks, until it is dropped.
-struct Counted(Arc<Entrance>);
-
-impl Counted {
-    fn new(entrance: Arc<Entrance>) -> Self {
-        entrance.system.tasks.fetch_add(1, Ordering::Relaxed);
-        Counted(entrance)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.system.tasks.fetch_sub(1, Ordering::Relaxed);
-    }
 }

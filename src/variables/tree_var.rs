@@ -13,34 +13,8 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::cancel::current;
-
-/// The values that code at some place in the tree sees.
-pub type Values = Arc<Link>;
-
-/// One variable's value, and what was set before.
-pub struct Link {
-    /// The address of the variable.
-    variable: usize,
-    value: Box<dyn Any + Send + Sync>,
-    outer: Option<Values>,
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").finish_non_exhaustive()
-    }
-}
-
-impl Drop for Link {
-    /// Unlinks in a loop: a long list must not need a deep stack.
-    fn drop(&mut self) {
-        let mut outer = self.outer.take();
-        while let Some(mut link) = outer.and_then(Arc::into_inner) {
-            outer = link.outer.take();
-        }
-    }
-}
+use crate::ambient;
+use crate::ambient::{TreeValue, TreeValues, WithValues};
 
 /// A variable whose value is inherited by everything below the place where it is set.
 ///
@@ -50,7 +24,7 @@ impl Drop for Link {
 /// forgotten or reset in the wrong place.)
 ///
 /// ```
-/// use seedbed::{open_nursery, run, TreeVar};
+/// use seedbed::{TreeVar, open_nursery, run};
 ///
 /// static USER: TreeVar<&str> = TreeVar::new();
 ///
@@ -95,14 +69,14 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// ```
     pub fn get(&'static self) -> Option<T> {
         // A counted reference, as the value's `Clone` is foreign code.
-        self.find(current::values().as_ref())
+        self.find(ambient::tree_values().as_ref())
     }
 
     /// Returns the value that a new child of this nursery would see, if any; from anywhere, also outside of a run.
     /// `None` once the block has ended.
     ///
     /// ```
-    /// use seedbed::{open_nursery, run, TreeVar};
+    /// use seedbed::{TreeVar, open_nursery, run};
     ///
     /// static USER: TreeVar<&str> = TreeVar::new();
     ///
@@ -112,10 +86,10 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// })));
     /// ```
     pub fn get_in(&'static self, nursery: &impl HasTreeVars) -> Option<T> {
-        self.find(nursery.values().as_ref())
+        self.find(nursery.tree_values().as_ref())
     }
 
-    fn find(&'static self, values: Option<&Values>) -> Option<T> {
+    fn find(&'static self, values: Option<&TreeValues>) -> Option<T> {
         let variable = self.address();
         let mut at = values;
         while let Some(link) = at {
@@ -182,10 +156,19 @@ impl<T> fmt::Debug for TreeVar<T> {
 ///
 /// run(open_nursery(|n| async move { assert!(!is_named(&n) && !is_named(&n.spawner())) }));
 /// ```
-pub trait HasTreeVars {
-    /// What a new child would see.
-    #[doc(hidden)]
-    fn values(&self) -> Option<Values>;
+pub trait HasTreeVars: sealed::TreeValuesOfChildren {}
+
+impl<T: sealed::TreeValuesOfChildren> HasTreeVars for T {}
+
+pub(crate) mod sealed {
+    use super::TreeValues;
+
+    /// Names the values that a nursery's children see.
+    pub trait TreeValuesOfChildren {
+        /// Returns the values that a new child would see.
+        #[doc(hidden)]
+        fn tree_values(&self) -> Option<TreeValues>;
+    }
 }
 
 pin_project! {
@@ -204,17 +187,17 @@ enum State {
         value: Box<dyn Any + Send + Sync>,
     },
     /// Since the first poll, which decided what is around.
-    Set(Values),
+    Set(TreeValues),
     Moving,
 }
 
 impl State {
-    fn values(&mut self) -> Values {
+    fn values(&mut self) -> TreeValues {
         let values = match std::mem::replace(self, State::Moving) {
-            State::New { variable, value } => Arc::new(Link {
+            State::New { variable, value } => Arc::new(TreeValue {
                 variable,
                 value,
-                outer: current::values(),
+                outer: ambient::tree_values(),
             }),
             State::Set(values) => values,
             State::Moving => unreachable!("the state is put back before anything else runs"),
@@ -237,24 +220,5 @@ impl<F: Future> Future for TreeVarScope<F> {
         let this = self.project();
         let _restore = WithValues::new(Some(this.state.values()));
         this.future.poll(cx)
-    }
-}
-
-/// Sets this thread's values, and puts back what was before when dropped.
-pub(crate) struct WithValues {
-    before: Option<Values>,
-}
-
-impl WithValues {
-    pub(crate) fn new(values: Option<Values>) -> Self {
-        WithValues {
-            before: current::replace_values(values),
-        }
-    }
-}
-
-impl Drop for WithValues {
-    fn drop(&mut self) {
-        current::replace_values(self.before.take());
     }
 }

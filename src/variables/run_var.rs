@@ -10,7 +10,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
-use crate::cancel::{OfRun, Shared, current, lock};
+use crate::ambient;
+use crate::ambient::Run;
+use crate::sys::primitives::lock;
 
 type Value = Arc<dyn Any + Send + Sync>;
 
@@ -120,12 +122,12 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     /// });
     /// ```
     pub fn get(&'static self) -> Option<T> {
-        self.get_in(current::tree_of_run()?.run()?)
+        self.get_in(&*ambient::current_run()?)
     }
 
     /// The value that the variable has in a run.
-    pub(crate) fn get_in(&'static self, run: &OfRun) -> Option<T> {
-        run.variables()
+    pub(crate) fn get_in(&'static self, run: &Run) -> Option<T> {
+        variables(run)
             .get(self.address())
             .map(|value| read(&*value))
     }
@@ -145,8 +147,8 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     /// ```
     #[track_caller]
     pub fn get_or_init(&'static self, init: impl FnOnce() -> T) -> T {
-        let shared = self.tree("get_or_init");
-        let variables = variables(&shared);
+        let run = current_run("get_or_init");
+        let variables = variables(&run);
         if let Some(value) = variables.get(self.address()) {
             return read(&*value);
         }
@@ -176,24 +178,14 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
     /// ```
     #[track_caller]
     pub fn set(&'static self, value: T) -> RunVarToken<T> {
-        let shared = self.tree("set");
-        let before = variables(&shared).replace(self.address(), Some(Arc::new(value)));
+        let run = current_run("set");
+        let before = variables(&run).replace(self.address(), Some(Arc::new(value)));
         RunVarToken {
-            shared,
+            run,
             variable: self.address(),
             before,
             value: PhantomData,
         }
-    }
-
-    #[track_caller]
-    fn tree(&'static self, what: &str) -> Arc<Shared> {
-        current::tree_of_run().unwrap_or_else(|| {
-            panic!(
-                "RunVar::{what} was called outside of a run: on a thread that seedbed::run does not poll on; give the \
-                 thread the value, or call into the run by its RunHandle"
-            )
-        })
     }
 
     fn address(&'static self) -> usize {
@@ -209,8 +201,18 @@ fn read<T: Clone + 'static>(value: &(dyn Any + Send + Sync)) -> T {
         .clone()
 }
 
-fn variables(shared: &Shared) -> &Variables {
-    shared.run().expect("it is a run's").variables()
+#[track_caller]
+fn current_run(method: &str) -> Arc<Run> {
+    ambient::current_run().unwrap_or_else(|| {
+        panic!(
+            "RunVar::{method} was called outside of a run: on a thread that seedbed::run does not poll on; give the \
+             thread the value, or call into the run by its RunHandle"
+        )
+    })
+}
+
+fn variables(run: &Run) -> &Variables {
+    run.get().expect("every run has variables")
 }
 
 impl<T: Clone + Send + Sync + 'static> Default for RunVar<T> {
@@ -231,7 +233,7 @@ impl<T> fmt::Debug for RunVar<T> {
 ///
 /// It may go to other tasks and threads. It is about the run in which it was made, wherever it is used.
 pub struct RunVarToken<T> {
-    shared: Arc<Shared>,
+    run: Arc<Run>,
     variable: usize,
     before: Option<Value>,
     value: PhantomData<fn() -> T>,
@@ -251,7 +253,7 @@ impl<T> RunVarToken<T> {
     /// });
     /// ```
     pub fn reset(self) {
-        drop(variables(&self.shared).replace(self.variable, self.before));
+        drop(variables(&self.run).replace(self.variable, self.before));
     }
 }
 

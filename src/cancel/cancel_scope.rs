@@ -1,0 +1,240 @@
+//! `CancelScope`: a handle with which work is cancelled, given a deadline, or shielded.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::position::add_pending_nodes;
+use super::reason::CancelReason;
+use super::scope_state::ScopeState;
+
+/// A handle on a piece of work that can be cancelled, given a deadline, or shielded, from anywhere.
+///
+/// Make one, [`run`](CancelScope::run) a future in it, and keep a clone for whoever is to stop it. Clones are handles
+/// on the same scope; they are cheap, and may be used on any thread. A scope runs one future.
+///
+/// Dropping the handles does nothing; dropping the future that `run` returned drops what it runs.
+///
+/// ```
+/// use seedbed::time::sleep_forever;
+/// use seedbed::{CancelScope, run};
+///
+/// run(async {
+///     let scope = CancelScope::new();
+///     let handle = scope.clone();
+///     let value = scope.run(async move {
+///         handle.cancel(); // takes effect at the next await that has to wait
+///         sleep_forever().await;
+///     });
+///     assert_eq!(value.await, None);
+/// });
+/// ```
+#[derive(Clone)]
+pub struct CancelScope {
+    pub(super) state: Arc<ScopeState>,
+}
+
+impl CancelScope {
+    /// Makes a scope without a deadline or a shield.
+    ///
+    /// ```
+    /// assert!(!seedbed::CancelScope::new().is_cancelled());
+    /// ```
+    pub fn new() -> Self {
+        CancelScope {
+            state: Arc::default(),
+        }
+    }
+
+    /// Cancels what runs in this scope, and everything below that no shield hides, before it returns: flags are set,
+    /// wakers are woken, and each task is dropped when it would next be polled. Cancelling twice, or after the end, does
+    /// nothing more. May be called from any thread.
+    ///
+    /// ```
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{CancelScope, run};
+    ///
+    /// let scope = CancelScope::new();
+    /// let handle = scope.clone();
+    /// let thread = std::thread::spawn(move || handle.cancel());
+    /// assert_eq!(run(scope.run(sleep_forever())), None);
+    /// thread.join().unwrap();
+    /// ```
+    #[track_caller]
+    pub fn cancel(&self) {
+        self.cancel_for(CancelReason::explicit(None, Location::caller()));
+    }
+
+    /// Cancels as [`cancel`](CancelScope::cancel) does, and says why, for [`cancel_reason`](CancelScope::cancel_reason),
+    /// for the handle's `Debug` and for the `tracing` event at DEBUG that reports the cancellation.
+    ///
+    /// ```
+    /// let scope = seedbed::CancelScope::new();
+    /// scope.cancel_because(format!("{} bytes are too many", 5000));
+    /// assert_eq!(scope.cancel_reason().unwrap().message(), Some("5000 bytes are too many"));
+    /// ```
+    #[track_caller]
+    pub fn cancel_because(&self, message: impl Into<Cow<'static, str>>) {
+        let message = Some(message.into());
+        self.cancel_for(CancelReason::explicit(message, Location::caller()));
+    }
+
+    pub(crate) fn cancel_for(&self, reason: CancelReason) {
+        self.state.cancel(reason);
+    }
+
+    /// Why this scope is cancelled: by itself, or, while it runs, by a scope further out that no shield keeps off. `None`
+    /// if it is not. The first cause stays.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::cancel::CancelSource;
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{CancelScope, run};
+    ///
+    /// let scope = CancelScope::new();
+    /// assert!(scope.cancel_reason().is_none());
+    /// scope.set_timeout(Duration::from_millis(1));
+    /// assert_eq!(run(scope.run(sleep_forever())), None);
+    /// assert_eq!(scope.cancel_reason().unwrap().source(), CancelSource::Deadline);
+    /// ```
+    pub fn cancel_reason(&self) -> Option<CancelReason> {
+        if !self.state.was_cancelled() && self.state.is_in_first_poll() {
+            // The caller is usually the scope's own body. Only a node shows whether a scope further out is cancelled.
+            add_pending_nodes();
+        }
+        self.state.reason()
+    }
+
+    /// Whether this scope was cancelled, or its deadline has passed while it was not ended. Never goes back to false.
+    ///
+    /// ```
+    /// let scope = seedbed::CancelScope::new();
+    /// scope.cancel();
+    /// assert!(scope.is_cancelled());
+    /// ```
+    pub fn is_cancelled(&self) -> bool {
+        // A deadline that has passed is recorded, because a later `set_deadline` does not take it back.
+        let passed = |deadline| deadline <= self.state.now();
+        if self.deadline().is_some_and(passed) && !self.state.has_ended() {
+            self.state.expire();
+        }
+        self.state.was_cancelled()
+    }
+
+    /// Sets the time at which the scope is cancelled; `None` for never. A deadline that has passed cancels at the next
+    /// await that has to wait. What is cancelled stays so.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::time::{current_time, sleep_forever};
+    /// use seedbed::{CancelScope, run};
+    ///
+    /// run(async {
+    ///     let scope = CancelScope::new();
+    ///     scope.set_deadline(Some(current_time() + Duration::from_millis(1)));
+    ///     assert_eq!(scope.run(sleep_forever()).await, None);
+    /// });
+    /// ```
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        self.state.set_deadline(deadline);
+    }
+
+    /// Sets the deadline to `timeout` from now; if the scope does not run yet, from when it is first polled.
+    ///
+    /// A time too long to be represented means no deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::time::sleep_forever;
+    /// use seedbed::{CancelScope, run};
+    ///
+    /// run(async {
+    ///     let scope = CancelScope::new();
+    ///     scope.set_timeout(Duration::from_millis(1));
+    ///     assert_eq!(scope.run(sleep_forever()).await, None);
+    /// });
+    /// ```
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.state.set_timeout(timeout);
+    }
+
+    /// The time at which the scope is cancelled. `None` if there is none, or if it counts from a first poll that has not
+    /// happened.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::time::current_time;
+    /// use seedbed::CancelScope;
+    ///
+    /// let scope = CancelScope::new();
+    /// assert_eq!(scope.deadline(), None);
+    /// let deadline = current_time() + Duration::from_secs(5);
+    /// scope.set_deadline(Some(deadline));
+    /// assert_eq!(scope.deadline(), Some(deadline));
+    /// ```
+    pub fn deadline(&self) -> Option<Instant> {
+        self.state.node.deadline()
+    }
+
+    /// Puts up or takes down a shield at this scope's edge: while it is up, what runs in the scope does not see that
+    /// scopes further out are cancelled, and they wait for it. The scope's own cancellation works as usual.
+    ///
+    /// Takes effect at once, also while the scope runs. A forgotten shield shields for ever.
+    ///
+    /// ```
+    /// use seedbed::{CancelScope, checkpoint, run};
+    ///
+    /// run(async {
+    ///     let (outer, inner) = (CancelScope::new(), CancelScope::new());
+    ///     inner.set_shield(true);
+    ///     outer.cancel();
+    ///     let value = outer.run(async move { inner.run(async { checkpoint().await; 7 }).await });
+    ///     assert_eq!(value.await, Some(Some(7)));
+    /// });
+    /// ```
+    pub fn set_shield(&self, shield: bool) {
+        self.state.set_shielded(shield);
+    }
+
+    /// Returns whether the scope can be forgotten: it has ended, or this is its last handle and it does not run.
+    pub(super) fn is_over(&self) -> bool {
+        Arc::strong_count(&self.state) == 1 || self.state.has_ended()
+    }
+
+    /// Makes the scopes around wait for the end of this one.
+    pub(crate) fn defer_ancestors(&self) {
+        self.state.defer_ancestors();
+    }
+
+    /// Wakes the task that polls the scope.
+    pub(crate) fn wake(&self) {
+        self.state.node.waker.wake();
+    }
+}
+
+impl Default for CancelScope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for CancelScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut scope = f.debug_struct("CancelScope");
+        scope.field("phase", &self.state.phase_name());
+        match self.cancel_reason() {
+            Some(reason) => scope.field("cancelled", &format_args!("{reason}")),
+            None => scope.field("cancelled", &false),
+        };
+        if let Some(deadline) = self.deadline() {
+            match deadline.checked_duration_since(self.state.now()) {
+                Some(left) => scope.field("deadline", &format_args!("in {left:?}")),
+                None => scope.field("deadline", &format_args!("passed")),
+            };
+        }
+        scope.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,141 @@
+//! The run that polls the running code.
+
+use std::future::IntoFuture;
+
+use super::handle::RunHandle;
+use super::statistics::RunStatistics;
+use crate::ambient;
+use crate::cancel::position;
+use crate::task::Task;
+
+/// Whether a run polls the running code: its tasks, and the calls that were put into it. Then there is a
+/// [`current_run`], and [`current_time`](crate::time::current_time) is by its clock.
+///
+/// ```
+/// use seedbed::run::in_run;
+/// use seedbed::{run, thread};
+///
+/// assert!(!in_run());
+/// run(async {
+///     assert!(in_run());
+///     assert!(!thread::run_sync(in_run).await);
+///     assert_eq!(thread::run_sync(|| thread::call_in_task(in_run)).await, Ok(true));
+/// });
+/// ```
+pub fn in_run() -> bool {
+    ambient::current_run().is_some()
+}
+
+/// Whether a task of a run is the running code. In a [call that was put in](RunHandle::run_sync_soon), there is a run
+/// but no task.
+///
+/// ```
+/// use seedbed::run::{current_run, in_run, in_task};
+/// use seedbed::{checkpoint, run};
+///
+/// run(async {
+///     assert!(in_task());
+///     current_run().run_sync_soon(|| assert!(in_run() && !in_task())).unwrap();
+///     checkpoint().await;
+/// });
+/// ```
+pub fn in_task() -> bool {
+    position::is_in_task_of_run()
+}
+
+/// Returns a handle on the run that polls the running code.
+///
+/// # Panics
+///
+/// Outside of a run; [`in_run`](crate::run::in_run) tells. In particular on a thread, which has to be given the handle.
+///
+/// ```
+/// use seedbed::run::current_run;
+/// use seedbed::{run, thread};
+///
+/// run(async {
+///     let handle = current_run();
+///     let call = thread::run_sync(move || handle.run_sync(|| "in the run").unwrap());
+///     assert_eq!(call.await, "in the run");
+/// });
+/// ```
+#[track_caller]
+pub fn current_run() -> RunHandle {
+    RunHandle::current().unwrap_or_else(|| {
+        panic!(
+            "there is no current run: this is not polled by seedbed::run; a thread has to be given the RunHandle"
+        )
+    })
+}
+
+/// Says, for one moment, what the current run has to do.
+///
+/// # Panics
+///
+/// Outside of a run. With a [`RunHandle`](crate::run::RunHandle), other threads ask too:
+/// [`RunHandle::statistics`](crate::run::RunHandle::statistics).
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::run::current_statistics;
+/// use seedbed::{checkpoint, fail_after, run};
+///
+/// run(async {
+///     let body = async {
+///         checkpoint().await;
+///         current_statistics().time_to_next_deadline
+///     };
+///     let left = fail_after(Duration::from_secs(5), body).await.unwrap();
+///     assert!(left.unwrap() <= Duration::from_secs(5));
+///     assert_eq!(current_statistics().time_to_next_deadline, None);
+/// });
+/// ```
+#[track_caller]
+pub fn current_statistics() -> RunStatistics {
+    current_run().statistics()
+}
+
+/// Spawns a task of the run's: it is no child of the caller, and is cancelled when the main future has ended.
+///
+/// It runs in no cancel scope and sees no tree variable of the caller's. So it is for what works behind the scenes for
+/// everybody in the run, until nobody is left: watching a connection that is shared, say. What the caller wants done
+/// belongs into a nursery.
+///
+/// The run waits for its system tasks: those with an active shield go on until that has ended. A system task that
+/// panics cancels the main future and all other system tasks, and when they have ended, the panic comes out of
+/// [`run`](crate::run()). Dropping the [`Task`] changes nothing.
+///
+/// # Panics
+///
+/// Outside of a run, and when the run's system tasks have all ended after the main future has. That is certain to be so
+/// in late [calls](RunHandle::run_sync_soon); use [`RunHandle::spawn_system_task`] there.
+///
+/// ```
+/// use seedbed::run::spawn_system_task;
+/// use seedbed::sync::Event;
+/// use seedbed::time::sleep_forever;
+/// use seedbed::run;
+///
+/// run(async {
+///     let ready = Event::new();
+///     let said = ready.clone();
+///     spawn_system_task(async move {
+///         said.set();
+///         sleep_forever().await // until the run ends
+///     });
+///     ready.wait().await;
+///     assert_eq!(seedbed::run::current_statistics().system_tasks, 1);
+/// });
+/// ```
+#[track_caller]
+pub fn spawn_system_task<F>(future: F) -> Task<F::Output>
+where
+    F: IntoFuture,
+    F::IntoFuture: Send + 'static,
+    F::Output: Send + 'static,
+{
+    match current_run().spawn_system_task(future) {
+        Ok(task) => task,
+        Err(finished) => panic!("a system task cannot be spawned any more: {finished}"),
+    }
+}

@@ -1,0 +1,134 @@
+//! What the run's loop does while no task is ready: sets a timer, tells tasks that the run is idle, lets a virtual clock
+//! jump.
+
+use std::pin::Pin;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use std::future::Future;
+
+use super::tuning::TIMER_SLACK;
+use crate::time::Timers;
+use crate::worker;
+
+pub(super) struct IdleWait {
+    state: IdleState,
+    /// Wakes the loop, in real time, at the time next to it.
+    timer: Option<(Instant, smol::Timer)>,
+}
+
+enum IdleState {
+    /// A task was ready since the loop last looked.
+    Busy,
+    /// No task is ready. The reactor is asked once, because an event that it reports makes a task ready.
+    AskingReactor,
+    /// No task is ready, and the reactor had no event. Those that wait for this may want it to last for some real time.
+    Blocked { since: Instant },
+}
+
+/// What is done when every task has been blocked for long enough.
+enum IdleAction {
+    /// The tasks that wait for this are woken, before any virtual clock moves.
+    WakeIdleWaiters,
+    /// The clock jumps to the next deadline.
+    JumpTo(Instant),
+}
+
+impl IdleWait {
+    pub(super) fn new() -> Self {
+        IdleWait {
+            state: IdleState::Busy,
+            timer: None,
+        }
+    }
+
+    pub(super) fn mark_busy(&mut self) {
+        self.state = IdleState::Busy;
+    }
+
+    /// Has the loop woken when a task should be polled. Returns false if that is at once.
+    pub(super) fn wait(&mut self, timers: &Timers, cx: &mut Context<'_>) -> bool {
+        match self.state {
+            // Only a run in which idleness matters pays for the reactor's extra turn.
+            IdleState::Busy if !timers.is_idleness_wanted() => {}
+            IdleState::Busy => {
+                self.state = IdleState::AskingReactor;
+                cx.waker().wake_by_ref();
+                return false;
+            }
+            // The reactor does not report answers that lie in a worker's mailbox.
+            IdleState::AskingReactor if worker::glance() => {
+                cx.waker().wake_by_ref();
+                return false;
+            }
+            IdleState::AskingReactor => {
+                self.state = IdleState::Blocked {
+                    since: Instant::now(),
+                }
+            }
+            IdleState::Blocked { .. } => {}
+        }
+        let action = self.next_action(timers);
+        if let Some((at, action)) = &action
+            && *at <= Instant::now()
+        {
+            // A deadline that has passed in the meantime comes first: the task that waits for it is not blocked.
+            match action {
+                _ if timers.is_due() => {}
+                IdleAction::WakeIdleWaiters => timers.wake_idle(),
+                IdleAction::JumpTo(deadline) => timers.clock().jump_to(*deadline),
+            }
+            // The tasks that were woken may be gone by now, and then nothing else wakes the loop.
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        let action_at = action.map(|(at, _)| at);
+        match [action_at, next_deadline(timers)]
+            .into_iter()
+            .flatten()
+            .min()
+        {
+            Some(at) => self.set_timer(at, cx),
+            None => self.timer = None,
+        }
+        true
+    }
+
+    /// Returns what is done if every task stays blocked, and when, in real time.
+    fn next_action(&self, timers: &Timers) -> Option<(Instant, IdleAction)> {
+        let IdleState::Blocked { since } = self.state else {
+            return None;
+        };
+        if let Some(cushion) = timers.shortest_cushion() {
+            return Some((since.checked_add(cushion)?, IdleAction::WakeIdleWaiters));
+        }
+        let threshold = timers.clock().autojump_threshold()?;
+        let deadline = timers.next()?;
+        Some((since.checked_add(threshold)?, IdleAction::JumpTo(deadline)))
+    }
+
+    fn set_timer(&mut self, at: Instant, cx: &mut Context<'_>) {
+        let is_close = |set: Instant| set <= at && at.duration_since(set) < TIMER_SLACK;
+        if self.timer.as_ref().is_none_or(|(set, _)| !is_close(*set)) {
+            self.timer = Some((at, smol::Timer::at(at)));
+        }
+        if let Some((_, timer)) = &mut self.timer
+            && Pin::new(timer).poll(cx).is_ready()
+        {
+            self.timer = None;
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Returns how long it is until the timer fires; `None` if none is set.
+    pub(super) fn time_to_timer(&self) -> Option<Duration> {
+        let (at, _) = self.timer.as_ref()?;
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Returns when, in real time, the clock shows the next deadline, if it gets there by itself.
+fn next_deadline(timers: &Timers) -> Option<Instant> {
+    let left = timers.clock().real_time_until(timers.next()?)?;
+    Instant::now().checked_add(left)
+}
