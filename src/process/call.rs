@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::error::ProcessError;
 use super::handle::Process;
+use super::plan::{Plan, Sink, Source};
 use super::supervise::supervise;
+use super::tuning::KILL_AFTER;
 use crate::task::Started;
 
 /// Runs a program to its end.
@@ -57,7 +59,7 @@ pub fn run_process(command: Command) -> RunProcess {
         stdout: Sink::Inherited,
         stderr: Sink::Inherited,
         check: true,
-        kill_after: Duration::from_secs(5),
+        kill_after: KILL_AFTER,
         deliver_cancel: None,
     })
 }
@@ -65,45 +67,6 @@ pub fn run_process(command: Command) -> RunProcess {
 /// A program to be run; made by [`run_process`].
 #[must_use = "nothing is started unless it is awaited"]
 pub struct RunProcess(Plan);
-
-/// Everything that was said about a process before it is started.
-pub(super) struct Plan {
-    pub(super) program: String,
-    pub(super) command: Command,
-    pub(super) stdin: Source,
-    pub(super) stdout: Sink,
-    pub(super) stderr: Sink,
-    pub(super) check: bool,
-    pub(super) kill_after: Duration,
-    pub(super) deliver_cancel: Option<DeliverCancel>,
-}
-
-pub(super) type Cancelling = Pin<Box<dyn Future<Output = ()> + Send>>;
-pub(super) type DeliverCancel = Box<dyn FnOnce(Process) -> Cancelling + Send>;
-
-/// Where a process reads.
-pub(super) enum Source {
-    Bytes(Vec<u8>),
-    Given(Stdio),
-}
-
-/// Where a process writes.
-pub(super) enum Sink {
-    Inherited,
-    Captured,
-    Given(Stdio),
-    /// Standard error only.
-    ToStdout,
-}
-
-impl Sink {
-    fn captured_if(capture: bool) -> Self {
-        match capture {
-            true => Sink::Captured,
-            false => Sink::Inherited,
-        }
-    }
-}
 
 impl RunProcess {
     /// Feeds `bytes` to its standard input, which then ends. A process that does not read all of them is no error.

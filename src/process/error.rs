@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Output};
 
+use super::tuning::MESSAGE_LINE_CHARS;
+
 /// Why a process gave no output, or none that may be trusted.
 ///
 /// Match on [`kind`](Self::kind); print the error for the whole story.
@@ -232,7 +234,7 @@ impl fmt::Display for Ending {
 fn last_line(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().rev().map(str::trim).find(|l| !l.is_empty())?;
-    Some(line.chars().take(200).collect())
+    Some(line.chars().take(MESSAGE_LINE_CHARS).collect())
 }
 
 impl fmt::Debug for ProcessError {

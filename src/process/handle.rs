@@ -1,20 +1,18 @@
-//! `Process`: what others may do with a process while its supervisor looks after it.
+//! `Process`: the handle on a process whose supervisor owns it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, ready};
 
-use async_io::Async;
-use async_process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
+use super::child::{self, ChildProcess};
 use super::error::ProcessError;
-use crate::cancel::lock;
+use super::pipes::{ChildStderr, ChildStdin, ChildStdout};
+use crate::sys::primitives::lock;
+use crate::sys::process::{Ended, Pidfd};
 
 /// A process that runs, or ran, under the eyes of [`run_process`](super::run_process).
 ///
@@ -99,7 +97,7 @@ impl Process {
     /// }));
     /// ```
     pub async fn wait(&self) -> Result<ExitStatus, ProcessError> {
-        self.shared.ended().await
+        self.shared.wait().await
     }
 
     /// Returns how the process ended; `None` if it runs, or if that cannot be told.
@@ -119,10 +117,7 @@ impl Process {
     /// }));
     /// ```
     pub fn try_status(&self) -> Option<ExitStatus> {
-        match self.shared.look() {
-            Look::Ended(status) => Some(status),
-            Look::Running | Look::Lost => None,
-        }
+        self.shared.try_status().unwrap_or(None)
     }
 
     /// Sends SIGTERM, which asks the process to end. Does nothing if it has ended.
@@ -190,7 +185,7 @@ impl Process {
     pub fn signal(&self, number: i32) -> io::Result<()> {
         let signal = Signal::from_named_raw(number)
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        self.shared.try_send(signal)
+        self.shared.pidfd.send(signal)
     }
 }
 
@@ -204,112 +199,68 @@ impl fmt::Debug for Process {
     }
 }
 
-/// What the handles and the supervisor share.
+/// The part of a process that its handles and its supervisor share.
 pub(super) struct Shared {
     program: String,
     pid: u32,
-    pidfd: Async<OwnedFd>,
-    life: Mutex<Life>,
-}
-
-enum Life {
-    /// Not known to have ended. Only whoever takes the child out of here waits for it, so that the id stays its own.
-    Running(Child),
-    Ended(ExitStatus),
-    /// It has ended, or is being killed and reaped in the background.
-    Lost,
-}
-
-/// A glance at a process's life.
-pub(super) enum Look {
-    Running,
-    Ended(ExitStatus),
-    Lost,
+    pidfd: Arc<Pidfd>,
+    /// `None` once the supervisor was dropped while the process ran.
+    child: Mutex<Option<ChildProcess>>,
 }
 
 impl Shared {
-    /// Takes a process over. If that fails it is killed, and reaped in the background.
-    fn adopt(program: &str, mut child: Child) -> io::Result<Arc<Self>> {
-        let pid = child.id();
-        let raw = Pid::from_raw(pid.cast_signed()).expect("process ids are positive");
-        // The child was not waited for yet, so the number is its own.
-        let opened = pidfd_open(raw, PidfdFlags::empty())
-            .map_err(io::Error::from)
-            .and_then(Async::new);
-        match opened {
-            Ok(pidfd) => Ok(Arc::new(Shared {
-                program: program.to_string(),
-                pid,
-                pidfd,
-                life: Mutex::new(Life::Running(child)),
-            })),
-            Err(error) => {
-                // It fails if the process has ended by itself, which is as good.
-                _ = child.kill();
-                Err(error)
-            }
+    /// Returns how the process ended. `Ok(None)` while it runs.
+    fn try_status(&self) -> Result<Option<ExitStatus>, ProcessError> {
+        let mut child = lock(&self.child);
+        let ended = match &mut *child {
+            Some(child) => child.try_reap(),
+            None => return Err(ProcessError::lost(&self.program)),
+        };
+        ended.map(|ended| self.status(ended)).transpose()
+    }
+
+    pub(super) async fn wait(&self) -> Result<ExitStatus, ProcessError> {
+        match child::wait(&self.child).await {
+            Some(ended) => self.status(ended),
+            None => Err(ProcessError::lost(&self.program)),
         }
     }
 
-    pub(super) fn look(&self) -> Look {
-        let mut life = lock(&self.life);
-        if let Life::Running(child) = &mut *life {
-            match child.try_status() {
-                Ok(None) => return Look::Running,
-                Ok(Some(status)) => *life = Life::Ended(status),
-                // Somebody else has waited for it.
-                Err(_) => *life = Life::Lost,
-            }
-        }
-        match *life {
-            Life::Ended(status) => Look::Ended(status),
-            Life::Running(_) | Life::Lost => Look::Lost,
-        }
-    }
-
-    pub(super) async fn ended(&self) -> Result<ExitStatus, ProcessError> {
-        let mut readable = pin!(self.pidfd.readable());
-        // Looks at every poll: what the reactor reports in the turn in which it was asked, it takes for old news.
-        poll_fn(|cx| {
-            loop {
-                match self.look() {
-                    Look::Running => {}
-                    Look::Ended(status) => return Poll::Ready(Ok(status)),
-                    Look::Lost => return Poll::Ready(Err(ProcessError::lost(&self.program))),
-                }
-                ready!(readable.as_mut().poll(cx))
-                    .map_err(|error| ProcessError::io(&self.program, error))?;
-                readable.set(self.pidfd.readable());
-            }
-        })
-        .await
-    }
-
-    fn try_send(&self, signal: Signal) -> io::Result<()> {
-        match pidfd_send_signal(self.pidfd.get_ref(), signal) {
-            // It has ended: documented, that is no error.
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+    fn status(&self, ended: Ended) -> Result<ExitStatus, ProcessError> {
+        // The layout of `wait`'s status word on Linux.
+        let raw = match ended {
+            Ended::Exited(code) => (code & 0xff) << 8,
+            Ended::Signalled { signal, core } => signal | if core { 0x80 } else { 0 },
+            Ended::Unknown => return Err(ProcessError::lost(&self.program)),
+        };
+        Ok(ExitStatus::from_raw(raw))
     }
 
     fn send(&self, signal: Signal) {
-        if let Err(error) = self.try_send(signal) {
+        if let Err(error) = self.pidfd.send(signal) {
             let (program, pid) = (&self.program, self.pid);
             tracing::warn!(program, pid, ?signal, %error, "a process could not be sent a signal");
         }
     }
 }
 
-/// The supervisor's hold on a process: while it runs, dropping this kills it, and has it reaped in the background.
-pub(super) struct Charge(pub(super) Arc<Shared>);
+/// The supervisor's ownership of a process. Dropping it while the process runs kills the process and reaps it in the
+/// background.
+pub(super) struct Supervised(pub(super) Arc<Shared>);
 
-impl Charge {
-    pub(super) fn take(program: &str, child: Child) -> io::Result<Self> {
-        Shared::adopt(program, child).map(Charge)
+impl Supervised {
+    pub(super) fn new(program: &str, pidfd: Pidfd) -> Self {
+        let child = ChildProcess::new(pidfd);
+        let pidfd = child.descriptor().expect("nothing has reaped it yet");
+        Supervised(Arc::new(Shared {
+            program: program.to_string(),
+            pid: child.pid(),
+            pidfd,
+            child: Mutex::new(Some(child)),
+        }))
     }
 
-    /// A handle on the process.
+    /// Returns a handle on the process.
     pub(super) fn process(&self) -> Process {
         Process {
             stdin: None,
@@ -320,13 +271,14 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for Supervised {
     fn drop(&mut self) {
-        let mut life = lock(&self.0.life);
-        if let Life::Running(_) = &*life {
-            self.0.send(Signal::KILL);
-            // async-process reaps a child that is dropped.
-            *life = Life::Lost;
-        }
+        let mut child = lock(&self.0.child);
+        let runs = child
+            .as_mut()
+            .is_some_and(|child| child.try_reap().is_none());
+        let taken = if runs { child.take() } else { None };
+        drop(child);
+        drop(taken); // outside the lock: this kills the process, and wakes tasks that wait for its end
     }
 }

@@ -1,20 +1,26 @@
-//! Other programs: `run_process` runs one to its end, and leaves none behind.
+//! Other programs: [`run_process`] runs a program to its end and leaves no process behind.
 //!
-//! async-process starts the process and, if need be, reaps it in the background. Signals go through a pidfd of our own,
-//! never to a bare process id, because the number may belong to somebody else by then. [`call`] says what is to be run,
-//! [`supervise`] looks after it, [`pipes`] feeds and reads it, [`handle`] is what others may do with it meanwhile.
+//! A process is polled for its end, signalled and reaped through its pidfd, never by its bare number, which the kernel may
+//! have given to another process.
 
+// `call` is the builder, which fills a `plan`; `supervise` runs the process, `pipes` feeds and reads it, `handle` is what other tasks use. `child`
+// is a child process of any kind, workers included; `background` runs what has no caller, `tick` is the shared timer.
+
+pub(crate) mod background;
 mod call;
+pub(crate) mod child;
 mod error;
 mod handle;
 mod pipes;
+mod plan;
 mod supervise;
+pub(crate) mod tick;
+mod tuning;
 
-#[doc(no_inline)]
-pub use async_process::{ChildStderr, ChildStdin, ChildStdout};
 #[doc(no_inline)]
 pub use std::process::{Command, ExitStatus, Output, Stdio};
 
 pub use call::{RunProcess, RunProcessFuture, run_process};
 pub use error::{ProcessError, ProcessErrorKind};
 pub use handle::Process;
+pub use pipes::{ChildStderr, ChildStdin, ChildStdout};

@@ -1,19 +1,165 @@
-//! What goes into a process and comes out of it, all at once, so that neither side waits for the other for ever.
+//! The pipes of a process: those that its handle has, and those that its supervisor feeds and reads.
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_process::ChildStdin;
+use async_io::Async;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
-/// How much is asked of a pipe at a time: as much as it holds.
-const CHUNK: usize = 64 * 1024;
+use super::tuning::{PIPE_CHUNK_BYTES, PIPE_CHUNKS_PER_POLL};
 
-/// How many chunks are moved before everybody else has a turn. A busy process must not keep its reader for ever.
-const CHUNKS_PER_TURN: usize = 16;
+/// The writing end of a process's standard input, as a [`Process`](super::Process) has it.
+///
+/// # Dropping
+///
+/// Closes the pipe, which is the end of the process's input.
+///
+/// ```
+/// use seedbed::process::{ChildStdin, Command, Stdio, run_process};
+/// use seedbed::{open_nursery, run};
+/// use smol::io::AsyncWriteExt;
+///
+/// run(open_nursery(|n| async move {
+///     let sort = run_process(Command::new("sort")).stdin(Stdio::piped()).stdout(Stdio::null());
+///     let mut process = n.start(|started| sort.supervise(started)).await.unwrap();
+///     let mut stdin: ChildStdin = process.stdin.take().unwrap();
+///     stdin.write_all(b"b\na\n").await.unwrap();
+///     drop(stdin);
+///     assert!(process.wait().await.unwrap().success());
+/// }));
+/// ```
+pub struct ChildStdin(Async<std::process::ChildStdin>);
 
-/// The pipes of one process that we look after ourselves.
+/// The reading end of a process's standard output, as a [`Process`](super::Process) has it.
+///
+/// # Dropping
+///
+/// Closes the pipe. A process that writes to it after that gets SIGPIPE.
+///
+/// ```
+/// use seedbed::process::{ChildStdout, Command, Stdio, run_process};
+/// use seedbed::{open_nursery, run};
+/// use smol::io::AsyncReadExt;
+///
+/// run(open_nursery(|n| async move {
+///     let mut echo = Command::new("echo");
+///     echo.arg("meow");
+///     let echo = run_process(echo).stdout(Stdio::piped());
+///     let mut process = n.start(|started| echo.supervise(started)).await.unwrap();
+///     let mut stdout: ChildStdout = process.stdout.take().unwrap();
+///     let mut heard = String::new();
+///     stdout.read_to_string(&mut heard).await.unwrap();
+///     assert_eq!(heard, "meow\n");
+/// }));
+/// ```
+pub struct ChildStdout(Async<std::process::ChildStdout>);
+
+/// The reading end of a process's standard error, as a [`Process`](super::Process) has it.
+///
+/// # Dropping
+///
+/// Closes the pipe. A process that writes to it after that gets SIGPIPE.
+///
+/// ```
+/// use seedbed::process::{ChildStderr, Command, Stdio, run_process};
+/// use seedbed::{open_nursery, run};
+/// use smol::io::AsyncReadExt;
+///
+/// run(open_nursery(|n| async move {
+///     let mut shell = Command::new("sh");
+///     shell.args(["-c", "echo careful >&2"]);
+///     let shell = run_process(shell).stderr(Stdio::piped());
+///     let mut process = n.start(|started| shell.supervise(started)).await.unwrap();
+///     let mut stderr: ChildStderr = process.stderr.take().unwrap();
+///     let mut warning = String::new();
+///     stderr.read_to_string(&mut warning).await.unwrap();
+///     assert_eq!(warning, "careful\n");
+/// }));
+/// ```
+pub struct ChildStderr(Async<std::process::ChildStderr>);
+
+macro_rules! pipe_end {
+    ($name:ident) => {
+        impl $name {
+            pub(super) fn new(pipe: std::process::$name) -> io::Result<Self> {
+                Async::new(pipe).map(Self)
+            }
+        }
+
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.as_fd()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name))
+                    .field(&self.as_fd())
+                    .finish()
+            }
+        }
+    };
+}
+
+macro_rules! pipe_reader {
+    ($name:ident) => {
+        impl AsyncRead for $name {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffer: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.0).poll_read(cx, buffer)
+            }
+
+            fn poll_read_vectored(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffers: &mut [IoSliceMut<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.0).poll_read_vectored(cx, buffers)
+            }
+        }
+    };
+}
+
+pipe_end!(ChildStdin);
+pipe_end!(ChildStdout);
+pipe_end!(ChildStderr);
+pipe_reader!(ChildStdout);
+pipe_reader!(ChildStderr);
+
+impl AsyncWrite for ChildStdin {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, buffers)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
+
+/// The pipes of one process that its supervisor feeds and reads.
 pub(super) struct Pipes {
     pub(super) feed: Option<Feed>,
     pub(super) stdout: Capture,
@@ -21,13 +167,13 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// Moves what can be moved. Ready when all has been fed and everything read to its end.
+    /// Moves the bytes that can be moved now. Ready when all input has been written and every output read to its end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let fed = match &mut self.feed {
             Some(feed) => {
                 let fed = feed.poll(cx)?;
                 if fed.is_ready() {
-                    // Closes it, which is the end of the process's input.
+                    // Closes the pipe, which is the end of the process's input.
                     self.feed = None;
                 }
                 fed
@@ -41,12 +187,12 @@ impl Pipes {
         }
     }
 
-    /// Ends the input, and throws away what comes out, so that a process that is to end can.
+    /// Ends the input and discards the outputs, so that no full pipe keeps the process from ending.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>) {
         self.feed = None;
         for capture in [&mut self.stdout, &mut self.stderr] {
             capture.bytes.clear();
-            // Nobody wants it, so nobody wants to know that it cannot be had either.
+            // The output is discarded, so an error in reading it does not matter either.
             if let Poll::Ready(Err(_)) = capture.poll(cx) {
                 capture.pipe = None;
             }
@@ -54,7 +200,7 @@ impl Pipes {
     }
 }
 
-/// What a process gets to read.
+/// The bytes that are written to a process's standard input.
 pub(super) struct Feed {
     pipe: ChildStdin,
     bytes: Vec<u8>,
@@ -71,14 +217,14 @@ impl Feed {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        for _ in 0..CHUNKS_PER_TURN {
+        for _ in 0..PIPE_CHUNKS_PER_POLL {
             let rest = &self.bytes[self.written..];
             if rest.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             match ready!(Pin::new(&mut self.pipe).poll_write(cx, rest)) {
                 Ok(count) => self.written += count,
-                // It does not want to read on, which is its business.
+                // A process need not read all of its input.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Poll::Ready(Ok(()));
                 }
@@ -93,7 +239,7 @@ impl Feed {
 
 type Source = Box<dyn AsyncRead + Send + Unpin>;
 
-/// What a process writes. Without a pipe there is nothing more to come.
+/// The bytes read from one output of a process. Without a pipe no more will come.
 #[derive(Default)]
 pub(super) struct Capture {
     pipe: Option<Source>,
@@ -116,9 +262,9 @@ impl Capture {
         let Some(pipe) = &mut self.pipe else {
             return Poll::Ready(Ok(()));
         };
-        for _ in 0..CHUNKS_PER_TURN {
+        for _ in 0..PIPE_CHUNKS_PER_POLL {
             let before = self.bytes.len();
-            self.bytes.resize(before + CHUNK, 0);
+            self.bytes.resize(before + PIPE_CHUNK_BYTES, 0);
             let polled = Pin::new(&mut *pipe).poll_read(cx, &mut self.bytes[before..]);
             let count = match &polled {
                 Poll::Ready(Ok(count)) => *count,

@@ -3,19 +3,21 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_io::Async;
-use async_process::Command;
 
-use super::call::{DeliverCancel, Plan, Sink, Source};
+use super::background;
 use super::error::ProcessError;
-use super::handle::{Charge, Process};
-use super::pipes::{Capture, Feed, Pipes};
-use crate::cancel::{checkpoint_if_cancelled, lock, on_cancel, shield};
+use super::handle::{Process, Supervised};
+use super::pipes::{Capture, ChildStderr, ChildStdin, ChildStdout, Feed, Pipes};
+use super::plan::{DeliverCancel, Plan, Sink, Source};
+use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
+use crate::sys::primitives::lock;
+use crate::sys::process::Pidfd;
 use crate::sys::role::refuse_unless_hooked;
 use crate::task::Started;
 use crate::time::sleep;
@@ -48,7 +50,7 @@ pub(super) async fn supervise(
 /// A process that was started, and our ends of its pipes.
 struct Supervision {
     program: String,
-    charge: Charge,
+    child: Supervised,
     /// Used by the talking, then by the ending, never by both at once.
     pipes: Mutex<Pipes>,
     deliver_cancel: Mutex<Option<DeliverCancel>>,
@@ -58,7 +60,8 @@ struct Supervision {
 impl Supervision {
     /// Starts the process. Fails without leaving one behind.
     fn begin(plan: Plan, started: Option<Started<Process>>) -> io::Result<Self> {
-        let mut command = Command::from(plan.command);
+        background::prepare()?;
+        let mut command = plan.command;
         let bytes = match plan.stdin {
             Source::Given(stdin) => {
                 command.stdin(stdin);
@@ -84,8 +87,11 @@ impl Supervision {
 
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let charge = Charge::take(&plan.program, child)?;
-        let mut process = charge.process();
+        let child = Supervised::new(&plan.program, Pidfd::adopt(child)?);
+        let stdin = stdin.map(ChildStdin::new).transpose()?;
+        let stdout = stdout.map(ChildStdout::new).transpose()?;
+        let stderr = stderr.map(ChildStderr::new).transpose()?;
+        let mut process = child.process();
         let feed = match bytes {
             Some(bytes) => stdin.map(|stdin| Feed::new(stdin, bytes)),
             None => {
@@ -118,7 +124,7 @@ impl Supervision {
         }
         Ok(Supervision {
             program: plan.program,
-            charge,
+            child,
             pipes: Mutex::new(Pipes {
                 feed,
                 stdout,
@@ -135,19 +141,19 @@ impl Supervision {
         talked
             .await
             .map_err(|error| ProcessError::io(&self.program, error))?;
-        self.charge.0.ended().await
+        self.child.0.wait().await
     }
 
     /// Tells the process to end, and waits until it has.
     async fn end(&self) {
-        let process = self.charge.process();
+        let process = self.child.process();
         let deliver = lock(&self.deliver_cancel).take();
         let mut delivery = match deliver {
             Some(deliver) => deliver(process),
             None => Box::pin(terminate_then_kill(process, self.kill_after)),
         };
         let mut delivered = false;
-        let mut ended = pin!(self.charge.0.ended());
+        let mut ended = pin!(self.child.0.wait());
         let both = |cx: &mut Context<'_>| {
             delivered = delivered || delivery.as_mut().poll(cx).is_ready();
             lock(&self.pipes).discard(cx);

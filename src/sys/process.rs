@@ -63,10 +63,18 @@ impl Pidfd {
         self.pid
     }
 
-    /// Sends SIGKILL. A process that has ended already, reaped or not, is no error. One that may not be killed, because
-    /// this process has changed its user since it started it, or forbade itself the call, is one, and lives on.
+    /// Sends SIGKILL; see [`send`](Self::send).
     pub(crate) fn kill(&self) -> io::Result<()> {
-        match pidfd_send_signal(&self.fd, Signal::KILL) {
+        self.send(Signal::KILL)
+    }
+
+    /// Sends a signal. Does nothing if the process has ended, whether it was reaped or not.
+    ///
+    /// # Errors
+    ///
+    /// If this process may not signal that one: it has changed its user since, or forbade itself the call.
+    pub(crate) fn send(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }

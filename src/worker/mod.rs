@@ -80,7 +80,6 @@
 // `statistics` counts workers and calls, `trace` tells of them, and `name` is what a process is called. `child` is the
 // other side: what happens in the worker process itself. It knows none of the others.
 
-mod background;
 mod call;
 mod child;
 mod config;
@@ -92,6 +91,7 @@ mod name;
 pub(crate) mod pool;
 pub(crate) mod spawn;
 mod trace;
+mod tuning;
 
 pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};

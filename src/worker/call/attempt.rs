@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use crate::process::background;
 use crate::sync::Token;
 use crate::sys::copy;
 use crate::transport::codec;
@@ -24,16 +25,16 @@ use crate::transport::frame::{Frame, Header, Kind};
 use crate::transport::message::PanicReport;
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
-use crate::worker::background;
-use crate::worker::conn::process::Stillborn;
 use crate::worker::conn::worker::{Death, Dying, Health, Worker};
+use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::error::{WorkerError, WorkerPanic};
 use crate::worker::pool::context::Running;
 use crate::worker::pool::statistics::{Expected, Why};
-use crate::worker::spawn::fork_server::ATTEMPTS;
-use crate::worker::spawn::hook::Recipe;
-use crate::worker::spawn::launcher::Launch;
+use crate::worker::spawn::exec_spec::ExecSpec;
+use crate::worker::spawn::forking::Forking;
+use crate::worker::spawn::launcher::{Launch, Spawning};
 use crate::worker::spawn::start::{Starting, Unstarted, failure_of};
+use crate::worker::tuning::FORK_ATTEMPTS;
 
 /// A job on its way through one worker.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub(in crate::worker) struct Stake {
     /// Given back when dropped.
     pub(in crate::worker) _token: Token,
     /// How many fork servers have died with a request of this call's.
-    pub(in crate::worker) stillborn: usize,
+    pub(in crate::worker) failed_forks: usize,
 }
 
 #[derive(Debug)]
@@ -98,11 +99,11 @@ impl Attempt {
     /// Draws a worker for the job, or has one started.
     pub(in crate::worker) fn new(
         job: OutMessage,
-        recipe: &Arc<Recipe>,
+        spec: &Arc<ExecSpec>,
         killable: bool,
         mut stake: Stake,
     ) -> Result<Self, WorkerError> {
-        let state = match begin(&stake.running, recipe) {
+        let state = match begin(&stake.running, spec) {
             Ok(state) => state,
             Err(error) => {
                 stake.running.failed();
@@ -182,7 +183,7 @@ impl Attempt {
                             expected.failed(&error);
                             return Poll::Ready(Verdict::Failed(error));
                         }
-                        Err(Unstarted::Stillborn(why)) => {
+                        Err(Unstarted::NotForked(why)) => {
                             drop(expected);
                             let job = mem::take(&mut self.job);
                             return self.try_anew(why, job);
@@ -204,7 +205,7 @@ impl Attempt {
                         Reply::Unfit(error) => self.kill_for(error),
                         Reply::Nonsense(what) => self.kill_for(WorkerError::protocol(what)),
                     },
-                    Err(RecvError::Closed | RecvError::Reset) => match worker.stillborn() {
+                    Err(RecvError::Closed | RecvError::Reset) => match worker.take_fork_failure() {
                         Some(why) => {
                             let job = worker.take_back();
                             return self.try_anew(why, job);
@@ -289,13 +290,13 @@ impl Attempt {
     }
 
     /// There is no worker. If that is so because the fork server died, another one may make it.
-    fn try_anew(&mut self, why: Stillborn, job: OutMessage) -> Poll<Verdict> {
+    fn try_anew(&mut self, why: ForkFailure, job: OutMessage) -> Poll<Verdict> {
         let stake = self.stake();
-        stake.stillborn += 1;
+        stake.failed_forks += 1;
         let verdict = match why {
-            Stillborn::Refused(error) => Verdict::Failed(WorkerError::fork_refused(error)),
-            Stillborn::Again if stake.stillborn < ATTEMPTS => Verdict::Again(job),
-            Stillborn::Again => Verdict::Failed(WorkerError::fork_failed(
+            ForkFailure::Refused(error) => Verdict::Failed(WorkerError::fork_refused(error)),
+            ForkFailure::ServerEnded if stake.failed_forks < FORK_ATTEMPTS => Verdict::Again(job),
+            ForkFailure::ServerEnded => Verdict::Failed(WorkerError::fork_failed(
                 "the fork server died each time that it was asked",
             )),
         };
@@ -390,10 +391,10 @@ impl Drop for Attempt {
     }
 }
 
-fn begin(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
+fn begin(running: &Running, spec: &Arc<ExecSpec>) -> Result<State, WorkerError> {
     match draw(running)? {
         Some(worker) => Ok(State::Working { worker, new: false }),
-        None => start(running, recipe),
+        None => start(running, spec),
     }
 }
 
@@ -415,20 +416,19 @@ fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
     Ok(None)
 }
 
-fn start(running: &Running, recipe: &Arc<Recipe>) -> Result<State, WorkerError> {
+fn start(running: &Running, spec: &Arc<ExecSpec>) -> Result<State, WorkerError> {
     let config = running.config();
     config.check()?;
     copy::from_now_on();
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     let expected = running.expect_worker();
     let fork_server = running.fork_server();
-    let launch = match fork_server.may_fork(recipe) {
-        true => Ok(Launch::fork(fork_server, recipe.clone())),
-        false => Launch::spawn(
-            recipe.clone(),
-            config.environment(),
-            config.captures_stderr(),
-        ),
+    let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(spec) {
+        Ok(Box::new(Forking::new(fork_server, spec.clone())))
+    } else {
+        let captures = config.captures_stderr();
+        Spawning::new(spec.clone(), config.environment(), captures)
+            .map(|launch| Box::new(launch) as _)
     };
     match launch {
         Ok(launch) => {

@@ -274,7 +274,7 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let code = self
             .code
             .ok_or_else(|| WorkerError::foreign_function(name))?;
-        let recipe = hook::recipe().ok_or_else(|| WorkerError::not_initialized().of_job(name))?;
+        let spec = hook::exec_spec().ok_or_else(|| WorkerError::not_initialized().of_job(name))?;
         let context = self.context.unwrap_or_else(current);
         let named = |error: WorkerError| {
             error
@@ -291,12 +291,12 @@ impl<A: Serialize, R: DeserializeOwned> RunSync<A, R> {
         let mut stake = Stake {
             running,
             _token: token,
-            stillborn: 0,
+            failed_forks: 0,
         };
         loop {
             checkpoint_if_cancelled().await;
             stake.running.make_way().await;
-            let attempt = Attempt::new(job, &recipe, self.kill_on_cancel, stake).map_err(named)?;
+            let attempt = Attempt::new(job, &spec, self.kill_on_cancel, stake).map_err(named)?;
             let (verdict, held) = carry_out(attempt, self.kill_on_cancel).await;
             match verdict {
                 Verdict::Done(frame) => {

@@ -4,9 +4,9 @@ pub(crate) mod connection;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod connection_tests;
 pub(crate) mod mailbox;
-pub(crate) mod process;
-#[cfg(all(test, not(loom)))]
-pub(crate) mod process_tests;
+pub(crate) mod pending_fork;
 pub(crate) mod spin_poller;
-pub(crate) mod tick;
 pub(crate) mod worker;
+pub(crate) mod worker_process;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod worker_process_tests;

@@ -14,24 +14,52 @@ use async_io::{Async, Timer};
 use futures_lite::FutureExt;
 
 use super::connection::{Connection, StderrTail};
-use super::process::{Process, Stillborn};
+use super::worker_process::{ForkFailure, WorkerProcess};
 use crate::sys::process::{Ended, Pidfd};
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 use crate::worker::error::WorkerExit;
 use crate::worker::pool::statistics::{Bye, Expected, Life, Why};
-use crate::worker::spawn::launcher::Launched;
 
 /// How long a process may live on after it has closed its socket or said good-bye.
 pub(in crate::worker) const LAST_RITES: Duration = Duration::from_secs(1);
+
+/// A process that has been started or asked for. It has been sent nothing but the prelude.
+#[derive(Debug)]
+pub(in crate::worker) struct Launched {
+    pub(in crate::worker) process: WorkerProcess,
+    pub(in crate::worker) connection: Connection,
+    /// The reading end of the worker's standard error, if that is captured.
+    pub(in crate::worker) stderr: Option<OwnedFd>,
+    /// The worker is or will be forked by a fork server, which has received the set-up for it.
+    pub(in crate::worker) forked: bool,
+}
+
+#[cfg(test)]
+impl Launched {
+    /// Executes a command that never reaches the hook.
+    pub(in crate::worker) fn instead(command: &mut std::process::Command) -> Self {
+        let (ours, theirs) = crate::sys::socket::pair().unwrap();
+        let child = command
+            .stdin(std::process::Stdio::from(theirs))
+            .spawn()
+            .unwrap();
+        Launched {
+            process: WorkerProcess::new(Pidfd::adopt(child).unwrap()),
+            connection: Connection::new(Async::new(ours).unwrap()),
+            stderr: None,
+            forked: false,
+        }
+    }
+}
 
 /// A worker process and the conversation with it. Dropping it kills the process, and counts its end.
 ///
 /// It is always in a box: each call takes it from the cache and through an attempt, and it is large.
 #[derive(Debug)]
 pub(in crate::worker) struct Worker {
-    process: Process,
+    process: WorkerProcess,
     connection: Connection,
     stderr: Option<StderrTail>,
     /// The worker takes no more bytes: its receiving end is closed.
@@ -82,23 +110,23 @@ impl Worker {
 
     /// Lets whatever ends the worker end its process group, too.
     pub(in crate::worker) fn kill_its_tree_too(&mut self) {
-        self.process.kill_its_group_too();
+        self.process.set_leads_group();
     }
 
     /// The worker, which was expected, is ready for jobs.
     pub(in crate::worker) fn came_up(&mut self, expected: Expected) {
-        if !self.process.is_born() {
+        let Some(pid) = self.process.known_pid() else {
             self.expected = Some(expected);
             return;
-        }
-        let life = expected.came_up(self.process.number(), self.forked);
+        };
+        let life = expected.came_up(pid, self.forked);
         self.life = Some(Box::new(life));
     }
 
     /// Begins the life of a worker that turns out to have been born.
     fn appear(&mut self) {
         if let Some(expected) = self.expected.take() {
-            let life = expected.came_up(self.process.number(), self.forked);
+            let life = expected.came_up(self.process.pid(), self.forked);
             life.has_a_job();
             self.life = Some(Box::new(life));
         }
@@ -106,7 +134,7 @@ impl Worker {
 
     /// The same for one of which nothing has been heard.
     fn appear_if_born(&mut self) {
-        if self.expected.is_some() && self.process.is_born() {
+        if self.expected.is_some() && self.process.known_pid().is_some() {
             self.appear();
         }
     }
@@ -114,7 +142,7 @@ impl Worker {
     /// Gets hold of the process, before the worker is kept for later: as long as there is only its number, another part
     /// of the program might wait for it, and then the number might be another's one day.
     pub(in crate::worker) fn settle(&mut self) {
-        self.process.settle();
+        self.process.resolve_fork();
     }
 
     /// Looks whether the worker can be given a job.
@@ -129,7 +157,7 @@ impl Worker {
 
     /// The same, for those who do not want to be told of one that is dead.
     pub(in crate::worker) fn certain_health(&mut self) -> Health<'_> {
-        if self.left.is_none() && (self.may_retire || self.process.has_ended().is_some()) {
+        if self.left.is_none() && (self.may_retire || self.process.try_reap().is_some()) {
             // A dead process that has left nothing whole has no more to say, whatever the reason; a live one that cannot be
             // heard is found out by the call that wants it.
             self.left = self.connection.receive_now().unwrap_or(None);
@@ -137,7 +165,7 @@ impl Worker {
         match &self.left {
             Some(frame) if frame.header.kind != Kind::Bye => Health::Left(frame),
             Some(_) => Health::Gone,
-            None if self.process.has_ended().is_some() => Health::Gone,
+            None if self.process.try_reap().is_some() => Health::Gone,
             None => Health::Fit,
         }
     }
@@ -168,7 +196,7 @@ impl Worker {
 
     /// Whether the process lives, for one that is not asked for jobs.
     pub(in crate::worker) fn is_fit(&mut self) -> bool {
-        self.process.has_ended().is_none()
+        self.process.try_reap().is_none()
     }
 
     pub(in crate::worker) fn pid(&self) -> u32 {
@@ -181,8 +209,8 @@ impl Worker {
     }
 
     /// Tells why a worker that is gone was never there.
-    pub(in crate::worker) fn stillborn(&mut self) -> Option<Stillborn> {
-        let why = self.process.stillborn();
+    pub(in crate::worker) fn take_fork_failure(&mut self) -> Option<ForkFailure> {
+        let why = self.process.take_fork_failure();
         match why {
             Some(_) => self.expected = None,
             None => self.appear(),
@@ -246,7 +274,7 @@ impl Worker {
         if let Poll::Ready(received) = self.connection.poll_receive(cx) {
             return Poll::Ready(self.heeded(received));
         }
-        match self.process.poll_end_in_passing(cx) {
+        match self.process.poll_end_slowly(cx) {
             Poll::Pending => {
                 self.appear_if_born();
                 Poll::Pending
@@ -331,7 +359,7 @@ impl Drop for Worker {
         let Some(mut life) = self.life.take() else {
             return;
         };
-        let ended = self.process.has_ended();
+        let ended = self.process.try_reap();
         if ended.is_some() {
             // A worker that was not looked at since it said good-bye has said so all the same.
             let read = |connection: &mut Connection| connection.receive_now().unwrap_or(None);

@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use async_io::Timer;
 
+use crate::process::background;
 use crate::sys::arena::{Arena, LINGER};
 use crate::sys::copy::is_copy;
 use crate::transport::payload::pool::Pool;
-use crate::worker::background;
 
 /// A pool with somebody who looks after it.
 #[derive(Debug, Default)]

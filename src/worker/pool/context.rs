@@ -26,10 +26,10 @@ use super::idle::Cache;
 use super::shutdown::Farewell;
 use super::statistics::{CallAccount, Calls, Expected, Lives, Outcome, Why, WorkerStatistics};
 use crate::cancel::shield;
+use crate::process::background;
 use crate::sys::arena::Arena;
 use crate::sys::copy::is_copy;
 use crate::transport::payload::pool::Pool;
-use crate::worker::background;
 use crate::worker::call::RunSync;
 use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::{Dying, Health, LAST_RITES, Worker};
@@ -499,7 +499,7 @@ mod tests {
     use std::sync::TryLockError;
 
     use super::*;
-    use crate::worker::spawn::launcher::Launched;
+    use crate::worker::conn::worker::Launched;
 
     #[test]
     fn a_worker_that_leaves_its_cache_is_at_no_moment_out_of_its_contexts_sight() {

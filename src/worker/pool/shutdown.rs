@@ -11,9 +11,9 @@ use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
 use super::statistics::Why;
+use crate::process::background;
 use crate::sys::copy::is_copy;
 use crate::sys::process::Ended;
-use crate::worker::background;
 use crate::worker::conn::worker::{LAST_RITES, Worker};
 use crate::worker::error::WorkerError;
 

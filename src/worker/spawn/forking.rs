@@ -1,8 +1,7 @@
-//! A worker in the making by a fork server: which is asked for it; or, where no fork is safe and that may be, executing the
-//! program after all.
+//! A worker that is to be forked by the context's fork server, or executed if the program cannot fork.
 //!
-//! Once it is asked for, a forked worker is as good as there: what is sent to it lies in its socket when it comes to
-//! life, and should it not, that is noticed like the end of any other.
+//! Once the fork has been requested, the worker can be used: frames sent to it wait in its socket, and a fork that fails
+//! is noticed like the end of any other worker.
 
 use std::fmt;
 use std::future::Future;
@@ -10,68 +9,68 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::exec_spec::ExecSpec;
 use super::fork_server::ForkServer;
-use super::hook::Recipe;
-use super::launcher::{Launch, Launched};
+use super::launcher::{Launch, Spawning};
+use crate::worker::conn::worker::Launched;
 use crate::worker::error::WorkerError;
 
-/// A worker in the making by a fork server, or, where that may be, by executing the program.
+/// A worker that is being forked, or executed if the program cannot fork.
 pub(in crate::worker) struct Forking {
     fork_server: ForkServer,
-    recipe: Arc<Recipe>,
+    spec: Arc<ExecSpec>,
     stage: Stage,
 }
 
 type Request = dyn Future<Output = Result<Option<Launched>, WorkerError>> + Send;
 
 enum Stage {
-    /// The fork server is asked, and perhaps started first.
-    Asking(Pin<Box<Request>>),
-    Spawning(Launch),
+    /// The request is made, after the fork server has been started if there was none.
+    Requesting(Pin<Box<Request>>),
+    Spawning(Spawning),
 }
 
 impl Forking {
-    pub(in crate::worker) fn new(fork_server: ForkServer, recipe: Arc<Recipe>) -> Self {
-        let request = fork_server.clone().request(recipe.clone());
+    pub(in crate::worker) fn new(fork_server: ForkServer, spec: Arc<ExecSpec>) -> Self {
+        let request = fork_server.clone().request(spec.clone());
         Forking {
             fork_server,
-            recipe,
-            stage: Stage::Asking(Box::pin(request)),
+            spec,
+            stage: Stage::Requesting(Box::pin(request)),
         }
     }
+}
 
-    pub(in crate::worker) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Launched, WorkerError>> {
+impl Launch for Forking {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
         loop {
             match &mut self.stage {
-                Stage::Asking(request) => match ready!(request.as_mut().poll(cx))? {
+                Stage::Requesting(request) => match ready!(request.as_mut().poll(cx))? {
                     Some(launched) => return Poll::Ready(Ok(launched)),
-                    // Forking is not safe here.
+                    // The program cannot fork at its hook.
                     None => {
                         let config = self.fork_server.config();
                         let captures = config.captures_stderr();
-                        let launch =
-                            Launch::spawn(self.recipe.clone(), config.environment(), captures)?;
-                        self.stage = Stage::Spawning(launch);
+                        let spawning =
+                            Spawning::new(self.spec.clone(), config.environment(), captures)?;
+                        self.stage = Stage::Spawning(spawning);
                     }
                 },
-                Stage::Spawning(launch) => return launch.poll(cx),
+                Stage::Spawning(spawning) => return spawning.poll(cx),
             }
         }
     }
 
-    /// Whether no worker has been asked for. (A fork server that is being started is not this call's.)
-    pub(in crate::worker) fn is_nothing_yet(&self) -> bool {
-        matches!(self.stage, Stage::Asking(_))
+    /// A fork server that is being started is not this call's to clean up.
+    fn is_unrequested(&self) -> bool {
+        matches!(self.stage, Stage::Requesting(_))
     }
 }
 
 impl fmt::Debug for Forking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Forking")
-            .field("asking", &self.is_nothing_yet())
+            .field("is_unrequested", &self.is_unrequested())
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A worker is this program, executed again, so it comes up on the same way: through `main`, with the same arguments, to
 //! the same hook. Where the hook was reached on the main thread, or on a thread that the program started by itself, that
-//! is the whole recipe. A test is different. libtest runs each test on a thread of its own that bears the test's name, and
+//! is the whole spec. A test is different. libtest runs each test on a thread of its own that bears the test's name, and
 //! the same arguments would run all tests; so a worker of a test is started as that one test (`--exact`), which leads it
 //! to that test's hook. On the way libtest prints a heading, so the worker's standard output is `/dev/null` up to the hook.
 //!
@@ -11,9 +11,9 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::exec_spec::ExecSpec;
 use crate::sys::image::Image;
 use crate::sys::role;
 use crate::sys::role::Role;
@@ -21,50 +21,15 @@ use crate::sys::thread;
 use crate::worker::child;
 use crate::worker::child::Stdout;
 
-/// How to execute this program so that it reaches the hook.
-#[derive(Debug)]
-pub(crate) struct Recipe {
-    /// What argument zero is to be; it may hold a name that the program goes by.
-    pub(in crate::worker) name: OsString,
-    pub(in crate::worker) arguments: Vec<OsString>,
-    pub(in crate::worker) stdout: Stdout,
-    /// A fork server that came this way was not alone in its process, so no other need be tried.
-    crowded: AtomicBool,
-}
-
-impl Recipe {
-    pub(in crate::worker) fn new(arguments: Vec<OsString>, stdout: Stdout) -> Self {
-        Recipe {
-            name: std::env::args_os().next().unwrap_or_default(),
-            arguments,
-            stdout,
-            crowded: AtomicBool::new(false),
-        }
-    }
-
-    fn leads_where(&self, other: &Recipe) -> bool {
-        (&self.name, &self.arguments, self.stdout) == (&other.name, &other.arguments, other.stdout)
-    }
-
-    /// Whether a fork server that comes this way may be alone in its process.
-    pub(in crate::worker) fn may_fork(&self) -> bool {
-        !self.crowded.load(Ordering::Relaxed)
-    }
-
-    pub(in crate::worker) fn is_crowded(&self) {
-        self.crowded.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The recipe of the first hook that was reached in this process.
-static FIRST: Mutex<Option<Arc<Recipe>>> = Mutex::new(None);
+/// The spec of the first hook that was reached in this process.
+static FIRST: Mutex<Option<Arc<ExecSpec>>> = Mutex::new(None);
 
 /// In a worker, the threads that the program had when the first of them reached the hook.
 static PROGRAM_THREADS: OnceLock<Vec<thread::Id>> = OnceLock::new();
 
 thread_local! {
-    /// The recipe of the hook that this thread reached.
-    static MINE: RefCell<Option<Arc<Recipe>>> = const { RefCell::new(None) };
+    /// The spec of the hook that this thread reached.
+    static MINE: RefCell<Option<Arc<ExecSpec>>> = const { RefCell::new(None) };
 }
 
 /// Serves jobs and never returns if this process is a worker; else notes how a worker gets here.
@@ -74,7 +39,7 @@ thread_local! {
 /// the hook (by `run`, say) and go on.
 pub(crate) fn hook() {
     match role::role() {
-        Role::Program => note(recipe_of_here),
+        Role::Program => note(spec_of_here),
         Role::UnhookedWorker(handshake) => {
             if !role::start_serving() {
                 return hook_of_another_thread();
@@ -102,21 +67,21 @@ fn hook_of_another_thread() {
     }
 }
 
-/// Returns the recipe of this thread's hook, which leads nearest to here, or else of the first hook.
-pub(in crate::worker) fn recipe() -> Option<Arc<Recipe>> {
+/// Returns the spec of this thread's hook, which leads nearest to here, or else of the first hook.
+pub(in crate::worker) fn exec_spec() -> Option<Arc<ExecSpec>> {
     MINE.with_borrow(Option::clone)
         .or_else(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
-/// Threads that lead to the same hook share their recipe: what is learnt about it, and the fork servers that came by it.
-fn note(recipe: impl FnOnce() -> Recipe) {
+/// Threads that lead to the same hook share their spec: what is learnt about it, and the fork servers that came by it.
+fn note(spec: impl FnOnce() -> ExecSpec) {
     MINE.with_borrow_mut(|mine| {
         if mine.is_none() {
-            let recipe = recipe();
+            let spec = spec();
             let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
             *mine = Some(match &*first {
-                Some(first) if first.leads_where(&recipe) => first.clone(),
-                _ => Arc::new(recipe),
+                Some(first) if first.leads_to_same_hook_as(&spec) => first.clone(),
+                _ => Arc::new(spec),
             });
             if first.is_none() {
                 first.clone_from(mine);
@@ -125,7 +90,7 @@ fn note(recipe: impl FnOnce() -> Recipe) {
     });
 }
 
-fn recipe_of_here() -> Recipe {
+fn spec_of_here() -> ExecSpec {
     let current = std::thread::current();
     match current.name() {
         Some(name) if !thread::is_main() && is_libtest() => one_test(name),
@@ -133,11 +98,11 @@ fn recipe_of_here() -> Recipe {
     }
 }
 
-fn same_arguments(stdout: Stdout) -> Recipe {
-    Recipe::new(std::env::args_os().skip(1).collect(), stdout)
+fn same_arguments(stdout: Stdout) -> ExecSpec {
+    ExecSpec::new(std::env::args_os().skip(1).collect(), stdout)
 }
 
-fn one_test(name: &str) -> Recipe {
+fn one_test(name: &str) -> ExecSpec {
     let arguments = [
         "--exact",
         name,
@@ -145,13 +110,13 @@ fn one_test(name: &str) -> Recipe {
         "--include-ignored",
         "--test-threads=1",
     ];
-    let recipe = Recipe::new(
+    let spec = ExecSpec::new(
         arguments.into_iter().map(OsString::from).collect(),
         Stdout::Deferred,
     );
     // The test has a thread of its own, beside the main one, which waits for it.
-    recipe.is_crowded();
-    recipe
+    spec.mark_multithreaded();
+    spec
 }
 
 /// Tells whether libtest is linked into this program. The string to look for is put together here, so that our own code
@@ -169,14 +134,14 @@ mod tests {
 
     #[test]
     fn a_test_is_reached_again_by_its_own_name() {
-        let recipe = recipe_of_here();
+        let spec = spec_of_here();
         assert_eq!(
-            recipe.arguments[..2],
+            spec.arguments[..2],
             [
                 "--exact",
                 "worker::spawn::hook::tests::a_test_is_reached_again_by_its_own_name"
             ]
         );
-        assert_eq!(recipe.stdout, Stdout::Deferred);
+        assert_eq!(spec.stdout, Stdout::Deferred);
     }
 }

@@ -1,8 +1,8 @@
 //! How a worker process comes up: the hook, the launcher, the fork server.
 
+pub(crate) mod exec_spec;
 pub(crate) mod fork_server;
 pub(crate) mod forking;
 pub(crate) mod hook;
 pub(crate) mod launcher;
-pub(crate) mod pids;
 pub(crate) mod start;

@@ -1,20 +1,19 @@
-//! A worker coming up: launched, told its set-up, compared, initialised.
+//! The start of a worker: it is launched, receives its set-up, compares its image with ours, and calls its init closures.
 //!
-//! The two answers that are waited for are *hello*, when the new process has reached the hook, and *ready*, when its init
-//! closures have run. (A fork server's copy is beyond the hook, so it does not say hello, and ready only where there
-//! are init closures or limits: where there are none it can be given its job as soon as it is asked for.) Only the
-//! first has a time limit: a program that waits for something before its hook would never get there, while an init
-//! closure may take as long as it likes. Whatever goes wrong, the process has been reaped when the error is given.
+//! The parent waits for two answers: *hello*, when the new process has reached the hook, and *ready*, when its init closures
+//! have run. Only the first has a time limit: a program that waits for input before its hook would never get there, while
+//! an init closure may take as long as it likes. A forked worker is past the hook, so it sends no hello, and ready only if it
+//! has init closures or limits; without them it can be given its job as soon as it has been requested. When an error is
+//! returned, the process has been reaped.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_io::Timer;
 use futures_lite::FutureExt;
 
-use super::launcher::{Launch, Launched};
+use super::launcher::Launch;
 use crate::sys::mapping::Segment;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
@@ -23,13 +22,11 @@ use crate::transport::message::{Fingerprint, InitFailed, Refusal};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 use crate::worker::config::{NewProcess, WorkerConfig};
-use crate::worker::conn::process::Stillborn;
-use crate::worker::conn::worker::{Dying, Worker};
+use crate::worker::conn::worker::{Dying, Launched, Worker};
+use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::error::WorkerError;
 use crate::worker::pool::statistics::Why;
-
-/// How long a new process may take to reach the hook. Generous, as `main` may do much before; but not for ever.
-const REACH_THE_HOOK: Duration = Duration::from_secs(60);
+use crate::worker::tuning::HOOK_TIMEOUT;
 
 /// A worker that cannot be given a job yet. Dropping it leaves nothing behind.
 #[derive(Debug)]
@@ -51,7 +48,7 @@ pub(in crate::worker) enum TableMemory {
 
 #[derive(Debug)]
 enum State {
-    Launching(Launch),
+    Launching(Box<dyn Launch>),
     /// The set-up is being sent; hello is awaited.
     Summoned(Box<Worker>, Timer),
     /// Hello has come; ready is awaited.
@@ -65,8 +62,8 @@ enum State {
 /// Why there is no worker.
 #[derive(Debug)]
 pub(in crate::worker) enum Unstarted {
-    /// A fork server was asked for it, in vain.
-    Stillborn(Stillborn),
+    /// A fork was requested and did not happen.
+    NotForked(ForkFailure),
     Failed(WorkerError),
 }
 
@@ -87,7 +84,7 @@ enum Failure {
 }
 
 impl Starting {
-    pub(in crate::worker) fn of_worker(launch: Launch, config: WorkerConfig) -> Self {
+    pub(in crate::worker) fn of_worker(launch: Box<dyn Launch>, config: WorkerConfig) -> Self {
         Self {
             state: State::Launching(launch),
             config,
@@ -98,7 +95,7 @@ impl Starting {
 
     /// A fork server tells of its workers in `memory`.
     pub(in crate::worker) fn of_fork_server(
-        launch: Launch,
+        launch: Box<dyn Launch>,
         config: WorkerConfig,
         memory: TableMemory,
     ) -> Self {
@@ -130,7 +127,7 @@ impl Starting {
                     Poll::Ready(answer) => self.greet(answer)?,
                     Poll::Pending => {
                         ready!(limit.poll(cx));
-                        self.fail_with(WorkerError::start_too_slow(REACH_THE_HOOK));
+                        self.fail_with(WorkerError::start_too_slow(HOOK_TIMEOUT));
                     }
                 },
                 State::Initialising(worker) => match ready!(worker.poll_answer(cx)) {
@@ -168,7 +165,7 @@ impl Starting {
     pub(in crate::worker) fn poll_kill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.state {
-                State::Launching(launch) if launch.is_nothing_yet() => self.state = State::Over,
+                State::Launching(launch) if launch.is_unrequested() => self.state = State::Over,
                 State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
                     Ok(Ok(worker)) => {
                         self.state =
@@ -218,7 +215,7 @@ impl Starting {
         };
         let set_up = self.config.set_up(role, segment)?;
         worker.put(OutMessage::new(set_up, Vec::from_iter(file)));
-        Ok(State::Summoned(worker, Timer::after(REACH_THE_HOOK)))
+        Ok(State::Summoned(worker, Timer::after(HOOK_TIMEOUT)))
     }
 
     /// Deals with what came where hello should have come.
@@ -253,8 +250,8 @@ impl Starting {
                     _ => Failure::Ended,
                 };
                 let mut worker = self.worker();
-                if let Some(why) = worker.stillborn() {
-                    return Err(Unstarted::Stillborn(why));
+                if let Some(why) = worker.take_fork_failure() {
+                    return Err(Unstarted::NotForked(why));
                 }
                 self.state = State::Failing(Dying::naturally(worker), failure)
             }
@@ -314,6 +311,7 @@ mod tests {
     use std::future::poll_fn;
     use std::path::Path;
     use std::process::Command;
+    use std::time::Duration;
 
     use super::*;
     use crate::worker::error::WorkerErrorKind;

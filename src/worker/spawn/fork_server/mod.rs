@@ -1,13 +1,14 @@
-//! A context's fork server, seen from its parent: started by the first call that needs a worker, asked for workers from
-//! then on, and started again if it dies.
+//! A context's fork server, seen from the parent: started by the first call that needs a worker, asked for each further
+//! worker, and started again if it dies.
 //!
-//! A request is one message, sent by whoever wants the worker, on its own thread: the worker's end of a new socket, and
-//! of a pipe for its standard error if that is captured. Nothing is waited for: what becomes of it is seen at a place
-//! in a table that both processes share (`births`), by whoever wants to know.
+//! A request is one message, sent by the call on its own thread: the worker's end of a new socket, and of a pipe for its
+//! standard error if that is captured. The call waits for no reply; the outcome appears in the pid table, which both
+//! processes have mapped.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,186 +22,166 @@ use futures_lite::FutureExt;
 use futures_lite::future::poll_once;
 use rustix::io::Errno;
 
-use super::hook::Recipe;
-use super::launcher::{Launch, Launched};
-use super::pids::{Awaited, Births};
+use super::exec_spec::ExecSpec;
+use super::launcher::Spawning;
 use super::start::{Starting, TableMemory, Unstarted};
+use crate::process::background;
 use crate::sys::mapping::Mapping;
 use crate::sys::socket;
 use crate::transport::frame::{Header, Kind};
 use crate::transport::pid_table::Table;
-use crate::worker::background;
 use crate::worker::config::{WorkerConfig, WorkerType};
 use crate::worker::conn::connection::Connection;
-use crate::worker::conn::process::Process;
-use crate::worker::conn::worker::Worker;
+use crate::worker::conn::pending_fork::{PendingFork, PidTable};
+use crate::worker::conn::worker::{Launched, Worker};
+use crate::worker::conn::worker_process::WorkerProcess;
 use crate::worker::error::{WorkerError, WorkerErrorKind};
 use crate::worker::trace;
+use crate::worker::tuning::{FORK_ANSWER_TIMEOUT, FORK_ATTEMPTS, FORK_RETRY_INTERVAL};
 
-/// How often a request is made anew because the fork server died with it.
-pub(in crate::worker) const ATTEMPTS: usize = 3;
-
-/// How long a fork server may do nothing though it was asked. Forking takes microseconds; a stopped process takes for
-/// ever.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long to wait where the fork server's socket is full; it needs some tens of microseconds for each request.
-const SOON: Duration = Duration::from_millis(1);
-
-/// The place of a context's fork server. Clones are handles on the same one.
+/// The fork server of a context. Clones are handles on the same one.
 ///
-/// No future holds it while it waits: a call that nobody polls any more must not keep others from their workers.
-/// Whoever comes looks at what is there, under a lock that is held for one request at most, and if that is nothing to
-/// ask, waits for a change.
+/// No future holds the fork server while it waits, so a call that is polled no longer cannot block other calls. The state
+/// stands behind a lock that is held for one request at most; whoever finds the fork server starting waits for a change.
 #[derive(Clone, Debug)]
 pub(in crate::worker) struct ForkServer {
-    place: Arc<Place>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Shared {
     config: WorkerConfig,
-    patience: Duration,
+    answer_timeout: Duration,
     state: Mutex<State>,
     /// Notified when a start is over.
     changed: Event,
-    /// Notified to have a start broken off.
+    /// Notified to stop a start.
     stop: Event,
-    /// How many have been started.
+    /// The number of fork servers that were started, which numbers them.
     started: AtomicU64,
-    /// One that has called this context's preload closures has threads, and can fork nothing.
-    threaded: AtomicBool,
+    /// The context's preload closures leave threads behind, so that the fork server cannot fork.
+    is_multithreaded: AtomicBool,
 }
 
 #[derive(Debug)]
 enum State {
     None,
-    /// By a task of its own, which goes on if the call that wanted it is gone: or else callers with little patience
-    /// would start one after the other and never have any.
+    /// Being started by a background task, which goes on if the call that began it is dropped. Otherwise a series of calls
+    /// with short timeouts would start one fork server after the other and never have one.
     Starting(u64),
     Ready(Box<Server>),
 }
 
-/// What the worker gets.
-struct Theirs {
+/// The worker's ends of its socket and of its standard error.
+struct WorkerEnds {
     socket: OwnedFd,
     stderr: Option<OwnedFd>,
 }
 
-/// A fork server that is ready. The worker that it is made of never gets a job.
+/// A fork server that is ready. It is run as a worker that never gets a job.
 #[derive(Debug)]
 struct Server {
     process: Box<Worker>,
-    /// The way that it came.
-    recipe: Arc<Recipe>,
+    /// The hook at which the fork server forks.
+    spec: Arc<ExecSpec>,
     number: u64,
-    births: Arc<Births>,
+    pid_table: Arc<PidTable>,
 }
 
-/// What somebody finds who wants to end the fork server.
-enum Look {
-    Starting,
-    Taken(Option<Box<Worker>>),
-}
-
-/// What there is to do for somebody who wants a worker.
-enum Next {
-    /// It was asked for, of the server with this number.
-    Asked(Awaited, u64),
-    /// The server was of no use, for this reason, and is gone.
-    Useless(io::Error),
+/// What a call does next to get a worker.
+enum Step {
+    /// The fork has been requested.
+    Requested(PendingFork),
+    /// The server failed with this error, and has been discarded.
+    Failed(io::Error),
     /// Wait for the start that is in progress.
     Wait(EventListener),
-    /// Try again soon: the server with this number has many requests before it.
-    Crowded(u64),
-    /// Start the server with this number, until told to stop.
+    /// Try again soon: the server with this number has too many requests queued.
+    Busy(u64),
+    /// Start the server with this number, until the listener is notified.
     Start(u64, EventListener),
 }
 
 impl ForkServer {
     pub(in crate::worker) fn new(config: WorkerConfig) -> Self {
-        Self::with_patience(config, PATIENCE)
+        Self::with_answer_timeout(config, FORK_ANSWER_TIMEOUT)
     }
 
-    pub(in crate::worker) fn with_patience(config: WorkerConfig, patience: Duration) -> Self {
+    fn with_answer_timeout(config: WorkerConfig, answer_timeout: Duration) -> Self {
         ForkServer {
-            place: Arc::new(Place {
+            shared: Arc::new(Shared {
                 config,
-                patience,
+                answer_timeout,
                 state: Mutex::new(State::None),
                 changed: Event::new(),
                 stop: Event::new(),
                 started: AtomicU64::new(0),
-                threaded: AtomicBool::new(false),
+                is_multithreaded: AtomicBool::new(false),
             }),
         }
     }
 
     pub(in crate::worker) fn config(&self) -> &WorkerConfig {
-        &self.place.config
-    }
-
-    pub(in crate::worker) fn patience(&self) -> Duration {
-        self.place.patience
+        &self.shared.config
     }
 
     /// Whether workers are to be forked, as far as is known.
-    pub(in crate::worker) fn may_fork(&self, recipe: &Recipe) -> bool {
+    pub(in crate::worker) fn may_fork(&self, spec: &ExecSpec) -> bool {
         match self.config().kind_of_workers() {
             WorkerType::Spawn => false,
             WorkerType::ForkServer => true,
-            WorkerType::Auto => recipe.may_fork() && !self.place.threaded.load(Ordering::Relaxed),
-        }
-    }
-
-    /// A fork server that came this way has threads, be they of the program's or of this context's preload closures.
-    fn has_threads(&self, recipe: &Recipe) {
-        match self.config().preloads() {
-            true => self.place.threaded.store(true, Ordering::Relaxed),
-            false => recipe.is_crowded(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code of a user's runs under this lock, and each change is one step.
-        self.place
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the process out, to be ended with the context's workers. One that is being started is killed. (A context
-    /// that serves on may have another one started meanwhile, which is not waited for.)
-    pub(in crate::worker) async fn take(&self) -> Option<Box<Worker>> {
-        let mut awaited = None;
-        loop {
-            let changed = self.place.changed.listen(); // before looking, so that no change goes unseen
-            match self.look(&mut awaited) {
-                Look::Starting => {
-                    self.place.stop.notify(usize::MAX);
-                    changed.await;
-                }
-                Look::Taken(process) => return process,
+            WorkerType::Auto => {
+                !spec.is_multithreaded() && !self.shared.is_multithreaded.load(Ordering::Relaxed)
             }
         }
     }
 
-    /// Takes the fork server, or names the start that is to be waited for.
-    fn look(&self, awaited: &mut Option<u64>) -> Look {
+    /// Records that a fork server had several threads. They may come from this context's preload closures or, without
+    /// any, from the program.
+    fn mark_multithreaded(&self, spec: &ExecSpec) {
+        if self.config().preloads() {
+            self.shared.is_multithreaded.store(true, Ordering::Relaxed);
+        } else {
+            spec.mark_multithreaded();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state()
+    }
+
+    /// Takes the process out, to be ended with the context's workers. Stops a start that is in progress, but not one that
+    /// begins later, as it may in a context that is not closed.
+    pub(in crate::worker) async fn take(&self) -> Option<Box<Worker>> {
+        let mut first = None;
+        loop {
+            let changed = self.shared.changed.listen(); // before the look, so that no change is missed
+            match self.try_take(&mut first) {
+                ControlFlow::Break(process) => return process,
+                ControlFlow::Continue(()) => {
+                    self.shared.stop.notify(usize::MAX);
+                    changed.await;
+                }
+            }
+        }
+    }
+
+    /// Takes the process out, unless it is being started. `first` is the number of the server found by the first call.
+    fn try_take(&self, first: &mut Option<u64>) -> ControlFlow<Option<Box<Worker>>> {
         let mut state = self.state();
         let number = match &*state {
-            State::None => return Look::Taken(None),
+            State::None => return ControlFlow::Break(None),
             State::Starting(number) => *number,
             State::Ready(server) => server.number,
         };
-        if *awaited.get_or_insert(number) != number {
-            return Look::Taken(None);
+        if *first.get_or_insert(number) != number {
+            return ControlFlow::Break(None);
         }
         match mem::replace(&mut *state, State::None) {
-            State::Ready(server) => Look::Taken(Some(server.process)),
+            State::Ready(server) => ControlFlow::Break(Some(server.process)),
             starting => {
                 *state = starting;
-                Look::Starting
+                ControlFlow::Continue(())
             }
         }
     }
@@ -210,129 +191,130 @@ impl ForkServer {
         !matches!(*self.state(), State::None)
     }
 
-    /// Asks for a worker. `None` means that it has to be spawned.
+    /// Requests a worker. Returns `None` if the program cannot fork, so that the worker has to be executed.
     pub(in crate::worker) async fn request(
         self,
-        recipe: Arc<Recipe>,
+        spec: Arc<ExecSpec>,
     ) -> Result<Option<Launched>, WorkerError> {
-        let (connection, stderr, theirs) = self
-            .line()
+        let (connection, stderr, ends) = self
+            .worker_ends()
             .map_err(|error| WorkerError::start("its socket", error))?;
-        let (mut useless, mut patience) = (0, Timer::after(self.patience()));
-        loop {
-            if !self.may_fork(&recipe) {
-                return Ok(None);
-            }
-            match self.next(&recipe, &theirs) {
-                Next::Asked(place, server) => {
+        let timeout = || Timer::after(self.shared.answer_timeout);
+        let (mut failures, mut busy_timeout) = (0, timeout());
+        while self.may_fork(&spec) {
+            let error = match self.next_step(&spec, &ends) {
+                Step::Requested(fork) => {
                     return Ok(Some(Launched {
-                        process: Process::unborn(place, self, server),
+                        process: WorkerProcess::forked(fork),
                         connection,
                         stderr,
                         forked: true,
                     }));
                 }
-                Next::Wait(changed) => {
+                Step::Wait(changed) => {
                     changed.await;
-                    patience = Timer::after(self.patience());
+                    busy_timeout = timeout();
+                    continue;
                 }
-                Next::Start(number, stop) => match self.start_apart(number, &recipe, stop).await {
-                    Ok(()) => patience = Timer::after(self.patience()),
-                    // The next turn sees that.
-                    Err(_) if !self.may_fork(&recipe) => {}
-                    Err(error) => return Err(error),
-                },
-                Next::Crowded(server) => {
-                    let is_over = poll_once(&mut patience).await.is_some();
-                    if is_over && self.is_stuck(server) {
-                        self.give_up(server);
-                        useless += 1;
-                        if useless == ATTEMPTS {
-                            let error = io::ErrorKind::TimedOut.into();
-                            return Err(WorkerError::start("asking the fork server", error));
-                        }
+                Step::Start(number, stop) => {
+                    match self.start_in_background(number, &spec, stop).await {
+                        // The next turn of the loop sees that the program cannot fork.
+                        Err(error) if self.may_fork(&spec) => return Err(error),
+                        Err(_) | Ok(()) => busy_timeout = timeout(),
                     }
+                    continue;
+                }
+                Step::Busy(server) => {
+                    let is_over = poll_once(&mut busy_timeout).await.is_some();
                     if is_over {
-                        patience = Timer::after(self.patience());
+                        busy_timeout = timeout();
                     }
-                    Timer::after(SOON).await;
+                    if !(is_over && self.give_up_if_silent(server)) {
+                        Timer::after(FORK_RETRY_INTERVAL).await;
+                        continue;
+                    }
+                    io::ErrorKind::TimedOut.into()
                 }
-                Next::Useless(_) if useless + 1 < ATTEMPTS => useless += 1,
-                Next::Useless(error) => {
-                    return Err(WorkerError::start("asking the fork server", error));
-                }
+                Step::Failed(error) => error,
+            };
+            failures += 1;
+            if failures == FORK_ATTEMPTS {
+                return Err(WorkerError::start("asking the fork server", error));
             }
         }
+        Ok(None)
     }
 
-    /// Makes the ways between a worker and its parent.
-    fn line(&self) -> io::Result<(Connection, Option<OwnedFd>, Theirs)> {
+    /// Makes the socket and the pipe between a worker and its parent.
+    fn worker_ends(&self) -> io::Result<(Connection, Option<OwnedFd>, WorkerEnds)> {
         let (ours, theirs) = socket::pair()?;
-        let (reader, writer) = match self.config().captures_stderr() {
-            true => io::pipe().map(|(reader, writer)| (Some(reader), Some(writer)))?,
-            false => (None, None),
+        let (reader, writer) = if self.config().captures_stderr() {
+            let (reader, writer) = io::pipe()?;
+            (Some(reader), Some(writer))
+        } else {
+            (None, None)
         };
-        let theirs = Theirs {
+        let ends = WorkerEnds {
             socket: theirs,
             stderr: writer.map(OwnedFd::from),
         };
         let connection = Connection::new(Async::new(ours)?);
-        Ok((connection, reader.map(OwnedFd::from), theirs))
+        Ok((connection, reader.map(OwnedFd::from), ends))
     }
 
-    async fn start_apart(
+    async fn start_in_background(
         &self,
         number: u64,
-        recipe: &Arc<Recipe>,
+        spec: &Arc<ExecSpec>,
         stop: EventListener,
     ) -> Result<(), WorkerError> {
-        let start = self.clone().start(number, recipe.clone(), stop);
-        Going(Some(background::spawn(start))).await
+        let start = self.clone().start(number, spec.clone(), stop);
+        DetachOnDrop(Some(background::spawn(start))).await
     }
 
-    /// Asks the fork server that is ready, or says what else to do.
-    fn next(&self, recipe: &Arc<Recipe>, theirs: &Theirs) -> Next {
-        // Listens before anybody else can see that there is a start to be stopped.
+    /// Sends the request to the fork server that is ready, or tells what else to do.
+    fn next_step(&self, spec: &Arc<ExecSpec>, ends: &WorkerEnds) -> Step {
+        // Listens before another task can see that there is a start to be stopped.
         let start = || {
-            let number = self.place.started.fetch_add(1, Ordering::Relaxed);
-            Next::Start(number, self.place.stop.listen())
+            let number = self.shared.started.fetch_add(1, Ordering::Relaxed);
+            Step::Start(number, self.shared.stop.listen())
         };
         let mut state = self.state();
-        let next = match &mut *state {
-            State::Starting(_) => return Next::Wait(self.place.changed.listen()),
-            State::Ready(server) => match server.is_fit_for(recipe).then(|| server.ask(theirs)) {
-                Some(Ok(place)) => return Next::Asked(place, server.number),
-                Some(Err(error)) if is_passing(&error) => return Next::Crowded(server.number),
-                Some(Err(error)) => Next::Useless(error),
+        let step = match &mut *state {
+            State::Starting(_) => return Step::Wait(self.shared.changed.listen()),
+            State::Ready(server) => match server.is_fit_for(spec).then(|| server.request(ends)) {
+                Some(Ok(fork)) => return Step::Requested(fork),
+                Some(Err(error)) if is_temporary(&error) => return Step::Busy(server.number),
+                Some(Err(error)) => Step::Failed(error),
                 None => start(),
             },
             State::None => start(),
         };
-        let after = match next {
-            Next::Start(number, _) => State::Starting(number),
+        let after = match step {
+            Step::Start(number, _) => State::Starting(number),
             _ => State::None,
         };
         let unfit = mem::replace(&mut *state, after);
         drop(state);
         if let State::Ready(server) = unfit {
-            self.discard(*server, true);
+            self.discard(*server);
         }
-        next
+        step
     }
 
-    /// Brings a fork server up. Stopped, it leaves none, which is no error: whoever wants one looks again.
+    /// Starts a fork server. If it is stopped, there is none afterwards, which is no error.
     async fn start(
         self,
         number: u64,
-        recipe: Arc<Recipe>,
+        spec: Arc<ExecSpec>,
         stop: EventListener,
     ) -> Result<(), WorkerError> {
-        let place = Started(self.place.clone());
+        let guard = StartGuard(self.shared.clone());
         let (table, memory) =
             shared_table().map_err(|error| WorkerError::start("the fork server's table", error))?;
-        let environment = self.place.config.environment();
-        let launch = Launch::spawn(recipe.clone(), environment, false)?;
-        let mut starting = Starting::of_fork_server(launch, self.place.config.clone(), memory);
+        let environment = self.config().environment();
+        let launch = Box::new(Spawning::new(spec.clone(), environment, false)?);
+        let mut starting = Starting::of_fork_server(launch, self.config().clone(), memory);
         let stopped = async {
             stop.await;
             None
@@ -343,23 +325,23 @@ impl ForkServer {
             .await;
         match started {
             Some(Ok(process)) => {
-                let name = self.context_name();
-                trace::fork_server_came_up(name, process.pid(), begun.elapsed());
+                trace::fork_server_came_up(self.context_name(), process.pid(), begun.elapsed());
                 if let Some(descriptor) = process.descriptor() {
-                    place.with(Server {
+                    let timeout = self.shared.answer_timeout;
+                    guard.set_ready(Server {
                         process,
-                        recipe,
+                        spec,
                         number,
-                        births: Births::new(table, descriptor),
+                        pid_table: PidTable::new(table, descriptor, timeout),
                     });
                 }
             }
-            Some(Err(Unstarted::Stillborn(_))) => {
-                unreachable!("a fork server is executed, and not asked for")
+            Some(Err(Unstarted::NotForked(_))) => {
+                unreachable!("a fork server is executed, not forked")
             }
             Some(Err(Unstarted::Failed(error))) => {
                 if error.kind() == WorkerErrorKind::UnsafeFork {
-                    self.has_threads(&recipe);
+                    self.mark_multithreaded(&spec);
                 }
                 return Err(error);
             }
@@ -368,42 +350,50 @@ impl ForkServer {
         Ok(())
     }
 
-    /// Drops a server of no more use, which kills it if it has not ended. A patient parent only prefers another one.
-    fn discard(&self, mut server: Server, patient: bool) {
+    /// Drops a fork server that is of no more use, which kills it if it has not ended.
+    fn discard(&self, mut server: Server) {
         let (name, pid) = (self.context_name(), server.process.pid());
-        match (server.process.is_fit(), patient) {
-            (false, _) => trace::fork_server_died(name, pid),
-            (true, false) => trace::fork_server_does_not_answer(name, pid),
-            (true, true) => trace::fork_server_is_replaced(name, pid),
+        if server.pid_table.is_given_up() {
+            trace::fork_server_does_not_answer(name, pid);
+        } else if server.process.is_fit() {
+            trace::fork_server_is_replaced(name, pid);
+        } else {
+            trace::fork_server_died(name, pid);
         }
     }
 
     fn context_name(&self) -> Option<&str> {
-        self.place.config.context_name().map(|name| &**name)
+        self.config().context_name().map(|name| &**name)
     }
 
-    /// Whether the fork server with this number is there and has done nothing for long.
-    fn is_stuck(&self, number: u64) -> bool {
-        matches!(&*self.state(), State::Ready(server)
-            if server.number == number && server.births.quiet_for() > self.patience())
-    }
-
-    /// Kills the fork server with this number, if it is there.
-    pub(in crate::worker) fn give_up(&self, number: u64) {
+    /// Kills and discards the fork server with this number if it has not answered for too long. Returns whether it did.
+    fn give_up_if_silent(&self, number: u64) -> bool {
         let mut state = self.state();
-        if matches!(&*state, State::Ready(server) if server.number == number) {
-            let server = mem::replace(&mut *state, State::None);
-            drop(state);
-            if let State::Ready(server) = server {
-                self.discard(*server, false);
-            }
+        let is_silent = matches!(&*state, State::Ready(server)
+            if server.number == number && server.pid_table.is_silent());
+        if !is_silent {
+            return false;
         }
+        let silent = mem::replace(&mut *state, State::None);
+        drop(state);
+        if let State::Ready(server) = silent {
+            server.pid_table.give_up();
+            self.discard(*server);
+        }
+        true
     }
 }
 
-/// Makes the table of a fork server.
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of the program's runs under this lock, and each change is one step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the pid table of a fork server.
 fn shared_table() -> io::Result<(Mapping<Table>, TableMemory)> {
-    match Mapping::make("seedbed-births") {
+    match Mapping::make("seedbed-pids") {
         Ok((table, memory)) => Ok((table, TableMemory::File(Arc::new(memory)))),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             let (table, segment) = Mapping::make_segment()?;
@@ -413,19 +403,18 @@ fn shared_table() -> io::Result<(Mapping<Table>, TableMemory)> {
     }
 }
 
-/// The end of a start, however it comes about: then nobody waits for it any longer.
-struct Started(Arc<Place>);
+/// Ends the state `Starting` when dropped, and wakes the calls that wait for that.
+struct StartGuard(Arc<Shared>);
 
-impl Started {
-    fn with(&self, server: Server) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) =
-            State::Ready(Box::new(server));
+impl StartGuard {
+    fn set_ready(&self, server: Server) {
+        *self.0.state() = State::Ready(Box::new(server));
     }
 }
 
-impl Drop for Started {
+impl Drop for StartGuard {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state();
         if matches!(*state, State::Starting(_)) {
             *state = State::None;
         }
@@ -434,10 +423,10 @@ impl Drop for Started {
     }
 }
 
-/// Waits for a task, which goes on if this is dropped.
-struct Going<T>(Option<smol::Task<T>>);
+/// Waits for a task. Dropping this lets the task go on.
+struct DetachOnDrop<T>(Option<smol::Task<T>>);
 
-impl<T> Future for Going<T> {
+impl<T> Future for DetachOnDrop<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -448,7 +437,7 @@ impl<T> Future for Going<T> {
     }
 }
 
-impl<T> Drop for Going<T> {
+impl<T> Drop for DetachOnDrop<T> {
     fn drop(&mut self) {
         if let Some(task) = self.0.take() {
             task.detach();
@@ -457,37 +446,35 @@ impl<T> Drop for Going<T> {
 }
 
 impl Server {
-    fn is_fit_for(&mut self, recipe: &Arc<Recipe>) -> bool {
-        self.process.is_fit() && Arc::ptr_eq(&self.recipe, recipe)
+    fn is_fit_for(&mut self, spec: &Arc<ExecSpec>) -> bool {
+        self.process.is_fit() && !self.pid_table.is_given_up() && Arc::ptr_eq(&self.spec, spec)
     }
 
-    /// Sends a request, if that can be done at once.
-    fn ask(&self, theirs: &Theirs) -> io::Result<Awaited> {
-        let Some(place) = self.births.expect() else {
+    /// Sends a request without waiting.
+    fn request(&self, ends: &WorkerEnds) -> io::Result<PendingFork> {
+        let Some(fork) = self.pid_table.reserve() else {
             return Err(Errno::AGAIN.into());
         };
-        let fds: Vec<BorrowedFd<'_>> = [
-            Some(theirs.socket.as_fd()),
-            theirs.stderr.as_ref().map(AsFd::as_fd),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let fds = [
+            Some(ends.socket.as_fd()),
+            ends.stderr.as_ref().map(AsFd::as_fd),
+        ];
+        let fds: Vec<BorrowedFd<'_>> = fds.into_iter().flatten().collect();
         let request = Header {
             kind: Kind::Fork,
             fds: u8::try_from(fds.len()).expect("one or two"),
             call: 0,
-            number: u64::from(place.place()),
+            number: u64::from(fork.slot()),
             length: 0,
         };
         socket::try_send_with_fds(self.process.socket(), &request.to_bytes(), &fds)?;
-        Ok(place)
+        Ok(fork)
     }
 }
 
-/// Whether a request may be sent later that could not be sent now: the socket is full, or the kernel has too many
-/// descriptors on their way, or too little memory.
-fn is_passing(error: &io::Error) -> bool {
+/// Whether a request that could not be sent may be sent later: the socket is full, too many descriptors are in flight, or the
+/// kernel is out of memory.
+fn is_temporary(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)

@@ -1,4 +1,4 @@
-//! A fork server that stands still, and more callers than it can be told of.
+//! A fork server that does not answer, and more requests than it can hold.
 
 use std::process::Command;
 
@@ -6,47 +6,54 @@ use futures_lite::future::block_on;
 
 use super::*;
 use crate::worker::child::Stdout;
-use crate::worker::spawn::pids::Fate;
+use crate::worker::conn::pending_fork::ForkOutcome;
 
-/// One that reads nothing.
-fn idler(recipe: Arc<Recipe>) -> Server {
+/// A fork server that reads nothing.
+fn silent_server(spec: Arc<ExecSpec>) -> Server {
     let launched = Launched::instead(Command::new("sleep").arg("infinity"));
     let process = Worker::new(launched).unwrap();
     let (table, _memory) = shared_table().unwrap();
-    let births = Births::new(table, process.descriptor().unwrap());
+    let pid_table = PidTable::new(table, process.descriptor().unwrap(), Duration::ZERO);
     Server {
         process,
-        recipe,
+        spec,
         number: 0,
-        births,
+        pid_table,
     }
 }
 
-/// This program, which lists its tests and ends, and so is no fork server.
-fn in_vain() -> Arc<Recipe> {
-    Arc::new(Recipe::new(vec!["--list".into()], Stdout::Deferred))
+/// This program, which lists its tests and exits, and so becomes no fork server.
+fn useless_spec() -> Arc<ExecSpec> {
+    Arc::new(ExecSpec::new(vec!["--list".into()], Stdout::Deferred))
 }
 
 #[test]
-fn a_caller_who_cannot_tell_a_fork_server_that_it_is_there_has_another_one_started() {
-    let fork_server = ForkServer::with_patience(WorkerConfig::new(), Duration::ZERO);
-    let recipe = in_vain();
-    let server = idler(recipe.clone());
+fn a_fork_server_that_takes_no_more_requests_is_replaced() {
+    let fork_server = ForkServer::with_answer_timeout(WorkerConfig::new(), Duration::ZERO);
+    let spec = useless_spec();
+    let server = silent_server(spec.clone());
     let pidfd = server.process.descriptor().unwrap();
     *fork_server.state() = State::Ready(Box::new(server));
-    let (_ours, _, theirs) = fork_server.line().unwrap();
-    let mut asked = Vec::new();
-    while let Next::Asked(place, _) = fork_server.next(&recipe, &theirs) {
-        asked.push(place);
+    let (_ours, _, ends) = fork_server.worker_ends().unwrap();
+    let mut requested = Vec::new();
+    while let Step::Requested(fork) = fork_server.next_step(&spec, &ends) {
+        requested.push(fork);
     }
-    assert!(!asked.is_empty());
-    let error = block_on(fork_server.clone().request(recipe)).unwrap_err();
+    assert!(!requested.is_empty());
+    let error = block_on(fork_server.clone().request(spec)).unwrap_err();
     assert_eq!(error.kind(), WorkerErrorKind::Start);
-    assert!(error.to_string().contains("hook"), "of the other: {error}");
+    assert!(
+        error.to_string().contains("hook"),
+        "of the new one: {error}"
+    );
     assert!(matches!(*fork_server.state(), State::None));
     // It is reaped in the background.
     while !pidfd.has_ended() {
         std::thread::yield_now();
     }
-    assert!(asked.iter().all(|place| place.fate() == Fate::Never));
+    assert!(
+        requested
+            .iter()
+            .all(|fork| fork.outcome() == ForkOutcome::ServerEnded)
+    );
 }

@@ -1,0 +1,64 @@
+//! One coarse timer for the whole process: a slow second look at things that normally announce themselves.
+//!
+//! A call to a worker that was just forked usually ends before there is anything to check. But the fork server may be
+//! stopped, or the worker may end while a process that its job started keeps the socket open. A timer for each call
+//! would cost more than the call, because setting one wakes the reactor. So all waits share one timer, which runs while any
+//! task waits and for [`TICKS_BEFORE_STOP`] ticks longer.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use async_io::Timer;
+use event_listener::{Event, EventListener};
+
+use super::background;
+use super::tuning::{TICK_INTERVAL, TICKS_BEFORE_STOP};
+
+static TICKER: Ticker = Ticker {
+    tick: Event::new(),
+    is_running: AtomicBool::new(false),
+    unused_ticks: AtomicU32::new(0),
+};
+
+/// Listens for the next tick, which may come at once and comes within [`TICK_INTERVAL`].
+pub(crate) fn next_tick() -> EventListener {
+    TICKER.listen()
+}
+
+#[derive(Debug)]
+struct Ticker {
+    tick: Event,
+    /// The timer's task exists.
+    is_running: AtomicBool,
+    /// The ticks since a task last began to wait.
+    unused_ticks: AtomicU32,
+}
+
+impl Ticker {
+    fn listen(&'static self) -> EventListener {
+        let listener = self.tick.listen(); // before the timer is started, so that no tick is missed
+        self.unused_ticks.store(0, Ordering::SeqCst);
+        if !self.is_running.swap(true, Ordering::SeqCst) {
+            background::spawn(self.run()).detach();
+        }
+        listener
+    }
+
+    async fn run(&self) {
+        loop {
+            Timer::after(TICK_INTERVAL).await;
+            self.tick.notify(usize::MAX);
+            let unused = self.unused_ticks.fetch_add(1, Ordering::SeqCst) + 1;
+            if unused >= TICKS_BEFORE_STOP && self.try_stop() {
+                return;
+            }
+        }
+    }
+
+    /// Stops the timer, unless a new listener relies on it.
+    fn try_stop(&self) -> bool {
+        self.is_running.store(false, Ordering::SeqCst);
+        let is_unused = self.unused_ticks.load(Ordering::SeqCst) >= TICKS_BEFORE_STOP;
+        // If the flag is set again, then the new listener has started another timer.
+        is_unused || self.is_running.swap(true, Ordering::SeqCst)
+    }
+}

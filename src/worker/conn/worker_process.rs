@@ -1,0 +1,227 @@
+//! A worker's process: a child process, or a fork that a fork server was asked for and that is not known to have happened.
+//!
+//! A forked process is at first known by its slot in the pid table. Most workers answer before more is needed; so the
+//! descriptor is opened only to kill the process or to wait for its end, at the latest when the worker becomes idle.
+//! Until then the number is a safe name, because nothing else in this library reaps the process. (Code of the program that
+//! reaps any child may; then the kernel mostly reports that there is no such child. That its number is given to another child
+//! while the first job runs is a risk that such a program has with all of its children.)
+//!
+//! Without room for the descriptor, the end is seen by the number, but a kill waits until there is room.
+//!
+//! Dropping a process that has not ended kills and reaps it in the background, also one that is forked later.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_io::Timer;
+use futures_lite::FutureExt;
+
+use super::pending_fork::{ForkOutcome, PendingFork};
+use crate::process::background;
+use crate::process::child::ChildProcess;
+use crate::sys::process::{Ended, Pidfd};
+use crate::worker::tuning::FORK_POLL_INTERVAL;
+
+/// A worker's process, which is killed and reaped when dropped.
+#[derive(Debug)]
+pub(in crate::worker) struct WorkerProcess {
+    fork: Option<Fork>,
+    /// Stands for no process while `fork` is pending.
+    child: ChildProcess,
+    /// Why there is no process and was none.
+    failure: Option<ForkFailure>,
+    leads_group: bool,
+}
+
+/// A fork that is not known to have happened.
+#[derive(Debug)]
+struct Fork {
+    pending: PendingFork,
+    /// To be killed as soon as it is forked.
+    kill: bool,
+    next_poll: Option<Timer>,
+}
+
+/// Why a requested fork did not happen.
+#[derive(Debug)]
+pub(in crate::worker) enum ForkFailure {
+    /// The fork server ended with the request, so another one may be asked.
+    ServerEnded,
+    Refused(io::Error),
+}
+
+impl ForkFailure {
+    fn refused(error: i32) -> Self {
+        Self::Refused(io::Error::from_raw_os_error(error))
+    }
+}
+
+impl WorkerProcess {
+    pub(in crate::worker) fn new(pidfd: Pidfd) -> Self {
+        Self {
+            fork: None,
+            child: ChildProcess::new(pidfd),
+            failure: None,
+            leads_group: false,
+        }
+    }
+
+    pub(in crate::worker) fn forked(pending: PendingFork) -> Self {
+        Self {
+            fork: Some(Fork {
+                pending,
+                kill: false,
+                next_poll: None,
+            }),
+            child: ChildProcess::none(),
+            failure: None,
+            leads_group: false,
+        }
+    }
+
+    /// Makes the process's group end with it.
+    pub(in crate::worker) fn set_leads_group(&mut self) {
+        self.leads_group = true;
+        self.child.set_leads_group();
+    }
+
+    /// Returns the process id, as soon as the process is known to exist or to have existed; 0 for a failed fork.
+    pub(in crate::worker) fn known_pid(&self) -> Option<u32> {
+        match &self.fork {
+            Some(fork) => match fork.pending.outcome() {
+                ForkOutcome::Forked(pid) => Some(pid),
+                ForkOutcome::Pending | ForkOutcome::Refused(_) | ForkOutcome::ServerEnded => None,
+            },
+            None if self.failure.is_some() => None,
+            None => Some(self.child.pid()),
+        }
+    }
+
+    pub(in crate::worker) fn pid(&self) -> u32 {
+        self.known_pid().unwrap_or(0)
+    }
+
+    /// Returns the descriptor of a process that is not known to have ended.
+    pub(in crate::worker) fn descriptor(&self) -> Option<Arc<Pidfd>> {
+        self.child.descriptor()
+    }
+
+    /// Tells why there is no process, for one whose socket is closed at the other end. `None` if there is or was one.
+    pub(in crate::worker) fn take_fork_failure(&mut self) -> Option<ForkFailure> {
+        let Some(fork) = &self.fork else {
+            return self.failure.take();
+        };
+        let failure = match fork.pending.outcome() {
+            ForkOutcome::Forked(_) => return None,
+            ForkOutcome::Refused(error) => ForkFailure::refused(error),
+            // The fork server has closed the socket and has not forked, so it is ending.
+            ForkOutcome::Pending | ForkOutcome::ServerEnded => ForkFailure::ServerEnded,
+        };
+        self.fork = None;
+        Some(failure)
+    }
+
+    /// Sends SIGKILL if the process is not known to have ended; to one that is not forked yet, when it is.
+    pub(in crate::worker) fn kill(&mut self) {
+        self.resolve_fork();
+        match &mut self.fork {
+            Some(fork) => fork.kill = true,
+            None => self.child.kill(),
+        }
+    }
+
+    /// Opens the descriptor of a process that has been forked, if there is room for it, and kills the process if that was
+    /// asked for. Must be called before a worker is kept for later: until then other code of the program might reap the
+    /// process, and its number might come to name another one.
+    pub(in crate::worker) fn resolve_fork(&mut self) {
+        let Some(fork) = &self.fork else {
+            return;
+        };
+        let child = match fork.pending.outcome() {
+            ForkOutcome::Pending => return,
+            ForkOutcome::Refused(error) => {
+                self.failure = Some(ForkFailure::refused(error));
+                ChildProcess::none()
+            }
+            ForkOutcome::ServerEnded => {
+                self.failure = Some(ForkFailure::ServerEnded);
+                ChildProcess::none()
+            }
+            ForkOutcome::Forked(pid) => match ChildProcess::from_pid(pid, self.leads_group) {
+                Some(child) => child,
+                None => return,
+            },
+        };
+        let kill = fork.kill;
+        self.fork = None;
+        self.child = child;
+        if kill {
+            self.child.kill();
+        }
+    }
+
+    /// Reaps the process if it has ended, and returns how it ended.
+    pub(in crate::worker) fn try_reap(&mut self) -> Option<Ended> {
+        self.resolve_fork();
+        match self.fork {
+            Some(_) => None,
+            None => self.child.try_reap(),
+        }
+    }
+
+    /// Waits until the process has ended, and reaps it.
+    pub(in crate::worker) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        ready!(self.poll_fork(cx));
+        self.child.poll_end(cx)
+    }
+
+    /// Like [`poll_end`](Self::poll_end), for a caller whose main wake-up is the socket: a pending fork is checked only
+    /// once per tick of the shared timer.
+    pub(in crate::worker) fn poll_end_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        while self.fork.is_some() {
+            ready!(self.child.poll_next_tick(cx));
+            self.resolve_fork();
+            self.give_up_if_overdue();
+        }
+        self.child.poll_end(cx)
+    }
+
+    /// Waits until the fork has happened or failed.
+    fn poll_fork(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.resolve_fork();
+            self.give_up_if_overdue();
+            let Some(fork) = &mut self.fork else {
+                return Poll::Ready(());
+            };
+            let timer = || Timer::after(FORK_POLL_INTERVAL);
+            ready!(fork.next_poll.get_or_insert_with(timer).poll(cx));
+            fork.next_poll = None;
+        }
+    }
+
+    fn give_up_if_overdue(&self) {
+        if let Some(fork) = &self.fork {
+            fork.pending.give_up_if_overdue();
+        }
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        self.resolve_fork();
+        if let Some(mut fork) = self.fork.take() {
+            fork.kill = true;
+            let mut rest = Self {
+                fork: Some(fork),
+                child: ChildProcess::none(),
+                failure: None,
+                leads_group: self.leads_group,
+            };
+            background::spawn(async move { poll_fn(|cx| rest.poll_end(cx)).await }).detach();
+        }
+        // A process that is known is killed and reaped by the drop of `child`.
+    }
+}
