@@ -25,7 +25,4 @@ pub const CYCLES: &[&str] = &[
     "worker",
     "worker/child",
     "worker/config",
-    // spawn
-    "process",
-    "worker/spawn",
 ];
