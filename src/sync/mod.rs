@@ -35,14 +35,14 @@ mod channel;
 mod condvar;
 mod conflict;
 mod event;
-mod guarded;
 mod limiter;
+mod locked;
 mod mutex;
 mod producer;
 mod rw_lock;
 mod semaphore;
+mod token_pool;
 mod token_queue;
-mod tokens;
 mod wait_list;
 
 #[cfg(all(test, loom))]

@@ -9,12 +9,12 @@
 //! A waiter is *waiting* until a `grant_` method picks it, then *granted* until it says with [`WaitList::remove`] that
 //! it knows. Invariants:
 //!
-//! * Each [`Ticket`] stands for exactly one occupied slot, and each occupied slot has at most one ticket (none if its
-//!   owner forgot it). Tickets cannot be copied and `remove` consumes them, so no ticket can be stale.
+//! * Each [`WaiterKey`] stands for exactly one occupied slot, and each occupied slot has at most one key (none if its
+//!   owner forgot it). Tickets cannot be copied and `remove` consumes them, so no key can be stale.
 //! * The slots in the chain from `first` to `last` are exactly the waiting ones, in order of arrival.
 //! * The slots in the chain from `free` are exactly the free ones.
 //!
-//! A ticket must be shown only to the list that gave it; another list panics or answers for the wrong waiter.
+//! A key must be shown only to the list that gave it; another list panics or answers for the wrong waiter.
 
 /// Index of a slot.
 type Index = usize;
@@ -24,7 +24,7 @@ const SLOTS_KEPT: usize = 64;
 
 /// A waiter's claim to its slot.
 #[derive(Debug)]
-pub(crate) struct Ticket(Index);
+pub(crate) struct WaiterKey(Index);
 
 /// What one slot holds.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl<W, G> WaitList<W, G> {
     }
 
     /// Puts a waiter at the end.
-    pub(crate) fn push(&mut self, payload: W) -> Ticket {
+    pub(crate) fn push(&mut self, payload: W) -> WaiterKey {
         let index = self.occupy(Slot::Waiting {
             payload,
             previous: self.last,
@@ -101,7 +101,7 @@ impl<W, G> WaitList<W, G> {
         self.link(self.last, Some(index));
         self.last = Some(index);
         self.waiting += 1;
-        Ticket(index)
+        WaiterKey(index)
     }
 
     /// The longest waiter's payload; `None` if nobody waits.
@@ -142,17 +142,17 @@ impl<W, G> WaitList<W, G> {
     }
 
     /// The waiter's payload; `None` once it is granted.
-    pub(crate) fn payload_mut(&mut self, ticket: &Ticket) -> Option<&mut W> {
-        match &mut self.slots[ticket.0] {
+    pub(crate) fn payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
+        match &mut self.slots[key.0] {
             Slot::Waiting { payload, .. } => Some(payload),
             Slot::Granted(_) => None,
-            Slot::Free { .. } => unreachable!("a ticket's slot is occupied"),
+            Slot::Free { .. } => unreachable!("a key's slot is occupied"),
         }
     }
 
     /// Takes the waiter out, wherever it stands; the order of the others is unchanged.
-    pub(crate) fn remove(&mut self, ticket: Ticket) -> Removed<W, G> {
-        let index = ticket.0;
+    pub(crate) fn remove(&mut self, key: WaiterKey) -> Removed<W, G> {
+        let index = key.0;
         let removed = self.unlink(index, self.free);
         self.free = Some(index);
         self.occupied -= 1;
@@ -203,7 +203,7 @@ impl<W, G> WaitList<W, G> {
                 Removed::Waiting(payload)
             }
             Slot::Granted(grant) => Removed::Granted(grant),
-            Slot::Free { .. } => unreachable!("a ticket's slot is occupied"),
+            Slot::Free { .. } => unreachable!("a key's slot is occupied"),
         }
     }
 
@@ -254,9 +254,9 @@ mod tests {
     fn leaving_from_the_front_the_middle_or_the_end_keeps_the_order_of_the_others() {
         for leaver in 0..5 {
             let mut list = WaitList::<_>::new();
-            let mut tickets: Vec<_> = (0..5).map(|n| list.push(n)).collect();
+            let mut waiters: Vec<_> = (0..5).map(|n| list.push(n)).collect();
             assert_eq!(
-                list.remove(tickets.remove(leaver)),
+                list.remove(waiters.remove(leaver)),
                 Removed::Waiting(leaver)
             );
             assert_eq!(list.waiting(), 4);
@@ -272,23 +272,23 @@ mod tests {
     #[test]
     fn a_granted_waiter_keeps_its_slot_until_it_knows() {
         let mut list = WaitList::<_>::new();
-        let ticket = list.push('a');
-        assert_eq!(list.payload_mut(&ticket), Some(&mut 'a'));
+        let key = list.push('a');
+        assert_eq!(list.payload_mut(&key), Some(&mut 'a'));
         assert_eq!(list.grant_first(), Some('a'));
-        assert_eq!(list.payload_mut(&ticket), None);
+        assert_eq!(list.payload_mut(&key), None);
         let _other = list.push('b');
-        assert_eq!(list.remove(ticket), Removed::Granted(()));
+        assert_eq!(list.remove(key), Removed::Granted(()));
         assert_eq!(list.waiting(), 1);
     }
 
     #[test]
     fn a_grant_lies_in_the_slot_until_it_is_fetched() {
         let mut list = WaitList::new();
-        let ticket = list.push(1);
+        let key = list.push(1);
         assert_eq!(list.first(), Some(&1));
         assert_eq!(list.grant_first_with(|payload| ("grant", payload)), Some(1));
         assert_eq!(list.first(), None);
-        assert_eq!(list.remove(ticket), Removed::Granted("grant"));
+        assert_eq!(list.remove(key), Removed::Granted("grant"));
     }
 
     #[test]
@@ -306,17 +306,17 @@ mod tests {
     fn slots_are_used_again_and_a_crowd_leaves_no_memory() {
         let mut list = WaitList::<_>::new();
         for _ in 0..1000 {
-            let ticket = list.push(());
-            list.remove(ticket);
+            let key = list.push(());
+            list.remove(key);
         }
         assert_eq!(list.slots.len(), 1);
 
         let crowd: Vec<_> = (0..1000).map(|_| list.push(())).collect();
-        for ticket in crowd {
-            list.remove(ticket);
+        for key in crowd {
+            list.remove(key);
         }
         assert_eq!(list.slots.capacity(), 0);
-        let ticket = list.push(());
-        assert_eq!(list.remove(ticket), Removed::Waiting(()));
+        let key = list.push(());
+        assert_eq!(list.remove(key), Removed::Waiting(()));
     }
 }

@@ -15,9 +15,6 @@ pub const CYCLES: &[&str] = &[
     "instrument",
     "task",
     "task/handle",
-    // sync
-    "sync/channel",
-    "sync/rw_lock",
     // transport
     "transport",
     "transport/payload/shared",

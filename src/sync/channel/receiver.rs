@@ -14,9 +14,10 @@ use futures_lite::Stream;
 
 use super::core::{Core, Item};
 use super::error::{RecvError, TryRecvError};
-use super::{ChannelStatistics, Handle};
-use crate::sync::guarded::Then;
-use crate::sync::wait_list::{Removed, Ticket};
+use super::handle::Handle;
+use super::statistics::ChannelStatistics;
+use crate::sync::locked::Deferred;
+use crate::sync::wait_list::{Removed, WaiterKey};
 use crate::sys::primitives::{Mutex, MutexGuard, lock};
 
 /// Receives values from a channel; from [`channel`](super::channel).
@@ -47,14 +48,14 @@ pub struct Receiver<T> {
     handle: Handle<T>,
     /// The stream's place in the queue, if it has one. Locked only by one call of this handle at a time, and never
     /// while the core is.
-    place: Mutex<Option<Ticket>>,
+    stream_waiter: Mutex<Option<WaiterKey>>,
 }
 
 impl<T> Receiver<T> {
     pub(super) fn new(handle: Handle<T>) -> Self {
         Receiver {
             handle,
-            place: Mutex::new(None),
+            stream_waiter: Mutex::new(None),
         }
     }
 
@@ -106,11 +107,11 @@ impl<T> Receiver<T> {
     /// In this order: [`TryRecvError::Closed`] if this handle is closed; [`TryRecvError::EndOfChannel`] if all
     /// senders are, and nothing is left; [`TryRecvError::WouldBlock`] if nothing is there now.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        if let Some(value) = self.leave_place() {
+        if let Some(value) = self.leave_stream_queue() {
             return Ok(value);
         }
         let (value, woken) = self.attempt(&mut self.handle.core.lock())?;
-        Then::wake(woken).run();
+        Deferred::wake(woken).run();
         Ok(value)
     }
 
@@ -130,9 +131,9 @@ impl<T> Receiver<T> {
     /// });
     /// ```
     pub fn close(&self) {
-        let place = self.place().take();
-        if let Some(ticket) = place {
-            self.give_up(ticket);
+        let waiting = self.stream_waiter().take();
+        if let Some(key) = waiting {
+            self.give_up(key);
         }
         let mut core = self.handle.core.lock();
         let Some(blocked) = self.handle.mark_closed() else {
@@ -166,17 +167,17 @@ impl<T> Receiver<T> {
         self.handle.core.lock().statistics()
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<Ticket>> {
+    fn stream_waiter(&self) -> MutexGuard<'_, Option<WaiterKey>> {
         // Nothing that can panic runs under it.
-        lock(&self.place)
+        lock(&self.stream_waiter)
     }
 
     /// Leaves the stream's place in the queue, if it has one, with the value that has arrived there, if one has.
-    fn leave_place(&self) -> Option<T> {
-        let ticket = self.place().take()?;
+    fn leave_stream_queue(&self) -> Option<T> {
+        let key = self.stream_waiter().take()?;
         let mut core = self.handle.core.lock();
-        self.handle.uncount_ticket();
-        let removed = core.leave(ticket);
+        self.handle.uncount_waiter();
+        let removed = core.leave(key);
         drop(core);
         match removed {
             Removed::Granted(Ok(item)) => Some(item.into_value()),
@@ -195,7 +196,7 @@ impl<T> Receiver<T> {
     }
 
     /// The first poll of a receive: what became of it, or its place in the queue.
-    fn begin(&self, waker: &Waker) -> Result<Result<T, RecvError>, Ticket> {
+    fn begin(&self, waker: &Waker) -> Result<Result<T, RecvError>, WaiterKey> {
         // The common case comes first: one lock, and nothing to clone.
         match self.try_recv() {
             Err(TryRecvError::WouldBlock) => (),
@@ -206,38 +207,38 @@ impl<T> Receiver<T> {
         let mut core = self.handle.core.lock();
         match self.attempt(&mut core) {
             Err(TryRecvError::WouldBlock) => {
-                self.handle.count_ticket();
+                self.handle.count_waiter();
                 Err(core.push_receiver(self.handle.id, waker))
             }
             Err(error) => Ok(Err(final_error(error))),
             Ok((value, woken)) => {
                 drop(core);
-                Then::wake(woken).run();
+                Deferred::wake(woken).run();
                 Ok(Ok(value))
             }
         }
     }
 
     /// Whether it is decided what becomes of a receive; if not, makes `waker` the one to wake.
-    fn is_decided(&self, ticket: &Ticket, waker: &Waker) -> bool {
+    fn poll_decided(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         let core = &self.handle.core;
-        core.is_granted(waker, |core| core.receiver_payload_mut(ticket))
+        core.poll_granted(waker, |core| core.receiver_payload_mut(key))
     }
 
     /// What became of a receive that is decided.
-    fn claim(&self, ticket: Ticket) -> Result<T, RecvError> {
+    fn claim(&self, key: WaiterKey) -> Result<T, RecvError> {
         let mut core = self.handle.core.lock();
-        self.handle.uncount_ticket();
-        match core.leave(ticket) {
+        self.handle.uncount_waiter();
+        match core.leave(key) {
             Removed::Granted(received) => received.map(Item::into_value),
             Removed::Waiting(_) => unreachable!("only who is decided may claim"),
         }
     }
 
-    fn give_up(&self, ticket: Ticket) {
+    fn give_up(&self, key: WaiterKey) {
         let mut core = self.handle.core.lock();
-        self.handle.uncount_ticket();
-        let (then, discarded) = core.give_up_receiver(ticket);
+        self.handle.uncount_waiter();
+        let (then, discarded) = core.give_up_receiver(key);
         drop(core);
         then.run();
         drop(discarded);
@@ -276,17 +277,17 @@ impl<T> Stream for Receiver<T> {
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let place = self.place().take();
-        let begun = match place {
+        let waiting = self.stream_waiter().take();
+        let begun = match waiting {
             None => self.begin(cx.waker()),
-            Some(ticket) if self.is_decided(&ticket, cx.waker()) => Ok(self.claim(ticket)),
-            Some(ticket) => Err(ticket),
+            Some(key) if self.poll_decided(&key, cx.waker()).is_ready() => Ok(self.claim(key)),
+            Some(key) => Err(key),
         };
         match begun {
             // Both errors are the end of the stream.
             Ok(received) => Poll::Ready(received.ok()),
-            Err(ticket) => {
-                *self.place() = Some(ticket);
+            Err(key) => {
+                *self.stream_waiter() = Some(key);
                 Poll::Pending
             }
         }
@@ -342,7 +343,7 @@ enum State {
     /// Not polled yet; not in the queue.
     New,
     /// In the queue, or decided and not yet aware of it.
-    Queued(Ticket),
+    Queued(WaiterKey),
     /// It has completed.
     Done,
 }
@@ -354,16 +355,16 @@ impl<T> Future for Recv<'_, T> {
         let receiver = self.receiver;
         let begun = match mem::replace(&mut self.state, State::Done) {
             State::New => receiver.begin(cx.waker()),
-            State::Queued(ticket) if receiver.is_decided(&ticket, cx.waker()) => {
-                Ok(receiver.claim(ticket))
+            State::Queued(key) if receiver.poll_decided(&key, cx.waker()).is_ready() => {
+                Ok(receiver.claim(key))
             }
-            State::Queued(ticket) => Err(ticket),
+            State::Queued(key) => Err(key),
             State::Done => panic!("a `Recv` was polled after it had completed"),
         };
         match begun {
             Ok(received) => Poll::Ready(received),
-            Err(ticket) => {
-                self.state = State::Queued(ticket);
+            Err(key) => {
+                self.state = State::Queued(key);
                 Poll::Pending
             }
         }
@@ -372,8 +373,8 @@ impl<T> Future for Recv<'_, T> {
 
 impl<T> Drop for Recv<'_, T> {
     fn drop(&mut self) {
-        if let State::Queued(ticket) = mem::replace(&mut self.state, State::Done) {
-            self.receiver.give_up(ticket);
+        if let State::Queued(key) = mem::replace(&mut self.state, State::Done) {
+            self.receiver.give_up(key);
         }
     }
 }

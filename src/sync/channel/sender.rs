@@ -8,9 +8,10 @@ use std::task::{Context, Poll, Waker};
 
 use super::core::{Core, Sent};
 use super::error::{SendError, TrySendError};
-use super::{ChannelStatistics, Handle};
-use crate::sync::guarded::Then;
-use crate::sync::wait_list::Ticket;
+use super::handle::Handle;
+use super::statistics::ChannelStatistics;
+use crate::sync::locked::Deferred;
+use crate::sync::wait_list::WaiterKey;
 
 /// Sends values into a channel; from [`channel`](super::channel).
 ///
@@ -82,7 +83,7 @@ impl<T> Sender<T> {
     /// [`TrySendError::WouldBlock`] if nobody waits to receive and there is no room. The value is in the error.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let sent = self.attempt(&mut self.handle.core.lock(), value);
-        Then::wake(sent?).run();
+        Deferred::wake(sent?).run();
         Ok(())
     }
 
@@ -148,7 +149,7 @@ impl<T> Sender<T> {
     }
 
     /// The first poll of a send: what became of it, or its place in the queue.
-    fn begin(&self, value: T, waker: &Waker) -> Result<Sent<T>, Ticket> {
+    fn begin(&self, value: T, waker: &Waker) -> Result<Sent<T>, WaiterKey> {
         // The common case comes first: one lock, and nothing to clone.
         let value = match self.try_send(value) {
             Err(TrySendError::WouldBlock(value)) => value,
@@ -159,34 +160,34 @@ impl<T> Sender<T> {
         let mut core = self.handle.core.lock();
         match self.attempt(&mut core, value) {
             Err(TrySendError::WouldBlock(value)) => {
-                self.handle.count_ticket();
+                self.handle.count_waiter();
                 Err(core.push_sender(self.handle.id, value, waker))
             }
             Err(error) => Ok(Err(final_error(error))),
             Ok(woken) => {
                 drop(core);
-                Then::wake(woken).run();
+                Deferred::wake(woken).run();
                 Ok(Ok(()))
             }
         }
     }
 
     /// Whether it is decided what becomes of a send; if not, makes `waker` the one to wake.
-    fn is_decided(&self, ticket: &Ticket, waker: &Waker) -> bool {
+    fn poll_decided(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         let core = &self.handle.core;
-        core.is_granted(waker, |core| core.sender_payload_mut(ticket))
+        core.poll_granted(waker, |core| core.sender_payload_mut(key))
     }
 
-    fn claim(&self, ticket: Ticket) -> Sent<T> {
+    fn claim(&self, key: WaiterKey) -> Sent<T> {
         let mut core = self.handle.core.lock();
-        self.handle.uncount_ticket();
-        core.claim_sent(ticket)
+        self.handle.uncount_waiter();
+        core.claim_sent(key)
     }
 
-    fn give_up(&self, ticket: Ticket) {
+    fn give_up(&self, key: WaiterKey) {
         let mut core = self.handle.core.lock();
-        self.handle.uncount_ticket();
-        let unused = core.give_up_sender(ticket);
+        self.handle.uncount_waiter();
+        let unused = core.give_up_sender(key);
         drop(core);
         drop(unused);
     }
@@ -262,7 +263,7 @@ enum State<T> {
     /// Not polled yet; the value is here.
     New(T),
     /// In the queue with its value, or decided and not yet aware of it.
-    Queued(Ticket),
+    Queued(WaiterKey),
     /// It has completed.
     Done,
 }
@@ -277,16 +278,16 @@ impl<T> Future for Send<'_, T> {
         let sender = self.sender;
         let begun = match mem::replace(&mut self.state, State::Done) {
             State::New(value) => sender.begin(value, cx.waker()),
-            State::Queued(ticket) if sender.is_decided(&ticket, cx.waker()) => {
-                Ok(sender.claim(ticket))
+            State::Queued(key) if sender.poll_decided(&key, cx.waker()).is_ready() => {
+                Ok(sender.claim(key))
             }
-            State::Queued(ticket) => Err(ticket),
+            State::Queued(key) => Err(key),
             State::Done => panic!("a `Send` was polled after it had completed"),
         };
         match begun {
             Ok(sent) => Poll::Ready(sent),
-            Err(ticket) => {
-                self.state = State::Queued(ticket);
+            Err(key) => {
+                self.state = State::Queued(key);
                 Poll::Pending
             }
         }
@@ -295,8 +296,8 @@ impl<T> Future for Send<'_, T> {
 
 impl<T> Drop for Send<'_, T> {
     fn drop(&mut self) {
-        if let State::Queued(ticket) = mem::replace(&mut self.state, State::Done) {
-            self.sender.give_up(ticket);
+        if let State::Queued(key) = mem::replace(&mut self.state, State::Done) {
+            self.sender.give_up(key);
         }
     }
 }

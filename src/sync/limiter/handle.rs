@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::key_sets::KeySets;
-use crate::sync::tokens::{Open, Tokens};
-use crate::sync::wait_list::Ticket;
+use crate::sync::token_pool::{QueueGuard, TokenPool};
+use crate::sync::wait_list::WaiterKey;
 
 /// Bounds how many of something happen at once: whoever wants to begin takes a [`Token`], and waits for one if all are
 /// given out.
@@ -68,7 +68,7 @@ pub struct CapacityLimiter {
 }
 
 struct Shared {
-    tokens: Tokens,
+    tokens: TokenPool,
     keys: KeySets,
 }
 
@@ -104,7 +104,7 @@ impl CapacityLimiter {
     fn with_total(total: Option<usize>) -> Self {
         CapacityLimiter {
             shared: Arc::new(Shared {
-                tokens: Tokens::new(total),
+                tokens: TokenPool::new(total),
                 keys: KeySets::new(),
             }),
         }
@@ -189,7 +189,7 @@ impl CapacityLimiter {
     }
 
     fn change_total(&self, total: Option<usize>) {
-        let granted = self.open().set_total(total);
+        let granted = self.lock_queue().set_total(total);
         granted.into_iter().for_each(Waker::wake);
     }
 
@@ -204,7 +204,7 @@ impl CapacityLimiter {
     /// assert_eq!(CapacityLimiter::unlimited().total(), None);
     /// ```
     pub fn total(&self) -> Option<usize> {
-        self.open().total()
+        self.lock_queue().total()
     }
 
     /// Number of tokens that are given out, including those assigned to waiters that have not run since.
@@ -218,7 +218,7 @@ impl CapacityLimiter {
     /// # drop(token);
     /// ```
     pub fn borrowed(&self) -> usize {
-        self.open().taken()
+        self.lock_queue().taken()
     }
 
     /// Number of tokens that are free: total minus borrowed. `None` if there is no limit.
@@ -238,7 +238,7 @@ impl CapacityLimiter {
     /// # drop(token);
     /// ```
     pub fn available(&self) -> Option<isize> {
-        let queue = self.open();
+        let queue = self.lock_queue();
         let (total, borrowed) = (queue.total()?, queue.taken());
         Some(if total >= borrowed {
             isize::try_from(total - borrowed).unwrap_or(isize::MAX)
@@ -261,7 +261,7 @@ impl CapacityLimiter {
     /// # drop(token);
     /// ```
     pub fn statistics(&self) -> CapacityLimiterStatistics {
-        let queue = self.open();
+        let queue = self.lock_queue();
         CapacityLimiterStatistics {
             total: queue.total(),
             borrowed: queue.taken(),
@@ -274,24 +274,24 @@ impl CapacityLimiter {
         &self.shared.keys
     }
 
-    fn open(&self) -> Open<'_> {
-        self.shared.tokens.open()
+    fn lock_queue(&self) -> QueueGuard<'_> {
+        self.shared.tokens.lock_queue()
     }
 
     /// A place at the end of the queue, or `None` if a token came free meanwhile and was taken.
     #[cold]
-    fn arrive(&self, waker: &Waker) -> Option<Ticket> {
+    fn arrive(&self, waker: &Waker) -> Option<WaiterKey> {
         // Declared before the lock is taken, so that an unused one is dropped after it was given back.
         let waker = waker.clone();
-        let mut queue = self.open();
+        let mut queue = self.lock_queue();
         if queue.try_take() {
             return None;
         }
         Some(queue.push(waker))
     }
 
-    fn is_granted(&self, ticket: &Ticket, waker: &Waker) -> bool {
-        self.shared.tokens.is_granted(ticket, waker)
+    fn poll_granted(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
+        self.shared.tokens.poll_granted(key, waker)
     }
 }
 
@@ -412,7 +412,7 @@ enum State {
     /// Not polled yet; not in the queue.
     New(CapacityLimiter),
     /// In the queue, or granted a token that it has not seen yet.
-    Queued(CapacityLimiter, Ticket),
+    Queued(CapacityLimiter, WaiterKey),
     /// The token was handed out.
     Done,
 }
@@ -423,17 +423,17 @@ impl Acquire {
     fn advance(&mut self, waker: &Waker) -> bool {
         let limiter = match &self.state {
             State::New(limiter) => limiter,
-            State::Queued(limiter, ticket) => return limiter.is_granted(ticket, waker),
+            State::Queued(limiter, key) => return limiter.poll_granted(key, waker).is_ready(),
             State::Done => panic!("an `Acquire` was polled after it had given its token"),
         };
         // The common case comes first: nothing to lock, and nothing to clone.
         if limiter.shared.tokens.try_take() {
             return true;
         }
-        let Some(ticket) = limiter.arrive(waker) else {
+        let Some(key) = limiter.arrive(waker) else {
             return true;
         };
-        self.state = State::Queued(limiter.clone(), ticket);
+        self.state = State::Queued(limiter.clone(), key);
         false
     }
 
@@ -442,8 +442,8 @@ impl Acquire {
     fn finish(&mut self) -> Token {
         let limiter = match mem::replace(&mut self.state, State::Done) {
             State::New(limiter) => limiter,
-            State::Queued(limiter, ticket) => {
-                limiter.shared.tokens.claim(ticket);
+            State::Queued(limiter, key) => {
+                limiter.shared.tokens.claim(key);
                 limiter
             }
             State::Done => unreachable!("`advance` found a token"),
@@ -467,9 +467,9 @@ impl Future for Acquire {
 impl Drop for Acquire {
     fn drop(&mut self) {
         if let State::Queued(..) = &self.state
-            && let State::Queued(limiter, ticket) = mem::replace(&mut self.state, State::Done)
+            && let State::Queued(limiter, key) = mem::replace(&mut self.state, State::Done)
         {
-            let then = limiter.open().give_up(ticket);
+            let then = limiter.lock_queue().give_up(key);
             then.run();
         }
     }

@@ -12,14 +12,14 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::sync::guarded::Guarded;
+use crate::sync::locked::Locked;
 
 /// The sets of keys of one limiter, at most one for each type.
-pub(super) struct KeySets(Guarded<Vec<Arc<dyn Any + Send + Sync>>>);
+pub(super) struct KeySets(Locked<Vec<Arc<dyn Any + Send + Sync>>>);
 
 impl KeySets {
     pub(super) fn new() -> Self {
-        KeySets(Guarded::new(Vec::new()))
+        KeySets(Locked::new(Vec::new()))
     }
 
     /// Returns the set for keys of this type.
@@ -28,7 +28,7 @@ impl KeySets {
         // A program uses one or two types of keys with a limiter, so a search is cheaper than a map.
         let known = sets.iter().find_map(|set| set.clone().downcast().ok());
         known.unwrap_or_else(|| {
-            let set = Arc::new(KeySet(Guarded::new(HashMap::new())));
+            let set = Arc::new(KeySet(Locked::new(HashMap::new())));
             sets.push(set.clone());
             set
         })
@@ -42,7 +42,7 @@ impl fmt::Debug for KeySets {
 }
 
 /// The keys of one type.
-pub(super) struct KeySet<K>(Guarded<HashMap<K, Standing>>);
+pub(super) struct KeySet<K>(Locked<HashMap<K, Standing>>);
 
 /// The state of a key that is in the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

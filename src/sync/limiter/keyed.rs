@@ -1,4 +1,4 @@
-//! Tokens of a limiter for keys, at most one token for each key.
+//! TokenPool of a limiter for keys, at most one token for each key.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use super::handle::{Acquire, CapacityLimiter, Token};
 use super::key_sets::{InUse, KeySet};
 
-/// Tokens for keys.
+/// TokenPool for keys.
 impl CapacityLimiter {
     /// Takes a token for a key, waiting while none is free or others wait. A key holds at most one token.
     ///

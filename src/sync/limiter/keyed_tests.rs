@@ -1,4 +1,4 @@
-//! Tokens for keys, polled by hand, and compared with a model that is slow and obviously right.
+//! TokenPool for keys, polled by hand, and compared with a model that is slow and obviously right.
 
 use std::collections::BTreeSet;
 use std::task::Poll;

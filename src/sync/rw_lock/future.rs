@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::queue::{Mode, Place};
-use super::{RwLock, RwLockReadGuard, RwLockWriteGuard, State};
+use super::guard::{RwLockReadGuard, RwLockWriteGuard};
+use super::handle::{RwLock, State};
+use super::queue::{Mode, WaiterKey};
 
 /// Waits until one may enter in some mode.
 struct Entry<T>(Stage<T>);
@@ -18,7 +19,7 @@ enum Stage<T> {
     /// Not polled yet; not in the queue.
     New(RwLock<T>),
     /// In the queue, or let in and not yet aware of it.
-    Queued(RwLock<T>, Place),
+    Queued(RwLock<T>, WaiterKey),
     /// The guard was handed out.
     Done,
 }
@@ -33,9 +34,9 @@ impl<T> Entry<T> {
     ) -> Poll<(RwLock<T>, Arc<T>)> {
         match mem::replace(&mut self.0, Stage::Done) {
             Stage::New(lock) => self.begin(lock, mode, waker, fetch),
-            Stage::Queued(lock, place) if lock.is_granted(&place, waker) => {
+            Stage::Queued(lock, key) if lock.poll_granted(&key, waker).is_ready() => {
                 let mut state = lock.state.lock();
-                state.queue.claim(place);
+                state.queue.claim(key);
                 let value = fetch(&mut state);
                 drop(state);
                 Poll::Ready((lock, value))
@@ -66,9 +67,9 @@ impl<T> Entry<T> {
             drop(state);
             return Poll::Ready((lock, value));
         }
-        let place = state.queue.push(mode, waker);
+        let key = state.queue.push(mode, waker);
         drop(state);
-        self.0 = Stage::Queued(lock, place);
+        self.0 = Stage::Queued(lock, key);
         Poll::Pending
     }
 
@@ -83,9 +84,53 @@ impl<T> Entry<T> {
 
 impl<T> Drop for Entry<T> {
     fn drop(&mut self) {
-        if let Stage::Queued(lock, place) = mem::replace(&mut self.0, Stage::Done) {
-            lock.give_up(place);
+        if let Stage::Queued(lock, key) = mem::replace(&mut self.0, Stage::Done) {
+            lock.give_up(key);
         }
+    }
+}
+
+/// Waiting for the lock.
+impl<T> RwLock<T> {
+    /// Enters to look, beside others who look; waits as long as somebody writes or has come before to do so.
+    ///
+    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then
+    /// no cancel point. Its place in the queue is that of its first poll.
+    ///
+    /// ```
+    /// futures_lite::future::block_on(async {
+    ///     let lock = seedbed::sync::RwLock::new(5);
+    ///     assert_eq!(*lock.read().await, 5);
+    /// });
+    /// ```
+    ///
+    /// # Cancellation
+    ///
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and the order of
+    /// the others is unchanged; if the lock had been assigned to it already, it is released.
+    pub fn read(&self) -> RwLockRead<T> {
+        RwLockRead(Entry(Stage::New(self.clone())))
+    }
+
+    /// Enters to change the value, alone; waits as long as anybody holds the lock or others wait.
+    ///
+    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then
+    /// no cancel point. Its place in the queue is that of its first poll.
+    ///
+    /// ```
+    /// futures_lite::future::block_on(async {
+    ///     let lock = seedbed::sync::RwLock::new(5);
+    ///     *lock.write().await += 1;
+    ///     assert_eq!(*lock.read().await, 6);
+    /// });
+    /// ```
+    ///
+    /// # Cancellation
+    ///
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and readers that
+    /// waited only because of it are let in; if the lock had been assigned to it already, the next waiters get it.
+    pub fn write(&self) -> RwLockWrite<T> {
+        RwLockWrite(Entry(Stage::New(self.clone())))
     }
 }
 
@@ -114,12 +159,6 @@ impl<T> Drop for Entry<T> {
 /// When polled again after it has given its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct RwLockRead<T>(Entry<T>);
-
-impl<T> RwLockRead<T> {
-    pub(super) fn new(lock: RwLock<T>) -> Self {
-        RwLockRead(Entry(Stage::New(lock)))
-    }
-}
 
 impl<T> Future for RwLockRead<T> {
     type Output = RwLockReadGuard<T>;
@@ -167,12 +206,6 @@ impl<T> fmt::Debug for RwLockRead<T> {
 /// When polled again after it has given its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct RwLockWrite<T>(Entry<T>);
-
-impl<T> RwLockWrite<T> {
-    pub(super) fn new(lock: RwLock<T>) -> Self {
-        RwLockWrite(Entry(Stage::New(lock)))
-    }
-}
 
 impl<T> Future for RwLockWrite<T> {
     type Output = RwLockWriteGuard<T>;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::RwLock;
+use super::handle::RwLock;
 
 /// A share of the value of an [`RwLock`], to look at.
 ///
@@ -151,5 +151,36 @@ impl<T> fmt::Debug for RwLockWriteGuard<T> {
         f.debug_struct("RwLockWriteGuard")
             .field("lock", &self.lock)
             .finish_non_exhaustive()
+    }
+}
+
+/// Locking without waiting.
+impl<T> RwLock<T> {
+    /// Enters to look if that is possible at once; never waits.
+    ///
+    /// ```
+    /// let lock = seedbed::sync::RwLock::new(5);
+    /// let writer = lock.try_write();
+    /// assert!(lock.try_read().is_none());
+    /// drop(writer);
+    /// assert_eq!(*lock.try_read().unwrap(), 5);
+    /// ```
+    pub fn try_read(&self) -> Option<RwLockReadGuard<T>> {
+        let share = self.state.lock().try_share()?;
+        Some(RwLockReadGuard::new(self.clone(), share))
+    }
+
+    /// Enters to change the value if that is possible at once; never waits.
+    ///
+    /// ```
+    /// let lock = seedbed::sync::RwLock::new(5);
+    /// let reader = lock.try_read();
+    /// assert!(lock.try_write().is_none());
+    /// drop(reader);
+    /// assert!(lock.try_write().is_some());
+    /// ```
+    pub fn try_write(&self) -> Option<RwLockWriteGuard<T>> {
+        let value = self.state.lock().try_take()?;
+        Some(RwLockWriteGuard::new(self.clone(), value))
     }
 }

@@ -7,8 +7,8 @@
 use proptest::prelude::*;
 
 use super::{Full, TokenQueue};
-use crate::sync::guarded::Then;
-use crate::sync::wait_list::Ticket;
+use crate::sync::locked::Deferred;
+use crate::sync::wait_list::WaiterKey;
 
 /// One operation; an index picks one of those that exist, modulo their number.
 #[derive(Clone, Copy, Debug)]
@@ -84,11 +84,11 @@ impl Model {
     }
 }
 
-/// Both, side by side, and the tickets of those who wait or are granted.
+/// Both, side by side, and the waiters of those who wait or are granted.
 struct Pair {
     queue: TokenQueue<usize>,
     model: Model,
-    tickets: Vec<(usize, Ticket)>,
+    waiters: Vec<(usize, WaiterKey)>,
     /// The next arrival's name, which is its payload too.
     next_name: usize,
 }
@@ -102,7 +102,7 @@ impl Pair {
         Pair {
             queue: TokenQueue::new(total),
             model,
-            tickets: Vec::new(),
+            waiters: Vec::new(),
             next_name: 0,
         }
     }
@@ -131,7 +131,7 @@ impl Pair {
             let name = self.next_name;
             self.next_name += 1;
             self.model.waiters.push((name, false));
-            self.tickets.push((name, self.queue.push(name)));
+            self.waiters.push((name, self.queue.push(name)));
         }
     }
 
@@ -159,13 +159,13 @@ impl Pair {
 
     /// A granted waiter takes its token.
     fn claim(&mut self, index: usize) {
-        let granted = |(name, _): &(usize, Ticket)| self.model.waiters.contains(&(*name, true));
-        let granted: Vec<_> = (0..self.tickets.len())
-            .filter(|at| granted(&self.tickets[*at]))
+        let granted = |(name, _): &(usize, WaiterKey)| self.model.waiters.contains(&(*name, true));
+        let granted: Vec<_> = (0..self.waiters.len())
+            .filter(|at| granted(&self.waiters[*at]))
             .collect();
         if !granted.is_empty() {
-            let (name, ticket) = self.tickets.remove(granted[index % granted.len()]);
-            self.queue.claim(ticket);
+            let (name, key) = self.waiters.remove(granted[index % granted.len()]);
+            self.queue.claim(key);
             assert!(self.model.leave(name));
             self.model.held += 1;
         }
@@ -173,16 +173,16 @@ impl Pair {
 
     /// Anybody leaves.
     fn give_up(&mut self, index: usize) {
-        if self.tickets.is_empty() {
+        if self.waiters.is_empty() {
             return;
         }
-        let (name, ticket) = self.tickets.remove(index % self.tickets.len());
+        let (name, key) = self.waiters.remove(index % self.waiters.len());
         let expected = if self.model.leave(name) {
-            Then::wake(self.model.admit().pop())
+            Deferred::wake(self.model.admit().pop())
         } else {
-            Then::Drop(name)
+            Deferred::Drop(name)
         };
-        assert_eq!(self.queue.give_up(ticket), expected);
+        assert_eq!(self.queue.give_up(key), expected);
     }
 
     fn give_back(&mut self) {
@@ -228,18 +228,15 @@ impl Pair {
             None => Some(usize::MAX - 1 - self.model.taken()),
         };
         assert_eq!(self.queue.free_for_all(), free);
-        for (name, ticket) in &self.tickets {
+        for (name, key) in &self.waiters {
             let waits = self.model.waiters.contains(&(*name, false));
-            assert_eq!(
-                self.queue.payload_mut(ticket).copied(),
-                waits.then_some(*name)
-            );
+            assert_eq!(self.queue.payload_mut(key).copied(), waits.then_some(*name));
         }
     }
 
     /// Everybody leaves and gives back; nothing may be left.
     fn finish(mut self) {
-        while !self.tickets.is_empty() {
+        while !self.waiters.is_empty() {
             self.give_up(0);
             self.compare();
         }

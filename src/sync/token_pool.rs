@@ -1,40 +1,40 @@
 //! The tokens of a limiter or a semaphore, shared by threads: a [`TokenQueue`] behind a mutex, and a way past it.
 //!
 //! While nobody waits, the queue has nothing to decide, and taking a token or giving one back is one step on `free`.
-//! Whoever needs the queue [opens](Tokens::open) it, and thereby takes the count away from everybody else; who closes it
+//! Whoever needs the queue [opens](TokenPool::lock_queue) it, and thereby takes the count away from everybody else; who closes it
 //! with nobody waiting puts the count back. So either the count is in `free` (and the queue's own is out of date), or it
-//! is in the queue, `free` is [`CLOSED`], and everybody has to go through the mutex.
+//! is in the queue, `free` is [`IN_QUEUE`], and everybody has to go through the mutex.
 //!
 //! Choice: this is worth its while because the uncontended case is the common one and a mutex costs two atomic steps
-//! where this costs one. A `CLOSED` count and the waiters' order cannot disagree: both change under the mutex only.
+//! where this costs one. A `IN_QUEUE` count and the waiters' order cannot disagree: both change under the mutex only.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
-use super::guarded::{Guarded, Then};
+use super::locked::{Deferred, Locked};
 use super::token_queue::TokenQueue;
-use super::wait_list::Ticket;
+use super::wait_list::WaiterKey;
 use crate::sys::primitives::{AtomicUsize, MutexGuard};
 
 /// The count is in the queue.
-const CLOSED: usize = usize::MAX;
+const IN_QUEUE: usize = usize::MAX;
 
-/// Tokens, and those who wait for them.
+/// TokenPool, and those who wait for them.
 #[derive(Debug)]
-pub(super) struct Tokens {
-    /// How many tokens may be taken without the queue, or [`CLOSED`].
+pub(super) struct TokenPool {
+    /// How many tokens may be taken without the queue, or [`IN_QUEUE`].
     free: AtomicUsize,
-    queue: Guarded<TokenQueue<Waker>>,
+    queue: Locked<TokenQueue<Waker>>,
 }
 
-impl Tokens {
+impl TokenPool {
     /// So many tokens, all of them free; `None` for no limit.
     pub(super) fn new(total: Option<usize>) -> Self {
         let queue = TokenQueue::new(total);
-        Tokens {
-            free: AtomicUsize::new(queue.free_for_all().unwrap_or(CLOSED)),
-            queue: Guarded::new(queue),
+        TokenPool {
+            free: AtomicUsize::new(queue.free_for_all().unwrap_or(IN_QUEUE)),
+            queue: Locked::new(queue),
         }
     }
 
@@ -42,85 +42,85 @@ impl Tokens {
     #[inline]
     pub(super) fn try_take(&self) -> bool {
         // Acquire: what the token's last holder did is visible to the next.
-        match self.step(Ordering::Acquire, |free| free.checked_sub(1)) {
-            Step::Done => true,
-            Step::Impossible => false,
-            Step::Closed => self.open().try_take(),
+        match self.update_free(Ordering::Acquire, |free| free.checked_sub(1)) {
+            FastPath::Done => true,
+            FastPath::NoneFree => false,
+            FastPath::Unavailable => self.lock_queue().try_take(),
         }
     }
 
     /// Gives a token back. If somebody waits, the longest waiter owns it before this returns.
     #[inline]
     pub(super) fn give_back(&self) {
-        // Release: the counterpart. `CLOSED` is never reached by counting: there are fewer tokens.
-        if let Step::Closed = self.step(Ordering::Release, |free| Some(free + 1)) {
-            let next = self.open().give_back();
-            Then::wake(next).run();
+        // Release: the counterpart. `IN_QUEUE` is never reached by counting: there are fewer tokens.
+        if let FastPath::Unavailable = self.update_free(Ordering::Release, |free| Some(free + 1)) {
+            let next = self.lock_queue().give_back();
+            Deferred::wake(next).run();
         }
     }
 
     /// Takes the count to the queue, until the guard is dropped.
-    pub(super) fn open(&self) -> Open<'_> {
+    pub(super) fn lock_queue(&self) -> QueueGuard<'_> {
         let mut queue = self.queue.lock();
         // Acquire, for those who gave back without the queue; the mutex does for all others.
-        let free = self.free.swap(CLOSED, Ordering::Acquire);
-        if free != CLOSED {
+        let free = self.free.swap(IN_QUEUE, Ordering::Acquire);
+        if free != IN_QUEUE {
             queue.set_free(free);
         }
-        Open {
+        QueueGuard {
             free: &self.free,
             queue,
         }
     }
 
     /// Whether the waiter has a token; if not, makes `waker` the one to wake.
-    pub(super) fn is_granted(&self, ticket: &Ticket, waker: &Waker) -> bool {
+    pub(super) fn poll_granted(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         self.queue
-            .is_granted(waker, |queue| queue.payload_mut(ticket))
+            .poll_granted(waker, |queue| queue.payload_mut(key))
     }
 
     /// A waiter that has a token takes it.
-    pub(super) fn claim(&self, ticket: Ticket) {
+    pub(super) fn claim(&self, key: WaiterKey) {
         // Changes nothing that is counted.
-        self.queue.lock().claim(ticket);
+        self.queue.lock().claim(key);
     }
 
     #[inline]
-    fn step(&self, success: Ordering, next: impl Fn(usize) -> Option<usize>) -> Step {
+    fn update_free(&self, success: Ordering, next: impl Fn(usize) -> Option<usize>) -> FastPath {
         let mut free = self.free.load(Ordering::Relaxed);
         loop {
-            if free == CLOSED {
-                return Step::Closed;
+            if free == IN_QUEUE {
+                return FastPath::Unavailable;
             }
             let Some(next) = next(free) else {
-                return Step::Impossible;
+                return FastPath::NoneFree;
             };
             match self
                 .free
                 .compare_exchange_weak(free, next, success, Ordering::Relaxed)
             {
-                Ok(_) => return Step::Done,
+                Ok(_) => return FastPath::Done,
                 Err(now) => free = now,
             }
         }
     }
 }
 
-enum Step {
+enum FastPath {
     Done,
     /// No token is free.
-    Impossible,
+    NoneFree,
     /// Somebody uses the queue, or waits in it.
-    Closed,
+    Unavailable,
 }
 
 /// The queue, with the count in it.
-pub(super) struct Open<'a> {
+pub(super) struct QueueGuard<'a> {
     free: &'a AtomicUsize,
     queue: MutexGuard<'a, TokenQueue<Waker>>,
 }
 
-impl Deref for Open<'_> {
+impl Deref for QueueGuard<'_> {
     type Target = TokenQueue<Waker>;
 
     fn deref(&self) -> &Self::Target {
@@ -128,13 +128,13 @@ impl Deref for Open<'_> {
     }
 }
 
-impl DerefMut for Open<'_> {
+impl DerefMut for QueueGuard<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.queue
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         // Before the mutex is given back, so that nobody finds the count in neither place. Release: whoever takes a
         // token by this count sees what was done by those whose tokens are in it.

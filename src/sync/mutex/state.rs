@@ -8,12 +8,12 @@
 //!
 //! Invariant: if somebody waits, the value is not free.
 
-use crate::sync::guarded::Then;
-use crate::sync::wait_list::{Removed, Ticket, WaitList};
+use crate::sync::locked::Deferred;
+use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 
 /// Where the value is.
 #[derive(Debug)]
-enum Place<T> {
+enum Value<T> {
     /// Here; nobody has the lock, and nobody waits.
     Free(Box<T>),
     /// With the guard.
@@ -24,22 +24,22 @@ enum Place<T> {
 
 /// The value and those who wait for it.
 #[derive(Debug)]
-pub(super) struct Hold<T, W> {
-    place: Place<T>,
+pub(super) struct MutexState<T, W> {
+    value: Value<T>,
     waiters: WaitList<W>,
 }
 
-impl<T, W> Hold<T, W> {
+impl<T, W> MutexState<T, W> {
     pub(super) fn new(value: T) -> Self {
-        Hold {
-            place: Place::Free(Box::new(value)),
+        MutexState {
+            value: Value::Free(Box::new(value)),
             waiters: WaitList::new(),
         }
     }
 
     /// Whether the value is with somebody, or on its way to them.
     pub(super) fn is_locked(&self) -> bool {
-        !matches!(self.place, Place::Free(_))
+        !matches!(self.value, Value::Free(_))
     }
 
     /// How many wait.
@@ -56,32 +56,32 @@ impl<T, W> Hold<T, W> {
     }
 
     /// Waits at the end of the queue; only while the lock is held.
-    pub(super) fn push(&mut self, payload: W) -> Ticket {
+    pub(super) fn push(&mut self, payload: W) -> WaiterKey {
         debug_assert!(self.is_locked(), "nobody waits for what is free");
         self.waiters.push(payload)
     }
 
     /// The payload of somebody who waits; `None` once the value is theirs, which they should then
     /// [`claim`](Self::claim).
-    pub(super) fn payload_mut(&mut self, ticket: &Ticket) -> Option<&mut W> {
-        self.waiters.payload_mut(ticket)
+    pub(super) fn payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
+        self.waiters.payload_mut(key)
     }
 
     /// The granted waiter fetches the value.
-    pub(super) fn claim(&mut self, ticket: Ticket) -> Box<T> {
-        match self.waiters.remove(ticket) {
+    pub(super) fn claim(&mut self, key: WaiterKey) -> Box<T> {
+        match self.waiters.remove(key) {
             Removed::Granted(()) => self.fetch().expect("a granted waiter's value is here"),
             Removed::Waiting(_) => unreachable!("only the granted waiter may claim"),
         }
     }
 
     /// A waiter leaves without the value; if that was its own already, it goes to the next.
-    pub(super) fn give_up(&mut self, ticket: Ticket) -> Then<W> {
-        match self.waiters.remove(ticket) {
-            Removed::Waiting(payload) => Then::Drop(payload),
+    pub(super) fn give_up(&mut self, key: WaiterKey) -> Deferred<W> {
+        match self.waiters.remove(key) {
+            Removed::Waiting(payload) => Deferred::Drop(payload),
             Removed::Granted(()) => {
                 let value = self.fetch().expect("a granted waiter's value is here");
-                Then::wake(self.release(value))
+                Deferred::wake(self.release(value))
             }
         }
     }
@@ -89,18 +89,18 @@ impl<T, W> Hold<T, W> {
     /// The value comes back. The longest waiter gets it at once, and is the one to wake.
     pub(super) fn release(&mut self, value: Box<T>) -> Option<W> {
         let next = self.waiters.grant_first();
-        self.place = match next {
-            Some(_) => Place::Granted(value),
-            None => Place::Free(value),
+        self.value = match next {
+            Some(_) => Value::Granted(value),
+            None => Value::Free(value),
         };
         next
     }
 
     /// Moves the value out, if it is here.
     fn fetch(&mut self) -> Option<Box<T>> {
-        match std::mem::replace(&mut self.place, Place::Held) {
-            Place::Free(value) | Place::Granted(value) => Some(value),
-            Place::Held => None,
+        match std::mem::replace(&mut self.value, Value::Held) {
+            Value::Free(value) | Value::Granted(value) => Some(value),
+            Value::Held => None,
         }
     }
 }

@@ -21,8 +21,9 @@ use std::collections::VecDeque;
 use std::mem;
 
 use super::error::{RecvError, SendError, TryRecvError, TrySendError};
-use crate::sync::guarded::Then;
-use crate::sync::wait_list::{Removed, Ticket, WaitList};
+use super::statistics::ChannelStatistics;
+use crate::sync::locked::Deferred;
+use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 
 /// Names a handle among all of its channel, of both sides.
 pub(super) type HandleId = u64;
@@ -43,7 +44,7 @@ impl<T> Item<T> {
 
 /// A sender that waits, with its value.
 #[derive(Debug)]
-pub(super) struct Send<T, W> {
+pub(super) struct WaitingSender<T, W> {
     handle: HandleId,
     value: T,
     payload: W,
@@ -51,7 +52,7 @@ pub(super) struct Send<T, W> {
 
 /// A receiver that waits.
 #[derive(Debug)]
-pub(super) struct Recv<W> {
+pub(super) struct WaitingReceiver<W> {
     handle: HandleId,
     payload: W,
 }
@@ -70,8 +71,8 @@ pub(super) struct Core<T, W> {
     buffer: VecDeque<Item<T>>,
     /// The most that was ever buffered.
     peak: usize,
-    senders: WaitList<Send<T, W>, Sent<T>>,
-    receivers: WaitList<Recv<W>, Received<T>>,
+    senders: WaitList<WaitingSender<T, W>, Sent<T>>,
+    receivers: WaitList<WaitingReceiver<W>, Received<T>>,
     open_senders: usize,
     open_receivers: usize,
     /// Number of the next item.
@@ -131,8 +132,8 @@ impl<T, W> Core<T, W> {
     }
 
     /// Waits at the end of the senders' queue, after [`try_send`](Self::try_send) said that it would block.
-    pub(super) fn push_sender(&mut self, handle: HandleId, value: T, payload: W) -> Ticket {
-        self.senders.push(Send {
+    pub(super) fn push_sender(&mut self, handle: HandleId, value: T, payload: W) -> WaiterKey {
+        self.senders.push(WaitingSender {
             handle,
             value,
             payload,
@@ -140,13 +141,13 @@ impl<T, W> Core<T, W> {
     }
 
     /// The payload of a sender that waits; `None` once it is decided.
-    pub(super) fn sender_payload_mut(&mut self, ticket: &Ticket) -> Option<&mut W> {
-        Some(&mut self.senders.payload_mut(ticket)?.payload)
+    pub(super) fn sender_payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
+        Some(&mut self.senders.payload_mut(key)?.payload)
     }
 
     /// What became of a sender that is decided.
-    pub(super) fn claim_sent(&mut self, ticket: Ticket) -> Sent<T> {
-        match self.senders.remove(ticket) {
+    pub(super) fn claim_sent(&mut self, key: WaiterKey) -> Sent<T> {
+        match self.senders.remove(key) {
             Removed::Granted(sent) => sent,
             Removed::Waiting(_) => unreachable!("only who is decided may claim"),
         }
@@ -154,8 +155,11 @@ impl<T, W> Core<T, W> {
 
     /// A sender leaves. If it still waited, its value was not sent. Nobody is better off for it: there is no more room
     /// than before. What comes back is to be dropped.
-    pub(super) fn give_up_sender(&mut self, ticket: Ticket) -> Removed<Send<T, W>, Sent<T>> {
-        self.senders.remove(ticket)
+    pub(super) fn give_up_sender(
+        &mut self,
+        key: WaiterKey,
+    ) -> Removed<WaitingSender<T, W>, Sent<T>> {
+        self.senders.remove(key)
     }
 
     /// Receives if that is possible at once; the value, and whom to wake.
@@ -174,26 +178,26 @@ impl<T, W> Core<T, W> {
     }
 
     /// Waits at the end of the receivers' queue, after [`try_recv`](Self::try_recv) said that it would block.
-    pub(super) fn push_receiver(&mut self, handle: HandleId, payload: W) -> Ticket {
-        self.receivers.push(Recv { handle, payload })
+    pub(super) fn push_receiver(&mut self, handle: HandleId, payload: W) -> WaiterKey {
+        self.receivers.push(WaitingReceiver { handle, payload })
     }
 
     /// The payload of a receiver that waits; `None` once it is decided.
-    pub(super) fn receiver_payload_mut(&mut self, ticket: &Ticket) -> Option<&mut W> {
-        Some(&mut self.receivers.payload_mut(ticket)?.payload)
+    pub(super) fn receiver_payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
+        Some(&mut self.receivers.payload_mut(key)?.payload)
     }
 
     /// A receiver leaves the queue with what it got, if that was decided.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> Removed<Recv<W>, Received<T>> {
-        self.receivers.remove(ticket)
+    pub(super) fn leave(&mut self, key: WaiterKey) -> Removed<WaitingReceiver<W>, Received<T>> {
+        self.receivers.remove(key)
     }
 
     /// A receiver leaves and wants nothing. A value that was its own already goes to the next receiver, or back to
     /// where it was; if no receiver is open, it comes back to be dropped.
-    pub(super) fn give_up_receiver(&mut self, ticket: Ticket) -> (Then<W>, Option<T>) {
-        match self.receivers.remove(ticket) {
-            Removed::Waiting(receiving) => (Then::Drop(receiving.payload), None),
-            Removed::Granted(Err(_told)) => (Then::Nothing, None),
+    pub(super) fn give_up_receiver(&mut self, key: WaiterKey) -> (Deferred<W>, Option<T>) {
+        match self.receivers.remove(key) {
+            Removed::Waiting(receiving) => (Deferred::Drop(receiving.payload), None),
+            Removed::Granted(Err(_told)) => (Deferred::Nothing, None),
             Removed::Granted(Ok(item)) => self.put_back(item),
         }
     }
@@ -203,7 +207,7 @@ impl<T, W> Core<T, W> {
     pub(super) fn close_sender(&mut self, handle: HandleId, blocked: bool) -> Vec<W> {
         let mut woken = Vec::new();
         if blocked {
-            let tell = |sending: Send<T, W>| {
+            let tell = |sending: WaitingSender<T, W>| {
                 let closed = Err(SendError::Closed(sending.value));
                 (closed, sending.payload)
             };
@@ -211,7 +215,7 @@ impl<T, W> Core<T, W> {
         }
         self.open_senders -= 1;
         if self.open_senders == 0 {
-            let end = |receiving: Recv<W>| {
+            let end = |receiving: WaitingReceiver<W>| {
                 let end = Err(RecvError::EndOfChannel);
                 (end, receiving.payload)
             };
@@ -229,14 +233,14 @@ impl<T, W> Core<T, W> {
     ) -> (Vec<W>, VecDeque<Item<T>>) {
         let mut woken = Vec::new();
         if blocked {
-            let tell = |receiving: Recv<W>| (Err(RecvError::Closed), receiving.payload);
+            let tell = |receiving: WaitingReceiver<W>| (Err(RecvError::Closed), receiving.payload);
             woken = self.receivers.grant_where(|who| who.handle == handle, tell);
         }
         self.open_receivers -= 1;
         if self.open_receivers > 0 {
             return (woken, VecDeque::new());
         }
-        let tell = |sending: Send<T, W>| {
+        let tell = |sending: WaitingSender<T, W>| {
             let broken = Err(SendError::Broken(sending.value));
             (broken, sending.payload)
         };
@@ -245,8 +249,8 @@ impl<T, W> Core<T, W> {
     }
 
     /// How it is used.
-    pub(super) fn statistics(&self) -> super::ChannelStatistics {
-        super::ChannelStatistics {
+    pub(super) fn statistics(&self) -> ChannelStatistics {
+        ChannelStatistics {
             buffered: self.buffer.len(),
             capacity: self.capacity,
             peak_buffered: self.peak,
@@ -300,21 +304,22 @@ impl<T, W> Core<T, W> {
     }
 
     /// An item that was delivered and not seen.
-    fn put_back(&mut self, item: Item<T>) -> (Then<W>, Option<T>) {
+    fn put_back(&mut self, item: Item<T>) -> (Deferred<W>, Option<T>) {
         if self.open_receivers == 0 {
-            return (Then::Nothing, Some(item.value));
+            return (Deferred::Nothing, Some(item.value));
         }
         if self.receivers.waiting() > 0 {
-            return (Then::wake(self.deliver(item)), None);
+            return (Deferred::wake(self.deliver(item)), None);
         }
         let place = self
             .buffer
             .partition_point(|other| other.number < item.number);
         self.buffer.insert(place, item);
         self.peak = self.peak.max(self.buffer.len());
-        (Then::Nothing, None)
+        (Deferred::Nothing, None)
     }
 }
 
 #[cfg(test)]
+#[path = "core_tests.rs"]
 mod tests;

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{Held, Mode, Place, Queue};
-use crate::sync::guarded::Then;
+use super::{Held, Mode, Queue, WaiterKey};
+use crate::sync::locked::Deferred;
 
 /// One operation; an index picks one of those that exist, modulo their number.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +106,7 @@ impl Model {
 struct Pair {
     queue: Queue<usize>,
     model: Model,
-    places: Vec<(usize, Place)>,
+    keys: Vec<(usize, WaiterKey)>,
     next_name: usize,
 }
 
@@ -138,7 +138,7 @@ impl Pair {
     fn acquire(&mut self, mode: Mode) {
         if !self.try_take(mode) {
             let name = self.come(mode, State::Waits);
-            self.places.push((name, self.queue.push(mode, name)));
+            self.keys.push((name, self.queue.push(mode, name)));
         }
     }
 
@@ -149,31 +149,31 @@ impl Pair {
         name
     }
 
-    fn place(&mut self, name: usize) -> Place {
-        let at = self.places.iter().position(|(known, _)| *known == name);
-        self.places.remove(at.expect("whoever waits has a place")).1
+    fn key(&mut self, name: usize) -> WaiterKey {
+        let at = self.keys.iter().position(|(known, _)| *known == name);
+        self.keys.remove(at.expect("whoever waits has a place")).1
     }
 
     fn claim(&mut self, index: usize) {
         if let Some(at) = self.model.pick(State::Granted, index) {
             self.model.people[at].2 = State::Holds;
-            let place = self.place(self.model.people[at].0);
-            self.queue.claim(place);
+            let key = self.key(self.model.people[at].0);
+            self.queue.claim(key);
         }
     }
 
     fn give_up(&mut self, index: usize) {
-        if self.places.is_empty() {
+        if self.keys.is_empty() {
             return;
         }
-        let (name, place) = self.places.remove(index % self.places.len());
+        let (name, key) = self.keys.remove(index % self.keys.len());
         let at = self.model.people.iter().position(|person| person.0 == name);
         let (_, _, state) = self.model.people.remove(at.unwrap());
         let own = match state {
-            State::Waits => Then::Drop(name),
-            State::Granted | State::Holds => Then::Nothing,
+            State::Waits => Deferred::Drop(name),
+            State::Granted | State::Holds => Deferred::Nothing,
         };
-        assert_eq!(self.queue.give_up(place), (own, self.model.admit()));
+        assert_eq!(self.queue.give_up(key), (own, self.model.admit()));
     }
 
     fn release(&mut self, index: usize) {
@@ -189,13 +189,13 @@ impl Pair {
         for mode in [Mode::Read, Mode::Write] {
             assert_eq!(self.queue.waiting(mode), self.model.waiting(mode));
         }
-        for (name, place) in &self.places {
+        for (name, key) in &self.keys {
             let waits = self
                 .model
                 .people
                 .iter()
                 .any(|person| person.0 == *name && person.2 == State::Waits);
-            let seen = self.queue.payload_mut(place).copied();
+            let seen = self.queue.payload_mut(key).copied();
             assert_eq!(seen, waits.then_some(*name));
         }
     }
@@ -212,7 +212,7 @@ proptest! {
         let mut pair = Pair {
             queue: Queue::new(read_biased),
             model: Model { read_biased, people: Vec::new() },
-            places: Vec::new(),
+            keys: Vec::new(),
             next_name: 0,
         };
         for step in steps {

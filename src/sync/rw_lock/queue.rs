@@ -13,8 +13,8 @@
 //! * A writer holds alone. `Held` counts those who were granted and have not claimed yet.
 //! * The rule lets nobody in who waits. So if nobody holds it, nobody waits.
 
-use crate::sync::guarded::Then;
-use crate::sync::wait_list::{Removed, Ticket, WaitList};
+use crate::sync::locked::Deferred;
+use crate::sync::wait_list::{self, Removed, WaitList};
 
 /// What somebody wants, or has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +36,11 @@ pub(super) enum Held {
     Writing,
 }
 
-/// A waiter's place: its ticket, in the list of its mode.
+/// A waiter's place: its key, in the list of its mode.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct WaiterKey {
     mode: Mode,
-    ticket: Ticket,
+    key: wait_list::WaiterKey,
 }
 
 /// Somebody who waits.
@@ -103,23 +103,23 @@ impl<W> Queue<W> {
     }
 
     /// Waits at the end of the queue, after [`try_take`](Self::try_take) has failed.
-    pub(super) fn push(&mut self, mode: Mode, payload: W) -> Place {
+    pub(super) fn push(&mut self, mode: Mode, payload: W) -> WaiterKey {
         let arrival = self.arrivals;
         self.arrivals += 1;
-        let ticket = self.list(mode).push(Waiter { arrival, payload });
-        Place { mode, ticket }
+        let key = self.list(mode).push(Waiter { arrival, payload });
+        WaiterKey { mode, key }
     }
 
     /// The payload of somebody who waits; `None` once the lock is theirs, which they should then
     /// [`claim`](Self::claim).
-    pub(super) fn payload_mut(&mut self, place: &Place) -> Option<&mut W> {
-        let waiter = self.list(place.mode).payload_mut(&place.ticket)?;
+    pub(super) fn payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
+        let waiter = self.list(key.mode).payload_mut(&key.key)?;
         Some(&mut waiter.payload)
     }
 
     /// A granted waiter takes the lock.
-    pub(super) fn claim(&mut self, place: Place) {
-        let removed = self.list(place.mode).remove(place.ticket);
+    pub(super) fn claim(&mut self, key: WaiterKey) {
+        let removed = self.list(key.mode).remove(key.key);
         debug_assert!(
             matches!(removed, Removed::Granted(())),
             "only a granted waiter may claim"
@@ -128,10 +128,10 @@ impl<W> Queue<W> {
 
     /// A waiter leaves without the lock. What comes back is what to do with its own payload, and whom to wake, in
     /// order: those for whom its grant makes room, and those who waited only because it did.
-    pub(super) fn give_up(&mut self, place: Place) -> (Then<W>, Vec<W>) {
-        match self.list(place.mode).remove(place.ticket) {
-            Removed::Waiting(waiter) => (Then::Drop(waiter.payload), self.admit()),
-            Removed::Granted(()) => (Then::Nothing, self.release()),
+    pub(super) fn give_up(&mut self, key: WaiterKey) -> (Deferred<W>, Vec<W>) {
+        match self.list(key.mode).remove(key.key) {
+            Removed::Waiting(waiter) => (Deferred::Drop(waiter.payload), self.admit()),
+            Removed::Granted(()) => (Deferred::Nothing, self.release()),
         }
     }
 
@@ -196,4 +196,5 @@ impl<W> Queue<W> {
 }
 
 #[cfg(test)]
+#[path = "queue_tests.rs"]
 mod tests;

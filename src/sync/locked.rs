@@ -6,17 +6,17 @@
 //! primitive that wakes it, and nothing here is ever poisoned.
 
 use std::mem;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use crate::sys::primitives::{Mutex, MutexGuard, lock};
 
 /// A mutex that is held for a few instructions, never across foreign code.
 #[derive(Debug)]
-pub(super) struct Guarded<S>(Mutex<S>);
+pub(super) struct Locked<S>(Mutex<S>);
 
-impl<S> Guarded<S> {
+impl<S> Locked<S> {
     pub(super) fn new(state: S) -> Self {
-        Guarded(Mutex::new(state))
+        Locked(Mutex::new(state))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, S> {
@@ -26,23 +26,23 @@ impl<S> Guarded<S> {
 
     /// Whether somebody waits no more; if they do, makes `waker` the one to wake. `find` gives the waker that is stored
     /// for them, and `None` once they are granted.
-    pub(super) fn is_granted(
+    pub(super) fn poll_granted(
         &self,
         waker: &Waker,
         find: impl Fn(&mut S) -> Option<&mut Waker>,
-    ) -> bool {
+    ) -> Poll<()> {
         match find(&mut self.lock()) {
-            None => return true,
-            Some(known) if known.will_wake(waker) => return false,
+            None => return Poll::Ready(()),
+            Some(known) if known.will_wake(waker) => return Poll::Pending,
             Some(_other) => (),
         }
         let mut replaced = waker.clone();
         // Between the locks, a grant may have woken the old waker, so look again. `replaced` is dropped last.
         match find(&mut self.lock()) {
-            None => true,
+            None => Poll::Ready(()),
             Some(known) => {
                 mem::swap(known, &mut replaced);
-                false
+                Poll::Pending
             }
         }
     }
@@ -51,7 +51,7 @@ impl<S> Guarded<S> {
 /// What is to be done with a waker after the mutex was given back.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Then<W> {
+pub(super) enum Deferred<W> {
     /// Its owner was granted what it waits for.
     Wake(W),
     /// It is of no more use.
@@ -60,20 +60,20 @@ pub(super) enum Then<W> {
     Nothing,
 }
 
-impl<W> Then<W> {
+impl<W> Deferred<W> {
     /// Somebody was granted something, or nobody waited.
     pub(super) fn wake(granted: Option<W>) -> Self {
-        granted.map_or(Then::Nothing, Then::Wake)
+        granted.map_or(Deferred::Nothing, Deferred::Wake)
     }
 }
 
-impl Then<Waker> {
+impl Deferred<Waker> {
     /// Does it; never called under the mutex.
     pub(super) fn run(self) {
         match self {
-            Then::Wake(waker) => waker.wake(),
-            Then::Drop(waker) => drop(waker),
-            Then::Nothing => (),
+            Deferred::Wake(waker) => waker.wake(),
+            Deferred::Drop(waker) => drop(waker),
+            Deferred::Nothing => (),
         }
     }
 }

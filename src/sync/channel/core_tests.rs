@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::{Core, HandleId};
 use crate::sync::channel::error::{RecvError, SendError, TryRecvError, TrySendError};
-use crate::sync::guarded::Then;
-use crate::sync::wait_list::{Removed, Ticket};
+use crate::sync::locked::Deferred;
+use crate::sync::wait_list::{Removed, WaiterKey};
 
 /// A value; each one is different.
 type Value = usize;
@@ -146,8 +146,8 @@ struct Pair {
     core: Core<Value, Name>,
     model: Model,
     /// In the order of the model's lines.
-    sender_tickets: Vec<Ticket>,
-    receiver_tickets: Vec<Ticket>,
+    sender_tickets: Vec<WaiterKey>,
+    receiver_tickets: Vec<WaiterKey>,
     next: usize,
 }
 
@@ -216,8 +216,8 @@ impl Pair {
                 assert_eq!(value, same);
             }
             (Err(TrySendError::WouldBlock(value)), None) if wait.is_some() => {
-                let ticket = self.core.push_sender(handle, value, name);
-                self.sender_tickets.push(ticket);
+                let key = self.core.push_sender(handle, value, name);
+                self.sender_tickets.push(key);
                 return;
             }
             (Err(TrySendError::WouldBlock(value)), None) => assert_eq!(value, name),
@@ -246,8 +246,8 @@ impl Pair {
             }
             (Err(TryRecvError::EndOfChannel), Some(Err(RecvError::EndOfChannel))) => (),
             (Err(TryRecvError::WouldBlock), None) if wait.is_some() => {
-                let ticket = self.core.push_receiver(handle, name);
-                self.receiver_tickets.push(ticket);
+                let key = self.core.push_receiver(handle, name);
+                self.receiver_tickets.push(key);
                 return;
             }
             (Err(TryRecvError::WouldBlock), None) => (),
@@ -261,9 +261,9 @@ impl Pair {
             .filter(|at| self.model.senders[*at].sent.is_some())
             .collect();
         if let Some(at) = pick(decided.len(), index).map(|at| decided[at]) {
-            let ticket = self.sender_tickets.remove(at);
+            let key = self.sender_tickets.remove(at);
             let expected = self.model.senders.remove(at).sent.unwrap();
-            assert_eq!(self.core.claim_sent(ticket), expected);
+            assert_eq!(self.core.claim_sent(key), expected);
         }
     }
 
@@ -271,9 +271,9 @@ impl Pair {
         let Some(at) = pick(self.sender_tickets.len(), index) else {
             return;
         };
-        let ticket = self.sender_tickets.remove(at);
+        let key = self.sender_tickets.remove(at);
         let who = self.model.senders.remove(at);
-        match self.core.give_up_sender(ticket) {
+        match self.core.give_up_sender(key) {
             Removed::Waiting(sending) => assert_eq!((None, who.value), (who.sent, sending.value)),
             Removed::Granted(sent) => assert_eq!(Some(sent), who.sent),
         }
@@ -289,9 +289,9 @@ impl Pair {
             .filter(|at| self.model.receivers[*at].received.is_some())
             .collect();
         if let Some(at) = pick(decided.len(), index).map(|at| decided[at]) {
-            let ticket = self.receiver_tickets.remove(at);
+            let key = self.receiver_tickets.remove(at);
             let expected = self.model.receivers.remove(at).received.unwrap();
-            let Removed::Granted(received) = self.core.leave(ticket) else {
+            let Removed::Granted(received) = self.core.leave(key) else {
                 panic!("it was decided");
             };
             assert_eq!(received.map(|item| item.into_value()), expected);
@@ -302,7 +302,7 @@ impl Pair {
         let Some(at) = pick(self.receiver_tickets.len(), index) else {
             return;
         };
-        let ticket = self.receiver_tickets.remove(at);
+        let key = self.receiver_tickets.remove(at);
         let who = self.model.receivers.remove(at);
         self.model.discarded.clear();
         if let Some(Ok(value)) = who.received {
@@ -310,10 +310,10 @@ impl Pair {
         }
         let told = self.model.settle();
         let expected = match who.received {
-            None => Then::Drop(who.name),
-            Some(_) => Then::wake(told.first().copied()),
+            None => Deferred::Drop(who.name),
+            Some(_) => Deferred::wake(told.first().copied()),
         };
-        let (then, discarded) = self.core.give_up_receiver(ticket);
+        let (then, discarded) = self.core.give_up_receiver(key);
         assert_eq!(then, expected);
         assert_eq!(Vec::from_iter(discarded), self.model.discarded);
     }
@@ -367,12 +367,12 @@ impl Pair {
         let waits = |who: &&Receives| who.received.is_none();
         let waiting = self.model.receivers.iter().filter(waits).count();
         assert_eq!(statistics.waiting_receivers, waiting);
-        for (ticket, who) in self.sender_tickets.iter().zip(&self.model.senders) {
-            let seen = self.core.sender_payload_mut(ticket).copied();
+        for (key, who) in self.sender_tickets.iter().zip(&self.model.senders) {
+            let seen = self.core.sender_payload_mut(key).copied();
             assert_eq!(seen, who.sent.is_none().then_some(who.name));
         }
-        for (ticket, who) in self.receiver_tickets.iter().zip(&self.model.receivers) {
-            let seen = self.core.receiver_payload_mut(ticket).copied();
+        for (key, who) in self.receiver_tickets.iter().zip(&self.model.receivers) {
+            let seen = self.core.receiver_payload_mut(key).copied();
             assert_eq!(seen, who.received.is_none().then_some(who.name));
         }
     }
