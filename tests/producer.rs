@@ -1,4 +1,5 @@
-//! Values that are made when they are asked for: never ahead, never for nobody, and gone with the block.
+//! Values that are made when they are asked for: never ahead, never for nobody, and gone with the
+//! block.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -267,7 +268,8 @@ fn a_value_that_is_being_made_when_the_receive_is_cancelled_is_the_next_ones() {
 fn a_scope_of_the_producer_s_does_not_touch_who_receives() {
     virtually(open_producer(
         async |mut values| {
-            // Two limits that pass while the other side is busy, and a scope that is cancelled around a send.
+            // Two limits that pass while the other side is busy, and a scope that is cancelled
+            // around a send.
             move_on_after(SECOND, values.send("in a limit")).await;
             let scope = CancelScope::new();
             scope.cancel();

@@ -1,5 +1,5 @@
-//! What tasks share, in a run: the promises that everything which excludes or hands over has to keep, whatever it is
-//! called. The details of each are tested beside its source.
+//! What tasks share, in a run: the promises that everything which excludes or hands over has to
+//! keep, whatever it is called. The details of each are tested beside its source.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -110,7 +110,8 @@ fn everything_exclusive() -> Vec<Exclusive> {
     all
 }
 
-/// Not the channel that is held by sending: what was sent is sent, also if the sender is dropped before it knew.
+/// Not the channel that is held by sending: what was sent is sent, also if the sender is dropped
+/// before it knew.
 fn everything_that_comes_home() -> Vec<Exclusive> {
     vec![
         exclusive(

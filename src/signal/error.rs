@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// Why [`open_signal_receiver`](super::open_signal_receiver) has failed. Nothing is left of the attempt.
+/// Why [`open_signal_receiver`](super::open_signal_receiver) has failed. Nothing is left of the
+/// attempt.
 ///
 /// ```
 /// use seedbed::signal::{SignalErrorKind, open_signal_receiver};
@@ -33,8 +34,8 @@ pub struct SignalError {
 pub enum SignalErrorKind {
     /// No signal was named.
     Empty,
-    /// The signal cannot be received (SIGKILL, SIGSTOP), or is the sign of a fault that no task can deal with (SIGILL,
-    /// SIGFPE, SIGSEGV).
+    /// The signal cannot be received (SIGKILL, SIGSTOP), or is the sign of a fault that no task can
+    /// deal with (SIGILL, SIGFPE, SIGSEGV).
     Forbidden,
     /// The system refuses: mostly because there is no signal of that number.
     Refused,

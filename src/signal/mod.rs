@@ -1,7 +1,8 @@
 //! Signals, as values that a task waits for: `open_signal_receiver`.
 //!
-//! In the signal handler a flag is set and a byte is sent, both by signal-hook's ready-made actions; everything else
-//! happens in the task. [`receiver`] is the tool, [`order`] decides who is next, and is pure.
+//! In the signal handler a flag is set and a byte is sent, both by signal-hook's ready-made
+//! actions; everything else happens in the task. [`receiver`] is the tool, [`order`] decides who is
+//! next, and is pure.
 
 mod error;
 mod order;

@@ -22,38 +22,43 @@ use crate::sys::role::refuse_unless_hooked;
 
 /// Receives the named signals from now on, instead of having them do what they do by default.
 ///
-/// A signal that arrives several times before it is looked at is delivered once. Several pending signals take turns, so
-/// that none can keep the others from being seen. Naming a signal twice is the same as once. Several receivers of the
-/// same signal all get it. It may be opened in any task, on any thread, also outside of a run.
+/// A signal that arrives several times before it is looked at is delivered once. Several pending
+/// signals take turns, so that none can keep the others from being seen. Naming a signal twice is
+/// the same as once. Several receivers of the same signal all get it. It may be opened in any task,
+/// on any thread, also outside of a run.
 ///
 /// # What happens to the previous disposition
 ///
-/// Said precisely, because signal-hook, which this is built on, installs its handler once per signal and never takes it
-/// out again; previous behaviour is restored by acting it out:
+/// Said precisely, because signal-hook, which this is built on, installs its handler once per
+/// signal and never takes it out again; previous behaviour is restored by acting it out:
 ///
-/// * *Default*, when the signal was first received by anything of ours: not in force while a receiver is open, and in
-///   force again when the last one has been dropped: the signal ends or stops the process, or is ignored, as it would
-///   have been. (Not so for real-time signals, whose default signal-hook does not know: they are ignored from then on.)
-/// * *Ignored*: ignored again afterwards. Only programs that this one executes can tell the difference: they start with
-///   the default, where they would have inherited that the signal is ignored.
-/// * *A handler of somebody else's*: is called as before, at every signal, **also while a receiver is open**. (Trio
-///   replaces it for that time.)
+/// * *Default*, when the signal was first received by anything of ours: not in force while a
+///   receiver is open, and in force again when the last one has been dropped: the signal ends or
+///   stops the process, or is ignored, as it would have been. (Not so for real-time signals, whose
+///   default signal-hook does not know: they are ignored from then on.)
+/// * *Ignored*: ignored again afterwards. Only programs that this one executes can tell the
+///   difference: they start with the default, where they would have inherited that the signal is
+///   ignored.
+/// * *A handler of somebody else's*: is called as before, at every signal, **also while a receiver
+///   is open**. (Trio replaces it for that time.)
 ///
 /// # SIGINT and `run`
 ///
-/// A run that unwinds on Ctrl-C ([`CtrlC::Unwind`](crate::run::CtrlC), the default) does so in spite of a receiver: both see
-/// the signal, and the second one ends the process. A program that wants SIGINT for itself uses
-/// [`CtrlC::Leave`](crate::run::CtrlC).
+/// A run that unwinds on Ctrl-C ([`CtrlC::Unwind`](crate::run::CtrlC), the default) does so in
+/// spite of a receiver: both see the signal, and the second one ends the process. A program that
+/// wants SIGINT for itself uses [`CtrlC::Leave`](crate::run::CtrlC).
 ///
 /// # Dropping
 ///
-/// Dropping the receiver ends it. What is still pending then is re-raised on this thread, before `drop` returns, if by
-/// this the default comes in force again: a SIGTERM that nobody has looked at ends the process. Other pending signals
-/// are not raised again, since everybody else who wants them (a handler, another receiver) had them when they arrived.
+/// Dropping the receiver ends it. What is still pending then is re-raised on this thread, before
+/// `drop` returns, if by this the default comes in force again: a SIGTERM that nobody has looked at
+/// ends the process. Other pending signals are not raised again, since everybody else who wants
+/// them (a handler, another receiver) had them when they arrived.
 ///
 /// # Errors
 ///
-/// See [`SignalErrorKind`](super::SignalErrorKind). All or nothing: after an error no signal is received.
+/// See [`SignalErrorKind`](super::SignalErrorKind). All or nothing: after an error no signal is
+/// received.
 ///
 /// ```
 /// use seedbed::signal::{SIGHUP, SIGUSR1, open_signal_receiver};
@@ -145,8 +150,8 @@ impl Ear {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Stops listening; true if the signal was pending and nobody else has seen it. The default comes first, so that no
-    /// signal arrives in between unnoticed.
+    /// Stops listening; true if the signal was pending and nobody else has seen it. The default
+    /// comes first, so that no signal arrives in between unnoticed.
     fn close(&mut self) -> bool {
         let default_in_force = self.claim.take().is_some_and(Claim::release);
         for id in self.registered.drain(..) {
@@ -223,7 +228,8 @@ impl SignalReceiver {
 
     fn poll_signal(&mut self, cx: &mut Context<'_>) -> Poll<i32> {
         loop {
-            // Emptied before the flags are looked at: a byte that comes later is still there when we wait for one.
+            // Emptied before the flags are looked at: a byte that comes later is still there when
+            // we wait for one.
             self.empty();
             if let Some(signal) = self.try_next() {
                 return Poll::Ready(signal);
@@ -263,7 +269,8 @@ impl Drop for SignalReceiver {
             .turns()
             .filter(|&who| self.ears[who].close())
             .collect();
-        // All of them, when all are closed: the first may end the process, and the others may be handled otherwise.
+        // All of them, when all are closed: the first may end the process, and the others may be
+        // handled otherwise.
         for who in unseen {
             let signal = self.ears[who].signal;
             if let Err(error) = low_level::raise(signal) {

@@ -1,18 +1,19 @@
-//! `ConflictDetector`: notices that two tasks use at once what only one may use.
+//! `ConflictDetector`: detects that two tasks run operations at once which must not overlap.
 //!
-//! In Rust, `&mut self` is the better way to say so, and the compiler checks it. What remains are operations on
-//! `&self` that await, on something that is shared because *other* operations on it may run meanwhile: a connection
-//! which one task reads and another one writes. Two that write are a mistake of theirs, which should be an error at
-//! once and harm neither the connection nor the one who came first.
+//! `&mut self` is better where it is possible, because the compiler checks it. This is for async
+//! operations on `&self`, on a value that is shared because *other* operations may overlap: for
+//! example a connection that one task reads and another one writes. Two tasks that write are a
+//! mistake, which should be an immediate error for the second one and not harm the first one.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Lets one at a time in, and refuses everybody else at once.
+/// Lets one task at a time enter; all others get an error immediately.
 ///
-/// It is for types whose async methods take `&self` and must not overlap. A [`Mutex`](crate::sync::Mutex) makes the
-/// second one wait; this tells it that it should not be there. Where `&mut self` will do, use that instead.
+/// Use it in types whose async methods take `&self` and must not overlap. A
+/// [`Mutex`](crate::sync::Mutex) would make the second call wait; the detector reports it as a
+/// mistake. Where `&mut self` is possible, use that instead.
 ///
 /// ```
 /// use seedbed::sync::{BusyResourceError, ConflictDetector};
@@ -43,7 +44,7 @@ pub struct ConflictDetector {
 }
 
 impl ConflictDetector {
-    /// Makes one that nobody is in.
+    /// Creates a detector that no task has entered.
     ///
     /// ```
     /// static DETECTOR: seedbed::sync::ConflictDetector = seedbed::sync::ConflictDetector::new();
@@ -67,7 +68,7 @@ impl ConflictDetector {
     ///
     /// # Errors
     ///
-    /// [`BusyResourceError`] if somebody is in; whoever that is notices nothing.
+    /// [`BusyResourceError`] if another task has entered; that task is not affected.
     pub fn try_enter(&self) -> Result<ConflictGuard<'_>, BusyResourceError> {
         match self.busy.swap(true, Ordering::Acquire) {
             true => Err(BusyResourceError { _private: () }),
@@ -76,11 +77,12 @@ impl ConflictDetector {
     }
 }
 
-/// Keeps everybody else out; from [`ConflictDetector::try_enter`].
+/// Keeps other tasks out; from [`ConflictDetector::try_enter`].
 ///
 /// # Dropping
 ///
-/// Lets the next one in. One that is forgotten ([`std::mem::forget`]) keeps everybody out for ever.
+/// Lets the next task enter. A guard that is forgotten ([`std::mem::forget`]) keeps all tasks out
+/// forever.
 #[derive(Debug)]
 #[must_use = "dropping the guard lets others in at once"]
 pub struct ConflictGuard<'a> {
@@ -93,7 +95,8 @@ impl Drop for ConflictGuard<'_> {
     }
 }
 
-/// Another task is using what only one may use at a time; from [`ConflictDetector::try_enter`].
+/// Another task runs an operation that must not overlap; from [`ConflictDetector::try_enter`]. This
+/// is Trio's `BusyResourceError`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusyResourceError {

@@ -1,11 +1,11 @@
-//! `Event`: happens once, and wakes everybody who waits for it.
+//! `Event`: happens once, and wakes all waiters.
 //!
-//! A flag and an `event-listener`, shared by all clones of the handle. There is no way to clear the flag: that is what
-//! makes it safe to look at without a lock, as in Trio, whose documentation explains why an event that can be unset
-//! always ends in a race. For something that happens again, make a new event.
+//! A flag and an `event-listener`, shared by all clones of the handle. The flag cannot be cleared,
+//! so reading it without a lock is safe. (Trio's documentation explains why an event that can be
+//! cleared always leads to a race.)
 //!
-//! Invariant: the flag is set before anybody is notified, and looked at again after a listener was made. So nobody can
-//! miss it, and whoever is notified finds it set.
+//! Invariant: the flag is set before the listeners are notified, and checked again after a listener
+//! was made. So no waiter misses the event, and a notified waiter finds the flag set.
 
 use std::fmt;
 use std::future::Future;
@@ -22,10 +22,10 @@ use event_listener::{Event as Listeners, EventListener};
 use crate::sys::model::{EventListener, Listeners};
 use crate::sys::primitives::AtomicBool;
 
-/// Something that happens once: tasks wait for it, and one of them, or a thread, says that it has happened.
+/// An event that happens once: tasks wait for it, and a task or a thread sets it.
 ///
-/// The handle is cheap to clone; all clones are the same event. There is no `clear`: for something that happens again,
-/// make a new event each time.
+/// The handle is cheap to clone; all clones are handles of the same event. There is no `clear`: for
+/// something that happens again, make a new event each time.
 ///
 /// ```
 /// use seedbed::sync::Event;
@@ -39,8 +39,8 @@ use crate::sys::primitives::AtomicBool;
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others. If the last handle is dropped while somebody waits, they wait for
-/// ever.
+/// Dropping a handle does not affect others. If the last handle is dropped, the remaining waiters
+/// wait forever.
 #[derive(Clone, Default)]
 pub struct Event {
     shared: Arc<Shared>,
@@ -53,7 +53,7 @@ struct Shared {
 }
 
 impl Event {
-    /// Creates an event that has not happened.
+    /// Creates an event that is not set.
     ///
     /// ```
     /// assert!(!seedbed::sync::Event::new().is_set());
@@ -62,9 +62,9 @@ impl Event {
         Self::default()
     }
 
-    /// Says that it has happened, and wakes everybody who waits, in no promised order. Doing so again changes nothing.
+    /// Sets the event and wakes all waiters, in an unspecified order. A second call has no effect.
     ///
-    /// What was written before `set` is visible to those who have seen it set.
+    /// Writes before `set` are visible to a task that has seen the event set.
     ///
     /// ```
     /// let event = seedbed::sync::Event::new();
@@ -78,7 +78,7 @@ impl Event {
         }
     }
 
-    /// Whether it has happened.
+    /// Returns whether the event is set.
     ///
     /// ```
     /// let event = seedbed::sync::Event::new();
@@ -90,10 +90,10 @@ impl Event {
         self.shared.set.load(Ordering::SeqCst)
     }
 
-    /// Waits until it has happened.
+    /// Waits until the event is set.
     ///
-    /// If it has, the future completes at once, and is then no cancel point. (In Trio it still is.) It may outlive
-    /// this handle.
+    /// If it is set, the future completes immediately and is no cancel point. (In Trio it still is
+    /// one.) The future may outlive this handle.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -113,7 +113,7 @@ impl Event {
         }
     }
 
-    /// Says, for one moment, how the event is used.
+    /// Returns the number of waiters at this moment.
     ///
     /// ```
     /// let event = seedbed::sync::Event::new();
@@ -122,23 +122,23 @@ impl Event {
     pub fn statistics(&self) -> EventStatistics {
         let waiting = self.shared.waiters.total_listeners();
         EventStatistics {
-            // Listeners that were notified count until their tasks have run, but they no longer wait.
+            // The listeners include notified ones whose tasks have not run since.
             waiting: if self.is_set() { 0 } else { waiting },
         }
     }
 
-    /// A listener that is notified if the event is set from now on; `None` if it is set.
+    /// Returns a listener for the event; `None` if the event is set.
     fn listen(&self) -> Option<EventListener> {
         if self.is_set() {
             return None;
         }
         let listener = self.shared.waiters.listen();
-        // It may have been set, and everybody notified, before the listener was there.
+        // The event may have been set before the listener was added; then it is not notified.
         (!self.is_set()).then_some(listener)
     }
 }
 
-/// Shows whether it has happened, and how many wait.
+/// Shows whether the event is set, and the number of waiters.
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")
@@ -148,7 +148,7 @@ impl fmt::Debug for Event {
     }
 }
 
-/// How an [`Event`] is used, at one moment; from [`Event::statistics`].
+/// How an [`Event`] was used at one moment; from [`Event::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventStatistics {
@@ -158,8 +158,8 @@ pub struct EventStatistics {
 
 /// Waits for an [`Event`]; from [`Event::wait`].
 ///
-/// It may be polled at any time and with changing wakers; the newest one is woken. Polled after it has completed, it
-/// completes again.
+/// It may be polled at any time and with changing wakers; the newest one is woken. When polled
+/// after it has completed, it completes again.
 ///
 /// ```
 /// use seedbed::sync::{Event, Wait};
@@ -177,25 +177,25 @@ pub struct EventStatistics {
 ///
 /// # Dropping
 ///
-/// Stops waiting. As everybody is woken, nothing has to be passed on. Forgetting it ([`std::mem::forget`]) leaks a
-/// little memory, and [`Event::statistics`] goes on counting it until the event is set.
+/// Stops waiting. Forgetting it ([`std::mem::forget`]) leaks a little memory, and
+/// [`Event::statistics`] counts it until the event is set.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Wait {
     state: State,
 }
 
-/// Where a [`Wait`] stands.
+/// The state of a [`Wait`].
 enum State {
     /// Not polled yet.
     New(Event),
-    /// Listens; the listener keeps what it needs of the event alive.
+    /// Listens; the listener keeps the shared state that it needs alive.
     Listening(EventListener),
-    /// It has happened.
+    /// The event was set.
     Done,
 }
 
 impl Wait {
-    /// Begins to listen at the first poll.
+    /// Starts to listen at the first poll.
     fn begin(&mut self) {
         if let State::New(event) = &self.state {
             self.state = event.listen().map_or(State::Done, State::Listening);

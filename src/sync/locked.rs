@@ -1,16 +1,17 @@
-//! State behind a mutex, with the wakers of those who wait in it.
+//! A mutex around the state of a primitive and the wakers of its waiters.
 //!
-//! One rule for everything built on it: **no foreign code runs under the mutex**. Cloning, waking and dropping a waker
-//! is foreign code, and so is dropping a user's value. So wakers are cloned before the mutex is taken, and what has to
-//! be woken or dropped is handed out as a [`Then`] and done after it is given back. A waker may therefore use the very
-//! primitive that wakes it, and nothing here is ever poisoned.
+//! All primitives follow one rule: **no foreign code runs under the mutex**. Cloning, waking and
+//! dropping a waker runs foreign code, and so does dropping a user's value. So wakers are cloned
+//! before the mutex is locked. A waker or value that must be woken or dropped is returned as a
+//! [`Deferred`], which runs after the unlock. Therefore a waker may use the primitive that wakes
+//! it, and no mutex is ever poisoned.
 
 use std::mem;
 use std::task::{Poll, Waker};
 
 use crate::sys::primitives::{Mutex, MutexGuard, lock};
 
-/// A mutex that is held for a few instructions, never across foreign code.
+/// A mutex that is locked for a few instructions, never while foreign code runs.
 #[derive(Debug)]
 pub(super) struct Locked<S>(Mutex<S>);
 
@@ -20,12 +21,13 @@ impl<S> Locked<S> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, S> {
-        // No foreign code runs under the lock, and the states' own code does not panic, so it is never poisoned.
+        // Never poisoned: no foreign code runs under the mutex, and the states' code does not
+        // panic.
         lock(&self.0)
     }
 
-    /// Whether somebody waits no more; if they do, makes `waker` the one to wake. `find` gives the waker that is stored
-    /// for them, and `None` once they are granted.
+    /// Ready if a waiter was granted what it waits for; otherwise stores `waker` as the one to
+    /// wake. `find` returns the stored waker, or `None` once the waiter is granted.
     pub(super) fn poll_granted(
         &self,
         waker: &Waker,
@@ -37,7 +39,8 @@ impl<S> Locked<S> {
             Some(_other) => (),
         }
         let mut replaced = waker.clone();
-        // Between the locks, a grant may have woken the old waker, so look again. `replaced` is dropped last.
+        // A grant may have woken the old waker since the first lock, so look again. `replaced` is
+        // dropped after the unlock.
         match find(&mut self.lock()) {
             None => Poll::Ready(()),
             Some(known) => {
@@ -48,27 +51,27 @@ impl<S> Locked<S> {
     }
 }
 
-/// What is to be done with a waker after the mutex was given back.
+/// An action on a waker that must run after the unlock.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Deferred<W> {
-    /// Its owner was granted what it waits for.
+    /// Wake it: its owner was granted what it waits for.
     Wake(W),
-    /// It is of no more use.
+    /// Drop it: it is not needed any more.
     Drop(W),
-    /// There is none.
+    /// There is no waker.
     Nothing,
 }
 
 impl<W> Deferred<W> {
-    /// Somebody was granted something, or nobody waited.
+    /// Wakes the waiter that was granted something, if there is one.
     pub(super) fn wake(granted: Option<W>) -> Self {
         granted.map_or(Deferred::Nothing, Deferred::Wake)
     }
 }
 
 impl Deferred<Waker> {
-    /// Does it; never called under the mutex.
+    /// Runs the action. Never call this under the mutex.
     pub(super) fn run(self) {
         match self {
             Deferred::Wake(waker) => waker.wake(),

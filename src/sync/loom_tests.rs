@@ -1,4 +1,4 @@
-//! Models of the primitives under threads that come, wait and leave at once.
+//! Loom models: threads that use, wait for and leave a primitive concurrently.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use super::{CapacityLimiter, Condvar, Event, Mutex, RwLock, Semaphore, channel};
 use crate::sys::model::{JoinHandle, Plain, block_on, check, spawn};
 
-/// Polls once, as somebody who then leaves.
+/// Polls a future once and drops it.
 fn glance<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
     Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -31,7 +31,7 @@ fn a_limiter_s_only_token_is_held_by_one_at_a_time_and_handed_over_whoever_leave
                 plain.add(1);
             })
         });
-        // May be granted the token between its only poll and its drop.
+        // The token may be assigned between its only poll and its drop.
         drop(glance(limiter.acquire()));
         join(users);
         assert_eq!(plain.get(), 2);
@@ -143,7 +143,8 @@ fn a_value_goes_to_who_stays_if_a_receiver_leaves_as_it_comes() {
             spawn(move || block_on(sender.send(7)).unwrap()),
             spawn(move || {
                 if let Poll::Ready(received) = glance(leaver.recv()) {
-                    // It came before the leaver left: then somebody sends another.
+                    // It was received before the other future was dropped: then another value is
+                    // sent.
                     block_on(again.send(received.unwrap())).unwrap();
                 }
             }),

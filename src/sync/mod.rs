@@ -1,35 +1,39 @@
-//! What tasks share: limits, locks, signals and channels, each a cheap handle that clones.
+//! Synchronisation between tasks: limiters, locks, events and channels, as handles that are cheap
+//! to clone.
 //!
-//! * [`CapacityLimiter`] bounds how many of something happen at once; its total can be changed.
-//! * [`Semaphore`] is a number of permits that tasks take, give back, and make.
-//! * [`Mutex`] lets one task at a time use a value; [`RwLock`] lets many look or one change it.
-//! * [`Condvar`] lets tasks wait until the value of a lock has become what they need.
-//! * [`channel()`] passes values from senders to receivers, with or without a buffer. [`open_producer`] runs a task
-//!   that makes values when they are asked for.
-//! * [`Event`] happens once and wakes everybody who waits for it.
-//! * [`ConflictDetector`] notices that two tasks use at once what only one may use.
+//! * [`CapacityLimiter`] limits how many operations run at once; its total can be changed.
+//! * [`Semaphore`] is a number of permits that tasks take, return and add.
+//! * [`Mutex`] lets one task at a time use a value; [`RwLock`] lets many tasks read it or one write
+//!   it.
+//! * [`Condvar`] lets tasks wait until the value of a mutex has changed.
+//! * [`channel()`] passes values from senders to receivers, with or without a buffer.
+//!   [`open_producer`] runs a task that makes a value whenever one is requested.
+//! * [`Event`] happens once and wakes all waiters.
+//! * [`ConflictDetector`] detects that two tasks run operations at once which must not overlap.
 //!
-//! All but `Event` are **strictly fair**: what comes free is assigned to the longest waiter in the very step that frees
-//! it, before that waiter runs, so that nobody can barge in between. An order of service is thereby the order of
-//! arrival, as in Trio, and a program behaves the same however its tasks are scheduled.
+//! All but `Event` are **strictly fair**: a resource that becomes free is assigned to the longest
+//! waiter in the same step, before that waiter runs, so no other task can barge in between. Tasks
+//! are served in the order of their arrival, as in Trio, and a program behaves the same however its
+//! tasks are scheduled.
 //!
-//! Everything here is runtime-agnostic: a future wakes whoever polled it last, so it works inside [`crate`]'s
-//! nurseries, on a bare executor and across threads alike. Like every future of this crate's family they are cancelled
-//! by being dropped; each says what that leaves behind. None of them is a cancel point when it need not wait.
+//! Everything here works with any runtime: a future wakes the task that polled it last, so it works
+//! in nurseries, on a bare executor and across threads. Futures are cancelled by dropping them;
+//! each documents what that does. A future that need not wait is no cancel point.
 //!
-//! # What is async-lock's, and what to take from elsewhere
+//! # Re-exports of async-lock, and alternatives
 //!
-//! [`Barrier`] and [`OnceCell`] are `async-lock`'s, smol's own, as they are: they have nothing to be unfair about. A
-//! `Barrier` lets a group go on when all have come; mind that a `wait` that is dropped goes on being counted. A
-//! `OnceCell` holds a value that is made once; if whoever makes it is cancelled, the next one in line begins anew.
-//! Everything else here is this crate's.
+//! [`Barrier`] and [`OnceCell`] are `async-lock`'s own types; fairness does not matter for them. A
+//! `Barrier` releases a group of tasks when all have arrived; a `wait` that is dropped still
+//! counts. A `OnceCell` holds a value that is initialised once; if the initialising task is
+//! cancelled, the next one starts again.
 //!
-//! `async-lock`'s `Mutex`, `RwLock` and `Semaphore` *barge*: they free what is released and wake a waiter, and whoever
-//! comes by first has it. That is faster under contention, and right where the order does not matter; under these
-//! names here they would break the promise above, so they stay in `smol::lock`. For locks that are not held across an
-//! await, [`std::sync`] is best. `async_channel` is a faster channel between many threads; what it cannot promise
-//! stands at [`channel()`]. To build a primitive of one's own, `event_listener` is what Trio's `ParkingLot` is: a
-//! queue of those who wait, to be woken one by one or all together.
+//! `async-lock`'s `Mutex`, `RwLock` and `Semaphore` are *not* re-exported, because they are not
+//! strictly fair: they release, wake a waiter, and let any task take the lock first. That is faster
+//! under contention, and right where the order does not matter; use them from `smol::lock`. For a
+//! lock that is not held across an await, [`std::sync`] is best. `async_channel` is faster between
+//! many threads; [`channel()`] lists what it does not guarantee. To build a primitive, use
+//! `event_listener`, a queue of waiters that are woken one by one or together, like Trio's
+//! `ParkingLot`.
 
 mod channel;
 mod condvar;

@@ -1,13 +1,14 @@
-//! `open_producer`: a block with a task that makes values, each when somebody asks for it.
+//! `open_producer`: a block with a task that makes a value whenever one is requested.
 //!
-//! This is what an asynchronous generator is for, as a task: the producer stands in a nursery of its own, so a scope
-//! that it opens is its own affair, it can be cancelled and clean up like any task, and it is gone when the block is
-//! left.
+//! It replaces an asynchronous generator by a task. The producer runs in a nursery of its own, so
+//! its scopes do not affect the receiver, it can be cancelled and clean up like any task, and it
+//! has ended when the block is left.
 //!
-//! Choice: the values go through a rendezvous channel, but that alone reads ahead by one: the producer would make its
-//! next value and then wait for somebody to take it. So it also waits at a *gate*, before it begins and after each
-//! value, until somebody waits to receive. Who waits is what the channel itself says; there is no second count that
-//! could differ from it, for instance when a receive is cancelled.
+//! Decision: the values go through a rendezvous channel. That alone would read ahead by one: the
+//! producer would make its next value and then wait for a receiver. So the producer also waits at a
+//! *gate*, before it begins and after each value, until a receiver waits. The channel itself knows
+//! the number of waiting receivers. A second count could differ from it, for instance when a
+//! receive is cancelled.
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
@@ -22,19 +23,21 @@ use super::channel::{Receiver, RecvError, Sender, channel};
 use crate::cancel::CancelScope;
 use crate::task::{Nursery, open_nursery, try_open_nursery};
 
-/// Opens a block with a task that makes values: `producer` sends them, `body` receives them.
+/// Opens a block with a task that makes values on request: `producer` sends them, `body` receives
+/// them.
 ///
-/// The producer runs only while a value is asked for. It does not begin before somebody waits to receive, and
-/// [`send`](Producer::send) returns when somebody waits for the next value; so it never works ahead, and never for
-/// nothing. When it ends, receivers have reached the end. When the last [`Produced`] handle is closed, it is cancelled
-/// at its next `send`. When the body ends, it is cancelled wherever it is, and the block ends when it is gone.
+/// The producer runs only while a value is requested. It starts when `body` first waits for a
+/// value, and [`send`](Producer::send) returns when `body` waits for the next one. So it never
+/// works ahead. When it ends, receivers have reached the end. When the last [`Produced`] handle is
+/// closed, it is cancelled at its next `send`. When the body ends, it is cancelled wherever it
+/// waits, and the block ends when the producer has ended.
 ///
-/// The producer is a task of its own, in a nursery of this block: a scope or time limit that it opens does not touch
-/// who receives, and if a receive is cancelled, it goes on until it has the value, which the next receive then gets at
-/// once.
+/// The producer is a task of its own, in a nursery of this block. A scope or time limit that it
+/// opens does not affect the receiver. If a receive is cancelled, the producer continues until it
+/// has the value, which the next receive then gets immediately.
 ///
-/// A stream of values that are at hand needs none of this: [`futures_lite::stream`] has what it takes. And if it should
-/// work ahead, use a [`channel`] and a nursery.
+/// For a stream of values that need no task, use [`futures_lite::stream`]. For a producer that
+/// works ahead, use a [`channel`](crate::sync::channel()) and a nursery.
 ///
 /// ```
 /// use futures_lite::StreamExt;
@@ -55,16 +58,17 @@ use crate::task::{Nursery, open_nursery, try_open_nursery};
 ///
 /// # Cancellation
 ///
-/// As [`open_nursery`]: the producer and the body are dropped where they wait, and shields in them are waited for.
+/// If cancelled, the producer and the body are dropped where they wait, and the block waits for
+/// shields in them.
 ///
 /// # Panics
 ///
-/// With the panic of the producer or of the body; the other one is cancelled first.
+/// With the panic of the producer or the body, after the other one was cancelled.
 ///
 /// # Coming from Trio
 ///
-/// This is `as_safe_channel`; the body is what stands in its `async with`. Leaving the block early needs no
-/// `GeneratorExit`: the producer is cancelled like any task.
+/// This is `as_safe_channel`; the body is the content of its `async with`. Leaving the block early
+/// needs no `GeneratorExit`, because the producer is cancelled like any task.
 pub async fn open_producer<T, R, M, P, B>(producer: M, body: impl FnOnce(Produced<T>) -> B) -> R
 where
     T: Send,
@@ -75,7 +79,7 @@ where
     let (values, produced) = open();
     let scope = values.link.scope.clone();
     open_nursery(|n: Nursery<'_, R>| async move {
-        n.spawn(values.make(producer));
+        n.spawn(values.run_producer(producer));
         let value = body(produced).await;
         scope.cancel();
         value
@@ -83,7 +87,8 @@ where
     .await
 }
 
-/// [`open_producer`] for a producer and a body that may fail: the first error cancels the other one and is the block's.
+/// Opens a block with a producer and a body that may fail: the first error cancels the other one
+/// and is returned. See [`open_producer`].
 ///
 /// ```
 /// use seedbed::{run, sync::try_open_producer};
@@ -109,16 +114,17 @@ where
 ///
 /// # Cancellation
 ///
-/// As [`open_producer`].
+/// See [`open_producer`].
 ///
 /// # Errors
 ///
-/// The first that the producer or the body returns. One that the other one returns later, from behind a shield, is
-/// reported as [`Nursery::on_late_error`] says by default.
+/// Returns the first error of the producer or the body. An error that the other one returns later,
+/// from inside a shield, is reported like a late error of a nursery: see
+/// [`Nursery::on_late_error`].
 ///
 /// # Panics
 ///
-/// As [`open_producer`].
+/// See [`open_producer`].
 pub async fn try_open_producer<T, R, E, M, P, B>(
     producer: M,
     body: impl FnOnce(Produced<T>) -> B,
@@ -134,8 +140,8 @@ where
     let (values, produced) = open();
     let scope = values.link.scope.clone();
     try_open_nursery(|n: Nursery<'_, Result<R, E>>| async move {
-        // A producer that was cancelled has not failed.
-        n.try_spawn(async move { values.make(producer).await.unwrap_or(Ok(())) });
+        // A cancelled producer is not an error.
+        n.try_spawn(async move { values.run_producer(producer).await.unwrap_or(Ok(())) });
         let value = body(produced).await;
         scope.cancel();
         value
@@ -156,16 +162,17 @@ fn open<T>() -> (Producer<T>, Produced<T>) {
     (producer, Produced { receiver, link })
 }
 
-/// What both sides know of each other beside the channel.
+/// The connection of both sides, besides the channel.
 #[derive(Debug)]
 struct Link {
-    /// Around the producer.
+    /// The scope around the producer.
     scope: CancelScope,
-    /// The producer, if it waits to be asked. Woken when somebody asks, and when nobody will ask again.
+    /// The waker of a producer that waits for a request. Woken by a request, and when the last
+    /// `Produced` handle is closed.
     gate: AtomicWaker,
 }
 
-/// Sends values to whoever asks for them; given to the producer of [`open_producer`].
+/// Sends values on request; passed to the producer of [`open_producer`].
 ///
 /// ```
 /// use seedbed::{run, sync::{Producer, open_producer}};
@@ -182,17 +189,19 @@ struct Link {
 ///
 /// # Dropping
 ///
-/// Ends the values: receivers have reached the end.
+/// Ends the stream of values: receivers have reached the end.
 pub struct Producer<T> {
     sender: Sender<T>,
     link: Arc<Link>,
 }
 
 impl<T> Producer<T> {
-    /// Hands a value to whoever asked for it, and returns when somebody asks for the next one.
+    /// Sends a value to the receiver that requested it, and returns when the next value is
+    /// requested.
     ///
-    /// It never returns if nobody will: if every [`Produced`] handle is closed, the producer is cancelled here. A
-    /// [`shield`](crate::shield()) around it would wait for ever; put one around what follows.
+    /// If every [`Produced`] handle is closed, it never returns, and the producer is cancelled
+    /// here. A [`shield`](crate::shield()) around this call would wait forever; put one around the
+    /// code after it.
     ///
     /// ```
     /// use seedbed::{run, sync::open_producer};
@@ -201,7 +210,7 @@ impl<T> Producer<T> {
     ///     async |mut values| {
     ///         values.send("first").await;
     ///         values.send("second").await;
-    ///         unreachable!("nobody asks for a third value");
+    ///         unreachable!("no third value is requested");
     ///     },
     ///     async |values| {
     ///         assert_eq!(values.recv().await, Ok("first"));
@@ -212,18 +221,18 @@ impl<T> Producer<T> {
     ///
     /// # Cancellation
     ///
-    /// If cancelled, the value may have been received, and whoever received it knows; if not, it is dropped.
+    /// If cancelled, the value may have been received; otherwise it is dropped.
     pub async fn send(&mut self, value: T) {
         if self.sender.send(value).await.is_err() {
-            // Nobody receives any more, and the value is dropped.
+            // All receivers are closed; the value is dropped.
             self.link.scope.cancel();
             pending().await
         }
-        self.asked().await;
+        self.wait_for_request().await;
     }
 
-    /// Waits until somebody waits to receive; stops the producer if nobody will.
-    async fn asked(&self) {
+    /// Waits until a receiver waits; cancels the producer if all receivers are closed.
+    async fn wait_for_request(&self) {
         poll_fn(|cx| {
             self.link.gate.register(cx.waker());
             let statistics = self.sender.statistics();
@@ -238,11 +247,11 @@ impl<T> Producer<T> {
         .await;
     }
 
-    /// Runs the producer in its scope, from the moment when somebody asks; `None` if it was cancelled.
-    async fn make<P: Future>(self, producer: impl FnOnce(Self) -> P) -> Option<P::Output> {
+    /// Runs the producer in its scope, from the first request on; `None` if it was cancelled.
+    async fn run_producer<P: Future>(self, producer: impl FnOnce(Self) -> P) -> Option<P::Output> {
         let scope = self.link.scope.clone();
         let values = async {
-            self.asked().await;
+            self.wait_for_request().await;
             producer(self).await
         };
         scope.run(values).await
@@ -257,11 +266,12 @@ impl<T> fmt::Debug for Producer<T> {
     }
 }
 
-/// Receives what a producer makes; given to the body of [`open_producer`].
+/// Receives the values of a producer; passed to the body of [`open_producer`].
 ///
-/// A clone is another handle, to be closed on its own; each value goes to one of those who ask. It is also a [`Stream`]
-/// of the values, which ends with the producer, or when this handle is closed. A stream that was polled and is pending
-/// has asked for a value, and gets it when it is polled again.
+/// A clone is another handle, which is closed separately; each value goes to one receiver. The
+/// handle is also a [`Stream`] of the values, which ends with the producer, or when this handle is
+/// closed. A stream that was polled and is pending has requested a value, and gets it when it is
+/// polled again.
 ///
 /// ```
 /// use futures_lite::StreamExt;
@@ -291,7 +301,7 @@ pub struct Produced<T> {
 }
 
 impl<T> Produced<T> {
-    /// Asks for a value and waits for it.
+    /// Requests a value and waits for it.
     ///
     /// ```
     /// use seedbed::{run, sync::{RecvError, open_producer}};
@@ -307,25 +317,26 @@ impl<T> Produced<T> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::EndOfChannel`] if the producer has ended; [`RecvError::Closed`] if this handle is closed,
-    /// before or while it waits.
+    /// [`RecvError::EndOfChannel`] if the producer has ended; [`RecvError::Closed`] if this handle
+    /// is closed, before or during the wait.
     ///
     /// # Cancellation
     ///
-    /// If cancelled, nothing was received, but the producer may have begun to make the value; whoever asks next gets
-    /// that.
+    /// If cancelled, no value was received, but the producer may have begun to make one; the next
+    /// receive gets it.
     pub async fn recv(&self) -> Result<T, RecvError> {
         let mut receiving = self.receiver.recv();
         poll_fn(|cx| {
             let polled = Pin::new(&mut receiving).poll(cx);
-            self.ask_if_pending(polled)
+            self.request_if_pending(polled)
         })
         .await
     }
 
-    /// Closes this handle; others stay open. Doing so again changes nothing.
+    /// Closes this handle; others stay open. A second call has no effect.
     ///
-    /// If it was the last one, the producer is cancelled when it next sends, or at once if it waits to be asked.
+    /// If it was the last one, the producer is cancelled at its next `send`, or immediately if it
+    /// waits for a request.
     ///
     /// ```
     /// use seedbed::run;
@@ -346,7 +357,7 @@ impl<T> Produced<T> {
         self.link.gate.wake();
     }
 
-    /// Whether this handle was closed.
+    /// Returns whether this handle was closed.
     ///
     /// ```
     /// use seedbed::{run, sync::{Producer, open_producer}};
@@ -363,8 +374,8 @@ impl<T> Produced<T> {
         self.receiver.is_closed()
     }
 
-    /// Lets the producer know that there is somebody who waits.
-    fn ask_if_pending<V>(&self, polled: Poll<V>) -> Poll<V> {
+    /// Wakes the producer if a receiver waits now.
+    fn request_if_pending<V>(&self, polled: Poll<V>) -> Poll<V> {
         if polled.is_pending() {
             self.link.gate.wake();
         }
@@ -372,7 +383,7 @@ impl<T> Produced<T> {
     }
 }
 
-/// Another handle to the same values; closed if this one is.
+/// Creates another handle to the same values; a closed one if this one is closed.
 impl<T> Clone for Produced<T> {
     fn clone(&self) -> Self {
         Produced {
@@ -394,7 +405,7 @@ impl<T> Stream for Produced<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let polled = Pin::new(&mut self.receiver).poll_next(cx);
-        self.ask_if_pending(polled)
+        self.request_if_pending(polled)
     }
 }
 

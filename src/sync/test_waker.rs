@@ -1,4 +1,4 @@
-//! Polling by hand: a waker that counts how often it was woken, for this folder's tests.
+//! Test helpers: polling by hand, and a waker that counts its wakes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Counts wakes.
+/// Counts how often its waker was woken.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicUsize);
 
 impl Count {
-    /// A fresh counter and its waker.
+    /// Creates a counter and its waker.
     pub(super) fn new() -> (Arc<Count>, Waker) {
         let count = Arc::new(Count::default());
         (count.clone(), Waker::from(count))
     }
 
-    /// How often the waker was woken.
+    /// Returns how often the waker was woken.
     pub(super) fn wakes(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
@@ -29,7 +29,7 @@ impl Wake for Count {
     }
 }
 
-/// Polls once with a waker that nobody looks at.
+/// Polls once with a waker that does nothing.
 pub(super) fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_with(future, Waker::noop())
 }

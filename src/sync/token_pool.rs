@@ -1,12 +1,14 @@
-//! The tokens of a limiter or a semaphore, shared by threads: a [`TokenQueue`] behind a mutex, and a way past it.
+//! The tokens of a limiter or a semaphore, shared by threads: a [`TokenQueue`] behind a mutex, with
+//! a fast path that does not lock it.
 //!
-//! While nobody waits, the queue has nothing to decide, and taking a token or giving one back is one step on `free`.
-//! Whoever needs the queue [opens](TokenPool::lock_queue) it, and thereby takes the count away from everybody else; who closes it
-//! with nobody waiting puts the count back. So either the count is in `free` (and the queue's own is out of date), or it
-//! is in the queue, `free` is [`IN_QUEUE`], and everybody has to go through the mutex.
+//! Without waiters, taking or returning a token is one atomic step on `free`. The slow path [locks
+//! the queue](TokenPool::lock_queue) and sets `free` to [`IN_QUEUE`], which sends all other threads
+//! to the slow path too. Unlocking the queue without waiters moves the count back into `free`. So
+//! the count is either in `free` (and the queue's own count is stale), or in the queue.
 //!
-//! Choice: this is worth its while because the uncontended case is the common one and a mutex costs two atomic steps
-//! where this costs one. A `IN_QUEUE` count and the waiters' order cannot disagree: both change under the mutex only.
+//! Decision: two places for one count are worth the code, because the uncontended case is the
+//! common one, and a mutex costs two atomic steps where this costs one. The count and the order of
+//! the waiters cannot disagree: with waiters, both change under the mutex only.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
@@ -17,19 +19,19 @@ use super::token_queue::TokenQueue;
 use super::wait_list::WaiterKey;
 use crate::sys::primitives::{AtomicUsize, MutexGuard};
 
-/// The count is in the queue.
+/// Value of `free` while the count is in the queue.
 const IN_QUEUE: usize = usize::MAX;
 
-/// TokenPool, and those who wait for them.
+/// Tokens, and the futures that wait for them.
 #[derive(Debug)]
 pub(super) struct TokenPool {
-    /// How many tokens may be taken without the queue, or [`IN_QUEUE`].
+    /// The number of tokens that may be taken without the queue, or [`IN_QUEUE`].
     free: AtomicUsize,
     queue: Locked<TokenQueue<Waker>>,
 }
 
 impl TokenPool {
-    /// So many tokens, all of them free; `None` for no limit.
+    /// Creates a pool of `total` free tokens; `None` for no limit.
     pub(super) fn new(total: Option<usize>) -> Self {
         let queue = TokenQueue::new(total);
         TokenPool {
@@ -38,10 +40,10 @@ impl TokenPool {
         }
     }
 
-    /// Takes a token if one is free, and so nobody waits.
+    /// Takes a token if one is free. Then there are no waiters.
     #[inline]
     pub(super) fn try_take(&self) -> bool {
-        // Acquire: what the token's last holder did is visible to the next.
+        // Acquire: the writes of the token's last holder are visible to its next one.
         match self.update_free(Ordering::Acquire, |free| free.checked_sub(1)) {
             FastPath::Done => true,
             FastPath::NoneFree => false,
@@ -49,20 +51,21 @@ impl TokenPool {
         }
     }
 
-    /// Gives a token back. If somebody waits, the longest waiter owns it before this returns.
+    /// Returns a token. The longest waiter, if any, owns it before this returns.
     #[inline]
     pub(super) fn give_back(&self) {
-        // Release: the counterpart. `IN_QUEUE` is never reached by counting: there are fewer tokens.
+        // Release: pairs with the acquire in `try_take`. The sum never reaches `IN_QUEUE`: there
+        // are fewer tokens.
         if let FastPath::Unavailable = self.update_free(Ordering::Release, |free| Some(free + 1)) {
             let next = self.lock_queue().give_back();
             Deferred::wake(next).run();
         }
     }
 
-    /// Takes the count to the queue, until the guard is dropped.
+    /// Locks the queue and moves the count into it, until the guard is dropped.
     pub(super) fn lock_queue(&self) -> QueueGuard<'_> {
         let mut queue = self.queue.lock();
-        // Acquire, for those who gave back without the queue; the mutex does for all others.
+        // Acquire: pairs with returns on the fast path. The mutex orders all others.
         let free = self.free.swap(IN_QUEUE, Ordering::Acquire);
         if free != IN_QUEUE {
             queue.set_free(free);
@@ -73,15 +76,15 @@ impl TokenPool {
         }
     }
 
-    /// Whether the waiter has a token; if not, makes `waker` the one to wake.
+    /// Ready if the waiter has a token; otherwise stores `waker` as the one to wake.
     pub(super) fn poll_granted(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         self.queue
             .poll_granted(waker, |queue| queue.payload_mut(key))
     }
 
-    /// A waiter that has a token takes it.
+    /// Hands a granted waiter its token.
     pub(super) fn claim(&self, key: WaiterKey) {
-        // Changes nothing that is counted.
+        // The fast path stays open: this changes no count.
         self.queue.lock().claim(key);
     }
 
@@ -106,15 +109,16 @@ impl TokenPool {
     }
 }
 
+/// The outcome of an attempt on the fast path.
 enum FastPath {
     Done,
     /// No token is free.
     NoneFree,
-    /// Somebody uses the queue, or waits in it.
+    /// The queue is locked, or has waiters.
     Unavailable,
 }
 
-/// The queue, with the count in it.
+/// The locked queue, with the count in it.
 pub(super) struct QueueGuard<'a> {
     free: &'a AtomicUsize,
     queue: MutexGuard<'a, TokenQueue<Waker>>,
@@ -136,8 +140,9 @@ impl DerefMut for QueueGuard<'_> {
 
 impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
-        // Before the mutex is given back, so that nobody finds the count in neither place. Release: whoever takes a
-        // token by this count sees what was done by those whose tokens are in it.
+        // The mutex is still locked, so the count is always in one of the two places. Release:
+        // taking a token on the fast path sees the writes of the holders that returned theirs to
+        // the queue.
         if let Some(free) = self.queue.free_for_all() {
             self.free.store(free, Ordering::Release);
         }

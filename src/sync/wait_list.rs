@@ -1,35 +1,38 @@
-//! A first-in, first-out list of waiters that anybody may leave in O(1).
+//! A first-in, first-out list of waiters, with removal of any waiter in O(1).
 //!
-//! Pure: it holds a payload `W` for each waiter (in practice a waker, and what it waits with) and never looks at it; a
-//! waiter that is picked gets a grant `G` in its place (in practice what was handed to it). The waiters live in the
-//! slots of one vector and are linked by index, so that arriving allocates only when the vector grows, leaving needs no
-//! search, and no `unsafe` is needed. A `VecDeque` would make leaving O(n), which a crowd of cancelled waiters turns
-//! into O(n²).
+//! The list is pure: it stores a payload `W` for each waiter (in practice a waker and a value) and
+//! never inspects it. A waiter that is granted gets a `G` in its slot (in practice the value that
+//! was handed to it). The waiters lie in the slots of one vector and are linked by index. So a push
+//! allocates only when the vector grows, a removal needs no search, and no `unsafe` is needed. With
+//! a `VecDeque`, a removal would be O(n), and removing a crowd of cancelled waiters O(n²).
 //!
-//! A waiter is *waiting* until a `grant_` method picks it, then *granted* until it says with [`WaitList::remove`] that
-//! it knows. Invariants:
+//! A waiter is *waiting* until a `grant_` method selects it, then *granted* until
+//! [`WaitList::remove`] removes it. Invariants:
 //!
-//! * Each [`WaiterKey`] stands for exactly one occupied slot, and each occupied slot has at most one key (none if its
-//!   owner forgot it). Tickets cannot be copied and `remove` consumes them, so no key can be stale.
-//! * The slots in the chain from `first` to `last` are exactly the waiting ones, in order of arrival.
+//! * Each [`WaiterKey`] belongs to exactly one occupied slot, and each occupied slot has at most
+//!   one key (none if the owner forgot it). Keys cannot be copied and `remove` consumes them, so no
+//!   key is stale.
+//! * The slots in the chain from `first` to `last` are exactly the waiting ones, in order of
+//!   arrival.
 //! * The slots in the chain from `free` are exactly the free ones.
 //!
-//! A key must be shown only to the list that gave it; another list panics or answers for the wrong waiter.
+//! A key must only be used with the list that returned it; another list panics or returns another
+//! waiter.
 
 /// Index of a slot.
 type Index = usize;
 
-/// How many free slots an empty list keeps for its next waiters; more are given back to the allocator.
+/// The number of free slots that an empty list keeps for its next waiters; the rest is freed.
 const SLOTS_KEPT: usize = 64;
 
-/// A waiter's claim to its slot.
+/// The key of a waiter's slot.
 #[derive(Debug)]
 pub(crate) struct WaiterKey(Index);
 
-/// What one slot holds.
+/// The content of a slot.
 #[derive(Debug)]
 enum Slot<W, G> {
-    /// Nobody; the next free slot, if any.
+    /// No waiter. Links to the next free slot.
     Free { next: Option<Index> },
     /// A waiter in the queue, between its neighbours.
     Waiting {
@@ -37,7 +40,7 @@ enum Slot<W, G> {
         previous: Option<Index>,
         next: Option<Index>,
     },
-    /// A waiter that was picked and has not said yet that it knows; what it got.
+    /// A waiter that was granted this and has not been removed yet.
     Granted(G),
 }
 
@@ -57,24 +60,24 @@ pub(crate) struct WaitList<W, G = ()> {
     occupied: usize,
 }
 
-/// What a waiter was when it was removed.
+/// The content of a waiter's slot at its removal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Removed<W, G = ()> {
-    /// It was still in the queue; here is its payload.
+    /// The waiter was still waiting; its payload.
     Waiting(W),
-    /// It had been picked; here is what it got.
+    /// The waiter had been granted this.
     Granted(G),
 }
 
 impl<W> WaitList<W> {
-    /// Picks the longest waiter and hands out its payload; `None` if nobody waits.
+    /// Grants the longest waiter and returns its payload; `None` without a waiter.
     pub(crate) fn grant_first(&mut self) -> Option<W> {
         self.grant_first_with(|payload| ((), payload))
     }
 }
 
 impl<W, G> WaitList<W, G> {
-    /// An empty list; allocates nothing.
+    /// Creates an empty list without an allocation.
     pub(crate) const fn new() -> Self {
         WaitList {
             slots: Vec::new(),
@@ -86,12 +89,12 @@ impl<W, G> WaitList<W, G> {
         }
     }
 
-    /// Number of waiters that wait.
+    /// Returns the number of waiters that are not granted yet.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Puts a waiter at the end.
+    /// Adds a waiter at the end.
     pub(crate) fn push(&mut self, payload: W) -> WaiterKey {
         let index = self.occupy(Slot::Waiting {
             payload,
@@ -104,7 +107,7 @@ impl<W, G> WaitList<W, G> {
         WaiterKey(index)
     }
 
-    /// The longest waiter's payload; `None` if nobody waits.
+    /// Returns the longest waiter's payload; `None` without a waiter.
     pub(crate) fn first(&self) -> Option<&W> {
         match &self.slots[self.first?] {
             Slot::Waiting { payload, .. } => Some(payload),
@@ -114,26 +117,26 @@ impl<W, G> WaitList<W, G> {
         }
     }
 
-    /// Picks the longest waiter; `None` if nobody waits. `grant` turns its payload into what it gets, and into what the
-    /// caller gets.
+    /// Grants the longest waiter; `None` without a waiter. `grant` turns the payload into the grant
+    /// and the value to return.
     pub(crate) fn grant_first_with<R>(&mut self, grant: impl FnOnce(W) -> (G, R)) -> Option<R> {
         let index = self.first?;
         Some(self.grant(index, grant))
     }
 
-    /// Picks every waiter whose payload `picked` says yes to, in order. This looks at all who wait.
+    /// Grants every waiter whose payload matches `picked`, in order. Visits all waiters.
     pub(crate) fn grant_where<R>(
         &mut self,
         picked: impl Fn(&W) -> bool,
         grant: impl Fn(W) -> (G, R),
     ) -> Vec<R> {
         let mut results = Vec::new();
-        let mut place = self.first;
-        while let Some(index) = place {
+        let mut next_waiting = self.first;
+        while let Some(index) = next_waiting {
             let Slot::Waiting { payload, next, .. } = &self.slots[index] else {
                 unreachable!("the queue links waiting slots only")
             };
-            place = *next;
+            next_waiting = *next;
             if picked(payload) {
                 results.push(self.grant(index, &grant));
             }
@@ -141,7 +144,7 @@ impl<W, G> WaitList<W, G> {
         results
     }
 
-    /// The waiter's payload; `None` once it is granted.
+    /// Returns the waiter's payload; `None` once it is granted.
     pub(crate) fn payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
         match &mut self.slots[key.0] {
             Slot::Waiting { payload, .. } => Some(payload),
@@ -150,7 +153,7 @@ impl<W, G> WaitList<W, G> {
         }
     }
 
-    /// Takes the waiter out, wherever it stands; the order of the others is unchanged.
+    /// Removes the waiter; the order of the others is unchanged.
     pub(crate) fn remove(&mut self, key: WaiterKey) -> Removed<W, G> {
         let index = key.0;
         let removed = self.unlink(index, self.free);
@@ -160,7 +163,7 @@ impl<W, G> WaitList<W, G> {
         removed
     }
 
-    /// Stores `slot` in a free place.
+    /// Stores `slot` in a free slot or a new one.
     fn occupy(&mut self, slot: Slot<W, G>) -> Index {
         self.occupied += 1;
         let Some(index) = self.free else {
@@ -187,7 +190,8 @@ impl<W, G> WaitList<W, G> {
         result
     }
 
-    /// Empties the slot, which was waiting (it leaves the queue) or granted; `next` is the next free one.
+    /// Empties a waiting or granted slot and removes a waiting one from the queue. `next` is the
+    /// next free slot.
     fn unlink(&mut self, index: Index, next: Option<Index>) -> Removed<W, G> {
         match std::mem::replace(&mut self.slots[index], Slot::Free { next }) {
             Slot::Waiting {
@@ -207,7 +211,7 @@ impl<W, G> WaitList<W, G> {
         }
     }
 
-    /// Makes two places of the queue neighbours; `None` is what lies before the first and behind the last.
+    /// Links two slots of the queue as neighbours; `None` is the queue's begin or end.
     fn link(&mut self, before: Option<Index>, after: Option<Index>) {
         match before {
             Some(index) => *self.ends(index).1 = after,
@@ -218,7 +222,7 @@ impl<W, G> WaitList<W, G> {
         }
     }
 
-    /// Both links of a waiting slot.
+    /// Returns both links of a waiting slot.
     fn ends(&mut self, index: Index) -> (&mut Option<Index>, &mut Option<Index>) {
         match &mut self.slots[index] {
             Slot::Waiting { previous, next, .. } => (previous, next),
@@ -228,7 +232,7 @@ impl<W, G> WaitList<W, G> {
         }
     }
 
-    /// Drops the slots of a crowd that is gone; paid for by the crowd's own arrivals.
+    /// Frees the slots when a large crowd of waiters has gone. The crowd's own pushes pay for this.
     fn give_memory_back(&mut self) {
         if self.occupied == 0 && self.slots.len() > SLOTS_KEPT {
             self.slots = Vec::new();

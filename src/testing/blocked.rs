@@ -11,14 +11,17 @@ use std::time::Duration;
 use crate::time;
 use crate::time::{IdleKey, Timers};
 
-/// Waits until every other task of this run is blocked: nothing is ready, and the reactor has nothing to report.
+/// Waits until every other task of this run is blocked: nothing is ready, and the reactor has
+/// nothing to report.
 ///
-/// What the kernel has ready but the reactor has not yet reported is not seen; a test that waits for a descriptor
-/// waits for an event that its reader sets, or gives the others [some time](AllTasksBlocked::cushion).
+/// What the kernel has ready but the reactor has not yet reported is not seen; a test that waits
+/// for a descriptor waits for an event that its reader sets, or gives the others [some
+/// time](AllTasksBlocked::cushion).
 ///
-/// A task that sleeps counts as blocked, and so does one that waits for a worker, a thread or a socket. This comes
-/// before an autojump of a [`MockClock`](super::MockClock): while anybody waits here, no clock jumps. If several tasks
-/// wait here, all go on together. Who wakes the run from outside, but no task of it, changes nothing.
+/// A task that sleeps counts as blocked, and so does one that waits for a worker, a thread or a
+/// socket. This comes before an autojump of a [`MockClock`](super::MockClock): while anybody waits
+/// here, no clock jumps. If several tasks wait here, all go on together. Who wakes the run from
+/// outside, but no task of it, changes nothing.
 ///
 /// # Cancellation
 ///
@@ -71,11 +74,13 @@ enum State {
 }
 
 impl AllTasksBlocked {
-    /// Wants every other task to have been blocked for so long, in *real* time, whatever clock the run has.
+    /// Wants every other task to have been blocked for so long, in *real* time, whatever clock the
+    /// run has.
     ///
-    /// This is for what goes on outside of the run: a thread or another process that wakes a task now and then.
-    /// Whenever a task has had a turn, the time begins anew. Of several who wait, those with the shortest cushion go
-    /// on first, and together; that is a turn, too, so the time of the others begins anew.
+    /// This is for what goes on outside of the run: a thread or another process that wakes a task
+    /// now and then. Whenever a task has had a turn, the time begins anew. Of several who wait,
+    /// those with the shortest cushion go on first, and together; that is a turn, too, so the time
+    /// of the others begins anew.
     ///
     /// ```
     /// use std::time::{Duration, Instant};

@@ -1,11 +1,13 @@
 //! Asserting that a future waits, or that it does not.
 //!
-//! Choice: Trio counts, for each task, how often it went through the scheduler and how often it looked whether it is
-//! cancelled. Here both are one thing that can be seen from outside: a poll that is pending. So the assertions wrap the
-//! future instead of a block of statements, and need no counters that everybody pays for.
+//! Choice: Trio counts, for each task, how often it went through the scheduler and how often it
+//! looked whether it is cancelled. Here both are one thing that can be seen from outside: a poll
+//! that is pending. So the assertions wrap the future instead of a block of statements, and need no
+//! counters that everybody pays for.
 //!
-//! A pending poll lets others run. It is a cancel point, too, unless something inside makes cancellation wait; the
-//! scope tree knows that of the place at which the future stands, so the future gets a place of its own.
+//! A pending poll lets others run. It is a cancel point, too, unless something inside makes
+//! cancellation wait; the scope tree knows that of the place at which the future stands, so the
+//! future gets a place of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -20,13 +22,13 @@ use crate::cancel::{Kind, Node};
 
 /// Runs a future to its end, and panics if it got there without a checkpoint.
 ///
-/// A *checkpoint* is a point at which the future waits (a poll of it is pending) so that others have a turn, **and**
-/// where it could be cancelled: there is no active [`shield`](crate::shield()) in it, nor anything else for which a
-/// cancellation would wait, as [`on_cancel`](crate::on_cancel) or a job that is not killed. Waiting behind a shield is
-/// only half of it and does not count.
+/// A *checkpoint* is a point at which the future waits (a poll of it is pending) so that others
+/// have a turn, **and** where it could be cancelled: there is no active [`shield`](crate::shield())
+/// in it, nor anything else for which a cancellation would wait, as [`on_cancel`](crate::on_cancel)
+/// or a job that is not killed. Waiting behind a shield is only half of it and does not count.
 ///
-/// In Rust an await that need not wait is no checkpoint, so what this asserts of a function holds for the arguments and
-/// the state that the test gives it.
+/// In Rust an await that need not wait is no checkpoint, so what this asserts of a function holds
+/// for the arguments and the state that the test gives it.
 ///
 /// # Cancellation
 ///
@@ -123,8 +125,8 @@ impl<F> fmt::Debug for AssertCheckpoints<F> {
 
 /// Runs a future that must end without waiting, and panics as soon as it waits, shielded or not.
 ///
-/// So whatever stands in it is atomic: no other task of the run has had a turn meanwhile, and it could not be
-/// cancelled.
+/// So whatever stands in it is atomic: no other task of the run has had a turn meanwhile, and it
+/// could not be cancelled.
 ///
 /// # Cancellation
 ///

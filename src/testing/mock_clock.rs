@@ -1,9 +1,9 @@
 //! A clock that stands still until it is told to move, or until nothing else can happen.
 //!
-//! Its time is a straight line: so much at one moment of real time, and from there on `rate` virtual seconds per real
-//! one. Whatever changes the line begins a new one where the old one stands, so the time never leaps unless it is told
-//! to, and never goes back. The line is pure ([`Line`]); the clock adds a lock, and the runs that must hear of a
-//! change.
+//! Its time is a straight line: so much at one moment of real time, and from there on `rate`
+//! virtual seconds per real one. Whatever changes the line begins a new one where the old one
+//! stands, so the time never leaps unless it is told to, and never goes back. The line is pure
+//! ([`Line`]); the clock adds a lock, and the runs that must hear of a change.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -15,15 +15,16 @@ use crate::time::Clock;
 
 /// A virtual clock for tests. Clones are handles on the same clock.
 ///
-/// It stands still, until somebody calls [`jump`](MockClock::jump); an [`autojump`](MockClock::autojump) clock moves by
-/// itself to the next deadline whenever every task of the run is blocked, so that a test with an hour of timeouts takes
-/// a millisecond. Waiting for a worker, a thread or a socket counts as blocked, too. It may also run, at another
-/// [`rate`](MockClock::set_rate) than the system's. All of these can be changed at any time, from any thread, and take
-/// effect at once.
+/// It stands still, until somebody calls [`jump`](MockClock::jump); an
+/// [`autojump`](MockClock::autojump) clock moves by itself to the next deadline whenever every task
+/// of the run is blocked, so that a test with an hour of timeouts takes a millisecond. Waiting for
+/// a worker, a thread or a socket counts as blocked, too. It may also run, at another
+/// [`rate`](MockClock::set_rate) than the system's. All of these can be changed at any time, from
+/// any thread, and take effect at once.
 ///
-/// Several runs, each in a thread of its own, may share one clock, and all hear of its changes. An autojump goes to the
-/// next deadline of the run that is blocked, though, and may thereby pass deadlines of another; so share a clock that
-/// you move yourself.
+/// Several runs, each in a thread of its own, may share one clock, and all hear of its changes. An
+/// autojump goes to the next deadline of the run that is blocked, though, and may thereby pass
+/// deadlines of another; so share a clock that you move yourself.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,12 +45,13 @@ struct State {
     start: Instant,
     line: Line,
     autojump_threshold: Option<Duration>,
-    /// The runs to be told when somebody changes the clock, each once. A run is put here at each of its turns, and
-    /// taken out by being told.
+    /// The runs to be told when somebody changes the clock, each once. A run is put here at each of
+    /// its turns, and taken out by being told.
     runs: Vec<Waker>,
 }
 
-/// Further than this no clock gets, so that adding to an `Instant` cannot fail: some hundred million years.
+/// Further than this no clock gets, so that adding to an `Instant` cannot fail: some hundred
+/// million years.
 const END_OF_TIME: Duration = Duration::from_secs(1 << 52);
 
 /// Virtual time as a function of real time.
@@ -78,7 +80,8 @@ impl Line {
     fn anew(&self, real: Instant) -> Line {
         Line {
             passed: self.at(real),
-            // Of two threads, the one that gets the lock later may have looked at the real time earlier.
+            // Of two threads, the one that gets the lock later may have looked at the real time
+            // earlier.
             since: real.max(self.since),
             rate: self.rate,
         }
@@ -90,7 +93,8 @@ impl Line {
         if rest.is_zero() {
             return Some(Duration::ZERO);
         }
-        // Rounded up, so that whoever waits for so long finds that it has passed. A rate of 0 makes it endless.
+        // Rounded up, so that whoever waits for so long finds that it has passed. A rate of 0 makes
+        // it endless.
         let rest = Duration::try_from_secs_f64(rest.as_secs_f64() / self.rate).ok()?;
         rest.checked_add(Duration::from_nanos(1))
     }
@@ -139,7 +143,8 @@ impl MockClock {
         clock
     }
 
-    /// Sets for how long, in real time, every task has to be blocked before the clock jumps; `None`: it never does.
+    /// Sets for how long, in real time, every task has to be blocked before the clock jumps;
+    /// `None`: it never does.
     ///
     /// Takes effect at once: a run that is blocked for longer than the new threshold jumps now.
     ///
@@ -394,7 +399,8 @@ mod tests {
                 last = line.at(real);
                 let goal = last + Duration::from_nanos(nanos);
                 if let Some(wait) = line.real_time_until(goal, real) {
-                    // A nanosecond of virtual time may be lost to rounding; then the run looks again.
+                    // A nanosecond of virtual time may be lost to rounding; then the run looks
+                    // again.
                     prop_assert!(line.at(real + wait) + Duration::from_nanos(1) >= goal);
                 }
             }

@@ -1,11 +1,11 @@
 //! Making several tasks do things in a fixed order.
 //!
-//! Choice: a point of the sequence is a future around the block, `at(point, block)`, not a guard that is held by it. A
-//! guard that is not bound to a name is gone at once, and the sequence runs on while the test believes to be in it; a
-//! future cannot be misused like that.
+//! Choice: a point of the sequence is a future around the block, `at(point, block)`, not a guard
+//! that is held by it. A guard that is not bound to a name is gone at once, and the sequence runs
+//! on while the test believes to be in it; a future cannot be misused like that.
 //!
-//! Choice: what breaks the order panics, instead of giving an error. It is a mistake of the test, and one that must not
-//! be overlooked.
+//! Choice: what breaks the order panics, instead of giving an error. It is a mistake of the test,
+//! and one that must not be overlooked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,11 +19,12 @@ use pin_project_lite::pin_project;
 
 use crate::cancel::lock;
 
-/// Makes blocks of code run one after the other, in the order of their numbers, whatever tasks they are in.
+/// Makes blocks of code run one after the other, in the order of their numbers, whatever tasks they
+/// are in.
 ///
-/// The handle is cheap to clone; all clones are the same sequence. The block of point 0 runs at once, and each other
-/// one when the block of the point before it has ended. It has ended when it has completed, and also when it was
-/// cancelled, dropped or left by a panic while it ran.
+/// The handle is cheap to clone; all clones are the same sequence. The block of point 0 runs at
+/// once, and each other one when the block of the point before it has ended. It has ended when it
+/// has completed, and also when it was cancelled, dropped or left by a panic while it ran.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -43,8 +44,9 @@ use crate::cancel::lock;
 ///
 /// # Broken sequences
 ///
-/// If somebody who waits for their turn is cancelled or dropped, the sequence is broken: the turns after that one would
-/// never come. Everybody who waits, and everybody who comes later, panics then. Who is in their block goes on.
+/// If somebody who waits for their turn is cancelled or dropped, the sequence is broken: the turns
+/// after that one would never come. Everybody who waits, and everybody who comes later, panics
+/// then. Who is in their block goes on.
 #[derive(Clone, Default)]
 pub struct Sequencer {
     state: Arc<Mutex<State>>,
@@ -78,12 +80,14 @@ impl Sequencer {
     ///
     /// # Cancellation
     ///
-    /// If cancelled while it waits, the block has not run, and the sequence is broken. If cancelled in the block, that
-    /// ends there, and the next one's turn comes. Dropped before the first poll, nothing has happened.
+    /// If cancelled while it waits, the block has not run, and the sequence is broken. If cancelled
+    /// in the block, that ends there, and the next one's turn comes. Dropped before the first poll,
+    /// nothing has happened.
     ///
     /// # Panics
     ///
-    /// When first polled, if the point was used before; and if the sequence is broken, then or while it waits.
+    /// When first polled, if the point was used before; and if the sequence is broken, then or
+    /// while it waits.
     ///
     /// ```
     /// use seedbed::{open_nursery, run, testing::Sequencer};
@@ -133,7 +137,8 @@ pin_project! {
     }
 }
 
-/// A point of the sequence, and whether its turn is still to come. Dropping it leaves the sequence in order, or broken.
+/// A point of the sequence, and whether its turn is still to come. Dropping it leaves the sequence
+/// in order, or broken.
 #[derive(Debug)]
 struct Place {
     sequencer: Sequencer,

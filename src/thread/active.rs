@@ -1,7 +1,7 @@
 //! How many functions are running on threads, for each run.
 //!
-//! A job holds an [`Active`] from the moment at which it is handed to a thread until its function has returned and all
-//! that it had is gone, also if nobody waits for it any more.
+//! A job holds an [`Active`] from the moment at which it is handed to a thread until its function
+//! has returned and all that it had is gone, also if nobody waits for it any more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -52,8 +52,9 @@ impl Drop for Active {
     }
 }
 
-/// Returns the number of functions that run on threads for this run: calls of [`run_sync`](super::run_sync) that have a
-/// thread and have not ended, also abandoned ones. Those that wait for the limiter do not count.
+/// Returns the number of functions that run on threads for this run: calls of
+/// [`run_sync`](super::run_sync) that have a thread and have not ended, also abandoned ones. Those
+/// that wait for the limiter do not count.
 ///
 /// Outside of a run it is about the calls that were made outside of any run, in the whole process.
 ///
@@ -79,7 +80,8 @@ pub(crate) fn active_in(run: &Run) -> usize {
 
 /// Waits until no function runs on a thread for this run: until [`active_thread_count`] is zero.
 ///
-/// For tests of code that abandons threads. Whatever starts threads again and again makes this wait again and again.
+/// For tests of code that abandons threads. Whatever starts threads again and again makes this wait
+/// again and again.
 ///
 /// # Cancellation
 ///

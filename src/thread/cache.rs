@@ -1,7 +1,8 @@
-//! Threads that are used again: the one that became idle last is taken first, and one that stays idle ends.
+//! Threads that are used again: the one that became idle last is taken first, and one that stays
+//! idle ends.
 //!
-//! A thread is idle again *before* it delivers its result, so that a caller who at once has the next job finds the
-//! thread that is still warm.
+//! A thread is idle again *before* it delivers its result, so that a caller who at once has the
+//! next job finds the thread that is still warm.
 
 use std::ffi::CString;
 use std::io;
@@ -64,7 +65,8 @@ fn work(first: Box<dyn Job>) {
             set_name(NAME);
         }
         lock(&IDLE).push(seat.clone());
-        // A result that nobody wants any more is dropped here, and may panic; the panic's message is all that is left.
+        // A result that nobody wants any more is dropped here, and may panic; the panic's message
+        // is all that is left.
         drop(catch_unwind(AssertUnwindSafe(|| job.deliver())));
         next = seat.wait(IDLE_TIMEOUT);
     }
@@ -83,14 +85,16 @@ impl Seat {
                 .wait_timeout(job, idle)
                 .unwrap_or_else(PoisonError::into_inner);
             job = woken;
-            // The other order of locks than in `start` is no danger: there, one is given back before the other.
+            // The other order of locks than in `start` is no danger: there, one is given back
+            // before the other.
             if timeout.timed_out() && job.is_none() && self.leave() {
                 return None;
             }
         }
     }
 
-    /// Stops being idle; false if somebody has just taken this seat, and is about to put a job on it.
+    /// Stops being idle; false if somebody has just taken this seat, and is about to put a job on
+    /// it.
     fn leave(self: &Arc<Self>) -> bool {
         let mut idle = lock(&IDLE);
         let before = idle.len();

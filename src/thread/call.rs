@@ -20,21 +20,22 @@ use crate::sys::role::refuse_unless_hooked;
 
 /// Calls `f` on a cached thread and waits for it; meanwhile, everybody else goes on.
 ///
-/// Returned is a builder, to be awaited. `f` sees the tree variables of the caller. From inside it can ask whether the
-/// caller is cancelled ([`check_cancelled`](super::check_cancelled)) and have things done in the run
-/// ([`call_async_in_task`](super::call_async_in_task)).
+/// Returned is a builder, to be awaited. `f` sees the tree variables of the caller. From inside it
+/// can ask whether the caller is cancelled ([`check_cancelled`](super::check_cancelled)) and have
+/// things done in the run ([`call_async_in_task`](super::call_async_in_task)).
 ///
 /// # Cancellation
 ///
-/// If cancelled before the thread has the job, nothing has happened: entry is a cancel point, and so is waiting for the
-/// limiter. From then on:
+/// If cancelled before the thread has the job, nothing has happened: entry is a cancel point, and
+/// so is waiting for the limiter. From then on:
 ///
 /// * by default, not cancellable: runs shielded until `f` has ended, and returns its value;
-/// * with [`abandon_on_cancel(true)`](RunSync::abandon_on_cancel) the caller is let go at once. The thread goes on, even
-///   after the run; its value or panic is dropped. Whether `f` has done its work is not known.
+/// * with [`abandon_on_cancel(true)`](RunSync::abandon_on_cancel) the caller is let go at once. The
+///   thread goes on, even after the run; its value or panic is dropped. Whether `f` has done its
+///   work is not known.
 ///
-/// Dropped from outside (by a foreign `select!`, for example), the thread goes on in both cases. In any case the
-/// limiter's token is held until `f` has really ended.
+/// Dropped from outside (by a foreign `select!`, for example), the thread goes on in both cases. In
+/// any case the limiter's token is held until `f` has really ended.
 ///
 /// # Panics
 ///
@@ -61,8 +62,9 @@ where
     }
 }
 
-/// The limiter of all calls of [`run_sync`] that name no other: 40 tokens, unless changed. It is the process's, shared by
-/// all runs. The number is Trio's, and as arbitrary: enough to hide waiting, not enough to drown a machine.
+/// The limiter of all calls of [`run_sync`] that name no other: 40 tokens, unless changed. It is
+/// the process's, shared by all runs. The number is Trio's, and as arbitrary: enough to hide
+/// waiting, not enough to drown a machine.
 ///
 /// ```
 /// let limiter = seedbed::thread::current_default_thread_limiter();
@@ -129,8 +131,8 @@ impl<F> RunSync<F> {
         self
     }
 
-    /// Sets what the system calls the thread during the call (in `top -H`, or a debugger); cut to 15 bytes, which is what
-    /// Linux has room for. [`std::thread::Thread::name`] does not change.
+    /// Sets what the system calls the thread during the call (in `top -H`, or a debugger); cut to
+    /// 15 bytes, which is what Linux has room for. [`std::thread::Thread::name`] does not change.
     ///
     /// ```
     /// seedbed::run(async {
@@ -172,7 +174,8 @@ where
 ///
 /// # Dropping
 ///
-/// The thread, if it has the job, goes on; its result is dropped, and its token given back when it has ended.
+/// The thread, if it has the job, goes on; its result is dropped, and its token given back when it
+/// has ended.
 #[must_use = "futures do nothing unless awaited"]
 pub struct RunSyncFuture<T> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,

@@ -1,8 +1,8 @@
 //! What a thread can ask of the run: whether it is cancelled, and to do something there for it.
 //!
-//! The host is the task that waits for the thread. It stands at a [`Watch`] in the scope tree: the thread sees by one
-//! load whether that is cancelled, and what it wants done is polled there, in the host's cancel scopes and with its tree
-//! variables.
+//! The host is the task that waits for the thread. It stands at a [`Watch`] in the scope tree: the
+//! thread sees by one load whether that is cancelled, and what it wants done is polled there, in
+//! the host's cancel scopes and with its tree variables.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -43,10 +43,12 @@ impl fmt::Display for CancelledError {
 
 impl Error for CancelledError {}
 
-/// Tells a thread of [`run_sync`](super::run_sync) whether the task that waits for it was cancelled, or is gone.
+/// Tells a thread of [`run_sync`](super::run_sync) whether the task that waits for it was
+/// cancelled, or is gone.
 ///
-/// This costs two loads, so it may stand in a loop. An `Err` means that the result will hardly be wanted; what to do
-/// about that is the function's decision. Whatever it returns is what `run_sync` returns, if that still waits.
+/// This costs two loads, so it may stand in a loop. An `Err` means that the result will hardly be
+/// wanted; what to do about that is the function's decision. Whatever it returns is what `run_sync`
+/// returns, if that still waits.
 ///
 /// # Errors
 ///
@@ -79,15 +81,16 @@ pub fn check_cancelled() -> Result<(), CancelledError> {
     }
 }
 
-/// Called on a thread of [`run_sync`](super::run_sync): runs a future in the task that waits for it, in that task's cancel
-/// scopes, and blocks the thread until it is done.
+/// Called on a thread of [`run_sync`](super::run_sync): runs a future in the task that waits for
+/// it, in that task's cancel scopes, and blocks the thread until it is done.
 ///
 /// `make` is called there, too, so the future may be about things that exist only in a run.
 ///
 /// # Cancellation
 ///
-/// If the waiting task is cancelled, the future is dropped where it waits (shields in it are honoured), and the thread
-/// gets `Err(CancelledError)`. In a task that is cancelled already it still runs up to its first await that has to wait.
+/// If the waiting task is cancelled, the future is dropped where it waits (shields in it are
+/// honoured), and the thread gets `Err(CancelledError)`. In a task that is cancelled already it
+/// still runs up to its first await that has to wait.
 ///
 /// # Errors
 ///
@@ -128,8 +131,9 @@ where
     })
 }
 
-/// Called on a thread of [`run_sync`](super::run_sync): calls `f` in the task that waits for it, and blocks the thread
-/// until it has returned. As it is called on the run's thread, `f` must not block.
+/// Called on a thread of [`run_sync`](super::run_sync): calls `f` in the task that waits for it,
+/// and blocks the thread until it has returned. As it is called on the run's thread, `f` must not
+/// block.
 ///
 /// It is called also if the task is cancelled, as long as that waits for the thread.
 ///
@@ -161,7 +165,8 @@ pub fn call_in_task<T: Send + 'static>(
     })
 }
 
-/// Sends a request to the host, and waits for the answer. Whoever drops the request answers that it is cancelled.
+/// Sends a request to the host, and waits for the answer. Whoever drops the request answers that it
+/// is cancelled.
 fn ask<T>(
     what: &str,
     request: impl FnOnce(SyncSender<std::thread::Result<T>>) -> Request,
@@ -260,7 +265,8 @@ impl Host {
     }
 }
 
-/// Answers what is still asked for: the queue belongs to the thread as well, which would wait for ever.
+/// Answers what is still asked for: the queue belongs to the thread as well, which would wait for
+/// ever.
 impl Drop for Host {
     fn drop(&mut self) {
         self.requests.close();

@@ -79,7 +79,8 @@ fn equal_cushions_go_on_together_and_the_shortest_goes_first() {
                 wait.cushion(cushion * MILLISECOND).await;
                 log.borrow_mut().push(name);
                 if name == "short" {
-                    // Shorter than anybody's cushion: the other short one would come later, if not with this one.
+                    // Shorter than anybody's cushion: the other short one would come later, if not
+                    // with this one.
                     wait_all_tasks_blocked().await;
                     log.borrow_mut().push("short again");
                 }

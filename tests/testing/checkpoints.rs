@@ -31,7 +31,8 @@ fn a_future_that_never_waits_fails_where_checkpoints_are_asserted() {
         message.contains("tests/testing/checkpoints.rs"),
         "it says where: {message}"
     );
-    // It is a cancel point if the caller is cancelled, but lets nobody run if not: half a checkpoint.
+    // It is a cancel point if the caller is cancelled, but lets nobody run if not: half a
+    // checkpoint.
     panic_of(|| Hand::new(assert_checkpoints(checkpoint_if_cancelled())).finish());
 }
 

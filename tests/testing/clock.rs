@@ -199,7 +199,8 @@ fn a_clock_that_is_not_the_run_s_has_no_influence() {
     );
 }
 
-/// Two runs in two threads have one clock. It once kept one run's waker only, so that the other slept on.
+/// Two runs in two threads have one clock. It once kept one run's waker only, so that the other
+/// slept on.
 #[test]
 fn a_clock_that_two_runs_share_wakes_both_whatever_changes() {
     type Change = fn(&MockClock);

@@ -1,5 +1,6 @@
-//! The tools for tests: the virtual clock, waiting until all are blocked, sequences, assertions on checkpoints. No test
-//! sleeps in real time, except for the real time that a cushion, a threshold or a rate is about.
+//! The tools for tests: the virtual clock, waiting until all are blocked, sequences, assertions on
+//! checkpoints. No test sleeps in real time, except for the real time that a cushion, a threshold
+//! or a rate is about.
 
 #[path = "../common/panics.rs"]
 mod panics;

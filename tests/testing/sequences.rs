@@ -13,7 +13,8 @@ use seedbed::{CancelScope, checkpoint, open_nursery};
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
-    /// The blocks wait a little, too, so that a sequence that let the next one in too early would be found out.
+    /// The blocks wait a little, too, so that a sequence that let the next one in too early would
+    /// be found out.
     #[test]
     fn blocks_run_one_after_the_other_in_the_order_of_their_numbers(
         points in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(),

@@ -271,8 +271,9 @@ fn the_thread_has_the_callers_tree_variables_and_leaves_none_behind() {
 #[test]
 fn a_thread_is_used_again_while_it_is_warm() {
     run(async {
-        // Other tests use the cache too, and may put a thread on top of the one that was just used. So none of them can
-        // be promised to be the next, but among a thousand calls one thread comes twice.
+        // Other tests use the cache too, and may put a thread on top of the one that was just used.
+        // So none of them can be promised to be the next, but among a thousand calls one thread
+        // comes twice.
         let mut seen = HashSet::new();
         for _ in 0..1000 {
             if !seen.insert(thread::run_sync(|| std::thread::current().id()).await) {
@@ -435,7 +436,8 @@ fn warm_up() {
     }
 }
 
-/// In a process of its own, which may map no more memory, so that a thread finds no room for its stack.
+/// In a process of its own, which may map no more memory, so that a thread finds no room for its
+/// stack.
 #[test]
 fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
     use rustix::process::{Resource, Rlimit, setrlimit};

@@ -1,4 +1,5 @@
-//! `thread::run_sync`: whose scope waits for a thread, who holds its token until when, and what it can ask of the run.
+//! `thread::run_sync`: whose scope waits for a thread, who holds its token until when, and what it
+//! can ask of the run.
 
 #[path = "../common/poll_times.rs"]
 mod poll_times;

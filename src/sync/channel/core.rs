@@ -1,15 +1,18 @@
-//! Decides which value goes to whom.
+//! Decides which receiver gets which value, and which futures wait.
 //!
-//! Pure: a waiter carries a payload `W` that is stored and handed back; values are moved and never looked at or dropped
-//! here. The driver guards a `Core` with a mutex, and wakes and drops what comes back after unlocking.
+//! The core is pure: a waiter carries a payload `W` that is stored and returned, and values are
+//! moved but never inspected or dropped here. The driver puts a `Core` behind a mutex, and wakes
+//! and drops the returned payloads and values after unlocking.
 //!
-//! Choice: values are handed over directly, as in Trio. Whoever sends while somebody waits to receive gives the value
-//! to the longest waiter, in that step; whoever makes room moves the value of the longest waiting sender in. Nobody can
-//! take a value or a place that was meant for another.
+//! Decision: values are handed over directly, as in Trio. A send gives the value to the longest
+//! waiting receiver in the same step. A receive that makes room moves the value of the longest
+//! waiting sender into the buffer. So no other task can take a value or a buffer slot that is
+//! assigned already.
 //!
-//! A receiver may be dropped with a value that it has not seen. The value goes back to *where it was*: every value gets
-//! a number when it enters the channel, and the buffer is sorted by it. (Putting it at the front would turn the order
-//! around when several receivers are dropped at once.) So the buffer can hold more than the capacity for a while.
+//! A receiver may be dropped with a value that it has not seen. Then the value goes back to *its
+//! old position*: every value gets a number when it enters the channel, and the buffer is sorted by
+//! it. (Putting it at the front would reverse the order when several receivers are dropped
+//! together.) So the buffer can hold more than the capacity for a while.
 //!
 //! Invariants, after every call:
 //!
@@ -25,13 +28,13 @@ use super::statistics::ChannelStatistics;
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 
-/// Names a handle among all of its channel, of both sides.
+/// The number of a handle, unique among the senders and receivers of a channel.
 pub(super) type HandleId = u64;
 
 /// A value in the channel.
 #[derive(Debug)]
 pub(super) struct Item<T> {
-    /// When it entered; the order of the channel.
+    /// The number of its arrival: the order of the channel.
     number: u64,
     value: T,
 }
@@ -57,32 +60,32 @@ pub(super) struct WaitingReceiver<W> {
     payload: W,
 }
 
-/// What became of a send that had to wait.
+/// The result of a send that had to wait.
 pub(super) type Sent<T> = Result<(), SendError<T>>;
 
-/// What became of a receive that had to wait.
+/// The result of a receive that had to wait.
 pub(super) type Received<T> = Result<Item<T>, RecvError>;
 
-/// The values, and those who wait on both sides.
+/// The values and the waiters of both sides.
 #[derive(Debug)]
 pub(super) struct Core<T, W> {
-    /// How many values are buffered before senders wait; `None` for no limit.
+    /// The number of values that are buffered before senders wait; `None` for no limit.
     capacity: Option<usize>,
     buffer: VecDeque<Item<T>>,
-    /// The most that was ever buffered.
+    /// The largest number of values that was ever in the buffer.
     peak: usize,
     senders: WaitList<WaitingSender<T, W>, Sent<T>>,
     receivers: WaitList<WaitingReceiver<W>, Received<T>>,
     open_senders: usize,
     open_receivers: usize,
-    /// Number of the next item.
+    /// The number of the next item.
     items: u64,
-    /// Id of the next handle.
+    /// The id of the latest handle.
     handles: HandleId,
 }
 
 impl<T, W> Core<T, W> {
-    /// A channel without handles.
+    /// Creates a channel without handles.
     pub(super) const fn new(capacity: Option<usize>) -> Self {
         Core {
             capacity,
@@ -97,25 +100,25 @@ impl<T, W> Core<T, W> {
         }
     }
 
-    /// One more handle to send with.
+    /// Opens a sender.
     pub(super) fn open_sender(&mut self) -> HandleId {
         self.open_senders += 1;
         self.next_handle()
     }
 
-    /// One more handle to receive with.
+    /// Opens a receiver.
     pub(super) fn open_receiver(&mut self) -> HandleId {
         self.open_receivers += 1;
         self.next_handle()
     }
 
-    /// The id of a handle that is not open.
+    /// Returns an unused id, also for a handle that is closed from the start.
     pub(super) fn next_handle(&mut self) -> HandleId {
         self.handles += 1;
         self.handles
     }
 
-    /// Sends if that is possible at once; whom to wake.
+    /// Sends if that is possible without waiting; returns the receiver to wake.
     pub(super) fn try_send(&mut self, value: T) -> Result<Option<W>, TrySendError<T>> {
         if self.open_receivers == 0 {
             return Err(TrySendError::Broken(value));
@@ -131,7 +134,8 @@ impl<T, W> Core<T, W> {
         Ok(None)
     }
 
-    /// Waits at the end of the senders' queue, after [`try_send`](Self::try_send) said that it would block.
+    /// Adds a sender at the end of its queue, after [`try_send`](Self::try_send) has returned
+    /// `WouldBlock`.
     pub(super) fn push_sender(&mut self, handle: HandleId, value: T, payload: W) -> WaiterKey {
         self.senders.push(WaitingSender {
             handle,
@@ -140,21 +144,21 @@ impl<T, W> Core<T, W> {
         })
     }
 
-    /// The payload of a sender that waits; `None` once it is decided.
+    /// Returns the payload of a waiting sender; `None` once its result is known.
     pub(super) fn sender_payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
         Some(&mut self.senders.payload_mut(key)?.payload)
     }
 
-    /// What became of a sender that is decided.
+    /// Removes a sender whose result is known, and returns the result.
     pub(super) fn claim_sent(&mut self, key: WaiterKey) -> Sent<T> {
         match self.senders.remove(key) {
             Removed::Granted(sent) => sent,
-            Removed::Waiting(_) => unreachable!("only who is decided may claim"),
+            Removed::Waiting(_) => unreachable!("only a sender with a result may claim it"),
         }
     }
 
-    /// A sender leaves. If it still waited, its value was not sent. Nobody is better off for it: there is no more room
-    /// than before. What comes back is to be dropped.
+    /// Removes a sender. If it still waited, its value was not sent. This makes no room, so it
+    /// wakes no waiter. The caller drops the result after unlocking.
     pub(super) fn give_up_sender(
         &mut self,
         key: WaiterKey,
@@ -162,7 +166,7 @@ impl<T, W> Core<T, W> {
         self.senders.remove(key)
     }
 
-    /// Receives if that is possible at once; the value, and whom to wake.
+    /// Receives if that is possible without waiting; returns the value and the sender to wake.
     pub(super) fn try_recv(&mut self) -> Result<(T, Option<W>), TryRecvError> {
         if let Some(item) = self.buffer.pop_front() {
             return Ok((item.value, self.refill()));
@@ -177,55 +181,61 @@ impl<T, W> Core<T, W> {
         })
     }
 
-    /// Waits at the end of the receivers' queue, after [`try_recv`](Self::try_recv) said that it would block.
+    /// Adds a receiver at the end of its queue, after [`try_recv`](Self::try_recv) has returned
+    /// `WouldBlock`.
     pub(super) fn push_receiver(&mut self, handle: HandleId, payload: W) -> WaiterKey {
         self.receivers.push(WaitingReceiver { handle, payload })
     }
 
-    /// The payload of a receiver that waits; `None` once it is decided.
+    /// Returns the payload of a waiting receiver; `None` once its result is known.
     pub(super) fn receiver_payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
         Some(&mut self.receivers.payload_mut(key)?.payload)
     }
 
-    /// A receiver leaves the queue with what it got, if that was decided.
+    /// Removes a receiver, with its result if that is known.
     pub(super) fn leave(&mut self, key: WaiterKey) -> Removed<WaitingReceiver<W>, Received<T>> {
         self.receivers.remove(key)
     }
 
-    /// A receiver leaves and wants nothing. A value that was its own already goes to the next receiver, or back to
-    /// where it was; if no receiver is open, it comes back to be dropped.
+    /// Removes a receiver without its result. A value that was assigned to it goes to the next
+    /// receiver, or back to its old position. If no receiver is open, the value is returned, to be
+    /// dropped.
     pub(super) fn give_up_receiver(&mut self, key: WaiterKey) -> (Deferred<W>, Option<T>) {
         match self.receivers.remove(key) {
             Removed::Waiting(receiving) => (Deferred::Drop(receiving.payload), None),
-            Removed::Granted(Err(_told)) => (Deferred::Nothing, None),
+            Removed::Granted(Err(_closed_or_end)) => (Deferred::Nothing, None),
             Removed::Granted(Ok(item)) => self.put_back(item),
         }
     }
 
-    /// Closes an open handle. Those who wait on it are told so, if `blocked` says that there may be any; if it was the
-    /// last sender, all who wait to receive have reached the end. Whom to wake.
+    /// Closes an open sender and returns the waiters to wake. If `blocked`, the sends that wait on
+    /// this handle get an error. If it was the last sender, all waiting receivers have reached the
+    /// end.
     pub(super) fn close_sender(&mut self, handle: HandleId, blocked: bool) -> Vec<W> {
         let mut woken = Vec::new();
         if blocked {
-            let tell = |sending: WaitingSender<T, W>| {
+            let notify = |sending: WaitingSender<T, W>| {
                 let closed = Err(SendError::Closed(sending.value));
                 (closed, sending.payload)
             };
-            woken = self.senders.grant_where(|who| who.handle == handle, tell);
+            woken = self
+                .senders
+                .grant_where(|waiter| waiter.handle == handle, notify);
         }
         self.open_senders -= 1;
         if self.open_senders == 0 {
-            let end = |receiving: WaitingReceiver<W>| {
+            let notify_end = |receiving: WaitingReceiver<W>| {
                 let end = Err(RecvError::EndOfChannel);
                 (end, receiving.payload)
             };
-            woken.extend(self.receivers.grant_where(|_| true, end));
+            woken.extend(self.receivers.grant_where(|_| true, notify_end));
         }
         woken
     }
 
-    /// Closes an open handle. Those who wait on it are told so, if `blocked` says that there may be any; if it was the
-    /// last receiver, all who wait to send have nobody left, and the buffer comes back to be dropped. Whom to wake.
+    /// Closes an open receiver and returns the waiters to wake. If `blocked`, the receives that
+    /// wait on this handle get an error. If it was the last receiver, all waiting senders get an
+    /// error, and the buffer is returned, to be dropped.
     pub(super) fn close_receiver(
         &mut self,
         handle: HandleId,
@@ -233,22 +243,25 @@ impl<T, W> Core<T, W> {
     ) -> (Vec<W>, VecDeque<Item<T>>) {
         let mut woken = Vec::new();
         if blocked {
-            let tell = |receiving: WaitingReceiver<W>| (Err(RecvError::Closed), receiving.payload);
-            woken = self.receivers.grant_where(|who| who.handle == handle, tell);
+            let notify =
+                |receiving: WaitingReceiver<W>| (Err(RecvError::Closed), receiving.payload);
+            woken = self
+                .receivers
+                .grant_where(|waiter| waiter.handle == handle, notify);
         }
         self.open_receivers -= 1;
         if self.open_receivers > 0 {
             return (woken, VecDeque::new());
         }
-        let tell = |sending: WaitingSender<T, W>| {
+        let notify = |sending: WaitingSender<T, W>| {
             let broken = Err(SendError::Broken(sending.value));
             (broken, sending.payload)
         };
-        woken.extend(self.senders.grant_where(|_| true, tell));
+        woken.extend(self.senders.grant_where(|_| true, notify));
         (woken, mem::take(&mut self.buffer))
     }
 
-    /// How it is used.
+    /// Returns how the channel is used.
     pub(super) fn statistics(&self) -> ChannelStatistics {
         ChannelStatistics {
             buffered: self.buffer.len(),
@@ -266,34 +279,35 @@ impl<T, W> Core<T, W> {
             .is_none_or(|capacity| self.buffer.len() < capacity)
     }
 
-    /// A value enters the channel.
+    /// Numbers a value that enters the channel.
     fn number(&mut self, value: T) -> Item<T> {
         let number = self.items;
         self.items += 1;
         Item { number, value }
     }
 
-    /// A value enters the buffer at its end.
+    /// Adds a value at the end of the buffer.
     fn store(&mut self, value: T) {
         let item = self.number(value);
         self.buffer.push_back(item);
         self.peak = self.peak.max(self.buffer.len());
     }
 
-    /// Gives an item to the longest waiting receiver, of whom there is one, and who is to be woken.
+    /// Gives an item to the longest waiting receiver and returns that one, to be woken. There must
+    /// be one.
     fn deliver(&mut self, item: Item<T>) -> Option<W> {
         self.receivers
             .grant_first_with(|receiving| (Ok(item), receiving.payload))
     }
 
-    /// The value of the longest waiting sender, which counts as sent now; and whom to wake.
+    /// Takes the value of the longest waiting sender, which is sent by that; returns both.
     fn take_first(&mut self) -> Option<(T, W)> {
         self.senders
             .grant_first_with(|sending| (Ok(()), (sending.value, sending.payload)))
     }
 
-    /// After an item has left the buffer: moves the value of the longest waiting sender in, if there is room. One is
-    /// enough, as there was no room before.
+    /// After an item has left the buffer: moves the value of the longest waiting sender in, if
+    /// there is room. One value is enough, because there was no room before.
     fn refill(&mut self) -> Option<W> {
         if !self.has_room() {
             return None;
@@ -303,7 +317,7 @@ impl<T, W> Core<T, W> {
         Some(payload)
     }
 
-    /// An item that was delivered and not seen.
+    /// Takes back an item that was assigned to a receiver but not seen.
     fn put_back(&mut self, item: Item<T>) -> (Deferred<W>, Option<T>) {
         if self.open_receivers == 0 {
             return (Deferred::Nothing, Some(item.value));
@@ -311,10 +325,10 @@ impl<T, W> Core<T, W> {
         if self.receivers.waiting() > 0 {
             return (Deferred::wake(self.deliver(item)), None);
         }
-        let place = self
+        let position = self
             .buffer
             .partition_point(|other| other.number < item.number);
-        self.buffer.insert(place, item);
+        self.buffer.insert(position, item);
         self.peak = self.peak.max(self.buffer.len());
         (Deferred::Nothing, None)
     }

@@ -1,5 +1,5 @@
-//! The core against a model that is slow and obviously right: everybody who sends or receives stands in a line first,
-//! and a handful of rules is applied until none applies.
+//! Compares the core with a model that is slow and obviously right: each send and receive joins a
+//! list first, and a few rules are applied until none applies.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ type Value = usize;
 /// A waiter, which is its own payload.
 type Name = usize;
 
-/// One operation; an index picks one of those that exist, modulo their number.
+/// One operation. An index selects one of the existing items, modulo their number.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Send(usize),
@@ -48,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Somebody in the senders' line, with what became of them.
+/// A send in the senders' list, with its result.
 #[derive(Clone, Debug)]
 struct Sends {
     name: Name,
@@ -57,7 +57,7 @@ struct Sends {
     sent: Option<Result<(), SendError<Value>>>,
 }
 
-/// Somebody in the receivers' line, with what became of them.
+/// A receive in the receivers' list, with its result.
 #[derive(Clone, Debug)]
 struct Receives {
     name: Name,
@@ -75,12 +75,12 @@ struct Model {
     receivers: Vec<Receives>,
     open_senders: Vec<HandleId>,
     open_receivers: Vec<HandleId>,
-    /// What was dropped with the last receiver.
+    /// The values that were dropped with the last receiver.
     discarded: Vec<Value>,
 }
 
 impl Model {
-    /// Applies the rules until none applies; who was told something, in order.
+    /// Applies the rules until none applies; returns the waiters that got a result, in order.
     fn settle(&mut self) -> Vec<Name> {
         std::iter::from_fn(|| self.rule()).flatten().collect()
     }
@@ -130,7 +130,7 @@ impl Model {
         }
     }
 
-    /// Puts a value that nobody saw back to where it was.
+    /// Puts a value that no receiver saw back to its old position.
     fn put_back(&mut self, value: Value) {
         let entered = |value: &Value| self.entered.iter().position(|known| known == value);
         let place = self
@@ -145,13 +145,13 @@ impl Model {
 struct Pair {
     core: Core<Value, Name>,
     model: Model,
-    /// In the order of the model's lines.
+    /// The keys, in the order of the model's lists.
     sender_tickets: Vec<WaiterKey>,
     receiver_tickets: Vec<WaiterKey>,
     next: usize,
 }
 
-/// One of them, if there are any.
+/// Selects one of them, if there are any.
 fn pick(count: usize, index: usize) -> Option<usize> {
     (count > 0).then(|| index % count)
 }
@@ -183,7 +183,7 @@ impl Pair {
             Step::TryReceive => self.recv(None),
             Step::ClaimReceived(index) => self.claim_received(index),
             Step::GiveUpReceiver(index) => self.give_up_receiver(index),
-            // A handle can only be cloned from an open one, so a side that is closed stays so.
+            // A handle can only be cloned from an open one, so a closed side stays closed.
             Step::OpenSender if self.next > 0 && self.model.open_senders.is_empty() => (),
             Step::OpenReceiver if self.next > 1 && self.model.open_receivers.is_empty() => (),
             Step::OpenSender => self.model.open_senders.push(self.core.open_sender()),

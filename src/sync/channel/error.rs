@@ -1,53 +1,54 @@
-//! Why a channel did not do what it was asked to; one type per operation, so that each names only what can happen.
+//! The errors of a channel; one type for each operation, so that each names only what can happen.
 //!
-//! Trio's four errors are sorted by whose doing it is: *closed* by you, *broken* by them, the regular *end*, and *would
-//! block*. What could not be sent is given back.
+//! The kinds are Trio's: *closed* on this side, *broken* by the other side, the regular *end*, and
+//! *would block*. An error of a send contains the value.
 
 use std::error::Error;
 use std::fmt;
 
-/// A value could not be sent; from [`Sender::send`](super::Sender::send). It is in here.
+/// The value was not sent; from [`Sender::send`](crate::sync::Sender::send). The error contains it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendError<T> {
-    /// This handle was closed, by you: before or during the call.
+    /// This handle was closed, before or during the call.
     Closed(T),
-    /// No receiver is open any more, and none will be.
+    /// All receivers are closed, so none will open.
     Broken(T),
 }
 
-/// A value could not be sent at once; from [`Sender::try_send`](super::Sender::try_send). It is in here.
+/// The value was not sent; from [`Sender::try_send`](crate::sync::Sender::try_send). The error
+/// contains it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError<T> {
-    /// This handle was closed, by you.
+    /// This handle was closed.
     Closed(T),
-    /// No receiver is open any more, and none will be.
+    /// All receivers are closed, so none will open.
     Broken(T),
-    /// There is no room, and nobody waits to receive; or others wait to send.
+    /// There is no room and no waiting receiver, or others wait to send.
     WouldBlock(T),
 }
 
-/// Nothing was received, and nothing will be; from [`Receiver::recv`](super::Receiver::recv).
+/// No value was received, and none will be; from [`Receiver::recv`](crate::sync::Receiver::recv).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvError {
-    /// This handle was closed, by you: before or during the call.
+    /// This handle was closed, before or during the call.
     Closed,
-    /// All senders are closed, and everything that they sent was received: the regular end.
+    /// All senders are closed and all their values were received: the regular end.
     EndOfChannel,
 }
 
-/// Nothing was received; from [`Receiver::try_recv`](super::Receiver::try_recv).
+/// No value was received; from [`Receiver::try_recv`](crate::sync::Receiver::try_recv).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryRecvError {
-    /// This handle was closed, by you.
+    /// This handle was closed.
     Closed,
-    /// All senders are closed, and everything that they sent was received: the regular end.
+    /// All senders are closed and all their values were received: the regular end.
     EndOfChannel,
-    /// Nothing is there now.
+    /// The channel is empty now.
     WouldBlock,
 }
 
 impl<T> SendError<T> {
-    /// The value that was not sent.
+    /// Returns the value that was not sent.
     ///
     /// ```
     /// let (sender, receiver) = seedbed::sync::channel(1);
@@ -63,7 +64,7 @@ impl<T> SendError<T> {
 }
 
 impl<T> TrySendError<T> {
-    /// The value that was not sent.
+    /// Returns the value that was not sent.
     ///
     /// ```
     /// let (sender, _receiver) = seedbed::sync::channel(0);
@@ -99,7 +100,7 @@ impl<T> fmt::Display for TrySendError<T> {
             TrySendError::Closed(_) => CLOSED_SENDER,
             TrySendError::Broken(_) => BROKEN,
             TrySendError::WouldBlock(_) => {
-                "the value was not sent: there is no room for it now, and nobody waits to receive it"
+                "the value was not sent: there is no room for it now, and no receiver waits for it"
             }
         })
     }
@@ -119,7 +120,7 @@ impl fmt::Display for TryRecvError {
         f.write_str(match self {
             TryRecvError::Closed => CLOSED_RECEIVER,
             TryRecvError::EndOfChannel => END,
-            TryRecvError::WouldBlock => "nothing was received: nothing is there now",
+            TryRecvError::WouldBlock => "nothing was received: the channel is empty now",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What senders and receivers have in common: a handle to a channel.
+//! The common part of senders and receivers: a handle to a channel.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,13 +8,12 @@ use super::core::{Core, HandleId};
 use crate::sync::locked::Locked;
 use crate::sys::primitives::{AtomicBool, AtomicUsize};
 
-/// What both sides' handles have in common. Its atomics change only under the mutex of the core.
+/// A handle to a channel. Its atomics change only under the mutex of the core.
 pub(super) struct Handle<T> {
     pub(super) core: Arc<Locked<Core<T, Waker>>>,
     pub(super) id: HandleId,
     closed: AtomicBool,
-    /// Number of waiters that were drawn for this handle and not given back: 0 if nobody is blocked on it, so that
-    /// closing need not look through the queue.
+    /// Number of futures that wait on this handle. If it is 0, `close` need not search the queue.
     waiters: AtomicUsize,
 }
 
@@ -28,7 +27,7 @@ impl<T> Handle<T> {
         }
     }
 
-    /// A handle to the same channel; closed if this one is. `open` opens one.
+    /// Creates another handle to the same channel with `open`; a closed one if this one is closed.
     pub(super) fn another(&self, open: impl Fn(&mut Core<T, Waker>) -> HandleId) -> Self {
         let mut core = self.core.lock();
         let closed = self.is_closed();
@@ -45,18 +44,19 @@ impl<T> Handle<T> {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Marks it closed, under the mutex; `None` if it was. Otherwise, whether anybody may be blocked on it.
+    /// Marks the handle closed, under the mutex. `None` if it was closed already; otherwise,
+    /// whether futures may wait on it.
     pub(super) fn mark_closed(&self) -> Option<bool> {
         let was_closed = self.closed.swap(true, Ordering::Relaxed);
         (!was_closed).then(|| self.waiters.load(Ordering::Relaxed) > 0)
     }
 
-    /// Counts a key, under the mutex.
+    /// Counts one more waiter, under the mutex.
     pub(super) fn count_waiter(&self) {
         self.waiters.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// No longer counts one, under the mutex.
+    /// Counts one waiter less, under the mutex.
     pub(super) fn uncount_waiter(&self) {
         self.waiters.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,13 +1,14 @@
-//! `channel`: passes values from senders to receivers, each to one of them, first come, first served on both sides.
+//! Opens channels.
 //!
-//! The pure `core` decides; [`Sender`] and [`Receiver`] are thin drivers around it: one mutex, held for a few
-//! instructions; sending or receiving without waiting is one lock, and allocates only when the buffer grows.
+//! The pure [`core`](super::core) decides; senders and receivers are drivers around it. Sending or
+//! receiving without waiting locks one mutex for a few instructions, and allocates only when the
+//! buffer grows.
 //!
-//! Choice: not built on `async-channel`, which keeps some of Trio's promises and cannot keep these: a rendezvous
-//! (capacity 0); a value belongs to the longest waiting receiver, and a free place to the longest waiting sender, the
-//! moment it is there; closing one handle tells those blocked on it and nobody else; a buffer that is discarded with
-//! the last receiver; and how many wait. Its queue is lock-free, so where many threads hammer one channel and none of
-//! this matters, it is the better choice, as the docs of [`channel`] say.
+//! Decision: this is not built on `async-channel`, because that cannot guarantee what Trio's
+//! channels do: a rendezvous (capacity 0); a value is assigned to the longest waiting receiver, and
+//! a free buffer slot to the longest waiting sender, immediately; closing one handle affects only
+//! the futures that wait on it; the last receiver discards the buffer; the number of waiters is
+//! known.
 
 use std::sync::Arc;
 
@@ -17,18 +18,19 @@ use super::receiver::Receiver;
 use super::sender::Sender;
 use crate::sync::locked::Locked;
 
-/// Opens a channel that buffers up to `capacity` values; then, senders wait. With capacity 0 they always do, until a
-/// receiver takes the value: a rendezvous.
+/// Opens a channel that buffers up to `capacity` values; then senders wait. With capacity 0, every
+/// sender waits until a receiver takes its value: a rendezvous.
 ///
-/// Both sides can be cloned; each value goes to one receiver. It is fair: values arrive in the order in which they were
-/// sent, and go to the receivers in the order in which those began to wait. A value that is sent while somebody waits
-/// belongs to the longest waiter at once, and a place that comes free, to the longest waiting sender.
+/// Both sides can be cloned; each value goes to one receiver. The channel is fair: values arrive in
+/// the order in which they were sent, and go to receivers in the order in which those began to
+/// wait. A value that is sent is assigned to the longest waiting receiver immediately, and a free
+/// buffer slot to the longest waiting sender.
 ///
-/// A small capacity is the right choice nearly always, and 0 a good default: it makes a producer that is too fast wait.
+/// Prefer a small capacity; 0 is a good default. It makes a fast producer wait.
 ///
-/// `async_channel` is faster when many threads use one channel. It has no rendezvous, lets receivers take a value that
-/// woke another one, closes all handles at once, keeps the buffer when the last receiver is gone, and does not say how
-/// many wait.
+/// `async_channel` is faster when many threads use one channel. It has no rendezvous, lets another
+/// receiver take a value that has woken one, closes all handles together, keeps the buffer without
+/// receivers, and does not report the number of waiters.
 ///
 /// ```
 /// use seedbed::sync::channel;
@@ -52,23 +54,26 @@ use crate::sync::locked::Locked;
 ///
 /// # Closing
 ///
-/// Each handle is closed when it is dropped, or by its `close` before. When the last sender is closed, receivers get
-/// what is in the buffer and then [`EndOfChannel`](crate::sync::RecvError::EndOfChannel). When the last receiver is closed, what
-/// is in the buffer is dropped, and senders get [`Broken`](crate::sync::SendError::Broken). Closing one of several handles tells
-/// only those that are blocked on that very handle.
+/// Each handle is closed when it is dropped, or earlier by its `close`. When the last sender is
+/// closed, receivers get the rest of the buffer and then
+/// [`EndOfChannel`](crate::sync::RecvError::EndOfChannel). When the last receiver is closed, the
+/// buffer is dropped, and senders get [`Broken`](crate::sync::SendError::Broken). Closing one of
+/// several handles affects only the futures that wait on that handle.
 ///
 /// # Coming from Trio
 ///
-/// `open_memory_channel(n)` is `channel(n)`, and with `math.inf`, [`unbounded`]. Dropping a handle closes it. A clone
-/// of a closed handle is a closed handle, where Trio raises an error. An operation that need not wait completes at once
-/// and is no cancel point. Statistics are the same.
+/// `open_memory_channel(n)` is `channel(n)`, and with `math.inf`, [`unbounded`]. `receive` is
+/// [`recv`](crate::sync::Receiver::recv). Dropping a handle closes it. A clone of a closed handle
+/// is a closed handle, where Trio raises an error. An operation that need not wait completes
+/// immediately and is no cancel point. Statistics are the same.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     open(Some(capacity))
 }
 
 /// Opens a channel that buffers any number of values: sending never waits.
 ///
-/// If values come faster than they are received, memory runs out; with [`channel`], the senders would wait.
+/// If values are sent faster than they are received, memory runs out; with [`channel`], the senders
+/// would wait.
 ///
 /// ```
 /// let (sender, receiver) = seedbed::sync::unbounded();

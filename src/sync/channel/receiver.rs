@@ -1,8 +1,9 @@
 //! The receiving side of a channel.
 //!
-//! As a stream, a receiver waits in the queue by itself, not by a future that can be dropped. Its `place` there is kept
-//! between polls. Every other use of the handle first fetches what has arrived there and leaves it, so that nothing
-//! lies in a place that nobody looks at, and the order of values is kept.
+//! As a stream, a receiver waits in the queue itself, without a future that can be dropped. Its key
+//! is kept between polls in `stream_waiter`. Every other use of the handle first leaves the queue
+//! and takes the value that was assigned to the stream, so that no value stays there unseen and the
+//! order of values is kept.
 
 use std::fmt;
 use std::future::Future;
@@ -22,12 +23,13 @@ use crate::sys::primitives::{Mutex, MutexGuard, lock};
 
 /// Receives values from a channel; from [`channel`](super::channel).
 ///
-/// A clone is another handle to the same channel, to be closed on its own; each value goes to one receiver.
+/// A clone is another handle to the same channel, which is closed separately. Each value goes to
+/// one receiver.
 ///
-/// It is also a [`Stream`] of the values, which ends when the channel has ended or the handle is closed. A stream that
-/// was polled and is pending keeps its place in the queue, and the value that reaches it there, until it is polled
-/// again, used in any other way, closed or dropped; nothing is lost, but other receivers do not get that value
-/// meanwhile.
+/// It is also a [`Stream`] of the values, which ends when the channel has ended or the handle is
+/// closed. A stream that was polled and is pending keeps its position in the queue and the value
+/// that is assigned to it, until the handle is polled again, used in another way, closed or
+/// dropped. No value is lost, but other receivers do not get that one in the meantime.
 ///
 /// ```
 /// use futures_lite::{StreamExt, future::block_on};
@@ -46,8 +48,7 @@ use crate::sys::primitives::{Mutex, MutexGuard, lock};
 /// Closes this handle, as [`close`](Self::close) does.
 pub struct Receiver<T> {
     handle: Handle<T>,
-    /// The stream's place in the queue, if it has one. Locked only by one call of this handle at a time, and never
-    /// while the core is.
+    /// The stream's key in the queue, if it waits. Never locked while the core is.
     stream_waiter: Mutex<Option<WaiterKey>>,
 }
 
@@ -59,9 +60,10 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Receives a value, waiting for one as long as there is none.
+    /// Receives a value, and waits while there is none.
     ///
-    /// It completes at once if it can, and is then no cancel point. Its place in the queue is that of its first poll.
+    /// It completes immediately if it can; then it is no cancel point. Its position in the queue is
+    /// that of its first poll.
     ///
     /// ```
     /// use seedbed::sync::{RecvError, channel};
@@ -77,13 +79,13 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Closed`] if this handle is closed, before or while it waits; [`RecvError::EndOfChannel`] if
-    /// all senders are, and nothing is left.
+    /// [`RecvError::Closed`] if this handle is closed, before or during the wait;
+    /// [`RecvError::EndOfChannel`] if all senders are closed and the buffer is empty.
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing was received. A value that had reached the future goes to the next receiver, or
-    /// back to where it was in the channel.
+    /// Atomic: if cancelled, no value was received. A value that had been assigned already goes to
+    /// the next receiver, or back to its position in the channel.
     pub fn recv(&self) -> Recv<'_, T> {
         Recv {
             receiver: self,
@@ -91,7 +93,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Receives a value if one is there; never waits.
+    /// Receives a value if there is one; never waits.
     ///
     /// ```
     /// use seedbed::sync::{TryRecvError, channel};
@@ -104,8 +106,9 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// In this order: [`TryRecvError::Closed`] if this handle is closed; [`TryRecvError::EndOfChannel`] if all
-    /// senders are, and nothing is left; [`TryRecvError::WouldBlock`] if nothing is there now.
+    /// In this order: [`TryRecvError::Closed`] if this handle is closed;
+    /// [`TryRecvError::EndOfChannel`] if all senders are closed and the buffer is empty;
+    /// [`TryRecvError::WouldBlock`] if the channel is empty now.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         if let Some(value) = self.leave_stream_queue() {
             return Ok(value);
@@ -115,10 +118,11 @@ impl<T> Receiver<T> {
         Ok(value)
     }
 
-    /// Closes this handle; others stay open. Doing so again changes nothing.
+    /// Closes this handle; others stay open. A second call has no effect.
     ///
-    /// Receives that are blocked on this handle give [`RecvError::Closed`]. If it was the last receiver, what is in
-    /// the buffer is dropped, and sends give [`SendError::Broken`](super::SendError::Broken), those that wait included.
+    /// Receives that wait on this handle return [`RecvError::Closed`]. If it was the last receiver,
+    /// the buffer is dropped, and all sends, also waiting ones, return
+    /// [`SendError::Broken`](crate::sync::SendError::Broken).
     ///
     /// ```
     /// use seedbed::sync::{SendError, TryRecvError, channel};
@@ -145,7 +149,7 @@ impl<T> Receiver<T> {
         drop(discarded);
     }
 
-    /// Whether this handle was closed.
+    /// Returns whether this handle was closed.
     ///
     /// ```
     /// let (_sender, receiver) = seedbed::sync::channel::<u8>(1);
@@ -157,7 +161,7 @@ impl<T> Receiver<T> {
         self.handle.is_closed()
     }
 
-    /// Says, for one moment, how the channel is used.
+    /// Returns the number of values, handles and waiters at this moment.
     ///
     /// ```
     /// let (_sender, receiver) = seedbed::sync::channel::<u8>(1);
@@ -168,11 +172,11 @@ impl<T> Receiver<T> {
     }
 
     fn stream_waiter(&self) -> MutexGuard<'_, Option<WaiterKey>> {
-        // Nothing that can panic runs under it.
+        // Never poisoned: no code that can panic runs under this mutex.
         lock(&self.stream_waiter)
     }
 
-    /// Leaves the stream's place in the queue, if it has one, with the value that has arrived there, if one has.
+    /// Removes the stream from the queue, if it waits; returns the value that was assigned to it.
     fn leave_stream_queue(&self) -> Option<T> {
         let key = self.stream_waiter().take()?;
         let mut core = self.handle.core.lock();
@@ -181,13 +185,13 @@ impl<T> Receiver<T> {
         drop(core);
         match removed {
             Removed::Granted(Ok(item)) => Some(item.into_value()),
-            // The caller asks again, and finds out the same.
+            // The caller tries again and gets the same error.
             Removed::Granted(Err(_reason)) => None,
             Removed::Waiting(_unused_waker) => None,
         }
     }
 
-    /// Receives if that is possible at once; whom to wake after unlocking.
+    /// Receives if that is possible without waiting; returns the waker to wake after unlocking.
     fn attempt(&self, core: &mut Core<T, Waker>) -> Result<(T, Option<Waker>), TryRecvError> {
         if self.handle.is_closed() {
             return Err(TryRecvError::Closed);
@@ -195,14 +199,15 @@ impl<T> Receiver<T> {
         core.try_recv()
     }
 
-    /// The first poll of a receive: what became of it, or its place in the queue.
+    /// The first poll of a receive: its result, or its key in the queue.
     fn begin(&self, waker: &Waker) -> Result<Result<T, RecvError>, WaiterKey> {
-        // The common case comes first: one lock, and nothing to clone.
+        // The common case first: one lock, and no clone of the waker.
         match self.try_recv() {
             Err(TryRecvError::WouldBlock) => (),
             decided => return Ok(decided.map_err(final_error)),
         }
-        // Cloned before the lock is taken; an unused one is dropped after it was given back.
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
         let waker = waker.clone();
         let mut core = self.handle.core.lock();
         match self.attempt(&mut core) {
@@ -219,19 +224,19 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Whether it is decided what becomes of a receive; if not, makes `waker` the one to wake.
+    /// Ready if the result of a receive is known; otherwise stores `waker` as the one to wake.
     fn poll_decided(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         let core = &self.handle.core;
         core.poll_granted(waker, |core| core.receiver_payload_mut(key))
     }
 
-    /// What became of a receive that is decided.
+    /// Returns the result of a receive, which must be known.
     fn claim(&self, key: WaiterKey) -> Result<T, RecvError> {
         let mut core = self.handle.core.lock();
         self.handle.uncount_waiter();
         match core.leave(key) {
             Removed::Granted(received) => received.map(Item::into_value),
-            Removed::Waiting(_) => unreachable!("only who is decided may claim"),
+            Removed::Waiting(_) => unreachable!("only a receive with a result may claim it"),
         }
     }
 
@@ -245,16 +250,16 @@ impl<T> Receiver<T> {
     }
 }
 
-/// An error that waiting does not help against.
+/// Converts an error that waiting cannot change.
 fn final_error(error: TryRecvError) -> RecvError {
     match error {
         TryRecvError::Closed => RecvError::Closed,
         TryRecvError::EndOfChannel => RecvError::EndOfChannel,
-        TryRecvError::WouldBlock => unreachable!("whoever would block waits"),
+        TryRecvError::WouldBlock => unreachable!("the future waits then"),
     }
 }
 
-/// Another handle to the same channel; closed if this one is.
+/// Creates another handle to the same channel; a closed one if this one is closed.
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
         Receiver::new(self.handle.another(Core::open_receiver))
@@ -271,8 +276,9 @@ impl<T> Drop for Receiver<T> {
 ///
 /// # Cancellation
 ///
-/// Dropping what polls the stream loses nothing: a value that arrives then is the next one that this handle gives, or
-/// goes to other receivers when it is closed or dropped.
+/// Dropping a future that polls the stream loses no value: one that is assigned to the stream is
+/// the next one that this handle returns, or goes to other receivers when this handle is closed or
+/// dropped.
 impl<T> Stream for Receiver<T> {
     type Item = T;
 
@@ -320,14 +326,14 @@ impl<T> fmt::Debug for Receiver<T> {
 ///
 /// # Cancellation
 ///
-/// Atomic: if cancelled, nothing was received.
+/// Atomic: if cancelled, no value was received.
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. A value that had reached it goes to the next
-/// receiver, or back to where it was in the channel; if no receiver is open any more, it is dropped. One that is
-/// *forgotten* ([`std::mem::forget`]) keeps its place until its handle is closed, and the value that reaches it there
-/// is lost.
+/// Leaves the queue immediately; the order of the others is unchanged. A value that had been
+/// assigned to it goes to the next receiver, or back to its position in the channel; if no receiver
+/// is open, the value is dropped. A future that is *forgotten* ([`std::mem::forget`]) keeps its
+/// position until its handle is closed, and a value that is assigned to it is lost.
 ///
 /// # Panics
 ///
@@ -338,13 +344,13 @@ pub struct Recv<'a, T> {
     state: State,
 }
 
-/// Where a [`Recv`] stands.
+/// The state of a [`Recv`].
 enum State {
-    /// Not polled yet; not in the queue.
+    /// Not polled yet, so not in the queue.
     New,
-    /// In the queue, or decided and not yet aware of it.
+    /// In the queue, or with a result and not polled since.
     Queued(WaiterKey),
-    /// It has completed.
+    /// Completed.
     Done,
 }
 

@@ -15,7 +15,7 @@ use crate::sync::wait_list::WaiterKey;
 
 /// Sends values into a channel; from [`channel`](super::channel).
 ///
-/// A clone is another handle to the same channel, to be closed on its own.
+/// A clone is another handle to the same channel, which is closed separately.
 ///
 /// ```
 /// let (sender, receiver) = seedbed::sync::channel(2);
@@ -37,11 +37,12 @@ impl<T> Sender<T> {
         Sender { handle }
     }
 
-    /// Sends a value, waiting as long as there is no room and nobody waits to receive, or others wait to send.
+    /// Sends a value, and waits while there is neither room nor a waiting receiver, or while others
+    /// wait to send.
     ///
-    /// The value counts as sent when it is in the buffer or with a receiver. With capacity 0, that is when a receiver
-    /// has taken it. It completes at once if it can, and is then no cancel point. Its place in the queue is that of its
-    /// first poll.
+    /// The value is sent when it is in the buffer or assigned to a receiver. With capacity 0, that
+    /// is when a receiver has taken it. It completes immediately if it can; then it is no cancel
+    /// point. Its position in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -53,13 +54,13 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`] if this handle is closed, before or while it waits; [`SendError::Broken`] if all receivers
-    /// are. The value is in the error.
+    /// [`SendError::Closed`] if this handle is closed, before or during the wait;
+    /// [`SendError::Broken`] if all receivers are closed. The error contains the value.
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, the value was not sent, and is dropped; unless it had just been sent, and the future not
-    /// been polled since.
+    /// Atomic: if cancelled, the value was not sent and is dropped, unless it was sent after the
+    /// last poll of the future.
     pub fn send(&self, value: T) -> Send<'_, T> {
         Send {
             sender: self,
@@ -67,7 +68,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Sends a value if that is possible at once; never waits.
+    /// Sends a value if that is possible without waiting.
     ///
     /// ```
     /// use seedbed::sync::{TrySendError, channel};
@@ -79,18 +80,19 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// In this order: [`TrySendError::Closed`] if this handle is closed; [`TrySendError::Broken`] if all receivers are;
-    /// [`TrySendError::WouldBlock`] if nobody waits to receive and there is no room. The value is in the error.
+    /// In this order: [`TrySendError::Closed`] if this handle is closed; [`TrySendError::Broken`]
+    /// if all receivers are closed; [`TrySendError::WouldBlock`] if there is neither room nor a
+    /// waiting receiver. The error contains the value.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let sent = self.attempt(&mut self.handle.core.lock(), value);
         Deferred::wake(sent?).run();
         Ok(())
     }
 
-    /// Closes this handle; others stay open. Doing so again changes nothing.
+    /// Closes this handle; others stay open. A second call has no effect.
     ///
-    /// Sends that are blocked on this handle give [`SendError::Closed`]. If it was the last sender, receivers that wait
-    /// have reached the end; what is in the buffer can still be received.
+    /// Sends that wait on this handle return [`SendError::Closed`]. If it was the last sender,
+    /// waiting receivers have reached the end; the buffer can still be received.
     ///
     /// ```
     /// use seedbed::sync::{RecvError, channel};
@@ -113,7 +115,7 @@ impl<T> Sender<T> {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether this handle was closed.
+    /// Returns whether this handle was closed.
     ///
     /// ```
     /// let (sender, _receiver) = seedbed::sync::channel::<u8>(1);
@@ -125,7 +127,7 @@ impl<T> Sender<T> {
         self.handle.is_closed()
     }
 
-    /// Says, for one moment, how the channel is used.
+    /// Returns the number of values, handles and waiters at this moment.
     ///
     /// ```
     /// let (sender, _receiver) = seedbed::sync::channel(1);
@@ -136,7 +138,7 @@ impl<T> Sender<T> {
         self.handle.core.lock().statistics()
     }
 
-    /// Sends if that is possible at once; whom to wake after unlocking.
+    /// Sends if that is possible without waiting; returns the waker to wake after unlocking.
     fn attempt(
         &self,
         core: &mut Core<T, Waker>,
@@ -148,14 +150,15 @@ impl<T> Sender<T> {
         core.try_send(value)
     }
 
-    /// The first poll of a send: what became of it, or its place in the queue.
+    /// The first poll of a send: its result, or its key in the queue.
     fn begin(&self, value: T, waker: &Waker) -> Result<Sent<T>, WaiterKey> {
-        // The common case comes first: one lock, and nothing to clone.
+        // The common case first: one lock, and no clone of the waker.
         let value = match self.try_send(value) {
             Err(TrySendError::WouldBlock(value)) => value,
             decided => return Ok(decided.map_err(final_error)),
         };
-        // Cloned before the lock is taken; an unused one is dropped after it was given back.
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
         let waker = waker.clone();
         let mut core = self.handle.core.lock();
         match self.attempt(&mut core, value) {
@@ -172,7 +175,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Whether it is decided what becomes of a send; if not, makes `waker` the one to wake.
+    /// Ready if the result of a send is known; otherwise stores `waker` as the one to wake.
     fn poll_decided(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         let core = &self.handle.core;
         core.poll_granted(waker, |core| core.sender_payload_mut(key))
@@ -193,16 +196,16 @@ impl<T> Sender<T> {
     }
 }
 
-/// An error that waiting does not help against.
+/// Converts an error that waiting cannot change.
 fn final_error<T>(error: TrySendError<T>) -> SendError<T> {
     match error {
         TrySendError::Closed(value) => SendError::Closed(value),
         TrySendError::Broken(value) => SendError::Broken(value),
-        TrySendError::WouldBlock(_) => unreachable!("whoever would block waits"),
+        TrySendError::WouldBlock(_) => unreachable!("the future waits then"),
     }
 }
 
-/// Another handle to the same channel; closed if this one is.
+/// Creates another handle to the same channel; a closed one if this one is closed.
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         Sender::new(self.handle.another(Core::open_sender))
@@ -241,13 +244,13 @@ impl<T> fmt::Debug for Sender<T> {
 ///
 /// # Cancellation
 ///
-/// Atomic: if cancelled, the value was not sent, unless it had just been.
+/// Atomic: if cancelled, the value was not sent, unless it was sent after the last poll.
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once, and drops the value; the order of the others is unchanged. If a receiver or the buffer has
-/// taken the value already, it is sent. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and its value
-/// is sent when its turn comes.
+/// Leaves the queue immediately and drops the value; the order of the others is unchanged. If a
+/// receiver or the buffer has taken the value already, it is sent. A future that is *forgotten*
+/// ([`std::mem::forget`]) keeps its position, and its value is sent when it reaches the front.
 ///
 /// # Panics
 ///
@@ -258,17 +261,17 @@ pub struct Send<'a, T> {
     state: State<T>,
 }
 
-/// Where a [`Send`] stands.
+/// The state of a [`Send`].
 enum State<T> {
-    /// Not polled yet; the value is here.
+    /// Not polled yet; contains the value.
     New(T),
-    /// In the queue with its value, or decided and not yet aware of it.
+    /// In the queue with its value, or with a result and not polled since.
     Queued(WaiterKey),
-    /// It has completed.
+    /// Completed.
     Done,
 }
 
-/// Nothing in it is pinned.
+/// No field is pinned.
 impl<T> Unpin for Send<'_, T> {}
 
 impl<T> Future for Send<'_, T> {

@@ -1,6 +1,8 @@
 //! How a channel is used.
 
-/// How a channel is used, at one moment; from [`Sender::statistics`](crate::sync::Sender::statistics) and [`Receiver::statistics`](crate::sync::Receiver::statistics).
+/// How a channel was used at one moment; from
+/// [`Sender::statistics`](crate::sync::Sender::statistics) and
+/// [`Receiver::statistics`](crate::sync::Receiver::statistics).
 ///
 /// ```
 /// let (sender, receiver) = seedbed::sync::channel(2);
@@ -13,12 +15,12 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChannelStatistics {
-    /// Number of values in the buffer. For a while more than the capacity when receivers were dropped with values that
-    /// they had not seen, and which therefore went back.
+    /// Number of values in the buffer. More than the capacity for a while, after receivers were
+    /// dropped with values that they had not seen.
     pub buffered: usize,
     /// Number of values that are buffered before senders wait; `None` if they never do.
     pub capacity: Option<usize>,
-    /// The most values that were ever in the buffer.
+    /// The largest number of values that was ever in the buffer.
     pub peak_buffered: usize,
     /// Number of [`Sender`](crate::sync::Sender)s that are not closed.
     pub open_senders: usize,

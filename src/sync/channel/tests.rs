@@ -13,13 +13,13 @@ use super::{
 };
 use crate::sync::test_waker::{Count, poll, poll_with};
 
-/// A future that waits.
+/// Polls a future once; it must wait.
 fn queued<F: Future + Unpin>(mut future: F) -> F {
     assert!(poll(&mut future).is_pending());
     future
 }
 
-/// What a future must give by now.
+/// The output of a future that must be ready.
 fn ready<F: Future + Unpin>(mut future: F) -> F::Output {
     match poll(&mut future) {
         Poll::Ready(output) => output,
@@ -406,7 +406,7 @@ fn polling_a_send_after_the_end_is_a_clear_panic() {
 
 #[test]
 fn a_values_drop_may_use_the_channel() {
-    /// Looks at the channel when it is dropped.
+    /// A value that uses the channel when it is dropped.
     struct Nosy(Option<Sender<Nosy>>);
     impl Drop for Nosy {
         fn drop(&mut self) {

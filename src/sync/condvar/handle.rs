@@ -1,14 +1,15 @@
-//! `Condvar`: wait, without the lock, until somebody who has it says that its value has changed.
+//! The handle and future of a condition variable.
 //!
-//! Two queues, one behind the other. A waiter lies in the condvar's own list until it is notified; `notify` moves it,
-//! in order and in the same step, into the queue of the lock, with its waker, so that it is woken only when the lock is
-//! really its own. Its place there ([`WaiterKey`]) is what the list grants it.
+//! There are two queues. A waiter lies in the condition variable's own list until it is notified. A
+//! notification moves it, in order and in the same step, into the queue of the mutex, so that it is
+//! woken only when the mutex is its own. Its key there is what the list grants it.
 //!
-//! Choice: a notification that reaches a waiter which is then dropped goes to the next one, together with the place in
-//! the lock's queue. Trio loses it.
+//! Decision: a notification of a waiter that is then dropped goes to the next waiter, together with
+//! the position in the mutex's queue. Trio loses it.
 //!
-//! Invariants: the condvar's mutex is taken before the lock's, never the other way round; a place in the lock's queue
-//! that came from a notification has exactly one owner: a grant in the list, or a `CondvarWait`.
+//! Invariants: the condition variable's list is locked before the mutex's state, never the other
+//! way round. A key in the mutex's queue that came from a notification has exactly one owner: a
+//! grant in the list, or a `CondvarWait`.
 
 use std::fmt;
 use std::future::Future;
@@ -21,13 +22,14 @@ use crate::sync::locked::{Deferred, Locked};
 use crate::sync::mutex::{Mutex, MutexGuard, MutexLock, MutexStatistics};
 use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 
-/// Lets tasks wait until the value of a [`Mutex`] has become what they need.
+/// A condition variable: tasks wait, without the mutex, until another task has changed the value of
+/// a [`Mutex`].
 ///
-/// The handle is cheap to clone; all clones are the same condvar. It is fair: notifications go to those who wait in
-/// the order in which they began to, and they get the lock in that order.
+/// The handle is cheap to clone; all clones are handles of the same condition variable. It is fair:
+/// tasks are notified in the order in which they began to wait, and lock the mutex in that order.
 ///
-/// Always look at the value again after a wait: between a notification and the lock, others may have had it, and a
-/// notification that was passed on may be stale.
+/// Always check the value again after a wait: another task may have locked the mutex between the
+/// notification and the wait's end, and a notification that was passed on may be stale.
 ///
 /// ```
 /// use seedbed::sync::Condvar;
@@ -52,21 +54,23 @@ use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 ///
 /// # Coming from Trio
 ///
-/// That the caller has the lock is shown by its guard, so nothing is left to raise an error about. A cancelled wait
-/// does *not* take the lock again: the guard was given to it, and whoever is cancelled has nothing to undo with it. And
-/// a notification that reaches a cancelled waiter is passed on, where Trio loses it.
+/// This is `Condition`. The guard shows that the caller has locked the mutex, so there is no error
+/// for a caller that has not. A cancelled wait does *not* lock the mutex again: the wait owns the
+/// guard, and a cancelled task has nothing to undo with it. A notification of a cancelled waiter
+/// goes to the next waiter, where Trio loses it.
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others. If the last one is dropped while somebody waits, they wait for ever.
+/// Dropping a handle does not affect others. If the last handle is dropped, the remaining waiters
+/// wait forever.
 pub struct Condvar<T> {
     mutex: Mutex<T>,
-    /// Those who wait to be notified, and the places in the lock's queue of those who were.
+    /// The waiters; a notified one is granted its key in the mutex's queue.
     waiters: Arc<Locked<WaitList<Waker, WaiterKey>>>,
 }
 
 impl<T> Condvar<T> {
-    /// Creates a condvar with a lock of its own.
+    /// Creates a condition variable with a mutex of its own around `value`.
     ///
     /// ```
     /// let condvar = seedbed::sync::Condvar::new(0);
@@ -76,7 +80,7 @@ impl<T> Condvar<T> {
         Self::with_mutex(Mutex::new(value))
     }
 
-    /// Creates a condvar over a lock; several may share one.
+    /// Creates a condition variable for a mutex. Several condition variables may share one mutex.
     ///
     /// ```
     /// use seedbed::sync::{Condvar, Mutex};
@@ -94,7 +98,7 @@ impl<T> Condvar<T> {
         }
     }
 
-    /// The condvar's lock.
+    /// Returns the mutex.
     ///
     /// ```
     /// let condvar = seedbed::sync::Condvar::new(5);
@@ -105,7 +109,7 @@ impl<T> Condvar<T> {
         &self.mutex
     }
 
-    /// Takes the lock; the same as [`Mutex::lock`].
+    /// Locks the mutex; see [`Mutex::lock`].
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -121,7 +125,7 @@ impl<T> Condvar<T> {
         self.mutex.lock()
     }
 
-    /// Takes the lock if it is free and nobody waits for it; the same as [`Mutex::try_lock`].
+    /// Locks the mutex if it is unlocked, without waiting; see [`Mutex::try_lock`].
     ///
     /// ```
     /// let condvar = seedbed::sync::Condvar::new(5);
@@ -131,10 +135,10 @@ impl<T> Condvar<T> {
         self.mutex.try_lock()
     }
 
-    /// Releases the lock, waits to be notified, and takes the lock again.
+    /// Unlocks the mutex, waits to be notified, and locks the mutex again.
     ///
-    /// Releasing and beginning to wait are one step, made when the future is first polled: no notification can slip in
-    /// between. Until then, the future holds the lock.
+    /// The first poll unlocks and begins to wait in one step, so no notification is missed in
+    /// between. Until then, the future holds the guard.
     ///
     /// ```
     /// use futures_lite::future::{block_on, poll_once};
@@ -155,12 +159,13 @@ impl<T> Condvar<T> {
     ///
     /// # Cancellation
     ///
-    /// If cancelled, the lock has been released, and is not taken again. A notification that had reached this waiter
-    /// goes to the next one, as does its place in the lock's queue; so none is lost.
+    /// If cancelled, the mutex has been unlocked and is not locked again. If this waiter was
+    /// notified already, the notification and the position in the mutex's queue go to the next
+    /// waiter, so none is lost.
     ///
     /// # Panics
     ///
-    /// If the guard is of another lock.
+    /// If the guard belongs to another mutex.
     #[track_caller]
     pub fn wait(&self, guard: MutexGuard<T>) -> CondvarWait<T> {
         self.check(&guard);
@@ -170,17 +175,18 @@ impl<T> Condvar<T> {
         }
     }
 
-    /// Notifies the longest waiter; returns whether there was one. Like [`notify`](Self::notify) with 1.
+    /// Notifies the longest waiter; returns whether there was one. Like [`notify`](Self::notify)
+    /// with 1.
     ///
     /// ```
     /// let condvar = seedbed::sync::Condvar::new(5);
-    /// let value = condvar.try_lock().expect("nobody holds it");
-    /// assert!(!condvar.notify_one(&value), "nobody waits");
+    /// let value = condvar.try_lock().expect("it is unlocked");
+    /// assert!(!condvar.notify_one(&value), "there is no waiter");
     /// ```
     ///
     /// # Panics
     ///
-    /// If the guard is of another mutex.
+    /// If the guard belongs to another mutex.
     #[track_caller]
     pub fn notify_one(&self, guard: &MutexGuard<T>) -> bool {
         self.notify(guard, 1) == 1
@@ -188,18 +194,18 @@ impl<T> Condvar<T> {
 
     /// Notifies the `n` longest waiters, or all if there are fewer; returns how many.
     ///
-    /// They are in the lock's queue before this returns, behind those who are there already, and run when the lock
-    /// reaches them; not before the caller's guard is dropped.
+    /// They are in the mutex's queue before this returns, behind its current waiters. None of them
+    /// runs before the caller's guard is dropped.
     ///
     /// ```
     /// let condvar = seedbed::sync::Condvar::new(5);
-    /// let value = condvar.try_lock().expect("nobody holds it");
-    /// assert_eq!(condvar.notify(&value, 2), 0, "nobody waits");
+    /// let value = condvar.try_lock().expect("it is unlocked");
+    /// assert_eq!(condvar.notify(&value, 2), 0, "there is no waiter");
     /// ```
     ///
     /// # Panics
     ///
-    /// If the guard is of another lock.
+    /// If the guard belongs to another mutex.
     #[track_caller]
     pub fn notify(&self, guard: &MutexGuard<T>, n: usize) -> usize {
         self.check(guard);
@@ -210,23 +216,23 @@ impl<T> Condvar<T> {
             .count()
     }
 
-    /// Notifies all who wait; returns how many. The same as [`notify`](Self::notify) with no limit.
+    /// Notifies all waiters; returns how many.
     ///
     /// ```
     /// let condvar = seedbed::sync::Condvar::new(5);
-    /// let value = condvar.try_lock().expect("nobody holds it");
-    /// assert_eq!(condvar.notify_all(&value), 0, "nobody waits");
+    /// let value = condvar.try_lock().expect("it is unlocked");
+    /// assert_eq!(condvar.notify_all(&value), 0, "there is no waiter");
     /// ```
     ///
     /// # Panics
     ///
-    /// If the guard is of another lock.
+    /// If the guard belongs to another mutex.
     #[track_caller]
     pub fn notify_all(&self, guard: &MutexGuard<T>) -> usize {
         self.notify(guard, usize::MAX)
     }
 
-    /// Says, for one moment, how the condvar and its lock are used.
+    /// Returns how many futures wait, and how the mutex is used.
     ///
     /// ```
     /// let condvar = seedbed::sync::Condvar::new(5);
@@ -246,11 +252,11 @@ impl<T> Condvar<T> {
     fn check(&self, guard: &MutexGuard<T>) {
         assert!(
             self.mutex.is_same(MutexGuard::source(guard)),
-            "a `Condvar` was used with the guard of another lock"
+            "a `Condvar` was used with the guard of another mutex"
         );
     }
 
-    /// Begins to wait, then releases the lock: who notifies must have the lock, and so comes later.
+    /// Joins the list, then unlocks the mutex. A notification needs the mutex, so it comes later.
     fn park(&self, guard: MutexGuard<T>, waker: &Waker) -> WaiterKey {
         let waker = waker.clone();
         let key = self.waiters.lock().push(waker);
@@ -258,13 +264,13 @@ impl<T> Condvar<T> {
         key
     }
 
-    /// Whether the waiter was notified; if not, makes `waker` the one to wake.
+    /// Ready if the waiter was notified; otherwise stores `waker` as the one to wake.
     fn poll_notified(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         let waiters = &self.waiters;
         waiters.poll_granted(waker, |waiters| waiters.payload_mut(key))
     }
 
-    /// The place in the lock's queue of a waiter that was notified.
+    /// Removes a notified waiter and returns its key in the mutex's queue.
     fn relock_key(&self, key: WaiterKey) -> WaiterKey {
         match self.waiters.lock().remove(key) {
             Removed::Granted(relock) => relock,
@@ -272,7 +278,8 @@ impl<T> Condvar<T> {
         }
     }
 
-    /// Gives a notification, and its place in the lock's queue, to the next waiter. If nobody waits, nobody needs it.
+    /// Passes a notification and its position in the mutex's queue to the next waiter. Without a
+    /// waiter, both go.
     fn pass_on(&self, relock: WaiterKey) {
         let mut waiters = self.waiters.lock();
         if waiters.waiting() == 0 {
@@ -308,13 +315,13 @@ impl<T> fmt::Debug for Condvar<T> {
     }
 }
 
-/// How a [`Condvar`] is used, at one moment; from [`Condvar::statistics`].
+/// How a [`Condvar`] was used at one moment; from [`Condvar::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CondvarStatistics {
     /// Number of [`CondvarWait`] futures that wait to be notified.
     pub waiting: usize,
-    /// How the lock is used; those who were notified wait there.
+    /// How the mutex is used; notified waiters wait in its queue.
     pub mutex: MutexStatistics,
 }
 
@@ -326,7 +333,7 @@ pub struct CondvarStatistics {
 /// use seedbed::sync::{Condvar, CondvarWait};
 ///
 /// let condvar = Condvar::new(5);
-/// let guard = condvar.try_lock().expect("nobody holds it");
+/// let guard = condvar.try_lock().expect("it is unlocked");
 /// let wait: CondvarWait<i32> = condvar.wait(guard);
 /// assert!(condvar.mutex().is_locked(), "futures do nothing until polled");
 /// drop(wait);
@@ -335,38 +342,39 @@ pub struct CondvarStatistics {
 ///
 /// # Cancellation
 ///
-/// If cancelled, the lock has been released, and is not taken again; a notification goes to the next waiter.
+/// If cancelled, the mutex has been unlocked and is not locked again; a notification goes to the
+/// next waiter.
 ///
 /// # Dropping
 ///
-/// Stops waiting at once; the order of the others is unchanged. If it was notified already, the longest waiter gets the
-/// notification and the place in the lock's queue; if nobody waits, the place goes, and the lock with it if that had
-/// been assigned. One that is *forgotten* ([`std::mem::forget`]) keeps what reaches it: its notification, and then the
-/// lock.
+/// Stops waiting immediately; the order of the others is unchanged. If it was notified already, the
+/// longest waiter gets the notification and the position in the mutex's queue. Without a waiter,
+/// the position goes, and the mutex is unlocked if it had been assigned. A wait that is *forgotten*
+/// ([`std::mem::forget`]) keeps its notification, and then the mutex.
 ///
 /// # Panics
 ///
-/// When polled again after it has given its guard.
+/// When polled again after it has returned its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct CondvarWait<T> {
     condvar: Condvar<T>,
     state: State<T>,
 }
 
-/// Where a [`CondvarWait`] stands.
+/// The state of a [`CondvarWait`].
 enum State<T> {
-    /// Not polled yet; has the lock.
+    /// Not polled yet; holds the guard.
     New(MutexGuard<T>),
-    /// In the condvar's list, or notified and not yet aware of it.
+    /// In the list, or notified and not polled since.
     Parked(WaiterKey),
-    /// In the lock's queue, or granted the lock and not yet aware of it.
+    /// In the mutex's queue, or granted the mutex and not polled since.
     Relocking(WaiterKey),
-    /// The guard was handed out.
+    /// The guard was returned.
     Done,
 }
 
 impl<T> CondvarWait<T> {
-    /// One poll of a state; what comes next, or the guard.
+    /// Polls once: returns the guard, or the next state.
     fn advance(&self, state: State<T>, waker: &Waker) -> Result<MutexGuard<T>, State<T>> {
         let relock = match state {
             State::New(guard) => return Err(State::Parked(self.condvar.park(guard, waker))),
@@ -375,7 +383,7 @@ impl<T> CondvarWait<T> {
             }
             parked @ State::Parked(_) => return Err(parked),
             State::Relocking(relock) => relock,
-            State::Done => panic!("a `CondvarWait` was polled after it had given its guard"),
+            State::Done => panic!("a `CondvarWait` was polled after it had returned its guard"),
         };
         if self.condvar.mutex.poll_granted(&relock, waker).is_ready() {
             Ok(self.condvar.mutex.claim(relock))

@@ -1,4 +1,4 @@
-//! The condvar's futures, polled by hand.
+//! The condition variable's future, polled by hand.
 
 use std::mem;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use super::{Condvar, CondvarWait};
 use crate::sync::mutex::{Mutex, MutexGuard};
 use crate::sync::test_waker::{Count, poll, poll_with};
 
-/// The lock, which must be free.
+/// Locks the mutex, which must be unlocked.
 fn lock(condvar: &Condvar<u32>) -> MutexGuard<u32> {
     condvar.try_lock().expect("nobody holds it")
 }
 
-/// A wait that waits.
+/// Polls a wait once; it must wait.
 fn waiting(condvar: &Condvar<u32>) -> CondvarWait<u32> {
     let mut wait = condvar.wait(lock(condvar));
     assert!(poll(&mut wait).is_pending());
@@ -27,7 +27,7 @@ fn back(wait: &mut CondvarWait<u32>) -> MutexGuard<u32> {
     }
 }
 
-/// Notifies so many, and lets the lock go.
+/// Notifies `n` waiters and unlocks the mutex.
 fn notify(condvar: &Condvar<u32>, n: usize) -> usize {
     condvar.notify(&lock(condvar), n)
 }
@@ -128,11 +128,11 @@ fn a_wait_that_is_dropped_unpolled_releases_the_lock() {
     assert!(!condvar.mutex().is_locked());
 }
 
-/// Trio loses this notification: the waiter that it reached is cancelled before it has the lock again.
+/// Trio loses this notification, because its waiter is cancelled before it locks the mutex again.
 #[test]
 fn a_notification_that_reaches_a_cancelled_waiter_is_passed_on() {
-    // In each place where the notified waiter can be: it has not looked since; it is in the lock's queue and knows; the
-    // lock is its own, and it has not looked since.
+    // In each state of the notified waiter: not polled since; polled, and in the mutex's queue;
+    // assigned the mutex, and not polled since.
     for looked in [false, true] {
         for granted in [false, true] {
             let condvar = Condvar::new(0);
@@ -217,14 +217,14 @@ fn a_forgotten_waiter_costs_the_notification_that_reaches_it_and_then_the_lock()
 }
 
 #[test]
-#[should_panic(expected = "the guard of another lock")]
+#[should_panic(expected = "the guard of another mutex")]
 fn the_guard_of_another_lock_is_a_clear_panic() {
     let other = Mutex::new(0).try_lock().unwrap();
     Condvar::new(0).notify_all(&other);
 }
 
 #[test]
-#[should_panic(expected = "polled after it had given its guard")]
+#[should_panic(expected = "polled after it had returned its guard")]
 fn polling_after_the_end_is_a_clear_panic() {
     let condvar = Condvar::new(0);
     let mut wait = waiting(&condvar);

@@ -1,12 +1,11 @@
-//! `CapacityLimiter`: bounds how many of something happen at once.
+//! The handle, token and future of a limiter: a driver around a [`TokenPool`].
 //!
-//! A thin driver around `tokens`: an uncontended acquire is one atomic step and no allocation; everything else happens
-//! under a mutex that is held for a few instructions. No foreign code ever runs under the lock: wakers are cloned before
-//! it is taken, and woken and dropped after it is given back, so a waker may use the limiter itself.
+//! An uncontended acquire is one atomic step and no allocation. Everything else happens under a
+//! mutex that is locked for a few instructions and never while foreign code runs.
 //!
-//! Choice: the handle, [`Acquire`] and [`Token`] each own a reference to the limiter instead of borrowing it, so that
-//! a token can be moved into whatever holds on to the resource (a worker process, a thread, another task) and be
-//! released there.
+//! Decision: the handle, [`Acquire`] and [`Token`] each own a reference to the limiter instead of
+//! borrowing it. So a token can be moved into the owner of the resource (a worker process, a
+//! thread, another task) and released there.
 
 use std::fmt;
 use std::future::Future;
@@ -19,14 +18,15 @@ use super::key_sets::KeySets;
 use crate::sync::token_pool::{QueueGuard, TokenPool};
 use crate::sync::wait_list::WaiterKey;
 
-/// Bounds how many of something happen at once: whoever wants to begin takes a [`Token`], and waits for one if all are
-/// given out.
+/// Limits how many operations run at once: each takes a [`Token`], and waits while all are taken.
 ///
-/// The handle is cheap to clone; all clones are the same limiter. It is fair: tokens go to those who wait strictly in
-/// the order in which they began to (an [`Acquire`] begins when it is first polled), and a token that is given back
-/// belongs to the longest waiter before [`Token`]'s `drop` returns. Nobody can barge in between.
+/// The handle is cheap to clone; all clones are handles of the same limiter. It is fair: tokens go
+/// to waiters strictly in the order in which they began to wait (an [`Acquire`] begins when it is
+/// first polled). A token that is returned belongs to the longest waiter before [`Token`]'s `drop`
+/// returns, so no other task can barge in between.
 ///
-/// The number of tokens may be changed at any time ([`set_total`](Self::set_total)), and may be 0.
+/// The number of tokens may be changed at any time with [`set_total`](Self::set_total), and may be
+/// 0.
 ///
 /// ```
 /// use seedbed::sync::CapacityLimiter;
@@ -46,22 +46,24 @@ use crate::sync::wait_list::WaiterKey;
 ///
 /// # Coming from Trio
 ///
-/// Trio's limiter knows *who* borrows: the current task, or what `acquire_on_behalf_of` names, and each borrower may
-/// hold one token. Here **the token is the borrower**. It may be moved to another task or thread and is released by
-/// dropping it, wherever that happens, so releasing twice, or without having acquired, cannot be written. In exchange
-/// one task may take several tokens, and the limiter does not notice if that is a mistake. [`acquire_for`](Self::acquire_for) takes a
-/// token for a key, and returns an error if that key has one already.
+/// In Trio, each token has a borrower: the current task, or the object that `acquire_on_behalf_of`
+/// names, and each borrower may hold one token. Here **the token is the borrower**. It may be moved
+/// to another task or thread, and is released by dropping it there. So a double release, or a
+/// release without an acquire, does not compile. In exchange, one task may take several tokens, and
+/// the limiter does not detect whether that is a mistake. [`acquire_for`](Self::acquire_for) takes
+/// a token for a key, and returns an error if that key has one already.
 ///
 /// # Deadlock by nesting
 ///
-/// A task that holds a token and waits for another one of the same limiter, directly or by calling something that
-/// takes one, can wait for ever: with `n` tokens, `n` such tasks are enough to block each other and everybody else.
-/// (Trio raises an error if that task is its own borrower; here, it just waits.) Take the tokens of one limiter at one
-/// level of the program only, use a second limiter for what is nested, or use [`try_acquire`](Self::try_acquire).
+/// A task that holds a token and waits for another one of the same limiter, directly or in a call,
+/// can wait forever: with `n` tokens, `n` such tasks are enough to block each other and all others.
+/// (Trio raises an error if that task is its own borrower; here, it waits.) Take the tokens of one
+/// limiter at one level of the program only, use a second limiter for nested operations, or use
+/// [`try_acquire`](Self::try_acquire).
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others: tokens and waiters keep the limiter alive.
+/// Dropping a handle does not affect others: tokens and waiters keep the limiter alive.
 #[derive(Clone)]
 pub struct CapacityLimiter {
     shared: Arc<Shared>,
@@ -73,7 +75,8 @@ struct Shared {
 }
 
 impl CapacityLimiter {
-    /// Creates a limiter with `total` tokens. With 0, everybody waits until [`set_total`](Self::set_total) raises it.
+    /// Creates a limiter with `total` tokens. With 0, all tasks wait until
+    /// [`set_total`](Self::set_total) raises it.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -85,7 +88,7 @@ impl CapacityLimiter {
         Self::with_total(Some(total))
     }
 
-    /// Creates a limiter with as many tokens as anybody wants. It still counts those that are
+    /// Creates a limiter without a limit. It still counts the tokens that are
     /// [`borrowed`](Self::borrowed).
     ///
     /// ```
@@ -110,10 +113,10 @@ impl CapacityLimiter {
         }
     }
 
-    /// Takes a token, waiting for one as long as all are given out or others wait.
+    /// Takes a token, and waits while all are taken or others wait.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire
-    /// that need not wait is not a cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes immediately
+    /// if it can; then it is no cancel point. Its position in the queue is that of its first poll.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -128,15 +131,16 @@ impl CapacityLimiter {
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and the order of
-    /// the others is unchanged; if a token had been assigned to it already, the next waiter gets that token.
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue
+    /// immediately, and the order of the others is unchanged; if a token had been assigned to it
+    /// already, the next waiter gets that token.
     pub fn acquire(&self) -> Acquire {
         Acquire {
             state: State::New(self.clone()),
         }
     }
 
-    /// Takes a token if one is free and nobody waits for it; never waits.
+    /// Takes a token if one is free; never waits. `None` if none is free or others wait.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -151,11 +155,11 @@ impl CapacityLimiter {
         taken.then(|| Token::of(self.clone()))
     }
 
-    /// Changes the number of tokens.
+    /// Sets the number of tokens.
     ///
-    /// Raising it assigns the new tokens to those who wait, in their order, before this returns. Lowering it takes
-    /// nothing from those who hold tokens: nobody is admitted until enough were given back that fewer than `total` are
-    /// borrowed. An [`unlimited`](Self::unlimited) limiter becomes a limited one.
+    /// Raising it assigns the new tokens to the longest waiters before this returns. Lowering it
+    /// revokes no token: the next one is given out when fewer than `total` are borrowed. An
+    /// [`unlimited`](Self::unlimited) limiter becomes a limited one.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -174,7 +178,8 @@ impl CapacityLimiter {
         self.change_total(Some(total));
     }
 
-    /// Lifts the limit: all who wait get a token before this returns, and nobody waits from now on.
+    /// Removes the limit: all waiters get a token before this returns, and no task waits from now
+    /// on.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -193,7 +198,7 @@ impl CapacityLimiter {
         granted.into_iter().for_each(Waker::wake);
     }
 
-    /// Number of tokens that there are, given out or not; `None` if there is no limit.
+    /// Returns the number of tokens, taken or free; `None` without a limit.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -207,7 +212,8 @@ impl CapacityLimiter {
         self.lock_queue().total()
     }
 
-    /// Number of tokens that are given out, including those assigned to waiters that have not run since.
+    /// Returns the number of taken tokens, including those assigned to waiters that have not run
+    /// since.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -221,10 +227,10 @@ impl CapacityLimiter {
         self.lock_queue().taken()
     }
 
-    /// Number of tokens that are free: total minus borrowed. `None` if there is no limit.
+    /// Returns the number of free tokens: total minus borrowed. `None` without a limit.
     ///
-    /// Negative after [`set_total`](Self::set_total) went below what was borrowed: so many have to come back before
-    /// the next one is given out, and one more. (Clamped to what an `isize` can say.)
+    /// Negative after [`set_total`](Self::set_total) has set a total below the number of borrowed
+    /// tokens. The result is clamped to the range of `isize`.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -247,7 +253,7 @@ impl CapacityLimiter {
         })
     }
 
-    /// Says, for one moment, how the limiter is used.
+    /// Returns the number of tokens and waiters at this moment.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -278,10 +284,11 @@ impl CapacityLimiter {
         self.shared.tokens.lock_queue()
     }
 
-    /// A place at the end of the queue, or `None` if a token came free meanwhile and was taken.
+    /// Joins the queue, or returns `None` if a token has become free and was taken.
     #[cold]
     fn arrive(&self, waker: &Waker) -> Option<WaiterKey> {
-        // Declared before the lock is taken, so that an unused one is dropped after it was given back.
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
         let waker = waker.clone();
         let mut queue = self.lock_queue();
         if queue.try_take() {
@@ -307,26 +314,28 @@ impl fmt::Debug for CapacityLimiter {
     }
 }
 
-/// How a [`CapacityLimiter`] is used, at one moment; from [`CapacityLimiter::statistics`].
+/// How a [`CapacityLimiter`] was used at one moment; from [`CapacityLimiter::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CapacityLimiterStatistics {
-    /// Number of tokens that there are; `None` if there is no limit.
+    /// Number of tokens; `None` without a limit.
     pub total: Option<usize>,
-    /// Number of tokens that are given out; more than `total` after that was lowered.
+    /// Number of taken tokens; more than `total` after the total was lowered.
     pub borrowed: usize,
     /// Number of [`Acquire`] futures in the queue.
     pub waiting: usize,
 }
 
-/// The right to do one of what a [`CapacityLimiter`] limits.
+/// A token of a [`CapacityLimiter`]: the right to run one of the limited operations.
 ///
-/// It owns its share of the limiter: it may be stored, sent to other threads, and outlive every handle.
+/// It owns a handle of the limiter: it may be stored, sent to other threads, and outlive every
+/// other handle.
 ///
 /// # Dropping
 ///
-/// Gives the token back: the longest waiter owns it before `drop` returns. A token that is forgotten
-/// ([`std::mem::forget`]) stays borrowed for ever; [`CapacityLimiter::set_total`] can make up for it.
+/// Returns the token: the longest waiter owns it before `drop` returns. A token that is forgotten
+/// ([`std::mem::forget`]) stays borrowed forever; raise [`CapacityLimiter::set_total`] to
+/// compensate.
 ///
 /// ```
 /// use seedbed::sync::CapacityLimiter;
@@ -336,18 +345,18 @@ pub struct CapacityLimiterStatistics {
 /// std::thread::spawn(move || drop(token)).join().unwrap();
 /// assert_eq!(limiter.borrowed(), 0);
 /// ```
-#[must_use = "dropping the token gives it back at once"]
+#[must_use = "dropping the token returns it immediately"]
 pub struct Token {
     limiter: CapacityLimiter,
 }
 
 impl Token {
-    /// For one token that has just been taken from this limiter's queue.
+    /// Wraps one token that has just been taken from this limiter's pool.
     fn of(limiter: CapacityLimiter) -> Self {
         Token { limiter }
     }
 
-    /// The limiter that the token belongs to.
+    /// Returns the limiter of the token.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -395,38 +404,38 @@ impl fmt::Debug for Token {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. If a token had been assigned already, it goes to
-/// the next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and the token that reaches it
-/// there is lost like a forgotten [`Token`]; everything else works on.
+/// Leaves the queue immediately; the order of the others is unchanged. If a token had been assigned
+/// already, it goes to the next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps
+/// its position, and a token that is assigned to it is lost like a forgotten [`Token`].
 ///
 /// # Panics
 ///
-/// When polled again after it has given its token.
+/// When polled again after it has returned its token.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Acquire {
     state: State,
 }
 
-/// Where an [`Acquire`] stands.
+/// The state of an [`Acquire`].
 enum State {
-    /// Not polled yet; not in the queue.
+    /// Not polled yet, so not in the queue.
     New(CapacityLimiter),
-    /// In the queue, or granted a token that it has not seen yet.
+    /// In the queue, or granted a token and not polled since.
     Queued(CapacityLimiter, WaiterKey),
-    /// The token was handed out.
+    /// The token was returned.
     Done,
 }
 
 impl Acquire {
-    /// Whether a token is there for this future to [`finish`](Self::finish) with; if not, it is `Queued` now.
+    /// Whether a token was taken for [`finish`](Self::finish); if not, the state is `Queued` now.
     #[inline]
     fn advance(&mut self, waker: &Waker) -> bool {
         let limiter = match &self.state {
             State::New(limiter) => limiter,
             State::Queued(limiter, key) => return limiter.poll_granted(key, waker).is_ready(),
-            State::Done => panic!("an `Acquire` was polled after it had given its token"),
+            State::Done => panic!("an `Acquire` was polled after it had returned its token"),
         };
-        // The common case comes first: nothing to lock, and nothing to clone.
+        // The common case first: no lock, and no clone of the waker.
         if limiter.shared.tokens.try_take() {
             return true;
         }
@@ -437,7 +446,7 @@ impl Acquire {
         false
     }
 
-    /// Hands out the token that is there.
+    /// Returns the token that `advance` has taken.
     #[inline]
     fn finish(&mut self) -> Token {
         let limiter = match mem::replace(&mut self.state, State::Done) {

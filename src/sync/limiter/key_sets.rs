@@ -1,10 +1,10 @@
 //! The keys that hold a token of a limiter, or wait for one.
 //!
-//! A limiter has one set of keys for each type of key, made when that type is first used. So the limiter itself needs no
-//! type parameter, and a limiter without keys pays one empty `Vec`.
+//! A limiter has one set of keys for each type of key, made when that type is first used. So the
+//! limiter itself needs no type parameter, and a limiter without keys pays one empty `Vec`.
 //!
-//! A key's `Hash`, `Eq` and `Clone` run under the set's mutex, as in any map behind one. Keys are dropped after the
-//! mutex was released.
+//! A key's `Hash`, `Eq` and `Clone` run under the set's mutex, as in any map behind one. Keys are
+//! dropped after the mutex was released.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -25,7 +25,8 @@ impl KeySets {
     /// Returns the set for keys of this type.
     pub(super) fn of<K: Send + 'static>(&self) -> Arc<KeySet<K>> {
         let mut sets = self.0.lock();
-        // A program uses one or two types of keys with a limiter, so a search is cheaper than a map.
+        // A program uses one or two types of keys with a limiter, so a search is cheaper than a
+        // map.
         let known = sets.iter().find_map(|set| set.clone().downcast().ok());
         known.unwrap_or_else(|| {
             let set = Arc::new(KeySet(Locked::new(HashMap::new())));
@@ -69,7 +70,8 @@ impl<K: Hash + Eq + Clone> KeySet<K> {
         Ok(())
     }
 
-    /// Adds a key that holds a token, if `take` takes one; no other call sees the key before that is known.
+    /// Adds a key that holds a token, if `take` takes one; no other call sees the key before that
+    /// is known.
     pub(super) fn add_holding<T>(
         &self,
         key: K,

@@ -14,14 +14,16 @@ use super::key_sets::{InUse, KeySet};
 
 /// TokenPool for keys.
 impl CapacityLimiter {
-    /// Takes a token for a key, waiting while none is free or others wait. A key holds at most one token.
+    /// Takes a token for a key, waiting while none is free or others wait. A key holds at most one
+    /// token.
     ///
-    /// A key is any value that identifies the user of the resource: a name, a number, a client's address. Use this
-    /// where a second token for the same user would be a mistake. Calls with and without a key wait in one queue. Keys
-    /// of different types are different keys.
+    /// A key is any value that identifies the user of the resource: a name, a number, a client's
+    /// address. Use this where a second token for the same user would be a mistake. Calls with and
+    /// without a key wait in one queue. Keys of different types are different keys.
     ///
-    /// The future completes immediately if it can; then it is no cancel point. Its position in the queue is that of its
-    /// first poll. A key's `Hash`, `Eq` and `Clone` run under a mutex and must not use this limiter.
+    /// The future completes immediately if it can; then it is no cancel point. Its position in the
+    /// queue is that of its first poll. A key's `Hash`, `Eq` and `Clone` run under a mutex and must
+    /// not use this limiter.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -39,18 +41,19 @@ impl CapacityLimiter {
     ///
     /// # Errors
     ///
-    /// [`KeyInUseError`] at the first poll, if the key holds a token or another future waits for one for that key.
+    /// [`KeyInUseError`] at the first poll, if the key holds a token or another future waits for
+    /// one for that key.
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened, and the key is free again. A token that had been assigned already
-    /// goes to the next waiter.
+    /// Atomic: if cancelled, nothing has happened, and the key is free again. A token that had been
+    /// assigned already goes to the next waiter.
     ///
     /// # Coming from Trio
     ///
-    /// This is `acquire_on_behalf_of(key)`. There, two tasks that wait for the same borrower share one token; here, the
-    /// second one gets an error. There is no `release_on_behalf_of`: the token is released by dropping it. To release
-    /// by key, keep the tokens in a map:
+    /// This is `acquire_on_behalf_of(key)`. There, two tasks that wait for the same borrower share
+    /// one token; here, the second one gets an error. There is no `release_on_behalf_of`: the token
+    /// is released by dropping it. To release by key, keep the tokens in a map:
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -73,7 +76,7 @@ impl CapacityLimiter {
         }
     }
 
-    /// Takes a token for a key if one is free and nobody waits for it; never waits. `None` if no token is free.
+    /// Takes a token for a key if one is free; never waits. `None` if none is free or others wait.
     ///
     /// ```
     /// use seedbed::sync::CapacityLimiter;
@@ -141,7 +144,8 @@ impl CapacityLimiter {
 
 /// A token of a [`CapacityLimiter`] for a key; from [`CapacityLimiter::acquire_for`].
 ///
-/// It owns its share of the limiter: it may be stored, sent to other threads, and outlive every handle.
+/// It owns a handle of the limiter: it may be stored, sent to other threads, and outlive every
+/// other handle.
 ///
 /// ```
 /// use seedbed::sync::CapacityLimiter;
@@ -156,9 +160,9 @@ impl CapacityLimiter {
 ///
 /// # Dropping
 ///
-/// Releases the key and the token: the longest waiter owns the token before `drop` returns. A token that is forgotten
-/// ([`std::mem::forget`]) stays borrowed, and its key in use.
-#[must_use = "dropping the token gives it back immediately"]
+/// Releases the key and the token: the longest waiter owns the token before `drop` returns. A token
+/// that is forgotten ([`std::mem::forget`]) stays borrowed, and its key in use.
+#[must_use = "dropping the token returns it immediately"]
 pub struct KeyedToken<K: Hash + Eq> {
     /// Dropped first: the key is free when the token reaches the next waiter.
     entry: Entry<K>,
@@ -210,7 +214,8 @@ impl<K: Hash + Eq> Drop for Entry<K> {
     }
 }
 
-/// The key holds a token already, or a future waits for one for it; from [`CapacityLimiter::acquire_for`].
+/// The key holds a token already, or a future waits for one for it; from
+/// [`CapacityLimiter::acquire_for`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyInUseError {
@@ -254,8 +259,8 @@ impl Error for KeyInUseError {}
 ///
 /// # Dropping
 ///
-/// Leaves the queue immediately; the order of the others is unchanged. If a token had been assigned already, it goes to
-/// the next waiter.
+/// Leaves the queue immediately; the order of the others is unchanged. If a token had been assigned
+/// already, it goes to the next waiter.
 ///
 /// # Panics
 ///
@@ -274,7 +279,7 @@ enum State<K: Hash + Eq> {
     Done,
 }
 
-// Nothing in it is pinned.
+// No field is pinned.
 impl<K: Hash + Eq> Unpin for AcquireFor<K> {}
 
 impl<K: Hash + Eq + Clone + Send + 'static> Future for AcquireFor<K> {

@@ -1,4 +1,4 @@
-//! TokenPool for keys, polled by hand, and compared with a model that is slow and obviously right.
+//! Tokens for keys, polled by hand, and compared with a model that is slow and obviously right.
 
 use std::collections::BTreeSet;
 use std::task::Poll;
@@ -11,14 +11,14 @@ use crate::sync::test_waker::{Count, poll, poll_with};
 
 type Key = &'static str;
 
-/// An acquire that waits.
+/// Polls an acquire once; it must wait.
 fn queued(limiter: &CapacityLimiter, key: Key) -> AcquireFor<Key> {
     let mut acquire = limiter.acquire_for(key);
     assert!(poll(&mut acquire).is_pending());
     acquire
 }
 
-/// The token of an acquire that must have one by now.
+/// The token of an acquire that must be ready.
 fn granted(acquire: &mut AcquireFor<Key>) -> KeyedToken<Key> {
     match poll(acquire) {
         Poll::Ready(Ok(token)) => token,
@@ -26,7 +26,7 @@ fn granted(acquire: &mut AcquireFor<Key>) -> KeyedToken<Key> {
     }
 }
 
-/// Whether the key gets an error instead of a place in the queue.
+/// Whether the key gets an error instead of a position in the queue.
 fn is_refused(limiter: &CapacityLimiter, key: Key) -> bool {
     let refused: Result<_, KeyInUseError> = limiter.try_acquire_for(key);
     let polled = poll(&mut limiter.acquire_for(key));
@@ -56,7 +56,7 @@ fn a_key_gets_one_token_and_a_second_is_refused_without_waiting() {
     assert_eq!((ada.key(), grace.key()), (&"ada", &"grace"));
 }
 
-/// Trio lets both through, and counts them as one.
+/// In Trio, both get through and count as one.
 #[test]
 fn a_second_wait_for_the_same_key_is_refused_until_the_first_is_dropped() {
     let limiter = CapacityLimiter::new(0);

@@ -14,14 +14,14 @@ fn taken() -> (CapacityLimiter, Token) {
     (limiter, token)
 }
 
-/// An acquire that waits.
+/// Polls an acquire once; it must wait.
 fn queued(limiter: &CapacityLimiter) -> Acquire {
     let mut acquire = limiter.acquire();
     assert!(poll(&mut acquire).is_pending());
     acquire
 }
 
-/// The token of an acquire that must have one by now.
+/// The token of an acquire that must be ready.
 fn granted(acquire: &mut Acquire) -> Token {
     match poll(acquire) {
         Poll::Ready(token) => token,
@@ -135,7 +135,7 @@ fn only_the_newest_waker_is_woken_and_only_once() {
     drop(token);
     assert_eq!((old.wakes(), new.wakes()), (0, 1));
     drop(granted(&mut waiter));
-    // The old waker is held here alone: by its `Arc` and its `Waker`.
+    // Only this test still holds the old waker: by its `Arc` and its `Waker`.
     assert_eq!(Arc::strong_count(&old), 2);
     assert_eq!(Arc::strong_count(&new), 2);
 }
@@ -215,7 +215,7 @@ fn available_is_clamped_to_what_it_can_say() {
 }
 
 #[test]
-#[should_panic(expected = "polled after it had given its token")]
+#[should_panic(expected = "polled after it had returned its token")]
 fn polling_after_the_end_is_a_clear_panic() {
     let limiter = CapacityLimiter::new(1);
     let mut acquire = limiter.acquire();
@@ -225,7 +225,7 @@ fn polling_after_the_end_is_a_clear_panic() {
 
 #[test]
 fn a_waker_may_use_the_limiter_while_it_is_woken_and_dropped() {
-    /// Looks at the limiter in every place where a waker runs code.
+    /// A waker that uses the limiter when it is woken and when it is dropped.
     struct Nosy(CapacityLimiter, Arc<Mutex<Vec<usize>>>);
     impl Nosy {
         fn look(&self) {

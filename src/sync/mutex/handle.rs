@@ -1,7 +1,6 @@
-//! `Mutex`: mutual exclusion for a value, strictly first come, first served.
+//! The handle, guard and future of a mutex: a driver around the pure [`state`](super::state).
 //!
-//! A thin driver around the pure `hold`: one mutex, held for a few instructions; an uncontended acquire is one lock and
-//! no allocation. The value itself is moved from holder to holder; `hold` says why.
+//! An uncontended `lock` locks one internal mutex for a few instructions and allocates nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -15,16 +14,17 @@ use super::state::MutexState;
 use crate::sync::locked::{Deferred, Locked};
 use crate::sync::wait_list::WaiterKey;
 
-/// A value that one task at a time may use, also across awaits.
+/// An async mutex: one task at a time may use the value, also across awaits.
 ///
-/// The handle is cheap to clone; all clones are the same lock. It is fair: tasks get it strictly in the order in which
-/// they began to wait (a [`MutexLock`] begins when it is first polled), and when the holder lets go, it belongs to
-/// the longest waiter before that `drop` returns. A task that lets go and at once asks again goes to the end of the
-/// queue. This is what Trio calls a `StrictFIFOLock`, and the difference from `async-lock`'s `Mutex`, where whoever is
-/// awake gets in first and the others are only protected from starving.
+/// The handle is cheap to clone; all clones are handles of the same lock. It is fair: tasks lock it
+/// strictly in the order in which they began to wait (a [`MutexLock`] begins when it is first
+/// polled). When a guard is dropped, the mutex belongs to the longest waiter before that `drop`
+/// returns. A task that unlocks and immediately locks again goes to the end of the queue. This is
+/// Trio's `StrictFIFOLock`. `async-lock`'s `Mutex` gives the lock to any task that is awake and
+/// only protects the others from starving.
 ///
-/// If nothing is awaited while the lock is held, use [`std::sync::Mutex`]; where the order does not matter,
-/// `async_lock::Mutex`, which is faster under contention.
+/// If nothing is awaited while the mutex is locked, use [`std::sync::Mutex`]. Where the order does
+/// not matter, use `async_lock::Mutex`, which is faster under contention.
 ///
 /// ```
 /// use seedbed::sync::Mutex;
@@ -41,23 +41,24 @@ use crate::sync::wait_list::WaiterKey;
 ///
 /// # Coming from Trio
 ///
-/// The owner is the guard, not the task: it may be moved to another task or thread, and releasing what one does not
-/// hold cannot be written. In exchange a task that acquires a lock which it holds already waits for itself, for ever.
-/// The owner cannot exit without letting go, because its guard is dropped with it; one that is *forgotten*
-/// ([`std::mem::forget`]) leaves the lock held for ever, where Trio would call it broken.
+/// This is `Lock` and `StrictFIFOLock`. The owner is the guard, not the task: it may be moved to
+/// another task or thread, and a release without an acquire does not compile. In exchange, a task
+/// that locks a mutex which it has locked already waits for itself, forever. An owner cannot exit
+/// without unlocking, because its guard is dropped with it. A guard that is *forgotten*
+/// ([`std::mem::forget`]) leaves the mutex locked forever, where Trio calls the lock broken.
 ///
-/// There is no poisoning: a guard that is dropped by a panic releases the lock like any other.
+/// There is no poisoning: a guard that is dropped by a panic unlocks the mutex like any other.
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others: the guard and the waiters keep the lock alive. The value is dropped
-/// with the last of them.
+/// Dropping a handle does not affect others: the guard and the waiters keep the mutex alive. The
+/// value is dropped with the last of them.
 pub struct Mutex<T> {
     state: Arc<Locked<MutexState<T, Waker>>>,
 }
 
 impl<T> Mutex<T> {
-    /// Creates a lock that nobody holds.
+    /// Creates an unlocked mutex.
     ///
     /// ```
     /// let lock = seedbed::sync::Mutex::new(5);
@@ -69,10 +70,10 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// Takes the lock, waiting for it as long as it is held or others wait.
+    /// Locks the mutex, and waits while it is locked or others wait.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire
-    /// that need not wait is not a cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes immediately
+    /// if it can; then it is no cancel point. Its position in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -84,15 +85,16 @@ impl<T> Mutex<T> {
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and the order of
-    /// the others is unchanged; if the lock had been assigned to it already, the next waiter gets it.
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue
+    /// immediately, and the order of the others is unchanged; if the mutex had been assigned to it
+    /// already, the next waiter gets it.
     pub fn lock(&self) -> MutexLock<T> {
         MutexLock {
             state: State::New(self.clone()),
         }
     }
 
-    /// Takes the lock if it is free and nobody waits for it; never waits.
+    /// Locks the mutex if it is unlocked; never waits. `None` if it is locked or others wait.
     ///
     /// ```
     /// let lock = seedbed::sync::Mutex::new(5);
@@ -105,7 +107,7 @@ impl<T> Mutex<T> {
         Some(self.guard(value))
     }
 
-    /// Whether somebody holds it, or has been assigned it and has not run since.
+    /// Whether a guard exists, or the mutex is assigned to a waiter that has not run since.
     ///
     /// ```
     /// let lock = seedbed::sync::Mutex::new(5);
@@ -118,7 +120,7 @@ impl<T> Mutex<T> {
         self.state.lock().is_locked()
     }
 
-    /// Says, for one moment, how the lock is used.
+    /// Returns whether the mutex is locked and how many futures wait.
     ///
     /// ```
     /// let lock = seedbed::sync::Mutex::new(5);
@@ -143,10 +145,11 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// The value, or a place at the end of the queue.
+    /// Takes the value or joins the queue.
     #[cold]
     fn arrive(&self, waker: &Waker) -> Arrival<T> {
-        // Declared before the lock is taken, so that an unused one is dropped after it was given back.
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
         let waker = waker.clone();
         let mut state = self.state.lock();
         match state.try_take() {
@@ -155,12 +158,12 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// Puts somebody at the end of the queue while it is known to be held.
+    /// Adds a waiter at the end of the queue. Call this only while the mutex is locked.
     pub(in crate::sync) fn push(&self, waker: Waker) -> WaiterKey {
         self.state.lock().push(waker)
     }
 
-    /// Makes `waker` that of a place in the queue, whose owner has changed.
+    /// Replaces the waker of a waiter whose owner has changed.
     pub(in crate::sync) fn take_over(&self, key: &WaiterKey, waker: Waker) -> Deferred<Waker> {
         match self.state.lock().payload_mut(key) {
             Some(known) => Deferred::Drop(mem::replace(known, waker)),
@@ -173,7 +176,7 @@ impl<T> Mutex<T> {
         state.poll_granted(waker, |state| state.payload_mut(key))
     }
 
-    /// The guard of a place that is granted.
+    /// Returns the guard of a granted waiter.
     pub(in crate::sync) fn claim(&self, key: WaiterKey) -> MutexGuard<T> {
         let value = self.state.lock().claim(key);
         self.guard(value)
@@ -184,17 +187,17 @@ impl<T> Mutex<T> {
         then.run();
     }
 
-    /// Whether both are handles of one lock.
+    /// Whether both are handles of the same mutex.
     pub(in crate::sync) fn is_same(&self, other: &Mutex<T>) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
     }
 }
 
-/// What an arrival got.
+/// The result of a first poll.
 enum Arrival<T> {
-    /// The value.
+    /// The mutex was unlocked: the value.
     Admitted(Box<T>),
-    /// A place at the end of the queue.
+    /// The mutex was locked: the waiter at the end of the queue.
     Queued(WaiterKey),
 }
 
@@ -223,48 +226,49 @@ impl<T> fmt::Debug for Mutex<T> {
     }
 }
 
-/// How a [`Mutex`] is used, at one moment; from [`Mutex::statistics`].
+/// How a [`Mutex`] was used at one moment; from [`Mutex::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MutexStatistics {
-    /// Whether somebody holds it, or has been assigned it and has not run since.
+    /// Whether a guard exists, or the mutex is assigned to a waiter that has not run since.
     pub locked: bool,
-    /// Number of futures in the queue: of [`MutexLock`]s, and of [`CondvarWait`](crate::sync::CondvarWait)s that
-    /// were notified.
+    /// Number of futures in the queue: [`MutexLock`]s, and
+    /// [`CondvarWait`](crate::sync::CondvarWait)s that were notified.
     pub waiting: usize,
 }
 
-/// The value of a [`Mutex`], and the right to use it.
+/// The value of a locked [`Mutex`].
 ///
-/// It owns its share of the lock: it may be stored, sent to other threads, and outlive every handle.
+/// It owns a handle of the mutex: it may be stored, sent to other threads, and outlive every other
+/// handle.
 ///
 /// ```
 /// let lock = seedbed::sync::Mutex::new(5);
-/// let guard = lock.try_lock().expect("nobody holds it");
+/// let guard = lock.try_lock().expect("it is unlocked");
 /// std::thread::spawn(move || assert_eq!(*guard, 5)).join().unwrap();
 /// assert!(!lock.is_locked());
 /// ```
 ///
 /// # Dropping
 ///
-/// Releases the lock: it belongs to the longest waiter before `drop` returns. If the guard is forgotten
-/// ([`std::mem::forget`]), the lock stays held for ever.
-#[must_use = "dropping the guard releases the lock at once"]
+/// Unlocks the mutex: it belongs to the longest waiter before `drop` returns. If the guard is
+/// forgotten ([`std::mem::forget`]), the mutex stays locked forever.
+#[must_use = "dropping the guard unlocks the mutex immediately"]
 pub struct MutexGuard<T> {
     lock: Mutex<T>,
-    /// There until it is dropped.
+    /// `Some` until the guard is dropped.
     value: Option<Box<T>>,
 }
 
 impl<T> MutexGuard<T> {
-    /// Returns the mutex that the guard holds.
+    /// Returns the mutex that the guard locks.
     ///
     /// It is not a method, because a method would hide one of the same name of the value.
     ///
     /// ```
     /// use seedbed::sync::{Mutex, MutexGuard};
     ///
-    /// let guard = Mutex::new(5).try_lock().expect("nobody holds it");
+    /// let guard = Mutex::new(5).try_lock().expect("it is unlocked");
     /// assert!(MutexGuard::source(&guard).is_locked());
     /// ```
     pub fn source(guard: &Self) -> &Mutex<T> {
@@ -276,7 +280,9 @@ impl<T> Deref for MutexGuard<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value.as_deref().expect("it is there until dropped")
+        self.value
+            .as_deref()
+            .expect("the value is there until the guard is dropped")
     }
 }
 
@@ -284,7 +290,7 @@ impl<T> DerefMut for MutexGuard<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.value
             .as_deref_mut()
-            .expect("it is there until dropped")
+            .expect("the value is there until the guard is dropped")
     }
 }
 
@@ -297,7 +303,7 @@ impl<T> Drop for MutexGuard<T> {
     }
 }
 
-/// Shows the lock, never the value.
+/// Shows the mutex, never the value.
 impl<T> fmt::Debug for MutexGuard<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MutexGuard")
@@ -306,7 +312,7 @@ impl<T> fmt::Debug for MutexGuard<T> {
     }
 }
 
-/// Waits for a [`Mutex`]; from [`Mutex::lock`].
+/// Waits until a [`Mutex`] is locked; from [`Mutex::lock`].
 ///
 /// It may be polled at any time and with changing wakers; the newest one is woken.
 ///
@@ -327,32 +333,33 @@ impl<T> fmt::Debug for MutexGuard<T> {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. If the lock had been assigned already, it goes to
-/// the next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and when the lock reaches it
-/// there, it is held for ever.
+/// Leaves the queue immediately; the order of the others is unchanged. If the mutex had been
+/// assigned already, it goes to the next waiter. A waiter that is *forgotten*
+/// ([`std::mem::forget`]) keeps its position, and when the mutex is assigned to it, it stays locked
+/// forever.
 ///
 /// # Panics
 ///
-/// When polled again after it has given its guard.
+/// When polled again after it has returned its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct MutexLock<T> {
     state: State<T>,
 }
 
-/// Where a [`MutexLock`] stands.
+/// The state of a [`MutexLock`].
 enum State<T> {
-    /// Not polled yet; not in the queue.
+    /// Not polled yet, so not in the queue.
     New(Mutex<T>),
-    /// In the queue, or granted the lock and not yet aware of it.
+    /// In the queue, or granted the mutex and not polled since.
     Queued(Mutex<T>, WaiterKey),
-    /// The guard was handed out.
+    /// The guard was returned.
     Done,
 }
 
 impl<T> MutexLock<T> {
     /// The first poll.
     fn begin(&mut self, lock: Mutex<T>, waker: &Waker) -> Poll<MutexGuard<T>> {
-        // The common case comes first: one lock, and nothing to clone.
+        // The common case first: one lock, and no clone of the waker.
         if let Some(guard) = lock.try_lock() {
             return Poll::Ready(guard);
         }
@@ -379,7 +386,7 @@ impl<T> Future for MutexLock<T> {
                 self.state = queued;
                 Poll::Pending
             }
-            State::Done => panic!("a `MutexLock` was polled after it had given its guard"),
+            State::Done => panic!("a `MutexLock` was polled after it had returned its guard"),
         }
     }
 }

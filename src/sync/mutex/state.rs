@@ -1,28 +1,29 @@
-//! Decides who has a lock's value and who waits for it.
+//! The state of a mutex: where its value is, and the waiters.
 //!
-//! Pure: a waiter is a payload `W` that is stored and handed back.
+//! The state is pure: a waiter is a payload `W` that is stored and returned.
 //!
-//! Choice: the value itself travels. It lies in a box here while the lock is free, moves into the guard of whoever
-//! takes the lock (a pointer's worth), and is moved on to the longest waiter when that guard is dropped. So exclusion
-//! is ownership, which the compiler checks: no `UnsafeCell`, and no `unsafe`. It costs one allocation per lock.
+//! Decision: the value itself is moved. It lies here in a box while the mutex is unlocked, is moved
+//! into the guard by locking, and is moved to the longest waiter when that guard is dropped. So
+//! exclusion is ownership, which the compiler checks, without `UnsafeCell` and `unsafe`. The price
+//! is one allocation per mutex.
 //!
-//! Invariant: if somebody waits, the value is not free.
+//! Invariant: with waiters, the value is not free.
 
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 
-/// Where the value is.
+/// The place of the value.
 #[derive(Debug)]
 enum Value<T> {
-    /// Here; nobody has the lock, and nobody waits.
+    /// Here: the mutex is unlocked and there are no waiters.
     Free(Box<T>),
-    /// With the guard.
+    /// In the guard.
     Held,
-    /// Here, but it belongs to the one waiter that is granted and has not fetched it yet.
+    /// Here, but it belongs to the one granted waiter, which has not claimed it yet.
     Granted(Box<T>),
 }
 
-/// The value and those who wait for it.
+/// The value and the waiters.
 #[derive(Debug)]
 pub(super) struct MutexState<T, W> {
     value: Value<T>,
@@ -37,17 +38,17 @@ impl<T, W> MutexState<T, W> {
         }
     }
 
-    /// Whether the value is with somebody, or on its way to them.
+    /// Whether the value is in a guard or assigned to a waiter.
     pub(super) fn is_locked(&self) -> bool {
         !matches!(self.value, Value::Free(_))
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub(super) fn waiting(&self) -> usize {
         self.waiters.waiting()
     }
 
-    /// Takes the value if it is free, and by the invariant nobody waits.
+    /// Takes the value if it is free. By the invariant, there are no waiters then.
     pub(super) fn try_take(&mut self) -> Option<Box<T>> {
         if self.is_locked() {
             return None;
@@ -55,19 +56,19 @@ impl<T, W> MutexState<T, W> {
         self.fetch()
     }
 
-    /// Waits at the end of the queue; only while the lock is held.
+    /// Adds a waiter at the end of the queue. Call this only while the mutex is locked.
     pub(super) fn push(&mut self, payload: W) -> WaiterKey {
-        debug_assert!(self.is_locked(), "nobody waits for what is free");
+        debug_assert!(self.is_locked(), "a waiter needs a locked mutex");
         self.waiters.push(payload)
     }
 
-    /// The payload of somebody who waits; `None` once the value is theirs, which they should then
+    /// Returns the payload of a waiter; `None` once the value is assigned to it, which it must
     /// [`claim`](Self::claim).
     pub(super) fn payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
         self.waiters.payload_mut(key)
     }
 
-    /// The granted waiter fetches the value.
+    /// Removes the granted waiter and returns the value.
     pub(super) fn claim(&mut self, key: WaiterKey) -> Box<T> {
         match self.waiters.remove(key) {
             Removed::Granted(()) => self.fetch().expect("a granted waiter's value is here"),
@@ -75,7 +76,8 @@ impl<T, W> MutexState<T, W> {
         }
     }
 
-    /// A waiter leaves without the value; if that was its own already, it goes to the next.
+    /// Removes a waiter without the value. If it had been granted the value, that goes to the next
+    /// waiter.
     pub(super) fn give_up(&mut self, key: WaiterKey) -> Deferred<W> {
         match self.waiters.remove(key) {
             Removed::Waiting(payload) => Deferred::Drop(payload),
@@ -86,7 +88,7 @@ impl<T, W> MutexState<T, W> {
         }
     }
 
-    /// The value comes back. The longest waiter gets it at once, and is the one to wake.
+    /// Puts the value back. The longest waiter gets it and is returned, to be woken.
     pub(super) fn release(&mut self, value: Box<T>) -> Option<W> {
         let next = self.waiters.grant_first();
         self.value = match next {
@@ -96,7 +98,7 @@ impl<T, W> MutexState<T, W> {
         next
     }
 
-    /// Moves the value out, if it is here.
+    /// Moves the value out if it is here.
     fn fetch(&mut self) -> Option<Box<T>> {
         match std::mem::replace(&mut self.value, Value::Held) {
             Value::Free(value) | Value::Granted(value) => Some(value),

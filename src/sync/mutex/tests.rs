@@ -1,4 +1,4 @@
-//! The lock's futures, polled by hand.
+//! The mutex's futures, polled by hand.
 
 use std::cell::Cell;
 use std::mem;
@@ -8,7 +8,7 @@ use std::task::Poll;
 use super::{Mutex, MutexGuard, MutexLock};
 use crate::sync::test_waker::{Count, poll, poll_with};
 
-/// A lock that is held.
+/// A locked mutex and its guard.
 fn held() -> (Mutex<u32>, MutexGuard<u32>) {
     let lock = Mutex::new(0);
     let guard = lock.try_lock().expect("nobody holds it");
@@ -148,7 +148,7 @@ fn debug_never_shows_the_value() {
 }
 
 #[test]
-#[should_panic(expected = "polled after it had given its guard")]
+#[should_panic(expected = "polled after it had returned its guard")]
 fn polling_after_the_end_is_a_clear_panic() {
     let mut acquire = Mutex::new(0).lock();
     drop(granted(&mut acquire));

@@ -1,4 +1,4 @@
-//! The futures that wait for an [`RwLock`]: one that knows about waiting, and one per mode that knows what it is for.
+//! The futures that wait for an [`RwLock`]: a shared one that waits, and one for each mode.
 
 use std::fmt;
 use std::future::Future;
@@ -11,21 +11,21 @@ use super::guard::{RwLockReadGuard, RwLockWriteGuard};
 use super::handle::{RwLock, State};
 use super::queue::{Mode, WaiterKey};
 
-/// Waits until one may enter in some mode.
+/// Waits for the lock, in any mode.
 struct Entry<T>(Stage<T>);
 
-/// Where an [`Entry`] stands.
+/// The state of an [`Entry`].
 enum Stage<T> {
-    /// Not polled yet; not in the queue.
+    /// Not polled yet, so not in the queue.
     New(RwLock<T>),
-    /// In the queue, or let in and not yet aware of it.
+    /// In the queue, or admitted and not polled since.
     Queued(RwLock<T>, WaiterKey),
-    /// The guard was handed out.
+    /// The guard was returned.
     Done,
 }
 
 impl<T> Entry<T> {
-    /// Polls; what `fetch` gets from the state after the lock was granted comes back.
+    /// Polls. Once the lock is granted, returns the lock and the result of `fetch` on its state.
     fn poll(
         &mut self,
         mode: Mode,
@@ -46,7 +46,7 @@ impl<T> Entry<T> {
                 Poll::Pending
             }
             Stage::Done => {
-                panic!("a future of an `RwLock` was polled after it had given its guard")
+                panic!("a future of an `RwLock` was polled after it had returned its guard")
             }
         }
     }
@@ -59,7 +59,8 @@ impl<T> Entry<T> {
         waker: &Waker,
         fetch: impl Fn(&mut State<T>) -> Arc<T>,
     ) -> Poll<(RwLock<T>, Arc<T>)> {
-        // Cloned before the lock is taken; an unused one is dropped after it was given back.
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
         let waker = waker.clone();
         let mut state = lock.state.lock();
         if state.queue.try_take(mode) {
@@ -92,10 +93,11 @@ impl<T> Drop for Entry<T> {
 
 /// Waiting for the lock.
 impl<T> RwLock<T> {
-    /// Enters to look, beside others who look; waits as long as somebody writes or has come before to do so.
+    /// Locks for reading, together with other readers; waits for writers that hold the lock or
+    /// arrived earlier.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then
-    /// no cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes immediately
+    /// if it can; then it is no cancel point. Its position in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -106,16 +108,17 @@ impl<T> RwLock<T> {
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and the order of
-    /// the others is unchanged; if the lock had been assigned to it already, it is released.
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue
+    /// immediately, and the order of the others is unchanged; if the lock had been assigned to it
+    /// already, it is unlocked.
     pub fn read(&self) -> RwLockRead<T> {
         RwLockRead(Entry(Stage::New(self.clone())))
     }
 
-    /// Enters to change the value, alone; waits as long as anybody holds the lock or others wait.
+    /// Locks for writing, alone; waits while the lock is held or others wait.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can, and is then
-    /// no cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes immediately
+    /// if it can; then it is no cancel point. Its position in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -127,14 +130,15 @@ impl<T> RwLock<T> {
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and readers that
-    /// waited only because of it are let in; if the lock had been assigned to it already, the next waiters get it.
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue
+    /// immediately, and readers that waited only because of it are admitted; if the lock had been
+    /// assigned to it already, the next waiters get it.
     pub fn write(&self) -> RwLockWrite<T> {
         RwLockWrite(Entry(Stage::New(self.clone())))
     }
 }
 
-/// Waits to look at the value of an [`RwLock`]; from [`RwLock::read`].
+/// Waits to read the value of an [`RwLock`]; from [`RwLock::read`].
 ///
 /// It may be polled at any time and with changing wakers; the newest one is woken.
 ///
@@ -151,12 +155,13 @@ impl<T> RwLock<T> {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. If it had been let in already, it lets go. One that
-/// is *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in there, nobody can write any more.
+/// Leaves the queue immediately; the order of the others is unchanged. If it had been admitted
+/// already, it unlocks. A future that is *forgotten* ([`std::mem::forget`]) keeps its position, and
+/// once it is admitted, no task can write any more.
 ///
 /// # Panics
 ///
-/// When polled again after it has given its guard.
+/// When polled again after it has returned its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct RwLockRead<T>(Entry<T>);
 
@@ -178,7 +183,7 @@ impl<T> fmt::Debug for RwLockRead<T> {
     }
 }
 
-/// Waits to change the value of an [`RwLock`]; from [`RwLock::write`].
+/// Waits to write the value of an [`RwLock`]; from [`RwLock::write`].
 ///
 /// It may be polled at any time and with changing wakers; the newest one is woken.
 ///
@@ -197,13 +202,14 @@ impl<T> fmt::Debug for RwLockRead<T> {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once, and readers that waited only because of it are let in. If it had been let in already, the
-/// next waiters get the lock. One that is *forgotten* ([`std::mem::forget`]) keeps its place, and when it is let in
-/// there, the lock is held for ever.
+/// Leaves the queue immediately, and readers that waited only because of it are admitted. If it had
+/// been admitted already, the next waiters get the lock. A future that is *forgotten*
+/// ([`std::mem::forget`]) keeps its position, and once it is admitted, the lock stays locked
+/// forever.
 ///
 /// # Panics
 ///
-/// When polled again after it has given its guard.
+/// When polled again after it has returned its guard.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct RwLockWrite<T>(Entry<T>);
 

@@ -6,29 +6,31 @@ use std::sync::Arc;
 
 use super::handle::RwLock;
 
-/// A share of the value of an [`RwLock`], to look at.
+/// Read access to the value of an [`RwLock`].
 ///
-/// It owns its share of the lock: it may be stored, sent to other threads, and outlive every handle.
+/// It owns a handle of the lock: it may be stored, sent to other threads, and outlive every other
+/// handle.
 ///
 /// ```
 /// let lock = seedbed::sync::RwLock::new(5);
-/// let guard = lock.try_read().expect("nobody holds it");
+/// let guard = lock.try_read().expect("it is unlocked");
 /// std::thread::spawn(move || assert_eq!(*guard, 5)).join().unwrap();
 /// assert!(lock.try_write().is_some());
 /// ```
 ///
 /// # Dropping
 ///
-/// Lets go: if it was the last, the next waiters have the lock before `drop` returns. If the guard is forgotten
-/// ([`std::mem::forget`]), nobody can write any more.
-#[must_use = "dropping the guard releases the lock at once"]
+/// Unlocks: if it was the last reader, the next waiters own the lock before `drop` returns. If the
+/// guard is forgotten ([`std::mem::forget`]), no task can write any more.
+#[must_use = "dropping the guard unlocks the lock immediately"]
 pub struct RwLockReadGuard<T> {
-    /// Dropped before `reader`, because fields are dropped in their order: a writer must find itself alone.
+    /// Dropped before `reader`, because fields are dropped in their order: a writer must have the
+    /// only share.
     value: Arc<T>,
     reader: Reader<T>,
 }
 
-/// Tells the lock when a reader is gone.
+/// Unlocks when a reader's guard is dropped.
 struct Reader<T>(RwLock<T>);
 
 impl<T> Drop for Reader<T> {
@@ -38,7 +40,7 @@ impl<T> Drop for Reader<T> {
 }
 
 impl<T> RwLockReadGuard<T> {
-    /// For a reader that has entered.
+    /// Wraps the share of a reader that has entered.
     pub(super) fn new(lock: RwLock<T>, value: Arc<T>) -> Self {
         RwLockReadGuard {
             value,
@@ -53,7 +55,7 @@ impl<T> RwLockReadGuard<T> {
     /// ```
     /// use seedbed::sync::{RwLock, RwLockReadGuard};
     ///
-    /// let guard = RwLock::new(5).try_read().expect("nobody holds it");
+    /// let guard = RwLock::new(5).try_read().expect("it is unlocked");
     /// assert_eq!(RwLockReadGuard::source(&guard).statistics().readers, 1);
     /// ```
     pub fn source(guard: &Self) -> &RwLock<T> {
@@ -80,28 +82,29 @@ impl<T> fmt::Debug for RwLockReadGuard<T> {
 
 /// The value of an [`RwLock`], and the right to change it.
 ///
-/// It owns its share of the lock: it may be stored, sent to other threads, and outlive every handle.
+/// It owns a handle of the lock: it may be stored, sent to other threads, and outlive every other
+/// handle.
 ///
 /// ```
 /// let lock = seedbed::sync::RwLock::new(5);
-/// let mut guard = lock.try_write().expect("nobody holds it");
+/// let mut guard = lock.try_write().expect("it is unlocked");
 /// std::thread::spawn(move || *guard = 6).join().unwrap();
 /// assert_eq!(*lock.try_read().unwrap(), 6);
 /// ```
 ///
 /// # Dropping
 ///
-/// Lets go: the next waiters have the lock before `drop` returns. If the guard is forgotten ([`std::mem::forget`]), the
-/// lock stays held for ever.
-#[must_use = "dropping the guard releases the lock at once"]
+/// Unlocks: the next waiters own the lock before `drop` returns. If the guard is forgotten
+/// ([`std::mem::forget`]), the lock stays locked forever.
+#[must_use = "dropping the guard unlocks the lock immediately"]
 pub struct RwLockWriteGuard<T> {
     lock: RwLock<T>,
-    /// There until it is dropped; nobody else has a share.
+    /// `Some` until the guard is dropped; the only share.
     value: Option<Arc<T>>,
 }
 
 impl<T> RwLockWriteGuard<T> {
-    /// For a writer that has entered.
+    /// Wraps the value of a writer that has entered.
     pub(super) fn new(lock: RwLock<T>, value: Arc<T>) -> Self {
         RwLockWriteGuard {
             lock,
@@ -116,7 +119,7 @@ impl<T> RwLockWriteGuard<T> {
     /// ```
     /// use seedbed::sync::{RwLock, RwLockWriteGuard};
     ///
-    /// let guard = RwLock::new(5).try_write().expect("nobody holds it");
+    /// let guard = RwLock::new(5).try_write().expect("it is unlocked");
     /// assert!(RwLockWriteGuard::source(&guard).statistics().writing);
     /// ```
     pub fn source(guard: &Self) -> &RwLock<T> {
@@ -128,13 +131,18 @@ impl<T> Deref for RwLockWriteGuard<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value.as_deref().expect("it is there until dropped")
+        self.value
+            .as_deref()
+            .expect("the value is there until the guard is dropped")
     }
 }
 
 impl<T> DerefMut for RwLockWriteGuard<T> {
     fn deref_mut(&mut self) -> &mut T {
-        let value = self.value.as_mut().expect("it is there until dropped");
+        let value = self
+            .value
+            .as_mut()
+            .expect("the value is there until the guard is dropped");
         Arc::get_mut(value).expect("readers give their shares back before a writer enters")
     }
 }
@@ -156,7 +164,7 @@ impl<T> fmt::Debug for RwLockWriteGuard<T> {
 
 /// Locking without waiting.
 impl<T> RwLock<T> {
-    /// Enters to look if that is possible at once; never waits.
+    /// Locks for reading if that is possible without waiting.
     ///
     /// ```
     /// let lock = seedbed::sync::RwLock::new(5);
@@ -170,7 +178,7 @@ impl<T> RwLock<T> {
         Some(RwLockReadGuard::new(self.clone(), share))
     }
 
-    /// Enters to change the value if that is possible at once; never waits.
+    /// Locks for writing if that is possible without waiting.
     ///
     /// ```
     /// let lock = seedbed::sync::RwLock::new(5);

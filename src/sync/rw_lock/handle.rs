@@ -1,14 +1,15 @@
-//! `RwLock`: many may look at a value, or one may change it; first come, first served.
+//! The handle of a read-write lock: a driver around the pure [`queue`](super::queue).
 //!
-//! A thin driver around the pure `queue`: one mutex, held for a few instructions; entering an uncontended lock is one
-//! lock and no allocation.
+//! Entering an uncontended lock locks one internal mutex for a few instructions and allocates
+//! nothing.
 //!
-//! Choice: the value lies in an `Arc`. Readers share it; a writer takes it out, and may change it because no reader has
-//! a share any more (`Arc::get_mut` checks). So exclusion is ownership, and there is no `unsafe`. It costs one
-//! allocation per lock, and a writer one compare-and-swap per access.
+//! Decision: the value lies in an `Arc`. Readers share it. A writer takes it out and may change it
+//! because no reader has a share any more (`Arc::get_mut` checks). So exclusion is ownership,
+//! without `unsafe`. The price is one allocation for each lock and one compare-and-swap for each
+//! access by a writer.
 //!
-//! Invariant: a share is given back before the queue is told that its reader is gone; the order of the fields of
-//! [`RwLockReadGuard`](crate::sync::RwLockReadGuard) sees to it.
+//! Invariant: a reader's share is dropped before the queue is told that the reader has left; see
+//! the order of the fields of [`RwLockReadGuard`](crate::sync::RwLockReadGuard).
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +18,18 @@ use std::task::{Poll, Waker};
 use super::queue::{Held, Mode, Queue, WaiterKey};
 use crate::sync::locked::Locked;
 
-/// A value that many tasks may look at together, or one may change, also across awaits.
+/// An async read-write lock: many tasks may read the value together, or one task may write it, also
+/// across awaits.
 ///
-/// The handle is cheap to clone; all clones are the same lock. It is fair: tasks get it strictly in the order in which
-/// they began to wait. So a reader that comes after a waiting writer waits, too, although others are reading; when the
-/// writer has been in, all readers that come before the next writer get in together. Whoever is next owns the lock
-/// before the `drop` of the last guard returns; nobody can barge in between. That is the difference from
-/// `async-lock`'s, where writers are preferred and order is not promised.
+/// The handle is cheap to clone; all clones are handles of the same lock. It is fair: tasks get it
+/// strictly in the order in which they began to wait. So a reader that arrives after a waiting
+/// writer waits too, although others are reading. When that writer has finished, all readers that
+/// arrived before the next writer enter together. The next task owns the lock before the `drop` of
+/// the last guard returns, so no other task can barge in between. `async-lock`'s lock prefers
+/// writers and does not promise an order.
 ///
-/// A lock can be *read-biased*: then, as long as somebody reads, others may join, past waiting writers, which may
-/// starve them. A writer that lets go still hands over to whoever is first in the queue.
+/// A lock can be *read-biased*: then readers may join other readers and pass waiting writers, which
+/// may starve. A writer still hands the lock to the first waiter.
 ///
 /// ```
 /// use seedbed::sync::RwLock;
@@ -45,34 +48,36 @@ use crate::sync::locked::Locked;
 ///
 /// # Deadlock
 ///
-/// A task that reads and asks to read once more waits for ever if a writer has come in between (unless the lock is
-/// read-biased), as does one that holds the lock in any mode and asks to write.
+/// A task that reads and locks for reading again waits forever if a writer has arrived in between
+/// (unless the lock is read-biased). A task that holds the lock in any mode and locks for writing
+/// waits forever.
 ///
 /// # Coming from tricycle
 ///
-/// The owner is the guard, not the task, so that releasing what one does not hold cannot be written, and asking again
-/// waits instead of raising an error. A waiting writer that is cancelled lets in the readers behind it, and switching
-/// the bias on while somebody writes lets nobody in; tricycle does neither.
+/// This is `RWLock`. The owner is the guard, not the task: a release without an acquire does not
+/// compile, and locking again waits instead of raising an error. A waiting writer that is cancelled
+/// lets in the readers behind it, and enabling the bias during a write admits no reader. tricycle
+/// does neither.
 ///
-/// There is no poisoning: a guard that is dropped by a panic releases the lock like any other.
+/// There is no poisoning: a guard that is dropped by a panic unlocks the lock like any other.
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others: guards and waiters keep the lock alive. The value is dropped with the
-/// last of them.
+/// Dropping a handle does not affect others: guards and waiters keep the lock alive. The value is
+/// dropped with the last of them.
 pub struct RwLock<T> {
     pub(super) state: Arc<Locked<State<T>>>,
 }
 
-/// Who has the lock, and the value.
+/// The holders, the waiters and the value.
 pub(super) struct State<T> {
     pub(super) queue: Queue<Waker>,
-    /// `None` while a writer has it.
+    /// `None` while a writer holds it.
     value: Option<Arc<T>>,
 }
 
 impl<T> RwLock<T> {
-    /// Creates a lock that nobody holds, strictly first come, first served.
+    /// Creates an unlocked lock that is strictly first come, first served.
     ///
     /// ```
     /// let lock = seedbed::sync::RwLock::new(5);
@@ -82,7 +87,7 @@ impl<T> RwLock<T> {
         Self::with(value, false)
     }
 
-    /// Creates a lock that nobody holds, and that readers may join past waiting writers.
+    /// Creates an unlocked lock that is read-biased: readers may pass waiting writers.
     ///
     /// ```
     /// let lock = seedbed::sync::RwLock::new_read_biased(5);
@@ -102,7 +107,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Whether readers may join past waiting writers.
+    /// Whether readers may pass waiting writers.
     ///
     /// ```
     /// assert!(seedbed::sync::RwLock::new_read_biased(5).is_read_biased());
@@ -111,8 +116,8 @@ impl<T> RwLock<T> {
         self.state.lock().queue.is_read_biased()
     }
 
-    /// Switches the bias, at any time. Readers that may join now have the lock before this returns; while somebody
-    /// writes, nobody may. Switching it off takes the lock from nobody.
+    /// Sets the bias, at any time. Readers that may enter now own the lock before this returns;
+    /// during a write, there are none. Disabling it revokes no lock.
     ///
     /// ```
     /// let lock = seedbed::sync::RwLock::new(5);
@@ -126,7 +131,7 @@ impl<T> RwLock<T> {
         admitted.into_iter().for_each(Waker::wake);
     }
 
-    /// Says, for one moment, how the lock is used.
+    /// Returns the number of holders and waiters at this moment.
     ///
     /// ```
     /// let lock = seedbed::sync::RwLock::new(5);
@@ -150,7 +155,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Whether the waiter has the lock; if not, makes `waker` the one to wake.
+    /// Ready if the waiter has the lock; otherwise stores `waker` as the one to wake.
     pub(super) fn poll_granted(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         let state = &self.state;
         state.poll_granted(waker, |state| state.queue.payload_mut(key))
@@ -162,7 +167,7 @@ impl<T> RwLock<T> {
         admitted.into_iter().for_each(Waker::wake);
     }
 
-    /// A reader whose share is gone lets go, or a writer with its value.
+    /// Unlocks: for a reader whose share is dropped, or for a writer, with its value.
     pub(super) fn release(&self, value: Option<Arc<T>>) {
         let mut state = self.state.lock();
         if let Some(value) = value {
@@ -175,24 +180,26 @@ impl<T> RwLock<T> {
 }
 
 impl<T> State<T> {
-    /// A reader's share, if one may enter.
+    /// Enters as a reader if that is possible without waiting; the reader's share.
     pub(super) fn try_share(&mut self) -> Option<Arc<T>> {
         self.queue.try_take(Mode::Read).then(|| self.share())
     }
 
-    /// The value, if a writer may enter.
+    /// Enters as a writer if that is possible without waiting; the value.
     pub(super) fn try_take(&mut self) -> Option<Arc<T>> {
         self.queue.try_take(Mode::Write).then(|| self.take())
     }
 
-    /// For a reader that has entered.
+    /// Returns the share of a reader that has entered.
     pub(super) fn share(&self) -> Arc<T> {
-        self.value.clone().expect("no writer has it")
+        self.value
+            .clone()
+            .expect("a reader holds the lock, so no writer has the value")
     }
 
-    /// For a writer that has entered.
+    /// Returns the value for a writer that has entered.
     pub(super) fn take(&mut self) -> Arc<T> {
-        self.value.take().expect("no other writer has it")
+        self.value.take().expect("this writer holds the lock alone")
     }
 }
 
@@ -224,18 +231,18 @@ impl<T> fmt::Debug for RwLock<T> {
     }
 }
 
-/// How an [`RwLock`] is used, at one moment; from [`RwLock::statistics`].
+/// How an [`RwLock`] was used at one moment; from [`RwLock::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RwLockStatistics {
-    /// Number of readers inside, including those that were let in and have not run since.
+    /// Number of readers, including those that were admitted and have not run since.
     pub readers: usize,
-    /// Whether a writer is inside, or was let in and has not run since.
+    /// Whether there is a writer, including one that was admitted and has not run since.
     pub writing: bool,
     /// Number of [`RwLockRead`](crate::sync::RwLockRead) futures in the queue.
     pub waiting_readers: usize,
     /// Number of [`RwLockWrite`](crate::sync::RwLockWrite) futures in the queue.
     pub waiting_writers: usize,
-    /// Whether readers may join past waiting writers.
+    /// Whether readers may pass waiting writers.
     pub read_biased: bool,
 }

@@ -1,63 +1,64 @@
-//! Decides who may read, who may write, and who waits.
+//! Decides which tasks read, write and wait.
 //!
-//! Pure: a waiter is a payload `W` that is stored and handed back. Readers and writers wait in a list each, and every
-//! waiter carries the number of its arrival, so that "who was first" is one comparison, and read-biased admission need
-//! not search behind writers.
+//! The queue is pure: a waiter is a payload `W` that is stored and returned. Readers and writers
+//! wait in a list each, and every waiter carries the number of its arrival. So the first waiter is
+//! found by one comparison, and a read-biased queue admits readers without a search.
 //!
-//! There is one rule ([`next`](Queue::next)), and every change that could let somebody in ends by applying it until it
-//! lets nobody in. tricycle, which wakes in some places and not in others, leaves readers waiting when a writer before
-//! them is cancelled, and lets them in beside a writer when the bias is switched on.
+//! One rule ([`next`](Queue::next)) decides. Every change that could admit a waiter applies the
+//! rule until it admits none. tricycle wakes waiters in some places only. So it leaves readers
+//! waiting when a writer before them is cancelled, and admits them during a write when the bias is
+//! enabled.
 //!
 //! Invariants, after every call:
 //!
-//! * A writer holds alone. `Held` counts those who were granted and have not claimed yet.
-//! * The rule lets nobody in who waits. So if nobody holds it, nobody waits.
+//! * A writer holds alone. `Held` includes waiters that were granted and have not claimed yet.
+//! * The rule admits no waiter. So without holders, there are no waiters.
 
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::{self, Removed, WaitList};
 
-/// What somebody wants, or has.
+/// The kind of access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// To look, beside others who look.
+    /// Reading, together with other readers.
     Read,
-    /// To change, alone.
+    /// Writing, alone.
     Write,
 }
 
-/// Who has the lock.
+/// The holders of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Held {
-    /// Nobody.
+    /// None.
     Free,
-    /// So many readers, at least one.
+    /// This number of readers, at least one.
     Reading(usize),
     /// One writer.
     Writing,
 }
 
-/// A waiter's place: its key, in the list of its mode.
+/// A waiter's key: its mode, and its key in the list of that mode.
 #[derive(Debug)]
 pub(super) struct WaiterKey {
     mode: Mode,
     key: wait_list::WaiterKey,
 }
 
-/// Somebody who waits.
+/// A waiter.
 #[derive(Debug)]
 struct Waiter<W> {
     arrival: u64,
     payload: W,
 }
 
-/// Who has the lock and who waits for it.
+/// The holders and the waiters.
 #[derive(Debug)]
 pub(super) struct Queue<W> {
     held: Held,
     read_biased: bool,
     readers: WaitList<Waiter<W>>,
     writers: WaitList<Waiter<W>>,
-    /// The number of the next arrival.
+    /// The number of the next waiter.
     arrivals: u64,
 }
 
@@ -80,7 +81,7 @@ impl<W> Queue<W> {
         self.read_biased
     }
 
-    /// How many wait to do this.
+    /// Returns the number of waiters of this mode.
     pub(super) fn waiting(&self, mode: Mode) -> usize {
         match mode {
             Mode::Read => self.readers.waiting(),
@@ -88,10 +89,10 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Takes the lock if nothing is in the way, neither its holders nor those who wait.
+    /// Takes the lock if neither its holders nor its waiters prevent that.
     pub(super) fn try_take(&mut self, mode: Mode) -> bool {
         let admitted = match (mode, self.held) {
-            // By the invariant, nobody waits.
+            // By the invariant, there are no waiters.
             (_, Held::Free) => true,
             (Mode::Read, Held::Reading(_)) => self.read_biased || self.writers.waiting() == 0,
             (Mode::Read, Held::Writing) | (Mode::Write, _) => false,
@@ -102,7 +103,7 @@ impl<W> Queue<W> {
         admitted
     }
 
-    /// Waits at the end of the queue, after [`try_take`](Self::try_take) has failed.
+    /// Adds a waiter at the end of the queue, after [`try_take`](Self::try_take) has failed.
     pub(super) fn push(&mut self, mode: Mode, payload: W) -> WaiterKey {
         let arrival = self.arrivals;
         self.arrivals += 1;
@@ -110,14 +111,14 @@ impl<W> Queue<W> {
         WaiterKey { mode, key }
     }
 
-    /// The payload of somebody who waits; `None` once the lock is theirs, which they should then
+    /// Returns the payload of a waiter; `None` once it has the lock, which it must
     /// [`claim`](Self::claim).
     pub(super) fn payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
         let waiter = self.list(key.mode).payload_mut(&key.key)?;
         Some(&mut waiter.payload)
     }
 
-    /// A granted waiter takes the lock.
+    /// Removes a granted waiter, which keeps the lock.
     pub(super) fn claim(&mut self, key: WaiterKey) {
         let removed = self.list(key.mode).remove(key.key);
         debug_assert!(
@@ -126,8 +127,9 @@ impl<W> Queue<W> {
         );
     }
 
-    /// A waiter leaves without the lock. What comes back is what to do with its own payload, and whom to wake, in
-    /// order: those for whom its grant makes room, and those who waited only because it did.
+    /// Removes a waiter without the lock. Returns the action for its own payload, and the payloads
+    /// to wake, in order: waiters that get the lock instead, and waiters that waited only because
+    /// of this one.
     pub(super) fn give_up(&mut self, key: WaiterKey) -> (Deferred<W>, Vec<W>) {
         match self.list(key.mode).remove(key.key) {
             Removed::Waiting(waiter) => (Deferred::Drop(waiter.payload), self.admit()),
@@ -135,23 +137,24 @@ impl<W> Queue<W> {
         }
     }
 
-    /// A holder lets go; which mode it had is known. Those who get the lock now are the ones to wake, in order.
+    /// Removes a holder; its mode is known from the state. Returns the waiters that get the lock
+    /// now, in order, to be woken.
     pub(super) fn release(&mut self) -> Vec<W> {
         self.held = match self.held {
             Held::Reading(1) | Held::Writing => Held::Free,
             Held::Reading(readers) => Held::Reading(readers - 1),
-            Held::Free => unreachable!("only a holder lets go"),
+            Held::Free => unreachable!("only a holder releases"),
         };
         self.admit()
     }
 
-    /// Switches the bias. Those who get the lock now are the ones to wake, in order.
+    /// Sets the bias. Returns the waiters that get the lock now, in order, to be woken.
     pub(super) fn set_read_biased(&mut self, read_biased: bool) -> Vec<W> {
         self.read_biased = read_biased;
         self.admit()
     }
 
-    /// Lets in whoever may; in order.
+    /// Admits all waiters that may enter, in order.
     fn admit(&mut self) -> Vec<W> {
         let mut admitted = Vec::new();
         while let Some(mode) = self.next() {
@@ -161,13 +164,14 @@ impl<W> Queue<W> {
         admitted
     }
 
-    /// The rule: what the next waiter to be let in wants, if one may be let in now.
+    /// The rule: returns the mode of the next waiter to admit, if one may enter now.
     fn next(&self) -> Option<Mode> {
         let reader = self.readers.first().map(|waiter| waiter.arrival);
         let writer = self.writers.first().map(|waiter| waiter.arrival);
         match (self.held, reader, writer) {
             (Held::Writing, _, _) | (_, None, None) => None,
-            // A waiting writer holds readers up if it came before them; not so if readers are preferred and have it.
+            // A waiting writer blocks readers that arrived later, unless readers are preferred and
+            // hold the lock.
             (Held::Reading(_), Some(_), _) if self.read_biased => Some(Mode::Read),
             (_, Some(reader), Some(writer)) if reader < writer => Some(Mode::Read),
             (_, Some(_), None) => Some(Mode::Read),

@@ -1,11 +1,12 @@
-//! The queue against a model that is slow and obviously right: one line of everybody who waits, read from the front.
+//! Compares the queue with a model that is slow and obviously right: one list of all waiters, read
+//! from the front.
 
 use proptest::prelude::*;
 
 use super::{Held, Mode, Queue, WaiterKey};
 use crate::sync::locked::Deferred;
 
-/// One operation; an index picks one of those that exist, modulo their number.
+/// One operation. An index selects one of the existing waiters, modulo their number.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Try(bool),
@@ -38,7 +39,7 @@ enum State {
     Holds,
 }
 
-/// Everybody who came and has not gone, in order of arrival.
+/// All waiters and holders, in order of arrival.
 #[derive(Debug)]
 struct Model {
     read_biased: bool,
@@ -69,7 +70,7 @@ impl Model {
         }
     }
 
-    /// Whether somebody who stands behind the first `before` people may go in now.
+    /// Whether a waiter behind the first `before` entries may enter now.
     fn may(&self, wanted: Mode, before: usize) -> bool {
         let overtakes = self.people[..before]
             .iter()
@@ -81,7 +82,7 @@ impl Model {
         }
     }
 
-    /// Lets people in, one at a time, always the first who may.
+    /// Admits waiters one at a time, always the first that may enter.
     fn admit(&mut self) -> Vec<usize> {
         let mut admitted = Vec::new();
         while let Some(at) = (0..self.people.len()).find(|at| {
@@ -94,7 +95,7 @@ impl Model {
         admitted
     }
 
-    /// Somebody in this state, if there is one.
+    /// Selects an entry in this state, if there is one.
     fn pick(&self, wanted: State, index: usize) -> Option<usize> {
         let all: Vec<_> = (0..self.people.len())
             .filter(|at| self.people[*at].2 == wanted)

@@ -8,13 +8,13 @@ use std::task::Poll;
 use super::RwLock;
 use crate::sync::test_waker::{Count, poll, poll_with};
 
-/// A future that waits.
+/// Polls a future once; it must wait.
 fn queued<F: Future + Unpin>(mut future: F) -> F {
     assert!(poll(&mut future).is_pending());
     future
 }
 
-/// What a future must have by now.
+/// The output of a future that must be ready.
 fn granted<F: Future + Unpin>(future: &mut F) -> F::Output {
     match poll(future) {
         Poll::Ready(guard) => guard,
@@ -83,7 +83,7 @@ fn nobody_barges_in_before_the_next_owner_has_run() {
     drop(granted(&mut writer));
 }
 
-/// tricycle leaves them waiting as long as others read.
+/// In tricycle, these readers wait as long as others read.
 #[test]
 fn a_cancelled_waiting_writer_lets_in_the_readers_behind_it() {
     let lock = RwLock::new(0);
@@ -167,7 +167,7 @@ fn switching_the_bias_on_lets_readers_join_readers() {
     drop(granted(&mut writer));
 }
 
-/// tricycle lets readers in beside the writer.
+/// tricycle admits readers during the write.
 #[test]
 fn switching_the_bias_on_while_somebody_writes_lets_nobody_in() {
     let lock = RwLock::new(0);
@@ -219,7 +219,7 @@ fn debug_never_shows_the_value() {
 }
 
 #[test]
-#[should_panic(expected = "polled after it had given its guard")]
+#[should_panic(expected = "polled after it had returned its guard")]
 fn polling_after_the_end_is_a_clear_panic() {
     let mut read = RwLock::new(0).read();
     drop(granted(&mut read));

@@ -1,7 +1,8 @@
-//! `Semaphore`: a number of permits that tasks take, give back, and make.
+//! The handle, permit and future of a semaphore: a driver around a [`TokenPool`], as the limiter
+//! is.
 //!
-//! A thin driver around `tokens`, which are the limiter's too, and built as the limiter is: an uncontended acquire is one
-//! atomic step and no allocation, handles and futures own their share.
+//! An uncontended acquire is one atomic step and no allocation. Handles, permits and futures own
+//! their share.
 
 use std::error::Error;
 use std::fmt;
@@ -16,18 +17,20 @@ use crate::sync::token_pool::TokenPool;
 use crate::sync::token_queue::{Full, TokenQueue};
 use crate::sync::wait_list::WaiterKey;
 
-/// A number of permits: whoever wants to go on takes a [`Permit`], and waits for one if none is free.
+/// A number of permits: a task takes a [`Permit`], and waits while none is free.
 ///
-/// The handle is cheap to clone; all clones are the same semaphore. It is fair: permits go to those who wait strictly
-/// in the order in which they began to (a [`SemaphoreAcquire`] begins when it is first polled), and a permit that is
-/// given back or made belongs to the longest waiter before that call returns. Nobody can barge in between, which is the
-/// difference from `async-lock`'s semaphore.
+/// The handle is cheap to clone; all clones are handles of the same semaphore. It is fair: permits
+/// go to waiters strictly in the order in which they began to wait (a [`SemaphoreAcquire`] begins
+/// when it is first polled). A permit that is returned or added belongs to the longest waiter
+/// before that call returns, so no other task can barge in between. In `async-lock`'s semaphore,
+/// other tasks can.
 ///
-/// A permit comes back when it is dropped. It can also be taken out of existence ([`Permit::forget`]), and anybody can
-/// bring one into existence ([`release`](Self::release)): so one task can take what another one gives.
+/// Dropping a permit returns it. [`Permit::forget`] removes a permit, and
+/// [`release`](Self::release) adds one, from any task. So one task can take permits that another
+/// task adds.
 ///
-/// To bound how many of something happen at once, [`CapacityLimiter`](crate::sync::CapacityLimiter) is the better tool:
-/// its total can be seen and changed.
+/// To limit how many operations run at once, prefer
+/// [`CapacityLimiter`](crate::sync::CapacityLimiter): its total can be read and changed.
 ///
 /// ```
 /// use seedbed::sync::Semaphore;
@@ -43,13 +46,13 @@ use crate::sync::wait_list::WaiterKey;
 ///
 /// # Coming from Trio
 ///
-/// Trio's semaphore knows nothing but a number, so that `acquire` without `release` is the normal case. Here that is
-/// `acquire().await.forget()`. In return the bound counts the permits that are held, too, so a release too many is
-/// refused also while somebody waits, where Trio overlooks it.
+/// Trio's semaphore is only a number, so `acquire` without `release` is the normal case. Here that
+/// is `acquire().await.forget()`. In exchange, the maximum counts held permits too, so one release
+/// too many is an error also while tasks wait, where Trio does not detect it.
 ///
 /// # Dropping
 ///
-/// Dropping a handle changes nothing for others: permits and waiters keep the semaphore alive.
+/// Dropping a handle does not affect others: permits and waiters keep the semaphore alive.
 #[derive(Clone)]
 pub struct Semaphore {
     shared: Arc<Shared>,
@@ -57,12 +60,12 @@ pub struct Semaphore {
 
 struct Shared {
     tokens: TokenPool,
-    /// How many permits may exist; `None` for no bound.
+    /// The maximum number of permits; `None` for no maximum.
     max: Option<usize>,
 }
 
 impl Semaphore {
-    /// Creates a semaphore with so many free permits (0 is fine), to which any number may be added.
+    /// Creates a semaphore with `permits` free permits, without a maximum. 0 is allowed.
     ///
     /// ```
     /// let semaphore = seedbed::sync::Semaphore::new(2);
@@ -73,8 +76,8 @@ impl Semaphore {
         Self::with(permits, None)
     }
 
-    /// Creates a semaphore with so many free permits, of which at most `max` may ever exist: free, held, or on their
-    /// way to a waiter.
+    /// Creates a semaphore with `permits` free permits and a maximum of `max` permits: free, held
+    /// and assigned ones together.
     ///
     /// ```
     /// let semaphore = seedbed::sync::Semaphore::bounded(1, 1);
@@ -101,10 +104,10 @@ impl Semaphore {
         }
     }
 
-    /// Takes a permit, waiting for one as long as none is free or others wait.
+    /// Takes a permit, and waits while none is free or others wait.
     ///
-    /// The future may outlive this handle, and be moved to other threads. It completes at once if it can: an acquire
-    /// that need not wait is not a cancel point. Its place in the queue is that of its first poll.
+    /// The future may outlive this handle, and be moved to other threads. It completes immediately
+    /// if it can; then it is no cancel point. Its position in the queue is that of its first poll.
     ///
     /// ```
     /// futures_lite::future::block_on(async {
@@ -117,15 +120,16 @@ impl Semaphore {
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue at once, and the order of
-    /// the others is unchanged; if a permit had been assigned to it already, the next waiter gets that permit.
+    /// Atomic: if cancelled, nothing has happened. A waiter that is dropped leaves the queue
+    /// immediately, and the order of the others is unchanged; if a permit had been assigned to it
+    /// already, the next waiter gets that permit.
     pub fn acquire(&self) -> SemaphoreAcquire {
         SemaphoreAcquire {
             state: State::New(self.clone()),
         }
     }
 
-    /// Takes a permit if one is free and nobody waits for it; never waits.
+    /// Takes a permit if one is free; never waits. `None` if none is free or others wait.
     ///
     /// ```
     /// let semaphore = seedbed::sync::Semaphore::new(1);
@@ -138,10 +142,11 @@ impl Semaphore {
         taken.then(|| Permit::of(self.clone()))
     }
 
-    /// Brings one more permit into existence; the longest waiter owns it before this returns.
+    /// Adds a permit. The longest waiter, if any, owns it before this returns. This is
+    /// `add_permits(1)` of other semaphores.
     ///
-    /// Not needed to give a [`Permit`] back: dropping it does. This is for a permit that was
-    /// [forgotten](Permit::forget), and for counting things that become available.
+    /// A [`Permit`] is returned by dropping it. Use this for a permit that was
+    /// [forgotten](Permit::forget), or to count resources that become available.
     ///
     /// ```
     /// use seedbed::sync::Semaphore;
@@ -156,8 +161,8 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`ReleaseError`] if there are as many permits as may be, free and held ones together, whether somebody waits
-    /// or not; nothing has changed then. (Without a bound, `usize::MAX` may be.)
+    /// [`ReleaseError`] if the number of permits, free and held ones together, is at its maximum;
+    /// nothing has changed then. Without a maximum, the limit is `usize::MAX`.
     pub fn release(&self) -> Result<(), ReleaseError> {
         let max = self.shared.max.unwrap_or(usize::MAX);
         let created = self.shared.tokens.lock_queue().create(max);
@@ -166,16 +171,16 @@ impl Semaphore {
         Ok(())
     }
 
-    /// Number of permits that are free; 0 whenever somebody waits.
+    /// Returns the number of free permits; 0 while others wait.
     ///
     /// ```
     /// assert_eq!(seedbed::sync::Semaphore::new(3).value(), 3);
     /// ```
     pub fn value(&self) -> usize {
-        free(&self.shared.tokens.lock_queue())
+        free_permits(&self.shared.tokens.lock_queue())
     }
 
-    /// Number of permits that may exist; `None` without a bound.
+    /// Returns the maximum number of permits; `None` without a maximum.
     ///
     /// ```
     /// use seedbed::sync::Semaphore;
@@ -187,7 +192,7 @@ impl Semaphore {
         self.shared.max
     }
 
-    /// Says, for one moment, how the semaphore is used.
+    /// Returns the number of permits and waiters at this moment.
     ///
     /// ```
     /// let semaphore = seedbed::sync::Semaphore::bounded(2, 4);
@@ -200,17 +205,18 @@ impl Semaphore {
     pub fn statistics(&self) -> SemaphoreStatistics {
         let queue = self.shared.tokens.lock_queue();
         SemaphoreStatistics {
-            value: free(&queue),
+            value: free_permits(&queue),
             held: queue.taken(),
             max: self.shared.max,
             waiting: queue.waiting(),
         }
     }
 
-    /// A place at the end of the queue, or `None` if a permit came free meanwhile and was taken.
+    /// Joins the queue, or returns `None` if a permit has become free and was taken.
     #[cold]
     fn arrive(&self, waker: &Waker) -> Option<WaiterKey> {
-        // Declared before the lock is taken, so that an unused one is dropped after it was given back.
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
         let waker = waker.clone();
         let mut queue = self.shared.tokens.lock_queue();
         if queue.try_take() {
@@ -224,8 +230,9 @@ impl Semaphore {
     }
 }
 
-/// How many permits are free: never less than none, for the total grows and shrinks by permits that exist.
-fn free<W>(queue: &TokenQueue<W>) -> usize {
+/// Returns the number of free permits. The total never falls below the number of taken ones,
+/// because only permits that exist are removed.
+fn free_permits<W>(queue: &TokenQueue<W>) -> usize {
     queue
         .total()
         .map_or(usize::MAX, |total| total - queue.taken())
@@ -244,7 +251,7 @@ impl fmt::Debug for Semaphore {
     }
 }
 
-/// How a [`Semaphore`] is used, at one moment; from [`Semaphore::statistics`].
+/// How a [`Semaphore`] was used at one moment; from [`Semaphore::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SemaphoreStatistics {
@@ -252,13 +259,13 @@ pub struct SemaphoreStatistics {
     pub value: usize,
     /// Number of [`Permit`]s, including those assigned to waiters that have not run since.
     pub held: usize,
-    /// Number of permits that may exist; `None` without a bound.
+    /// Returns the maximum number of permits; `None` without a maximum.
     pub max: Option<usize>,
     /// Number of [`SemaphoreAcquire`] futures in the queue.
     pub waiting: usize,
 }
 
-/// [`Semaphore::release`] was called once too often: there are as many permits as may be.
+/// [`Semaphore::release`] failed: the number of permits is at its maximum.
 ///
 /// ```
 /// let full = seedbed::sync::Semaphore::bounded(2, 2);
@@ -267,7 +274,7 @@ pub struct SemaphoreStatistics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleaseError {
-    /// How many permits may exist.
+    /// The maximum number of permits.
     pub max: usize,
 }
 
@@ -286,7 +293,8 @@ impl Error for ReleaseError {}
 
 /// One permit of a [`Semaphore`].
 ///
-/// It owns its share of the semaphore: it may be stored, sent to other threads, and outlive every handle.
+/// It owns its share of the semaphore: it may be stored, sent to other threads, and outlive every
+/// handle.
 ///
 /// ```
 /// let semaphore = seedbed::sync::Semaphore::new(1);
@@ -297,25 +305,25 @@ impl Error for ReleaseError {}
 ///
 /// # Dropping
 ///
-/// Gives the permit back: the longest waiter owns it before `drop` returns. One that is lost by [`std::mem::forget`]
-/// goes on counting as held; use [`forget`](Self::forget).
-#[must_use = "dropping the permit gives it back at once"]
+/// Returns the permit: the longest waiter owns it before `drop` returns. A permit that is lost by
+/// [`std::mem::forget`] still counts as held; use [`forget`](Self::forget).
+#[must_use = "dropping the permit returns it immediately"]
 pub struct Permit {
     semaphore: Semaphore,
     fate: Fate,
 }
 
-/// What becomes of a permit when it is dropped.
+/// The effect of dropping a permit.
 #[derive(Clone, Copy)]
 enum Fate {
-    /// It is given back.
+    /// It is returned.
     Return,
-    /// It ceases to exist.
+    /// It is removed.
     Vanish,
 }
 
 impl Permit {
-    /// For one permit that has just been taken from this semaphore's queue.
+    /// Wraps one permit that has just been taken from this semaphore's pool.
     fn of(semaphore: Semaphore) -> Self {
         Permit {
             semaphore,
@@ -323,7 +331,7 @@ impl Permit {
         }
     }
 
-    /// Takes the permit out of existence. [`Semaphore::release`] makes up for it, now or later, from any task.
+    /// Removes the permit. [`Semaphore::release`] adds it again, from any task.
     ///
     /// ```
     /// let semaphore = seedbed::sync::Semaphore::bounded(1, 1);
@@ -336,7 +344,7 @@ impl Permit {
         self.fate = Fate::Vanish;
     }
 
-    /// The semaphore that the permit belongs to.
+    /// Returns the semaphore of the permit.
     ///
     /// ```
     /// let permit = seedbed::sync::Semaphore::new(3).try_acquire().expect("three are free");
@@ -386,37 +394,40 @@ impl fmt::Debug for Permit {
 ///
 /// # Dropping
 ///
-/// Leaves the queue at once; the order of the others is unchanged. If a permit had been assigned already, it goes to
-/// the next waiter. A waiter that is *forgotten* ([`std::mem::forget`]) keeps its place, and the permit that reaches it
-/// there goes on counting as held; everything else works on.
+/// Leaves the queue immediately; the order of the others is unchanged. If a permit had been
+/// assigned already, it goes to the next waiter. A waiter that is *forgotten*
+/// ([`std::mem::forget`]) keeps its position, and a permit that is assigned to it counts as held
+/// from then on.
 ///
 /// # Panics
 ///
-/// When polled again after it has given its permit.
+/// When polled again after it has returned its permit.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct SemaphoreAcquire {
     state: State,
 }
 
-/// Where a [`SemaphoreAcquire`] stands.
+/// The state of a [`SemaphoreAcquire`].
 enum State {
-    /// Not polled yet; not in the queue.
+    /// Not polled yet, so not in the queue.
     New(Semaphore),
-    /// In the queue, or granted a permit that it has not seen yet.
+    /// In the queue, or granted a permit and not polled since.
     Queued(Semaphore, WaiterKey),
-    /// The permit was handed out.
+    /// The permit was returned.
     Done,
 }
 
 impl SemaphoreAcquire {
-    /// Whether a permit is there for this future to [`finish`](Self::finish) with; if not, it is `Queued` now.
+    /// Whether a permit was taken for [`finish`](Self::finish); if not, the state is `Queued` now.
     fn advance(&mut self, waker: &Waker) -> bool {
         let semaphore = match &self.state {
             State::New(semaphore) => semaphore,
             State::Queued(semaphore, key) => return semaphore.poll_granted(key, waker).is_ready(),
-            State::Done => panic!("a `SemaphoreAcquire` was polled after it had given its permit"),
+            State::Done => {
+                panic!("a `SemaphoreAcquire` was polled after it had returned its permit")
+            }
         };
-        // The common case comes first: nothing to lock, and nothing to clone.
+        // The common case first: no lock, and no clone of the waker.
         if semaphore.shared.tokens.try_take() {
             return true;
         }
@@ -427,7 +438,7 @@ impl SemaphoreAcquire {
         false
     }
 
-    /// Hands out the permit that is there.
+    /// Returns the permit that `advance` has taken.
     fn finish(&mut self) -> Permit {
         let semaphore = match mem::replace(&mut self.state, State::Done) {
             State::New(semaphore) => semaphore,

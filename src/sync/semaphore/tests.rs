@@ -153,7 +153,7 @@ fn a_forgotten_waiter_costs_the_permit_that_reaches_it_and_nothing_else() {
 }
 
 #[test]
-#[should_panic(expected = "polled after it had given its permit")]
+#[should_panic(expected = "polled after it had returned its permit")]
 fn polling_after_the_end_is_a_clear_panic() {
     let mut acquire = Semaphore::new(1).acquire();
     drop(granted(&mut acquire));

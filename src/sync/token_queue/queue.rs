@@ -1,22 +1,23 @@
-//! Decides who has a token and who waits for one: for the limiter, whose tokens are a setting, and for the semaphore,
-//! whose permits anybody may bring into existence or take out of it.
+//! Assigns tokens to waiters: those of a limiter, whose total is a setting, and those of a
+//! semaphore, which come into existence and vanish.
 //!
-//! Pure: no lock, no waker, no clock. A waiter is a payload `W` that is stored and handed back. The drivers guard a
-//! `TokenQueue` with a mutex and wake the payloads that come back *granted*, after unlocking.
+//! The queue is pure: no mutex, waker or clock. A waiter is a payload `W`. The drivers put a
+//! `TokenQueue` behind a mutex and wake the returned payloads after unlocking.
 //!
-//! Choice: tokens are handed over directly, as in Trio. Whoever gives one back assigns it, in the same step, to the
-//! longest waiter; from then on it counts as taken, although its new owner has yet to be polled. Nobody can barge in
-//! between. The alternative (release, wake, and let the woken one compete) is what `async-lock` does; it is faster
-//! under contention, and starves.
+//! Decision: tokens are handed over directly, as in Trio. Returning a token assigns it to the
+//! longest waiter in the same step, so no other task can barge in. With the alternative (release,
+//! wake, and let the woken task compete), as in `async-lock`, throughput under contention is
+//! higher, but waiters can starve.
 //!
-//! Choice: a bound on how many may [come into existence](TokenQueue::create) counts all tokens, not only the free ones.
-//! So one too many is noticed in every case, and by whoever makes it. (Trio compares only the free permits with the
-//! bound, and only when nobody waits.) And a token that comes home always fits, so that dropping one cannot fail.
+//! Decision: the maximum of [`create`](TokenQueue::create) counts all tokens, not only the free
+//! ones. So one release too many is an error in every case, and for the task that makes it. (Trio
+//! compares only the free permits with the bound, and only without waiters.) A returned token
+//! always fits, so dropping one cannot fail.
 //!
 //! Invariants, after every call:
 //!
-//! * `taken` = tokens held + waiters granted that have not claimed yet.
-//! * If somebody waits, no token is free. So "is a token free" is also "and nobody waits".
+//! * `taken` = tokens held + granted waiters that have not claimed yet.
+//! * With waiters, no token is free. So a free token means that there are no waiters.
 
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
@@ -24,9 +25,9 @@ use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 /// TokenPool and those who wait for them.
 #[derive(Debug)]
 pub(in crate::sync) struct TokenQueue<W> {
-    /// How many tokens there are; `None` for no limit.
+    /// The number of tokens; `None` for no limit.
     total: Option<usize>,
-    /// How many are given out; above `total` after that was lowered.
+    /// The number of tokens that are taken; above `total` after the total was lowered.
     taken: usize,
     waiters: WaitList<W>,
 }
@@ -41,18 +42,19 @@ impl<W> TokenQueue<W> {
         }
     }
 
-    /// How many tokens there are; `None` for no limit.
+    /// The number of tokens; `None` for no limit.
     pub(in crate::sync) fn total(&self) -> Option<usize> {
         self.total
     }
 
-    /// How many tokens are given out, counting those on their way to a granted waiter.
+    /// Returns the number of tokens that are taken, including those of granted waiters.
     pub(in crate::sync) fn taken(&self) -> usize {
         self.taken
     }
 
-    /// How many tokens anybody may take without asking, and bring back, because nobody waits. `None` if somebody does,
-    /// or if there are too many tokens out: then what comes back is not free.
+    /// Returns the number of tokens that may be taken and returned without this queue. `None` if
+    /// there are waiters, or if more tokens are taken than there are: then a returned token is not
+    /// free.
     pub(in crate::sync) fn free_for_all(&self) -> Option<usize> {
         match self.waiters.waiting() {
             0 => self.limit().checked_sub(self.taken),
@@ -60,22 +62,24 @@ impl<W> TokenQueue<W> {
         }
     }
 
-    /// So many of those that were [free for all](Self::free_for_all) are left, or came back.
+    /// Sets the number of free tokens, after tokens were taken and returned [without this
+    /// queue](Self::free_for_all).
     pub(in crate::sync) fn set_free(&mut self, free: usize) {
         self.taken = self.limit() - free;
     }
 
-    /// How many tokens may be taken at one time. Below the greatest number, which is therefore not one of free tokens.
+    /// Returns the number of tokens that may be taken at one time. It is below `usize::MAX`, which
+    /// [`TokenPool`](crate::sync::token_pool) uses as a mark.
     fn limit(&self) -> usize {
         self.total.unwrap_or(usize::MAX).min(usize::MAX - 1)
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub(in crate::sync) fn waiting(&self) -> usize {
         self.waiters.waiting()
     }
 
-    /// Takes a token if one is free, and by the invariant nobody waits.
+    /// Takes a token if one is free. By the invariant, there are no waiters then.
     #[inline]
     pub(in crate::sync) fn try_take(&mut self) -> bool {
         let free = self.total.is_none_or(|total| self.taken < total);
@@ -85,7 +89,7 @@ impl<W> TokenQueue<W> {
         free
     }
 
-    /// Waits at the end of the queue, after [`try_take`](Self::try_take) has failed.
+    /// Adds a waiter at the end of the queue, after [`try_take`](Self::try_take) has failed.
     pub(in crate::sync) fn push(&mut self, payload: W) -> WaiterKey {
         debug_assert!(
             self.total.is_some_and(|total| total <= self.taken),
@@ -94,12 +98,13 @@ impl<W> TokenQueue<W> {
         self.waiters.push(payload)
     }
 
-    /// The payload of somebody who waits; `None` once a token is theirs, which they should then [`claim`](Self::claim).
+    /// Returns the payload of a waiter; `None` once it has a token, which it must
+    /// [`claim`](Self::claim).
     pub(in crate::sync) fn payload_mut(&mut self, key: &WaiterKey) -> Option<&mut W> {
         self.waiters.payload_mut(key)
     }
 
-    /// A granted waiter takes its token.
+    /// Removes a granted waiter, which keeps its token.
     pub(in crate::sync) fn claim(&mut self, key: WaiterKey) {
         let removed = self.waiters.remove(key);
         debug_assert!(
@@ -108,7 +113,7 @@ impl<W> TokenQueue<W> {
         );
     }
 
-    /// A waiter leaves without a token; one that was its own already goes to the next.
+    /// Removes a waiter without a token. If it had been granted one, that goes to the next waiter.
     pub(in crate::sync) fn give_up(&mut self, key: WaiterKey) -> Deferred<W> {
         match self.waiters.remove(key) {
             Removed::Waiting(payload) => Deferred::Drop(payload),
@@ -116,22 +121,23 @@ impl<W> TokenQueue<W> {
         }
     }
 
-    /// A token comes back. The longest waiter gets it at once, unless the total was lowered; it is the one to wake.
+    /// Returns a token. The longest waiter gets it, unless the total was lowered; the result is to
+    /// be woken.
     #[inline]
     pub(in crate::sync) fn give_back(&mut self) -> Option<W> {
         self.taken -= 1;
         self.admit_first()
     }
 
-    /// Changes the number of tokens. The longest waiters get the new ones at once; they are the ones to wake, in
-    /// order.
+    /// Sets the number of tokens. The longest waiters get new ones; they are returned in order, to
+    /// be woken.
     pub(in crate::sync) fn set_total(&mut self, total: Option<usize>) -> Vec<W> {
         self.total = total;
         std::iter::from_fn(|| self.admit_first()).collect()
     }
 
-    /// A token comes into existence; refused if there would be more than `max`. The longest waiter gets it at once, and
-    /// is the one to wake. (Where there is no limit, nothing changes.)
+    /// Adds a token; an error if there are `max` already. The longest waiter gets it and is
+    /// returned, to be woken. Without a limit, nothing changes.
     pub(in crate::sync) fn create(&mut self, max: usize) -> Result<Option<W>, Full> {
         if let Some(total) = &mut self.total {
             if *total >= max {
@@ -142,7 +148,7 @@ impl<W> TokenQueue<W> {
         Ok(self.admit_first())
     }
 
-    /// A token that is held ceases to exist. (Where there is no limit, it is one less that is taken.)
+    /// Removes a token that is taken.
     pub(in crate::sync) fn destroy(&mut self) {
         self.taken -= 1;
         if let Some(total) = &mut self.total {
@@ -150,7 +156,7 @@ impl<W> TokenQueue<W> {
         }
     }
 
-    /// Gives the longest waiter a token, if there are both.
+    /// Grants the longest waiter a token, if there are both.
     #[inline]
     fn admit_first(&mut self) -> Option<W> {
         if self.waiters.waiting() == 0 || !self.try_take() {
@@ -160,6 +166,6 @@ impl<W> TokenQueue<W> {
     }
 }
 
-/// There are as many tokens as may be.
+/// The number of tokens has reached its maximum.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::sync) struct Full;

@@ -1,8 +1,9 @@
-//! The queue against a model that is slow and obviously right: one list of everybody who ever had to wait, searched
-//! from the front.
+//! Compares the queue with a model that is slow and obviously right: one list of all waiters,
+//! searched from the front.
 //!
-//! Random traces of every operation; after each step both must agree on who was granted a token, in which order, and
-//! on every number. The queue's invariants (conservation, hand-off) are checked on the model's own terms.
+//! Each test runs random operations. After each operation, both must agree on the waiters that were
+//! granted a token, on their order, and on every number. The queue's invariants (conservation,
+//! hand-off) are checked on the model.
 
 use proptest::prelude::*;
 
@@ -10,11 +11,11 @@ use super::{Full, TokenQueue};
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::WaiterKey;
 
-/// One operation; an index picks one of those that exist, modulo their number.
+/// One operation. An index selects one of the existing waiters, modulo their number.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Acquire,
-    /// As `tokens` does while nobody waits.
+    /// Bypasses the queue, as the fast path of `TokenPool` does without waiters.
     TakeWithoutTheQueue,
     GiveBackWithoutTheQueue,
     Claim(usize),
@@ -40,12 +41,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The model: tokens that are held, and everybody who came and has neither claimed nor left, in order of arrival.
+/// The model: held tokens, and all waiters that have neither claimed nor left, in order of arrival.
 #[derive(Debug, Default)]
 struct Model {
     total: Option<usize>,
     held: usize,
-    /// Name, and whether a token is theirs.
+    /// Name, and whether the waiter was granted a token.
     waiters: Vec<(usize, bool)>,
 }
 
@@ -62,7 +63,7 @@ impl Model {
         self.total.is_none_or(|total| self.taken() < total)
     }
 
-    /// Gives free tokens to the longest waiters; who got one, in order.
+    /// Gives free tokens to the longest waiters; returns them in order.
     fn admit(&mut self) -> Vec<usize> {
         let mut admitted = Vec::new();
         while self.free() {
@@ -75,7 +76,7 @@ impl Model {
         admitted
     }
 
-    /// Takes the waiter out; whether a token was theirs.
+    /// Removes the waiter; returns whether it was granted a token.
     fn leave(&mut self, name: usize) -> bool {
         let place = self.waiters.iter().position(|(known, _)| *known == name);
         self.waiters
@@ -84,12 +85,12 @@ impl Model {
     }
 }
 
-/// Both, side by side, and the waiters of those who wait or are granted.
+/// The queue, the model, and the keys of all waiters.
 struct Pair {
     queue: TokenQueue<usize>,
     model: Model,
     waiters: Vec<(usize, WaiterKey)>,
-    /// The next arrival's name, which is its payload too.
+    /// The name of the next waiter, which is also its payload.
     next_name: usize,
 }
 
@@ -157,7 +158,7 @@ impl Pair {
         }
     }
 
-    /// A granted waiter takes its token.
+    /// A granted waiter claims its token.
     fn claim(&mut self, index: usize) {
         let granted = |(name, _): &(usize, WaiterKey)| self.model.waiters.contains(&(*name, true));
         let granted: Vec<_> = (0..self.waiters.len())
@@ -171,7 +172,7 @@ impl Pair {
         }
     }
 
-    /// Anybody leaves.
+    /// Any waiter leaves.
     fn give_up(&mut self, index: usize) {
         if self.waiters.is_empty() {
             return;
@@ -203,7 +204,8 @@ impl Pair {
     }
 
     fn destroy(&mut self) {
-        // A limiter's total may have been lowered below what is held; a semaphore's never is.
+        // A limiter's total may have been lowered below the number of taken tokens; a semaphore's
+        // never is.
         if self.model.held > 0 && self.model.total != Some(0) {
             self.model.held -= 1;
             self.model.total = self.model.total.map(|total| total - 1);
@@ -216,7 +218,7 @@ impl Pair {
         assert_eq!(self.queue.set_total(total), self.model.admit());
     }
 
-    /// Every number, and what each waiter sees.
+    /// Compares every number, and the state of each waiter.
     fn compare(&mut self) {
         assert_eq!(self.queue.total(), self.model.total);
         assert_eq!(self.queue.taken(), self.model.taken(), "conservation");
@@ -234,7 +236,7 @@ impl Pair {
         }
     }
 
-    /// Everybody leaves and gives back; nothing may be left.
+    /// All waiters leave and return their tokens; then the queue must be empty.
     fn finish(mut self) {
         while !self.waiters.is_empty() {
             self.give_up(0);
@@ -248,7 +250,7 @@ impl Pair {
 }
 
 proptest! {
-    // The files that remember failures would lie beside the sources; a failure prints its steps anyway.
+    // No regression files next to the sources: a failure prints its steps anyway.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
     #[test]
