@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{alone, children, descriptors, settle};
+use common::{LeakCheck, alone, children};
 use poll_times::poll_times;
 use seedbed::nursery::StartError;
 use seedbed::process::{Command, Process, ProcessErrorKind, RunProcess, Stdio, run_process};
@@ -33,9 +33,9 @@ fn test_with<T>(builder: RunBuilder, body: impl Future<Output = T>) -> T {
     let _alone = alone();
     // The reactor's descriptors, and those of the run's own machinery, are made once.
     run(async { run_process(Command::new("true")).await }).unwrap();
-    let before = descriptors();
+    let check = LeakCheck::begin();
     let value = builder.run(body);
-    settle(&before);
+    check.end();
     value
 }
 

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use common::{pid, poll_so_often, test, with_workers};
+use common::{pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{SharedSlice, WorkerErrorKind};
 use seedbed::{CancelScope, SharedBytes, WorkerConfig, WorkerContext};
@@ -527,7 +527,7 @@ fn a_call_that_is_dropped_leaves_no_memory() {
             let mut times = 1;
             loop {
                 let call = workers.run_sync(length, bytes("x")).kill_on_cancel(kill);
-                if poll_so_often(call.into_future(), times).await || times == 50 {
+                if poll_with_yields(call.into_future(), times).await || times == 50 {
                     break;
                 }
                 times += 1;

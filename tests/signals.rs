@@ -377,3 +377,27 @@ fn waiting_for_a_signal_can_be_cancelled() {
         assert_eq!(signals.next().await, SIGWINCH);
     });
 }
+
+/// A shell's background jobs inherit SIGINT as ignored: Ctrl-C is meant for others.
+#[test]
+fn a_run_that_inherits_sigint_as_ignored_is_not_interrupted_by_it() {
+    const NAME: &str = "a_run_that_inherits_sigint_as_ignored_is_not_interrupted_by_it";
+    if std::env::var_os("SEEDBED_SIGNAL_TEST").is_some_and(|name| name == NAME) {
+        let value = run(async {
+            raise(SIGINT).unwrap();
+            raise(SIGINT).unwrap();
+            wait_all_tasks_blocked().await;
+            checkpoint().await;
+            5
+        });
+        assert_eq!(value, 5);
+        return;
+    }
+    let _alone = alone();
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' INT; exec \"$0\" --exact \"$1\" --nocapture"]);
+    ignoring.arg(std::env::current_exe().unwrap()).arg(NAME);
+    ignoring.env("SEEDBED_SIGNAL_TEST", NAME);
+    let output = ignoring.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

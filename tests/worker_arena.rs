@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{pid, poll_so_often, test, with_workers};
+use common::{pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{SharedSlice, WorkerErrorKind};
 use seedbed::{CancelScope, CapacityLimiter, SharedBytes, WorkerConfig, WorkerContext};
@@ -214,7 +214,7 @@ fn calls_that_are_dropped_at_any_point_disturb_no_other() {
                 number += 2;
                 let argument = (number, LARGE, text(number, LARGE));
                 let call = workers.run_sync(is_right, argument).kill_on_cancel(kill);
-                let is_done = poll_so_often(call.into_future(), times).await;
+                let is_done = poll_with_yields(call.into_future(), times).await;
                 assert!(send(&workers, number + 1, LARGE).await);
                 if is_done || times == 30 {
                     break;

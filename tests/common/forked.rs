@@ -9,6 +9,7 @@ pub type Suite = &'static [(&'static str, fn())];
 
 /// Runs these modules' suites as the arguments say, and exits.
 pub fn run(suites: &[(&'static str, Suite)]) -> ! {
+    super::dispositions::reset();
     super::stage::before_the_hook();
     seedbed::init();
     let trials = suites.iter().flat_map(|&(module, suite)| {

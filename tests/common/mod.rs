@@ -1,7 +1,9 @@
-//! What the worker tests share: they run one after the other, and each ends with a check that nothing is left.
+//! Shared by the tests of workers: each test runs alone in its process, and fails if it leaves a process, a descriptor or
+//! a limiter token behind.
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod dispositions;
 pub mod forked;
 pub mod refusals;
 pub mod stage;
@@ -15,12 +17,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use seedbed::worker::{WorkerStatus, WorkerType};
 use seedbed::{WorkerConfig, WorkerContext};
 
-/// Makes a file's functions the tests of libtest, whose programs have several threads, so that their workers are spawned;
-/// and names them for `fork_server.rs`, which is no such program, and of which the file is a module. A function that is not
-/// listed is dead code.
+/// Makes the listed functions of a file tests, in each of the two programs that the file is part of: a libtest program of
+/// its own, which has several threads and so spawns its workers, and `fork_server.rs`, which forks them.
 #[allow(unused_macros)] // not every test program has such a file
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
@@ -36,7 +38,7 @@ macro_rules! suite {
     };
 }
 
-/// How the tests' workers are made.
+/// How this program starts its workers.
 pub fn worker_type() -> WorkerType {
     match env!("CARGO_CRATE_NAME") {
         "fork_server" | "fork_soak" => WorkerType::ForkServer,
@@ -44,23 +46,23 @@ pub fn worker_type() -> WorkerType {
     }
 }
 
-/// Children and descriptors belong to the process, so only one test may have any at a time.
+/// Tests count the children and descriptors of the process, so only one of them may run at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs a test's future with the hook in place, and checks that it leaves no process, no zombie, no descriptor and no
-/// token of the default limiter.
+/// Runs a test's future with the hook in place. Fails if the test leaves a process, zombies included, a descriptor or a
+/// token of the default limiter behind.
 pub fn test<T>(body: impl Future<Output = T>) -> T {
     seedbed::init();
     let _alone = alone();
     end_default_workers();
     warm_up();
-    let before = descriptors();
+    let check = LeakCheck::begin();
     let value = smol::block_on(body);
-    settle(&before);
+    check.end();
     value
 }
 
-/// A job that tells which worker runs it.
+/// A job that returns the process id of its worker.
 pub fn pid(_: ()) -> u32 {
     std::process::id()
 }
@@ -72,7 +74,7 @@ pub fn endless(_: ()) {
     }
 }
 
-/// Runs `body` with a context of its own, whose end is part of the test.
+/// Runs `body` with a new worker context, and waits until the context has shut down.
 pub async fn with_workers<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
 where
     F: FnOnce(WorkerContext) -> Fut,
@@ -81,7 +83,7 @@ where
     seedbed::open_worker_context(config.worker_type(worker_type()), body).await
 }
 
-/// Has workers stay after their first job, whatever they are told.
+/// Makes workers that do not exit when they are told to: each hangs after its first job.
 pub fn with_workers_that_stay(config: WorkerConfig) -> WorkerConfig {
     config.retire(|_: &WorkerStatus| {
         loop {
@@ -90,25 +92,28 @@ pub fn with_workers_that_stay(config: WorkerConfig) -> WorkerConfig {
     })
 }
 
-/// Waits until a context has found out that all its idle workers have left.
+/// Waits until a context has noticed that all its idle workers have exited.
 pub async fn until_empty(workers: &WorkerContext) {
     while workers.statistics().idle_workers > 0 {
         smol::future::yield_now().await;
     }
 }
 
-/// Lets the default context's workers go.
+/// Retires the workers of the default context.
 pub fn end_default_workers() {
     let config = WorkerConfig::new().worker_type(worker_type());
     seedbed::worker::configure_default_context(config).unwrap();
 }
 
-/// Waits for the tests that run now; a test that failed does not fail the others.
+/// Waits for the test that runs now. Until the guard is dropped, no other test runs. A test that panicked with the guard
+/// does not fail the others.
 pub fn alone() -> MutexGuard<'static, ()> {
+    dispositions::reset();
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets the process make what it makes once: the reactor's descriptors, the executor's and the launcher's threads.
+/// Creates what the process creates once and keeps: the descriptors of the reactor, the threads of the executor and the
+/// launcher.
 fn warm_up() {
     smol::block_on(async {
         let config = WorkerConfig::new().capture_stderr(true);
@@ -124,20 +129,64 @@ fn warm_up() {
 
 fn nothing(_: ()) {}
 
-/// Waits until nothing is left but those descriptors. What is dropped is killed and reaped in the background, so it may
-/// take a moment; what is lost stays. The limit is there for a test that fails, and is far from what a busy machine needs.
-pub fn settle(before: &BTreeSet<String>) {
-    let limit = Instant::now() + Duration::from_secs(20);
-    loop {
-        let left = Left::behind(before);
-        if left.is_nothing() {
-            return;
+/// The longest time that dropped processes may take to be killed and reaped in the background. A busy machine needs far
+/// less.
+const REAP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Checks that a test leaves nothing behind. If the test fails, kills and reaps all children, so that the tests after it
+/// start without any.
+pub struct LeakCheck {
+    descriptors: BTreeSet<String>,
+    tokens: usize,
+}
+
+impl LeakCheck {
+    pub fn begin() -> Self {
+        LeakCheck {
+            descriptors: descriptors(),
+            tokens: borrowed_tokens(),
         }
-        assert!(Instant::now() < limit, "a test left behind {left:?}");
-        std::thread::yield_now();
+    }
+
+    /// Waits until the process has no children and nothing that it did not have at the beginning. Panics if that takes too
+    /// long.
+    pub fn end(self) {
+        self.end_within(REAP_LIMIT);
+    }
+
+    pub fn end_within(self, limit: Duration) {
+        let limit = Instant::now() + limit;
+        loop {
+            let left = self.left();
+            if left.is_nothing() {
+                return;
+            }
+            assert!(Instant::now() < limit, "a test left behind {left:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn left(&self) -> Left {
+        Left {
+            children: children(),
+            descriptors: descriptors()
+                .difference(&self.descriptors)
+                .cloned()
+                .collect(),
+            tokens: borrowed_tokens().saturating_sub(self.tokens),
+        }
     }
 }
 
+impl Drop for LeakCheck {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            kill_children();
+        }
+    }
+}
+
+/// What a test has left behind.
 #[derive(Debug)]
 struct Left {
     children: Vec<u32>,
@@ -146,33 +195,47 @@ struct Left {
 }
 
 impl Left {
-    fn behind(before: &BTreeSet<String>) -> Self {
-        Self {
-            children: children(),
-            descriptors: descriptors().difference(before).cloned().collect(),
-            tokens: seedbed::worker::current_default_worker_limiter().borrowed(),
-        }
-    }
-
     fn is_nothing(&self) -> bool {
         self.children.is_empty() && self.descriptors.is_empty() && self.tokens == 0
     }
 }
 
-/// The children of this process, zombies included.
+fn borrowed_tokens() -> usize {
+    seedbed::worker::current_default_worker_limiter().borrowed()
+}
+
+fn kill_children() {
+    let limit = Instant::now() + REAP_LIMIT;
+    // Orphans of a killed child may become children of this process, and those being forked may be missed at first.
+    while Instant::now() < limit {
+        let children = children();
+        if children.is_empty() {
+            return;
+        }
+        for pid in children {
+            let pid = Pid::from_raw(pid.cast_signed()).expect("a process has a number");
+            // The library may reap the child first.
+            _ = kill_process(pid, Signal::KILL);
+            _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Returns the children of this process, zombies included.
 pub fn children() -> Vec<u32> {
     listed_by(std::fs::read_dir("/proc/self/task").expect("/proc is mounted"))
 }
 
-/// The children of a process that may have ended, or may end meanwhile.
+/// Returns the children of a process; none if that process has ended.
 pub fn children_of(pid: u32) -> Vec<u32> {
     std::fs::read_dir(format!("/proc/{pid}/task")).map_or_else(|_| Vec::new(), listed_by)
 }
 
-/// The children of a process, by its threads.
+/// Returns the children of a process, given the list of its threads.
 fn listed_by(threads: ReadDir) -> Vec<u32> {
     let lists = threads.filter_map(|thread| {
-        // A thread may end between being listed and being looked at; then it has no children.
+        // A thread that has ended since it was listed has no children.
         std::fs::read_to_string(thread.ok()?.path().join("children")).ok()
     });
     lists
@@ -184,7 +247,7 @@ fn listed_by(threads: ReadDir) -> Vec<u32> {
         .collect()
 }
 
-/// The workers among them: where there is a fork server, that is one of the children, too.
+/// Returns the workers among the children of this process: all of them, except the fork server.
 pub fn workers() -> Vec<u32> {
     let mut children = children();
     if worker_type() == WorkerType::ForkServer {
@@ -193,29 +256,29 @@ pub fn workers() -> Vec<u32> {
     children
 }
 
-/// Whether a process calls itself a worker.
+/// Tells by its name whether a process is a worker.
 pub fn is_worker(pid: u32) -> bool {
     name_of(pid).ends_with("-worker")
 }
 
-/// What a process calls itself.
+/// Returns the name of a process; an empty one if there is no such process.
 pub fn name_of(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
-/// The open descriptors of this process, by number and by what they lead to.
+/// Returns the open descriptors of this process, each as its number and its target.
 pub fn descriptors() -> BTreeSet<String> {
     let listed = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     let paths: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
-    // The directory itself was among them, and is closed by now.
+    // The list includes the descriptor of the directory, which is closed by now.
     paths
         .iter()
-        .filter_map(|path| Some(format!("{} -> {}", path.display(), lead(path)?)))
+        .filter_map(|path| Some(format!("{} -> {}", path.display(), target(path)?)))
         .collect()
 }
 
-/// How many of this process's descriptors its children inherit.
+/// Counts the descriptors of this process that a child inherits.
 pub fn inheritable_descriptors() -> usize {
     let listed = std::fs::read_dir("/proc/self/fdinfo").expect("/proc is mounted");
     let infos = listed.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
@@ -231,7 +294,7 @@ fn is_close_on_exec(info: &str) -> bool {
     u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000 != 0
 }
 
-fn lead(path: &Path) -> Option<String> {
+fn target(path: &Path) -> Option<String> {
     Some(
         std::fs::read_link(path)
             .ok()?
@@ -240,17 +303,17 @@ fn lead(path: &Path) -> Option<String> {
     )
 }
 
-/// Waits until a process is gone, reaped and all, without being its parent.
+/// Waits until a process has ended, whether or not it is a child of this one.
 pub fn wait_until_gone(pid: u32) {
-    let limit = Instant::now() + Duration::from_secs(20);
+    let limit = Instant::now() + REAP_LIMIT;
     while is_alive(pid) {
-        assert!(Instant::now() < limit, "process {pid} lives on");
+        assert!(Instant::now() < limit, "process {pid} is still alive");
         std::thread::yield_now();
     }
 }
 
-/// Tells whether a process exists and cannot be reaped yet. One of several threads cannot before the last of them has gone,
-/// though its first thread, of which the file tells, is a zombie.
+/// Tells whether a process exists and cannot be reaped yet. The first thread, whose state `stat` shows, may be a zombie while
+/// others still run.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
@@ -260,8 +323,8 @@ pub fn is_alive(pid: u32) -> bool {
     !state.starts_with(['Z', 'X']) || threads() > 1
 }
 
-/// Polls a future so many times at most, with time for others in between, and drops it. Tells whether it was ready.
-pub async fn poll_so_often<F: Future>(future: F, times: usize) -> bool {
+/// Polls a future at most `times` times, yielding after each, and drops it. Returns whether it became ready.
+pub async fn poll_with_yields<F: Future>(future: F, times: usize) -> bool {
     let mut future = pin!(future);
     for _ in 0..times {
         let done = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
