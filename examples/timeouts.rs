@@ -13,7 +13,7 @@ use std::time::Duration;
 use seedbed::cancel::current_effective_deadline;
 use seedbed::testing::MockClock;
 use seedbed::time::current_time;
-use seedbed::{CancelScope, RunBuilder, TooSlow, fail_after, move_on_after, shield, sleep};
+use seedbed::{CancelScope, RunBuilder, TooSlowError, fail_after, move_on_after, shield, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -44,7 +44,7 @@ async fn a_limit_is_part_of_the_plan() {
 
 /// `fail_after` is for work that is needed: being too slow is an error like others, and `?` passes it on.
 async fn a_limit_is_an_error() {
-    async fn page() -> Result<&'static str, TooSlow> {
+    async fn page() -> Result<&'static str, TooSlowError> {
         let text = fail_after(2 * SECOND, look_up(SECOND)).await?;
         fail_after(2 * SECOND, look_up(5 * SECOND)).await?;
         Ok(text)

@@ -92,7 +92,9 @@ pub mod nursery {
 }
 
 // The root has at most 40 names, with modules and macros. Everything else is reached through its module.
-pub use cancel::{CancelScope, TooSlow, checkpoint, fail_after, move_on_after, on_cancel, shield};
+pub use cancel::{
+    CancelScope, TooSlowError, checkpoint, fail_after, move_on_after, on_cancel, shield,
+};
 pub use run::{RunBuilder, run};
 pub use sync::CapacityLimiter;
 pub use task::{

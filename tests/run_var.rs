@@ -23,7 +23,7 @@ fn all_tasks_system_tasks_and_calls_of_a_run_share_the_value() {
         assert_eq!(SHARED.get(), Some(1));
         spawn_system_task(async { SHARED.set(2) }).await;
         assert_eq!(SHARED.get(), Some(2));
-        current_run().run_sync_soon(|| drop(SHARED.set(3))).unwrap();
+        current_run().call_soon(|| drop(SHARED.set(3))).unwrap();
         checkpoint().await;
         assert_eq!(SHARED.get(), Some(3));
         let host = thread::run_sync(|| thread::call_in_task(|| SHARED.get()));
@@ -211,7 +211,7 @@ fn values_are_dropped_on_the_run_s_thread_after_all_that_could_use_them() {
             assert!(LAST.get().is_some());
             events.send("call").unwrap();
         };
-        current_run().run_sync_soon(call).unwrap();
+        current_run().call_soon(call).unwrap();
     });
     assert_eq!(
         log.iter().collect::<Vec<_>>(),

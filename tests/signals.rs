@@ -348,7 +348,7 @@ fn ctrl_c_ends_a_run_in_order_main_future_system_tasks_calls() {
                         let order: Vec<_> = in_order.try_iter().collect();
                         assert_eq!(order, ["main future", "system task"]);
                     };
-                    handle.run_sync_soon(last).unwrap();
+                    handle.call_soon(last).unwrap();
                 }));
                 raise(SIGINT).unwrap();
                 let ended = async move {

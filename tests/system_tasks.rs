@@ -121,7 +121,7 @@ fn system_tasks_may_be_spawned_by_other_threads_by_calls_and_by_system_tasks() {
                     let third = async move { spawn_system_task(async move { set.set() }).await };
                     in_call.spawn_system_task(third).unwrap();
                 };
-                current_run().run_sync_soon(call).unwrap();
+                current_run().call_soon(call).unwrap();
             });
             drop(first.unwrap());
         });
@@ -252,7 +252,7 @@ fn when_all_have_ended_a_system_task_is_refused_and_given_back() {
                 answers.send(smol::block_on(future)).unwrap();
                 panic_of(|| spawn_system_task(async {}))
             };
-            current_run().run_sync_soon(move || _ = late()).unwrap();
+            current_run().call_soon(move || _ = late()).unwrap();
         });
     }
     drop(answers);
@@ -336,7 +336,7 @@ fn those_who_are_cancelled_by_a_panic_elsewhere_in_the_run_can_tell() {
                     spawn_system_task(async { panic!("the system task's") });
                 } else {
                     let call = || panic!("the call's");
-                    current_run().run_sync_soon(call).unwrap();
+                    current_run().call_soon(call).unwrap();
                 }
                 tell(&sources).await;
             })

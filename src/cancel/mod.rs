@@ -32,7 +32,7 @@ pub use group::ScopeGroup;
 pub use reason::{CancelReason, CancelSource};
 pub use scope::ScopeRun;
 pub use shield::{OnCancel, Shield, on_cancel, shield};
-pub use timeout::{Fail, MoveOn, TooSlow, fail_after, fail_at, move_on_after, move_on_at};
+pub use timeout::{Fail, MoveOn, TooSlowError, fail_after, fail_at, move_on_after, move_on_at};
 
 pub(crate) use crate::sys::primitives::lock;
 pub(crate) use node::{Node, NodeState, SharedTree};

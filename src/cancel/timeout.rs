@@ -68,13 +68,13 @@ pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::Into
 ///
 /// # Errors
 ///
-/// [`TooSlow`] if `future` was cut off. Not if the time passed but `future` completed without waiting again; and not if
+/// [`TooSlowError`] if `future` was cut off. Not if the time passed but `future` completed without waiting again; and not if
 /// a scope further out is cancelled too, because then that one ends the caller.
 ///
 /// ```
 /// use std::time::Duration;
 /// use seedbed::time::sleep_forever;
-/// use seedbed::{TooSlow, fail_after, run};
+/// use seedbed::{TooSlowError, fail_after, run};
 ///
 /// run(async {
 ///     assert_eq!(fail_after(Duration::from_secs(1), async { 3 }).await, Ok(3));
@@ -118,23 +118,23 @@ pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFutur
 /// ```
 /// use std::time::Duration;
 /// use seedbed::time::sleep_forever;
-/// use seedbed::{TooSlow, fail_after, run};
+/// use seedbed::{TooSlowError, fail_after, run};
 ///
 /// let late = fail_after(Duration::from_millis(1), sleep_forever());
-/// let error: TooSlow = run(late).unwrap_err();
+/// let error: TooSlowError = run(late).unwrap_err();
 /// assert_eq!(error.to_string(), "the time limit was reached before the work was done");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TooSlow;
+pub struct TooSlowError;
 
-impl fmt::Display for TooSlow {
+impl fmt::Display for TooSlowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the time limit was reached before the work was done")
     }
 }
 
-impl Error for TooSlow {}
+impl Error for TooSlowError {}
 
 pin_project! {
     /// Runs a future up to a deadline; made by [`move_on_after`] and [`move_on_at`].
@@ -165,9 +165,9 @@ pin_project! {
 }
 
 impl<F: Future> Future for Fail<F> {
-    type Output = Result<F::Output, TooSlow>;
+    type Output = Result<F::Output, TooSlowError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(ready!(self.project().run.poll(cx)).ok_or(TooSlow))
+        Poll::Ready(ready!(self.project().run.poll(cx)).ok_or(TooSlowError))
     }
 }

@@ -12,7 +12,6 @@ use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
 use crate::sys::copy;
 use crate::task::shuffle::shuffle;
 use crate::time::{Clock, Timers};
-use crate::worker::WorkerConfig;
 
 /// What a run does about Ctrl-C.
 ///
@@ -64,7 +63,6 @@ pub struct RunBuilder {
     /// Without one, the system's.
     clock: Option<Arc<dyn Clock>>,
     ctrl_c: CtrlC,
-    workers: Option<WorkerConfig>,
     instruments: Instruments,
     shuffle: Option<u64>,
 }
@@ -79,7 +77,6 @@ impl RunBuilder {
         RunBuilder {
             clock: None,
             ctrl_c: CtrlC::default(),
-            workers: None,
             instruments: Instruments::default(),
             shuffle: None,
         }
@@ -112,28 +109,6 @@ impl RunBuilder {
     /// ```
     pub fn ctrl_c(mut self, ctrl_c: CtrlC) -> Self {
         self.ctrl_c = ctrl_c;
-        self
-    }
-
-    /// Configures the default worker context, which is shared by the whole process:
-    /// [`configure_default_context`](crate::worker::configure_default_context), done when the run begins.
-    ///
-    /// ```
-    /// use seedbed::{RunBuilder, WorkerConfig, run_sync};
-    ///
-    /// fn pid(_: ()) -> u32 {
-    ///     std::process::id()
-    /// }
-    ///
-    /// fn main() {
-    ///     let single_use = WorkerConfig::new().single_use();
-    ///     RunBuilder::new().worker_config(single_use).run(async {
-    ///         assert_ne!(run_sync(pid, ()).await.unwrap(), run_sync(pid, ()).await.unwrap());
-    ///     });
-    /// }
-    /// ```
-    pub fn worker_config(mut self, config: WorkerConfig) -> Self {
-        self.workers = Some(config);
         self
     }
 
@@ -192,8 +167,7 @@ impl RunBuilder {
     ///
     /// # Panics
     ///
-    /// As [`run`](crate::run()); and if a closure that was given to
-    /// [`worker_config`](RunBuilder::worker_config) cannot be sent to a worker.
+    /// Under the same conditions as [`run`](crate::run()).
     ///
     /// ```
     /// use seedbed::{RunBuilder, checkpoint};
@@ -215,10 +189,6 @@ impl RunBuilder {
         crate::worker::hook();
         copy::from_now_on();
         let inside = Inside::enter();
-        if let Some(config) = self.workers {
-            crate::worker::configure_default_context(config)
-                .unwrap_or_else(|error| panic!("RunBuilder::worker_config: {error}"));
-        }
         let interrupt = (self.ctrl_c == CtrlC::Unwind)
             .then(Interrupt::watch)
             .flatten();
@@ -254,7 +224,7 @@ impl Default for RunBuilder {
 ///
 /// This is `RunBuilder::new().run(future)`: real time, and Ctrl-C cancels (see [`CtrlC`]). When it returns, every task
 /// and system task, every shielded section and (with the last run) every idle worker process has ended, and every call
-/// that was [accepted](RunHandle::run_sync_soon) has happened.
+/// that was [accepted](RunHandle::call_soon) has happened.
 ///
 /// In a worker process this is the hook: it serves jobs, and never returns. So everything *before* it in `main` runs
 /// again, with the same arguments and environment: in each worker, or once for all that are
@@ -262,7 +232,7 @@ impl Default for RunBuilder {
 ///
 /// # Panics
 ///
-/// With `future`'s panic, or that of a [system task](spawn_system_task) or a [call](RunHandle::run_sync_soon), which
+/// With `future`'s panic, or that of a [system task](spawn_system_task) or a [call](RunHandle::call_soon), which
 /// cancels everybody else; and if called inside of another run on the same thread.
 ///
 /// ```

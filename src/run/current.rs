@@ -26,7 +26,7 @@ pub fn in_run() -> bool {
     ambient::current_run().is_some()
 }
 
-/// Whether a task of a run is the running code. In a [call that was put in](RunHandle::run_sync_soon), there is a run
+/// Whether a task of a run is the running code. In a [call that was put in](RunHandle::call_soon), there is a run
 /// but no task.
 ///
 /// ```
@@ -35,7 +35,7 @@ pub fn in_run() -> bool {
 ///
 /// run(async {
 ///     assert!(in_task());
-///     current_run().run_sync_soon(|| assert!(in_run() && !in_task())).unwrap();
+///     current_run().call_soon(|| assert!(in_run() && !in_task())).unwrap();
 ///     checkpoint().await;
 /// });
 /// ```
@@ -55,7 +55,7 @@ pub fn in_task() -> bool {
 ///
 /// run(async {
 ///     let handle = current_run();
-///     let call = thread::run_sync(move || handle.run_sync(|| "in the run").unwrap());
+///     let call = thread::run_sync(move || handle.call(|| "in the run").unwrap());
 ///     assert_eq!(call.await, "in the run");
 /// });
 /// ```
@@ -108,7 +108,7 @@ pub fn current_statistics() -> RunStatistics {
 /// # Panics
 ///
 /// Outside of a run, and when the run's system tasks have all ended after the main future has. That is certain to be so
-/// in late [calls](RunHandle::run_sync_soon); use [`RunHandle::spawn_system_task`] there.
+/// in late [calls](RunHandle::call_soon); use [`RunHandle::spawn_system_task`] there.
 ///
 /// ```
 /// use seedbed::run::spawn_system_task;

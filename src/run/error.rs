@@ -10,16 +10,16 @@ use std::fmt;
 /// use seedbed::run;
 ///
 /// let handle = run(async { current_run() });
-/// let refused = handle.run_sync_soon(|| {}).unwrap_err();
+/// let refused = handle.call_soon(|| {}).unwrap_err();
 /// assert_eq!(refused.to_string(), "the run that this was for has ended");
 /// ```
-pub struct RunFinished<F> {
+pub struct RunFinishedError<F> {
     refused: F,
 }
 
-impl<F> RunFinished<F> {
+impl<F> RunFinishedError<F> {
     pub(super) fn new(refused: F) -> Self {
-        RunFinished { refused }
+        RunFinishedError { refused }
     }
 
     /// Returns what was refused: the function that was not called, or the future that was not spawned.
@@ -29,7 +29,7 @@ impl<F> RunFinished<F> {
     /// use seedbed::run;
     ///
     /// let handle = run(async { current_run() });
-    /// let refused = handle.run_sync(|| 5).unwrap_err();
+    /// let refused = handle.call(|| 5).unwrap_err();
     /// assert_eq!(refused.into_inner()(), 5);
     /// ```
     pub fn into_inner(self) -> F {
@@ -37,28 +37,28 @@ impl<F> RunFinished<F> {
     }
 }
 
-impl<F> fmt::Debug for RunFinished<F> {
+impl<F> fmt::Debug for RunFinishedError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunFinished").finish_non_exhaustive()
+        f.debug_struct("RunFinishedError").finish_non_exhaustive()
     }
 }
 
-impl<F> fmt::Display for RunFinished<F> {
+impl<F> fmt::Display for RunFinishedError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the run that this was for has ended")
     }
 }
 
-impl<F> Error for RunFinished<F> {}
+impl<F> Error for RunFinishedError<F> {}
 
-/// Why [`RunHandle::run`](crate::run::RunHandle::run) has nothing to return.
+/// Why [`RunHandle::call_async`](crate::run::RunHandle::call_async) has nothing to return.
 ///
 /// ```
 /// use seedbed::run::{EnterError, current_run};
 /// use seedbed::run;
 ///
 /// let handle = run(async { current_run() });
-/// assert_eq!(handle.run(|| async { 5 }), Err(EnterError::Finished));
+/// assert_eq!(handle.call_async(|| async { 5 }), Err(EnterError::Finished));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

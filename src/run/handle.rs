@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 
 use futures_lite::FutureExt;
 
-use super::error::{EnterError, RunFinished};
+use super::error::{EnterError, RunFinishedError};
 use super::inbox::{Call, RunInbox};
 use super::statistics::RunStatistics;
 use super::system_task;
@@ -22,10 +22,10 @@ use crate::task::Task;
 ///
 /// | to | use |
 /// |---|---|
-/// | have a function called some time soon | [`run_sync_soon`](Self::run_sync_soon) |
-/// | the same, once for many requests | [`run_sync_soon_once`](Self::run_sync_soon_once) |
-/// | have a function called, and wait for its value | [`run_sync`](Self::run_sync) |
-/// | have a future run, and wait for its value | [`run`](Self::run) |
+/// | have a function called some time soon | [`call_soon`](Self::call_soon) |
+/// | the same, once for many requests | [`call_soon_once`](Self::call_soon_once) |
+/// | have a function called, and wait for its value | [`call`](Self::call) |
+/// | have a future run, and wait for its value | [`call_async`](Self::call_async) |
 /// | have a future run | [`spawn_system_task`](Self::spawn_system_task) |
 ///
 /// A thread of [`thread::run_sync`](crate::thread::run_sync) needs no handle to have something done in the task that
@@ -39,7 +39,7 @@ use crate::task::Task;
 /// run(async {
 ///     let (handle, ready) = (current_run(), Event::new());
 ///     let set = ready.clone();
-///     std::thread::spawn(move || handle.run_sync_soon(move || set.set()));
+///     std::thread::spawn(move || handle.call_soon(move || set.set()));
 ///     ready.wait().await;
 /// });
 /// ```
@@ -73,7 +73,7 @@ impl RunHandle {
     ///
     /// # Errors
     ///
-    /// [`RunFinished`], which gives `f` back, if the run has ended: from the moment at which the main future and all
+    /// [`RunFinishedError`], which gives `f` back, if the run has ended: from the moment at which the main future and all
     /// system tasks have, and only the calls that were accepted before are left.
     ///
     /// ```
@@ -85,15 +85,15 @@ impl RunHandle {
     ///     let handle = current_run();
     ///     for number in 0..3 {
     ///         let sender = sender.clone();
-    ///         handle.run_sync_soon(move || sender.send(number).unwrap()).unwrap();
+    ///         handle.call_soon(move || sender.send(number).unwrap()).unwrap();
     ///     }
     ///     handle
     /// });
     /// assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [0, 1, 2]);
-    /// let refused = handle.run_sync_soon(|| {}).unwrap_err();
+    /// let refused = handle.call_soon(|| {}).unwrap_err();
     /// refused.into_inner()();
     /// ```
-    pub fn run_sync_soon<F>(&self, f: F) -> Result<(), RunFinished<F>>
+    pub fn call_soon<F>(&self, f: F) -> Result<(), RunFinishedError<F>>
     where
         F: FnOnce() + Send + 'static,
     {
@@ -101,7 +101,7 @@ impl RunHandle {
         self.wake(queued)
     }
 
-    /// As [`run_sync_soon`](Self::run_sync_soon), but does nothing if `f` waits for its call already.
+    /// As [`call_soon`](Self::call_soon), but does nothing if `f` waits for its call already.
     ///
     /// The same is what is in the same [`Arc`]. The call keeps its first place in the order. From the moment at which
     /// it has
@@ -110,7 +110,7 @@ impl RunHandle {
     ///
     /// # Errors
     ///
-    /// [`RunFinished`] if the run has ended.
+    /// [`RunFinishedError`] if the run has ended.
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
@@ -122,13 +122,13 @@ impl RunHandle {
     ///     let count = flushed.clone();
     ///     let flush = Arc::new(move || _ = count.fetch_add(1, Relaxed));
     ///     for _ in 0..1000 {
-    ///         current_run().run_sync_soon_once(&flush).unwrap();
+    ///         current_run().call_soon_once(&flush).unwrap();
     ///     }
     ///     checkpoint().await;
     ///     assert_eq!(flushed.load(Relaxed), 1);
     /// });
     /// ```
-    pub fn run_sync_soon_once<F>(&self, f: &Arc<F>) -> Result<(), RunFinished<Arc<F>>>
+    pub fn call_soon_once<F>(&self, f: &Arc<F>) -> Result<(), RunFinishedError<Arc<F>>>
     where
         F: Fn() + Send + Sync + 'static,
     {
@@ -141,20 +141,20 @@ impl RunHandle {
         self.wake(queued)
     }
 
-    fn wake<F>(&self, queued: Result<(), F>) -> Result<(), RunFinished<F>> {
-        queued.map_err(RunFinished::new)?;
+    fn wake<F>(&self, queued: Result<(), F>) -> Result<(), RunFinishedError<F>> {
+        queued.map_err(RunFinishedError::new)?;
         self.inbox.wake_loop();
         Ok(())
     }
 
     /// Has `f` called in the run, and blocks this thread until it has returned.
     ///
-    /// It is a [`run_sync_soon`](Self::run_sync_soon) whose value is waited for: `f` is called in its turn, in the run
+    /// It is a [`call_soon`](Self::call_soon) whose value is waited for: `f` is called in its turn, in the run
     /// but in no task, and cancellation does not concern it.
     ///
     /// # Errors
     ///
-    /// [`RunFinished`], which gives `f` back, if the run has ended: `f` was not called.
+    /// [`RunFinishedError`], which gives `f` back, if the run has ended: `f` was not called.
     ///
     /// # Panics
     ///
@@ -167,16 +167,16 @@ impl RunHandle {
     ///
     /// run(async {
     ///     let handle = current_run();
-    ///     let called = thread::run_sync(move || (in_run(), handle.run_sync(in_run).unwrap()));
+    ///     let called = thread::run_sync(move || (in_run(), handle.call(in_run).unwrap()));
     ///     assert_eq!(called.await, (false, true));
     /// });
     /// ```
-    pub fn run_sync<F, T>(&self, f: F) -> Result<T, RunFinished<F>>
+    pub fn call<F, T>(&self, f: F) -> Result<T, RunFinishedError<F>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.refuse_own_thread("run_sync");
+        self.refuse_own_thread("call");
         let (reply, answer) = sync_channel(1);
         let call = |(f, reply): (F, std::sync::mpsc::SyncSender<_>)| {
             Call::Once(Box::new(move || {
@@ -186,7 +186,7 @@ impl RunHandle {
         };
         match self.inbox.calls.push((f, reply), call) {
             Ok(()) => self.inbox.wake_loop(),
-            Err((f, _)) => return Err(RunFinished::new(f)),
+            Err((f, _)) => return Err(RunFinishedError::new(f)),
         }
         match answer.recv() {
             Ok(Ok(value)) => Ok(value),
@@ -228,7 +228,7 @@ impl RunHandle {
     /// run(async {
     ///     let handle = current_run();
     ///     let value = thread::run_sync(move || {
-    ///         handle.run(|| async {
+    ///         handle.call_async(|| async {
     ///             sleep(Duration::from_millis(1)).await;
     ///             5
     ///         })
@@ -236,13 +236,13 @@ impl RunHandle {
     ///     assert_eq!(value.await, Ok(5));
     /// });
     /// ```
-    pub fn run<F, Fut>(&self, make: F) -> Result<Fut::Output, EnterError>
+    pub fn call_async<F, Fut>(&self, make: F) -> Result<Fut::Output, EnterError>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.refuse_own_thread("run");
+        self.refuse_own_thread("call_async");
         let (reply, answer) = sync_channel(1);
         let task = self.spawn_system_task(async move {
             let outcome = AssertUnwindSafe(async move { make().await }).catch_unwind();
@@ -262,7 +262,7 @@ impl RunHandle {
         assert!(
             !own || self.inbox.calls.is_closed(),
             "RunHandle::{what} was called on the thread of the run itself, which it would block for ever; await the future \
-             there, or call the function, or use run_sync_soon"
+             there, or call the function, or use call_soon"
         );
     }
 
@@ -273,7 +273,7 @@ impl RunHandle {
     ///
     /// # Errors
     ///
-    /// [`RunFinished`], which gives the future back, if the main future and all system tasks have ended.
+    /// [`RunFinishedError`], which gives the future back, if the main future and all system tasks have ended.
     ///
     /// ```
     /// use seedbed::run::current_run;
@@ -289,13 +289,14 @@ impl RunHandle {
     pub fn spawn_system_task<F>(
         &self,
         future: F,
-    ) -> Result<Task<F::Output>, RunFinished<F::IntoFuture>>
+    ) -> Result<Task<F::Output>, RunFinishedError<F::IntoFuture>>
     where
         F: IntoFuture,
         F::IntoFuture: Send + 'static,
         F::Output: Send + 'static,
     {
-        system_task::spawn(&self.inbox, &self.tree, future.into_future()).map_err(RunFinished::new)
+        system_task::spawn(&self.inbox, &self.tree, future.into_future())
+            .map_err(RunFinishedError::new)
     }
 
     /// Says, for one moment, what the run has to do. From other threads, too; of a run that has ended, nothing is left.
@@ -306,8 +307,8 @@ impl RunHandle {
     ///
     /// run(async {
     ///     let handle = current_run();
-    ///     handle.run_sync_soon(|| {}).unwrap();
-    ///     assert_eq!(handle.statistics().run_sync_soon_queue_size, 1);
+    ///     handle.call_soon(|| {}).unwrap();
+    ///     assert_eq!(handle.statistics().queued_calls, 1);
     /// });
     /// ```
     pub fn statistics(&self) -> RunStatistics {

@@ -103,7 +103,7 @@ impl IdleWait {
             return Some((since.checked_add(cushion)?, IdleAction::WakeIdleWaiters));
         }
         let threshold = timers.clock().autojump_threshold()?;
-        let deadline = timers.next()?;
+        let deadline = timers.arm()?;
         Some((since.checked_add(threshold)?, IdleAction::JumpTo(deadline)))
     }
 
@@ -129,6 +129,6 @@ impl IdleWait {
 
 /// Returns when, in real time, the clock shows the next deadline, if it gets there by itself.
 fn next_deadline(timers: &Timers) -> Option<Instant> {
-    let left = timers.clock().real_time_until(timers.next()?)?;
+    let left = timers.clock().real_time_until(timers.arm()?)?;
     Instant::now().checked_add(left)
 }

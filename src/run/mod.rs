@@ -22,7 +22,7 @@ mod wake_flag;
 
 pub use builder::{CtrlC, RunBuilder, run};
 pub use current::{current_run, current_statistics, in_run, in_task, spawn_system_task};
-pub use error::{EnterError, RunFinished};
+pub use error::{EnterError, RunFinishedError};
 pub use handle::RunHandle;
 pub use statistics::RunStatistics;
 

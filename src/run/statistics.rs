@@ -13,10 +13,10 @@ use crate::thread;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunStatistics {
-    /// Number of system tasks, also of those that [`RunHandle::run`](crate::run::RunHandle::run) made.
+    /// Number of system tasks, also of those that [`RunHandle::call_async`](crate::run::RunHandle::call_async) made.
     pub system_tasks: usize,
     /// Number of calls that wait for their turn.
-    pub run_sync_soon_queue_size: usize,
+    pub queued_calls: usize,
     /// By the run's clock: until the next deadline that somebody sleeps for or that a scope has whose body has waited.
     /// Zero if it has passed and nobody has noticed yet; `None` if there is none.
     pub time_to_next_deadline: Option<Duration>,
@@ -30,7 +30,7 @@ impl RunStatistics {
         let next = tree.timers().and_then(|timers| timers.earliest());
         RunStatistics {
             system_tasks: inbox.system.tasks(),
-            run_sync_soon_queue_size: inbox.calls.len(),
+            queued_calls: inbox.calls.len(),
             time_to_next_deadline: next
                 .map(|deadline| deadline.saturating_duration_since(tree.now())),
             active_threads: tree.run().map_or(0, |run| thread::active_in(run)),

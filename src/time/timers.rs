@@ -1,6 +1,6 @@
 //! The sleepers of one run.
 //!
-//! The run's loop asks for the [next deadline](Timers::next), waits for it in smol's reactor or lets a virtual clock
+//! The run's loop asks for the [next deadline](Timers::arm), waits for it in smol's reactor or lets a virtual clock
 //! jump there, and calls [`fire`](Timers::fire). Sleepers may register from any thread; one whose deadline comes before
 //! all others wakes the loop, which then waits less long.
 
@@ -78,7 +78,7 @@ impl Timers {
     }
 
     /// The earliest deadline that somebody sleeps for. From now on, one that is earlier wakes the loop.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(crate) fn arm(&self) -> Option<Instant> {
         let mut sleepers = lock(&self.sleepers);
         let next = sleepers.queue.next();
         sleepers.driver = Looks::At(next);
@@ -92,10 +92,11 @@ impl Timers {
 
     /// Whether a deadline has passed that was not fired yet.
     pub(crate) fn is_due(&self) -> bool {
-        self.next().is_some_and(|deadline| deadline <= self.now())
+        self.earliest()
+            .is_some_and(|deadline| deadline <= self.now())
     }
 
-    /// Wakes everybody whose deadline has passed. Afterwards the loop asks for the [`next`](Timers::next) deadline
+    /// Wakes everybody whose deadline has passed. Afterwards the loop asks for the [`arm`](Timers::arm) deadline
     /// before it waits, or does not wait.
     pub(crate) fn fire(&self) {
         let now = self.now();

@@ -1,7 +1,7 @@
 //! Variables of a run: one value for all of its tasks.
 //!
 //! The values lie in the run, by the address of the variable, and are dropped with it: after the last task, system task
-//! and [queued call](crate::run::RunHandle::run_sync_soon) has ended, on the run's thread. They are counted, so that a value
+//! and [queued call](crate::run::RunHandle::call_soon) has ended, on the run's thread. They are counted, so that a value
 //! is cloned, or dropped, where no lock is held.
 
 use std::any::Any;
@@ -65,7 +65,7 @@ impl Variables {
 /// In another run, also in a later one, it is unset again. Where the value should follow the tree of tasks, take a
 /// [`TreeVar`](crate::TreeVar). The values are dropped at the end of the run, when all that could use them has ended.
 ///
-/// A thread is not in a run: give it the value, or [call into the run](crate::run::RunHandle::run_sync).
+/// A thread is not in a run: give it the value, or [call into the run](crate::run::RunHandle::call).
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};

@@ -8,8 +8,8 @@ use seedbed::cancel::{current_effective_deadline, fail_at, move_on_at};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::time::{current_time, sleep_forever, sleep_until};
 use seedbed::{
-    CancelScope, RunBuilder, TooSlow, checkpoint, fail_after, move_on_after, open_nursery, shield,
-    sleep,
+    CancelScope, RunBuilder, TooSlowError, checkpoint, fail_after, move_on_after, open_nursery,
+    shield, sleep,
 };
 
 #[test]
@@ -193,7 +193,7 @@ fn after_its_end_a_scope_s_deadline_does_nothing() {
 #[test]
 fn fail_after_fails_only_if_it_cut_its_body_off_and_an_outer_scope_wins() {
     virtually(async {
-        let slow: TooSlow = fail_after(SECOND, sleep_forever()).await.unwrap_err();
+        let slow: TooSlowError = fail_after(SECOND, sleep_forever()).await.unwrap_err();
         assert!(slow.to_string().contains("time limit"));
         assert!(fail_at(current_time(), sleep_forever()).await.is_err());
         let outer = CancelScope::new();

@@ -6,6 +6,6 @@ use seedbed::run::current_run;
 fn main() {
     run(async {
         let words = String::from("of the caller");
-        current_run().run_sync_soon(|| println!("{words}")).unwrap();
+        current_run().call_soon(|| println!("{words}")).unwrap();
     });
 }

@@ -53,13 +53,13 @@ fn code_is_in_a_run_if_the_run_polls_it_and_in_a_task_unless_it_is_a_call() {
         let host = thread::run_sync(move || thread::call_in_task(here));
         assert_eq!(host.await, Ok((true, true)));
         let handle = current_run();
-        let call = thread::run_sync(move || handle.run_sync(here).unwrap());
+        let call = thread::run_sync(move || handle.call(here).unwrap());
         assert_eq!(call.await, (true, false));
     }));
     assert_eq!(here(), (false, false));
 }
 
-// ---- run_sync_soon.
+// ---- call_soon.
 
 #[test]
 fn calls_happen_in_order_on_the_run_s_thread_in_the_run() {
@@ -75,7 +75,7 @@ fn calls_happen_in_order_on_the_run_s_thread_in_the_run() {
                 assert_eq!(COLOUR.get(), None);
                 log.add(number);
             };
-            current_run().run_sync_soon(call).unwrap();
+            current_run().call_soon(call).unwrap();
         }
         assert!(log.take().is_empty(), "not before the caller waits");
         checkpoint().await;
@@ -92,7 +92,7 @@ fn a_blocked_run_is_woken_by_a_call_from_another_thread() {
         let set = called.clone();
         let caller = std::thread::spawn(move || {
             is_blocked.recv().unwrap();
-            handle.run_sync_soon(move || set.set()).unwrap();
+            handle.call_soon(move || set.set()).unwrap();
         });
         wait_all_tasks_blocked().await;
         blocked.send(()).unwrap();
@@ -112,7 +112,7 @@ fn a_call_comes_before_a_jump_of_the_clock() {
             assert_eq!(seen.elapsed(), Duration::ZERO);
             set.set();
         };
-        current_run().run_sync_soon(call).unwrap();
+        current_run().call_soon(call).unwrap();
         fail_after(SECOND, called.wait()).await.unwrap();
     });
 }
@@ -126,13 +126,13 @@ fn a_thousand_calls_that_wait_happen_in_order() {
         let caller = std::thread::spawn(move || {
             for number in 0..1000 {
                 let log = calls.clone();
-                handle.run_sync_soon(move || log.add(number)).unwrap();
+                handle.call_soon(move || log.add(number)).unwrap();
             }
         });
         caller.join().unwrap();
-        assert_eq!(current_statistics().run_sync_soon_queue_size, 1000);
+        assert_eq!(current_statistics().queued_calls, 1000);
         checkpoint().await;
-        assert_eq!(current_statistics().run_sync_soon_queue_size, 0);
+        assert_eq!(current_statistics().queued_calls, 0);
     });
     let expected: Vec<_> = (0..1000).map(|number| number.to_string()).collect();
     assert_eq!(log.take(), expected);
@@ -150,7 +150,7 @@ fn calls_from_many_threads_keep_each_thread_s_order_and_do_not_hold_up_tasks() {
                 for expected in 0..CALLS {
                     let next = next.clone();
                     let call = move || assert_eq!(next[number].fetch_add(1, SeqCst), expected);
-                    handle.run_sync_soon(call).unwrap();
+                    handle.call_soon(call).unwrap();
                 }
             });
         }
@@ -170,7 +170,7 @@ fn a_call_that_is_put_in_by_a_call_waits_until_tasks_had_their_turn() {
             calls.add("first");
             soon(&again, &calls, "put in by the first");
         };
-        handle.run_sync_soon(first).unwrap();
+        handle.call_soon(first).unwrap();
         soon(&handle, &log, "second");
         checkpoint().await;
         assert_eq!(log.take(), ["first", "second"]);
@@ -190,7 +190,7 @@ fn a_call_that_puts_itself_in_again_starves_nobody_and_is_refused_in_the_end() {
         count.calls.fetch_add(1, SeqCst);
         let refused = count.refused.clone();
         let next = handle.clone();
-        if let Err(finished) = handle.run_sync_soon(move || again(next, count)) {
+        if let Err(finished) = handle.call_soon(move || again(next, count)) {
             refused.store(true, SeqCst);
             assert_eq!(finished.to_string(), "the run that this was for has ended");
         }
@@ -211,13 +211,13 @@ fn after_the_end_of_the_run_a_call_is_given_back() {
     let handle = run(async { current_run() });
     let called = Arc::new(AtomicBool::new(false));
     let set = called.clone();
-    let refused = handle.run_sync_soon(move || set.store(true, SeqCst));
+    let refused = handle.call_soon(move || set.store(true, SeqCst));
     assert!(!called.load(SeqCst));
     refused.unwrap_err().into_inner()();
     assert!(called.load(SeqCst));
 }
 
-// ---- run_sync_soon_once.
+// ---- call_soon_once.
 
 #[test]
 fn a_call_that_waits_already_is_not_put_in_again_and_keeps_its_place() {
@@ -228,17 +228,17 @@ fn a_call_that_waits_already_is_not_put_in_again_and_keeps_its_place() {
             let log = log.clone();
             Arc::new(move || log.add(what))
         });
-        handle.run_sync_soon_once(&one).unwrap();
+        handle.call_soon_once(&one).unwrap();
         soon(&handle, &log, "between");
-        handle.run_sync_soon_once(&two).unwrap();
+        handle.call_soon_once(&two).unwrap();
         for _ in 0..10 {
-            handle.run_sync_soon_once(&one).unwrap();
+            handle.call_soon_once(&one).unwrap();
         }
-        assert_eq!(current_statistics().run_sync_soon_queue_size, 3);
+        assert_eq!(current_statistics().queued_calls, 3);
         turns(2).await;
         assert_eq!(log.take(), ["one", "between", "two"]);
         // It has happened, so it may be put in again.
-        handle.run_sync_soon_once(&one).unwrap();
+        handle.call_soon_once(&one).unwrap();
         turns(2).await;
         assert_eq!(log.take(), ["one"]);
         assert_eq!(Arc::strong_count(&one), 1, "nothing is left behind");
@@ -258,12 +258,12 @@ fn a_call_that_has_started_may_put_itself_in_again() {
                 if count.fetch_add(1, SeqCst) < 2 {
                     // Once, although it is put in twice.
                     let itself = itself.upgrade().unwrap();
-                    handle.run_sync_soon_once(&itself).unwrap();
-                    handle.run_sync_soon_once(&itself).unwrap();
+                    handle.call_soon_once(&itself).unwrap();
+                    handle.call_soon_once(&itself).unwrap();
                 }
             })
         });
-        current_run().run_sync_soon_once(&call).unwrap();
+        current_run().call_soon_once(&call).unwrap();
         turns(10).await;
     });
     assert_eq!(calls.load(SeqCst), 3);
@@ -273,6 +273,6 @@ fn a_call_that_has_started_may_put_itself_in_again() {
 fn after_the_end_a_call_with_a_key_is_given_back() {
     let handle = run(async { current_run() });
     let call = Arc::new(|| {});
-    let refused = handle.run_sync_soon_once(&call).unwrap_err();
+    let refused = handle.call_soon_once(&call).unwrap_err();
     assert!(Arc::ptr_eq(&refused.into_inner(), &call));
 }

@@ -69,7 +69,7 @@ fn a_call_that_panics_cancels_everybody_and_the_panic_comes_out_when_all_have_en
                 sleep_forever().await;
             });
             checkpoint().await;
-            handle.run_sync_soon(|| panic!("the call's")).unwrap();
+            handle.call_soon(|| panic!("the call's")).unwrap();
             soon(&handle, &log, "the next call");
             let _end = OnDrop(|| of_main.add("main future cancelled"));
             shield(async {
@@ -96,8 +96,8 @@ fn a_call_that_panics_after_all_tasks_have_ended_still_panics_the_run_and_later_
     let said = panic_of(|| {
         run(async {
             let handle = current_run();
-            handle.run_sync_soon(|| panic!("the late call's")).unwrap();
-            handle.run_sync_soon(|| panic!("a second one's")).unwrap();
+            handle.call_soon(|| panic!("the late call's")).unwrap();
+            handle.call_soon(|| panic!("a second one's")).unwrap();
             soon(&handle, &log, "the last call");
             // A value that nobody gets, with a destructor that panics as well.
             OnDrop(|| {
@@ -131,7 +131,7 @@ fn if_the_loop_itself_panics_what_is_left_is_dropped_and_no_thread_waits_for_eve
     type Kept = (RunHandle, Arc<dyn Send + Sync>);
     static KEPT: RunVar<Kept> = RunVar::new();
     let (handles, take) = mpsc::channel::<RunHandle>();
-    let asker = std::thread::spawn(move || take.recv().unwrap().run(pending::<()>));
+    let asker = std::thread::spawn(move || take.recv().unwrap().call_async(pending::<()>));
     let dropped = Arc::new(AtomicUsize::new(0));
     let said = panic_of(|| {
         let count = dropped.clone();

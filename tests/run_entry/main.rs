@@ -35,5 +35,5 @@ impl Log {
 /// Puts in a call that adds to the log.
 fn soon(handle: &RunHandle, log: &Log, what: &'static str) {
     let log = log.clone();
-    handle.run_sync_soon(move || log.add(what)).unwrap();
+    handle.call_soon(move || log.add(what)).unwrap();
 }

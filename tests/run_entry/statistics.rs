@@ -15,19 +15,19 @@ fn statistics_tell_of_system_tasks_calls_deadlines_and_threads() {
     RunBuilder::new().clock(MockClock::new()).run(async {
         let rest = current_statistics();
         assert_eq!(rest.system_tasks, 0);
-        assert_eq!(rest.run_sync_soon_queue_size, 0);
+        assert_eq!(rest.queued_calls, 0);
         assert_eq!(rest.time_to_next_deadline, None);
         assert_eq!(rest.active_threads, 0);
 
-        current_run().run_sync_soon(|| {}).unwrap();
-        current_run().run_sync_soon(|| {}).unwrap();
-        assert_eq!(current_statistics().run_sync_soon_queue_size, 2);
+        current_run().call_soon(|| {}).unwrap();
+        current_run().call_soon(|| {}).unwrap();
+        assert_eq!(current_statistics().queued_calls, 2);
 
         let task = spawn_system_task(sleep_forever());
         assert_eq!(current_statistics().system_tasks, 1);
         task.cancel().await;
         assert_eq!(current_statistics().system_tasks, 0);
-        assert_eq!(current_statistics().run_sync_soon_queue_size, 0);
+        assert_eq!(current_statistics().queued_calls, 0);
 
         let five = fail_after(5 * SECOND, async {
             fail_after(8 * SECOND, checkpoint()).await.unwrap();
@@ -47,11 +47,11 @@ fn statistics_tell_of_system_tasks_calls_deadlines_and_threads() {
 fn the_statistics_of_a_run_that_has_ended_say_that_nothing_is_left() {
     let handle = run(async {
         spawn_system_task(sleep_forever());
-        current_run().run_sync_soon(|| {}).unwrap();
+        current_run().call_soon(|| {}).unwrap();
         current_run()
     });
     let left = handle.statistics();
-    assert_eq!((left.system_tasks, left.run_sync_soon_queue_size), (0, 0));
+    assert_eq!((left.system_tasks, left.queued_calls), (0, 0));
     assert_eq!((left.time_to_next_deadline, left.active_threads), (None, 0));
 }
 
@@ -74,7 +74,7 @@ fn the_payload_of_a_call_s_panic_comes_out_as_it_is() {
     let caught = std::panic::catch_unwind(|| {
         run(async {
             let call = || resume_unwind(Box::new(Cell::new(5)));
-            current_run().run_sync_soon(call).unwrap();
+            current_run().call_soon(call).unwrap();
             sleep_forever().await;
         });
     });

@@ -17,7 +17,7 @@ use seedbed::{RunBuilder, TreeVar, checkpoint, run, sleep, thread};
 fn a_thread_has_a_function_called_in_the_run_and_gets_its_value() {
     run(async {
         let (handle, here) = (current_run(), std::thread::current().id());
-        let call = move || handle.run_sync(|| (std::thread::current().id(), in_run()));
+        let call = move || handle.call(|| (std::thread::current().id(), in_run()));
         let called = smol::unblock(move || call().unwrap()).await;
         assert_eq!(called, (here, true));
     });
@@ -40,7 +40,7 @@ fn a_thread_has_a_future_run_as_a_system_task_and_gets_its_value() {
                     (std::thread::current().id(), in_task(), COLOUR.get())
                 }
             };
-            let value = thread::run_sync(move || handle.run(make)).await;
+            let value = thread::run_sync(move || handle.call_async(make)).await;
             assert_eq!(value, Ok((here, true, None)));
         }));
     assert_eq!(clock.elapsed(), 5 * SECOND);
@@ -52,9 +52,11 @@ fn the_panic_of_what_a_thread_wanted_is_that_thread_s_and_harms_nobody_else() {
         let handle = current_run();
         let said = smol::unblock(move || {
             [
-                panic_of(|| handle.run_sync(|| panic!("the function's"))),
-                panic_of(|| handle.run(|| async { panic!("the future's") })),
-                panic_of(|| handle.run::<_, std::future::Ready<()>>(|| panic!("the maker's"))),
+                panic_of(|| handle.call(|| panic!("the function's"))),
+                panic_of(|| handle.call_async(|| async { panic!("the future's") })),
+                panic_of(|| {
+                    handle.call_async::<_, std::future::Ready<()>>(|| panic!("the maker's"))
+                }),
             ]
         });
         assert_eq!(
@@ -69,10 +71,10 @@ fn the_panic_of_what_a_thread_wanted_is_that_thread_s_and_harms_nobody_else() {
 fn on_the_thread_of_the_run_itself_waiting_panics_instead_of_waiting_for_ever() {
     run(async {
         let handle = current_run();
-        let said = panic_of(|| handle.run_sync(|| {}));
-        assert!(said.contains("RunHandle::run_sync was called on the thread of the run itself"));
-        let said = panic_of(|| handle.run(|| async {}));
-        assert!(said.contains("RunHandle::run was called on the thread of the run itself"));
+        let said = panic_of(|| handle.call(|| {}));
+        assert!(said.contains("RunHandle::call was called on the thread of the run itself"));
+        let said = panic_of(|| handle.call_async(|| async {}));
+        assert!(said.contains("RunHandle::call_async was called on the thread of the run itself"));
     });
 }
 
@@ -81,9 +83,9 @@ fn after_the_end_of_the_run_nothing_is_called_nor_run() {
     let handle = run(async { current_run() });
     // On the thread that was the run's, and on another one.
     let check = move || {
-        let refused = handle.run_sync(|| 5).unwrap_err();
+        let refused = handle.call(|| 5).unwrap_err();
         assert_eq!(refused.into_inner()(), 5);
-        let result = handle.run(|| async { unreachable!() });
+        let result = handle.call_async(|| async { unreachable!() });
         assert_eq!(result, Err::<(), _>(EnterError::Finished));
     };
     check();
@@ -96,7 +98,7 @@ fn what_a_thread_waits_for_is_cancelled_when_the_main_future_ends() {
         let (handle, running) = (current_run(), Event::new());
         let set = running.clone();
         let asker = std::thread::spawn(move || {
-            handle.run(|| async move {
+            handle.call_async(|| async move {
                 set.set();
                 sleep_forever().await;
             })
@@ -114,13 +116,11 @@ fn what_a_thread_waits_for_happens_also_if_it_was_accepted_last() {
     let asker = run(async {
         let handle = current_run();
         let asker = std::thread::spawn(move || {
-            handle
-                .run_sync_soon(move || begun.send(()).unwrap())
-                .unwrap();
-            handle.run_sync(|| 5)
+            handle.call_soon(move || begun.send(()).unwrap()).unwrap();
+            handle.call(|| 5)
         });
         // Blocks the run until the thread has put in at least its first call.
-        while current_statistics().run_sync_soon_queue_size < 2 {
+        while current_statistics().queued_calls < 2 {
             std::thread::yield_now();
         }
         asker
@@ -141,8 +141,8 @@ fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its
             set.set();
             // Let go by the end of the sender.
             _ = has_ended.recv();
-            let at_once = handle.run(|| async { 1 });
-            let never = handle.run(sleep_forever);
+            let at_once = handle.call_async(|| async { 1 });
+            let never = handle.call_async(sleep_forever);
             let host = thread::call_in_task(|| 2);
             answers.send((at_once, never, host)).unwrap();
         }));
@@ -150,8 +150,8 @@ fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its
         // Dropped after the call below has been made, which is after the main future's end.
         let late = current_run();
         let again = late.clone();
-        late.run_sync_soon(move || {
-            again.run_sync_soon(move || drop(main_ended)).unwrap();
+        late.call_soon(move || {
+            again.call_soon(move || drop(main_ended)).unwrap();
         })
         .unwrap();
     });
@@ -176,7 +176,7 @@ fn threads_that_have_something_done_in_each_other_s_runs_do_not_block_each_other
         run(async {
             let one = from_one.recv().unwrap();
             let here = current_run();
-            smol::unblock(move || one.run(|| async move { current_run() != here })).await
+            smol::unblock(move || one.call_async(|| async move { current_run() != here })).await
         })
     });
     run(async {
