@@ -288,7 +288,7 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
     test(with_workers(short, |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         until_empty(&workers).await;
-        let left = "DEBUG a worker left that had been idle for too long";
+        let left = "DEBUG a worker exited after its idle timeout";
         assert_eq!(story_of("idles"), [UP, left]);
     }));
 
@@ -297,7 +297,7 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
         workers.shutdown().await.unwrap();
         assert_eq!(
             story_of("obeys"),
-            [UP, "DEBUG a worker left as it was told to"]
+            [UP, "DEBUG a worker exited because it was told to"]
         );
     }));
 
@@ -351,7 +351,7 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
     test(with_workers(stubborn, |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         workers.shutdown().await.unwrap_err();
-        let killed = "WARN a worker was killed: it did not leave in time";
+        let killed = "WARN a worker was killed: it did not exit within the grace period";
         assert_eq!(story_of("stays"), [UP, killed]);
     }));
 

@@ -98,21 +98,16 @@ impl<S: Side> Endpoint<S> {
 impl<S: Side> Endpoint<S> {
     /// Returns whether the peer watches the mailbox.
     pub(crate) fn peer_is_watching(&self) -> bool {
-        self.outgoing().is_some_and(Slot::has_receiver)
+        self.outgoing().is_some_and(Slot::is_waiting)
     }
 
-    /// Returns whether a message can be posted: it has no descriptors, fits into the slot, and the peer watches that.
-    pub(crate) fn can_post(&self, message: &OutMessage) -> bool {
+    /// Posts a message to the mailbox, if it has no descriptors, fits into the slot, and the peer watches that. Returns whether
+    /// it was posted.
+    pub(crate) fn post(&self, message: &OutMessage) -> bool {
         message.fds().is_empty()
             && self
                 .outgoing()
-                .is_some_and(|slot| slot.accepts(message.bytes().len()))
-    }
-
-    /// Posts a message that [can be posted](Self::can_post). Returns `false` if the peer has stopped watching since.
-    pub(crate) fn post(&self, message: &OutMessage) -> bool {
-        self.outgoing()
-            .is_some_and(|slot| slot.post(message.bytes()))
+                .is_some_and(|slot| slot.post(message.bytes()))
     }
 
     /// Sends some of a message through the socket, from the byte `from` on, and returns how many bytes were sent.

@@ -1,25 +1,25 @@
-//! Bytes from anywhere, given to all that reads frames, on both sides: by the fuzzer (`fuzz/`), and by each `cargo
-//! test` for the fuzzer's corpus and what comes of it by small changes.
+//! The entry point of the fuzzer (`fuzz/`): feeds arbitrary bytes to all code that reads frames, on both sides.
 //!
-//! No public function of this crate reads frames, so a fuzzer, which is a crate of its own, needs a way in. This one
-//! exists for tests and under `--cfg fuzzing`, which cargo-fuzz sets; nobody else's build contains it, and no docs show
-//! it.
+//! `cargo test` runs it on the fuzzer's corpus and on small changes of it. No public function of this crate reads frames, so
+//! the fuzzer, which is a crate of its own, needs this one. It exists only in tests and under `--cfg fuzzing`, which
+//! cargo-fuzz sets.
 
-use super::call::attempt::Reply;
+use super::call::reply::Reply;
 use super::spawn::start::failure_of;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, HEADER, Header, Inbox, MalformedFrame};
 use crate::transport::message::{Fingerprint, InitFailed, PanicReport, SetUp};
 use crate::transport::tuning::{READ_CHUNK, READ_ROOM};
 
-/// How much more than what has arrived an inbox may hold: room for as much again, or for a large piece.
-const SLACK: usize = READ_CHUNK + READ_ROOM;
+/// The bytes that an inbox may allocate beyond twice the bytes that have arrived: room for one large piece.
+const INBOX_SLACK_BYTES: usize = READ_CHUNK + READ_ROOM;
 
-/// Reads `bytes` as frames in every way in which this crate does. The first byte says in what pieces the rest arrives.
+/// Reads `bytes` as frames in every way in which this crate reads them. The first byte sets the size of the pieces in which
+/// the rest arrives.
 ///
 /// # Panics
 ///
-/// If a reader panics, or if what is read depends on the pieces or is not what was written.
+/// Panics if a reader panics, if the frames depend on the size of the pieces, or if encoding them again gives other bytes.
 pub fn read_frames(bytes: &[u8]) {
     let Some((&pieces, bytes)) = bytes.split_first() else {
         return;
@@ -39,18 +39,21 @@ pub fn read_frames(bytes: &[u8]) {
     } else if let Ok(frame) = Frame::from_bytes(bytes.to_vec()) {
         panic!("{:?} is none in the stream", frame.header);
     }
-    whole.iter().for_each(understand);
+    whole.iter().for_each(decode_all);
 }
 
-/// Feeds bytes to an inbox in pieces of a size, and takes every frame that completes; tells whether garbage was the end
-/// of it.
+/// Feeds bytes to an inbox in pieces of this size, and takes every complete frame. The second value is an error if the inbox
+/// refused the bytes.
 fn receive(bytes: &[u8], size: usize) -> (Vec<Frame>, Result<(), MalformedFrame>) {
     let (mut inbox, mut frames) = (Inbox::default(), Vec::new());
     for piece in bytes.chunks(size.max(1)) {
         let buffer = inbox.buffer();
         buffer.extend_from_slice(piece);
         let (capacity, length) = (buffer.capacity(), buffer.len());
-        assert!(capacity <= 2 * length + SLACK, "{capacity} for {length}");
+        assert!(
+            capacity <= 2 * length + INBOX_SLACK_BYTES,
+            "{capacity} for {length}"
+        );
         loop {
             match inbox.take() {
                 Ok(Some(frame)) => frames.push(frame),
@@ -73,9 +76,9 @@ fn bytes_of(frame: &Frame) -> Vec<u8> {
     bytes
 }
 
-/// Reads a frame as whoever may get it does, whatever its kind.
-fn understand(frame: &Frame) {
-    // What it says does not matter here, but that somebody can say it.
+/// Decodes a frame in every way in which a receiver could, whatever its kind.
+fn decode_all(frame: &Frame) {
+    // Only the absence of panics matters here.
     let _ = format!("{:?} {:?}", Reply::of(frame), failure_of(frame));
     let payload = frame.payload();
     let _ = codec::decode::<SetUp>(payload);
@@ -90,7 +93,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// The fuzzer's corpus, in an order that is the same each time.
+    /// Returns the fuzzer's corpus in a fixed order.
     fn corpus() -> Vec<Vec<u8>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/frames");
         let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -104,7 +107,7 @@ mod tests {
             .collect()
     }
 
-    /// A number below `limit`, the same ones in each test run.
+    /// Returns a pseudo-random number below `limit`. The sequence is the same in each test run.
     fn pick(random: &mut u64, limit: usize) -> usize {
         *random ^= *random << 13;
         *random ^= *random >> 7;
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_corpus_holds_frames_of_all_sorts_and_is_read_without_a_panic() {
+    fn the_corpus_contains_all_sorts_of_frames_and_is_read_without_a_panic() {
         let corpus = corpus();
         corpus.iter().for_each(|bytes| read_frames(bytes));
         let (mut frames, mut garbage) = (0, 0);
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_of_the_corpus_by_small_changes_is_read_without_a_panic() {
+    fn small_changes_of_the_corpus_are_read_without_a_panic() {
         let (corpus, mut random) = (corpus(), 0x9E37_79B9_7F4A_7C15);
         let random = &mut random;
         for _ in 0..5000 {

@@ -84,11 +84,13 @@ mod call;
 mod child;
 mod config;
 pub(crate) mod conn;
+mod end;
 pub(crate) mod error;
 #[cfg(any(test, fuzzing))]
 mod fuzzed;
 mod name;
 pub(crate) mod pool;
+mod record;
 pub(crate) mod spawn;
 mod trace;
 mod tuning;

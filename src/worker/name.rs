@@ -1,19 +1,24 @@
-//! What a worker process is called where people look: `ps`, `top`, `pstree`.
+//! The names of worker processes in `ps`, `top` and `/proc`.
 //!
-//! Linux has two names for a process. The short one (`comm`, 15 bytes) is free to choose at any time, so it says whose
-//! worker it is and that it is one. The other is the command line. That of a worker is the program's own: argument zero
-//! could be chosen when a process is executed, but then `main` runs with it up to the hook, and some programs do
-//! different things under different names; and to overwrite it later would change what [`std::env::args`] tells the
-//! job. So nothing is done to it.
+//! Only the short name (`comm`) tells a worker from the program. The arguments stay the program's own. Argument zero could be
+//! chosen when a process is executed, but `main` runs with it up to the hook, and some programs act on it; and overwriting it
+//! later would change the value of [`std::env::args`] for the job.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::config::NewProcess;
+/// The role of a new process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) enum NewProcess {
+    /// A worker that is executed.
+    Spawned,
+    /// A fork server, which passes its set-up on to the workers that it forks.
+    ForkServer,
+}
 
-/// How many bytes the kernel keeps.
-const MOST: usize = 15;
+/// The length in bytes to which the kernel cuts a process name.
+const COMM_BYTES: usize = 15;
 
 /// Returns the short name of a process of the context with this name, or else of this program.
 pub(in crate::worker) fn process_name(context: Option<&str>, role: NewProcess) -> String {
@@ -25,15 +30,15 @@ pub(in crate::worker) fn process_name(context: Option<&str>, role: NewProcess) -
     with_suffix(named.unwrap_or_else(|| program()), suffix)
 }
 
-/// Appends `suffix`, cutting `name` so that it is seen.
+/// Appends `suffix`, and cuts `name` so that both fit.
 fn with_suffix(name: &str, suffix: &str) -> String {
-    // What ends the name for the kernel, or a line for a terminal, has no place in it.
+    // A zero byte would end the name, and a line break would garble the output of `ps`.
     let clean = name.replace(char::is_control, "_");
-    let most = clean.floor_char_boundary(MOST - suffix.len());
-    format!("{}{suffix}", &clean[..most])
+    let end = clean.floor_char_boundary(COMM_BYTES - suffix.len());
+    format!("{}{suffix}", &clean[..end])
 }
 
-/// The name that this program was called by.
+/// Returns the name by which this program was started.
 fn program() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
     PROGRAM.get_or_init(|| name_in(std::env::args_os().next()))
@@ -50,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_says_whose_process_it_is_and_what_it_is_for() {
+    fn a_process_name_consists_of_the_context_or_program_and_the_role() {
         for (role, expected) in [
             (NewProcess::Spawned, "parser-worker"),
             (NewProcess::ForkServer, "parser-fork"),
@@ -75,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_called_by_the_end_of_its_path() {
+    fn a_program_name_is_the_last_component_of_its_path() {
         assert_eq!(name_in(Some("/usr/bin/survey".into())), "survey");
         assert_eq!(name_in(Some("survey".into())), "survey");
         assert_eq!(name_in(Some("".into())), "seedbed");

@@ -1,8 +1,8 @@
-//! What workers tell to `tracing`: a span for each call, and an event at each turn of a worker's life.
+//! The `tracing` output of workers: a span for each call, and an event whenever the state of a worker changes.
 //!
-//! All of it has the target `seedbed::worker`. It needs no cargo feature and no instrument, because a call belongs to
-//! no run: where nobody listens at that level, a place like these costs one load and one comparison, and the span is
-//! not even a part of the call's future. [The module's docs](super) list what is told.
+//! All of it has the target `seedbed::worker`. It needs no cargo feature and no instrument, because a call belongs to no
+//! run. Without a subscriber at that level, each place costs one load and one comparison, and the span is not even a part of
+//! the call's future. [The module's docs](super) list the spans and events.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use tracing::field::{Empty, debug};
 use tracing::{Instrument, Level, Metadata, Span};
 
+use super::end::{KillReason, WorkerEnd, describe_crash};
 use super::error::WorkerError;
-use super::pool::statistics::{Fate, Why};
 
 const TARGET: &str = "seedbed::worker";
 const CALL: &str = "call";
 
-/// Whether somebody may listen to calls.
+/// Returns whether a subscriber may be interested in calls.
 #[inline]
-pub(in crate::worker) fn listens() -> bool {
+pub(in crate::worker) fn is_enabled() -> bool {
     tracing::level_enabled!(Level::DEBUG)
 }
 
-/// Lets a call have its span.
+/// Runs a call in a span of its own.
 pub(in crate::worker) async fn spanned<R>(
     job: &'static str,
     call: impl Future<Output = Result<R, WorkerError>>,
@@ -37,7 +37,7 @@ pub(in crate::worker) async fn spanned<R>(
         outcome = Empty,
         duration = Empty,
     );
-    // Dropped after the call is.
+    // Declared before the call runs, so that it is dropped after the call.
     let mut end = End {
         span: span.clone(),
         begun: Instant::now(),
@@ -51,7 +51,7 @@ pub(in crate::worker) async fn spanned<R>(
     result
 }
 
-/// Writes into a call's span how it ended.
+/// Records the outcome of a call in its span when dropped.
 struct End {
     span: Span,
     begun: Instant,
@@ -75,12 +75,12 @@ impl Drop for End {
     }
 }
 
-/// Writes into the span of the call that is polled which worker has its job.
+/// Records in the current call's span which worker has its job.
 #[inline]
 pub(in crate::worker) fn given_to(context: Option<&str>, pid: u32, forked: bool) {
-    if listens() {
+    if is_enabled() {
         let span = Span::current();
-        // A job that nobody waits for any more is finished in no call's span, but perhaps in another one.
+        // The job of a dropped call is finished in the background, where the current span is another one or none.
         if span.metadata().is_some_and(is_call) {
             span.record("context", context)
                 .record("worker.pid", pid)
@@ -112,43 +112,48 @@ pub(in crate::worker) fn start_broken_off(context: Option<&str>, after: Duration
 pub(in crate::worker) fn ended(
     context: Option<&str>,
     pid: u32,
-    fate: Fate,
+    end: WorkerEnd,
     jobs: u64,
     since: Instant,
 ) {
-    let what = words_for(fate);
-    // Only where it is told: whoever reads the clock pays for it.
+    let what = describe(end);
     let age = || since.elapsed();
-    match fate {
-        Fate::Retired
-        | Fate::TimedOut
-        | Fate::Dismissed
-        | Fate::Killed(Why::Cancelled | Why::Dropped) => {
+    match end {
+        WorkerEnd::Retired
+        | WorkerEnd::TimedOut
+        | WorkerEnd::Dismissed
+        | WorkerEnd::Killed(KillReason::Cancelled | KillReason::Dropped) => {
             tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
         }
-        Fate::Killed(Why::Useless | Why::LivedOn | Why::GraceOver) => {
+        WorkerEnd::Killed(KillReason::Unusable | KillReason::NoExit | KillReason::GraceOver) => {
             tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
         }
-        Fate::Crashed(ended) => {
-            let how = Fate::of_crash(pid, ended);
+        WorkerEnd::Crashed(ended) => {
+            let how = describe_crash(pid, ended);
             tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), %how, "{what}");
         }
     }
 }
 
-fn words_for(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Retired => "a worker retired",
-        Fate::TimedOut => "a worker left that had been idle for too long",
-        Fate::Dismissed => "a worker left as it was told to",
-        Fate::Killed(Why::Cancelled) => "a worker was killed: its call was cancelled",
-        Fate::Killed(Why::Dropped) => "a worker was killed: its call or context was dropped",
-        Fate::Killed(Why::Useless) => "a worker was killed: there was no talking to it",
-        Fate::Killed(Why::LivedOn) => {
-            "a worker was killed: it had closed its socket or said good-bye, and lived on"
+fn describe(end: WorkerEnd) -> &'static str {
+    match end {
+        WorkerEnd::Retired => "a worker retired",
+        WorkerEnd::TimedOut => "a worker exited after its idle timeout",
+        WorkerEnd::Dismissed => "a worker exited because it was told to",
+        WorkerEnd::Killed(KillReason::Cancelled) => "a worker was killed: its call was cancelled",
+        WorkerEnd::Killed(KillReason::Dropped) => {
+            "a worker was killed: its call or context was dropped"
         }
-        Fate::Killed(Why::GraceOver) => "a worker was killed: it did not leave in time",
-        Fate::Crashed(_) => "a worker crashed",
+        WorkerEnd::Killed(KillReason::Unusable) => {
+            "a worker was killed: it violated the protocol or its socket failed"
+        }
+        WorkerEnd::Killed(KillReason::NoExit) => {
+            "a worker was killed: it did not exit after closing its socket or announcing its exit"
+        }
+        WorkerEnd::Killed(KillReason::GraceOver) => {
+            "a worker was killed: it did not exit within the grace period"
+        }
+        WorkerEnd::Crashed(_) => "a worker crashed",
     }
 }
 

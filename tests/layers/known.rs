@@ -19,7 +19,5 @@ pub const CYCLES: &[&str] = &[
     "transport",
     "transport/payload/shared",
     // call, spawn
-    "worker",
     "worker/child",
-    "worker/config",
 ];

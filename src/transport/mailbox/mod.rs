@@ -37,7 +37,7 @@ mod loom_tests;
 use std::sync::atomic::Ordering;
 
 use super::frame::MalformedFrame;
-use super::tuning::SLOT_WORDS;
+use super::tuning::{BLIND_WRITE_BYTES, SLOT_WORDS};
 use crate::sys::mapping::Shareable;
 use crate::sys::primitives::AtomicUsize;
 
@@ -82,22 +82,18 @@ const WORD: usize = size_of::<usize>();
 
 /// The sender's operations.
 impl<const CAPACITY: usize> Slot<CAPACITY> {
-    /// Returns whether a frame of `length` bytes fits and the receiver watches the slot.
+    /// Puts a frame into the slot, if it fits and the receiver watches the slot. Returns whether it did.
     ///
-    /// The state is read by an exchange that changes nothing, because [`post`](Self::post) writes it next: the exchange
-    /// fetches the cache line for writing at once, while a load would fetch it for reading first.
-    pub(crate) fn accepts(&self, length: usize) -> bool {
-        length <= CAPACITY * WORD && self.has_receiver()
-    }
-
-    /// Returns whether the receiver watches the slot. See [`accepts`](Self::accepts) for the exchange.
-    pub(crate) fn has_receiver(&self) -> bool {
-        self.exchange(WAITING, WAITING)
-    }
-
-    /// Puts a frame into the slot, which [accepts](Self::accepts) it. Returns `false` if the receiver has stopped watching
-    /// since.
+    /// A small frame is written before the state is known: the receiver reads the words only if the exchange succeeds, and
+    /// the first store fetches the cache line for writing, where a look at the state would fetch it for reading first. A
+    /// long frame is not worth that, so its receiver is looked for first.
     pub(crate) fn post(&self, frame: &[u8]) -> bool {
+        if frame.len() > CAPACITY * WORD {
+            return false;
+        }
+        if frame.len() > BLIND_WRITE_BYTES && self.state.load(Ordering::Relaxed) != WAITING {
+            return false;
+        }
         for (bytes, word) in frame.chunks(WORD).zip(&self.words) {
             let mut whole = [0; WORD];
             whole[..bytes.len()].copy_from_slice(bytes);

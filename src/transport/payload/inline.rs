@@ -9,7 +9,7 @@
 //! Each stretch begins at a multiple of its alignment, counted from a base, which in memory is the first page that has
 //! nothing of the encoding in it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -92,7 +92,7 @@ impl Memory {
 pub(crate) struct Stretches {
     list: Vec<Stretch>,
     /// By their address, length and alignment, where those are that stand in the message more than once.
-    known: HashMap<(usize, usize, usize), usize>,
+    known: BTreeMap<(usize, usize, usize), usize>,
     /// How far they reach from the base.
     end: usize,
 }

@@ -1,192 +1,145 @@
-//! One attempt to have a job done by one worker, from drawing the worker to the answer.
+//! One attempt to run a job in one worker, from handing it over to the answer.
 //!
-//! The attempt is a state machine that is polled; no future owns a part of it. That makes its three ways out simple: it
-//! can be polled to its end; it can, instead, be polled to the death of its worker ([`Attempt::poll_kill`]); and it can be
-//! dropped at any point. A dropped attempt whose job has been handed over moves to the background and is polled to its end
-//! there, with its limiter token and its place in the count of running calls, unless it may be killed.
+//! An attempt is a state machine in poll form. It can be polled to its outcome; or, instead, to the end of its worker
+//! ([`Attempt::poll_kill`]); or dropped at any point. A dropped attempt whose worker has the job moves to the background
+//! and is polled to its outcome there, together with its [`CallGuard`], unless the worker may be killed.
 //!
-//! When is a job known not to have run, so that another worker may have it silently? When the worker says so (*bye*,
-//! after it closed its receiving end); or when a worker from the cache ended before it had the whole frame. A *new* worker
-//! that ends while it takes the job in is an error even so: an argument that kills whoever receives it would otherwise
-//! kill one worker after the other, for ever. (A worker that a fork server was asked for, and that never came to be,
-//! has taken nothing in.)
+//! Another worker may run the job only if this one certainly has not: it announced its exit (after it closed its
+//! receiving end), or it came from the pool and ended before it received the whole frame. A *new* worker that ends while
+//! it receives the job is an error even so, because an argument that crashes every receiver would otherwise crash one
+//! new worker after the other.
 
 use std::mem;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::reply::Reply;
 use crate::process::background;
-use crate::sync::Token;
 use crate::sys::copy;
 use crate::transport::codec;
-use crate::transport::frame::{Frame, Header, Kind};
-use crate::transport::message::PanicReport;
+use crate::transport::frame::{Frame, Header};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 use crate::worker::conn::worker::{Death, Dying, Health, Worker};
 use crate::worker::conn::worker_process::ForkFailure;
-use crate::worker::error::{WorkerError, WorkerPanic};
-use crate::worker::pool::context::Running;
-use crate::worker::pool::statistics::{Expected, Why};
-use crate::worker::spawn::exec_spec::ExecSpec;
+use crate::worker::end::KillReason;
+use crate::worker::error::WorkerError;
+use crate::worker::pool::call_guard::CallGuard;
+use crate::worker::record::ExpectedWorker;
 use crate::worker::spawn::forking::Forking;
+use crate::worker::spawn::hook;
 use crate::worker::spawn::launcher::{Launch, Spawning};
-use crate::worker::spawn::start::{Starting, Unstarted, failure_of};
+use crate::worker::spawn::start::{Starting, Unstarted};
 use crate::worker::tuning::FORK_ATTEMPTS;
 
 /// A job on its way through one worker.
 #[derive(Debug)]
 pub(in crate::worker) struct Attempt {
     state: State,
-    /// The job, while no worker has it.
+    /// The job, until a worker has it.
     job: OutMessage,
     killable: bool,
-    /// When the worker that has the job was first found not to have answered it yet. A call that is answered at once
-    /// does not read the clock.
+    /// The first poll that found the job unanswered. A call that is answered in its first poll never reads the clock.
     busy_since: Option<Instant>,
-    /// What the call holds until the job is over, even when its caller is gone. `None` only once that has moved on.
-    stake: Option<Stake>,
-}
-
-/// What a call holds: its place among the running ones, and its token.
-#[derive(Debug)]
-pub(in crate::worker) struct Stake {
-    pub(in crate::worker) running: Running,
-    /// Given back when dropped.
-    pub(in crate::worker) _token: Token,
-    /// How many fork servers have died with a request of this call's.
-    pub(in crate::worker) failed_forks: usize,
+    /// `None` once the attempt has its outcome.
+    guard: Option<CallGuard>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// A new worker is coming up.
-    Starting(Box<Starting>, Expected),
-    /// The worker has been handed the job.
+    /// A new worker is starting.
+    Starting(Box<Starting>, ExpectedWorker),
+    /// The worker has the job.
     Working {
         worker: Box<Worker>,
         new: bool,
     },
-    /// The worker is ending, and then this is to be said.
-    Ending(Dying, Then),
+    /// The worker is ending, which leads to this conclusion.
+    Ending(Dying, Conclusion),
     Over,
 }
 
+/// The meaning of a worker's end for its job.
 #[derive(Debug)]
-enum Then {
-    /// The worker is ending without a word. It may have the job in hand; a new one is to blame even if it has not.
-    Gone { new: bool },
-    /// The worker cannot have run the job.
-    Again,
+enum Conclusion {
+    /// The worker ended without a message. It may have begun the job. If it is new, that is an error in any case.
+    Broken { new: bool },
+    /// The call was cancelled, so its result is not needed.
+    Cancelled,
     /// An error that was known before the worker ended.
-    Fail(WorkerError),
+    Failed(WorkerError),
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug)]
-pub(in crate::worker) enum Verdict {
-    /// The encoded result.
+pub(in crate::worker) enum AttemptOutcome {
+    /// The encoded result. The call has ended for its pool.
     Done(Frame),
-    /// The call is over.
+    /// An error. The call has ended for its pool.
     Failed(WorkerError),
-    /// This worker did not run the job, which is given back.
-    Again(OutMessage),
+    /// The worker did not run the job, so another one may.
+    Retry(OutMessage, CallGuard),
 }
 
 impl Attempt {
-    /// Draws a worker for the job, or has one started.
+    /// Hands the job to `worker`, or to the next idle worker if that one has ended, or starts a new one.
     pub(in crate::worker) fn new(
-        job: OutMessage,
-        spec: &Arc<ExecSpec>,
+        mut job: OutMessage,
+        worker: Option<Box<Worker>>,
         killable: bool,
-        mut stake: Stake,
+        mut guard: CallGuard,
     ) -> Result<Self, WorkerError> {
-        let state = match begin(&stake.running, spec) {
-            Ok(state) => state,
-            Err(error) => {
-                stake.running.failed();
-                return Err(error);
-            }
+        let state = match hand_to_idle(&mut job, worker, &mut guard) {
+            Ok(Some(worker)) => Ok(State::Working { worker, new: false }),
+            Ok(None) => start(&guard),
+            Err(error) => Err(error),
         };
-        let mut attempt = Self {
+        let state = state.inspect_err(|_| guard.set_failed())?;
+        Ok(Self {
             state,
             job,
             killable,
             busy_since: None,
-            stake: Some(stake),
-        };
-        attempt.hand_over();
-        Ok(attempt)
+            guard: Some(guard),
+        })
     }
 
-    /// Gives the job to the worker, if there is one already.
-    fn hand_over(&mut self) {
-        if let State::Working { worker, .. } = &mut self.state {
-            let job = mem::take(&mut self.job);
-            if let Some(stake) = &mut self.stake {
-                let memory = job.fds().last().map(AsFd::as_fd);
-                stake
-                    .running
-                    .sends(codec::encoded_len(job.payload(), memory));
-            }
-            worker.put_job(job);
+    pub(in crate::worker) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<AttemptOutcome> {
+        let outcome = self.advance(cx);
+        if outcome.is_pending() && matches!(self.state, State::Working { .. }) {
+            self.busy_since.get_or_insert_with(Instant::now);
         }
+        outcome
     }
 
-    /// Gives back what the call holds, for the next attempt.
-    pub(in crate::worker) fn into_stake(mut self) -> Stake {
-        self.stake
-            .take()
-            .expect("a stake moves on once, and with it the attempt ends")
-    }
-
-    pub(in crate::worker) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
-        let Poll::Ready(verdict) = self.advance(cx) else {
-            if matches!(self.state, State::Working { .. }) {
-                self.busy_since.get_or_insert_with(Instant::now);
-            }
-            return Poll::Pending;
-        };
-        if let Some(stake) = &mut self.stake {
-            match &verdict {
-                Verdict::Done(frame) => {
-                    let memory = frame.fds.last().map(AsFd::as_fd);
-                    stake
-                        .running
-                        .done(codec::encoded_len(frame.payload(), memory));
-                }
-                Verdict::Failed(_) => stake.running.failed(),
-                Verdict::Again(_) => {}
-            }
-        }
-        Poll::Ready(verdict)
-    }
-
-    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<AttemptOutcome> {
         loop {
             match &mut self.state {
                 State::Starting(starting, _) => {
                     let started = ready!(starting.poll(cx));
                     let State::Starting(_, expected) = mem::replace(&mut self.state, State::Over)
                     else {
-                        unreachable!("it was starting a moment ago")
+                        unreachable!("the state is the one that was just polled")
                     };
                     match started {
                         Ok(mut worker) => {
                             worker.came_up(expected);
+                            let job = mem::take(&mut self.job);
+                            if let Some(guard) = &mut self.guard {
+                                guard.set_sent(argument_len(&job));
+                            }
+                            worker.put_job(job);
                             self.state = State::Working { worker, new: true };
-                            self.hand_over();
                         }
                         Err(Unstarted::Failed(error)) => {
                             expected.failed(&error);
-                            return Poll::Ready(Verdict::Failed(error));
+                            return self.fail(error);
                         }
                         Err(Unstarted::NotForked(why)) => {
                             drop(expected);
                             let job = mem::take(&mut self.job);
-                            return self.try_anew(why, job);
+                            return self.retry_fork(why, job);
                         }
                     }
                 }
@@ -196,21 +149,24 @@ impl Attempt {
                     }
                     Ok(frame) => match Reply::of(&frame) {
                         Reply::Done => return self.done(frame),
-                        Reply::Failed(error) => return self.failed(frame, error),
-                        Reply::Bye => return self.bye(),
-                        Reply::ByeBecause(error) => {
-                            drop(self.leave());
-                            return self.end(Verdict::Failed(error));
+                        Reply::Failed(error) => return self.job_failed(frame, error),
+                        Reply::Exits => {
+                            let job = self.drain_worker();
+                            return self.retry(job);
                         }
-                        Reply::Unfit(error) => self.kill_for(error),
-                        Reply::Nonsense(what) => self.kill_for(WorkerError::protocol(what)),
+                        Reply::ExitsBecause(error) => {
+                            drop(self.drain_worker());
+                            return self.fail(error);
+                        }
+                        Reply::CannotServe(error) => self.kill_for(error),
+                        Reply::Unexpected(what) => self.kill_for(WorkerError::protocol(what)),
                     },
                     Err(RecvError::Closed | RecvError::Reset) => match worker.take_fork_failure() {
                         Some(why) => {
                             let job = worker.take_back();
-                            return self.try_anew(why, job);
+                            return self.retry_fork(why, job);
                         }
-                        None => self.expire_with_job(),
+                        None => self.await_end(),
                     },
                     Err(RecvError::Malformed) => {
                         self.kill_for(WorkerError::protocol("bytes that are no frame"))
@@ -219,7 +175,7 @@ impl Attempt {
                 },
                 State::Ending(dying, _) => {
                     let death = ready!(dying.poll(cx));
-                    return self.bury(death);
+                    return self.conclude(death);
                 }
                 State::Over => unreachable!("polled after the attempt was over"),
             }
@@ -235,11 +191,11 @@ impl Attempt {
                     self.state = State::Over;
                 }
                 State::Working { .. } => {
-                    let worker = self.take_worker();
-                    self.state = State::Ending(Dying::killed(worker, Why::Cancelled), Then::Again);
+                    let dying = Dying::killed(self.take_worker(), KillReason::Cancelled);
+                    self.state = State::Ending(dying, Conclusion::Cancelled);
                 }
                 State::Ending(dying, _) => {
-                    dying.kill(Why::Cancelled);
+                    dying.kill(KillReason::Cancelled);
                     ready!(dying.poll(cx));
                     self.state = State::Over;
                 }
@@ -248,101 +204,90 @@ impl Attempt {
         }
     }
 
-    /// The worker has answered and is ready for the next job.
-    fn done(&mut self, frame: Frame) -> Poll<Verdict> {
+    /// The job returned, and the worker is ready for the next one.
+    fn done(&mut self, frame: Frame) -> Poll<AttemptOutcome> {
+        let memory = frame.fds.last().map(AsFd::as_fd);
+        let bytes = codec::encoded_len(frame.payload(), memory);
+        let mut guard = self.take_guard();
+        guard.set_done(bytes);
         let worker = self.take_worker();
-        self.put(worker, &frame.header);
-        self.end(Verdict::Done(frame))
+        put_back(worker, &frame.header, guard);
+        Poll::Ready(AttemptOutcome::Done(frame))
     }
 
-    /// The same, but the answer is an error, whose words have been read.
-    fn failed(&mut self, frame: Frame, error: WorkerError) -> Poll<Verdict> {
+    /// The job came to an error, which has been read, and the worker is ready for the next one.
+    fn job_failed(&mut self, frame: Frame, error: WorkerError) -> Poll<AttemptOutcome> {
+        let mut guard = self.take_guard();
+        guard.set_failed();
         let mut worker = self.take_worker();
-        let answer = frame.header;
+        let header = frame.header;
         worker.recycle(frame);
-        self.put(worker, &answer);
-        self.end(Verdict::Failed(error))
+        put_back(worker, &header, guard);
+        Poll::Ready(AttemptOutcome::Failed(error))
     }
 
-    fn put(&mut self, mut worker: Box<Worker>, answer: &Header) {
-        // An idle worker must not hold on to an argument, which may be large.
-        if let Some(arena) = worker.take_back().into_arena(answer) {
-            self.stake().running.put_arena(arena);
-        }
-        match worker.count_job() {
-            true => self.stake().running.put(worker),
-            false => self.stake().running.leave(worker),
-        }
-    }
-
-    /// The worker has said good-bye, and has not run the job. Its end can be waited for when there is nothing else to do.
-    fn bye(&mut self) -> Poll<Verdict> {
-        let job = self.leave();
-        self.end(Verdict::Again(job))
-    }
-
-    /// Lets the worker go, without the job.
-    fn leave(&mut self) -> OutMessage {
+    /// Lets the worker exit, and returns the job, which it has not run.
+    fn drain_worker(&mut self) -> OutMessage {
         let mut worker = self.take_worker();
         let job = worker.take_back();
-        self.stake().running.leave(worker);
+        if let Some(guard) = &self.guard {
+            guard.drain_worker(worker);
+        }
         job
     }
 
-    /// There is no worker. If that is so because the fork server died, another one may make it.
-    fn try_anew(&mut self, why: ForkFailure, job: OutMessage) -> Poll<Verdict> {
-        let stake = self.stake();
-        stake.failed_forks += 1;
-        let verdict = match why {
-            ForkFailure::Refused(error) => Verdict::Failed(WorkerError::fork_refused(error)),
-            ForkFailure::ServerEnded if stake.failed_forks < FORK_ATTEMPTS => Verdict::Again(job),
-            ForkFailure::ServerEnded => Verdict::Failed(WorkerError::fork_failed(
+    /// Retries a job whose worker was never forked, unless several fork servers have died with its requests.
+    fn retry_fork(&mut self, why: ForkFailure, job: OutMessage) -> Poll<AttemptOutcome> {
+        let failed_forks = self
+            .guard
+            .as_mut()
+            .map_or(FORK_ATTEMPTS, CallGuard::count_failed_fork);
+        match why {
+            ForkFailure::Refused(error) => self.fail(WorkerError::fork_refused(error)),
+            ForkFailure::ServerEnded if failed_forks < FORK_ATTEMPTS => self.retry(job),
+            ForkFailure::ServerEnded => self.fail(WorkerError::fork_failed(
                 "the fork server died each time that it was asked",
             )),
-        };
-        self.end(verdict)
+        }
     }
 
-    fn stake(&mut self) -> &mut Stake {
-        self.stake
-            .as_mut()
-            .expect("an attempt that is polled has its stake")
-    }
-
-    /// The worker has gone without a word.
-    fn expire_with_job(&mut self) {
+    /// Waits for the end of a worker that closed its socket without a message.
+    fn await_end(&mut self) {
         let State::Working { new, .. } = &self.state else {
-            unreachable!("only a working worker goes")
+            unreachable!("only a worker with a job is awaited")
         };
-        let then = Then::Gone { new: *new };
-        // For one that was gone before anybody found out that it was busy.
-        self.busy_since.get_or_insert_with(Instant::now);
-        self.state = State::Ending(Dying::naturally(self.take_worker()), then);
+        let conclusion = Conclusion::Broken { new: *new };
+        self.busy_since.get_or_insert_with(Instant::now); // it may have ended before the first pending poll
+        self.state = State::Ending(Dying::naturally(self.take_worker()), conclusion);
     }
 
     fn kill_for(&mut self, error: WorkerError) {
         let error = error.having_run(self.ran_for());
         self.state = State::Ending(
-            Dying::killed(self.take_worker(), Why::Useless),
-            Then::Fail(error),
+            Dying::killed(self.take_worker(), KillReason::Unusable),
+            Conclusion::Failed(error),
         );
     }
 
-    fn bury(&mut self, Death { exit, outlived }: Death) -> Poll<Verdict> {
-        let State::Ending(mut dying, then) = mem::replace(&mut self.state, State::Over) else {
-            unreachable!("it was ending a moment ago")
+    /// The worker has been reaped.
+    fn conclude(&mut self, Death { exit, outlived }: Death) -> Poll<AttemptOutcome> {
+        let State::Ending(mut dying, conclusion) = mem::replace(&mut self.state, State::Over)
+        else {
+            unreachable!("the state is the one that was just polled")
         };
         let ran_for = self.ran_for();
-        Poll::Ready(match then {
-            Then::Again => Verdict::Again(dying.take_back()),
-            Then::Fail(error) => Verdict::Failed(error.ended(exit)),
-            // Only now it is sure that it will not take it.
-            Then::Gone { new: false } if !dying.had_it_all() => Verdict::Again(dying.take_back()),
-            Then::Gone { .. } if outlived => {
-                Verdict::Failed(WorkerError::broken_and_deaf(exit, ran_for))
+        match conclusion {
+            Conclusion::Cancelled => self.retry(dying.take_back()),
+            Conclusion::Failed(error) => self.fail(error.ended(exit)),
+            // Only the end of the process makes it certain that the worker will not receive the rest.
+            Conclusion::Broken { new: false } if !dying.had_it_all() => {
+                self.retry(dying.take_back())
             }
-            Then::Gone { .. } => Verdict::Failed(WorkerError::broken(exit, ran_for)),
-        })
+            Conclusion::Broken { .. } if outlived => {
+                self.fail(WorkerError::broken_and_deaf(exit, ran_for))
+            }
+            Conclusion::Broken { .. } => self.fail(WorkerError::broken(exit, ran_for)),
+        }
     }
 
     fn ran_for(&self) -> Duration {
@@ -350,27 +295,39 @@ impl Attempt {
             .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    fn end(&mut self, verdict: Verdict) -> Poll<Verdict> {
+    fn fail(&mut self, error: WorkerError) -> Poll<AttemptOutcome> {
         self.state = State::Over;
-        Poll::Ready(verdict)
+        self.take_guard().set_failed();
+        Poll::Ready(AttemptOutcome::Failed(error))
+    }
+
+    fn retry(&mut self, job: OutMessage) -> Poll<AttemptOutcome> {
+        self.state = State::Over;
+        Poll::Ready(AttemptOutcome::Retry(job, self.take_guard()))
+    }
+
+    fn take_guard(&mut self) -> CallGuard {
+        self.guard
+            .take()
+            .expect("the guard is taken with the outcome, which is the last")
     }
 
     fn take_worker(&mut self) -> Box<Worker> {
         match mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
             State::Starting(..) | State::Ending(..) | State::Over => {
-                unreachable!("this state has no working worker")
+                unreachable!("this state has no worker with a job")
             }
         }
     }
 }
 
-/// Before its job was handed over, a dropped attempt has done nothing, and a worker that was starting is killed; a
-/// worker that is ending is killed, too. Otherwise, see the head of this file.
+/// Finishes the job of a dropped call in the background, if a worker has it and may not be killed. A worker that is
+/// starting or ending is killed by its own drop.
 impl Drop for Attempt {
     fn drop(&mut self) {
         if copy::is_copy() {
-            // What is done to a worker here is done to the original's.
+            // The worker belongs to the original process.
             mem::forget(mem::replace(&mut self.state, State::Over));
             return;
         }
@@ -382,7 +339,7 @@ impl Drop for Attempt {
             job: OutMessage::default(),
             killable: self.killable,
             busy_since: self.busy_since,
-            stake: self.stake.take(),
+            guard: self.guard.take(),
         };
         background::spawn(
             async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) },
@@ -391,44 +348,70 @@ impl Drop for Attempt {
     }
 }
 
-fn begin(running: &Running, spec: &Arc<ExecSpec>) -> Result<State, WorkerError> {
-    match draw(running)? {
-        Some(worker) => Ok(State::Working { worker, new: false }),
-        None => start(running, spec),
+/// Gives a worker that has answered back to its pool, or lets it exit after its last job, and ends the call.
+fn put_back(mut worker: Box<Worker>, answer: &Header, guard: CallGuard) {
+    // An idle worker must not keep an argument, which may be large.
+    if let Some(arena) = worker.take_back().into_arena(answer) {
+        guard.put_arena(arena);
+    }
+    match worker.count_job() {
+        true => guard.end_with(worker),
+        false => guard.drain_worker(worker),
     }
 }
 
-/// Draws workers from the cache until one lives. One that ended because a retire closure panicked is an error.
-fn draw(running: &Running) -> Result<Option<Box<Worker>>, WorkerError> {
-    while let Some(mut worker) = running.draw() {
-        match worker.health() {
-            Health::Fit => return Ok(Some(worker)),
-            Health::Gone => running.leave(worker),
+/// Hands the job to the first idle worker that can take it, beginning with `worker`. A worker that exited because a retire
+/// closure panicked is an error.
+fn hand_to_idle(
+    job: &mut OutMessage,
+    mut worker: Option<Box<Worker>>,
+    guard: &mut CallGuard,
+) -> Result<Option<Box<Worker>>, WorkerError> {
+    let sent = argument_len(job);
+    while let Some(mut candidate) = worker {
+        if candidate.post_job(job) {
+            guard.set_sent(sent);
+            return Ok(Some(candidate));
+        }
+        guard.prune();
+        match candidate.certain_health() {
+            Health::Fit => {
+                guard.set_sent(sent);
+                candidate.put_job(mem::take(job));
+                return Ok(Some(candidate));
+            }
+            Health::Gone => guard.drain_worker(candidate),
             Health::Left(frame) => {
                 let reply = Reply::of(frame);
-                running.leave(worker);
-                if let Reply::ByeBecause(error) = reply {
+                guard.drain_worker(candidate);
+                if let Reply::ExitsBecause(error) = reply {
                     return Err(error);
                 }
             }
         }
+        worker = guard.take_worker();
     }
     Ok(None)
 }
 
-fn start(running: &Running, spec: &Arc<ExecSpec>) -> Result<State, WorkerError> {
-    let config = running.config();
+/// Returns the number of bytes of a job's encoded argument.
+fn argument_len(job: &OutMessage) -> usize {
+    codec::encoded_len(job.payload(), job.fds().last().map(AsFd::as_fd))
+}
+
+fn start(guard: &CallGuard) -> Result<State, WorkerError> {
+    let spec = hook::exec_spec().ok_or_else(WorkerError::not_initialized)?;
+    let config = guard.config();
     config.check()?;
     copy::from_now_on();
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
-    let expected = running.expect_worker();
-    let fork_server = running.fork_server();
-    let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(spec) {
-        Ok(Box::new(Forking::new(fork_server, spec.clone())))
+    let expected = guard.expect_worker();
+    let fork_server = guard.fork_server();
+    let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(&spec) {
+        Ok(Box::new(Forking::new(fork_server, spec)))
     } else {
         let captures = config.captures_stderr();
-        Spawning::new(spec.clone(), config.environment(), captures)
-            .map(|launch| Box::new(launch) as _)
+        Spawning::new(spec, config.environment(), captures).map(|launch| Box::new(launch) as _)
     };
     match launch {
         Ok(launch) => {
@@ -438,57 +421,6 @@ fn start(running: &Running, spec: &Arc<ExecSpec>) -> Result<State, WorkerError> 
         Err(error) => {
             expected.failed(&error);
             Err(error)
-        }
-    }
-}
-
-/// What a frame means to somebody who waits for a job's answer.
-#[derive(Debug)]
-pub(in crate::worker) enum Reply {
-    Done,
-    Failed(WorkerError),
-    /// The worker cannot serve, and has not begun to.
-    Unfit(WorkerError),
-    Bye,
-    ByeBecause(WorkerError),
-    Nonsense(&'static str),
-}
-
-impl Reply {
-    pub(in crate::worker) fn of(frame: &Frame) -> Self {
-        if let Some(error) = failure_of(frame) {
-            return Self::Unfit(error);
-        }
-        match frame.header.kind {
-            Kind::Done => Self::Done,
-            Kind::BadArgument => Self::Failed(WorkerError::decode_argument(&frame.text())),
-            Kind::BadResult => Self::Failed(WorkerError::encode_result(&frame.text())),
-            Kind::NotOurCode => Self::Failed(WorkerError::image_mismatch()),
-            Kind::Bye => Self::Bye,
-            Kind::Panicked => {
-                Self::of_report(frame, |panic| Self::Failed(WorkerError::panicked(panic)))
-            }
-            Kind::RetirePanicked => {
-                Self::of_report(frame, |panic| Self::ByeBecause(WorkerError::retire(panic)))
-            }
-            Kind::Prelude
-            | Kind::SetUp
-            | Kind::Job
-            | Kind::Hello
-            | Kind::Ready
-            | Kind::CannotServe
-            | Kind::InitFailed
-            | Kind::Fork
-            | Kind::NotAlone
-            | Kind::Mailbox
-            | Kind::AnswerInMailbox => Self::Nonsense("a frame that is no answer"),
-        }
-    }
-
-    fn of_report(frame: &Frame, reply: impl FnOnce(WorkerPanic) -> Self) -> Self {
-        match codec::decode::<PanicReport>(frame.payload()) {
-            Ok(report) => reply(report.into()),
-            Err(_) => Self::Nonsense("a report that cannot be decoded"),
         }
     }
 }

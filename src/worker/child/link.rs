@@ -238,7 +238,7 @@ impl Link {
     pub(super) fn send_answer(&mut self, mut answer: OutMessage, job: u16) {
         answer.mark(job);
         self.answered = job;
-        if !(self.endpoint.can_post(&answer) && self.endpoint.post(&answer)) {
+        if !self.endpoint.post(&answer) {
             self.send_message(&answer);
             self.endpoint.signal();
         }

@@ -3,14 +3,14 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Fault, WorkerConfig};
+use super::worker_config::{Fault, WorkerConfig};
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
 use crate::transport::job::code::Code;
 use crate::transport::job::status::WorkerStatus;
 use crate::transport::message::Closure;
 
-/// When a closure is called.
+/// The event at which a closure is called.
 enum Hook {
     Preload,
     Init,
@@ -18,11 +18,11 @@ enum Hook {
 }
 
 impl WorkerConfig {
-    /// Calls `f` once in the fork server, before it forks: what `f` puts into statics is there for all workers, without
-    /// a copy as long as nobody writes to it. Where workers are spawned, it is called in each of them before
-    /// [`init`](WorkerConfig::init). If it panics, calls fail with [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
+    /// Calls `f` once in the fork server, before it forks. All workers share the statics that `f` fills, without a copy
+    /// until they are written. Spawned workers call `f` themselves, before [`init`](WorkerConfig::init). If `f` panics, calls
+    /// fail with [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
     ///
-    /// A thread that `f` starts and that has not ended with it makes forking unsafe; see [`WorkerType`](crate::worker::WorkerType).
+    /// If `f` starts a thread that outlives it, forking becomes unsafe; see [`WorkerType`](crate::worker::WorkerType).
     ///
     /// # Examples
     ///
@@ -183,8 +183,8 @@ impl WorkerConfig {
         )
     }
 
-    /// Asks `f` in the worker after each job, when the result has been sent; if it returns true the worker exits. If it
-    /// panics, that job's result is unharmed, and the next call that would have got this worker fails with
+    /// Calls `f` in the worker after each job, once the result has been sent. The worker exits if `f` returns true. If `f`
+    /// panics, the job's result is not affected, and the next call that would have used this worker fails with
     /// [`WorkerErrorKind::Retire`](crate::worker::WorkerErrorKind::Retire).
     ///
     /// # Examples
@@ -215,8 +215,8 @@ impl WorkerConfig {
         self.add(Hook::Retire, name, code, codec::encode(&()))
     }
 
-    /// Asks `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire). The data is decoded
-    /// once in each worker, or once for all that are [forked](crate::worker::WorkerType).
+    /// Calls `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire). The data is decoded once
+    /// in each spawned worker, and once in the fork server for all [forked](crate::worker::WorkerType) ones.
     ///
     /// # Examples
     ///
@@ -252,7 +252,7 @@ impl WorkerConfig {
         )
     }
 
-    /// Gives each job a process of its own.
+    /// Runs each job in a worker process of its own, like [`retire_after(1)`](Self::retire_after).
     ///
     /// # Examples
     ///
@@ -276,7 +276,7 @@ impl WorkerConfig {
         self.retire_after(1)
     }
 
-    /// Lets a worker run that many jobs; zero is as good as one.
+    /// Lets a worker exit after this many jobs. Zero means one.
     ///
     /// # Examples
     ///
@@ -305,8 +305,8 @@ impl WorkerConfig {
         })
     }
 
-    /// Lets a worker go that holds more than so many bytes of memory (resident) after a job. This caps what a leak can
-    /// do between jobs; it does not stop a single job from taking more.
+    /// Lets a worker exit if its resident memory exceeds this many bytes after a job. This bounds leaks that build up over
+    /// several jobs. It does not limit a single job; see [`memory_limit`](Self::memory_limit).
     ///
     /// # Examples
     ///

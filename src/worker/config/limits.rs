@@ -1,35 +1,33 @@
-//! What the workers of a context may use: memory, CPU time, descriptors, CPUs, stack.
+//! The resource limits of workers: memory, CPU time, descriptors, CPUs, stack.
 //!
-//! Each limit is one of the kernel's for a single process. Together they keep a job that explodes, spins or leaks from
-//! harming anything but itself. They are no sandbox: code that is out to get around them starts another process.
+//! The kernel enforces each limit for a single process. Together they confine a job that allocates too much, spins or leaks.
+//! They are no sandbox: malicious code evades them by starting another process.
 
 use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
-use super::{Fault, WorkerConfig};
+use super::worker_config::{Fault, WorkerConfig};
 
-/// A stack must have room for a panic's description.
-const LEAST_STACK: usize = 64 << 10;
+/// The smallest stack: it must have room for formatting a panic message.
+const MIN_STACK_BYTES: usize = 64 << 10;
 
 impl WorkerConfig {
-    /// Limits the memory of each worker to so many bytes. An allocation beyond it fails; as most programs do not get
-    /// over that, it usually aborts the worker, which is [`Broken`](crate::worker::WorkerErrorKind::Broken) with `SIGABRT` for
-    /// that one call.
+    /// Limits the private memory of each worker, in bytes. An allocation beyond the limit fails. Most programs abort then,
+    /// so the call ends with [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGABRT`. Other calls are not affected.
     ///
-    /// What counts is all that only this process can write: the heap, the stacks of threads, private mappings, and what
-    /// it had from the start, such as the program's own variables and whatever was [preloaded](Self::preload), be it
-    /// shared with the fork server or not. So the limit is not relative to what a new worker has: with a table of 4 GiB
-    /// preloaded, 5 GiB leave 1 GiB. Where a new worker has more than the limit already, the call fails with
-    /// [`Start`](crate::worker::WorkerErrorKind::Start). What does not count: memory shared with other processes, files that
-    /// are mapped to be read, and address space that is reserved and not yet writable, as runtimes with a garbage
-    /// collector and WebAssembly take by the terabyte. This is the kernel's `RLIMIT_DATA` (`ulimit -d`). `RLIMIT_AS`
-    /// (`ulimit -v`) counts those, too, and so stops programs that use little; who wants it sets it in an
-    /// [`init`](Self::init) closure.
+    /// The limit counts all memory that only this process can write: the heap, the stacks of threads, private mappings, the
+    /// program's static variables, and data that was [preloaded](Self::preload), even while the fork server shares it. So
+    /// the limit is absolute: if a table of 4 GiB is preloaded, a limit of 5 GiB leaves 1 GiB. If a new worker already uses
+    /// more than the limit, the call fails with [`Start`](crate::worker::WorkerErrorKind::Start).
     ///
-    /// It holds for each process by itself: a process that the job starts has a limit of its own, just as high. To cap
-    /// what a whole service uses, there are control groups. See [`retire_above_memory`](Self::retire_above_memory) for
-    /// leaks.
+    /// Shared memory, read-only file mappings and address space that is reserved but not writable do not count. (Garbage
+    /// collectors and WebAssembly runtimes reserve terabytes of it.) This is the kernel's `RLIMIT_DATA` (`ulimit -d`).
+    /// `RLIMIT_AS` (`ulimit -v`) also counts reserved address space; set it in an [`init`](Self::init) closure if you need
+    /// it.
+    ///
+    /// The limit applies to each process separately: a process that the job starts has the same limit of its own. Use a
+    /// control group to cap a whole service, and [`retire_above_memory`](Self::retire_above_memory) against leaks.
     ///
     /// # Examples
     ///
@@ -57,15 +55,14 @@ impl WorkerConfig {
         self
     }
 
-    /// Limits the CPU time of each job: what all threads of the worker use together from the job's beginning to its
-    /// end, waiting not included. A job that uses more gets `SIGXCPU`, which ends the worker:
-    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) for that one call. If the signal is blocked, ignored or handled,
-    /// `SIGKILL` follows after one more second of CPU time.
+    /// Limits the CPU time of each job: the time that all threads of the worker run between the start and the end of the
+    /// job. Time spent waiting does not count. `SIGXCPU` ends the worker of a job that exceeds the limit, and the call ends
+    /// with [`Broken`](crate::worker::WorkerErrorKind::Broken). If the signal is blocked, ignored or handled, `SIGKILL` follows
+    /// after one more second of CPU time.
     ///
-    /// The clock begins anew with each job, however many its worker has done, which takes each job about two
-    /// microseconds. It is as fine as the kernel's ticks, some milliseconds. The closures of the configuration are not
-    /// limited, and neither is what the job starts as processes of its own. For time on the wall, there are deadlines:
-    /// see [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
+    /// The time is counted anew for each job, which costs each job about two microseconds. Its resolution is the kernel's
+    /// tick, a few milliseconds. The closures of the configuration are not limited, nor are processes that the job starts.
+    /// For wall-clock time, use a deadline with [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
     ///
     /// # Examples
     ///
@@ -93,20 +90,24 @@ impl WorkerConfig {
     pub fn cpu_limit(mut self, time: Duration) -> Self {
         if time.is_zero() {
             let setting = format!("cpu_limit({time:?})");
-            self.refuse(setting, "a job needs some time; the least is a nanosecond");
+            self.refuse(
+                setting,
+                "a job needs some time; the minimum is a nanosecond",
+            );
         }
         self.limits.cpu_time = Some(time);
         self
     }
 
-    /// Lets the workers' jobs have no more than so many files, sockets and pipes open at once; with 0 they can open
-    /// nothing. To open one more is the error `EMFILE`.
+    /// Limits how many files, sockets and pipes the jobs of a worker have open at the same time. With 0 they can open none.
+    /// Opening one more fails with `EMFILE`.
     ///
-    /// What the worker has open when it comes up, the standard streams and its own socket among it, is not counted, but
-    /// what an [`init`](Self::init) closure opens is. So is a descriptor that arrives with a job; the worker itself
-    /// gets one for a moment, for memory through which calls go faster, and does without where there is no room for it.
-    /// For processes that a job starts, the limit (`RLIMIT_NOFILE`) is the same number, of which their standard streams
-    /// take three: with a small one they hardly come up.
+    /// Descriptors that the worker has when it starts do not count, such as the standard streams and its socket.
+    /// Descriptors that an [`init`](Self::init) closure opens or that arrive with a job do count. The worker itself briefly
+    /// needs one for the shared memory that makes calls faster, and does without that memory if the limit forbids it.
+    ///
+    /// A process that a job starts inherits the limit (`RLIMIT_NOFILE`), and its standard streams take three. With a small
+    /// limit it may fail to start.
     ///
     /// # Examples
     ///
@@ -133,9 +134,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets the niceness of the workers: from -20, which goes first, to 19, which lets all others go first. Only a
-    /// privileged process may be less nice than it was. It is that of the thread that runs the jobs and of what that
-    /// starts; threads that `main` started before the hook keep theirs.
+    /// Sets the niceness of the workers, from -20 (highest priority) to 19 (lowest priority). Lowering the niceness needs
+    /// privileges. The setting applies to the thread that runs the jobs, and to threads and processes that it starts.
+    /// Threads that `main` started before the hook keep their niceness.
     ///
     /// # Examples
     ///
@@ -162,9 +163,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Lets the workers run on these CPUs only, counted from zero as the kernel does. All of them must be there and be
-    /// allowed to the program. As with [`nice`](Self::nice), it is the thread that runs the jobs, and what that starts,
-    /// that stays there.
+    /// Restricts the workers to these CPUs, which are numbered from zero as the kernel numbers them. Each of them must exist
+    /// and be allowed to this program. Like [`nice`](Self::nice), the setting applies to the thread that runs the jobs, and
+    /// to threads and processes that it starts.
     ///
     /// # Examples
     ///
@@ -199,15 +200,13 @@ impl WorkerConfig {
         self
     }
 
-    /// Gives jobs, and `init` and `retire` closures, a stack of so many bytes, at least 64 KiB, instead of the one that
-    /// their thread has. They stay on that thread.
+    /// Runs jobs, and `init` and `retire` closures, on a stack of this size in bytes, at least 64 KiB. They still run on the
+    /// worker's main thread.
     ///
-    /// The memory is taken when the worker comes up, and a page of it is used once it is written to. Beyond its end
-    /// there is a page that may not be touched: a job that needs more ends its worker, which is
-    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) with `SIGSEGV`; unlike on a thread's own stack, the runtime of Rust
-    /// has no words for it. What asks the C library for the bounds of the thread's stack, as conservative garbage
-    /// collectors do, gets those of the other one; the crate `stacker`, and what grows its stack by it, knows the right
-    /// ones.
+    /// The worker maps the stack when it starts, and a page takes memory once it is written. A guard page lies below: a job
+    /// that needs more stack ends its worker, and the call ends with [`Broken`](crate::worker::WorkerErrorKind::Broken) and
+    /// `SIGSEGV`. Rust prints no message about a stack overflow in this case. The crate `stacker` knows the bounds of this
+    /// stack. The C library reports those of the thread's original stack, which matters to conservative garbage collectors.
     ///
     /// # Examples
     ///
@@ -228,15 +227,15 @@ impl WorkerConfig {
     /// }
     /// ```
     pub fn stack_size(mut self, bytes: usize) -> Self {
-        if bytes < LEAST_STACK {
-            let words = format!("the least is {LEAST_STACK} bytes");
+        if bytes < MIN_STACK_BYTES {
+            let words = format!("the minimum is {MIN_STACK_BYTES} bytes");
             self.refuse(format!("stack_size({bytes})"), words);
         }
         self.limits.stack = Some(bytes);
         self
     }
 
-    /// Notes that a setting cannot be used.
+    /// Marks a setting as unusable. [`check`](Self::check) reports the first one.
     pub(in crate::worker) fn refuse(&mut self, setting: String, words: impl Into<String>) {
         self.set_fault(Fault::Unusable {
             setting,

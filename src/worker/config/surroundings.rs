@@ -1,19 +1,18 @@
-//! Where the workers of a context find themselves: environment, working directory, process group.
+//! The environment variables, working directory and process group of workers.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::Command;
 
-use super::WorkerConfig;
+use super::environment::Change;
+use super::worker_config::WorkerConfig;
 
 impl WorkerConfig {
-    /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env) does: all else they
-    /// have from this process, as it is when they are started.
+    /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env) does. They inherit all
+    /// other variables from this process at the time when they are started.
     ///
-    /// It is set when the program is executed again, by the kernel, so it is there for the dynamic linker and for what
-    /// `main` does before the hook. Of a variable that is set twice the last value counts.
+    /// The variable is set when the program is executed again, so the dynamic linker and the code before the hook see it. If
+    /// a variable is set twice, the last value counts.
     ///
     /// # Examples
     ///
@@ -78,9 +77,8 @@ impl WorkerConfig {
         self
     }
 
-    /// Lets the workers have none of this process's environment variables, as
-    /// [`Command::env_clear`](std::process::Command::env_clear) does; also forgets those set before. One is always
-    /// there: it tells a worker that it is one.
+    /// Clears the environment of the workers, as [`Command::env_clear`](std::process::Command::env_clear) does, including
+    /// variables that were set before. One variable is always present: it tells a worker process that it is one.
     ///
     /// # Examples
     ///
@@ -105,11 +103,11 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets the working directory of the workers. A relative path starts from the directory that this process has when
-    /// it starts the worker, or the fork server.
+    /// Sets the working directory of the workers. A relative path is resolved against the directory of this process at the
+    /// time when the worker or the fork server is started.
     ///
-    /// The change happens at the hook, before [`preload`](Self::preload); what `main` does before that is still in the
-    /// old directory, where its relative arguments lead to.
+    /// The directory changes at the hook, before [`preload`](Self::preload). Code in `main` before the hook still runs in the
+    /// old directory, so relative paths in the program's arguments keep their meaning there.
     ///
     /// # Examples
     ///
@@ -146,20 +144,18 @@ impl WorkerConfig {
         self
     }
 
-    /// Whether the processes that jobs start end with their worker. If so, each worker leads a process group of its
-    /// own. It kills all others of that group when it leaves, be it retired, idle for too long or told to go; this
-    /// process kills them when it kills the worker, and otherwise before it reaps it, as after a crash. They are not
-    /// waited for.
+    /// Sets whether the processes that jobs start are killed together with their worker. If so, each worker leads a process
+    /// group of its own. The worker kills the rest of its group when it exits. This process kills the group when it kills
+    /// the worker, and before it reaps a worker that crashed. It does not wait for the members of the group.
     ///
-    /// What a job starts is in its group unless it leaves it, as shells with job control and daemons do (`setpgid`,
-    /// `setsid`): that lives on. A job that is *done* does not end its worker, so what it has started runs on until the
-    /// worker goes, which is at once with [`single_use`](Self::single_use). And should this process end without a word,
-    /// killed by SIGKILL for one, the kernel kills the workers, but there is nobody left to kill their groups.
+    /// A process that a job starts belongs to the group unless it leaves it with `setpgid` or `setsid`, as shells with job
+    /// control and daemons do. Those survive. The end of a *job* does not end its worker, so processes that the job started
+    /// run on until the worker exits; with [`single_use`](Self::single_use) that is at once. If this process is killed by
+    /// SIGKILL, the kernel kills the workers, but not their groups.
     ///
-    /// A group of its own also keeps the terminal from the worker. Ctrl-C and Ctrl-Z do not reach what its jobs start,
-    /// and a program that is stopped by Ctrl-Z has workers that are not. Where the terminal is set to `tostop`, a
-    /// worker that writes to it is stopped. In exchange, a job that signals its process group does not signal this
-    /// program.
+    /// A process group of its own also detaches the worker from the terminal. Ctrl-C and Ctrl-Z do not reach it. Where the
+    /// terminal is set to `tostop`, a worker that writes to it is stopped. On the other hand, a job that signals its process
+    /// group does not signal this program.
     ///
     /// # Examples
     ///
@@ -179,7 +175,7 @@ impl WorkerConfig {
     ///     }));
     ///     let stat = format!("/proc/{sleeper}/stat");
     ///     let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
-    ///     while lives() {} // it is killed, which may take a moment
+    ///     while lives() {} // the kill may take a moment
     ///     assert!(!lives());
     /// }
     /// ```
@@ -199,54 +195,13 @@ fn fault_of_key(key: &OsStr) -> Option<&'static str> {
     }
 }
 
-/// What becomes of the environment on the way to a new process.
-#[derive(Clone, Default)]
-pub(in crate::worker) struct Environment {
-    /// In the order in which they were asked for.
-    changes: Vec<Change>,
-}
-
-#[derive(Clone)]
-enum Change {
-    Set(OsString, OsString),
-    Remove(OsString),
-    Clear,
-}
-
-impl Environment {
-    pub(in crate::worker) fn apply_to(&self, command: &mut Command) {
-        for change in &self.changes {
-            match change {
-                Change::Set(key, value) => command.env(key, value),
-                Change::Remove(key) => command.env_remove(key),
-                Change::Clear => command.env_clear(),
-            };
-        }
-    }
-}
-
-/// Shows names and no values.
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut list = f.debug_list();
-        for change in &self.changes {
-            match change {
-                Change::Set(key, _) => list.entry(&format_args!("{key:?} = ..")),
-                Change::Remove(key) => list.entry(&format_args!("no {key:?}")),
-                Change::Clear => list.entry(&format_args!("nothing inherited")),
-            };
-        }
-        list.finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::worker::error::WorkerErrorKind;
 
     #[test]
-    fn what_no_environment_or_path_can_hold_is_refused() {
+    fn an_invalid_variable_or_path_is_refused() {
         let refused = |config: WorkerConfig, setting: &str| {
             let error = config.check().unwrap_err();
             assert_eq!(error.kind(), WorkerErrorKind::Config);

@@ -56,8 +56,8 @@ pub(in crate::worker) struct Connection {
     offer: MailboxOffer,
     /// Brings the mailbox to the worker; sent before `outgoing`.
     introduction: Option<(Arc<WatchedMailbox>, OutMessage)>,
-    /// A job was posted to the mailbox, and the next poll spins for its answer.
-    spins_for_answer: bool,
+    /// The next poll spins for the answer to a job that was posted from this processor.
+    spin_from: Option<usize>,
 }
 
 impl Connection {
@@ -68,7 +68,7 @@ impl Connection {
             sent: 0,
             offer: MailboxOffer::BeforeFirstJob,
             introduction: None,
-            spins_for_answer: false,
+            spin_from: None,
         }
     }
 
@@ -94,6 +94,16 @@ impl Connection {
         self.endpoint.peer_is_watching()
     }
 
+    /// Posts a job to the mailbox of a worker that spins there. Returns whether it was posted.
+    pub(in crate::worker) fn post_job(&mut self, job: &mut OutMessage) -> bool {
+        if !self.post(job) {
+            return false;
+        }
+        self.sent = job.bytes().len();
+        self.outgoing = std::mem::take(job);
+        true
+    }
+
     /// Takes back the message that was put last, sent or not.
     pub(in crate::worker) fn take_back(&mut self) -> OutMessage {
         self.sent = 0;
@@ -114,9 +124,14 @@ impl Connection {
         if self.unsent() == 0 {
             return Poll::Ready(Ok(()));
         }
-        if self.sent == 0 && self.post() {
-            self.sent = self.outgoing.bytes().len();
-            return Poll::Ready(Ok(()));
+        if self.sent == 0 {
+            let message = std::mem::take(&mut self.outgoing);
+            let posted = self.post(&message);
+            self.outgoing = message;
+            if posted {
+                self.sent = self.outgoing.bytes().len();
+                return Poll::Ready(Ok(()));
+            }
         }
         ready!(self.poll_introduce(cx))?;
         while self.unsent() > 0 {
@@ -136,15 +151,16 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Posts the message to the mailbox, if the worker spins there.
-    fn post(&mut self) -> bool {
-        if !self.endpoint.can_post(&self.outgoing) {
+    /// Posts a message to the mailbox, if the worker spins there.
+    fn post(&mut self, message: &OutMessage) -> bool {
+        if self.endpoint.mailbox().is_none() {
             return false;
         }
+        let processor = sched_getcpu();
         // Before the job is there, so that its answer may come through the mailbox too.
-        self.endpoint.watch(sched_getcpu());
-        let posted = self.endpoint.post(&self.outgoing);
-        self.spins_for_answer = posted && self.endpoint.next_wait_spins();
+        self.endpoint.watch(processor);
+        let posted = self.endpoint.post(message);
+        self.spin_from = (posted && self.endpoint.next_wait_spins()).then_some(processor);
         posted
     }
 
@@ -172,12 +188,15 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Frame, RecvError>> {
-        if std::mem::take(&mut self.spins_for_answer)
+        if let Some(processor) = self.spin_from.take()
             && self
                 .endpoint
-                .spin(sched_getcpu(), SPIN_IN_POLL, POLL_SPIN_INTERVAL)
+                .spin(processor, SPIN_IN_POLL, POLL_SPIN_INTERVAL)
         {
             count_quick_call();
+            if let Some(frame) = self.endpoint.take_from_mailbox()? {
+                return Poll::Ready(Ok(frame));
+            }
         }
         if self.endpoint.mailbox().is_some() && spin_poller::is_open() {
             self.endpoint.watch(sched_getcpu());

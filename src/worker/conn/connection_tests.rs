@@ -111,7 +111,7 @@ impl Worker {
             State::Working(job) => {
                 let answer = frame::of_bytes(Kind::Done, job.header.number, job.payload());
                 let answer = OutMessage::from(answer);
-                if self.endpoint.can_post(&answer) && self.endpoint.post(&answer) {
+                if self.endpoint.post(&answer) {
                     self.state = State::BetweenJobs;
                 } else {
                     self.send(answer.bytes());

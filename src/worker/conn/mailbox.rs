@@ -14,10 +14,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use async_io::Async;
-use futures_lite::future::yield_now;
 
 use super::spin_poller::WatchedMailbox;
-use crate::cancel::shield;
 use crate::sys::mapping::Mapping;
 use crate::transport::endpoint::Side;
 use crate::transport::frame;
@@ -91,15 +89,15 @@ fn make() -> io::Result<(Mapping<Mailbox>, OutMessage)> {
     Ok((mailbox, OutMessage::new(frame, vec![Arc::new(memory)])))
 }
 
-/// Counts a call that ended without a wait, for [`yield_after_quick_calls`].
+/// Counts a call that ended without a wait, for [`take_due_yield`].
 pub(in crate::worker) fn count_quick_call() {
     // A thread that is ending does not count.
     let _ = CALLS_WITHOUT_WAIT.try_with(|calls| calls.set(calls.get() + 1));
 }
 
-/// Yields once to the other tasks if this thread has made many calls without a wait. The worker of the last call is idle
-/// by then, so that other tasks can use it.
-pub(in crate::worker) async fn yield_after_quick_calls() {
+/// Returns whether this thread has made so many calls without a wait that it should yield to other tasks, and starts to
+/// count anew if so. The worker of the last call is idle by then, so that other tasks can use it.
+pub(in crate::worker) fn take_due_yield() -> bool {
     let is_due = |calls: &Cell<u32>| {
         let due = calls.get() >= CALLS_BETWEEN_YIELDS;
         if due {
@@ -107,8 +105,5 @@ pub(in crate::worker) async fn yield_after_quick_calls() {
         }
         due
     };
-    if CALLS_WITHOUT_WAIT.try_with(is_due).unwrap_or(false) {
-        // The job is done, so a cancellation must not take its result away.
-        shield(yield_now()).await;
-    }
+    CALLS_WITHOUT_WAIT.try_with(is_due).unwrap_or(false)
 }

@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_io::{Async, Timer};
 use futures_lite::FutureExt;
@@ -19,11 +18,10 @@ use crate::sys::process::{Ended, Pidfd};
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
+use crate::worker::end::{KillReason, RetireReason};
 use crate::worker::error::WorkerExit;
-use crate::worker::pool::statistics::{Bye, Expected, Life, Why};
-
-/// How long a process may live on after it has closed its socket or said good-bye.
-pub(in crate::worker) const LAST_RITES: Duration = Duration::from_secs(1);
+use crate::worker::record::{ExpectedWorker, WorkerRecord};
+use crate::worker::tuning::EXIT_GRACE;
 
 /// A process that has been started or asked for. It has been sent nothing but the prelude.
 #[derive(Debug)]
@@ -76,9 +74,9 @@ pub(in crate::worker) struct Worker {
     /// It is a copy of a fork server.
     forked: bool,
     /// It has been asked for, and nothing has been seen of it.
-    expected: Option<Expected>,
+    expected: Option<ExpectedWorker>,
     /// Begins when it is ready for jobs; that of a fork server never does.
-    life: Option<Box<Life>>,
+    record: Option<Box<WorkerRecord>>,
 }
 
 /// What is known of a worker that nobody has used for a while.
@@ -104,7 +102,7 @@ impl Worker {
             left: None,
             forked: launched.forked,
             expected: None,
-            life: None,
+            record: None,
         }))
     }
 
@@ -114,21 +112,21 @@ impl Worker {
     }
 
     /// The worker, which was expected, is ready for jobs.
-    pub(in crate::worker) fn came_up(&mut self, expected: Expected) {
+    pub(in crate::worker) fn came_up(&mut self, expected: ExpectedWorker) {
         let Some(pid) = self.process.known_pid() else {
             self.expected = Some(expected);
             return;
         };
-        let life = expected.came_up(pid, self.forked);
-        self.life = Some(Box::new(life));
+        let record = expected.came_up(pid, self.forked);
+        self.record = Some(Box::new(record));
     }
 
-    /// Begins the life of a worker that turns out to have been born.
+    /// Begins the record of a worker that turns out to have been born.
     fn appear(&mut self) {
         if let Some(expected) = self.expected.take() {
-            let life = expected.came_up(self.process.pid(), self.forked);
-            life.has_a_job();
-            self.life = Some(Box::new(life));
+            let record = expected.came_up(self.process.pid(), self.forked);
+            record.trace_job();
+            self.record = Some(Box::new(record));
         }
     }
 
@@ -180,18 +178,13 @@ impl Worker {
     pub(in crate::worker) fn count_job(&mut self) -> bool {
         self.jobs_left = self.jobs_left.saturating_sub(1);
         let stays = self.jobs_left > 0;
-        if let Some(life) = &mut self.life {
-            life.count_job();
+        if let Some(record) = &mut self.record {
+            record.count_job();
             if !stays {
-                life.orders.bye = Some(Bye::Retired);
+                record.hints.announced = Some(RetireReason::Retired);
             }
         }
         stays
-    }
-
-    /// Whether the worker looked for a job when it was last heard of.
-    pub(in crate::worker) fn is_awake(&self) -> bool {
-        self.connection.is_awake()
     }
 
     /// Whether the process lives, for one that is not asked for jobs.
@@ -228,12 +221,29 @@ impl Worker {
         self.connection.put(frame);
     }
 
+    /// Posts a job to a worker that spins on its mailbox, and takes it out of `job` if so.
+    ///
+    /// Such a worker has finished the job before, its retire closures included. If it has been killed since, the job will be
+    /// known not to have begun.
+    pub(in crate::worker) fn post_job(&mut self, job: &mut OutMessage) -> bool {
+        let call = self.call.wrapping_add(1);
+        job.mark(call);
+        if !self.connection.post_job(job) {
+            return false;
+        }
+        self.call = call;
+        if let Some(record) = &self.record {
+            record.trace_job();
+        }
+        true
+    }
+
     /// The same, for a job.
     pub(in crate::worker) fn put_job(&mut self, mut job: OutMessage) {
         self.call = self.call.wrapping_add(1);
         job.mark(self.call);
-        if let Some(life) = &self.life {
-            life.has_a_job();
+        if let Some(record) = &self.record {
+            record.trace_job();
         }
         self.connection.put_job(job);
     }
@@ -292,20 +302,20 @@ impl Worker {
         if received.is_ok() {
             self.appear();
         }
-        if let (Ok(frame), Some(life)) = (&received, &mut self.life)
+        if let (Ok(frame), Some(record)) = (&received, &mut self.record)
             && let Some(bye) = bye_of(frame)
         {
-            life.orders.bye = Some(bye);
+            record.hints.announced = Some(bye);
         }
         received
     }
 
     /// Sends SIGKILL. Should the kernel not allow that, the worker leaves when it is done with its job, as nobody is there
     /// any more to answer.
-    pub(in crate::worker) fn kill(&mut self, why: Why) {
+    pub(in crate::worker) fn kill(&mut self, why: KillReason) {
         self.appear_if_born();
-        if let Some(life) = &mut self.life {
-            life.orders.killed.get_or_insert(why);
+        if let Some(record) = &mut self.record {
+            record.hints.killed.get_or_insert(why);
         }
         self.process.kill();
         self.connection.hang_up();
@@ -313,8 +323,8 @@ impl Worker {
 
     /// Tells the worker that there will be no more jobs, upon which it exits.
     pub(in crate::worker) fn dismiss(&mut self) {
-        if let Some(life) = &mut self.life {
-            life.orders.dismissed = true;
+        if let Some(record) = &mut self.record {
+            record.hints.dismissed = true;
         }
         self.connection.close();
     }
@@ -356,7 +366,7 @@ fn means_closed(error: &io::Error) -> bool {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.appear_if_born();
-        let Some(mut life) = self.life.take() else {
+        let Some(mut record) = self.record.take() else {
             return;
         };
         let ended = self.process.try_reap();
@@ -365,18 +375,18 @@ impl Drop for Worker {
             let read = |connection: &mut Connection| connection.receive_now().unwrap_or(None);
             let mut next = self.left.take().or_else(|| read(&mut self.connection));
             while let Some(frame) = next {
-                life.orders.bye = life.orders.bye.or(bye_of(&frame));
+                record.hints.announced = record.hints.announced.or(bye_of(&frame));
                 next = read(&mut self.connection);
             }
         }
-        life.end(ended);
+        record.end(ended);
     }
 }
 
-fn bye_of(frame: &Frame) -> Option<Bye> {
+fn bye_of(frame: &Frame) -> Option<RetireReason> {
     match (frame.header.kind, frame.header.number) {
-        (Kind::Bye, 0) => Some(Bye::TimedOut),
-        (Kind::Bye, _) => Some(Bye::Retired),
+        (Kind::Bye, 0) => Some(RetireReason::TimedOut),
+        (Kind::Bye, _) => Some(RetireReason::Retired),
         _ => None,
     }
 }
@@ -395,13 +405,13 @@ impl Dying {
     pub(in crate::worker) fn naturally(worker: Box<Worker>) -> Self {
         Self {
             worker,
-            patience: Some(Timer::after(LAST_RITES)),
+            patience: Some(Timer::after(EXIT_GRACE)),
             outlived: false,
         }
     }
 
     /// Kills the process, and waits until it is reaped.
-    pub(in crate::worker) fn killed(mut worker: Box<Worker>, why: Why) -> Self {
+    pub(in crate::worker) fn killed(mut worker: Box<Worker>, why: KillReason) -> Self {
         worker.kill(why);
         Self {
             worker,
@@ -411,7 +421,7 @@ impl Dying {
     }
 
     /// Does not wait any longer. Whoever was killed is not killed again, as often as this may be asked.
-    pub(in crate::worker) fn kill(&mut self, why: Why) {
+    pub(in crate::worker) fn kill(&mut self, why: KillReason) {
         if self.patience.take().is_some() {
             self.worker.kill(why);
         }
@@ -428,7 +438,7 @@ impl Dying {
         let is_over = |patience: &mut Timer| patience.poll(cx).is_ready();
         if self.patience.as_mut().is_some_and(is_over) {
             self.outlived = true;
-            self.kill(Why::LivedOn);
+            self.kill(KillReason::NoExit);
         }
         Poll::Pending
     }

@@ -30,7 +30,7 @@ pub(in crate::worker) struct WorkerProcess {
     fork: Option<Fork>,
     /// Stands for no process while `fork` is pending.
     child: ChildProcess,
-    /// Why there is no process and was none.
+    /// KillReason there is no process and was none.
     failure: Option<ForkFailure>,
     leads_group: bool,
 }
@@ -44,7 +44,7 @@ struct Fork {
     next_poll: Option<Timer>,
 }
 
-/// Why a requested fork did not happen.
+/// KillReason a requested fork did not happen.
 #[derive(Debug)]
 pub(in crate::worker) enum ForkFailure {
     /// The fork server ended with the request, so another one may be asked.

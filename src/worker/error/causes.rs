@@ -4,7 +4,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inner, WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
+use super::exit::WorkerExit;
+use super::worker_error::{Inner, WorkerError, WorkerErrorKind};
+use crate::transport::job::panic_report::WorkerPanic;
 
 impl WorkerError {
     fn new(kind: WorkerErrorKind, message: impl Into<String>) -> Self {

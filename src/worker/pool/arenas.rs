@@ -1,9 +1,8 @@
-//! The arenas of a context, which go when they were not used for a while.
+//! The arenas of a context, which are freed when no call has used them for a while.
 //!
-//! What is kept is decided by the [`Pool`]. Here is the clock: a task that looks once a second, as long as there is
-//! something to be looked at (so what is not used goes after two seconds at the latest), and a thread that exists for
-//! as long as it takes to unmap and free what goes. (The executor's thread has better things to do for ten
-//! milliseconds, and those of `blocking`, once they are there, may wake up twice a second for ever.)
+//! The [`Pool`] decides which arenas are kept. This file adds the clock: a background task that trims the pool once per
+//! [`LINGER`] while it holds any. Unmapping a large arena takes milliseconds, so a short-lived thread does that. (The
+//! threads of `blocking` would do, but they wake up twice a second once they exist.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -16,13 +15,12 @@ use crate::sys::arena::{Arena, LINGER};
 use crate::sys::copy::is_copy;
 use crate::transport::payload::pool::Pool;
 
-/// A pool with somebody who looks after it.
+/// A pool of arenas with a background task that trims it.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Arenas {
     pool: Pool,
-    /// There is a task that looks after it. Held while something is put there or while one looks whether anything is
-    /// left.
-    watched: Mutex<bool>,
+    /// The trimming task runs. Locked while an arena is put back and while the task checks whether any is left.
+    has_trimmer: Mutex<bool>,
 }
 
 impl Arenas {
@@ -30,42 +28,44 @@ impl Arenas {
         &self.pool
     }
 
-    /// Puts back what nobody reads any more.
+    /// Puts back an arena that no worker reads any more.
     pub(in crate::worker) fn put(self: &Arc<Self>, arena: Arena) {
-        let mut watched = self.watched();
-        let superfluous = self.pool.put(arena, Instant::now());
-        let is_first = !std::mem::replace(&mut *watched, true);
-        drop(watched);
-        drop_elsewhere(superfluous);
+        let mut has_trimmer = self.lock();
+        let surplus = self.pool.put(arena, Instant::now());
+        let is_first = !std::mem::replace(&mut *has_trimmer, true);
+        drop(has_trimmer);
+        drop_elsewhere(surplus);
         if is_first {
-            background::spawn(look_after(Arc::downgrade(self))).detach();
+            background::spawn(trim_regularly(Arc::downgrade(self))).detach();
         }
     }
 
-    /// Lets all go.
-    pub(in crate::worker) fn empty(&self) {
+    /// Frees all arenas.
+    pub(in crate::worker) fn clear(&self) {
         drop_elsewhere(self.pool.empty());
     }
 
-    /// Lets go of what is old. Whether somebody has to look again.
+    /// Frees arenas that were not used lately. Returns whether any are left.
     fn trim(&self) -> bool {
-        let mut watched = self.watched();
+        let mut has_trimmer = self.lock();
         let old = self.pool.trim(Instant::now());
-        *watched = !self.pool.is_empty();
-        let goes_on = *watched;
-        drop(watched);
+        *has_trimmer = !self.pool.is_empty();
+        let goes_on = *has_trimmer;
+        drop(has_trimmer);
         drop_elsewhere(old);
         goes_on
     }
 
-    fn watched(&self) -> MutexGuard<'_, bool> {
-        // Each change is one step.
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        // Each change is a single assignment, so a panic leaves nothing half changed.
+        self.has_trimmer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Lets arenas go that were not used for a while, as long as there are any.
-async fn look_after(arenas: Weak<Arenas>) {
+/// Trims the pool regularly, as long as it holds any arenas.
+async fn trim_regularly(arenas: Weak<Arenas>) {
     loop {
         Timer::after(LINGER).await;
         let goes_on = arenas.upgrade().is_some_and(|arenas| arenas.trim());
@@ -75,11 +75,11 @@ async fn look_after(arenas: Weak<Arenas>) {
     }
 }
 
-/// Unmaps and frees arenas where nobody waits for that.
+/// Unmaps and frees arenas on a thread of their own.
 fn drop_elsewhere(arenas: Vec<Arena>) {
     if arenas.is_empty() || is_copy() {
-        return; // a copy has nothing to unmap, and no thread of ours
+        return; // after a fork, the mappings belong to the original process, and its threads are gone
     }
     let thread = thread::Builder::new().name("seedbed-free".into());
-    let _ = thread.spawn(move || drop(arenas)); // without another thread, they have been dropped here, with the closure
+    let _ = thread.spawn(move || drop(arenas)); // if no thread can be spawned, this drops them here
 }

@@ -1,7 +1,7 @@
-//! Which context a call uses, and the blocks that open one.
+//! The current context, the default context, and the blocks that open a context.
 //!
-//! There is always a current context. It is the one of the innermost [`cache_scope`], by where the nursery of the task
-//! was opened, else the default one, which the whole process shares: all runs, threads and executors.
+//! The current context is that of the innermost [`cache_scope`] around the place where the task's nursery was opened.
+//! Outside of any such scope it is the default context, which all runs, threads and executors of the process share.
 
 use std::future::{Future, IntoFuture};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,9 +17,9 @@ use crate::worker::error::WorkerError;
 
 /// Opens a context with workers of its own, runs `body` with it, and ends the workers.
 ///
-/// When the block is over, it waits for calls in progress, then for the workers, within the configuration's
-/// [grace period](WorkerConfig::grace_period). If that was not graceful a `tracing` event at WARN says so, and the block's
-/// value is returned all the same; call [`WorkerContext::shutdown`] inside the block to get the error.
+/// At its end, the block waits for calls in progress, then for the workers, within the configuration's [grace
+/// period](WorkerConfig::grace_period). If workers had to be killed or failed, the block emits a `tracing` event at WARN and
+/// still returns the body's value. Call [`WorkerContext::shutdown`] inside the block to get the error.
 ///
 /// # Cancellation
 ///
@@ -53,8 +53,8 @@ where
 /// Runs `future` with a context of its own as the current one, and ends that context's workers.
 ///
 /// Plain [`run_sync`](crate::run_sync()) uses it in this task and in the tasks of nurseries that are opened inside.
-/// Tasks that are spawned from inside into a nursery that was opened outside keep the outer one, as that nursery may
-/// outlive this scope. Scopes nest. Otherwise like [`open_worker_context`], its ways of ending included.
+/// Tasks that are spawned into a nursery that was opened outside keep the outer context, because that nursery may outlive
+/// this scope. Scopes nest. The context is opened and shut down as by [`open_worker_context`].
 ///
 /// # Cancellation
 ///
@@ -86,7 +86,7 @@ pub async fn cache_scope<F: IntoFuture>(config: WorkerConfig, future: F) -> F::O
     within(&context, CURRENT.scope(context.clone(), future)).await
 }
 
-/// Runs `body`, and shuts `context` down whether it ends or is cancelled.
+/// Runs `body`, and shuts down `context` when the body ends or is cancelled.
 async fn within<F: IntoFuture>(context: &WorkerContext, body: F) -> F::Output {
     let value = on_cancel(body, async { report(context.close().await) }).await;
     report(context.shutdown().await);
@@ -95,14 +95,14 @@ async fn within<F: IntoFuture>(context: &WorkerContext, body: F) -> F::Output {
 
 static CURRENT: TreeVar<WorkerContext> = TreeVar::new();
 
-/// The default context, made by the first call that needs it.
+/// The default context, created by the first call that needs it.
 static DEFAULT: Mutex<Option<WorkerContext>> = Mutex::new(None);
 
 fn default_slot() -> MutexGuard<'static, Option<WorkerContext>> {
     DEFAULT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the context that a plain call uses here.
+/// Returns the context that a plain call uses in the current task.
 pub(in crate::worker) fn current() -> WorkerContext {
     CURRENT.get().unwrap_or_else(|| {
         default_slot()
@@ -114,16 +114,16 @@ pub(in crate::worker) fn current() -> WorkerContext {
 /// Sets the configuration of the default context, the one that plain [`run_sync`](crate::run_sync()) uses outside of any
 /// [`cache_scope`], in all runs and threads from now on.
 ///
-/// Best called before the first call. A default context that is in use is replaced: calls in progress end in it, its idle
-/// workers are told to go, in the background, and calls from now on start new ones.
+/// Call this before the first call if possible. A default context that is in use is replaced: calls in progress finish in
+/// the old one, its idle workers exit in the background, and later calls start new workers.
 ///
 /// # Errors
 ///
-/// [`WorkerErrorKind::Config`](crate::worker::WorkerErrorKind::Config), if a setting makes no sense;
+/// [`WorkerErrorKind::Config`](crate::worker::WorkerErrorKind::Config), if a setting is invalid on any system;
 /// [`EncodeArgument`](crate::worker::WorkerErrorKind::EncodeArgument) or
 /// [`ForeignFunction`](crate::worker::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
-/// be sent to a worker. Nothing is changed then. What only the kernel can refuse, such as a working directory that does
-/// not exist, is an error of the calls.
+/// be sent to a worker. Nothing changes then. A setting that only the kernel can refuse, such as a working directory that
+/// does not exist, fails the calls instead.
 ///
 /// # Examples
 ///
@@ -153,12 +153,13 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
     Ok(())
 }
 
-/// Counts the workers and calls of the current context: that of the innermost [`cache_scope`], or the default one.
-/// Other threads may be changing the numbers at this moment. See [`WorkerContext::statistics`].
+/// Returns the statistics of the *current* context: that of the innermost [`cache_scope`], or the default context outside of
+/// any. It is the context that a plain [`run_sync`](crate::run_sync()) would use here. Other threads may change the numbers
+/// at any time. See [`WorkerContext::statistics`].
 ///
 /// ```
-/// use seedbed::run_sync;
 /// use seedbed::worker::default_context_statistics;
+/// use seedbed::run_sync;
 ///
 /// fn main() {
 ///     seedbed::init();
@@ -172,8 +173,8 @@ pub fn default_context_statistics() -> WorkerStatistics {
     current().statistics()
 }
 
-/// Ends the default context's idle workers. It stays in use: a call in progress elsewhere is not disturbed, and a later
-/// one starts a worker again. For the end of the last run.
+/// Ends the default context's idle workers, at the end of the last run. The context stays in use: calls in progress on other
+/// executors go on, and a later call starts a worker again.
 pub(crate) async fn shutdown_default() {
     let context = default_slot().clone();
     if let Some(context) = context {

@@ -1,17 +1,12 @@
-//! Workers on their way out: they have said good-bye, and their processes have not been reaped.
+//! Draining workers: they have announced their exit, and their processes have not been reaped.
 //!
-//! Nobody waits for them. A call that finds its worker gone goes to the next one at once, as a process takes longer to
-//! end than a fork server takes to make another. Who has ended is reaped in passing, whenever another one comes or
-//! somebody looks; one that stays for longer than [`LAST_RITES`] is killed. For both there is a task besides, for a
-//! context in which nothing happens any more. It also reads what they have to say on standard error, if that is
-//! captured: a full pipe could keep them from ending.
+//! No call waits for them, because a fork server makes a new worker faster than a process exits. The pool reaps
+//! draining workers whenever another one joins them, and a background task does so where nothing else happens. The task
+//! also reads their captured standard error, because a full pipe could keep a process from exiting.
 //!
-//! Only where there are very many does a call wait for the first of them, before it has another worker made: what takes its time
-//! when it exits must not fill the process table.
-//!
-//! What is here owns the workers and looks at them; the lock, the task and the clock are the context's.
+//! This file only holds and inspects the workers. The lock, the task and the clock belong to the pool.
 
-// A worker is large, and moves in the box that it came in.
+// A worker is large, so it stays in the box that it was created in.
 #![allow(clippy::vec_box)]
 
 use std::collections::VecDeque;
@@ -19,88 +14,85 @@ use std::mem;
 use std::task::{Context, Waker};
 use std::time::Instant;
 
-use crate::worker::conn::worker::{LAST_RITES, Worker};
+use crate::worker::conn::worker::Worker;
+use crate::worker::tuning::{DRAINING_WORKERS_LIMIT, EXIT_GRACE, REAP_BATCH};
 
-/// At how many one looks in passing: one that takes its time must not keep those behind it.
-const LOOKS: usize = 16;
-
-/// How many there may be before whoever wants another worker waits.
-const MOST: usize = 256;
-
-/// Workers that have said good-bye, the first on top.
+/// Workers that have announced their exit, oldest first.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Leaving {
+pub(in crate::worker) struct DrainingWorkers {
     workers: VecDeque<(Box<Worker>, Instant)>,
-    /// There is a task that looks after them.
-    pub(in crate::worker) watched: bool,
-    /// Has it look at once.
-    watchman: Option<Waker>,
+    /// A background task reaps these workers.
+    pub(in crate::worker) has_reaper: bool,
+    /// Wakes that task.
+    reaper: Option<Waker>,
 }
 
-/// Who is not leaving any more.
+/// Workers that are no longer draining.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct ClearedOut {
+pub(in crate::worker) struct ReapedWorkers {
     pub(in crate::worker) ended: Vec<Box<Worker>>,
+    /// Workers that did not exit within [`EXIT_GRACE`] and have to be killed.
     pub(in crate::worker) overdue: Vec<Box<Worker>>,
 }
 
-impl Leaving {
-    /// Takes in a worker that has just said good-bye.
+impl DrainingWorkers {
+    /// Adds a worker that has just announced its exit.
     pub(in crate::worker) fn put(&mut self, worker: Box<Worker>) {
         if worker.is_captured()
-            && let Some(watchman) = self.watchman.take()
+            && let Some(reaper) = self.reaper.take()
         {
-            watchman.wake();
+            reaper.wake();
         }
         self.workers.push_back((worker, Instant::now()));
     }
 
-    /// Reads what the workers print, and has the task woken for more.
-    pub(in crate::worker) fn attend(&mut self, cx: &mut Context<'_>) {
+    /// Reads the workers' captured standard error, and registers the reaper's waker for more of it.
+    pub(in crate::worker) fn poll_stderr(&mut self, cx: &mut Context<'_>) {
         for (worker, _) in &mut self.workers {
             worker.drain(cx);
         }
-        self.watchman = Some(cx.waker().clone());
+        self.reaper = Some(cx.waker().clone());
     }
 
-    /// Takes out those that have ended among the oldest, which are usually all.
-    pub(in crate::worker) fn prune(&mut self) -> Vec<Box<Worker>> {
-        let oldest = self.workers.len().min(LOOKS);
-        let (ended, stay): (Vec<_>, Vec<_>) = self
+    /// Takes out those of the oldest workers that have ended, at a bounded cost.
+    pub(in crate::worker) fn reap_oldest(&mut self) -> Vec<Box<Worker>> {
+        let oldest = self.workers.len().min(REAP_BATCH);
+        let (ended, alive): (Vec<_>, Vec<_>) = self
             .workers
             .drain(..oldest)
             .map(|(mut worker, since)| (worker.is_fit(), worker, since))
             .partition(|(lives, ..)| !lives);
-        for (_, worker, since) in stay.into_iter().rev() {
+        for (_, worker, since) in alive.into_iter().rev() {
             self.workers.push_front((worker, since));
         }
         ended.into_iter().map(|(_, worker, _)| worker).collect()
     }
 
-    /// Takes out all that have ended, and all that are here for too long, which are to be killed.
-    pub(in crate::worker) fn clear_out(&mut self) -> ClearedOut {
+    /// Takes out all workers that have ended, and all that are overdue.
+    pub(in crate::worker) fn reap(&mut self) -> ReapedWorkers {
         let now = Instant::now();
-        let mut out = ClearedOut::default();
+        let mut reaped = ReapedWorkers::default();
         for (mut worker, since) in mem::take(&mut self.workers) {
-            match (worker.is_fit(), now - since < LAST_RITES) {
+            match (worker.is_fit(), now - since < EXIT_GRACE) {
                 (true, true) => self.workers.push_back((worker, since)),
-                (true, false) => out.overdue.push(worker),
-                (false, _) => out.ended.push(worker),
+                (true, false) => reaped.overdue.push(worker),
+                (false, _) => reaped.ended.push(worker),
             }
         }
-        out
+        reaped
     }
 
-    /// Takes out the one that is here for longest, if there are too many.
-    pub(in crate::worker) fn oldest_of_too_many(&mut self) -> Option<Box<Worker>> {
-        match self.workers.len() < MOST {
+    /// Takes out the oldest worker if there are too many, so that a call can wait for its end before it starts another
+    /// process. Otherwise workers that exit slowly could fill the process table.
+    pub(in crate::worker) fn take_oldest_if_full(&mut self) -> Option<Box<Worker>> {
+        match self.workers.len() < DRAINING_WORKERS_LIMIT {
             true => None,
             false => self.workers.pop_front().map(|(worker, _)| worker),
         }
     }
 
-    /// Takes all out.
-    pub(in crate::worker) fn empty(&mut self) -> Vec<Box<Worker>> {
+    /// Takes out all workers.
+    pub(in crate::worker) fn drain(&mut self) -> Vec<Box<Worker>> {
         self.workers.drain(..).map(|(worker, _)| worker).collect()
     }
 

@@ -1,53 +1,51 @@
-//! Which idle worker is used next, and which are dropped: the cache's decisions, without any process in them.
+//! The idle workers of a pool: which one serves the next call, and which ones are pruned. Pure.
 //!
-//! Last in, first out. The worker that was used last has the warmest caches, and the one that nobody needed reaches its
-//! idle timeout, so that after a burst the number of workers falls to what is in use. The old end is where the dead
-//! gather; [`prune`](Cache::prune) looks there and stops at the first that lives, so it costs nothing in the usual case.
-//!
-//! What a worker is, and whether it lives, is the caller's to say.
+//! Last in, first out. The worker that was used last has the warmest processor caches, and a worker that no call needs
+//! reaches its idle timeout, so the number of workers falls after a burst. Workers that have ended therefore stand at
+//! the front, and [`prune`](IdleWorkers::prune) stops at the first one that lives.
 
-/// Idle workers, the one used last on top.
+/// Idle workers, the one used last at the end.
 #[derive(Debug)]
-pub(in crate::worker) struct Cache<W> {
-    /// Oldest first.
-    idle: Vec<W>,
+pub(in crate::worker) struct IdleWorkers<W> {
+    workers: Vec<W>,
 }
 
-impl<W> Default for Cache<W> {
+impl<W> Default for IdleWorkers<W> {
     fn default() -> Self {
-        Self { idle: Vec::new() }
+        Self {
+            workers: Vec::new(),
+        }
     }
 }
 
-impl<W> Cache<W> {
-    /// Puts in a worker that was just used.
+impl<W> IdleWorkers<W> {
+    /// Adds a worker that was just used.
     pub(in crate::worker) fn put(&mut self, worker: W) {
-        self.idle.push(worker);
+        self.workers.push(worker);
     }
 
     /// Takes out the worker that was used last.
-    pub(in crate::worker) fn draw(&mut self) -> Option<W> {
-        self.idle.pop()
+    pub(in crate::worker) fn take_latest(&mut self) -> Option<W> {
+        self.workers.pop()
     }
 
-    /// Takes out those workers at the old end that are `spent`, up to the first that is not.
-    pub(in crate::worker) fn prune(&mut self, spent: impl FnMut(&mut W) -> bool) -> Vec<W> {
-        let mut spent = spent;
-        let live = self
-            .idle
+    /// Takes out the longest idle workers that have ended, up to the first that has not.
+    pub(in crate::worker) fn prune(&mut self, mut has_ended: impl FnMut(&mut W) -> bool) -> Vec<W> {
+        let ended = self
+            .workers
             .iter_mut()
-            .position(|worker| !spent(worker))
-            .unwrap_or(self.idle.len());
-        self.idle.drain(..live).collect()
+            .position(|worker| !has_ended(worker))
+            .unwrap_or(self.workers.len());
+        self.workers.drain(..ended).collect()
     }
 
-    /// Takes all workers out.
-    pub(in crate::worker) fn empty(&mut self) -> Vec<W> {
-        std::mem::take(&mut self.idle)
+    /// Takes out all workers.
+    pub(in crate::worker) fn drain(&mut self) -> Vec<W> {
+        std::mem::take(&mut self.workers)
     }
 
     pub(in crate::worker) fn len(&self) -> usize {
-        self.idle.len()
+        self.workers.len()
     }
 }
 
@@ -57,30 +55,30 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_worker_used_last_is_drawn_first() {
-        let mut cache = Cache::default();
-        cache.put("cold");
-        cache.put("warm");
-        assert_eq!(cache.draw(), Some("warm"));
-        cache.put("warm");
-        assert_eq!(cache.draw(), Some("warm"));
-        assert_eq!(cache.draw(), Some("cold"));
-        assert_eq!(cache.draw(), None);
+    fn the_worker_used_last_is_taken_first() {
+        let mut idle = IdleWorkers::default();
+        idle.put("cold");
+        idle.put("warm");
+        assert_eq!(idle.take_latest(), Some("warm"));
+        idle.put("warm");
+        assert_eq!(idle.take_latest(), Some("warm"));
+        assert_eq!(idle.take_latest(), Some("cold"));
+        assert_eq!(idle.take_latest(), None);
     }
 
     proptest! {
         #[test]
-        fn pruning_takes_the_dead_before_the_first_living_and_asks_no_further(lives: Vec<bool>) {
-            let mut cache = Cache::default();
-            lives.iter().enumerate().for_each(|worker| cache.put(worker));
+        fn pruning_takes_ended_workers_up_to_the_first_living_and_asks_no_further(lives: Vec<bool>) {
+            let mut idle = IdleWorkers::default();
+            lives.iter().enumerate().for_each(|worker| idle.put(worker));
             let mut asked = 0;
-            let pruned = cache.prune(|(_, alive)| { asked += 1; !**alive });
-            let dead = lives.iter().take_while(|alive| !**alive).count();
-            prop_assert_eq!(pruned.len(), dead);
-            prop_assert_eq!(asked, (dead + 1).min(lives.len()));
-            prop_assert_eq!(cache.len(), lives.len() - dead);
-            let rest: Vec<usize> = cache.empty().into_iter().map(|(at, _)| at).collect();
-            prop_assert_eq!(rest, (dead..lives.len()).collect::<Vec<_>>());
+            let pruned = idle.prune(|(_, alive)| { asked += 1; !**alive });
+            let ended = lives.iter().take_while(|alive| !**alive).count();
+            prop_assert_eq!(pruned.len(), ended);
+            prop_assert_eq!(asked, (ended + 1).min(lives.len()));
+            prop_assert_eq!(idle.len(), lives.len() - ended);
+            let rest: Vec<usize> = idle.drain().into_iter().map(|(at, _)| at).collect();
+            prop_assert_eq!(rest, (ended..lives.len()).collect::<Vec<_>>());
         }
     }
 }

@@ -1,9 +1,11 @@
-//! Worker contexts: configuration, idle workers, draining ones, shutdown, statistics.
+//! The workers of a context: idle, draining, shut down, and counted.
 
-pub(crate) mod arenas;
+pub(in crate::worker) mod arenas;
+pub(in crate::worker) mod call_guard;
 pub(crate) mod context;
 pub(crate) mod current;
-pub(crate) mod draining;
-pub(crate) mod idle;
-pub(crate) mod shutdown;
+pub(in crate::worker) mod draining;
+pub(in crate::worker) mod idle;
+pub(in crate::worker) mod shutdown;
 pub(crate) mod statistics;
+pub(in crate::worker) mod worker_pool;

@@ -1,6 +1,6 @@
-//! The graceful end of many workers at once, against one common deadline.
+//! The graceful shutdown of many workers at once, with one common deadline.
 
-// A worker is large, and moves in the box that it came in.
+// A worker is large, so it stays in the box that it was created in.
 #![allow(clippy::vec_box)]
 
 use std::mem;
@@ -10,74 +10,83 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
-use super::statistics::Why;
 use crate::process::background;
 use crate::sys::copy::is_copy;
 use crate::sys::process::Ended;
-use crate::worker::conn::worker::{LAST_RITES, Worker};
+use crate::worker::conn::worker::Worker;
+use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
+use crate::worker::tuning::EXIT_GRACE;
 
-/// Workers that have been told to go, or go anyway. Dropping it kills those that have not gone yet.
+/// A shutdown in progress. Dropping it kills the workers that have not ended yet.
 #[derive(Debug)]
-pub(in crate::worker) struct Farewell {
-    leaving: Vec<Leaver>,
-    /// When to lose patience; `None` when there is no limit, or it is past.
+pub(in crate::worker) struct Shutdown {
+    workers: Vec<ExitingWorker>,
+    /// The end of the grace period. `None` if there is no limit or it is past.
     deadline: Option<Timer>,
-    /// The same, with those that have said good-bye: they have nothing left to do, and so no grace.
-    rites: Option<Timer>,
+    /// The deadline of draining workers: they have announced their exit, so the grace period is not for them.
+    drain_deadline: Option<Timer>,
     tally: Tally,
 }
 
 #[derive(Debug)]
-struct Leaver {
+struct ExitingWorker {
     worker: Box<Worker>,
-    /// It has said good-bye of itself, and why, to whom that concerned.
-    unasked: bool,
+    /// The worker announced its exit before the shutdown. The call that it concerned knows the reason.
+    was_draining: bool,
 }
 
-/// How the workers went.
+/// The number of workers that did not end gracefully.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
-    /// Those that ended by themselves, but with an exit code other than zero or by a signal of somebody else's.
+    /// Workers that exited with a code other than zero, or that another process killed.
     non_zero: usize,
-    /// Those that had to be killed.
+    /// Workers that had to be killed.
     killed: usize,
-    /// The grace is over: whoever ends from now on was killed.
+    /// The grace period is over: a worker that ends from now on was killed.
     killing: bool,
 }
 
-impl Farewell {
-    /// Tells idle workers to go; others are `leaving` already.
-    pub(in crate::worker) fn to(
+impl Shutdown {
+    /// Tells idle workers to exit, and waits for them and for draining workers when polled.
+    pub(in crate::worker) fn new(
         mut idle: Vec<Box<Worker>>,
-        mut leaving: Vec<Box<Worker>>,
+        mut draining: Vec<Box<Worker>>,
         grace: Option<Duration>,
     ) -> Self {
         if is_copy() {
-            // They are the original's, and so are their connections, which are not even to be closed.
+            // The workers and their connections belong to the original process, so they are not even closed here.
             idle.drain(..)
-                .chain(leaving.drain(..))
+                .chain(draining.drain(..))
                 .for_each(mem::forget);
         }
         idle.iter_mut().for_each(|worker| worker.dismiss());
-        let with = |unasked| move |worker| Leaver { worker, unasked };
-        let idle = idle.into_iter().map(with(false));
-        let leaving: Vec<Leaver> = idle.chain(leaving.into_iter().map(with(true))).collect();
-        let unasked = leaving.iter().filter(|leaver| leaver.unasked).count();
-        let deadline = match leaving.len() > unasked {
-            true => grace.map(Timer::after),
-            false => None,
+        let deadline = match idle.is_empty() {
+            true => None,
+            false => grace.map(Timer::after),
         };
-        let rites = LAST_RITES.min(grace.unwrap_or(LAST_RITES));
+        let drain_deadline = match draining.is_empty() {
+            true => None,
+            false => Some(Timer::after(EXIT_GRACE.min(grace.unwrap_or(EXIT_GRACE)))),
+        };
+        let exiting = |was_draining| {
+            move |worker| ExitingWorker {
+                worker,
+                was_draining,
+            }
+        };
+        let idle = idle.into_iter().map(exiting(false));
         Self {
-            leaving,
+            workers: idle
+                .chain(draining.into_iter().map(exiting(true)))
+                .collect(),
             deadline,
-            rites: (unasked > 0).then(|| Timer::after(rites)),
+            drain_deadline,
             tally: Tally::default(),
         }
     }
 
-    /// Waits until all have gone, killing those that are left when the grace is over.
+    /// Waits until all workers have ended, and kills those that are left after the grace period.
     pub(in crate::worker) async fn wait(mut self) -> Result<(), WorkerError> {
         future::poll_fn(|cx| self.poll(cx)).await;
         match self.tally {
@@ -92,63 +101,66 @@ impl Farewell {
         }
     }
 
-    /// Waits in the background; what goes wrong becomes an event.
+    /// Waits in the background, and reports an error as an event.
     pub(in crate::worker) fn wait_in_background(self) {
-        if !self.leaving.is_empty() {
+        if !self.workers.is_empty() {
             background::spawn(async { report(self.wait().await) }).detach();
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self {
-            leaving,
+            workers,
             deadline,
-            rites,
+            drain_deadline,
             tally,
         } = self;
-        leaving.retain_mut(|Leaver { worker, unasked }| match worker.poll_end(cx) {
+        workers.retain_mut(|exiting| match exiting.worker.poll_end(cx) {
             Poll::Ready(ended) => {
-                if !*unasked {
+                if !exiting.was_draining {
                     tally.count(ended);
                 }
                 false
             }
             Poll::Pending => true,
         });
-        if leaving.is_empty() {
+        if workers.is_empty() {
             return Poll::Ready(());
         }
-        let mut kill = |unasked, why| {
-            let those = leaving.iter_mut().filter(|who| who.unasked == unasked);
-            those.for_each(|who| who.worker.kill(why));
+        let mut kill = |draining, reason| {
+            let chosen = workers
+                .iter_mut()
+                .filter(|exiting| exiting.was_draining == draining);
+            chosen.for_each(|exiting| exiting.worker.kill(reason));
         };
-        if is_over(rites, cx) {
-            kill(true, Why::LivedOn);
+        if poll_deadline(drain_deadline, cx).is_ready() {
+            kill(true, KillReason::NoExit);
         }
-        if is_over(deadline, cx) {
+        if poll_deadline(deadline, cx).is_ready() {
             tally.killing = true;
-            kill(false, Why::GraceOver);
+            kill(false, KillReason::GraceOver);
         }
         Poll::Pending
     }
 }
 
-/// Whether the time is up, which it is once.
-fn is_over(limit: &mut Option<Timer>, cx: &mut Context<'_>) -> bool {
-    let is_over = limit
-        .as_mut()
-        .is_some_and(|limit| limit.poll(cx).is_ready());
-    if is_over {
-        *limit = None;
+/// Waits for a deadline, which is ready once and never again.
+fn poll_deadline(deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {
+    let is_over = |timer: &mut Timer| timer.poll(cx).is_ready();
+    match deadline.as_mut().is_some_and(is_over) {
+        true => {
+            *deadline = None;
+            Poll::Ready(())
+        }
+        false => Poll::Pending,
     }
-    is_over
 }
 
 impl Tally {
     fn count(&mut self, ended: Ended) {
         match (self.killing, ended) {
             (_, Ended::Exited(0)) => {}
-            // A program that ignores SIGCHLD never learns how a worker ended, which is no reason to complain each time.
+            // A program that ignores SIGCHLD never learns how its workers ended. That is no failure of the shutdown.
             (false, Ended::Unknown) => {}
             (true, _) => self.killed += 1,
             (false, _) => self.non_zero += 1,
@@ -156,7 +168,7 @@ impl Tally {
     }
 }
 
-/// Says that a farewell was not graceful, where nobody waits for the answer.
+/// Reports a shutdown that was not graceful as an event, where no caller waits for the result.
 pub(in crate::worker) fn report(outcome: Result<(), WorkerError>) {
     if let Err(error) = outcome {
         tracing::warn!(%error, "a worker context was shut down");

@@ -67,6 +67,15 @@ fn hook_of_another_thread() {
     }
 }
 
+/// Returns whether a worker can be started, because a hook was reached in this process.
+pub(in crate::worker) fn is_reached() -> bool {
+    MINE.with_borrow(Option::is_some)
+        || FIRST
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+}
+
 /// Returns the spec of this thread's hook, which leads nearest to here, or else of the first hook.
 pub(in crate::worker) fn exec_spec() -> Option<Arc<ExecSpec>> {
     MINE.with_borrow(Option::clone)

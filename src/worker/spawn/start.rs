@@ -21,11 +21,12 @@ use crate::transport::job::image::fingerprint;
 use crate::transport::message::{Fingerprint, InitFailed, Refusal};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
-use crate::worker::config::{NewProcess, WorkerConfig};
+use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::{Dying, Launched, Worker};
 use crate::worker::conn::worker_process::ForkFailure;
+use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
-use crate::worker::pool::statistics::Why;
+use crate::worker::name::NewProcess;
 use crate::worker::tuning::HOOK_TIMEOUT;
 
 /// A worker that cannot be given a job yet. Dropping it leaves nothing behind.
@@ -59,7 +60,7 @@ enum State {
     Over,
 }
 
-/// Why there is no worker.
+/// KillReason there is no worker.
 #[derive(Debug)]
 pub(in crate::worker) enum Unstarted {
     /// A fork was requested and did not happen.
@@ -168,19 +169,23 @@ impl Starting {
                 State::Launching(launch) if launch.is_unrequested() => self.state = State::Over,
                 State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
                     Ok(Ok(worker)) => {
-                        self.state =
-                            State::Failing(Dying::killed(worker, Why::Cancelled), Failure::Ended)
+                        self.state = State::Failing(
+                            Dying::killed(worker, KillReason::Cancelled),
+                            Failure::Ended,
+                        )
                     }
                     // Nothing was started, or it is being reaped already.
                     Ok(Err(_)) | Err(_) => self.state = State::Over,
                 },
                 State::Summoned(..) | State::Initialising(_) => {
                     let worker = self.worker();
-                    self.state =
-                        State::Failing(Dying::killed(worker, Why::Cancelled), Failure::Ended);
+                    self.state = State::Failing(
+                        Dying::killed(worker, KillReason::Cancelled),
+                        Failure::Ended,
+                    );
                 }
                 State::Failing(dying, _) => {
-                    dying.kill(Why::Cancelled);
+                    dying.kill(KillReason::Cancelled);
                     ready!(dying.poll(cx));
                     self.state = State::Over;
                 }
@@ -267,7 +272,7 @@ impl Starting {
 
     fn fail_with(&mut self, error: WorkerError) {
         self.state = State::Failing(
-            Dying::killed(self.worker(), Why::Useless),
+            Dying::killed(self.worker(), KillReason::Unusable),
             Failure::Known(error),
         );
     }

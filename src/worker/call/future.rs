@@ -1,0 +1,334 @@
+//! The order of steps in a call: checks, limiter, worker, attempts, decoding, and what cancellation may interrupt.
+//!
+//! The first poll takes all these steps at once. That is enough for a quick job on an awake worker, which therefore needs
+//! no allocation, no scope node and no waker. A call that has to wait goes on as a boxed future from that step.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_lite::future::yield_now;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::attempt::{Attempt, AttemptOutcome};
+use super::limiter::default_limiter;
+use super::request::Request;
+use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
+use crate::sync::{CapacityLimiter, Token};
+use crate::sys::copy::is_copy;
+use crate::sys::role::refuse_unless_hooked;
+use crate::transport::codec;
+use crate::transport::frame::{Frame, Kind};
+use crate::transport::job::code::{Code, JobFn};
+use crate::transport::out_message::OutMessage;
+use crate::worker::conn::mailbox::take_due_yield;
+use crate::worker::conn::worker::{Dying, Worker};
+use crate::worker::error::WorkerError;
+use crate::worker::pool::call_guard::CallGuard;
+use crate::worker::pool::context::WorkerContext;
+use crate::worker::pool::current::current;
+use crate::worker::pool::worker_pool::Taken;
+use crate::worker::spawn::hook;
+use crate::worker::trace;
+
+/// Waits for a call into a worker process; made by awaiting [`RunSync`](crate::worker::RunSync).
+///
+/// [`run_sync`](crate::run_sync()) documents what dropping it does, under "Cancellation".
+#[must_use = "futures do nothing unless awaited"]
+pub struct RunSyncFuture<A, R> {
+    state: State<A, R>,
+}
+
+/// The result of a call.
+type CallResult<R> = Result<R, WorkerError>;
+
+/// A call that has to wait.
+type Waiting<R> = Pin<Box<dyn Future<Output = CallResult<R>> + Send>>;
+
+enum State<A, R> {
+    New(Request<A>),
+    Waiting(Waiting<R>),
+    Over,
+}
+
+impl<A, R> RunSyncFuture<A, R> {
+    pub(super) fn new(request: Request<A>) -> Self {
+        Self {
+            state: State::New(request),
+        }
+    }
+}
+
+// Nothing in here is pinned in place: the argument is moved out, and the rest is in a box.
+impl<A, R> Unpin for RunSyncFuture<A, R> {}
+
+impl<A, R> Future for RunSyncFuture<A, R>
+where
+    A: Serialize + Send + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
+    type Output = CallResult<R>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<R>> {
+        if is_copy() {
+            return Poll::Ready(Err(WorkerError::forked_program()));
+        }
+        let mut waiting = match mem::replace(&mut self.state, State::Over) {
+            State::Waiting(waiting) => waiting,
+            State::New(request) if trace::is_enabled() => {
+                Box::pin(trace::spanned(request.job_name, run(request)))
+            }
+            State::New(request) => match run_at_once(request, cx) {
+                Ok(result) => return Poll::Ready(result),
+                Err(waiting) => waiting,
+            },
+            State::Over => panic!("a call was polled after it had ended"),
+        };
+        let result = waiting.as_mut().poll(cx);
+        if result.is_pending() {
+            self.state = State::Waiting(waiting);
+        }
+        result
+    }
+}
+
+impl<A, R> fmt::Debug for RunSyncFuture<A, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunSyncFuture").finish_non_exhaustive()
+    }
+}
+
+/// A call that has passed the checks.
+struct Call {
+    job_name: &'static str,
+    code: Code<JobFn>,
+    kill_on_cancel: bool,
+    context: WorkerContext,
+}
+
+/// Takes all steps that need no wait. Gives the rest of the call if one does.
+fn run_at_once<A, R>(request: Request<A>, cx: &mut Context<'_>) -> Result<CallResult<R>, Waiting<R>>
+where
+    A: Serialize + Send + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
+    refuse_unless_hooked("seedbed::run_sync");
+    if pin!(checkpoint_if_cancelled()).poll(cx).is_pending() {
+        return Err(Box::pin(run(request)));
+    }
+    let (call, arg, limiter) = match check(request) {
+        Ok(checked) => checked,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Some(token) = limiter.as_ref().unwrap_or(default_limiter()).try_acquire() else {
+        return Err(Box::pin(call.run_limited(arg, limiter)));
+    };
+    let (job, guard, taken) = match call.begin(arg, token, None) {
+        Ok(begun) => begun,
+        Err(error) => return Ok(Err(error)),
+    };
+    let worker = match taken {
+        Taken::Idle(worker) => Some(worker),
+        Taken::None => None,
+        Taken::Busy(_) => return Err(Box::pin(call.run_job(job, guard, taken))),
+    };
+    let mut attempt = match call.attempt(job, worker, guard) {
+        Ok(attempt) => attempt,
+        Err(error) => return Ok(Err(error)),
+    };
+    // Needs no shield before its first poll has ended, because only then could cancellation drop it.
+    match attempt.poll(cx) {
+        Poll::Ready(AttemptOutcome::Done(frame)) => match take_due_yield() {
+            false => Ok(call.decode(frame)),
+            true => Err(Box::pin(call.finish(frame))),
+        },
+        Poll::Ready(AttemptOutcome::Failed(error)) => Ok(Err(call.named(error))),
+        Poll::Ready(AttemptOutcome::Retry(job, guard)) => Err(Box::pin(call.retry(job, guard))),
+        Poll::Pending => Err(Box::pin(call.run_attempt(attempt))),
+    }
+}
+
+/// Runs a call from its beginning.
+async fn run<A: Serialize, R: DeserializeOwned>(request: Request<A>) -> CallResult<R> {
+    refuse_unless_hooked("seedbed::run_sync");
+    checkpoint_if_cancelled().await;
+    let (call, arg, limiter) = check(request)?;
+    call.run_limited(arg, limiter).await
+}
+
+/// Checks all that can be wrong with a call before it takes its limiter token.
+fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>)> {
+    let job_name = request.job_name;
+    let code = request
+        .code
+        .ok_or_else(|| WorkerError::foreign_function(job_name))?;
+    if !hook::is_reached() {
+        return Err(WorkerError::not_initialized().of_job(job_name));
+    }
+    let call = Call {
+        job_name,
+        code,
+        kill_on_cancel: request.kill_on_cancel,
+        context: request.context.unwrap_or_else(current),
+    };
+    Ok((call, request.arg, request.limiter))
+}
+
+impl Call {
+    /// Names the job and its context in an error.
+    fn named(&self, error: WorkerError) -> WorkerError {
+        error
+            .of_job(self.job_name)
+            .of_context(self.context.config().context_name())
+    }
+
+    /// Waits for a limiter token, and runs the rest of the call.
+    async fn run_limited<A: Serialize, R: DeserializeOwned>(
+        self,
+        arg: A,
+        limiter: Option<CapacityLimiter>,
+    ) -> CallResult<R> {
+        let limiter = limiter.as_ref().unwrap_or(default_limiter());
+        let (token, waited) = acquire(limiter).await;
+        if waited.is_some() {
+            checkpoint_if_cancelled().await;
+        }
+        let (job, guard, taken) = self.begin(arg, token, waited)?;
+        self.run_job(job, guard, taken).await
+    }
+
+    /// Encodes the argument, counts the call, and takes a worker.
+    fn begin<A: Serialize>(
+        &self,
+        arg: A,
+        token: Token,
+        waited: Option<Duration>,
+    ) -> CallResult<(OutMessage, CallGuard, Taken)> {
+        let pool = self.context.pool();
+        let job = OutMessage::build(Kind::Job, self.code.offset(), |out| {
+            match pool.config.limits_open_files() {
+                true => codec::encode_in_frame(&arg, out),
+                false => codec::encode_for_worker(&arg, out, pool.arenas.pool()),
+            }
+        });
+        drop(arg);
+        let begun = match job {
+            Ok(job) => CallGuard::begin(pool.clone(), token, waited)
+                .map(|(guard, taken)| (job, guard, taken)),
+            Err(error) => Err(pool.count_unsent_call(waited, WorkerError::encode_argument(error))),
+        };
+        begun.map_err(|error| self.named(error))
+    }
+
+    fn attempt(
+        &self,
+        job: OutMessage,
+        worker: Option<Box<Worker>>,
+        guard: CallGuard,
+    ) -> CallResult<Attempt> {
+        Attempt::new(job, worker, self.kill_on_cancel, guard).map_err(|error| self.named(error))
+    }
+
+    /// Runs the rest of a call whose job has to be handed to a worker.
+    async fn run_job<R: DeserializeOwned>(
+        self,
+        job: OutMessage,
+        guard: CallGuard,
+        taken: Taken,
+    ) -> CallResult<R> {
+        let attempt = self.attempt_with(job, guard, taken).await?;
+        self.run_attempt(attempt).await
+    }
+
+    /// Runs the rest of a call whose last attempt did not run the job.
+    async fn retry<R: DeserializeOwned>(self, job: OutMessage, guard: CallGuard) -> CallResult<R> {
+        let attempt = self.next_attempt(job, guard).await?;
+        self.run_attempt(attempt).await
+    }
+
+    /// Runs the rest of a call that has begun an attempt.
+    async fn run_attempt<R: DeserializeOwned>(self, mut attempt: Attempt) -> CallResult<R> {
+        loop {
+            match carry_out(attempt, self.kill_on_cancel).await {
+                AttemptOutcome::Done(frame) => match take_due_yield() {
+                    false => return self.decode(frame),
+                    true => return self.finish(frame).await,
+                },
+                AttemptOutcome::Failed(error) => return Err(self.named(error)),
+                AttemptOutcome::Retry(job, guard) => {
+                    attempt = self.next_attempt(job, guard).await?;
+                }
+            }
+        }
+    }
+
+    async fn next_attempt(&self, job: OutMessage, guard: CallGuard) -> CallResult<Attempt> {
+        checkpoint_if_cancelled().await;
+        let taken = guard.take();
+        self.attempt_with(job, guard, taken).await
+    }
+
+    /// Begins an attempt, after waiting for a draining worker if there are too many.
+    async fn attempt_with(
+        &self,
+        job: OutMessage,
+        guard: CallGuard,
+        taken: Taken,
+    ) -> CallResult<Attempt> {
+        let worker = match taken {
+            Taken::Idle(worker) => Some(worker),
+            Taken::None => None,
+            Taken::Busy(oldest) => {
+                let mut dying = Dying::naturally(oldest);
+                shield(poll_fn(|cx| dying.poll(cx))).await;
+                guard.take_worker()
+            }
+        };
+        self.attempt(job, worker, guard)
+    }
+
+    /// Lets other tasks run before the result is decoded.
+    async fn finish<R: DeserializeOwned>(self, frame: Frame) -> CallResult<R> {
+        shield(yield_now()).await; // cancellation must not take away a result that has arrived
+        self.decode(frame)
+    }
+
+    fn decode<R: DeserializeOwned>(&self, mut frame: Frame) -> CallResult<R> {
+        let fds = mem::take(&mut frame.fds);
+        codec::decode_enclosed(frame.payload(), fds)
+            .map_err(|error| self.named(WorkerError::decode_result(error)))
+    }
+}
+
+/// Takes a token, and measures how long that took. Reads no clock if a token is free.
+async fn acquire(limiter: &CapacityLimiter) -> (Token, Option<Duration>) {
+    let (mut acquire, mut since) = (limiter.acquire(), None);
+    let token = poll_fn(|cx| {
+        let token = Pin::new(&mut acquire).poll(cx);
+        if token.is_pending() {
+            since.get_or_insert_with(Instant::now);
+        }
+        token
+    });
+    let token = token.await;
+    (token, since.map(|since| since.elapsed()))
+}
+
+/// Polls an attempt to its outcome. If the call is cancelled and may be killed, polls to the end of its worker instead.
+async fn carry_out(mut attempt: Attempt, kill_on_cancel: bool) -> AttemptOutcome {
+    if !kill_on_cancel {
+        return shield(poll_fn(|cx| attempt.poll(cx))).await;
+    }
+    // `on_cancel` polls the body and the clean-up one after the other, so the mutex is never contended. It makes the
+    // attempt that they share `Send`.
+    let attempt = Mutex::new(attempt);
+    let lock = || attempt.lock().unwrap_or_else(PoisonError::into_inner);
+    let body = poll_fn(|cx| lock().poll(cx));
+    let kill = poll_fn(|cx| lock().poll_kill(cx));
+    on_cancel(body, kill).await
+}

@@ -1,0 +1,58 @@
+//! The meaning of a frame that a worker sends while it has a job.
+
+use crate::transport::codec;
+use crate::transport::frame::{Frame, Kind};
+use crate::transport::message::PanicReport;
+use crate::worker::error::{WorkerError, WorkerPanic};
+use crate::worker::spawn::start::failure_of;
+
+/// The meaning of a frame for the call that waits for its job.
+#[derive(Debug)]
+pub(in crate::worker) enum Reply {
+    Done,
+    Failed(WorkerError),
+    /// The worker cannot serve, and has not begun to.
+    CannotServe(WorkerError),
+    Exits,
+    ExitsBecause(WorkerError),
+    Unexpected(&'static str),
+}
+
+impl Reply {
+    pub(in crate::worker) fn of(frame: &Frame) -> Self {
+        if let Some(error) = failure_of(frame) {
+            return Self::CannotServe(error);
+        }
+        match frame.header.kind {
+            Kind::Done => Self::Done,
+            Kind::BadArgument => Self::Failed(WorkerError::decode_argument(&frame.text())),
+            Kind::BadResult => Self::Failed(WorkerError::encode_result(&frame.text())),
+            Kind::NotOurCode => Self::Failed(WorkerError::image_mismatch()),
+            Kind::Bye => Self::Exits,
+            Kind::Panicked => {
+                Self::of_report(frame, |panic| Self::Failed(WorkerError::panicked(panic)))
+            }
+            Kind::RetirePanicked => Self::of_report(frame, |panic| {
+                Self::ExitsBecause(WorkerError::retire(panic))
+            }),
+            Kind::Prelude
+            | Kind::SetUp
+            | Kind::Job
+            | Kind::Hello
+            | Kind::Ready
+            | Kind::CannotServe
+            | Kind::InitFailed
+            | Kind::Fork
+            | Kind::NotAlone
+            | Kind::Mailbox
+            | Kind::AnswerInMailbox => Self::Unexpected("a frame that is no answer"),
+        }
+    }
+
+    fn of_report(frame: &Frame, reply: impl FnOnce(WorkerPanic) -> Self) -> Self {
+        match codec::decode::<PanicReport>(frame.payload()) {
+            Ok(report) => reply(report.into()),
+            Err(_) => Self::Unexpected("a report that cannot be decoded"),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! A call as its caller described it, before its first poll.
+
+use crate::sync::CapacityLimiter;
+use crate::transport::job::code::{Code, JobFn};
+use crate::worker::pool::context::WorkerContext;
+
+/// A call that has not been polled.
+pub(super) struct Request<A> {
+    /// `None` if the function lies outside the main executable.
+    pub(super) code: Option<Code<JobFn>>,
+    pub(super) job_name: &'static str,
+    pub(super) arg: A,
+    /// `None` for the context that is current at the first poll.
+    pub(super) context: Option<WorkerContext>,
+    /// `None` for the default limiter.
+    pub(super) limiter: Option<CapacityLimiter>,
+    pub(super) kill_on_cancel: bool,
+}

@@ -1,0 +1,121 @@
+//! A call in progress, as its pool sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::statistics::{CallAccount, CallOutcome};
+use super::worker_pool::{Taken, WorkerPool};
+use crate::sync::Token;
+use crate::sys::arena::Arena;
+use crate::worker::config::WorkerConfig;
+use crate::worker::conn::worker::Worker;
+use crate::worker::error::WorkerError;
+use crate::worker::record::ExpectedWorker;
+use crate::worker::spawn::fork_server::ForkServer;
+
+/// A call in progress, and its limiter token. The pool counts the call's end when the guard is dropped.
+#[derive(Debug)]
+pub(in crate::worker) struct CallGuard {
+    pool: Arc<WorkerPool>,
+    account: CallAccount,
+    /// The worker that answered, on its way back to the pool.
+    worker: Option<Box<Worker>>,
+    /// The number of fork servers that died with a request of this call.
+    failed_forks: usize,
+    /// Declared last, because the token must be released after the pool has its worker back.
+    _token: Token,
+}
+
+impl CallGuard {
+    /// Counts a call that has its limiter token, and takes a worker for it.
+    pub(in crate::worker) fn begin(
+        pool: Arc<WorkerPool>,
+        token: Token,
+        waited: Option<Duration>,
+    ) -> Result<(Self, Taken), WorkerError> {
+        let (taken, prune) = pool.begin_call(waited)?;
+        if prune {
+            pool.prune_sleeping();
+        }
+        let guard = Self {
+            pool,
+            account: CallAccount::default(),
+            worker: None,
+            failed_forks: 0,
+            _token: token,
+        };
+        Ok((guard, taken))
+    }
+
+    /// Takes a worker for the next attempt.
+    pub(in crate::worker) fn take(&self) -> Taken {
+        self.pool.take()
+    }
+
+    /// Takes the idle worker that was used last.
+    pub(in crate::worker) fn take_worker(&self) -> Option<Box<Worker>> {
+        self.pool.take_idle()
+    }
+
+    pub(in crate::worker) fn config(&self) -> &WorkerConfig {
+        &self.pool.config
+    }
+
+    pub(in crate::worker) fn fork_server(&self) -> ForkServer {
+        self.pool.fork_server.clone()
+    }
+
+    /// Recycles an arena that no worker reads any more.
+    pub(in crate::worker) fn put_arena(&self, arena: Arena) {
+        self.pool.arenas.put(arena);
+    }
+
+    /// Announces that a worker is being started.
+    pub(in crate::worker) fn expect_worker(&self) -> ExpectedWorker {
+        self.pool.counters.clone().expect()
+    }
+
+    /// Counts a request that died with its fork server, and returns how many did so far.
+    pub(in crate::worker) fn count_failed_fork(&mut self) -> usize {
+        self.failed_forks += 1;
+        self.failed_forks
+    }
+
+    /// Notes the number of bytes of the encoded argument.
+    pub(in crate::worker) fn set_sent(&mut self, bytes: usize) {
+        self.account.sent = bytes;
+    }
+
+    /// Notes that the job returned, and the number of bytes of its encoded result.
+    pub(in crate::worker) fn set_done(&mut self, bytes: usize) {
+        self.account.received = bytes;
+        self.account.outcome = CallOutcome::Done;
+    }
+
+    /// Notes that the call ends with an error.
+    pub(in crate::worker) fn set_failed(&mut self) {
+        self.account.outcome = CallOutcome::Failed;
+    }
+
+    /// Ends the call, and puts its worker back in the same step.
+    pub(in crate::worker) fn end_with(mut self, mut worker: Box<Worker>) {
+        worker.settle();
+        self.worker = Some(worker);
+    }
+
+    /// Prunes idle workers, before a call that has to wake its worker anyway.
+    pub(in crate::worker) fn prune(&self) {
+        self.pool.prune_sleeping();
+    }
+
+    /// Lets a worker exit that has announced its exit or has ended.
+    pub(in crate::worker) fn drain_worker(&self, worker: Box<Worker>) {
+        self.pool.drain_worker(worker);
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.pool.end_call(&self.account, self.worker.take());
+    }
+}
