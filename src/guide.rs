@@ -1,13 +1,18 @@
-//! Pages to read: how things work together, and where they are found by those who come from elsewhere.
+//! Guide pages.
 //!
-//! * [`structured_concurrency`]: the model, from nothing, with pictures. Start here.
-//! * [`cancellation`]: the rules, each with an example.
-//! * [`testing`]: how to test what has jobs done, and what waits.
-//! * [`other_runtimes`]: nurseries in the tasks of smol and tokio, foreign `select!`, and calls from threads.
-//! * [`large_data`]: how to pass gigabytes to a worker, and back.
-//! * [`from_trio`], [`from_trio_parallel`]: what is called what here, and what is different.
+//! * [`structured_concurrency`]: the model from the beginning, with pictures. Start here.
+//! * [`cancellation`]: ten rules, and an example of each.
+//! * [`main_runs_twice`]: what a worker process executes, and where the hook belongs.
+//! * [`testing`]: how to test code that uses workers, and code that waits.
+//! * [`other_runtimes`]: nurseries in tasks of smol and tokio, `select!` of other libraries, and
+//!   calls from threads.
+//! * [`large_data`]: how to pass gigabytes to a worker and back.
+//! * [`from_trio`], [`from_trio_parallel`]: the names here for readers who know those libraries,
+//!   and the differences.
+//! * [`comparison`]: other libraries for the same purpose, and what a call costs.
 //!
-//! The pages are the files of the repository's `docs` folder. What is code in them is compiled and run as tests.
+//! The pages are the files of the repository's `docs` folder. Their code is compiled and run as
+//! tests.
 
 #[doc = include_str!("../docs/structured_concurrency.md")]
 pub mod structured_concurrency {}
@@ -15,7 +20,12 @@ pub mod structured_concurrency {}
 #[doc = include_str!("../docs/cancellation.md")]
 pub mod cancellation {}
 
-// What is shown there is how tests look; the ones in `tests/user_crate` run.
+// An example with a worker needs an explicit `main`, which contains the hook.
+#[allow(clippy::needless_doctest_main)]
+#[doc = include_str!("../docs/main_runs_twice.md")]
+pub mod main_runs_twice {}
+
+// The page shows `#[test]` functions, which do not run here; those in `tests/user_crate` do.
 #[allow(clippy::test_attr_in_doctest)]
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
@@ -29,13 +39,13 @@ pub mod large_data {}
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}
 
-#[doc = include_str!("../docs/trio_rows.md")]
-pub mod trio_rows {}
+#[doc = include_str!("../docs/comparison.md")]
+pub mod comparison {}
 
 #[doc = include_str!("../docs/from_trio_parallel.md")]
 pub mod from_trio_parallel {}
 
-/// Compiles and runs what the README shows.
+/// Compiles and runs the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -1,5 +1,5 @@
-//! Trio for Rust, on smol: structured concurrency, and worker processes for synchronous code that must be killable,
-//! crash-proof and truly parallel.
+//! Trio for Rust, on smol: structured concurrency, and worker processes for synchronous code that
+//! must be killable, crash-proof and truly parallel.
 //!
 //! ```
 //! use seedbed::{open_nursery, run_sync};
@@ -22,13 +22,14 @@
 //! # Before you start
 //!
 //! * Workers need Linux 5.4 or newer and a mounted `/proc`.
-//! * The argument and the result of a job implement [serde](https://docs.rs/serde)'s `Serialize` and `DeserializeOwned`.
-//!   The job is a function or a closure that captures nothing.
-//! * `main` runs twice: a worker process executes the program again, up to the first call of [`run()`](run()), [`main!`],
-//!   [`test!`] or [`init`]. Call one of them at the top of `main`. The [`worker`] page says how often, and why.
-//! * `try_` has two meanings, both the usual ones. A `try_` block or spawn (`try_open_nursery`, `try_spawn`) stops at the
-//!   first `Err`, like the `try_join` of the futures crate. A `try_` method of a primitive (`try_acquire`, `try_send`) does
-//!   not wait, like the `try_lock` of std.
+//! * The argument and the result of a job implement [serde](https://docs.rs/serde)'s `Serialize`
+//!   and `DeserializeOwned`. The job is a function or a closure that captures nothing.
+//! * `main` runs twice: a worker process executes the program again, up to the first call of
+//!   [`run()`](run()), [`main!`], [`test!`] or [`init`]. Call one of them at the top of `main`. See
+//!   [`guide::main_runs_twice`].
+//! * `try_` has two meanings, both the usual ones. A `try_` block or spawn (`try_open_nursery`,
+//!   `try_spawn`) stops at the first `Err`, like the `try_join` of the futures crate. A `try_`
+//!   method of a primitive (`try_acquire`, `try_send`) does not wait, like the `try_lock` of std.
 //!
 //! # The map
 //!
@@ -48,17 +49,19 @@
 //! # Guide
 //!
 //! * [`guide::structured_concurrency`]: the model from the beginning, with pictures.
-//! * [`guide::cancellation`]: the rules, each with an example.
+//! * [`guide::cancellation`]: ten rules, and an example of each.
+//! * [`guide::main_runs_twice`]: what a worker process executes, and where the hook belongs.
 //! * [`guide::testing`]: how to test code that uses workers, and code that waits.
 //! * [`guide::other_runtimes`]: nurseries in tasks of smol and tokio, and calls from threads.
 //! * [`guide::large_data`]: memory that workers read in place.
-//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: the names here for readers who know those libraries, and the
-//!   differences.
+//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: the names here for readers who know those
+//!   libraries, and the differences.
+//! * [`guide::comparison`]: other libraries for the same purpose.
 
 #![deny(unsafe_code)]
-// The heads of modules say for maintainers which file does what; readers of the public docs see plain names there.
+// The heads of some modules link to their private files.
 #![allow(rustdoc::private_intra_doc_links)]
-// In an example with a worker, `main` is the point: the hook stands in it.
+// An example with a worker needs an explicit `main`, which contains the hook.
 #![allow(clippy::needless_doctest_main)]
 #![warn(
     missing_docs,
@@ -91,7 +94,8 @@ pub mod nursery {
     pub use crate::variables::{HasTreeVars, TreeVarScope};
 }
 
-// The root has at most 40 names, with modules and macros. Everything else is reached through its module.
+// The root has at most 40 names, with modules and macros. Everything else is reached through its
+// module.
 pub use cancel::{
     CancelScope, TooSlowError, checkpoint, fail_after, move_on_after, on_cancel, shield,
 };

@@ -1,4 +1,5 @@
-//! What the README, the pages of `docs` and the CI script name exists. (Their code is compiled and run as doctests.)
+//! Checks that the examples, tests and files that the README, the docs and the CI script name
+//! exist. (Code in the docs is compiled and run as doctests.)
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +13,7 @@ fn text(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The files below a folder, at any depth, whose names end like that.
+/// Adds the files below a folder, at any depth, whose names have this ending.
 fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the folder can be listed") {
         let path = entry.expect("the folder can be listed").path();
@@ -24,7 +25,7 @@ fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What stands behind each occurrence of `before`, up to the first character that is no part of a name.
+/// Returns the name that follows each occurrence of `before`.
 fn names_after<'a>(text: &'a str, before: &str) -> BTreeSet<&'a str> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     text.split(before)
@@ -53,7 +54,7 @@ fn every_example_is_run_by_ci_and_every_example_named_exists() {
             ".ci/run does not run the example `{example}`"
         );
     }
-    for page in [".ci/run", "README.md"] {
+    for page in [".ci/run", "README.md", "examples/README.md"] {
         for name in names_after(&text(page), "--example ") {
             assert!(
                 examples.contains(name),
@@ -64,13 +65,16 @@ fn every_example_is_run_by_ci_and_every_example_named_exists() {
 }
 
 #[test]
-fn every_example_is_named_by_the_readme() {
-    let readme = text("README.md");
+fn every_example_is_listed() {
+    let readme = text("examples/README.md");
     for example in examples() {
         let named = ["`", "--example "]
             .iter()
             .any(|before| names_after(&readme, before).contains(example.as_str()));
-        assert!(named, "README.md does not name the example `{example}`");
+        assert!(
+            named,
+            "examples/README.md does not list the example `{example}`"
+        );
     }
 }
 
@@ -109,7 +113,7 @@ fn every_test_that_the_table_names_exists() {
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
 
-/// The promises of Trio and tricycle, by subject: how they are numbered, and how many there are.
+/// The subjects of the rows about Trio and tricycle, and the number of rows of each.
 const PROMISES: [(&str, u32); 12] = [
     ("RUN", 17),
     ("CP", 9),
@@ -125,10 +129,10 @@ const PROMISES: [(&str, u32); 12] = [
     ("TR", 20),
 ];
 
-/// What the last column of a row may say instead of naming tests.
+/// Texts that the last column of a row may have instead of names of tests.
 const UNTESTED: [&str; 3] = ["being built", "cannot be written", "left out"];
 
-/// The rows of the page that goes through Trio's promises: their cells, without the outermost bars.
+/// Returns the cells of each row of the table, without the outermost bars.
 fn promise_rows(page: &str) -> Vec<Vec<&str>> {
     let is_row = |line: &&str| {
         PROMISES
@@ -146,7 +150,7 @@ fn promise_rows(page: &str) -> Vec<Vec<&str>> {
 
 #[test]
 fn every_promise_of_trio_has_one_row_or_is_left_out() {
-    let page = text("docs/trio_rows.md");
+    let page = text("tests/trio_rows.md");
     let left_out = page.split("**Left out**").nth(1).expect("it says so");
     let left_out = left_out.split("\n\n").next().expect("a paragraph");
     let left_out: Vec<&str> = left_out.split([' ', '(', ')', ',', '.', '\n']).collect();
@@ -172,7 +176,7 @@ fn every_promise_of_trio_has_one_row_or_is_left_out() {
 
 #[test]
 fn every_row_of_a_promise_names_tests_that_exist() {
-    let page = text("docs/trio_rows.md");
+    let page = text("tests/trio_rows.md");
     let tests = tests_by_place();
     let mut wrong = Vec::new();
     for row in promise_rows(&page) {
@@ -197,13 +201,13 @@ fn every_row_of_a_promise_names_tests_that_exist() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Whether this file is the named module, or in it.
+/// Returns whether this file is the named module, or in it.
 fn is_below(file: &str, place: &str) -> bool {
     file.strip_prefix(place)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// All tests: the file, as a module's path from `tests` or `src`, and the name.
+/// Returns all tests: the file, as a module path below `tests` or `src`, and the name.
 fn tests_by_place() -> Vec<(String, String)> {
     let mut tests = Vec::new();
     for folder in ["src", "tests"] {
@@ -223,7 +227,8 @@ fn tests_by_place() -> Vec<(String, String)> {
     tests
 }
 
-/// The names of the functions in a source that are marked as tests, or stand in `seedbed::test!`.
+/// Returns the names of the functions of a source that are marked as tests, or stand in
+/// `seedbed::test!`.
 fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     let mut marked = false;
     let mut in_macro = false;
@@ -240,16 +245,32 @@ fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Pages whose links to files are relative paths. (Those of `docs` are links of rustdoc.)
+const LINKING_PAGES: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "DESIGN.md",
+    "SECURITY.md",
+    "benches/README.md",
+    "examples/README.md",
+    "tests/trio_rows.md",
+];
+
 #[test]
-fn every_link_of_the_readme_to_a_file_leads_to_one() {
-    let readme = text("README.md");
-    for link in readme.split("](").skip(1) {
-        let target = link.split(')').next().unwrap_or("");
-        if !target.contains("://") {
-            assert!(
-                root().join(target).exists(),
-                "README.md links to {target}, which does not exist"
-            );
+fn every_link_from_a_page_to_a_file_leads_to_one() {
+    for page in LINKING_PAGES {
+        let folder = root().join(page);
+        let folder = folder.parent().expect("a page is in a folder");
+        for link in text(page).split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap_or("");
+            if !target.contains("://") && !target.is_empty() {
+                assert!(
+                    folder.join(target).exists(),
+                    "{page} links to {target}, which does not exist"
+                );
+            }
         }
     }
 }
