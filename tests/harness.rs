@@ -1,5 +1,5 @@
-//! What `tests/common` promises to the tests: one that fails leaves nothing to the others, and the signal dispositions do not
-//! depend on the program that started the tests.
+//! What `tests/common` promises to the tests: one that fails leaves nothing to the others, and the
+//! signal dispositions do not depend on the program that started the tests.
 
 mod common;
 #[path = "common/panics.rs"]

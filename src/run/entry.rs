@@ -255,6 +255,7 @@ mod tests {
 
     proptest! {
         /// Compared with a list that is searched.
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn calls_are_taken_in_order_and_those_with_a_key_wait_once(
             steps in prop::collection::vec(step(), 0..60)

@@ -324,6 +324,7 @@ mod tests {
     }
 
     proptest! {
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn deadlines_expire_in_order_of_time_then_arrival(
             script in proptest::collection::vec(step(), 0..80)

@@ -340,6 +340,7 @@ mod tests {
     type Value = (u8, char, bool, i128, Option<String>, Vec<u16>);
 
     proptest! {
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn a_value_that_is_as_long_as_the_limit_is_within_it(value: Value) {
             const ENOUGH: usize = 1 << 10;
@@ -353,6 +354,7 @@ mod tests {
             }
         }
 
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn what_is_encoded_decodes_to_the_same(value: (u64, String, Vec<(i8, Option<f32>)>)) {
             prop_assume!(value.2.iter().all(|(_, number)| number.is_none_or(|number| !number.is_nan())));
@@ -360,6 +362,7 @@ mod tests {
             prop_assert_eq!(decode::<(u64, String, Vec<(i8, Option<f32>)>)>(&bytes).unwrap(), value);
         }
 
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn a_truncated_value_is_an_error(value: (u64, Vec<u32>), cut: prop::sample::Index) {
             let bytes = encode(&value).unwrap();

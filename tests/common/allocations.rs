@@ -1,9 +1,10 @@
-//! An allocator that counts, for each thread, what it holds.
+//! An allocator that counts the memory of each thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// What this thread has allocated and not freed. What is freed on another thread counts there.
+/// The memory that a thread has allocated, less the memory that it has freed, also if another
+/// thread allocated that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub blocks: isize,
@@ -14,7 +15,7 @@ thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held { blocks: 0, bytes: 0 }) };
 }
 
-/// What this thread holds now.
+/// Returns the memory of this thread.
 pub fn held() -> Held {
     HELD.get()
 }
@@ -29,18 +30,21 @@ fn count(blocks: isize, bytes: isize) {
 
 struct Counting;
 
-// SAFETY: all is done by the system's allocator, whose promises are passed on; counting allocates nothing, as the
-// thread-local is constant and has no destructor.
+// SAFETY: each method passes its arguments to the system's allocator and returns its result, so it
+// keeps the contract as that allocator does. Counting neither allocates nor panics: the
+// thread-local is initialised by a constant and has no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, layout.size() as isize);
-        // SAFETY: the caller's promises are the same.
+        // SAFETY: the caller promises that `layout` has a size above zero, which is all that
+        // `System` asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-1, -(layout.size() as isize));
-        // SAFETY: the caller's promises are the same, and every block is the system allocator's.
+        // SAFETY: the caller promises that this allocator returned `block` for `layout`; each such
+        // block is from `System`.
         unsafe { System.dealloc(block, layout) }
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Once;
 
 /// Gives each signal that this process inherited as ignored its default action, at the first call.
 ///
-/// A background job of a shell script inherits SIGINT and SIGQUIT as ignored, `nohup` adds SIGHUP, and Python's children
-/// may inherit SIGXFSZ; what this process starts inherits them in turn. SIGPIPE stays ignored, as in every Rust program.
+/// A background job of a shell script inherits SIGINT and SIGQUIT as ignored, `nohup` adds SIGHUP,
+/// and Python's children may inherit SIGXFSZ; what this process starts inherits them in turn.
+/// SIGPIPE stays ignored, as in every Rust program.
 pub fn reset() {
     static RESET: Once = Once::new();
     RESET.call_once(|| {
@@ -22,8 +23,9 @@ pub fn reset() {
 
 fn is_ignored(signal: i32) -> bool {
     let mut current = std::mem::MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: a null pointer for the new action is allowed and changes nothing. The call writes the current action to
-    // `current`, which has room for it, if it succeeds, and it does for all these signals.
+    // SAFETY: a null pointer for the new action is allowed and changes nothing. The call writes the
+    // current action to `current`, which has room for it, if it succeeds, and it does for all these
+    // signals.
     let current = unsafe {
         assert_eq!(
             libc::sigaction(signal, std::ptr::null(), current.as_mut_ptr()),

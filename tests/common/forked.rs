@@ -1,13 +1,14 @@
-//! The tests of programs whose workers are forked, which libtest cannot run, as it has threads.
+//! Runs the tests of programs with a fork server. libtest cannot: it starts threads before the hook
+//! is reached.
 
 #![allow(dead_code)] // each test program uses its own part of this
 
 use libtest_mimic::{Arguments, Trial};
 
-/// The tests of a file, by their names.
+/// The names and functions of a file's tests.
 pub type Suite = &'static [(&'static str, fn())];
 
-/// Runs these modules' suites as the arguments say, and exits.
+/// Runs the tests of these modules that the program's arguments select, and exits.
 pub fn run(suites: &[(&'static str, Suite)]) -> ! {
     super::dispositions::reset();
     super::stage::before_the_hook();
@@ -20,7 +21,7 @@ pub fn run(suites: &[(&'static str, Suite)]) -> ! {
             })
         })
     });
-    // Processes and descriptors are counted, so there is one test at a time.
+    // Tests count processes and descriptors, so only one runs at a time.
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials.collect()).exit()

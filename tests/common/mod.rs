@@ -1,5 +1,5 @@
-//! Shared by the tests of workers: each test runs alone in its process, and fails if it leaves a process, a descriptor or
-//! a limiter token behind.
+//! Shared by the tests of workers: each test runs alone in its process, and fails if it leaves a
+//! process, a descriptor or a limiter token behind.
 
 #![allow(dead_code)] // each test program uses its own part of this
 
@@ -21,8 +21,9 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use seedbed::worker::{WorkerStatus, WorkerType};
 use seedbed::{WorkerConfig, WorkerContext};
 
-/// Makes the listed functions of a file tests, in each of the two programs that the file is part of: a libtest program of
-/// its own, which has several threads and so spawns its workers, and `fork_server.rs`, which forks them.
+/// Makes the listed functions of a file tests, in each of the two programs that the file is part
+/// of: a libtest program of its own, which has several threads and so spawns its workers, and
+/// `fork_server.rs`, which forks them.
 #[allow(unused_macros)] // not every test program has such a file
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
@@ -49,8 +50,8 @@ pub fn worker_type() -> WorkerType {
 /// Tests count the children and descriptors of the process, so only one of them may run at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs a test's future with the hook in place. Fails if the test leaves a process, zombies included, a descriptor or a
-/// token of the default limiter behind.
+/// Runs a test's future with the hook in place. Fails if the test leaves a process, zombies
+/// included, a descriptor or a token of the default limiter behind.
 pub fn test<T>(body: impl Future<Output = T>) -> T {
     seedbed::init();
     let _alone = alone();
@@ -105,15 +106,15 @@ pub fn end_default_workers() {
     seedbed::worker::configure_default_context(config).unwrap();
 }
 
-/// Waits for the test that runs now. Until the guard is dropped, no other test runs. A test that panicked with the guard
-/// does not fail the others.
+/// Waits for the test that runs now. Until the guard is dropped, no other test runs. A test that
+/// panicked with the guard does not fail the others.
 pub fn alone() -> MutexGuard<'static, ()> {
     dispositions::reset();
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates what the process creates once and keeps: the descriptors of the reactor, the threads of the executor and the
-/// launcher.
+/// Creates what the process creates once and keeps: the descriptors of the reactor, the threads of
+/// the executor and the launcher.
 fn warm_up() {
     smol::block_on(async {
         let config = WorkerConfig::new().capture_stderr(true);
@@ -129,12 +130,12 @@ fn warm_up() {
 
 fn nothing(_: ()) {}
 
-/// The longest time that dropped processes may take to be killed and reaped in the background. A busy machine needs far
-/// less.
+/// The longest time that dropped processes may take to be killed and reaped in the background. A
+/// busy machine needs far less.
 const REAP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Checks that a test leaves nothing behind. If the test fails, kills and reaps all children, so that the tests after it
-/// start without any.
+/// Checks that a test leaves nothing behind. If the test fails, kills and reaps all children, so
+/// that the tests after it start without any.
 pub struct LeakCheck {
     descriptors: BTreeSet<String>,
     tokens: usize,
@@ -148,8 +149,8 @@ impl LeakCheck {
         }
     }
 
-    /// Waits until the process has no children and nothing that it did not have at the beginning. Panics if that takes too
-    /// long.
+    /// Waits until the process has no children and nothing that it did not have at the beginning.
+    /// Panics if that takes too long.
     pub fn end(self) {
         self.end_within(REAP_LIMIT);
     }
@@ -206,7 +207,8 @@ fn borrowed_tokens() -> usize {
 
 fn kill_children() {
     let limit = Instant::now() + REAP_LIMIT;
-    // Orphans of a killed child may become children of this process, and those being forked may be missed at first.
+    // Orphans of a killed child may become children of this process, and those being forked may be
+    // missed at first.
     while Instant::now() < limit {
         let children = children();
         if children.is_empty() {
@@ -312,8 +314,8 @@ pub fn wait_until_gone(pid: u32) {
     }
 }
 
-/// Tells whether a process exists and cannot be reaped yet. The first thread, whose state `stat` shows, may be a zombie while
-/// others still run.
+/// Tells whether a process exists and cannot be reaped yet. The first thread, whose state `stat`
+/// shows, may be a zombie while others still run.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
@@ -323,7 +325,8 @@ pub fn is_alive(pid: u32) -> bool {
     !state.starts_with(['Z', 'X']) || threads() > 1
 }
 
-/// Polls a future at most `times` times, yielding after each, and drops it. Returns whether it became ready.
+/// Polls a future at most `times` times, yielding after each, and drops it. Returns whether it
+/// became ready.
 pub async fn poll_with_yields<F: Future>(future: F, times: usize) -> bool {
     let mut future = pin!(future);
     for _ in 0..times {

@@ -1,22 +1,22 @@
-//! What a panic says.
+//! Panics and their messages.
 
 #![allow(dead_code)] // each test program uses its own part of this
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The text that a panic carries.
+/// Returns the message of a panic from its payload.
 pub fn message(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(message) => *message,
         Err(payload) => payload
             .downcast_ref::<&str>()
-            .expect("a panic says something")
+            .expect("the payload is a message")
             .to_string(),
     }
 }
 
-/// Does something that must panic, and returns what the panic says.
+/// Calls a function that must panic, and returns the message.
 #[track_caller]
 pub fn panic_of<T>(act: impl FnOnce() -> T) -> String {
     match catch_unwind(AssertUnwindSafe(act)) {

@@ -1,10 +1,10 @@
-//! Dropping a future after so many polls.
+//! Drops a future after a number of polls.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Polls a future so many times, then gives up and drops it.
+/// Polls a future at most `times` times, and returns `None` if it is still pending.
 pub async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = times;

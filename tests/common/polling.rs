@@ -1,5 +1,5 @@
-//! What the tests of scopes and nurseries share: polling by hand, values that count their drops, and a harness that
-//! drops or cancels a future at each of its pending polls in turn.
+//! Shared by the tests of scopes and nurseries: polling by hand, values that count their drops, and
+//! a harness that drops or cancels a future at each of its pending polls in turn.
 
 #![allow(dead_code)] // each test program uses its own part of this
 
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use seedbed::CancelScope;
 
-/// Counts how often it was woken.
+/// A waker that counts its wake-ups.
 #[derive(Default)]
 pub struct Wakes(AtomicUsize);
 
@@ -56,7 +56,7 @@ impl<'a, T> Hand<'a, T> {
         }
     }
 
-    /// Polls once, woken or not.
+    /// Polls once, whether or not the future was woken.
     pub fn poll(&mut self) -> Poll<T> {
         self.seen = self.wakes.count();
         self.future
@@ -64,12 +64,12 @@ impl<'a, T> Hand<'a, T> {
             .poll(&mut Context::from_waker(&self.waker))
     }
 
-    /// Whether it was woken since it was last polled.
+    /// Tells whether the future was woken since its last poll.
     pub fn is_woken(&self) -> bool {
         self.wakes.count() > self.seen
     }
 
-    /// Polls once, and then as long as it is woken: until it is done or blocked.
+    /// Polls once, and again for as long as the future is woken: until it is done or blocked.
     pub fn settle(&mut self) -> Poll<T> {
         for _ in 0..100_000 {
             if let Poll::Ready(value) = self.poll() {
@@ -82,7 +82,8 @@ impl<'a, T> Hand<'a, T> {
         panic!("the future is woken again and again without an end");
     }
 
-    /// As `settle`, but polls only if it was woken: what a real executor would do.
+    /// Polls as an executor would: only if the future was woken, and then until it is done or
+    /// blocked.
     pub fn go_on(&mut self) -> Poll<T> {
         match self.is_woken() {
             true => self.settle(),
@@ -90,7 +91,8 @@ impl<'a, T> Hand<'a, T> {
         }
     }
 
-    /// The value of a future that must be done without anybody else.
+    /// Polls the future until it is done. Panics if it is blocked, and so needs something else to
+    /// happen first.
     #[track_caller]
     pub fn finish(mut self) -> T {
         match self.settle() {
@@ -156,14 +158,14 @@ impl fmt::Debug for Counted {
     }
 }
 
-/// Waits for `turns` polls.
+/// A future that is pending for `turns` polls.
 pub async fn turns(turns: usize) {
     for _ in 0..turns {
         seedbed::checkpoint().await;
     }
 }
 
-/// Tells when it is dropped.
+/// Calls the function when it is dropped.
 pub struct OnDrop<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
@@ -172,19 +174,21 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Makes the future again and again and ends it at its first, second, third .. pending poll until it runs to its end:
-/// once by dropping it, once by cancelling a scope around it, and each time must find every value that it made dropped.
-/// A future that is blocked is polled all the same: spurious polls must not hurt. Returns the number of pending polls.
+/// Makes the future again and again, and ends it after its first, second, third .. pending poll,
+/// until it runs to its end: first by dropping it, then by cancelling a scope around it. Each time,
+/// every value that the future made must have been dropped. A blocked future is polled, too, as
+/// spurious polls must do no harm. Returns the number of pending polls.
 pub fn end_at_every_poll<F: Future>(make: impl Fn(Drops) -> F) -> usize {
     let polls = drop_at_every_poll(&make);
     cancel_at_every_poll(&make);
     polls
 }
 
-const ENOUGH: usize = 10_000;
+/// A future with more pending polls than this never ends.
+const MAX_POLLS: usize = 10_000;
 
 fn drop_at_every_poll<F: Future>(make: &impl Fn(Drops) -> F) -> usize {
-    for k in 0..ENOUGH {
+    for k in 0..MAX_POLLS {
         let drops = Drops::new();
         let mut future = Hand::new(make(drops.clone()));
         let done = (0..=k).any(|_| future.poll().is_ready());
@@ -198,7 +202,7 @@ fn drop_at_every_poll<F: Future>(make: &impl Fn(Drops) -> F) -> usize {
 }
 
 fn cancel_at_every_poll<F: Future>(make: &impl Fn(Drops) -> F) {
-    for k in 0..ENOUGH {
+    for k in 0..MAX_POLLS {
         let drops = Drops::new();
         let scope = CancelScope::new();
         let mut future = Hand::new(scope.run(make(drops.clone())));

@@ -9,19 +9,24 @@ use seedbed::{WorkerConfig, WorkerError};
 
 use super::{pid, with_workers};
 
-/// The error of a configuration with which no worker comes up. There is nothing left of the attempt.
+/// Makes two calls with a configuration with which no worker starts. Checks that nothing is left of
+/// either, and returns their error.
 pub async fn refused(config: WorkerConfig) -> WorkerError {
     with_workers(config, |workers| async move {
         let first = workers.run_sync(pid, ()).await.unwrap_err();
         let second = workers.run_sync(pid, ()).await.unwrap_err();
-        assert_eq!(first.to_string(), second.to_string(), "each call is told");
+        assert_eq!(
+            first.to_string(),
+            second.to_string(),
+            "both calls fail alike"
+        );
         assert!(super::workers().is_empty());
         second
     })
     .await
 }
 
-/// Checks that a worker did not come up because of that setting.
+/// Checks that an error says that a worker did not start because of that setting.
 pub fn assert_start_error(error: &WorkerError, setting: &str) {
     assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
     assert!(
@@ -30,7 +35,7 @@ pub fn assert_start_error(error: &WorkerError, setting: &str) {
     );
 }
 
-/// The kernel's reason.
+/// Returns the error number of the system call that failed.
 pub fn os_error(error: &WorkerError) -> Option<i32> {
     let source = error.source()?.downcast_ref::<std::io::Error>()?;
     source.raw_os_error()

@@ -1,7 +1,9 @@
-//! What the tests of faults are staged with: jobs that say where they are and wait to be let on, signals, a call that goes
-//! on beside it all, and this program run again to play a part.
+//! Tools for tests of faults: jobs that report a point that they have reached and wait there,
+//! signals, a call in progress that must not be harmed, and helper processes that run one test of
+//! this program again.
 //!
-//! Nothing sleeps here: jobs announce themselves through a named pipe, and block on another until it has a writer.
+//! Nothing sleeps for a fixed time. A job reports through a named pipe, and waits by opening
+//! another one for reading, which blocks until that pipe has a writer.
 
 #![allow(dead_code)] // each test program uses its own part of this
 
@@ -22,8 +24,8 @@ use smol::{Async, Timer};
 
 use super::{alone, test, with_workers, worker_type};
 
-/// How long a test may take. It is there for a test that hangs, and far from what a busy machine needs.
-/// `SEEDBED_TEST_LIMIT` sets another number of seconds, for a soak.
+/// The longest time that a test may take. A busy machine needs far less: the limit fails a test
+/// that hangs. `SEEDBED_TEST_LIMIT` sets another number of seconds, for a soak test.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn limit() -> Duration {
@@ -31,7 +33,7 @@ fn limit() -> Duration {
     asked.map_or(LIMIT, |asked| Duration::from_secs(asked.parse().unwrap()))
 }
 
-/// Runs a test with workers of its own. One that hangs fails.
+/// Runs a test with a worker context of its own. A test that hangs fails.
 pub fn staged<F, Fut>(config: WorkerConfig, body: F)
 where
     F: FnOnce(WorkerContext) -> Fut,
@@ -40,7 +42,7 @@ where
     test(within(with_workers(config, body)));
 }
 
-/// Waits for `body`, but not for ever.
+/// Waits for `body`, and panics after the time limit of a test.
 pub async fn within<T>(body: impl Future<Output = T>) -> T {
     let too_long = async {
         Timer::after(limit()).await;
@@ -49,11 +51,11 @@ pub async fn within<T>(body: impl Future<Output = T>) -> T {
     smol::future::or(body, too_long).await
 }
 
-/// A place where jobs halt.
+/// A point that jobs reach, and where they wait until the test lets them continue.
 pub struct Stage {
     folder: tempfile::TempDir,
     announced: Async<File>,
-    /// The writer for whom those wait who halt here.
+    /// The writer that the waiting jobs need.
     let_on: Option<File>,
 }
 
@@ -73,7 +75,7 @@ impl Stage {
         }
     }
 
-    /// Lets processes of other users come here, and let others on.
+    /// Gives processes of all users access to the pipes.
     pub fn open_to_all_users(&self) {
         let folder = self.folder.path();
         for (path, mode) in [(folder, 0o755), (&folder.join("on"), 0o666)] {
@@ -81,12 +83,12 @@ impl Stage {
         }
     }
 
-    /// What a job needs to come here.
+    /// The argument for a job that is to reach this point.
     pub fn path(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
-    /// Waits until a job has announced itself, and tells its process.
+    /// Waits until a job has reached this point, and returns the job's process id.
     pub async fn reached(&self) -> u32 {
         let mut pid = [0; 4];
         let read = self.announced.read_with(|mut pipe| pipe.read(&mut pid));
@@ -94,7 +96,7 @@ impl Stage {
         u32::from_ne_bytes(pid)
     }
 
-    /// Cancels a call when its job has come here, and tells in which process.
+    /// Cancels a call as soon as its job has reached this point. Returns the job's process id.
     pub async fn cancel_on_arrival<T>(&self, call: impl IntoFuture<Output = T>) -> u32 {
         let scope = CancelScope::new();
         let cancel = async {
@@ -107,19 +109,19 @@ impl Stage {
         pid
     }
 
-    /// Lets on those who halt here, now and from now on.
+    /// Lets the waiting jobs continue, and those that come later.
     pub fn let_on(&mut self) {
         self.let_on = Some(open_both_ways(&self.folder.path().join("on")));
     }
 }
 
-/// Opens a named pipe without waiting for anybody at its other end.
+/// Opens a named pipe for reading and writing, which does not wait for the other end to be opened.
 fn open_both_ways(pipe: &Path) -> File {
     let mut options = File::options();
     options.read(true).write(true).open(pipe).unwrap()
 }
 
-/// For jobs: says that this process has come here.
+/// For jobs: reports that this process has reached the point.
 pub fn announce(stage: &Path) {
     let mut pipe = File::options()
         .write(true)
@@ -128,13 +130,14 @@ pub fn announce(stage: &Path) {
     pipe.write_all(&std::process::id().to_ne_bytes()).unwrap();
 }
 
-/// For jobs: says that this process has come here, and waits to be let on.
+/// For jobs: reports that this process has reached the point, and waits until the test lets it
+/// continue.
 pub fn halt(stage: &Path) {
     announce(stage);
     drop(File::open(stage.join("on")).unwrap());
 }
 
-/// A job that halts, and tells its process.
+/// A job that halts and then returns its process id.
 pub fn halting_pid(stage: PathBuf) -> u32 {
     halt(&stage);
     std::process::id()
@@ -148,14 +151,14 @@ pub fn for_ever(stage: PathBuf) {
     }
 }
 
-/// A job that adds a byte to a file, which tells how often it has run.
+/// A job that appends a byte to a file: the length of the file is the number of runs.
 pub fn leave_a_byte(path: PathBuf) {
     let mut options = File::options();
     let mut file = options.append(true).create(true).open(path).unwrap();
     file.write_all(b"x").unwrap();
 }
 
-/// A call that is in progress all the while, and must not notice what happens beside it.
+/// A call that is in progress during a test, and must not be harmed by the faults of other calls.
 pub struct Bystander {
     stage: Stage,
     call: smol::Task<Result<u32, WorkerError>>,
@@ -179,18 +182,18 @@ impl Bystander {
     }
 }
 
-/// Sends a signal to a process of this test's.
+/// Sends a signal to a process that belongs to this test.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     kill_process(pid, signal).unwrap();
 }
 
-/// Kills a process of this test's.
+/// Kills a process that belongs to this test.
 pub fn kill(pid: u32) {
     signal(pid, Signal::KILL);
 }
 
-/// Stops a child, and waits until it has.
+/// Stops a child, and waits until the child has stopped.
 pub fn stop(pid: u32) {
     signal(pid, Signal::STOP);
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
@@ -198,7 +201,7 @@ pub fn stop(pid: u32) {
     waitid(WaitId::Pid(pid), options).unwrap();
 }
 
-/// Waits until a child has ended. Whoever is to reap it still can.
+/// Waits until a child has ended, and leaves it to be reaped.
 pub fn until_ended(pid: u32) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     match waitid(
@@ -210,13 +213,14 @@ pub fn until_ended(pid: u32) {
     }
 }
 
-/// The name of the signal that has broken a worker.
+/// Returns the name of the signal that ended a worker.
 pub fn signal_of(error: &WorkerError) -> Option<&'static str> {
     assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
     error.exit().unwrap().signal_name()
 }
 
-/// What the kernel says that a process does: `R`uns, `S`leeps, is s`T`opped.
+/// Returns the state of a process as in `/proc/PID/stat`: `R` for running, `S` for sleeping, `T`
+/// for stopped.
 pub fn state_of(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(')').next()?.trim_start().chars().next()
@@ -224,17 +228,18 @@ pub fn state_of(pid: u32) -> Option<char> {
 
 const PART: &str = "SEEDBED_TEST_PART";
 
-/// The part that this process is to play, if it was run for one.
+/// Returns the part that this process has in a test, if it was started as a helper.
 pub fn part() -> Option<String> {
     std::env::var(PART).ok()
 }
 
-/// Prepares to run this program again: the same test, to play a part.
+/// Returns the command that runs a test of this program again, in a process of its own that has the
+/// given part in the test.
 pub fn helper(module: &str, test: &str, part: &str) -> Command {
     helper_in(&std::env::current_exe().unwrap(), module, test, part)
 }
 
-/// The same, with a copy of this program.
+/// Like [`helper`], with the program file that is to be run.
 pub fn helper_in(program: &Path, module: &str, test: &str, part: &str) -> Command {
     let name = match worker_type() {
         WorkerType::ForkServer => format!("{module}::{test}"),
@@ -248,7 +253,7 @@ pub fn helper_in(program: &Path, module: &str, test: &str, part: &str) -> Comman
     command
 }
 
-/// Runs a helper to its end. One that hangs is killed, and fails the test.
+/// Runs a helper until it exits. Kills a helper that hangs, and panics.
 pub fn run_to_end(mut command: Command) -> (ExitStatus, String) {
     let _alone = alone();
     let mut helper = command
@@ -265,14 +270,14 @@ pub fn run_to_end(mut command: Command) -> (ExitStatus, String) {
     (status, said)
 }
 
-/// Runs a helper that is to succeed, and to run its one test.
+/// Runs a helper, and panics unless it succeeds and has run exactly one test. Returns its output.
 pub fn succeeds(command: Command) -> String {
     let (status, said) = run_to_end(command);
     assert!(status.success() && said.contains("1 passed"), "{said}");
     said
 }
 
-/// Waits for a helper. One that hangs is killed, and fails the test.
+/// Waits until a helper exits. Kills a helper that hangs, and panics.
 pub fn wait_for(helper: &mut Child) -> ExitStatus {
     let limit = Instant::now() + limit();
     loop {
@@ -288,7 +293,8 @@ pub fn wait_for(helper: &mut Child) -> ExitStatus {
     }
 }
 
-/// Reads what a helper prints as far as `before..after`, and returns what is between the two.
+/// Reads the output of a helper until it contains `before`, some text and `after`, and returns that
+/// text.
 pub fn announced(output: &mut impl Read, before: &str, after: &str) -> String {
     let mut said = String::new();
     loop {
@@ -311,10 +317,12 @@ fn read_apart(mut output: impl Read + Send + 'static) -> std::thread::JoinHandle
     })
 }
 
-/// How a worker is to fail on its way to the hook: the name of one of [`fail_before_the_hook`]'s ways.
+/// The environment variable that makes the workers of a helper fail before they reach the hook. Its
+/// value is one of the ways in [`fail_before_the_hook`].
 pub const BEFORE_THE_HOOK: &str = "SEEDBED_TEST_BEFORE_THE_HOOK";
 
-/// To be called before the hook. In a worker of a helper that was told so, this is as far as it gets.
+/// Must be called before the hook. Ends or stops this process if it is a worker and
+/// [`BEFORE_THE_HOOK`] says so.
 pub fn before_the_hook() {
     let is_worker = std::env::var_os("SEEDBED_WORKER").is_some();
     if let Ok(way) = std::env::var(BEFORE_THE_HOOK)

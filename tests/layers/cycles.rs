@@ -1,7 +1,8 @@
 //! Finds cycles between the entries of one folder: its files, and its subfolders, each as a whole.
 //!
-//! If no folder has such a cycle, then no files of the crate import each other in a circle either: of the files in a
-//! circle, some lie in different entries of the deepest folder that holds them all.
+//! If no folder has such a cycle, then no files of the crate import each other in a circle either:
+//! of the files in a circle, some lie in different entries of the deepest folder that holds them
+//! all.
 
 use std::collections::{BTreeMap, BTreeSet};
 

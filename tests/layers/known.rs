@@ -1,5 +1,5 @@
-//! Faults that exist today, by the owner who removes them. A line goes when its fault does; no line is added. The file goes
-//! when it is empty.
+//! Faults that exist today, by the owner who removes them. A line goes when its fault does; no line
+//! is added. The file goes when it is empty.
 
 /// Modules that import upwards: importing module, imported module.
 pub const UPWARD: &[(&str, &str)] = &[

@@ -1,8 +1,9 @@
-//! Checks the structure of the sources: a module imports only from its own layer and from those below it, and neither
-//! modules nor the files of a module import each other in a circle.
+//! Checks the structure of the sources: a module imports only from its own layer and from those
+//! below it, and neither modules nor the files of a module import each other in a circle.
 //!
-//! A path that leads to another file of the crate is an import, in a `use` as well as elsewhere. It counts for the file
-//! that it names: `super::Name` is an import of the `mod.rs` above, also if that only re-exports `Name` from another file.
+//! A path that leads to another file of the crate is an import, in a `use` as well as elsewhere. It
+//! counts for the file that it names: `super::Name` is an import of the `mod.rs` above, also if
+//! that only re-exports `Name` from another file.
 
 mod cycles;
 mod known;
@@ -35,7 +36,8 @@ const LAYERS: [&[&str]; 12] = [
 /// The layers below which nothing is async.
 const LOWEST_ASYNC_LAYER: usize = 2;
 
-/// The worker's side of a connection, and the modules that it may use: the others would bring the runtime into the worker.
+/// The worker's side of a connection, and the modules that it may use: the others would bring the
+/// runtime into the worker.
 const CHILD: &str = "worker/child/";
 const CHILD_MAY_USE: [&str; 2] = ["sys", "transport"];
 
@@ -255,7 +257,8 @@ fn each_rule_is_enforced() {
     );
 }
 
-/// Returns the rule that an import breaks by leading to a module that the importing file may not use.
+/// Returns the rule that an import breaks by leading to a module that the importing file may not
+/// use.
 fn upward(import: &Import) -> Option<String> {
     let (from, to) = (module(&import.from), module(&import.to));
     let in_child = import.from.starts_with(CHILD) && !import.to.starts_with(CHILD);
@@ -312,8 +315,9 @@ fn fault(import: &Import, rule: &str) -> String {
     format!("src/{from}:{line}: `{path}`: {rule}")
 }
 
-/// Names the entries of a cycle and, for each two that import each other's files, the first import and the number of them.
-/// The pairs with the fewest imports come first, as these are the easiest to cut.
+/// Names the entries of a cycle and, for each two that import each other's files, the first import
+/// and the number of them. The pairs with the fewest imports come first, as these are the easiest
+/// to cut.
 fn describe(cycle: &Cycle<'_>) -> String {
     let entries: Vec<&str> = cycle.entries.iter().map(String::as_str).collect();
     let mut text = format!(

@@ -1,4 +1,5 @@
-//! Finds the paths in a source file, as tokens: comments and docs do not count, nor does an item under `#[cfg(test)]`.
+//! Finds the paths in a source file, as tokens: comments and docs do not count, nor does an item
+//! under `#[cfg(test)]`.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
@@ -80,7 +81,8 @@ fn search(tokens: TokenStream, inline: &mut Vec<String>, names: &mut Names) {
     }
 }
 
-/// Reads the segments of the path that begins at `at`. Returns where the path ends, or its generic arguments begin.
+/// Reads the segments of the path that begins at `at`. Returns where the path ends, or its generic
+/// arguments begin.
 fn segments(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     let mut segments = vec![tokens[at].to_string()];
     at += 1;
@@ -94,7 +96,8 @@ fn segments(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     (segments, at)
 }
 
-/// Calls `found` for each branch of a `use` tree: with its segments, the name that it gets, and its line.
+/// Calls `found` for each branch of a `use` tree: with its segments, the name that it gets, and its
+/// line.
 fn branches(
     tree: &[TokenTree],
     prefix: &[String],
@@ -133,8 +136,8 @@ fn branches(
     found(path, alias, line);
 }
 
-/// Returns where the item ends that begins at `at` with an attribute such as `#[cfg(test)]` or `#[cfg(all(test, loom))]`:
-/// after its semicolon or its block.
+/// Returns where the item ends that begins at `at` with an attribute such as `#[cfg(test)]` or
+/// `#[cfg(all(test, loom))]`: after its semicolon or its block.
 fn end_of_test_only_item(tokens: &[TokenTree], at: usize) -> Option<usize> {
     let attribute = tokens.get(at + 1).filter(|_| is_punct(tokens, at, '#'))?;
     let text = attribute.to_string().replace(' ', "");

@@ -33,8 +33,8 @@ impl Source {
         }
     }
 
-    /// Makes a path of this file absolute, without `crate`. Returns `None` for a path into another crate, and for one that
-    /// begins with a local name.
+    /// Makes a path of this file absolute, without `crate`. Returns `None` for a path into another
+    /// crate, and for one that begins with a local name.
     fn absolute(
         &self,
         path: &Path,

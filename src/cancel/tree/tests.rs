@@ -354,6 +354,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     /// Removes nodes in any order, as when code outside the crate drops an outer future first.
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn the_tree_does_what_the_model_does(steps in steps()) {
         let mut pair = Pair::new();
@@ -367,6 +368,7 @@ proptest! {
     }
 
     /// Never removes a node that committed nodes below it rely on.
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn a_committed_node_has_an_absorbing_node_above_it(steps in steps()) {
         let mut pair = Pair::new();
@@ -465,6 +467,7 @@ fn remove_all(mut tree: Tree<()>, ids: impl IntoIterator<Item = NodeId>) {
     assert_eq!(tree.len(), 0);
 }
 
+#[cfg_attr(miri, ignore = "too many nodes")]
 #[test]
 fn a_deep_chain_is_cancelled_level_by_level() {
     on_a_small_stack(|| {
@@ -479,6 +482,7 @@ fn a_deep_chain_is_cancelled_level_by_level() {
     });
 }
 
+#[cfg_attr(miri, ignore = "too many nodes")]
 #[test]
 fn a_shield_below_a_deep_chain_defers_it_until_it_is_taken_down() {
     on_a_small_stack(|| {
@@ -499,6 +503,7 @@ fn a_shield_below_a_deep_chain_defers_it_until_it_is_taken_down() {
     });
 }
 
+#[cfg_attr(miri, ignore = "too many nodes")]
 #[test]
 fn a_deep_chain_is_committed_and_removed_from_the_top() {
     on_a_small_stack(|| {
@@ -513,6 +518,7 @@ fn a_deep_chain_is_committed_and_removed_from_the_top() {
     });
 }
 
+#[cfg_attr(miri, ignore = "too many nodes")]
 #[test]
 fn a_deep_chain_without_its_cancelled_root_is_not_cancelled_any_more() {
     on_a_small_stack(|| {
@@ -528,6 +534,7 @@ fn a_deep_chain_without_its_cancelled_root_is_not_cancelled_any_more() {
     });
 }
 
+#[cfg_attr(miri, ignore = "too many nodes")]
 #[test]
 fn a_deep_chain_may_be_removed_in_any_order() {
     on_a_small_stack(|| {
@@ -541,6 +548,7 @@ fn a_deep_chain_may_be_removed_in_any_order() {
     });
 }
 
+#[cfg_attr(miri, ignore = "too many nodes")]
 #[test]
 fn a_wide_node_is_cancelled_and_its_children_adopted() {
     let mut tree = Tree::new();

@@ -381,6 +381,7 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn the_core_does_what_the_model_does(
         capacity in prop_oneof![4 => (0..4usize).prop_map(Some), 1 => Just(None)],

@@ -196,6 +196,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn keys_get_tokens_as_the_model_says(steps in proptest::collection::vec(step(), 0..80)) {
         let limiter = CapacityLimiter::new(2);

@@ -205,6 +205,7 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn the_queue_does_what_the_model_does(
         read_biased: bool,

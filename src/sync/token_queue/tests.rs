@@ -253,6 +253,7 @@ proptest! {
     // No regression files next to the sources: a failure prints its steps anyway.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn the_queue_does_what_the_model_does(
         total in 0..4usize,

@@ -170,6 +170,7 @@ fn descriptors_that_no_frame_announces_are_closed() {
 }
 
 proptest! {
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn frames_survive_any_fragmentation(frames in any_frames(), pieces in prop::collection::vec(1usize..90, 0..8)) {
         let bytes = all_bytes(&frames);
@@ -179,6 +180,7 @@ proptest! {
         prop_assert_eq!(received, frames);
     }
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn a_truncated_stream_gives_the_frames_that_are_whole_and_no_more(
         frames in any_frames(),
@@ -191,6 +193,7 @@ proptest! {
         prop_assert_eq!(receive(&bytes[..cut], &[]).unwrap().len(), whole);
     }
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn arbitrary_bytes_never_panic_and_never_swell(
         bytes in prop::collection::vec(any::<u8>(), 0..400),
@@ -201,12 +204,14 @@ proptest! {
         }
     }
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn a_length_that_no_memory_holds_is_garbage(length in LONGEST + 1..=u64::MAX, kind in any_kind()) {
         let header = Header { kind, fds: 0, call: 0, number: 1, length };
         prop_assert_eq!(Header::from_bytes(&header.to_bytes()), Err(MalformedFrame));
     }
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn a_header_that_differs_in_its_fixed_part_is_garbage(at in 0usize..8, flip in 1u8..=255, kind in any_kind()) {
         let header = Header { kind, fds: 3, call: 4711, number: 1, length: 2 };

@@ -266,6 +266,7 @@ fn receive(worker: &mut Worker, mut job: Job) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn nothing_is_written_while_it_is_read_and_what_nobody_reads_is_written_again(
         steps in prop::collection::vec(any_step(), 1..80),

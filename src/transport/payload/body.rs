@@ -510,6 +510,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn what_is_taken_in_arrives_beside_the_frame_if_it_is_large(
             pieces in prop::collection::vec(
@@ -531,6 +532,7 @@ mod tests {
         }
 
         /// However much has been written when the memory can be had no more.
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn what_has_been_written_comes_back_into_the_frame(before in 0..3 * LARGE, after in 0..LARGE) {
             let mut frame = Vec::new();

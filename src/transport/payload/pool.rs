@@ -179,6 +179,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// Against a list of the times of use.
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn so_many_are_kept_and_for_so_long(steps in prop::collection::vec((0u64..700, 0u8..8), 1..60)) {
             let pool = Pool::default();

@@ -67,6 +67,7 @@ mod tests {
     }
 
     proptest! {
+        #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn pruning_takes_ended_workers_up_to_the_first_living_and_asks_no_further(lives: Vec<bool>) {
             let mut idle = IdleWorkers::default();

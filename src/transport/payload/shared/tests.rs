@@ -58,6 +58,7 @@ fn memory_of<T: Pod>(slice: &SharedSlice<T>) -> Option<i32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn each_way_of_making_one_gives_the_same_bytes(bytes in any_bytes(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4)) {
         let copied = SharedBytes::copy_from(&bytes).unwrap();
@@ -78,6 +79,7 @@ proptest! {
         prop_assert_eq!(copied, writer.finish().unwrap());
     }
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn a_slice_is_that_of_a_vector_and_travels_as_such(
         numbers in prop::collection::vec(any::<u32>(), 0..3000),
@@ -109,6 +111,7 @@ fn each_in_its_place<T: Pod>(received: &SharedSlice<T>, is_large: bool) -> bool 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn vectors_travel_behind_their_message_aligned_and_once(
         bytes in any_bytes(),
