@@ -1,6 +1,6 @@
 //! Programs that the compiler must refuse, with what it says, and their neighbours that it must accept.
 //!
-//! The messages are those of Rust 1.95, the crate's `rust-version`; with another compiler set `TRYBUILD=overwrite` to
+//! The messages are those of Rust 1.95; with another compiler set `TRYBUILD=overwrite` to
 //! look at its own.
 
 #[test]

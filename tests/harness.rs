@@ -1,5 +1,5 @@
-//! What `tests/common` promises to the tests: one that fails leaves nothing to the others, and the
-//! signal dispositions do not depend on the program that started the tests.
+//! Tests of `tests/common`: a failing test leaves nothing behind that would fail others, and signal
+//! dispositions do not depend on the program that started the tests.
 
 mod common;
 #[path = "common/panics.rs"]

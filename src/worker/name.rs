@@ -34,7 +34,10 @@ pub(in crate::worker) fn process_name(context: Option<&str>, role: NewProcess) -
 fn with_suffix(name: &str, suffix: &str) -> String {
     // A zero byte would end the name, and a line break would garble the output of `ps`.
     let clean = name.replace(char::is_control, "_");
-    let end = clean.floor_char_boundary(COMM_BYTES - suffix.len());
+    let mut end = clean.len().min(COMM_BYTES - suffix.len());
+    while !clean.is_char_boundary(end) {
+        end -= 1;
+    }
     format!("{}{suffix}", &clean[..end])
 }
 

@@ -187,7 +187,7 @@ impl Drop for LeakCheck {
     }
 }
 
-/// What a test has left behind.
+/// Children, descriptors and limiter tokens that a test has left behind.
 #[derive(Debug)]
 struct Left {
     children: Vec<u32>,

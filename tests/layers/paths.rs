@@ -3,7 +3,7 @@
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// What one source file names.
+/// The paths and test modules of one source file.
 #[derive(Default)]
 pub struct Names {
     pub paths: Vec<Path>,
