@@ -19,33 +19,15 @@ use rustix::{
 
 use smol::Async;
 
-use crate::{mailbox, measure, options::Pins, zygote};
+use crate::{measure, options::Pins};
 
-const ECHO: &str = "--child=echo";
-const SPIN: &str = "--child=spin";
+pub const ECHO: &str = "--child=echo";
+pub const SPIN: &str = "--child=spin";
 pub const MAILBOX: &str = "--child=mailbox";
-pub const ZYGOTE: &str = "--child=zygote";
+pub const FORK_SERVER: &str = "--child=fork-server";
 
 /// What [`start_echo`]'s child answers with the nanoseconds of the processor's time that it has used.
 pub const CPU_TIME: u64 = u64::MAX;
-
-/// In a child process that this file started, does its job and never returns.
-pub fn serve_if_asked() {
-    match std::env::args().nth(1).as_deref() {
-        Some(ECHO) => {
-            // The core to run on, if it matters.
-            if let Some(core) = std::env::args().nth(2) {
-                pin_to_core(core.parse().expect("a core's number"));
-            }
-            echo();
-        }
-        Some(SPIN) => spin(std::env::args().nth(2).expect("whom to tell")),
-        Some(MAILBOX) => mailbox::serve(std::env::args().skip(2)),
-        Some(ZYGOTE) => zygote::serve(),
-        _ => return,
-    }
-    std::process::exit(0);
-}
 
 /// Starts a child, on that core if one is given, that answers every eight bytes with the number after theirs, until the
 /// stream closes.
@@ -180,7 +162,8 @@ pub fn stdin_as_stream() -> UnixStream {
     UnixStream::from(stdin.expect("a descriptor"))
 }
 
-fn echo() {
+/// Answers each number of eight bytes with its successor, until the stream closes.
+pub fn echo() {
     let mut stream = stdin_as_stream();
     let mut number = [0; 8];
     loop {

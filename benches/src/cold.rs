@@ -14,10 +14,10 @@ use seedbed::worker::WorkerType::{self, ForkServer, Spawn};
 
 use crate::{
     child,
+    fork_server::MinimalForkServer,
     jobs::{self, successor},
     measure::{Comparison, Samples},
     options::Options,
-    zygote::Zygote,
 };
 
 const FORKS: (usize, usize) = (10, 50);
@@ -27,13 +27,15 @@ const BALLAST: usize = 2 << 30;
 
 /// Prints the sections.
 pub fn compare(options: &Options) {
-    let zygote = LazyCell::new(Zygote::start);
+    let fork_server = LazyCell::new(MinimalForkServer::start);
     Comparison::new("cold/fork-server", FORKS, "seedbed, forked worker", |s| {
         seedbed::run(cold_calls(s, ForkServer))
     })
-    .beside_within(1.5, "the limit: a zygote forks, its copy says hello", |s| {
-        zygote_round(s, &zygote)
-    })
+    .beside_within(
+        1.5,
+        "the limit: the minimal fork server forks, its child says hello",
+        |s| fork_server_round(s, &fork_server),
+    )
     .beside("procspawn spawn + join", procspawn_round)
     .run(options);
 
@@ -43,9 +45,11 @@ pub fn compare(options: &Options) {
         "seedbed, single-use forked worker",
         |s| seedbed::run(single_use_calls(s)),
     )
-    .beside_within(2.5, "the limit: a zygote forks, its copy says hello", |s| {
-        zygote_round(s, &zygote)
-    })
+    .beside_within(
+        2.5,
+        "the limit: the minimal fork server forks, its child says hello",
+        |s| fork_server_round(s, &fork_server),
+    )
     .beside("procspawn spawn + join", procspawn_round)
     .run(options);
 
@@ -107,9 +111,9 @@ async fn until_none_is_left(context: &WorkerContext) {
     }
 }
 
-fn zygote_round(samples: &mut Samples, zygote: &Zygote) {
+fn fork_server_round(samples: &mut Samples, fork_server: &MinimalForkServer) {
     for _ in 0..samples.wanted() {
-        samples.time_blocking(1, || zygote.fork());
+        samples.time_blocking(1, || fork_server.fork());
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     mailbox::{Job, Mailbox, Wait},
     measure::{Comparison, Samples, process_time},
     options::Options,
-    warm_call::{SocketPair, socket_call},
+    sockets::{SocketPair, socket_call},
 };
 
 const ROUNDS: (usize, usize) = (10, 1);

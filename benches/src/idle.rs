@@ -13,7 +13,7 @@ use crate::{
     jobs,
     options::Options,
     report,
-    warm_call::SocketPair,
+    sockets::SocketPair,
 };
 
 const MEMORY: &str = "idle/private-memory";

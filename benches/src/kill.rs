@@ -16,10 +16,10 @@ use seedbed::{CancelScope, WorkerContext};
 
 use crate::{
     child::{Listener, spin, spin_command},
+    fork_server::MinimalForkServer,
     jobs::{self, successor},
     measure::{Comparison, Samples},
     options::Options,
-    zygote::Zygote,
 };
 
 const ROUNDS: (usize, usize) = (10, 20);
@@ -38,7 +38,7 @@ pub fn compare(options: &Options) {
         .run(options);
     }
 
-    let zygote = LazyCell::new(Zygote::start);
+    let fork_server = LazyCell::new(MinimalForkServer::start);
     Comparison::new(
         "kill/until-the-next-job",
         ROUNDS,
@@ -46,9 +46,10 @@ pub fn compare(options: &Options) {
         our_next_round,
     )
     .ours_within(Duration::from_micros(300))
-    .beside("the limit: SIGKILL + waitid, a zygote forks", |s| {
-        limit_round(s, || zygote.fork())
-    })
+    .beside(
+        "the limit: SIGKILL + waitid, the minimal fork server forks",
+        |s| limit_round(s, || fork_server.fork()),
+    )
     .beside("procspawn Pool(1) kill, spawn + join", procspawn_next_round)
     .run(options);
 }

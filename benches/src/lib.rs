@@ -7,11 +7,14 @@
 #![deny(unsafe_code)]
 
 mod allocations;
+mod bytes;
 mod cancel;
 mod child;
 mod cold;
 mod cpu;
+mod figures;
 mod flat;
+mod fork_server;
 mod idle;
 mod jobs;
 mod kill;
@@ -22,10 +25,11 @@ mod options;
 mod payload;
 mod primitives;
 mod report;
+mod serve;
+mod sockets;
 mod throughput;
 mod timers;
 mod warm_call;
-mod zygote;
 
 use std::process::ExitCode;
 
@@ -34,7 +38,7 @@ use options::Options;
 /// Runs the sections that the command line asks for; the hook of every child process that a section starts.
 pub fn main() -> ExitCode {
     // Children of the limits' own: these end the process.
-    child::serve_if_asked();
+    serve::serve_if_asked();
     // Our workers and procspawn's: the same.
     seedbed::init();
     procspawn::init();

@@ -198,9 +198,9 @@ pub fn serve(mut arguments: impl Iterator<Item = String>) -> ! {
         let number = match (job.as_str(), argument) {
             (_, CPU_TIME) => measure::process_time().as_nanos() as u64,
             ("Successor", number) => number + 1,
-            ("Sum", _) => crate::payload::sum(memory.arena()),
+            ("Sum", _) => crate::bytes::sum(memory.arena()),
             ("Give", byte) => {
-                let bytes = crate::payload::make((byte, memory.arena().len()));
+                let bytes = crate::bytes::make((byte, memory.arena().len()));
                 memory.arena_mut().copy_from_slice(&bytes);
                 0
             }

@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    figures::{Figures, Goal, Pair},
     options::Options,
     report::{self, Unit},
 };
@@ -90,13 +91,6 @@ pub struct Comparison<'a> {
     unit: Unit,
     rounds: usize,
     samples: usize,
-}
-
-/// What our own figures should not exceed, in nanoseconds, where that does not depend on a peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Goal {
-    pub median: Option<f64>,
-    pub p99: Option<f64>,
 }
 
 struct Theirs<'a> {
@@ -229,100 +223,9 @@ fn take_rounds(
     measured
 }
 
-/// The outcome of measuring two things in turn.
-#[derive(Debug, PartialEq)]
-pub struct Pair {
-    pub ours: Figures,
-    pub theirs: Figures,
-    /// Ours divided by theirs: below one, ours is less.
-    pub ratio: f64,
-    /// The lower and the upper quartile of the same ratio within each round.
-    pub ratio_quartiles: (f64, f64),
-}
-
-impl Pair {
-    fn of(ours: &[Vec<f64>], theirs: &[Vec<f64>]) -> Pair {
-        let by_round = sorted(
-            ours.iter()
-                .zip(theirs)
-                .map(|(ours, theirs)| Figures::of(ours).median / Figures::of(theirs).median),
-        );
-        let (ours, theirs) = (Figures::of(&ours.concat()), Figures::of(&theirs.concat()));
-        Pair {
-            ours,
-            theirs,
-            ratio: ours.median / theirs.median,
-            ratio_quartiles: (quantile(&by_round, 0.25), quantile(&by_round, 0.75)),
-        }
-    }
-}
-
-/// Median and 99th percentile of samples, in nanoseconds; of fewer than a hundred samples, the latter is the greatest.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figures {
-    pub median: f64,
-    pub p99: f64,
-}
-
-impl Figures {
-    fn of(samples: &[f64]) -> Figures {
-        let samples = sorted(samples.iter().copied());
-        Figures {
-            median: quantile(&samples, 0.5),
-            p99: quantile(&samples, 0.99),
-        }
-    }
-}
-
-fn sorted(samples: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut samples: Vec<f64> = samples.collect();
-    samples.sort_by(f64::total_cmp);
-    samples
-}
-
-/// The nearest-rank quantile of sorted samples.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let rank = (q * sorted.len() as f64).ceil() as usize;
-    sorted[rank.max(1) - 1]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_samples_that_occurred() {
-        let samples: Vec<f64> = (1..=200).map(f64::from).collect();
-        assert_eq!(
-            Figures::of(&samples),
-            Figures {
-                median: 100.0,
-                p99: 198.0
-            }
-        );
-        assert_eq!(
-            Figures::of(&[3.0, 1.0, 2.0]),
-            Figures {
-                median: 2.0,
-                p99: 3.0
-            }
-        );
-        assert_eq!(
-            Figures::of(&[7.0]),
-            Figures {
-                median: 7.0,
-                p99: 7.0
-            }
-        );
-    }
-
-    #[test]
-    fn the_ratio_is_that_of_the_medians_and_its_range_that_of_the_rounds() {
-        let ours = [vec![10.0], vec![20.0], vec![30.0], vec![40.0]];
-        let theirs = [vec![10.0], vec![10.0], vec![10.0], vec![10.0]];
-        let pair = Pair::of(&ours, &theirs);
-        assert_eq!((pair.ratio, pair.ratio_quartiles), (2.0, (1.0, 3.0)));
-    }
 
     #[test]
     fn every_round_measures_every_contender_once_and_begins_with_another() {

@@ -13,6 +13,7 @@ use seedbed::worker::WorkerType::ForkServer;
 use serde_bytes::ByteBuf;
 
 use crate::{
+    bytes::{make, sum},
     jobs,
     mailbox::{Job, Mailbox, Wait},
     measure::{Comparison, Samples},
@@ -130,17 +131,6 @@ pub fn compare(options: &Options) {
         blocking_round(s, call, asked, |bytes| check(&bytes));
     })
     .run(options);
-}
-
-/// The same loop for all.
-#[inline(never)]
-pub fn sum(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte)).sum()
-}
-
-/// So many bytes of a kind, in fresh memory.
-pub fn make((byte, length): (u64, usize)) -> Vec<u8> {
-    vec![byte as u8; length]
 }
 
 fn sum_bytes(bytes: ByteBuf) -> u64 {

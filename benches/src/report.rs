@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::measure::{Figures, Goal, Pair};
+use crate::figures::{Figures, Goal, Pair};
 
 /// What a figure, which is nanoseconds per operation, is printed as.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,7 +12,7 @@ use crate::{
     mailbox::{Job, Mailbox, Wait},
     measure::{Comparison, Samples},
     options::Options,
-    warm_call::SocketPair,
+    sockets::SocketPair,
 };
 
 const ROUNDS: (usize, usize) = (10, 1);

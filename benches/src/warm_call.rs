@@ -7,15 +7,9 @@
 //! The limits have no library in between: shared memory where each side has a core to spin on, a socket pair where they
 //! have to take turns.
 
-use std::{
-    cell::LazyCell,
-    io::{Read, Write},
-    os::unix::net::UnixStream,
-    time::Duration,
-};
+use std::{cell::LazyCell, time::Duration};
 
 use seedbed::worker::WorkerType::{self, ForkServer, Spawn};
-use smol::{Async, io::AsyncReadExt, io::AsyncWriteExt};
 
 use crate::{
     child, cpu, flat,
@@ -23,6 +17,7 @@ use crate::{
     mailbox::{Job, Mailbox, Wait},
     measure::{Comparison, Samples},
     options::{Options, Pins},
+    sockets::{SocketPair, socket_call},
 };
 
 const ROUNDS: (usize, usize) = (10, 1_000);
@@ -95,10 +90,10 @@ fn compare_on(options: &Options, section: &str, pins: Option<Pins>) {
         .beside_within(
             take_turns.then_some(1.3),
             "the limit: blocking socket pair",
-            |s| sockets.blocking_round(s),
+            |s| blocking_socket_round(&sockets, s),
         )
         .beside("socket pair, Async in smol::block_on", |s| {
-            asynchronous.async_round(s)
+            async_socket_round(&asynchronous, s)
         })
         .beside("procspawn Pool(1) spawn + join", |s| {
             procspawn_round(&pool, s)
@@ -175,69 +170,13 @@ async fn async_calls(samples: &mut Samples, call: impl AsyncFn(u64) -> u64) {
     }
 }
 
-/// A child that blocks in `read`, and a stream to it that does not block, or does.
-pub struct SocketPair {
-    child: std::process::Child,
-    /// Closed before the child is waited for: its end is the child's.
-    stream: Option<UnixStream>,
+fn blocking_socket_round(sockets: &SocketPair, samples: &mut Samples) {
+    blocking_calls(samples, |number| sockets.call(number));
 }
 
-impl SocketPair {
-    pub fn start(core: Option<usize>) -> SocketPair {
-        let (child, stream) = child::start_echo(core);
-        let stream = Some(stream);
-        SocketPair { child, stream }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn stream(&self) -> &UnixStream {
-        self.stream.as_ref().expect("open until dropped")
-    }
-
-    /// A call that blocks this thread.
-    pub fn call(&self, number: u64) -> u64 {
-        let mut stream = self.stream();
-        let written = stream.write_all(&number.to_ne_bytes());
-        written.expect("the child reads");
-        let mut answer = [0; 8];
-        stream.read_exact(&mut answer).expect("the child answers");
-        u64::from_ne_bytes(answer)
-    }
-
-    /// The stream for an executor. From here on it does not block.
-    pub fn to_async(&self) -> Async<UnixStream> {
-        let stream = self.stream().try_clone().expect("a descriptor");
-        Async::new(stream).expect("a socket has readiness")
-    }
-
-    fn blocking_round(&self, samples: &mut Samples) {
-        blocking_calls(samples, |number| self.call(number));
-    }
-
-    fn async_round(&self, samples: &mut Samples) {
-        let stream = self.to_async();
-        smol::block_on(async_calls(samples, async |number| {
-            socket_call(&stream, number).await
-        }));
-    }
-}
-
-impl Drop for SocketPair {
-    fn drop(&mut self) {
-        self.stream = None;
-        self.child.wait().expect("our own child");
-    }
-}
-
-/// A call over [`SocketPair::to_async`].
-pub async fn socket_call(mut stream: &Async<UnixStream>, number: u64) -> u64 {
-    let written = stream.write_all(&number.to_ne_bytes()).await;
-    written.expect("the child reads");
-    let mut answer = [0; 8];
-    let read = stream.read_exact(&mut answer).await;
-    read.expect("the child answers");
-    u64::from_ne_bytes(answer)
+fn async_socket_round(sockets: &SocketPair, samples: &mut Samples) {
+    let stream = sockets.to_async();
+    smol::block_on(async_calls(samples, async |number| {
+        socket_call(&stream, number).await
+    }));
 }

@@ -19,46 +19,46 @@ use crate::child;
 const HELLO: &[u8; 8] = b"hello...";
 
 /// A process that forks upon request; it ends when this is dropped.
-pub struct Zygote {
+pub struct MinimalForkServer {
     child: Child,
     /// Closed before the child is waited for: its end is the child's.
     stream: Option<UnixStream>,
 }
 
-impl Zygote {
+impl MinimalForkServer {
     /// Starts it, and has it fork once.
-    pub fn start() -> Zygote {
+    pub fn start() -> MinimalForkServer {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let child = child::this_program(child::ZYGOTE)
+        let child = child::this_program(child::FORK_SERVER)
             .stdin(OwnedFd::from(theirs))
             .spawn()
             .expect("this executable starts again");
-        let zygote = Zygote {
+        let fork_server = MinimalForkServer {
             child,
             stream: Some(ours),
         };
-        zygote.fork();
-        zygote
+        fork_server.fork();
+        fork_server
     }
 
     /// From the request until the copy has said hello.
     pub fn fork(&self) {
         let mut stream = self.stream.as_ref().expect("open until dropped");
-        stream.write_all(b"!").expect("the zygote reads");
+        stream.write_all(b"!").expect("the fork server reads");
         let mut hello = [0; HELLO.len()];
         stream.read_exact(&mut hello).expect("the copy says hello");
         assert_eq!(&hello, HELLO);
     }
 }
 
-impl Drop for Zygote {
+impl Drop for MinimalForkServer {
     fn drop(&mut self) {
         self.stream = None;
         self.child.wait().expect("our own child");
     }
 }
 
-/// What the zygote does, until its stream closes.
+/// What the fork server does, until its stream closes.
 pub fn serve() {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
     // SAFETY: to ignore a signal is no code that could run at a bad moment. The kernel buries the copies then.
