@@ -1,9 +1,10 @@
-//! Process groups: what a worker's jobs have started, and whether it ends with the worker.
+//! `kill_tree`: the processes that a worker's jobs have started end with the worker, also if they have left its group.
 
 #[macro_use]
 mod common;
 
 use std::future::IntoFuture;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,25 +27,104 @@ fn start_sleeper(_: ()) -> u32 {
     command.spawn().unwrap().id()
 }
 
+/// Starts a process that sleeps for a minute in a session of its own, and whose parent has exited.
+fn start_daemon(_: ()) -> u32 {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "setsid sleep 60 >/dev/null 2>&1 </dev/null & echo $!"]);
+    let output = shell.output().unwrap().stdout;
+    let daemon = String::from_utf8(output).unwrap().trim().parse().unwrap();
+    while common::name_of(daemon) != "sleep" {} // then it has its session
+    daemon
+}
+
+/// Starts a process of a new session that starts one of another new session.
+fn start_nested_sessions(_: ()) -> u32 {
+    let mut shell = Command::new("sh");
+    let inner = "setsid sleep 60 >/dev/null 2>&1 </dev/null & echo $!; exec sleep 60";
+    shell
+        .args(["-c", &format!("setsid sh -c '{inner}' | head -n 1")])
+        .stdin(Stdio::null());
+    let output = shell.stdout(Stdio::piped()).spawn().unwrap().stdout;
+    let mut line = String::new();
+    BufReader::new(output.unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let innermost = line.trim().parse().unwrap();
+    while common::name_of(innermost) != "sleep" {}
+    innermost
+}
+
+const WAYS: usize = 3;
+
+/// Starts a process in one of several ways, and returns its process id.
+fn start(way: usize) -> u32 {
+    let ways: [fn(()) -> u32; WAYS] = [start_sleeper, start_daemon, start_nested_sessions];
+    ways[way](())
+}
+
 fn tree() -> WorkerConfig {
     config().kill_tree(true)
 }
 
-fn killing_a_worker_kills_what_its_jobs_have_started() {
+fn killing_a_worker_kills_the_processes_that_its_jobs_have_started() {
     test(with_workers(tree(), |workers| async move {
-        let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-        assert!(is_alive(sleeper));
-        let scope = CancelScope::new();
-        let call = workers.run_sync(endless, ()).kill_on_cancel(true);
-        let mut call = Box::pin(scope.run(call));
-        assert!(smol::future::poll_once(&mut call).await.is_none());
-        scope.cancel();
-        assert!(call.await.is_none());
-        wait_until_gone(sleeper);
+        for way in 0..WAYS {
+            let sleeper = workers.run_sync(start, way).await.unwrap();
+            assert!(is_alive(sleeper));
+            let scope = CancelScope::new();
+            let call = workers.run_sync(endless, ()).kill_on_cancel(true);
+            let mut call = Box::pin(scope.run(call));
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            scope.cancel();
+            assert!(call.await.is_none());
+            wait_until_gone(sleeper);
+        }
     }));
 }
 
-fn a_worker_that_crashes_takes_what_its_jobs_have_started_with_it() {
+/// All processes of the bomb have this in their command lines.
+const BOMB: &str = "60.7134";
+
+fn processes_of_the_bomb() -> usize {
+    let has_mark = |entry: &std::fs::DirEntry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.windows(BOMB.len()).any(|part| part == BOMB.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap();
+    entries.flatten().filter(has_mark).count()
+}
+
+fn a_worker_is_killed_with_a_fork_bomb_that_its_job_has_set_off() {
+    fn bomb(_: ()) {
+        // 127 processes, of which each third has a session of its own.
+        let script = format!(
+            r#"bomb() {{ if [ $1 -gt 0 ]; then bomb $(($1 - 1)) & bomb $(($1 - 1)) & setsid sleep {BOMB} & fi; sleep {BOMB}; }}; bomb 6"#
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).stdin(Stdio::null());
+        shell.stdout(Stdio::null()).stderr(Stdio::null());
+        shell.status().unwrap();
+    }
+    test(with_workers(tree(), |workers| async move {
+        for size in [1, 8, 60] {
+            let scope = CancelScope::new();
+            let call = workers.run_sync(bomb, ()).kill_on_cancel(true);
+            let mut call = Box::pin(scope.run(call));
+            while processes_of_the_bomb() < size {
+                let short = smol::Timer::after(Duration::from_millis(1));
+                assert!(smol::future::poll_once(&mut call).await.is_none());
+                short.await;
+            }
+            scope.cancel();
+            assert!(call.await.is_none());
+            while processes_of_the_bomb() > 0 {
+                std::thread::yield_now();
+            }
+        }
+    }));
+}
+
+fn a_worker_that_crashes_takes_the_members_of_its_group_with_it() {
     test(with_workers(tree(), |workers| async move {
         let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
         let crash = workers.run_sync(|()| std::process::abort(), ());
@@ -54,70 +134,59 @@ fn a_worker_that_crashes_takes_what_its_jobs_have_started_with_it() {
     }));
 }
 
-fn a_worker_that_leaves_takes_what_its_jobs_have_started_with_it() {
+fn a_worker_that_exits_takes_the_processes_that_its_jobs_have_started_with_it() {
     test(async {
-        // Nobody looks at the workers meanwhile.
-        for config in [
-            tree().single_use(),
-            tree().idle_timeout(Duration::from_millis(1)),
-        ] {
-            with_workers(config, |workers| async move {
-                let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-                wait_until_gone(sleeper);
-                workers.run_sync(pid, ()).await.unwrap();
-            })
-            .await;
+        for way in 0..WAYS {
+            // No call looks at the workers in between.
+            for config in [
+                tree().single_use(),
+                tree().idle_timeout(Duration::from_millis(1)),
+            ] {
+                with_workers(config, |workers| async move {
+                    let sleeper = workers.run_sync(start, way).await.unwrap();
+                    wait_until_gone(sleeper);
+                    workers.run_sync(pid, ()).await.unwrap();
+                })
+                .await;
+            }
+            let sleeper = with_workers(tree(), |workers| async move {
+                let sleeper = workers.run_sync(start, way).await.unwrap();
+                workers.shutdown().await.expect("it exits by itself");
+                sleeper
+            });
+            wait_until_gone(sleeper.await);
         }
-        let sleeper = with_workers(tree(), |workers| async move {
-            let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-            workers.shutdown().await.expect("it leaves by itself");
-            sleeper
-        });
-        wait_until_gone(sleeper.await);
     });
 }
 
-fn a_killable_call_that_is_dropped_leaves_nothing_of_its_jobs_processes() {
+fn a_killable_call_that_is_dropped_leaves_none_of_its_jobs_processes() {
     test(async {
-        let sleeper = with_workers(tree(), |workers| async move {
-            let sleeper = workers.run_sync(start_sleeper, ()).await.unwrap();
-            let call = workers
-                .run_sync(endless, ())
-                .kill_on_cancel(true)
-                .into_future();
-            let mut call = Box::pin(call);
-            assert!(smol::future::poll_once(&mut call).await.is_none());
-            drop(call);
-            sleeper
-        });
-        wait_until_gone(sleeper.await);
+        for way in 0..WAYS {
+            let sleeper = with_workers(tree(), |workers| async move {
+                let sleeper = workers.run_sync(start, way).await.unwrap();
+                let call = workers
+                    .run_sync(endless, ())
+                    .kill_on_cancel(true)
+                    .into_future();
+                let mut call = Box::pin(call);
+                assert!(smol::future::poll_once(&mut call).await.is_none());
+                drop(call);
+                sleeper
+            });
+            wait_until_gone(sleeper.await);
+        }
     });
 }
 
-fn without_it_what_a_job_has_started_lives_on_and_so_does_what_has_left_the_group() {
-    fn start_in_a_session_of_its_own(_: ()) -> u32 {
-        let mut command = Command::new("setsid");
-        command.args(["sleep", "60"]).stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let started = command.spawn().unwrap().id();
-        while common::name_of(started) != "sleep" {} // then it has left
-        started
-    }
+fn without_it_the_processes_that_a_job_has_started_live_on() {
     test(async {
         let without = with_workers(config(), |workers| async move {
             workers.run_sync(start_sleeper, ()).await.unwrap()
         });
-        let left = with_workers(tree(), |workers| async move {
-            workers
-                .run_sync(start_in_a_session_of_its_own, ())
-                .await
-                .unwrap()
-        });
-        for sleeper in [without.await, left.await] {
-            assert_eq!(children(), [], "the worker is gone");
-            assert!(is_alive(sleeper));
-            kill(sleeper);
-        }
+        let sleeper = without.await;
+        assert_eq!(children(), [], "the worker is gone");
+        assert!(is_alive(sleeper));
+        kill(sleeper);
     });
 }
 
@@ -144,10 +213,11 @@ fn a_worker_leads_a_group_of_its_own_only_if_its_tree_is_to_be_killed() {
 }
 
 suite! {
-    killing_a_worker_kills_what_its_jobs_have_started,
-    a_worker_that_crashes_takes_what_its_jobs_have_started_with_it,
-    a_worker_that_leaves_takes_what_its_jobs_have_started_with_it,
-    a_killable_call_that_is_dropped_leaves_nothing_of_its_jobs_processes,
-    without_it_what_a_job_has_started_lives_on_and_so_does_what_has_left_the_group,
+    killing_a_worker_kills_the_processes_that_its_jobs_have_started,
+    a_worker_is_killed_with_a_fork_bomb_that_its_job_has_set_off,
+    a_worker_that_crashes_takes_the_members_of_its_group_with_it,
+    a_worker_that_exits_takes_the_processes_that_its_jobs_have_started_with_it,
+    a_killable_call_that_is_dropped_leaves_none_of_its_jobs_processes,
+    without_it_the_processes_that_a_job_has_started_live_on,
     a_worker_leads_a_group_of_its_own_only_if_its_tree_is_to_be_killed,
 }

@@ -9,21 +9,24 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use async_io::Async;
+use async_io::{Async, Timer};
 use event_listener::EventListener;
 
 use super::background;
 use super::tick::next_tick;
 use crate::sys::primitives::lock;
 use crate::sys::process::{Ended, Number, Pidfd};
+use crate::sys::process_tree::{DescendantKiller, SCAN_INTERVAL};
 
 /// A child process that is killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct ChildProcess {
     state: State,
     pid: u32,
-    /// The process leads a process group, whose members do not outlive it.
-    leads_group: bool,
+    /// The process's descendants and the members of the group that it leads end with it.
+    kills_tree: bool,
+    /// A kill has begun, which takes several steps if there are descendants.
+    is_being_killed: bool,
     /// The next look at a process that the reactor does not watch.
     next_tick: Option<EventListener>,
 }
@@ -49,38 +52,40 @@ impl ChildProcess {
 
     /// Takes over a child that is known by its number alone. Returns `None` if it runs, and its descriptor cannot be opened
     /// at present.
-    pub(crate) fn from_pid(pid: u32, leads_group: bool) -> Option<Self> {
+    pub(crate) fn from_pid(pid: u32, kills_tree: bool) -> Option<Self> {
         let state = match Number::new(pid) {
             None => State::Ended(Ended::Unknown), // the kernel gives this number to no process
             Some(number) => match number.open() {
                 // If this is no child of ours, then other code has reaped the one that had this number.
-                Ok(pidfd) => match known(pidfd.try_reap(leads_group)) {
+                Ok(pidfd) => match known(pidfd.try_reap(kills_tree)) {
                     None => State::Running(Arc::new(pidfd), None),
                     Some(ended) => State::Ended(ended),
                 },
-                Err(_) => State::Ended(known(number.try_reap(leads_group))?),
+                Err(_) => State::Ended(known(number.try_reap(kills_tree))?),
             },
         };
-        Some(Self::in_state(state, pid, leads_group))
+        Some(Self::in_state(state, pid, kills_tree))
     }
 
-    /// A process that never was. It counts as one whose end nobody knows.
+    /// Stands for a process that was never started. It has ended in an unknown way.
     pub(crate) fn none() -> Self {
         Self::in_state(State::Ended(Ended::Unknown), 0, false)
     }
 
-    fn in_state(state: State, pid: u32, leads_group: bool) -> Self {
+    fn in_state(state: State, pid: u32, kills_tree: bool) -> Self {
         Self {
             state,
             pid,
-            leads_group,
+            kills_tree,
+            is_being_killed: false,
             next_tick: None,
         }
     }
 
-    /// Makes the process's group end with it: the group is killed when the process is, or before the process is reaped.
-    pub(crate) fn set_leads_group(&mut self) {
-        self.leads_group = true;
+    /// Makes other processes end with this one, which must be a child subreaper and lead a process group. A kill ends its
+    /// descendants too. Before it is reaped, the members of its group are killed in any case.
+    pub(crate) fn set_kills_tree(&mut self) {
+        self.kills_tree = true;
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -95,17 +100,16 @@ impl ChildProcess {
         }
     }
 
-    /// Sends SIGKILL if the process is not known to have ended.
+    /// Sends SIGKILL if the process is not known to have ended. If its tree is to end with it, the process is stopped now, and
+    /// killed in the background once no descendant is left.
     pub(crate) fn kill(&mut self) {
         let State::Running(pidfd, _) = &self.state else {
             return;
         };
-        if self.leads_group {
-            pidfd.kill_group();
-        }
-        if let Err(error) = pidfd.kill() {
-            // The caller is cleaning up, often in a `drop`, where a panic would only lose more.
-            tracing::warn!(pid = self.pid, %error, "a process cannot be killed");
+        if !self.kills_tree {
+            kill(pidfd);
+        } else if !std::mem::replace(&mut self.is_being_killed, true) {
+            kill_tree(pidfd.clone());
         }
     }
 
@@ -113,7 +117,7 @@ impl ChildProcess {
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
         match &self.state {
             State::Running(pidfd, _) => {
-                let ended = known(pidfd.try_reap(self.leads_group))?;
+                let ended = known(pidfd.try_reap(self.kills_tree))?;
                 self.state = State::Ended(ended);
                 Some(ended)
             }
@@ -171,7 +175,7 @@ impl ChildProcess {
     }
 }
 
-/// Waits until `child` has ended, in any number of tasks at once. Returns `None` if the child is taken out meanwhile.
+/// Waits until `child` has ended, in any number of tasks at once. Returns `None` if the child is taken out first.
 pub(crate) async fn wait(child: &Mutex<Option<ChildProcess>>) -> Option<Ended> {
     enum Look {
         Over(Option<Ended>),
@@ -214,6 +218,36 @@ pub(crate) async fn wait(child: &Mutex<Option<ChildProcess>>) -> Option<Ended> {
     }
 }
 
+fn kill(pidfd: &Pidfd) {
+    if let Err(error) = pidfd.kill() {
+        // The caller is cleaning up, often in a `drop`, where a panic would only lose more.
+        tracing::warn!(pid = pidfd.pid(), %error, "a process cannot be killed");
+    }
+}
+
+/// Kills a process after its descendants, which become the process's children when their own parents end. So none of
+/// them can leave the tree while the process lives.
+fn kill_tree(root: Arc<Pidfd>) {
+    let end = |root: &Pidfd| {
+        root.kill_group();
+        kill(root);
+    };
+    let Ok(Some(mut killer)) = DescendantKiller::of_child(&root) else {
+        return end(&root);
+    };
+    // The first step signals the descendants that there are, also if this program exits next.
+    if killer.step() {
+        return end(&root);
+    }
+    let rest = async move {
+        while !killer.step() {
+            Timer::after(SCAN_INTERVAL).await;
+        }
+        end(&root);
+    };
+    background::spawn(rest).detach();
+}
+
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         if self.try_reap().is_some() {
@@ -222,7 +256,8 @@ impl Drop for ChildProcess {
         self.kill();
         let state = std::mem::replace(&mut self.state, State::Taken);
         if let State::Running(..) = state {
-            let mut rest = Self::in_state(state, self.pid, self.leads_group);
+            let mut rest = Self::in_state(state, self.pid, self.kills_tree);
+            rest.is_being_killed = true;
             background::spawn(async move { poll_fn(|cx| rest.poll_end(cx)).await }).detach();
         }
     }

@@ -16,6 +16,7 @@ pub(crate) mod model;
 pub(crate) mod original;
 pub(crate) mod primitives;
 pub(crate) mod process;
+pub(crate) mod process_tree;
 pub(crate) mod role;
 pub(crate) mod signal;
 pub(crate) mod socket;

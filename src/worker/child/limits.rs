@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getpgrp, getpid, getpriority_process, kill_process_group,
-    setpgid, setpriority_process, setrlimit,
+    set_child_subreaper, setpgid, setpriority_process, setrlimit,
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::FAILED;
 use crate::sys::cpu_alarm::CpuAlarm;
+use crate::sys::process_tree::DescendantKiller;
 use crate::transport::job::panic::catch;
 use crate::transport::message::{Limits, Refusal};
 
@@ -63,11 +64,19 @@ impl Group {
             let words = "a process that leads a session cannot leave its group";
             refusal("kill_tree(true)".into(), &error.into(), words)
         })?;
+        // Descendants whose parents end become this process's children, so that the parent finds them.
+        set_child_subreaper(Some(getpid())).map_err(|error| {
+            let words = "the kernel does not let this process adopt orphans";
+            refusal("kill_tree(true)".into(), &error.into(), words)
+        })?;
         Ok(Self { home })
     }
 
-    /// Kills all members but this process, which goes home.
+    /// Kills all descendants and all members but this process, which returns to its former group.
     pub(super) fn end(&self) {
+        if let Ok(killer) = DescendantKiller::of_this_process() {
+            killer.run();
+        }
         // If that group is gone, the rest is for the parent to do.
         if setpgid(None, Some(self.home)).is_ok() {
             let _ = kill_process_group(getpid(), Signal::KILL); // there may be no other member

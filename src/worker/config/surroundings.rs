@@ -144,14 +144,19 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets whether the processes that jobs start are killed together with their worker. If so, each worker leads a process
-    /// group of its own. The worker kills the rest of its group when it exits. This process kills the group when it kills
-    /// the worker, and before it reaps a worker that crashed. It does not wait for the members of the group.
+    /// Sets whether the processes that jobs start end with their worker: false, unless this is set.
     ///
-    /// A process that a job starts belongs to the group unless it leaves it with `setpgid` or `setsid`, as shells with job
-    /// control and daemons do. Those survive. The end of a *job* does not end its worker, so processes that the job started
-    /// run on until the worker exits; with [`single_use`](Self::single_use) that is at once. If this process is killed by
-    /// SIGKILL, the kernel kills the workers, but not their groups.
+    /// If so, each worker leads a process group of its own, and is a *child subreaper*: a descendant whose parent has
+    /// exited becomes the worker's child, so `setsid` and a double fork do not lead out of its tree. A worker that exits
+    /// by itself (retired, idle for too long, told to) kills its descendants first. A worker that is killed is stopped, its
+    /// descendants are stopped and killed, and then the worker is. Descendants that do not end within a second, because they wait
+    /// for the kernel, are left alone, as are those that may not be signalled. On a kernel without the lists
+    /// `/proc/PID/task/TID/children`, only the group is killed.
+    ///
+    /// There are three limits. When a worker *crashes*, or another process kills it, its group is killed, but descendants that
+    /// have left the group live on. When this process is killed by SIGKILL, the kernel kills the workers and no other process.
+    /// A job that is *done* does not end its worker, so its processes run until the worker ends, which is at once with
+    /// [`single_use`](Self::single_use); until then, adopted descendants that have exited stay zombies.
     ///
     /// A process group of its own also detaches the worker from the terminal. Ctrl-C and Ctrl-Z do not reach it. Where the
     /// terminal is set to `tostop`, a worker that writes to it is stopped. On the other hand, a job that signals its process

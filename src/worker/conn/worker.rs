@@ -108,7 +108,7 @@ impl Worker {
 
     /// Lets whatever ends the worker end its process group, too.
     pub(in crate::worker) fn kill_its_tree_too(&mut self) {
-        self.process.set_leads_group();
+        self.process.set_kills_tree();
     }
 
     /// The worker, which was expected, is ready for jobs.

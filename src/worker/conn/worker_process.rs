@@ -32,7 +32,7 @@ pub(in crate::worker) struct WorkerProcess {
     child: ChildProcess,
     /// KillReason there is no process and was none.
     failure: Option<ForkFailure>,
-    leads_group: bool,
+    kills_tree: bool,
 }
 
 /// A fork that is not known to have happened.
@@ -64,7 +64,7 @@ impl WorkerProcess {
             fork: None,
             child: ChildProcess::new(pidfd),
             failure: None,
-            leads_group: false,
+            kills_tree: false,
         }
     }
 
@@ -77,14 +77,14 @@ impl WorkerProcess {
             }),
             child: ChildProcess::none(),
             failure: None,
-            leads_group: false,
+            kills_tree: false,
         }
     }
 
-    /// Makes the process's group end with it.
-    pub(in crate::worker) fn set_leads_group(&mut self) {
-        self.leads_group = true;
-        self.child.set_leads_group();
+    /// Makes the process's descendants end with it; see [`ChildProcess::set_kills_tree`].
+    pub(in crate::worker) fn set_kills_tree(&mut self) {
+        self.kills_tree = true;
+        self.child.set_kills_tree();
     }
 
     /// Returns the process id, as soon as the process is known to exist or to have existed; 0 for a failed fork.
@@ -149,7 +149,7 @@ impl WorkerProcess {
                 self.failure = Some(ForkFailure::ServerEnded);
                 ChildProcess::none()
             }
-            ForkOutcome::Forked(pid) => match ChildProcess::from_pid(pid, self.leads_group) {
+            ForkOutcome::Forked(pid) => match ChildProcess::from_pid(pid, self.kills_tree) {
                 Some(child) => child,
                 None => return,
             },
@@ -218,7 +218,7 @@ impl Drop for WorkerProcess {
                 fork: Some(fork),
                 child: ChildProcess::none(),
                 failure: None,
-                leads_group: self.leads_group,
+                kills_tree: self.kills_tree,
             };
             background::spawn(async move { poll_fn(|cx| rest.poll_end(cx)).await }).detach();
         }
