@@ -1,9 +1,9 @@
-//! Workers that are forked: the contract that spawned ones keep, and what is theirs alone.
+//! Forked workers: the tests that spawned workers pass too, and those of behaviour that only forked workers have.
 //!
-//! This is no program of libtest's: a fork server has to be alone in its process when it reaches the hook. What goes
-//! through thousands of calls and workers is in `fork_soak.rs`, which is compiled with optimisation, too.
+//! libtest cannot run this, because a fork server must be single-threaded when it reaches the hook. The tests that make
+//! thousands of calls are in `fork_soak.rs`, which can be compiled with optimization.
 
-// Each file has `common` as its own, because each is a program of its own, too.
+// Each file declares `common`, because each is also a test program of its own.
 #![allow(clippy::duplicate_mod)]
 
 #[macro_use]

@@ -1,8 +1,8 @@
-//! Workers that are forked, killed and forked again, thousands of times: what `fork_server.rs` has no time for.
+//! Workers that are forked, killed and forked again thousands of times.
 //!
-//! A program of its own, because it is compiled with optimisation, too, for a longer soak: see `worker_soak.rs`.
+//! This is a program of its own, so that it can be compiled with optimization for a longer soak: see `worker_soak.rs`.
 
-// Each file has `common` as its own, because each is a program of its own, too.
+// Each file declares `common`, because each is also a test program of its own.
 #![allow(clippy::duplicate_mod)]
 
 #[macro_use]

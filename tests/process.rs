@@ -1,4 +1,4 @@
-//! `run_process`: what it gives, and that it leaves no process and no descriptor behind, however it ends.
+//! `run_process`: its values and errors, and that it leaves no process and no descriptor behind.
 
 mod common;
 #[path = "common/poll_times.rs"]
@@ -24,14 +24,14 @@ use seedbed::{
 };
 use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-/// Runs a test's future, and checks that it leaves no process, no zombie and no descriptor.
+/// Runs the future of a test. Fails if the test leaves a process, zombies included, or a descriptor behind.
 fn test<T>(body: impl Future<Output = T>) -> T {
     test_with(RunBuilder::new(), body)
 }
 
 fn test_with<T>(builder: RunBuilder, body: impl Future<Output = T>) -> T {
     let _alone = alone();
-    // The reactor's descriptors, and those of the run's own machinery, are made once.
+    // The descriptors of the reactor and of runs are opened once and kept.
     run(async { run_process(Command::new("true")).await }).unwrap();
     let check = LeakCheck::begin();
     let value = builder.run(body);
@@ -45,7 +45,7 @@ fn sh(script: &str) -> RunProcess {
     run_process(command)
 }
 
-/// Waits until a process that was told to has said that it is ready.
+/// Waits until a process has printed that it is ready.
 async fn ready(process: &mut Process) {
     let mut word = [0; 6];
     let stdout = process.stdout.as_mut().expect("piped");
@@ -115,7 +115,7 @@ fn both_outputs_can_be_one() {
 }
 
 #[test]
-fn a_bad_end_is_an_error_that_carries_what_was_captured() {
+fn a_failed_process_is_an_error_with_the_captured_output() {
     test(async {
         let error = sh("echo out; exit 9")
             .capture_stdout(true)
@@ -169,7 +169,7 @@ fn a_cancelled_caller_starts_nothing() {
     });
 }
 
-/// Starts a process whose input stays open, waits until it has printed that it is ready, and ends the block around it.
+/// Starts a process whose input stays open, waits until it has printed that it is ready, and cancels the block around it.
 async fn cancel_when_ready(command: RunProcess) -> Process {
     open_nursery(|n| async move {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -186,17 +186,17 @@ fn a_cancelled_process_is_asked_to_end_and_may_do_so_in_order() {
     test(async {
         let polite = sh("trap 'echo bye; exit 7' TERM; echo ready; read x").check(false);
         let process = cancel_when_ready(polite).await;
-        // It is gone when the block has ended, without another wait.
+        // The process has ended when the block has.
         assert_eq!(process.try_status().unwrap().code(), Some(7));
     });
 }
 
 #[test]
-fn what_a_cancelled_process_still_writes_does_not_keep_it_from_ending() {
+fn the_output_of_a_cancelled_process_does_not_keep_it_from_ending() {
     test(async {
         let folder = tempfile::tempdir().unwrap();
         let last = folder.path().join("last");
-        // More than a pipe holds, to a captured output: it would be killed by SIGPIPE, or wait for ever, if nobody read.
+        // Writes more than a pipe holds. If its captured output were not read, it would block or be killed by SIGPIPE.
         let script = format!(
             "trap 'head -c 300000 /dev/zero && echo written >{}; exit' TERM; echo ready >&2; read x",
             last.display()
@@ -218,7 +218,7 @@ fn what_a_cancelled_process_still_writes_does_not_keep_it_from_ending() {
                 .read_exact(&mut word)
                 .await
                 .unwrap();
-            // Handed on, so that its pipes stay open until the end.
+            // Returned, so that its pipes stay open until the end.
             n.terminate(Some(process));
             None
         })
@@ -239,7 +239,7 @@ fn a_process_that_ignores_sigterm_is_killed_after_a_while() {
 }
 
 #[test]
-fn how_a_cancellation_is_delivered_can_be_said_and_the_end_is_waited_for_all_the_same() {
+fn a_cancellation_can_be_delivered_in_another_way_and_the_end_is_awaited() {
     test(async {
         let custom = sh("trap 'exit 3' HUP; echo ready; read x")
             .deliver_cancel(async |process| process.signal(1).unwrap());
@@ -248,7 +248,7 @@ fn how_a_cancellation_is_delivered_can_be_said_and_the_end_is_waited_for_all_the
     });
 }
 
-/// Starts a process, and returns it with the input that it waits for the end of.
+/// Starts a process that waits for the end of its input, and returns both.
 async fn start_and_hold(n: &Nursery<'_>, script: &str) -> (Arc<Process>, impl Sized + use<>) {
     let command = sh(script).stdin(Stdio::piped()).check(false);
     let process = n.start(|started| command.supervise(started)).await;
@@ -258,7 +258,7 @@ async fn start_and_hold(n: &Nursery<'_>, script: &str) -> (Arc<Process>, impl Si
 }
 
 #[test]
-fn several_may_wait_for_a_process() {
+fn several_tasks_can_wait_for_a_process() {
     test(open_nursery(|n| async move {
         let (process, stdin) = start_and_hold(&n, "read x; exit 4").await;
         let waiters: Vec<_> = (0..3)
@@ -271,7 +271,7 @@ fn several_may_wait_for_a_process() {
         for waiter in waiters {
             assert_eq!(waiter.await, Some(4));
         }
-        // All of these do nothing any more.
+        // These do nothing to a process that has ended.
         process.kill();
         process.terminate();
         process.signal(1).unwrap();
@@ -279,7 +279,7 @@ fn several_may_wait_for_a_process() {
 }
 
 #[test]
-fn a_wait_that_is_cancelled_changes_nothing_and_the_status_can_be_asked_for_meanwhile() {
+fn a_cancelled_wait_changes_nothing_and_the_status_can_be_read_during_a_wait() {
     test(open_nursery(|n| async move {
         let (process, stdin) = start_and_hold(&n, "read x; exit 4").await;
         for _ in 0..3 {
@@ -297,7 +297,7 @@ fn a_wait_that_is_cancelled_changes_nothing_and_the_status_can_be_asked_for_mean
         });
         wait_all_tasks_blocked().await;
         drop(stdin);
-        // Somebody else may be the first to see that it has ended; the one who waits is told all the same.
+        // The wait ends also if another call has reaped the process.
         while process.try_status().is_none() {
             checkpoint().await;
         }
@@ -356,7 +356,7 @@ fn a_conversation_goes_line_by_line_and_a_cancelled_read_loses_nothing() {
     }));
 }
 
-/// What `start` cannot tell, as it has returned, the child can: by the block's value.
+/// `start` returns before the process fails, so the error becomes the value of the block.
 #[test]
 fn a_supervised_process_that_fails_may_fail_the_block() {
     test(async {
@@ -375,7 +375,7 @@ fn a_supervised_process_that_fails_may_fail_the_block() {
 }
 
 #[test]
-fn what_delivers_a_cancellation_is_dropped_when_the_process_is_gone() {
+fn the_future_that_delivers_a_cancellation_is_dropped_when_the_process_has_ended() {
     test(async {
         let (sender, receiver) = smol::channel::bounded::<()>(1);
         open_nursery(|n| async move {
@@ -398,7 +398,7 @@ fn what_delivers_a_cancellation_is_dropped_when_the_process_is_gone() {
 }
 
 #[test]
-fn a_panic_in_what_delivers_a_cancellation_comes_out_and_the_process_is_killed() {
+fn a_panic_while_a_cancellation_is_delivered_propagates_and_the_process_is_killed() {
     test(async {
         let scope = CancelScope::new();
         let mut sleep = Command::new("sleep");
@@ -424,7 +424,7 @@ fn a_panic_in_what_delivers_a_cancellation_comes_out_and_the_process_is_killed()
 
 #[test]
 #[should_panic(expected = "stderr_to_stdout goes with a captured or inherited standard output")]
-fn redirections_that_contradict_each_other_are_refused_before_anything_is_started() {
+fn contradictory_redirections_panic_before_a_process_is_started() {
     test(async {
         let call = sh("echo 1 >&2").stdout(Stdio::null()).stderr_to_stdout();
         call.await.map(drop)
@@ -432,7 +432,8 @@ fn redirections_that_contradict_each_other_are_refused_before_anything_is_starte
     .unwrap();
 }
 
-/// A parent that ignores SIGCHLD is not told how its children end. Nobody hangs for that. (In a process of its own.)
+/// The kernel reaps the children of a process that ignores SIGCHLD, and their exit status is lost. The test runs in a process
+/// of its own.
 #[test]
 fn where_sigchld_is_ignored_the_end_of_a_process_is_seen_and_its_status_is_lost() {
     const NAME: &str =
@@ -459,7 +460,7 @@ fn where_sigchld_is_ignored_the_end_of_a_process_is_seen_and_its_status_is_lost(
 }
 
 #[test]
-fn a_supervisor_dropped_from_outside_kills_and_those_who_wait_are_told() {
+fn a_dropped_supervisor_kills_the_process_and_waits_end_with_an_error() {
     test(async {
         let (sender, receiver) = smol::channel::bounded(1);
         let supervisor = open_nursery(|n| async move {
@@ -472,7 +473,7 @@ fn a_supervisor_dropped_from_outside_kills_and_those_who_wait_are_told() {
             supervisor.await;
             unreachable!("it supervises for a long time")
         };
-        // A foreign race, whose loser is dropped without being asked.
+        // This race drops the loser.
         let process = smol::future::or(supervised, receiver.recv()).await.unwrap();
         let error = process.wait().await.unwrap_err();
         assert_eq!(error.kind(), ProcessErrorKind::Lost);
@@ -480,8 +481,8 @@ fn a_supervisor_dropped_from_outside_kills_and_those_who_wait_are_told() {
 }
 
 #[test]
-#[should_panic(expected = "nobody has the other end")]
-fn a_pipe_that_nobody_has_is_refused() {
+#[should_panic(expected = "no handle has the other end")]
+fn a_pipe_without_a_handle_is_refused() {
     test(async { sh("read x").stdin(Stdio::piped()).await.map(drop) }).unwrap();
 }
 
@@ -493,7 +494,7 @@ fn conversation() -> RunProcess {
 }
 
 #[test]
-fn dropped_at_every_poll_it_leaves_nothing() {
+fn dropped_at_any_poll_a_call_leaves_no_process() {
     for times in 0.. {
         let done = test(async move { poll_times(conversation().into_future(), times).await });
         if done.is_some() {
@@ -504,7 +505,7 @@ fn dropped_at_every_poll_it_leaves_nothing() {
 }
 
 #[test]
-fn cancelled_at_every_poll_it_is_gone_when_the_scope_is_left() {
+fn cancelled_at_any_poll_a_call_has_no_process_when_its_scope_ends() {
     for times in 0.. {
         let done = test(async move {
             let scope = CancelScope::new();
@@ -520,7 +521,7 @@ fn cancelled_at_every_poll_it_is_gone_when_the_scope_is_left() {
             }));
             let value = value.await;
             if value.is_none() {
-                // Not dropped: the future is held out here, so that only its own clean-up can have ended the process.
+                // The future has not been dropped yet, so only its own clean-up can have ended the process.
                 assert_eq!(children(), Vec::<u32>::new());
             }
             value

@@ -494,7 +494,7 @@ fn forged_memory_is_an_error_of_this_call_and_never_looked_at() {
     }));
 }
 
-fn for_ever(_: SharedBytes) {
+fn forever(_: SharedBytes) {
     loop {
         std::hint::spin_loop();
     }
@@ -504,7 +504,7 @@ fn a_call_that_is_killed_leaves_no_memory() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for times in 1..20 {
             let scope = CancelScope::new();
-            let call = workers.run_sync(for_ever, bytes("x")).kill_on_cancel(true);
+            let call = workers.run_sync(forever, bytes("x")).kill_on_cancel(true);
             let cancelling = async {
                 for _ in 0..times {
                     smol::future::yield_now().await;

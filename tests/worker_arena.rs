@@ -173,7 +173,7 @@ impl<'de> Deserialize<'de> for Fragile {
     }
 }
 
-fn for_ever(_: String) {
+fn forever(_: String) {
     loop {
         std::hint::spin_loop();
     }
@@ -191,7 +191,7 @@ fn what_a_killed_or_crashed_worker_had_is_not_used_again() {
         assert!(send(&workers, 3, LARGE).await);
         let scope = CancelScope::new();
         let call = workers
-            .run_sync(for_ever, text(4, LARGE))
+            .run_sync(forever, text(4, LARGE))
             .kill_on_cancel(true);
         let cancelling = async {
             // It has been written, whether or not anybody has it yet.

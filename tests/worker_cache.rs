@@ -369,14 +369,14 @@ fn a_new_default_configuration_lets_the_old_workers_go() {
 
 /// There once were as many as came within a second, until the kernel made no more processes.
 fn workers_that_take_their_time_to_exit_do_not_become_ever_more() {
-    extern "C" fn for_ever() {
+    extern "C" fn forever() {
         loop {
             std::thread::park();
         }
     }
     fn stay_at_exit(_: ()) {
         // SAFETY: the function may be called at any time.
-        unsafe { libc::atexit(for_ever) };
+        unsafe { libc::atexit(forever) };
     }
     let config = WorkerConfig::new().single_use();
     test(with_workers(config, |workers| async move {

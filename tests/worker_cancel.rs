@@ -13,7 +13,7 @@ use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, move_on_after, run_sync, shield,
 };
 
-fn for_ever(_: ()) {
+fn forever(_: ()) {
     loop {
         std::hint::spin_loop();
     }
@@ -135,7 +135,7 @@ fn a_killable_call_ends_when_its_worker_has_been_reaped() {
 fn an_endless_job_is_ended_by_a_time_limit() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
-        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let call = workers.run_sync(forever, ()).kill_on_cancel(true);
         assert!(
             move_on_after(Duration::from_millis(50), call)
                 .await

@@ -1,4 +1,4 @@
-//! Jobs that take their worker with them: each is an error that says how, and nothing else is harmed.
+//! Jobs that end their worker. Each is an error that names the cause, and no other call is harmed.
 
 #[macro_use]
 mod common;
@@ -65,7 +65,7 @@ deadly!(a_segmentation_fault_is_reported, { segfault() }, |error| {
 
 fn segfault() {
     kill_process(rustix::process::getpid(), Signal::SEGV).unwrap();
-    // SAFETY: not safe at all: nothing is mapped at that address, which is the point. The process ends here.
+    // SAFETY: unsound on purpose. No memory is mapped at this address, so the process ends here.
     unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) };
 }
 
@@ -138,10 +138,10 @@ deadly!(
     |error| assert_eq!(error.exit().unwrap().code(), Some(5))
 );
 
-/// Leaves a forked process behind that has all of the worker's descriptors, for as long as the test's process lives.
+/// Leaves a forked process behind that has all descriptors of the worker while the test's process lives.
 fn fork_and_exit() {
     // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler, as
-    // `close`, `sleep` and `_exit` are. What it closes is its own copy; the test's harness waits for that.
+    // `close`, `sleep` and `_exit` are. It closes its own copies of the descriptors, for whose end the harness waits.
     unsafe {
         if libc::fork() == 0 {
             libc::close(1);
@@ -153,9 +153,8 @@ fn fork_and_exit() {
     std::process::exit(5)
 }
 
-/// A job that forks and returns on both sides once had two processes answer it: the second answer was given to the next
-/// call, as its value.
-fn a_job_that_forks_and_returns_twice_is_answered_once() {
+/// Both processes of a job that forks and returns once sent an answer, and the second one became the value of the next call.
+fn a_job_that_forks_and_returns_twice_gives_one_answer() {
     fn fork_and_return(_: ()) -> u32 {
         // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler. This
         // worker has no other threads that hold locks.
@@ -217,7 +216,7 @@ fn a_worker_killed_while_idle_is_silently_replaced() {
             let second = workers.run_sync(pid, ()).await;
             match second {
                 Ok(second) => assert_ne!(second, first),
-                // The signal may take effect only when the job is there.
+                // The signal may take effect after the job has arrived.
                 Err(error) => assert!(
                     !wait_for_the_end && error.kind() == WorkerErrorKind::Broken,
                     "{error}"
@@ -227,7 +226,7 @@ fn a_worker_killed_while_idle_is_silently_replaced() {
     }));
 }
 
-fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
+fn an_argument_that_kills_its_receiver_is_sent_once() {
     fn limit_memory() {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
@@ -243,8 +242,8 @@ fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
         |workers| async move {
             let length = |text: String| text.len();
             let text = "x".repeat(64 << 20);
-            // It comes in memory of its own, for which there is no room; where this process cannot make such, through
-            // the socket.
+            // The argument comes as shared memory, which does not fit into the limit, or through the socket where this
+            // process cannot make shared memory.
             let before = rustix::process::getrlimit(rustix::process::Resource::Fsize);
             let small_files = rustix::process::Rlimit {
                 current: Some(32 << 20),
@@ -264,11 +263,10 @@ fn an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever() {
     ));
 }
 
-fn garbage_on_the_socket_gets_the_worker_killed() {
+fn a_worker_that_writes_garbage_to_its_socket_is_killed() {
     fn scribble(_: ()) {
         for fd in 3..4096 {
-            // SAFETY: the descriptor is not closed by this, as the `File` is forgotten; writing to what is not ours is
-            // the test.
+            // SAFETY: the `File` is forgotten, so it does not close the descriptor. Writing to foreign descriptors is the test.
             let file = unsafe { std::fs::File::from(OwnedFd::from_raw_fd(fd)) };
             let file = std::mem::ManuallyDrop::new(file);
             let _ = std::io::Write::write_all(&mut &*file, &[42; 64]); // most are not open
@@ -296,8 +294,8 @@ fn the_last_four_kilobytes_of_standard_error_are_kept() {
     }));
 }
 
-/// Nobody waits for it any more, and a pipe that is full would keep it.
-fn a_worker_that_prints_much_on_its_way_out_is_heard_out() {
+/// No call waits for the worker, and a full pipe would block its exit.
+fn a_worker_that_prints_much_while_it_exits_is_not_blocked() {
     static STAGE: OnceLock<PathBuf> = OnceLock::new();
     extern "C" fn take_leave() {
         eprint!("{}", "x".repeat(1 << 20));
@@ -310,7 +308,7 @@ fn a_worker_that_prints_much_on_its_way_out_is_heard_out() {
         std::process::id()
     }
     staged(config().single_use(), |workers| async move {
-        // Each comes when those that leave are looked after already, except the first.
+        // Except for the first worker, the task that reaps exiting workers already runs.
         for _ in 0..5 {
             let stage = Stage::new();
             let worker = workers.run_sync(take_leave_at_exit, stage.path()).await;
@@ -331,11 +329,11 @@ suite! {
     closing_all_descriptors_and_returning_is_reported,
     closing_all_descriptors_and_living_on_gets_the_worker_killed,
     a_grandchild_that_holds_the_socket_does_not_hide_a_death,
-    a_job_that_forks_and_returns_twice_is_answered_once,
+    a_job_that_forks_and_returns_twice_gives_one_answer,
     a_worker_killed_from_outside_is_reported_and_other_jobs_go_on,
     a_worker_killed_while_idle_is_silently_replaced,
-    an_argument_that_kills_whoever_takes_it_in_is_not_offered_for_ever,
-    garbage_on_the_socket_gets_the_worker_killed,
+    an_argument_that_kills_its_receiver_is_sent_once,
+    a_worker_that_writes_garbage_to_its_socket_is_killed,
     the_last_four_kilobytes_of_standard_error_are_kept,
-    a_worker_that_prints_much_on_its_way_out_is_heard_out,
+    a_worker_that_prints_much_while_it_exits_is_not_blocked,
 }

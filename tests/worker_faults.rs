@@ -1,8 +1,8 @@
-//! Workers that are killed, stopped or crash, in each phase of their lives: before the hello, between jobs, while they
-//! receive, run, send, and retire. Each ends in a specific error or in a result, and a call beside it notices nothing.
+//! Workers that are killed, stopped or crash in each phase: before the hello, between jobs, and while they receive, run,
+//! send, and retire. Each case ends in a specific error or in a result, and a concurrent call is not affected.
 //!
-//! A worker that is stopped is no error by itself: a call that waits for it goes on when it does, one that may kill it does
-//! so when it is cancelled, and a context that ends has only so much patience.
+//! A stopped worker is no error: its call goes on when the worker does, a killable call kills the worker when it is cancelled,
+//! and shutdown kills it after the grace period.
 
 #[macro_use]
 mod common;
@@ -19,7 +19,7 @@ use seedbed::worker::{WorkerErrorKind, WorkerStatus};
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a job halts in the worker.
+/// The phase in which a job halts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum When {
     Decoding,
@@ -29,10 +29,10 @@ enum When {
 
 const PHASES_OF_A_JOB: [When; 3] = [When::Decoding, When::Running, When::Encoding];
 
-/// What the worker does there.
+/// The behaviour of the worker in that phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum What {
-    /// Announces itself, and waits to be let on.
+    /// Announces itself, and waits until it is released.
     Halt,
     Abort,
 }
@@ -75,7 +75,7 @@ impl Serialize for Outcome {
     }
 }
 
-/// A job that goes as planned, and tells its process.
+/// A job that follows the plan, and returns the process id of its worker.
 fn as_planned(Argument(plan): Argument) -> Outcome {
     act(&plan, When::Running);
     Outcome(plan, std::process::id())
@@ -91,7 +91,7 @@ fn planned(workers: &WorkerContext, plan: Plan) -> Call<u32> {
     Box::pin(async move { call.await.map(|Outcome(_, pid)| pid) })
 }
 
-/// Waits for a job to get to its stage, while its call is polled.
+/// Polls a call until its job has arrived at the stage.
 async fn reached<T>(stage: &Stage, call: &mut Call<T>) -> u32 {
     let ended = async {
         let ended = call.await.map(|_| ());
@@ -113,7 +113,7 @@ fn a_worker_killed_in_any_phase_of_a_job_is_broken() {
             let exit = error.exit().unwrap();
             assert_eq!((exit.pid(), exit.signal_name()), (victim, Some("SIGKILL")));
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
         workers.run_sync(pid, ()).await.unwrap();
     });
 }
@@ -128,7 +128,7 @@ fn a_worker_that_crashes_in_any_phase_of_a_job_is_broken() {
             assert_eq!(error.kind(), WorkerErrorKind::Broken, "{when:?}: {error}");
             assert_eq!(error.exit().unwrap().signal_name(), Some("SIGABRT"));
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
         workers.run_sync(pid, ()).await.unwrap();
     });
 }
@@ -141,12 +141,12 @@ fn a_call_to_a_worker_stopped_in_any_phase_of_a_job_goes_on_when_it_does() {
             let mut call = planned(&workers, (when, What::Halt, stage.path()));
             let worker = reached(&stage, &mut call).await;
             stop(worker);
-            stage.let_on();
+            stage.release();
             assert!(smol::future::poll_once(&mut call).await.is_none());
             signal(worker, Signal::CONT);
             assert_eq!(call.await.unwrap(), worker);
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
     });
 }
 
@@ -169,19 +169,19 @@ fn a_worker_stopped_in_any_phase_of_a_job_can_be_killed_by_its_call() {
             assert!(outcome.is_none());
             assert!(!common::workers().contains(&worker), "it has been reaped");
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
         workers.run_sync(pid, ()).await.unwrap();
     });
 }
 
 const MUCH: usize = 16 << 20;
 
-/// Arguments for a context whose workers may have few files stay in their frames, which go through the connection.
+/// A configuration whose arguments go through the connection: workers with few descriptors get no shared memory.
 fn by_connection() -> WorkerConfig {
     WorkerConfig::new().open_file_limit(64)
 }
 
-/// Begins a call whose argument is more than the worker's connection holds, with a worker that is stopped.
+/// Begins a call to a stopped worker, with an argument that does not fit into the connection.
 async fn half_sent(workers: &WorkerContext) -> (u32, Call<(usize, u32)>) {
     fn weigh(bytes: String) -> (usize, u32) {
         (bytes.len(), std::process::id())
@@ -203,7 +203,7 @@ fn a_worker_killed_while_it_receives_is_replaced_or_broken_and_the_job_runs_once
                 assert_eq!(length, MUCH);
                 assert_ne!(other, victim);
             }
-            // Then the argument did not go through the connection.
+            // The argument did not go through the connection.
             Err(error) => assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}"),
         }
         workers.run_sync(pid, ()).await.unwrap();
@@ -218,10 +218,10 @@ fn a_call_to_a_worker_stopped_while_it_receives_goes_on_when_it_does() {
     });
 }
 
-/// Has a worker return more than its connection holds, and leaves it alone until it waits for somebody to read that.
+/// Makes a worker return more than its connection holds, and waits until the worker blocks because nothing reads it.
 async fn half_received(workers: &WorkerContext, kill: bool) -> (u32, Call<usize>) {
     fn produce(stage: PathBuf) -> String {
-        // Memory that could be sent in place of the bytes is a file, too.
+        // Without a descriptor, the worker cannot send shared memory in place of the bytes.
         let nothing = Rlimit {
             current: Some(0),
             maximum: Some(0),
@@ -236,12 +236,12 @@ async fn half_received(workers: &WorkerContext, kill: bool) -> (u32, Call<usize>
     let mut call: Call<usize> = Box::pin(async move { call.await.map(|bytes| bytes.len()) });
     let worker = reached(&stage, &mut call).await;
     while stage::state_of(worker) != Some('S') {
-        std::thread::yield_now(); // on purpose on the executor's thread
+        std::thread::yield_now(); // blocks the executor's thread on purpose
     }
     (worker, call)
 }
 
-fn a_worker_killed_while_it_sends_is_broken_and_half_a_result_is_none() {
+fn a_worker_killed_while_it_sends_is_broken_and_half_a_result_is_discarded() {
     staged(WorkerConfig::new(), |workers| async move {
         let (victim, call) = half_received(&workers, false).await;
         kill(victim);
@@ -284,8 +284,8 @@ fn a_worker_stopped_while_it_sends_or_receives_can_be_killed_by_its_call() {
     });
 }
 
-/// Stops the context's idle worker, and cancels the killable call that has been given to it.
-async fn cancel_a_call_of_one_that_is_stopped(workers: &WorkerContext, worker: u32) {
+/// Stops the idle worker of a context, gives it a killable call, and cancels the call.
+async fn cancel_a_call_of_a_stopped_worker(workers: &WorkerContext, worker: u32) {
     stop(worker);
     let scope = CancelScope::new();
     let mut call = Box::pin(scope.run(workers.run_sync(pid, ()).kill_on_cancel(true)));
@@ -295,7 +295,7 @@ async fn cancel_a_call_of_one_that_is_stopped(workers: &WorkerContext, worker: u
     assert!(!common::workers().contains(&worker), "it has been reaped");
 }
 
-fn a_worker_stopped_between_jobs_is_waited_for_or_killed() {
+fn a_worker_that_is_stopped_between_jobs_delays_its_call_or_is_killed() {
     staged(WorkerConfig::new(), |workers| async move {
         let worker = workers.run_sync(pid, ()).await.unwrap();
         stop(worker);
@@ -304,12 +304,12 @@ fn a_worker_stopped_between_jobs_is_waited_for_or_killed() {
         assert!(smol::future::poll_once(&mut call).await.is_none());
         signal(worker, Signal::CONT);
         assert_eq!(call.await.unwrap(), worker);
-        cancel_a_call_of_one_that_is_stopped(&workers, worker).await;
+        cancel_a_call_of_a_stopped_worker(&workers, worker).await;
         assert_ne!(workers.run_sync(pid, ()).await.unwrap(), worker);
     });
 }
 
-fn a_context_that_ends_kills_its_stopped_workers_after_the_grace_period() {
+fn shutdown_kills_stopped_workers_after_the_grace_period() {
     let config = WorkerConfig::new().grace_period(Duration::from_millis(50));
     staged(config, |workers| async move {
         stop(workers.run_sync(pid, ()).await.unwrap());
@@ -320,8 +320,8 @@ fn a_context_that_ends_kills_its_stopped_workers_after_the_grace_period() {
     });
 }
 
-/// The job's thread brings the process down when nobody is there to be told.
-fn a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_it() {
+/// A thread that the job has left crashes the worker while no call waits for it.
+fn a_worker_that_crashes_between_jobs_is_replaced_and_reported_by_shutdown() {
     fn leave_a_bomb(stage: PathBuf) -> u32 {
         std::thread::spawn(move || {
             halt(&stage);
@@ -335,7 +335,7 @@ fn a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_
             let mut stage = Stage::new();
             let first = workers.run_sync(leave_a_bomb, stage.path()).await.unwrap();
             assert_eq!(stage.reached().await, first);
-            stage.let_on();
+            stage.release();
             stage::until_ended(first);
             if before_the_end {
                 let error = workers.shutdown().await.unwrap_err();
@@ -349,8 +349,8 @@ fn a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_
     });
 }
 
-/// Lets workers halt in their retire closure, after each job.
-fn with_workers_that_halt_when_asked_to_retire<Fut>(body: impl FnOnce(WorkerContext, Stage) -> Fut)
+/// Runs `body` with workers that halt in their retire closure after each job.
+fn with_workers_that_halt_in_retire<Fut>(body: impl FnOnce(WorkerContext, Stage) -> Fut)
 where
     Fut: Future<Output = ()>,
 {
@@ -367,7 +367,7 @@ where
 }
 
 fn a_worker_killed_while_it_retires_is_replaced() {
-    with_workers_that_halt_when_asked_to_retire(|workers, stage| async move {
+    with_workers_that_halt_in_retire(|workers, stage| async move {
         for _ in 0..3 {
             let first = workers.run_sync(pid, ()).await.unwrap();
             assert_eq!(stage.reached().await, first, "after its job was answered");
@@ -378,7 +378,7 @@ fn a_worker_killed_while_it_retires_is_replaced() {
 }
 
 fn a_job_given_to_a_worker_that_is_killed_while_it_retires_is_broken() {
-    with_workers_that_halt_when_asked_to_retire(|workers, mut stage| async move {
+    with_workers_that_halt_in_retire(|workers, mut stage| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
         assert_eq!(stage.reached().await, first);
         let mut call: Call<u32> = Box::pin(workers.run_sync(pid, ()).into_future());
@@ -387,12 +387,12 @@ fn a_job_given_to_a_worker_that_is_killed_while_it_retires_is_broken() {
         let error = call.await.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
         assert_eq!(error.exit().unwrap().pid(), first);
-        stage.let_on();
+        stage.release();
         workers.run_sync(pid, ()).await.unwrap();
     });
 }
 
-fn a_worker_that_crashes_while_it_retires_spares_its_job_and_is_replaced() {
+fn a_worker_that_crashes_while_it_retires_does_not_fail_its_job() {
     let config = WorkerConfig::new()
         .capture_stderr(true)
         .retire(|_: &WorkerStatus| std::process::abort());
@@ -404,30 +404,30 @@ fn a_worker_that_crashes_while_it_retires_spares_its_job_and_is_replaced() {
     });
 }
 
-fn a_worker_stopped_while_it_retires_is_waited_for_or_killed() {
-    with_workers_that_halt_when_asked_to_retire(|workers, mut stage| async move {
+fn a_worker_that_is_stopped_while_it_retires_delays_its_call_or_is_killed() {
+    with_workers_that_halt_in_retire(|workers, mut stage| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
         assert_eq!(stage.reached().await, first);
         stop(first);
         let mut call: Call<u32> = Box::pin(workers.run_sync(pid, ()).into_future());
         assert!(smol::future::poll_once(&mut call).await.is_none());
-        stage.let_on();
+        stage.release();
         signal(first, Signal::CONT);
         assert_eq!(call.await.unwrap(), first);
-        cancel_a_call_of_one_that_is_stopped(&workers, first).await;
+        cancel_a_call_of_a_stopped_worker(&workers, first).await;
     });
 }
 
-/// A worker that has said good-bye, or seems to have by closing its end, and then does not leave.
+/// A worker that has closed its connection and does not exit.
 fn a_worker_that_closes_its_connection_and_stops_is_killed() {
     fn close_and_stop(_: ()) {
         for fd in 0..4096 {
-            // SAFETY: not kept to, as the descriptors have owners: what a job that does this brings about is the test.
+            // SAFETY: unsound on purpose, because the descriptors have owners. The test is what such a job brings about.
             unsafe { libc::close(fd) };
         }
         rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).unwrap();
         loop {
-            std::thread::park(); // of several threads, this one may be the last to notice
+            std::thread::park(); // the signal may stop another thread first
         }
     }
     staged(WorkerConfig::new(), |workers| async move {
@@ -440,9 +440,9 @@ fn a_worker_that_closes_its_connection_and_stops_is_killed() {
 
 const MODULE: &str = "worker_faults";
 
-fn a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how() {
+fn a_worker_that_ends_before_the_hello_is_an_error_that_names_the_signal() {
     let Some(way) = stage::part() else {
-        let name = "a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how";
+        let name = "a_worker_that_ends_before_the_hello_is_an_error_that_names_the_signal";
         for way in ["killed", "aborted"] {
             let mut helper = helper(MODULE, name, way);
             helper.env(stage::BEFORE_THE_HOOK, way);
@@ -454,7 +454,7 @@ fn a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how() {
         "killed" => "SIGKILL",
         _ => "SIGABRT",
     };
-    // `test` would have a worker first.
+    // `test` would start a worker first.
     stage::before_the_hook();
     seedbed::init();
     smol::block_on(stage::within(with_workers(
@@ -470,11 +470,10 @@ fn a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how() {
     )));
 }
 
-/// That a caller who may not kill is let go after a minute is a test of `worker::start`'s.
-fn a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_goes_with_its_context() {
+/// A unit test of `worker::spawn::start` covers the time limit of a call that may not kill its worker.
+fn a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_by_shutdown() {
     if stage::part().is_none() {
-        let name =
-            "a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_goes_with_its_context";
+        let name = "a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_by_shutdown";
         let mut helper = helper(MODULE, name, "caller");
         helper.env(stage::BEFORE_THE_HOOK, "stopped");
         stage::succeeds(helper);
@@ -514,17 +513,17 @@ suite! {
     a_worker_stopped_in_any_phase_of_a_job_can_be_killed_by_its_call,
     a_worker_killed_while_it_receives_is_replaced_or_broken_and_the_job_runs_once_at_most,
     a_call_to_a_worker_stopped_while_it_receives_goes_on_when_it_does,
-    a_worker_killed_while_it_sends_is_broken_and_half_a_result_is_none,
+    a_worker_killed_while_it_sends_is_broken_and_half_a_result_is_discarded,
     a_call_to_a_worker_stopped_while_it_sends_goes_on_when_it_does,
     a_worker_stopped_while_it_sends_or_receives_can_be_killed_by_its_call,
-    a_worker_stopped_between_jobs_is_waited_for_or_killed,
-    a_context_that_ends_kills_its_stopped_workers_after_the_grace_period,
-    a_worker_that_crashes_between_jobs_is_replaced_and_the_contexts_end_tells_of_it,
+    a_worker_that_is_stopped_between_jobs_delays_its_call_or_is_killed,
+    shutdown_kills_stopped_workers_after_the_grace_period,
+    a_worker_that_crashes_between_jobs_is_replaced_and_reported_by_shutdown,
     a_worker_killed_while_it_retires_is_replaced,
     a_job_given_to_a_worker_that_is_killed_while_it_retires_is_broken,
-    a_worker_that_crashes_while_it_retires_spares_its_job_and_is_replaced,
-    a_worker_stopped_while_it_retires_is_waited_for_or_killed,
+    a_worker_that_crashes_while_it_retires_does_not_fail_its_job,
+    a_worker_that_is_stopped_while_it_retires_delays_its_call_or_is_killed,
     a_worker_that_closes_its_connection_and_stops_is_killed,
-    a_worker_killed_or_aborted_before_the_hello_is_an_error_that_says_how,
-    a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_goes_with_its_context,
+    a_worker_that_ends_before_the_hello_is_an_error_that_names_the_signal,
+    a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_by_shutdown,
 }

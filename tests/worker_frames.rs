@@ -77,7 +77,7 @@ fn a_job_that_writes_what_is_no_frame_gets_its_worker_killed() {
                 "{bytes:?}: {error}"
             );
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
         workers.run_sync(pid, ()).await.unwrap();
     });
 }
@@ -149,7 +149,7 @@ fn what_a_worker_sends_while_it_is_idle_is_no_answer_and_no_good_bye() {
             let forger = workers.run_sync(leave_a_forger, (stage.path(), kind));
             assert_eq!(forger.await.unwrap(), jobs + 1);
             stage.reached().await;
-            stage.let_on();
+            stage.release();
             stage.reached().await;
             is_answered_or_finds_out(&workers, jobs + 2).await;
         });
@@ -177,7 +177,7 @@ fn half_a_frame_and_an_end_is_broken() {
 fn half_a_frame_and_no_end_is_waited_for_and_can_be_killed() {
     fn scribble_and_stay(stage: PathBuf) {
         scribble(header(DONE, 1 << 20));
-        stage::for_ever(stage);
+        stage::forever(stage);
     }
     staged(WorkerConfig::new(), |workers| async move {
         let stage = Stage::new();
@@ -214,7 +214,7 @@ fn a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced() {
         }
         let other = workers.run_sync(pid, ()).limiter(&many).await.unwrap();
         assert!(common::is_alive(other));
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
     });
 }
 

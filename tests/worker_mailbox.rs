@@ -1,6 +1,6 @@
-//! Calls that go by a mailbox: from a worker's second job on, while both sides are awake.
+//! Calls through a mailbox, which workers have from their second job on, and which is used while both sides are awake.
 //!
-//! The same tests run with the socket alone (`tests/socket_only.sh`), as nobody must see a difference but in speed.
+//! `tests/socket_only.sh` runs the same tests with the socket alone, because only the speed may differ.
 
 #[macro_use]
 mod common;
@@ -24,7 +24,7 @@ fn increment(n: u64) -> u64 {
     n + 1
 }
 
-/// A job whose argument and result have as many bytes as is said, and which takes a while if they are odd.
+/// A job that returns its bytes in reverse order, and takes some time if their number is odd.
 fn reverse(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.len() % 7 == 3 {
         std::thread::sleep(Duration::from_micros(100));
@@ -37,7 +37,7 @@ fn die(_: ()) {
     std::process::abort();
 }
 
-/// What a process does, and how much time it has had, in ticks.
+/// Returns the state of a process, and its CPU time in ticks.
 fn account(pid: u32) -> (String, u64) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit(") ").next().unwrap();
@@ -63,14 +63,14 @@ fn many_quick_calls_in_a_row_use_one_worker_and_come_back_in_order() {
     }));
 }
 
-fn values_of_all_sizes_travel_one_after_the_other_by_whichever_way_fits() {
+fn values_of_all_sizes_arrive_by_mailbox_or_socket() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let mut seed = 1_u64;
         for _ in 0..1_000 {
             seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            // Around the size of a slot, far above, and small ones mostly.
+            // Mostly small, some around the size of a slot, and some far larger.
             let length = match seed >> 60 {
                 0 => 32_500 + (seed >> 33) as usize % 400,
                 1 => (seed >> 33) as usize % 300_000,
@@ -105,7 +105,7 @@ fn callers_at_the_same_time_get_their_own_answers() {
     }));
 }
 
-fn threads_that_run_and_threads_that_do_not_share_a_worker() {
+fn threads_inside_and_outside_of_runs_share_a_worker() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let limiter = CapacityLimiter::new(1);
         let calls = |workers: WorkerContext, limiter: CapacityLimiter| async move {
@@ -132,7 +132,7 @@ fn threads_that_run_and_threads_that_do_not_share_a_worker() {
     }));
 }
 
-fn a_task_that_blocks_on_a_call_in_the_middle_of_a_run_hears_its_answer() {
+fn a_task_that_blocks_on_a_call_in_a_run_gets_its_answer() {
     fn slowly(n: u64) -> u64 {
         std::thread::sleep(Duration::from_micros(30));
         n + 1
@@ -140,14 +140,14 @@ fn a_task_that_blocks_on_a_call_in_the_middle_of_a_run_hears_its_answer() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         warm_up(&workers).await;
         for n in 0..200 {
-            // Nobody looks for this answer but the reactor: the run's loop stands still.
+            // The run's loop is blocked, so only the reactor notices this answer.
             let call = workers.run_sync(slowly, n).into_future();
             assert_eq!(smol::block_on(call).unwrap(), n + 1);
         }
     }));
 }
 
-fn a_task_that_makes_only_quick_calls_lets_its_siblings_have_their_turns() {
+fn a_task_that_makes_only_quick_calls_does_not_starve_its_siblings() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         warm_up(&workers).await;
         let (stop, calls) = (AtomicBool::new(false), AtomicU32::new(0));
@@ -193,13 +193,13 @@ fn a_worker_that_dies_with_a_job_from_its_mailbox_is_an_error_and_the_next_call_
     }));
 }
 
-fn a_worker_that_is_killed_between_two_quick_calls_costs_no_call() {
+fn a_worker_that_is_killed_between_two_quick_calls_fails_no_call() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for _ in 0..50 {
             warm_up(&workers).await;
             let worker = workers.run_sync(pid, ()).await.unwrap();
             kill(worker);
-            until_ended(worker); // before that it may take a job
+            until_ended(worker); // before that it may receive a job
             assert_eq!(workers.run_sync(increment, 1).await.unwrap(), 2);
         }
     }));
@@ -218,7 +218,7 @@ fn an_idle_worker_sleeps() {
     }));
 }
 
-fn a_job_that_takes_its_time_is_waited_for_and_the_next_quick_one_is_quick_again() {
+fn a_slow_job_does_not_slow_down_the_next_quick_one() {
     fn slowly(milliseconds: u64) -> u64 {
         std::thread::sleep(Duration::from_millis(milliseconds));
         milliseconds
@@ -232,7 +232,7 @@ fn a_job_that_takes_its_time_is_waited_for_and_the_next_quick_one_is_quick_again
     }));
 }
 
-/// The same as `test`, in a run, whose loop looks for answers.
+/// Like `test`, but inside a run, whose loop polls the mailboxes.
 fn test_in_a_run<F, Fut>(config: WorkerConfig, body: F)
 where
     F: FnOnce(WorkerContext) -> Fut,
@@ -241,13 +241,13 @@ where
     test(async { seedbed::run(with_workers(config, body)) });
 }
 
-/// Takes longer than a call looks for an answer by itself.
+/// Takes longer than a call spins for its answer.
 fn slowly(n: u64) -> u64 {
     std::thread::sleep(Duration::from_millis(5));
     n + 1
 }
 
-/// A worker that has answered the job after its warm-up, and goes on when it may.
+/// A worker that halts in its retire closure after the second job, until it is released.
 struct Dawdler(tempfile::TempDir);
 
 impl Dawdler {
@@ -281,7 +281,7 @@ fn wait_for(path: &Path) {
     }
 }
 
-fn a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_one_who_blocks() {
+fn a_slow_retire_closure_does_not_delay_the_answer_to_a_blocked_thread() {
     let dawdler = Dawdler::new();
     test_in_a_run(dawdler.config(), async |workers| {
         warm_up(&workers).await;
@@ -291,7 +291,7 @@ fn a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_one_who_bl
     });
 }
 
-fn a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_a_busy_run() {
+fn a_slow_retire_closure_does_not_delay_the_answer_to_a_busy_run() {
     let dawdler = Dawdler::new();
     test_in_a_run(dawdler.config(), async |workers| {
         warm_up(&workers).await;
@@ -310,8 +310,8 @@ fn a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_a_busy_run
     });
 }
 
-fn who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there() {
-    // What is in a socket is for the reactor to tell, whose turn it may be on another thread.
+fn an_answer_that_has_arrived_is_handled_before_all_tasks_count_as_blocked() {
+    // An answer in the socket is noticed by the reactor, which may run on another thread.
     if cfg!(seedbed_socket_only) {
         return;
     }
@@ -335,7 +335,7 @@ fn who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there() {
     });
 }
 
-fn a_worker_that_was_killed_right_after_its_answer_is_not_counted() {
+fn a_worker_that_was_killed_right_after_its_answer_is_not_counted_as_idle() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for _ in 0..20 {
             warm_up(&workers).await;
@@ -348,7 +348,7 @@ fn a_worker_that_was_killed_right_after_its_answer_is_not_counted() {
 }
 
 fn a_program_that_may_write_no_files_makes_calls() {
-    /// Calls as any program does, in a process of its own.
+    /// Makes calls in a process of its own.
     fn call_without_files(_: ()) -> u64 {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Fsize);
@@ -367,14 +367,14 @@ fn a_program_that_may_write_no_files_makes_calls() {
     }));
 }
 
-/// How many mailboxes this process has mapped.
+/// Returns the number of mailboxes that this process has mapped.
 fn mailboxes() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.matches("seedbed-mailbox").count()
 }
 
-/// The run's loop once kept the mailboxes of all workers that had gone until it looked again.
-fn a_task_that_blocks_in_the_middle_of_a_run_gathers_no_mailboxes() {
+/// The run's loop once kept the mailboxes of all ended workers until its next poll.
+fn a_task_that_blocks_in_a_run_does_not_accumulate_mailboxes() {
     test_in_a_run(WorkerConfig::new().retire_after(3), async |workers| {
         smol::block_on(async {
             for n in 0..300 {
@@ -399,13 +399,13 @@ fn a_run_leaves_no_mailbox_behind() {
 
 fn a_job_that_closes_all_descriptors_harms_no_other() {
     fn close_everything(_: ()) {
-        // SAFETY: not kept to, as the descriptors have owners: what a job that does this brings about is the test.
+        // SAFETY: unsound on purpose, because the descriptors have owners. The test is what such a job brings about.
         unsafe { libc::close_range(0, u32::MAX, 0) };
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for _ in 0..10 {
             warm_up(&workers).await;
-            // Its answer may have gone by the mailbox, where it needs none.
+            // The answer may have gone through the mailbox, which needs no descriptor.
             let _ = workers.run_sync(close_everything, ()).await;
             assert_eq!(workers.run_sync(increment, 1).await.unwrap(), 2);
         }
@@ -413,23 +413,23 @@ fn a_job_that_closes_all_descriptors_harms_no_other() {
 }
 
 suite! {
-    a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_one_who_blocks,
-    a_retire_closure_that_takes_its_time_does_not_keep_the_answer_from_a_busy_run,
-    who_waits_until_all_are_blocked_comes_after_an_answer_that_is_there,
-    a_worker_that_was_killed_right_after_its_answer_is_not_counted,
+    a_slow_retire_closure_does_not_delay_the_answer_to_a_blocked_thread,
+    a_slow_retire_closure_does_not_delay_the_answer_to_a_busy_run,
+    an_answer_that_has_arrived_is_handled_before_all_tasks_count_as_blocked,
+    a_worker_that_was_killed_right_after_its_answer_is_not_counted_as_idle,
     a_program_that_may_write_no_files_makes_calls,
-    a_task_that_blocks_in_the_middle_of_a_run_gathers_no_mailboxes,
+    a_task_that_blocks_in_a_run_does_not_accumulate_mailboxes,
     a_run_leaves_no_mailbox_behind,
     a_job_that_closes_all_descriptors_harms_no_other,
     many_quick_calls_in_a_row_use_one_worker_and_come_back_in_order,
-    values_of_all_sizes_travel_one_after_the_other_by_whichever_way_fits,
+    values_of_all_sizes_arrive_by_mailbox_or_socket,
     callers_at_the_same_time_get_their_own_answers,
-    threads_that_run_and_threads_that_do_not_share_a_worker,
-    a_task_that_blocks_on_a_call_in_the_middle_of_a_run_hears_its_answer,
-    a_task_that_makes_only_quick_calls_lets_its_siblings_have_their_turns,
+    threads_inside_and_outside_of_runs_share_a_worker,
+    a_task_that_blocks_on_a_call_in_a_run_gets_its_answer,
+    a_task_that_makes_only_quick_calls_does_not_starve_its_siblings,
     a_time_limit_ends_a_loop_of_quick_calls,
     a_worker_that_dies_with_a_job_from_its_mailbox_is_an_error_and_the_next_call_has_another,
-    a_worker_that_is_killed_between_two_quick_calls_costs_no_call,
+    a_worker_that_is_killed_between_two_quick_calls_fails_no_call,
     an_idle_worker_sleeps,
-    a_job_that_takes_its_time_is_waited_for_and_the_next_quick_one_is_quick_again,
+    a_slow_job_does_not_slow_down_the_next_quick_one,
 }

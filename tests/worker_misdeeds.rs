@@ -1,5 +1,5 @@
-//! Jobs that misbehave without dying of it, or in odd ways: processes and threads that they leave behind, signals that they
-//! block, limits that they set, other programs that they become, panics through C, and floods of output.
+//! Jobs that misbehave: they leave processes and threads behind, block signals, set limits, become other programs, panic
+//! through C code, and print without end.
 
 #[macro_use]
 mod common;
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::stage::{self, Bystander, Stage, announce, for_ever, halt, helper, staged};
+use common::stage::{self, Bystander, Stage, announce, forever, halt, helper, staged};
 use common::{endless, pid};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use seedbed::worker::{WorkerErrorKind, WorkerStatus};
@@ -19,11 +19,11 @@ fn echo(n: u32) -> (u32, u32) {
     (n, std::process::id())
 }
 
-/// Forks a process that lives on with all of the worker's descriptors, in a session of its own, until it is killed; tells
-/// its number.
+/// Forks a process that has all descriptors of the worker and runs in a session of its own until it is killed. Returns its
+/// process id.
 fn leave_a_daemon(_: ()) -> u32 {
     // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler, as
-    // `setsid`, `close` and `pause` are. What it closes is its own copy; the test's harness waits for that.
+    // `setsid`, `close` and `pause` are. It closes its own copies of the descriptors, for whose end the harness waits.
     unsafe {
         match libc::fork() {
             0 => {
@@ -39,8 +39,8 @@ fn leave_a_daemon(_: ()) -> u32 {
     }
 }
 
-/// The daemon has the worker's socket, so the end of that is not the end of the worker, and the other way round.
-fn a_daemon_that_a_job_leaves_behind_with_our_descriptors_disturbs_nobody() {
+/// The daemon has the socket of the worker, so the socket stays open when the worker ends.
+fn a_daemon_with_the_workers_descriptors_disturbs_no_call() {
     let config = WorkerConfig::new().capture_stderr(true);
     staged(config, |workers| async move {
         let worker = workers.run_sync(pid, ()).await.unwrap();
@@ -54,11 +54,11 @@ fn a_daemon_that_a_job_leaves_behind_with_our_descriptors_disturbs_nobody() {
     });
 }
 
-fn a_worker_killed_beside_a_daemon_with_its_descriptors_is_seen_to_end() {
+fn the_end_of_a_worker_is_noticed_while_a_daemon_has_its_descriptors() {
     staged(WorkerConfig::new(), |workers| async move {
         let daemon = workers.run_sync(leave_a_daemon, ()).await.unwrap();
         let stage = Stage::new();
-        let call = workers.run_sync(for_ever, stage.path());
+        let call = workers.run_sync(forever, stage.path());
         stage.cancel_on_arrival(call.kill_on_cancel(true)).await;
         assert!(common::workers().is_empty());
         stage::kill(daemon);
@@ -67,8 +67,8 @@ fn a_worker_killed_beside_a_daemon_with_its_descriptors_is_seen_to_end() {
     });
 }
 
-/// `daemon(3)` lets the worker exit, and returns in a copy of it.
-fn a_job_that_makes_a_daemon_of_its_worker_is_broken_and_the_daemon_answers_nobody() {
+/// `daemon(3)` makes the worker exit, and returns in a forked copy.
+fn a_job_that_makes_a_daemon_of_its_worker_is_broken_and_the_daemon_sends_no_answer() {
     fn become_a_daemon(_: ()) -> u32 {
         // SAFETY: changes no memory. This worker has no other threads that hold locks.
         unsafe { libc::daemon(1, 1) };
@@ -86,7 +86,7 @@ fn a_job_that_makes_a_daemon_of_its_worker_is_broken_and_the_daemon_answers_nobo
 
 fn block_all_signals(_: ()) {
     let mut all = std::mem::MaybeUninit::uninit();
-    // SAFETY: `sigfillset` initialises the set, of which the mask is then made; no memory is changed besides.
+    // SAFETY: `sigfillset` initializes the set, which becomes the mask. No other memory is changed.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
@@ -97,10 +97,10 @@ fn block_all_signals(_: ()) {
     }
 }
 
-fn a_worker_whose_job_blocks_all_signals_serves_on_is_killed_and_leaves() {
+fn a_worker_whose_job_blocks_all_signals_can_be_used_killed_and_shut_down() {
     fn block_and_never_end(stage: PathBuf) {
         block_all_signals(());
-        for_ever(stage);
+        forever(stage);
     }
     staged(WorkerConfig::new(), |workers| async move {
         workers.run_sync(block_all_signals, ()).await.unwrap();
@@ -140,7 +140,7 @@ fn limit(limit: Limit) {
     setrlimit(resource, nothing).unwrap();
 }
 
-fn a_worker_whose_job_takes_its_own_limits_away_serves_on() {
+fn a_worker_whose_job_sets_tight_limits_can_be_used() {
     fn weigh(bytes: String) -> (String, u32) {
         (bytes + "!", std::process::id())
     }
@@ -158,7 +158,7 @@ fn a_worker_whose_job_takes_its_own_limits_away_serves_on() {
             let (answer, worker) = workers.run_sync(weigh, "x".to_owned()).await.unwrap();
             assert_eq!((&*answer, worker), ("x!", first), "{which:?}");
         }
-        // What is large goes in memory beside its frame, for which this one has no descriptor any more.
+        // A large value is sent as shared memory, for which this worker has no descriptor.
         let large = workers.run_sync(weigh, "x".repeat(4 << 20)).await;
         let error = large.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::DecodeArgument);
@@ -230,18 +230,18 @@ fn a_job_that_exceeds_a_limit_which_it_has_set_is_broken_by_the_kernel() {
             assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
             assert_eq!(error.exit().unwrap().signal_name(), Some(name));
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
         workers.run_sync(pid, ()).await.unwrap();
     });
 }
 
-fn a_job_that_becomes_another_program_is_broken_however_long_that_lives() {
+fn a_job_that_becomes_another_program_is_broken() {
     fn become_another(arguments: Vec<String>) {
         let error = match arguments.split_first() {
             Some((program, arguments)) => Command::new(program).args(arguments).exec(),
             None => Command::new("/proc/self/exe")
                 .args(std::env::args_os().skip(1))
-                .stdout(Stdio::null()) // for what libtest has to say
+                .stdout(Stdio::null()) // libtest prints to it
                 .exec(),
         };
         panic!("{error}");
@@ -251,9 +251,9 @@ fn a_job_that_becomes_another_program_is_broken_however_long_that_lives() {
         let programs: [(&[&str], Option<i32>); 4] = [
             (&["true"], Some(0)),
             (&["sh", "-c", "exit 9"], Some(9)),
-            // Closes its connection by that, and is killed for living on.
+            // Executing it closes the connection, and the process is killed because it runs on.
             (&["sleep", "1000"], None),
-            // This program, on the way that the worker came: no worker that could serve, and nobody's program.
+            // This program, executed as the worker was. It cannot serve as a worker, and must not run as the program.
             (&[], Some(70)),
         ];
         for (program, code) in programs {
@@ -288,7 +288,7 @@ fn a_panic_in_a_function_that_c_calls_aborts_the_worker_and_is_broken() {
     });
 }
 
-fn a_panic_through_c_that_lets_it_pass_is_a_panic_and_the_worker_stays() {
+fn a_panic_that_unwinds_through_c_is_a_panic_and_the_worker_stays() {
     extern "C-unwind" fn compare(_: *const libc::c_void, _: *const libc::c_void) -> libc::c_int {
         panic!("out of order")
     }
@@ -302,7 +302,7 @@ fn a_panic_through_c_that_lets_it_pass_is_a_panic_and_the_worker_stays() {
     }
     fn sort(_: ()) {
         let mut numbers = [2, 1, 3];
-        // SAFETY: the array has three elements of that size. The C library is made to be unwound.
+        // SAFETY: the array has three elements of that size. The C library is compiled with unwind tables.
         unsafe { qsort(numbers.as_mut_ptr().cast(), 3, 4, compare) };
     }
     staged(WorkerConfig::new(), |workers| async move {
@@ -314,11 +314,11 @@ fn a_panic_through_c_that_lets_it_pass_is_a_panic_and_the_worker_stays() {
     });
 }
 
-fn threads_that_a_job_leaves_running_do_not_disturb_the_next_job_nor_the_end() {
+fn threads_that_a_job_leaves_running_disturb_neither_the_next_job_nor_the_exit() {
     fn leave_threads(stage: PathBuf) -> u32 {
         for _ in 0..4 {
             let stage = stage.clone();
-            std::thread::spawn(move || for_ever(stage));
+            std::thread::spawn(move || forever(stage));
         }
         std::thread::spawn(|| {
             loop {
@@ -342,31 +342,30 @@ fn threads_that_a_job_leaves_running_do_not_disturb_the_next_job_nor_the_end() {
     });
 }
 
-/// Makes calls that this worker answers, and ends it.
-async fn serves_on_and_leaves(workers: &WorkerContext, worker: u32) {
+/// Makes calls that this worker answers, and shuts its context down.
+async fn can_be_used_and_shut_down(workers: &WorkerContext, worker: u32) {
     for n in 0..20 {
         assert_eq!(workers.run_sync(echo, n).await.unwrap(), (n, worker));
     }
     workers.shutdown().await.unwrap();
 }
 
-/// Starts a thread that has the standard output to itself and never ends.
-fn keep_the_standard_output_locked(for_ever: impl FnOnce() + Send + 'static) -> u32 {
+/// Starts a thread that holds the lock of the standard output forever.
+fn hold_the_standard_output_lock(forever: impl FnOnce() + Send + 'static) -> u32 {
     let (locked, is_locked) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let _stdout = std::io::stdout().lock();
         locked.send(()).unwrap();
-        for_ever();
+        forever();
     });
     is_locked.recv().unwrap();
     std::process::id()
 }
 
-/// A worker writes out what a job printed before it answers, and once waited for ever for a thread that kept the standard
-/// output to itself.
-fn a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer() {
+/// A worker flushes the standard output before it answers. It once waited forever for a thread that held the lock.
+fn a_thread_that_holds_the_standard_output_lock_does_not_delay_the_answer() {
     fn leave_a_thread(stage: PathBuf) -> u32 {
-        keep_the_standard_output_locked(move || for_ever(stage))
+        hold_the_standard_output_lock(move || forever(stage))
     }
     staged(WorkerConfig::new(), |workers| async move {
         let stage = Stage::new();
@@ -375,15 +374,15 @@ fn a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer
             .await
             .unwrap();
         assert_eq!(stage.reached().await, first);
-        serves_on_and_leaves(&workers, first).await;
+        can_be_used_and_shut_down(&workers, first).await;
     });
 }
 
-/// The same at the end: what leaves a process writes its standard output, too.
-fn a_worker_retires_beside_a_thread_that_keeps_the_standard_output_locked() {
+/// A process flushes its standard output when it exits, too.
+fn a_worker_retires_while_a_thread_holds_the_standard_output_lock() {
     fn leave_a_thread(_: ()) -> u32 {
         print!("half a line ");
-        keep_the_standard_output_locked(|| endless(()))
+        hold_the_standard_output_lock(|| endless(()))
     }
     staged(WorkerConfig::new().single_use(), |workers| async move {
         let first = workers.run_sync(leave_a_thread, ()).await.unwrap();
@@ -392,8 +391,8 @@ fn a_worker_retires_beside_a_thread_that_keeps_the_standard_output_locked() {
     });
 }
 
-/// While nobody calls, nobody reads what a worker writes.
-fn a_thread_that_fills_the_captured_standard_error_between_calls_delays_neither_job_nor_end() {
+/// Between two calls, the captured standard error is not read.
+fn a_thread_that_fills_the_captured_standard_error_delays_neither_job_nor_exit() {
     fn leave_a_thread(stage: PathBuf) -> u32 {
         std::thread::spawn(move || {
             announce(&stage);
@@ -411,11 +410,11 @@ fn a_thread_that_fills_the_captured_standard_error_between_calls_delays_neither_
             .await
             .unwrap();
         assert_eq!(stage.reached().await, first);
-        serves_on_and_leaves(&workers, first).await;
+        can_be_used_and_shut_down(&workers, first).await;
     });
 }
 
-fn a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_nor_end() {
+fn a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_nor_exit() {
     fn complain(_: &WorkerStatus) -> bool {
         std::io::stderr().write_all(&[b'x'; 300 << 10]).unwrap();
         false
@@ -423,13 +422,13 @@ fn a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_no
     let config = WorkerConfig::new().capture_stderr(true).retire(complain);
     staged(config, |workers| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
-        serves_on_and_leaves(&workers, first).await;
+        can_be_used_and_shut_down(&workers, first).await;
     });
 }
 
 const FLOOD: usize = 100 << 20;
 
-fn a_hundred_megabytes_on_the_captured_standard_error_are_read_and_forgotten() {
+fn a_hundred_megabytes_on_the_captured_standard_error_are_read_and_discarded() {
     fn flood(_: ()) {
         let piece = [b'x'; 64 << 10];
         for _ in 0..FLOOD / piece.len() {
@@ -451,7 +450,7 @@ fn a_hundred_megabytes_on_the_captured_standard_error_are_read_and_forgotten() {
 
 const MODULE: &str = "worker_misdeeds";
 
-/// The helper's output is counted here: nothing of it is lost, and nothing of it is taken for a frame.
+/// All bytes of the output arrive, and none is taken for a frame.
 fn a_hundred_megabytes_on_the_standard_output_all_arrive() {
     fn flood(_: ()) -> u32 {
         let piece = [b'x'; 64 << 10];
@@ -475,7 +474,7 @@ fn a_hundred_megabytes_on_the_standard_output_all_arrive() {
     });
 }
 
-/// Written as a number, read as a text whose length is that number. Such a result once ended the program that had called.
+/// Written as a number, and read as a string with this length. Such a result once ended the calling program.
 #[derive(Debug)]
 struct Misread;
 
@@ -491,7 +490,7 @@ impl<'de> serde::Deserialize<'de> for Misread {
     }
 }
 
-fn what_is_read_as_something_else_than_was_written_is_an_error_on_either_side() {
+fn a_value_read_as_another_type_than_written_is_an_error_on_either_side() {
     staged(WorkerConfig::new(), |workers| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
         let error = workers.run_sync(|()| Misread, ()).await.unwrap_err();
@@ -509,7 +508,7 @@ fn workers_of_workers_of_workers_answer() {
     fn descend(depth: u32) -> Vec<u32> {
         let mut pids = match depth {
             0 => Vec::new(),
-            // As a program would, by a run of its own.
+            // In a run of its own, as in a program.
             _ => seedbed::run(async move { seedbed::run_sync(descend, depth - 1).await.unwrap() }),
         };
         pids.push(std::process::id());
@@ -526,9 +525,9 @@ fn workers_of_workers_of_workers_answer() {
     });
 }
 
-fn a_worker_that_is_killed_takes_its_own_workers_along() {
+fn the_workers_of_a_killed_worker_end_with_it() {
     fn nest(stage: PathBuf) {
-        smol::block_on(async { seedbed::run_sync(for_ever, stage).await.unwrap() });
+        smol::block_on(async { seedbed::run_sync(forever, stage).await.unwrap() });
     }
     staged(WorkerConfig::new(), |workers| async move {
         let (stage, scope) = (Stage::new(), CancelScope::new());
@@ -545,10 +544,10 @@ fn a_worker_that_is_killed_takes_its_own_workers_along() {
     });
 }
 
-fn a_job_that_panics_while_its_own_worker_runs_leaves_none() {
+fn a_job_that_panics_while_its_own_worker_runs_leaves_no_process() {
     fn nest(stage: PathBuf) {
         smol::block_on(async {
-            let call = seedbed::run_sync(halt_for_ever, stage.clone()).kill_on_cancel(true);
+            let call = seedbed::run_sync(halt_forever, stage.clone()).kill_on_cancel(true);
             let mut call = Box::pin(call.into_future());
             let reached = async {
                 while !stage.join("inner").exists() {
@@ -559,7 +558,7 @@ fn a_job_that_panics_while_its_own_worker_runs_leaves_none() {
             panic!("in the middle")
         })
     }
-    fn halt_for_ever(stage: PathBuf) {
+    fn halt_forever(stage: PathBuf) {
         std::fs::write(stage.join("new"), std::process::id().to_string()).unwrap();
         std::fs::rename(stage.join("new"), stage.join("inner")).unwrap();
         halt(&stage);
@@ -576,24 +575,24 @@ fn a_job_that_panics_while_its_own_worker_runs_leaves_none() {
 }
 
 suite! {
-    a_daemon_that_a_job_leaves_behind_with_our_descriptors_disturbs_nobody,
-    a_worker_killed_beside_a_daemon_with_its_descriptors_is_seen_to_end,
-    a_job_that_makes_a_daemon_of_its_worker_is_broken_and_the_daemon_answers_nobody,
-    a_worker_whose_job_blocks_all_signals_serves_on_is_killed_and_leaves,
-    a_worker_whose_job_takes_its_own_limits_away_serves_on,
+    a_daemon_with_the_workers_descriptors_disturbs_no_call,
+    the_end_of_a_worker_is_noticed_while_a_daemon_has_its_descriptors,
+    a_job_that_makes_a_daemon_of_its_worker_is_broken_and_the_daemon_sends_no_answer,
+    a_worker_whose_job_blocks_all_signals_can_be_used_killed_and_shut_down,
+    a_worker_whose_job_sets_tight_limits_can_be_used,
     a_job_that_exceeds_a_limit_which_it_has_set_is_broken_by_the_kernel,
-    a_job_that_becomes_another_program_is_broken_however_long_that_lives,
+    a_job_that_becomes_another_program_is_broken,
     a_panic_in_a_function_that_c_calls_aborts_the_worker_and_is_broken,
-    a_panic_through_c_that_lets_it_pass_is_a_panic_and_the_worker_stays,
-    threads_that_a_job_leaves_running_do_not_disturb_the_next_job_nor_the_end,
-    a_thread_that_keeps_the_standard_output_locked_does_not_keep_its_job_s_answer,
-    a_worker_retires_beside_a_thread_that_keeps_the_standard_output_locked,
-    a_thread_that_fills_the_captured_standard_error_between_calls_delays_neither_job_nor_end,
-    a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_nor_end,
-    a_hundred_megabytes_on_the_captured_standard_error_are_read_and_forgotten,
+    a_panic_that_unwinds_through_c_is_a_panic_and_the_worker_stays,
+    threads_that_a_job_leaves_running_disturb_neither_the_next_job_nor_the_exit,
+    a_thread_that_holds_the_standard_output_lock_does_not_delay_the_answer,
+    a_worker_retires_while_a_thread_holds_the_standard_output_lock,
+    a_thread_that_fills_the_captured_standard_error_delays_neither_job_nor_exit,
+    a_retire_closure_that_fills_the_captured_standard_error_delays_neither_job_nor_exit,
+    a_hundred_megabytes_on_the_captured_standard_error_are_read_and_discarded,
     a_hundred_megabytes_on_the_standard_output_all_arrive,
-    what_is_read_as_something_else_than_was_written_is_an_error_on_either_side,
+    a_value_read_as_another_type_than_written_is_an_error_on_either_side,
     workers_of_workers_of_workers_answer,
-    a_worker_that_is_killed_takes_its_own_workers_along,
-    a_job_that_panics_while_its_own_worker_runs_leaves_none,
+    the_workers_of_a_killed_worker_end_with_it,
+    a_job_that_panics_while_its_own_worker_runs_leaves_no_process,
 }

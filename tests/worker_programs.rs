@@ -1,7 +1,7 @@
-//! What may happen to the program around its workers: it is killed, forks itself, runs out of descriptors and processes,
-//! its disks are full, its file is replaced, its clock jumps, and several runtimes in it share one context.
+//! Events in the program that has workers: it is killed, forks itself, runs out of descriptors and processes, its disks are
+//! full, its file is replaced, its clock jumps, and several runtimes share one context.
 //!
-//! Most of it takes a process of its own: this program, run again to play a part.
+//! Most tests run this program again, to play a part in a process of its own.
 
 #[macro_use]
 mod common;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use common::stage::{self, Bystander, Stage, announce, for_ever, helper, helper_in, staged};
+use common::stage::{self, Bystander, Stage, announce, forever, helper, helper_in, staged};
 use common::{children, pid, test, with_workers};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -42,7 +42,7 @@ fn no_process_outlives_a_program_that_is_killed_while_its_workers_idle_wait_and_
             );
             let _waits = smol::spawn(
                 workers
-                    .run_sync(for_ever, stage.path())
+                    .run_sync(forever, stage.path())
                     .limiter(&many)
                     .into_future(),
             );
@@ -69,10 +69,10 @@ fn no_process_outlives_a_program_that_is_killed_while_its_workers_idle_wait_and_
     family.into_iter().for_each(common::wait_until_gone);
 }
 
-/// Forks this program. The copy does `what`, and ends without any clean-up; `true` is success.
-fn in_a_copy(what: impl FnOnce() -> bool) {
-    // SAFETY: the copy has one thread, and what other threads had locked stays locked in it. None of them does anything but
-    // wait at this moment, and the C library sees to its own locks.
+/// Forks this program. The copy calls `what` and exits without clean-up. `true` is success.
+fn in_a_forked_copy(what: impl FnOnce() -> bool) {
+    // SAFETY: the copy has one thread, and locks held by other threads stay locked in it. All other threads wait at this
+    // moment and hold none, and the C library handles its own locks.
     let copy = unsafe { libc::fork() };
     if copy == 0 {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
@@ -86,8 +86,8 @@ fn in_a_copy(what: impl FnOnce() -> bool) {
     assert_eq!(status, 0, "the copy failed");
 }
 
-/// A copy once asked the launcher's thread, which it does not have, and waited for ever; and answers to the original's calls
-/// went to whichever of the two read first.
+/// A forked copy once waited forever for the launcher's thread, which it does not have, and read answers to the calls of the
+/// original.
 fn a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_copy() {
     let name = "a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_copy";
     if stage::part().is_none() {
@@ -127,8 +127,8 @@ fn a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_c
             assert!(!smol::future::or(reached, ended).await);
         }
         let first = call().await.unwrap();
-        in_a_copy(|| {
-            // Calls in progress are the original's, whether they are polled, dropped or looked at.
+        in_a_forked_copy(|| {
+            // Calls in progress belong to the original. The copy may poll or drop them.
             for call in pending.iter_mut().flatten() {
                 let polled = smol::future::block_on(smol::future::poll_once(call));
                 let error = polled.unwrap().unwrap_err();
@@ -140,7 +140,7 @@ fn a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_c
             seedbed::worker::configure_default_context(WorkerConfig::new()).unwrap();
             refuses(&workers)
         });
-        in_a_copy(|| {
+        in_a_forked_copy(|| {
             let block = smol::block_on(async {
                 let closed = workers.shutdown();
                 let scope = seedbed::CancelScope::new();
@@ -151,17 +151,17 @@ fn a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_c
             refuses(&workers)
         });
         assert_eq!(call().await.unwrap(), first, "it is as it was");
-        stage.let_on();
+        stage.release();
         for call in pending.into_iter().flatten() {
             call.await.unwrap();
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
         workers.shutdown().await.unwrap();
     });
 }
 
-fn a_program_that_forks_itself_before_it_has_workers_has_them_in_both() {
-    let name = "a_program_that_forks_itself_before_it_has_workers_has_them_in_both";
+fn a_program_that_forks_itself_before_it_has_workers_can_have_them_in_both() {
+    let name = "a_program_that_forks_itself_before_it_has_workers_can_have_them_in_both";
     if stage::part().is_none() {
         stage::succeeds(helper(MODULE, name, "program"));
         return;
@@ -177,11 +177,11 @@ fn a_program_that_forks_itself_before_it_has_workers_has_them_in_both() {
         )));
         children().is_empty()
     };
-    in_a_copy(has_workers);
+    in_a_forked_copy(has_workers);
     assert!(has_workers());
 }
 
-/// A copy of this program, in a folder of its own.
+/// Copies this program to a new folder.
 fn copy_of_this_program() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy");
@@ -189,7 +189,7 @@ fn copy_of_this_program() -> (tempfile::TempDir, PathBuf) {
     (folder, copy)
 }
 
-/// A program whose file had been touched once took its new workers for another program's.
+/// A program whose file had been touched once took its new workers for those of another program.
 fn a_program_whose_file_is_touched_replaced_or_removed_while_it_runs_still_starts_workers() {
     let name =
         "a_program_whose_file_is_touched_replaced_or_removed_while_it_runs_still_starts_workers";
@@ -217,7 +217,7 @@ fn a_program_whose_file_is_touched_replaced_or_removed_while_it_runs_still_start
         let changes: [fn(&Path); 3] = [touch, replace, remove];
         for change in changes {
             change(copy);
-            // Of the same context, and of one whose fork server has yet to come up.
+            // In the same context, and in one whose fork server has not been started.
             assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
             with_workers(WorkerConfig::new(), |others| async move {
                 assert_ne!(others.run_sync(pid, ()).await.unwrap(), first);
@@ -227,7 +227,7 @@ fn a_program_whose_file_is_touched_replaced_or_removed_while_it_runs_still_start
     });
 }
 
-/// Lets this process have so many descriptors and no more; gives back what was the limit.
+/// Limits the number of descriptors of this process, and returns the former limit.
 fn limit_descriptors(most: u64) -> Rlimit {
     let before = getrlimit(Resource::Nofile);
     let few = Rlimit {
@@ -239,7 +239,7 @@ fn limit_descriptors(most: u64) -> Rlimit {
 }
 
 fn a_program_that_runs_out_of_descriptors_gets_errors_and_recovers_and_calls_in_progress_go_on() {
-    // The context's own end is part of what is checked, at each step.
+    // Each step includes the end of a context.
     test(stage::within(async {
         let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
         let mut failures = 0;
@@ -247,7 +247,7 @@ fn a_program_that_runs_out_of_descriptors_gets_errors_and_recovers_and_calls_in_
             let succeeded = with_workers(WorkerConfig::new(), |workers| async move {
                 let bystander = match room % 2 {
                     0 => Some(Bystander::of(&workers).await),
-                    _ => None, // so that the fork server comes up in want, too
+                    _ => None, // the fork server starts without free descriptors, too
                 };
                 let busy = if bystander.is_some() { 8 } else { 0 };
                 let before = limit_descriptors(lowest_free + busy + room);
@@ -260,7 +260,7 @@ fn a_program_that_runs_out_of_descriptors_gets_errors_and_recovers_and_calls_in_
                     assert_eq!(error.kind(), WorkerErrorKind::Start, "{error}");
                 }
                 if let Some(bystander) = bystander {
-                    bystander.leaves_unharmed().await;
+                    bystander.ends_unharmed().await;
                 }
                 workers.run_sync(pid, ()).await.unwrap();
                 outcome.is_ok()
@@ -276,7 +276,7 @@ fn a_program_that_runs_out_of_descriptors_gets_errors_and_recovers_and_calls_in_
     }));
 }
 
-/// The user under whose limit that happens is somebody else, so that nobody's processes count but these.
+/// The limit counts processes by user, so the helper runs as a user who has no other processes.
 fn a_program_that_runs_out_of_processes_gets_errors_and_recovers() {
     const SOMEBODY: u32 = 54_321;
     let name = "a_program_that_runs_out_of_processes_gets_errors_and_recovers";
@@ -289,8 +289,8 @@ fn a_program_that_runs_out_of_processes_gets_errors_and_recovers() {
         return;
     }
     staged(WorkerConfig::new(), |workers| async move {
-        workers.run_sync(pid, ()).await.unwrap(); // so that all threads are there
-        // SAFETY: changes what this process may do and nothing in its memory; it keeps its `/proc`.
+        workers.run_sync(pid, ()).await.unwrap(); // starts all threads
+        // SAFETY: changes permissions of this process and no memory.
         unsafe {
             assert_eq!(libc::setresuid(SOMEBODY, SOMEBODY, 0), 0);
             assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
@@ -310,18 +310,18 @@ fn a_program_that_runs_out_of_processes_gets_errors_and_recovers() {
             })
             .await;
         }
-        // SAFETY: as above. The workers of the root's are to be ended by it.
+        // SAFETY: changes permissions of this process and no memory. Only root may end the workers of root.
         unsafe { assert_eq!(libc::setresuid(0, 0, 0), 0) };
     });
 }
 
-fn a_program_whose_disks_and_shared_memory_are_full_has_workers_all_the_same() {
-    let name = "a_program_whose_disks_and_shared_memory_are_full_has_workers_all_the_same";
+fn a_program_whose_disks_and_shared_memory_are_full_has_workers() {
+    let name = "a_program_whose_disks_and_shared_memory_are_full_has_workers";
     if stage::part().is_none() {
         stage::succeeds(helper(MODULE, name, "program"));
         return;
     }
-    // The stage is on a disk that is not full yet; and before this thread has a view of its own, others have theirs.
+    // Made before the disks are full. The other threads have been started, and keep their view of the file system.
     if let Err(error) = fill("/dev/shm").and_then(|()| fill("/tmp")) {
         println!("skipped: this environment does not let us mount ({error})");
         return;
@@ -331,7 +331,7 @@ fn a_program_whose_disks_and_shared_memory_are_full_has_workers_all_the_same() {
     });
 }
 
-/// Arguments and results that take whatever way there is for their size.
+/// Makes calls with arguments and results of all sizes.
 async fn weigh_all_sizes(workers: &WorkerContext) {
     let louder = |text: String| text + "!";
     for size in [0, 1 << 10, 1 << 17, 1 << 20, 1 << 24] {
@@ -341,7 +341,7 @@ async fn weigh_all_sizes(workers: &WorkerContext) {
     }
 }
 
-/// Lets this thread and those that it will start see a full disk in this place.
+/// Mounts a full disk there, for this thread and those that it starts later.
 fn fill(place: &str) -> rustix::io::Result<()> {
     // SAFETY: only the file system's view changes, and only this thread's; no descriptor or memory is affected.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
@@ -353,9 +353,9 @@ fn fill(place: &str) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// To make memory that is a file longer than that is a signal, too, and by default a deadly one.
-fn a_program_that_may_not_write_files_has_workers_all_the_same() {
-    let name = "a_program_that_may_not_write_files_has_workers_all_the_same";
+/// Shared memory is a file, so growing it beyond the limit raises SIGXFSZ, which ends a process by default.
+fn a_program_that_may_not_write_files_has_workers() {
+    let name = "a_program_that_may_not_write_files_has_workers";
     if stage::part().is_none() {
         stage::succeeds(helper(MODULE, name, "program"));
         return;
@@ -374,12 +374,12 @@ fn a_program_that_may_not_write_files_has_workers_all_the_same() {
     }
 }
 
-/// Workers live in real time: their idle timeout, their start's limit, their context's grace. Nothing reads the system's
-/// clock of the day, so there is none to jump but a run's own.
+/// The idle timeout of workers, the time limit of their start and the grace period of contexts are real time. No code reads
+/// the system's time of day, so only the clock of a run can jump.
 fn a_clock_that_jumps_by_years_ends_no_worker_and_no_job() {
     const YEARS: Duration = Duration::from_secs(100_000_000);
     test(stage::within(async {
-        // The run has a thread of its own: this one belongs to the test's executor.
+        // The run has a thread of its own, because this one runs the test's executor.
         let thread =
             std::thread::Builder::new().name(std::thread::current().name().unwrap().into());
         let jumps = || {
@@ -407,7 +407,7 @@ fn a_clock_that_jumps_by_years_ends_no_worker_and_no_job() {
                     let worker = smol::future::or(stage.reached(), ended).await;
                     clock.jump(YEARS);
                     assert!(smol::future::poll_once(&mut call).await.is_none());
-                    stage.let_on();
+                    stage.release();
                     assert_eq!(call.await.unwrap(), worker);
                     clock.jump(YEARS);
                     assert_eq!(workers.run_sync(pid, ()).await.unwrap(), worker);
@@ -422,7 +422,7 @@ fn a_clock_that_jumps_by_years_ends_no_worker_and_no_job() {
     }));
 }
 
-/// The deadline of a call is the run's, and a clock that jumps passes it.
+/// Deadlines are those of the run's clock, so a jump passes them.
 fn a_clock_that_jumps_past_a_calls_deadline_kills_its_worker() {
     test(stage::within(async {
         let thread =
@@ -431,9 +431,7 @@ fn a_clock_that_jumps_past_a_calls_deadline_kills_its_worker() {
             RunBuilder::new().clock(MockClock::autojump()).run(async {
                 let stage = Stage::new();
                 with_workers(WorkerConfig::new(), |workers| async move {
-                    let call = workers
-                        .run_sync(for_ever, stage.path())
-                        .kill_on_cancel(true);
+                    let call = workers.run_sync(forever, stage.path()).kill_on_cancel(true);
                     let outcome = seedbed::move_on_after(Duration::from_secs(3600), call).await;
                     assert!(outcome.is_none());
                     assert!(common::workers().is_empty());
@@ -462,7 +460,7 @@ fn two_runs_a_tokio_program_and_a_smol_task_share_the_default_context_at_once() 
     }
     test(stage::within(async {
         let name = std::thread::current().name().unwrap_or("main").to_owned();
-        // The threads bear the test's name, by which its workers find the way to the hook.
+        // The threads have the name of the test, by which their workers find the hook.
         let thread = || std::thread::Builder::new().name(name.clone());
         let tokio = || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -489,8 +487,8 @@ fn two_runs_a_tokio_program_and_a_smol_task_share_the_default_context_at_once() 
     }));
 }
 
-/// Sends a child's way what a signal would do to it between two calls, from everywhere at once.
-fn signals_that_a_worker_ignores_or_does_not_mind_harm_no_call() {
+/// Sends signals to a worker from several threads while calls are made.
+fn signals_that_do_not_end_a_worker_harm_no_call() {
     staged(WorkerConfig::new(), |workers| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
         for _ in 0..50 {
@@ -511,14 +509,14 @@ fn signals_that_a_worker_ignores_or_does_not_mind_harm_no_call() {
 suite! {
     no_process_outlives_a_program_that_is_killed_while_its_workers_idle_wait_and_spin,
     a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_copy,
-    a_program_that_forks_itself_before_it_has_workers_has_them_in_both,
+    a_program_that_forks_itself_before_it_has_workers_can_have_them_in_both,
     a_program_whose_file_is_touched_replaced_or_removed_while_it_runs_still_starts_workers,
     a_program_that_runs_out_of_descriptors_gets_errors_and_recovers_and_calls_in_progress_go_on,
     a_program_that_runs_out_of_processes_gets_errors_and_recovers,
-    a_program_whose_disks_and_shared_memory_are_full_has_workers_all_the_same,
-    a_program_that_may_not_write_files_has_workers_all_the_same,
+    a_program_whose_disks_and_shared_memory_are_full_has_workers,
+    a_program_that_may_not_write_files_has_workers,
     a_clock_that_jumps_by_years_ends_no_worker_and_no_job,
     a_clock_that_jumps_past_a_calls_deadline_kills_its_worker,
     two_runs_a_tokio_program_and_a_smol_task_share_the_default_context_at_once,
-    signals_that_a_worker_ignores_or_does_not_mind_harm_no_call,
+    signals_that_do_not_end_a_worker_harm_no_call,
 }

@@ -1,12 +1,10 @@
-//! Calls without end, with random kills from a seed: each job leaves a mark in memory that all processes share, so that
-//! it is seen afterwards that it ran exactly once if its call gave a value, and once at most if the call was broken or
-//! given up.
+//! Many calls with random kills. Each job leaves a mark in shared memory, which shows that it ran exactly once if its call
+//! returned a value, and at most once if the call failed or was cancelled.
 //!
-//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_soak` goes on for longer than the
-//! default, which takes seconds. There is a kill for each hundred calls.
+//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_soak` makes more calls than the default,
+//! which takes seconds. One in a hundred calls is accompanied by a kill.
 //!
-//! `unsafe` is needed to map the shared memory. It is a file that nobody makes shorter, of bytes that are only ever
-//! changed as atomics.
+//! `unsafe` is needed to map the shared memory: a file that is never shortened, whose bytes are only changed as atomics.
 
 #[macro_use]
 mod common;
@@ -24,21 +22,21 @@ use rustix::process::{Pid, Signal, kill_process};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, run};
 
-/// How many calls each seed makes.
+/// The number of calls for each seed.
 fn calls() -> usize {
     let asked = std::env::var("SEEDBED_SOAK_CALLS").ok();
     asked.map_or(10_000, |asked| asked.parse().unwrap())
 }
 
-/// How many callers there are at once, and how many workers.
+/// The number of concurrent callers, and of workers.
 const CALLERS: usize = 4;
 const WORKERS: usize = 3;
 
-/// A mark for each call, in memory that this process shares with its workers.
+/// Maps one mark for each call, in memory shared with the workers.
 fn map(marks: &Path, length: usize) -> &'static [AtomicU8] {
     let file = File::options().read(true).write(true).open(marks).unwrap();
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the kernel chooses a place that nobody uses. The file is as long as that, and stays so.
+    // SAFETY: the kernel chooses an unused address range. The file is at least this long, and stays so.
     let place = unsafe {
         mmap(
             std::ptr::null_mut(),
@@ -50,12 +48,12 @@ fn map(marks: &Path, length: usize) -> &'static [AtomicU8] {
         )
         .unwrap()
     };
-    // SAFETY: the mapping is never undone; it is initialised, as files are; and `AtomicU8` has the layout of a byte. Every
-    // process that has it changes it through atomics only.
+    // SAFETY: the mapping is never removed. A file's bytes are initialized, and `AtomicU8` has the layout of a byte. Every
+    // process that maps the file changes it through atomics only.
     unsafe { std::slice::from_raw_parts(place.cast::<AtomicU8>(), length) }
 }
 
-/// What a job does besides leaving its mark.
+/// The behaviour of a job, besides leaving its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Fate {
     Returns,
@@ -73,7 +71,7 @@ fn leave_a_mark(
     if fate == Fate::DiesBefore {
         kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
         loop {
-            std::thread::park(); // of several threads, this one may be the last to notice
+            std::thread::park(); // the signal may reach another thread first
         }
     }
     marks[at].fetch_add(1, Relaxed);
@@ -84,7 +82,7 @@ fn leave_a_mark(
     }
 }
 
-/// How often a job may have run.
+/// The number of times that a job may have run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ran {
     Once,
@@ -92,7 +90,7 @@ enum Ran {
     AtMostOnce,
 }
 
-/// One run of dice: the same seed throws the same numbers. (What the machine makes of them is its own dice.)
+/// A random number generator. Equal seeds give equal numbers, though not equal interleavings.
 struct Dice(Cell<u64>);
 
 impl Dice {
@@ -110,7 +108,7 @@ struct Soak {
     marks: PathBuf,
     seen: &'static [AtomicU8],
     dice: Dice,
-    /// What is expected of each job, by its number.
+    /// The expected number of runs of each job, by its number.
     expected: RefCell<Vec<Ran>>,
     kills: Cell<usize>,
     limiter: CapacityLimiter,
@@ -121,7 +119,7 @@ impl Soak {
         self.seen.len()
     }
 
-    fn choose_fate(&self) -> Fate {
+    fn choose_outcome(&self) -> Fate {
         match self.dice.throw(1000) {
             0..3 => Fate::DiesBefore,
             3..6 => Fate::DiesAfter,
@@ -130,7 +128,7 @@ impl Soak {
         }
     }
 
-    /// Makes the calls that are left, one after the other.
+    /// Makes the remaining calls, one after the other.
     async fn call_on(&self, workers: &WorkerContext) {
         loop {
             let at = self.expected.borrow().len();
@@ -140,13 +138,13 @@ impl Soak {
             self.expected.borrow_mut().push(Ran::AtMostOnce);
             let ran = self.call(workers, at).await;
             self.expected.borrow_mut()[at] = ran;
-            // A broken promise is told of with its number, and at once.
+            // A violation fails the test at once, with the number of the job.
             self.check(at);
         }
     }
 
     async fn call(&self, workers: &WorkerContext, at: usize) -> Ran {
-        let fate = self.choose_fate();
+        let fate = self.choose_outcome();
         let weight = match self.dice.throw(500) {
             0 => 1 << 20,
             _ => self.dice.throw(100) as usize,
@@ -156,7 +154,7 @@ impl Soak {
             .run_sync(leave_a_mark, argument)
             .limiter(&self.limiter);
         let outcome = match self.dice.throw(200) {
-            // Given up after a few turns, which kills.
+            // Dropped after a few polls, which kills the worker.
             0 => {
                 let scope = CancelScope::new();
                 let give_up = async {
@@ -173,13 +171,13 @@ impl Soak {
                     None => return Ran::AtMostOnce,
                 }
             }
-            // Somebody kills a worker, be it this call's, another's, or an idle one.
+            // Kills a worker: that of this call, of another one, or an idle one.
             1 => {
                 let kill = async {
                     for _ in 0..self.dice.throw(20) {
                         smol::future::yield_now().await;
                     }
-                    self.kill_somebody();
+                    self.kill_a_worker();
                 };
                 let (outcome, ()) = smol::future::zip(call.into_future(), kill).await;
                 outcome
@@ -198,22 +196,22 @@ impl Soak {
                     Ran::Once
                 }
                 WorkerErrorKind::Broken => Ran::AtMostOnce,
-                // A new worker that is killed before it is ready.
+                // A new worker was killed before it was ready.
                 WorkerErrorKind::Start => Ran::Never,
                 kind => panic!("{kind:?}: {error}"),
             },
         }
     }
 
-    /// Kills a worker. Nobody else reaps one meanwhile: all that happens here happens on one thread.
-    fn kill_somebody(&self) {
+    /// Kills a worker. All calls run on this thread, so none is reaped at the same time.
+    fn kill_a_worker(&self) {
         let workers = common::workers();
         if workers.is_empty() {
             return;
         }
         let victim = workers[self.dice.throw(workers.len() as u64) as usize];
         let pid = Pid::from_raw(victim.cast_signed()).unwrap();
-        // What was dropped is reaped in the background, on another thread.
+        // Dropped workers are reaped on another thread.
         if kill_process(pid, Signal::KILL).is_ok() {
             self.kills.set(self.kills.get() + 1);
         }
@@ -257,7 +255,7 @@ async fn soak(seed: u64) {
         assert_eq!(workers.statistics().running_workers, 0);
     })
     .await;
-    // Once more, now that no worker is left that could still run one.
+    // Checks again, now that no worker is left that could run a job.
     (0..length).for_each(|at| soak.check(at));
     assert!(soak.kills.get() >= length / 200, "{}", soak.kills.get());
     let broken = soak.expected.borrow();
@@ -275,7 +273,7 @@ fn every_call_runs_once_or_is_reported_with_the_first_seed() {
 fn every_call_runs_once_or_is_reported_with_the_second_seed_inside_a_run() {
     test(async {
         let name = std::thread::current().name().unwrap_or("main").to_owned();
-        // The thread bears the test's name, by which its workers find the way to the hook.
+        // The thread has the name of the test, by which its workers find the hook.
         let thread = std::thread::Builder::new().name(name);
         let thread = thread.spawn(|| run(within(soak(2)))).unwrap();
         smol::unblock(|| thread.join().unwrap()).await;

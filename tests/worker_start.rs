@@ -1,7 +1,7 @@
-//! How a worker comes up, and what becomes of one that does not.
+//! Starting a worker, and the errors of a start that fails.
 //!
-//! The tests that need another program run this one again as a helper: the same test, told by an environment variable
-//! that it is to play a part.
+//! Tests that need another program run this program again: the same test, in which an environment variable selects the
+//! part that the new process plays.
 
 mod common;
 
@@ -31,8 +31,8 @@ fn plays_a_part() -> bool {
 }
 
 #[test]
-fn a_worker_that_calls_seedbed_before_the_hook_says_so_and_the_error_names_the_fix() {
-    // The mistake: the hook comes too late. In this process that does no harm.
+fn a_call_to_seedbed_before_the_hook_is_an_error_that_names_the_fix() {
+    // The mistake: this call comes before the hook. In this process, which is no worker, that does no harm.
     let _ = seedbed::worker::default_context_statistics();
     seedbed::init();
     let _alone = common::alone();
@@ -73,7 +73,7 @@ fn seedbed_worker_exits(code: i32) {
 }
 
 #[test]
-fn a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_second_program() {
+fn a_worker_whose_standard_input_was_replaced_is_an_error_and_does_not_run_the_program() {
     if plays_a_part() {
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null").unwrap()).unwrap();
         seedbed::init();
@@ -83,21 +83,21 @@ fn a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_se
         return;
     }
     let name =
-        "a_worker_whose_standard_input_was_taken_before_the_hook_is_an_error_and_no_second_program";
+        "a_worker_whose_standard_input_was_replaced_is_an_error_and_does_not_run_the_program";
     let _alone = common::alone();
     let output = helper(name).stderr(Stdio::piped()).output().unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("redirects or reads standard input"));
 }
 
-/// Each worker once took itself for the program and started another one: 200 of them in a second.
+/// Such a worker once took itself for the program and started another worker, and so on: 200 in a second.
 #[test]
-fn a_program_that_clears_its_environment_before_the_hook_has_workers_and_no_copies() {
+fn a_program_that_clears_its_environment_before_the_hook_has_workers() {
     const COPIES: &str = "SEEDBED_TEST_COPIES";
     if plays_a_part() {
         let copies: u32 = std::env::var(COPIES).map_or(0, |count| count.parse().unwrap());
         assert!(copies < 2, "the program starts itself over and over");
-        // SAFETY: libtest's other thread only waits; nobody reads the environment by way of the C library.
+        // SAFETY: libtest's other thread only waits, and no thread reads the environment through the C library.
         unsafe {
             std::env::vars_os().for_each(|(name, _)| std::env::remove_var(name));
             std::env::set_var(COPIES, (copies + 1).to_string());
@@ -108,7 +108,7 @@ fn a_program_that_clears_its_environment_before_the_hook_has_workers_and_no_copi
         assert_ne!(worker, std::process::id());
         return;
     }
-    let name = "a_program_that_clears_its_environment_before_the_hook_has_workers_and_no_copies";
+    let name = "a_program_that_clears_its_environment_before_the_hook_has_workers";
     let _alone = common::alone();
     assert!(helper(name).status().unwrap().success());
 }
@@ -140,7 +140,7 @@ fn a_worker_dies_with_its_parent_though_the_job_spins() {
 }
 
 #[test]
-fn a_worker_exits_when_its_parent_exits_without_a_word() {
+fn a_worker_exits_when_its_parent_exits_without_shutdown() {
     seedbed::init();
     if plays_a_part() {
         let worker = smol::block_on(async { run_sync(pid, ()).await }).unwrap();
@@ -148,7 +148,7 @@ fn a_worker_exits_when_its_parent_exits_without_a_word() {
         return; // no shutdown
     }
     let _alone = common::alone();
-    let output = helper("a_worker_exits_when_its_parent_exits_without_a_word")
+    let output = helper("a_worker_exits_when_its_parent_exits_without_shutdown")
         .output()
         .unwrap();
     assert!(output.status.success());
@@ -179,12 +179,12 @@ fn a_worker_prints_no_heading_of_libtest() {
 }
 
 #[test]
-fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
+fn a_program_without_free_descriptors_gets_an_error_and_leaks_none() {
     test(async {
         with_workers(WorkerConfig::new(), |workers| async move {
             let mut held = Vec::new();
             let mut failures = 0;
-            // One descriptor less each time: whichever step of the start fails, nothing is left of it.
+            // One free descriptor less each time, so that each step of the start fails once.
             let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
             let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
             for room in 0..12 {
@@ -213,19 +213,19 @@ fn a_program_that_is_out_of_descriptors_gets_an_error_and_loses_none() {
     });
 }
 
-/// In a program that had closed its standard error, the next worker's socket once got that number, and whatever printed an
-/// error wrote it to the worker, which took it for garbage and left.
+/// In a program that had closed its standard error, a worker's socket once got the number of the standard error, and error
+/// messages of the program were sent to the worker, which exited.
 #[test]
-fn a_program_that_has_closed_its_standard_error_does_not_print_to_its_workers() {
+fn a_program_with_a_closed_standard_error_does_not_print_to_its_workers() {
     seedbed::init();
     if plays_a_part() {
         smol::block_on(async {
-            run_sync(pid, ()).await.unwrap(); // the reactor has its descriptors now
-            // SAFETY: closes what this program does not use any more.
+            run_sync(pid, ()).await.unwrap(); // opens the reactor's descriptors
+            // SAFETY: the program does not use its standard error after this.
             unsafe { libc::close(2) };
             with_workers(WorkerConfig::new(), |workers| async move {
                 let first = workers.run_sync(pid, ()).await.unwrap();
-                // SAFETY: reads the few bytes that it is given. Whether that fails is not the question.
+                // SAFETY: reads the bytes of a live buffer. The write may fail.
                 unsafe { libc::write(2, c"an error".as_ptr().cast(), 8) };
                 assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
             })
@@ -234,12 +234,12 @@ fn a_program_that_has_closed_its_standard_error_does_not_print_to_its_workers() 
         return;
     }
     let _alone = common::alone();
-    let name = "a_program_that_has_closed_its_standard_error_does_not_print_to_its_workers";
+    let name = "a_program_with_a_closed_standard_error_does_not_print_to_its_workers";
     assert!(helper(name).status().unwrap().success());
 }
 
-/// The kernel unties a process from its parent's death when it changes its user, which an init closure that drops
-/// privileges does. (Where the tests do not run as root, the closure changes nothing.)
+/// The kernel clears the parent-death signal of a process that changes its user, as an init closure that drops privileges
+/// does. Without root, the closure changes nothing.
 #[test]
 fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
     fn become_nobody() {
@@ -257,8 +257,8 @@ fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
     }));
 }
 
-/// A program that has given up its right to kill the workers that it started once panicked when it tried, in a `drop` even.
-/// (Where the tests do not run as root, it keeps the right.)
+/// A program that could no longer kill its workers, because it had changed its user, once panicked when it tried. Without root,
+/// the program keeps its user.
 #[test]
 fn a_program_that_may_not_kill_its_worker_waits_for_it() {
     seedbed::init();
@@ -276,7 +276,7 @@ fn a_program_that_may_not_kill_its_worker_waits_for_it() {
                 assert_eq!(stage.reached().await, worker);
                 scope.cancel();
                 smol::future::yield_now().await; // the call tries to kill
-                stage.let_on();
+                stage.release();
             };
             let (outcome, ()) = smol::future::zip(call, cancel).await;
             assert!(outcome.is_none());
@@ -288,8 +288,8 @@ fn a_program_that_may_not_kill_its_worker_waits_for_it() {
     assert!(helper(name).status().unwrap().success());
 }
 
-/// While SIGCHLD is ignored the kernel reaps workers by itself, and how they ended is not known. Each shutdown was once
-/// reported as not graceful then.
+/// While SIGCHLD is ignored, the kernel reaps workers, and their exit status is lost. Each shutdown was once reported as not
+/// graceful for that reason.
 #[test]
 fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() {
     let disposition = |handler| {
@@ -302,12 +302,12 @@ fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() 
         let error = workers.run_sync(exit, ()).await.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
         assert_eq!(error.exit().unwrap().code(), None);
-        let for_ever = |()| -> () {
+        let forever = |()| -> () {
             loop {
                 std::thread::park();
             }
         };
-        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let call = workers.run_sync(forever, ()).kill_on_cancel(true);
         let outcome = seedbed::move_on_after(Duration::from_millis(50), call).await;
         assert!(outcome.is_none());
         workers.run_sync(pid, ()).await.unwrap();
@@ -318,14 +318,15 @@ fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() 
 }
 
 #[test]
-fn what_a_job_starts_is_no_worker() {
+fn a_process_that_a_job_starts_is_no_worker() {
     fn start_a_copy(_: ()) -> bool {
         let output = Command::new("/proc/self/exe")
             .arg("--list")
             .stdin(Stdio::inherit())
             .output()
             .unwrap();
-        String::from_utf8_lossy(&output.stdout).contains("what_a_job_starts_is_no_worker: test")
+        String::from_utf8_lossy(&output.stdout)
+            .contains("a_process_that_a_job_starts_is_no_worker: test")
     }
     test(with_workers(
         WorkerConfig::new().idle_timeout(Duration::from_secs(60)),
@@ -335,7 +336,7 @@ fn what_a_job_starts_is_no_worker() {
     ));
 }
 
-/// Runs a test of this program from a copy of its own in a folder of its own.
+/// Prepares to run a test of this program from a copy of the program in a new folder.
 fn copied_helper(test: &str, folder: &std::path::Path) -> Command {
     let copy = folder.join("copy");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
@@ -346,7 +347,7 @@ fn copied_helper(test: &str, folder: &std::path::Path) -> Command {
     command
 }
 
-/// Takes the linker's build identifier out of a program. Without it, two builds are told apart by when they were made.
+/// Removes the linker's build identifier from a program. Two builds without one are told apart by their modification times.
 fn forget_build_id(program: &std::path::Path) {
     const NOTE: &[u8] = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0";
     const TYPE: usize = 8;
@@ -382,7 +383,7 @@ fn a_program_whose_file_is_gone_still_starts_workers() {
 }
 
 #[test]
-fn a_worker_of_an_image_that_has_changed_is_refused_and_its_code_never_called() {
+fn a_worker_of_a_changed_image_is_refused_and_runs_no_job() {
     fn leave_a_trace(path: std::path::PathBuf) {
         std::fs::write(path, "called").unwrap();
     }
@@ -416,7 +417,7 @@ fn a_worker_of_an_image_that_has_changed_is_refused_and_its_code_never_called() 
     }
     let _alone = common::alone();
     let folder = tempfile::tempdir().unwrap();
-    let name = "a_worker_of_an_image_that_has_changed_is_refused_and_its_code_never_called";
+    let name = "a_worker_of_a_changed_image_is_refused_and_runs_no_job";
     let mut helper = copied_helper(name, folder.path());
     forget_build_id(std::path::Path::new(helper.get_program()));
     assert!(helper.status().unwrap().success());

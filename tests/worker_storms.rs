@@ -1,4 +1,4 @@
-//! Many workers: killed and started again thousands of times, and hundreds at one moment.
+//! Many workers: thousands that are killed and replaced, and hundreds at once.
 
 #[macro_use]
 mod common;
@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use common::stage::{self, Bystander, Stage, for_ever, staged};
+use common::stage::{self, Bystander, Stage, forever, staged};
 use common::{pid, worker_type};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{WorkerErrorKind, WorkerType};
 use seedbed::{CapacityLimiter, WorkerConfig, open_nursery};
 
-/// `SEEDBED_KILL_CYCLES` sets another number: to start a worker by executing the program takes ten times as long.
+/// The number of rounds. `SEEDBED_KILL_CYCLES` sets another one; a spawned worker takes ten times as long as a forked one.
 fn cycles() -> usize {
     let asked = std::env::var("SEEDBED_KILL_CYCLES").ok();
     asked.map_or_else(
@@ -25,7 +25,7 @@ fn cycles() -> usize {
     )
 }
 
-fn thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up() {
+fn thousands_of_killed_workers_are_replaced_and_nothing_accumulates() {
     staged(WorkerConfig::new(), |workers| async move {
         let bystander = Bystander::of(&workers).await;
         let many = CapacityLimiter::unlimited();
@@ -34,20 +34,20 @@ fn thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up() {
         for cycle in 0..cycles() {
             let victim = workers.run_sync(pid, ()).limiter(&many).await.unwrap();
             match cycle % 3 {
-                // While it is idle.
+                // Kills the worker while it is idle.
                 0 => {
                     stage::kill(victim);
                     stage::until_ended(victim);
                 }
-                // By its call.
+                // Its call kills the worker.
                 1 => {
-                    let call = workers.run_sync(for_ever, stage.path()).limiter(&many);
+                    let call = workers.run_sync(forever, stage.path()).limiter(&many);
                     let call = call.kill_on_cancel(true);
                     assert_eq!(stage.cancel_on_arrival(call).await, victim);
                 }
-                // By somebody else while it runs.
+                // Kills the worker while it runs a job.
                 _ => {
-                    let call = workers.run_sync(for_ever, stage.path()).limiter(&many);
+                    let call = workers.run_sync(forever, stage.path()).limiter(&many);
                     let kill = async {
                         assert_eq!(stage.reached().await, victim);
                         stage::kill(victim);
@@ -67,11 +67,11 @@ fn thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up() {
                 );
             }
         }
-        bystander.leaves_unharmed().await;
+        bystander.ends_unharmed().await;
     });
 }
 
-/// Lets this process have as many descriptors as it may, for as long as this lives.
+/// Raises the limit of descriptors to the hard limit until this is dropped.
 struct ManyDescriptors(Rlimit);
 
 impl ManyDescriptors {
@@ -92,8 +92,8 @@ impl Drop for ManyDescriptors {
     }
 }
 
-/// None of the jobs goes on before all are there.
-fn two_hundred_workers_live_and_work_at_once() {
+/// No job goes on before all have begun.
+fn two_hundred_workers_run_jobs_at_once() {
     const MANY: usize = 200;
     let _room = ManyDescriptors::new();
     staged(WorkerConfig::new(), |workers| async move {
@@ -115,7 +115,7 @@ fn two_hundred_workers_live_and_work_at_once() {
                 assert!(arrived.insert(stage.reached().await));
             }
             assert_eq!(workers.statistics().running_workers, MANY);
-            stage.let_on();
+            stage.release();
             for call in calls {
                 assert!(arrived.remove(&call.await.unwrap()));
             }
@@ -126,7 +126,7 @@ fn two_hundred_workers_live_and_work_at_once() {
     });
 }
 
-/// All results are under way at the same time, and each is more than a connection holds.
+/// All results are sent at the same time, and none fits into the buffer of a socket.
 fn large_results_of_many_workers_do_not_mix() {
     const MANY: u8 = 40;
     fn fill((file, with): (PathBuf, u8)) -> String {
@@ -164,7 +164,7 @@ fn large_results_of_many_workers_do_not_mix() {
 }
 
 suite! {
-    thousands_of_workers_killed_in_all_ways_are_replaced_and_nothing_adds_up,
-    two_hundred_workers_live_and_work_at_once,
+    thousands_of_killed_workers_are_replaced_and_nothing_accumulates,
+    two_hundred_workers_run_jobs_at_once,
     large_results_of_many_workers_do_not_mix,
 }

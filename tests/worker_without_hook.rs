@@ -1,4 +1,4 @@
-//! A program that never calls the hook. It is a test program of its own, because the hook is noted process-wide.
+//! A program that never calls the hook. It is a test program of its own, because the hook is recorded for the whole process.
 
 mod common;
 

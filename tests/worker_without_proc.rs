@@ -1,11 +1,11 @@
-//! A program that cannot see `/proc`. It is a test program of its own, because it takes `/proc` away from itself.
+//! A program that cannot see `/proc`. It is a test program of its own, because it hides `/proc` from itself.
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use seedbed::run_sync;
 use seedbed::worker::WorkerErrorKind;
 
-/// Hides `/proc` from this thread and those that it will start.
+/// Hides `/proc` from this thread and from the threads that it starts later.
 fn hide_proc() -> rustix::io::Result<()> {
     // SAFETY: only the file system's view changes, and only this thread's; no descriptor or memory is affected.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;

@@ -1,4 +1,4 @@
-//! `run_process`: what is to be run, and how.
+//! `run_process`: the builder of a call.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -16,32 +16,31 @@ use crate::task::Started;
 
 /// Runs a program to its end.
 ///
-/// Returned is a builder, to be awaited. Unless told otherwise, the process has an empty standard input, writes where
-/// this process writes, and has to exit with code 0. What `command` says about standard input, output and error does
-/// not count; the builder's methods do.
+/// Returns a builder, which runs the program when it is awaited. By default the process has an empty standard input, inherits
+/// standard output and standard error, and must exit with code 0. The builder's methods change that; settings of standard
+/// input, output and error in `command` are ignored.
 ///
-/// The value says how it ended, and has what was captured of its outputs. It is there when the process has ended *and*
-/// every captured output has, which others that inherited the pipe may keep open.
+/// The value is the exit status and the captured output. It is returned when the process has ended *and* every captured output
+/// is at its end; another process that has inherited the pipe may keep it open.
 ///
 /// # Cancellation
 ///
-/// If cancelled before the first poll, nothing has happened: entry is a cancel point. From then on cancelling sends
-/// SIGTERM, and, if the process still runs after [`kill_after`](RunProcess::kill_after), SIGKILL; the caller is let go
-/// when the process is gone and has been waited for. (Processes that it started itself are its own affair.) Meanwhile
-/// its input is at an end, and what it writes to captured outputs is read and dropped. How far it came is not known.
+/// Entry is a cancel point: if cancelled before it, no process is started. Later, cancelling sends SIGTERM, and SIGKILL if the
+/// process still runs after [`kill_after`](RunProcess::kill_after). The call ends when the process has ended and has been
+/// reaped. Until then the process's input is at its end, and its captured output is read and discarded. Processes that it
+/// has started are not signalled. It is not known how far the program came.
 ///
-/// Dropped from outside (by a foreign `select!`, for example), the process is killed, and reaped in the background.
+/// If the future is dropped (by a foreign `select!`, for example), the process is killed, and reaped in the background.
 ///
 /// # Errors
 ///
-/// See [`ProcessErrorKind`](super::ProcessErrorKind). Whatever the error, the process has ended. (One exception is
-/// inherited from async-process: if this program runs out of descriptors just between the start of the process and
-/// taking hold of it, it runs on alone.)
+/// [`ProcessErrorKind`](super::ProcessErrorKind) lists the causes. When an error is returned, the process has ended.
 ///
 /// # Panics
 ///
-/// When it begins, if an input or output is `Stdio::piped()`, of which nobody would have the other end (the process is
-/// killed): that is for [`supervise`](RunProcess::supervise). And see [`stderr_to_stdout`](RunProcess::stderr_to_stdout).
+/// On the first poll, if an input or output is `Stdio::piped()`, because there is no handle to hold the other end. The process
+/// is killed. Use [`supervise`](RunProcess::supervise) for that. [`stderr_to_stdout`](RunProcess::stderr_to_stdout) may
+/// panic too.
 ///
 /// ```
 /// use seedbed::process::{Command, run_process};
@@ -64,12 +63,12 @@ pub fn run_process(command: Command) -> RunProcess {
     })
 }
 
-/// A program to be run; made by [`run_process`].
-#[must_use = "nothing is started unless it is awaited"]
+/// The builder of a call that runs a program, made by [`run_process`].
+#[must_use = "the program is run when this is awaited"]
 pub struct RunProcess(Plan);
 
 impl RunProcess {
-    /// Feeds `bytes` to its standard input, which then ends. A process that does not read all of them is no error.
+    /// Writes `bytes` to the standard input and then closes it. A process that does not read all of them is no error.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -84,7 +83,7 @@ impl RunProcess {
         self
     }
 
-    /// Sets its standard input: a file, `Stdio::inherit()`, ..
+    /// Sets the standard input, to a file or `Stdio::inherit()` for example.
     ///
     /// ```
     /// use seedbed::process::{Command, Stdio, run_process};
@@ -100,7 +99,7 @@ impl RunProcess {
         self
     }
 
-    /// Sets its standard output: a file, `Stdio::null()`, ..
+    /// Sets the standard output, to a file or `Stdio::null()` for example.
     ///
     /// ```
     /// use seedbed::process::{Command, Stdio, run_process};
@@ -115,7 +114,7 @@ impl RunProcess {
         self
     }
 
-    /// Sets its standard error: a file, `Stdio::null()`, ..
+    /// Sets the standard error, to a file or `Stdio::null()` for example.
     ///
     /// ```
     /// use seedbed::process::{Command, Stdio, run_process};
@@ -132,7 +131,7 @@ impl RunProcess {
         self
     }
 
-    /// Sets whether its standard output is collected in [`Output::stdout`], instead of being inherited.
+    /// Sets whether the standard output is collected in [`Output::stdout`] instead of being inherited.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -148,7 +147,7 @@ impl RunProcess {
         self
     }
 
-    /// Sets whether its standard error is collected in [`Output::stderr`], instead of being inherited.
+    /// Sets whether the standard error is collected in [`Output::stderr`] instead of being inherited.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -164,11 +163,11 @@ impl RunProcess {
         self
     }
 
-    /// Sends its standard error where its standard output goes: both in the order of writing.
+    /// Sends the standard error to the standard output's destination. Both appear there in the order of writing.
     ///
     /// # Panics
     ///
-    /// When it begins, if standard output was set by [`stdout`](Self::stdout): give both the same file instead.
+    /// The call panics on its first poll if standard output was set by [`stdout`](Self::stdout). Give both the same file instead.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -185,7 +184,7 @@ impl RunProcess {
         self
     }
 
-    /// Sets whether ending otherwise than with exit code 0 is an error. It is, unless this is set to false.
+    /// Sets whether an exit code other than 0, or the end by a signal, is an error. The default is true.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -200,8 +199,8 @@ impl RunProcess {
         self
     }
 
-    /// Sets how long a cancelled process may take to end after SIGTERM, before SIGKILL: 5 seconds, unless this is set.
-    /// The time is the run's.
+    /// Sets the time between SIGTERM and SIGKILL for a process that is cancelled. The default is 5 seconds. The time is that of
+    /// the run's clock.
     ///
     /// ```
     /// use std::time::Duration;
@@ -216,15 +215,15 @@ impl RunProcess {
     ///     // Here it is gone.
     /// });
     /// ```
-    pub fn kill_after(mut self, patience: Duration) -> Self {
-        self.0.kill_after = patience;
+    pub fn kill_after(mut self, grace: Duration) -> Self {
+        self.0.kill_after = grace;
         self
     }
 
-    /// Sets how a cancelled process is told to end, in place of SIGTERM and SIGKILL.
+    /// Sets a function that asks a cancelled process to end, in place of SIGTERM and SIGKILL.
     ///
-    /// The future that `deliver` returns is polled, shielded, until the process is gone, and then dropped. If it ends
-    /// before the process does, the process is still waited for, however long that takes.
+    /// The future that `deliver` returns is polled under a shield until the process has ended, and then dropped. If the future
+    /// ends first, the call still waits for the process, without a time limit.
     ///
     /// ```
     /// use std::time::Duration;
@@ -247,20 +246,21 @@ impl RunProcess {
         self
     }
 
-    /// Runs the process, and tells when it has been started: made for [`Nursery::start`](crate::Nursery::start), which
-    /// returns the handle, while the nursery's child looks after the process.
+    /// Runs the process, and sends a handle on it through `started` when it runs. Made for
+    /// [`Nursery::start`](crate::Nursery::start), which returns the handle, while a child of the nursery supervises the
+    /// process.
     ///
-    /// What was set to `Stdio::piped()` is in the handle; inputs that are fed and outputs that are captured are the
-    /// supervisor's. Cancelling the nursery ends the process as described in [`run_process`]; its value or error is the
-    /// child's, and nobody's if `start` was used: use the handle's [`wait`](Process::wait), or end the nursery.
+    /// The handle has the pipes of the inputs and outputs that were set to `Stdio::piped()`. The supervisor has the others.
+    /// Cancelling the nursery ends the process as described in [`run_process`]. The output or error is the child's value;
+    /// `Nursery::start` drops it, so use the handle's [`wait`](Process::wait) or `Nursery::try_start` to learn it.
     ///
     /// # Cancellation
     ///
-    /// As [`run_process`].
+    /// Cancelling behaves as described in [`run_process`].
     ///
     /// # Errors
     ///
-    /// As [`run_process`]. If it cannot be started, `start` returns
+    /// Those of [`run_process`]. If the process cannot be started, `start` returns
     /// [`StartError::Exited`](crate::nursery::StartError::Exited) with the error.
     ///
     /// ```
@@ -299,11 +299,11 @@ impl fmt::Debug for RunProcess {
     }
 }
 
-/// Runs a process; made by awaiting [`RunProcess`], or by [`RunProcess::supervise`].
+/// The future that runs a process, made by awaiting [`RunProcess`] or by [`RunProcess::supervise`].
 ///
 /// # Dropping
 ///
-/// Kills the process if it runs, and has it reaped in the background.
+/// Kills the process if it runs, and reaps it in the background.
 #[must_use = "futures do nothing unless awaited"]
 pub struct RunProcessFuture {
     program: String,

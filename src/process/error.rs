@@ -1,4 +1,4 @@
-//! What can go wrong with a process.
+//! The errors of `run_process`.
 
 use std::error::Error;
 use std::fmt;
@@ -8,9 +8,9 @@ use std::process::{ExitStatus, Output};
 
 use super::tuning::MESSAGE_LINE_CHARS;
 
-/// Why a process gave no output, or none that may be trusted.
+/// The error of a process that could not be run, or that failed.
 ///
-/// Match on [`kind`](Self::kind); print the error for the whole story.
+/// [`kind`](Self::kind) tells the causes apart. The message names the program, the cause, and a way out.
 ///
 /// ```
 /// use seedbed::process::{Command, ProcessErrorKind, run_process};
@@ -42,7 +42,7 @@ enum Cause {
     Lost,
 }
 
-/// The causes of a [`ProcessError`], sorted by whose doing they are.
+/// The causes of a [`ProcessError`].
 ///
 /// ```
 /// use seedbed::process::{Command, ProcessErrorKind, run_process};
@@ -55,14 +55,14 @@ enum Cause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProcessErrorKind {
-    /// It could not be started.
+    /// The process could not be started.
     Start,
-    /// It ended by a signal, or with an exit code other than 0, and nobody said that this is all right.
+    /// The process was ended by a signal or exited with a code other than 0, and [`check`](super::RunProcess::check) is on.
     Failed,
-    /// Talking to it, or waiting for it, failed. It was ended.
+    /// Reading or writing one of its pipes failed. The process was ended.
     Io,
-    /// It has ended, and nobody can tell how: some other code in this program waits for children that are not its own,
-    /// or SIGCHLD is ignored, or its supervisor was dropped.
+    /// The process has ended in an unknown way: other code in this program waits for any child, or SIGCHLD is ignored, or the
+    /// supervisor was dropped.
     Lost,
 }
 
@@ -109,7 +109,7 @@ impl ProcessError {
         }
     }
 
-    /// Returns the program's name or path, as it was given.
+    /// Returns the name or path of the program, as it was given.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -123,7 +123,7 @@ impl ProcessError {
         &self.0.program
     }
 
-    /// Returns how it ended, if it did and that is known.
+    /// Returns the exit status, if the process has ended and its status is known.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -137,7 +137,7 @@ impl ProcessError {
         self.output().map(|output| output.status)
     }
 
-    /// Returns how it ended and what it wrote to captured outputs, if it ended badly ([`ProcessErrorKind::Failed`]).
+    /// Returns the exit status and the captured output of a process that failed ([`ProcessErrorKind::Failed`]).
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -154,11 +154,11 @@ impl ProcessError {
         }
     }
 
-    /// As [`output`](Self::output), without a copy.
+    /// Turns the error into the exit status and the captured output of a process that failed.
     ///
     /// # Errors
     ///
-    /// The error itself, if it has none.
+    /// Returns the error itself if it has another cause.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -207,7 +207,7 @@ impl fmt::Display for ProcessError {
     }
 }
 
-/// Says in words how a process ended.
+/// Describes how a process ended.
 struct Ending(ExitStatus);
 
 impl fmt::Display for Ending {
@@ -230,7 +230,7 @@ impl fmt::Display for Ending {
     }
 }
 
-/// The last line that says something, cut to a length that fits into a message.
+/// Returns the last line that is not empty, cut to a length that fits into a message.
 fn last_line(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().rev().map(str::trim).find(|l| !l.is_empty())?;

@@ -14,15 +14,14 @@ use super::pipes::{ChildStderr, ChildStdin, ChildStdout};
 use crate::sys::primitives::lock;
 use crate::sys::process::{Ended, Pidfd};
 
-/// A process that runs, or ran, under the eyes of [`run_process`](super::run_process).
+/// A handle on a process of [`run_process`](super::run_process), whose supervisor owns the process.
 ///
-/// Its supervisor owns the process; this is a handle, obtained by
-/// [`RunProcess::supervise`](super::RunProcess::supervise) or handed to
-/// [`RunProcess::deliver_cancel`](super::RunProcess::deliver_cancel).
+/// [`RunProcess::supervise`](super::RunProcess::supervise) sends one, and the function set by
+/// [`RunProcess::deliver_cancel`](super::RunProcess::deliver_cancel) gets one.
 ///
 /// # Dropping
 ///
-/// Closes the pipes that are still in here; the process goes on.
+/// Closes the pipes that are still in the handle. The process runs on.
 ///
 /// ```
 /// use seedbed::process::{Command, Stdio, run_process};
@@ -43,18 +42,18 @@ use crate::sys::process::{Ended, Pidfd};
 /// }));
 /// ```
 pub struct Process {
-    /// Its standard input, if that was set to `Stdio::piped()`. Dropping it is the end of input.
+    /// The standard input, if it was set to `Stdio::piped()`. Dropping it ends the input.
     pub stdin: Option<ChildStdin>,
-    /// Its standard output, if that was set to `Stdio::piped()`.
+    /// The standard output, if it was set to `Stdio::piped()`.
     pub stdout: Option<ChildStdout>,
-    /// Its standard error, if that was set to `Stdio::piped()`.
+    /// The standard error, if it was set to `Stdio::piped()`.
     pub stderr: Option<ChildStderr>,
     shared: Arc<Shared>,
 }
 
 impl Process {
-    /// Returns the process id. It names this process only as long as that has not been waited for; to send a signal, use
-    /// [`signal`](Self::signal).
+    /// Returns the process id. The kernel may give it to another process once this one has been reaped, so use
+    /// [`signal`](Self::signal) to send a signal.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -72,16 +71,16 @@ impl Process {
         self.shared.pid
     }
 
-    /// Waits until the process has ended, and tells how. Any number of tasks may wait.
+    /// Waits until the process has ended, and returns its exit status. Any number of tasks may wait.
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened.
+    /// A cancelled wait changes nothing.
     ///
     /// # Errors
     ///
-    /// [`ProcessErrorKind::Lost`](super::ProcessErrorKind::Lost) if it cannot be told, above all because the supervisor
-    /// was dropped from outside, which kills the process.
+    /// [`ProcessErrorKind::Lost`](super::ProcessErrorKind::Lost) if the status is not known, most often because the supervisor's
+    /// future was dropped, which kills the process.
     ///
     /// ```
     /// use std::os::unix::process::ExitStatusExt;
@@ -100,7 +99,7 @@ impl Process {
         self.shared.wait().await
     }
 
-    /// Returns how the process ended; `None` if it runs, or if that cannot be told.
+    /// Returns the exit status. `None` if the process runs, or if its status is not known.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -164,7 +163,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If there is no such signal, or if the process may not be signalled (it may have become another user's).
+    /// If there is no such signal, or if this program may not signal the process, which may run as another user.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};

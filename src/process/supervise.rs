@@ -1,4 +1,4 @@
-//! Starts a process, talks to it until it has ended, and ends it if that is called for.
+//! Starts a process, feeds and reads it until it has ended, and ends it if the call is cancelled.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,8 +22,8 @@ use crate::sys::role::refuse_unless_hooked;
 use crate::task::Started;
 use crate::time::sleep;
 
-/// The whole life of one process. Nothing waits between the cancel point at the entry and the place from where a
-/// cancellation ends the process.
+/// Runs one process to its end. There is no await between the cancel point at the entry and `on_cancel`, so a cancelled
+/// call has either started no process or ends it.
 pub(super) async fn supervise(
     plan: Plan,
     started: Option<Started<Process>>,
@@ -47,18 +47,18 @@ pub(super) async fn supervise(
     }
 }
 
-/// A process that was started, and our ends of its pipes.
+/// A started process, with our ends of its pipes.
 struct Supervision {
     program: String,
     child: Supervised,
-    /// Used by the talking, then by the ending, never by both at once.
+    /// Used by `talk` and then by `end`, never by both at once.
     pipes: Mutex<Pipes>,
     deliver_cancel: Mutex<Option<DeliverCancel>>,
     kill_after: Duration,
 }
 
 impl Supervision {
-    /// Starts the process. Fails without leaving one behind.
+    /// Starts the process. An error leaves no process behind.
     fn begin(plan: Plan, started: Option<Started<Process>>) -> io::Result<Self> {
         background::prepare()?;
         let mut command = plan.command;
@@ -82,7 +82,7 @@ impl Supervision {
         );
         let merged = redirect(&mut command, plan.stdout, plan.stderr)?;
         let mut child = command.spawn()?;
-        // It may hold the writing end of a pipe whose end we wait for.
+        // The command may hold the writing end of a pipe whose end of file is awaited.
         drop(command);
 
         let (stdin, stdout, stderr) =
@@ -118,7 +118,7 @@ impl Supervision {
             Some(started) => started.send(process),
             None => assert!(
                 process.stdin.is_none() && process.stdout.is_none() && process.stderr.is_none(),
-                "run_process was given Stdio::piped(), of which nobody has the other end; use input and capture_stdout, \
+                "run_process was given Stdio::piped(), and no handle has the other end of the pipe; use input and capture_stdout, \
                  or hand the pipe out with supervise"
             ),
         }
@@ -135,7 +135,7 @@ impl Supervision {
         })
     }
 
-    /// Feeds and reads the process until it has ended and there is nothing more to read.
+    /// Feeds and reads the process until it has ended and all output has been read.
     async fn talk(&self) -> Result<ExitStatus, ProcessError> {
         let talked = poll_fn(|cx| lock(&self.pipes).poll(cx));
         talked
@@ -144,7 +144,7 @@ impl Supervision {
         self.child.0.wait().await
     }
 
-    /// Tells the process to end, and waits until it has.
+    /// Asks the process to end, and waits until it has ended.
     async fn end(&self) {
         let process = self.child.process();
         let deliver = lock(&self.deliver_cancel).take();
@@ -160,8 +160,8 @@ impl Supervision {
             Poll::Ready(ready!(ended.as_mut().poll(cx)))
         };
         if let Err(error) = poll_fn(both).await {
-            // Nobody can be told: the caller is cancelled, or has an error already. It is killed as it is dropped.
-            tracing::warn!(%error, "it is not known whether a process has ended that was told to");
+            // The caller is cancelled, or returns an error already. The drop that follows kills the process.
+            tracing::warn!(%error, "the end of a cancelled process could not be observed");
         }
     }
 
@@ -175,19 +175,20 @@ impl Supervision {
     }
 }
 
-/// How a process is told to end, unless the caller knows better.
-async fn terminate_then_kill(process: Process, patience: Duration) {
+/// Ends a cancelled process, unless `deliver_cancel` was set.
+async fn terminate_then_kill(process: Process, grace: Duration) {
     process.terminate();
-    sleep(patience).await;
+    sleep(grace).await;
     tracing::warn!(
         ?process,
-        ?patience,
+        ?grace,
         "a cancelled process runs on after SIGTERM, and is sent SIGKILL"
     );
     process.kill();
 }
 
-/// Says where the process writes. If both outputs are one captured pipe, it is made here.
+/// Sets the destinations of the outputs. If both are captured together, this makes their common pipe and returns its reading
+/// end.
 fn redirect(command: &mut Command, stdout: Sink, stderr: Sink) -> io::Result<Option<Capture>> {
     match (stdout, stderr) {
         (Sink::Captured, Sink::ToStdout) => {

@@ -56,7 +56,7 @@ pub struct Stage {
     folder: tempfile::TempDir,
     announced: Async<File>,
     /// The writer that the waiting jobs need.
-    let_on: Option<File>,
+    release: Option<File>,
 }
 
 impl Stage {
@@ -71,7 +71,7 @@ impl Stage {
         Stage {
             announced: Async::new(announced).unwrap(),
             folder,
-            let_on: None,
+            release: None,
         }
     }
 
@@ -110,8 +110,8 @@ impl Stage {
     }
 
     /// Lets the waiting jobs continue, and those that come later.
-    pub fn let_on(&mut self) {
-        self.let_on = Some(open_both_ways(&self.folder.path().join("on")));
+    pub fn release(&mut self) {
+        self.release = Some(open_both_ways(&self.folder.path().join("on")));
     }
 }
 
@@ -144,7 +144,7 @@ pub fn halting_pid(stage: PathBuf) -> u32 {
 }
 
 /// A job that never ends.
-pub fn for_ever(stage: PathBuf) {
+pub fn forever(stage: PathBuf) {
     announce(&stage);
     loop {
         std::thread::park();
@@ -176,8 +176,8 @@ impl Bystander {
         Bystander { stage, call, pid }
     }
 
-    pub async fn leaves_unharmed(mut self) {
-        self.stage.let_on();
+    pub async fn ends_unharmed(mut self) {
+        self.stage.release();
         assert_eq!(self.call.await.unwrap(), self.pid);
     }
 }

@@ -1,4 +1,4 @@
-//! What must not go wrong with workers that are forked, however unkind the moment.
+//! Forked workers under hostile conditions: kills, panics and drops at every moment.
 
 use std::future::Future;
 use std::io::Write;
@@ -17,7 +17,7 @@ use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
 
 use super::single_use;
 
-fn a_call_that_nobody_polls_any_more_does_not_keep_others_from_the_fork_server() {
+fn a_call_that_is_polled_no_longer_does_not_block_the_fork_server() {
     test(with_workers(single_use(), |workers| async move {
         let many = CapacityLimiter::new(10);
         for started in [false, true] {
@@ -43,7 +43,7 @@ fn a_call_that_nobody_polls_any_more_does_not_keep_others_from_the_fork_server()
 
 fn runs_on_several_threads_share_a_fork_server() {
     fn server(_: ()) -> u32 {
-        // What was preloaded tells one fork server from another.
+        // The preloaded value differs between fork servers.
         *PRELOADED.get().unwrap()
     }
     fn preload() {
@@ -79,7 +79,7 @@ fn runs_on_several_threads_share_a_fork_server() {
     ));
 }
 
-fn what_was_printed_before_the_fork_is_printed_once() {
+fn output_buffered_before_the_fork_is_printed_once() {
     fn print() {
         print!("preloaded");
     }
@@ -124,9 +124,9 @@ fn threads_that_a_preload_closure_has_joined_do_not_make_forking_unsafe() {
     });
 }
 
-fn a_fork_server_that_dies_with_each_request_is_an_error_and_leaves_nothing() {
+fn a_fork_server_that_dies_at_each_request_is_an_error_and_leaves_no_process() {
     fn preload() {
-        // Called right before each fork, and by nobody else.
+        // The fork server alone makes this system call, right before each fork.
         die_of(libc::SYS_get_robust_list);
     }
     for init in [false, true] {
@@ -142,9 +142,9 @@ fn a_fork_server_that_dies_with_each_request_is_an_error_and_leaves_nothing() {
     }
 }
 
-fn a_worker_that_dies_as_it_is_born_is_an_error_and_leaves_no_zombie() {
+fn a_worker_that_dies_right_after_the_fork_is_an_error_and_leaves_no_zombie() {
     fn preload() {
-        // The first thing that a copy does.
+        // The first system call of a forked worker.
         die_of(libc::SYS_set_robust_list);
     }
     for init in [false, true] {
@@ -155,7 +155,7 @@ fn a_worker_that_dies_as_it_is_born_is_an_error_and_leaves_no_zombie() {
         test(with_workers(config, |workers| async move {
             for _ in 0..3 {
                 let error = workers.run_sync(pid, ()).await.unwrap_err();
-                // It may have had its job, as nothing was to be done before.
+                // The worker may have received its job, because it needs no set-up before.
                 let kind = match init {
                     false => WorkerErrorKind::Broken,
                     true => WorkerErrorKind::Start,
@@ -168,7 +168,7 @@ fn a_worker_that_dies_as_it_is_born_is_an_error_and_leaves_no_zombie() {
     }
 }
 
-/// Lets the kernel kill this process, and what it forks, when it makes this system call.
+/// Makes the kernel kill this process, and those that it forks, when they make this system call.
 fn die_of(call: libc::c_long) {
     let statement = |code, k| libc::sock_filter {
         code,
@@ -213,7 +213,7 @@ fn workers_that_spin_and_their_fork_server_die_with_a_parent_that_is_killed() {
             std::hint::spin_loop();
         }
     }
-    /// Is the parent.
+    /// Plays the parent.
     fn have_it_spun(_: ()) {
         let config = WorkerConfig::new().worker_type(WorkerType::ForkServer);
         smol::block_on(seedbed::open_worker_context(config, |workers| async move {
@@ -240,7 +240,7 @@ fn workers_that_spin_and_their_fork_server_die_with_a_parent_that_is_killed() {
     }));
 }
 
-fn a_default_context_that_is_replaced_while_its_fork_server_comes_up_serves_its_calls() {
+fn a_default_context_that_is_replaced_while_its_fork_server_starts_serves_its_calls() {
     fn slowly() {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -255,13 +255,13 @@ fn a_default_context_that_is_replaced_while_its_fork_server_comes_up_serves_its_
             crate::common::end_default_workers();
             call.await.unwrap();
             while !children().is_empty() {
-                smol::future::yield_now().await; // the replaced context's go in the background
+                smol::future::yield_now().await; // the workers of the replaced context exit in the background
             }
         }
     });
 }
 
-fn two_hundred_calls_at_once_come_to_their_end() {
+fn two_hundred_calls_at_once_all_end() {
     test(with_workers(single_use(), |workers| async move {
         let many = CapacityLimiter::new(200);
         let calls: Vec<_> = (0..200)
@@ -290,7 +290,7 @@ fn a_job_may_have_workers_of_its_own() {
     }));
 }
 
-fn a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for() {
+fn a_fork_server_that_is_stopped_for_less_than_the_answer_timeout_is_not_killed() {
     test(with_workers(single_use(), |workers| async move {
         let call = workers.run_sync(pid, ()).into_future();
         let (server, mut call) = asked_while_stopped(&workers, call).await;
@@ -304,14 +304,14 @@ fn a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for() {
     }));
 }
 
-/// Lets a call ask the fork server for its worker while that is stopped.
+/// Makes a call that requests its worker from a stopped fork server.
 pub(super) async fn asked_while_stopped<F: Future>(
     workers: &WorkerContext,
     call: F,
 ) -> (u32, Pin<Box<F>>) {
     let worker = workers.run_sync(pid, ()).await.unwrap();
     while children().contains(&worker) {
-        workers.statistics(); // which reaps those that have ended
+        workers.statistics(); // reaps workers that have ended
         smol::future::yield_now().await;
     }
     let server = super::fork_server();
@@ -321,12 +321,12 @@ pub(super) async fn asked_while_stopped<F: Future>(
     (server, call)
 }
 
-fn a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does() {
-    /// Keeps its process from ending: until somebody opens the other end of a pipe with a name.
+fn a_call_does_not_wait_for_a_worker_that_is_exiting_but_shutdown_does() {
+    /// Blocks the exit of its process until the other end of a named pipe is opened.
     static HELD_BY: OnceLock<std::ffi::CString> = OnceLock::new();
     extern "C" fn hold() {
         if let Some(path) = HELD_BY.get() {
-            // SAFETY: the path is a string of C's.
+            // SAFETY: the path is a C string, which outlives the call.
             unsafe { libc::open(path.as_ptr(), libc::O_RDONLY) };
         }
     }
@@ -339,7 +339,7 @@ fn a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("held").to_str().unwrap().to_owned();
     let name = std::ffi::CString::new(path.clone()).unwrap();
-    // SAFETY: the path is a string of C's.
+    // SAFETY: the path is a C string, which outlives the call.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     test(with_workers(single_use(), |workers| async move {
         let held = workers.run_sync(hold_at_exit, path.clone()).await.unwrap();
@@ -355,15 +355,15 @@ fn a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end
     }));
 }
 
-fn a_worker_that_does_not_end_after_its_good_bye_is_killed_though_nobody_calls() {
-    extern "C" fn for_ever() {
+fn a_worker_that_announced_its_exit_and_does_not_exit_is_killed_without_a_further_call() {
+    extern "C" fn forever() {
         loop {
             std::thread::park();
         }
     }
     fn stay_at_exit(_: ()) -> u32 {
         // SAFETY: the function may be called at any time.
-        unsafe { libc::atexit(for_ever) };
+        unsafe { libc::atexit(forever) };
         std::process::id()
     }
     test(with_workers(single_use(), |workers| async move {
@@ -377,9 +377,9 @@ fn a_worker_that_does_not_end_after_its_good_bye_is_killed_though_nobody_calls()
     }));
 }
 
-fn a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_same() {
+fn the_end_of_a_worker_is_noticed_while_a_process_of_its_job_holds_the_socket() {
     fn fork_and_die(_: ()) {
-        // SAFETY: the child does nothing but wait for its end.
+        // SAFETY: the child only calls `pause`, which is safe in a signal handler.
         unsafe {
             if libc::fork() == 0 {
                 libc::prctl(libc::PR_SET_PDEATHSIG, 0);
@@ -419,7 +419,7 @@ fn a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once() {
             let victim = super::fork_server();
             let killer = smol::unblock(move || {
                 let start = std::time::Instant::now();
-                // Wanders through the call.
+                // The kill comes at another moment in each round.
                 while start.elapsed() < Duration::from_micros(times as u64 * 7) {}
                 kill(victim);
             });
@@ -431,14 +431,14 @@ fn a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once() {
     }));
 }
 
-fn a_killable_call_is_cancelled_while_its_worker_is_asked_for() {
+fn a_killable_call_can_be_cancelled_while_its_fork_is_pending() {
     test(with_workers(single_use(), |workers| async move {
         let scope = CancelScope::new();
         let call = workers.run_sync(pid, ()).kill_on_cancel(true);
         let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
         scope.cancel();
         for _ in 0..1000 {
-            // There may be a worker yet.
+            // The worker may have been forked or not.
             assert!(smol::future::poll_once(&mut call).await.is_none());
             smol::future::yield_now().await;
         }
@@ -448,7 +448,7 @@ fn a_killable_call_is_cancelled_while_its_worker_is_asked_for() {
     }));
 }
 
-fn calls_dropped_at_any_poll_leave_nothing() {
+fn calls_dropped_at_any_poll_leave_no_process() {
     test(with_workers(single_use(), |workers| async move {
         let many = CapacityLimiter::new(1000);
         for polls in 1..12 {
@@ -471,22 +471,22 @@ fn calls_dropped_at_any_poll_leave_nothing() {
 }
 
 suite! {
-    a_call_that_nobody_polls_any_more_does_not_keep_others_from_the_fork_server,
+    a_call_that_is_polled_no_longer_does_not_block_the_fork_server,
     runs_on_several_threads_share_a_fork_server,
-    what_was_printed_before_the_fork_is_printed_once,
+    output_buffered_before_the_fork_is_printed_once,
     threads_that_a_preload_closure_has_joined_do_not_make_forking_unsafe,
-    a_fork_server_that_dies_with_each_request_is_an_error_and_leaves_nothing,
-    a_worker_that_dies_as_it_is_born_is_an_error_and_leaves_no_zombie,
+    a_fork_server_that_dies_at_each_request_is_an_error_and_leaves_no_process,
+    a_worker_that_dies_right_after_the_fork_is_an_error_and_leaves_no_zombie,
     workers_that_spin_and_their_fork_server_die_with_a_parent_that_is_killed,
-    a_default_context_that_is_replaced_while_its_fork_server_comes_up_serves_its_calls,
-    two_hundred_calls_at_once_come_to_their_end,
+    a_default_context_that_is_replaced_while_its_fork_server_starts_serves_its_calls,
+    two_hundred_calls_at_once_all_end,
     a_job_may_have_workers_of_its_own,
-    a_fork_server_stopped_for_less_than_its_parents_patience_is_waited_for,
-    a_call_does_not_wait_for_a_worker_that_has_said_good_bye_but_the_contexts_end_does,
-    a_worker_that_does_not_end_after_its_good_bye_is_killed_though_nobody_calls,
-    a_worker_whose_socket_lives_on_with_what_its_job_forked_is_missed_all_the_same,
+    a_fork_server_that_is_stopped_for_less_than_the_answer_timeout_is_not_killed,
+    a_call_does_not_wait_for_a_worker_that_is_exiting_but_shutdown_does,
+    a_worker_that_announced_its_exit_and_does_not_exit_is_killed_without_a_further_call,
+    the_end_of_a_worker_is_noticed_while_a_process_of_its_job_holds_the_socket,
     a_call_whose_fork_server_is_killed_before_it_forks_is_run_once_by_a_worker_of_another,
     a_fork_server_killed_at_any_moment_of_a_call_leaves_the_job_run_once,
-    a_killable_call_is_cancelled_while_its_worker_is_asked_for,
-    calls_dropped_at_any_poll_leave_nothing,
+    a_killable_call_can_be_cancelled_while_its_fork_is_pending,
+    calls_dropped_at_any_poll_leave_no_process,
 }

@@ -1,4 +1,4 @@
-//! What is different with workers that are forked.
+//! Behaviour that only forked workers have.
 
 pub mod hostile;
 pub mod unable;
@@ -22,7 +22,7 @@ fn parent(_: ()) -> u32 {
     std::os::unix::process::parent_id()
 }
 
-/// The fork server among this process's children.
+/// Returns the process id of the fork server.
 fn fork_server() -> u32 {
     let servers: Vec<u32> = children()
         .into_iter()
@@ -32,7 +32,7 @@ fn fork_server() -> u32 {
     servers[0]
 }
 
-/// Lets a worker be used up by each job.
+/// A configuration with a new worker for each job.
 fn single_use() -> WorkerConfig {
     WorkerConfig::new().single_use()
 }
@@ -81,7 +81,7 @@ fn preload_closures_run_once_for_all_workers_in_their_order_with_their_data() {
     }));
 }
 
-fn what_a_worker_changes_no_other_sees() {
+fn changes_by_one_worker_are_not_seen_by_others() {
     static CHANGED: AtomicU32 = AtomicU32::new(0);
     fn change(_: ()) -> u32 {
         CHANGED.fetch_add(1, Relaxed)
@@ -160,7 +160,7 @@ fn a_fork_server_that_is_killed_is_started_again_and_its_workers_live_on() {
     }));
 }
 
-fn workers_asked_for_while_the_fork_server_is_killed_come_all_the_same() {
+fn workers_requested_while_the_fork_server_is_killed_are_started() {
     test(with_workers(single_use(), |workers| async move {
         for _ in 0..20 {
             workers.run_sync(pid, ()).await.unwrap();
@@ -173,7 +173,7 @@ fn workers_asked_for_while_the_fork_server_is_killed_come_all_the_same() {
     }));
 }
 
-/// Takes as long as a fork server's parent has patience: five seconds.
+/// Takes five seconds, the time that a fork server has to answer.
 fn a_fork_server_that_does_not_answer_is_replaced() {
     test(with_workers(single_use(), |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
@@ -184,7 +184,7 @@ fn a_fork_server_that_does_not_answer_is_replaced() {
     }));
 }
 
-fn a_call_that_is_killed_while_the_fork_server_comes_up_does_not_stop_it() {
+fn a_call_that_is_cancelled_while_the_fork_server_starts_does_not_stop_it() {
     fn slowly() {
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -203,14 +203,14 @@ fn a_call_that_is_killed_while_the_fork_server_comes_up_does_not_stop_it() {
     ));
 }
 
-fn a_context_that_ends_while_its_fork_server_comes_up_leaves_nothing() {
-    fn for_ever() {
+fn a_context_that_ends_while_its_fork_server_starts_leaves_no_process() {
+    fn forever() {
         loop {
             std::thread::park();
         }
     }
     test(with_workers(
-        WorkerConfig::new().preload(for_ever),
+        WorkerConfig::new().preload(forever),
         |workers| async move {
             let call = workers.run_sync(pid, ()).kill_on_cancel(true).into_future();
             let mut call = Box::pin(call);
@@ -238,13 +238,13 @@ fn a_context_dropped_from_outside_takes_its_fork_server_with_it() {
 suite! {
     forked_workers_are_children_of_the_program_with_a_name_of_their_own,
     preload_closures_run_once_for_all_workers_in_their_order_with_their_data,
-    what_a_worker_changes_no_other_sees,
+    changes_by_one_worker_are_not_seen_by_others,
     a_preload_closure_that_panics_fails_the_call_and_is_tried_again_by_the_next,
     a_preload_closure_that_leaves_a_thread_makes_forking_unsafe_and_auto_spawns,
     a_fork_server_that_is_killed_is_started_again_and_its_workers_live_on,
-    workers_asked_for_while_the_fork_server_is_killed_come_all_the_same,
+    workers_requested_while_the_fork_server_is_killed_are_started,
     a_fork_server_that_does_not_answer_is_replaced,
-    a_call_that_is_killed_while_the_fork_server_comes_up_does_not_stop_it,
-    a_context_that_ends_while_its_fork_server_comes_up_leaves_nothing,
+    a_call_that_is_cancelled_while_the_fork_server_starts_does_not_stop_it,
+    a_context_that_ends_while_its_fork_server_starts_leaves_no_process,
     a_context_dropped_from_outside_takes_its_fork_server_with_it,
 }

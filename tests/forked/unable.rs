@@ -1,4 +1,4 @@
-//! What a parent of forked workers cannot do for a while: open one more descriptor, or have one more request heard.
+//! A parent of forked workers that has no free descriptor, or whose requests the fork server does not read.
 
 use std::fs::File;
 use std::future::Future;
@@ -17,7 +17,7 @@ use super::{fork_server, single_use};
 use crate::common::stage::{signal, stop, within};
 use crate::common::{is_alive, pid, test, wait_until_gone, with_workers};
 
-/// As long as this lives, the process gets no more descriptors.
+/// Uses up all descriptors of the process until it is dropped.
 struct Full {
     before: Rlimit,
     _taken: Vec<OwnedFd>,
@@ -45,7 +45,7 @@ impl Drop for Full {
     }
 }
 
-fn a_worker_for_whose_descriptor_there_is_no_room_does_its_job() {
+fn a_worker_whose_descriptor_cannot_be_opened_does_its_job() {
     test(with_workers(single_use(), |workers| async move {
         let call = workers.run_sync(pid, ()).into_future();
         let (server, call) = asked_while_stopped(&workers, call).await;
@@ -58,19 +58,19 @@ fn a_worker_for_whose_descriptor_there_is_no_room_does_its_job() {
     }));
 }
 
-fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
-    fn for_ever(_: ()) -> u32 {
+fn a_worker_whose_descriptor_cannot_be_opened_is_killed_once_it_can() {
+    fn forever(_: ()) -> u32 {
         loop {
             std::hint::spin_loop();
         }
     }
     test(with_workers(single_use(), |workers| async move {
         let scope = CancelScope::new();
-        let call = workers.run_sync(for_ever, ()).kill_on_cancel(true);
+        let call = workers.run_sync(forever, ()).kill_on_cancel(true);
         let (server, mut call) = asked_while_stopped(&workers, scope.run(call)).await;
         let full = Full::new();
         signal(server, Signal::CONT);
-        // Born or not yet: there is no way to kill it.
+        // Forked or not, the worker cannot be killed now.
         scope.cancel();
         for _ in 0..1000 {
             assert!(smol::future::poll_once(&mut call).await.is_none());
@@ -82,7 +82,7 @@ fn a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is() {
     }));
 }
 
-fn a_worker_that_crashes_is_broken_though_there_is_no_room_for_its_descriptor() {
+fn the_crash_of_a_worker_whose_descriptor_cannot_be_opened_is_reported() {
     fn crash(pid: PathBuf) {
         let mut file = File::create(pid).unwrap();
         write!(file, "{}", std::process::id()).unwrap();
@@ -108,7 +108,7 @@ fn a_worker_that_crashes_is_broken_though_there_is_no_room_for_its_descriptor() 
     })));
 }
 
-fn what_a_job_started_ends_with_its_worker_though_there_is_no_room_for_its_descriptor() {
+fn kill_tree_holds_for_a_worker_whose_descriptor_cannot_be_opened() {
     fn start_and_crash(pid: PathBuf) {
         let sleeper = Command::new("sleep")
             .arg("1000")
@@ -136,7 +136,7 @@ fn what_a_job_started_ends_with_its_worker_though_there_is_no_room_for_its_descr
 
 type Call = Pin<Box<dyn Future<Output = Result<u32, WorkerError>> + Send>>;
 
-/// Begins a call, which comes as far as it can.
+/// Begins a call, and polls it until it waits.
 async fn begun(workers: &WorkerContext, limiter: &CapacityLimiter) -> Call {
     let call = workers.run_sync(pid, ()).limiter(limiter).into_future();
     let mut call: Call = Box::pin(call);
@@ -148,7 +148,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-fn callers_beyond_what_a_stopped_fork_server_can_be_told_are_served_by_it_or_by_the_next() {
+fn calls_beyond_the_queue_of_a_stopped_fork_server_are_served() {
     for end in [Signal::CONT, Signal::KILL] {
         test(within(with_workers(single_use(), |workers| async move {
             workers.run_sync(pid, ()).await.unwrap();
@@ -156,7 +156,7 @@ fn callers_beyond_what_a_stopped_fork_server_can_be_told_are_served_by_it_or_by_
             stop(server);
             let many = CapacityLimiter::unlimited();
             let mut calls = Vec::new();
-            // Whoever was not heard keeps both ends of its socket.
+            // A call whose request could not be sent holds both ends of its socket.
             loop {
                 let before = descriptors();
                 calls.push(begun(&workers, &many).await);
@@ -178,9 +178,9 @@ fn callers_beyond_what_a_stopped_fork_server_can_be_told_are_served_by_it_or_by_
 }
 
 suite! {
-    a_worker_for_whose_descriptor_there_is_no_room_does_its_job,
-    a_worker_for_whose_descriptor_there_is_no_room_is_killed_when_there_is,
-    a_worker_that_crashes_is_broken_though_there_is_no_room_for_its_descriptor,
-    what_a_job_started_ends_with_its_worker_though_there_is_no_room_for_its_descriptor,
-    callers_beyond_what_a_stopped_fork_server_can_be_told_are_served_by_it_or_by_the_next,
+    a_worker_whose_descriptor_cannot_be_opened_does_its_job,
+    a_worker_whose_descriptor_cannot_be_opened_is_killed_once_it_can,
+    the_crash_of_a_worker_whose_descriptor_cannot_be_opened_is_reported,
+    kill_tree_holds_for_a_worker_whose_descriptor_cannot_be_opened,
+    calls_beyond_the_queue_of_a_stopped_fork_server_are_served,
 }

@@ -1,7 +1,7 @@
 //! The parent's end of the pid table: forks that a fork server was asked for and that are not known to have happened.
 //!
 //! Each request has a [slot](crate::transport::pid_table) in the table that this process and the fork server share. The
-//! slot tells what became of the request: a process, an error, or nothing, because the fork server has ended.
+//! slot tells the outcome of the request: a process, an error, or nothing, because the fork server has ended.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ pub(in crate::worker) struct PendingFork {
     since: Instant,
 }
 
-/// What became of a request for a fork.
+/// The outcome of a request for a fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum ForkOutcome {
     /// The fork server has not answered.

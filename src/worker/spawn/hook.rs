@@ -1,13 +1,10 @@
-//! The hook: where a worker leaves the program's way and serves, and where any other process notes how to start one.
+//! The hook: where a worker process leaves the program and serves jobs, and where any other process records how to start a
+//! worker.
 //!
-//! A worker is this program, executed again, so it comes up on the same way: through `main`, with the same arguments, to
-//! the same hook. Where the hook was reached on the main thread, or on a thread that the program started by itself, that
-//! is the whole spec. A test is different. libtest runs each test on a thread of its own that bears the test's name, and
-//! the same arguments would run all tests; so a worker of a test is started as that one test (`--exact`), which leads it
-//! to that test's hook. On the way libtest prints a heading, so the worker's standard output is `/dev/null` up to the hook.
-//!
-//! Whether this is a libtest program is told by a string that libtest's code must contain, the name of an environment
-//! variable that it reads. That is looked for once, and only when the hook is reached off the main thread.
+//! A worker is this program, executed again with the same arguments; it runs `main` up to the same hook. A test needs other
+//! arguments, because the same ones would run all tests. libtest runs each test on a thread that has the test's name, so a
+//! worker of a test is started as that one test (`--exact`). libtest prints a heading before it, so the worker's standard output
+//! is `/dev/null` up to the hook.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -21,73 +18,77 @@ use crate::sys::thread;
 use crate::worker::child;
 use crate::worker::child::Stdout;
 
-/// The spec of the first hook that was reached in this process.
-static FIRST: Mutex<Option<Arc<ExecSpec>>> = Mutex::new(None);
+/// How to get to the first hook that this process reached.
+static FIRST_HOOK: Mutex<Option<Arc<ExecSpec>>> = Mutex::new(None);
 
 /// In a worker, the threads that the program had when the first of them reached the hook.
 static PROGRAM_THREADS: OnceLock<Vec<thread::Id>> = OnceLock::new();
 
 thread_local! {
-    /// The spec of the hook that this thread reached.
-    static MINE: RefCell<Option<Arc<ExecSpec>>> = const { RefCell::new(None) };
+    /// How to get to the hook that this thread reached.
+    static THREADS_HOOK: RefCell<Option<Arc<ExecSpec>>> = const { RefCell::new(None) };
 }
 
-/// Serves jobs and never returns if this process is a worker; else notes how a worker gets here.
+/// In a worker, serves jobs and never returns. In any other process, records how a worker gets here.
 ///
-/// In a worker, only the first thread that gets here serves. Any other thread that the program had by then must not run
-/// on as if this were the original process, and waits for the end. A job, and the threads that it started, may call
-/// the hook (by `run`, say) and go on.
+/// In a worker, the first thread that gets here serves. The other threads that the program had by then are parked for the rest
+/// of the process, because they must not run on as if this were the original process. A job and the threads that it started
+/// may call the hook (in `run`, for example), and go on.
 pub(crate) fn hook() {
     match role::role() {
-        Role::Program => note(spec_of_here),
+        Role::Program => record(spec_of_here),
         Role::UnhookedWorker(handshake) => {
             if !role::start_serving() {
-                return hook_of_another_thread();
+                return park_program_threads();
             }
-            // Nobody hears an error: only the first to serve sets this.
+            // Set here only, and this code runs once.
             let _ = PROGRAM_THREADS.set(thread::all());
             let worker = child::settle(handshake);
-            // The job may want workers of its own: they come the way that this one came.
+            // A job may start workers of its own, which reach the hook as this process did.
             let stdout = worker.stdout;
-            note(|| same_arguments(stdout));
+            record(|| same_arguments(stdout));
             worker.serve()
         }
-        Role::Worker => hook_of_another_thread(),
+        Role::Worker => park_program_threads(),
     }
 }
 
-/// The hook, reached in a worker that is serving: by a job, by a thread of a job's, or by a thread of the program's.
-fn hook_of_another_thread() {
+/// Parks this thread of a worker if the program, not a job, has started it.
+fn park_program_threads() {
     let me = thread::id();
-    let serves = MINE.with_borrow(Option::is_some);
-    if !serves && PROGRAM_THREADS.wait().contains(&me) {
+    let is_serving = THREADS_HOOK.with_borrow(Option::is_some);
+    if !is_serving && PROGRAM_THREADS.wait().contains(&me) {
         loop {
             std::thread::park();
         }
     }
 }
 
-/// Returns whether a worker can be started, because a hook was reached in this process.
+/// Returns whether this process has reached a hook, so that a worker can be started.
 pub(in crate::worker) fn is_reached() -> bool {
-    MINE.with_borrow(Option::is_some)
-        || FIRST
+    THREADS_HOOK.with_borrow(Option::is_some)
+        || FIRST_HOOK
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some()
 }
 
-/// Returns the spec of this thread's hook, which leads nearest to here, or else of the first hook.
+/// Returns how to get to the hook that this thread reached, or else to the first hook of this process.
 pub(in crate::worker) fn exec_spec() -> Option<Arc<ExecSpec>> {
-    MINE.with_borrow(Option::clone)
-        .or_else(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    THREADS_HOOK.with_borrow(Option::clone).or_else(|| {
+        FIRST_HOOK
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    })
 }
 
-/// Threads that lead to the same hook share their spec: what is learnt about it, and the fork servers that came by it.
-fn note(spec: impl FnOnce() -> ExecSpec) {
-    MINE.with_borrow_mut(|mine| {
+/// Records how to get to this thread's hook. Threads with the same hook share one value, and with it the fork servers.
+fn record(spec: impl FnOnce() -> ExecSpec) {
+    THREADS_HOOK.with_borrow_mut(|mine| {
         if mine.is_none() {
             let spec = spec();
-            let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = FIRST_HOOK.lock().unwrap_or_else(PoisonError::into_inner);
             *mine = Some(match &*first {
                 Some(first) if first.leads_to_same_hook_as(&spec) => first.clone(),
                 _ => Arc::new(spec),
@@ -123,13 +124,13 @@ fn one_test(name: &str) -> ExecSpec {
         arguments.into_iter().map(OsString::from).collect(),
         Stdout::Deferred,
     );
-    // The test has a thread of its own, beside the main one, which waits for it.
+    // The test runs on a thread of its own, while the main thread waits for it.
     spec.mark_multithreaded();
     spec
 }
 
-/// Tells whether libtest is linked into this program. The string to look for is put together here, so that our own code
-/// does not contain it.
+/// Whether libtest is linked into this program, which then contains the name of an environment variable that libtest
+/// reads. The name is put together here, so that our own code does not contain it.
 fn is_libtest() -> bool {
     let name: String = ["RUST", "TEST", "THREADS"]
         .map(std::hint::black_box)
@@ -142,13 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_is_reached_again_by_its_own_name() {
+    fn a_worker_of_a_test_is_started_by_the_name_of_the_test() {
         let spec = spec_of_here();
         assert_eq!(
             spec.arguments[..2],
             [
                 "--exact",
-                "worker::spawn::hook::tests::a_test_is_reached_again_by_its_own_name"
+                "worker::spawn::hook::tests::a_worker_of_a_test_is_started_by_the_name_of_the_test"
             ]
         );
         assert_eq!(spec.stdout, Stdout::Deferred);

@@ -8,7 +8,7 @@
 //!   long as this process.
 //! * A child inherits the signal mask of the thread that starts it. SIGINT is blocked on this thread only, so that Ctrl-C cannot
 //!   hit a worker before the worker ignores it.
-//! * Starting a process takes the better part of a millisecond, for which no executor should be blocked.
+//! * Starting a process takes up to a millisecond, for which no executor should be blocked.
 //!
 //! A process that is started for a caller who has dropped the [`Spawning`] is killed and reaped.
 

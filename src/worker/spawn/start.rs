@@ -29,18 +29,18 @@ use crate::worker::error::WorkerError;
 use crate::worker::name::NewProcess;
 use crate::worker::tuning::HOOK_TIMEOUT;
 
-/// A worker that cannot be given a job yet. Dropping it leaves nothing behind.
+/// A worker that cannot be given a job yet. Dropping it kills and reaps the process.
 #[derive(Debug)]
 pub(in crate::worker) struct Starting {
     state: State,
     config: WorkerConfig,
-    /// It will be a fork server, and no worker.
+    /// The process will be a fork server instead of a worker.
     fork_server: bool,
-    /// What goes to a fork server with its set-up.
+    /// The memory of the pid table, sent to a fork server with its set-up.
     memory: Option<TableMemory>,
 }
 
-/// Where a fork server tells of its workers.
+/// The shared memory of a pid table.
 #[derive(Debug)]
 pub(in crate::worker) enum TableMemory {
     File(Arc<OwnedFd>),
@@ -50,12 +50,12 @@ pub(in crate::worker) enum TableMemory {
 #[derive(Debug)]
 enum State {
     Launching(Box<dyn Launch>),
-    /// The set-up is being sent; hello is awaited.
-    Summoned(Box<Worker>, Timer),
-    /// Hello has come; ready is awaited.
-    Initialising(Box<Worker>),
+    /// The set-up is being sent; the next answer is hello.
+    SettingUp(Box<Worker>, Timer),
+    /// Hello has come; the next answer is ready.
+    Initializing(Box<Worker>),
     Failing(Dying, Failure),
-    /// It can be given a job as soon as it is there.
+    /// The worker can be given its job.
     Ready(Box<Worker>),
     Over,
 }
@@ -74,12 +74,12 @@ impl From<WorkerError> for Unstarted {
     }
 }
 
-/// What to report once the process has ended.
+/// The error to report once the process has ended.
 #[derive(Debug)]
 enum Failure {
-    /// The process's own end, before its hello.
+    /// The process ended before it sent hello.
     Ended,
-    /// The same, after it.
+    /// The process ended in an init closure.
     EndedWithinInit,
     Known(WorkerError),
 }
@@ -94,7 +94,7 @@ impl Starting {
         }
     }
 
-    /// A fork server tells of its workers in `memory`.
+    /// Starts a fork server, which writes the numbers of its workers to `memory`.
     pub(in crate::worker) fn of_fork_server(
         launch: Box<dyn Launch>,
         config: WorkerConfig,
@@ -124,18 +124,18 @@ impl Starting {
                         state => self.state = state,
                     }
                 }
-                State::Summoned(worker, limit) => match worker.poll_answer(cx) {
-                    Poll::Ready(answer) => self.greet(answer)?,
+                State::SettingUp(worker, limit) => match worker.poll_answer(cx) {
+                    Poll::Ready(answer) => self.check_hello(answer)?,
                     Poll::Pending => {
                         ready!(limit.poll(cx));
                         self.fail_with(WorkerError::start_too_slow(HOOK_TIMEOUT));
                     }
                 },
-                State::Initialising(worker) => match ready!(worker.poll_answer(cx)) {
+                State::Initializing(worker) => match ready!(worker.poll_answer(cx)) {
                     Ok(frame) if frame.header.kind == Kind::Ready => {
                         if !self.fork_server || frame.header.number == u64::from(worker.pid()) {
-                            let mut worker = self.worker();
-                            drop(worker.take_back()); // the set-up, which may have brought memory along
+                            let mut worker = self.take_worker();
+                            drop(worker.take_back()); // the set-up, which may hold memory
                             return Poll::Ready(Ok(worker));
                         }
                         self.fail_with(WorkerError::start_in_another_namespace());
@@ -147,7 +147,7 @@ impl Starting {
                     let State::Failing(_, failure) =
                         std::mem::replace(&mut self.state, State::Over)
                     else {
-                        unreachable!("it was failing a moment ago")
+                        unreachable!("the state was matched above")
                     };
                     return Poll::Ready(Err(Unstarted::Failed(match failure {
                         Failure::Ended => WorkerError::start_ended(death.exit),
@@ -174,15 +174,13 @@ impl Starting {
                             Failure::Ended,
                         )
                     }
-                    // Nothing was started, or it is being reaped already.
+                    // No process was started, or it is being reaped already.
                     Ok(Err(_)) | Err(_) => self.state = State::Over,
                 },
-                State::Summoned(..) | State::Initialising(_) => {
-                    let worker = self.worker();
-                    self.state = State::Failing(
-                        Dying::killed(worker, KillReason::Cancelled),
-                        Failure::Ended,
-                    );
+                State::SettingUp(..) | State::Initializing(_) => {
+                    let worker = self.take_worker();
+                    self.state =
+                        State::Failing(Dying::killed(worker, KillReason::Cancelled), Failure::Ended);
                 }
                 State::Failing(dying, _) => {
                     dying.kill(KillReason::Cancelled);
@@ -203,10 +201,10 @@ impl Starting {
             worker.kill_its_tree_too();
         }
         if forked {
-            // It is beyond the hook, and a copy of a process whose image has been compared, which has its set-up.
+            // The worker is past the hook, and its fork server has the set-up and has compared its image.
             return Ok(match self.config.starts_with_its_job() {
                 true => State::Ready(worker),
-                false => State::Initialising(worker),
+                false => State::Initializing(worker),
             });
         }
         let role = match self.fork_server {
@@ -220,18 +218,18 @@ impl Starting {
         };
         let set_up = self.config.set_up(role, segment)?;
         worker.put(OutMessage::new(set_up, Vec::from_iter(file)));
-        Ok(State::Summoned(worker, Timer::after(HOOK_TIMEOUT)))
+        Ok(State::SettingUp(worker, Timer::after(HOOK_TIMEOUT)))
     }
 
-    /// Deals with what came where hello should have come.
-    fn greet(&mut self, answer: Result<Frame, RecvError>) -> Result<(), Unstarted> {
+    /// Checks the answer to the set-up, which should be hello.
+    fn check_hello(&mut self, answer: Result<Frame, RecvError>) -> Result<(), Unstarted> {
         match answer {
             Ok(frame) if frame.header.kind == Kind::Hello => {
                 match codec::decode::<Fingerprint>(frame.payload()) {
                     Ok(image) if fingerprint().is_ok_and(|ours| image == *ours) => {
-                        self.state = State::Initialising(self.worker())
+                        self.state = State::Initializing(self.take_worker())
                     }
-                    // A fingerprint that cannot be decoded was written by another version of this crate.
+                    // A fingerprint that cannot be decoded comes from another version of this crate.
                     Ok(_) | Err(_) => self.fail_with(WorkerError::image_mismatch()),
                 }
             }
@@ -240,7 +238,7 @@ impl Starting {
         Ok(())
     }
 
-    /// Deals with anything that is not the answer that was awaited.
+    /// Begins the end of a worker that has sent another answer than the expected one.
     fn fail(&mut self, answer: Result<Frame, RecvError>) -> Result<(), Unstarted> {
         match answer {
             Ok(frame) => match failure_of(&frame) {
@@ -251,10 +249,10 @@ impl Starting {
             },
             Err(RecvError::Closed | RecvError::Reset) => {
                 let failure = match self.state {
-                    State::Initialising(_) => Failure::EndedWithinInit,
+                    State::Initializing(_) => Failure::EndedWithinInit,
                     _ => Failure::Ended,
                 };
-                let mut worker = self.worker();
+                let mut worker = self.take_worker();
                 if let Some(why) = worker.take_fork_failure() {
                     return Err(Unstarted::NotForked(why));
                 }
@@ -272,15 +270,15 @@ impl Starting {
 
     fn fail_with(&mut self, error: WorkerError) {
         self.state = State::Failing(
-            Dying::killed(self.worker(), KillReason::Unusable),
+            Dying::killed(self.take_worker(), KillReason::Unusable),
             Failure::Known(error),
         );
     }
 
     /// Takes the worker out of a state that has one.
-    fn worker(&mut self) -> Box<Worker> {
+    fn take_worker(&mut self) -> Box<Worker> {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Summoned(worker, _) | State::Initialising(worker) => worker,
+            State::SettingUp(worker, _) | State::Initializing(worker) => worker,
             State::Launching(_) | State::Failing(..) | State::Ready(_) | State::Over => {
                 unreachable!("this state has no worker")
             }
@@ -288,7 +286,7 @@ impl Starting {
     }
 }
 
-/// Reads the frames by which a worker says that it cannot serve.
+/// Returns the error of a frame by which a worker tells that it cannot serve.
 pub(in crate::worker) fn failure_of(frame: &Frame) -> Option<WorkerError> {
     match frame.header.kind {
         Kind::CannotServe => Some(WorkerError::start_lost(&frame.text())),
@@ -321,7 +319,7 @@ mod tests {
     use super::*;
     use crate::worker::error::WorkerErrorKind;
 
-    /// A process that stops itself and never gets to the hook, and its number.
+    /// A process that stops itself and never gets to the hook, with its number.
     fn stopped() -> (Box<Worker>, u32) {
         let mut command = Command::new("sh");
         let launched = Launched::instead(command.args(["-c", "kill -STOP $$"]));
@@ -333,14 +331,14 @@ mod tests {
     fn a_process_that_does_not_get_to_the_hook_in_time_is_an_error_and_has_been_reaped() {
         let (worker, pid) = stopped();
         let mut starting = Starting {
-            state: State::Summoned(worker, Timer::after(Duration::ZERO)),
+            state: State::SettingUp(worker, Timer::after(Duration::ZERO)),
             config: WorkerConfig::new(),
             fork_server: false,
             memory: None,
         };
         let error = smol::block_on(poll_fn(|cx| starting.poll(cx))).unwrap_err();
         let Unstarted::Failed(error) = error else {
-            panic!("it was started and not asked for: {error:?}")
+            panic!("it was executed, not forked: {error:?}")
         };
         assert_eq!(error.kind(), WorkerErrorKind::Start);
         assert!(error.to_string().contains("hook"), "{error}");

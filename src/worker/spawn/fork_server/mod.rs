@@ -42,7 +42,7 @@ use crate::worker::tuning::{FORK_ANSWER_TIMEOUT, FORK_ATTEMPTS, FORK_RETRY_INTER
 /// The fork server of a context. Clones are handles on the same one.
 ///
 /// No future holds the fork server while it waits, so a call that is polled no longer cannot block other calls. The state
-/// stands behind a lock that is held for one request at most; whoever finds the fork server starting waits for a change.
+/// stands behind a lock that is held for one request at most. A call that finds the fork server starting waits for a change.
 #[derive(Clone, Debug)]
 pub(in crate::worker) struct ForkServer {
     shared: Arc<Shared>,
@@ -88,7 +88,7 @@ struct Server {
     pid_table: Arc<PidTable>,
 }
 
-/// What a call does next to get a worker.
+/// The next step of a call that needs a worker.
 enum Step {
     /// The fork has been requested.
     Requested(PendingFork),
