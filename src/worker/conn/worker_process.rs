@@ -30,7 +30,7 @@ pub(in crate::worker) struct WorkerProcess {
     fork: Option<Fork>,
     /// Stands for no process while `fork` is pending.
     child: ChildProcess,
-    /// KillReason there is no process and was none.
+    /// Why the fork failed, if it did.
     failure: Option<ForkFailure>,
     kills_tree: bool,
 }

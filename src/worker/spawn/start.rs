@@ -60,7 +60,7 @@ enum State {
     Over,
 }
 
-/// KillReason there is no worker.
+/// Why a worker could not be started.
 #[derive(Debug)]
 pub(in crate::worker) enum Unstarted {
     /// A fork was requested and did not happen.
@@ -179,8 +179,10 @@ impl Starting {
                 },
                 State::SettingUp(..) | State::Initializing(_) => {
                     let worker = self.take_worker();
-                    self.state =
-                        State::Failing(Dying::killed(worker, KillReason::Cancelled), Failure::Ended);
+                    self.state = State::Failing(
+                        Dying::killed(worker, KillReason::Cancelled),
+                        Failure::Ended,
+                    );
                 }
                 State::Failing(dying, _) => {
                     dying.kill(KillReason::Cancelled);
