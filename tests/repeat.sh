@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs the tests again and again, to find what fails now and then: `tests/repeat.sh [--load] [TIMES] [PROGRAM..]`.
+# Runs test programs many times, to find tests that fail rarely: `tests/repeat.sh [--load] [TIMES] [PROGRAM..]`.
 #
-# TIMES is 50 unless given. A PROGRAM is `lib` or the name of a test program; without any, all that run in seconds:
-# the compiler's messages, the docs and what builds other programs come out the same each time. With `--load`, two
-# endless loops per core run beside them. Stops at the first failure, which it prints; each run may take five minutes.
+# TIMES is 50 by default. A PROGRAM is `lib` or the name of a test program. Without any, all programs run, except those that
+# check compiler messages, docs or built programs, whose results do not vary. With `--load`, two endless loops per core run at
+# the same time. Stops at the first failure and prints its output. A run that takes more than five minutes fails.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,7 +19,7 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
     times=$1
     shift
 fi
-# Built by cargo, or they take long and do the same each time.
+# Programs that run cargo, or whose results do not vary.
 slow='^(compile|docs|examples|survey|survey_parts|user_crate|layers)$'
 
 scratch=$(mktemp -d)
@@ -30,7 +30,7 @@ finish() {
 }
 trap finish EXIT
 
-# Prints "NAME PATH" of each test program.
+# Prints a line "NAME PATH" for each test program.
 programs() {
     cargo test --no-run --lib --tests --message-format=json-render-diagnostics |
         sed -n 's/.*"kind":\["\([a-z]*\)"\].*"name":"\([a-z_]*\)".*"executable":"\([^"]*\)".*/\1 \2 \3/p' |
@@ -79,6 +79,6 @@ while read -r name path; do
 done <<<"$list"
 
 if [ "$found" -eq 0 ]; then
-    echo "there is no such test program: $*" >&2
+    echo "no such test program: $*" >&2
     exit 1
 fi

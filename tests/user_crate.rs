@@ -1,6 +1,8 @@
-//! A user's crate (in the folder of the same name) has worker processes in its own `#[test]`s, whatever harness runs them.
+//! Runs the tests of a user's crate, in the folder of the same name, under several harnesses. Its
+//! `#[test]`s use worker processes.
 //!
-//! It is built in this crate's target folder, so that what both need is built once.
+//! The crate is built in the target folder of this one, so that the dependencies of both are built
+//! once.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -27,7 +29,7 @@ fn cargo() -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
-        .expect("it lies in the target folder");
+        .expect("the temporary folder is in the target folder");
     cargo
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/user_crate"))
         .env("CARGO_TARGET_DIR", target)
@@ -41,20 +43,20 @@ fn has_nextest() -> bool {
     version.is_ok_and(|output| output.status.success())
 }
 
-/// Runs cargo in the user's crate, and expects that it succeeds and says `summary`.
+/// Runs cargo in the user's crate. Panics unless cargo succeeds and prints `summary`.
 fn expect(arguments: &[&str], summary: &str) {
     let output = cargo()
         .args(arguments)
         .output()
         .expect("cargo can be started");
-    let said = format!(
+    let printed = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        output.status.success() && said.contains(summary),
-        "cargo {arguments:?} ended with {}, and should have said {summary:?}:\n{said}",
+        output.status.success() && printed.contains(summary),
+        "cargo {arguments:?} exited with {} and should have printed {summary:?}:\n{printed}",
         output.status
     );
 }
