@@ -343,6 +343,7 @@ mod tests {
         }
     }
 
+    #[cfg_attr(miri, ignore = "too many deadlines")]
     #[test]
     fn a_crowd_that_leaves_takes_its_memory_with_it() {
         let start = Instant::now();
@@ -354,6 +355,7 @@ mod tests {
         assert!(queue.heap.capacity() <= STALE_KEPT && queue.slots.capacity() <= STALE_KEPT);
     }
 
+    #[cfg_attr(miri, ignore = "too many deadlines")]
     #[test]
     fn one_who_comes_and_goes_for_ever_takes_no_more_memory() {
         let start = Instant::now();
