@@ -1,5 +1,4 @@
-//! Values that are made when they are asked for: never ahead, never for nobody, and gone with the
-//! block.
+//! Producers: they make values only on request, never ahead, and end with the block.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -22,7 +21,7 @@ use seedbed::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Makes the numbers from 0 on, and counts those that it began to make.
+/// Makes the numbers from 0 on, and counts those that it has begun to make.
 async fn count(mut numbers: Producer<usize>, begun: &AtomicUsize) {
     loop {
         let n = begun.fetch_add(1, SeqCst);
@@ -231,7 +230,7 @@ fn a_receive_that_is_cancelled_takes_its_wish_back() {
     let mut block = Hand::new(open_producer(
         |numbers| count(numbers, begun),
         async |numbers| {
-            // Dropped before the producer had a turn.
+            // Dropped before the producer has run.
             assert_eq!(poll_once(numbers.recv()).await, None);
             checkpoint().await;
             assert_eq!(begun.load(SeqCst), 0);
@@ -268,8 +267,8 @@ fn a_value_that_is_being_made_when_the_receive_is_cancelled_is_the_next_ones() {
 fn a_scope_of_the_producer_s_does_not_touch_who_receives() {
     virtually(open_producer(
         async |mut values| {
-            // Two limits that pass while the other side is busy, and a scope that is cancelled
-            // around a send.
+            // Two time limits that expire while the other side is busy, and a scope that is
+            // cancelled around a send.
             move_on_after(SECOND, values.send("in a limit")).await;
             let scope = CancelScope::new();
             scope.cancel();

@@ -1,4 +1,5 @@
-//! `open_signal_receiver`: what it delivers, and what a signal does before, beside and after it.
+//! `open_signal_receiver`: the signals that it delivers, and the signals' actions before, during
+//! and after its use.
 
 mod common;
 
@@ -23,13 +24,14 @@ use seedbed::{RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, ru
 use signal_hook::low_level::raise;
 use smol::stream::StreamExt;
 
-/// Runs the body in a process of its own, which is this test again, and tells how that ended.
+/// Runs the body in a process of its own, which is this test again. Returns that process's exit
+/// status.
 fn in_a_process_of_its_own(test: &str, body: impl FnOnce()) -> Option<ExitStatus> {
     if std::env::var_os("SEEDBED_SIGNAL_TEST").is_some_and(|name| name == test) {
         body();
         std::process::exit(0);
     }
-    // Its pipes would be seen by tests that count descriptors.
+    // Tests that count descriptors must not see this command's pipes.
     let _alone = alone();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]);
@@ -55,7 +57,7 @@ fn signals_that_repeat_are_delivered_once() {
 }
 
 #[test]
-fn one_who_waits_is_woken_also_from_another_thread() {
+fn a_waiting_task_is_woken_also_from_another_thread() {
     let _alone = alone();
     run(open_nursery(|n| async move {
         let mut signals = open_signal_receiver(&[SIGUSR1, SIGUSR2]).unwrap();
@@ -124,7 +126,7 @@ fn every_receiver_gets_the_signal() {
 #[test]
 fn a_bad_number_is_an_error_and_nothing_is_left_registered() {
     let _alone = alone();
-    // The reactor's own descriptors are made once.
+    // The reactor opens its own descriptors once.
     run(async { drop(open_signal_receiver(&[SIGWINCH])) });
     let before = descriptors();
     let kind = |signals: &[i32]| open_signal_receiver(signals).unwrap_err().kind();
@@ -199,7 +201,7 @@ fn a_pending_signal_is_raised_again_when_the_last_receiver_is_dropped() {
             let signals = open_signal_receiver(&[SIGUSR1, SIGTERM]).unwrap();
             let other = open_signal_receiver(&[SIGTERM]).unwrap();
             raise(SIGTERM).unwrap();
-            // Somebody else has it.
+            // The other receiver has it.
             drop(signals);
             drop(other);
         },
@@ -212,7 +214,7 @@ fn all_pending_signals_are_raised_again_not_only_the_first() {
     let status = in_a_process_of_its_own(
         "all_pending_signals_are_raised_again_not_only_the_first",
         || {
-            // By default the first is ignored, and the second ends the process.
+            // By default, the first signal is ignored, and the second ends the process.
             let signals = open_signal_receiver(&[SIGWINCH, SIGUSR2]).unwrap();
             raise(SIGUSR2).unwrap();
             raise(SIGWINCH).unwrap();
@@ -231,13 +233,13 @@ fn a_signal_that_was_ignored_is_received_and_then_ignored_again() {
         raise(SIGUSR1).unwrap();
         assert_eq!(signals.try_next(), Some(SIGUSR1));
         raise(SIGUSR1).unwrap();
-        drop(signals); // pending, and raised for nobody
+        drop(signals); // pending, but not raised again
         raise(SIGUSR1).unwrap();
         return;
     }
     let _alone = alone();
     let mut ignoring = Command::new("sh");
-    // What a shell ignores, what it executes inherits.
+    // A program inherits the signals that its shell ignores.
     ignoring.args(["-c", "trap '' USR1; exec \"$0\" --exact \"$1\" --nocapture"]);
     ignoring.arg(std::env::current_exe().unwrap()).arg(NAME);
     ignoring.env("SEEDBED_SIGNAL_TEST", NAME);
@@ -257,16 +259,16 @@ fn a_receiver_works_on_any_thread_and_outside_of_a_run() {
 }
 
 #[test]
-fn a_handler_of_somebody_else_is_called_once_for_each_signal() {
+fn a_handler_of_the_program_is_called_once_for_each_signal() {
     let status = in_a_process_of_its_own(
-        "a_handler_of_somebody_else_is_called_once_for_each_signal",
+        "a_handler_of_the_program_is_called_once_for_each_signal",
         || {
             let called = Arc::new(AtomicUsize::new(0));
             signal_hook::flag::register_usize(SIGHUP, called.clone(), 1).unwrap();
             let signals = open_signal_receiver(&[SIGHUP]).unwrap();
             raise(SIGHUP).unwrap();
             assert_eq!(called.swap(0, SeqCst), 1);
-            // Pending, but had by everybody.
+            // Pending, but the handler was called already.
             drop(signals);
             assert_eq!(called.load(SeqCst), 0);
             raise(SIGHUP).unwrap();
@@ -281,7 +283,7 @@ fn a_run_that_leaves_ctrl_c_alone_can_receive_it_again_and_again() {
     let status = in_a_process_of_its_own(
         "a_run_that_leaves_ctrl_c_alone_can_receive_it_again_and_again",
         || {
-            // A run that unwinds leaves nothing behind that would kill at the second one.
+            // A run that unwinds leaves no action behind that would kill at the second SIGINT.
             run(async {});
             RunBuilder::new().ctrl_c(CtrlC::Leave).run(async {
                 let mut signals = open_signal_receiver(&[SIGINT]).unwrap();
@@ -300,7 +302,7 @@ fn a_receiver_of_ctrl_c_does_not_take_it_from_a_run_that_unwinds() {
     let status = in_a_process_of_its_own(
         "a_receiver_of_ctrl_c_does_not_take_it_from_a_run_that_unwinds",
         || {
-            // Opened and closed before: who was first makes no difference.
+            // Opened and closed before: the order makes no difference.
             drop(open_signal_receiver(&[SIGINT]));
             run(async {
                 let mut signals = open_signal_receiver(&[SIGINT]).unwrap();
@@ -325,7 +327,7 @@ fn a_second_ctrl_c_kills_a_run_that_does_not_get_on_with_unwinding() {
             run(async {
                 raise(SIGINT).unwrap();
                 raise(SIGINT).unwrap();
-                // Not even reached.
+                // Not reached.
                 std::process::exit(0);
             });
         },
@@ -352,7 +354,7 @@ fn ctrl_c_ends_a_run_in_order_main_future_system_tasks_calls() {
                 }));
                 raise(SIGINT).unwrap();
                 let ended = async move {
-                    // Longer than the system task would take.
+                    // Longer than the system task needs.
                     for _ in 0..5 {
                         checkpoint().await;
                     }
@@ -387,6 +389,13 @@ fn a_run_that_inherits_sigint_as_ignored_is_not_interrupted_by_it() {
             raise(SIGINT).unwrap();
             raise(SIGINT).unwrap();
             wait_all_tasks_blocked().await;
+            checkpoint().await;
+            // A receiver asks for the signal, and gets it.
+            let mut signals = open_signal_receiver(&[SIGINT]).unwrap();
+            raise(SIGINT).unwrap();
+            assert_eq!(signals.next().await, SIGINT);
+            drop(signals);
+            raise(SIGINT).unwrap();
             checkpoint().await;
             5
         });

@@ -1,5 +1,5 @@
-//! What tasks share, in a run: the promises that everything which excludes or hands over has to
-//! keep, whatever it is called. The details of each are tested beside its source.
+//! The guarantees of all primitives that exclude other tasks or hand values over, inside a run.
+//! Details are tested next to each source.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -19,17 +19,17 @@ use seedbed::sync::{
 use seedbed::testing::{assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked};
 use seedbed::{CancelScope, checkpoint, open_local_nursery, open_nursery, run};
 
-/// Whatever is dropped to let go.
+/// A guard of any type.
 type Guard = Box<dyn Any>;
 
-/// Something that one task at a time can have.
+/// A resource that one task at a time can hold.
 struct Exclusive {
     name: &'static str,
     acquire: Box<dyn Fn() -> Pin<Box<dyn Future<Output = Guard>>>>,
     try_acquire: Box<dyn Fn() -> Option<Guard>>,
 }
 
-/// Builds one out of a handle and what to do with it.
+/// Builds a resource from a handle and its two operations.
 fn exclusive<H, G, F>(
     name: &'static str,
     handle: H,
@@ -54,14 +54,14 @@ where
     }
 }
 
-/// A channel with one place: whoever has sent holds it until they receive.
+/// A channel with one buffer slot: a task holds it from its send until it receives.
 fn by_sending() -> Exclusive {
     type Ends = (Sender<()>, Receiver<()>);
     fn release((_, receiver): Ends) -> impl Sized {
-        OnDrop(move || receiver.try_recv().expect("it holds the place"))
+        OnDrop(move || receiver.try_recv().expect("it holds the slot"))
     }
     exclusive(
-        "a channel with one place",
+        "a channel with one buffer slot",
         channel(1),
         |ends: Ends| async move {
             ends.0.send(()).await.unwrap();
@@ -71,7 +71,7 @@ fn by_sending() -> Exclusive {
     )
 }
 
-/// A channel with one value: whoever has received it holds it until they send it back.
+/// A channel with one value: a task holds it from its receive until it sends it back.
 fn by_receiving() -> Exclusive {
     type Ends = (Sender<()>, Receiver<()>);
     fn release((sender, _): Ends) -> impl Sized {
@@ -105,14 +105,14 @@ fn by_key() -> Exclusive {
 }
 
 fn everything_exclusive() -> Vec<Exclusive> {
-    let mut all = everything_that_comes_home();
+    let mut all = everything_that_is_returned();
     all.push(by_sending());
     all
 }
 
-/// Not the channel that is held by sending: what was sent is sent, also if the sender is dropped
-/// before it knew.
-fn everything_that_comes_home() -> Vec<Exclusive> {
+/// All but the channel that is held by sending: a sent value stays sent, also if the future is
+/// dropped before its next poll.
+fn everything_that_is_returned() -> Vec<Exclusive> {
     vec![
         exclusive(
             "Mutex",
@@ -172,7 +172,7 @@ fn those_who_come_again_and_again_take_turns() {
                 n.spawn(async move {
                     for _ in 0..10 {
                         let guard = (lock.acquire)().await;
-                        checkpoint().await; // all others have come by then
+                        checkpoint().await; // by then, all others have joined the queue
                         order.borrow_mut().push(name);
                         drop(guard);
                     }
@@ -208,7 +208,7 @@ fn what_is_let_go_belongs_to_the_longest_waiter_before_that_one_runs() {
 
 #[test]
 fn whoever_is_cancelled_in_the_queue_leaves_it_and_a_grant_that_came_too_late_goes_on() {
-    for lock in &everything_that_comes_home() {
+    for lock in &everything_that_is_returned() {
         for granted in [false, true] {
             let mut holder = Some((lock.try_acquire)().expect("it is free"));
             let scope = CancelScope::new();
@@ -244,7 +244,7 @@ fn acquiring_is_a_checkpoint_only_if_one_has_to_wait() {
 
 #[test]
 fn nothing_is_lost_wherever_it_is_dropped_or_cancelled() {
-    for lock in &everything_that_comes_home() {
+    for lock in &everything_that_is_returned() {
         end_at_every_poll(|drops| async move {
             open_local_nursery(async |n| {
                 for _ in 0..3 {
@@ -307,7 +307,7 @@ fn of_many_receivers_each_gets_some_and_every_value_goes_to_one() {
     assert!(!counts.contains(&0), "{counts:?}");
 }
 
-/// Trio's issue 553: a cancel that comes after the value was delivered loses nothing.
+/// Trio's issue 553: a cancellation after the value was assigned loses no value.
 #[test]
 fn a_value_that_was_delivered_before_the_cancel_is_the_next_one_that_is_received() {
     let (sender, receiver) = channel(1);
@@ -320,7 +320,7 @@ fn a_value_that_was_delivered_before_the_cancel_is_the_next_one_that_is_received
     assert_eq!(receiver.try_recv(), Ok("a value"));
 }
 
-// ---- The others.
+// ---- Other primitives.
 
 #[test]
 fn an_event_wakes_all_who_wait_and_nobody_waits_for_it_afterwards() {

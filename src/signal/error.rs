@@ -1,11 +1,11 @@
-//! Why signals cannot be received.
+//! The errors of `open_signal_receiver`.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// Why [`open_signal_receiver`](super::open_signal_receiver) has failed. Nothing is left of the
-/// attempt.
+/// The error of [`open_signal_receiver`](crate::signal::open_signal_receiver). No signal is
+/// received after it.
 ///
 /// ```
 /// use seedbed::signal::{SignalErrorKind, open_signal_receiver};
@@ -32,14 +32,14 @@ pub struct SignalError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SignalErrorKind {
-    /// No signal was named.
+    /// The list was empty.
     Empty,
-    /// The signal cannot be received (SIGKILL, SIGSTOP), or is the sign of a fault that no task can
-    /// deal with (SIGILL, SIGFPE, SIGSEGV).
+    /// The signal cannot be received (SIGKILL, SIGSTOP), or reports a fault that no task can handle
+    /// (SIGILL, SIGFPE, SIGSEGV).
     Forbidden,
-    /// The system refuses: mostly because there is no signal of that number.
+    /// The system refused the signal, in most cases because there is no signal of that number.
     Refused,
-    /// There is no descriptor left for it.
+    /// No file descriptor was left.
     Descriptors,
 }
 
@@ -76,7 +76,7 @@ impl SignalError {
         }
     }
 
-    /// Returns the cause, to match on.
+    /// Returns the cause.
     ///
     /// ```
     /// use seedbed::signal::{SignalErrorKind, open_signal_receiver};
@@ -88,10 +88,10 @@ impl SignalError {
         self.kind
     }
 
-    /// Returns the number of the signal that the error is about, if it is about one.
+    /// Returns the number of the signal that caused the error, if one did.
     ///
     /// ```
-    /// let sigkill = 9; // nobody receives it
+    /// let sigkill = 9; // cannot be received
     /// let error = seedbed::signal::open_signal_receiver(&[sigkill]).unwrap_err();
     /// assert_eq!(error.signal(), Some(sigkill));
     /// ```
@@ -113,10 +113,10 @@ impl fmt::Display for SignalError {
             ),
             SignalErrorKind::Refused => write!(
                 f,
-                "the system does not let signal {number} be received; is there one of that number?"
+                "the system refuses to have signal {number} received; check that the number exists"
             ),
             SignalErrorKind::Descriptors => {
-                f.write_str("a signal receiver could not be opened for want of descriptors")
+                f.write_str("a signal receiver could not be opened: no file descriptor is left")
             }
         }
     }

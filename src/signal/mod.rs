@@ -1,12 +1,11 @@
-//! Signals, as values that a task waits for: `open_signal_receiver`.
+//! Signals as values that a task waits for: `open_signal_receiver`.
 //!
-//! In the signal handler a flag is set and a byte is sent, both by signal-hook's ready-made
-//! actions; everything else happens in the task. [`receiver`] is the tool, [`order`] decides who is
-//! next, and is pure.
+//! The signal handler sets a flag and sends a byte, both by signal-hook's ready-made actions;
+//! everything else happens in the task.
 
 mod error;
-mod order;
 mod receiver;
+mod round_robin;
 
 #[doc(no_inline)]
 pub use signal_hook::consts::signal::{

@@ -16,49 +16,53 @@ use signal_hook::consts::FORBIDDEN;
 use signal_hook::low_level;
 
 use super::error::SignalError;
-use super::order::Order;
+use super::round_robin::RoundRobin;
 use crate::sys::disposition::Claim;
 use crate::sys::role::refuse_unless_hooked;
 
-/// Receives the named signals from now on, instead of having them do what they do by default.
+/// Receives these signals from now on; their default actions are disabled while the receiver is
+/// open.
 ///
-/// A signal that arrives several times before it is looked at is delivered once. Several pending
-/// signals take turns, so that none can keep the others from being seen. Naming a signal twice is
-/// the same as once. Several receivers of the same signal all get it. It may be opened in any task,
-/// on any thread, also outside of a run.
+/// A signal that arrives several times before it is taken is delivered once. Several pending
+/// signals take turns, so that none can starve the others. Naming a signal twice has no effect. If
+/// several receivers name a signal, all get it. A receiver may be opened in any task, on any
+/// thread, and outside of a run.
 ///
 /// # What happens to the previous disposition
 ///
-/// Said precisely, because signal-hook, which this is built on, installs its handler once per
-/// signal and never takes it out again; previous behaviour is restored by acting it out:
+/// signal-hook, which this is built on, installs its handler once for each signal and never removes
+/// it. So the previous behaviour is restored by emulation:
 ///
-/// * *Default*, when the signal was first received by anything of ours: not in force while a
-///   receiver is open, and in force again when the last one has been dropped: the signal ends or
-///   stops the process, or is ignored, as it would have been. (Not so for real-time signals, whose
-///   default signal-hook does not know: they are ignored from then on.)
-/// * *Ignored*: ignored again afterwards. Only programs that this one executes can tell the
-///   difference: they start with the default, where they would have inherited that the signal is
-///   ignored.
-/// * *A handler of somebody else's*: is called as before, at every signal, **also while a receiver
-///   is open**. (Trio replaces it for that time.)
+/// * *Default action*: disabled while a receiver is open, and restored when the last receiver is
+///   dropped: then the signal ends or stops the process, or is ignored, as before. (Not for
+///   real-time signals, whose default action signal-hook does not know: they are ignored from then
+///   on.)
+/// * *Ignored*, also if the process has inherited that, as under `nohup`: received while a receiver
+///   is open, and ignored again afterwards. Only programs that this one executes can tell the
+///   difference: they start with the default action, where they would have inherited that the
+///   signal is ignored.
+/// * *A handler of the program*: called as before, at every signal, **also while a receiver is
+///   open**. (Trio replaces it for that time.)
 ///
 /// # SIGINT and `run`
 ///
-/// A run that unwinds on Ctrl-C ([`CtrlC::Unwind`](crate::run::CtrlC), the default) does so in
-/// spite of a receiver: both see the signal, and the second one ends the process. A program that
-/// wants SIGINT for itself uses [`CtrlC::Leave`](crate::run::CtrlC).
+/// A run that unwinds on Ctrl-C ([`CtrlC::Unwind`](crate::run::CtrlC), the default) does so also
+/// while a receiver is open: both get the signal, and a second one ends the process. To receive
+/// SIGINT instead of unwinding, use [`CtrlC::Leave`](crate::run::CtrlC). A run never unwinds if
+/// SIGINT was ignored when it was first used, for example inherited from `nohup`; a receiver gets
+/// it even then.
 ///
 /// # Dropping
 ///
-/// Dropping the receiver ends it. What is still pending then is re-raised on this thread, before
-/// `drop` returns, if by this the default comes in force again: a SIGTERM that nobody has looked at
-/// ends the process. Other pending signals are not raised again, since everybody else who wants
-/// them (a handler, another receiver) had them when they arrived.
+/// Dropping the receiver closes it. If that restores a signal's default action, and the signal is
+/// still pending, it is raised again on this thread before `drop` returns: a SIGTERM that was not
+/// taken ends the process. Other pending signals are not raised again, because their handlers and
+/// receivers got them when they arrived.
 ///
 /// # Errors
 ///
-/// See [`SignalErrorKind`](super::SignalErrorKind). All or nothing: after an error no signal is
-/// received.
+/// See [`SignalErrorKind`](crate::signal::SignalErrorKind). After an error, no signal of the list
+/// is received.
 ///
 /// ```
 /// use seedbed::signal::{SIGHUP, SIGUSR1, open_signal_receiver};
@@ -79,26 +83,31 @@ pub fn open_signal_receiver(signals: &[i32]) -> Result<SignalReceiver, SignalErr
     }
     let (reader, writer) = UnixStream::pair().map_err(SignalError::descriptors)?;
     let reader = Async::new(reader).map_err(SignalError::descriptors)?;
-    let mut ears = Vec::<Ear>::new();
+    let mut subscriptions = Vec::<Subscription>::new();
     for &signal in signals {
-        if ears.iter().all(|ear| ear.signal != signal) {
-            ears.push(Ear::open(signal, &writer)?);
+        if subscriptions
+            .iter()
+            .all(|subscription| subscription.signal != signal)
+        {
+            subscriptions.push(Subscription::open(signal, &writer)?);
         }
     }
     Ok(SignalReceiver {
-        order: Order::new(ears.len()),
-        ears,
+        turns: RoundRobin::new(subscriptions.len()),
+        subscriptions,
         reader,
     })
 }
 
-/// Receives signals, each number once for however often it came; made by [`open_signal_receiver`].
+/// Receives signals; made by [`open_signal_receiver`]. A pending signal is delivered once, however
+/// often it has arrived.
 ///
-/// It is a [`Stream`] that never ends. Use [`next`](Self::next), or what stream libraries offer.
+/// It is a [`Stream`] that never ends. Use [`next`](Self::next), or the methods of a stream
+/// library.
 ///
 /// # Dropping
 ///
-/// Ends it; see [`open_signal_receiver`] for what happens to pending signals.
+/// Closes it; see [`open_signal_receiver`] for pending signals.
 ///
 /// ```
 /// use seedbed::signal::{SIGUSR1, SIGUSR2, open_signal_receiver};
@@ -113,45 +122,46 @@ pub fn open_signal_receiver(signals: &[i32]) -> Result<SignalReceiver, SignalErr
 /// });
 /// ```
 pub struct SignalReceiver {
-    ears: Vec<Ear>,
-    order: Order,
-    /// Readable when a signal has come since it was last emptied.
+    subscriptions: Vec<Subscription>,
+    turns: RoundRobin,
+    /// Readable if a signal has arrived since it was last drained.
     reader: Async<UnixStream>,
 }
 
-/// One signal's flag, and what sets it.
-struct Ear {
+/// A signal's flag, and the actions that set it.
+struct Subscription {
     signal: i32,
     pending: Arc<AtomicBool>,
-    /// `None` only while it is being closed.
+    /// `None` only during `close`.
     claim: Option<Claim>,
     registered: Vec<SigId>,
 }
 
-impl Ear {
+impl Subscription {
     fn open(signal: i32, writer: &UnixStream) -> Result<Self, SignalError> {
         let refused = |error| SignalError::refused(signal, error);
         let writer = writer.try_clone().map_err(SignalError::descriptors)?;
-        let mut ear = Ear {
+        let mut subscription = Subscription {
             signal,
             pending: Arc::default(),
             claim: Some(Claim::new(signal).map_err(refused)?),
             registered: Vec::new(),
         };
-        // The order counts: whoever reads the byte has to find the flag set.
-        let flag = signal_hook::flag::register(signal, ear.pending.clone()).map_err(refused)?;
-        ear.registered.push(flag);
+        // The order matters: the flag must be set when the byte is read.
+        let flag =
+            signal_hook::flag::register(signal, subscription.pending.clone()).map_err(refused)?;
+        subscription.registered.push(flag);
         let wake = low_level::pipe::register(signal, writer).map_err(refused)?;
-        ear.registered.push(wake);
-        Ok(ear)
+        subscription.registered.push(wake);
+        Ok(subscription)
     }
 
     fn is_pending(&self) -> bool {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Stops listening; true if the signal was pending and nobody else has seen it. The default
-    /// comes first, so that no signal arrives in between unnoticed.
+    /// Unregisters; true if the signal was pending and its default action is restored. The default
+    /// action is restored first, so that no signal is lost in between.
     fn close(&mut self) -> bool {
         let default_in_force = self.claim.take().is_some_and(Claim::release);
         for id in self.registered.drain(..) {
@@ -161,9 +171,9 @@ impl Ear {
     }
 }
 
-impl Drop for Ear {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        // Whoever cares for what is pending has closed it before.
+        // A receiver that raises pending signals again has called `close` before.
         self.close();
     }
 }
@@ -192,7 +202,7 @@ impl SignalReceiver {
         Next { receiver: self }
     }
 
-    /// Returns the number of a signal that has come already; never waits.
+    /// Returns the number of a pending signal; never waits.
     ///
     /// ```
     /// use seedbed::signal::{SIGUSR1, open_signal_receiver};
@@ -203,13 +213,13 @@ impl SignalReceiver {
     /// assert_eq!(signals.try_next(), Some(SIGUSR1));
     /// ```
     pub fn try_next(&mut self) -> Option<i32> {
-        let ears = &self.ears;
-        let taken = |&who: &usize| ears[who].pending.swap(false, Ordering::SeqCst);
-        let served = self.order.serve(taken)?;
-        Some(self.ears[served].signal)
+        let subscriptions = &self.subscriptions;
+        let taken = |&index: &usize| subscriptions[index].pending.swap(false, Ordering::SeqCst);
+        let served = self.turns.next(taken)?;
+        Some(self.subscriptions[served].signal)
     }
 
-    /// Says, for one moment, how the receiver stands.
+    /// Returns the number of pending signals at this moment.
     ///
     /// ```
     /// use seedbed::signal::{SIGUSR1, open_signal_receiver};
@@ -222,32 +232,35 @@ impl SignalReceiver {
     /// ```
     pub fn statistics(&self) -> SignalReceiverStatistics {
         SignalReceiverStatistics {
-            pending: self.ears.iter().filter(|ear| ear.is_pending()).count(),
+            pending: self
+                .subscriptions
+                .iter()
+                .filter(|subscription| subscription.is_pending())
+                .count(),
         }
     }
 
     fn poll_signal(&mut self, cx: &mut Context<'_>) -> Poll<i32> {
         loop {
-            // Emptied before the flags are looked at: a byte that comes later is still there when
-            // we wait for one.
-            self.empty();
+            // Drained before the flags are read, so a byte that arrives later ends the wait below.
+            self.drain_pipe();
             if let Some(signal) = self.try_next() {
                 return Poll::Ready(signal);
             }
             if let Err(error) = ready!(self.reader.poll_readable(cx)) {
-                // The reactor is at its end, and so is everybody else.
+                // The reactor has failed, so no task can wait any more.
                 panic!("a signal receiver cannot wait: {error}");
             }
         }
     }
 
-    fn empty(&self) {
+    fn drain_pipe(&self) {
         let mut bytes = [0; 64];
         loop {
             match self.reader.get_ref().read(&mut bytes) {
                 Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Empty; or (which cannot be, as the actions hold it) the other end is gone.
+                // Empty. (The other end cannot be closed: the actions own it.)
                 Ok(0) | Err(_) => return,
             }
         }
@@ -265,14 +278,14 @@ impl Stream for SignalReceiver {
 impl Drop for SignalReceiver {
     fn drop(&mut self) {
         let unseen: Vec<_> = self
-            .order
-            .turns()
-            .filter(|&who| self.ears[who].close())
+            .turns
+            .indices()
+            .filter(|&index| self.subscriptions[index].close())
             .collect();
-        // All of them, when all are closed: the first may end the process, and the others may be
-        // handled otherwise.
-        for who in unseen {
-            let signal = self.ears[who].signal;
+        // Raised after all are closed, because the first may end the process while others have
+        // handlers.
+        for index in unseen {
+            let signal = self.subscriptions[index].signal;
             if let Err(error) = low_level::raise(signal) {
                 tracing::warn!(signal, %error, "a pending signal could not be raised again");
             }
@@ -282,7 +295,11 @@ impl Drop for SignalReceiver {
 
 impl fmt::Debug for SignalReceiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signals: Vec<_> = self.ears.iter().map(|ear| ear.signal).collect();
+        let signals: Vec<_> = self
+            .subscriptions
+            .iter()
+            .map(|subscription| subscription.signal)
+            .collect();
         f.debug_struct("SignalReceiver")
             .field("signals", &signals)
             .field("pending", &self.statistics().pending)
@@ -290,11 +307,12 @@ impl fmt::Debug for SignalReceiver {
     }
 }
 
-/// How a [`SignalReceiver`] stands, at one moment; from [`SignalReceiver::statistics`].
+/// The state of a [`SignalReceiver`] at one moment; from [`SignalReceiver::statistics`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignalReceiverStatistics {
-    /// How many signals have come and were not looked at; at most as many as were named.
+    /// The number of signals that have arrived and were not taken; at most the number of named
+    /// ones.
     pub pending: usize,
 }
 
@@ -302,7 +320,7 @@ pub struct SignalReceiverStatistics {
 ///
 /// # Dropping
 ///
-/// Nothing is lost: what comes meanwhile is pending.
+/// No signal is lost: one that arrives later is pending.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Next<'a> {

@@ -47,6 +47,7 @@ mod rw_lock;
 mod semaphore;
 mod token_pool;
 mod token_queue;
+mod tuning;
 mod wait_list;
 
 #[cfg(all(test, loom))]

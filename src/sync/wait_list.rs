@@ -19,11 +19,10 @@
 //! A key must only be used with the list that returned it; another list panics or returns another
 //! waiter.
 
+use super::tuning::WAIT_LIST_SLOTS_KEPT;
+
 /// Index of a slot.
 type Index = usize;
-
-/// The number of free slots that an empty list keeps for its next waiters; the rest is freed.
-const SLOTS_KEPT: usize = 64;
 
 /// The key of a waiter's slot.
 #[derive(Debug)]
@@ -234,7 +233,7 @@ impl<W, G> WaitList<W, G> {
 
     /// Frees the slots when a large crowd of waiters has gone. The crowd's own pushes pay for this.
     fn give_memory_back(&mut self) {
-        if self.occupied == 0 && self.slots.len() > SLOTS_KEPT {
+        if self.occupied == 0 && self.slots.len() > WAIT_LIST_SLOTS_KEPT {
             self.slots = Vec::new();
             self.free = None;
         }

@@ -1,4 +1,4 @@
-//! Waiting until every other task of the run waits.
+//! `wait_all_tasks_blocked`: waits until all other tasks of the run wait.
 
 use std::fmt;
 use std::future::Future;
@@ -11,17 +11,17 @@ use std::time::Duration;
 use crate::time;
 use crate::time::{IdleKey, Timers};
 
-/// Waits until every other task of this run is blocked: nothing is ready, and the reactor has
-/// nothing to report.
+/// Waits until every other task of this run is blocked: no task is ready, and the reactor has no
+/// event.
 ///
-/// What the kernel has ready but the reactor has not yet reported is not seen; a test that waits
-/// for a descriptor waits for an event that its reader sets, or gives the others [some
-/// time](AllTasksBlocked::cushion).
+/// Events that the kernel has but the reactor has not reported yet do not count. A test that
+/// depends on a descriptor should wait for an event that the descriptor's reader sets, or use a
+/// [cushion](AllTasksBlocked::cushion).
 ///
 /// A task that sleeps counts as blocked, and so does one that waits for a worker, a thread or a
-/// socket. This comes before an autojump of a [`MockClock`](super::MockClock): while anybody waits
-/// here, no clock jumps. If several tasks wait here, all go on together. Who wakes the run from
-/// outside, but no task of it, changes nothing.
+/// socket. This future completes before an autojump of a [`MockClock`](crate::testing::MockClock):
+/// while a task waits here, no clock jumps. If several tasks wait here, all continue together.
+/// Wake-ups of the run that ready no task do not matter.
 ///
 /// # Cancellation
 ///
@@ -57,11 +57,11 @@ pub fn wait_all_tasks_blocked() -> AllTasksBlocked {
     }
 }
 
-/// Waits until the run is idle; made by [`wait_all_tasks_blocked`].
+/// Waits until all other tasks are blocked; made by [`wait_all_tasks_blocked`].
 ///
 /// # Dropping
 ///
-/// Leaves those who wait; nobody else notices.
+/// Stops waiting; other waiters are not affected.
 #[must_use = "futures do nothing unless awaited"]
 pub struct AllTasksBlocked {
     state: State,
@@ -74,13 +74,13 @@ enum State {
 }
 
 impl AllTasksBlocked {
-    /// Wants every other task to have been blocked for so long, in *real* time, whatever clock the
-    /// run has.
+    /// Sets the time for which every other task must have been blocked, in *real* time, whatever
+    /// clock the run has.
     ///
-    /// This is for what goes on outside of the run: a thread or another process that wakes a task
-    /// now and then. Whenever a task has had a turn, the time begins anew. Of several who wait,
-    /// those with the shortest cushion go on first, and together; that is a turn, too, so the time
-    /// of the others begins anew.
+    /// Use it for activity outside of the run: a thread or another process that wakes a task from
+    /// time to time. The time starts again whenever a task has run. If several tasks wait, those
+    /// with the shortest cushion continue first and together; then the time of the others starts
+    /// again.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ impl AllTasksBlocked {
     ///
     /// # Panics
     ///
-    /// If it has been polled: it waits with another cushion already.
+    /// If the future has been polled: it waits with another cushion already.
     #[track_caller]
     pub fn cushion(mut self, cushion: Duration) -> Self {
         assert!(

@@ -1,13 +1,11 @@
-//! Asserting that a future waits, or that it does not.
+//! Assertions that a future waits, or that it does not.
 //!
-//! Choice: Trio counts, for each task, how often it went through the scheduler and how often it
-//! looked whether it is cancelled. Here both are one thing that can be seen from outside: a poll
-//! that is pending. So the assertions wrap the future instead of a block of statements, and need no
-//! counters that everybody pays for.
+//! Decision: Trio counts, for each task, its passes through the scheduler and its checks for
+//! cancellation. Here, both are a pending poll, which is visible from outside. So the assertions
+//! wrap a future instead of a block of statements, and need no counters that every task pays for.
 //!
-//! A pending poll lets others run. It is a cancel point, too, unless something inside makes
-//! cancellation wait; the scope tree knows that of the place at which the future stands, so the
-//! future gets a place of its own.
+//! A pending poll lets other tasks run. It is also a cancel point, unless something inside defers
+//! cancellation. The scope tree knows that for a node, so the future gets a node of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -20,23 +18,25 @@ use pin_project_lite::pin_project;
 use crate::cancel::position::{attach, enter};
 use crate::cancel::{Kind, Node};
 
-/// Runs a future to its end, and panics if it got there without a checkpoint.
+/// Runs a future to its end, and panics if it completes without a checkpoint.
 ///
-/// A *checkpoint* is a point at which the future waits (a poll of it is pending) so that others
-/// have a turn, **and** where it could be cancelled: there is no active [`shield`](crate::shield())
-/// in it, nor anything else for which a cancellation would wait, as [`on_cancel`](crate::on_cancel)
-/// or a job that is not killed. Waiting behind a shield is only half of it and does not count.
+/// A *checkpoint* is a point at which the future waits (a poll returns pending), so that other
+/// tasks run, **and** at which it could be cancelled: it contains no active
+/// [`shield`](crate::shield()) and nothing else that defers cancellation, like
+/// [`on_cancel`](crate::on_cancel) or a job that is not killed. A wait behind a shield does not
+/// count.
 ///
-/// In Rust an await that need not wait is no checkpoint, so what this asserts of a function holds
-/// for the arguments and the state that the test gives it.
+/// In Rust, an await that need not wait is no checkpoint. So the assertion holds for the arguments
+/// and the state of this test only.
 ///
 /// # Cancellation
 ///
-/// That of the future. One that is cancelled or dropped before its end is not judged.
+/// Cancelled like the future. The assertion does not apply to a future that is cancelled or dropped
+/// before its end.
 ///
 /// # Panics
 ///
-/// If the future ended without a checkpoint; with its own panic if it has one.
+/// If the future completes without a checkpoint; with the panic of the future.
 ///
 /// ```
 /// use seedbed::{checkpoint, run, testing::assert_checkpoints};
@@ -49,33 +49,33 @@ use crate::cancel::{Kind, Node};
 pub fn assert_checkpoints<F: IntoFuture>(future: F) -> AssertCheckpoints<F::IntoFuture> {
     AssertCheckpoints {
         future: Some(future.into_future()),
-        place: None,
+        node: None,
         seen: Seen::Nothing,
         asserted_at: Location::caller(),
     }
 }
 
 pin_project! {
-    /// Runs a future that must have a checkpoint; made by [`assert_checkpoints`].
+    /// Runs a future that must contain a checkpoint; made by [`assert_checkpoints`].
     #[must_use = "futures do nothing unless awaited"]
     pub struct AssertCheckpoints<F> {
-        // Dropped first, so that the nodes below are gone before this one.
+        // Dropped first, so that the nodes below `node` are removed before it.
         #[pin]
         future: Option<F>,
-        place: Option<Node>,
+        node: Option<Node>,
         seen: Seen,
         asserted_at: &'static Location<'static>,
     }
 }
 
-/// The most that was seen of a future.
+/// The observation of a future's polls; later variants outrank earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
-    /// It has not waited.
+    /// The future has not waited.
     Nothing,
-    /// It waited, but where it could not be cancelled.
+    /// The future waited, but could not be cancelled.
     Wait,
-    /// It waited where it could be cancelled.
+    /// The future waited and could be cancelled.
     Checkpoint,
 }
 
@@ -84,28 +84,28 @@ impl<F: Future> Future for AssertCheckpoints<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let place = this.place.get_or_insert_with(|| attach(Kind::Plain, None));
+        let node = this.node.get_or_insert_with(|| attach(Kind::Plain, None));
         let polled = {
-            let _entered = enter(&place.shared, place.id);
+            let _entered = enter(&node.shared, node.id);
             let future = this.future.as_mut().as_pin_mut();
             future
                 .expect("an assert_checkpoints was polled after it had ended")
                 .poll(cx)
         };
         if polled.is_pending() {
-            let held = place.shared.is_deferred(place.id);
+            let held = node.shared.is_deferred(node.id);
             let seen = if held { Seen::Wait } else { Seen::Checkpoint };
             *this.seen = seen.max(*this.seen);
         }
         let value = ready!(polled);
         this.future.set(None);
-        *this.place = None;
+        *this.node = None;
         let at = this.asserted_at;
         match this.seen {
             Seen::Checkpoint => Poll::Ready(value),
             Seen::Nothing => panic!(
-                "assert_checkpoints at {at}: the future ended without having waited, so nobody else had a turn, and it \
-                 could not be cancelled"
+                "assert_checkpoints at {at}: the future ended without waiting, so no other task ran, and it could not be \
+                 cancelled"
             ),
             Seen::Wait => panic!(
                 "assert_checkpoints at {at}: the future waited, but only where it could not be cancelled: behind a \
@@ -123,18 +123,18 @@ impl<F> fmt::Debug for AssertCheckpoints<F> {
     }
 }
 
-/// Runs a future that must end without waiting, and panics as soon as it waits, shielded or not.
+/// Runs a future that must complete without waiting, and panics as soon as it waits, shielded or
+/// not.
 ///
-/// So whatever stands in it is atomic: no other task of the run has had a turn meanwhile, and it
-/// could not be cancelled.
+/// So the future is atomic: no other task of the run runs in between, and it cannot be cancelled.
 ///
 /// # Cancellation
 ///
-/// There is nowhere where it could be cancelled.
+/// Never cancelled, because it never waits.
 ///
 /// # Panics
 ///
-/// When the future waits; with its own panic if it has one.
+/// When the future waits; with the panic of the future.
 ///
 /// ```
 /// use seedbed::{run, sync::Event, testing::assert_no_checkpoints};

@@ -1,9 +1,9 @@
-//! A clock that stands still until it is told to move, or until nothing else can happen.
+//! `MockClock`: a virtual clock that stands still until it is moved, or until all tasks wait.
 //!
-//! Its time is a straight line: so much at one moment of real time, and from there on `rate`
-//! virtual seconds per real one. Whatever changes the line begins a new one where the old one
-//! stands, so the time never leaps unless it is told to, and never goes back. The line is pure
-//! ([`Line`]); the clock adds a lock, and the runs that must hear of a change.
+//! Virtual time is a linear function of real time: an offset at one moment, plus `rate` virtual
+//! seconds for each real one. A change starts a new function at the current virtual time, so time
+//! jumps only on request and never goes back. The function is pure ([`VirtualTime`]); the clock
+//! adds a mutex, and wakes the runs that use it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -13,18 +13,17 @@ use std::time::{Duration, Instant};
 use crate::cancel::lock;
 use crate::time::Clock;
 
-/// A virtual clock for tests. Clones are handles on the same clock.
+/// A virtual clock for tests. Clones are handles of the same clock.
 ///
-/// It stands still, until somebody calls [`jump`](MockClock::jump); an
-/// [`autojump`](MockClock::autojump) clock moves by itself to the next deadline whenever every task
-/// of the run is blocked, so that a test with an hour of timeouts takes a millisecond. Waiting for
-/// a worker, a thread or a socket counts as blocked, too. It may also run, at another
-/// [`rate`](MockClock::set_rate) than the system's. All of these can be changed at any time, from
-/// any thread, and take effect at once.
+/// It stands still until [`jump`](MockClock::jump) is called. An [`autojump`](MockClock::autojump)
+/// clock moves by itself to the next deadline whenever every task of the run is blocked, so a test
+/// with an hour of timeouts takes a millisecond. Waiting for a worker, a thread or a socket counts
+/// as blocked, too. The clock may also run at another [`rate`](MockClock::set_rate) than the
+/// system's. All of these can be changed at any time, from any thread, and take effect immediately.
 ///
-/// Several runs, each in a thread of its own, may share one clock, and all hear of its changes. An
-/// autojump goes to the next deadline of the run that is blocked, though, and may thereby pass
-/// deadlines of another; so share a clock that you move yourself.
+/// Several runs, each in a thread of its own, may share one clock, and its changes wake all of
+/// them. But an autojump goes to the next deadline of the run that is blocked, and may pass
+/// deadlines of another run. So share only a clock that the test moves itself.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,30 +40,29 @@ pub struct MockClock {
 }
 
 struct State {
-    /// What the clock's time is counted from.
+    /// The start of the clock's time.
     start: Instant,
-    line: Line,
+    time: VirtualTime,
     autojump_threshold: Option<Duration>,
-    /// The runs to be told when somebody changes the clock, each once. A run is put here at each of
-    /// its turns, and taken out by being told.
+    /// The runs to wake when the clock changes. A run is added at each of its ticks, and removed
+    /// when it is woken.
     runs: Vec<Waker>,
 }
 
-/// Further than this no clock gets, so that adding to an `Instant` cannot fail: some hundred
-/// million years.
-const END_OF_TIME: Duration = Duration::from_secs(1 << 52);
+/// The latest virtual time, so that adding to an `Instant` cannot fail: some hundred million years.
+const LATEST_VIRTUAL_TIME: Duration = Duration::from_secs(1 << 52);
 
 /// Virtual time as a function of real time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Line {
-    /// The virtual time that had passed at `since`.
+struct VirtualTime {
+    /// The virtual time at `since`.
     passed: Duration,
     since: Instant,
     rate: f64,
 }
 
-impl Line {
-    /// The virtual time that has passed.
+impl VirtualTime {
+    /// Returns the virtual time at this real time.
     fn at(&self, real: Instant) -> Duration {
         if self.rate == 0.0 {
             return self.passed;
@@ -72,36 +70,35 @@ impl Line {
         let real = real.saturating_duration_since(self.since);
         let more = Duration::try_from_secs_f64(real.as_secs_f64() * self.rate);
         self.passed
-            .saturating_add(more.unwrap_or(END_OF_TIME))
-            .min(END_OF_TIME)
+            .saturating_add(more.unwrap_or(LATEST_VIRTUAL_TIME))
+            .min(LATEST_VIRTUAL_TIME)
     }
 
-    /// The line that begins where this one stands.
-    fn anew(&self, real: Instant) -> Line {
-        Line {
+    /// Returns the function that starts at this real time with the same virtual time and rate.
+    fn rebased(&self, real: Instant) -> VirtualTime {
+        VirtualTime {
             passed: self.at(real),
-            // Of two threads, the one that gets the lock later may have looked at the real time
-            // earlier.
+            // The thread that locks the mutex later may have read the real time earlier.
             since: real.max(self.since),
             rate: self.rate,
         }
     }
 
-    /// How long, in real time, until so much has passed; `None` if that will never be.
+    /// Returns the real time until this virtual time; `None` if the clock never gets there.
     fn real_time_until(&self, passed: Duration, real: Instant) -> Option<Duration> {
         let rest = passed.saturating_sub(self.at(real));
         if rest.is_zero() {
             return Some(Duration::ZERO);
         }
-        // Rounded up, so that whoever waits for so long finds that it has passed. A rate of 0 makes
-        // it endless.
+        // Rounded up, so that the virtual time has passed after a wait of this duration. With a
+        // rate of 0, it is infinite.
         let rest = Duration::try_from_secs_f64(rest.as_secs_f64() / self.rate).ok()?;
         rest.checked_add(Duration::from_nanos(1))
     }
 }
 
 impl MockClock {
-    /// Makes a clock that moves only by [`jump`](MockClock::jump).
+    /// Creates a clock that moves only by [`jump`](MockClock::jump).
     ///
     /// ```
     /// use std::time::Duration;
@@ -116,7 +113,7 @@ impl MockClock {
         MockClock {
             state: Arc::new(Mutex::new(State {
                 start,
-                line: Line {
+                time: VirtualTime {
                     passed: Duration::ZERO,
                     since: start,
                     rate: 0.0,
@@ -127,7 +124,7 @@ impl MockClock {
         }
     }
 
-    /// Makes a clock that jumps to the next deadline as soon as every task is blocked.
+    /// Creates a clock that jumps to the next deadline as soon as every task is blocked.
     ///
     /// ```
     /// use std::time::Duration;
@@ -143,10 +140,11 @@ impl MockClock {
         clock
     }
 
-    /// Sets for how long, in real time, every task has to be blocked before the clock jumps;
-    /// `None`: it never does.
+    /// Sets the real time for which every task must be blocked before the clock jumps. With `None`,
+    /// it never jumps.
     ///
-    /// Takes effect at once: a run that is blocked for longer than the new threshold jumps now.
+    /// Takes effect immediately: a run that has been blocked for longer than the new threshold
+    /// jumps now.
     ///
     /// ```
     /// use std::time::Duration;
@@ -165,7 +163,7 @@ impl MockClock {
         self.change(|state| state.autojump_threshold = threshold);
     }
 
-    /// Moves the clock forward. Whose deadline has passed by that wakes up when the run next looks.
+    /// Moves the clock forward. Tasks whose deadline has passed wake up at the run's next tick.
     ///
     /// ```
     /// use std::time::Duration;
@@ -182,14 +180,15 @@ impl MockClock {
     /// ```
     pub fn jump(&self, by: Duration) {
         self.change(|state| {
-            let line = &mut state.line;
-            line.passed = line.passed.saturating_add(by).min(END_OF_TIME);
+            let time = &mut state.time;
+            time.passed = time.passed.saturating_add(by).min(LATEST_VIRTUAL_TIME);
         });
     }
 
-    /// Lets the clock run: so many virtual seconds per real second; 0 stops it.
+    /// Sets the rate in virtual seconds per real second; 0 stops the clock.
     ///
-    /// The time goes on from where it is. Takes effect at once, also for those who sleep.
+    /// The virtual time continues from its current value. Takes effect immediately, also for
+    /// sleeping tasks.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -212,23 +211,23 @@ impl MockClock {
             "a MockClock runs at 0 or more virtual seconds per real second, not at {rate}"
         );
         self.change(|state| {
-            state.line = Line {
+            state.time = VirtualTime {
                 rate,
-                ..state.line.anew(Instant::now())
+                ..state.time.rebased(Instant::now())
             };
         });
     }
 
-    /// How many virtual seconds pass per real second; 0 for a clock that does not run.
+    /// Returns the rate in virtual seconds per real second; 0 for a clock that stands still.
     ///
     /// ```
     /// assert_eq!(seedbed::testing::MockClock::new().rate(), 0.0);
     /// ```
     pub fn rate(&self) -> f64 {
-        lock(&self.state).line.rate
+        lock(&self.state).time.rate
     }
 
-    /// How far the clock has moved since it was made.
+    /// Returns the virtual time since the clock was created.
     ///
     /// ```
     /// use std::time::Duration;
@@ -240,10 +239,10 @@ impl MockClock {
     /// assert_eq!(clock.elapsed(), Duration::from_secs(3));
     /// ```
     pub fn elapsed(&self) -> Duration {
-        lock(&self.state).line.at(Instant::now())
+        lock(&self.state).time.at(Instant::now())
     }
 
-    /// Changes the clock and tells every run that has it.
+    /// Changes the clock and wakes every run that uses it.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let runs = {
             let mut state = lock(&self.state);
@@ -258,8 +257,8 @@ impl fmt::Debug for MockClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = lock(&self.state);
         f.debug_struct("MockClock")
-            .field("elapsed", &state.line.at(Instant::now()))
-            .field("rate", &state.line.rate)
+            .field("elapsed", &state.time.at(Instant::now()))
+            .field("rate", &state.time.rate)
             .field("autojump_threshold", &state.autojump_threshold)
             .finish_non_exhaustive()
     }
@@ -274,13 +273,13 @@ impl Default for MockClock {
 impl Clock for MockClock {
     fn now(&self) -> Instant {
         let state = lock(&self.state);
-        state.start + state.line.at(Instant::now())
+        state.start + state.time.at(Instant::now())
     }
 
     fn real_time_until(&self, deadline: Instant) -> Option<Duration> {
         let state = lock(&self.state);
         let passed = deadline.saturating_duration_since(state.start);
-        state.line.real_time_until(passed, Instant::now())
+        state.time.real_time_until(passed, Instant::now())
     }
 
     fn autojump_threshold(&self) -> Option<Duration> {
@@ -289,11 +288,11 @@ impl Clock for MockClock {
 
     fn jump_to(&self, deadline: Instant) {
         self.change(|state| {
-            let line = state.line.anew(Instant::now());
+            let time = state.time.rebased(Instant::now());
             let passed = deadline.saturating_duration_since(state.start);
-            state.line = Line {
-                passed: passed.max(line.passed).min(END_OF_TIME),
-                ..line
+            state.time = VirtualTime {
+                passed: passed.max(time.passed).min(LATEST_VIRTUAL_TIME),
+                ..time
             };
         });
     }
@@ -317,31 +316,31 @@ mod tests {
     #[test]
     fn changing_the_rate_is_continuous() {
         let start = Instant::now();
-        let mut line = Line {
+        let mut time = VirtualTime {
             passed: SECOND,
             since: start,
             rate: 2.0,
         };
-        assert_eq!(line.at(start + SECOND), 3 * SECOND);
-        line = line.anew(start + SECOND);
-        line.rate = 10.0;
-        assert_eq!(line.at(start + SECOND), 3 * SECOND);
-        assert_eq!(line.at(start + 2 * SECOND), 13 * SECOND);
-        line = line.anew(start + 2 * SECOND);
-        line.rate = 0.0;
-        assert_eq!(line.at(start + 9 * SECOND), 13 * SECOND);
+        assert_eq!(time.at(start + SECOND), 3 * SECOND);
+        time = time.rebased(start + SECOND);
+        time.rate = 10.0;
+        assert_eq!(time.at(start + SECOND), 3 * SECOND);
+        assert_eq!(time.at(start + 2 * SECOND), 13 * SECOND);
+        time = time.rebased(start + 2 * SECOND);
+        time.rate = 0.0;
+        assert_eq!(time.at(start + 9 * SECOND), 13 * SECOND);
     }
 
     #[test]
     fn a_clock_that_stands_still_never_gets_there_by_itself() {
         let start = Instant::now();
-        let line = Line {
+        let time = VirtualTime {
             passed: SECOND,
             since: start,
             rate: 0.0,
         };
-        assert_eq!(line.real_time_until(2 * SECOND, start), None);
-        assert_eq!(line.real_time_until(SECOND, start), Some(Duration::ZERO));
+        assert_eq!(time.real_time_until(2 * SECOND, start), None);
+        assert_eq!(time.real_time_until(SECOND, start), Some(Duration::ZERO));
     }
 
     #[test]
@@ -349,10 +348,10 @@ mod tests {
         let clock = MockClock::new();
         clock.jump(Duration::MAX);
         clock.jump(Duration::MAX);
-        assert_eq!(clock.elapsed(), END_OF_TIME);
+        assert_eq!(clock.elapsed(), LATEST_VIRTUAL_TIME);
         clock.set_rate(f64::MAX);
         assert_eq!(clock.now(), clock.now());
-        assert_eq!(clock.elapsed(), END_OF_TIME);
+        assert_eq!(clock.elapsed(), LATEST_VIRTUAL_TIME);
     }
 
     #[test]
@@ -381,27 +380,27 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever is done to it, and in whatever order the threads looked at the real time.
+        /// For any sequence of changes, and any order in which threads read the real time.
         #[test]
         fn the_time_never_goes_back_and_whoever_waits_long_enough_has_waited_enough(
             steps in proptest::collection::vec((0_u8..3, 0_u64..5_000_000, 0.0_f64..1000.0), 1..40)
         ) {
             let start = Instant::now();
-            let mut line = Line { passed: Duration::ZERO, since: start, rate: 1.0 };
+            let mut time = VirtualTime { passed: Duration::ZERO, since: start, rate: 1.0 };
             let (mut real, mut last) = (start, Duration::ZERO);
             for (what, nanos, number) in steps {
                 match what {
                     0 => real += Duration::from_nanos(nanos),
-                    1 => line = Line { rate: number, ..line.anew(real) },
-                    _ => line.passed += Duration::from_nanos(nanos),
+                    1 => time = VirtualTime { rate: number, ..time.rebased(real) },
+                    _ => time.passed += Duration::from_nanos(nanos),
                 }
-                prop_assert!(line.at(real) >= last);
-                last = line.at(real);
+                prop_assert!(time.at(real) >= last);
+                last = time.at(real);
                 let goal = last + Duration::from_nanos(nanos);
-                if let Some(wait) = line.real_time_until(goal, real) {
+                if let Some(wait) = time.real_time_until(goal, real) {
                     // A nanosecond of virtual time may be lost to rounding; then the run looks
                     // again.
-                    prop_assert!(line.at(real + wait) + Duration::from_nanos(1) >= goal);
+                    prop_assert!(time.at(real + wait) + Duration::from_nanos(1) >= goal);
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! Tools for tests that neither sleep nor guess: virtual time, waiting until everybody waits, a
-//! fixed order for what several tasks do, and assertions on who waits at all.
+//! Tools for tests without sleeps and guesses: virtual time, waiting until all tasks wait, a fixed
+//! order of the steps of several tasks, and assertions on checkpoints.
 
 mod blocked;
 mod checkpoints;

@@ -1,11 +1,12 @@
-//! Making several tasks do things in a fixed order.
+//! `Sequencer`: runs steps of several tasks in a fixed order.
 //!
-//! Choice: a point of the sequence is a future around the block, `at(point, block)`, not a guard
-//! that is held by it. A guard that is not bound to a name is gone at once, and the sequence runs
-//! on while the test believes to be in it; a future cannot be misused like that.
+//! Decision: a point of the sequence is a future around the block, `at(point, block)`, not a guard
+//! that the block holds. A guard that is not bound to a name is dropped immediately, and the
+//! sequence continues although the test believes to be in its point; a future cannot be misused
+//! like that.
 //!
-//! Choice: what breaks the order panics, instead of giving an error. It is a mistake of the test,
-//! and one that must not be overlooked.
+//! Decision: a broken order panics, instead of returning an error. It is a mistake in the test that
+//! must not be ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,12 +20,13 @@ use pin_project_lite::pin_project;
 
 use crate::cancel::lock;
 
-/// Makes blocks of code run one after the other, in the order of their numbers, whatever tasks they
-/// are in.
+/// Runs blocks of code one after the other, in the order of their numbers, whatever tasks they are
+/// in.
 ///
-/// The handle is cheap to clone; all clones are the same sequence. The block of point 0 runs at
-/// once, and each other one when the block of the point before it has ended. It has ended when it
-/// has completed, and also when it was cancelled, dropped or left by a panic while it ran.
+/// The handle is cheap to clone; all clones are handles of the same sequence. The block of point 0
+/// runs immediately, and each other block when the block of the point before it has ended. A block
+/// has ended when it has completed, and also when it was cancelled, dropped or has panicked while
+/// it ran.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -44,9 +46,9 @@ use crate::cancel::lock;
 ///
 /// # Broken sequences
 ///
-/// If somebody who waits for their turn is cancelled or dropped, the sequence is broken: the turns
-/// after that one would never come. Everybody who waits, and everybody who comes later, panics
-/// then. Who is in their block goes on.
+/// If a task that waits for its turn is cancelled or dropped, the sequence is broken: the turns
+/// after that one would never come. Then every task that waits, and every task that arrives later,
+/// panics. A task in its block continues.
 #[derive(Clone, Default)]
 pub struct Sequencer {
     state: Arc<Mutex<State>>,
@@ -54,17 +56,17 @@ pub struct Sequencer {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many blocks have ended: the point whose turn it is.
+    /// The number of blocks that have ended: the point whose turn it is.
     turn: usize,
-    /// The points that somebody has come for.
+    /// The points that were used.
     used: BTreeSet<usize>,
     waiting: BTreeMap<usize, Waker>,
-    /// The point that somebody left without having had their turn.
+    /// The point that was dropped before its turn.
     broken: Option<usize>,
 }
 
 impl Sequencer {
-    /// Makes a sequence that begins at point 0.
+    /// Creates a sequence that starts at point 0.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -76,18 +78,17 @@ impl Sequencer {
         Self::default()
     }
 
-    /// Runs `block` when its turn has come, and returns its value.
+    /// Runs `block` when its turn comes, and returns its value.
     ///
     /// # Cancellation
     ///
-    /// If cancelled while it waits, the block has not run, and the sequence is broken. If cancelled
-    /// in the block, that ends there, and the next one's turn comes. Dropped before the first poll,
-    /// nothing has happened.
+    /// If cancelled during the wait, the block has not run, and the sequence is broken. If
+    /// cancelled in the block, the block ends there, and the turn of the next one comes. If dropped
+    /// before the first poll, nothing has happened.
     ///
     /// # Panics
     ///
-    /// When first polled, if the point was used before; and if the sequence is broken, then or
-    /// while it waits.
+    /// At the first poll, if the point was used before. At any poll, if the sequence is broken.
     ///
     /// ```
     /// use seedbed::{open_nursery, run, testing::Sequencer};
@@ -102,7 +103,7 @@ impl Sequencer {
     pub fn at<F: IntoFuture>(&self, point: usize, block: F) -> InSequence<F::IntoFuture> {
         InSequence {
             block: Some(block.into_future()),
-            place: Place {
+            position: Point {
                 sequencer: self.clone(),
                 point,
                 stage: Stage::New,
@@ -123,24 +124,24 @@ impl fmt::Debug for Sequencer {
 }
 
 pin_project! {
-    /// Runs a block when its turn has come; made by [`Sequencer::at`].
+    /// Runs a block when its turn comes; made by [`Sequencer::at`].
     ///
     /// # Dropping
     ///
-    /// While it waits, that breaks the sequence; while the block runs, that ends the block.
+    /// Breaks the sequence if the block has not begun, and ends the block if it runs. Before the
+    /// first poll, it has no effect.
     #[must_use = "futures do nothing unless awaited"]
     pub struct InSequence<F> {
-        // Dropped first: the next turn comes when nothing is left of the block.
+        // Dropped first: the next turn comes after the block is dropped.
         #[pin]
         block: Option<F>,
-        place: Place,
+        position: Point,
     }
 }
 
-/// A point of the sequence, and whether its turn is still to come. Dropping it leaves the sequence
-/// in order, or broken.
+/// A point of the sequence and its stage. Dropping it ends its turn, or breaks the sequence.
 #[derive(Debug)]
-struct Place {
+struct Point {
     sequencer: Sequencer,
     point: usize,
     stage: Stage,
@@ -151,13 +152,13 @@ enum Stage {
     /// Not polled yet.
     New,
     Waiting,
-    /// In the block.
+    /// The block runs.
     Running,
     Ended,
 }
 
-impl Place {
-    /// Claims the point, at the first poll.
+impl Point {
+    /// Marks the point as used, at the first poll.
     fn arrive(&mut self) {
         let point = self.point;
         let fresh = lock(&self.sequencer.state).used.insert(point);
@@ -165,15 +166,15 @@ impl Place {
         self.stage = Stage::Waiting;
     }
 
-    /// Whether the turn has come; if not, `waker` is woken when it does.
-    fn has_turn(&mut self, waker: &Waker) -> bool {
+    /// Returns whether the turn has come; otherwise stores `waker` as the one to wake.
+    fn poll_turn(&mut self, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut state = lock(&self.sequencer.state);
         if let Some(broken) = state.broken {
             drop(state);
             self.stage = Stage::Ended;
             panic!(
-                "the sequence is broken: whoever waited for point {broken} of the Sequencer was cancelled, so the turn \
+                "the sequence is broken: the task that waited for point {broken} of the Sequencer was cancelled, so the turn \
                  of point {} may never come",
                 self.point
             );
@@ -184,12 +185,12 @@ impl Place {
         }
         let replaced = state.waiting.insert(self.point, waker);
         drop(state);
-        // Dropping a waker may run code of the user's.
+        // Dropped after the unlock, because dropping a waker runs foreign code.
         drop(replaced);
         false
     }
 
-    /// The block has ended: it is the next one's turn.
+    /// Ends the block: the turn of the next one comes.
     fn finish(&mut self) {
         self.stage = Stage::Ended;
         let next = {
@@ -203,7 +204,7 @@ impl Place {
         }
     }
 
-    /// The turn of this point will never be taken.
+    /// Breaks the sequence: this point's block will never run.
     fn break_sequence(&mut self) {
         self.stage = Stage::Ended;
         let waiting = {
@@ -219,7 +220,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Point {
     fn drop(&mut self) {
         match self.stage {
             Stage::Waiting => self.break_sequence(),
@@ -234,18 +235,18 @@ impl<F: Future> Future for InSequence<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        if let Stage::New = this.place.stage {
-            this.place.arrive();
+        if let Stage::New = this.position.stage {
+            this.position.arrive();
         }
-        if let Stage::Waiting = this.place.stage
-            && !this.place.has_turn(cx.waker())
+        if let Stage::Waiting = this.position.stage
+            && !this.position.poll_turn(cx.waker())
         {
             return Poll::Pending;
         }
         let block = this.block.as_mut().as_pin_mut();
         let value = ready!(block.expect("polled after it had ended").poll(cx));
         this.block.set(None);
-        this.place.finish();
+        this.position.finish();
         Poll::Ready(value)
     }
 }
@@ -253,8 +254,8 @@ impl<F: Future> Future for InSequence<F> {
 impl<F> fmt::Debug for InSequence<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InSequence")
-            .field("point", &self.place.point)
-            .field("stage", &self.place.stage)
+            .field("point", &self.position.point)
+            .field("stage", &self.position.stage)
             .finish_non_exhaustive()
     }
 }

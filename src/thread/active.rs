@@ -1,7 +1,7 @@
-//! How many functions are running on threads, for each run.
+//! The number of functions that run on threads, for each run.
 //!
-//! A job holds an [`Active`] from the moment at which it is handed to a thread until its function
-//! has returned and all that it had is gone, also if nobody waits for it any more.
+//! A job holds an [`ActiveJob`] from the moment at which a thread gets it until its function has
+//! returned and dropped its captured values, also if the call was abandoned.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -12,39 +12,39 @@ use crate::ambient;
 use crate::ambient::Run;
 use crate::variables::RunVar;
 
-/// The jobs of one run.
+/// The number of jobs of one run.
 #[derive(Default)]
-struct Jobs {
+struct RunJobs {
     active: AtomicUsize,
-    /// Told whenever none is left.
+    /// Notified whenever the number becomes 0.
     ended: Event,
 }
 
-static OF_RUN: RunVar<Arc<Jobs>> = RunVar::new();
+static RUN_JOBS: RunVar<Arc<RunJobs>> = RunVar::new();
 
-/// The jobs of all who are outside of any run.
-static OUTSIDE: LazyLock<Arc<Jobs>> = LazyLock::new(Arc::default);
+/// The jobs of all calls that were made outside of any run.
+static JOBS_OUTSIDE_RUNS: LazyLock<Arc<RunJobs>> = LazyLock::new(Arc::default);
 
-fn jobs_here() -> Arc<Jobs> {
+fn current_jobs() -> Arc<RunJobs> {
     match ambient::current_run() {
-        Some(_) => OF_RUN.get_or_init(Arc::default),
-        None => OUTSIDE.clone(),
+        Some(_) => RUN_JOBS.get_or_init(Arc::default),
+        None => JOBS_OUTSIDE_RUNS.clone(),
     }
 }
 
-/// One job, until it is dropped.
-pub(super) struct Active(Arc<Jobs>);
+/// Counts one job until it is dropped.
+pub(super) struct ActiveJob(Arc<RunJobs>);
 
-impl Active {
-    /// Counts a job for the run that this is called in.
+impl ActiveJob {
+    /// Counts a job for the current run.
     pub(super) fn new() -> Self {
-        let jobs = jobs_here();
+        let jobs = current_jobs();
         jobs.active.fetch_add(1, Ordering::SeqCst);
-        Active(jobs)
+        ActiveJob(jobs)
     }
 }
 
-impl Drop for Active {
+impl Drop for ActiveJob {
     fn drop(&mut self) {
         if self.0.active.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.ended.notify(usize::MAX);
@@ -53,10 +53,11 @@ impl Drop for Active {
 }
 
 /// Returns the number of functions that run on threads for this run: calls of
-/// [`run_sync`](super::run_sync) that have a thread and have not ended, also abandoned ones. Those
-/// that wait for the limiter do not count.
+/// [`run_sync`](crate::thread::run_sync) that have a thread and have not ended, also abandoned
+/// ones. Calls that wait for the limiter do not count.
 ///
-/// Outside of a run it is about the calls that were made outside of any run, in the whole process.
+/// Outside of a run, it counts the calls of the whole process that were made outside of any run.
+/// Mainly for programs that are ported from Trio, and for tests.
 ///
 /// ```
 /// use seedbed::{run, thread};
@@ -68,20 +69,19 @@ impl Drop for Active {
 /// });
 /// ```
 pub fn active_thread_count() -> usize {
-    jobs_here().active.load(Ordering::SeqCst)
+    current_jobs().active.load(Ordering::SeqCst)
 }
 
-/// The same for a certain run.
+/// Returns the number of functions that run on threads for `run`.
 pub(crate) fn active_in(run: &Run) -> usize {
-    OF_RUN
+    RUN_JOBS
         .get_in(run)
         .map_or(0, |jobs| jobs.active.load(Ordering::SeqCst))
 }
 
-/// Waits until no function runs on a thread for this run: until [`active_thread_count`] is zero.
+/// Waits until no function runs on a thread for this run: until [`active_thread_count`] is 0.
 ///
-/// For tests of code that abandons threads. Whatever starts threads again and again makes this wait
-/// again and again.
+/// For tests of code that abandons threads. It waits for calls that begin during the wait, too.
 ///
 /// # Cancellation
 ///
@@ -103,10 +103,10 @@ pub(crate) fn active_in(run: &Run) -> usize {
 /// });
 /// ```
 pub async fn wait_all_threads_completed() {
-    let jobs = jobs_here();
+    let jobs = current_jobs();
     while jobs.active.load(Ordering::SeqCst) > 0 {
         let ended = jobs.ended.listen();
-        // It may have been told before the listener was there.
+        // The number may have become 0 before the listener was added.
         if jobs.active.load(Ordering::SeqCst) > 0 {
             ended.await;
         }

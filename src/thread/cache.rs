@@ -1,8 +1,8 @@
-//! Threads that are used again: the one that became idle last is taken first, and one that stays
-//! idle ends.
+//! A cache of threads: the thread that became idle last gets the next job, and a thread that stays
+//! idle exits.
 //!
-//! A thread is idle again *before* it delivers its result, so that a caller who at once has the
-//! next job finds the thread that is still warm.
+//! A thread becomes idle *before* it delivers its result, so a caller that starts its next job
+//! immediately finds this thread, whose cache is warm.
 
 use std::ffi::CString;
 use std::io;
@@ -10,70 +10,69 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::cancel::lock;
+use super::tuning::IDLE_THREAD_TIMEOUT;
+use crate::sys::primitives::lock;
 
-/// How long a thread stays without a job.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The name of a thread without a job, or with a job without a name.
+const THREAD_NAME: &str = "seedbed-thread";
 
-/// What threads are called that have no job, or one without a name.
-const NAME: &str = "seedbed-thread";
-
-/// What a thread does.
+/// A job for a thread.
 pub(super) trait Job: Send {
-    /// What the thread is called meanwhile.
+    /// The name of the thread during the job.
     fn name(&self) -> Option<&str>;
-    /// Does the work, and gives back what was lent for it. Does not panic.
+    /// Runs the function and drops its resources. Does not panic.
     fn run(&mut self);
-    /// Hands the result over.
+    /// Delivers the result.
     fn deliver(self: Box<Self>);
 }
 
-/// Where an idle thread waits for a job.
+/// An idle thread's slot for its next job.
 #[derive(Default)]
-struct Seat {
+struct IdleThread {
     job: Mutex<Option<Box<dyn Job>>>,
-    taken: Condvar,
+    job_added: Condvar,
 }
 
-/// The idle threads, the warmest last. Whoever takes a seat out of here puts a job on it.
-static IDLE: Mutex<Vec<Arc<Seat>>> = Mutex::new(Vec::new());
+/// The idle threads, the latest one last. A thread that is removed from here is given a job.
+static IDLE_THREADS: Mutex<Vec<Arc<IdleThread>>> = Mutex::new(Vec::new());
 
-/// Gives a job to an idle thread, or to a new one. If there can be none, the job is dropped.
+/// Gives a job to an idle thread or a new one. If no thread can be started, the job is dropped.
 pub(super) fn start(job: Box<dyn Job>) -> io::Result<()> {
-    let idle = lock(&IDLE).pop();
+    let idle = lock(&IDLE_THREADS).pop();
     match idle {
-        Some(seat) => {
-            *lock(&seat.job) = Some(job);
-            seat.taken.notify_one();
+        Some(thread) => {
+            *lock(&thread.job) = Some(job);
+            thread.job_added.notify_one();
             Ok(())
         }
         None => std::thread::Builder::new()
-            .name(NAME.to_string())
-            .spawn(move || work(job))
+            .name(THREAD_NAME.to_string())
+            .spawn(move || run_jobs(job))
             .map(drop),
     }
 }
 
-/// A thread's life.
-fn work(first: Box<dyn Job>) {
-    let seat = Arc::new(Seat::default());
+/// The main function of a thread.
+fn run_jobs(first: Box<dyn Job>) {
+    let thread = Arc::new(IdleThread::default());
     let mut next = Some(first);
     while let Some(mut job) = next.take() {
         let named = job.name().map(set_name).is_some();
         job.run();
         if named {
-            set_name(NAME);
+            set_name(THREAD_NAME);
         }
-        lock(&IDLE).push(seat.clone());
-        // A result that nobody wants any more is dropped here, and may panic; the panic's message
-        // is all that is left.
+        lock(&IDLE_THREADS).push(thread.clone());
+        // The result of an abandoned call is dropped here. If that panics, the panic's message has
+        // been printed, and the thread continues.
         drop(catch_unwind(AssertUnwindSafe(|| job.deliver())));
-        next = seat.wait(IDLE_TIMEOUT);
+        next = thread.wait(IDLE_THREAD_TIMEOUT);
     }
 }
 
-impl Seat {
-    /// Waits for the next job, as long as it may be idle. `None` if none comes, and none will.
+impl IdleThread {
+    /// Waits for the next job, up to the time `idle`. `None` if no job has come and the thread is
+    /// no longer in the cache.
     fn wait(self: &Arc<Self>, idle: Duration) -> Option<Box<dyn Job>> {
         let mut job = lock(&self.job);
         loop {
@@ -81,33 +80,33 @@ impl Seat {
                 return Some(job);
             }
             let (woken, timeout) = self
-                .taken
+                .job_added
                 .wait_timeout(job, idle)
                 .unwrap_or_else(PoisonError::into_inner);
             job = woken;
-            // The other order of locks than in `start` is no danger: there, one is given back
-            // before the other.
-            if timeout.timed_out() && job.is_none() && self.leave() {
+            // No deadlock with `start`, which locks in the other order: it unlocks the first mutex
+            // before the second.
+            if timeout.timed_out() && job.is_none() && self.remove_from_idle() {
                 return None;
             }
         }
     }
 
-    /// Stops being idle; false if somebody has just taken this seat, and is about to put a job on
-    /// it.
-    fn leave(self: &Arc<Self>) -> bool {
-        let mut idle = lock(&IDLE);
+    /// Removes the thread from the cache; false if `start` has removed it already and is about to
+    /// give it a job.
+    fn remove_from_idle(self: &Arc<Self>) -> bool {
+        let mut idle = lock(&IDLE_THREADS);
         let before = idle.len();
-        idle.retain(|seat| !Arc::ptr_eq(seat, self));
+        idle.retain(|thread| !Arc::ptr_eq(thread, self));
         idle.len() < before
     }
 }
 
-/// Names this thread, as far as the system has room for it: 15 bytes, none of them zero.
+/// Names this thread; cut to 15 bytes, Linux's limit, and at the first zero byte.
 fn set_name(name: &str) {
     let bytes = name.bytes().take_while(|&byte| byte != 0).take(15);
     let name = CString::new(bytes.collect::<Vec<_>>()).expect("cut before the first zero");
-    // A name is for people who look; that there is none stops nobody.
+    // The name is only informative, so an error is ignored.
     _ = rustix::thread::set_name(&name);
 }
 
@@ -129,22 +128,26 @@ mod tests {
 
     #[test]
     fn a_thread_that_stays_idle_ends_and_is_not_offered_a_job_any_more() {
-        let seat = Arc::new(Seat::default());
-        lock(&IDLE).push(seat.clone());
-        assert!(seat.wait(Duration::ZERO).is_none());
-        assert!(!lock(&IDLE).iter().any(|idle| Arc::ptr_eq(idle, &seat)));
+        let thread = Arc::new(IdleThread::default());
+        lock(&IDLE_THREADS).push(thread.clone());
+        assert!(thread.wait(Duration::ZERO).is_none());
+        assert!(
+            !lock(&IDLE_THREADS)
+                .iter()
+                .any(|idle| Arc::ptr_eq(idle, &thread))
+        );
     }
 
     #[test]
     fn a_thread_whose_time_is_up_waits_for_the_job_that_is_on_its_way() {
-        let seat = Arc::new(Seat::default());
-        // Taken from among the idle ones; the job comes a moment later.
-        let giver = seat.clone();
-        let gives = std::thread::spawn(move || {
+        let thread = Arc::new(IdleThread::default());
+        // As if `start` had removed it from the cache and were about to give it a job.
+        let giver = thread.clone();
+        let giver_thread = std::thread::spawn(move || {
             *lock(&giver.job) = Some(Box::new(Nothing));
-            giver.taken.notify_one();
+            giver.job_added.notify_one();
         });
-        assert!(seat.wait(Duration::ZERO).is_some());
-        gives.join().unwrap();
+        assert!(thread.wait(Duration::ZERO).is_some());
+        giver_thread.join().unwrap();
     }
 }

@@ -1,5 +1,8 @@
 //! Finds the examples as programs, for the tests that run them.
 
+#[path = "../common/dispositions.rs"]
+mod dispositions;
+
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,5 +20,7 @@ pub fn example(name: &str) -> Command {
         "{} is missing: `cargo test` builds it, but with `--test` only `cargo build --example {name}` does",
         example.display()
     );
+    // An example that handles Ctrl-C must not inherit that SIGINT is ignored.
+    dispositions::reset();
     Command::new(example)
 }

@@ -54,7 +54,7 @@ fn everybody_gets_as_far_as_they_can_before_it_goes_on() {
     }));
 }
 
-/// The cushion is longer than each sleep, so each sleep begins it anew.
+/// The cushion is longer than each sleep, so each sleep starts it again.
 #[test]
 fn a_cushion_outlasts_any_number_of_shorter_sleeps() {
     run(open_nursery(async |n| {
@@ -79,15 +79,15 @@ fn equal_cushions_go_on_together_and_the_shortest_goes_first() {
                 wait.cushion(cushion * MILLISECOND).await;
                 log.borrow_mut().push(name);
                 if name == "short" {
-                    // Shorter than anybody's cushion: the other short one would come later, if not
-                    // with this one.
+                    // Shorter than all cushions. If the two short ones did not continue together,
+                    // the second one would continue after this sleep.
                     wait_all_tasks_blocked().await;
                     log.borrow_mut().push("short again");
                 }
             });
         }
     }));
-    // In which order the two run that were woken together is nobody's business.
+    // The order of the two that were woken together is unspecified.
     let mut order = order.into_inner();
     order[1..3].sort();
     assert_eq!(order, ["none", "short", "short too", "short again", "long"]);
@@ -159,7 +159,7 @@ fn a_cushion_is_set_before_the_first_poll() {
     assert!(message.contains("before it is polled"), "{message}");
 }
 
-/// A clock that counts the turns of the run.
+/// A clock that counts the ticks of the run.
 #[derive(Clone, Debug)]
 struct Turns {
     clock: MockClock,

@@ -1,4 +1,4 @@
-//! Assertions on checkpoints, and what the crate's own functions are by these tools.
+//! Assertions on checkpoints, applied to this crate's functions.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -26,12 +26,12 @@ fn a_future_that_waits_passes_and_its_value_is_returned() {
 #[test]
 fn a_future_that_never_waits_fails_where_checkpoints_are_asserted() {
     let message = panic_of(|| Hand::new(assert_checkpoints(async {})).finish());
-    assert!(message.contains("without having waited"), "{message}");
+    assert!(message.contains("ended without waiting"), "{message}");
     assert!(
         message.contains("tests/testing/checkpoints.rs"),
         "it says where: {message}"
     );
-    // It is a cancel point if the caller is cancelled, but lets nobody run if not: half a
+    // It is a cancel point if the caller is cancelled, but otherwise lets no other task run: half a
     // checkpoint.
     panic_of(|| Hand::new(assert_checkpoints(checkpoint_if_cancelled())).finish());
 }
@@ -51,7 +51,7 @@ fn waiting_where_nothing_can_be_cancelled_is_no_checkpoint() {
         });
         Hand::new(both).finish();
     }
-    // A shield around the assertion hides the future from others, but is not its own doing.
+    // A shield around the assertion does not belong to the future, so it does not count.
     Hand::new(shield(assert_checkpoints(checkpoint()))).finish();
 }
 
@@ -107,7 +107,7 @@ fn a_future_that_is_cancelled_in_an_assertion_is_not_judged() {
     assert_eq!(polls, 4);
 }
 
-// ---- What the crate's own functions are, by these tools.
+// ---- This crate's functions.
 
 #[test]
 fn only_an_operation_that_has_to_wait_is_a_checkpoint() {

@@ -1,4 +1,4 @@
-//! The clock that is moved by hand, runs at a rate of its own, or jumps.
+//! The clock: moved by hand, with a rate, and with autojump.
 
 use std::sync::mpsc;
 use std::thread;
@@ -131,7 +131,7 @@ fn an_autojump_waits_for_its_threshold_of_real_time() {
     assert_eq!(clock.elapsed(), HOUR);
 }
 
-/// Runs a task that sleeps for an hour, and tells when it does.
+/// Runs a task that sleeps for an hour and reports when it begins to.
 fn sleep_for_an_hour(clock: &MockClock, sleeps: &mpsc::Sender<()>) {
     with_clock(
         clock,
@@ -199,8 +199,8 @@ fn a_clock_that_is_not_the_run_s_has_no_influence() {
     );
 }
 
-/// Two runs in two threads have one clock. It once kept one run's waker only, so that the other
-/// slept on.
+/// Two runs in two threads share one clock. A regression test: the clock once kept only one run's
+/// waker, and the other run was not woken.
 #[test]
 fn a_clock_that_two_runs_share_wakes_both_whatever_changes() {
     type Change = fn(&MockClock);

@@ -1,4 +1,4 @@
-//! Sequences: blocks that run one after the other, whoever gets there first.
+//! Sequences: blocks that run one after the other, whichever task arrives first.
 
 use std::cell::{Cell, RefCell};
 use std::task::Poll;
@@ -13,8 +13,7 @@ use seedbed::{CancelScope, checkpoint, open_nursery};
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
-    /// The blocks wait a little, too, so that a sequence that let the next one in too early would
-    /// be found out.
+    /// The blocks wait a little, too, so that the test detects a block that begins too early.
     #[test]
     fn blocks_run_one_after_the_other_in_the_order_of_their_numbers(
         points in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(),
@@ -39,7 +38,7 @@ proptest! {
                 blocks[at] = None;
             }
         }
-        // The rest only as they are woken.
+        // The others are polled only when they are woken.
         for block in blocks.iter_mut().flatten() {
             prop_assert!(block.poll().is_pending() || !block.is_woken());
         }

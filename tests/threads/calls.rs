@@ -1,4 +1,4 @@
-//! Calls: their values, panics and tokens, and who waits for them.
+//! Calls: values, panics, tokens and cancellation.
 
 use std::collections::HashSet;
 use std::future::IntoFuture;
@@ -96,7 +96,7 @@ fn a_cancelled_caller_waits_for_the_thread_and_gets_the_value() {
             inner
                 .run(async {
                     let value = thread::run_sync(work).await;
-                    // The next await that waits is the end.
+                    // The task ends at its next await that waits.
                     let late = Arc::new(AtomicBool::new(false));
                     let reached = late.clone();
                     let rest = on_cancel(checkpoint(), async move { reached.store(true, SeqCst) });
@@ -131,7 +131,7 @@ fn an_abandoned_thread_keeps_its_token_until_it_ends() {
         assert_eq!(value, None);
         assert_eq!(limiter.borrowed(), 1);
     });
-    // The run is over, and the thread is not.
+    // The run has ended; the thread has not.
     assert_eq!(limiter.borrowed(), 1);
     drop(let_go);
     wait_until_unused(&limiter);
@@ -147,7 +147,7 @@ fn dropped_at_every_poll_the_thread_goes_on_and_gives_its_token_back() {
             let done = run(async {
                 let call = thread::run_sync(move || {
                     counts.fetch_add(1, SeqCst);
-                    // Host or no host, this comes back.
+                    // This returns with and without a waiting task.
                     let asked = call_async_in_task(checkpoint).is_ok();
                     ends.fetch_add(1, SeqCst);
                     asked
@@ -199,7 +199,7 @@ fn a_thread_sees_that_its_caller_is_cancelled() {
                 .await
         });
         begun.recv().await.unwrap();
-        // `cancel` returns, and it is so.
+        // It holds as soon as `cancel` has returned.
         scope.cancel();
         let_go.send(()).unwrap();
         assert_eq!(child.await, Some((Ok(()), Err(CancelledError))));
@@ -221,7 +221,7 @@ fn a_thread_sees_that_its_caller_is_gone() {
                 ))
                 .unwrap();
         });
-        // A foreign race, whose loser is dropped without being asked.
+        // A race of another crate, which drops the loser.
         let call = async {
             call.await;
             Ok(())
@@ -271,9 +271,8 @@ fn the_thread_has_the_callers_tree_variables_and_leaves_none_behind() {
 #[test]
 fn a_thread_is_used_again_while_it_is_warm() {
     run(async {
-        // Other tests use the cache too, and may put a thread on top of the one that was just used.
-        // So none of them can be promised to be the next, but among a thousand calls one thread
-        // comes twice.
+        // Other tests use the cache too, and may add a thread after the one that was just used. So
+        // the next thread is not determined, but among a thousand calls, one thread is used twice.
         let mut seen = HashSet::new();
         for _ in 0..1000 {
             if !seen.insert(thread::run_sync(|| std::thread::current().id()).await) {
@@ -326,7 +325,7 @@ fn no_more_threads_run_than_the_limiter_allows_also_if_some_are_abandoned() {
                     while running.load(SeqCst) == 0 {
                         checkpoint().await;
                     }
-                    // Abandoned: it counts as long as its thread runs.
+                    // Abandoned; it counts while its thread runs.
                     assert_eq!(task.cancel().await, None);
                 }
             }
@@ -388,7 +387,7 @@ fn a_thread_that_is_abandoned_sees_it_and_may_panic_in_peace() {
     wait_until_unused(&limiter);
 }
 
-/// Its result is dropped by the thread, which goes on.
+/// Its result is dropped by the thread, which continues.
 #[test]
 fn a_result_that_nobody_wants_and_that_panics_as_it_is_dropped_harms_nobody() {
     struct Bomb(Arc<AtomicBool>);
@@ -423,7 +422,8 @@ fn a_result_that_nobody_wants_and_that_panics_as_it_is_dropped_harms_nobody() {
     });
 }
 
-/// Starts the thread of smol's reactor, and waits until that rests: it would find no room either.
+/// Starts the thread of smol's reactor and waits until it is idle, because it could not start later
+/// either.
 fn warm_up() {
     drop(smol::Async::new(std::io::pipe().unwrap().0).unwrap());
     let rests = |task: std::fs::DirEntry| {
@@ -436,8 +436,8 @@ fn warm_up() {
     }
 }
 
-/// In a process of its own, which may map no more memory, so that a thread finds no room for its
-/// stack.
+/// Runs in a process of its own that may map no more memory, so that a thread's stack cannot be
+/// mapped.
 #[test]
 fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -445,7 +445,7 @@ fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
     if std::env::var_os("SEEDBED_THREADS_TEST").is_none() {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", NAME, "--nocapture"]);
-        // Without a backtrace, which takes memory.
+        // Without a backtrace, which needs memory.
         command
             .env("SEEDBED_THREADS_TEST", "1")
             .env("RUST_BACKTRACE", "0");
@@ -460,7 +460,7 @@ fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
         let almost_nothing_more = Rlimit {
-            // Room for what is said about it, and less than a stack takes.
+            // Enough memory for the error's text, and less than a stack needs.
             current: Some(pages * rustix::param::page_size() as u64 + (1 << 20)),
             maximum: before.maximum,
         };
@@ -474,7 +474,7 @@ fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
             "{message}"
         );
         assert_eq!(limiter.borrowed(), 0);
-        // As soon as there is room again, all is well.
+        // With enough memory, calls work again.
         assert_eq!(thread::run_sync(|| 5).limiter(limiter).await, 5);
     });
 }

@@ -1,18 +1,18 @@
-//! `thread::run_sync`: whose scope waits for a thread, who holds its token until when, and what it
-//! can ask of the run.
+//! `thread::run_sync`: which scopes wait for a thread, how long it holds its token, and its calls
+//! into the run.
 
 #[path = "../common/poll_times.rs"]
 mod poll_times;
 
+mod caller;
 mod calls;
-mod host;
 mod running;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use seedbed::CapacityLimiter;
 
-/// A job that says that it has begun, and ends when it is let go.
+/// A job that reports its start, and ends when it is released.
 fn job() -> (
     impl FnOnce() -> &'static str + Send,
     smol::channel::Receiver<()>,
@@ -22,14 +22,14 @@ fn job() -> (
     let (let_go, go): (Sender<()>, Receiver<()>) = channel();
     let work = move || {
         begun.try_send(()).unwrap();
-        // Let go by a message or by the end of the sender.
+        // Released by a message or by dropping the sender.
         _ = go.recv();
         "done"
     };
     (work, has_begun, let_go)
 }
 
-/// Waits for a token without the help of a run: it is given back by a thread that nobody waits for.
+/// Waits for a token that an abandoned thread returns, without a run.
 fn wait_until_unused(limiter: &CapacityLimiter) {
     let all = limiter.total().unwrap();
     limiter.set_total(1);

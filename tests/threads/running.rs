@@ -1,4 +1,4 @@
-//! Who is still running.
+//! The number of running functions.
 
 use std::future::IntoFuture;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -50,7 +50,7 @@ fn each_run_counts_its_own_threads_and_those_outside_of_runs_are_counted_togethe
         let other = || run(async { thread::active_thread_count() });
         assert_eq!(std::thread::spawn(other).join().unwrap(), 0);
     });
-    // A later run does not wait for what an earlier one has abandoned.
+    // A later run does not wait for the abandoned calls of an earlier one.
     run(async {
         assert_eq!(thread::active_thread_count(), 0);
         thread::wait_all_threads_completed().await;

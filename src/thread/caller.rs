@@ -1,8 +1,8 @@
-//! What a thread can ask of the run: whether it is cancelled, and to do something there for it.
+//! Calls from a thread back into the task that waits for it.
 //!
-//! The host is the task that waits for the thread. It stands at a [`Watch`] in the scope tree: the
-//! thread sees by one load whether that is cancelled, and what it wants done is polled there, in
-//! the host's cancel scopes and with its tree variables.
+//! The calling task has a [`Watch`] in the scope tree. The thread reads by one load whether that is
+//! cancelled. A future of the thread is polled at the watch, in the calling task's cancel scopes
+//! and with its tree variables.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -18,7 +18,7 @@ use futures_lite::{FutureExt, Stream};
 
 use crate::cancel::{CancelView, Watch};
 
-/// The task that waits for a thread was cancelled, or is gone.
+/// The task that waits for this thread was cancelled, or no longer waits.
 ///
 /// ```
 /// use seedbed::thread::{self, CancelledError};
@@ -43,12 +43,12 @@ impl fmt::Display for CancelledError {
 
 impl Error for CancelledError {}
 
-/// Tells a thread of [`run_sync`](super::run_sync) whether the task that waits for it was
-/// cancelled, or is gone.
+/// Returns an error if the task that waits for this thread of [`run_sync`](crate::thread::run_sync)
+/// was cancelled, or no longer waits.
 ///
-/// This costs two loads, so it may stand in a loop. An `Err` means that the result will hardly be
-/// wanted; what to do about that is the function's decision. Whatever it returns is what `run_sync`
-/// returns, if that still waits.
+/// This costs two loads, so it may be called in a loop. After an `Err`, the result is probably not
+/// needed; the function decides how to react. Its return value is still the result of `run_sync`,
+/// if that waits.
 ///
 /// # Errors
 ///
@@ -75,30 +75,31 @@ impl Error for CancelledError {}
 /// });
 /// ```
 pub fn check_cancelled() -> Result<(), CancelledError> {
-    match with_link("check_cancelled", |link| link.view.is_cancelled()) {
+    match with_task_link("check_cancelled", |link| link.view.is_cancelled()) {
         true => Err(CancelledError),
         false => Ok(()),
     }
 }
 
-/// Called on a thread of [`run_sync`](super::run_sync): runs a future in the task that waits for
-/// it, in that task's cancel scopes, and blocks the thread until it is done.
+/// Runs a future in the task that waits for this thread of [`run_sync`](crate::thread::run_sync),
+/// in that task's cancel scopes, and blocks the thread until the future has completed.
 ///
-/// `make` is called there, too, so the future may be about things that exist only in a run.
+/// `make` is called in the task too, so it may use functions that work only inside a run. This is
+/// Trio's `from_thread.run`.
 ///
 /// # Cancellation
 ///
-/// If the waiting task is cancelled, the future is dropped where it waits (shields in it are
-/// honoured), and the thread gets `Err(CancelledError)`. In a task that is cancelled already it
-/// still runs up to its first await that has to wait.
+/// If the waiting task is cancelled, the future is dropped where it waits, after its shields, and
+/// the thread gets `Err(CancelledError)`. In a task that is cancelled already, the future runs up
+/// to its first await that must wait.
 ///
 /// # Errors
 ///
-/// [`CancelledError`] if the future was cancelled, or nobody waits for the thread any more.
+/// [`CancelledError`] if the future was cancelled, or the task no longer waits for the thread.
 ///
 /// # Panics
 ///
-/// With the future's panic; and on a thread that is not running a job of `thread::run_sync`.
+/// With the panic of the future; and on a thread that is not running a job of `thread::run_sync`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -120,30 +121,30 @@ where
     Fut: Future + Send + 'static,
     Fut::Output: Send + 'static,
 {
-    ask("call_async_in_task", |reply| {
+    send_request("call_async_in_task", |reply| {
         Request::Future(Box::new(move || {
             Box::pin(async move {
                 let outcome = AssertUnwindSafe(async move { make().await }).catch_unwind();
-                // The thread waits for it, and cannot have stopped.
+                // The thread waits for the reply, so it cannot have exited.
                 drop(reply.send(outcome.await));
             })
         }))
     })
 }
 
-/// Called on a thread of [`run_sync`](super::run_sync): calls `f` in the task that waits for it,
-/// and blocks the thread until it has returned. As it is called on the run's thread, `f` must not
-/// block.
+/// Calls `f` in the task that waits for this thread of [`run_sync`](crate::thread::run_sync), and
+/// blocks the thread until `f` has returned. `f` runs on the run's thread, so it must not block.
+/// This is Trio's `from_thread.run_sync`.
 ///
-/// It is called also if the task is cancelled, as long as that waits for the thread.
+/// `f` is called also if the task is cancelled but still waits for the thread.
 ///
 /// # Errors
 ///
-/// [`CancelledError`] if nobody waits for the thread any more: `f` was not called.
+/// [`CancelledError`] if the task no longer waits for the thread: `f` was not called.
 ///
 /// # Panics
 ///
-/// With `f`'s panic; and on a thread that is not running a job of `thread::run_sync`.
+/// With the panic of `f`; and on a thread that is not running a job of `thread::run_sync`.
 ///
 /// ```
 /// use seedbed::{run, thread};
@@ -157,22 +158,22 @@ where
 pub fn call_in_task<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CancelledError> {
-    ask("call_in_task", |reply| {
+    send_request("call_in_task", |reply| {
         Request::Call(Box::new(move || {
-            // The thread waits for it, and cannot have stopped.
+            // The thread waits for the reply, so it cannot have exited.
             drop(reply.send(catch_unwind(AssertUnwindSafe(f))));
         }))
     })
 }
 
-/// Sends a request to the host, and waits for the answer. Whoever drops the request answers that it
-/// is cancelled.
-fn ask<T>(
-    what: &str,
+/// Sends a request to the calling task and waits for the reply. Dropping the request replies with
+/// an error.
+fn send_request<T>(
+    function: &str,
     request: impl FnOnce(SyncSender<std::thread::Result<T>>) -> Request,
 ) -> Result<T, CancelledError> {
     let (reply, answer) = sync_channel(1);
-    let sent = with_link(what, |link| link.requests.try_send(request(reply)));
+    let sent = with_task_link(function, |link| link.requests.try_send(request(reply)));
     sent.map_err(|_| CancelledError)?;
     match answer.recv() {
         Ok(Ok(value)) => Ok(value),
@@ -181,115 +182,115 @@ fn ask<T>(
     }
 }
 
-type Asked = Pin<Box<dyn Future<Output = ()> + Send>>;
+type RequestedFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a thread wants of its host.
+/// A request of a thread.
 enum Request {
-    Future(Box<dyn FnOnce() -> Asked + Send>),
+    Future(Box<dyn FnOnce() -> RequestedFuture + Send>),
     Call(Box<dyn FnOnce() + Send>),
-    /// Nothing any more: the result is there.
+    /// The job has ended; its result is stored.
     End,
 }
 
-/// The thread's end of the connection with its host.
-pub(super) struct Link {
+/// The thread's end of the connection with the calling task.
+pub(super) struct TaskLink {
     view: CancelView,
     requests: Sender<Request>,
 }
 
 thread_local! {
-    /// The host of the job that this thread is running.
-    static LINK: RefCell<Option<Link>> = const { RefCell::new(None) };
+    /// The link of the job that this thread is running.
+    static TASK_LINK: RefCell<Option<TaskLink>> = const { RefCell::new(None) };
 }
 
-fn with_link<T>(what: &str, look: impl FnOnce(&Link) -> T) -> T {
-    LINK.with_borrow(|link| match link {
-        Some(link) => look(link),
+fn with_task_link<T>(function: &str, read: impl FnOnce(&TaskLink) -> T) -> T {
+    TASK_LINK.with_borrow(|link| match link {
+        Some(link) => read(link),
         None => panic!(
-            "thread::{what} was called on a thread that is not running a job of seedbed::thread::run_sync"
+            "thread::{function} was called on a thread that is not running a job of seedbed::thread::run_sync"
         ),
     })
 }
 
-impl Link {
-    /// Runs a job in connection with its host, and returns the connection.
+impl TaskLink {
+    /// Runs a job while this is the thread's link, and returns the link.
     pub(super) fn during<T>(self, job: impl FnOnce() -> T) -> (T, Self) {
-        LINK.set(Some(self));
+        TASK_LINK.set(Some(self));
         let value = job();
-        (value, LINK.take().expect("taken here only"))
+        (value, TASK_LINK.take().expect("taken here only"))
     }
 
-    /// Tells the host that the result is there.
+    /// Notifies the calling task that the job has ended.
     pub(super) fn end(self) {
-        // Refused if nobody waits any more.
+        // An error if the task no longer waits.
         drop(self.requests.try_send(Request::End));
     }
 }
 
-/// Waits, in the host, for the end of a thread's job, and does what the thread asks for.
-pub(super) struct Host {
-    /// At most one, as the thread waits for it. Dropped before the place at which it is polled.
-    asked: Option<Asked>,
+/// Waits, in the calling task, for the end of a thread's job, and serves the thread's requests.
+pub(super) struct CallingTask {
+    /// At most one, because the thread waits for it. Dropped before `watch`, at which it is polled.
+    requested: Option<RequestedFuture>,
     requests: Pin<Box<Receiver<Request>>>,
     watch: Watch,
 }
 
-impl Host {
-    /// Makes both ends. With `stay`, all scopes around the host wait for it.
-    pub(super) fn new(stay: bool) -> (Self, Link) {
+impl CallingTask {
+    /// Creates both ends. If `shielded`, all scopes around the task wait for it.
+    pub(super) fn new(shielded: bool) -> (Self, TaskLink) {
         let (sender, receiver) = unbounded();
-        let watch = Watch::new(stay);
-        let link = Link {
+        let watch = Watch::new(shielded);
+        let link = TaskLink {
             view: watch.view(),
             requests: sender,
         };
-        let host = Host {
-            asked: None,
+        let host = CallingTask {
+            requested: None,
             requests: Box::pin(receiver),
             watch,
         };
         (host, link)
     }
 
-    /// Polls what the thread has asked for. Pending if that is not done.
-    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(asked) = &mut self.asked else {
+    /// Polls the requested future, if there is one; pending until it has ended.
+    fn poll_requested(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(requested) = &mut self.requested else {
             return Poll::Ready(());
         };
-        let polled = self.watch.poll_inside(cx, |cx| asked.as_mut().poll(cx));
+        let polled = self.watch.poll_inside(cx, |cx| requested.as_mut().poll(cx));
         if polled.is_pending() && !self.watch.must_drop_inside() {
             return Poll::Pending;
         }
-        self.asked = None;
+        self.requested = None;
         Poll::Ready(())
     }
 }
 
-/// Answers what is still asked for: the queue belongs to the thread as well, which would wait for
-/// ever.
-impl Drop for Host {
+/// Drops the queued requests, which replies to them. The thread keeps the queue alive, so it would
+/// wait forever otherwise.
+impl Drop for CallingTask {
     fn drop(&mut self) {
         self.requests.close();
         while self.requests.try_recv().is_ok() {}
     }
 }
 
-impl Future for Host {
+impl Future for CallingTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
-            ready!(this.poll_asked(cx));
+            ready!(this.poll_requested(cx));
             let requests = &mut this.requests;
             let request = this
                 .watch
                 .poll_inside(cx, |cx| requests.as_mut().poll_next(cx));
             match ready!(request) {
-                Some(Request::Future(make)) => this.asked = Some(make()),
+                Some(Request::Future(make)) => this.requested = Some(make()),
                 Some(Request::Call(call)) => this.watch.poll_inside(cx, |_| call()),
                 Some(Request::End) => return Poll::Ready(()),
-                None => unreachable!("a job says that it has ended before it hangs up"),
+                None => unreachable!("a job sends `End` before it drops its link"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `run_sync`: a function call that happens on another thread.
+//! `run_sync`: calls a function on another thread.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 
-use super::active::Active;
+use super::active::ActiveJob;
 use super::cache;
 use super::cache::Job;
-use super::host::{Host, Link};
+use super::caller::{CallingTask, TaskLink};
+use super::tuning::DEFAULT_THREAD_LIMIT;
 use crate::ambient;
 use crate::ambient::{TreeValues, WithValues};
 use crate::cancel::checkpoint_if_cancelled;
@@ -18,28 +19,30 @@ use crate::sync::{CapacityLimiter, Token};
 use crate::sys::primitives::lock;
 use crate::sys::role::refuse_unless_hooked;
 
-/// Calls `f` on a cached thread and waits for it; meanwhile, everybody else goes on.
+/// Calls `f` on a cached thread and waits for it, while other tasks run.
 ///
-/// Returned is a builder, to be awaited. `f` sees the tree variables of the caller. From inside it
-/// can ask whether the caller is cancelled ([`check_cancelled`](super::check_cancelled)) and have
-/// things done in the run ([`call_async_in_task`](super::call_async_in_task)).
+/// Returns a builder, which is awaited. `f` sees the tree variables of the caller. It can ask
+/// whether the caller is cancelled ([`check_cancelled`](crate::thread::check_cancelled)) and call
+/// back into the calling task ([`call_in_task`](crate::thread::call_in_task),
+/// [`call_async_in_task`](crate::thread::call_async_in_task)).
 ///
 /// # Cancellation
 ///
-/// If cancelled before the thread has the job, nothing has happened: entry is a cancel point, and
-/// so is waiting for the limiter. From then on:
+/// If cancelled before a thread has the job, nothing has happened: the entry is a cancel point, and
+/// so is the wait for the limiter. From then on:
 ///
-/// * by default, not cancellable: runs shielded until `f` has ended, and returns its value;
-/// * with [`abandon_on_cancel(true)`](RunSync::abandon_on_cancel) the caller is let go at once. The
-///   thread goes on, even after the run; its value or panic is dropped. Whether `f` has done its
-///   work is not known.
+/// * by default, the call is not cancellable: it is shielded until `f` has ended, and returns its
+///   value;
+/// * with [`abandon_on_cancel(true)`](RunSync::abandon_on_cancel), the caller is cancelled
+///   immediately. The thread continues, even after the run; its value or panic is dropped. The
+///   caller cannot know whether `f` completes.
 ///
-/// Dropped from outside (by a foreign `select!`, for example), the thread goes on in both cases. In
-/// any case the limiter's token is held until `f` has really ended.
+/// If the future is dropped (by a `select!` of another crate, for example), the thread continues in
+/// both cases. The limiter's token is always held until `f` has ended.
 ///
 /// # Panics
 ///
-/// With the panic of `f`; and if no thread can be started, with the token given back.
+/// With the panic of `f`; and if no thread can be started, after the token is returned.
 ///
 /// ```
 /// use seedbed::{run, thread};
@@ -62,20 +65,20 @@ where
     }
 }
 
-/// The limiter of all calls of [`run_sync`] that name no other: 40 tokens, unless changed. It is
-/// the process's, shared by all runs. The number is Trio's, and as arbitrary: enough to hide
-/// waiting, not enough to drown a machine.
+/// Returns the limiter of all calls of [`run_sync`] without one of their own: 40 tokens, unless
+/// changed. It is shared by all runs of the process.
 ///
 /// ```
 /// let limiter = seedbed::thread::current_default_thread_limiter();
 /// assert_eq!(limiter.total(), Some(40));
 /// ```
 pub fn current_default_thread_limiter() -> CapacityLimiter {
-    static LIMITER: LazyLock<CapacityLimiter> = LazyLock::new(|| CapacityLimiter::new(40));
+    static LIMITER: LazyLock<CapacityLimiter> =
+        LazyLock::new(|| CapacityLimiter::new(DEFAULT_THREAD_LIMIT));
     LIMITER.clone()
 }
 
-/// A call on another thread; made by [`run_sync`], to be awaited.
+/// A call on another thread; made by [`run_sync`] and awaited.
 ///
 /// ```
 /// use seedbed::{CapacityLimiter, run, thread};
@@ -95,7 +98,7 @@ pub struct RunSync<F> {
 }
 
 impl<F> RunSync<F> {
-    /// Sets the limiter of which the call takes a token, instead of the default one.
+    /// Sets the limiter that the call takes a token of, instead of the default one.
     ///
     /// ```
     /// use seedbed::{CapacityLimiter, run, thread};
@@ -112,7 +115,7 @@ impl<F> RunSync<F> {
         self
     }
 
-    /// Sets whether a cancelled caller leaves the thread to itself, instead of waiting for it.
+    /// Sets whether a cancelled caller abandons the thread instead of waiting for it.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -131,8 +134,8 @@ impl<F> RunSync<F> {
         self
     }
 
-    /// Sets what the system calls the thread during the call (in `top -H`, or a debugger); cut to
-    /// 15 bytes, which is what Linux has room for. [`std::thread::Thread::name`] does not change.
+    /// Sets the system's name of the thread during the call (shown by `top -H` and debuggers), cut
+    /// to 15 bytes, Linux's limit. [`std::thread::Thread::name`] does not change.
     ///
     /// ```
     /// seedbed::run(async {
@@ -174,8 +177,8 @@ where
 ///
 /// # Dropping
 ///
-/// The thread, if it has the job, goes on; its result is dropped, and its token given back when it
-/// has ended.
+/// A thread that has the job continues. Its result is dropped, and its token is returned when the
+/// function has ended.
 #[must_use = "futures do nothing unless awaited"]
 pub struct RunSyncFuture<T> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,
@@ -195,7 +198,7 @@ impl<T> fmt::Debug for RunSyncFuture<T> {
     }
 }
 
-/// Nothing waits between the limiter and the place that holds off cancellation.
+/// No await between the limiter and `CallingTask::new`, which defers cancellation.
 async fn call<F, T>(call: RunSync<F>) -> T
 where
     F: FnOnce() -> T + Send + 'static,
@@ -205,7 +208,7 @@ where
     checkpoint_if_cancelled().await;
     let limiter = call.limiter.unwrap_or_else(current_default_thread_limiter);
     let token = limiter.acquire().await;
-    let (host, link) = Host::new(!call.abandon_on_cancel);
+    let (calling_task, link) = CallingTask::new(!call.abandon_on_cancel);
     let outcome = Arc::new(Mutex::new(None));
     let job = Box::new(ThreadJob {
         name: call.name,
@@ -214,7 +217,7 @@ where
             f: call.f,
             link,
             token,
-            active: Active::new(),
+            active: ActiveJob::new(),
         },
         outcome: outcome.clone(),
     });
@@ -223,9 +226,9 @@ where
             "thread::run_sync could not start a thread: {error}; lower the limiter's total, or raise the system's limit"
         );
     }
-    host.await;
+    calling_task.await;
     let outcome = lock(&outcome).take();
-    match outcome.expect("there before the host is told") {
+    match outcome.expect("the result is stored before the task is notified") {
         Ok(value) => value,
         Err(panic) => resume_unwind(panic),
     }
@@ -237,21 +240,21 @@ struct ThreadJob<F, T> {
     name: Option<String>,
     values: Option<TreeValues>,
     stage: Stage<F>,
-    /// Kept by the caller, too, as long as that waits.
+    /// Shared with the caller while that waits.
     outcome: Outcome<T>,
 }
 
 enum Stage<F> {
     New {
         f: F,
-        link: Link,
+        link: TaskLink,
         token: Token,
-        active: Active,
+        active: ActiveJob,
     },
     Ended {
-        link: Link,
+        link: TaskLink,
     },
-    /// Never seen from outside.
+    /// Only inside `run`.
     Running,
 }
 
@@ -278,7 +281,7 @@ where
         let _values = WithValues::new(self.values.take());
         let (outcome, link) = link.during(|| catch_unwind(AssertUnwindSafe(f)));
         *lock(&self.outcome) = Some(outcome);
-        // All that the function had is gone, so somebody else may begin.
+        // The function's captured values are dropped, so the next call may begin.
         drop((token, active));
         self.stage = Stage::Ended { link };
     }

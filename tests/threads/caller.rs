@@ -1,4 +1,4 @@
-//! What a thread can ask of the run that its call came from.
+//! Calls from a thread into the task that waits for it.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_hon
                     };
                     on_cancel(sleep_forever(), clean_up).await
                 });
-                // The thread may go on, and the host still serves what does not wait.
+                // The thread may continue, and the task still serves requests that need not wait.
                 (
                     cancelled,
                     call_in_task(|| 5),
@@ -146,7 +146,7 @@ fn only_a_thread_of_a_call_has_a_host_to_ask() {
     ];
     for ask in ask {
         refused(ask);
-        // Nor has the thread of the run itself.
+        // The thread of the run itself has no calling task either.
         run(async { refused(ask) });
         run(async { thread::run_sync(move || call_in_task(move || refused(ask))).await }).unwrap();
     }
