@@ -1,28 +1,20 @@
-//! The instruments of the run on this thread, and how they are told.
+//! The instruments of the run on this thread, and the calls of their hooks.
 
 use std::any::Any;
-use std::cell::{Cell as StdCell, RefCell};
+use std::cell::RefCell;
+use std::error::Error;
 use std::fmt;
-use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Instrument, NotActiveError, TaskExit};
-use crate::task::TaskInfo;
-
-/// The number of a run; no two of a process have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RunId(NonZeroU64);
+use super::hooks::Instrument;
+use crate::task::observe::{TaskExit, TaskObserver, current_run, set_current_run, set_observer};
+use crate::task::{RunId, TaskInfo};
 
 thread_local! {
-    /// The run on this thread.
-    static RUN: StdCell<Option<RunId>> = const { StdCell::new(None) };
-    /// The same, if it has instruments: all that the hot paths look at.
-    static OBSERVED: StdCell<Option<RunId>> = const { StdCell::new(None) };
-    /// Those instruments. A change makes a new list, so that it does not disturb who is going through the old one.
+    /// The instruments of the run on this thread. A change makes a new list, so that a loop over the old one goes on.
     static ACTIVE: RefCell<Instruments> = const { RefCell::new(Instruments(None)) };
 }
 
@@ -31,7 +23,7 @@ thread_local! {
 pub(crate) struct Instruments(Option<Arc<Vec<Arc<dyn Instrument>>>>);
 
 impl Instruments {
-    /// Adds one, unless it is there already.
+    /// Adds an instrument, unless it is in the set.
     pub(crate) fn add(&mut self, instrument: Arc<dyn Instrument>) {
         if !self.contains(&instrument) {
             *self = self.with(instrument);
@@ -67,63 +59,74 @@ impl fmt::Debug for Instruments {
     }
 }
 
-/// Whether both are the same allocation, which each `Arc` has one of its own of, also if what is in it has no size.
+/// Tells whether both are the same allocation. Each `Arc` has one, even if its value has no size.
 fn is_same<I: Instrument + ?Sized, J: Instrument + ?Sized>(one: &Arc<I>, two: &Arc<J>) -> bool {
     ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(two))
 }
 
-/// The run on this thread.
-pub(crate) fn current_run() -> Option<RunId> {
-    RUN.get()
-}
-
-/// Whether `run` is the run on this thread, and has instruments.
-#[inline]
-pub(crate) fn is_observing(run: Option<RunId>) -> bool {
-    match OBSERVED.get() {
-        None => false,
-        observed => observed == run,
-    }
-}
-
-/// Puts another list in place.
+/// Replaces the instruments of the run on this thread.
 fn replace(instruments: Instruments) {
-    OBSERVED.set(RUN.get().filter(|_| instruments.0.is_some()));
+    let is_observed = instruments.0.is_some();
+    set_observer(is_observed.then_some(&Dispatch as &dyn TaskObserver));
     let before = ACTIVE.replace(instruments);
-    // Dropped here, where nothing is borrowed: an instrument's `Drop` may come back to this file.
+    // Dropped when nothing is borrowed: the `Drop` of an instrument may add or remove instruments.
     drop(before);
 }
 
-/// A run on this thread, and its instruments. Dropped when all that belongs to the run is gone.
+/// A run on this thread, and its instruments. Dropped after everything that belongs to the run.
 pub(crate) struct Observed(());
 
 impl Observed {
-    /// Tells the instruments that the run begins.
+    /// Begins a run on this thread.
     pub(crate) fn begin(instruments: Instruments) -> Self {
-        static RUNS: AtomicU64 = AtomicU64::new(0);
-        let number = RUNS.fetch_add(1, Ordering::Relaxed);
-        RUN.set(Some(RunId(NonZeroU64::MIN.saturating_add(number))));
+        set_current_run(Some(RunId::next()));
         replace(instruments);
         let observed = Observed(());
-        tell("before_run", |instrument| instrument.before_run());
+        call_hook("before_run", |instrument| instrument.before_run());
         observed
     }
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        tell("after_run", |instrument| instrument.after_run());
-        RUN.set(None);
+        call_hook("after_run", |instrument| instrument.after_run());
+        set_current_run(None);
         let last = || replace(Instruments::default());
-        // As when a hook panics: the run is not to suffer from it.
+        // The drop of an instrument may panic. The run must not fail because of that.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(last)) {
             std::mem::forget(payload);
         }
     }
 }
 
-/// Adds an instrument to the run on this thread, to be told of everything from the next event on. Returns whether it is
-/// new: an instrument that is active already (this `Arc` or a clone of it) is not told twice.
+/// The error of removing an instrument that is not active in the run on this thread.
+///
+/// ```
+/// use std::sync::Arc;
+/// use seedbed::instrument::{Instrument, NotActiveError, remove_instrument};
+/// use seedbed::run;
+///
+/// struct Silent;
+/// impl Instrument for Silent {}
+///
+/// run(async {
+///     assert_eq!(remove_instrument(&Arc::new(Silent)), Err(NotActiveError));
+/// });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotActiveError;
+
+impl fmt::Display for NotActiveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the instrument is not active in this run: it was never added, or it was removed before")
+    }
+}
+
+impl Error for NotActiveError {}
+
+/// Adds an instrument to the run on this thread. Its hooks are called from the next event on.
+///
+/// Returns false if the instrument was active already, by this `Arc` or a clone of it. Its hooks are not called twice.
 ///
 /// # Panics
 ///
@@ -147,7 +150,7 @@ impl Drop for Observed {
 /// ```
 pub fn add_instrument(instrument: Arc<dyn Instrument>) -> bool {
     assert!(
-        RUN.get().is_some(),
+        current_run().is_some(),
         "add_instrument was called outside of a run: an instrument belongs to the run on the thread that adds it"
     );
     let active = ACTIVE.with_borrow(Clone::clone);
@@ -158,12 +161,13 @@ pub fn add_instrument(instrument: Arc<dyn Instrument>) -> bool {
     new
 }
 
-/// Removes an instrument from the run on this thread. It is told nothing more, not even the end of a step that is going
-/// on.
+/// Removes an instrument from the run on this thread. No more of its hooks are called, not even at the end of a step that
+/// has begun.
 ///
 /// # Errors
 ///
-/// [`NotActiveError`] if it was not added, or was removed before: by this, or because it had panicked. Also outside of a run.
+/// [`NotActiveError`] if the instrument was not added, or was removed before, by this function or because it panicked. Also
+/// outside of a run.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -191,26 +195,30 @@ pub fn remove_instrument<I: Instrument + ?Sized>(
 }
 
 /// Calls a hook of every instrument. Never panics.
-fn tell(name: &'static str, hook: impl Fn(&dyn Instrument)) {
-    let told = ACTIVE.with_borrow(Clone::clone);
-    for instrument in told.as_slice() {
-        // Another one's hook may have removed it.
+fn call_hook(name: &'static str, hook: impl Fn(&dyn Instrument)) {
+    let called = ACTIVE.with_borrow(Clone::clone);
+    for instrument in called.as_slice() {
+        // A hook of another instrument may have removed this one.
         if !ACTIVE.with_borrow(|active| active.contains(instrument)) {
             continue;
         }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&**instrument))) {
-            give_up_on(instrument, name, payload);
+            remove_panicked(instrument, name, payload);
         }
     }
-    // This may drop an instrument that was removed meanwhile.
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(told))) {
+    // This may drop an instrument that was removed by a hook.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(called))) {
         std::mem::forget(payload);
     }
 }
 
-/// Removes an instrument that has panicked, and reports that.
-fn give_up_on(instrument: &Arc<dyn Instrument>, hook: &'static str, payload: Box<dyn Any + Send>) {
-    // It may have removed itself before it panicked.
+/// Removes an instrument that has panicked, and logs that.
+fn remove_panicked(
+    instrument: &Arc<dyn Instrument>,
+    hook: &'static str,
+    payload: Box<dyn Any + Send>,
+) {
+    // The instrument may have removed itself before it panicked.
     _ = remove_instrument(instrument);
     let report = || {
         tracing::error!(
@@ -219,11 +227,11 @@ fn give_up_on(instrument: &Arc<dyn Instrument>, hook: &'static str, payload: Box
             "an instrument panicked, and was removed"
         );
     };
-    // The subscriber is foreign code, too. If it panics nobody is left to be told.
+    // The subscriber may panic too. That panic is dropped.
     if let Err(second) = catch_unwind(AssertUnwindSafe(report)) {
         std::mem::forget(second);
     }
-    // Its drop may panic in turn.
+    // The drop of the payload may panic too.
     std::mem::forget(payload);
 }
 
@@ -238,14 +246,14 @@ fn message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// Writes a function for each hook.
+/// Defines a function for each hook.
 macro_rules! hooks {
     ($($hook:ident($($name:ident: $type:ty),*);)*) => {
         $(
-            /// Tells the instruments of the run on this thread.
+            /// Calls this hook of each instrument of the run on this thread.
             #[cold]
             pub(crate) fn $hook($($name: $type),*) {
-                tell(stringify!($hook), |instrument| instrument.$hook($($name),*));
+                call_hook(stringify!($hook), |instrument| instrument.$hook($($name),*));
             }
         )*
     };
@@ -259,4 +267,29 @@ hooks! {
     task_exited(task: &TaskInfo, how: TaskExit);
     before_io_wait(timeout: Option<Duration>);
     after_io_wait(timeout: Option<Duration>);
+}
+
+/// Passes the events of the task core on to the instruments.
+struct Dispatch;
+
+impl TaskObserver for Dispatch {
+    fn task_spawned(&self, task: &TaskInfo) {
+        task_spawned(task);
+    }
+
+    fn task_scheduled(&self, task: &TaskInfo) {
+        task_scheduled(task);
+    }
+
+    fn before_task_step(&self, task: &TaskInfo) {
+        before_task_step(task);
+    }
+
+    fn after_task_step(&self, task: &TaskInfo) {
+        after_task_step(task);
+    }
+
+    fn task_exited(&self, task: &TaskInfo, how: TaskExit) {
+        task_exited(task, how);
+    }
 }

@@ -65,7 +65,7 @@ impl<F: Future> RunDriver<F> {
     pub(super) fn new(timers: Arc<Timers>, interrupt: Option<Interrupt>, future: F) -> Self {
         let (scope, main) = (CancelScope::new(), WakeFlag::new());
         let (task, id) = (RootTask::new::<F>(), instrument::current_run());
-        if instrument::is_observing(id) {
+        if instrument::is_observed(id) {
             instrument::task_spawned(&task.info());
         }
         let inbox = RunInbox::new(timers.clone(), scope.clone());
@@ -155,12 +155,12 @@ impl<F: Future> RunDriver<F> {
             return;
         };
         self.idle.mark_busy();
-        let observed = instrument::is_observing(self.id);
+        let observed = instrument::is_observed(self.id);
         if observed {
             instrument::task_scheduled(&self.task.info());
         }
         let cx = &mut Context::from_waker(&self.main_waker);
-        let polled = self.task.take_turn(|| {
+        let polled = self.task.with_current(|| {
             if observed {
                 instrument::before_task_step(&self.task.info());
             }
@@ -186,7 +186,7 @@ impl<F: Future> RunDriver<F> {
         let ended = std::mem::replace(&mut self.root, Root::Ended(value));
         let dropped = self
             .task
-            .take_turn(|| catch_unwind(AssertUnwindSafe(|| drop(ended))));
+            .with_current(|| catch_unwind(AssertUnwindSafe(|| drop(ended))));
         if let Err(payload) = dropped {
             self.panicked(payload);
         }
@@ -258,7 +258,7 @@ impl<F: Future> RunDriver<F> {
     }
 
     fn is_observed(&self) -> bool {
-        instrument::is_observing(self.id)
+        instrument::is_observed(self.id)
     }
 
     /// Tells instruments that the loop is about to wait: until there is something to do, if it rests, or for the length of

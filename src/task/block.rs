@@ -1,33 +1,31 @@
-//! The future of a nursery block: polls the body and the children, and ends when all have ended.
-
-// Says that what it enters for a poll it leaves before the poll is over.
-#![allow(unsafe_code)]
+//! The future of a nursery block: polls the body and the children, and ends when all of them have ended.
 
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 
-use super::handle::{FromRaw, RawHandle};
+use super::current::in_block;
+use super::driver::{BlockDriver, Ended};
 use super::outcome::Outcome;
-use super::owner::{Ended, Owner};
+use super::polling::PollGuard;
+use super::raw_handle::RawHandle;
 
 pin_project! {
-    /// A nursery block; made by [`open_nursery`](crate::open_nursery) and its relatives.
+    /// A nursery block. Returned by [`open_nursery`](crate::open_nursery) and the other functions that open a nursery.
     ///
-    /// `N` is the type of the block's handle, and with it the lifetime of what its children may borrow.
+    /// `N` is the type of the block's handle, and with it the lifetime of everything that the children may borrow.
     #[must_use = "futures do nothing unless awaited"]
     pub struct Block<N, F, Fut: Future> {
         #[pin]
         body: Body<F, Fut>,
         running: Option<Running<Fut::Output>>,
-        options: Options<Fut::Output>,
-        // The children belong to the block: it is `Send` if the handle is, and `'env` outlives it.
-        handle: PhantomData<N>,
+        options: Options,
+        // The children belong to the block. So it is `Send` only if the handle is, and `'env` outlives it.
+        kind: Kind<N, Fut::Output>,
     }
 
     impl<N, F, Fut: Future> PinnedDrop for Block<N, F, Fut> {
@@ -35,7 +33,9 @@ pin_project! {
             let mut this = this.project();
             if let Some(running) = this.running && running.phase == Phase::Open {
                 let mut body = this.body.as_mut();
-                let panic = running.owner.end_hard(|| body.set(Body::Ended));
+                let panic = in_block(&running.handle.nursery, |guard| {
+                    running.driver.abort(guard, || body.set(Body::Ended))
+                });
                 if let Some(payload) = panic && !std::thread::panicking() {
                     resume_unwind(payload);
                 }
@@ -56,33 +56,29 @@ pin_project! {
     }
 }
 
-/// How a block differs from one of [`open_nursery`](crate::open_nursery).
-struct Options<R> {
+#[derive(Clone, Copy)]
+struct Options {
     /// The children are shielded while the body lives.
     service: bool,
     /// The children are cancelled when the body has returned.
     daemon: bool,
-    /// Checks the body's value: in a block that can fail, an error ends the block.
-    check: Option<CheckValue<R>>,
 }
 
-/// Gives the body's value back, or `None` if it is an error that comes too late to be the block's.
-pub(super) type CheckValue<R> = fn(&RawHandle<R>, R) -> Option<R>;
-
-impl<R> Clone for Options<R> {
-    fn clone(&self) -> Self {
-        *self
-    }
+/// What depends on the kind of block: its handle, and whether it can fail.
+struct Kind<N, R> {
+    wrap: fn(RawHandle<R>) -> N,
+    check: Option<CheckBody<R>>,
+    handle: std::marker::PhantomData<N>,
 }
 
-impl<R> Copy for Options<R> {}
+/// Checks the body's value in a block that can fail: ends the block if it is an error. `None` if that error came too late.
+pub(super) type CheckBody<R> = fn(&RawHandle<R>, R) -> Option<R>;
 
 /// What exists since the first poll.
 struct Running<R> {
-    owner: Owner,
+    driver: BlockDriver,
     handle: RawHandle<R>,
     body_waker: Waker,
-    options: Options<R>,
     phase: Phase,
 }
 
@@ -90,27 +86,29 @@ struct Running<R> {
 enum Phase {
     /// The body or children live.
     Open,
-    /// Waits for being dropped by whoever absorbs the cancellation.
-    Doomed,
+    /// Everything has ended because of a cancellation that an outer scope absorbs. The block waits until that scope drops it.
+    Cancelled,
     Ended,
 }
 
 impl<N, R, F, Fut> Block<N, F, Fut>
 where
-    N: FromRaw<R>,
     F: FnOnce(N) -> Fut,
     Fut: Future<Output = R>,
 {
-    pub(super) fn new(open: F, check: Option<CheckValue<R>>) -> Self {
+    pub(super) fn new(open: F, wrap: fn(RawHandle<R>) -> N, check: Option<CheckBody<R>>) -> Self {
         Block {
             body: Body::New { open: Some(open) },
             running: None,
             options: Options {
                 service: false,
                 daemon: false,
-                check,
             },
-            handle: PhantomData,
+            kind: Kind {
+                wrap,
+                check,
+                handle: std::marker::PhantomData,
+            },
         }
     }
 
@@ -185,18 +183,69 @@ where
 }
 
 impl<R> Running<R> {
-    fn begin(options: Options<R>) -> Self {
-        let owner = Owner::begin(options.service);
+    fn begin(service: bool) -> Self {
+        let driver = BlockDriver::begin(service);
         Running {
-            handle: RawHandle::new(owner.core.clone(), Outcome::new()),
-            body_waker: Waker::from(owner.core.clone()),
-            owner,
-            options,
+            handle: RawHandle::new(driver.nursery.clone(), Outcome::new()),
+            body_waker: Waker::from(driver.nursery.clone()),
+            driver,
             phase: Phase::Open,
         }
     }
 
-    /// Polls the body if it was woken, and drops it if it has to be. True once it has ended.
+    fn end(&mut self, ended: Ended) -> Poll<R> {
+        self.phase = Phase::Ended;
+        self.driver.leave();
+        match ended {
+            Ended::Normally => Poll::Ready(self.handle.outcome.take()),
+            Ended::Panicked(payload) => {
+                self.handle.outcome.discard();
+                resume_unwind(payload)
+            }
+            // An error comes out even so.
+            Ended::Cancelled if self.handle.outcome.has_failed() => {
+                Poll::Ready(self.handle.outcome.take())
+            }
+            Ended::Cancelled => {
+                self.phase = Phase::Cancelled;
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// One poll of a block.
+struct Round<'a, R> {
+    driver: &'a mut BlockDriver,
+    handle: &'a RawHandle<R>,
+    body_waker: &'a Waker,
+    check: Option<CheckBody<R>>,
+    daemon: bool,
+}
+
+impl<R> Round<'_, R> {
+    /// Drops everything that is cancelled, and polls everything that is ready. True if the body has ended.
+    ///
+    /// In the `first` poll, the body runs to its first await that has to wait, however early it was cancelled.
+    fn run<F, Fut: Future<Output = R>>(
+        &mut self,
+        guard: &PollGuard<'_>,
+        mut body: Pin<&mut Body<F, Fut>>,
+        first: bool,
+    ) -> bool {
+        self.driver.drop_cancelled(guard);
+        self.poll_body(body.as_mut(), first);
+        let cancelled = self.driver.is_cancelled();
+        self.driver.poll_ready(guard);
+        if self.driver.is_cancelled() && !cancelled {
+            // A child has cancelled the block: the children that are not ready are dropped in this poll, too.
+            self.driver.drop_cancelled(guard);
+            return self.poll_body(body, false);
+        }
+        matches!(*body, Body::Ended)
+    }
+
+    /// Polls the body if it was woken, and drops it if it is cancelled. True if it has ended.
     fn poll_body<F, Fut: Future<Output = R>>(
         &mut self,
         mut body: Pin<&mut Body<F, Fut>>,
@@ -205,11 +254,11 @@ impl<R> Running<R> {
         if let Body::Ended | Body::New { .. } = *body {
             return true;
         }
-        if first || !self.owner.try_drop_body() {
-            if !self.owner.core.take_body_woken() {
+        if first || !self.driver.try_drop_body() {
+            if !self.handle.nursery.take_body_woken() {
                 return false;
             }
-            let (check, handle) = (self.options.check, &self.handle);
+            let (check, handle) = (self.check, self.handle);
             let poll = |cx: &mut Context<'_>| {
                 let BodyProjection::Running { future } = body.as_mut().project() else {
                     return Poll::Pending;
@@ -221,66 +270,26 @@ impl<R> Running<R> {
                 body.set(Body::Finished);
                 check(handle, value).map_or(Poll::Pending, Poll::Ready)
             };
-            match self.owner.poll_body(&self.body_waker, poll) {
+            match self.driver.poll_body(self.body_waker, poll) {
                 Some(Poll::Ready(value)) => {
-                    self.handle.outcome.body_returned(value);
-                    if self.options.daemon {
+                    self.handle.outcome.set_body_value(value);
+                    if self.daemon {
                         let why = "the body has returned, and its children go with it";
-                        self.owner.core.scope.cancel_because(why);
+                        self.handle.nursery.scope.cancel_because(why);
                     }
                 }
-                Some(Poll::Pending) if !self.owner.try_drop_body() => return false,
-                // It is cancelled, or it panicked.
+                Some(Poll::Pending) if !self.driver.try_drop_body() => return false,
+                // The body is cancelled, or has panicked.
                 Some(Poll::Pending) | None => {}
             }
         }
-        self.owner.end_body(|| body.set(Body::Ended));
+        self.driver.end_body(|| body.set(Body::Ended));
         true
-    }
-
-    /// One round: whoever is cancelled is dropped, whoever is ready is polled.
-    fn round<F, Fut: Future<Output = R>>(
-        &mut self,
-        mut body: Pin<&mut Body<F, Fut>>,
-        first: bool,
-    ) -> bool {
-        // SAFETY: this is the block; dropped when this returns.
-        let _place = unsafe { self.owner.enter() };
-        self.owner.sweep();
-        self.poll_body(body.as_mut(), first);
-        let cancelled = self.owner.is_cancelled();
-        self.owner.poll_ready();
-        if self.owner.is_cancelled() && !cancelled {
-            // A child cancelled the block: those that are not ready go at once, too.
-            self.owner.sweep();
-            return self.poll_body(body, false);
-        }
-        matches!(*body, Body::Ended)
-    }
-
-    fn end(&mut self, ended: Ended) -> Poll<R> {
-        self.phase = Phase::Ended;
-        self.owner.leave();
-        match ended {
-            Ended::Normally => Poll::Ready(self.handle.outcome.take()),
-            Ended::Panicked(payload) => {
-                self.handle.outcome.forsake();
-                resume_unwind(payload)
-            }
-            Ended::Doomed if self.handle.outcome.has_failed() => {
-                Poll::Ready(self.handle.outcome.take())
-            }
-            Ended::Doomed => {
-                self.phase = Phase::Doomed;
-                Poll::Pending
-            }
-        }
     }
 }
 
 impl<N, R, F, Fut> Future for Block<N, F, Fut>
 where
-    N: FromRaw<R>,
     F: FnOnce(N) -> Fut,
     Fut: Future<Output = R>,
 {
@@ -291,30 +300,39 @@ where
         let first = this.running.is_none();
         let running = this
             .running
-            .get_or_insert_with(|| Running::begin(*this.options));
+            .get_or_insert_with(|| Running::begin(this.options.service));
         match running.phase {
             Phase::Open => {}
-            Phase::Doomed => return Poll::Pending,
+            Phase::Cancelled => return Poll::Pending,
             Phase::Ended => panic!("a nursery block was polled after it had ended"),
         }
-        running.owner.register(cx.waker());
-        if let BodyProjection::New { open } = this.body.as_mut().project() {
-            let open = open
-                .take()
-                .expect("a block whose opening panicked is not polled again");
-            let handle = running.handle.clone();
-            // SAFETY: this is the block; dropped below, or when `open` panics.
-            let place = unsafe { running.owner.enter() };
-            let future = open(N::from_raw(handle));
-            drop(place);
-            this.body.set(Body::Running { future });
-        }
-        if running.round(this.body.as_mut(), first)
-            && let Some(ended) = running.owner.try_end()
-        {
+        running.driver.register(cx.waker());
+        let position = running.driver.enter();
+        let mut round = Round {
+            driver: &mut running.driver,
+            handle: &running.handle,
+            body_waker: &running.body_waker,
+            check: this.kind.check,
+            daemon: this.options.daemon,
+        };
+        let ended = in_block(&running.handle.nursery, |guard| {
+            if let BodyProjection::New { open } = this.body.as_mut().project() {
+                let open = open
+                    .take()
+                    .expect("a block whose opening panicked is not polled again");
+                let future = open((this.kind.wrap)(round.handle.clone()));
+                this.body.set(Body::Running { future });
+            }
+            match round.run(guard, this.body.as_mut(), first) {
+                true => round.driver.try_end(guard),
+                false => None,
+            }
+        });
+        drop(position);
+        if let Some(ended) = ended {
             return running.end(ended);
         }
-        running.owner.rest(cx);
+        running.driver.wait(cx);
         Poll::Pending
     }
 }
@@ -322,7 +340,7 @@ where
 impl<N, F, Fut: Future> fmt::Debug for Block<N, F, Fut> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Block")
-            .field("running", &self.running.as_ref().map(|r| &r.owner))
+            .field("running", &self.running.as_ref().map(|r| &r.driver))
             .finish_non_exhaustive()
     }
 }

@@ -1,9 +1,9 @@
-//! What goes wrong with a nursery that has ended.
+//! The error of spawning into a nursery that has ended.
 
 use std::error::Error;
 use std::fmt;
 
-/// The nursery's block has ended, so it takes no more children. Gives the future back.
+/// The error of spawning into a nursery whose block has ended. Gives the future back.
 ///
 /// ```
 /// use seedbed::{open_nursery, run};

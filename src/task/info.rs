@@ -1,189 +1,23 @@
-//! Who is who: the numbers, names and parents of tasks and nurseries, for debugging and for instruments.
+//! What a program can ask about tasks and nurseries: numbers, names, parents, children.
 //!
-//! What a task is called, and who opened its nursery, never changes. So a [`TaskInfo`] need not copy anything: it is a
-//! counted reference to the task, whose memory (not its future) it keeps.
+//! A task's name and its nursery's opener never change. So a [`TaskInfo`] copies nothing: it is a counted reference to the task,
+//! and keeps the task's memory alive, but not its future.
 
-use std::any::type_name;
-use std::cell::Cell as StdCell;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::child::ChildRef;
-use super::place;
-use super::ready::Core;
-use super::tree;
+use super::child_ref::{ChildRef, NurseryState, TaskRef};
+use super::current;
+use super::ids::TaskId;
+use super::registry;
 
-/// The number of a task; no two tasks of a process have the same.
+/// Identifies a task: its number, its name and its parent.
 ///
-/// Tasks that were spawned on the same thread are numbered in the order of spawning.
+/// A task is a child of a nursery, or the future that [`run`](crate::run()) was given. A nursery's body is part of the task
+/// that opened the nursery.
 ///
-/// ```
-/// use seedbed::{open_nursery, run};
-///
-/// run(open_nursery(|n| async move {
-///     let (one, two) = (n.spawn(async {}), n.spawn(async {}));
-///     assert!(one.info().id() < two.info().id());
-/// }));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(NonZeroU64);
-
-impl TaskId {
-    /// A new one. Each thread takes a block of numbers at a time, so that threads do not wait for each other.
-    #[inline]
-    pub(super) fn next() -> Self {
-        const BLOCK: u64 = 1024;
-        static BLOCKS: AtomicU64 = AtomicU64::new(0);
-        thread_local! {
-            /// The last one that this thread gave out.
-            static LAST: StdCell<u64> = const { StdCell::new(0) };
-        }
-        let mut last = LAST.get();
-        if last.is_multiple_of(BLOCK) {
-            last = BLOCKS.fetch_add(1, Ordering::Relaxed) * BLOCK;
-        }
-        LAST.set(last + 1);
-        TaskId(NonZeroU64::MIN.saturating_add(last))
-    }
-
-    /// Returns the number itself.
-    ///
-    /// ```
-    /// use seedbed::nursery::current_task;
-    /// use seedbed::run;
-    ///
-    /// let id = run(async { current_task().unwrap().id() });
-    /// assert!(id.get() > 0);
-    /// ```
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A name that somebody gave.
-pub(super) type Name = Arc<str>;
-
-/// The name of a task that was given none, made of the name of its future's type: the path of that, which for an `async`
-/// block is the function that it stands in. Futures of this crate's that are made of another are called after that.
-pub(super) fn default_name(future: &'static str) -> &'static str {
-    /// And which of their parameters that is: the first, if not the last.
-    const WRAPPERS: [(&str, bool); 11] = [
-        ("seedbed::task::block::Block<", false),
-        ("seedbed::cancel::scope::ScopeRun<", true),
-        ("seedbed::cancel::shield::Shield<", true),
-        ("seedbed::cancel::shield::OnCancel<", true),
-        ("seedbed::cancel::timeout::MoveOn<", true),
-        ("seedbed::cancel::timeout::Fail<", true),
-        ("seedbed::variables::tree_var::TreeVarScope<", true),
-        ("seedbed::run::system_task::SystemTask<", true),
-        ("seedbed::testing::sequencer::InSequence<", true),
-        ("seedbed::testing::checkpoints::AssertCheckpoints<", true),
-        ("seedbed::testing::checkpoints::AssertNoCheckpoints<", true),
-    ];
-    let mut name = future;
-    while let Some((parameters, first)) = WRAPPERS.iter().find_map(|(wrapper, first)| {
-        let parameters = name.strip_prefix(wrapper)?.strip_suffix('>')?;
-        Some((parameters, *first))
-    }) {
-        name = parameter(parameters, first);
-    }
-    while let Some(shorter) = name.strip_suffix("::{{closure}}") {
-        name = shorter;
-    }
-    name
-}
-
-/// The first or the last of a list of type parameters.
-fn parameter(list: &'static str, first: bool) -> &'static str {
-    let (mut depth, mut before, mut start) = (0_i32, ' ', 0);
-    for (at, c) in list.char_indices() {
-        match c {
-            '<' | '(' | '[' => depth += 1,
-            ')' | ']' => depth -= 1,
-            // Not that of an arrow.
-            '>' if before != '-' => depth -= 1,
-            ',' if depth == 0 && first => return &list[..at],
-            ',' if depth == 0 => start = at + 1,
-            _ => {}
-        }
-        before = c;
-    }
-    list[start..].trim_start()
-}
-
-/// The future that a run was given.
-pub(super) struct Root {
-    pub(super) id: TaskId,
-    name: &'static str,
-}
-
-/// A task, counted.
-#[derive(Clone)]
-pub(super) enum TaskRef {
-    Root(Arc<Root>),
-    Child(ChildRef),
-}
-
-impl TaskRef {
-    pub(super) fn id(&self) -> TaskId {
-        match self {
-            TaskRef::Root(root) => root.id,
-            TaskRef::Child(child) => child.id(),
-        }
-    }
-}
-
-impl fmt::Debug for TaskRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.id().fmt(f)
-    }
-}
-
-/// The root task of a run; for the run.
-pub(crate) struct RootTask(TaskRef);
-
-impl RootTask {
-    /// A root task whose future is an `F`.
-    pub(crate) fn new<F>() -> Self {
-        let root = Arc::new(Root {
-            id: TaskId::next(),
-            name: default_name(type_name::<F>()),
-        });
-        tree::add_root(root.clone());
-        RootTask(TaskRef::Root(root))
-    }
-
-    pub(crate) fn info(&self) -> TaskInfo {
-        TaskInfo::new(self.0.clone())
-    }
-
-    /// Polls the root's future, or does anything else in its name.
-    pub(crate) fn take_turn<T>(&self, act: impl FnOnce() -> T) -> T {
-        place::in_task(&self.0, act)
-    }
-}
-
-impl Drop for RootTask {
-    fn drop(&mut self) {
-        tree::remove_root(self.0.id());
-    }
-}
-
-/// Which task it is: a number, a name and a parent.
-///
-/// A task is what polls on its own: a child of a nursery, or the future that [`run`](crate::run()) was given. What a
-/// nursery's body does, the task does that opened the nursery.
-///
-/// This may be kept, also when the task has ended; what is kept of it then is its memory, and nothing that it owned.
+/// A `TaskInfo` may be kept after the task has ended. It keeps a small piece of memory, and nothing that the task owned.
 ///
 /// ```
 /// use seedbed::nursery::current_task;
@@ -211,6 +45,10 @@ impl TaskInfo {
         TaskInfo { task }
     }
 
+    pub(super) fn of(child: &ChildRef) -> Self {
+        TaskInfo::new(TaskRef::Child(child.clone()))
+    }
+
     /// Returns the task's number.
     ///
     /// ```
@@ -226,8 +64,11 @@ impl TaskInfo {
         self.task.id()
     }
 
-    /// Returns the task's name: the one that it was [given](crate::Nursery::named), else the path of its future's type,
-    /// which for an `async` block is the function that it stands in.
+    /// Returns the task's name: the one that it was [given](crate::Nursery::named), or else the path of the function whose
+    /// `async` block the task runs.
+    ///
+    /// The default name is taken from the type of the task's future. Wrappers such as [`shield()`](crate::shield()) are left
+    /// out. A future type without an `async` block keeps its full name, such as `core::future::ready::Ready<i32>`.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -245,8 +86,8 @@ impl TaskInfo {
         }
     }
 
-    /// Returns the task that opened the nursery which this one was spawned in, whether it still runs or not. `None` for
-    /// the root task of a run, and for a child of a nursery that was opened outside of any task.
+    /// Returns the task that opened this task's nursery, whether it still runs or not. `None` for the root task of a run,
+    /// and for a child of a nursery that was opened outside of any task.
     ///
     /// ```
     /// use seedbed::nursery::current_task;
@@ -274,13 +115,13 @@ impl TaskInfo {
     pub fn nursery(&self) -> Option<NurseryInfo> {
         match &self.task {
             TaskRef::Root(_) => None,
-            TaskRef::Child(child) => Some(NurseryInfo::new(child.core().clone())),
+            TaskRef::Child(child) => Some(NurseryInfo::new(child.nursery().clone())),
         }
     }
 
-    /// Returns the nurseries that the task has open, in the order of opening: of nested ones the outer one first.
+    /// Returns the nurseries that the task has open, in the order of opening, so that an outer one comes before those in it.
     ///
-    /// This asks every open nursery of the process, and is meant for debugging.
+    /// This goes through all open nurseries of the process, and is meant for debugging.
     ///
     /// ```
     /// use seedbed::nursery::current_task;
@@ -295,7 +136,11 @@ impl TaskInfo {
     /// }));
     /// ```
     pub fn nurseries(&self) -> Vec<NurseryInfo> {
-        tree::nurseries_of(self)
+        registry::blocks()
+            .into_iter()
+            .map(NurseryInfo::new)
+            .filter(|nursery| nursery.opener().as_ref() == Some(self))
+            .collect()
     }
 }
 
@@ -313,7 +158,7 @@ impl Hash for TaskInfo {
     }
 }
 
-/// The name and the number: `worker 1 #17`.
+/// Writes the name and the number: `worker 1 #17`.
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{}", self.name(), self.id())
@@ -329,10 +174,10 @@ impl fmt::Debug for TaskInfo {
     }
 }
 
-/// Which nursery it is: who opened it, and who its children are.
+/// Identifies a nursery: the task that opened it, and its children.
 ///
-/// Unlike a handle this says nothing to the nursery, and it may be kept when the nursery has ended. Made by
-/// [`Nursery::info`](crate::Nursery::info), [`TaskInfo::nursery`] and [`TaskInfo::nurseries`].
+/// Returned by [`Nursery::info`](crate::Nursery::info), [`TaskInfo::nursery`] and [`TaskInfo::nurseries`]. Unlike a handle, it
+/// cannot change the nursery. It may be kept after the nursery has ended.
 ///
 /// ```
 /// use seedbed::nursery::current_task;
@@ -345,15 +190,15 @@ impl fmt::Debug for TaskInfo {
 /// ```
 #[derive(Clone)]
 pub struct NurseryInfo {
-    core: Arc<Core>,
+    nursery: Arc<NurseryState>,
 }
 
 impl NurseryInfo {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        NurseryInfo { core }
+    pub(super) fn new(nursery: Arc<NurseryState>) -> Self {
+        NurseryInfo { nursery }
     }
 
-    /// Returns the task that opened the nursery; `None` if that was done outside of any task.
+    /// Returns the task that opened the nursery, or `None` if it was opened outside of any task.
     ///
     /// ```
     /// use seedbed::nursery::current_task;
@@ -364,15 +209,14 @@ impl NurseryInfo {
     /// }));
     /// ```
     pub fn opener(&self) -> Option<TaskInfo> {
-        self.core.opener.clone().map(TaskInfo::new)
+        self.nursery.opener.clone().map(TaskInfo::new)
     }
 
-    /// Returns the children that have not ended at this moment, in the order of spawning; also those that were never
-    /// polled.
+    /// Returns the children that have not ended, in the order of spawning, including those that were not polled yet.
     ///
-    /// On another thread than the one that polls the nursery, this waits while it is being polled. So no task of the
-    /// nursery may wait for it without awaiting; and two tasks on two threads that ask about each other's nurseries may
-    /// wait for each other for ever. [`task_trees`](crate::nursery::task_trees) never waits.
+    /// If another thread is polling the nursery, this call blocks until that poll is over. So a task of the nursery must not
+    /// block on the thread that makes this call. Two tasks on two threads that ask about each other's nurseries can
+    /// deadlock. [`task_trees`](crate::nursery::task_trees) never blocks.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -383,9 +227,9 @@ impl NurseryInfo {
     /// }));
     /// ```
     pub fn children(&self) -> Vec<TaskInfo> {
-        self.core
+        self.nursery
             .children(true)
-            .expect("who is patient is told")
+            .expect("a read that waits succeeds")
             .into_iter()
             .map(|child| TaskInfo::new(TaskRef::Child(child)))
             .collect()
@@ -394,7 +238,7 @@ impl NurseryInfo {
 
 impl PartialEq for NurseryInfo {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.core, &other.core)
+        Arc::ptr_eq(&self.nursery, &other.nursery)
     }
 }
 
@@ -404,12 +248,14 @@ impl fmt::Debug for NurseryInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NurseryInfo")
             .field("opener", &self.opener())
-            .field("ended", &self.core.is_closed())
+            .field("ended", &self.nursery.children.is_closed())
             .finish_non_exhaustive()
     }
 }
 
-/// Returns the task that is running. `None` outside of any: in code that no run or nursery polls, on the threads of
+/// Returns the task that is running.
+///
+/// `None` outside of any task: in code that no run or nursery polls, on the threads of
 /// [`thread::run_sync`](crate::thread::run_sync), and in the body of a nursery that was opened outside of a task.
 ///
 /// ```
@@ -420,10 +266,11 @@ impl fmt::Debug for NurseryInfo {
 /// assert!(run(async { current_task() }).is_some());
 /// ```
 pub fn current_task() -> Option<TaskInfo> {
-    place::current().map(TaskInfo::new)
+    current::current().map(TaskInfo::new)
 }
 
-/// Returns the task at the top of the [current](current_task) one's ancestors: in a run, its root task.
+/// Returns the topmost ancestor of the [current task](current_task). In a run, this is the run's root task. (Trio's
+/// `current_root_task`.)
 ///
 /// ```
 /// use seedbed::nursery::{current_root_task, current_task};
@@ -441,51 +288,4 @@ pub fn current_root_task() -> Option<TaskInfo> {
         task = parent;
     }
     Some(task)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::default_name;
-
-    #[test]
-    fn a_default_name_is_the_path_of_the_function_also_through_what_is_wrapped_around_its_future() {
-        let block = "seedbed::task::block::Block<seedbed::task::handle::Nursery<'_>, (), a::f::{{closure}}, \
-                     a::f::{{closure}}::{{closure}}>";
-        assert_eq!(default_name(block), "a::f");
-        assert_eq!(default_name("a::b::{{closure}}"), "a::b");
-        assert_eq!(
-            default_name("core::future::ready::Ready<i32>"),
-            "core::future::ready::Ready<i32>"
-        );
-        let shield =
-            "seedbed::cancel::shield::Shield<seedbed::cancel::timeout::MoveOn<a::g::{{closure}}>>";
-        assert_eq!(default_name(shield), "a::g");
-        let on_cancel =
-            "seedbed::cancel::shield::OnCancel<a::g<fn(u8) -> (u8, u8)>::{{closure}}, a::Cleanup>";
-        assert_eq!(default_name(on_cancel), "a::g<fn(u8) -> (u8, u8)>");
-    }
-
-    #[test]
-    fn the_futures_that_are_looked_through_have_the_names_that_are_looked_for() {
-        fn name<F>(_: &F) -> &'static str {
-            default_name(std::any::type_name::<F>())
-        }
-        let here = "seedbed::task::info::tests::the_futures_that_are_looked_through_have_the_names_that_are_looked_for";
-        let moment = std::time::Duration::ZERO;
-        assert_eq!(name(&async {}), here);
-        assert_eq!(
-            name(&crate::open_nursery(|_: crate::Nursery<'_>| async {})),
-            here
-        );
-        assert_eq!(name(&crate::CancelScope::new().run(async {})), here);
-        assert_eq!(name(&crate::shield(async {})), here);
-        assert_eq!(
-            name(&crate::on_cancel(async {}, std::future::ready(()))),
-            here
-        );
-        assert_eq!(name(&crate::move_on_after(moment, async {})), here);
-        assert_eq!(name(&crate::fail_after(moment, async {})), here);
-        static VARIABLE: crate::TreeVar<u8> = crate::TreeVar::new();
-        assert_eq!(name(&VARIABLE.scope(5, async {})), here);
-    }
 }

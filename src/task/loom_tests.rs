@@ -1,6 +1,6 @@
-//! Models of what crosses threads in a nursery: wake-ups, results, cancellations and spawns from elsewhere.
+//! Models of a nursery that other threads use: wake-ups, results, cancellations, spawns and reads of the children.
 
-// Uses the parts below the handles, as `owner` does.
+// Spawns children without a handle.
 #![allow(unsafe_code)]
 
 use std::future::{Future, pending, poll_fn};
@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::child;
-use super::child::ChildRef;
-use super::info::TaskId;
-use super::owner::Owner;
-use super::ready::Core;
-use super::{Nursery, open_nursery};
+use super::child_ref::{ChildRef, NurseryState};
+use super::current::in_block;
+use super::driver::BlockDriver;
+use super::raw_task::RawTask;
+use super::{Nursery, TaskId, open_nursery};
 use crate::sys::model::{Drops, JoinHandle, Plain, Relaxed, block_on, check, spawn};
 use crate::sys::primitives::AtomicBool;
 
-/// Pending until `ready`, which is looked at after a wake-up; gives its waker away at the first poll.
+/// Waits until `ready` returns true, which is checked after each wake-up. Gives its waker away at the first poll.
 async fn wait(give: impl FnOnce(&Waker), ready: impl Fn() -> bool) {
     let mut give = Some(give);
     poll_fn(|cx| match give.take() {
@@ -31,7 +31,7 @@ async fn wait(give: impl FnOnce(&Waker), ready: impl Fn() -> bool) {
     .await;
 }
 
-/// A flag that orders nothing: whether it is seen set depends on how the wake-up orders things.
+/// A flag without memory ordering. Whether a thread sees it set depends on the ordering of the wake-up.
 fn flag() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(false))
 }
@@ -46,7 +46,7 @@ fn set_then_wake(flag: &Arc<AtomicBool>, waker: &Waker) {
 }
 
 #[test]
-fn what_was_done_before_any_of_two_wake_ups_of_a_child_is_seen_by_a_poll() {
+fn a_poll_of_a_child_sees_what_was_done_before_either_of_two_wake_ups() {
     check(|| {
         let (a, b) = (flag(), flag());
         block_on(open_nursery(async |n: Nursery<'_>| {
@@ -63,7 +63,7 @@ fn what_was_done_before_any_of_two_wake_ups_of_a_child_is_seen_by_a_poll() {
 }
 
 #[test]
-fn what_was_done_before_any_of_two_wake_ups_of_the_body_is_seen_by_a_poll() {
+fn a_poll_of_the_body_sees_what_was_done_before_either_of_two_wake_ups() {
     check(|| {
         let (a, b) = (flag(), flag());
         block_on(open_nursery(async |_: Nursery<'_>| {
@@ -92,7 +92,7 @@ fn two_children_that_are_woken_on_two_threads_are_both_polled() {
                             waker.wake();
                         });
                     };
-                    // A child is polled again only when it was woken, so it may look at once.
+                    // A child is polled again only after it was woken, so the data is there.
                     wait(give, || plain.get() == 1).await;
                 });
             }
@@ -181,16 +181,16 @@ fn a_spawn_from_another_thread_is_run_or_refused() {
     });
 }
 
-/// A block without a body, whose parts can be looked at.
-struct Children(Owner);
+/// A block without a body.
+struct Children(BlockDriver);
 
 impl Children {
     fn new() -> Self {
-        Children(Owner::begin(false))
+        Children(BlockDriver::begin(false))
     }
 
-    fn core(&self) -> Arc<Core> {
-        self.0.core.clone()
+    fn nursery(&self) -> Arc<NurseryState> {
+        self.0.nursery.clone()
     }
 }
 
@@ -199,41 +199,43 @@ impl Future for Children {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.0.register(cx.waker());
-        {
-            // SAFETY: this is the block; dropped below.
-            let _place = unsafe { self.0.enter() };
-            self.0.sweep();
-            self.0.poll_ready();
-        }
-        if self.0.try_end().is_some() {
+        let position = self.0.enter();
+        let ended = in_block(&self.nursery(), |guard| {
+            self.0.drop_cancelled(guard);
+            self.0.poll_ready(guard);
+            self.0.try_end(guard)
+        });
+        drop(position);
+        if ended.is_some() {
             self.0.leave();
             return Poll::Ready(());
         }
-        self.0.rest(cx);
+        self.0.wait(cx);
         Poll::Pending
     }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
-        assert!(self.0.end_hard(|| ()).is_none());
+        let nursery = self.nursery();
+        assert!(in_block(&nursery, |guard| self.0.abort(guard, || ())).is_none());
     }
 }
 
-/// Puts a child into the core. It is `Send`, and owns what it uses.
+/// Spawns a child.
 fn put<F: Future<Output: Send + 'static> + Send + 'static>(
-    core: &Arc<Core>,
+    nursery: &Arc<NurseryState>,
     future: F,
-) -> Result<child::Handle, F> {
-    // SAFETY: the bounds.
-    unsafe { child::spawn::<F, F>(core, None, future) }
+) -> Result<RawTask, F> {
+    // SAFETY: `F` is `Send` and `'static`, and so is its output.
+    unsafe { child::spawn::<F, F>(nursery, None, false, future) }
 }
 
 #[test]
 fn a_waker_that_outlives_its_child_is_the_last_to_let_go_of_the_memory() {
     check(|| {
         let children = Children::new();
-        let core = children.core();
+        let nursery = children.nursery();
         let drops = Drops::default();
         let value = drops.track();
         let mut future = Box::pin(wait(
@@ -250,82 +252,82 @@ fn a_waker_that_outlives_its_child_is_the_last_to_let_go_of_the_memory() {
             value.touch();
             future.as_mut().poll(cx)
         });
-        drop(put(&core, child).map_err(drop).unwrap());
+        drop(put(&nursery, child).map_err(drop).unwrap());
         block_on(children);
         assert_eq!(drops.count(), 1);
-        // Each child holds on to the core. What is left is ours, and the other thread's until it has let go.
-        while Arc::strong_count(&core) > 1 {
+        // Each child has a reference to the nursery. The other thread drops the last one besides ours.
+        while Arc::strong_count(&nursery) > 1 {
             loom::thread::yield_now();
         }
     });
 }
 
-/// Whoever is found from elsewhere; `None` if the block is being polled, and `patient` is not set.
-fn found(core: &Core, patient: bool) -> Option<Vec<TaskId>> {
-    let found = core.children(patient)?;
+/// Reads the children. `None` if the block is being polled, and this is not to `wait`.
+fn found(nursery: &NurseryState, wait: bool) -> Option<Vec<TaskId>> {
+    let found = nursery.children(wait)?;
     Some(found.iter().map(ChildRef::id).collect())
 }
 
 #[test]
-fn whoever_looks_from_another_thread_finds_the_child_that_lives_and_none_that_has_ended() {
+fn a_read_from_another_thread_finds_the_child_that_lives_and_none_that_has_ended() {
     check(|| {
         let children = Children::new();
-        let core = children.core();
+        let nursery = children.nursery();
         let (give, given) = std::sync::mpsc::channel();
-        let there = core.clone();
+        let there = nursery.clone();
         let waits = wait(
             move |waker| {
-                // While this block is polled, another thread begins to look, and one more child is put in.
-                let (looks, waker) = (there.clone(), waker.clone());
-                let looking = spawn(move || {
-                    let first = found(&looks, true).unwrap();
+                // While this block is polled, another thread begins to read, and one more child is spawned.
+                let (reads, waker) = (there.clone(), waker.clone());
+                let reading = spawn(move || {
+                    let first = found(&reads, true).unwrap();
                     waker.wake();
-                    // From now on all may end at any time.
-                    let second = found(&looks, false).unwrap_or_default();
+                    // From now on all children may end at any time.
+                    let second = found(&reads, false).unwrap_or_default();
                     assert!(second.iter().all(|child| first.contains(child)));
                     first
                 });
-                give.send(looking).unwrap();
+                give.send(reading).unwrap();
                 drop(put(&there, std::future::ready(())).map_err(drop).unwrap());
             },
             || true,
         );
-        let handle = put(&core, waits).map_err(drop).unwrap();
-        let waits = handle.info().id();
+        let handle = put(&nursery, waits).map_err(drop).unwrap();
+        let waits = handle.child().id();
         block_on(children);
         let first = given.recv().unwrap().join().unwrap();
         assert!(first[0] == waits && first.len() <= 2);
-        assert_eq!(found(&core, false).unwrap(), []);
+        assert_eq!(found(&nursery, false).unwrap(), []);
     });
 }
 
 #[test]
-fn a_block_that_is_dropped_while_somebody_looks_drops_everything_once() {
+fn a_block_that_is_dropped_during_a_read_drops_everything_once() {
     check(|| {
         let mut children = Children::new();
-        let core = children.core();
+        let nursery = children.nursery();
         let drops = Drops::default();
-        // One that was polled, and one that was not.
+        // One child that was polled, and one that was not.
         for polled in [true, false] {
             let value = drops.track();
             let child = async move {
                 value.touch();
                 pending::<()>().await;
             };
-            drop(put(&core, child).map_err(drop).unwrap());
+            drop(put(&nursery, child).map_err(drop).unwrap());
             if polled {
                 let cx = &mut Context::from_waker(Waker::noop());
                 assert!(Pin::new(&mut children).poll(cx).is_pending());
             }
         }
-        let there = core.clone();
-        let looking = spawn(move || found(&there, false));
+        let there = nursery.clone();
+        let reading = spawn(move || found(&there, false));
         drop(children);
-        let seen = looking.join().unwrap();
-        // Who has ended since is not told of.
+        let seen = reading.join().unwrap();
+        // Children that had ended are not in it.
         assert!(seen.is_none_or(|seen| seen.len() <= 2));
         assert_eq!(drops.count(), 2);
-        assert_eq!(Arc::strong_count(&core), 1);
+        assert_eq!(Arc::strong_count(&nursery), 1);
     });
 }
 
@@ -333,12 +335,12 @@ fn a_block_that_is_dropped_while_somebody_looks_drops_everything_once() {
 fn a_block_that_is_dropped_while_it_is_woken_drops_everything_once() {
     check(|| {
         let mut children = Children::new();
-        let core = children.core();
+        let nursery = children.nursery();
         let drops = Drops::default();
         let (waiting, late) = (drops.track(), drops.track());
         let mut thread = None::<JoinHandle<()>>;
         let (give, given) = std::sync::mpsc::channel();
-        let handle = put(&core, async move {
+        let handle = put(&nursery, async move {
             waiting.touch();
             wait(|waker| give.send(waker.clone()).unwrap(), || false).await;
             drop(waiting);
@@ -347,7 +349,7 @@ fn a_block_that_is_dropped_while_it_is_woken_drops_everything_once() {
         let polled = Pin::new(&mut children).poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
         let waker = given.recv().unwrap();
-        let there = core.clone();
+        let there = nursery.clone();
         thread.replace(spawn(move || {
             waker.wake();
             // A child that the block never polls, or refuses.
@@ -356,6 +358,6 @@ fn a_block_that_is_dropped_while_it_is_woken_drops_everything_once() {
         drop(children);
         thread.unwrap().join().unwrap();
         assert_eq!(drops.count(), 2);
-        assert_eq!(Arc::strong_count(&core), 1);
+        assert_eq!(Arc::strong_count(&nursery), 1);
     });
 }

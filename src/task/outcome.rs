@@ -1,11 +1,11 @@
-//! Who decides what a block returns: the body, unless somebody ends the block early.
+//! The value that a block returns: the body's, unless the block is ended early with another one.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::sys::primitives::{Mutex, lock};
 
-/// The place for a block's value, shared by the block and its handles.
+/// A block's value, which the block and its handles share.
 pub(super) struct Outcome<R> {
     slot: Arc<Mutex<Slot<R>>>,
 }
@@ -17,18 +17,18 @@ struct Slot<R> {
 
 enum Value<R> {
     None,
-    /// The body's; whoever terminates the block later replaces it.
+    /// The body's value. Terminating the block later replaces it.
     Returned(R),
-    /// The body has failed, which ends the block early, and returns its error in the same poll.
+    /// The body has failed, which ends the block early. It returns its error in the same poll.
     Failing,
-    /// Given by whoever ended the block early, first.
+    /// The value with which the block was first terminated.
     Terminated(R),
-    /// The first error of a block that may fail. It comes out although a scope around may be cancelled.
+    /// The first error in a block that can fail. The block returns it even if a scope around it is cancelled.
     Failed(R),
 }
 
 impl<R> Value<R> {
-    /// Whether somebody has ended the block early.
+    /// Tells whether the block was ended early.
     fn is_decided(&self) -> bool {
         match self {
             Value::None | Value::Returned(_) => false,
@@ -37,7 +37,7 @@ impl<R> Value<R> {
     }
 }
 
-/// Told of values that come after the block's value was decided.
+/// Receives values that come after the block's value was decided.
 pub(super) type LateHook<R> = Box<dyn FnMut(R) + Send>;
 
 impl<R> Outcome<R> {
@@ -50,8 +50,8 @@ impl<R> Outcome<R> {
         }
     }
 
-    /// The body's value, which counts unless the block was terminated.
-    pub(super) fn body_returned(&self, value: R) {
+    /// Stores the body's value, unless the block was ended early.
+    pub(super) fn set_body_value(&self, value: R) {
         let mut slot = lock(&self.slot);
         let unused = match slot.value {
             Value::None => {
@@ -65,16 +65,16 @@ impl<R> Outcome<R> {
             Value::Returned(_) | Value::Terminated(_) | Value::Failed(_) => value,
         };
         drop(slot);
-        // Dropped here, where no lock is held.
+        // The drop runs when no lock is held.
         drop(unused);
     }
 
-    /// Decides the block's value. Gives the value back if that was already decided by somebody else.
+    /// Ends the block early with a value. Gives the value back if the block was ended early before.
     pub(super) fn terminate(&self, value: R) -> Result<(), R> {
         self.decide(value, Value::Terminated)
     }
 
-    /// The same with an error.
+    /// Ends the block early with an error. Gives the error back if the block was ended early before.
     pub(super) fn fail(&self, value: R) -> Result<(), R> {
         self.decide(value, Value::Failed)
     }
@@ -94,7 +94,7 @@ impl<R> Outcome<R> {
         matches!(lock(&self.slot).value, Value::Failed(_))
     }
 
-    /// Reserves the decision for the value that the body is about to return. False if it was decided by somebody else.
+    /// Ends the block early with the value that the body is about to return. False if the block was ended early before.
     pub(super) fn begin_failure(&self) -> bool {
         let mut slot = lock(&self.slot);
         let first = !slot.value.is_decided();
@@ -104,21 +104,21 @@ impl<R> Outcome<R> {
         first
     }
 
-    /// Takes the block's value, which somebody must have given.
+    /// Takes the block's value. The body has ended, or the block was ended early.
     pub(super) fn take(&self) -> R {
         match std::mem::replace(&mut lock(&self.slot).value, Value::None) {
             Value::Returned(value) | Value::Terminated(value) | Value::Failed(value) => value,
             Value::None | Value::Failing => {
-                unreachable!("a block ends by its body, or by somebody who gives its value")
+                unreachable!("a block that ends has the value of its body, or another one")
             }
         }
     }
 
-    /// The block ends with a panic, so its value is nobody's. An error is told to the hook all the same.
-    pub(super) fn forsake(&self) {
+    /// Drops the value of a block that ends with a panic. An error goes to the hook.
+    pub(super) fn discard(&self) {
         let value = std::mem::replace(&mut lock(&self.slot).value, Value::None);
         let Value::Failed(error) = value else { return };
-        if let Err(error) = self.tell_late(error) {
+        if let Err(error) = self.report_late(error) {
             tracing::warn!(
                 target: "seedbed::nursery",
                 "the error of a nursery's block is dropped, because a panic came after it"
@@ -132,8 +132,8 @@ impl<R> Outcome<R> {
         drop(before);
     }
 
-    /// Tells the hook. Gives the value back if there is none.
-    pub(super) fn tell_late(&self, value: R) -> Result<(), R> {
+    /// Gives a late value to the hook, or back to the caller if there is no hook.
+    pub(super) fn report_late(&self, value: R) -> Result<(), R> {
         let Some(mut hook) = lock(&self.slot).on_late.take() else {
             return Err(value);
         };

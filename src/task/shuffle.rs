@@ -1,35 +1,34 @@
-//! The order in which ready children are polled, shuffled by a seed: for tests that must not lean on it.
+//! Shuffles the order in which ready children are polled, for tests.
 //!
-//! The source of randomness follows the tree as a variable does, so a part of a program may be shuffled, in a run or
-//! without one. Each nursery takes a generator of its own from it when it is opened, so that shuffling locks nothing, and
-//! one nursery's order does not depend on how often others are polled.
+//! The random number generator is a tree variable, so that a part of a program can be shuffled, in a run or without one. Each
+//! nursery forks its own generator from it when it is opened. So shuffling takes no lock, and one nursery's order does not depend
+//! on how often others are polled.
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 
-use crate::cancel::lock;
+use crate::sys::primitives::lock;
 use crate::variables::{TreeVar, TreeVarScope};
 
 static SOURCE: TreeVar<Arc<Mutex<Rng>>> = TreeVar::new();
 
-/// A generator for a nursery that is opened here, if its children are to be shuffled.
+/// Returns a generator for a nursery that is opened here, if its children are to be shuffled.
 pub(super) fn generator() -> Option<Rng> {
     SOURCE.get().map(|source| lock(&source).fork())
 }
 
-/// Runs `future`; in every nursery that is opened in it, the children that are ready are polled in an order that `seed`
-/// decides.
+/// Runs `future`, and polls the ready children of every nursery that is opened in it in an order that `seed` determines.
 ///
-/// That order is unspecified, so no program may depend on it; but usually it is the one in which the children were woken,
-/// and what is true by accident stays unnoticed. Whatever the seed, each ready child is polled once in a turn, and the
-/// body before the children. The same program with the same seed goes the same way, unless threads or processes have a
-/// part in it. [`RunBuilder::shuffle`](crate::RunBuilder::shuffle) does this to a whole run.
+/// The order is unspecified, so no program may depend on it. Without this function children are usually polled in the order in
+/// which they were woken, which hides such dependencies. With any seed, each ready child is polled once per round, and the body
+/// before the children. The same program with the same seed takes the same path, unless threads or processes take part.
+/// [`RunBuilder::shuffle`](crate::RunBuilder::shuffle) shuffles a whole run.
 ///
 /// # Cancellation
 ///
-/// Transparent: as `future` itself. Dropping it drops `future`.
+/// Is cancelled where `future` is. Dropping it drops `future`.
 ///
 /// ```
 /// use std::sync::Mutex;

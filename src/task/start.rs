@@ -1,4 +1,4 @@
-//! Waiting until a child has started.
+//! Waits until a child has started.
 
 use std::error::Error;
 use std::fmt;
@@ -9,12 +9,13 @@ use std::task::Poll;
 
 use async_channel::{Sender, bounded};
 
-use super::task_handle::Task;
-use crate::cancel::{lock, on_cancel};
+use super::child_handle::Task;
+use crate::cancel::on_cancel;
+use crate::sys::primitives::lock;
 
-/// With this a child that was put in by [`start`](crate::Nursery::start) says that it has started.
+/// Reports that a child of [`start`](crate::Nursery::start) has started. (Trio's `task_status`.)
 ///
-/// Dropping it says nothing: `start` then waits for the child's end.
+/// Dropping it reports nothing: `start` then waits until the child ends.
 ///
 /// ```
 /// use seedbed::{open_nursery, run};
@@ -25,12 +26,13 @@ use crate::cancel::{lock, on_cancel};
 /// }));
 /// ```
 pub struct Started<V> {
-    /// `None` if nobody waits.
+    /// `None` if no task waits for the report.
     sender: Option<Sender<V>>,
 }
 
 impl<V> Started<V> {
-    /// Makes one that tells nobody, for a function that may be started or simply awaited.
+    /// Makes one without a receiver, for a function that takes a `Started` and is awaited directly. (Trio's
+    /// `TASK_STATUS_IGNORED`.)
     ///
     /// ```
     /// use seedbed::nursery::Started;
@@ -47,9 +49,9 @@ impl<V> Started<V> {
         Started { sender: None }
     }
 
-    /// Says that the child has started, and hands `value` to whoever started it.
+    /// Reports that the child has started, and sends `value` to the task that waits in `start`.
     ///
-    /// If that one was cancelled meanwhile, the value is dropped, and the child is being cancelled too.
+    /// If that task was cancelled, the value is dropped, and the child is being cancelled too.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -64,7 +66,7 @@ impl<V> Started<V> {
     /// ```
     pub fn send(self, value: V) {
         if let Some(sender) = self.sender {
-            // Refused if nobody waits any more: documented above.
+            // Refused if the waiting task was cancelled, as documented.
             drop(sender.try_send(value));
         }
     }
@@ -76,7 +78,7 @@ impl<V> fmt::Debug for Started<V> {
     }
 }
 
-/// Why [`start`](crate::Nursery::start) has nothing to return.
+/// The error of [`start`](crate::Nursery::start), when a child ends before it has started.
 ///
 /// ```
 /// use seedbed::nursery::{StartError, Started};
@@ -97,14 +99,12 @@ pub enum StartError<T> {
 }
 
 impl<T> StartError<Option<T>> {
-    /// For a child that keeps its result for whoever waits: it has none only when nobody does.
-    pub(super) fn kept(self) -> StartError<T> {
+    /// Unwraps the result of a child of `try_start`, which is `None` only if no task waits for the start.
+    pub(super) fn unwrap_result(self) -> StartError<T> {
         match self {
-            StartError::Exited(result) => {
-                StartError::Exited(result.expect(
-                    "a child whose result went to the nursery has started, or nobody waits",
-                ))
-            }
+            StartError::Exited(result) => StartError::Exited(result.expect(
+                "a child whose error ended the block has started, or no task waits for it",
+            )),
             StartError::Cancelled => StartError::Cancelled,
         }
     }
@@ -121,19 +121,19 @@ impl<T> fmt::Display for StartError<T> {
 
 impl<T: fmt::Debug> Error for StartError<T> {}
 
-/// With this a child that was put in by `try_start` knows whose its error is.
+/// Tells a child of `try_start` whether its error belongs to the waiting task or to the block.
 pub(super) struct Waiting<V> {
     sender: Sender<V>,
 }
 
 impl<V> Waiting<V> {
-    /// Whether nobody waits any more for the child to start: it has started, or its starter is cancelled or gone.
+    /// Tells whether no task waits any more: the child has started, or the waiting task was cancelled or dropped.
     pub(super) fn is_over(&self) -> bool {
         self.sender.is_closed() || !self.sender.is_empty()
     }
 }
 
-/// A child that has not started: cancelled if nobody waits for that any more.
+/// A child that has not started. Dropping this cancels the child.
 struct Starting<T> {
     task: Option<Task<T>>,
 }
@@ -146,7 +146,7 @@ impl<T> Drop for Starting<T> {
     }
 }
 
-/// Spawns a child, and waits for what it sends.
+/// Spawns a child, and waits for the value that it sends.
 pub(super) async fn start<V, T>(
     spawn: impl FnOnce(Started<V>, Waiting<V>) -> Task<T>,
 ) -> Result<V, StartError<T>> {
@@ -158,7 +158,7 @@ pub(super) async fn start<V, T>(
         sender: Some(sender),
     };
     let task = spawn(started, waiting);
-    // Shared by the waiting and its clean-up, of which one runs at a time.
+    // Used by the wait and by its clean-up, which run one after the other.
     let child = Mutex::new(Starting { task: Some(task) });
     let started = async {
         let mut receive = pin!(receiver.recv());
@@ -169,11 +169,11 @@ pub(super) async fn start<V, T>(
             }
             let mut starting = lock(&child);
             let Some(task) = &mut starting.task else {
-                unreachable!("taken only together with the end of this wait");
+                unreachable!("the task is taken when this wait ends");
             };
             let outcome = std::task::ready!(task.poll_outcome(cx));
             starting.task = None;
-            // It may have said so with its last breath.
+            // The child may have sent the value in the same poll in which it ended.
             if let Ok(value) = receiver.try_recv() {
                 return Poll::Ready(Ok(value));
             }
@@ -187,7 +187,7 @@ pub(super) async fn start<V, T>(
         let task = lock(&child).task.take();
         receiver.close();
         if let Some(task) = task {
-            // Its result is nobody's: the one who started it is cancelled.
+            // The waiting task is cancelled, so the result is dropped.
             drop(task.cancel().await);
         }
     };

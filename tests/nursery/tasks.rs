@@ -102,7 +102,7 @@ fn awaiting_a_child_that_was_cancelled_panics_unless_the_awaiter_is_cancelled_to
         }))
         .finish()
     });
-    assert!(says.starts_with("the awaited child of a nursery is gone without a result"));
+    assert!(says.starts_with("the awaited child of a nursery has no result"));
 
     // Both are children of the nursery that is cancelled: the one who waits is dropped, and nobody panics.
     Hand::new(open_nursery(|n| async move {

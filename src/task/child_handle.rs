@@ -1,6 +1,6 @@
-//! `Task`: a child's result, and the way to end that one child.
+//! `Task`: the handle on one child, which gives its result and can cancel it.
 
-// Takes the result out of a child, whose type only this handle knows.
+// Takes the result of a child, whose type only this handle knows.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -9,22 +9,22 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::child::Handle;
 use super::info::TaskInfo;
+use super::raw_task::RawTask;
 use crate::cancel::position;
 
-/// A child of a nursery, as seen by whoever spawned it. Awaiting it gives the child's result.
+/// A handle on a child of a nursery. Awaiting it returns the child's result.
 ///
-/// Dropping it changes nothing: the nursery owns the child, and waits for it.
+/// Dropping it has no effect: the nursery owns the child, and waits for it.
 ///
 /// # Cancellation
 ///
-/// Atomic: if cancelled, nothing has happened, and the child goes on.
+/// Atomic: if the wait is cancelled, nothing has happened, and the child goes on.
 ///
 /// # Panics
 ///
-/// When awaited, if the child is gone without a result (it was cancelled, or it panicked), unless the one who waits is
-/// cancelled as well and about to be dropped. Where that can happen, use [`outcome`](Task::outcome).
+/// When awaited, if the child was cancelled or has panicked, and so has no result. It does not panic if the awaiting task is
+/// cancelled as well; that task is then dropped. Where a child may have no result, use [`outcome`](Task::outcome).
 ///
 /// ```
 /// use seedbed::{open_nursery, run};
@@ -38,22 +38,22 @@ use crate::cancel::position;
 /// });
 /// ```
 pub struct Task<T> {
-    handle: Handle,
+    raw: RawTask,
     result: PhantomData<T>,
 }
 
 impl<T> Task<T> {
     /// # Safety
     ///
-    /// The handle was spawned with a future whose output is `T`.
-    pub(super) unsafe fn new(handle: Handle) -> Self {
+    /// The child was spawned with a future whose output is `T`.
+    pub(super) unsafe fn new(raw: RawTask) -> Self {
         Task {
-            handle,
+            raw,
             result: PhantomData,
         }
     }
 
-    /// Whether the child is gone, with a result or without.
+    /// Tells whether the child has ended, with a result or without.
     ///
     /// ```
     /// use seedbed::{checkpoint, open_nursery, run};
@@ -66,10 +66,10 @@ impl<T> Task<T> {
     /// }));
     /// ```
     pub fn is_finished(&self) -> bool {
-        self.handle.is_done()
+        self.raw.child().is_done()
     }
 
-    /// Returns which task it is: its number, its name, its parent.
+    /// Returns the task's number, name and parent.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -79,14 +79,14 @@ impl<T> Task<T> {
     /// }));
     /// ```
     pub fn info(&self) -> TaskInfo {
-        self.handle.info()
+        TaskInfo::of(self.raw.child())
     }
 
-    /// Waits until the child is gone: its result, or `None` if it was cancelled or panicked.
+    /// Waits until the child has ended. Returns its result, or `None` if it was cancelled or has panicked.
     ///
     /// # Cancellation
     ///
-    /// Atomic: if cancelled, nothing has happened, and the child goes on.
+    /// Atomic: if the wait is cancelled, nothing has happened, and the child goes on.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -99,14 +99,14 @@ impl<T> Task<T> {
         std::future::poll_fn(|cx| self.poll_outcome(cx)).await
     }
 
-    /// Cancels this one child, and waits until it is gone: its result if it had ended before, else `None`.
+    /// Cancels this one child, and waits until it has ended. Returns its result if it ended by itself before that.
     ///
-    /// The child runs to its first await that has to wait even if it was not polled before, and a shielded section in
-    /// it is waited for.
+    /// A child that was not polled yet still runs to its first await that has to wait. A shielded section in the child is
+    /// finished first.
     ///
     /// # Cancellation
     ///
-    /// If cancelled, the child is cancelled nonetheless, and the nursery waits for it.
+    /// If the wait is cancelled, the child is cancelled nonetheless, and the nursery waits for it.
     ///
     /// ```
     /// use seedbed::time::sleep_forever;
@@ -122,12 +122,12 @@ impl<T> Task<T> {
     }
 
     pub(super) fn request_cancel(&self) {
-        self.handle.request_cancel();
+        self.raw.child().request_cancel();
     }
 
     pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        // SAFETY: `T` is the output type: promised to `new`.
-        unsafe { self.handle.poll_output(cx) }
+        // SAFETY: `T` is the output type of the child's future, as the caller of `new` promised.
+        unsafe { self.raw.poll_output(cx) }
     }
 }
 
@@ -139,11 +139,11 @@ impl<T> Future for Task<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match ready!(self.poll_outcome(cx)) {
             Some(value) => Poll::Ready(value),
-            // The end of the one who waits is certain too, so there is nobody to tell.
+            // The awaiting task is cancelled too, and is dropped instead of a panic.
             None if position::commit_if_cancelled() => Poll::Pending,
             None => panic!(
-                "the awaited child of a nursery is gone without a result: it was cancelled, it panicked, or its result \
-                 was taken before; use Task::outcome where that can happen"
+                "the awaited child of a nursery has no result: it was cancelled, it panicked, or its result was taken \
+                 before; use Task::outcome where that can happen"
             ),
         }
     }

@@ -1,19 +1,19 @@
-//! A handle for functions that only put children in, whatever the block returns.
+//! A handle that can only spawn.
 
 use std::fmt;
 use std::future::IntoFuture;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{Nursery, RawHandle};
+use super::child_handle::Task;
+use super::error::NurseryClosedError;
+use super::nursery::Nursery;
+use super::outcome::Outcome;
+use super::raw_handle::RawHandle;
 use crate::ambient::TreeValues;
-use crate::task::error::NurseryClosedError;
-use crate::task::outcome::Outcome;
-use crate::task::task_handle::Task;
 use crate::variables::TreeValuesOfChildren;
 
 impl<'env, R> Nursery<'env, R> {
-    /// Returns a handle that can only put children in, without the type of what the block returns.
+    /// Returns a handle that can only spawn, and whose type does not name the block's result.
     ///
     /// ```
     /// use seedbed::nursery::Spawner;
@@ -29,18 +29,13 @@ impl<'env, R> Nursery<'env, R> {
     /// });
     /// ```
     pub fn spawner(&self) -> Spawner<'env> {
-        let raw = RawHandle::new(self.raw.core.clone(), Outcome::new());
-        Spawner {
-            nursery: Nursery {
-                raw,
-                name: self.name.clone(),
-                marker: PhantomData,
-            },
-        }
+        let mut nursery = Nursery::new(RawHandle::new(self.raw.nursery.clone(), Outcome::new()));
+        nursery.name = self.name.clone();
+        Spawner { nursery }
     }
 }
 
-/// A [`Nursery`] handle for functions that only put children in; made by [`Nursery::spawner`].
+/// A handle on a nursery that can only spawn, whatever the block returns. Returned by [`Nursery::spawner`].
 ///
 /// ```
 /// use seedbed::nursery::Spawner;
@@ -57,7 +52,7 @@ pub struct Spawner<'env> {
     nursery: Nursery<'env, Never>,
 }
 
-/// What no block returns.
+/// The result type of the inner handle, which never ends the block.
 enum Never {}
 
 impl TreeValuesOfChildren for Spawner<'_> {
@@ -67,7 +62,7 @@ impl TreeValuesOfChildren for Spawner<'_> {
 }
 
 impl<'env> Spawner<'env> {
-    /// As [`Nursery::spawn`].
+    /// Spawns a child into the nursery, like [`Nursery::spawn`].
     ///
     /// # Panics
     ///
@@ -89,7 +84,7 @@ impl<'env> Spawner<'env> {
         self.nursery.spawn(future)
     }
 
-    /// As [`Nursery::spawn_if_open`].
+    /// Spawns a child into the nursery if the block has not ended, like [`Nursery::spawn_if_open`].
     ///
     /// # Errors
     ///
@@ -115,7 +110,7 @@ impl<'env> Spawner<'env> {
         self.nursery.spawn_if_open(future)
     }
 
-    /// As [`Nursery::named`].
+    /// Returns a handle that gives this name to each child that is spawned with it, like [`Nursery::named`].
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -135,7 +130,7 @@ impl<'env> Spawner<'env> {
 impl fmt::Debug for Spawner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spawner")
-            .field("closed", &self.nursery.raw.core.is_closed())
+            .field("closed", &self.nursery.raw.nursery.children.is_closed())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks as `tracing` spans.
+//! The instrument that makes a `tracing` span of each task.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use tracing::Span;
 
-use super::{Instrument, TaskExit};
-use crate::cancel::lock;
+use super::hooks::Instrument;
+use crate::sys::primitives::lock;
+use crate::task::observe::TaskExit;
 use crate::task::{TaskId, TaskInfo};
 
 /// Makes a `tracing` span of each task.
 ///
-/// | what | becomes |
+/// | event | trace |
 /// |---|---|
-/// | a task | a span `task` at DEBUG with `task.id` and `task.name`, below the span of the task's parent |
-/// | a step | the span is entered and left; so all that is traced meanwhile is in it |
-/// | it is spawned, exits | its span is made; an event at DEBUG in the span, with `how`, and the span is closed |
-/// | it is scheduled | an event at TRACE in the span |
+/// | a task is spawned | a span `task` at DEBUG with `task.id` and `task.name`, below the span of the task's parent |
+/// | a step begins, ends | the span is entered, left, so that everything traced during the step is in the span |
+/// | a task is scheduled | an event at TRACE in the span |
+/// | a task exits | an event at DEBUG in the span, with `how`; then the span is closed |
 /// | the run waits, has waited | an event at TRACE, with `timeout` |
 /// | the run begins, ends | an event at DEBUG |
 ///
-/// The target of all is `seedbed::task`. A task of which this is first told in the middle, because it was added so late,
-/// gets its span then. So that every span which is entered is left, remove it in no other place than in the run's root
-/// task; or, better, not at all.
+/// The target is `seedbed::task`. If the instrument is added to a run that has begun, each task gets its span at the next event of
+/// that task. Remove the instrument only in the run's root task, or not at all: elsewhere, spans that were entered are not left.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,15 +42,15 @@ use crate::task::{TaskId, TaskInfo};
 /// ```
 #[derive(Debug, Default)]
 pub struct TracingInstrument {
-    /// Of all tasks that have not exited. Never locked while the subscriber is called, which may spawn; and cloning a span,
-    /// unlike counting it, would call the subscriber.
+    /// The spans of all tasks that have not exited. Not locked during calls of the subscriber, which may spawn. In an `Arc`,
+    /// because cloning a span calls the subscriber.
     spans: Mutex<HashMap<TaskId, Arc<Span>>>,
 }
 
 const TARGET: &str = "seedbed::task";
 
 impl TracingInstrument {
-    /// Makes one, which knows of no task.
+    /// Makes an instrument without spans.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -64,14 +64,14 @@ impl TracingInstrument {
         Self::default()
     }
 
-    fn known(&self, id: TaskId) -> Option<Arc<Span>> {
+    fn find(&self, id: TaskId) -> Option<Arc<Span>> {
         lock(&self.spans).get(&id).cloned()
     }
 
-    /// The task's span, which is made if need be.
+    /// Returns the task's span, and makes it if it does not exist.
     fn span(&self, task: &TaskInfo) -> Arc<Span> {
-        self.known(task.id()).unwrap_or_else(|| {
-            let parent = task.parent().and_then(|parent| self.known(parent.id()));
+        self.find(task.id()).unwrap_or_else(|| {
+            let parent = task.parent().and_then(|parent| self.find(parent.id()));
             let span = Arc::new(tracing::debug_span!(
                 target: TARGET,
                 parent: parent.and_then(|parent| parent.id()),
@@ -109,7 +109,7 @@ impl Instrument for TracingInstrument {
     }
 
     fn after_task_step(&self, task: &TaskInfo) {
-        if let Some(span) = self.known(task.id()) {
+        if let Some(span) = self.find(task.id()) {
             span.with_subscriber(|(id, subscriber)| subscriber.exit(id));
         }
     }
