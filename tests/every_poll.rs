@@ -1,5 +1,5 @@
-//! Ends every kind of future at each of its pending polls, once by dropping it and once by cancelling a scope around it,
-//! and finds nothing left each time. Blocks, `start` and tasks have this in `nursery.rs`, scopes and shields in
+//! Ends every kind of future at each of its pending polls, once by dropping it and once by cancelling a scope around it, and
+//! checks that nothing is left. Blocks, `start` and tasks have this in `nursery.rs`, scopes and shields in
 //! `cancel/`, tree variables in `tree_var.rs`, signals in `signals.rs`, worker calls in `worker_cancel.rs`.
 
 mod common;
@@ -30,8 +30,8 @@ use seedbed::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Ends the future that `make` makes of a fresh state at every pending poll. Afterwards, when the future and all that
-/// was in it are gone, `is_idle` must say of the state that nobody uses it or waits for it.
+/// Ends the future that `make` makes of a new state at each pending poll. When the future is dropped, `is_idle` must return true:
+/// no task uses the state or waits for it.
 fn leaves<S: Clone, F: Future>(
     state: impl Fn() -> S,
     is_idle: impl Fn(&S) -> bool,
@@ -48,10 +48,10 @@ fn leaves<S: Clone, F: Future>(
     assert!(polls > 2, "{polls} pending polls are not worth the name");
 }
 
-// ---- What is shared.
+// ---- Primitives.
 
 #[test]
-fn acquiring_from_a_limiter_ended_at_any_point_leaves_no_token_and_nobody_waiting() {
+fn acquiring_from_a_limiter_ended_at_any_point_leaves_no_token_and_no_waiter() {
     let idle = |limiter: &CapacityLimiter| {
         (limiter.borrowed(), limiter.statistics().waiting) == (0, 0) && limiter.total() == Some(2)
     };
@@ -153,7 +153,7 @@ fn reading_and_writing_under_a_rw_lock_ended_at_any_point_leaves_it_free() {
 }
 
 #[test]
-fn waiting_for_a_condition_ended_at_any_point_leaves_its_lock_free_and_nobody_waiting() {
+fn waiting_for_a_condition_ended_at_any_point_leaves_its_lock_free_and_no_waiter() {
     let idle = |condition: &Condvar<u32>| {
         !condition.mutex().is_locked() && condition.statistics().waiting == 0
     };
@@ -185,7 +185,7 @@ fn waiting_for_a_condition_ended_at_any_point_leaves_its_lock_free_and_nobody_wa
 }
 
 #[test]
-fn waiting_for_an_event_ended_at_any_point_leaves_nobody_waiting() {
+fn waiting_for_an_event_ended_at_any_point_leaves_no_waiter() {
     leaves(
         Event::new,
         |event: &Event| event.statistics().waiting == 0,
@@ -207,7 +207,7 @@ fn waiting_for_an_event_ended_at_any_point_leaves_nobody_waiting() {
 }
 
 #[test]
-fn sending_and_receiving_ended_at_any_point_leave_no_value_and_nobody_waiting() {
+fn sending_and_receiving_ended_at_any_point_leave_no_value_and_no_waiter() {
     for capacity in [Some(0), Some(1), Some(2), None] {
         end_at_every_poll(|drops| {
             let (sender, receiver) = capacity.map_or_else(unbounded, channel);
@@ -216,7 +216,7 @@ fn sending_and_receiving_ended_at_any_point_leave_no_value_and_nobody_waiting() 
                 let _check = OnDrop(move || {
                     let left = statistics.statistics();
                     assert_eq!((left.waiting_senders, left.waiting_receivers), (0, 0));
-                    // What was sent and not received lies in the channel, and goes with it.
+                    // A value that was sent and not received is dropped with the channel.
                     assert_eq!(watched.alive(), left.buffered);
                 });
                 open_nursery(async |inner| {
@@ -246,7 +246,7 @@ fn sending_and_receiving_ended_at_any_point_leave_no_value_and_nobody_waiting() 
     }
 }
 
-// ---- Blocks that `nursery.rs` leaves out, and what passes time.
+// ---- Local blocks, checkpoints and time.
 
 #[test]
 fn a_local_block_that_is_ended_at_any_point_leaves_nothing() {
@@ -292,8 +292,8 @@ fn checkpoints_ended_at_any_point_leave_nothing() {
     assert_eq!(polls, 3);
 }
 
-/// As `end_at_every_poll`, in runs of their own with virtual time, which goes on whenever everybody is blocked. A future
-/// that is dropped leaves no deadline either: the clock must not go to one that nobody waits for.
+/// Ends the future at each pending poll, each time in a run with a virtual clock, which advances when all tasks are blocked. A
+/// dropped future must not leave its deadline: the clock must not advance to it.
 fn end_at_every_poll_in_a_run<F: Future>(make: impl Fn(Drops) -> F) {
     let in_a_run = |ended: &dyn Fn(Drops) -> bool| {
         let drops = Drops::new();
@@ -361,7 +361,7 @@ fn sleeps_and_time_limits_ended_at_any_point_leave_nothing() {
 }
 
 #[test]
-fn waiting_until_all_are_blocked_ended_at_any_point_leaves_nobody_who_waits_for_that() {
+fn waiting_until_all_are_blocked_ended_at_any_point_leaves_no_waiter() {
     end_at_every_poll_in_a_run(|drops| async move {
         open_nursery(async |n| {
             let value = drops.value();
@@ -377,9 +377,9 @@ fn waiting_until_all_are_blocked_ended_at_any_point_leaves_nobody_who_waits_for_
     });
 }
 
-// ---- What happens elsewhere.
+// ---- Threads and processes.
 
-/// Cancels a scope around the future at its `times`-th pending poll; tells whether it came to that.
+/// Cancels a scope around the future at its `times`-th pending poll. Returns false if the future had fewer.
 async fn cancelled_when_pending<F: IntoFuture>(
     make: impl FnOnce() -> F,
     times: usize,
@@ -417,7 +417,7 @@ fn a_thread_call_cancelled_at_any_point_is_over_when_its_scope_is_left() {
                 times,
             ));
             if !abandon {
-                // The call kept its value, although the scope was cancelled: the thread was waited for.
+                // The call waited for the thread, and kept its value although the scope was cancelled.
                 assert_eq!((ends.load(SeqCst), limiter.borrowed()), (1, 0));
                 assert!(value.is_some());
             }
@@ -431,7 +431,7 @@ fn a_thread_call_cancelled_at_any_point_is_over_when_its_scope_is_left() {
 
 #[test]
 fn a_wait_for_a_supervised_process_that_is_dropped_takes_nothing_from_others() {
-    // Nothing wakes it while the process runs, so it is pending once.
+    // The process does not wake the future while it runs, so the future is pending once.
     for times in 0..2 {
         test(open_nursery(async move |n| {
             let mut sleep = Command::new("sleep");

@@ -1,4 +1,4 @@
-//! Instruments: what is told, when, in which order, and to whom not. In runs with a clock that jumps; no test sleeps.
+//! Instruments: which hooks are called, when and in which order. The runs have a virtual clock; no test sleeps.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -18,7 +18,7 @@ use seedbed::testing::MockClock;
 use seedbed::time::sleep_forever;
 use seedbed::{Nursery, RunBuilder, move_on_after, open_nursery, run};
 
-/// Writes down what it is told, as `what task`; the root task is called `root`.
+/// Records each event as `hook task`, where the root task is called `root`.
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -53,7 +53,7 @@ impl Log {
         std::mem::take(&mut self.lines.lock().unwrap())
     }
 
-    /// What was told of these tasks.
+    /// Returns the recorded events of these tasks.
     fn of(&self, names: &[&str]) -> Vec<String> {
         let mut lines = self.take();
         lines.retain(|line| names.iter().any(|name| line.ends_with(name)));
@@ -102,10 +102,10 @@ fn run_with<F: Future>(instrument: &Arc<Log>, future: F) -> F::Output {
         .run(future)
 }
 
-// ---- What is told, in which order.
+// ---- Order of events.
 
 #[test]
-fn a_task_s_life_is_told_from_its_spawning_to_its_exit_and_steps_lie_in_the_root_s() {
+fn a_task_s_events_go_from_its_spawn_to_its_exit_and_steps_are_within_the_root_s() {
     let log = Log::new();
     run_with(
         &log,
@@ -137,7 +137,7 @@ fn a_task_s_life_is_told_from_its_spawning_to_its_exit_and_steps_lie_in_the_root
 }
 
 #[test]
-fn all_who_are_ready_are_scheduled_before_the_first_of_them_has_its_step() {
+fn all_ready_tasks_are_scheduled_before_the_first_of_them_has_its_step() {
     let log = Log::new();
     run_with(
         &log,
@@ -188,7 +188,7 @@ fn a_task_that_is_woken_twice_before_its_step_is_scheduled_once() {
 }
 
 #[test]
-fn the_steps_of_nested_tasks_lie_in_each_other() {
+fn the_steps_of_nested_tasks_are_nested() {
     let log = Log::new();
     run_with(
         &log,
@@ -220,7 +220,7 @@ fn the_steps_of_nested_tasks_lie_in_each_other() {
 }
 
 #[test]
-fn how_a_task_ended_is_told_and_a_cancelled_one_has_no_further_step() {
+fn task_exited_reports_how_a_task_ended_and_a_cancelled_one_has_no_further_step() {
     let log = Log::new();
     let block = open_nursery(|n| async move {
         let cancelled = n.named("cancelled").spawn(sleep_forever());
@@ -280,7 +280,7 @@ fn children_that_are_dropped_with_their_block_exit_too_also_those_that_never_had
     assert_eq!(count("spawned"), exits, "{lines:?}");
 }
 
-/// Sets the event, on another thread, once there is such a line in the log.
+/// Sets the event, on another thread, when the log has such a line.
 fn set_when_told(log: &Arc<Log>, event: &Event, line: fn(&str) -> bool) -> JoinHandle<()> {
     let (log, event) = (log.clone(), event.clone());
     std::thread::spawn(move || {
@@ -292,7 +292,7 @@ fn set_when_told(log: &Arc<Log>, event: &Event, line: fn(&str) -> bool) -> JoinH
 }
 
 #[test]
-fn waits_are_told_in_pairs_with_the_time_until_the_next_deadline() {
+fn waits_are_reported_in_pairs_with_the_time_until_the_next_deadline() {
     let log = Log::with_waits();
     let real = RunBuilder::new().instrument(log.clone());
     real.run(async {
@@ -326,7 +326,7 @@ fn a_wait_without_a_deadline_has_no_time_out() {
     assert!(log.take().contains(&"waited None".to_string()));
 }
 
-// ---- In which task.
+// ---- The current task in hooks.
 
 #[test]
 fn hooks_of_steps_are_called_in_the_task_and_those_of_the_run_in_none() {
@@ -403,7 +403,7 @@ fn instruments_are_added_and_removed_while_the_run_goes_on() {
 }
 
 #[test]
-fn the_same_instrument_is_told_once_however_often_it_is_added() {
+fn an_instrument_that_is_added_twice_is_called_once() {
     let log = Log::new();
     RunBuilder::new()
         .instrument(log.clone())
@@ -467,7 +467,7 @@ fn adding_an_instrument_outside_of_a_run_panics() {
 }
 
 #[test]
-fn what_no_run_polls_tells_nobody_anything() {
+fn tasks_outside_of_a_run_have_no_events() {
     let log = Log::new();
     run_with(&log, async {
         let block = open_nursery(|n| async move { n.named("foreign").spawn(async {}).await });
@@ -491,7 +491,7 @@ fn what_no_run_polls_tells_nobody_anything() {
 }
 
 #[test]
-fn a_child_that_another_thread_puts_in_is_told_of_on_the_run_s_thread() {
+fn a_child_that_another_thread_spawns_is_reported_on_the_run_s_thread() {
     struct Where(std::thread::ThreadId, AtomicUsize);
     impl Instrument for Where {
         fn task_spawned(&self, task: &TaskInfo) {
@@ -520,10 +520,10 @@ fn a_child_that_another_thread_puts_in_is_told_of_on_the_run_s_thread() {
     );
 }
 
-// ---- Hooks that do more, and hooks that fail.
+// ---- Hooks that use the library, and hooks that panic.
 
 #[test]
-fn a_hook_that_panics_is_removed_while_the_run_and_the_others_go_on() {
+fn an_instrument_that_panics_is_removed_and_the_run_and_the_others_go_on() {
     struct Crashes(AtomicUsize);
     impl Instrument for Crashes {
         fn task_scheduled(&self, _: &TaskInfo) {
@@ -609,7 +609,7 @@ fn each_hook_may_panic_and_the_run_returns_its_value() {
 }
 
 #[test]
-fn a_hook_may_remove_its_own_instrument_and_add_another_which_is_told_from_then_on() {
+fn a_hook_may_remove_its_own_instrument_and_add_another_which_is_called_from_then_on() {
     struct HandsOver {
         me: Mutex<Option<Arc<HandsOver>>>,
         heir: Arc<Log>,
@@ -639,7 +639,7 @@ fn a_hook_may_remove_its_own_instrument_and_add_another_which_is_told_from_then_
 }
 
 #[test]
-fn a_hook_may_spawn_look_around_and_cancel() {
+fn a_hook_may_spawn_read_the_tree_and_cancel() {
     #[derive(Default)]
     struct Busy {
         nursery: Mutex<Option<Nursery<'static>>>,

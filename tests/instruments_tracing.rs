@@ -1,4 +1,4 @@
-//! `TracingInstrument`: tasks as spans, seen by a small subscriber.
+//! `TracingInstrument`: tasks as spans, recorded by a small subscriber.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -17,7 +17,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Writes down spans, by their tasks' names, and events, with the span that they are in.
+/// Records spans, by the names of their tasks, and events with their spans.
 #[derive(Default)]
 struct Seen {
     lines: Mutex<Vec<String>>,
@@ -104,13 +104,13 @@ impl Subscriber for Reader {
     }
 
     fn try_close(&self, id: Id) -> bool {
-        // Told for each handle on the span that is dropped; the handles are not counted here.
+        // Called for each dropped handle on the span. This subscriber does not count the handles.
         _ = id;
         false
     }
 }
 
-/// What is seen while `act` runs on this thread.
+/// Returns the records of `act` on this thread.
 fn seen_by<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
     let seen = Arc::new(Seen::default());
     let value = tracing::subscriber::with_default(Reader(seen.clone()), act);
@@ -124,7 +124,7 @@ fn seen_by<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
 
 #[test]
 fn a_subscriber_may_spawn_whenever_it_is_called() {
-    /// Tells the instrument of a task whenever it is asked for anything, as a spawn would.
+    /// Calls the instrument in each of its own methods, as a subscriber that spawns does.
     struct Spawns(Arc<TracingInstrument>, AtomicU64);
     impl Spawns {
         fn called(&self) {
@@ -172,7 +172,7 @@ fn a_subscriber_may_spawn_whenever_it_is_called() {
 }
 
 #[test]
-fn each_task_is_a_span_below_its_parent_s_and_what_is_traced_in_a_step_is_in_it() {
+fn each_task_is_a_span_below_its_parent_s_and_events_of_a_step_are_in_it() {
     let run = || {
         let builder = RunBuilder::new().instrument(Arc::new(TracingInstrument::new()));
         builder.run(open_nursery(|n| async move {
@@ -225,7 +225,7 @@ fn each_task_is_a_span_below_its_parent_s_and_what_is_traced_in_a_step_is_in_it(
         lines.sort();
         lines
     };
-    // In which turn whose step comes first is no matter of this test.
+    // The order of the steps is not tested here.
     assert_eq!(
         sorted(lines.clone()),
         sorted(expected.map(String::from).to_vec())
@@ -247,7 +247,7 @@ fn without_the_instrument_there_are_no_spans() {
 }
 
 #[test]
-fn an_instrument_that_panics_is_reported_with_its_hook_and_its_words() {
+fn an_instrument_that_panics_is_logged_with_its_hook_and_its_message() {
     struct Crashes;
     impl Instrument for Crashes {
         fn task_spawned(&self, _: &TaskInfo) {

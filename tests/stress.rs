@@ -1,8 +1,8 @@
-//! Random programs of blocks, scopes, shields, clean-ups, deadlines, cancellations and panics, in virtual time: whatever
-//! they do, they end, and leave no value behind. The same seed is the same program.
+//! Random programs of blocks, scopes, shields, clean-ups, deadlines, cancellations and panics, in virtual time. Each program must
+//! end and drop all its values. A seed determines the program.
 //!
-//! `SEEDBED_STRESS_SEEDS=100000 cargo test --release --test stress` goes on for longer; `SEEDBED_STRESS_FIRST` says
-//! with which seed to begin, and `SEEDBED_STRESS_CHILDREN` how many children a million is.
+//! `SEEDBED_STRESS_SEEDS=100000 cargo test --release --test stress` runs more programs. `SEEDBED_STRESS_FIRST` is the first seed,
+//! and `SEEDBED_STRESS_CHILDREN` the number of children in place of a million.
 
 #[path = "common/allocations.rs"]
 mod allocations;
@@ -27,7 +27,7 @@ use seedbed::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the parts of one program share.
+/// The state that the parts of one program share.
 struct World {
     random: Mutex<u64>,
     drops: Drops,
@@ -35,7 +35,7 @@ struct World {
     tasks: Mutex<Vec<Task<()>>>,
     /// How many more parts may be opened.
     budget: Mutex<u32>,
-    /// Runs inside of the run.
+    /// Runs in the run.
     executor: smol::Executor<'static>,
     panics: bool,
 }
@@ -86,14 +86,14 @@ impl World {
     }
 }
 
-/// A panic that prints nothing. Its payload takes no memory: of two panics in one block the second one's is forgotten.
+/// Panics without printing. The payload takes no memory, because a block forgets the payload of a second panic.
 fn quiet_panic() -> ! {
     resume_unwind(Box::new(()))
 }
 
 type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A few random steps. With `finite`, nothing that lasts for ever, because a shield is around.
+/// Makes a few random steps. With `finite`, none of them lasts forever, because a shield is around them.
 fn part(world: Arc<World>, finite: bool) -> Part {
     Box::pin(async move {
         let _value = world.drops.value();
@@ -211,7 +211,7 @@ async fn block(world: &Arc<World>, finite: bool) {
     }
 }
 
-/// A child that does something, and perhaps adds another, or ends the block.
+/// A child that makes random steps, and may spawn another child or end the block.
 async fn spawns(n: Nursery<'static>, world: Arc<World>, finite: bool) {
     part(world.clone(), finite).await;
     match world.pick(4) {
@@ -244,11 +244,11 @@ async fn fallible_block(world: &Arc<World>, finite: bool) {
     drop(result.await);
 }
 
-/// Runs one program to its end. Ends this process if there is none, because nothing can end a thread that hangs.
+/// Runs one program to its end. Aborts the process if the program hangs, because a thread cannot be stopped.
 fn run(seed: u64) {
     let world = World::new(seed);
     let program = part(world.clone(), false);
-    // The clock gets there only if everybody is blocked, and nobody waits for anything.
+    // The virtual clock reaches this time only if all tasks are blocked.
     let executor = world.clone();
     let watched = open_nursery(|n| async move {
         n.spawn(async move { executor.executor.run(sleep_forever()).await });
@@ -258,7 +258,7 @@ fn run(seed: u64) {
             std::process::abort();
         });
         let limited = AssertUnwindSafe(move_on_after(1000 * SECOND, program));
-        // A panic passes through this block, and ends the watchman too.
+        // A panic passes through this block, and ends the task with the time limit too.
         limited.0.await;
         n.cancel();
     });
@@ -273,7 +273,7 @@ fn run(seed: u64) {
         ended.is_ok() || world.panics,
         "a panic of nobody's, seed {seed}"
     );
-    // A task is a handle, and may have a result.
+    // Tasks may hold results.
     world.tasks.lock().unwrap().clear();
     assert_eq!(world.drops.alive(), 0, "seed {seed} leaves values behind");
 }
@@ -290,9 +290,9 @@ fn random_programs_end_and_leave_nothing() {
     (first..first + seeds).for_each(run);
 }
 
-// ---- A million children, in crowds.
+// ---- A million children, in batches.
 
-/// What one of the million does. Whatever that is, its value goes with it.
+/// Ends one of the million children in a random way. Its value must be dropped in any case.
 async fn one_of_many(world: &World, value: Counted) -> Result<Counted, Counted> {
     match world.pick(16) {
         0 | 1 => return Ok(value),
@@ -329,8 +329,8 @@ async fn one_of_many(world: &World, value: Counted) -> Result<Counted, Counted> 
     Ok(value)
 }
 
-/// Many children, which end in one of many ways.
-async fn crowd(world: &World, size: u64) {
+/// Runs many children, which end in random ways.
+async fn batch(world: &World, size: u64) {
     let scope = CancelScope::new();
     if world.pick(2) == 0 {
         scope.set_timeout(world.seconds());
@@ -341,7 +341,7 @@ async fn crowd(world: &World, size: u64) {
         for _ in 0..size {
             let task = n.try_spawn(one_of_many(world, world.drops.value()));
             match world.pick(256) {
-                // Asks, and does not wait.
+                // Requests the cancellation, and does not wait.
                 0 => drop(task.cancel()),
                 1 => drop(move_on_after(SECOND / 100, task.outcome()).await),
                 2 => turns(1).await,
@@ -360,13 +360,13 @@ async fn crowd(world: &World, size: u64) {
     drop(scope.run(block).await);
 }
 
-/// Vectors of the run's may have come into being since the first crowd, but not one for each child or crowd; and those
-/// that there were may have grown, but by less than two bytes for each child.
+/// The number of allocations may have grown by a few vectors of the run since the first batch, but not with each child or batch.
+/// The vectors may have grown by less than two bytes per child.
 const VECTORS: isize = 16;
 const ROOM: isize = 1 << 20;
 
-/// What is held after a crowd is what was held after the first one: no node, deadline, child or waker is left behind. A
-/// node without anything to wake is no block of its own, so the bytes are looked at too.
+/// The memory after each batch is that after the first batch: no node, deadline, child or waker is left. A node without a waker
+/// has no allocation of its own, so the test compares bytes too.
 #[test]
 fn a_million_children_with_any_fate_leave_nothing() {
     let world = &*World::new(setting("SEEDBED_STRESS_FIRST").unwrap_or(1));
@@ -378,12 +378,12 @@ fn a_million_children_with_any_fate_leave_nothing() {
             let mut panics = 0;
             let mut first = None;
             for number in 0..crowds {
-                let ended = AssertUnwindSafe(crowd(world, size)).catch_unwind().await;
+                let ended = AssertUnwindSafe(batch(world, size)).catch_unwind().await;
                 panics += u32::from(ended.is_err());
                 drop(ended);
                 assert_eq!(world.drops.alive(), 0, "after crowd {number}");
                 let now = allocations::held();
-                // The first crowd makes room for those that come.
+                // The first batch allocates the room that later ones use.
                 let first = *first.get_or_insert(now);
                 assert!(
                     now.blocks < first.blocks + VECTORS,

@@ -64,7 +64,7 @@ struct Options {
     daemon: bool,
 }
 
-/// What depends on the kind of block: its handle, and whether it can fail.
+/// The properties of a kind of block: its handle, and whether it can fail.
 struct Kind<N, R> {
     wrap: fn(RawHandle<R>) -> N,
     check: Option<CheckBody<R>>,
@@ -74,7 +74,7 @@ struct Kind<N, R> {
 /// Checks the body's value in a block that can fail: ends the block if it is an error. `None` if that error came too late.
 pub(super) type CheckBody<R> = fn(&RawHandle<R>, R) -> Option<R>;
 
-/// What exists since the first poll.
+/// The state that exists since the first poll.
 struct Running<R> {
     driver: BlockDriver,
     handle: RawHandle<R>,

@@ -45,7 +45,7 @@ pub(super) struct Children<R: Linked> {
     polled: UnsafeCell<Polled<R>>,
 }
 
-/// What the lock protects.
+/// The state that the lock protects.
 struct Polled<R: Linked> {
     /// All children that were polled and have not ended, in no order. Each knows its index.
     listed: Vec<R>,

@@ -1,4 +1,4 @@
-//! What a program can ask about tasks and nurseries: numbers, names, parents, children.
+//! Information about tasks and nurseries: numbers, names, parents, children.
 //!
 //! A task's name and its nursery's opener never change. So a [`TaskInfo`] copies nothing: it is a counted reference to the task,
 //! and keeps the task's memory alive, but not its future.

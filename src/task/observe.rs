@@ -58,7 +58,7 @@ pub(crate) trait TaskObserver: Sync {
 thread_local! {
     /// The run on this thread.
     static RUN: Cell<Option<RunId>> = const { Cell::new(None) };
-    /// The same run if it has an observer. The hot paths read only this.
+    /// The run on this thread if it has an observer. The hot paths read only this.
     static OBSERVED_RUN: Cell<Option<RunId>> = const { Cell::new(None) };
     static OBSERVER: Cell<Option<&'static dyn TaskObserver>> = const { Cell::new(None) };
 }

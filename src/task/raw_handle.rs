@@ -7,7 +7,7 @@ use super::child_ref::NurseryState;
 use super::outcome::Outcome;
 use crate::cancel::{CancelReason, CancelSource};
 
-/// What every handle holds.
+/// The content of every handle.
 #[derive(Debug)]
 pub struct RawHandle<R> {
     pub(super) nursery: Arc<NurseryState>,

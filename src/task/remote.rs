@@ -28,7 +28,7 @@ use crate::cancel::position::enter;
 use crate::cancel::{Kind, Node, NodeState};
 use crate::sys::primitives::lock;
 
-/// What the waiter and the executor's part share.
+/// The state that the waiter and the executor's part share.
 pub(super) struct Remote<F: Future> {
     stage: Mutex<Stage<F>>,
     /// The state of the future's node in the scope tree. Its waker wakes the waiter.

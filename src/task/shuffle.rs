@@ -23,7 +23,7 @@ pub(super) fn generator() -> Option<Rng> {
 ///
 /// The order is unspecified, so no program may depend on it. Without this function children are usually polled in the order in
 /// which they were woken, which hides such dependencies. With any seed, each ready child is polled once per round, and the body
-/// before the children. The same program with the same seed takes the same path, unless threads or processes take part.
+/// before the children. A program takes the same path each time with the same seed, unless threads or processes take part.
 /// [`RunBuilder::shuffle`](crate::RunBuilder::shuffle) shuffles a whole run.
 ///
 /// # Cancellation

@@ -33,7 +33,7 @@ fn terminate_drops_body_and_children_where_they_wait_and_gives_the_block_its_val
 }
 
 #[test]
-fn the_first_to_terminate_decides_also_over_the_value_that_the_body_has_returned() {
+fn the_first_terminate_replaces_a_value_that_the_body_has_returned() {
     let drops = &Drops::new();
     let block = open_nursery(|n| async move {
         let (early, late) = (n.clone(), n.clone());
@@ -50,7 +50,7 @@ fn the_first_to_terminate_decides_also_over_the_value_that_the_body_has_returned
 }
 
 #[test]
-fn a_body_that_terminates_and_returns_has_terminated() {
+fn a_body_that_terminates_the_block_and_returns_has_terminated_it() {
     let block = open_nursery(|n| async move {
         n.terminate(1);
         2
@@ -77,7 +77,7 @@ fn a_child_of_a_cancelled_nursery_still_runs_to_its_first_wait() {
 }
 
 #[test]
-fn cancelled_siblings_go_at_once_while_a_shielded_one_ends_its_section() {
+fn cancelled_siblings_are_dropped_at_once_while_a_shielded_one_ends_its_section() {
     let (open, log) = (&Event::new(), &Log::default());
     let mut block = Hand::new(open_nursery(|n| async move {
         n.spawn(async {
@@ -110,7 +110,7 @@ fn cancelled_siblings_go_at_once_while_a_shielded_one_ends_its_section() {
 }
 
 #[test]
-fn a_scope_around_a_block_absorbs_also_when_the_block_was_ended_by_itself() {
+fn a_cancelled_scope_around_a_terminated_block_still_absorbs() {
     let scope = CancelScope::new();
     let outer = scope.clone();
     let block = open_nursery(|n| async move {
@@ -125,7 +125,7 @@ fn a_scope_around_a_block_absorbs_also_when_the_block_was_ended_by_itself() {
 }
 
 #[test]
-fn children_have_the_scopes_and_variables_of_where_the_nursery_was_opened_not_the_spawner_s() {
+fn children_have_the_scopes_and_variables_of_the_place_where_the_nursery_was_opened() {
     static NAME: TreeVar<&str> = TreeVar::new();
     let log = &Log::default();
     let block = NAME.scope(
@@ -148,8 +148,8 @@ fn children_have_the_scopes_and_variables_of_where_the_nursery_was_opened_not_th
     assert_eq!(log.take(), ["opener", "goes on"]);
 }
 
-/// A cancelled block looked at all its children whenever it was polled: 8,000 shielded children that ended one by one took
-/// seconds. Counted here, so that no clock decides: each child is polled a bounded number of times, and the block ends.
+/// A cancelled block once went through all its children in each poll, so that 8,000 shielded children that ended one by one
+/// took seconds. This test counts polls instead of time: each child is polled a bounded number of times, and the block ends.
 #[test]
 fn shielded_children_of_a_cancelled_block_end_one_by_one_without_being_polled_over_and_over() {
     let children = 2_000;

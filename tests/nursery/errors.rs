@@ -51,7 +51,7 @@ fn the_body_s_error_ends_the_children_and_a_block_without_errors_returns_ok() {
 }
 
 #[test]
-fn errors_after_the_first_go_to_the_hook_in_order_and_none_is_lost() {
+fn errors_after_the_first_go_to_the_hook_in_order() {
     let late = Arc::new(Mutex::new(Vec::new()));
     let hook = late.clone();
     let block = try_open_nursery(|n| async move {

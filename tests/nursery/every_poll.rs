@@ -1,4 +1,4 @@
-//! Dropped and cancelled at every pending poll.
+//! Blocks that are dropped or cancelled at each pending poll.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ fn a_fallible_block_that_is_ended_at_any_point_leaves_nothing() {
 }
 
 #[test]
-fn start_that_is_ended_at_any_point_leaves_nothing() {
+fn a_start_that_is_ended_at_any_point_leaves_nothing() {
     for starts in [true, false] {
         end_at_every_poll(|drops| async move {
             let drops = &drops;

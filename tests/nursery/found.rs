@@ -1,4 +1,4 @@
-//! Bugs that were found by these tests: each test opens with its story.
+//! Regression tests. Each one begins with the bug that it has found.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -12,8 +12,8 @@ use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, checkpoint, on_cancel, open_nursery, shield, try_open_nursery};
 
-/// A child that was cancelled before it was first polled had no node yet, so what it opened in its first poll did not
-/// see the cancellation: `on_cancel` kept it alive and waited for a wake-up that never came.
+/// A child that was cancelled before its first poll had no node, so the scopes that it opened in that poll did not see the
+/// cancellation: `on_cancel` kept the child alive and waited for a wake-up that never came.
 #[test]
 fn a_child_that_is_cancelled_before_its_first_poll_still_cleans_up() {
     let cleaned = &AtomicBool::new(false);
@@ -28,9 +28,9 @@ fn a_child_that_is_cancelled_before_its_first_poll_still_cleans_up() {
     .finish();
 }
 
-/// The same bug: taking the shield down woke nobody, because nothing below it was known to be cancelled.
+/// For the same reason, lowering the shield did not wake the child: nothing below it was known to be cancelled.
 #[test]
-fn a_child_that_is_cancelled_before_its_first_poll_ends_when_its_shield_comes_down() {
+fn a_child_that_is_cancelled_before_its_first_poll_ends_when_its_shield_is_lowered() {
     let shielded = CancelScope::new();
     shielded.set_shield(true);
     let run = shielded.clone();
@@ -44,9 +44,9 @@ fn a_child_that_is_cancelled_before_its_first_poll_ends_when_its_shield_comes_do
     assert_eq!(block.go_on(), Poll::Ready(None));
 }
 
-/// The same bug: an operation that asks whether it is cancelled before it begins was told that it is not.
+/// For the same reason, an operation that checks for cancellation before it begins was not cancelled.
 #[test]
-fn a_child_that_is_cancelled_before_its_first_poll_knows_it_in_that_poll() {
+fn a_child_that_is_cancelled_before_its_first_poll_sees_that_in_its_first_poll() {
     let touched = &AtomicBool::new(false);
     Hand::new(open_nursery(|n| async move {
         let child = n.spawn(async {
@@ -59,10 +59,10 @@ fn a_child_that_is_cancelled_before_its_first_poll_knows_it_in_that_poll() {
     assert!(!touched.load(SeqCst));
 }
 
-/// After a child was polled, the thread still stood at that child's node while others were dropped. If the node was
-/// gone, a scope that a `Drop` polled became its own parent, and the tree hung with its lock held.
+/// After the poll of a child, the thread's position stayed at that child's node while other children were dropped. If the node
+/// was removed, a scope that a `Drop` polled became its own parent, and the tree hung with its lock held.
 #[test]
-fn a_scope_that_is_opened_while_a_child_is_dropped_finds_its_place() {
+fn a_scope_that_is_opened_while_a_child_is_dropped_gets_the_right_parent() {
     struct CleansUp;
     impl Drop for CleansUp {
         fn drop(&mut self) {
@@ -81,9 +81,9 @@ fn a_scope_that_is_opened_while_a_child_is_dropped_finds_its_place() {
     .finish();
 }
 
-/// A block that had panicked went on holding the scopes around it for as long as its future was kept.
+/// A block that had panicked deferred the scopes around it for as long as its future was kept.
 #[test]
-fn a_block_that_has_panicked_holds_nobody_though_its_future_is_kept() {
+fn a_block_that_has_panicked_does_not_defer_outer_scopes_while_its_future_is_kept() {
     let scope = CancelScope::new();
     let body = async {
         let mut block = Box::pin(open_nursery(|_| async { panic!("on purpose") }));
@@ -96,9 +96,9 @@ fn a_block_that_has_panicked_holds_nobody_though_its_future_is_kept() {
     assert_eq!(Hand::new(scope.run(body)).finish(), None);
 }
 
-/// The error of a body that ends without waiting was lost if a scope around was cancelled, though a value was not.
+/// The error of a body that ends without waiting was lost if a scope around it was cancelled, but a value was not.
 #[test]
-fn the_error_of_a_body_that_need_not_wait_survives_a_cancelled_scope_as_a_value_does() {
+fn the_error_of_a_body_that_does_not_wait_survives_a_cancelled_scope_as_a_value_does() {
     let scope = CancelScope::new();
     scope.cancel();
     let block = try_open_nursery(|_| async { Err::<(), _>(1) });
@@ -117,8 +117,8 @@ impl Wake for PanicsOnce {
     }
 }
 
-/// A waker that panics inside of the block's poll made the block lose the children that were ready next: they were
-/// dropped with the last handle on them, which may be after what they borrow.
+/// A waker that panicked in the poll of a block made the block lose the children that were ready next. They were dropped with
+/// their last handle, which may be after the end of the values that they borrow.
 #[test]
 fn a_waker_that_panics_does_not_let_a_child_outlive_the_block() {
     let drops = Drops::new();
@@ -147,7 +147,7 @@ fn a_waker_that_panics_does_not_let_a_child_outlive_the_block() {
     drop(kept);
 }
 
-/// The waker of a task's awaiter that panics made the block drop a result that belonged to the task.
+/// A panic in the waker of a task's awaiter made the block drop a result that belonged to the task.
 #[test]
 fn a_waker_that_panics_does_not_take_the_result_from_a_task() {
     let drops = Drops::new();
@@ -171,10 +171,10 @@ fn a_waker_that_panics_does_not_take_the_result_from_a_task() {
     drops.assert_all_dropped();
 }
 
-/// A task that had been awaited and was dropped left the awaiter's waker in its child. With two children that had waited
-/// for each other, or one that had waited for itself, that was a cycle, and their memory was never freed.
+/// A task that was awaited and then dropped left the awaiter's waker in its child. With two children that had awaited each
+/// other, or one that had awaited itself, that was a cycle, and their memory was never freed.
 #[test]
-fn a_task_that_is_dropped_lets_go_of_who_awaited_it() {
+fn a_dropped_task_drops_the_waker_of_its_awaiter() {
     Hand::new(open_nursery(|n| async move {
         let (wakes, waker) = Wakes::new();
         let mut task = n.spawn(turns(3));
@@ -189,12 +189,12 @@ fn a_task_that_is_dropped_lets_go_of_who_awaited_it() {
     .finish();
 }
 
-// ---- What is not lost, and who is woken.
+// ---- Errors and wake-ups.
 
-/// In Trio an error passes through a scope that absorbs a cancellation. The block was dropped by that scope, and the error
-/// with it.
+/// In Trio an error passes through a scope that absorbs a cancellation. Here that scope dropped the block, and the error with
+/// it.
 #[test]
-fn an_error_is_not_lost_if_the_scope_around_is_cancelled_too() {
+fn an_error_is_not_lost_if_the_scope_around_the_block_is_cancelled_too() {
     let scope = &CancelScope::new();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hook = heard.clone();
@@ -213,8 +213,8 @@ fn an_error_is_not_lost_if_the_scope_around_is_cancelled_too() {
     }
 }
 
-/// A child's node had nobody to wake when the last shield below it ended. That was no matter while the child itself polled
-/// the shield, but a shield that was first polled by one child may be finished by another.
+/// A child's node had no waker, so the end of the last shield below it did not wake the child. This is harmless if the child
+/// itself polls the shield. But a shield that one child has polled first may be finished by another child.
 #[test]
 fn a_cancelled_child_ends_when_a_shield_that_it_began_is_finished_by_another() {
     let (open, slot) = (&Event::new(), &Mutex::new(None));

@@ -1,4 +1,4 @@
-//! How long a block lasts, and who may add to it.
+//! When a block ends, and which tasks can spawn into it.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -13,7 +13,7 @@ use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, Nursery, checkpoint, open_nursery};
 
 #[test]
-fn a_block_waits_for_its_children_though_the_body_has_ended_and_returns_the_body_s_value() {
+fn a_block_waits_for_its_children_after_the_body_has_ended_and_returns_the_body_s_value() {
     let (open, drops) = (&Event::new(), &Drops::new());
     let mut block = Hand::new(open_nursery(|n| async move {
         for _ in 0..3 {
@@ -33,7 +33,7 @@ fn a_block_waits_for_its_children_though_the_body_has_ended_and_returns_the_body
 }
 
 #[test]
-fn a_block_without_children_ends_with_its_body_and_entering_it_is_no_wait() {
+fn a_block_without_children_ends_in_the_poll_in_which_its_body_ends() {
     let mut block = Hand::new(open_nursery(|_| async { 3 }));
     assert_eq!(block.poll(), Poll::Ready(3));
 }
@@ -109,7 +109,7 @@ fn a_child_that_is_always_ready_starves_neither_its_siblings_nor_the_body() {
 }
 
 #[test]
-fn handles_may_be_passed_on_and_whoever_has_one_adds_siblings_also_after_the_body_has_ended() {
+fn a_task_with_a_handle_can_spawn_also_after_the_body_has_ended() {
     let log = &Log::default();
     Hand::new(open_nursery(|n| async move {
         let handle = n.clone();
@@ -137,7 +137,7 @@ fn handles_may_be_passed_on_and_whoever_has_one_adds_siblings_also_after_the_bod
 }
 
 #[test]
-fn a_block_that_has_ended_takes_no_more_children_and_gives_the_future_back() {
+fn a_block_that_has_ended_refuses_children_and_gives_the_future_back() {
     let (mut kept, drops) = (None, Drops::new());
     Hand::new(open_nursery(|n: Nursery<'_, i32>| {
         kept = Some(n.clone());
@@ -161,7 +161,7 @@ fn a_block_that_has_ended_takes_no_more_children_and_gives_the_future_back() {
 }
 
 #[test]
-fn a_block_that_was_dropped_takes_no_more_children() {
+fn a_block_that_was_dropped_refuses_children() {
     let mut kept = None;
     let mut block = Hand::new(open_nursery(|n| {
         kept = Some(n.clone());

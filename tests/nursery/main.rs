@@ -1,6 +1,7 @@
-//! Nurseries: who lives how long, who ends whom, what the block returns. Polled by hand; no test sleeps or has a timeout.
+//! Nurseries: when tasks end, what ends them, and what blocks return. All futures are polled by hand: no test sleeps or has a
+//! time-out.
 //!
-//! One program, because each test program costs a link; a module per subject.
+//! One program with a module per subject, because each test program has to be linked.
 
 #[path = "../common/polling.rs"]
 mod polling;

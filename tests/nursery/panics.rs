@@ -10,7 +10,7 @@ use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield};
 
 #[test]
-fn a_panic_in_a_child_ends_the_others_and_goes_on_in_the_parent_when_all_are_gone() {
+fn a_panic_in_a_child_ends_the_others_and_is_resumed_by_the_block_when_all_have_ended() {
     let (open, drops) = (&Event::new(), &Drops::new());
     let mut block = Hand::new(open_nursery(|n| async move {
         let value = drops.value();
@@ -96,7 +96,7 @@ fn a_panic_while_a_cancelled_child_is_dropped_is_a_child_s_panic() {
 }
 
 #[test]
-fn of_two_panics_the_first_goes_on() {
+fn of_two_panics_the_first_is_resumed() {
     let mut block = Hand::new(open_nursery(|n| async move {
         for name in ["first", "second"] {
             n.spawn(async move {
@@ -123,7 +123,7 @@ fn of_two_panics_the_first_goes_on() {
 }
 
 #[test]
-fn a_panic_of_a_result_that_nobody_takes_is_the_block_s_or_the_task_s() {
+fn a_panic_in_the_drop_of_an_unused_result_is_the_block_s_or_the_task_s() {
     let mut block = Hand::new(open_nursery(|n| async move {
         drop(n.spawn(async { PanicsOnDrop("unwanted result") }));
         sleep_forever().await
@@ -139,7 +139,7 @@ fn a_panic_of_a_result_that_nobody_takes_is_the_block_s_or_the_task_s() {
 }
 
 #[test]
-fn a_panic_passes_through_blocks_and_scopes_and_even_a_cancelled_scope_does_not_swallow_it() {
+fn a_panic_passes_through_blocks_and_scopes_even_if_a_scope_is_cancelled() {
     let drops = &Drops::new();
     let scope = CancelScope::new();
     let cancel = scope.clone();
@@ -168,7 +168,7 @@ fn a_panic_passes_through_blocks_and_scopes_and_even_a_cancelled_scope_does_not_
 }
 
 #[test]
-fn dropping_a_block_from_outside_drops_everybody_though_one_of_them_panics() {
+fn dropping_a_block_from_outside_drops_all_children_even_if_one_drop_panics() {
     let drops = &Drops::new();
     let mut block = Hand::new(open_nursery(|n| async move {
         for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! What was said, and in which order: panics, and a log.
+//! A log of events in order, and the messages of panics.
 
 #[path = "../common/panics.rs"]
 mod texts;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 pub use texts::panic_of;
 
-/// What happened, in order.
+/// Records events in order.
 #[derive(Default)]
 pub struct Log(Mutex<Vec<&'static str>>);
 

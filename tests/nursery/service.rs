@@ -1,4 +1,4 @@
-//! Service nurseries: the body ends first; and daemons, which go with the body.
+//! Service nurseries, in which the body ends first, and daemons, which end with the body.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -16,13 +16,13 @@ use seedbed::{
     shield, try_open_local_nursery, try_open_nursery,
 };
 
-/// Runs for ever, and says when it has to end.
+/// Waits forever, and records when it is dropped.
 async fn says(log: &Log, what: &'static str) {
     let _end = OnDrop(|| log.add(what));
     sleep_forever().await
 }
 
-/// As `says`, with a place in the tree, and a clean-up.
+/// Waits forever, and records its name in a clean-up that waits once.
 async fn cleans_up(log: &Log, what: &'static str) {
     on_cancel(sleep_forever(), async {
         checkpoint().await;
@@ -32,7 +32,7 @@ async fn cleans_up(log: &Log, what: &'static str) {
 }
 
 #[test]
-fn whoever_cancels_the_body_ends_first_and_then_the_children() {
+fn however_the_block_is_cancelled_the_body_ends_first_and_then_the_children() {
     for how in ["scope", "terminate", "panic", "child"] {
         let (log, scope, stop) = (&Log::default(), &CancelScope::new(), &Event::new());
         let mut block = Hand::new(
@@ -101,7 +101,7 @@ fn an_error_of_a_child_ends_the_body_first_and_is_the_block_s() {
     assert_eq!(log.take(), ["body", "child"]);
 }
 
-/// What a service nursery is for.
+/// The purpose of service nurseries.
 #[test]
 fn a_cancelled_body_can_use_the_services_in_its_clean_up() {
     let (scope, heard) = (CancelScope::new(), &Log::default());
@@ -251,7 +251,7 @@ fn a_child_is_cancelled_with_its_starter_until_it_has_started_and_shielded_from_
     assert_eq!(block.go_on(), Poll::Ready(None));
     assert_eq!(log.take(), ["starting", "started"]);
 
-    // Somebody else than the child may say that it has started.
+    // Another task than the child may report that the child has started.
     let (send, receive) = channel(0);
     let block = open_nursery(|n| async move {
         n.spawn(async move {
@@ -272,7 +272,7 @@ fn a_child_is_cancelled_with_its_starter_until_it_has_started_and_shielded_from_
 }
 
 #[test]
-fn a_body_that_returns_is_followed_by_waiting_for_the_children_who_can_then_be_cancelled() {
+fn after_the_body_has_returned_the_block_waits_for_the_children_which_can_be_cancelled() {
     let (scope, log, open) = (CancelScope::new(), &Log::default(), &Event::new());
     let mut block = Hand::new(
         open_nursery(|n| async move {
@@ -315,14 +315,14 @@ fn daemons_are_cancelled_when_the_body_has_returned_and_its_value_is_the_block_s
     assert_eq!(Hand::new(block.daemon()).finish(), 5);
     assert_eq!(log.take(), ["body", "child", "cleans up"]);
 
-    // A value that need not be waited for is kept; and a scope around is none of that.
+    // A body that returns without waiting keeps its value.
     let plain = open_nursery(|n| async move {
         n.spawn(says(log, "child"));
         6
     });
     assert_eq!(Hand::new(plain.daemon()).finish(), 6);
 
-    // A panic of the body is still a panic.
+    // A panic of the body is resumed.
     let panics = open_nursery(|n: Nursery<'_, ()>| async move {
         n.spawn(says(log, "child"));
         panic!("on purpose")
@@ -334,7 +334,7 @@ fn daemons_are_cancelled_when_the_body_has_returned_and_its_value_is_the_block_s
 }
 
 #[test]
-fn the_scopes_around_wait_and_one_inside_a_child_works_as_usual() {
+fn outer_scopes_wait_for_a_service_block_and_scopes_in_a_child_work() {
     let (scope, log) = (CancelScope::new(), &Log::default());
     let block = scope.run(
         open_nursery(|n| async move {

@@ -1,4 +1,4 @@
-//! The order of ready children: any, by a seed.
+//! The order in which ready children are polled, shuffled by a seed.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use seedbed::testing::shuffle;
 use seedbed::time::sleep_forever;
 use seedbed::{RunBuilder, checkpoint, open_nursery};
 
-/// Who is polled when, over three turns of ten children in two nurseries.
+/// Polls ten children in two nurseries for three rounds, and returns the order of the polls.
 async fn program() -> Vec<(u32, u32)> {
     let seen = &Mutex::new(Vec::new());
     open_nursery(|n| async move {
@@ -31,7 +31,7 @@ async fn program() -> Vec<(u32, u32)> {
 }
 
 #[test]
-fn the_same_seed_is_the_same_order_and_different_seeds_are_different_orders() {
+fn the_same_seed_gives_the_same_order_and_different_seeds_give_different_orders() {
     let run = |seed| RunBuilder::new().shuffle(seed).run(program());
     let orders: BTreeSet<_> = (0..100).map(run).collect();
     assert_eq!(orders.len(), 100);
@@ -45,7 +45,7 @@ fn the_same_seed_is_the_same_order_and_different_seeds_are_different_orders() {
 }
 
 #[test]
-fn whatever_the_seed_every_ready_child_is_polled_once_in_a_turn() {
+fn with_any_seed_every_ready_child_is_polled_once_per_round() {
     for seed in 0..100 {
         let seen = Hand::new(shuffle(seed, program())).finish();
         for (turn, polls) in seen.chunks(10).enumerate() {
@@ -60,7 +60,7 @@ fn whatever_the_seed_every_ready_child_is_polled_once_in_a_turn() {
 }
 
 #[test]
-fn every_child_comes_first_at_some_time_and_without_a_seed_the_order_is_that_of_waking() {
+fn every_child_is_first_with_some_seed_and_without_a_seed_the_order_is_that_of_waking() {
     let first = |seed| Hand::new(shuffle(seed, program())).finish()[0].1;
     let first: BTreeSet<_> = (0..100).map(first).collect();
     assert_eq!(first.len(), 10);
@@ -68,7 +68,7 @@ fn every_child_comes_first_at_some_time_and_without_a_seed_the_order_is_that_of_
     assert!(plain[..10].is_sorted());
 }
 
-/// A program that is right does the same in every order: here, a race that a lock-free counter and an event decide.
+/// A correct program has the same outcome in every order. Here a counter and an event decide a race.
 #[test]
 fn the_outcome_of_a_correct_program_does_not_depend_on_the_order() {
     let program = || async {
@@ -104,9 +104,9 @@ fn the_outcome_of_a_correct_program_does_not_depend_on_the_order() {
     }
 }
 
-/// That a test can find a mistake this way: here, that the one who is spawned first wins.
+/// Shuffling finds a program that relies on the order: this one expects that the child that was spawned first wins.
 #[test]
-fn the_outcome_of_a_program_that_leans_on_the_order_does() {
+fn the_outcome_of_a_program_that_relies_on_the_order_does() {
     let winner = |seed| {
         Hand::new(shuffle(
             seed,

@@ -1,4 +1,4 @@
-//! `start`: waiting until a child says that it is ready.
+//! `start`: waiting until a child reports that it has started.
 
 use std::sync::Mutex;
 use std::task::Poll;
@@ -34,7 +34,7 @@ fn start_returns_what_the_child_sends_and_the_child_goes_on_in_the_nursery() {
 }
 
 #[test]
-fn start_of_a_child_that_ends_without_having_started_gives_its_result_and_harms_nobody() {
+fn start_of_a_child_that_ends_without_having_started_returns_its_result() {
     let block = open_nursery(|n| async move {
         let other = n.spawn(turns(20));
         let forgot = n.start(|_: Started<()>| async { 1 }).await;
@@ -52,13 +52,13 @@ fn start_of_a_child_that_ends_without_having_started_gives_its_result_and_harms_
 }
 
 #[test]
-fn a_child_that_starts_with_its_last_breath_has_started() {
+fn a_child_that_starts_in_its_last_poll_has_started() {
     let block =
         open_nursery(|n| async move { n.start(|started| async move { started.send(1) }).await });
     assert_eq!(Hand::new(block).finish(), Ok(1));
 }
 
-/// A scope that a child of the nursery cancels after two turns.
+/// Returns a scope that a child of the nursery cancels after two rounds.
 pub fn cancelled_soon(spawner: &Spawner<'_>) -> CancelScope {
     let scope = CancelScope::new();
     let cancel = scope.clone();
@@ -114,7 +114,7 @@ fn dropping_start_from_outside_cancels_the_child_that_has_not_started() {
 }
 
 #[test]
-fn a_start_that_is_pending_keeps_the_nursery_open_though_its_body_has_ended() {
+fn a_pending_start_keeps_the_nursery_open_after_its_body_has_ended() {
     let (open, given) = (&Event::new(), &Mutex::new(None));
     let mut outer = Hand::new(open_nursery(|outer| async move {
         let inner = outer.spawn(open_nursery(move |inner: Nursery<'_, ()>| async move {
@@ -137,7 +137,7 @@ fn a_start_that_is_pending_keeps_the_nursery_open_though_its_body_has_ended() {
 }
 
 #[test]
-fn start_in_a_nursery_that_is_cancelled_before_the_child_has_started_says_so() {
+fn start_in_a_nursery_that_is_cancelled_before_the_child_has_started_is_an_error() {
     let block = open_nursery(|outer| async move {
         let block = open_nursery(|n| async move {
             let target = n.clone();

@@ -1,4 +1,4 @@
-//! One child: its `Task`, its result, its own end.
+//! The `Task` of one child: its result, and cancelling the child.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use seedbed::time::sleep_forever;
 use seedbed::{Task, checkpoint, open_nursery, shield};
 
 #[test]
-fn a_task_gives_the_child_s_result_whenever_it_is_awaited() {
+fn a_task_returns_the_child_s_result_whenever_it_is_awaited() {
     let block = open_nursery(|n| async move {
         let early = n.spawn(async { 1 });
         let late = n.spawn(async {
@@ -27,10 +27,10 @@ fn a_task_gives_the_child_s_result_whenever_it_is_awaited() {
 }
 
 #[test]
-fn dropping_a_task_changes_nothing_and_a_result_that_nobody_takes_is_dropped_once() {
+fn dropping_a_task_has_no_effect_and_an_unused_result_is_dropped_once() {
     let (drops, done) = (&Drops::new(), &AtomicBool::new(false));
     Hand::new(open_nursery(|n| async move {
-        // The task goes before the child ends, and after.
+        // The task is dropped before the child ends, and after.
         drop(n.spawn(async {
             turns(3).await;
             done.store(true, SeqCst);
@@ -48,7 +48,7 @@ fn dropping_a_task_changes_nothing_and_a_result_that_nobody_takes_is_dropped_onc
 }
 
 #[test]
-fn cancelling_a_task_ends_that_one_child_and_waits_until_it_is_gone() {
+fn cancelling_a_task_ends_that_one_child_and_waits_for_its_end() {
     let (drops, open) = (&Drops::new(), &Event::new());
     let mut block = Hand::new(open_nursery(|n| async move {
         let value = drops.value();
@@ -67,12 +67,12 @@ fn cancelling_a_task_ends_that_one_child_and_waits_until_it_is_gone() {
     assert!(block.settle().is_pending());
     assert_eq!(drops.alive(), 1);
     open.set();
-    // It ends its shielded section, and then need not wait any more.
+    // The child ends its shielded section first.
     assert_eq!(block.go_on(), Poll::Ready(Some(7)));
 }
 
 #[test]
-fn cancelling_a_task_that_has_ended_gives_its_result_and_asking_suffices_without_waiting() {
+fn cancelling_a_task_that_has_ended_returns_its_result_and_a_request_alone_cancels_too() {
     let block = open_nursery(|n| async move {
         let ended = n.spawn(async { 5 });
         let sleeps = n.spawn(sleep_forever());
@@ -104,7 +104,7 @@ fn awaiting_a_child_that_was_cancelled_panics_unless_the_awaiter_is_cancelled_to
     });
     assert!(says.starts_with("the awaited child of a nursery has no result"));
 
-    // Both are children of the nursery that is cancelled: the one who waits is dropped, and nobody panics.
+    // Both are children of the cancelled nursery: the awaiting child is dropped, and does not panic.
     Hand::new(open_nursery(|n| async move {
         let sleeps = n.spawn(sleep_forever());
         n.spawn(sleeps);

@@ -54,7 +54,7 @@ fn a_block_runs_inside_smol_spawn_and_moves_between_threads() {
 }
 
 #[test]
-fn a_foreign_select_that_drops_a_block_drops_all_that_is_in_it_shields_included() {
+fn another_crate_s_select_that_drops_a_block_drops_its_children_shields_included() {
     let drops = &Drops::new();
     let race = futures_lite::future::race(
         open_nursery(|n| async move {
@@ -85,7 +85,7 @@ fn a_foreign_select_that_drops_a_block_drops_all_that_is_in_it_shields_included(
 }
 
 #[test]
-fn spurious_polls_and_changing_wakers_hurt_nobody_and_the_newest_waker_is_woken() {
+fn spurious_polls_and_changing_wakers_are_harmless_and_the_newest_waker_is_woken() {
     let open = &Event::new();
     let mut block = pin!(open_nursery(|n| async move {
         n.spawn(async {
@@ -139,7 +139,7 @@ fn one_wake_up_polls_one_child() {
     }
 }
 
-/// Gives its waker away and waits for ever.
+/// Gives its waker away and waits forever.
 fn gives_its_waker(to: &Mutex<Vec<Waker>>) -> impl Future<Output = ()> + Send {
     std::future::poll_fn(|cx| {
         to.lock().unwrap().push(cx.waker().clone());
@@ -147,7 +147,7 @@ fn gives_its_waker(to: &Mutex<Vec<Waker>>) -> impl Future<Output = ()> + Send {
     })
 }
 
-/// Wakes all of these from several threads while `act` runs, and goes on until it has ended.
+/// Uses these wakers on several threads while `act` runs.
 fn hammer<T>(wakers: Vec<Waker>, act: impl FnOnce() -> T) -> T {
     let (stop, begun) = (&AtomicBool::new(false), &Barrier::new(3));
     std::thread::scope(|scope| {
@@ -158,7 +158,7 @@ fn hammer<T>(wakers: Vec<Waker>, act: impl FnOnce() -> T) -> T {
                 while !stop.load(SeqCst) {
                     wakers.iter().for_each(Waker::wake_by_ref);
                 }
-                // By value, and dropped unused.
+                // One waker is consumed, and one is dropped unused.
                 let mut wakers = wakers;
                 drop(wakers.pop());
                 wakers.into_iter().for_each(Waker::wake);
@@ -223,7 +223,7 @@ fn wakers_fire_on_other_threads_while_the_block_is_polled_cancelled_and_dropped(
             drops.assert_all_dropped();
         });
         drops.assert_all_dropped();
-        // These were given away later, and fire after everything has ended.
+        // These wakers are used after everything has ended.
         wakers.lock().unwrap().drain(..).for_each(Waker::wake);
     }
 }
@@ -255,7 +255,7 @@ fn a_forgotten_block_leaks_and_nothing_else() {
     std::mem::forget(block);
     let fire = std::mem::take(&mut *wakers.lock().unwrap());
     hammer(fire, || {
-        // It takes children still, which are leaked too.
+        // The nursery still accepts children, which are leaked too.
         let n = kept.take().unwrap();
         for _ in 0..10 {
             let value = drops.value();
@@ -267,7 +267,7 @@ fn a_forgotten_block_leaks_and_nothing_else() {
 }
 
 #[test]
-fn children_are_put_in_from_many_threads_while_the_block_ends() {
+fn many_threads_spawn_children_while_the_block_ends() {
     for _ in 0..30 {
         let drops = Drops::new();
         let count = drops.clone();
@@ -300,7 +300,7 @@ fn children_are_put_in_from_many_threads_while_the_block_ends() {
 }
 
 #[test]
-fn a_local_nursery_takes_what_must_stay_on_this_thread() {
+fn a_local_nursery_takes_futures_that_are_not_send() {
     let shared = std::rc::Rc::new(std::cell::Cell::new(1));
     let value = open_local_nursery(|n| {
         let shared = shared.clone();

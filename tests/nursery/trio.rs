@@ -1,4 +1,4 @@
-//! What Trio's own tests check, and no other file here: shields around blocks, errors that meet panics, odd starts.
+//! Cases of Trio's own tests that no other file covers: shields around blocks, errors together with panics, unusual starts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -20,9 +20,9 @@ use crate::start::cancelled_soon;
 
 // ---- A block and the scopes around it.
 
-/// Trio sets `nursery.cancel_scope.shield`. Here the scope stands around the block.
+/// Trio sets `nursery.cancel_scope.shield`. Here the scope is around the block.
 #[test]
-fn a_shield_around_a_block_keeps_its_children_until_it_is_taken_down() {
+fn a_shield_around_a_block_keeps_its_children_until_it_is_lowered() {
     let (outer, shielded, drops) = (CancelScope::new(), CancelScope::new(), &Drops::new());
     shielded.set_shield(true);
     let mut run = Hand::new(outer.run(shielded.run(open_nursery(|n| async move {
@@ -40,8 +40,8 @@ fn a_shield_around_a_block_keeps_its_children_until_it_is_taken_down() {
     drops.assert_all_dropped();
 }
 
-/// Trio: the parent's own `Cancelled`, while it waits at the end of the block, is not recorded. Here, the end of a shield
-/// woke the child that it was in, which had just ended; the block came back for that, and was dropped with its value.
+/// In Trio the parent's own `Cancelled`, while it waits at the end of the block, is not recorded. Here the end of a shield once
+/// woke its child, which had just ended. The block was polled again because of that, and was dropped with its value.
 #[test]
 fn a_block_that_is_cancelled_while_it_joins_keeps_its_value_if_every_child_finishes() {
     for beside in [false, true] {
@@ -62,14 +62,14 @@ fn a_block_that_is_cancelled_while_it_joins_keeps_its_value_if_every_child_finis
         scope.cancel();
         assert!(run.go_on().is_pending());
         open.set();
-        // A child that had to be dropped makes the difference: then the block was cut off.
+        // If a child is dropped because of the cancellation, the block has no value.
         assert_eq!(run.go_on(), Poll::Ready((!beside).then_some("value")));
         assert_eq!(log.lock().unwrap().len(), usize::from(!beside));
     }
 }
 
 #[test]
-fn what_a_child_owned_is_gone_when_it_ends_and_not_only_with_the_block() {
+fn the_values_of_a_child_are_dropped_when_it_ends_and_not_with_the_block() {
     let drops = &Drops::new();
     Hand::new(open_nursery(|n| async move {
         let value = drops.value();
@@ -91,9 +91,9 @@ fn what_a_child_owned_is_gone_when_it_ends_and_not_only_with_the_block() {
     .finish();
 }
 
-/// Trio's docs say it and no test of Trio's holds it: the scopes of whoever spawns do not apply to the child.
+/// Trio documents, but does not test, that the scopes of the spawning task do not apply to the child.
 #[test]
-fn a_deadline_or_shield_of_the_spawner_is_none_of_the_child_s() {
+fn a_deadline_or_shield_of_the_spawner_does_not_apply_to_the_child() {
     let (scope, drops) = (CancelScope::new(), &Drops::new());
     let mut run = Hand::new(scope.run(open_nursery(|n| async move {
         shield(async {
@@ -122,7 +122,7 @@ fn a_deadline_or_shield_of_the_spawner_is_none_of_the_child_s() {
 // ---- Panics.
 
 #[test]
-fn a_panic_of_any_payload_comes_out_as_it_is() {
+fn a_panic_with_any_payload_is_resumed_unchanged() {
     let block = AssertUnwindSafe(|| {
         Hand::new(open_nursery(|n| async move {
             n.spawn(async { panic_any(42_u8) });
@@ -135,7 +135,7 @@ fn a_panic_of_any_payload_comes_out_as_it_is() {
 }
 
 #[test]
-fn a_panic_in_a_clean_up_comes_out_when_the_others_are_gone() {
+fn a_panic_in_a_clean_up_is_resumed_when_the_others_have_ended() {
     let (drops, open) = (&Drops::new(), &Event::new());
     let mut block = Hand::new(open_nursery(|n| async move {
         let value = drops.value();
@@ -157,9 +157,9 @@ fn a_panic_in_a_clean_up_comes_out_when_the_others_are_gone() {
     drops.assert_all_dropped();
 }
 
-/// In Trio both come out, in a group. Here a panic is a bug and comes first. The error, which was lost, goes to the hook.
+/// In Trio both are raised in a group. Here a panic is a bug and takes precedence, and the error goes to the hook.
 #[test]
-fn a_panic_comes_before_an_error_which_the_hook_hears_of() {
+fn a_panic_takes_precedence_over_an_error_which_goes_to_the_hook() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hook = heard.clone();
     let mut block = Hand::new(try_open_nursery(|n| async move {
@@ -204,7 +204,7 @@ impl tracing::Subscriber for Warnings {
 }
 
 #[test]
-fn a_late_error_that_nobody_asked_for_is_told_to_the_log() {
+fn a_late_error_without_a_hook_is_logged() {
     let warnings = Warnings::default();
     tracing::subscriber::with_default(warnings.clone(), || {
         for panics in [false, true] {
@@ -229,7 +229,7 @@ fn a_late_error_that_nobody_asked_for_is_told_to_the_log() {
 // ---- Starting.
 
 #[test]
-fn a_start_that_fails_before_it_has_started_gives_the_error_and_harms_nobody() {
+fn a_start_that_fails_before_the_child_has_started_returns_the_error_and_the_block_goes_on() {
     let block = try_open_nursery(|n: Nursery<'_, Result<&str, &str>>| async move {
         let other = n.spawn(turns(9));
         let failed = n.start(async |_: Started<()>| {
@@ -243,7 +243,7 @@ fn a_start_that_fails_before_it_has_started_gives_the_error_and_harms_nobody() {
     assert_eq!(Hand::new(block).finish(), Ok("unharmed"));
 }
 
-/// `start` drops the result of a child that has started. In Trio, an error then is the nursery's.
+/// `start` drops the result of a child that has started. In Trio an error of that child ends the nursery.
 #[test]
 fn an_error_after_the_start_ends_the_block_with_try_start_and_one_before_does_not() {
     for errs_at_once in [true, false] {
@@ -260,7 +260,7 @@ fn an_error_after_the_start_ends_the_block_with_try_start_and_one_before_does_no
                 Err::<(), _>("after")
             });
             match errs_at_once {
-                // The error may be there before the value is looked at.
+                // The child may fail before the value is received.
                 true => drop(started.await),
                 false => assert_eq!(started.await, Ok(1)),
             }
@@ -272,7 +272,7 @@ fn an_error_after_the_start_ends_the_block_with_try_start_and_one_before_does_no
 }
 
 #[test]
-fn the_error_of_a_child_whose_try_start_was_cancelled_is_the_block_s() {
+fn the_error_of_a_child_whose_try_start_was_cancelled_ends_the_block() {
     let block = try_open_nursery(|n: Nursery<'_, Result<(), &str>>| async move {
         let scope = CancelScope::new();
         let cancel = scope.clone();
@@ -304,7 +304,7 @@ fn a_grandchild_may_start_a_child_that_outlives_its_own_nursery() {
                 target.start(serve).await
             });
             assert_eq!(grandchild.await, Ok("up"));
-            // Its cancellation is none of the server's, which belongs to the outer block.
+            // Cancelling this block does not affect the server, which belongs to the outer block.
             inner.cancel();
             sleep_forever().await
         }));
@@ -318,7 +318,7 @@ fn a_grandchild_may_start_a_child_that_outlives_its_own_nursery() {
     assert_eq!(log.lock().unwrap().len(), 2);
 }
 
-/// Trio moves the child at `started()` and aborts it then. Here it is in the nursery from the beginning.
+/// Trio moves the child into the nursery at `started()` and then cancels it. Here it is in the nursery from the beginning.
 #[test]
 fn start_in_a_cancelled_nursery_succeeds_if_the_child_starts_before_it_has_to_wait() {
     let log = &Mutex::new(Vec::new());
@@ -337,7 +337,7 @@ fn start_in_a_cancelled_nursery_succeeds_if_the_child_starts_before_it_has_to_wa
                 });
                 (soon.await, late.await)
             });
-            // Keeps the block open until both were tried.
+            // Keeps the block open until both starts have returned.
             n.spawn(shield(turns(20)));
             n.terminate(Some(starts));
             sleep_forever().await;
@@ -352,8 +352,8 @@ fn start_in_a_cancelled_nursery_succeeds_if_the_child_starts_before_it_has_to_wa
     assert!(log.lock().unwrap().is_empty());
 }
 
-/// In Trio `start` then returns the value, if the child ends without another checkpoint. Here it is nobody's: whoever
-/// called `start` is gone.
+/// In Trio `start` then returns the value, if the child ends without another checkpoint. Here the task that called `start` was
+/// dropped, and so is the value.
 #[test]
 fn a_child_that_starts_after_its_start_was_cancelled_is_waited_for_and_its_value_is_dropped() {
     let (drops, open) = (&Drops::new(), &Event::new());
@@ -374,7 +374,7 @@ fn a_child_that_starts_after_its_start_was_cancelled_is_waited_for_and_its_value
 }
 
 #[test]
-fn a_pending_start_that_fails_keeps_the_nursery_open_until_then() {
+fn a_pending_start_keeps_the_nursery_open_until_it_fails() {
     let (open, given) = (&Event::new(), &Mutex::new(None));
     let mut outer = Hand::new(open_nursery(|outer| async move {
         let inner = outer.spawn(open_nursery(move |inner: Nursery<'_, ()>| async move {

@@ -1,4 +1,4 @@
-//! Cancellation of what another thread may be polling.
+//! Cancelling children that another thread may be polling.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::task::Poll;
 
 use crate::polling::{Drops, Hand, OnDrop};
-use crate::{beside, executor, on_threads, settle, tick};
+use crate::{with_executor, executor, on_threads, settle, tick};
 use futures_lite::future::poll_once;
 use seedbed::nursery::on_executor;
 use seedbed::sync::Event;
@@ -14,7 +14,7 @@ use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, Nursery, checkpoint, on_cancel, open_nursery, run, shield};
 
 #[test]
-fn a_cancelled_child_that_waits_is_dropped_here_though_nobody_runs_the_executor() {
+fn a_cancelled_child_that_waits_is_dropped_here_even_if_no_thread_runs_the_executor() {
     let executor = executor();
     let (on, drops, scope) = (executor.clone(), Drops::new(), CancelScope::new());
     let value = drops.value();
@@ -53,7 +53,7 @@ fn a_child_that_is_cancelled_before_its_first_poll_is_dropped_without_having_run
 }
 
 #[test]
-fn a_value_that_it_has_returned_is_kept_though_the_scope_is_cancelled_before_the_block_takes_it() {
+fn a_returned_value_is_kept_if_the_scope_is_cancelled_before_the_block_takes_it() {
     let executor = executor();
     let (on, scope) = (executor.clone(), CancelScope::new());
     let cancel = scope.clone();
@@ -66,7 +66,7 @@ fn a_value_that_it_has_returned_is_kept_though_the_scope_is_cancelled_before_the
 }
 
 #[test]
-fn a_shield_in_it_makes_the_block_wait_and_the_clean_up_after_it_runs() {
+fn a_shield_in_the_child_makes_the_block_wait_and_the_clean_up_after_it_runs() {
     let executor = executor();
     let (on, open, scope) = (executor.clone(), Event::new(), CancelScope::new());
     let (wait, cleaned) = (open.clone(), Arc::new(AtomicBool::new(false)));
@@ -90,7 +90,7 @@ fn a_shield_in_it_makes_the_block_wait_and_the_clean_up_after_it_runs() {
 }
 
 #[test]
-fn scopes_that_are_opened_in_it_nest_below_and_the_outermost_that_is_cancelled_absorbs() {
+fn scopes_in_the_child_are_below_the_nursery_s_and_the_outermost_cancelled_one_absorbs() {
     let executor = executor();
     let (on, inner, outer) = (executor.clone(), CancelScope::new(), CancelScope::new());
     let (both, alone) = ((inner.clone(), outer.clone()), CancelScope::new());
@@ -102,7 +102,7 @@ fn scopes_that_are_opened_in_it_nest_below_and_the_outermost_that_is_cancelled_a
         both.0.run(sleep_forever()).await;
         unreachable!("the outer scope absorbs")
     }));
-    assert_eq!(Hand::new(beside(executor.clone(), work)).finish(), None);
+    assert_eq!(Hand::new(with_executor(executor.clone(), work)).finish(), None);
     assert!(inner.is_cancelled());
 }
 
@@ -155,7 +155,7 @@ fn cancelling_from_the_child_s_thread_ends_the_block() {
 }
 
 #[test]
-fn dropping_the_block_drops_such_a_child_at_once_shields_included() {
+fn dropping_the_block_drops_the_child_at_once_shields_included() {
     let executor = executor();
     let (on, drops) = (executor.clone(), Drops::new());
     let values = [drops.value(), drops.value()];
@@ -174,7 +174,7 @@ fn dropping_the_block_drops_such_a_child_at_once_shields_included() {
     assert!(executor.is_empty());
 }
 
-/// The scope around does not end before that poll does, if it is cancelled; no shield below matters any more.
+/// If the scope around the block is cancelled too, it does not end before that poll. Shields in the child have no effect then.
 #[test]
 fn dropping_the_block_while_another_thread_polls_the_child_drops_it_at_the_end_of_that_poll() {
     for ends in [false, true] {

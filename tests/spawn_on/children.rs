@@ -1,10 +1,10 @@
-//! What such a child shares with every other.
+//! Properties that children on an executor share with all children.
 
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::polling::{Drops, Hand, turns};
-use crate::{beside, executor, on_threads, settle, tick};
+use crate::{with_executor, executor, on_threads, settle, tick};
 use seedbed::cancel::current_effective_deadline;
 use seedbed::nursery::{RemoteChild, StartError, Started, on_executor};
 use seedbed::sync::Event;
@@ -15,7 +15,7 @@ use seedbed::{
     open_local_nursery, open_nursery, run, sleep, try_open_nursery,
 };
 
-// ---- What it shares with every other child.
+// ---- Blocks, results, errors, scopes.
 
 #[test]
 fn the_executor_polls_the_child_and_the_block_waits_for_it() {
@@ -39,10 +39,10 @@ fn the_executor_polls_the_child_and_the_block_waits_for_it() {
 }
 
 #[test]
-fn the_task_gives_the_result_and_ends_that_one_child() {
+fn the_task_returns_the_result_and_cancels_that_one_child() {
     let executor = executor();
     let on = executor.clone();
-    let block = beside(
+    let block = with_executor(
         executor.clone(),
         open_nursery(|n| async move {
             assert_eq!(n.spawn_on(&on, async { 5 }).await, 5);
@@ -60,10 +60,10 @@ fn the_task_gives_the_result_and_ends_that_one_child() {
 }
 
 #[test]
-fn every_kind_of_nursery_takes_such_children_also_one_that_lends_to_its_other_children() {
+fn every_kind_of_nursery_has_such_children_also_one_whose_other_children_borrow() {
     let executor = executor();
     let text = String::from("lent");
-    let block = beside(executor.clone(), async {
+    let block = with_executor(executor.clone(), async {
         let (text, on) = (&text, &executor);
         let length = open_nursery(|n| async move {
             let here = n.spawn(async move { text.len() });
@@ -82,7 +82,7 @@ fn every_kind_of_nursery_takes_such_children_also_one_that_lends_to_its_other_ch
 }
 
 #[test]
-fn any_executor_is_one_as_a_closure_smol_s_global_one_too() {
+fn any_executor_can_be_used_as_a_closure_also_smol_s_global_one() {
     let global = |child: RemoteChild| smol::spawn(child).detach();
     run(open_nursery(|n| async move {
         let here = std::thread::current().id();
@@ -109,7 +109,7 @@ fn an_error_of_such_a_child_ends_the_block_and_is_its_result() {
         sleep_forever().await;
         Ok(())
     });
-    assert_eq!(Hand::new(beside(executor, block)).finish(), Err("failed"));
+    assert_eq!(Hand::new(with_executor(executor, block)).finish(), Err("failed"));
     drops.assert_all_dropped();
 }
 
@@ -135,7 +135,7 @@ fn start_works_with_such_a_child() {
         assert_eq!(exited.await, Err(StartError::Exited(7)));
         n.cancel();
     });
-    Hand::new(beside(executor.clone(), block)).finish();
+    Hand::new(with_executor(executor.clone(), block)).finish();
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_block_with_such_children_may_itself_be_a_task_of_the_executor_and_so_may_th
 static USER: TreeVar<&str> = TreeVar::new();
 
 #[test]
-fn it_has_the_variables_scopes_and_deadlines_of_where_the_nursery_was_opened_on_every_thread() {
+fn the_child_has_the_variables_scopes_and_deadlines_of_the_nursery_on_every_thread() {
     on_threads(1, |executor| {
         run(async {
             let opened = USER.scope("opened", async {
@@ -185,10 +185,9 @@ fn it_has_the_variables_scopes_and_deadlines_of_where_the_nursery_was_opened_on_
     });
 }
 
-/// The thread that polls such a child may be inside of another tree: that is none of the child's business, nor the other
-/// way round.
+/// The thread that polls such a child may have a position in another scope tree. The two trees do not affect each other.
 #[test]
-fn the_place_of_the_thread_that_polls_it_is_put_back() {
+fn the_position_of_the_thread_that_polls_it_is_restored() {
     let executor = executor();
     let on = executor.clone();
     let mut block = Hand::new(open_nursery(|n| async move {
@@ -209,7 +208,7 @@ fn the_place_of_the_thread_that_polls_it_is_put_back() {
 // ---- Time.
 
 #[test]
-fn its_sleeps_and_deadlines_are_the_run_s_and_a_virtual_clock_takes_it_for_blocked() {
+fn its_sleeps_and_deadlines_use_the_run_s_clock_for_which_it_is_blocked() {
     on_threads(1, |executor| {
         let hours = RunBuilder::new().clock(MockClock::autojump()).run(async {
             let begin = current_time();

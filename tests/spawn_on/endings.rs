@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use crate::polling::{Drops, Hand, end_at_every_poll, turns};
-use crate::{beside, executor, on_threads};
+use crate::{with_executor, executor, on_threads};
 use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, move_on_after, on_cancel, open_nursery, run, shield};
 
@@ -38,7 +38,7 @@ fn a_block_with_such_children_that_is_ended_at_any_poll_leaves_nothing() {
                     .is_some()
             );
         });
-        beside(executor, block).await;
+        with_executor(executor, block).await;
     });
     assert!(polls > 5);
 }
@@ -135,7 +135,7 @@ fn blocks_that_are_dropped_while_two_threads_poll_their_children_leave_nothing()
             assert!(block.poll().is_pending());
             begun.wait();
             drop(block);
-            // What was being polled is dropped by the threads.
+            // The threads drop the children that they are polling.
             while drops.alive() > 0 {
                 std::thread::yield_now();
             }

@@ -1,4 +1,4 @@
-//! Panics, and executors that let their children down.
+//! Panics, and executors that drop their children.
 
 use std::task::Poll;
 
@@ -10,7 +10,7 @@ use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, run, shield};
 
 #[test]
-fn a_panic_in_such_a_child_ends_the_others_and_goes_on_in_the_parent() {
+fn a_panic_in_such_a_child_ends_the_others_and_is_resumed_by_the_block() {
     on_threads(1, |executor| {
         let drops = Drops::new();
         let values = [drops.value(), drops.value()];
@@ -55,7 +55,7 @@ fn a_panic_while_such_a_child_is_dropped_is_the_block_s() {
 }
 
 #[test]
-fn an_executor_that_is_dropped_makes_the_block_panic_and_say_so() {
+fn an_executor_that_is_dropped_makes_the_block_panic_with_a_reason() {
     for polled in [false, true] {
         let (on, drops) = (executor(), Drops::new());
         let value = drops.value();
@@ -82,7 +82,7 @@ fn an_executor_that_is_dropped_makes_the_block_panic_and_say_so() {
 }
 
 #[test]
-fn an_executor_that_is_dropped_after_the_block_was_cancelled_harms_nobody() {
+fn an_executor_that_is_dropped_after_the_block_was_cancelled_is_harmless() {
     let scope = CancelScope::new();
     let (executor, drops) = (executor(), Drops::new());
     let (on, value, open) = (executor.clone(), drops.value(), Event::new());
@@ -103,7 +103,7 @@ fn an_executor_that_is_dropped_after_the_block_was_cancelled_harms_nobody() {
 }
 
 #[test]
-fn a_closed_nursery_refuses_such_a_child_and_the_executor_lets_it_go() {
+fn a_closed_nursery_refuses_such_a_child_and_the_executor_drops_it() {
     let (executor, drops, mut kept) = (executor(), Drops::new(), None);
     Hand::new(open_nursery(|n: Nursery<'static, ()>| {
         kept = Some(n.clone());

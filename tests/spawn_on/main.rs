@@ -1,5 +1,5 @@
-//! Children that an executor polls: they belong to the nursery as any other. Most tests run the executor by hand, on this
-//! thread, so that each step is the test's; those at the end use real threads.
+//! Children that an executor polls. Most tests run the executor by hand on this thread, so that they control each step. The
+//! tests at the end use several threads.
 
 #[path = "../common/panics.rs"]
 mod panics;
@@ -30,7 +30,7 @@ fn tick(executor: &Executor) {
     while executor.try_tick() {}
 }
 
-/// Polls `future`, and has the executor do what there is, in turns until both wait.
+/// Polls `future` and runs the executor alternately, until both wait.
 fn settle<T>(executor: &Executor, future: &mut Hand<'_, T>) -> Poll<T> {
     loop {
         if let Poll::Ready(value) = future.settle() {
@@ -43,8 +43,8 @@ fn settle<T>(executor: &Executor, future: &mut Hand<'_, T>) -> Poll<T> {
     }
 }
 
-/// A future that has the executor do something after each of its polls, and so needs no thread for it.
-async fn beside<F: Future>(executor: Executor, future: F) -> F::Output {
+/// Runs the executor after each poll of `future`, so that no thread is needed for it.
+async fn with_executor<F: Future>(executor: Executor, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|cx| {
         let polled = future.as_mut().poll(cx);
@@ -56,7 +56,7 @@ async fn beside<F: Future>(executor: Executor, future: F) -> F::Output {
     .await
 }
 
-/// Runs an executor on threads while `act` does.
+/// Runs an executor on threads while `act` runs.
 fn on_threads<T>(threads: usize, act: impl FnOnce(Executor) -> T) -> T {
     let (executor, done) = (executor(), Event::new());
     std::thread::scope(|scope| {

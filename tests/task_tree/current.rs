@@ -1,4 +1,4 @@
-//! The current task, and what it is called.
+//! The current task, and names of tasks.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -103,7 +103,7 @@ fn the_current_task_is_right_again_after_a_child_has_panicked() {
 }
 
 #[test]
-fn what_a_child_drops_when_it_is_cancelled_is_dropped_in_that_child() {
+fn a_cancelled_child_is_the_current_task_while_its_values_are_dropped() {
     let seen = &Mutex::new(Vec::new());
     let record = |what| move || seen.lock().unwrap().push((what, current_task()));
     run(open_nursery(|n| async move {
@@ -146,7 +146,7 @@ fn what_a_child_drops_when_it_is_cancelled_is_dropped_in_that_child() {
 }
 
 #[test]
-fn children_that_are_dropped_with_the_block_are_dropped_in_their_own_names() {
+fn a_child_that_is_dropped_with_the_block_is_the_current_task_of_its_drop() {
     let seen = &Mutex::new(Vec::new());
     let expected = &Mutex::new(Vec::new());
     let mut block = Hand::new(open_nursery(|n| async move {
@@ -233,11 +233,11 @@ async fn work() {}
 async fn with_argument<T>(_: T) {}
 
 #[test]
-fn a_task_without_a_name_is_called_after_the_function_that_it_came_from() {
+fn a_task_without_a_name_is_named_after_its_function() {
     run(async {
         assert_eq!(
             current_task().unwrap().name(),
-            "task_tree::current::a_task_without_a_name_is_called_after_the_function_that_it_came_from"
+            "task_tree::current::a_task_without_a_name_is_named_after_its_function"
         );
         open_nursery(|n| async move {
             assert_eq!(n.spawn(work()).info().name(), "task_tree::current::work");
@@ -275,7 +275,7 @@ fn a_task_without_a_name_is_called_after_the_function_that_it_came_from() {
 }
 
 #[test]
-fn system_tasks_and_what_tests_wrap_around_a_future_are_called_after_the_function_too() {
+fn system_tasks_and_futures_in_test_wrappers_are_named_after_the_function_too() {
     run(open_nursery(async |n| {
         assert_eq!(
             spawn_system_task(work()).info().name(),
@@ -291,7 +291,7 @@ fn system_tasks_and_what_tests_wrap_around_a_future_are_called_after_the_functio
 }
 
 #[test]
-fn a_handle_with_a_name_gives_it_to_what_is_put_in_with_it_however_that_is_done() {
+fn a_handle_with_a_name_gives_it_to_every_child_that_is_spawned_with_it() {
     run(async {
         open_nursery(|n| async move {
             let named = n.named("one");

@@ -1,4 +1,4 @@
-//! Up and down the tree: from a task to its nurseries, children and parents.
+//! From a task to its nurseries, children and parents.
 
 use crate::names;
 use crate::polling::turns;
@@ -8,10 +8,10 @@ use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::time::sleep_forever;
 use seedbed::{Nursery, open_nursery, run};
 
-// ---- Up and down the tree.
+// ---- Children, parents, nurseries.
 
 #[test]
-fn a_nursery_s_children_are_those_who_have_not_ended_polled_or_not_in_the_order_of_spawning() {
+fn a_nursery_s_children_are_those_that_have_not_ended_in_the_order_of_spawning() {
     run(open_nursery(|n| async move {
         let gate = Event::new();
         let waits = |gate: &Event| {
@@ -41,7 +41,7 @@ fn a_nursery_s_children_are_those_who_have_not_ended_polled_or_not_in_the_order_
     }));
 }
 
-/// The siblings in a task's first poll, and in its second.
+/// Returns the siblings of the task in its first poll, and in its second.
 async fn seen(n: Nursery<'_>) -> (Vec<TaskInfo>, Vec<TaskInfo>) {
     let first = n.info().children();
     turns(1).await;
@@ -49,7 +49,7 @@ async fn seen(n: Nursery<'_>) -> (Vec<TaskInfo>, Vec<TaskInfo>) {
 }
 
 #[test]
-fn a_child_sees_itself_and_its_siblings_also_those_whose_turn_comes_later() {
+fn a_child_sees_itself_and_its_siblings_also_those_that_are_polled_later() {
     run(open_nursery(|n| async move {
         let (a, b, c) = (
             n.named("a").spawn(seen(n.clone())),
@@ -123,7 +123,7 @@ fn a_task_s_nurseries_are_those_that_it_has_open_the_outer_ones_first() {
 
 #[test]
 fn a_child_that_is_being_started_belongs_to_its_nursery_from_the_beginning() {
-    // In Trio it belongs to a nursery of `start`'s until it says that it has started.
+    // In Trio the child belongs to a nursery inside `start` until it has started.
     run(open_nursery(|n| async move {
         let info = n.info();
         let child = |gate: Event| {
@@ -150,7 +150,7 @@ fn a_child_that_is_being_started_belongs_to_its_nursery_from_the_beginning() {
     }));
 }
 
-// ---- What does not leak.
+// ---- Leaks.
 
 #[test]
 fn a_block_that_is_dropped_before_it_has_ended_is_no_longer_in_the_tree() {
@@ -168,7 +168,7 @@ fn a_block_that_is_dropped_before_it_has_ended_is_no_longer_in_the_tree() {
 }
 
 #[test]
-fn what_is_kept_of_a_task_is_not_what_it_owned() {
+fn a_task_info_keeps_no_value_of_the_task() {
     let drops = crate::polling::Drops::new();
     let value = drops.value();
     let info = run(open_nursery(|n| async move {

@@ -1,4 +1,4 @@
-//! Who is who: numbers, names, parents, and the tree of all tasks. Polled by hand or in a run; no test sleeps.
+//! Numbers, names and parents of tasks, and the tree of all tasks. Polled by hand or in a run; no test sleeps.
 
 #[path = "../common/polling.rs"]
 mod polling;
@@ -13,7 +13,7 @@ fn names(tasks: &[TaskInfo]) -> Vec<&str> {
     tasks.iter().map(TaskInfo::name).collect()
 }
 
-/// The tree that the caller is in, without the numbers.
+/// Draws the tree of the current task, without the numbers.
 fn drawn() -> String {
     without_numbers(&task_tree().expect("called in a task").to_string())
 }

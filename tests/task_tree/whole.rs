@@ -1,4 +1,4 @@
-//! The whole tree, drawn, and seen from other threads.
+//! The tree of all tasks: how it is drawn, and reading it from other threads.
 
 use std::sync::{Arc, mpsc};
 
@@ -12,7 +12,7 @@ use seedbed::{open_nursery, run, shield, thread};
 // ---- The whole tree.
 
 #[test]
-fn the_tree_is_drawn_with_all_names_and_shows_who_waits_for_whom() {
+fn the_tree_is_drawn_with_all_names_and_nurseries() {
     async fn connection(number: usize) {
         open_nursery(|n| async move {
             n.named("reader").spawn(sleep_forever());
@@ -53,7 +53,7 @@ root
 }
 
 #[test]
-fn the_tree_is_the_same_for_everybody_in_it_and_has_nobody_of_another_run() {
+fn the_tree_is_the_same_for_every_task_in_it_and_has_no_task_of_another_run() {
     fn drawn_by(who: &'static str) -> String {
         run(open_nursery(|n| async move {
             n.named(who).spawn(open_nursery(|n| async move {
@@ -121,7 +121,7 @@ fn another_thread_sees_the_whole_tree_while_the_run_waits() {
         .iter()
         .filter(|tree| tree.contains("seen from afar"))
         .collect();
-    // The waiting thread may have been quicker than the run, which then was still polling.
+    // The thread may have read the tree while the run was still polling.
     let [ours] = ours[..] else {
         assert!(
             trees.iter().any(|tree| tree.contains("being polled")),
@@ -133,14 +133,14 @@ fn another_thread_sees_the_whole_tree_while_the_run_waits() {
 }
 
 #[test]
-fn of_a_nursery_that_is_being_polled_another_thread_sees_those_who_have_nurseries() {
+fn another_thread_sees_the_children_with_nurseries_of_a_nursery_that_is_being_polled() {
     run(open_nursery(|n| async move {
         n.named("has a nursery").spawn(open_nursery(|n| async move {
             n.named("rests").spawn(sleep_forever());
         }));
         n.named("has none").spawn(sleep_forever());
         wait_all_tasks_blocked().await;
-        // This task blocks its thread: what the tree of a hanging program looks like.
+        // This task blocks its thread, like one of a program that hangs.
         let id = current_task().unwrap().id();
         let look = move || {
             let tree = task_trees()
@@ -172,7 +172,7 @@ fn another_thread_that_asks_for_the_children_waits_for_the_poll_to_end() {
         });
         asks.recv().unwrap();
         wait_all_tasks_blocked().await;
-        // If it has not asked before, it will while the run waits for this job.
+        // If the other thread has not asked yet, it asks while the run waits for this job.
         let seen = thread::run_sync(move || thread.join().unwrap()).await;
         assert_eq!(seen, 1);
         n.cancel();
@@ -180,7 +180,7 @@ fn another_thread_that_asks_for_the_children_waits_for_the_poll_to_end() {
 }
 
 #[test]
-fn nurseries_come_and_go_on_many_threads_while_others_look() {
+fn nurseries_open_and_end_on_many_threads_while_others_read_the_tree() {
     let (stop, stopped) = (Arc::new(()), Arc::new(()));
     let looks = Arc::downgrade(&stop);
     let looker = std::thread::spawn(move || {
