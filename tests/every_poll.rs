@@ -1,6 +1,7 @@
-//! Ends every kind of future at each of its pending polls, once by dropping it and once by cancelling a scope around it, and
-//! checks that nothing is left. Blocks, `start` and tasks have this in `nursery.rs`, scopes and shields in
-//! `cancel/`, tree variables in `tree_var.rs`, signals in `signals.rs`, worker calls in `worker_cancel.rs`.
+//! Ends every kind of future at each of its pending polls, once by dropping it and once by
+//! cancelling a scope around it, and checks that nothing is left. Blocks, `start` and tasks have
+//! this in `nursery.rs`, scopes and shields in `cancel/`, tree variables in `tree_var.rs`, signals
+//! in `signals.rs`, worker calls in `worker_cancel.rs`.
 
 mod common;
 #[path = "common/poll_times.rs"]
@@ -30,8 +31,8 @@ use seedbed::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Ends the future that `make` makes of a new state at each pending poll. When the future is dropped, `is_idle` must return true:
-/// no task uses the state or waits for it.
+/// Ends the future that `make` makes of a new state at each pending poll. When the future is
+/// dropped, `is_idle` must return true: no task uses the state or waits for it.
 fn leaves<S: Clone, F: Future>(
     state: impl Fn() -> S,
     is_idle: impl Fn(&S) -> bool,
@@ -292,8 +293,9 @@ fn checkpoints_ended_at_any_point_leave_nothing() {
     assert_eq!(polls, 3);
 }
 
-/// Ends the future at each pending poll, each time in a run with a virtual clock, which advances when all tasks are blocked. A
-/// dropped future must not leave its deadline: the clock must not advance to it.
+/// Ends the future at each pending poll, each time in a run with a virtual clock, which advances
+/// when all tasks are blocked. A dropped future must not leave its deadline: the clock must not
+/// advance to it.
 fn end_at_every_poll_in_a_run<F: Future>(make: impl Fn(Drops) -> F) {
     let in_a_run = |ended: &dyn Fn(Drops) -> bool| {
         let drops = Drops::new();
@@ -379,7 +381,8 @@ fn waiting_until_all_are_blocked_ended_at_any_point_leaves_no_waiter() {
 
 // ---- Threads and processes.
 
-/// Cancels a scope around the future at its `times`-th pending poll. Returns false if the future had fewer.
+/// Cancels a scope around the future at its `times`-th pending poll. Returns false if the future
+/// had fewer.
 async fn cancelled_when_pending<F: IntoFuture>(
     make: impl FnOnce() -> F,
     times: usize,
@@ -417,7 +420,8 @@ fn a_thread_call_cancelled_at_any_point_is_over_when_its_scope_is_left() {
                 times,
             ));
             if !abandon {
-                // The call waited for the thread, and kept its value although the scope was cancelled.
+                // The call waited for the thread, and kept its value although the scope was
+                // cancelled.
                 assert_eq!((ends.load(SeqCst), limiter.borrowed()), (1, 0));
                 assert!(value.is_some());
             }

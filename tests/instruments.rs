@@ -1,4 +1,5 @@
-//! Instruments: which hooks are called, when and in which order. The runs have a virtual clock; no test sleeps.
+//! Instruments: which hooks are called, when and in which order. The runs have a virtual clock; no
+//! test sleeps.
 
 #[path = "common/polling.rs"]
 mod polling;

@@ -1,8 +1,9 @@
-//! Random programs of blocks, scopes, shields, clean-ups, deadlines, cancellations and panics, in virtual time. Each program must
-//! end and drop all its values. A seed determines the program.
+//! Random programs of blocks, scopes, shields, clean-ups, deadlines, cancellations and panics, in
+//! virtual time. Each program must end and drop all its values. A seed determines the program.
 //!
-//! `SEEDBED_STRESS_SEEDS=100000 cargo test --release --test stress` runs more programs. `SEEDBED_STRESS_FIRST` is the first seed,
-//! and `SEEDBED_STRESS_CHILDREN` the number of children in place of a million.
+//! `SEEDBED_STRESS_SEEDS=100000 cargo test --release --test stress` runs more programs.
+//! `SEEDBED_STRESS_FIRST` is the first seed, and `SEEDBED_STRESS_CHILDREN` the number of children
+//! in place of a million.
 
 #[path = "common/allocations.rs"]
 mod allocations;
@@ -86,14 +87,16 @@ impl World {
     }
 }
 
-/// Panics without printing. The payload takes no memory, because a block forgets the payload of a second panic.
+/// Panics without printing. The payload takes no memory, because a block forgets the payload of a
+/// second panic.
 fn quiet_panic() -> ! {
     resume_unwind(Box::new(()))
 }
 
 type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes a few random steps. With `finite`, none of them lasts forever, because a shield is around them.
+/// Makes a few random steps. With `finite`, none of them lasts forever, because a shield is around
+/// them.
 fn part(world: Arc<World>, finite: bool) -> Part {
     Box::pin(async move {
         let _value = world.drops.value();
@@ -244,7 +247,8 @@ async fn fallible_block(world: &Arc<World>, finite: bool) {
     drop(result.await);
 }
 
-/// Runs one program to its end. Aborts the process if the program hangs, because a thread cannot be stopped.
+/// Runs one program to its end. Aborts the process if the program hangs, because a thread cannot be
+/// stopped.
 fn run(seed: u64) {
     let world = World::new(seed);
     let program = part(world.clone(), false);
@@ -360,13 +364,13 @@ async fn batch(world: &World, size: u64) {
     drop(scope.run(block).await);
 }
 
-/// The number of allocations may have grown by a few vectors of the run since the first batch, but not with each child or batch.
-/// The vectors may have grown by less than two bytes per child.
+/// The number of allocations may have grown by a few vectors of the run since the first batch, but
+/// not with each child or batch. The vectors may have grown by less than two bytes per child.
 const VECTORS: isize = 16;
 const ROOM: isize = 1 << 20;
 
-/// The memory after each batch is that after the first batch: no node, deadline, child or waker is left. A node without a waker
-/// has no allocation of its own, so the test compares bytes too.
+/// The memory after each batch is that after the first batch: no node, deadline, child or waker is
+/// left. A node without a waker has no allocation of its own, so the test compares bytes too.
 #[test]
 fn a_million_children_with_any_fate_leave_nothing() {
     let world = &*World::new(setting("SEEDBED_STRESS_FIRST").unwrap_or(1));

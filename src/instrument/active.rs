@@ -14,7 +14,8 @@ use crate::task::observe::{TaskExit, TaskObserver, current_run, set_current_run,
 use crate::task::{RunId, TaskInfo};
 
 thread_local! {
-    /// The instruments of the run on this thread. A change makes a new list, so that a loop over the old one goes on.
+    /// The instruments of the run on this thread. A change makes a new list, so that a loop over
+    /// the old one goes on.
     static ACTIVE: RefCell<Instruments> = const { RefCell::new(Instruments(None)) };
 }
 
@@ -126,7 +127,8 @@ impl Error for NotActiveError {}
 
 /// Adds an instrument to the run on this thread. Its hooks are called from the next event on.
 ///
-/// Returns false if the instrument was active already, by this `Arc` or a clone of it. Its hooks are not called twice.
+/// Returns false if the instrument was active already, by this `Arc` or a clone of it. Its hooks
+/// are not called twice.
 ///
 /// # Panics
 ///
@@ -161,13 +163,13 @@ pub fn add_instrument(instrument: Arc<dyn Instrument>) -> bool {
     new
 }
 
-/// Removes an instrument from the run on this thread. No more of its hooks are called, not even at the end of a step that
-/// has begun.
+/// Removes an instrument from the run on this thread. No more of its hooks are called, not even at
+/// the end of a step that has begun.
 ///
 /// # Errors
 ///
-/// [`NotActiveError`] if the instrument was not added, or was removed before, by this function or because it panicked. Also
-/// outside of a run.
+/// [`NotActiveError`] if the instrument was not added, or was removed before, by this function or
+/// because it panicked. Also outside of a run.
 ///
 /// ```
 /// use std::sync::Arc;

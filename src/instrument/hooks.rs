@@ -7,7 +7,8 @@ use crate::task::observe::TaskExit;
 
 /// Hooks that a run calls for the events in the life of its tasks.
 ///
-/// Every hook has an empty default. The [module](crate::instrument) describes when each hook is called.
+/// Every hook has an empty default. The [module](crate::instrument) describes when each hook is
+/// called.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -62,7 +63,8 @@ pub trait Instrument: Send + Sync {
         _ = (task, how);
     }
 
-    /// Called before the run waits on this thread, for at most `timeout`. `None` if it waits only for wake-ups.
+    /// Called before the run waits on this thread, for at most `timeout`. `None` if it waits only
+    /// for wake-ups.
     fn before_io_wait(&self, timeout: Option<Duration>) {
         _ = timeout;
     }

@@ -22,8 +22,9 @@ use crate::task::{TaskId, TaskInfo};
 /// | the run waits, has waited | an event at TRACE, with `timeout` |
 /// | the run begins, ends | an event at DEBUG |
 ///
-/// The target is `seedbed::task`. If the instrument is added to a run that has begun, each task gets its span at the next event of
-/// that task. Remove the instrument only in the run's root task, or not at all: elsewhere, spans that were entered are not left.
+/// The target is `seedbed::task`. If the instrument is added to a run that has begun, each task
+/// gets its span at the next event of that task. Remove the instrument only in the run's root task,
+/// or not at all: elsewhere, spans that were entered are not left.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,8 +43,8 @@ use crate::task::{TaskId, TaskInfo};
 /// ```
 #[derive(Debug, Default)]
 pub struct TracingInstrument {
-    /// The spans of all tasks that have not exited. Not locked during calls of the subscriber, which may spawn. In an `Arc`,
-    /// because cloning a span calls the subscriber.
+    /// The spans of all tasks that have not exited. Not locked during calls of the subscriber,
+    /// which may spawn. In an `Arc`, because cloning a span calls the subscriber.
     spans: Mutex<HashMap<TaskId, Arc<Span>>>,
 }
 

@@ -1,4 +1,5 @@
-//! The future of a nursery block: polls the body and the children, and ends when all of them have ended.
+//! The future of a nursery block: polls the body and the children, and ends when all of them have
+//! ended.
 
 use std::fmt;
 use std::future::Future;
@@ -15,16 +16,19 @@ use super::polling::PollGuard;
 use super::raw_handle::RawHandle;
 
 pin_project! {
-    /// A nursery block. Returned by [`open_nursery`](crate::open_nursery) and the other functions that open a nursery.
+    /// A nursery block. Returned by [`open_nursery`](crate::open_nursery) and the other functions
+    /// that open a nursery.
     ///
-    /// `N` is the type of the block's handle, and with it the lifetime of everything that the children may borrow.
+    /// `N` is the type of the block's handle, and with it the lifetime of everything that the
+    /// children may borrow.
     #[must_use = "futures do nothing unless awaited"]
     pub struct Block<N, F, Fut: Future> {
         #[pin]
         body: Body<F, Fut>,
         running: Option<Running<Fut::Output>>,
         options: Options,
-        // The children belong to the block. So it is `Send` only if the handle is, and `'env` outlives it.
+        // The children belong to the block. So it is `Send` only if the handle is, and `'env`
+        // outlives it.
         kind: Kind<N, Fut::Output>,
     }
 
@@ -49,8 +53,8 @@ pin_project! {
     enum Body<F, Fut> {
         New { open: Option<F> },
         Running { #[pin] future: Fut },
-        /// The future is gone. If the body returned an error after the block's outcome was decided, the block waits for
-        /// the cancellation that comes with that decision.
+        /// The future is gone. If the body returned an error after the block's outcome was decided,
+        /// the block waits for the cancellation that comes with that decision.
         Finished,
         Ended,
     }
@@ -71,7 +75,8 @@ struct Kind<N, R> {
     handle: std::marker::PhantomData<N>,
 }
 
-/// Checks the body's value in a block that can fail: ends the block if it is an error. `None` if that error came too late.
+/// Checks the body's value in a block that can fail: ends the block if it is an error. `None` if
+/// that error came too late.
 pub(super) type CheckBody<R> = fn(&RawHandle<R>, R) -> Option<R>;
 
 /// The state that exists since the first poll.
@@ -86,7 +91,8 @@ struct Running<R> {
 enum Phase {
     /// The body or children live.
     Open,
-    /// Everything has ended because of a cancellation that an outer scope absorbs. The block waits until that scope drops it.
+    /// Everything has ended because of a cancellation that an outer scope absorbs. The block waits
+    /// until that scope drops it.
     Cancelled,
     Ended,
 }
@@ -112,22 +118,24 @@ where
         }
     }
 
-    /// Makes the children serve the body: when the block is cancelled, the body ends first, and its children are
-    /// cancelled after that. (tricycle's `open_service_nursery`.)
+    /// Makes the children serve the body: when the block is cancelled, the body ends first, and its
+    /// children are cancelled after that. (tricycle's `open_service_nursery`.)
     ///
-    /// So the body can use its children in its clean-up: a connection whose writer still runs can send a last message.
-    /// It makes no difference whether a scope around the block is cancelled, [`terminate`](crate::Nursery::terminate) is
-    /// called or a child panics. [`Task::cancel`](crate::Task::cancel) still ends one child at any time. When the body
-    /// returns by itself, the block waits for the children; with [`daemon`](Block::daemon), it cancels them.
+    /// So the body can use its children in its clean-up: a connection whose writer still runs can
+    /// send a last message. It makes no difference whether a scope around the block is cancelled,
+    /// [`terminate`](crate::Nursery::terminate) is called or a child panics.
+    /// [`Task::cancel`](crate::Task::cancel) still ends one child at any time. When the body
+    /// returns by itself, the block waits for the children; with [`daemon`](Block::daemon), it
+    /// cancels them.
     ///
-    /// A child that is being [started](crate::Nursery::start) is cancelled with the task that starts it. The shield covers
-    /// the child as soon as it has started.
+    /// A child that is being [started](crate::Nursery::start) is cancelled with the task that
+    /// starts it. The shield covers the child as soon as it has started.
     ///
     /// # Cancellation
     ///
-    /// When a scope around the block is cancelled, the body is dropped where it waits, or as soon as an active shield in
-    /// it has ended; then the children in the same way; then that scope drops the block. Dropping the block from outside
-    /// drops the body, then the children, at once.
+    /// When a scope around the block is cancelled, the body is dropped where it waits, or as soon
+    /// as an active shield in it has ended; then the children in the same way; then that scope
+    /// drops the block. Dropping the block from outside drops the body, then the children, at once.
     ///
     /// ```
     /// use std::time::Duration;
@@ -163,8 +171,8 @@ where
 
     /// Cancels the children when the body has returned, instead of waiting for them.
     ///
-    /// For children that work for the body alone. The block still ends when all children have ended, and returns the
-    /// body's value.
+    /// For children that work for the body alone. The block still ends when all children have
+    /// ended, and returns the body's value.
     ///
     /// ```
     /// use seedbed::time::sleep_forever;
@@ -224,9 +232,11 @@ struct Round<'a, R> {
 }
 
 impl<R> Round<'_, R> {
-    /// Drops everything that is cancelled, and polls everything that is ready. True if the body has ended.
+    /// Drops everything that is cancelled, and polls everything that is ready. True if the body has
+    /// ended.
     ///
-    /// In the `first` poll, the body runs to its first await that has to wait, however early it was cancelled.
+    /// In the `first` poll, the body runs to its first await that has to wait, however early it was
+    /// cancelled.
     fn run<F, Fut: Future<Output = R>>(
         &mut self,
         guard: &PollGuard<'_>,
@@ -238,7 +248,8 @@ impl<R> Round<'_, R> {
         let cancelled = self.driver.is_cancelled();
         self.driver.poll_ready(guard);
         if self.driver.is_cancelled() && !cancelled {
-            // A child has cancelled the block: the children that are not ready are dropped in this poll, too.
+            // A child has cancelled the block: the children that are not ready are dropped in this
+            // poll, too.
             self.driver.drop_cancelled(guard);
             return self.poll_body(body, false);
         }

@@ -59,21 +59,25 @@ impl<F: Future> Child<F> {
     ///
     /// # Safety
     ///
-    /// `header` points to a live `Child<F>`, and its stage belongs to the caller while the result is used.
+    /// `header` points to a live `Child<F>`, and its stage belongs to the caller while the result
+    /// is used.
     unsafe fn stage<'a>(header: NonNull<Header>) -> &'a mut Stage<F> {
-        // SAFETY: `Child` is `repr(C)` with the header first, and the pointer has the provenance of the whole allocation, so it is
-        // also a pointer to the child. By the contract the child lives and no other reference to the stage is in use.
+        // SAFETY: `Child` is `repr(C)` with the header first, and the pointer has the provenance of
+        // the whole allocation, so it is also a pointer to the child. By the contract the child
+        // lives and no other reference to the stage is in use.
         unsafe { &mut *(*header.cast::<Child<F>>().as_ptr()).stage.get() }
     }
 
     /// The contract is that of [`VTable::poll`].
     unsafe fn poll(header: NonNull<Header>, cx: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: this function is only in vtables of a `Child<F>`. The caller is the block, and the stage is the block's before `DONE`.
+        // SAFETY: this function is only in vtables of a `Child<F>`. The caller is the block, and
+        // the stage is the block's before `DONE`.
         let stage = unsafe { Self::stage(header) };
         let Stage::Running(future) = stage else {
             unreachable!("a child is polled while it runs");
         };
-        // SAFETY: the future is in an allocation that never moves, and is dropped in place: by the assignment below or by `clear`.
+        // SAFETY: the future is in an allocation that never moves, and is dropped in place: by the
+        // assignment below or by `clear`.
         let future = unsafe { Pin::new_unchecked(future) };
         future
             .poll(cx)
@@ -82,7 +86,8 @@ impl<F: Future> Child<F> {
 
     /// The contract is that of [`VTable::clear`].
     unsafe fn clear(header: NonNull<Header>) {
-        // SAFETY: this function is only in vtables of a `Child<F>`. The caller owns the future or result.
+        // SAFETY: this function is only in vtables of a `Child<F>`. The caller owns the future or
+        // result.
         let stage = unsafe { Self::stage(header) };
         // The new value is stored even if the drop of the old one panics.
         *stage = Stage::Empty;
@@ -118,7 +123,8 @@ impl<F: Future, N> Unnamed<F, N> {
 
     /// The contract is that of [`VTable::free`].
     unsafe fn free(header: NonNull<Header>) {
-        // SAFETY: `spawn` made this child by leaking a box of a `Child<F>`, because it has this vtable. The last reference is gone.
+        // SAFETY: `spawn` made this child by leaking a box of a `Child<F>`, because it has this
+        // vtable. The last reference is gone.
         drop(unsafe { Box::from_raw(header.cast::<Child<F>>().as_ptr()) });
     }
 }
@@ -147,27 +153,31 @@ impl<F: Future> NamedChild<F> {
 
     /// The contract is that of [`VTable::name`].
     unsafe fn name(header: NonNull<Header>) -> *const str {
-        // SAFETY: only `leak` uses this vtable, for the header of a `NamedChild<F>`, which is `repr(C)` and begins with it. The child
-        // lives by the contract, and its name never changes, so any thread may read it.
+        // SAFETY: only `leak` uses this vtable, for the header of a `NamedChild<F>`, which is
+        // `repr(C)` and begins with it. The child lives by the contract, and its name never
+        // changes, so any thread may read it.
         let name: &Name = unsafe { &(*header.cast::<NamedChild<F>>().as_ptr()).name };
         &**name
     }
 
     /// The contract is that of [`VTable::free`].
     unsafe fn free(header: NonNull<Header>) {
-        // SAFETY: only `leak` uses this vtable, for a leaked box of a `NamedChild<F>`. The last reference is gone.
+        // SAFETY: only `leak` uses this vtable, for a leaked box of a `NamedChild<F>`. The last
+        // reference is gone.
         drop(unsafe { Box::from_raw(header.cast::<NamedChild<F>>().as_ptr()) });
     }
 }
 
 /// Makes a child and makes the block poll it. Gives the future back if the block has ended.
 ///
-/// A child without a `name` is named after the type `N`. `announced` says that the caller tells the run's instruments of it.
+/// A child without a `name` is named after the type `N`. `announced` says that the caller tells the
+/// run's instruments of it.
 ///
 /// # Safety
 ///
-/// If the block is polled or dropped on another thread than this one, `F` must be `Send`. `F` must be valid for as long as the
-/// block may poll or drop it, and `F::Output` for as long as the block or the task may.
+/// If the block is polled or dropped on another thread than this one, `F` must be `Send`. `F` must
+/// be valid for as long as the block may poll or drop it, and `F::Output` for as long as the block
+/// or the task may.
 pub(super) unsafe fn spawn<F: Future, N>(
     nursery: &Arc<NurseryState>,
     name: Option<&Name>,
@@ -187,13 +197,16 @@ pub(super) unsafe fn spawn<F: Future, N>(
     };
     // SAFETY: the child was just made, with two counted references. This is the first.
     let child = unsafe { ChildRef::new(header) };
-    // SAFETY: this is the second of the two counted references. A new child has its `HANDLE` flag and no other task.
+    // SAFETY: this is the second of the two counted references. A new child has its `HANDLE` flag
+    // and no other task.
     let task = unsafe { RawTask::new(ChildRef::new(header)) };
-    // SAFETY: the child was made for this nursery. It is in no list, and no other thread has a reference to it.
+    // SAFETY: the child was made for this nursery. It is in no list, and no other thread has a
+    // reference to it.
     match unsafe { nursery.push(child) } {
         Ok(()) => Ok(task),
         Err(refused) => {
-            // SAFETY: the vtable is one of a `Child<F>`. The push was refused, so only this function has seen the child.
+            // SAFETY: the vtable is one of a `Child<F>`. The push was refused, so only this
+            // function has seen the child.
             let stage = unsafe { Child::<F>::stage(header) };
             let Stage::Running(future) = std::mem::replace(stage, Stage::Empty) else {
                 unreachable!("the child never ran");

@@ -23,8 +23,9 @@ use crate::cancel::position;
 ///
 /// # Panics
 ///
-/// When awaited, if the child was cancelled or has panicked, and so has no result. It does not panic if the awaiting task is
-/// cancelled as well; that task is then dropped. Where a child may have no result, use [`outcome`](Task::outcome).
+/// When awaited, if the child was cancelled or has panicked, and so has no result. It does not
+/// panic if the awaiting task is cancelled as well; that task is then dropped. Where a child may
+/// have no result, use [`outcome`](Task::outcome).
 ///
 /// ```
 /// use seedbed::{open_nursery, run};
@@ -82,7 +83,8 @@ impl<T> Task<T> {
         TaskInfo::of(self.raw.child())
     }
 
-    /// Waits until the child has ended. Returns its result, or `None` if it was cancelled or has panicked.
+    /// Waits until the child has ended. Returns its result, or `None` if it was cancelled or has
+    /// panicked.
     ///
     /// # Cancellation
     ///
@@ -99,10 +101,11 @@ impl<T> Task<T> {
         std::future::poll_fn(|cx| self.poll_outcome(cx)).await
     }
 
-    /// Cancels this one child, and waits until it has ended. Returns its result if it ended by itself before that.
+    /// Cancels this one child, and waits until it has ended. Returns its result if it ended by
+    /// itself before that.
     ///
-    /// A child that was not polled yet still runs to its first await that has to wait. A shielded section in the child is
-    /// finished first.
+    /// A child that was not polled yet still runs to its first await that has to wait. A shielded
+    /// section in the child is finished first.
     ///
     /// # Cancellation
     ///

@@ -1,17 +1,21 @@
-//! References to children of any type, and the state that a nursery's block, handles and wakers share.
+//! References to children of any type, and the state that a nursery's block, handles and wakers
+//! share.
 //!
-//! A child is one allocation: a [`Header`] of this file and, behind it, the future or its result (`child`). It is shared by
-//! the block, which polls it, by the [`Task`](super::Task), which takes the result, and by wakers on any thread:
+//! A child is one allocation: a [`Header`] of this file and, behind it, the future or its result
+//! (`child`). It is shared by the block, which polls it, by the [`Task`](super::Task), which takes
+//! the result, and by wakers on any thread:
 //!
-//! * **The block** alone polls and drops the future, and uses `index` and `node`. A waker never does, because it may be used
-//!   after everything is gone that the future borrows.
-//! * **The thread that set `QUEUED`** has the right to push the child, until the block clears the flag.
-//! * **The result** belongs to the block until it sets `OUTPUT`, then to the task. The task gives up its claim by clearing
-//!   `HANDLE`. Both are read-modify-write operations, so exactly one side sees the other's and drops an unwanted result.
+//! * **The block** alone polls and drops the future, and uses `index` and `node`. A waker never
+//!   does, because it may be used after everything is gone that the future borrows.
+//! * **The thread that set `QUEUED`** has the right to push the child, until the block clears the
+//!   flag.
+//! * **The result** belongs to the block until it sets `OUTPUT`, then to the task. The task gives
+//!   up its claim by clearing `HANDLE`. Both are read-modify-write operations, so exactly one side
+//!   sees the other's and drops an unwanted result.
 //!
-//! The last reference frees the memory, on any thread. The block drops the future of each child before it ends, and the task
-//! drops the result, so freeing runs no code of the user. A block that cannot do so, because a waker of another library
-//! panics, leaks its children.
+//! The last reference frees the memory, on any thread. The block drops the future of each child
+//! before it ends, and the task drops the result, so freeing runs no code of the user. A block that
+//! cannot do so, because a waker of another library panics, leaks its children.
 
 // Counts references and calls functions that depend on the child's type.
 #![allow(unsafe_code)]
@@ -60,9 +64,11 @@ pub(super) struct Header {
     id: TaskId,
 }
 
-/// The functions that depend on the child's type. Each takes a pointer to a live child of that type.
+/// The functions that depend on the child's type. Each takes a pointer to a live child of that
+/// type.
 pub(super) struct VTable {
-    /// Polls the future, and stores its result. The caller is the block, and the child is not `DONE`.
+    /// Polls the future, and stores its result. The caller is the block, and the child is not
+    /// `DONE`.
     pub(super) poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<()>,
     /// Drops the future or the result. The caller owns it.
     pub(super) clear: unsafe fn(NonNull<Header>),
@@ -75,7 +81,8 @@ pub(super) struct VTable {
 }
 
 impl Header {
-    /// Makes the header of a child that is about to be pushed and has a task. Inlined, so that it is written in place.
+    /// Makes the header of a child that is about to be pushed and has a task. Inlined, so that it
+    /// is written in place.
     #[inline(always)]
     pub(super) fn new(
         nursery: &Arc<NurseryState>,
@@ -100,12 +107,15 @@ impl Header {
 /// A counted reference to a child.
 pub(super) struct ChildRef(NonNull<Header>);
 
-// SAFETY: through a reference, any thread may use `state`, `nursery` and `awaiter`, which are `Sync`, `id` and `vtable`, which
-// never change, the name (by `vtable.name`, whose contract is the same), and free the memory, which runs no code of the user.
-// The cells are used by their owners only: `link` by the list that the child is in, `index` and `node` by methods that take an
-// `Own`, which only the thread that polls the block has. The future and the result are behind unsafe functions.
+// SAFETY: through a reference, any thread may use `state`, `nursery` and `awaiter`, which are
+// `Sync`, `id` and `vtable`, which never change, the name (by `vtable.name`, whose contract is the
+// same), and free the memory, which runs no code of the user. The cells are used by their owners
+// only: `link` by the list that the child is in, `index` and `node` by methods that take an `Own`,
+// which only the thread that polls the block has. The future and the result are behind unsafe
+// functions.
 unsafe impl Send for ChildRef {}
-// SAFETY: a `&ChildRef` can be cloned, so sharing one gives no more than sending one does: see above.
+// SAFETY: a `&ChildRef` can be cloned, so sharing one gives no more than sending one does: see
+// above.
 unsafe impl Sync for ChildRef {}
 
 impl ChildRef {
@@ -113,8 +123,8 @@ impl ChildRef {
     ///
     /// # Safety
     ///
-    /// `header` points to the header of a live child, with the provenance of the child's whole allocation. One count of its
-    /// references belongs to the result.
+    /// `header` points to the header of a live child, with the provenance of the child's whole
+    /// allocation. One count of its references belongs to the result.
     pub(super) unsafe fn new(header: NonNull<Header>) -> Self {
         ChildRef(header)
     }
@@ -124,7 +134,8 @@ impl ChildRef {
     }
 
     pub(super) fn name(&self) -> &str {
-        // SAFETY: the function came with this child, which lives as long as this reference, which the result borrows.
+        // SAFETY: the function came with this child, which lives as long as this reference, which
+        // the result borrows.
         unsafe { &*(self.header().vtable.name)(self.0) }
     }
 
@@ -133,7 +144,8 @@ impl ChildRef {
     }
 
     pub(super) fn header(&self) -> &Header {
-        // SAFETY: this counted reference keeps the allocation alive, and nothing ever has a `&mut` to a header.
+        // SAFETY: this counted reference keeps the allocation alive, and nothing ever has a `&mut`
+        // to a header.
         unsafe { self.0.as_ref() }
     }
 
@@ -151,7 +163,8 @@ impl ChildRef {
         self.header().state.load(Ordering::Acquire) & CANCEL != 0
     }
 
-    /// Takes back the right to push the child, so that the next wake-up queues it again. False if the child is done.
+    /// Takes back the right to push the child, so that the next wake-up queues it again. False if
+    /// the child is done.
     pub(super) fn dequeue(&self) -> bool {
         // Acquire: the poll that follows sees what was done before the wake-up.
         self.header().state.fetch_and(!QUEUED, Ordering::AcqRel) & DONE == 0
@@ -160,10 +173,11 @@ impl ChildRef {
     /// Makes the block poll the child, unless it is queued or done.
     pub(super) fn wake(&self) {
         let header = self.header();
-        // A read-modify-write even if the flag is set: the poll that clears it then sees what was done before this wake-up.
+        // A read-modify-write even if the flag is set: the poll that clears it then sees what was
+        // done before this wake-up.
         if header.state.fetch_or(QUEUED, Ordering::AcqRel) & (QUEUED | DONE) == 0 {
-            // SAFETY: the child belongs to the nursery in its header. This thread has set `QUEUED`, which was clear, so the
-            // child is in no list and no other thread pushes it.
+            // SAFETY: the child belongs to the nursery in its header. This thread has set `QUEUED`,
+            // which was clear, so the child is in no list and no other thread pushes it.
             let pushed = unsafe { header.nursery.push(self.clone()) };
             // Refused if the block has ended. Then nothing polls the child any more.
             drop(pushed);
@@ -181,7 +195,8 @@ impl Clone for ChildRef {
     fn clone(&self) -> Self {
         let before = self.header().state.fetch_add(REFERENCE, Ordering::Relaxed);
         if before > usize::MAX / 2 {
-            // References were leaked in a loop. A count that overflows would free memory that is in use.
+            // References were leaked in a loop. A count that overflows would free memory that is in
+            // use.
             std::process::abort();
         }
         ChildRef(self.0)
@@ -192,7 +207,8 @@ impl Drop for ChildRef {
     fn drop(&mut self) {
         let vtable = self.header().vtable;
         let before = self.header().state.fetch_sub(REFERENCE, Ordering::Release);
-        // SAFETY: `before` is the state from which this reference was taken out, and `self` is not used again.
+        // SAFETY: `before` is the state from which this reference was taken out, and `self` is not
+        // used again.
         unsafe { free_if_last(before, self.0, vtable) };
     }
 }
@@ -201,19 +217,22 @@ impl Drop for ChildRef {
 ///
 /// # Safety
 ///
-/// `before` is the state from which the caller has taken its reference out, and `vtable` is the child's.
+/// `before` is the state from which the caller has taken its reference out, and `vtable` is the
+/// child's.
 pub(super) unsafe fn free_if_last(before: usize, child: NonNull<Header>, vtable: &VTable) {
     if before / REFERENCE == 1 {
         // Everything that other threads did with the child happens before it is freed.
         fence(Ordering::Acquire);
-        // SAFETY: the function came with this child. The count is zero, so nothing else refers to the child.
+        // SAFETY: the function came with this child. The count is zero, so nothing else refers to
+        // the child.
         unsafe { (vtable.free)(child) };
     }
 }
 
-// SAFETY: a counted reference keeps the child alive, and a child does not move. `as_raw` and `link` lead to the child's one
-// header. `link` is private to this file, which uses it nowhere else. The address of a header is aligned to more than one
-// byte and not null, so it is none of the marks 0, 1 and 2 as long as the alignment is above 2: a header has pointers in it.
+// SAFETY: a counted reference keeps the child alive, and a child does not move. `as_raw` and `link`
+// lead to the child's one header. `link` is private to this file, which uses it nowhere else. The
+// address of a header is aligned to more than one byte and not null, so it is none of the marks 0,
+// 1 and 2 as long as the alignment is above 2: a header has pointers in it.
 unsafe impl Linked for ChildRef {
     type Object = Header;
 
@@ -251,7 +270,8 @@ pub(super) struct NurseryState {
     pub(super) id: TaskId,
     /// The block's index in its part of the registry.
     pub(super) registry_index: StdAtomicUsize,
-    /// The tree variables where the block was opened, for threads that ask about them. Cleared when the block ends.
+    /// The tree variables where the block was opened, for threads that ask about them. Cleared when
+    /// the block ends.
     pub(super) values: Mutex<Option<TreeValues>>,
 }
 
@@ -278,10 +298,11 @@ impl NurseryState {
     ///
     /// # Safety
     ///
-    /// The child belongs to this nursery. It is not in the stack already, and no other thread pushes it until this returns.
+    /// The child belongs to this nursery. It is not in the stack already, and no other thread
+    /// pushes it until this returns.
     pub(super) unsafe fn push(&self, child: ChildRef) -> Result<(), ChildRef> {
-        // SAFETY: the caller promises what `Children::push` asks for; a child that is not in the stack is not in a batch
-        // either, because `QUEUED` stands for both.
+        // SAFETY: the caller promises what `Children::push` asks for; a child that is not in the
+        // stack is not in a batch either, because `QUEUED` stands for both.
         if let Pushed::OntoIdle = unsafe { self.children.push(child) }? {
             self.scope.wake();
         }
@@ -290,7 +311,8 @@ impl NurseryState {
 
     /// Returns the children that have not ended, in the order of spawning.
     ///
-    /// If another thread polls the block, waits until that poll is over, or without `wait` returns `None`.
+    /// If another thread polls the block, waits until that poll is over, or without `wait` returns
+    /// `None`.
     pub(super) fn children(&self, wait: bool) -> Option<Vec<ChildRef>> {
         let mut children = self.children.read(wait)?;
         children.retain(|child| !child.is_done());
@@ -305,7 +327,8 @@ impl NurseryState {
     }
 }
 
-/// Drops the chain of openers in a loop: with executors between them it may be too long for recursion.
+/// Drops the chain of openers in a loop: with executors between them it may be too long for
+/// recursion.
 impl Drop for NurseryState {
     fn drop(&mut self) {
         let mut opener = self.opener.take();
@@ -324,8 +347,8 @@ impl Wake for NurseryState {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // A read-modify-write even if the flag is set, so that the next poll sees what was done before each wake-up, and not
-        // only before the last one.
+        // A read-modify-write even if the flag is set, so that the next poll sees what was done
+        // before each wake-up, and not only before the last one.
         self.body_woken.swap(true, Ordering::AcqRel);
         self.scope.wake();
     }

@@ -1,7 +1,9 @@
-//! The children of one nursery: those that are ready, those that wait, and the one that is being polled.
+//! The children of one nursery: those that are ready, those that wait, and the one that is being
+//! polled.
 //!
-//! The block changes these lists with every child that it polls, so a lock per change would cost more than the change.
-//! Instead one lock is held for the length of each poll of the block. It is a word with the token of its holder:
+//! The block changes these lists with every child that it polls, so a lock per change would cost
+//! more than the change. Instead one lock is held for the length of each poll of the block. It is a
+//! word with the token of its holder:
 //!
 //! | holder | meaning |
 //! |---|---|
@@ -9,8 +11,8 @@
 //! | `READER` | a thread copies the lists |
 //! | any other | the thread with this [token](thread_token) polls or drops the block |
 //!
-//! The thread that holds the lock as the block may read as well. It can do so only from code that the block has called, and
-//! no method of [`PollGuard`] calls such code while it changes a list.
+//! The thread that holds the lock as the block may read as well. It can do so only from code that
+//! the block has called, and no method of [`PollGuard`] calls such code while it changes a list.
 
 // Gives out what the lock protects.
 #![allow(unsafe_code)]
@@ -55,11 +57,12 @@ struct Polled<R: Linked> {
     current: Option<NonNull<R::Object>>,
 }
 
-// SAFETY: references to children may be used and dropped on any thread (the bound), and `Children` owns nothing else that
-// depends on a thread: `current` is a pointer to a child, and is set only while the lock is held.
+// SAFETY: references to children may be used and dropped on any thread (the bound), and `Children`
+// owns nothing else that depends on a thread: `current` is a pointer to a child, and is set only
+// while the lock is held.
 unsafe impl<R: Linked + Send + Sync> Send for Children<R> {}
-// SAFETY: `holder` and `ready` are atomic. `polled` is used only by the thread that holds the lock: by `PollGuard`, which
-// exists only then and cannot leave its thread, and by `read` and `current`.
+// SAFETY: `holder` and `ready` are atomic. `polled` is used only by the thread that holds the lock:
+// by `PollGuard`, which exists only then and cannot leave its thread, and by `read` and `current`.
 unsafe impl<R: Linked + Send + Sync> Sync for Children<R> {}
 
 impl<R: Listed> Children<R> {
@@ -79,8 +82,8 @@ impl<R: Listed> Children<R> {
     ///
     /// # Safety
     ///
-    /// The child belongs to this nursery. It is not in the stack or a batch already, and no other thread pushes it until
-    /// this returns.
+    /// The child belongs to this nursery. It is not in the stack or a batch already, and no other
+    /// thread pushes it until this returns.
     pub(super) unsafe fn push(&self, child: R) -> Result<Pushed, R> {
         // SAFETY: the contract of this function includes that of `ReadyStack::push`.
         unsafe { self.ready.push(child) }
@@ -102,7 +105,8 @@ impl<R: Listed> Children<R> {
 
     /// Locks the children for the block, and runs `act` with the guard.
     ///
-    /// The lifetime in the guard's type belongs to this call alone, so what comes from one guard fits no other.
+    /// The lifetime in the guard's type belongs to this call alone, so what comes from one guard
+    /// fits no other.
     pub(super) fn lock<T>(&self, act: impl for<'b> FnOnce(&PollGuard<'b, R>) -> T) -> T {
         let token = thread_token();
         while let Err(holder) = self.try_lock(token) {
@@ -110,7 +114,8 @@ impl<R: Listed> Children<R> {
                 holder, token,
                 "a nursery's block was polled by code that it polls"
             );
-            // A block is polled by one thread at a time, so this is a reader, which does not take long.
+            // A block is polled by one thread at a time, so this is a reader, which does not take
+            // long.
             yield_now();
         }
         let guard = PollGuard {
@@ -126,7 +131,8 @@ impl<R: Listed> Children<R> {
 
     /// Returns references to all children; some of them more than once, and some that have ended.
     ///
-    /// If another thread polls the block, waits until that poll is over, or without `wait` returns `None`.
+    /// If another thread polls the block, waits until that poll is over, or without `wait` returns
+    /// `None`.
     pub(super) fn read(&self, wait: bool) -> Option<Vec<R>> {
         /// Unlocks also if there is no memory for the list.
         struct Reader<'a, R: Listed>(Option<&'a Children<R>>);
@@ -147,16 +153,17 @@ impl<R: Listed> Children<R> {
             }
         };
         let mut found = self.polled.with(|polled| {
-            // SAFETY: this thread holds the lock, as the reader or as the block. As the block, it is in code that the block
-            // has called, and no method of `PollGuard` calls any while it has a `&mut` to this.
+            // SAFETY: this thread holds the lock, as the reader or as the block. As the block, it
+            // is in code that the block has called, and no method of `PollGuard` calls any while it
+            // has a `&mut` to this.
             let polled = unsafe { &*polled };
             let mut found = polled.listed.clone();
             polled.batch.walk(&mut found);
             found.extend(polled.current());
             found
         });
-        // SAFETY: only `PollGuard` takes the stack. A guard of another thread cannot exist while this thread holds the lock,
-        // and a guard of this thread is not in use, as above.
+        // SAFETY: only `PollGuard` takes the stack. A guard of another thread cannot exist while
+        // this thread holds the lock, and a guard of this thread is not in use, as above.
         unsafe { self.ready.walk(&mut found) };
         drop(reader);
         Some(found)
@@ -167,8 +174,9 @@ impl<R: Listed> Children<R> {
         if self.holder.load(Ordering::Relaxed) != thread_token() {
             return None;
         }
-        // SAFETY: this thread holds the lock as the block, because no other thread stores this thread's token. It is in code
-        // that the block has called, and no method of `PollGuard` calls any while it has a `&mut` to this.
+        // SAFETY: this thread holds the lock as the block, because no other thread stores this
+        // thread's token. It is in code that the block has called, and no method of `PollGuard`
+        // calls any while it has a `&mut` to this.
         self.polled.with(|polled| unsafe { (*polled).current() })
     }
 }
@@ -176,22 +184,24 @@ impl<R: Listed> Children<R> {
 impl<R: Linked> Polled<R> {
     fn current(&self) -> Option<R> {
         let current = self.current?;
-        // SAFETY: the pointer came from `as_raw`, and `PollGuard::with_current` borrows a reference to that child until it
-        // has cleared the field. The result of `from_raw` is not dropped, and used only here.
+        // SAFETY: the pointer came from `as_raw`, and `PollGuard::with_current` borrows a reference
+        // to that child until it has cleared the field. The result of `from_raw` is not dropped,
+        // and used only here.
         let current = ManuallyDrop::new(unsafe { R::from_raw(current) });
         Some(R::clone(&current))
     }
 }
 
-/// Proves that this thread polls the block of these children, or drops it. Exists only within [`Children::lock`].
+/// Proves that this thread polls the block of these children, or drops it. Exists only within
+/// [`Children::lock`].
 pub(super) struct PollGuard<'b, R: Listed> {
     children: &'b Children<R>,
     /// Makes `'b` invariant, and keeps the guard on its thread.
     brand: PhantomData<*mut &'b ()>,
 }
 
-/// A child that belongs to the nursery of the [`PollGuard`] with the same lifetime, whose block is therefore being polled by
-/// this thread.
+/// A child that belongs to the nursery of the [`PollGuard`] with the same lifetime, whose block is
+/// therefore being polled by this thread.
 pub(super) struct Own<'b, R> {
     child: R,
     brand: PhantomData<*mut &'b ()>,
@@ -228,18 +238,21 @@ impl<R: Listed> Drop for Unlock<'_, '_, R> {
 }
 
 impl<'b, R: Listed> PollGuard<'b, R> {
-    /// Changes what the lock protects. `change` must not run code of others: no poll, no waker, no drop of a reference.
+    /// Changes what the lock protects. `change` must not run code of others: no poll, no waker, no
+    /// drop of a reference.
     #[inline(always)]
     fn with<T>(&self, change: impl FnOnce(&mut Polled<R>) -> T) -> T {
-        // SAFETY: a guard exists only on the thread that holds the lock as the block, so no other thread uses this. On this
-        // thread `read`, `current` and this function are the only users; each ends before it returns, and `change`, which is
-        // written in this file, calls none of them.
+        // SAFETY: a guard exists only on the thread that holds the lock as the block, so no other
+        // thread uses this. On this thread `read`, `current` and this function are the only users;
+        // each ends before it returns, and `change`, which is written in this file, calls none of
+        // them.
         self.children
             .polled
             .with_mut(|polled| change(unsafe { &mut *polled }))
     }
 
-    /// Takes all children that are ready, to be given out by [`next_ready`](PollGuard::next_ready). Not after closing.
+    /// Takes all children that are ready, to be given out by [`next_ready`](PollGuard::next_ready).
+    /// Not after closing.
     pub(super) fn take_ready(&self) {
         let batch = self.children.ready.take();
         drop(self.with(|polled| std::mem::replace(&mut polled.batch, batch)));
@@ -273,12 +286,14 @@ impl<'b, R: Listed> PollGuard<'b, R> {
         found.into_iter().map(Own::new).collect()
     }
 
-    /// Puts a child that came from the batch, and was not polled since, back among those that are ready.
+    /// Puts a child that came from the batch, and was not polled since, back among those that are
+    /// ready.
     pub(super) fn push_back(&self, child: Own<'b, R>) {
-        // SAFETY: the child is of this nursery (its type) and was taken out of the batch, so it is in no list. Its right to be
-        // in the stack was not given up, so no other thread pushes it.
+        // SAFETY: the child is of this nursery (its type) and was taken out of the batch, so it is
+        // in no list. Its right to be in the stack was not given up, so no other thread pushes it.
         let pushed = unsafe { self.children.push(child.child) };
-        // Refused after closing, when the child is dropped here. A block that is being polled need not be woken.
+        // Refused after closing, when the child is dropped here. A block that is being polled need
+        // not be woken.
         drop(pushed);
     }
 
@@ -335,7 +350,8 @@ impl<'b, R: Listed> PollGuard<'b, R> {
     /// Polls or drops a child, or does something else as that child. `act` must not panic.
     #[inline]
     pub(super) fn with_current<T>(&self, child: &Own<'b, R>, act: impl FnOnce() -> T) -> T {
-        /// Clears the field even so, because the pointer in it is only good while the child is borrowed.
+        /// Clears the field even so, because the pointer in it is only good while the child is
+        /// borrowed.
         struct Clear<'a, 'b, R: Listed>(&'a PollGuard<'b, R>);
         impl<R: Listed> Drop for Clear<'_, '_, R> {
             fn drop(&mut self) {

@@ -1,7 +1,8 @@
 //! The task that the code on this thread belongs to.
 //!
-//! A thread-local holds the innermost block that the thread polls, or the root task or remote child; the block holds the child
-//! that is being polled. So a block pays for two stores in each poll of itself, and for two in each poll of a child.
+//! A thread-local holds the innermost block that the thread polls, or the root task or remote
+//! child; the block holds the child that is being polled. So a block pays for two stores in each
+//! poll of itself, and for two in each poll of a child.
 
 // Keeps pointers in a thread-local without counting references.
 #![allow(unsafe_code)]
@@ -42,7 +43,8 @@ fn with<T>(current: Current, act: impl FnOnce() -> T) -> T {
     act()
 }
 
-/// Makes a pointer that may be turned into an `Arc` again, which a pointer made from a reference may not.
+/// Makes a pointer that may be turned into an `Arc` again, which a pointer made from a reference
+/// may not.
 fn pointer<T>(shared: &Arc<T>) -> NonNull<T> {
     NonNull::new(Arc::as_ptr(shared).cast_mut()).expect("an Arc is never null")
 }
@@ -54,8 +56,8 @@ fn pointer<T>(shared: &Arc<T>) -> NonNull<T> {
 /// The pointer was made by [`pointer`], from an `Arc` that exists until this returns.
 unsafe fn counted<T>(shared: NonNull<T>) -> Arc<T> {
     let shared = shared.as_ptr().cast_const();
-    // SAFETY: the pointer came from `Arc::as_ptr` and the `Arc` exists, by the contract of this function. The count that the first
-    // call adds belongs to the result of the second.
+    // SAFETY: the pointer came from `Arc::as_ptr` and the `Arc` exists, by the contract of this
+    // function. The count that the first call adds belongs to the result of the second.
     unsafe {
         Arc::increment_strong_count(shared);
         Arc::from_raw(shared)
@@ -66,16 +68,18 @@ unsafe fn counted<T>(shared: NonNull<T>) -> Arc<T> {
 pub(super) fn current() -> Option<TaskRef> {
     match CURRENT.get() {
         Current::None => None,
-        // SAFETY: `in_task` made the pointer with `pointer`, and borrows the `Arc` while this value is current.
+        // SAFETY: `in_task` made the pointer with `pointer`, and borrows the `Arc` while this value
+        // is current.
         Current::Root(root) => Some(TaskRef::Root(unsafe { counted(root) })),
         Current::Child(child) => {
-            // SAFETY: `in_task` made the pointer with `as_raw`, and borrows a reference while this value is current. The result
-            // is not dropped.
+            // SAFETY: `in_task` made the pointer with `as_raw`, and borrows a reference while this
+            // value is current. The result is not dropped.
             let child = std::mem::ManuallyDrop::new(unsafe { ChildRef::from_raw(child) });
             Some(TaskRef::Child(ChildRef::clone(&child)))
         }
         Current::Block(nursery) => {
-            // SAFETY: `in_block` borrows the `Arc` while this value is current, and only shared references to it exist.
+            // SAFETY: `in_block` borrows the `Arc` while this value is current, and only shared
+            // references to it exist.
             let nursery = unsafe { nursery.as_ref() };
             match nursery.children.current() {
                 Some(child) => Some(TaskRef::Child(child)),
@@ -86,10 +90,12 @@ pub(super) fn current() -> Option<TaskRef> {
     }
 }
 
-/// Returns the innermost nursery whose block this thread polls, unless a root task or a remote child is further in.
+/// Returns the innermost nursery whose block this thread polls, unless a root task or a remote
+/// child is further in.
 pub(super) fn current_nursery() -> Option<Arc<NurseryState>> {
     match CURRENT.get() {
-        // SAFETY: `in_block` made the pointer with `pointer`, and borrows the `Arc` while this value is current.
+        // SAFETY: `in_block` made the pointer with `pointer`, and borrows the `Arc` while this
+        // value is current.
         Current::Block(nursery) => Some(unsafe { counted(nursery) }),
         Current::None | Current::Root(_) | Current::Child(_) => None,
     }

@@ -25,14 +25,15 @@ use crate::sys::primitives::lock;
 /// The value of a panic.
 pub(super) type Payload = Box<dyn Any + Send>;
 
-/// Drives one block. The block calls [`abort`](BlockDriver::abort) before it drops this, unless it has ended.
+/// Drives one block. The block calls [`abort`](BlockDriver::abort) before it drops this, unless it
+/// has ended.
 pub(super) struct BlockDriver {
     pub(super) nursery: Arc<NurseryState>,
     scope: ScopeDriver,
     /// `None` when the block has ended.
     registered: Option<Registered>,
-    /// In a service nursery, while the body lives: the node above the children, which shields them from the block's
-    /// cancellation.
+    /// In a service nursery, while the body lives: the node above the children, which shields them
+    /// from the block's cancellation.
     service: Option<Node>,
     /// The tree variables where the block was opened.
     values: Option<TreeValues>,
@@ -44,8 +45,8 @@ pub(super) struct BlockDriver {
     panic: Option<Payload>,
     /// The block is cancelled, and every child without a deferring shield has been dropped.
     cancelled_are_dropped: bool,
-    /// The body or a child was dropped for a cancellation that an outer scope absorbs. So the block never ends by itself: that
-    /// scope drops it.
+    /// The body or a child was dropped for a cancellation that an outer scope absorbs. So the block
+    /// never ends by itself: that scope drops it.
     committed: bool,
 }
 
@@ -100,7 +101,8 @@ impl BlockDriver {
         )
     }
 
-    /// Polls the body at its own position in the scope tree. `None` if it panicked; the caller then drops it.
+    /// Polls the body at its own position in the scope tree. `None` if it panicked; the caller then
+    /// drops it.
     pub(super) fn poll_body<T>(
         &mut self,
         waker: &Waker,
@@ -141,8 +143,8 @@ impl BlockDriver {
         }
     }
 
-    /// Polls every child that is ready once. A child that becomes ready now is polled in the next round, so that no child
-    /// starves the others or the tasks outside.
+    /// Polls every child that is ready once. A child that becomes ready now is polled in the next
+    /// round, so that no child starves the others or the tasks outside.
     pub(super) fn poll_ready(&mut self, guard: &PollGuard<'_>) {
         let service = self.service.as_ref();
         let _position = service.map(|node| enter(&node.shared, node.id));
@@ -167,7 +169,8 @@ impl BlockDriver {
         }
     }
 
-    /// Tells instruments of a child that was spawned where they could not be told, such as on another thread.
+    /// Tells instruments of a child that was spawned where they could not be told, such as on
+    /// another thread.
     fn notify_late_spawn<'b>(&self, guard: &PollGuard<'b>, child: &OwnChild<'b>) {
         if !guard.is_listed(child) && !child.is_announced() && self.nursery.is_observed() {
             notify(|observer| observer.task_spawned(&TaskInfo::of(child)));
@@ -188,7 +191,8 @@ impl BlockDriver {
         let has_waker = node.is_some();
         if child.is_cancel_requested() {
             if !listed {
-                // Before its first poll: the scopes that it opens in that poll must see that they are cancelled.
+                // Before its first poll: the scopes that it opens in that poll must see that they
+                // are cancelled.
                 node = node.or_else(|| self.add_node());
             }
             if let Some(node) = node {
@@ -225,7 +229,8 @@ impl BlockDriver {
             Ok(Poll::Pending) => guard.list(child),
             Err(payload) => {
                 self.panicked(payload);
-                // The waker of the task that awaits the result may panic, when the future is gone and the task may own the result.
+                // The waker of the task that awaits the result may panic, when the future is gone
+                // and the task may own the result.
                 match child.is_done() {
                     true => self.end_child(guard, &child, TaskExit::Panicked),
                     false => {
@@ -260,15 +265,17 @@ impl BlockDriver {
 
     /// Drops every child that the block's cancellation reaches and no shield defers.
     ///
-    /// Once is enough: a child that stays has a node, and is woken when no shield defers it any more.
+    /// Once is enough: a child that stays has a node, and is woken when no shield defers it any
+    /// more.
     pub(super) fn drop_cancelled(&mut self, guard: &PollGuard<'_>) {
         let cancelled = self.are_children_cancelled();
         if std::mem::replace(&mut self.cancelled_are_dropped, cancelled) || !cancelled {
             return;
         }
-        // Children without a node cannot be deferred, so one decision covers all of them. It is made only if there is such a
-        // child: a block of which nothing was dropped can still end with its value. If a shield around the block has come first,
-        // the children stay, and are dropped when that shield has ended.
+        // Children without a node cannot be deferred, so one decision covers all of them. It is
+        // made only if there is such a child: a block of which nothing was dropped can still end
+        // with its value. If a shield around the block has come first, the children stay, and are
+        // dropped when that shield has ended.
         let mut plain = None;
         let mut index = guard.len();
         while index > 0 {
@@ -307,8 +314,9 @@ impl BlockDriver {
         })
     }
 
-    /// Closes if no child is ready. Wake-ups of children that have ended do not count: a block that waited for another poll
-    /// because of one could be dropped then, for a cancellation that came too late.
+    /// Closes if no child is ready. Wake-ups of children that have ended do not count: a block that
+    /// waited for another poll because of one could be dropped then, for a cancellation that came
+    /// too late.
     fn try_close(guard: &PollGuard<'_>) -> bool {
         if guard.try_close() {
             return true;
@@ -324,7 +332,8 @@ impl BlockDriver {
         done && guard.try_close()
     }
 
-    /// Leaves the scope tree and the registry, when the block has ended. The block's future may be kept after that.
+    /// Leaves the scope tree and the registry, when the block has ended. The block's future may be
+    /// kept after that.
     pub(super) fn leave(&mut self) {
         self.registered = None;
         self.scope.end();
@@ -335,14 +344,16 @@ impl BlockDriver {
         drop(values);
     }
 
-    /// Makes the next wake-up wake the task that polls the block. Wakes that task at once if a child is ready.
+    /// Makes the next wake-up wake the task that polls the block. Wakes that task at once if a
+    /// child is ready.
     pub(super) fn wait(&self, cx: &mut Context<'_>) {
         if !self.nursery.children.mark_idle() {
             cx.waker().wake_by_ref();
         }
     }
 
-    /// Decides whether this child is dropped where it waits, because the block or the child is cancelled.
+    /// Decides whether this child is dropped where it waits, because the block or the child is
+    /// cancelled.
     fn try_drop_child(&mut self, child: &OwnChild<'_>) -> bool {
         let (block, own) = (self.are_children_cancelled(), child.is_cancel_requested());
         // A cancelled block may be shielded again, and cancelled once more later.
@@ -386,8 +397,8 @@ impl BlockDriver {
         }
     }
 
-    /// Keeps the first panic for the parent, cancels the block, and makes the scopes around it wait until the parent has the
-    /// panic.
+    /// Keeps the first panic for the parent, cancels the block, and makes the scopes around it wait
+    /// until the parent has the panic.
     fn panicked(&mut self, payload: Payload) {
         if self.panic.is_some() {
             tracing::error!(
@@ -406,8 +417,8 @@ impl BlockDriver {
         self.scope.scope.cancel_for(reason);
     }
 
-    /// Drops all children at once, also those with shields, then the body (in a service nursery the body first), and closes.
-    /// Returns the first panic that was not resumed yet.
+    /// Drops all children at once, also those with shields, then the body (in a service nursery the
+    /// body first), and closes. Returns the first panic that was not resumed yet.
     pub(super) fn abort(
         &mut self,
         guard: &PollGuard<'_>,

@@ -7,7 +7,8 @@ use super::nursery::{LocalNursery, Nursery};
 use super::raw_handle::fail;
 use super::start::{StartError, Started, Waiting, start};
 
-/// The task of a child of [`try_spawn`](Nursery::try_spawn): its result is `Some(value)`, or `None` if the child failed.
+/// The task of a child of [`try_spawn`](Nursery::try_spawn): its result is `Some(value)`, or `None`
+/// if the child failed.
 ///
 /// ```
 /// use seedbed::{run, try_open_nursery};
@@ -24,11 +25,12 @@ pub type TrySpawned<U> = Task<Option<U>>;
 macro_rules! fallible {
     ($name:ident, $block:literal, [$($bound:tt)*]) => {
         impl<'env, T, E> $name<'env, Result<T, E>> {
-            /// Spawns a child whose error ends the block: the body and the other children are cancelled, and the block returns
-            /// the error.
+            /// Spawns a child whose error ends the block: the body and the other children are
+            /// cancelled, and the block returns the error.
             ///
-            /// Only the first error becomes the block's result, even if a scope around the block is cancelled at the same time.
-            /// A later error can only come from a shielded section, and goes to [`on_late_error`](Self::on_late_error).
+            /// Only the first error becomes the block's result, even if a scope around the block is
+            /// cancelled at the same time. A later error can only come from a shielded section, and
+            /// goes to [`on_late_error`](Self::on_late_error).
             ///
             /// # Panics
             ///
@@ -60,7 +62,8 @@ macro_rules! fallible {
                 self.try_spawn_as::<U, F::IntoFuture, F::IntoFuture>(future.into_future())
             }
 
-            /// Spawns a child whose error ends the block, and whose default name is that of the type `N`.
+            /// Spawns a child whose error ends the block, and whose default name is that of the
+            /// type `N`.
             #[track_caller]
             pub(super) fn try_spawn_as<U, F, N>(&self, future: F) -> TrySpawned<U>
             where
@@ -85,19 +88,21 @@ macro_rules! fallible {
                 }
             }
 
-            /// Spawns a child and waits until it has started. After that, an error of the child ends the block.
+            /// Spawns a child and waits until it has started. After that, an error of the child
+            /// ends the block.
             ///
             /// Combines [`start`](Self::start) and [`try_spawn`](Self::try_spawn).
             ///
             /// # Cancellation
             ///
-            /// If cancelled before the child has started, cancels the child and waits until its future is dropped. If the child
-            /// returns an error instead, that error ends the block.
+            /// If cancelled before the child has started, cancels the child and waits until its
+            /// future is dropped. If the child returns an error instead, that error ends the block.
             ///
             /// # Errors
             ///
-            /// `StartError::Exited(Err(error))` if the child fails before it has started, and `StartError::Exited(Ok(value))` if
-            /// it returns a value before that. [`StartError::Cancelled`] if it was cancelled, or panicked. None of them ends the
+            /// `StartError::Exited(Err(error))` if the child fails before it has started, and
+            /// `StartError::Exited(Ok(value))` if it returns a value before that.
+            /// [`StartError::Cancelled`] if it was cancelled, or panicked. None of them ends the
             /// block.
             ///
             /// # Panics
@@ -154,8 +159,8 @@ macro_rules! fallible {
                 start(spawn).await.map_err(StartError::unwrap_result)
             }
 
-            /// Sets a hook that gets each error that comes after the block's outcome was decided. Without a hook, a `tracing`
-            /// event at WARN reports such an error.
+            /// Sets a hook that gets each error that comes after the block's outcome was decided.
+            /// Without a hook, a `tracing` event at WARN reports such an error.
             ///
             /// ```
             /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};

@@ -1,7 +1,7 @@
 //! Information about tasks and nurseries: numbers, names, parents, children.
 //!
-//! A task's name and its nursery's opener never change. So a [`TaskInfo`] copies nothing: it is a counted reference to the task,
-//! and keeps the task's memory alive, but not its future.
+//! A task's name and its nursery's opener never change. So a [`TaskInfo`] copies nothing: it is a
+//! counted reference to the task, and keeps the task's memory alive, but not its future.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -14,10 +14,11 @@ use super::registry;
 
 /// Identifies a task: its number, its name and its parent.
 ///
-/// A task is a child of a nursery, or the future that [`run`](crate::run()) was given. A nursery's body is part of the task
-/// that opened the nursery.
+/// A task is a child of a nursery, or the future that [`run`](crate::run()) was given. A nursery's
+/// body is part of the task that opened the nursery.
 ///
-/// A `TaskInfo` may be kept after the task has ended. It keeps a small piece of memory, and nothing that the task owned.
+/// A `TaskInfo` may be kept after the task has ended. It keeps a small piece of memory, and nothing
+/// that the task owned.
 ///
 /// ```
 /// use seedbed::nursery::current_task;
@@ -64,11 +65,12 @@ impl TaskInfo {
         self.task.id()
     }
 
-    /// Returns the task's name: the one that it was [given](crate::Nursery::named), or else the path of the function whose
-    /// `async` block the task runs.
+    /// Returns the task's name: the one that it was [given](crate::Nursery::named), or else the
+    /// path of the function whose `async` block the task runs.
     ///
-    /// The default name is taken from the type of the task's future. Wrappers such as [`shield()`](crate::shield()) are left
-    /// out. A future type without an `async` block keeps its full name, such as `core::future::ready::Ready<i32>`.
+    /// The default name is taken from the type of the task's future. Wrappers such as
+    /// [`shield()`](crate::shield()) are left out. A future type without an `async` block keeps its
+    /// full name, such as `core::future::ready::Ready<i32>`.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -86,8 +88,8 @@ impl TaskInfo {
         }
     }
 
-    /// Returns the task that opened this task's nursery, whether it still runs or not. `None` for the root task of a run,
-    /// and for a child of a nursery that was opened outside of any task.
+    /// Returns the task that opened this task's nursery, whether it still runs or not. `None` for
+    /// the root task of a run, and for a child of a nursery that was opened outside of any task.
     ///
     /// ```
     /// use seedbed::nursery::current_task;
@@ -119,7 +121,8 @@ impl TaskInfo {
         }
     }
 
-    /// Returns the nurseries that the task has open, in the order of opening, so that an outer one comes before those in it.
+    /// Returns the nurseries that the task has open, in the order of opening, so that an outer one
+    /// comes before those in it.
     ///
     /// This goes through all open nurseries of the process, and is meant for debugging.
     ///
@@ -176,8 +179,9 @@ impl fmt::Debug for TaskInfo {
 
 /// Identifies a nursery: the task that opened it, and its children.
 ///
-/// Returned by [`Nursery::info`](crate::Nursery::info), [`TaskInfo::nursery`] and [`TaskInfo::nurseries`]. Unlike a handle, it
-/// cannot change the nursery. It may be kept after the nursery has ended.
+/// Returned by [`Nursery::info`](crate::Nursery::info), [`TaskInfo::nursery`] and
+/// [`TaskInfo::nurseries`]. Unlike a handle, it cannot change the nursery. It may be kept after the
+/// nursery has ended.
 ///
 /// ```
 /// use seedbed::nursery::current_task;
@@ -212,11 +216,13 @@ impl NurseryInfo {
         self.nursery.opener.clone().map(TaskInfo::new)
     }
 
-    /// Returns the children that have not ended, in the order of spawning, including those that were not polled yet.
+    /// Returns the children that have not ended, in the order of spawning, including those that
+    /// were not polled yet.
     ///
-    /// If another thread is polling the nursery, this call blocks until that poll is over. So a task of the nursery must not
-    /// block on the thread that makes this call. Two tasks on two threads that ask about each other's nurseries can
-    /// deadlock. [`task_trees`](crate::nursery::task_trees) never blocks.
+    /// If another thread is polling the nursery, this call blocks until that poll is over. So a
+    /// task of the nursery must not block on the thread that makes this call. Two tasks on two
+    /// threads that ask about each other's nurseries can deadlock.
+    /// [`task_trees`](crate::nursery::task_trees) never blocks.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -256,7 +262,8 @@ impl fmt::Debug for NurseryInfo {
 /// Returns the task that is running.
 ///
 /// `None` outside of any task: in code that no run or nursery polls, on the threads of
-/// [`thread::run_sync`](crate::thread::run_sync), and in the body of a nursery that was opened outside of a task.
+/// [`thread::run_sync`](crate::thread::run_sync), and in the body of a nursery that was opened
+/// outside of a task.
 ///
 /// ```
 /// use seedbed::nursery::current_task;
@@ -269,8 +276,8 @@ pub fn current_task() -> Option<TaskInfo> {
     current::current().map(TaskInfo::new)
 }
 
-/// Returns the topmost ancestor of the [current task](current_task). In a run, this is the run's root task. (Trio's
-/// `current_root_task`.)
+/// Returns the topmost ancestor of the [current task](current_task). In a run, this is the run's
+/// root task. (Trio's `current_root_task`.)
 ///
 /// ```
 /// use seedbed::nursery::{current_root_task, current_task};

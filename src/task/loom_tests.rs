@@ -1,4 +1,5 @@
-//! Models of a nursery that other threads use: wake-ups, results, cancellations, spawns and reads of the children.
+//! Models of a nursery that other threads use: wake-ups, results, cancellations, spawns and reads
+//! of the children.
 
 // Spawns children without a handle.
 #![allow(unsafe_code)]
@@ -17,7 +18,8 @@ use super::{Nursery, TaskId, open_nursery};
 use crate::sys::model::{Drops, JoinHandle, Plain, Relaxed, block_on, check, spawn};
 use crate::sys::primitives::AtomicBool;
 
-/// Waits until `ready` returns true, which is checked after each wake-up. Gives its waker away at the first poll.
+/// Waits until `ready` returns true, which is checked after each wake-up. Gives its waker away at
+/// the first poll.
 async fn wait(give: impl FnOnce(&Waker), ready: impl Fn() -> bool) {
     let mut give = Some(give);
     poll_fn(|cx| match give.take() {
@@ -31,7 +33,8 @@ async fn wait(give: impl FnOnce(&Waker), ready: impl Fn() -> bool) {
     .await;
 }
 
-/// A flag without memory ordering. Whether a thread sees it set depends on the ordering of the wake-up.
+/// A flag without memory ordering. Whether a thread sees it set depends on the ordering of the
+/// wake-up.
 fn flag() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(false))
 }
@@ -255,7 +258,8 @@ fn a_waker_that_outlives_its_child_is_the_last_to_let_go_of_the_memory() {
         drop(put(&nursery, child).map_err(drop).unwrap());
         block_on(children);
         assert_eq!(drops.count(), 1);
-        // Each child has a reference to the nursery. The other thread drops the last one besides ours.
+        // Each child has a reference to the nursery. The other thread drops the last one besides
+        // ours.
         while Arc::strong_count(&nursery) > 1 {
             loom::thread::yield_now();
         }
@@ -277,7 +281,8 @@ fn a_read_from_another_thread_finds_the_child_that_lives_and_none_that_has_ended
         let there = nursery.clone();
         let waits = wait(
             move |waker| {
-                // While this block is polled, another thread begins to read, and one more child is spawned.
+                // While this block is polled, another thread begins to read, and one more child is
+                // spawned.
                 let (reads, waker) = (there.clone(), waker.clone());
                 let reading = spawn(move || {
                     let first = found(&reads, true).unwrap();

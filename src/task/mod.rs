@@ -1,8 +1,8 @@
 //! Nurseries: blocks that own the tasks that are spawned in them.
 //!
-//! The children are polled inside the block's own future, so they may borrow what outlives the block, and dropping the block
-//! drops them. They interleave on one thread. A child on an executor's threads is, in the block, a child that waits for it
-//! (`remote`).
+//! The children are polled inside the block's own future, so they may borrow what outlives the
+//! block, and dropping the block drops them. They interleave on one thread. A child on an
+//! executor's threads is, in the block, a child that waits for it (`remote`).
 //!
 //! | files | job |
 //! |---|---|

@@ -2,11 +2,12 @@
 
 /// Returns the default name of a task, from the name of its future's type.
 ///
-/// The future of an `async` block or function has a type name that ends in `::{{closure}}`. The default name is the path
-/// of the outermost such type in the future's type, without that ending: the function in which the block stands. A future
-/// that wraps another one, such as `Shield<a::f::{{closure}}>`, is so named after the function, and no wrapper needs to be
-/// known here. A type without any `async` block keeps its full name, except that a wrapper of this crate around a named future
-/// of this crate or of `core` has the name of that future.
+/// The future of an `async` block or function has a type name that ends in `::{{closure}}`. The
+/// default name is the path of the outermost such type in the future's type, without that ending:
+/// the function in which the block stands. A future that wraps another one, such as
+/// `Shield<a::f::{{closure}}>`, is so named after the function, and no wrapper needs to be known
+/// here. A type without any `async` block keeps its full name, except that a wrapper of this crate
+/// around a named future of this crate or of `core` has the name of that future.
 pub(super) fn default_name(future: &'static str) -> &'static str {
     let Some(path) = outermost_closure(future) else {
         return innermost_future(future);
@@ -20,7 +21,8 @@ pub(super) fn default_name(future: &'static str) -> &'static str {
 
 const CLOSURE: &str = "::{{closure}}";
 
-/// Finds the path that ends in [`CLOSURE`] and is inside the fewest brackets; of several, the first.
+/// Finds the path that ends in [`CLOSURE`] and is inside the fewest brackets; of several, the
+/// first.
 fn outermost_closure(name: &'static str) -> Option<&'static str> {
     let (mut depth, mut previous) = (0_usize, ' ');
     // Where the path at each depth begins.

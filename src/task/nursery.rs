@@ -21,7 +21,8 @@ use crate::cancel::CancelReason;
 use crate::sys::primitives::lock;
 use crate::variables::TreeValuesOfChildren;
 
-/// Defines a kind of handle, with the methods that all kinds have. `$bound` are the bounds of futures and results.
+/// Defines a kind of handle, with the methods that all kinds have. `$bound` are the bounds of
+/// futures and results.
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident, $block:literal, [$($bound:tt)*], $marker:ty) => {
         $(#[$doc])*
@@ -29,7 +30,8 @@ macro_rules! handle {
             pub(super) raw: RawHandle<R>,
             /// The name of the children that are spawned with this handle.
             pub(super) name: Option<Name>,
-            /// Makes `'env` invariant. If it could shrink, children could borrow what ends before the block.
+            /// Makes `'env` invariant. If it could shrink, children could borrow what ends before
+            /// the block.
             pub(super) marker: PhantomData<(fn(&'env ()) -> &'env (), $marker)>,
         }
 
@@ -45,7 +47,8 @@ macro_rules! handle {
             }
         }
 
-        /// Makes the compiler check that `'env` outlives every handle, so that no destructor spawns a child after it.
+        /// Makes the compiler check that `'env` outlives every handle, so that no destructor spawns
+        /// a child after it.
         impl<R> Drop for $name<'_, R> {
             fn drop(&mut self) {}
         }
@@ -65,9 +68,10 @@ macro_rules! handle {
         impl<'env, R> $name<'env, R> {
             /// Spawns a child into the nursery.
             ///
-            /// The child is first polled when the caller next waits or ends. It runs in the cancel scopes and with the tree
-            /// variables of the place where the nursery was opened. Every child is polled at least once, even in a nursery that
-            /// is already cancelled, unless the whole block is dropped first. Dropping the [`Task`] has no effect.
+            /// The child is first polled when the caller next waits or ends. It runs in the cancel
+            /// scopes and with the tree variables of the place where the nursery was opened. Every
+            /// child is polled at least once, even in a nursery that is already cancelled, unless
+            /// the whole block is dropped first. Dropping the [`Task`] has no effect.
             ///
             /// # Panics
             ///
@@ -144,27 +148,31 @@ macro_rules! handle {
             {
                 let nursery = &self.raw.nursery;
                 let observed = nursery.is_observed();
-                // SAFETY: `F` and its output are `Send` where the handle is. A local handle is not `Send`, so this is the thread
-                // of its block, which is not `Send` either. `F` is valid for `'env`, which outlives the block and every handle:
-                // they are invariant in it, and handles are drop-checked. The output is valid while its `Task` exists, because the
-                // task's type contains the output's.
+                // SAFETY: `F` and its output are `Send` where the handle is. A local handle is not
+                // `Send`, so this is the thread of its block, which is not `Send` either. `F` is
+                // valid for `'env`, which outlives the block and every handle: they are invariant
+                // in it, and handles are drop-checked. The output is valid while its `Task` exists,
+                // because the task's type contains the output's.
                 match unsafe { spawn::<F, N>(nursery, self.name.as_ref(), observed, future) } {
                     Ok(task) => {
                         if observed {
                             // Before the first poll: this thread polls the block, and is here.
                             notify(|observer| observer.task_spawned(&TaskInfo::of(task.child())));
                         }
-                        // SAFETY: the child that this task belongs to was spawned with a future of this output type.
+                        // SAFETY: the child that this task belongs to was spawned with a future of
+                        // this output type.
                         Ok(unsafe { Task::new(task) })
                     }
                     Err(future) => Err(NurseryClosedError::new(future)),
                 }
             }
 
-            /// Returns a handle on the same nursery that gives this name to each child that is spawned with it.
+            /// Returns a handle on the same nursery that gives this name to each child that is
+            /// spawned with it.
             ///
-            /// Names are for debugging: [`task_tree`](crate::nursery::task_tree) and instruments show them. Several children may have the
-            /// same name. A child without one is named after the function whose `async` block it runs.
+            /// Names are for debugging: [`task_tree`](crate::nursery::task_tree) and instruments
+            /// show them. Several children may have the same name. A child without one is named
+            /// after the function whose `async` block it runs.
             ///
             /// ```
             #[doc = concat!("use seedbed::{", $block, ", run};")]
@@ -200,21 +208,24 @@ macro_rules! handle {
                 NurseryInfo::new(self.raw.nursery.clone())
             }
 
-            /// Spawns a child and waits until the child reports that it has started. (Trio's `nursery.start`.)
+            /// Spawns a child and waits until the child reports that it has started. (Trio's
+            /// `nursery.start`.)
             ///
-            /// The child gets a [`Started`], and calls [`send`](Started::send) when other tasks may rely on it: a server calls
-            /// it when it listens. This method returns the value that the child sends. The child goes on.
+            /// The child gets a [`Started`], and calls [`send`](Started::send) when other tasks may
+            /// rely on it: a server calls it when it listens. This method returns the value that
+            /// the child sends. The child goes on.
             ///
             /// # Cancellation
             ///
-            /// If cancelled before the child has started, cancels the child and waits until its future is dropped. If dropped
-            /// from outside, cancels the child without waiting. A child that has started is not affected.
+            /// If cancelled before the child has started, cancels the child and waits until its
+            /// future is dropped. If dropped from outside, cancels the child without waiting. A
+            /// child that has started is not affected.
             ///
             /// # Errors
             ///
-            /// [`StartError::Exited`] with the child's result if the child ended without having started.
-            /// [`StartError::Cancelled`] if it was cancelled, for instance with the nursery, or panicked. An error of the child
-            /// does not end the block.
+            /// [`StartError::Exited`] with the child's result if the child ended without having
+            /// started. [`StartError::Cancelled`] if it was cancelled, for instance with the
+            /// nursery, or panicked. An error of the child does not end the block.
             ///
             /// # Panics
             ///
@@ -248,9 +259,9 @@ macro_rules! handle {
 
             /// Ends the block early, with `value` as its result.
             ///
-            /// The body and all children are dropped where they wait, and shielded ones when their shields have ended. The
-            /// first call decides, even if the body has already returned a value. Later values are dropped. Does nothing if the
-            /// block has ended.
+            /// The body and all children are dropped where they wait, and shielded ones when their
+            /// shields have ended. The first call decides, even if the body has already returned a
+            /// value. Later values are dropped. Does nothing if the block has ended.
             ///
             /// ```
             /// use seedbed::time::sleep_forever;
@@ -306,8 +317,9 @@ macro_rules! handle {
 handle! {
     /// A handle on an open nursery. Clones are handles on the same nursery.
     ///
-    /// `'env` is the lifetime of everything that the children may borrow: what outlives the block. `R` is the type of the
-    /// block's result. The handle may be sent to other tasks and threads. The block polls the children.
+    /// `'env` is the lifetime of everything that the children may borrow: what outlives the block.
+    /// `R` is the type of the block's result. The handle may be sent to other tasks and threads.
+    /// The block polls the children.
     ///
     /// ```
     /// use seedbed::{open_nursery, run, Nursery};
@@ -327,7 +339,8 @@ handle! {
 }
 
 handle! {
-    /// A handle on a nursery whose children need not be `Send`. The handle and the block stay on their thread.
+    /// A handle on a nursery whose children need not be `Send`. The handle and the block stay on
+    /// their thread.
     ///
     /// ```
     /// use std::cell::Cell;

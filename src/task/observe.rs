@@ -1,7 +1,7 @@
 //! The hooks by which a nursery tells the run's instruments about its children.
 //!
-//! The module `instrument`, which is above this one, sets the observer of the run on its thread. A nursery without instruments
-//! pays for one read of a thread-local at each of these places.
+//! The module `instrument`, which is above this one, sets the observer of the run on its thread. A
+//! nursery without instruments pays for one read of a thread-local at each of these places.
 
 use std::cell::Cell;
 

@@ -1,4 +1,5 @@
-//! Children on other threads: `spawn_on`, and the future that waits for such a child in its nursery.
+//! Children on other threads: `spawn_on`, and the future that waits for such a child in its
+//! nursery.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -13,8 +14,8 @@ use super::remote::{Remote, RemoteChild};
 
 /// An executor that can poll children of a nursery, for [`Nursery::spawn_on`].
 ///
-/// Implemented for smol's executors, also in an `Arc`, and for closures. For smol's global executor use
-/// `&|child| smol::spawn(child).detach()`.
+/// Implemented for smol's executors, also in an `Arc`, and for closures. For smol's global executor
+/// use `&|child| smol::spawn(child).detach()`.
 ///
 /// ```
 /// use seedbed::{open_nursery, run};
@@ -25,7 +26,8 @@ use super::remote::{Remote, RemoteChild};
 /// }));
 /// ```
 pub trait ChildExecutor {
-    /// Polls `child` on any thread until it is done. If the executor drops it before that, the nursery notices.
+    /// Polls `child` on any thread until it is done. If the executor drops it before that, the
+    /// nursery notices.
     fn execute(&self, child: RemoteChild);
 }
 
@@ -49,20 +51,23 @@ impl<F: Fn(RemoteChild)> ChildExecutor for F {
 
 /// Runs `future` on an executor, and returns a future that waits for it.
 ///
-/// This is [`Nursery::spawn_on`] without a nursery, or for other ways to spawn: `n.start(|started| on_executor(&executor, ..))`.
-/// The executor gets its part at once, but polls `future` only after the returned future was polled. The scopes and tree
-/// variables of `future` are those where the returned future is polled first.
+/// This is [`Nursery::spawn_on`] without a nursery, or for other ways to spawn: `n.start(|started|
+/// on_executor(&executor, ..))`. The executor gets its part at once, but polls `future` only after
+/// the returned future was polled. The scopes and tree variables of `future` are those where the
+/// returned future is polled first.
 ///
 /// # Cancellation
 ///
-/// `future` is dropped where it waits: on this thread, or on the executor's thread if that thread is polling it. The caller waits
-/// for that, and for shields in `future`. If cancelled before the executor has polled it, `future` is dropped without having run.
-/// Dropping the returned future from outside seedbed drops `future` at once, shields included, or in the background at the end of
-/// the poll that it is in.
+/// `future` is dropped where it waits: on this thread, or on the executor's thread if that thread
+/// is polling it. The caller waits for that, and for shields in `future`. If cancelled before the
+/// executor has polled it, `future` is dropped without having run. Dropping the returned future
+/// from outside seedbed drops `future` at once, shields included, or in the background at the end
+/// of the poll that it is in.
 ///
 /// # Panics
 ///
-/// With the panic of `future`. Also if the executor drops its part before `future` has ended, unless the caller is cancelled.
+/// With the panic of `future`. Also if the executor drops its part before `future` has ended,
+/// unless the caller is cancelled.
 ///
 /// ```
 /// use seedbed::nursery::on_executor;
@@ -95,22 +100,24 @@ where
 impl<R> Nursery<'_, R> {
     /// Spawns a child that an executor polls, and that can so use another core.
     ///
-    /// The child is like one of [`spawn`](Nursery::spawn): the block waits for it, its scopes and tree variables are those where
-    /// the nursery was opened, cancelling reaches it on any thread, shields in it make the block wait, and the block resumes its
-    /// panic. Three things are different:
+    /// The child is like one of [`spawn`](Nursery::spawn): the block waits for it, its scopes and
+    /// tree variables are those where the nursery was opened, cancelling reaches it on any thread,
+    /// shields in it make the block wait, and the block resumes its panic. Three things are
+    /// different:
     ///
     /// * The child must be `'static`.
     /// * If it is cancelled before the executor has polled it, it is dropped without having run.
-    /// * If the block is dropped from outside while an executor's thread is polling the child, that poll goes on in the
-    ///   background, and the child is dropped at its end.
+    /// * If the block is dropped from outside while an executor's thread is polling the child, that
+    ///   poll goes on in the background, and the child is dropped at its end.
     ///
-    /// If no thread runs the executor, the child makes no progress and the block waits, but the child can be cancelled. Sleeps and
-    /// deadlines in the child use the run's clock. A virtual clock does not see other threads: a child that is being polled there
-    /// counts as blocked.
+    /// If no thread runs the executor, the child makes no progress and the block waits, but the
+    /// child can be cancelled. Sleeps and deadlines in the child use the run's clock. A virtual
+    /// clock does not see other threads: a child that is being polled there counts as blocked.
     ///
     /// # Panics
     ///
-    /// If the block has ended. The block panics if the executor is dropped before the child has ended.
+    /// If the block has ended. The block panics if the executor is dropped before the child has
+    /// ended.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -150,7 +157,8 @@ impl<'env, T: Send + 'env, E: Send + 'env> Nursery<'env, Result<T, E>> {
     ///
     /// # Panics
     ///
-    /// If the block has ended. The block panics if the executor is dropped before the child has ended.
+    /// If the block has ended. The block panics if the executor is dropped before the child has
+    /// ended.
     ///
     /// ```
     /// use seedbed::time::sleep_forever;

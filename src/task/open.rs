@@ -8,22 +8,25 @@ use super::raw_handle::check_body;
 
 /// Opens a nursery: a block that ends when every task that was spawned in it has ended.
 ///
-/// `body` gets a [`Nursery`] handle, which spawns children. It may give clones of the handle to its children and to other
-/// tasks. The block waits for the body and for every child, and returns the body's value. If the block was ended early, it
-/// returns the value given to [`terminate`](Nursery::terminate). [`service`](Block::service) and [`daemon`](Block::daemon)
+/// `body` gets a [`Nursery`] handle, which spawns children. It may give clones of the handle to its
+/// children and to other tasks. The block waits for the body and for every child, and returns the
+/// body's value. If the block was ended early, it returns the value given to
+/// [`terminate`](Nursery::terminate). [`service`](Block::service) and [`daemon`](Block::daemon)
 /// change the order in which body and children end.
 ///
-/// Both `|n| async move { .. }` and `async |n| { .. }` work. The latter borrows without `move`. Children may borrow
-/// everything that outlives the block, but not the body's own variables.
+/// Both `|n| async move { .. }` and `async |n| { .. }` work. The latter borrows without `move`.
+/// Children may borrow everything that outlives the block, but not the body's own variables.
 ///
-/// If the body or a child panics, the others are cancelled. When all have ended, the block resumes the panic.
+/// If the body or a child panics, the others are cancelled. When all have ended, the block resumes
+/// the panic.
 ///
 /// # Cancellation
 ///
-/// When a scope around the block is cancelled, the body and all children are dropped where they wait. A task with an active
-/// shield is dropped as soon as the shield has ended. Then that scope drops the block. Ending is not a cancel point: a block
-/// whose body and children end without waiting returns its value. Dropping the block from outside drops the body and all
-/// children at once, so no child can outlive the block.
+/// When a scope around the block is cancelled, the body and all children are dropped where they
+/// wait. A task with an active shield is dropped as soon as the shield has ended. Then that scope
+/// drops the block. Ending is not a cancel point: a block whose body and children end without
+/// waiting returns its value. Dropping the block from outside drops the body and all children at
+/// once, so no child can outlive the block.
 ///
 /// # Panics
 ///
@@ -59,7 +62,8 @@ where
 ///
 /// # Cancellation
 ///
-/// When a scope around the block is cancelled, the body and all children are dropped where they wait, and then the block is.
+/// When a scope around the block is cancelled, the body and all children are dropped where they
+/// wait, and then the block is.
 ///
 /// # Panics
 ///
@@ -88,7 +92,8 @@ where
 ///
 /// # Cancellation
 ///
-/// When a scope around the block is cancelled, the body and all children are dropped where they wait, and then the block is.
+/// When a scope around the block is cancelled, the body and all children are dropped where they
+/// wait, and then the block is.
 ///
 /// # Errors
 ///
@@ -124,7 +129,8 @@ where
 ///
 /// # Cancellation
 ///
-/// When a scope around the block is cancelled, the body and all children are dropped where they wait, and then the block is.
+/// When a scope around the block is cancelled, the body and all children are dropped where they
+/// wait, and then the block is.
 ///
 /// # Errors
 ///

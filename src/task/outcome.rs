@@ -23,7 +23,8 @@ enum Value<R> {
     Failing,
     /// The value with which the block was first terminated.
     Terminated(R),
-    /// The first error in a block that can fail. The block returns it even if a scope around it is cancelled.
+    /// The first error in a block that can fail. The block returns it even if a scope around it is
+    /// cancelled.
     Failed(R),
 }
 
@@ -74,7 +75,8 @@ impl<R> Outcome<R> {
         self.decide(value, Value::Terminated)
     }
 
-    /// Ends the block early with an error. Gives the error back if the block was ended early before.
+    /// Ends the block early with an error. Gives the error back if the block was ended early
+    /// before.
     pub(super) fn fail(&self, value: R) -> Result<(), R> {
         self.decide(value, Value::Failed)
     }
@@ -94,7 +96,8 @@ impl<R> Outcome<R> {
         matches!(lock(&self.slot).value, Value::Failed(_))
     }
 
-    /// Ends the block early with the value that the body is about to return. False if the block was ended early before.
+    /// Ends the block early with the value that the body is about to return. False if the block was
+    /// ended early before.
     pub(super) fn begin_failure(&self) -> bool {
         let mut slot = lock(&self.slot);
         let first = !slot.value.is_decided();

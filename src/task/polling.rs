@@ -19,20 +19,23 @@ pub(super) type OwnChild<'b> = Own<'b, ChildRef>;
 pub(super) type PollGuard<'b> = super::children::PollGuard<'b, ChildRef>;
 
 impl Own<'_, ChildRef> {
-    /// Polls the future. `Ready` means that the future is gone, and its result is in the hands of the task.
+    /// Polls the future. `Ready` means that the future is gone, and its result is in the hands of
+    /// the task.
     pub(super) fn poll(&self) -> Poll<()> {
         assert!(!self.is_done(), "a child is polled while it runs");
         let header = self.header();
         let waker = BorrowedWaker::new(self);
-        // SAFETY: the function came with this child, which `self` keeps alive. This thread polls the child's block (the type of
-        // `self`), only that thread sets `DONE`, and the flag was clear above.
+        // SAFETY: the function came with this child, which `self` keeps alive. This thread polls
+        // the child's block (the type of `self`), only that thread sets `DONE`, and the flag was
+        // clear above.
         let polled =
             unsafe { (header.vtable.poll)(self.as_raw(), &mut Context::from_waker(&waker)) };
         if polled.is_ready() {
             let before = header.state.fetch_or(DONE | OUTPUT, Ordering::AcqRel);
             if before & HANDLE == 0 {
-                // SAFETY: the function came with this child. The task had given up its claim before it could see `OUTPUT`, so the
-                // result still belongs to the block, which is this thread.
+                // SAFETY: the function came with this child. The task had given up its claim before
+                // it could see `OUTPUT`, so the result still belongs to the block, which is this
+                // thread.
                 unsafe { (header.vtable.clear)(self.as_raw()) };
             } else {
                 header.awaiter.wake();
@@ -41,7 +44,8 @@ impl Own<'_, ChildRef> {
         polled
     }
 
-    /// Drops the future of a child that is not done. There will be no result. Panics if that drop does.
+    /// Drops the future of a child that is not done. There will be no result. Panics if that drop
+    /// does.
     pub(super) fn drop_future(&self) {
         /// Ends the child also if the drop panics.
         struct SetDone<'a>(&'a Header);
@@ -55,8 +59,9 @@ impl Own<'_, ChildRef> {
         }
         assert!(!self.is_done(), "a child's future is dropped once");
         let _done = SetDone(self.header());
-        // SAFETY: the function came with this child, which `self` keeps alive. `DONE` was clear above, and only this thread, which
-        // polls the child's block, sets it; so the future belongs to the block.
+        // SAFETY: the function came with this child, which `self` keeps alive. `DONE` was clear
+        // above, and only this thread, which polls the child's block, sets it; so the future
+        // belongs to the block.
         unsafe { (self.header().vtable.clear)(self.as_raw()) };
     }
 

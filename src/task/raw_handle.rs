@@ -1,4 +1,5 @@
-//! The part of a nursery's handle that does not depend on its kind, and the ways in which a handle ends the block.
+//! The part of a nursery's handle that does not depend on its kind, and the ways in which a handle
+//! ends the block.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -42,7 +43,8 @@ impl<R> RawHandle<R> {
         reason: CancelReason,
         decide: impl FnOnce(&Outcome<R>, R) -> Result<(), R>,
     ) -> Result<(), R> {
-        // The value is stored before the cancellation, so that a block which sees the cancellation finds the value.
+        // The value is stored before the cancellation, so that a block which sees the cancellation
+        // finds the value.
         let decided = match self.nursery.children.is_closed() {
             true => Err(value),
             false => decide(&self.outcome, value),
@@ -61,7 +63,8 @@ impl<R> Clone for RawHandle<R> {
     }
 }
 
-/// Ends a block with an error of a child, or reports the error if the block's outcome was decided before.
+/// Ends a block with an error of a child, or reports the error if the block's outcome was decided
+/// before.
 pub(super) fn fail<T, E>(raw: &RawHandle<Result<T, E>>, error: E) {
     if let Err(late) = raw.fail(Err(error)) {
         report_late(&raw.outcome, late);
@@ -70,8 +73,8 @@ pub(super) fn fail<T, E>(raw: &RawHandle<Result<T, E>>, error: E) {
 
 /// Ends a block if its body has returned an error.
 ///
-/// Returns the body's value, which the block returns even if a scope around it is cancelled. `None` if the value is an error
-/// and the block's outcome was decided before; then the error is reported.
+/// Returns the body's value, which the block returns even if a scope around it is cancelled. `None`
+/// if the value is an error and the block's outcome was decided before; then the error is reported.
 pub(super) fn check_body<T, E>(
     raw: &RawHandle<Result<T, E>>,
     value: Result<T, E>,

@@ -35,7 +35,8 @@ impl RawTask {
         &self.child
     }
 
-    /// Takes the result once the child is done. `None` if the child has none, or if it was taken before.
+    /// Takes the result once the child is done. `None` if the child has none, or if it was taken
+    /// before.
     ///
     /// # Safety
     ///
@@ -53,14 +54,16 @@ impl RawTask {
         let before = header.state.fetch_and(!OUTPUT, Ordering::AcqRel);
         let mut output = None::<T>;
         if before & OUTPUT != 0 {
-            // SAFETY: the function came with this child. `OUTPUT`, read with acquire, makes the result this task's, and clearing
-            // it makes sure that the result is taken once. The target is an `Option` of the child's output type, by the contract.
+            // SAFETY: the function came with this child. `OUTPUT`, read with acquire, makes the
+            // result this task's, and clearing it makes sure that the result is taken once. The
+            // target is an `Option` of the child's output type, by the contract.
             unsafe { (header.vtable.take)(self.child.as_raw(), NonNull::from(&mut output).cast()) };
         }
         Poll::Ready(output)
     }
 
-    /// Gives up the claim and the reference in one step, unless there is a result. False if there is.
+    /// Gives up the claim and the reference in one step, unless there is a result. False if there
+    /// is.
     fn try_detach(&self) -> bool {
         let header = self.child.header();
         let vtable = header.vtable;
@@ -75,7 +78,8 @@ impl RawTask {
                 Ordering::Acquire,
             ) {
                 Ok(before) => {
-                    // SAFETY: the exchange has taken this task's reference out of `before`. The caller does not use the child again.
+                    // SAFETY: the exchange has taken this task's reference out of `before`. The
+                    // caller does not use the child again.
                     unsafe { free_if_last(before, self.child.as_raw(), vtable) };
                     return true;
                 }
@@ -97,8 +101,8 @@ impl RawTask {
         }
         if !self.try_detach() {
             let child = DropReference(&mut self.child);
-            // SAFETY: the function came with this child. `OUTPUT` makes the result this task's, and it was not taken: taking it
-            // clears the flag.
+            // SAFETY: the function came with this child. `OUTPUT` makes the result this task's, and
+            // it was not taken: taking it clears the flag.
             unsafe { (child.0.header().vtable.clear)(child.0.as_raw()) };
         }
     }
@@ -115,7 +119,8 @@ impl Drop for RawTask {
         }
         let task = Detach(self);
         if task.0.awaited {
-            // A waker that stayed could keep this child alive forever: if a child awaits itself, or a sibling that awaits it.
+            // A waker that stayed could keep this child alive forever: if a child awaits itself, or
+            // a sibling that awaits it.
             drop(task.0.child.header().awaiter.take());
         }
     }

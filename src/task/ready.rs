@@ -1,6 +1,8 @@
-//! A lock-free stack of the children that are ready to be polled. Any thread pushes; the nursery takes all at once.
+//! A lock-free stack of the children that are ready to be polled. Any thread pushes; the nursery
+//! takes all at once.
 //!
-//! `head` points to the top of a linked list, or is one of three marks, each of which also ends a list:
+//! `head` points to the top of a linked list, or is one of three marks, each of which also ends a
+//! list:
 //!
 //! | mark | meaning | replaced by |
 //! |---|---|---|
@@ -8,8 +10,8 @@
 //! | `BUSY` | the nursery is being polled, or will be; it checks the stack before it waits | the nursery, or a push |
 //! | `CLOSED` | the block has ended and accepts nothing more | nothing |
 //!
-//! A push links its child in front of the current head with one compare-and-swap. The nursery takes the whole list with
-//! one swap, so no second consumer exists and there is no ABA problem.
+//! A push links its child in front of the current head with one compare-and-swap. The nursery takes
+//! the whole list with one swap, so no second consumer exists and there is no ABA problem.
 
 // Turns references into raw pointers and back.
 #![allow(unsafe_code)]
@@ -24,8 +26,9 @@ use crate::sys::primitives::{AtomicPtr, Cell};
 ///
 /// # Safety
 ///
-/// A reference keeps its object alive and in place. [`as_raw`](Linked::as_raw) and [`link`](Linked::link) return the same
-/// pointer and cell for every reference to one object. Only this file uses that cell.
+/// A reference keeps its object alive and in place. [`as_raw`](Linked::as_raw) and
+/// [`link`](Linked::link) return the same pointer and cell for every reference to one object. Only
+/// this file uses that cell.
 pub(super) unsafe trait Linked: Clone {
     /// The object. Its address is not one of the three marks.
     type Object;
@@ -34,8 +37,9 @@ pub(super) unsafe trait Linked: Clone {
 
     /// # Safety
     ///
-    /// `object` came from [`as_raw`](Linked::as_raw). The result is used only while another reference to the object exists,
-    /// or takes over the count of a reference that was forgotten; else it must be forgotten itself.
+    /// `object` came from [`as_raw`](Linked::as_raw). The result is used only while another
+    /// reference to the object exists, or takes over the count of a reference that was forgotten;
+    /// else it must be forgotten itself.
     unsafe fn from_raw(object: NonNull<Self::Object>) -> Self;
 
     fn link(&self) -> &Cell<*mut Self::Object>;
@@ -81,8 +85,8 @@ impl<R: Linked> ReadyStack<R> {
     ///
     /// # Safety
     ///
-    /// The child is in no list, and no other thread pushes it or uses its link until this returns. (So one flag per child,
-    /// which the pushing thread has set, is enough.)
+    /// The child is in no list, and no other thread pushes it or uses its link until this returns.
+    /// (So one flag per child, which the pushing thread has set, is enough.)
     pub(super) unsafe fn push(&self, child: R) -> Result<Pushed, R> {
         // From the compare-and-swap on, the list owns this reference.
         let child = ManuallyDrop::new(child);
@@ -92,8 +96,9 @@ impl<R: Linked> ReadyStack<R> {
                 return Err(ManuallyDrop::into_inner(child));
             }
             child.link().set(head);
-            // Release: the nursery sees the link and everything that the caller did before it woke the child. Acquire, for
-            // reading IDLE: the waker that the nursery registered before it stored that mark is visible.
+            // Release: the nursery sees the link and everything that the caller did before it woke
+            // the child. Acquire, for reading IDLE: the waker that the nursery registered before it
+            // stored that mark is visible.
             let swap = self.head.compare_exchange_weak(
                 head,
                 child.as_raw().as_ptr(),
@@ -136,7 +141,8 @@ impl<R: Linked> ReadyStack<R> {
     }
 
     fn replace_busy(&self, by: usize) -> bool {
-        // Release: a push that finds the mark sees what the nursery did before, above all the waker that it registered.
+        // Release: a push that finds the mark sees what the nursery did before, above all the waker
+        // that it registered.
         self.head
             .compare_exchange(mark(BUSY), mark(by), Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
@@ -148,8 +154,9 @@ impl<R: Linked> ReadyStack<R> {
     ///
     /// The stack is not taken until this returns. Pushes do no harm.
     pub(super) unsafe fn walk(&self, found: &mut Vec<R>) {
-        // SAFETY: all that is below the head stays linked: by the contract the stack is not taken, a push only links in front
-        // of the head. Acquire: the links that were written before the push are visible.
+        // SAFETY: all that is below the head stays linked: by the contract the stack is not taken,
+        // a push only links in front of the head. Acquire: the links that were written before the
+        // push are visible.
         unsafe { walk(self.head.load(Ordering::Acquire), found) }
     }
 }
@@ -161,8 +168,8 @@ impl<R: Linked> ReadyStack<R> {
 /// `head` is the head of a list or a mark, and the list does not change until this returns.
 unsafe fn walk<R: Linked>(mut head: *mut R::Object, found: &mut Vec<R>) {
     while let Some(object) = object(head) {
-        // SAFETY: the pointer came from `as_raw` in `push`. The list owns a reference to the object, and does not change while
-        // this result is used. The result is never dropped.
+        // SAFETY: the pointer came from `as_raw` in `push`. The list owns a reference to the
+        // object, and does not change while this result is used. The result is never dropped.
         let child = ManuallyDrop::new(unsafe { R::from_raw(object) });
         found.push(R::clone(&child));
         head = child.link().get();
@@ -180,7 +187,8 @@ impl<R: Linked> List<R> {
         head: ptr::null_mut(),
     };
 
-    /// Reverses a list that was taken from a stack: children are polled in the order in which they were woken.
+    /// Reverses a list that was taken from a stack: children are polled in the order in which they
+    /// were woken.
     fn reversed(head: *mut R::Object) -> Self {
         let mut reversed = Self::EMPTY;
         for child in (List { head }) {
@@ -217,8 +225,9 @@ impl<R: Linked> Iterator for List<R> {
     #[inline(always)]
     fn next(&mut self) -> Option<R> {
         let object = object(self.head)?;
-        // SAFETY: the pointer came from `as_raw` in `push` or `push_front`, where the reference was forgotten. Its count was
-        // this list's, and the result takes it over: the next line unlinks the object.
+        // SAFETY: the pointer came from `as_raw` in `push` or `push_front`, where the reference was
+        // forgotten. Its count was this list's, and the result takes it over: the next line unlinks
+        // the object.
         let child = unsafe { R::from_raw(object) };
         self.head = child.link().get();
         Some(child)

@@ -1,7 +1,7 @@
 //! The open blocks of the process, and the root tasks of its runs.
 //!
-//! A block knows the task that opened it, but a task does not know its blocks. Registering costs a lock when a block begins and
-//! when it ends, and nothing for a child.
+//! A block knows the task that opened it, but a task does not know its blocks. Registering costs a
+//! lock when a block begins and when it ends, and nothing for a child.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};

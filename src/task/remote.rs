@@ -1,13 +1,16 @@
-//! The future of a child on an executor, shared by the waiter in the nursery and the part that the executor polls.
+//! The future of a child on an executor, shared by the waiter in the nursery and the part that the
+//! executor polls.
 //!
-//! The waiter (`OnExecutor`) is a child of the nursery. It adds a node to the scope tree, which everything above waits for. The
-//! executor's part ([`RemoteChild`]) polls the future at that node, so scopes that are opened there are below it, and the tree's
-//! decisions hold on every thread.
+//! The waiter (`OnExecutor`) is a child of the nursery. It adds a node to the scope tree, which
+//! everything above waits for. The executor's part ([`RemoteChild`]) polls the future at that node,
+//! so scopes that are opened there are below it, and the tree's decisions hold on every thread.
 //!
-//! A thread takes the future out to poll or drop it. So the waiter drops a cancelled future that no thread is polling, without
-//! waiting for a busy executor. Only a future that is being polled at that moment is dropped by the executor's thread.
+//! A thread takes the future out to poll or drop it. So the waiter drops a cancelled future that no
+//! thread is polling, without waiting for a busy executor. Only a future that is being polled at
+//! that moment is dropped by the executor's thread.
 //!
-//! Lock order: the stage of a `Remote`, then the scope tree. Neither is locked while code of the user or a waker runs.
+//! Lock order: the stage of a `Remote`, then the scope tree. Neither is locked while code of the
+//! user or a waker runs.
 
 use std::any::Any;
 use std::fmt;
@@ -44,15 +47,17 @@ enum Stage<F: Future> {
         future: Pin<Box<F>>,
         position: Option<Position>,
     },
-    /// A thread has taken the future out, to poll or drop it. If the waiter is dropped in that time, the future is orphaned:
-    /// what comes of it is dropped.
+    /// A thread has taken the future out, to poll or drop it. If the waiter is dropped in that
+    /// time, the future is orphaned: what comes of it is dropped.
     Taken { orphaned: bool },
-    /// The future has ended, and the waiter does not know it yet. Until then, the scopes above wait.
+    /// The future has ended, and the waiter does not know it yet. Until then, the scopes above
+    /// wait.
     Ended {
         end: End<F::Output>,
         position: Option<Position>,
     },
-    /// The future was dropped because it was cancelled, or the waiter knows how it ended, or the waiter was dropped.
+    /// The future was dropped because it was cancelled, or the waiter knows how it ended, or the
+    /// waiter was dropped.
     Over,
 }
 
@@ -131,7 +136,8 @@ impl<F: Future> Remote<F> {
         self.executor.wake();
     }
 
-    /// Drops the future because the waiter is dropped: at once, or when the thread that has it puts it back.
+    /// Drops the future because the waiter is dropped: at once, or when the thread that has it puts
+    /// it back.
     pub(super) fn orphan(&self) {
         let mut stage = lock(&self.stage);
         let next = match *stage {
@@ -216,7 +222,8 @@ impl<F: Future> Remote<F> {
         if !self.cell.is_effective() {
             return false;
         }
-        // The tree's decision is made while the stage is locked, so that no thread polls the future in between.
+        // The tree's decision is made while the stage is locked, so that no thread polls the future
+        // in between.
         let decide = |position: Option<&Position>| {
             position.is_some_and(|position| position.node.try_drop().is_some())
         };
@@ -306,10 +313,12 @@ where
     }
 }
 
-/// The part of a child of [`Nursery::spawn_on`](crate::Nursery::spawn_on) that its executor polls, on any thread.
+/// The part of a child of [`Nursery::spawn_on`](crate::Nursery::spawn_on) that its executor polls,
+/// on any thread.
 ///
-/// It is done when the child has ended, or was dropped because it was cancelled. The child's result goes to the nursery.
-/// Dropping it before that drops the child, and makes the nursery's block panic, unless the child is cancelled.
+/// It is done when the child has ended, or was dropped because it was cancelled. The child's result
+/// goes to the nursery. Dropping it before that drops the child, and makes the nursery's block
+/// panic, unless the child is cancelled.
 ///
 /// ```
 /// use seedbed::{nursery::RemoteChild, open_nursery, run};

@@ -1,8 +1,8 @@
 //! Shuffles the order in which ready children are polled, for tests.
 //!
-//! The random number generator is a tree variable, so that a part of a program can be shuffled, in a run or without one. Each
-//! nursery forks its own generator from it when it is opened. So shuffling takes no lock, and one nursery's order does not depend
-//! on how often others are polled.
+//! The random number generator is a tree variable, so that a part of a program can be shuffled, in
+//! a run or without one. Each nursery forks its own generator from it when it is opened. So
+//! shuffling takes no lock, and one nursery's order does not depend on how often others are polled.
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
@@ -19,11 +19,13 @@ pub(super) fn generator() -> Option<Rng> {
     SOURCE.get().map(|source| lock(&source).fork())
 }
 
-/// Runs `future`, and polls the ready children of every nursery that is opened in it in an order that `seed` determines.
+/// Runs `future`, and polls the ready children of every nursery that is opened in it in an order
+/// that `seed` determines.
 ///
-/// The order is unspecified, so no program may depend on it. Without this function children are usually polled in the order in
-/// which they were woken, which hides such dependencies. With any seed, each ready child is polled once per round, and the body
-/// before the children. A program takes the same path each time with the same seed, unless threads or processes take part.
+/// The order is unspecified, so no program may depend on it. Without this function children are
+/// usually polled in the order in which they were woken, which hides such dependencies. With any
+/// seed, each ready child is polled once per round, and the body before the children. A program
+/// takes the same path each time with the same seed, unless threads or processes take part.
 /// [`RunBuilder::shuffle`](crate::RunBuilder::shuffle) shuffles a whole run.
 ///
 /// # Cancellation

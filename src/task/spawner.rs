@@ -35,7 +35,8 @@ impl<'env, R> Nursery<'env, R> {
     }
 }
 
-/// A handle on a nursery that can only spawn, whatever the block returns. Returned by [`Nursery::spawner`].
+/// A handle on a nursery that can only spawn, whatever the block returns. Returned by
+/// [`Nursery::spawner`].
 ///
 /// ```
 /// use seedbed::nursery::Spawner;
@@ -110,7 +111,8 @@ impl<'env> Spawner<'env> {
         self.nursery.spawn_if_open(future)
     }
 
-    /// Returns a handle that gives this name to each child that is spawned with it, like [`Nursery::named`].
+    /// Returns a handle that gives this name to each child that is spawned with it, like
+    /// [`Nursery::named`].
     ///
     /// ```
     /// use seedbed::{open_nursery, run};

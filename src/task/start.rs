@@ -31,8 +31,8 @@ pub struct Started<V> {
 }
 
 impl<V> Started<V> {
-    /// Makes one without a receiver, for a function that takes a `Started` and is awaited directly. (Trio's
-    /// `TASK_STATUS_IGNORED`.)
+    /// Makes one without a receiver, for a function that takes a `Started` and is awaited directly.
+    /// (Trio's `TASK_STATUS_IGNORED`.)
     ///
     /// ```
     /// use seedbed::nursery::Started;
@@ -99,7 +99,8 @@ pub enum StartError<T> {
 }
 
 impl<T> StartError<Option<T>> {
-    /// Unwraps the result of a child of `try_start`, which is `None` only if no task waits for the start.
+    /// Unwraps the result of a child of `try_start`, which is `None` only if no task waits for the
+    /// start.
     pub(super) fn unwrap_result(self) -> StartError<T> {
         match self {
             StartError::Exited(result) => StartError::Exited(result.expect(
@@ -127,7 +128,8 @@ pub(super) struct Waiting<V> {
 }
 
 impl<V> Waiting<V> {
-    /// Tells whether no task waits any more: the child has started, or the waiting task was cancelled or dropped.
+    /// Tells whether no task waits any more: the child has started, or the waiting task was
+    /// cancelled or dropped.
     pub(super) fn is_over(&self) -> bool {
         self.sender.is_closed() || !self.sender.is_empty()
     }

@@ -10,7 +10,8 @@ use super::ids::TaskId;
 use super::info::TaskInfo;
 use super::registry;
 
-/// All tasks below one task, with their names, at one moment. Returned by [`task_tree`] and [`task_trees`].
+/// All tasks below one task, with their names, at one moment. Returned by [`task_tree`] and
+/// [`task_trees`].
 ///
 /// It is meant to be printed:
 ///
@@ -96,7 +97,8 @@ impl TaskTree {
 
     /// Tells for each line whether it is the last of its siblings.
     fn are_last(&self) -> Vec<bool> {
-        // The lines are read from the bottom up. For each depth, this tells whether a sibling follows.
+        // The lines are read from the bottom up. For each depth, this tells whether a sibling
+        // follows.
         let mut followed = Vec::new();
         let mut last = vec![false; self.lines.len()];
         for (at, line) in self.lines.iter().enumerate().rev() {
@@ -207,7 +209,8 @@ enum Subtree {
 }
 
 impl Forest {
-    /// Returns the children of a block that have opened blocks themselves, in the order of spawning.
+    /// Returns the children of a block that have opened blocks themselves, in the order of
+    /// spawning.
     fn openers_in(&self, nursery: &Arc<NurseryState>) -> Vec<ChildRef> {
         let openers = self.opened_by.values().filter_map(|blocks| blocks.first());
         let mut children: Vec<_> = openers
@@ -223,7 +226,8 @@ impl Forest {
     }
 }
 
-/// Returns the tree of the current task, from the root task down to the last child, or `None` outside of any task.
+/// Returns the tree of the current task, from the root task down to the last child, or `None`
+/// outside of any task.
 ///
 /// In a nursery that was opened outside of any task, that nursery is the top.
 ///
@@ -251,10 +255,12 @@ pub fn task_tree() -> Option<TaskTree> {
     Some(Forest::new().list(top))
 }
 
-/// Returns the trees of all runs of the process, and of all nurseries that were opened outside of any task.
+/// Returns the trees of all runs of the process, and of all nurseries that were opened outside of
+/// any task.
 ///
-/// May be called on any thread, such as one that waits for a signal. Never waits for a task. If another thread is polling a
-/// nursery at this moment, only those of its children are listed that have nurseries themselves.
+/// May be called on any thread, such as one that waits for a signal. Never waits for a task. If
+/// another thread is polling a nursery at this moment, only those of its children are listed that
+/// have nurseries themselves.
 ///
 /// ```
 /// use seedbed::nursery::task_trees;

@@ -16,8 +16,8 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dr
 
 /// Returns a waker of a child.
 pub(super) fn waker(child: &ChildRef) -> Waker {
-    // SAFETY: `raw` consumes a reference to the child, which the functions in `VTABLE` take the data pointer for. A `ChildRef`
-    // may be used and dropped on any thread, as a `Waker` must be.
+    // SAFETY: `raw` consumes a reference to the child, which the functions in `VTABLE` take the
+    // data pointer for. A `ChildRef` may be used and dropped on any thread, as a `Waker` must be.
     unsafe { Waker::from_raw(raw(child.clone())) }
 }
 
@@ -26,8 +26,9 @@ pub(super) struct BorrowedWaker<'a>(ManuallyDrop<Waker>, PhantomData<&'a ChildRe
 
 impl<'a> BorrowedWaker<'a> {
     pub(super) fn new(child: &'a ChildRef) -> Self {
-        // SAFETY: the waker counts as a reference that it does not own. It is never dropped (`ManuallyDrop`, and only a `&Waker`
-        // is given out), and the borrowed reference keeps the child alive for as long as it exists.
+        // SAFETY: the waker counts as a reference that it does not own. It is never dropped
+        // (`ManuallyDrop`, and only a `&Waker` is given out), and the borrowed reference keeps the
+        // child alive for as long as it exists.
         let waker = unsafe { Waker::new(data(child), &VTABLE) };
         BorrowedWaker(ManuallyDrop::new(waker), PhantomData)
     }
@@ -55,35 +56,39 @@ fn raw(child: ChildRef) -> RawWaker {
 ///
 /// # Safety
 ///
-/// `data` is the data pointer of a waker of this file. The result is not used after that waker, and not dropped unless that
-/// waker is consumed.
+/// `data` is the data pointer of a waker of this file. The result is not used after that waker, and
+/// not dropped unless that waker is consumed.
 unsafe fn child(data: *const ()) -> ManuallyDrop<ChildRef> {
     // SAFETY: `data` made the pointer from a non-null one, and wakers keep it unchanged.
     let header = unsafe { NonNull::new_unchecked(data.cast_mut().cast::<Header>()) };
-    // SAFETY: the pointer came from `as_raw`. The waker holds or borrows a reference, so the child lives while the waker does,
-    // and the caller drops the result only in place of the waker's reference.
+    // SAFETY: the pointer came from `as_raw`. The waker holds or borrows a reference, so the child
+    // lives while the waker does, and the caller drops the result only in place of the waker's
+    // reference.
     ManuallyDrop::new(unsafe { ChildRef::from_raw(header) })
 }
 
 unsafe fn clone(data: *const ()) -> RawWaker {
-    // SAFETY: `RawWakerVTable` promises the data pointer of a live waker with this vtable. The result is not dropped.
+    // SAFETY: `RawWakerVTable` promises the data pointer of a live waker with this vtable. The
+    // result is not dropped.
     let child = unsafe { child(data) };
     raw(ChildRef::clone(&child))
 }
 
 unsafe fn wake(data: *const ()) {
-    // SAFETY: `RawWakerVTable` promises the data pointer of a waker with this vtable, which this call consumes: its reference is
-    // dropped here.
+    // SAFETY: `RawWakerVTable` promises the data pointer of a waker with this vtable, which this
+    // call consumes: its reference is dropped here.
     let child = ManuallyDrop::into_inner(unsafe { child(data) });
     child.wake();
 }
 
 unsafe fn wake_by_ref(data: *const ()) {
-    // SAFETY: `RawWakerVTable` promises the data pointer of a live waker with this vtable. The result is not dropped.
+    // SAFETY: `RawWakerVTable` promises the data pointer of a live waker with this vtable. The
+    // result is not dropped.
     unsafe { child(data) }.wake();
 }
 
 unsafe fn drop_waker(data: *const ()) {
-    // SAFETY: `RawWakerVTable` promises the data pointer of a waker with this vtable, which this call consumes.
+    // SAFETY: `RawWakerVTable` promises the data pointer of a waker with this vtable, which this
+    // call consumes.
     drop(ManuallyDrop::into_inner(unsafe { child(data) }));
 }

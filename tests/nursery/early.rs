@@ -148,8 +148,9 @@ fn children_have_the_scopes_and_variables_of_the_place_where_the_nursery_was_ope
     assert_eq!(log.take(), ["opener", "goes on"]);
 }
 
-/// A cancelled block once went through all its children in each poll, so that 8,000 shielded children that ended one by one
-/// took seconds. This test counts polls instead of time: each child is polled a bounded number of times, and the block ends.
+/// A cancelled block once went through all its children in each poll, so that 8,000 shielded
+/// children that ended one by one took seconds. This test counts polls instead of time: each child
+/// is polled a bounded number of times, and the block ends.
 #[test]
 fn shielded_children_of_a_cancelled_block_end_one_by_one_without_being_polled_over_and_over() {
     let children = 2_000;

@@ -12,8 +12,9 @@ use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, checkpoint, on_cancel, open_nursery, shield, try_open_nursery};
 
-/// A child that was cancelled before its first poll had no node, so the scopes that it opened in that poll did not see the
-/// cancellation: `on_cancel` kept the child alive and waited for a wake-up that never came.
+/// A child that was cancelled before its first poll had no node, so the scopes that it opened in
+/// that poll did not see the cancellation: `on_cancel` kept the child alive and waited for a
+/// wake-up that never came.
 #[test]
 fn a_child_that_is_cancelled_before_its_first_poll_still_cleans_up() {
     let cleaned = &AtomicBool::new(false);
@@ -28,7 +29,8 @@ fn a_child_that_is_cancelled_before_its_first_poll_still_cleans_up() {
     .finish();
 }
 
-/// For the same reason, lowering the shield did not wake the child: nothing below it was known to be cancelled.
+/// For the same reason, lowering the shield did not wake the child: nothing below it was known to
+/// be cancelled.
 #[test]
 fn a_child_that_is_cancelled_before_its_first_poll_ends_when_its_shield_is_lowered() {
     let shielded = CancelScope::new();
@@ -44,7 +46,8 @@ fn a_child_that_is_cancelled_before_its_first_poll_ends_when_its_shield_is_lower
     assert_eq!(block.go_on(), Poll::Ready(None));
 }
 
-/// For the same reason, an operation that checks for cancellation before it begins was not cancelled.
+/// For the same reason, an operation that checks for cancellation before it begins was not
+/// cancelled.
 #[test]
 fn a_child_that_is_cancelled_before_its_first_poll_sees_that_in_its_first_poll() {
     let touched = &AtomicBool::new(false);
@@ -59,8 +62,9 @@ fn a_child_that_is_cancelled_before_its_first_poll_sees_that_in_its_first_poll()
     assert!(!touched.load(SeqCst));
 }
 
-/// After the poll of a child, the thread's position stayed at that child's node while other children were dropped. If the node
-/// was removed, a scope that a `Drop` polled became its own parent, and the tree hung with its lock held.
+/// After the poll of a child, the thread's position stayed at that child's node while other
+/// children were dropped. If the node was removed, a scope that a `Drop` polled became its own
+/// parent, and the tree hung with its lock held.
 #[test]
 fn a_scope_that_is_opened_while_a_child_is_dropped_gets_the_right_parent() {
     struct CleansUp;
@@ -96,7 +100,8 @@ fn a_block_that_has_panicked_does_not_defer_outer_scopes_while_its_future_is_kep
     assert_eq!(Hand::new(scope.run(body)).finish(), None);
 }
 
-/// The error of a body that ends without waiting was lost if a scope around it was cancelled, but a value was not.
+/// The error of a body that ends without waiting was lost if a scope around it was cancelled, but a
+/// value was not.
 #[test]
 fn the_error_of_a_body_that_does_not_wait_survives_a_cancelled_scope_as_a_value_does() {
     let scope = CancelScope::new();
@@ -117,8 +122,9 @@ impl Wake for PanicsOnce {
     }
 }
 
-/// A waker that panicked in the poll of a block made the block lose the children that were ready next. They were dropped with
-/// their last handle, which may be after the end of the values that they borrow.
+/// A waker that panicked in the poll of a block made the block lose the children that were ready
+/// next. They were dropped with their last handle, which may be after the end of the values that
+/// they borrow.
 #[test]
 fn a_waker_that_panics_does_not_let_a_child_outlive_the_block() {
     let drops = Drops::new();
@@ -171,8 +177,9 @@ fn a_waker_that_panics_does_not_take_the_result_from_a_task() {
     drops.assert_all_dropped();
 }
 
-/// A task that was awaited and then dropped left the awaiter's waker in its child. With two children that had awaited each
-/// other, or one that had awaited itself, that was a cycle, and their memory was never freed.
+/// A task that was awaited and then dropped left the awaiter's waker in its child. With two
+/// children that had awaited each other, or one that had awaited itself, that was a cycle, and
+/// their memory was never freed.
 #[test]
 fn a_dropped_task_drops_the_waker_of_its_awaiter() {
     Hand::new(open_nursery(|n| async move {
@@ -191,8 +198,8 @@ fn a_dropped_task_drops_the_waker_of_its_awaiter() {
 
 // ---- Errors and wake-ups.
 
-/// In Trio an error passes through a scope that absorbs a cancellation. Here that scope dropped the block, and the error with
-/// it.
+/// In Trio an error passes through a scope that absorbs a cancellation. Here that scope dropped the
+/// block, and the error with it.
 #[test]
 fn an_error_is_not_lost_if_the_scope_around_the_block_is_cancelled_too() {
     let scope = &CancelScope::new();
@@ -213,8 +220,9 @@ fn an_error_is_not_lost_if_the_scope_around_the_block_is_cancelled_too() {
     }
 }
 
-/// A child's node had no waker, so the end of the last shield below it did not wake the child. This is harmless if the child
-/// itself polls the shield. But a shield that one child has polled first may be finished by another child.
+/// A child's node had no waker, so the end of the last shield below it did not wake the child. This
+/// is harmless if the child itself polls the shield. But a shield that one child has polled first
+/// may be finished by another child.
 #[test]
 fn a_cancelled_child_ends_when_a_shield_that_it_began_is_finished_by_another() {
     let (open, slot) = (&Event::new(), &Mutex::new(None));

@@ -1,5 +1,5 @@
-//! Nurseries: when tasks end, what ends them, and what blocks return. All futures are polled by hand: no test sleeps or has a
-//! time-out.
+//! Nurseries: when tasks end, what ends them, and what blocks return. All futures are polled by
+//! hand: no test sleeps or has a time-out.
 //!
 //! One program with a module per subject, because each test program has to be linked.
 

@@ -68,7 +68,8 @@ fn every_child_is_first_with_some_seed_and_without_a_seed_the_order_is_that_of_w
     assert!(plain[..10].is_sorted());
 }
 
-/// A correct program has the same outcome in every order. Here a counter and an event decide a race.
+/// A correct program has the same outcome in every order. Here a counter and an event decide a
+/// race.
 #[test]
 fn the_outcome_of_a_correct_program_does_not_depend_on_the_order() {
     let program = || async {
@@ -104,7 +105,8 @@ fn the_outcome_of_a_correct_program_does_not_depend_on_the_order() {
     }
 }
 
-/// Shuffling finds a program that relies on the order: this one expects that the child that was spawned first wins.
+/// Shuffling finds a program that relies on the order: this one expects that the child that was
+/// spawned first wins.
 #[test]
 fn the_outcome_of_a_program_that_relies_on_the_order_does() {
     let winner = |seed| {

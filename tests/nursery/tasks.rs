@@ -104,7 +104,8 @@ fn awaiting_a_child_that_was_cancelled_panics_unless_the_awaiter_is_cancelled_to
     });
     assert!(says.starts_with("the awaited child of a nursery has no result"));
 
-    // Both are children of the cancelled nursery: the awaiting child is dropped, and does not panic.
+    // Both are children of the cancelled nursery: the awaiting child is dropped, and does not
+    // panic.
     Hand::new(open_nursery(|n| async move {
         let sleeps = n.spawn(sleep_forever());
         n.spawn(sleeps);

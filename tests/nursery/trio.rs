@@ -1,4 +1,5 @@
-//! Cases of Trio's own tests that no other file covers: shields around blocks, errors together with panics, unusual starts.
+//! Cases of Trio's own tests that no other file covers: shields around blocks, errors together with
+//! panics, unusual starts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -40,8 +41,9 @@ fn a_shield_around_a_block_keeps_its_children_until_it_is_lowered() {
     drops.assert_all_dropped();
 }
 
-/// In Trio the parent's own `Cancelled`, while it waits at the end of the block, is not recorded. Here the end of a shield once
-/// woke its child, which had just ended. The block was polled again because of that, and was dropped with its value.
+/// In Trio the parent's own `Cancelled`, while it waits at the end of the block, is not recorded.
+/// Here the end of a shield once woke its child, which had just ended. The block was polled again
+/// because of that, and was dropped with its value.
 #[test]
 fn a_block_that_is_cancelled_while_it_joins_keeps_its_value_if_every_child_finishes() {
     for beside in [false, true] {
@@ -91,7 +93,8 @@ fn the_values_of_a_child_are_dropped_when_it_ends_and_not_with_the_block() {
     .finish();
 }
 
-/// Trio documents, but does not test, that the scopes of the spawning task do not apply to the child.
+/// Trio documents, but does not test, that the scopes of the spawning task do not apply to the
+/// child.
 #[test]
 fn a_deadline_or_shield_of_the_spawner_does_not_apply_to_the_child() {
     let (scope, drops) = (CancelScope::new(), &Drops::new());
@@ -157,7 +160,8 @@ fn a_panic_in_a_clean_up_is_resumed_when_the_others_have_ended() {
     drops.assert_all_dropped();
 }
 
-/// In Trio both are raised in a group. Here a panic is a bug and takes precedence, and the error goes to the hook.
+/// In Trio both are raised in a group. Here a panic is a bug and takes precedence, and the error
+/// goes to the hook.
 #[test]
 fn a_panic_takes_precedence_over_an_error_which_goes_to_the_hook() {
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -243,7 +247,8 @@ fn a_start_that_fails_before_the_child_has_started_returns_the_error_and_the_blo
     assert_eq!(Hand::new(block).finish(), Ok("unharmed"));
 }
 
-/// `start` drops the result of a child that has started. In Trio an error of that child ends the nursery.
+/// `start` drops the result of a child that has started. In Trio an error of that child ends the
+/// nursery.
 #[test]
 fn an_error_after_the_start_ends_the_block_with_try_start_and_one_before_does_not() {
     for errs_at_once in [true, false] {
@@ -318,7 +323,8 @@ fn a_grandchild_may_start_a_child_that_outlives_its_own_nursery() {
     assert_eq!(log.lock().unwrap().len(), 2);
 }
 
-/// Trio moves the child into the nursery at `started()` and then cancels it. Here it is in the nursery from the beginning.
+/// Trio moves the child into the nursery at `started()` and then cancels it. Here it is in the
+/// nursery from the beginning.
 #[test]
 fn start_in_a_cancelled_nursery_succeeds_if_the_child_starts_before_it_has_to_wait() {
     let log = &Mutex::new(Vec::new());
@@ -352,8 +358,8 @@ fn start_in_a_cancelled_nursery_succeeds_if_the_child_starts_before_it_has_to_wa
     assert!(log.lock().unwrap().is_empty());
 }
 
-/// In Trio `start` then returns the value, if the child ends without another checkpoint. Here the task that called `start` was
-/// dropped, and so is the value.
+/// In Trio `start` then returns the value, if the child ends without another checkpoint. Here the
+/// task that called `start` was dropped, and so is the value.
 #[test]
 fn a_child_that_starts_after_its_start_was_cancelled_is_waited_for_and_its_value_is_dropped() {
     let (drops, open) = (&Drops::new(), &Event::new());

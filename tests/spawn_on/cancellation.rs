@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::task::Poll;
 
 use crate::polling::{Drops, Hand, OnDrop};
-use crate::{with_executor, executor, on_threads, settle, tick};
+use crate::{executor, on_threads, settle, tick, with_executor};
 use futures_lite::future::poll_once;
 use seedbed::nursery::on_executor;
 use seedbed::sync::Event;
@@ -102,7 +102,10 @@ fn scopes_in_the_child_are_below_the_nursery_s_and_the_outermost_cancelled_one_a
         both.0.run(sleep_forever()).await;
         unreachable!("the outer scope absorbs")
     }));
-    assert_eq!(Hand::new(with_executor(executor.clone(), work)).finish(), None);
+    assert_eq!(
+        Hand::new(with_executor(executor.clone(), work)).finish(),
+        None
+    );
     assert!(inner.is_cancelled());
 }
 
@@ -174,7 +177,8 @@ fn dropping_the_block_drops_the_child_at_once_shields_included() {
     assert!(executor.is_empty());
 }
 
-/// If the scope around the block is cancelled too, it does not end before that poll. Shields in the child have no effect then.
+/// If the scope around the block is cancelled too, it does not end before that poll. Shields in the
+/// child have no effect then.
 #[test]
 fn dropping_the_block_while_another_thread_polls_the_child_drops_it_at_the_end_of_that_poll() {
     for ends in [false, true] {

@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::polling::{Drops, Hand, turns};
-use crate::{with_executor, executor, on_threads, settle, tick};
+use crate::{executor, on_threads, settle, tick, with_executor};
 use seedbed::cancel::current_effective_deadline;
 use seedbed::nursery::{RemoteChild, StartError, Started, on_executor};
 use seedbed::sync::Event;
@@ -109,7 +109,10 @@ fn an_error_of_such_a_child_ends_the_block_and_is_its_result() {
         sleep_forever().await;
         Ok(())
     });
-    assert_eq!(Hand::new(with_executor(executor, block)).finish(), Err("failed"));
+    assert_eq!(
+        Hand::new(with_executor(executor, block)).finish(),
+        Err("failed")
+    );
     drops.assert_all_dropped();
 }
 
@@ -185,7 +188,8 @@ fn the_child_has_the_variables_scopes_and_deadlines_of_the_nursery_on_every_thre
     });
 }
 
-/// The thread that polls such a child may have a position in another scope tree. The two trees do not affect each other.
+/// The thread that polls such a child may have a position in another scope tree. The two trees do
+/// not affect each other.
 #[test]
 fn the_position_of_the_thread_that_polls_it_is_restored() {
     let executor = executor();

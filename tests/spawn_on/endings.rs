@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use crate::polling::{Drops, Hand, end_at_every_poll, turns};
-use crate::{with_executor, executor, on_threads};
+use crate::{executor, on_threads, with_executor};
 use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, move_on_after, on_cancel, open_nursery, run, shield};
 

@@ -1,5 +1,5 @@
-//! Children that an executor polls. Most tests run the executor by hand on this thread, so that they control each step. The
-//! tests at the end use several threads.
+//! Children that an executor polls. Most tests run the executor by hand on this thread, so that
+//! they control each step. The tests at the end use several threads.
 
 #[path = "../common/panics.rs"]
 mod panics;

@@ -1,4 +1,5 @@
-//! Numbers, names and parents of tasks, and the tree of all tasks. Polled by hand or in a run; no test sleeps.
+//! Numbers, names and parents of tasks, and the tree of all tasks. Polled by hand or in a run; no
+//! test sleeps.
 
 #[path = "../common/polling.rs"]
 mod polling;
