@@ -23,6 +23,7 @@ use crate::{measure, options::Pins};
 
 pub const ECHO: &str = "--child=echo";
 pub const SPIN: &str = "--child=spin";
+pub const BUSY: &str = "--child=busy";
 pub const MAILBOX: &str = "--child=mailbox";
 pub const FORK_SERVER: &str = "--child=fork-server";
 
@@ -46,6 +47,31 @@ pub fn spin_command(telling: &str) -> Command {
     let mut command = this_program(SPIN);
     command.arg(telling);
     command
+}
+
+/// A process that does nothing but use a processor. It ends when this is dropped.
+pub struct BusyProcess(Child);
+
+impl BusyProcess {
+    /// Starts the process.
+    pub fn start() -> Self {
+        let child = this_program(BUSY).spawn();
+        BusyProcess(child.expect("this executable starts again"))
+    }
+}
+
+impl Drop for BusyProcess {
+    fn drop(&mut self) {
+        self.0.kill().expect("a child can be killed");
+        self.0.wait().expect("a child can be waited for");
+    }
+}
+
+pub fn busy() -> ! {
+    set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
+    loop {
+        std::hint::spin_loop();
+    }
 }
 
 /// Starts this program with its callers and its workers pinned, and waits for its end.

@@ -12,6 +12,7 @@ pub fn serve_if_asked() {
             }
             child::echo();
         }
+        Some(child::BUSY) => child::busy(),
         Some(child::SPIN) => child::spin(arguments.next().expect("the name of a listener")),
         Some(child::MAILBOX) => mailbox::serve(arguments),
         Some(child::FORK_SERVER) => fork_server::serve(),

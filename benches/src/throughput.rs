@@ -8,6 +8,7 @@ use seedbed::CapacityLimiter;
 use seedbed::worker::WorkerType::ForkServer;
 
 use crate::{
+    child::BusyProcess,
     jobs::{self, successor},
     mailbox::{Job, Mailbox, Wait},
     measure::{Comparison, Samples},
@@ -21,6 +22,9 @@ const WORKERS: usize = 2;
 const CALLS: u64 = 4_000;
 /// 600,000 calls per second.
 const GOAL: std::time::Duration = std::time::Duration::from_nanos(1_667);
+
+/// How many times slower calls may be while another process keeps a processor busy.
+const BUSY_SLOWDOWN: f64 = 2.0;
 
 /// Prints the sections.
 pub fn compare(options: &Options) {
@@ -42,6 +46,30 @@ pub fn compare(options: &Options) {
         // A thread for each of a thousand callers, and three descriptors for each queued call, would measure those.
         .beside("procspawn Pool(2), 8 threads", |s| {
             procspawn_round(s, &pool)
+        })
+        .run(options);
+    }
+    compare_busy(options);
+}
+
+/// Prints how much throughput is left next to another process that uses a processor all the time.
+fn compare_busy(options: &Options) {
+    for (section, callers) in [
+        ("throughput/busy-8-callers", 8),
+        ("throughput/busy-1000-callers", 1_000),
+    ] {
+        Comparison::new(
+            section,
+            ROUNDS,
+            "seedbed run_sync, with one busy process",
+            |s| {
+                let _busy = BusyProcess::start();
+                seedbed::run(our_round(s, callers));
+            },
+        )
+        .per_second()
+        .beside_within(BUSY_SLOWDOWN, "the same without that process", |s| {
+            seedbed::run(our_round(s, callers))
         })
         .run(options);
     }

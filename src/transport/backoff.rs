@@ -3,16 +3,26 @@
 //! Waking a sleeping core takes about 30 us; reading a cache line takes nanoseconds. So a side that expects a frame within
 //! microseconds spins for it. A side whose spins keep failing wastes CPU time and must spin less often.
 
+use std::cell::Cell;
 use std::hint::spin_loop;
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use super::tuning::SPINS_BETWEEN_YIELDS;
+use super::tuning::{CONTENTION_MEMORY, LONG_YIELD, SPINS_BETWEEN_YIELDS};
+
+thread_local! {
+    /// Until then another process competes for the processors, as far as this thread knows.
+    static CONTENDED_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Spins until `condition` holds, for about `limit` at most, and returns whether it holds.
 ///
 /// If `shares_processor` is set, the other side needs this processor to make progress, so each check is followed by a
-/// yield.
+/// yield. Otherwise the spin yields now and then, in case another thread needs the processor.
+///
+/// A yield that hands the processor to a busy process of another program gives away a whole time slice, about a thousand
+/// calls. So after one that took long, spins do without yields for a while, and where they cannot, the caller sleeps: the
+/// scheduler prefers a process that wakes up to one that has used its slice.
 pub(crate) fn spin_until(
     limit: Duration,
     shares_processor: bool,
@@ -32,11 +42,31 @@ pub(crate) fn spin_until(
             spin_loop();
         }
         // The clock is read only after the first round: most spins end before that.
-        let start = start.get_or_insert_with(Instant::now);
-        yield_now();
+        let now = Instant::now();
+        let start = *start.get_or_insert(now);
+        match (is_contended(now), shares_processor) {
+            (true, true) => return condition(),
+            (true, false) => {}
+            (false, _) => yield_measured(now),
+        }
         if start.elapsed() > limit {
             return condition();
         }
+    }
+}
+
+fn is_contended(now: Instant) -> bool {
+    // A thread that is ending knows nothing.
+    let until = CONTENDED_UNTIL.try_with(Cell::get).unwrap_or(None);
+    until.is_some_and(|until| now < until)
+}
+
+/// Yields the processor, and notes if that gave away a time slice.
+fn yield_measured(now: Instant) {
+    yield_now();
+    if now.elapsed() > LONG_YIELD {
+        let until = Instant::now() + CONTENTION_MEMORY;
+        let _ = CONTENDED_UNTIL.try_with(|contended| contended.set(Some(until)));
     }
 }
 
