@@ -1,10 +1,11 @@
-//! What belongs to the code that this thread is polling: its run, and the values of its tree variables.
+//! The run, and the values of the tree variables, of the code that this thread is polling.
 //!
-//! The layers above put their parts of a run into a [`Run`] and read them back by type, so this file knows none of them.
-//! (The position in the scope tree is known to `cancel::position` only, which sets the run when the tree changes.)
+//! The layers above put their parts of a run into a [`Run`] and read them back by type, so this
+//! file knows none of them. (The position in the scope tree is known to `cancel::position` only,
+//! which sets the run when the tree changes.)
 //!
-//! When a thread ends, its thread-locals are dropped one after the other. From then on it has no run and no values, and
-//! setting them does nothing.
+//! When a thread ends, its thread-locals are dropped one after the other. From then on it has no
+//! run and no values, and setting them does nothing.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -25,7 +26,8 @@ struct Ambient {
 
 /// One run: at most one value of each type, put in by the module that the type belongs to.
 pub(crate) struct Run {
-    /// The type of each part stands next to it, so that a look-up compares before it calls the part's vtable.
+    /// The type of each part stands next to it, so that a look-up compares before it calls the
+    /// part's vtable.
     parts: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
 }
 
@@ -76,7 +78,8 @@ pub(crate) fn part_of_run<T: Send + Sync + 'static>() -> Option<Arc<T>> {
     with(|ambient| ambient.run.borrow().as_ref()?.get_arc()).flatten()
 }
 
-/// Makes `run` the run that this thread is polling, and returns the one before. The caller puts that back.
+/// Makes `run` the run that this thread is polling, and returns the one before. The caller puts
+/// that back.
 pub(crate) fn replace_run(run: Option<Arc<Run>>) -> Option<Arc<Run>> {
     with(|ambient| ambient.run.replace(run)).flatten()
 }

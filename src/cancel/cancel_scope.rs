@@ -10,12 +10,13 @@ use super::position::add_pending_nodes;
 use super::reason::CancelReason;
 use super::scope_state::ScopeState;
 
-/// A handle on a piece of work that can be cancelled, given a deadline, or shielded, from anywhere.
+/// A handle with which work can be cancelled, given a deadline, or shielded, from any thread.
 ///
-/// Make one, [`run`](CancelScope::run) a future in it, and keep a clone for whoever is to stop it. Clones are handles
-/// on the same scope; they are cheap, and may be used on any thread. A scope runs one future.
+/// [`run`](CancelScope::run) a future in a new scope, and keep a clone of the scope for the code
+/// that may cancel it. Clones are cheap handles on the same scope. A scope runs one future.
 ///
-/// Dropping the handles does nothing; dropping the future that `run` returned drops what it runs.
+/// Dropping the handles does nothing. Dropping the future that `run` returned drops the future in
+/// the scope.
 ///
 /// ```
 /// use seedbed::time::sleep_forever;
@@ -48,9 +49,10 @@ impl CancelScope {
         }
     }
 
-    /// Cancels what runs in this scope, and everything below that no shield hides, before it returns: flags are set,
-    /// wakers are woken, and each task is dropped when it would next be polled. Cancelling twice, or after the end, does
-    /// nothing more. May be called from any thread.
+    /// Cancels the future in this scope, and everything below it that is not behind a shield. When
+    /// this returns, the flags are set and the wakers are woken; each task is dropped when it would
+    /// next be polled. Cancelling a scope again, or after its end, has no further effect. May be
+    /// called from any thread.
     ///
     /// ```
     /// use seedbed::time::sleep_forever;
@@ -67,8 +69,9 @@ impl CancelScope {
         self.cancel_for(CancelReason::explicit(None, Location::caller()));
     }
 
-    /// Cancels as [`cancel`](CancelScope::cancel) does, and says why, for [`cancel_reason`](CancelScope::cancel_reason),
-    /// for the handle's `Debug` and for the `tracing` event at DEBUG that reports the cancellation.
+    /// Cancels the scope like [`cancel`](CancelScope::cancel), with a message for
+    /// [`cancel_reason`](CancelScope::cancel_reason), for the handle's `Debug`, and for the
+    /// `tracing` event (level DEBUG) that reports the cancellation.
     ///
     /// ```
     /// let scope = seedbed::CancelScope::new();
@@ -85,8 +88,8 @@ impl CancelScope {
         self.state.cancel(reason);
     }
 
-    /// Why this scope is cancelled: by itself, or, while it runs, by a scope further out that no shield keeps off. `None`
-    /// if it is not. The first cause stays.
+    /// Returns why this scope is cancelled: by itself or, while it runs, by a scope further out
+    /// that no shield keeps off. `None` if it is not cancelled. The first reason stays.
     ///
     /// ```
     /// use std::time::Duration;
@@ -102,13 +105,15 @@ impl CancelScope {
     /// ```
     pub fn cancel_reason(&self) -> Option<CancelReason> {
         if !self.state.was_cancelled() && self.state.is_in_first_poll() {
-            // The caller is usually the scope's own body. Only a node shows whether a scope further out is cancelled.
+            // The caller is usually the scope's own body. Only a node shows whether a scope further
+            // out is cancelled.
             add_pending_nodes();
         }
         self.state.reason()
     }
 
-    /// Whether this scope was cancelled, or its deadline has passed while it was not ended. Never goes back to false.
+    /// Returns whether this scope was cancelled, or its deadline passed before it ended. Never
+    /// returns to `false`.
     ///
     /// ```
     /// let scope = seedbed::CancelScope::new();
@@ -116,7 +121,8 @@ impl CancelScope {
     /// assert!(scope.is_cancelled());
     /// ```
     pub fn is_cancelled(&self) -> bool {
-        // A deadline that has passed is recorded, because a later `set_deadline` does not take it back.
+        // A deadline that has passed is recorded, because a later `set_deadline` does not take it
+        // back.
         let passed = |deadline| deadline <= self.state.now();
         if self.deadline().is_some_and(passed) && !self.state.has_ended() {
             self.state.expire();
@@ -124,8 +130,9 @@ impl CancelScope {
         self.state.was_cancelled()
     }
 
-    /// Sets the time at which the scope is cancelled; `None` for never. A deadline that has passed cancels at the next
-    /// await that has to wait. What is cancelled stays so.
+    /// Sets the time at which the scope is cancelled; `None` for never. If the deadline has passed,
+    /// the scope is cancelled at the next await that has to wait. A new deadline does not undo a
+    /// cancellation.
     ///
     /// ```
     /// use std::time::Duration;
@@ -142,9 +149,10 @@ impl CancelScope {
         self.state.set_deadline(deadline);
     }
 
-    /// Sets the deadline to `timeout` from now; if the scope does not run yet, from when it is first polled.
+    /// Sets the deadline to `timeout` from now or, if the scope does not run yet, from its first
+    /// poll.
     ///
-    /// A time too long to be represented means no deadline.
+    /// A timeout too long to be represented means no deadline.
     ///
     /// ```
     /// use std::time::Duration;
@@ -161,8 +169,8 @@ impl CancelScope {
         self.state.set_timeout(timeout);
     }
 
-    /// The time at which the scope is cancelled. `None` if there is none, or if it counts from a first poll that has not
-    /// happened.
+    /// Returns the time at which the scope is cancelled. `None` if it has no deadline, or a timeout
+    /// that counts from a first poll that has not happened.
     ///
     /// ```
     /// use std::time::Duration;
@@ -179,10 +187,12 @@ impl CancelScope {
         self.state.node.deadline()
     }
 
-    /// Puts up or takes down a shield at this scope's edge: while it is up, what runs in the scope does not see that
-    /// scopes further out are cancelled, and they wait for it. The scope's own cancellation works as usual.
+    /// Puts up or takes down a shield around this scope. While it is up, the code in the scope is
+    /// not cancelled by scopes further out, and they wait for it. The scope itself can still be
+    /// cancelled.
     ///
-    /// Takes effect at once, also while the scope runs. A forgotten shield shields for ever.
+    /// Takes effect at once, also while the scope runs. A shield that is not taken down stays until
+    /// the scope ends.
     ///
     /// ```
     /// use seedbed::{CancelScope, checkpoint, run};
@@ -199,7 +209,8 @@ impl CancelScope {
         self.state.set_shielded(shield);
     }
 
-    /// Returns whether the scope can be forgotten: it has ended, or this is its last handle and it does not run.
+    /// Returns whether the scope can be forgotten: it has ended, or this is its last handle and it
+    /// does not run.
     pub(super) fn is_over(&self) -> bool {
         Arc::strong_count(&self.state) == 1 || self.state.has_ended()
     }

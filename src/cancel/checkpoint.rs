@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use super::position::commit_if_cancelled;
 
-/// Gives everybody else a turn, and cancellation a place to take effect.
+/// Lets the other tasks run once, and is a cancel point.
 ///
-/// Any await that has to wait is a cancel point; this one always is. Put it into loops that otherwise never wait.
+/// Any await that has to wait is a cancel point; this one always has to. Put it into loops that
+/// otherwise never wait.
 ///
 /// # Cancellation
 ///
@@ -28,7 +29,7 @@ pub fn checkpoint() -> Checkpoint {
     Checkpoint { yielded: false }
 }
 
-/// One turn for everybody else; made by [`checkpoint`].
+/// Lets the other tasks run once; made by [`checkpoint`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Checkpoint {
@@ -47,14 +48,15 @@ impl Future for Checkpoint {
     }
 }
 
-/// Goes on at once, unless the caller is cancelled: then it never does.
+/// Completes at once, unless the caller is cancelled: then it never completes.
 ///
-/// This is how an operation that cannot be undone makes sure that it does not begin for nothing.
+/// An operation that cannot be undone awaits this first, so that it does not begin for a caller
+/// that is cancelled.
 ///
 /// # Cancellation
 ///
-/// Atomic: if cancelled, nothing has happened. Once it has found the caller cancelled, the caller's end is certain,
-/// whatever shields are put up later.
+/// Atomic: if cancelled, nothing has happened. Once it has found the caller cancelled, the caller
+/// is dropped, whatever shields are put up later.
 ///
 /// ```
 /// use seedbed::cancel::checkpoint_if_cancelled;
@@ -72,7 +74,7 @@ pub fn checkpoint_if_cancelled() -> CheckpointIfCancelled {
     CheckpointIfCancelled { _private: () }
 }
 
-/// A cancel point that waits only for the end; made by [`checkpoint_if_cancelled`].
+/// A cancel point that waits only if the caller is cancelled; made by [`checkpoint_if_cancelled`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct CheckpointIfCancelled {
@@ -83,7 +85,7 @@ impl Future for CheckpointIfCancelled {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        // Nobody has to be woken later: whoever drops the caller looks again after this very poll.
+        // No waker is needed: the scope that drops the caller looks again after this poll.
         match commit_if_cancelled() {
             true => Poll::Pending,
             false => Poll::Ready(()),

@@ -1,4 +1,4 @@
-//! Questions about the running code: whether and why it is cancelled, and when it will be.
+//! The state of the running code: its effective deadline, and why it is cancelled.
 
 use std::time::Instant;
 
@@ -7,8 +7,8 @@ use super::position;
 use super::reason::CancelReason;
 use crate::time::current_time;
 
-/// Returns the earliest deadline of the scopes around the running code, up to the innermost shield; the present time,
-/// if the code is cancelled already; `None` if no deadline is set.
+/// Returns the earliest deadline of the scopes around the running code, up to the innermost shield;
+/// the present time if the code is cancelled already; `None` if no deadline is set.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,10 +33,10 @@ pub fn current_effective_deadline() -> Option<Instant> {
     }
 }
 
-/// Why the code that is running is cancelled; `None` if it is not. A shield around that code keeps the cancellation off
-/// it, but not the answer: so clean-up can say what it is for.
+/// Returns why the running code is cancelled; `None` if it is not. Looks through shields, so
+/// shielded clean-up code learns the reason too.
 ///
-/// With several scopes around that are cancelled, the innermost one's reason.
+/// If several scopes around it are cancelled, returns the reason of the innermost one.
 ///
 /// ```
 /// use seedbed::cancel::current_cancel_reason;

@@ -1,7 +1,8 @@
-//! `ScopeGroup`: scopes in different places of the tree, cancelled and shielded together.
+//! `ScopeGroup`: scopes in different parts of the tree that are cancelled and shielded together.
 //!
-//! It is a list of handles and no part of the tree: each scope decides by its own place. Scopes that are over are
-//! forgotten when the list has doubled, so adding one costs the same however many there were.
+//! A group is a list of handles, and no part of the tree: each scope decides by its own node.
+//! Scopes that have ended are removed from the list whenever it has doubled, so adding one costs
+//! the same however many there were.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use super::cancel_scope::CancelScope;
 use crate::sys::primitives::{Mutex, lock};
 
-/// Cancel scopes that are cancelled together, wherever in the program they run.
+/// A group of cancel scopes that are cancelled together, wherever in the program they run.
 ///
-/// A scope reaches what runs below it. A group reaches what stands in several places: all requests of one client, say,
-/// each of which is handled in another nursery. Clones are handles on the same group, on any thread. Dropping them changes
-/// nothing for the scopes. (tricycle's `MultiCancelScope`.)
+/// A scope cancels what runs below it. A group cancels work in several parts of the program: for
+/// example all requests of one client, each of which is handled in another nursery. Clones are
+/// handles on the same group, on any thread. Dropping them has no effect on the scopes. (tricycle's
+/// `MultiCancelScope`.)
 ///
 /// ```
 /// use seedbed::cancel::ScopeGroup;
@@ -28,9 +30,9 @@ use crate::sys::primitives::{Mutex, lock};
 ///         for request in requests {
 ///             assert_eq!(request.await, None);
 ///         }
-///         "all three, and nobody else"
+///         "all three"
 ///     });
-///     assert_eq!(ended.await, "all three, and nobody else");
+///     assert_eq!(ended.await, "all three");
 /// });
 /// ```
 #[derive(Clone, Default)]
@@ -43,8 +45,8 @@ struct Group {
     cancelled: bool,
     shield: bool,
     scopes: Vec<CancelScope>,
-    /// How long the list is when it is next looked through.
-    full: usize,
+    /// The length of the list at which ended scopes are next removed.
+    clean_up_at: usize,
 }
 
 impl ScopeGroup {
@@ -57,8 +59,8 @@ impl ScopeGroup {
         Self::default()
     }
 
-    /// Adds a scope that has not run yet: cancelled if the group is, and shielded if the group is. Its deadline, and what
-    /// is done to its shield later, are its own.
+    /// Adds a new scope: cancelled if the group is cancelled, and shielded if the group is
+    /// shielded. Its deadline, and later changes of its shield, are its own.
     ///
     /// ```
     /// use seedbed::cancel::ScopeGroup;
@@ -79,7 +81,8 @@ impl ScopeGroup {
         scope
     }
 
-    /// Cancels every scope of the group, also those that are added later. May be called from any thread.
+    /// Cancels every scope of the group, also those that are added later. May be called from any
+    /// thread.
     ///
     /// ```
     /// let group = seedbed::cancel::ScopeGroup::new();
@@ -94,13 +97,13 @@ impl ScopeGroup {
             group.cancelled = true;
             group.scopes.clone()
         };
-        // Not under the lock: this wakes.
+        // After the lock is released, because this wakes tasks.
         for scope in scopes {
             scope.cancel();
         }
     }
 
-    /// Whether [`cancel`](ScopeGroup::cancel) was called.
+    /// Returns whether [`cancel`](ScopeGroup::cancel) was called.
     ///
     /// ```
     /// let group = seedbed::cancel::ScopeGroup::new();
@@ -113,8 +116,8 @@ impl ScopeGroup {
         lock(&self.inner).cancelled
     }
 
-    /// Puts up or takes down the [shield](CancelScope::set_shield) of every scope in the group, whatever it was before,
-    /// and of those that are added later.
+    /// Puts up or takes down the [shield](CancelScope::set_shield) of every scope in the group,
+    /// whatever it was before, and of the scopes that are added later.
     ///
     /// ```
     /// use seedbed::cancel::ScopeGroup;
@@ -132,7 +135,7 @@ impl ScopeGroup {
             group.shield = shield;
             group.scopes.clone()
         };
-        // Not under the lock: this wakes.
+        // After the lock is released, because this wakes tasks.
         for scope in scopes {
             scope.set_shield(shield);
         }
@@ -140,12 +143,12 @@ impl ScopeGroup {
 }
 
 impl Group {
-    /// Adds a scope that nobody else has yet. True if it is to be cancelled.
+    /// Adds a scope that has no other handle yet. Returns whether the caller must cancel it.
     fn add(&mut self, scope: CancelScope) -> bool {
         scope.set_shield(self.shield);
-        if self.scopes.len() >= self.full {
+        if self.scopes.len() >= self.clean_up_at {
             self.scopes.retain(|scope| !scope.is_over());
-            self.full = 2 * self.scopes.len().max(8);
+            self.clean_up_at = 2 * self.scopes.len().max(8);
         }
         self.scopes.push(scope);
         self.cancelled

@@ -78,7 +78,8 @@ fn of_two_scopes_that_are_cancelled_at_once_one_absorbs_and_the_outer_one_always
             spawn(move || scope.cancel());
         }
         let body = inner.run(pending::<()>());
-        // Whichever comes first: if the inner scope absorbs, the outer one's body goes on with what the inner returned.
+        // Whichever comes first: if the inner scope absorbs, the outer one's body goes on with what
+        // the inner returned.
         let value = block_on(outer.run(body));
         assert!(matches!(value, None | Some(None)), "{value:?}");
     });

@@ -1,8 +1,10 @@
-//! One scope tree behind a lock: [`tree`](super::tree) decides, this file wakes the owners of the nodes that changed.
+//! One scope tree behind a lock: [`tree`](super::tree) decides, this file wakes the owners of the
+//! nodes that changed.
 //!
-//! All nodes of one run share one lock. It is held for a few instructions, never while a waker, a future or other code
-//! of the user runs. Each node that has an owner mirrors in its [`NodeState`] whether it is cancelled, so that the most
-//! frequent question, asked at every poll, is one atomic load.
+//! All nodes of one run share one lock. It is held for a few instructions, never while a waker, a
+//! future or other code of the user runs. Each node that has an owner mirrors in its [`NodeState`]
+//! whether it is cancelled, so that the most frequent question, asked at every poll, is one atomic
+//! load.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::ambient::Run;
 use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, OnceLock, lock};
 use crate::time::Timers;
 
-/// What the owner of a node shares with those that cancel it.
+/// The state that the owner of a node shares with the code that cancels it.
 #[derive(Debug, Default)]
 pub(crate) struct NodeState {
     /// Mirrors the tree's `effective`; written under the tree's lock.
@@ -54,7 +56,7 @@ impl NodeOwner for NodeState {
     }
 }
 
-/// What is woken when a node changes.
+/// The waker for changes of a node.
 #[derive(Clone)]
 enum NodeWaker {
     /// The owner of the node: a scope, a nursery's block or `on_cancel`.
@@ -142,17 +144,18 @@ impl SharedTree {
         lock(&self.tree).is_effective(id)
     }
 
-    /// Decides whether the node's content is dropped now, and if so, returns where the cancellation ends.
+    /// Decides whether the node's content is dropped now, and if so, returns where the cancellation
+    /// ends.
     ///
-    /// The decision and its record are one step under the lock. Otherwise a shield that is put up in between could hide
-    /// a cancellation that has already dropped something.
+    /// The decision and its record are one step under the lock. Otherwise a shield that is put up
+    /// in between could hide a cancellation that has already dropped something.
     pub(crate) fn try_drop(&self, id: NodeId) -> Option<End> {
         let mut tree = lock(&self.tree);
         tree.must_drop(id).then(|| tree.commit(id))
     }
 
-    /// Decides whether a child or the body of a nursery is dropped now: if the nursery's node is cancelled, and nothing
-    /// below the child's own node, if it has one, defers that.
+    /// Decides whether a child or the body of a nursery is dropped now: if the nursery's node is
+    /// cancelled, and nothing below the child's own node, if it has one, defers that.
     pub(crate) fn try_drop_child(&self, nursery: NodeId, child: Option<NodeId>) -> Option<End> {
         let mut tree = lock(&self.tree);
         let deferred = child.is_some_and(|child| tree.is_deferred(child));
@@ -173,7 +176,8 @@ impl SharedTree {
         cancelled
     }
 
-    /// Returns the earliest deadline that cancels code at this node; an error if the node is cancelled already.
+    /// Returns the earliest deadline that cancels code at this node; an error if the node is
+    /// cancelled already.
     pub(crate) fn effective_deadline(
         &self,
         id: NodeId,
@@ -222,7 +226,8 @@ impl SharedTree {
     }
 }
 
-/// The wake-ups that a change causes. Wakers are foreign code, so they are woken after the lock is released.
+/// The wake-ups that a change causes. Wakers are foreign code, so they are woken after the lock is
+/// released.
 #[must_use]
 pub(crate) struct Wakeups(Vec<NodeWaker>);
 

@@ -1,14 +1,15 @@
 //! The position of the code that this thread is polling in the scope tree.
 //!
-//! A future that has a node polls its content within [`enter`]. A future that is polled for the first time polls it at
-//! a *pending* node instead: most scopes and shields, and most children of a nursery, end without waiting, and then
-//! their node is never added to the tree. The pending nodes of a thread are added, outermost first, when code below
-//! them [`attach`]es a node, asks whether it is cancelled, or has to wait.
+//! A future that has a node polls its content within [`enter`]. A future that is polled for the
+//! first time polls it at a *pending* node instead: most scopes and shields, and most children of a
+//! nursery, end without waiting, and then their node is never added to the tree. The pending nodes
+//! of a thread are added, outermost first, when code below them [`attach`]es a node, asks whether
+//! it is cancelled, or has to wait.
 //!
-//! Adding a node late changes nothing that others can see. Until the first poll is over, no other code can drop the
-//! future: everything around it is being polled on the same stack and decides afterwards. (The parent of a child on an
-//! executor is polled elsewhere. If it is cancelled during the child's first poll, the effect is the same as if it had
-//! been cancelled just before.)
+//! Adding a node late changes nothing that others can see. Until the first poll is over, no other
+//! code can drop the future: everything around it is being polled on the same stack and decides
+//! afterwards. (The parent of a child on an executor is polled elsewhere. If it is cancelled during
+//! the child's first poll, the effect is the same as if it had been cancelled just before.)
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -34,10 +35,11 @@ thread_local! {
 struct Position {
     /// The tree of the innermost level. Its run is the thread's current run.
     tree: RefCell<Option<Arc<SharedTree>>>,
-    /// The nodes that are being polled, innermost last. Pending nodes follow a node that exists, or one above the root.
+    /// The nodes that are being polled, innermost last. Pending nodes follow a node that exists, or
+    /// one above the root.
     levels: RefCell<Vec<Level>>,
-    /// The child or body of the innermost level, if that is a nursery. It has no level of its own, because it changes
-    /// too often.
+    /// The child or body of the innermost level, if that is a nursery. It has no level of its own,
+    /// because it changes too often.
     child: Cell<Child>,
 }
 
@@ -64,8 +66,8 @@ enum Child {
 }
 
 impl Child {
-    /// Returns the child's node, which is added below that of the nursery if it is pending. Without a child, returns
-    /// the node of the nursery.
+    /// Returns the child's node, which is added below that of the nursery if it is pending. Without
+    /// a child, returns the node of the nursery.
     fn ensure_node(&mut self, tree: &SharedTree, nursery: Option<NodeId>) -> Option<NodeId> {
         if let Child::Pending = self {
             *self = Child::Added(tree.add(nursery, Kind::Plain, None));
@@ -131,8 +133,9 @@ impl Drop for Entered {
     }
 }
 
-/// Polls at the node in `slot`. The first time, polls at the pending node that `begin` makes for this thread's tree, and
-/// stores it in `slot` afterwards if it was added: because code below needed it, or because the poll was not the last.
+/// Polls at the node in `slot`. The first time, polls at the pending node that `begin` makes for
+/// this thread's tree, and stores it in `slot` afterwards if it was added: because code below
+/// needed it, or because the poll was not the last.
 ///
 /// # Errors
 ///
@@ -152,12 +155,13 @@ pub(super) fn poll_at<T, E>(
     Ok(polled)
 }
 
-/// Keeps this thread's position at a pending node until it is dropped; then stores the node, if it was added.
+/// Keeps this thread's position at a pending node until it is dropped; then stores the node, if it
+/// was added.
 struct EnteredPending<'a> {
     slot: &'a mut Option<Node>,
     around: Around,
-    /// The future is not polled again, so it needs no node. False after a panic: the future may be polled again, by
-    /// another thread.
+    /// The future is not polled again, so it needs no node. False after a panic: the future may be
+    /// polled again, by another thread.
     ended: bool,
 }
 
@@ -212,8 +216,8 @@ impl Position {
         self.levels.borrow_mut().push(Level { at, inside });
     }
 
-    /// Leaves the innermost level, and returns its node if it has one. Runs no foreign code, because the future that is
-    /// being polled keeps the scope of a pending node.
+    /// Leaves the innermost level, and returns its node if it has one. Runs no foreign code,
+    /// because the future that is being polled keeps the scope of a pending node.
     #[inline]
     fn pop(&self) -> Option<NodeId> {
         let mut levels = self.levels.borrow_mut();
@@ -258,11 +262,12 @@ impl Position {
     }
 }
 
-/// Within [`enter`] of a nursery's node: sets the position to a child of the nursery while `poll` runs. `node` is the
-/// child's node, if it has one. Returns the child's node, which may have been added.
+/// Within [`enter`] of a nursery's node: sets the position to a child of the nursery while `poll`
+/// runs. `node` is the child's node, if it has one. Returns the child's node, which may have been
+/// added.
 ///
-/// Afterwards the position is the nursery's own node again, because the child's node may be removed, and destructors
-/// that then run may ask for their position. `poll` must not panic.
+/// Afterwards the position is the nursery's own node again, because the child's node may be
+/// removed, and destructors that then run may ask for their position. `poll` must not panic.
 #[inline]
 pub(crate) fn in_child<T>(node: Option<NodeId>, poll: impl FnOnce() -> T) -> (T, Option<NodeId>) {
     let around = replace_child(node.map_or(Child::Pending, Child::Added));
@@ -278,8 +283,8 @@ fn replace_child(child: Child) -> Child {
     POSITION.with(|position| position.child.replace(child))
 }
 
-/// Adds all pending nodes of this thread. Returns the tree and the innermost node; no node above the roots, and `None`
-/// outside of any tree.
+/// Adds all pending nodes of this thread. Returns the tree and the innermost node; no node above
+/// the roots, and `None` outside of any tree.
 fn add_pending(position: &Position) -> Option<(Arc<SharedTree>, Option<NodeId>)> {
     let tree = position.tree.borrow().clone()?;
     let mut levels = position.levels.borrow_mut();
@@ -316,7 +321,8 @@ pub(crate) fn attach(kind: Kind, owner: Option<Arc<dyn NodeOwner>>) -> Node {
     attach_with(|tree, parent| tree.add(parent, kind, owner))
 }
 
-/// Has `add` add a node below this thread's position. Outside of any tree, it is the root of a new one.
+/// Has `add` add a node below this thread's position. Outside of any tree, it is the root of a new
+/// one.
 pub(super) fn attach_with(add: impl FnOnce(&Arc<SharedTree>, Option<NodeId>) -> NodeId) -> Node {
     let (shared, parent) = with(add_pending)
         .flatten()
@@ -333,11 +339,13 @@ fn new_tree() -> Arc<SharedTree> {
     SharedTree::new(None)
 }
 
-/// If the running code is cancelled, commits its node to its end, and returns true. If not, returns false.
+/// If the running code is cancelled, commits its node to its end, and returns true. If not, returns
+/// false.
 pub(crate) fn commit_if_cancelled() -> bool {
     let commit = |position: &Position| {
         let cancelled = deciding_node(position).is_some_and(|(tree, node)| tree.is_effective(node));
-        // The pending node of a child is added only now, so a child that is not cancelled needs none.
+        // The pending node of a child is added only now, so a child that is not cancelled needs
+        // none.
         cancelled
             && add_pending(position)
                 .is_some_and(|(tree, node)| node.is_some_and(|node| tree.commit_if_cancelled(node)))
@@ -345,7 +353,8 @@ pub(crate) fn commit_if_cancelled() -> bool {
     with(commit) == Some(true)
 }
 
-/// Returns the earliest deadline that cancels the running code; an error if it is cancelled already.
+/// Returns the earliest deadline that cancels the running code; an error if it is cancelled
+/// already.
 pub(super) fn effective_deadline() -> Result<Option<Instant>, AlreadyCancelledError> {
     match with(deciding_node).flatten() {
         Some((tree, node)) => tree.effective_deadline(node),
@@ -359,8 +368,9 @@ pub(super) fn cancel_reason() -> Option<CancelReason> {
     tree.reason(node)
 }
 
-/// Returns the tree, and the node that decides whether the running code is cancelled. For a child whose node is pending
-/// that is the node of its nursery, because a plain node is cancelled exactly if its parent is.
+/// Returns the tree, and the node that decides whether the running code is cancelled. For a child
+/// whose node is pending that is the node of its nursery, because a plain node is cancelled exactly
+/// if its parent is.
 fn deciding_node(position: &Position) -> Option<(Arc<SharedTree>, NodeId)> {
     let known = match (position.child.get(), position.levels.borrow().last()) {
         (Child::Added(node), _) => Some(node),
@@ -382,7 +392,8 @@ pub(crate) fn tree_of_run() -> Option<Arc<SharedTree>> {
     tree.filter(|tree| tree.run().is_some())
 }
 
-/// Returns whether this thread is polling a task of a run: in a run, and not above the roots of its tree.
+/// Returns whether this thread is polling a task of a run: in a run, and not above the roots of its
+/// tree.
 pub(crate) fn is_in_task_of_run() -> bool {
     let is_in_task = |position: &Position| {
         let tree = position.tree.borrow();

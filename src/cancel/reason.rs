@@ -1,14 +1,14 @@
-//! Who cancelled a scope, and why.
+//! The reason of a cancellation: its source, its place in the code, and a message.
 //!
-//! A cancellation is silent where it takes effect: a future is dropped. So whoever asks afterwards (clean-up code, a log,
-//! a person with a debugger) finds the cause with the scope. The first cause stays; a scope that is cancelled through
-//! another one has that one's.
+//! A cancellation drops a future and reports nothing there. So the scope keeps the reason, for
+//! clean-up code, logs and debuggers. The first reason stays; a scope that is cancelled through
+//! another one has that one's reason.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 
-/// What kind of thing cancelled a scope.
+/// The kind of event that cancelled a scope.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +24,7 @@ use std::panic::Location;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelSource {
-    /// Somebody called `cancel`, `cancel_because` or `terminate`.
+    /// `cancel`, `cancel_because` or `terminate` was called.
     Explicit,
     /// The scope's deadline passed.
     Deadline,
@@ -32,11 +32,11 @@ pub enum CancelSource {
     Error,
     /// A child of a nursery, or its body, panicked.
     Panic,
-    /// The one task was cancelled, by [`Task::cancel`](crate::Task::cancel).
+    /// A single task was cancelled, by [`Task::cancel`](crate::Task::cancel).
     Task,
     /// Ctrl-C was pressed.
     CtrlC,
-    /// The run has ended, and with it what belongs to it.
+    /// The run has ended, and with it its system tasks.
     Shutdown,
 }
 
@@ -54,7 +54,8 @@ impl CancelSource {
     }
 }
 
-/// Why a scope was cancelled: by what, where in the code, and the words that were given.
+/// The reason why a scope was cancelled: the kind of event, its place in the code, and the message
+/// that was given.
 ///
 /// ```
 /// use seedbed::cancel::CancelSource;
@@ -84,7 +85,7 @@ impl CancelReason {
         }
     }
 
-    /// Somebody's call, there.
+    /// Makes the reason of a call at `location`.
     pub(crate) fn explicit(
         message: Option<Cow<'static, str>>,
         location: &'static Location<'static>,
@@ -96,7 +97,7 @@ impl CancelReason {
         }
     }
 
-    /// What kind of thing cancelled the scope.
+    /// Returns the kind of event that cancelled the scope.
     ///
     /// ```
     /// let scope = seedbed::CancelScope::new();
@@ -108,7 +109,8 @@ impl CancelReason {
         self.source
     }
 
-    /// The words that were given to [`cancel_because`](crate::CancelScope::cancel_because).
+    /// Returns the message that was given to
+    /// [`cancel_because`](crate::CancelScope::cancel_because).
     ///
     /// ```
     /// let scope = seedbed::CancelScope::new();
@@ -119,7 +121,7 @@ impl CancelReason {
         self.message.as_deref()
     }
 
-    /// Where in the code the call stands that cancelled the scope, if it was a call.
+    /// Returns the place in the code of the call that cancelled the scope, if it was a call.
     ///
     /// ```
     /// let scope = seedbed::CancelScope::new();

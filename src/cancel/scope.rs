@@ -18,21 +18,24 @@ use super::tree::End;
 use crate::time::{Sleep, sleep_until};
 
 impl CancelScope {
-    /// Runs `future` in this scope. The scope takes its place in the tree when the returned future is first polled.
+    /// Runs `future` in this scope. The scope joins the tree of scopes when the returned future is
+    /// first polled.
     ///
-    /// Returns `None` if the future was dropped because *this* scope was cancelled. If a scope further out was cancelled
-    /// as well, that one absorbs: the returned future stays pending and is dropped from there. A future that completes
-    /// keeps its value, even if the scope was cancelled meanwhile; and however early it was cancelled, the future runs
-    /// up to its first await that has to wait.
+    /// Returns `None` if the future was dropped because *this* scope was cancelled. If a scope
+    /// further out was cancelled as well, that one absorbs the cancellation: the returned future
+    /// stays pending and is dropped from there. A future that completes keeps its value, even if
+    /// the scope was cancelled in the meantime. However early the scope was cancelled, the future
+    /// runs up to its first await that has to wait.
     ///
     /// # Cancellation
     ///
-    /// Cancelling drops `future` at the await where it stands, unless a [`shield`](crate::shield) is active in it:
-    /// then as soon as that has ended. Dropping the returned future drops `future` at once, shields included.
+    /// Cancelling drops `future` at the await where it waits. If a [`shield`](crate::shield()) is
+    /// active in it, cancelling drops it as soon as the shield has ended. Dropping the returned
+    /// future drops `future` at once, shields included.
     ///
     /// # Panics
     ///
-    /// When polled, if the scope runs or ran another future.
+    /// When it is polled, if the scope runs or ran another future.
     ///
     /// ```
     /// use seedbed::{CancelScope, run};
@@ -58,7 +61,7 @@ pin_project! {
     /// Runs a future in a [`CancelScope`]; made by [`CancelScope::run`].
     #[must_use = "futures do nothing unless awaited"]
     pub struct ScopeRun<F> {
-        // Dropped first, so that the nodes below are gone before this one.
+        // Dropped first, because the nodes below it must be removed before this one.
         #[pin]
         body: Body<F>,
         driver: ScopeDriver,
@@ -69,7 +72,8 @@ pin_project! {
     #[project = BodyProjection]
     enum Body<F> {
         Running { #[pin] future: F },
-        /// The body was dropped because of a cancellation that a scope further out absorbs. That scope drops this one.
+        /// The body was dropped because of a cancellation that a scope further out absorbs. That
+        /// scope drops this one.
         Dead,
         Ended,
     }
@@ -114,7 +118,8 @@ impl ScopeDriver {
         }));
     }
 
-    /// Polls something in the scope. The first time, begins the scope, and adds its node if that is needed.
+    /// Polls something in the scope. The first time, begins the scope, and adds its node if that is
+    /// needed.
     fn poll_inside<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let ScopeDriver { scope, begun, .. } = self;
         let timed = Cell::new(false);
@@ -136,7 +141,8 @@ impl ScopeDriver {
         })
     }
 
-    /// Cancels the scope if its deadline has passed. Otherwise returns the deadline, if there is one.
+    /// Cancels the scope if its deadline has passed. Otherwise returns the deadline, if there is
+    /// one.
     fn check_deadline(&self) -> Option<Instant> {
         if !self.scope.state.is_timed() || self.scope.state.was_cancelled() {
             return None;

@@ -25,12 +25,14 @@ enum Phase {
         shield: bool,
         timeout: Option<Duration>,
     },
-    /// Being polled for the first time, with a pending node. `timers` are the run's if its clock is not the system's.
+    /// Being polled for the first time, with a pending node. `timers` are the run's if its clock is
+    /// not the system's.
     FirstPoll {
         shield: bool,
         timers: Option<Arc<Timers>>,
     },
-    /// Being polled, with a node. The driver leaves this phase, under the same lock, before it removes the node.
+    /// Being polled, with a node. The driver leaves this phase, under the same lock, before it
+    /// removes the node.
     InTree {
         tree: Arc<SharedTree>,
         id: NodeId,
@@ -84,7 +86,8 @@ impl ScopeState {
         }
     }
 
-    /// Adds the scope's node to the tree, below `parent`. Wakes no task: the driver looks at the scope after the poll.
+    /// Adds the scope's node to the tree, below `parent`. Wakes no task: the driver looks at the
+    /// scope after the poll.
     pub(super) fn add_to(
         self: &Arc<Self>,
         tree: &Arc<SharedTree>,
@@ -105,7 +108,8 @@ impl ScopeState {
         id
     }
 
-    /// Ends the scope. The caller removes the node afterwards, so no other thread finds a node that is gone.
+    /// Ends the scope. The caller removes the node afterwards, so no other thread finds a node that
+    /// is gone.
     pub(super) fn end(&self) {
         let mut phase = lock(&self.phase);
         if let Phase::FirstPoll { timers: None, .. } = *phase {
@@ -136,8 +140,8 @@ impl ScopeState {
         }
     }
 
-    /// Returns the time of the run that the scope runs in, on any thread. Before and after it runs, returns the time of
-    /// the caller's run.
+    /// Returns the time of the run that the scope runs in, on any thread. Before and after it runs,
+    /// returns the time of the caller's run.
     pub(super) fn now(&self) -> Instant {
         let timers = match &*lock(&self.phase) {
             Phase::New { .. } | Phase::Ended => return current_time(),

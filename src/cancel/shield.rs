@@ -1,4 +1,4 @@
-//! Work that is not cut off: `shield`, and clean-up that awaits: `on_cancel`.
+//! `shield`, for work that must not be cancelled, and `on_cancel`, for clean-up that awaits.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,17 +13,18 @@ use super::node::{Node, NodeState};
 use super::position::{Entered, PendingNode, attach, enter, poll_at};
 use super::tree::Kind;
 
-/// Runs `future` to its end although scopes around it are cancelled.
+/// Runs `future` to its end, even if scopes around it are cancelled.
 ///
-/// While it runs, every scope and nursery around it waits for it; everything beside it (other children, other scopes)
-/// is dropped at once. The branches of a `join!` or `select!` in the same task are one task: they live as long as the
-/// shield among them. Scopes that are opened *inside* the shield work as usual, so a time limit belongs there: a
-/// shield around something that never ends never ends either.
+/// While it runs, every scope and nursery around it waits for it; everything else in them (other
+/// children, other scopes) is dropped at once. The branches of a `join!` or `select!` in the same
+/// task are one task: they live as long as the shield among them. Scopes that are opened *inside*
+/// the shield work as usual, so a time limit belongs there: a shield around a future that never
+/// ends never ends either.
 ///
 /// # Cancellation
 ///
-/// Not cancellable: runs shielded until `future` is done. Only dropping the returned future from outside seedbed, by
-/// a foreign `select!` for example, drops `future` at once.
+/// Not cancellable: runs shielded until `future` is done. Only dropping the returned future from
+/// outside seedbed, by a foreign `select!` for example, drops `future` at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,10 +48,10 @@ pub fn shield<F: IntoFuture>(future: F) -> Shield<F::IntoFuture> {
 }
 
 pin_project! {
-    /// Runs a future out of reach of cancellation; made by [`shield`].
+    /// Runs a future that cancellation does not reach; made by [`shield`].
     #[must_use = "futures do nothing unless awaited"]
     pub struct Shield<F> {
-        // Dropped first, so that the nodes below are gone before this one.
+        // Dropped first, because the nodes below it must be removed before this one.
         #[pin]
         future: F,
         node: Option<Node>,
@@ -78,15 +79,17 @@ impl<F> fmt::Debug for Shield<F> {
     }
 }
 
-/// Runs `future`; if it is cancelled, drops it, then runs `cleanup` shielded, then lets the cancellation go on.
+/// Runs `future`. If it is cancelled, drops it, then runs `cleanup` shielded, then lets the
+/// cancellation go on.
 ///
-/// This is the `finally` with an await in it, for what `Drop` cannot do. If `future` completes, `cleanup` is dropped
-/// without having run.
+/// This is for clean-up that has to await, which `Drop` cannot. If `future` completes, `cleanup` is
+/// dropped without having run.
 ///
 /// # Cancellation
 ///
-/// `future` is dropped as anywhere else; the scopes around wait until `cleanup` is done. Dropping the returned future
-/// from outside seedbed drops both at once, and `cleanup` does not run: leave to `Drop` what must happen even then.
+/// `future` is dropped at the await where it waits; the scopes around it wait until `cleanup` is
+/// done. Dropping the returned future from outside seedbed drops both at once, and `cleanup` does
+/// not run. Use `Drop` for actions that must happen even then.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -118,10 +121,10 @@ pub fn on_cancel<F: IntoFuture, C: IntoFuture<Output = ()>>(
 }
 
 pin_project! {
-    /// Runs a future, and a clean-up if that is cancelled; made by [`on_cancel`].
+    /// Runs a future, and a clean-up if the future is cancelled; made by [`on_cancel`].
     #[must_use = "futures do nothing unless awaited"]
     pub struct OnCancel<F, C> {
-        // Dropped first, so that the nodes below are gone before this one.
+        // Dropped first, because the nodes below it must be removed before this one.
         #[pin]
         stage: Stage<F, C>,
         node: Option<CleanupNode>,

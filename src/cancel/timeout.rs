@@ -1,4 +1,4 @@
-//! Time limits: scopes with a deadline, in one call.
+//! Time limits: functions that run a future in a scope with a deadline.
 
 use std::error::Error;
 use std::fmt;
@@ -12,12 +12,13 @@ use pin_project_lite::pin_project;
 use super::cancel_scope::CancelScope;
 use super::scope::ScopeRun;
 
-/// Runs `future` for at most `timeout`, counted from the first poll. `None` if it was cut off.
+/// Runs `future` for at most `timeout`, counted from the first poll. Returns `None` if the time was
+/// up first.
 ///
 /// # Cancellation
 ///
-/// When the time is up, `future` is dropped at the await where it stands, unless it is shielded. Dropping the returned
-/// future drops `future` at once.
+/// When the time is up, `future` is dropped at the await where it waits, unless it is shielded.
+/// Dropping the returned future drops `future` at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,11 +38,12 @@ pub fn move_on_after<F: IntoFuture>(timeout: Duration, future: F) -> MoveOn<F::I
     }
 }
 
-/// Runs `future` until `deadline` at most. `None` if it was cut off.
+/// Runs `future` until `deadline` at most. Returns `None` if the deadline came first.
 ///
 /// # Cancellation
 ///
-/// As [`move_on_after`].
+/// When the time is up, `future` is dropped at the await where it waits, unless it is shielded.
+/// Dropping the returned future drops `future` at once.
 ///
 /// ```
 /// use seedbed::cancel::move_on_at;
@@ -64,12 +66,14 @@ pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::Into
 ///
 /// # Cancellation
 ///
-/// As [`move_on_after`].
+/// When the time is up, `future` is dropped at the await where it waits, unless it is shielded.
+/// Dropping the returned future drops `future` at once.
 ///
 /// # Errors
 ///
-/// [`TooSlowError`] if `future` was cut off. Not if the time passed but `future` completed without waiting again; and not if
-/// a scope further out is cancelled too, because then that one ends the caller.
+/// [`TooSlowError`] if `future` was dropped because the time was up. If `future` completes without
+/// waiting again after the deadline, its value is returned. If a scope further out is cancelled
+/// too, that one drops the caller.
 ///
 /// ```
 /// use std::time::Duration;
@@ -91,11 +95,12 @@ pub fn fail_after<F: IntoFuture>(timeout: Duration, future: F) -> Fail<F::IntoFu
 ///
 /// # Cancellation
 ///
-/// As [`move_on_after`].
+/// When the time is up, `future` is dropped at the await where it waits, unless it is shielded.
+/// Dropping the returned future drops `future` at once.
 ///
 /// # Errors
 ///
-/// As [`fail_after`].
+/// [`TooSlowError`], under the same conditions as for [`fail_after`].
 ///
 /// ```
 /// use seedbed::cancel::fail_at;
@@ -113,7 +118,7 @@ pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFutur
     }
 }
 
-/// The time limit of [`fail_after`] or [`fail_at`] was reached first.
+/// The error of [`fail_after`] and [`fail_at`]: the time limit was reached first.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Seeing a cancellation without being dropped by it: for work that goes on elsewhere, on a thread.
+//! `Watch`: lets work on another thread see a cancellation, without being dropped by it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,8 @@ use super::position::{attach, enter};
 use super::tree::Kind;
 use crate::sys::primitives::AtomicBool;
 
-/// A place in the tree at which one waits for something that has to be told that it is cancelled.
+/// A node at which a task waits for work that goes on elsewhere, and that has to see a
+/// cancellation.
 #[derive(Debug)]
 pub(crate) struct Watch {
     kind: Kind,
@@ -17,28 +18,28 @@ pub(crate) struct Watch {
     view: CancelView,
 }
 
-/// Tells, from any thread and at the cost of two loads, whether a [`Watch`] is cancelled.
+/// Shows on any thread, at the cost of two loads, whether a [`Watch`] is cancelled.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CancelView(Arc<Seen>);
+pub(crate) struct CancelView(Arc<WatchState>);
 
 #[derive(Debug, Default)]
-struct Seen {
-    cell: Arc<NodeState>,
+struct WatchState {
+    node: Arc<NodeState>,
     /// The watch was dropped.
     gone: AtomicBool,
 }
 
 impl CancelView {
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.gone.load(Ordering::Acquire) || self.0.cell.is_effective()
+        self.0.gone.load(Ordering::Acquire) || self.0.node.is_effective()
     }
 }
 
 impl Watch {
-    /// Makes a watch that lets itself be dropped, or one for which everything above waits.
-    pub(crate) fn new(holds: bool) -> Self {
+    /// Makes a watch. With `defers`, all scopes around wait for the end of the watch.
+    pub(crate) fn new(defers: bool) -> Self {
         Watch {
-            kind: if holds { Kind::Defer } else { Kind::Plain },
+            kind: if defers { Kind::Defer } else { Kind::Plain },
             node: None,
             view: CancelView::default(),
         }
@@ -48,24 +49,25 @@ impl Watch {
         self.view.clone()
     }
 
-    /// Polls something at this place, which is taken in the tree at the first time.
+    /// Polls something at the watch's node, which is added to the tree the first time.
     pub(crate) fn poll_inside<T>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> T,
     ) -> T {
-        let cell = &self.view.0.cell;
+        let state = &self.view.0.node;
         let node = self
             .node
-            .get_or_insert_with(|| attach(self.kind, Some(cell.clone() as _)));
-        cell.waker.register(cx.waker());
+            .get_or_insert_with(|| attach(self.kind, Some(state.clone() as _)));
+        state.waker.register(cx.waker());
         let _entered = enter(&node.shared, node.id);
         poll(cx)
     }
 
-    /// Whether what is polled inside is to be dropped: it is cancelled, and no shield is active in it.
+    /// Returns whether what is polled inside has to be dropped: it is cancelled, and no shield is
+    /// active in it.
     pub(crate) fn must_drop_inside(&self) -> bool {
-        self.view.0.cell.is_effective()
+        self.view.0.node.is_effective()
             && self
                 .node
                 .as_ref()

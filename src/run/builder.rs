@@ -1,4 +1,4 @@
-//! `RunBuilder`: a run with a clock, a Ctrl-C policy and a default worker context of its own.
+//! `RunBuilder` and `run`: setting a run up, running it, and ending it.
 
 use std::cell::Cell;
 use std::future::IntoFuture;
@@ -13,7 +13,7 @@ use crate::sys::copy;
 use crate::task::shuffle::shuffle;
 use crate::time::{Clock, Timers};
 
-/// What a run does about Ctrl-C.
+/// The policy of a run for Ctrl-C.
 ///
 /// ```
 /// use seedbed::run::CtrlC;
@@ -25,18 +25,19 @@ use crate::time::{Clock, Timers};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CtrlC {
-    /// The first SIGINT cancels the run's root scope: everything unwinds in order, clean-up and shielded sections run,
-    /// workers end, and then the process dies by SIGINT, as Unix expects (a shell sees 130). So the run does not return.
-    /// A second SIGINT ends the process at once. If several runs are active, all are cancelled, and the last one to end
-    /// ends the process.
+    /// The first SIGINT cancels the run's root scope: tasks unwind in order, clean-up and shielded
+    /// sections run, workers end. Then the process dies by SIGINT, as Unix expects (a shell sees
+    /// exit status 130), so `run` does not return. A second SIGINT ends the process at once. If
+    /// several runs are active, all are cancelled, and the last one to end ends the process.
     ///
-    /// Only if SIGINT has its default disposition when the first run begins or the first
-    /// [signal receiver](crate::signal::open_signal_receiver) for it is opened: a program that ignores or handles it is
-    /// left alone, and one that was started by `nohup`, or by a script with `&`, ignores it. A signal receiver does not
-    /// take SIGINT away from the run: both get it.
+    /// This works only if SIGINT has its default disposition when the first run begins or the first
+    /// [signal receiver](crate::signal::open_signal_receiver) for it is opened. A program that
+    /// ignores or handles SIGINT keeps its own behaviour; a program that was started by `nohup`, or
+    /// by a script with `&`, ignores it. A signal receiver does not take SIGINT away from the run:
+    /// both receive it.
     #[default]
     Unwind,
-    /// The run does nothing about it: the signal does to the process what it does without seedbed.
+    /// The run does not handle SIGINT. The signal does to the process what it does without seedbed.
     Leave,
 }
 
@@ -60,7 +61,7 @@ pub enum CtrlC {
 #[derive(Debug)]
 #[must_use = "nothing happens before `run` is called"]
 pub struct RunBuilder {
-    /// Without one, the system's.
+    /// `None` for the system's clock.
     clock: Option<Arc<dyn Clock>>,
     ctrl_c: CtrlC,
     instruments: Instruments,
@@ -68,7 +69,7 @@ pub struct RunBuilder {
 }
 
 impl RunBuilder {
-    /// A run in real time, that unwinds on Ctrl-C.
+    /// Makes a builder for a run in real time that unwinds on Ctrl-C.
     ///
     /// ```
     /// assert_eq!(seedbed::RunBuilder::new().run(async { 5 }), 5);
@@ -82,7 +83,7 @@ impl RunBuilder {
         }
     }
 
-    /// Sets the clock by which the run sleeps and sets deadlines.
+    /// Sets the clock of the run's sleeps and deadlines.
     ///
     /// ```
     /// use std::time::Duration;
@@ -98,21 +99,21 @@ impl RunBuilder {
         self
     }
 
-    /// Sets what the run does about Ctrl-C.
+    /// Sets the policy for Ctrl-C.
     ///
     /// ```
     /// use seedbed::run::CtrlC;
     /// use seedbed::RunBuilder;
     ///
-    /// // A program that ends by SIGINT without further ado.
-    /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
+    /// // SIGINT ends this program without unwinding.
     /// ```
     pub fn ctrl_c(mut self, ctrl_c: CtrlC) -> Self {
         self.ctrl_c = ctrl_c;
         self
     }
 
-    /// Adds an instrument, which is told of everything from the beginning of the run. Of the same one there is only one.
+    /// Adds an instrument, which observes the run from its beginning. Adding the same instrument
+    /// twice has no effect.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -137,7 +138,8 @@ impl RunBuilder {
         self
     }
 
-    /// Has the children of every nursery polled in an order that `seed` decides, as [`testing::shuffle`] says.
+    /// Shuffles the order in which the children of every nursery are polled, by `seed`. See
+    /// [`testing::shuffle`].
     ///
     /// [`testing::shuffle`]: crate::testing::shuffle
     ///
@@ -167,7 +169,7 @@ impl RunBuilder {
     ///
     /// # Panics
     ///
-    /// Under the same conditions as [`run`](crate::run()).
+    /// See [`run`](crate::run()).
     ///
     /// ```
     /// use seedbed::{RunBuilder, checkpoint};
@@ -220,20 +222,23 @@ impl Default for RunBuilder {
     }
 }
 
-/// Runs a future, and everything that it opens, to the end, on this thread; drives smol's reactor meanwhile.
+/// Runs a future to its end on this thread, with everything that it opens, and drives smol's
+/// reactor.
 ///
-/// This is `RunBuilder::new().run(future)`: real time, and Ctrl-C cancels (see [`CtrlC`]). When it returns, every task
-/// and system task, every shielded section and (with the last run) every idle worker process has ended, and every call
-/// that was [accepted](RunHandle::call_soon) has happened.
+/// This is `RunBuilder::new().run(future)`: the run is in real time, and Ctrl-C cancels it (see
+/// [`CtrlC`]). When `run` returns, every task, system task and shielded section has ended, every
+/// [accepted call](RunHandle::call_soon) has been made, and, with the last run of the process,
+/// every idle worker process has ended.
 ///
-/// In a worker process this is the hook: it serves jobs, and never returns. So everything *before* it in `main` runs
-/// again, with the same arguments and environment: in each worker, or once for all that are
-/// [forked](crate::worker::WorkerType).
+/// In a worker process, this is the hook: it serves jobs and never returns. So everything *before*
+/// it in `main` runs again, with the same arguments and environment, in each worker, or once for
+/// all workers that are [forked](crate::worker::WorkerType).
 ///
 /// # Panics
 ///
-/// With `future`'s panic, or that of a [system task](spawn_system_task) or a [call](RunHandle::call_soon), which
-/// cancels everybody else; and if called inside of another run on the same thread.
+/// With the panic of `future`, of a [system task](spawn_system_task) or of a
+/// [call](RunHandle::call_soon); a panic cancels everything else in the run. Also panics if it is
+/// called inside another run on the same thread.
 ///
 /// ```
 /// let five = seedbed::run(async { 5 });
@@ -247,10 +252,11 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How many runs there are in the process.
+/// The number of runs in the process.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
-/// This thread is inside of a run. With the last run ends the default worker context.
+/// Marks this thread as inside a run. The last one to be dropped shuts the default worker context
+/// down.
 struct Inside;
 
 impl Inside {

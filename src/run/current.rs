@@ -8,8 +8,9 @@ use crate::ambient;
 use crate::cancel::position;
 use crate::task::Task;
 
-/// Whether a run polls the running code: its tasks, and the calls that were put into it. Then there is a
-/// [`current_run`], and [`current_time`](crate::time::current_time) is by its clock.
+/// Returns whether a run polls the running code: one of its tasks, or a call that was queued in it.
+/// Then there is a [`current_run`], and [`current_time`](crate::time::current_time) is the time of
+/// its clock.
 ///
 /// ```
 /// use seedbed::run::in_run;
@@ -26,8 +27,8 @@ pub fn in_run() -> bool {
     ambient::current_run().is_some()
 }
 
-/// Whether a task of a run is the running code. In a [call that was put in](RunHandle::call_soon), there is a run
-/// but no task.
+/// Returns whether the running code belongs to a task of a run. A [queued
+/// call](RunHandle::call_soon) is in a run but in no task.
 ///
 /// ```
 /// use seedbed::run::{current_run, in_run, in_task};
@@ -47,7 +48,8 @@ pub fn in_task() -> bool {
 ///
 /// # Panics
 ///
-/// Outside of a run; [`in_run`](crate::run::in_run) tells. In particular on a thread, which has to be given the handle.
+/// Outside of a run, which [`in_run`](crate::run::in_run) detects. Other threads are outside of a
+/// run: give them the handle.
 ///
 /// ```
 /// use seedbed::run::current_run;
@@ -68,11 +70,11 @@ pub fn current_run() -> RunHandle {
     })
 }
 
-/// Says, for one moment, what the current run has to do.
+/// Returns a snapshot of what the current run has to do.
 ///
 /// # Panics
 ///
-/// Outside of a run. With a [`RunHandle`](crate::run::RunHandle), other threads ask too:
+/// Outside of a run. Other threads use
 /// [`RunHandle::statistics`](crate::run::RunHandle::statistics).
 ///
 /// ```
@@ -95,20 +97,22 @@ pub fn current_statistics() -> RunStatistics {
     current_run().statistics()
 }
 
-/// Spawns a task of the run's: it is no child of the caller, and is cancelled when the main future has ended.
+/// Spawns a task that belongs to the run: it is no child of the caller, and is cancelled when the
+/// main future has ended.
 ///
-/// It runs in no cancel scope and sees no tree variable of the caller's. So it is for what works behind the scenes for
-/// everybody in the run, until nobody is left: watching a connection that is shared, say. What the caller wants done
-/// belongs into a nursery.
+/// A system task runs in none of the caller's cancel scopes and sees none of its tree variables. It
+/// is for background work on behalf of the whole run, such as watching a shared connection. Work
+/// for the caller belongs in a nursery.
 ///
-/// The run waits for its system tasks: those with an active shield go on until that has ended. A system task that
-/// panics cancels the main future and all other system tasks, and when they have ended, the panic comes out of
-/// [`run`](crate::run()). Dropping the [`Task`] changes nothing.
+/// The run waits for its system tasks; a system task in an active shield goes on until the shield
+/// has ended. A system task that panics cancels the main future and all other system tasks, and
+/// when these have ended, the panic comes out of [`run`](crate::run()). Dropping the [`Task`]
+/// changes nothing.
 ///
 /// # Panics
 ///
-/// Outside of a run, and when the run's system tasks have all ended after the main future has. That is certain to be so
-/// in late [calls](RunHandle::call_soon); use [`RunHandle::spawn_system_task`] there.
+/// Outside of a run, and when the main future and all system tasks have ended. That is the case in
+/// late [calls](RunHandle::call_soon), which use [`RunHandle::spawn_system_task`] instead.
 ///
 /// ```
 /// use seedbed::run::spawn_system_task;

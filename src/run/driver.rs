@@ -1,10 +1,12 @@
-//! The run's loop: polls the root, fires deadlines, and knows when everybody waits.
+//! The run's loop: polls the main future and the system tasks, calls queued functions, fires
+//! deadlines, and waits when there is nothing to do.
 //!
-//! It is itself a future, which smol's `block_on` polls and parks for. Each thing that the loop looks after has a waker
-//! of its own, so that a turn touches only what has something to say.
+//! The loop is a future, which smol's `block_on` polls. Each thing that the loop polls has a waker
+//! of its own, so a turn of the loop touches only those that were woken.
 //!
-//! A run ends in this order: the main future, the system tasks, the calls that were accepted, the run's variables.
-//! Whoever panics cancels all others, and the first panic comes out at the end.
+//! A run ends in this order: the main future, the system tasks, the calls that were accepted, the
+//! run's variables. A panic cancels the main future and all system tasks; `run` resumes the first
+//! one at the end.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -32,24 +34,25 @@ use crate::worker;
 /// The main future, in the root scope.
 enum Root<F: Future> {
     Running(Pin<Box<ScopeRun<F>>>),
-    /// `None` if it was cancelled, or panicked.
+    /// `None` if the future was cancelled or panicked.
     Ended(Option<F::Output>),
-    /// The run has ended, and its value was given away.
+    /// The run has ended, and its value was returned.
     Finished,
 }
 
-/// One run, as a future. `None` if the root scope was cancelled, which only Ctrl-C does to a run in which nobody
-/// panics.
+/// One run, as a future. Its output is `None` if the root scope was cancelled, which only Ctrl-C
+/// does to a run without a panic.
 pub(super) struct RunDriver<F: Future> {
     root: Root<F>,
     task: RootTask,
     id: Option<RunId>,
-    /// For how long instruments were told that the loop waits, until they are told that it has.
+    /// The timeout that instruments were told before the loop waited, until they are told that it
+    /// has waited.
     waiting: Option<Option<Duration>>,
     tree: Arc<SharedTree>,
     variables: Arc<Variables>,
     inbox: Arc<RunInbox>,
-    /// The first panic, until everybody has ended.
+    /// The first panic, until the run has ended.
     panic: Option<PanicPayload>,
     timers: Arc<Timers>,
     main: Arc<WakeFlag>,
@@ -95,7 +98,7 @@ impl<F: Future> RunDriver<F> {
         }
     }
 
-    /// Tells instruments that the root task has ended. Gives the interrupt back, to be asked what happened.
+    /// Tells instruments that the root task has ended. Returns the interrupt, if there is one.
     pub(super) fn end(mut self, how: TaskExit) -> Option<Interrupt> {
         if self.is_observed() {
             instrument::task_exited(&self.task.info(), how);
@@ -104,7 +107,7 @@ impl<F: Future> RunDriver<F> {
     }
 
     fn register(&self, cx: &Context<'_>) {
-        self.timers.driver.register(cx.waker());
+        self.timers.run_waker.register(cx.waker());
         self.timers.clock().wake_on_change(cx.waker());
         self.main.register(cx.waker());
         if let Some((_, flag, _)) = &self.signal {
@@ -123,12 +126,13 @@ impl<F: Future> RunDriver<F> {
         }
     }
 
-    /// Where the run's own code stands: above all tasks, with no tree variable set.
+    /// Sets this thread's position to above all tasks, with no tree variable set.
     fn enter(&self) -> (Entered, WithValues) {
         (enter_above_root(&self.tree), WithValues::new(None))
     }
 
-    /// Runs the calls that wait. Those that are put in meanwhile have their turn after everybody else.
+    /// Runs the calls that are queued now. Calls that these add run in the next turn, after the
+    /// tasks.
     fn run_calls(&mut self) {
         for _ in 0..self.inbox.calls.len() {
             if let Some(call) = self.inbox.calls.pop() {
@@ -145,7 +149,7 @@ impl<F: Future> RunDriver<F> {
         }
     }
 
-    /// Polls the main future if it was woken. With its end begins that of the system tasks.
+    /// Polls the main future if it was woken. When it ends, the system tasks are cancelled.
     fn poll_root(&mut self) {
         if !self.main.take() {
             return;
@@ -204,7 +208,7 @@ impl<F: Future> RunDriver<F> {
         }
     }
 
-    /// Keeps the first panic until everybody has ended, and cancels everybody.
+    /// Keeps the first panic until the run has ended, and cancels everything in the run.
     fn panicked(&mut self, payload: PanicPayload) {
         match &self.panic {
             None => self.panic = Some(payload),
@@ -212,7 +216,7 @@ impl<F: Future> RunDriver<F> {
                 tracing::error!(
                     "a second panic in a run, while the first one is unwinding, is dropped"
                 );
-                // Its drop may panic in turn; nobody is left to tell.
+                // Its drop could panic in turn, and no caller is left to receive that.
                 std::mem::forget(payload);
             }
         }
@@ -221,7 +225,7 @@ impl<F: Future> RunDriver<F> {
         self.inbox.system.cancel(reason);
     }
 
-    /// Whether somebody is to be polled, or called, in the next turn.
+    /// Returns whether a task is to be polled, or a function to be called, in the next turn.
     fn is_ready(&self) -> bool {
         self.main.is_woken() || self.inbox.system.is_woken() || self.inbox.calls.len() > 0
     }
@@ -230,10 +234,11 @@ impl<F: Future> RunDriver<F> {
         matches!(self.root, Root::Ended(_)) && self.inbox.system.is_closed()
     }
 
-    /// All tasks have ended: runs what was accepted from outside, drops the run's variables, and closes.
+    /// Ends the run after its last task: runs the calls that were accepted, and drops the run's
+    /// variables.
     fn finish(&mut self) -> Option<F::Output> {
         self.inbox.calls.close();
-        // As nothing is accepted any more, these are all.
+        // The queue is closed, so these are all.
         self.run_calls();
         let place = self.enter();
         let variables = self.variables.end();
@@ -242,7 +247,7 @@ impl<F: Future> RunDriver<F> {
         }
         drop(place);
         if self.panic.is_some() {
-            // Nobody gets the value. Its drop may panic in turn.
+            // The value is not returned. Its drop may panic in turn.
             self.end_root(None);
         }
         let ended = std::mem::replace(&mut self.root, Root::Finished);
@@ -261,11 +266,11 @@ impl<F: Future> RunDriver<F> {
         instrument::is_observed(self.id)
     }
 
-    /// Tells instruments that the loop is about to wait: until there is something to do, if it rests, or for the length of
-    /// a look at the reactor.
-    fn before_wait(&mut self, rests: bool) {
+    /// Tells instruments that the loop is about to wait: until it is woken, if `parks`, and
+    /// otherwise for one poll of the reactor.
+    fn before_wait(&mut self, parks: bool) {
         if self.is_observed() {
-            let timeout = match rests {
+            let timeout = match parks {
                 true => self.idle.time_to_timer(),
                 false => Some(Duration::ZERO),
             };
@@ -282,8 +287,9 @@ impl<F: Future> RunDriver<F> {
         }
     }
 
-    /// Looks for answers of workers for a while, as a sleep may last longer than they take. True if there was one.
-    fn look_at_workers(&self) -> bool {
+    /// Spins for a while on the answers of workers, which may arrive sooner than a parked thread
+    /// would wake up. Returns whether a task is ready.
+    fn spin_on_workers(&self) -> bool {
         let most = self.idle.time_to_timer().unwrap_or(Duration::MAX);
         worker::look(most, || self.is_ready())
     }
@@ -297,7 +303,7 @@ impl<F: Future> Future for RunDriver<F> {
         this.after_wait();
         this.register(cx);
         let mut since = None;
-        let rests = loop {
+        let parks = loop {
             let _turn = worker::turn();
             this.watch_signal();
             this.timers.fire();
@@ -308,32 +314,32 @@ impl<F: Future> Future for RunDriver<F> {
                 return Poll::Ready(this.finish());
             }
             if this.is_ready() {
-                // Where somebody always is, nobody ever looks.
+                // A loop that is always busy never waits, so it looks for answers of workers here.
                 worker::glance();
             } else {
                 if !this.idle.wait(&this.timers, cx) {
                     break false;
                 }
-                if !this.look_at_workers() {
+                if !this.spin_on_workers() {
                     break true;
                 }
             }
-            // Somebody is ready. `block_on` lets the reactor have a turn first, if it has not had one for a while, or if
-            // instruments are to be told of each.
+            // A task is ready. Returning lets `block_on` poll the reactor first, if it has not done
+            // so for a while, or if instruments are told of each poll.
             let for_long = since.get_or_insert_with(Instant::now).elapsed() > REACTOR_INTERVAL;
             if for_long || this.is_observed() {
                 cx.waker().wake_by_ref();
                 break false;
             }
         };
-        this.before_wait(rests);
+        this.before_wait(parks);
         Poll::Pending
     }
 }
 
 impl<F: Future> Drop for RunDriver<F> {
-    /// Nobody looks for the answers of workers any more. If a panic that is nobody's (of a clock, or of a foreign waker) has
-    /// ended the loop: drops what is left, so that no thread waits for an answer for ever.
+    /// Stops spinning for workers. If a panic of a clock or a foreign waker has ended the loop,
+    /// drops what is left, so no thread waits for an answer forever.
     fn drop(&mut self) {
         worker::forget();
         if !matches!(self.root, Root::Finished) {

@@ -1,29 +1,29 @@
-//! The queue of calls from outside: any thread puts them in, the run's loop takes them out.
+//! The queue of calls into a run: any thread pushes them, and the run's loop pops them.
 //!
-//! It decides which calls are accepted, in which order they are taken, and which are the same; it runs none of them and
-//! wakes nobody.
+//! It decides which calls are accepted and in which order they are made. It makes no calls and
+//! wakes no task.
 //!
 //! * First in, first out, with keys and without.
-//! * A call with a key is not accepted twice as long as it waits; from the moment at which it is taken, it may be put
-//!   in again.
-//! * Closing refuses what comes later, and nothing that was accepted before: the loop closes, then takes until nothing
-//!   is left.
+//! * A call with a key is not accepted twice while it is queued. Once it was popped, it may be
+//!   pushed again.
+//! * A closed queue refuses new calls and keeps those that were accepted. The loop closes the
+//!   queue, then pops until it is empty.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 use crate::sys::primitives::{AtomicUsize, Mutex, lock};
 
-/// Calls that wait for their turn.
+/// The queued calls.
 pub(super) struct EntryQueue<C> {
     queue: Mutex<Queue<C>>,
-    /// How many there are, written under the lock: the loop asks at every turn.
+    /// The number of calls, written under the lock, because the loop reads it in every turn.
     len: AtomicUsize,
 }
 
 struct Queue<C> {
     calls: VecDeque<Entry<C>>,
-    /// The keys of those that wait.
+    /// The keys of the calls that are queued.
     keys: BTreeSet<usize>,
     closed: bool,
 }
@@ -45,12 +45,13 @@ impl<C> EntryQueue<C> {
         }
     }
 
-    /// Accepts what `into_call` makes of `call`; gives it back if the queue is closed.
+    /// Pushes the call that `into_call` makes of `call`. Returns `call` if the queue is closed.
     pub(super) fn push<T>(&self, call: T, into_call: impl FnOnce(T) -> C) -> Result<(), T> {
         self.accept(None, call, into_call)
     }
 
-    /// The same, unless a call with this key waits already. Whoever puts it in keeps the key's meaning while it waits.
+    /// Pushes a call like `push`, unless a call with this key is queued already. The caller keeps
+    /// the key unique while the call is queued.
     pub(super) fn push_once<T>(
         &self,
         key: usize,
@@ -72,7 +73,7 @@ impl<C> EntryQueue<C> {
         }
         if key.is_some_and(|key| !queue.keys.insert(key)) {
             drop(queue);
-            // Dropped here, where no lock is held.
+            // Dropped after the lock is released.
             drop(call);
             return Ok(());
         }
@@ -82,7 +83,7 @@ impl<C> EntryQueue<C> {
         Ok(())
     }
 
-    /// Takes the oldest call, which is now about to start.
+    /// Takes the oldest call, which the caller is about to make.
     pub(super) fn pop(&self) -> Option<C> {
         let mut queue = lock(&self.queue);
         let Entry { call, key } = queue.calls.pop_front()?;
@@ -107,7 +108,7 @@ impl<C> EntryQueue<C> {
     }
 }
 
-/// Models of threads that put calls in while the loop takes them out.
+/// Models of threads that push calls while the loop pops them.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use std::future::poll_fn;
@@ -118,7 +119,7 @@ mod loom_tests {
     use crate::sys::model::{Plain, Relaxed, block_on, check, spawn};
     use crate::sys::primitives::{AtomicBool, AtomicWaker};
 
-    /// What a loop and its handles share.
+    /// The state that a loop and its handles share.
     struct Entrance<C> {
         queue: EntryQueue<C>,
         driver: AtomicWaker,
@@ -132,7 +133,7 @@ mod loom_tests {
             })
         }
 
-        /// One turn of the loop, which comes back at once if something is left.
+        /// Runs one turn of the loop, which wakes itself if calls are left.
         fn turn(&self, cx: &mut Context<'_>, mut run: impl FnMut(C)) {
             self.driver.register(cx.waker());
             for _ in 0..self.queue.len() {
@@ -191,7 +192,7 @@ mod loom_tests {
         });
     }
 
-    /// The flags order nothing: that they are seen is owed to the queue.
+    /// The flags are relaxed, so only the queue can make them visible.
     #[test]
     fn the_last_call_with_a_key_sees_what_was_done_before_it_was_last_put_in() {
         check(|| {
@@ -254,7 +255,7 @@ mod tests {
     }
 
     proptest! {
-        /// Compared with a list that is searched.
+        /// Compares the queue with a list that is searched.
         #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn calls_are_taken_in_order_and_those_with_a_key_wait_once(

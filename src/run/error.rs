@@ -1,9 +1,10 @@
-//! Why a call into a run did not happen.
+//! The errors of calls into a run.
 
 use std::error::Error;
 use std::fmt;
 
-/// The run has ended, or is about to, so it takes no more calls and no more system tasks. Gives back what was refused.
+/// The run has ended, or is about to, so it accepts no more calls and system tasks. Contains the
+/// function or future that was refused.
 ///
 /// ```
 /// use seedbed::run::current_run;
@@ -22,7 +23,7 @@ impl<F> RunFinishedError<F> {
         RunFinishedError { refused }
     }
 
-    /// Returns what was refused: the function that was not called, or the future that was not spawned.
+    /// Returns the function that was not called, or the future that was not spawned.
     ///
     /// ```
     /// use seedbed::run::current_run;
@@ -51,7 +52,7 @@ impl<F> fmt::Display for RunFinishedError<F> {
 
 impl<F> Error for RunFinishedError<F> {}
 
-/// Why [`RunHandle::call_async`](crate::run::RunHandle::call_async) has nothing to return.
+/// The error of [`RunHandle::call_async`](crate::run::RunHandle::call_async).
 ///
 /// ```
 /// use seedbed::run::{EnterError, current_run};
@@ -63,9 +64,10 @@ impl<F> Error for RunFinishedError<F> {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnterError {
-    /// The run had ended. Nothing has happened.
+    /// The run had ended before the call. Nothing has happened.
     Finished,
-    /// The run ended meanwhile, or somebody in it panicked: the future was dropped where it waited.
+    /// The run ended during the call, or something in it panicked. The future was dropped at the
+    /// await where it waited.
     Cancelled,
 }
 

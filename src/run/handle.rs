@@ -15,10 +15,11 @@ use super::system_task;
 use crate::cancel::{SharedTree, position};
 use crate::task::Task;
 
-/// A handle on one run, with which threads have something done in it; from [`current_run`].
+/// A handle on one run, by which other threads call into it; from [`current_run`].
 ///
-/// It is cheap to clone, and may go anywhere. Two handles are equal if they are of the same run. Dropping it does
-/// nothing, and a run does not wait for its handles: after its end they refuse everything.
+/// Cloning is cheap, and a handle may be sent anywhere. Two handles are equal if they belong to the
+/// same run. Dropping a handle does nothing. A run does not wait for its handles: after the end of
+/// the run, their methods return an error.
 ///
 /// | to | use |
 /// |---|---|
@@ -28,8 +29,8 @@ use crate::task::Task;
 /// | have a future run, and wait for its value | [`call_async`](Self::call_async) |
 /// | have a future run | [`spawn_system_task`](Self::spawn_system_task) |
 ///
-/// A thread of [`thread::run_sync`](crate::thread::run_sync) needs no handle to have something done in the task that
-/// waits for it: see [`call_async_in_task`](crate::thread::call_async_in_task).
+/// A thread of [`thread::run_sync`](crate::thread::run_sync) needs no handle to call into the task
+/// that waits for it: see [`thread::call_in_task`](crate::thread::call_in_task).
 ///
 /// ```
 /// use seedbed::run::current_run;
@@ -57,24 +58,28 @@ impl RunHandle {
         Some(RunHandle { inbox, tree })
     }
 
-    /// Has `f` called in the run some time soon, on its thread, and does not wait for that.
+    /// Queues a call of `f` on the run's thread, and returns without waiting for it.
     ///
-    /// Calls happen in the order in which they were put in, between the polls of tasks: in the run, but in no task.
-    /// Each turn of the run's loop calls those that were there when it began, then polls whoever is ready, so calls
-    /// that put in calls starve nobody. `f` must not block.
+    /// Calls happen in the order in which they were queued, between the polls of tasks: in the run,
+    /// but in no task. Each turn of the run's loop makes the calls that were queued when the turn
+    /// began, then polls the tasks that are ready, so calls that queue calls starve no task. `f`
+    /// must not block.
     ///
-    /// **Every call that is accepted happens before [`run`](crate::run()) returns**, also if the run panics. (If it is
-    /// a clock or a foreign waker of yours that panics, the loop cannot go on, and the calls are dropped.)
+    /// **Every call that is accepted is made before [`run`](crate::run()) returns**, also if the
+    /// run panics. The one exception is a panic of a clock or a foreign waker: then the loop cannot
+    /// go on, and the calls are dropped.
     ///
-    /// It may be called on any thread, also on the run's own. It allocates memory and takes a lock for a moment, so it
-    /// does not belong into a signal handler; a thread that waits for signals may call it.
+    /// This may be called on any thread, including the run's own. It allocates memory and takes a
+    /// lock for a moment, so it must not be called in a signal handler; a thread that waits for
+    /// signals may call it.
     ///
-    /// If `f` panics, everybody in the run is cancelled, and the panic comes out of `run`. The calls behind it happen.
+    /// If `f` panics, everything in the run is cancelled, and the panic comes out of `run`. The
+    /// calls behind it are made.
     ///
     /// # Errors
     ///
-    /// [`RunFinishedError`], which gives `f` back, if the run has ended: from the moment at which the main future and all
-    /// system tasks have, and only the calls that were accepted before are left.
+    /// [`RunFinishedError`], which contains `f`, once the main future and all system tasks have
+    /// ended. Then the run makes only the calls that it has already accepted.
     ///
     /// ```
     /// use seedbed::run::current_run;
@@ -101,12 +106,13 @@ impl RunHandle {
         self.wake(queued)
     }
 
-    /// As [`call_soon`](Self::call_soon), but does nothing if `f` waits for its call already.
+    /// Queues a call of `f` like [`call_soon`](Self::call_soon), unless a call of the same `f` is
+    /// queued already.
     ///
-    /// The same is what is in the same [`Arc`]. The call keeps its first place in the order. From the moment at which
-    /// it has
-    /// *started*, `f` may be put in again, also by itself, and is then called again. So `f` sees everything that
-    /// happened before it was last put in, and a thousand requests cost as much as one.
+    /// Two functions are the same if they are in the same [`Arc`]. A queued call keeps its
+    /// position. Once it has *started*, `f` may be queued again, also by itself. So `f` sees
+    /// everything that happened before the last request, and a thousand requests cost as much as
+    /// one.
     ///
     /// # Errors
     ///
@@ -147,19 +153,20 @@ impl RunHandle {
         Ok(())
     }
 
-    /// Has `f` called in the run, and blocks this thread until it has returned.
+    /// Calls `f` in the run, and blocks this thread until it has returned.
     ///
-    /// It is a [`call_soon`](Self::call_soon) whose value is waited for: `f` is called in its turn, in the run
-    /// but in no task, and cancellation does not concern it.
+    /// The call is queued like one of [`call_soon`](Self::call_soon): `f` is called in the run but
+    /// in no task, and is not cancelled.
     ///
     /// # Errors
     ///
-    /// [`RunFinishedError`], which gives `f` back, if the run has ended: `f` was not called.
+    /// [`RunFinishedError`], which contains `f`, if the run has ended: `f` was not called.
     ///
     /// # Panics
     ///
-    /// With the panic of `f`, which harms the run in no way; on the run's own thread, which it would block for ever;
-    /// and if the run's loop panics, because a clock or a foreign waker does.
+    /// With the panic of `f`, which does not affect the run; on the run's own thread, which the
+    /// call would block forever; and if the run's loop panics because a clock or a foreign waker
+    /// does.
     ///
     /// ```
     /// use seedbed::run::{current_run, in_run};
@@ -197,28 +204,33 @@ impl RunHandle {
         }
     }
 
-    /// Runs a future in the run, as a [system task](spawn_system_task), and blocks this thread until it is done.
+    /// Runs a future in the run, as a [system task](spawn_system_task), and blocks this thread
+    /// until it is done.
     ///
-    /// `make` is called there, too, so the future may be about things that exist only in a run. Its value comes back
-    /// here, and so does its panic, which is no matter of the run's.
+    /// `make` is called in the run, too, so the future may use what exists only in a run. Its
+    /// value, or its panic, comes back to this thread; the panic does not affect the run.
     ///
-    /// It knows nothing of the task that may be waiting for this thread. So on a thread of
-    /// [`thread::run_sync`](crate::thread::run_sync), [`call_async_in_task`](crate::thread::call_async_in_task) is what ends when
-    /// that task is cancelled; with this, the main future could wait for the thread, and the thread for the main
-    /// future's end.
+    /// The future is not cancelled with a task that waits for this thread. A thread of
+    /// [`thread::run_sync`](crate::thread::run_sync) should therefore use
+    /// [`thread::call_async_in_task`](crate::thread::call_async_in_task), which is. With
+    /// `call_async`, the main future could wait for the thread, and the thread for the end of the
+    /// main future.
     ///
     /// # Cancellation
     ///
-    /// If the main future ends meanwhile, or somebody in the run panics, the future is dropped where it waits (shields
-    /// in it are honoured), and the result is [`EnterError::Cancelled`]. What it did before that has happened.
+    /// If the main future ends during the call, or something in the run panics, the future is
+    /// dropped at the await where it waits (after the end of its shields), and the result is
+    /// [`EnterError::Cancelled`]. Its effects up to then have happened.
     ///
     /// # Errors
     ///
-    /// [`EnterError::Finished`] if the run has ended: nothing has happened. [`EnterError::Cancelled`]: see above.
+    /// [`EnterError::Finished`] if the run has ended: nothing has happened.
+    /// [`EnterError::Cancelled`] if the future was cancelled.
     ///
     /// # Panics
     ///
-    /// With the future's panic, or that of `make`; and on the run's own thread, which it would block for ever.
+    /// With the panic of the future or of `make`; and on the run's own thread, which the call would
+    /// block forever.
     ///
     /// ```
     /// use std::time::Duration;
@@ -266,14 +278,15 @@ impl RunHandle {
         );
     }
 
-    /// Spawns a task of the run's, as [`spawn_system_task`] does. From other threads, too.
+    /// Spawns a task that belongs to the run, like [`spawn_system_task`], from any thread.
     ///
-    /// While the system tasks are being cancelled, because the main future has ended, others may still be spawned: they
-    /// run to their first await that has to wait.
+    /// After the main future has ended, while the system tasks are being cancelled, others may
+    /// still be spawned: they run to their first await that has to wait.
     ///
     /// # Errors
     ///
-    /// [`RunFinishedError`], which gives the future back, if the main future and all system tasks have ended.
+    /// [`RunFinishedError`], which contains the future, if the main future and all system tasks
+    /// have ended.
     ///
     /// ```
     /// use seedbed::run::current_run;
@@ -299,7 +312,8 @@ impl RunHandle {
             .map_err(RunFinishedError::new)
     }
 
-    /// Says, for one moment, what the run has to do. From other threads, too; of a run that has ended, nothing is left.
+    /// Returns a snapshot of what the run has to do, from any thread. After the end of the run, all
+    /// counts are zero.
     ///
     /// ```
     /// use seedbed::run::current_run;

@@ -1,5 +1,5 @@
-//! What the run's loop does while no task is ready: sets a timer, tells tasks that the run is idle, lets a virtual clock
-//! jump.
+//! The wait of the run's loop while no task is ready: it sets a timer, wakes tasks that wait for
+//! the run to be idle, and lets a virtual clock jump.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -20,13 +20,15 @@ pub(super) struct IdleWait {
 enum IdleState {
     /// A task was ready since the loop last looked.
     Busy,
-    /// No task is ready. The reactor is asked once, because an event that it reports makes a task ready.
+    /// No task is ready. The reactor is asked once, because an event that it reports makes a task
+    /// ready.
     AskingReactor,
-    /// No task is ready, and the reactor had no event. Those that wait for this may want it to last for some real time.
+    /// No task is ready, and the reactor had no event. The action that follows may require this to
+    /// last for some real time.
     Blocked { since: Instant },
 }
 
-/// What is done when every task has been blocked for long enough.
+/// The action that follows when every task has been blocked for long enough.
 enum IdleAction {
     /// The tasks that wait for this are woken, before any virtual clock moves.
     WakeIdleWaiters,
@@ -72,7 +74,8 @@ impl IdleWait {
         if let Some((at, action)) = &action
             && *at <= Instant::now()
         {
-            // A deadline that has passed in the meantime comes first: the task that waits for it is not blocked.
+            // A deadline that has passed since the last `fire` comes first: the task that waits for
+            // it is not blocked.
             match action {
                 _ if timers.is_due() => {}
                 IdleAction::WakeIdleWaiters => timers.wake_idle(),

@@ -35,7 +35,7 @@ impl RunInbox {
 
     /// Wakes the run's loop.
     pub(super) fn wake_loop(&self) {
-        self.timers.driver.wake();
+        self.timers.run_waker.wake();
     }
 }
 

@@ -1,8 +1,8 @@
-//! Ctrl-C: the first one is for the runs, the second one kills.
+//! Ctrl-C: the first one cancels the runs, the second one kills the process.
 //!
-//! While a run listens it has a [`Claim`] on SIGINT, so that a signal does not kill but is reported to every run through
-//! a pipe of that run's own. An action of the run's puts the default in force again, so that the next signal kills.
-//! (Signal receivers have claims of their own: what they want is no matter of the runs, nor the other way round.)
+//! A run that unwinds on Ctrl-C holds a [`Claim`] on SIGINT, so a signal does not kill the process
+//! but is reported to each run through a pipe. The run's signal action then makes the next signal
+//! deadly again. (Signal receivers have claims of their own, and are independent of the runs.)
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -24,16 +24,16 @@ static RUNS: Mutex<Runs> = Mutex::new(Runs {
     interrupted: false,
 });
 
-/// Told whenever a run ends.
+/// Notified whenever a run ends.
 static RUN_ENDED: Condvar = Condvar::new();
 
 struct Runs {
     active: usize,
-    /// SIGINT came. Never taken back: once the runs have ended, the process dies.
+    /// SIGINT has arrived. Never reset: once the runs have ended, the process dies.
     interrupted: bool,
 }
 
-/// One run's ear for SIGINT.
+/// Receives SIGINT for one run.
 pub(super) struct Interrupt {
     reader: Async<UnixStream>,
     _registered: [Registered; 2],
@@ -41,7 +41,7 @@ pub(super) struct Interrupt {
     _claim: Claim,
 }
 
-/// An action, until it is dropped.
+/// A registered signal action, until it is dropped.
 struct Registered(SigId);
 
 impl Drop for Registered {
@@ -50,7 +50,7 @@ impl Drop for Registered {
     }
 }
 
-/// One of the active runs, until it is dropped.
+/// Counts an active run until it is dropped.
 struct Counted;
 
 impl Drop for Counted {
@@ -61,7 +61,8 @@ impl Drop for Counted {
 }
 
 impl Interrupt {
-    /// Begins to listen. `None` if SIGINT is not ours to handle, or cannot be.
+    /// Starts to receive SIGINT. Returns `None` if the program handles or ignores it, or if that
+    /// fails.
     pub(super) fn watch() -> Option<Self> {
         match Interrupt::listen() {
             Ok(interrupt) => interrupt,
@@ -79,7 +80,8 @@ impl Interrupt {
         };
         let (reader, writer) = UnixStream::pair()?;
         let reader = Async::new(reader)?;
-        // The action that kills was installed before these, so it is asked before the next signal is made deadly.
+        // The action that kills was registered before these, so it runs before they make the next
+        // signal deadly.
         let registered = [
             Registered(signal_hook::flag::register(SIGINT, deadly.clone())?),
             Registered(low_level::pipe::register(SIGINT, writer)?),
@@ -97,7 +99,7 @@ impl Interrupt {
         }))
     }
 
-    /// Whether SIGINT has come. Else the task is woken when it does.
+    /// Returns whether SIGINT has arrived. Otherwise the task is woken when it does.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         if lock(&RUNS).interrupted {
             return true;
@@ -109,7 +111,8 @@ impl Interrupt {
                     return true;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // Nothing yet, or (which cannot be, as the registration holds it) the other end is gone.
+                // There is no signal yet. (The other end cannot be closed, because the registration
+                // holds it.)
                 Ok(0) | Err(_) => {}
             }
             if self.reader.poll_readable(cx).is_pending() {
@@ -118,9 +121,10 @@ impl Interrupt {
         }
     }
 
-    /// The run has ended. If SIGINT came, waits for the other runs, which it cancels too, and dies by it.
+    /// If SIGINT has arrived, waits for the end of all other runs, which it cancels too, and ends
+    /// the process by SIGINT. Called when the run has ended.
     pub(super) fn die_if_interrupted(self) {
-        // A signal that arrived after the loop last looked counts as well.
+        // A signal that arrived after the last poll counts as well.
         let noop = std::task::Waker::noop();
         let mut this = self;
         let interrupted = this.poll(&mut Context::from_waker(noop));
@@ -132,7 +136,8 @@ impl Interrupt {
         while runs.active > 0 {
             runs = RUN_ENDED.wait(runs).unwrap_or_else(PoisonError::into_inner);
         }
-        // What the program printed belongs to its output; if it cannot be written, nobody is left to be told.
+        // Flushes what the program has printed. If that fails, there is no caller left to report it
+        // to.
         _ = std::io::stdout().flush();
         let died = low_level::emulate_default_handler(SIGINT);
         unreachable!("SIGINT's default action ends the process: {died:?}");

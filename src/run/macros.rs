@@ -1,6 +1,7 @@
-//! `main!` and `test!`: functions that are a run.
+//! The macros `main!` and `test!`, which wrap a function in a run.
 
-/// Makes an `async fn main` the program's `main`: [`run`](crate::run()) around it, as the first thing that happens.
+/// Makes an `async fn main` the program's `main`: it calls [`run`](crate::run()) with it, before
+/// anything else.
 ///
 /// ```
 /// seedbed::main! {
@@ -21,9 +22,11 @@ macro_rules! main {
     };
 }
 
-/// Makes an `async fn` a `#[test]`: [`run`](crate::run()) around it. Several may stand in one block.
+/// Makes an `async fn` a `#[test]`, which calls [`run`](crate::run()) with it. One block may
+/// contain several.
 ///
-/// Jobs work as anywhere else: a worker process of this test is the test binary, started again with this one test.
+/// Jobs work as everywhere: a worker process of the test is the test binary, started again with
+/// only this test.
 ///
 /// ```
 /// seedbed::test! {

@@ -1,4 +1,4 @@
-//! What a run has to do, in numbers.
+//! `RunStatistics`: how much a run has to do.
 
 use std::time::Duration;
 
@@ -6,22 +6,23 @@ use super::inbox::RunInbox;
 use crate::cancel::SharedTree;
 use crate::thread;
 
-/// What a run has to do, at one moment; from [`current_statistics`].
+/// A snapshot of what a run has to do; from [`current_statistics`](crate::run::current_statistics).
 ///
-/// (There is nothing about descriptors that are waited for: smol's reactor, which the whole process shares, does not
-/// tell.)
+/// It does not count descriptors that are waited for: smol's reactor, which the whole process
+/// shares, does not report them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunStatistics {
-    /// Number of system tasks, also of those that [`RunHandle::call_async`](crate::run::RunHandle::call_async) made.
+    /// Number of system tasks, including those of
+    /// [`RunHandle::call_async`](crate::run::RunHandle::call_async).
     pub system_tasks: usize,
-    /// Number of calls that wait for their turn.
+    /// Number of calls that are queued.
     pub queued_calls: usize,
-    /// By the run's clock: until the next deadline that somebody sleeps for or that a scope has whose body has waited.
-    /// Zero if it has passed and nobody has noticed yet; `None` if there is none.
+    /// Time, by the run's clock, to the next deadline of a sleep, or of a scope whose body has
+    /// waited. Zero if it has passed and was not handled yet; `None` if there is none.
     pub time_to_next_deadline: Option<Duration>,
-    /// Number of functions that run on threads for this run, as
-    /// [`active_thread_count`](crate::thread::active_thread_count) says.
+    /// Number of functions that run on threads for this run. See
+    /// [`active_thread_count`](crate::thread::active_thread_count).
     pub active_threads: usize,
 }
 

@@ -1,11 +1,11 @@
-//! SystemNursery tasks: the run's own, in a nursery beside the main future.
+//! The nursery of a run's system tasks.
 //!
-//! The nursery is opened for the first system task, by whoever spawns it, and is polled by the run's loop from then on.
-//! So a run without system tasks has no such nursery, and its main future is never polled through it. (A nursery
-//! *around* the main future would be simpler to say, and would cost every run.)
+//! The nursery is opened when the first system task is spawned, on the thread that spawns it, and
+//! from then on the run's loop polls it. So a run without system tasks has no such nursery, and a
+//! main future is never polled through it, as it would be if the nursery were opened around it.
 //!
-//! Its body waits for ever; the loop cancels it when the main future has ended. It is a root of the run's scope tree of
-//! its own, with no tree variables set.
+//! The body of the nursery waits until the loop cancels it when the main future has ended. The
+//! nursery is a root of the run's scope tree, with no tree variables set.
 
 use std::any::Any;
 use std::future::{Future, pending};
@@ -29,21 +29,21 @@ type Block = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The system tasks of one run.
 pub(super) struct SystemNursery {
     state: Mutex<State>,
-    /// The block was woken since it was last polled. Never before there is one.
+    /// The block was woken since it was last polled. False as long as there is no block.
     woken: AtomicBool,
-    /// How many tasks there are.
+    /// The number of system tasks.
     pub(super) tasks: AtomicUsize,
 }
 
 enum State {
-    /// Nobody has spawned a system task yet.
+    /// No system task was spawned yet.
     Unopened,
     Open {
         nursery: Nursery<'static>,
-        /// `None` while it is being polled.
+        /// `None` while the block is being polled.
         block: Option<Block>,
     },
-    /// All system tasks have ended, and there will be no others.
+    /// All system tasks have ended, and no more can be spawned.
     Closed,
 }
 
@@ -68,7 +68,7 @@ impl SystemNursery {
         self.tasks.load(Ordering::Relaxed)
     }
 
-    /// A handle on the nursery, which is opened if need be. `None` if it has ended.
+    /// Returns a handle on the nursery, which is opened if it was not yet. `None` if it has ended.
     pub(super) fn nursery(
         &self,
         tree: &Arc<SharedTree>,
@@ -88,7 +88,8 @@ impl SystemNursery {
         }
     }
 
-    /// Polls the system tasks if they were woken. An error is the panic of one of them, once all have ended.
+    /// Polls the system tasks if they were woken. Returns the panic of one of them as an error,
+    /// once all have ended.
     pub(super) fn poll(
         &self,
         tree: &Arc<SharedTree>,
@@ -102,7 +103,7 @@ impl SystemNursery {
             State::Unopened | State::Closed => None,
         };
         let Some(mut block) = block else {
-            // Woken by somebody who did not know that it has ended.
+            // A late wake-up, after the block has ended.
             return Ok(());
         };
         let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut block, tree, &waker())));
@@ -116,8 +117,8 @@ impl SystemNursery {
         polled.map(drop)
     }
 
-    /// The main future has ended, or somebody has panicked: cancels the system tasks. There may be others until these
-    /// have ended, which are cancelled, too.
+    /// Cancels the system tasks, because the main future has ended or something has panicked. Until
+    /// they have ended, others may be spawned, which are cancelled too.
     pub(super) fn cancel(&self, reason: CancelReason) {
         let nursery = match &mut *lock(&self.state) {
             State::Open { nursery, .. } => nursery.clone(),
@@ -134,15 +135,15 @@ impl SystemNursery {
         matches!(*lock(&self.state), State::Closed)
     }
 
-    /// Ends all system tasks at once, shields included, if there are any left.
+    /// Drops all system tasks that are left, including shielded ones.
     pub(super) fn close(&self) {
         let ended = std::mem::replace(&mut *lock(&self.state), State::Closed);
-        // Dropped here, where no lock is held.
+        // Dropped after the lock is released.
         drop(ended);
     }
 }
 
-/// Opens the nursery, and polls it for the first time, which takes its place in the tree.
+/// Opens the nursery, and polls it for the first time, which adds its node to the tree.
 fn open(tree: &Arc<SharedTree>, waker: &Waker) -> (Nursery<'static>, Block) {
     let handle = Arc::new(OnceLock::new());
     let given = handle.clone();
@@ -150,7 +151,7 @@ fn open(tree: &Arc<SharedTree>, waker: &Waker) -> (Nursery<'static>, Block) {
         given.get_or_init(|| nursery);
         pending::<()>()
     }));
-    // Pending: its body waits for ever.
+    // Pending, because its body waits until it is cancelled.
     _ = poll(&mut block, tree, waker);
     let nursery = handle.get().expect("the first poll opens it").clone();
     (nursery, block)
@@ -158,6 +159,6 @@ fn open(tree: &Arc<SharedTree>, waker: &Waker) -> (Nursery<'static>, Block) {
 
 fn poll(block: &mut Block, tree: &Arc<SharedTree>, waker: &Waker) -> Poll<()> {
     let _place = (enter_above_root(tree), WithValues::new(None));
-    // Whoever spawns the first system task opens the block, and is not to be taken for its opener.
+    // The task that spawns the first system task does not become the parent of the block.
     in_no_task(|| block.as_mut().poll(&mut Context::from_waker(waker)))
 }

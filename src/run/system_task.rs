@@ -1,4 +1,4 @@
-//! Spawning system tasks, and what a panic of one does.
+//! System tasks: spawning them, counting them, and cancelling the run when one panics.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,7 +13,7 @@ use super::inbox::RunInbox;
 use crate::cancel::{CancelReason, CancelSource, SharedTree};
 use crate::task::Task;
 
-/// Spawns a system task. Gives the future back if the system tasks of the run have ended.
+/// Spawns a system task. Returns the future as an error if all system tasks of the run have ended.
 pub(super) fn spawn<F>(
     inbox: &Arc<RunInbox>,
     tree: &Arc<SharedTree>,
@@ -52,7 +52,8 @@ impl<F: Future> Future for SystemTask<F> {
         let this = self.project();
         let poll = AssertUnwindSafe(|| this.future.poll(cx));
         catch_unwind(poll).unwrap_or_else(|payload| {
-            // The nursery keeps the panic until all others have ended, but the main future is not to wait for that.
+            // The nursery keeps the panic until all its children have ended. The main future is
+            // cancelled at once.
             let reason = CancelReason::new(CancelSource::Panic);
             this.counted.0.main_scope.cancel_for(reason);
             resume_unwind(payload)
@@ -60,7 +61,7 @@ impl<F: Future> Future for SystemTask<F> {
     }
 }
 
-/// One of the run's system tasks, until it is dropped.
+/// Counts a system task until it is dropped.
 struct Counted(Arc<RunInbox>);
 
 impl Counted {

@@ -119,9 +119,7 @@ impl Future for AllTasksBlocked {
                 self.state = State::Waiting { timers, key };
                 Poll::Pending
             }
-            State::Waiting { timers, key } if timers.is_waiting_idle(*key, cx.waker()) => {
-                Poll::Pending
-            }
+            State::Waiting { timers, key } if timers.poll_idle(*key, cx.waker()) => Poll::Pending,
             State::Waiting { .. } => {
                 self.state = State::Done;
                 Poll::Ready(())
@@ -134,7 +132,7 @@ impl Future for AllTasksBlocked {
 impl Drop for AllTasksBlocked {
     fn drop(&mut self) {
         if let State::Waiting { timers, key } = mem::replace(&mut self.state, State::Done) {
-            timers.leave_idle(key);
+            timers.remove_idle(key);
         }
     }
 }

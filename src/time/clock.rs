@@ -1,4 +1,4 @@
-//! What a run needs to know of time.
+//! `Clock`: the interface between a run and its source of time.
 
 use std::fmt;
 use std::task::Waker;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 /// Tells a run what time it is and how long to wait for a deadline.
 ///
-/// The system's clock is [`RealClock`]; tests use [`testing::MockClock`](crate::testing::MockClock). An implementation
-/// must never go backwards.
+/// The system's clock is [`RealClock`]; tests use
+/// [`testing::MockClock`](crate::testing::MockClock). An implementation must never go backwards.
 ///
 /// ```
 /// use std::time::Instant;
@@ -17,29 +17,31 @@ use std::time::{Duration, Instant};
 /// assert!(RealClock.now() >= before);
 /// ```
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// The time now.
+    /// Returns the time.
     fn now(&self) -> Instant;
 
-    /// How long, in real time, until this clock shows `deadline`. `None` if it will not get there by itself.
+    /// Returns how long it takes, in real time, until this clock shows `deadline`; `None` if it
+    /// does not get there by itself.
     fn real_time_until(&self, deadline: Instant) -> Option<Duration>;
 
-    /// If this clock jumps over idle time: how long, in real time, every task has to be blocked before it does.
+    /// Returns how long, in real time, every task has to be blocked before this clock jumps over
+    /// idle time; `None` if it does not jump.
     fn autojump_threshold(&self) -> Option<Duration> {
         None
     }
 
-    /// Called when every task has been blocked for [`autojump_threshold`](Clock::autojump_threshold): move to
-    /// `deadline`, the earliest that anybody waits for.
+    /// Moves this clock to `deadline`, the earliest of the run. The run calls this when every task
+    /// has been blocked for [`autojump_threshold`](Clock::autojump_threshold).
     fn jump_to(&self, deadline: Instant) {
-        // A clock without a threshold is never asked to jump.
+        // A clock without a threshold never jumps.
         _ = deadline;
     }
 
-    /// Takes a run that has to be woken when the clock is changed by somebody: told to jump, for instance. Each run
-    /// that has this clock calls it at every turn, before it looks at the time; so a waker that was woken is not
-    /// needed again.
+    /// Registers the waker of a run, which must be woken when the clock is changed from outside:
+    /// when a test advances it, for example. Each run with this clock calls this in every turn of
+    /// its loop, before it reads the time, so a waker that was woken need not be kept.
     fn wake_on_change(&self, run: &Waker) {
-        // A clock that moves by itself only need not tell.
+        // A clock that only moves by itself never wakes a run.
         _ = run;
     }
 }

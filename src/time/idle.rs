@@ -1,19 +1,20 @@
-//! Who waits for the run to be idle, and for how long it has to be: pure, with a `W` for whoever waits.
+//! The queue of waiters, of type `W`, that wait for the run to be idle for some time, their
+//! *cushion*. It is pure.
 //!
-//! The shortest cushion comes first, and all who have that one come together. That wakes somebody, so the run is not
-//! idle any more, and the time of the others begins anew; nothing of it is kept here.
+//! The waiters with the shortest cushion are taken first, all at once. Waking them ends the
+//! idleness, so the time of the others starts anew, and no elapsed time is stored here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Names an entry: its cushion, and a number that keeps equal cushions apart and in order of arrival.
+/// Identifies an entry: its cushion, and a number that keeps equal cushions in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct IdleKey {
     cushion: Duration,
     number: u64,
 }
 
-/// Those who wait, by cushion.
+/// The waiters, by cushion.
 #[derive(Debug)]
 pub(crate) struct IdleQueue<W> {
     waiting: BTreeMap<IdleKey, W>,
@@ -38,7 +39,7 @@ impl<W> IdleQueue<W> {
         key
     }
 
-    /// The waiter, unless it has been [taken](IdleQueue::take_shortest).
+    /// Returns the waiter, unless it has been [taken](IdleQueue::take_shortest).
     pub(crate) fn get_mut(&mut self, key: IdleKey) -> Option<&mut W> {
         self.waiting.get_mut(&key)
     }
@@ -47,12 +48,12 @@ impl<W> IdleQueue<W> {
         self.waiting.remove(&key)
     }
 
-    /// For how long the run has to be idle until something is to be done; `None` if nobody waits for that.
+    /// Returns the shortest cushion; `None` if there is no waiter.
     pub(crate) fn shortest(&self) -> Option<Duration> {
         self.waiting.first_key_value().map(|(key, _)| key.cushion)
     }
 
-    /// Takes out those with the shortest cushion, in order of arrival.
+    /// Removes the waiters with the shortest cushion, in order of arrival.
     pub(crate) fn take_shortest(&mut self) -> Vec<W> {
         let shortest = self.shortest();
         std::iter::from_fn(|| {
@@ -71,7 +72,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Against a list in order of arrival.
+        /// Compares the queue with a list in order of arrival.
         #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn the_shortest_cushion_comes_first_and_equal_ones_together(

@@ -1,16 +1,19 @@
-//! Which deadlines have passed: an ordered queue, pure, with a `W` for whoever waits.
+//! The queue of deadlines, each with a waiter of type `W`. It is pure: it reads no clock and wakes
+//! no task.
 //!
-//! Most deadlines never come: they are timeouts of work that ends in time. So leaving has to be as cheap as arriving. A
-//! waiter lives in a slot and its deadline in a binary heap that refers to the slot; who leaves empties the slot and lets
-//! the heap be, which forgets such *stale* entries later, many at a time. A balanced tree, which this was, pays for the
-//! order of deadlines that nobody will ask for; a wheel of slots for whole milliseconds is as cheap to leave, but not
-//! exact.
+//! Most deadlines never pass, because they are timeouts of work that ends in time. So removing one
+//! must be as cheap as inserting it. A waiter is stored in a slot, and its deadline in a binary
+//! heap that refers to the slot. Removing a waiter empties the slot and leaves a *stale* entry in
+//! the heap, and these are removed later, many at a time. (A balanced tree would keep deadlines in
+//! order that are never needed. A timer wheel is as cheap, but not exact.)
 //!
 //! Invariants:
 //!
-//! * Each [`Place`] stands for one occupied slot, and is given up with [`leave`](DeadlineQueue::leave), so none is stale.
-//! * Each waiter has one entry in the heap, with the number that its slot has; every other entry is stale.
-//! * All entries together are at most four times the waiters, and [`STALE_KEPT`].
+//! * Each [`DeadlineKey`] belongs to one occupied slot, and [`remove`](DeadlineQueue::remove)
+//!   consumes it, so none is stale.
+//! * Each waiter has one entry in the heap, with the same number as its slot. Every other entry is
+//!   stale.
+//! * There are at most four times as many entries as waiters, plus [`STALE_ENTRIES_KEPT`].
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,18 +21,13 @@ use std::time::Instant;
 
 use slab::Slab;
 
-/// So many stale entries, and empty slots, are kept rather than cleaned up.
-const STALE_KEPT: usize = 64;
+use super::tuning::{ENTRIES_PER_POP, POPPED_BEFORE_SORTING, STALE_ENTRIES_KEPT};
 
-/// When so many entries have been popped one by one, and one in so many of all, the others are sorted instead: popping
-/// jumps about in memory, sorting does not.
-const POPPED_SINGLY: usize = 64;
-
-/// A waiter's claim to its slot, until it [leaves](DeadlineQueue::leave).
+/// Identifies a deadline until it is [removed](DeadlineQueue::remove).
 #[derive(Debug)]
-pub(crate) struct Place(u32);
+pub(crate) struct DeadlineKey(u32);
 
-/// What is kept in order. The number tells equal deadlines apart and keeps them in order of arrival.
+/// An entry of the heap. The number keeps equal deadlines in order of arrival.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     deadline: Instant,
@@ -43,7 +41,7 @@ enum Slot<W> {
         number: u64,
         waiter: W,
     },
-    /// The deadline has passed, and the waiter has not said that it knows.
+    /// The deadline has passed, and was not removed yet.
     Expired,
 }
 
@@ -52,7 +50,7 @@ enum Slot<W> {
 pub(crate) struct DeadlineQueue<W> {
     heap: BinaryHeap<Reverse<Entry>>,
     slots: Slab<Slot<W>>,
-    /// How many slots are `Waiting`.
+    /// The number of slots that are `Waiting`.
     waiting: usize,
     next_number: u64,
 }
@@ -67,7 +65,7 @@ impl<W> DeadlineQueue<W> {
         }
     }
 
-    pub(crate) fn insert(&mut self, deadline: Instant, waiter: W) -> Place {
+    pub(crate) fn insert(&mut self, deadline: Instant, waiter: W) -> DeadlineKey {
         let number = self.next_number;
         self.next_number += 1;
         self.waiting += 1;
@@ -78,20 +76,20 @@ impl<W> DeadlineQueue<W> {
             number,
             slot,
         }));
-        Place(slot)
+        DeadlineKey(slot)
     }
 
-    /// The waiter; `None` once its deadline has [expired](DeadlineQueue::expire).
-    pub(crate) fn waiter_mut(&mut self, place: &Place) -> Option<&mut W> {
-        match &mut self.slots[place.0 as usize] {
+    /// Returns the waiter; `None` once its deadline has [expired](DeadlineQueue::expire).
+    pub(crate) fn waiter_mut(&mut self, key: &DeadlineKey) -> Option<&mut W> {
+        match &mut self.slots[key.0 as usize] {
             Slot::Waiting { waiter, .. } => Some(waiter),
             Slot::Expired => None,
         }
     }
 
-    /// Gives the place up. Returns the waiter, if its deadline has not expired.
-    pub(crate) fn leave(&mut self, place: Place) -> Option<W> {
-        let slot = self.slots.remove(place.0 as usize);
+    /// Removes a deadline. Returns its waiter, unless it has expired.
+    pub(crate) fn remove(&mut self, key: DeadlineKey) -> Option<W> {
+        let slot = self.slots.remove(key.0 as usize);
         let waiter = match slot {
             Slot::Waiting { waiter, .. } => {
                 self.waiting -= 1;
@@ -103,7 +101,7 @@ impl<W> DeadlineQueue<W> {
         waiter
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline.
     pub(crate) fn next(&mut self) -> Option<Instant> {
         while let Some(Reverse(first)) = self.heap.peek() {
             if is_waiting(&self.slots, first) {
@@ -114,14 +112,14 @@ impl<W> DeadlineQueue<W> {
         None
     }
 
-    /// Takes out every waiter whose deadline is not after `now`, in order of time, then of arrival.
+    /// Removes every waiter whose deadline is not after `now`, and passes them to `expired` in
+    /// order of time, then of arrival.
     pub(crate) fn expire(&mut self, now: Instant, mut expired: impl FnMut(W)) {
         let mut popped = 0;
         while let Some(Reverse(first)) = self.heap.peek()
             && first.deadline <= now
         {
-            // What was popped has cost as much as one look at all the others does.
-            if popped >= POPPED_SINGLY && popped >= self.heap.len() / POPPED_SINGLY {
+            if popped >= POPPED_BEFORE_SORTING && popped >= self.heap.len() / ENTRIES_PER_POP {
                 let first = first.deadline;
                 self.expire_sorted(first, now, &mut expired);
                 break;
@@ -136,10 +134,11 @@ impl<W> DeadlineQueue<W> {
         self.clean_up();
     }
 
-    /// The same by sorting, for many at a time. `first` is the earliest deadline.
+    /// Does what `expire` does, but by sorting, for many at a time. `first` is the earliest
+    /// deadline.
     fn expire_sorted(&mut self, first: Instant, now: Instant, expired: impl FnMut(W)) {
-        // One number to compare by instead of three. Who should have been woken 584 years later than somebody else is
-        // woken in order of arrival.
+        // One number to compare by instead of three. Deadlines more than 584 years after the first
+        // one count as equal.
         let key = |Reverse(entry): Reverse<Entry>| {
             let nanos = entry.deadline.duration_since(first).as_nanos();
             let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
@@ -175,20 +174,20 @@ impl<W> DeadlineQueue<W> {
         self.waiting -= 1;
         match std::mem::replace(slot, Slot::Expired) {
             Slot::Waiting { waiter, .. } => Some(waiter),
-            Slot::Expired => unreachable!("seen to wait above"),
+            Slot::Expired => unreachable!("matched as waiting above"),
         }
     }
 
-    /// Forgets stale entries once they are three quarters of all: each has then cost one look and a third, and no more
-    /// is put in order anew than a third of it.
+    /// Removes stale entries once they are three quarters of all. This costs a constant time per
+    /// stale entry.
     fn clean_up(&mut self) {
-        let kept = 4 * self.waiting + STALE_KEPT;
+        let kept = 4 * self.waiting + STALE_ENTRIES_KEPT;
         if self.heap.len() > kept || self.waiting == 0 && !self.heap.is_empty() {
             let slots = &self.slots;
             self.heap.retain(|Reverse(entry)| is_waiting(slots, entry));
             self.heap.shrink_to(kept);
         }
-        if self.slots.is_empty() && self.slots.capacity() > STALE_KEPT {
+        if self.slots.is_empty() && self.slots.capacity() > STALE_ENTRIES_KEPT {
             self.slots = Slab::new();
         }
     }
@@ -205,14 +204,14 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    /// A list that is searched from end to end.
+    /// The model: a list that is searched from end to end.
     #[derive(Default)]
     struct Model {
-        waiting: Vec<(u64, usize, Place)>,
+        waiting: Vec<(u64, usize, DeadlineKey)>,
     }
 
     impl Model {
-        fn take_due(&mut self, now: u64) -> Vec<(u64, usize, Place)> {
+        fn take_due(&mut self, now: u64) -> Vec<(u64, usize, DeadlineKey)> {
             let mut due: Vec<_> = self
                 .waiting
                 .extract_if(.., |waiter| waiter.0 <= now)
@@ -222,15 +221,15 @@ mod tests {
         }
     }
 
-    /// What is done to a queue; `u64` is a deadline or a time, `usize` says which waiter.
+    /// An operation on a queue. `u64` is a deadline or a time, `usize` chooses a waiter.
     #[derive(Clone, Debug)]
     enum Step {
         Insert(u64),
-        /// Many at a time, so that they are expired and forgotten many at a time as well.
+        /// Inserts many at a time, so that many expire or are cleaned up at a time.
         InsertMany(u64, u8),
-        Leave(usize),
-        LeaveMany(u8),
-        Look,
+        Remove(usize),
+        RemoveMany(u8),
+        Next,
         Expire(u64),
     }
 
@@ -239,19 +238,19 @@ mod tests {
         prop_oneof![
             6 => time.clone().prop_map(Step::Insert),
             1 => (time.clone(), any::<u8>()).prop_map(|(time, many)| Step::InsertMany(time, many)),
-            4 => any::<usize>().prop_map(Step::Leave),
-            1 => any::<u8>().prop_map(Step::LeaveMany),
-            1 => Just(Step::Look),
+            4 => any::<usize>().prop_map(Step::Remove),
+            1 => any::<u8>().prop_map(Step::RemoveMany),
+            1 => Just(Step::Next),
             2 => time.prop_map(Step::Expire),
         ]
     }
 
-    /// A queue and the slow model of it, and those whose deadlines have expired but who have not left.
+    /// A queue, its model, and the keys that have expired but were not removed yet.
     struct Both {
         start: Instant,
         queue: DeadlineQueue<usize>,
         model: Model,
-        expired: Vec<Place>,
+        expired: Vec<DeadlineKey>,
         inserted: usize,
     }
 
@@ -263,19 +262,19 @@ mod tests {
         fn insert(&mut self, deadline: u64) {
             let number = self.inserted;
             self.inserted += 1;
-            let place = self.queue.insert(self.at(deadline), number);
-            self.model.waiting.push((deadline, number, place));
+            let key = self.queue.insert(self.at(deadline), number);
+            self.model.waiting.push((deadline, number, key));
         }
 
-        fn leave(&mut self, which: usize) {
+        fn remove(&mut self, which: usize) {
             if let Some(which) = which.checked_rem(self.model.waiting.len()) {
-                let (_, number, place) = self.model.waiting.swap_remove(which);
-                assert_eq!(self.queue.leave(place), Some(number));
+                let (_, number, key) = self.model.waiting.swap_remove(which);
+                assert_eq!(self.queue.remove(key), Some(number));
             }
             if let Some(which) = which.checked_rem(self.expired.len()) {
-                let place = self.expired.swap_remove(which);
-                assert!(self.queue.waiter_mut(&place).is_none());
-                assert_eq!(self.queue.leave(place), None);
+                let key = self.expired.swap_remove(which);
+                assert!(self.queue.waiter_mut(&key).is_none());
+                assert_eq!(self.queue.remove(key), None);
             }
         }
 
@@ -284,8 +283,7 @@ mod tests {
             self.queue.expire(self.at(now), |number| seen.push(number));
             let due = self.model.take_due(now);
             assert!(seen.iter().eq(due.iter().map(|(_, number, _)| number)));
-            self.expired
-                .extend(due.into_iter().map(|(.., place)| place));
+            self.expired.extend(due.into_iter().map(|(.., key)| key));
         }
 
         fn act(&mut self, step: Step) {
@@ -294,9 +292,9 @@ mod tests {
                 Step::InsertMany(first, many) => {
                     (0..many).for_each(|more| self.insert(first + u64::from(more % 7)));
                 }
-                Step::Leave(which) => self.leave(which),
-                Step::LeaveMany(many) => (0..many).for_each(|_| self.leave(many.into())),
-                Step::Look => {
+                Step::Remove(which) => self.remove(which),
+                Step::RemoveMany(many) => (0..many).for_each(|_| self.remove(many.into())),
+                Step::Next => {
                     let earliest = self
                         .model
                         .waiting
@@ -316,9 +314,9 @@ mod tests {
             let waiting = self.model.waiting.len();
             assert_eq!(self.queue.waiting, waiting);
             assert_eq!(self.queue.slots.len(), waiting + self.expired.len());
-            assert!(self.queue.heap.len() <= 4 * waiting + STALE_KEPT);
-            for (_, number, place) in &self.model.waiting {
-                assert_eq!(self.queue.waiter_mut(place).copied(), Some(*number));
+            assert!(self.queue.heap.len() <= 4 * waiting + STALE_ENTRIES_KEPT);
+            for (_, number, key) in &self.model.waiting {
+                assert_eq!(self.queue.waiter_mut(key).copied(), Some(*number));
             }
         }
     }
@@ -345,34 +343,37 @@ mod tests {
 
     #[cfg_attr(miri, ignore = "too many deadlines")]
     #[test]
-    fn a_crowd_that_leaves_takes_its_memory_with_it() {
+    fn the_memory_of_many_waiters_is_freed_when_they_are_removed() {
         let start = Instant::now();
         let mut queue = DeadlineQueue::new();
         let crowd: Vec<_> = (0..10_000).map(|_| queue.insert(start, ())).collect();
-        for place in crowd {
-            assert_eq!(queue.leave(place), Some(()));
+        for key in crowd {
+            assert_eq!(queue.remove(key), Some(()));
         }
-        assert!(queue.heap.capacity() <= STALE_KEPT && queue.slots.capacity() <= STALE_KEPT);
+        assert!(
+            queue.heap.capacity() <= STALE_ENTRIES_KEPT
+                && queue.slots.capacity() <= STALE_ENTRIES_KEPT
+        );
     }
 
     #[cfg_attr(miri, ignore = "too many deadlines")]
     #[test]
-    fn one_who_comes_and_goes_for_ever_takes_no_more_memory() {
+    fn inserting_and_removing_repeatedly_does_not_use_more_memory() {
         let start = Instant::now();
         let mut queue = DeadlineQueue::new();
         let _first = queue.insert(start, ());
         for second in 0..100_000 {
-            let place = queue.insert(start + Duration::from_secs(second), ());
-            assert_eq!(queue.leave(place), Some(()));
+            let key = queue.insert(start + Duration::from_secs(second), ());
+            assert_eq!(queue.remove(key), Some(()));
         }
         assert!(
-            queue.heap.capacity() < 4 * STALE_KEPT,
+            queue.heap.capacity() < 4 * STALE_ENTRIES_KEPT,
             "{}",
             queue.heap.capacity()
         );
         assert_eq!(
             queue.slots.capacity(),
-            queue.slots.capacity().min(STALE_KEPT)
+            queue.slots.capacity().min(STALE_ENTRIES_KEPT)
         );
     }
 }

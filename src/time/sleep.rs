@@ -1,4 +1,4 @@
-//! Sleeping until a deadline, in the run's time or in real time.
+//! `Sleep`: waits for a deadline, in the run's time, or outside of a run in real time.
 
 use std::future::{Future, Pending};
 use std::pin::Pin;
@@ -7,16 +7,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::current::timers;
-use super::queue::Place;
+use super::queue::DeadlineKey;
 use super::timers::Timers;
 
-/// Sleeps for a time span that begins when the returned future is first polled.
+/// Sleeps for `duration`, which begins when the returned future is first polled.
 ///
-/// A span of zero gives everybody else a turn. A span too long to be represented is for ever.
+/// A duration of zero lets the other tasks run once. A duration too long to be represented lasts
+/// forever.
 ///
 /// # Cancellation
 ///
-/// Atomic: if cancelled, nothing has happened. Dropping the future forgets the deadline.
+/// Atomic: if cancelled, nothing has happened. Dropping the future removes its deadline.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,17 +30,17 @@ use super::timers::Timers;
 ///     assert!(current_time() - start >= Duration::from_millis(2));
 /// });
 /// ```
-pub fn sleep(span: Duration) -> Sleep {
+pub fn sleep(duration: Duration) -> Sleep {
     Sleep {
-        state: State::New(Until::Span(span)),
+        state: State::New(Until::Elapsed(duration)),
     }
 }
 
-/// Sleeps until a point in time; one that has passed gives everybody else a turn.
+/// Sleeps until `deadline`. A deadline that has passed lets the other tasks run once.
 ///
 /// # Cancellation
 ///
-/// Atomic: if cancelled, nothing has happened. Dropping the future forgets the deadline.
+/// Atomic: if cancelled, nothing has happened. Dropping the future removes its deadline.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,11 +59,12 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
     }
 }
 
-/// Waits until it is cancelled.
+/// Waits until it is cancelled. This is std's [`future::pending`](std::future::pending) under
+/// Trio's name.
 ///
 /// # Cancellation
 ///
-/// Atomic, and the only way out.
+/// Atomic. Cancellation is the only way to end it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,7 +79,7 @@ pub fn sleep_forever() -> Pending<()> {
     std::future::pending()
 }
 
-/// Waits for a deadline; made by [`sleep`] and [`sleep_until`]. Dropping it forgets the deadline.
+/// Waits for a deadline; made by [`sleep`] and [`sleep_until`]. Dropping it removes the deadline.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
@@ -87,13 +89,13 @@ pub struct Sleep {
 #[derive(Debug)]
 enum State {
     New(Until),
-    /// The deadline had passed at the first poll; everybody else has their turn before this one ends.
+    /// The deadline had passed at the first poll. The other tasks run once before this ends.
     Yielded,
     InRun {
         timers: Arc<Timers>,
-        place: Place,
+        key: DeadlineKey,
     },
-    /// Boxed, because it is large, and most that sleep do so in a run.
+    /// Boxed, because it is large, and most sleeps are in a run.
     Real(Box<smol::Timer>),
     Forever,
     Done,
@@ -101,7 +103,8 @@ enum State {
 
 #[derive(Clone, Copy, Debug)]
 enum Until {
-    Span(Duration),
+    /// From the first poll.
+    Elapsed(Duration),
     Time(Instant),
 }
 
@@ -109,12 +112,12 @@ impl State {
     fn begin(until: Until, cx: &mut Context<'_>) -> State {
         let timers = timers();
         let deadline = match until {
-            Until::Span(Duration::ZERO) => return State::give_way(cx),
-            Until::Span(span) => {
+            Until::Elapsed(Duration::ZERO) => return State::yield_once(cx),
+            Until::Elapsed(duration) => {
                 let now = timers
                     .as_ref()
                     .map_or_else(Instant::now, |timers| timers.now());
-                match now.checked_add(span) {
+                match now.checked_add(duration) {
                     Some(deadline) => deadline,
                     None => return State::Forever,
                 }
@@ -123,21 +126,21 @@ impl State {
         };
         match timers {
             Some(timers) => match timers.insert(deadline, cx.waker()) {
-                Some(place) => State::InRun { timers, place },
-                None => State::give_way(cx),
+                Some(key) => State::InRun { timers, key },
+                None => State::yield_once(cx),
             },
             None => {
                 let mut timer = Box::new(smol::Timer::at(deadline));
                 match Pin::new(&mut timer).poll(cx) {
                     Poll::Pending => State::Real(timer),
-                    Poll::Ready(_) => State::give_way(cx),
+                    Poll::Ready(_) => State::yield_once(cx),
                 }
             }
         }
     }
 
-    /// The deadline has passed: everybody else has their turn before the sleep ends.
-    fn give_way(cx: &mut Context<'_>) -> State {
+    /// Lets the other tasks run once before a sleep ends whose deadline has passed.
+    fn yield_once(cx: &mut Context<'_>) -> State {
         cx.waker().wake_by_ref();
         State::Yielded
     }
@@ -149,8 +152,8 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.state = match std::mem::replace(&mut self.state, State::Done) {
             State::New(until) => State::begin(until, cx),
-            State::InRun { timers, place } => match timers.poll(place, cx.waker()) {
-                Some(place) => State::InRun { timers, place },
+            State::InRun { timers, key } => match timers.poll(key, cx.waker()) {
+                Some(key) => State::InRun { timers, key },
                 None => return Poll::Ready(()),
             },
             State::Real(mut timer) => match Pin::new(&mut timer).poll(cx) {
@@ -167,8 +170,8 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let State::InRun { timers, place } = std::mem::replace(&mut self.state, State::Done) {
-            timers.leave(place);
+        if let State::InRun { timers, key } = std::mem::replace(&mut self.state, State::Done) {
+            timers.remove(key);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The sleepers of one run.
+//! The timers of one run: its clock, its deadlines, and the tasks that wait for the run to be idle.
 //!
-//! The run's loop asks for the [next deadline](Timers::arm), waits for it in smol's reactor or lets a virtual clock
-//! jump there, and calls [`fire`](Timers::fire). Sleepers may register from any thread; one whose deadline comes before
-//! all others wakes the loop, which then waits less long.
+//! The run's loop asks for the [next deadline](Timers::arm), waits for it in smol's reactor or lets
+//! a virtual clock jump there, and calls [`fire`](Timers::fire). A task may insert a deadline on
+//! any thread. If it is earlier than all others, it wakes the loop, which then waits less long.
 
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -12,7 +12,7 @@ use atomic_waker::AtomicWaker;
 
 use super::clock::{Clock, RealClock};
 use super::idle::{IdleKey, IdleQueue};
-use super::queue::{DeadlineQueue, Place};
+use super::queue::{DeadlineKey, DeadlineQueue};
 use crate::sys::primitives::lock;
 
 /// One run's clock and deadlines.
@@ -21,41 +21,41 @@ pub(crate) struct Timers {
     clock: Arc<dyn Clock>,
     /// The clock is the system's.
     real: bool,
-    sleepers: Mutex<Sleepers>,
-    /// The loop that calls `fire`.
-    pub(crate) driver: AtomicWaker,
+    deadlines: Mutex<Deadlines>,
+    /// Wakes the run's loop, which calls `fire`.
+    pub(crate) run_waker: AtomicWaker,
     idle: Mutex<IdleQueue<Waker>>,
 }
 
 #[derive(Debug)]
-struct Sleepers {
+struct Deadlines {
     queue: DeadlineQueue<Waker>,
-    /// What had passed by then is no longer in the queue.
+    /// The time of the last `fire`. Deadlines up to then are no longer in the queue.
     fired: Option<Instant>,
-    driver: Looks,
+    next_check: NextCheck,
 }
 
-/// When the loop looks at the queue again by itself.
+/// When the loop next looks at the deadlines without being woken.
 #[derive(Debug)]
-enum Looks {
-    /// Before it waits: it has fired, and not asked for the next deadline since.
-    BeforeItWaits,
-    /// At this deadline, which it was given; never, if there was none. Who has that deadline may have left.
+enum NextCheck {
+    /// Before it waits: it has not asked for the next deadline since it last fired.
+    BeforeWaiting,
+    /// At this deadline, or never if there was none. The deadline may have been removed since.
     At(Option<Instant>),
 }
 
 impl Timers {
-    /// With the system's clock, or a given one.
+    /// Makes timers with this clock; without one, with the system's.
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Arc<Self> {
         Arc::new(Timers {
             real: clock.is_none(),
             clock: clock.unwrap_or_else(|| Arc::new(RealClock)),
-            sleepers: Mutex::new(Sleepers {
+            deadlines: Mutex::new(Deadlines {
                 queue: DeadlineQueue::new(),
                 fired: None,
-                driver: Looks::BeforeItWaits,
+                next_check: NextCheck::BeforeWaiting,
             }),
-            driver: AtomicWaker::new(),
+            run_waker: AtomicWaker::new(),
             idle: Mutex::new(IdleQueue::new()),
         })
     }
@@ -72,118 +72,123 @@ impl Timers {
         self.clock.now()
     }
 
-    /// Whether the time is the same as outside of the run.
+    /// Returns whether the clock is the system's, so the time is the same outside of the run.
     pub(crate) fn are_real(&self) -> bool {
         self.real
     }
 
-    /// The earliest deadline that somebody sleeps for. From now on, one that is earlier wakes the loop.
+    /// Returns the earliest deadline. From now on, inserting an earlier one wakes the loop.
     pub(crate) fn arm(&self) -> Option<Instant> {
-        let mut sleepers = lock(&self.sleepers);
-        let next = sleepers.queue.next();
-        sleepers.driver = Looks::At(next);
+        let mut deadlines = lock(&self.deadlines);
+        let next = deadlines.queue.next();
+        deadlines.next_check = NextCheck::At(next);
         next
     }
 
-    /// The same for whoever only wants to know.
+    /// Returns the earliest deadline, without an effect on the loop.
     pub(crate) fn earliest(&self) -> Option<Instant> {
-        lock(&self.sleepers).queue.next()
+        lock(&self.deadlines).queue.next()
     }
 
-    /// Whether a deadline has passed that was not fired yet.
+    /// Returns whether a deadline has passed that was not fired yet.
     pub(crate) fn is_due(&self) -> bool {
         self.earliest()
             .is_some_and(|deadline| deadline <= self.now())
     }
 
-    /// Wakes everybody whose deadline has passed. Afterwards the loop asks for the [`arm`](Timers::arm) deadline
+    /// Wakes the tasks whose deadline has passed. Afterwards the loop calls [`arm`](Timers::arm)
     /// before it waits, or does not wait.
     pub(crate) fn fire(&self) {
         let now = self.now();
         let mut expired = Vec::new();
-        let mut sleepers = lock(&self.sleepers);
-        sleepers.driver = Looks::BeforeItWaits;
-        sleepers.fired = Some(now);
-        sleepers.queue.expire(now, |waker| expired.push(waker));
-        drop(sleepers);
-        // Woken while no lock is held: wakers may be foreign.
+        let mut deadlines = lock(&self.deadlines);
+        deadlines.next_check = NextCheck::BeforeWaiting;
+        deadlines.fired = Some(now);
+        deadlines.queue.expire(now, |waker| expired.push(waker));
+        drop(deadlines);
+        // Woken after the lock is released: a waker may be foreign code.
         WakeAll(expired.into_iter()).now();
     }
 
-    /// Has `waker` woken at the deadline. `None` if that had passed before the loop last fired; one that passed since
-    /// is found when it next fires. So nobody has to ask what time it is.
-    pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> Option<Place> {
-        // Cloned while no lock is held.
+    /// Has `waker` woken at the deadline. Returns `None` if the deadline had passed when the loop
+    /// last fired; the next `fire` finds one that has passed since. So this does not read the
+    /// clock.
+    pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> Option<DeadlineKey> {
+        // Cloned before the lock is taken.
         let waker = waker.clone();
-        let mut sleepers = lock(&self.sleepers);
-        if sleepers.fired.is_some_and(|fired| deadline <= fired) {
-            drop(sleepers);
+        let mut deadlines = lock(&self.deadlines);
+        if deadlines.fired.is_some_and(|fired| deadline <= fired) {
+            drop(deadlines);
             return None;
         }
-        let place = sleepers.queue.insert(deadline, waker);
-        let too_late = match sleepers.driver {
-            Looks::BeforeItWaits => false,
-            Looks::At(next) => next.is_none_or(|next| deadline < next),
+        let key = deadlines.queue.insert(deadline, waker);
+        let wakes_loop = match deadlines.next_check {
+            NextCheck::BeforeWaiting => false,
+            NextCheck::At(next) => next.is_none_or(|next| deadline < next),
         };
-        drop(sleepers);
-        if too_late {
-            self.driver.wake();
+        drop(deadlines);
+        if wakes_loop {
+            self.run_waker.wake();
         }
-        Some(place)
+        Some(key)
     }
 
-    /// Gives the place back if the sleeper still waits there, and makes `waker` the one to wake. `None`: its deadline
-    /// has passed.
-    pub(crate) fn poll(&self, place: Place, waker: &Waker) -> Option<Place> {
-        let mut sleepers = lock(&self.sleepers);
-        match sleepers.queue.waiter_mut(&place) {
-            Some(known) if known.will_wake(waker) => return Some(place),
+    /// Replaces the waker of a deadline, and gives the key back. Returns `None` if the deadline has
+    /// passed.
+    pub(crate) fn poll(&self, key: DeadlineKey, waker: &Waker) -> Option<DeadlineKey> {
+        let mut deadlines = lock(&self.deadlines);
+        match deadlines.queue.waiter_mut(&key) {
+            Some(current) if current.will_wake(waker) => return Some(key),
             Some(_other) => {}
             None => {
-                sleepers.queue.leave(place);
+                deadlines.queue.remove(key);
                 return None;
             }
         }
-        drop(sleepers);
-        // Cloned and dropped while no lock is held: wakers may be foreign. Meanwhile, the old one may be woken.
+        drop(deadlines);
+        // Wakers may be foreign code, so they are cloned and dropped while no lock is held. The old
+        // one may be woken in the meantime.
         let mut replaced = waker.clone();
-        let mut sleepers = lock(&self.sleepers);
-        match sleepers.queue.waiter_mut(&place) {
-            Some(known) => std::mem::swap(known, &mut replaced),
+        let mut deadlines = lock(&self.deadlines);
+        match deadlines.queue.waiter_mut(&key) {
+            Some(current) => std::mem::swap(current, &mut replaced),
             None => {
-                sleepers.queue.leave(place);
+                deadlines.queue.remove(key);
                 return None;
             }
         }
-        drop(sleepers);
-        Some(place)
+        drop(deadlines);
+        Some(key)
     }
 
-    pub(crate) fn leave(&self, place: Place) {
-        let left = lock(&self.sleepers).queue.leave(place);
-        drop(left);
+    pub(crate) fn remove(&self, key: DeadlineKey) {
+        let removed = lock(&self.deadlines).queue.remove(key);
+        // Dropped after the lock is released.
+        drop(removed);
     }
 
-    /// Whether anything hangs on the run being idle: somebody waits for that, or the clock jumps then.
+    /// Returns whether it matters that the run is idle: a task waits for that, or the clock jumps
+    /// then.
     pub(crate) fn is_idleness_wanted(&self) -> bool {
         self.shortest_cushion().is_some() || self.clock.autojump_threshold().is_some()
     }
 
-    /// For how long, in real time, the run has to be idle until somebody waits no more; `None` if nobody does.
+    /// Returns the shortest time, in real time, that the run has to be idle until a task is woken;
+    /// `None` if no task waits for that.
     pub(crate) fn shortest_cushion(&self) -> Option<Duration> {
         lock(&self.idle).shortest()
     }
 
-    /// Waits until the run has been idle for that long.
+    /// Has `waker` woken when the run has been idle for `cushion`.
     pub(crate) fn wait_idle(&self, cushion: Duration, waker: Waker) -> IdleKey {
         let key = lock(&self.idle).insert(cushion, waker);
-        // The loop may be asleep: whoever waits may be polled by another thread.
-        self.driver.wake();
+        // The loop may be parked, because the task that calls this may be polled by another thread.
+        self.run_waker.wake();
         key
     }
 
-    /// Whether the entry is still waiting; if so, `waker` is woken instead of the one before.
-    pub(crate) fn is_waiting_idle(&self, key: IdleKey, waker: &Waker) -> bool {
+    /// Replaces the waker of an entry. Returns `false` if the entry has been woken already.
+    pub(crate) fn poll_idle(&self, key: IdleKey, waker: &Waker) -> bool {
         let new = waker.clone();
         let mut idle = lock(&self.idle);
         let Some(slot) = idle.get_mut(key) else {
@@ -191,24 +196,26 @@ impl Timers {
         };
         let old = std::mem::replace(slot, new);
         drop(idle);
-        // Dropping a waker may run code of the user's.
+        // Dropped after the lock is released: dropping a waker may run foreign code.
         drop(old);
         true
     }
 
-    pub(crate) fn leave_idle(&self, key: IdleKey) {
+    pub(crate) fn remove_idle(&self, key: IdleKey) {
         let removed = lock(&self.idle).remove(key);
+        // Dropped after the lock is released.
         drop(removed);
     }
 
-    /// The run has been idle for the shortest cushion: wakes those who have waited for that.
+    /// Wakes the tasks that wait with the shortest cushion, because the run has been idle for that
+    /// long.
     pub(crate) fn wake_idle(&self) {
         let woken = lock(&self.idle).take_shortest();
         WakeAll(woken.into_iter()).now();
     }
 }
 
-/// Wakes all, those that are left also after one has panicked.
+/// Wakes all of these wakers, the rest also after one has panicked.
 struct WakeAll(std::vec::IntoIter<Waker>);
 
 impl WakeAll {

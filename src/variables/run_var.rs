@@ -1,8 +1,9 @@
-//! Variables of a run: one value for all of its tasks.
+//! `RunVar`: a variable with one value for all tasks of a run.
 //!
-//! The values lie in the run, by the address of the variable, and are dropped with it: after the last task, system task
-//! and [queued call](crate::run::RunHandle::call_soon) has ended, on the run's thread. They are counted, so that a value
-//! is cloned, or dropped, where no lock is held.
+//! The values are part of the run, by the address of the variable. They are dropped with it, on the
+//! run's thread, after the last task, system task and [queued
+//! call](crate::run::RunHandle::call_soon). They are reference-counted, so a value is cloned and
+//! dropped after the lock is released.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ pub(crate) struct Variables {
 
 enum Values {
     Of(BTreeMap<usize, Value>),
-    /// The run has ended: nothing is kept any more.
+    /// The run has ended, and stores no more values.
     Ended,
 }
 
@@ -43,29 +44,33 @@ impl Variables {
         }
     }
 
-    /// Sets or unsets a variable, and returns what it was before. After the end, nothing is set.
+    /// Sets or unsets a variable, and returns its value of before. After the end of the run,
+    /// nothing is set.
     fn replace(&self, variable: usize, value: Option<Value>) -> Option<Value> {
         match (&mut *lock(&self.values), value) {
             (Values::Of(values), Some(value)) => values.insert(variable, value),
             (Values::Of(values), None) => values.remove(&variable),
-            // Dropped by the caller, where no lock is held.
+            // Dropped by the caller, after the lock is released.
             (Values::Ended, value) => value,
         }
     }
 
-    /// Takes all values, to be dropped by the caller; from now on there are none.
+    /// Takes all values, which the caller drops. From now on nothing is set.
     pub(crate) fn end(&self) -> impl Sized + use<> {
         std::mem::replace(&mut *lock(&self.values), Values::Ended)
     }
 }
 
-/// A variable whose value is the run's: all of its tasks, system tasks and queued calls see the same one.
+/// A variable whose value belongs to the run: all of its tasks, system tasks and queued calls see
+/// the same value.
 ///
-/// For what a library keeps once per run: a cache, a counter, the handle of a [system task](crate::run::spawn_system_task).
-/// In another run, also in a later one, it is unset again. Where the value should follow the tree of tasks, take a
-/// [`TreeVar`](crate::TreeVar). The values are dropped at the end of the run, when all that could use them has ended.
+/// It is for data that a library keeps once per run: a cache, a counter, the handle of a [system
+/// task](crate::run::spawn_system_task). In another run, also in a later one, it is unset again.
+/// For a value that follows the tree of tasks, use a [`TreeVar`](crate::TreeVar). The values are
+/// dropped at the end of the run, when all code that could use them has ended.
 ///
-/// A thread is not in a run: give it the value, or [call into the run](crate::run::RunHandle::call).
+/// Another thread is not in the run: give it the value, or [call into the
+/// run](crate::run::RunHandle::call).
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
@@ -90,7 +95,7 @@ impl Variables {
 /// }
 /// ```
 pub struct RunVar<T> {
-    /// Makes every variable a place of its own, with an address that no other has.
+    /// Gives every variable an address of its own.
     _place: u8,
     value: PhantomData<fn() -> T>,
 }
@@ -109,8 +114,8 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
         }
     }
 
-    /// Returns the value that the variable has in this run. `None` if it is unset, and outside of a run
-    /// ([`in_run`](crate::run::in_run) tells which).
+    /// Returns the value that the variable has in this run. `None` if it is unset, and outside of a
+    /// run, which [`in_run`](crate::run::in_run) tells apart.
     ///
     /// ```
     /// static NAME: seedbed::run::RunVar<&str> = seedbed::run::RunVar::new();
@@ -125,18 +130,19 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
         self.get_in(&*ambient::current_run()?)
     }
 
-    /// The value that the variable has in a run.
+    /// Returns the value that the variable has in a run.
     pub(crate) fn get_in(&'static self, run: &Run) -> Option<T> {
         variables(run)
             .get(self.address())
             .map(|value| read(&*value))
     }
 
-    /// Returns the value that the variable has in this run, and sets it to what `init` returns if it has none.
+    /// Returns the value that the variable has in this run. If it has none, sets it to the value of
+    /// `init`.
     ///
     /// # Panics
     ///
-    /// Outside of a run; and with the panic of `init`, after which the variable is as unset as before.
+    /// Outside of a run; and with the panic of `init`, which leaves the variable unset.
     ///
     /// ```
     /// static LIMIT: seedbed::run::RunVar<u32> = seedbed::run::RunVar::new();
@@ -153,14 +159,16 @@ impl<T: Clone + Send + Sync + 'static> RunVar<T> {
             return read(&*value);
         }
         let value = init();
-        // One thread polls the run, so nobody but `init` itself can have set the variable meanwhile. Then that is gone.
+        // One thread polls the run, so only `init` itself can have set the variable since. That
+        // value is dropped.
         drop(variables.replace(self.address(), Some(Arc::new(value.clone()))));
         value
     }
 
-    /// Sets the variable for this run, and returns what puts back the value from before.
+    /// Sets the variable for this run, and returns a token that can restore the value of before.
     ///
-    /// While the run's variables are being dropped, at its end, nothing is set any more: the value is dropped.
+    /// While the run's variables are being dropped, at its end, nothing is set any more, and the
+    /// value is dropped.
     ///
     /// # Panics
     ///
@@ -227,11 +235,11 @@ impl<T> fmt::Debug for RunVar<T> {
     }
 }
 
-/// What a [`RunVar`] was before it was set; made by [`RunVar::set`].
+/// The value of a [`RunVar`] before it was set; made by [`RunVar::set`].
 ///
 /// Dropping it changes nothing: the variable keeps its new value.
 ///
-/// It may go to other tasks and threads. It is about the run in which it was made, wherever it is used.
+/// It may be sent to other tasks and threads, and always affects the run in which it was made.
 pub struct RunVarToken<T> {
     run: Arc<Run>,
     variable: usize,
@@ -240,8 +248,8 @@ pub struct RunVarToken<T> {
 }
 
 impl<T> RunVarToken<T> {
-    /// Puts the variable back to what it was, whatever has been set since; if it was unset, unsets it. Does nothing if
-    /// the run has ended.
+    /// Restores the variable's value of before, whatever has been set since; unsets it if it was
+    /// unset. Does nothing if the run has ended.
     ///
     /// ```
     /// static NAME: seedbed::run::RunVar<&str> = seedbed::run::RunVar::new();

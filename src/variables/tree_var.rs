@@ -1,7 +1,8 @@
-//! Variables that follow the tree of tasks.
+//! `TreeVar`: a variable whose value follows the tree of tasks.
 //!
-//! The values that are set are a linked list, newest first, shared by all who see it; setting one for the length of a
-//! future puts a link in front. A nursery keeps the list of where it was opened, and its children see that one.
+//! The values are a linked list, newest first, that all code which sees them shares. Setting a
+//! value for a future puts a new element in front. A nursery keeps the list of where it was opened,
+//! and its children see that list.
 
 use std::any::Any;
 use std::fmt;
@@ -18,10 +19,11 @@ use crate::ambient::{TreeValue, TreeValues, WithValues};
 
 /// A variable whose value is inherited by everything below the place where it is set.
 ///
-/// Like a thread-local, but along the tree of tasks: a child of a nursery sees the values of where *the nursery was
-/// opened*, whoever spawns it. So a value set around a block holds for all that the block owns and for nothing else.
-/// (tricycle's `TreeVar` works so; there is no plain `set`, because a value that ends with a future cannot be
-/// forgotten or reset in the wrong place.)
+/// It is like a thread-local, but for the tree of tasks: a child of a nursery sees the values of
+/// where *the nursery was opened*, whichever task spawns it. So a value that is set around a block
+/// is visible in everything that the block owns, and nowhere else. (tricycle's `TreeVar` works this
+/// way. There is no plain `set`, because a value that ends with a future cannot be forgotten or
+/// reset in the wrong place.)
 ///
 /// ```
 /// use seedbed::{TreeVar, open_nursery, run};
@@ -42,7 +44,7 @@ use crate::ambient::{TreeValue, TreeValues, WithValues};
 /// });
 /// ```
 pub struct TreeVar<T> {
-    /// Makes every variable a place of its own, with an address that no other has.
+    /// Gives every variable an address of its own.
     _place: u8,
     value: PhantomData<fn() -> T>,
 }
@@ -68,12 +70,12 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// assert_eq!(DEPTH.get(), None);
     /// ```
     pub fn get(&'static self) -> Option<T> {
-        // A counted reference, as the value's `Clone` is foreign code.
+        // The list is cloned, because the value's `Clone` is foreign code.
         self.find(ambient::tree_values().as_ref())
     }
 
-    /// Returns the value that a new child of this nursery would see, if any; from anywhere, also outside of a run.
-    /// `None` once the block has ended.
+    /// Returns the value that a new child of this nursery would see, if any. Works anywhere, also
+    /// outside of a run. `None` once the block has ended.
     ///
     /// ```
     /// use seedbed::{TreeVar, open_nursery, run};
@@ -101,11 +103,11 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
         None
     }
 
-    /// Sets the variable to `value` for everything that `future` does and opens.
+    /// Sets the variable to `value` for `future` and everything that it opens.
     ///
     /// # Cancellation
     ///
-    /// Transparent: as `future` itself. Dropping it drops `future`.
+    /// Cancelling or dropping the returned future cancels or drops `future`.
     ///
     /// ```
     /// static DEPTH: seedbed::TreeVar<u32> = seedbed::TreeVar::new();
@@ -141,8 +143,9 @@ impl<T> fmt::Debug for TreeVar<T> {
     }
 }
 
-/// Handles on nurseries, which [`TreeVar::get_in`] can be asked about: [`Nursery`](crate::Nursery),
-/// [`LocalNursery`](crate::nursery::LocalNursery), [`Spawner`](crate::nursery::Spawner). It cannot be implemented elsewhere.
+/// A handle on a nursery, for [`TreeVar::get_in`]: [`Nursery`](crate::Nursery),
+/// [`LocalNursery`](crate::nursery::LocalNursery), [`Spawner`](crate::nursery::Spawner). It cannot
+/// be implemented elsewhere.
 ///
 /// ```
 /// use seedbed::nursery::HasTreeVars;
@@ -186,7 +189,7 @@ enum State {
         variable: usize,
         value: Box<dyn Any + Send + Sync>,
     },
-    /// Since the first poll, which decided what is around.
+    /// Set since the first poll, which determined the values around.
     Set(TreeValues),
     Moving,
 }

@@ -1,31 +1,39 @@
-//! The rules of the scope tree: which nodes are cancelled, which wait for a shield, which absorb a cancellation.
+//! The rules of the scope tree: which nodes are cancelled, which wait for a shield, which absorb a
+//! cancellation.
 //!
-//! This file is pure: it knows no clocks, wakers, locks or futures, and is tested against a slow model.
-//! [`node`](super::node) keeps one such tree behind a lock and obeys it.
+//! This file is pure: it knows no clocks, wakers, locks or futures, and is tested against a slow
+//! model. [`node`](super::node) keeps one such tree behind a lock and obeys it.
 //!
-//! A node stands for a place at which a future can be dropped (a scope, a nursery, a nursery's child, `on_cancel`) or
-//! kept alive (a shield). Its properties:
+//! A node stands for a place at which a future can be dropped (a scope, a nursery, a nursery's
+//! child, `on_cancel`) or kept alive (a shield). Its properties:
 //!
 //! * **cancelled**: this node itself was cancelled. Never taken back.
-//! * **shielded**: cancellation from above does not reach this node. A shielded node makes its ancestors wait.
-//! * **defers**: cancellation from above does reach this node, but its ancestors must not drop what contains it yet.
-//! * **committed**: something below was already dropped because of a cancellation that a node further up will absorb.
-//!   From then on the node can only end by being dropped, whatever shields are put up later. Without this property, a
-//!   shield put up at the wrong moment would leave a future waiting forever for something that is gone.
-//! * **effective** = cancelled, or committed, or (not shielded, and the parent is effective). Updated eagerly, downwards.
-//! * **deferred_by** counts the children that block their parent. A node **blocks** if it is shielded, defers, or is
-//!   itself deferred.
+//! * **shielded**: cancellation from above does not reach this node. A shielded node makes its
+//!   ancestors wait.
+//! * **defers**: cancellation from above does reach this node, but its ancestors must not drop what
+//!   contains it yet.
+//! * **committed**: something below was already dropped because of a cancellation that a node
+//!   further up will absorb. From then on the node can only end by being dropped, whatever shields
+//!   are put up later. Without this property, a shield put up at the wrong moment would leave a
+//!   future waiting forever for something that is gone.
+//! * **effective** = cancelled, or committed, or (not shielded, and the parent is effective).
+//!   Updated eagerly, downwards.
+//! * **deferred_by** counts the children that block their parent. A node **blocks** if it is
+//!   shielded, defers, or is itself deferred.
 //!
-//! Invariants, checked by the property test: `effective` and `deferred_by` equal their definitions; all ancestors of a
-//! blocking node are deferred; every committed node is effective and has an absorbing node above it.
+//! Invariants, checked by the property test: `effective` and `deferred_by` equal their definitions;
+//! all ancestors of a blocking node are deferred; every committed node is effective and has an
+//! absorbing node above it.
 //!
-//! A committed node that is shielded or defers goes on blocking its ancestors until its owner removes it.
+//! A committed node that is shielded or defers goes on blocking its ancestors until its owner
+//! removes it.
 //!
 //! No operation recurses: a chain of 100,000 nodes is walked in a loop.
 
 use std::num::NonZeroU32;
 
-/// Identifies a node of one tree. Ids are reused after [`Tree::remove`], so only the owner of a node may keep its id.
+/// Identifies a node of one tree. Ids are reused after [`Tree::remove`], so only the owner of a
+/// node may keep its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(NonZeroU32);
 
@@ -40,7 +48,7 @@ impl NodeId {
     }
 }
 
-/// What a node does with a cancellation from above.
+/// The effect of a node on a cancellation from above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Lets the cancellation through: a scope, a nursery, a child.
@@ -60,7 +68,8 @@ pub(crate) enum End {
     Above,
 }
 
-/// Nodes whose owners must be woken: [`Tree::is_effective`] has changed, or [`Tree::must_drop`] has become true.
+/// Nodes whose owners must be woken: [`Tree::is_effective`] has changed, or [`Tree::must_drop`] has
+/// become true.
 pub(crate) type Changed = Vec<NodeId>;
 
 #[derive(Debug)]
@@ -142,7 +151,8 @@ impl<P> Tree<P> {
     pub(crate) fn remove(&mut self, id: NodeId, changed: &mut Changed) -> P {
         let parent = self.node(id).parent;
         while let Some(child) = self.node(id).first_child {
-            // Counted at the new parent before it is discounted at the old one, so that nothing changes further up.
+            // Counted at the new parent before it is discounted at the old one, so that nothing
+            // changes further up.
             let blocks = self.node(child).blocks();
             if blocks {
                 self.count_deferring(parent, true, changed);
@@ -214,8 +224,9 @@ impl<P> Tree<P> {
         node.effective && node.deferred_by == 0
     }
 
-    /// Records that something at this node is dropped because the node is effectively cancelled, and returns where that
-    /// cancellation ends. A later call for the same node may return `Above` after `Here`, never `Here` after `Above`.
+    /// Records that something at this node is dropped because the node is effectively cancelled,
+    /// and returns where that cancellation ends. A later call for the same node may return `Above`
+    /// after `Here`, never `Here` after `Above`.
     pub(crate) fn commit(&mut self, id: NodeId) -> End {
         debug_assert!(
             self.is_effective(id),
@@ -304,7 +315,8 @@ impl<P> Tree<P> {
         }
     }
 
-    /// Counts one more, or one less, blocking child of `at`. Goes up only as far as a node starts or stops blocking.
+    /// Counts one more, or one less, blocking child of `at`. Goes up only as far as a node starts
+    /// or stops blocking.
     fn count_deferring(&mut self, mut at: Option<NodeId>, more: bool, changed: &mut Changed) {
         while let Some(id) = at {
             let node = self.node_mut(id);

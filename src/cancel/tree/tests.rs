@@ -1,8 +1,9 @@
-//! Compares the tree with a model that is slow and obviously right, and tests it at depths where recursion would overflow
-//! the stack.
+//! Compares the tree with a model that is slow and obviously right, and tests it at depths where
+//! recursion would overflow the stack.
 //!
-//! The model stores only the settings of each node (parent, cancelled, shielded, defers) and whether it is committed. It
-//! computes everything else each time, by walking up to the root or by recursing down.
+//! The model stores only the settings of each node (parent, cancelled, shielded, defers) and
+//! whether it is committed. It computes everything else each time, by walking up to the root or by
+//! recursing down.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 0..80)
 }
 
-/// What the model knows of a node.
+/// A node of the model.
 #[derive(Clone, Debug)]
 struct Known {
     parent: Option<Name>,
@@ -103,13 +104,14 @@ impl Model {
         self.effective(name) && !self.is_deferred(name)
     }
 
-    /// Returns whether a cancellation ends at this node: it is the outermost source of its own cancellation, and not
-    /// committed to one further up.
+    /// Returns whether a cancellation ends at this node: it is the outermost source of its own
+    /// cancellation, and not committed to one further up.
     fn absorbs(&self, name: Name) -> bool {
         self.source(name) == Some(name) && !self.0[&name].committed
     }
 
-    /// Commits the path up to the node that absorbs, or up to one that is committed already and so is dropped from above.
+    /// Commits the path up to the node that absorbs, or up to one that is committed already and so
+    /// is dropped from above.
     fn commit(&mut self, name: Name) -> End {
         if self.absorbs(name) {
             return End::Here;
@@ -290,8 +292,8 @@ impl Pair {
         }
     }
 
-    /// Checks that exactly those owners are woken whose node became cancelled, is no longer cancelled, or may drop now. A
-    /// removal may wake more.
+    /// Checks that exactly those owners are woken whose node became cancelled, is no longer
+    /// cancelled, or may drop now. A removal may wake more.
     fn check_woken_owners(
         &self,
         before: &BTreeMap<Name, (bool, bool)>,
