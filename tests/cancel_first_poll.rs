@@ -1,5 +1,5 @@
-//! Scopes and shields in their first poll, during which they have no place in the tree unless they need one: whatever
-//! happens then, nobody can tell.
+//! Scopes and shields in their first poll, during which they have a node in the tree only if they
+//! need one. This must not be observable.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -53,7 +53,7 @@ fn the_outermost_of_the_scopes_that_were_cancelled_absorbs_though_none_had_waite
 }
 
 #[test]
-fn a_shield_that_has_not_waited_hides_what_is_in_it() {
+fn a_shield_in_its_first_poll_shields_its_future() {
     let outer = CancelScope::new();
     outer.cancel();
     let value = run(outer.run(shield(async {
@@ -146,7 +146,7 @@ fn a_scope_cancelled_by_another_thread_while_it_is_first_polled_ends_at_its_firs
 }
 
 #[test]
-fn a_nursery_in_a_scope_in_a_shield_that_are_all_first_polled_together_hangs_below_them() {
+fn a_nursery_in_a_scope_in_a_shield_that_are_all_first_polled_together_is_below_them() {
     let (outer, inner) = (CancelScope::new(), CancelScope::new());
     let (cancel_outer, cancel_inner) = (outer.clone(), inner.clone());
     let go_on = Event::new();
@@ -162,7 +162,7 @@ fn a_nursery_in_a_scope_in_a_shield_that_are_all_first_polled_together_hangs_bel
 }
 
 #[test]
-fn a_body_that_panics_in_its_first_poll_leaves_the_thread_where_it_was() {
+fn a_body_that_panics_in_its_first_poll_restores_the_position_of_the_thread() {
     for nested in [false, true] {
         let ended = RunBuilder::new().clock(MockClock::autojump()).run(async {
             let outer = CancelScope::new();
@@ -170,7 +170,7 @@ fn a_body_that_panics_in_its_first_poll_leaves_the_thread_where_it_was() {
             let inside = outer.run(async {
                 let broken = CancelScope::new().run(shield(async {
                     if nested {
-                        // Makes them take their places.
+                        // Adds their nodes to the tree.
                         move_on_after(SECOND, async {
                             assert!(current_effective_deadline().is_some());
                         })
@@ -186,7 +186,7 @@ fn a_body_that_panics_in_its_first_poll_leaves_the_thread_where_it_was() {
                 })
                 .await;
                 drop(broken);
-                // Here, and not in a shield.
+                // The position is here, and not in a shield.
                 handle.cancel();
                 sleep_forever().await;
             });
@@ -197,7 +197,7 @@ fn a_body_that_panics_in_its_first_poll_leaves_the_thread_where_it_was() {
 }
 
 #[test]
-fn a_scope_that_is_run_twice_harms_nobody_but_who_runs_it_again() {
+fn a_scope_that_is_run_twice_panics_only_in_the_second_run() {
     run(async {
         let scope = CancelScope::new();
         let handle = scope.clone();
@@ -230,7 +230,7 @@ fn a_thread_outside_of_any_run_is_left_as_it_was() {
         }));
         assert_eq!(Hand::new(work).finish(), Some(1));
         assert_eq!(current_effective_deadline(), None);
-        // A new tree, and not the one before.
+        // A new tree, not that of before.
         assert_eq!(
             Hand::new(CancelScope::new().run(async { 2 })).finish(),
             Some(2)
@@ -239,7 +239,7 @@ fn a_thread_outside_of_any_run_is_left_as_it_was() {
 }
 
 #[test]
-fn places_that_are_taken_late_are_left_wherever_the_work_ends() {
+fn nodes_that_are_added_late_are_removed_wherever_the_work_ends() {
     end_at_every_poll(|_| async {
         let inside = CancelScope::new().run(shield(async {
             CancelScope::new().run(async {}).await;

@@ -1,4 +1,4 @@
-//! Who cancelled a scope, and why: what its handle, its `Debug`, clean-up code and the log are told.
+//! The reason of a cancellation, as its handle, its `Debug`, clean-up code and the log report it.
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use tracing::span;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What clean-up inside of `work` says about the cancellation that ends it.
+/// Returns the reason that clean-up code inside of `work` sees.
 async fn told<T>(work: impl AsyncFnOnce(Told) -> T) -> (T, CancelReason) {
     let told = Told::default();
     let value = work(told.clone()).await;
@@ -29,7 +29,7 @@ async fn told<T>(work: impl AsyncFnOnce(Told) -> T) -> (T, CancelReason) {
 struct Told(Arc<Mutex<Option<CancelReason>>>);
 
 impl Told {
-    /// Waits for being cancelled, and notes why.
+    /// Waits until it is cancelled, and notes the reason.
     async fn wait(self) {
         let note = async {
             checkpoint().await;
@@ -40,7 +40,7 @@ impl Told {
 }
 
 #[test]
-fn a_call_names_its_place_and_its_words() {
+fn a_call_gives_its_location_and_message() {
     let scope = CancelScope::new();
     assert_eq!(scope.cancel_reason(), None);
     scope.cancel_because("no more");
@@ -55,7 +55,7 @@ fn a_call_names_its_place_and_its_words() {
 }
 
 #[test]
-fn the_first_cause_stays() {
+fn the_first_reason_stays() {
     let scope = CancelScope::new();
     scope.set_timeout(SECOND);
     let handle = scope.clone();
@@ -133,7 +133,7 @@ fn without_a_cancellation_there_is_no_reason() {
 }
 
 #[test]
-fn a_nursery_s_children_are_told_what_ended_the_block() {
+fn children_see_the_reason_that_ended_their_block() {
     let ((), reason) = run(told(async |told| {
         open_nursery(async |n| {
             n.spawn(told.wait());
@@ -200,7 +200,7 @@ fn a_nursery_s_children_are_told_what_ended_the_block() {
     assert_eq!(reason.source(), CancelSource::Task);
 }
 
-/// Keeps the events of this crate that it is given.
+/// A subscriber that keeps the events of this crate.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -233,7 +233,7 @@ impl tracing::Subscriber for Log {
 }
 
 #[test]
-fn the_log_is_told_once_of_each_scope_that_is_cancelled() {
+fn each_cancelled_scope_is_logged_once() {
     let log = Log::default();
     tracing::subscriber::with_default(log.clone(), || {
         let scope = CancelScope::new();

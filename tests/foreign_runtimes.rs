@@ -1,6 +1,6 @@
-//! Nurseries, scopes and jobs in runtimes that are not ours: smol's executor, tokio's two, and their `select!`.
+//! Nurseries, scopes and jobs in other runtimes: smol's executor, tokio's two, and their `select!`.
 //!
-//! Nothing here waits for time to pass: tasks give each other turns, and wait for each other.
+//! No test waits for time to pass: tasks yield to each other, and wait for each other.
 
 mod common;
 #[path = "common/polling.rs"]
@@ -84,7 +84,8 @@ fn a_nursery_runs_inside_of_a_task_of_tokio_on_several_threads() {
     assert_eq!(sum, 338_350);
 }
 
-/// The children of one block are woken by tasks on other threads, all the time, while the block moves between them.
+/// Tasks on other threads wake the children of one block all the time, while the block moves
+/// between threads.
 #[test]
 fn children_are_woken_by_other_threads_of_a_foreign_runtime() {
     let heard = on_two_threads_of_tokio(async {
@@ -135,7 +136,7 @@ fn timers_of_tokio_work_inside_of_a_run_that_has_entered_tokio() {
 }
 
 #[test]
-fn a_select_that_drops_a_block_drops_all_that_is_in_it_shields_included() {
+fn a_select_that_drops_a_block_drops_everything_in_it_shields_included() {
     let drops = &Drops::new();
     in_tokio(async {
         let block = open_nursery(|n| async move {
@@ -181,8 +182,9 @@ fn a_select_whose_branch_is_cancelled_and_awaited_lets_clean_up_run() {
     assert_eq!(cleaned.load(SeqCst), 1);
 }
 
-/// Losers are dropped again and again, between polls of the block around them, with shields in them; and the tree stays in
-/// order: cancelling it works, and nobody waits for a shield that is gone.
+/// Losing branches, with shields in them, are dropped again and again between polls of the block
+/// around them. The tree stays in order: cancelling it works, and no scope waits for a shield that
+/// is gone.
 #[test]
 fn a_select_among_the_children_of_a_block_leaves_the_tree_in_order() {
     let drops = &Drops::new();
@@ -351,7 +353,8 @@ fn workers_serve_a_task_of_tokio() {
 
 #[test]
 fn a_run_inside_of_a_task_of_tokio_has_a_tree_of_its_own() {
-    // The hook of this test is here, and not at the `run` below: workers of other tests may come this way.
+    // The hook of this test is here, and not at the `run` below, because workers of other tests may
+    // come this way.
     seedbed::init();
     let value = in_tokio(async {
         let outer = CancelScope::new();
@@ -380,7 +383,7 @@ fn a_foreign_executor_that_panics_in_the_middle_leaves_this_thread_usable() {
     assert_eq!(in_tokio(sum_of_squares(&[1, 2])), 5);
 }
 
-/// Lets the others have so many turns.
+/// Yields `count` times to the other tasks.
 async fn turns(count: usize) {
     for _ in 0..count {
         tokio::task::yield_now().await;

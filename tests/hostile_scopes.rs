@@ -1,4 +1,4 @@
-//! Programs that mean harm, or look like it: code of theirs runs wherever it can, and does there what nobody expects.
+//! Hostile programs: foreign code that runs at unexpected points, and does unexpected things there.
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
@@ -20,11 +20,11 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 thread_local! {
-    /// What the panic hook does on this thread.
+    /// The action of the panic hook on this thread.
     static IN_PANIC: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
-/// Has `act` done when this thread panics, by the panic hook.
+/// Makes the panic hook run `act` when this thread panics.
 fn when_this_thread_panics(act: fn()) {
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
@@ -38,7 +38,7 @@ fn when_this_thread_panics(act: fn()) {
 }
 
 #[test]
-fn a_panic_hook_that_asks_where_it_is_may_be_told_of_a_scope_that_is_run_twice() {
+fn a_panic_hook_may_look_at_its_position_when_a_scope_is_run_twice() {
     thread_local! {
         static ASKED: Cell<bool> = const { Cell::new(false) };
     }
@@ -54,14 +54,14 @@ fn a_panic_hook_that_asks_where_it_is_may_be_told_of_a_scope_that_is_run_twice()
     let second = catch_unwind(AssertUnwindSafe(|| block_on(scope.run(async {}))));
     assert!(second.is_err());
     assert!(ASKED.get());
-    // The first is as it was.
+    // The first run is not affected.
     scope.cancel();
     assert_eq!(poll(first.as_mut()), Poll::Ready(None));
 }
 
 #[test]
 fn a_scope_whose_first_poll_panicked_may_be_polled_again_in_another_tree() {
-    /// Unlike an async block, this can be polled again when it has panicked.
+    /// Unlike an async block, this future can be polled again after a panic.
     struct Panics(bool);
     impl Future for Panics {
         type Output = ();
@@ -85,7 +85,7 @@ fn a_scope_whose_first_poll_panicked_may_be_polled_again_in_another_tree() {
 }
 
 #[test]
-fn a_child_whose_executor_belongs_to_a_thread_that_ends_is_lost_and_nothing_worse() {
+fn a_child_whose_executor_belongs_to_a_thread_that_ends_is_lost_without_further_harm() {
     thread_local! {
         static KEPT: RefCell<Option<RemoteChild>> = const { RefCell::new(None) };
     }
@@ -101,7 +101,7 @@ fn a_child_whose_executor_belongs_to_a_thread_that_ends_is_lost_and_nothing_wors
             KEPT.set(Some(child));
         });
     };
-    /// Looks around.
+    /// Asks for everything that depends on the position.
     struct Dropped(Arc<AtomicUsize>);
     impl Drop for Dropped {
         fn drop(&mut self) {
@@ -137,12 +137,13 @@ fn a_scope_that_is_being_polled_for_the_first_time_knows_why_it_is_cancelled_fro
 }
 
 #[test]
-fn what_is_kept_of_the_last_in_a_long_line_of_tasks_is_let_go_of_without_recursion() {
+fn a_long_chain_of_tasks_is_dropped_without_recursion() {
     const DEPTH: usize = 30_000;
 
     type Next = Pin<Box<dyn Future<Output = TaskInfo> + Send>>;
 
-    /// A nursery in a task in a nursery and so on, each task on an executor, and so with a stack of its own.
+    /// A nursery in a task in a nursery, and so on. Each task is on an executor, and so has a stack
+    /// of its own.
     fn deeper(executor: Arc<smol::Executor<'static>>, depth: usize) -> Next {
         Box::pin(async move {
             if depth == 0 {
@@ -181,7 +182,7 @@ fn a_variable_s_clone_may_open_what_it_likes() {
 }
 
 #[test]
-fn a_handle_on_a_scope_that_has_ended_keeps_nothing_of_whoever_polled_it() {
+fn a_handle_on_a_scope_that_has_ended_keeps_no_waker() {
     let (scope, wakes) = (CancelScope::new(), Arc::new(Wakes));
     let waker = Waker::from(wakes.clone());
     {
@@ -225,7 +226,7 @@ fn a_waker_that_is_dropped_with_its_scope_may_use_the_group_that_the_scope_is_in
             .is_pending()
     );
     drop((future, waker));
-    // The group lets go of those that are over.
+    // The group removes the scopes that have ended.
     (0..100).for_each(|_| drop(group.open_child()));
     assert_eq!(used.load(SeqCst), 1);
 }

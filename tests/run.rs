@@ -1,4 +1,4 @@
-//! Entering: what a run returns, when it may not be entered, what time it is in it, and when everybody waits.
+//! Runs: what they return, when they may not be entered, their time, and idleness.
 
 #[path = "common/panics.rs"]
 mod panics;
@@ -21,17 +21,17 @@ use seedbed::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs in virtual time, and returns how much of it that took.
+/// Runs a future in virtual time, and returns how much of it that took.
 fn virtually<F: Future>(future: F) -> (F::Output, Duration) {
     let clock = MockClock::autojump();
     let value = RunBuilder::new().clock(clock.clone()).run(future);
     (value, clock.elapsed())
 }
 
-// ---- Bugs that were found by these tests.
+// ---- Regressions.
 
-/// When everybody who waited for the run to be idle was gone by then, the loop went to sleep without looking at the
-/// deadlines.
+/// The loop parked without looking at the deadlines when all tasks that waited for idleness had
+/// been dropped by then.
 #[test]
 fn a_wait_for_idleness_that_is_dropped_does_not_stop_the_clock() {
     let block = open_nursery(|n| async move {
@@ -43,7 +43,8 @@ fn a_wait_for_idleness_that_is_dropped_does_not_stop_the_clock() {
     assert_eq!(virtually(block).1, 5 * SECOND);
 }
 
-/// A scope's handle on another thread compared deadlines of the run's clock with that thread's.
+/// A scope's handle on another thread compared deadlines of the run's clock with the time of that
+/// thread.
 #[test]
 fn a_scope_s_deadline_is_in_the_run_s_time_on_other_threads_too() {
     let clock = MockClock::new();
@@ -153,7 +154,7 @@ seedbed::test! {
     }
 }
 
-// ---- Being woken.
+// ---- Wake-ups.
 
 #[test]
 fn a_run_is_woken_by_threads_by_smol_and_by_the_system() {
@@ -258,7 +259,7 @@ fn autojump_goes_from_deadline_to_deadline_and_may_be_turned_on_late() {
 }
 
 #[test]
-fn what_is_shielded_or_cancelled_keeps_virtual_time_right() {
+fn shields_and_cancellation_keep_virtual_time_right() {
     let (_, time) = virtually(async {
         let limited = move_on_after(SECOND, shield(sleep(3 * SECOND)));
         assert_eq!(limited.await, Some(()));
@@ -270,7 +271,7 @@ fn what_is_shielded_or_cancelled_keeps_virtual_time_right() {
 // ---- Idleness.
 
 #[test]
-fn waiting_for_idleness_lets_everybody_else_run_until_they_block_and_comes_before_a_jump() {
+fn waiting_for_idleness_lets_all_other_tasks_run_until_they_block_and_comes_before_a_jump() {
     let (_, time) = virtually(async {
         let steps = &AtomicUsize::new(0);
         open_nursery(|n| async move {
@@ -282,7 +283,7 @@ fn waiting_for_idleness_lets_everybody_else_run_until_they_block_and_comes_befor
                 sleep(SECOND).await;
                 steps.fetch_add(1, SeqCst);
             });
-            // Two who wait go on together.
+            // Two waiters are woken together.
             let other = n.spawn(async {
                 wait_all_tasks_blocked().await;
                 steps.load(SeqCst)

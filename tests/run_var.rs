@@ -1,4 +1,4 @@
-//! Variables of a run: who sees which value, what a token puts back, and when the values are dropped.
+//! Run variables: which value code sees, what a token restores, and when values are dropped.
 
 #[path = "common/panics.rs"]
 mod panics;
@@ -45,7 +45,7 @@ fn a_later_run_and_a_run_on_another_thread_have_values_of_their_own() {
                         OWN.set(10 * round + number);
                         barrier.wait();
                         assert_eq!(OWN.get(), Some(10 * round + number));
-                        // Neither run ends while the other one looks.
+                        // Both runs are alive until both have looked.
                         barrier.wait();
                     });
                 }
@@ -108,7 +108,7 @@ fn the_first_use_sets_it_unless_that_panics() {
 }
 
 #[test]
-fn what_makes_the_first_value_may_use_the_variable_itself() {
+fn the_initializer_may_use_the_variable_itself() {
     static ITSELF: RunVar<u32> = RunVar::new();
     run(async {
         let value = ITSELF.get_or_init(|| ITSELF.get_or_init(|| 5) + 1);
@@ -119,7 +119,7 @@ fn what_makes_the_first_value_may_use_the_variable_itself() {
 // ---- Tokens.
 
 #[test]
-fn a_token_puts_back_what_was_before_whatever_has_been_set_since() {
+fn a_token_restores_the_value_of_before_whatever_has_been_set_since() {
     static NAME: RunVar<&str> = RunVar::new();
     run(async {
         let unset = NAME.set("ada");
@@ -144,7 +144,7 @@ fn dropping_a_token_changes_nothing() {
 }
 
 #[test]
-fn a_token_is_about_its_own_run_wherever_it_is_used() {
+fn a_token_affects_its_own_run_wherever_it_is_used() {
     static NAME: RunVar<&str> = RunVar::new();
     fn check<T: Send + Sync + 'static>() {}
     check::<RunVarToken<&str>>();
@@ -191,7 +191,7 @@ fn values_are_dropped_on_the_run_s_thread_after_all_that_could_use_them() {
         OnDrop(Box::new(move || {
             assert_eq!(std::thread::current().id(), here);
             assert!(in_run());
-            // Being dropped, it is no longer there; and nothing can be set any more.
+            // While it is dropped, it is unset, and nothing can be set any more.
             assert!(LAST.get().is_none());
             let end = OnDrop(Box::new(|| {}) as Action);
             LAST.set(Arc::new(end)).reset();

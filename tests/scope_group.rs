@@ -60,7 +60,7 @@ fn a_scope_of_the_group_may_be_cancelled_alone_and_has_a_deadline_of_its_own() {
     assert!(!last.is_cancelled() && !group.is_cancelled());
 }
 
-/// A place in a cancelled scope that a scope of the group keeps alive while it is shielded.
+/// Runs a scope of the group inside a cancelled scope, which its shield keeps alive.
 fn in_a_cancelled_scope<'a>(scope: CancelScope) -> Hand<'a, Option<Option<()>>> {
     let outer = CancelScope::new();
     outer.cancel();
@@ -68,7 +68,7 @@ fn in_a_cancelled_scope<'a>(scope: CancelScope) -> Hand<'a, Option<Option<()>>> 
 }
 
 #[test]
-fn the_group_s_shield_is_that_of_its_scopes_who_may_deviate_until_it_is_set_again() {
+fn the_group_sets_the_shield_of_its_scopes_which_may_differ_until_it_is_set_again() {
     let group = ScopeGroup::new();
     let before = group.open_child();
     group.set_shield(true);
@@ -79,7 +79,7 @@ fn the_group_s_shield_is_that_of_its_scopes_who_may_deviate_until_it_is_set_agai
     ];
     assert!(places.iter_mut().all(|place| place.settle().is_pending()));
 
-    // One deviates while it runs, another before it begins.
+    // One scope changes its shield while it runs, another before it begins.
     before.set_shield(false);
     let [mut first, mut second] = places;
     assert_eq!(first.go_on(), Poll::Ready(None));
@@ -131,7 +131,7 @@ fn another_thread_cancels_a_group() {
 }
 
 #[test]
-fn a_group_forgets_the_scopes_that_are_over_or_that_nobody_has() {
+fn a_group_removes_scopes_that_have_ended_or_have_no_other_handle() {
     let group = ScopeGroup::new();
     let mut running = Hand::new(group.open_child().run(sleep_forever()));
     assert!(running.settle().is_pending());

@@ -1,4 +1,4 @@
-//! System tasks: what they belong to, when they end, and what becomes of their panics.
+//! System tasks: their scope, their end, and their panics.
 
 #[path = "common/panics.rs"]
 mod panics;
@@ -24,7 +24,7 @@ use seedbed::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What happened, in order.
+/// The events, in order.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<&'static str>>>);
 
@@ -44,10 +44,10 @@ impl Log {
     }
 }
 
-// ---- Whose they are.
+// ---- Scope.
 
 #[test]
-fn a_system_task_runs_and_gives_its_value_to_whoever_awaits_it() {
+fn a_system_task_runs_and_returns_its_value_to_the_task_that_awaits_it() {
     run(async {
         let task = spawn_system_task(async {
             checkpoint().await;
@@ -83,7 +83,7 @@ fn neither_the_nursery_nor_the_scope_of_the_caller_owns_it() {
 fn it_sees_no_tree_variable_of_the_caller() {
     static COLOUR: TreeVar<&str> = TreeVar::new();
     run(COLOUR.scope("red", async {
-        // Also not of the one who happens to be the first to spawn any.
+        // Nor one of the task that spawns the first system task.
         assert_eq!(spawn_system_task(async { COLOUR.get() }).await, None);
         let nested = async {
             let inner = COLOUR.scope("blue", async {
@@ -111,7 +111,7 @@ fn system_tasks_may_be_spawned_by_other_threads_by_calls_and_by_system_tasks() {
     run(async {
         let (handle, done) = (current_run(), Event::new());
         let set = done.clone();
-        // The run is blocked when the thread spawns the first one of all.
+        // The run is blocked when the thread spawns the first system task.
         let (blocked, is_blocked) = mpsc::channel::<()>();
         std::thread::spawn(move || {
             is_blocked.recv().unwrap();
@@ -132,7 +132,7 @@ fn system_tasks_may_be_spawned_by_other_threads_by_calls_and_by_system_tasks() {
 }
 
 #[test]
-fn a_system_task_sleeps_in_the_run_s_time_and_counts_when_everybody_is_waited_for() {
+fn a_system_task_sleeps_in_the_run_s_time_and_counts_for_wait_all_tasks_blocked() {
     let clock = MockClock::autojump();
     RunBuilder::new().clock(clock.clone()).run(async {
         let began = current_time();
@@ -174,7 +174,7 @@ fn neither_a_busy_main_future_nor_a_busy_system_task_starves_the_other() {
     });
 }
 
-// ---- Their end.
+// ---- The end.
 
 #[test]
 fn system_tasks_are_cancelled_when_the_main_future_has_ended_and_the_run_waits_for_them() {
@@ -304,7 +304,7 @@ fn a_run_of_which_only_the_system_tasks_are_left_still_serves_them() {
 }
 
 #[test]
-fn a_system_task_can_tell_that_it_is_cancelled_because_the_run_ends() {
+fn a_system_task_sees_that_it_is_cancelled_because_the_run_ends() {
     let (sources, take) = mpsc::channel();
     run(async {
         spawn_system_task(on_cancel(sleep_forever(), async move {
@@ -316,10 +316,10 @@ fn a_system_task_can_tell_that_it_is_cancelled_because_the_run_ends() {
     assert_eq!(take.recv(), Ok(CancelSource::Shutdown));
 }
 
-// ---- Their panics.
+// ---- Panics.
 
 #[test]
-fn those_who_are_cancelled_by_a_panic_elsewhere_in_the_run_can_tell() {
+fn tasks_that_are_cancelled_by_a_panic_elsewhere_in_the_run_see_the_reason() {
     fn tell(sources: &mpsc::Sender<CancelSource>) -> impl Future<Output = ()> + Send + use<> {
         let sources = sources.clone();
         on_cancel(sleep_forever(), async move {
@@ -347,7 +347,7 @@ fn those_who_are_cancelled_by_a_panic_elsewhere_in_the_run_can_tell() {
 }
 
 #[test]
-fn a_system_task_that_panics_cancels_everybody_and_the_panic_comes_out_when_all_have_ended() {
+fn a_system_task_that_panics_cancels_the_run_and_the_panic_comes_out_when_all_have_ended() {
     let log = Log::default();
     let said = panic_of(|| {
         run(async {
@@ -388,7 +388,7 @@ fn the_main_future_is_cancelled_by_a_panic_although_another_system_task_is_shiel
             let (of_task, gone) = (log.clone(), Event::new());
             let main_is_gone = gone.clone();
             spawn_system_task(shield(async move {
-                // Would wait for ever if the main future waited for this one.
+                // This would wait forever if the main future waited for it.
                 main_is_gone.wait().await;
                 of_task.add("shielded");
             }));
@@ -420,7 +420,7 @@ fn a_panic_of_a_system_task_s_destructor_comes_out_of_the_run() {
 }
 
 #[test]
-fn whoever_awaits_a_system_task_that_panics_is_cancelled_and_the_panic_comes_out() {
+fn a_task_that_awaits_a_system_task_that_panics_is_cancelled_and_the_panic_comes_out() {
     let said = panic_of(|| {
         run(async {
             let task = spawn_system_task(async { panic!("the system task's") });
@@ -438,7 +438,7 @@ fn after_a_panic_of_one_no_system_task_outlives_the_others() {
             spawn_system_task(async { panic!("the system task's") });
             let handle = current_run();
             let _end = OnDrop(move || {
-                // Refused, or cancelled in its turn; but never forgotten.
+                // Refused, or cancelled in turn, but never left behind.
                 let answers = answers.clone();
                 let end = OnDrop(move || answers.send("gone").unwrap());
                 let late = handle.spawn_system_task(async move {

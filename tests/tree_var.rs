@@ -1,4 +1,4 @@
-//! Tree variables: who sees which value.
+//! Tree variables: which value code sees where, and how long values live.
 
 #[path = "common/polling.rs"]
 mod polling;
@@ -55,7 +55,7 @@ fn inner_values_hide_outer_ones_and_variables_are_apart() {
 }
 
 #[test]
-fn what_is_around_is_decided_by_the_first_poll_not_by_where_the_scope_was_made() {
+fn the_values_around_a_scope_are_those_of_its_first_poll() {
     let made = OTHER.scope("x", async { (NAME.get(), OTHER.get()) });
     let seen = Hand::new(NAME.scope("polled", made)).finish();
     assert_eq!(seen, (Some("polled"), Some("x")));
@@ -211,7 +211,7 @@ fn the_values_follow_a_future_to_other_threads_and_a_panic_leaves_none_behind() 
 }
 
 #[test]
-fn a_value_lives_as_long_as_somebody_can_see_it() {
+fn a_value_lives_as_long_as_code_can_see_it() {
     let drops = Drops::new();
     let opened = Event::new();
     let mut block = Hand::new(HELD.scope(

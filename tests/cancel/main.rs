@@ -1,5 +1,5 @@
-//! Scopes, shields, clean-up and time limits: who is cancelled, who waits, who absorbs. No test sleeps: what is not
-//! polled by hand runs in virtual time.
+//! Scopes, shields, clean-up and time limits. No test sleeps: futures are polled by hand or run in
+//! virtual time.
 
 #[path = "../common/polling.rs"]
 mod polling;
@@ -15,7 +15,7 @@ use seedbed::{CancelScope, RunBuilder};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs in virtual time, and returns how much of it that took.
+/// Runs a future in virtual time, and returns how much of it that took.
 fn virtually<F: Future>(future: F) -> (F::Output, Duration) {
     let clock = MockClock::autojump();
     let value = RunBuilder::new().clock(clock.clone()).run(future);

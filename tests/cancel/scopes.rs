@@ -1,4 +1,5 @@
-//! Scopes: what cancelling one does, where, and to whom.
+//! Scopes: what is cancelled with one, where it is dropped, and which scope absorbs the
+//! cancellation.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -206,7 +207,8 @@ fn a_deep_chain_of_scopes_is_cancelled_from_the_top_in_one_go() {
     assert_eq!(run.go_on(), Poll::Ready(None));
 }
 
-/// Only the user's nested futures may use stack: here each scope's future lies beside the others, and the scopes nest.
+/// The scopes nest, but each scope's future is stored in a list, because nested futures of the user
+/// would overflow the stack.
 #[test]
 fn a_hundred_thousand_nested_scopes_are_cancelled_and_dropped_on_a_small_stack() {
     const DEPTH: usize = 100_000;
@@ -241,7 +243,7 @@ fn a_hundred_thousand_nested_scopes_are_cancelled_and_dropped_on_a_small_stack()
                 let innermost: &mut Run = runs.last_mut().unwrap();
                 assert!(innermost.as_mut().poll(&mut context).is_pending());
             }
-            // The last one lies in the list that it holds itself.
+            // The last future is in the list that it owns.
             drop(made.take());
             handle.cancel();
             let innermost = runs.last_mut().unwrap();
@@ -273,7 +275,7 @@ fn a_scope_may_be_cancelled_from_another_thread() {
 }
 
 #[test]
-fn scopes_beside_a_cancelled_one_are_untouched() {
+fn siblings_of_a_cancelled_scope_are_not_cancelled() {
     let (first, second) = (CancelScope::new(), CancelScope::new());
     let open = Event::new();
     let mut both = Hand::new(zip(
@@ -369,11 +371,11 @@ fn every_wait_in_a_cancelled_scope_ends_it_and_code_between_waits_is_never_inter
 }
 
 #[test]
-fn whoever_was_told_that_it_is_cancelled_ends_though_a_shield_is_put_up_later() {
+fn code_that_has_seen_its_cancellation_ends_although_a_shield_is_put_up_later() {
     let (outer, inner) = (CancelScope::new(), CancelScope::new());
     let open = Event::new();
     let mut run = Hand::new(outer.run(inner.run(zip(checkpoint_if_cancelled(), async {
-        // Keeps everything alive for now.
+        // Keeps everything alive for a while.
         shield(open.wait()).await;
         sleep_forever().await
     }))));
@@ -385,7 +387,8 @@ fn whoever_was_told_that_it_is_cancelled_ends_though_a_shield_is_put_up_later() 
     assert_eq!(run.go_on(), Poll::Ready(None));
 }
 
-/// Trio expires deadlines once in each turn of its loop, and so does Rust's `await`: where nobody waits, nobody looks.
+/// Trio expires deadlines once in each turn of its loop. So does a scope: code that never waits
+/// never sees its deadline pass.
 #[test]
 fn checkpoint_if_cancelled_does_not_look_at_the_clock_but_a_checkpoint_does() {
     let clock = MockClock::new();
@@ -403,7 +406,7 @@ fn checkpoint_if_cancelled_does_not_look_at_the_clock_but_a_checkpoint_does() {
 }
 
 #[test]
-fn sleeping_for_ever_is_ended_by_no_wake_up() {
+fn sleep_forever_is_ended_by_no_wake_up() {
     let (scope, handle) = scope();
     let mut run = Hand::new(scope.run(sleep_forever()));
     for _ in 0..10 {
@@ -442,7 +445,7 @@ fn a_scope_shows_its_state() {
 }
 
 #[test]
-fn what_must_cross_threads_does() {
+fn scopes_and_their_futures_may_cross_threads() {
     fn send<T: Send>(_: T) {}
     fn both<T: Send + Sync>(_: T) {}
     both(CancelScope::new());

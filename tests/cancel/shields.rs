@@ -15,7 +15,7 @@ use seedbed::{CancelScope, checkpoint, move_on_after, on_cancel, open_nursery, s
 // ---- Shields.
 
 #[test]
-fn a_shield_keeps_what_is_in_it_alive_and_its_scopes_work_as_usual() {
+fn a_shield_keeps_its_future_alive_and_scopes_in_it_work_as_usual() {
     let (outer, inner) = (CancelScope::new(), CancelScope::new());
     let open = Event::new();
     let reached = Cell::new(0);
@@ -42,7 +42,7 @@ fn a_shield_keeps_what_is_in_it_alive_and_its_scopes_work_as_usual() {
 }
 
 #[test]
-fn scopes_beside_a_shield_are_dropped_at_once_and_a_plain_branch_lives_as_long_as_the_shield() {
+fn scopes_next_to_a_shield_are_dropped_at_once_and_a_plain_branch_lives_as_long_as_the_shield() {
     let (outer, open) = (CancelScope::new(), Event::new());
     let log = Mutex::new(Vec::new());
     let gone = |what: &'static str| {
@@ -84,7 +84,7 @@ fn putting_up_and_taking_down_a_shield_on_a_running_scope_takes_effect_at_once()
     assert!(run.go_on().is_pending());
     inner.set_shield(false);
     assert!(run.is_woken());
-    // Up again before anybody has looked: nothing has happened.
+    // Up again before the scope is polled, so it has no effect.
     inner.set_shield(true);
     assert!(run.go_on().is_pending());
     inner.set_shield(false);
@@ -108,9 +108,10 @@ fn a_shielded_scope_that_is_cancelled_itself_absorbs_though_one_around_it_is_can
     assert!(reached.get());
 }
 
-/// Trio: "unshield while cancel propagating". What was dropped stays dropped, and nobody waits for it for ever.
+/// Trio: "unshield while cancel propagating". What was dropped stays dropped, and no scope waits
+/// for it forever.
 #[test]
-fn a_shield_that_comes_too_late_does_not_leave_anybody_waiting_for_what_is_gone() {
+fn a_shield_that_comes_too_late_leaves_no_scope_waiting_for_a_dropped_future() {
     let (outer, middle, inner) = (CancelScope::new(), CancelScope::new(), CancelScope::new());
     let open = Event::new();
     let raise = middle.clone();

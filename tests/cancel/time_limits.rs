@@ -86,7 +86,7 @@ fn a_deadline_that_passes_while_the_body_is_busy_is_noticed_at_the_next_wait() {
 }
 
 #[test]
-fn deadlines_are_moved_while_somebody_sleeps_and_by_whomever() {
+fn deadlines_are_moved_during_a_sleep_and_from_anywhere() {
     virtually(async {
         let (scope, handle) = scope();
         let began = current_time();

@@ -1,4 +1,4 @@
-//! Calls that are put into a run: their order, and when they happen.
+//! Calls that are queued in a run: their order, and when they are made.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
@@ -31,12 +31,12 @@ fn a_handle_is_send_sync_and_static() {
 }
 
 #[test]
-fn outside_of_a_run_there_is_no_current_run_and_that_is_said() {
+fn outside_of_a_run_current_run_panics_with_advice() {
     let said = panic_of(current_run);
     assert!(said.contains("not polled by seedbed::run"), "{said}");
     let said = run(async { std::thread::spawn(|| panic_of(current_run)).join() }).unwrap();
     assert!(said.contains("has to be given the RunHandle"), "{said}");
-    // A nursery that another executor polls is in no run either.
+    // A nursery that another executor polls is not in a run either.
     let other = open_nursery(|n| async move { n.spawn(async { (in_run(), in_task()) }).await });
     assert_eq!(smol::block_on(other), (false, false));
 }
@@ -122,7 +122,7 @@ fn a_thousand_calls_that_wait_happen_in_order() {
     let log = Log::default();
     run(async {
         let (handle, calls) = (current_run(), log.clone());
-        // The run's thread waits, so they all pile up.
+        // The run's thread is blocked, so all calls stay queued.
         let caller = std::thread::spawn(move || {
             for number in 0..1000 {
                 let log = calls.clone();
@@ -161,7 +161,7 @@ fn calls_from_many_threads_keep_each_thread_s_order_and_do_not_hold_up_tasks() {
 }
 
 #[test]
-fn a_call_that_is_put_in_by_a_call_waits_until_tasks_had_their_turn() {
+fn a_call_that_a_call_queues_waits_until_tasks_were_polled() {
     let log = Log::default();
     run(async {
         let (handle, calls) = (current_run(), log.clone());
@@ -180,7 +180,7 @@ fn a_call_that_is_put_in_by_a_call_waits_until_tasks_had_their_turn() {
 }
 
 #[test]
-fn a_call_that_puts_itself_in_again_starves_nobody_and_is_refused_in_the_end() {
+fn a_call_that_queues_itself_again_starves_no_task_and_is_refused_in_the_end() {
     #[derive(Clone, Default)]
     struct Count {
         calls: Arc<AtomicUsize>,
@@ -220,7 +220,7 @@ fn after_the_end_of_the_run_a_call_is_given_back() {
 // ---- call_soon_once.
 
 #[test]
-fn a_call_that_waits_already_is_not_put_in_again_and_keeps_its_place() {
+fn a_queued_call_is_not_queued_again_and_keeps_its_position() {
     let log = Log::default();
     run(async {
         let handle = current_run();
@@ -237,7 +237,7 @@ fn a_call_that_waits_already_is_not_put_in_again_and_keeps_its_place() {
         assert_eq!(current_statistics().queued_calls, 3);
         turns(2).await;
         assert_eq!(log.take(), ["one", "between", "two"]);
-        // It has happened, so it may be put in again.
+        // The call was made, so it may be queued again.
         handle.call_soon_once(&one).unwrap();
         turns(2).await;
         assert_eq!(log.take(), ["one"]);
@@ -246,7 +246,7 @@ fn a_call_that_waits_already_is_not_put_in_again_and_keeps_its_place() {
 }
 
 #[test]
-fn a_call_that_has_started_may_put_itself_in_again() {
+fn a_call_that_has_started_may_queue_itself_again() {
     type Call = Box<dyn Fn() + Send + Sync>;
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
@@ -256,7 +256,7 @@ fn a_call_that_has_started_may_put_itself_in_again() {
             let itself = itself.clone();
             Box::new(move || {
                 if count.fetch_add(1, SeqCst) < 2 {
-                    // Once, although it is put in twice.
+                    // Made once, although it is queued twice.
                     let itself = itself.upgrade().unwrap();
                     handle.call_soon_once(&itself).unwrap();
                     handle.call_soon_once(&itself).unwrap();

@@ -1,4 +1,4 @@
-//! The end of a run, and calls that come then.
+//! The end of a run, and calls that are queued then.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn a_run_ends_in_order_main_future_system_tasks_calls() {
 }
 
 #[test]
-fn a_call_that_panics_cancels_everybody_and_the_panic_comes_out_when_all_have_ended() {
+fn a_call_that_panics_cancels_the_run_and_the_panic_comes_out_when_all_have_ended() {
     let log = Log::default();
     let said = panic_of(|| {
         run(async {
@@ -99,7 +99,7 @@ fn a_call_that_panics_after_all_tasks_have_ended_still_panics_the_run_and_later_
             handle.call_soon(|| panic!("the late call's")).unwrap();
             handle.call_soon(|| panic!("a second one's")).unwrap();
             soon(&handle, &log, "the last call");
-            // A value that nobody gets, with a destructor that panics as well.
+            // A value that is not returned, with a destructor that panics as well.
             OnDrop(|| {
                 log.add("value dropped");
                 panic!("the destructor's");
@@ -110,7 +110,7 @@ fn a_call_that_panics_after_all_tasks_have_ended_still_panics_the_run_and_later_
     assert_eq!(log.take(), ["the last call", "value dropped"]);
 }
 
-/// A clock that cannot go on.
+/// A clock that panics.
 #[derive(Debug)]
 struct BrokenClock(AtomicBool);
 
@@ -127,7 +127,7 @@ impl seedbed::time::Clock for BrokenClock {
 }
 
 #[test]
-fn if_the_loop_itself_panics_what_is_left_is_dropped_and_no_thread_waits_for_ever() {
+fn if_the_loop_itself_panics_everything_is_dropped_and_no_thread_waits_forever() {
     type Kept = (RunHandle, Arc<dyn Send + Sync>);
     static KEPT: RunVar<Kept> = RunVar::new();
     let (handles, take) = mpsc::channel::<RunHandle>();

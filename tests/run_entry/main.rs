@@ -1,5 +1,5 @@
-//! Calling into a run: the order of calls, that none which was accepted is lost, who gets the panic of one, what
-//! threads wait for, and what a run tells about itself.
+//! Calling into a run: the order of calls, the end of the run, panics, threads that wait, and
+//! statistics.
 
 #[path = "../common/panics.rs"]
 mod panics;
@@ -18,7 +18,7 @@ use seedbed::run::RunHandle;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What happened, in order.
+/// The events, in order.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -32,7 +32,7 @@ impl Log {
     }
 }
 
-/// Puts in a call that adds to the log.
+/// Queues a call that adds to the log.
 fn soon(handle: &RunHandle, log: &Log, what: &'static str) {
     let log = log.clone();
     handle.call_soon(move || log.add(what)).unwrap();

@@ -1,4 +1,4 @@
-//! What a run tells about itself.
+//! The statistics and the clock of a run.
 
 use std::cell::Cell;
 use std::panic::resume_unwind;
@@ -11,7 +11,7 @@ use seedbed::time::{current_clock, current_time, sleep_forever};
 use seedbed::{RunBuilder, checkpoint, fail_after, run, thread};
 
 #[test]
-fn statistics_tell_of_system_tasks_calls_deadlines_and_threads() {
+fn statistics_count_system_tasks_calls_deadlines_and_threads() {
     RunBuilder::new().clock(MockClock::new()).run(async {
         let rest = current_statistics();
         assert_eq!(rest.system_tasks, 0);
@@ -44,7 +44,7 @@ fn statistics_tell_of_system_tasks_calls_deadlines_and_threads() {
 }
 
 #[test]
-fn the_statistics_of_a_run_that_has_ended_say_that_nothing_is_left() {
+fn the_statistics_of_a_run_that_has_ended_are_zero() {
     let handle = run(async {
         spawn_system_task(sleep_forever());
         current_run().call_soon(|| {}).unwrap();
@@ -68,7 +68,7 @@ fn the_current_clock_is_the_run_s_and_outside_the_system_s() {
     assert!(outside.real_time_until(outside.now() + SECOND) <= Some(SECOND));
 }
 
-/// Guards what the tests above rely on: a panic's payload comes out of a run as it is.
+/// The tests above rely on this: the payload of a panic comes out of a run unchanged.
 #[test]
 fn the_payload_of_a_call_s_panic_comes_out_as_it_is() {
     let caught = std::panic::catch_unwind(|| {

@@ -1,4 +1,4 @@
-//! Threads that have something done in a run and wait for it.
+//! Threads that call into a run and wait for the result.
 
 use std::sync::mpsc;
 
@@ -32,7 +32,7 @@ fn a_thread_has_a_future_run_as_a_system_task_and_gets_its_value() {
         .run(COLOUR.scope("red", async {
             let (handle, here) = (current_run(), std::thread::current().id());
             let make = move || {
-                // Also this is in the run.
+                // This closure is called in the run, too.
                 let began = current_time();
                 async move {
                     sleep(5 * SECOND).await;
@@ -47,7 +47,7 @@ fn a_thread_has_a_future_run_as_a_system_task_and_gets_its_value() {
 }
 
 #[test]
-fn the_panic_of_what_a_thread_wanted_is_that_thread_s_and_harms_nobody_else() {
+fn a_panic_of_what_a_thread_calls_goes_to_that_thread_only() {
     run(async {
         let handle = current_run();
         let said = smol::unblock(move || {
@@ -68,7 +68,7 @@ fn the_panic_of_what_a_thread_wanted_is_that_thread_s_and_harms_nobody_else() {
 }
 
 #[test]
-fn on_the_thread_of_the_run_itself_waiting_panics_instead_of_waiting_for_ever() {
+fn on_the_thread_of_the_run_itself_waiting_panics_instead_of_blocking_forever() {
     run(async {
         let handle = current_run();
         let said = panic_of(|| handle.call(|| {}));
@@ -81,7 +81,7 @@ fn on_the_thread_of_the_run_itself_waiting_panics_instead_of_waiting_for_ever() 
 #[test]
 fn after_the_end_of_the_run_nothing_is_called_nor_run() {
     let handle = run(async { current_run() });
-    // On the thread that was the run's, and on another one.
+    // On the run's former thread, and on another one.
     let check = move || {
         let refused = handle.call(|| 5).unwrap_err();
         assert_eq!(refused.into_inner()(), 5);
@@ -93,7 +93,7 @@ fn after_the_end_of_the_run_nothing_is_called_nor_run() {
 }
 
 #[test]
-fn what_a_thread_waits_for_is_cancelled_when_the_main_future_ends() {
+fn a_future_that_a_thread_waits_for_is_cancelled_when_the_main_future_ends() {
     let asker = run(async {
         let (handle, running) = (current_run(), Event::new());
         let set = running.clone();
@@ -109,9 +109,9 @@ fn what_a_thread_waits_for_is_cancelled_when_the_main_future_ends() {
     assert_eq!(asker.join().unwrap(), Err(EnterError::Cancelled));
 }
 
-/// The function that waits for its turn is called although its caller's run is over in all other respects.
+/// A queued function is called although the run has otherwise ended.
 #[test]
-fn what_a_thread_waits_for_happens_also_if_it_was_accepted_last() {
+fn a_call_that_a_thread_waits_for_is_made_also_if_it_was_accepted_last() {
     let (begun, has_begun) = mpsc::channel();
     let asker = run(async {
         let handle = current_run();
@@ -119,7 +119,7 @@ fn what_a_thread_waits_for_happens_also_if_it_was_accepted_last() {
             handle.call_soon(move || begun.send(()).unwrap()).unwrap();
             handle.call(|| 5)
         });
-        // Blocks the run until the thread has put in at least its first call.
+        // Blocks the run until the thread has queued at least its first call.
         while current_statistics().queued_calls < 2 {
             std::thread::yield_now();
         }
@@ -129,9 +129,9 @@ fn what_a_thread_waits_for_happens_also_if_it_was_accepted_last() {
     has_begun.recv().unwrap();
 }
 
-/// A thread for which a system task waits, shielded, when the main future has ended.
+/// A system task waits for the thread, shielded, when the main future has ended.
 #[test]
-fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its_first_wait() {
+fn while_the_run_ends_the_task_of_a_thread_still_serves_it_and_a_future_runs_to_its_first_wait() {
     let (answers, take) = mpsc::channel();
     run(async {
         let (handle, begun) = (current_run(), Event::new());
@@ -139,7 +139,7 @@ fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its
         let (main_ended, has_ended) = mpsc::channel::<()>();
         spawn_system_task(thread::run_sync(move || {
             set.set();
-            // Let go by the end of the sender.
+            // Continues when the sender is dropped.
             _ = has_ended.recv();
             let at_once = handle.call_async(|| async { 1 });
             let never = handle.call_async(sleep_forever);
@@ -160,7 +160,7 @@ fn while_the_run_ends_a_thread_s_host_still_serves_it_and_a_future_is_run_to_its
 }
 
 #[test]
-fn a_thread_s_host_tells_it_which_run_it_works_for() {
+fn a_thread_gets_the_current_run_from_the_task_that_waits_for_it() {
     run(async {
         let there = thread::run_sync(|| thread::call_in_task(current_run));
         assert_eq!(there.await, Ok(current_run()));
@@ -170,7 +170,7 @@ fn a_thread_s_host_tells_it_which_run_it_works_for() {
 }
 
 #[test]
-fn threads_that_have_something_done_in_each_other_s_runs_do_not_block_each_other() {
+fn threads_that_call_into_each_other_s_runs_do_not_block_each_other() {
     let (to_other, from_one) = mpsc::channel::<RunHandle>();
     let other = std::thread::spawn(move || {
         run(async {
