@@ -64,6 +64,8 @@ pub(super) struct Header {
     id: TaskId,
 }
 
+const _: () = assert!(align_of::<Header>() > 2);
+
 /// The functions that depend on the child's type. Each takes a pointer to a live child of that
 /// type.
 pub(super) struct VTable {
@@ -114,8 +116,9 @@ pub(super) struct ChildRef(NonNull<Header>);
 // which only the thread that polls the block has. The future and the result are behind unsafe
 // functions.
 unsafe impl Send for ChildRef {}
-// SAFETY: a `&ChildRef` can be cloned, so sharing one gives no more than sending one does: see
-// above.
+// SAFETY: a `&ChildRef` gives access to the same parts as a `ChildRef`, and to the reference count by
+// `clone`, which is atomic. The parts that any thread may use are `Sync` or never change; the cells
+// are used only by their owners, and the future and the result only by unsafe functions.
 unsafe impl Sync for ChildRef {}
 
 impl ChildRef {
@@ -231,8 +234,8 @@ pub(super) unsafe fn free_if_last(before: usize, child: NonNull<Header>, vtable:
 
 // SAFETY: a counted reference keeps the child alive, and a child does not move. `as_raw` and `link`
 // lead to the child's one header. `link` is private to this file, which uses it nowhere else. The
-// address of a header is aligned to more than one byte and not null, so it is none of the marks 0,
-// 1 and 2 as long as the alignment is above 2: a header has pointers in it.
+// address of a header is a multiple of its alignment and not null, so it is none of the marks 0, 1
+// and 2: see the assertion.
 unsafe impl Linked for ChildRef {
     type Object = Header;
 
