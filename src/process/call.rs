@@ -260,7 +260,7 @@ impl RunProcess {
     ///
     /// # Errors
     ///
-    /// Those of [`run_process`]. If the process cannot be started, `start` returns
+    /// The errors are those of [`run_process`]. If the process cannot be started, `start` returns
     /// [`StartError::Exited`](crate::nursery::StartError::Exited) with the error.
     ///
     /// ```

@@ -30,3 +30,24 @@ pub(in crate::worker) const FORK_ANSWER_TIMEOUT: Duration = Duration::from_secs(
 
 /// The pause before a request is sent again to a fork server whose socket is full.
 pub(in crate::worker) const FORK_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The bytes of a worker's standard error that are kept.
+pub(in crate::worker) const STDERR_TAIL_BYTES: usize = 4 * 1024;
+
+/// The bytes of standard error that one poll reads before other tasks have their turn.
+pub(in crate::worker) const STDERR_BYTES_PER_POLL: usize = 256 * 1024;
+
+/// How long a poll spins for an answer. A job that takes longer is worth a wait.
+pub(in crate::worker) const SPIN_IN_POLL: Duration = Duration::from_micros(4);
+
+/// At least one of this many jobs is spun for, however many spins have failed.
+pub(in crate::worker) const POLL_SPIN_INTERVAL: u32 = 16;
+
+/// How many calls in a row may end without a wait, on one thread.
+pub(in crate::worker) const CALLS_BETWEEN_YIELDS: u32 = 32;
+
+/// How long a loop spins before it sleeps: about as long as it takes to wake it.
+pub(in crate::worker) const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(50);
+
+/// At least one of this many waits spins, however many spins have failed.
+pub(in crate::worker) const LOOP_SPIN_INTERVAL: u32 = 64;

@@ -21,7 +21,8 @@ use crate::transport::codec;
 use crate::transport::frame::{Frame, Header};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
-use crate::worker::conn::worker::{Death, Dying, Health, Worker};
+use crate::worker::conn::ending::{EndedWorker, EndingWorker};
+use crate::worker::conn::worker::{Health, Worker};
 use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
@@ -56,7 +57,7 @@ enum State {
         new: bool,
     },
     /// The worker is ending, which leads to this conclusion.
-    Ending(Dying, Conclusion),
+    Ending(EndingWorker, Conclusion),
     Over,
 }
 
@@ -124,7 +125,7 @@ impl Attempt {
                     };
                     match started {
                         Ok(mut worker) => {
-                            worker.came_up(expected);
+                            worker.set_ready(expected);
                             let job = mem::take(&mut self.job);
                             if let Some(guard) = &mut self.guard {
                                 guard.set_sent(argument_len(&job));
@@ -191,7 +192,7 @@ impl Attempt {
                     self.state = State::Over;
                 }
                 State::Working { .. } => {
-                    let dying = Dying::killed(self.take_worker(), KillReason::Cancelled);
+                    let dying = EndingWorker::killed(self.take_worker(), KillReason::Cancelled);
                     self.state = State::Ending(dying, Conclusion::Cancelled);
                 }
                 State::Ending(dying, _) => {
@@ -258,19 +259,25 @@ impl Attempt {
         };
         let conclusion = Conclusion::Broken { new: *new };
         self.busy_since.get_or_insert_with(Instant::now); // it may have ended before the first pending poll
-        self.state = State::Ending(Dying::naturally(self.take_worker()), conclusion);
+        self.state = State::Ending(EndingWorker::exiting(self.take_worker()), conclusion);
     }
 
     fn kill_for(&mut self, error: WorkerError) {
         let error = error.having_run(self.ran_for());
         self.state = State::Ending(
-            Dying::killed(self.take_worker(), KillReason::Unusable),
+            EndingWorker::killed(self.take_worker(), KillReason::Unusable),
             Conclusion::Failed(error),
         );
     }
 
     /// The worker has been reaped.
-    fn conclude(&mut self, Death { exit, outlived }: Death) -> Poll<AttemptOutcome> {
+    fn conclude(
+        &mut self,
+        EndedWorker {
+            exit,
+            exceeded_grace,
+        }: EndedWorker,
+    ) -> Poll<AttemptOutcome> {
         let State::Ending(mut dying, conclusion) = mem::replace(&mut self.state, State::Over)
         else {
             unreachable!("the state is the one that was just polled")
@@ -280,10 +287,10 @@ impl Attempt {
             Conclusion::Cancelled => self.retry(dying.take_back()),
             Conclusion::Failed(error) => self.fail(error.ended(exit)),
             // Only the end of the process makes it certain that the worker will not receive the rest.
-            Conclusion::Broken { new: false } if !dying.had_it_all() => {
+            Conclusion::Broken { new: false } if !dying.has_received_all() => {
                 self.retry(dying.take_back())
             }
-            Conclusion::Broken { .. } if outlived => {
+            Conclusion::Broken { .. } if exceeded_grace => {
                 self.fail(WorkerError::broken_and_deaf(exit, ran_for))
             }
             Conclusion::Broken { .. } => self.fail(WorkerError::broken(exit, ran_for)),
@@ -374,14 +381,14 @@ fn hand_to_idle(
             return Ok(Some(candidate));
         }
         guard.prune();
-        match candidate.certain_health() {
+        match candidate.check_health() {
             Health::Fit => {
                 guard.set_sent(sent);
                 candidate.put_job(mem::take(job));
                 return Ok(Some(candidate));
             }
-            Health::Gone => guard.drain_worker(candidate),
-            Health::Left(frame) => {
+            Health::Exited => guard.drain_worker(candidate),
+            Health::ExitedWithReport(frame) => {
                 let reply = Reply::of(frame);
                 guard.drain_worker(candidate);
                 if let Reply::ExitsBecause(error) = reply {

@@ -26,8 +26,9 @@ use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::code::{Code, JobFn};
 use crate::transport::out_message::OutMessage;
+use crate::worker::conn::ending::EndingWorker;
 use crate::worker::conn::mailbox::take_due_yield;
-use crate::worker::conn::worker::{Dying, Worker};
+use crate::worker::conn::worker::Worker;
 use crate::worker::error::WorkerError;
 use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::pool::context::WorkerContext;
@@ -284,7 +285,7 @@ impl Call {
             Taken::Idle(worker) => Some(worker),
             Taken::None => None,
             Taken::Busy(oldest) => {
-                let mut dying = Dying::naturally(oldest);
+                let mut dying = EndingWorker::exiting(oldest);
                 shield(poll_fn(|cx| dying.poll(cx))).await;
                 guard.take_worker()
             }

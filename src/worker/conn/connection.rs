@@ -16,13 +16,10 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use async_io::Async;
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
-use rustix::pipe::fcntl_getpipe_size;
 use rustix::thread::sched_getcpu;
 
 use super::mailbox::{MailboxOffer, ParentSide, count_quick_call};
@@ -33,18 +30,7 @@ use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
-
-/// How long a poll spins for an answer. A job that takes longer is worth a wait.
-const SPIN_IN_POLL: Duration = Duration::from_micros(4);
-
-/// At least one of this many jobs is spun for, however many spins have failed.
-const POLL_SPIN_INTERVAL: u32 = 16;
-
-/// How many bytes of a worker's standard error are kept.
-const TAIL: usize = 4 * 1024;
-
-/// How many bytes of it are read before others have a turn: of a worker that prints without end there may always be more.
-const TURN: usize = 256 * 1024;
+use crate::worker::tuning::{POLL_SPIN_INTERVAL, SPIN_IN_POLL};
 
 /// The parent's end of a worker's connection.
 #[derive(Debug)]
@@ -111,7 +97,7 @@ impl Connection {
     }
 
     /// Returns whether a worker that has ended had received the whole message that was put last.
-    pub(in crate::worker) fn had_it_all(&self) -> bool {
+    pub(in crate::worker) fn has_received_all(&self) -> bool {
         self.unsent() == 0 && !self.endpoint.is_posted_message_unread()
     }
 
@@ -264,70 +250,5 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.endpoint.stop_watching();
-    }
-}
-
-/// The end of what a worker writes to its standard error.
-#[derive(Debug)]
-pub(in crate::worker) struct StderrTail {
-    /// `None` once all writers have closed it.
-    pipe: Option<Async<OwnedFd>>,
-    tail: Vec<u8>,
-}
-
-impl StderrTail {
-    pub(in crate::worker) fn new(pipe: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            pipe: Some(Async::new(pipe)?),
-            tail: Vec::new(),
-        })
-    }
-
-    /// Reads on, and registers for more. There is nothing to wait for, hence no result.
-    pub(in crate::worker) fn drain(&mut self, cx: &mut Context<'_>) {
-        loop {
-            if !self.read(TURN) {
-                cx.waker().wake_by_ref();
-                return;
-            }
-            let Some(pipe) = &self.pipe else { return };
-            match pipe.poll_readable(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => self.pipe = None, // a pipe that cannot be polled is as good as closed
-                Poll::Pending => return,
-            }
-        }
-    }
-
-    /// Reads what is there, which is all of what a worker wrote that has ended. What its job has started may write on.
-    pub(in crate::worker) fn drain_now(&mut self) {
-        let capacity = |pipe: &Async<OwnedFd>| fcntl_getpipe_size(pipe).unwrap_or(TURN);
-        let most = self.pipe.as_ref().map_or(0, capacity);
-        self.read(most);
-    }
-
-    /// Reads what is there, `most` bytes or a little more. False if there may be more.
-    fn read(&mut self, most: usize) -> bool {
-        let mut bytes = 0;
-        while let Some(pipe) = &self.pipe {
-            self.tail.reserve(TAIL);
-            match rustix::io::read(pipe, spare_capacity(&mut self.tail)) {
-                Ok(0) => self.pipe = None,
-                Ok(read) => bytes += read,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return true,
-                Err(_) => self.pipe = None, // as above
-            }
-            let superfluous = self.tail.len().saturating_sub(TAIL);
-            self.tail.drain(..superfluous);
-            if bytes >= most {
-                return false;
-            }
-        }
-        true
-    }
-
-    pub(in crate::worker) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.tail).into_owned()
     }
 }

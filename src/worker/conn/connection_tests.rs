@@ -14,8 +14,9 @@ use rustix::io::{ioctl_fionread, write};
 use rustix::net::RecvFlags;
 use rustix::pipe::{fcntl_setpipe_size, pipe};
 
-use super::connection::{Connection, StderrTail};
+use super::connection::Connection;
 use super::spin_poller;
+use super::stderr_tail::StderrTail;
 use crate::sys::mapping::Mapping;
 use crate::sys::socket::{pair, send_all};
 use crate::transport::endpoint::{Endpoint, WorkerSide};
@@ -256,7 +257,7 @@ proptest! {
                 Event::Worker { patient } => worker.step(patient),
             }
             let begun = parent.calls > 0 && worker.begun.last() == Some(&parent.calls);
-            prop_assert!(parent.connection.had_it_all() || !begun || parent.length.is_none());
+            prop_assert!(parent.connection.has_received_all() || !begun || parent.length.is_none());
         }
         // From now on the parent does nothing unless it is woken, and hears of everything even so.
         while parent.length.is_some() {
@@ -318,10 +319,10 @@ fn an_answer_that_a_worker_leaves_behind_is_heard_however_soon_it_ends() {
 fn a_job_is_not_begun_until_its_worker_has_taken_it() {
     let (mut parent, mut worker) = acquainted();
     send(&mut parent, 3);
-    assert!(!parent.had_it_all());
+    assert!(!parent.has_received_all());
     worker.step(false);
     assert!(matches!(worker.state, State::Working(_)));
-    assert!(parent.had_it_all());
+    assert!(parent.has_received_all());
 }
 
 #[test]
@@ -426,12 +427,12 @@ fn others_have_a_turn_while_a_worker_prints_more_than_can_be_read() {
     let mut turns = 0;
     while left() > 0 {
         let woken = Arc::new(Woken::default());
-        tail.drain(&mut Context::from_waker(&Waker::from(woken.clone())));
+        tail.read_available(&mut Context::from_waker(&Waker::from(woken.clone())));
         turns += 1;
         assert!(left() == 0 || woken.0.load(Ordering::Relaxed), "it goes on");
     }
     assert!(turns > 1);
     write(&theirs, b"last words").unwrap();
-    tail.drain_now();
+    tail.read_rest();
     assert!(tail.text().ends_with("xlast words"));
 }

@@ -22,12 +22,10 @@ use crate::transport::frame;
 use crate::transport::frame::Kind;
 use crate::transport::mailbox::{Mailbox, Slot};
 use crate::transport::out_message::OutMessage;
+use crate::worker::tuning::CALLS_BETWEEN_YIELDS;
 
 /// Off in the tests that use the socket alone, as a program does that has no memory for a mailbox.
 const MAILBOX_ENABLED: bool = cfg!(not(seedbed_socket_only));
-
-/// How many calls in a row may end without a wait, on one thread.
-const CALLS_BETWEEN_YIELDS: u32 = 32;
 
 thread_local! {
     static CALLS_WITHOUT_WAIT: Cell<u32> = const { Cell::new(0) };
@@ -95,7 +93,7 @@ pub(in crate::worker) fn count_quick_call() {
     let _ = CALLS_WITHOUT_WAIT.try_with(|calls| calls.set(calls.get() + 1));
 }
 
-/// Returns whether this thread has made so many calls without a wait that it should yield to other tasks, and starts to
+/// Returns whether this thread has made enough calls without a wait to yield to other tasks, and starts to
 /// count anew if so. The worker of the last call is idle by then, so that other tasks can use it.
 pub(in crate::worker) fn take_due_yield() -> bool {
     let is_due = |calls: &Cell<u32>| {

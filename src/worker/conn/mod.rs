@@ -3,9 +3,11 @@
 pub(crate) mod connection;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod connection_tests;
+pub(crate) mod ending;
 pub(crate) mod mailbox;
 pub(crate) mod pending_fork;
 pub(crate) mod spin_poller;
+pub(crate) mod stderr_tail;
 pub(crate) mod worker;
 pub(crate) mod worker_process;
 #[cfg(all(test, not(loom)))]

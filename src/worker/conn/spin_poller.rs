@@ -20,12 +20,7 @@ use rustix::thread::sched_getcpu;
 use crate::sys::mapping::Mapping;
 use crate::transport::backoff::{Backoff, spin_until};
 use crate::transport::mailbox::Mailbox;
-
-/// How long a loop spins before it sleeps: about as long as it takes to wake it.
-const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(50);
-
-/// At least one of this many waits spins, however many spins have failed.
-const LOOP_SPIN_INTERVAL: u32 = 64;
+use crate::worker::tuning::{LOOP_SPIN_INTERVAL, SPIN_BEFORE_SLEEP};
 
 thread_local! {
     static POLLER: RefCell<SpinPoller> = const { RefCell::new(SpinPoller {

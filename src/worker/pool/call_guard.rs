@@ -99,7 +99,7 @@ impl CallGuard {
 
     /// Ends the call, and puts its worker back in the same step.
     pub(in crate::worker) fn end_with(mut self, mut worker: Box<Worker>) {
-        worker.settle();
+        worker.resolve_fork();
         self.worker = Some(worker);
     }
 

@@ -72,7 +72,7 @@ impl WorkerContext {
     /// ```
     pub fn statistics(&self) -> WorkerStatistics {
         self.pool
-            .prune(|worker| matches!(worker.certain_health(), Health::Gone));
+            .prune(|worker| matches!(worker.check_health(), Health::Exited));
         self.pool.statistics()
     }
 

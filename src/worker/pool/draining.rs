@@ -49,7 +49,7 @@ impl DrainingWorkers {
     /// Reads the workers' captured standard error, and registers the reaper's waker for more of it.
     pub(in crate::worker) fn poll_stderr(&mut self, cx: &mut Context<'_>) {
         for (worker, _) in &mut self.workers {
-            worker.drain(cx);
+            worker.read_stderr(cx);
         }
         self.reaper = Some(cx.waker().clone());
     }
@@ -60,7 +60,7 @@ impl DrainingWorkers {
         let (ended, alive): (Vec<_>, Vec<_>) = self
             .workers
             .drain(..oldest)
-            .map(|(mut worker, since)| (worker.is_fit(), worker, since))
+            .map(|(mut worker, since)| (worker.try_reap().is_none(), worker, since))
             .partition(|(lives, ..)| !lives);
         for (_, worker, since) in alive.into_iter().rev() {
             self.workers.push_front((worker, since));
@@ -73,7 +73,7 @@ impl DrainingWorkers {
         let now = Instant::now();
         let mut reaped = ReapedWorkers::default();
         for (mut worker, since) in mem::take(&mut self.workers) {
-            match (worker.is_fit(), now - since < EXIT_GRACE) {
+            match (worker.try_reap().is_none(), now - since < EXIT_GRACE) {
                 (true, true) => self.workers.push_back((worker, since)),
                 (true, false) => reaped.overdue.push(worker),
                 (false, _) => reaped.ended.push(worker),

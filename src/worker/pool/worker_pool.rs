@@ -191,7 +191,7 @@ impl WorkerPool {
 
     /// Removes idle workers that have ended. Workers that look for a job right now count as alive.
     pub(in crate::worker) fn prune_sleeping(self: &Arc<Self>) {
-        self.prune(|worker| matches!(worker.health(), Health::Gone));
+        self.prune(|worker| matches!(worker.check_health_quickly(), Health::Exited));
     }
 
     /// Lets a worker exit that has announced its exit or has ended.
@@ -205,7 +205,7 @@ impl WorkerPool {
         let mut state = self.state();
         let mut ended = state.draining.reap_oldest();
         for mut worker in choose(&mut state) {
-            match worker.is_fit() {
+            match worker.try_reap().is_none() {
                 true => state.draining.put(worker),
                 false => ended.push(worker),
             }

@@ -22,7 +22,8 @@ use crate::transport::message::{Fingerprint, InitFailed, Refusal};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 use crate::worker::config::WorkerConfig;
-use crate::worker::conn::worker::{Dying, Launched, Worker};
+use crate::worker::conn::ending::EndingWorker;
+use crate::worker::conn::worker::{Launched, Worker};
 use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
@@ -54,7 +55,7 @@ enum State {
     SettingUp(Box<Worker>, Timer),
     /// Hello has come; the next answer is ready.
     Initializing(Box<Worker>),
-    Failing(Dying, Failure),
+    Failing(EndingWorker, Failure),
     /// The worker can be given its job.
     Ready(Box<Worker>),
     Over,
@@ -170,7 +171,7 @@ impl Starting {
                 State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
                     Ok(Ok(worker)) => {
                         self.state = State::Failing(
-                            Dying::killed(worker, KillReason::Cancelled),
+                            EndingWorker::killed(worker, KillReason::Cancelled),
                             Failure::Ended,
                         )
                     }
@@ -180,7 +181,7 @@ impl Starting {
                 State::SettingUp(..) | State::Initializing(_) => {
                     let worker = self.take_worker();
                     self.state = State::Failing(
-                        Dying::killed(worker, KillReason::Cancelled),
+                        EndingWorker::killed(worker, KillReason::Cancelled),
                         Failure::Ended,
                     );
                 }
@@ -198,9 +199,9 @@ impl Starting {
         let forked = launched.forked;
         let mut worker =
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
-        worker.retires(self.config.most_jobs(), self.config.retires());
+        worker.set_retirement(self.config.most_jobs(), self.config.retires());
         if self.config.kills_tree() && !self.fork_server {
-            worker.kill_its_tree_too();
+            worker.set_kills_tree();
         }
         if forked {
             // The worker is past the hook, and its fork server has the set-up and has compared its image.
@@ -258,7 +259,7 @@ impl Starting {
                 if let Some(why) = worker.take_fork_failure() {
                     return Err(Unstarted::NotForked(why));
                 }
-                self.state = State::Failing(Dying::naturally(worker), failure)
+                self.state = State::Failing(EndingWorker::exiting(worker), failure)
             }
             Err(RecvError::Malformed) => {
                 self.fail_with(WorkerError::protocol("bytes that are no frame"))
@@ -272,7 +273,7 @@ impl Starting {
 
     fn fail_with(&mut self, error: WorkerError) {
         self.state = State::Failing(
-            Dying::killed(self.take_worker(), KillReason::Unusable),
+            EndingWorker::killed(self.take_worker(), KillReason::Unusable),
             Failure::Known(error),
         );
     }

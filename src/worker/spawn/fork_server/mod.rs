@@ -355,7 +355,7 @@ impl ForkServer {
         let (name, pid) = (self.context_name(), server.process.pid());
         if server.pid_table.is_given_up() {
             trace::fork_server_does_not_answer(name, pid);
-        } else if server.process.is_fit() {
+        } else if server.process.try_reap().is_none() {
             trace::fork_server_is_replaced(name, pid);
         } else {
             trace::fork_server_died(name, pid);
@@ -447,7 +447,9 @@ impl<T> Drop for DetachOnDrop<T> {
 
 impl Server {
     fn is_fit_for(&mut self, spec: &Arc<ExecSpec>) -> bool {
-        self.process.is_fit() && !self.pid_table.is_given_up() && Arc::ptr_eq(&self.spec, spec)
+        self.process.try_reap().is_none()
+            && !self.pid_table.is_given_up()
+            && Arc::ptr_eq(&self.spec, spec)
     }
 
     /// Sends a request without waiting.
