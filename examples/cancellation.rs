@@ -1,7 +1,7 @@
 //! How do I stop a function that does not stop by itself?
 //!
-//! A thread cannot be stopped from outside, and an `async` task only where it awaits. A process can be killed at any
-//! time, so a function that must be stoppable runs in a worker process.
+//! A thread cannot be stopped from outside, and an `async` task only at an await. A process can be
+//! killed at any time, so a function that must be stoppable runs in a worker process.
 //!
 //! ```text
 //! cargo run --example cancellation
@@ -14,7 +14,7 @@ use seedbed::time::current_time;
 use seedbed::worker::default_context_statistics;
 use seedbed::{fail_after, move_on_after, run_sync};
 
-/// Spins for ever. It stands for a regular expression that backtracks without end, or a C library with a bug.
+/// Spins forever, like a regular expression that backtracks without end, or a C library with a bug.
 fn endless(start: u64) -> u64 {
     let mut n = start;
     loop {
@@ -22,29 +22,29 @@ fn endless(start: u64) -> u64 {
     }
 }
 
-/// Takes its time, and then is done.
+/// Takes some time and returns.
 fn save_file(name: String) -> String {
     thread::sleep(Duration::from_millis(300));
     format!("{name} is saved")
 }
 
-/// The number of the process that this runs in.
+/// Returns the id of the process that this runs in.
 fn process_id(_: ()) -> u32 {
     std::process::id()
 }
 
 seedbed::main! {
     async fn main() {
-        // The call runs in a worker process, while this process is free to do other things. `kill_on_cancel` allows
-        // cancellation to kill that worker, and a time limit is one way to be cancelled.
+        // The call runs in a worker process, while this process can do other work. `kill_on_cancel`
+        // allows cancellation to kill that worker, and an expired time limit cancels.
         let start = current_time();
         let endless = run_sync(endless, 0).kill_on_cancel(true);
         let outcome = fail_after(Duration::from_millis(200), endless).await;
         assert!(outcome.is_err());
         println!("The endless loop was stopped after {:?}.", current_time() - start);
 
-        // When `fail_after` came back, the process was not only told to die, but dead and waited for: nothing burns
-        // the CPU any more, and there is no zombie.
+        // When `fail_after` has returned, the process has been killed and reaped: it uses no CPU
+        // any more, and leaves no zombie.
         let workers = default_context_statistics();
         assert_eq!((workers.running_workers, workers.idle_workers), (0, 0));
 
@@ -53,9 +53,9 @@ seedbed::main! {
         println!("The next call is answered by process {worker}.");
         assert_ne!(worker, std::process::id());
 
-        // To kill is not always right: half a file is worse than none. Without `kill_on_cancel`, a call that has been
-        // started runs to its end, and whoever cancels it waits. What was asked for has then been done, so the caller
-        // gets its result although the time is up.
+        // Killing is not always right: half a file is worse than none. Without `kill_on_cancel`, a
+        // call that has started runs to its end, and cancellation waits for it. Then the job is
+        // done, so the caller gets its result although the time is up.
         let start = current_time();
         let saving = run_sync(save_file, "thesis.txt".to_owned());
         let outcome = move_on_after(Duration::from_millis(50), saving).await;

@@ -4,11 +4,12 @@
 //! cargo run --example ctrl_c; echo $?     # prints 130
 //! ```
 //!
-//! Ctrl-C cancels everything that runs inside of `run` or `main!`, and cancellation lets everybody clean up. Then the
-//! process dies *of the signal*, as Unix expects: a shell script around it stops too, and `$?` is 130, which is 128
-//! and the number of the signal. A second Ctrl-C ends the process at once.
+//! Ctrl-C cancels everything that runs inside `run` or `main!`, and all tasks can clean up. Then
+//! the process dies *of the signal*, as Unix expects: a shell script around it stops too, and `$?`
+//! is 130, which is 128 plus the number of the signal. A second Ctrl-C ends the process
+//! immediately.
 //!
-//! So that nobody needs to be there to press it, this program sends itself the signal that the keys would send.
+//! This program sends itself the signal that the keys would send.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use seedbed::time::sleep_forever;
 use seedbed::worker::default_context_statistics;
 use seedbed::{on_cancel, open_nursery, run_sync, sleep};
 
-/// A job that never ends. Workers ignore Ctrl-C, though the terminal sends it to them too: whether the job is to be
-/// stopped is for the program to say.
+/// A job that never ends. Workers ignore Ctrl-C, although the terminal sends it to them too: the
+/// program decides whether the job is stopped.
 fn endless(_: ()) {
     loop {
         std::thread::sleep(Duration::from_secs(1));
@@ -30,21 +31,22 @@ seedbed::main! {
         let work = open_nursery(async |n| {
             n.spawn(async { run_sync(endless, ()).kill_on_cancel(true).await });
 
-            // Code between two awaits is never interrupted, and a destructor runs wherever a task is cancelled.
+            // Code between two awaits is never interrupted, and a destructor runs wherever a task
+            // is cancelled.
             n.spawn(async {
                 let _notes = Notes;
                 sleep_forever().await;
             });
 
-            // Here is where you would press Ctrl-C.
+            // Here a user would press Ctrl-C.
             sleep(Duration::from_millis(300)).await;
             println!("Ctrl-C!");
             kill_process(getpid(), Signal::INT).expect("everybody may send signals to themselves");
             sleep_forever().await;
         });
 
-        // The second future runs if the first one is cancelled, after all of its tasks have ended. Unlike a
-        // destructor it may await, and it is not cancelled itself while it says good-bye.
+        // The second future runs if the first one is cancelled, after all of its tasks have ended.
+        // Unlike a destructor it may await, and it is not cancelled itself.
         on_cancel(work, async {
             sleep(Duration::from_millis(100)).await;
             assert_eq!(default_context_statistics().running_workers, 0);
@@ -55,7 +57,7 @@ seedbed::main! {
     }
 }
 
-/// Something that has to be put away in any case.
+/// A resource that must be released in any case.
 struct Notes;
 
 impl Drop for Notes {

@@ -1,14 +1,16 @@
-//! How does a server stop without cutting anybody off in the middle of a word?
+//! How does a server stop without interrupting requests in progress?
 //!
-//! When it is told to, by SIGTERM, by Ctrl-C, or by an event, it goes in this order:
+//! When SIGTERM, Ctrl-C or an event stops the server, it shuts down in this order:
 //!
-//! 1. it accepts nobody any more and closes its port, so that new clients go elsewhere;
-//! 2. connections on which nothing happens are closed; those that are at work may finish it, within a time limit;
-//! 3. what is not done by then is cut off, but its client still gets a last line that says so;
-//! 4. a second signal means that nobody has the time for that: the limit is over at once.
+//! 1. it accepts no more clients and closes its port, so that new clients go elsewhere;
+//! 2. idle connections are closed; requests in progress may finish, within a time limit;
+//! 3. requests that are not done by then are cancelled, but their clients still get a last line
+//!    about it;
+//! 4. after a second signal, the time limit expires immediately.
 //!
-//! Most of this is the tree of tasks. What has to end together is in one scope, what has to be over before something else
-//! happens is in a nursery, and what must not be torn apart is in a shield with a time limit inside:
+//! Most of this follows from the tree of tasks. Tasks that end together are in one scope, tasks
+//! that must have ended before the next step are in a nursery, and steps that must not be
+//! interrupted are in a shield with a time limit inside:
 //!
 //! ```text
 //! serve
@@ -21,7 +23,7 @@
 //!       ┆
 //! ```
 //!
-//! The program plays its own clients, and sends itself the signals.
+//! The program contains its own clients, and sends itself the signals.
 //!
 //! ```text
 //! cargo run --example graceful_shutdown
@@ -44,24 +46,25 @@ use smol::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 use smol::stream::StreamExt;
 
-/// How many clients are attended to at a time. Others wait in the kernel's queue.
+/// The number of clients that are served at a time. Others wait in the kernel's queue.
 const MOST_CLIENTS: usize = 1000;
 
-/// How long one line may take to be written. A client that does not read must not hold up the end.
+/// The time limit for writing a line. A client that does not read must not delay the shutdown.
 const WRITE_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long to wait when a connection cannot be accepted, because there are no descriptors left, for instance.
+/// The pause after a failed accept, for instance when no descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A server that answers lines with lines. First it says that it is working on it, then comes the answer.
+/// A server that answers lines with lines: first a line that it has started the work, then the
+/// answer.
 struct Server {
-    /// How long clients are attended to after the server was told to stop.
+    /// The time limit for requests after the server was stopped.
     grace: Duration,
-    /// Tells the server to stop. The signals set it, and anybody else may.
+    /// Stops the server. Set by the signals; other tasks may set it too.
     stop: Event,
-    /// Says that the port is closed.
+    /// Set when the port is closed.
     draining: Event,
-    /// What everything that is done for clients is in.
+    /// The scope around all work for clients.
     work: CancelScope,
     answered: AtomicUsize,
     cut_off: AtomicUsize,
@@ -79,7 +82,7 @@ impl Server {
         }
     }
 
-    /// Serves until it is told to stop, and until nothing is left of what it has begun.
+    /// Serves until it is stopped and all requests have ended.
     async fn serve(&self, listener: TcpListener) -> Result<(), SignalError> {
         let signals = open_signal_receiver(&[SIGTERM, SIGINT])?;
         open_nursery(|n| async move {
@@ -94,7 +97,7 @@ impl Server {
         Ok(())
     }
 
-    /// The first signal asks the server to stop. The second one does not ask.
+    /// The first signal stops the server gracefully, the second one immediately.
     async fn heed(&self, mut signals: SignalReceiver) {
         signals.next().await;
         println!("Server: a signal. We stop.");
@@ -104,7 +107,7 @@ impl Server {
         self.work.cancel();
     }
 
-    /// Accepts clients until it is told to stop; ends when the last of them has gone.
+    /// Accepts clients until the server is stopped; ends when the last client has gone.
     async fn attend_to_all(&self, listener: TcpListener) {
         open_nursery(|clients| async move {
             let places = CapacityLimiter::new(MOST_CLIENTS);
@@ -119,7 +122,7 @@ impl Server {
                 }
             })
             .await;
-            // Who is still in the kernel's queue is refused, too: nothing of theirs was begun.
+            // Clients in the kernel's queue are refused, too: none of their requests has begun.
             drop(listener);
             println!("Server: the port is closed.");
             self.draining.set();
@@ -128,7 +131,8 @@ impl Server {
         .await
     }
 
-    /// Attends to one client until either side has enough. What goes wrong with one is no concern of the others.
+    /// Serves one client until either side ends the connection. Its errors do not affect other
+    /// clients.
     async fn attend_to(&self, stream: TcpStream) {
         if let Err(error) = self.converse(&stream).await {
             println!("Server: a client was lost: {error}.");
@@ -138,8 +142,8 @@ impl Server {
     async fn converse(&self, stream: &TcpStream) -> io::Result<()> {
         let mut requests = BufReader::new(stream.clone()).lines();
         loop {
-            // Here nothing is under way, so this is where a conversation ends when the server does. Half a request counts
-            // as none.
+            // No request is in progress here, so the connection ends here when the server stops.
+            // Half a request does not count.
             let no_more = async {
                 self.draining.wait().await;
                 None
@@ -154,7 +158,7 @@ impl Server {
         }
     }
 
-    /// The last thing that a client hears whose answer was cut off. There is nobody left to tell if it fails.
+    /// Sends the last line to a client whose request was cancelled. An error is ignored.
     async fn apologise(&self, stream: &TcpStream) {
         self.cut_off.fetch_add(1, Relaxed);
         if let Err(error) = write_line(stream, "sorry").await {
@@ -163,7 +167,7 @@ impl Server {
     }
 }
 
-/// Accepts the next connection. Errors pass: they concern one client, or the machine as it is at the moment.
+/// Accepts the next connection. Retries after errors: they concern one client, or are temporary.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
@@ -176,8 +180,8 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// Writes a whole line or fails; cancellation does not cut it in two. The shield keeps cancellation out, and the limit
-/// inside of it keeps the shield from being for ever.
+/// Writes a whole line or fails; cancellation does not interrupt it. The shield defers
+/// cancellation, and the time limit inside bounds the shield.
 async fn write_line(stream: &TcpStream, line: &str) -> io::Result<()> {
     let mut stream = stream.clone(); // another handle on the same socket
     let line = format!("{line}\n");
@@ -190,7 +194,7 @@ async fn write_line(stream: &TcpStream, line: &str) -> io::Result<()> {
         .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// The actual work, which knows nothing of servers, signals and ends.
+/// The actual work, which does not depend on servers, signals or shutdowns.
 async fn answer(request: String) -> String {
     match request.as_str() {
         "a long story" => sleep(Duration::from_millis(50)).await,
@@ -216,7 +220,7 @@ fn main() {
     });
 }
 
-/// Runs the server, and beside it somebody who plays its clients and brings it to its end.
+/// Runs the server, and a second task that acts as its clients and stops it.
 async fn with_clients(
     server: &Server,
     play: impl AsyncFnOnce(SocketAddr) -> io::Result<()>,
@@ -277,7 +281,7 @@ impl Client {
         Ok(Client { stream })
     }
 
-    /// Sends a request, and waits until the server works on it.
+    /// Sends a request and waits until the server has started it.
     async fn ask(&mut self, request: &str) -> io::Result<()> {
         let line = format!("{request}\n");
         self.stream.get_mut().write_all(line.as_bytes()).await?;
@@ -285,7 +289,7 @@ impl Client {
         Ok(())
     }
 
-    /// Receives a line; an empty one at the end.
+    /// Receives a line; an empty one at the end of the connection.
     async fn hears(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.stream.read_line(&mut line).await?;

@@ -1,8 +1,8 @@
 //! How do I try several things, a little apart, and take the first that works?
 //!
-//! A host with many addresses is dialled as RFC 8305 ("Happy Eyeballs") has it: in order, but nobody waits long for an
-//! address that does not answer. The next attempt begins when the one before has failed, or when it has taken too long
-//! already. The first connection that stands ends all other attempts.
+//! A host with many addresses is dialled as in RFC 8305 ("Happy Eyeballs"): in order, but without a
+//! long wait for an address that does not answer. The next attempt begins when the one before has
+//! failed or has taken too long. The first connection ends all other attempts.
 //!
 //! ```text
 //! cargo run --example happy_eyeballs
@@ -19,14 +19,14 @@ use seedbed::time::current_time;
 use seedbed::{move_on_after, on_cancel, open_nursery};
 use smol::net::{TcpListener, TcpStream};
 
-/// How long an attempt has for itself before the next one begins. RFC 8305 recommends a quarter of a second.
+/// The time after which the next attempt begins. RFC 8305 recommends a quarter of a second.
 const STAGGER: Duration = Duration::from_millis(50);
 
-/// Connects to whichever of the addresses answers first, preferring those that come early.
+/// Connects to the first of the addresses that answers, and prefers those that come early.
 ///
 /// # Errors
 ///
-/// What each address had to say, if all have failed.
+/// Returns the error of each address, if all have failed.
 async fn connect(addresses: &[SocketAddr], stagger: Duration) -> Result<TcpStream, AllFailed> {
     let failures = &Mutex::new(Vec::new());
     open_nursery(|n| async move {
@@ -44,19 +44,19 @@ async fn connect(addresses: &[SocketAddr], stagger: Duration) -> Result<TcpStrea
                     }
                 }
             }));
-            // The next one begins when this one has failed, or has had its time.
+            // The next one begins when this one has failed or its time is up.
             move_on_after(stagger, failed.wait()).await;
         }
         for attempt in attempts {
             attempt.await;
         }
-        // All attempts have ended, and none has ended the block.
+        // All attempts have failed: a success would have ended the block.
         Err(AllFailed(std::mem::take(&mut failures.lock().unwrap())))
     })
     .await
 }
 
-/// One attempt, which tells what becomes of it.
+/// One attempt, which prints its result.
 async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     println!("Dialling {}.", address.ip());
     let abandoned = async { println!("{} is not needed any more.", address.ip()) };
@@ -68,7 +68,7 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     outcome
 }
 
-/// Why there is no connection, address by address.
+/// The error of each address.
 #[derive(Debug)]
 struct AllFailed(Vec<(SocketAddr, io::Error)>);
 
@@ -87,8 +87,9 @@ seedbed::main! {
         let listener = TcpListener::bind((ANSWERING, 0)).await?;
         let answering = listener.local_addr()?;
 
-        // The first address refuses, so the second is dialled at once. That one says nothing, so after a while the third
-        // is dialled as well, and answers. The fourth is never dialled.
+        // The first address refuses, so the second is dialled immediately. That one does not
+        // answer, so after a while the third is dialled as well, and answers. The fourth is never
+        // dialled.
         let start = current_time();
         let addresses = [refusing, black_hole.address, answering, refusing];
         let stream = connect(&addresses, STAGGER).await.expect("one of them answers");
@@ -96,7 +97,7 @@ seedbed::main! {
         assert!(current_time() - start >= STAGGER);
         println!("Connected to {}, and nothing else is under way.", answering.ip());
 
-        // Where nobody answers, the caller learns what each address had to say.
+        // If no address answers, the caller gets the error of each.
         let error = connect(&[refusing, refusing], STAGGER).await.unwrap_err();
         assert!(error.0.iter().all(|(_, why)| why.kind() == io::ErrorKind::ConnectionRefused));
         println!("This time, {error}.");
@@ -104,18 +105,18 @@ seedbed::main! {
     }
 }
 
-// Three addresses of this machine, to be told apart in what is printed.
+// Three addresses of this machine, so that the output can tell them apart.
 const REFUSING: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const SILENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const ANSWERING: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
-/// An address at which nobody listens: it was somebody's a moment ago.
+/// An address without a listener: its listener has just been dropped.
 fn refusing() -> io::Result<SocketAddr> {
     std::net::TcpListener::bind((REFUSING, 0))?.local_addr()
 }
 
-/// An address that neither accepts nor refuses. It listens, but its queue of one is full, so that the kernel drops what
-/// comes, as a firewall would.
+/// An address that neither accepts nor refuses. It listens, but its queue of one is full, so the
+/// kernel drops further packets, as a firewall would.
 struct BlackHole {
     address: SocketAddr,
     _listener: std::net::TcpListener,

@@ -12,12 +12,12 @@ use seedbed::{move_on_after, open_nursery, sleep};
 
 seedbed::main! {
     async fn main() {
-        // These live on the stack of this function, as local variables do.
+        // Local variables, on the stack of this function.
         let guests = [("Ada", 300), ("Grace", 200), ("Barbara", 100)];
         let greeted = Mutex::new(Vec::new());
 
-        // A nursery is a block that tasks live in. The tasks may borrow whatever lives longer than the block: there is
-        // no `Arc` here, no `clone` and no `'static`.
+        // A nursery is a block that contains tasks. The tasks may borrow values that outlive the
+        // block: no `Arc`, no `clone` and no `'static` is needed.
         open_nursery(async |n| {
             for (name, milliseconds) in &guests {
                 let greeted = &greeted;
@@ -31,12 +31,13 @@ seedbed::main! {
         })
         .await;
 
-        // The block ends when the last task in it has ended, so nobody has been forgotten. They waited side by side:
-        // Ada was spawned first, and greeted last.
+        // The block ends when the last task in it has ended, so all have been greeted. They waited
+        // concurrently: Ada was spawned first and greeted last.
         assert_eq!(greeted.into_inner().unwrap(), ["Barbara", "Grace", "Ada"]);
 
-        // Any future can be given a time limit, and so can a whole block. These two tasks would sleep for ever; when
-        // the time is up they are dropped where they wait, and `None` says that the block had no chance to end.
+        // Any future can have a time limit, also a whole block. These two tasks would sleep
+        // forever; when the time is up, they are dropped where they wait, and the block's result is
+        // `None`.
         let outcome = move_on_after(Duration::from_millis(100), async {
             open_nursery(async |n| {
                 n.spawn(sleep_forever());

@@ -1,8 +1,9 @@
 //! How do I run a parser on input that I do not trust?
 //!
-//! In a worker process with limits. The little language below has all that makes a document dangerous: it nests,
-//! repeats, loops and includes. A document that goes too far takes down one worker, or is refused by the kernel; the
-//! program gets an error that says which limit it was, and goes on.
+//! In a worker process with limits. The small language below has all features that make a document
+//! dangerous: it nests, repeats, loops and includes. A document that exceeds a limit ends one
+//! worker, or is refused by the kernel. The program gets an error that names the limit, and
+//! continues.
 //!
 //! ```text
 //! cargo run --example hostile_input
@@ -13,8 +14,8 @@ use std::time::Duration;
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{WorkerConfig, open_worker_context};
 
-/// Reads one document: `(..)` nests, `*n` makes the text n times as long, `!` goes on for ever, `<file>` includes a
-/// file, and any other character is text.
+/// Reads one document: `(..)` nests, `*n` makes the text n times as long, `!` loops forever,
+/// `<file>` includes a file, and any other character is text.
 fn read(document: String) -> Result<usize, String> {
     let mut text = String::new();
     read_group(&mut document.chars(), &mut text)?;
@@ -50,9 +51,10 @@ seedbed::main! {
             .memory_limit(128 << 20)
             .cpu_limit(Duration::from_millis(200))
             .open_file_limit(0)
-            // A parser that calls itself for each level needs room, up to a depth that no honest document has.
+            // A recursive parser needs stack for each level, up to a depth that no honest document
+            // has.
             .stack_size(16 << 20)
-            // Nothing in here is anybody's business, and a parser is in no hurry.
+            // The parser needs nothing of this program's surroundings, and no high priority.
             .env_clear()
             .current_dir("/")
             .nice(19)

@@ -1,4 +1,4 @@
-//! How do several tasks hand work to several others, and how does everybody learn that it is over?
+//! How do several tasks hand work to several others, and how do the receivers learn the end?
 //!
 //! ```text
 //! cargo run --example producer_consumer
@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use seedbed::sync::{Receiver, SendError, Sender, channel};
 use seedbed::{checkpoint, open_nursery};
 
-/// How many parcels may lie on the conveyor belt.
+/// The capacity of the conveyor belt, in parcels.
 const BELT: usize = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,34 +25,36 @@ seedbed::main! {
     }
 }
 
-/// The end travels along the channel: when the last sender is closed, the receivers get what is left, and then the end.
-/// There is no "stop" value, and nobody counts.
+/// The channel carries the end: when the last sender is closed, the receivers get the rest of the
+/// buffer and then the end. No "stop" value and no counter is needed.
 async fn everybody_goes_home_when_the_work_is_done() {
     let delivered = &Mutex::new(Vec::new());
     let (belt, unloading) = channel(BELT);
     let statistics = open_nursery(|n| async move {
         for from in ["Ghent", "Turin", "Porto"] {
-            // Each has a handle of its own, which is closed when the task that owns it has ended.
+            // Each task has a handle of its own, which is closed when the task has ended.
             n.spawn(pack(from, belt.clone()));
         }
         for driver in ["Ada", "Bob"] {
             n.spawn(deliver(driver, unloading.clone(), delivered));
         }
-        // This handle is a sender, too. If it were kept, the drivers would wait for what the body might send.
+        // This handle is a sender, too. If it were kept, the drivers would wait for values from the
+        // body.
         drop(belt);
         unloading // one receiver more, kept to look at how the belt was used
     })
     .await
     .statistics();
 
-    // The packers are faster than the drivers, and still no more than two parcels lay on the belt: a packer whose parcel
-    // has no room waits. Such back pressure is why a channel has a capacity, and why a small one is good.
+    // The packers are faster than the drivers, but at most two parcels lay on the belt: a packer
+    // waits while there is no room. This back-pressure is the reason for a channel's capacity, and
+    // for a small one.
     assert_eq!(statistics.peak_buffered, BELT);
     assert_eq!((statistics.buffered, statistics.open_senders), (0, 0));
 
     let mut delivered = delivered.lock().unwrap().clone();
     println!("{} parcels were delivered.", delivered.len());
-    // Each parcel went to one driver: none is lost, and none came twice.
+    // Each parcel went to one driver: none is lost or duplicated.
     delivered.sort();
     let all = ["Ghent", "Porto", "Turin"]
         .into_iter()
@@ -60,7 +62,7 @@ async fn everybody_goes_home_when_the_work_is_done() {
     assert!(delivered.into_iter().eq(all));
 }
 
-/// Sends four parcels, and then closes its handle by being over.
+/// Sends four parcels, and closes its handle by returning.
 async fn pack(from: &'static str, belt: Sender<Parcel>) {
     for number in 1..=4 {
         let parcel = Parcel { from, number };
@@ -71,7 +73,7 @@ async fn pack(from: &'static str, belt: Sender<Parcel>) {
     println!("{from} has packed everything.");
 }
 
-/// Receives until there is nobody left who could send.
+/// Receives until all senders are closed.
 async fn deliver(driver: &str, belt: Receiver<Parcel>, delivered: &Mutex<Vec<Parcel>>) {
     let mut count = 0;
     while let Ok(parcel) = belt.recv().await {
@@ -82,8 +84,8 @@ async fn deliver(driver: &str, belt: Receiver<Parcel>, delivered: &Mutex<Vec<Par
     println!("{driver} has delivered {count} parcels and goes home.");
 }
 
-/// It works in the other direction as well: when the last receiver is closed, senders learn it, and get back what they
-/// could not send.
+/// The other direction works as well: when the last receiver is closed, senders get an error that
+/// contains the value.
 async fn nobody_works_for_a_closed_counter() {
     let (belt, counter) = channel::<Parcel>(0); // nothing is buffered: to send is to hand over
     let returned = open_nursery(|n| async move {

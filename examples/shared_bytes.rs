@@ -7,10 +7,10 @@
 use seedbed::worker::SharedSlice;
 use seedbed::{open_nursery, run_sync};
 
-/// How many numbers the table has: 32 MiB of them.
+/// The length of the table: 32 MiB of numbers.
 const LENGTH: usize = 4 << 20;
 
-/// A step of a well-known riddle: where does it lead, and how often?
+/// Counts the steps of the Collatz sequence from a number to 1.
 fn steps_to_one(mut number: u64) -> u64 {
     let mut steps = 0;
     while number > 1 {
@@ -28,7 +28,7 @@ fn largest(part: SharedSlice<u64>) -> u64 {
     part.iter().copied().max().unwrap_or(0)
 }
 
-/// A job that makes a table of its own, and gives it back.
+/// A job that makes a table and returns it.
 fn first_steps(count: usize) -> std::io::Result<SharedSlice<u64>> {
     SharedSlice::build(count, |steps| {
         for (step, number) in steps.iter_mut().zip(1..) {
@@ -40,7 +40,7 @@ fn first_steps(count: usize) -> std::io::Result<SharedSlice<u64>> {
 
 seedbed::main! {
     async fn main() {
-        // The table is filled in place, once. After that, nobody can change it, in this process or any other.
+        // The table is filled in place, once. After that, no process can change it.
         let table = SharedSlice::build(LENGTH, |numbers: &mut [u64]| {
             for (place, number) in numbers.iter_mut().zip(0..) {
                 *place = number;
@@ -50,8 +50,8 @@ seedbed::main! {
         .expect("there is memory for the table");
         println!("The table has {} MiB.", size_of_val(&*table) >> 20);
 
-        // Each worker gets a part of it. What travels is a descriptor and two numbers; the workers read the same memory
-        // that this process does.
+        // Each worker gets a part of it. Only a descriptor and two numbers are sent; the workers
+        // read the same memory as this process.
         let largest = open_nursery(async |n| {
             let parts = [0..LENGTH / 2, LENGTH / 2..LENGTH];
             let calls = parts.map(|range| n.spawn(run_sync(largest, table.slice(range))));
@@ -62,8 +62,8 @@ seedbed::main! {
         assert_eq!(largest, LENGTH as u64 - 1);
         println!("Its largest number is {largest}.");
 
-        // The other way round it is the same: the worker fills the memory, and this process reads it where it lies. It
-        // lives as long as somebody has it, longer than its worker if need be.
+        // Results work in the same way: the worker fills the memory, and this process reads it in
+        // place. The memory is freed with its last handle, and may outlive its worker.
         let steps = run_sync(|count| first_steps(count).map_err(|error| error.to_string()), 30);
         let steps = steps.await.expect("the job ends well").expect("there is memory for the steps");
         assert_eq!(steps[27 - 1], 111);

@@ -1,8 +1,9 @@
 //! How do I give each call a process of its own?
 //!
-//! Worker processes are used again, because that is a thousand times faster than starting one. But some code leaves
-//! something behind: a global variable, a changed folder, a library that can be initialised once. For such code, a
-//! worker that does one job and retires makes each call the first one.
+//! Worker processes are reused, because that is a thousand times faster than starting one. But some
+//! code leaves state behind: a global variable, a changed working directory, a library that can be
+//! initialised only once. For such code, use workers that retire after one job, so that each call
+//! is the first one of its process.
 //!
 //! ```text
 //! cargo run --example single_use_workers
@@ -12,17 +13,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use seedbed::{WorkerConfig, cache_scope, run_sync};
 
-/// What the process remembers.
+/// State of the process.
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
-/// Counts how often it was called in this process. It stands for code that is not as it was after the first call.
+/// Counts its calls in this process, like code that behaves differently after the first call.
 fn count_calls(_: ()) -> u32 {
     CALLS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 seedbed::main! {
     async fn main() {
-        // By default, the second call is given to the worker of the first, and finds what that one left behind.
+        // By default, the second call reuses the worker of the first one, and finds its state.
         assert_eq!(run_sync(count_calls, ()).await.unwrap(), 1);
         assert_eq!(run_sync(count_calls, ()).await.unwrap(), 2);
         println!("A worker that is used again remembers.");
@@ -36,7 +37,7 @@ seedbed::main! {
         .await;
         println!("A worker that is used once has nothing to remember.");
 
-        // This process was asked nothing at all: what happens in a worker stays there.
+        // The state of this process has not changed: jobs only change their worker.
         assert_eq!(CALLS.load(Ordering::Relaxed), 0);
     }
 }

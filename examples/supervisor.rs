@@ -1,13 +1,14 @@
 //! How do I keep something running that fails now and then?
 //!
-//! A supervisor runs a child, and when it fails, makes a new one: soon after the first failure, later and later if it
-//! goes on failing, and in the end not at all. What it gives up on is an error, and that error goes where all errors go: up
-//! the tree. So supervisors nest, and what one cannot mend ends the block around it.
+//! A supervisor runs a child and restarts it when it fails: soon after the first failure, with
+//! growing pauses after further ones, and finally not any more. Then it returns an error, which
+//! goes up the tree like any error. So supervisors nest, and a failure that one cannot handle ends
+//! the block around it.
 //!
-//! It does not matter what the child is. Here are a task that loses its connection, and functions in worker processes, of
-//! which one crashes and one panics. What is *not* restarted is a panic in a task of this process: it says that the
-//! program is wrong, memory that it shares with others may be half changed, and so it takes down the block. What is to
-//! survive its own bugs runs in a worker.
+//! The child can be anything. Here, the children are a task that loses its connection, and
+//! functions in worker processes, of which one crashes and one panics. A panic in a task of this
+//! process is *not* restarted: it is a bug, and memory that it shares with other tasks may be
+//! inconsistent, so it ends the block. Code that must survive its own bugs runs in a worker.
 //!
 //! ```text
 //! cargo run --example supervisor
@@ -22,15 +23,15 @@ use seedbed::time::{current_time, sleep_forever};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{checkpoint, open_nursery, run_sync, sleep, try_open_nursery};
 
-/// When a child that has failed is started again, and when no more.
+/// The policy for restarting a child that has failed.
 #[derive(Clone, Copy, Debug)]
 struct Policy {
-    /// How long to wait after the first failure; after each further one, twice as long.
+    /// The pause after the first failure; it doubles after each further one.
     first_pause: Duration,
     longest_pause: Duration,
     /// A child that lived this long was healthy: the next failure counts as the first.
     healthy_after: Duration,
-    /// How many failures in a row are too many.
+    /// The number of failures in a row after which the supervisor gives up.
     limit: u32,
 }
 
@@ -41,7 +42,7 @@ const POLICY: Policy = Policy {
     limit: 4,
 };
 
-/// The failures so far, and what they mean: all decisions of the supervisor, and nothing else.
+/// The failures so far, and all decisions of the supervisor.
 #[derive(Debug)]
 struct Record {
     policy: Policy,
@@ -56,8 +57,8 @@ impl Record {
         }
     }
 
-    /// Takes note of a failure of a child that lived for so long. Returns the pause before the next start; `None` if there
-    /// is to be none.
+    /// Records a failure of a child that ran for this time. Returns the pause before the restart;
+    /// `None` to give up.
     fn failure(&mut self, lived: Duration) -> Option<Duration> {
         if lived >= self.policy.healthy_after {
             self.in_a_row = 0;
@@ -72,13 +73,13 @@ impl Record {
     }
 }
 
-/// Runs what `make` makes until it ends well, and starts it anew when it fails, as the policy says.
+/// Runs a child from `make` until it succeeds, and restarts it when it fails, by the policy.
 ///
-/// To stop it, cancel it: a child is dropped where it waits, and so is the pause between two of them.
+/// To stop it, cancel it: the child or the pause is dropped where it waits.
 ///
 /// # Errors
 ///
-/// [`GaveUp`], with the last error, when there were too many.
+/// [`GaveUp`], with the last error, after too many failures.
 async fn supervise<T, E, Fut>(
     name: &'static str,
     policy: Policy,
@@ -111,13 +112,13 @@ where
     }
 }
 
-/// The first line of a message: a worker's panic brings its backtrace along, if there is one.
+/// Returns the first line of a message: a worker's panic may include its backtrace.
 fn brief(error: &impl Error) -> String {
     let message = error.to_string();
     message.lines().next().unwrap_or_default().to_owned()
 }
 
-/// A supervisor has given up on its child.
+/// A supervisor has stopped restarting its child.
 #[derive(Debug)]
 struct GaveUp {
     name: &'static str,
@@ -146,7 +147,7 @@ seedbed::main! {
     }
 }
 
-/// The decisions need neither children nor time to be looked at.
+/// Tests the decisions without children and time.
 fn the_pauses_grow_up_to_a_limit() {
     let mut record = Record::new(Policy { limit: 6, ..POLICY });
     let moment = Duration::from_millis(1);
@@ -157,7 +158,7 @@ fn the_pauses_grow_up_to_a_limit() {
         pauses,
         [Some(5), Some(10), Some(20), Some(20), Some(20), None]
     );
-    // Who has been well for long is forgiven what was before.
+    // A long healthy run resets the number of failures.
     let healthy = POLICY.healthy_after;
     assert_eq!(record.failure(healthy), Some(POLICY.first_pause));
 }
@@ -170,7 +171,7 @@ async fn what_fails_now_and_then_gets_its_work_done() {
         let news = n.spawn(supervise("the news feed", POLICY, move || {
             read_news(connections.fetch_add(1, Relaxed))
         }));
-        // Functions in worker processes: whatever they do to themselves, here it is an error.
+        // Functions in worker processes: a crash or panic there is an error here.
         let thumbnail = n.spawn(supervise("the thumbnail", POLICY, move || {
             run_sync(draw_thumbnail, attempts.fetch_add(1, Relaxed)).into_future()
         }));
@@ -195,7 +196,7 @@ async fn what_always_fails_ends_the_block_around_it() {
         n.try_spawn(supervise("the archive", POLICY, || {
             run_sync(read_archive, ()).into_future()
         }));
-        // Its sibling has no fault, and is not restarted but cancelled. It is given the time to end in order.
+        // Its sibling has not failed; it is cancelled and gets the time to shut down.
         n.spawn(seedbed::on_cancel(sleep_forever(), async {
             put_away.fetch_add(1, Relaxed);
         }));
@@ -235,7 +236,7 @@ impl fmt::Display for ConnectionLost {
 
 impl Error for ConnectionLost {}
 
-/// Stands for a C library that crashes at some inputs, or at some times.
+/// Crashes, like a C library that crashes on some inputs.
 fn draw_thumbnail(attempt: u32) -> String {
     if attempt == 0 {
         std::process::abort();
@@ -248,7 +249,7 @@ fn largest(numbers: Vec<u32>) -> u32 {
     *numbers.iter().max().expect("there is a number")
 }
 
-/// Never gets anywhere.
+/// Never succeeds.
 fn read_archive(_: ()) {
     std::process::exit(3);
 }

@@ -1,8 +1,9 @@
 //! How do I limit how long something may take?
 //!
-//! Any future can be given a time limit, and so can a whole block of code. This program shows what happens when limits
-//! are nested, when something may not be cut off, and when a limit is moved while the work is under way. It runs on a
-//! virtual clock, so its seconds take no time; in a program, put `seedbed::run` where `RunBuilder` stands.
+//! Any future can have a time limit, also a whole block of code. This program shows nested limits,
+//! work that must not be interrupted, and a limit that is changed during the work. It runs on a
+//! virtual clock, so its seconds take no time; in a program, use `seedbed::run` instead of
+//! `RunBuilder`.
 //!
 //! ```text
 //! cargo run --example timeouts
@@ -27,7 +28,7 @@ fn main() {
     });
 }
 
-/// `move_on_after` is for work that is nice to have: `None` says that the time was up.
+/// `move_on_after` is for optional work: it returns `None` if the time is up.
 async fn a_limit_is_part_of_the_plan() {
     let start = current_time();
     let suggestions = move_on_after(2 * SECOND, look_up(5 * SECOND)).await;
@@ -35,14 +36,14 @@ async fn a_limit_is_part_of_the_plan() {
     assert_eq!(current_time() - start, 2 * SECOND);
     println!("After two seconds we go on without the suggestions.");
 
-    // What is done in time keeps its value. That the limit would have come later does not matter.
+    // Work that completes in time returns its value.
     assert_eq!(
         move_on_after(2 * SECOND, look_up(SECOND)).await,
         Some("found")
     );
 }
 
-/// `fail_after` is for work that is needed: being too slow is an error like others, and `?` passes it on.
+/// `fail_after` is for required work: too slow is an error like others, and `?` returns it.
 async fn a_limit_is_an_error() {
     async fn page() -> Result<&'static str, TooSlowError> {
         let text = fail_after(2 * SECOND, look_up(SECOND)).await?;
@@ -53,8 +54,8 @@ async fn a_limit_is_an_error() {
     println!("The page cannot be shown: {error}.");
 }
 
-/// Limits add up like walls, not like allowances: an inner one can only be tighter. Nobody has to pass on how much time
-/// is left, and who wants to know may ask.
+/// Nested limits all hold: an inner one can only be tighter. The remaining time need not be passed
+/// to functions, and any function can ask for it.
 async fn the_tightest_limit_counts() {
     let start = current_time();
     let outcome = move_on_after(3 * SECOND, async {
@@ -72,8 +73,8 @@ async fn the_tightest_limit_counts() {
     println!("A minute inside of three seconds is three seconds.");
 }
 
-/// A shield holds off limits that are further out. It is no protection against limits inside of it, so that is where
-/// one belongs: a shield around something that never ends would never end either.
+/// A shield defers the limits around it, but not those inside it. So put a limit inside: a shield
+/// around work that never ends would never end either.
 async fn the_last_words_are_shielded() {
     let start = current_time();
     let outcome = move_on_after(SECOND, async {
@@ -81,7 +82,8 @@ async fn the_last_words_are_shielded() {
         let last_words = shield(move_on_after(5 * SECOND, say_good_bye(2 * SECOND)));
         last_words.await.expect("two seconds are within the five")
     });
-    // The limit passed while the shield was up. What stood behind it was done, so it is not lost.
+    // The limit expired during the shield. The shielded work was completed, so its value is not
+    // lost.
     assert_eq!(outcome.await, Some("good-bye"));
     assert_eq!(current_time() - start, SECOND / 2 + 2 * SECOND);
     println!("The good-bye was finished after the limit.");
@@ -96,8 +98,8 @@ async fn the_last_words_are_shielded() {
     println!("A good-bye that takes an hour is cut off by the limit inside of the shield.");
 }
 
-/// A limit is a setting of a scope, and whoever has a handle on the scope can change it: here, a watchdog that barks if
-/// there was no progress for two seconds.
+/// A limit is a setting of a scope, and can be changed through a handle of the scope: here, by a
+/// watchdog that fires after two seconds without progress.
 async fn a_deadline_is_moved() {
     let watchdog = CancelScope::new();
     watchdog.set_timeout(2 * SECOND); // from the first poll

@@ -1,8 +1,8 @@
 //! What do the programs of Trio's tutorial look like here?
 //!
-//! Whoever has read <https://trio.readthedocs.io/en/stable/tutorial.html> knows these: two children that sleep in one
-//! nursery, the same with notes of who has a turn when, and an echo server with a client that sends
-//! and receives at the same time.
+//! These are the programs of <https://trio.readthedocs.io/en/stable/tutorial.html>: two children
+//! that sleep in one nursery, the same with a trace of the tasks' turns, and an echo server with a
+//! client that sends and receives at the same time.
 //!
 //! ```text
 //! cargo run --example trio_tutorial
@@ -40,7 +40,7 @@ async fn parent() {
         println!("The parent waits at the end of its block.");
     })
     .await;
-    // The children are spawned in order, so they have their turns in order. (Trio draws lots.)
+    // The children are spawned in order, so they run in order. (In Trio, the order is random.)
     assert_eq!(current_time() - start, SECOND);
     println!("All are gone, and so is the nursery.\n");
 }
@@ -51,7 +51,7 @@ async fn child(name: &str) {
     println!("  {name} is awake, and ends.");
 }
 
-/// The same again, with notes. What they show: a task runs until it waits, and nobody runs beside it.
+/// Runs the two children again, with a trace. It shows that a task runs alone until it waits.
 fn traced_parent() {
     let notes = Arc::new(Notes::default());
     let run = RunBuilder::new().clock(MockClock::autojump());
@@ -80,13 +80,13 @@ fn traced_parent() {
     println!("The notes: {}.\n", notes.join(", "));
 }
 
-/// Takes down what the run tells its instruments of the children.
+/// An instrument that records the turns of the children.
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);
 
 impl Notes {
     fn note(&self, task: &TaskInfo, what: &str) {
-        // The root task is the parent itself, and its turns lie around everybody else's.
+        // The root task is the parent itself, and its turns contain those of all others.
         if task.parent().is_some() {
             self.0
                 .lock()
@@ -114,14 +114,14 @@ impl Instrument for Notes {
     }
 }
 
-/// A server for anybody, and a client of it.
+/// A server and a client.
 async fn echo() -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let heard = open_nursery(async |n| {
         let serving = n.spawn(serve(listener));
         let heard = echo_client(address).await;
-        // Left alone, the server would go on for ever, and the block with it.
+        // Without a cancellation, the server would run forever, and the block with it.
         serving.cancel().await;
         heard
     })
@@ -131,7 +131,7 @@ async fn echo() -> io::Result<()> {
     Ok(())
 }
 
-/// Accepts connections, and gives each a task of its own.
+/// Accepts connections, each with a task of its own.
 async fn serve(listener: TcpListener) {
     open_nursery(async |n| {
         for number in 1.. {
@@ -144,8 +144,8 @@ async fn serve(listener: TcpListener) {
     .await;
 }
 
-/// Sends back what comes. An error here is one client's, so it is told and not passed on: in a nursery, an error that
-/// nobody handles would end all other connections.
+/// Echoes its input. An error concerns one client, so it is printed and not returned: an error that
+/// a task returns would end the nursery with all other connections.
 async fn echo_server(number: u32, mut stream: TcpStream) {
     println!("Server: connection {number} has begun.");
     let sink = stream.clone();
@@ -155,8 +155,9 @@ async fn echo_server(number: u32, mut stream: TcpStream) {
     }
 }
 
-/// Sends and receives at the same time, in two tasks. The sender closes its direction when it has sent everything; the
-/// server closes the other one when it has seen that, and so the receiver knows that it has everything.
+/// Sends and receives at the same time, in two tasks. The sender closes its direction when it has
+/// sent everything. The server then closes the other one, so the receiver knows that it has
+/// everything.
 async fn echo_client(address: SocketAddr) -> io::Result<String> {
     let stream = TcpStream::connect(address).await?;
     try_open_nursery(|n| async move {
@@ -165,7 +166,7 @@ async fn echo_client(address: SocketAddr) -> io::Result<String> {
             for word in ["async ", "can ", "be ", "comfortable"] {
                 sending.write_all(word.as_bytes()).await?;
                 println!("Client: sent {word:?}.");
-                // Nobody needs this pause, but it shows that the answers come meanwhile.
+                // This pause only shows that the answers arrive during it.
                 sleep(Duration::from_millis(5)).await;
             }
             sending.shutdown(std::net::Shutdown::Write)

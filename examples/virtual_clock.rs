@@ -1,8 +1,8 @@
 //! How do I test an hour of waiting in a millisecond?
 //!
-//! By giving the run a clock that leaps. When every task waits, a [`MockClock::autojump`] clock goes to the next deadline
-//! at once. Sleeps, time limits and deadlines follow the run's clock, so what is tested need not know: there is no
-//! clock among the arguments of [`fetch_with_retries`].
+//! Give the run a clock that jumps. When every task waits, a [`MockClock::autojump`] clock goes to
+//! the next deadline immediately. Sleeps, time limits and deadlines follow the run's clock, so the
+//! tested code need not know: [`fetch_with_retries`] has no clock among its arguments.
 //!
 //! ```text
 //! cargo run --example virtual_clock
@@ -19,8 +19,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Calls `fetch` until it succeeds. Each call may take ten seconds; between calls, waits one second, then two, then four,
-/// and so on, but never longer than ten minutes. Gives up an hour after it has begun.
+/// Calls `fetch` until it succeeds. Each call may take ten seconds; between calls, waits one
+/// second, then two, then four, and so on, but never longer than ten minutes. Gives up after an
+/// hour.
 async fn fetch_with_retries<T, E>(mut fetch: impl AsyncFnMut() -> Result<T, E>) -> Option<T> {
     let retry = async {
         let mut pause = SECOND;
@@ -57,7 +58,7 @@ fn a_server_that_is_down_is_given_up_after_an_hour() {
         .await
     });
     assert_eq!(value, None);
-    // Virtual time is exact, so a test can name every second.
+    // Virtual time is exact, so a test can assert every second.
     assert_eq!(clock.elapsed(), HOUR);
     let calls = calls.into_inner();
     assert_eq!(
@@ -85,7 +86,7 @@ fn a_server_that_hangs_is_asked_again() {
             Ok::<_, ()>("the answer")
         }));
     assert_eq!(value, Some("the answer"));
-    // Two calls of ten seconds, and the pauses after them.
+    // Two calls of ten seconds, and their pauses.
     assert_eq!(clock.elapsed(), 20 * SECOND + 3 * SECOND);
     println!(
         "A server that hung twice has answered after {:?}.",
@@ -93,7 +94,7 @@ fn a_server_that_hangs_is_asked_again() {
     );
 }
 
-/// Where a test wants to look around between two moments, it moves the clock by hand.
+/// To check a state between two moments, a test moves the clock by hand.
 fn time_stands_still_until_the_test_moves_it() {
     let clock = MockClock::new();
     RunBuilder::new().clock(clock.clone()).run(async {

@@ -1,7 +1,8 @@
-//! The command line: text in, [`Options`] out, and nothing else happens here.
+//! The command line: converts text to [`Options`].
 //!
-//! `lexopt` splits the arguments; the two kinds of value that the standard library cannot read, times and sizes, are
-//! read below. Every mistake is an error with a one-line message, which `main` prints.
+//! `lexopt` splits the arguments; the two kinds of value that the standard library cannot read,
+//! times and sizes, are read below. Every mistake is an error with a one-line message, which `main`
+//! prints.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Error, ValueExt};
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub const HELP: &str = "\
 Surveys Rust source trees: parses every .rs file in worker processes that may crash, hang or eat memory.
 
@@ -30,10 +31,10 @@ Exit status: 0 if every file could be read, 1 if some could not, 2 for wrong arg
 A file that is not valid Rust, or that was too much for its worker, is a result and not a failure.
 ";
 
-/// The least that `--memory` accepts: a worker needs some of its address space for the program itself.
+/// The minimum of `--memory`: a worker needs some of its address space for the program itself.
 const LEAST_MEMORY: u64 = 64 << 20;
 
-/// What the user asked for.
+/// The command of the user.
 #[derive(Debug, PartialEq)]
 pub enum Command {
     /// Print [`HELP`].
@@ -45,17 +46,17 @@ pub enum Command {
 /// The options of a survey.
 #[derive(Debug, PartialEq)]
 pub struct Options {
-    /// How long one file may take.
+    /// The time limit for one file.
     pub timeout: Duration,
-    /// How many bytes of address space a worker may use.
+    /// The limit of a worker's address space, in bytes.
     pub memory: u64,
     /// How many files are in work at the same time; `None`: one for each CPU.
     pub jobs: Option<NonZeroUsize>,
-    /// Survey only so many files.
+    /// Survey at most this many files.
     pub limit: Option<usize>,
     /// Print JSON instead of tables.
     pub json: bool,
-    /// Where to look; empty for the default folders.
+    /// The folders to survey; empty for the default ones.
     pub folders: Vec<PathBuf>,
 }
 
@@ -103,13 +104,13 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
     };
     match number.checked_mul(milliseconds) {
         Some(0) => Err("no file can be surveyed in no time"),
-        // More than a hundred years is a slip of the finger, and would not fit into every clock.
+        // More than a hundred years is a typing error, and would overflow some clocks.
         Some(time) if time <= 100 * 365 * 24 * 3_600_000 => Ok(Duration::from_millis(time)),
         _ => Err("that is too long a time"),
     }
 }
 
-/// A size that a worker can live in.
+/// A memory size that is large enough for a worker.
 fn memory(text: &str) -> Result<u64, &'static str> {
     match size(text)? {
         bytes if bytes < LEAST_MEMORY => Err("a worker needs at least 64M"),
@@ -132,7 +133,8 @@ fn size(text: &str) -> Result<u64, &'static str> {
         .ok_or("that is more than any machine has")
 }
 
-/// A number of jobs. `NonZeroUsize` could be parsed directly, but its messages speak of "zero for non-zero type".
+/// A number of jobs. `NonZeroUsize` could be parsed directly, but its messages speak of "zero for
+/// non-zero type".
 fn at_least_one(text: &str) -> Result<NonZeroUsize, &'static str> {
     let number: usize = text
         .parse()

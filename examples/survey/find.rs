@@ -1,14 +1,14 @@
-//! Which files there are to survey: every `.rs` entry below the given folders that is not a folder itself.
+//! Finds the files to survey: every `.rs` entry below the given folders that is not a folder.
 //!
-//! Nothing is opened here but folders, so a FIFO or a device with a Rust name is found like any file, and only the
-//! worker that opens it has to suffer. A link to a file counts; a link to a folder is not followed, so no loop of
-//! links can keep the walk from ending. The result is in the order of the paths, whatever order the disk has.
+//! Only folders are opened here, so a FIFO or a device with a Rust name is found like any file, and
+//! only affects the worker that opens it. A link to a file counts; a link to a folder is not
+//! followed, so a loop of links cannot make the walk endless. The result is sorted by path.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a walk has found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The entries to survey, sorted, each once.
@@ -17,13 +17,13 @@ pub struct Found {
     pub unread: Vec<(PathBuf, String)>,
 }
 
-/// How much of a folder is walked.
+/// The part of a folder that is walked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Extent {
     /// Everything, as for folders that the user named.
     Everything,
-    /// Everything but folders marked by a `CACHEDIR.TAG`, which is how cargo marks its `target`: what lies there was
-    /// built from the sources and is not one of them.
+    /// Everything but folders marked by a `CACHEDIR.TAG`, as cargo marks its `target`: its files
+    /// were built from the sources.
     SourcesOnly,
 }
 
@@ -31,8 +31,8 @@ pub enum Extent {
 ///
 /// # Errors
 ///
-/// If a root is missing, not a folder, or unreadable, since that is a mistake in the question. A folder further down
-/// that cannot be read is part of the answer: see [`Found::unread`].
+/// If a root is missing, not a folder, or unreadable. An unreadable folder further down is part of
+/// the result: see [`Found::unread`].
 pub fn find(roots: &[PathBuf], extent: Extent) -> Result<Found, String> {
     let mut found = Found::default();
     for root in outermost(roots)? {
@@ -67,7 +67,8 @@ fn cannot_read(folder: &Path, error: &io::Error) -> String {
     format!("cannot read folder {}: {error}", folder.display())
 }
 
-/// Walks a root with a list of folders still to read instead of recursion, so that the depth of a tree is no danger.
+/// Walks a root with a list of folders still to read instead of recursion, so that a deep tree
+/// cannot overflow the stack.
 fn walk(root: &Path, entries: fs::ReadDir, extent: Extent, found: &mut Found) {
     let mut pending = Vec::new();
     sort_out(root, entries, &mut pending, found);
@@ -82,7 +83,8 @@ fn walk(root: &Path, entries: fs::ReadDir, extent: Extent, found: &mut Found) {
     }
 }
 
-/// Puts each entry of a folder where it belongs: folders to `pending`, `.rs` entries to the files found.
+/// Puts each entry of a folder where it belongs: folders to `pending`, `.rs` entries to the files
+/// found.
 fn sort_out(folder: &Path, entries: fs::ReadDir, pending: &mut Vec<PathBuf>, found: &mut Found) {
     for entry in entries {
         let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
@@ -96,8 +98,8 @@ fn sort_out(folder: &Path, entries: fs::ReadDir, pending: &mut Vec<PathBuf>, fou
         if kind.is_dir() {
             pending.push(path);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            // `is_dir` follows links, and is false for a link to nothing: that is an entry that cannot be read, and
-            // the survey shall say so.
+            // `is_dir` follows links, and is false for a dangling link. That is an unreadable
+            // entry, which the survey reports.
             if !(kind.is_symlink() && path.is_dir()) {
                 found.files.push(path);
             }
@@ -200,7 +202,7 @@ mod tests {
             found_in(tree.path(), Extent::Everything),
             ["lib.rs", "target/debug/out.rs"]
         );
-        // A folder that was named is walked, whatever it is marked as.
+        // A named folder is walked, also if it is marked.
         assert_eq!(
             found_in(&tree.path().join("target"), Extent::SourcesOnly),
             ["debug/out.rs"]

@@ -1,14 +1,14 @@
-//! The accounts: what became of each file that was found.
+//! The result of each file that was found.
 //!
-//! Every file has one slot, which is filled once. So a file cannot be lost or counted twice without somebody noticing,
-//! and the totals of a report are counted from the same slots as its lists.
+//! Every file has one slot, which is filled once. So a lost or duplicated file is detected, and the
+//! totals of a report are counted from the same slots as its lists.
 
 use std::path::{Path, PathBuf};
 
 use crate::measure::Metrics;
 use crate::reason::Reason;
 
-/// What became of one file.
+/// The result of one file.
 pub type Outcome = Result<Metrics, Reason>;
 
 /// The slots of all files, in the order of their paths.
@@ -19,7 +19,7 @@ pub struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    /// A ledger in which nothing has happened yet.
+    /// An empty ledger.
     pub fn of(files: &'a [PathBuf]) -> Self {
         Ledger {
             files,
@@ -27,11 +27,11 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Writes down what became of the file at `index`.
+    /// Records the result of the file at `index`.
     ///
     /// # Panics
     ///
-    /// If that was known already.
+    /// If its result was recorded already.
     pub fn settle(&mut self, index: usize, outcome: Outcome) {
         let before = self.outcomes[index].replace(outcome);
         assert_eq!(before, None, "{:?} is settled twice", self.files[index]);
@@ -49,18 +49,19 @@ impl<'a> Ledger<'a> {
             .filter_map(|(path, outcome)| Some((path, outcome?.as_ref().err()?)))
     }
 
-    /// How many files the survey has not come to.
+    /// The number of files that the survey has not reached.
     pub fn unreached(&self) -> usize {
         self.slots()
             .filter(|(_, outcome)| outcome.is_none())
             .count()
     }
 
-    /// Checks that every file is in exactly one place, and that none is left unless the survey was `interrupted`.
+    /// Checks that every file is in exactly one place, and that none is left unless the survey was
+    /// `interrupted`.
     ///
     /// # Panics
     ///
-    /// If the accounts do not add up, which would be a bug.
+    /// If the numbers do not add up, which would be a bug.
     pub fn assert_complete(&self, interrupted: bool) {
         let (surveyed, reported) = (self.surveyed().count(), self.reported().count());
         let unreached = self.unreached();

@@ -1,14 +1,14 @@
-//! What a worker does to itself before its first job, so that no file can take more than its share.
+//! The limits that a worker sets for itself before its first job.
 
 use std::env;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Caps the address space of this process, which is a worker. The kernel refuses what goes beyond, and Rust aborts a
-/// process that is refused memory: the worker crashes, and nobody else notices.
+/// Caps the address space of this process, which is a worker. The kernel refuses larger
+/// allocations, and Rust aborts a process that is refused memory: only the worker crashes.
 pub fn cap_memory(bytes: &u64) {
     cap(Resource::As, *bytes);
-    // Crashes are this program's daily bread. They shall not fill the disk with core files.
+    // Crashes are normal here, and must not fill the disk with core files.
     cap(Resource::Core, 0);
     forbid_backtraces();
 }
@@ -24,10 +24,12 @@ fn cap(resource: Resource, limit: u64) {
     setrlimit(resource, limits).expect("every process may lower its own limits");
 }
 
-/// Makes Rust die with one line. The user may have set `RUST_BACKTRACE`, but a process that is out of memory has none
-/// to print a backtrace with, and the line that says so would be lost among thousands of frames of a parser.
+/// Makes Rust abort with a one-line message. The user may have set `RUST_BACKTRACE`, but a process
+/// without memory cannot print a backtrace, and the message would be lost among thousands of frames
+/// of a parser.
 fn forbid_backtraces() {
-    // SAFETY: no other thread may read or write the environment meanwhile. A worker has one thread, the one that runs
-    // its init closures and its jobs, and no job has been here before to start another.
+    // SAFETY: no other thread may read or write the environment during the call. A worker has one
+    // thread, the one that runs its init closures and its jobs, and no job has been here before to
+    // start another.
     unsafe { env::remove_var("RUST_BACKTRACE") };
 }

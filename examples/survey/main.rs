@@ -1,22 +1,24 @@
-//! Surveys real Rust source trees: what is the longest function in all the crates that this machine has?
+//! Surveys real Rust source trees: finds the longest function in all crates of this machine, for
+//! example.
 //!
 //! ```text
 //! cargo run --release --example survey                        # cargo's registry, and this project
 //! cargo run --release --example survey -- --jobs 4 some/folder
 //! ```
 //!
-//! Every `.rs` file is parsed in full with `syn`, and that is no job to do in your own process: a deeply nested file
-//! overflows the stack, a FIFO in the tree blocks for ever, a huge file eats all memory. So the parsing is done by
-//! worker processes, and this program needs no more than a page of [`seedbed`] to be sure that
+//! Every `.rs` file is parsed in full with `syn`, which is dangerous in the program's own process:
+//! a deeply nested file overflows the stack, a FIFO in the tree blocks forever, a huge file uses up
+//! the memory. So worker processes do the parsing, and with a page of code for [`seedbed`], this
+//! program guarantees that
 //!
-//! * a file that takes too long is killed, and waited for;
-//! * a file that crashes its worker, or bursts its memory, costs no other file its result;
-//! * Ctrl-C prints what was done so far and leaves no process behind;
+//! * a worker that takes too long for a file is killed and reaped;
+//! * a file that crashes its worker or exceeds its memory does not affect the results of others;
+//! * Ctrl-C prints the results so far and leaves no process behind;
 //! * every file that was found is accounted for, which is asserted at the end.
 //!
-//! The other files here know nothing of that: `cli` reads the arguments, `find` walks the folders, `measure` is the
-//! job, `limits` binds the hands of whoever does it, `reason` says why a file could not be surveyed, `ledger` keeps
-//! the accounts, and `report` and `progress` show them.
+//! The other files do not depend on that: `cli` reads the arguments, `find` walks the folders,
+//! `measure` is the job, `limits` restricts the worker, `reason` names why a file could not be
+//! surveyed, `ledger` keeps the results, and `report` and `progress` show them.
 
 mod cli;
 mod find;
@@ -97,15 +99,15 @@ async fn survey(options: &Options) -> Result<ExitCode, String> {
         print_report(&report, options.json)
     };
 
-    // Ctrl-C cancels whatever is running inside of `run`, and that is how it gets here: all workers are killed and
-    // waited for, then the second future is run, and then the cancellation goes on and the process dies of its SIGINT.
+    // Ctrl-C cancels everything inside `run`: all workers are killed and reaped, then the second
+    // future is run, and then the cancellation continues and the process dies of its SIGINT.
     let all = measure_all(files, options, &ledger);
     on_cancel(all, async { _ = report(true) }).await;
     Ok(report(false))
 }
 
-/// What there is to survey for everybody who has built this: the crates that cargo has fetched from each registry, and
-/// this project.
+/// The default folders, which exist wherever this was built: the crates that cargo has fetched from
+/// each registry, and this project.
 fn folders_of_everybody() -> Vec<PathBuf> {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
@@ -122,14 +124,14 @@ fn folders_of_everybody() -> Vec<PathBuf> {
     folders
 }
 
-/// Measures all files, so many at a time, and writes down what became of them.
+/// Measures all files, `jobs` at a time, and records the results.
 async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger<'_>>) {
     let jobs = options.jobs.or(available_parallelism().ok());
     let turns = &CapacityLimiter::new(jobs.map_or(1, NonZeroUsize::get));
     let progress = &Progress::of(files.len());
 
-    // Between two jobs, a worker that has grown to half of its cap is replaced, so that each file finds at least the
-    // other half. Within a job, the kernel refuses what goes beyond the cap.
+    // Between two jobs, a worker that has grown to half of its cap is replaced, so that each file
+    // finds at least the other half. Within a job, the kernel refuses memory beyond the cap.
     let config = WorkerConfig::new()
         .init_with(options.memory, cap_memory)
         .retire_above_memory(options.memory / 2)
@@ -139,7 +141,8 @@ async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger
         let workers = &workers;
         open_nursery(async |n| {
             for (index, path) in files.iter().enumerate() {
-                // A file waits for its turn here, where no timeout runs yet and no child exists for it.
+                // A file waits for its turn here, where no timeout runs yet and no child exists for
+                // it.
                 let turn = turns.acquire().await;
                 n.spawn(async move {
                     let outcome = measure_one(path, options, workers).await;
@@ -157,12 +160,13 @@ async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger
     .await;
 }
 
-/// Measures one file in a worker process. Whatever the file does to the worker becomes the reason that is returned.
+/// Measures one file in a worker process. A failure of the worker is returned as a reason.
 async fn measure_one(path: &Path, options: &Options, workers: &WorkerContext) -> Outcome {
     let after = options.timeout;
     let job = workers
         .run_sync(measure, path.into())
-        // The file has its turn already, and shall not wait for another while its time runs.
+        // The file has a token already, and must not wait for another one while its time limit
+        // runs.
         .limiter(&CapacityLimiter::unlimited())
         .kill_on_cancel(true);
     match fail_after(after, job).await {
@@ -172,7 +176,7 @@ async fn measure_one(path: &Path, options: &Options, workers: &WorkerContext) ->
     }
 }
 
-/// What the failure of a worker says about the file.
+/// Converts the failure of a worker to a reason of the file.
 fn reason_of(error: &WorkerError) -> Reason {
     match (error.kind(), error.exit(), error.panic()) {
         (WorkerErrorKind::Broken, Some(exit), _) => {
@@ -207,7 +211,7 @@ fn print_report(report: &Report<'_>, as_json: bool) -> ExitCode {
     }
 }
 
-/// Prints a text to stdout. A reader who has seen enough (`survey | head`) is no error.
+/// Prints a text to stdout. A closed pipe (`survey | head`) is no error.
 fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout

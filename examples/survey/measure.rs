@@ -1,7 +1,9 @@
-//! The job: measures one file. This runs in a worker process, where it may hang, crash and eat what it likes.
+//! The job: measures one file. It runs in a worker process, where it may hang, crash and use up
+//! memory.
 //!
-//! `syn` does the parsing, and `syn` recurses: a file that is nested deeply enough overflows the stack. Nothing here
-//! guards against that, nor against a FIFO that never ends or a file larger than memory. That is the worker's use.
+//! `syn` does the parsing, and `syn` recurses: a file that is nested deeply enough overflows the
+//! stack. Nothing here guards against that, nor against an endless FIFO or a file larger than
+//! memory; the worker process does.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,7 +14,7 @@ use syn::visit::{self, Visit};
 
 use crate::reason::Reason;
 
-/// What is counted in one file.
+/// The counts of one file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Lines of text, comments and blank lines among them.
@@ -21,13 +23,14 @@ pub struct Metrics {
     pub functions: u64,
     /// `unsafe { .. }` blocks.
     pub unsafe_blocks: u64,
-    /// The function with the most lines; the first of them if there are several, `None` if there is none.
+    /// The function with the most lines; the first of them if there are several, `None` if there is
+    /// none.
     pub longest: Option<Function>,
-    /// How many blocks lie around the innermost one, itself included: 1 for a function without inner blocks.
+    /// The depth of the innermost block: 1 for a function without inner blocks.
     pub nesting: u64,
 }
 
-/// Where a function is, and how long.
+/// The position and length of a function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Function {
     pub name: String,
@@ -39,15 +42,17 @@ pub struct Function {
 
 /// Measures the file at `path`.
 ///
-/// The path is an [`OsString`] and no `PathBuf`, because serde writes paths as text, and not every file name is text.
+/// The path is an [`OsString`] and no `PathBuf`, because serde writes paths as text, and not every
+/// file name is text.
 pub fn measure(path: OsString) -> Result<Metrics, Reason> {
     let bytes = fs::read(path).map_err(|error| Reason::of_reading(&error))?;
     let source = String::from_utf8(bytes).map_err(|error| Reason::NotUtf8 {
         offset: error.utf8_error().valid_up_to(),
     })?;
     let metrics = measure_source(&source);
-    // For the sake of line numbers, `proc_macro2` keeps the text of everything that a thread has parsed. No token of
-    // this file is left, so its text can go; else the worker would grow with every file.
+    // For line numbers, `proc_macro2` keeps the text of everything that a thread has parsed. No
+    // token of this file is left, so its text can be freed; otherwise the worker would grow with
+    // every file.
     proc_macro2::extra::invalidate_current_thread_spans();
     metrics
 }
@@ -63,11 +68,11 @@ fn measure_source(source: &str) -> Result<Metrics, Reason> {
     })
 }
 
-/// Where and what the error is.
+/// Returns the position and text of the error.
 fn syntax_error(error: &syn::Error, source: &str) -> Reason {
     let span = error.span();
     let (line, column) = match span.byte_range().is_empty() {
-        // What is missing at the end of the file has no place in it; `syn` says so with an empty span.
+        // An error at the end of the file has an empty span.
         true => (
             source.lines().count().max(1),
             source.lines().last().map_or(0, |line| line.chars().count()),
@@ -85,7 +90,7 @@ fn syntax_error(error: &syn::Error, source: &str) -> Reason {
 #[derive(Default)]
 struct Counter {
     metrics: Metrics,
-    /// How many blocks are open where the walk is now.
+    /// The number of open blocks at the current position.
     open_blocks: u64,
 }
 
@@ -154,7 +159,7 @@ mod tests {
         measure(file.path().into())
     }
 
-    /// The line and the column of the syntax error in a text. What the error says is up to `syn`.
+    /// The line and the column of the syntax error in a text. The text is `syn`'s.
     fn place(source: &str) -> (usize, usize) {
         match measured(source) {
             Err(Reason::Syntax { line, column, .. }) => (line, column),

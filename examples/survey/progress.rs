@@ -1,14 +1,14 @@
-//! The progress bar, which exists only if somebody can see it.
+//! The progress bar, which exists only on a terminal.
 
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on stderr if that is a terminal, and nothing at all otherwise. Dropping it takes it off the screen.
+/// A bar on stderr if that is a terminal. Dropping it removes it from the screen.
 pub struct Progress(Option<ProgressBar>);
 
 impl Progress {
-    /// A bar for so many files.
+    /// Creates a bar for this many files.
     pub fn of(files: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style =
@@ -19,7 +19,7 @@ impl Progress {
         Progress(bar)
     }
 
-    /// One more file is settled.
+    /// Counts one more file.
     pub fn advance(&self) {
         if let Some(bar) = &self.0 {
             bar.inc(1);

@@ -1,8 +1,9 @@
-//! Why a file could not be surveyed.
+//! The reasons for which a file could not be surveyed.
 //!
-//! Some reasons are found by the job, in the worker (the text is at fault); the others are found by the program, from
-//! the way in which the worker ended (the text was too much for it). Which death means what is decided by
-//! [`Reason::of_death`], from plain values, so that it can be tested without killing anybody.
+//! Some reasons are found by the job, in the worker (the text is at fault); the others are found by
+//! the program, from the way in which the worker ended (the text exceeded a limit).
+//! [`Reason::of_death`] decides from plain values, so that it can be tested without killing a
+//! worker.
 
 use std::fmt;
 use std::io;
@@ -10,28 +11,29 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// One reason. It crosses the border of a process, hence the serde.
+/// One reason. It is sent between processes, hence the serde.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The byte at this offset, counted from 0, is not part of any UTF-8 character.
     NotUtf8 { offset: usize },
-    /// The text is not Rust. Lines and columns are counted from 1, columns in characters, as rustc does.
+    /// The text is not Rust. Lines and columns are counted from 1, columns in characters, as rustc
+    /// does.
     Syntax {
         line: usize,
         column: usize,
         message: String,
     },
-    /// The worker had no time left, and was killed.
+    /// The time limit expired, and the worker was killed.
     TimedOut { after: Duration },
     /// The worker died of it.
     Crashed { how: String },
-    /// The worker was refused memory that it asked for.
+    /// The kernel refused memory to the worker.
     OverMemory,
-    /// The parser panicked; the worker lives on.
+    /// The parser panicked; the worker continues.
     Panicked { message: String },
     /// The entry could not be opened, or not be read to its end.
     Unreadable { message: String },
-    /// No worker could do the job, through no fault of the file.
+    /// No worker could do the job, for a reason that does not concern the file.
     NoWorker { message: String },
 }
 
@@ -62,12 +64,12 @@ impl Reason {
         }]
     }
 
-    /// Whether the survey did not get to see the file at all, so that its exit status must say so.
+    /// Whether the survey could not read the file, which changes its exit status.
     pub fn is_failure_of_the_survey(&self) -> bool {
         matches!(self, Reason::Unreadable { .. } | Reason::NoWorker { .. })
     }
 
-    /// The reason behind an error of reading. A buffer that could not be had is the memory cap at work, met politely.
+    /// Converts an error of reading. A failed allocation of the buffer is due to the memory cap.
     pub fn of_reading(error: &io::Error) -> Reason {
         match error.kind() {
             io::ErrorKind::OutOfMemory => Reason::OverMemory,
@@ -77,9 +79,10 @@ impl Reason {
         }
     }
 
-    /// The reason behind the death of a worker: what ended it, and the last of what it wrote to stderr.
+    /// Converts the death of a worker: its exit status, and the end of its stderr.
     ///
-    /// Rust aborts both when memory is refused and when the stack overflows, and only its last words tell which.
+    /// Rust aborts both when memory is refused and when the stack overflows; only its message tells
+    /// which.
     pub fn of_death(end: &str, last_words: &str) -> Reason {
         if last_words.contains("memory allocation of ") {
             return Reason::OverMemory;
@@ -113,7 +116,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A message as one line of a list, however many it came with.
+/// Returns a message as one line.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -122,7 +125,7 @@ fn one_line(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What Rust's runtime writes before it aborts.
+    /// The messages of Rust's runtime before it aborts.
     const OVERFLOW: &str =
         "\nthread 'main' (4711) has overflowed its stack\nfatal runtime error: stack overflow\n";
     const REFUSED: &str = "memory allocation of 314572800 bytes failed\n";

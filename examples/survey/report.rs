@@ -1,4 +1,4 @@
-//! The report: tables for people, JSON for programs. Both are text that is made here and printed elsewhere.
+//! The report: tables for people, JSON for programs. Both are returned as text; `main` prints it.
 
 use std::fmt::{self, Display, Write};
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::ledger::Ledger;
 use crate::measure::Metrics;
 use crate::reason::Reason;
 
-/// How many files each list of the highest has.
+/// The length of each list of highest values.
 const TOP: usize = 10;
 
-/// One of the things that are counted in a file, and how the report speaks of it.
+/// A measure, and its names in the report.
 struct Measure {
     /// Its name in the table and, with underscores, in JSON.
     name: &'static str,
     /// The heading of its ten highest files.
     heading: &'static str,
-    /// Whether it makes sense to add it up over files.
+    /// Whether its sum over files is meaningful.
     adds_up: bool,
     /// Its value in one file.
     value: fn(&Metrics) -> u64,
@@ -70,14 +70,14 @@ impl Measure {
         self.name.replace(' ', "_")
     }
 
-    /// The files with the highest values, the highest first; files in which there is nothing to count are left out.
+    /// The files with the highest values, the highest first; files with the value 0 are left out.
     fn top<'a>(&self, ledger: &'a Ledger<'_>) -> Vec<(u64, &'a Path, &'a Metrics)> {
         let mut files: Vec<_> = ledger
             .surveyed()
             .map(|(path, metrics)| ((self.value)(metrics), path, metrics))
             .filter(|(value, ..)| *value > 0)
             .collect();
-        // The sort is stable, and so equal values stay in the order of their paths.
+        // The sort is stable, so equal values stay in the order of their paths.
         files.sort_by_key(|(value, ..)| std::cmp::Reverse(*value));
         files.truncate(TOP);
         files
@@ -94,17 +94,17 @@ impl Measure {
 
 /// Everything that is reported.
 pub struct Report<'a> {
-    /// What became of the files.
+    /// The results of the files.
     pub ledger: &'a Ledger<'a>,
-    /// How many files the walk found; more than the ledger has if there is a `--limit`.
+    /// The number of files that the walk found; more than the ledger has with `--limit`.
     pub found: usize,
     /// The folders that the walk could not enter.
     pub unread: &'a [(PathBuf, String)],
     /// The folders that the tables name once, instead of once per path.
     pub below: &'a [PathBuf],
-    /// How long it took.
+    /// The duration of the survey.
     pub elapsed: Duration,
-    /// Whether the survey ended before its time.
+    /// Whether the survey was interrupted.
     pub interrupted: bool,
 }
 
@@ -131,7 +131,7 @@ impl Report<'_> {
         }
     }
 
-    /// How many files and folders the survey did not get to see.
+    /// The number of files and folders that the survey could not read.
     pub fn failures(&self) -> usize {
         let files = self.ledger.reported();
         let unseen = files.filter(|(_, reason)| reason.is_failure_of_the_survey());
@@ -297,7 +297,7 @@ impl Report<'_> {
         on_one_line(inside.unwrap_or(path))
     }
 
-    /// The last line, and the one to look at first: it says whether everything is accounted for.
+    /// The last line, and the most important one: whether every file is accounted for.
     fn write_accounts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |files: usize| HumanCount(files as u64);
         let accounts = self.accounts();
@@ -339,7 +339,7 @@ impl Sums {
     }
 }
 
-/// A path on one line of a terminal: whoever named the file does not get to move the cursor.
+/// A path on one line of a terminal: control characters in a file's name are escaped.
 fn on_one_line(path: &Path) -> String {
     let text = path.to_string_lossy();
     let escaped = text.chars().map(|char| match char.is_control() {
@@ -368,7 +368,7 @@ mod tests {
         }
     }
 
-    /// Reports three files, one of each fate, of five that were found.
+    /// Reports three files, one for each kind of result, of five that were found.
     fn reported<R>(interrupted: bool, look: impl FnOnce(Report<'_>) -> R) -> R {
         let files = ["a.rs", "long/way/b.rs", "c\n.rs"].map(PathBuf::from);
         let mut ledger = Ledger::of(&files);
