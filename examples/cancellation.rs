@@ -1,7 +1,7 @@
 //! How do I stop a function that does not stop by itself?
 //!
-//! A thread cannot be stopped from outside, and an `async` task only at an await. A process can be
-//! killed at any time, so a function that must be stoppable runs in a worker process.
+//! A thread cannot be stopped from outside, and an `async` task only where it awaits. A process can
+//! be killed at any time, so a function that must be stoppable runs in a worker process.
 //!
 //! ```text
 //! cargo run --example cancellation
@@ -22,29 +22,30 @@ fn endless(start: u64) -> u64 {
     }
 }
 
-/// Takes some time and returns.
+/// Takes some time, and then returns.
 fn save_file(name: String) -> String {
     thread::sleep(Duration::from_millis(300));
     format!("{name} is saved")
 }
 
-/// Returns the id of the process that this runs in.
+/// Returns the id of the process that it runs in.
 fn process_id(_: ()) -> u32 {
     std::process::id()
 }
 
 seedbed::main! {
     async fn main() {
-        // The call runs in a worker process, while this process can do other work. `kill_on_cancel`
-        // allows cancellation to kill that worker, and an expired time limit cancels.
+        // The call runs in a worker process, while this process can do other work. With
+        // `kill_on_cancel`, cancelling the call kills the worker. A time limit is one way to cancel
+        // a call.
         let start = current_time();
         let endless = run_sync(endless, 0).kill_on_cancel(true);
         let outcome = fail_after(Duration::from_millis(200), endless).await;
         assert!(outcome.is_err());
         println!("The endless loop was stopped after {:?}.", current_time() - start);
 
-        // When `fail_after` has returned, the process has been killed and reaped: it uses no CPU
-        // any more, and leaves no zombie.
+        // When `fail_after` returns, the process has been killed and reaped. It uses no more CPU
+        // time, and there is no zombie.
         let workers = default_context_statistics();
         assert_eq!((workers.running_workers, workers.idle_workers), (0, 0));
 
@@ -54,8 +55,8 @@ seedbed::main! {
         assert_ne!(worker, std::process::id());
 
         // Killing is not always right: half a file is worse than none. Without `kill_on_cancel`, a
-        // call that has started runs to its end, and cancellation waits for it. Then the job is
-        // done, so the caller gets its result although the time is up.
+        // call whose job has started runs to its end, and cancelling it waits. The job has then
+        // been done, so the caller gets its result although the time is up.
         let start = current_time();
         let saving = run_sync(save_file, "thesis.txt".to_owned());
         let outcome = move_on_after(Duration::from_millis(50), saving).await;

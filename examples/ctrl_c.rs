@@ -4,12 +4,12 @@
 //! cargo run --example ctrl_c; echo $?     # prints 130
 //! ```
 //!
-//! Ctrl-C cancels everything that runs inside `run` or `main!`, and all tasks can clean up. Then
-//! the process dies *of the signal*, as Unix expects: a shell script around it stops too, and `$?`
-//! is 130, which is 128 plus the number of the signal. A second Ctrl-C ends the process
-//! immediately.
+//! Ctrl-C cancels all tasks inside `run` or `main!`, and cancelled tasks can clean up. Then the
+//! process kills itself *with the signal*, as Unix shells expect: a shell script around it stops
+//! too, and `$?` is 130, which is 128 plus the number of the signal. A second Ctrl-C ends the
+//! process at once.
 //!
-//! This program sends itself the signal that the keys would send.
+//! This program sends itself the signal that the keys would send, so that it runs unattended.
 
 use std::time::Duration;
 
@@ -31,14 +31,14 @@ seedbed::main! {
         let work = open_nursery(async |n| {
             n.spawn(async { run_sync(endless, ()).kill_on_cancel(true).await });
 
-            // Code between two awaits is never interrupted, and a destructor runs wherever a task
-            // is cancelled.
+            // Code between two awaits is never interrupted, and destructors run wherever a task is
+            // cancelled.
             n.spawn(async {
                 let _notes = Notes;
                 sleep_forever().await;
             });
 
-            // Here a user would press Ctrl-C.
+            // This stands for pressing Ctrl-C.
             sleep(Duration::from_millis(300)).await;
             println!("Ctrl-C!");
             kill_process(getpid(), Signal::INT).expect("everybody may send signals to themselves");
@@ -46,7 +46,7 @@ seedbed::main! {
         });
 
         // The second future runs if the first one is cancelled, after all of its tasks have ended.
-        // Unlike a destructor it may await, and it is not cancelled itself.
+        // Unlike a destructor it may await, and it is itself shielded from cancellation.
         on_cancel(work, async {
             sleep(Duration::from_millis(100)).await;
             assert_eq!(default_context_statistics().running_workers, 0);
@@ -57,7 +57,7 @@ seedbed::main! {
     }
 }
 
-/// A resource that must be released in any case.
+/// A resource that must be put away in every case.
 struct Notes;
 
 impl Drop for Notes {

@@ -1,25 +1,25 @@
-//! How does a server stop without interrupting requests in progress?
+//! How does a server stop without interrupting a line that it is writing?
 //!
-//! When SIGTERM, Ctrl-C or an event stops the server, it shuts down in this order:
+//! When SIGTERM, Ctrl-C or an event tells the server to stop, it does this in order:
 //!
-//! 1. it accepts no more clients and closes its port, so that new clients go elsewhere;
-//! 2. idle connections are closed; requests in progress may finish, within a time limit;
-//! 3. requests that are not done by then are cancelled, but their clients still get a last line
-//!    about it;
-//! 4. after a second signal, the time limit expires immediately.
+//! 1. it stops accepting and closes its port, so that new clients go elsewhere;
+//! 2. it closes idle connections; busy ones may finish their request, within a time limit;
+//! 3. it cancels requests that exceed the limit, but still sends these clients a last line that
+//!    says so;
+//! 4. a second signal ends the time limit at once.
 //!
-//! Most of this follows from the tree of tasks. Tasks that end together are in one scope, tasks
-//! that must have ended before the next step are in a nursery, and steps that must not be
-//! interrupted are in a shield with a time limit inside:
+//! The tree of tasks does most of this. Tasks that end together are in one scope. Tasks that must
+//! end before the next step are in a nursery. Writes that must not be interrupted are in a shield
+//! with a time limit inside:
 //!
 //! ```text
 //! serve
-//! ├─ heed signals
+//! ├─ handle signals
 //! └─ work: a scope, which gets a deadline when the draining begins
 //!    └─ clients: a nursery
 //!       ├─ accept, until told to stop
-//!       ├─ attend to a client ── answer ── shield ── write
-//!       ├─ attend to a client
+//!       ├─ serve a client ── answer ── shield ── write
+//!       ├─ serve a client
 //!       ┆
 //! ```
 //!
@@ -49,22 +49,22 @@ use smol::stream::StreamExt;
 /// The number of clients that are served at a time. Others wait in the kernel's queue.
 const MOST_CLIENTS: usize = 1000;
 
-/// The time limit for writing a line. A client that does not read must not delay the shutdown.
+/// The time limit for writing one line. A client that does not read must not delay the shutdown.
 const WRITE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The pause after a failed accept, for instance when no descriptors are left.
+/// The pause after a failed accept, for example because there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A server that answers lines with lines: first a line that it has started the work, then the
-/// answer.
+/// A server that answers lines with lines. It first reports that it works on the request, then
+/// sends the answer.
 struct Server {
-    /// The time limit for requests after the server was stopped.
+    /// The time that clients have after the server was told to stop.
     grace: Duration,
-    /// Stops the server. Set by the signals; other tasks may set it too.
+    /// Tells the server to stop. The signals set it, and other code may too.
     stop: Event,
     /// Set when the port is closed.
     draining: Event,
-    /// The scope around all work for clients.
+    /// The scope of all work for clients.
     work: CancelScope,
     answered: AtomicUsize,
     cut_off: AtomicUsize,
@@ -82,7 +82,7 @@ impl Server {
         }
     }
 
-    /// Serves until it is stopped and all requests have ended.
+    /// Serves until the server is told to stop and all of its work has ended.
     async fn serve(&self, listener: TcpListener) -> Result<(), SignalError> {
         let signals = open_signal_receiver(&[SIGTERM, SIGINT])?;
         open_nursery(|n| async move {
@@ -91,13 +91,13 @@ impl Server {
                 Some(()) => println!("Server: everybody has been served."),
                 None => println!("Server: some had to be cut off."),
             }
-            n.cancel(); // no more signals are waited for
+            n.cancel(); // no more signals are handled
         })
         .await;
         Ok(())
     }
 
-    /// The first signal stops the server gracefully, the second one immediately.
+    /// Handles signals: the first one tells the server to stop, the second one cancels its work.
     async fn heed(&self, mut signals: SignalReceiver) {
         signals.next().await;
         println!("Server: a signal. We stop.");
@@ -107,7 +107,7 @@ impl Server {
         self.work.cancel();
     }
 
-    /// Accepts clients until the server is stopped; ends when the last client has gone.
+    /// Accepts clients until the server is told to stop. Returns when the last client has gone.
     async fn attend_to_all(&self, listener: TcpListener) {
         open_nursery(|clients| async move {
             let places = CapacityLimiter::new(MOST_CLIENTS);
@@ -122,7 +122,8 @@ impl Server {
                 }
             })
             .await;
-            // Clients in the kernel's queue are refused, too: none of their requests has begun.
+            // Clients that are still in the kernel's queue are refused too. None of their requests
+            // was begun.
             drop(listener);
             println!("Server: the port is closed.");
             self.draining.set();
@@ -131,8 +132,8 @@ impl Server {
         .await
     }
 
-    /// Serves one client until either side ends the connection. Its errors do not affect other
-    /// clients.
+    /// Serves one client until either side closes the connection. An error of one client does not
+    /// affect the others.
     async fn attend_to(&self, stream: TcpStream) {
         if let Err(error) = self.converse(&stream).await {
             println!("Server: a client was lost: {error}.");
@@ -142,8 +143,8 @@ impl Server {
     async fn converse(&self, stream: &TcpStream) -> io::Result<()> {
         let mut requests = BufReader::new(stream.clone()).lines();
         loop {
-            // No request is in progress here, so the connection ends here when the server stops.
-            // Half a request does not count.
+            // No request is in progress here, so the conversation ends here when the server stops.
+            // Half a request counts as none.
             let no_more = async {
                 self.draining.wait().await;
                 None
@@ -158,7 +159,8 @@ impl Server {
         }
     }
 
-    /// Sends the last line to a client whose request was cancelled. An error is ignored.
+    /// Sends the last line to a client whose request was cancelled. An error here cannot be
+    /// reported to anyone, so it is ignored.
     async fn apologise(&self, stream: &TcpStream) {
         self.cut_off.fetch_add(1, Relaxed);
         if let Err(error) = write_line(stream, "sorry").await {
@@ -167,7 +169,8 @@ impl Server {
     }
 }
 
-/// Accepts the next connection. Retries after errors: they concern one client, or are temporary.
+/// Accepts the next connection. Errors are temporary: they concern one client, or a lack of
+/// resources.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
@@ -181,7 +184,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// Writes a whole line or fails; cancellation does not interrupt it. The shield defers
-/// cancellation, and the time limit inside bounds the shield.
+/// cancellation, and the time limit inside it bounds the wait.
 async fn write_line(stream: &TcpStream, line: &str) -> io::Result<()> {
     let mut stream = stream.clone(); // another handle on the same socket
     let line = format!("{line}\n");
@@ -194,7 +197,7 @@ async fn write_line(stream: &TcpStream, line: &str) -> io::Result<()> {
         .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// The actual work, which does not depend on servers, signals or shutdowns.
+/// The actual work. It does not know about servers, signals and shutdown.
 async fn answer(request: String) -> String {
     match request.as_str() {
         "a long story" => sleep(Duration::from_millis(50)).await,
@@ -205,7 +208,7 @@ async fn answer(request: String) -> String {
 }
 
 fn main() {
-    // Ctrl-C is one of the server's own signals, so the run leaves it alone.
+    // The server handles Ctrl-C itself, so the run must not.
     RunBuilder::new().ctrl_c(CtrlC::Leave).run(async {
         let server = Server::new(Duration::from_millis(200));
         with_clients(&server, the_first_signal_drains)
@@ -220,7 +223,7 @@ fn main() {
     });
 }
 
-/// Runs the server, and a second task that acts as its clients and stops it.
+/// Runs the server, and next to it a task that plays the clients and stops the server.
 async fn with_clients(
     server: &Server,
     play: impl AsyncFnOnce(SocketAddr) -> io::Result<()>,
@@ -264,7 +267,7 @@ async fn the_second_signal_ends(address: SocketAddr) -> io::Result<()> {
     deep.ask("the meaning of life").await?;
 
     signal_hook::low_level::raise(SIGTERM)?;
-    assert_eq!(idle.hears().await?, ""); // so the first one has been heard
+    assert_eq!(idle.hears().await?, ""); // so the first signal has been handled
     signal_hook::low_level::raise(SIGINT)?;
     assert_eq!(deep.hears().await?, "sorry");
     println!("Client: there would have been an hour, but there was no time for it.");
@@ -289,7 +292,7 @@ impl Client {
         Ok(())
     }
 
-    /// Receives a line; an empty one at the end of the connection.
+    /// Receives a line. At the end of the stream, it is empty.
     async fn hears(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.stream.read_line(&mut line).await?;

@@ -1,8 +1,8 @@
-//! How do I try several things, a little apart, and take the first that works?
+//! How do I start several attempts one after the other, and take the first that succeeds?
 //!
 //! A host with many addresses is dialled as in RFC 8305 ("Happy Eyeballs"): in order, but without a
-//! long wait for an address that does not answer. The next attempt begins when the one before has
-//! failed or has taken too long. The first connection ends all other attempts.
+//! long wait for an address that does not answer. The next attempt begins when the previous one has
+//! failed, or has taken too long. The first connection ends all other attempts.
 //!
 //! ```text
 //! cargo run --example happy_eyeballs
@@ -19,10 +19,10 @@ use seedbed::time::current_time;
 use seedbed::{move_on_after, on_cancel, open_nursery};
 use smol::net::{TcpListener, TcpStream};
 
-/// The time after which the next attempt begins. RFC 8305 recommends a quarter of a second.
+/// The time before the next attempt begins. RFC 8305 recommends a quarter of a second.
 const STAGGER: Duration = Duration::from_millis(50);
 
-/// Connects to the first of the addresses that answers, and prefers those that come early.
+/// Connects to the first address that answers, with a preference for those that come early.
 ///
 /// # Errors
 ///
@@ -44,19 +44,19 @@ async fn connect(addresses: &[SocketAddr], stagger: Duration) -> Result<TcpStrea
                     }
                 }
             }));
-            // The next one begins when this one has failed or its time is up.
+            // The next attempt begins when this one has failed, or has taken too long.
             move_on_after(stagger, failed.wait()).await;
         }
         for attempt in attempts {
             attempt.await;
         }
-        // All attempts have failed: a success would have ended the block.
+        // All attempts have ended, and none has terminated the block.
         Err(AllFailed(std::mem::take(&mut failures.lock().unwrap())))
     })
     .await
 }
 
-/// One attempt, which prints its result.
+/// Makes one attempt and prints its outcome.
 async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     println!("Dialling {}.", address.ip());
     let abandoned = async { println!("{} is not needed any more.", address.ip()) };
@@ -68,7 +68,7 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     outcome
 }
 
-/// The error of each address.
+/// The errors of all addresses.
 #[derive(Debug)]
 struct AllFailed(Vec<(SocketAddr, io::Error)>);
 
@@ -87,9 +87,8 @@ seedbed::main! {
         let listener = TcpListener::bind((ANSWERING, 0)).await?;
         let answering = listener.local_addr()?;
 
-        // The first address refuses, so the second is dialled immediately. That one does not
-        // answer, so after a while the third is dialled as well, and answers. The fourth is never
-        // dialled.
+        // The first address refuses, so the second is dialled at once. It does not answer, so after
+        // a while the third is dialled as well, and answers. The fourth is never dialled.
         let start = current_time();
         let addresses = [refusing, black_hole.address, answering, refusing];
         let stream = connect(&addresses, STAGGER).await.expect("one of them answers");
@@ -105,18 +104,18 @@ seedbed::main! {
     }
 }
 
-// Three addresses of this machine, so that the output can tell them apart.
+// Three addresses of this machine, which differ in the output.
 const REFUSING: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const SILENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const ANSWERING: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
-/// An address without a listener: its listener has just been dropped.
+/// Returns an address without a listener: its listener was just closed.
 fn refusing() -> io::Result<SocketAddr> {
     std::net::TcpListener::bind((REFUSING, 0))?.local_addr()
 }
 
-/// An address that neither accepts nor refuses. It listens, but its queue of one is full, so the
-/// kernel drops further packets, as a firewall would.
+/// Returns an address that neither accepts nor refuses. It has a listener whose queue of one is
+/// full, so the kernel drops new connections, as a firewall would.
 struct BlackHole {
     address: SocketAddr,
     _listener: std::net::TcpListener,
@@ -126,7 +125,7 @@ struct BlackHole {
 impl BlackHole {
     fn open() -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((SILENT, 0))?;
-        // Listening again changes the length of the queue.
+        // Calling `listen` again changes the length of the queue.
         rustix::net::listen(&listener, 0)?;
         let address = listener.local_addr()?;
         Ok(BlackHole {

@@ -1,8 +1,8 @@
 //! How do I run a parser on input that I do not trust?
 //!
-//! In a worker process with limits. The small language below has all features that make a document
-//! dangerous: it nests, repeats, loops and includes. A document that exceeds a limit ends one
-//! worker, or is refused by the kernel. The program gets an error that names the limit, and
+//! In a worker process with limits. The small language below has everything that makes a document
+//! dangerous: it nests, repeats, loops and includes files. A document that goes too far ends one
+//! worker, or the kernel refuses its request. The program gets an error that names the limit, and
 //! continues.
 //!
 //! ```text
@@ -14,8 +14,8 @@ use std::time::Duration;
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{WorkerConfig, open_worker_context};
 
-/// Reads one document: `(..)` nests, `*n` makes the text n times as long, `!` loops forever,
-/// `<file>` includes a file, and any other character is text.
+/// Parses one document: `(..)` nests, `*n` repeats the text n times, `!` loops forever, `<file>`
+/// includes a file, and any other character is text.
 fn read(document: String) -> Result<usize, String> {
     let mut text = String::new();
     read_group(&mut document.chars(), &mut text)?;
@@ -54,7 +54,7 @@ seedbed::main! {
             // A recursive parser needs stack for each level, up to a depth that no honest document
             // has.
             .stack_size(16 << 20)
-            // The parser needs nothing of this program's surroundings, and no high priority.
+            // Documents must not read the environment, and parsing has a low priority.
             .env_clear()
             .current_dir("/")
             .nice(19)

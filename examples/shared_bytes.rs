@@ -10,7 +10,7 @@ use seedbed::{open_nursery, run_sync};
 /// The length of the table: 32 MiB of numbers.
 const LENGTH: usize = 4 << 20;
 
-/// Counts the steps of the Collatz sequence from a number to 1.
+/// Returns the number of steps from `number` to one in the Collatz sequence.
 fn steps_to_one(mut number: u64) -> u64 {
     let mut steps = 0;
     while number > 1 {
@@ -28,7 +28,7 @@ fn largest(part: SharedSlice<u64>) -> u64 {
     part.iter().copied().max().unwrap_or(0)
 }
 
-/// A job that makes a table and returns it.
+/// A job that makes a table of its own, and returns it.
 fn first_steps(count: usize) -> std::io::Result<SharedSlice<u64>> {
     SharedSlice::build(count, |steps| {
         for (step, number) in steps.iter_mut().zip(1..) {
@@ -40,7 +40,7 @@ fn first_steps(count: usize) -> std::io::Result<SharedSlice<u64>> {
 
 seedbed::main! {
     async fn main() {
-        // The table is filled in place, once. After that, no process can change it.
+        // The table is filled once, in place. After that, no process can change it.
         let table = SharedSlice::build(LENGTH, |numbers: &mut [u64]| {
             for (place, number) in numbers.iter_mut().zip(0..) {
                 *place = number;
@@ -62,8 +62,9 @@ seedbed::main! {
         assert_eq!(largest, LENGTH as u64 - 1);
         println!("Its largest number is {largest}.");
 
-        // Results work in the same way: the worker fills the memory, and this process reads it in
-        // place. The memory is freed with its last handle, and may outlive its worker.
+        // The other direction works the same way: the worker fills the memory, and this process
+        // reads it in place. The memory lives as long as any process has it, even longer than the
+        // worker that made it.
         let steps = run_sync(|count| first_steps(count).map_err(|error| error.to_string()), 30);
         let steps = steps.await.expect("the job ends well").expect("there is memory for the steps");
         assert_eq!(steps[27 - 1], 111);

@@ -1,9 +1,9 @@
 //! How do I give each call a process of its own?
 //!
-//! Worker processes are reused, because that is a thousand times faster than starting one. But some
-//! code leaves state behind: a global variable, a changed working directory, a library that can be
-//! initialised only once. For such code, use workers that retire after one job, so that each call
-//! is the first one of its process.
+//! Workers are reused, because that is a thousand times faster than starting one. But some code
+//! leaves state behind: a global variable, a changed working directory, a library that can be
+//! initialised only once. For such code, use workers that do one job and retire, so that each call
+//! is the first in its process.
 //!
 //! ```text
 //! cargo run --example single_use_workers
@@ -16,14 +16,15 @@ use seedbed::{WorkerConfig, cache_scope, run_sync};
 /// State of the process.
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
-/// Counts its calls in this process, like code that behaves differently after the first call.
+/// Counts its calls in this process. It stands for code that changes the state of its process.
 fn count_calls(_: ()) -> u32 {
     CALLS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 seedbed::main! {
     async fn main() {
-        // By default, the second call reuses the worker of the first one, and finds its state.
+        // By default, the second call goes to the worker of the first one, and sees the state that
+        // it left behind.
         assert_eq!(run_sync(count_calls, ()).await.unwrap(), 1);
         assert_eq!(run_sync(count_calls, ()).await.unwrap(), 2);
         println!("A worker that is used again remembers.");
@@ -37,7 +38,7 @@ seedbed::main! {
         .await;
         println!("A worker that is used once has nothing to remember.");
 
-        // The state of this process has not changed: jobs only change their worker.
+        // This process has not called the function: state in a worker stays there.
         assert_eq!(CALLS.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,14 +1,15 @@
 //! How do I keep something running that fails now and then?
 //!
-//! A supervisor runs a child and restarts it when it fails: soon after the first failure, with
-//! growing pauses after further ones, and finally not any more. Then it returns an error, which
-//! goes up the tree like any error. So supervisors nest, and a failure that one cannot handle ends
-//! the block around it.
+//! A supervisor runs a child. When the child fails, it starts a new one: soon after the first
+//! failure, later after each further one, and in the end not at all. When it gives up, it returns
+//! an error, which propagates up the tree like any other. So supervisors nest, and the failure of
+//! one ends the block around it.
 //!
-//! The child can be anything. Here, the children are a task that loses its connection, and
-//! functions in worker processes, of which one crashes and one panics. A panic in a task of this
-//! process is *not* restarted: it is a bug, and memory that it shares with other tasks may be
-//! inconsistent, so it ends the block. Code that must survive its own bugs runs in a worker.
+//! The child can be anything. Here it is a task that loses its connection, or a function in a
+//! worker process, of which one crashes and one panics. A panic in a task of this process is *not*
+//! handled by a restart: it means that the program has a bug, and memory that it shares with other
+//! tasks may be half changed, so it ends the block. Code that must survive its own bugs runs in a
+//! worker.
 //!
 //! ```text
 //! cargo run --example supervisor
@@ -23,13 +24,13 @@ use seedbed::time::{current_time, sleep_forever};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{checkpoint, open_nursery, run_sync, sleep, try_open_nursery};
 
-/// The policy for restarting a child that has failed.
+/// The policy: when a failed child is started again, and when the supervisor gives up.
 #[derive(Clone, Copy, Debug)]
 struct Policy {
-    /// The pause after the first failure; it doubles after each further one.
+    /// The pause after the first failure. It doubles after each further one.
     first_pause: Duration,
     longest_pause: Duration,
-    /// A child that lived this long was healthy: the next failure counts as the first.
+    /// A child that lived this long was healthy: its failure counts as the first.
     healthy_after: Duration,
     /// The number of failures in a row after which the supervisor gives up.
     limit: u32,
@@ -42,7 +43,7 @@ const POLICY: Policy = Policy {
     limit: 4,
 };
 
-/// The failures so far, and all decisions of the supervisor.
+/// The failures so far. All decisions of the supervisor are here, and nothing else.
 #[derive(Debug)]
 struct Record {
     policy: Policy,
@@ -57,8 +58,8 @@ impl Record {
         }
     }
 
-    /// Records a failure of a child that ran for this time. Returns the pause before the restart;
-    /// `None` to give up.
+    /// Records the failure of a child that lived for `lived`. Returns the pause before the next
+    /// start, or `None` to give up.
     fn failure(&mut self, lived: Duration) -> Option<Duration> {
         if lived >= self.policy.healthy_after {
             self.in_a_row = 0;
@@ -73,13 +74,14 @@ impl Record {
     }
 }
 
-/// Runs a child from `make` until it succeeds, and restarts it when it fails, by the policy.
+/// Runs the children that `make` returns until one succeeds, and starts a new one after each
+/// failure, as the policy says.
 ///
-/// To stop it, cancel it: the child or the pause is dropped where it waits.
+/// Cancelling it drops the child where it waits, or ends the pause between two children.
 ///
 /// # Errors
 ///
-/// [`GaveUp`], with the last error, after too many failures.
+/// Returns [`GaveUp`], with the last error, after too many failures.
 async fn supervise<T, E, Fut>(
     name: &'static str,
     policy: Policy,
@@ -112,13 +114,13 @@ where
     }
 }
 
-/// Returns the first line of a message: a worker's panic may include its backtrace.
+/// Returns the first line of a message. A worker's panic may include a backtrace.
 fn brief(error: &impl Error) -> String {
     let message = error.to_string();
     message.lines().next().unwrap_or_default().to_owned()
 }
 
-/// A supervisor has stopped restarting its child.
+/// The error of a supervisor that has given up.
 #[derive(Debug)]
 struct GaveUp {
     name: &'static str,
@@ -147,7 +149,7 @@ seedbed::main! {
     }
 }
 
-/// Tests the decisions without children and time.
+/// Tests the decisions, without children and without waiting.
 fn the_pauses_grow_up_to_a_limit() {
     let mut record = Record::new(Policy { limit: 6, ..POLICY });
     let moment = Duration::from_millis(1);
@@ -158,7 +160,7 @@ fn the_pauses_grow_up_to_a_limit() {
         pauses,
         [Some(5), Some(10), Some(20), Some(20), Some(20), None]
     );
-    // A long healthy run resets the number of failures.
+    // A long healthy life resets the count.
     let healthy = POLICY.healthy_after;
     assert_eq!(record.failure(healthy), Some(POLICY.first_pause));
 }
@@ -171,7 +173,7 @@ async fn what_fails_now_and_then_gets_its_work_done() {
         let news = n.spawn(supervise("the news feed", POLICY, move || {
             read_news(connections.fetch_add(1, Relaxed))
         }));
-        // Functions in worker processes: a crash or panic there is an error here.
+        // Functions in worker processes: their crash is an error here.
         let thumbnail = n.spawn(supervise("the thumbnail", POLICY, move || {
             run_sync(draw_thumbnail, attempts.fetch_add(1, Relaxed)).into_future()
         }));
@@ -196,7 +198,7 @@ async fn what_always_fails_ends_the_block_around_it() {
         n.try_spawn(supervise("the archive", POLICY, || {
             run_sync(read_archive, ()).into_future()
         }));
-        // Its sibling has not failed; it is cancelled and gets the time to shut down.
+        // Its sibling has not failed. It is cancelled, not restarted, and has time to end in order.
         n.spawn(seedbed::on_cancel(sleep_forever(), async {
             put_away.fetch_add(1, Relaxed);
         }));
@@ -218,7 +220,7 @@ async fn what_always_fails_ends_the_block_around_it() {
 
 /// Loses its first two connections.
 async fn read_news(connection: u32) -> Result<&'static str, ConnectionLost> {
-    checkpoint().await; // here, others have their turns
+    checkpoint().await; // here, other tasks get their turns
     match connection {
         0 | 1 => Err(ConnectionLost),
         _ => Ok("all quiet"),

@@ -1,9 +1,9 @@
-//! How do I limit how long something may take?
+//! How do I limit the time that something takes?
 //!
-//! Any future can have a time limit, also a whole block of code. This program shows nested limits,
-//! work that must not be interrupted, and a limit that is changed during the work. It runs on a
-//! virtual clock, so its seconds take no time; in a program, use `seedbed::run` instead of
-//! `RunBuilder`.
+//! Any future can have a time limit, and so can a whole block of code. This program shows nested
+//! limits, work that must not be interrupted, and a limit that is moved while the work is in
+//! progress. It runs on a virtual clock, so its seconds take no time. In your program, use
+//! `seedbed::run` in place of `RunBuilder`.
 //!
 //! ```text
 //! cargo run --example timeouts
@@ -28,7 +28,7 @@ fn main() {
     });
 }
 
-/// `move_on_after` is for optional work: it returns `None` if the time is up.
+/// Use `move_on_after` for optional work: `None` means that the time was up.
 async fn a_limit_is_part_of_the_plan() {
     let start = current_time();
     let suggestions = move_on_after(2 * SECOND, look_up(5 * SECOND)).await;
@@ -36,14 +36,14 @@ async fn a_limit_is_part_of_the_plan() {
     assert_eq!(current_time() - start, 2 * SECOND);
     println!("After two seconds we go on without the suggestions.");
 
-    // Work that completes in time returns its value.
+    // Work that finishes in time keeps its value, whatever its limit was.
     assert_eq!(
         move_on_after(2 * SECOND, look_up(SECOND)).await,
         Some("found")
     );
 }
 
-/// `fail_after` is for required work: too slow is an error like others, and `?` returns it.
+/// Use `fail_after` for required work: exceeding the limit is an error, and `?` passes it on.
 async fn a_limit_is_an_error() {
     async fn page() -> Result<&'static str, TooSlowError> {
         let text = fail_after(2 * SECOND, look_up(SECOND)).await?;
@@ -54,8 +54,8 @@ async fn a_limit_is_an_error() {
     println!("The page cannot be shown: {error}.");
 }
 
-/// Nested limits all hold: an inner one can only be tighter. The remaining time need not be passed
-/// to functions, and any function can ask for it.
+/// Nested limits do not add up: an inner limit can only be tighter. Functions need not pass on the
+/// remaining time; any of them can query it.
 async fn the_tightest_limit_counts() {
     let start = current_time();
     let outcome = move_on_after(3 * SECOND, async {
@@ -73,7 +73,7 @@ async fn the_tightest_limit_counts() {
     println!("A minute inside of three seconds is three seconds.");
 }
 
-/// A shield defers the limits around it, but not those inside it. So put a limit inside: a shield
+/// A shield defers limits around it. Limits inside it still apply. Put one there, because a shield
 /// around work that never ends would never end either.
 async fn the_last_words_are_shielded() {
     let start = current_time();
@@ -82,8 +82,8 @@ async fn the_last_words_are_shielded() {
         let last_words = shield(move_on_after(5 * SECOND, say_good_bye(2 * SECOND)));
         last_words.await.expect("two seconds are within the five")
     });
-    // The limit expired during the shield. The shielded work was completed, so its value is not
-    // lost.
+    // The limit passed while the shield was active. The shielded work was finished, so its value is
+    // not lost.
     assert_eq!(outcome.await, Some("good-bye"));
     assert_eq!(current_time() - start, SECOND / 2 + 2 * SECOND);
     println!("The good-bye was finished after the limit.");
@@ -98,11 +98,11 @@ async fn the_last_words_are_shielded() {
     println!("A good-bye that takes an hour is cut off by the limit inside of the shield.");
 }
 
-/// A limit is a setting of a scope, and can be changed through a handle of the scope: here, by a
-/// watchdog that fires after two seconds without progress.
+/// A limit is a setting of a scope, and any handle on the scope can change it. Here, a watchdog
+/// barks if there was no progress for two seconds.
 async fn a_deadline_is_moved() {
     let watchdog = CancelScope::new();
-    watchdog.set_timeout(2 * SECOND); // from the first poll
+    watchdog.set_timeout(2 * SECOND); // counted from the first poll
     let collar = watchdog.clone();
     let mut steps = 0;
     let start = current_time();
@@ -110,7 +110,7 @@ async fn a_deadline_is_moved() {
         for pause in [1, 1, 1, 1, 3] {
             sleep(pause * SECOND).await;
             steps += 1;
-            collar.set_timeout(2 * SECOND); // from now
+            collar.set_timeout(2 * SECOND); // counted from now
         }
     });
     assert_eq!(outcome.await, None);

@@ -1,8 +1,8 @@
 //! What do the programs of Trio's tutorial look like here?
 //!
-//! These are the programs of <https://trio.readthedocs.io/en/stable/tutorial.html>: two children
-//! that sleep in one nursery, the same with a trace of the tasks' turns, and an echo server with a
-//! client that sends and receives at the same time.
+//! The programs of <https://trio.readthedocs.io/en/stable/tutorial.html>: two children that sleep
+//! in one nursery, the same with a trace of their turns, and an echo server with a client that
+//! sends and receives at the same time.
 //!
 //! ```text
 //! cargo run --example trio_tutorial
@@ -30,7 +30,8 @@ fn main() {
     seedbed::run(echo()).unwrap();
 }
 
-/// Two children, one nursery. Both sleep for a second, at the same time, so all is over after one.
+/// Two children in one nursery. Both sleep for a second, at the same time, so the block ends after
+/// one second.
 async fn parent() {
     println!("The parent has begun.");
     let start = current_time();
@@ -40,7 +41,7 @@ async fn parent() {
         println!("The parent waits at the end of its block.");
     })
     .await;
-    // The children are spawned in order, so they run in order. (In Trio, the order is random.)
+    // The children get their first turns in the order of spawning. (In Trio, the order is random.)
     assert_eq!(current_time() - start, SECOND);
     println!("All are gone, and so is the nursery.\n");
 }
@@ -51,7 +52,8 @@ async fn child(name: &str) {
     println!("  {name} is awake, and ends.");
 }
 
-/// Runs the two children again, with a trace. It shows that a task runs alone until it waits.
+/// The first program with a trace. It shows that a task runs until it waits, and that no other task
+/// runs at that time.
 fn traced_parent() {
     let notes = Arc::new(Notes::default());
     let run = RunBuilder::new().clock(MockClock::autojump());
@@ -80,7 +82,7 @@ fn traced_parent() {
     println!("The notes: {}.\n", notes.join(", "));
 }
 
-/// An instrument that records the turns of the children.
+/// Records the events of the children that the run reports to its instruments.
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);
 
@@ -114,14 +116,14 @@ impl Instrument for Notes {
     }
 }
 
-/// A server and a client.
+/// An echo server, and a client of it.
 async fn echo() -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let heard = open_nursery(async |n| {
         let serving = n.spawn(serve(listener));
         let heard = echo_client(address).await;
-        // Without a cancellation, the server would run forever, and the block with it.
+        // Without this, the server would run forever, and so would the block.
         serving.cancel().await;
         heard
     })
@@ -131,7 +133,7 @@ async fn echo() -> io::Result<()> {
     Ok(())
 }
 
-/// Accepts connections, each with a task of its own.
+/// Accepts connections, and starts a task for each.
 async fn serve(listener: TcpListener) {
     open_nursery(async |n| {
         for number in 1.. {
@@ -144,8 +146,8 @@ async fn serve(listener: TcpListener) {
     .await;
 }
 
-/// Echoes its input. An error concerns one client, so it is printed and not returned: an error that
-/// a task returns would end the nursery with all other connections.
+/// Sends back the bytes that it receives. An error here concerns one client, so it is printed and
+/// not returned: in a nursery, an unhandled error would end all other connections.
 async fn echo_server(number: u32, mut stream: TcpStream) {
     println!("Server: connection {number} has begun.");
     let sink = stream.clone();
@@ -156,8 +158,8 @@ async fn echo_server(number: u32, mut stream: TcpStream) {
 }
 
 /// Sends and receives at the same time, in two tasks. The sender closes its direction when it has
-/// sent everything. The server then closes the other one, so the receiver knows that it has
-/// everything.
+/// sent everything. The server sees that and closes the other direction, so the receiver knows that
+/// it has everything.
 async fn echo_client(address: SocketAddr) -> io::Result<String> {
     let stream = TcpStream::connect(address).await?;
     try_open_nursery(|n| async move {
@@ -166,7 +168,7 @@ async fn echo_client(address: SocketAddr) -> io::Result<String> {
             for word in ["async ", "can ", "be ", "comfortable"] {
                 sending.write_all(word.as_bytes()).await?;
                 println!("Client: sent {word:?}.");
-                // This pause only shows that the answers arrive during it.
+                // This pause is not needed. It shows that answers arrive during it.
                 sleep(Duration::from_millis(5)).await;
             }
             sending.shutdown(std::net::Shutdown::Write)

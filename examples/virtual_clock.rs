@@ -1,8 +1,8 @@
 //! How do I test an hour of waiting in a millisecond?
 //!
-//! Give the run a clock that jumps. When every task waits, a [`MockClock::autojump`] clock goes to
-//! the next deadline immediately. Sleeps, time limits and deadlines follow the run's clock, so the
-//! tested code need not know: [`fetch_with_retries`] has no clock among its arguments.
+//! Give the run a clock that jumps. When every task waits, a [`MockClock::autojump`] clock jumps to
+//! the next deadline. Sleeps, time limits and deadlines use the run's clock, so the tested code
+//! need not know: [`fetch_with_retries`] takes no clock as an argument.
 //!
 //! ```text
 //! cargo run --example virtual_clock
@@ -19,8 +19,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Calls `fetch` until it succeeds. Each call may take ten seconds; between calls, waits one
-/// second, then two, then four, and so on, but never longer than ten minutes. Gives up after an
+/// Calls `fetch` until it succeeds. Each call may take ten seconds. Between calls, it waits one
+/// second, then two, then four, and so on, but never longer than ten minutes. It gives up after an
 /// hour.
 async fn fetch_with_retries<T, E>(mut fetch: impl AsyncFnMut() -> Result<T, E>) -> Option<T> {
     let retry = async {
@@ -58,7 +58,7 @@ fn a_server_that_is_down_is_given_up_after_an_hour() {
         .await
     });
     assert_eq!(value, None);
-    // Virtual time is exact, so a test can assert every second.
+    // Virtual time is exact, so a test can check every second.
     assert_eq!(clock.elapsed(), HOUR);
     let calls = calls.into_inner();
     assert_eq!(
@@ -81,7 +81,7 @@ fn a_server_that_hangs_is_asked_again() {
         .run(fetch_with_retries(async || {
             calls += 1;
             if calls < 3 {
-                sleep_forever().await; // hangs; the time limit of the call ends that
+                sleep_forever().await; // hangs until the time limit of the call
             }
             Ok::<_, ()>("the answer")
         }));
@@ -94,7 +94,7 @@ fn a_server_that_hangs_is_asked_again() {
     );
 }
 
-/// To check a state between two moments, a test moves the clock by hand.
+/// A test that checks the state between two moments moves the clock by hand.
 fn time_stands_still_until_the_test_moves_it() {
     let clock = MockClock::new();
     RunBuilder::new().clock(clock.clone()).run(async {
@@ -102,7 +102,7 @@ fn time_stands_still_until_the_test_moves_it() {
             let tea = n.spawn(sleep(5 * MINUTE));
 
             clock.jump(4 * MINUTE);
-            wait_all_tasks_blocked().await; // whoever can do something has done it
+            wait_all_tasks_blocked().await; // every task that could run has run
             assert!(!tea.is_finished());
 
             clock.jump(HOUR);

@@ -1,9 +1,10 @@
-//! Holds the public items to what their docs must say: an example that asserts, and what may go wrong.
+//! Checks the docs of public items: an example that asserts, `# Errors`, `# Cancellation`,
+//! `# Panics`.
 //!
-//! The sources are read as tokens, as in `tests/layers`, so that what macros write counts too. An item is public if a
-//! public module, or the crate's root, re-exports its name or defines it. The methods of a trait are left to the trait's own
-//! example. Of panics, only those are seen that a function has in its own body. And whether the docs are right, no test
-//! can see; but somebody was made to think of it.
+//! The sources are read as tokens, so that items from macros count too. An item is public if a
+//! public module, or the root of the crate, re-exports its name or defines it. The methods of a
+//! trait are covered by the trait's example. A panic counts if it is in the function's own body. No
+//! test can check that the docs are right.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -134,7 +135,7 @@ enum Kind {
     Macro,
 }
 
-/// Something that is declared `pub`.
+/// An item that is declared `pub`.
 #[derive(Debug)]
 struct Item {
     kind: Kind,
@@ -142,11 +143,11 @@ struct Item {
     line: usize,
     /// `function` or `Type::method`.
     name: String,
-    /// All doc comments, one line each.
+    /// The doc comments, one line each.
     docs: String,
-    /// The names that stand in the type of what a function returns; of an `async fn`, also `Future`.
+    /// The names in the return type of a function; for an `async fn`, also `Future`.
     returns: Vec<String>,
-    /// Whether a function has a `panic!` or an `assert!` of its own.
+    /// Whether the function's body contains a `panic!` or an `assert!`.
     panics: bool,
 }
 
@@ -159,7 +160,7 @@ impl Item {
             .expect("a split has a first part")
     }
 
-    /// What stands in fences of the docs and is run.
+    /// Returns the code blocks of the docs that are run.
     fn example(&self) -> Option<String> {
         let mut run = String::new();
         let mut found = false;
@@ -176,8 +177,9 @@ impl Item {
         found.then_some(run)
     }
 
-    /// Whether the docs link to the function that makes such a thing: what a future or a guard does is seen there. And what
-    /// a macro declares in its caller's name has its docs among the arguments.
+    /// Returns whether the docs link to the function that returns this type, whose example covers
+    /// it. The docs of a type that a macro declares under an argument's name are among the macro's
+    /// arguments.
     fn is_made_elsewhere(&self) -> bool {
         let links = ["made by [", "made by awaiting [", "from [", "given to the "];
         links.iter().any(|link| self.docs.contains(link)) || self.name == "$name"
@@ -189,13 +191,13 @@ impl Item {
     }
 }
 
-/// What was read of the crate.
+/// The items of the crate.
 #[derive(Default)]
 struct Crate {
     items: Vec<Item>,
-    /// Trait and type of each `impl .. for`.
+    /// The trait and the type of each `impl .. for`.
     implementations: BTreeSet<(String, String)>,
-    /// Top-level module (empty for the root) and name of what is re-exported.
+    /// The top-level module (empty for the root) and the name of each re-export.
     exports: BTreeSet<(String, String)>,
     /// The modules that the root declares `pub`.
     public_modules: BTreeSet<String>,
@@ -232,7 +234,7 @@ impl Crate {
         .read(tokens);
     }
 
-    /// Drops the items that cannot be named from outside.
+    /// Removes the items that other crates cannot name.
     fn keep_public(&mut self) {
         let (exports, modules) = (&self.exports, &self.public_modules);
         self.items.retain(|item| {
@@ -241,7 +243,7 @@ impl Crate {
             let exported = exports.contains(&(module.to_owned(), name.to_owned()));
             let in_public_root =
                 item.file == format!("{module}/mod.rs") && modules.contains(module);
-            // What a macro of a public module names is the macro's argument.
+            // A macro of a public module declares items under the name of an argument.
             let by_macro = name == "$name" && modules.contains(module);
             exported || in_public_root || by_macro || item.kind == Kind::Macro
         });
@@ -269,7 +271,7 @@ impl Crate {
     }
 }
 
-/// The top-level module of a file below `src`; empty for the root.
+/// Returns the top-level module of a file below `src`; empty for the root.
 fn module(file: &str) -> &str {
     let first = file.split('/').next().unwrap_or(file);
     match first.trim_end_matches(".rs") {
@@ -278,7 +280,7 @@ fn module(file: &str) -> &str {
     }
 }
 
-/// Reads one file, or one block of it.
+/// Reads a file, or a block of it.
 struct Reader<'a> {
     file: &'a str,
     /// The type whose methods these are.
@@ -286,7 +288,7 @@ struct Reader<'a> {
     found: &'a mut Crate,
 }
 
-/// What was read of an item before its keyword.
+/// The attributes before an item's keyword.
 #[derive(Default)]
 struct Attributes {
     docs: String,
@@ -386,7 +388,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads what stands behind `impl`.
+    /// Reads the tokens after `impl`.
     fn implementation(&mut self, header_and_block: &[TokenTree]) {
         let after_generics = skip_generics(header_and_block);
         let for_type = |at: &usize| {
@@ -406,7 +408,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes an item; `item` begins with its name.
+    /// Records an item; `item` begins with its name.
     fn declare(
         &mut self,
         kind: Kind,
@@ -438,7 +440,7 @@ impl Reader<'_> {
         });
     }
 
-    /// Reads `pub use`: of what module, if this is the root or a public module, and which names.
+    /// Reads the names of a `pub use`, if this is the root or a public module.
     fn export(&mut self, path: &[TokenTree]) {
         let own = module(self.file);
         let is_root = self.file == "lib.rs" || self.file == format!("{own}/mod.rs");
@@ -474,10 +476,10 @@ impl Attributes {
     }
 }
 
-/// Where the item at `at` ends: after a semicolon, or a block that is not in the middle of it.
+/// Returns the end of the item at `at`: after a semicolon, or after a block that ends the item.
 fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
     let ends = |token: &TokenTree| punct(token) == Some(';') || group(token).is_some_and(is_block);
-    // The braces of `use a::{b, c};` are no block.
+    // The braces of `use a::{b, c};` do not end the item.
     let is_use = tokens[at..]
         .iter()
         .take(3)
@@ -491,7 +493,7 @@ fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
     length.map_or(tokens.len(), |length| at + length + 1)
 }
 
-/// The name that tokens begin with, also `$name`; that of the last part of a path.
+/// Returns the name that the tokens begin with, also `$name`; for a path, its last part.
 fn name(tokens: &[TokenTree]) -> String {
     let mut name = String::new();
     for token in tokens {
@@ -508,7 +510,7 @@ fn name(tokens: &[TokenTree]) -> String {
     name
 }
 
-/// What stands behind `<..>`, if that is first.
+/// Returns the tokens after `<..>`, if they begin with it.
 fn skip_generics(tokens: &[TokenTree]) -> &[TokenTree] {
     if tokens.first().and_then(punct) != Some('<') {
         return tokens;
@@ -528,10 +530,10 @@ fn skip_generics(tokens: &[TokenTree]) -> &[TokenTree] {
     &[]
 }
 
-/// The names in a function's return type, without its bounds.
+/// Returns the names in a function's return type, without its bounds.
 fn returned_names(function: &[TokenTree]) -> Vec<String> {
     let after_name = skip_generics(&function[function.len().min(1)..]);
-    // The first group behind the generics holds the parameters.
+    // The first group after the generics contains the parameters.
     let Some(parameters) = after_name.iter().position(|token| group(token).is_some()) else {
         return Vec::new();
     };
@@ -572,7 +574,7 @@ fn words(tokens: TokenStream) -> Vec<String> {
     found
 }
 
-/// Appends what is in the string literals: of `"..."`, or of `concat!("..", $part, "..")`.
+/// Appends the text of string literals: of `"..."`, or of `concat!("..", $part, "..")`.
 fn strings(tokens: TokenStream, found: &mut String) {
     for token in tokens {
         match token {
@@ -610,7 +612,7 @@ fn is_word(token: &TokenTree, word: &str) -> bool {
     matches!(token, TokenTree::Ident(ident) if ident == word)
 }
 
-/// The sources below a folder that are compiled without tests.
+/// Collects the sources below a folder that are compiled without tests.
 fn gather(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the sources can be listed") {
         let path = entry.expect("the sources can be listed").path();

@@ -245,7 +245,7 @@ fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Pages whose links to files are relative paths. (Those of `docs` are links of rustdoc.)
+/// Pages whose links to files are relative paths. rustdoc checks the links in `docs`.
 const LINKING_PAGES: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",

@@ -1,4 +1,4 @@
-//! The small examples do what they say. They check themselves; here they only need to be run.
+//! Runs the small examples. They check their own results.
 
 mod built_example;
 
@@ -15,15 +15,12 @@ fn run(name: &str) -> Output {
         .expect("it can be started")
 }
 
-/// Runs an example that ends well, and returns what it said.
+/// Runs an example, expects success, and returns its output.
 fn said(name: &str) -> String {
     let output = run(name);
     let (out, err) = texts(&output);
     assert!(output.status.success(), "{}\n{out}{err}", output.status);
-    assert_eq!(
-        err, "",
-        "an example that ends well has nothing to complain about"
-    );
+    assert_eq!(err, "", "a successful example prints no errors");
     out
 }
 

@@ -1,4 +1,4 @@
-//! The survey, run as a user runs it, over trees that nobody would want to meet.
+//! Runs the survey example as a user does, on trees with broken and hostile files.
 
 mod built_example;
 
@@ -35,7 +35,7 @@ impl Tree {
         fs::write(self.at(name), content).unwrap();
     }
 
-    /// A file full of zeros, which takes no place on the disk.
+    /// Makes a sparse file of zeros, which takes no space on the disk.
     fn sparse_file(&self, name: &str, megabytes: u64) {
         let file = File::create(self.at(name)).unwrap();
         file.set_len(megabytes << 20).unwrap();
@@ -46,7 +46,7 @@ impl Tree {
         mknodat(CWD, self.at(name), FileType::Fifo, mode, 0).unwrap();
     }
 
-    /// Surveys the tree, with these options.
+    /// Returns the command that surveys the tree, with these options.
     fn survey(&self, options: &[&str]) -> Command {
         let mut command = example("survey");
         command
@@ -61,7 +61,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The report that a survey with `--json` has printed.
+/// Parses the report of a survey with `--json`.
 fn report(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
         panic!(
@@ -72,13 +72,13 @@ fn report(output: &Output) -> Value {
     })
 }
 
-/// The last part of a path in a report.
+/// Returns the file name of a path in a report.
 fn name(entry: &Value) -> String {
     let path = Path::new(entry["path"].as_str().unwrap());
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-/// The files that could not be surveyed, each with what the report says about it.
+/// Returns the files that could not be surveyed, each with the report's message.
 fn not_surveyed(report: &Value) -> BTreeMap<String, String> {
     let entries = report["not_surveyed"].as_array().unwrap().iter();
     entries
@@ -99,7 +99,7 @@ fn one_bad_file_never_costs_another_file_its_result() {
     tree.file("latin1.rs", b"// caf\xe9\n");
     tree.file("wrong.rs", "fn f() {}\nfn fn() {}\n");
     tree.sparse_file("larger_than_the_cap.rs", 300);
-    // This one can be read, but the parser makes a copy.
+    // This file can be read, but the parser copies it.
     tree.sparse_file("larger_than_half_of_the_cap.rs", 40);
     symlink("nowhere", tree.at("dangling.rs")).unwrap();
     symlink("good_0.rs", tree.at("good_link.rs")).unwrap();
@@ -146,7 +146,7 @@ fn one_bad_file_never_costs_another_file_its_result() {
     assert_eq!(report["unreached"], 0);
     assert_eq!(report["totals"]["unsafe_blocks"]["total"], 21);
 
-    // What could not be read at all makes the exit status a failure, and one line says so.
+    // Unreadable files make the exit status a failure, and are reported on one line.
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stderr),
@@ -210,13 +210,13 @@ fn without_a_folder_cargos_registry_and_this_project_are_surveyed() {
             .env("CARGO_HOME", cargo_home.0.path());
         report(&survey.output().unwrap())
     };
-    // This file is one of the project's own; its build output is not.
+    // The project's sources are surveyed; its build output is not.
     assert!(run("0")["found"].as_u64() > Some(10));
     assert_eq!(run("1")["surveyed"], 1);
 }
 
 #[test]
-fn a_mistake_of_the_user_is_one_clear_line_and_exit_code_2() {
+fn a_wrong_argument_is_a_one_line_error_and_exit_code_2() {
     let tree = Tree::new();
     tree.file("file.rs", "");
     let (missing, file) = (tree.at("missing"), tree.at("file.rs"));
@@ -264,7 +264,7 @@ fn help_is_printed_to_stdout() {
 }
 
 #[test]
-fn a_reader_who_has_seen_enough_is_no_error() {
+fn a_closed_output_pipe_is_no_error() {
     let tree = Tree::new();
     tree.file("a.rs", "fn f() {}");
     let mut survey = tree
@@ -282,7 +282,7 @@ fn a_reader_who_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn ctrl_c_prints_what_was_done_and_dies_by_the_signal_with_no_worker_left() {
+fn ctrl_c_prints_the_results_so_far_and_leaves_no_worker() {
     let tree = Tree::new();
     tree.file("a.rs", "fn f() {}");
     tree.fifo("b.rs");
@@ -296,7 +296,7 @@ fn ctrl_c_prints_what_was_done_and_dies_by_the_signal_with_no_worker_left() {
         .process_group(0);
     let mut survey = command.spawn().unwrap();
 
-    // Both workers hang in a FIFO each, and they would for an hour.
+    // Each worker hangs in a FIFO, and would for an hour.
     let _writers = [
         wait_for_reader(&tree.at("b.rs"), &mut survey),
         wait_for_reader(&tree.at("c.rs"), &mut survey),
@@ -304,7 +304,7 @@ fn ctrl_c_prints_what_was_done_and_dies_by_the_signal_with_no_worker_left() {
     let workers = children(&survey);
     assert_eq!(workers.len(), 3, "two workers and their fork server");
 
-    // A terminal sends the signal to everybody: to the workers too, which are to ignore it.
+    // A terminal sends the signal to the whole process group. The workers must ignore it.
     let group = Pid::from_child(&survey);
     kill_process_group(group, Signal::INT).unwrap();
     let output = survey.wait_with_output().unwrap();
@@ -324,11 +324,12 @@ fn ctrl_c_prints_what_was_done_and_dies_by_the_signal_with_no_worker_left() {
     }
 }
 
-/// Waits until a worker has opened the FIFO, and keeps it waiting for what we might write.
+/// Waits until a worker has opened the FIFO. The worker then waits for data until the returned file
+/// is closed.
 fn wait_for_reader(fifo: &Path, survey: &mut Child) -> File {
     let flags = OFlags::NONBLOCK.bits() as i32;
     loop {
-        // Without waiting, a FIFO can be opened for writing only if somebody reads it.
+        // A non-blocking open for writing fails unless the FIFO has a reader.
         if let Ok(writer) = OpenOptions::new()
             .write(true)
             .custom_flags(flags)
@@ -343,7 +344,7 @@ fn wait_for_reader(fifo: &Path, survey: &mut Child) -> File {
     }
 }
 
-/// The numbers of the processes that the survey has started.
+/// Returns the ids of the processes that the survey has started.
 fn children(survey: &Child) -> Vec<u32> {
     let mut children = String::new();
     for thread in fs::read_dir(format!("/proc/{}/task", survey.id())).unwrap() {

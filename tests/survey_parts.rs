@@ -1,10 +1,11 @@
 //! The unit tests of the survey example's pure parts.
 //!
-//! They live in the example, beside what they test. Cargo either builds an example, which `tests/survey.rs` needs, or
-//! tests it, but not both; so its modules are compiled here once more for their tests.
+//! The tests are in the files of the example. Cargo either builds an example, which
+//! `tests/survey.rs` needs, or tests it, but not both. So this file compiles its modules again,
+//! with their tests.
 
 #![cfg(test)]
-// The survey itself is not here, and so not everything is used.
+// Without the example's `main`, some items are unused.
 #![allow(dead_code)]
 
 #[path = "../examples/survey/cli.rs"]

@@ -1,9 +1,8 @@
-//! Allocations and memory of one nursery child, and of the small things.
+//! Allocations and memory of one nursery child, and of single operations.
 //!
-//! The allocator of the whole program is the system's, with counters that run only while this section measures, so
-//! that no other measurement pays for more than one relaxed load per allocation.
-//!
-//! `unsafe` is allowed here because a global allocator cannot be written without.
+//! The program's global allocator is the system's, with counters. The counters run only while this
+//! section measures; other measurements pay one relaxed load per allocation. A global allocator
+//! cannot be written without `unsafe`.
 #![allow(unsafe_code)]
 
 use std::{
@@ -73,7 +72,8 @@ pub fn compare(options: &Options) {
     }
 }
 
-/// Prints how many calls for memory `operation` makes under `seedbed::run`, on the average of a thousand.
+/// Prints the average number of allocations of `operation` under `seedbed::run`, over a thousand
+/// calls.
 pub fn count<F: Future>(options: &Options, name: &str, operation: impl Fn() -> F) {
     const SECTION: &str = "primitives/allocations";
     const TIMES: u64 = 1_000;
@@ -81,7 +81,7 @@ pub fn count<F: Future>(options: &Options, name: &str, operation: impl Fn() -> F
         return;
     }
     let counted = seedbed::run(async {
-        // Once without counting: what is made once per run is not per operation.
+        // Run once without counting, so that allocations per run are not counted.
         operation().await;
         ALLOCATIONS.store(0, Relaxed);
         COUNTING.store(true, Relaxed);
@@ -94,17 +94,17 @@ pub fn count<F: Future>(options: &Options, name: &str, operation: impl Fn() -> F
     report::count(&format!("{SECTION}, {name}"), counted as f64 / TIMES as f64);
 }
 
-/// What one block of [`CHILDREN`] used, divided by their number.
+/// The memory that one block of [`CHILDREN`] used, divided by the number of children.
 struct Usage {
-    /// Calls that got memory, growing what one has included.
+    /// Successful allocations and reallocations.
     allocations: f64,
-    /// The most that was held at one time.
+    /// The greatest amount held at one time, in bytes.
     peak_bytes: f64,
 }
 
 impl Usage {
     fn of(block: &dyn Fn()) -> Usage {
-        // Once without counting: what is made once per thread or runtime is not per child.
+        // Run once without counting, so that allocations per thread or runtime are not counted.
         block();
         ALLOCATIONS.store(0, Relaxed);
         LIVE_BYTES.store(0, Relaxed);
@@ -122,7 +122,7 @@ impl Usage {
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-/// May go below zero: blocks from before the counting are freed during it.
+/// Bytes held. Below zero when blocks from before the counting are freed during it.
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 static PEAK_BYTES: AtomicI64 = AtomicI64::new(0);
 
@@ -140,14 +140,14 @@ fn gave_back(bytes: usize) {
     }
 }
 
-/// The system's allocator, which is the default one, and the counters.
+/// The system's allocator, which is the default one, with counters.
 struct Counted;
 
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
-// SAFETY: every call is passed to `System` unchanged, and `System` keeps the trait's contract; the counters allocate
-// nothing and cannot unwind.
+// SAFETY: every call is passed to `System` unchanged, and `System` keeps the trait's contract; the
+// counters allocate nothing and cannot unwind.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         got(layout.size(), 0);
@@ -163,13 +163,14 @@ unsafe impl GlobalAlloc for Counted {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         got(size, layout.size());
-        // SAFETY: `block` came from `System` through us, with this `layout`; the rest the caller promises.
+        // SAFETY: `block` came from `System` through this allocator, with this `layout`. The caller
+        // guarantees the rest.
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         gave_back(layout.size());
-        // SAFETY: `block` came from `System` through us, with this `layout`.
+        // SAFETY: `block` came from `System` through this allocator, with this `layout`.
         unsafe { System.dealloc(block, layout) }
     }
 }

@@ -1,4 +1,5 @@
-//! Making and summing bytes: the work of the payload jobs, of seedbed, its peers and the limit alike.
+//! Making and summing bytes: the work of the payload jobs, of seedbed, its peers and the limit
+//! alike.
 
 /// Returns the sum of all bytes. It is not inlined, so that all contenders run the same loop.
 #[inline(never)]

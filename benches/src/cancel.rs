@@ -1,7 +1,8 @@
-//! Cancelling many sleeping children until all are gone: the time of the whole, not of one child.
+//! Cancelling many sleeping children, until all have ended: the total time, not the time per child.
 //!
-//! Every child sleeps for an hour, under a timer of its runtime's own; all of them have been polled and wait when the
-//! clock starts. What spawned them is not counted. The clock is the thread's: nothing here waits or runs elsewhere.
+//! Every child sleeps for an hour on a timer of its own runtime. All children have been polled and
+//! wait when the clock starts; spawning them is not counted. The clock is the thread's CPU clock,
+//! because nothing here waits or runs elsewhere.
 
 use std::{pin::Pin, time::Duration};
 
@@ -43,17 +44,17 @@ pub fn compare(options: &Options) {
     .run(options);
 }
 
-/// From `cancel` until the block has ended.
+/// Measures from `cancel` until the block has ended.
 async fn our_children(samples: &mut Samples) {
     for _ in 0..samples.wanted() {
         let cancelled = seedbed::open_nursery(async |n| {
             for _ in 0..CHILDREN {
                 drop(n.spawn(seedbed::sleep(HOUR)));
             }
-            // The children have their first turn: each is asleep when the body goes on.
+            // The children get their first turn here: each is asleep when the body continues.
             seedbed::checkpoint().await;
             seedbed::checkpoint().await;
-            // As `cancel`, with the time as the block's value.
+            // Cancels like `cancel`, and passes the time out as the block's value.
             n.terminate(thread_time());
             std::future::pending().await
         })
@@ -69,7 +70,8 @@ async fn unordered<F: Future + Send>(samples: &mut Samples, child: impl Fn() -> 
         for _ in 0..CHILDREN {
             children.push(Box::pin(child()));
         }
-        // It gives way after so many children, so that one look polls a part of them.
+        // `FuturesUnordered` yields after a number of children, so that one poll reaches only a
+        // part of them.
         for _ in 0..CHILDREN {
             assert!(smol::future::poll_once(children.next()).await.is_none());
         }
@@ -89,7 +91,7 @@ async fn join_set(samples: &mut Samples) {
     }
 }
 
-/// A set of children that have all been polled.
+/// Returns a set of children that have all been polled.
 async fn sleeping_in_tokio() -> tokio::task::JoinSet<()> {
     use std::sync::{
         Arc,

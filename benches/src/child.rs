@@ -1,6 +1,8 @@
-//! The processes that the limits talk to: this executable again, told by its first argument to be one of them.
+//! Child processes for the limits: this executable, started again with an argument that names a
+//! task.
 //!
-//! Starting ourselves anew is what a fork would be, without `unsafe` and before any thread exists in the child.
+//! Starting the executable again gives a child like a fork, without `unsafe`, and before the child
+//! has any thread.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -27,11 +29,12 @@ pub const BUSY: &str = "--child=busy";
 pub const MAILBOX: &str = "--child=mailbox";
 pub const FORK_SERVER: &str = "--child=fork-server";
 
-/// What [`start_echo`]'s child answers with the nanoseconds of the processor's time that it has used.
+/// The number that [`start_echo`]'s child answers with the CPU time that it has used, in
+/// nanoseconds.
 pub const CPU_TIME: u64 = u64::MAX;
 
-/// Starts a child, on that core if one is given, that answers every eight bytes with the number after theirs, until the
-/// stream closes.
+/// Starts a child that answers each number of eight bytes with its successor, until the stream
+/// closes. It runs on `core`, if given.
 pub fn start_echo(core: Option<usize>) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let child = this_program(ECHO)
@@ -42,14 +45,14 @@ pub fn start_echo(core: Option<usize>) -> (Child, UnixStream) {
     (child, ours)
 }
 
-/// The command whose process calls [`spin`].
+/// Returns the command of a process that calls [`spin`].
 pub fn spin_command(telling: &str) -> Command {
     let mut command = this_program(SPIN);
     command.arg(telling);
     command
 }
 
-/// A process that does nothing but use a processor. It ends when this is dropped.
+/// A process that only uses CPU time. It ends when this value is dropped.
 pub struct BusyProcess(Child);
 
 impl BusyProcess {
@@ -67,6 +70,7 @@ impl Drop for BusyProcess {
     }
 }
 
+/// Spins until this process is killed or its parent dies.
 pub fn busy() -> ! {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
     loop {
@@ -74,7 +78,7 @@ pub fn busy() -> ! {
     }
 }
 
-/// Starts this program with its callers and its workers pinned, and waits for its end.
+/// Runs this program with its callers and workers pinned to cores, and waits for its end.
 pub fn run_pinned(pins: Pins, arguments: impl Iterator<Item = String>) {
     let mut program = this_program(&pins.to_argument());
     let status = program.args(arguments).status();
@@ -82,7 +86,7 @@ pub fn run_pinned(pins: Pins, arguments: impl Iterator<Item = String>) {
     assert!(status.success(), "the pinned part failed");
 }
 
-/// The cores that this process may use.
+/// Returns the cores that this process may use.
 pub fn allowed_cores() -> Vec<usize> {
     let allowed = sched_getaffinity(None).expect("the allowed cores");
     (0..CpuSet::MAX_CPU)
@@ -90,14 +94,14 @@ pub fn allowed_cores() -> Vec<usize> {
         .collect()
 }
 
-/// Keeps this thread, and all threads and processes that come from it, on one core.
+/// Pins this thread, and all threads and processes that it starts later, to one core.
 pub fn pin_to_core(core: usize) {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).expect("the core is allowed");
 }
 
-/// Tells a [`Listener`] that it spins, and does so for ever, unless its parent dies: the job that can only be killed.
+/// Tells a [`Listener`] that it spins, and spins until it is killed or its parent dies.
 pub fn spin(telling: String) {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
     let address = SocketAddr::from_abstract_name(&telling).expect("a short name");
@@ -110,14 +114,14 @@ pub fn spin(telling: String) {
     }
 }
 
-/// Hears that a process has begun to [`spin`].
+/// Receives a message when a process begins to [`spin`].
 pub struct Listener {
     socket: Async<UnixDatagram>,
     name: String,
 }
 
 impl Listener {
-    /// Listens under a name that no other process has, for the purpose `purpose` of this one.
+    /// Listens under a name that contains this process's id and `purpose`.
     pub fn new(purpose: &str) -> Listener {
         let name = format!("seedbed-benches-{}-{purpose}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a short name");
@@ -126,7 +130,7 @@ impl Listener {
         Listener { socket, name }
     }
 
-    /// What [`spin`] must be given.
+    /// Returns the argument for [`spin`].
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -137,7 +141,7 @@ impl Listener {
     }
 }
 
-/// Waits, on a stream of its own, until the [`Gathering`] of that name is over.
+/// Connects to the [`Gathering`] of that name, and waits until it is over.
 pub fn attend(name: String) {
     let address = SocketAddr::from_abstract_name(&name).expect("a short name");
     let mut stream = UnixStream::connect_addr(&address).expect("the parent listens");
@@ -145,14 +149,14 @@ pub fn attend(name: String) {
     rest.expect("the parent closes the stream");
 }
 
-/// Where jobs wait for each other, so that each of them has a worker of its own.
+/// A barrier for jobs: they wait for each other, so that each of them occupies a worker.
 pub struct Gathering {
     listener: Async<UnixListener>,
     name: String,
 }
 
 impl Gathering {
-    /// Opens one under a name that no other has.
+    /// Opens a gathering under a name that contains this process's id and `purpose`.
     pub fn new(purpose: &str) -> Gathering {
         let name = format!("seedbed-benches-{}-{purpose}-gathering", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a short name");
@@ -161,12 +165,12 @@ impl Gathering {
         Gathering { listener, name }
     }
 
-    /// What [`attend`] must be given.
+    /// Returns the argument for [`attend`].
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Waits until that many attend, then lets them go.
+    /// Waits until this many jobs attend, then releases them.
     pub async fn of(&self, many: usize) {
         let mut streams = Vec::new();
         while streams.len() < many {
@@ -175,14 +179,14 @@ impl Gathering {
     }
 }
 
-/// The command that starts this program again, to do what `argument` says.
+/// Returns the command that starts this program again, with `argument` as its first argument.
 pub fn this_program(argument: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(argument);
     command
 }
 
-/// The stream that a child has been given as its standard input.
+/// Returns the stream that is this child's standard input.
 pub fn stdin_as_stream() -> UnixStream {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned();
     UnixStream::from(stdin.expect("a descriptor"))

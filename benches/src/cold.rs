@@ -1,7 +1,8 @@
-//! Cold starts: from a call that finds no worker until it has its answer.
+//! Cold starts: from a call that finds no worker until its answer.
 //!
-//! The workers are for a single use. Between two samples of a cold start one waits until the last worker has gone; where
-//! single use itself is measured, one call follows the other, and what an old worker still has to do is in their way.
+//! The workers are single-use. Between two samples of a cold start, the benchmark waits until the
+//! last worker has ended. Where single use itself is measured, calls follow each other directly, so
+//! the end of the previous worker competes with the next call.
 
 use std::{
     cell::LazyCell,
@@ -22,7 +23,7 @@ use crate::{
 
 const FORKS: (usize, usize) = (10, 50);
 const SPAWNS: (usize, usize) = (5, 20);
-/// What the large parent has touched.
+/// Memory that the large parent has written to, in bytes.
 const BALLAST: usize = 2 << 30;
 
 /// Prints the sections.
@@ -55,7 +56,8 @@ pub fn compare(options: &Options) {
 
     compare_spawned("cold/spawn", options);
     if options.wants_any_of("cold/spawn-from-2-GB") {
-        // Touched, or it would be nothing. It is given back with the end of this function.
+        // Written to, because unwritten memory takes no pages. It is freed at the end of this
+        // function.
         let ballast = std::hint::black_box(vec![1u8; BALLAST]);
         compare_spawned("cold/spawn-from-2-GB", options);
         drop(std::hint::black_box(ballast));
@@ -78,7 +80,7 @@ fn compare_spawned(section: &str, options: &Options) {
 async fn cold_calls(samples: &mut Samples, worker_type: WorkerType) {
     let config = jobs::config(worker_type, None).single_use();
     seedbed::open_worker_context(config, |context| async move {
-        call(&context, 0).await; // a fork server is there now
+        call(&context, 0).await; // starts the fork server
         for number in 0..samples.wanted() as u64 {
             until_none_is_left(&context).await;
             samples.time(1, call(&context, number)).await;
@@ -117,7 +119,7 @@ fn fork_server_round(samples: &mut Samples, fork_server: &MinimalForkServer) {
     }
 }
 
-/// The limit: no library, and nothing to set up.
+/// The limit: no library and no set-up.
 fn reexecuted_round(samples: &mut Samples) {
     for number in 0..samples.wanted() as u64 {
         let (mut child, stream) = samples.time_blocking(1, || {

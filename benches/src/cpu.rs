@@ -1,8 +1,9 @@
-//! The processor's time of a warm call, of both processes together: what spinning would cost, which no latency shows.
+//! CPU time of a warm call, of both processes together. It shows the cost of spinning, which
+//! latency does not show.
 //!
-//! One sample is many calls: the time that caller and worker have used for them, divided by their number. Calls come one
-//! right after the other, or one in each millisecond, where spinning between two is in vain, or are to jobs that take a
-//! millisecond, where spinning for the answer is.
+//! One sample is many calls: the CPU time of caller and worker, divided by the number of calls. The
+//! calls follow each other directly; or there is one call per millisecond, where spinning between
+//! calls is wasted; or the jobs take a millisecond, where spinning for the answer is wasted.
 
 use std::{cell::LazyCell, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
 
 const ROUNDS: (usize, usize) = (10, 1);
 
-/// Which calls are made.
+/// The pattern of calls.
 #[derive(Clone, Copy)]
 struct Calls {
     many: u64,
@@ -28,7 +29,7 @@ struct Calls {
     long: bool,
 }
 
-/// Prints the sections, for a worker on that core.
+/// Prints the sections, for a worker on `core`.
 pub fn compare(options: &Options, core: usize) {
     let core = Some(core);
     let sockets = LazyCell::new(|| SocketPair::start(core));
@@ -120,7 +121,7 @@ fn procspawn_round(samples: &mut Samples, calls: Calls, pool: &procspawn::Pool) 
     smol::block_on(take(samples, calls, call, worker));
 }
 
-/// Samples of what this process and the worker have used together.
+/// Takes samples of the CPU time of this process and the worker.
 async fn take(
     samples: &mut Samples,
     calls: Calls,

@@ -1,20 +1,20 @@
 //! Medians, percentiles and ratios of samples.
 
-/// What our own figures should not exceed, in nanoseconds, where that does not depend on a peer.
+/// Targets for seedbed's own figures, in nanoseconds, that do not depend on a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Goal {
     pub median: Option<f64>,
     pub p99: Option<f64>,
 }
 
-/// The outcome of measuring two things in turn.
+/// The result of measuring two contenders in turn.
 #[derive(Debug, PartialEq)]
 pub struct Pair {
     pub ours: Figures,
     pub theirs: Figures,
     /// Ours divided by theirs: below one, ours is less.
     pub ratio: f64,
-    /// The lower and the upper quartile of the same ratio within each round.
+    /// The lower and the upper quartile of the ratios within each round.
     pub ratio_quartiles: (f64, f64),
 }
 
@@ -35,7 +35,8 @@ impl Pair {
     }
 }
 
-/// Median and 99th percentile of samples, in nanoseconds; of fewer than a hundred samples, the latter is the greatest.
+/// Median and 99th percentile of samples, in nanoseconds. Of fewer than a hundred samples, the
+/// percentile is the maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
     pub median: f64,
@@ -58,7 +59,7 @@ fn sorted(samples: impl Iterator<Item = f64>) -> Vec<f64> {
     samples
 }
 
-/// The nearest-rank quantile of sorted samples.
+/// Returns the nearest-rank quantile of sorted samples.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
     sorted[rank.max(1) - 1]

@@ -1,6 +1,7 @@
-//! What must not make a call slower: workers that lie in the cache, and callers that wait for the limiter.
+//! Things that must not make a call slower: workers in the cache, and callers that wait for the
+//! limiter.
 //!
-//! Each section compares many with one, both ours; the ratio should be one.
+//! Each section compares seedbed with many of them to seedbed with one; the ratio should be one.
 
 use std::cell::Cell;
 
@@ -17,13 +18,14 @@ use crate::{
 const ROUNDS: (usize, usize) = (10, 500);
 const WORKERS: usize = 100;
 const CALLERS: usize = 10_000;
-/// With fewer there would be moments without anybody in the line: whoever has been served first lets the others go on, and only
-/// then comes again. Calls that follow each other without a wait share a turn of the loop, and are another thing.
+/// The least number of callers for which the queue is never empty. A served caller first wakes the
+/// others, and only then queues again. Calls without a wait in between share a turn of the run's
+/// loop, which would measure something else.
 const FEW_CALLERS: usize = 2;
-/// How much more the many may cost than the one.
+/// The greatest accepted ratio of many to one.
 const FLAT: f64 = 1.1;
 
-/// Prints the sections, for workers on that core.
+/// Prints the sections, for workers on `core`.
 pub fn compare(options: &Options, core: usize) {
     Comparison::new(
         "flat/cache",
@@ -48,7 +50,7 @@ pub fn compare(options: &Options, core: usize) {
     .run(options);
 }
 
-/// Samples of a call with that many workers in the cache.
+/// Takes samples of a call with this many workers in the cache.
 async fn with_cached(samples: &mut Samples, workers: usize, core: usize) {
     let config = jobs::config(ForkServer, Some(core)).no_idle_timeout();
     seedbed::open_worker_context(config, |context| async move {
@@ -76,13 +78,13 @@ async fn with_cached(samples: &mut Samples, workers: usize, core: usize) {
     .await;
 }
 
-/// Samples of the time from one call's end to the next one's, while that many callers wait for the one token. A caller
-/// that has been served comes again, at the end of the line.
+/// Takes samples of the time from the end of one call to the end of the next, while this many
+/// callers wait for the only token. A served caller queues again at the end.
 async fn with_waiting(samples: &mut Samples, callers: usize, core: usize) {
     let limiter = CapacityLimiter::new(1);
     let config = jobs::config(ForkServer, Some(core));
     let calls = async {
-        // The worker and the line of callers are there before the first sample.
+        // The worker and the queue of callers exist before the first sample.
         seedbed::run_sync(successor, 0)
             .await
             .expect("the worker answers");

@@ -1,9 +1,7 @@
-//! The limit of a cold start: the smallest fork server there can be.
+//! The limit of a cold start: the minimal fork server.
 //!
-//! It has one thread, reads a byte, forks, and the copy says hello and ends. There is no set-up, no check and no socket of
-//! the copy's own, which a real one cannot do without.
-//!
-//! `unsafe` is needed to fork.
+//! It has one thread, reads a byte and forks; the child writes a greeting and exits. A real fork
+//! server also needs set-up, checks, and a socket for each child. Forking needs `unsafe`.
 #![allow(unsafe_code)]
 
 use std::{
@@ -18,15 +16,15 @@ use crate::child;
 
 const HELLO: &[u8; 8] = b"hello...";
 
-/// A process that forks upon request; it ends when this is dropped.
+/// A process that forks on request. It ends when this value is dropped.
 pub struct MinimalForkServer {
     child: Child,
-    /// Closed before the child is waited for: its end is the child's.
+    /// Closed before the process is waited for, because the process ends when its stream closes.
     stream: Option<UnixStream>,
 }
 
 impl MinimalForkServer {
-    /// Starts it, and has it fork once.
+    /// Starts the process, and lets it fork once.
     pub fn start() -> MinimalForkServer {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let child = child::this_program(child::FORK_SERVER)
@@ -41,7 +39,7 @@ impl MinimalForkServer {
         fork_server
     }
 
-    /// From the request until the copy has said hello.
+    /// Requests a fork, and waits for the child's greeting.
     pub fn fork(&self) {
         let mut stream = self.stream.as_ref().expect("open until dropped");
         stream.write_all(b"!").expect("the fork server reads");
@@ -58,10 +56,10 @@ impl Drop for MinimalForkServer {
     }
 }
 
-/// What the fork server does, until its stream closes.
+/// Serves fork requests until the stream closes.
 pub fn serve() {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
-    // SAFETY: to ignore a signal is no code that could run at a bad moment. The kernel buries the copies then.
+    // SAFETY: ignoring a signal runs no code of this program. The kernel then reaps the children.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     let mut stream = child::stdin_as_stream();
     loop {
@@ -73,12 +71,12 @@ pub fn serve() {
 }
 
 fn fork_one(stream: &mut UnixStream) {
-    // SAFETY: this process has one thread, so the copy finds nothing half-done.
+    // SAFETY: this process has one thread, so no lock or other state is half-changed in the child.
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
         0 => {
             let said = stream.write_all(HELLO);
-            // SAFETY: `_exit` may be called at any moment.
+            // SAFETY: `_exit` runs no code of this program and may be called at any time.
             unsafe { libc::_exit(said.is_err().into()) }
         }
         _copy => {}

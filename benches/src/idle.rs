@@ -1,7 +1,8 @@
-//! What a worker costs that has nothing to do: memory of its own, and the processor's time.
+//! The cost of an idle worker: private memory and CPU time.
 //!
-//! Memory is what `smaps_rollup` calls private: pages that nobody else has. Those are not that a forked worker shares with
-//! its fork server until it writes to them, nor those of the executable, which every process maps.
+//! Memory is what `smaps_rollup` counts as private: pages that no other process maps. Pages that a
+//! forked worker shares with its fork server until it writes to them are not private, nor are pages
+//! of the executable, which every process maps.
 
 use std::{fs, time::Duration};
 
@@ -65,7 +66,7 @@ fn compare_memory(types: [(&str, WorkerType, f64); 2]) {
     }
 }
 
-/// Calls `look` with the processes of workers that have done a job and now wait for another.
+/// Calls `look` with the processes of workers that have done a job and are idle.
 async fn with_idle_workers<T>(worker_type: WorkerType, look: impl AsyncFnOnce(Vec<u32>) -> T) -> T {
     let config = jobs::config(worker_type, None).no_idle_timeout();
     seedbed::open_worker_context(config, |context| async move {
@@ -95,13 +96,15 @@ fn attend_and_tell(gathering: String) -> u32 {
     std::process::id()
 }
 
-/// The time that all children of this process use in a second, a fork server among them, and this process itself.
+/// Measures the CPU time that this process and all its children, including a fork server, use in
+/// one second.
 async fn time_used(_workers: Vec<u32>) -> (f64, f64) {
     let us = std::process::id();
     let of_children = || children_of(us).into_iter().map(cpu_time).sum::<f64>();
-    // What has just been done is over.
+    // Let earlier work finish first.
     smol::Timer::after(SECOND / 10).await;
-    // Looking takes time, too, so what is ours is looked at last and first.
+    // Reading the counters takes CPU time too, so this process is read last before the second and
+    // first after it.
     let (children, ours) = (of_children(), cpu_time(us));
     smol::Timer::after(SECOND).await;
     let ours = cpu_time(us) - ours;
@@ -112,7 +115,7 @@ fn private_memory(pid: u32) -> f64 {
     private_in(&read(&format!("/proc/{pid}/smaps_rollup")))
 }
 
-/// The kilobytes of `smaps_rollup` that are private.
+/// Returns the kilobytes of private memory in `smaps_rollup`.
 fn private_in(rollup: &str) -> f64 {
     let line = |line: &str| {
         let value = line.strip_prefix("Private_")?;
@@ -127,7 +130,7 @@ fn private_in(rollup: &str) -> f64 {
     rollup.lines().filter_map(line).sum()
 }
 
-/// Microseconds of the processor's time that the threads of a process have used.
+/// Returns the CPU time that the threads of a process have used, in microseconds.
 fn cpu_time(pid: u32) -> f64 {
     let of_thread = |thread| {
         let statistics = read(&format!("/proc/{pid}/task/{thread}/schedstat"));

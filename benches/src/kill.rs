@@ -1,6 +1,8 @@
-//! Killing a job that spins: from the decision until its process has been reaped, and until the next job is done.
+//! Killing a job that spins: from the decision until its process has been reaped, and until the
+//! next job is done.
 //!
-//! Every sample starts a fresh process and waits until it says that it spins; only what comes after that is measured.
+//! Every sample starts a fresh process and waits until it reports that it spins; only the time
+//! after that is measured.
 
 use std::{
     cell::LazyCell,
@@ -54,7 +56,7 @@ pub fn compare(options: &Options) {
     .run(options);
 }
 
-/// Ours: `cancel()` until `run_sync` has let go, which is when its worker has been reaped.
+/// Measures from `cancel()` until `run_sync` has ended, which is when its worker has been reaped.
 fn our_round(samples: &mut Samples, worker_type: WorkerType) {
     let listener = Listener::new("ours");
     let config = jobs::config(worker_type, None);
@@ -79,7 +81,7 @@ fn our_next_round(samples: &mut Samples) {
     }));
 }
 
-/// Has a job killed that spins, and tells when that was decided.
+/// Starts a job that spins, cancels it, and returns the time of the decision.
 async fn kill_one(context: &WorkerContext, listener: &Listener) -> Instant {
     let scope = CancelScope::new();
     let job = context
@@ -96,7 +98,7 @@ async fn kill_one(context: &WorkerContext, listener: &Listener) -> Instant {
     decided
 }
 
-/// The limit: the two system calls that it takes, and what comes next.
+/// The limit: the two system calls that a kill needs, then `next`.
 #[expect(clippy::zombie_processes, reason = "it is reaped through its pidfd")]
 fn limit_round(samples: &mut Samples, next: impl Fn()) {
     let listener = Listener::new("limit");
@@ -148,7 +150,8 @@ fn procspawn_next_round(samples: &mut Samples) {
         smol::block_on(listener.wait());
         let answer = samples.time_blocking(1, || {
             job.kill().expect("our child");
-            // A pool's worker is not started again before the job that it died of has been asked for its result.
+            // The pool starts a new worker only after the result of the killed job has been
+            // requested.
             job.join().expect_err("the job was killed");
             pool.spawn(number, successor).join()
         });

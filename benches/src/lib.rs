@@ -1,9 +1,10 @@
-//! seedbed beside its peers and the physical limits, measured in turn in one run.
+//! Benchmarks of seedbed, its peers and physical limits, measured in turn in one run.
 //!
-//! Absolute figures drift from machine to machine and from hour to hour; what carries over is the ratio between two
-//! things that were measured in turn in the same minute. So each line is a pair, and `README.md` says how it is taken.
+//! Absolute figures drift from machine to machine and from hour to hour. The ratio between two
+//! contenders that were measured in turn in the same minute does not. So each line is a pair;
+//! `README.md` explains each one.
 //!
-//! `measure` takes samples and knows no peer; each section is a file that says what is measured and how.
+//! `measure` takes samples and knows no peer. Each section is a file that defines its contenders.
 #![deny(unsafe_code)]
 
 mod allocations;
@@ -35,11 +36,12 @@ use std::process::ExitCode;
 
 use options::Options;
 
-/// Runs the sections that the command line asks for; the hook of every child process that a section starts.
+/// Runs the sections that the command line selects. Also the hook of every child process that a
+/// section starts.
 pub fn main() -> ExitCode {
-    // Children of the limits' own: these end the process.
+    // Children of the limits do not return from this call.
     serve::serve_if_asked();
-    // Our workers and procspawn's: the same.
+    // Nor do workers of seedbed and procspawn from these.
     seedbed::init();
     procspawn::init();
 
@@ -55,7 +57,8 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(pins) = options.pins {
-        // A process of its own, pinned before it has threads or children, so that all of them inherit the pin.
+        // This process is pinned before it has threads or children, so that all of them inherit the
+        // pin.
         child::pin_to_core(pins.caller);
         warm_call::compare(&options);
         return ExitCode::SUCCESS;

@@ -1,12 +1,14 @@
-//! The limits over shared memory: a mailbox that two processes have mapped, and an arena behind it for large arguments.
+//! The limits over shared memory: a mailbox that two processes map, and an arena behind it for
+//! large arguments.
 //!
-//! The caller writes a number and counts up; the child sees the count, writes its answer and counts up in turn. Nothing
-//! is checked and nobody may fail, so that this is the least that a call can cost. How one waits for the other is
-//! what makes the difference: [`Wait::Spin`] never lets go of its core; [`Wait::Hybrid`] spins for a moment, then says that
-//! it sleeps and does so, on a futex or, inside an executor, on an eventfd.
+//! The caller writes a number and increments a count. The child sees the count, writes its answer
+//! and increments its own count. There are no checks and no error handling, so this is the minimum
+//! cost of a call. The two kinds of waiting differ: [`Wait::Spin`] never releases its core;
+//! [`Wait::Hybrid`] spins briefly, announces that it sleeps, and sleeps on a futex or, inside an
+//! executor, on an eventfd.
 //!
-//! `unsafe` is needed because memory that another process writes to is nothing that Rust could know of. What is written
-//! by both are atomics only; the arena has one user at a time, which the counts hand over.
+//! Memory that another process writes to needs `unsafe`. Both processes write only to atomics; the
+//! arena has one user at a time, and the counts pass it on.
 #![allow(unsafe_code)]
 
 use std::{
@@ -37,50 +39,51 @@ use crate::{
     measure,
 };
 
-/// How long the hybrid spins before it sleeps.
-const PATIENCE: Duration = Duration::from_micros(20);
+/// The time that the hybrid spins before it sleeps.
+const SPIN_LIMIT: Duration = Duration::from_micros(20);
 
-/// What the mailbox takes of the memory; the arena begins there.
+/// The bytes of the memory that the mailbox takes. The arena starts there.
 const HEAD: usize = 4096;
 
-/// An argument that is answered with the nanoseconds of the processor's time that the child has used.
+/// The argument that the child answers with the CPU time that it has used, in nanoseconds.
 const CPU_TIME: u64 = u64::MAX;
 
-/// How each side waits for the other.
+/// The way in which each side waits for the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wait {
     Spin,
     Hybrid,
 }
 
-/// What the child does with an argument.
+/// The child's answer to an argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Job {
-    /// Answers with the number after it.
+    /// The successor of the argument.
     Successor,
-    /// Answers with the sum of the arena's bytes.
+    /// The sum of the arena's bytes.
     Sum,
-    /// Makes as many bytes as the arena has, each of them the argument, and puts them there.
+    /// Fills a fresh `Vec` of the arena's size with the argument, and copies it to the arena.
     Give,
 }
 
-/// A child process that answers over shared memory; it ends when this is dropped.
+/// A child process that answers over shared memory. It ends when this value is dropped.
 pub struct Mailbox {
     memory: Memory,
     wait: Wait,
-    /// Written to by the child when the caller sleeps in an executor.
+    /// The child writes to it when the caller sleeps in an executor.
     event: Async<OwnedFd>,
     child: Child,
     asked: Cell<u64>,
 }
 
 impl Mailbox {
-    /// Starts the child, on that core if one is given, with an arena of so many bytes.
+    /// Starts the child, on `core` if given, with an arena of `arena` bytes.
     pub fn start(wait: Wait, job: Job, arena: usize, core: Option<usize>) -> Mailbox {
         let file = memfd_create("mailbox", MemfdFlags::CLOEXEC).expect("a memory file");
         let memory = Memory::create(&file, HEAD + arena);
         let event = eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd");
-        // The child opens the file by way of this process, which lives until it has answered once.
+        // The child opens the file through this process, which lives at least until the first
+        // answer.
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let child = child::this_program(child::MAILBOX)
             .args([
@@ -100,16 +103,16 @@ impl Mailbox {
             child,
             asked: Cell::new(0),
         };
-        mailbox.cpu_time(); // the child has the file now
+        mailbox.cpu_time(); // after the answer, the child has opened the file
         mailbox
     }
 
-    /// A call that blocks this thread.
+    /// Calls the child, and blocks this thread.
     pub fn call(&self, argument: u64) -> u64 {
         self.answer(self.post(argument))
     }
 
-    /// The other half of a call that was begun with [`post`](Mailbox::post).
+    /// Waits for the answer to a call that [`post`](Mailbox::post) began.
     pub fn answer(&self, call: u64) -> u64 {
         let words = self.memory.words();
         let there = || (words.answer.0.count.load(Acquire) == call).then_some(());
@@ -117,15 +120,15 @@ impl Mailbox {
         words.answer.0.number.load(Relaxed)
     }
 
-    /// A call inside an executor, which may park its thread.
+    /// Calls the child inside an executor, which may park its thread.
     pub async fn call_async(&self, argument: u64) -> u64 {
         let call = self.post(argument);
         let words = self.memory.words();
         let answer = &words.answer.0;
         let there = || (answer.count.load(Acquire) == call).then_some(());
-        if spin(there, Some(PATIENCE)).is_none() {
+        if spin(there, Some(SPIN_LIMIT)).is_none() {
             words.caller_sleeps.0.store(Sleep::OnEvent as u32, SeqCst);
-            fence(SeqCst); // as in `wait_for`
+            fence(SeqCst); // see `wait_for`
             while answer.count.load(Acquire) != call {
                 self.event.readable().await.expect("our own descriptor");
                 match rustix::io::read(&self.event, &mut [0; 8]) {
@@ -138,22 +141,22 @@ impl Mailbox {
         answer.number.load(Relaxed)
     }
 
-    /// The processor's time that the child has used.
+    /// Returns the CPU time that the child has used.
     pub fn cpu_time(&self) -> Duration {
         Duration::from_nanos(self.call(CPU_TIME))
     }
 
-    /// Copies as many bytes as the arena has into it.
+    /// Copies `bytes`, which are as long as the arena, into the arena.
     pub fn fill(&mut self, bytes: &[u8]) {
         self.memory.arena_mut().copy_from_slice(bytes);
     }
 
-    /// Copies the arena out.
+    /// Returns a copy of the arena.
     pub fn copy(&self) -> Vec<u8> {
         self.memory.arena().to_vec()
     }
 
-    /// The first half of a call.
+    /// Begins a call.
     pub fn post(&self, argument: u64) -> u64 {
         let call = self.asked.get() + 1;
         self.asked.set(call);
@@ -174,7 +177,7 @@ impl Drop for Mailbox {
     }
 }
 
-/// What the child process does, until it is killed.
+/// Answers calls until the process is killed.
 pub fn serve(mut arguments: impl Iterator<Item = String>) -> ! {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
     let mut next = || arguments.next().expect("an argument");
@@ -216,7 +219,7 @@ pub fn serve(mut arguments: impl Iterator<Item = String>) -> ! {
     }
 }
 
-/// Whether somebody sleeps, and on what.
+/// Whether a side sleeps, and on what.
 #[repr(u32)]
 enum Sleep {
     No,
@@ -224,15 +227,16 @@ enum Sleep {
     OnEvent,
 }
 
-/// Waits until `there` gives something.
+/// Waits until `there` returns a value.
 fn wait_for<T>(there: impl Fn() -> Option<T>, wait: Wait, sleeps: &AtomicU32) -> T {
-    let patience = (wait == Wait::Hybrid).then_some(PATIENCE);
-    if let Some(found) = spin(&there, patience) {
+    let limit = (wait == Wait::Hybrid).then_some(SPIN_LIMIT);
+    if let Some(found) = spin(&there, limit) {
         return found;
     }
     loop {
         sleeps.store(Sleep::OnFutex as u32, SeqCst);
-        // The order of all: either this look sees what was written, or the writer sees that somebody sleeps.
+        // The fence orders the announcement before the next load: either this load sees the other
+        // side's write, or the other side sees that this side sleeps.
         fence(SeqCst);
         if let Some(found) = there() {
             sleeps.store(Sleep::No as u32, Relaxed);
@@ -245,8 +249,8 @@ fn wait_for<T>(there: impl Fn() -> Option<T>, wait: Wait, sleeps: &AtomicU32) ->
     }
 }
 
-/// Looks again and again, for ever if there is no end to the patience.
-fn spin<T>(there: impl Fn() -> Option<T>, patience: Option<Duration>) -> Option<T> {
+/// Calls `there` until it returns a value, or until `limit` has passed, if there is one.
+fn spin<T>(there: impl Fn() -> Option<T>, limit: Option<Duration>) -> Option<T> {
     const LOOKS: u32 = 64;
     let began = Instant::now();
     loop {
@@ -256,13 +260,13 @@ fn spin<T>(there: impl Fn() -> Option<T>, patience: Option<Duration>) -> Option<
             }
             std::hint::spin_loop();
         }
-        if patience.is_some_and(|patience| began.elapsed() > patience) {
+        if limit.is_some_and(|limit| began.elapsed() > limit) {
             return None;
         }
     }
 }
 
-/// Wakes the one who sleeps there, if anybody does.
+/// Wakes the side that has announced that it sleeps, if it does.
 fn wake(sleeps: &AtomicU32, event: impl FnOnce()) {
     fence(SeqCst);
     if sleeps.load(Relaxed) == Sleep::No as u32 {
@@ -276,8 +280,9 @@ fn wake(sleeps: &AtomicU32, event: impl FnOnce()) {
     }
 }
 
-/// What lies at the beginning of the memory. Each word has cache lines of its own (two, for the neighbour that is fetched
-/// along). All zeros at first, which is a value of each.
+/// The start of the memory. Each word has its own cache lines: two, because the processor
+/// prefetches the neighbouring line. The memory is zero at first, which is a valid value of each
+/// word.
 #[repr(C)]
 struct Words {
     request: Line<Numbered>,
@@ -310,7 +315,7 @@ impl Memory {
     fn map(file: impl AsFd, length: usize) -> Memory {
         const { assert!(size_of::<Words>() <= HEAD) }
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: with a null address the kernel chooses a place where nothing is.
+        // SAFETY: with a null address, the kernel chooses unused addresses.
         let start = unsafe { mmap(ptr::null_mut(), length, protection, flags, file, 0) };
         let start = ptr::NonNull::new(start.expect("room for a mapping").cast());
         Memory {
@@ -320,27 +325,30 @@ impl Memory {
     }
 
     fn words(&self) -> &Words {
-        // SAFETY: the mapping begins at a page, is at least a page long and lives as long as `self`. Nobody makes the file
-        // shorter. `Words` are atomics, which others may write to, and any bits are a value of theirs. References to the
-        // arena begin behind them.
+        // SAFETY: the mapping begins at a page, is at least one page long and lives as long as
+        // `self`. No process truncates the file. `Words` consists of atomics, which other processes
+        // may write to, and for which all bits are valid. References to the arena begin behind
+        // them.
         unsafe { self.start.cast().as_ref() }
     }
 
     fn arena(&self) -> &[u8] {
-        // SAFETY: in bounds, and initialised, as a file's bytes are. The other process writes here only between a request
-        // and its answer, if it is the child, and only at other times, if it is the caller; either looks at its own times.
+        // SAFETY: the range is in bounds, and the bytes of a file are initialised. The child writes
+        // to the arena only between a request and its answer, and the caller only outside of that
+        // time; each side reads only in its own time.
         unsafe { std::slice::from_raw_parts(self.start.add(HEAD).as_ptr(), self.length - HEAD) }
     }
 
     fn arena_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `arena`; and `&mut self` keeps other references of this process away.
+        // SAFETY: the argument of `arena` holds, and `&mut self` excludes other references of this
+        // process.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(HEAD).as_ptr(), self.length - HEAD) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference outlives `self`.
+        // SAFETY: `self` owns the mapping, and no reference outlives `self`.
         unsafe { munmap(self.start.as_ptr().cast(), self.length) }.expect("our own mapping");
     }
 }

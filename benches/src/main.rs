@@ -1,4 +1,4 @@
-//! `cargo run --release -p seedbed-benches`: prints every figure; see `benches/README.md`.
+//! Prints every figure: `cargo run --release -p seedbed-benches`. See `benches/README.md`.
 
 fn main() -> std::process::ExitCode {
     seedbed_benches::main()

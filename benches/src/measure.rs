@@ -1,9 +1,9 @@
 //! Takes samples of several contenders in turn, and compares their medians.
 //!
-//! A round measures every contender once, so that all meet the same weather; the first round only warms up and is
-//! thrown away; each round begins with another contender, so that nobody always runs after the same neighbour. The
-//! ratio is that of the medians over all rounds; beside it stand the quartiles of the rounds' own ratios, which say
-//! how far to trust it.
+//! A round measures every contender once, so that all meet the same conditions. The first round is
+//! a warm-up and is discarded. Each round begins with another contender, so that none always runs
+//! after the same one. The ratio compares the medians over all rounds; the quartiles of the ratios
+//! within each round show how reliable it is.
 
 use std::time::{Duration, Instant};
 
@@ -21,23 +21,23 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// How many samples this round should take.
+    /// Returns the number of samples that this round should take.
     pub fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// Says whether that many have been taken.
+    /// Returns whether that many samples have been taken.
     pub fn is_full(&self) -> bool {
         self.taken.len() >= self.wanted
     }
 
-    /// Adds a sample: `operations` of them took `elapsed` together.
+    /// Adds a sample: `operations` operations took `elapsed` together.
     pub fn record(&mut self, elapsed: Duration, operations: u64) {
         self.taken
             .push(elapsed.as_nanos() as f64 / operations as f64);
     }
 
-    /// Adds a sample that is `operations` long: what polling `work` to its end takes.
+    /// Measures `work` by the wall clock, and adds a sample of `operations` operations.
     pub async fn time<T>(&mut self, operations: u64, work: impl IntoFuture<Output = T>) -> T {
         let start = Instant::now();
         let value = work.await;
@@ -45,7 +45,7 @@ impl Samples {
         value
     }
 
-    /// Like [`time`](Samples::time), by the [time of the thread](thread_time).
+    /// Measures `work` by the [CPU time of the thread](thread_time), and adds a sample.
     pub async fn thread_time<T>(
         &mut self,
         operations: u64,
@@ -57,7 +57,7 @@ impl Samples {
         value
     }
 
-    /// Like [`time`](Samples::time), for work that blocks.
+    /// Measures blocking `work` by the wall clock, and adds a sample.
     pub fn time_blocking<T>(&mut self, operations: u64, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let value = work();
@@ -66,23 +66,23 @@ impl Samples {
     }
 }
 
-/// The processor's time that this thread has used: what a busy machine does not add to. Right for work that neither waits
-/// nor leaves its thread; asking takes a system call.
+/// Returns the CPU time of this thread, which other processes do not add to. It suits work that
+/// neither waits nor leaves its thread. Reading it takes a system call.
 pub fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The processor's time that all threads of this process have used.
+/// Returns the CPU time of all threads of this process.
 pub fn process_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Takes one round of samples of one thing.
+/// Takes one round of samples of one contender.
 pub type Round<'a> = Box<dyn FnMut(&mut Samples) + 'a>;
 
-/// One thing compared with others: a section of the report.
+/// A section of the report: seedbed compared with other contenders.
 pub struct Comparison<'a> {
     section: String,
     ours: (String, Round<'a>),
@@ -96,14 +96,15 @@ pub struct Comparison<'a> {
 struct Theirs<'a> {
     name: String,
     round: Round<'a>,
-    /// What the ratio should not exceed.
+    /// The target for the ratio.
     at_most: Option<f64>,
-    /// This is another way of using seedbed, for which our own goal holds too.
+    /// This is another way to use seedbed, so seedbed's own goal applies to it too.
     is_ours: bool,
 }
 
 impl<'a> Comparison<'a> {
-    /// Begins a comparison of `ours`, whose samples `round` takes, in the given number of rounds and of samples each.
+    /// Begins a comparison of `ours`, whose samples `round` takes, with the given numbers of rounds
+    /// and of samples per round.
     pub fn new(
         section: impl Into<String>,
         (rounds, samples): (usize, usize),
@@ -121,19 +122,21 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Sets a target for our own median. It is stated for one kind of machine: on a slower one, the ratios count.
+    /// Sets a target for seedbed's median. It applies to one kind of machine; on a slower one, only
+    /// the ratios count.
     pub fn ours_within(mut self, at_most: Duration) -> Self {
         self.goal.median = Some(at_most.as_nanos() as f64);
         self
     }
 
-    /// The same for our 99th percentile.
+    /// Sets a target for seedbed's 99th percentile.
     pub fn ours_p99_within(mut self, at_most: Duration) -> Self {
         self.goal.p99 = Some(at_most.as_nanos() as f64);
         self
     }
 
-    /// Prints how many operations there are in a second, and not how long one takes. Ratios stay those of the times.
+    /// Prints operations per second instead of time per operation. Ratios are still those of the
+    /// times.
     pub fn per_second(mut self) -> Self {
         self.unit = Unit::Rate;
         self
@@ -144,7 +147,7 @@ impl<'a> Comparison<'a> {
         self.beside_within(None, name, round)
     }
 
-    /// Adds a contender for whose ratio there is a target.
+    /// Adds a contender with a target for its ratio.
     pub fn beside_within(
         mut self,
         at_most: impl Into<Option<f64>>,
@@ -160,7 +163,7 @@ impl<'a> Comparison<'a> {
         self
     }
 
-    /// Adds another way of using seedbed, which should reach what was set for ours.
+    /// Adds another way to use seedbed, to which seedbed's targets apply.
     pub fn beside_ours(mut self, name: &str, round: impl FnMut(&mut Samples) + 'a) -> Self {
         self.theirs.push(Theirs {
             name: name.to_owned(),
@@ -171,7 +174,7 @@ impl<'a> Comparison<'a> {
         self
     }
 
-    /// Measures the lines that are asked for, and prints them.
+    /// Measures the selected lines, and prints them.
     pub fn run(mut self, options: &Options) {
         self.theirs
             .retain(|theirs| options.wants(&self.section, &theirs.name));
@@ -199,7 +202,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Takes the samples: for each contender, those of each round.
+/// Takes the samples of each contender in each round.
 fn take_rounds(
     contenders: &mut [&mut Round<'_>],
     rounds: usize,

@@ -1,8 +1,9 @@
 //! Spawning many children and joining all: nanoseconds per child.
 //!
-//! Each of the functions here opens its peer's block, spawns `count` children and ends when all have ended, and is
-//! also what `allocations` counts. The clock is the thread's, but for the contender with two threads. Only moro's scope
-//! and tokio's `JoinSet` give what a nursery must give; the others are the raw machinery.
+//! Each function here opens a block of its library, spawns `count` children, and ends when all have
+//! ended. `allocations` counts with the same functions. The clock is the thread's CPU clock, except
+//! for the contender with two threads. Only moro's scope and tokio's `JoinSet` give the guarantees
+//! of a nursery; the others are lower-level tools.
 
 use std::{cell::LazyCell, pin::Pin};
 
@@ -13,12 +14,12 @@ use crate::{
     options::Options,
 };
 
-/// Makes the child of a number; what every peer spawns.
+/// Makes the child of a number. Every contender spawns it.
 pub trait Child: Copy + Send + Sync + 'static {
     fn child(self, number: u64) -> impl Future<Output = u64> + Send + 'static;
 }
 
-/// A child that is ready when first polled.
+/// A child that is ready at its first poll.
 #[derive(Clone, Copy)]
 pub struct Ready;
 
@@ -28,7 +29,7 @@ impl Child for Ready {
     }
 }
 
-/// A child that yields once: it wakes itself, is pending, and is ready when polled again.
+/// A child that yields once: it wakes itself, returns pending, and is ready at its second poll.
 #[derive(Clone, Copy)]
 pub struct Yields;
 
@@ -63,7 +64,7 @@ pub fn compare(options: &Options) {
     compare_growth(options, "nursery/growth-yields", Yields);
 }
 
-/// What a child costs among a million, beside what it costs among a thousand.
+/// Compares the cost of a child among a million with the cost among a thousand.
 fn compare_growth(options: &Options, section: &str, child: impl Child) {
     const FEW: u64 = 1_000;
     const MANY: u64 = 1_000_000;
@@ -71,7 +72,7 @@ fn compare_growth(options: &Options, section: &str, child: impl Child) {
         our_round(s, MANY, || our_nursery(MANY, child))
     })
     .beside_within(1.5, "seedbed itself with 1000", |s| {
-        // A thousand times as many blocks, so that both are measured for as long.
+        // A thousand times as many blocks, so that both take equally long.
         our_round(s, MANY, async || {
             for _ in 0..MANY / FEW {
                 our_nursery(FEW, child).await;
@@ -131,12 +132,12 @@ fn compare_children(
     .run(options);
 }
 
-/// Samples of `block`, each of which spawns and joins `count` children, under `seedbed::run`.
+/// Takes samples of `block`, which spawns and joins `count` children, under `seedbed::run`.
 fn our_round<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -> F) {
     seedbed::run(blocks(samples, count, block));
 }
 
-/// The same under smol's `block_on`.
+/// Takes samples of `block` under smol's `block_on`.
 fn smol_round<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -> F) {
     smol::block_on(blocks(samples, count, block));
 }
@@ -147,7 +148,7 @@ async fn blocks<F: Future>(samples: &mut Samples, count: u64, block: impl Fn() -
     }
 }
 
-/// The same under tokio, on one thread.
+/// Takes samples of `block` under tokio, on one thread.
 fn tokio_round<F: Future>(
     runtime: &tokio::runtime::Runtime,
     samples: &mut Samples,
@@ -157,7 +158,7 @@ fn tokio_round<F: Future>(
     runtime.block_on(blocks(samples, count, block));
 }
 
-/// The same under tokio, on several threads: by the clock on the wall.
+/// Takes samples of `block` under tokio, on several threads, by the wall clock.
 fn tokio_wall_round<F: Future>(
     runtime: &tokio::runtime::Runtime,
     samples: &mut Samples,
@@ -171,7 +172,7 @@ fn tokio_wall_round<F: Future>(
     });
 }
 
-/// The two kinds of runtime that tokio offers, both started before anything is measured.
+/// The two kinds of tokio runtimes, both started before the measurement.
 pub struct Tokio {
     pub one_thread: tokio::runtime::Runtime,
     pub two_threads: tokio::runtime::Runtime,
@@ -190,7 +191,7 @@ impl Tokio {
     }
 }
 
-/// Drops the handles: the block ends when all children have ended.
+/// Drops the handles. The block ends when all children have ended.
 pub async fn our_nursery(count: u64, child: impl Child) {
     seedbed::open_nursery(|n| async move {
         for number in 0..count {
@@ -200,7 +201,7 @@ pub async fn our_nursery(count: u64, child: impl Child) {
     .await
 }
 
-/// Keeps the handles and awaits each.
+/// Keeps the handles, and awaits each.
 pub async fn our_awaiting(count: u64, child: impl Child) -> u64 {
     seedbed::open_nursery(|n| async move {
         let children: Vec<_> = (0..count)
@@ -215,7 +216,7 @@ pub async fn our_awaiting(count: u64, child: impl Child) -> u64 {
     .await
 }
 
-/// Like [`our_nursery`], for children that need not be `Send`.
+/// Spawns children that need not be `Send`.
 pub async fn our_local(count: u64, child: impl Child) {
     seedbed::open_local_nursery(|n| async move {
         for number in 0..count {
@@ -263,7 +264,7 @@ pub async fn local_executor(count: u64, child: impl Child) -> u64 {
     executor.run(join).await
 }
 
-/// smol's own task type with nothing around it but a queue: what an executor of ours would begin with.
+/// smol's task type with only a queue around it: the base of a self-made executor.
 pub async fn bare_queue(count: u64, child: impl Child) -> u64 {
     let (ready, runnables) = smol::channel::unbounded();
     let children: Vec<_> = (0..count)
@@ -286,7 +287,7 @@ pub async fn bare_queue(count: u64, child: impl Child) -> u64 {
     sum
 }
 
-/// Drops the handles: the scope ends when all children have ended.
+/// Drops the handles. The scope ends when all children have ended.
 pub async fn moro_scope(count: u64, child: impl Child) {
     moro::async_scope!(|scope| {
         for number in 0..count {
@@ -296,7 +297,7 @@ pub async fn moro_scope(count: u64, child: impl Child) {
     .await;
 }
 
-/// Keeps the handles and awaits each.
+/// Keeps the handles, and awaits each.
 pub async fn moro_awaiting(count: u64, child: impl Child) -> u64 {
     moro::async_scope!(|scope| {
         let children: Vec<_> = (0..count).map(|n| scope.spawn(child.child(n))).collect();

@@ -1,6 +1,6 @@
-//! The command line: few words, so it is read by hand.
+//! The command line. It is short, so it is parsed by hand.
 
-/// What `--help` prints.
+/// The text that `--help` prints.
 pub const USAGE: &str = "\
 usage: seedbed-benches [--quick] [FILTER..]
 
@@ -8,20 +8,21 @@ usage: seedbed-benches [--quick] [FILTER..]
   FILTER    only the lines whose `section/name` contains one of the filters, such as
             `warm/`, `throughput`, `cold`, `kill/`, `payload`, `idle`, `nursery/1000-`, `memory`, `tokio`";
 
-/// What the command line asks for.
+/// The settings of the command line.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Few samples, to see that everything runs.
+    /// Take few samples, to see that everything runs.
     pub quick: bool,
-    /// Only print the usage.
+    /// Print only the usage.
     pub help: bool,
-    /// This process is one of the pinned ones that `warm_call::compare_pinned` starts.
+    /// Set in the pinned processes that `warm_call::compare_pinned` starts.
     pub pins: Option<Pins>,
-    /// Lines to measure: those whose `section/name` contains one of these; all, when there are none.
+    /// Lines to measure: those whose `section/name` contains one of these strings; all lines, if
+    /// there are none.
     pub filters: Vec<String>,
 }
 
-/// Where a pinned process and the workers that it calls run.
+/// The cores of a pinned process and of its workers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pins {
     pub caller: usize,
@@ -31,7 +32,7 @@ pub struct Pins {
 impl Pins {
     const OPTION: &str = "--pins=";
 
-    /// The argument that [`Options`] read as these pins.
+    /// Returns the argument that [`Options`] parses as these pins.
     pub fn to_argument(self) -> String {
         format!("{}{},{}", Pins::OPTION, self.caller, self.worker)
     }
@@ -44,7 +45,7 @@ impl Pins {
 }
 
 impl Options {
-    /// Reads the process's own arguments.
+    /// Parses the arguments of this process.
     pub fn from_command_line() -> Result<Options, String> {
         Options::parse(std::env::args().skip(1))
     }
@@ -69,7 +70,8 @@ impl Options {
         Ok(options)
     }
 
-    /// Says whether any line of `section` may be asked for: one that names it, or a part of it, or nothing in particular.
+    /// Returns whether a line of `section` may be selected: by a filter that names the section or a
+    /// part of it, or because there are no filters.
     pub fn wants_any_of(&self, section: &str) -> bool {
         self.wants(section, "")
             || self
@@ -78,7 +80,7 @@ impl Options {
                 .any(|filter| filter.starts_with(section))
     }
 
-    /// Says whether the line `name` of `section` is asked for.
+    /// Returns whether the line `name` of `section` is selected.
     pub fn wants(&self, section: &str, name: &str) -> bool {
         let full = format!("{section}/{name}");
         self.filters.is_empty()

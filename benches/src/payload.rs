@@ -1,9 +1,9 @@
-//! 64 MiB, there and back.
+//! 64 MiB, sent and returned.
 //!
-//! The limit is an arena that both sides have mapped: the caller copies its bytes into it, and the child adds them up
-//! where they are. Ours does the same with a `Vec` that was made into `SharedBytes`, which the job reads in place. A job that takes
-//! its argument as a `Vec` has to have one made for it, so what is behind the limit then is the price of owning, first of
-//! all the page faults of fresh memory.
+//! The limit is an arena that both sides map: the caller copies its bytes into it, and the child
+//! sums them in place. seedbed does the same with `SharedBytes` of a `Vec`, which the job reads in
+//! place. A job that takes a `Vec` needs fresh memory for it. Its distance from the limit is the
+//! price of ownership, mainly page faults.
 
 use std::{cell::LazyCell, time::Duration};
 
@@ -25,9 +25,9 @@ const LARGE_ROUNDS: (usize, usize) = (5, 20);
 const LENGTH: usize = 64 << 20;
 const BYTE: u8 = 7;
 const SUM: u64 = LENGTH as u64 * BYTE as u64;
-/// How far from the limit.
+/// The greatest accepted ratio to the limit.
 const NEAR: f64 = 1.25;
-/// How far ahead of procspawn: five times.
+/// The greatest accepted ratio to procspawn: five times as fast.
 const FAR: f64 = 0.2;
 
 /// Prints the sections.
@@ -38,7 +38,7 @@ pub fn compare(options: &Options) {
     let is_sum = |sum| assert_eq!(sum, SUM);
     let is_count = |sum| assert_eq!(sum, numbers.len() as f64);
 
-    // The caller keeps its bytes, as beside the limit.
+    // The caller keeps its bytes, as it does at the limit.
     let section = "payload/send-64-MiB-to-be-read";
     Comparison::new(
         section,
@@ -75,13 +75,13 @@ pub fn compare(options: &Options) {
         let call = |bytes| pool.spawn(bytes, sum_bytes).join();
         blocking_round(s, call, || ByteBuf::from(bytes.clone()), is_sum);
     })
-    // Copying into its memory belongs to the call, as it does with the others. A pool of version 1.0.2 cannot take it: it
-    // sends the argument as one kind of thing and receives it as another.
+    // Copying into shared memory is part of the call, as it is for the others. A pool of version
+    // 1.0.2 cannot send `Shmem`: the sender and the receiver disagree on its encoding.
     .beside("procspawn spawn + join, Shmem", |s| {
         let call = |()| procspawn::spawn(Shmem::from_bytes(&bytes), sum_shmem).join();
         blocking_round(s, call, || (), is_sum);
     })
-    // Whoever makes its bytes in shared memory has nothing to copy, and nothing to make anew.
+    // Bytes that were made in shared memory need no copy and no fresh memory.
     .beside("seedbed, SharedBytes that are there", |s| {
         let shared = SharedBytes::copy_from(&bytes).expect("there is memory");
         let call = |shared: SharedBytes| seedbed::run_sync(sum_shared, shared);
@@ -161,8 +161,8 @@ fn check(bytes: &[u8]) {
     assert_eq!((bytes.len(), bytes[LENGTH / 2]), (LENGTH, BYTE));
 }
 
-/// Ours. The argument is made, and the result checked and given back, outside of the sample. The first call of a round,
-/// which may find nothing mapped yet, counts for nobody.
+/// Measures seedbed. Making the argument, checking the result and freeing it are outside of the
+/// sample. The first call of a round, which may find nothing mapped yet, is not counted.
 fn our_round<A, R, C>(
     samples: &mut Samples,
     call: impl Fn(A) -> C,
@@ -183,7 +183,7 @@ fn our_round<A, R, C>(
     seedbed::run(seedbed::cache_scope(jobs::config(ForkServer, None), calls));
 }
 
-/// The same for procspawn's pool, or for whatever else blocks until there is a result.
+/// Measures procspawn, or another contender that blocks until there is a result.
 fn blocking_round<A, R>(
     samples: &mut Samples,
     call: impl Fn(A) -> Result<R, procspawn::SpawnError>,

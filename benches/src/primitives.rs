@@ -1,7 +1,7 @@
-//! What the small things cost: a scope, a shield, a tree variable, a limiter.
+//! The cost of single operations: a scope, a shield, a tree variable, a limiter.
 //!
-//! One sample is a thousand of them in a row, so that reading the clock does not count. Calls that get memory are counted
-//! apart, once; their number is the same at every run.
+//! One sample is a thousand operations in a row, so that reading the clock does not count.
+//! Allocations are counted separately, once; their number is the same in every run.
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
@@ -102,8 +102,8 @@ fn compare_limiters(options: &Options) {
     .run(options);
 }
 
-/// Samples of a thousand that come to wait for one token, and get it one after the other; per waiter. They are polled by
-/// one task, so that it is the waiting that is measured and not the tasks.
+/// Takes samples of a thousand waiters for one token, which get it one after the other; per waiter.
+/// One task polls all of them, so that only the waiting is measured.
 async fn hand_over<F: Future>(samples: &mut Samples, acquire: impl Fn() -> F) {
     let mut waiters: Vec<Pin<Box<F>>> = Vec::with_capacity(OPERATIONS as usize);
     for _ in 0..samples.wanted() {
@@ -127,7 +127,7 @@ async fn hand_over<F: Future>(samples: &mut Samples, acquire: impl Fn() -> F) {
     }
 }
 
-/// Prints how many calls for memory each thing of ours makes.
+/// Prints the number of allocations of each operation.
 fn count_allocations(options: &Options) {
     let limiter = seedbed::sync::CapacityLimiter::new(1);
     allocations::count(options, "a scope", async || {
@@ -148,12 +148,12 @@ fn count_allocations(options: &Options) {
     });
 }
 
-/// Samples of `operation`, each a thousand in a row, under `seedbed::run`.
+/// Takes samples of a thousand calls of `operation` under `seedbed::run`.
 fn our_round(samples: &mut Samples, operation: impl AsyncFn()) {
     seedbed::run(repeatedly(samples, operation));
 }
 
-/// The same under smol's `block_on`.
+/// Takes samples of a thousand calls of `operation` under smol's `block_on`.
 fn smol_round(samples: &mut Samples, operation: impl AsyncFn()) {
     smol::block_on(repeatedly(samples, operation));
 }
@@ -169,18 +169,19 @@ async fn repeatedly(samples: &mut Samples, operation: impl AsyncFn()) {
     }
 }
 
-/// The work inside a scope or a shield: an await that does not wait.
+/// The work inside a scope or a shield: an await that is ready at once.
 async fn nothing() {
     std::hint::black_box(());
 }
 
-/// futures-util's cancellable future, without cancelling it.
+/// Wraps the work in futures-util's cancellable future, which is not cancelled.
 async fn abortable() {
     let (work, _handle) = futures_util::future::abortable(nothing());
     let _never_aborted = work.await;
 }
 
-/// smol's idiom for a timeout, without reaching it. The timer comes first, so that it is set as ours is.
+/// Wraps the work in smol's idiom for a timeout, which is not reached. The timer is polled first,
+/// so that it is set, as seedbed's is.
 async fn smol_timeout() {
     let timeout = async {
         smol::Timer::after(MINUTE).await;

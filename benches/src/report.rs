@@ -1,19 +1,19 @@
-//! What the measurements print: `name, ours, theirs, ratio`, and the machine and its weather around it.
+//! Prints the measurements as `name, ours, theirs, ratio`, with a description of the machine.
 
 use std::time::Instant;
 
 use crate::figures::{Figures, Goal, Pair};
 
-/// What a figure, which is nanoseconds per operation, is printed as.
+/// The unit in which a figure, nanoseconds per operation, is printed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unit {
-    /// How long an operation takes.
+    /// Time per operation.
     Time,
-    /// How many operations there are in a second.
+    /// Operations per second.
     Rate,
 }
 
-/// Prints on what machine this is, and how busy it is.
+/// Prints the machine and its load.
 pub fn header() {
     let kernel = read("/proc/sys/kernel/osrelease");
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
@@ -28,7 +28,7 @@ pub fn header() {
     );
 }
 
-/// Prints how busy the machine was: a benchmark that shares it says so.
+/// Prints the load at the end: other programs that ran at the same time show here.
 pub fn footer() {
     println!("\nload at the end {}", load());
 }
@@ -39,13 +39,14 @@ pub fn section(title: &str) {
     println!("name, ours [p99], theirs [p99], ratio [quartiles of the rounds]");
 }
 
-/// Prints what we reach, with the targets that do not depend on a peer.
+/// Prints seedbed's figures, with the targets that do not depend on a peer.
 pub fn ours(name: &str, figures: Figures, goal: Goal, unit: Unit) {
     let verdicts = verdicts(figures, goal, unit);
     println!("{name}, {}{verdicts}", self::figures(figures, unit));
 }
 
-/// Prints one line of a section, with the target for its ratio, and those for its own figures if they are ours, too.
+/// Prints one line of a section, with the target for its ratio. `goal` applies to lines of seedbed
+/// itself.
 pub fn line(name: &str, pair: &Pair, at_most: Option<f64>, goal: Goal, unit: Unit) {
     let (low, high) = pair.ratio_quartiles;
     let target = at_most.map_or_else(String::new, |target| {
@@ -60,7 +61,7 @@ pub fn line(name: &str, pair: &Pair, at_most: Option<f64>, goal: Goal, unit: Uni
     );
 }
 
-/// What is to be said of figures for which there are targets.
+/// Returns the targets that apply to `figures`, each with its verdict.
 fn verdicts(figures: Figures, goal: Goal, unit: Unit) -> String {
     let of = |what, figure, target: Option<f64>| {
         target.map_or_else(String::new, |target| {
@@ -71,7 +72,7 @@ fn verdicts(figures: Figures, goal: Goal, unit: Unit) -> String {
     of("target", figures.median, goal.median) + &of("p99 target", figures.p99, goal.p99)
 }
 
-/// Whether a figure reaches its target, and if not, by how much it is missed.
+/// Returns whether a figure reaches its target, and if not, by how much it misses.
 fn verdict(figure: f64, target: f64) -> String {
     match figure <= target {
         true => "reached".to_owned(),
@@ -95,9 +96,9 @@ pub fn count(name: &str, count: f64) {
     println!("{name}, {count:.2}");
 }
 
-/// The same with a target. What is made once per block does not count against it.
+/// Prints one plain number per child, with a target. Allocations per block do not count against it.
 pub fn count_within(name: &str, count: f64, at_most: f64) {
-    // Two digits: of ten thousand children, a hundred things may be the block's own.
+    // Two digits: with ten thousand children, this ignores up to fifty allocations per block.
     let rounded = (count * 100.0).round() / 100.0;
     println!(
         "{name}, {count:.2}, target {at_most}: {}",
@@ -155,7 +156,7 @@ fn processor() -> String {
         .to_owned()
 }
 
-/// A line for the reader only, so a missing file is "unknown" and no error.
+/// Returns a file's text for the reader of the report. A missing file is "unknown", not an error.
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).map_or("unknown".to_owned(), |text| text.trim().to_owned())
 }

@@ -1,4 +1,5 @@
-//! A limit of a warm call: a child process at the other end of a socket pair, with no library in between.
+//! A limit of a warm call: a child process at the other end of a socket pair, with no library in
+//! between.
 
 use std::{
     io::{Read, Write},
@@ -9,10 +10,10 @@ use smol::{Async, io::AsyncReadExt, io::AsyncWriteExt};
 
 use crate::child;
 
-/// A child that blocks in `read`, and a stream to it that does not block, or does.
+/// A child that blocks in `read`, and a stream to it.
 pub struct SocketPair {
     child: std::process::Child,
-    /// Closed before the child is waited for: its end is the child's.
+    /// Closed before the child is waited for, because the child ends when its stream closes.
     stream: Option<UnixStream>,
 }
 
@@ -31,7 +32,7 @@ impl SocketPair {
         self.stream.as_ref().expect("open until dropped")
     }
 
-    /// A call that blocks this thread.
+    /// Calls the child, and blocks this thread.
     pub fn call(&self, number: u64) -> u64 {
         let mut stream = self.stream();
         let written = stream.write_all(&number.to_ne_bytes());
@@ -41,7 +42,7 @@ impl SocketPair {
         u64::from_ne_bytes(answer)
     }
 
-    /// The stream for an executor. From here on it does not block.
+    /// Returns the stream for an executor. From then on it is non-blocking.
     pub fn to_async(&self) -> Async<UnixStream> {
         let stream = self.stream().try_clone().expect("a descriptor");
         Async::new(stream).expect("a socket has readiness")
@@ -55,7 +56,7 @@ impl Drop for SocketPair {
     }
 }
 
-/// A call over [`SocketPair::to_async`].
+/// Calls the child over a stream from [`SocketPair::to_async`].
 pub async fn socket_call(mut stream: &Async<UnixStream>, number: u64) -> u64 {
     let written = stream.write_all(&number.to_ne_bytes()).await;
     written.expect("the child reads");

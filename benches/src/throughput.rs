@@ -1,6 +1,7 @@
-//! Many callers, two workers: calls per second.
+//! Calls per second with many callers and two workers.
 //!
-//! One sample is a batch of calls, all of them in progress at once as far as there are callers, under one limiter of two.
+//! One sample is a batch of calls under one limiter of two. As many calls are in progress as there
+//! are callers.
 
 use std::cell::LazyCell;
 
@@ -43,7 +44,8 @@ pub fn compare(options: &Options) {
             socket_round(s, &sockets)
         })
         .beside("one thread in turn, 2 hybrid mailboxes", mailbox_round)
-        // A thread for each of a thousand callers, and three descriptors for each queued call, would measure those.
+        // A thousand threads, and three descriptors for each queued call, would measure threads
+        // instead.
         .beside("procspawn Pool(2), 8 threads", |s| {
             procspawn_round(s, &pool)
         })
@@ -91,7 +93,7 @@ async fn our_round(samples: &mut Samples, callers: u64) {
         .await;
     };
     let batches = async {
-        batch().await; // both workers are there now
+        batch().await; // both workers exist now
         for _ in 0..samples.wanted() {
             samples.time(CALLS, batch()).await;
         }
@@ -99,7 +101,7 @@ async fn our_round(samples: &mut Samples, callers: u64) {
     seedbed::cache_scope(jobs::config(ForkServer, None), batches).await;
 }
 
-/// Runs a batch in that many threads.
+/// Runs a batch in `threads` threads.
 fn in_threads(samples: &mut Samples, threads: usize, call: impl Fn(usize, u64) -> u64 + Sync) {
     let batch = || {
         std::thread::scope(|scope| {
@@ -132,7 +134,8 @@ fn procspawn_round(samples: &mut Samples, pool: &procspawn::Pool) {
     });
 }
 
-/// Not the most that shared memory can do, but what one thread can that has both requests on their way before it waits.
+/// This is not the limit of shared memory. It shows what one thread can do that posts both requests
+/// before it waits.
 fn mailbox_round(samples: &mut Samples) {
     let mailboxes = [(); WORKERS].map(|()| Mailbox::start(Wait::Hybrid, Job::Successor, 0, None));
     let batch = || {

@@ -1,13 +1,14 @@
-//! Timers: 100,000 of them at one time, per timer.
+//! 100,000 timers at one time; nanoseconds per timer.
 //!
-//! * *fire*: each is made and polled once, then all deadlines pass while the thread sleeps, which is not counted; then
-//!   the runtime notices, wakes, and each is polled to its end.
-//! * *cancel*: each is made, polled once, and dropped long before its deadline, as the timer of a timeout that is not
-//!   reached.
+//! * *fire*: each timer is made and polled once. Then all deadlines pass while the thread sleeps,
+//!   which is not counted. Then the runtime detects this and wakes, and each timer is polled to its
+//!   end.
+//! * *cancel*: each timer is made, polled once, and dropped long before its deadline, like the
+//!   timer of a timeout that is not reached.
 //!
-//! All timers are polled by one task, so that it is the timers that are measured and not the tasks. Deadlines are
-//! scattered at random, the same for every contender. Every timer is boxed, because tokio's has to be. The clock is the
-//! thread's, which stands still while it sleeps.
+//! One task polls all timers, so that only the timers are measured. Deadlines are random, and the
+//! same for every contender. Every timer is boxed, because tokio's has to be. The clock is the
+//! thread's CPU clock, which stands still while the thread sleeps.
 
 use std::{
     cell::LazyCell,
@@ -24,7 +25,7 @@ use crate::{
 
 const ROUNDS: (usize, usize) = (10, 1);
 const TIMERS: usize = 100_000;
-/// From the beginning until the first deadline to be met: more than what setting all timers takes.
+/// The time from the start until the first deadline: more than setting all timers takes.
 const LEAD: Duration = Duration::from_millis(500);
 const SPREAD_TO_FIRE: Duration = Duration::from_millis(50);
 const SPREAD_TO_CANCEL: Duration = Duration::from_secs(60);
@@ -76,11 +77,11 @@ async fn fire<F: Future>(samples: &mut Samples, sleep_until: impl Fn(Instant) ->
         std::thread::sleep(last.saturating_duration_since(Instant::now()));
         let mut woken = false;
         poll_fn(|cx| {
-            // The runtime has to notice by itself.
+            // The runtime has to detect this by itself.
             if !std::mem::replace(&mut woken, true) {
                 return Poll::Pending;
             }
-            // One that is ready leaves, one that is not says when to look again.
+            // A ready timer is removed; a pending one has registered its waker.
             while let Some(timer) = timers.last_mut() {
                 match timer.as_mut().poll(cx) {
                     Poll::Ready(_) => _ = timers.pop(),
@@ -98,14 +99,14 @@ async fn cancel<F: Future>(samples: &mut Samples, sleep_until: impl Fn(Instant) 
     for _ in 0..samples.wanted() {
         let work = async {
             drop(set(&sleep_until, Instant::now() + LEAD, SPREAD_TO_CANCEL).await);
-            // Whoever cleans up later does it now.
+            // Contenders that clean up lazily do it now.
             smol::future::yield_now().await;
         };
         samples.thread_time(TIMERS as u64, work).await;
     }
 }
 
-/// Timers that have been polled once, with deadlines scattered after `first`.
+/// Returns timers that have been polled once, with deadlines spread after `first`.
 async fn set<F: Future>(
     sleep_until: &impl Fn(Instant) -> F,
     first: Instant,
@@ -125,11 +126,11 @@ async fn set<F: Future>(
     timers
 }
 
-/// Marsaglia's xorshift: any scatter will do, as long as it is the same for everybody.
+/// Marsaglia's xorshift. Any generator will do, if all contenders get the same numbers.
 struct Random(u64);
 
 impl Random {
-    /// A number from 0 to 1.
+    /// Returns a number from 0 to 1.
     fn part(&mut self) -> f64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,11 +1,12 @@
-//! A warm call: a `u64` there and its successor back, with one worker that exists already.
+//! A warm call: sends a `u64` and receives its successor, with one worker that exists already.
 //!
-//! How long that takes is mostly how long the other core takes to wake. Left free, the kernel puts caller and worker on
-//! one core or on two by accident of their start, and leaves them there, so that the same thing takes 11 or 37 us. So each
-//! placement is also measured by itself, in a process of its own whose threads and workers are pinned.
+//! Most of its time is the time that the other core takes to wake. Without pinning, the kernel
+//! places caller and worker on one core or on two by chance, and leaves them there, so that the
+//! same call takes 11 or 37 us. So each placement is also measured by itself, in a process whose
+//! threads and workers are pinned.
 //!
-//! The limits have no library in between: shared memory where each side has a core to spin on, a socket pair where they
-//! have to take turns.
+//! The limits have no library in between: shared memory where each side has a core to spin on, and
+//! a socket pair where both sides share a core.
 
 use std::{cell::LazyCell, time::Duration};
 
@@ -21,10 +22,10 @@ use crate::{
 };
 
 const ROUNDS: (usize, usize) = (10, 1_000);
-/// Calls before the samples of each round, so that the turn of another contender has cooled nothing.
+/// Calls before the samples of each round, to warm up after the previous contender.
 const WARM_UP: u64 = 100;
 
-/// Prints the sections for where this process is pinned, if it is.
+/// Prints the sections for the cores that this process is pinned to, if it is.
 pub fn compare(options: &Options) {
     match options.pins {
         None => compare_on(options, "warm/free", None),
@@ -39,7 +40,7 @@ pub fn compare(options: &Options) {
     }
 }
 
-/// Prints the sections once more with this process and its workers on one core, and once more on a core each.
+/// Prints the sections with this process and its workers on one core, then on one core each.
 pub fn compare_pinned(options: &Options) {
     let cores = child::allowed_cores();
     for &worker in cores.iter().take(2) {
@@ -68,7 +69,7 @@ fn compare_on(options: &Options, section: &str, pins: Option<Pins>) {
     .beside_ours("seedbed itself with kill_on_cancel", |s| {
         seedbed::run(our_calls(s, ForkServer, core, true))
     });
-    // Left free, figures depend on luck, so the targets are for the pinned sections.
+    // Without pinning, figures depend on chance, so the targets apply to the pinned sections.
     if pins.is_some() && !take_turns {
         comparison = comparison
             .ours_within(Duration::from_nanos(1_500))
@@ -121,7 +122,7 @@ async fn our_calls(
     seedbed::cache_scope(jobs::config(worker_type, core), calls).await;
 }
 
-/// Started anew for each round: one that spins would be in the others' way.
+/// Started again for each round, because a child that spins would slow down the others.
 fn mailbox_round(samples: &mut Samples, wait: Wait, core: Option<usize>) {
     let mailbox = Mailbox::start(wait, Job::Successor, 0, core);
     blocking_calls(samples, |number| mailbox.call(number));
@@ -144,7 +145,7 @@ fn procspawn_round(pool: &procspawn::Pool, samples: &mut Samples) {
 fn unblock_round(core: Option<usize>, samples: &mut Samples) {
     smol::block_on(async {
         if let Some(core) = core {
-            // One call after the other keeps one thread busy, and the same one.
+            // Consecutive calls use one thread, always the same.
             smol::unblock(move || child::pin_to_core(core)).await;
         }
         let call = async |number| smol::unblock(move || successor(number)).await;

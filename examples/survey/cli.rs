@@ -1,8 +1,7 @@
-//! The command line: converts text to [`Options`].
+//! The command line: parses text into [`Options`], without side effects.
 //!
-//! `lexopt` splits the arguments; the two kinds of value that the standard library cannot read,
-//! times and sizes, are read below. Every mistake is an error with a one-line message, which `main`
-//! prints.
+//! `lexopt` splits the arguments. The standard library cannot parse times and sizes, so this file
+//! does. Every mistake is an error with a one-line message, which `main` prints.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Error, ValueExt};
 
-/// The text of `--help`.
+/// The text that `--help` prints.
 pub const HELP: &str = "\
 Surveys Rust source trees: parses every .rs file in worker processes that may crash, hang or eat memory.
 
@@ -31,10 +30,10 @@ Exit status: 0 if every file could be read, 1 if some could not, 2 for wrong arg
 A file that is not valid Rust, or that was too much for its worker, is a result and not a failure.
 ";
 
-/// The minimum of `--memory`: a worker needs some of its address space for the program itself.
+/// The least value of `--memory`: a worker needs address space for the program itself.
 const LEAST_MEMORY: u64 = 64 << 20;
 
-/// The command of the user.
+/// The request of the command line.
 #[derive(Debug, PartialEq)]
 pub enum Command {
     /// Print [`HELP`].
@@ -48,15 +47,15 @@ pub enum Command {
 pub struct Options {
     /// The time limit for one file.
     pub timeout: Duration,
-    /// The limit of a worker's address space, in bytes.
+    /// The address space of a worker, in bytes.
     pub memory: u64,
-    /// How many files are in work at the same time; `None`: one for each CPU.
+    /// The number of files that are measured at the same time; `None`: one for each CPU.
     pub jobs: Option<NonZeroUsize>,
-    /// Survey at most this many files.
+    /// The greatest number of files to survey.
     pub limit: Option<usize>,
     /// Print JSON instead of tables.
     pub json: bool,
-    /// The folders to survey; empty for the default ones.
+    /// The folders to survey. Empty: the default folders.
     pub folders: Vec<PathBuf>,
 }
 
@@ -73,7 +72,7 @@ impl Default for Options {
     }
 }
 
-/// Reads the arguments, the program's own name excluded.
+/// Parses the arguments, without the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
     let mut options = Options::default();
     let mut parser = lexopt::Parser::from_args(args);
@@ -92,7 +91,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     Ok(Command::Survey(options))
 }
 
-/// `5s`, `250ms`, `2m`, `1h`; a bare number is in seconds.
+/// Parses a time: `5s`, `250ms`, `2m`, `1h`. A bare number is in seconds.
 fn duration(text: &str) -> Result<Duration, &'static str> {
     let (number, unit) = number_and_unit(text).ok_or("a time looks like 5s, 250ms or 2m")?;
     let milliseconds = match unit {
@@ -104,13 +103,13 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
     };
     match number.checked_mul(milliseconds) {
         Some(0) => Err("no file can be surveyed in no time"),
-        // More than a hundred years is a typing error, and would overflow some clocks.
+        // More than a hundred years is a mistake, and not every clock could represent it.
         Some(time) if time <= 100 * 365 * 24 * 3_600_000 => Ok(Duration::from_millis(time)),
         _ => Err("that is too long a time"),
     }
 }
 
-/// A memory size that is large enough for a worker.
+/// Parses a size that is large enough for a worker.
 fn memory(text: &str) -> Result<u64, &'static str> {
     match size(text)? {
         bytes if bytes < LEAST_MEMORY => Err("a worker needs at least 64M"),
@@ -118,7 +117,7 @@ fn memory(text: &str) -> Result<u64, &'static str> {
     }
 }
 
-/// `512M`, `2G`, `65536K`; a bare number is in bytes.
+/// Parses a size: `512M`, `2G`, `65536K`. A bare number is in bytes.
 fn size(text: &str) -> Result<u64, &'static str> {
     let (number, unit) = number_and_unit(text).ok_or("a size looks like 512M or 2G")?;
     let unit = match unit.to_ascii_uppercase().as_str() {
@@ -133,8 +132,8 @@ fn size(text: &str) -> Result<u64, &'static str> {
         .ok_or("that is more than any machine has")
 }
 
-/// A number of jobs. `NonZeroUsize` could be parsed directly, but its messages speak of "zero for
-/// non-zero type".
+/// Parses a number of jobs. `NonZeroUsize` could be parsed directly, but its error messages mention
+/// a "non-zero type".
 fn at_least_one(text: &str) -> Result<NonZeroUsize, &'static str> {
     let number: usize = text
         .parse()
@@ -142,7 +141,8 @@ fn at_least_one(text: &str) -> Result<NonZeroUsize, &'static str> {
     NonZeroUsize::new(number).ok_or("nothing gets done by no jobs")
 }
 
-/// Splits `12ms` into `12` and `ms`. `None` if it does not start with a number that fits.
+/// Splits `12ms` into `12` and `ms`. Returns `None` if the text does not start with a number that
+/// fits.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -1,8 +1,9 @@
-//! Finds the files to survey: every `.rs` entry below the given folders that is not a folder.
+//! Finds the files to survey: every `.rs` entry below the given folders that is not a folder
+//! itself.
 //!
-//! Only folders are opened here, so a FIFO or a device with a Rust name is found like any file, and
-//! only affects the worker that opens it. A link to a file counts; a link to a folder is not
-//! followed, so a loop of links cannot make the walk endless. The result is sorted by path.
+//! Only folders are opened here. So a FIFO or a device with a Rust name is found like any file, and
+//! only the worker that opens it is affected. A link to a file counts. A link to a folder is not
+//! followed, so links cannot make the walk endless. The result is sorted by path.
 
 use std::fs;
 use std::io;
@@ -13,26 +14,27 @@ use std::path::{Path, PathBuf};
 pub struct Found {
     /// The entries to survey, sorted, each once.
     pub files: Vec<PathBuf>,
-    /// The folders below the given ones that could not be read, and why.
+    /// The folders below the given ones that could not be read, each with the error.
     pub unread: Vec<(PathBuf, String)>,
 }
 
 /// The part of a folder that is walked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Extent {
-    /// Everything, as for folders that the user named.
+    /// Everything, for folders that the user named.
     Everything,
-    /// Everything but folders marked by a `CACHEDIR.TAG`, as cargo marks its `target`: its files
-    /// were built from the sources.
+    /// Everything except folders with a `CACHEDIR.TAG`. cargo marks its `target` folder so, which
+    /// contains generated files.
     SourcesOnly,
 }
 
-/// Walks all `roots`. Where one lies inside another, its files are found once.
+/// Walks all `roots`. If one is inside another, its files are found once.
 ///
 /// # Errors
 ///
-/// If a root is missing, not a folder, or unreadable. An unreadable folder further down is part of
-/// the result: see [`Found::unread`].
+/// Fails if a root is missing, is not a folder, or cannot be read, since that is a mistake in the
+/// command line. A folder further down that cannot be read is part of the result: see
+/// [`Found::unread`].
 pub fn find(roots: &[PathBuf], extent: Extent) -> Result<Found, String> {
     let mut found = Found::default();
     for root in outermost(roots)? {
@@ -44,7 +46,7 @@ pub fn find(roots: &[PathBuf], extent: Extent) -> Result<Found, String> {
     Ok(found)
 }
 
-/// The roots that do not lie inside another root, or are not the same folder under another name.
+/// Returns the roots that are not inside another root, each folder once.
 fn outermost(roots: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut outermost: Vec<(PathBuf, &PathBuf)> = Vec::new();
     for root in roots {
@@ -67,8 +69,8 @@ fn cannot_read(folder: &Path, error: &io::Error) -> String {
     format!("cannot read folder {}: {error}", folder.display())
 }
 
-/// Walks a root with a list of folders still to read instead of recursion, so that a deep tree
-/// cannot overflow the stack.
+/// Walks a root with a list of pending folders instead of recursion, so that deep trees cannot
+/// overflow the stack.
 fn walk(root: &Path, entries: fs::ReadDir, extent: Extent, found: &mut Found) {
     let mut pending = Vec::new();
     sort_out(root, entries, &mut pending, found);
@@ -83,8 +85,7 @@ fn walk(root: &Path, entries: fs::ReadDir, extent: Extent, found: &mut Found) {
     }
 }
 
-/// Puts each entry of a folder where it belongs: folders to `pending`, `.rs` entries to the files
-/// found.
+/// Adds each entry of a folder: folders to `pending`, `.rs` entries to the files found.
 fn sort_out(folder: &Path, entries: fs::ReadDir, pending: &mut Vec<PathBuf>, found: &mut Found) {
     for entry in entries {
         let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
@@ -98,8 +99,8 @@ fn sort_out(folder: &Path, entries: fs::ReadDir, pending: &mut Vec<PathBuf>, fou
         if kind.is_dir() {
             pending.push(path);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            // `is_dir` follows links, and is false for a dangling link. That is an unreadable
-            // entry, which the survey reports.
+            // `is_dir` follows links, and is false for a dangling link. That is an entry that
+            // cannot be read, and the report includes it.
             if !(kind.is_symlink() && path.is_dir()) {
                 found.files.push(path);
             }
@@ -116,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// A tree of empty files; the folders are made on the way.
+    /// Makes a tree of empty files, and the folders that they need.
     fn tree(files: &[&str]) -> tempfile::TempDir {
         let tree = tempfile::tempdir().unwrap();
         for file in files {
@@ -127,7 +128,7 @@ mod tests {
         tree
     }
 
-    /// The files found below `root`, as paths relative to it.
+    /// Returns the files found below `root`, as paths relative to it.
     fn found_in(root: &Path, extent: Extent) -> Vec<String> {
         let found = find(&[root.to_owned()], extent).unwrap();
         assert!(found.unread.is_empty(), "{:?}", found.unread);
@@ -202,7 +203,7 @@ mod tests {
             found_in(tree.path(), Extent::Everything),
             ["lib.rs", "target/debug/out.rs"]
         );
-        // A named folder is walked, also if it is marked.
+        // A folder that the user named is walked, even with a tag.
         assert_eq!(
             found_in(&tree.path().join("target"), Extent::SourcesOnly),
             ["debug/out.rs"]

@@ -1,14 +1,14 @@
-//! The result of each file that was found.
+//! The ledger: the outcome of each file that was found.
 //!
-//! Every file has one slot, which is filled once. So a lost or duplicated file is detected, and the
-//! totals of a report are counted from the same slots as its lists.
+//! Every file has one slot, which is filled once. So no file can be lost or counted twice without a
+//! panic, and the totals of a report are counted from the same slots as its lists.
 
 use std::path::{Path, PathBuf};
 
 use crate::measure::Metrics;
 use crate::reason::Reason;
 
-/// The result of one file.
+/// The outcome of one file.
 pub type Outcome = Result<Metrics, Reason>;
 
 /// The slots of all files, in the order of their paths.
@@ -19,7 +19,7 @@ pub struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    /// An empty ledger.
+    /// Returns a ledger of empty slots.
     pub fn of(files: &'a [PathBuf]) -> Self {
         Ledger {
             files,
@@ -27,41 +27,41 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Records the result of the file at `index`.
+    /// Records the outcome of the file at `index`.
     ///
     /// # Panics
     ///
-    /// If its result was recorded already.
+    /// Panics if the file has an outcome already.
     pub fn settle(&mut self, index: usize, outcome: Outcome) {
         let before = self.outcomes[index].replace(outcome);
         assert_eq!(before, None, "{:?} is settled twice", self.files[index]);
     }
 
-    /// The files that could be surveyed.
+    /// Returns the files that were surveyed.
     pub fn surveyed(&self) -> impl Iterator<Item = (&'a Path, &Metrics)> {
         self.slots()
             .filter_map(|(path, outcome)| Some((path, outcome?.as_ref().ok()?)))
     }
 
-    /// The files that could not be surveyed.
+    /// Returns the files that could not be surveyed.
     pub fn reported(&self) -> impl Iterator<Item = (&'a Path, &Reason)> {
         self.slots()
             .filter_map(|(path, outcome)| Some((path, outcome?.as_ref().err()?)))
     }
 
-    /// The number of files that the survey has not reached.
+    /// Returns the number of files without an outcome.
     pub fn unreached(&self) -> usize {
         self.slots()
             .filter(|(_, outcome)| outcome.is_none())
             .count()
     }
 
-    /// Checks that every file is in exactly one place, and that none is left unless the survey was
-    /// `interrupted`.
+    /// Checks that every file has exactly one outcome, and that none is missing unless the survey
+    /// was `interrupted`.
     ///
     /// # Panics
     ///
-    /// If the numbers do not add up, which would be a bug.
+    /// Panics if the counts do not add up, which would be a bug.
     pub fn assert_complete(&self, interrupted: bool) {
         let (surveyed, reported) = (self.surveyed().count(), self.reported().count());
         let unreached = self.unreached();

@@ -1,24 +1,24 @@
-//! Surveys real Rust source trees: finds the longest function in all crates of this machine, for
-//! example.
+//! Surveys real Rust source trees: what is the longest function in all crates on this machine?
 //!
 //! ```text
 //! cargo run --release --example survey                        # cargo's registry, and this project
 //! cargo run --release --example survey -- --jobs 4 some/folder
 //! ```
 //!
-//! Every `.rs` file is parsed in full with `syn`, which is dangerous in the program's own process:
-//! a deeply nested file overflows the stack, a FIFO in the tree blocks forever, a huge file uses up
-//! the memory. So worker processes do the parsing, and with a page of code for [`seedbed`], this
-//! program guarantees that
+//! The survey parses every `.rs` file with `syn`. Doing that in its own process would be dangerous:
+//! a deeply nested file overflows the stack, a FIFO in the tree blocks forever, a huge file needs
+//! all memory. So worker processes do the parsing, and one page of code with [`seedbed`] guarantees
+//! that
 //!
-//! * a worker that takes too long for a file is killed and reaped;
-//! * a file that crashes its worker or exceeds its memory does not affect the results of others;
+//! * a file that takes too long is killed, and its worker is reaped;
+//! * a file that crashes its worker, or exceeds its memory, does not affect the result of another
+//!   file;
 //! * Ctrl-C prints the results so far and leaves no process behind;
 //! * every file that was found is accounted for, which is asserted at the end.
 //!
-//! The other files do not depend on that: `cli` reads the arguments, `find` walks the folders,
-//! `measure` is the job, `limits` restricts the worker, `reason` names why a file could not be
-//! surveyed, `ledger` keeps the results, and `report` and `progress` show them.
+//! The other files do not depend on seedbed: `cli` parses the arguments, `find` walks the folders,
+//! `measure` is the job, `limits` sets the limits of a worker, `reason` classifies failures,
+//! `ledger` records the outcomes, and `report` and `progress` show them.
 
 mod cli;
 mod find;
@@ -69,7 +69,7 @@ seedbed::main! {
     }
 }
 
-/// Finds the files, measures them all, and prints the report, also if Ctrl-C comes before the end.
+/// Finds the files, measures them all, and prints the report, even if Ctrl-C ends the survey early.
 async fn survey(options: &Options) -> Result<ExitCode, String> {
     let start = Instant::now();
     let (found, below) = match options.folders.is_empty() {
@@ -99,15 +99,15 @@ async fn survey(options: &Options) -> Result<ExitCode, String> {
         print_report(&report, options.json)
     };
 
-    // Ctrl-C cancels everything inside `run`: all workers are killed and reaped, then the second
-    // future is run, and then the cancellation continues and the process dies of its SIGINT.
+    // Ctrl-C cancels the run. Cancellation kills and reaps all workers, then the second future
+    // runs, and then the process ends by SIGINT.
     let all = measure_all(files, options, &ledger);
     on_cancel(all, async { _ = report(true) }).await;
     Ok(report(false))
 }
 
-/// The default folders, which exist wherever this was built: the crates that cargo has fetched from
-/// each registry, and this project.
+/// Returns the default folders: the crates that cargo has fetched from each registry, and this
+/// project.
 fn folders_of_everybody() -> Vec<PathBuf> {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
@@ -124,14 +124,14 @@ fn folders_of_everybody() -> Vec<PathBuf> {
     folders
 }
 
-/// Measures all files, `jobs` at a time, and records the results.
+/// Measures all files, at most `jobs` at a time, and records their outcomes.
 async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger<'_>>) {
     let jobs = options.jobs.or(available_parallelism().ok());
     let turns = &CapacityLimiter::new(jobs.map_or(1, NonZeroUsize::get));
     let progress = &Progress::of(files.len());
 
-    // Between two jobs, a worker that has grown to half of its cap is replaced, so that each file
-    // finds at least the other half. Within a job, the kernel refuses memory beyond the cap.
+    // A worker that has grown to half of its limit is replaced between two jobs, so that each file
+    // has at least the other half. During a job, the kernel refuses memory beyond the limit.
     let config = WorkerConfig::new()
         .init_with(options.memory, cap_memory)
         .retire_above_memory(options.memory / 2)
@@ -141,8 +141,7 @@ async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger
         let workers = &workers;
         open_nursery(async |n| {
             for (index, path) in files.iter().enumerate() {
-                // A file waits for its turn here, where no timeout runs yet and no child exists for
-                // it.
+                // A file waits for its turn here, before its timeout starts and its task exists.
                 let turn = turns.acquire().await;
                 n.spawn(async move {
                     let outcome = measure_one(path, options, workers).await;
@@ -160,13 +159,12 @@ async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger
     .await;
 }
 
-/// Measures one file in a worker process. A failure of the worker is returned as a reason.
+/// Measures one file in a worker process. A failure of the worker becomes the returned reason.
 async fn measure_one(path: &Path, options: &Options, workers: &WorkerContext) -> Outcome {
     let after = options.timeout;
     let job = workers
         .run_sync(measure, path.into())
-        // The file has a token already, and must not wait for another one while its time limit
-        // runs.
+        // The file has its turn already, and must not wait for another limiter while its time runs.
         .limiter(&CapacityLimiter::unlimited())
         .kill_on_cancel(true);
     match fail_after(after, job).await {
@@ -176,7 +174,7 @@ async fn measure_one(path: &Path, options: &Options, workers: &WorkerContext) ->
     }
 }
 
-/// Converts the failure of a worker to a reason of the file.
+/// Returns the reason behind a failure of a worker.
 fn reason_of(error: &WorkerError) -> Reason {
     match (error.kind(), error.exit(), error.panic()) {
         (WorkerErrorKind::Broken, Some(exit), _) => {
@@ -196,7 +194,7 @@ fn reason_of(error: &WorkerError) -> Reason {
     }
 }
 
-/// Prints the report, and says on stderr if something could not be read.
+/// Prints the report, and a line on standard error if a file could not be read.
 fn print_report(report: &Report<'_>, as_json: bool) -> ExitCode {
     let printed = match as_json {
         true => print(&report.json()),
@@ -211,7 +209,7 @@ fn print_report(report: &Report<'_>, as_json: bool) -> ExitCode {
     }
 }
 
-/// Prints a text to stdout. A closed pipe (`survey | head`) is no error.
+/// Prints a text to standard output. A closed pipe (`survey | head`) is no error.
 fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout

@@ -1,9 +1,9 @@
-//! The job: measures one file. It runs in a worker process, where it may hang, crash and use up
-//! memory.
+//! The job: measures one file. It runs in a worker process, where it may hang, crash, or use all of
+//! its memory.
 //!
-//! `syn` does the parsing, and `syn` recurses: a file that is nested deeply enough overflows the
-//! stack. Nothing here guards against that, nor against an endless FIFO or a file larger than
-//! memory; the worker process does.
+//! `syn` parses recursively: a deeply nested file overflows the stack. This code does not guard
+//! against that, nor against a FIFO that never ends or a file larger than memory. The worker
+//! process does.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,40 +17,39 @@ use crate::reason::Reason;
 /// The counts of one file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Lines of text, comments and blank lines among them.
+    /// Lines of text, with comments and blank lines.
     pub lines: u64,
-    /// Functions and methods that have a body. Code inside of macros is not seen, here and below.
+    /// Functions and methods with a body. Code inside macros is not counted, here and below.
     pub functions: u64,
     /// `unsafe { .. }` blocks.
     pub unsafe_blocks: u64,
-    /// The function with the most lines; the first of them if there are several, `None` if there is
-    /// none.
+    /// The longest function; the first one if there are several, `None` if there is no function.
     pub longest: Option<Function>,
     /// The depth of the innermost block: 1 for a function without inner blocks.
     pub nesting: u64,
 }
 
-/// The position and length of a function.
+/// The place and the length of a function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Function {
     pub name: String,
     /// The line of its `fn`, counted from 1.
     pub line: u64,
-    /// From its `fn` to its closing brace.
+    /// The lines from its `fn` to its closing brace.
     pub lines: u64,
 }
 
 /// Measures the file at `path`.
 ///
-/// The path is an [`OsString`] and no `PathBuf`, because serde writes paths as text, and not every
-/// file name is text.
+/// The path is an [`OsString`] instead of a `PathBuf`, because serde encodes paths as text, and not
+/// every file name is text.
 pub fn measure(path: OsString) -> Result<Metrics, Reason> {
     let bytes = fs::read(path).map_err(|error| Reason::of_reading(&error))?;
     let source = String::from_utf8(bytes).map_err(|error| Reason::NotUtf8 {
         offset: error.utf8_error().valid_up_to(),
     })?;
     let metrics = measure_source(&source);
-    // For line numbers, `proc_macro2` keeps the text of everything that a thread has parsed. No
+    // `proc_macro2` keeps the text of everything that a thread has parsed, for line numbers. No
     // token of this file is left, so its text can be freed; otherwise the worker would grow with
     // every file.
     proc_macro2::extra::invalidate_current_thread_spans();
@@ -68,11 +67,11 @@ fn measure_source(source: &str) -> Result<Metrics, Reason> {
     })
 }
 
-/// Returns the position and text of the error.
+/// Returns the place and the message of a syntax error.
 fn syntax_error(error: &syn::Error, source: &str) -> Reason {
     let span = error.span();
     let (line, column) = match span.byte_range().is_empty() {
-        // An error at the end of the file has an empty span.
+        // An error at the end of the file has no place; `syn` then returns an empty span.
         true => (
             source.lines().count().max(1),
             source.lines().last().map_or(0, |line| line.chars().count()),
@@ -90,7 +89,7 @@ fn syntax_error(error: &syn::Error, source: &str) -> Reason {
 #[derive(Default)]
 struct Counter {
     metrics: Metrics,
-    /// The number of open blocks at the current position.
+    /// The number of open blocks.
     open_blocks: u64,
 }
 
@@ -159,7 +158,7 @@ mod tests {
         measure(file.path().into())
     }
 
-    /// The line and the column of the syntax error in a text. The text is `syn`'s.
+    /// Returns the line and the column of the syntax error in a text. The message is `syn`'s.
     fn place(source: &str) -> (usize, usize) {
         match measured(source) {
             Err(Reason::Syntax { line, column, .. }) => (line, column),

@@ -1,14 +1,15 @@
-//! The progress bar, which exists only on a terminal.
+//! The progress bar. It exists only if standard error is a terminal.
 
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on stderr if that is a terminal. Dropping it removes it from the screen.
+/// A bar on standard error, or nothing if that is not a terminal. Dropping it removes it from the
+/// screen.
 pub struct Progress(Option<ProgressBar>);
 
 impl Progress {
-    /// Creates a bar for this many files.
+    /// Returns a bar for this many files.
     pub fn of(files: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style =

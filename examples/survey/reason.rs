@@ -1,9 +1,8 @@
-//! The reasons for which a file could not be surveyed.
+//! The reason why a file could not be surveyed.
 //!
-//! Some reasons are found by the job, in the worker (the text is at fault); the others are found by
-//! the program, from the way in which the worker ended (the text exceeded a limit).
-//! [`Reason::of_death`] decides from plain values, so that it can be tested without killing a
-//! worker.
+//! The job finds some reasons, in the worker, when the text is wrong. The program derives the
+//! others from the way in which the worker ended. [`Reason::of_death`] classifies deaths from plain
+//! values, so that it can be tested without killing a process.
 
 use std::fmt;
 use std::io;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// One reason. It is sent between processes, hence the serde.
+/// A reason. It is sent between processes, so it implements the serde traits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The byte at this offset, counted from 0, is not part of any UTF-8 character.
@@ -23,22 +22,22 @@ pub enum Reason {
         column: usize,
         message: String,
     },
-    /// The time limit expired, and the worker was killed.
+    /// The time limit passed, and the worker was killed.
     TimedOut { after: Duration },
-    /// The worker died of it.
+    /// The worker crashed.
     Crashed { how: String },
     /// The kernel refused memory to the worker.
     OverMemory,
-    /// The parser panicked; the worker continues.
+    /// The parser panicked. The worker continues.
     Panicked { message: String },
-    /// The entry could not be opened, or not be read to its end.
+    /// The entry could not be opened, or could not be read to its end.
     Unreadable { message: String },
-    /// No worker could do the job, for a reason that does not concern the file.
+    /// No worker could do the job, for a reason that is not the file's.
     NoWorker { message: String },
 }
 
 impl Reason {
-    /// The names of all reasons, in the order in which a report counts them.
+    /// The names of all reasons, in the order of the report.
     pub const NAMES: [&str; 8] = [
         "not UTF-8",
         "syntax error",
@@ -50,7 +49,7 @@ impl Reason {
         "no worker",
     ];
 
-    /// The name of this reason, without its details.
+    /// Returns the name of this reason, without its details.
     pub fn name(&self) -> &'static str {
         Reason::NAMES[match self {
             Reason::NotUtf8 { .. } => 0,
@@ -64,12 +63,13 @@ impl Reason {
         }]
     }
 
-    /// Whether the survey could not read the file, which changes its exit status.
+    /// Returns whether the file could not be read, so that the exit status must be a failure.
     pub fn is_failure_of_the_survey(&self) -> bool {
         matches!(self, Reason::Unreadable { .. } | Reason::NoWorker { .. })
     }
 
-    /// Converts an error of reading. A failed allocation of the buffer is due to the memory cap.
+    /// Returns the reason behind a read error. A failed allocation means that the memory limit was
+    /// reached.
     pub fn of_reading(error: &io::Error) -> Reason {
         match error.kind() {
             io::ErrorKind::OutOfMemory => Reason::OverMemory,
@@ -79,9 +79,10 @@ impl Reason {
         }
     }
 
-    /// Converts the death of a worker: its exit status, and the end of its stderr.
+    /// Returns the reason behind the death of a worker, from its exit and the last part of its
+    /// standard error.
     ///
-    /// Rust aborts both when memory is refused and when the stack overflows; only its message tells
+    /// Rust aborts both when memory is refused and when the stack overflows; only the message tells
     /// which.
     pub fn of_death(end: &str, last_words: &str) -> Reason {
         if last_words.contains("memory allocation of ") {
@@ -95,7 +96,7 @@ impl Reason {
     }
 }
 
-/// The name and the details, in one line.
+/// Formats the name and the details, in one line.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
@@ -116,7 +117,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Returns a message as one line.
+/// Joins the lines of a message into one.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -125,7 +126,7 @@ fn one_line(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The messages of Rust's runtime before it aborts.
+    /// The messages that Rust's runtime prints before it aborts.
     const OVERFLOW: &str =
         "\nthread 'main' (4711) has overflowed its stack\nfatal runtime error: stack overflow\n";
     const REFUSED: &str = "memory allocation of 314572800 bytes failed\n";

@@ -1,4 +1,4 @@
-//! The report: tables for people, JSON for programs. Both are returned as text; `main` prints it.
+//! The report: tables for people, JSON for programs. This file makes the text; `main` prints it.
 
 use std::fmt::{self, Display, Write};
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::ledger::Ledger;
 use crate::measure::Metrics;
 use crate::reason::Reason;
 
-/// The length of each list of highest values.
+/// The length of each list of the highest files.
 const TOP: usize = 10;
 
-/// A measure, and its names in the report.
+/// A value that is counted in each file, and its texts in the report.
 struct Measure {
     /// Its name in the table and, with underscores, in JSON.
     name: &'static str,
     /// The heading of its ten highest files.
     heading: &'static str,
-    /// Whether its sum over files is meaningful.
+    /// Whether the sum over files is meaningful.
     adds_up: bool,
     /// Its value in one file.
     value: fn(&Metrics) -> u64,
@@ -70,7 +70,8 @@ impl Measure {
         self.name.replace(' ', "_")
     }
 
-    /// The files with the highest values, the highest first; files with the value 0 are left out.
+    /// Returns the files with the highest values, the highest first, without files whose value is
+    /// zero.
     fn top<'a>(&self, ledger: &'a Ledger<'_>) -> Vec<(u64, &'a Path, &'a Metrics)> {
         let mut files: Vec<_> = ledger
             .surveyed()
@@ -83,7 +84,7 @@ impl Measure {
         files
     }
 
-    /// The function that a line of the list is about, where it is about one.
+    /// Returns the function that a line of the list is about, if there is one.
     fn function<'a>(&self, metrics: &'a Metrics) -> Option<&'a crate::measure::Function> {
         metrics
             .longest
@@ -92,15 +93,15 @@ impl Measure {
     }
 }
 
-/// Everything that is reported.
+/// The contents of a report.
 pub struct Report<'a> {
-    /// The results of the files.
+    /// The outcomes of the files.
     pub ledger: &'a Ledger<'a>,
-    /// The number of files that the walk found; more than the ledger has with `--limit`.
+    /// The number of files that the walk found: more than the ledger has if there is a `--limit`.
     pub found: usize,
-    /// The folders that the walk could not enter.
+    /// The folders that the walk could not read.
     pub unread: &'a [(PathBuf, String)],
-    /// The folders that the tables name once, instead of once per path.
+    /// Folders that the tables print once, instead of once per path.
     pub below: &'a [PathBuf],
     /// The duration of the survey.
     pub elapsed: Duration,
@@ -108,7 +109,7 @@ pub struct Report<'a> {
     pub interrupted: bool,
 }
 
-/// The files of a survey, as numbers that must add up.
+/// The numbers of files, which must add up.
 struct Accounts {
     surveyed: usize,
     reported: usize,
@@ -131,14 +132,14 @@ impl Report<'_> {
         }
     }
 
-    /// The number of files and folders that the survey could not read.
+    /// Returns the number of files and folders that could not be read.
     pub fn failures(&self) -> usize {
         let files = self.ledger.reported();
         let unseen = files.filter(|(_, reason)| reason.is_failure_of_the_survey());
         unseen.count() + self.unread.len()
     }
 
-    /// The report as JSON, one object.
+    /// Returns the report as one JSON object.
     pub fn json(&self) -> String {
         let accounts = self.accounts();
         let report = json!({
@@ -208,7 +209,7 @@ fn reason_as_json((path, reason): (&Path, &Reason)) -> Value {
     file
 }
 
-/// The report as tables.
+/// Returns the report as tables.
 impl Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_totals(f)?;
@@ -288,7 +289,7 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// A path as the tables show it.
+    /// Returns a path as the tables show it.
     fn shown(&self, path: &Path) -> String {
         let inside = self
             .below
@@ -297,7 +298,7 @@ impl Report<'_> {
         on_one_line(inside.unwrap_or(path))
     }
 
-    /// The last line, and the most important one: whether every file is accounted for.
+    /// Returns the last and most important line: whether every file is accounted for.
     fn write_accounts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |files: usize| HumanCount(files as u64);
         let accounts = self.accounts();
@@ -339,7 +340,8 @@ impl Sums {
     }
 }
 
-/// A path on one line of a terminal: control characters in a file's name are escaped.
+/// Returns a path on one line of a terminal. Control characters in a file name are replaced, so
+/// that they cannot move the cursor.
 fn on_one_line(path: &Path) -> String {
     let text = path.to_string_lossy();
     let escaped = text.chars().map(|char| match char.is_control() {
@@ -368,7 +370,7 @@ mod tests {
         }
     }
 
-    /// Reports three files, one for each kind of result, of five that were found.
+    /// Reports three files, one of each outcome, of five that were found.
     fn reported<R>(interrupted: bool, look: impl FnOnce(Report<'_>) -> R) -> R {
         let files = ["a.rs", "long/way/b.rs", "c\n.rs"].map(PathBuf::from);
         let mut ledger = Ledger::of(&files);
@@ -448,7 +450,7 @@ mod tests {
 
     #[test]
     fn only_what_was_not_seen_counts_as_a_failure() {
-        // A syntax error is a result; the folder that could not be entered is not.
+        // A syntax error is a result; a folder that cannot be read is not.
         assert_eq!(reported(false, |report| report.failures()), 1);
     }
 

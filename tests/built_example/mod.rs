@@ -1,4 +1,4 @@
-//! Finds the examples as programs, for the tests that run them.
+//! Finds the built examples, for the tests that run them.
 
 #[path = "../common/dispositions.rs"]
 mod dispositions;
@@ -7,9 +7,10 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A command that runs this example, which `cargo test` and `cargo nextest run` have built before any test.
+/// Returns a command that runs an example. `cargo test` and `cargo nextest run` build the examples
+/// first.
 ///
-/// Cargo names no variable for examples as it does for binaries, but they lie beside the folder of the tests:
+/// Cargo sets no variable for the path of an example, but the path follows from that of the test:
 /// `target/<profile>/deps/<test>` and `target/<profile>/examples/<example>`.
 pub fn example(name: &str) -> Command {
     let test = env::current_exe().expect("a test knows its own file");

@@ -1,11 +1,12 @@
-//! A user's library: jobs, and a function that has them done. Its tests show each way in which a test can enter.
+//! A user's library: jobs, and a function that has them done. Its tests show each way in which a
+//! test can enter.
 
-/// A job: the word, and the process in which it was counted.
+/// A job. Returns the length of the word, and the id of the process that counted it.
 pub fn count_letters(word: String) -> (usize, u32) {
     (word.chars().count(), std::process::id())
 }
 
-/// What a library does with workers. It need not know how the program was entered.
+/// Counts letters in workers. A library need not know how the program has entered its run.
 pub async fn letters_of_all(words: &[&str]) -> usize {
     let mut letters = 0;
     for word in words {
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
     }
 
-    /// Its name begins like that of another test, which a worker must not be led to.
+    /// Its name is a prefix of another test's name; a worker must not run that test.
     #[test]
     fn entered_with() {
         assert_eq!(seedbed::run(letters_of_all(&["b"])), 1);

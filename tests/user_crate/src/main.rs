@@ -1,4 +1,5 @@
-//! A user's program: counts the letters of its arguments in worker processes, which get the same arguments.
+//! A user's program: counts the letters of its arguments in worker processes, which get the same
+//! arguments.
 
 use user_crate::letters_of_all;
 

@@ -1,4 +1,4 @@
-//! The user's program, run as a whole; and an integration test that has workers of its own.
+//! Tests of the user's whole program, and an integration test with its own workers.
 
 use std::process::{Command, Stdio};
 
