@@ -34,7 +34,6 @@ pub use scope::ScopeRun;
 pub use shield::{OnCancel, Shield, on_cancel, shield};
 pub use timeout::{Fail, MoveOn, TooSlowError, fail_after, fail_at, move_on_after, move_on_at};
 
-pub(crate) use crate::sys::primitives::lock;
 pub(crate) use node::{Node, NodeState, SharedTree};
 pub(crate) use position::Entered;
 pub(crate) use scope::ScopeDriver;

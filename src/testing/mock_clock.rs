@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::cancel::lock;
+use crate::sys::primitives::lock;
 use crate::time::Clock;
 
 /// A virtual clock for tests. Clones are handles of the same clock.

@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::cancel::lock;
+use crate::sys::primitives::lock;
 
 /// Runs blocks of code one after the other, in the order of their numbers, whatever tasks they are
 /// in.
