@@ -405,7 +405,7 @@ impl BlockDriver {
                 target: "seedbed::nursery",
                 "a second panic in a nursery, while the first one is unwinding, is dropped"
             );
-            // The drop of the payload may panic too, and no task is left that could be told.
+            // The drop of the payload may panic too, so it is leaked.
             std::mem::forget(payload);
             return;
         }

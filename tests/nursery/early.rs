@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use crate::log::Log;
 use crate::polling::{Drops, Hand, OnDrop, turns};
-use crate::said::Log;
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, TreeVar, checkpoint, open_nursery, shield};

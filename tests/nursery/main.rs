@@ -3,16 +3,16 @@
 //!
 //! One program with a module per subject, because each test program has to be linked.
 
+mod log;
 #[path = "../common/polling.rs"]
 mod polling;
-mod said;
 
 mod early;
 mod errors;
 mod every_poll;
-mod found;
-mod length;
+mod lifetime;
 mod panics;
+mod regressions;
 mod service;
 mod shuffle;
 mod start;

@@ -2,9 +2,9 @@
 
 use std::task::Poll;
 
+use crate::log::Log;
+use crate::log::panic_of;
 use crate::polling::{Drops, Hand, OnDrop, turns};
-use crate::said::Log;
-use crate::said::panic_of;
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::Poll;
 
+use crate::log::Log;
+use crate::log::panic_of;
 use crate::polling::{Drops, Hand, OnDrop, end_at_every_poll, turns};
-use crate::said::Log;
-use crate::said::panic_of;
 use seedbed::cancel::checkpoint_if_cancelled;
 use seedbed::nursery::{LocalNursery, StartError, Started};
 use seedbed::sync::{Event, channel};
@@ -17,7 +17,7 @@ use seedbed::{
 };
 
 /// Waits forever, and records when it is dropped.
-async fn says(log: &Log, what: &'static str) {
+async fn waits_forever(log: &Log, what: &'static str) {
     let _end = OnDrop(|| log.add(what));
     sleep_forever().await
 }
@@ -38,9 +38,9 @@ fn however_the_block_is_cancelled_the_body_ends_first_and_then_the_children() {
         let mut block = Hand::new(
             scope.run(
                 open_nursery(|n| async move {
-                    n.spawn(says(log, "plain child"));
+                    n.spawn(waits_forever(log, "plain child"));
                     n.spawn(open_nursery(move |n| async move {
-                        drop(n.spawn(says(log, "grandchild")))
+                        drop(n.spawn(waits_forever(log, "grandchild")))
                     }));
                     let end = n.clone();
                     n.spawn(async move {
@@ -51,10 +51,10 @@ fn however_the_block_is_cancelled_the_body_ends_first_and_then_the_children() {
                             "child" => scope.cancel(),
                             _ => sleep_forever().await,
                         }
-                        says(log, "child").await
+                        waits_forever(log, "child").await
                     });
                     turns(3).await;
-                    on_cancel(says(log, "body"), async {
+                    on_cancel(waits_forever(log, "body"), async {
                         log.add("clean-up");
                         turns(3).await;
                         log.add("cleaned up");
@@ -88,7 +88,7 @@ fn however_the_block_is_cancelled_the_body_ends_first_and_then_the_children() {
 fn an_error_of_a_child_ends_the_body_first_and_is_the_block_s() {
     let log = &Log::default();
     let block = try_open_nursery(|n: Nursery<'_, Result<(), &str>>| async move {
-        n.spawn(says(log, "child"));
+        n.spawn(waits_forever(log, "child"));
         n.try_spawn(async {
             checkpoint().await;
             Err::<(), _>("failed")
@@ -184,9 +184,9 @@ fn a_shield_in_a_child_is_waited_for_after_the_body_has_ended() {
             open_nursery(|n| async move {
                 n.spawn(async {
                     shield(open.wait()).await;
-                    says(log, "child").await
+                    waits_forever(log, "child").await
                 });
-                says(log, "body").await
+                waits_forever(log, "body").await
             })
             .service(),
         ),
@@ -207,7 +207,7 @@ fn one_child_can_be_cancelled_at_any_time_also_by_the_clean_up_of_a_cancelled_bo
         scope.run(
             open_nursery(|n| async move {
                 let [first, second, third] =
-                    ["first", "second", "third"].map(|name| n.spawn(says(log, name)));
+                    ["first", "second", "third"].map(|name| n.spawn(waits_forever(log, name)));
                 turns(2).await;
                 assert_eq!(first.cancel().await, None);
                 on_cancel(sleep_forever(), async {
@@ -235,10 +235,10 @@ fn a_child_is_cancelled_with_its_starter_until_it_has_started_and_shielded_from_
             open_nursery(|n| async move {
                 let started = n.start(|started: Started<_>| async move {
                     started.send(1);
-                    says(log, "started").await
+                    waits_forever(log, "started").await
                 });
                 assert_eq!(started.await, Ok(1));
-                n.start(|_started: Started<()>| says(log, "starting"))
+                n.start(|_started: Started<()>| waits_forever(log, "starting"))
                     .await
                     .unwrap();
                 unreachable!("it never starts");
@@ -288,7 +288,7 @@ fn after_the_body_has_returned_the_block_waits_for_the_children_which_can_be_can
     let mut block = Hand::new(
         scope.run(
             open_nursery(|n| async move {
-                n.spawn(says(log, "plain"));
+                n.spawn(waits_forever(log, "plain"));
                 n.spawn(cleans_up(log, "cleans up"));
             })
             .service(),
@@ -305,7 +305,7 @@ fn after_the_body_has_returned_the_block_waits_for_the_children_which_can_be_can
 fn daemons_are_cancelled_when_the_body_has_returned_and_its_value_is_the_block_s() {
     let log = &Log::default();
     let block = open_nursery(|n| async move {
-        n.spawn(says(log, "child"));
+        n.spawn(waits_forever(log, "child"));
         n.spawn(cleans_up(log, "cleans up"));
         checkpoint().await;
         log.add("body");
@@ -317,14 +317,14 @@ fn daemons_are_cancelled_when_the_body_has_returned_and_its_value_is_the_block_s
 
     // A body that returns without waiting keeps its value.
     let plain = open_nursery(|n| async move {
-        n.spawn(says(log, "child"));
+        n.spawn(waits_forever(log, "child"));
         6
     });
     assert_eq!(Hand::new(plain.daemon()).finish(), 6);
 
     // A panic of the body is resumed.
     let panics = open_nursery(|n: Nursery<'_, ()>| async move {
-        n.spawn(says(log, "child"));
+        n.spawn(waits_forever(log, "child"));
         panic!("on purpose")
     });
     assert_eq!(
@@ -340,11 +340,11 @@ fn outer_scopes_wait_for_a_service_block_and_scopes_in_a_child_work() {
         open_nursery(|n| async move {
             let inner = CancelScope::new();
             let handle = inner.clone();
-            let child = n.spawn(async move { inner.run(says(log, "inner scope")).await });
+            let child = n.spawn(async move { inner.run(waits_forever(log, "inner scope")).await });
             checkpoint().await;
             handle.cancel();
             assert_eq!(child.await, None);
-            let limit = move_on_after(std::time::Duration::ZERO, says(log, "deadline"));
+            let limit = move_on_after(std::time::Duration::ZERO, waits_forever(log, "deadline"));
             assert_eq!(n.spawn(limit).await, None);
         })
         .service(),
@@ -358,10 +358,10 @@ fn dropping_the_block_drops_the_body_then_the_children_at_once() {
     let log = &Log::default();
     let mut block = Hand::new(
         open_nursery(|n| async move {
-            n.spawn(shield(says(log, "child")));
+            n.spawn(shield(waits_forever(log, "child")));
             let handle = n.clone();
             let _closed = OnDrop(|| assert!(handle.spawn_if_open(async {}).is_err()));
-            shield(says(log, "body")).await
+            shield(waits_forever(log, "body")).await
         })
         .service(),
     );
@@ -414,7 +414,7 @@ macro_rules! check_options {
             let case = format!("{}, service {service}, daemon {daemon}", stringify!($open));
             let (log, scope, open) = (&Log::default(), CancelScope::new(), &Event::new());
             let block = $open(|n| async move {
-                n.spawn(says(log, "child"));
+                n.spawn(waits_forever(log, "child"));
                 open.wait().await;
                 log.add("body");
                 $value
@@ -438,8 +438,8 @@ macro_rules! check_options {
 
             let scope = CancelScope::new();
             let block = $open(|n| async move {
-                n.spawn(says(log, "child"));
-                says(log, "body").await;
+                n.spawn(waits_forever(log, "child"));
+                waits_forever(log, "body").await;
                 $value
             });
             let block = if service { block.service() } else { block };

@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 use std::task::Poll;
 
+use crate::log::Log;
+use crate::log::panic_of;
 use crate::polling::{Drops, Hand, turns};
-use crate::said::Log;
-use crate::said::panic_of;
 use seedbed::nursery::{Spawner, StartError, Started};
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;

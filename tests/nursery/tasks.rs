@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::Poll;
 
+use crate::log::panic_of;
 use crate::polling::{Drops, Hand, turns};
-use crate::said::panic_of;
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
 use seedbed::{Task, checkpoint, open_nursery, shield};

@@ -16,7 +16,7 @@ use seedbed::{
 };
 
 use super::polling::{Drops, Hand, OnDrop, turns};
-use crate::said::panic_of;
+use crate::log::panic_of;
 use crate::start::cancelled_soon;
 
 // ---- A block and the scopes around it.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::log::panic_of;
 use crate::polling::{Drops, Hand, Wakes, turns};
-use crate::said::panic_of;
 use seedbed::cancel::checkpoint_if_cancelled;
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;

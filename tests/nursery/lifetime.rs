@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 
+use crate::log::Log;
+use crate::log::panic_of;
 use crate::polling::{Drops, Hand, turns};
-use crate::said::Log;
-use crate::said::panic_of;
 use seedbed::nursery::Started;
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
