@@ -1,7 +1,9 @@
-//! Forked workers: the tests that spawned workers pass too, and those of behaviour that only forked workers have.
+//! Forked workers: the tests that spawned workers pass too, and those of behaviour that only forked
+//! workers have.
 //!
-//! libtest cannot run this, because a fork server must be single-threaded when it reaches the hook. The tests that make
-//! thousands of calls are in `fork_soak.rs`, which can be compiled with optimization.
+//! libtest cannot run this, because a fork server must be single-threaded when it reaches the hook.
+//! The tests that make thousands of calls are in `fork_soak.rs`, which can be compiled with
+//! optimization.
 
 // Each file declares `common`, because each is also a test program of its own.
 #![allow(clippy::duplicate_mod)]

@@ -1,6 +1,7 @@
 //! Workers that are forked, killed and forked again thousands of times.
 //!
-//! This is a program of its own, so that it can be compiled with optimization for a longer soak: see `worker_soak.rs`.
+//! This is a program of its own, so that it can be compiled with optimization for a longer soak:
+//! see `worker_soak.rs`.
 
 // Each file declares `common`, because each is also a test program of its own.
 #![allow(clippy::duplicate_mod)]

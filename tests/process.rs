@@ -24,7 +24,8 @@ use seedbed::{
 };
 use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-/// Runs the future of a test. Fails if the test leaves a process, zombies included, or a descriptor behind.
+/// Runs the future of a test. Fails if the test leaves a process, zombies included, or a descriptor
+/// behind.
 fn test<T>(body: impl Future<Output = T>) -> T {
     test_with(RunBuilder::new(), body)
 }
@@ -169,7 +170,8 @@ fn a_cancelled_caller_starts_nothing() {
     });
 }
 
-/// Starts a process whose input stays open, waits until it has printed that it is ready, and cancels the block around it.
+/// Starts a process whose input stays open, waits until it has printed that it is ready, and
+/// cancels the block around it.
 async fn cancel_when_ready(command: RunProcess) -> Process {
     open_nursery(|n| async move {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -196,7 +198,8 @@ fn the_output_of_a_cancelled_process_does_not_keep_it_from_ending() {
     test(async {
         let folder = tempfile::tempdir().unwrap();
         let last = folder.path().join("last");
-        // Writes more than a pipe holds. If its captured output were not read, it would block or be killed by SIGPIPE.
+        // Writes more than a pipe holds. If its captured output were not read, it would block or be
+        // killed by SIGPIPE.
         let script = format!(
             "trap 'head -c 300000 /dev/zero && echo written >{}; exit' TERM; echo ready >&2; read x",
             last.display()
@@ -432,8 +435,8 @@ fn contradictory_redirections_panic_before_a_process_is_started() {
     .unwrap();
 }
 
-/// The kernel reaps the children of a process that ignores SIGCHLD, and their exit status is lost. The test runs in a process
-/// of its own.
+/// The kernel reaps the children of a process that ignores SIGCHLD, and their exit status is lost.
+/// The test runs in a process of its own.
 #[test]
 fn where_sigchld_is_ignored_the_end_of_a_process_is_seen_and_its_status_is_lost() {
     const NAME: &str =
@@ -521,7 +524,8 @@ fn cancelled_at_any_poll_a_call_has_no_process_when_its_scope_ends() {
             }));
             let value = value.await;
             if value.is_none() {
-                // The future has not been dropped yet, so only its own clean-up can have ended the process.
+                // The future has not been dropped yet, so only its own clean-up can have ended the
+                // process.
                 assert_eq!(children(), Vec::<u32>::new());
             }
             value

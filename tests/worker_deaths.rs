@@ -126,8 +126,9 @@ deadly!(
 
 fn close_everything() {
     for fd in 0..4096 {
-        // SAFETY: not kept to, as the descriptors have owners: what a job that does this brings about is the test.
-        // `close` is called without `OwnedFd`, which would abort in a debug build.
+        // SAFETY: not kept to, as the descriptors have owners: what a job that does this brings
+        // about is the test. `close` is called without `OwnedFd`, which would abort in a debug
+        // build.
         unsafe { libc::close(fd) };
     }
 }
@@ -138,10 +139,12 @@ deadly!(
     |error| assert_eq!(error.exit().unwrap().code(), Some(5))
 );
 
-/// Leaves a forked process behind that has all descriptors of the worker while the test's process lives.
+/// Leaves a forked process behind that has all descriptors of the worker while the test's process
+/// lives.
 fn fork_and_exit() {
-    // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler, as
-    // `close`, `sleep` and `_exit` are. It closes its own copies of the descriptors, for whose end the harness waits.
+    // SAFETY: the child of a fork in a process with other threads may call only what is safe in a
+    // signal handler, as `close`, `sleep` and `_exit` are. It closes its own copies of the
+    // descriptors, for whose end the harness waits.
     unsafe {
         if libc::fork() == 0 {
             libc::close(1);
@@ -153,11 +156,12 @@ fn fork_and_exit() {
     std::process::exit(5)
 }
 
-/// Both processes of a job that forks and returns once sent an answer, and the second one became the value of the next call.
+/// Both processes of a job that forks and returns once sent an answer, and the second one became
+/// the value of the next call.
 fn a_job_that_forks_and_returns_twice_gives_one_answer() {
     fn fork_and_return(_: ()) -> u32 {
-        // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler. This
-        // worker has no other threads that hold locks.
+        // SAFETY: the child of a fork in a process with other threads may call only what is safe in
+        // a signal handler. This worker has no other threads that hold locks.
         if unsafe { libc::fork() } < 0 {
             return 0;
         }
@@ -242,8 +246,8 @@ fn an_argument_that_kills_its_receiver_is_sent_once() {
         |workers| async move {
             let length = |text: String| text.len();
             let text = "x".repeat(64 << 20);
-            // The argument comes as shared memory, which does not fit into the limit, or through the socket where this
-            // process cannot make shared memory.
+            // The argument comes as shared memory, which does not fit into the limit, or through
+            // the socket where this process cannot make shared memory.
             let before = rustix::process::getrlimit(rustix::process::Resource::Fsize);
             let small_files = rustix::process::Rlimit {
                 current: Some(32 << 20),
@@ -266,7 +270,8 @@ fn an_argument_that_kills_its_receiver_is_sent_once() {
 fn a_worker_that_writes_garbage_to_its_socket_is_killed() {
     fn scribble(_: ()) {
         for fd in 3..4096 {
-            // SAFETY: the `File` is forgotten, so it does not close the descriptor. Writing to foreign descriptors is the test.
+            // SAFETY: the `File` is forgotten, so it does not close the descriptor. Writing to
+            // foreign descriptors is the test.
             let file = unsafe { std::fs::File::from(OwnedFd::from_raw_fd(fd)) };
             let file = std::mem::ManuallyDrop::new(file);
             let _ = std::io::Write::write_all(&mut &*file, &[42; 64]); // most are not open

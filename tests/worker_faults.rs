@@ -1,8 +1,9 @@
-//! Workers that are killed, stopped or crash in each phase: before the hello, between jobs, and while they receive, run,
-//! send, and retire. Each case ends in a specific error or in a result, and a concurrent call is not affected.
+//! Workers that are killed, stopped or crash in each phase: before the hello, between jobs, and
+//! while they receive, run, send, and retire. Each case ends in a specific error or in a result,
+//! and a concurrent call is not affected.
 //!
-//! A stopped worker is no error: its call goes on when the worker does, a killable call kills the worker when it is cancelled,
-//! and shutdown kills it after the grace period.
+//! A stopped worker is no error: its call goes on when the worker does, a killable call kills the
+//! worker when it is cancelled, and shutdown kills it after the grace period.
 
 #[macro_use]
 mod common;
@@ -176,7 +177,8 @@ fn a_worker_stopped_in_any_phase_of_a_job_can_be_killed_by_its_call() {
 
 const MUCH: usize = 16 << 20;
 
-/// A configuration whose arguments go through the connection: workers with few descriptors get no shared memory.
+/// A configuration whose arguments go through the connection: workers with few descriptors get no
+/// shared memory.
 fn by_connection() -> WorkerConfig {
     WorkerConfig::new().open_file_limit(64)
 }
@@ -218,7 +220,8 @@ fn a_call_to_a_worker_stopped_while_it_receives_goes_on_when_it_does() {
     });
 }
 
-/// Makes a worker return more than its connection holds, and waits until the worker blocks because nothing reads it.
+/// Makes a worker return more than its connection holds, and waits until the worker blocks because
+/// nothing reads it.
 async fn half_received(workers: &WorkerContext, kill: bool) -> (u32, Call<usize>) {
     fn produce(stage: PathBuf) -> String {
         // Without a descriptor, the worker cannot send shared memory in place of the bytes.
@@ -422,7 +425,8 @@ fn a_worker_that_is_stopped_while_it_retires_delays_its_call_or_is_killed() {
 fn a_worker_that_closes_its_connection_and_stops_is_killed() {
     fn close_and_stop(_: ()) {
         for fd in 0..4096 {
-            // SAFETY: unsound on purpose, because the descriptors have owners. The test is what such a job brings about.
+            // SAFETY: unsound on purpose, because the descriptors have owners. The test is what
+            // such a job brings about.
             unsafe { libc::close(fd) };
         }
         rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).unwrap();
@@ -470,7 +474,8 @@ fn a_worker_that_ends_before_the_hello_is_an_error_that_names_the_signal() {
     )));
 }
 
-/// A unit test of `worker::spawn::start` covers the time limit of a call that may not kill its worker.
+/// A unit test of `worker::spawn::start` covers the time limit of a call that may not kill its
+/// worker.
 fn a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_by_shutdown() {
     if stage::part().is_none() {
         let name = "a_worker_stopped_before_the_hello_can_be_killed_by_its_call_and_by_shutdown";

@@ -1,4 +1,5 @@
-//! `kill_tree`: the processes that a worker's jobs have started end with the worker, also if they have left its group.
+//! `kill_tree`: the processes that a worker's jobs have started end with the worker, also if they
+//! have left its group.
 
 #[macro_use]
 mod common;

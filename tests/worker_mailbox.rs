@@ -1,6 +1,8 @@
-//! Calls through a mailbox, which workers have from their second job on, and which is used while both sides are awake.
+//! Calls through a mailbox, which workers have from their second job on, and which is used while
+//! both sides are awake.
 //!
-//! `tests/socket_only.sh` runs the same tests with the socket alone, because only the speed may differ.
+//! `tests/socket_only.sh` runs the same tests with the socket alone, because only the speed may
+//! differ.
 
 #[macro_use]
 mod common;
@@ -399,7 +401,8 @@ fn a_run_leaves_no_mailbox_behind() {
 
 fn a_job_that_closes_all_descriptors_harms_no_other() {
     fn close_everything(_: ()) {
-        // SAFETY: unsound on purpose, because the descriptors have owners. The test is what such a job brings about.
+        // SAFETY: unsound on purpose, because the descriptors have owners. The test is what such a
+        // job brings about.
         unsafe { libc::close_range(0, u32::MAX, 0) };
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {

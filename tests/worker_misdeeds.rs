@@ -1,5 +1,5 @@
-//! Jobs that misbehave: they leave processes and threads behind, block signals, set limits, become other programs, panic
-//! through C code, and print without end.
+//! Jobs that misbehave: they leave processes and threads behind, block signals, set limits, become
+//! other programs, panic through C code, and print without end.
 
 #[macro_use]
 mod common;
@@ -19,11 +19,12 @@ fn echo(n: u32) -> (u32, u32) {
     (n, std::process::id())
 }
 
-/// Forks a process that has all descriptors of the worker and runs in a session of its own until it is killed. Returns its
-/// process id.
+/// Forks a process that has all descriptors of the worker and runs in a session of its own until it
+/// is killed. Returns its process id.
 fn leave_a_daemon(_: ()) -> u32 {
-    // SAFETY: the child of a fork in a process with other threads may call only what is safe in a signal handler, as
-    // `setsid`, `close` and `pause` are. It closes its own copies of the descriptors, for whose end the harness waits.
+    // SAFETY: the child of a fork in a process with other threads may call only what is safe in a
+    // signal handler, as `setsid`, `close` and `pause` are. It closes its own copies of the
+    // descriptors, for whose end the harness waits.
     unsafe {
         match libc::fork() {
             0 => {
@@ -253,7 +254,8 @@ fn a_job_that_becomes_another_program_is_broken() {
             (&["sh", "-c", "exit 9"], Some(9)),
             // Executing it closes the connection, and the process is killed because it runs on.
             (&["sleep", "1000"], None),
-            // This program, executed as the worker was. It cannot serve as a worker, and must not run as the program.
+            // This program, executed as the worker was. It cannot serve as a worker, and must not
+            // run as the program.
             (&[], Some(70)),
         ];
         for (program, code) in programs {
@@ -275,7 +277,8 @@ fn a_panic_in_a_function_that_c_calls_aborts_the_worker_and_is_broken() {
     }
     fn sort(_: ()) {
         let mut numbers = [2, 1, 3];
-        // SAFETY: the array has three elements of that size. That the comparison panics is the test.
+        // SAFETY: the array has three elements of that size. That the comparison panics is the
+        // test.
         unsafe { libc::qsort(numbers.as_mut_ptr().cast(), 3, 4, Some(compare)) };
     }
     let config = WorkerConfig::new().capture_stderr(true);
@@ -302,7 +305,8 @@ fn a_panic_that_unwinds_through_c_is_a_panic_and_the_worker_stays() {
     }
     fn sort(_: ()) {
         let mut numbers = [2, 1, 3];
-        // SAFETY: the array has three elements of that size. The C library is compiled with unwind tables.
+        // SAFETY: the array has three elements of that size. The C library is compiled with unwind
+        // tables.
         unsafe { qsort(numbers.as_mut_ptr().cast(), 3, 4, compare) };
     }
     staged(WorkerConfig::new(), |workers| async move {
@@ -362,7 +366,8 @@ fn hold_the_standard_output_lock(forever: impl FnOnce() + Send + 'static) -> u32
     std::process::id()
 }
 
-/// A worker flushes the standard output before it answers. It once waited forever for a thread that held the lock.
+/// A worker flushes the standard output before it answers. It once waited forever for a thread that
+/// held the lock.
 fn a_thread_that_holds_the_standard_output_lock_does_not_delay_the_answer() {
     fn leave_a_thread(stage: PathBuf) -> u32 {
         hold_the_standard_output_lock(move || forever(stage))
@@ -474,7 +479,8 @@ fn a_hundred_megabytes_on_the_standard_output_all_arrive() {
     });
 }
 
-/// Written as a number, and read as a string with this length. Such a result once ended the calling program.
+/// Written as a number, and read as a string with this length. Such a result once ended the calling
+/// program.
 #[derive(Debug)]
 struct Misread;
 

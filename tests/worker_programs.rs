@@ -1,5 +1,6 @@
-//! Events in the program that has workers: it is killed, forks itself, runs out of descriptors and processes, its disks are
-//! full, its file is replaced, its clock jumps, and several runtimes share one context.
+//! Events in the program that has workers: it is killed, forks itself, runs out of descriptors and
+//! processes, its disks are full, its file is replaced, its clock jumps, and several runtimes share
+//! one context.
 //!
 //! Most tests run this program again, to play a part in a process of its own.
 
@@ -71,8 +72,8 @@ fn no_process_outlives_a_program_that_is_killed_while_its_workers_idle_wait_and_
 
 /// Forks this program. The copy calls `what` and exits without clean-up. `true` is success.
 fn in_a_forked_copy(what: impl FnOnce() -> bool) {
-    // SAFETY: the copy has one thread, and locks held by other threads stay locked in it. All other threads wait at this
-    // moment and hold none, and the C library handles its own locks.
+    // SAFETY: the copy has one thread, and locks held by other threads stay locked in it. All other
+    // threads wait at this moment and hold none, and the C library handles its own locks.
     let copy = unsafe { libc::fork() };
     if copy == 0 {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
@@ -86,8 +87,8 @@ fn in_a_forked_copy(what: impl FnOnce() -> bool) {
     assert_eq!(status, 0, "the copy failed");
 }
 
-/// A forked copy once waited forever for the launcher's thread, which it does not have, and read answers to the calls of the
-/// original.
+/// A forked copy once waited forever for the launcher's thread, which it does not have, and read
+/// answers to the calls of the original.
 fn a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_copy() {
     let name = "a_program_that_forks_itself_has_workers_in_the_original_and_an_error_in_the_copy";
     if stage::part().is_none() {
@@ -310,7 +311,8 @@ fn a_program_that_runs_out_of_processes_gets_errors_and_recovers() {
             })
             .await;
         }
-        // SAFETY: changes permissions of this process and no memory. Only root may end the workers of root.
+        // SAFETY: changes permissions of this process and no memory. Only root may end the workers
+        // of root.
         unsafe { assert_eq!(libc::setresuid(0, 0, 0), 0) };
     });
 }
@@ -321,7 +323,8 @@ fn a_program_whose_disks_and_shared_memory_are_full_has_workers() {
         stage::succeeds(helper(MODULE, name, "program"));
         return;
     }
-    // Made before the disks are full. The other threads have been started, and keep their view of the file system.
+    // Made before the disks are full. The other threads have been started, and keep their view of
+    // the file system.
     if let Err(error) = fill("/dev/shm").and_then(|()| fill("/tmp")) {
         println!("skipped: this environment does not let us mount ({error})");
         return;
@@ -343,7 +346,8 @@ async fn weigh_all_sizes(workers: &WorkerContext) {
 
 /// Mounts a full disk there, for this thread and those that it starts later.
 fn fill(place: &str) -> rustix::io::Result<()> {
-    // SAFETY: only the file system's view changes, and only this thread's; no descriptor or memory is affected.
+    // SAFETY: only the file system's view changes, and only this thread's; no descriptor or memory
+    // is affected.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
     let privately = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", privately)?;
@@ -353,7 +357,8 @@ fn fill(place: &str) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Shared memory is a file, so growing it beyond the limit raises SIGXFSZ, which ends a process by default.
+/// Shared memory is a file, so growing it beyond the limit raises SIGXFSZ, which ends a process by
+/// default.
 fn a_program_that_may_not_write_files_has_workers() {
     let name = "a_program_that_may_not_write_files_has_workers";
     if stage::part().is_none() {
@@ -374,8 +379,8 @@ fn a_program_that_may_not_write_files_has_workers() {
     }
 }
 
-/// The idle timeout of workers, the time limit of their start and the grace period of contexts are real time. No code reads
-/// the system's time of day, so only the clock of a run can jump.
+/// The idle timeout of workers, the time limit of their start and the grace period of contexts are
+/// real time. No code reads the system's time of day, so only the clock of a run can jump.
 fn a_clock_that_jumps_by_years_ends_no_worker_and_no_job() {
     const YEARS: Duration = Duration::from_secs(100_000_000);
     test(stage::within(async {

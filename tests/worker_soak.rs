@@ -1,10 +1,11 @@
-//! Many calls with random kills. Each job leaves a mark in shared memory, which shows that it ran exactly once if its call
-//! returned a value, and at most once if the call failed or was cancelled.
+//! Many calls with random kills. Each job leaves a mark in shared memory, which shows that it ran
+//! exactly once if its call returned a value, and at most once if the call failed or was cancelled.
 //!
-//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_soak` makes more calls than the default,
-//! which takes seconds. One in a hundred calls is accompanied by a kill.
+//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_soak` makes more
+//! calls than the default, which takes seconds. One in a hundred calls is accompanied by a kill.
 //!
-//! `unsafe` is needed to map the shared memory: a file that is never shortened, whose bytes are only changed as atomics.
+//! `unsafe` is needed to map the shared memory: a file that is never shortened, whose bytes are
+//! only changed as atomics.
 
 #[macro_use]
 mod common;
@@ -36,7 +37,8 @@ const WORKERS: usize = 3;
 fn map(marks: &Path, length: usize) -> &'static [AtomicU8] {
     let file = File::options().read(true).write(true).open(marks).unwrap();
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the kernel chooses an unused address range. The file is at least this long, and stays so.
+    // SAFETY: the kernel chooses an unused address range. The file is at least this long, and stays
+    // so.
     let place = unsafe {
         mmap(
             std::ptr::null_mut(),
@@ -48,8 +50,8 @@ fn map(marks: &Path, length: usize) -> &'static [AtomicU8] {
         )
         .unwrap()
     };
-    // SAFETY: the mapping is never removed. A file's bytes are initialized, and `AtomicU8` has the layout of a byte. Every
-    // process that maps the file changes it through atomics only.
+    // SAFETY: the mapping is never removed. A file's bytes are initialized, and `AtomicU8` has the
+    // layout of a byte. Every process that maps the file changes it through atomics only.
     unsafe { std::slice::from_raw_parts(place.cast::<AtomicU8>(), length) }
 }
 

@@ -1,7 +1,7 @@
 //! Starting a worker, and the errors of a start that fails.
 //!
-//! Tests that need another program run this program again: the same test, in which an environment variable selects the
-//! part that the new process plays.
+//! Tests that need another program run this program again: the same test, in which an environment
+//! variable selects the part that the new process plays.
 
 mod common;
 
@@ -32,7 +32,8 @@ fn plays_a_part() -> bool {
 
 #[test]
 fn a_call_to_seedbed_before_the_hook_is_an_error_that_names_the_fix() {
-    // The mistake: this call comes before the hook. In this process, which is no worker, that does no harm.
+    // The mistake: this call comes before the hook. In this process, which is no worker, that does
+    // no harm.
     let _ = seedbed::worker::default_context_statistics();
     seedbed::init();
     let _alone = common::alone();
@@ -90,14 +91,16 @@ fn a_worker_whose_standard_input_was_replaced_is_an_error_and_does_not_run_the_p
     assert!(String::from_utf8_lossy(&output.stderr).contains("redirects or reads standard input"));
 }
 
-/// Such a worker once took itself for the program and started another worker, and so on: 200 in a second.
+/// Such a worker once took itself for the program and started another worker, and so on: 200 in a
+/// second.
 #[test]
 fn a_program_that_clears_its_environment_before_the_hook_has_workers() {
     const COPIES: &str = "SEEDBED_TEST_COPIES";
     if plays_a_part() {
         let copies: u32 = std::env::var(COPIES).map_or(0, |count| count.parse().unwrap());
         assert!(copies < 2, "the program starts itself over and over");
-        // SAFETY: libtest's other thread only waits, and no thread reads the environment through the C library.
+        // SAFETY: libtest's other thread only waits, and no thread reads the environment through
+        // the C library.
         unsafe {
             std::env::vars_os().for_each(|(name, _)| std::env::remove_var(name));
             std::env::set_var(COPIES, (copies + 1).to_string());
@@ -213,8 +216,8 @@ fn a_program_without_free_descriptors_gets_an_error_and_leaks_none() {
     });
 }
 
-/// In a program that had closed its standard error, a worker's socket once got the number of the standard error, and error
-/// messages of the program were sent to the worker, which exited.
+/// In a program that had closed its standard error, a worker's socket once got the number of the
+/// standard error, and error messages of the program were sent to the worker, which exited.
 #[test]
 fn a_program_with_a_closed_standard_error_does_not_print_to_its_workers() {
     seedbed::init();
@@ -238,8 +241,8 @@ fn a_program_with_a_closed_standard_error_does_not_print_to_its_workers() {
     assert!(helper(name).status().unwrap().success());
 }
 
-/// The kernel clears the parent-death signal of a process that changes its user, as an init closure that drops privileges
-/// does. Without root, the closure changes nothing.
+/// The kernel clears the parent-death signal of a process that changes its user, as an init closure
+/// that drops privileges does. Without root, the closure changes nothing.
 #[test]
 fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
     fn become_nobody() {
@@ -257,8 +260,8 @@ fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
     }));
 }
 
-/// A program that could no longer kill its workers, because it had changed its user, once panicked when it tried. Without root,
-/// the program keeps its user.
+/// A program that could no longer kill its workers, because it had changed its user, once panicked
+/// when it tried. Without root, the program keeps its user.
 #[test]
 fn a_program_that_may_not_kill_its_worker_waits_for_it() {
     seedbed::init();
@@ -288,8 +291,8 @@ fn a_program_that_may_not_kill_its_worker_waits_for_it() {
     assert!(helper(name).status().unwrap().success());
 }
 
-/// While SIGCHLD is ignored, the kernel reaps workers, and their exit status is lost. Each shutdown was once reported as not
-/// graceful for that reason.
+/// While SIGCHLD is ignored, the kernel reaps workers, and their exit status is lost. Each shutdown
+/// was once reported as not graceful for that reason.
 #[test]
 fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() {
     let disposition = |handler| {
@@ -347,7 +350,8 @@ fn copied_helper(test: &str, folder: &std::path::Path) -> Command {
     command
 }
 
-/// Removes the linker's build identifier from a program. Two builds without one are told apart by their modification times.
+/// Removes the linker's build identifier from a program. Two builds without one are told apart by
+/// their modification times.
 fn forget_build_id(program: &std::path::Path) {
     const NOTE: &[u8] = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0";
     const TYPE: usize = 8;

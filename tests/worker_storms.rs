@@ -13,7 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{WorkerErrorKind, WorkerType};
 use seedbed::{CapacityLimiter, WorkerConfig, open_nursery};
 
-/// The number of rounds. `SEEDBED_KILL_CYCLES` sets another one; a spawned worker takes ten times as long as a forked one.
+/// The number of rounds. `SEEDBED_KILL_CYCLES` sets another one; a spawned worker takes ten times
+/// as long as a forked one.
 fn cycles() -> usize {
     let asked = std::env::var("SEEDBED_KILL_CYCLES").ok();
     asked.map_or_else(

@@ -1,4 +1,5 @@
-//! A program that never calls the hook. It is a test program of its own, because the hook is recorded for the whole process.
+//! A program that never calls the hook. It is a test program of its own, because the hook is
+//! recorded for the whole process.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! A program that cannot see `/proc`. It is a test program of its own, because it hides `/proc` from itself.
+//! A program that cannot see `/proc`. It is a test program of its own, because it hides `/proc`
+//! from itself.
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -7,7 +8,8 @@ use seedbed::worker::WorkerErrorKind;
 
 /// Hides `/proc` from this thread and from the threads that it starts later.
 fn hide_proc() -> rustix::io::Result<()> {
-    // SAFETY: only the file system's view changes, and only this thread's; no descriptor or memory is affected.
+    // SAFETY: only the file system's view changes, and only this thread's; no descriptor or memory
+    // is affected.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change(
         "/",

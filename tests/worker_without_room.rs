@@ -1,5 +1,5 @@
-//! A program that makes its first call while it has no free descriptor. It is a test program of its own, because the reactor
-//! must not have been started.
+//! A program that makes its first call while it has no free descriptor. It is a test program of its
+//! own, because the reactor must not have been started.
 
 use std::fs::File;
 use std::future::IntoFuture;

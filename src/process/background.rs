@@ -1,9 +1,9 @@
-//! An executor for what goes on without a caller: processes to be reaped, jobs whose callers are gone, fork servers that
-//! are starting.
+//! An executor for what goes on without a caller: processes to be reaped, jobs whose callers are
+//! gone, fork servers that are starting.
 //!
-//! It has a thread of its own. smol's global executor belongs to the program: a task of the program's that blocks there, in
-//! a call to a worker for example, would keep the fork server that this very call waits for from starting. Nothing that
-//! runs here blocks.
+//! It has a thread of its own. smol's global executor belongs to the program: a task of the
+//! program's that blocks there, in a call to a worker for example, would keep the fork server that
+//! this very call waits for from starting. Nothing that runs here blocks.
 
 use std::future::{Future, pending};
 use std::io;
@@ -21,8 +21,8 @@ static EXECUTOR: Executor<'static> = Executor::new();
 /// Whether the thread has been started.
 static STARTED: Mutex<bool> = Mutex::new(false);
 
-/// Starts the thread, once. Callers do this before they start a process, so that a program which can have no more threads
-/// gets an error before there is anything to clean up.
+/// Starts the thread, once. Callers do this before they start a process, so that a program which
+/// can have no more threads gets an error before there is anything to clean up.
 ///
 /// # Errors
 ///
@@ -39,7 +39,8 @@ pub(crate) fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the reactor. Its first use starts it, and panics if too few descriptors are left; so they are counted first.
+/// Starts the reactor. Its first use starts it, and panics if too few descriptors are left; so they
+/// are counted first.
 fn prepare_reactor() -> io::Result<()> {
     let (socket, other) = UnixStream::pair()?;
     let spare: io::Result<Vec<_>> = (0..REACTOR_DESCRIPTORS)
@@ -51,7 +52,8 @@ fn prepare_reactor() -> io::Result<()> {
 
 fn run() {
     loop {
-        // A panic of a task goes to the task's handle. One of a foreign waker must not end this thread.
+        // A panic of a task goes to the task's handle. One of a foreign waker must not end this
+        // thread.
         let ended = catch_unwind(|| block_on(EXECUTOR.run(pending::<()>())));
         debug_assert!(ended.is_err(), "only a panic ends it");
         std::thread::sleep(PAUSE_AFTER_PANIC);

@@ -16,31 +16,36 @@ use crate::task::Started;
 
 /// Runs a program to its end.
 ///
-/// Returns a builder, which runs the program when it is awaited. By default the process has an empty standard input, inherits
-/// standard output and standard error, and must exit with code 0. The builder's methods change that; settings of standard
-/// input, output and error in `command` are ignored.
+/// Returns a builder, which runs the program when it is awaited. By default the process has an
+/// empty standard input, inherits standard output and standard error, and must exit with code 0.
+/// The builder's methods change that; settings of standard input, output and error in `command` are
+/// ignored.
 ///
-/// The value is the exit status and the captured output. It is returned when the process has ended *and* every captured output
-/// is at its end; another process that has inherited the pipe may keep it open.
+/// The value is the exit status and the captured output. It is returned when the process has ended
+/// *and* every captured output is at its end; another process that has inherited the pipe may keep
+/// it open.
 ///
 /// # Cancellation
 ///
-/// Entry is a cancel point: if cancelled before it, no process is started. Later, cancelling sends SIGTERM, and SIGKILL if the
-/// process still runs after [`kill_after`](RunProcess::kill_after). The call ends when the process has ended and has been
-/// reaped. Until then the process's input is at its end, and its captured output is read and discarded. Processes that it
-/// has started are not signalled. It is not known how far the program came.
+/// Entry is a cancel point: if cancelled before it, no process is started. Later, cancelling sends
+/// SIGTERM, and SIGKILL if the process still runs after [`kill_after`](RunProcess::kill_after). The
+/// call ends when the process has ended and has been reaped. Until then the process's input is at
+/// its end, and its captured output is read and discarded. Processes that it has started are not
+/// signalled. It is not known how far the program came.
 ///
-/// If the future is dropped (by a foreign `select!`, for example), the process is killed, and reaped in the background.
+/// If the future is dropped (by a foreign `select!`, for example), the process is killed, and
+/// reaped in the background.
 ///
 /// # Errors
 ///
-/// [`ProcessErrorKind`](super::ProcessErrorKind) lists the causes. When an error is returned, the process has ended.
+/// [`ProcessErrorKind`](super::ProcessErrorKind) lists the causes. When an error is returned, the
+/// process has ended.
 ///
 /// # Panics
 ///
-/// On the first poll, if an input or output is `Stdio::piped()`, because there is no handle to hold the other end. The process
-/// is killed. Use [`supervise`](RunProcess::supervise) for that. [`stderr_to_stdout`](RunProcess::stderr_to_stdout) may
-/// panic too.
+/// On the first poll, if an input or output is `Stdio::piped()`, because there is no handle to hold
+/// the other end. The process is killed. Use [`supervise`](RunProcess::supervise) for that.
+/// [`stderr_to_stdout`](RunProcess::stderr_to_stdout) may panic too.
 ///
 /// ```
 /// use seedbed::process::{Command, run_process};
@@ -68,7 +73,8 @@ pub fn run_process(command: Command) -> RunProcess {
 pub struct RunProcess(Plan);
 
 impl RunProcess {
-    /// Writes `bytes` to the standard input and then closes it. A process that does not read all of them is no error.
+    /// Writes `bytes` to the standard input and then closes it. A process that does not read all of
+    /// them is no error.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -131,7 +137,8 @@ impl RunProcess {
         self
     }
 
-    /// Sets whether the standard output is collected in [`Output::stdout`] instead of being inherited.
+    /// Sets whether the standard output is collected in [`Output::stdout`] instead of being
+    /// inherited.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -147,7 +154,8 @@ impl RunProcess {
         self
     }
 
-    /// Sets whether the standard error is collected in [`Output::stderr`] instead of being inherited.
+    /// Sets whether the standard error is collected in [`Output::stderr`] instead of being
+    /// inherited.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -163,11 +171,13 @@ impl RunProcess {
         self
     }
 
-    /// Sends the standard error to the standard output's destination. Both appear there in the order of writing.
+    /// Sends the standard error to the standard output's destination. Both appear there in the
+    /// order of writing.
     ///
     /// # Panics
     ///
-    /// The call panics on its first poll if standard output was set by [`stdout`](Self::stdout). Give both the same file instead.
+    /// The call panics on its first poll if standard output was set by [`stdout`](Self::stdout).
+    /// Give both the same file instead.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -184,7 +194,8 @@ impl RunProcess {
         self
     }
 
-    /// Sets whether an exit code other than 0, or the end by a signal, is an error. The default is true.
+    /// Sets whether an exit code other than 0, or the end by a signal, is an error. The default is
+    /// true.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -199,8 +210,8 @@ impl RunProcess {
         self
     }
 
-    /// Sets the time between SIGTERM and SIGKILL for a process that is cancelled. The default is 5 seconds. The time is that of
-    /// the run's clock.
+    /// Sets the time between SIGTERM and SIGKILL for a process that is cancelled. The default is 5
+    /// seconds. The time is that of the run's clock.
     ///
     /// ```
     /// use std::time::Duration;
@@ -222,8 +233,9 @@ impl RunProcess {
 
     /// Sets a function that asks a cancelled process to end, in place of SIGTERM and SIGKILL.
     ///
-    /// The future that `deliver` returns is polled under a shield until the process has ended, and then dropped. If the future
-    /// ends first, the call still waits for the process, without a time limit.
+    /// The future that `deliver` returns is polled under a shield until the process has ended, and
+    /// then dropped. If the future ends first, the call still waits for the process, without a time
+    /// limit.
     ///
     /// ```
     /// use std::time::Duration;
@@ -247,12 +259,13 @@ impl RunProcess {
     }
 
     /// Runs the process, and sends a handle on it through `started` when it runs. Made for
-    /// [`Nursery::start`](crate::Nursery::start), which returns the handle, while a child of the nursery supervises the
-    /// process.
+    /// [`Nursery::start`](crate::Nursery::start), which returns the handle, while a child of the
+    /// nursery supervises the process.
     ///
-    /// The handle has the pipes of the inputs and outputs that were set to `Stdio::piped()`. The supervisor has the others.
-    /// Cancelling the nursery ends the process as described in [`run_process`]. The output or error is the child's value;
-    /// `Nursery::start` drops it, so use the handle's [`wait`](Process::wait) or `Nursery::try_start` to learn it.
+    /// The handle has the pipes of the inputs and outputs that were set to `Stdio::piped()`. The
+    /// supervisor has the others. Cancelling the nursery ends the process as described in
+    /// [`run_process`]. The output or error is the child's value; `Nursery::start` drops it, so use
+    /// the handle's [`wait`](Process::wait) or `Nursery::try_start` to learn it.
     ///
     /// # Cancellation
     ///

@@ -1,7 +1,9 @@
-//! A child process: polled for its end through the reactor, killed through its pidfd, and always reaped.
+//! A child process: polled for its end through the reactor, killed through its pidfd, and always
+//! reaped.
 //!
-//! Workers, fork servers and the processes of `run_process` are all [`ChildProcess`]es. Dropping one that has not ended
-//! kills it at once and reaps it in the background, so neither a process nor a zombie is left behind.
+//! Workers, fork servers and the processes of `run_process` are all [`ChildProcess`]es. Dropping
+//! one that has not ended kills it at once and reaps it in the background, so neither a process nor
+//! a zombie is left behind.
 
 use std::future::poll_fn;
 use std::io;
@@ -50,13 +52,14 @@ impl ChildProcess {
         Self::in_state(State::Running(Arc::new(pidfd), None), pid, false)
     }
 
-    /// Takes over a child that is known by its number alone. Returns `None` if it runs, and its descriptor cannot be opened
-    /// at present.
+    /// Takes over a child that is known by its number alone. Returns `None` if it runs, and its
+    /// descriptor cannot be opened at present.
     pub(crate) fn from_pid(pid: u32, kills_tree: bool) -> Option<Self> {
         let state = match Number::new(pid) {
             None => State::Ended(Ended::Unknown), // the kernel gives this number to no process
             Some(number) => match number.open() {
-                // If this is no child of ours, then other code has reaped the one that had this number.
+                // If this is no child of ours, then other code has reaped the one that had this
+                // number.
                 Ok(pidfd) => match known(pidfd.try_reap(kills_tree)) {
                     None => State::Running(Arc::new(pidfd), None),
                     Some(ended) => State::Ended(ended),
@@ -82,8 +85,9 @@ impl ChildProcess {
         }
     }
 
-    /// Makes other processes end with this one, which must be a child subreaper and lead a process group. A kill ends its
-    /// descendants too. Before it is reaped, the members of its group are killed in any case.
+    /// Makes other processes end with this one, which must be a child subreaper and lead a process
+    /// group. A kill ends its descendants too. Before it is reaped, the members of its group are
+    /// killed in any case.
     pub(crate) fn set_kills_tree(&mut self) {
         self.kills_tree = true;
     }
@@ -100,8 +104,8 @@ impl ChildProcess {
         }
     }
 
-    /// Sends SIGKILL if the process is not known to have ended. If its tree is to end with it, the process is stopped now, and
-    /// killed in the background once no descendant is left.
+    /// Sends SIGKILL if the process is not known to have ended. If its tree is to end with it, the
+    /// process is stopped now, and killed in the background once no descendant is left.
     pub(crate) fn kill(&mut self) {
         let State::Running(pidfd, _) = &self.state else {
             return;
@@ -126,8 +130,8 @@ impl ChildProcess {
         }
     }
 
-    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the reactor may deny an
-    /// event for which it woke the task; see `connection`.
+    /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the
+    /// reactor may deny an event for which it woke the task; see `connection`.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
             let readable = match self.register() {
@@ -138,8 +142,8 @@ impl ChildProcess {
             if let Some(ended) = self.try_reap() {
                 return Poll::Ready(ended);
             }
-            // The reactor may be out of memory, or at its limit. Asking the kernel remains, and a new registration: one
-            // that has failed once does not report that again.
+            // The reactor may be out of memory, or at its limit. Asking the kernel remains, and a
+            // new registration: one that has failed once does not report that again.
             if ready!(readable).is_err() {
                 self.deregister();
                 ready!(self.poll_next_tick(cx));
@@ -175,7 +179,8 @@ impl ChildProcess {
     }
 }
 
-/// Waits until `child` has ended, in any number of tasks at once. Returns `None` if the child is taken out first.
+/// Waits until `child` has ended, in any number of tasks at once. Returns `None` if the child is
+/// taken out first.
 pub(crate) async fn wait(child: &Mutex<Option<ChildProcess>>) -> Option<Ended> {
     enum Look {
         Over(Option<Ended>),
@@ -225,8 +230,8 @@ fn kill(pidfd: &Pidfd) {
     }
 }
 
-/// Kills a process after its descendants, which become the process's children when their own parents end. So none of
-/// them can leave the tree while the process lives.
+/// Kills a process after its descendants, which become the process's children when their own
+/// parents end. So none of them can leave the tree while the process lives.
 fn kill_tree(root: Arc<Pidfd>) {
     let end = |root: &Pidfd| {
         root.kill_group();
@@ -263,8 +268,8 @@ impl Drop for ChildProcess {
     }
 }
 
-/// Interprets the kernel's answer. Reaping our own child once fails only if other code in this program waits for all
-/// children (`waitpid(-1)`, or SIGCHLD is ignored) and has reaped it first.
+/// Interprets the kernel's answer. Reaping our own child once fails only if other code in this
+/// program waits for all children (`waitpid(-1)`, or SIGCHLD is ignored) and has reaped it first.
 fn known(reaped: io::Result<Option<Ended>>) -> Option<Ended> {
     reaped.unwrap_or(Some(Ended::Unknown))
 }

@@ -10,7 +10,8 @@ use super::tuning::MESSAGE_LINE_CHARS;
 
 /// The error of a process that could not be run, or that failed.
 ///
-/// [`kind`](Self::kind) tells the causes apart. The message names the program, the cause, and a way out.
+/// [`kind`](Self::kind) tells the causes apart. The message names the program, the cause, and a way
+/// out.
 ///
 /// ```
 /// use seedbed::process::{Command, ProcessErrorKind, run_process};
@@ -57,12 +58,13 @@ enum Cause {
 pub enum ProcessErrorKind {
     /// The process could not be started.
     Start,
-    /// The process was ended by a signal or exited with a code other than 0, and [`check`](super::RunProcess::check) is on.
+    /// The process was ended by a signal or exited with a code other than 0, and
+    /// [`check`](super::RunProcess::check) is on.
     Failed,
     /// Reading or writing one of its pipes failed. The process was ended.
     Io,
-    /// The process has ended in an unknown way: other code in this program waits for any child, or SIGCHLD is ignored, or the
-    /// supervisor was dropped.
+    /// The process has ended in an unknown way: other code in this program waits for any child, or
+    /// SIGCHLD is ignored, or the supervisor was dropped.
     Lost,
 }
 
@@ -137,7 +139,8 @@ impl ProcessError {
         self.output().map(|output| output.status)
     }
 
-    /// Returns the exit status and the captured output of a process that failed ([`ProcessErrorKind::Failed`]).
+    /// Returns the exit status and the captured output of a process that failed
+    /// ([`ProcessErrorKind::Failed`]).
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};

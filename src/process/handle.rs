@@ -52,8 +52,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Returns the process id. The kernel may give it to another process once this one has been reaped, so use
-    /// [`signal`](Self::signal) to send a signal.
+    /// Returns the process id. The kernel may give it to another process once this one has been
+    /// reaped, so use [`signal`](Self::signal) to send a signal.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -71,7 +71,8 @@ impl Process {
         self.shared.pid
     }
 
-    /// Waits until the process has ended, and returns its exit status. Any number of tasks may wait.
+    /// Waits until the process has ended, and returns its exit status. Any number of tasks may
+    /// wait.
     ///
     /// # Cancellation
     ///
@@ -79,8 +80,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`ProcessErrorKind::Lost`](super::ProcessErrorKind::Lost) if the status is not known, most often because the supervisor's
-    /// future was dropped, which kills the process.
+    /// [`ProcessErrorKind::Lost`](super::ProcessErrorKind::Lost) if the status is not known, most
+    /// often because the supervisor's future was dropped, which kills the process.
     ///
     /// ```
     /// use std::os::unix::process::ExitStatusExt;
@@ -163,7 +164,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If there is no such signal, or if this program may not signal the process, which may run as another user.
+    /// If there is no such signal, or if this program may not signal the process, which may run as
+    /// another user.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -243,8 +245,8 @@ impl Shared {
     }
 }
 
-/// The supervisor's ownership of a process. Dropping it while the process runs kills the process and reaps it in the
-/// background.
+/// The supervisor's ownership of a process. Dropping it while the process runs kills the process
+/// and reaps it in the background.
 pub(super) struct Supervised(pub(super) Arc<Shared>);
 
 impl Supervised {

@@ -1,10 +1,11 @@
 //! Other programs: [`run_process`] runs a program to its end and leaves no process behind.
 //!
-//! A process is polled for its end, signalled and reaped through its pidfd, never by its bare number, which the kernel may
-//! have given to another process.
+//! A process is polled for its end, signalled and reaped through its pidfd, never by its bare
+//! number, which the kernel may have given to another process.
 
-// `call` is the builder, which fills a `plan`; `supervise` runs the process, `pipes` feeds and reads it, `handle` is what other tasks use. `child`
-// is a child process of any kind, workers included; `background` runs what has no caller, `tick` is the shared timer.
+// `call` is the builder, which fills a `plan`; `supervise` runs the process, `pipes` feeds and
+// reads it, `handle` is what other tasks use. `child` is a child process of any kind, workers
+// included; `background` runs what has no caller, `tick` is the shared timer.
 
 pub(crate) mod background;
 mod call;

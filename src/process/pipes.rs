@@ -1,4 +1,5 @@
-//! The pipes of a process: those that its handle has, and those that its supervisor feeds and reads.
+//! The pipes of a process: those that its handle has, and those that its supervisor feeds and
+//! reads.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -167,7 +168,8 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// Moves the bytes that can be moved now. Ready when all input has been written and every output read to its end.
+    /// Moves the bytes that can be moved now. Ready when all input has been written and every
+    /// output read to its end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let fed = match &mut self.feed {
             Some(feed) => {
@@ -181,9 +183,10 @@ impl Pipes {
             None => Poll::Ready(()),
         };
         let (out, err) = (self.stdout.poll(cx)?, self.stderr.poll(cx)?);
-        match fed.is_ready() && out.is_ready() && err.is_ready() {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Pending,
+        if fed.is_ready() && out.is_ready() && err.is_ready() {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
         }
     }
 

@@ -22,8 +22,8 @@ use crate::sys::role::refuse_unless_hooked;
 use crate::task::Started;
 use crate::time::sleep;
 
-/// Runs one process to its end. There is no await between the cancel point at the entry and `on_cancel`, so a cancelled
-/// call has either started no process or ends it.
+/// Runs one process to its end. There is no await between the cancel point at the entry and
+/// `on_cancel`, so a cancelled call has either started no process or ends it.
 pub(super) async fn supervise(
     plan: Plan,
     started: Option<Started<Process>>,
@@ -41,9 +41,10 @@ pub(super) async fn supervise(
         }
     };
     let output = supervision.output(outcome?);
-    match check && !output.status.success() {
-        true => Err(ProcessError::failed(&program, output)),
-        false => Ok(output),
+    if check && !output.status.success() {
+        Err(ProcessError::failed(&program, output))
+    } else {
+        Ok(output)
     }
 }
 
@@ -107,12 +108,11 @@ impl Supervision {
                 Capture::default()
             }
         };
-        let stderr = match captured.1 {
-            true => stderr.map(Capture::of).unwrap_or_default(),
-            false => {
-                process.stderr = stderr;
-                Capture::default()
-            }
+        let stderr = if captured.1 {
+            stderr.map(Capture::of).unwrap_or_default()
+        } else {
+            process.stderr = stderr;
+            Capture::default()
         };
         match started {
             Some(started) => started.send(process),
@@ -160,7 +160,8 @@ impl Supervision {
             Poll::Ready(ready!(ended.as_mut().poll(cx)))
         };
         if let Err(error) = poll_fn(both).await {
-            // The caller is cancelled, or returns an error already. The drop that follows kills the process.
+            // The caller is cancelled, or returns an error already. The drop that follows kills the
+            // process.
             tracing::warn!(%error, "the end of a cancelled process could not be observed");
         }
     }
@@ -187,8 +188,8 @@ async fn terminate_then_kill(process: Process, grace: Duration) {
     process.kill();
 }
 
-/// Sets the destinations of the outputs. If both are captured together, this makes their common pipe and returns its reading
-/// end.
+/// Sets the destinations of the outputs. If both are captured together, this makes their common
+/// pipe and returns its reading end.
 fn redirect(command: &mut Command, stdout: Sink, stderr: Sink) -> io::Result<Option<Capture>> {
     match (stdout, stderr) {
         (Sink::Captured, Sink::ToStdout) => {

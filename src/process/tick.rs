@@ -1,9 +1,11 @@
-//! One coarse timer for the whole process: a slow second look at things that normally announce themselves.
+//! One coarse timer for the whole process: a slow second look at things that normally announce
+//! themselves.
 //!
-//! A call to a worker that was just forked usually ends before there is anything to check. But the fork server may be
-//! stopped, or the worker may end while a process that its job started keeps the socket open. A timer for each call
-//! would cost more than the call, because setting one wakes the reactor. So all waits share one timer, which runs while any
-//! task waits and for [`TICKS_BEFORE_STOP`] ticks longer.
+//! A call to a worker that was just forked usually ends before there is anything to check. But the
+//! fork server may be stopped, or the worker may end while a process that its job started keeps the
+//! socket open. A timer for each call would cost more than the call, because setting one wakes the
+//! reactor. So all waits share one timer, which runs while any task waits and for
+//! [`TICKS_BEFORE_STOP`] ticks longer.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 

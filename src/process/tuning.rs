@@ -8,13 +8,16 @@ pub(super) const TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of ticks without a new listener after which the shared timer stops.
 pub(super) const TICKS_BEFORE_STOP: u32 = 10;
 
-/// The descriptors that smol's reactor opens when it starts, and one spare: an epoll, a timer, and an event.
+/// The descriptors that smol's reactor opens when it starts, and one spare: an epoll, a timer, and
+/// an event.
 pub(super) const REACTOR_DESCRIPTORS: usize = 4;
 
-/// The pause of the background thread after a panic, so that a task that panics at once again does not use up a processor.
+/// The pause of the background thread after a panic, so that a task that panics at once again does
+/// not use up a processor.
 pub(super) const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 
-/// The time that a cancelled process has between SIGTERM and SIGKILL, unless `kill_after` sets another.
+/// The time that a cancelled process has between SIGTERM and SIGKILL, unless `kill_after` sets
+/// another.
 pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 
 /// The bytes that one read of a captured output asks for: the default capacity of a pipe.

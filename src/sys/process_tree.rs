@@ -1,13 +1,16 @@
 //! Kills all descendants of a process, however they have detached themselves from it.
 //!
-//! The process is a child subreaper, so a descendant whose parent ends becomes its child. Neither `setsid` nor a double fork
-//! leads out of its tree while it lives. The descendants are found by the lists of children in `/proc`. First each one is
-//! stopped, until a scan finds no new one: a process with a pending stop signal cannot fork. Then they are killed, until two
-//! scans find none that lives. (A list may lack a child if another one is reaped while it is read; an empty list is exact.)
+//! The process is a child subreaper, so a descendant whose parent ends becomes its child. Neither
+//! `setsid` nor a double fork leads out of its tree while it lives. The descendants are found by
+//! the lists of children in `/proc`. First each one is stopped, until a scan finds no new one: a
+//! process with a pending stop signal cannot fork. Then they are killed, until two scans find none
+//! that lives. (A list may lack a child if another one is reaped while it is read; an empty list is
+//! exact.)
 //!
-//! A number may be given to another process between the scan and the signal. So each signal goes through a pidfd, which is
-//! opened first; then the process's parent is read, and after that the parent's start time. If that has not changed, the
-//! number has named the same parent all along, and the process is its child.
+//! A number may be given to another process between the scan and the signal. So each signal goes
+//! through a pidfd, which is opened first; then the process's parent is read, and after that the
+//! parent's start time. If that has not changed, the number has named the same parent all along,
+//! and the process is its child.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,10 +19,12 @@ use rustix::process::Signal;
 
 use super::process::{Number, Pidfd};
 
-/// The time that the descendants have to stop. One that waits for a `vfork`ed child cannot stop, but can be killed.
+/// The time that the descendants have to stop. One that waits for a `vfork`ed child cannot stop,
+/// but can be killed.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// The time after which the rest is left alive. A process in an uninterruptible system call does not end before the call does.
+/// The time after which the rest is left alive. A process in an uninterruptible system call does
+/// not end before the call does.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause between two scans.
@@ -55,11 +60,13 @@ struct Stat {
 }
 
 impl DescendantKiller {
-    /// Begins with a child of this process, which is stopped. `None` if the child has ended, so that it has no descendants.
+    /// Begins with a child of this process, which is stopped. `None` if the child has ended, so
+    /// that it has no descendants.
     pub(crate) fn of_child(root: &Pidfd) -> io::Result<Option<Self>> {
         root.send(Signal::STOP)?;
         let this = Self::new(root.pid(), false)?;
-        // Not ended after its start time was read, so that is not the start time of another process.
+        // Not ended after its start time was read, so that is not the start time of another
+        // process.
         Ok((!root.has_ended()).then_some(this))
     }
 
@@ -129,8 +136,8 @@ impl DescendantKiller {
         Ok(all_stopped && none_alive && (has_found_none || listed == 0))
     }
 
-    /// Signals the process with this number if it lives and is a child of `parent`, or of the root, to which it may have
-    /// been given since the scan.
+    /// Signals the process with this number if it lives and is a child of `parent`, or of the root,
+    /// to which it may have been given since the scan.
     fn signal_if_child(&self, pid: u32, parent: Identity) -> io::Result<Option<(Identity, Stat)>> {
         let look = || {
             let pidfd = Number::new(pid).ok_or(io::ErrorKind::NotFound)?.open()?;
@@ -142,7 +149,8 @@ impl DescendantKiller {
             };
             let is_child = stat.parent == parent.pid
                 && Stat::read(parent.pid)?.start_time == parent.start_time;
-            // A process lives on if only its first thread has ended, which makes its state that of a zombie.
+            // A process lives on if only its first thread has ended, which makes its state that of
+            // a zombie.
             Ok((is_child && !pidfd.has_ended()).then_some((pidfd, stat)))
         };
         match look() {

@@ -1,4 +1,5 @@
-//! A parent of forked workers that has no free descriptor, or whose requests the fork server does not read.
+//! A parent of forked workers that has no free descriptor, or whose requests the fork server does
+//! not read.
 
 use std::fs::File;
 use std::future::Future;

@@ -1,16 +1,18 @@
 //! The parent's end of a worker's connection, in poll form.
 //!
-//! Everything half-done lives in the [`Connection`] and nothing in a future: how much of a message has been sent, and
-//! which bytes of the next frame have arrived. So a future that polls it may be dropped at any point, and another may
-//! continue.
+//! Everything half-done lives in the [`Connection`] and nothing in a future: how much of a message
+//! has been sent, and which bytes of the next frame have arrived. So a future that polls it may be
+//! dropped at any point, and another may continue.
 //!
-//! A usual call through the socket costs one `send`, one wait and one `recv`. A `recv` is tried before the first wait:
-//! where parent and worker share a core, the worker has often answered by the time `send` returns, and the wait, which
-//! costs the reactor half a dozen system calls, is saved.
+//! A usual call through the socket costs one `send`, one wait and one `recv`. A `recv` is tried
+//! before the first wait: where parent and worker share a core, the worker has often answered by
+//! the time `send` returns, and the wait, which costs the reactor half a dozen system calls, is
+//! saved.
 //!
-//! Each poll tries the descriptor itself and never relies on the reactor's *not ready*. The reactor wakes a task for an
-//! event, but then denies the event if it came in the turn in which the task had asked. A task that asks late enough each
-//! time, because its thread is busy between two polls, would be woken and denied forever.
+//! Each poll tries the descriptor itself and never relies on the reactor's *not ready*. The reactor
+//! wakes a task for an event, but then denies the event if it came in the turn in which the task
+//! had asked. A task that asks late enough each time, because its thread is busy between two polls,
+//! would be woken and denied forever.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -162,7 +164,8 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready!(self.endpoint.socket().poll_writable(cx))?;
                 }
-                // The worker does without a mailbox. If the socket is broken, the job meets the same error.
+                // The worker does without a mailbox. If the socket is broken, the job meets the
+                // same error.
                 Err(_) => self.introduction = None,
             }
         }
@@ -198,8 +201,8 @@ impl Connection {
         }
     }
 
-    /// Registers with the spin poller, or else stops watching the mailbox. Returns `false` if an answer has arrived there
-    /// before.
+    /// Registers with the spin poller, or else stops watching the mailbox. Returns `false` if an
+    /// answer has arrived there before.
     fn wait_for_mailbox(&self, caller: &Waker) -> bool {
         let Some(watched) = self.endpoint.mailbox() else {
             return true;
@@ -217,7 +220,8 @@ impl Connection {
             }
             match self.endpoint.receive_from_socket(RecvFlags::DONTWAIT) {
                 Ok(Some(frame)) if frame.header.kind == Kind::AnswerInMailbox => {}
-                // The worker may have posted its last frame since the look into the mailbox, and ended.
+                // The worker may have posted its last frame since the look into the mailbox, and
+                // ended.
                 Err(error @ (RecvError::Closed | RecvError::Reset)) => {
                     let last = self.endpoint.take_from_mailbox()?;
                     return last.map(Some).ok_or(error);

@@ -1,5 +1,5 @@
-//! Both ends of a mailbox in one process: the parent's [`Connection`] with a worker that is moved by hand, in any order
-//! of events.
+//! Both ends of a mailbox in one process: the parent's [`Connection`] with a worker that is moved
+//! by hand, in any order of events.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -407,8 +407,8 @@ fn a_waker_may_do_anything_when_it_is_dropped_or_woken() {
     spin_poller::forget();
 }
 
-/// The parent once read until a worker's standard error was empty, which that of a worker that prints without end need never
-/// be.
+/// The parent once read until a worker's standard error was empty, which that of a worker that
+/// prints without end need never be.
 #[test]
 fn others_have_a_turn_while_a_worker_prints_more_than_can_be_read() {
     #[derive(Default)]

@@ -21,7 +21,8 @@ pub(in crate::worker) struct EndingWorker {
 }
 
 impl EndingWorker {
-    /// A worker that is about to exit by itself. It is killed if that takes longer than the grace period.
+    /// A worker that is about to exit by itself. It is killed if that takes longer than the grace
+    /// period.
     pub(in crate::worker) fn exiting(worker: Box<Worker>) -> Self {
         Self {
             worker,

@@ -1,11 +1,13 @@
-//! The parent's use of a worker's mailbox: when a worker gets one, and how often calls that never wait yield.
+//! The parent's use of a worker's mailbox: when a worker gets one, and how often calls that never
+//! wait yield.
 //!
-//! A worker gets its mailbox with its second job, since many workers run one job only. From then on a job goes through the
-//! mailbox if the worker still spins after the job before. Then the parent looks for the answer in three ways, one after
-//! the other:
+//! A worker gets its mailbox with its second job, since many workers run one job only. From then on
+//! a job goes through the mailbox if the worker still spins after the job before. Then the parent
+//! looks for the answer in three ways, one after the other:
 //!
 //! * in the same poll, for some microseconds: a job that takes less is not worth a wait;
-//! * at the end of a turn of the run's loop, if there is one: see [`spin_poller`](super::spin_poller);
+//! * at the end of a turn of the run's loop, if there is one: see
+//!   [`spin_poller`](super::spin_poller);
 //! * through the reactor.
 
 use std::cell::Cell;
@@ -60,7 +62,8 @@ pub(in crate::worker) enum MailboxOffer {
 }
 
 impl MailboxOffer {
-    /// Moves on by one job. Returns the mailbox, and the message that brings it to the worker, if that goes before this job.
+    /// Moves on by one job. Returns the mailbox, and the message that brings it to the worker, if
+    /// that goes before this job.
     pub(in crate::worker) fn next_job(&mut self) -> Option<(Arc<WatchedMailbox>, OutMessage)> {
         match self {
             Self::BeforeFirstJob => {
@@ -93,8 +96,9 @@ pub(in crate::worker) fn count_quick_call() {
     let _ = CALLS_WITHOUT_WAIT.try_with(|calls| calls.set(calls.get() + 1));
 }
 
-/// Returns whether this thread has made enough calls without a wait to yield to other tasks, and starts to
-/// count anew if so. The worker of the last call is idle by then, so that other tasks can use it.
+/// Returns whether this thread has made enough calls without a wait to yield to other tasks, and
+/// starts to count anew if so. The worker of the last call is idle by then, so that other tasks can
+/// use it.
 pub(in crate::worker) fn take_due_yield() -> bool {
     let is_due = |calls: &Cell<u32>| {
         let due = calls.get() >= CALLS_BETWEEN_YIELDS;

@@ -1,4 +1,5 @@
-//! The parent's end of a worker: its process, its connection, its mailbox, and the spin poller that watches mailboxes.
+//! The parent's end of a worker: its process, its connection, its mailbox, and the spin poller that
+//! watches mailboxes.
 
 pub(crate) mod connection;
 #[cfg(all(test, not(loom)))]

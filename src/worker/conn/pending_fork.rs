@@ -1,7 +1,9 @@
-//! The parent's end of the pid table: forks that a fork server was asked for and that are not known to have happened.
+//! The parent's end of the pid table: forks that a fork server was asked for and that are not known
+//! to have happened.
 //!
-//! Each request has a [slot](crate::transport::pid_table) in the table that this process and the fork server share. The
-//! slot tells the outcome of the request: a process, an error, or nothing, because the fork server has ended.
+//! Each request has a [slot](crate::transport::pid_table) in the table that this process and the
+//! fork server share. The slot tells the outcome of the request: a process, an error, or nothing,
+//! because the fork server has ended.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +28,8 @@ pub(in crate::worker) struct PidTable {
     given_up: AtomicBool,
 }
 
-/// A request for a fork. Dropping it frees its slot for the next request, so it must be kept until the fork server has
-/// answered or ended.
+/// A request for a fork. Dropping it frees its slot for the next request, so it must be kept until
+/// the fork server has answered or ended.
 pub(in crate::worker) struct PendingFork {
     table: Arc<PidTable>,
     slot: u16,
@@ -75,7 +77,8 @@ impl PidTable {
         })
     }
 
-    /// Whether the fork server has answered no request for longer than its timeout. It may not have had one.
+    /// Whether the fork server has answered no request for longer than its timeout. It may not have
+    /// had one.
     pub(in crate::worker) fn is_silent(&self) -> bool {
         self.last_answer().elapsed() > self.answer_timeout
     }
@@ -124,8 +127,9 @@ impl PendingFork {
         }
     }
 
-    /// Kills the fork server if this request has waited for longer than the timeout, and no other was answered in that
-    /// time. The context may still use the fork server, or may have told it to exit.
+    /// Kills the fork server if this request has waited for longer than the timeout, and no other
+    /// was answered in that time. The context may still use the fork server, or may have told it to
+    /// exit.
     pub(in crate::worker) fn give_up_if_overdue(&self) {
         if self.since.elapsed() > self.table.answer_timeout
             && self.table.is_silent()

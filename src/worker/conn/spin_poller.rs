@@ -1,11 +1,13 @@
 //! Spins of a run's loop on the mailboxes of its calls, before the loop sleeps.
 //!
-//! A call that waits for an answer registers its mailbox here, if the loop of a run polls it on this thread. When no task
-//! of the loop is ready, the loop spins on all registered mailboxes for a while. Then it stops watching them, and answers
-//! come through the reactor. An answer wakes the call's task, as the reactor does.
+//! A call that waits for an answer registers its mailbox here, if the loop of a run polls it on
+//! this thread. When no task of the loop is ready, the loop spins on all registered mailboxes for a
+//! while. Then it stops watching them, and answers come through the reactor. An answer wakes the
+//! call's task, as the reactor does.
 //!
-//! No call depends on these spins. A task may keep the loop from them, for example by a nested `block_on`; then the worker
-//! notices that its answer is not taken, and reports it through the socket.
+//! No call depends on these spins. A task may keep the loop from them, for example by a nested
+//! `block_on`; then the worker notices that its answer is not taken, and reports it through the
+//! socket.
 
 use std::cell::RefCell;
 use std::num::NonZero;
@@ -116,14 +118,15 @@ pub(crate) fn glance() -> bool {
     wake(SpinPoller::take_changed)
 }
 
-/// Forgets all mailboxes, since a run has ended. Their answers are reported by the workers themselves.
+/// Forgets all mailboxes, since a run has ended. Their answers are reported by the workers
+/// themselves.
 pub(crate) fn forget() {
     let watched = POLLER.try_with(|poller| std::mem::take(&mut poller.borrow_mut().watched));
     drop(watched); // outside the borrow: this may drop wakers
 }
 
-/// Spins until an answer has arrived, `interrupted` returns true, or the time is over, which is at most `limit`. Returns
-/// whether any call was woken.
+/// Spins until an answer has arrived, `interrupted` returns true, or the time is over, which is at
+/// most `limit`. Returns whether any call was woken.
 pub(crate) fn look(limit: Duration, interrupted: impl Fn() -> bool) -> bool {
     wake(|poller| poller.spin(limit, interrupted))
 }
@@ -138,8 +141,8 @@ fn wake(take: impl FnOnce(&mut SpinPoller) -> Vec<Arc<WatchedMailbox>>) -> bool 
 }
 
 impl SpinPoller {
-    /// Takes out the mailboxes that no call waits for any more, if the list is full. A task that blocks its thread may use
-    /// many workers before the loop spins again.
+    /// Takes out the mailboxes that no call waits for any more, if the list is full. A task that
+    /// blocks its thread may use many workers before the loop spins again.
     fn make_room(&mut self) -> Vec<Arc<WatchedMailbox>> {
         if self.watched.len() < self.watched.capacity() {
             return Vec::new();
@@ -158,7 +161,8 @@ impl SpinPoller {
         if self.watched.is_empty() {
             return Vec::new();
         }
-        // With more mailboxes than processors, a worker needs this processor. Its answer comes through the socket.
+        // With more mailboxes than processors, a worker needs this processor. Its answer comes
+        // through the socket.
         let spins = self.watched.len() <= processor_count() && self.backoff.next_wait_spins();
         let mut was_interrupted = false;
         if spins {

@@ -1,4 +1,5 @@
-//! The standard error of a worker, if it is captured: read to keep the pipe from filling, and kept for error messages.
+//! The standard error of a worker, if it is captured: read to keep the pipe from filling, and kept
+//! for error messages.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -43,8 +44,8 @@ impl StderrTail {
         }
     }
 
-    /// Reads the rest of the output of a worker that has ended: at most what the pipe holds, because processes that its jobs
-    /// have started may write on.
+    /// Reads the rest of the output of a worker that has ended: at most what the pipe holds,
+    /// because processes that its jobs have started may write on.
     pub(in crate::worker) fn read_rest(&mut self) {
         let capacity =
             |pipe: &Async<OwnedFd>| fcntl_getpipe_size(pipe).unwrap_or(STDERR_BYTES_PER_POLL);
@@ -52,7 +53,8 @@ impl StderrTail {
         self.read(most);
     }
 
-    /// Reads the bytes that have arrived, about `most` at most. Returns `false` if there may be more.
+    /// Reads the bytes that have arrived, about `most` at most. Returns `false` if there may be
+    /// more.
     fn read(&mut self, most: usize) -> bool {
         let mut bytes = 0;
         while let Some(pipe) = &self.pipe {

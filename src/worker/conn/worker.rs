@@ -1,8 +1,9 @@
 //! A worker as its parent sees it: its process, its connection, and its record.
 //!
-//! The end of a worker is noticed by its pidfd and by the end of its socket, because neither is enough. A process may run on
-//! after its job has closed all descriptors, and a process may have sent a frame just before it ended. So the socket is read to
-//! its end before the worker counts as ended.
+//! The end of a worker is noticed by its pidfd and by the end of its socket, because neither is
+//! enough. A process may run on after its job has closed all descriptors, and a process may have
+//! sent a frame just before it ended. So the socket is read to its end before the worker counts as
+//! ended.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -136,14 +137,17 @@ impl Worker {
         }
     }
 
-    /// Opens the descriptor of a forked process, before the worker becomes idle. See [`WorkerProcess::resolve_fork`].
+    /// Opens the descriptor of a forked process, before the worker becomes idle. See
+    /// [`WorkerProcess::resolve_fork`].
     pub(in crate::worker) fn resolve_fork(&mut self) {
         self.process.resolve_fork();
     }
 
-    /// Checks whether an idle worker can be given a job, without a system call for one that spins on its mailbox.
+    /// Checks whether an idle worker can be given a job, without a system call for one that spins
+    /// on its mailbox.
     ///
-    /// Such a worker has finished its last job. If it was killed since, the next job is known not to have begun.
+    /// Such a worker has finished its last job. If it was killed since, the next job is known not
+    /// to have begun.
     pub(in crate::worker) fn check_health_quickly(&mut self) -> Health<'_> {
         if self.connection.is_awake() {
             Health::Fit
@@ -156,7 +160,8 @@ impl Worker {
     pub(in crate::worker) fn check_health(&mut self) -> Health<'_> {
         if self.last_frame.is_none() && (self.may_retire_early || self.process.try_reap().is_some())
         {
-            // An error counts as no frame: an ended process will send none, and the next call notices a broken socket.
+            // An error counts as no frame: an ended process will send none, and the next call
+            // notices a broken socket.
             self.last_frame = self.connection.receive_now().unwrap_or(None);
         }
         match &self.last_frame {
@@ -200,7 +205,8 @@ impl Worker {
         self.process.descriptor()
     }
 
-    /// Returns why the fork of a worker failed whose connection is closed. `None` if the worker existed.
+    /// Returns why the fork of a worker failed whose connection is closed. `None` if the worker
+    /// existed.
     pub(in crate::worker) fn take_fork_failure(&mut self) -> Option<ForkFailure> {
         let why = self.process.take_fork_failure();
         match why {
@@ -222,8 +228,8 @@ impl Worker {
 
     /// Posts a job to a worker that spins on its mailbox, and takes it out of `job` if so.
     ///
-    /// Such a worker has finished the job before, and its retire closures. If it has been killed since, the job is still in the
-    /// mailbox, so it is known not to have begun.
+    /// Such a worker has finished the job before, and its retire closures. If it has been killed
+    /// since, the job is still in the mailbox, so it is known not to have begun.
     pub(in crate::worker) fn post_job(&mut self, job: &mut OutMessage) -> bool {
         let call = self.call.wrapping_add(1);
         job.mark(call);
@@ -309,7 +315,8 @@ impl Worker {
         received
     }
 
-    /// Sends SIGKILL. If the kernel does not permit that, the worker exits after its job, because its connection is closed.
+    /// Sends SIGKILL. If the kernel does not permit that, the worker exits after its job, because
+    /// its connection is closed.
     pub(in crate::worker) fn kill(&mut self, why: KillReason) {
         self.begin_record_if_forked();
         if let Some(record) = &mut self.record {

@@ -1,14 +1,18 @@
-//! A worker's process: a child process, or a fork that a fork server was asked for and that is not known to have happened.
+//! A worker's process: a child process, or a fork that a fork server was asked for and that is not
+//! known to have happened.
 //!
-//! A forked process is at first known by its slot in the pid table. Most workers answer before more is needed; so the
-//! descriptor is opened only to kill the process or to wait for its end, at the latest when the worker becomes idle.
-//! Until then the number is a safe name, because nothing else in this library reaps the process. (Code of the program that
-//! reaps any child may; then the kernel mostly reports that there is no such child. That its number is given to another child
+//! A forked process is at first known by its slot in the pid table. Most workers answer before more
+//! is needed; so the descriptor is opened only to kill the process or to wait for its end, at the
+//! latest when the worker becomes idle. Until then the number is a safe name, because nothing else
+//! in this library reaps the process. (Code of the program that reaps any child may; then the
+//! kernel mostly reports that there is no such child. That its number is given to another child
 //! while the first job runs is a risk that such a program has with all of its children.)
 //!
-//! Without room for the descriptor, the end is seen by the number, but a kill waits until there is room.
+//! Without room for the descriptor, the end is seen by the number, but a kill waits until there is
+//! room.
 //!
-//! Dropping a process that has not ended kills and reaps it in the background, also one that is forked later.
+//! Dropping a process that has not ended kills and reaps it in the background, also one that is
+//! forked later.
 
 use std::future::poll_fn;
 use std::io;
@@ -87,7 +91,8 @@ impl WorkerProcess {
         self.child.set_kills_tree();
     }
 
-    /// Returns the process id, as soon as the process is known to exist or to have existed; 0 for a failed fork.
+    /// Returns the process id, as soon as the process is known to exist or to have existed; 0 for a
+    /// failed fork.
     pub(in crate::worker) fn known_pid(&self) -> Option<u32> {
         match &self.fork {
             Some(fork) => match fork.pending.outcome() {
@@ -108,7 +113,8 @@ impl WorkerProcess {
         self.child.descriptor()
     }
 
-    /// Tells why there is no process, for one whose socket is closed at the other end. `None` if there is or was one.
+    /// Tells why there is no process, for one whose socket is closed at the other end. `None` if
+    /// there is or was one.
     pub(in crate::worker) fn take_fork_failure(&mut self) -> Option<ForkFailure> {
         let Some(fork) = &self.fork else {
             return self.failure.take();
@@ -123,7 +129,8 @@ impl WorkerProcess {
         Some(failure)
     }
 
-    /// Sends SIGKILL if the process is not known to have ended; to one that is not forked yet, when it is.
+    /// Sends SIGKILL if the process is not known to have ended; to one that is not forked yet, when
+    /// it is.
     pub(in crate::worker) fn kill(&mut self) {
         self.resolve_fork();
         match &mut self.fork {
@@ -132,9 +139,10 @@ impl WorkerProcess {
         }
     }
 
-    /// Opens the descriptor of a process that has been forked, if there is room for it, and kills the process if that was
-    /// asked for. Must be called before a worker is kept for later: until then other code of the program might reap the
-    /// process, and its number might come to name another one.
+    /// Opens the descriptor of a process that has been forked, if there is room for it, and kills
+    /// the process if that was asked for. Must be called before a worker is kept for later: until
+    /// then other code of the program might reap the process, and its number might come to name
+    /// another one.
     pub(in crate::worker) fn resolve_fork(&mut self) {
         let Some(fork) = &self.fork else {
             return;
@@ -177,8 +185,8 @@ impl WorkerProcess {
         self.child.poll_end(cx)
     }
 
-    /// Like [`poll_end`](Self::poll_end), for a caller whose main wake-up is the socket: a pending fork is checked only
-    /// once per tick of the shared timer.
+    /// Like [`poll_end`](Self::poll_end), for a caller whose main wake-up is the socket: a pending
+    /// fork is checked only once per tick of the shared timer.
     pub(in crate::worker) fn poll_end_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         while self.fork.is_some() {
             ready!(self.child.poll_next_tick(cx));

@@ -1,4 +1,5 @@
-//! Processes that are hard to see: those whose fork server does not answer, and those that the reactor does not take.
+//! Processes that are hard to see: those whose fork server does not answer, and those that the
+//! reactor does not take.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -12,7 +12,8 @@ pub(crate) struct ExecSpec {
     pub(in crate::worker) argument_zero: OsString,
     pub(in crate::worker) arguments: Vec<OsString>,
     pub(in crate::worker) stdout: Stdout,
-    /// A fork server that was executed so had several threads at the hook, so no other need be tried.
+    /// A fork server that was executed so had several threads at the hook, so no other need be
+    /// tried.
     is_multithreaded: AtomicBool,
 }
 
@@ -31,7 +32,8 @@ impl ExecSpec {
             == (&other.argument_zero, &other.arguments, other.stdout)
     }
 
-    /// Whether the program is known to have several threads when it reaches the hook, so that it cannot fork there.
+    /// Whether the program is known to have several threads when it reaches the hook, so that it
+    /// cannot fork there.
     pub(in crate::worker) fn is_multithreaded(&self) -> bool {
         self.is_multithreaded.load(Ordering::Relaxed)
     }

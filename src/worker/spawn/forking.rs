@@ -1,7 +1,8 @@
-//! A worker that is to be forked by the context's fork server, or executed if the program cannot fork.
+//! A worker that is to be forked by the context's fork server, or executed if the program cannot
+//! fork.
 //!
-//! Once the fork has been requested, the worker can be used: frames sent to it wait in its socket, and a fork that fails
-//! is noticed like the end of any other worker.
+//! Once the fork has been requested, the worker can be used: frames sent to it wait in its socket,
+//! and a fork that fails is noticed like the end of any other worker.
 
 use std::fmt;
 use std::future::Future;

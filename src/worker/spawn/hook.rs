@@ -1,10 +1,11 @@
-//! The hook: where a worker process leaves the program and serves jobs, and where any other process records how to start a
-//! worker.
+//! The hook: where a worker process leaves the program and serves jobs, and where any other process
+//! records how to start a worker.
 //!
-//! A worker is this program, executed again with the same arguments; it runs `main` up to the same hook. A test needs other
-//! arguments, because the same ones would run all tests. libtest runs each test on a thread that has the test's name, so a
-//! worker of a test is started as that one test (`--exact`). libtest prints a heading before it, so the worker's standard output
-//! is `/dev/null` up to the hook.
+//! A worker is this program, executed again with the same arguments; it runs `main` up to the same
+//! hook. A test needs other arguments, because the same ones would run all tests. libtest runs each
+//! test on a thread that has the test's name, so a worker of a test is started as that one test
+//! (`--exact`). libtest prints a heading before it, so the worker's standard output is `/dev/null`
+//! up to the hook.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -29,11 +30,13 @@ thread_local! {
     static THREADS_HOOK: RefCell<Option<Arc<ExecSpec>>> = const { RefCell::new(None) };
 }
 
-/// In a worker, serves jobs and never returns. In any other process, records how a worker gets here.
+/// In a worker, serves jobs and never returns. In any other process, records how a worker gets
+/// here.
 ///
-/// In a worker, the first thread that gets here serves. The other threads that the program had by then are parked for the rest
-/// of the process, because they must not run on as if this were the original process. A job and the threads that it started
-/// may call the hook (in `run`, for example), and go on.
+/// In a worker, the first thread that gets here serves. The other threads that the program had by
+/// then are parked for the rest of the process, because they must not run on as if this were the
+/// original process. A job and the threads that it started may call the hook (in `run`, for
+/// example), and go on.
 pub(crate) fn hook() {
     match role::role() {
         Role::Program => record(spec_of_here),
@@ -73,7 +76,8 @@ pub(in crate::worker) fn is_reached() -> bool {
             .is_some()
 }
 
-/// Returns how to get to the hook that this thread reached, or else to the first hook of this process.
+/// Returns how to get to the hook that this thread reached, or else to the first hook of this
+/// process.
 pub(in crate::worker) fn exec_spec() -> Option<Arc<ExecSpec>> {
     THREADS_HOOK.with_borrow(Option::clone).or_else(|| {
         FIRST_HOOK
@@ -83,7 +87,8 @@ pub(in crate::worker) fn exec_spec() -> Option<Arc<ExecSpec>> {
     })
 }
 
-/// Records how to get to this thread's hook. Threads with the same hook share one value, and with it the fork servers.
+/// Records how to get to this thread's hook. Threads with the same hook share one value, and with
+/// it the fork servers.
 fn record(spec: impl FnOnce() -> ExecSpec) {
     THREADS_HOOK.with_borrow_mut(|mine| {
         if mine.is_none() {
@@ -129,8 +134,9 @@ fn one_test(name: &str) -> ExecSpec {
     spec
 }
 
-/// Whether libtest is linked into this program, which then contains the name of an environment variable that libtest
-/// reads. The name is put together here, so that our own code does not contain it.
+/// Whether libtest is linked into this program, which then contains the name of an environment
+/// variable that libtest reads. The name is put together here, so that our own code does not
+/// contain it.
 fn is_libtest() -> bool {
     let name: String = ["RUST", "TEST", "THREADS"]
         .map(std::hint::black_box)

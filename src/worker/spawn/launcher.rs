@@ -1,13 +1,14 @@
 //! Starts worker processes by executing this program again, from one thread that does nothing else.
 //!
-//! The program is executed as `/proc/self/exe`, which is right also when the file on disk has been replaced. No
-//! `pre_exec` closure is used, so the standard library calls `posix_spawn`, whose cost does not grow with this process's memory.
-//! There is one launcher thread for the whole process, for three reasons:
+//! The program is executed as `/proc/self/exe`, which is right also when the file on disk has been
+//! replaced. No `pre_exec` closure is used, so the standard library calls `posix_spawn`, whose cost
+//! does not grow with this process's memory. There is one launcher thread for the whole process,
+//! for three reasons:
 //!
-//! * The kernel sends a parent-death signal when the *thread* that started the child ends, so that thread must live as
-//!   long as this process.
-//! * A child inherits the signal mask of the thread that starts it. SIGINT is blocked on this thread only, so that Ctrl-C cannot
-//!   hit a worker before the worker ignores it.
+//! * The kernel sends a parent-death signal when the *thread* that started the child ends, so that
+//!   thread must live as long as this process.
+//! * A child inherits the signal mask of the thread that starts it. SIGINT is blocked on this
+//!   thread only, so that Ctrl-C cannot hit a worker before the worker ignores it.
 //! * Starting a process takes up to a millisecond, for which no executor should be blocked.
 //!
 //! A process that is started for a caller who has dropped the [`Spawning`] is killed and reaped.
@@ -43,7 +44,8 @@ pub(in crate::worker) trait Launch: fmt::Debug + Send {
     /// Waits until there is a process, or a fork has been requested.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>>;
 
-    /// Whether no process has been requested so far, so that dropping this leaves nothing to clean up.
+    /// Whether no process has been requested so far, so that dropping this leaves nothing to clean
+    /// up.
     fn is_unrequested(&self) -> bool;
 }
 

@@ -1,10 +1,12 @@
-//! The start of a worker: it is launched, receives its set-up, compares its image with ours, and calls its init closures.
+//! The start of a worker: it is launched, receives its set-up, compares its image with ours, and
+//! calls its init closures.
 //!
-//! The parent waits for two answers: *hello*, when the new process has reached the hook, and *ready*, when its init closures
-//! have run. Only the first has a time limit: a program that waits for input before its hook would never get there, while
-//! an init closure may take as long as it likes. A forked worker is past the hook, so it sends no hello, and ready only if it
-//! has init closures or limits; without them it can be given its job as soon as it has been requested. When an error is
-//! returned, the process has been reaped.
+//! The parent waits for two answers: *hello*, when the new process has reached the hook, and
+//! *ready*, when its init closures have run. Only the first has a time limit: a program that waits
+//! for input before its hook would never get there, while an init closure may take as long as it
+//! likes. A forked worker is past the hook, so it sends no hello, and ready only if it has init
+//! closures or limits; without them it can be given its job as soon as it has been requested. When
+//! an error is returned, the process has been reaped.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -204,7 +206,8 @@ impl Starting {
             worker.set_kills_tree();
         }
         if forked {
-            // The worker is past the hook, and its fork server has the set-up and has compared its image.
+            // The worker is past the hook, and its fork server has the set-up and has compared its
+            // image.
             return Ok(match self.config.starts_with_its_job() {
                 true => State::Ready(worker),
                 false => State::Initializing(worker),
@@ -232,7 +235,8 @@ impl Starting {
                     Ok(image) if fingerprint().is_ok_and(|ours| image == *ours) => {
                         self.state = State::Initializing(self.take_worker())
                     }
-                    // A fingerprint that cannot be decoded comes from another version of this crate.
+                    // A fingerprint that cannot be decoded comes from another version of this
+                    // crate.
                     Ok(_) | Err(_) => self.fail_with(WorkerError::image_mismatch()),
                 }
             }

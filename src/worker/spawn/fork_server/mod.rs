@@ -1,9 +1,9 @@
-//! A context's fork server, seen from the parent: started by the first call that needs a worker, asked for each further
-//! worker, and started again if it dies.
+//! A context's fork server, seen from the parent: started by the first call that needs a worker,
+//! asked for each further worker, and started again if it dies.
 //!
-//! A request is one message, sent by the call on its own thread: the worker's end of a new socket, and of a pipe for its
-//! standard error if that is captured. The call waits for no reply; the outcome appears in the pid table, which both
-//! processes have mapped.
+//! A request is one message, sent by the call on its own thread: the worker's end of a new socket,
+//! and of a pipe for its standard error if that is captured. The call waits for no reply; the
+//! outcome appears in the pid table, which both processes have mapped.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -41,8 +41,9 @@ use crate::worker::tuning::{FORK_ANSWER_TIMEOUT, FORK_ATTEMPTS, FORK_RETRY_INTER
 
 /// The fork server of a context. Clones are handles on the same one.
 ///
-/// No future holds the fork server while it waits, so a call that is polled no longer cannot block other calls. The state
-/// stands behind a lock that is held for one request at most. A call that finds the fork server starting waits for a change.
+/// No future holds the fork server while it waits, so a call that is polled no longer cannot block
+/// other calls. The state stands behind a lock that is held for one request at most. A call that
+/// finds the fork server starting waits for a change.
 #[derive(Clone, Debug)]
 pub(in crate::worker) struct ForkServer {
     shared: Arc<Shared>,
@@ -66,8 +67,9 @@ struct Shared {
 #[derive(Debug)]
 enum State {
     None,
-    /// Being started by a background task, which goes on if the call that began it is dropped. Otherwise a series of calls
-    /// with short timeouts would start one fork server after the other and never have one.
+    /// Being started by a background task, which goes on if the call that began it is dropped.
+    /// Otherwise a series of calls with short timeouts would start one fork server after the other
+    /// and never have one.
     Starting(u64),
     Ready(Box<Server>),
 }
@@ -136,8 +138,8 @@ impl ForkServer {
         }
     }
 
-    /// Records that a fork server had several threads. They may come from this context's preload closures or, without
-    /// any, from the program.
+    /// Records that a fork server had several threads. They may come from this context's preload
+    /// closures or, without any, from the program.
     fn mark_multithreaded(&self, spec: &ExecSpec) {
         if self.config().preloads() {
             self.shared.is_multithreaded.store(true, Ordering::Relaxed);
@@ -150,8 +152,8 @@ impl ForkServer {
         self.shared.state()
     }
 
-    /// Takes the process out, to be ended with the context's workers. Stops a start that is in progress, but not one that
-    /// begins later, as it may in a context that is not closed.
+    /// Takes the process out, to be ended with the context's workers. Stops a start that is in
+    /// progress, but not one that begins later, as it may in a context that is not closed.
     pub(in crate::worker) async fn take(&self) -> Option<Box<Worker>> {
         let mut first = None;
         loop {
@@ -166,7 +168,8 @@ impl ForkServer {
         }
     }
 
-    /// Takes the process out, unless it is being started. `first` is the number of the server found by the first call.
+    /// Takes the process out, unless it is being started. `first` is the number of the server found
+    /// by the first call.
     fn try_take(&self, first: &mut Option<u64>) -> ControlFlow<Option<Box<Worker>>> {
         let mut state = self.state();
         let number = match &*state {
@@ -191,7 +194,8 @@ impl ForkServer {
         !matches!(*self.state(), State::None)
     }
 
-    /// Requests a worker. Returns `None` if the program cannot fork, so that the worker has to be executed.
+    /// Requests a worker. Returns `None` if the program cannot fork, so that the worker has to be
+    /// executed.
     pub(in crate::worker) async fn request(
         self,
         spec: Arc<ExecSpec>,
@@ -366,7 +370,8 @@ impl ForkServer {
         self.config().context_name().map(|name| &**name)
     }
 
-    /// Kills and discards the fork server with this number if it has not answered for too long. Returns whether it did.
+    /// Kills and discards the fork server with this number if it has not answered for too long.
+    /// Returns whether it did.
     fn give_up_if_silent(&self, number: u64) -> bool {
         let mut state = self.state();
         let is_silent = matches!(&*state, State::Ready(server)
@@ -474,8 +479,8 @@ impl Server {
     }
 }
 
-/// Whether a request that could not be sent may be sent later: the socket is full, too many descriptors are in flight, or the
-/// kernel is out of memory.
+/// Whether a request that could not be sent may be sent later: the socket is full, too many
+/// descriptors are in flight, or the kernel is out of memory.
 fn is_temporary(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
