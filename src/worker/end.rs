@@ -49,7 +49,8 @@ pub(in crate::worker) enum WorkerEnd {
 }
 
 impl EndHints {
-    /// Classifies the end of a worker by the status of its process; `None` if the process is about to be killed.
+    /// Classifies the end of a worker by the status of its process; `None` if the process is about
+    /// to be killed.
     ///
     /// The status counts more than the hints, because a signal or an order may come too late.
     pub(in crate::worker) fn classify(self, ended: Option<Ended>) -> WorkerEnd {

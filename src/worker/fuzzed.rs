@@ -1,8 +1,9 @@
-//! The entry point of the fuzzer (`fuzz/`): feeds arbitrary bytes to all code that reads frames, on both sides.
+//! The entry point of the fuzzer (`fuzz/`): feeds arbitrary bytes to all code that reads frames, on
+//! both sides.
 //!
-//! `cargo test` runs it on the fuzzer's corpus and on small changes of it. No public function of this crate reads frames, so
-//! the fuzzer, which is a crate of its own, needs this one. It exists only in tests and under `--cfg fuzzing`, which
-//! cargo-fuzz sets.
+//! `cargo test` runs it on the fuzzer's corpus and on small changes of it. No public function of
+//! this crate reads frames, so the fuzzer, which is a crate of its own, needs this one. It exists
+//! only in tests and under `--cfg fuzzing`, which cargo-fuzz sets.
 
 use super::call::reply::Reply;
 use super::spawn::start::failure_of;
@@ -11,15 +12,17 @@ use crate::transport::frame::{Frame, HEADER, Header, Inbox, MalformedFrame};
 use crate::transport::message::{Fingerprint, InitFailed, PanicReport, SetUp};
 use crate::transport::tuning::{READ_CHUNK, READ_ROOM};
 
-/// The bytes that an inbox may allocate beyond twice the bytes that have arrived: room for one large piece.
+/// The bytes that an inbox may allocate beyond twice the bytes that have arrived: room for one
+/// large piece.
 const INBOX_SLACK_BYTES: usize = READ_CHUNK + READ_ROOM;
 
-/// Reads `bytes` as frames in every way in which this crate reads them. The first byte sets the size of the pieces in which
-/// the rest arrives.
+/// Reads `bytes` as frames in every way in which this crate reads them. The first byte sets the
+/// size of the pieces in which the rest arrives.
 ///
 /// # Panics
 ///
-/// Panics if a reader panics, if the frames depend on the size of the pieces, or if encoding them again gives other bytes.
+/// Panics if a reader panics, if the frames depend on the size of the pieces, or if encoding them
+/// again gives other bytes.
 pub fn read_frames(bytes: &[u8]) {
     let Some((&pieces, bytes)) = bytes.split_first() else {
         return;
@@ -42,8 +45,8 @@ pub fn read_frames(bytes: &[u8]) {
     whole.iter().for_each(decode_all);
 }
 
-/// Feeds bytes to an inbox in pieces of this size, and takes every complete frame. The second value is an error if the inbox
-/// refused the bytes.
+/// Feeds bytes to an inbox in pieces of this size, and takes every complete frame. The second value
+/// is an error if the inbox refused the bytes.
 fn receive(bytes: &[u8], size: usize) -> (Vec<Frame>, Result<(), MalformedFrame>) {
     let (mut inbox, mut frames) = (Inbox::default(), Vec::new());
     for piece in bytes.chunks(size.max(1)) {

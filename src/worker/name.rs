@@ -1,8 +1,9 @@
 //! The names of worker processes in `ps`, `top` and `/proc`.
 //!
-//! Only the short name (`comm`) tells a worker from the program. The arguments stay the program's own. Argument zero could be
-//! chosen when a process is executed, but `main` runs with it up to the hook, and some programs act on it; and overwriting it
-//! later would change the value of [`std::env::args`] for the job.
+//! Only the short name (`comm`) tells a worker from the program. The arguments stay the program's
+//! own. Argument zero could be chosen when a process is executed, but `main` runs with it up to the
+//! hook, and some programs act on it; and overwriting it later would change the value of
+//! [`std::env::args`] for the job.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! The record of each worker that came up, and a context's counters of how its workers ended.
 //!
-//! Workers start and end seldom, and may end after their context is gone. So their counters have a lock of their own,
-//! and each worker's record holds a reference to them. The record is dropped with its worker, which counts the end.
+//! Workers start and end seldom, and may end after their context is gone. So their counters have a
+//! lock of their own, and each worker's record holds a reference to them. The record is dropped
+//! with its worker, which counts the end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

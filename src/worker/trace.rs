@@ -1,8 +1,10 @@
-//! The `tracing` output of workers: a span for each call, and an event whenever the state of a worker changes.
+//! The `tracing` output of workers: a span for each call, and an event whenever the state of a
+//! worker changes.
 //!
-//! All of it has the target `seedbed::worker`. It needs no cargo feature and no instrument, because a call belongs to no
-//! run. Without a subscriber at that level, each place costs one load and one comparison, and the span is not even a part of
-//! the call's future. [The module's docs](super) list the spans and events.
+//! All of it has the target `seedbed::worker`. It needs no cargo feature and no instrument, because
+//! a call belongs to no run. Without a subscriber at that level, each place costs one load and one
+//! comparison, and the span is not even a part of the call's future. [The module's docs](super)
+//! list the spans and events.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -80,7 +82,8 @@ impl Drop for End {
 pub(in crate::worker) fn given_to(context: Option<&str>, pid: u32, forked: bool) {
     if is_enabled() {
         let span = Span::current();
-        // The job of a dropped call is finished in the background, where the current span is another one or none.
+        // The job of a dropped call is finished in the background, where the current span is
+        // another one or none.
         if span.metadata().is_some_and(is_call) {
             span.record("context", context)
                 .record("worker.pid", pid)

@@ -54,3 +54,17 @@ pub(in crate::worker) const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(
 
 /// At least one of this many waits spins, however many spins have failed.
 pub(in crate::worker) const LOOP_SPIN_INTERVAL: u32 = 64;
+
+/// The smallest stack of a job: it must have room for formatting a panic message.
+pub(in crate::worker) const MIN_STACK_BYTES: usize = 64 << 10;
+
+/// An error message shows this many of the last lines of a worker's standard error.
+pub(in crate::worker) const STDERR_LINES_SHOWN: usize = 10;
+
+/// The idle timeout of a worker. Long enough for a service that is used now and then, and a
+/// forgotten worker ends within it.
+pub(in crate::worker) const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The grace period of a shutdown. Service managers commonly wait longer before they kill a whole
+/// program.
+pub(in crate::worker) const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);

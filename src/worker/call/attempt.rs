@@ -1,13 +1,14 @@
 //! One attempt to run a job in one worker, from handing it over to the answer.
 //!
-//! An attempt is a state machine in poll form. It can be polled to its outcome; or, instead, to the end of its worker
-//! ([`Attempt::poll_kill`]); or dropped at any point. A dropped attempt whose worker has the job moves to the background
-//! and is polled to its outcome there, together with its [`CallGuard`], unless the worker may be killed.
+//! An attempt is a state machine in poll form. It can be polled to its outcome; or, instead, to the
+//! end of its worker ([`Attempt::poll_kill`]); or dropped at any point. A dropped attempt whose
+//! worker has the job moves to the background and is polled to its outcome there, together with its
+//! [`CallGuard`], unless the worker may be killed.
 //!
-//! Another worker may run the job only if this one certainly has not: it announced its exit (after it closed its
-//! receiving end), or it came from the pool and ended before it received the whole frame. A *new* worker that ends while
-//! it receives the job is an error even so, because an argument that crashes every receiver would otherwise crash one
-//! new worker after the other.
+//! Another worker may run the job only if this one certainly has not: it announced its exit (after
+//! it closed its receiving end), or it came from the pool and ended before it received the whole
+//! frame. A *new* worker that ends while it receives the job is an error even so, because an
+//! argument that crashes every receiver would otherwise crash one new worker after the other.
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -41,7 +42,8 @@ pub(in crate::worker) struct Attempt {
     /// The job, until a worker has it.
     job: OutMessage,
     killable: bool,
-    /// The first poll that found the job unanswered. A call that is answered in its first poll never reads the clock.
+    /// The first poll that found the job unanswered. A call that is answered in its first poll
+    /// never reads the clock.
     busy_since: Option<Instant>,
     /// `None` once the attempt has its outcome.
     guard: Option<CallGuard>,
@@ -64,7 +66,8 @@ enum State {
 /// The meaning of a worker's end for its job.
 #[derive(Debug)]
 enum Conclusion {
-    /// The worker ended without a message. It may have begun the job. If it is new, that is an error in any case.
+    /// The worker ended without a message. It may have begun the job. If it is new, that is an
+    /// error in any case.
     Broken { new: bool },
     /// The call was cancelled, so its result is not needed.
     Cancelled,
@@ -84,7 +87,8 @@ pub(in crate::worker) enum AttemptOutcome {
 }
 
 impl Attempt {
-    /// Hands the job to `worker`, or to the next idle worker if that one has ended, or starts a new one.
+    /// Hands the job to `worker`, or to the next idle worker if that one has ended, or starts a new
+    /// one.
     pub(in crate::worker) fn new(
         mut job: OutMessage,
         worker: Option<Box<Worker>>,
@@ -237,7 +241,8 @@ impl Attempt {
         job
     }
 
-    /// Retries a job whose worker was never forked, unless several fork servers have died with its requests.
+    /// Retries a job whose worker was never forked, unless several fork servers have died with its
+    /// requests.
     fn retry_fork(&mut self, why: ForkFailure, job: OutMessage) -> Poll<AttemptOutcome> {
         let failed_forks = self
             .guard
@@ -286,7 +291,8 @@ impl Attempt {
         match conclusion {
             Conclusion::Cancelled => self.retry(dying.take_back()),
             Conclusion::Failed(error) => self.fail(error.ended(exit)),
-            // Only the end of the process makes it certain that the worker will not receive the rest.
+            // Only the end of the process makes it certain that the worker will not receive the
+            // rest.
             Conclusion::Broken { new: false } if !dying.has_received_all() => {
                 self.retry(dying.take_back())
             }
@@ -329,8 +335,8 @@ impl Attempt {
     }
 }
 
-/// Finishes the job of a dropped call in the background, if a worker has it and may not be killed. A worker that is
-/// starting or ending is killed by its own drop.
+/// Finishes the job of a dropped call in the background, if a worker has it and may not be killed.
+/// A worker that is starting or ending is killed by its own drop.
 impl Drop for Attempt {
     fn drop(&mut self) {
         if copy::is_copy() {
@@ -355,7 +361,8 @@ impl Drop for Attempt {
     }
 }
 
-/// Gives a worker that has answered back to its pool, or lets it exit after its last job, and ends the call.
+/// Gives a worker that has answered back to its pool, or lets it exit after its last job, and ends
+/// the call.
 fn put_back(mut worker: Box<Worker>, answer: &Header, guard: CallGuard) {
     // An idle worker must not keep an argument, which may be large.
     if let Some(arena) = worker.take_back().into_arena(answer) {
@@ -367,8 +374,8 @@ fn put_back(mut worker: Box<Worker>, answer: &Header, guard: CallGuard) {
     }
 }
 
-/// Hands the job to the first idle worker that can take it, beginning with `worker`. A worker that exited because a retire
-/// closure panicked is an error.
+/// Hands the job to the first idle worker that can take it, beginning with `worker`. A worker that
+/// exited because a retire closure panicked is an error.
 fn hand_to_idle(
     job: &mut OutMessage,
     mut worker: Option<Box<Worker>>,

@@ -1,7 +1,9 @@
-//! The order of steps in a call: checks, limiter, worker, attempts, decoding, and what cancellation may interrupt.
+//! The order of steps in a call: checks, limiter, worker, attempts, decoding, and what cancellation
+//! may interrupt.
 //!
-//! The first poll takes all these steps at once. That is enough for a quick job on an awake worker, which therefore needs
-//! no allocation, no scope node and no waker. A call that has to wait goes on as a boxed future from that step.
+//! The first poll takes all these steps at once. That is enough for a quick job on an awake worker,
+//! which therefore needs no allocation, no scope node and no waker. A call that has to wait goes on
+//! as a boxed future from that step.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -142,7 +144,8 @@ where
         Ok(attempt) => attempt,
         Err(error) => return Ok(Err(error)),
     };
-    // Needs no shield before its first poll has ended, because only then could cancellation drop it.
+    // Needs no shield before its first poll has ended, because only then could cancellation drop
+    // it.
     match attempt.poll(cx) {
         Poll::Ready(AttemptOutcome::Done(frame)) => match take_due_yield() {
             false => Ok(call.decode(frame)),
@@ -320,13 +323,14 @@ async fn acquire(limiter: &CapacityLimiter) -> (Token, Option<Duration>) {
     (token, since.map(|since| since.elapsed()))
 }
 
-/// Polls an attempt to its outcome. If the call is cancelled and may be killed, polls to the end of its worker instead.
+/// Polls an attempt to its outcome. If the call is cancelled and may be killed, polls to the end of
+/// its worker instead.
 async fn carry_out(mut attempt: Attempt, kill_on_cancel: bool) -> AttemptOutcome {
     if !kill_on_cancel {
         return shield(poll_fn(|cx| attempt.poll(cx))).await;
     }
-    // `on_cancel` polls the body and the clean-up one after the other, so the mutex is never contended. It makes the
-    // attempt that they share `Send`.
+    // `on_cancel` polls the body and the clean-up one after the other, so the mutex is never
+    // contended. It makes the attempt that they share `Send`.
     let attempt = Mutex::new(attempt);
     let lock = || attempt.lock().unwrap_or_else(PoisonError::into_inner);
     let body = poll_fn(|cx| lock().poll(cx));

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 
 use crate::sync::CapacityLimiter;
 
-/// Returns the limiter of calls that name none: one token for each processor, shared by the whole process.
+/// Returns the limiter of calls that name none: one token for each processor, shared by the whole
+/// process.
 ///
 /// # Examples
 ///

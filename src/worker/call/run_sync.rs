@@ -14,46 +14,53 @@ use crate::transport::job::code::Code;
 use crate::worker::error::WorkerError;
 use crate::worker::pool::context::WorkerContext;
 
-/// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to this one.
+/// Calls `f(arg)` in a worker process, where it may block, spin, crash or be killed without harm to
+/// this one.
 ///
-/// `f` is code and `arg` is data. `f` must capture nothing, which is checked when the program is compiled (by `cargo build`;
-/// `cargo check` does not get that far): a plain function or a closure without captured variables. Argument and result are
-/// encoded with serde; several arguments are a tuple. The encoding is compact and does not describe itself, so it does not
-/// do for types that depend on that: `#[serde(untagged)]`, `#[serde(tag = ..)]`, `#[serde(flatten)]`, `serde_json::Value`,
-/// and a named field that is left out now and then (`#[serde(skip_serializing_if = ..)]`) are errors that say so. (To leave
-/// out a field of a tuple structure, or one on one side only, is a fault that nobody can see.)
+/// `f` is code and `arg` is data. `f` must capture nothing: it is a plain function, or a closure
+/// without captured variables. `cargo build` checks that (`cargo check` does not). Argument and
+/// result are encoded with serde; pass several arguments as a tuple. The encoding is compact and
+/// does not describe itself, so types that need that fail with an error that names the reason:
+/// `#[serde(untagged)]`, `#[serde(tag = ..)]`, `#[serde(flatten)]`, `serde_json::Value`, and named
+/// fields with `#[serde(skip_serializing_if = ..)]`. (A skipped field of a tuple struct, or a field
+/// that only one direction skips, cannot be detected.)
 ///
-/// Workers are cached, so that a call usually finds one that is up and warm; which one is not specified, and what a job leaves
-/// in its worker's statics is there for the next job of that worker.
+/// Workers are cached, so a call usually finds one that is running. It is not specified which
+/// worker a call uses. A value that a job leaves in a static is visible to the next job of the same
+/// worker.
 ///
-/// Nothing happens until the call is awaited. It can be awaited on any executor; the future is `Send`.
+/// Nothing happens until the call is awaited. It can be awaited on any executor; the future is
+/// `Send`.
 ///
-/// A worker is this program, executed again: **all that `main` does before the hook** (`run`, `main!`, `test!` or
-/// `init()`) **happens again**, with the same arguments and environment: in each worker, or once for all that are
-/// [forked](crate::worker::WorkerType). So `f` must not capture zero-sized tokens either that prove something about the state of a
-/// process, unless the code before the hook, or an [`init`](crate::WorkerConfig::init) closure, brings about that state in
-/// the worker too.
+/// A worker is this program, executed again: **everything that `main` does before the hook**
+/// (`run`, `main!`, `test!` or `init()`) **happens again**, with the same arguments and
+/// environment: in each worker, or once for all that are [forked](crate::worker::WorkerType). So
+/// `f` must not capture zero-sized tokens that prove something about the state of this process,
+/// unless the code before the hook or an [`init`](crate::WorkerConfig::init) closure establishes
+/// that state in the worker too.
 ///
-/// In the worker, standard input is `/dev/null`, and standard output and error are those of this process. SIGINT is
-/// ignored. The worker dies when this process does, however that comes about.
+/// In the worker, standard input is `/dev/null`, and standard output and error are those of this
+/// process. SIGINT is ignored. The worker is killed when this process ends for any reason.
 ///
 /// # Cancellation
 ///
-/// If cancelled before it has the limiter's token, nothing has happened: entry is always a cancel point, and so are
-/// waiting for the limiter and every change to another worker. From then on:
+/// If cancelled before it has the limiter's token, nothing has happened: entry is always a cancel
+/// point, and so are the wait for the limiter and every change to another worker. After that:
 ///
-/// * by default the call is shielded. Not cancellable: starts a worker if there is none, and runs until the job has ended;
-/// * with [`kill_on_cancel(true)`](RunSync::kill_on_cancel), the worker is killed, and the cancelled caller is let go
-///   when the process has been reaped. How far the job came is not known.
+/// * by default the call is shielded. Not cancellable: starts a worker if none is idle, and runs
+///   until the job has ended;
+/// * with [`kill_on_cancel(true)`](RunSync::kill_on_cancel), the worker is killed, and the
+///   cancellation completes when the process has been reaped. It is not known how far the job came.
 ///
-/// Dropped from outside (by a foreign `select!`, for example), a killable worker is killed, and reaped in the background;
-/// the other kind finishes the job that it has been handed in the background, drops the result and goes back to the cache;
-/// the limiter's token is held until then. A job that no worker has yet is not run.
+/// If the future is dropped from outside (by a foreign `select!`, for example), a killable worker
+/// is killed, and reaped in the background. Any other worker finishes its job in the background,
+/// the result is dropped, and the worker returns to the cache; the limiter's token is held until
+/// then. A job that no worker has yet is not run.
 ///
 /// # Errors
 ///
-/// See [`WorkerErrorKind`](crate::worker::WorkerErrorKind). A job is run exactly once, or there is an error; it is never run
-/// twice.
+/// See [`WorkerErrorKind`](crate::worker::WorkerErrorKind). A job is run exactly once, or there is
+/// an error; it is never run twice.
 ///
 /// # Examples
 ///
@@ -71,14 +78,14 @@ use crate::worker::pool::context::WorkerContext;
 /// }
 /// ```
 ///
-/// What captures is refused by the compiler:
+/// The compiler refuses a closure that captures:
 ///
 /// ```compile_fail
 /// let offset = 3;
 /// let call = seedbed::run_sync(move |n: i32| n + offset, 4);
 /// ```
 ///
-/// and so is a variable that holds some function, as it is data, too:
+/// It also refuses a variable that holds a function, because that is data:
 ///
 /// ```compile_fail
 /// let f: fn(i32) -> i32 = i32::abs;
@@ -93,7 +100,8 @@ where
     RunSync::new(f, arg, None)
 }
 
-/// A call into a worker process, made by [`run_sync`] or [`WorkerContext::run_sync`], to be awaited.
+/// A call into a worker process, made by [`run_sync`] or [`WorkerContext::run_sync`], to be
+/// awaited.
 ///
 /// # Examples
 ///
@@ -134,10 +142,10 @@ impl<A, R> RunSync<A, R> {
         }
     }
 
-    /// Takes a token of `limiter` before a worker is touched, and holds it until the job is over. Without this, the limiter
-    /// is [`current_default_worker_limiter`].
+    /// Takes a token of `limiter` before the call uses a worker, and holds it until the job has
+    /// ended. The default limiter is [`current_default_worker_limiter`].
     ///
-    /// A limiter of zero makes the call wait until there is more.
+    /// With a limiter of zero, the call waits until its total is raised.
     ///
     /// # Examples
     ///
@@ -159,7 +167,8 @@ impl<A, R> RunSync<A, R> {
         self
     }
 
-    /// Lets cancellation kill the worker, and wait until it is reaped; otherwise the call is shielded.
+    /// Sets whether cancellation kills the worker and waits until it is reaped. By default the call
+    /// is shielded.
     ///
     /// # Examples
     ///
@@ -167,7 +176,7 @@ impl<A, R> RunSync<A, R> {
     /// use std::time::Duration;
     /// use seedbed::{move_on_after, run_sync};
     ///
-    /// fn for_ever(_: ()) {
+    /// fn spin_forever(_: ()) {
     ///     loop {
     ///         std::hint::spin_loop();
     ///     }
@@ -175,7 +184,7 @@ impl<A, R> RunSync<A, R> {
     ///
     /// fn main() {
     ///     seedbed::init();
-    ///     let call = run_sync(for_ever, ()).kill_on_cancel(true);
+    ///     let call = run_sync(spin_forever, ()).kill_on_cancel(true);
     ///     let outcome = smol::block_on(move_on_after(Duration::from_millis(50), call));
     ///     assert!(outcome.is_none()); // and no process is left
     /// }
@@ -192,12 +201,14 @@ impl WorkerContext {
     ///
     /// # Cancellation
     ///
-    /// As [`run_sync`](crate::run_sync()): shielded once the job was handed over, unless it may be killed.
+    /// The call is shielded once its job was handed over, unless its worker may be killed. The free
+    /// function [`run_sync`](crate::run_sync()) documents the details.
     ///
     /// # Errors
     ///
-    /// As [`run_sync`](crate::run_sync()); [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed) if the context was
-    /// shut down.
+    /// All errors of the free function [`run_sync`](crate::run_sync());
+    /// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed) if the context was shut
+    /// down.
     ///
     /// # Examples
     ///

@@ -18,11 +18,13 @@ enum Hook {
 }
 
 impl WorkerConfig {
-    /// Calls `f` once in the fork server, before it forks. All workers share the statics that `f` fills, without a copy
-    /// until they are written. Spawned workers call `f` themselves, before [`init`](WorkerConfig::init). If `f` panics, calls
-    /// fail with [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
+    /// Calls `f` once in the fork server, before it forks. All workers share the statics that `f`
+    /// fills, without a copy until they are written. Spawned workers call `f` themselves, before
+    /// [`init`](WorkerConfig::init). If `f` panics, calls fail with
+    /// [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
     ///
-    /// If `f` starts a thread that outlives it, forking becomes unsafe; see [`WorkerType`](crate::worker::WorkerType).
+    /// If `f` starts a thread that outlives it, forking becomes unsafe; see
+    /// [`WorkerType`](crate::worker::WorkerType).
     ///
     /// # Examples
     ///
@@ -103,8 +105,9 @@ impl WorkerConfig {
         )
     }
 
-    /// Calls `f` in each new worker before its first job. If it panics, the call for which the worker was started fails
-    /// with [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
+    /// Calls `f` in each new worker before its first job. If it panics, the call for which the
+    /// worker was started fails with
+    /// [`WorkerErrorKind::Init`](crate::worker::WorkerErrorKind::Init).
     ///
     /// # Examples
     ///
@@ -143,7 +146,8 @@ impl WorkerConfig {
         )
     }
 
-    /// Calls `f` with a copy of `data` in each new worker before its first job, like [`init`](Self::init).
+    /// Calls `f` with a copy of `data` in each new worker before its first job, like
+    /// [`init`](Self::init).
     ///
     /// # Examples
     ///
@@ -183,8 +187,9 @@ impl WorkerConfig {
         )
     }
 
-    /// Calls `f` in the worker after each job, once the result has been sent. The worker exits if `f` returns true. If `f`
-    /// panics, the job's result is not affected, and the next call that would have used this worker fails with
+    /// Calls `f` in the worker after each job, once the result has been sent. The worker exits if
+    /// `f` returns true. If `f` panics, the job's result is not affected, and the next call that
+    /// would have used this worker fails with
     /// [`WorkerErrorKind::Retire`](crate::worker::WorkerErrorKind::Retire).
     ///
     /// # Examples
@@ -215,8 +220,9 @@ impl WorkerConfig {
         self.add(Hook::Retire, name, code, codec::encode(&()))
     }
 
-    /// Calls `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire). The data is decoded once
-    /// in each spawned worker, and once in the fork server for all [forked](crate::worker::WorkerType) ones.
+    /// Calls `f` with a copy of `data` in the worker after each job, like [`retire`](Self::retire).
+    /// The data is decoded once in each spawned worker, and once in the fork server for all
+    /// [forked](crate::worker::WorkerType) ones.
     ///
     /// # Examples
     ///
@@ -305,8 +311,9 @@ impl WorkerConfig {
         })
     }
 
-    /// Lets a worker exit if its resident memory exceeds this many bytes after a job. This bounds leaks that build up over
-    /// several jobs. It does not limit a single job; see [`memory_limit`](Self::memory_limit).
+    /// Lets a worker exit if its resident memory exceeds this many bytes after a job. This bounds
+    /// leaks that build up over several jobs. It does not limit a single job; see
+    /// [`memory_limit`](Self::memory_limit).
     ///
     /// # Examples
     ///

@@ -1,33 +1,37 @@
 //! The resource limits of workers: memory, CPU time, descriptors, CPUs, stack.
 //!
-//! The kernel enforces each limit for a single process. Together they confine a job that allocates too much, spins or leaks.
-//! They are no sandbox: malicious code evades them by starting another process.
+//! The kernel enforces each limit for a single process. Together they confine a job that allocates
+//! too much, spins or leaks. They are no sandbox: malicious code evades them by starting another
+//! process.
 
+use crate::worker::tuning::MIN_STACK_BYTES;
 use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
 use super::worker_config::{Fault, WorkerConfig};
 
-/// The smallest stack: it must have room for formatting a panic message.
-const MIN_STACK_BYTES: usize = 64 << 10;
-
 impl WorkerConfig {
-    /// Limits the private memory of each worker, in bytes. An allocation beyond the limit fails. Most programs abort then,
-    /// so the call ends with [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGABRT`. Other calls are not affected.
+    /// Limits the private memory of each worker, in bytes. An allocation beyond the limit fails.
+    /// Most programs abort then, so the call ends with
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGABRT`. Other calls are not
+    /// affected.
     ///
-    /// The limit counts all memory that only this process can write: the heap, the stacks of threads, private mappings, the
-    /// program's static variables, and data that was [preloaded](Self::preload), even while the fork server shares it. So
-    /// the limit is absolute: if a table of 4 GiB is preloaded, a limit of 5 GiB leaves 1 GiB. If a new worker already uses
-    /// more than the limit, the call fails with [`Start`](crate::worker::WorkerErrorKind::Start).
+    /// The limit counts all memory that only this process can write: the heap, the stacks of
+    /// threads, private mappings, the program's static variables, and data that was
+    /// [preloaded](Self::preload), even while the fork server shares it. So the limit is absolute:
+    /// if a table of 4 GiB is preloaded, a limit of 5 GiB leaves 1 GiB. If a new worker already
+    /// uses more than the limit, the call fails with
+    /// [`Start`](crate::worker::WorkerErrorKind::Start).
     ///
-    /// Shared memory, read-only file mappings and address space that is reserved but not writable do not count. (Garbage
-    /// collectors and WebAssembly runtimes reserve terabytes of it.) This is the kernel's `RLIMIT_DATA` (`ulimit -d`).
-    /// `RLIMIT_AS` (`ulimit -v`) also counts reserved address space; set it in an [`init`](Self::init) closure if you need
-    /// it.
+    /// Shared memory, read-only file mappings and address space that is reserved but not writable
+    /// do not count. (Garbage collectors and WebAssembly runtimes reserve terabytes of it.) This is
+    /// the kernel's `RLIMIT_DATA` (`ulimit -d`). `RLIMIT_AS` (`ulimit -v`) also counts reserved
+    /// address space; set it in an [`init`](Self::init) closure if you need it.
     ///
-    /// The limit applies to each process separately: a process that the job starts has the same limit of its own. Use a
-    /// control group to cap a whole service, and [`retire_above_memory`](Self::retire_above_memory) against leaks.
+    /// The limit applies to each process separately: a process that the job starts has the same
+    /// limit of its own. Use a control group to cap a whole service, and
+    /// [`retire_above_memory`](Self::retire_above_memory) against leaks.
     ///
     /// # Examples
     ///
@@ -55,14 +59,16 @@ impl WorkerConfig {
         self
     }
 
-    /// Limits the CPU time of each job: the time that all threads of the worker run between the start and the end of the
-    /// job. Time spent waiting does not count. `SIGXCPU` ends the worker of a job that exceeds the limit, and the call ends
-    /// with [`Broken`](crate::worker::WorkerErrorKind::Broken). If the signal is blocked, ignored or handled, `SIGKILL` follows
-    /// after one more second of CPU time.
+    /// Limits the CPU time of each job: the time that all threads of the worker run between the
+    /// start and the end of the job. Time spent waiting does not count. `SIGXCPU` ends the worker
+    /// of a job that exceeds the limit, and the call ends with
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). If the signal is blocked, ignored or
+    /// handled, `SIGKILL` follows after one more second of CPU time.
     ///
-    /// The time is counted anew for each job, which costs each job about two microseconds. Its resolution is the kernel's
-    /// tick, a few milliseconds. The closures of the configuration are not limited, nor are processes that the job starts.
-    /// For wall-clock time, use a deadline with [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
+    /// The time is counted anew for each job, which costs each job about two microseconds. Its
+    /// resolution is the kernel's tick, a few milliseconds. The closures of the configuration are
+    /// not limited, nor are processes that the job starts. For wall-clock time, use a deadline with
+    /// [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
     ///
     /// # Examples
     ///
@@ -99,15 +105,16 @@ impl WorkerConfig {
         self
     }
 
-    /// Limits how many files, sockets and pipes the jobs of a worker have open at the same time. With 0 they can open none.
-    /// Opening one more fails with `EMFILE`.
+    /// Limits how many files, sockets and pipes the jobs of a worker have open at the same time.
+    /// With 0 they can open none. Opening one more fails with `EMFILE`.
     ///
-    /// Descriptors that the worker has when it starts do not count, such as the standard streams and its socket.
-    /// Descriptors that an [`init`](Self::init) closure opens or that arrive with a job do count. The worker itself briefly
-    /// needs one for the shared memory that makes calls faster, and does without that memory if the limit forbids it.
+    /// Descriptors that the worker has when it starts do not count, such as the standard streams
+    /// and its socket. Descriptors that an [`init`](Self::init) closure opens or that arrive with a
+    /// job do count. The worker itself briefly needs one for the shared memory that makes calls
+    /// faster, and does without that memory if the limit forbids it.
     ///
-    /// A process that a job starts inherits the limit (`RLIMIT_NOFILE`), and its standard streams take three. With a small
-    /// limit it may fail to start.
+    /// A process that a job starts inherits the limit (`RLIMIT_NOFILE`), and its standard streams
+    /// take three. With a small limit it may fail to start.
     ///
     /// # Examples
     ///
@@ -134,9 +141,10 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets the niceness of the workers, from -20 (highest priority) to 19 (lowest priority). Lowering the niceness needs
-    /// privileges. The setting applies to the thread that runs the jobs, and to threads and processes that it starts.
-    /// Threads that `main` started before the hook keep their niceness.
+    /// Sets the niceness of the workers, from -20 (highest priority) to 19 (lowest priority).
+    /// Lowering the niceness needs privileges. The setting applies to the thread that runs the
+    /// jobs, and to threads and processes that it starts. Threads that `main` started before the
+    /// hook keep their niceness.
     ///
     /// # Examples
     ///
@@ -163,9 +171,10 @@ impl WorkerConfig {
         self
     }
 
-    /// Restricts the workers to these CPUs, which are numbered from zero as the kernel numbers them. Each of them must exist
-    /// and be allowed to this program. Like [`nice`](Self::nice), the setting applies to the thread that runs the jobs, and
-    /// to threads and processes that it starts.
+    /// Restricts the workers to these CPUs, which are numbered from zero as the kernel numbers
+    /// them. Each of them must exist and be allowed to this program. Like [`nice`](Self::nice), the
+    /// setting applies to the thread that runs the jobs, and to threads and processes that it
+    /// starts.
     ///
     /// # Examples
     ///
@@ -200,13 +209,15 @@ impl WorkerConfig {
         self
     }
 
-    /// Runs jobs, and `init` and `retire` closures, on a stack of this size in bytes, at least 64 KiB. They still run on the
-    /// worker's main thread.
+    /// Runs jobs, and `init` and `retire` closures, on a stack of this size in bytes, at least 64
+    /// KiB. They still run on the worker's main thread.
     ///
-    /// The worker maps the stack when it starts, and a page takes memory once it is written. A guard page lies below: a job
-    /// that needs more stack ends its worker, and the call ends with [`Broken`](crate::worker::WorkerErrorKind::Broken) and
-    /// `SIGSEGV`. Rust prints no message about a stack overflow in this case. The crate `stacker` knows the bounds of this
-    /// stack. The C library reports those of the thread's original stack, which matters to conservative garbage collectors.
+    /// The worker maps the stack when it starts, and a page takes memory once it is written. A
+    /// guard page lies below: a job that needs more stack ends its worker, and the call ends with
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGSEGV`. Rust prints no message
+    /// about a stack overflow in this case. The crate `stacker` knows the bounds of this stack. The
+    /// C library reports those of the thread's original stack, which matters to conservative
+    /// garbage collectors.
     ///
     /// # Examples
     ///

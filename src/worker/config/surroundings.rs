@@ -8,11 +8,11 @@ use super::environment::Change;
 use super::worker_config::WorkerConfig;
 
 impl WorkerConfig {
-    /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env) does. They inherit all
-    /// other variables from this process at the time when they are started.
+    /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env)
+    /// does. They inherit all other variables from this process at the time when they are started.
     ///
-    /// The variable is set when the program is executed again, so the dynamic linker and the code before the hook see it. If
-    /// a variable is set twice, the last value counts.
+    /// The variable is set when the program is executed again, so the dynamic linker and the code
+    /// before the hook see it. If a variable is set twice, the last value counts.
     ///
     /// # Examples
     ///
@@ -48,8 +48,8 @@ impl WorkerConfig {
         self
     }
 
-    /// Removes an environment variable in the workers, as [`Command::env_remove`](std::process::Command::env_remove)
-    /// does.
+    /// Removes an environment variable in the workers, as
+    /// [`Command::env_remove`](std::process::Command::env_remove) does.
     ///
     /// # Examples
     ///
@@ -77,8 +77,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Clears the environment of the workers, as [`Command::env_clear`](std::process::Command::env_clear) does, including
-    /// variables that were set before. One variable is always present: it tells a worker process that it is one.
+    /// Clears the environment of the workers, as
+    /// [`Command::env_clear`](std::process::Command::env_clear) does, including variables that were
+    /// set before. One variable is always present: it tells a worker process that it is one.
     ///
     /// # Examples
     ///
@@ -103,11 +104,12 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets the working directory of the workers. A relative path is resolved against the directory of this process at the
-    /// time when the worker or the fork server is started.
+    /// Sets the working directory of the workers. A relative path is resolved against the directory
+    /// of this process at the time when the worker or the fork server is started.
     ///
-    /// The directory changes at the hook, before [`preload`](Self::preload). Code in `main` before the hook still runs in the
-    /// old directory, so relative paths in the program's arguments keep their meaning there.
+    /// The directory changes at the hook, before [`preload`](Self::preload). Code in `main` before
+    /// the hook still runs in the old directory, so relative paths in the program's arguments keep
+    /// their meaning there.
     ///
     /// # Examples
     ///
@@ -146,21 +148,24 @@ impl WorkerConfig {
 
     /// Sets whether the processes that jobs start end with their worker: false, unless this is set.
     ///
-    /// If so, each worker leads a process group of its own, and is a *child subreaper*: a descendant whose parent has
-    /// exited becomes the worker's child, so `setsid` and a double fork do not lead out of its tree. A worker that exits
-    /// by itself (retired, idle for too long, told to) kills its descendants first. A worker that is killed is stopped, its
-    /// descendants are stopped and killed, and then the worker is. Descendants that do not end within a second, because they wait
-    /// for the kernel, are left alone, as are those that may not be signalled. On a kernel without the lists
-    /// `/proc/PID/task/TID/children`, only the group is killed.
+    /// If so, each worker leads a process group of its own, and is a *child subreaper*: a
+    /// descendant whose parent has exited becomes the worker's child, so `setsid` and a double fork
+    /// do not lead out of its tree. A worker that exits by itself (retired, idle for too long, told
+    /// to) kills its descendants first. A worker that is killed is stopped, its descendants are
+    /// stopped and killed, and then the worker is. Descendants that do not end within a second,
+    /// because they wait for the kernel, are left alone, as are those that may not be signalled. On
+    /// a kernel without the lists `/proc/PID/task/TID/children`, only the group is killed.
     ///
-    /// There are three limits. When a worker *crashes*, or another process kills it, its group is killed, but descendants that
-    /// have left the group live on. When this process is killed by SIGKILL, the kernel kills the workers and no other process.
-    /// A job that is *done* does not end its worker, so its processes run until the worker ends, which is at once with
-    /// [`single_use`](Self::single_use); until then, adopted descendants that have exited stay zombies.
+    /// There are three limits. When a worker *crashes*, or another process kills it, its group is
+    /// killed, but descendants that have left the group live on. When this process is killed by
+    /// SIGKILL, the kernel kills the workers and no other process. A job that is *done* does not
+    /// end its worker, so its processes run until the worker ends, which is at once with
+    /// [`single_use`](Self::single_use); until then, adopted descendants that have exited stay
+    /// zombies.
     ///
-    /// A process group of its own also detaches the worker from the terminal. Ctrl-C and Ctrl-Z do not reach it. Where the
-    /// terminal is set to `tostop`, a worker that writes to it is stopped. On the other hand, a job that signals its process
-    /// group does not signal this program.
+    /// A process group of its own also detaches the worker from the terminal. Ctrl-C and Ctrl-Z do
+    /// not reach it. Where the terminal is set to `tostop`, a worker that writes to it is stopped.
+    /// On the other hand, a job that signals its process group does not signal this program.
     ///
     /// # Examples
     ///

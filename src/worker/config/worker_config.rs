@@ -1,4 +1,4 @@
-//! What a worker context does with its workers.
+//! The configuration of a context: names, times, worker type, and how it becomes a set-up message.
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -15,31 +15,35 @@ use crate::transport::job::image::fingerprint;
 use crate::transport::message::{Closure, Limits, Purpose, SetUp};
 use crate::worker::error::WorkerError;
 use crate::worker::name::{NewProcess, process_name};
+use crate::worker::tuning::{DEFAULT_GRACE_PERIOD, DEFAULT_IDLE_TIMEOUT};
 
-/// How the workers of a context come up, how long they stay, and when they go.
+/// Settings of a context: how its workers start, how long they live, and when they exit.
 ///
-/// The closures run in the worker, so they are like jobs: they capture nothing and get their data as an encoded value.
-/// Several `init` closures run in the order in which they were given; a worker retires when any `retire` closure says so.
+/// The closures run in the worker, so like jobs they capture nothing and receive their data as an
+/// encoded value. Several `init` closures run in the order in which they were given. A worker exits
+/// when any `retire` closure returns true.
 ///
-/// A configuration is whole: a context inside another one has what its own says, and nothing of the outer one's. (What
-/// the kernel hands down is another matter: workers that a *job* starts begin with that job's limits and surroundings.)
+/// A context inherits no settings from the context around it. (Workers that a *job* starts do
+/// inherit the job's resource limits, directory and environment from the kernel.)
 ///
-/// # What a new process goes through
+/// # The start of a worker
 ///
-/// 1. The program is executed, with the [environment](Self::env) as configured, and comes to the hook.
-/// 2. It changes to the [working directory](Self::current_dir), then calls the [`preload`](Self::preload) closures. A
-///    fork server does this once, for all its workers, and none of the limits concern it.
-/// 3. The worker submits to its limits: its own process group ([`kill_tree`](Self::kill_tree)),
+/// 1. The program is executed with the configured [environment](Self::env), and reaches the hook.
+/// 2. It changes to the [working directory](Self::current_dir), then calls the
+///    [`preload`](Self::preload) closures. A fork server does this once for all its workers, and
+///    the limits do not apply to it.
+/// 3. The worker applies its limits: its own process group ([`kill_tree`](Self::kill_tree)),
 ///    [CPUs](Self::cpu_affinity), [niceness](Self::nice), [memory](Self::memory_limit), [open
 ///    files](Self::open_file_limit), and the [stack](Self::stack_size).
-/// 4. It calls the [`init`](Self::init) closures, and then the jobs, each with its [CPU time](Self::cpu_limit).
+/// 4. It calls the [`init`](Self::init) closures, and then the jobs, each with its [CPU
+///    time](Self::cpu_limit).
 ///
-/// So everything of the program's own that happens in a worker is under its limits, but for what `preload` does, which
-/// is the place for what needs more than a job may have: reading a large table, opening what a job may not. What a step
-/// cannot carry out fails the call for which the worker was started with
-/// [`WorkerErrorKind::Start`](crate::worker::WorkerErrorKind::Start), and the error names the setting. A setting that makes no sense
-/// on any system, such as an empty set of CPUs, fails each call with [`Config`](crate::worker::WorkerErrorKind::Config) before
-/// anything is started.
+/// So the limits apply to all closures and jobs except `preload`. Use `preload` for work that needs
+/// more than a job may have, such as reading a large table. If a step fails, the call for which the
+/// worker was started ends with [`WorkerErrorKind::Start`](crate::worker::WorkerErrorKind::Start),
+/// and the error names the setting. A setting that is invalid on any system, such as an empty set
+/// of CPUs, fails each call with [`Config`](crate::worker::WorkerErrorKind::Config) before a
+/// process is started.
 ///
 /// # Examples
 ///
@@ -70,7 +74,7 @@ pub struct WorkerConfig {
     pub(super) preload: Vec<Closure>,
     pub(super) init: Vec<Closure>,
     pub(super) retire: Vec<Closure>,
-    /// The retire closures that only count, and the least that one of them counts to.
+    /// The number of retire closures that only count jobs, and the smallest of their limits.
     pub(super) counting: usize,
     pub(super) most_jobs: u64,
     pub(super) worker_type: WorkerType,
@@ -78,11 +82,11 @@ pub struct WorkerConfig {
     pub(super) environment: Environment,
     pub(super) current_dir: Option<PathBuf>,
     pub(super) limits: Limits,
-    /// The first thing that is wrong with it, to be reported by what uses it.
+    /// The first fault that was found, which `check` reports.
     pub(super) fault: Option<Fault>,
 }
 
-/// What can be wrong with a configuration.
+/// A fault of a configuration.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     Foreign {
@@ -98,7 +102,7 @@ pub(super) enum Fault {
     },
 }
 
-/// How worker processes are made.
+/// How worker processes are created.
 ///
 /// # Examples
 ///
@@ -109,26 +113,31 @@ pub(super) enum Fault {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerType {
-    /// Forked where that is safe, else spawned. It is safe where this program, when it is executed again, has a single
-    /// thread at the hook. That is tried once for each hook; a test under libtest, for one, has more.
+    /// Forks if the program is single-threaded when it reaches the hook; spawns otherwise. This is
+    /// decided once per hook. A test under libtest always has more than one thread.
     #[default]
     Auto,
-    /// Each worker is this program, executed again: it takes the better part of a millisecond, and starts from nothing.
+    /// Executes this program again for each worker. That takes most of a millisecond, and the
+    /// worker starts from scratch.
     Spawn,
-    /// This program is executed again once, to be a *fork server*, which forks a worker upon each request: in less than
-    /// half of the time that executing takes, and with all memory shared until it is written to.
+    /// Executes this program again once, as a *fork server*, which forks a worker for each request.
+    /// That takes less than half the time of executing, and workers share all memory until they
+    /// write to it.
     ///
-    /// What is different: a worker starts as a copy of the fork server at the hook, after
-    /// [`preload`](WorkerConfig::preload). So it shares with its siblings whatever was drawn at random or looked up before,
-    /// such as the seeds of hash maps, the state of a random number generator, a process id that a library keeps, and the
-    /// addresses of everything; handlers of `pthread_atfork` are not called; and the data of
-    /// [`retire_with`](WorkerConfig::retire_with) is decoded once, for all of them. Where the fork server would have
-    /// more than one thread, calls fail with [`WorkerErrorKind::UnsafeFork`](crate::worker::WorkerErrorKind::UnsafeFork). If
-    /// the fork server dies, another one is started for the next worker, and the workers that it made live on.
+    /// A worker starts as a copy of the fork server at the hook, after
+    /// [`preload`](WorkerConfig::preload). So it shares values that were drawn at random or looked
+    /// up before: the seeds of hash maps, the state of a random number generator, a process id that
+    /// a library keeps, and all addresses. Handlers of `pthread_atfork` are not called. The data of
+    /// [`retire_with`](WorkerConfig::retire_with) is decoded once for all workers. If the fork
+    /// server has more than one thread, calls fail with
+    /// [`WorkerErrorKind::UnsafeFork`](crate::worker::WorkerErrorKind::UnsafeFork). If the fork
+    /// server dies, another one is started for the next worker, and existing workers live on.
     ///
-    /// The fork server stays as long as its context, whatever the [`idle_timeout`](WorkerConfig::idle_timeout), and is not
-    /// counted in the [statistics](crate::worker::WorkerStatistics). What a new worker inherits, such as the working directory, the
-    /// environment and standard output, is what the fork server got when it was started, by the context's first call.
+    /// The fork server stays as long as its context, whatever the
+    /// [`idle_timeout`](WorkerConfig::idle_timeout), and is not counted in the
+    /// [statistics](crate::worker::WorkerStatistics). A new worker inherits the working directory,
+    /// the environment and standard output of the fork server, which the context's first call
+    /// started.
     ForkServer,
 }
 
@@ -139,8 +148,8 @@ impl Default for WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Starts with the defaults: ten minutes of idleness, thirty seconds of grace, no closures, standard error shared
-    /// with this process.
+    /// Creates a configuration with the defaults: an idle timeout of ten minutes, a grace period of
+    /// thirty seconds, no closures, and standard error shared with this process.
     ///
     /// # Examples
     ///
@@ -158,8 +167,8 @@ impl WorkerConfig {
     pub fn new() -> Self {
         Self {
             name: None,
-            idle_timeout: Some(Duration::from_secs(600)),
-            grace_period: Some(Duration::from_secs(30)),
+            idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
+            grace_period: Some(DEFAULT_GRACE_PERIOD),
             preload: Vec::new(),
             init: Vec::new(),
             retire: Vec::new(),
@@ -174,12 +183,13 @@ impl WorkerConfig {
         }
     }
 
-    /// Names the context, for people: its workers are shown as `NAME-worker` by `ps -e`, `top` and `pstree` (cut to the
-    /// 15 bytes that Linux has for it), it is in [errors](crate::WorkerError::context), and in what is told to
-    /// `tracing`.
+    /// Names the context. `ps -e`, `top` and `pstree` show its workers as `NAME-worker`, cut to the
+    /// 15 bytes that Linux allows. The name also appears in [errors](crate::WorkerError::context)
+    /// and `tracing` output.
     ///
-    /// Without a name, workers are shown with the program's. Only that short name (`comm`) tells a worker from the program:
-    /// its arguments, as `ps -ef` shows them, are the program's own, because code before the hook may look at them.
+    /// Without a name, workers are shown with the program's name. Only this short name (`comm`)
+    /// tells a worker from the program: the arguments that `ps -ef` shows are the program's own,
+    /// because code before the hook may read them.
     ///
     /// # Examples
     ///
@@ -204,8 +214,8 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets for how long a worker waits for a job before it leaves. Real time, whatever clock the run has; at least a
-    /// millisecond.
+    /// Sets how long a worker waits for a job before it exits, at least a millisecond. This is real
+    /// time, whatever clock the run has.
     ///
     /// # Examples
     ///
@@ -219,7 +229,7 @@ impl WorkerConfig {
     ///     smol::block_on(open_worker_context(config, |workers| async move {
     ///         workers.run_sync(i32::abs, -3).await.unwrap();
     ///         while workers.statistics().idle_workers > 0 {
-    ///             smol::Timer::after(Duration::from_millis(1)).await; // the worker is about to leave
+    ///             smol::Timer::after(Duration::from_millis(1)).await; // the worker is about to exit
     ///         }
     ///         assert_eq!(workers.statistics().idle_workers, 0);
     ///     }));
@@ -230,7 +240,7 @@ impl WorkerConfig {
         self
     }
 
-    /// Lets workers wait for jobs as long as their context exists.
+    /// Lets workers wait for jobs indefinitely, until their context is shut down.
     ///
     /// # Examples
     ///
@@ -246,7 +256,7 @@ impl WorkerConfig {
     ///     let config = WorkerConfig::new().no_idle_timeout();
     ///     smol::block_on(open_worker_context(config, |workers| async move {
     ///         let first = workers.run_sync(pid, ()).await.unwrap();
-    ///         // However long the pause is, the worker is there.
+    ///         // The worker stays, however long the pause is.
     ///         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
     ///     }));
     /// }
@@ -256,8 +266,8 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets for how long all workers together may take to exit when their context is shut down, before those left are
-    /// killed. Real time, whatever clock the run has.
+    /// Sets how long the workers may take to exit when their context is shut down. The remaining
+    /// ones are killed then. This is real time, whatever clock the run has.
     ///
     /// # Examples
     ///
@@ -270,7 +280,7 @@ impl WorkerConfig {
     ///     let config = WorkerConfig::new().grace_period(Duration::from_secs(5));
     ///     smol::block_on(open_worker_context(config, |workers| async move {
     ///         workers.run_sync(i32::abs, -3).await.unwrap();
-    ///         // Nobody had to be killed.
+    ///         // No worker had to be killed.
     ///         assert!(workers.shutdown().await.is_ok());
     ///     }));
     /// }
@@ -280,7 +290,7 @@ impl WorkerConfig {
         self
     }
 
-    /// Waits for workers to exit as long as they take when their context is shut down.
+    /// Removes the grace period: a shutdown waits for the workers however long they take to exit.
     ///
     /// # Examples
     ///
@@ -301,7 +311,7 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets how worker processes are made.
+    /// Sets how worker processes are created.
     ///
     /// # Examples
     ///
@@ -322,8 +332,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Keeps the last of what a worker writes to its standard error, to be shown when it breaks, instead of letting it
-    /// write to this process's. It is read while a call is in progress.
+    /// Sets whether this process captures the standard error of workers. If so, an error shows the
+    /// last four kilobytes that its worker wrote. Otherwise workers write to the standard error of
+    /// this process.
     ///
     /// # Examples
     ///
@@ -354,9 +365,9 @@ impl WorkerConfig {
     }
 }
 
-/// For what uses a configuration.
+/// The view of a configuration that the rest of `worker` uses.
 impl WorkerConfig {
-    /// Tells what is wrong with it.
+    /// Returns the first fault of the configuration as an error.
     pub(in crate::worker) fn check(&self) -> Result<(), WorkerError> {
         match &self.fault {
             None => Ok(()),
@@ -370,7 +381,7 @@ impl WorkerConfig {
         }
     }
 
-    /// Makes the frame that a new process is told first.
+    /// Encodes the set-up frame, the first frame that a new process receives.
     pub(in crate::worker) fn set_up(
         &self,
         role: NewProcess,
@@ -402,7 +413,8 @@ impl WorkerConfig {
         Ok(frame.unwrap_or_else(|error| unreachable!("our own messages can be encoded: {error}")))
     }
 
-    /// Whether a worker may have no descriptor to spare.
+    /// Returns whether the number of open files is limited, so that a worker may have no descriptor
+    /// to spare.
     pub(in crate::worker) fn limits_open_files(&self) -> bool {
         self.limits.open_files.is_some()
     }
@@ -411,19 +423,20 @@ impl WorkerConfig {
         self.worker_type
     }
 
-    /// Whether a fork server calls closures of the program's before it forks.
+    /// Returns whether there are preload closures.
     pub(in crate::worker) fn preloads(&self) -> bool {
         !self.preload.is_empty()
     }
 
-    /// Whether a forked worker has nothing to do before its first job, and so may find it when it comes to life. An init
-    /// closure may take for ever, and a caller that has gone by then has not had its job begun; and a limit may be refused,
-    /// which is no fault of the job's.
+    /// Returns whether a forked worker can receive its first job together with its fork request,
+    /// because it has no init closures and no limits. An init closure may block, and a limit may be
+    /// refused; the job must not have begun then.
     pub(in crate::worker) fn starts_with_its_job(&self) -> bool {
         self.init.is_empty() && self.limits == Limits::default()
     }
 
-    /// How many jobs a worker does, as far as that can be told without asking it.
+    /// Returns the number of jobs that a worker runs at most, if only counting closures decide
+    /// that.
     pub(in crate::worker) fn most_jobs(&self) -> u64 {
         match self.counting == self.retire.len() {
             true => self.most_jobs,
@@ -431,12 +444,12 @@ impl WorkerConfig {
         }
     }
 
-    /// Whether a worker may leave after a job that was not its last one by number.
+    /// Returns whether a worker may retire after a job that is not its last one by number.
     pub(in crate::worker) fn retires(&self) -> bool {
         self.counting < self.retire.len()
     }
 
-    /// The name, if there is one.
+    /// Returns the name of the context.
     pub(in crate::worker) fn context_name(&self) -> Option<&Arc<str>> {
         self.name.as_ref()
     }
@@ -458,8 +471,7 @@ impl WorkerConfig {
     }
 }
 
-/// Does not show the closures' data, which may be anything, nor the values of environment variables, which may be
-/// secrets.
+/// Hides the data of closures and the values of environment variables, which may be secrets.
 impl fmt::Debug for WorkerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerConfig")

@@ -1,4 +1,5 @@
-//! The constructors of [`WorkerError`]: one for each cause, holding its words.
+//! The constructors of [`WorkerError`]: one for each cause, with its message. A message names the
+//! cause, the affected object and, if the caller can act, the remedy.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -22,13 +23,13 @@ impl WorkerError {
         }))
     }
 
-    /// Names the job that the error concerns.
+    /// Sets the name of the job.
     pub(crate) fn of_job(mut self, name: &'static str) -> Self {
         self.0.job = Some(name);
         self
     }
 
-    /// Names the context of that job's worker, if it has a name.
+    /// Sets the name of the context.
     pub(crate) fn of_context(mut self, name: Option<&Arc<str>>) -> Self {
         self.0.context = name.cloned();
         self
@@ -39,13 +40,13 @@ impl WorkerError {
         self
     }
 
-    /// Tells how the process ended, also where it ended because of the error.
+    /// Sets how the process ended.
     pub(crate) fn ended(mut self, exit: WorkerExit) -> Self {
         self.0.exit = Some(exit);
         self
     }
 
-    /// Tells for how long the worker had had the job.
+    /// Sets how long the job had run.
     pub(crate) fn having_run(mut self, ran_for: Duration) -> Self {
         self.0.ran_for = Some(ran_for);
         self
@@ -271,7 +272,7 @@ impl WorkerError {
         Self::new(WorkerErrorKind::Panicked, format!("the job {panic}")).panicked_with(panic)
     }
 
-    /// `ran_for`: how long the worker had had the job.
+    /// The worker ended after the job had run for `ran_for`.
     pub(crate) fn broken(exit: WorkerExit, ran_for: Duration) -> Self {
         Self::new(
             WorkerErrorKind::Broken,
@@ -343,7 +344,7 @@ impl WorkerError {
     }
 }
 
-/// What to do where the kernel has run out of something.
+/// Returns advice for errors by which the kernel reports an exhausted resource.
 fn advice(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE) => {

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::sys::process::Ended;
+use crate::worker::tuning::STDERR_LINES_SHOWN;
 
-/// The signals that a faulty program ends by.
+/// The signals by which the kernel ends a faulty program.
 const FAULTS: [i32; 7] = [
     libc::SIGSEGV,
     libc::SIGABRT,
@@ -92,7 +93,8 @@ impl WorkerExit {
         }
     }
 
-    /// Returns the name of that signal, such as `"SIGSEGV"`; `None` also for real-time signals, which have only numbers.
+    /// Returns the name of that signal, such as `"SIGSEGV"`; `None` also for real-time signals,
+    /// which have only numbers.
     ///
     /// ```
     /// use seedbed::run_sync;
@@ -123,14 +125,15 @@ impl WorkerExit {
     /// fn main() {
     ///     seedbed::init();
     ///     let error = smol::block_on(async { run_sync(leave, 3).await }).unwrap_err();
-    ///     assert!(!error.exit().unwrap().core_dumped()); // it left by itself
+    ///     assert!(!error.exit().unwrap().core_dumped()); // it exited
     /// }
     /// ```
     pub fn core_dumped(&self) -> bool {
         matches!(self.ended, Ended::Signalled { core: true, .. })
     }
 
-    /// Returns the id that the process had. It has been reaped, so the number may belong to another process by now.
+    /// Returns the id that the process had. It has been reaped, so the number may belong to another
+    /// process by now.
     ///
     /// ```
     /// use seedbed::run_sync;
@@ -149,8 +152,9 @@ impl WorkerExit {
         self.pid
     }
 
-    /// Returns the last four kilobytes that the worker wrote to its standard error, if its context captures that
-    /// (see [`capture_stderr`](crate::WorkerConfig::capture_stderr)). Bytes that are not UTF-8 are replaced.
+    /// Returns the last four kilobytes that the worker wrote to its standard error, if its context
+    /// captures that (see [`capture_stderr`](crate::WorkerConfig::capture_stderr)). Bytes that are
+    /// not UTF-8 are replaced.
     ///
     /// ```
     /// use seedbed::{WorkerConfig, open_worker_context};
@@ -175,7 +179,7 @@ impl WorkerExit {
 }
 
 impl WorkerExit {
-    /// What to do about such an end, if the worker had a job.
+    /// Returns advice about this end for a worker that had a job.
     pub(in crate::worker) fn advice(&self) -> &'static str {
         match self.ended {
             Ended::Exited(_) => {
@@ -200,20 +204,21 @@ impl WorkerExit {
         }
     }
 
-    /// The last lines of the captured standard error, as many as are good to read in an error; empty if there is nothing. What
-    /// Rust says of a failed allocation or a panic stands in front of a backtrace, whose frames would leave no room for it.
+    /// Returns the last lines of the captured standard error for an error message. Frames of
+    /// backtraces are left out, because Rust prints the message of a panic or a failed allocation
+    /// before them.
     pub(in crate::worker) fn last_lines(&self) -> String {
-        const LINES: usize = 10;
         let text = self.stderr_tail().unwrap_or_default().trim_end();
         let mut lines: Vec<&str> = text.lines().filter(|line| !is_frame(line)).collect();
         if lines.is_empty() {
             lines.extend(text.lines());
         }
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
+        lines[lines.len().saturating_sub(STDERR_LINES_SHOWN)..].join("\n")
     }
 }
 
-/// Whether a line belongs to a frame of a backtrace: "  12: core::panicking::panic", or "     at src/main.rs:3:5" below it.
+/// Returns whether a line belongs to a frame of a backtrace: "  12: core::panicking::panic", or "
+/// at src/main.rs:3:5" below it.
 fn is_frame(line: &str) -> bool {
     let words = line.trim_start();
     let (number, name) = words.split_once(": ").unwrap_or(("", ""));
@@ -231,7 +236,7 @@ impl fmt::Debug for WorkerExit {
     }
 }
 
-/// Reads on from "the worker": "exited with code 3 (process 4711)".
+/// Continues a sentence that begins with "the worker": "exited with code 3 (process 4711)".
 impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ended {
@@ -253,7 +258,7 @@ impl fmt::Display for WorkerExit {
     }
 }
 
-/// The name of a standard signal of Linux on x86-64 and aarch64, which number them alike.
+/// Returns the name of a standard signal. Linux uses the same numbers on x86-64 and aarch64.
 fn signal_name(signal: i32) -> Option<&'static str> {
     const NAMES: [&str; 31] = [
         "SIGHUP",

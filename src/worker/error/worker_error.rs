@@ -1,13 +1,10 @@
-//! What can go wrong between a caller and a worker process, in one error type.
+//! The error type of calls into workers.
 //!
-//! A call into a worker has many causes of failure and most callers treat them alike, so the error is one opaque
-//! struct with a [kind](WorkerError::kind) to match on and accessors for what only some kinds carry: how the process
-//! [ended](WorkerError::exit), or what the job [panicked](WorkerError::panic) with. The alternative, an enum with
-//! public fields, would freeze every detail that we may want to add.
-//!
-//! The messages are all in `causes`, each written by a constructor that is named after the cause. Each says what happened,
-//! to what, and, where the caller can do something about it, what to do. The names of the job and of its context are put in
-//! front when the error is printed, and the last lines of the worker's standard error behind. `Debug` leaves nothing out.
+//! Calls have many causes of failure, and most callers treat them alike. So the error is one opaque
+//! struct with a [kind](WorkerError::kind) to match on, and with accessors for details that only
+//! some kinds have: how the process [ended](WorkerError::exit), and the [panic](WorkerError::panic)
+//! of the job. An enum with public fields would freeze every detail. `causes` has a constructor for
+//! each cause, with its message.
 
 use std::error::Error;
 use std::fmt;
@@ -17,11 +14,11 @@ use std::time::Duration;
 use super::exit::WorkerExit;
 use crate::transport::job::panic_report::WorkerPanic;
 
-/// Why a call into a worker process gave no value.
+/// The error of a call into a worker process.
 ///
-/// Match on [`kind`](Self::kind). Printed with `{}`, it is a sentence that names the job and says what to do about it,
-/// with the last lines of the worker's standard error below, if that is captured; printed with `{:?}`, it is everything
-/// that is known.
+/// Match on [`kind`](Self::kind). `{}` prints a sentence that names the job and suggests a remedy,
+/// followed by the last lines of the worker's standard error if that is captured. `{:?}` prints all
+/// details.
 ///
 /// # Examples
 ///
@@ -34,7 +31,7 @@ use crate::transport::job::panic_report::WorkerPanic;
 /// }
 ///
 /// fn main() {
-///     seedbed::init(); // a worker process starts here, and goes no further
+///     seedbed::init(); // in a worker process, this does not return
 ///     let error = smol::block_on(async { run_sync(crash, 3).await }).unwrap_err();
 ///     assert_eq!(error.kind(), WorkerErrorKind::Broken);
 ///     assert_eq!(error.exit().unwrap().code(), Some(3));
@@ -46,19 +43,19 @@ pub struct WorkerError(pub(super) Box<Inner>);
 
 pub(super) struct Inner {
     pub(super) kind: WorkerErrorKind,
-    /// The job's name; empty in front of errors that concern no single job.
+    /// The name of the job; `None` if the error concerns no single job.
     pub(super) job: Option<&'static str>,
-    /// The name of the context whose worker it was, or would have been.
+    /// The name of the context of the call.
     pub(super) context: Option<Arc<str>>,
     pub(super) message: String,
-    /// How long the worker had had the job when it broke.
+    /// The time from handing over the job until the worker broke.
     pub(super) ran_for: Option<Duration>,
     pub(super) exit: Option<WorkerExit>,
     pub(super) panic: Option<WorkerPanic>,
     pub(super) source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// The causes of a [`WorkerError`], sorted by whose doing they are.
+/// The causes of a [`WorkerError`], in the order of the steps of a call.
 ///
 /// # Examples
 ///
@@ -73,26 +70,29 @@ pub(super) struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerErrorKind {
-    /// The program never called the hook (`run`, `main!`, `test!` or `init()`), so a worker could not find its way in.
-    /// Nothing was started.
+    /// The program has not called the hook (`run`, `main!`, `test!` or `init()`), where a worker
+    /// would start to serve. No process was started.
     NotInitialized,
-    /// A setting of the context's configuration makes no sense, such as an empty set of CPUs. Nothing was started.
+    /// A setting of the context's configuration is invalid, such as an empty set of CPUs. No
+    /// process was started.
     Config,
-    /// The process could not be started, or ended before it was ready for jobs. The job did not run.
-    Start,
-    /// A `preload` or `init` closure panicked in the new process, or the data of a closure could not be decoded there. The
-    /// job did not run.
-    Init,
-    /// The fork server is not alone in its process, so it must not be forked; see [`WorkerType`](crate::worker::WorkerType).
-    /// The job did not run.
-    UnsafeFork,
-    /// This process is a copy: the program has forked itself after it had used workers or a run. Both processes have
-    /// the same connections, over which only the original may speak. Nothing was sent.
-    ForkedProgram,
-    /// The job's code lies outside the main executable, where a worker may not have it. Nothing was sent.
-    ForeignFunction,
-    /// The worker runs another executable image than this process, so no offset may be called in it. The job did not
+    /// The process could not be started, or ended before it was ready for jobs. The job did not
     /// run.
+    Start,
+    /// A `preload` or `init` closure panicked in the new process, or the data of a closure could
+    /// not be decoded there. The job did not run.
+    Init,
+    /// The fork server has more than one thread, so it must not be forked; see
+    /// [`WorkerType`](crate::worker::WorkerType). The job did not run.
+    UnsafeFork,
+    /// This process is a forked copy of one that had used workers or a run. Both processes have the
+    /// same connections, which only the original may use. Nothing was sent.
+    ForkedProgram,
+    /// The job's code lies outside the main executable, where a worker may not have it. Nothing was
+    /// sent.
+    ForeignFunction,
+    /// The worker runs another executable image than this process, so code offsets would be wrong.
+    /// The job did not run.
     ImageMismatch,
     /// The argument could not be encoded. Nothing was sent.
     EncodeArgument,
@@ -104,20 +104,22 @@ pub enum WorkerErrorKind {
     DecodeResult,
     /// The job panicked. The worker is healthy.
     Panicked,
-    /// The process ended while it had the job; how far the job came is not known. It is never run twice.
+    /// The process ended while it had the job. It is not known how far the job came. It is never
+    /// run twice.
     Broken,
     /// A `retire` closure panicked in the worker that was to run this job. The job did not run.
     Retire,
-    /// The worker sent something that is not the protocol, so it was killed. How far the job came is not known.
+    /// The worker violated the protocol and was killed. It is not known how far the job came.
     Protocol,
     /// The worker context had been shut down before the call. The job did not run.
     Closed,
-    /// While a context was shut down, workers had to be killed or ended with an exit code other than zero.
+    /// While a context was shut down, workers had to be killed or ended with an exit code other
+    /// than zero.
     Shutdown,
 }
 
 impl WorkerError {
-    /// Returns the cause, to match on.
+    /// Returns the kind of cause.
     ///
     /// # Examples
     ///
@@ -132,7 +134,8 @@ impl WorkerError {
         self.0.kind
     }
 
-    /// Returns the name of the job, as [`type_name`](std::any::type_name) writes it, if the error concerns one job.
+    /// Returns the name of the job, as [`type_name`](std::any::type_name) writes it, if the error
+    /// concerns one job.
     ///
     /// # Examples
     ///
@@ -144,7 +147,8 @@ impl WorkerError {
         self.0.job
     }
 
-    /// Returns the [name](crate::WorkerConfig::name) of the context whose worker was to run the job, if it has one.
+    /// Returns the [name](crate::WorkerConfig::name) of the context whose worker was to run the
+    /// job, if it has one.
     ///
     /// # Examples
     ///
@@ -169,9 +173,9 @@ impl WorkerError {
         self.0.context.as_deref()
     }
 
-    /// Returns for how long a worker that [broke](WorkerErrorKind::Broken), or was killed for
-    /// [what it sent](WorkerErrorKind::Protocol), had had the job by then: that is how long the job ran, give or take the
-    /// microseconds that it takes to hand it over and to see a process end. `None` for other errors.
+    /// Returns how long the job had run when its worker [broke](WorkerErrorKind::Broken) or was
+    /// killed for a [protocol violation](WorkerErrorKind::Protocol). The time includes the
+    /// microseconds of handing over the job and noticing the end. `None` for other errors.
     ///
     /// # Examples
     ///
@@ -195,8 +199,8 @@ impl WorkerError {
         self.0.ran_for
     }
 
-    /// Returns how the worker process ended, if it did and that is known. Where it was killed because of the error,
-    /// that is what this tells.
+    /// Returns how the worker process ended, if it has. If it was killed because of this error,
+    /// this is SIGKILL.
     ///
     /// # Examples
     ///
@@ -208,7 +212,7 @@ impl WorkerError {
         self.0.exit.as_ref()
     }
 
-    /// Returns what the job, or a `preload`, `init` or `retire` closure, panicked with.
+    /// Returns the panic of the job, or of a `preload`, `init` or `retire` closure.
     ///
     /// # Examples
     ///

@@ -1,8 +1,9 @@
 //! The arenas of a context, which are freed when no call has used them for a while.
 //!
-//! The [`Pool`] decides which arenas are kept. This file adds the clock: a background task that trims the pool once per
-//! [`LINGER`] while it holds any. Unmapping a large arena takes milliseconds, so a short-lived thread does that. (The
-//! threads of `blocking` would do, but they wake up twice a second once they exist.)
+//! The [`Pool`] decides which arenas are kept. This file adds the clock: a background task that
+//! trims the pool once per [`LINGER`] while it holds any. Unmapping a large arena takes
+//! milliseconds, so a short-lived thread does that. (The threads of `blocking` would do, but they
+//! wake up twice a second once they exist.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -19,7 +20,8 @@ use crate::transport::payload::pool::Pool;
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Arenas {
     pool: Pool,
-    /// The trimming task runs. Locked while an arena is put back and while the task checks whether any is left.
+    /// The trimming task runs. Locked while an arena is put back and while the task checks whether
+    /// any is left.
     has_trimmer: Mutex<bool>,
 }
 

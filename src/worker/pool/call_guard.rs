@@ -13,7 +13,8 @@ use crate::worker::error::WorkerError;
 use crate::worker::record::ExpectedWorker;
 use crate::worker::spawn::fork_server::ForkServer;
 
-/// A call in progress, and its limiter token. The pool counts the call's end when the guard is dropped.
+/// A call in progress, and its limiter token. The pool counts the call's end when the guard is
+/// dropped.
 #[derive(Debug)]
 pub(in crate::worker) struct CallGuard {
     pool: Arc<WorkerPool>,

@@ -1,7 +1,8 @@
 //! The public handle of a worker context.
 //!
-//! A context is tied to no run, executor or thread: the descriptors of its workers are registered with smol's
-//! process-wide reactor, and what has to go on without a caller runs in the [`background`](crate::worker::background).
+//! A context is tied to no run, executor or thread: the descriptors of its workers are registered
+//! with smol's process-wide reactor, and what has to go on without a caller runs in the
+//! [`background`](crate::worker::background).
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use crate::worker::error::WorkerError;
 /// A set of cached workers with a configuration of their own, opened by
 /// [`open_worker_context`](crate::open_worker_context).
 ///
-/// Cloning gives another handle to the same context. Handles may be used from any thread, task and executor. After the
-/// block that opened the context has ended, calls through a handle fail with
-/// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed). Dropping a handle does nothing to the others; with the last
-/// one of a context whose block did not end but was dropped from outside, the workers are told to go, in the background.
+/// Cloning gives another handle to the same context. Handles may be used from any thread, task and
+/// executor. After the block that opened the context has ended, calls through a handle fail with
+/// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed). Dropping a handle does
+/// nothing to the others; with the last one of a context whose block did not end but was dropped
+/// from outside, the workers are told to go, in the background.
 ///
 /// # Examples
 ///
@@ -52,9 +54,9 @@ impl WorkerContext {
         }
     }
 
-    /// Counts the workers, after forgetting those that have left, and tells what has become of others and of calls.
-    /// Cheap, and may be asked at any time, also after the end of the context. While calls come and go, the numbers are
-    /// those of one moment each for calls and for workers.
+    /// Counts the workers, after forgetting those that have left, and tells what has become of
+    /// others and of calls. Cheap, and may be asked at any time, also after the end of the context.
+    /// While calls come and go, the numbers are those of one moment each for calls and for workers.
     ///
     /// # Examples
     ///
@@ -76,18 +78,19 @@ impl WorkerContext {
         self.pool.statistics()
     }
 
-    /// Refuses further calls, waits for those in progress, then ends all workers. The end of the context's block does
-    /// this too; calling it first tells how it went. A second call waits as well, and finds nothing more to do.
+    /// Refuses further calls, waits for those in progress, then ends all workers. The end of the
+    /// context's block does this too; calling it first tells how it went. A second call waits as
+    /// well, and finds nothing more to do.
     ///
     /// # Cancellation
     ///
-    /// Not cancellable: runs shielded until all workers are gone. Dropped from outside, it kills the workers that it was
-    /// waiting for; calls in progress go on.
+    /// Not cancellable: runs shielded until all workers are gone. Dropped from outside, it kills
+    /// the workers that it was waiting for; calls in progress go on.
     ///
     /// # Errors
     ///
-    /// [`WorkerErrorKind::Shutdown`](crate::worker::WorkerErrorKind::Shutdown), if workers had to be killed after the grace
-    /// period or ended with an exit code other than zero.
+    /// [`WorkerErrorKind::Shutdown`](crate::worker::WorkerErrorKind::Shutdown), if workers had to
+    /// be killed after the grace period or ended with an exit code other than zero.
     ///
     /// # Examples
     ///

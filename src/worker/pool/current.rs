@@ -1,7 +1,8 @@
 //! The current context, the default context, and the blocks that open a context.
 //!
-//! The current context is that of the innermost [`cache_scope`] around the place where the task's nursery was opened.
-//! Outside of any such scope it is the default context, which all runs, threads and executors of the process share.
+//! The current context is that of the innermost [`cache_scope`] around the place where the task's
+//! nursery was opened. Outside of any such scope it is the default context, which all runs, threads
+//! and executors of the process share.
 
 use std::future::{Future, IntoFuture};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,14 +18,15 @@ use crate::worker::error::WorkerError;
 
 /// Opens a context with workers of its own, runs `body` with it, and ends the workers.
 ///
-/// At its end, the block waits for calls in progress, then for the workers, within the configuration's [grace
-/// period](WorkerConfig::grace_period). If workers had to be killed or failed, the block emits a `tracing` event at WARN and
-/// still returns the body's value. Call [`WorkerContext::shutdown`] inside the block to get the error.
+/// At its end, the block waits for calls in progress, then for the workers, within the
+/// configuration's [grace period](WorkerConfig::grace_period). If workers had to be killed or
+/// failed, the block emits a `tracing` event at WARN and still returns the body's value. Call
+/// [`WorkerContext::shutdown`] inside the block to get the error.
 ///
 /// # Cancellation
 ///
-/// If cancelled, the body is dropped; then the context is shut down, shielded. Dropped from outside, it leaves the
-/// shutdown to the background.
+/// If cancelled, the body is dropped; then the context is shut down, shielded. Dropped from
+/// outside, it leaves the shutdown to the background.
 ///
 /// # Examples
 ///
@@ -52,14 +54,15 @@ where
 
 /// Runs `future` with a context of its own as the current one, and ends that context's workers.
 ///
-/// Plain [`run_sync`](crate::run_sync()) uses it in this task and in the tasks of nurseries that are opened inside.
-/// Tasks that are spawned into a nursery that was opened outside keep the outer context, because that nursery may outlive
-/// this scope. Scopes nest. The context is opened and shut down as by [`open_worker_context`].
+/// Plain [`run_sync`](crate::run_sync()) uses it in this task and in the tasks of nurseries that
+/// are opened inside. Tasks that are spawned into a nursery that was opened outside keep the outer
+/// context, because that nursery may outlive this scope. Scopes nest. The context is opened and
+/// shut down as by [`open_worker_context`].
 ///
 /// # Cancellation
 ///
-/// If cancelled, `future` is dropped; then the context is shut down, shielded. Dropped from outside, it leaves the
-/// shutdown to the background.
+/// If cancelled, `future` is dropped; then the context is shut down, shielded. Dropped from
+/// outside, it leaves the shutdown to the background.
 ///
 /// # Examples
 ///
@@ -111,19 +114,22 @@ pub(in crate::worker) fn current() -> WorkerContext {
     })
 }
 
-/// Sets the configuration of the default context, the one that plain [`run_sync`](crate::run_sync()) uses outside of any
-/// [`cache_scope`], in all runs and threads from now on.
+/// Sets the configuration of the default context, the one that plain
+/// [`run_sync`](crate::run_sync()) uses outside of any [`cache_scope`], in all runs and threads
+/// from now on.
 ///
-/// Call this before the first call if possible. A default context that is in use is replaced: calls in progress finish in
-/// the old one, its idle workers exit in the background, and later calls start new workers.
+/// Call this before the first call if possible. A default context that is in use is replaced: calls
+/// in progress finish in the old one, its idle workers exit in the background, and later calls
+/// start new workers.
 ///
 /// # Errors
 ///
-/// [`WorkerErrorKind::Config`](crate::worker::WorkerErrorKind::Config), if a setting is invalid on any system;
-/// [`EncodeArgument`](crate::worker::WorkerErrorKind::EncodeArgument) or
-/// [`ForeignFunction`](crate::worker::WorkerErrorKind::ForeignFunction), if a closure of the configuration, or its data, cannot
-/// be sent to a worker. Nothing changes then. A setting that only the kernel can refuse, such as a working directory that
-/// does not exist, fails the calls instead.
+/// [`WorkerErrorKind::Config`](crate::worker::WorkerErrorKind::Config), if a setting is invalid on
+/// any system; [`EncodeArgument`](crate::worker::WorkerErrorKind::EncodeArgument) or
+/// [`ForeignFunction`](crate::worker::WorkerErrorKind::ForeignFunction), if a closure of the
+/// configuration, or its data, cannot be sent to a worker. Nothing changes then. A setting that
+/// only the kernel can refuse, such as a working directory that does not exist, fails the calls
+/// instead.
 ///
 /// # Examples
 ///
@@ -153,9 +159,10 @@ pub fn configure_default_context(config: WorkerConfig) -> Result<(), WorkerError
     Ok(())
 }
 
-/// Returns the statistics of the *current* context: that of the innermost [`cache_scope`], or the default context outside of
-/// any. It is the context that a plain [`run_sync`](crate::run_sync()) would use here. Other threads may change the numbers
-/// at any time. See [`WorkerContext::statistics`].
+/// Returns the statistics of the *current* context: that of the innermost [`cache_scope`], or the
+/// default context outside of any. It is the context that a plain [`run_sync`](crate::run_sync())
+/// would use here. Other threads may change the numbers at any time. See
+/// [`WorkerContext::statistics`].
 ///
 /// ```
 /// use seedbed::worker::default_context_statistics;
@@ -173,8 +180,8 @@ pub fn default_context_statistics() -> WorkerStatistics {
     current().statistics()
 }
 
-/// Ends the default context's idle workers, at the end of the last run. The context stays in use: calls in progress on other
-/// executors go on, and a later call starts a worker again.
+/// Ends the default context's idle workers, at the end of the last run. The context stays in use:
+/// calls in progress on other executors go on, and a later call starts a worker again.
 pub(crate) async fn shutdown_default() {
     let context = default_slot().clone();
     if let Some(context) = context {

@@ -1,10 +1,12 @@
 //! Draining workers: they have announced their exit, and their processes have not been reaped.
 //!
-//! No call waits for them, because a fork server makes a new worker faster than a process exits. The pool reaps
-//! draining workers whenever another one joins them, and a background task does so where nothing else happens. The task
-//! also reads their captured standard error, because a full pipe could keep a process from exiting.
+//! No call waits for them, because a fork server makes a new worker faster than a process exits.
+//! The pool reaps draining workers whenever another one joins them, and a background task does so
+//! where nothing else happens. The task also reads their captured standard error, because a full
+//! pipe could keep a process from exiting.
 //!
-//! This file only holds and inspects the workers. The lock, the task and the clock belong to the pool.
+//! This file only holds and inspects the workers. The lock, the task and the clock belong to the
+//! pool.
 
 // A worker is large, so it stays in the box that it was created in.
 #![allow(clippy::vec_box)]
@@ -82,8 +84,9 @@ impl DrainingWorkers {
         reaped
     }
 
-    /// Takes out the oldest worker if there are too many, so that a call can wait for its end before it starts another
-    /// process. Otherwise workers that exit slowly could fill the process table.
+    /// Takes out the oldest worker if there are too many, so that a call can wait for its end
+    /// before it starts another process. Otherwise workers that exit slowly could fill the process
+    /// table.
     pub(in crate::worker) fn take_oldest_if_full(&mut self) -> Option<Box<Worker>> {
         match self.workers.len() < DRAINING_WORKERS_LIMIT {
             true => None,

@@ -1,8 +1,9 @@
 //! The idle workers of a pool: which one serves the next call, and which ones are pruned. Pure.
 //!
-//! Last in, first out. The worker that was used last has the warmest processor caches, and a worker that no call needs
-//! reaches its idle timeout, so the number of workers falls after a burst. Workers that have ended therefore stand at
-//! the front, and [`prune`](IdleWorkers::prune) stops at the first one that lives.
+//! Last in, first out. The worker that was used last has the warmest processor caches, and a worker
+//! that no call needs reaches its idle timeout, so the number of workers falls after a burst.
+//! Workers that have ended therefore stand at the front, and [`prune`](IdleWorkers::prune) stops at
+//! the first one that lives.
 
 /// Idle workers, the one used last at the end.
 #[derive(Debug)]

@@ -24,7 +24,8 @@ pub(in crate::worker) struct Shutdown {
     workers: Vec<ExitingWorker>,
     /// The end of the grace period. `None` if there is no limit or it is past.
     deadline: Option<Timer>,
-    /// The deadline of draining workers: they have announced their exit, so the grace period is not for them.
+    /// The deadline of draining workers: they have announced their exit, so the grace period is not
+    /// for them.
     drain_deadline: Option<Timer>,
     tally: Tally,
 }
@@ -32,7 +33,8 @@ pub(in crate::worker) struct Shutdown {
 #[derive(Debug)]
 struct ExitingWorker {
     worker: Box<Worker>,
-    /// The worker announced its exit before the shutdown. The call that it concerned knows the reason.
+    /// The worker announced its exit before the shutdown. The call that it concerned knows the
+    /// reason.
     was_draining: bool,
 }
 
@@ -55,7 +57,8 @@ impl Shutdown {
         grace: Option<Duration>,
     ) -> Self {
         if is_copy() {
-            // The workers and their connections belong to the original process, so they are not even closed here.
+            // The workers and their connections belong to the original process, so they are not
+            // even closed here.
             idle.drain(..)
                 .chain(draining.drain(..))
                 .for_each(mem::forget);
@@ -160,7 +163,8 @@ impl Tally {
     fn count(&mut self, ended: Ended) {
         match (self.killing, ended) {
             (_, Ended::Exited(0)) => {}
-            // A program that ignores SIGCHLD never learns how its workers ended. That is no failure of the shutdown.
+            // A program that ignores SIGCHLD never learns how its workers ended. That is no failure
+            // of the shutdown.
             (false, Ended::Unknown) => {}
             (true, _) => self.killed += 1,
             (false, _) => self.non_zero += 1,

@@ -1,24 +1,25 @@
 //! The statistics of a context, and the counters of its calls.
 //!
-//! A call is counted when it ends, under the lock that it takes anyway to give back its worker. A warm call reads no clock;
-//! one that waited for its limiter reads it twice.
+//! A call is counted when it ends, under the lock that it takes anyway to give back its worker. A
+//! warm call reads no clock; one that waited for its limiter reads it twice.
 //!
-//! Invariants: each worker that came up is alive or has ended in exactly one of five ways; each call that began is running
-//! or has ended in exactly one of three.
+//! Invariants: each worker that came up is alive or has ended in exactly one of five ways; each
+//! call that began is running or has ended in exactly one of three.
 
 use std::time::Duration;
 
 use crate::worker::record::WorkerCounts;
 
-/// The numbers of workers and calls of a context since it was opened. (A new
-/// [default configuration](crate::worker::configure_default_context) opens a new context.)
+/// The numbers of workers and calls of a context since it was opened. (A new [default
+/// configuration](crate::worker::configure_default_context) opens a new context.)
 ///
-/// For workers, `started == living + retired + timed_out + dismissed + killed + crashed`. The end of a working or exiting
-/// worker is counted at once. The end of an idle worker is counted when a call would use it or when the context checks its
-/// idle workers, from the longest idle one up to the first that lives. A fork server does not count as a worker.
+/// For workers, `started == living + retired + timed_out + dismissed + killed + crashed`. The end
+/// of a working or exiting worker is counted at once. The end of an idle worker is counted when a
+/// call would use it or when the context checks its idle workers, from the longest idle one up to
+/// the first that lives. A fork server does not count as a worker.
 ///
-/// Each call that has its limiter token counts in `running_workers`, and afterwards in one of `jobs_done`, `jobs_failed` and
-/// `jobs_cancelled`.
+/// Each call that has its limiter token counts in `running_workers`, and afterwards in one of
+/// `jobs_done`, `jobs_failed` and `jobs_cancelled`.
 ///
 /// # Examples
 ///
@@ -49,37 +50,45 @@ use crate::worker::record::WorkerCounts;
 pub struct WorkerStatistics {
     /// Workers that wait for a job. The context may not have noticed yet that some have exited.
     pub idle_workers: usize,
-    /// Calls in progress: they have their limiter token and have not ended. Their worker may still be starting.
+    /// Calls in progress: they have their limiter token and have not ended. Their worker may still
+    /// be starting.
     pub running_workers: usize,
-    /// Workers that came up: their `init` closures have run, and they were ready for their first job.
+    /// Workers that came up: their `init` closures have run, and they were ready for their first
+    /// job.
     pub started: u64,
-    /// Starts of workers that failed: the kernel refused a process, it did not reach the hook, an `init` closure panicked, or
-    /// the call was cancelled during the start. They count nowhere else.
+    /// Starts of workers that failed: the kernel refused a process, it did not reach the hook, an
+    /// `init` closure panicked, or the call was cancelled during the start. They count nowhere
+    /// else.
     pub failed_starts: u64,
     /// Workers that came up and are not known to have ended: idle, working or exiting.
     pub living: u64,
     /// Workers that exited because a [`retire`](crate::WorkerConfig::retire) closure returned true.
     pub retired: u64,
-    /// Workers that exited because they had been idle for the [`idle_timeout`](crate::WorkerConfig::idle_timeout).
+    /// Workers that exited because they had been idle for the
+    /// [`idle_timeout`](crate::WorkerConfig::idle_timeout).
     pub timed_out: u64,
-    /// Workers that exited because they were told to: their context was shut down, or the last run ended.
+    /// Workers that exited because they were told to: their context was shut down, or the last run
+    /// ended.
     pub dismissed: u64,
-    /// Workers that this library killed: their call was cancelled or dropped, they did not exit in time, or they violated the
-    /// protocol. A killed worker counts at once, and may be reaped later, in the background.
+    /// Workers that this library killed: their call was cancelled or dropped, they did not exit in
+    /// time, or they violated the protocol. A killed worker counts at once, and may be reaped
+    /// later, in the background.
     pub killed: u64,
-    /// Workers that ended in any other way: they exited or were killed by a signal, with a job or idle, or a `retire` closure
-    /// panicked.
+    /// Workers that ended in any other way: they exited or were killed by a signal, with a job or
+    /// idle, or a `retire` closure panicked.
     pub crashed: u64,
-    /// Jobs that returned and whose result arrived. This includes results that could not be decoded, results of dropped calls,
-    /// and jobs whose value is an `Err`.
+    /// Jobs that returned and whose result arrived. This includes results that could not be
+    /// decoded, results of dropped calls, and jobs whose value is an `Err`.
     pub jobs_done: u64,
-    /// Calls that had their limiter token and ended with an error, also after their caller was dropped. Errors of the kind
-    /// [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult) count as `jobs_done`.
+    /// Calls that had their limiter token and ended with an error, also after their caller was
+    /// dropped. Errors of the kind [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult)
+    /// count as `jobs_done`.
     pub jobs_failed: u64,
-    /// Calls that had their limiter token and were cancelled or dropped, and were not finished in the background: their worker
-    /// was killed, or no worker had the job yet.
+    /// Calls that had their limiter token and were cancelled or dropped, and were not finished in
+    /// the background: their worker was killed, or no worker had the job yet.
     pub jobs_cancelled: u64,
-    /// Bytes of encoded arguments that were handed to workers. Each call counts once, even if several workers were tried.
+    /// Bytes of encoded arguments that were handed to workers. Each call counts once, even if
+    /// several workers were tried.
     pub bytes_sent: u64,
     /// Bytes of encoded results that arrived.
     pub bytes_received: u64,

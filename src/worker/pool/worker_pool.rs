@@ -1,7 +1,9 @@
-//! The shared part of a worker context: idle and draining workers, and the count of calls in progress.
+//! The shared part of a worker context: idle and draining workers, and the count of calls in
+//! progress.
 //!
-//! One mutex guards the state. Code holds it only to move workers or to change counters, never while it starts, kills
-//! or waits for a process. A warm call locks it twice: to take a worker, and to give it back.
+//! One mutex guards the state. Code holds it only to move workers or to change counters, never
+//! while it starts, kills or waits for a process. A warm call locks it twice: to take a worker, and
+//! to give it back.
 
 // A worker is large, so it stays in the box that it was created in.
 #![allow(clippy::vec_box)]
@@ -61,7 +63,8 @@ pub(in crate::worker) enum Taken {
     Idle(Box<Worker>),
     /// No worker is idle, so the call has to start one.
     None,
-    /// No worker is idle and too many are draining. The call has to wait until this one has been reaped.
+    /// No worker is idle and too many are draining. The call has to wait until this one has been
+    /// reaped.
     Busy(Box<Worker>),
 }
 
@@ -78,8 +81,8 @@ impl WorkerPool {
     }
 
     fn state(&self) -> MutexGuard<'_, PoolState> {
-        // A panic cannot leave the state half changed. The only foreign code that runs under this lock is the clone of a
-        // waker in `DrainingWorkers::poll_stderr`.
+        // A panic cannot leave the state half changed. The only foreign code that runs under this
+        // lock is the clone of a waker in `DrainingWorkers::poll_stderr`.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,7 +146,8 @@ impl WorkerPool {
         state.calls.end(account);
         let closed = state.closed;
         drop(state);
-        // `close` sets the flag before it listens and looks at `running` afterwards, so it misses no end.
+        // `close` sets the flag before it listens and looks at `running` afterwards, so it misses
+        // no end.
         if closed {
             self.call_ended.notify(usize::MAX);
         }
@@ -199,8 +203,8 @@ impl WorkerPool {
         self.drain(|_| vec![worker]);
     }
 
-    /// Moves the chosen workers to the draining ones, and reaps those that have ended by now. All this happens under
-    /// one lock, so that [`take_all`](Self::take_all) misses none.
+    /// Moves the chosen workers to the draining ones, and reaps those that have ended by now. All
+    /// this happens under one lock, so that [`take_all`](Self::take_all) misses none.
     fn drain(self: &Arc<Self>, choose: impl FnOnce(&mut PoolState) -> Vec<Box<Worker>>) {
         let mut state = self.state();
         let mut ended = state.draining.reap_oldest();
@@ -226,7 +230,8 @@ impl WorkerPool {
         let fork_server = self.fork_server.clone();
         Shutdown::new(idle, draining, self.config.grace()).wait_in_background();
         if is_copy() {
-            // It belongs to the original process. There is no background thread here, and a drop would kill it.
+            // It belongs to the original process. There is no background thread here, and a drop
+            // would kill it.
             mem::forget(fork_server);
         } else if fork_server.may_exist() {
             let grace = self.config.grace();
@@ -261,7 +266,8 @@ impl PoolState {
     }
 }
 
-/// Reaps draining workers as long as there are any: regularly, and when one of them writes to its standard error.
+/// Reaps draining workers as long as there are any: regularly, and when one of them writes to its
+/// standard error.
 async fn reap(pool: Weak<WorkerPool>) {
     loop {
         let mut tick = Timer::after(EXIT_GRACE);
@@ -290,8 +296,8 @@ async fn reap(pool: Weak<WorkerPool>) {
     }
 }
 
-/// A pool that was not shut down, because its block was dropped from outside or a panic unwound it, shuts down its
-/// workers in the background.
+/// A pool that was not shut down, because its block was dropped from outside or a panic unwound it,
+/// shuts down its workers in the background.
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.end_in_background();
