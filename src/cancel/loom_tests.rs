@@ -28,7 +28,7 @@ fn a_scope_that_is_cancelled_on_another_thread_ends_whether_or_not_it_has_begun(
 }
 
 #[test]
-fn what_was_done_before_a_scope_was_cancelled_is_seen_after_its_end() {
+fn writes_before_a_cancellation_are_visible_after_the_end_of_the_scope() {
     check(|| {
         let plain = Plain::new();
         let scope = CancelScope::new();
@@ -98,7 +98,7 @@ fn a_shield_that_is_taken_down_lets_a_cancellation_through_that_comes_at_the_sam
 }
 
 #[test]
-fn a_shielded_body_ends_before_the_scope_that_is_cancelled_meanwhile() {
+fn a_shielded_body_ends_before_its_cancelled_scope() {
     check(|| {
         let scope = CancelScope::new();
         let plain = Plain::new();

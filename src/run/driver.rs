@@ -46,8 +46,7 @@ pub(super) struct RunDriver<F: Future> {
     root: Root<F>,
     task: RootTask,
     id: Option<RunId>,
-    /// The timeout that instruments were told before the loop waited, until they are told that it
-    /// has waited.
+    /// The timeout of a wait that instruments know has begun, until they know that it has ended.
     waiting: Option<Option<Duration>>,
     tree: Arc<SharedTree>,
     variables: Arc<Variables>,
@@ -143,7 +142,7 @@ impl<F: Future> RunDriver<F> {
 
     fn run_call(&mut self, call: Call) {
         self.idle.mark_busy();
-        let _place = self.enter();
+        let _entered = self.enter();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.run())) {
             self.panicked(payload);
         }
@@ -154,7 +153,7 @@ impl<F: Future> RunDriver<F> {
         if !self.main.take() {
             return;
         }
-        let _place = self.enter();
+        let _entered = self.enter();
         let Root::Running(root) = &mut self.root else {
             return;
         };
@@ -240,12 +239,12 @@ impl<F: Future> RunDriver<F> {
         self.inbox.calls.close();
         // The queue is closed, so these are all.
         self.run_calls();
-        let place = self.enter();
+        let entered = self.enter();
         let variables = self.variables.end();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(variables))) {
             self.panicked(payload);
         }
-        drop(place);
+        drop(entered);
         if self.panic.is_some() {
             // The value is not returned. Its drop may panic in turn.
             self.end_root(None);

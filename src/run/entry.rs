@@ -148,7 +148,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn no_call_is_overlooked_and_what_was_done_before_it_was_put_in_is_seen() {
+    fn no_call_is_missed_and_writes_before_its_push_are_visible() {
         check(|| {
             let entrance = Entrance::<Arc<Plain>>::new();
             for _ in 0..2 {
@@ -175,7 +175,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn a_call_that_comes_with_the_end_is_either_taken_or_refused() {
+    fn a_call_that_is_pushed_while_the_queue_closes_is_either_made_or_refused() {
         check(|| {
             let entrance = Entrance::<()>::new();
             let pusher = {
@@ -194,7 +194,7 @@ mod loom_tests {
 
     /// The flags are relaxed, so only the queue can make them visible.
     #[test]
-    fn the_last_call_with_a_key_sees_what_was_done_before_it_was_last_put_in() {
+    fn the_last_call_with_a_key_sees_all_writes_before_its_last_push() {
         check(|| {
             let entrance = Entrance::<()>::new();
             let flags: Arc<[AtomicBool; 2]> = Arc::new([false, false].map(AtomicBool::new));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_gives_back_what_it_refuses_and_keeps_what_it_has() {
+    fn a_closed_queue_returns_refused_calls_and_keeps_accepted_ones() {
         let queue = EntryQueue::new();
         queue.push(1, same).unwrap();
         queue.close();
@@ -258,7 +258,7 @@ mod tests {
         /// Compares the queue with a list that is searched.
         #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
-        fn calls_are_taken_in_order_and_those_with_a_key_wait_once(
+        fn calls_are_popped_in_order_and_a_key_is_queued_once(
             steps in prop::collection::vec(step(), 0..60)
         ) {
             let queue = EntryQueue::new();

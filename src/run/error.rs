@@ -12,7 +12,7 @@ use std::fmt;
 ///
 /// let handle = run(async { current_run() });
 /// let refused = handle.call_soon(|| {}).unwrap_err();
-/// assert_eq!(refused.to_string(), "the run that this was for has ended");
+/// assert_eq!(refused.to_string(), "the run has ended");
 /// ```
 pub struct RunFinishedError<F> {
     refused: F,
@@ -46,7 +46,7 @@ impl<F> fmt::Debug for RunFinishedError<F> {
 
 impl<F> fmt::Display for RunFinishedError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the run that this was for has ended")
+        f.write_str("the run has ended")
     }
 }
 
@@ -74,8 +74,8 @@ pub enum EnterError {
 impl fmt::Display for EnterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            EnterError::Finished => "the run that this was for has ended",
-            EnterError::Cancelled => "the run ended before what was to be done in it was done",
+            EnterError::Finished => "the run has ended",
+            EnterError::Cancelled => "the run ended before the future was done",
         })
     }
 }

@@ -199,7 +199,7 @@ impl RunHandle {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => {
-                panic!("the loop of the run in which something was to be called has panicked")
+                panic!("the loop of the run has panicked before the call was made")
             }
         }
     }

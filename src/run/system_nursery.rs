@@ -108,8 +108,8 @@ impl SystemNursery {
         };
         let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut block, tree, &waker())));
         if let Ok(Poll::Pending) = polled {
-            if let State::Open { block: place, .. } = &mut *lock(&self.state) {
-                *place = Some(block);
+            if let State::Open { block: slot, .. } = &mut *lock(&self.state) {
+                *slot = Some(block);
             }
             return Ok(());
         }
@@ -158,7 +158,7 @@ fn open(tree: &Arc<SharedTree>, waker: &Waker) -> (Nursery<'static>, Block) {
 }
 
 fn poll(block: &mut Block, tree: &Arc<SharedTree>, waker: &Waker) -> Poll<()> {
-    let _place = (enter_above_root(tree), WithValues::new(None));
+    let _entered = (enter_above_root(tree), WithValues::new(None));
     // The task that spawns the first system task does not become the parent of the block.
     in_no_task(|| block.as_mut().poll(&mut Context::from_waker(waker)))
 }

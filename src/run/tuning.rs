@@ -7,5 +7,5 @@ use std::time::Duration;
 pub(super) const REACTOR_INTERVAL: Duration = Duration::from_micros(20);
 
 /// How much earlier than the next deadline the loop's timer may fire. Re-arming the timer costs
-/// more than waking early, and the distance of a deadline is measured anew each time.
+/// more than waking early. Each wait computes the distance of the deadline again.
 pub(super) const TIMER_SLACK: Duration = Duration::from_millis(1);

@@ -2,7 +2,7 @@
 //! *cushion*. It is pure.
 //!
 //! The waiters with the shortest cushion are taken first, all at once. Waking them ends the
-//! idleness, so the time of the others starts anew, and no elapsed time is stored here.
+//! idleness, so the time of the others starts again, and no elapsed time is stored here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -192,7 +192,7 @@ fn a_call_that_queues_itself_again_starves_no_task_and_is_refused_in_the_end() {
         let next = handle.clone();
         if let Err(finished) = handle.call_soon(move || again(next, count)) {
             refused.store(true, SeqCst);
-            assert_eq!(finished.to_string(), "the run that this was for has ended");
+            assert_eq!(finished.to_string(), "the run has ended");
         }
     }
     let count = Count::default();
