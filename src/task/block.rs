@@ -138,14 +138,13 @@ where
     /// drops the block. Dropping the block from outside drops the body, then the children, at once.
     ///
     /// ```
-    /// use std::time::Duration;
     /// use seedbed::sync::channel;
     /// use seedbed::time::sleep_forever;
-    /// use seedbed::{move_on_after, on_cancel, open_nursery, run};
+    /// use seedbed::{CancelScope, on_cancel, open_nursery, run};
     ///
     /// run(async {
     ///     let (send, receive) = channel(0);
-    ///     let received = &std::sync::Mutex::new(Vec::new());
+    ///     let (scope, received) = (&CancelScope::new(), &std::sync::Mutex::new(Vec::new()));
     ///     let session = open_nursery(|n| async move {
     ///         let reader = n.spawn(async move {
     ///             while let Ok(word) = receive.recv().await {
@@ -153,6 +152,7 @@ where
     ///             }
     ///         });
     ///         send.send("hello").await.unwrap();
+    ///         scope.cancel();
     ///         on_cancel(sleep_forever(), async {
     ///             send.send("goodbye").await.unwrap();
     ///             send.close();
@@ -160,7 +160,7 @@ where
     ///         })
     ///         .await;
     ///     });
-    ///     assert_eq!(move_on_after(Duration::from_millis(1), session.service()).await, None);
+    ///     assert_eq!(scope.run(session.service()).await, None);
     ///     assert_eq!(*received.lock().unwrap(), ["hello", "goodbye"]);
     /// });
     /// ```
