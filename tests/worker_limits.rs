@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::refusals::{assert_start_error, os_error, refused};
 use common::stage::signal_of;
 use common::{children, end_default_workers, pid, test, with_workers, worker_type};
-use rustix::process::{Resource, getpriority_process, getrlimit};
+use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_process};
 use rustix::thread::{
     CapabilitySet, remove_capability_from_bounding_set, sched_getaffinity, set_capabilities,
 };
@@ -366,6 +366,8 @@ fn a_niceness_that_is_not_permitted_is_a_start_error_with_the_kernels_reason() {
             true => seedbed::worker::WorkerType::ForkServer,
             false => seedbed::worker::WorkerType::Spawn,
         };
+        // This process may have inherited a niceness below -5.
+        _ = setpriority_process(None, 0);
         let config = WorkerConfig::new().nice(-5).worker_type(worker_type);
         let error = smol::block_on(open_worker_context(config, |workers| async move {
             workers.run_sync(pid, ()).await.unwrap_err()
