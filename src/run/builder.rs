@@ -106,6 +106,7 @@ impl RunBuilder {
     /// use seedbed::RunBuilder;
     ///
     /// // SIGINT ends this program without unwinding.
+    /// assert_eq!(RunBuilder::new().ctrl_c(CtrlC::Leave).run(async { 5 }), 5);
     /// ```
     pub fn ctrl_c(mut self, ctrl_c: CtrlC) -> Self {
         self.ctrl_c = ctrl_c;
