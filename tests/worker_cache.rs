@@ -1,4 +1,4 @@
-//! Which workers stay, which go, and how a context ends.
+//! The cache of workers: which one is used, when workers exit, and how a context ends.
 
 #[macro_use]
 mod common;
@@ -12,7 +12,7 @@ use seedbed::{
     CapacityLimiter, WorkerConfig, WorkerContext, cache_scope, open_worker_context, run_sync,
 };
 
-/// Gives a context two idle workers, and returns their ids, the one used last at the end.
+/// Gives a context two idle workers, and returns their process ids. The one used last comes last.
 async fn two_workers(workers: &WorkerContext) -> [u32; 2] {
     fn meet(folder: std::path::PathBuf) -> u32 {
         std::fs::write(folder.join(std::process::id().to_string()), "").unwrap();
@@ -46,7 +46,7 @@ fn the_worker_used_last_is_used_next() {
     }));
 }
 
-fn an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced() {
+fn an_idle_worker_exits_after_its_timeout_and_is_replaced_silently() {
     test(with_workers(
         WorkerConfig::new().idle_timeout(Duration::from_millis(20)),
         |workers| async move {
@@ -66,7 +66,7 @@ fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
             let path = folder.path().join("runs");
             for _ in 0..200 {
                 workers.run_sync(leave_a_byte, path.clone()).await.unwrap();
-                // Wanders through the moment in which the worker leaves.
+                // Covers the moment at which the worker exits.
                 smol::Timer::after(Duration::from_micros(900)).await;
             }
             assert_eq!(std::fs::read(path).unwrap().len(), 200);
@@ -75,9 +75,10 @@ fn a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker() {
     ));
 }
 
-/// A new worker once counted its idle timeout from the moment in which it was ready. With a parent that was busy for longer
-/// than that, each worker had left when its job came, and the next was started, without end. (And sometimes the call waited
-/// for ever: a reactor's event that came while the thread was busy was not believed.)
+/// Regression: a new worker counted its idle timeout from the moment at which it was ready. If the
+/// parent was busy for longer, each worker had exited when its job came, and the next one was
+/// started, without end. (Sometimes the call hung instead: an event of the reactor was lost that
+/// came while the thread was busy.)
 fn a_new_worker_waits_for_the_job_that_it_was_started_for() {
     #[allow(clippy::ptr_arg)] // its data is a `PathBuf`, so this is what it gets
     fn leave_a_trace(folder: &std::path::PathBuf) {
@@ -120,7 +121,7 @@ fn a_single_use_worker_serves_once() {
     ));
 }
 
-fn a_worker_retires_after_so_many_jobs() {
+fn a_worker_retires_after_its_number_of_jobs() {
     test(with_workers(
         WorkerConfig::new().retire_after(2),
         |workers| async move {
@@ -152,7 +153,7 @@ fn a_worker_that_holds_too_much_memory_retires_after_the_job() {
     ));
 }
 
-fn the_first_retire_closure_that_says_so_ends_the_worker() {
+fn the_first_retire_closure_that_returns_true_ends_the_worker() {
     let config = WorkerConfig::new()
         .retire(|_: &WorkerStatus| false)
         .retire_with(3u64, |most: &u64, worker| {
@@ -188,10 +189,10 @@ fn a_retire_closure_that_panics_spares_its_job_and_fails_the_next() {
     }
 }
 
-/// `statistics()`, and every call while several workers were idle, once looked at the coldest worker by reading its last
-/// frame, and threw that away: the panic was never told, and a worker that had said good-bye was counted once more and
-/// hid those behind it.
-fn looking_at_idle_workers_forgets_those_that_left_at_once_and_keeps_what_a_panic_left() {
+/// Regression: `statistics()`, and each call while several workers were idle, checked the longest
+/// idle worker by reading its last frame, and discarded that. The panic was never reported, and a
+/// worker that had announced its exit was counted as idle and hid those behind it.
+fn checking_idle_workers_removes_exited_ones_and_keeps_a_panic_report() {
     let config = WorkerConfig::new().idle_timeout(Duration::ZERO);
     test(with_workers(config, |workers| async move {
         two_workers(&workers).await;
@@ -290,7 +291,7 @@ fn a_context_is_closed_after_its_block_and_its_statistics_still_work() {
     });
 }
 
-fn a_contexts_end_waits_for_the_jobs_in_progress() {
+fn the_end_of_a_context_waits_for_jobs_in_progress() {
     fn wait_for(path: std::path::PathBuf) -> u32 {
         while !path.exists() {
             std::thread::yield_now();
@@ -317,7 +318,7 @@ fn a_contexts_end_waits_for_the_jobs_in_progress() {
     });
 }
 
-fn workers_that_do_not_leave_are_killed_after_the_grace_period() {
+fn workers_that_do_not_exit_are_killed_after_the_grace_period() {
     let config = with_workers_that_stay(WorkerConfig::new());
     let config = config.grace_period(Duration::from_millis(100));
     test(open_worker_context(config, |workers| async move {
@@ -355,7 +356,7 @@ fn cache_scopes_have_workers_of_their_own_and_nest() {
     });
 }
 
-fn a_new_default_configuration_lets_the_old_workers_go() {
+fn a_new_default_configuration_ends_the_old_workers() {
     test(async {
         let first = run_sync(pid, ()).await.unwrap();
         seedbed::worker::configure_default_context(WorkerConfig::new().single_use()).unwrap();
@@ -367,8 +368,8 @@ fn a_new_default_configuration_lets_the_old_workers_go() {
     });
 }
 
-/// There once were as many as came within a second, until the kernel made no more processes.
-fn workers_that_take_their_time_to_exit_do_not_become_ever_more() {
+/// Regression: their number was not limited, until the kernel refused another process.
+fn the_number_of_slowly_exiting_workers_is_limited() {
     extern "C" fn forever() {
         loop {
             std::thread::park();
@@ -389,23 +390,23 @@ fn workers_that_take_their_time_to_exit_do_not_become_ever_more() {
 }
 
 suite! {
-    workers_that_take_their_time_to_exit_do_not_become_ever_more,
+    the_number_of_slowly_exiting_workers_is_limited,
     the_worker_used_last_is_used_next,
-    an_idle_worker_leaves_after_its_timeout_and_is_silently_replaced,
+    an_idle_worker_exits_after_its_timeout_and_is_replaced_silently,
     a_job_that_meets_an_idle_timeout_is_run_once_by_another_worker,
     a_new_worker_waits_for_the_job_that_it_was_started_for,
     a_single_use_worker_serves_once,
-    a_worker_retires_after_so_many_jobs,
+    a_worker_retires_after_its_number_of_jobs,
     a_worker_that_holds_too_much_memory_retires_after_the_job,
-    the_first_retire_closure_that_says_so_ends_the_worker,
+    the_first_retire_closure_that_returns_true_ends_the_worker,
     a_retire_closure_that_panics_spares_its_job_and_fails_the_next,
-    looking_at_idle_workers_forgets_those_that_left_at_once_and_keeps_what_a_panic_left,
+    checking_idle_workers_removes_exited_ones_and_keeps_a_panic_report,
     an_init_closure_that_panics_fails_the_call_that_needed_the_worker,
     init_closures_run_once_in_their_order_with_their_data,
     data_that_cannot_be_encoded_is_an_error_before_anything_starts,
     a_context_is_closed_after_its_block_and_its_statistics_still_work,
-    a_contexts_end_waits_for_the_jobs_in_progress,
-    workers_that_do_not_leave_are_killed_after_the_grace_period,
+    the_end_of_a_context_waits_for_jobs_in_progress,
+    workers_that_do_not_exit_are_killed_after_the_grace_period,
     cache_scopes_have_workers_of_their_own_and_nest,
-    a_new_default_configuration_lets_the_old_workers_go,
+    a_new_default_configuration_ends_the_old_workers,
 }

@@ -1,4 +1,4 @@
-//! Calls that succeed or fail without harm, and what a job finds in its worker.
+//! Calls that succeed or fail without harm, and the environment that a job finds in its worker.
 
 #[macro_use]
 mod common;
@@ -23,7 +23,7 @@ fn a_value_comes_back_from_another_process() {
     }));
 }
 
-fn a_closure_that_captures_nothing_is_as_good_as_a_function() {
+fn a_closure_without_captures_works_like_a_function() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let sum = workers.run_sync(|(a, b): (i8, i8)| a + b, (3, -5)).await;
         assert_eq!(sum.unwrap(), -2);
@@ -60,7 +60,7 @@ fn a_call_can_be_awaited_on_any_executor_and_thread() {
         let spawned = smol::spawn(async move { here.run_sync(double, 1).await.unwrap() });
         assert_eq!(spawned.await, 2);
         let thread = std::thread::spawn(move || {
-            // An executor that knows nothing of smol's reactor.
+            // An executor without smol's reactor.
             futures_lite::future::block_on(
                 async move { workers.run_sync(double, 2).await.unwrap() },
             )
@@ -69,8 +69,8 @@ fn a_call_can_be_awaited_on_any_executor_and_thread() {
     }));
 }
 
-/// Fork servers once came up on smol's own executor, which has one thread, and a task there that blocked on its first call
-/// waited for itself.
+/// Regression: fork servers started on smol's global executor, which has one thread. A task there
+/// that blocked on its first call waited for itself.
 fn a_task_that_blocks_smols_executor_has_its_call_answered() {
     test(async {
         let blocking = smol::spawn(async {
@@ -82,7 +82,7 @@ fn a_task_that_blocks_smols_executor_has_its_call_answered() {
     });
 }
 
-fn statics_of_a_worker_last_from_job_to_job() {
+fn statics_of_a_worker_keep_their_values_between_jobs() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     fn count(_: ()) -> u32 {
         CALLS.fetch_add(1, Ordering::Relaxed)
@@ -113,8 +113,8 @@ fn large_payloads_travel_both_ways() {
     }));
 }
 
-/// An idle worker once kept the encoded argument of its last job, for as long as it was idle.
-fn a_large_argument_is_let_go_when_the_job_is_over() {
+/// Regression: an idle worker kept the encoded argument of its last job.
+fn a_large_argument_is_freed_when_the_job_ends() {
     fn resident() -> usize {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages = statm.split(' ').nth(1).unwrap();
@@ -174,7 +174,7 @@ fn a_panic_with_any_payload_is_an_error_and_the_worker_stays() {
     }));
 }
 
-/// Can be written or read only as the number says.
+/// A value whose encoding or decoding fails, as the number says.
 #[derive(Debug)]
 struct Moody(u8);
 
@@ -200,7 +200,8 @@ impl<'de> Deserialize<'de> for Moody {
     }
 }
 
-/// The first panic of a job was once reported as what ended it, though the job had caught that one.
+/// Regression: the error reported the first panic of a job, which the job had caught, and not the
+/// last.
 fn of_several_panics_the_one_that_ended_the_job_is_reported() {
     struct CatchesOneWhenDropped;
     impl Drop for CatchesOneWhenDropped {
@@ -228,7 +229,7 @@ fn of_several_panics_the_one_that_ended_the_job_is_reported() {
     }));
 }
 
-fn what_serde_cannot_carry_is_an_error_of_that_call_alone() {
+fn a_value_that_serde_cannot_carry_fails_only_its_call() {
     fn give(mood: u8) -> Moody {
         Moody(mood)
     }
@@ -312,7 +313,8 @@ fn a_job_finds_no_descriptor_but_the_standard_ones_and_our_socket() {
             second.run_sync(open, ()).into_future(),
         )
         .await;
-        // Whoever started the tests may have left descriptors open on purpose; they are inherited by everybody.
+        // The process that started the tests may have left descriptors open; every process inherits
+        // those.
         let expected = common::inheritable_descriptors() + 1;
         for open in [one.unwrap(), two.unwrap()] {
             assert_eq!(open.len(), expected, "{open:?}");
@@ -343,12 +345,13 @@ fn other_signals_have_their_default_dispositions_and_none_is_blocked() {
             .lines()
             .find_map(|line| line.strip_prefix(&name))
             .unwrap();
-        // Those above 31 belong to the C library and to real-time programs.
+        // Signals above 31 belong to the C library and to real-time programs.
         u64::from_str_radix(line.trim(), 16).unwrap() & 0x7fff_ffff
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
         assert_eq!(workers.run_sync(set, "SigBlk:".into()).await.unwrap(), 0);
-        // SIGINT is number 2. Whoever started the tests may have others ignored; that is inherited by everybody.
+        // SIGINT is number 2. The process that started the tests may ignore others; every process
+        // inherits that.
         let ignored = set("SigIgn:".into()) | 1 << 1;
         assert_eq!(
             workers.run_sync(set, "SigIgn:".into()).await.unwrap(),
@@ -366,7 +369,7 @@ fn a_worker_runs_the_job_on_its_only_busy_thread() {
         )
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        // The one that serves; and, in a test of libtest's, the main thread, which waits.
+        // The serving thread and, under libtest, the main thread, which waits.
         let expected = match common::worker_type() {
             WorkerType::ForkServer => 1,
             _ => 2,
@@ -423,16 +426,16 @@ fn the_default_context_is_shared_by_sequential_and_concurrent_callers() {
 
 suite! {
     a_value_comes_back_from_another_process,
-    a_closure_that_captures_nothing_is_as_good_as_a_function,
+    a_closure_without_captures_works_like_a_function,
     calls_run_in_parallel_in_workers_of_their_own,
     a_call_can_be_awaited_on_any_executor_and_thread,
     a_task_that_blocks_smols_executor_has_its_call_answered,
-    statics_of_a_worker_last_from_job_to_job,
+    statics_of_a_worker_keep_their_values_between_jobs,
     large_payloads_travel_both_ways,
-    a_large_argument_is_let_go_when_the_job_is_over,
+    a_large_argument_is_freed_when_the_job_ends,
     a_panic_with_any_payload_is_an_error_and_the_worker_stays,
     of_several_panics_the_one_that_ended_the_job_is_reported,
-    what_serde_cannot_carry_is_an_error_of_that_call_alone,
+    a_value_that_serde_cannot_carry_fails_only_its_call,
     a_job_reads_an_empty_standard_input_and_writes_to_standard_output_unharmed,
     a_job_writes_to_the_standard_output_of_the_program,
     a_job_finds_no_descriptor_but_the_standard_ones_and_our_socket,

@@ -1,4 +1,4 @@
-//! What cancelling and dropping a call does, at every point.
+//! Cancelling and dropping a call at every point at which it can be pending.
 
 #[macro_use]
 mod common;
@@ -19,7 +19,7 @@ fn forever(_: ()) {
     }
 }
 
-/// A folder in which a job says that it has begun, and waits to be let go.
+/// A folder through which a job reports that it has begun, and waits for permission to end.
 struct Gate(tempfile::TempDir);
 
 impl Gate {
@@ -45,7 +45,7 @@ impl Gate {
     }
 }
 
-/// The job behind a gate.
+/// A job that waits at a gate.
 fn pass(gate: std::path::PathBuf) -> u32 {
     std::fs::write(gate.join("begun"), std::process::id().to_string()).unwrap();
     while !gate.join("go").exists() {
@@ -132,7 +132,7 @@ fn a_killable_call_ends_when_its_worker_has_been_reaped() {
     }));
 }
 
-fn an_endless_job_is_ended_by_a_time_limit() {
+fn a_time_limit_ends_an_endless_job() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         workers.run_sync(pid, ()).await.unwrap();
         let call = workers.run_sync(forever, ()).kill_on_cancel(true);
@@ -156,7 +156,7 @@ fn a_shield_around_a_killable_call_protects_it() {
     }));
 }
 
-/// Polls a call, drops it when it is pending for the `k`-th time, and tells whether it came to that.
+/// Polls a call, and drops it when it is pending for the `k`-th time. Returns whether it was.
 async fn dropped_when_pending<F: IntoFuture>(call: F, k: usize) -> bool {
     let mut call = Box::pin(call.into_future());
     let mut pending = 0;
@@ -184,7 +184,7 @@ fn drop_at_every_pending_point(kill: bool, warm: bool) {
                 if warm {
                     workers.run_sync(pid, ()).await.unwrap();
                 }
-                // Large enough that it cannot be sent or received at once.
+                // Too large to be sent or received at once.
                 let call = workers
                     .run_sync(|text: String| text, "x".repeat(1 << 20))
                     .limiter(&limiter);
@@ -200,7 +200,7 @@ fn drop_at_every_pending_point(kill: bool, warm: bool) {
             assert_eq!(limiter.borrowed(), 0);
             match (dropped, k) {
                 (true, _) => k += 1,
-                // A worker on the other core may keep up with us.
+                // A worker on another core may be as fast as this loop.
                 (false, 1) if never_pending < 100 => never_pending += 1,
                 (false, _) => {
                     assert!(k > 1, "the call was pending at least once");
@@ -290,7 +290,7 @@ fn a_dropped_call_that_may_not_be_killed_ends_in_the_background_with_its_token()
     }));
 }
 
-fn what_is_dropped_is_reaped_while_a_task_blocks_smols_executor() {
+fn a_dropped_call_is_reaped_while_a_task_blocks_smols_executor() {
     test(async {
         let blocking = smol::spawn(async {
             smol::block_on(with_workers(WorkerConfig::new(), |workers| async move {
@@ -373,7 +373,7 @@ fn a_storm_of_calls_that_are_killed_at_odd_moments_leaves_nothing_and_loses_no_r
                             .limiter(limiter)
                             .kill_on_cancel(n % 3 != 0);
                         let limit = Duration::from_micros(211 * (n % 40));
-                        // Of a call that was cut off there is nothing more to see here.
+                        // A cancelled call leaves nothing to check here.
                         if let Some(outcome) = move_on_after(limit, call).await {
                             assert_eq!(outcome.unwrap(), 37 * (n % 50));
                         }
@@ -392,7 +392,7 @@ suite! {
     a_call_that_waits_for_its_limiter_can_be_cancelled,
     by_default_a_cancelled_call_runs_to_its_end_and_keeps_its_value,
     a_killable_call_ends_when_its_worker_has_been_reaped,
-    an_endless_job_is_ended_by_a_time_limit,
+    a_time_limit_ends_an_endless_job,
     a_shield_around_a_killable_call_protects_it,
     a_killable_call_may_be_dropped_at_every_pending_point_of_a_start,
     a_killable_call_may_be_dropped_at_every_pending_point_of_a_warm_call,
@@ -400,7 +400,7 @@ suite! {
     a_shielded_call_may_be_dropped_at_every_pending_point_of_a_warm_call,
     a_killable_call_may_be_cancelled_at_every_pending_point,
     a_dropped_call_that_may_not_be_killed_ends_in_the_background_with_its_token,
-    what_is_dropped_is_reaped_while_a_task_blocks_smols_executor,
+    a_dropped_call_is_reaped_while_a_task_blocks_smols_executor,
     a_dropped_context_block_leaves_nothing,
     a_cancelled_context_block_ends_its_workers_before_it_ends,
     a_storm_of_calls_that_are_killed_at_odd_moments_leaves_nothing_and_loses_no_result,

@@ -1,4 +1,4 @@
-//! What an error tells of a worker and its job, and by what name a worker can be found meanwhile.
+//! The details that an error has about a worker and its job, and the names of worker processes.
 
 #[macro_use]
 mod common;
@@ -18,7 +18,8 @@ fn config() -> WorkerConfig {
 fn fault(words: String) {
     eprint!("{words}");
     loop {
-        // The first one meets the standard library's handler, which then stands back.
+        // The first signal runs the standard library's handler, which then restores the default
+        // action.
         kill_process(getpid(), Signal::SEGV).unwrap();
     }
 }
@@ -28,7 +29,7 @@ fn assert_one_line(error: &WorkerError) {
     assert_eq!(text.lines().count(), 1, "{text}");
 }
 
-fn the_error_of_a_broken_worker_tells_all_that_is_known() {
+fn the_error_of_a_broken_worker_has_all_known_details() {
     test(with_workers(config(), |workers| async move {
         let worker = workers.run_sync(pid, ()).await.unwrap();
         let lines: String = (1..=12).map(|n| format!("line {n}\n")).collect();
@@ -75,7 +76,8 @@ fn the_error_of_a_broken_worker_tells_all_that_is_known() {
     }));
 }
 
-/// Whether there is a core dump is the system's decision: it is asked by another process that dies in the same way.
+/// The system decides whether a core is dumped. The test compares with another process that dies in
+/// the same way.
 fn the_core_dump_flag_is_the_kernel_s() {
     fn limit_core(&most: &u64) {
         let limit = Rlimit {
@@ -116,7 +118,7 @@ fn the_core_dump_flag_is_the_kernel_s() {
 
 fn an_error_is_one_sentence_where_there_is_no_standard_error_to_show() {
     fn ask_for_a_backtrace() {
-        // SAFETY: the worker runs no other code yet; the main thread of a test of libtest's waits.
+        // SAFETY: the worker runs no other code yet; under libtest, the main thread waits.
         unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "1") };
     }
     fn paint(_: ()) {
@@ -140,7 +142,7 @@ fn an_error_is_one_sentence_where_there_is_no_standard_error_to_show() {
         );
         assert!(error.to_string().ends_with(": out of paint"), "{error}");
         assert_eq!(error.ran_for(), None);
-        // Once a backtrace was part of the sentence.
+        // Regression: a backtrace was part of the sentence.
         let backtrace = error
             .panic()
             .unwrap()
@@ -151,7 +153,7 @@ fn an_error_is_one_sentence_where_there_is_no_standard_error_to_show() {
     }));
 }
 
-fn a_worker_killed_for_what_it_sent_leaves_its_last_words_in_the_error() {
+fn the_error_of_a_worker_killed_for_a_protocol_violation_shows_its_stderr() {
     fn scribble(_: ()) {
         eprintln!("about to scribble");
         for fd in 3..4096 {
@@ -173,7 +175,7 @@ fn a_worker_killed_for_what_it_sent_leaves_its_last_words_in_the_error() {
     }));
 }
 
-fn a_worker_that_does_not_come_up_leaves_its_last_words_in_the_error() {
+fn the_error_of_a_failed_start_shows_the_stderr_of_the_worker() {
     fn give_up() {
         eprintln!("no toner");
         panic!("not today");
@@ -186,10 +188,10 @@ fn a_worker_that_does_not_come_up_leaves_its_last_words_in_the_error() {
     }));
 }
 
-/// How many bytes of a process's name there are: `TASK_COMM_LEN` without the zero at the end.
+/// The length of a process name in bytes: `TASK_COMM_LEN` without the final zero.
 const KEPT_BY_THE_KERNEL: usize = 15;
 
-fn workers_are_listed_by_the_name_of_their_context_or_of_the_program() {
+fn workers_are_listed_under_the_name_of_their_context_or_program() {
     test(with_workers(
         WorkerConfig::new().name("thumbnailer"),
         |workers| async move {
@@ -209,7 +211,7 @@ fn workers_are_listed_by_the_name_of_their_context_or_of_the_program() {
         assert!(name.len() <= KEPT_BY_THE_KERNEL);
         let shown = name.strip_suffix("-worker").unwrap();
         assert!(program.starts_with(shown), "{name} is not {program}'s");
-        // As much of it is shown as fits: all, or up to the first character for which there is no room.
+        // The name is cut at the last character that fits.
         if let Some(next) = program[shown.len()..].chars().next() {
             assert!(name.len() + next.len_utf8() > KEPT_BY_THE_KERNEL, "{name}");
         }
@@ -217,8 +219,8 @@ fn workers_are_listed_by_the_name_of_their_context_or_of_the_program() {
     });
 }
 
-/// Code before the hook may look at them, and the job may.
-fn the_command_line_of_a_worker_is_left_alone() {
+/// Code before the hook may read the arguments, and so may the job.
+fn the_command_line_of_a_worker_is_that_of_the_program() {
     fn arguments(_: ()) -> Vec<String> {
         std::env::args().collect()
     }
@@ -235,11 +237,11 @@ fn the_command_line_of_a_worker_is_left_alone() {
 }
 
 suite! {
-    the_error_of_a_broken_worker_tells_all_that_is_known,
+    the_error_of_a_broken_worker_has_all_known_details,
     the_core_dump_flag_is_the_kernel_s,
     an_error_is_one_sentence_where_there_is_no_standard_error_to_show,
-    a_worker_killed_for_what_it_sent_leaves_its_last_words_in_the_error,
-    a_worker_that_does_not_come_up_leaves_its_last_words_in_the_error,
-    workers_are_listed_by_the_name_of_their_context_or_of_the_program,
-    the_command_line_of_a_worker_is_left_alone,
+    the_error_of_a_worker_killed_for_a_protocol_violation_shows_its_stderr,
+    the_error_of_a_failed_start_shows_the_stderr_of_the_worker,
+    workers_are_listed_under_the_name_of_their_context_or_program,
+    the_command_line_of_a_worker_is_that_of_the_program,
 }

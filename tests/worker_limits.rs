@@ -1,4 +1,4 @@
-//! What a context's configuration says of its workers' limits, each with a job that runs into it.
+//! The resource limits of workers, each with a job that exceeds it.
 
 #[macro_use]
 mod common;
@@ -24,7 +24,7 @@ const MB: usize = 1 << 20;
 fn config() -> WorkerConfig {
     WorkerConfig::new().capture_stderr(true)
 }
-/// Takes so many bytes for a moment.
+/// Allocates this many bytes, and frees them.
 fn take(bytes: usize) -> usize {
     black_box(vec![1_u8; bytes]).len()
 }
@@ -98,7 +98,7 @@ fn a_memory_limit_below_what_a_new_worker_has_is_a_start_error() {
         let error = refused(config().memory_limit(4096)).await;
         assert_start_error(&error, "memory_limit(4096)");
         assert!(error.to_string().contains("bytes already"), "{error}");
-        // Also where there is no file left to read that from.
+        // The same if no descriptor is left to read the memory use.
         let error = refused(config().open_file_limit(0).memory_limit(4096)).await;
         assert_start_error(&error, "memory_limit(4096)");
     });
@@ -110,7 +110,7 @@ fn preload_a_table() {
     TABLE.get_or_init(|| vec![1; 128 * MB]);
 }
 
-fn what_was_preloaded_counts_as_memory() {
+fn preloaded_data_counts_as_memory() {
     fn look(_: ()) -> u8 {
         TABLE.get().unwrap()[128 * MB - 1]
     }
@@ -174,7 +174,7 @@ fn cpu_time() -> Duration {
     )
 }
 
-/// Uses so much CPU time.
+/// Uses this much CPU time.
 fn burn(time: Duration) -> u32 {
     let end = cpu_time() + time;
     while cpu_time() < end {}
@@ -231,7 +231,7 @@ fn waiting_takes_no_cpu_time() {
     ));
 }
 
-/// Takes as long as the respite: a second.
+/// Takes a second, the time until SIGKILL follows.
 fn a_job_that_ignores_the_signal_for_cpu_time_is_killed() {
     fn ignore_and_spin(_: ()) {
         // SAFETY: ignoring a signal installs no code.
@@ -269,8 +269,8 @@ fn a_job_that_deletes_the_timers_spares_the_next_which_another_worker_runs() {
     ));
 }
 
-/// There was no error once, and no end: each worker left the job to the next one.
-fn an_init_closure_that_deletes_the_timers_is_an_error_and_no_endless_row_of_workers() {
+/// Regression: there was no error and no end, because each worker left the job to the next one.
+fn an_init_closure_that_deletes_the_timers_is_an_error() {
     fn delete_timers() {
         for number in 0..16 {
             // SAFETY: the process goes on without the timers that it has; others are an error.
@@ -286,7 +286,7 @@ fn an_init_closure_that_deletes_the_timers_is_an_error_and_no_endless_row_of_wor
 
 // Open files.
 
-/// Tells how many files it could open at once, of so many.
+/// Returns how many of this many files it could open at once.
 fn open_at_once(most: usize) -> usize {
     let open = std::iter::repeat_with(|| File::open("/dev/null"));
     open.take(most)
@@ -295,7 +295,7 @@ fn open_at_once(most: usize) -> usize {
         .len()
 }
 
-fn so_many_files_may_be_open_and_not_one_more() {
+fn a_job_can_open_as_many_files_as_its_limit_and_no_more() {
     test(async {
         for count in [0, 1, 7, 300] {
             with_workers(config().open_file_limit(count), |workers| async move {
@@ -336,7 +336,7 @@ fn a_worker_that_may_open_nothing_answers_panics_and_retires_like_any_other() {
 
 // Processors.
 
-fn workers_are_as_nice_as_they_are_told_and_so_are_their_threads() {
+fn workers_and_their_threads_have_the_configured_niceness() {
     fn niceness(_: ()) -> [i32; 2] {
         let of_this_thread = || getpriority_process(None).unwrap();
         [
@@ -352,9 +352,9 @@ fn workers_are_as_nice_as_they_are_told_and_so_are_their_threads() {
 }
 
 fn a_niceness_that_is_not_permitted_is_a_start_error_with_the_kernels_reason() {
-    /// Gives up the privilege, for good, and starts workers of its own.
+    /// Drops the privilege permanently, and starts workers of its own.
     fn want_more(forked: bool) -> (String, Option<i32>) {
-        // Whoever runs the tests may have none.
+        // The tests may run without the privilege.
         let _ = remove_capability_from_bounding_set(rustix::thread::CapabilitySet::SYS_NICE);
         let none = rustix::thread::CapabilitySets {
             effective: CapabilitySet::empty(),
@@ -402,7 +402,7 @@ fn workers_stay_on_their_cpus() {
     assert_eq!(cpus(()), mine);
 }
 
-fn a_cpu_that_is_not_there_is_a_start_error() {
+fn a_missing_cpu_is_a_start_error() {
     test(async {
         let error = refused(config().cpu_affinity([1023])).await;
         assert_start_error(&error, "cpu_affinity([1023])");
@@ -429,11 +429,11 @@ fn sum_to(n: u64) -> u64 {
     }
 }
 
-fn a_job_may_go_as_deep_as_its_stack_is_large_and_no_deeper() {
+fn a_job_can_use_its_whole_stack_and_no_more() {
     let config = config().stack_size(128 * MB);
     test(with_workers(config, |workers| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();
-        // More than the eight megabytes that a stack usually has.
+        // More than the usual stack size of eight megabytes.
         assert_eq!(workers.run_sync(sum_to, 40_000).await.unwrap(), 800_020_000);
         let error = workers.run_sync(sum_to, 400_000).await.unwrap_err();
         assert_eq!(signal_of(&error), Some("SIGSEGV"));
@@ -498,7 +498,7 @@ fn jobs_with_a_stack_of_their_own_run_on_the_workers_only_thread() {
     });
 }
 
-fn a_stack_for_which_there_is_no_memory_is_a_start_error() {
+fn a_stack_that_does_not_fit_in_memory_is_a_start_error() {
     test(async {
         let error = refused(config().stack_size(usize::MAX / 2)).await;
         assert_start_error(&error, &format!("stack_size({})", usize::MAX / 2));
@@ -509,7 +509,7 @@ fn a_stack_for_which_there_is_no_memory_is_a_start_error() {
 
 // All of them.
 
-fn settings_that_make_no_sense_are_refused_before_anything_is_started() {
+fn invalid_settings_are_refused_before_a_process_starts() {
     test(async {
         let refused = [
             (config().cpu_limit(Duration::ZERO), "cpu_limit(0ns)"),
@@ -575,7 +575,7 @@ suite! {
     memory_is_counted_for_threads_too_and_a_failed_reservation_can_be_survived,
     a_payload_that_is_larger_than_the_memory_breaks_the_worker_and_is_an_error,
     a_memory_limit_below_what_a_new_worker_has_is_a_start_error,
-    what_was_preloaded_counts_as_memory,
+    preloaded_data_counts_as_memory,
     preload_closures_are_free_of_the_limits_and_init_closures_are_not,
     a_job_that_spins_is_ended_by_the_signal_for_cpu_time,
     the_threads_of_a_job_use_its_cpu_time,
@@ -583,17 +583,17 @@ suite! {
     waiting_takes_no_cpu_time,
     a_job_that_ignores_the_signal_for_cpu_time_is_killed,
     a_job_that_deletes_the_timers_spares_the_next_which_another_worker_runs,
-    an_init_closure_that_deletes_the_timers_is_an_error_and_no_endless_row_of_workers,
-    so_many_files_may_be_open_and_not_one_more,
+    an_init_closure_that_deletes_the_timers_is_an_error,
+    a_job_can_open_as_many_files_as_its_limit_and_no_more,
     a_worker_that_may_open_nothing_answers_panics_and_retires_like_any_other,
-    workers_are_as_nice_as_they_are_told_and_so_are_their_threads,
+    workers_and_their_threads_have_the_configured_niceness,
     a_niceness_that_is_not_permitted_is_a_start_error_with_the_kernels_reason,
     workers_stay_on_their_cpus,
-    a_cpu_that_is_not_there_is_a_start_error,
-    a_job_may_go_as_deep_as_its_stack_is_large_and_no_deeper,
+    a_missing_cpu_is_a_start_error,
+    a_job_can_use_its_whole_stack_and_no_more,
     a_panic_deep_in_a_small_stack_is_described_and_the_worker_stays,
     jobs_with_a_stack_of_their_own_run_on_the_workers_only_thread,
-    a_stack_for_which_there_is_no_memory_is_a_start_error,
-    settings_that_make_no_sense_are_refused_before_anything_is_started,
+    a_stack_that_does_not_fit_in_memory_is_a_start_error,
+    invalid_settings_are_refused_before_a_process_starts,
     all_limits_hold_together_in_each_worker_of_a_context_and_not_in_this_process,
 }

@@ -1,4 +1,4 @@
-//! Worker processes and what is around a call: runs, the tree of tasks, limiters.
+//! Worker processes together with runs, the tree of tasks, and limiters.
 
 mod common;
 
@@ -42,7 +42,7 @@ fn a_call_holds_its_token_until_the_job_is_over() {
                 for _ in 0..2 {
                     n.spawn(workers.run_sync(pass, gate.clone()).limiter(&limiter));
                 }
-                // One call has a worker that is only starting, the other one waits for the token.
+                // The worker of one call is still starting, and the other call waits for the token.
                 wait_all_tasks_blocked().await;
                 assert_eq!(limiter.borrowed(), 1);
                 assert_eq!(limiter.statistics().waiting, 1);
@@ -69,9 +69,10 @@ fn a_cache_scope_holds_for_the_nurseries_opened_inside_whoever_spawns() {
                 let scoped = run_sync(pid, ()).await.unwrap();
                 assert_ne!(scoped, outside);
                 open_nursery(async |inner| {
-                    // From inside of the scope into a nursery that was opened outside: it may outlive the scope.
+                    // Spawned inside the scope into a nursery that was opened outside and may
+                    // outlive the scope.
                     let outwards = outer.spawn(run_sync(pid, ()));
-                    // From a task that stands outside into a nursery that was opened inside.
+                    // Spawned by a task outside into a nursery that was opened inside.
                     let inwards = outer.spawn(async move { inner.spawn(run_sync(pid, ())).await });
                     let inwards = inwards.await.unwrap();
                     assert_eq!(inwards, scoped);
@@ -88,13 +89,13 @@ fn a_cache_scope_holds_for_the_nurseries_opened_inside_whoever_spawns() {
 }
 
 #[test]
-fn runs_beside_each_other_share_workers_and_the_last_one_ends_them() {
+fn concurrent_runs_share_workers_and_the_last_one_ends_them() {
     seedbed::init();
     let _alone = alone();
     let both_run = Barrier::new(2);
     let first_ended = Barrier::new(2);
     std::thread::scope(|threads| {
-        // The thread bears the test's name, by which its workers find the way to the hook.
+        // The thread has the name of the test, so that its workers reach the hook.
         let thread =
             std::thread::Builder::new().name(std::thread::current().name().unwrap().into());
         let short = thread.spawn_scoped(threads, || {

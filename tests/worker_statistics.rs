@@ -1,4 +1,4 @@
-//! What a context counts of its workers and calls.
+//! The statistics of a context, compared with a slow model and case by case.
 
 #[macro_use]
 mod common;
@@ -40,15 +40,15 @@ impl Serialize for Unspeakable {
 
 fn hear(_: Unspeakable) {}
 
-/// What may be done to a context, in a worker of which the rest does not matter.
+/// A step of the model test.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Call,
     Panic,
     Crash,
-    /// A job after which its worker retires.
+    /// Runs a job after which its worker retires.
     Retire,
-    /// Two calls at once, so that there are several workers.
+    /// Runs two calls at once, so that there are several workers.
     Two,
     /// Kills an idle worker from outside.
     Kill(usize),
@@ -57,7 +57,7 @@ enum Step {
     /// Drops a call that has been polled once.
     Drop,
     Unencodable,
-    /// A call whose worker, if a new one is needed, does not come up.
+    /// Makes a call whose worker, if a new one is needed, fails to start.
     FailStart,
 }
 
@@ -77,10 +77,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..16)
 }
 
-/// The slow model: which workers there are, and what of that a context can know.
+/// The slow model: the workers, and the part of their state that a context can know.
 #[derive(Default)]
 struct Model {
-    /// The coldest first.
+    /// The longest idle worker comes first.
     idle: Vec<Idle>,
     counts: WorkerStatistics,
 }
@@ -88,7 +88,7 @@ struct Model {
 #[derive(Clone, Copy)]
 struct Idle {
     pid: u32,
-    /// How it ended unnoticed.
+    /// How the worker ended, if the context has not noticed that.
     ended: Option<Ended>,
 }
 
@@ -125,7 +125,7 @@ impl Model {
         }
     }
 
-    /// The worker that the next call gets, if it does not need a new one.
+    /// Returns the worker that the next call uses, if it needs no new one.
     fn draw(&mut self) -> Option<u32> {
         while let Some(worker) = self.idle.pop() {
             match worker.ended {
@@ -136,7 +136,7 @@ impl Model {
         None
     }
 
-    /// A call that draws a worker, or has one come up.
+    /// Models a call that takes an idle worker, or starts one.
     fn enter(&mut self) -> Option<u32> {
         self.begin();
         let drawn = self.draw();
@@ -147,7 +147,8 @@ impl Model {
         drawn
     }
 
-    /// Whether a worker has come up in the one poll that its call got. On a busy machine that poll may take long.
+    /// Whether the worker came up during the only poll of its call. On a busy machine that poll may
+    /// take long.
     fn came_up(&self, workers: &WorkerContext) -> bool {
         workers.statistics().started > self.counts.started
     }
@@ -156,14 +157,15 @@ impl Model {
         self.idle.push(Idle { pid, ended: None });
     }
 
-    /// What `statistics()` must say; sums of bytes and times are not modelled.
+    /// Returns the statistics that the context must report. Sums of bytes and times are not
+    /// modelled.
     fn statistics(&mut self) -> WorkerStatistics {
         self.prune();
         self.counts.idle_workers = self.idle.len();
         self.counts
     }
 
-    /// The context is shut down.
+    /// Models the shutdown of the context.
     fn close(&mut self) {
         while let Some(worker) = self.idle.pop() {
             self.bury(worker);
@@ -171,7 +173,7 @@ impl Model {
     }
 }
 
-/// The folder in which a context's jobs and closures meet.
+/// The folder through which a context's jobs and closures communicate.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -220,7 +222,7 @@ async fn take(step: Step, workers: &WorkerContext, model: &mut Model, place: &Pl
             model.put(worker);
         }
         Step::Panic => {
-            // Brings a worker whose number is known.
+            // Starts a worker whose process id is known.
             let drawn = model.enter();
             let worker = workers.run_sync(pid, ()).await.unwrap();
             assert_eq!(worker, drawn.unwrap_or(worker));
@@ -312,7 +314,7 @@ async fn take(step: Step, workers: &WorkerContext, model: &mut Model, place: &Pl
                 smol::future::yield_now().await;
             }
             match (model.draw(), model.came_up(workers)) {
-                // It was finished in the background, if not at once.
+                // The job finished in the background, if not at once.
                 (Some(worker), false) => {
                     model.counts.jobs_done += 1;
                     model.put(worker);
@@ -358,7 +360,8 @@ async fn take(step: Step, workers: &WorkerContext, model: &mut Model, place: &Pl
     }
 }
 
-/// What is modelled of the statistics, after a look at what must hold at any time when no call is in progress.
+/// Checks the invariants that hold while no call is in progress, and returns the part of the
+/// statistics that is modelled.
 fn modelled(mut statistics: WorkerStatistics) -> WorkerStatistics {
     let WorkerStatistics {
         retired,
@@ -378,7 +381,7 @@ fn modelled(mut statistics: WorkerStatistics) -> WorkerStatistics {
     statistics
 }
 
-fn the_statistics_are_those_of_a_slow_model_after_each_step() {
+fn the_statistics_match_a_slow_model_after_each_step() {
     seedbed::init();
     let mut runner = TestRunner::new(Config {
         cases: 10,
@@ -395,7 +398,7 @@ fn the_statistics_are_those_of_a_slow_model_after_each_step() {
                 let statistics = modelled(workers.statistics());
                 assert_eq!(statistics, model.statistics(), "after {step:?}");
             }
-            // Not all went well, if a worker was killed from outside.
+            // The shutdown reports an error if a worker was killed from outside.
             let _ = workers.shutdown().await;
             model.close();
             assert_eq!(modelled(workers.statistics()), model.statistics());
@@ -415,8 +418,8 @@ fn a_worker_that_was_idle_for_too_long_has_timed_out() {
     }));
 }
 
-/// A context's end tells those to go that are leaving already.
-fn a_worker_that_has_left_by_itself_when_it_is_told_to_was_not_dismissed() {
+/// A shutdown also tells workers to exit that are exiting already.
+fn a_worker_that_exited_before_it_was_told_to_was_not_dismissed() {
     test(with_workers(
         WorkerConfig::new().single_use(),
         |workers| async move {
@@ -441,7 +444,7 @@ fn a_retire_closure_that_panics_is_a_crash() {
     }));
 }
 
-fn workers_that_had_to_be_killed_at_the_end_are_counted_as_that() {
+fn workers_killed_by_a_shutdown_count_as_killed() {
     let config = with_workers_that_stay(WorkerConfig::new());
     let config = config.grace_period(Duration::from_millis(1));
     test(with_workers(config, |workers| async move {
@@ -452,7 +455,7 @@ fn workers_that_had_to_be_killed_at_the_end_are_counted_as_that() {
     }));
 }
 
-fn a_worker_that_cannot_be_understood_was_killed() {
+fn a_worker_that_violates_the_protocol_counts_as_killed() {
     fn scribble(_: ()) {
         for fd in 3..4096 {
             // SAFETY: not kept to, as the descriptors have owners; writing to what is not ours is the test.
@@ -467,7 +470,7 @@ fn a_worker_that_cannot_be_understood_was_killed() {
     }));
 }
 
-fn what_never_came_to_its_limiter_s_token_is_not_counted() {
+fn a_call_without_its_limiter_token_is_not_counted() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let cancelled = CancelScope::new();
         cancelled.cancel();
@@ -510,14 +513,14 @@ fn the_bytes_of_arguments_and_results_are_counted() {
         let call = || workers.run_sync(shorten, "x".repeat(10_000));
         call().await.unwrap();
         let first = workers.statistics();
-        // The text and its length.
+        // The length of the text, and the text.
         assert!((10_001..10_010).contains(&first.bytes_sent), "{first:?}");
         assert!((101..110).contains(&first.bytes_received), "{first:?}");
         call().await.unwrap();
         let second = workers.statistics();
         assert_eq!(second.bytes_sent, 2 * first.bytes_sent);
         assert_eq!(second.bytes_received, 2 * first.bytes_received);
-        // Large ones do not go with their frames.
+        // Large values do not travel in their frames.
         let large = workers.run_sync(|text: String| text, "x".repeat(1_000_000));
         large.await.unwrap();
         let third = workers.statistics();
@@ -540,13 +543,13 @@ fn a_new_default_configuration_begins_to_count_anew() {
 }
 
 suite! {
-    the_statistics_are_those_of_a_slow_model_after_each_step,
+    the_statistics_match_a_slow_model_after_each_step,
     a_worker_that_was_idle_for_too_long_has_timed_out,
-    a_worker_that_has_left_by_itself_when_it_is_told_to_was_not_dismissed,
+    a_worker_that_exited_before_it_was_told_to_was_not_dismissed,
     a_retire_closure_that_panics_is_a_crash,
-    workers_that_had_to_be_killed_at_the_end_are_counted_as_that,
-    a_worker_that_cannot_be_understood_was_killed,
-    what_never_came_to_its_limiter_s_token_is_not_counted,
+    workers_killed_by_a_shutdown_count_as_killed,
+    a_worker_that_violates_the_protocol_counts_as_killed,
+    a_call_without_its_limiter_token_is_not_counted,
     calls_that_wait_for_their_limiter_are_counted_with_their_waits,
     the_bytes_of_arguments_and_results_are_counted,
     a_new_default_configuration_begins_to_count_anew,

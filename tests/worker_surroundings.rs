@@ -1,4 +1,4 @@
-//! Where workers run: the directory and the environment that a context's configuration gives them.
+//! The working directory and environment of workers.
 
 #[macro_use]
 mod common;
@@ -53,7 +53,7 @@ fn workers_have_the_directory_and_the_environment_that_they_are_given_from_prelo
     });
 }
 
-fn a_directory_that_is_not_there_is_a_start_error_with_the_kernels_reason() {
+fn a_missing_directory_is_a_start_error_with_the_kernels_reason() {
     test(async {
         let error = refused(config().current_dir("/no/such/place")).await;
         assert_start_error(&error, r#"current_dir("/no/such/place")"#);
@@ -106,6 +106,6 @@ fn environment_variables_can_be_set_removed_and_cleared() {
 
 suite! {
     workers_have_the_directory_and_the_environment_that_they_are_given_from_preload_on,
-    a_directory_that_is_not_there_is_a_start_error_with_the_kernels_reason,
+    a_missing_directory_is_a_start_error_with_the_kernels_reason,
     environment_variables_can_be_set_removed_and_cleared,
 }

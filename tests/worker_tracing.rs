@@ -1,4 +1,4 @@
-//! What workers tell to `tracing`, heard by a small subscriber.
+//! The `tracing` output of workers, recorded by a small subscriber.
 
 #[macro_use]
 mod common;
@@ -47,7 +47,7 @@ impl Visit for Fields {
 struct Told {
     level: Level,
     fields: Fields,
-    /// The job of the call in whose span an event was told.
+    /// The job of the call in whose span the event was emitted.
     within: Option<String>,
 }
 
@@ -57,7 +57,8 @@ impl Told {
     }
 }
 
-/// What is heard. There is one ear for the process, because what happens in the background happens on other threads.
+/// The recorded output. The whole process has one record, because background work runs on other
+/// threads.
 #[derive(Default)]
 struct Ear {
     spans: Mutex<Vec<(&'static Metadata<'static>, Told)>>,
@@ -145,7 +146,7 @@ impl Subscriber for Listener {
     }
 }
 
-/// Begins to listen, if nobody does yet.
+/// Installs the subscriber, once per process.
 fn ear() -> &'static Ear {
     static EAR: OnceLock<&'static Ear> = OnceLock::new();
     EAR.get_or_init(|| {
@@ -155,14 +156,14 @@ fn ear() -> &'static Ear {
     })
 }
 
-/// The events of the context with this name.
+/// Returns the events of the context with this name.
 fn events_of(context: &str) -> Vec<Told> {
     let mut events = lock(&ear().events).clone();
     events.retain(|event| event.fields.get("context") == context);
     events
 }
 
-/// Their levels and messages, without those of fork servers.
+/// Returns the levels and messages of these events, without those of fork servers.
 fn story_of(context: &str) -> Vec<String> {
     let events = events_of(context);
     let of_workers = events
@@ -173,7 +174,7 @@ fn story_of(context: &str) -> Vec<String> {
         .collect()
 }
 
-/// The spans of the calls of a job.
+/// Returns the spans of the calls of a job.
 fn calls_of(job: &str) -> Vec<Fields> {
     let spans = lock(&ear().spans);
     let calls = spans.iter().filter(|(metadata, told)| {
@@ -243,8 +244,8 @@ fn a_call_is_a_span_with_its_job_its_worker_and_its_outcome() {
     ));
 }
 
-/// A job that goes on in the background is in the span of whatever else is done there.
-fn a_job_that_nobody_waits_for_writes_into_no_other_span() {
+/// A job that continues in the background may be polled in the span of another task.
+fn a_job_of_a_dropped_call_writes_to_no_other_span() {
     fn traced_alone(_: ()) {}
     seedbed::init();
     ear();
@@ -268,7 +269,7 @@ fn a_job_that_nobody_waits_for_writes_into_no_other_span() {
     ));
 }
 
-fn a_worker_s_life_is_told_from_its_start_to_its_end() {
+fn each_change_of_a_worker_from_start_to_end_is_an_event() {
     const UP: &str = "DEBUG a worker came up";
     seedbed::init();
     ear();
@@ -315,7 +316,8 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
         );
     }));
 
-    // A worker that would come up in that one poll, on a busy machine, does not come up.
+    // On a busy machine the worker could come up during the only poll, so its start is made to
+    // fail.
     let slow = named("broken off").init(|| endless(()));
     test(with_workers(slow, |workers| async move {
         let scope = CancelScope::new();
@@ -367,7 +369,7 @@ fn a_worker_s_life_is_told_from_its_start_to_its_end() {
     }));
 }
 
-fn a_fork_server_s_life_is_told() {
+fn each_change_of_a_fork_server_is_an_event() {
     seedbed::init();
     ear();
     test(with_workers(
@@ -410,7 +412,7 @@ fn a_fork_server_s_life_is_told() {
     ));
 }
 
-fn who_listens_to_warnings_only_makes_no_spans() {
+fn a_subscriber_for_warnings_only_causes_no_spans() {
     fn untraced(_: ()) {}
     seedbed::init();
     let ear = ear();
@@ -433,8 +435,8 @@ fn who_listens_to_warnings_only_makes_no_spans() {
 
 suite! {
     a_call_is_a_span_with_its_job_its_worker_and_its_outcome,
-    a_job_that_nobody_waits_for_writes_into_no_other_span,
-    a_worker_s_life_is_told_from_its_start_to_its_end,
-    a_fork_server_s_life_is_told,
-    who_listens_to_warnings_only_makes_no_spans,
+    a_job_of_a_dropped_call_writes_to_no_other_span,
+    each_change_of_a_worker_from_start_to_end_is_an_event,
+    each_change_of_a_fork_server_is_an_event,
+    a_subscriber_for_warnings_only_causes_no_spans,
 }
