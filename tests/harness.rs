@@ -1,10 +1,12 @@
-//! Tests of `tests/common`: a failing test leaves nothing behind that would fail others, and signal
-//! dispositions do not depend on the program that started the tests.
+//! Tests of the test tools: a failing test leaves nothing behind that would fail others, signal
+//! dispositions do not depend on the program that started the tests, and scripts name tests that
+//! exist.
 
 mod common;
 #[path = "common/panics.rs"]
 mod panics;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -83,4 +85,47 @@ fn ignored_signals() -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let standard = bit(32) - 1; // without real-time signals
     u64::from_str_radix(mask.unwrap().trim(), 16).unwrap() & standard
+}
+
+#[test]
+fn each_test_that_a_script_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut functions = String::new();
+    for folder in ["src", "tests"] {
+        add_function_lines(&root.join(folder), &mut functions);
+    }
+    for script in [
+        ".ci/run",
+        "tests/sanitize.sh",
+        "tests/loom.sh",
+        "tests/socket_only.sh",
+    ] {
+        let text = std::fs::read_to_string(root.join(script)).unwrap();
+        let named = ["--skip ", "| test(/"].map(|before| text.split(before).skip(1));
+        for rest in named.into_iter().flatten() {
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
+            assert!(
+                functions.contains(&name),
+                "{script} names the test {name:?}, which does not exist"
+            );
+        }
+    }
+}
+
+fn add_function_lines(folder: &Path, lines: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_function_lines(&path, lines);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let functions = text
+                .lines()
+                .filter(|line| line.trim_start().starts_with("fn "));
+            functions.for_each(|line| lines.push_str(line));
+        }
+    }
 }
