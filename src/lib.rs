@@ -59,8 +59,6 @@
 //! * [`guide::comparison`]: other libraries for the same purpose.
 
 #![deny(unsafe_code)]
-// The heads of some modules link to their private files.
-#![allow(rustdoc::private_intra_doc_links)]
 // An example with a worker needs an explicit `main`, which contains the hook.
 #![allow(clippy::needless_doctest_main)]
 #![warn(

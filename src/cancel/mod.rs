@@ -3,10 +3,10 @@
 //! Cancellation drops a future at an unshielded await. A [`CancelScope`] polls its body; once it is
 //! cancelled and the body is pending, it drops the body. A [`shield()`] makes everything around it
 //! wait for it first, and [`on_cancel`] is the place for clean-up that awaits.
-//!
-//! The rules (which nodes are cancelled, which wait, which absorb) are in [`tree`], which is pure;
-//! [`node`] puts the tree behind a lock and wakes; [`position`] knows which node a thread is
-//! polling. The other files are the futures that obey, and [`group`]s of scopes.
+
+// The rules (which nodes are cancelled, which wait, which absorb) are in `tree`, which is pure;
+// `node` puts the tree behind a lock and wakes; `position` knows which node a thread is polling.
+// The other files are the futures that obey, and groups of scopes.
 
 mod cancel_scope;
 mod checkpoint;

@@ -228,8 +228,8 @@ impl Default for RunBuilder {
 ///
 /// This is `RunBuilder::new().run(future)`: the run is in real time, and Ctrl-C cancels it (see
 /// [`CtrlC`]). When `run` returns, every task, system task and shielded section has ended, every
-/// [accepted call](RunHandle::call_soon) has been made, and, with the last run of the process,
-/// every idle worker process has ended.
+/// [accepted call](super::RunHandle::call_soon) has been made, and, with the last run of the
+/// process, every idle worker process has ended.
 ///
 /// In a worker process, this is the hook: it serves jobs and never returns. So everything *before*
 /// it in `main` runs again, with the same arguments and environment, in each worker, or once for
@@ -237,9 +237,9 @@ impl Default for RunBuilder {
 ///
 /// # Panics
 ///
-/// With the panic of `future`, of a [system task](spawn_system_task) or of a
-/// [call](RunHandle::call_soon); a panic cancels everything else in the run. Also panics if it is
-/// called inside another run on the same thread.
+/// With the panic of `future`, of a [system task](super::spawn_system_task) or of a
+/// [call](super::RunHandle::call_soon); a panic cancels everything else in the run. Also panics if
+/// it is called inside another run on the same thread.
 ///
 /// ```
 /// let five = seedbed::run(async { 5 });

@@ -15,7 +15,8 @@ use super::system_task;
 use crate::cancel::{SharedTree, position};
 use crate::task::Task;
 
-/// A handle on one run, by which other threads call into it; from [`current_run`].
+/// A handle on one run, by which other threads call into it; from
+/// [`current_run`](super::current_run).
 ///
 /// Cloning is cheap, and a handle may be sent anywhere. Two handles are equal if they belong to the
 /// same run. Dropping a handle does nothing. A run does not wait for its handles: after the end of
@@ -204,8 +205,8 @@ impl RunHandle {
         }
     }
 
-    /// Runs a future in the run, as a [system task](spawn_system_task), and blocks this thread
-    /// until it is done.
+    /// Runs a future in the run, as a [system task](super::spawn_system_task), and blocks this
+    /// thread until it is done.
     ///
     /// `make` is called in the run, too, so the future may use what exists only in a run. Its
     /// value, or its panic, comes back to this thread; the panic does not affect the run.
@@ -278,7 +279,8 @@ impl RunHandle {
         );
     }
 
-    /// Spawns a task that belongs to the run, like [`spawn_system_task`], from any thread.
+    /// Spawns a task that belongs to the run, like [`spawn_system_task`](super::spawn_system_task),
+    /// from any thread.
     ///
     /// After the main future has ended, while the system tasks are being cancelled, others may
     /// still be spawned: they run to their first await that has to wait.

@@ -1,9 +1,9 @@
 //! Entering: `run`, which drives everything else, and the hook at which worker processes begin.
-//!
-//! [`builder`] sets a run up, and [`driver`] is its loop, which waits by [`idle`]. Other threads
-//! reach a run by a [`handle`], which leads to its [`inbox`]: the queue of calls ([`entry`]) and
-//! the system tasks ([`system_nursery`], [`system_task`]). A run's clock is in `time`, and its
-//! variables are in `variables`, because all layers use them.
+
+// `builder` sets a run up, and `driver` is its loop, which waits by `idle`. Other threads reach a
+// run by a `handle`, which leads to its `inbox`: the queue of calls (`entry`) and the system tasks
+// (`system_nursery`, `system_task`). A run's clock is in `time`, and its variables are in
+// `variables`, because all layers use them.
 
 mod builder;
 mod current;

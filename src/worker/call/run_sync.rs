@@ -143,7 +143,8 @@ impl<A, R> RunSync<A, R> {
     }
 
     /// Takes a token of `limiter` before the call uses a worker, and holds it until the job has
-    /// ended. The default limiter is [`current_default_worker_limiter`].
+    /// ended. The default limiter is
+    /// [`current_default_worker_limiter`](crate::worker::current_default_worker_limiter).
     ///
     /// With a limiter of zero, the call waits until its total is raised.
     ///
