@@ -1,10 +1,10 @@
 //! Worker processes: cached, killable, and never left behind.
 //!
 //! [`run_sync`] calls a function in another process, where it may block, spin, crash or be killed
-//! without harm to this one. The processes are this program, executed again up to the *hook*
-//! ([`init`], or one of the ways of entering that call it), and are kept for the next call in a
-//! [`WorkerContext`]: the process-wide default one, one for a subtree of tasks ([`cache_scope`]),
-//! or an explicit one ([`open_worker_context`]), each with its [`WorkerConfig`].
+//! without harm to this one. A worker process is this program, executed again up to the *hook*
+//! ([`init`], which `run`, `main!` and `test!` call). A [`WorkerContext`] keeps workers for the
+//! next call. There is a default context for the whole process; [`cache_scope`] opens one for a
+//! subtree of tasks, and [`open_worker_context`] an explicit one, each with its [`WorkerConfig`].
 //!
 //! # What runs twice
 //!
@@ -37,9 +37,9 @@
 //!
 //! Argument and result are encoded, and each travels as one frame. From its second job on, a worker
 //! has a *mailbox*: memory that both processes have mapped. A frame of up to 32 KiB goes through it
-//! while the receiver spins on it. Then a call takes about a microsecond. A side that has spun in
-//! vain for some tens of microseconds sleeps, and the next frame goes through a socket, which wakes
-//! it. That takes as long as waking does: about 70 us between two cores of a virtual machine. Both
+//! while the receiver spins on it. Then a call takes about a microsecond. A side that spins for
+//! some tens of microseconds without success goes to sleep, and the next frame goes through a
+//! socket, which wakes it. Waking takes about 70 us between two cores of a virtual machine. Both
 //! sides back off after unsuccessful spins. An idle worker uses no CPU.
 //!
 //! A task that makes many quick calls in a row yields after every 32nd, so that other tasks can

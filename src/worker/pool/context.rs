@@ -1,8 +1,8 @@
 //! The public handle of a worker context.
 //!
 //! A context is tied to no run, executor or thread: the descriptors of its workers are registered
-//! with smol's process-wide reactor, and what has to go on without a caller runs in the
-//! [`background`](crate::worker::background).
+//! with smol's process-wide reactor, and work that has no caller runs in the
+//! [`background`](crate::process::background).
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::Health;
 use crate::worker::error::WorkerError;
 
-/// A set of cached workers with a configuration of their own, opened by
+/// A handle to a set of cached workers with a configuration of their own, opened by
 /// [`open_worker_context`](crate::open_worker_context).
 ///
 /// Cloning gives another handle to the same context. Handles may be used from any thread, task and
 /// executor. After the block that opened the context has ended, calls through a handle fail with
-/// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed). Dropping a handle does
-/// nothing to the others; with the last one of a context whose block did not end but was dropped
-/// from outside, the workers are told to go, in the background.
+/// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed). Dropping a handle does not
+/// affect the others. If the context's block was dropped from outside, dropping the last handle
+/// shuts down the workers in the background.
 ///
 /// # Examples
 ///
@@ -54,9 +54,9 @@ impl WorkerContext {
         }
     }
 
-    /// Counts the workers, after forgetting those that have left, and tells what has become of
-    /// others and of calls. Cheap, and may be asked at any time, also after the end of the context.
-    /// While calls come and go, the numbers are those of one moment each for calls and for workers.
+    /// Returns the statistics of the context, after removing idle workers that have exited. This is
+    /// cheap, and works after the end of the context too. While calls are in progress on other
+    /// threads, the counters of calls and those of workers may be of slightly different moments.
     ///
     /// # Examples
     ///
@@ -79,8 +79,8 @@ impl WorkerContext {
     }
 
     /// Refuses further calls, waits for those in progress, then ends all workers. The end of the
-    /// context's block does this too; calling it first tells how it went. A second call waits as
-    /// well, and finds nothing more to do.
+    /// context's block does this too; call it yourself to get the error. Calling it again has no
+    /// further effect.
     ///
     /// # Cancellation
     ///
