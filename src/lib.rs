@@ -103,7 +103,7 @@ pub use task::{
     Nursery, Task, open_local_nursery, open_nursery, try_open_local_nursery, try_open_nursery,
 };
 pub use time::sleep;
-pub use transport::payload::shared::SharedBytes;
+pub use transport::payload::SharedBytes;
 pub use variables::TreeVar;
 pub use worker::{
     WorkerConfig, WorkerContext, WorkerError, cache_scope, init, open_worker_context, run_sync,

@@ -15,8 +15,8 @@
 //!
 //! 1. An [`Arena`] is in nobody else's hands. It alone can be written.
 //! 2. Before its descriptor is sent it becomes [`Lent`], which cannot be written.
-//! 3. A worker makes slices of it only as [`Lease`]s, which [`Views`] gives out, and counts. When its job is over, its
-//!    result encoded and its argument dropped, [`Views::settle`] finds out whether leases are left; that is said in the
+//! 3. A worker makes slices of it only as [`Lease`]s, which [`MappingCache`] gives out, and counts. When its job is over, its
+//!    result encoded and its argument dropped, [`MappingCache::end_job`] finds out whether leases are left; that is said in the
 //!    answer.
 //! 4. With an answer that says that there are none, the parent makes it an [`Arena`] again ([`Lent::returned`]). In all
 //!    other cases, and they are many (the worker was killed, has crashed, was left behind, keeps a lease, is a second
@@ -27,7 +27,7 @@
 //!
 //! What is sealed needs no promise, and so a parent can take it from a worker. The other direction is another matter: a
 //! worker runs the code that its parent names, so it trusts it anyway. That is why a parent never maps an arena that
-//! came from a worker, and why [`Views::new`] is unsafe.
+//! came from a worker, and why [`MappingCache::new`] is unsafe.
 //!
 //! # Copies
 //!
@@ -57,7 +57,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 
-use super::memory::{Draft, Mapped, Refused, measure};
+use super::memory::{Mapped, MemfdWriter, Refused, measure};
 use super::original::Original;
 
 /// What the process list, `/proc/*/fd` and `/proc/*/maps` call it.
@@ -77,7 +77,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 static UNKNOWN: AtomicBool = AtomicBool::new(false);
 
 /// How long a worker keeps a mapping that no job uses.
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const UNUSED_MAPPING_KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// How many mappings a worker keeps: arenas go to the workers in turn where several calls are made at once.
 const MOST_VIEWS: usize = 4;
@@ -95,36 +95,36 @@ pub(crate) struct Arena {
 
 impl Arena {
     /// Begins one, which is written from its beginning to its end.
-    pub(crate) fn draft() -> io::Result<Draft> {
-        Draft::named(NAME)
+    pub(crate) fn writer() -> io::Result<MemfdWriter> {
+        MemfdWriter::named(NAME)
     }
 
-    /// Makes one of a draft, to be used again after this once, with a little room beyond. Gives the draft back if that
+    /// Makes one of a writer, to be used again after this once, with a little room beyond. Gives the writer back if that
     /// is not possible.
-    pub(crate) fn of(draft: Draft) -> Result<Self, Draft> {
-        if draft.len() == 0 || UNKNOWN.load(Ordering::Relaxed) {
-            return Err(draft);
+    pub(crate) fn of(writer: MemfdWriter) -> Result<Self, MemfdWriter> {
+        if writer.len() == 0 || UNKNOWN.load(Ordering::Relaxed) {
+            return Err(writer);
         }
-        match Self::map_and_seal(&draft) {
+        match Self::map_and_seal(&writer) {
             Ok(mapped) => Ok(Self {
-                file: Arc::new(draft.into_file()),
+                file: Arc::new(writer.into_file()),
                 mapped,
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
             }),
             Err(_) => {
-                let _ = draft.cut_off_what_is_beyond(); // or the room stays behind what was written, where nobody looks
-                Err(draft)
+                let _ = writer.cut_off_what_is_beyond(); // or the room stays behind what was written, where nobody looks
+                Err(writer)
             }
         }
     }
 
-    fn map_and_seal(draft: &Draft) -> io::Result<Unshared> {
-        let capacity = Self::capacity_for(draft.len());
-        draft.make_room_beyond(capacity)?;
+    fn map_and_seal(writer: &MemfdWriter) -> io::Result<Unshared> {
+        let capacity = Self::capacity_for(writer.len());
+        writer.make_room_beyond(capacity)?;
         let rights = ProtFlags::READ | ProtFlags::WRITE;
         // The capacity fits: it is that of a file that has been made.
-        let mapped = Unshared::map(draft.file(), capacity as usize, rights)?;
-        let sealed = fcntl_add_seals(draft.file(), SEALS);
+        let mapped = Unshared::map(writer.file(), capacity as usize, rights)?;
+        let sealed = fcntl_add_seals(writer.file(), SEALS);
         UNKNOWN.fetch_or(sealed == Err(Errno::INVAL), Ordering::Relaxed);
         sealed?;
         Ok(mapped)
@@ -146,7 +146,7 @@ impl Arena {
         let Mapped { start, length } = self.mapped.place();
         // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX` as the
         // kernel maps no more, which lives as long as `self`, is this process's (`place`), and can be read and written: all
-        // pages of the file exist (`Draft::make_room_beyond`) and it cannot shrink. The bytes are initialised, as all that
+        // pages of the file exist (`MemfdWriter::make_room_beyond`) and it cannot shrink. The bytes are initialised, as all that
         // a kernel gives. Nobody else in this process knows the mapping, and `self` is borrowed uniquely. Other processes
         // cannot write (see the head of this file); that they do not read matters to them, not to this slice.
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), *length) }
@@ -233,14 +233,14 @@ impl Deref for Lease {
         // kernel maps no more, that lives as long as `self` and is this process's (`place`). All can be read without a
         // fault: their pages exist and the file cannot shrink, both of which `View::map` has asked the kernel. The bytes are
         // initialised, as all that a kernel gives, and nobody changes them: only the parent can, and does not while there
-        // is a lease, which whoever made the `Views` has promised, and `Views::settle` has kept track of.
+        // is a lease, which whoever made the `MappingCache` has promised, and `MappingCache::end_job` has kept track of.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
 
 /// The arenas that a worker has mapped. (One that is given a long job keeps for as long what it had mapped before.)
 #[derive(Debug)]
-pub(crate) struct Views {
+pub(crate) struct MappingCache {
     /// The one that was used last at the end.
     kept: Vec<Kept>,
 }
@@ -253,14 +253,14 @@ struct Kept {
     unused_since: Option<Instant>,
 }
 
-impl Views {
+impl MappingCache {
     /// Has none yet.
     ///
     /// # Safety
     ///
     /// Whoever sends the files that are given to `lend` must be their only writer, must not write to one between
     /// sending it and hearing from here that no lease is left, and must give each a number of its own. That has to be
-    /// said after `settle` has said so, for all that were lent since it was asked before.
+    /// said after `end_job` has said so, for all that were lent since it was asked before.
     pub(crate) unsafe fn new() -> Self {
         Self { kept: Vec::new() }
     }
@@ -282,7 +282,7 @@ impl Views {
                 self.kept
                     .drain(..self.kept.len().saturating_sub(MOST_VIEWS - 1));
                 Arc::new(View::map(file, length).or_else(|_| {
-                    self.let_go(); // there may be too few addresses
+                    self.unmap_unused(); // there may be too few addresses
                     View::map(file, length)
                 })?)
             }
@@ -296,7 +296,7 @@ impl Views {
     }
 
     /// The job is over. Tells whether somebody holds on to what it was lent; that is not known here any more, then.
-    pub(crate) fn settle(&mut self) -> bool {
+    pub(crate) fn end_job(&mut self) -> bool {
         let before = self.kept.len();
         // A unique borrow is had only when all leases are gone, and after all that was done with them.
         self.kept.retain_mut(|kept| {
@@ -311,7 +311,7 @@ impl Views {
             && let Some(most) = getrlimit(Resource::As).current
             && self.mapped() as u64 > most / SHARE
         {
-            self.let_go();
+            self.unmap_unused();
         }
         are_left
     }
@@ -325,21 +325,21 @@ impl Views {
     }
 
     /// Lets go of what was not used for a while.
-    pub(crate) fn let_old_ones_go(&mut self) {
+    pub(crate) fn unmap_old(&mut self) {
         if let Some(kept) = self.kept.first()
             && kept.unused_since.is_some()
         {
             let now = Instant::now();
-            self.let_go_of_those_since(|since| now.saturating_duration_since(since) >= LINGER);
+            self.unmap_if(|since| now.saturating_duration_since(since) >= UNUSED_MAPPING_KEPT_FOR);
         }
     }
 
     /// Lets go of all.
-    pub(crate) fn let_go(&mut self) {
-        self.let_go_of_those_since(|_| true);
+    pub(crate) fn unmap_unused(&mut self) {
+        self.unmap_if(|_| true);
     }
 
-    fn let_go_of_those_since(&mut self, is_old: impl Fn(Instant) -> bool) {
+    fn unmap_if(&mut self, is_old: impl Fn(Instant) -> bool) {
         self.kept
             .retain(|kept| !kept.unused_since.is_some_and(&is_old));
     }
@@ -399,19 +399,19 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     fn arena(bytes: &[u8]) -> Arena {
-        let mut draft = Arena::draft().unwrap();
-        draft.append(bytes).unwrap();
-        Arena::of(draft).expect("this kernel can make arenas")
+        let mut writer = Arena::writer().unwrap();
+        writer.append(bytes).unwrap();
+        Arena::of(writer).expect("this kernel can make arenas")
     }
 
     /// What a test says of itself: that it does not write where it has a lease.
-    fn views() -> Views {
+    fn mappings() -> MappingCache {
         // SAFETY: the arenas of these tests are written by the test alone, and not while it has leases.
-        unsafe { Views::new() }
+        unsafe { MappingCache::new() }
     }
 
-    fn lend(views: &mut Views, lent: &Lent, length: usize) -> Lease {
-        views.lend(lent.id(), lent.file(), length).unwrap()
+    fn lend(mappings: &mut MappingCache, lent: &Lent, length: usize) -> Lease {
+        mappings.lend(lent.id(), lent.file(), length).unwrap()
     }
 
     #[test]
@@ -434,44 +434,44 @@ mod tests {
         if let Ok(again) = again {
             assert!(Unshared::map(&again.into(), 4096, rights).is_err());
         }
-        assert_eq!(&lend(&mut views(), &lent, 13)[..], b"For this time");
+        assert_eq!(&lend(&mut mappings(), &lent, 13)[..], b"For this time");
     }
 
     #[test]
     fn what_is_written_the_next_time_is_read_through_the_mapping_that_is_there() {
-        let mut views = views();
+        let mut mappings = mappings();
         let lent = Lent::new(arena(b"first"));
-        let first = lend(&mut views, &lent, 5);
+        let first = lend(&mut mappings, &lent, 5);
         let address = first.as_ptr();
         assert_eq!(&first[..], b"first");
         drop(first);
-        assert!(!views.settle());
+        assert!(!mappings.end_job());
         let mut arena = lent.returned().unwrap();
         arena.bytes_mut()[..4].copy_from_slice(b"next");
         let lent = Lent::new(arena);
-        let next = lend(&mut views, &lent, 4);
+        let next = lend(&mut mappings, &lent, 4);
         assert_eq!((&next[..4], next.as_ptr()), (&b"next"[..], address));
     }
 
     #[test]
     fn a_longer_message_is_mapped_anew() {
-        let mut views = views();
+        let mut mappings = mappings();
         let lent = Lent::new(arena(&[7; 10_000]));
-        assert_eq!(lend(&mut views, &lent, 100).len(), 100);
-        assert!(!views.settle());
-        assert_eq!(lend(&mut views, &lent, 10_000)[..], [7; 10_000]);
-        assert!(!views.settle());
-        assert_eq!(views.kept.len(), 1);
+        assert_eq!(lend(&mut mappings, &lent, 100).len(), 100);
+        assert!(!mappings.end_job());
+        assert_eq!(lend(&mut mappings, &lent, 10_000)[..], [7; 10_000]);
+        assert!(!mappings.end_job());
+        assert_eq!(mappings.kept.len(), 1);
     }
 
     #[test]
     fn a_lease_that_is_left_is_told_of_once_and_outlives_what_was_known_of_it() {
-        let mut views = views();
+        let mut mappings = mappings();
         let lent = Lent::new(arena(b"kept"));
-        let kept = lend(&mut views, &lent, 4).clone();
-        assert!(views.settle());
-        assert!(!views.settle(), "that was an earlier job");
-        assert!(views.is_empty());
+        let kept = lend(&mut mappings, &lent, 4).clone();
+        assert!(mappings.end_job());
+        assert!(!mappings.end_job(), "that was an earlier job");
+        assert!(mappings.is_empty());
         drop(lent);
         assert_eq!(&kept[..], b"kept");
     }
@@ -487,66 +487,66 @@ mod tests {
 
     #[test]
     fn what_no_job_uses_is_let_go_in_time() {
-        let mut views = views();
+        let mut mappings = mappings();
         let lents = [1, 2].map(|byte| Lent::new(arena(&[byte])));
         let [old, new] = &lents;
-        drop(lend(&mut views, old, 1));
-        assert!(!views.settle());
-        let in_use = lend(&mut views, new, 1);
-        let later = Instant::now() + LINGER;
-        views.let_go_of_those_since(|since| since + LINGER <= later);
-        assert_eq!(views.kept.len(), 1, "one is in use");
-        views.let_old_ones_go();
+        drop(lend(&mut mappings, old, 1));
+        assert!(!mappings.end_job());
+        let in_use = lend(&mut mappings, new, 1);
+        let later = Instant::now() + UNUSED_MAPPING_KEPT_FOR;
+        mappings.unmap_if(|since| since + UNUSED_MAPPING_KEPT_FOR <= later);
+        assert_eq!(mappings.kept.len(), 1, "one is in use");
+        mappings.unmap_old();
         drop(in_use);
-        assert!(!views.settle());
-        views.let_old_ones_go();
-        assert_eq!(views.kept.len(), 1, "it was used a moment ago");
-        views.let_go();
-        assert!(views.is_empty());
+        assert!(!mappings.end_job());
+        mappings.unmap_old();
+        assert_eq!(mappings.kept.len(), 1, "it was used a moment ago");
+        mappings.unmap_unused();
+        assert!(mappings.is_empty());
     }
 
     #[test]
     fn so_many_are_kept_and_no_more() {
-        let mut views = views();
+        let mut mappings = mappings();
         let lents: Vec<Lent> = (0..10).map(|byte| Lent::new(arena(&[byte]))).collect();
         for lent in &lents {
-            drop(lend(&mut views, lent, 1));
-            assert!(!views.settle());
-            assert!(views.kept.len() <= MOST_VIEWS);
+            drop(lend(&mut mappings, lent, 1));
+            assert!(!mappings.end_job());
+            assert!(mappings.kept.len() <= MOST_VIEWS);
         }
         let last = lents.last().unwrap().id();
-        assert!(views.kept.iter().any(|kept| kept.id == last));
+        assert!(mappings.kept.iter().any(|kept| kept.id == last));
     }
 
     #[test]
     fn what_is_no_arena_or_too_short_is_refused() {
-        let mut views = views();
-        let mut refusal = |file: &OwnedFd, length| views.lend(0, file, length).unwrap_err();
+        let mut mappings = mappings();
+        let mut refusal = |file: &OwnedFd, length| mappings.lend(0, file, length).unwrap_err();
         let pipe: OwnedFd = io::pipe().unwrap().0.into();
         assert!(matches!(refusal(&pipe, 1), Refused::NoMemory));
-        let mut draft = Draft::new().unwrap();
-        draft.append(b"draft").unwrap();
-        assert!(matches!(refusal(draft.file(), 1), Refused::NotSealed));
+        let mut writer = MemfdWriter::new().unwrap();
+        writer.append(b"writer").unwrap();
+        assert!(matches!(refusal(writer.file(), 1), Refused::NotSealed));
         let short = Lent::new(arena(b"short"));
         let beyond = short.arena.capacity() + 1;
         assert!(matches!(refusal(short.file(), beyond), Refused::Hollow));
-        assert!(views.is_empty());
+        assert!(mappings.is_empty());
     }
 
     #[test]
     fn nothing_is_made_of_nothing() {
-        assert!(Arena::of(Arena::draft().unwrap()).is_err());
+        assert!(Arena::of(Arena::writer().unwrap()).is_err());
     }
 
     /// As on a kernel that does not know how to keep it from others.
     #[test]
     fn where_it_cannot_be_sealed_the_draft_comes_back_as_it_was() {
-        let mut draft = Arena::draft().unwrap();
-        draft.append(b"draft").unwrap();
-        fcntl_add_seals(draft.file(), SealFlags::SEAL).unwrap();
-        let draft = Arena::of(draft).expect_err("it takes no more seals");
-        let length = rustix::fs::fstat(draft.file()).unwrap().st_size;
-        assert_eq!((draft.len(), length), (5, 5));
+        let mut writer = Arena::writer().unwrap();
+        writer.append(b"writer").unwrap();
+        fcntl_add_seals(writer.file(), SealFlags::SEAL).unwrap();
+        let writer = Arena::of(writer).expect_err("it takes no more seals");
+        let length = rustix::fs::fstat(writer.file()).unwrap().st_size;
+        assert_eq!((writer.len(), length), (5, 5));
     }
 
     /// A copy must neither write where the original does, nor unmap what lies there by now.

@@ -1,6 +1,6 @@
 //! Memory that two processes share and that nobody can change: written once, sealed, then mapped for reading.
 //!
-//! [`Draft`] is a nameless file in memory (a memfd) that is being written; [`Draft::seal`] makes it [`Sealed`]. The kernel
+//! [`MemfdWriter`] is a nameless file in memory (a memfd) that is being written; [`MemfdWriter::seal`] makes it [`Sealed`]. The kernel
 //! then refuses to shrink, grow or write it, for every process and for ever, and has made sure that no mapping is left
 //! through which it could be written. That is what makes a `&[u8]` into it sound, although another process has it too.
 //!
@@ -67,12 +67,12 @@ const LONGEST: u64 = isize::MAX as u64;
 
 /// Memory that is being written, from its beginning to its end.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct MemfdWriter {
     file: OwnedFd,
     length: u64,
 }
 
-impl Draft {
+impl MemfdWriter {
     /// Makes an empty one.
     pub(crate) fn new() -> io::Result<Self> {
         Self::named(NAME)
@@ -233,7 +233,7 @@ impl Deref for Sealed {
         let Mapped { start, length } = &self.mapped;
         // SAFETY: `start` is not null, aligned as bytes are, and `length` bytes from there on are one mapping of this file
         // that lives as long as `self`; `length` is at most `isize::MAX`, because the kernel maps no more. All are readable
-        // without a fault: the file is as long (looked up in `adopt`, written in `Draft`) and cannot shrink (`SHRINK`), and
+        // without a fault: the file is as long (looked up in `adopt`, written in `MemfdWriter`) and cannot shrink (`SHRINK`), and
         // all its pages exist. They are initialised, as all memory that a kernel gives is. Nobody changes them while they
         // are borrowed, or ever: `WRITE` forbids it to every process, and could be set only because no mapping was left that
         // can be written; nor can this private one, which has no right to (and a job that took the right with `mprotect`
@@ -340,7 +340,7 @@ pub(crate) fn prefer_huge_pages(memory: &mut [u8]) {
     let _ = unsafe { madvise(place, length, Advice::LinuxHugepage) }; // where there are none, small ones do
 }
 
-/// Private memory, zeroed, to be filled and then written into a [`Draft`].
+/// Private memory, zeroed, to be filled and then written into a [`MemfdWriter`].
 #[derive(Debug)]
 pub(crate) struct Scratch(Mapped);
 
@@ -362,11 +362,11 @@ impl Scratch {
         Ok(Self(mapped))
     }
 
-    /// Writes all of it into `draft`, and gives its memory back on the way.
-    pub(crate) fn pour(self, draft: &mut Draft) -> io::Result<()> {
+    /// Writes all of it into `writer`, and gives its memory back on the way.
+    pub(crate) fn pour(self, writer: &mut MemfdWriter) -> io::Result<()> {
         for at in (0..self.len()).step_by(PIECE) {
             let length = PIECE.min(self.len() - at);
-            draft.append(&self[at..at + length])?;
+            writer.append(&self[at..at + length])?;
             let start = self.0.start.as_ptr().wrapping_add(at).cast();
             // SAFETY: the range lies in our own mapping and begins with a page, as `PIECE` is a whole number of pages. The
             // advice turns what it holds into zeros, which nobody sees: there is no borrow of it at this point, and this
@@ -433,9 +433,9 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     fn sealed(bytes: &[u8]) -> Sealed {
-        let mut draft = Draft::new().unwrap();
-        draft.append(bytes).unwrap();
-        draft.seal().unwrap()
+        let mut writer = MemfdWriter::new().unwrap();
+        writer.append(bytes).unwrap();
+        writer.seal().unwrap()
     }
 
     /// A file in memory, as a process that does not know our rules would make it.
@@ -572,13 +572,13 @@ mod tests {
 
         #[test]
         fn what_is_appended_is_there(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9000), 1..6)) {
-            let mut draft = Draft::new().unwrap();
+            let mut writer = MemfdWriter::new().unwrap();
             for piece in &pieces {
-                draft.append(piece).unwrap();
+                writer.append(piece).unwrap();
             }
             let whole = pieces.concat();
-            prop_assert_eq!(draft.len(), whole.len() as u64);
-            prop_assert_eq!(&*draft.seal().unwrap(), whole);
+            prop_assert_eq!(writer.len(), whole.len() as u64);
+            prop_assert_eq!(&*writer.seal().unwrap(), whole);
         }
     }
 
@@ -590,9 +590,9 @@ mod tests {
         for (at, byte) in scratch.iter_mut().enumerate() {
             *byte = (at % 251) as u8;
         }
-        let mut draft = Draft::new().unwrap();
-        scratch.pour(&mut draft).unwrap();
-        let sealed = draft.seal().unwrap();
+        let mut writer = MemfdWriter::new().unwrap();
+        scratch.pour(&mut writer).unwrap();
+        let sealed = writer.seal().unwrap();
         assert_eq!(sealed.len(), length);
         assert!(
             sealed
@@ -605,10 +605,10 @@ mod tests {
     #[test]
     fn more_than_there_are_addresses_is_an_error() {
         assert!(Scratch::new(isize::MAX as usize).is_err());
-        let mut draft = Draft::new().unwrap();
-        draft.length = LONGEST;
+        let mut writer = MemfdWriter::new().unwrap();
+        writer.length = LONGEST;
         assert_eq!(
-            draft.append(b"x").unwrap_err().kind(),
+            writer.append(b"x").unwrap_err().kind(),
             io::ErrorKind::FileTooLarge
         );
     }

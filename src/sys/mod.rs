@@ -5,7 +5,7 @@
 
 pub(crate) mod arena;
 pub(crate) mod copy;
-pub(crate) mod cpu_alarm;
+pub(crate) mod cpu_timer;
 pub(crate) mod disposition;
 pub(crate) mod fork;
 pub(crate) mod image;

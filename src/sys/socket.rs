@@ -81,7 +81,7 @@ pub(crate) fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The most descriptors that the kernel takes beside one message.
-pub(crate) const MOST_FDS: usize = 253;
+pub(crate) const MAX_FDS: usize = 253;
 
 /// Sends all of `bytes`, blocking, with descriptors beside the first of them.
 pub(crate) fn send_with_fds(
@@ -126,7 +126,7 @@ pub(crate) fn send_message(
     fds: &[BorrowedFd<'_>],
     flags: SendFlags,
 ) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fits = ancillary.push(SendAncillaryMessage::ScmRights(fds));
     debug_assert!(fits, "the space is made for as many");
@@ -149,13 +149,13 @@ pub(crate) fn receive_with_fds(socket: impl AsFd, bytes: &mut [u8]) -> io::Resul
             &mut received,
             RecvFlags::empty(),
         ) {
-            Ok(Arrived { bytes: 0, .. }) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(Arrived { lost: true, .. }) => {
+            Ok(Incoming { bytes: 0, .. }) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Incoming { lost: true, .. }) => {
                 return Err(io::Error::other(
                     "a descriptor was lost on its way, because this process has too many",
                 ));
             }
-            Ok(Arrived { bytes, .. }) => filled += bytes,
+            Ok(Incoming { bytes, .. }) => filled += bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -170,7 +170,7 @@ pub(crate) fn receive_onto(
     room: usize,
     fds: &mut Vec<OwnedFd>,
     flags: RecvFlags,
-) -> io::Result<Arrived> {
+) -> io::Result<Incoming> {
     let before = buffer.len();
     buffer.resize(before + room, 0);
     let arrived = receive_message(socket, &mut buffer[before..], fds, flags);
@@ -180,7 +180,7 @@ pub(crate) fn receive_onto(
 }
 
 /// What arrived with one message.
-pub(crate) struct Arrived {
+pub(crate) struct Incoming {
     pub(crate) bytes: usize,
     /// There was a descriptor for which this process had no room.
     pub(crate) lost: bool,
@@ -192,8 +192,8 @@ pub(crate) fn receive_message(
     bytes: &mut [u8],
     fds: &mut Vec<OwnedFd>,
     flags: RecvFlags,
-) -> io::Result<Arrived> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+) -> io::Result<Incoming> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = recvmsg(
         &socket,
@@ -206,7 +206,7 @@ pub(crate) fn receive_message(
             fds.extend(arrived);
         }
     }
-    Ok(Arrived {
+    Ok(Incoming {
         bytes: message.bytes,
         lost: message.flags.contains(ReturnFlags::CTRUNC),
     })

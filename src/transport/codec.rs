@@ -1,9 +1,8 @@
-//! Values to bytes and back: the only file that knows bincode.
+//! Encodes values as bytes and decodes them. The only file that uses bincode.
 //!
-//! The format is private to a parent and its workers, which are one image, so it needs neither versions nor names, and
-//! may change in any release. Integers have fixed width: it is faster to write numbers than to count their digits, and
-//! what travels here does not leave the machine. It only ever decodes what a process of our own wrote; even so, a
-//! length is never trusted further than bincode's own caution goes.
+//! The format is private to a parent and its workers, which execute the same image. So it needs neither versions nor names,
+//! and may change in any release. Integers have a fixed width, which is faster than a variable one. Only bytes of a process
+//! of the same program are decoded; even so, no announced length is trusted.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -12,20 +11,22 @@ use bincode::config::{Config, Configuration, Fixint, LittleEndian};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::payload::arena_pool::ArenaPool;
 use super::payload::attachments;
-use super::payload::attachments::NotFound;
-use super::payload::body;
-use super::payload::body::{Arrived, Bytes, Enclosures, Encoding, Reading};
-use super::payload::pool::Pool;
+use super::payload::attachments::{AttachmentError, Attachments};
+use super::payload::encoding::Encoding;
+use super::payload::incoming;
+use super::payload::incoming::{EncodedBytes, Incoming, LargeReader};
 use super::payload::store::Written;
-use super::strict::Whole;
-use crate::sys::arena::Views;
+use super::strict_serializer::Strict;
+use super::tuning::{LARGE_DECODE_LIMIT, SMALL_DECODE_LIMIT};
+use crate::sys::arena::MappingCache;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
     .with_fixed_int_encoding();
 
-/// Why a value could not be encoded or decoded, in words.
+/// The reason why a value could not be encoded or decoded, as a text for the user.
 #[derive(Debug)]
 pub(crate) struct CodecError(String);
 
@@ -37,13 +38,13 @@ impl fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
-/// Appends `value`'s encoding to `out`; after an error `out` is as before.
+/// Appends the encoding of `value` to `out`. After an error, `out` is unchanged.
 pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
     let before = out.len();
-    match bincode::serde::encode_into_std_write(Whole(value), out, FORMAT) {
+    match bincode::serde::encode_into_std_write(Strict(value), out, FORMAT) {
         Ok(_length) => Ok(()),
         Err(error) => {
             out.truncate(before);
@@ -52,141 +53,142 @@ pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     }
 }
 
-/// Encodes `value`.
+/// Returns the encoding of `value`.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut out = Vec::new();
     encode_onto(value, &mut out)?;
     Ok(out)
 }
 
-/// So little is a text given room for on its own word.
-const LITTLE: usize = 1 << 20;
-const MUCH: usize = 1 << 30;
-
 /// Decodes a value that takes up all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() <= LITTLE {
-        decode_within(bytes, FORMAT.with_limit::<LITTLE>())
-    } else if bytes.len() <= MUCH {
-        decode_within(bytes, FORMAT.with_limit::<MUCH>())
+    if bytes.len() <= SMALL_DECODE_LIMIT {
+        decode_with_limit(bytes, FORMAT.with_limit::<SMALL_DECODE_LIMIT>())
+    } else if bytes.len() <= LARGE_DECODE_LIMIT {
+        decode_with_limit(bytes, FORMAT.with_limit::<LARGE_DECODE_LIMIT>())
     } else {
-        decode_within(bytes, FORMAT)
+        decode_with_limit(bytes, FORMAT)
     }
 }
 
-/// Decodes in a format that has a limit: no value may take more bytes. bincode makes room for a text, or for bytes,
-/// before it looks whether they are there, and a length that is none, as a type reads it whose `Serialize` and
-/// `Deserialize` disagree, may be more than all memory: asking for that ends the process. It makes room within the
-/// limit only.
-fn decode_within<T: DeserializeOwned>(bytes: &[u8], format: impl Config) -> Result<T, CodecError> {
+/// Decodes in a format with a limit for the bytes of a value.
+///
+/// bincode allocates memory for a text before it has seen the text. If a type's `Serialize` and `Deserialize` disagree, the
+/// length may be any number, and allocating more than all memory aborts the process. The limit bounds that allocation.
+fn decode_with_limit<T: DeserializeOwned>(
+    bytes: &[u8],
+    format: impl Config,
+) -> Result<T, CodecError> {
     match bincode::serde::decode_from_slice(bytes, format) {
-        Ok((value, length)) => all_of_it(value, bytes.len() - length),
+        Ok((value, length)) => check_left_over(value, bytes.len() - length),
         Err(error) => Err(CodecError(decode_error(error))),
     }
 }
 
-/// Appends `value`'s encoding to `out`, or a word that it lies beside it, and gives what goes with it; after an error
-/// `out` is as before. What is large lies in memory that is sealed.
-pub(crate) fn encode_enclosing<T: Serialize + ?Sized>(
+/// Appends the encoding of `value` to `out`, or a reference to attached memory if it is large, and returns the attachments.
+/// The memory is sealed. After an error, `out` is unchanged.
+pub(crate) fn encode_with_attachments<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-) -> Result<Enclosures, CodecError> {
+) -> Result<Attachments, CodecError> {
     encode_to(value, Encoding::begin(out, None))
 }
 
-/// The same for a worker of ours: what is large lies in an arena, of `pool` or to be put there, if that is possible.
+/// Encodes `value` like [`encode_with_attachments`], for a worker of this process: a large encoding is in an arena of `pool`
+/// if possible.
 pub(crate) fn encode_for_worker<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-    pool: &Pool,
-) -> Result<Enclosures, CodecError> {
+    pool: &ArenaPool,
+) -> Result<Attachments, CodecError> {
     encode_to(value, Encoding::begin(out, Some(pool)))
 }
 
-/// The same for a receiver that may have no descriptor to spare: the value lies in its frame, however large it is.
-/// (What of it is shared memory needs one all the same.)
+/// Encodes `value` into `out`, whatever its length, for a receiver that may have no descriptor left. (Shared memory within the
+/// value still needs one.)
 pub(crate) fn encode_in_frame<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-) -> Result<Enclosures, CodecError> {
+) -> Result<Attachments, CodecError> {
     encode_to(value, Encoding::begin_in_frame(out))
 }
 
 fn encode_to<T: Serialize + ?Sized>(
     value: &T,
     mut encoding: Encoding<'_>,
-) -> Result<Enclosures, CodecError> {
-    let (encoded, leaving) = attachments::collect(|| {
-        bincode::serde::encode_into_writer(Whole(value), &mut encoding, FORMAT)
+) -> Result<Attachments, CodecError> {
+    let (encoded, outgoing) = attachments::collect_outgoing(|| {
+        bincode::serde::encode_into_writer(Strict(value), &mut encoding, FORMAT)
     });
     if let Err(error) = encoded {
-        encoding.take_back();
+        encoding.undo();
         return Err(CodecError(encode_error(error)));
     }
-    let enclosed = leaving.memories.iter().map(|memory| memory.file().clone());
-    let (body, lent) = match encoding.end(enclosed.len(), &leaving.stretches) {
+    let sealed = outgoing.sealed.iter().map(|memory| memory.file().clone());
+    let (memory, lent) = match encoding.finish(sealed.len(), &outgoing.region) {
         None => (None, None),
         Some(Written::Sealed(file)) => (Some(file.into()), None),
         Some(Written::Lent(lent)) => (Some(lent.file().clone()), Some(lent)),
     };
-    let fds = enclosed.chain(body).collect();
-    Ok(Enclosures { fds, lent })
+    let fds = sealed.chain(memory).collect();
+    Ok(Attachments { fds, lent })
 }
 
-/// Finds a job's argument that has arrived in a worker.
-pub(crate) fn arrived<'a>(
+/// Locates the encoding of a job's argument, in a worker.
+pub(crate) fn locate_argument<'a>(
     payload: &'a [u8],
     fds: Vec<OwnedFd>,
-    views: &mut Views,
-) -> Result<Arrived<'a>, CodecError> {
-    Arrived::from_parent(payload, fds, views).map_err(not_found)
+    mappings: &mut MappingCache,
+) -> Result<Incoming<'a>, CodecError> {
+    Incoming::from_parent(payload, fds, mappings).map_err(attachment_error)
 }
 
-/// Decodes a value that has come from a worker and takes up all of `bytes`, or lies beside them, with the descriptors
-/// that came along.
-pub(crate) fn decode_enclosed<T: DeserializeOwned>(
+/// Decodes a value that a worker has sent, from the payload of its frame and the attached descriptors.
+pub(crate) fn decode_received<T: DeserializeOwned>(
     bytes: &[u8],
     fds: Vec<OwnedFd>,
 ) -> Result<T, CodecError> {
-    decode_arrived(Arrived::from_worker(bytes, fds).map_err(not_found)?)
+    decode_payload(Incoming::from_worker(bytes, fds).map_err(attachment_error)?)
 }
 
-/// Decodes a value that takes up all that has arrived.
-pub(crate) fn decode_arrived<T: DeserializeOwned>(arrived: Arrived<'_>) -> Result<T, CodecError> {
-    let Arrived {
+/// Decodes a value whose encoding has been located.
+pub(crate) fn decode_payload<T: DeserializeOwned>(incoming: Incoming<'_>) -> Result<T, CodecError> {
+    let Incoming {
         encoding,
-        within,
+        region,
         fds,
-    } = arrived;
-    attachments::hand_out(fds, within, || match &encoding {
-        Bytes::InFrame(bytes) => decode(bytes),
-        Bytes::InMemory(memory, length) => decode_large(&memory[..*length]),
+    } = incoming;
+    attachments::with_incoming(fds, region, || match &encoding {
+        EncodedBytes::InFrame(bytes) => decode(bytes),
+        EncodedBytes::InMemory(memory, length) => decode_large(&memory[..*length]),
     })
 }
 
-/// Tells how many bytes there are of a value that was encoded to go to another process.
+/// Returns how many bytes the encoding of a value has, from its frame's payload and the last of its descriptors.
 pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> usize {
-    body::length(payload, last_fd)
+    incoming::encoded_len(payload, last_fd)
 }
 
-fn not_found(error: NotFound) -> CodecError {
+fn attachment_error(error: AttachmentError) -> CodecError {
     CodecError(error.to_string())
 }
 
-/// The same as [`decode`], which is quicker with small values.
+/// Decodes like [`decode`], but faster for large values and slower for small ones.
 fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let mut rest = bytes;
-    let decoded = match bytes.len() <= MUCH {
-        true => bincode::serde::decode_from_reader(Reading(&mut rest), FORMAT.with_limit::<MUCH>()),
-        false => bincode::serde::decode_from_reader(Reading(&mut rest), FORMAT),
+    let reader = LargeReader(&mut rest);
+    let decoded = if bytes.len() <= LARGE_DECODE_LIMIT {
+        bincode::serde::decode_from_reader(reader, FORMAT.with_limit::<LARGE_DECODE_LIMIT>())
+    } else {
+        bincode::serde::decode_from_reader(reader, FORMAT)
     };
     match decoded {
-        Ok(value) => all_of_it(value, rest.len()),
+        Ok(value) => check_left_over(value, rest.len()),
         Err(error) => Err(CodecError(decode_error(error))),
     }
 }
 
-fn all_of_it<T>(value: T, left_over: usize) -> Result<T, CodecError> {
+fn check_left_over<T>(value: T, left_over: usize) -> Result<T, CodecError> {
     match left_over {
         0 => Ok(value),
         _ => Err(CodecError(format!(
@@ -195,8 +197,8 @@ fn all_of_it<T>(value: T, left_over: usize) -> Result<T, CodecError> {
     }
 }
 
-/// bincode wraps the words of a `Serialize` implementation; they alone concern the user. Its own are made useful: they
-/// say what is wrong, and not with which types that happens.
+/// Returns the text of a user's `Serialize` without bincode's wrapping, or replaces a text of bincode's by one that says which
+/// types cause the error.
 fn encode_error(error: bincode::error::EncodeError) -> String {
     use bincode::error::EncodeError;
     match error {
@@ -228,23 +230,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    struct Sulky;
+    struct Failing;
 
-    impl Serialize for Sulky {
+    impl Serialize for Failing {
         fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
             Err(serde::ser::Error::custom("not today"))
         }
     }
 
     #[test]
-    fn an_error_leaves_the_buffer_as_it_was_and_keeps_the_users_words() {
+    fn an_error_leaves_the_buffer_as_it_was_and_keeps_the_text_of_the_user() {
         let mut out = vec![1, 2, 3];
-        let error = encode_onto(&("a prefix that gets written", Sulky), &mut out).unwrap_err();
+        let error = encode_onto(&("a prefix that gets written", Failing), &mut out).unwrap_err();
         assert_eq!(out, [1, 2, 3]);
         assert_eq!(error.to_string(), "not today");
     }
 
-    /// What works in JSON and not here.
+    /// These types work in JSON.
     #[test]
     fn a_type_that_needs_a_format_which_describes_itself_is_an_error_that_says_so() {
         use serde::{Deserialize, Serialize};
@@ -274,13 +276,13 @@ mod tests {
         assert!(trial(&Flat { inner }).contains("serde(flatten)"));
     }
 
-    /// It once came out as `None, 1, None`.
+    /// The value was once decoded as `None, 1, None`.
     #[test]
-    fn a_field_that_is_left_out_is_an_error_wherever_it_lies_and_one_that_never_travels_is_none() {
+    fn a_skipped_field_is_an_error_at_any_depth_unless_it_is_skipped_on_both_sides() {
         use serde::{Deserialize, Serialize};
 
         #[derive(Default, Serialize, Deserialize)]
-        struct Gappy {
+        struct WithSkips {
             #[serde(skip_serializing_if = "Option::is_none")]
             first: Option<u8>,
             second: u8,
@@ -289,24 +291,24 @@ mod tests {
             #[serde(skip)]
             fourth: u8,
         }
-        let gappy = |first| Gappy {
+        let with_skips = |first| WithSkips {
             first,
             third: Some(0),
-            ..Gappy::default()
+            ..WithSkips::default()
         };
-        let error = encode(&gappy(None)).unwrap_err().to_string();
+        let error = encode(&with_skips(None)).unwrap_err().to_string();
         assert!(
             error.contains("`first`") && error.contains("skip_serializing_if"),
             "{error}"
         );
-        let bytes = encode(&gappy(Some(7))).unwrap();
-        let decoded = decode::<Gappy>(&bytes).unwrap();
+        let bytes = encode(&with_skips(Some(7))).unwrap();
+        let decoded = decode::<WithSkips>(&bytes).unwrap();
         assert_eq!((decoded.first, decoded.fourth), (Some(7), 0));
         let mut out = Vec::new();
-        for deep in [Some(Ok::<_, ()>(vec![gappy(None)])), None] {
+        for deep in [Some(Ok::<_, ()>(vec![with_skips(None)])), None] {
             let deep = (1, std::collections::BTreeMap::from([('a', deep)]));
             let is_whole = deep.1[&'a'].is_none();
-            assert_eq!(encode_enclosing(&deep, &mut out).is_ok(), is_whole);
+            assert_eq!(encode_with_attachments(&deep, &mut out).is_ok(), is_whole);
         }
     }
 
@@ -322,9 +324,9 @@ mod tests {
         );
     }
 
-    /// The length stands in front, in eight bytes. To make room for it once ended the process.
+    /// The length is in the first eight bytes. Allocating memory for it once aborted the process.
     #[test]
-    fn a_length_that_is_more_than_there_is_is_an_error_however_much_that_is() {
+    fn a_length_beyond_the_end_is_an_error_however_large_it_is() {
         for length in [1 << 10, 3 << 20] {
             let mut bytes = encode(&"x".repeat(length)).unwrap();
             for wrong in [1, 20, 31, 40, 47, 62, 63].map(|shift| length as u64 + (1 << shift)) {
@@ -336,27 +338,28 @@ mod tests {
         }
     }
 
-    /// Something of each sort.
+    /// A value with fields of many types.
     type Value = (u8, char, bool, i128, Option<String>, Vec<u16>);
 
     proptest! {
         #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
-        fn a_value_that_is_as_long_as_the_limit_is_within_it(value: Value) {
+        fn a_value_exactly_as_long_as_the_limit_is_accepted(value: Value) {
             const ENOUGH: usize = 1 << 10;
             // Padded to the limit, to the byte.
             let pad = |length| (value.clone(), "x".repeat(length));
             let bytes = encode(&pad(ENOUGH.saturating_sub(encode(&pad(0)).unwrap().len()))).unwrap();
-            let decoded = decode_within::<(Value, String)>(&bytes, FORMAT.with_limit::<ENOUGH>());
-            match bytes.len() <= ENOUGH {
-                true => prop_assert_eq!(decoded.unwrap(), pad(bytes.len() - encode(&pad(0)).unwrap().len())),
-                false => prop_assert!(decoded.is_err()),
+            let decoded = decode_with_limit::<(Value, String)>(&bytes, FORMAT.with_limit::<ENOUGH>());
+            if bytes.len() <= ENOUGH {
+                prop_assert_eq!(decoded.unwrap(), pad(bytes.len() - encode(&pad(0)).unwrap().len()));
+            } else {
+                prop_assert!(decoded.is_err());
             }
         }
 
         #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
-        fn what_is_encoded_decodes_to_the_same(value: (u64, String, Vec<(i8, Option<f32>)>)) {
+        fn an_encoded_value_decodes_to_itself(value: (u64, String, Vec<(i8, Option<f32>)>)) {
             prop_assume!(value.2.iter().all(|(_, number)| number.is_none_or(|number| !number.is_nan())));
             let bytes = encode(&value).unwrap();
             prop_assert_eq!(decode::<(u64, String, Vec<(i8, Option<f32>)>)>(&bytes).unwrap(), value);

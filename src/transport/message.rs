@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::job::panic_report::WorkerPanic;
+use super::job::image::Fingerprint;
+use super::job::panic_report::PanicReport;
 use crate::sys::mapping::Segment;
 
 /// The first thing that a worker is told.
@@ -68,38 +69,6 @@ pub(crate) struct Limits {
 pub(crate) struct Closure {
     pub(crate) code: u64,
     pub(crate) data: Vec<u8>,
-}
-
-/// What tells two executable images apart. Offsets may be exchanged only between processes whose fingerprints are equal.
-///
-/// It is cheap to take: one `stat`, and what the loader has in memory anyway. Reading the whole file would be surer and
-/// take longer than starting a worker; the file's identity together with the build identifier and the layout of the
-/// segments leaves no mistake that happens by accident.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Fingerprint {
-    pub(crate) version: String,
-    pub(crate) pointer_width: u32,
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-    pub(crate) size: u64,
-    /// Only where no build identifier tells more: a file may be touched and be the same.
-    pub(crate) modified: Option<(i64, i64)>,
-    pub(crate) build_id: Vec<u8>,
-    pub(crate) layout: u64,
-}
-
-/// A panic, on its way to the parent.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PanicReport {
-    pub(crate) message: String,
-    pub(crate) location: Option<String>,
-    pub(crate) backtrace: Option<String>,
-}
-
-impl From<PanicReport> for WorkerPanic {
-    fn from(report: PanicReport) -> Self {
-        WorkerPanic::new(report.message, report.location, report.backtrace)
-    }
 }
 
 /// Why a new worker cannot serve.

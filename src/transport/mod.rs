@@ -6,7 +6,7 @@
 //! where both sides are awake, and [`patience`] how long they stay so.
 //!
 //! Large values have a [`body`] beside their frame, which is written to a `store`: a file of its own, or an arena of the
-//! [`pool`]. Shared memory within a value is its [`enclosure`], or, where it is the sender's alone, a [`stretch`] of the body.
+//! [`pool`]. Shared memory within a value is its [`enclosure`], or, where it is the sender's alone, a [`region`] of the body.
 //!
 //! The conversation is strict. The parent sends a *prelude* (with the real standard output beside it, if need be) and a
 //! *set-up*; the worker answers *hello*, and *ready* once its init closures have run. Then each *job* is answered by one
@@ -28,5 +28,5 @@ pub(crate) mod out_message;
 pub(crate) mod payload;
 pub(crate) mod pid_table;
 pub(crate) mod receive;
-mod strict;
+mod strict_serializer;
 pub(crate) mod tuning;

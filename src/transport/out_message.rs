@@ -5,28 +5,28 @@ use std::sync::Arc;
 
 use super::frame;
 use super::frame::{HEADER, Header, Kind, NOTHING_KEPT};
-use super::payload::body::Enclosures;
+use super::payload::attachments::Attachments;
 use crate::sys::arena::Arena;
 
 /// A finished frame and its attachments. The descriptors among them travel with the frame's first byte.
 #[derive(Debug, Default)]
 pub(crate) struct OutMessage {
     bytes: Vec<u8>,
-    attached: Enclosures,
+    attached: Attachments,
 }
 
 impl From<Vec<u8>> for OutMessage {
     fn from(frame: Vec<u8>) -> Self {
         OutMessage {
             bytes: frame,
-            attached: Enclosures::default(),
+            attached: Attachments::default(),
         }
     }
 }
 
 impl OutMessage {
-    /// Attaches descriptors, at most [`MOST_FDS`](crate::sys::socket::MOST_FDS), to a finished frame.
-    pub(crate) fn new(mut frame: Vec<u8>, attached: impl Into<Enclosures>) -> Self {
+    /// Attaches descriptors, at most [`MAX_FDS`](crate::sys::socket::MAX_FDS), to a finished frame.
+    pub(crate) fn new(mut frame: Vec<u8>, attached: impl Into<Attachments>) -> Self {
         let attached = attached.into();
         let count = u8::try_from(attached.fds.len()).expect("the caller has counted them");
         frame::set_fds(&mut frame, count);
@@ -40,9 +40,9 @@ impl OutMessage {
     pub(crate) fn build<E>(
         kind: Kind,
         number: u64,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<Enclosures, E>,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<Attachments, E>,
     ) -> Result<Self, E> {
-        let mut attached = Enclosures::default();
+        let mut attached = Attachments::default();
         let frame = frame::build(kind, number, |frame| {
             attached = fill(frame)?;
             Ok(())

@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, recv};
 
 use super::frame::{Inbox, MalformedFrame};
 use super::tuning::READ_ROOM;
-use crate::sys::socket::{Arrived, receive_onto};
+use crate::sys::socket::{Incoming, receive_onto};
 
 /// The reason why no frame will come.
 #[derive(Debug)]
@@ -59,7 +59,8 @@ pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) ->
         return Ok(bytes);
     }
     let mut fds = Vec::new();
-    let Arrived { bytes, lost } = receive_onto(socket, inbox.buffer(), READ_ROOM, &mut fds, flags)?;
+    let Incoming { bytes, lost } =
+        receive_onto(socket, inbox.buffer(), READ_ROOM, &mut fds, flags)?;
     inbox.add_fds(fds, lost);
     Ok(bytes)
 }

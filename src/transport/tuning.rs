@@ -26,3 +26,32 @@ pub(crate) const LONG_YIELD: Duration = Duration::from_micros(300);
 /// For this long after a long yield, spins do not yield. A program that is alone again loses little by that, and one that
 /// still competes loses one time slice in this time.
 pub(crate) const CONTENTION_MEMORY: Duration = Duration::from_millis(100);
+
+/// The longest payload, in bytes, that stays in its frame. Half as much costs about the same either way, and this fits into
+/// the buffer of a socket.
+pub(crate) const MAX_PAYLOAD_IN_FRAME: usize = 128 * 1024;
+
+/// How many bytes of an encoding are collected before they are written to memory.
+pub(crate) const WRITE_CHUNK: usize = 64 * 1024;
+
+/// The least length, in bytes, of a buffer that is decoded into huge pages. The C library maps a block of this size anew and
+/// unmaps it when it is freed, so its pages are untouched and its own.
+pub(crate) const HUGE_PAGE_MIN: usize = 32 << 20;
+
+/// How many bytes [`SharedBytesWriter`](super::payload::SharedBytesWriter) collects before it writes them. A system call
+/// for this many bytes is cheap.
+pub(crate) const SHARED_WRITE_BUFFER: usize = 64 * 1024;
+
+/// The most idle arenas in a pool. A program that makes more large calls at once lacks processors first.
+pub(crate) const MAX_IDLE_ARENAS: usize = 16;
+
+/// How many times as large as its contents a reused arena may be, if the length is known: a job that keeps a part of an
+/// arena keeps all of it.
+pub(crate) const MAX_ARENA_EXCESS: usize = 8;
+
+/// The most bytes in the idle arenas of a pool.
+pub(crate) const MAX_IDLE_ARENA_BYTES: usize = 256 << 20;
+
+/// The limits, in bytes, within which bincode reserves memory for a text before it has seen the text: see `codec`.
+pub(crate) const SMALL_DECODE_LIMIT: usize = 1 << 20;
+pub(crate) const LARGE_DECODE_LIMIT: usize = 1 << 30;

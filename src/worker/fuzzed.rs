@@ -9,7 +9,9 @@ use super::call::reply::Reply;
 use super::spawn::start::failure_of;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, HEADER, Header, Inbox, MalformedFrame};
-use crate::transport::message::{Fingerprint, InitFailed, PanicReport, SetUp};
+use crate::transport::job::image::Fingerprint;
+use crate::transport::job::panic_report::PanicReport;
+use crate::transport::message::{InitFailed, SetUp};
 use crate::transport::tuning::{READ_CHUNK, READ_ROOM};
 
 /// The bytes that an inbox may allocate beyond twice the bytes that have arrived: room for one

@@ -102,7 +102,7 @@ pub use pool::current::{
 pub use pool::statistics::WorkerStatistics;
 
 pub use crate::transport::job::status::WorkerStatus;
-pub use crate::transport::payload::shared::{SharedBytesWriter, SharedSlice};
+pub use crate::transport::payload::{SharedBytesWriter, SharedSlice};
 pub use crate::worker::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
 
 pub(crate) use conn::spin_poller::{forget, glance, look, turn};

@@ -7,8 +7,5 @@ pub const UPWARD: &[(&str, &str)] = &[];
 /// Folders (relative to `src`) whose entries import each other in a circle.
 pub const CYCLES: &[&str] = &[
     // transport
-    "transport",
-    "transport/payload/shared",
     // call, spawn
-    "worker/child",
 ];

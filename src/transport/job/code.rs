@@ -1,15 +1,15 @@
-//! The identity of code: where a function lies in the executable image.
+//! The identity of code: the offset of a function in the executable image.
 //!
-//! A parent cannot send a function, but its workers are the same image, so a place in it names the same instructions on
-//! both sides. For each use there is a *trampoline*, a plain function made by the compiler for one job type `F`, that
-//! decodes, calls `F` and encodes. Its offset from the image's base is what travels.
+//! A parent cannot send a function, but its workers execute the same image, so an offset in it means the same instructions
+//! on both sides. For each use there is a *trampoline*: a plain function, instantiated for one job type `F`, that decodes
+//! the argument, calls `F` and encodes the result. The parent sends its offset from the base of the image.
 //!
-//! That a caller's `F` needs no data of its own is checked when the program is compiled: it must be zero-sized. The
-//! trampoline makes its `F` out of nothing, therefore; see [`conjure`] for why it may.
+//! A job type `F` must be zero-sized, which is checked at compile time. So the trampoline needs no data to make its `F`; see
+//! [`zero_sized`] for the argument.
 //!
-//! Looking up an offset is the one `unsafe` step that could be steered from outside, so it is fenced in three ways: the
-//! two processes have compared image fingerprints; the offset must lie in an executable segment of the main image (on
-//! both sides); and an offset is sent only in the frame whose kind says which type of trampoline it is.
+//! Only the lookup of an offset could be steered from outside. Three checks guard it: the two processes have compared the
+//! fingerprints of their images, the offset must lie in an executable segment of the main image (on both sides), and the
+//! kind of the frame says which type of trampoline its offset leads to.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -22,31 +22,31 @@ use super::status::WorkerStatus;
 use crate::sys::image::Image;
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
-use crate::transport::payload::body::{Arrived, Enclosures};
+use crate::transport::payload::attachments::Attachments;
+use crate::transport::payload::incoming::Incoming;
 
-/// What a job's trampoline is: it takes the encoded argument with what came along, appends the encoded result, and gives what
-/// goes with that.
-pub(crate) type JobFn = fn(Arrived<'_>, &mut Vec<u8>) -> Result<Enclosures, JobFailure>;
+/// The trampoline of a job: decodes the argument, appends the encoded result to the buffer, and returns its attachments.
+pub(crate) type JobFn = fn(Incoming<'_>, &mut Vec<u8>) -> Result<Attachments, JobFailure>;
 
-/// What an init closure's trampoline is: it takes the encoded data.
+/// The trampoline of an init or preload closure: decodes the closure's data and calls the closure.
 pub(crate) type InitFn = fn(&[u8]) -> Result<(), CodecError>;
 
-/// What a retire closure's trampoline is: it takes the encoded data, once, and gives what is asked after each job.
+/// The trampoline of a retire closure: decodes the closure's data and returns the function to call after each job.
 pub(crate) type RetireFn = fn(&[u8]) -> Result<Retire, CodecError>;
 
-/// Asked after each job: is this worker to end?
+/// Called after each job: returns whether the worker shall retire.
 pub(crate) type Retire = Box<dyn Fn(&WorkerStatus) -> bool>;
 
-/// How a job fails without panicking.
+/// The failure of a job that did not panic.
 #[derive(Debug)]
 pub(crate) enum JobFailure {
-    /// Its argument could not be decoded; it did not run.
+    /// The argument could not be decoded, so the job did not run.
     BadArgument(CodecError),
-    /// Its result could not be encoded.
+    /// The result could not be encoded.
     BadResult(CodecError),
 }
 
-/// The place of a trampoline of type `P` in the main executable.
+/// The offset of a trampoline of type `P` in the main executable.
 #[derive(Debug)]
 pub(crate) struct Code<P> {
     offset: u64,
@@ -62,12 +62,14 @@ impl<P> Clone for Code<P> {
 impl<P> Copy for Code<P> {}
 
 impl<P> Code<P> {
-    /// Returns what travels.
+    /// Returns the offset that is sent to workers.
     pub(crate) fn offset(self) -> u64 {
         self.offset
     }
 
-    fn of_address(address: usize) -> Option<Self> {
+    fn at(trampoline: *const ()) -> Option<Self> {
+        // Exposed, because `find` makes a pointer of the address alone.
+        let address = trampoline.expose_provenance();
         let offset = Image::of_this_process().offset_of_code(address)?;
         Some(Self {
             offset,
@@ -76,13 +78,13 @@ impl<P> Code<P> {
     }
 }
 
-/// The closures that users give: they capture nothing, may be copied, and may be called in any thread or process.
+/// A closure that captures nothing, can be copied, and can be called on any thread and in any process.
 pub(crate) trait Portable: Copy + Send + Sync + 'static {}
 
 impl<F: Copy + Send + Sync + 'static> Portable for F {}
 
 impl Code<JobFn> {
-    /// Names the code of a job; `None` if it does not lie in the main executable.
+    /// Returns the code of a job, or `None` if it does not lie in the main executable.
     pub(crate) fn of_job<F, A, R>(_f: F) -> Option<Self>
     where
         F: Fn(A) -> R + Portable,
@@ -90,80 +92,98 @@ impl Code<JobFn> {
         R: Serialize,
     {
         const { assert_captures_nothing::<F>() };
-        Self::of_address(job_trampoline::<F, A, R> as JobFn as usize)
+        Self::at(job_trampoline::<F, A, R> as JobFn as *const ())
     }
 
-    /// Finds the trampoline in this image; `None` if there is no code at that place.
+    /// Returns the trampoline at an offset of this image, or `None` if there is no code.
     ///
     /// # Safety
     ///
     /// `offset` must have come from a `Code<JobFn>` of a process with the same image fingerprint.
     pub(crate) unsafe fn find(offset: u64) -> Option<JobFn> {
-        let address = Image::of_this_process().address_of_code(offset)?;
-        // SAFETY: by the caller's promise this is where a `JobFn` lies in the same image, which is never unmapped. A
-        // function pointer is as large as an address and not null, as the image's first page is no code of ours.
-        Some(unsafe { std::mem::transmute::<usize, JobFn>(address) })
+        let trampoline = find_code(offset)?;
+        // SAFETY:
+        // * `*const ()` and a function pointer have the same size on all platforms of this crate, so that the `transmute`
+        //   compiles; std's documentation of `fn` asks for this way from a data pointer to a function pointer.
+        // * The pointer is not null: `find_code` returns an address in an executable segment, and no segment of a Linux
+        //   program begins at 0.
+        // * The pointer leads to a function of this type: by the caller's promise, the offset is that of a `JobFn` in a process
+        //   with the same image fingerprint, hence of the same `JobFn` here, with the same signature and ABI.
+        // * The function is valid for `'static`: the main image is never unmapped.
+        // * The pointer has the provenance of that function: `find_code` takes up an exposed one. In the process that made
+        //   the `Code`, `at` has exposed it. In a worker, no Rust code need have done so. But the executable segment is memory
+        //   that the loader has mapped, and is disjoint from the stack, the heap and all statics; std documents such memory,
+        //   outside of the abstract machine, as always exposed. A call accesses no memory through the pointer.
+        Some(unsafe { std::mem::transmute::<*const (), JobFn>(trampoline) })
     }
 }
 
 impl Code<InitFn> {
-    /// Names the code of an init closure; `None` if it does not lie in the main executable.
+    /// Returns the code of an init closure, or `None` if it does not lie in the main executable.
     pub(crate) fn of_init<F, D>(_f: F) -> Option<Self>
     where
         F: Fn(&D) + Portable,
         D: DeserializeOwned,
     {
         const { assert_captures_nothing::<F>() };
-        Self::of_address(init_trampoline::<F, D> as InitFn as usize)
+        Self::at(init_trampoline::<F, D> as InitFn as *const ())
     }
 
-    /// Finds the trampoline in this image; `None` if there is no code at that place.
+    /// Returns the trampoline at an offset of this image, or `None` if there is no code.
     ///
     /// # Safety
     ///
     /// `offset` must have come from a `Code<InitFn>` of a process with the same image fingerprint.
     pub(crate) unsafe fn find(offset: u64) -> Option<InitFn> {
-        let address = Image::of_this_process().address_of_code(offset)?;
-        // SAFETY: as in `Code::<JobFn>::find`, with `InitFn` for `JobFn`.
-        Some(unsafe { std::mem::transmute::<usize, InitFn>(address) })
+        let trampoline = find_code(offset)?;
+        // SAFETY: each clause of `Code::<JobFn>::find` holds for `InitFn`: the caller promises that the offset is that of a
+        // `Code<InitFn>`.
+        Some(unsafe { std::mem::transmute::<*const (), InitFn>(trampoline) })
     }
 }
 
 impl Code<RetireFn> {
-    /// Names the code of a retire closure; `None` if it does not lie in the main executable.
+    /// Returns the code of a retire closure, or `None` if it does not lie in the main executable.
     pub(crate) fn of_retire<F, D>(_f: F) -> Option<Self>
     where
         F: Fn(&D, &WorkerStatus) -> bool + Portable,
         D: DeserializeOwned + 'static,
     {
         const { assert_captures_nothing::<F>() };
-        Self::of_address(retire_trampoline::<F, D> as RetireFn as usize)
+        Self::at(retire_trampoline::<F, D> as RetireFn as *const ())
     }
 
-    /// Finds the trampoline in this image; `None` if there is no code at that place.
+    /// Returns the trampoline at an offset of this image, or `None` if there is no code.
     ///
     /// # Safety
     ///
     /// `offset` must have come from a `Code<RetireFn>` of a process with the same image fingerprint.
     pub(crate) unsafe fn find(offset: u64) -> Option<RetireFn> {
-        let address = Image::of_this_process().address_of_code(offset)?;
-        // SAFETY: as in `Code::<JobFn>::find`, with `RetireFn` for `JobFn`.
-        Some(unsafe { std::mem::transmute::<usize, RetireFn>(address) })
+        let trampoline = find_code(offset)?;
+        // SAFETY: each clause of `Code::<JobFn>::find` holds for `RetireFn`: the caller promises that the offset is that of a
+        // `Code<RetireFn>`.
+        Some(unsafe { std::mem::transmute::<*const (), RetireFn>(trampoline) })
     }
 }
 
+/// Returns a pointer to the code at an offset of this image; `None` if the offset does not lie in an executable segment.
+fn find_code(offset: u64) -> Option<*const ()> {
+    let address = Image::of_this_process().address_of_code(offset)?;
+    Some(std::ptr::with_exposed_provenance(address))
+}
+
 fn job_trampoline<F, A, R>(
-    argument: Arrived<'_>,
+    argument: Incoming<'_>,
     out: &mut Vec<u8>,
-) -> Result<Enclosures, JobFailure>
+) -> Result<Attachments, JobFailure>
 where
     F: Fn(A) -> R + Portable,
     A: DeserializeOwned,
     R: Serialize,
 {
-    let argument = codec::decode_arrived(argument).map_err(JobFailure::BadArgument)?;
-    let result = conjure::<F>()(argument);
-    codec::encode_enclosing(&result, out).map_err(JobFailure::BadResult)
+    let argument = codec::decode_payload(argument).map_err(JobFailure::BadArgument)?;
+    let result = zero_sized::<F>()(argument);
+    codec::encode_with_attachments(&result, out).map_err(JobFailure::BadResult)
 }
 
 fn init_trampoline<F, D>(data: &[u8]) -> Result<(), CodecError>
@@ -171,7 +191,7 @@ where
     F: Fn(&D) + Portable,
     D: DeserializeOwned,
 {
-    conjure::<F>()(&codec::decode(data)?);
+    zero_sized::<F>()(&codec::decode(data)?);
     Ok(())
 }
 
@@ -181,7 +201,7 @@ where
     D: DeserializeOwned + 'static,
 {
     let data = codec::decode(data)?;
-    Ok(Box::new(move |status| conjure::<F>()(&data, status)))
+    Ok(Box::new(move |status| zero_sized::<F>()(&data, status)))
 }
 
 const fn assert_captures_nothing<F>() {
@@ -193,23 +213,26 @@ const fn assert_captures_nothing<F>() {
     );
 }
 
-/// Makes a zero-sized function value out of nothing.
-fn conjure<F: Portable>() -> &'static F {
+/// Returns a reference to a value of a zero-sized function type.
+fn zero_sized<F: Portable>() -> &'static F {
     const { assert_captures_nothing::<F>() };
-    // SAFETY: `F` is zero-sized (checked above, at compile time), so a dangling pointer that is aligned and not null, as
-    // `NonNull::dangling` is, is valid for reading its zero bytes, and no bytes can be invalid for a type that has
-    // values. It has one: a trampoline for `F` is only ever named by `Code::of_*`, which takes an `F`. Its uniqueness is
-    // no concern because `F: Copy`; it borrows nothing because `F: 'static`; being used on another thread than it was
-    // made on is no concern because `F: Send + Sync`. What remains is a closure that captures a zero-sized token by
-    // which some library proves that something was done *in this process*. No bound can exclude that, so `run_sync`
-    // documents it: in a worker, such a token proves only what the code before the hook or an init closure has done.
+    // SAFETY:
+    // * The pointer is aligned and not null, as `NonNull::dangling` is, and `F` is zero-sized (checked above, at compile
+    //   time). So the pointer is valid for reads of its zero bytes.
+    // * Zero bytes are a valid `F`, because `F` has a value: only `Code::of_*`, which takes an `F`, instantiates a trampoline
+    //   for it.
+    // * Another `F` may be made out of nothing, because `F: Copy`. It borrows nothing (`F: 'static`) and may be used on any
+    //   thread (`F: Send + Sync`).
+    // * A closure may capture a zero-sized token with which a library proves that something was done *in this process*. No
+    //   bound excludes that, so `run_sync` documents it: in a worker, such a token proves only what the code before the
+    //   hook or an init closure has done.
     unsafe { NonNull::<F>::dangling().as_ref() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::arena::Views;
+    use crate::sys::arena::MappingCache;
 
     fn double(n: u32) -> u32 {
         2 * n
@@ -217,25 +240,25 @@ mod tests {
 
     fn call(code: Code<JobFn>, argument: &[u8]) -> Result<Vec<u8>, JobFailure> {
         let mut out = Vec::new();
-        // SAFETY: the offset comes from this very process.
+        // SAFETY: the offset comes from a `Code<JobFn>` of this process.
         let trampoline = unsafe { Code::<JobFn>::find(code.offset()) }.expect("our own code");
-        // SAFETY: nothing is lent here.
-        let mut views = unsafe { Views::new() };
-        let argument = codec::arrived(argument, Vec::new(), &mut views);
+        // SAFETY: no file is given to the cache in this test.
+        let mut mappings = unsafe { MappingCache::new() };
+        let argument = codec::locate_argument(argument, Vec::new(), &mut mappings);
         trampoline(argument.unwrap(), &mut out).map(|_| out)
     }
 
     #[test]
-    fn a_function_is_found_again_by_its_offset() {
+    fn a_function_is_found_by_its_offset() {
         let code = Code::of_job(double).unwrap();
         let mut argument = Vec::new();
-        codec::encode_enclosing(&21u32, &mut argument).unwrap();
+        codec::encode_with_attachments(&21u32, &mut argument).unwrap();
         let out = call(code, &argument).unwrap();
-        assert_eq!(codec::decode_enclosed::<u32>(&out, Vec::new()).unwrap(), 42);
+        assert_eq!(codec::decode_received::<u32>(&out, Vec::new()).unwrap(), 42);
     }
 
     #[test]
-    fn closures_of_one_type_signature_have_different_places() {
+    fn closures_of_one_signature_have_different_offsets() {
         let (one, two) = (
             Code::of_job(|n: u32| n + 1).unwrap(),
             Code::of_job(|n: u32| n + 2).unwrap(),
@@ -250,8 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_no_code_is_not_found() {
-        // SAFETY: nothing is found, hence nothing called.
+    fn an_offset_without_code_is_not_found() {
+        // SAFETY: the lookup fails before any function pointer is made.
         assert!(unsafe { Code::<JobFn>::find(u64::MAX) }.is_none());
     }
 }

@@ -3,8 +3,27 @@
 use std::io;
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys::image::Image;
-use crate::transport::message::Fingerprint;
+
+/// Identifies an executable image. Processes exchange offsets only if their fingerprints are equal.
+///
+/// A fingerprint costs one `stat`; everything else is in memory. Reading the whole file would be more certain, but would take
+/// longer than starting a worker. The identity of the file, the build identifier and the layout of the segments exclude every
+/// accidental mistake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fingerprint {
+    pub(crate) version: String,
+    pub(crate) pointer_width: u32,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    /// Modification time; used only without a build identifier, because a file may be touched and stay the same.
+    pub(crate) modified: Option<(i64, i64)>,
+    pub(crate) build_id: Vec<u8>,
+    pub(crate) layout: u64,
+}
 
 /// Takes the fingerprint of this process's executable; only the first success looks at the disk.
 ///

@@ -14,7 +14,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 
-use crate::transport::message::PanicReport;
+use crate::transport::job::panic_report::PanicReport;
 
 thread_local! {
     static CATCHING: RefCell<Catching> = const { RefCell::new(Catching::No) };

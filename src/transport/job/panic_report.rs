@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What a job panicked with, carried over from the worker.
 ///
 /// # Examples
@@ -129,6 +131,20 @@ impl fmt::Display for WorkerPanic {
             write!(f, " at {location}")?;
         }
         write!(f, ": {}", self.message)
+    }
+}
+
+/// A panic as it is sent to the parent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PanicReport {
+    pub(crate) message: String,
+    pub(crate) location: Option<String>,
+    pub(crate) backtrace: Option<String>,
+}
+
+impl From<PanicReport> for WorkerPanic {
+    fn from(report: PanicReport) -> Self {
+        WorkerPanic::new(report.message, report.location, report.backtrace)
     }
 }
 

@@ -1,15 +1,14 @@
-//! Memory that travels beside a message, while values are made into bytes or out of them.
+//! Memory attached to a message, while values are encoded or decoded.
 //!
-//! A value that holds shared memory is written as a number, and the descriptor goes beside the frame, or, if there is
-//! none, a copy behind the encoding ([`stretch`](crate::transport::payload::inline)). Between the caller, who has the frame, and the
-//! value, deep within the user's types, stands serde, which hands nothing through: a `Serialize` knows its serializer
-//! and nothing else. So each side notes on the thread, for as long as one message of ours is encoded or decoded, which
-//! memory goes with it; this is the only file that does, and outside such a moment there is nothing noted. (A
-//! serializer of our own could carry the list openly. It would have to wrap all of bincode's, and would still lose the
-//! list in adapters that buffer values, such as serde's own for untagged enums.)
+//! A value that holds shared memory is encoded as a [`MemoryRef`]. The memory is attached to the frame as a descriptor or
+//! copied into the [inline region](super::inline). Between the caller, which has the frame, and the value, deep within
+//! the user's types, stands serde: a `Serialize` knows its serializer and nothing else. So each side keeps the memory of the
+//! message in a thread-local while it encodes or decodes, and this is the only file that does so. (A serializer of our own
+//! could carry the list openly. It would have to wrap all of bincode's, and would still lose the list in adapters that
+//! buffer values, such as serde's own for untagged enums.)
 //!
-//! Encoding or decoding may be nested: a `Serialize` of the user's may block on another call. What was noted before is
-//! put aside meanwhile, and comes back also if there is a panic.
+//! Encoding and decoding may be nested: a `Serialize` of the user's may block on another call. The thread-local of the
+//! outer message is restored afterwards, also after a panic.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -20,229 +19,248 @@ use std::thread::LocalKey;
 
 use serde::{Deserialize, Serialize};
 
+use super::inline::{InlineRegion, Memory, RegionBuilder};
+use crate::sys::arena::Lent;
 use crate::sys::memory::{Refused, Sealed};
-use crate::sys::socket::MOST_FDS;
-use crate::transport::payload::inline::{Memory, Stretches, Within};
+use crate::sys::socket::MAX_FDS;
 
 thread_local! {
-    /// What goes with the message that is being encoded.
-    static LEAVING: RefCell<Option<Leaving>> = const { RefCell::new(None) };
-    /// What came with the message that is being decoded.
-    static ARRIVED: RefCell<Option<Arrived>> = const { RefCell::new(None) };
+    /// The memory of the message that is being encoded.
+    static OUTGOING: RefCell<Option<OutgoingMemory>> = const { RefCell::new(None) };
+    /// The memory of the message that is being decoded.
+    static INCOMING: RefCell<Option<IncomingMemory>> = const { RefCell::new(None) };
 }
 
-/// What goes with a message.
+/// The descriptors that are sent with a frame.
 #[derive(Debug, Default)]
-pub(crate) struct Leaving {
-    /// By descriptor, in the order of their numbers.
-    pub(in crate::transport) memories: Vec<Arc<Sealed>>,
-    /// By copying it.
-    pub(in crate::transport) stretches: Stretches,
+pub(crate) struct Attachments {
+    pub(crate) fds: Vec<Arc<OwnedFd>>,
+    /// The arena to which the last descriptor leads.
+    pub(crate) lent: Option<Lent>,
 }
 
-/// What came with a message.
+impl From<Vec<Arc<OwnedFd>>> for Attachments {
+    fn from(fds: Vec<Arc<OwnedFd>>) -> Self {
+        Self { fds, lent: None }
+    }
+}
+
+/// The memory of an outgoing message.
+#[derive(Debug, Default)]
+pub(crate) struct OutgoingMemory {
+    /// Sent as descriptors, in this order.
+    pub(in crate::transport) sealed: Vec<Arc<Sealed>>,
+    /// Sent as a copy.
+    pub(in crate::transport) region: RegionBuilder,
+}
+
+/// The memory of an incoming message.
 #[derive(Debug)]
-struct Arrived {
-    enclosed: Vec<Enclosed>,
-    within: Within,
+struct IncomingMemory {
+    fds: Vec<IncomingFd>,
+    region: InlineRegion,
 }
 
-/// A stretch of memory that goes beside or behind the message, as it stands in it.
+/// Shared memory as it is encoded within a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct MemoryRef {
     /// [`MARK`].
     mark: u64,
-    /// Which of the descriptors, or [`WITHIN`].
-    number: u8,
+    /// The index of a descriptor, [`IN_REGION`] or [`EMPTY`].
+    index: u8,
     offset: u64,
     length: u64,
 }
 
-/// Stands for what lies behind the message.
-const WITHIN: u8 = u8::MAX - 1;
+/// The index of memory in the inline region.
+const IN_REGION: u8 = u8::MAX - 1;
 
-/// Begins each [`Place`]. As the length of a byte string it would be refused by any format: should a value that was
-/// encoded as a part of a message be decoded outside of one, or the other way round, that is an error and never another
-/// value.
+/// The index of an empty slice, which has no memory.
+const EMPTY: u8 = u8::MAX;
+
+/// The first field of each [`MemoryRef`]. Every format refuses it as the length of a byte string. So a value that is encoded
+/// within a message and decoded outside of one, or the other way round, is an error and never another value.
 const MARK: u64 = u64::from_le_bytes(*b"\xf7memory\xff");
 
-/// A descriptor that came along.
+/// An attached descriptor.
 #[derive(Debug)]
-enum Enclosed {
-    /// Nobody has asked for it.
-    Unseen(OwnedFd),
+enum IncomingFd {
+    Unused(OwnedFd),
     Mapped(Arc<Sealed>),
-    /// It was looked at, and refused.
+    /// The descriptor did not lead to sealed memory.
     Refused,
 }
 
-/// Notes what `encode` encloses, and returns it.
-pub(crate) fn collect<T>(encode: impl FnOnce() -> T) -> (T, Leaving) {
-    let noted = Noted::begin(&LEAVING, Leaving::default());
+/// Runs `encode`, and returns the memory that it attaches.
+pub(crate) fn collect_outgoing<T>(encode: impl FnOnce() -> T) -> (T, OutgoingMemory) {
+    let message = MessageScope::enter(&OUTGOING, OutgoingMemory::default());
     let value = encode();
-    (value, noted.end())
+    (value, message.leave())
 }
 
-/// Lets `decode` find what came along. What it does not ask for is closed.
-pub(crate) fn hand_out<T>(fds: Vec<OwnedFd>, within: Within, decode: impl FnOnce() -> T) -> T {
-    let enclosed = fds.into_iter().map(Enclosed::Unseen).collect();
-    let _noted = Noted::begin(&ARRIVED, Arrived { enclosed, within });
+/// Runs `decode`, which can resolve references to the memory of a message. Descriptors that it does not use are closed.
+pub(crate) fn with_incoming<T>(
+    fds: Vec<OwnedFd>,
+    region: InlineRegion,
+    decode: impl FnOnce() -> T,
+) -> T {
+    let fds = fds.into_iter().map(IncomingFd::Unused).collect();
+    let _message = MessageScope::enter(&INCOMING, IncomingMemory { fds, region });
     decode()
 }
 
-/// A stretch of memory: which, where in it, and how many bytes.
-pub(crate) type Stretch<'a> = (&'a Memory, usize, usize);
+/// A range of memory: the memory, the offset in it, and the number of bytes.
+pub(crate) type MemoryRange<'a> = (&'a Memory, usize, usize);
 
-/// Encloses a stretch of memory, or nothing, with the message that is being encoded; `None` if there is no such
+/// Attaches a range of memory, or an empty one, to the message that is being encoded. Returns `None` if there is no such
 /// message.
-pub(crate) fn enclose(
-    stretch: Option<Stretch<'_>>,
+pub(crate) fn attach(
+    range: Option<MemoryRange<'_>>,
     alignment: usize,
-) -> Option<Result<Place, TooMany>> {
-    LEAVING.with_borrow_mut(|leaving| {
-        let leaving = leaving.as_mut()?;
-        let Some((memory, offset, length)) = stretch else {
-            return Some(Ok(Place::NOWHERE));
+) -> Option<Result<MemoryRef, TooManyDescriptorsError>> {
+    OUTGOING.with_borrow_mut(|outgoing| {
+        let outgoing = outgoing.as_mut()?;
+        let Some((memory, offset, length)) = range else {
+            return Some(Ok(MemoryRef::OF_EMPTY));
         };
-        let (number, offset) = match memory {
-            Memory::Sealed(memory) => match number_of(memory, &mut leaving.memories) {
-                Ok(number) => (number, offset),
-                Err(too_many) => return Some(Err(too_many)),
+        let (index, offset) = match memory {
+            Memory::Sealed(memory) => match index_of(memory, &mut outgoing.sealed) {
+                Ok(index) => (index, offset),
+                Err(error) => return Some(Err(error)),
             },
             Memory::Leased(_) | Memory::Owned(_) => {
                 let range = offset..offset + length;
-                (WITHIN, leaving.stretches.add(memory, range, alignment))
+                (IN_REGION, outgoing.region.add(memory, range, alignment))
             }
         };
-        Some(Ok(Place {
+        Some(Ok(MemoryRef {
             mark: MARK,
-            number,
+            index,
             offset: offset as u64,
             length: length as u64,
         }))
     })
 }
 
-/// The number that a piece of memory has among those which go along.
-fn number_of(memory: &Arc<Sealed>, leaving: &mut Vec<Arc<Sealed>>) -> Result<u8, TooMany> {
-    let known = leaving.iter().position(|other| Arc::ptr_eq(other, memory));
-    let number = known.unwrap_or(leaving.len());
-    if number == MOST_FDS {
-        return Err(TooMany);
+/// Returns the index of `memory` among the attached ones, after adding it if it is new.
+fn index_of(
+    memory: &Arc<Sealed>,
+    attached: &mut Vec<Arc<Sealed>>,
+) -> Result<u8, TooManyDescriptorsError> {
+    let known = attached.iter().position(|other| Arc::ptr_eq(other, memory));
+    let index = known.unwrap_or(attached.len());
+    if index == MAX_FDS {
+        return Err(TooManyDescriptorsError);
     }
     if known.is_none() {
-        leaving.push(memory.clone());
+        attached.push(memory.clone());
     }
-    Ok(u8::try_from(number).expect("there are fewer"))
+    Ok(u8::try_from(index).expect("`MAX_FDS` is below 256"))
 }
 
-/// Whether a message is being decoded.
+/// Returns whether a message is being decoded on this thread.
 pub(crate) fn is_decoding() -> bool {
-    ARRIVED.with_borrow(Option::is_some)
+    INCOMING.with_borrow(Option::is_some)
 }
 
-/// A stretch that has been found.
+/// Memory to which a [`MemoryRef`] leads.
 #[derive(Debug)]
-pub(crate) enum Found {
-    /// There is nothing in it.
-    Nothing,
-    /// Here it can stay.
-    At(Memory, Range<usize>),
-    /// Here it can be copied.
-    Here(Arc<[u8]>, Range<usize>),
+pub(crate) enum ResolvedMemory {
+    Empty,
+    /// Memory that may be kept.
+    Kept(Memory, Range<usize>),
+    /// Bytes of the frame, which have to be copied.
+    Copied(Arc<[u8]>, Range<usize>),
 }
 
-/// Finds a stretch of memory, or nothing, that came with the message that is being decoded.
-pub(crate) fn find(place: Place) -> Result<Found, NotFound> {
-    if place.mark != MARK {
-        return Err(NotFound::Garbage);
+/// Finds memory that came with the message that is being decoded.
+pub(crate) fn resolve(reference: MemoryRef) -> Result<ResolvedMemory, AttachmentError> {
+    if reference.mark != MARK {
+        return Err(AttachmentError::Malformed);
     }
-    if place == Place::NOWHERE {
-        return Ok(Found::Nothing);
+    if reference == MemoryRef::OF_EMPTY {
+        return Ok(ResolvedMemory::Empty);
     }
-    let within = ARRIVED.with_borrow_mut(|arrived| {
-        let arrived = arrived.as_mut().ok_or(NotFound::Garbage)?;
-        if place.number == WITHIN {
-            return Ok(arrived.within.clone());
+    let region = INCOMING.with_borrow_mut(|incoming| {
+        let incoming = incoming.as_mut().ok_or(AttachmentError::Malformed)?;
+        if reference.index == IN_REGION {
+            return Ok(incoming.region.clone());
         }
-        let enclosed = arrived.enclosed.get_mut(usize::from(place.number));
-        let memory = enclosed.ok_or(NotFound::Lost)?.look()?;
+        let fd = incoming.fds.get_mut(usize::from(reference.index));
+        let memory = fd.ok_or(AttachmentError::Lost)?.map()?;
         let all = 0..memory.len();
-        Ok(Within::At(Memory::Sealed(memory), all))
+        Ok(InlineRegion::InMemory(Memory::Sealed(memory), all))
     })?;
-    let offset = usize::try_from(place.offset).map_err(|_| NotFound::Garbage)?;
-    let length = usize::try_from(place.length).map_err(|_| NotFound::Garbage)?;
-    let there = within.len();
-    let end = offset.checked_add(length).filter(|end| *end <= there);
-    let end = end.ok_or(NotFound::Short {
-        wanted: place.offset.saturating_add(place.length),
-        there,
+    let offset = usize::try_from(reference.offset).map_err(|_| AttachmentError::Malformed)?;
+    let length = usize::try_from(reference.length).map_err(|_| AttachmentError::Malformed)?;
+    let actual = region.len();
+    let end = offset.checked_add(length).filter(|end| *end <= actual);
+    let end = end.ok_or(AttachmentError::Short {
+        wanted: reference.offset.saturating_add(reference.length),
+        actual,
     })?;
-    match within {
-        Within::Nowhere => Err(NotFound::Garbage),
-        Within::At(memory, Range { start, .. }) => {
-            Ok(Found::At(memory, start + offset..start + end))
+    match region {
+        InlineRegion::None => Err(AttachmentError::Malformed),
+        InlineRegion::InMemory(memory, Range { start, .. }) => {
+            Ok(ResolvedMemory::Kept(memory, start + offset..start + end))
         }
-        Within::Here(bytes) => Ok(Found::Here(bytes, offset..end)),
+        InlineRegion::InFrame(bytes) => Ok(ResolvedMemory::Copied(bytes, offset..end)),
     }
 }
 
-impl Place {
-    /// That of a slice which is empty and has no memory.
-    const NOWHERE: Self = Self {
+impl MemoryRef {
+    const OF_EMPTY: Self = Self {
         mark: MARK,
-        number: u8::MAX,
+        index: EMPTY,
         offset: 0,
         length: 0,
     };
 }
 
-impl Enclosed {
-    /// Maps it, the first time.
-    fn look(&mut self) -> Result<Arc<Sealed>, NotFound> {
+impl IncomingFd {
+    /// Returns the memory, which is mapped the first time.
+    fn map(&mut self) -> Result<Arc<Sealed>, AttachmentError> {
         let memory = match std::mem::replace(self, Self::Refused) {
-            Self::Unseen(fd) => Arc::new(Sealed::adopt(fd).map_err(NotFound::Refused)?),
+            Self::Unused(fd) => Arc::new(Sealed::adopt(fd).map_err(AttachmentError::Refused)?),
             Self::Mapped(memory) => memory,
-            Self::Refused => return Err(NotFound::Garbage),
+            Self::Refused => return Err(AttachmentError::Malformed),
         };
         *self = Self::Mapped(memory.clone());
         Ok(memory)
     }
 }
 
-/// Why memory cannot be enclosed.
+/// A message has more memory than descriptors can be attached to it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooMany;
+pub(crate) struct TooManyDescriptorsError;
 
-impl fmt::Display for TooMany {
+impl fmt::Display for TooManyDescriptorsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "it holds more than {MOST_FDS} pieces of shared memory, and the kernel takes no more descriptors at once; \
+            "it holds more than {MAX_FDS} pieces of shared memory, and the kernel takes no more descriptors at once; \
              use slices of one larger piece, which count as one"
         )
     }
 }
 
-/// Why memory was not found.
+/// The reason why attached memory cannot be used.
 #[derive(Debug)]
-pub(crate) enum NotFound {
-    /// The message does not say what it is.
-    Garbage,
-    /// There is no such descriptor.
+pub(crate) enum AttachmentError {
+    /// The payload does not have the expected form.
+    Malformed,
+    /// The descriptor did not arrive.
     Lost,
+    /// The memory is not of the agreed kind.
     Refused(Refused),
-    /// It is shorter than the message says.
-    Short {
-        wanted: u64,
-        there: usize,
-    },
+    /// The memory is shorter than the payload says, in bytes.
+    Short { wanted: u64, actual: usize },
 }
 
-impl fmt::Display for NotFound {
+impl fmt::Display for AttachmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Garbage => f.write_str(
+            Self::Malformed => f.write_str(
                 "what should be shared memory is something else; was it encoded in another way, or by something else?",
             ),
             Self::Lost => f.write_str(
@@ -250,62 +268,62 @@ impl fmt::Display for NotFound {
                  its limit (RLIMIT_NOFILE), or drop shared memory that it still holds",
             ),
             Self::Refused(why) => why.fmt(f),
-            Self::Short { wanted, there } => write!(
+            Self::Short { wanted, actual } => write!(
                 f,
-                "shared memory that came along has {there} bytes, and should have {wanted}"
+                "shared memory that came along has {actual} bytes, and should have {wanted}"
             ),
         }
     }
 }
 
-/// Something that is noted on this thread until this is dropped.
-struct Noted<T: 'static> {
-    place: &'static LocalKey<RefCell<Option<T>>>,
-    before: Option<T>,
+/// A value in a thread-local for the time that one message takes. Dropping it restores the value of the outer message.
+struct MessageScope<T: 'static> {
+    slot: &'static LocalKey<RefCell<Option<T>>>,
+    outer: Option<T>,
 }
 
-impl<T> Noted<T> {
-    fn begin(place: &'static LocalKey<RefCell<Option<T>>>, value: T) -> Self {
-        let before = place.replace(Some(value));
-        Self { place, before }
+impl<T> MessageScope<T> {
+    fn enter(slot: &'static LocalKey<RefCell<Option<T>>>, value: T) -> Self {
+        let outer = slot.replace(Some(value));
+        Self { slot, outer }
     }
 
-    fn end(self) -> T {
-        self.place
+    fn leave(self) -> T {
+        self.slot
             .take()
-            .expect("whoever notes something meanwhile puts this back")
+            .expect("nested messages restore the value that they replace")
     }
 }
 
-impl<T> Drop for Noted<T> {
+impl<T> Drop for MessageScope<T> {
     fn drop(&mut self) {
-        self.place.set(self.before.take());
+        self.slot.set(self.outer.take());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::memory::Draft;
+    use crate::sys::memory::MemfdWriter;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn memory(bytes: &[u8]) -> Memory {
-        let mut draft = Draft::new().unwrap();
-        draft.append(bytes).unwrap();
-        Memory::Sealed(Arc::new(draft.seal().unwrap()))
+        let mut writer = MemfdWriter::new().unwrap();
+        writer.append(bytes).unwrap();
+        Memory::Sealed(Arc::new(writer.seal().unwrap()))
     }
 
-    fn found(place: Place) -> (Memory, Range<usize>) {
-        match find(place).unwrap() {
-            Found::At(memory, range) => (memory, range),
+    fn kept(reference: MemoryRef) -> (Memory, Range<usize>) {
+        match resolve(reference).unwrap() {
+            ResolvedMemory::Kept(memory, range) => (memory, range),
             other => panic!("{other:?}"),
         }
     }
 
-    fn place(number: u8, offset: u64, length: u64) -> Place {
-        Place {
+    fn reference(index: u8, offset: u64, length: u64) -> MemoryRef {
+        MemoryRef {
             mark: MARK,
-            number,
+            index,
             offset,
             length,
         }
@@ -319,102 +337,123 @@ mod tests {
     }
 
     #[test]
-    fn memory_finds_its_way_by_number_and_is_mapped_once() {
+    fn memory_is_found_by_its_index_and_mapped_once() {
         let (one, two) = (memory(b"one"), memory(b"second"));
-        let (places, leaving) = collect(|| {
+        let (references, outgoing) = collect_outgoing(|| {
             [(&one, 0, 3), (&two, 1, 4), (&one, 1, 2)]
-                .map(|stretch| enclose(Some(stretch), 1).unwrap().unwrap())
+                .map(|range| attach(Some(range), 1).unwrap().unwrap())
         });
-        assert_eq!(leaving.memories.len(), 2, "the same memory goes once");
-        hand_out(descriptors(&leaving.memories), Within::Nowhere, || {
-            let found = places.map(found);
-            let texts = found
+        assert_eq!(outgoing.sealed.len(), 2, "the same memory is attached once");
+        with_incoming(descriptors(&outgoing.sealed), InlineRegion::None, || {
+            let kept = references.map(kept);
+            let texts = kept
                 .each_ref()
                 .map(|(memory, range)| &memory[range.clone()]);
             assert_eq!(texts, [&b"one"[..], b"econ", b"ne"]);
-            assert_eq!(found[0].0.as_ptr(), found[2].0.as_ptr());
+            assert_eq!(kept[0].0.as_ptr(), kept[2].0.as_ptr());
         });
     }
 
     #[test]
-    fn outside_a_message_nothing_is_enclosed_and_nothing_found() {
+    fn outside_a_message_nothing_is_attached_and_nothing_found() {
         let memory = memory(b"x");
-        assert!(enclose(Some((&memory, 0, 1)), 1).is_none());
+        assert!(attach(Some((&memory, 0, 1)), 1).is_none());
         assert!(!is_decoding());
-        assert!(matches!(find(place(0, 0, 1)), Err(NotFound::Garbage)));
+        assert!(matches!(
+            resolve(reference(0, 0, 1)),
+            Err(AttachmentError::Malformed)
+        ));
     }
 
     #[test]
-    fn a_place_that_does_not_exist_is_an_error() {
+    fn a_reference_to_missing_memory_is_an_error() {
         let Memory::Sealed(sealed) = memory(b"12345") else {
-            unreachable!("it is made so")
+            unreachable!("`memory` returns sealed memory")
         };
-        hand_out(descriptors(&[sealed]), Within::Nowhere, || {
-            assert!(matches!(find(place(1, 0, 1)), Err(NotFound::Lost)));
-            for (offset, length) in [(0, 6), (5, 1), (6, 0), (u64::MAX, 1), (1, u64::MAX)] {
-                let found = find(place(0, offset, length));
-                assert!(matches!(found, Err(NotFound::Short { .. })), "{found:?}");
-            }
-            let unmarked = Place {
-                mark: 0,
-                ..place(0, 0, 1)
-            };
-            assert!(matches!(find(unmarked), Err(NotFound::Garbage)));
-            assert!(find(place(0, 5, 0)).is_ok());
-            assert!(matches!(find(Place::NOWHERE), Ok(Found::Nothing)));
-            for length in [0, 1] {
-                let behind = find(place(WITHIN, 0, length));
-                assert!(behind.is_err(), "there is nothing behind: {behind:?}");
-            }
-        });
-    }
-
-    #[test]
-    fn what_is_refused_once_stays_refused() {
-        let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
-        hand_out(vec![pipe], Within::Nowhere, || {
+        with_incoming(descriptors(&[sealed]), InlineRegion::None, || {
             assert!(matches!(
-                find(place(0, 0, 1)),
-                Err(NotFound::Refused(Refused::NoMemory))
+                resolve(reference(1, 0, 1)),
+                Err(AttachmentError::Lost)
             ));
-            assert!(matches!(find(place(0, 0, 1)), Err(NotFound::Garbage)));
+            for (offset, length) in [(0, 6), (5, 1), (6, 0), (u64::MAX, 1), (1, u64::MAX)] {
+                let resolved = resolve(reference(0, offset, length));
+                assert!(
+                    matches!(resolved, Err(AttachmentError::Short { .. })),
+                    "{resolved:?}"
+                );
+            }
+            let unmarked = MemoryRef {
+                mark: 0,
+                ..reference(0, 0, 1)
+            };
+            assert!(matches!(resolve(unmarked), Err(AttachmentError::Malformed)));
+            assert!(resolve(reference(0, 5, 0)).is_ok());
+            assert!(matches!(
+                resolve(MemoryRef::OF_EMPTY),
+                Ok(ResolvedMemory::Empty)
+            ));
+            for length in [0, 1] {
+                let in_region = resolve(reference(IN_REGION, 0, length));
+                assert!(in_region.is_err(), "there is no region: {in_region:?}");
+            }
         });
     }
 
     #[test]
-    fn a_message_within_a_message_has_a_list_of_its_own_also_after_a_panic() {
+    fn memory_that_is_refused_once_stays_refused() {
+        let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
+        with_incoming(vec![pipe], InlineRegion::None, || {
+            assert!(matches!(
+                resolve(reference(0, 0, 1)),
+                Err(AttachmentError::Refused(Refused::NoMemory))
+            ));
+            assert!(matches!(
+                resolve(reference(0, 0, 1)),
+                Err(AttachmentError::Malformed)
+            ));
+        });
+    }
+
+    #[test]
+    fn a_nested_message_has_its_own_memory_also_after_a_panic() {
         let (outer, inner) = (memory(b"outer"), memory(b"inner"));
-        let ((), leaving) = collect(|| {
-            enclose(Some((&outer, 0, 5)), 1).unwrap().unwrap();
-            let (place, leaving) = collect(|| enclose(Some((&inner, 0, 5)), 1).unwrap().unwrap());
-            assert_eq!((place.number, leaving.memories.len()), (0, 1));
-            let panicked = catch_unwind(AssertUnwindSafe(|| collect(|| panic!("of the user's"))));
+        let ((), outgoing) = collect_outgoing(|| {
+            attach(Some((&outer, 0, 5)), 1).unwrap().unwrap();
+            let (nested, outgoing) =
+                collect_outgoing(|| attach(Some((&inner, 0, 5)), 1).unwrap().unwrap());
+            assert_eq!((nested.index, outgoing.sealed.len()), (0, 1));
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                collect_outgoing(|| panic!("of the user's"))
+            }));
             assert!(panicked.is_err());
-            assert_eq!(enclose(Some((&inner, 0, 5)), 1).unwrap().unwrap().number, 1);
+            assert_eq!(attach(Some((&inner, 0, 5)), 1).unwrap().unwrap().index, 1);
         });
-        assert_eq!(leaving.memories.len(), 2);
-        assert!(enclose(Some((&outer, 0, 5)), 1).is_none());
+        assert_eq!(outgoing.sealed.len(), 2);
+        assert!(attach(Some((&outer, 0, 5)), 1).is_none());
     }
 
     #[test]
-    fn the_descriptors_of_one_message_are_counted() {
-        let ((), leaving) = collect(|| {
+    fn a_message_has_a_limited_number_of_descriptors() {
+        let ((), outgoing) = collect_outgoing(|| {
             let first = memory(b"first");
-            for number in 0..MOST_FDS {
-                let memory = if number == 0 {
+            for index in 0..MAX_FDS {
+                let memory = if index == 0 {
                     first.clone()
                 } else {
                     memory(b"x")
                 };
-                assert!(enclose(Some((&memory, 0, 1)), 1).unwrap().is_ok());
+                assert!(attach(Some((&memory, 0, 1)), 1).unwrap().is_ok());
             }
-            assert_eq!(enclose(Some((&memory(b"x"), 0, 1)), 1), Some(Err(TooMany)));
+            assert_eq!(
+                attach(Some((&memory(b"x"), 0, 1)), 1),
+                Some(Err(TooManyDescriptorsError))
+            );
             assert!(
-                enclose(Some((&first, 1, 1)), 1).unwrap().is_ok(),
-                "it goes along already"
+                attach(Some((&first, 1, 1)), 1).unwrap().is_ok(),
+                "the first memory is attached already"
             );
         });
-        assert_eq!(leaving.memories.len(), MOST_FDS);
-        assert!(MOST_FDS < usize::from(WITHIN));
+        assert_eq!(outgoing.sealed.len(), MAX_FDS);
+        assert!(MAX_FDS < usize::from(IN_REGION));
     }
 }

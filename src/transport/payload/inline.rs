@@ -1,13 +1,12 @@
-//! What shared memory is made of, and how the part of it travels that is not sealed: copied behind the encoding of the
-//! message.
+//! The memory of shared slices, and the inline region: the slices of a message that are copied into it.
 //!
-//! Sealed memory goes beside a message as a descriptor of its own ([`enclosure`](crate::transport::payload::attachments)). What is only the
-//! sender's, such as a `Vec`, is written to where the large part of the message lies anyway, and read there in place:
-//! in an arena, as a lease, or in sealed memory, as a part of that. A small message has it in its frame, where nothing
-//! can stay, so the receiver copies it once more.
+//! Sealed memory is attached to a message as a descriptor of its own ([`attachments`](super::attachments)). Memory that
+//! belongs to the sender alone, such as a `Vec`, is copied behind the encoding of the message. If the encoding is in an
+//! arena or in sealed memory, the receiver uses the copy in place. If it is in the frame, where nothing can stay, the
+//! receiver copies it once more.
 //!
-//! Each stretch begins at a multiple of its alignment, counted from a base, which in memory is the first page that has
-//! nothing of the encoding in it.
+//! Each slice begins at a multiple of its alignment, counted from the base of the region. In memory, the base is the first
+//! page without bytes of the encoding.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,24 +19,24 @@ use bytemuck::Pod;
 use crate::sys::arena::Lease;
 use crate::sys::memory::Sealed;
 
-/// The smallest pages that any kernel of ours has.
+/// The smallest page size, in bytes, of all supported kernels.
 pub(crate) const PAGE: usize = 4096;
 
-/// The least alignment: that of memory from the C library.
-const ALIGNMENT: usize = 16;
+/// The least alignment in bytes: that of the C library's allocations.
+const MIN_ALIGNMENT: usize = 16;
 
-/// Where values lie that nobody changes.
+/// Memory that does not change while it is shared.
 #[derive(Clone, Debug)]
 pub(crate) enum Memory {
-    /// In memory that nobody can change.
+    /// Sealed: no process can change it.
     Sealed(Arc<Sealed>),
-    /// In a worker, in an arena that its parent does not change meanwhile.
+    /// In a worker: in an arena, which the parent does not change while it is leased.
     Leased(Lease),
-    /// In this process alone.
+    /// Private memory of this process.
     Owned(Arc<dyn Owned>),
 }
 
-/// Values that this process owns, as bytes, which stay where they are.
+/// Private values as bytes, which stay at one address.
 pub(crate) trait Owned: Send + Sync + UnwindSafe + RefUnwindSafe {
     fn bytes(&self) -> &[u8];
 }
@@ -45,7 +44,7 @@ pub(crate) trait Owned: Send + Sync + UnwindSafe + RefUnwindSafe {
 /// Values in a `Vec`.
 pub(crate) struct Values<T>(pub(crate) Vec<T>);
 
-// Plain values, which nobody changes, are whole after any panic.
+// Plain values that never change are consistent after any panic.
 impl<T> UnwindSafe for Values<T> {}
 impl<T> RefUnwindSafe for Values<T> {}
 
@@ -77,52 +76,47 @@ impl Deref for Memory {
 }
 
 impl Memory {
-    /// Copies bytes to a place in new memory that is aligned so, and says where that is.
+    /// Copies bytes into new memory with the given alignment. Returns the memory and the offset of the copy in it.
     pub(crate) fn copy_of(bytes: &[u8], alignment: usize) -> (Self, usize) {
-        let mut room = vec![0u128; (bytes.len() + alignment).div_ceil(size_of::<u128>())];
-        let place: &mut [u8] = bytemuck::cast_slice_mut(&mut room);
-        let offset = place.as_ptr().align_offset(alignment);
-        place[offset..][..bytes.len()].copy_from_slice(bytes);
-        (Self::Owned(Arc::new(Values(room))), offset)
+        let mut words = vec![0u128; (bytes.len() + alignment).div_ceil(size_of::<u128>())];
+        let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        let offset = buffer.as_ptr().align_offset(alignment);
+        buffer[offset..][..bytes.len()].copy_from_slice(bytes);
+        (Self::Owned(Arc::new(Values(words))), offset)
     }
 }
 
-/// What is to be written behind the encoding of a message.
+/// The slices that make up the inline region of an outgoing message.
 #[derive(Debug, Default)]
-pub(crate) struct Stretches {
-    list: Vec<Stretch>,
-    /// By their address, length and alignment, where those are that stand in the message more than once.
-    known: BTreeMap<(usize, usize, usize), usize>,
-    /// How far they reach from the base.
-    end: usize,
+pub(crate) struct RegionBuilder {
+    slices: Vec<RegionSlice>,
+    /// The offset of each slice, by address, length and alignment, so that equal slices are written once.
+    offsets: BTreeMap<(usize, usize, usize), usize>,
+    /// Length of the region in bytes.
+    len: usize,
 }
 
 #[derive(Debug)]
-struct Stretch {
+struct RegionSlice {
     memory: Memory,
     range: Range<usize>,
-    /// From the base.
+    /// Counted from the base of the region.
     offset: usize,
 }
 
-impl Stretches {
-    /// Takes in a stretch of `memory`, and says where it will begin.
-    pub(in crate::transport) fn add(
-        &mut self,
-        memory: &Memory,
-        range: Range<usize>,
-        alignment: usize,
-    ) -> usize {
+impl RegionBuilder {
+    /// Adds a range of `memory`, and returns its offset in the region.
+    pub(super) fn add(&mut self, memory: &Memory, range: Range<usize>, alignment: usize) -> usize {
         let bytes = &memory[range.clone()];
-        let alignment = alignment.max(ALIGNMENT);
+        let alignment = alignment.max(MIN_ALIGNMENT);
         let key = (bytes.as_ptr().addr(), bytes.len(), alignment);
-        if let Some(offset) = self.known.get(&key) {
+        if let Some(offset) = self.offsets.get(&key) {
             return *offset;
         }
-        let offset = self.end.next_multiple_of(alignment);
-        self.end = offset + bytes.len();
-        self.known.insert(key, offset);
-        self.list.push(Stretch {
+        let offset = self.len.next_multiple_of(alignment);
+        self.len = offset + bytes.len();
+        self.offsets.insert(key, offset);
+        self.slices.push(RegionSlice {
             memory: memory.clone(),
             range,
             offset,
@@ -130,42 +124,40 @@ impl Stretches {
         offset
     }
 
-    pub(in crate::transport) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.slices.is_empty()
     }
 
-    /// How many bytes there are from the base to the end of the last.
-    pub(in crate::transport) fn len(&self) -> usize {
-        self.end
+    /// Returns the length of the region in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
-    /// All of them, in the order of their places.
-    pub(in crate::transport) fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let bytes = |stretch: &Stretch| stretch.range.clone();
-        self.list
+    /// Returns the slices and their offsets, in ascending order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        self.slices
             .iter()
-            .map(move |stretch| (stretch.offset, &stretch.memory[bytes(stretch)]))
+            .map(|slice| (slice.offset, &slice.memory[slice.range.clone()]))
     }
 }
 
-/// Where the stretches of a message are that has arrived.
+/// The inline region of a message that has arrived.
 #[derive(Clone, Debug)]
-pub(crate) enum Within {
-    /// There are none.
-    Nowhere,
-    /// There.
-    At(Memory, Range<usize>),
-    /// Here, for the moment.
-    Here(Arc<[u8]>),
+pub(crate) enum InlineRegion {
+    None,
+    /// A range of memory that may be kept.
+    InMemory(Memory, Range<usize>),
+    /// A copy of the bytes in the frame.
+    InFrame(Arc<[u8]>),
 }
 
-impl Within {
-    /// How many bytes there are.
-    pub(in crate::transport) fn len(&self) -> usize {
+impl InlineRegion {
+    /// Returns the length of the region in bytes.
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::Nowhere => 0,
-            Self::At(_, range) => range.len(),
-            Self::Here(bytes) => bytes.len(),
+            Self::None => 0,
+            Self::InMemory(_, range) => range.len(),
+            Self::InFrame(bytes) => bytes.len(),
         }
     }
 }

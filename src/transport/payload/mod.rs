@@ -1,10 +1,25 @@
-//! Large payloads: values that travel as memory next to their frame instead of in it.
+//! Payloads: values encoded into a frame, or into memory attached to it.
+//!
+//! * Sending: [`encoding`] writes a value into its frame or into a `store`, which is a new file in memory or a reused
+//!   arena of an [`arena_pool`].
+//! * Receiving: [`incoming`] locates the encoding again, by the `payload_ref` at its head.
+//! * [`attachments`] carries the shared memory within a value, and [`inline`] the part of it that is copied.
+//! * `shared_slice` and `shared_bytes_writer` are the public types; `shared_serde` encodes them.
 
+pub(crate) mod arena_pool;
 #[cfg(all(test, not(loom)))]
-pub(crate) mod arena_model;
+mod arena_tests;
 pub(crate) mod attachments;
-pub(crate) mod body;
+pub(crate) mod encoding;
+pub(crate) mod incoming;
 pub(crate) mod inline;
-pub(crate) mod pool;
-pub(crate) mod shared;
+mod payload_ref;
+mod shared_bytes_writer;
+mod shared_serde;
+mod shared_slice;
+#[cfg(test)]
+mod shared_tests;
 pub(crate) mod store;
+
+pub use shared_bytes_writer::SharedBytesWriter;
+pub use shared_slice::{SharedBytes, SharedSlice};

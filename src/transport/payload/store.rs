@@ -1,73 +1,72 @@
-//! Where a large encoding is written: an arena that is there, or a new file.
+//! The destination of a large encoding: a reused arena, or a new file in memory.
 //!
-//! How much it will be is often not known. So what does not fit into its arena any more is copied into a file, which
-//! grows, and the arena goes back. What has been written to a file becomes an arena in its turn, if there is a pool for
-//! it: it is mapped then and not before, so the first time costs no page faults, and is as cheap as if it were the only
-//! one.
+//! The length of an encoding is often unknown while it is written. An encoding that outgrows its arena is copied into a
+//! file, which can grow, and the arena returns to the pool. With a pool, a finished file becomes an arena in turn. It is
+//! mapped only then, so that the first use costs no page faults and is as cheap as if it were the only one.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::pool::{Need, Pool};
+use super::arena_pool::{ArenaPool, Need};
 use crate::sys::arena::{Arena, Lent};
-use crate::sys::memory::Draft;
+use crate::sys::memory::MemfdWriter;
 
-/// An encoding that is being written, from its beginning to its end.
+/// An encoding that is being written from beginning to end.
 #[derive(Debug)]
 pub(in crate::transport) struct Store<'a> {
-    place: Place,
-    pool: Option<&'a Pool>,
+    target: Target,
+    pool: Option<&'a ArenaPool>,
 }
 
 #[derive(Debug)]
-enum Place {
-    New(Draft),
-    Again {
+enum Target {
+    File(MemfdWriter),
+    Arena {
         arena: Arena,
-        /// How much has been written.
+        /// Number of bytes written.
         length: usize,
     },
 }
 
-/// What has been written, to be sent.
+/// A finished encoding.
 #[derive(Debug)]
 pub(in crate::transport) enum Written {
-    /// For good.
+    /// In memory that is given away.
     Sealed(OwnedFd),
-    /// For this time.
+    /// In an arena that returns with the answer.
     Lent(Lent),
 }
 
 impl<'a> Store<'a> {
-    /// Finds a place for so much, in an arena of `pool` or in what may become one.
-    pub(in crate::transport) fn new(need: Need, pool: Option<&'a Pool>) -> io::Result<Self> {
-        let drawn = pool.and_then(|pool| pool.draw(need));
-        let place = match (drawn, pool) {
-            (Some(arena), _) => Place::Again { arena, length: 0 },
-            (None, Some(_)) => Place::New(Arena::draft()?),
-            (None, None) => Place::New(Draft::new()?),
+    /// Makes a store for as many bytes as `need` says: an arena of `pool`, or a file.
+    pub(in crate::transport) fn new(need: Need, pool: Option<&'a ArenaPool>) -> io::Result<Self> {
+        let taken = pool.and_then(|pool| pool.take(need));
+        let target = match (taken, pool) {
+            (Some(arena), _) => Target::Arena { arena, length: 0 },
+            (None, Some(_)) => Target::File(Arena::writer()?),
+            (None, None) => Target::File(MemfdWriter::new()?),
         };
-        Ok(Self { place, pool })
+        Ok(Self { target, pool })
     }
 
     pub(in crate::transport) fn len(&self) -> u64 {
-        match &self.place {
-            Place::New(draft) => draft.len(),
-            Place::Again { length, .. } => *length as u64,
+        match &self.target {
+            Target::File(writer) => writer.len(),
+            Target::Arena { length, .. } => *length as u64,
         }
     }
 
-    /// Writes all of `bytes`, or, if there is an error, nothing.
+    /// Writes all of `bytes`, or nothing if there is an error.
     pub(in crate::transport) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Place::Again { arena, length } = &self.place
+        if let Target::Arena { arena, length } = &self.target
             && arena.capacity() - length < bytes.len()
         {
-            self.move_out(bytes.len())?;
+            self.move_to_larger(bytes.len())?;
         }
-        match &mut self.place {
-            Place::New(draft) => draft.append(bytes),
-            Place::Again { arena, length } => {
+        match &mut self.target {
+            Target::File(writer) => writer.append(bytes),
+            Target::Arena { arena, length } => {
                 arena.bytes_mut()[*length..][..bytes.len()].copy_from_slice(bytes);
                 *length += bytes.len();
                 Ok(())
@@ -75,50 +74,51 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Copies what has been written to where there is room for more: an arena, or a file, which can grow.
-    fn move_out(&mut self, more: usize) -> io::Result<()> {
-        let Place::Again { arena, length } = &self.place else {
+    /// Copies the written bytes to a larger arena, or to a file, which can grow.
+    fn move_to_larger(&mut self, more: usize) -> io::Result<()> {
+        let Target::Arena { arena, length } = &self.target else {
             return Ok(());
         };
         let mut larger = Self::new(Need::AtLeast(length + more), self.pool)?;
-        larger.append(&arena.bytes()[..*length])?; // fits
-        let left = std::mem::replace(self, larger);
-        if let (Place::Again { arena, .. }, Some(pool)) = (left.place, left.pool) {
-            drop(pool.put(arena, Instant::now())); // there was room for it before
+        larger.append(&arena.bytes()[..*length])?; // the new store was made for this many bytes
+        let smaller = std::mem::replace(self, larger);
+        if let (Target::Arena { arena, .. }, Some(pool)) = (smaller.target, smaller.pool) {
+            drop(pool.put(arena, Instant::now())); // the pool had room for it before
         }
         Ok(())
     }
 
-    /// Appends all that has been written to `out`.
+    /// Appends all written bytes to `out`.
     pub(in crate::transport) fn read_onto(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        match &self.place {
-            Place::New(draft) => draft.read_onto(out),
-            Place::Again { arena, length } => {
+        match &self.target {
+            Target::File(writer) => writer.read_onto(out),
+            Target::Arena { arena, length } => {
                 out.extend_from_slice(&arena.bytes()[..*length]);
                 Ok(())
             }
         }
     }
 
-    /// Makes it fit to be sent, or gives it back.
+    /// Makes the encoding ready to be sent. Returns the store unchanged if that fails.
     pub(in crate::transport) fn finish(self) -> Result<Written, Self> {
-        let draft = match self.place {
-            Place::Again { arena, .. } => return Ok(Written::Lent(Lent::new(arena))),
-            Place::New(draft) => draft,
+        let writer = match self.target {
+            Target::Arena { arena, .. } => return Ok(Written::Lent(Lent::new(arena))),
+            Target::File(writer) => writer,
         };
-        let is_worth_keeping = |pool: &Pool| pool.has_room_for(draft.len());
-        let draft = match self.pool.is_some_and(is_worth_keeping) {
-            true => match Arena::of(draft) {
+        let is_kept = |pool: &ArenaPool| pool.has_room_for(writer.len());
+        let writer = if self.pool.is_some_and(is_kept) {
+            match Arena::of(writer) {
                 Ok(arena) => return Ok(Written::Lent(Lent::new(arena))),
-                Err(draft) => draft,
-            },
-            false => draft,
+                Err(writer) => writer,
+            }
+        } else {
+            writer
         };
-        draft
+        writer
             .seal_for_others()
             .map(Written::Sealed)
-            .map_err(|draft| Self {
-                place: Place::New(draft),
+            .map_err(|writer| Self {
+                target: Target::File(writer),
                 pool: self.pool,
             })
     }

@@ -304,7 +304,7 @@ impl Call {
 
     fn decode<R: DeserializeOwned>(&self, mut frame: Frame) -> CallResult<R> {
         let fds = mem::take(&mut frame.fds);
-        codec::decode_enclosed(frame.payload(), fds)
+        codec::decode_received(frame.payload(), fds)
             .map_err(|error| self.named(WorkerError::decode_result(error)))
     }
 }

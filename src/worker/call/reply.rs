@@ -2,7 +2,7 @@
 
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
-use crate::transport::message::PanicReport;
+use crate::transport::job::panic_report::PanicReport;
 use crate::worker::error::{WorkerError, WorkerPanic};
 use crate::worker::spawn::start::failure_of;
 

@@ -21,8 +21,8 @@ use rustix::process::{
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use super::FAILED;
-use crate::sys::cpu_alarm::CpuAlarm;
+use super::tuning::EXIT_FAILED;
+use crate::sys::cpu_timer::CpuTimer;
 use crate::sys::process_tree::DescendantKiller;
 use crate::transport::job::panic::catch;
 use crate::transport::message::{Limits, Refusal};
@@ -205,14 +205,14 @@ fn data_held() -> Option<u64> {
 }
 
 /// The CPU time that each job may use.
-pub(super) struct CpuTime(Option<(CpuAlarm, Duration)>);
+pub(super) struct CpuTime(Option<(CpuTimer, Duration)>);
 
 impl CpuTime {
     fn new(limit: Option<Duration>) -> Result<Self, Refusal> {
         let Some(limit) = limit else {
             return Ok(Self(None));
         };
-        let alarm = CpuAlarm::new().map_err(|error| {
+        let alarm = CpuTimer::new().map_err(|error| {
             let words =
                 "each worker needs two timers, which count as pending signals: see `ulimit -i`";
             refusal(format!("cpu_limit({limit:?})"), &error, words)
@@ -271,7 +271,7 @@ pub(super) fn serve_on_stack<W>(
             (worker, refusal)
         }
         // The panic was one of ours, and has been printed.
-        None => std::process::exit(FAILED),
+        None => std::process::exit(EXIT_FAILED),
     }
 }
 

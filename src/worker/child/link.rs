@@ -13,9 +13,9 @@ use rustix::io::{Errno, fcntl_getfd};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
-use super::FAILED;
 use super::limits::Group;
-use crate::sys::arena::{LINGER, Views};
+use super::tuning::{EXIT_FAILED, JOB_SPIN_INTERVAL, SHORT_SLEEP, SPIN_FOR_JOB};
+use crate::sys::arena::{MappingCache, UNUSED_MAPPING_KEPT_FOR};
 use crate::sys::mapping::Mapping;
 use crate::sys::original::Original;
 use crate::sys::socket;
@@ -24,18 +24,6 @@ use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
-
-/// How long a worker spins for its next job before it sleeps: about as long as it takes to wake it.
-const SPIN_FOR_JOB: Duration = Duration::from_micros(50);
-
-/// How long a worker waits for a spinning parent to take its answer, if the worker has other things to do after a job.
-pub(super) const ANSWER_TAKEN_WITHIN: Duration = Duration::from_micros(5);
-
-/// At least one of this many waits for a job spins, however many spins have failed.
-const JOB_SPIN_INTERVAL: u32 = 64;
-
-/// A job that comes after so short a sleep might as well have been spun for: most of that time is for waking up.
-const SHORT_SLEEP: Duration = Duration::from_micros(120);
 
 /// The worker's end of the connection.
 pub(super) struct Link {
@@ -47,7 +35,7 @@ pub(super) struct Link {
     /// A mailbox came last, so the next job is in the socket already.
     job_follows: bool,
     /// The mapped memory of large arguments.
-    pub(super) views: Views,
+    pub(super) mappings: MappingCache,
     /// How long the kernel waits for a job in the socket; `None` is forever.
     pub(super) idle_timeout: Option<Duration>,
     /// The process group that the worker leads, which ends with it.
@@ -55,13 +43,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(socket: OwnedFd, views: Views) -> Self {
+    pub(super) fn new(socket: OwnedFd, mappings: MappingCache) -> Self {
         Link {
             endpoint: Endpoint::new(socket),
             original: Original::new().map_err(|_| std::process::id()),
             answered: 0,
             job_follows: false,
-            views,
+            mappings,
             idle_timeout: None,
             group: None,
         }
@@ -93,7 +81,7 @@ impl Link {
                 .map_err(|_| std::process::id()),
             answered: 0,
             job_follows: false,
-            views: self.views,
+            mappings: self.mappings,
             idle_timeout: None,
             group: None,
         };
@@ -137,7 +125,7 @@ impl Link {
             return Ok(Some(frame));
         }
         let sleep_start = self.endpoint.mailbox().map(|_| Instant::now());
-        if !self.release_views_while_idle() {
+        if !self.unmap_while_idle() {
             return Ok(None);
         }
         loop {
@@ -156,18 +144,20 @@ impl Link {
 
     /// Unmaps memory that has not been used for a while. If there is some and the worker is idle, this first waits for that
     /// long; a worker without any sleeps until its next frame. Returns `false` if the idle timeout is over.
-    fn release_views_while_idle(&mut self) -> bool {
-        self.views.let_old_ones_go();
-        let is_longer = |timeout| timeout > LINGER;
-        if self.views.is_empty()
+    fn unmap_while_idle(&mut self) -> bool {
+        self.mappings.unmap_old();
+        let is_longer = |timeout| timeout > UNUSED_MAPPING_KEPT_FOR;
+        if self.mappings.is_empty()
             || !self.is_between_frames()
             || !self.idle_timeout.is_none_or(is_longer)
-            || self.is_readable_within(Some(LINGER))
+            || self.is_readable_within(Some(UNUSED_MAPPING_KEPT_FOR))
         {
             return true;
         }
-        self.views.let_go();
-        let rest = self.idle_timeout.map(|timeout| timeout - LINGER);
+        self.mappings.unmap_unused();
+        let rest = self
+            .idle_timeout
+            .map(|timeout| timeout - UNUSED_MAPPING_KEPT_FOR);
         self.is_readable_within(rest)
     }
 
@@ -195,7 +185,7 @@ impl Link {
             self.endpoint.watch(processor);
             if fcntl_getfd(self.socket()).is_err() {
                 // A job has closed the socket. The worker must end before it takes another one.
-                self.exit(FAILED);
+                self.exit(EXIT_FAILED);
             }
             self.endpoint
                 .spin(processor, SPIN_FOR_JOB, JOB_SPIN_INTERVAL);
@@ -203,7 +193,7 @@ impl Link {
                 match self.endpoint.take_from_mailbox() {
                     Ok(Some(frame)) => return Some(frame),
                     // A thread that a job left behind has overwritten the frame, or has forged one.
-                    Ok(None) | Err(_) => self.exit(FAILED),
+                    Ok(None) | Err(_) => self.exit(EXIT_FAILED),
                 }
             }
         }
@@ -223,14 +213,14 @@ impl Link {
     pub(super) fn receive_or_exit(&mut self) -> Frame {
         match self.receive() {
             Ok(Some(frame)) => frame,
-            Ok(None) | Err(_) => self.exit(FAILED),
+            Ok(None) | Err(_) => self.exit(EXIT_FAILED),
         }
     }
 
     /// Sends a frame. If the parent cannot be reached, this process has no more purpose, and exits.
     pub(super) fn send(&self, frame: &[u8]) {
         if socket::send_all(self.socket(), frame).is_err() {
-            self.exit(FAILED);
+            self.exit(EXIT_FAILED);
         }
     }
 
@@ -263,7 +253,7 @@ impl Link {
                     frame::mark(&mut answer, self.answered);
                     return self.send(&answer);
                 }
-                Err(_) => self.exit(FAILED),
+                Err(_) => self.exit(EXIT_FAILED),
             }
         }
     }
@@ -271,7 +261,7 @@ impl Link {
     /// Closes the receiving end, so that no further job can come, then sends the last frame and exits.
     pub(super) fn send_bye(&self, mut bye: Vec<u8>, code: i32) -> ! {
         if shutdown(self.socket(), Shutdown::Read).is_err() {
-            self.exit(FAILED); // a job may still come, so there must be no bye
+            self.exit(EXIT_FAILED); // a job may still come, so there must be no bye
         }
         frame::mark(&mut bye, self.answered);
         self.send(&bye);
@@ -281,7 +271,7 @@ impl Link {
     /// Reports why this worker cannot serve, and exits.
     pub(super) fn exit_cannot_serve(&self, text: &str) -> ! {
         self.send(&frame::of_bytes(Kind::CannotServe, 0, text.as_bytes()));
-        self.exit(FAILED)
+        self.exit(EXIT_FAILED)
     }
 
     /// Ends the process group of this worker, if it leads one, and exits.

@@ -3,7 +3,7 @@
 //! Rust's standard output keeps back what is no whole line yet. To write that out takes its lock, which a thread that
 //! the job has left running may keep for as long as it likes; and there is no way to try. A worker must not wait for
 //! such a thread: its job has returned, and somebody waits for the answer. So, where there are threads beside those
-//! that the worker came up with, a thread of ours does it, and is waited for no longer than [`PATIENCE`]. What it could
+//! that the worker came up with, a thread of ours does it, and is waited for no longer than [`FLUSH_TIMEOUT`]. What it could
 //! not write then comes late.
 //!
 //! Usually there never were any, which the C library knows; where there were, the kernel tells in a tenth of a microsecond.
@@ -12,12 +12,9 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 
+use super::tuning::FLUSH_TIMEOUT;
 use crate::sys::thread;
-
-/// How long a job's answer may wait for a thread that keeps the standard output locked.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How many threads this process had before its first job.
 static BEFORE: OnceLock<usize> = OnceLock::new();
@@ -73,7 +70,7 @@ fn write_out_apart() {
     });
     match spawned {
         // Over in time or not, there is nothing else to do.
-        Ok(_) => drop(is_done.recv_timeout(PATIENCE)),
+        Ok(_) => drop(is_done.recv_timeout(FLUSH_TIMEOUT)),
         // No more threads for this process: then the output stays where it is until there are, or until the end.
         Err(_) => WAITING.store(false, Ordering::Release),
     }

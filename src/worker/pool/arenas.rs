@@ -1,7 +1,7 @@
 //! The arenas of a context, which are freed when no call has used them for a while.
 //!
-//! The [`Pool`] decides which arenas are kept. This file adds the clock: a background task that
-//! trims the pool once per [`LINGER`] while it holds any. Unmapping a large arena takes
+//! The [`ArenaPool`] decides which arenas are kept. This file adds the clock: a background task that
+//! trims the pool once per [`UNUSED_MAPPING_KEPT_FOR`] while it holds any. Unmapping a large arena takes
 //! milliseconds, so a short-lived thread does that. (The threads of `blocking` would do, but they
 //! wake up twice a second once they exist.)
 
@@ -12,21 +12,21 @@ use std::time::Instant;
 use async_io::Timer;
 
 use crate::process::background;
-use crate::sys::arena::{Arena, LINGER};
+use crate::sys::arena::{Arena, UNUSED_MAPPING_KEPT_FOR};
 use crate::sys::copy::is_copy;
-use crate::transport::payload::pool::Pool;
+use crate::transport::payload::arena_pool::ArenaPool;
 
 /// A pool of arenas with a background task that trims it.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Arenas {
-    pool: Pool,
+    pool: ArenaPool,
     /// The trimming task runs. Locked while an arena is put back and while the task checks whether
     /// any is left.
     has_trimmer: Mutex<bool>,
 }
 
 impl Arenas {
-    pub(in crate::worker) fn pool(&self) -> &Pool {
+    pub(in crate::worker) fn pool(&self) -> &ArenaPool {
         &self.pool
     }
 
@@ -44,13 +44,13 @@ impl Arenas {
 
     /// Frees all arenas.
     pub(in crate::worker) fn clear(&self) {
-        drop_elsewhere(self.pool.empty());
+        drop_elsewhere(self.pool.take_all());
     }
 
     /// Frees arenas that were not used lately. Returns whether any are left.
     fn trim(&self) -> bool {
         let mut has_trimmer = self.lock();
-        let old = self.pool.trim(Instant::now());
+        let old = self.pool.take_old(Instant::now());
         *has_trimmer = !self.pool.is_empty();
         let goes_on = *has_trimmer;
         drop(has_trimmer);
@@ -69,7 +69,7 @@ impl Arenas {
 /// Trims the pool regularly, as long as it holds any arenas.
 async fn trim_regularly(arenas: Weak<Arenas>) {
     loop {
-        Timer::after(LINGER).await;
+        Timer::after(UNUSED_MAPPING_KEPT_FOR).await;
         let goes_on = arenas.upgrade().is_some_and(|arenas| arenas.trim());
         if !goes_on {
             return;

@@ -46,7 +46,7 @@ pub(crate) fn hook() {
             }
             // Set here only, and this code runs once.
             let _ = PROGRAM_THREADS.set(thread::all());
-            let worker = child::settle(handshake);
+            let worker = child::take_over(handshake);
             // A job may start workers of its own, which reach the hook as this process did.
             let stdout = worker.stdout;
             record(|| same_arguments(stdout));

@@ -18,8 +18,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{FAILED, Link, Settled, call_oneself, find_job, kernel_name, output, retire, run};
-use crate::sys::arena::Views;
+use super::link::Link;
+use super::output;
+use super::serve::{UnreadyWorker, call_oneself, die_with, find_job, kernel_name, retire, run};
+use super::tuning::EXIT_FAILED;
+use crate::sys::arena::MappingCache;
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::mapping::{Mapping, Segment};
 use crate::sys::{socket, thread};
@@ -40,14 +43,14 @@ struct Request {
     stderr: Option<OwnedFd>,
 }
 
-impl Settled {
+impl UnreadyWorker {
     /// Forks a worker upon each request. Returns in the workers, with their retire closures; the fork server itself
     /// leaves with its parent.
     pub(super) fn fork_workers(
         mut self,
         set_up: &SetUp,
         table: Option<OwnedFd>,
-    ) -> (Settled, Vec<Retire>) {
+    ) -> (UnreadyWorker, Vec<Retire>) {
         call_oneself(kernel_name(&set_up.name).as_deref());
         let table = self.link.find_table(table, set_up.table);
         let retire = self.link.preload_for_all(set_up);
@@ -55,11 +58,11 @@ impl Settled {
         if set_up.init.is_empty() {
             output::no_job_has_run();
         }
-        rehearse(&mut self.link.views);
+        rehearse(&mut self.link.mappings);
         // What waits to be written would be written by each copy.
         flush();
         // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
-        super::die_with(self.handshake.parent);
+        die_with(self.handshake.parent);
         // Its parent sees by the number whether both mean the same by numbers.
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
@@ -68,7 +71,7 @@ impl Settled {
         loop {
             let request = self.link.next_request();
             let Some(place) = table.place(request.place) else {
-                self.link.exit(FAILED)
+                self.link.exit(EXIT_FAILED)
             };
             self.started = Instant::now();
             // As it is; but should there be no memory for it, that ends this process here, and not a fork half-way.
@@ -91,32 +94,32 @@ impl Settled {
 
     /// What makes the copy a worker: its tie to the parent, which is not inherited, its name, its socket, in place of
     /// the fork server's, and its standard error.
-    fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> Settled {
-        super::die_with(self.handshake.parent);
+    fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> UnreadyWorker {
+        die_with(self.handshake.parent);
         call_oneself(name);
         let (link, arranged) = self
             .link
             .into_forked(|place| arrange(place, &request), buffer);
         if arranged.is_err() {
             // Its socket may not be where it belongs, so there is nobody to tell but by the exit code.
-            link.exit(FAILED);
+            link.exit(EXIT_FAILED);
         }
-        Settled { link, ..self }
+        UnreadyWorker { link, ..self }
     }
 }
 
 /// Does a job that does nothing. What is found or made when it is first needed, such as the C library's symbols and the
 /// variables of this thread, would otherwise be so in each worker again.
-fn rehearse(views: &mut Views) {
+fn rehearse(mappings: &mut MappingCache) {
     let nothing = |(): ()| ();
     let Some(code) = Code::of_job(nothing) else {
         return; // so nothing of this program can be a job
     };
     let mut argument = Vec::new();
-    let encoded = codec::encode_enclosing(&(), &mut argument);
+    let encoded = codec::encode_with_attachments(&(), &mut argument);
     encoded.expect("nothing can be encoded");
     if let Some(trampoline) = find_job(code.offset()) {
-        drop(run(trampoline, &argument, Vec::new(), views));
+        drop(run(trampoline, &argument, Vec::new(), mappings));
     }
     output::flush();
 }
@@ -171,7 +174,7 @@ impl Link {
         });
         if threads != 1 {
             self.send(&frame::of_bytes(Kind::NotAlone, threads as u64, b""));
-            self.exit(FAILED)
+            self.exit(EXIT_FAILED)
         }
     }
 
@@ -180,7 +183,7 @@ impl Link {
         let fds = match socket::receive_with_fds(self.socket(), &mut bytes) {
             Ok(fds) => fds,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.exit(0),
-            Err(_) => self.exit(FAILED),
+            Err(_) => self.exit(EXIT_FAILED),
         };
         let mut fds = fds.into_iter();
         match (Header::from_bytes(&bytes), fds.next(), fds.next()) {
@@ -194,7 +197,7 @@ impl Link {
                     stderr,
                 }
             }
-            _ => self.exit(FAILED),
+            _ => self.exit(EXIT_FAILED),
         }
     }
 }

@@ -19,12 +19,12 @@ const RESPITE: Duration = Duration::from_secs(1);
 /// Two timers on the CPU time of this process, all its threads together. Dropping it deletes them. A forked process has
 /// none of them.
 #[derive(Debug)]
-pub(crate) struct CpuAlarm {
+pub(crate) struct CpuTimer {
     first: Timer,
     last: Timer,
 }
 
-impl CpuAlarm {
+impl CpuTimer {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             first: Timer::new(libc::SIGXCPU)?,
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_alarm_that_is_cleared_in_time_does_not_go_off() {
-        let alarm = CpuAlarm::new().unwrap();
+        let alarm = CpuTimer::new().unwrap();
         for _ in 0..3 {
             alarm.set(Duration::from_secs(3600)).unwrap();
             alarm.clear().unwrap();

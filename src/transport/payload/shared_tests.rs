@@ -1,5 +1,5 @@
-//! Against plain vectors, outside of calls; and what is decoded of a peer that keeps no promise. How shared memory
-//! travels is in `tests/shared_memory.rs`.
+//! Tests of shared slices against plain vectors, outside of calls, and of decoding what a faulty peer sends. The tests in
+//! `tests/shared_memory.rs` send shared memory to workers.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{SharedBytes, SharedSlice};
 use crate::sys::memory::Sealed;
 use crate::transport::codec;
-use crate::transport::codec::{CodecError, decode_enclosed, encode_enclosing};
+use crate::transport::codec::{CodecError, decode_received, encode_with_attachments};
 use crate::transport::payload::inline::Memory;
 
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -35,13 +35,13 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Through a message of ours and out of it, in one process. Gives the number of descriptors, too.
+/// Encodes a message and decodes it, in one process. Also returns the number of descriptors.
 fn send<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> (Result<T, CodecError>, usize) {
     let mut bytes = Vec::new();
-    let fds = encode_enclosing(value, &mut bytes).unwrap().fds;
+    let fds = encode_with_attachments(value, &mut bytes).unwrap().fds;
     let count = fds.len();
     let received = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
-    (decode_enclosed(&bytes, received), count)
+    (decode_received(&bytes, received), count)
 }
 
 fn sealed<T: Pod>(slice: &SharedSlice<T>) -> Option<&Arc<Sealed>> {
@@ -294,13 +294,13 @@ fn outside_of_a_message_our_own_format_holds_the_bytes_too() {
 fn a_place_in_memory_is_not_taken_for_bytes_nor_bytes_for_a_place() {
     let shared = SharedBytes::copy_from(&[5; 100]).unwrap();
     let mut message = Vec::new();
-    encode_enclosing(&shared, &mut message).unwrap();
+    encode_with_attachments(&shared, &mut message).unwrap();
     assert!(codec::decode::<SharedBytes>(&message).is_err());
     let bytes = codec::encode(&shared).unwrap();
-    assert!(decode_enclosed::<SharedBytes>(&bytes, Vec::new()).is_err());
+    assert!(decode_received::<SharedBytes>(&bytes, Vec::new()).is_err());
     for number in 0..=u8::MAX {
         // Whatever a byte string begins with.
-        assert!(decode_enclosed::<SharedBytes>(&[number; 25], Vec::new()).is_err());
+        assert!(decode_received::<SharedBytes>(&[number; 25], Vec::new()).is_err());
     }
 }
 
@@ -308,8 +308,8 @@ fn a_place_in_memory_is_not_taken_for_bytes_nor_bytes_for_a_place() {
 fn decode_with(length: usize, fd: Option<OwnedFd>) -> String {
     let honest = SharedBytes::copy_from(&vec![1; length]).unwrap();
     let mut message = Vec::new();
-    encode_enclosing(&honest, &mut message).unwrap();
-    let decoded = decode_enclosed::<SharedBytes>(&message, fd.into_iter().collect());
+    encode_with_attachments(&honest, &mut message).unwrap();
+    let decoded = decode_received::<SharedBytes>(&message, fd.into_iter().collect());
     decoded.expect_err("not what the message says").to_string()
 }
 
@@ -349,9 +349,9 @@ fn a_peer_whose_slice_is_crooked_gives_an_error() {
         (bytes.slice(..9), "not whole"),
     ] {
         let mut message = Vec::new();
-        let fds = encode_enclosing(&part, &mut message).unwrap().fds;
+        let fds = encode_with_attachments(&part, &mut message).unwrap().fds;
         let fds = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
-        let error = decode_enclosed::<SharedSlice<u64>>(&message, fds).unwrap_err();
+        let error = decode_received::<SharedSlice<u64>>(&message, fds).unwrap_err();
         assert!(
             error.to_string().contains("are not a slice of `u64`"),
             "{what}: {error}"

@@ -1,18 +1,15 @@
-//! Shared memory out of a stream, of which nobody knows how long it will be.
+//! The public writer that collects a stream of unknown length into shared memory.
 
 use std::fmt;
 use std::io::{self, BufWriter, Write};
 
-use super::slice::{SharedBytes, unavailable};
-use crate::sys::memory::Draft;
-
-/// What is collected before it is written: a system call for this much costs next to nothing.
-const BUFFER: usize = 64 * 1024;
+use super::shared_slice::{SharedBytes, unavailable};
+use crate::sys::memory::MemfdWriter;
+use crate::transport::tuning::SHARED_WRITE_BUFFER;
 
 /// Collects bytes into shared memory; made by [`SharedBytes::writer`].
 ///
-/// What has been written can be read by nobody before [`finish`](SharedBytesWriter::finish). Dropping it gives the memory
-/// back.
+/// No process can read the bytes before [`finish`](SharedBytesWriter::finish). Dropping the writer frees the memory.
 ///
 /// # Examples
 ///
@@ -27,19 +24,42 @@ const BUFFER: usize = 64 * 1024;
 /// assert_eq!(&*writer.finish()?, b"line 0\nline 1\nline 2\n");
 /// # std::io::Result::Ok(())
 /// ```
-pub struct SharedBytesWriter(BufWriter<Draft>);
+pub struct SharedBytesWriter(BufWriter<MemfdWriter>);
 
-impl SharedBytesWriter {
-    pub(super) fn new() -> io::Result<Self> {
-        let draft = Draft::new().map_err(|error| unavailable(0, error))?;
-        Ok(Self(BufWriter::with_capacity(BUFFER, draft)))
-    }
-
-    /// Seals what has been written.
+impl SharedBytes {
+    /// Returns a writer that collects bytes whose number is not known in advance.
     ///
     /// # Errors
     ///
-    /// If there is not enough memory, or if the process may not have files as large.
+    /// Fails if the process may not have more descriptors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::SharedBytes;
+    ///
+    /// let mut writer = SharedBytes::writer()?;
+    /// std::io::copy(&mut std::fs::File::open("Cargo.toml")?, &mut writer)?;
+    /// let bytes = writer.finish()?;
+    /// assert_eq!(*bytes, *std::fs::read("Cargo.toml")?);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn writer() -> io::Result<SharedBytesWriter> {
+        SharedBytesWriter::new()
+    }
+}
+
+impl SharedBytesWriter {
+    pub(super) fn new() -> io::Result<Self> {
+        let memory = MemfdWriter::new().map_err(|error| unavailable(0, error))?;
+        Ok(Self(BufWriter::with_capacity(SHARED_WRITE_BUFFER, memory)))
+    }
+
+    /// Seals the written bytes, and returns them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is not enough memory, or if the process may not have files of this size.
     ///
     /// # Examples
     ///
@@ -50,11 +70,11 @@ impl SharedBytesWriter {
     /// ```
     pub fn finish(mut self) -> io::Result<SharedBytes> {
         self.flush()?;
-        let draft = self.0.into_inner()?; // has been flushed
-        match usize::try_from(draft.len()).unwrap_or(usize::MAX) {
+        let writer = self.0.into_inner()?; // the buffer has been flushed
+        match usize::try_from(writer.len()).unwrap_or(usize::MAX) {
             0 => Ok(SharedBytes::default()),
-            length => match draft.seal() {
-                Ok(memory) => Ok(SharedBytes::of(memory)),
+            length => match writer.seal() {
+                Ok(memory) => Ok(SharedBytes::from_sealed(memory)),
                 Err(error) => Err(unavailable(length, error)),
             },
         }
@@ -88,7 +108,7 @@ impl fmt::Debug for SharedBytesWriter {
     }
 }
 
-impl Write for Draft {
+impl Write for MemfdWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.append(bytes).map(|()| bytes.len())
     }

@@ -1,11 +1,10 @@
-//! What users hold: a stretch of memory that nobody changes, seen as values of one type.
+//! The public shared slice: memory that does not change, as values of one type.
 //!
-//! `SharedBytes` is `SharedSlice<u8>`, not a type of its own: all that differs is that bytes can come from a stream. Values
-//! that have no size are refused when the program is compiled, as there is nothing to share; so are values that want to
-//! lie at rounder addresses than pages do, because the kernel promises no more.
+//! `SharedBytes` is `SharedSlice<u8>`; only bytes can be collected by a writer. Zero-sized values are refused at compile
+//! time, because there is nothing to share, and so are values whose alignment is above that of a page.
 //!
-//! Invariants of a [`SharedSlice`]: `length` values of `T` lie in `memory` from `offset` on, aligned; without memory
-//! there are none.
+//! Invariants of a [`SharedSlice`]: `memory` holds `length` aligned values of `T` from `offset` on; without memory, the slice
+//! is empty. There is no `unsafe` here: `bytemuck` casts the bytes and checks length and alignment each time.
 
 use std::fmt;
 use std::io;
@@ -15,8 +14,8 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use crate::sys::memory::{Draft, Scratch, Sealed};
-use crate::transport::payload::inline::{Memory, PAGE, Values};
+use super::inline::{Memory, PAGE, Values};
+use crate::sys::memory::{MemfdWriter, Scratch, Sealed};
 
 /// Immutable bytes that processes share. See [`SharedSlice`].
 ///
@@ -40,48 +39,49 @@ pub type SharedBytes = SharedSlice<u8>;
 
 /// An immutable slice of plain values in memory that processes share.
 ///
-/// Passing one to a [worker](crate::run_sync), as an argument or a part of one, costs a descriptor and no copy, whatever
-/// its size; and so does passing one back. (One that was made [from a `Vec`](#from-a-vec) is copied once.) Workers and parent read it in place, as a slice, which it
-/// [dereferences](Deref) to. Clones and [slices](SharedSlice::slice) are cheap: they share the memory, which is given back
-/// when the last of them is dropped, in all processes. So a job that keeps a clone in a static keeps all of the memory, as
-/// long as its worker lives.
+/// Passing one to a [worker](crate::run_sync), as an argument or a part of one, costs a descriptor and no copy, whatever its
+/// size, and so does returning one. (A slice [from a `Vec`](#from-a-vec) is copied once.) Worker and parent read it in
+/// place, as a slice, to which it [dereferences](Deref). Clones and [slices](SharedSlice::slice) are cheap: they share the
+/// memory, which is freed when the last of them is dropped, in all processes. So a job that keeps a clone in a static keeps
+/// all of the memory for as long as its worker lives.
 ///
-/// The values are plain old data, as [`bytemuck::Pod`] defines it: any bytes are a value, and there is no padding, pointer
-/// or cell in it. Numbers and arrays of numbers are; structures of them can be with `#[derive(bytemuck::Pod)]`. Values
-/// lie as their type's alignment demands, wherever they are read.
+/// The values are plain old data, as [`bytemuck::Pod`] defines it: any bytes are a valid value, without padding, pointers or
+/// cells. Numbers and arrays of numbers are plain old data; structures of them can be, with `#[derive(bytemuck::Pod)]`.
+/// Values are aligned as their type demands, in every process.
 ///
-/// # Nobody can change it
+/// # No process can change it
 ///
-/// The memory, unless it is that of a `Vec`, is a file without a name (a *memfd*) that is *sealed* when it has been filled: the kernel refuses to write
-/// to it, to shrink it and to grow it, for every process and for ever. Who receives one asks the kernel whether that is so,
-/// and whether all of it is there, before looking at it; memory that is not is an error of this call
+/// The memory, unless it is that of a `Vec`, is a file without a name (a *memfd*) that is *sealed* when it is complete: from
+/// then on the kernel refuses to write, shrink or grow it, for every process. A receiver asks the kernel whether the memory
+/// is sealed and complete before it reads it. Other memory is an error of this one call
 /// ([`DecodeArgument`](crate::worker::WorkerErrorKind::DecodeArgument) or
-/// [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult)), never a signal, and nothing that a worker does afterwards can
-/// change or invalidate what the parent reads.
+/// [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult)), never a signal. A worker can neither change nor
+/// invalidate what its parent reads.
 ///
 /// # From a `Vec`
 ///
-/// A slice that was made [`From`] a `Vec` is that `Vec`, in this process alone. Each time that it goes to a worker it is copied, to
-/// memory that is used again for later calls, and the job reads it there, in place; that is the quickest way for what is sent once.
-/// The job may keep it, and then that memory is not used again. A process that the job forks cannot read it (looking at it
-/// ends it with SIGABRT), as nobody would know how long it does. A worker's result that was made so is copied to sealed memory, where
-/// its parent reads it.
+/// A slice made [`From`] a `Vec` is that `Vec`, in this process alone. Each time it goes to a worker, it is copied into memory
+/// that later calls use again, and the job reads it there in place; that is the fastest way for values that are sent once.
+/// The job may keep it, and then that memory is not used again. A process that the job forks cannot read it (an access ends
+/// that process with SIGABRT), because the parent could not tell how long it reads. A worker's result that was made from a
+/// `Vec` is copied into sealed memory, where the parent reads it.
 ///
 /// # What it costs
 ///
-/// One descriptor for each piece of sealed memory in each process that has it, however many clones and slices there are, until the
-/// last is dropped there. A message takes at most 253 pieces, which is the kernel's limit; more are an
-/// [error](crate::worker::WorkerErrorKind::EncodeArgument) before anything has been sent. Many small pieces are better made as
-/// slices of one large piece. Where the receiver has too many files open, that is an error of this one call.
+/// Each piece of sealed memory takes one descriptor in each process that has it, however many clones and slices there are,
+/// until the last is dropped there. A message holds at most 253 pieces, which is the kernel's limit; more are an
+/// [error](crate::worker::WorkerErrorKind::EncodeArgument) before anything is sent. Make many small pieces as slices of one
+/// large piece. If the receiver has too many open files, this one call fails.
 ///
-/// Making one is a copy, or a little more. It is worth while for what is used by several calls, or is large, or stays
-/// unread for the most part: a few kilobytes go faster as a `Vec`.
+/// Making a slice costs a copy, or a little more. It pays for values that several calls use, that are large, or of which most
+/// is never read: a few kilobytes go faster as a `Vec`.
 ///
 /// # Elsewhere
 ///
-/// It can be serialised with any format. Outside of a call it is its bytes, as they lie in memory; so numbers are in the
+/// A slice can be serialised in any format. Outside of a call it is encoded as its bytes in memory, so numbers are in the byte
 /// order of this machine. The same holds for the data of [`init`](crate::WorkerConfig::init) and
-/// [`retire`](crate::WorkerConfig::retire) closures, and within a call for what a `Serialize` of your own turns into text.
+/// [`retire`](crate::WorkerConfig::retire) closures, and within a call for values that a `Serialize` of your own turns into
+/// text.
 ///
 /// # Examples
 ///
@@ -107,32 +107,32 @@ pub type SharedBytes = SharedSlice<u8>;
 /// # use std::future::IntoFuture;
 /// ```
 ///
-/// Values without a size are refused by the compiler:
+/// The compiler refuses zero-sized values:
 ///
 /// ```compile_fail
 /// let nothings = seedbed::worker::SharedSlice::copy_from(&[(), ()]);
 /// ```
 pub struct SharedSlice<T> {
     memory: Option<Memory>,
-    /// In bytes.
+    /// Offset of the first value in the memory, in bytes.
     offset: usize,
-    /// In values.
+    /// Number of values.
     length: usize,
-    /// It is owned as by an `Arc<[T]>`, so it may go to other threads where that may.
+    /// `Send` and `Sync` as an `Arc<[T]>` is.
     values: PhantomData<Arc<[T]>>,
 }
 
 impl<T: Pod> SharedSlice<T> {
-    /// Makes `length` values, zeros at first, and has them filled in.
+    /// Makes `length` zeroed values, and calls `fill` to fill them in.
     ///
     /// # Errors
     ///
-    /// If there is not enough memory, if so much of it has no addresses, if the process may not have more descriptors or
-    /// files as large, and what `fill` returns.
+    /// Fails if there is not enough memory or address space, or if the process may not have more descriptors or files of
+    /// this size. An error of `fill` is returned as it is.
     ///
     /// # Panics
     ///
-    /// If `fill` does. Nothing is left then.
+    /// If `fill` panics; then the memory is freed.
     ///
     /// # Examples
     ///
@@ -154,19 +154,19 @@ impl<T: Pod> SharedSlice<T> {
         }
         let mut scratch = Scratch::new(bytes).map_err(|error| unavailable(bytes, error))?;
         fill(bytemuck::cast_slice_mut(&mut scratch))?;
-        let sealed = Draft::new().and_then(|mut draft| {
-            scratch.pour(&mut draft)?;
-            draft.seal()
+        let sealed = MemfdWriter::new().and_then(|mut writer| {
+            scratch.pour(&mut writer)?;
+            writer.seal()
         });
         let memory = sealed.map_err(|error| unavailable(bytes, error))?;
-        Ok(Self::of(memory))
+        Ok(Self::from_sealed(memory))
     }
 
-    /// Copies values into memory that can be shared.
+    /// Copies values into shared memory.
     ///
     /// # Errors
     ///
-    /// If there is not enough memory, or if the process may not have more descriptors or files as large.
+    /// Fails if there is not enough memory, or if the process may not have more descriptors or files of this size.
     ///
     /// # Examples
     ///
@@ -183,19 +183,20 @@ impl<T: Pod> SharedSlice<T> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        let sealed = Draft::new().and_then(|mut draft| {
-            draft.append(bytes)?;
-            draft.seal()
+        let sealed = MemfdWriter::new().and_then(|mut writer| {
+            writer.append(bytes)?;
+            writer.seal()
         });
         let memory = sealed.map_err(|error| unavailable(bytes.len(), error))?;
-        Ok(Self::of(memory))
+        Ok(Self::from_sealed(memory))
     }
 
-    /// Returns a part of this slice, which shares its memory: who gets it has a descriptor of all of it.
+    /// Returns a part of this slice that shares its memory: a process that receives the part has a descriptor of the whole
+    /// memory.
     ///
     /// # Panics
     ///
-    /// If the range is not within the slice, as with `[..]`.
+    /// If the range is not within the slice, as when a slice is indexed.
     ///
     /// # Examples
     ///
@@ -222,7 +223,7 @@ impl<T: Pod> SharedSlice<T> {
         };
         let length = self[start..end].len();
         if length == 0 {
-            return Self::default(); // keeps no memory
+            return Self::default(); // an empty slice keeps no memory
         }
         Self {
             memory: self.memory.clone(),
@@ -232,11 +233,11 @@ impl<T: Pod> SharedSlice<T> {
         }
     }
 
-    /// Sees the same memory as values of another type. To bytes, this always succeeds.
+    /// Converts the slice to values of another type in the same memory. A conversion to bytes always succeeds.
     ///
     /// # Errors
     ///
-    /// Gives the slice back if its length is not that of whole values, or if it does not begin where such a value may lie.
+    /// Returns the slice unchanged if its length is not that of whole values, or if it is not aligned for them.
     ///
     /// # Examples
     ///
@@ -266,31 +267,8 @@ impl<T: Pod> SharedSlice<T> {
     }
 }
 
-impl SharedBytes {
-    /// Returns a writer that collects bytes, for when their number is not known before.
-    ///
-    /// # Errors
-    ///
-    /// If the process may not have more descriptors.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use seedbed::SharedBytes;
-    ///
-    /// let mut writer = SharedBytes::writer()?;
-    /// std::io::copy(&mut std::fs::File::open("Cargo.toml")?, &mut writer)?;
-    /// let bytes = writer.finish()?;
-    /// assert_eq!(*bytes, *std::fs::read("Cargo.toml")?);
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn writer() -> io::Result<super::SharedBytesWriter> {
-        super::SharedBytesWriter::new()
-    }
-}
-
 impl<T: Pod> SharedSlice<T> {
-    /// Evaluated where a slice is made: what must hold of `T`.
+    /// Checks at compile time that values of `T` can be shared.
     const CAN_BE_SHARED: () = {
         assert!(
             size_of::<T>() != 0,
@@ -302,15 +280,15 @@ impl<T: Pod> SharedSlice<T> {
         );
     };
 
-    /// All of some memory, which is one of whole values.
-    pub(super) fn of(memory: Sealed) -> Self {
+    /// Makes a slice of all of `memory`, which holds whole values.
+    pub(super) fn from_sealed(memory: Sealed) -> Self {
         let length = memory.len();
         let memory = Memory::Sealed(Arc::new(memory));
-        Self::of_part(memory, 0, length).expect("memory of whole values begins at a page")
+        Self::from_range(memory, 0, length).expect("memory of whole values begins at a page")
     }
 
-    /// A stretch of some memory, in bytes; `None` if it is not one of whole values, or not aligned.
-    pub(super) fn of_part(memory: Memory, offset: usize, length: usize) -> Option<Self> {
+    /// Makes a slice of a range of `memory`, in bytes. Returns `None` if it does not hold whole values, or is not aligned.
+    pub(super) fn from_range(memory: Memory, offset: usize, length: usize) -> Option<Self> {
         let () = Self::CAN_BE_SHARED;
         let bytes = memory.get(offset..)?.get(..length)?;
         let length = bytemuck::try_cast_slice::<u8, T>(bytes).ok()?.len();
@@ -325,7 +303,7 @@ impl<T: Pod> SharedSlice<T> {
         })
     }
 
-    /// The memory, unless there is nothing in it, and where this begins in it.
+    /// Returns the memory and the offset in it, unless the slice is empty.
     pub(super) fn memory(&self) -> Option<(&Memory, usize)> {
         self.memory.as_ref().map(|memory| (memory, self.offset))
     }
@@ -338,12 +316,12 @@ impl<T: Pod> SharedSlice<T> {
     }
 }
 
-/// Says what was wanted.
+/// Adds to an error how many bytes were wanted.
 pub(super) fn unavailable(bytes: usize, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), Unavailable { bytes, error })
 }
 
-/// Shared memory could not be had.
+/// An error about shared memory that could not be allocated.
 #[derive(Debug)]
 struct Unavailable {
     bytes: usize,
@@ -368,7 +346,7 @@ impl<T: Pod> Deref for SharedSlice<T> {
 
     fn deref(&self) -> &[T] {
         match self.bytes() {
-            [] => &[], // which lies nowhere, hence is not aligned
+            [] => &[], // an empty slice has no memory that could be aligned
             bytes => bytemuck::cast_slice(bytes),
         }
     }
@@ -389,7 +367,7 @@ impl<'a, T: Pod> IntoIterator for &'a SharedSlice<T> {
     }
 }
 
-/// Takes the values over, where they are. How they travel is told at [`SharedSlice`], under "From a `Vec`".
+/// Takes over the values without a copy. [`SharedSlice`] says how they are sent, under "From a `Vec`".
 ///
 /// ```
 /// use seedbed::{SharedBytes, run_sync};
@@ -419,14 +397,14 @@ impl<T: Pod + Send + Sync> From<Vec<T>> for SharedSlice<T> {
     }
 }
 
-/// As from a `Vec`.
+/// Takes over the values without a copy, as from a `Vec`.
 impl<T: Pod + Send + Sync> From<Box<[T]>> for SharedSlice<T> {
     fn from(values: Box<[T]>) -> Self {
         values.into_vec().into()
     }
 }
 
-/// An empty one, which needs no memory.
+/// Makes an empty slice, which needs no memory.
 impl<T> Default for SharedSlice<T> {
     fn default() -> Self {
         Self {
@@ -455,7 +433,7 @@ impl<T: Pod + PartialEq> PartialEq for SharedSlice<T> {
 
 impl<T: Pod + Eq> Eq for SharedSlice<T> {}
 
-/// Tells the length, not the values.
+/// Shows the length, not the values.
 impl<T> fmt::Debug for SharedSlice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedSlice")

@@ -1,9 +1,9 @@
-//! How shared memory stands among serialised values: in a message of ours as a place in memory that goes along,
-//! anywhere else as its bytes.
+//! The encoding of a shared slice: within a message to another process a reference to attached memory, and anywhere else
+//! its bytes.
 //!
-//! Text never holds a place, not even while one of our messages is encoded, because somebody may read it later. In
-//! another binary format within our message a place does stand, and is found there when that is decoded in its turn;
-//! decoded later than the message, it is an error (see `MARK` in [`enclosure`]).
+//! Text never holds a reference, not even while a message is encoded, because it may be read later. Another binary format
+//! within a message does hold the reference, which is resolved if that is decoded together with the message. Decoded
+//! later, it is an error (see `MARK` in [`attachments`]).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,23 +13,23 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::slice::SharedSlice;
-use super::writer::SharedBytesWriter;
-use crate::transport::payload::attachments;
-use crate::transport::payload::attachments::{Found, Place};
-use crate::transport::payload::inline::Memory;
+use super::attachments;
+use super::attachments::{MemoryRef, ResolvedMemory};
+use super::inline::Memory;
+use super::shared_bytes_writer::SharedBytesWriter;
+use super::shared_slice::SharedSlice;
 
 impl<T: Pod> Serialize for SharedSlice<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
             return serializer.serialize_bytes(self.bytes());
         }
-        let stretch = self
+        let range = self
             .memory()
             .map(|(memory, offset)| (memory, offset, self.bytes().len()));
-        match attachments::enclose(stretch, align_of::<T>()) {
-            Some(Ok(place)) => place.serialize(serializer),
-            Some(Err(too_many)) => Err(S::Error::custom(too_many)),
+        match attachments::attach(range, align_of::<T>()) {
+            Some(Ok(reference)) => reference.serialize(serializer),
+            Some(Err(error)) => Err(S::Error::custom(error)),
             None => serializer.serialize_bytes(self.bytes()),
         }
     }
@@ -38,31 +38,31 @@ impl<T: Pod> Serialize for SharedSlice<T> {
 impl<'de, T: Pod> Deserialize<'de> for SharedSlice<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() || !attachments::is_decoding() {
-            // Borrowed if the format can, as they are copied anyway.
-            return deserializer.deserialize_bytes(OfBytes(PhantomData));
+            // Borrowed bytes if the format has them, because they are copied anyway.
+            return deserializer.deserialize_bytes(BytesVisitor(PhantomData));
         }
-        let place = Place::deserialize(deserializer)?;
-        match attachments::find(place).map_err(D::Error::custom)? {
-            Found::Nothing => Ok(Self::default()),
-            Found::At(memory, range) => of_whole_values(memory, range.start, range.len()),
-            Found::Here(bytes, range) => {
+        let reference = MemoryRef::deserialize(deserializer)?;
+        match attachments::resolve(reference).map_err(D::Error::custom)? {
+            ResolvedMemory::Empty => Ok(Self::default()),
+            ResolvedMemory::Kept(memory, range) => slice_of(memory, range.start, range.len()),
+            ResolvedMemory::Copied(bytes, range) => {
                 let bytes = &bytes[range];
                 let (memory, offset) = Memory::copy_of(bytes, align_of::<T>());
-                of_whole_values(memory, offset, bytes.len())
+                slice_of(memory, offset, bytes.len())
             }
         }
     }
 }
 
-fn of_whole_values<T: Pod, E: serde::de::Error>(
+fn slice_of<T: Pod, E: serde::de::Error>(
     memory: Memory,
     offset: usize,
     length: usize,
 ) -> Result<SharedSlice<T>, E> {
-    SharedSlice::of_part(memory, offset, length).ok_or_else(|| not_of_whole_values::<T, _>(length))
+    SharedSlice::from_range(memory, offset, length).ok_or_else(|| wrong_length::<T, _>(length))
 }
 
-fn not_of_whole_values<T, E: serde::de::Error>(length: usize) -> E {
+fn wrong_length<T, E: serde::de::Error>(length: usize) -> E {
     E::custom(format_args!(
         "{length} bytes are not a slice of `{}`, of which each has {}",
         std::any::type_name::<T>(),
@@ -71,9 +71,9 @@ fn not_of_whole_values<T, E: serde::de::Error>(length: usize) -> E {
 }
 
 /// Copies bytes into shared memory.
-struct OfBytes<T>(PhantomData<T>);
+struct BytesVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Pod> Visitor<'de> for OfBytes<T> {
+impl<'de, T: Pod> Visitor<'de> for BytesVisitor<T> {
     type Value = SharedSlice<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,7 +84,7 @@ impl<'de, T: Pod> Visitor<'de> for OfBytes<T> {
         let shared = SharedSlice::copy_from(bytes).map_err(E::custom)?;
         shared
             .cast()
-            .map_err(|bytes| not_of_whole_values::<T, E>(bytes.len()))
+            .map_err(|bytes| wrong_length::<T, E>(bytes.len()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<Self::Value, A::Error> {
@@ -96,6 +96,6 @@ impl<'de, T: Pod> Visitor<'de> for OfBytes<T> {
         let shared = writer.finish().map_err(A::Error::custom)?;
         shared
             .cast()
-            .map_err(|bytes| not_of_whole_values::<T, _>(bytes.len()))
+            .map_err(|bytes| wrong_length::<T, _>(bytes.len()))
     }
 }

@@ -1,41 +1,40 @@
-//! A serializer that lets no field with a name be left out.
+//! A serializer that refuses values with skipped fields.
 //!
-//! The encoding of a structure is that of its fields, one after the other, with nothing between them. So where one is left out,
-//! as by `#[serde(skip_serializing_if = ..)]`, whoever decodes takes the next one for it, and all that follow for their
-//! predecessors. Often that does not fit and is an error; where it fits, another value comes out. So it is refused here.
-//! (Of a tuple's fields, and of `#[serde(skip_serializing)]` without its counterpart, serde tells nobody; what `#[serde(skip)]`
-//! leaves out on both sides is no fault.)
+//! The encoding of a structure is the encodings of its fields in a row, with nothing between them. If a field is skipped, as by
+//! `#[serde(skip_serializing_if = ..)]`, the decoder takes the next field for it, and so on. Often that is an error; where the
+//! types fit, another value comes out. (serde reports neither skipped fields of a tuple nor `#[serde(skip_serializing)]`
+//! without its counterpart. A field with `#[serde(skip)]` is skipped on both sides, which is correct.)
 //!
-//! All else is passed on as it is. Each value inside of another one is wrapped on its way to the serializer proper, so that it
-//! meets this one again; the types do not grow with the depth. None of it is left when the compiler is through.
+//! Everything else is forwarded to the inner serializer. Each nested value is wrapped again, so that it meets this serializer;
+//! the types do not grow with the depth, and the wrappers cost nothing when compiled.
 
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// A value all of whose fields must be there.
-pub(in crate::transport) struct Whole<'a, T: ?Sized>(pub(in crate::transport) &'a T);
+/// A value that is serialized with a [`StrictSerializer`].
+pub(in crate::transport) struct Strict<'a, T: ?Sized>(pub(in crate::transport) &'a T);
 
-impl<T: Serialize + ?Sized> Serialize for Whole<'_, T> {
+impl<T: Serialize + ?Sized> Serialize for Strict<'_, T> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Watch(serializer))
+        self.0.serialize(StrictSerializer(serializer))
     }
 }
 
-/// A serializer, or what one has made for the parts of a value, that is watched.
-struct Watch<S>(S);
+/// Wraps a serializer, or the serializer of the parts of a value.
+struct StrictSerializer<S>(S);
 
-fn left_out<E: Error>(field: &str) -> E {
+fn skipped<E: Error>(field: &str) -> E {
     E::custom(format_args!(
         "the field `{field}` is left out now and then, as by `#[serde(skip_serializing_if = ..)]`, and what follows would be \
          taken for it; send a type that has all its fields"
     ))
 }
 
-/// What takes a plain value.
-macro_rules! pass_on {
+/// Forwards methods that take a plain value.
+macro_rules! forward {
     ($($method:ident: $type:ty,)*) => {
         $(
             #[inline]
@@ -46,18 +45,18 @@ macro_rules! pass_on {
     };
 }
 
-impl<S: Serializer> Serializer for Watch<S> {
+impl<S: Serializer> Serializer for StrictSerializer<S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Watch<S::SerializeSeq>;
-    type SerializeTuple = Watch<S::SerializeTuple>;
-    type SerializeTupleStruct = Watch<S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Watch<S::SerializeTupleVariant>;
-    type SerializeMap = Watch<S::SerializeMap>;
-    type SerializeStruct = Watch<S::SerializeStruct>;
-    type SerializeStructVariant = Watch<S::SerializeStructVariant>;
+    type SerializeSeq = StrictSerializer<S::SerializeSeq>;
+    type SerializeTuple = StrictSerializer<S::SerializeTuple>;
+    type SerializeTupleStruct = StrictSerializer<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = StrictSerializer<S::SerializeTupleVariant>;
+    type SerializeMap = StrictSerializer<S::SerializeMap>;
+    type SerializeStruct = StrictSerializer<S::SerializeStruct>;
+    type SerializeStructVariant = StrictSerializer<S::SerializeStructVariant>;
 
-    pass_on! {
+    forward! {
         serialize_bool: bool,
         serialize_i8: i8,
         serialize_i16: i16,
@@ -84,7 +83,7 @@ impl<S: Serializer> Serializer for Watch<S> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_some(&Whole(value))
+        self.0.serialize_some(&Strict(value))
     }
 
     #[inline]
@@ -108,7 +107,7 @@ impl<S: Serializer> Serializer for Watch<S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_struct(name, &Whole(value))
+        self.0.serialize_newtype_struct(name, &Strict(value))
     }
 
     #[inline]
@@ -120,17 +119,17 @@ impl<S: Serializer> Serializer for Watch<S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         self.0
-            .serialize_newtype_variant(name, index, variant, &Whole(value))
+            .serialize_newtype_variant(name, index, variant, &Strict(value))
     }
 
     #[inline]
     fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
-        self.0.serialize_seq(length).map(Watch)
+        self.0.serialize_seq(length).map(StrictSerializer)
     }
 
     #[inline]
     fn serialize_tuple(self, length: usize) -> Result<Self::SerializeTuple, S::Error> {
-        self.0.serialize_tuple(length).map(Watch)
+        self.0.serialize_tuple(length).map(StrictSerializer)
     }
 
     #[inline]
@@ -139,7 +138,9 @@ impl<S: Serializer> Serializer for Watch<S> {
         name: &'static str,
         length: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
-        self.0.serialize_tuple_struct(name, length).map(Watch)
+        self.0
+            .serialize_tuple_struct(name, length)
+            .map(StrictSerializer)
     }
 
     #[inline]
@@ -152,12 +153,12 @@ impl<S: Serializer> Serializer for Watch<S> {
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
         self.0
             .serialize_tuple_variant(name, index, variant, length)
-            .map(Watch)
+            .map(StrictSerializer)
     }
 
     #[inline]
     fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
-        self.0.serialize_map(length).map(Watch)
+        self.0.serialize_map(length).map(StrictSerializer)
     }
 
     #[inline]
@@ -166,7 +167,7 @@ impl<S: Serializer> Serializer for Watch<S> {
         name: &'static str,
         length: usize,
     ) -> Result<Self::SerializeStruct, S::Error> {
-        self.0.serialize_struct(name, length).map(Watch)
+        self.0.serialize_struct(name, length).map(StrictSerializer)
     }
 
     #[inline]
@@ -179,7 +180,7 @@ impl<S: Serializer> Serializer for Watch<S> {
     ) -> Result<Self::SerializeStructVariant, S::Error> {
         self.0
             .serialize_struct_variant(name, index, variant, length)
-            .map(Watch)
+            .map(StrictSerializer)
     }
 
     #[inline]
@@ -193,17 +194,17 @@ impl<S: Serializer> Serializer for Watch<S> {
     }
 }
 
-/// Lists, and what else has parts without names.
+/// Forwards the parts of a value that have no names.
 macro_rules! parts {
     ($($of:ident: $method:ident,)*) => {
         $(
-            impl<S: $of> $of for Watch<S> {
+            impl<S: $of> $of for StrictSerializer<S> {
                 type Ok = S::Ok;
                 type Error = S::Error;
 
                 #[inline]
                 fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-                    self.0.$method(&Whole(value))
+                    self.0.$method(&Strict(value))
                 }
 
                 #[inline]
@@ -222,18 +223,18 @@ parts! {
     SerializeTupleVariant: serialize_field,
 }
 
-impl<S: SerializeMap> SerializeMap for Watch<S> {
+impl<S: SerializeMap> SerializeMap for StrictSerializer<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        self.0.serialize_key(&Whole(key))
+        self.0.serialize_key(&Strict(key))
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        self.0.serialize_value(&Whole(value))
+        self.0.serialize_value(&Strict(value))
     }
 
     #[inline]
@@ -242,11 +243,11 @@ impl<S: SerializeMap> SerializeMap for Watch<S> {
     }
 }
 
-/// What has fields with names, and may be told that one is left out.
+/// Forwards fields with names, and refuses skipped ones.
 macro_rules! fields {
     ($($of:ident,)*) => {
         $(
-            impl<S: $of> $of for Watch<S> {
+            impl<S: $of> $of for StrictSerializer<S> {
                 type Ok = S::Ok;
                 type Error = S::Error;
 
@@ -256,11 +257,11 @@ macro_rules! fields {
                     name: &'static str,
                     value: &T,
                 ) -> Result<(), S::Error> {
-                    self.0.serialize_field(name, &Whole(value))
+                    self.0.serialize_field(name, &Strict(value))
                 }
 
                 fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
-                    Err(left_out(name))
+                    Err(skipped(name))
                 }
 
                 #[inline]

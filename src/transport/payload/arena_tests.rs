@@ -1,9 +1,9 @@
-//! Who may write to an arena, and when: the real encoder, pool and worker's side in random order, beside a model that
-//! knows who reads what.
+//! No arena is written while a worker reads it: the real encoder, pool and mapping cache in random order, with a model that
+//! knows the readers.
 //!
-//! Parent and workers are in this one process; what is between them, frames and descriptors, the test hands over.
+//! Parent and workers are in this one process, and the test passes frames and descriptors between them.
 //!
-//! `unsafe` is needed to say of the test what the parent promises its workers.
+//! `unsafe` is needed to create the mapping caches.
 #![allow(unsafe_code)]
 
 use std::time::Instant;
@@ -11,36 +11,35 @@ use std::time::Instant;
 use proptest::prelude::*;
 use serde::{Serialize, Serializer};
 
-use super::body::{Arrived, Bytes};
-use super::pool::Pool;
-use crate::sys::arena::{LINGER, Lease, Views};
+use super::arena_pool::ArenaPool;
+use super::incoming::{EncodedBytes, Incoming};
+use super::inline::Memory;
+use crate::sys::arena::{Lease, MappingCache, UNUSED_MAPPING_KEPT_FOR};
 use crate::transport::codec;
 use crate::transport::frame::{Header, KEPT, Kind, NOTHING_KEPT};
 use crate::transport::out_message::OutMessage;
-use crate::transport::payload::inline::Memory;
 
 const WORKERS: usize = 3;
 
-/// What happens next. Who or which is meant is counted from the first of those that come into question, and round
-/// again.
+/// One step of a test. Indices wrap around.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A call writes its argument: so many bytes, at once or one after the other.
+    /// A call writes an argument of `length` bytes, at once or byte by byte.
     Call { length: usize, in_one: bool },
-    /// An idle worker takes a job in.
+    /// An idle worker receives a job.
     Receive { job: usize, worker: usize },
-    /// A worker answers, and its job has kept what it was lent, or not.
+    /// A worker answers; its job may keep the lease.
     Answer { worker: usize, keeps: bool },
-    /// A worker is killed; its call, if it has one, fails or goes to another worker.
+    /// A worker is killed; its call fails or is retried on another worker.
     Kill { worker: usize, again: bool },
-    /// A worker is given up, and lives on for a while: its call goes to another one.
+    /// A worker is abandoned but runs on; its call is retried on another worker.
     GiveUp { worker: usize },
-    /// What a job has kept is dropped.
+    /// A kept lease is dropped.
     Forget { lease: usize },
-    /// A worker has waited for a while.
-    LetGo { worker: usize },
-    /// No call was made for a while.
-    Trim,
+    /// An idle worker unmaps its arenas.
+    Unmap { worker: usize },
+    /// The pool drops its old arenas.
+    DropOld,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -53,12 +52,12 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (index(), any::<bool>()).prop_map(|(worker, again)| Step::Kill { worker, again }),
         1 => index().prop_map(|worker| Step::GiveUp { worker }),
         1 => index().prop_map(|lease| Step::Forget { lease }),
-        1 => index().prop_map(|worker| Step::LetGo { worker }),
-        1 => Just(Step::Trim),
+        1 => index().prop_map(|worker| Step::Unmap { worker }),
+        1 => Just(Step::DropOld),
     ]
 }
 
-/// So many bytes of a kind.
+/// An argument of `length` equal bytes.
 struct Argument {
     byte: u8,
     length: usize,
@@ -68,22 +67,23 @@ struct Argument {
 impl Serialize for Argument {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let bytes = vec![self.byte; self.length];
-        match self.in_one {
-            true => serializer.serialize_bytes(&bytes),
-            false => serializer.collect_seq(bytes),
+        if self.in_one {
+            serializer.serialize_bytes(&bytes)
+        } else {
+            serializer.collect_seq(bytes)
         }
     }
 }
 
-/// A call whose answer is not there.
+/// A call without an answer.
 struct Job {
-    parcel: OutMessage,
+    message: OutMessage,
     arena: u64,
     byte: u8,
     receivers: usize,
 }
 
-/// What somebody reads.
+/// A lease and the bytes that must be in it.
 struct Reading {
     lease: Lease,
     arena: u64,
@@ -92,25 +92,25 @@ struct Reading {
 }
 
 impl Reading {
-    fn is_as_it_was(&self) -> bool {
+    fn is_unchanged(&self) -> bool {
         let length = self.length - 8;
         self.lease[8..][..length] == vec![self.byte; length]
     }
 }
 
 struct Worker {
-    views: Views,
-    /// The job, and what it was lent.
+    mappings: MappingCache,
+    /// The job and its lease.
     busy: Option<(Job, Reading)>,
-    /// What jobs have kept.
+    /// The leases that jobs have kept.
     kept: Vec<Reading>,
 }
 
 impl Worker {
     fn new() -> Self {
         Self {
-            // SAFETY: that the arenas are written only as promised is what this test finds out.
-            views: unsafe { Views::new() },
+            // SAFETY: the parent of this test is the real one; that it writes arenas only as promised is what the test checks.
+            mappings: unsafe { MappingCache::new() },
             busy: None,
             kept: Vec::new(),
         }
@@ -118,11 +118,11 @@ impl Worker {
 }
 
 struct World {
-    pool: Pool,
+    pool: ArenaPool,
     calls: u8,
     waiting: Vec<Job>,
     workers: [Worker; WORKERS],
-    /// Of workers that were given up.
+    /// Leases in abandoned workers.
     lost: Vec<Reading>,
     /// The arenas that may be written again.
     free: Vec<u64>,
@@ -131,7 +131,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            pool: Pool::default(),
+            pool: ArenaPool::default(),
             calls: 0,
             waiting: Vec::new(),
             workers: std::array::from_fn(|_| Worker::new()),
@@ -148,7 +148,7 @@ impl World {
         of_workers.chain(&self.lost)
     }
 
-    fn take(&mut self, step: Step) {
+    fn run(&mut self, step: Step) {
         match step {
             Step::Call { length, in_one } => self.call(length, in_one),
             Step::Receive { job, worker } => {
@@ -183,9 +183,9 @@ impl World {
                     self.lost.pop();
                 }
             }
-            Step::LetGo { worker } => self.workers[worker % WORKERS].views.let_go(),
-            Step::Trim => {
-                drop(self.pool.trim(Instant::now() + LINGER));
+            Step::Unmap { worker } => self.workers[worker % WORKERS].mappings.unmap_unused(),
+            Step::DropOld => {
+                drop(self.pool.take_old(Instant::now() + UNUSED_MAPPING_KEPT_FOR));
                 self.free.clear();
             }
         }
@@ -199,19 +199,25 @@ impl World {
             in_one,
         };
         let encode = |out: &mut Vec<u8>| codec::encode_for_worker(&argument, out, &self.pool);
-        let parcel = OutMessage::build(Kind::Job, 0, encode).unwrap();
-        let id = parcel.payload().last_chunk::<8>();
-        let arena = u64::from_le_bytes(*id.expect("it stands at the end of the whereabouts"));
+        let message = OutMessage::build(Kind::Job, 0, encode).unwrap();
+        let id = message.payload().last_chunk::<8>();
+        let arena = u64::from_le_bytes(*id.expect("a `PayloadRef` ends with the arena"));
         let is_read = |reading: &Reading| reading.arena == arena;
-        assert!(!self.readings().any(is_read), "it was written while read");
+        assert!(
+            !self.readings().any(is_read),
+            "the arena was written while it was read"
+        );
         let is_free = |free: &u64| *free == arena;
         let was_there = self.free.iter().position(is_free);
-        // Those of each of the two kinds fit into one another's.
+        // All arguments of one of the two sizes fit into the same arenas.
         let larger_than_all = self.free.is_empty() || length > 204_000;
-        assert!(was_there.is_some() || larger_than_all, "a free one fits");
+        assert!(
+            was_there.is_some() || larger_than_all,
+            "a free arena is used"
+        );
         was_there.map(|at| self.free.remove(at));
         self.waiting.push(Job {
-            parcel,
+            message,
             arena,
             byte: self.calls,
             receivers: 0,
@@ -228,7 +234,7 @@ impl World {
         } else {
             drop(reading);
         }
-        assert_eq!(worker.views.settle(), keeps);
+        assert_eq!(worker.mappings.end_job(), keeps);
         let answer = Header {
             kind: Kind::Done,
             fds: 0,
@@ -236,7 +242,7 @@ impl World {
             number: if keeps { KEPT } else { NOTHING_KEPT },
             length: 0,
         };
-        let back = job.parcel.into_arena(&answer);
+        let back = job.message.into_arena(&answer);
         assert_eq!(back.is_some(), !keeps && job.receivers == 1);
         if let Some(arena) = back {
             self.free.push(job.arena);
@@ -246,13 +252,13 @@ impl World {
 }
 
 fn receive(worker: &mut Worker, mut job: Job) {
-    job.parcel.hand_over();
+    job.message.hand_over();
     job.receivers += 1;
-    let fds = job.parcel.fds().iter();
+    let fds = job.message.fds().iter();
     let fds = fds.map(|fd| fd.try_clone().unwrap()).collect();
-    let arrived = Arrived::from_parent(job.parcel.payload(), fds, &mut worker.views).unwrap();
-    let Bytes::InMemory(Memory::Leased(lease), length) = &arrived.encoding else {
-        panic!("it lies in an arena: {arrived:?}");
+    let incoming = Incoming::from_parent(job.message.payload(), fds, &mut worker.mappings).unwrap();
+    let EncodedBytes::InMemory(Memory::Leased(lease), length) = &incoming.encoding else {
+        panic!("not in an arena: {incoming:?}");
     };
     let reading = Reading {
         lease: lease.clone(),
@@ -268,17 +274,17 @@ proptest! {
 
     #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
-    fn nothing_is_written_while_it_is_read_and_what_nobody_reads_is_written_again(
+    fn no_arena_is_written_while_it_is_read_and_free_arenas_are_used_again(
         steps in prop::collection::vec(any_step(), 1..80),
     ) {
         let mut world = World::new();
         for step in steps {
-            // As many as the pool keeps, so that it is known what is there.
+            // No more arenas than the pool keeps, so that the model knows which are there.
             if world.calls == u8::MAX || world.waiting.len() + world.free.len() > 10 {
                 break;
             }
-            world.take(step.clone());
-            prop_assert!(world.readings().all(Reading::is_as_it_was), "{step:?}");
+            world.run(step.clone());
+            prop_assert!(world.readings().all(Reading::is_unchanged), "{step:?}");
         }
     }
 }

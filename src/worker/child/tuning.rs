@@ -1,0 +1,24 @@
+//! The tuning constants of the worker process.
+
+use std::time::Duration;
+
+/// The exit code of a worker that has told its parent what went wrong.
+pub(super) const EXIT_FAILED: i32 = 1;
+
+/// How long a worker spins for its next job before it sleeps: about as long as it takes to wake it.
+pub(super) const SPIN_FOR_JOB: Duration = Duration::from_micros(50);
+
+/// At least one of this many waits for a job spins, however many spins have failed.
+pub(super) const JOB_SPIN_INTERVAL: u32 = 64;
+
+/// A job that arrives after so short a sleep might as well have been spun for: most of that time is for waking up.
+pub(super) const SHORT_SLEEP: Duration = Duration::from_micros(120);
+
+/// How long a worker waits for a spinning parent to take its answer, if the worker has other things to do after a job.
+pub(super) const ANSWER_TAKEN_WITHIN: Duration = Duration::from_micros(5);
+
+/// How long an answer waits for a thread that keeps the standard output locked.
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The most bytes of a frame's buffer that a worker keeps for the next frame.
+pub(super) const KEPT_BUFFER_LEN: usize = 1 << 20;
