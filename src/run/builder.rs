@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::driver::RunDriver;
 use super::interrupt::Interrupt;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
-use crate::sys::copy;
+use crate::sys::fork_detector;
 use crate::task::shuffle::shuffle;
 use crate::time::{Clock, Timers};
 
@@ -190,7 +190,7 @@ impl RunBuilder {
 
     fn run_in_order<F: IntoFuture>(self, future: F) -> F::Output {
         crate::worker::hook();
-        copy::from_now_on();
+        fork_detector::watch_for_forks();
         let inside = Inside::enter();
         let interrupt = (self.ctrl_c == CtrlC::Unwind)
             .then(Interrupt::watch)

@@ -1,43 +1,40 @@
-//! Memory that this program writes again and again, and that workers read in between.
+//! Arenas: memory that a parent writes again and again, and that workers read in between.
 //!
-//! Fresh pages cost more than the bytes that are copied into them: 64 MiB into a new file in memory took 22 ms, into
-//! one that is there 4. So a parent keeps what a large argument was written to, an [`Arena`], for the next one, and a
-//! worker keeps its mapping of it, a [`View`].
+//! Fresh pages cost more than copying the bytes into them: writing 64 MiB into a new file in memory took 22 ms, into an
+//! existing one 4 ms. So a parent keeps the memory of a large argument, an [`Arena`], for the next one, and a worker keeps
+//! its mapping of it, a [`View`].
 //!
 //! # Who may write, and when
 //!
-//! *The parent alone can write, ever.* It has the only mapping that can: the file is sealed with `FUTURE_WRITE`, so
-//! from then on the kernel refuses to write to it by descriptor, and to map it writable, for every process; and with
-//! `SHRINK` and `GROW`, so its size is for ever. A worker that has gone wild can spoil nothing.
+//! *Only the parent can write.* It has the only writable mapping: the file is sealed with `FUTURE_WRITE`, so the kernel refuses
+//! to write to it by descriptor and to map it writable, for every process. It is also sealed with `SHRINK` and `GROW`, so it
+//! keeps its size. A faulty worker cannot damage it.
 //!
-//! *The parent does not write while anybody may be reading.* This is a promise between processes, and the types hold
-//! it:
+//! *The parent does not write while a worker may be reading.* This is a promise between processes, which the types keep:
 //!
-//! 1. An [`Arena`] is in nobody else's hands. It alone can be written.
-//! 2. Before its descriptor is sent it becomes [`Lent`], which cannot be written.
-//! 3. A worker makes slices of it only as [`Lease`]s, which [`MappingCache`] gives out, and counts. When its job is over, its
-//!    result encoded and its argument dropped, [`MappingCache::end_job`] finds out whether leases are left; that is said in the
-//!    answer.
-//! 4. With an answer that says that there are none, the parent makes it an [`Arena`] again ([`Lent::returned`]). In all
-//!    other cases, and they are many (the worker was killed, has crashed, was left behind, keeps a lease, is a second
-//!    one that was handed the same job), it is dropped. The pages then live as long as somebody has them mapped,
-//!    unchanged.
+//! 1. An [`Arena`] is used by no other process. Only an arena can be written.
+//! 2. Before its descriptor is sent, it becomes [`Lent`], which cannot be written.
+//! 3. A worker reads it only through [`Lease`]s, which the [`MappingCache`] gives out and counts. When the job is over, its
+//!    result encoded and its argument dropped, [`MappingCache::end_job`] finds out whether leases are left. The answer says
+//!    so.
+//! 4. If the answer says that no lease is left, the parent makes it an [`Arena`] again ([`Lent::returned`]). In all other
+//!    cases (the worker was killed, crashed, was abandoned or keeps a lease, or two workers got the same job) the arena is
+//!    dropped. The pages then stay unchanged until the last process unmaps them.
 //!
-//! # Why not sealed, as in [`memory`](super::memory)
+//! # Why an arena is not sealed like [`memory`](super::memory)
 //!
-//! What is sealed needs no promise, and so a parent can take it from a worker. The other direction is another matter: a
-//! worker runs the code that its parent names, so it trusts it anyway. That is why a parent never maps an arena that
-//! came from a worker, and why [`MappingCache::new`] is unsafe.
+//! Sealed memory needs no promise, so a parent can accept it from a worker. In the other direction a promise is enough: a
+//! worker executes the code that its parent names, so it trusts its parent. A parent never maps an arena that a worker
+//! sends, and [`MappingCache::new`] is unsafe.
 //!
-//! # Copies
+//! # Forks
 //!
-//! A process that is forked from this one, by whomever, does not have the mapping (`MADV_DONTFORK`). In a copy of the
-//! parent it could be written to beside the parent; in a copy of a worker, made by a job, nobody counts leases, so a
-//! slice could change while it is borrowed. Whoever looks for it there is ended by SIGABRT. To drop it there does nothing, as something
-//! else may lie at its place: hence an [`Original`] with each.
+//! A process forked from this one does not have the mapping (`MADV_DONTFORK`). A forked copy of the parent could otherwise
+//! write to it, and in a copy of a worker nothing counts the leases, so that a slice could change while it is borrowed. An
+//! access in a forked copy aborts that process. Dropping the mapping there does nothing, because another mapping may have
+//! its address by then. So each mapping has a [`ProcessMark`].
 //!
-//! `unsafe` is needed to map memory and to give it out as slices; what holds the slices' promises is said above and
-//! answered at each place.
+//! `unsafe` is needed to map memory and to make slices of it. The argument is above, and at each block.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -57,35 +54,35 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 
+use super::fork_detector::ProcessMark;
 use super::memory::{Mapped, MemfdWriter, Refused, measure};
-use super::original::Original;
 
-/// What the process list, `/proc/*/fd` and `/proc/*/maps` call it.
+/// The name of arenas in `/proc/*/fd` and `/proc/*/maps`.
 const NAME: &str = "seedbed-arena";
 
-/// What the kernel promises of an arena: it keeps its size, and nobody but who has mapped it before can write to it.
+/// The seals of an arena: it keeps its size, and only existing mappings can write to it.
 const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::FUTURE_WRITE)
     .union(SealFlags::SEAL);
 
-/// Tells arenas apart, in this process and its workers. (The number of a file could come again, on old kernels, while a
-/// worker has the first one mapped.)
+/// The next identifier of an arena, unique in this process and its workers. (On old kernels, an inode number could be reused
+/// while a worker has the first file mapped.)
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The kernel, before Linux 5.1, knows no `FUTURE_WRITE`.
+/// Set if the kernel does not know `FUTURE_WRITE`, as before Linux 5.1.
 static UNKNOWN: AtomicBool = AtomicBool::new(false);
 
-/// How long a worker keeps a mapping that no job uses.
+/// How long an arena stays idle, and a worker keeps a mapping that no job uses.
 pub(crate) const UNUSED_MAPPING_KEPT_FOR: Duration = Duration::from_secs(1);
 
-/// How many mappings a worker keeps: arenas go to the workers in turn where several calls are made at once.
+/// The most mappings that a worker keeps. With several calls at once, arenas reach the workers in turn.
 const MOST_VIEWS: usize = 4;
 
-/// Of limited addresses, mappings that no job uses take one part of so many at most.
+/// If the address space is limited, unused mappings take at most one part in this many of it.
 const SHARE: u64 = 8;
 
-/// Memory that only this process can write, and that nobody is reading.
+/// Memory that only this process can write, and that no process reads.
 #[derive(Debug)]
 pub(crate) struct Arena {
     file: Arc<OwnedFd>,
@@ -94,13 +91,12 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// Begins one, which is written from its beginning to its end.
+    /// Starts a file that becomes an arena, to be written from beginning to end.
     pub(crate) fn writer() -> io::Result<MemfdWriter> {
         MemfdWriter::named(NAME)
     }
 
-    /// Makes one of a writer, to be used again after this once, with a little room beyond. Gives the writer back if that
-    /// is not possible.
+    /// Makes an arena of a written file, with a little spare room. Returns the file unchanged if that fails.
     pub(crate) fn of(writer: MemfdWriter) -> Result<Self, MemfdWriter> {
         if writer.len() == 0 || UNKNOWN.load(Ordering::Relaxed) {
             return Err(writer);
@@ -112,7 +108,7 @@ impl Arena {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
             }),
             Err(_) => {
-                let _ = writer.cut_off_what_is_beyond(); // or the room stays behind what was written, where nobody looks
+                let _ = writer.cut_off_what_is_beyond(); // otherwise the room stays, behind the written bytes
                 Err(writer)
             }
         }
@@ -122,7 +118,7 @@ impl Arena {
         let capacity = Self::capacity_for(writer.len());
         writer.make_room_beyond(capacity)?;
         let rights = ProtFlags::READ | ProtFlags::WRITE;
-        // The capacity fits: it is that of a file that has been made.
+        // The capacity fits into `usize`: a file of this size exists.
         let mapped = Unshared::map(writer.file(), capacity as usize, rights)?;
         let sealed = fcntl_add_seals(writer.file(), SEALS);
         UNKNOWN.fetch_or(sealed == Err(Errno::INVAL), Ordering::Relaxed);
@@ -130,8 +126,8 @@ impl Arena {
         Ok(mapped)
     }
 
-    /// The room that is made for so many bytes: a sixteenth more at most, so that the next message, if it is somewhat
-    /// longer, fits.
+    /// Returns the capacity of an arena for `length` bytes: at most a sixteenth more, so that a somewhat longer message fits
+    /// next time.
     pub(crate) fn capacity_for(length: u64) -> u64 {
         let step = (length / 32).next_power_of_two();
         length.next_multiple_of(step.max(page_size() as u64))
@@ -141,30 +137,32 @@ impl Arena {
         self.mapped.0.length
     }
 
-    /// What to write to.
+    /// Returns all bytes of the arena, to be written.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let Mapped { start, length } = self.mapped.place();
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX` as the
-        // kernel maps no more, which lives as long as `self`, is this process's (`place`), and can be read and written: all
-        // pages of the file exist (`MemfdWriter::make_room_beyond`) and it cannot shrink. The bytes are initialised, as all that
-        // a kernel gives. Nobody else in this process knows the mapping, and `self` is borrowed uniquely. Other processes
-        // cannot write (see the head of this file); that they do not read matters to them, not to this slice.
+        // SAFETY:
+        // * `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX`, the most that the
+        //   kernel maps. The mapping lives as long as `self` and is this process's (`place`).
+        // * All of it can be read and written: all pages of the file exist (`MemfdWriter::make_room_beyond`), and it cannot
+        //   shrink. The kernel initialises all memory.
+        // * No other code of this process knows the mapping, and `self` is borrowed uniquely. Other processes cannot write (see
+        //   the head of this file). That they do not read matters to them, not to this slice.
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), *length) }
     }
 
-    /// What has been written.
+    /// Returns all bytes of the arena.
     pub(crate) fn bytes(&self) -> &[u8] {
         let Mapped { start, length } = self.mapped.place();
-        // SAFETY: as above; it is written through `bytes_mut` alone, which needs a unique borrow.
+        // SAFETY: each clause of `bytes_mut` holds. Only `bytes_mut` writes, and needs a unique borrow.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
 
-/// An arena that goes to a worker, or is there. It cannot be written. Dropped, it is not used again.
+/// An arena that is being sent or has been. It cannot be written. Dropping it frees the memory.
 #[derive(Debug)]
 pub(crate) struct Lent {
     arena: Arena,
-    /// How many workers have been handed it.
+    /// Number of workers that were given the arena.
     receivers: u32,
 }
 
@@ -176,33 +174,33 @@ impl Lent {
         }
     }
 
-    /// What is sent.
+    /// Returns the descriptor to be sent.
     pub(crate) fn file(&self) -> &Arc<OwnedFd> {
         &self.arena.file
     }
 
-    /// By which workers know it again.
+    /// Returns the identifier by which workers recognise the arena.
     pub(crate) fn id(&self) -> u64 {
         self.arena.id
     }
 
-    /// It is handed to a worker.
+    /// Notes that a worker is given the arena.
     pub(crate) fn hand_over(&mut self) {
         self.receivers += 1;
     }
 
-    /// A worker has said that it reads it no longer. Gives it back if that was the only one.
+    /// Returns the arena after a worker has said that it reads it no longer, if that was the only worker.
     pub(crate) fn returned(self) -> Option<Arena> {
         (self.receivers <= 1).then_some(self.arena)
     }
 }
 
-/// A worker's mapping of an arena, for reading.
+/// A worker's read-only mapping of an arena.
 #[derive(Debug)]
 struct View(Unshared);
 
 impl View {
-    /// Maps the first `length` bytes of what the parent has sent.
+    /// Maps the first `length` bytes of a file that the parent has sent.
     fn map(file: &OwnedFd, length: usize) -> Result<Self, Refused> {
         let seals = fcntl_get_seals(file).map_err(|_| Refused::NoMemory)?;
         if !seals.contains(SEALS) {
@@ -220,7 +218,7 @@ impl View {
     }
 }
 
-/// The right to read an arena, in a worker. As long as there is one, the parent does not write there.
+/// The right to read an arena, in a worker. While a lease exists, the parent does not write the arena.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease(Arc<View>);
 
@@ -229,19 +227,21 @@ impl Deref for Lease {
 
     fn deref(&self) -> &[u8] {
         let Mapped { start, length } = self.0.0.place();
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX` as the
-        // kernel maps no more, that lives as long as `self` and is this process's (`place`). All can be read without a
-        // fault: their pages exist and the file cannot shrink, both of which `View::map` has asked the kernel. The bytes are
-        // initialised, as all that a kernel gives, and nobody changes them: only the parent can, and does not while there
-        // is a lease, which whoever made the `MappingCache` has promised, and `MappingCache::end_job` has kept track of.
+        // SAFETY:
+        // * `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX`, the most that the
+        //   kernel maps. The mapping lives as long as `self` and is this process's (`place`).
+        // * All of it can be read without a fault: the pages exist and the file cannot shrink; `View::map` has asked the kernel
+        //   for both. The kernel initialises all memory.
+        // * The bytes do not change: only the parent can write, and it does not while there is a lease. The creator of the
+        //   `MappingCache` has promised that, and `MappingCache::end_job` keeps track of the leases.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
 
-/// The arenas that a worker has mapped. (One that is given a long job keeps for as long what it had mapped before.)
+/// The arenas that a worker has mapped. (During a long job, the other mappings stay.)
 #[derive(Debug)]
 pub(crate) struct MappingCache {
-    /// The one that was used last at the end.
+    /// In the order of their last use.
     kept: Vec<Kept>,
 }
 
@@ -249,23 +249,23 @@ pub(crate) struct MappingCache {
 struct Kept {
     id: u64,
     view: Arc<View>,
-    /// When the last job that used it ended; `None` while one does.
+    /// When the last job that used the mapping ended; `None` while a job uses it.
     unused_since: Option<Instant>,
 }
 
 impl MappingCache {
-    /// Has none yet.
+    /// Makes an empty cache.
     ///
     /// # Safety
     ///
-    /// Whoever sends the files that are given to `lend` must be their only writer, must not write to one between
-    /// sending it and hearing from here that no lease is left, and must give each a number of its own. That has to be
-    /// said after `end_job` has said so, for all that were lent since it was asked before.
+    /// The process that sends the files for `lend` must be their only writer, and must give each its own identifier. It must
+    /// not write to a file between sending it and learning from here that no lease is left. It may be told so only after
+    /// `end_job` has returned `false`, for all files lent since the call of `end_job` before.
     pub(crate) unsafe fn new() -> Self {
         Self { kept: Vec::new() }
     }
 
-    /// Makes the first `length` bytes of an arena readable.
+    /// Returns a lease of the first `length` bytes of an arena, which is mapped if necessary.
     pub(crate) fn lend(
         &mut self,
         id: u64,
@@ -276,13 +276,13 @@ impl MappingCache {
         let known = known.map(|at| self.kept.remove(at));
         let view = match known {
             Some(Kept { view, .. }) if view.length() >= length => view,
-            // One that is too short goes before the longer one comes.
+            // A mapping that is too short is dropped before the longer one is made.
             too_short => {
                 drop(too_short);
                 self.kept
                     .drain(..self.kept.len().saturating_sub(MOST_VIEWS - 1));
                 Arc::new(View::map(file, length).or_else(|_| {
-                    self.unmap_unused(); // there may be too few addresses
+                    self.unmap_unused(); // the address space may be too small
                     View::map(file, length)
                 })?)
             }
@@ -295,10 +295,10 @@ impl MappingCache {
         Ok(Lease(view))
     }
 
-    /// The job is over. Tells whether somebody holds on to what it was lent; that is not known here any more, then.
+    /// Ends a job. Returns whether leases of it are left; the cache forgets their arenas.
     pub(crate) fn end_job(&mut self) -> bool {
         let before = self.kept.len();
-        // A unique borrow is had only when all leases are gone, and after all that was done with them.
+        // `get_mut` succeeds only without leases, and after all accesses through them.
         self.kept.retain_mut(|kept| {
             kept.unused_since.is_some() || Arc::get_mut(&mut kept.view).is_some()
         });
@@ -306,7 +306,7 @@ impl MappingCache {
         for kept in &mut self.kept {
             kept.unused_since.get_or_insert_with(Instant::now);
         }
-        // Where addresses are limited, the jobs' own memory comes first.
+        // If the address space is limited, jobs need it more than the cache.
         if !self.is_empty()
             && let Some(most) = getrlimit(Resource::As).current
             && self.mapped() as u64 > most / SHARE
@@ -324,7 +324,7 @@ impl MappingCache {
         self.kept.is_empty()
     }
 
-    /// Lets go of what was not used for a while.
+    /// Unmaps arenas that have not been used for [`UNUSED_MAPPING_KEPT_FOR`].
     pub(crate) fn unmap_old(&mut self) {
         if let Some(kept) = self.kept.first()
             && kept.unused_since.is_some()
@@ -334,7 +334,7 @@ impl MappingCache {
         }
     }
 
-    /// Lets go of all.
+    /// Unmaps all arenas that no job uses.
     pub(crate) fn unmap_unused(&mut self) {
         self.unmap_if(|_| true);
     }
@@ -345,28 +345,27 @@ impl MappingCache {
     }
 }
 
-/// A mapping that copies of this process do not have.
-struct Unshared(ManuallyDrop<Mapped>, Original);
+/// A mapping that forked copies of this process do not have.
+struct Unshared(ManuallyDrop<Mapped>, ProcessMark);
 
 impl Unshared {
-    /// Maps the first `length` bytes, which are there.
+    /// Maps the first `length` bytes of a file, which must exist.
     fn map(file: &OwnedFd, length: usize, rights: ProtFlags) -> io::Result<Self> {
-        let original = Original::new()?;
-        // SAFETY: without a wish for an address the kernel chooses one where nothing is mapped, so no memory of
-        // anybody's is replaced.
+        let mark = ProcessMark::of_this_process()?;
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
         let start = unsafe {
             let none = ptr::null_mut();
             mmap(none, length, rights, MapFlags::SHARED, file, 0)?
         };
         let mapped = Mapped::new(start.cast(), length);
-        // SAFETY: the range is a mapping that has just been made. The advice concerns new processes alone.
+        // SAFETY: the range is the mapping just made. The advice concerns new processes only.
         unsafe { madvise(start, length, Advice::LinuxDontFork)? };
-        Ok(Self(ManuallyDrop::new(mapped), original))
+        Ok(Self(ManuallyDrop::new(mapped), mark))
     }
 
-    /// Where it is. Ends a process that does not have it: there may be anything by now.
+    /// Returns the mapping. Aborts a forked process, in which anything may be at this address.
     fn place(&self) -> &Mapped {
-        if !self.1.is_here() {
+        if !self.1.is_of_this_process() {
             std::process::abort();
         }
         &self.0
@@ -375,8 +374,8 @@ impl Unshared {
 
 impl Drop for Unshared {
     fn drop(&mut self) {
-        if self.1.is_here() {
-            // SAFETY: `drop` is called once, and nobody looks there afterwards.
+        if self.1.is_of_this_process() {
+            // SAFETY: `drop` runs once, and `self` is not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.0) }
         }
     }
@@ -404,9 +403,9 @@ mod tests {
         Arena::of(writer).expect("this kernel can make arenas")
     }
 
-    /// What a test says of itself: that it does not write where it has a lease.
+    /// Makes a cache. The tests keep its promise: they do not write an arena while they have a lease.
     fn mappings() -> MappingCache {
-        // SAFETY: the arenas of these tests are written by the test alone, and not while it has leases.
+        // SAFETY: only the tests write these arenas, each with its own identifier, and not while they have leases.
         unsafe { MappingCache::new() }
     }
 
@@ -525,7 +524,7 @@ mod tests {
         let pipe: OwnedFd = io::pipe().unwrap().0.into();
         assert!(matches!(refusal(&pipe, 1), Refused::NoMemory));
         let mut writer = MemfdWriter::new().unwrap();
-        writer.append(b"writer").unwrap();
+        writer.append(b"draft").unwrap();
         assert!(matches!(refusal(writer.file(), 1), Refused::NotSealed));
         let short = Lent::new(arena(b"short"));
         let beyond = short.arena.capacity() + 1;
@@ -538,41 +537,41 @@ mod tests {
         assert!(Arena::of(Arena::writer().unwrap()).is_err());
     }
 
-    /// As on a kernel that does not know how to keep it from others.
+    /// Simulates a kernel that does not know `FUTURE_WRITE`.
     #[test]
     fn where_it_cannot_be_sealed_the_draft_comes_back_as_it_was() {
         let mut writer = Arena::writer().unwrap();
-        writer.append(b"writer").unwrap();
+        writer.append(b"draft").unwrap();
         fcntl_add_seals(writer.file(), SealFlags::SEAL).unwrap();
         let writer = Arena::of(writer).expect_err("it takes no more seals");
         let length = rustix::fs::fstat(writer.file()).unwrap().st_size;
         assert_eq!((writer.len(), length), (5, 5));
     }
 
-    /// A copy must neither write where the original does, nor unmap what lies there by now.
+    /// A forked copy must neither write to the original's memory nor unmap another mapping at its address.
     #[test]
     fn a_copy_of_the_process_does_not_have_it() {
         let mut arena = arena(&[1; 4096]);
         let place = arena.bytes_mut().as_mut_ptr();
-        // SAFETY: the copy makes raw calls, drops what allocates nothing, and ends.
+        // SAFETY: the forked process makes raw system calls, drops values that allocate nothing, and ends.
         let copy = unsafe { libc::fork() };
         if copy == 0 {
             let mapped = |what| {
-                // SAFETY: asks for a page at a place where nothing is mapped, or gets an error.
+                // SAFETY: maps a page where nothing is mapped, or fails.
                 unsafe {
                     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | what;
                     libc::mmap(place.cast(), 4096, libc::PROT_READ, flags, -1, 0)
                 }
             };
             let was_free = mapped(libc::MAP_FIXED_NOREPLACE) == place.cast();
-            // SAFETY: nobody looks at it any more.
+            // SAFETY: the arena is not used afterwards.
             unsafe { ptr::drop_in_place(&raw mut arena.mapped) };
             let is_there_yet = mapped(libc::MAP_FIXED_NOREPLACE) == libc::MAP_FAILED;
-            // SAFETY: `_exit` may be called by any process at any moment.
+            // SAFETY: any process may call `_exit` at any moment.
             unsafe { libc::_exit(i32::from(was_free && is_there_yet)) };
         }
         let mut status = 0;
-        // SAFETY: `status` is a place for an `int`.
+        // SAFETY: `status` has room for an `int`.
         let waited = unsafe { libc::waitpid(copy, &raw mut status, 0) };
         assert_eq!((waited, libc::WEXITSTATUS(status)), (copy, 1));
         assert_eq!(arena.bytes()[0], 1);

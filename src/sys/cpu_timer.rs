@@ -1,9 +1,9 @@
-//! A clock that counts the CPU time of this process, and signals it when that is used up.
+//! Timers on the CPU time of this process, which signal it when its time is used up.
 //!
-//! The kernel's `RLIMIT_CPU` will not do: it counts whole seconds from the process's start, and it either kills, and
-//! then can never be raised again, or sends a signal that may be blocked. A timer on the process's CPU clock counts
-//! nanoseconds from the moment in which it is set, and as often as it is set; two of them, the second of which sends
-//! SIGKILL, leave no way out but to delete them. What is different: a process that this one starts has no such timer.
+//! The kernel's `RLIMIT_CPU` does not fit: it counts whole seconds from the start of the process, and it either kills, and can
+//! then never be raised again, or sends a signal that may be blocked. A timer on the CPU clock of the process counts
+//! nanoseconds from the moment when it is set, and can be set again and again. There are two; the second sends SIGKILL, so
+//! that a job can only escape by deleting the timers. A process that this one starts has no such timer.
 //!
 //! `unsafe` is needed because rustix has no timers of this kind.
 #![allow(unsafe_code)]
@@ -13,11 +13,11 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::Duration;
 
-/// How much more CPU time a process may use that has not been ended by SIGXCPU.
+/// The CPU time between SIGXCPU and SIGKILL.
 const RESPITE: Duration = Duration::from_secs(1);
 
-/// Two timers on the CPU time of this process, all its threads together. Dropping it deletes them. A forked process has
-/// none of them.
+/// Two timers on the CPU time of this process, all threads together. Dropping this deletes them. A forked process has no
+/// timers.
 #[derive(Debug)]
 pub(crate) struct CpuTimer {
     first: Timer,
@@ -32,7 +32,7 @@ impl CpuTimer {
         })
     }
 
-    /// Sends SIGXCPU after so much CPU time from now, and SIGKILL after a second more.
+    /// Sends SIGXCPU after this much more CPU time, and SIGKILL a second later.
     pub(crate) fn set(&self, time: Duration) -> io::Result<()> {
         self.last.set(time.saturating_add(RESPITE))?;
         self.first.set(time)
@@ -49,14 +49,13 @@ struct Timer(libc::timer_t);
 
 impl Timer {
     fn new(signal: libc::c_int) -> io::Result<Self> {
-        // SAFETY: `sigevent` is a C structure of integers, a union of an integer and a pointer, and padding, of all of
-        // which zeros are values.
+        // SAFETY: `sigevent` is a C structure of integers, a union of an integer and a pointer, and padding. Zeros are a valid
+        // value of each.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_SIGNAL;
         event.sigev_signo = signal;
         let mut timer: libc::timer_t = ptr::null_mut();
-        // SAFETY: both pointers lead to local variables of the right types; the call reads the first and writes the
-        // second.
+        // SAFETY: both pointers lead to local variables of the right types; the call reads the first and writes the second.
         let result = unsafe {
             libc::timer_create(
                 libc::CLOCK_PROCESS_CPUTIME_ID,
@@ -70,7 +69,7 @@ impl Timer {
         }
     }
 
-    /// Lets it go off once, after so much CPU time; zero stops it.
+    /// Makes the timer expire once, after this much CPU time; zero stops it.
     fn set(&self, time: Duration) -> io::Result<()> {
         let once = libc::timespec {
             tv_sec: 0,
@@ -79,7 +78,7 @@ impl Timer {
         let value = libc::itimerspec {
             it_interval: once,
             it_value: libc::timespec {
-                // Some centuries will do.
+                // A time too long for the kernel stands for some centuries.
                 tv_sec: time
                     .as_secs()
                     .min(1 << 33)
@@ -88,9 +87,9 @@ impl Timer {
                 tv_nsec: time.subsec_nanos() as libc::c_long,
             },
         };
-        // SAFETY: the timer was made by `new` and is deleted by `drop` alone: nobody else has its name. In a process
-        // that was forked meanwhile the C library's record of it, where it keeps one, was copied, and the kernel has an
-        // error for a timer that is not there. `value` is read only, and the old value is not asked for.
+        // SAFETY: only `new` makes the timer, only `drop` deletes it, and no other code knows its identifier. In a process that was
+        // forked since, the C library's record of it was copied, and the kernel returns an error for the missing timer. `value`
+        // is only read, and the old value is not requested.
         let result = unsafe { libc::timer_settime(self.0, 0, &raw const value, ptr::null_mut()) };
         match result {
             0 => Ok(()),
@@ -101,8 +100,8 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: as in `set`; nobody uses it afterwards. What a forked process lacks cannot be deleted there,
-        // harmlessly.
+        // SAFETY: each clause of `set` holds, and the timer is not used afterwards. In a forked process the call fails, which is
+        // harmless.
         unsafe { libc::timer_delete(self.0) };
     }
 }

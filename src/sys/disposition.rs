@@ -1,12 +1,11 @@
-//! What a signal does by default, taken out of force as long as somebody wants the signal, and put in force again.
+//! The default action of a signal, switched off while some part of the program wants the signal, and then on again.
 //!
-//! signal-hook installs one handler per signal and never takes it out: without any action of ours, a signal that ended
-//! the process before would from then on do nothing. So the first who wants a signal that had its default disposition
-//! also installs, for good, an action that does what the system would have done, if a flag says so. The flag is set
-//! while nobody has a [`Claim`].
+//! signal-hook installs one handler per signal and never removes it. So a signal that ended the process before would
+//! afterwards do nothing. The first [`Claim`] of a signal with the default disposition therefore also installs, for good,
+//! an action that does what the system would have done, if a flag is set. The flag is set while there is no claim.
 //!
-//! A signal that was ignored stays ignored, and a handler that was there before signal-hook goes on being called,
-//! before all others: signal-hook sees to both, whether or not anybody has a claim.
+//! A signal that was ignored stays ignored, and a handler that was installed before signal-hook is still called, before
+//! all others. signal-hook takes care of both, with or without a claim.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,12 +16,12 @@ use libc::c_int;
 
 use super::signal::is_default;
 
-/// What is known of the signals that were ever claimed.
+/// The state of the signals that have ever been claimed.
 static SIGNALS: Mutex<BTreeMap<c_int, Entry>> = Mutex::new(BTreeMap::new());
 
 struct Entry {
-    /// Whether the signal does what it does by default. `None` if that was not its disposition when it was first
-    /// claimed, or if signal-hook does not know what it does (real-time signals).
+    /// Whether the signal has its default action. `None` if it had another disposition when it was first claimed, or if
+    /// signal-hook does not know its default action (real-time signals).
     in_force: Option<Arc<AtomicBool>>,
     claims: usize,
 }
@@ -31,7 +30,7 @@ fn signals() -> MutexGuard<'static, BTreeMap<c_int, Entry>> {
     SIGNALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// While there is one, the signal does not do what it does by default.
+/// Switches the default action of a signal off while it exists.
 #[derive(Debug)]
 pub(crate) struct Claim {
     signal: c_int,
@@ -55,13 +54,13 @@ impl Claim {
         Ok(Claim { signal })
     }
 
-    /// The flag that says whether the signal does what it does by default, if that is for us to say. May be set, by a
-    /// signal's action for instance, to put the default in force in spite of claims.
+    /// Returns the flag that switches the default action on, if this file controls that. A signal's action may set it, to switch
+    /// the default action on in spite of claims.
     pub(crate) fn in_force(&self) -> Option<Arc<AtomicBool>> {
         signals().get(&self.signal)?.in_force.clone()
     }
 
-    /// Gives the claim back; true if by that the default is in force again.
+    /// Gives the claim back. Returns whether the default action is on again.
     pub(crate) fn release(self) -> bool {
         std::mem::ManuallyDrop::new(self).end()
     }
@@ -86,7 +85,7 @@ impl Drop for Claim {
     }
 }
 
-/// Installs the action that stands in for the default, in force for the moment.
+/// Installs the action that replaces the default one, switched on.
 fn take_over(signal: c_int) -> io::Result<Option<Arc<AtomicBool>>> {
     let known = signal_hook::low_level::signal_name(signal).is_some();
     if !known || !is_default(signal) {

@@ -1,11 +1,11 @@
-//! The main executable as it lies in memory: its base, its segments, and a fingerprint of their layout.
+//! The main executable in memory: its base, its segments, and a fingerprint of their layout.
 //!
-//! A job's code is named by its offset from the image's base, because a worker is the same image at another base. This
-//! file turns addresses into offsets and back, and refuses both ways what does not lie in an executable segment of the
-//! main image: the only check that stands between a number off the wire and a jump.
+//! The code of a job is identified by its offset from the base of the image, because a worker has the same image at another
+//! base. This file converts addresses to offsets and back. In both directions it refuses values outside of the executable
+//! segments of the main image; this is the only check between a received number and a jump.
 //!
-//! `unsafe` is needed to call `dl_iterate_phdr`, to read the program headers that it points to, and to look at the
-//! image's own read-only memory. The image of a running program is never unmapped, so what is learnt once stays true.
+//! `unsafe` is needed to call `dl_iterate_phdr`, to read the program headers, and to read the image's own read-only memory.
+//! The image of a running program is never unmapped.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
@@ -15,10 +15,10 @@ use std::sync::OnceLock;
 /// The main executable image of this process.
 #[derive(Debug)]
 pub(crate) struct Image {
-    /// What must be added to a virtual address of the file to get an address of this process.
+    /// Added to a virtual address of the file to get an address of this process.
     base: usize,
     segments: Vec<Segment>,
-    /// The linker's note that identifies the build; empty if there is none.
+    /// The linker's note that identifies the build, or empty.
     build_id: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ struct Segment {
 }
 
 impl Image {
-    /// Returns the image of this process; it is looked at once.
+    /// Returns the image of this process, which is read once.
     pub(crate) fn of_this_process() -> &'static Image {
         static IMAGE: OnceLock<Image> = OnceLock::new();
         IMAGE.get_or_init(read_main_image)
@@ -46,7 +46,7 @@ impl Image {
 
     /// Returns the address of code at `offset`, or `None` if no executable segment of the main image holds it.
     pub(crate) fn address_of_code(&self, offset: u64) -> Option<usize> {
-        let offset = usize::try_from(offset).ok()?; // larger than the address space: no code of ours
+        let offset = usize::try_from(offset).ok()?; // larger than the address space: no code
         self.is_code(offset).then(|| self.base + offset)
     }
 
@@ -61,7 +61,7 @@ impl Image {
         &self.build_id
     }
 
-    /// Returns the layout of the segments as a number that differs, in all likelihood, between two builds.
+    /// Returns a hash of the layout of the segments, which differs, in all likelihood, between two builds.
     pub(crate) fn layout(&self) -> u64 {
         let mut hash = Fnv::new();
         for segment in &self.segments {
@@ -76,7 +76,7 @@ impl Image {
         hash.0
     }
 
-    /// Tells whether the image's read-only memory contains `needle`.
+    /// Returns whether the image's read-only memory contains `needle`.
     pub(crate) fn contains(&self, needle: &[u8]) -> bool {
         self.segments
             .iter()
@@ -86,9 +86,9 @@ impl Image {
 
     fn segment_contains(&self, segment: &Segment, needle: &[u8]) -> bool {
         let start = (self.base + segment.range.start) as *const c_void;
-        // SAFETY: `memmem` needs both ranges readable for their lengths. The first is a loaded segment of the running
-        // executable with read permission, which stays mapped to the end of the process; the second is a slice. It
-        // only reads, and the segment is not writable, so nothing changes meanwhile.
+        // SAFETY: `memmem` needs both ranges readable for their lengths. The first is a loaded, readable segment of the running
+        // executable, which stays mapped until the process ends; the second is a slice. The function only reads, and the segment
+        // is not writable, so the bytes do not change.
         let found = unsafe {
             libc::memmem(
                 start,
@@ -101,7 +101,7 @@ impl Image {
     }
 }
 
-/// The 64-bit hash of Fowler, Noll and Vo: stable between processes, which `std`'s hashers do not promise.
+/// The 64-bit hash of Fowler, Noll and Vo: equal in all processes, which `std`'s hashers do not promise.
 struct Fnv(u64);
 
 impl Fnv {
@@ -122,28 +122,28 @@ fn read_main_image() -> Image {
         segments: Vec::new(),
         build_id: Vec::new(),
     };
-    // SAFETY: `dl_iterate_phdr` calls `on_object` during this call only, on this thread, handing through the pointer,
-    // which is to `image`: alive, and borrowed by nobody else until the call returns.
+    // SAFETY: `dl_iterate_phdr` calls `on_object` only during this call, on this thread, with the pointer to `image`, which is
+    // alive and not borrowed by other code until the call returns.
     unsafe { libc::dl_iterate_phdr(Some(on_object), (&raw mut image).cast()) };
     image
 }
 
-/// Receives the first object of the list, which is the main program, and ends the iteration.
+/// Takes the first object of the list, which is the main program, and ends the iteration.
 ///
 /// # Safety
 ///
-/// To be called by `dl_iterate_phdr` alone, with `data` pointing to an [`Image`] that nobody else uses.
+/// Only `dl_iterate_phdr` may call it, with `data` pointing to an [`Image`] that no other code uses.
 unsafe extern "C" fn on_object(
     info: *mut libc::dl_phdr_info,
     _size: usize,
     data: *mut c_void,
 ) -> c_int {
-    // SAFETY: the caller passes a valid `info`, and `data` as `read_main_image` gave it: an exclusive `Image`.
+    // SAFETY: the caller passes a valid `info`, and `read_main_image` passed `data`: an exclusive `Image`.
     let (info, image) = unsafe { (&*info, &mut *data.cast::<Image>()) };
     let headers = match info.dlpi_phdr.is_null() {
         true => &[][..],
-        // SAFETY: the loader describes `dlpi_phnum` headers at `dlpi_phdr`, aligned, not null (checked), mapped as long
-        // as the main program, which is for ever, and never written.
+        // SAFETY: the loader describes `dlpi_phnum` headers at `dlpi_phdr`, aligned and not null (checked). They stay mapped
+        // as long as the main program, until the process ends, and are never written.
         false => unsafe {
             std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
         },
@@ -178,7 +178,7 @@ fn segment(header: &libc::Elf64_Phdr) -> Segment {
 }
 
 impl Image {
-    /// Returns the bytes of `range` if they lie within a read-only segment.
+    /// Returns the bytes of `range`, if they lie within a read-only segment.
     fn bytes(&self, range: Range<usize>) -> Option<&'static [u8]> {
         let holder = self.segments.iter().find(|segment| {
             segment.readable
@@ -188,15 +188,15 @@ impl Image {
         })?;
         debug_assert!(holder.range.len() >= range.len());
         let start = (self.base + range.start) as *const u8;
-        // SAFETY: the range lies in a loaded, readable segment of the main program (just checked): not null, one
-        // allocation, initialised by the loader, shorter than `isize::MAX`, never unmapped, and never written, because
-        // the segment is not writable; bytes need no alignment.
+        // SAFETY: the range lies in a loaded, readable segment of the main program (just checked): not null, one allocation,
+        // initialised by the loader, shorter than `isize::MAX`, and never unmapped. The segment is not writable, so the bytes do
+        // not change. Bytes need no alignment.
         Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
     }
 }
 
-/// Finds the GNU build identifier among ELF notes: each a header of three numbers, a name and a description, the last
-/// two padded to four bytes.
+/// Finds the GNU build identifier among ELF notes. Each note is a header of three numbers, a name and a description; the last
+/// two are padded to four bytes.
 fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
     const NT_GNU_BUILD_ID: u32 = 3;
     loop {
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(image.offset_of_code(&raw const local as usize), None);
         assert_eq!(image.offset_of_code(0), None);
         assert_eq!(image.address_of_code(u64::MAX), None);
-        // The C library is a shared object of its own, unless the target links it statically.
+        // The C library is another shared object, unless the target links it statically.
         if !cfg!(target_feature = "crt-static") {
             assert_eq!(
                 image.offset_of_code(libc::getpid as *const () as usize),

@@ -1,13 +1,17 @@
-//! A value that two processes have mapped: made here, or found in memory that came from there.
+//! A value in memory that two processes have mapped.
 //!
-//! The memory is a file without a name, sealed so that nobody can shrink it: a mapping of it never raises SIGBUS. Its
-//! pages are allocated when it is made, so that a machine without memory says so then and not at some later write.
+//! The memory is a file without a name (a memfd), sealed so that no process can shrink it: an access never raises SIGBUS. Its
+//! pages are allocated at once, so that a lack of memory is an error then and not at a later write.
 //!
-//! Where no file may be as large (`ulimit -f`), there are System V's segments, which are none, and keep their size,
-//! too. They are the second choice, because they have numbers in place of descriptors, and so can be found by whoever
-//! has the same user; and their pages are allocated when they are first written.
+//! # System V segments
 //!
-//! `unsafe` is needed to look at mapped memory as at a value, which is argued in [`Mapping::new`].
+//! Where files may not be as large (`ulimit -f`), the table of a fork server is a System V segment, which is no file and keeps its
+//! size too. It is the second choice: it has a number instead of a descriptor, so any process of the same user can map it,
+//! and its pages are allocated when they are first written. Segments stay because nothing else serves
+//! [`WorkerType::ForkServer`](crate::worker::WorkerType) in a program that may not write files. `Auto` could spawn its
+//! workers there, but would then be slower in such a program than it is today, and the code would still be needed.
+//!
+//! `unsafe` is needed to map memory and to use it as a value; see [`Mapping`]'s `Deref`.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -24,18 +28,18 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
-/// A type that may lie in memory which another process changes meanwhile, whatever it writes there.
+/// A type whose values may lie in memory that another process changes at any time.
 ///
 /// # Safety
 ///
-/// All of it are atomics (and padding that nobody reads), any bytes are a value of it, all zeros are the one it begins
-/// with, it has nothing to drop, and its alignment is at most that of a page.
+/// All fields are atomics (and padding that is never read), any bytes are a valid value, zeros are the initial value, it has
+/// nothing to drop, and its alignment is at most that of a page.
 pub(crate) unsafe trait Shareable: Sync {}
 
-/// Neither may be missing: with both, the memory keeps its size for ever.
+/// With both seals, the memory keeps its size.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
-/// The kernel's number for shared memory that is no file.
+/// The kernel's number of a System V segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Segment(i32);
 
@@ -45,13 +49,13 @@ pub(crate) struct Mapping<T: Shareable> {
     place: NonNull<T>,
 }
 
-// SAFETY: it gives out `&T` alone, and `Shareable` asks for `T: Sync`; unmapping is right from any thread.
+// SAFETY: it only gives out `&T`, and `Shareable` demands `T: Sync`. Any thread may unmap the memory.
 unsafe impl<T: Shareable> Send for Mapping<T> {}
-// SAFETY: as above.
+// SAFETY: it only gives out `&T`, and `Shareable` demands `T: Sync`.
 unsafe impl<T: Shareable> Sync for Mapping<T> {}
 
 impl<T: Shareable> Mapping<T> {
-    /// Makes one of zeros, and what another process needs to find it.
+    /// Makes a zeroed value, and returns the descriptor with which another process maps it.
     pub(crate) fn make(name: &str) -> io::Result<(Self, OwnedFd)> {
         refuse_beyond_file_limit(size_of::<T>() as u64)?;
         let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -61,24 +65,24 @@ impl<T: Shareable> Mapping<T> {
         Ok((Self::new(&file)?, file))
     }
 
-    /// Makes one of zeros where no file may be as large, and what a child process needs to find it as long as it is here.
+    /// Makes a zeroed value in a segment, which a child process can map while this mapping exists.
     pub(crate) fn make_segment() -> io::Result<(Self, Segment)> {
-        // SAFETY: this concerns no memory of this process.
+        // SAFETY: the call concerns no memory of this process.
         let segment = unsafe { libc::shmget(libc::IPC_PRIVATE, size_of::<T>(), 0o600) };
         if segment < 0 {
             return Err(io::Error::last_os_error());
         }
         let segment = Segment(segment);
         let found = Self::find_segment(segment);
-        // SAFETY: asks for nothing to be written. From now on the segment ends with the last mapping of it, and yet may
-        // be mapped until then.
+        // SAFETY: with this command, the call writes nothing. The segment is removed with its last mapping, and can be mapped
+        // until then.
         unsafe { libc::shmctl(segment.0, libc::IPC_RMID, ptr::null_mut()) };
         Ok((found?, segment))
     }
 
-    /// Finds one in a segment that another process made of a `T`.
+    /// Maps a segment that another process made for a `T`.
     pub(crate) fn find_segment(Segment(segment): Segment) -> io::Result<Self> {
-        // SAFETY: a new mapping at a place that the kernel chooses harms nobody.
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped.
         let place = unsafe { libc::shmat(segment, ptr::null(), 0) };
         if place.addr() == usize::MAX {
             return Err(io::Error::last_os_error());
@@ -87,7 +91,7 @@ impl<T: Shareable> Mapping<T> {
         Ok(Mapping { place })
     }
 
-    /// Finds one in memory that another process made.
+    /// Maps memory that another process made for a `T`.
     pub(crate) fn find(file: impl AsFd) -> io::Result<Self> {
         let sealed = fcntl_get_seals(&file)?.contains(SEALS);
         let size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
@@ -97,9 +101,9 @@ impl<T: Shareable> Mapping<T> {
         Self::new(&file)
     }
 
-    /// Of memory that is sealed and as large as `T`.
+    /// Maps a file that is sealed and as large as `T`.
     fn new(file: impl AsFd) -> io::Result<Self> {
-        // SAFETY: a new mapping at a place that the kernel chooses harms nobody.
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped.
         let place = unsafe {
             mmap(
                 ptr::null_mut(),
@@ -116,18 +120,18 @@ impl<T: Shareable> Mapping<T> {
 }
 
 impl<T: Shareable> Mapping<T> {
-    /// Lets copies of this process, made by a fork, do without it.
-    pub(crate) fn keep_from_copies(&self) -> io::Result<()> {
+    /// Keeps the mapping out of processes that are forked from this one.
+    pub(crate) fn keep_from_forks(&self) -> io::Result<()> {
         let (place, size) = (self.place.as_ptr().cast::<c_void>(), size_of::<T>());
-        // SAFETY: this advice concerns new processes only, and this very mapping, as long as it is. In a copy nobody
-        // may look at it; whoever forks sees to that.
+        // SAFETY: the range is this mapping, and the advice concerns new processes only. The code that forks makes sure that the
+        // new process does not access it.
         unsafe { madvise(place, size, Advice::LinuxDontFork)? };
         Ok(())
     }
 }
 
-/// Fails where a file may not be as large, memory that is a file included. To find that out by trying is deadly: the
-/// kernel sends SIGXFSZ, which ends a process that has not seen to it.
+/// Fails if a file, which includes a memfd, may not have this size. The attempt would raise SIGXFSZ, which ends a process by
+/// default.
 pub(crate) fn refuse_beyond_file_limit(size: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(most) if size > most => Err(io::Error::from_raw_os_error(libc::EFBIG)),
@@ -139,16 +143,17 @@ impl<T: Shareable> Deref for Mapping<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the mapping is as large as a `T` and aligned to a page, which by `Shareable` is enough; it lives as
-        // long as `self`, and nobody can make a sealed file, or a segment, any shorter. Any bytes are a `T`, and what
-        // others write meanwhile, here or in another process, they write to atomics.
+        // SAFETY:
+        // * The mapping is as large as a `T` and aligned to a page, which is enough by `Shareable`. It lives as long as `self`.
+        // * No process can shrink a sealed file, or a segment, so all of it can be read and written.
+        // * Any bytes are a `T`, and writes of other threads and processes are writes to atomics, as `Shareable` demands.
         unsafe { self.place.as_ref() }
     }
 }
 
 impl<T: Shareable> Drop for Mapping<T> {
     fn drop(&mut self) {
-        // SAFETY: this is the mapping that was made for it, and nobody borrows from it any more.
+        // SAFETY: this is its own mapping, and no borrow of it is left.
         let unmapped = unsafe { munmap(self.place.as_ptr().cast::<c_void>(), size_of::<T>()) };
         debug_assert_eq!(unmapped, Ok(()));
     }
@@ -165,7 +170,7 @@ mod tests {
     unsafe impl Shareable for Counter {}
 
     #[test]
-    fn what_is_written_through_one_mapping_is_seen_through_the_other() {
+    fn a_write_through_one_mapping_is_seen_through_the_other() {
         let (ours, file) = Mapping::<Counter>::make("test").unwrap();
         let theirs = Mapping::<Counter>::find(&file).unwrap();
         ours.0.store(7, Ordering::Release);
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_shrink_it() {
+    fn the_memory_cannot_shrink() {
         let (_, file) = Mapping::<Counter>::make("test").unwrap();
         assert!(ftruncate(&file, 0).is_err());
     }

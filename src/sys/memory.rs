@@ -1,31 +1,30 @@
-//! Memory that two processes share and that nobody can change: written once, sealed, then mapped for reading.
+//! Sealed memory: written once, sealed, and then mapped for reading by several processes.
 //!
-//! [`MemfdWriter`] is a nameless file in memory (a memfd) that is being written; [`MemfdWriter::seal`] makes it [`Sealed`]. The kernel
-//! then refuses to shrink, grow or write it, for every process and for ever, and has made sure that no mapping is left
-//! through which it could be written. That is what makes a `&[u8]` into it sound, although another process has it too.
+//! [`MemfdWriter`] is a nameless file in memory (a memfd) that is being written; [`MemfdWriter::seal`] makes it [`Sealed`].
+//! From then on the kernel refuses to shrink, grow or write it, for every process, and has made sure that no writable
+//! mapping is left. So a `&[u8]` into it is sound although another process has it too.
 //!
 //! # Written through the descriptor, not through a mapping
 //!
-//! Who writes into a shared mapping pays a page fault for each page (64 MiB took 42 ms, `write` 22 ms), is killed by SIGBUS
-//! where memory runs short, unless all of it was reserved before, and cannot seal while some process that another thread
-//! has just forked still has a copy of the mapping. `write` has none of these: it takes no zeroed page only to overwrite
-//! it, and tells of a lack of memory with an error. So that a caller can all the same fill a slice in place, there is
-//! [`Scratch`], private memory in huge pages where the kernel has them; it is written from its beginning and given back
-//! piece by piece on the way, so the two together never take much more than the one (33 ms for 64 MiB, all told).
+//! Writing through a shared mapping costs a page fault for each page (64 MiB took 42 ms; with `write`, 22 ms), ends in SIGBUS
+//! if memory runs out, unless all of it was reserved, and the file cannot be sealed while a process just forked by another
+//! thread still has a copy of the mapping. `write` has none of these problems: it zeroes no page only to overwrite it, and
+//! reports a lack of memory as an error. For callers that fill a slice in place there is [`Scratch`]: private memory, in
+//! huge pages if the kernel has them. It is written to the file from its beginning and freed piece by piece, so that both
+//! together never take much more memory than one (33 ms for 64 MiB in total).
 //!
-//! # What came from another process
+//! # Memory from another process
 //!
-//! [`Sealed::adopt`] believes nothing: the kernel is asked whether this is a memory file, what its seals are, how long it
-//! is, and whether all its pages exist. (The first look at a page that was never written would make the kernel find one,
-//! and where it cannot, that is a SIGBUS.)
+//! [`Sealed::adopt`] trusts nothing: it asks the kernel whether the file is in memory, which seals it has, how long it is, and
+//! whether all its pages exist. (The first access to a page that was never written makes the kernel allocate one; if it
+//! cannot, the process gets SIGBUS.)
 //!
-//! # Why private
+//! # Why `MAP_PRIVATE`
 //!
-//! It is mapped `MAP_PRIVATE`, which is the same memory as long as nobody writes, and nobody can. Before Linux 6.7 a shared
-//! mapping of a write-sealed file is refused even for reading.
+//! A private mapping is the same memory as long as nothing writes, and nothing can. Before Linux 6.7, a shared mapping of a
+//! write-sealed file is refused even for reading.
 //!
-//! `unsafe` is needed to map memory, to give it out as slices and to unmap it. What holds the slices' promises is said above
-//! and answered at each place.
+//! `unsafe` is needed to map memory, to make slices of it and to unmap it. The argument is above, and at each block.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -47,25 +46,25 @@ use rustix::process::{Resource, getrlimit};
 
 use super::mapping::refuse_beyond_file_limit;
 
-/// What the process list, `/proc/*/fd` and `/proc/*/maps` call it.
+/// The name of shared memory in `/proc/*/fd` and `/proc/*/maps`.
 const NAME: &str = "seedbed-shared";
 
-/// What the kernel promises of memory that is shared.
+/// The seals of shared memory.
 const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::WRITE)
     .union(SealFlags::SEAL);
 
-/// How much of a [`Scratch`] is written before it is given back: a few huge pages.
+/// How many bytes of a [`Scratch`] are written before their memory is freed: a few huge pages.
 const PIECE: usize = 8 << 20;
 
-/// The type of the file system that memfds of ordinary pages lie in; see `linux/magic.h`.
+/// The file system type of memfds with ordinary pages; see `linux/magic.h`.
 const TMPFS: i64 = 0x0102_1994;
 
-/// The largest length of a slice, hence of what is mapped.
+/// The largest length of a slice, and so of a mapping, in bytes.
 const LONGEST: u64 = isize::MAX as u64;
 
-/// Memory that is being written, from its beginning to its end.
+/// A file in memory that is being written from beginning to end.
 #[derive(Debug)]
 pub(crate) struct MemfdWriter {
     file: OwnedFd,
@@ -73,35 +72,35 @@ pub(crate) struct MemfdWriter {
 }
 
 impl MemfdWriter {
-    /// Makes an empty one.
+    /// Makes an empty file.
     pub(crate) fn new() -> io::Result<Self> {
         Self::named(NAME)
     }
 
-    /// The same, with a name for people.
+    /// Makes an empty file with a name that people see.
     pub(super) fn named(name: &str) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-            // Before Linux 6.3 there is no such flag; where an administrator demands it, there is.
+            // Linux before 6.3 does not know this flag. Since then, an administrator may demand it.
             Err(Errno::INVAL) => memfd_create(name, flags)?,
             made => made?,
         };
         Ok(Self { file, length: 0 })
     }
 
-    /// Returns how much has been written.
+    /// Returns the number of bytes written.
     pub(crate) fn len(&self) -> u64 {
         self.length
     }
 
-    /// Writes all of `bytes`, or, if there is an error, nothing.
+    /// Writes all of `bytes`, or nothing if there is an error.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.make_sure_of_room(bytes.len())?;
         let before = self.length;
         let written = self.write(bytes);
         if written.is_err() {
             self.length = before;
-            // Beyond is what nobody reads, until the next bytes are written there; it may only not be sealed.
+            // The partial bytes are beyond the end, where the next ones replace them; but they must not be sealed.
             self.cut_off_what_is_beyond()?;
         }
         written
@@ -120,10 +119,10 @@ impl MemfdWriter {
         Ok(())
     }
 
-    /// Appends all that has been written to `out`.
+    /// Appends all written bytes to `out`.
     pub(crate) fn read_onto(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let before = out.len();
-        out.resize(before + self.length as usize, 0); // as long as what was written from slices
+        out.resize(before + self.length as usize, 0); // the bytes came from slices, so their number is a `usize`
         let mut read = before;
         while read < out.len() {
             let at = (read - before) as u64;
@@ -135,7 +134,7 @@ impl MemfdWriter {
         Ok(())
     }
 
-    /// Has the kernel find the pages up to `length` bytes, of which none is written.
+    /// Allocates the pages up to `length` bytes.
     pub(super) fn make_room_beyond(&self, length: u64) -> io::Result<()> {
         let more = length.saturating_sub(self.length);
         if more > 0 {
@@ -146,7 +145,7 @@ impl MemfdWriter {
         Ok(())
     }
 
-    /// Takes that back.
+    /// Frees the pages beyond the written bytes.
     pub(super) fn cut_off_what_is_beyond(&self) -> io::Result<()> {
         Ok(ftruncate(&self.file, self.length)?)
     }
@@ -159,7 +158,7 @@ impl MemfdWriter {
         self.file
     }
 
-    /// Refuses what does not fit. Where the size of files is limited (`RLIMIT_FSIZE`), writing beyond it would be a signal.
+    /// Fails if `more` bytes do not fit. Writing beyond the limit of file sizes (`RLIMIT_FSIZE`) would raise a signal.
     fn make_sure_of_room(&self, more: usize) -> io::Result<()> {
         let wanted = self.length.saturating_add(more as u64);
         let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
@@ -169,7 +168,7 @@ impl MemfdWriter {
         }
     }
 
-    /// Makes it immutable, and gives it to be sent; or gives it back.
+    /// Seals the file and returns its descriptor, or returns the file unchanged if that fails.
     pub(crate) fn seal_for_others(self) -> Result<OwnedFd, Self> {
         match fcntl_add_seals(&self.file, SEALS) {
             Ok(()) => Ok(self.file),
@@ -177,33 +176,32 @@ impl MemfdWriter {
         }
     }
 
-    /// Makes it immutable, and maps it. One that is empty cannot be mapped.
+    /// Seals and maps the file, which must not be empty.
     pub(crate) fn seal(self) -> io::Result<Sealed> {
         fcntl_add_seals(&self.file, SEALS)?;
-        // The length fits: all of it has been written from slices.
+        // The length is a `usize`: all bytes came from slices.
         Sealed::map(self.file, self.length as usize)
     }
 }
 
-/// Immutable memory, mapped for reading. Dropping it unmaps it, and closes the descriptor if nobody else has it.
+/// Sealed memory, mapped for reading. Dropping it unmaps it, and closes the descriptor if it is not shared.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    /// Shared with messages on their way.
+    /// Shared with messages that are being sent.
     file: Arc<OwnedFd>,
     mapped: Mapped,
 }
 
 impl Sealed {
-    /// Takes over what another process has sent.
+    /// Maps a file that another process has sent, after checking it.
     pub(crate) fn adopt(file: OwnedFd) -> Result<Self, Refused> {
         let length = length_of_sealed(&file)?;
         Self::map(file, length).map_err(Refused::Map)
     }
 
-    /// Maps all `length` bytes of a file, which are there and sealed.
+    /// Maps all `length` bytes of a file, which exist and are sealed.
     fn map(file: OwnedFd, length: usize) -> io::Result<Self> {
-        // SAFETY: without a wish for an address the kernel chooses one where nothing is mapped, so no memory of anybody's
-        // is replaced.
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
         let start = unsafe {
             mmap(
                 ptr::null_mut(),
@@ -231,25 +229,26 @@ impl Deref for Sealed {
 
     fn deref(&self) -> &[u8] {
         let Mapped { start, length } = &self.mapped;
-        // SAFETY: `start` is not null, aligned as bytes are, and `length` bytes from there on are one mapping of this file
-        // that lives as long as `self`; `length` is at most `isize::MAX`, because the kernel maps no more. All are readable
-        // without a fault: the file is as long (looked up in `adopt`, written in `MemfdWriter`) and cannot shrink (`SHRINK`), and
-        // all its pages exist. They are initialised, as all memory that a kernel gives is. Nobody changes them while they
-        // are borrowed, or ever: `WRITE` forbids it to every process, and could be set only because no mapping was left that
-        // can be written; nor can this private one, which has no right to (and a job that took the right with `mprotect`
-        // would, by unsafe code of its own, write into a copy of its own).
+        // SAFETY:
+        // * `start` is not null, aligned for bytes, and begins one mapping of `length` bytes that lives as long as `self`; `length`
+        //   is at most `isize::MAX`, the most that the kernel maps.
+        // * All of it can be read without a fault: the file is that long (checked in `adopt`, written in `MemfdWriter`) and
+        //   cannot shrink (`SHRINK`), and all its pages exist. The kernel initialises all memory.
+        // * The bytes never change: `WRITE` forbids it to every process, and could be set only because no writable mapping was
+        //   left. This private mapping is not writable. (A job that makes it writable with `mprotect`, by unsafe code of its
+        //   own, writes into a copy of its own.)
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
 
-/// Tells how large a file in memory is, as far as it has pages. Of what is no file, 0.
+/// Returns the length of a file in memory, if all its pages exist, or 0.
 pub(crate) fn size_of_memory(file: BorrowedFd<'_>) -> usize {
     fstat(file).map_or(0, |stat| length_of(&stat).unwrap_or(0))
 }
 
-/// Looks at what was sent by a process that may mean no good, such as a worker gone wild, before it is adopted: whether each
-/// page is there. To count them, as is enough among friends, would count those that lie behind the end, too; this takes
-/// ten nanoseconds for each.
+/// Checks a file from a process that may be faulty, such as a worker, before it is adopted: whether each page exists. Counting
+/// pages would be enough for a correct peer, but also counts pages behind the end. This check takes ten nanoseconds a
+/// page.
 pub(crate) fn inspect(file: &OwnedFd) -> Result<(), Refused> {
     let length = length_of_sealed(file)?;
     match seek(file, SeekFrom::Hole(0)).map_err(Refused::Kernel)? {
@@ -258,7 +257,7 @@ pub(crate) fn inspect(file: &OwnedFd) -> Result<(), Refused> {
     }
 }
 
-/// Tells how long a file in memory is that nobody can change.
+/// Returns the length of a sealed file in memory.
 fn length_of_sealed(file: &OwnedFd) -> Result<usize, Refused> {
     let seals = fcntl_get_seals(file).map_err(|_| Refused::NoMemory)?;
     if !seals.contains(SEALS) {
@@ -267,9 +266,9 @@ fn length_of_sealed(file: &OwnedFd) -> Result<usize, Refused> {
     measure(file)
 }
 
-/// Tells how long a file in memory is, if it is one and all of it is there.
+/// Returns the length of a file in memory, all of whose pages exist.
 pub(super) fn measure(file: &OwnedFd) -> Result<usize, Refused> {
-    // Huge pages of a pool (`MFD_HUGETLB`), which nobody of ours makes, can be sealed too, but are unmapped otherwise.
+    // Huge pages of a pool (`MFD_HUGETLB`) can be sealed too, but are unmapped differently. This crate never makes any.
     let system = fstatfs(file).map_err(Refused::Kernel)?;
     if system.f_type != TMPFS {
         return Err(Refused::NoMemory);
@@ -278,9 +277,9 @@ pub(super) fn measure(file: &OwnedFd) -> Result<usize, Refused> {
     length_of(&stat)
 }
 
-/// Reads the length off, if all of the file is there.
+/// Returns the length of a file in memory, all of whose pages exist, from its `stat`.
 fn length_of(stat: &Stat) -> Result<usize, Refused> {
-    const BLOCK: u64 = 512; // by definition of `st_blocks`
+    const BLOCK: u64 = 512; // the unit of `st_blocks`
     let length = u64::try_from(stat.st_size).map_err(|_| Refused::NoMemory)?;
     if (stat.st_blocks as u64).saturating_mul(BLOCK) < length {
         return Err(Refused::Hollow);
@@ -292,20 +291,20 @@ fn length_of(stat: &Stat) -> Result<usize, Refused> {
     }
 }
 
-/// Why memory that another process has sent is not looked at.
+/// The reason why memory from another process is refused.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// The descriptor is of something else.
+    /// The descriptor does not lead to a file in memory.
     NoMemory,
-    /// It could be changed.
+    /// The memory could still change.
     NotSealed,
     /// Not all of its pages exist.
     Hollow,
-    /// So many bytes cannot be mapped.
+    /// This many bytes cannot be mapped.
     TooLong(u64),
-    /// The kernel did not tell.
+    /// The kernel failed to answer.
     Kernel(Errno),
-    /// It could not be mapped.
+    /// The memory could not be mapped.
     Map(io::Error),
 }
 
@@ -328,26 +327,26 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Asks for huge pages for what will be written to `memory`, of which no page has been touched yet.
+/// Asks for huge pages for `memory`, of which no page has been touched yet.
 pub(crate) fn prefer_huge_pages(memory: &mut [u8]) {
     let page = page_size();
     let start = memory.as_mut_ptr();
     let inner = start.align_offset(page).min(memory.len());
     let length = (memory.len() - inner) / page * page;
     let place = start.wrapping_add(inner).cast();
-    // SAFETY: the range begins at a page, as it was aligned, and lies within memory that is borrowed uniquely. The advice is
-    // about pages that will be found for it, and changes nothing that is in it.
-    let _ = unsafe { madvise(place, length, Advice::LinuxHugepage) }; // where there are none, small ones do
+    // SAFETY: the range begins at a page boundary, because it was aligned, and lies within memory that is borrowed uniquely.
+    // The advice concerns pages that will be allocated, and changes no contents.
+    let _ = unsafe { madvise(place, length, Advice::LinuxHugepage) }; // without huge pages, small ones serve
 }
 
-/// Private memory, zeroed, to be filled and then written into a [`MemfdWriter`].
+/// Private zeroed memory, to be filled and then written into a [`MemfdWriter`].
 #[derive(Debug)]
 pub(crate) struct Scratch(Mapped);
 
 impl Scratch {
-    /// Makes `length` bytes, more than none.
+    /// Allocates `length` bytes, which must not be 0.
     pub(crate) fn new(length: usize) -> io::Result<Self> {
-        // SAFETY: as in `Sealed::map`.
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
         let start = unsafe {
             mmap_anonymous(
                 ptr::null_mut(),
@@ -357,21 +356,21 @@ impl Scratch {
             )?
         };
         let mapped = Mapped::new(start.cast(), length);
-        // SAFETY: the range is a mapping that has just been made. The advice changes nothing about what it holds.
-        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) }; // where there are none, small ones do
+        // SAFETY: the range is the mapping just made. The advice changes no contents.
+        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) }; // without huge pages, small ones serve
         Ok(Self(mapped))
     }
 
-    /// Writes all of it into `writer`, and gives its memory back on the way.
+    /// Writes all bytes into `writer`, and frees the memory while doing so.
     pub(crate) fn pour(self, writer: &mut MemfdWriter) -> io::Result<()> {
         for at in (0..self.len()).step_by(PIECE) {
             let length = PIECE.min(self.len() - at);
             writer.append(&self[at..at + length])?;
             let start = self.0.start.as_ptr().wrapping_add(at).cast();
-            // SAFETY: the range lies in our own mapping and begins with a page, as `PIECE` is a whole number of pages. The
-            // advice turns what it holds into zeros, which nobody sees: there is no borrow of it at this point, and this
-            // loop, whose `self` it is, does not look back. A private anonymous mapping stays readable.
-            let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) }; // or else when this is dropped
+            // SAFETY: the range lies in this mapping and begins at a page boundary, because `PIECE` is a whole number of pages. The
+            // advice turns the contents into zeros, which no code sees: nothing borrows the range at this point, and this loop,
+            // which owns `self`, does not read it again. A private anonymous mapping stays readable.
+            let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) }; // if it fails, dropping `self` frees the memory
         }
         Ok(())
     }
@@ -381,16 +380,16 @@ impl Deref for Scratch {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes that is readable and
-        // initialised (zeros at first), lives as long as `self`, and is known to nobody else; the kernel maps at most
-        // `isize::MAX`. It is changed through `deref_mut` only, which borrows `self` as a whole.
+        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX`, the most
+        // that the kernel maps. It is readable, initialised (zeros at first), lives as long as `self`, and is known to no other
+        // code. It is changed through `deref_mut` only, which borrows `self` uniquely.
         unsafe { slice::from_raw_parts(self.0.start.as_ptr(), self.0.length) }
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`, and it is writable and borrowed uniquely.
+        // SAFETY: each clause of `deref` holds; the mapping is writable, and borrowed uniquely.
         unsafe { slice::from_raw_parts_mut(self.0.start.as_ptr(), self.0.length) }
     }
 }
@@ -403,23 +402,23 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    /// Takes over a mapping of `length` bytes, which nobody else unmaps.
+    /// Takes over a mapping of `length` bytes, which no other code unmaps.
     pub(super) fn new(start: *mut u8, length: usize) -> Self {
         let start = NonNull::new(start).expect("the kernel maps nothing at address 0 unasked");
         Self { start, length }
     }
 }
 
-// SAFETY: it is an address and a length. Memory that is mapped belongs to the process, not to a thread; who may look at it
-// and who may change it is decided by the borrows of its owner, as with a `Vec<u8>`.
+// SAFETY: it is an address and a length. Mapped memory belongs to the process, not to a thread; the borrows of its owner
+// decide which code may read or change it, as with a `Vec<u8>`.
 unsafe impl Send for Mapped {}
 
-// SAFETY: as above; through a shared reference nothing is changed.
+// SAFETY: a shared reference changes nothing.
 unsafe impl Sync for Mapped {}
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: it is our own mapping, made with this length, and no borrow of it outlives its owner.
+        // SAFETY: the mapping is its own, was made with this length, and no borrow of it outlives its owner.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }

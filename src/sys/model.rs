@@ -1,13 +1,13 @@
-//! What the models are written with: see [`primitives`](super::primitives).
+//! Tools for writing models that loom checks; see [`primitives`](super::primitives).
 //!
-//! A model is a small program whose interleavings loom runs through, with what each load may see under the memory model.
-//! It fails on a race on plain data, on a panic, and on a deadlock: that is how a lost wake-up shows, as
-//! [`block_on`] sleeps until it is woken.
+//! A model is a small program whose interleavings loom runs, with every value that the memory model allows each load to see.
+//! It fails on a race on plain data, on a panic, and on a deadlock. A deadlock is how a lost wake-up shows, as [`block_on`]
+//! sleeps until it is woken.
 //!
-//! loom runs all threads of a model on one thread of the system. So only one thread of a model may poll what stands in a
-//! scope tree, whose place is kept in a thread-local; and no thread of a model may block in what loom does not know.
+//! loom runs all threads of a model on one thread of the system. So only one thread of a model may poll futures within a
+//! scope tree, whose position is a thread-local, and no thread of a model may block in code that loom does not know.
 
-// Hands plain data to several threads: that is what is checked.
+// Hands plain data to several threads: that is the checked property.
 #![allow(unsafe_code)]
 
 use std::future::Future;
@@ -21,7 +21,7 @@ use loom::sync::Notify;
 pub(crate) use loom::thread::{JoinHandle, spawn};
 pub(crate) use std::sync::atomic::Ordering::Relaxed;
 
-/// Runs a model in all interleavings with at most two preemptions, or as many as `LOOM_MAX_PREEMPTIONS` says.
+/// Runs a model in all interleavings with at most two preemptions, or `LOOM_MAX_PREEMPTIONS`.
 pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
@@ -41,7 +41,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls whenever it is woken (and, as loom lets sleepers wake up for no reason, once more than that).
+/// Polls whenever it is woken, and sometimes once more, because loom wakes sleepers spuriously.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let unpark = Arc::new(Unpark(Notify::new()));
     let waker = Waker::from(unpark.clone());
@@ -54,11 +54,11 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Data without any protection, of which loom checks that all uses are ordered.
+/// Data without protection. loom checks that all uses are ordered.
 #[derive(Debug)]
 pub(crate) struct Plain(loom::cell::Cell<u32>);
 
-// SAFETY: loom runs one thread at a time, and fails the model if two uses are not ordered by what it models.
+// SAFETY: loom runs one thread at a time, and fails the model if two uses are not ordered.
 unsafe impl Sync for Plain {}
 
 impl Plain {
@@ -79,14 +79,14 @@ impl Plain {
     }
 }
 
-/// A value that is touched when it is used and when it is dropped, and that counts its drops.
+/// A value that is accessed when it is used and when it is dropped, and that counts its drops.
 #[derive(Debug)]
 pub(crate) struct Tracked {
     plain: Arc<Plain>,
     drops: Drops,
 }
 
-/// Counts drops; not part of what is modelled, so it orders nothing.
+/// Counts drops. The counter is not part of the model, so it orders nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drops(Arc<RealAtomicUsize>);
 
@@ -116,7 +116,7 @@ impl Drop for Tracked {
     }
 }
 
-/// A list behind a mutex. It promises what `event-listener` does: whoever listened before a `notify` is woken by it.
+/// A list behind a mutex. It promises what `event-listener` does: a `notify` wakes every listener that listened before it.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners(Arc<Mutex<Vec<Arc<Listening>>>>);
 
@@ -142,7 +142,7 @@ impl Listeners {
         }
     }
 
-    /// Wakes everybody: nobody here wakes fewer.
+    /// Wakes all listeners: the code under test never wakes fewer.
     pub(crate) fn notify(&self, _all: usize) {
         let listening = std::mem::take(&mut *lock(&self.0));
         for listening in listening {

@@ -1,10 +1,10 @@
-//! What threads share state with: the standard library's types or, in a model, loom's.
+//! The types that threads share state with: the standard library's or, in a model, loom's.
 //!
-//! Files whose interleavings are model-checked take these names from here instead of from `std`; what they are in a
-//! normal build is the first of the two modules below, and costs nothing. `tests/loom.sh` builds the unit tests with
-//! `--cfg loom`, and runs the models: the tests with `loom` in their names. In such a build nothing else works, as
-//! loom's types may be used in a model only. [`Arc`](std::sync::Arc) stays the standard library's, because a `Waker` can
-//! be made of no other: the models trust its reference count.
+//! Files whose interleavings are model-checked import these names instead of `std`'s. In a normal build they are the first
+//! of the two modules below, and cost nothing. `tests/loom.sh` builds the unit tests with `--cfg loom`, and runs the models:
+//! the tests with `loom` in their names. No other test works in such a build, because loom's types exist in models only.
+//! [`Arc`](std::sync::Arc) stays the standard library's, because a `Waker` can be made of no other: the models trust its
+//! reference count.
 
 #[cfg(not(all(test, loom)))]
 mod real {
@@ -16,7 +16,7 @@ mod real {
 
     pub(crate) use atomic_waker::AtomicWaker;
 
-    /// The standard library's, used as loom's is.
+    /// The standard library's cell, with the interface of loom's.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -36,7 +36,7 @@ mod real {
         }
     }
 
-    /// A number that no other living thread has, even and not 0: where a variable of this thread's lies.
+    /// Returns a number that no other living thread has, even and not 0: the address of a thread-local.
     #[inline]
     pub(crate) fn thread_token() -> usize {
         thread_local! {
@@ -45,13 +45,13 @@ mod real {
         PLACE.with(|place| std::ptr::from_ref(place).addr())
     }
 
-    /// Locks, also after a panic: what is locked by this is consistent whenever it is free.
+    /// Locks a mutex, also after a panic: data under such a mutex is consistent whenever it is unlocked.
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// Looks into loom's cells, which check that this is sound.
+// Accesses the contents of loom's cells, which check that the access is sound.
 #[cfg(all(test, loom))]
 #[allow(unsafe_code)]
 mod modelled {
@@ -65,7 +65,7 @@ mod modelled {
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
 
-    /// A cell of which dropping is a use, too: memory must not be freed while others may still look at it.
+    /// A cell for which a drop counts as an access: memory must not be freed while another thread may still read it.
     #[derive(Debug)]
     pub(crate) struct Cell<T>(UnsafeCell<T>);
 
@@ -78,7 +78,7 @@ mod modelled {
         where
             T: Copy,
         {
-            // SAFETY: loom fails the model if another use is not ordered with this one.
+            // SAFETY: loom fails the model if another access is not ordered with this one.
             self.0.with(|place| unsafe { *place })
         }
 
@@ -87,7 +87,7 @@ mod modelled {
         }
 
         pub(crate) fn replace(&self, value: T) -> T {
-            // SAFETY: as above.
+            // SAFETY: loom fails the model if another access is not ordered with this one.
             self.0
                 .with_mut(|place| unsafe { std::mem::replace(&mut *place, value) })
         }
@@ -99,7 +99,7 @@ mod modelled {
         }
     }
 
-    /// There is no time in a model.
+    /// A model has no time.
     pub(crate) fn sleep(_: Duration) {
         yield_now();
     }
@@ -111,7 +111,7 @@ mod modelled {
         PLACE.with(|place| std::ptr::from_ref(place).addr())
     }
 
-    /// Either kind of mutex: files that no model reaches keep `std`'s.
+    /// Either kind of mutex: files without models keep `std`'s.
     pub(crate) trait Lock {
         type Guard<'a>
         where
@@ -157,7 +157,7 @@ mod modelled {
         mutex.lock_it()
     }
 
-    /// The standard library's, which loom does not know, with a flag that tells loom what it orders.
+    /// The standard library's type, which loom does not know, with a flag that shows loom the ordering.
     #[derive(Debug)]
     pub(crate) struct OnceLock<T> {
         value: std::sync::OnceLock<T>,
@@ -191,8 +191,8 @@ mod modelled {
         }
     }
 
-    /// A slot behind a mutex. It promises what the real one does: the last waker that was registered before a `wake` is
-    /// woken, once, and what was done before the `wake` is seen by whoever registers after it.
+    /// A slot behind a mutex. It promises what the real type does: a `wake` wakes the last waker registered before it, once, and
+    /// a registration after it sees everything that was done before the `wake`.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicWaker(Mutex<Option<Waker>>);
 

@@ -1,11 +1,10 @@
-//! A child process held by its pidfd: it is killed, waited for and reaped through that descriptor, never by number.
+//! A child process, held by its pidfd: it is killed, waited for and reaped through that descriptor, never by number.
 //!
-//! `async_process::Child` is not used, for two reasons. It signals by process id (safely, as it also reaps, but the
-//! rule here is stricter); and it opens the pidfd and registers it after the process runs, so that a caller who is out
-//! of descriptors gets an error *and* an unreaped child. Here the launcher, which may block, deals with that case.
+//! `async_process::Child` is not used. It signals by process id (which is safe, as it also reaps, but the rule here is
+//! stricter). And it opens and registers the pidfd only after the process runs, so that a caller that is out of descriptors
+//! gets an error *and* an unreaped child. Here the launcher, which may block, handles that case.
 //!
-//! The pidfd is polled through the reactor by whoever owns the process (`worker::life`); this file only asks the
-//! kernel.
+//! The owner of the process polls the pidfd through the reactor; this file only asks the kernel.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,18 +16,18 @@ use rustix::process::{
     pidfd_send_signal, waitid,
 };
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It exited with this code.
+    /// The process exited with this code.
     Exited(i32),
-    /// A signal ended it.
+    /// A signal killed the process.
     Signalled { signal: i32, core: bool },
-    /// It has ended, but something else in this program waited for it, and knows how.
+    /// The process ended, but another part of this program reaped it, so the way is unknown.
     Unknown,
 }
 
-/// A child process of ours, not yet known to have been reaped.
+/// A child process that has not been reaped by this crate.
 #[derive(Debug)]
 pub(crate) struct Pidfd {
     fd: OwnedFd,
@@ -36,15 +35,15 @@ pub(crate) struct Pidfd {
 }
 
 impl Pidfd {
-    /// Looks whether the process has ended, be it that it was reaped or not.
+    /// Returns whether the process has ended, reaped or not.
     pub(crate) fn has_ended(&self) -> bool {
         let mut this = [PollFd::new(&self.fd, PollFlags::IN)];
-        // An error would be one of memory: then it is not known to have ended.
+        // An error means a lack of memory: then nothing is known, and the process counts as running.
         retry_on_intr(|| poll(&mut this, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
     }
 
-    /// Takes over a child that was just spawned. If that fails the child is killed and reaped here, which blocks
-    /// shortly: no process is left behind.
+    /// Takes over a child that was just spawned. If that fails, the child is killed and reaped here, which blocks for a short
+    /// time, so that no process is left behind.
     pub(crate) fn adopt(mut child: std::process::Child) -> io::Result<Self> {
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(fd) => Ok(Self {
@@ -72,7 +71,7 @@ impl Pidfd {
     ///
     /// # Errors
     ///
-    /// If this process may not signal that one: it has changed its user since, or forbade itself the call.
+    /// Fails if this process may not signal that one: its user has changed, or the call is forbidden.
     pub(crate) fn send(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -80,17 +79,16 @@ impl Pidfd {
         }
     }
 
-    /// Sends SIGKILL to the process group that this process leads, itself included. Without such a group nothing
-    /// happens.
+    /// Sends SIGKILL to the process group that this process leads, itself included. Does nothing if there is no such group.
     ///
-    /// A group has no descriptor, only its leader's number, which is nobody else's as long as the leader is not reaped.
-    /// We reap it, so it is asked for first: if something else in this program has reaped it, no signal is sent.
+    /// A group has no descriptor, only the number of its leader, which cannot be reused before the leader is reaped. So this
+    /// asks first whether another part of the program has reaped the leader; then no signal is sent.
     pub(crate) fn kill_group(&self) {
         kill_group(self.pid, self.id());
     }
 
-    /// Reaps the process if it has ended, and kills its group before, if it leads one. To be asked again after `Some`
-    /// is an error of the kernel's (`ECHILD`), so the owner remembers the answer.
+    /// Reaps the process if it has ended, after killing its group if it leads one. A call after `Some` is an error of the kernel
+    /// (`ECHILD`), so the owner keeps the result.
     pub(crate) fn try_reap(&self, leads_group: bool) -> io::Result<Option<Ended>> {
         try_reap(self.pid, self.id(), leads_group)
     }
@@ -100,8 +98,8 @@ impl Pidfd {
     }
 }
 
-/// A child of ours that nobody has waited for, known by its number alone. That is nobody else's before it has been
-/// reaped.
+/// A child of this process that has not been waited for, known by its number alone. The number cannot be reused before the
+/// child is reaped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number(Pid);
 
@@ -119,7 +117,7 @@ impl Number {
         })
     }
 
-    /// Reaps the child as [`Pidfd::try_reap`] does, for which there need be no room for a descriptor.
+    /// Reaps the child like [`Pidfd::try_reap`], without a descriptor.
     pub(crate) fn try_reap(self, leads_group: bool) -> io::Result<Option<Ended>> {
         try_reap(self.get(), WaitId::Pid(self.0), leads_group)
     }
@@ -129,7 +127,7 @@ impl Number {
     }
 }
 
-/// Looks whether a child has ended, without reaping it. It is an error if it was reaped.
+/// Returns whether a child has ended, without reaping it. Fails if it has been reaped.
 fn has_ended(id: WaitId<'_>) -> io::Result<bool> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let status = retry_on_intr(|| waitid(id.clone(), options))?;
@@ -141,18 +139,18 @@ fn kill_group(pid: u32, id: WaitId<'_>) {
     if let Some(leader) = leader
         && has_ended(id).is_ok()
     {
-        // Or its members have changed their user, and may not be killed.
-        let _ = kill_process_group(leader, Signal::KILL); // there may be no group yet, or none any more
+        // The members may also have changed their user, and then cannot be killed.
+        let _ = kill_process_group(leader, Signal::KILL); // the group may be empty or not exist
     }
 }
 
 fn try_reap(pid: u32, id: WaitId<'_>, leads_group: bool) -> io::Result<Option<Ended>> {
     if leads_group {
-        // One that ends after this look is reaped by the next one: its group has to be killed before.
+        // A process that ends after this check is reaped by the next one: its group has to be killed first.
         if !has_ended(id.clone())? {
             return Ok(None);
         }
-        // While it is not reaped, its number is that of no other group.
+        // The number of the leader cannot belong to another group before it is reaped.
         kill_group(pid, id.clone());
     }
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -230,7 +228,7 @@ mod tests {
             shell.args(["-c", script]).stdout(input).process_group(0);
             (Pidfd::adopt(shell.spawn().unwrap()).unwrap(), output)
         };
-        // The shell has left and is a zombie; what it has started holds the pipe.
+        // The shell has exited and is a zombie; its child holds the pipe.
         let (process, mut output) = start("sleep 60 & echo");
         output.read_exact(&mut [0]).unwrap();
         while !has_ended(process.id()).unwrap() {
@@ -239,10 +237,10 @@ mod tests {
         process.kill_group();
         assert_eq!(output.read(&mut [0]).unwrap(), 0, "nobody is left");
         assert_eq!(reap(&process), Ended::Exited(0));
-        // Reaped, its number may be another's.
+        // After the reaping, the number may belong to another process.
         assert!(has_ended(process.id()).is_err());
         process.kill_group();
-        // With the leader alive, it is killed with its group.
+        // While the leader lives, it is killed with its group.
         let (process, mut output) = start("sleep 60 & echo; wait");
         output.read_exact(&mut [0]).unwrap();
         assert!(!has_ended(process.id()).unwrap());

@@ -1,23 +1,23 @@
 //! The disposition and the mask of SIGINT.
 //!
-//! A worker ignores SIGINT: Ctrl-C reaches the whole foreground process group, and it is the parent that decides what
-//! becomes of its workers. Between `exec` and the moment in which the worker says so, SIGINT must be blocked, and the
-//! mask is inherited from the thread that spawns; hence both halves here.
+//! A worker ignores SIGINT: Ctrl-C reaches the whole foreground process group, and the parent decides what happens to its
+//! workers. SIGINT must be blocked between `exec` and the moment when the worker ignores it. A new process inherits the mask
+//! of the thread that spawns it; so both halves are here.
 //!
-//! `unsafe` is needed because libc's calls are: rustix leaves signal state to the C library, which owns it.
+//! `unsafe` is needed for libc's calls: rustix leaves the state of signals to the C library, which owns it.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Blocks SIGINT, and no other signal, on this thread; what it spawns starts with the same mask.
+/// Blocks SIGINT, and no other signal, on this thread. A process that it spawns starts with the same mask.
 pub(crate) fn block_only_sigint() {
     set_mask(&set_of(&[libc::SIGINT]));
 }
 
-/// Ignores SIGINT in this process, then lets this thread receive every signal. One that arrived meanwhile is discarded.
+/// Ignores SIGINT in this process, then unblocks all signals on this thread. A pending SIGINT is discarded.
 pub(crate) fn ignore_sigint_and_unblock() {
-    // SAFETY: `signal` may be called with any valid number and `SIG_IGN`, which installs no code of ours.
+    // SAFETY: `signal` may be called with any valid number and `SIG_IGN`, which installs no code.
     let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
     debug_assert_ne!(before, libc::SIG_ERR);
     set_mask(&set_of(&[]));
@@ -25,8 +25,8 @@ pub(crate) fn ignore_sigint_and_unblock() {
 
 fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` initialises the whole set that it is given, for which `set` has the room and alignment; it
-    // cannot fail. Only then is it used.
+    // SAFETY: `sigemptyset` initialises the whole set, for which `set` has the size and alignment, and cannot fail. The set is
+    // used only afterwards.
     let mut set = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         set.assume_init()
@@ -39,16 +39,16 @@ fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
 }
 
 fn set_mask(set: &libc::sigset_t) {
-    // SAFETY: the set is initialised; the old mask is not asked for, which a null pointer says.
+    // SAFETY: the set is initialised; the null pointer means that the old mask is not requested.
     let error = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, ptr::null_mut()) };
     debug_assert_eq!(error, 0);
 }
 
-/// Whether this signal does to the process what it does by default.
+/// Returns whether this signal has its default disposition.
 pub(crate) fn is_default(signal: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: with a null pointer for the new action nothing is changed, and `action` has room for the old one.
+    // SAFETY: with a null pointer for the new action nothing changes, and `action` has room for the old one.
     let result = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: `sigaction` says that it has filled the structure in.
+    // SAFETY: `sigaction` has succeeded, so it has filled in the structure.
     result == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL
 }

@@ -1,9 +1,8 @@
-//! The private socket between a parent and one worker: made, recognised, moved out of a job's way, and used to pass
-//! descriptors while the worker comes up.
+//! The private socket between a parent and one worker.
 //!
-//! A socketpair rather than pipes: one descriptor on each side, both directions, and it can carry the parent's standard
-//! output. Everything here is close-on-exec; only the worker's standard input, onto which `posix_spawn` duplicates the
-//! child's end, survives the `exec`.
+//! It is a socketpair rather than two pipes: one descriptor on each side, both directions, and it can carry descriptors.
+//! All descriptors here are close-on-exec. Only the worker's standard input, onto which `posix_spawn` duplicates the
+//! worker's end, survives the `exec`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -17,8 +16,8 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-/// Makes a connected pair of stream sockets, close-on-exec. Neither is a standard descriptor, also where this program has
-/// closed those: what it prints must not get in between our frames.
+/// Makes a connected pair of stream sockets. Neither has the number of a standard descriptor, even in a program that has closed
+/// those: output of the program must not get between the frames.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = socketpair(
         AddressFamily::UNIX,
@@ -37,27 +36,27 @@ fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Returns the inode of a socket, which names it in the whole system as long as it lives; `None` if `fd` is none.
+/// Returns the inode of a socket, which identifies it system-wide while it exists, or `None` if `fd` is no socket.
 pub(crate) fn socket_inode(fd: impl AsFd) -> Option<u64> {
-    let stat = fstat(fd).ok()?; // a closed descriptor is no socket
+    let stat = fstat(fd).ok()?; // fails if the descriptor is closed
     (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(stat.st_ino)
 }
 
-/// Duplicates `fd` to a number that nobody gets by chance, so that a job which closes its low descriptors and opens
-/// others does not make them ours.
+/// Duplicates `fd` to a high number, so that a job that closes its low descriptors and opens others does not replace the
+/// socket.
 pub(crate) fn move_out_of_the_way(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const HIGH: [i32; 3] = [1000, 200, 3];
     let mut last = Errno::MFILE;
     for lowest in HIGH {
         match fcntl_dupfd_cloexec(fd, lowest) {
             Ok(moved) => return Ok(moved),
-            Err(error) => last = error, // above the process's limit of descriptors: lower then
+            Err(error) => last = error, // above the limit of this process: a lower number
         }
     }
     Err(last.into())
 }
 
-/// Makes `place` another name of what `fd` leads to. What it led to before is closed.
+/// Makes `place` another name of the file behind `fd`. The former file of `place` is closed.
 pub(crate) fn put_in_place_of(place: &mut OwnedFd, fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(dup3(fd, place, DupFlags::CLOEXEC)?)
 }
@@ -71,7 +70,7 @@ pub(crate) fn dev_null() -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Sends all of `bytes`, blocking. A peer that is gone is the error `EPIPE`, not a signal.
+/// Sends all of `bytes`, blocking. If the peer has closed its end, the error is `EPIPE`, and no signal is raised.
 pub(crate) fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let sent = retry_on_intr(|| send(&socket, bytes, SendFlags::NOSIGNAL))?;
@@ -80,10 +79,10 @@ pub(crate) fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The most descriptors that the kernel takes beside one message.
+/// The most descriptors that the kernel accepts with one message.
 pub(crate) const MAX_FDS: usize = 253;
 
-/// Sends all of `bytes`, blocking, with descriptors beside the first of them.
+/// Sends all of `bytes`, blocking, with descriptors attached to the first byte.
 pub(crate) fn send_with_fds(
     socket: impl AsFd,
     bytes: &[u8],
@@ -96,8 +95,8 @@ pub(crate) fn send_with_fds(
     send_all(socket, &bytes[sent..])
 }
 
-/// Sends the first of `bytes`, blocking, with descriptors beside them, and returns how many. After an error, nothing has
-/// been sent.
+/// Sends some of `bytes`, blocking, with descriptors attached to the first byte. Returns how many bytes were sent; after an
+/// error, none.
 pub(crate) fn send_first(
     socket: impl AsFd,
     bytes: &[u8],
@@ -107,7 +106,7 @@ pub(crate) fn send_first(
     Ok(sent)
 }
 
-/// Sends `bytes`, a few, with descriptors beside them, if that can be done at once and whole.
+/// Sends a few bytes with descriptors, if that is possible at once and as a whole.
 pub(crate) fn try_send_with_fds(
     socket: impl AsFd,
     bytes: &[u8],
@@ -119,7 +118,7 @@ pub(crate) fn try_send_with_fds(
     }
 }
 
-/// Sends some of `bytes`, with descriptors beside the first of them.
+/// Sends some of `bytes`, with descriptors attached to the first byte.
 pub(crate) fn send_message(
     socket: impl AsFd,
     bytes: &[u8],
@@ -138,7 +137,7 @@ pub(crate) fn send_message(
     )
 }
 
-/// Receives exactly `bytes.len()` bytes, blocking, with the descriptors that came beside them.
+/// Receives exactly `bytes.len()` bytes, blocking, and the descriptors attached to them.
 pub(crate) fn receive_with_fds(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
     let mut received = Vec::new();
     let mut filled = 0;
@@ -163,7 +162,7 @@ pub(crate) fn receive_with_fds(socket: impl AsFd, bytes: &mut [u8]) -> io::Resul
     Ok(received)
 }
 
-/// Receives at most `room` bytes onto the end of `buffer`, with the descriptors that came beside them.
+/// Appends at most `room` received bytes to `buffer`, and the attached descriptors to `fds`.
 pub(crate) fn receive_onto(
     socket: impl AsFd,
     buffer: &mut Vec<u8>,
@@ -179,14 +178,14 @@ pub(crate) fn receive_onto(
     arrived
 }
 
-/// What arrived with one message.
+/// The result of one receive operation.
 pub(crate) struct Incoming {
     pub(crate) bytes: usize,
-    /// There was a descriptor for which this process had no room.
+    /// A descriptor was lost, because this process may not have more.
     pub(crate) lost: bool,
 }
 
-/// Receives at most `bytes.len()` bytes, with the descriptors that came beside them.
+/// Receives at most `bytes.len()` bytes, and appends the attached descriptors to `fds`.
 pub(crate) fn receive_message(
     socket: impl AsFd,
     bytes: &mut [u8],
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_travels_beside_bytes() {
+    fn a_descriptor_travels_with_bytes() {
         let (a, b) = pair().unwrap();
         let file = File::open("/proc/self/comm").unwrap();
         send_with_fds(&a, b"hello", &[file.as_fd()]).unwrap();

@@ -1,12 +1,12 @@
-//! What threads are to their process.
+//! Threads: their ids, and how many this process has.
 //!
-//! `unsafe` is needed for what no crate wraps as it is used here: a system call, and a variable of the C library's; see
-//! [`is_alone`] and [`was_always_alone`].
+//! `unsafe` is needed for a system call and a variable of the C library that no crate wraps; see [`is_alone`] and
+//! [`was_always_alone`].
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;
 
-/// A thread, as the kernel numbers it.
+/// The id of a thread in the kernel.
 pub(crate) type Id = u32;
 
 /// Returns the calling thread's id.
@@ -17,7 +17,7 @@ pub(crate) fn id() -> Id {
         .cast_unsigned()
 }
 
-/// Tells whether this is the thread that `main` runs on.
+/// Returns whether this is the thread on which `main` runs.
 pub(crate) fn is_main() -> bool {
     rustix::thread::gettid() == rustix::process::getpid()
 }
@@ -25,7 +25,7 @@ pub(crate) fn is_main() -> bool {
 /// Returns the threads of this process, or only the caller if `/proc` is not mounted.
 pub(crate) fn all() -> Vec<Id> {
     if is_alone() == Some(true) {
-        return vec![id()]; // the list costs twenty times as much as this question
+        return vec![id()]; // the list costs twenty times as much as this check
     }
     let Ok(listed) = std::fs::read_dir("/proc/self/task") else {
         return vec![id()];
@@ -35,42 +35,42 @@ pub(crate) fn all() -> Vec<Id> {
         .collect()
 }
 
-/// Returns how many threads this process has that may still run code of it. One that has been joined is in the kernel's
-/// list for a moment more, on its way out.
+/// Returns how many threads of this process may still run its code. The kernel lists a joined thread for a moment longer;
+/// such a thread does not count.
 ///
 /// # Errors
 ///
-/// If `/proc` is not mounted.
+/// Fails if `/proc` is not mounted.
 pub(crate) fn count() -> std::io::Result<usize> {
     let listed = std::fs::read_dir("/proc/self/task")?;
     let lives = |entry: std::io::Result<std::fs::DirEntry>| {
-        // What cannot be read is gone, and what cannot be understood is taken to live.
+        // An unreadable thread has ended; one in an unknown format counts.
         let stat = std::fs::read(entry.ok()?.path().join("stat")).ok()?;
         (!is_exiting(&stat).unwrap_or(false)).then_some(())
     };
     Ok(listed.filter_map(lives).count())
 }
 
-/// Whether the C library says that this process has never had another thread. Costs a load. False where it does not say.
+/// Returns whether the C library reports that this process has never had another thread. Costs a load.
 pub(crate) fn was_always_alone() -> bool {
     static VARIABLE: OnceLock<usize> = OnceLock::new();
-    // SAFETY: the name is a C string, and the handle stands for all that is loaded.
+    // SAFETY: the name is a C string, and the handle stands for all loaded objects.
     let find = || unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
     match *VARIABLE.get_or_init(|| find().expose_provenance()) {
         0 => false,
-        // SAFETY: this is glibc's documented variable of that name, a `char` that is there as long as the library, which is
-        // never unloaded. It is written when the first thread is made, before there is anybody to write it at the same time.
+        // SAFETY: this is glibc's documented variable of that name, a `char` that exists as long as the library, which is never
+        // unloaded. It is written when the first thread is made, when no other thread could access it.
         place => unsafe { std::ptr::with_exposed_provenance::<u8>(place).read_volatile() != 0 },
     }
 }
 
-/// Tells whether the caller is the only thread of this process; `None` if the kernel does not answer, because somebody has
-/// forbidden the call that is asked. Costs no more than a system call that does nothing.
+/// Returns whether the caller is the only thread of this process, or `None` if the kernel does not answer because the call is
+/// forbidden. Costs as much as an empty system call.
 ///
-/// To be parted from the other threads of one's process is what no thread may ask, unless there are none: then it is
-/// nothing.
+/// The call asks to separate this thread from the others of its process, which the kernel refuses unless there are none; then
+/// it does nothing.
 pub(crate) fn is_alone() -> Option<bool> {
-    // SAFETY: with this flag alone the call changes nothing. It fails if there are other threads.
+    // SAFETY: with this flag alone, the call changes nothing. It fails if there are other threads.
     match unsafe { libc::unshare(libc::CLONE_THREAD) } {
         0 => Some(true),
         _ => match std::io::Error::last_os_error().raw_os_error() {
@@ -80,22 +80,22 @@ pub(crate) fn is_alone() -> Option<bool> {
     }
 }
 
-/// Returns a number that grows by one with each thread of this process, one that is on its way out included. It costs a
-/// tenth of what counting costs.
+/// Returns a number that grows by one with each thread of this process, including threads that are ending. Costs a tenth of
+/// [`count`].
 ///
 /// # Errors
 ///
-/// If `/proc` is not mounted.
+/// Fails if `/proc` is not mounted.
 pub(crate) fn listed() -> std::io::Result<usize> {
     let entries = rustix::fs::stat("/proc/self/task")?.st_nlink;
     usize::try_from(entries).map_err(std::io::Error::other)
 }
 
-/// Looks for the flag that the kernel sets when a thread begins to end, before anybody who joins it is woken. `stat` is a
+/// Returns whether the kernel's flag for an ending thread is set, which happens before a joining thread is woken. `stat` is a
 /// number, a name in parentheses, which may hold anything, and then words.
 fn is_exiting(stat: &[u8]) -> Option<bool> {
     const PF_EXITING: u32 = 4;
-    const FLAGS: usize = 6; // counted from behind the name
+    const FLAGS: usize = 6; // index among the words behind the name
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let words = std::str::from_utf8(&stat[after_name..]).ok()?;
     let flags: u32 = words.split_ascii_whitespace().nth(FLAGS)?.parse().ok()?;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::reply::Reply;
 use crate::process::background;
-use crate::sys::copy;
+use crate::sys::fork_detector;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Header};
 use crate::transport::out_message::OutMessage;
@@ -339,7 +339,7 @@ impl Attempt {
 /// A worker that is starting or ending is killed by its own drop.
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if copy::is_copy() {
+        if fork_detector::is_forked_copy() {
             // The worker belongs to the original process.
             mem::forget(mem::replace(&mut self.state, State::Over));
             return;
@@ -417,7 +417,7 @@ fn start(guard: &CallGuard) -> Result<State, WorkerError> {
     let spec = hook::exec_spec().ok_or_else(WorkerError::not_initialized)?;
     let config = guard.config();
     config.check()?;
-    copy::from_now_on();
+    fork_detector::watch_for_forks();
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     let expected = guard.expect_worker();
     let fork_server = guard.fork_server();

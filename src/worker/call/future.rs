@@ -22,7 +22,7 @@ use super::limiter::default_limiter;
 use super::request::Request;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::sync::{CapacityLimiter, Token};
-use crate::sys::copy::is_copy;
+use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::role::refuse_unless_hooked;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
@@ -78,7 +78,7 @@ where
     type Output = CallResult<R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<R>> {
-        if is_copy() {
+        if is_forked_copy() {
             return Poll::Ready(Err(WorkerError::forked_program()));
         }
         let mut waiting = match mem::replace(&mut self.state, State::Over) {

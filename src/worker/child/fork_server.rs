@@ -148,7 +148,7 @@ impl Link {
             (Some(memory), None) => Mapping::find(memory),
             (None, None) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
         };
-        let table = table.and_then(|table| table.keep_from_copies().map(|()| table));
+        let table = table.and_then(|table| table.keep_from_forks().map(|()| table));
         table.unwrap_or_else(|error| {
             self.exit_cannot_serve(&format!(
                 "it could not map the memory in which a fork server tells of its workers: {error}"

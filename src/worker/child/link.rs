@@ -16,8 +16,9 @@ use rustix::thread::sched_getcpu;
 use super::limits::Group;
 use super::tuning::{EXIT_FAILED, JOB_SPIN_INTERVAL, SHORT_SLEEP, SPIN_FOR_JOB};
 use crate::sys::arena::{MappingCache, UNUSED_MAPPING_KEPT_FOR};
+use crate::sys::fork_detector;
+use crate::sys::fork_detector::ProcessMark;
 use crate::sys::mapping::Mapping;
-use crate::sys::original::Original;
 use crate::sys::socket;
 use crate::transport::endpoint::{Endpoint, WorkerSide};
 use crate::transport::frame;
@@ -29,7 +30,7 @@ use crate::transport::receive::RecvError;
 pub(super) struct Link {
     endpoint: Endpoint<WorkerSide>,
     /// Tells this process from the processes that a job forks. Without memory for that, the process id does.
-    original: Result<Original, u32>,
+    mark: Result<ProcessMark, u32>,
     /// The number of the job that was answered last.
     answered: u16,
     /// A mailbox came last, so the next job is in the socket already.
@@ -46,7 +47,7 @@ impl Link {
     pub(super) fn new(socket: OwnedFd, mappings: MappingCache) -> Self {
         Link {
             endpoint: Endpoint::new(socket),
-            original: Original::new().map_err(|_| std::process::id()),
+            mark: mark_of_this_process(),
             answered: 0,
             job_follows: false,
             mappings,
@@ -71,14 +72,12 @@ impl Link {
         arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
         buffer: Vec<u8>,
     ) -> (Self, Result<(), E>) {
+        fork_detector::restart();
         let mut socket = self.endpoint.into_socket();
         let arranged = arrange(&mut socket);
         let mut link = Self {
             endpoint: Endpoint::new(socket),
-            original: self
-                .original
-                .inspect(Original::pass_on)
-                .map_err(|_| std::process::id()),
+            mark: mark_of_this_process(),
             answered: 0,
             job_follows: false,
             mappings: self.mappings,
@@ -90,10 +89,10 @@ impl Link {
     }
 
     /// Returns whether this process is the worker itself, and not one that a job has forked.
-    pub(super) fn is_the_original(&self) -> bool {
-        match &self.original {
-            Ok(original) => original.is_here(),
-            Err(pid) => *pid == std::process::id(),
+    pub(super) fn is_the_worker(&self) -> bool {
+        match self.mark {
+            Ok(mark) => mark.is_of_this_process(),
+            Err(pid) => pid == std::process::id(),
         }
     }
 
@@ -279,4 +278,8 @@ impl Link {
         self.group.as_ref().inspect(|group| group.end());
         std::process::exit(code)
     }
+}
+
+fn mark_of_this_process() -> Result<ProcessMark, u32> {
+    ProcessMark::of_this_process().map_err(|_| std::process::id())
 }

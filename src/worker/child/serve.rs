@@ -380,7 +380,7 @@ impl Link {
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
-        if !self.is_the_original() {
+        if !self.is_the_worker() {
             leave_as_a_copy();
         }
         if self.mappings.end_job() {
@@ -403,7 +403,7 @@ impl Link {
             self.report_unread_answer(ANSWER_TAKEN_WITHIN);
         }
         let verdict = catch(|| retire.iter().any(|wants_to| wants_to(status)));
-        if !retire.is_empty() && !self.is_the_original() {
+        if !retire.is_empty() && !self.is_the_worker() {
             leave_as_a_copy();
         }
         match verdict {

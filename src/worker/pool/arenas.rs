@@ -13,7 +13,7 @@ use async_io::Timer;
 
 use crate::process::background;
 use crate::sys::arena::{Arena, UNUSED_MAPPING_KEPT_FOR};
-use crate::sys::copy::is_copy;
+use crate::sys::fork_detector::is_forked_copy;
 use crate::transport::payload::arena_pool::ArenaPool;
 
 /// A pool of arenas with a background task that trims it.
@@ -79,7 +79,7 @@ async fn trim_regularly(arenas: Weak<Arenas>) {
 
 /// Unmaps and frees arenas on a thread of their own.
 fn drop_elsewhere(arenas: Vec<Arena>) {
-    if arenas.is_empty() || is_copy() {
+    if arenas.is_empty() || is_forked_copy() {
         return; // after a fork, the mappings belong to the original process, and its threads are gone
     }
     let thread = thread::Builder::new().name("seedbed-free".into());

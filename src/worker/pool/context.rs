@@ -11,7 +11,7 @@ use super::shutdown::Shutdown;
 use super::statistics::WorkerStatistics;
 use super::worker_pool::WorkerPool;
 use crate::cancel::shield;
-use crate::sys::copy::is_copy;
+use crate::sys::fork_detector::is_forked_copy;
 use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::Health;
 use crate::worker::error::WorkerError;
@@ -113,7 +113,7 @@ impl WorkerContext {
     }
 
     pub(in crate::worker) async fn close(&self) -> Result<(), WorkerError> {
-        if is_copy() {
+        if is_forked_copy() {
             return Ok(()); // the calls and workers belong to the original process
         }
         self.pool.close().await;

@@ -11,7 +11,7 @@ use async_io::Timer;
 use futures_lite::{FutureExt, future};
 
 use crate::process::background;
-use crate::sys::copy::is_copy;
+use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::process::Ended;
 use crate::worker::conn::worker::Worker;
 use crate::worker::end::KillReason;
@@ -56,7 +56,7 @@ impl Shutdown {
         mut draining: Vec<Box<Worker>>,
         grace: Option<Duration>,
     ) -> Self {
-        if is_copy() {
+        if is_forked_copy() {
             // The workers and their connections belong to the original process, so they are not
             // even closed here.
             idle.drain(..)

@@ -24,7 +24,7 @@ use super::idle::IdleWorkers;
 use super::shutdown::Shutdown;
 use super::statistics::{CallAccount, CallCounters, CallOutcome, WorkerStatistics};
 use crate::process::background;
-use crate::sys::copy::is_copy;
+use crate::sys::fork_detector::is_forked_copy;
 use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::{Health, Worker};
 use crate::worker::end::KillReason;
@@ -187,7 +187,7 @@ impl WorkerPool {
 
     /// Removes the longest idle workers that have ended, up to the first that lives.
     pub(in crate::worker) fn prune(self: &Arc<Self>, mut is_gone: impl FnMut(&mut Worker) -> bool) {
-        if is_copy() {
+        if is_forked_copy() {
             return; // the workers are children of the original process
         }
         self.drain(|state| state.idle.prune(|worker| is_gone(worker)));
@@ -229,7 +229,7 @@ impl WorkerPool {
         self.arenas.clear();
         let fork_server = self.fork_server.clone();
         Shutdown::new(idle, draining, self.config.grace()).wait_in_background();
-        if is_copy() {
+        if is_forked_copy() {
             // It belongs to the original process. There is no background thread here, and a drop
             // would kill it.
             mem::forget(fork_server);

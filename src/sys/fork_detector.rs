@@ -1,0 +1,168 @@
+//! Detects `fork`: whether this process is a copy that was forked after the program had something that a copy cannot use.
+//!
+//! A forked process has one thread, and shares its descriptors with the original: the reactor's registrations, and the ends
+//! of sockets on whose other ends one process listens. Its actions would reach the original's workers. So each public
+//! function that uses workers asks first.
+//!
+//! A page marked `MADV_WIPEONFORK` holds the number of this process's [`ProcessMark`]s. It reads as zero in a forked
+//! process, however that was forked, so a check costs a load and no system call. The workers that a fork server forks are
+//! not copies in this sense: [`restart`] gives them a number of their own.
+//!
+//! `unsafe` is needed to map the page, and to read it.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// The page that is wiped in forked processes; null until the first mark.
+static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+
+/// The last number given to a process. A forked process inherits it, so its own number is higher than all before.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// The number of the process that called [`watch_for_forks`]; 0 before.
+static WATCHED: AtomicU64 = AtomicU64::new(0);
+
+const PAGE_LEN: usize = size_of::<AtomicU64>();
+
+/// Identifies the process that made the mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessMark(u64);
+
+impl ProcessMark {
+    /// Returns the mark of this process.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel has no memory for the page.
+    pub(crate) fn of_this_process() -> io::Result<Self> {
+        let number = page()?;
+        match number.load(Ordering::Relaxed) {
+            0 => {
+                let new = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+                // If another thread was first, its number holds.
+                let set = number.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed);
+                Ok(Self(set.map_or_else(|theirs| theirs, |_| new)))
+            }
+            known => Ok(Self(known)),
+        }
+    }
+
+    /// Returns whether this process made the mark.
+    pub(crate) fn is_of_this_process(self) -> bool {
+        existing_page().is_some_and(|number| number.load(Ordering::Relaxed) == self.0)
+    }
+}
+
+/// Makes [`is_forked_copy`] return true in all processes that are forked from now on. A repeated call costs a load.
+pub(crate) fn watch_for_forks() {
+    if WATCHED.load(Ordering::Relaxed) == 0
+        && let Ok(mark) = ProcessMark::of_this_process()
+    {
+        // Without memory for the page, forked copies are not detected.
+        let _ = WATCHED.compare_exchange(0, mark.0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Returns whether this process was forked after [`watch_for_forks`].
+pub(crate) fn is_forked_copy() -> bool {
+    match WATCHED.load(Ordering::Relaxed) {
+        0 => false,
+        watched => !ProcessMark(watched).is_of_this_process(),
+    }
+}
+
+/// Makes this process, which was forked on purpose, an original: marks of the process before are not its own, and it is not
+/// a forked copy.
+pub(crate) fn restart() {
+    WATCHED.store(0, Ordering::Relaxed);
+}
+
+/// Returns the page, if there is one.
+fn existing_page() -> Option<&'static AtomicU64> {
+    // SAFETY: the pointer is null, which gives `None`, or comes from `page`: aligned, initialised, and mapped until the
+    // process ends. Its number is only accessed as an atomic. `Acquire` pairs with the exchange in `page`.
+    unsafe { PAGE.load(Ordering::Acquire).as_ref() }
+}
+
+/// Returns the page, which is mapped by the first call.
+fn page() -> io::Result<&'static AtomicU64> {
+    if let Some(number) = existing_page() {
+        return Ok(number);
+    }
+    let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
+    let page = unsafe { mmap_anonymous(ptr::null_mut(), PAGE_LEN, rights, flags)? };
+    // SAFETY: the range is the mapping just made. The advice changes nothing in this process.
+    let advised = unsafe { madvise(page, PAGE_LEN, Advice::LinuxWipeOnFork) };
+    let published = advised.is_ok()
+        && PAGE
+            .compare_exchange(
+                ptr::null_mut(),
+                page.cast(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok();
+    if !published {
+        // SAFETY: the range is the mapping just made, which no other thread has seen.
+        let unmapped = unsafe { munmap(page, PAGE_LEN) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+    advised?;
+    Ok(existing_page().expect("a page has been published"))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Forks, runs `check` in the forked process, and returns whether it held there.
+    fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the forked process accesses atomics and a page, which needs no lock, and ends at once.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            let code = i32::from(!check());
+            // SAFETY: any process may call `_exit` at any moment.
+            unsafe { libc::_exit(code) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` has room for an `int`.
+        let waited = unsafe { libc::waitpid(copy, &raw mut status, 0) };
+        assert_eq!(waited, copy);
+        status == 0
+    }
+
+    #[test]
+    fn a_mark_is_that_of_the_process_that_made_it_and_of_no_fork() {
+        let mark = ProcessMark::of_this_process().unwrap();
+        assert!(mark.is_of_this_process());
+        assert_eq!(ProcessMark::of_this_process().unwrap(), mark);
+        assert!(holds_in_a_fork(|| {
+            let was_wiped = !mark.is_of_this_process();
+            let own = ProcessMark::of_this_process().unwrap();
+            was_wiped && own != mark && own.is_of_this_process() && !mark.is_of_this_process()
+        }));
+        assert!(mark.is_of_this_process());
+    }
+
+    #[test]
+    fn a_fork_is_a_copy_unless_it_restarts() {
+        watch_for_forks();
+        watch_for_forks();
+        assert!(!is_forked_copy());
+        assert!(holds_in_a_fork(|| {
+            let is_copy = is_forked_copy();
+            // A mark of its own does not make it an original.
+            let is_copy = is_copy && ProcessMark::of_this_process().is_ok() && is_forked_copy();
+            restart();
+            let is_original = !is_forked_copy();
+            watch_for_forks();
+            is_copy && is_original && !is_forked_copy()
+        }));
+        assert!(!is_forked_copy());
+    }
+}
