@@ -1,4 +1,4 @@
-//! The payloads of the frames that are more than bytes or words.
+//! The payloads of frames that have several fields.
 
 use std::time::Duration;
 
@@ -8,59 +8,59 @@ use super::job::image::Fingerprint;
 use super::job::panic_report::PanicReport;
 use crate::sys::mapping::Segment;
 
-/// The first thing that a worker is told.
+/// The first message to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SetUp {
-    /// What image the parent is, which the worker compares before it calls any offset.
+    /// The parent's image. The worker compares it with its own before it calls any code by offset.
     pub(crate) image: Fingerprint,
-    /// What is expected of this process.
+    /// The task of this process.
     pub(crate) purpose: Purpose,
-    /// What the process is to call itself, for those who look at the process list.
+    /// The name of this process in the process list.
     pub(crate) name: String,
-    /// The same for what it forks.
+    /// The name of the processes that it forks.
     pub(crate) copies: String,
-    /// To be called in this order before `init`, and in a fork server before it forks: once for all that come of it.
+    /// Called in this order before `init`. A fork server calls them before it forks, once for all its workers.
     pub(crate) preload: Vec<Closure>,
-    /// Where to go before that: a path as bytes, since paths need not be text. A fork server's copies are there
-    /// already.
+    /// The working directory, set before the preload closures: a path as bytes, since paths need not be text. The workers of
+    /// a fork server inherit it.
     pub(crate) current_dir: Option<Vec<u8>>,
-    /// What a worker is to submit to before `init`.
+    /// Set before `init`.
     pub(crate) limits: Limits,
-    /// Where a fork server is to tell of its workers, if that came in no descriptor beside this.
+    /// The pid table of a fork server, if it is not attached as a descriptor.
     pub(crate) table: Option<Segment>,
-    /// Whether what is forked says that it is ready, before which it gets no job.
+    /// Whether a forked worker reports that it is ready, and gets no job before.
     pub(crate) copies_report: bool,
-    /// How long to wait for a job before leaving; `None` for ever.
+    /// How long the worker waits for a job before it exits; `None` is forever.
     pub(crate) idle_timeout: Option<Duration>,
-    /// To be called in this order before the first job.
+    /// Called in this order before the first job.
     pub(crate) init: Vec<Closure>,
-    /// To be asked after each job; the first that says so ends the worker.
+    /// Called after each job. The first that returns true ends the worker.
     pub(crate) retire: Vec<Closure>,
 }
 
-/// What a new process is there for.
+/// The task of a new process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
-    /// To run jobs.
+    /// It runs jobs.
     Work,
-    /// To fork workers.
+    /// It forks workers.
     Fork,
 }
 
-/// What a worker is held to. A fork server is held to nothing of it itself, and hands it on.
+/// The limits and scheduling of a worker. A fork server does not apply them to itself; the workers that it forks do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limits {
-    /// In bytes.
+    /// Bytes of memory.
     pub(crate) memory: Option<u64>,
-    /// For each job.
+    /// CPU time for each job.
     pub(crate) cpu_time: Option<Duration>,
-    /// How many more descriptors it may have than it has when it comes up.
+    /// Number of descriptors that the worker may open in addition to those at its start.
     pub(crate) open_files: Option<u32>,
     pub(crate) nice: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
-    /// In bytes; `None` for the thread's own stack.
+    /// Bytes of stack; `None` for the thread's own stack.
     pub(crate) stack: Option<usize>,
-    /// To lead a process group of its own.
+    /// Whether the worker leads a process group of its own.
     pub(crate) own_group: bool,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Closure {
     pub(crate) data: Vec<u8>,
 }
 
-/// Why a new worker cannot serve.
+/// The reason why a new worker cannot serve.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum InitFailed {
     /// A preload or init closure panicked.
@@ -80,17 +80,17 @@ pub(crate) enum InitFailed {
     BadData(String),
     /// The code of a closure does not lie in this image.
     NotOurCode,
-    /// A setting could not be carried out.
+    /// A setting could not be applied.
     Refused(Refusal),
 }
 
-/// What became of a setting that could not be carried out.
+/// A setting that could not be applied.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Refusal {
-    /// As it stands in the program: `nice(-5)`.
+    /// The setting as it is written in the program: `nice(-5)`.
     pub(crate) setting: String,
-    /// The kernel's reason, if it was the kernel that refused.
+    /// The error of the kernel, if the kernel refused.
     pub(crate) os_error: Option<i32>,
-    /// Why, or what to do.
+    /// The reason, or advice.
     pub(crate) words: String,
 }

@@ -1,21 +1,21 @@
-//! What travels between a parent and one of its workers.
+//! The transport: how a parent and a worker exchange messages.
 //!
-//! From the bottom up: [`frame`] cuts the byte stream into messages and is pure; [`receive`] feeds it from a socket;
-//! [`codec`] is the one place that knows how values become bytes, and `watch` sees to it that none of a value's fields
-//! is missing; [`message`] says what the messages of the two sides mean. [`mailbox`] is another way for small frames,
-//! where both sides are awake, and [`patience`] how long they stay so.
+//! * [`frame`] cuts the byte stream of the socket into frames, [`receive`] reads them, and [`mailbox`] carries small
+//!   frames through shared memory. [`endpoint`] is one end of a connection, for both sides; [`backoff`] decides when an
+//!   end spins.
+//! * [`codec`] encodes values, through `strict_serializer`, which refuses values with skipped fields. Large values and
+//!   shared memory are in [`payload`]. An [`out_message`] is a frame with its attachments.
+//! * [`message`] and [`job`] define the contents, and [`pid_table`] is where a parent finds forked workers.
 //!
-//! Large values have a [`body`] beside their frame, which is written to a `store`: a file of its own, or an arena of the
-//! [`pool`]. Shared memory within a value is its [`enclosure`], or, where it is the sender's alone, a [`region`] of the body.
+//! # The protocol
 //!
-//! The conversation is strict. The parent sends a *prelude* (with the real standard output beside it, if need be) and a
-//! *set-up*; the worker answers *hello*, and *ready* once its init closures have run. Then each *job* is answered by one
-//! of five outcomes. Instead of an answer, or unasked between two jobs, the worker may say *bye*: it has closed its
-//! receiving end before saying so, hence a job that the parent has not had an answer to was not and will not be run.
+//! The parent sends a *prelude*, with the real standard output attached if necessary, and a *set-up*. The worker answers
+//! *hello*, and *ready* once its init closures have run. Then it answers each *job* with one of five outcomes. Instead of
+//! an answer, or between two jobs, the worker may send *bye*. It has closed its receiving end before, so a job without an
+//! answer has not run and will not.
 //!
-//! A worker that a fork server forks has its set-up from there, and is found in a table that the server shares with the
-//! parent ([`births`]). It says neither hello nor, where it has no init closures, ready: its first word is its first
-//! job's outcome.
+//! A worker that a fork server forks inherits the set-up. It sends no hello, and *ready* only if it has init closures: its
+//! first frame is usually the outcome of its first job.
 
 pub(crate) mod backoff;
 pub(crate) mod codec;

@@ -1,9 +1,8 @@
-//! Where a fork server's parent learns of the workers that are forked for it: a table that both have mapped, with a
-//! place for each request.
+//! The pid table: shared memory in which a parent finds the process ids of the workers that its fork server forks.
 //!
-//! The kernel itself writes a new process's number into its place, as a part of the fork and before that process runs.
-//! So there is no moment in which there is a worker that its parent could not find, whoever is killed meanwhile, and
-//! nobody has to introduce it. The workers do not inherit the table: what a job writes astray does not get there.
+//! Each request has a slot. The kernel itself writes the new process id into the slot, as a part of the fork and before the new
+//! process runs. So the parent can find each worker from its first moment on, whichever process is killed, and no process
+//! has to report it. The workers do not inherit the table, so a faulty job cannot overwrite it.
 //!
 //! `unsafe` is needed to declare that the table may be shared.
 #![allow(unsafe_code)]
@@ -13,28 +12,28 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys::mapping::Shareable;
 
-/// How many requests there may be at once: a page of them.
+/// The number of slots, and so of requests at one time: one page.
 pub(crate) const PLACES: u16 = 1024;
 
-/// Stands before the number of an error; those of processes are small.
+/// Marks an error number. Process ids are smaller.
 const REFUSED: u32 = 1 << 31;
 
-/// A place for each request.
+/// A slot for each request.
 pub(crate) struct Table {
     places: [AtomicU32; PLACES as usize],
 }
 
-// SAFETY: atomics of four bytes, which begin at zero.
+// SAFETY: the fields are atomics of four bytes, for which any bits are a valid value. Zeros mean that all slots are free.
 unsafe impl Shareable for Table {}
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Birth {
-    /// Nothing so far.
+    /// The fork server has not forked yet.
     Awaited,
-    /// A process with this number.
+    /// It has forked a process with this id.
     Born(u32),
-    /// The kernel refused, with this error.
+    /// The kernel refused to fork, with this error.
     Refused(i32),
 }
 
@@ -47,18 +46,18 @@ impl Table {
         }
     }
 
-    /// The word of a place, if there is such a place, for the kernel to write to.
+    /// Returns the word of a slot, to which the kernel writes, or `None` if there is no such slot.
     pub(crate) fn place(&self, place: u64) -> Option<&AtomicU32> {
         self.places.get(usize::try_from(place).ok()?)
     }
 
-    /// Makes a place one of a new request.
+    /// Clears a slot for a new request.
     pub(crate) fn clear(&self, place: u16) {
         self.places[usize::from(place)].store(0, Ordering::Release);
     }
 }
 
-/// Notes in its place that a process could not be made.
+/// Writes into a slot that the kernel refused to fork.
 pub(crate) fn refuse(place: &AtomicU32, error: &io::Error) {
     let number = error.raw_os_error().unwrap_or(libc::EIO);
     place.store(REFUSED | number.cast_unsigned(), Ordering::Release);

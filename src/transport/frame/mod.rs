@@ -1,18 +1,17 @@
-//! The byte stream cut into frames: a fixed header, then as many bytes as it announces. Pure.
+//! Frames: messages in a byte stream, each a fixed header and a payload of the announced length. Pure.
 //!
-//! A sender leaves room for the header, encodes the payload behind it and fills the header in at the end, so that a
-//! frame is one buffer and one `write`. A receiver feeds what it reads to an [`Inbox`] and takes frames out; in the
-//! usual case a whole frame arrives with one `read` into a buffer that becomes the frame, without a copy.
+//! A sender leaves room for the header, encodes the payload behind it and fills in the header at the end, so that a frame is
+//! one buffer and one `write`. A receiver puts the bytes that it reads into an [`Inbox`] and takes frames out. Usually one
+//! `read` gets a whole frame, and its buffer becomes the frame without a copy.
 //!
-//! Invariants: an announced length is never allocated ahead of the bytes that arrive (at most as much again as has
-//! come, or [`READ_CHUNK`]); a header that is not ours is an error at once, however little has arrived behind it.
+//! Invariants: memory is never allocated far ahead of the bytes that arrive (at most as much again, or [`READ_CHUNK`]), whatever
+//! the announced length. A malformed header is an error at once, however few bytes follow it.
 //!
-//! A worker's jobs are numbered, and each answer has the number of its job, so that what a job sends behind its
-//! worker's back is not taken for the answer of the next one. (The numbers begin anew after 65,536 of them: this is for
-//! those that go astray.)
+//! A worker's jobs are numbered, and each answer has the number of its job. So a frame that a job sends on its own is not
+//! taken for the answer to the next job. (The numbers wrap after 65,536; they guard against mistakes, not against attacks.)
 //!
-//! A frame may bring descriptors along. They travel beside its first byte, and its header says how many they are. Where
-//! one was lost on its way, because the receiver has too many open files, the frame comes without any.
+//! Descriptors can be attached to a frame. They travel with its first byte, and its header says how many they are. If one is
+//! lost because the receiver has too many open files, the frame arrives without any.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,41 +19,41 @@ use std::os::fd::OwnedFd;
 
 use super::tuning::{READ_CHUNK, READ_ROOM};
 
-/// Where in a header the number of descriptors stands.
+/// Index in a header of the number of descriptors.
 const FDS_AT: usize = 5;
 
-/// Where in a header the call stands.
+/// Position in a header of the call.
 const CALL_AT: Range<usize> = 6..8;
 
-/// Where in a header the number stands.
+/// Position in a header of the number.
 const NUMBER_AT: Range<usize> = 8..16;
 
-/// Length of every header.
+/// Length of every header, in bytes.
 pub(crate) const HEADER: usize = 24;
 
-/// The longest payload that a header may announce: more than any machine has memory for. A longer one would only keep
-/// its receiver waiting for bytes that never come.
+/// The longest payload that a header may announce, in bytes: more than any machine has memory for. A receiver would wait for a
+/// longer one indefinitely.
 const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
 
-/// First bytes of every header; the last one counts the protocol's versions.
+/// First bytes of every header; the last one is the version of the protocol.
 const MAGIC: [u8; 4] = *b"sbd\x01";
 
-/// In an answer: the worker reads the argument's memory no longer.
+/// The number in an answer of a worker that reads the argument's memory no longer.
 pub(crate) const NOTHING_KEPT: u64 = 0;
 
-/// In an answer: the job has kept something that lies there.
+/// The number in an answer of a worker whose job has kept a part of the argument's memory.
 pub(crate) const KEPT: u64 = 1;
 
-/// What a frame is about.
+/// The kind of a frame, which determines its payload and the meaning of its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// To the worker: nothing but a header, with the real standard output beside it if `number` is 1.
+    /// To the worker: a header alone, with the real standard output attached if `number` is 1.
     Prelude,
     /// To the worker: a `message::SetUp`.
     SetUp,
     /// To the worker: an argument; `number` is the offset of the job's code.
     Job,
-    /// To the parent: a `message::Fingerprint`. The hook has been reached.
+    /// To the parent: a `Fingerprint`. The worker has reached the hook.
     Hello,
     /// To the parent: the init closures have run. From a fork server, `number` is its process id.
     Ready,
@@ -64,31 +63,31 @@ pub(crate) enum Kind {
     InitFailed,
     /// To the parent: the job's encoded result. In each of the five outcomes, `number` is [`KEPT`] or [`NOTHING_KEPT`].
     Done,
-    /// To the parent: a `message::PanicReport`.
+    /// To the parent: a `PanicReport`.
     Panicked,
-    /// To the parent: why the argument could not be decoded, in words.
+    /// To the parent: a text that says why the argument could not be decoded.
     BadArgument,
-    /// To the parent: why the result could not be encoded, in words.
+    /// To the parent: a text that says why the result could not be encoded.
     BadResult,
-    /// To the parent: the offset does not lie in this image's code.
+    /// To the parent: the offset does not lie in the code of this image.
     NotOurCode,
-    /// To the parent: no more jobs, and none that was not answered has been run. `number` is 0 if this worker was idle
-    /// for too long, and 1 if a retire closure said so.
+    /// To the parent: the worker takes no more jobs, and has run none that it has not answered. `number` is 0 after an idle
+    /// timeout, and 1 if a retire closure ended the worker.
     Bye,
-    /// To the parent: the same, because a retire closure panicked: a `message::PanicReport`.
+    /// To the parent: like `Bye`, because a retire closure panicked. The payload is a `PanicReport`.
     RetirePanicked,
-    /// To a fork server: nothing but a header, with the socket of the worker to be forked beside it, and perhaps its
-    /// standard error. `number` is its place in the table of births.
+    /// To a fork server: a header alone, with the socket of the new worker attached, and perhaps its standard error.
+    /// `number` is its slot in the pid table.
     Fork,
-    /// To the parent: a fork server that is not alone in its process, but with `number` threads, has no more to say.
+    /// To the parent: a fork server has `number` threads instead of one, so it cannot fork.
     NotAlone,
-    /// To the worker, before a job: nothing but a header, with the memory of its mailbox beside it.
+    /// To the worker, before a job: a header alone, with the memory of its mailbox attached.
     Mailbox,
     /// To the parent: a header alone. The answer is in the mailbox.
     AnswerInMailbox,
 }
 
-/// All kinds, at the index that stands for them on the wire.
+/// All kinds, in the order of their numbers in the header.
 const KINDS: [Kind; 18] = [
     Kind::Prelude,
     Kind::SetUp,
@@ -110,22 +109,22 @@ const KINDS: [Kind; 18] = [
     Kind::AnswerInMailbox,
 ];
 
-/// What stands before each payload.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    /// How many descriptors come beside it.
+    /// Number of attached descriptors.
     pub(crate) fds: u8,
-    /// Which of its worker's calls it is about, if it is about one; see [`mark`].
+    /// The number of the worker's call that the frame is about, if it is about one; see [`mark`].
     pub(crate) call: u16,
-    /// What it means depends on the kind.
+    /// The meaning depends on the kind.
     pub(crate) number: u64,
-    /// Length of the payload.
+    /// Length of the payload, in bytes.
     pub(crate) length: u64,
 }
 
 impl Header {
-    /// Writes the header as bytes: magic, kind, descriptors, call, number, length, the integers in little-endian order.
+    /// Returns the header as bytes: magic, kind, descriptors, call, number, length; integers in little-endian order.
     pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -137,7 +136,7 @@ impl Header {
         bytes
     }
 
-    /// Reads a header back, refusing whatever `to_bytes` cannot have written.
+    /// Reads a header, and refuses bytes that `to_bytes` cannot have written.
     pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Result<Self, MalformedFrame> {
         let (magic, rest) = bytes.split_at(4);
         let (&[kind, fds, call @ ..], numbers) = rest
@@ -157,8 +156,8 @@ impl Header {
         })
     }
 
-    /// Whether somebody who waits for this call may be told so: by its answer, or by a good-bye after the call before.
-    /// (What is neither is judged by its kind alone.)
+    /// Returns whether the worker may send this frame while this call waits: as the answer to it, or as a bye after the call
+    /// before. (Other kinds do not depend on the call.)
     pub(crate) fn is_for(&self, call: u16) -> bool {
         match self.kind {
             Kind::Done
@@ -182,13 +181,13 @@ impl Header {
     }
 }
 
-/// Makes a frame in one buffer: a payload is to be appended by `fill`.
+/// Makes a frame in one buffer; `fill` appends the payload.
 pub(crate) fn build<E>(
     kind: Kind,
     number: u64,
     fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
 ) -> Result<Vec<u8>, E> {
-    // Room for a few numbers, so that most frames are allocated once.
+    // Room for a few numbers, so that most frames need one allocation.
     let mut frame = Vec::with_capacity(4 * HEADER);
     frame.resize(HEADER, 0);
     fill(&mut frame)?;
@@ -196,7 +195,7 @@ pub(crate) fn build<E>(
     Ok(frame)
 }
 
-/// Makes a frame of a payload that is bytes already.
+/// Makes a frame with a payload of bytes.
 pub(crate) fn of_bytes(kind: Kind, number: u64, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(HEADER + payload.len());
     frame.resize(HEADER, 0);
@@ -205,7 +204,7 @@ pub(crate) fn of_bytes(kind: Kind, number: u64, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Fills in the header of a frame whose payload stands behind room for it.
+/// Fills in the header of a frame whose payload is behind room for the header.
 pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
     let length = (frame.len() - HEADER) as u64;
     frame[..HEADER].copy_from_slice(
@@ -220,12 +219,12 @@ pub(crate) fn finish(frame: &mut [u8], kind: Kind, number: u64) {
     );
 }
 
-/// Marks a finished frame as one of a worker's calls: as the job itself or its answer, or as a good-bye after it.
+/// Numbers a finished frame as one of a worker's calls: the job, its answer, or the bye after it.
 pub(crate) fn mark(frame: &mut [u8], call: u16) {
     frame[CALL_AT].copy_from_slice(&call.to_le_bytes());
 }
 
-/// Writes into a finished frame how many descriptors are attached to it.
+/// Sets the number of attached descriptors in the header of a finished frame.
 pub(crate) fn set_fds(frame: &mut [u8], count: u8) {
     frame[FDS_AT] = count;
 }
@@ -253,18 +252,18 @@ impl fmt::Display for MalformedFrame {
 
 impl std::error::Error for MalformedFrame {}
 
-/// One message, taken out of an [`Inbox`].
+/// A frame that was taken out of an [`Inbox`].
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) header: Header,
-    /// As many as the header says, or none, if one was lost.
+    /// As many as the header says, or none if one was lost.
     pub(crate) fds: Vec<OwnedFd>,
-    /// Header and payload as they came.
+    /// Header and payload.
     bytes: Vec<u8>,
 }
 
 impl Frame {
-    /// A frame that came in one piece and without descriptors.
+    /// Reads a frame that arrived in one piece, without descriptors.
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Self, MalformedFrame> {
         let header = bytes
             .first_chunk()
@@ -284,35 +283,35 @@ impl Frame {
         &self.bytes[HEADER..]
     }
 
-    /// Returns the payload as text; what is not UTF-8 is replaced.
+    /// Returns the payload as text, with replacements for invalid UTF-8.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(self.payload()).into_owned()
     }
 
-    /// Gives the buffer back, for the next frame to arrive in.
+    /// Returns the buffer, for the next frame.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// Collects arriving bytes until they are a frame.
+/// Collects arriving bytes into frames.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    /// What has arrived and not been taken; starts with a header.
+    /// The bytes that have not been taken. They start with a header.
     bytes: Vec<u8>,
-    /// The descriptors that have arrived and not been taken.
+    /// The descriptors that have not been taken.
     fds: Vec<OwnedFd>,
-    /// A descriptor was lost beside what has arrived since there was nothing.
+    /// A descriptor was lost since the inbox was last empty.
     lost: bool,
 }
 
 impl Inbox {
-    /// Tells whether nothing has arrived that was not taken: a moment between two frames.
+    /// Returns whether the inbox has no bytes, which is so between two frames.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Returns the buffer to read into, with spare capacity for the next `read`.
+    /// Returns the buffer to read into, with spare capacity.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         let wanted = match self.header() {
             Some(Ok(header)) => room_for(header, self.bytes.len()),
@@ -324,7 +323,7 @@ impl Inbox {
         &mut self.bytes
     }
 
-    /// Takes the first frame out, if it has arrived whole.
+    /// Takes the first frame out, if all of it has arrived.
     pub(crate) fn take(&mut self) -> Result<Option<Frame>, MalformedFrame> {
         let Some(header) = self.header().transpose()? else {
             return Ok(None);
@@ -334,22 +333,22 @@ impl Inbox {
         if self.bytes.len() < end {
             return Ok(None);
         }
-        let rest = self.bytes.split_off(end); // allocates only when the next frame has begun to arrive
+        let rest = self.bytes.split_off(end); // allocates only if the next frame has begun to arrive
         let bytes = std::mem::replace(&mut self.bytes, rest);
         let fds = self.take_fds(usize::from(header.fds));
         Ok(Some(Frame { header, fds, bytes }))
     }
 
-    /// Takes the descriptors of the frame that has been taken.
+    /// Takes the descriptors of the frame just taken.
     fn take_fds(&mut self, announced: usize) -> Vec<OwnedFd> {
         let mut fds = std::mem::take(&mut self.fds);
         if self.bytes.is_empty() {
-            // Nothing of the next frame has arrived, so these are all this one's.
+            // No byte of the next frame has arrived, so all descriptors belong to this one.
             if std::mem::take(&mut self.lost) || fds.len() != announced {
                 fds.clear();
             }
         } else if self.lost || fds.len() < announced {
-            // Whose are missing is not known.
+            // It is unknown which frame has lost its descriptors.
             fds.clear();
         } else {
             self.fds = fds.split_off(announced);
@@ -357,13 +356,13 @@ impl Inbox {
         fds
     }
 
-    /// Takes note of descriptors that have arrived beside the bytes read last, and whether one was lost.
+    /// Adds descriptors that arrived with the last bytes. `lost` says whether one was lost.
     pub(crate) fn add_fds(&mut self, fds: impl IntoIterator<Item = OwnedFd>, lost: bool) {
         self.fds.extend(fds);
         self.lost |= lost;
     }
 
-    /// Lets the next frame arrive in a buffer that served before.
+    /// Gives the buffer of a former frame to the next one.
     pub(crate) fn recycle(&mut self, mut buffer: Vec<u8>) {
         if self.bytes.is_empty() && self.bytes.capacity() == 0 {
             buffer.clear();
@@ -376,8 +375,8 @@ impl Inbox {
     }
 }
 
-/// How much room to make for the rest of a frame of which `arrived` bytes are there: all of it if that is little, else
-/// not more than has come so far.
+/// Returns how many bytes to reserve for the rest of a frame of which `arrived` bytes are there: all of the rest if it is
+/// short, and otherwise not more than have arrived.
 fn room_for(header: Header, arrived: usize) -> usize {
     let missing = header
         .length

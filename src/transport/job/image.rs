@@ -1,4 +1,4 @@
-//! Which executable this process is, for comparison with another process.
+//! The fingerprint of the executable of this process, for comparison with that of another process.
 
 use std::io;
 use std::sync::OnceLock;
@@ -25,11 +25,11 @@ pub(crate) struct Fingerprint {
     pub(crate) layout: u64,
 }
 
-/// Takes the fingerprint of this process's executable; only the first success looks at the disk.
+/// Returns the fingerprint of this process's executable, which is computed once.
 ///
 /// # Errors
 ///
-/// If `/proc/self/exe` cannot be reached, which means that `/proc` is not mounted.
+/// Fails if `/proc/self/exe` cannot be reached, which means that `/proc` is not mounted.
 pub(crate) fn fingerprint() -> io::Result<&'static Fingerprint> {
     static FINGERPRINT: OnceLock<Fingerprint> = OnceLock::new();
     match FINGERPRINT.get() {

@@ -1,7 +1,7 @@
-//! What crosses the border of a process when a function is called in a worker: its identity, and what becomes of it.
+//! The call of a function in a worker: its identity and its outcome.
 //!
-//! [`code`] names functions by where they lie in the executable; [`mod@panic`] catches what they panic with; [`status`] is
-//! what a worker knows of itself; [`image`] says which executable this is.
+//! [`code`] identifies functions by their offset in the executable, and [`image`] identifies the executable. [`mod@panic`]
+//! catches panics, which [`panic_report`] sends to the parent. [`status`] is what retire closures learn about a worker.
 
 pub(crate) mod code;
 pub(crate) mod image;

@@ -1,13 +1,13 @@
-//! Panics of jobs: caught, described, and kept quiet.
+//! Catches and describes the panics of jobs.
 //!
-//! A job that panics must print nothing in the worker, and its caller wants message, place and backtrace. The payload
-//! alone has only the message, so a panic hook is needed, put before the one that the program has. It describes a panic
-//! only while the serving thread is inside [`catch`], and hands every other one (of a job's own threads, say) to the
-//! program's hook. Whatever may be a process's last words is handed on as well: a second panic while the first unwinds,
-//! and every panic of a program built with `panic = "abort"`.
+//! A job that panics must print nothing in the worker, and its caller wants message, location and backtrace. The panic payload
+//! has only the message, so a panic hook is installed before the program's. It describes a panic only while the serving
+//! thread is inside [`catch`]; every other panic (of a job's own threads, for example) goes to the program's hook. A panic
+//! that may abort the process goes there as well: a second panic while the first unwinds, and every panic of a program built
+//! with `panic = "abort"`.
 //!
-//! A hook cannot tell whether an earlier panic still unwinds or was caught by the job itself, so a second one is described
-//! and handed on, and which of the two ended the job is told by its payload.
+//! A hook cannot tell whether an earlier panic still unwinds or was caught by the job itself. So a second panic is described
+//! and passed on; the payload tells which of the two ended the job.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -20,16 +20,16 @@ thread_local! {
     static CATCHING: RefCell<Catching> = const { RefCell::new(Catching::No) };
 }
 
-/// Whether this thread's panics are to be described instead of printed.
+/// Whether panics of this thread are described instead of printed.
 enum Catching {
     No,
     Quiet,
-    /// One has been described, and is unwinding, or was caught by the job, or is about to be taken. Of several, the last
-    /// but one and the last.
+    /// A panic has been described. It unwinds, was caught by the job, or is about to be taken. Of several panics, the last two
+    /// are kept.
     Described(Option<PanicReport>, PanicReport),
 }
 
-/// Puts our hook before the program's. To be called once in a worker.
+/// Installs the hook before the program's. Called once in a worker.
 pub(crate) fn install_hook() {
     let before = take_hook();
     set_hook(Box::new(move |info| {
@@ -39,9 +39,9 @@ pub(crate) fn install_hook() {
     }));
 }
 
-/// Calls `f`; if it panics, returns a description, and nothing has been printed.
+/// Calls `f`. If it panics, returns a description; nothing is printed.
 ///
-/// Whatever `f` has left half-done is its own: a worker's jobs share only what they chose to share.
+/// State that `f` leaves half-done stays so: the jobs of a worker share only what they chose to share.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PanicReport> {
     CATCHING.set(Catching::Quiet);
     let outcome = catch_unwind(AssertUnwindSafe(f));
@@ -62,12 +62,12 @@ pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PanicReport> {
     })
 }
 
-/// Describes a panic for `catch`; `false` if that is not wanted, or not enough.
+/// Describes a panic for `catch`. Returns `false` if the panic must also go to the program's hook.
 fn describe(info: &PanicHookInfo<'_>) -> bool {
     if !cfg!(panic = "unwind") {
         return false;
     }
-    // A panic raised by dropping the thread's own variables, after `CATCHING` is gone, is not a job's.
+    // `CATCHING` is gone while the thread drops its thread-locals; a panic then does not belong to a job.
     CATCHING
         .try_with(|catching| {
             let before = match catching.replace(Catching::No) {
@@ -91,7 +91,7 @@ fn report(info: &PanicHookInfo<'_>) -> PanicReport {
     }
 }
 
-/// Describes a panic that no hook saw: the job replaced the hook, or resumed a payload.
+/// Describes a panic that the hook did not see, because the job replaced the hook or resumed a payload.
 fn report_of_payload(payload: Box<dyn Any + Send>) -> PanicReport {
     let report = PanicReport {
         message: message(&*payload).to_owned(),
@@ -112,8 +112,8 @@ fn message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// Drops a payload, whose `Drop` is a job's code and may panic in turn, with a payload that may again, and so on: the
-/// second is forgotten.
+/// Drops a payload. Its `Drop` is code of the job, which may panic with another payload, and so on: the second one is
+/// forgotten.
 fn drop_quietly(payload: Box<dyn Any + Send>) {
     CATCHING.set(Catching::Quiet);
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a job panicked with, carried over from the worker.
+/// A panic of a job, as the worker described it.
 ///
 /// # Examples
 ///
@@ -43,7 +43,7 @@ impl WorkerPanic {
         }
     }
 
-    /// Returns the panic's message; for a payload that is no string, words that say so.
+    /// Returns the panic's message, or a text that says that the payload is not a string.
     ///
     /// ```
     /// use seedbed::run_sync;
@@ -62,7 +62,7 @@ impl WorkerPanic {
         &self.message
     }
 
-    /// Returns where it panicked, as `file:line:column`; `None` if the job replaced the panic hook.
+    /// Returns the location of the panic as `file:line:column`, or `None` if the job replaced the panic hook.
     ///
     /// ```
     /// use seedbed::run_sync;
@@ -81,8 +81,8 @@ impl WorkerPanic {
         self.location.as_deref()
     }
 
-    /// Returns the backtrace in the worker, if the environment asked for one (`RUST_BACKTRACE=1`). It is in the error's
-    /// `Debug`, and not in its `Display`, which stays a sentence that fits a log.
+    /// Returns the backtrace in the worker, if the environment asks for one (`RUST_BACKTRACE=1`). The error's `Debug` shows it;
+    /// its `Display` does not, so that it stays one sentence.
     ///
     /// ```
     /// use seedbed::run_sync;
@@ -114,7 +114,7 @@ impl fmt::Debug for WorkerPanic {
     }
 }
 
-/// Shows text that has lines as it is.
+/// Shows text with its line breaks.
 struct Lines<'a>(&'a str);
 
 impl fmt::Debug for Lines<'_> {
@@ -123,7 +123,7 @@ impl fmt::Debug for Lines<'_> {
     }
 }
 
-/// Reads on from "the job": "panicked at src/main.rs:3:5: out of paint".
+/// Continues the words "the job": "panicked at src/main.rs:3:5: out of paint".
 impl fmt::Display for WorkerPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("panicked")?;

@@ -1,11 +1,11 @@
-//! What a worker knows of itself, for retire closures to decide by.
+//! The status of a worker, by which retire closures decide.
 
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// A worker's account of itself, given to retire closures after each job.
+/// The status of a worker, passed to retire closures after each job.
 ///
 /// # Examples
 ///
@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 pub struct WorkerStatus {
     jobs: u64,
     started: Instant,
-    /// The kernel's account of this process's memory, if there may be no room to open it when it is asked for.
+    /// The open file with the memory use, if a later call might not be able to open it.
     kept: Option<File>,
 }
 
-/// The kernel's account of this process's memory, in pages.
+/// The file with the memory use of this process, in pages.
 const ACCOUNT: &str = "/proc/self/statm";
 
 impl WorkerStatus {
@@ -40,9 +40,9 @@ impl WorkerStatus {
         }
     }
 
-    /// Keeps open what the memory is read from.
+    /// Keeps the file with the memory use open.
     pub(crate) fn keep_memory_open(&mut self) {
-        self.kept = File::open(ACCOUNT).ok(); // what is not to be had now will not be later, either
+        self.kept = File::open(ACCOUNT).ok(); // if it cannot be opened now, it cannot later
     }
 
     pub(crate) fn count_job(&mut self) {
@@ -77,8 +77,7 @@ impl WorkerStatus {
         self.jobs
     }
 
-    /// Returns how many bytes of memory the worker holds at this moment (its resident set), or 0 where the kernel does
-    /// not tell because `/proc` is not mounted. Read anew by each call.
+    /// Returns the current resident set of the worker in bytes, or 0 if `/proc` is not mounted. Each call reads it again.
     ///
     /// ```
     /// use seedbed::worker::WorkerStatus;
@@ -102,7 +101,7 @@ impl WorkerStatus {
     /// }
     /// ```
     pub fn memory(&self) -> u64 {
-        let mut numbers = [0; 256]; // seven of them, of twenty digits at most
+        let mut numbers = [0; 256]; // the file has seven numbers of at most twenty digits
         let read = match &self.kept {
             Some(account) => account.read_at(&mut numbers, 0),
             None => File::open(ACCOUNT).and_then(|account| account.read_at(&mut numbers, 0)),
@@ -113,7 +112,7 @@ impl WorkerStatus {
         pages.unwrap_or(0) * rustix::param::page_size() as u64
     }
 
-    /// Returns how long ago the worker came up.
+    /// Returns the time since the worker started.
     ///
     /// ```
     /// use seedbed::worker::WorkerStatus;
@@ -178,7 +177,7 @@ mod tests {
         let mut status = WorkerStatus::new(Instant::now());
         status.keep_memory_open();
         let before = status.memory();
-        // Other tests of this process let go of memory meanwhile, but not for ever.
+        // Other tests of this process free memory at the same time, so this may take several attempts.
         let mut held = Vec::new();
         while status.memory() < before + (32 << 20) {
             assert!(held.len() < 64, "the reading does not follow");

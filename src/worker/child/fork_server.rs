@@ -1,15 +1,13 @@
-//! A fork server, seen from inside: a process that has reached the hook, has called the preload closures, and from then on
-//! does nothing but fork.
+//! The fork server: a process that has reached the hook and called the preload closures, and then only forks workers.
 //!
-//! Each copy is a worker with a socket of its own, which goes on to its first job. It is a child of the fork server's
-//! parent, which finds its number in the table that it shares with this process. All that can be done once for all of
-//! them is done here, before the first fork; the set-up, too, comes once, with the table beside it.
+//! Each worker has a socket of its own. It is a child of the fork server's parent, which finds its process id in the pid table
+//! that it shares with this process. Everything that all workers have in common is done here once, before the first fork.
+//! The set-up comes once too, with the table attached.
 //!
-//! A process with several threads must not be forked to go on as a program: whatever lock another thread held would be
-//! locked for ever in the copy. So a fork server that is not alone in its process says so and leaves; its parent decides
-//! what that means.
+//! A process with several threads must not fork and then run the program on: a lock that another thread held would stay locked
+//! in the copy. So a fork server with more than one thread reports that and exits; its parent decides what to do.
 //!
-//! `unsafe` is needed for the fork. What must hold for it is argued at [`fork_for_parent`], and answered where it is called.
+//! `unsafe` is needed for the fork; see [`fork_for_parent`].
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -35,17 +33,17 @@ use crate::transport::message::{InitFailed, SetUp};
 use crate::transport::pid_table::{Table, refuse};
 use crate::transport::tuning::READ_ROOM;
 
-/// What a parent sends for a worker to be forked.
+/// A parent's request for a worker.
 struct Request {
-    /// Where the parent looks for the worker's number.
+    /// The slot of the worker in the pid table.
     place: u64,
     socket: OwnedFd,
     stderr: Option<OwnedFd>,
 }
 
 impl UnreadyWorker {
-    /// Forks a worker upon each request. Returns in the workers, with their retire closures; the fork server itself
-    /// leaves with its parent.
+    /// Forks a worker for each request. Returns in the workers, with their retire closures. In the fork server it does not return:
+    /// that exits with its parent.
     pub(super) fn fork_workers(
         mut self,
         set_up: &SetUp,
@@ -59,11 +57,11 @@ impl UnreadyWorker {
             output::no_job_has_run();
         }
         rehearse(&mut self.link.mappings);
-        // What waits to be written would be written by each copy.
+        // Otherwise each worker would write the buffered output again.
         flush();
-        // The kernel forgets this tie when a process changes its user, as a preload closure may have done.
+        // The kernel removes this setting when a process changes its user, as a preload closure may have done.
         die_with(self.handshake.parent);
-        // Its parent sees by the number whether both mean the same by numbers.
+        // The parent compares the number with the process id that it sees, which differs in another pid namespace.
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
         let buffer = Vec::with_capacity(READ_ROOM);
@@ -74,25 +72,27 @@ impl UnreadyWorker {
                 self.link.exit(EXIT_FAILED)
             };
             self.started = Instant::now();
-            // As it is; but should there be no memory for it, that ends this process here, and not a fork half-way.
+            // The slot is 0 already. This write makes sure that its page exists before the fork.
             place.store(0, Ordering::Relaxed);
-            // SAFETY: `be_alone` has found that this process has no other thread, after the last code of the user's that ran
-            // in it; and nothing in this loop starts one. The place is one of the table, which is mapped here, writable, and
-            // changed by atomics alone; the kernel's writing is one, of a word.
+            // SAFETY:
+            // * This process has no other thread: `be_alone` has checked that after the last user code ran, and this loop starts
+            //   none.
+            // * The kernel may write to the slot: it is in the table, which is mapped writable here. All accesses to it are atomic,
+            //   and the kernel writes one aligned word.
             match unsafe { fork_for_parent(place.as_ptr()) } {
                 Ok(Fork::New) => {
-                    // It does not have the table, and must not look for it when it ends.
+                    // This process does not have the table mapped, and must not unmap its address.
                     std::mem::forget(table);
                     return (self.into_worker(request, copies.as_deref(), buffer), retire);
                 }
                 Ok(Fork::Old) => {}
-                // The parent looks there when the socket is closed, which it is with the request.
+                // The parent reads the slot when the socket is closed, which happens when the request is dropped.
                 Err(error) => refuse(place, &error),
             }
         }
     }
 
-    /// What makes the copy a worker: its tie to the parent, which is not inherited, its name, its socket, in place of
+    /// Turns this process into the worker: it ends with the parent (which is not inherited), gets its name, its socket in place of
     /// the fork server's, and its standard error.
     fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> UnreadyWorker {
         die_with(self.handshake.parent);
@@ -101,19 +101,19 @@ impl UnreadyWorker {
             .link
             .into_forked(|place| arrange(place, &request), buffer);
         if arranged.is_err() {
-            // Its socket may not be where it belongs, so there is nobody to tell but by the exit code.
+            // The socket may be missing, so only the exit code can tell the parent.
             link.exit(EXIT_FAILED);
         }
         UnreadyWorker { link, ..self }
     }
 }
 
-/// Does a job that does nothing. What is found or made when it is first needed, such as the C library's symbols and the
-/// variables of this thread, would otherwise be so in each worker again.
+/// Runs an empty job. The fork server thereby initialises what is initialised on first use, such as symbols of the C library and
+/// thread-locals, once for all workers.
 fn rehearse(mappings: &mut MappingCache) {
     let nothing = |(): ()| ();
     let Some(code) = Code::of_job(nothing) else {
-        return; // so nothing of this program can be a job
+        return; // the code of this program is not in the main image, so it has no jobs
     };
     let mut argument = Vec::new();
     let encoded = codec::encode_with_attachments(&(), &mut argument);
@@ -124,11 +124,11 @@ fn rehearse(mappings: &mut MappingCache) {
     output::flush();
 }
 
-/// Writes out the standard output of Rust, and all streams of the C library.
+/// Flushes the standard output of Rust, and all streams of the C library.
 fn flush() {
-    // If that fails, so did the closure's own printing.
+    // If that fails, the output of the closures failed as well.
     let _ = io::Write::flush(&mut io::stdout());
-    // SAFETY: a null pointer stands for all streams, and no other thread is at any of them.
+    // SAFETY: a null pointer stands for all streams, and there is no other thread that could use them.
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
@@ -141,7 +141,7 @@ fn arrange(place: &mut OwnedFd, request: &Request) -> io::Result<()> {
 }
 
 impl Link {
-    /// Takes the table in which the parent looks for the workers.
+    /// Maps the pid table.
     fn find_table(&self, memory: Option<OwnedFd>, segment: Option<Segment>) -> Mapping<Table> {
         let table = match (memory, segment) {
             (_, Some(segment)) => Mapping::<Table>::find_segment(segment),
@@ -160,12 +160,12 @@ impl Link {
     fn preload_for_all(&mut self, set_up: &SetUp) -> Vec<Retire> {
         self.preload(set_up);
         let prepared: Result<_, InitFailed> = set_up.retire.iter().map(retire).collect();
-        // What a thread makes when it first needs it, it makes here.
+        // Within `catch` once, so that its thread-locals are initialised before the fork.
         let prepared = prepared.and_then(|retire| catch(|| retire).map_err(InitFailed::Panicked));
         prepared.unwrap_or_else(|failure| self.fail(&failure))
     }
 
-    /// Leaves if this process has more than one thread.
+    /// Exits if this process has more than one thread.
     fn be_alone(&self) {
         let threads = thread::count().unwrap_or_else(|error| {
             self.exit_cannot_serve(&format!(

@@ -1,12 +1,10 @@
-//! What a worker submits to before it calls anything of the program's: see `WorkerConfig`, where each setting is
-//! described.
+//! Applies the settings of a `WorkerConfig` in the worker, before any code of the program runs.
 //!
-//! Two things are done in whichever process calls the preload closures, and are inherited by what a fork server forks:
-//! the working directory here, the environment by whoever executes the program. All else is done here in each worker by
-//! itself, spawned or forked, in one order: what reads files comes before the limit of files, and the stack after the
-//! limit of memory, because it counts.
+//! The working directory is set in the process that calls the preload closures, and inherited by forked workers. All other
+//! settings are applied in each worker, spawned or forked, in a fixed order: settings that read files before the limit of
+//! files, and the stack after the limit of memory, because it counts towards that.
 //!
-//! An error names the setting as it stands in the program, with the kernel's reason.
+//! An error names the setting as it is written in the program, with the kernel's reason.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -27,7 +25,7 @@ use crate::sys::process_tree::DescendantKiller;
 use crate::transport::job::panic::catch;
 use crate::transport::message::{Limits, Refusal};
 
-/// Goes to the working directory, if one was given.
+/// Changes to the working directory, if one is set.
 pub(super) fn enter(directory: Option<&[u8]>) -> Result<(), Refusal> {
     let Some(path) = directory else {
         return Ok(());
@@ -39,7 +37,7 @@ pub(super) fn enter(directory: Option<&[u8]>) -> Result<(), Refusal> {
     })
 }
 
-/// Submits to everything but the stack.
+/// Applies all settings except the stack.
 pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Refusal> {
     let group = limits.own_group.then(Group::new).transpose()?;
     limits.cpus.as_deref().map_or(Ok(()), stay_on)?;
@@ -50,10 +48,10 @@ pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Ref
     Ok((group, cpu_time))
 }
 
-/// The process group that a worker leads. Its parent ends it when the worker is reaped, which may be long after a
-/// worker has left that was idle; so a worker that leaves by itself does so, too.
+/// The process group that a worker leads. The parent ends the group when it reaps the worker, which may be long after an idle
+/// worker has exited; so a worker that exits by itself ends the group too.
 pub(super) struct Group {
-    /// The group that the worker was in before.
+    /// The former group of the worker.
     home: Pid,
 }
 
@@ -77,9 +75,9 @@ impl Group {
         if let Ok(killer) = DescendantKiller::of_this_process() {
             killer.run();
         }
-        // If that group is gone, the rest is for the parent to do.
+        // If the former group is gone, the parent ends the group.
         if setpgid(None, Some(self.home)).is_ok() {
-            let _ = kill_process_group(getpid(), Signal::KILL); // there may be no other member
+            let _ = kill_process_group(getpid(), Signal::KILL); // the group may have no other member
         }
     }
 }
@@ -99,7 +97,7 @@ fn stay_on(cpus: &[usize]) -> Result<(), Refusal> {
     let words = "name CPUs that are there and that this program may use";
     let got =
         set.map_err(|error| refusal(format!("cpu_affinity({cpus:?})"), &error.into(), words))?;
-    // Of a set that it can grant in part, the kernel grants that part.
+    // The kernel accepts a set of which it can grant only a part.
     let missing: Vec<usize> = cpus
         .iter()
         .copied()
@@ -147,8 +145,8 @@ fn limit_open_files(count: u32) -> Result<(), Refusal> {
     })
 }
 
-/// The least limit of descriptors' numbers under which `count` more can be opened: each takes the lowest number that is
-/// free. `open` is in ascending order.
+/// Returns the lowest limit of descriptor numbers that leaves room for `count` more, since each new descriptor takes the lowest
+/// free number. `open` is in ascending order.
 fn limit_beside(open: &[u32], count: u32) -> u64 {
     let mut limit = u64::from(count);
     for &number in open {
@@ -159,12 +157,12 @@ fn limit_beside(open: &[u32], count: u32) -> u64 {
     limit
 }
 
-/// The numbers of the descriptors that are open, in ascending order.
+/// Returns the numbers of the open descriptors, in ascending order.
 fn open_descriptors() -> io::Result<Vec<u32>> {
     let names = std::fs::read_dir("/proc/self/fd")?
         .map(|entry| Ok(entry?.file_name()))
         .collect::<io::Result<Vec<_>>>()?;
-    // That of the listing was among them, and is closed by now.
+    // The descriptor of the listing itself was in the list, and is closed by now.
     let is_open = |name: &OsString| Path::new("/proc/self/fd").join(name).is_symlink();
     let open = names.into_iter().filter(is_open);
     let mut numbers: Vec<u32> = open
@@ -176,7 +174,7 @@ fn open_descriptors() -> io::Result<Vec<u32>> {
 
 fn limit_memory(bytes: u64) -> Result<(), Refusal> {
     let setting = || format!("memory_limit({bytes})");
-    // The kernel would not mind, and refuse the first allocation.
+    // The kernel would accept such a limit, and then refuse the first allocation.
     if let Some(held) = data_held()
         && held >= bytes
     {
@@ -194,7 +192,7 @@ fn limit_memory(bytes: u64) -> Result<(), Refusal> {
     })
 }
 
-/// How much memory counts towards the limit at this moment; `None` where `/proc` is not mounted.
+/// Returns how many bytes count towards the memory limit now, or `None` if `/proc` is not mounted.
 fn data_held() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -204,7 +202,7 @@ fn data_held() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// The CPU time that each job may use.
+/// The limit of CPU time for each job.
 pub(super) struct CpuTime(Option<(CpuTimer, Duration)>);
 
 impl CpuTime {
@@ -220,24 +218,24 @@ impl CpuTime {
         Ok(Self(Some((alarm, limit))))
     }
 
-    /// Runs a job.
+    /// Runs a job under the limit.
     ///
     /// # Errors
     ///
-    /// If there is a limit that cannot be set, because an earlier job, or an init closure, has deleted timers that it did
-    /// not make. Then this job has not run.
+    /// Fails if the limit cannot be set, because an earlier job or an init closure has deleted the timers. Then the job has not
+    /// run.
     pub(super) fn limit<R>(&self, job: impl FnOnce() -> R) -> io::Result<R> {
         let Some((alarm, limit)) = &self.0 else {
             return Ok(job());
         };
         alarm.set(*limit)?;
         let result = job();
-        // A process that the job has forked has no timers, and those that the job has deleted do not go off either.
-        let _ = alarm.clear(); // so what cannot be cleared is not there
+        // Neither a process that the job has forked nor a job that has deleted the timers has a timer left to clear.
+        let _ = alarm.clear();
         Ok(result)
     }
 
-    /// Tells of a limit that could not be set before the first job.
+    /// Returns the refusal for a limit that could not be set before the first job.
     pub(super) fn refusal(&self, error: &io::Error) -> Refusal {
         let limit = self.0.as_ref().map_or(Duration::ZERO, |(_, limit)| *limit);
         let words =
@@ -246,8 +244,7 @@ impl CpuTime {
     }
 }
 
-/// Lets a worker serve on a stack of so many bytes, or on the one that it has. Returns only if there is no memory for
-/// that.
+/// Serves on a stack of this many bytes, or on the stack of this thread. Returns only if there is no memory for the stack.
 pub(super) fn serve_on_stack<W>(
     bytes: Option<usize>,
     worker: W,
@@ -256,7 +253,7 @@ pub(super) fn serve_on_stack<W>(
     let Some(bytes) = bytes else { serve(worker) };
     let mut waiting = Some(worker);
     let serve = || -> Infallible { serve(waiting.take().expect("it is called once")) };
-    // For want of memory, `grow` panics before it calls anything.
+    // Without memory, `grow` panics before it calls anything.
     let Err(report) = catch(|| stacker::grow(bytes, serve));
     match waiting {
         Some(worker) => {
@@ -270,12 +267,12 @@ pub(super) fn serve_on_stack<W>(
             };
             (worker, refusal)
         }
-        // The panic was one of ours, and has been printed.
+        // `serve` panicked, which is a fault of this crate and has been printed.
         None => std::process::exit(EXIT_FAILED),
     }
 }
 
-/// What the kernel had to say, of a panic that tells it last, or all of the panic.
+/// Returns the kernel's reason at the end of a panic message, or the whole message.
 fn reason(message: &str) -> &str {
     let line = message.lines().next().unwrap_or_default();
     line.rsplit_once(": ").map_or(line, |(_, reason)| reason)
@@ -286,7 +283,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// How many descriptors a process can open whose numbers must be below `limit`.
+    /// Returns how many descriptors with numbers below `limit` can still be opened.
     fn room(open: &[u32], limit: u64) -> u64 {
         let taken = open.iter().filter(|&&number| u64::from(number) < limit);
         limit - taken.count() as u64
@@ -314,7 +311,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_held_counts() {
-        // So much, and never touched, that it is seen whatever tests beside this one let go of meanwhile.
+        // Large, and never touched, so that it shows in spite of the other tests in this process.
         const MUCH: usize = 2 << 30;
         let before = data_held().unwrap();
         let held = std::hint::black_box(vec![0u8; MUCH]);

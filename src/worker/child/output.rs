@@ -1,12 +1,11 @@
-//! What a job printed, written out before its result is sent.
+//! Writes out what a job has printed, before its result is sent.
 //!
-//! Rust's standard output keeps back what is no whole line yet. To write that out takes its lock, which a thread that
-//! the job has left running may keep for as long as it likes; and there is no way to try. A worker must not wait for
-//! such a thread: its job has returned, and somebody waits for the answer. So, where there are threads beside those
-//! that the worker came up with, a thread of ours does it, and is waited for no longer than [`FLUSH_TIMEOUT`]. What it could
-//! not write then comes late.
+//! Rust's standard output buffers an unfinished line. Flushing takes the lock of the standard output, which a thread that the
+//! job left behind may hold for as long as it likes, and std has no `try_lock` for it. The answer must not wait for such a
+//! thread. So, if the process has more threads than at its start, another thread flushes, and the answer waits for it no
+//! longer than [`FLUSH_TIMEOUT`]. Output that takes longer appears late.
 //!
-//! Usually there never were any, which the C library knows; where there were, the kernel tells in a tenth of a microsecond.
+//! Usually there has never been a second thread, which the C library knows; if there was one, a system call of 0.1 us tells.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -16,13 +15,13 @@ use std::sync::mpsc;
 use super::tuning::FLUSH_TIMEOUT;
 use crate::sys::thread;
 
-/// How many threads this process had before its first job.
+/// The number of threads before the first job.
 static BEFORE: OnceLock<usize> = OnceLock::new();
 
-/// Whether a thread of ours waits for the output.
+/// Whether a thread is flushing.
 static WAITING: AtomicBool = AtomicBool::new(false);
 
-/// Notes that no job has left anything yet. A copy of a process that has noted that knows it already.
+/// Records the number of threads, unless the fork server of this process has recorded it.
 pub(super) fn no_job_has_run() {
     if BEFORE.get().is_none()
         && let Ok(count) = thread::listed()
@@ -31,7 +30,7 @@ pub(super) fn no_job_has_run() {
     }
 }
 
-/// Writes the standard output out, unless somebody keeps it from us.
+/// Flushes the standard output, unless another thread keeps it locked.
 pub(super) fn flush() {
     match a_job_has_left_threads() {
         false => write_out(),
@@ -43,7 +42,7 @@ fn a_job_has_left_threads() -> bool {
     if thread::was_always_alone() || thread::is_alone() == Some(true) {
         return false;
     }
-    // Where nobody can say, there is nothing that could be done better.
+    // Without an answer from the kernel, flushing directly is the best choice.
     match (BEFORE.get(), thread::listed()) {
         (Some(&before), Ok(now)) => now > before,
         _ => false,
@@ -51,12 +50,12 @@ fn a_job_has_left_threads() -> bool {
 }
 
 fn write_out() {
-    // If that fails, so did the job's own printing.
+    // If that fails, the output of the job failed as well.
     let _ = io::stdout().flush();
 }
 
 fn write_out_apart() {
-    // One thread that waits is enough: it writes what is there by then.
+    // One waiting thread is enough: it writes everything printed until then.
     if WAITING.swap(true, Ordering::AcqRel) {
         return;
     }
@@ -65,13 +64,13 @@ fn write_out_apart() {
     let spawned = writer.spawn(move || {
         write_out();
         WAITING.store(false, Ordering::Release);
-        // Nobody listens any more if it took too long.
+        // The receiver is gone if flushing took too long.
         let _ = done.send(());
     });
     match spawned {
-        // Over in time or not, there is nothing else to do.
+        // Finished or timed out, the answer is sent.
         Ok(_) => drop(is_done.recv_timeout(FLUSH_TIMEOUT)),
-        // No more threads for this process: then the output stays where it is until there are, or until the end.
+        // Without another thread, the output stays in the buffer for now.
         Err(_) => WAITING.store(false, Ordering::Release),
     }
 }

@@ -1,9 +1,8 @@
-//! Serving: from the hook to the end of the worker process.
+//! Serves jobs: from the hook to the end of the worker process.
 //!
-//! `unsafe` is needed to turn an offset that the parent sent into a function. What must hold for that is argued at
-//! [`Code::find`](crate::transport::job::code::Code) and answered in the three `find_*` functions here. It is also needed to
-//! promise that the parent's arenas are read as agreed, and to end, without further ado, a process that a job has
-//! forked.
+//! `unsafe` is needed to turn an offset that the parent sent into a function; see
+//! [`Code::find`](crate::transport::job::code::Code) and the three `find_*` functions here. It is also needed to create the
+//! mapping cache, and to end a process that a job has forked.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -35,26 +34,26 @@ use crate::transport::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 
-/// What the standard output of this worker was when it started.
+/// The standard output of this worker at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stdout {
-    /// The parent's.
+    /// The parent's standard output.
     Inherited,
-    /// `/dev/null` up to the hook, because the way there prints things of its own.
+    /// `/dev/null` up to the hook, because the code before the hook (libtest) prints.
     Deferred,
 }
 
-/// Takes the socket off the standard input, and makes this process one that ends with its parent and does not mind
-/// Ctrl-C. What it returns serves.
+/// Takes the socket off the standard input, ties the life of this process to that of its parent, and ignores SIGINT. Returns the
+/// worker, which can serve.
 pub(crate) fn take_over(handshake: Handshake) -> UnreadyWorker {
     let started = Instant::now();
     let socket = take_socket(handshake);
     die_with(handshake.parent);
     signal::ignore_sigint_and_unblock();
-    // SAFETY: only `run` has something lent, namely what came with a `Job` frame. Such frames come from our parent, who
-    // numbers its arenas, is the only one who can write them, and, having sent one, does not write there before it has
-    // an answer that says `NOTHING_KEPT` (see the head of `sys::arena`). `answer` says that only if `settle` does,
-    // which it asks after each job, before its answer is sent.
+    // SAFETY: only `run` lends files, which came with a `Job` frame from the parent. The parent gives each arena its own
+    // identifier and is its only writer. After sending one, it does not write there until an answer says `NOTHING_KEPT` (see
+    // the head of `sys::arena`). `answer` says so only if `end_job` returns `false`, which it calls after each job, before
+    // the answer is sent.
     let mappings = unsafe { MappingCache::new() };
     let mut link = Link::new(socket, mappings);
     let stdout = link.receive_prelude();
@@ -66,17 +65,17 @@ pub(crate) fn take_over(handshake: Handshake) -> UnreadyWorker {
     }
 }
 
-/// A worker that has reached the hook and not yet said so.
+/// A worker that has reached the hook and not reported that yet.
 pub(crate) struct UnreadyWorker {
     pub(super) link: Link,
     pub(super) started: Instant,
     pub(super) handshake: Handshake,
-    /// For the workers that this one may start in turn.
+    /// For the workers that this one may start.
     pub(crate) stdout: Stdout,
 }
 
 impl UnreadyWorker {
-    /// Serves until this process ends: as a worker, or as a fork server, in whose copies this returns a second time.
+    /// Serves until this process ends, as a worker or as a fork server. In a forked worker, it continues as the worker.
     pub(crate) fn serve(mut self) -> ! {
         panic::install_hook();
         let (set_up, mut fds) = self.link.receive_set_up();
@@ -87,7 +86,7 @@ impl UnreadyWorker {
                 self.work(&set_up, None)
             }
             Purpose::Fork => {
-                // What is at hand when a copy is made, each copy has to let go; so nothing is.
+                // A forked worker would have to close open descriptors, so there are none.
                 let table = fds.pop();
                 drop(fds);
                 let (worker, retire) = self.fork_workers(&set_up, table);
@@ -96,7 +95,7 @@ impl UnreadyWorker {
         }
     }
 
-    /// Serves under its limits until this process ends. A copy of a fork server brings its retire closures.
+    /// Serves under the limits until this process ends. A forked worker has its retire closures already.
     fn work(self, set_up: &SetUp, retire: Option<Vec<Retire>>) -> ! {
         let Self {
             mut link,
@@ -106,7 +105,7 @@ impl UnreadyWorker {
         } = self;
         let mut status = WorkerStatus::new(started);
         if set_up.limits.open_files.is_some() {
-            status.keep_memory_open(); // later there may be no room for another file
+            status.keep_memory_open(); // later the limit may not allow another file
         }
         let submitted = limits::submit_to(&set_up.limits);
         let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
@@ -124,14 +123,14 @@ impl UnreadyWorker {
     }
 }
 
-/// A worker under its limits.
+/// A worker that runs under its limits.
 struct Worker<'a> {
     link: Link,
     handshake: Handshake,
     status: WorkerStatus,
     cpu_time: CpuTime,
     set_up: &'a SetUp,
-    /// In a copy of a fork server, which has prepared them.
+    /// Prepared by the fork server, in a forked worker.
     retire: Option<Vec<Retire>>,
 }
 
@@ -154,7 +153,7 @@ impl Worker<'_> {
             None => link.call_init(set_up),
         };
         if !set_up.init.is_empty() {
-            // The kernel forgets this tie when a process changes its user, as an init closure may have done.
+            // The kernel removes this setting when a process changes its user, as an init closure may have done.
             die_with(handshake.parent);
         }
         output::no_job_has_run();
@@ -163,9 +162,8 @@ impl Worker<'_> {
             link.answer(job, &cpu_time, &status);
             status.count_job();
             link.consult(&mut retire, &status);
-            // A worker is started for a job, which comes as soon as its parent gets round to it. If it did not wait for
-            // that, a parent that is busy for longer than the idle timeout would start one worker after the other and
-            // have the job run by none.
+            // The idle timeout starts after the first job. A worker is started for a job, which may come late from a busy parent. If
+            // the timeout were shorter than that, the parent would start one worker after another, and none would get the job.
             if status.jobs() == 1 {
                 link.set_idle_timeout(set_up.idle_timeout);
             }
@@ -173,17 +171,17 @@ impl Worker<'_> {
     }
 }
 
-/// A name as the kernel takes it, if it does.
+/// Returns a name for the kernel, if it has no zero byte.
 pub(super) fn kernel_name(name: &str) -> Option<CString> {
     CString::new(name).ok()
 }
 
-/// The name is for people who look at the process list, which shows that of the main thread; see `worker::name`.
+/// Sets the name that the process list shows, which is that of the main thread; see `worker::name`.
 pub(super) fn call_oneself(name: Option<&CStr>) {
     let Some(name) = name else { return };
-    let _ = rustix::thread::set_name(name); // a kernel that refuses it changes nothing
+    let _ = rustix::thread::set_name(name); // the name is for people only, so an error has no consequences
     if !thread::is_main() {
-        let _ = std::fs::write("/proc/self/comm", name.to_bytes()); // as above
+        let _ = std::fs::write("/proc/self/comm", name.to_bytes()); // no consequences, either
     }
 }
 
@@ -204,7 +202,7 @@ fn take_socket(handshake: Handshake) -> OwnedFd {
     })
 }
 
-/// Asks the kernel to kill this process when the thread that started it ends, and sees whether that was too late.
+/// Asks the kernel to kill this process when the thread that started it ends. Exits if the parent has ended already.
 pub(super) fn die_with(parent: u32) {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         role::exit_cannot_serve(&format!(
@@ -212,13 +210,13 @@ pub(super) fn die_with(parent: u32) {
         ));
     }
     let now = getppid().map_or(0, |now| now.as_raw_nonzero().get().cast_unsigned());
-    // 0 stands for a parent outside this process's namespace, and the dead are replaced by others.
+    // 0 stands for a parent outside of the pid namespace of this process. Another number means that the parent has ended.
     if now != parent && now != 0 {
         std::process::exit(EXIT_FAILED);
     }
 }
 
-/// Before the first job.
+/// The steps before the first job.
 impl Link {
     fn receive_prelude(&mut self) -> Stdout {
         let mut bytes = [0; HEADER];
@@ -269,12 +267,12 @@ impl Link {
         self.send(&encoded(Kind::Hello, image));
         match set_up {
             Ok(set_up) if set_up.image == *image => (set_up, fds),
-            // Not our parent's image: it learns that from our hello. A set-up that does not decode comes from one, too.
+            // The parent's image is another one, which it learns from the hello. An undecodable set-up means the same.
             Ok(_) | Err(_) => self.exit(EXIT_FAILED),
         }
     }
 
-    /// Goes to where the preload closures are to be called, and calls them.
+    /// Changes to the working directory, and calls the preload closures.
     pub(super) fn preload(&mut self, set_up: &SetUp) {
         let preloaded = limits::enter(set_up.current_dir.as_deref())
             .map_err(InitFailed::Refused)
@@ -284,7 +282,7 @@ impl Link {
         }
     }
 
-    /// Calls the init closures and prepares the retire closures, then says that the worker is ready.
+    /// Calls the init closures and prepares the retire closures, then reports that the worker is ready.
     fn call_init(&mut self, set_up: &SetUp) -> Vec<Retire> {
         let closures = &mut set_up.init.iter();
         let prepared = closures
@@ -293,15 +291,15 @@ impl Link {
         self.report(prepared)
     }
 
-    /// The same in a process that has been forked, which has got all else behind it. If its job is on its way, there is
-    /// nothing to say.
+    /// Calls the init closures in a forked worker, and reports that it is ready. Without init closures there is nothing to
+    /// report.
     fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
         if set_up.copies_report {
             self.report(set_up.init.iter().try_for_each(init));
         }
     }
 
-    /// Says that the worker is ready, or else why it is not, and then it leaves.
+    /// Reports that the worker is ready. If it is not, reports why and exits.
     fn report<T>(&self, prepared: Result<T, InitFailed>) -> T {
         match prepared {
             Ok(value) => {
@@ -322,7 +320,7 @@ impl Link {
     }
 
     fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
-        // Zero would mean "for ever" to the kernel. What it finds too long (ages) may as well be for ever.
+        // Zero would mean forever to the kernel. A time that is too long for it (ages) stands for forever.
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         self.idle_timeout = timeout;
         if set_socket_timeout(self.socket(), Timeout::Recv, timeout).is_err() {
@@ -351,7 +349,7 @@ fn bad_data(error: CodecError) -> InitFailed {
 
 /// Jobs.
 impl Link {
-    /// Waits for a job; leaves when there will be none.
+    /// Waits for a job. Exits if there will be none.
     fn next_job(&mut self) -> Frame {
         loop {
             match self.receive() {
@@ -373,9 +371,9 @@ impl Link {
         let mut answer = match find_job(job.header.number) {
             Some(trampoline) => match cpu_time.limit(|| run(trampoline)) {
                 Ok(answer) => answer,
-                // Another worker would come to the same, and so would the one after that.
+                // Every other worker would fail in the same way.
                 Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
-                // An earlier job has deleted our timers. This one has not begun.
+                // An earlier job has deleted the timers. This job has not begun, so another worker can run it.
                 Err(_) => self.send_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
@@ -386,20 +384,20 @@ impl Link {
         if self.mappings.end_job() {
             answer.set_number(frame::KEPT);
         }
-        // What the job printed without a line's end is to be seen before its result is.
+        // An unfinished line of output must appear before the result does.
         output::flush();
-        self.send_answer(answer, job.header.call); // and drops it: an idle worker must not hold on to shared memory
-        self.mappings.unmap_old(); // also if small jobs come without a pause
+        self.send_answer(answer, job.header.call); // and drops it: an idle worker must not keep shared memory
+        self.mappings.unmap_old(); // needed here because small jobs may come without a pause
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEPT_BUFFER_LEN {
             self.recycle(buffer);
         }
     }
 
-    /// Asks the retire closures, and leaves if one says so.
+    /// Calls the retire closures, and exits if one returns true.
     fn consult(&mut self, retire: &mut [Retire], status: &WorkerStatus) {
         if !retire.is_empty() {
-            // They may take long.
+            // The closures may take long.
             self.report_unread_answer(ANSWER_TAKEN_WITHIN);
         }
         let verdict = catch(|| retire.iter().any(|wants_to| wants_to(status)));
@@ -414,11 +412,11 @@ impl Link {
     }
 }
 
-/// Ends a process that a job, or a retire closure, forked and that came back from it like the worker itself. Both have
-/// the socket, and nobody waits for a second answer.
+/// Ends a process that a job or a retire closure has forked, and that returned from it like the worker. It shares the socket, and
+/// its parent waits for one answer only.
 fn leave_as_a_copy() -> ! {
-    // SAFETY: `_exit` may be called by any process at any moment. What a full exit would do besides, such as writing
-    // out buffers, is the original's to do.
+    // SAFETY: any process may call `_exit` at any moment. The worker itself does what a full exit would do, such as flushing
+    // buffers.
     unsafe { libc::_exit(EXIT_FAILED) }
 }
 
@@ -448,19 +446,20 @@ fn failed(failure: &JobFailure) -> Vec<u8> {
 }
 
 pub(super) fn find_job(offset: u64) -> Option<JobFn> {
-    // SAFETY: called with the number of a `Job` frame only. The parent makes such frames of a `Code<JobFn>` alone, and
-    // `receive_set_up`, which comes before any job, has compared its image's fingerprint with ours.
+    // SAFETY: the offset is the number of a `Job` frame. The parent makes such frames of a `Code<JobFn>` only, and
+    // `receive_set_up`, which runs before any job, has compared the fingerprints of the two images.
     unsafe { Code::<JobFn>::find(offset) }
 }
 
 fn find_init(offset: u64) -> Option<InitFn> {
-    // SAFETY: called with the code of `SetUp::init` only, which the parent fills from `Code<InitFn>` alone;
-    // `receive_set_up` has compared the fingerprints before it gave that set-up out.
+    // SAFETY: the offset is the code of an entry of `SetUp::init`, which the parent fills from `Code<InitFn>` only.
+    // `receive_set_up` has compared the fingerprints before it returned that set-up.
     unsafe { Code::<InitFn>::find(offset) }
 }
 
 fn find_retire(offset: u64) -> Option<RetireFn> {
-    // SAFETY: as in `find_init`, with `SetUp::retire` and `Code<RetireFn>`.
+    // SAFETY: the offset is the code of an entry of `SetUp::retire`, which the parent fills from `Code<RetireFn>` only.
+    // `receive_set_up` has compared the fingerprints before it returned that set-up.
     unsafe { Code::<RetireFn>::find(offset) }
 }
 
