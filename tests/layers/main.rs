@@ -6,7 +6,6 @@
 //! that only re-exports `Name` from another file.
 
 mod cycles;
-mod known;
 mod paths;
 mod sources;
 
@@ -60,24 +59,11 @@ fn every_module_imports_downwards_only() {
     let sources = sources();
     let modules = modules(&sources);
     let mut faults = Vec::new();
-    let mut known = BTreeSet::new();
     for source in sources.iter().filter(|source| source.name != "lib.rs") {
         for import in source.imports(&modules) {
-            let pair = (module(&import.from), module(&import.to));
-            let Some(rule) = upward(&import) else {
-                continue;
-            };
-            match known::UPWARD.iter().find(|known| **known == pair) {
-                Some(pair) => _ = known.insert(pair),
-                None => faults.push(fault(&import, &rule)),
-            }
+            faults.extend(upward(&import).map(|rule| fault(&import, &rule)));
         }
         faults.extend(runtime_in_worker(source));
-    }
-    for gone in known::UPWARD.iter().filter(|pair| !known.contains(pair)) {
-        faults.push(format!(
-            "no longer there: remove {gone:?} from tests/layers/known.rs"
-        ));
     }
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
@@ -91,21 +77,7 @@ fn no_modules_and_no_files_of_a_module_import_each_other_in_a_circle() {
         .filter(|source| source.name != "lib.rs")
         .flat_map(|source| source.imports(&modules))
         .collect();
-    let cycles = cycles(&imports);
-    let is_known = |cycle: &&Cycle<'_>| known::CYCLES.contains(&cycle.folder.as_str());
-    let (known, new): (Vec<&Cycle<'_>>, Vec<_>) = cycles.iter().partition(is_known);
-    let mut report: Vec<String> = new.into_iter().map(describe).collect();
-    for gone in known::CYCLES
-        .iter()
-        .filter(|folder| !known.iter().any(|cycle| cycle.folder == **folder))
-    {
-        report.push(format!(
-            "no longer a circle: remove {gone:?} from tests/layers/known.rs"
-        ));
-    }
-    for cycle in known {
-        println!("still to do: {}", describe(cycle)); // shown by `cargo test --test layers -- --nocapture`
-    }
+    let report: Vec<String> = cycles(&imports).iter().map(describe).collect();
     assert!(report.is_empty(), "\n{}\n", report.join("\n"));
 }
 
