@@ -1,4 +1,5 @@
-//! Shared memory on its way to workers and back: read in place, by all who have it, and gone when nobody has.
+//! Shared memory on its way to workers and back: all processes read it in place, and it is freed
+//! with its last user.
 
 #[macro_use]
 mod common;
@@ -14,7 +15,7 @@ use seedbed::worker::{SharedSlice, WorkerErrorKind};
 use seedbed::{CancelScope, SharedBytes, WorkerConfig, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What tells one piece of memory from all others in the system, looked up by an address in it.
+/// Identifies a piece of memory in the whole system, from an address in it.
 fn memory_at<T>(slice: &[T]) -> String {
     let address = slice.as_ptr() as usize;
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -31,7 +32,8 @@ fn memory_at<T>(slice: &[T]) -> String {
     device_and_inode.join(" ")
 }
 
-/// How many pieces of memory this process has mapped, and how many descriptors of such it has open.
+/// Returns how many pieces of shared memory this process has mapped, and how many descriptors of
+/// such it has open.
 fn pieces_here() -> (usize, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mapped = maps.matches("seedbed-shared").count();
@@ -78,7 +80,7 @@ fn a_result_is_the_very_memory_that_the_worker_filled() {
         assert_eq!(&*shared, b"made by a worker");
         assert_eq!(memory_at(&shared), memory);
         assert_eq!(pieces_in(&workers).await, (0, 0), "the worker has let go");
-        // It outlives its worker, and other workers can have it.
+        // The memory outlives its worker, and other workers can use it.
         workers.shutdown().await.unwrap();
         assert_eq!(&shared[..4], b"made");
         with_workers(WorkerConfig::new(), |others| async move {
@@ -144,7 +146,7 @@ fn the_data_of_an_init_closure_is_copied() {
     }));
 }
 
-/// Memory that a job keeps lives on, though all others have let it go.
+/// Memory that a job keeps stays, even if all other processes have freed it.
 fn a_job_may_keep_a_clone_in_a_static() {
     static KEPT: Mutex<Option<SharedBytes>> = Mutex::new(None);
     fn keep(shared: SharedBytes) {
@@ -165,7 +167,7 @@ fn a_job_may_keep_a_clone_in_a_static() {
     }));
 }
 
-/// A value that does not survive the journey.
+/// A value that cannot be decoded.
 #[derive(Serialize)]
 struct Fragile;
 
@@ -262,7 +264,8 @@ fn more_pieces_than_a_message_takes_are_an_error_before_anything_is_sent() {
     }));
 }
 
-/// Lets the process have no more descriptors than it has now, until what is returned is given to `more_files`.
+/// Limits the process to the descriptors that it has now, until the returned limit is passed to
+/// `more_files`.
 fn no_more_files() -> Rlimit {
     let before = getrlimit(Resource::Nofile);
     let free: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
@@ -276,7 +279,7 @@ fn more_files(limit: Rlimit) {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
-/// Large values travel in memory of their own. Where there is none to be had, they travel all the same.
+/// Large values are sent in memory of their own. Without such memory, they are sent all the same.
 fn a_large_value_travels_in_any_surroundings() {
     static LIMIT: Mutex<Option<Rlimit>> = Mutex::new(None);
     fn fill_up(_: ()) {
@@ -436,7 +439,7 @@ fn a_worker_without_addresses_fails_the_call_that_needs_them() {
     }));
 }
 
-/// What an unkind job puts in the place of the memory that it returns.
+/// A replacement that a faulty job returns in place of its memory.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 enum Forgery {
     NoMemory,
@@ -466,7 +469,7 @@ fn forge((shared, forgery): (SharedBytes, Forgery)) -> SharedBytes {
         let target = std::fs::read_link(entry.path()).unwrap_or_default();
         if target.to_string_lossy().contains("seedbed-shared") {
             let number = entry.file_name().to_string_lossy().parse().unwrap();
-            // SAFETY: the number stays that of an open descriptor, which its owner will close.
+            // SAFETY: the number stays that of an open descriptor, which its owner closes.
             let replaced = unsafe { libc::dup2(forged.as_raw_fd(), number) };
             assert_eq!(replaced, number);
         }
@@ -533,7 +536,7 @@ fn a_call_that_is_dropped_leaves_no_memory() {
                 times += 1;
             }
         }
-        // What finishes in the background is seen by `test`, which waits for it.
+        // `test` waits for jobs in the background, and checks them.
     }));
 }
 

@@ -1,5 +1,5 @@
-//! Shared memory in text, where it is its bytes. (Not a part of `shared_memory.rs`: with serde_json in a program,
-//! others of its tests would have to say which type an empty array is of.)
+//! Shared memory in text, where it is its bytes. (Not a part of `shared_memory.rs`: with serde_json
+//! in a program, others of its tests would have to say which type an empty array is of.)
 
 mod common;
 
@@ -39,7 +39,7 @@ fn numbers_are_the_bytes_that_they_lie_in_memory_as() {
     );
 }
 
-/// It may be read when the call is long over.
+/// The text may be read long after the call.
 #[test]
 fn text_within_an_argument_holds_the_bytes_too() {
     #[derive(Serialize, Deserialize)]

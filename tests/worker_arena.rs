@@ -1,5 +1,5 @@
-//! Large arguments travel in memory that is used again: right in content, whatever happens to the calls, and given back
-//! in time.
+//! Large arguments in reused memory: the contents are right, whatever happens to the calls, and the
+//! memory is freed in time.
 
 #[macro_use]
 mod common;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 const LARGE: usize = 300_000;
 
-/// A text of so many bytes that differs from all others of this length.
+/// Returns a text of `length` bytes that differs from all others of this length.
 fn text(number: u32, length: usize) -> String {
     let mut text = format!("{number:-<40}").repeat(length / 40 + 1);
     text.truncate(length);
@@ -40,7 +40,7 @@ async fn send(workers: &WorkerContext, number: u32, length: usize) -> bool {
     workers.run_sync(is_right, argument).await.unwrap()
 }
 
-/// The arenas that a process has mapped, by address, device and inode.
+/// Returns the arenas that a process has mapped, by address, device and inode.
 fn arenas_of(process: &str) -> BTreeSet<String> {
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let lines = maps.lines().filter(|line| line.contains("seedbed-arena"));
@@ -51,14 +51,14 @@ fn arenas_here() -> BTreeSet<String> {
     arenas_of("self")
 }
 
-/// How many descriptors of arenas this process has.
+/// Returns how many descriptors of arenas this process has.
 fn descriptors_here() -> usize {
     let open = common::descriptors();
     let of_arenas = open.iter().filter(|lead| lead.contains("seedbed-arena"));
     of_arenas.count()
 }
 
-/// Waits until something is so. The limit is there for a test that fails.
+/// Waits until a condition holds. The time limit only matters in a failing test.
 async fn until(mut is_so: impl FnMut() -> bool) {
     let limit = Instant::now() + Duration::from_secs(20);
     while !is_so() {
@@ -67,11 +67,11 @@ async fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// How long arenas stay that nobody uses.
+/// How long unused arenas are kept.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Runs a scenario until it came out as it should. One that did not must have been held up for so long that what it used
-/// was let go meanwhile.
+/// Runs a scenario until it succeeds. If it fails, the machine may have been so slow that the
+/// arenas were freed in between.
 async fn unless_held_up(scenario: impl AsyncFn() -> Result<(), String>) {
     loop {
         let begun = Instant::now();
@@ -100,7 +100,7 @@ fn arguments_of_all_sizes_arrive_the_first_time_and_again() {
             assert!(send(&workers, number + 100, size).await);
             assert!(send(&workers, number + 200, size - 40_000).await);
         }
-        // Those of which nobody knows the length before.
+        // The length of these values is unknown when encoding starts.
         for (number, length) in (0..).zip([50_000, 400_000, 400_000, 60_000, 900_000]) {
             let argument = (number, length, vec![number; length]);
             assert!(workers.run_sync(are_right, argument).await.unwrap());
@@ -163,7 +163,7 @@ fn what_has_answered_is_used_again_also_if_the_answer_is_an_error() {
     }));
 }
 
-/// A value that does not survive the journey.
+/// A value that cannot be decoded.
 #[derive(Serialize)]
 struct Fragile;
 
@@ -194,7 +194,7 @@ fn what_a_killed_or_crashed_worker_had_is_not_used_again() {
             .run_sync(forever, text(4, LARGE))
             .kill_on_cancel(true);
         let cancelling = async {
-            // It has been written, whether or not anybody has it yet.
+            // The argument has been encoded, whether or not a worker has it yet.
             until(|| workers.statistics().idle_workers == 0).await;
             scope.cancel();
         };
@@ -205,7 +205,7 @@ fn what_a_killed_or_crashed_worker_had_is_not_used_again() {
     }));
 }
 
-/// Some are killed, some go on in the background, and what others send at the same time is right.
+/// Some calls are killed, some go on in the background, and the arguments of all others are right.
 fn calls_that_are_dropped_at_any_point_disturb_no_other() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for kill in [false, true] {
@@ -267,7 +267,7 @@ fn callers_at_once_have_an_arena_each() {
 
 fn an_arena_that_nobody_uses_goes_after_a_while() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        // And a new one comes and goes.
+        // A new arena is made and freed.
         for number in 0..2 {
             let scenario = async || {
                 see!(send(&workers, number, LARGE).await, true);
@@ -304,7 +304,7 @@ fn an_idle_worker_lets_go_and_serves_on() {
     }
 }
 
-/// Small jobs in between do not keep it there.
+/// Small jobs in between do not keep the arena mapped.
 fn a_busy_worker_lets_go_too() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let worker = workers.run_sync(pid, ()).await.unwrap();
@@ -317,7 +317,7 @@ fn a_busy_worker_lets_go_too() {
     }));
 }
 
-/// It would otherwise leave later than it was told to.
+/// Otherwise the worker would exit later than its idle timeout.
 fn a_worker_that_is_to_leave_sooner_than_it_lets_go_leaves() {
     let config = WorkerConfig::new().idle_timeout(Duration::from_millis(20));
     test(with_workers(config, |workers| async move {
@@ -346,7 +346,7 @@ fn limit_files(to: u64) -> Rlimit {
     before
 }
 
-/// Neither what cannot be made, nor what can be made and not be made larger, is a signal or an error.
+/// An arena that cannot be made, or not be enlarged, is neither a signal nor an error.
 fn where_files_are_limited_large_arguments_arrive_all_the_same() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         assert!(send(&workers, 0, LARGE).await); // starts the worker, which inherits the limits
@@ -382,7 +382,7 @@ fn an_arena_that_is_there_needs_no_descriptor_more() {
     }));
 }
 
-/// Lets the process have no more descriptors than it has now. Returns the limit that there was.
+/// Limits the process to the descriptors that it has now. Returns the former limit.
 fn no_more_files() -> Rlimit {
     let before = getrlimit(Resource::Nofile);
     let free = std::fs::File::open("/dev/null").unwrap();
@@ -401,7 +401,7 @@ fn workers_with_few_files_get_no_arena() {
     }));
 }
 
-/// What the line of `/proc/self/maps` says in which an address lies.
+/// Returns the line of `/proc/self/maps` that contains an address.
 fn mapping_at<T>(slice: &[T]) -> String {
     let address = slice.as_ptr() as usize;
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -501,7 +501,7 @@ fn what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again() {
         let of_worker = || arenas_of(&worker.to_string()).len();
         for number in 0..3 {
             workers.run_sync(keep, shared(number, LARGE)).await.unwrap();
-            // It is not ours any more, and will not be.
+            // The arena will not be used again.
             assert_eq!((arenas_here().len(), descriptors_here()), (0, 0));
             assert_eq!(of_worker(), number as usize + 1);
         }
@@ -523,7 +523,7 @@ fn what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again() {
     }));
 }
 
-/// Also one that goes on reading when its job is over.
+/// Including a process that reads on after its job is over.
 fn a_thread_that_a_job_leaves_behind_reads_what_it_was_given() {
     static ANSWER: Mutex<Option<std::sync::mpsc::Sender<()>>> = Mutex::new(None);
     static WRONG: Mutex<Option<std::thread::JoinHandle<bool>>> = Mutex::new(None);
@@ -571,30 +571,30 @@ fn a_result_that_is_the_argument_or_a_vector_lies_in_memory_of_its_own() {
             let argument = (shared(2, LARGE), true);
             let error = workers.run_sync(back, argument).await.unwrap_err();
             see!(error.kind(), WorkerErrorKind::Panicked);
-            see!(descriptors_here(), 1); // it came back
+            see!(descriptors_here(), 1); // the arena was returned
             Ok(())
         };
         unless_held_up(scenario).await;
-        // What has come from a worker goes to another as a descriptor.
+        // Memory that came from a worker goes to another as a descriptor.
         let argument = (7, LARGE, made);
         assert!(workers.run_sync(is_shared_right, argument).await.unwrap());
     }));
 }
 
-/// Nobody would tell the parent what a process reads that a job has forked.
+/// The parent cannot tell what a process reads that a job has forked.
 fn a_process_that_a_job_forks_does_not_have_the_arena() {
     fn fork(bytes: SharedBytes) -> (i32, i32) {
-        // SAFETY: the copy looks for memory, which ends it, and otherwise ends at once.
+        // SAFETY: the forked process accesses memory, which ends it, or else ends at once.
         let copy = unsafe { libc::fork() };
         if copy == 0 {
-            // What is mapped next may come to lie where the arena was.
+            // The next mapping may get the arena's address.
             let _elsewhere = std::hint::black_box(vec![0u8; LARGE]);
             let byte = std::hint::black_box(bytes[LARGE / 2]);
-            // SAFETY: `_exit` may be called by any process at any moment.
+            // SAFETY: any process may call `_exit` at any moment.
             unsafe { libc::_exit(i32::from(byte)) };
         }
         let mut status = 0;
-        // SAFETY: `status` is a place for an `int`.
+        // SAFETY: `status` has room for an `int`.
         unsafe { libc::waitpid(copy, &raw mut status, 0) };
         (i32::from(bytes[0]), libc::WTERMSIG(status))
     }

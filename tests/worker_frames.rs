@@ -1,6 +1,6 @@
-//! Bytes that are no frames, frames that end too early, and frames that never end, on either side of a worker's
-//! connection and on a fork server's. Which bytes a decoder takes, and which not, is tested where frames are
-//! (`src/transport`), and fuzzed.
+//! Malformed frames, truncated frames and frames without an end, on both sides of a worker's
+//! connection and on a fork server's. The decoders themselves are tested in `src/transport`, and
+//! fuzzed.
 
 #[macro_use]
 mod common;
@@ -17,18 +17,20 @@ use rustix::fs::{FileType, fstat};
 use seedbed::worker::{WorkerErrorKind, WorkerType};
 use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext};
 
-/// What frames begin with; see `src/transport/frame/mod.rs`. Should that change, these are bytes that are no frame.
+/// The first bytes of a frame; see `src/transport/frame/mod.rs`. If they change, these tests send
+/// malformed frames.
 const MAGIC: [u8; 4] = *b"sbd\x01";
 const JOB: u8 = 2;
 const DONE: u8 = 7;
 const BYE: u8 = 12;
 
-/// A frame's header.
+/// Returns a frame's header.
 fn header(kind: u8, length: u64) -> Vec<u8> {
     header_of_call(0, kind, length)
 }
 
-/// The header of a frame that is about one of its worker's calls, which are numbered from 1.
+/// Returns the header of a frame that belongs to one of its worker's calls, which are numbered from
+/// 1.
 fn header_of_call(call: u16, kind: u8, length: u64) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend([kind, 0]);
@@ -41,7 +43,8 @@ fn header_of_call(call: u16, kind: u8, length: u64) -> Vec<u8> {
 /// Writes to each of these descriptors that is a socket.
 fn write_to_sockets(fds: impl IntoIterator<Item = RawFd>, bytes: &[u8]) {
     for fd in fds {
-        // SAFETY: not kept to, if the descriptor is not open: then it fails. What is not ours is written to on purpose.
+        // SAFETY: a number without an open descriptor only makes the call fail. Writing to
+        // descriptors of others is intended.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let is_socket = |mode| FileType::from_raw_mode(mode) == FileType::Socket;
         if fstat(fd).is_ok_and(|stat| is_socket(stat.st_mode)) {
@@ -50,7 +53,7 @@ fn write_to_sockets(fds: impl IntoIterator<Item = RawFd>, bytes: &[u8]) {
     }
 }
 
-/// For jobs: writes to the parent.
+/// A job that writes to the parent.
 fn scribble(bytes: Vec<u8>) {
     write_to_sockets(3..4096, &bytes);
 }
@@ -65,7 +68,7 @@ fn a_job_that_writes_what_is_no_frame_gets_its_worker_killed() {
             header(DONE, 1 << 50),
             header(200, 0),
             header(JOB, 0),
-            // A frame too early is one that nobody has asked for; the one that follows it is the answer.
+            // The first frame is one that no call has asked for; the second one is the answer.
             [header(JOB, 0), header(DONE, 0)].concat(),
         ];
         for bytes in nonsense {
@@ -93,7 +96,7 @@ fn numbered(n: u32) -> (u32, u16) {
     (n, a_job())
 }
 
-/// Has workers of their own do so many jobs, and then others.
+/// Lets workers of their own run 0 to 3 jobs, and then others.
 fn after_some_jobs<Fut: Future<Output = ()>>(more: impl Fn(WorkerContext, u16) -> Fut) {
     test(stage::within(async {
         for jobs in 0..4 {
@@ -108,8 +111,8 @@ fn after_some_jobs<Fut: Future<Output = ()>>(more: impl Fn(WorkerContext, u16) -
     }));
 }
 
-/// A call after a forged answer has its own, as the forged one lies in the socket and is not looked for there; or that
-/// is seen, and the worker is good for nothing any more.
+/// The call after a forged answer gets its own answer, because the forged one is in the socket,
+/// which it does not read; or the parent detects the forgery, and replaces the worker.
 async fn is_answered_or_finds_out(workers: &WorkerContext, job: u16) {
     match workers.run_sync(numbered, 7).await {
         Ok(answer) => assert_eq!(answer, (7, job)),
@@ -117,7 +120,7 @@ async fn is_answered_or_finds_out(workers: &WorkerContext, job: u16) {
     }
 }
 
-/// A job's own call may get what the job forged for it, but no other call does.
+/// A job's own call may get the forged answer, but no other call does.
 fn an_answer_that_a_job_forged_is_not_that_of_the_next_call() {
     fn forge(times: usize) {
         scribble(header_of_call(a_job(), DONE, 0).repeat(times));
@@ -126,7 +129,7 @@ fn an_answer_that_a_job_forged_is_not_that_of_the_next_call() {
         after_some_jobs(|workers, jobs| async move {
             match workers.run_sync(forge, times).await {
                 Ok(()) => {}
-                // It got the forged one, which has no payload.
+                // The call got the forged answer, which has no payload.
                 Err(error) => assert_eq!(error.kind(), WorkerErrorKind::DecodeResult),
             }
             is_answered_or_finds_out(&workers, jobs + 2).await;
@@ -173,7 +176,7 @@ fn half_a_frame_and_an_end_is_broken() {
     });
 }
 
-/// Nobody can tell such a worker from one that has much to send and takes its time. Its caller can.
+/// Such a worker looks like one that sends a large answer slowly. Its caller can cancel the call.
 fn half_a_frame_and_no_end_is_waited_for_and_can_be_killed() {
     fn scribble_and_stay(stage: PathBuf) {
         scribble(header(DONE, 1 << 20));
@@ -200,7 +203,7 @@ fn sockets() -> BTreeSet<RawFd> {
 
 fn a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced() {
     staged(WorkerConfig::new(), |workers| async move {
-        // The fork server is there, and busy is a worker whose socket is not to be touched.
+        // The fork server is running, and the worker whose socket must not be touched is busy.
         let bystander = Bystander::of(&workers).await;
         let many = CapacityLimiter::unlimited();
         for bytes in [vec![42; 64], header(JOB, u64::MAX), header(DONE, 0)] {
@@ -218,7 +221,7 @@ fn a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced() {
     });
 }
 
-/// What follows is taken for the rest of it.
+/// The following bytes are taken for the rest of the frame.
 fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
     fn echo((stage, n): (PathBuf, u32)) -> u32 {
         announce(&stage);
@@ -235,7 +238,7 @@ fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
                 Ok(n) => assert_eq!(n, 7),
                 Err(error) => assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}"),
             }
-            // So that the next round begins with a new worker.
+            // The next round begins with a new worker.
             for worker in common::workers() {
                 stage::kill(worker);
                 stage::until_ended(worker);
@@ -247,7 +250,7 @@ fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
 
 fn a_fork_server_that_is_sent_what_is_no_request_leaves_and_is_replaced() {
     if common::worker_type() != WorkerType::ForkServer {
-        return; // there is none
+        return; // there is no fork server
     }
     staged(WorkerConfig::new().single_use(), |workers| async move {
         let before = sockets();

@@ -1,5 +1,5 @@
-//! Bytes from the fuzzer, given to all that reads frames. What must hold is said where they are read:
-//! `src/worker/fuzzed.rs`.
+//! Passes bytes from the fuzzer to all readers of frames. `src/worker/fuzzed.rs` says what must
+//! hold.
 
 #![no_main]
 

@@ -1,40 +1,45 @@
 //! Arenas: memory that a parent writes again and again, and that workers read in between.
 //!
-//! Fresh pages cost more than copying the bytes into them: writing 64 MiB into a new file in memory took 22 ms, into an
-//! existing one 4 ms. So a parent keeps the memory of a large argument, an [`Arena`], for the next one, and a worker keeps
-//! its mapping of it, a [`View`].
+//! Fresh pages cost more than copying the bytes into them: writing 64 MiB into a new file in memory
+//! took 22 ms, into an existing one 4 ms. So a parent keeps the memory of a large argument, an
+//! [`Arena`], for the next one, and a worker keeps its mapping of it, a [`View`].
 //!
 //! # Who may write, and when
 //!
-//! *Only the parent can write.* It has the only writable mapping: the file is sealed with `FUTURE_WRITE`, so the kernel refuses
-//! to write to it by descriptor and to map it writable, for every process. It is also sealed with `SHRINK` and `GROW`, so it
-//! keeps its size. A faulty worker cannot damage it.
+//! *Only the parent can write.* It has the only writable mapping: the file is sealed with
+//! `FUTURE_WRITE`, so the kernel refuses to write to it by descriptor and to map it writable, for
+//! every process. It is also sealed with `SHRINK` and `GROW`, so it keeps its size. A faulty worker
+//! cannot damage it.
 //!
-//! *The parent does not write while a worker may be reading.* This is a promise between processes, which the types keep:
+//! *The parent does not write while a worker may be reading.* This is a promise between processes,
+//! which the types keep:
 //!
 //! 1. An [`Arena`] is used by no other process. Only an arena can be written.
 //! 2. Before its descriptor is sent, it becomes [`Lent`], which cannot be written.
-//! 3. A worker reads it only through [`Lease`]s, which the [`MappingCache`] gives out and counts. When the job is over, its
-//!    result encoded and its argument dropped, [`MappingCache::end_job`] finds out whether leases are left. The answer says
-//!    so.
-//! 4. If the answer says that no lease is left, the parent makes it an [`Arena`] again ([`Lent::returned`]). In all other
-//!    cases (the worker was killed, crashed, was abandoned or keeps a lease, or two workers got the same job) the arena is
-//!    dropped. The pages then stay unchanged until the last process unmaps them.
+//! 3. A worker reads it only through [`Lease`]s, which the [`MappingCache`] gives out and counts.
+//!    When the job is over, its result encoded and its argument dropped, [`MappingCache::end_job`]
+//!    finds out whether leases are left. The answer says so.
+//! 4. If the answer says that no lease is left, the parent makes it an [`Arena`] again
+//!    ([`Lent::returned`]). In all other cases (the worker was killed, crashed, was abandoned or
+//!    keeps a lease, or two workers got the same job) the arena is dropped. The pages then stay
+//!    unchanged until the last process unmaps them.
 //!
 //! # Why an arena is not sealed like [`memory`](super::memory)
 //!
-//! Sealed memory needs no promise, so a parent can accept it from a worker. In the other direction a promise is enough: a
-//! worker executes the code that its parent names, so it trusts its parent. A parent never maps an arena that a worker
-//! sends, and [`MappingCache::new`] is unsafe.
+//! Sealed memory needs no promise, so a parent can accept it from a worker. In the other direction
+//! a promise is enough: a worker executes the code that its parent names, so it trusts its parent.
+//! A parent never maps an arena that a worker sends, and [`MappingCache::new`] is unsafe.
 //!
 //! # Forks
 //!
-//! A process forked from this one does not have the mapping (`MADV_DONTFORK`). A forked copy of the parent could otherwise
-//! write to it, and in a copy of a worker nothing counts the leases, so that a slice could change while it is borrowed. An
-//! access in a forked copy aborts that process. Dropping the mapping there does nothing, because another mapping may have
-//! its address by then. So each mapping has a [`ProcessMark`].
+//! A process forked from this one does not have the mapping (`MADV_DONTFORK`). A forked copy of the
+//! parent could otherwise write to it, and in a copy of a worker nothing counts the leases, so that
+//! a slice could change while it is borrowed. An access in a forked copy aborts that process.
+//! Dropping the mapping there does nothing, because another mapping may have its address by then.
+//! So each mapping has a [`ProcessMark`].
 //!
-//! `unsafe` is needed to map memory and to make slices of it. The argument is above, and at each block.
+//! `unsafe` is needed to map memory and to make slices of it. The argument is above, and at each
+//! block.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -66,8 +71,8 @@ const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::FUTURE_WRITE)
     .union(SealFlags::SEAL);
 
-/// The next identifier of an arena, unique in this process and its workers. (On old kernels, an inode number could be reused
-/// while a worker has the first file mapped.)
+/// The next identifier of an arena, unique in this process and its workers. (On old kernels, an
+/// inode number could be reused while a worker has the first file mapped.)
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Set if the kernel does not know `FUTURE_WRITE`, as before Linux 5.1.
@@ -76,7 +81,8 @@ static UNKNOWN: AtomicBool = AtomicBool::new(false);
 /// How long an arena stays idle, and a worker keeps a mapping that no job uses.
 pub(crate) const UNUSED_MAPPING_KEPT_FOR: Duration = Duration::from_secs(1);
 
-/// The most mappings that a worker keeps. With several calls at once, arenas reach the workers in turn.
+/// The most mappings that a worker keeps. With several calls at once, arenas reach the workers in
+/// turn.
 const MOST_VIEWS: usize = 4;
 
 /// If the address space is limited, unused mappings take at most one part in this many of it.
@@ -96,7 +102,8 @@ impl Arena {
         MemfdWriter::named(NAME)
     }
 
-    /// Makes an arena of a written file, with a little spare room. Returns the file unchanged if that fails.
+    /// Makes an arena of a written file, with a little spare room. Returns the file unchanged if
+    /// that fails.
     pub(crate) fn of(writer: MemfdWriter) -> Result<Self, MemfdWriter> {
         if writer.len() == 0 || UNKNOWN.load(Ordering::Relaxed) {
             return Err(writer);
@@ -108,7 +115,8 @@ impl Arena {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
             }),
             Err(_) => {
-                let _ = writer.cut_off_what_is_beyond(); // otherwise the room stays, behind the written bytes
+                // Otherwise the room stays, behind the written bytes.
+                let _ = writer.cut_off_what_is_beyond();
                 Err(writer)
             }
         }
@@ -126,8 +134,8 @@ impl Arena {
         Ok(mapped)
     }
 
-    /// Returns the capacity of an arena for `length` bytes: at most a sixteenth more, so that a somewhat longer message fits
-    /// next time.
+    /// Returns the capacity of an arena for `length` bytes: at most a sixteenth more, so that a
+    /// somewhat longer message fits next time.
     pub(crate) fn capacity_for(length: u64) -> u64 {
         let step = (length / 32).next_power_of_two();
         length.next_multiple_of(step.max(page_size() as u64))
@@ -141,19 +149,23 @@ impl Arena {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let Mapped { start, length } = self.mapped.place();
         // SAFETY:
-        // * `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX`, the most that the
-        //   kernel maps. The mapping lives as long as `self` and is this process's (`place`).
-        // * All of it can be read and written: all pages of the file exist (`MemfdWriter::make_room_beyond`), and it cannot
-        //   shrink. The kernel initialises all memory.
-        // * No other code of this process knows the mapping, and `self` is borrowed uniquely. Other processes cannot write (see
-        //   the head of this file). That they do not read matters to them, not to this slice.
+        // * `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most
+        //   `isize::MAX`, the most that the kernel maps. The mapping lives as long as `self` and is
+        //   this process's (`place`).
+        // * All of it can be read and written: all pages of the file exist
+        //   (`MemfdWriter::make_room_beyond`), and it cannot shrink. The kernel initialises all
+        //   memory.
+        // * No other code of this process knows the mapping, and `self` is borrowed uniquely. Other
+        //   processes cannot write (see the head of this file). That they do not read matters to
+        //   them, not to this slice.
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), *length) }
     }
 
     /// Returns all bytes of the arena.
     pub(crate) fn bytes(&self) -> &[u8] {
         let Mapped { start, length } = self.mapped.place();
-        // SAFETY: each clause of `bytes_mut` holds. Only `bytes_mut` writes, and needs a unique borrow.
+        // SAFETY: each clause of `bytes_mut` holds. Only `bytes_mut` writes, and needs a unique
+        // borrow.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
@@ -189,7 +201,8 @@ impl Lent {
         self.receivers += 1;
     }
 
-    /// Returns the arena after a worker has said that it reads it no longer, if that was the only worker.
+    /// Returns the arena after a worker has said that it reads it no longer, if that was the only
+    /// worker.
     pub(crate) fn returned(self) -> Option<Arena> {
         (self.receivers <= 1).then_some(self.arena)
     }
@@ -218,7 +231,8 @@ impl View {
     }
 }
 
-/// The right to read an arena, in a worker. While a lease exists, the parent does not write the arena.
+/// The right to read an arena, in a worker. While a lease exists, the parent does not write the
+/// arena.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease(Arc<View>);
 
@@ -228,12 +242,14 @@ impl Deref for Lease {
     fn deref(&self) -> &[u8] {
         let Mapped { start, length } = self.0.0.place();
         // SAFETY:
-        // * `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX`, the most that the
-        //   kernel maps. The mapping lives as long as `self` and is this process's (`place`).
-        // * All of it can be read without a fault: the pages exist and the file cannot shrink; `View::map` has asked the kernel
-        //   for both. The kernel initialises all memory.
-        // * The bytes do not change: only the parent can write, and it does not while there is a lease. The creator of the
-        //   `MappingCache` has promised that, and `MappingCache::end_job` keeps track of the leases.
+        // * `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most
+        //   `isize::MAX`, the most that the kernel maps. The mapping lives as long as `self` and is
+        //   this process's (`place`).
+        // * All of it can be read without a fault: the pages exist and the file cannot shrink;
+        //   `View::map` has asked the kernel for both. The kernel initialises all memory.
+        // * The bytes do not change: only the parent can write, and it does not while there is a
+        //   lease. The creator of the `MappingCache` has promised that, and `MappingCache::end_job`
+        //   keeps track of the leases.
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
@@ -258,9 +274,10 @@ impl MappingCache {
     ///
     /// # Safety
     ///
-    /// The process that sends the files for `lend` must be their only writer, and must give each its own identifier. It must
-    /// not write to a file between sending it and learning from here that no lease is left. It may be told so only after
-    /// `end_job` has returned `false`, for all files lent since the call of `end_job` before.
+    /// The process that sends the files for `lend` must be their only writer, and must give each
+    /// its own identifier. It must not write to a file between sending it and learning from here
+    /// that no lease is left. It may be told so only after `end_job` has returned `false`, for all
+    /// files lent since the call of `end_job` before.
     pub(crate) unsafe fn new() -> Self {
         Self { kept: Vec::new() }
     }
@@ -352,7 +369,8 @@ impl Unshared {
     /// Maps the first `length` bytes of a file, which must exist.
     fn map(file: &OwnedFd, length: usize, rights: ProtFlags) -> io::Result<Self> {
         let mark = ProcessMark::of_this_process()?;
-        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory
+        // of the program is replaced.
         let start = unsafe {
             let none = ptr::null_mut();
             mmap(none, length, rights, MapFlags::SHARED, file, 0)?
@@ -403,9 +421,11 @@ mod tests {
         Arena::of(writer).expect("this kernel can make arenas")
     }
 
-    /// Makes a cache. The tests keep its promise: they do not write an arena while they have a lease.
+    /// Makes a cache. The tests keep its promise: they do not write an arena while they have a
+    /// lease.
     fn mappings() -> MappingCache {
-        // SAFETY: only the tests write these arenas, each with its own identifier, and not while they have leases.
+        // SAFETY: only the tests write these arenas, each with its own identifier, and not while
+        // they have leases.
         unsafe { MappingCache::new() }
     }
 
@@ -548,12 +568,14 @@ mod tests {
         assert_eq!((writer.len(), length), (5, 5));
     }
 
-    /// A forked copy must neither write to the original's memory nor unmap another mapping at its address.
+    /// A forked copy must neither write to the original's memory nor unmap another mapping at its
+    /// address.
     #[test]
     fn a_copy_of_the_process_does_not_have_it() {
         let mut arena = arena(&[1; 4096]);
         let place = arena.bytes_mut().as_mut_ptr();
-        // SAFETY: the forked process makes raw system calls, drops values that allocate nothing, and ends.
+        // SAFETY: the forked process makes raw system calls, drops values that allocate nothing,
+        // and ends.
         let copy = unsafe { libc::fork() };
         if copy == 0 {
             let mapped = |what| {

@@ -1,9 +1,10 @@
 //! Timers on the CPU time of this process, which signal it when its time is used up.
 //!
-//! The kernel's `RLIMIT_CPU` does not fit: it counts whole seconds from the start of the process, and it either kills, and can
-//! then never be raised again, or sends a signal that may be blocked. A timer on the CPU clock of the process counts
-//! nanoseconds from the moment when it is set, and can be set again and again. There are two; the second sends SIGKILL, so
-//! that a job can only escape by deleting the timers. A process that this one starts has no such timer.
+//! The kernel's `RLIMIT_CPU` does not fit: it counts whole seconds from the start of the process,
+//! and it either kills, and can then never be raised again, or sends a signal that may be blocked.
+//! A timer on the CPU clock of the process counts nanoseconds from the moment when it is set, and
+//! can be set again and again. There are two; the second sends SIGKILL, so that a job can only
+//! escape by deleting the timers. A process that this one starts has no such timer.
 //!
 //! `unsafe` is needed because rustix has no timers of this kind.
 #![allow(unsafe_code)]
@@ -16,8 +17,8 @@ use std::time::Duration;
 /// The CPU time between SIGXCPU and SIGKILL.
 const RESPITE: Duration = Duration::from_secs(1);
 
-/// Two timers on the CPU time of this process, all threads together. Dropping this deletes them. A forked process has no
-/// timers.
+/// Two timers on the CPU time of this process, all threads together. Dropping this deletes them. A
+/// forked process has no timers.
 #[derive(Debug)]
 pub(crate) struct CpuTimer {
     first: Timer,
@@ -49,13 +50,14 @@ struct Timer(libc::timer_t);
 
 impl Timer {
     fn new(signal: libc::c_int) -> io::Result<Self> {
-        // SAFETY: `sigevent` is a C structure of integers, a union of an integer and a pointer, and padding. Zeros are a valid
-        // value of each.
+        // SAFETY: `sigevent` is a C structure of integers, a union of an integer and a pointer, and
+        // padding. Zeros are a valid value of each.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_SIGNAL;
         event.sigev_signo = signal;
         let mut timer: libc::timer_t = ptr::null_mut();
-        // SAFETY: both pointers lead to local variables of the right types; the call reads the first and writes the second.
+        // SAFETY: both pointers lead to local variables of the right types; the call reads the
+        // first and writes the second.
         let result = unsafe {
             libc::timer_create(
                 libc::CLOCK_PROCESS_CPUTIME_ID,
@@ -87,9 +89,10 @@ impl Timer {
                 tv_nsec: time.subsec_nanos() as libc::c_long,
             },
         };
-        // SAFETY: only `new` makes the timer, only `drop` deletes it, and no other code knows its identifier. In a process that was
-        // forked since, the C library's record of it was copied, and the kernel returns an error for the missing timer. `value`
-        // is only read, and the old value is not requested.
+        // SAFETY: only `new` makes the timer, only `drop` deletes it, and no other code knows its
+        // identifier. In a process that was forked since, the C library's record of it was copied,
+        // and the kernel returns an error for the missing timer. `value` is only read, and the old
+        // value is not requested.
         let result = unsafe { libc::timer_settime(self.0, 0, &raw const value, ptr::null_mut()) };
         match result {
             0 => Ok(()),
@@ -100,8 +103,8 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: each clause of `set` holds, and the timer is not used afterwards. In a forked process the call fails, which is
-        // harmless.
+        // SAFETY: each clause of `set` holds, and the timer is not used afterwards. In a forked
+        // process the call fails, which is harmless.
         unsafe { libc::timer_delete(self.0) };
     }
 }

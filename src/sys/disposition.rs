@@ -1,11 +1,13 @@
-//! The default action of a signal, switched off while some part of the program wants the signal, and then on again.
+//! The default action of a signal, switched off while some part of the program wants the signal,
+//! and then on again.
 //!
-//! signal-hook installs one handler per signal and never removes it. So a signal that ended the process before would
-//! afterwards do nothing. The first [`Claim`] of a signal with the default disposition therefore also installs, for good,
-//! an action that does what the system would have done, if a flag is set. The flag is set while there is no claim.
+//! signal-hook installs one handler per signal and never removes it. So a signal that ended the
+//! process before would afterwards do nothing. The first [`Claim`] of a signal with the default
+//! disposition therefore also installs, for good, an action that does what the system would have
+//! done, if a flag is set. The flag is set while there is no claim.
 //!
-//! A signal that was ignored stays ignored, and a handler that was installed before signal-hook is still called, before
-//! all others. signal-hook takes care of both, with or without a claim.
+//! A signal that was ignored stays ignored, and a handler that was installed before signal-hook is
+//! still called, before all others. signal-hook takes care of both, with or without a claim.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,8 +22,8 @@ use super::signal::is_default;
 static SIGNALS: Mutex<BTreeMap<c_int, Entry>> = Mutex::new(BTreeMap::new());
 
 struct Entry {
-    /// Whether the signal has its default action. `None` if it had another disposition when it was first claimed, or if
-    /// signal-hook does not know its default action (real-time signals).
+    /// Whether the signal has its default action. `None` if it had another disposition when it was
+    /// first claimed, or if signal-hook does not know its default action (real-time signals).
     in_force: Option<Arc<AtomicBool>>,
     claims: usize,
 }
@@ -54,8 +56,8 @@ impl Claim {
         Ok(Claim { signal })
     }
 
-    /// Returns the flag that switches the default action on, if this file controls that. A signal's action may set it, to switch
-    /// the default action on in spite of claims.
+    /// Returns the flag that switches the default action on, if this file controls that. A signal's
+    /// action may set it, to switch the default action on in spite of claims.
     pub(crate) fn in_force(&self) -> Option<Arc<AtomicBool>> {
         signals().get(&self.signal)?.in_force.clone()
     }

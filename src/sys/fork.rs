@@ -1,13 +1,16 @@
 //! Forks a sibling: a process whose parent is the parent of this process.
 //!
-//! A fork server makes workers for its parent. The parent must be able to wait for them, and its end must end them, while the
-//! end of the server must not. So they have to be children of the parent, which the kernel makes them with `CLONE_PARENT`.
-//! The C library's `fork` cannot ask for that. This is the system call itself, and what `fork` does besides for a process
-//! with one thread: it updates the thread's own record of its number, and tells the kernel again where the thread keeps its
-//! list of robust mutexes. What `fork` does for other threads, such as taking the locks of `malloc`, matters only to
-//! processes with several threads. One difference remains: handlers of `pthread_atfork` are not called.
+//! A fork server makes workers for its parent. The parent must be able to wait for them, and its
+//! end must end them, while the end of the server must not. So they have to be children of the
+//! parent, which the kernel makes them with `CLONE_PARENT`. The C library's `fork` cannot ask for
+//! that. This is the system call itself, and what `fork` does besides for a process with one
+//! thread: it updates the thread's own record of its number, and tells the kernel again where the
+//! thread keeps its list of robust mutexes. `fork` also takes the locks of `malloc`, for example,
+//! which matters only to processes with several threads. One difference remains: handlers of
+//! `pthread_atfork` are not called.
 //!
-//! `unsafe` is needed because this call has no safe wrapper, and cannot have one: see [`fork_for_parent`].
+//! `unsafe` is needed because this call has no safe wrapper, and cannot have one: see
+//! [`fork_for_parent`].
 #![allow(unsafe_code)]
 
 use std::io;
@@ -24,8 +27,8 @@ pub(crate) enum Fork {
     Old,
 }
 
-/// Forks. The new process is a child of the caller's parent. The kernel writes its number to `number` as a part of the fork,
-/// before the new process runs and even if the caller is killed.
+/// Forks. The new process is a child of the caller's parent. The kernel writes its number to
+/// `number` as a part of the fork, before the new process runs and even if the caller is killed.
 ///
 /// # Errors
 ///
@@ -33,9 +36,9 @@ pub(crate) enum Fork {
 ///
 /// # Safety
 ///
-/// The calling thread is the only one of its process. (Otherwise the new process would have one thread, and the state of
-/// the others half-changed and locked forever.) And `number` may be written in this process; the new process need not have
-/// it mapped.
+/// The calling thread is the only one of its process. (Otherwise the new process would have one
+/// thread, and the state of the others half-changed and locked forever.) And `number` may be
+/// written in this process; the new process need not have it mapped.
 pub(crate) unsafe fn fork_for_parent(number: *mut u32) -> io::Result<Fork> {
     let record = thread_record();
     let robust = RobustList::of_this_thread();
@@ -45,12 +48,14 @@ pub(crate) unsafe fn fork_for_parent(number: *mut u32) -> io::Result<Fork> {
     };
     let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | settid;
     // SAFETY:
-    // * Without `CLONE_VM` the new process gets a copy of this one's memory, and with a null stack it continues on the copy of
-    //   this stack. So both return from here as if alone, and share nothing that Rust would have to know of.
+    // * Without `CLONE_VM` the new process gets a copy of this one's memory, and with a null stack
+    //   it continues on the copy of this stack. So both return from here as if alone, and share
+    //   nothing that Rust would have to know of.
     // * The caller promises that there is one thread, so no other thread has anything half-done.
     // * The caller promises that the kernel may write to `number` in this process.
-    // * `record`, if it is not null, is the word in which this thread keeps its number. The kernel writes the new number into
-    //   the new process's copy, and zero when that thread ends, as it does for forks of the C library.
+    // * `record`, if it is not null, is the word in which this thread keeps its number. The kernel
+    //   writes the new number into the new process's copy, and zero when that thread ends, as it
+    //   does for forks of the C library.
     // * The exit signal is that of this process, as always with `CLONE_PARENT`.
     let result = unsafe { clone(flags, number.cast(), record) };
     match result {
@@ -63,8 +68,9 @@ pub(crate) unsafe fn fork_for_parent(number: *mut u32) -> io::Result<Fork> {
     }
 }
 
-/// Makes the system call, whose last two arguments are the record and thread-local storage, in an order that depends on the
-/// architecture. The storage is ignored without its flag, so both may be the record.
+/// Makes the system call, whose last two arguments are the record and thread-local storage, in an
+/// order that depends on the architecture. The storage is ignored without its flag, so both may be
+/// the record.
 ///
 /// # Safety
 ///
@@ -84,9 +90,10 @@ unsafe fn clone(
     result
 }
 
-/// Returns where the C library keeps this thread's number. The kernel knows the word, because it clears it when the thread
-/// ends. Returns null if the kernel does not tell, or if that word is another one, as with musl; then the library's copy of
-/// the number is wrong in the new process, which matters to its recursive and error-checking mutexes.
+/// Returns where the C library keeps this thread's number. The kernel knows the word, because it
+/// clears it when the thread ends. Returns null if the kernel does not tell, or if that word is
+/// another one, as with musl; then the library's copy of the number is wrong in the new process,
+/// which matters to its recursive and error-checking mutexes.
 fn thread_record() -> *mut libc::c_int {
     let mut record: *mut libc::c_int = ptr::null_mut();
     // SAFETY: the call writes a pointer to its argument, which has room for one.
@@ -94,7 +101,8 @@ fn thread_record() -> *mut libc::c_int {
     if asked != 0 || record.is_null() || !record.is_aligned() {
         return ptr::null_mut();
     }
-    // SAFETY: the C library gave this address to the kernel as a word of the calling thread, which is running.
+    // SAFETY: the C library gave this address to the kernel as a word of the calling thread, which
+    // is running.
     let number = unsafe { record.read() };
     match number.cast_unsigned() == thread::id() {
         true => record,
@@ -102,7 +110,8 @@ fn thread_record() -> *mut libc::c_int {
     }
 }
 
-/// The list that the kernel reads when a thread ends with locked robust mutexes. A new process has none.
+/// The list that the kernel reads when a thread ends with locked robust mutexes. A new process has
+/// none.
 struct RobustList {
     head: *mut libc::c_void,
     length: usize,
@@ -114,7 +123,8 @@ impl RobustList {
             head: ptr::null_mut(),
             length: 0,
         };
-        // SAFETY: for thread 0, the caller, the kernel writes a pointer and a length to these arguments.
+        // SAFETY: for thread 0, the caller, the kernel writes a pointer and a length to these
+        // arguments.
         let asked = unsafe {
             libc::syscall(
                 libc::SYS_get_robust_list,
@@ -131,7 +141,8 @@ impl RobustList {
 
     fn restore(&self) {
         if !self.head.is_null() {
-            // SAFETY: the list is that of the same thread, in a copy of the same memory. An error changes nothing.
+            // SAFETY: the list is that of the same thread, in a copy of the same memory. An error
+            // changes nothing.
             unsafe { libc::syscall(libc::SYS_set_robust_list, self.head, self.length) };
         }
     }

@@ -1,12 +1,14 @@
-//! Detects `fork`: whether this process is a copy that was forked after the program had something that a copy cannot use.
+//! Detects `fork`: whether this process is a copy that was forked after the program had something
+//! that a copy cannot use.
 //!
-//! A forked process has one thread, and shares its descriptors with the original: the reactor's registrations, and the ends
-//! of sockets on whose other ends one process listens. Its actions would reach the original's workers. So each public
-//! function that uses workers asks first.
+//! A forked process has one thread, and shares its descriptors with the original: the reactor's
+//! registrations, and the ends of sockets on whose other ends one process listens. Its actions
+//! would reach the original's workers. So each public function that uses workers asks first.
 //!
-//! A page marked `MADV_WIPEONFORK` holds the number of this process's [`ProcessMark`]s. It reads as zero in a forked
-//! process, however that was forked, so a check costs a load and no system call. The workers that a fork server forks are
-//! not copies in this sense: [`restart`] gives them a number of their own.
+//! A page marked `MADV_WIPEONFORK` holds the number of this process's [`ProcessMark`]s. It reads as
+//! zero in a forked process, however that was forked, so a check costs a load and no system call.
+//! The workers that a fork server forks are not copies in this sense: [`restart`] gives them a
+//! number of their own.
 //!
 //! `unsafe` is needed to map the page, and to read it.
 #![allow(unsafe_code)]
@@ -20,7 +22,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 /// The page that is wiped in forked processes; null until the first mark.
 static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 
-/// The last number given to a process. A forked process inherits it, so its own number is higher than all before.
+/// The last number given to a process. A forked process inherits it, so its own number is higher
+/// than all before.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// The number of the process that called [`watch_for_forks`]; 0 before.
@@ -57,7 +60,8 @@ impl ProcessMark {
     }
 }
 
-/// Makes [`is_forked_copy`] return true in all processes that are forked from now on. A repeated call costs a load.
+/// Makes [`is_forked_copy`] return true in all processes that are forked from now on. A repeated
+/// call costs a load.
 pub(crate) fn watch_for_forks() {
     if WATCHED.load(Ordering::Relaxed) == 0
         && let Ok(mark) = ProcessMark::of_this_process()
@@ -75,16 +79,17 @@ pub(crate) fn is_forked_copy() -> bool {
     }
 }
 
-/// Makes this process, which was forked on purpose, an original: marks of the process before are not its own, and it is not
-/// a forked copy.
+/// Makes this process, which was forked on purpose, an original: marks of the process before are
+/// not its own, and it is not a forked copy.
 pub(crate) fn restart() {
     WATCHED.store(0, Ordering::Relaxed);
 }
 
 /// Returns the page, if there is one.
 fn existing_page() -> Option<&'static AtomicU64> {
-    // SAFETY: the pointer is null, which gives `None`, or comes from `page`: aligned, initialised, and mapped until the
-    // process ends. Its number is only accessed as an atomic. `Acquire` pairs with the exchange in `page`.
+    // SAFETY: the pointer is null, which gives `None`, or comes from `page`: aligned, initialised,
+    // and mapped until the process ends. Its number is only accessed as an atomic. `Acquire` pairs
+    // with the exchange in `page`.
     unsafe { PAGE.load(Ordering::Acquire).as_ref() }
 }
 
@@ -94,7 +99,8 @@ fn page() -> io::Result<&'static AtomicU64> {
         return Ok(number);
     }
     let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
+    // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of
+    // the program is replaced.
     let page = unsafe { mmap_anonymous(ptr::null_mut(), PAGE_LEN, rights, flags)? };
     // SAFETY: the range is the mapping just made. The advice changes nothing in this process.
     let advised = unsafe { madvise(page, PAGE_LEN, Advice::LinuxWipeOnFork) };
@@ -122,7 +128,8 @@ mod tests {
 
     /// Forks, runs `check` in the forked process, and returns whether it held there.
     fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the forked process accesses atomics and a page, which needs no lock, and ends at once.
+        // SAFETY: the forked process accesses atomics and a page, which needs no lock, and ends at
+        // once.
         let copy = unsafe { libc::fork() };
         if copy == 0 {
             let code = i32::from(!check());

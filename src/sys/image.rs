@@ -1,11 +1,12 @@
 //! The main executable in memory: its base, its segments, and a fingerprint of their layout.
 //!
-//! The code of a job is identified by its offset from the base of the image, because a worker has the same image at another
-//! base. This file converts addresses to offsets and back. In both directions it refuses values outside of the executable
-//! segments of the main image; this is the only check between a received number and a jump.
+//! The code of a job is identified by its offset from the base of the image, because a worker has
+//! the same image at another base. This file converts addresses to offsets and back. In both
+//! directions it refuses values outside of the executable segments of the main image; this is the
+//! only check between a received number and a jump.
 //!
-//! `unsafe` is needed to call `dl_iterate_phdr`, to read the program headers, and to read the image's own read-only memory.
-//! The image of a running program is never unmapped.
+//! `unsafe` is needed to call `dl_iterate_phdr`, to read the program headers, and to read the
+//! image's own read-only memory. The image of a running program is never unmapped.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
@@ -38,13 +39,15 @@ impl Image {
         IMAGE.get_or_init(read_main_image)
     }
 
-    /// Returns the offset of code at `address`, or `None` if no executable segment of the main image holds it.
+    /// Returns the offset of code at `address`, or `None` if no executable segment of the main
+    /// image holds it.
     pub(crate) fn offset_of_code(&self, address: usize) -> Option<u64> {
         let offset = address.checked_sub(self.base)?;
         self.is_code(offset).then_some(offset as u64)
     }
 
-    /// Returns the address of code at `offset`, or `None` if no executable segment of the main image holds it.
+    /// Returns the address of code at `offset`, or `None` if no executable segment of the main
+    /// image holds it.
     pub(crate) fn address_of_code(&self, offset: u64) -> Option<usize> {
         let offset = usize::try_from(offset).ok()?; // larger than the address space: no code
         self.is_code(offset).then(|| self.base + offset)
@@ -61,7 +64,8 @@ impl Image {
         &self.build_id
     }
 
-    /// Returns a hash of the layout of the segments, which differs, in all likelihood, between two builds.
+    /// Returns a hash of the layout of the segments, which differs, in all likelihood, between two
+    /// builds.
     pub(crate) fn layout(&self) -> u64 {
         let mut hash = Fnv::new();
         for segment in &self.segments {
@@ -86,9 +90,10 @@ impl Image {
 
     fn segment_contains(&self, segment: &Segment, needle: &[u8]) -> bool {
         let start = (self.base + segment.range.start) as *const c_void;
-        // SAFETY: `memmem` needs both ranges readable for their lengths. The first is a loaded, readable segment of the running
-        // executable, which stays mapped until the process ends; the second is a slice. The function only reads, and the segment
-        // is not writable, so the bytes do not change.
+        // SAFETY: `memmem` needs both ranges readable for their lengths. The first is a loaded,
+        // readable segment of the running executable, which stays mapped until the process ends;
+        // the second is a slice. The function only reads, and the segment is not writable, so the
+        // bytes do not change.
         let found = unsafe {
             libc::memmem(
                 start,
@@ -101,7 +106,8 @@ impl Image {
     }
 }
 
-/// The 64-bit hash of Fowler, Noll and Vo: equal in all processes, which `std`'s hashers do not promise.
+/// The 64-bit hash of Fowler, Noll and Vo: equal in all processes, which `std`'s hashers do not
+/// promise.
 struct Fnv(u64);
 
 impl Fnv {
@@ -122,8 +128,8 @@ fn read_main_image() -> Image {
         segments: Vec::new(),
         build_id: Vec::new(),
     };
-    // SAFETY: `dl_iterate_phdr` calls `on_object` only during this call, on this thread, with the pointer to `image`, which is
-    // alive and not borrowed by other code until the call returns.
+    // SAFETY: `dl_iterate_phdr` calls `on_object` only during this call, on this thread, with the
+    // pointer to `image`, which is alive and not borrowed by other code until the call returns.
     unsafe { libc::dl_iterate_phdr(Some(on_object), (&raw mut image).cast()) };
     image
 }
@@ -132,18 +138,21 @@ fn read_main_image() -> Image {
 ///
 /// # Safety
 ///
-/// Only `dl_iterate_phdr` may call it, with `data` pointing to an [`Image`] that no other code uses.
+/// Only `dl_iterate_phdr` may call it, with `data` pointing to an [`Image`] that no other code
+/// uses.
 unsafe extern "C" fn on_object(
     info: *mut libc::dl_phdr_info,
     _size: usize,
     data: *mut c_void,
 ) -> c_int {
-    // SAFETY: the caller passes a valid `info`, and `read_main_image` passed `data`: an exclusive `Image`.
+    // SAFETY: the caller passes a valid `info`, and `read_main_image` passed `data`: an exclusive
+    // `Image`.
     let (info, image) = unsafe { (&*info, &mut *data.cast::<Image>()) };
     let headers = match info.dlpi_phdr.is_null() {
         true => &[][..],
-        // SAFETY: the loader describes `dlpi_phnum` headers at `dlpi_phdr`, aligned and not null (checked). They stay mapped
-        // as long as the main program, until the process ends, and are never written.
+        // SAFETY: the loader describes `dlpi_phnum` headers at `dlpi_phdr`, aligned and not null
+        // (checked). They stay mapped as long as the main program, until the process ends, and are
+        // never written.
         false => unsafe {
             std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
         },
@@ -188,15 +197,16 @@ impl Image {
         })?;
         debug_assert!(holder.range.len() >= range.len());
         let start = (self.base + range.start) as *const u8;
-        // SAFETY: the range lies in a loaded, readable segment of the main program (just checked): not null, one allocation,
-        // initialised by the loader, shorter than `isize::MAX`, and never unmapped. The segment is not writable, so the bytes do
-        // not change. Bytes need no alignment.
+        // SAFETY: the range lies in a loaded, readable segment of the main program (just checked):
+        // not null, one allocation, initialised by the loader, shorter than `isize::MAX`, and never
+        // unmapped. The segment is not writable, so the bytes do not change. Bytes need no
+        // alignment.
         Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
     }
 }
 
-/// Finds the GNU build identifier among ELF notes. Each note is a header of three numbers, a name and a description; the last
-/// two are padded to four bytes.
+/// Finds the GNU build identifier among ELF notes. Each note is a header of three numbers, a name
+/// and a description; the last two are padded to four bytes.
 fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
     const NT_GNU_BUILD_ID: u32 = 3;
     loop {

@@ -1,15 +1,18 @@
 //! A value in memory that two processes have mapped.
 //!
-//! The memory is a file without a name (a memfd), sealed so that no process can shrink it: an access never raises SIGBUS. Its
-//! pages are allocated at once, so that a lack of memory is an error then and not at a later write.
+//! The memory is a file without a name (a memfd), sealed so that no process can shrink it: an
+//! access never raises SIGBUS. Its pages are allocated at once, so that a lack of memory is an
+//! error then and not at a later write.
 //!
 //! # System V segments
 //!
-//! Where files may not be as large (`ulimit -f`), the table of a fork server is a System V segment, which is no file and keeps its
-//! size too. It is the second choice: it has a number instead of a descriptor, so any process of the same user can map it,
-//! and its pages are allocated when they are first written. Segments stay because nothing else serves
-//! [`WorkerType::ForkServer`](crate::worker::WorkerType) in a program that may not write files. `Auto` could spawn its
-//! workers there, but would then be slower in such a program than it is today, and the code would still be needed.
+//! Where files may not be as large (`ulimit -f`), the table of a fork server is a System V segment,
+//! which is no file and keeps its size too. It is the second choice: it has a number instead of a
+//! descriptor, so any process of the same user can map it, and its pages are allocated when they
+//! are first written. Segments stay because nothing else serves
+//! [`WorkerType::ForkServer`](crate::worker::WorkerType) in a program that may not write files.
+//! `Auto` could spawn its workers there, but would then be slower in such a program than it is
+//! today, and the code would still be needed.
 //!
 //! `unsafe` is needed to map memory and to use it as a value; see [`Mapping`]'s `Deref`.
 #![allow(unsafe_code)]
@@ -32,8 +35,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Safety
 ///
-/// All fields are atomics (and padding that is never read), any bytes are a valid value, zeros are the initial value, it has
-/// nothing to drop, and its alignment is at most that of a page.
+/// All fields are atomics (and padding that is never read), any bytes are a valid value, zeros are
+/// the initial value, it has nothing to drop, and its alignment is at most that of a page.
 pub(crate) unsafe trait Shareable: Sync {}
 
 /// With both seals, the memory keeps its size.
@@ -49,7 +52,8 @@ pub(crate) struct Mapping<T: Shareable> {
     place: NonNull<T>,
 }
 
-// SAFETY: it only gives out `&T`, and `Shareable` demands `T: Sync`. Any thread may unmap the memory.
+// SAFETY: it only gives out `&T`, and `Shareable` demands `T: Sync`. Any thread may unmap the
+// memory.
 unsafe impl<T: Shareable> Send for Mapping<T> {}
 // SAFETY: it only gives out `&T`, and `Shareable` demands `T: Sync`.
 unsafe impl<T: Shareable> Sync for Mapping<T> {}
@@ -74,8 +78,8 @@ impl<T: Shareable> Mapping<T> {
         }
         let segment = Segment(segment);
         let found = Self::find_segment(segment);
-        // SAFETY: with this command, the call writes nothing. The segment is removed with its last mapping, and can be mapped
-        // until then.
+        // SAFETY: with this command, the call writes nothing. The segment is removed with its last
+        // mapping, and can be mapped until then.
         unsafe { libc::shmctl(segment.0, libc::IPC_RMID, ptr::null_mut()) };
         Ok((found?, segment))
     }
@@ -123,15 +127,15 @@ impl<T: Shareable> Mapping<T> {
     /// Keeps the mapping out of processes that are forked from this one.
     pub(crate) fn keep_from_forks(&self) -> io::Result<()> {
         let (place, size) = (self.place.as_ptr().cast::<c_void>(), size_of::<T>());
-        // SAFETY: the range is this mapping, and the advice concerns new processes only. The code that forks makes sure that the
-        // new process does not access it.
+        // SAFETY: the range is this mapping, and the advice concerns new processes only. The code
+        // that forks makes sure that the new process does not access it.
         unsafe { madvise(place, size, Advice::LinuxDontFork)? };
         Ok(())
     }
 }
 
-/// Fails if a file, which includes a memfd, may not have this size. The attempt would raise SIGXFSZ, which ends a process by
-/// default.
+/// Fails if a file, which includes a memfd, may not have this size. The attempt would raise
+/// SIGXFSZ, which ends a process by default.
 pub(crate) fn refuse_beyond_file_limit(size: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(most) if size > most => Err(io::Error::from_raw_os_error(libc::EFBIG)),
@@ -144,9 +148,12 @@ impl<T: Shareable> Deref for Mapping<T> {
 
     fn deref(&self) -> &T {
         // SAFETY:
-        // * The mapping is as large as a `T` and aligned to a page, which is enough by `Shareable`. It lives as long as `self`.
-        // * No process can shrink a sealed file, or a segment, so all of it can be read and written.
-        // * Any bytes are a `T`, and writes of other threads and processes are writes to atomics, as `Shareable` demands.
+        // * The mapping is as large as a `T` and aligned to a page, which is enough by `Shareable`.
+        //   It lives as long as `self`.
+        // * No process can shrink a sealed file, or a segment, so all of it can be read and
+        //   written.
+        // * Any bytes are a `T`, and writes of other threads and processes are writes to atomics,
+        //   as `Shareable` demands.
         unsafe { self.place.as_ref() }
     }
 }

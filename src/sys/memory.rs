@@ -1,30 +1,34 @@
 //! Sealed memory: written once, sealed, and then mapped for reading by several processes.
 //!
-//! [`MemfdWriter`] is a nameless file in memory (a memfd) that is being written; [`MemfdWriter::seal`] makes it [`Sealed`].
-//! From then on the kernel refuses to shrink, grow or write it, for every process, and has made sure that no writable
-//! mapping is left. So a `&[u8]` into it is sound although another process has it too.
+//! [`MemfdWriter`] is a nameless file in memory (a memfd) that is being written;
+//! [`MemfdWriter::seal`] makes it [`Sealed`]. From then on the kernel refuses to shrink, grow or
+//! write it, for every process, and has made sure that no writable mapping is left. So a `&[u8]`
+//! into it is sound although another process has it too.
 //!
 //! # Written through the descriptor, not through a mapping
 //!
-//! Writing through a shared mapping costs a page fault for each page (64 MiB took 42 ms; with `write`, 22 ms), ends in SIGBUS
-//! if memory runs out, unless all of it was reserved, and the file cannot be sealed while a process just forked by another
-//! thread still has a copy of the mapping. `write` has none of these problems: it zeroes no page only to overwrite it, and
-//! reports a lack of memory as an error. For callers that fill a slice in place there is [`Scratch`]: private memory, in
-//! huge pages if the kernel has them. It is written to the file from its beginning and freed piece by piece, so that both
-//! together never take much more memory than one (33 ms for 64 MiB in total).
+//! Writing through a shared mapping costs a page fault for each page (64 MiB took 42 ms; with
+//! `write`, 22 ms), ends in SIGBUS if memory runs out, unless all of it was reserved, and the file
+//! cannot be sealed while a process just forked by another thread still has a copy of the mapping.
+//! `write` has none of these problems: it zeroes no page only to overwrite it, and reports a lack
+//! of memory as an error. For callers that fill a slice in place there is [`Scratch`]: private
+//! memory, in huge pages if the kernel has them. It is written to the file from its beginning and
+//! freed piece by piece, so that both together never take much more memory than one (33 ms for 64
+//! MiB in total).
 //!
 //! # Memory from another process
 //!
-//! [`Sealed::adopt`] trusts nothing: it asks the kernel whether the file is in memory, which seals it has, how long it is, and
-//! whether all its pages exist. (The first access to a page that was never written makes the kernel allocate one; if it
-//! cannot, the process gets SIGBUS.)
+//! [`Sealed::adopt`] trusts nothing: it asks the kernel whether the file is in memory, which seals
+//! it has, how long it is, and whether all its pages exist. (The first access to a page that was
+//! never written makes the kernel allocate one; if it cannot, the process gets SIGBUS.)
 //!
 //! # Why `MAP_PRIVATE`
 //!
-//! A private mapping is the same memory as long as nothing writes, and nothing can. Before Linux 6.7, a shared mapping of a
-//! write-sealed file is refused even for reading.
+//! A private mapping is the same memory as long as nothing writes, and nothing can. Before Linux
+//! 6.7, a shared mapping of a write-sealed file is refused even for reading.
 //!
-//! `unsafe` is needed to map memory, to make slices of it and to unmap it. The argument is above, and at each block.
+//! `unsafe` is needed to map memory, to make slices of it and to unmap it. The argument is above,
+//! and at each block.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -100,7 +104,8 @@ impl MemfdWriter {
         let written = self.write(bytes);
         if written.is_err() {
             self.length = before;
-            // The partial bytes are beyond the end, where the next ones replace them; but they must not be sealed.
+            // The partial bytes are beyond the end, where the next ones replace them; but they must
+            // not be sealed.
             self.cut_off_what_is_beyond()?;
         }
         written
@@ -122,7 +127,8 @@ impl MemfdWriter {
     /// Appends all written bytes to `out`.
     pub(crate) fn read_onto(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let before = out.len();
-        out.resize(before + self.length as usize, 0); // the bytes came from slices, so their number is a `usize`
+        // The bytes came from slices, so their number is a `usize`.
+        out.resize(before + self.length as usize, 0);
         let mut read = before;
         while read < out.len() {
             let at = (read - before) as u64;
@@ -158,7 +164,8 @@ impl MemfdWriter {
         self.file
     }
 
-    /// Fails if `more` bytes do not fit. Writing beyond the limit of file sizes (`RLIMIT_FSIZE`) would raise a signal.
+    /// Fails if `more` bytes do not fit. Writing beyond the limit of file sizes (`RLIMIT_FSIZE`)
+    /// would raise a signal.
     fn make_sure_of_room(&self, more: usize) -> io::Result<()> {
         let wanted = self.length.saturating_add(more as u64);
         let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
@@ -184,7 +191,8 @@ impl MemfdWriter {
     }
 }
 
-/// Sealed memory, mapped for reading. Dropping it unmaps it, and closes the descriptor if it is not shared.
+/// Sealed memory, mapped for reading. Dropping it unmaps it, and closes the descriptor if it is not
+/// shared.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     /// Shared with messages that are being sent.
@@ -201,7 +209,8 @@ impl Sealed {
 
     /// Maps all `length` bytes of a file, which exist and are sealed.
     fn map(file: OwnedFd, length: usize) -> io::Result<Self> {
-        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory
+        // of the program is replaced.
         let start = unsafe {
             mmap(
                 ptr::null_mut(),
@@ -230,13 +239,16 @@ impl Deref for Sealed {
     fn deref(&self) -> &[u8] {
         let Mapped { start, length } = &self.mapped;
         // SAFETY:
-        // * `start` is not null, aligned for bytes, and begins one mapping of `length` bytes that lives as long as `self`; `length`
-        //   is at most `isize::MAX`, the most that the kernel maps.
-        // * All of it can be read without a fault: the file is that long (checked in `adopt`, written in `MemfdWriter`) and
-        //   cannot shrink (`SHRINK`), and all its pages exist. The kernel initialises all memory.
-        // * The bytes never change: `WRITE` forbids it to every process, and could be set only because no writable mapping was
-        //   left. This private mapping is not writable. (A job that makes it writable with `mprotect`, by unsafe code of its
-        //   own, writes into a copy of its own.)
+        // * `start` is not null, aligned for bytes, and begins one mapping of `length` bytes that
+        //   lives as long as `self`; `length` is at most `isize::MAX`, the most that the kernel
+        //   maps.
+        // * All of it can be read without a fault: the file is that long (checked in `adopt`,
+        //   written in `MemfdWriter`) and cannot shrink (`SHRINK`), and all its pages exist. The
+        //   kernel initialises all memory.
+        // * The bytes never change: `WRITE` forbids it to every process, and could be set only
+        //   because no writable mapping was left. This private mapping is not writable. (A job that
+        //   makes it writable with `mprotect`, by unsafe code of its own, writes into a copy of its
+        //   own.)
         unsafe { slice::from_raw_parts(start.as_ptr(), *length) }
     }
 }
@@ -246,9 +258,9 @@ pub(crate) fn size_of_memory(file: BorrowedFd<'_>) -> usize {
     fstat(file).map_or(0, |stat| length_of(&stat).unwrap_or(0))
 }
 
-/// Checks a file from a process that may be faulty, such as a worker, before it is adopted: whether each page exists. Counting
-/// pages would be enough for a correct peer, but also counts pages behind the end. This check takes ten nanoseconds a
-/// page.
+/// Checks a file from a process that may be faulty, such as a worker, before it is adopted: whether
+/// each page exists. Counting pages would be enough for a correct peer, but also counts pages
+/// behind the end. This check takes ten nanoseconds a page.
 pub(crate) fn inspect(file: &OwnedFd) -> Result<(), Refused> {
     let length = length_of_sealed(file)?;
     match seek(file, SeekFrom::Hole(0)).map_err(Refused::Kernel)? {
@@ -268,7 +280,8 @@ fn length_of_sealed(file: &OwnedFd) -> Result<usize, Refused> {
 
 /// Returns the length of a file in memory, all of whose pages exist.
 pub(super) fn measure(file: &OwnedFd) -> Result<usize, Refused> {
-    // Huge pages of a pool (`MFD_HUGETLB`) can be sealed too, but are unmapped differently. This crate never makes any.
+    // Huge pages of a pool (`MFD_HUGETLB`) can be sealed too, but are unmapped differently. This
+    // crate never makes any.
     let system = fstatfs(file).map_err(Refused::Kernel)?;
     if system.f_type != TMPFS {
         return Err(Refused::NoMemory);
@@ -334,9 +347,11 @@ pub(crate) fn prefer_huge_pages(memory: &mut [u8]) {
     let inner = start.align_offset(page).min(memory.len());
     let length = (memory.len() - inner) / page * page;
     let place = start.wrapping_add(inner).cast();
-    // SAFETY: the range begins at a page boundary, because it was aligned, and lies within memory that is borrowed uniquely.
-    // The advice concerns pages that will be allocated, and changes no contents.
-    let _ = unsafe { madvise(place, length, Advice::LinuxHugepage) }; // without huge pages, small ones serve
+    // SAFETY: the range begins at a page boundary, because it was aligned, and lies within memory
+    // that is borrowed uniquely. The advice concerns pages that will be allocated, and changes no
+    // contents.
+    // Without huge pages, small ones serve.
+    let _ = unsafe { madvise(place, length, Advice::LinuxHugepage) };
 }
 
 /// Private zeroed memory, to be filled and then written into a [`MemfdWriter`].
@@ -346,7 +361,8 @@ pub(crate) struct Scratch(Mapped);
 impl Scratch {
     /// Allocates `length` bytes, which must not be 0.
     pub(crate) fn new(length: usize) -> io::Result<Self> {
-        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory of the program is replaced.
+        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory
+        // of the program is replaced.
         let start = unsafe {
             mmap_anonymous(
                 ptr::null_mut(),
@@ -357,7 +373,8 @@ impl Scratch {
         };
         let mapped = Mapped::new(start.cast(), length);
         // SAFETY: the range is the mapping just made. The advice changes no contents.
-        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) }; // without huge pages, small ones serve
+        // Without huge pages, small ones serve.
+        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) };
         Ok(Self(mapped))
     }
 
@@ -367,10 +384,12 @@ impl Scratch {
             let length = PIECE.min(self.len() - at);
             writer.append(&self[at..at + length])?;
             let start = self.0.start.as_ptr().wrapping_add(at).cast();
-            // SAFETY: the range lies in this mapping and begins at a page boundary, because `PIECE` is a whole number of pages. The
-            // advice turns the contents into zeros, which no code sees: nothing borrows the range at this point, and this loop,
-            // which owns `self`, does not read it again. A private anonymous mapping stays readable.
-            let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) }; // if it fails, dropping `self` frees the memory
+            // SAFETY: the range lies in this mapping and begins at a page boundary, because `PIECE`
+            // is a whole number of pages. The advice turns the contents into zeros, which no code
+            // sees: nothing borrows the range at this point, and this loop, which owns `self`, does
+            // not read it again. A private anonymous mapping stays readable.
+            // If it fails, dropping `self` frees the memory.
+            let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
         }
         Ok(())
     }
@@ -380,9 +399,10 @@ impl Deref for Scratch {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes, at most `isize::MAX`, the most
-        // that the kernel maps. It is readable, initialised (zeros at first), lives as long as `self`, and is known to no other
-        // code. It is changed through `deref_mut` only, which borrows `self` uniquely.
+        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes,
+        // at most `isize::MAX`, the most that the kernel maps. It is readable, initialised (zeros
+        // at first), lives as long as `self`, and is known to no other code. It is changed through
+        // `deref_mut` only, which borrows `self` uniquely.
         unsafe { slice::from_raw_parts(self.0.start.as_ptr(), self.0.length) }
     }
 }
@@ -409,8 +429,8 @@ impl Mapped {
     }
 }
 
-// SAFETY: it is an address and a length. Mapped memory belongs to the process, not to a thread; the borrows of its owner
-// decide which code may read or change it, as with a `Vec<u8>`.
+// SAFETY: it is an address and a length. Mapped memory belongs to the process, not to a thread; the
+// borrows of its owner decide which code may read or change it, as with a `Vec<u8>`.
 unsafe impl Send for Mapped {}
 
 // SAFETY: a shared reference changes nothing.
@@ -418,7 +438,8 @@ unsafe impl Sync for Mapped {}
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: the mapping is its own, was made with this length, and no borrow of it outlives its owner.
+        // SAFETY: the mapping is its own, was made with this length, and no borrow of it outlives
+        // its owner.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }

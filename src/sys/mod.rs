@@ -1,7 +1,8 @@
 //! System calls, shared memory, and the role of this process.
 //!
-//! No file here uses jobs, frames or the runtime. Calls that rustix has are made through it, without `unsafe`; libc serves
-//! for the rest. Each file with `unsafe` says at its head why it needs it.
+//! No file here uses jobs, frames or the runtime. Calls that rustix has are made through it,
+//! without `unsafe`; libc serves for the rest. Each file with `unsafe` says at its head why it
+//! needs it.
 
 pub(crate) mod arena;
 pub(crate) mod cpu_timer;

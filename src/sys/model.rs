@@ -1,11 +1,12 @@
 //! Tools for writing models that loom checks; see [`primitives`](super::primitives).
 //!
-//! A model is a small program whose interleavings loom runs, with every value that the memory model allows each load to see.
-//! It fails on a race on plain data, on a panic, and on a deadlock. A deadlock is how a lost wake-up shows, as [`block_on`]
-//! sleeps until it is woken.
+//! A model is a small program whose interleavings loom runs, with every value that the memory model
+//! allows each load to see. It fails on a race on plain data, on a panic, and on a deadlock. A
+//! deadlock is how a lost wake-up shows, as [`block_on`] sleeps until it is woken.
 //!
-//! loom runs all threads of a model on one thread of the system. So only one thread of a model may poll futures within a
-//! scope tree, whose position is a thread-local, and no thread of a model may block in code that loom does not know.
+//! loom runs all threads of a model on one thread of the system. So only one thread of a model may
+//! poll futures within a scope tree, whose position is a thread-local, and no thread of a model may
+//! block in code that loom does not know.
 
 // Hands plain data to several threads: that is the checked property.
 #![allow(unsafe_code)]
@@ -116,7 +117,8 @@ impl Drop for Tracked {
     }
 }
 
-/// A list behind a mutex. It promises what `event-listener` does: a `notify` wakes every listener that listened before it.
+/// A list behind a mutex. It promises what `event-listener` does: a `notify` wakes every listener
+/// that listened before it.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners(Arc<Mutex<Vec<Arc<Listening>>>>);
 

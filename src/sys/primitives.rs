@@ -1,10 +1,11 @@
 //! The types that threads share state with: the standard library's or, in a model, loom's.
 //!
-//! Files whose interleavings are model-checked import these names instead of `std`'s. In a normal build they are the first
-//! of the two modules below, and cost nothing. `tests/loom.sh` builds the unit tests with `--cfg loom`, and runs the models:
-//! the tests with `loom` in their names. No other test works in such a build, because loom's types exist in models only.
-//! [`Arc`](std::sync::Arc) stays the standard library's, because a `Waker` can be made of no other: the models trust its
-//! reference count.
+//! Files whose interleavings are model-checked import these names instead of `std`'s. In a normal
+//! build they are the first of the two modules below, and cost nothing. `tests/loom.sh` builds the
+//! unit tests with `--cfg loom`, and runs the models: the tests with `loom` in their names. No
+//! other test works in such a build, because loom's types exist in models only.
+//! [`Arc`](std::sync::Arc) stays the standard library's, because a `Waker` can be made of no other:
+//! the models trust its reference count.
 
 #[cfg(not(all(test, loom)))]
 mod real {
@@ -36,7 +37,8 @@ mod real {
         }
     }
 
-    /// Returns a number that no other living thread has, even and not 0: the address of a thread-local.
+    /// Returns a number that no other living thread has, even and not 0: the address of a
+    /// thread-local.
     #[inline]
     pub(crate) fn thread_token() -> usize {
         thread_local! {
@@ -45,7 +47,8 @@ mod real {
         PLACE.with(|place| std::ptr::from_ref(place).addr())
     }
 
-    /// Locks a mutex, also after a panic: data under such a mutex is consistent whenever it is unlocked.
+    /// Locks a mutex, also after a panic: data under such a mutex is consistent whenever it is
+    /// unlocked.
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,7 +68,8 @@ mod modelled {
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
 
-    /// A cell for which a drop counts as an access: memory must not be freed while another thread may still read it.
+    /// A cell for which a drop counts as an access: memory must not be freed while another thread
+    /// may still read it.
     #[derive(Debug)]
     pub(crate) struct Cell<T>(UnsafeCell<T>);
 
@@ -157,7 +161,8 @@ mod modelled {
         mutex.lock_it()
     }
 
-    /// The standard library's type, which loom does not know, with a flag that shows loom the ordering.
+    /// The standard library's type, which loom does not know, with a flag that shows loom the
+    /// ordering.
     #[derive(Debug)]
     pub(crate) struct OnceLock<T> {
         value: std::sync::OnceLock<T>,
@@ -191,8 +196,9 @@ mod modelled {
         }
     }
 
-    /// A slot behind a mutex. It promises what the real type does: a `wake` wakes the last waker registered before it, once, and
-    /// a registration after it sees everything that was done before the `wake`.
+    /// A slot behind a mutex. It promises what the real type does: a `wake` wakes the last waker
+    /// registered before it, once, and a registration after it sees everything that was done before
+    /// the `wake`.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicWaker(Mutex<Option<Waker>>);
 

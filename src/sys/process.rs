@@ -1,8 +1,10 @@
-//! A child process, held by its pidfd: it is killed, waited for and reaped through that descriptor, never by number.
+//! A child process, held by its pidfd: it is killed, waited for and reaped through that descriptor,
+//! never by number.
 //!
-//! `async_process::Child` is not used. It signals by process id (which is safe, as it also reaps, but the rule here is
-//! stricter). And it opens and registers the pidfd only after the process runs, so that a caller that is out of descriptors
-//! gets an error *and* an unreaped child. Here the launcher, which may block, handles that case.
+//! `async_process::Child` is not used. It signals by process id (which is safe, as it also reaps,
+//! but the rule here is stricter). And it opens and registers the pidfd only after the process
+//! runs, so that a caller that is out of descriptors gets an error *and* an unreaped child. Here
+//! the launcher, which may block, handles that case.
 //!
 //! The owner of the process polls the pidfd through the reactor; this file only asks the kernel.
 
@@ -38,12 +40,13 @@ impl Pidfd {
     /// Returns whether the process has ended, reaped or not.
     pub(crate) fn has_ended(&self) -> bool {
         let mut this = [PollFd::new(&self.fd, PollFlags::IN)];
-        // An error means a lack of memory: then nothing is known, and the process counts as running.
+        // An error means a lack of memory: then nothing is known, and the process counts as
+        // running.
         retry_on_intr(|| poll(&mut this, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
     }
 
-    /// Takes over a child that was just spawned. If that fails, the child is killed and reaped here, which blocks for a short
-    /// time, so that no process is left behind.
+    /// Takes over a child that was just spawned. If that fails, the child is killed and reaped
+    /// here, which blocks for a short time, so that no process is left behind.
     pub(crate) fn adopt(mut child: std::process::Child) -> io::Result<Self> {
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(fd) => Ok(Self {
@@ -71,7 +74,8 @@ impl Pidfd {
     ///
     /// # Errors
     ///
-    /// Fails if this process may not signal that one: its user has changed, or the call is forbidden.
+    /// Fails if this process may not signal that one: its user has changed, or the call is
+    /// forbidden.
     pub(crate) fn send(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -79,16 +83,18 @@ impl Pidfd {
         }
     }
 
-    /// Sends SIGKILL to the process group that this process leads, itself included. Does nothing if there is no such group.
+    /// Sends SIGKILL to the process group that this process leads, itself included. Does nothing if
+    /// there is no such group.
     ///
-    /// A group has no descriptor, only the number of its leader, which cannot be reused before the leader is reaped. So this
-    /// asks first whether another part of the program has reaped the leader; then no signal is sent.
+    /// A group has no descriptor, only the number of its leader, which cannot be reused before the
+    /// leader is reaped. So this asks first whether another part of the program has reaped the
+    /// leader; then no signal is sent.
     pub(crate) fn kill_group(&self) {
         kill_group(self.pid, self.id());
     }
 
-    /// Reaps the process if it has ended, after killing its group if it leads one. A call after `Some` is an error of the kernel
-    /// (`ECHILD`), so the owner keeps the result.
+    /// Reaps the process if it has ended, after killing its group if it leads one. A call after
+    /// `Some` is an error of the kernel (`ECHILD`), so the owner keeps the result.
     pub(crate) fn try_reap(&self, leads_group: bool) -> io::Result<Option<Ended>> {
         try_reap(self.pid, self.id(), leads_group)
     }
@@ -98,8 +104,8 @@ impl Pidfd {
     }
 }
 
-/// A child of this process that has not been waited for, known by its number alone. The number cannot be reused before the
-/// child is reaped.
+/// A child of this process that has not been waited for, known by its number alone. The number
+/// cannot be reused before the child is reaped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number(Pid);
 
@@ -146,7 +152,8 @@ fn kill_group(pid: u32, id: WaitId<'_>) {
 
 fn try_reap(pid: u32, id: WaitId<'_>, leads_group: bool) -> io::Result<Option<Ended>> {
     if leads_group {
-        // A process that ends after this check is reaped by the next one: its group has to be killed first.
+        // A process that ends after this check is reaped by the next one: its group has to be
+        // killed first.
         if !has_ended(id.clone())? {
             return Ok(None);
         }

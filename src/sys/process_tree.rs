@@ -76,7 +76,8 @@ impl DescendantKiller {
     }
 
     fn new(pid: u32, root_is_self: bool) -> io::Result<Self> {
-        std::fs::metadata("/proc/thread-self/children")?; // some kernels are built without these lists
+        // Some kernels are built without these lists.
+        std::fs::metadata("/proc/thread-self/children")?;
         let start_time = Stat::read(pid)?.start_time;
         Ok(Self {
             root: Identity { pid, start_time },
@@ -206,7 +207,8 @@ fn children_of(pid: u32) -> io::Result<Vec<u32>> {
     for thread in threads {
         match std::fs::read_to_string(thread?.path().join("children")) {
             Ok(list) => children.extend(list.split_ascii_whitespace().flat_map(str::parse::<u32>)),
-            Err(error) if is_gone(&error) => {} // the thread has ended, and left its children to another one
+            // The thread has ended, and left its children to another one.
+            Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
     }

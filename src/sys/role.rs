@@ -1,18 +1,20 @@
 //! The role of this process: an ordinary program, or a worker of a seedbed program.
 //!
-//! The launcher gives a worker one end of a socket as standard input, and passes a [`Handshake`] in the environment: the
-//! parent's process id and the inode of the socket. A process is a worker if its standard input is that socket. The
-//! variable alone proves nothing, because the processes that a job starts inherit it.
+//! The launcher gives a worker one end of a socket as standard input, and passes a [`Handshake`] in
+//! the environment: the parent's process id and the inode of the socket. A process is a worker if
+//! its standard input is that socket. The variable alone proves nothing, because the processes that
+//! a job starts inherit it.
 //!
-//! A worker runs the program's `main` again up to the hook. If the program calls another function of this crate first, the
-//! hook is in the wrong place: without an end, the whole program would run twice and start workers in turn. So that
-//! function reports the mistake and exits.
+//! A worker runs the program's `main` again up to the hook. If the program calls another function
+//! of this crate first, the hook is in the wrong place: without an end, the whole program would run
+//! twice and start workers in turn. So that function reports the mistake and exits.
 //!
 //! # The report to the parent
 //!
-//! The report has a fixed form, independent of the rest of the protocol: [`REPORT_PREFIX`], the length of the text as
-//! eight bytes in little-endian order, and the text in UTF-8. `transport::frame` chose its header such that the parent
-//! reads a report as a frame of the kind `CannotServe`; a test there checks that.
+//! The report has a fixed form, independent of the rest of the protocol: [`REPORT_PREFIX`], the
+//! length of the text as eight bytes in little-endian order, and the text in UTF-8.
+//! `transport::frame` chose its header such that the parent reads a report as a frame of the kind
+//! `CannotServe`; a test there checks that.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -32,7 +34,8 @@ const REPORT_PREFIX: [u8; 16] = *b"sbd\x01\x05\0\0\0\0\0\0\0\0\0\0\0";
 /// The exit code of a worker that cannot serve: `EX_SOFTWARE` of `sysexits.h`.
 const EXIT_CANNOT_SERVE: i32 = 70;
 
-/// Tells a worker which process started it and which socket leads there. Its text is `<parent>:<inode>`.
+/// Tells a worker which process started it and which socket leads there. Its text is
+/// `<parent>:<inode>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
     /// The parent's process id.
@@ -68,8 +71,8 @@ pub(crate) enum Role {
     Worker,
 }
 
-/// Caches the role, so that a query costs one relaxed load. Relaxed is enough: an unknown role is computed from the
-/// process's own state, and no other memory depends on the value.
+/// Caches the role, so that a query costs one relaxed load. Relaxed is enough: an unknown role is
+/// computed from the process's own state, and no other memory depends on the value.
 static CACHED: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const PROGRAM: u8 = 1;
@@ -90,10 +93,11 @@ pub(crate) fn start_serving() -> bool {
     CACHED.swap(WORKER, Ordering::Relaxed) != WORKER
 }
 
-/// Ends this process with a message that names the fix, if it is a worker that has not reached the hook.
+/// Ends this process with a message that names the fix, if it is a worker that has not reached the
+/// hook.
 ///
-/// Each public function that a program may call before the hook calls this first. In any other process it costs one
-/// relaxed load.
+/// Each public function that a program may call before the hook calls this first. In any other
+/// process it costs one relaxed load.
 pub(crate) fn refuse_unless_hooked(call: &str) {
     if let Role::UnhookedWorker(_) = role() {
         refuse(call);
@@ -125,8 +129,9 @@ fn determine() -> Role {
     }
 }
 
-/// Finds the handshake in the environment that the process was executed with. The program may have cleared its own copy
-/// of the environment; a worker that did so must not take itself for an ordinary program and start workers.
+/// Finds the handshake in the environment that the process was executed with. The program may have
+/// cleared its own copy of the environment; a worker that did so must not take itself for an
+/// ordinary program and start workers.
 fn find_handshake(environment: &[u8]) -> Option<OsString> {
     environment
         .split(|&byte| byte == 0)
@@ -140,9 +145,10 @@ fn find_handshake(environment: &[u8]) -> Option<OsString> {
 
 /// Decides whether a process with this handshake, standard input and parent is a worker.
 ///
-/// A process whose parent is the one in the handshake is a worker too, even if the program has replaced its standard input:
-/// it cannot serve, but as an ordinary program it would start another such process. (One process is classified wrongly:
-/// an orphan that a job started, if the worker's parent is process 1 and so has become the orphan's parent.)
+/// A process whose parent is the one in the handshake is a worker too, even if the program has
+/// replaced its standard input: it cannot serve, but as an ordinary program it would start another
+/// such process. (One process is classified wrongly: an orphan that a job started, if the worker's
+/// parent is process 1 and so has become the orphan's parent.)
 fn decide(handshake: Handshake, stdin: Option<u64>, parent: u32) -> Role {
     if stdin == Some(handshake.inode) || parent == handshake.parent {
         Role::UnhookedWorker(handshake)
@@ -161,8 +167,8 @@ fn refuse(call: &str) -> ! {
     exit_cannot_serve(&message)
 }
 
-/// Reports to the parent why this worker cannot serve, and exits. If the parent cannot be reached through the standard
-/// input, the report goes to standard error.
+/// Reports to the parent why this worker cannot serve, and exits. If the parent cannot be reached
+/// through the standard input, the report goes to standard error.
 pub(crate) fn exit_cannot_serve(message: &str) -> ! {
     let sent = socket::send_all(rustix::stdio::stdin(), &report(message));
     if sent.is_err() {

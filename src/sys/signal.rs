@@ -1,21 +1,25 @@
 //! The disposition and the mask of SIGINT.
 //!
-//! A worker ignores SIGINT: Ctrl-C reaches the whole foreground process group, and the parent decides what happens to its
-//! workers. SIGINT must be blocked between `exec` and the moment when the worker ignores it. A new process inherits the mask
-//! of the thread that spawns it; so both halves are here.
+//! A worker ignores SIGINT: Ctrl-C reaches the whole foreground process group, and the parent
+//! decides what happens to its workers. SIGINT must be blocked between `exec` and the moment when
+//! the worker ignores it. A new process inherits the mask of the thread that spawns it; so both
+//! halves are here.
 //!
-//! `unsafe` is needed for libc's calls: rustix leaves the state of signals to the C library, which owns it.
+//! `unsafe` is needed for libc's calls: rustix leaves the state of signals to the C library, which
+//! owns it.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Blocks SIGINT, and no other signal, on this thread. A process that it spawns starts with the same mask.
+/// Blocks SIGINT, and no other signal, on this thread. A process that it spawns starts with the
+/// same mask.
 pub(crate) fn block_only_sigint() {
     set_mask(&set_of(&[libc::SIGINT]));
 }
 
-/// Ignores SIGINT in this process, then unblocks all signals on this thread. A pending SIGINT is discarded.
+/// Ignores SIGINT in this process, then unblocks all signals on this thread. A pending SIGINT is
+/// discarded.
 pub(crate) fn ignore_sigint_and_unblock() {
     // SAFETY: `signal` may be called with any valid number and `SIG_IGN`, which installs no code.
     let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
@@ -25,8 +29,8 @@ pub(crate) fn ignore_sigint_and_unblock() {
 
 fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` initialises the whole set, for which `set` has the size and alignment, and cannot fail. The set is
-    // used only afterwards.
+    // SAFETY: `sigemptyset` initialises the whole set, for which `set` has the size and alignment,
+    // and cannot fail. The set is used only afterwards.
     let mut set = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         set.assume_init()
@@ -47,7 +51,8 @@ fn set_mask(set: &libc::sigset_t) {
 /// Returns whether this signal has its default disposition.
 pub(crate) fn is_default(signal: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: with a null pointer for the new action nothing changes, and `action` has room for the old one.
+    // SAFETY: with a null pointer for the new action nothing changes, and `action` has room for the
+    // old one.
     let result = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
     // SAFETY: `sigaction` has succeeded, so it has filled in the structure.
     result == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL

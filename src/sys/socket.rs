@@ -1,8 +1,8 @@
 //! The private socket between a parent and one worker.
 //!
-//! It is a socketpair rather than two pipes: one descriptor on each side, both directions, and it can carry descriptors.
-//! All descriptors here are close-on-exec. Only the worker's standard input, onto which `posix_spawn` duplicates the
-//! worker's end, survives the `exec`.
+//! It is a socketpair rather than two pipes: one descriptor on each side, both directions, and it
+//! can carry descriptors. All descriptors here are close-on-exec. Only the worker's standard input,
+//! onto which `posix_spawn` duplicates the worker's end, survives the `exec`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,8 +16,8 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-/// Makes a connected pair of stream sockets. Neither has the number of a standard descriptor, even in a program that has closed
-/// those: output of the program must not get between the frames.
+/// Makes a connected pair of stream sockets. Neither has the number of a standard descriptor, even
+/// in a program that has closed those: output of the program must not get between the frames.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = socketpair(
         AddressFamily::UNIX,
@@ -36,14 +36,15 @@ fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Returns the inode of a socket, which identifies it system-wide while it exists, or `None` if `fd` is no socket.
+/// Returns the inode of a socket, which identifies it system-wide while it exists, or `None` if
+/// `fd` is no socket.
 pub(crate) fn socket_inode(fd: impl AsFd) -> Option<u64> {
     let stat = fstat(fd).ok()?; // fails if the descriptor is closed
     (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(stat.st_ino)
 }
 
-/// Duplicates `fd` to a high number, so that a job that closes its low descriptors and opens others does not replace the
-/// socket.
+/// Duplicates `fd` to a high number, so that a job that closes its low descriptors and opens others
+/// does not replace the socket.
 pub(crate) fn move_out_of_the_way(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const HIGH: [i32; 3] = [1000, 200, 3];
     let mut last = Errno::MFILE;
@@ -70,7 +71,8 @@ pub(crate) fn dev_null() -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Sends all of `bytes`, blocking. If the peer has closed its end, the error is `EPIPE`, and no signal is raised.
+/// Sends all of `bytes`, blocking. If the peer has closed its end, the error is `EPIPE`, and no
+/// signal is raised.
 pub(crate) fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let sent = retry_on_intr(|| send(&socket, bytes, SendFlags::NOSIGNAL))?;
@@ -95,8 +97,8 @@ pub(crate) fn send_with_fds(
     send_all(socket, &bytes[sent..])
 }
 
-/// Sends some of `bytes`, blocking, with descriptors attached to the first byte. Returns how many bytes were sent; after an
-/// error, none.
+/// Sends some of `bytes`, blocking, with descriptors attached to the first byte. Returns how many
+/// bytes were sent; after an error, none.
 pub(crate) fn send_first(
     socket: impl AsFd,
     bytes: &[u8],

@@ -1,7 +1,7 @@
 //! Threads: their ids, and how many this process has.
 //!
-//! `unsafe` is needed for a system call and a variable of the C library that no crate wraps; see [`is_alone`] and
-//! [`was_always_alone`].
+//! `unsafe` is needed for a system call and a variable of the C library that no crate wraps; see
+//! [`is_alone`] and [`was_always_alone`].
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;
@@ -35,8 +35,8 @@ pub(crate) fn all() -> Vec<Id> {
         .collect()
 }
 
-/// Returns how many threads of this process may still run its code. The kernel lists a joined thread for a moment longer;
-/// such a thread does not count.
+/// Returns how many threads of this process may still run its code. The kernel lists a joined
+/// thread for a moment longer; such a thread does not count.
 ///
 /// # Errors
 ///
@@ -51,24 +51,26 @@ pub(crate) fn count() -> std::io::Result<usize> {
     Ok(listed.filter_map(lives).count())
 }
 
-/// Returns whether the C library reports that this process has never had another thread. Costs a load.
+/// Returns whether the C library reports that this process has never had another thread. Costs a
+/// load.
 pub(crate) fn was_always_alone() -> bool {
     static VARIABLE: OnceLock<usize> = OnceLock::new();
     // SAFETY: the name is a C string, and the handle stands for all loaded objects.
     let find = || unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
     match *VARIABLE.get_or_init(|| find().expose_provenance()) {
         0 => false,
-        // SAFETY: this is glibc's documented variable of that name, a `char` that exists as long as the library, which is never
-        // unloaded. It is written when the first thread is made, when no other thread could access it.
+        // SAFETY: this is glibc's documented variable of that name, a `char` that exists as long as
+        // the library, which is never unloaded. It is written when the first thread is made, when
+        // no other thread could access it.
         place => unsafe { std::ptr::with_exposed_provenance::<u8>(place).read_volatile() != 0 },
     }
 }
 
-/// Returns whether the caller is the only thread of this process, or `None` if the kernel does not answer because the call is
-/// forbidden. Costs as much as an empty system call.
+/// Returns whether the caller is the only thread of this process, or `None` if the kernel does not
+/// answer because the call is forbidden. Costs as much as an empty system call.
 ///
-/// The call asks to separate this thread from the others of its process, which the kernel refuses unless there are none; then
-/// it does nothing.
+/// The call asks to separate this thread from the others of its process, which the kernel refuses
+/// unless there are none; then it does nothing.
 pub(crate) fn is_alone() -> Option<bool> {
     // SAFETY: with this flag alone, the call changes nothing. It fails if there are other threads.
     match unsafe { libc::unshare(libc::CLONE_THREAD) } {
@@ -80,8 +82,8 @@ pub(crate) fn is_alone() -> Option<bool> {
     }
 }
 
-/// Returns a number that grows by one with each thread of this process, including threads that are ending. Costs a tenth of
-/// [`count`].
+/// Returns a number that grows by one with each thread of this process, including threads that are
+/// ending. Costs a tenth of [`count`].
 ///
 /// # Errors
 ///
@@ -91,8 +93,9 @@ pub(crate) fn listed() -> std::io::Result<usize> {
     usize::try_from(entries).map_err(std::io::Error::other)
 }
 
-/// Returns whether the kernel's flag for an ending thread is set, which happens before a joining thread is woken. `stat` is a
-/// number, a name in parentheses, which may hold anything, and then words.
+/// Returns whether the kernel's flag for an ending thread is set, which happens before a joining
+/// thread is woken. `stat` is a number, a name in parentheses, which may hold anything, and then
+/// words.
 fn is_exiting(stat: &[u8]) -> Option<bool> {
     const PF_EXITING: u32 = 4;
     const FLAGS: usize = 6; // index among the words behind the name

@@ -1,7 +1,8 @@
 //! Spinning with a bound, and backing off after unsuccessful spins.
 //!
-//! Waking a sleeping core takes about 30 us; reading a cache line takes nanoseconds. So a side that expects a frame within
-//! microseconds spins for it. A side whose spins keep failing wastes CPU time and must spin less often.
+//! Waking a sleeping core takes about 30 us; reading a cache line takes nanoseconds. So a side that
+//! expects a frame within microseconds spins for it. A side whose spins keep failing wastes CPU
+//! time and must spin less often.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -17,12 +18,14 @@ thread_local! {
 
 /// Spins until `condition` holds, for about `limit` at most, and returns whether it holds.
 ///
-/// If `shares_processor` is set, the other side needs this processor to make progress, so each check is followed by a
-/// yield. Otherwise the spin yields now and then, in case another thread needs the processor.
+/// If `shares_processor` is set, the other side needs this processor to make progress, so each
+/// check is followed by a yield. Otherwise the spin yields now and then, in case another thread
+/// needs the processor.
 ///
-/// A yield that hands the processor to a busy process of another program gives away a whole time slice, about a thousand
-/// calls. So after one that took long, spins do without yields for a while, and where they cannot, the caller sleeps: the
-/// scheduler prefers a process that wakes up to one that has used its slice.
+/// A yield that hands the processor to a busy process of another program gives away a whole time
+/// slice, about a thousand calls. So after one that took long, spins do without yields for a while,
+/// and where they cannot, the caller sleeps: the scheduler prefers a process that wakes up to one
+/// that has used its slice.
 pub(crate) fn spin_until(
     limit: Duration,
     shares_processor: bool,
@@ -72,7 +75,8 @@ fn yield_measured(now: Instant) {
 
 /// Decides for each wait whether it starts with a spin.
 ///
-/// After each failed spin, the number of waits without a spin doubles, up to a maximum; one success resets it.
+/// After each failed spin, the number of waits without a spin doubles, up to a maximum; one success
+/// resets it.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     /// Failed spins in a row.
@@ -106,7 +110,8 @@ impl Backoff {
         self.waits_to_skip /= 2;
     }
 
-    /// Notes that a spin failed. At least one of `longest_interval` waits spins, which must be a power of two.
+    /// Notes that a spin failed. At least one of `longest_interval` waits spins, which must be a
+    /// power of two.
     pub(crate) fn failed(&mut self, longest_interval: u32) {
         self.waits_to_skip = (1 << self.failures).min(longest_interval) - 1;
         self.failures = (self.failures + 1).min(longest_interval.ilog2());

@@ -1,8 +1,9 @@
 //! Encodes values as bytes and decodes them. The only file that uses bincode.
 //!
-//! The format is private to a parent and its workers, which execute the same image. So it needs neither versions nor names,
-//! and may change in any release. Integers have a fixed width, which is faster than a variable one. Only bytes of a process
-//! of the same program are decoded; even so, no announced length is trusted.
+//! The format is private to a parent and its workers, which execute the same image. So it needs
+//! neither versions nor names, and may change in any release. Integers have a fixed width, which is
+//! faster than a variable one. Only bytes of a process of the same program are decoded; even so, no
+//! announced length is trusted.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -73,8 +74,9 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 
 /// Decodes in a format with a limit for the bytes of a value.
 ///
-/// bincode allocates memory for a text before it has seen the text. If a type's `Serialize` and `Deserialize` disagree, the
-/// length may be any number, and allocating more than all memory aborts the process. The limit bounds that allocation.
+/// bincode allocates memory for a text before it has seen the text. If a type's `Serialize` and
+/// `Deserialize` disagree, the length may be any number, and allocating more than all memory aborts
+/// the process. The limit bounds that allocation.
 fn decode_with_limit<T: DeserializeOwned>(
     bytes: &[u8],
     format: impl Config,
@@ -85,8 +87,8 @@ fn decode_with_limit<T: DeserializeOwned>(
     }
 }
 
-/// Appends the encoding of `value` to `out`, or a reference to attached memory if it is large, and returns the attachments.
-/// The memory is sealed. After an error, `out` is unchanged.
+/// Appends the encoding of `value` to `out`, or a reference to attached memory if it is large, and
+/// returns the attachments. The memory is sealed. After an error, `out` is unchanged.
 pub(crate) fn encode_with_attachments<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
@@ -94,8 +96,8 @@ pub(crate) fn encode_with_attachments<T: Serialize + ?Sized>(
     encode_to(value, Encoding::begin(out, None))
 }
 
-/// Encodes `value` like [`encode_with_attachments`], for a worker of this process: a large encoding is in an arena of `pool`
-/// if possible.
+/// Encodes `value` like [`encode_with_attachments`], for a worker of this process: a large encoding
+/// is in an arena of `pool` if possible.
 pub(crate) fn encode_for_worker<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
@@ -104,8 +106,8 @@ pub(crate) fn encode_for_worker<T: Serialize + ?Sized>(
     encode_to(value, Encoding::begin(out, Some(pool)))
 }
 
-/// Encodes `value` into `out`, whatever its length, for a receiver that may have no descriptor left. (Shared memory within the
-/// value still needs one.)
+/// Encodes `value` into `out`, whatever its length, for a receiver that may have no descriptor
+/// left. (Shared memory within the value still needs one.)
 pub(crate) fn encode_in_frame<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
@@ -143,7 +145,8 @@ pub(crate) fn locate_argument<'a>(
     Incoming::from_parent(payload, fds, mappings).map_err(attachment_error)
 }
 
-/// Decodes a value that a worker has sent, from the payload of its frame and the attached descriptors.
+/// Decodes a value that a worker has sent, from the payload of its frame and the attached
+/// descriptors.
 pub(crate) fn decode_received<T: DeserializeOwned>(
     bytes: &[u8],
     fds: Vec<OwnedFd>,
@@ -164,7 +167,8 @@ pub(crate) fn decode_payload<T: DeserializeOwned>(incoming: Incoming<'_>) -> Res
     })
 }
 
-/// Returns how many bytes the encoding of a value has, from its frame's payload and the last of its descriptors.
+/// Returns how many bytes the encoding of a value has, from its frame's payload and the last of its
+/// descriptors.
 pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> usize {
     incoming::encoded_len(payload, last_fd)
 }
@@ -197,8 +201,8 @@ fn check_left_over<T>(value: T, left_over: usize) -> Result<T, CodecError> {
     }
 }
 
-/// Returns the text of a user's `Serialize` without bincode's wrapping, or replaces a text of bincode's by one that says which
-/// types cause the error.
+/// Returns the text of a user's `Serialize` without bincode's wrapping, or replaces a text of
+/// bincode's by one that says which types cause the error.
 fn encode_error(error: bincode::error::EncodeError) -> String {
     use bincode::error::EncodeError;
     match error {

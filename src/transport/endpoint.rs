@@ -1,8 +1,8 @@
 //! One end of the connection between a parent and a worker; the same code for both.
 //!
-//! An [`Endpoint`] sends and receives frames through the socket or the mailbox. It never waits: the parent polls it, and
-//! the worker drives it with blocking reads. What differs between the two is how each holds its socket and the mailbox,
-//! which the [`Side`] says.
+//! An [`Endpoint`] sends and receives frames through the socket or the mailbox. It never waits: the
+//! parent polls it, and the worker drives it with blocking reads. The two sides hold their sockets
+//! and the mailbox differently, which the [`Side`] says.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -101,8 +101,8 @@ impl<S: Side> Endpoint<S> {
         self.outgoing().is_some_and(Slot::is_waiting)
     }
 
-    /// Posts a message to the mailbox, if it has no descriptors, fits into the slot, and the peer watches that. Returns whether
-    /// it was posted.
+    /// Posts a message to the mailbox, if it has no descriptors, fits into the slot, and the peer
+    /// watches that. Returns whether it was posted.
     pub(crate) fn post(&self, message: &OutMessage) -> bool {
         message.fds().is_empty()
             && self
@@ -110,7 +110,8 @@ impl<S: Side> Endpoint<S> {
                 .is_some_and(|slot| slot.post(message.bytes()))
     }
 
-    /// Sends some of a message through the socket, from the byte `from` on, and returns how many bytes were sent.
+    /// Sends some of a message through the socket, from the byte `from` on, and returns how many
+    /// bytes were sent.
     pub(crate) fn send_some(
         &self,
         message: &OutMessage,
@@ -137,7 +138,8 @@ impl<S: Side> Endpoint<S> {
         self.outgoing().is_some_and(Slot::is_full)
     }
 
-    /// Waits up to `limit` until the peer has taken the message that was posted, if there is one. Returns whether it has.
+    /// Waits up to `limit` until the peer has taken the message that was posted, if there is one.
+    /// Returns whether it has.
     pub(crate) fn wait_until_taken(&self, limit: Duration) -> bool {
         let Some(slot) = self.outgoing().filter(|slot| slot.is_full()) else {
             return true;
@@ -149,7 +151,8 @@ impl<S: Side> Endpoint<S> {
 
 /// Receiving.
 impl<S: Side> Endpoint<S> {
-    /// Starts to watch the mailbox, so that the peer may post there. `processor` is that of this thread.
+    /// Starts to watch the mailbox, so that the peer may post there. `processor` is that of this
+    /// thread.
     pub(crate) fn watch(&self, processor: usize) {
         if let Some(slot) = self.incoming() {
             slot.watch(processor);
@@ -166,7 +169,8 @@ impl<S: Side> Endpoint<S> {
         self.incoming().is_some_and(Slot::is_waiting)
     }
 
-    /// Starts a wait for the next frame, and returns whether it should start with a [spin](Self::spin).
+    /// Starts a wait for the next frame, and returns whether it should start with a
+    /// [spin](Self::spin).
     pub(crate) fn next_wait_spins(&mut self) -> bool {
         self.mailbox.is_some() && self.backoff.next_wait_spins()
     }
@@ -176,8 +180,9 @@ impl<S: Side> Endpoint<S> {
         self.backoff.would_have_succeeded();
     }
 
-    /// Spins on the watched mailbox up to `limit`, and returns whether something has arrived there or in the socket.
-    /// `processor` is that of this thread. After failures, at least one of `longest_interval` waits spins.
+    /// Spins on the watched mailbox up to `limit`, and returns whether something has arrived there
+    /// or in the socket. `processor` is that of this thread. After failures, at least one of
+    /// `longest_interval` waits spins.
     pub(crate) fn spin(
         &mut self,
         processor: usize,
@@ -211,7 +216,8 @@ impl<S: Side> Endpoint<S> {
         self.inbox.is_empty()
     }
 
-    /// Receives a frame through the socket. Returns `None` if a read would block, or has waited for the socket's timeout.
+    /// Receives a frame through the socket. Returns `None` if a read would block, or has waited for
+    /// the socket's timeout.
     pub(crate) fn receive_from_socket(
         &mut self,
         flags: RecvFlags,

@@ -19,10 +19,11 @@ pub(crate) struct SetUp {
     pub(crate) name: String,
     /// The name of the processes that it forks.
     pub(crate) copies: String,
-    /// Called in this order before `init`. A fork server calls them before it forks, once for all its workers.
+    /// Called in this order before `init`. A fork server calls them before it forks, once for all
+    /// its workers.
     pub(crate) preload: Vec<Closure>,
-    /// The working directory, set before the preload closures: a path as bytes, since paths need not be text. The workers of
-    /// a fork server inherit it.
+    /// The working directory, set before the preload closures: a path as bytes, since paths need
+    /// not be text. The workers of a fork server inherit it.
     pub(crate) current_dir: Option<Vec<u8>>,
     /// Set before `init`.
     pub(crate) limits: Limits,
@@ -47,7 +48,8 @@ pub(crate) enum Purpose {
     Fork,
 }
 
-/// The limits and scheduling of a worker. A fork server does not apply them to itself; the workers that it forks do.
+/// The limits and scheduling of a worker. A fork server does not apply them to itself; the workers
+/// that it forks do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limits {
     /// Bytes of memory.

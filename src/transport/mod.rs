@@ -1,21 +1,24 @@
 //! The transport: how a parent and a worker exchange messages.
 //!
-//! * [`frame`] cuts the byte stream of the socket into frames, [`receive`] reads them, and [`mailbox`] carries small
-//!   frames through shared memory. [`endpoint`] is one end of a connection, for both sides; [`backoff`] decides when an
-//!   end spins.
-//! * [`codec`] encodes values, through `strict_serializer`, which refuses values with skipped fields. Large values and
-//!   shared memory are in [`payload`]. An [`out_message`] is a frame with its attachments.
-//! * [`message`] and [`job`] define the contents, and [`pid_table`] is where a parent finds forked workers.
+//! * [`frame`] cuts the byte stream of the socket into frames, [`receive`] reads them, and
+//!   [`mailbox`] carries small frames through shared memory. [`endpoint`] is one end of a
+//!   connection, for both sides; [`backoff`] decides when an end spins.
+//! * [`codec`] encodes values, through `strict_serializer`, which refuses values with skipped
+//!   fields. Large values and shared memory are in [`payload`]. An [`out_message`] is a frame with
+//!   its attachments.
+//! * [`message`] and [`job`] define the contents, and [`pid_table`] is where a parent finds forked
+//!   workers.
 //!
 //! # The protocol
 //!
-//! The parent sends a *prelude*, with the real standard output attached if necessary, and a *set-up*. The worker answers
-//! *hello*, and *ready* once its init closures have run. Then it answers each *job* with one of five outcomes. Instead of
-//! an answer, or between two jobs, the worker may send *bye*. It has closed its receiving end before, so a job without an
-//! answer has not run and will not.
+//! The parent sends a *prelude*, with the real standard output attached if necessary, and a
+//! *set-up*. The worker answers *hello*, and *ready* once its init closures have run. Then it
+//! answers each *job* with one of five outcomes. Instead of an answer, or between two jobs, the
+//! worker may send *bye*. It has closed its receiving end before, so a job without an answer has
+//! not run and will not.
 //!
-//! A worker that a fork server forks inherits the set-up. It sends no hello, and *ready* only if it has init closures: its
-//! first frame is usually the outcome of its first job.
+//! A worker that a fork server forks inherits the set-up. It sends no hello, and *ready* only if it
+//! has init closures: its first frame is usually the outcome of its first job.
 
 pub(crate) mod backoff;
 pub(crate) mod codec;

@@ -8,7 +8,8 @@ use super::frame::{HEADER, Header, Kind, NOTHING_KEPT};
 use super::payload::attachments::Attachments;
 use crate::sys::arena::Arena;
 
-/// A finished frame and its attachments. The descriptors among them travel with the frame's first byte.
+/// A finished frame and its attachments. The descriptors among them travel with the frame's first
+/// byte.
 #[derive(Debug, Default)]
 pub(crate) struct OutMessage {
     bytes: Vec<u8>,
@@ -36,7 +37,8 @@ impl OutMessage {
         }
     }
 
-    /// Makes a frame in one buffer, like [`frame::build`]; `fill` appends the payload and returns the attachments.
+    /// Makes a frame in one buffer, like [`frame::build`]; `fill` appends the payload and returns
+    /// the attachments.
     pub(crate) fn build<E>(
         kind: Kind,
         number: u64,
@@ -75,15 +77,16 @@ impl OutMessage {
         frame::number(&self.bytes)
     }
 
-    /// Notes that a worker gets the message: from now on it may read the arena in which the payload lies.
+    /// Notes that a worker gets the message: from now on it may read the arena in which the payload
+    /// lies.
     pub(crate) fn hand_over(&mut self) {
         if let Some(lent) = &mut self.attached.lent {
             lent.hand_over();
         }
     }
 
-    /// Consumes a message that the worker has answered. Returns the arena of its payload, if the worker has kept
-    /// nothing of it, so that the arena may be written again.
+    /// Consumes a message that the worker has answered. Returns the arena of its payload, if the
+    /// worker has kept nothing of it, so that the arena may be written again.
     pub(crate) fn into_arena(self, answer: &Header) -> Option<Arena> {
         match answer.number {
             NOTHING_KEPT => self.attached.lent?.returned(),

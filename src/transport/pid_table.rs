@@ -1,8 +1,10 @@
-//! The pid table: shared memory in which a parent finds the process ids of the workers that its fork server forks.
+//! The pid table: shared memory in which a parent finds the process ids of the workers that its
+//! fork server forks.
 //!
-//! Each request has a slot. The kernel itself writes the new process id into the slot, as a part of the fork and before the new
-//! process runs. So the parent can find each worker from its first moment on, whichever process is killed, and no process
-//! has to report it. The workers do not inherit the table, so a faulty job cannot overwrite it.
+//! Each request has a slot. The kernel itself writes the new process id into the slot, as a part of
+//! the fork and before the new process runs. So the parent can find each worker from its first
+//! moment on, whichever process is killed, and no process has to report it. The workers do not
+//! inherit the table, so a faulty job cannot overwrite it.
 //!
 //! `unsafe` is needed to declare that the table may be shared.
 #![allow(unsafe_code)]
@@ -23,7 +25,8 @@ pub(crate) struct Table {
     places: [AtomicU32; PLACES as usize],
 }
 
-// SAFETY: the fields are atomics of four bytes, for which any bits are a valid value. Zeros mean that all slots are free.
+// SAFETY: the fields are atomics of four bytes, for which any bits are a valid value. Zeros mean
+// that all slots are free.
 unsafe impl Shareable for Table {}
 
 /// The outcome of a request.

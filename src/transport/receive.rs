@@ -49,12 +49,12 @@ impl fmt::Display for RecvError {
     }
 }
 
-/// Reads once, and returns the number of bytes read; 0 means that the peer has closed its end. Descriptors that arrive are
-/// put into the inbox too.
+/// Reads once, and returns the number of bytes read; 0 means that the peer has closed its end.
+/// Descriptors that arrive are put into the inbox too.
 pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) -> io::Result<usize> {
     if !inbox.is_empty() {
-        // Descriptors arrive with the first byte of a frame, and one read ends with the message that brought some. So the
-        // rest of a frame brings none, and a plain `recv` is enough.
+        // Descriptors arrive with the first byte of a frame, and one read ends with the message
+        // that brought some. So the rest of a frame brings none, and a plain `recv` is enough.
         let (bytes, _) = recv(socket, spare_capacity(inbox.buffer()), flags)?;
         return Ok(bytes);
     }

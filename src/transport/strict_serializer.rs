@@ -1,12 +1,14 @@
 //! A serializer that refuses values with skipped fields.
 //!
-//! The encoding of a structure is the encodings of its fields in a row, with nothing between them. If a field is skipped, as by
-//! `#[serde(skip_serializing_if = ..)]`, the decoder takes the next field for it, and so on. Often that is an error; where the
-//! types fit, another value comes out. (serde reports neither skipped fields of a tuple nor `#[serde(skip_serializing)]`
-//! without its counterpart. A field with `#[serde(skip)]` is skipped on both sides, which is correct.)
+//! The encoding of a structure is the encodings of its fields in a row, with nothing between them.
+//! If a field is skipped, as by `#[serde(skip_serializing_if = ..)]`, the decoder takes the next
+//! field for it, and so on. Often that is an error; where the types fit, another value comes out.
+//! (serde reports neither skipped fields of a tuple nor `#[serde(skip_serializing)]` without its
+//! counterpart. A field with `#[serde(skip)]` is skipped on both sides, which is correct.)
 //!
-//! Everything else is forwarded to the inner serializer. Each nested value is wrapped again, so that it meets this serializer;
-//! the types do not grow with the depth, and the wrappers cost nothing when compiled.
+//! Everything else is forwarded to the inner serializer. Each nested value is wrapped again, so
+//! that it meets this serializer; the types do not grow with the depth, and the wrappers cost
+//! nothing when compiled.
 
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,

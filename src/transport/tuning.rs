@@ -2,56 +2,60 @@
 
 use std::time::Duration;
 
-/// The number of 64-bit words in a mailbox slot: 32 KiB, less the two words before them and the cache line behind them. A
-/// small frame shares the cache line of the state.
+/// The number of 64-bit words in a mailbox slot: 32 KiB, less the two words before them and the
+/// cache line behind them. A small frame shares the cache line of the state.
 pub(crate) const SLOT_WORDS: usize = 4096 - 2 - 8;
 
-/// A frame of up to this many bytes is written into a slot before its sender knows whether the receiver watches. Writing it
-/// takes less time than the extra transfer of a cache line between the two processors.
+/// A frame of up to this many bytes is written into a slot before its sender knows whether the
+/// receiver watches. Writing it takes less time than the extra transfer of a cache line between the
+/// two processors.
 pub(crate) const BLIND_WRITE_BYTES: usize = 256;
 
 /// The number of checks, of about 25 ns each, between two yields of the processor.
 pub(crate) const SPINS_BETWEEN_YIELDS: u32 = 64;
 
-/// The number of bytes that a receiver reserves for a frame of unknown size. Most frames fit, header included.
+/// The number of bytes that a receiver reserves for a frame of unknown size. Most frames fit,
+/// header included.
 pub(crate) const READ_ROOM: usize = 4 * 1024;
 
 /// The least number of bytes that a receiver reserves for the rest of a large frame.
 pub(crate) const READ_CHUNK: usize = 256 * 1024;
 
-/// A yield that takes longer has let a process use up its time slice, which is 0.7 ms or more. A thread that only answers
-/// a call is done sooner.
+/// A yield that takes longer has let a process use up its time slice, which is 0.7 ms or more. A
+/// thread that only answers a call is done sooner.
 pub(crate) const LONG_YIELD: Duration = Duration::from_micros(300);
 
-/// For this long after a long yield, spins do not yield. A program that is alone again loses little by that, and one that
-/// still competes loses one time slice in this time.
+/// For this long after a long yield, spins do not yield. A program that is alone again loses little
+/// by that, and one that still competes loses one time slice in this time.
 pub(crate) const CONTENTION_MEMORY: Duration = Duration::from_millis(100);
 
-/// The longest payload, in bytes, that stays in its frame. Half as much costs about the same either way, and this fits into
-/// the buffer of a socket.
+/// The longest payload, in bytes, that stays in its frame. Half as much costs about the same either
+/// way, and this fits into the buffer of a socket.
 pub(crate) const MAX_PAYLOAD_IN_FRAME: usize = 128 * 1024;
 
 /// How many bytes of an encoding are collected before they are written to memory.
 pub(crate) const WRITE_CHUNK: usize = 64 * 1024;
 
-/// The least length, in bytes, of a buffer that is decoded into huge pages. The C library maps a block of this size anew and
-/// unmaps it when it is freed, so its pages are untouched and its own.
+/// The least length, in bytes, of a buffer that is decoded into huge pages. The C library maps a
+/// block of this size anew and unmaps it when it is freed, so its pages are untouched and its own.
 pub(crate) const HUGE_PAGE_MIN: usize = 32 << 20;
 
-/// How many bytes [`SharedBytesWriter`](super::payload::SharedBytesWriter) collects before it writes them. A system call
-/// for this many bytes is cheap.
+/// How many bytes [`SharedBytesWriter`](super::payload::SharedBytesWriter) collects before it
+/// writes them. A system call for this many bytes is cheap.
 pub(crate) const SHARED_WRITE_BUFFER: usize = 64 * 1024;
 
-/// The most idle arenas in a pool. A program that makes more large calls at once lacks processors first.
+/// The most idle arenas in a pool. A program that makes more large calls at once lacks processors
+/// first.
 pub(crate) const MAX_IDLE_ARENAS: usize = 16;
 
-/// How many times as large as its contents a reused arena may be, if the length is known: a job that keeps a part of an
-/// arena keeps all of it.
+/// How many times as large as its contents a reused arena may be, if the length is known: a job
+/// that keeps a part of an arena keeps all of it.
 pub(crate) const MAX_ARENA_EXCESS: usize = 8;
 
 /// The most bytes in the idle arenas of a pool.
 pub(crate) const MAX_IDLE_ARENA_BYTES: usize = 256 << 20;
 
-/// The limits, in bytes, within which bincode reserves memory for a text before it has seen the text: see `codec`.
+/// The limits, in bytes, within which bincode reserves memory for a text before it has seen the
+/// text: see `codec`.
 pub(crate) const SMALL_DECODE_LIMIT: usize = 1 << 20;
 pub(crate) const LARGE_DECODE_LIMIT: usize = 1 << 30;

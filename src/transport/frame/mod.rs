@@ -1,17 +1,22 @@
-//! Frames: messages in a byte stream, each a fixed header and a payload of the announced length. Pure.
+//! Frames: messages in a byte stream, each a fixed header and a payload of the announced length.
+//! Pure.
 //!
-//! A sender leaves room for the header, encodes the payload behind it and fills in the header at the end, so that a frame is
-//! one buffer and one `write`. A receiver puts the bytes that it reads into an [`Inbox`] and takes frames out. Usually one
-//! `read` gets a whole frame, and its buffer becomes the frame without a copy.
+//! A sender leaves room for the header, encodes the payload behind it and fills in the header at
+//! the end, so that a frame is one buffer and one `write`. A receiver puts the bytes that it reads
+//! into an [`Inbox`] and takes frames out. Usually one `read` gets a whole frame, and its buffer
+//! becomes the frame without a copy.
 //!
-//! Invariants: memory is never allocated far ahead of the bytes that arrive (at most as much again, or [`READ_CHUNK`]), whatever
-//! the announced length. A malformed header is an error at once, however few bytes follow it.
+//! Invariants: memory is never allocated far ahead of the bytes that arrive (at most as much again,
+//! or [`READ_CHUNK`]), whatever the announced length. A malformed header is an error at once,
+//! however few bytes follow it.
 //!
-//! A worker's jobs are numbered, and each answer has the number of its job. So a frame that a job sends on its own is not
-//! taken for the answer to the next job. (The numbers wrap after 65,536; they guard against mistakes, not against attacks.)
+//! A worker's jobs are numbered, and each answer has the number of its job. So a frame that a job
+//! sends on its own is not taken for the answer to the next job. (The numbers wrap after 65,536;
+//! they guard against mistakes, not against attacks.)
 //!
-//! Descriptors can be attached to a frame. They travel with its first byte, and its header says how many they are. If one is
-//! lost because the receiver has too many open files, the frame arrives without any.
+//! Descriptors can be attached to a frame. They travel with its first byte, and its header says how
+//! many they are. If one is lost because the receiver has too many open files, the frame arrives
+//! without any.
 
 use std::fmt;
 use std::ops::Range;
@@ -31,8 +36,8 @@ const NUMBER_AT: Range<usize> = 8..16;
 /// Length of every header, in bytes.
 pub(crate) const HEADER: usize = 24;
 
-/// The longest payload that a header may announce, in bytes: more than any machine has memory for. A receiver would wait for a
-/// longer one indefinitely.
+/// The longest payload that a header may announce, in bytes: more than any machine has memory for.
+/// A receiver would wait for a longer one indefinitely.
 const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
 
 /// First bytes of every header; the last one is the version of the protocol.
@@ -57,11 +62,13 @@ pub(crate) enum Kind {
     Hello,
     /// To the parent: the init closures have run. From a fork server, `number` is its process id.
     Ready,
-    /// To the parent: text that says why the worker cannot serve. Before the hook, `sys::role` sends it.
+    /// To the parent: text that says why the worker cannot serve. Before the hook, `sys::role`
+    /// sends it.
     CannotServe,
     /// To the parent: a `message::InitFailed`, the last frame of this worker.
     InitFailed,
-    /// To the parent: the job's encoded result. In each of the five outcomes, `number` is [`KEPT`] or [`NOTHING_KEPT`].
+    /// To the parent: the job's encoded result. In each of the five outcomes, `number` is [`KEPT`]
+    /// or [`NOTHING_KEPT`].
     Done,
     /// To the parent: a `PanicReport`.
     Panicked,
@@ -71,13 +78,14 @@ pub(crate) enum Kind {
     BadResult,
     /// To the parent: the offset does not lie in the code of this image.
     NotOurCode,
-    /// To the parent: the worker takes no more jobs, and has run none that it has not answered. `number` is 0 after an idle
-    /// timeout, and 1 if a retire closure ended the worker.
+    /// To the parent: the worker takes no more jobs, and has run none that it has not answered.
+    /// `number` is 0 after an idle timeout, and 1 if a retire closure ended the worker.
     Bye,
-    /// To the parent: like `Bye`, because a retire closure panicked. The payload is a `PanicReport`.
+    /// To the parent: like `Bye`, because a retire closure panicked. The payload is a
+    /// `PanicReport`.
     RetirePanicked,
-    /// To a fork server: a header alone, with the socket of the new worker attached, and perhaps its standard error.
-    /// `number` is its slot in the pid table.
+    /// To a fork server: a header alone, with the socket of the new worker attached, and perhaps
+    /// its standard error. `number` is its slot in the pid table.
     Fork,
     /// To the parent: a fork server has `number` threads instead of one, so it cannot fork.
     NotAlone,
@@ -124,7 +132,8 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Returns the header as bytes: magic, kind, descriptors, call, number, length; integers in little-endian order.
+    /// Returns the header as bytes: magic, kind, descriptors, call, number, length; integers in
+    /// little-endian order.
     pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -156,8 +165,8 @@ impl Header {
         })
     }
 
-    /// Returns whether the worker may send this frame while this call waits: as the answer to it, or as a bye after the call
-    /// before. (Other kinds do not depend on the call.)
+    /// Returns whether the worker may send this frame while this call waits: as the answer to it,
+    /// or as a bye after the call before. (Other kinds do not depend on the call.)
     pub(crate) fn is_for(&self, call: u16) -> bool {
         match self.kind {
             Kind::Done
@@ -333,7 +342,8 @@ impl Inbox {
         if self.bytes.len() < end {
             return Ok(None);
         }
-        let rest = self.bytes.split_off(end); // allocates only if the next frame has begun to arrive
+        // Allocates only if the next frame has begun to arrive.
+        let rest = self.bytes.split_off(end);
         let bytes = std::mem::replace(&mut self.bytes, rest);
         let fds = self.take_fds(usize::from(header.fds));
         Ok(Some(Frame { header, fds, bytes }))
@@ -375,8 +385,8 @@ impl Inbox {
     }
 }
 
-/// Returns how many bytes to reserve for the rest of a frame of which `arrived` bytes are there: all of the rest if it is
-/// short, and otherwise not more than have arrived.
+/// Returns how many bytes to reserve for the rest of a frame of which `arrived` bytes are there:
+/// all of the rest if it is short, and otherwise not more than have arrived.
 fn room_for(header: Header, arrived: usize) -> usize {
     let missing = header
         .length

@@ -1,4 +1,4 @@
-//! Frames: their bytes, in pieces and in part, and what comes beside them.
+//! Tests of frames: whole, in pieces and truncated, and with descriptors.
 
 use super::*;
 use crate::transport::out_message::OutMessage;

@@ -1,15 +1,17 @@
 //! The identity of code: the offset of a function in the executable image.
 //!
-//! A parent cannot send a function, but its workers execute the same image, so an offset in it means the same instructions
-//! on both sides. For each use there is a *trampoline*: a plain function, instantiated for one job type `F`, that decodes
-//! the argument, calls `F` and encodes the result. The parent sends its offset from the base of the image.
+//! A parent cannot send a function, but its workers execute the same image, so an offset in it
+//! means the same instructions on both sides. For each use there is a *trampoline*: a plain
+//! function, instantiated for one job type `F`, that decodes the argument, calls `F` and encodes
+//! the result. The parent sends its offset from the base of the image.
 //!
-//! A job type `F` must be zero-sized, which is checked at compile time. So the trampoline needs no data to make its `F`; see
-//! [`zero_sized`] for the argument.
+//! A job type `F` must be zero-sized, which is checked at compile time. So the trampoline needs no
+//! data to make its `F`; see [`zero_sized`] for the argument.
 //!
-//! Only the lookup of an offset could be steered from outside. Three checks guard it: the two processes have compared the
-//! fingerprints of their images, the offset must lie in an executable segment of the main image (on both sides), and the
-//! kind of the frame says which type of trampoline its offset leads to.
+//! Only the lookup of an offset could be steered from outside. Three checks guard it: the two
+//! processes have compared the fingerprints of their images, the offset must lie in an executable
+//! segment of the main image (on both sides), and the kind of the frame says which type of
+//! trampoline its offset leads to.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -25,13 +27,15 @@ use crate::transport::codec::CodecError;
 use crate::transport::payload::attachments::Attachments;
 use crate::transport::payload::incoming::Incoming;
 
-/// The trampoline of a job: decodes the argument, appends the encoded result to the buffer, and returns its attachments.
+/// The trampoline of a job: decodes the argument, appends the encoded result to the buffer, and
+/// returns its attachments.
 pub(crate) type JobFn = fn(Incoming<'_>, &mut Vec<u8>) -> Result<Attachments, JobFailure>;
 
 /// The trampoline of an init or preload closure: decodes the closure's data and calls the closure.
 pub(crate) type InitFn = fn(&[u8]) -> Result<(), CodecError>;
 
-/// The trampoline of a retire closure: decodes the closure's data and returns the function to call after each job.
+/// The trampoline of a retire closure: decodes the closure's data and returns the function to call
+/// after each job.
 pub(crate) type RetireFn = fn(&[u8]) -> Result<Retire, CodecError>;
 
 /// Called after each job: returns whether the worker shall retire.
@@ -78,7 +82,8 @@ impl<P> Code<P> {
     }
 }
 
-/// A closure that captures nothing, can be copied, and can be called on any thread and in any process.
+/// A closure that captures nothing, can be copied, and can be called on any thread and in any
+/// process.
 pub(crate) trait Portable: Copy + Send + Sync + 'static {}
 
 impl<F: Copy + Send + Sync + 'static> Portable for F {}
@@ -103,17 +108,21 @@ impl Code<JobFn> {
     pub(crate) unsafe fn find(offset: u64) -> Option<JobFn> {
         let trampoline = find_code(offset)?;
         // SAFETY:
-        // * `*const ()` and a function pointer have the same size on all platforms of this crate, so that the `transmute`
-        //   compiles; std's documentation of `fn` asks for this way from a data pointer to a function pointer.
-        // * The pointer is not null: `find_code` returns an address in an executable segment, and no segment of a Linux
-        //   program begins at 0.
-        // * The pointer leads to a function of this type: by the caller's promise, the offset is that of a `JobFn` in a process
-        //   with the same image fingerprint, hence of the same `JobFn` here, with the same signature and ABI.
+        // * `*const ()` and a function pointer have the same size on all platforms of this crate,
+        //   so that the `transmute` compiles; std's documentation of `fn` asks for this way from a
+        //   data pointer to a function pointer.
+        // * The pointer is not null: `find_code` returns an address in an executable segment, and
+        //   no segment of a Linux program begins at 0.
+        // * The pointer leads to a function of this type: by the caller's promise, the offset is
+        //   that of a `JobFn` in a process with the same image fingerprint, hence of the same
+        //   `JobFn` here, with the same signature and ABI.
         // * The function is valid for `'static`: the main image is never unmapped.
-        // * The pointer has the provenance of that function: `find_code` takes up an exposed one. In the process that made
-        //   the `Code`, `at` has exposed it. In a worker, no Rust code need have done so. But the executable segment is memory
-        //   that the loader has mapped, and is disjoint from the stack, the heap and all statics; std documents such memory,
-        //   outside of the abstract machine, as always exposed. A call accesses no memory through the pointer.
+        // * The pointer has the provenance of that function: `find_code` takes up an exposed one.
+        //   In the process that made the `Code`, `at` has exposed it. In a worker, no Rust code
+        //   need have done so. But the executable segment is memory that the loader has mapped, and
+        //   is disjoint from the stack, the heap and all statics; std documents such memory,
+        //   outside of the abstract machine, as always exposed. A call accesses no memory through
+        //   the pointer.
         Some(unsafe { std::mem::transmute::<*const (), JobFn>(trampoline) })
     }
 }
@@ -136,8 +145,8 @@ impl Code<InitFn> {
     /// `offset` must have come from a `Code<InitFn>` of a process with the same image fingerprint.
     pub(crate) unsafe fn find(offset: u64) -> Option<InitFn> {
         let trampoline = find_code(offset)?;
-        // SAFETY: each clause of `Code::<JobFn>::find` holds for `InitFn`: the caller promises that the offset is that of a
-        // `Code<InitFn>`.
+        // SAFETY: each clause of `Code::<JobFn>::find` holds for `InitFn`: the caller promises that
+        // the offset is that of a `Code<InitFn>`.
         Some(unsafe { std::mem::transmute::<*const (), InitFn>(trampoline) })
     }
 }
@@ -157,16 +166,18 @@ impl Code<RetireFn> {
     ///
     /// # Safety
     ///
-    /// `offset` must have come from a `Code<RetireFn>` of a process with the same image fingerprint.
+    /// `offset` must have come from a `Code<RetireFn>` of a process with the same image
+    /// fingerprint.
     pub(crate) unsafe fn find(offset: u64) -> Option<RetireFn> {
         let trampoline = find_code(offset)?;
-        // SAFETY: each clause of `Code::<JobFn>::find` holds for `RetireFn`: the caller promises that the offset is that of a
-        // `Code<RetireFn>`.
+        // SAFETY: each clause of `Code::<JobFn>::find` holds for `RetireFn`: the caller promises
+        // that the offset is that of a `Code<RetireFn>`.
         Some(unsafe { std::mem::transmute::<*const (), RetireFn>(trampoline) })
     }
 }
 
-/// Returns a pointer to the code at an offset of this image; `None` if the offset does not lie in an executable segment.
+/// Returns a pointer to the code at an offset of this image; `None` if the offset does not lie in
+/// an executable segment.
 fn find_code(offset: u64) -> Option<*const ()> {
     let address = Image::of_this_process().address_of_code(offset)?;
     Some(std::ptr::with_exposed_provenance(address))
@@ -217,15 +228,15 @@ const fn assert_captures_nothing<F>() {
 fn zero_sized<F: Portable>() -> &'static F {
     const { assert_captures_nothing::<F>() };
     // SAFETY:
-    // * The pointer is aligned and not null, as `NonNull::dangling` is, and `F` is zero-sized (checked above, at compile
-    //   time). So the pointer is valid for reads of its zero bytes.
-    // * Zero bytes are a valid `F`, because `F` has a value: only `Code::of_*`, which takes an `F`, instantiates a trampoline
-    //   for it.
-    // * Another `F` may be made out of nothing, because `F: Copy`. It borrows nothing (`F: 'static`) and may be used on any
-    //   thread (`F: Send + Sync`).
-    // * A closure may capture a zero-sized token with which a library proves that something was done *in this process*. No
-    //   bound excludes that, so `run_sync` documents it: in a worker, such a token proves only what the code before the
-    //   hook or an init closure has done.
+    // * The pointer is aligned and not null, as `NonNull::dangling` is, and `F` is zero-sized
+    //   (checked above, at compile time). So the pointer is valid for reads of its zero bytes.
+    // * Zero bytes are a valid `F`, because `F` has a value: only `Code::of_*`, which takes an `F`,
+    //   instantiates a trampoline for it.
+    // * Another `F` may be made out of nothing, because `F: Copy`. It borrows nothing (`F:
+    //   'static`) and may be used on any thread (`F: Send + Sync`).
+    // * A closure may capture a zero-sized token with which a library proves that something was
+    //   done *in this process*. No bound excludes that, so `run_sync` documents it: in a worker,
+    //   such a token proves only what the code before the hook or an init closure has done.
     unsafe { NonNull::<F>::dangling().as_ref() }
 }
 

@@ -9,9 +9,9 @@ use crate::sys::image::Image;
 
 /// Identifies an executable image. Processes exchange offsets only if their fingerprints are equal.
 ///
-/// A fingerprint costs one `stat`; everything else is in memory. Reading the whole file would be more certain, but would take
-/// longer than starting a worker. The identity of the file, the build identifier and the layout of the segments exclude every
-/// accidental mistake.
+/// A fingerprint costs one `stat`; everything else is in memory. Reading the whole file would be
+/// more certain, but would take longer than starting a worker. The identity of the file, the build
+/// identifier and the layout of the segments exclude every accidental mistake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     pub(crate) version: String,
@@ -19,7 +19,8 @@ pub(crate) struct Fingerprint {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) size: u64,
-    /// Modification time; used only without a build identifier, because a file may be touched and stay the same.
+    /// Modification time; used only without a build identifier, because a file may be touched and
+    /// stay the same.
     pub(crate) modified: Option<(i64, i64)>,
     pub(crate) build_id: Vec<u8>,
     pub(crate) layout: u64,

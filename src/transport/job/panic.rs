@@ -1,13 +1,14 @@
 //! Catches and describes the panics of jobs.
 //!
-//! A job that panics must print nothing in the worker, and its caller wants message, location and backtrace. The panic payload
-//! has only the message, so a panic hook is installed before the program's. It describes a panic only while the serving
-//! thread is inside [`catch`]; every other panic (of a job's own threads, for example) goes to the program's hook. A panic
-//! that may abort the process goes there as well: a second panic while the first unwinds, and every panic of a program built
-//! with `panic = "abort"`.
+//! A job that panics must print nothing in the worker, and its caller wants message, location and
+//! backtrace. The panic payload has only the message, so a panic hook is installed before the
+//! program's. It describes a panic only while the serving thread is inside [`catch`]; every other
+//! panic (of a job's own threads, for example) goes to the program's hook. A panic that may abort
+//! the process goes there as well: a second panic while the first unwinds, and every panic of a
+//! program built with `panic = "abort"`.
 //!
-//! A hook cannot tell whether an earlier panic still unwinds or was caught by the job itself. So a second panic is described
-//! and passed on; the payload tells which of the two ended the job.
+//! A hook cannot tell whether an earlier panic still unwinds or was caught by the job itself. So a
+//! second panic is described and passed on; the payload tells which of the two ended the job.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -24,8 +25,8 @@ thread_local! {
 enum Catching {
     No,
     Quiet,
-    /// A panic has been described. It unwinds, was caught by the job, or is about to be taken. Of several panics, the last two
-    /// are kept.
+    /// A panic has been described. It unwinds, was caught by the job, or is about to be taken. The
+    /// last two panics are kept.
     Described(Option<PanicReport>, PanicReport),
 }
 
@@ -41,7 +42,8 @@ pub(crate) fn install_hook() {
 
 /// Calls `f`. If it panics, returns a description; nothing is printed.
 ///
-/// State that `f` leaves half-done stays so: the jobs of a worker share only what they chose to share.
+/// State that `f` leaves half-done stays so: the jobs of a worker share only what they chose to
+/// share.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PanicReport> {
     CATCHING.set(Catching::Quiet);
     let outcome = catch_unwind(AssertUnwindSafe(f));
@@ -67,7 +69,8 @@ fn describe(info: &PanicHookInfo<'_>) -> bool {
     if !cfg!(panic = "unwind") {
         return false;
     }
-    // `CATCHING` is gone while the thread drops its thread-locals; a panic then does not belong to a job.
+    // `CATCHING` is gone while the thread drops its thread-locals; a panic then does not belong to
+    // a job.
     CATCHING
         .try_with(|catching| {
             let before = match catching.replace(Catching::No) {
@@ -91,7 +94,8 @@ fn report(info: &PanicHookInfo<'_>) -> PanicReport {
     }
 }
 
-/// Describes a panic that the hook did not see, because the job replaced the hook or resumed a payload.
+/// Describes a panic that the hook did not see, because the job replaced the hook or resumed a
+/// payload.
 fn report_of_payload(payload: Box<dyn Any + Send>) -> PanicReport {
     let report = PanicReport {
         message: message(&*payload).to_owned(),
@@ -112,8 +116,8 @@ fn message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// Drops a payload. Its `Drop` is code of the job, which may panic with another payload, and so on: the second one is
-/// forgotten.
+/// Drops a payload. Its `Drop` is code of the job, which may panic with another payload, and so on:
+/// the second one is forgotten.
 fn drop_quietly(payload: Box<dyn Any + Send>) {
     CATCHING.set(Catching::Quiet);
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -62,7 +62,8 @@ impl WorkerPanic {
         &self.message
     }
 
-    /// Returns the location of the panic as `file:line:column`, or `None` if the job replaced the panic hook.
+    /// Returns the location of the panic as `file:line:column`, or `None` if the job replaced the
+    /// panic hook.
     ///
     /// ```
     /// use seedbed::run_sync;
@@ -81,8 +82,8 @@ impl WorkerPanic {
         self.location.as_deref()
     }
 
-    /// Returns the backtrace in the worker, if the environment asks for one (`RUST_BACKTRACE=1`). The error's `Debug` shows it;
-    /// its `Display` does not, so that it stays one sentence.
+    /// Returns the backtrace in the worker, if the environment asks for one (`RUST_BACKTRACE=1`).
+    /// The error's `Debug` shows it; its `Display` does not, so that it stays one sentence.
     ///
     /// ```
     /// use seedbed::run_sync;

@@ -77,7 +77,8 @@ impl WorkerStatus {
         self.jobs
     }
 
-    /// Returns the current resident set of the worker in bytes, or 0 if `/proc` is not mounted. Each call reads it again.
+    /// Returns the current resident set of the worker in bytes, or 0 if `/proc` is not mounted.
+    /// Each call reads it again.
     ///
     /// ```
     /// use seedbed::worker::WorkerStatus;
@@ -177,7 +178,8 @@ mod tests {
         let mut status = WorkerStatus::new(Instant::now());
         status.keep_memory_open();
         let before = status.memory();
-        // Other tests of this process free memory at the same time, so this may take several attempts.
+        // Other tests of this process free memory at the same time, so this may take several
+        // attempts.
         let mut held = Vec::new();
         while status.memory() < before + (32 << 20) {
             assert!(held.len() < 64, "the reading does not follow");

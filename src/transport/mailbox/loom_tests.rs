@@ -1,4 +1,5 @@
-//! Models of a mailbox: each frame arrives once and whole, through the slot or the socket, and no side sleeps forever.
+//! Models of a mailbox: each frame arrives once and whole, through the slot or the socket, and no
+//! side sleeps forever.
 
 use std::sync::Arc;
 
@@ -173,7 +174,8 @@ fn a_job_that_an_ended_worker_left_in_its_slot_has_not_begun() {
     });
 }
 
-/// A call in a run may continue on another thread, while the spin poller of its former thread still has its mailbox.
+/// A call in a run may continue on another thread, while the spin poller of its former thread still
+/// has its mailbox.
 #[test]
 fn no_frame_is_lost_when_a_former_thread_stops_watching_a_mailbox_that_another_watches() {
     check(|| {
@@ -182,7 +184,8 @@ fn no_frame_is_lost_when_a_former_thread_stops_watching_a_mailbox_that_another_w
         let former_thread = {
             let answer = answer.clone();
             spawn(move || {
-                let _ = answer.slot.stop_watching(); // the frame that it may find belongs to the other thread
+                // The frame that it may find belongs to the other thread.
+                let _ = answer.slot.stop_watching();
             })
         };
         let worker = {

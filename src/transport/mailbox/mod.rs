@@ -1,13 +1,14 @@
-//! The mailbox of a worker: two slots in memory shared with the parent, which carry small frames without a system call.
+//! The mailbox of a worker: two slots in memory shared with the parent, which carry small frames
+//! without a system call.
 //!
-//! One slot is for jobs, the other for answers. A slot holds a frame only while its receiver spins on it; a receiver that
-//! sleeps gets its frames through the socket, which wakes it. So no side ever waits on this memory alone, and a side that
-//! cannot use it, or backs off, just never spins.
+//! One slot is for jobs, the other for answers. A slot holds a frame only while its receiver spins
+//! on it; a receiver that sleeps gets its frames through the socket, which wakes it. So no side
+//! ever waits on this memory alone, and a side that cannot use it, or backs off, just never spins.
 //!
 //! # The protocol
 //!
-//! A slot has one sender and one receiver. At most one frame is on its way between them, in the slot or in the socket.
-//! The state of a slot is one word:
+//! A slot has one sender and one receiver. At most one frame is on its way between them, in the
+//! slot or in the socket. The state of a slot is one word:
 //!
 //! | from | to | by | meaning |
 //! |---|---|---|---|
@@ -17,19 +18,21 @@
 //! | `WAITING` | `ASLEEP` | receiver, [`stop_watching`](Slot::stop_watching) | the receiver will read the socket |
 //! | `FULL` | `ASLEEP` | receiver, [`take`](Slot::take) | the receiver has the frame |
 //!
-//! Both sides may change `WAITING`, so they use compare-and-swap. Either the frame is in the slot before the receiver stops
-//! watching, and [`stop_watching`](Slot::stop_watching) returns `false`; or the receiver stops first, and
-//! [`post`](Slot::post) fails. Every other state is changed by one side only.
+//! Both sides may change `WAITING`, so they use compare-and-swap. Either the frame is in the slot
+//! before the receiver stops watching, and [`stop_watching`](Slot::stop_watching) returns `false`;
+//! or the receiver stops first, and [`post`](Slot::post) fails. Every other state is changed by one
+//! side only.
 //!
-//! A receiver that set `WAITING` may be kept from looking, because its thread does something else. So a *worker* that is
-//! about to sleep checks whether its answer is still in the slot ([`is_full`](Slot::is_full)), and if so reports that
-//! through the socket. A parent need not check: its worker does nothing but spin while it watches.
+//! A receiver that set `WAITING` may be kept from looking, because its thread does something else.
+//! So a *worker* that is about to sleep checks whether its answer is still in the slot
+//! ([`is_full`](Slot::is_full)), and if so reports that through the socket. A parent need not
+//! check: its worker does nothing but spin while it watches.
 //!
 //! If a worker ends while its job is still in the slot, the job has not begun.
 //!
-//! A faulty job may overwrite this memory. Whatever it writes, the other side reads a frame, a malformed frame or nothing,
-//! and never reads beyond the slot. (A job that forges states on purpose can have itself run again, or wait: it harms
-//! its own call only.)
+//! A faulty job may overwrite this memory. The other side then reads a frame, a malformed frame or
+//! nothing, and never reads beyond the slot. (A job that forges states on purpose can have itself
+//! run again, or wait: it harms its own call only.)
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -56,8 +59,8 @@ pub(crate) struct Mailbox {
     pub(crate) answer: Slot,
 }
 
-// SAFETY: all fields are atomic words (and padding), any bits are a valid value of them, and zeros are an empty mailbox.
-// Nothing is dropped, and the alignment is 64 bytes.
+// SAFETY: all fields are atomic words (and padding), any bits are a valid value of them, and zeros
+// are an empty mailbox. Nothing is dropped, and the alignment is 64 bytes.
 #[allow(unsafe_code)]
 unsafe impl Shareable for Mailbox {}
 
@@ -73,7 +76,8 @@ pub(crate) struct Slot<const CAPACITY: usize = SLOT_WORDS> {
     processor: CacheLine,
 }
 
-/// A word that seldom changes, alone in a cache line, so that both processors keep a copy of the line.
+/// A word that seldom changes, alone in a cache line, so that both processors keep a copy of the
+/// line.
 #[repr(C, align(64))]
 #[derive(Debug)]
 struct CacheLine(AtomicUsize);
@@ -82,11 +86,13 @@ const WORD: usize = size_of::<usize>();
 
 /// The sender's operations.
 impl<const CAPACITY: usize> Slot<CAPACITY> {
-    /// Puts a frame into the slot, if it fits and the receiver watches the slot. Returns whether it did.
+    /// Puts a frame into the slot, if it fits and the receiver watches the slot. Returns whether it
+    /// did.
     ///
-    /// A small frame is written before the state is known: the receiver reads the words only if the exchange succeeds, and
-    /// the first store fetches the cache line for writing, where a look at the state would fetch it for reading first. A
-    /// long frame is not worth that, so its receiver is looked for first.
+    /// A small frame is written before the state is known: the receiver reads the words only if the
+    /// exchange succeeds, and the first store fetches the cache line for writing, where a look at
+    /// the state would fetch it for reading first. A long frame is not worth that, so its receiver
+    /// is looked for first.
     pub(crate) fn post(&self, frame: &[u8]) -> bool {
         if frame.len() > CAPACITY * WORD {
             return false;
@@ -140,15 +146,16 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
         self.state.load(Ordering::Acquire) == WAITING
     }
 
-    /// Returns whether the sender has put a frame into the socket while the receiver watched the slot.
+    /// Returns whether the sender has put a frame into the socket while the receiver watched the
+    /// slot.
     pub(crate) fn is_signalled(&self) -> bool {
         self.state.load(Ordering::Acquire) == SIGNALLED
     }
 
     /// Stops watching. Returns `false` if a frame has arrived before.
     ///
-    /// A former watcher may call this late, while another already watches the slot: only `WAITING` is changed, and by
-    /// compare-and-swap, so no frame is lost.
+    /// A former watcher may call this late, while another already watches the slot: only `WAITING`
+    /// is changed, and by compare-and-swap, so no frame is lost.
     pub(crate) fn stop_watching(&self) -> bool {
         self.exchange(WAITING, ASLEEP) || !self.is_full()
     }
@@ -167,7 +174,8 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
             frame.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         frame.truncate(length);
-        // If a faulty job sets `FULL` again, the slot holds an empty, malformed frame rather than this one.
+        // If a faulty job sets `FULL` again, the slot holds an empty, malformed frame rather than
+        // this one.
         self.length.store(0, Ordering::Relaxed);
         self.state.store(ASLEEP, Ordering::Release);
         Ok(Some(frame))

@@ -1,13 +1,15 @@
 //! The idle arenas of a worker context, for its next messages.
 //!
-//! * *Choice.* If the length is known, the pool gives out the smallest arena that is large enough and not far too large. If
-//!   it is not, the pool gives out the largest. Among equals it gives out the one used last, which a worker may still
-//!   have mapped.
-//! * *Size.* At most [`MAX_IDLE_ARENAS`] with [`MAX_IDLE_ARENA_BYTES`] together are kept, those used last. A file larger
-//!   than that never becomes an arena.
-//! * *Age.* Arenas are dropped [`UNUSED_MAPPING_KEPT_FOR`] after their last use, as workers drop their mappings.
+//! * *Choice.* If the length is known, the pool gives out the smallest arena that is large enough
+//!   and not far too large. If it is not, the pool gives out the largest. Among equals it gives out
+//!   the one used last, which a worker may still have mapped.
+//! * *Size.* At most [`MAX_IDLE_ARENAS`] with [`MAX_IDLE_ARENA_BYTES`] together are kept, those
+//!   used last. A file larger than that never becomes an arena.
+//! * *Age.* Arenas are dropped [`UNUSED_MAPPING_KEPT_FOR`] after their last use, as workers drop
+//!   their mappings.
 //!
-//! The pool reads no clock and drops no arena: the caller does, because unmapping 64 MiB takes some ten milliseconds.
+//! The pool reads no clock and drops no arena: the caller does, because unmapping 64 MiB takes some
+//! ten milliseconds.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -61,7 +63,8 @@ impl ArenaPool {
         Arena::capacity_for(length) <= MAX_IDLE_ARENA_BYTES as u64
     }
 
-    /// Puts an arena back at the time `now`. Returns the arenas for which the pool has no room any more.
+    /// Puts an arena back at the time `now`. Returns the arenas for which the pool has no room any
+    /// more.
     #[must_use = "dropping arenas takes long"]
     pub(crate) fn put(&self, arena: Arena, now: Instant) -> Vec<Arena> {
         let mut idle = self.idle();

@@ -1,7 +1,8 @@
-//! No arena is written while a worker reads it: the real encoder, pool and mapping cache in random order, with a model that
-//! knows the readers.
+//! No arena is written while a worker reads it: the real encoder, pool and mapping cache in random
+//! order, with a model that knows the readers.
 //!
-//! Parent and workers are in this one process, and the test passes frames and descriptors between them.
+//! Parent and workers are in this one process, and the test passes frames and descriptors between
+//! them.
 //!
 //! `unsafe` is needed to create the mapping caches.
 #![allow(unsafe_code)]
@@ -109,7 +110,8 @@ struct Worker {
 impl Worker {
     fn new() -> Self {
         Self {
-            // SAFETY: the parent of this test is the real one; that it writes arenas only as promised is what the test checks.
+            // SAFETY: the parent of this test is the real one; that it writes arenas only as
+            // promised is what the test checks.
             mappings: unsafe { MappingCache::new() },
             busy: None,
             kept: Vec::new(),

@@ -1,14 +1,15 @@
 //! Memory attached to a message, while values are encoded or decoded.
 //!
-//! A value that holds shared memory is encoded as a [`MemoryRef`]. The memory is attached to the frame as a descriptor or
-//! copied into the [inline region](super::inline). Between the caller, which has the frame, and the value, deep within
-//! the user's types, stands serde: a `Serialize` knows its serializer and nothing else. So each side keeps the memory of the
-//! message in a thread-local while it encodes or decodes, and this is the only file that does so. (A serializer of our own
-//! could carry the list openly. It would have to wrap all of bincode's, and would still lose the list in adapters that
-//! buffer values, such as serde's own for untagged enums.)
+//! A value that holds shared memory is encoded as a [`MemoryRef`]. The memory is attached to the
+//! frame as a descriptor or copied into the [inline region](super::inline). Between the caller,
+//! which has the frame, and the value, deep within the user's types, stands serde: a `Serialize`
+//! knows its serializer and nothing else. So each side keeps the memory of the message in a
+//! thread-local while it encodes or decodes, and this is the only file that does so. (A serializer
+//! of our own could carry the list openly. It would have to wrap all of bincode's, and would still
+//! lose the list in adapters that buffer values, such as serde's own for untagged enums.)
 //!
-//! Encoding and decoding may be nested: a `Serialize` of the user's may block on another call. The thread-local of the
-//! outer message is restored afterwards, also after a panic.
+//! Encoding and decoding may be nested: a `Serialize` of the user's may block on another call. The
+//! thread-local of the outer message is restored afterwards, also after a panic.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -78,8 +79,9 @@ const IN_REGION: u8 = u8::MAX - 1;
 /// The index of an empty slice, which has no memory.
 const EMPTY: u8 = u8::MAX;
 
-/// The first field of each [`MemoryRef`]. Every format refuses it as the length of a byte string. So a value that is encoded
-/// within a message and decoded outside of one, or the other way round, is an error and never another value.
+/// The first field of each [`MemoryRef`]. Every format refuses it as the length of a byte string.
+/// So a value that is encoded within a message and decoded outside of one, or the other way round,
+/// is an error and never another value.
 const MARK: u64 = u64::from_le_bytes(*b"\xf7memory\xff");
 
 /// An attached descriptor.
@@ -98,7 +100,8 @@ pub(crate) fn collect_outgoing<T>(encode: impl FnOnce() -> T) -> (T, OutgoingMem
     (value, message.leave())
 }
 
-/// Runs `decode`, which can resolve references to the memory of a message. Descriptors that it does not use are closed.
+/// Runs `decode`, which can resolve references to the memory of a message. Descriptors that it does
+/// not use are closed.
 pub(crate) fn with_incoming<T>(
     fds: Vec<OwnedFd>,
     region: InlineRegion,
@@ -112,8 +115,8 @@ pub(crate) fn with_incoming<T>(
 /// A range of memory: the memory, the offset in it, and the number of bytes.
 pub(crate) type MemoryRange<'a> = (&'a Memory, usize, usize);
 
-/// Attaches a range of memory, or an empty one, to the message that is being encoded. Returns `None` if there is no such
-/// message.
+/// Attaches a range of memory, or an empty one, to the message that is being encoded. Returns
+/// `None` if there is no such message.
 pub(crate) fn attach(
     range: Option<MemoryRange<'_>>,
     alignment: usize,
@@ -276,7 +279,8 @@ impl fmt::Display for AttachmentError {
     }
 }
 
-/// A value in a thread-local for the time that one message takes. Dropping it restores the value of the outer message.
+/// A value in a thread-local for the time that one message takes. Dropping it restores the value of
+/// the outer message.
 struct MessageScope<T: 'static> {
     slot: &'static LocalKey<RefCell<Option<T>>>,
     outer: Option<T>,

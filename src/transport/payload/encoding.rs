@@ -1,21 +1,23 @@
-//! Writes the encoding of a value: into its frame or, if it is large, into memory attached to the frame.
+//! Writes the encoding of a value: into its frame or, if it is large, into memory attached to the
+//! frame.
 //!
-//! A frame is copied into the socket and out of it again, and its receiver does not trust the announced length, so it
-//! reserves memory bit by bit. A value in attached memory is written once and decoded in place. That is sound if no
-//! process changes the memory while it is read:
+//! A frame is copied into the socket and out of it again, and its receiver does not trust the
+//! announced length, so it reserves memory bit by bit. A value in attached memory is written once
+//! and decoded in place. That is sound if no process changes the memory while it is read:
 //!
-//! * A worker sends values in *sealed* memory (see [`crate::sys::memory`]), which no process can change. A parent must not
-//!   decode memory that its worker could still write.
-//! * A parent sends values in an *arena* (see [`crate::sys::arena`]), which the parent alone can write, and does not
-//!   write until it has the answer. Then the arena is used again. Where there can be no arena, the parent sends sealed
-//!   memory.
+//! * A worker sends values in *sealed* memory (see [`crate::sys::memory`]), which no process can
+//!   change. A parent must not decode memory that its worker could still write.
+//! * A parent sends values in an *arena* (see [`crate::sys::arena`]), which the parent alone can
+//!   write, and does not write until it has the answer. Then the arena is used again. Where there
+//!   can be no arena, the parent sends sealed memory.
 //!
-//! An argument of 64 MiB took 139 ms of processor time through the socket, 63 ms in sealed memory, and about half of that
-//! in an arena that had been used before: fresh pages are what costs.
+//! An argument of 64 MiB took 139 ms of processor time through the socket, 63 ms in sealed memory,
+//! and about half of that in an arena that had been used before: fresh pages are what costs.
 //!
-//! If the sender cannot have the memory, because descriptors, memory or the size of files are limited, it reads back what
-//! it has written, and the frame holds the whole value. (If the receiver has no descriptor left, this one call fails.
-//! Workers whose open files are limited get all values in frames.)
+//! If the sender cannot have the memory, because descriptors, memory or the size of files are
+//! limited, it reads back what it has written, and the frame holds the whole value. (If the
+//! receiver has no descriptor left, this one call fails. Workers whose open files are limited get
+//! all values in frames.)
 
 use std::io;
 
@@ -50,7 +52,8 @@ enum Memory<'a> {
 }
 
 impl<'a> Encoding<'a> {
-    /// Starts to append to `frame`. Memory comes from `pool`, if there is one, and is sealed otherwise.
+    /// Starts to append to `frame`. Memory comes from `pool`, if there is one, and is sealed
+    /// otherwise.
     pub(in crate::transport) fn begin(frame: &'a mut Vec<u8>, pool: Option<&'a ArenaPool>) -> Self {
         let start = frame.len();
         frame.push(Tag::InFrame as u8);
@@ -103,8 +106,9 @@ impl<'a> Encoding<'a> {
         }
     }
 
-    /// Writes the pending bytes to the memory, which is obtained first if `self` has none, for as many bytes as `need` says.
-    /// Returns `false` if that is not possible; then the frame has the whole encoding again.
+    /// Writes the pending bytes to the memory, which is obtained first if `self` has none, for as
+    /// many bytes as `need` says. Returns `false` if that is not possible; then the frame has the
+    /// whole encoding again.
     fn write_out(&mut self, need: Need) -> bool {
         if let Memory::None = self.memory {
             self.limit = self.start + 1 + WRITE_CHUNK;
@@ -122,7 +126,8 @@ impl<'a> Encoding<'a> {
         }
     }
 
-    /// Writes bytes to the memory when none are pending. Returns `false` like [`write_out`](Self::write_out).
+    /// Writes bytes to the memory when none are pending. Returns `false` like
+    /// [`write_out`](Self::write_out).
     fn append(&mut self, bytes: &[u8]) -> bool {
         let Memory::Some(store) = &mut self.memory else {
             return false;
@@ -148,8 +153,8 @@ impl<'a> Encoding<'a> {
         self.frame.truncate(self.start);
     }
 
-    /// Ends the encoding. The message has `others` descriptors already, and `regions` are written behind the encoding.
-    /// Returns the memory of the encoding, if it has some.
+    /// Ends the encoding. The message has `others` descriptors already, and `regions` are written
+    /// behind the encoding. Returns the memory of the encoding, if it has some.
     pub(in crate::transport) fn finish(
         mut self,
         others: usize,

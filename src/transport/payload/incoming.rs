@@ -102,8 +102,8 @@ fn split_region(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(encoding)
 }
 
-/// Returns how many bytes the encoding of a value has, from its frame's payload and the last of its descriptors. Memory of
-/// another process counts only as far as its pages exist.
+/// Returns how many bytes the encoding of a value has, from its frame's payload and the last of its
+/// descriptors. Memory of another process counts only as far as its pages exist.
 pub(in crate::transport) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> usize {
     match (Tag::split(payload), last_fd) {
         (Some((Tag::Sealed | Tag::Lent, payload_ref)), Some(memory)) => {

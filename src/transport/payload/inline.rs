@@ -1,12 +1,14 @@
-//! The memory of shared slices, and the inline region: the slices of a message that are copied into it.
+//! The memory of shared slices, and the inline region: the slices of a message that are copied into
+//! it.
 //!
-//! Sealed memory is attached to a message as a descriptor of its own ([`attachments`](super::attachments)). Memory that
-//! belongs to the sender alone, such as a `Vec`, is copied behind the encoding of the message. If the encoding is in an
-//! arena or in sealed memory, the receiver uses the copy in place. If it is in the frame, where nothing can stay, the
+//! Sealed memory is attached to a message as a descriptor of its own
+//! ([`attachments`](super::attachments)). Memory that belongs to the sender alone, such as a `Vec`,
+//! is copied behind the encoding of the message. If the encoding is in an arena or in sealed
+//! memory, the receiver uses the copy in place. If it is in the frame, where nothing can stay, the
 //! receiver copies it once more.
 //!
-//! Each slice begins at a multiple of its alignment, counted from the base of the region. In memory, the base is the first
-//! page without bytes of the encoding.
+//! Each slice begins at a multiple of its alignment, counted from the base of the region. In
+//! memory, the base is the first page without bytes of the encoding.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,7 +78,8 @@ impl Deref for Memory {
 }
 
 impl Memory {
-    /// Copies bytes into new memory with the given alignment. Returns the memory and the offset of the copy in it.
+    /// Copies bytes into new memory with the given alignment. Returns the memory and the offset of
+    /// the copy in it.
     pub(crate) fn copy_of(bytes: &[u8], alignment: usize) -> (Self, usize) {
         let mut words = vec![0u128; (bytes.len() + alignment).div_ceil(size_of::<u128>())];
         let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
@@ -90,7 +93,8 @@ impl Memory {
 #[derive(Debug, Default)]
 pub(crate) struct RegionBuilder {
     slices: Vec<RegionSlice>,
-    /// The offset of each slice, by address, length and alignment, so that equal slices are written once.
+    /// The offset of each slice, by address, length and alignment, so that equal slices are written
+    /// once.
     offsets: BTreeMap<(usize, usize, usize), usize>,
     /// Length of the region in bytes.
     len: usize,

@@ -1,9 +1,10 @@
 //! Payloads: values encoded into a frame, or into memory attached to it.
 //!
-//! * Sending: [`encoding`] writes a value into its frame or into a `store`, which is a new file in memory or a reused
-//!   arena of an [`arena_pool`].
+//! * Sending: [`encoding`] writes a value into its frame or into a `store`, which is a new file in
+//!   memory or a reused arena of an [`arena_pool`].
 //! * Receiving: [`incoming`] locates the encoding again, by the `payload_ref` at its head.
-//! * [`attachments`] carries the shared memory within a value, and [`inline`] the part of it that is copied.
+//! * [`attachments`] carries the shared memory within a value, and [`inline`] the part of it that
+//!   is copied.
 //! * `shared_slice` and `shared_bytes_writer` are the public types; `shared_serde` encodes them.
 
 pub(crate) mod arena_pool;

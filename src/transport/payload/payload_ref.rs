@@ -1,7 +1,7 @@
 //! The head of an encoded value: where its encoding lies, and how long it is.
 //!
-//! The first byte of an encoded value is its [`Tag`]. If the encoding is not in the frame, a [`PayloadRef`] follows, and
-//! the memory is the last of the descriptors that are attached.
+//! The first byte of an encoded value is its [`Tag`]. If the encoding is not in the frame, a
+//! [`PayloadRef`] follows, and the memory is the last of the descriptors that are attached.
 
 use super::attachments::AttachmentError;
 use super::inline::PAGE;
@@ -16,7 +16,8 @@ pub(super) enum Tag {
     Sealed,
     /// In attached memory, which is an arena of the parent's.
     Lent,
-    /// In the frame, with an inline region behind it. The last eight bytes of the frame are the length of the encoding.
+    /// In the frame, with an inline region behind it. The last eight bytes of the frame are the
+    /// length of the encoding.
     InFrameWithRegion,
 }
 
@@ -66,7 +67,8 @@ impl PayloadRef {
         (payload_ref.encoding <= payload_ref.length).then_some(payload_ref)
     }
 
-    /// Returns where the encoding ends and where the inline region begins, if there is one, in memory of `memory_len` bytes.
+    /// Returns where the encoding ends and where the inline region begins, if there is one, in
+    /// memory of `memory_len` bytes.
     pub(super) fn locate(
         self,
         memory_len: usize,

@@ -9,7 +9,8 @@ use crate::transport::tuning::SHARED_WRITE_BUFFER;
 
 /// Collects bytes into shared memory; made by [`SharedBytes::writer`].
 ///
-/// No process can read the bytes before [`finish`](SharedBytesWriter::finish). Dropping the writer frees the memory.
+/// No process can read the bytes before [`finish`](SharedBytesWriter::finish). Dropping the writer
+/// frees the memory.
 ///
 /// # Examples
 ///

@@ -1,9 +1,10 @@
-//! The encoding of a shared slice: within a message to another process a reference to attached memory, and anywhere else
-//! its bytes.
+//! The encoding of a shared slice: within a message to another process a reference to attached
+//! memory, and anywhere else its bytes.
 //!
-//! Text never holds a reference, not even while a message is encoded, because it may be read later. Another binary format
-//! within a message does hold the reference, which is resolved if that is decoded together with the message. Decoded
-//! later, it is an error (see `MARK` in [`attachments`]).
+//! Text never holds a reference, not even while a message is encoded, because it may be read later.
+//! Another binary format within a message does hold the reference, which is resolved if that is
+//! decoded together with the message. Decoded later, it is an error (see `MARK` in
+//! [`attachments`]).
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,10 +1,12 @@
 //! The public shared slice: memory that does not change, as values of one type.
 //!
-//! `SharedBytes` is `SharedSlice<u8>`; only bytes can be collected by a writer. Zero-sized values are refused at compile
-//! time, because there is nothing to share, and so are values whose alignment is above that of a page.
+//! `SharedBytes` is `SharedSlice<u8>`; only bytes can be collected by a writer. Zero-sized values
+//! are refused at compile time, because there is nothing to share, and so are values whose
+//! alignment is above that of a page.
 //!
-//! Invariants of a [`SharedSlice`]: `memory` holds `length` aligned values of `T` from `offset` on; without memory, the slice
-//! is empty. There is no `unsafe` here: `bytemuck` casts the bytes and checks length and alignment each time.
+//! Invariants of a [`SharedSlice`]: `memory` holds `length` aligned values of `T` from `offset` on;
+//! without memory, the slice is empty. There is no `unsafe` here: `bytemuck` casts the bytes and
+//! checks length and alignment each time.
 
 use std::fmt;
 use std::io;
@@ -39,49 +41,55 @@ pub type SharedBytes = SharedSlice<u8>;
 
 /// An immutable slice of plain values in memory that processes share.
 ///
-/// Passing one to a [worker](crate::run_sync), as an argument or a part of one, costs a descriptor and no copy, whatever its
-/// size, and so does returning one. (A slice [from a `Vec`](#from-a-vec) is copied once.) Worker and parent read it in
-/// place, as a slice, to which it [dereferences](Deref). Clones and [slices](SharedSlice::slice) are cheap: they share the
-/// memory, which is freed when the last of them is dropped, in all processes. So a job that keeps a clone in a static keeps
-/// all of the memory for as long as its worker lives.
+/// Passing one to a [worker](crate::run_sync), as an argument or a part of one, costs a descriptor
+/// and no copy, whatever its size, and so does returning one. (A slice [from a `Vec`](#from-a-vec)
+/// is copied once.) Worker and parent read it in place, as a slice, to which it
+/// [dereferences](Deref). Clones and [slices](SharedSlice::slice) are cheap: they share the memory,
+/// which is freed when the last of them is dropped, in all processes. So a job that keeps a clone
+/// in a static keeps all of the memory for as long as its worker lives.
 ///
-/// The values are plain old data, as [`bytemuck::Pod`] defines it: any bytes are a valid value, without padding, pointers or
-/// cells. Numbers and arrays of numbers are plain old data; structures of them can be, with `#[derive(bytemuck::Pod)]`.
-/// Values are aligned as their type demands, in every process.
+/// The values are plain old data, as [`bytemuck::Pod`] defines it: any bytes are a valid value,
+/// without padding, pointers or cells. Numbers and arrays of numbers are plain old data; structures
+/// of them can be, with `#[derive(bytemuck::Pod)]`. Values are aligned as their type demands, in
+/// every process.
 ///
 /// # No process can change it
 ///
-/// The memory, unless it is that of a `Vec`, is a file without a name (a *memfd*) that is *sealed* when it is complete: from
-/// then on the kernel refuses to write, shrink or grow it, for every process. A receiver asks the kernel whether the memory
-/// is sealed and complete before it reads it. Other memory is an error of this one call
+/// The memory, unless it is that of a `Vec`, is a file without a name (a *memfd*) that is *sealed*
+/// when it is complete: from then on the kernel refuses to write, shrink or grow it, for every
+/// process. A receiver asks the kernel whether the memory is sealed and complete before it reads
+/// it. Other memory is an error of this one call
 /// ([`DecodeArgument`](crate::worker::WorkerErrorKind::DecodeArgument) or
-/// [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult)), never a signal. A worker can neither change nor
-/// invalidate what its parent reads.
+/// [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult)), never a signal. A worker can
+/// neither change nor invalidate what its parent reads.
 ///
 /// # From a `Vec`
 ///
-/// A slice made [`From`] a `Vec` is that `Vec`, in this process alone. Each time it goes to a worker, it is copied into memory
-/// that later calls use again, and the job reads it there in place; that is the fastest way for values that are sent once.
-/// The job may keep it, and then that memory is not used again. A process that the job forks cannot read it (an access ends
-/// that process with SIGABRT), because the parent could not tell how long it reads. A worker's result that was made from a
-/// `Vec` is copied into sealed memory, where the parent reads it.
+/// A slice made [`From`] a `Vec` is that `Vec`, in this process alone. Each time it goes to a
+/// worker, it is copied into memory that later calls use again, and the job reads it there in
+/// place; that is the fastest way for values that are sent once. The job may keep it, and then that
+/// memory is not used again. A process that the job forks cannot read it (an access ends that
+/// process with SIGABRT), because the parent could not tell how long it reads. A worker's result
+/// that was made from a `Vec` is copied into sealed memory, where the parent reads it.
 ///
 /// # What it costs
 ///
-/// Each piece of sealed memory takes one descriptor in each process that has it, however many clones and slices there are,
-/// until the last is dropped there. A message holds at most 253 pieces, which is the kernel's limit; more are an
-/// [error](crate::worker::WorkerErrorKind::EncodeArgument) before anything is sent. Make many small pieces as slices of one
-/// large piece. If the receiver has too many open files, this one call fails.
+/// Each piece of sealed memory takes one descriptor in each process that has it, however many
+/// clones and slices there are, until the last is dropped there. A message holds at most 253
+/// pieces, which is the kernel's limit; more are an
+/// [error](crate::worker::WorkerErrorKind::EncodeArgument) before anything is sent. Make many small
+/// pieces as slices of one large piece. If the receiver has too many open files, this one call
+/// fails.
 ///
-/// Making a slice costs a copy, or a little more. It pays for values that several calls use, that are large, or of which most
-/// is never read: a few kilobytes go faster as a `Vec`.
+/// Making a slice costs a copy, or a little more. It pays for values that several calls use, that
+/// are large, or of which most is never read: a few kilobytes go faster as a `Vec`.
 ///
 /// # Elsewhere
 ///
-/// A slice can be serialised in any format. Outside of a call it is encoded as its bytes in memory, so numbers are in the byte
-/// order of this machine. The same holds for the data of [`init`](crate::WorkerConfig::init) and
-/// [`retire`](crate::WorkerConfig::retire) closures, and within a call for values that a `Serialize` of your own turns into
-/// text.
+/// A slice can be serialised in any format. Outside of a call it is encoded as its bytes in memory,
+/// so numbers are in the byte order of this machine. So is the data of
+/// [`init`](crate::WorkerConfig::init) and [`retire`](crate::WorkerConfig::retire) closures, and
+/// within a call each slice that a `Serialize` of your own turns into text.
 ///
 /// # Examples
 ///
@@ -127,8 +135,8 @@ impl<T: Pod> SharedSlice<T> {
     ///
     /// # Errors
     ///
-    /// Fails if there is not enough memory or address space, or if the process may not have more descriptors or files of
-    /// this size. An error of `fill` is returned as it is.
+    /// Fails if there is not enough memory or address space, or if the process may not have more
+    /// descriptors or files of this size. An error of `fill` is returned as it is.
     ///
     /// # Panics
     ///
@@ -166,7 +174,8 @@ impl<T: Pod> SharedSlice<T> {
     ///
     /// # Errors
     ///
-    /// Fails if there is not enough memory, or if the process may not have more descriptors or files of this size.
+    /// Fails if there is not enough memory, or if the process may not have more descriptors or
+    /// files of this size.
     ///
     /// # Examples
     ///
@@ -191,8 +200,8 @@ impl<T: Pod> SharedSlice<T> {
         Ok(Self::from_sealed(memory))
     }
 
-    /// Returns a part of this slice that shares its memory: a process that receives the part has a descriptor of the whole
-    /// memory.
+    /// Returns a part of this slice that shares its memory: a process that receives the part has a
+    /// descriptor of the whole memory.
     ///
     /// # Panics
     ///
@@ -233,11 +242,13 @@ impl<T: Pod> SharedSlice<T> {
         }
     }
 
-    /// Converts the slice to values of another type in the same memory. A conversion to bytes always succeeds.
+    /// Converts the slice to values of another type in the same memory. A conversion to bytes
+    /// always succeeds.
     ///
     /// # Errors
     ///
-    /// Returns the slice unchanged if its length is not that of whole values, or if it is not aligned for them.
+    /// Returns the slice unchanged if its length is not that of whole values, or if it is not
+    /// aligned for them.
     ///
     /// # Examples
     ///
@@ -287,7 +298,8 @@ impl<T: Pod> SharedSlice<T> {
         Self::from_range(memory, 0, length).expect("memory of whole values begins at a page")
     }
 
-    /// Makes a slice of a range of `memory`, in bytes. Returns `None` if it does not hold whole values, or is not aligned.
+    /// Makes a slice of a range of `memory`, in bytes. Returns `None` if it does not hold whole
+    /// values, or is not aligned.
     pub(super) fn from_range(memory: Memory, offset: usize, length: usize) -> Option<Self> {
         let () = Self::CAN_BE_SHARED;
         let bytes = memory.get(offset..)?.get(..length)?;
@@ -367,7 +379,8 @@ impl<'a, T: Pod> IntoIterator for &'a SharedSlice<T> {
     }
 }
 
-/// Takes over the values without a copy. [`SharedSlice`] says how they are sent, under "From a `Vec`".
+/// Takes over the values without a copy. [`SharedSlice`] says how they are sent, under "From a
+/// `Vec`".
 ///
 /// ```
 /// use seedbed::{SharedBytes, run_sync};

@@ -1,5 +1,5 @@
-//! Tests of shared slices against plain vectors, outside of calls, and of decoding what a faulty peer sends. The tests in
-//! `tests/shared_memory.rs` send shared memory to workers.
+//! Tests of shared slices against plain vectors, outside of calls, and of decoding what a faulty
+//! peer sends. The tests in `tests/shared_memory.rs` send shared memory to workers.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -98,7 +98,7 @@ proptest! {
     }
 }
 
-/// Those of a large message come as parts of its memory, those of a small one as copies.
+/// Returns whether a received slice is a part of its large message, or a copy from a small one.
 fn each_in_its_place<T: Pod>(received: &SharedSlice<T>, is_large: bool) -> bool {
     match received.memory() {
         None => true,
@@ -299,12 +299,12 @@ fn a_place_in_memory_is_not_taken_for_bytes_nor_bytes_for_a_place() {
     let bytes = codec::encode(&shared).unwrap();
     assert!(decode_received::<SharedBytes>(&bytes, Vec::new()).is_err());
     for number in 0..=u8::MAX {
-        // Whatever a byte string begins with.
+        // Each possible first byte of a byte string.
         assert!(decode_received::<SharedBytes>(&[number; 25], Vec::new()).is_err());
     }
 }
 
-/// Decodes a message that says it brings so many bytes, of which `fd` is what came.
+/// Decodes a message that announces `length` bytes of memory and arrives with `fd` only.
 fn decode_with(length: usize, fd: Option<OwnedFd>) -> String {
     let honest = SharedBytes::copy_from(&vec![1; length]).unwrap();
     let mut message = Vec::new();

@@ -1,8 +1,9 @@
 //! The destination of a large encoding: a reused arena, or a new file in memory.
 //!
-//! The length of an encoding is often unknown while it is written. An encoding that outgrows its arena is copied into a
-//! file, which can grow, and the arena returns to the pool. With a pool, a finished file becomes an arena in turn. It is
-//! mapped only then, so that the first use costs no page faults and is as cheap as if it were the only one.
+//! The length of an encoding is often unknown while it is written. An encoding that outgrows its
+//! arena is copied into a file, which can grow, and the arena returns to the pool. With a pool, a
+//! finished file becomes an arena in turn. It is mapped only then, so that the first use costs no
+//! page faults and is as cheap as if it were the only one.
 
 use std::io;
 use std::os::fd::OwnedFd;

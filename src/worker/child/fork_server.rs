@@ -1,11 +1,14 @@
-//! The fork server: a process that has reached the hook and called the preload closures, and then only forks workers.
+//! The fork server: a process that has reached the hook and called the preload closures, and then
+//! only forks workers.
 //!
-//! Each worker has a socket of its own. It is a child of the fork server's parent, which finds its process id in the pid table
-//! that it shares with this process. Everything that all workers have in common is done here once, before the first fork.
-//! The set-up comes once too, with the table attached.
+//! Each worker has a socket of its own. It is a child of the fork server's parent, which finds its
+//! process id in the pid table that it shares with this process. Everything that all workers have
+//! in common is done here once, before the first fork. The set-up comes once too, with the table
+//! attached.
 //!
-//! A process with several threads must not fork and then run the program on: a lock that another thread held would stay locked
-//! in the copy. So a fork server with more than one thread reports that and exits; its parent decides what to do.
+//! A process with several threads must not fork and then run the program on: a lock that another
+//! thread held would stay locked in the copy. So a fork server with more than one thread reports
+//! that and exits; its parent decides what to do.
 //!
 //! `unsafe` is needed for the fork; see [`fork_for_parent`].
 #![allow(unsafe_code)]
@@ -42,8 +45,8 @@ struct Request {
 }
 
 impl UnreadyWorker {
-    /// Forks a worker for each request. Returns in the workers, with their retire closures. In the fork server it does not return:
-    /// that exits with its parent.
+    /// Forks a worker for each request. Returns in the workers, with their retire closures. In the
+    /// fork server it does not return: that exits with its parent.
     pub(super) fn fork_workers(
         mut self,
         set_up: &SetUp,
@@ -59,9 +62,11 @@ impl UnreadyWorker {
         rehearse(&mut self.link.mappings);
         // Otherwise each worker would write the buffered output again.
         flush();
-        // The kernel removes this setting when a process changes its user, as a preload closure may have done.
+        // The kernel removes this setting when a process changes its user, as a preload closure may
+        // have done.
         die_with(self.handshake.parent);
-        // The parent compares the number with the process id that it sees, which differs in another pid namespace.
+        // The parent compares the number with the process id that it sees, which differs in another
+        // pid namespace.
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
         let buffer = Vec::with_capacity(READ_ROOM);
@@ -75,10 +80,10 @@ impl UnreadyWorker {
             // The slot is 0 already. This write makes sure that its page exists before the fork.
             place.store(0, Ordering::Relaxed);
             // SAFETY:
-            // * This process has no other thread: `be_alone` has checked that after the last user code ran, and this loop starts
-            //   none.
-            // * The kernel may write to the slot: it is in the table, which is mapped writable here. All accesses to it are atomic,
-            //   and the kernel writes one aligned word.
+            // * This process has no other thread: `be_alone` has checked that after the last user
+            //   code ran, and this loop starts none.
+            // * The kernel may write to the slot: it is in the table, which is mapped writable
+            //   here. All accesses to it are atomic, and the kernel writes one aligned word.
             match unsafe { fork_for_parent(place.as_ptr()) } {
                 Ok(Fork::New) => {
                     // This process does not have the table mapped, and must not unmap its address.
@@ -86,14 +91,15 @@ impl UnreadyWorker {
                     return (self.into_worker(request, copies.as_deref(), buffer), retire);
                 }
                 Ok(Fork::Old) => {}
-                // The parent reads the slot when the socket is closed, which happens when the request is dropped.
+                // The parent reads the slot when the socket is closed, which happens when the
+                // request is dropped.
                 Err(error) => refuse(place, &error),
             }
         }
     }
 
-    /// Turns this process into the worker: it ends with the parent (which is not inherited), gets its name, its socket in place of
-    /// the fork server's, and its standard error.
+    /// Turns this process into the worker: it ends with the parent (which is not inherited), gets
+    /// its name, its socket in place of the fork server's, and its standard error.
     fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> UnreadyWorker {
         die_with(self.handshake.parent);
         call_oneself(name);
@@ -108,8 +114,8 @@ impl UnreadyWorker {
     }
 }
 
-/// Runs an empty job. The fork server thereby initialises what is initialised on first use, such as symbols of the C library and
-/// thread-locals, once for all workers.
+/// Runs an empty job. This initialises symbols of the C library and thread-locals, which are
+/// initialised on first use, once for all workers.
 fn rehearse(mappings: &mut MappingCache) {
     let nothing = |(): ()| ();
     let Some(code) = Code::of_job(nothing) else {
@@ -128,7 +134,8 @@ fn rehearse(mappings: &mut MappingCache) {
 fn flush() {
     // If that fails, the output of the closures failed as well.
     let _ = io::Write::flush(&mut io::stdout());
-    // SAFETY: a null pointer stands for all streams, and there is no other thread that could use them.
+    // SAFETY: a null pointer stands for all streams, and there is no other thread that could use
+    // them.
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 

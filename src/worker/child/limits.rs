@@ -1,8 +1,9 @@
 //! Applies the settings of a `WorkerConfig` in the worker, before any code of the program runs.
 //!
-//! The working directory is set in the process that calls the preload closures, and inherited by forked workers. All other
-//! settings are applied in each worker, spawned or forked, in a fixed order: settings that read files before the limit of
-//! files, and the stack after the limit of memory, because it counts towards that.
+//! The working directory is set in the process that calls the preload closures, and inherited by
+//! forked workers. All other settings are applied in each worker, spawned or forked, in a fixed
+//! order: settings that read files before the limit of files, and the stack after the limit of
+//! memory, because it counts towards that.
 //!
 //! An error names the setting as it is written in the program, with the kernel's reason.
 
@@ -48,8 +49,9 @@ pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Ref
     Ok((group, cpu_time))
 }
 
-/// The process group that a worker leads. The parent ends the group when it reaps the worker, which may be long after an idle
-/// worker has exited; so a worker that exits by itself ends the group too.
+/// The process group that a worker leads. The parent ends the group when it reaps the worker, which
+/// may be long after an idle worker has exited; so a worker that exits by itself ends the group
+/// too.
 pub(super) struct Group {
     /// The former group of the worker.
     home: Pid,
@@ -62,7 +64,8 @@ impl Group {
             let words = "a process that leads a session cannot leave its group";
             refusal("kill_tree(true)".into(), &error.into(), words)
         })?;
-        // Descendants whose parents end become this process's children, so that the parent finds them.
+        // Descendants whose parents end become this process's children, so that the parent finds
+        // them.
         set_child_subreaper(Some(getpid())).map_err(|error| {
             let words = "the kernel does not let this process adopt orphans";
             refusal("kill_tree(true)".into(), &error.into(), words)
@@ -77,7 +80,8 @@ impl Group {
         }
         // If the former group is gone, the parent ends the group.
         if setpgid(None, Some(self.home)).is_ok() {
-            let _ = kill_process_group(getpid(), Signal::KILL); // the group may have no other member
+            // The group may have no other member.
+            let _ = kill_process_group(getpid(), Signal::KILL);
         }
     }
 }
@@ -145,8 +149,8 @@ fn limit_open_files(count: u32) -> Result<(), Refusal> {
     })
 }
 
-/// Returns the lowest limit of descriptor numbers that leaves room for `count` more, since each new descriptor takes the lowest
-/// free number. `open` is in ascending order.
+/// Returns the lowest limit of descriptor numbers that leaves room for `count` more, since each new
+/// descriptor takes the lowest free number. `open` is in ascending order.
 fn limit_beside(open: &[u32], count: u32) -> u64 {
     let mut limit = u64::from(count);
     for &number in open {
@@ -222,15 +226,16 @@ impl CpuTime {
     ///
     /// # Errors
     ///
-    /// Fails if the limit cannot be set, because an earlier job or an init closure has deleted the timers. Then the job has not
-    /// run.
+    /// Fails if the limit cannot be set, because an earlier job or an init closure has deleted the
+    /// timers. Then the job has not run.
     pub(super) fn limit<R>(&self, job: impl FnOnce() -> R) -> io::Result<R> {
         let Some((alarm, limit)) = &self.0 else {
             return Ok(job());
         };
         alarm.set(*limit)?;
         let result = job();
-        // Neither a process that the job has forked nor a job that has deleted the timers has a timer left to clear.
+        // Neither a process that the job has forked nor a job that has deleted the timers has a
+        // timer left to clear.
         let _ = alarm.clear();
         Ok(result)
     }
@@ -244,7 +249,8 @@ impl CpuTime {
     }
 }
 
-/// Serves on a stack of this many bytes, or on the stack of this thread. Returns only if there is no memory for the stack.
+/// Serves on a stack of this many bytes, or on the stack of this thread. Returns only if there is
+/// no memory for the stack.
 pub(super) fn serve_on_stack<W>(
     bytes: Option<usize>,
     worker: W,

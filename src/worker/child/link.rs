@@ -1,8 +1,9 @@
 //! The worker's end of the connection, driven by blocking reads, and the end of the worker process.
 //!
-//! A worker has one thread of this crate, which blocks on the socket. After each job it first spins on the mailbox for
-//! some microseconds, because the next job often comes soon; see [`Backoff`](crate::transport::backoff::Backoff). While the
-//! worker has memory of its parent mapped, it wakes up once to unmap that.
+//! A worker has one thread of this crate, which blocks on the socket. After each job it first spins
+//! on the mailbox for some microseconds, because the next job often comes soon; see
+//! [`Backoff`](crate::transport::backoff::Backoff). While the worker has memory of its parent
+//! mapped, it wakes up once to unmap that.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,7 +30,8 @@ use crate::transport::receive::RecvError;
 /// The worker's end of the connection.
 pub(super) struct Link {
     endpoint: Endpoint<WorkerSide>,
-    /// Tells this process from the processes that a job forks. Without memory for that, the process id does.
+    /// Tells this process from the processes that a job forks. Without memory for that, the process
+    /// id does.
     mark: Result<ProcessMark, u32>,
     /// The number of the job that was answered last.
     answered: u16,
@@ -65,8 +67,9 @@ impl Link {
         self.endpoint.socket()
     }
 
-    /// Turns the link of a fork server into that of the worker which this process is since the fork. `arrange` puts the
-    /// worker's socket in place of the fork server's; `buffer` serves the first frame.
+    /// Turns the link of a fork server into that of the worker which this process is since the
+    /// fork. `arrange` puts the worker's socket in place of the fork server's; `buffer` serves the
+    /// first frame.
     pub(super) fn into_forked<E>(
         self,
         arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
@@ -113,8 +116,8 @@ impl Link {
         self.job_follows = true;
     }
 
-    /// Receives the next frame. Returns `None` if the worker has been idle for its idle timeout, and no part of a frame has
-    /// arrived.
+    /// Receives the next frame. Returns `None` if the worker has been idle for its idle timeout,
+    /// and no part of a frame has arrived.
     pub(super) fn receive(&mut self) -> Result<Option<Frame>, RecvError> {
         let job_follows = std::mem::take(&mut self.job_follows);
         if !job_follows
@@ -141,8 +144,9 @@ impl Link {
         }
     }
 
-    /// Unmaps memory that has not been used for a while. If there is some and the worker is idle, this first waits for that
-    /// long; a worker without any sleeps until its next frame. Returns `false` if the idle timeout is over.
+    /// Unmaps memory that has not been used for a while. If there is some and the worker is idle,
+    /// this first waits for that long; a worker without any sleeps until its next frame. Returns
+    /// `false` if the idle timeout is over.
     fn unmap_while_idle(&mut self) -> bool {
         self.mappings.unmap_old();
         let is_longer = |timeout| timeout > UNUSED_MAPPING_KEPT_FOR;
@@ -160,7 +164,8 @@ impl Link {
         self.is_readable_within(rest)
     }
 
-    /// Waits until the socket is readable or has an error. Returns `false` if `limit` is over before.
+    /// Waits until the socket is readable or has an error. Returns `false` if `limit` is over
+    /// before.
     fn is_readable_within(&self, limit: Option<Duration>) -> bool {
         let since = Instant::now();
         loop {
@@ -200,15 +205,16 @@ impl Link {
         None
     }
 
-    /// Waits up to `limit` until the parent has taken the answer out of the mailbox. If it has not, this reports the answer
-    /// through the socket, because the parent does not spin.
+    /// Waits up to `limit` until the parent has taken the answer out of the mailbox. If it has not,
+    /// this reports the answer through the socket, because the parent does not spin.
     pub(super) fn report_unread_answer(&self, limit: Duration) {
         if !self.endpoint.wait_until_taken(limit) {
             self.send(&frame::of_bytes(Kind::AnswerInMailbox, 0, b""));
         }
     }
 
-    /// Receives a frame before there is an idle timeout. If the parent cannot be reached, this process exits.
+    /// Receives a frame before there is an idle timeout. If the parent cannot be reached, this
+    /// process exits.
     pub(super) fn receive_or_exit(&mut self) -> Frame {
         match self.receive() {
             Ok(Some(frame)) => frame,
@@ -223,7 +229,8 @@ impl Link {
         }
     }
 
-    /// Sends the answer to the job with this number, through the mailbox if the parent watches that.
+    /// Sends the answer to the job with this number, through the mailbox if the parent watches
+    /// that.
     pub(super) fn send_answer(&mut self, mut answer: OutMessage, job: u16) {
         answer.mark(job);
         self.answered = job;
@@ -240,8 +247,8 @@ impl Link {
             match self.endpoint.send_some(message, sent, SendFlags::empty()) {
                 Ok(bytes) => sent += bytes,
                 Err(Errno::INTR) => {}
-                // Nothing has been sent, so another answer may be. The job may have closed descriptors that were not its own,
-                // or too many descriptors are on their way.
+                // Nothing has been sent, so another answer may be. The job may have closed
+                // descriptors that were not its own, or too many descriptors are on their way.
                 Err(error) if sent == 0 && !message.fds().is_empty() => {
                     let text = format!(
                         "its shared memory cannot be sent: {}",
@@ -257,7 +264,8 @@ impl Link {
         }
     }
 
-    /// Closes the receiving end, so that no further job can come, then sends the last frame and exits.
+    /// Closes the receiving end, so that no further job can come, then sends the last frame and
+    /// exits.
     pub(super) fn send_bye(&self, mut bye: Vec<u8>, code: i32) -> ! {
         if shutdown(self.socket(), Shutdown::Read).is_err() {
             self.exit(EXIT_FAILED); // a job may still come, so there must be no bye

@@ -1,17 +1,19 @@
-//! The worker process: everything that runs in a process that was started as a worker and has reached the hook.
+//! The worker process: everything that runs in a process that was started as a worker and has
+//! reached the hook.
 //!
-//! This folder uses the transport, the job code and raw system calls, and never the runtime: a worker has no executor, no
-//! reactor and no thread of this crate. It blocks on its socket, on the thread that reached the hook. A job costs a
-//! worker one received and one sent frame.
+//! This folder uses the transport, the job code and raw system calls, and never the runtime: a
+//! worker has no executor, no reactor and no thread of this crate. It blocks on its socket, on the
+//! thread that reached the hook. A job costs a worker one received and one sent frame.
 //!
 //! A worker ends in one of these ways, which its parent can tell apart:
 //!
 //! * The parent closes the socket: the worker exits with code 0.
-//! * The worker has been idle for too long after a job, or retires: it shuts down its receiving end, sends *bye*, and exits
-//!   with code 0. A job that the parent sent at the same time has not run.
+//! * The worker has been idle for too long after a job, or retires: it shuts down its receiving
+//!   end, sends *bye*, and exits with code 0. A job that the parent sent at the same time has not
+//!   run.
 //! * A retire closure panics: the same, but the frame says so, and the code is 1.
-//! * An init closure panics, a setting is refused, or the image is another one: the worker reports it in place of *ready*,
-//!   and exits with code 1.
+//! * An init closure panics, a setting is refused, or the image is another one: the worker reports
+//!   it in place of *ready*, and exits with code 1.
 //! * The parent ends: the kernel kills the worker, even while a job runs.
 
 mod fork_server;

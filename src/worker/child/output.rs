@@ -1,11 +1,13 @@
 //! Writes out what a job has printed, before its result is sent.
 //!
-//! Rust's standard output buffers an unfinished line. Flushing takes the lock of the standard output, which a thread that the
-//! job left behind may hold for as long as it likes, and std has no `try_lock` for it. The answer must not wait for such a
-//! thread. So, if the process has more threads than at its start, another thread flushes, and the answer waits for it no
-//! longer than [`FLUSH_TIMEOUT`]. Output that takes longer appears late.
+//! Rust's standard output buffers an unfinished line. Flushing takes the lock of the standard
+//! output, which a thread that the job left behind may hold for as long as it likes, and std has no
+//! `try_lock` for it. The answer must not wait for such a thread. So, if the process has more
+//! threads than at its start, another thread flushes, and the answer waits for it no longer than
+//! [`FLUSH_TIMEOUT`]. Output that takes longer appears late.
 //!
-//! Usually there has never been a second thread, which the C library knows; if there was one, a system call of 0.1 us tells.
+//! Usually there has never been a second thread, which the C library knows; if there was one, a
+//! system call of 0.1 us tells.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;

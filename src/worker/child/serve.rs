@@ -1,8 +1,8 @@
 //! Serves jobs: from the hook to the end of the worker process.
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function; see
-//! [`Code::find`](crate::transport::job::code::Code) and the three `find_*` functions here. It is also needed to create the
-//! mapping cache, and to end a process that a job has forked.
+//! [`Code::find`](crate::transport::job::code::Code) and the three `find_*` functions here. It is
+//! also needed to create the mapping cache, and to end a process that a job has forked.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -43,17 +43,18 @@ pub(crate) enum Stdout {
     Deferred,
 }
 
-/// Takes the socket off the standard input, ties the life of this process to that of its parent, and ignores SIGINT. Returns the
-/// worker, which can serve.
+/// Takes the socket off the standard input, ties the life of this process to that of its parent,
+/// and ignores SIGINT. Returns the worker, which can serve.
 pub(crate) fn take_over(handshake: Handshake) -> UnreadyWorker {
     let started = Instant::now();
     let socket = take_socket(handshake);
     die_with(handshake.parent);
     signal::ignore_sigint_and_unblock();
-    // SAFETY: only `run` lends files, which came with a `Job` frame from the parent. The parent gives each arena its own
-    // identifier and is its only writer. After sending one, it does not write there until an answer says `NOTHING_KEPT` (see
-    // the head of `sys::arena`). `answer` says so only if `end_job` returns `false`, which it calls after each job, before
-    // the answer is sent.
+    // SAFETY: only `run` lends files, which came with a `Job` frame from the parent. The parent
+    // gives each arena its own identifier and is its only writer. After sending one, it does not
+    // write there until an answer says `NOTHING_KEPT` (see the head of `sys::arena`). `answer` says
+    // so only if `end_job` returns `false`, which it calls after each job, before the answer is
+    // sent.
     let mappings = unsafe { MappingCache::new() };
     let mut link = Link::new(socket, mappings);
     let stdout = link.receive_prelude();
@@ -75,7 +76,8 @@ pub(crate) struct UnreadyWorker {
 }
 
 impl UnreadyWorker {
-    /// Serves until this process ends, as a worker or as a fork server. In a forked worker, it continues as the worker.
+    /// Serves until this process ends, as a worker or as a fork server. In a forked worker, it
+    /// continues as the worker.
     pub(crate) fn serve(mut self) -> ! {
         panic::install_hook();
         let (set_up, mut fds) = self.link.receive_set_up();
@@ -95,7 +97,8 @@ impl UnreadyWorker {
         }
     }
 
-    /// Serves under the limits until this process ends. A forked worker has its retire closures already.
+    /// Serves under the limits until this process ends. A forked worker has its retire closures
+    /// already.
     fn work(self, set_up: &SetUp, retire: Option<Vec<Retire>>) -> ! {
         let Self {
             mut link,
@@ -153,7 +156,8 @@ impl Worker<'_> {
             None => link.call_init(set_up),
         };
         if !set_up.init.is_empty() {
-            // The kernel removes this setting when a process changes its user, as an init closure may have done.
+            // The kernel removes this setting when a process changes its user, as an init closure
+            // may have done.
             die_with(handshake.parent);
         }
         output::no_job_has_run();
@@ -162,8 +166,9 @@ impl Worker<'_> {
             link.answer(job, &cpu_time, &status);
             status.count_job();
             link.consult(&mut retire, &status);
-            // The idle timeout starts after the first job. A worker is started for a job, which may come late from a busy parent. If
-            // the timeout were shorter than that, the parent would start one worker after another, and none would get the job.
+            // The idle timeout starts after the first job. A worker is started for a job, which may
+            // come late from a busy parent. If the timeout were shorter than that, the parent would
+            // start one worker after another, and none would get the job.
             if status.jobs() == 1 {
                 link.set_idle_timeout(set_up.idle_timeout);
             }
@@ -179,7 +184,8 @@ pub(super) fn kernel_name(name: &str) -> Option<CString> {
 /// Sets the name that the process list shows, which is that of the main thread; see `worker::name`.
 pub(super) fn call_oneself(name: Option<&CStr>) {
     let Some(name) = name else { return };
-    let _ = rustix::thread::set_name(name); // the name is for people only, so an error has no consequences
+    // The name is for people only, so an error has no consequences.
+    let _ = rustix::thread::set_name(name);
     if !thread::is_main() {
         let _ = std::fs::write("/proc/self/comm", name.to_bytes()); // no consequences, either
     }
@@ -202,7 +208,8 @@ fn take_socket(handshake: Handshake) -> OwnedFd {
     })
 }
 
-/// Asks the kernel to kill this process when the thread that started it ends. Exits if the parent has ended already.
+/// Asks the kernel to kill this process when the thread that started it ends. Exits if the parent
+/// has ended already.
 pub(super) fn die_with(parent: u32) {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         role::exit_cannot_serve(&format!(
@@ -210,7 +217,8 @@ pub(super) fn die_with(parent: u32) {
         ));
     }
     let now = getppid().map_or(0, |now| now.as_raw_nonzero().get().cast_unsigned());
-    // 0 stands for a parent outside of the pid namespace of this process. Another number means that the parent has ended.
+    // 0 stands for a parent outside of the pid namespace of this process. Another number means that
+    // the parent has ended.
     if now != parent && now != 0 {
         std::process::exit(EXIT_FAILED);
     }
@@ -267,7 +275,8 @@ impl Link {
         self.send(&encoded(Kind::Hello, image));
         match set_up {
             Ok(set_up) if set_up.image == *image => (set_up, fds),
-            // The parent's image is another one, which it learns from the hello. An undecodable set-up means the same.
+            // The parent's image is another one, which it learns from the hello. An undecodable
+            // set-up means the same.
             Ok(_) | Err(_) => self.exit(EXIT_FAILED),
         }
     }
@@ -282,7 +291,8 @@ impl Link {
         }
     }
 
-    /// Calls the init closures and prepares the retire closures, then reports that the worker is ready.
+    /// Calls the init closures and prepares the retire closures, then reports that the worker is
+    /// ready.
     fn call_init(&mut self, set_up: &SetUp) -> Vec<Retire> {
         let closures = &mut set_up.init.iter();
         let prepared = closures
@@ -291,8 +301,8 @@ impl Link {
         self.report(prepared)
     }
 
-    /// Calls the init closures in a forked worker, and reports that it is ready. Without init closures there is nothing to
-    /// report.
+    /// Calls the init closures in a forked worker, and reports that it is ready. Without init
+    /// closures there is nothing to report.
     fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
         if set_up.copies_report {
             self.report(set_up.init.iter().try_for_each(init));
@@ -320,7 +330,8 @@ impl Link {
     }
 
     fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
-        // Zero would mean forever to the kernel. A time that is too long for it (ages) stands for forever.
+        // Zero would mean forever to the kernel. A time that is too long for it (ages) stands for
+        // forever.
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         self.idle_timeout = timeout;
         if set_socket_timeout(self.socket(), Timeout::Recv, timeout).is_err() {
@@ -373,7 +384,8 @@ impl Link {
                 Ok(answer) => answer,
                 // Every other worker would fail in the same way.
                 Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
-                // An earlier job has deleted the timers. This job has not begun, so another worker can run it.
+                // An earlier job has deleted the timers. This job has not begun, so another worker
+                // can run it.
                 Err(_) => self.send_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
@@ -386,7 +398,8 @@ impl Link {
         }
         // An unfinished line of output must appear before the result does.
         output::flush();
-        self.send_answer(answer, job.header.call); // and drops it: an idle worker must not keep shared memory
+        // And drops it: an idle worker must not keep shared memory.
+        self.send_answer(answer, job.header.call);
         self.mappings.unmap_old(); // needed here because small jobs may come without a pause
         let buffer = job.into_buffer();
         if buffer.capacity() <= KEPT_BUFFER_LEN {
@@ -412,11 +425,11 @@ impl Link {
     }
 }
 
-/// Ends a process that a job or a retire closure has forked, and that returned from it like the worker. It shares the socket, and
-/// its parent waits for one answer only.
+/// Ends a process that a job or a retire closure has forked, and that returned from it like the
+/// worker. It shares the socket, and its parent waits for one answer only.
 fn leave_as_a_copy() -> ! {
-    // SAFETY: any process may call `_exit` at any moment. The worker itself does what a full exit would do, such as flushing
-    // buffers.
+    // SAFETY: any process may call `_exit` at any moment. The worker itself does what a full exit
+    // would do, such as flushing buffers.
     unsafe { libc::_exit(EXIT_FAILED) }
 }
 
@@ -446,20 +459,23 @@ fn failed(failure: &JobFailure) -> Vec<u8> {
 }
 
 pub(super) fn find_job(offset: u64) -> Option<JobFn> {
-    // SAFETY: the offset is the number of a `Job` frame. The parent makes such frames of a `Code<JobFn>` only, and
-    // `receive_set_up`, which runs before any job, has compared the fingerprints of the two images.
+    // SAFETY: the offset is the number of a `Job` frame. The parent makes such frames of a
+    // `Code<JobFn>` only, and `receive_set_up`, which runs before any job, has compared the
+    // fingerprints of the two images.
     unsafe { Code::<JobFn>::find(offset) }
 }
 
 fn find_init(offset: u64) -> Option<InitFn> {
-    // SAFETY: the offset is the code of an entry of `SetUp::init`, which the parent fills from `Code<InitFn>` only.
-    // `receive_set_up` has compared the fingerprints before it returned that set-up.
+    // SAFETY: the offset is the code of an entry of `SetUp::init`, which the parent fills from
+    // `Code<InitFn>` only. `receive_set_up` has compared the fingerprints before it returned that
+    // set-up.
     unsafe { Code::<InitFn>::find(offset) }
 }
 
 fn find_retire(offset: u64) -> Option<RetireFn> {
-    // SAFETY: the offset is the code of an entry of `SetUp::retire`, which the parent fills from `Code<RetireFn>` only.
-    // `receive_set_up` has compared the fingerprints before it returned that set-up.
+    // SAFETY: the offset is the code of an entry of `SetUp::retire`, which the parent fills from
+    // `Code<RetireFn>` only. `receive_set_up` has compared the fingerprints before it returned that
+    // set-up.
     unsafe { Code::<RetireFn>::find(offset) }
 }
 

@@ -11,10 +11,12 @@ pub(super) const SPIN_FOR_JOB: Duration = Duration::from_micros(50);
 /// At least one of this many waits for a job spins, however many spins have failed.
 pub(super) const JOB_SPIN_INTERVAL: u32 = 64;
 
-/// A job that arrives after so short a sleep might as well have been spun for: most of that time is for waking up.
+/// A job that arrives after so short a sleep might as well have been spun for: most of that time is
+/// for waking up.
 pub(super) const SHORT_SLEEP: Duration = Duration::from_micros(120);
 
-/// How long a worker waits for a spinning parent to take its answer, if the worker has other things to do after a job.
+/// How long a worker waits for a spinning parent to take its answer, if the worker has other things
+/// to do after a job.
 pub(super) const ANSWER_TAKEN_WITHIN: Duration = Duration::from_micros(5);
 
 /// How long an answer waits for a thread that keeps the standard output locked.
