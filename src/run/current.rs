@@ -48,7 +48,7 @@ pub fn in_task() -> bool {
 ///
 /// # Panics
 ///
-/// Outside of a run, which [`in_run`](crate::run::in_run) detects. Other threads are outside of a
+/// Outside of a run, which [`in_run`] detects. Other threads are outside of a
 /// run: give them the handle.
 ///
 /// ```

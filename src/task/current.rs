@@ -53,7 +53,7 @@ fn pointer<T>(shared: &Arc<T>) -> NonNull<T> {
 ///
 /// # Safety
 ///
-/// The pointer was made by [`pointer`], from an `Arc` that exists until this returns.
+/// The pointer was made by [`pointer()`], from an `Arc` that exists until this returns.
 unsafe fn counted<T>(shared: NonNull<T>) -> Arc<T> {
     let shared = shared.as_ptr().cast_const();
     // SAFETY: the pointer came from `Arc::as_ptr` and the `Arc` exists, by the contract of this

@@ -53,7 +53,7 @@ impl Drop for ActiveJob {
 }
 
 /// Returns the number of functions that run on threads for this run: calls of
-/// [`run_sync`](crate::thread::run_sync) that have a thread and have not ended, also abandoned
+/// [`run_sync`](crate::thread::run_sync()) that have a thread and have not ended, also abandoned
 /// ones. Calls that wait for the limiter do not count.
 ///
 /// Outside of a run, it counts the calls of the whole process that were made outside of any run.

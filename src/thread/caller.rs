@@ -43,8 +43,8 @@ impl fmt::Display for CancelledError {
 
 impl Error for CancelledError {}
 
-/// Returns an error if the task that waits for this thread of [`run_sync`](crate::thread::run_sync)
-/// was cancelled, or no longer waits.
+/// Returns an error if the task that waits for this thread of
+/// [`run_sync`](crate::thread::run_sync()) was cancelled, or no longer waits.
 ///
 /// This costs two loads, so it may be called in a loop. After an `Err`, the result is probably not
 /// needed; the function decides how to react. Its return value is still the result of `run_sync`,
@@ -81,7 +81,7 @@ pub fn check_cancelled() -> Result<(), CancelledError> {
     }
 }
 
-/// Runs a future in the task that waits for this thread of [`run_sync`](crate::thread::run_sync),
+/// Runs a future in the task that waits for this thread of [`run_sync`](crate::thread::run_sync()),
 /// in that task's cancel scopes, and blocks the thread until the future has completed.
 ///
 /// `make` is called in the task too, so it may use functions that work only inside a run. This is
@@ -132,7 +132,7 @@ where
     })
 }
 
-/// Calls `f` in the task that waits for this thread of [`run_sync`](crate::thread::run_sync), and
+/// Calls `f` in the task that waits for this thread of [`run_sync`](crate::thread::run_sync()), and
 /// blocks the thread until `f` has returned. `f` runs on the run's thread, so it must not block.
 /// This is Trio's `from_thread.run_sync`.
 ///
