@@ -268,7 +268,7 @@ impl Position {
 ///
 /// Afterwards the position is the nursery's own node again, because the child's node may be
 /// removed, and destructors that then run may ask for their position. `poll` must not panic.
-#[inline]
+#[inline(always)]
 pub(crate) fn in_child<T>(node: Option<NodeId>, poll: impl FnOnce() -> T) -> (T, Option<NodeId>) {
     let around = replace_child(node.map_or(Child::Pending, Child::Added));
     let value = poll();

@@ -349,7 +349,7 @@ impl<'b, R: Listed> PollGuard<'b, R> {
     }
 
     /// Polls or drops a child, or does something else as that child. `act` must not panic.
-    #[inline]
+    #[inline(always)]
     pub(super) fn with_current<T>(&self, child: &Own<'b, R>, act: impl FnOnce() -> T) -> T {
         /// Clears the field even so, because the pointer in it is only good while the child is
         /// borrowed.

@@ -21,6 +21,7 @@ pub(super) type PollGuard<'b> = super::children::PollGuard<'b, ChildRef>;
 impl Own<'_, ChildRef> {
     /// Polls the future. `Ready` means that the future is gone, and its result is in the hands of
     /// the task.
+    #[inline(always)]
     pub(super) fn poll(&self) -> Poll<()> {
         assert!(!self.is_done(), "a child is polled while it runs");
         let header = self.header();
