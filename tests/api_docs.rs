@@ -181,8 +181,17 @@ impl Item {
     /// it. The docs of a type that a macro declares under an argument's name are among the macro's
     /// arguments.
     fn is_made_elsewhere(&self) -> bool {
-        let links = ["made by [", "made by awaiting [", "from [", "given to the "];
-        links.iter().any(|link| self.docs.contains(link)) || self.name == "$name"
+        let links = [
+            "made by [",
+            "returned by [",
+            "by awaiting [",
+            "from [",
+            "given to the ",
+        ];
+        // A phrase may be broken between two lines.
+        let docs = self.docs.to_lowercase();
+        let docs = docs.split_whitespace().collect::<Vec<_>>().join(" ");
+        links.iter().any(|link| docs.contains(link)) || self.name == "$name"
     }
 
     fn has_section(&self, title: &str) -> bool {
