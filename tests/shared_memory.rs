@@ -122,7 +122,7 @@ fn the_same_memory_goes_along_once_however_often_it_stands_in_the_argument() {
     }));
 }
 
-fn what_is_empty_needs_no_memory() {
+fn empty_slices_need_no_memory() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let look = |empty: SharedSlice<f64>| (pieces_here(), empty);
         let empty = SharedSlice::build(0, |_| Ok(())).unwrap();
@@ -576,7 +576,7 @@ suite! {
     a_result_is_the_very_memory_that_the_worker_filled,
     a_part_of_an_argument_comes_back_as_a_part_of_the_same_memory,
     the_same_memory_goes_along_once_however_often_it_stands_in_the_argument,
-    what_is_empty_needs_no_memory,
+    empty_slices_need_no_memory,
     the_data_of_an_init_closure_is_copied,
     a_job_may_keep_a_clone_in_a_static,
     a_call_that_fails_leaves_no_memory_in_the_worker_and_none_here,

@@ -138,7 +138,7 @@ fn one_arena_serves_one_call_after_the_other() {
     }));
 }
 
-fn what_has_answered_is_used_again_also_if_the_answer_is_an_error() {
+fn an_arena_is_used_again_after_an_answer_even_if_that_is_an_error() {
     fn panic((_, _, _): (u32, usize, String)) {
         panic!("on purpose")
     }
@@ -179,7 +179,7 @@ fn forever(_: String) {
     }
 }
 
-fn what_a_killed_or_crashed_worker_had_is_not_used_again() {
+fn the_arena_of_a_killed_or_crashed_worker_is_not_used_again() {
     fn crash(_: String) {
         std::process::abort()
     }
@@ -265,7 +265,7 @@ fn callers_at_once_have_an_arena_each() {
     }));
 }
 
-fn an_arena_that_nobody_uses_goes_after_a_while() {
+fn an_unused_arena_is_freed_after_a_while() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         // A new arena is made and freed.
         for number in 0..2 {
@@ -495,7 +495,7 @@ fn forget(_: ()) {
     KEPT.lock().unwrap().clear();
 }
 
-fn what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again() {
+fn memory_that_a_job_keeps_does_not_change_and_its_arena_is_not_used_again() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let worker = workers.run_sync(pid, ()).await.unwrap();
         let of_worker = || arenas_of(&worker.to_string()).len();
@@ -524,7 +524,7 @@ fn what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again() {
 }
 
 /// Including a process that reads on after its job is over.
-fn a_thread_that_a_job_leaves_behind_reads_what_it_was_given() {
+fn a_thread_that_a_job_leaves_behind_reads_its_argument_unchanged() {
     static ANSWER: Mutex<Option<std::sync::mpsc::Sender<()>>> = Mutex::new(None);
     static WRONG: Mutex<Option<std::thread::JoinHandle<bool>>> = Mutex::new(None);
     fn start(argument: (u32, usize, SharedBytes)) {
@@ -607,12 +607,12 @@ fn a_process_that_a_job_forks_does_not_have_the_arena() {
 suite! {
     arguments_of_all_sizes_arrive_the_first_time_and_again,
     one_arena_serves_one_call_after_the_other,
-    what_has_answered_is_used_again_also_if_the_answer_is_an_error,
-    what_a_killed_or_crashed_worker_had_is_not_used_again,
+    an_arena_is_used_again_after_an_answer_even_if_that_is_an_error,
+    the_arena_of_a_killed_or_crashed_worker_is_not_used_again,
     calls_that_are_dropped_at_any_point_disturb_no_other,
     calls_that_are_cancelled_at_any_point_disturb_no_other,
     callers_at_once_have_an_arena_each,
-    an_arena_that_nobody_uses_goes_after_a_while,
+    an_unused_arena_is_freed_after_a_while,
     an_idle_worker_lets_go_and_serves_on,
     a_busy_worker_lets_go_too,
     a_worker_that_is_to_leave_sooner_than_it_lets_go_leaves,
@@ -623,8 +623,8 @@ suite! {
     a_vector_that_was_made_shared_is_read_in_the_arena,
     a_small_vector_that_was_made_shared_needs_no_memory,
     where_there_is_no_arena_it_arrives_all_the_same,
-    what_a_job_keeps_stays_as_it_is_and_its_arena_is_not_used_again,
-    a_thread_that_a_job_leaves_behind_reads_what_it_was_given,
+    memory_that_a_job_keeps_does_not_change_and_its_arena_is_not_used_again,
+    a_thread_that_a_job_leaves_behind_reads_its_argument_unchanged,
     a_result_that_is_the_argument_or_a_vector_lies_in_memory_of_its_own,
     a_process_that_a_job_forks_does_not_have_the_arena,
 }

@@ -58,7 +58,7 @@ fn scribble(bytes: Vec<u8>) {
     write_to_sockets(3..4096, &bytes);
 }
 
-fn a_job_that_writes_what_is_no_frame_gets_its_worker_killed() {
+fn a_worker_whose_job_writes_a_malformed_frame_is_killed() {
     staged(WorkerConfig::new(), |workers| async move {
         let bystander = Bystander::of(&workers).await;
         let many = CapacityLimiter::unlimited();
@@ -137,7 +137,7 @@ fn an_answer_that_a_job_forged_is_not_that_of_the_next_call() {
     }
 }
 
-fn what_a_worker_sends_while_it_is_idle_is_no_answer_and_no_good_bye() {
+fn a_frame_that_an_idle_worker_sends_is_no_answer_and_no_bye() {
     fn leave_a_forger((stage, kind): (PathBuf, u8)) -> u16 {
         std::thread::spawn(move || {
             halt(&stage);
@@ -159,7 +159,7 @@ fn what_a_worker_sends_while_it_is_idle_is_no_answer_and_no_good_bye() {
     }
 }
 
-fn half_a_frame_and_an_end_is_broken() {
+fn half_a_frame_and_an_end_is_a_broken_worker() {
     fn scribble_and_exit(bytes: Vec<u8>) {
         scribble(bytes);
         std::process::exit(6)
@@ -177,7 +177,7 @@ fn half_a_frame_and_an_end_is_broken() {
 }
 
 /// Such a worker looks like one that sends a large answer slowly. Its caller can cancel the call.
-fn half_a_frame_and_no_end_is_waited_for_and_can_be_killed() {
+fn a_call_waits_for_the_rest_of_half_a_frame_and_can_be_cancelled() {
     fn scribble_and_stay(stage: PathBuf) {
         scribble(header(DONE, 1 << 20));
         stage::forever(stage);
@@ -201,7 +201,7 @@ fn sockets() -> BTreeSet<RawFd> {
         .collect()
 }
 
-fn a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced() {
+fn a_worker_that_receives_a_malformed_frame_exits_and_is_replaced() {
     staged(WorkerConfig::new(), |workers| async move {
         // The fork server is running, and the worker whose socket must not be touched is busy.
         let bystander = Bystander::of(&workers).await;
@@ -222,7 +222,7 @@ fn a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced() {
 }
 
 /// The following bytes are taken for the rest of the frame.
-fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
+fn a_call_after_half_a_frame_gets_its_own_result_or_an_error() {
     fn echo((stage, n): (PathBuf, u32)) -> u32 {
         announce(&stage);
         n
@@ -248,7 +248,7 @@ fn a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s() {
     });
 }
 
-fn a_fork_server_that_is_sent_what_is_no_request_leaves_and_is_replaced() {
+fn a_fork_server_that_receives_a_malformed_request_exits_and_is_replaced() {
     if common::worker_type() != WorkerType::ForkServer {
         return; // there is no fork server
     }
@@ -270,12 +270,12 @@ fn a_fork_server_that_is_sent_what_is_no_request_leaves_and_is_replaced() {
 }
 
 suite! {
-    a_job_that_writes_what_is_no_frame_gets_its_worker_killed,
+    a_worker_whose_job_writes_a_malformed_frame_is_killed,
     an_answer_that_a_job_forged_is_not_that_of_the_next_call,
-    what_a_worker_sends_while_it_is_idle_is_no_answer_and_no_good_bye,
-    half_a_frame_and_an_end_is_broken,
-    half_a_frame_and_no_end_is_waited_for_and_can_be_killed,
-    a_worker_that_is_sent_what_is_no_frame_leaves_and_is_replaced,
-    a_call_after_half_a_frame_is_a_result_or_an_error_and_no_other_call_s,
-    a_fork_server_that_is_sent_what_is_no_request_leaves_and_is_replaced,
+    a_frame_that_an_idle_worker_sends_is_no_answer_and_no_bye,
+    half_a_frame_and_an_end_is_a_broken_worker,
+    a_call_waits_for_the_rest_of_half_a_frame_and_can_be_cancelled,
+    a_worker_that_receives_a_malformed_frame_exits_and_is_replaced,
+    a_call_after_half_a_frame_gets_its_own_result_or_an_error,
+    a_fork_server_that_receives_a_malformed_request_exits_and_is_replaced,
 }

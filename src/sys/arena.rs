@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_who_made_it_can_write_to_it_or_change_its_size() {
+    fn only_the_creator_of_an_arena_can_write_to_it_and_its_size_is_fixed() {
         let mut arena = arena(b"for this time");
         arena.bytes_mut()[0] = b'F';
         let lent = Lent::new(arena);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_the_next_time_is_read_through_the_mapping_that_is_there() {
+    fn later_contents_are_read_through_the_existing_mapping() {
         let mut mappings = mappings();
         let lent = Lent::new(arena(b"first"));
         let first = lend(&mut mappings, &lent, 5);
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_is_left_is_told_of_once_and_outlives_what_was_known_of_it() {
+    fn a_remaining_lease_is_reported_once_and_outlives_its_cache_entry() {
         let mut mappings = mappings();
         let lent = Lent::new(arena(b"kept"));
         let kept = lend(&mut mappings, &lent, 4).clone();
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_job_uses_is_let_go_in_time() {
+    fn unused_arenas_are_unmapped_in_time() {
         let mut mappings = mappings();
         let lents = [1, 2].map(|byte| Lent::new(arena(&[byte])));
         let [old, new] = &lents;
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_arena_or_too_short_is_refused() {
+    fn a_file_that_is_no_arena_or_too_short_is_refused() {
         let mut mappings = mappings();
         let mut refusal = |file: &OwnedFd, length| mappings.lend(0, file, length).unwrap_err();
         let pipe: OwnedFd = io::pipe().unwrap().0.into();
@@ -553,13 +553,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_of_nothing() {
+    fn an_empty_file_becomes_no_arena() {
         assert!(Arena::of(Arena::writer().unwrap()).is_err());
     }
 
     /// Simulates a kernel that does not know `FUTURE_WRITE`.
     #[test]
-    fn where_it_cannot_be_sealed_the_draft_comes_back_as_it_was() {
+    fn a_file_that_cannot_be_sealed_is_returned_unchanged() {
         let mut writer = Arena::writer().unwrap();
         writer.append(b"draft").unwrap();
         fcntl_add_seals(writer.file(), SealFlags::SEAL).unwrap();
@@ -571,7 +571,7 @@ mod tests {
     /// A forked copy must neither write to the original's memory nor unmap another mapping at its
     /// address.
     #[test]
-    fn a_copy_of_the_process_does_not_have_it() {
+    fn a_forked_process_does_not_have_the_mapping() {
         let mut arena = arena(&[1; 4096]);
         let place = arena.bytes_mut().as_mut_ptr();
         // SAFETY: the forked process makes raw system calls, drops values that allocate nothing,

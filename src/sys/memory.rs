@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_process_has_sealed_is_taken_over() {
+    fn memory_that_another_process_has_sealed_is_adopted() {
         let ours = sealed(b"shared");
         let theirs = Sealed::adopt(ours.file().try_clone().unwrap()).unwrap();
         assert_eq!(&*theirs, b"shared");
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_with_holes_is_refused_because_looking_at_them_may_be_a_signal() {
+    fn memory_with_holes_is_refused_because_an_access_may_raise_a_signal() {
         assert!(matches!(refusal(wild(1 << 20, SEALS)), Refused::Hollow));
         assert!(matches!(refusal(wild(1 << 60, SEALS)), Refused::Hollow));
         assert!(matches!(refusal(wild(0, SEALS)), Refused::Hollow));
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_behind_the_end_do_not_stand_for_those_that_are_not_there() {
+    fn pages_behind_the_end_do_not_count_for_missing_ones() {
         let elsewhere = wild(3 * 4096, SealFlags::empty());
         fallocate(&elsewhere, FallocateFlags::KEEP_SIZE, 3 * 4096, 5 * 4096).unwrap();
         fcntl_add_seals(&elsewhere, SEALS).unwrap();
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_memory_is_refused() {
+    fn a_file_that_is_not_in_memory_is_refused() {
         let pipe: OwnedFd = io::pipe().unwrap().0.into();
         assert!(matches!(refusal(pipe), Refused::NoMemory));
         let file = std::fs::File::open("/proc/self/comm").unwrap();
@@ -591,7 +591,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn what_is_appended_is_there(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9000), 1..6)) {
+        fn appended_bytes_are_read_back(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9000), 1..6)) {
             let mut writer = MemfdWriter::new().unwrap();
             for piece in &pieces {
                 writer.append(piece).unwrap();

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_is_not_alone_in_its_process_and_is_listed_beside_the_main_thread() {
+    fn a_test_has_other_threads_and_is_listed_with_the_main_thread() {
         assert_eq!(is_alone(), Some(false));
         assert!(!was_always_alone());
         assert!(

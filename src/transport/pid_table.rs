@@ -72,7 +72,7 @@ mod tests {
     use crate::sys::mapping::Mapping;
 
     #[test]
-    fn a_place_tells_what_was_written_there_until_it_is_cleared() {
+    fn a_slot_keeps_its_value_until_it_is_cleared() {
         let (table, _memory) = Mapping::<Table>::make("test").unwrap();
         assert_eq!(table.look(7), Birth::Awaited);
         table.place(7).unwrap().store(4711, Ordering::Release);

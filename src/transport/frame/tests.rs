@@ -128,7 +128,7 @@ fn marked(kind: Kind, call: u16) -> Header {
 }
 
 #[test]
-fn a_call_is_answered_under_its_own_number_and_said_good_bye_to_under_the_one_before() {
+fn an_answer_has_the_number_of_its_call_and_a_bye_that_of_the_call_before() {
     for call in [0, 1, 2, u16::MAX] {
         let (before, after) = (call.wrapping_sub(1), call.wrapping_add(1));
         for answer in [
@@ -182,7 +182,7 @@ proptest! {
 
     #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
-    fn a_truncated_stream_gives_the_frames_that_are_whole_and_no_more(
+    fn a_truncated_stream_gives_its_whole_frames_only(
         frames in any_frames(),
         cut: prop::sample::Index,
     ) {

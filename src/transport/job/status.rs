@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_grows_with_what_is_touched() {
+    fn memory_grows_when_pages_are_touched() {
         let status = WorkerStatus::new(Instant::now());
         let before = status.memory();
         let held = std::hint::black_box(vec![1u8; 64 << 20]);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_read_anew_from_what_is_kept_open() {
+    fn memory_is_read_again_from_the_file_that_is_kept_open() {
         let mut status = WorkerStatus::new(Instant::now());
         status.keep_memory_open();
         let before = status.memory();

@@ -175,7 +175,7 @@ fn outside_of_a_message_a_vector_is_its_bytes_too() {
 }
 
 #[test]
-fn all_ranges_mean_what_they_mean_for_slices() {
+fn all_kinds_of_ranges_work_as_for_slices() {
     let shared = SharedSlice::copy_from(&[10u16, 20, 30]).unwrap();
     assert_eq!(*shared.slice(..), [10, 20, 30]);
     assert_eq!(*shared.slice(1..), [20, 30]);
@@ -217,7 +217,7 @@ fn structures_are_seen_as_bytes_and_back() {
 }
 
 #[test]
-fn a_cast_to_what_does_not_fit_gives_the_slice_back() {
+fn a_cast_to_a_type_that_does_not_fit_returns_the_slice() {
     let bytes = SharedBytes::copy_from(&[0; 9]).unwrap();
     let bytes = bytes.cast::<u32>().unwrap_err();
     assert_eq!(bytes.len(), 9);
@@ -247,14 +247,14 @@ fn clones_and_slices_share_the_memory_and_the_last_gives_it_back() {
 }
 
 #[test]
-fn what_fill_returns_is_passed_on() {
+fn an_error_of_fill_is_returned() {
     let build = |length| SharedBytes::build(length, |_| Err(io::Error::other("no more")));
     assert_eq!(build(5).unwrap_err().to_string(), "no more");
     assert_eq!(build(0).unwrap_err().to_string(), "no more");
 }
 
 #[test]
-fn what_has_no_addresses_is_an_error_that_says_how_much_was_wanted() {
+fn a_length_beyond_the_address_space_is_an_error_that_names_it() {
     for length in [usize::MAX, isize::MAX as usize, 1 << 50] {
         let error = SharedSlice::<u64>::build(length, |_| unreachable!()).unwrap_err();
         assert!(
@@ -342,7 +342,7 @@ fn a_peer_that_sends_less_or_nothing_or_something_else_gives_an_error() {
 }
 
 #[test]
-fn a_peer_whose_slice_is_crooked_gives_an_error() {
+fn a_misaligned_slice_from_a_peer_is_an_error() {
     let bytes = SharedBytes::copy_from(&[0; 16]).unwrap();
     for (part, what) in [
         (bytes.slice(1..9), "not aligned"),

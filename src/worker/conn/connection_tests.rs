@@ -238,7 +238,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn each_job_is_begun_once_and_each_call_has_its_own_answer_in_any_order_of_events(
+    fn each_job_begins_once_and_each_call_has_its_answer_in_any_order_of_events(
         events in prop::collection::vec(any_event(), 0..200),
     ) {
         let (connection, mut worker) = ends();
@@ -293,7 +293,7 @@ fn send(parent: &mut Connection, number: u64) {
 }
 
 #[test]
-fn an_answer_that_a_worker_leaves_behind_is_heard_however_soon_it_ends() {
+fn the_last_answer_of_a_worker_is_received_however_soon_it_ends() {
     for _ in 0..3_000 {
         let (mut parent, mut worker) = acquainted();
         send(&mut parent, 3);
@@ -316,7 +316,7 @@ fn an_answer_that_a_worker_leaves_behind_is_heard_however_soon_it_ends() {
 }
 
 #[test]
-fn a_job_is_not_begun_until_its_worker_has_taken_it() {
+fn a_job_has_not_begun_before_its_worker_takes_it() {
     let (mut parent, mut worker) = acquainted();
     send(&mut parent, 3);
     assert!(!parent.has_received_all());
@@ -326,7 +326,7 @@ fn a_job_is_not_begun_until_its_worker_has_taken_it() {
 }
 
 #[test]
-fn what_a_broken_job_writes_into_a_mailbox_is_an_answer_or_garbage_or_nothing() {
+fn an_overwritten_mailbox_holds_an_answer_or_a_malformed_frame_or_nothing() {
     for state in [0, 1, 2, 3, 4, usize::MAX] {
         for length in [0, 1, frame::HEADER, LARGE, usize::MAX] {
             let (mut parent, worker) = acquainted();
@@ -354,7 +354,7 @@ fn what_a_broken_job_writes_into_a_mailbox_is_an_answer_or_garbage_or_nothing() 
 }
 
 #[test]
-fn an_answer_is_not_heard_twice_though_a_broken_job_says_that_it_is_there() {
+fn an_answer_is_not_received_twice_even_if_a_faulty_job_sets_its_state_again() {
     let (mut parent, mut worker) = acquainted();
     send(&mut parent, 3);
     worker.step(false);
