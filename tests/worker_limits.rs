@@ -265,6 +265,9 @@ fn a_job_that_deletes_the_timers_spares_the_next_which_another_worker_runs() {
                 workers.run_sync(delete_timers, ()).await.unwrap();
                 assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
             }
+            workers.shutdown().await.unwrap();
+            let statistics = workers.statistics();
+            assert_eq!((statistics.retired, statistics.timed_out), (2, 0));
         },
     ));
 }

@@ -21,6 +21,8 @@ pub(in crate::worker) enum RetireReason {
     TimedOut,
     /// It has run its last job, or a retire closure returned true.
     Retired,
+    /// A job has deleted the timers that limit the CPU time of the next one.
+    TimersDeleted,
 }
 
 /// The reason for which the parent kills a worker.
@@ -43,6 +45,7 @@ pub(in crate::worker) enum KillReason {
 pub(in crate::worker) enum WorkerEnd {
     Retired,
     TimedOut,
+    TimersDeleted,
     Dismissed,
     Killed(KillReason),
     Crashed(Ended),
@@ -66,6 +69,7 @@ impl EndHints {
         match self.announced {
             Some(RetireReason::TimedOut) if exited => return WorkerEnd::TimedOut,
             Some(RetireReason::Retired) if exited => return WorkerEnd::Retired,
+            Some(RetireReason::TimersDeleted) if exited => return WorkerEnd::TimersDeleted,
             Some(_) | None => {}
         }
         match self.killed {
@@ -109,6 +113,10 @@ mod tests {
             announced: Some(RetireReason::TimedOut),
             ..nothing
         };
+        let timers_deleted = EndHints {
+            announced: Some(RetireReason::TimersDeleted),
+            ..nothing
+        };
         let by_us = WorkerEnd::Killed(KillReason::GraceOver);
         let crashed = WorkerEnd::Crashed;
         for (hints, ended, expected) in [
@@ -126,9 +134,11 @@ mod tests {
             (killed, Ended::Exited(1), crashed(Ended::Exited(1))),
             (retired, Ended::Exited(0), WorkerEnd::Retired),
             (retired, Ended::Unknown, WorkerEnd::Retired),
-            (retired, KILLED, by_us), // it said good-announced and stayed
+            (retired, KILLED, by_us), // it announced its exit and stayed
             (timed_out, Ended::Exited(0), WorkerEnd::TimedOut),
             (timed_out, Ended::Exited(1), crashed(Ended::Exited(1))),
+            (timers_deleted, Ended::Exited(0), WorkerEnd::TimersDeleted),
+            (timers_deleted, KILLED, crashed(KILLED)),
         ] {
             assert_eq!(hints.classify(Some(ended)), expected, "{hints:?} {ended:?}");
         }

@@ -138,7 +138,7 @@ impl WorkerRecord {
         let mut counts = self.counters.counts();
         counts.living -= 1;
         *match end {
-            WorkerEnd::Retired => &mut counts.retired,
+            WorkerEnd::Retired | WorkerEnd::TimersDeleted => &mut counts.retired,
             WorkerEnd::TimedOut => &mut counts.timed_out,
             WorkerEnd::Dismissed => &mut counts.dismissed,
             WorkerEnd::Killed(_) => &mut counts.killed,

@@ -124,6 +124,7 @@ pub(in crate::worker) fn ended(
     match end {
         WorkerEnd::Retired
         | WorkerEnd::TimedOut
+        | WorkerEnd::TimersDeleted
         | WorkerEnd::Dismissed
         | WorkerEnd::Killed(KillReason::Cancelled | KillReason::Dropped) => {
             tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
@@ -142,6 +143,7 @@ fn describe(end: WorkerEnd) -> &'static str {
     match end {
         WorkerEnd::Retired => "a worker retired",
         WorkerEnd::TimedOut => "a worker exited after its idle timeout",
+        WorkerEnd::TimersDeleted => "a worker exited because a job had deleted its CPU timers",
         WorkerEnd::Dismissed => "a worker exited because it was told to",
         WorkerEnd::Killed(KillReason::Cancelled) => "a worker was killed: its call was cancelled",
         WorkerEnd::Killed(KillReason::Dropped) => {

@@ -79,7 +79,8 @@ pub(crate) enum Kind {
     /// To the parent: the offset does not lie in the code of this image.
     NotOurCode,
     /// To the parent: the worker takes no more jobs, and has run none that it has not answered.
-    /// `number` is 0 after an idle timeout, and 1 if a retire closure ended the worker.
+    /// `number` is 0 after an idle timeout, 1 if a retire closure ended the worker, and 2 if a job
+    /// has deleted the timers of the CPU limit.
     Bye,
     /// To the parent: like `Bye`, because a retire closure panicked. The payload is a
     /// `PanicReport`.

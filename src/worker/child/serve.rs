@@ -386,7 +386,7 @@ impl Link {
                 Err(error) if status.jobs() == 0 => self.refuse(cpu_time.refusal(&error)),
                 // An earlier job has deleted the timers. This job has not begun, so another worker
                 // can run it.
-                Err(_) => self.send_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
+                Err(_) => self.send_bye(frame::of_bytes(Kind::Bye, 2, b""), 0),
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };

@@ -395,6 +395,7 @@ impl Drop for Worker {
 fn announced_exit(frame: &Frame) -> Option<RetireReason> {
     match (frame.header.kind, frame.header.number) {
         (Kind::Bye, 0) => Some(RetireReason::TimedOut),
+        (Kind::Bye, 2) => Some(RetireReason::TimersDeleted),
         (Kind::Bye, _) => Some(RetireReason::Retired),
         _ => None,
     }

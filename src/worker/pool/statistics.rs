@@ -62,7 +62,9 @@ pub struct WorkerStatistics {
     pub failed_starts: u64,
     /// Workers that came up and are not known to have ended: idle, working or exiting.
     pub living: u64,
-    /// Workers that exited because a [`retire`](crate::WorkerConfig::retire) closure returned true.
+    /// Workers that exited because a [`retire`](crate::WorkerConfig::retire) closure returned true,
+    /// because they had run their last job, or because a job had deleted the timers of their
+    /// [`cpu_limit`](crate::WorkerConfig::cpu_limit).
     pub retired: u64,
     /// Workers that exited because they had been idle for the
     /// [`idle_timeout`](crate::WorkerConfig::idle_timeout).
