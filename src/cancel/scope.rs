@@ -21,11 +21,11 @@ impl CancelScope {
     /// Runs `future` in this scope. The scope joins the tree of scopes when the returned future is
     /// first polled.
     ///
-    /// Returns `None` if the future was dropped because *this* scope was cancelled. If a scope
-    /// further out was cancelled as well, that one absorbs the cancellation: the returned future
-    /// stays pending and is dropped from there. A future that completes keeps its value, even if
-    /// the scope was cancelled in the meantime. However early the scope was cancelled, the future
-    /// runs up to its first await that has to wait.
+    /// Returns `None` if the future was dropped because *this* scope was cancelled. If an outer
+    /// scope was cancelled too, the returned future stays pending, and the outer scope drops it. A
+    /// future that completes keeps its value, even if the scope was cancelled in the meantime.
+    /// However early the scope was cancelled, the future runs up to its first await that has to
+    /// wait.
     ///
     /// # Cancellation
     ///
@@ -82,7 +82,7 @@ pin_project! {
 /// The part of a [`ScopeRun`] that does not depend on its body; also drives the scope of a nursery.
 pub(crate) struct ScopeDriver {
     pub(crate) scope: CancelScope,
-    /// The scope has begun by this driver, so this driver ends it.
+    /// This driver began the scope, so it must end it.
     begun: bool,
     node: Option<Node>,
     deadline_sleep: Option<DeadlineSleep>,
@@ -118,8 +118,8 @@ impl ScopeDriver {
         }));
     }
 
-    /// Polls something in the scope. The first time, begins the scope, and adds its node if that is
-    /// needed.
+    /// Calls `poll` at the scope's position. The first call begins the scope. It adds the scope's
+    /// node if code below needs the node, or if the poll does not finish.
     fn poll_inside<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let ScopeDriver { scope, begun, .. } = self;
         let timed = Cell::new(false);
@@ -258,7 +258,8 @@ impl<F: Future> Future for ScopeRun<F> {
             this.driver.end();
             return Poll::Ready(Some(value));
         }
-        // A cancellation or a new deadline before this is seen below; one after it wakes the task.
+        // A cancellation or deadline change before `register` is found by the checks below. A later
+        // one wakes the task.
         this.driver.register(cx.waker());
         this.driver.watch_deadline(cx);
         match this.driver.try_drop() {

@@ -1,14 +1,15 @@
-//! Detects `fork`: whether this process is a copy that was forked after the program had something
-//! that a copy cannot use.
+//! Detects whether this process was forked from one that already used workers. Such a copy cannot
+//! use them.
 //!
-//! A forked process has one thread, and shares its descriptors with the original: the reactor's
-//! registrations, and the ends of sockets on whose other ends one process listens. Its actions
-//! would reach the original's workers. So each public function that uses workers asks first.
+//! A forked process has one thread and shares its descriptors with the original. These include the
+//! reactor's epoll registrations and the sockets to the workers, so both processes would talk to
+//! the same workers. So each public function that uses workers checks first.
 //!
-//! A page marked `MADV_WIPEONFORK` holds the number of this process's [`ProcessMark`]s. It reads as
-//! zero in a forked process, however that was forked, so a check costs a load and no system call.
-//! The workers that a fork server forks are not copies in this sense: [`restart`] gives them a
-//! number of their own.
+//! A page marked `MADV_WIPEONFORK` holds one number, which identifies this process: every
+//! [`ProcessMark`] that it makes contains this number. The page reads as zero in a forked process,
+//! whichever function forked it, so a check costs a load and no system call. A worker that a fork
+//! server forks is not a copy in this sense. It calls [`restart`], which stops the comparison with
+//! the fork server's number.
 //!
 //! `unsafe` is needed to map the page, and to read it.
 #![allow(unsafe_code)]
@@ -40,7 +41,7 @@ impl ProcessMark {
     ///
     /// # Errors
     ///
-    /// Fails if the kernel has no memory for the page.
+    /// Fails if the kernel has no memory for the page, or refuses `MADV_WIPEONFORK`.
     pub(crate) fn of_this_process() -> io::Result<Self> {
         let number = page()?;
         match number.load(Ordering::Relaxed) {
@@ -66,7 +67,7 @@ pub(crate) fn watch_for_forks() {
     if WATCHED.load(Ordering::Relaxed) == 0
         && let Ok(mark) = ProcessMark::of_this_process()
     {
-        // Without memory for the page, forked copies are not detected.
+        // Without the page, forked copies are not detected.
         let _ = WATCHED.compare_exchange(0, mark.0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
@@ -79,8 +80,8 @@ pub(crate) fn is_forked_copy() -> bool {
     }
 }
 
-/// Makes this process, which was forked on purpose, an original: marks of the process before are
-/// not its own, and it is not a forked copy.
+/// Declares this process, which was forked on purpose, an original: from now on [`is_forked_copy`]
+/// returns false here.
 pub(crate) fn restart() {
     WATCHED.store(0, Ordering::Relaxed);
 }

@@ -25,8 +25,8 @@ use crate::sys::primitives::lock;
 /// The value of a panic.
 pub(super) type Payload = Box<dyn Any + Send>;
 
-/// Drives one block. The block calls [`abort`](BlockDriver::abort) before it drops this, unless it
-/// has ended.
+/// Drives one block. If the block is dropped before it has ended, it must call
+/// [`abort`](BlockDriver::abort) first.
 pub(super) struct BlockDriver {
     pub(super) nursery: Arc<NurseryState>,
     scope: ScopeDriver,
@@ -45,8 +45,9 @@ pub(super) struct BlockDriver {
     panic: Option<Payload>,
     /// The block is cancelled, and every child without a deferring shield has been dropped.
     cancelled_are_dropped: bool,
-    /// The body or a child was dropped for a cancellation that an outer scope absorbs. So the block
-    /// never ends by itself: that scope drops it.
+    /// The body or a child was dropped because an outer scope was cancelled. The block then returns
+    /// no value, only an error or a panic if there is one: it stays pending until that scope drops
+    /// it.
     committed: bool,
 }
 
@@ -143,8 +144,8 @@ impl BlockDriver {
         }
     }
 
-    /// Polls every child that is ready once. A child that becomes ready now is polled in the next
-    /// round, so that no child starves the others or the tasks outside.
+    /// Polls each ready child one time. A child that becomes ready during this round waits for the
+    /// next round, so it cannot starve other children or other tasks.
     pub(super) fn poll_ready(&mut self, guard: &PollGuard<'_>) {
         let service = self.service.as_ref();
         let _position = service.map(|node| enter(&node.shared, node.id));
@@ -191,8 +192,8 @@ impl BlockDriver {
         let has_waker = node.is_some();
         if child.is_cancel_requested() {
             if !listed {
-                // Before its first poll: the scopes that it opens in that poll must see that they
-                // are cancelled.
+                // The child has not been polled yet. It needs a node before its first poll, so that
+                // scopes it opens there are cancelled too.
                 node = node.or_else(|| self.add_node());
             }
             if let Some(node) = node {
@@ -229,8 +230,9 @@ impl BlockDriver {
             Ok(Poll::Pending) => guard.list(child),
             Err(payload) => {
                 self.panicked(payload);
-                // The waker of the task that awaits the result may panic, when the future is gone
-                // and the task may own the result.
+                // The panic may come from the waker of the task that awaits the result. In that
+                // case the child's future is already gone, and that task may already own the
+                // result.
                 match child.is_done() {
                     true => self.end_child(guard, &child, TaskExit::Panicked),
                     false => {
@@ -265,17 +267,17 @@ impl BlockDriver {
 
     /// Drops every child that the block's cancellation reaches and no shield defers.
     ///
-    /// Once is enough: a child that stays has a node, and is woken when no shield defers it any
-    /// more.
+    /// One pass is enough for a child with a node: it is woken when no shield defers it any more.
+    /// If children without a node stay, the next poll repeats the pass.
     pub(super) fn drop_cancelled(&mut self, guard: &PollGuard<'_>) {
         let cancelled = self.are_children_cancelled();
         if std::mem::replace(&mut self.cancelled_are_dropped, cancelled) || !cancelled {
             return;
         }
-        // Children without a node cannot be deferred, so one decision covers all of them. It is
-        // made only if there is such a child: a block of which nothing was dropped can still end
-        // with its value. If a shield around the block has come first, the children stay, and are
-        // dropped when that shield has ended.
+        // A shield inside a child can defer only a child that has a node. So one decision covers
+        // all children without a node. It is made only if such a child exists, because the decision
+        // may commit the block to being cancelled. If the block is inside a shield by now, the
+        // decision is no: these children stay until that shield ends.
         let mut plain = None;
         let mut index = guard.len();
         while index > 0 {
@@ -314,9 +316,9 @@ impl BlockDriver {
         })
     }
 
-    /// Closes if no child is ready. Wake-ups of children that have ended do not count: a block that
-    /// waited for another poll because of one could be dropped then, for a cancellation that came
-    /// too late.
+    /// Closes the nursery if no child is ready. Wake-ups of ended children are ignored. Otherwise
+    /// the block would wait for one more poll, and a cancellation that arrives before that poll
+    /// would drop a block that has already finished.
     fn try_close(guard: &PollGuard<'_>) -> bool {
         if guard.try_close() {
             return true;
@@ -356,7 +358,8 @@ impl BlockDriver {
     /// cancelled.
     fn try_drop_child(&mut self, child: &OwnChild<'_>) -> bool {
         let (block, own) = (self.are_children_cancelled(), child.is_cancel_requested());
-        // A cancelled block may be shielded again, and cancelled once more later.
+        // A block's cancellation can stop being effective (a shield) and become effective again
+        // later, so the flag is cleared.
         self.cancelled_are_dropped &= block;
         if !block && !own {
             return false;
@@ -417,8 +420,9 @@ impl BlockDriver {
         self.scope.scope.cancel_for(reason);
     }
 
-    /// Drops all children at once, also those with shields, then the body (in a service nursery the
-    /// body first), and closes. Returns the first panic that was not resumed yet.
+    /// Closes the nursery and drops everything without waiting, shields included: first the
+    /// children, then the body; in a service nursery, first the body. Returns the first panic, if
+    /// the block has not resumed it.
     pub(super) fn abort(
         &mut self,
         guard: &PollGuard<'_>,

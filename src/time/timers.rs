@@ -38,7 +38,8 @@ struct Deadlines {
 /// When the loop next looks at the deadlines without being woken.
 #[derive(Debug)]
 enum NextCheck {
-    /// Before it waits: it has not asked for the next deadline since it last fired.
+    /// Before it waits next: since its last `fire`, the loop has not called `arm`. An insert need
+    /// not wake it.
     BeforeWaiting,
     /// At this deadline, or never if there was none. The deadline may have been removed since.
     At(Option<Instant>),
@@ -110,9 +111,9 @@ impl Timers {
         WakeAll(expired.into_iter()).now();
     }
 
-    /// Has `waker` woken at the deadline. Returns `None` if the deadline had passed when the loop
-    /// last fired; the next `fire` finds one that has passed since. So this does not read the
-    /// clock.
+    /// Has `waker` woken at the deadline. Returns `None` if the deadline is not later than the last
+    /// `fire`. This does not read the clock: the next `fire` finds a deadline that has passed
+    /// since.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> Option<DeadlineKey> {
         // Cloned before the lock is taken.
         let waker = waker.clone();
@@ -215,7 +216,8 @@ impl Timers {
     }
 }
 
-/// Wakes all of these wakers, the rest also after one has panicked.
+/// Wakes all of these wakers, the rest also after one has panicked. A second panic, while the first
+/// one unwinds, aborts the process.
 struct WakeAll(std::vec::IntoIter<Waker>);
 
 impl WakeAll {

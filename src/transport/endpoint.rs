@@ -1,8 +1,9 @@
 //! One end of the connection between a parent and a worker; the same code for both.
 //!
-//! An [`Endpoint`] sends and receives frames through the socket or the mailbox. It never waits: the
-//! parent polls it, and the worker drives it with blocking reads. The two sides hold their sockets
-//! and the mailbox differently, which the [`Side`] says.
+//! An [`Endpoint`] sends and receives frames through the socket or the mailbox. It holds no waker
+//! and decides no wait: the parent calls it with non-blocking reads, the worker with blocking
+//! reads. The spins have a time limit. The two sides hold their sockets and the mailbox
+//! differently; [`Side`] gives the types.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -181,8 +182,8 @@ impl<S: Side> Endpoint<S> {
     }
 
     /// Spins on the watched mailbox up to `limit`, and returns whether something has arrived there
-    /// or in the socket. `processor` is that of this thread. After failures, at least one of
-    /// `longest_interval` waits spins.
+    /// or in the socket. `processor` is that of this thread. If this spin fails, later waits skip
+    /// the spin, but at least one in `longest_interval` still spins.
     pub(crate) fn spin(
         &mut self,
         processor: usize,

@@ -22,7 +22,7 @@
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
 
-/// TokenPool and those who wait for them.
+/// Tokens, and the queue of waiters for them.
 #[derive(Debug)]
 pub(in crate::sync) struct TokenQueue<W> {
     /// The number of tokens; `None` for no limit.

@@ -1,9 +1,10 @@
 //! The mailbox of a worker: two slots in memory shared with the parent, which carry small frames
 //! without a system call.
 //!
-//! One slot is for jobs, the other for answers. A slot holds a frame only while its receiver spins
-//! on it; a receiver that sleeps gets its frames through the socket, which wakes it. So no side
-//! ever waits on this memory alone, and a side that cannot use it, or backs off, just never spins.
+//! One slot is for jobs, the other for answers. A sender posts a frame only while the receiver
+//! watches the slot. A receiver that does not watch gets its frames through the socket, which wakes
+//! it. So no side waits for this memory alone. A side that cannot use the memory, or a worker that
+//! backs off, reads only the socket.
 //!
 //! # The protocol
 //!
@@ -23,9 +24,9 @@
 //! or the receiver stops first, and [`post`](Slot::post) fails. Every other state is changed by one
 //! side only.
 //!
-//! A receiver that set `WAITING` may be kept from looking, because its thread does something else.
-//! So a *worker* that is about to sleep checks whether its answer is still in the slot
-//! ([`is_full`](Slot::is_full)), and if so reports that through the socket. A parent need not
+//! A parent that set `WAITING` may not look at the slot for a while, because its thread runs
+//! another task. So a *worker* that is about to sleep checks whether its answer is still in the
+//! slot ([`is_full`](Slot::is_full)), and if so reports that through the socket. A parent need not
 //! check: its worker does nothing but spin while it watches.
 //!
 //! If a worker ends while its job is still in the slot, the job has not begun.
@@ -89,10 +90,10 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
     /// Puts a frame into the slot, if it fits and the receiver watches the slot. Returns whether it
     /// did.
     ///
-    /// A small frame is written before the state is known: the receiver reads the words only if the
-    /// exchange succeeds, and the first store fetches the cache line for writing, where a look at
-    /// the state would fetch it for reading first. A long frame is not worth that, so its receiver
-    /// is looked for first.
+    /// A small frame is written before the state is checked. This is safe, because the receiver
+    /// reads the words only after the exchange succeeds. It is faster, because a check would fetch
+    /// the cache line for reading and the store would fetch it again for writing. For a long frame,
+    /// a useless write costs more than the second fetch, so the state is checked first.
     pub(crate) fn post(&self, frame: &[u8]) -> bool {
         if frame.len() > CAPACITY * WORD {
             return false;
@@ -152,7 +153,7 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
         self.state.load(Ordering::Acquire) == SIGNALLED
     }
 
-    /// Stops watching. Returns `false` if a frame has arrived before.
+    /// Stops watching. Returns `false` if a frame is in the slot; the receiver must then take it.
     ///
     /// A former watcher may call this late, while another already watches the slot: only `WAITING`
     /// is changed, and by compare-and-swap, so no frame is lost.

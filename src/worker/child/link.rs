@@ -1,7 +1,8 @@
 //! The worker's end of the connection, driven by blocking reads, and the end of the worker process.
 //!
-//! A worker has one thread of this crate, which blocks on the socket. After each job it first spins
-//! on the mailbox for some microseconds, because the next job often comes soon; see
+//! A worker has one thread of this crate, which blocks on the socket. After a job it first spins on
+//! the mailbox for some microseconds, because the next job often comes soon. It does not spin if it
+//! has no mailbox, or while it backs off after failed spins; see
 //! [`Backoff`](crate::transport::backoff::Backoff). While the worker has memory of its parent
 //! mapped, it wakes up once to unmap that.
 
@@ -30,16 +31,18 @@ use crate::transport::receive::RecvError;
 /// The worker's end of the connection.
 pub(super) struct Link {
     endpoint: Endpoint<WorkerSide>,
-    /// Tells this process from the processes that a job forks. Without memory for that, the process
-    /// id does.
+    /// Distinguishes this process from processes that a job forks: by its mark, or by its process
+    /// id if the mark's page could not be mapped.
     mark: Result<ProcessMark, u32>,
     /// The number of the job that was answered last.
     answered: u16,
-    /// A mailbox came last, so the next job is in the socket already.
+    /// The last frame brought the mailbox. The job follows in the socket, so the next receive does
+    /// not spin.
     job_follows: bool,
     /// The mapped memory of large arguments.
     pub(super) mappings: MappingCache,
-    /// How long the kernel waits for a job in the socket; `None` is forever.
+    /// A copy of the socket's receive timeout, for the wait before unmapping; `None` is forever.
+    /// `set_idle_timeout` sets both.
     pub(super) idle_timeout: Option<Duration>,
     /// The process group that the worker leads, which ends with it.
     group: Option<Group>,
@@ -67,9 +70,9 @@ impl Link {
         self.endpoint.socket()
     }
 
-    /// Turns the link of a fork server into that of the worker which this process is since the
-    /// fork. `arrange` puts the worker's socket in place of the fork server's; `buffer` serves the
-    /// first frame.
+    /// Turns the fork server's link into the link of a forked worker. It is called in the new
+    /// process, after the fork. `arrange` puts the worker's socket in place of the fork server's;
+    /// `buffer` serves the first frame.
     pub(super) fn into_forked<E>(
         self,
         arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
@@ -144,9 +147,11 @@ impl Link {
         }
     }
 
-    /// Unmaps memory that has not been used for a while. If there is some and the worker is idle,
-    /// this first waits for that long; a worker without any sleeps until its next frame. Returns
-    /// `false` if the idle timeout is over.
+    /// Unmaps memory that has not been used for a while. If memory is still mapped, the worker is
+    /// idle and its idle timeout is longer than [`UNUSED_MAPPING_KEPT_FOR`], this waits up to that
+    /// long for the next frame. If none comes, it unmaps the memory and waits for the rest of the
+    /// idle timeout. If nothing is mapped, it returns at once. Returns `false` if the idle timeout
+    /// is over.
     fn unmap_while_idle(&mut self) -> bool {
         self.mappings.unmap_old();
         let is_longer = |timeout| timeout > UNUSED_MAPPING_KEPT_FOR;
@@ -247,8 +252,8 @@ impl Link {
             match self.endpoint.send_some(message, sent, SendFlags::empty()) {
                 Ok(bytes) => sent += bytes,
                 Err(Errno::INTR) => {}
-                // Nothing has been sent, so another answer may be. The job may have closed
-                // descriptors that were not its own, or too many descriptors are on their way.
+                // No byte has been sent, so an error answer can be sent instead. The cause: the job
+                // closed descriptors of this crate, or too many descriptors are in flight.
                 Err(error) if sent == 0 && !message.fds().is_empty() => {
                     let text = format!(
                         "its shared memory cannot be sent: {}",

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The exit code of a worker that has told its parent what went wrong.
+/// The exit code of a worker that fails: after it told its parent why, or because it cannot reach
+/// its parent. Also the exit code of a process that a job forked and that returned from the job.
 pub(super) const EXIT_FAILED: i32 = 1;
 
 /// How long a worker spins for its next job before it sleeps: about as long as it takes to wake it.

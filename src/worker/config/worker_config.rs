@@ -214,8 +214,8 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets how long a worker waits for a job before it exits, at least a millisecond. This is real
-    /// time, whatever clock the run has.
+    /// Sets how long a worker waits for its next job before it exits, at least a millisecond. The
+    /// timeout starts after the worker's first job. This is real time, whatever clock the run has.
     ///
     /// # Examples
     ///

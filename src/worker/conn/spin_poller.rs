@@ -1,9 +1,10 @@
 //! Spins of a run's loop on the mailboxes of its calls, before the loop sleeps.
 //!
-//! A call that waits for an answer registers its mailbox here, if the loop of a run polls it on
-//! this thread. When no task of the loop is ready, the loop spins on all registered mailboxes for a
-//! while. Then it stops watching them, and answers come through the reactor. An answer wakes the
-//! call's task, as the reactor does.
+//! A call that waits for an answer registers its mailbox here, if a run's loop on this thread is
+//! polling the call. When no task of the loop is ready, the loop spins on all registered mailboxes
+//! for a while. It does not spin if there are more mailboxes than processors, or while it backs off
+//! after failed spins. Before it sleeps, it stops watching them in any case, and answers come
+//! through the reactor. An answer wakes the call's task, as the reactor does.
 //!
 //! No call depends on these spins. A task may keep the loop from them, for example by a nested
 //! `block_on`; then the worker notices that its answer is not taken, and reports it through the
@@ -125,8 +126,9 @@ pub(crate) fn forget() {
     drop(watched); // outside the borrow: this may drop wakers
 }
 
-/// Spins until an answer has arrived, `interrupted` returns true, or the time is over, which is at
-/// most `limit`. Returns whether any call was woken.
+/// Spins for at most `limit`, until an answer arrives or `interrupted` returns true. With more
+/// mailboxes than processors, or while backing off, it only checks once. Unless it was interrupted
+/// or an answer arrived, it then stops watching all mailboxes. Returns whether any call was woken.
 pub(crate) fn look(limit: Duration, interrupted: impl Fn() -> bool) -> bool {
     wake(|poller| poller.spin(limit, interrupted))
 }
@@ -141,14 +143,15 @@ fn wake(take: impl FnOnce(&mut SpinPoller) -> Vec<Arc<WatchedMailbox>>) -> bool 
 }
 
 impl SpinPoller {
-    /// Takes out the mailboxes that no call waits for any more, if the list is full. A task that
-    /// blocks its thread may use many workers before the loop spins again.
+    /// If the list is full, takes out the mailboxes whose state has changed. Otherwise the list
+    /// would grow while a task that blocks this thread makes many calls.
     fn make_room(&mut self) -> Vec<Arc<WatchedMailbox>> {
         if self.watched.len() < self.watched.capacity() {
             return Vec::new();
         }
         let taken = self.take_changed();
-        // Even if few were taken out, the next search comes only after as many registrations again.
+        // Reserves room for as many new registrations as there are entries now, so the next search
+        // comes only after at least that many.
         self.watched.reserve(self.watched.len());
         taken
     }
@@ -161,8 +164,8 @@ impl SpinPoller {
         if self.watched.is_empty() {
             return Vec::new();
         }
-        // With more mailboxes than processors, a worker needs this processor. Its answer comes
-        // through the socket.
+        // With more mailboxes than processors, some worker cannot run while this thread spins, so
+        // the thread sleeps and the answers come through the socket.
         let spins = self.watched.len() <= processor_count() && self.backoff.next_wait_spins();
         let mut was_interrupted = false;
         if spins {
