@@ -245,7 +245,8 @@ impl RunProcess {
     /// seedbed::run(async {
     ///     let mut sleep = Command::new("sleep");
     ///     sleep.arg("1000");
-    ///     let call = run_process(sleep).deliver_cancel(async |process| process.signal(2).unwrap());
+    ///     // 10 is SIGUSR1, which ends `sleep`. It could have inherited SIGINT as ignored.
+    ///     let call = run_process(sleep).deliver_cancel(async |process| process.signal(10).unwrap());
     ///     assert!(move_on_after(Duration::from_millis(1), call).await.is_none());
     /// });
     /// ```

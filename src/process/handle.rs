@@ -179,8 +179,8 @@ impl Process {
     ///     let process = process.await.unwrap();
     ///     assert_eq!(process.try_status(), None);
     ///     assert!(process.signal(-1).is_err());
-    ///     process.signal(1).unwrap(); // SIGHUP
-    ///     assert_eq!(process.wait().await.unwrap().signal(), Some(1));
+    ///     process.signal(10).unwrap(); // SIGUSR1
+    ///     assert_eq!(process.wait().await.unwrap().signal(), Some(10));
     /// }));
     /// ```
     pub fn signal(&self, number: i32) -> io::Result<()> {
