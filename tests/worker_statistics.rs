@@ -505,6 +505,25 @@ fn calls_that_wait_for_their_limiter_are_counted_with_their_waits() {
     }));
 }
 
+fn a_call_that_is_cancelled_right_after_its_wait_is_counted() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let one = CapacityLimiter::new(1);
+        let token = one.try_acquire();
+        let scope = CancelScope::new();
+        let call = workers.run_sync(pid, ()).limiter(&one).into_future();
+        let cancel = async {
+            smol::future::yield_now().await;
+            drop(token); // in the same poll, the call gets the token and sees the cancellation
+            scope.cancel();
+        };
+        let ended = scope.run(smol::future::zip(cancel, call)).await;
+        assert!(ended.is_none());
+        let statistics = workers.statistics();
+        assert_eq!((statistics.queued, statistics.jobs_cancelled), (1, 1));
+        assert_eq!(one.borrowed(), 0);
+    }));
+}
+
 fn the_bytes_of_arguments_and_results_are_counted() {
     fn shorten(text: String) -> String {
         text[..100].to_owned()
@@ -551,6 +570,7 @@ suite! {
     a_worker_that_violates_the_protocol_counts_as_killed,
     a_call_without_its_limiter_token_is_not_counted,
     calls_that_wait_for_their_limiter_are_counted_with_their_waits,
+    a_call_that_is_cancelled_right_after_its_wait_is_counted,
     the_bytes_of_arguments_and_results_are_counted,
     a_new_default_configuration_begins_to_count_anew,
 }

@@ -16,6 +16,7 @@ use event_listener::EventListener;
 
 use super::background;
 use super::tick::next_tick;
+use super::tuning::TREE_KILL_LIMIT;
 use crate::sys::primitives::lock;
 use crate::sys::process::{Ended, Number, Pidfd};
 use crate::sys::process_tree::{DescendantKiller, SCAN_INTERVAL};
@@ -213,10 +214,11 @@ pub(crate) async fn wait(child: &Mutex<Option<ChildProcess>>) -> Option<Ended> {
                         Look::Over(_) | Look::Unwatched(_) => Poll::Ready(Ok(())),
                     }
                 });
-                if readable.await.is_err()
-                    && let Some(child) = &mut *lock(child)
-                {
-                    child.deregister();
+                if readable.await.is_err() {
+                    if let Some(child) = &mut *lock(child) {
+                        child.deregister();
+                    }
+                    next_tick().await; // so that a reactor that keeps failing is not asked at once
                 }
             }
         }
@@ -233,22 +235,23 @@ fn kill(pidfd: &Pidfd) {
 /// Kills a process after its descendants, which become the process's children when their own
 /// parents end. So none of them can leave the tree while the process lives.
 fn kill_tree(root: Arc<Pidfd>) {
-    let end = |root: &Pidfd| {
+    let killer = DescendantKiller::of_child(&root);
+    // Most trees end here. If this program exits next, no descendant is left that is only stopped.
+    let Ok(Some(mut killer)) = killer else {
         root.kill_group();
-        kill(root);
+        return kill(&root);
     };
-    let Ok(Some(mut killer)) = DescendantKiller::of_child(&root) else {
-        return end(&root);
-    };
-    // The first step signals the descendants that there are, also if this program exits next.
-    if killer.step() {
-        return end(&root);
+    if killer.step_until_killed(TREE_KILL_LIMIT) {
+        root.kill_group();
+        return kill(&root);
     }
     let rest = async move {
         while !killer.step() {
             Timer::after(SCAN_INTERVAL).await;
         }
-        end(&root);
+        // The owner kills the group when it reaps the root. Here, on another thread, the root may
+        // be reaped already, and the group's number may belong to another group.
+        kill(&root);
     };
     background::spawn(rest).detach();
 }

@@ -20,6 +20,10 @@ pub(super) const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 /// another.
 pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 
+/// The time that a kill of a process tree scans without a pause, in the thread that kills it. A
+/// background thread goes on after that.
+pub(super) const TREE_KILL_LIMIT: Duration = Duration::from_millis(5);
+
 /// The bytes that one read of a captured output asks for: the default capacity of a pipe.
 pub(super) const PIPE_CHUNK_BYTES: usize = 64 * 1024;
 

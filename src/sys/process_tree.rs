@@ -12,6 +12,7 @@
 //! parent's start time. If that has not changed, the number has named the same parent all along,
 //! and the process is its child.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use rustix::process::Signal;
 
 use super::process::{Number, Pidfd};
 
-/// The time that the descendants have to stop. One that waits for a `vfork`ed child cannot stop,
-/// but can be killed.
+/// The time after which the descendants are killed even if every scan still finds new ones. A
+/// process that may not be signalled, or one that cannot stop itself, could start others forever.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The time after which the rest is left alive. A process in an uninterruptible system call does
@@ -38,13 +39,13 @@ pub(crate) struct DescendantKiller {
     root_is_self: bool,
     since: Instant,
     is_killing: bool,
-    stopped: Vec<Identity>,
+    stopped: HashSet<Identity>,
     /// The last scan found no descendant that lives.
     found_none: bool,
 }
 
 /// A process, told from others that have the same number at other times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Identity {
     pid: u32,
     /// In clock ticks since the system was started.
@@ -84,18 +85,52 @@ impl DescendantKiller {
             root_is_self,
             since: Instant::now(),
             is_killing: false,
-            stopped: Vec::new(),
+            stopped: HashSet::new(),
             found_none: false,
         })
     }
 
     /// Scans once and sends signals. Returns whether no descendant is left, or the time is over.
     pub(crate) fn step(&mut self) -> bool {
-        let waited = self.since.elapsed();
-        match self.scan() {
-            Ok(true) => true,
+        let is_over = self.since.elapsed() > KILL_TIMEOUT;
+        let has_ended = match self.scan() {
+            Ok(ended) => ended,
+            // The root has been reaped, so its descendants are another process's children now.
+            Err(error) if is_gone(&error) => true,
             // Without room for a descriptor, a later scan sees more.
-            Ok(false) | Err(_) => waited > KILL_TIMEOUT,
+            Err(_) => false,
+        };
+        if has_ended || is_over {
+            self.kill_stopped();
+        }
+        has_ended || is_over
+    }
+
+    /// Runs steps without a pause until one of them has sent SIGKILL to all descendants that it
+    /// found, or `limit` is over. Returns whether no descendant is left.
+    pub(crate) fn step_until_killed(&mut self, limit: Duration) -> bool {
+        loop {
+            let kills = self.is_killing;
+            if self.step() {
+                return true;
+            }
+            if kills || self.since.elapsed() > limit {
+                return false;
+            }
+        }
+    }
+
+    /// Kills every process that was stopped and still exists, so that none stays stopped.
+    fn kill_stopped(&self) {
+        for process in &self.stopped {
+            let pidfd = Number::new(process.pid).and_then(|number| number.open().ok());
+            // The pidfd is opened first: if the number names the same process afterwards, then so
+            // does the pidfd.
+            if let Some(pidfd) = pidfd
+                && Stat::read(process.pid).is_ok_and(|stat| stat.start_time == process.start_time)
+            {
+                let _ = pidfd.send(Signal::KILL); // it may have ended, or changed its user
+            }
         }
     }
 
@@ -107,6 +142,7 @@ impl DescendantKiller {
     }
 
     fn scan(&mut self) -> io::Result<bool> {
+        self.is_killing |= self.since.elapsed() > STOP_TIMEOUT;
         let root = Stat::read(self.root.pid)?;
         if root.start_time != self.root.start_time {
             return Ok(true); // the root has been reaped, and its descendants are another process's
@@ -124,15 +160,13 @@ impl DescendantKiller {
                     continue;
                 };
                 all_stopped &= stat.is_stopped();
-                if !self.stopped.contains(&process) {
-                    self.stopped.push(process);
-                    none_new = false;
-                }
+                none_new &= !self.stopped.insert(process);
                 tree.push(process);
             }
         }
         let none_alive = tree.len() == 1;
-        self.is_killing |= none_new && (all_stopped || self.since.elapsed() > STOP_TIMEOUT);
+        // All that this scan found had a pending stop signal before it began.
+        self.is_killing |= none_new;
         let has_found_none = std::mem::replace(&mut self.found_none, none_alive);
         Ok(all_stopped && none_alive && (has_found_none || listed == 0))
     }
@@ -262,6 +296,32 @@ mod tests {
             output.read(&mut [0]).unwrap(),
             0,
             "no process holds the pipe"
+        );
+        while root.try_reap(false).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn descendants_are_killed_and_not_only_stopped_when_the_first_steps_end() {
+        use std::io::{Read, pipe};
+        use std::process::Command;
+        let (mut output, input) = pipe().unwrap();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", "(setsid sleep 60 & sleep 60) & echo; wait"])
+            .stdout(input);
+        let root = Pidfd::adopt(shell.spawn().unwrap()).unwrap();
+        drop(shell);
+        output.read_exact(&mut [0]).unwrap();
+        let mut killer = DescendantKiller::of_child(&root).unwrap().unwrap();
+        killer.step_until_killed(KILL_TIMEOUT);
+        // No further step follows, as in a program that exits now.
+        root.kill().unwrap();
+        assert_eq!(
+            output.read(&mut [0]).unwrap(),
+            0,
+            "no stopped process holds the pipe"
         );
         while root.try_reap(false).unwrap().is_none() {
             std::thread::yield_now();

@@ -35,7 +35,7 @@ use crate::worker::error::WorkerError;
 use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::pool::context::WorkerContext;
 use crate::worker::pool::current::current;
-use crate::worker::pool::worker_pool::Taken;
+use crate::worker::pool::worker_pool::{Taken, WorkerPool};
 use crate::worker::spawn::hook;
 use crate::worker::trace;
 
@@ -183,6 +183,19 @@ fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>
     Ok((call, request.arg, request.limiter))
 }
 
+/// A call that has its token after a wait and may be cancelled before it begins. Counts the call
+/// when dropped.
+struct UncountedCall<'a> {
+    pool: &'a WorkerPool,
+    waited: Duration,
+}
+
+impl Drop for UncountedCall<'_> {
+    fn drop(&mut self) {
+        self.pool.count_cancelled_call(self.waited);
+    }
+}
+
 impl Call {
     /// Names the job and its context in an error.
     fn named(&self, error: WorkerError) -> WorkerError {
@@ -199,8 +212,13 @@ impl Call {
     ) -> CallResult<R> {
         let limiter = limiter.as_ref().unwrap_or(default_limiter());
         let (token, waited) = acquire(limiter).await;
-        if waited.is_some() {
+        if let Some(waited) = waited {
+            let uncounted = UncountedCall {
+                pool: self.context.pool(),
+                waited,
+            };
             checkpoint_if_cancelled().await;
+            mem::forget(uncounted); // from here on the call's guard counts it
         }
         let (job, guard, taken) = self.begin(arg, token, waited)?;
         self.run_job(job, guard, taken).await

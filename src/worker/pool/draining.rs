@@ -38,14 +38,13 @@ pub(in crate::worker) struct ReapedWorkers {
 }
 
 impl DrainingWorkers {
-    /// Adds a worker that has just announced its exit.
-    pub(in crate::worker) fn put(&mut self, worker: Box<Worker>) {
-        if worker.is_captured()
-            && let Some(reaper) = self.reaper.take()
-        {
-            reaper.wake();
-        }
+    /// Adds a worker that has just announced its exit. Returns the waker of the task that has to
+    /// read the worker's standard error, to be woken without the pool's lock.
+    #[must_use]
+    pub(in crate::worker) fn put(&mut self, worker: Box<Worker>) -> Option<Waker> {
+        let reaper = worker.is_captured().then(|| self.reaper.take()).flatten();
         self.workers.push_back((worker, Instant::now()));
+        reaper
     }
 
     /// Reads the workers' captured standard error, and registers the reaper's waker for more of it.

@@ -82,7 +82,7 @@ impl WorkerPool {
 
     fn state(&self) -> MutexGuard<'_, PoolState> {
         // A panic cannot leave the state half changed. The only foreign code that runs under this
-        // lock is the clone of a waker in `DrainingWorkers::poll_stderr`.
+        // lock is the clone and the drop of a waker in `DrainingWorkers::poll_stderr`.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,6 +124,15 @@ impl WorkerPool {
             ..CallAccount::default()
         });
         error
+    }
+
+    /// Counts a call that was cancelled after it had waited for its token.
+    pub(in crate::worker) fn count_cancelled_call(&self, waited: Duration) {
+        let mut state = self.state();
+        if !state.closed {
+            state.calls.wait(waited);
+            state.calls.end(&CallAccount::default());
+        }
     }
 
     /// Takes a worker for the next attempt of a call.
@@ -208,15 +217,19 @@ impl WorkerPool {
     fn drain(self: &Arc<Self>, choose: impl FnOnce(&mut PoolState) -> Vec<Box<Worker>>) {
         let mut state = self.state();
         let mut ended = state.draining.reap_oldest();
+        let mut reaper = None;
         for mut worker in choose(&mut state) {
             match worker.try_reap().is_none() {
-                true => state.draining.put(worker),
+                true => reaper = state.draining.put(worker).or(reaper),
                 false => ended.push(worker),
             }
         }
         let is_first =
             !state.draining.is_empty() && !mem::replace(&mut state.draining.has_reaper, true);
         drop(state);
+        if let Some(reaper) = reaper {
+            reaper.wake();
+        }
         drop(ended); // closes their descriptors, outside the lock
         if is_first {
             background::spawn(reap(Arc::downgrade(self))).detach();
