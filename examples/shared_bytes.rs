@@ -14,9 +14,10 @@ const LENGTH: usize = 4 << 20;
 fn steps_to_one(mut number: u64) -> u64 {
     let mut steps = 0;
     while number > 1 {
-        number = match number.is_multiple_of(2) {
-            true => number / 2,
-            false => 3 * number + 1,
+        number = if number.is_multiple_of(2) {
+            number / 2
+        } else {
+            3 * number + 1
         };
         steps += 1;
     }

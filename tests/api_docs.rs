@@ -495,9 +495,10 @@ fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
         .take_while(|token| group(token).is_none_or(|group| !is_block(group)))
         .any(|token| is_word(token, "use"));
     let semicolon = |token: &TokenTree| punct(token) == Some(';');
-    let length = match is_use {
-        true => tokens[at..].iter().position(semicolon),
-        false => tokens[at..].iter().position(ends),
+    let length = if is_use {
+        tokens[at..].iter().position(semicolon)
+    } else {
+        tokens[at..].iter().position(ends)
     };
     length.map_or(tokens.len(), |length| at + length + 1)
 }

@@ -121,9 +121,12 @@ fn acquiring_a_lock_ended_at_any_point_leaves_it_free() {
 #[test]
 fn reading_and_writing_under_a_rw_lock_ended_at_any_point_leaves_it_free() {
     for read_biased in [false, true] {
-        let make = move || match read_biased {
-            true => RwLock::new_read_biased(0),
-            false => RwLock::new(0),
+        let make = move || {
+            if read_biased {
+                RwLock::new_read_biased(0)
+            } else {
+                RwLock::new(0)
+            }
         };
         leaves(
             make,
@@ -457,9 +460,10 @@ fn shutting_a_context_down_dropped_or_cancelled_at_any_point_still_ends_its_work
                 let config = WorkerConfig::new();
                 seedbed::open_worker_context(config, async |workers| {
                     workers.run_sync(common::pid, ()).await.unwrap();
-                    match cancel {
-                        true => !cancelled_when_pending(|| workers.shutdown(), times).await.1,
-                        false => poll_times(workers.shutdown(), times).await.is_some(),
+                    if cancel {
+                        !cancelled_when_pending(|| workers.shutdown(), times).await.1
+                    } else {
+                        poll_times(workers.shutdown(), times).await.is_some()
                     }
                 })
                 .await
@@ -478,16 +482,13 @@ fn a_context_block_cancelled_at_any_point_has_no_workers_when_its_scope_is_left(
             let cancelled = test(async move {
                 let block = async {
                     let config = WorkerConfig::new();
-                    match scoped {
-                        true => {
-                            seedbed::cache_scope(config, seedbed::run_sync(common::pid, ())).await
-                        }
-                        false => {
-                            seedbed::open_worker_context(config, async |workers| {
-                                workers.run_sync(common::pid, ()).await
-                            })
-                            .await
-                        }
+                    if scoped {
+                        seedbed::cache_scope(config, seedbed::run_sync(common::pid, ())).await
+                    } else {
+                        seedbed::open_worker_context(config, async |workers| {
+                            workers.run_sync(common::pid, ()).await
+                        })
+                        .await
                     }
                 };
                 let (_value, cancelled) = cancelled_when_pending(|| block, times).await;

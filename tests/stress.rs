@@ -268,9 +268,10 @@ fn run(seed: u64) {
     });
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let run = RunBuilder::new().clock(MockClock::autojump());
-        match seed.is_multiple_of(2) {
-            true => run.shuffle(seed).run(watched),
-            false => run.run(watched),
+        if seed.is_multiple_of(2) {
+            run.shuffle(seed).run(watched)
+        } else {
+            run.run(watched)
         }
     }));
     assert!(

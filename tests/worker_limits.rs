@@ -365,9 +365,10 @@ fn a_niceness_that_is_not_permitted_is_a_start_error_with_the_kernels_reason() {
             inheritable: CapabilitySet::empty(),
         };
         set_capabilities(None, none).unwrap();
-        let worker_type = match forked {
-            true => seedbed::worker::WorkerType::ForkServer,
-            false => seedbed::worker::WorkerType::Spawn,
+        let worker_type = if forked {
+            seedbed::worker::WorkerType::ForkServer
+        } else {
+            seedbed::worker::WorkerType::Spawn
         };
         // This process may have inherited a niceness below -5.
         _ = setpriority_process(None, 0);

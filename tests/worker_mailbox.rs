@@ -120,9 +120,12 @@ fn threads_inside_and_outside_of_runs_share_a_worker() {
             .into_iter()
             .map(|runs| {
                 let theirs = calls(workers.clone(), limiter.clone());
-                smol::unblock(move || match runs {
-                    true => seedbed::run(theirs),
-                    false => smol::block_on(theirs),
+                smol::unblock(move || {
+                    if runs {
+                        seedbed::run(theirs)
+                    } else {
+                        smol::block_on(theirs)
+                    }
                 })
             })
             .collect();

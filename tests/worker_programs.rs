@@ -267,10 +267,10 @@ fn a_program_that_runs_out_of_descriptors_gets_errors_and_recovers_and_calls_in_
                 outcome.is_ok()
             })
             .await;
-            match succeeded {
-                false => failures += 1,
-                true if room > 12 => break,
-                true => {}
+            if !succeeded {
+                failures += 1;
+            } else if room > 12 {
+                break;
             }
         }
         assert!(failures > 0);

@@ -91,9 +91,10 @@ impl Subscriber for Listener {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match self.0.deaf.load(SeqCst) {
-            true => LevelFilter::INFO,
-            false => LevelFilter::TRACE,
+        Some(if self.0.deaf.load(SeqCst) {
+            LevelFilter::INFO
+        } else {
+            LevelFilter::TRACE
         })
     }
 

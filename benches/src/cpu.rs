@@ -78,9 +78,10 @@ pub fn compare(options: &Options, core: usize) {
 
 fn our_round(samples: &mut Samples, calls: Calls, core: Option<usize>) {
     let call = async |number| {
-        let answer = match calls.long {
-            true => seedbed::run_sync(nap, number).await,
-            false => seedbed::run_sync(successor, number).await,
+        let answer = if calls.long {
+            seedbed::run_sync(nap, number).await
+        } else {
+            seedbed::run_sync(successor, number).await
         };
         answer.expect("the worker answers")
     };

@@ -184,9 +184,10 @@ pub fn serve(mut arguments: impl Iterator<Item = String>) -> ! {
     let file = open(next(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     let length = next().parse().expect("a length");
     let mut memory = Memory::map(file.expect("the parent has it open"), length);
-    let wait = match next().parse().expect("a bool") {
-        true => Wait::Spin,
-        false => Wait::Hybrid,
+    let wait = if next().parse().expect("a bool") {
+        Wait::Spin
+    } else {
+        Wait::Hybrid
     };
     let job = next();
     if let Some(core) = arguments.next() {

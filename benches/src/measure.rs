@@ -192,9 +192,10 @@ impl<'a> Comparison<'a> {
         let ours = Figures::of(&measured[0].concat());
         report::ours(&self.ours.0, ours, self.goal, self.unit);
         for (theirs, samples) in self.theirs.iter().zip(&measured[1..]) {
-            let goal = match theirs.is_ours {
-                true => self.goal,
-                false => Goal::default(),
+            let goal = if theirs.is_ours {
+                self.goal
+            } else {
+                Goal::default()
             };
             let pair = Pair::of(&measured[0], samples);
             report::line(&theirs.name, &pair, theirs.at_most, goal, self.unit);

@@ -74,10 +74,12 @@ fn verdicts(figures: Figures, goal: Goal, unit: Unit) -> String {
 
 /// Returns whether a figure reaches its target, and if not, by how much it misses.
 fn verdict(figure: f64, target: f64) -> String {
-    match figure <= target {
-        true => "reached".to_owned(),
-        false if target == 0.0 => "MISSED".to_owned(),
-        false => format!("MISSED by {:.0} %", (figure / target - 1.0) * 100.0),
+    if figure <= target {
+        "reached".to_owned()
+    } else if target == 0.0 {
+        "MISSED".to_owned()
+    } else {
+        format!("MISSED by {:.0} %", (figure / target - 1.0) * 100.0)
     }
 }
 

@@ -72,12 +72,11 @@ seedbed::main! {
 /// Finds the files, measures them all, and prints the report, even if Ctrl-C ends the survey early.
 async fn survey(options: &Options) -> Result<ExitCode, String> {
     let start = Instant::now();
-    let (found, below) = match options.folders.is_empty() {
-        true => {
-            let folders = folders_of_everybody();
-            (find(&folders, Extent::SourcesOnly)?, folders)
-        }
-        false => (find(&options.folders, Extent::Everything)?, Vec::new()),
+    let (found, below) = if !options.folders.is_empty() {
+        (find(&options.folders, Extent::Everything)?, Vec::new())
+    } else {
+        let folders = folders_of_everybody();
+        (find(&folders, Extent::SourcesOnly)?, folders)
     };
     let limit = options.limit.unwrap_or(usize::MAX);
     let files = &found.files[..found.files.len().min(limit)];
@@ -196,9 +195,10 @@ fn reason_of(error: &WorkerError) -> Reason {
 
 /// Prints the report, and a line on standard error if a file could not be read.
 fn print_report(report: &Report<'_>, as_json: bool) -> ExitCode {
-    let printed = match as_json {
-        true => print(&report.json()),
-        false => print(&report.to_string()),
+    let printed = if as_json {
+        print(&report.json())
+    } else {
+        print(&report.to_string())
     };
     match report.failures() {
         0 => printed,

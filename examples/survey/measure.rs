@@ -70,13 +70,14 @@ fn measure_source(source: &str) -> Result<Metrics, Reason> {
 /// Returns the place and the message of a syntax error.
 fn syntax_error(error: &syn::Error, source: &str) -> Reason {
     let span = error.span();
-    let (line, column) = match span.byte_range().is_empty() {
+    let (line, column) = if !span.byte_range().is_empty() {
+        (span.start().line, span.start().column)
+    } else {
         // An error at the end of the file has no place; `syn` then returns an empty span.
-        true => (
+        (
             source.lines().count().max(1),
             source.lines().last().map_or(0, |line| line.chars().count()),
-        ),
-        false => (span.start().line, span.start().column),
+        )
     };
     Reason::Syntax {
         line,

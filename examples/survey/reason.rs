@@ -88,9 +88,10 @@ impl Reason {
         if last_words.contains("memory allocation of ") {
             return Reason::OverMemory;
         }
-        let how = match last_words.contains("has overflowed its stack") {
-            true => format!("stack overflow ({end})"),
-            false => end.to_owned(),
+        let how = if last_words.contains("has overflowed its stack") {
+            format!("stack overflow ({end})")
+        } else {
+            end.to_owned()
         };
         Reason::Crashed { how }
     }

@@ -233,9 +233,10 @@ impl Report<'_> {
         writeln!(f, "{:<18}{total:>14}{mean:>12}{highest:>12}", "")?;
         for measure in &MEASURES {
             let sums = Sums::of(measure, self.ledger);
-            let total = match measure.adds_up {
-                true => HumanCount(sums.total).to_string(),
-                false => String::new(),
+            let total = if measure.adds_up {
+                HumanCount(sums.total).to_string()
+            } else {
+                String::new()
             };
             let mean = sums.total as f64 / sums.files.max(1) as f64;
             let highest = HumanCount(sums.highest).to_string();
@@ -344,9 +345,12 @@ impl Sums {
 /// that they cannot move the cursor.
 fn on_one_line(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let escaped = text.chars().map(|char| match char.is_control() {
-        true => char.escape_default().to_string(),
-        false => char.to_string(),
+    let escaped = text.chars().map(|char| {
+        if char.is_control() {
+            char.escape_default().to_string()
+        } else {
+            char.to_string()
+        }
     });
     escaped.collect()
 }

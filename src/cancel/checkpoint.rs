@@ -86,9 +86,10 @@ impl Future for CheckpointIfCancelled {
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         // No waker is needed: the scope that drops the caller looks again after this poll.
-        match commit_if_cancelled() {
-            true => Poll::Pending,
-            false => Poll::Ready(()),
+        if commit_if_cancelled() {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
         }
     }
 }

@@ -112,9 +112,10 @@ fn a_shielded_body_ends_before_its_cancelled_scope() {
         });
         let wait = poll_fn(|cx| {
             waker.register(cx.waker());
-            match *lock(&given) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            if *lock(&given) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
         });
         block_on(scope.run(async {

@@ -269,9 +269,10 @@ impl<F: Future> RunDriver<F> {
     /// otherwise for one poll of the reactor.
     fn before_wait(&mut self, parks: bool) {
         if self.is_observed() {
-            let timeout = match parks {
-                true => self.idle.time_to_timer(),
-                false => Some(Duration::ZERO),
+            let timeout = if parks {
+                self.idle.time_to_timer()
+            } else {
+                Some(Duration::ZERO)
             };
             self.waiting = Some(timeout);
             instrument::before_io_wait(timeout);

@@ -209,10 +209,7 @@ mod loom_tests {
             block_on(poll_fn(|cx| {
                 let mut seen = false;
                 entrance.turn(cx, |()| seen = flags.iter().all(|flag| flag.load(Relaxed)));
-                match seen {
-                    true => Poll::Ready(()),
-                    false => Poll::Pending,
-                }
+                if seen { Poll::Ready(()) } else { Poll::Pending }
             }));
         });
     }

@@ -70,9 +70,10 @@ impl ConflictDetector {
     ///
     /// [`BusyResourceError`] if another task has entered; that task is not affected.
     pub fn try_enter(&self) -> Result<ConflictGuard<'_>, BusyResourceError> {
-        match self.busy.swap(true, Ordering::Acquire) {
-            true => Err(BusyResourceError { _private: () }),
-            false => Ok(ConflictGuard { detector: self }),
+        if self.busy.swap(true, Ordering::Acquire) {
+            Err(BusyResourceError { _private: () })
+        } else {
+            Ok(ConflictGuard { detector: self })
         }
     }
 }

@@ -42,9 +42,10 @@ pub(crate) enum Fork {
 pub(crate) unsafe fn fork_for_parent(number: *mut u32) -> io::Result<Fork> {
     let record = thread_record();
     let robust = RobustList::of_this_thread();
-    let settid = match record.is_null() {
-        true => 0,
-        false => libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID,
+    let settid = if record.is_null() {
+        0
+    } else {
+        libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID
     };
     let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | settid;
     // SAFETY:
@@ -104,9 +105,10 @@ fn thread_record() -> *mut libc::c_int {
     // SAFETY: the C library gave this address to the kernel as a word of the calling thread, which
     // is running.
     let number = unsafe { record.read() };
-    match number.cast_unsigned() == thread::id() {
-        true => record,
-        false => ptr::null_mut(),
+    if number.cast_unsigned() == thread::id() {
+        record
+    } else {
+        ptr::null_mut()
     }
 }
 

@@ -148,14 +148,13 @@ unsafe extern "C" fn on_object(
     // SAFETY: the caller passes a valid `info`, and `read_main_image` passed `data`: an exclusive
     // `Image`.
     let (info, image) = unsafe { (&*info, &mut *data.cast::<Image>()) };
-    let headers = match info.dlpi_phdr.is_null() {
-        true => &[][..],
+    let headers = if info.dlpi_phdr.is_null() {
+        &[][..]
+    } else {
         // SAFETY: the loader describes `dlpi_phnum` headers at `dlpi_phdr`, aligned and not null
         // (checked). They stay mapped as long as the main program, until the process ends, and are
         // never written.
-        false => unsafe {
-            std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
-        },
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) }
     };
     image.base = info.dlpi_addr as usize;
     image.segments = headers

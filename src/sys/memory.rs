@@ -169,9 +169,10 @@ impl MemfdWriter {
     fn make_sure_of_room(&self, more: usize) -> io::Result<()> {
         let wanted = self.length.saturating_add(more as u64);
         let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-        match wanted > limit.min(LONGEST) {
-            true => Err(Errno::FBIG.into()),
-            false => Ok(()),
+        if wanted > limit.min(LONGEST) {
+            Err(Errno::FBIG.into())
+        } else {
+            Ok(())
         }
     }
 

@@ -172,9 +172,10 @@ mod modelled {
 
     impl<T> OnceLock<T> {
         pub(crate) fn get(&self) -> Option<&T> {
-            match self.is_set.load(Ordering::Acquire) {
-                true => self.value.get(),
-                false => None,
+            if self.is_set.load(Ordering::Acquire) {
+                self.value.get()
+            } else {
+                None
             }
         }
 

@@ -30,9 +30,10 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     const FIRST: i32 = 3;
-    match fd.as_raw_fd() < FIRST {
-        true => Ok(fcntl_dupfd_cloexec(fd, FIRST)?),
-        false => Ok(fd),
+    if fd.as_raw_fd() < FIRST {
+        Ok(fcntl_dupfd_cloexec(fd, FIRST)?)
+    } else {
+        Ok(fd)
     }
 }
 

@@ -334,9 +334,10 @@ where
                 let future = open((this.kind.wrap)(round.handle.clone()));
                 this.body.set(Body::Running { future });
             }
-            match round.run(guard, this.body.as_mut(), first) {
-                true => round.driver.try_end(guard),
-                false => None,
+            if round.run(guard, this.body.as_mut(), first) {
+                round.driver.try_end(guard)
+            } else {
+                None
             }
         });
         drop(position);

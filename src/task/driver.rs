@@ -233,12 +233,11 @@ impl BlockDriver {
                 // The panic may come from the waker of the task that awaits the result. In that
                 // case the child's future is already gone, and that task may already own the
                 // result.
-                match child.is_done() {
-                    true => self.end_child(guard, &child, TaskExit::Panicked),
-                    false => {
-                        guard.unlist(&child);
-                        self.drop_child(guard, child, TaskExit::Panicked)
-                    }
+                if child.is_done() {
+                    self.end_child(guard, &child, TaskExit::Panicked)
+                } else {
+                    guard.unlist(&child);
+                    self.drop_child(guard, child, TaskExit::Panicked)
                 }
             }
         }
@@ -287,9 +286,10 @@ impl BlockDriver {
                 None => *plain.get_or_insert_with(|| self.try_drop(None)),
                 Some(_) => self.try_drop_child(&child),
             };
-            match drop_it {
-                true => self.drop_child(guard, child, TaskExit::Cancelled),
-                false => guard.list(child),
+            if drop_it {
+                self.drop_child(guard, child, TaskExit::Cancelled)
+            } else {
+                guard.list(child)
             }
         }
         self.cancelled_are_dropped &= plain != Some(false);

@@ -45,9 +45,10 @@ impl<R> RawHandle<R> {
     ) -> Result<(), R> {
         // The value is stored before the cancellation, so that a block which sees the cancellation
         // finds the value.
-        let decided = match self.nursery.children.is_closed() {
-            true => Err(value),
-            false => decide(&self.outcome, value),
+        let decided = if self.nursery.children.is_closed() {
+            Err(value)
+        } else {
+            decide(&self.outcome, value)
         };
         self.nursery.scope.cancel_for(reason);
         decided

@@ -170,15 +170,12 @@ impl<F: Future> Remote<F> {
     fn put_back(&self, next: Stage<F>) {
         let mut stage = lock(&self.stage);
         let orphaned = matches!(*stage, Stage::Taken { orphaned: true });
-        let unused = match orphaned {
-            true => {
-                *stage = Stage::Over;
-                Some(next)
-            }
-            false => {
-                *stage = next;
-                None
-            }
+        let unused = if orphaned {
+            *stage = Stage::Over;
+            Some(next)
+        } else {
+            *stage = next;
+            None
         };
         drop(stage);
         if let Some(Stage::Ended {

@@ -75,9 +75,10 @@ impl Error for CancelledError {}
 /// });
 /// ```
 pub fn check_cancelled() -> Result<(), CancelledError> {
-    match with_task_link("check_cancelled", |link| link.view.is_cancelled()) {
-        true => Err(CancelledError),
-        false => Ok(()),
+    if with_task_link("check_cancelled", |link| link.view.is_cancelled()) {
+        Err(CancelledError)
+    } else {
+        Ok(())
     }
 }
 

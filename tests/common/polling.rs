@@ -85,9 +85,10 @@ impl<'a, T> Hand<'a, T> {
     /// Polls as an executor would: only if the future was woken, and then until it is done or
     /// blocked.
     pub fn go_on(&mut self) -> Poll<T> {
-        match self.is_woken() {
-            true => self.settle(),
-            false => Poll::Pending,
+        if self.is_woken() {
+            self.settle()
+        } else {
+            Poll::Pending
         }
     }
 

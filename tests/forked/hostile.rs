@@ -156,9 +156,10 @@ fn a_worker_that_dies_right_after_the_fork_is_an_error_and_leaves_no_zombie() {
             for _ in 0..3 {
                 let error = workers.run_sync(pid, ()).await.unwrap_err();
                 // The worker may have received its job, because it needs no set-up before.
-                let kind = match init {
-                    false => WorkerErrorKind::Broken,
-                    true => WorkerErrorKind::Start,
+                let kind = if !init {
+                    WorkerErrorKind::Broken
+                } else {
+                    WorkerErrorKind::Start
                 };
                 assert_eq!(error.kind(), kind);
                 assert_eq!(error.exit().unwrap().signal(), Some(libc::SIGSYS));

@@ -60,9 +60,10 @@ fn a_fallible_block_that_is_ended_at_any_point_leaves_nothing() {
                     n.try_spawn(async move {
                         let value = drops.value();
                         turns(child).await;
-                        match fails == Some(child) {
-                            true => Err(drops.value()),
-                            false => Ok(value),
+                        if fails == Some(child) {
+                            Err(drops.value())
+                        } else {
+                            Ok(value)
                         }
                     });
                 }
@@ -72,9 +73,10 @@ fn a_fallible_block_that_is_ended_at_any_point_leaves_nothing() {
                     Ok(drops.value())
                 }));
                 late.await;
-                match fails == Some(9) {
-                    true => Err(drops.value()),
-                    false => Ok(drops.value()),
+                if fails == Some(9) {
+                    Err(drops.value())
+                } else {
+                    Ok(drops.value())
                 }
             });
             assert_eq!(result.await.is_err(), fails.is_some());

@@ -398,9 +398,10 @@ fn a_service_block_that_is_ended_at_any_point_leaves_nothing() {
                 drops.value()
             })
             .service();
-            match daemon {
-                true => drop(block.daemon().await),
-                false => drop(block.await),
+            if daemon {
+                drop(block.daemon().await)
+            } else {
+                drop(block.await)
             }
         });
         assert!(polls > 5);
@@ -426,13 +427,12 @@ macro_rules! check_options {
             open.set();
             // A daemon ends with its body; any other child goes on.
             let returned = block.go_on();
-            match daemon {
-                true => assert_eq!(returned, Poll::Ready(Some($value)), "{case}"),
-                false => {
-                    assert!(returned.is_pending(), "{case}");
-                    scope.cancel();
-                    assert_eq!(block.go_on(), Poll::Ready(None), "{case}");
-                }
+            if daemon {
+                assert_eq!(returned, Poll::Ready(Some($value)), "{case}");
+            } else {
+                assert!(returned.is_pending(), "{case}");
+                scope.cancel();
+                assert_eq!(block.go_on(), Poll::Ready(None), "{case}");
             }
             assert_eq!(log.take(), ["body", "child"], "{case}");
 
@@ -448,9 +448,10 @@ macro_rules! check_options {
             assert!(block.settle().is_pending(), "{case}");
             scope.cancel();
             assert_eq!(block.go_on(), Poll::Ready(None), "{case}");
-            let expected = match service {
-                true => ["body", "child"],
-                false => ["child", "body"],
+            let expected = if service {
+                ["body", "child"]
+            } else {
+                ["child", "body"]
             };
             assert_eq!(log.take(), expected, "{case}");
         }

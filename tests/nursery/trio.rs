@@ -221,9 +221,10 @@ fn a_late_error_without_a_hook_is_logged() {
                 }));
                 Ok(())
             }));
-            match panics {
-                false => assert_eq!(block.settle(), Poll::Ready(Err("first"))),
-                true => assert_eq!(panic_of(|| block.settle()), "a panic"),
+            if panics {
+                assert_eq!(panic_of(|| block.settle()), "a panic")
+            } else {
+                assert_eq!(block.settle(), Poll::Ready(Err("first")))
             }
             assert_eq!(warnings.0.swap(0, SeqCst), 1);
         }
@@ -264,10 +265,11 @@ fn an_error_after_the_start_ends_the_block_with_try_start_and_one_before_does_no
                 }
                 Err::<(), _>("after")
             });
-            match errs_at_once {
+            if errs_at_once {
                 // The child may fail before the value is received.
-                true => drop(started.await),
-                false => assert_eq!(started.await, Ok(1)),
+                let _ = started.await;
+            } else {
+                assert_eq!(started.await, Ok(1));
             }
             sleep_forever().await;
             Ok(())

@@ -44,9 +44,10 @@ fn waiting_where_nothing_can_be_cancelled_is_no_checkpoint() {
     // One checkpoint is enough, before or after the shield.
     for before in [true, false] {
         let both = assert_checkpoints(async {
-            match before {
-                true => (checkpoint().await, shield(checkpoint()).await),
-                false => (shield(checkpoint()).await, checkpoint().await),
+            if before {
+                (checkpoint().await, shield(checkpoint()).await)
+            } else {
+                (shield(checkpoint()).await, checkpoint().await)
             }
         });
         Hand::new(both).finish();

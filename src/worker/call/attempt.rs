@@ -368,9 +368,10 @@ fn put_back(mut worker: Box<Worker>, answer: &Header, guard: CallGuard) {
     if let Some(arena) = worker.take_back().into_arena(answer) {
         guard.put_arena(arena);
     }
-    match worker.count_job() {
-        true => guard.end_with(worker),
-        false => guard.drain_worker(worker),
+    if worker.count_job() {
+        guard.end_with(worker)
+    } else {
+        guard.drain_worker(worker)
     }
 }
 

@@ -147,10 +147,13 @@ where
     // Needs no shield before its first poll has ended, because only then could cancellation drop
     // it.
     match attempt.poll(cx) {
-        Poll::Ready(AttemptOutcome::Done(frame)) => match take_due_yield() {
-            false => Ok(call.decode(frame)),
-            true => Err(Box::pin(call.finish(frame))),
-        },
+        Poll::Ready(AttemptOutcome::Done(frame)) => {
+            if !take_due_yield() {
+                Ok(call.decode(frame))
+            } else {
+                Err(Box::pin(call.finish(frame)))
+            }
+        }
         Poll::Ready(AttemptOutcome::Failed(error)) => Ok(Err(call.named(error))),
         Poll::Ready(AttemptOutcome::Retry(job, guard)) => Err(Box::pin(call.retry(job, guard))),
         Poll::Pending => Err(Box::pin(call.run_attempt(attempt))),
@@ -233,9 +236,10 @@ impl Call {
     ) -> CallResult<(OutMessage, CallGuard, Taken)> {
         let pool = self.context.pool();
         let job = OutMessage::build(Kind::Job, self.code.offset(), |out| {
-            match pool.config.limits_open_files() {
-                true => codec::encode_in_frame(&arg, out),
-                false => codec::encode_for_worker(&arg, out, pool.arenas.pool()),
+            if pool.config.limits_open_files() {
+                codec::encode_in_frame(&arg, out)
+            } else {
+                codec::encode_for_worker(&arg, out, pool.arenas.pool())
             }
         });
         drop(arg);
@@ -277,10 +281,12 @@ impl Call {
     async fn run_attempt<R: DeserializeOwned>(self, mut attempt: Attempt) -> CallResult<R> {
         loop {
             match carry_out(attempt, self.kill_on_cancel).await {
-                AttemptOutcome::Done(frame) => match take_due_yield() {
-                    false => return self.decode(frame),
-                    true => return self.finish(frame).await,
-                },
+                AttemptOutcome::Done(frame) => {
+                    if !take_due_yield() {
+                        return self.decode(frame);
+                    }
+                    return self.finish(frame).await;
+                }
                 AttemptOutcome::Failed(error) => return Err(self.named(error)),
                 AttemptOutcome::Retry(job, guard) => {
                     attempt = self.next_attempt(job, guard).await?;

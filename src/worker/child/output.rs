@@ -34,9 +34,10 @@ pub(super) fn no_job_has_run() {
 
 /// Flushes the standard output, unless another thread keeps it locked.
 pub(super) fn flush() {
-    match a_job_has_left_threads() {
-        false => write_out(),
-        true => write_out_apart(),
+    if !a_job_has_left_threads() {
+        write_out()
+    } else {
+        write_out_apart()
     }
 }
 

@@ -438,9 +438,10 @@ impl WorkerConfig {
     /// Returns the number of jobs that a worker runs at most, if only counting closures decide
     /// that.
     pub(in crate::worker) fn most_jobs(&self) -> u64 {
-        match self.counting == self.retire.len() {
-            true => self.most_jobs,
-            false => u64::MAX,
+        if self.counting == self.retire.len() {
+            self.most_jobs
+        } else {
+            u64::MAX
         }
     }
 

@@ -47,9 +47,12 @@ fn a_fork_server_that_does_not_answer_in_time_is_killed_by_a_waiting_call() {
     for slowly in [false, true] {
         let server = silent_server();
         let mut process = requested_from(&server, Duration::ZERO);
-        let ended = block_on(poll_fn(|cx| match slowly {
-            false => process.poll_end(cx),
-            true => process.poll_end_slowly(cx),
+        let ended = block_on(poll_fn(|cx| {
+            if slowly {
+                process.poll_end_slowly(cx)
+            } else {
+                process.poll_end(cx)
+            }
         }));
         assert_eq!(ended, Ended::Unknown);
         assert!(matches!(

@@ -87,9 +87,10 @@ impl DrainingWorkers {
     /// before it starts another process. Otherwise workers that exit slowly could fill the process
     /// table.
     pub(in crate::worker) fn take_oldest_if_full(&mut self) -> Option<Box<Worker>> {
-        match self.workers.len() < DRAINING_WORKERS_LIMIT {
-            true => None,
-            false => self.workers.pop_front().map(|(worker, _)| worker),
+        if self.workers.len() < DRAINING_WORKERS_LIMIT {
+            None
+        } else {
+            self.workers.pop_front().map(|(worker, _)| worker)
         }
     }
 

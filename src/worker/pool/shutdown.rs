@@ -64,13 +64,15 @@ impl Shutdown {
                 .for_each(mem::forget);
         }
         idle.iter_mut().for_each(|worker| worker.dismiss());
-        let deadline = match idle.is_empty() {
-            true => None,
-            false => grace.map(Timer::after),
+        let deadline = if idle.is_empty() {
+            None
+        } else {
+            grace.map(Timer::after)
         };
-        let drain_deadline = match draining.is_empty() {
-            true => None,
-            false => Some(Timer::after(EXIT_GRACE.min(grace.unwrap_or(EXIT_GRACE)))),
+        let drain_deadline = if draining.is_empty() {
+            None
+        } else {
+            Some(Timer::after(EXIT_GRACE.min(grace.unwrap_or(EXIT_GRACE))))
         };
         let exiting = |was_draining| {
             move |worker| ExitingWorker {
@@ -150,12 +152,11 @@ impl Shutdown {
 /// Waits for a deadline, which is ready once and never again.
 fn poll_deadline(deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {
     let is_over = |timer: &mut Timer| timer.poll(cx).is_ready();
-    match deadline.as_mut().is_some_and(is_over) {
-        true => {
-            *deadline = None;
-            Poll::Ready(())
-        }
-        false => Poll::Pending,
+    if deadline.as_mut().is_some_and(is_over) {
+        *deadline = None;
+        Poll::Ready(())
+    } else {
+        Poll::Pending
     }
 }
 

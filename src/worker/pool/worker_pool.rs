@@ -219,9 +219,10 @@ impl WorkerPool {
         let mut ended = state.draining.reap_oldest();
         let mut reaper = None;
         for mut worker in choose(&mut state) {
-            match worker.try_reap().is_none() {
-                true => reaper = state.draining.put(worker).or(reaper),
-                false => ended.push(worker),
+            if worker.try_reap().is_none() {
+                reaper = state.draining.put(worker).or(reaper);
+            } else {
+                ended.push(worker);
             }
         }
         let is_first =

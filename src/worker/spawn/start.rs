@@ -209,14 +209,16 @@ impl Starting {
         if forked {
             // The worker is past the hook, and its fork server has the set-up and has compared its
             // image.
-            return Ok(match self.config.starts_with_its_job() {
-                true => State::Ready(worker),
-                false => State::Initializing(worker),
+            return Ok(if self.config.starts_with_its_job() {
+                State::Ready(worker)
+            } else {
+                State::Initializing(worker)
             });
         }
-        let role = match self.fork_server {
-            true => NewProcess::ForkServer,
-            false => NewProcess::Spawned,
+        let role = if self.fork_server {
+            NewProcess::ForkServer
+        } else {
+            NewProcess::Spawned
         };
         let (file, segment) = match &self.memory {
             Some(TableMemory::File(file)) => (Some(file.clone()), None),
