@@ -79,23 +79,25 @@ async fn the_last_words_are_shielded() {
     let start = current_time();
     let outcome = move_on_after(SECOND, async {
         look_up(SECOND / 2).await;
-        let last_words = shield(move_on_after(5 * SECOND, say_good_bye(2 * SECOND)));
+        let last_words = shield(move_on_after(5 * SECOND, announce_exit(2 * SECOND)));
         last_words.await.expect("two seconds are within the five")
     });
     // The limit passed while the shield was active. The shielded work was finished, so its value is
     // not lost.
-    assert_eq!(outcome.await, Some("good-bye"));
+    assert_eq!(outcome.await, Some("announced"));
     assert_eq!(current_time() - start, SECOND / 2 + 2 * SECOND);
-    println!("The good-bye was finished after the limit.");
+    println!("The exit announcement was finished after the limit.");
 
     let start = current_time();
     let stuck = move_on_after(
         SECOND,
-        shield(move_on_after(5 * SECOND, say_good_bye(3600 * SECOND))),
+        shield(move_on_after(5 * SECOND, announce_exit(3600 * SECOND))),
     );
     assert_eq!(stuck.await, Some(None));
     assert_eq!(current_time() - start, 5 * SECOND);
-    println!("A good-bye that takes an hour is cut off by the limit inside of the shield.");
+    println!(
+        "An exit announcement that takes an hour is cut off by the limit inside of the shield."
+    );
 }
 
 /// A limit is a setting of a scope, and any handle on the scope can change it. Here, a watchdog
@@ -123,7 +125,7 @@ async fn look_up(takes: Duration) -> &'static str {
     "found"
 }
 
-async fn say_good_bye(takes: Duration) -> &'static str {
+async fn announce_exit(takes: Duration) -> &'static str {
     sleep(takes).await;
-    "good-bye"
+    "announced"
 }

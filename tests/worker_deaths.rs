@@ -267,7 +267,7 @@ fn an_argument_that_kills_its_receiver_is_sent_once() {
     ));
 }
 
-fn a_worker_that_writes_garbage_to_its_socket_is_killed() {
+fn a_worker_that_writes_malformed_frames_to_its_socket_is_killed() {
     fn scribble(_: ()) {
         for fd in 3..4096 {
             // SAFETY: the `File` is forgotten, so it does not close the descriptor. Writing to
@@ -338,7 +338,7 @@ suite! {
     a_worker_killed_from_outside_is_reported_and_other_jobs_go_on,
     a_worker_killed_while_idle_is_silently_replaced,
     an_argument_that_kills_its_receiver_is_sent_once,
-    a_worker_that_writes_garbage_to_its_socket_is_killed,
+    a_worker_that_writes_malformed_frames_to_its_socket_is_killed,
     the_last_four_kilobytes_of_standard_error_are_kept,
     a_worker_that_prints_much_while_it_exits_is_not_blocked,
 }

@@ -114,12 +114,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alarm_that_is_cleared_in_time_does_not_go_off() {
-        let alarm = CpuTimer::new().unwrap();
+    fn a_timer_that_is_cleared_in_time_does_not_expire() {
+        let timer = CpuTimer::new().unwrap();
         for _ in 0..3 {
-            alarm.set(Duration::from_secs(3600)).unwrap();
-            alarm.clear().unwrap();
+            timer.set(Duration::from_secs(3600)).unwrap();
+            timer.clear().unwrap();
         }
-        alarm.set(Duration::MAX).unwrap();
+        timer.set(Duration::MAX).unwrap();
     }
 }

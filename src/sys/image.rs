@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_id_is_found_behind_other_notes_and_garbage_gives_none() {
+    fn a_build_id_is_found_behind_other_notes_and_malformed_notes_give_none() {
         let mut notes = Vec::new();
         for (name, kind, id) in [
             (&b"Go\0"[..], 4, &b"x"[..]),

@@ -18,7 +18,7 @@ pub(crate) struct SetUp {
     /// The name of this process in the process list.
     pub(crate) name: String,
     /// The name of the processes that it forks.
-    pub(crate) copies: String,
+    pub(crate) forked_workers: String,
     /// Called in this order before `init`. A fork server calls them before it forks, once for all
     /// its workers.
     pub(crate) preload: Vec<Closure>,
@@ -30,7 +30,7 @@ pub(crate) struct SetUp {
     /// The pid table of a fork server, if it is not attached as a descriptor.
     pub(crate) table: Option<Segment>,
     /// Whether a forked worker reports that it is ready, and gets no job before.
-    pub(crate) copies_report: bool,
+    pub(crate) forked_workers_report: bool,
     /// How long the worker waits for a job before it exits; `None` is forever.
     pub(crate) idle_timeout: Option<Duration>,
     /// Called in this order before the first job.

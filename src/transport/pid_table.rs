@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::sys::mapping::Shareable;
 
 /// The number of slots, and so of requests at one time: one page.
-pub(crate) const PLACES: u16 = 1024;
+pub(crate) const SLOT_COUNT: u16 = 1024;
 
 /// Marks an error number. Process ids are smaller.
 const REFUSED: u32 = 1 << 31;
 
 /// A slot for each request.
 pub(crate) struct Table {
-    places: [AtomicU32; PLACES as usize],
+    slots: [AtomicU32; SLOT_COUNT as usize],
 }
 
 // SAFETY: the fields are atomics of four bytes, for which any bits are a valid value. Zeros mean
@@ -31,39 +31,39 @@ unsafe impl Shareable for Table {}
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Birth {
+pub(crate) enum PidState {
     /// The fork server has not forked yet.
     Awaited,
     /// It has forked a process with this id.
-    Born(u32),
+    Forked(u32),
     /// The kernel refused to fork, with this error.
     Refused(i32),
 }
 
 impl Table {
-    pub(crate) fn look(&self, place: u16) -> Birth {
-        match self.places[usize::from(place)].load(Ordering::Acquire) {
-            0 => Birth::Awaited,
-            error if error & REFUSED != 0 => Birth::Refused((error & !REFUSED).cast_signed()),
-            number => Birth::Born(number),
+    pub(crate) fn look(&self, slot: u16) -> PidState {
+        match self.slots[usize::from(slot)].load(Ordering::Acquire) {
+            0 => PidState::Awaited,
+            error if error & REFUSED != 0 => PidState::Refused((error & !REFUSED).cast_signed()),
+            number => PidState::Forked(number),
         }
     }
 
     /// Returns the word of a slot, to which the kernel writes, or `None` if there is no such slot.
-    pub(crate) fn place(&self, place: u64) -> Option<&AtomicU32> {
-        self.places.get(usize::try_from(place).ok()?)
+    pub(crate) fn slot(&self, slot: u64) -> Option<&AtomicU32> {
+        self.slots.get(usize::try_from(slot).ok()?)
     }
 
     /// Clears a slot for a new request.
-    pub(crate) fn clear(&self, place: u16) {
-        self.places[usize::from(place)].store(0, Ordering::Release);
+    pub(crate) fn clear(&self, slot: u16) {
+        self.slots[usize::from(slot)].store(0, Ordering::Release);
     }
 }
 
 /// Writes into a slot that the kernel refused to fork.
-pub(crate) fn refuse(place: &AtomicU32, error: &io::Error) {
+pub(crate) fn refuse(slot: &AtomicU32, error: &io::Error) {
     let number = error.raw_os_error().unwrap_or(libc::EIO);
-    place.store(REFUSED | number.cast_unsigned(), Ordering::Release);
+    slot.store(REFUSED | number.cast_unsigned(), Ordering::Release);
 }
 
 #[cfg(all(test, not(loom)))]
@@ -74,16 +74,16 @@ mod tests {
     #[test]
     fn a_slot_keeps_its_value_until_it_is_cleared() {
         let (table, _memory) = Mapping::<Table>::make("test").unwrap();
-        assert_eq!(table.look(7), Birth::Awaited);
-        table.place(7).unwrap().store(4711, Ordering::Release);
-        assert_eq!(table.look(7), Birth::Born(4711));
+        assert_eq!(table.look(7), PidState::Awaited);
+        table.slot(7).unwrap().store(4711, Ordering::Release);
+        assert_eq!(table.look(7), PidState::Forked(4711));
         refuse(
-            table.place(8).unwrap(),
+            table.slot(8).unwrap(),
             &io::Error::from_raw_os_error(libc::EAGAIN),
         );
-        assert_eq!(table.look(8), Birth::Refused(libc::EAGAIN));
+        assert_eq!(table.look(8), PidState::Refused(libc::EAGAIN));
         table.clear(7);
-        assert_eq!(table.look(7), Birth::Awaited);
-        assert!(table.place(u64::from(PLACES)).is_none());
+        assert_eq!(table.look(7), PidState::Awaited);
+        assert!(table.slot(u64::from(SLOT_COUNT)).is_none());
     }
 }

@@ -63,7 +63,7 @@ fn receive(bytes: &[u8], size: usize) -> (Vec<Frame>, Result<(), MalformedFrame>
             match inbox.take() {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
-                Err(garbage) => return (frames, Err(garbage)),
+                Err(malformed) => return (frames, Err(malformed)),
             }
         }
     }
@@ -124,15 +124,15 @@ mod tests {
     fn the_corpus_contains_all_sorts_of_frames_and_is_read_without_a_panic() {
         let corpus = corpus();
         corpus.iter().for_each(|bytes| read_frames(bytes));
-        let (mut frames, mut garbage) = (0, 0);
+        let (mut frames, mut malformed) = (0, 0);
         for bytes in corpus.iter().filter(|bytes| !bytes.is_empty()) {
             let (whole, end) = receive(&bytes[1..], bytes.len());
             frames += whole.len();
-            garbage += usize::from(end.is_err());
+            malformed += usize::from(end.is_err());
         }
         assert!(
-            frames >= 18 && garbage >= 3,
-            "{frames} frames, {garbage} times garbage"
+            frames >= 18 && malformed >= 3,
+            "{frames} frames, {malformed} malformed"
         );
     }
 

@@ -147,7 +147,7 @@ fn an_answer_has_the_number_of_its_call_and_a_bye_that_of_the_call_before() {
         }
         assert!(
             marked(Kind::CannotServe, 0).is_for(call),
-            "no answer, and no good-bye"
+            "neither an answer nor an exit announcement"
         );
     }
 }
@@ -206,14 +206,14 @@ proptest! {
 
     #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
-    fn a_length_that_no_memory_holds_is_garbage(length in LONGEST + 1..=u64::MAX, kind in any_kind()) {
+    fn a_length_that_no_memory_holds_is_malformed(length in LONGEST + 1..=u64::MAX, kind in any_kind()) {
         let header = Header { kind, fds: 0, call: 0, number: 1, length };
         prop_assert_eq!(Header::from_bytes(&header.to_bytes()), Err(MalformedFrame));
     }
 
     #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
-    fn a_header_that_differs_in_its_fixed_part_is_garbage(at in 0usize..8, flip in 1u8..=255, kind in any_kind()) {
+    fn a_header_that_differs_in_its_fixed_part_is_malformed(at in 0usize..8, flip in 1u8..=255, kind in any_kind()) {
         let header = Header { kind, fds: 3, call: 4711, number: 1, length: 2 };
         let mut bytes = header.to_bytes();
         prop_assert_eq!(Header::from_bytes(&bytes), Ok(header));

@@ -39,7 +39,7 @@ use crate::transport::tuning::READ_ROOM;
 /// A parent's request for a worker.
 struct Request {
     /// The slot of the worker in the pid table.
-    place: u64,
+    slot: u64,
     socket: OwnedFd,
     stderr: Option<OwnedFd>,
 }
@@ -70,30 +70,33 @@ impl UnreadyWorker {
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
         let buffer = Vec::with_capacity(READ_ROOM);
-        let copies = kernel_name(&set_up.copies);
+        let worker_name = kernel_name(&set_up.forked_workers);
         loop {
             let request = self.link.next_request();
-            let Some(place) = table.place(request.place) else {
+            let Some(slot) = table.slot(request.slot) else {
                 self.link.exit(EXIT_FAILED)
             };
             self.started = Instant::now();
             // The slot is 0 already. This write makes sure that its page exists before the fork.
-            place.store(0, Ordering::Relaxed);
+            slot.store(0, Ordering::Relaxed);
             // SAFETY:
             // * This process has no other thread: `be_alone` has checked that after the last user
             //   code ran, and this loop starts none.
             // * The kernel may write to the slot: it is in the table, which is mapped writable
             //   here. All accesses to it are atomic, and the kernel writes one aligned word.
-            match unsafe { fork_for_parent(place.as_ptr()) } {
+            match unsafe { fork_for_parent(slot.as_ptr()) } {
                 Ok(Fork::New) => {
                     // This process does not have the table mapped, and must not unmap its address.
                     std::mem::forget(table);
-                    return (self.into_worker(request, copies.as_deref(), buffer), retire);
+                    return (
+                        self.into_worker(request, worker_name.as_deref(), buffer),
+                        retire,
+                    );
                 }
                 Ok(Fork::Old) => {}
                 // The parent reads the slot when the socket is closed, which happens when the
                 // request is dropped.
-                Err(error) => refuse(place, &error),
+                Err(error) => refuse(slot, &error),
             }
         }
     }
@@ -199,7 +202,7 @@ impl Link {
                     && usize::from(header.fds) == 1 + usize::from(stderr.is_some()) =>
             {
                 Request {
-                    place: header.number,
+                    slot: header.number,
                     socket,
                     stderr,
                 }

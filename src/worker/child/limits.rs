@@ -214,12 +214,12 @@ impl CpuTime {
         let Some(limit) = limit else {
             return Ok(Self(None));
         };
-        let alarm = CpuTimer::new().map_err(|error| {
+        let timer = CpuTimer::new().map_err(|error| {
             let words =
                 "each worker needs two timers, which count as pending signals: see `ulimit -i`";
             refusal(format!("cpu_limit({limit:?})"), &error, words)
         })?;
-        Ok(Self(Some((alarm, limit))))
+        Ok(Self(Some((timer, limit))))
     }
 
     /// Runs a job under the limit.
@@ -229,14 +229,14 @@ impl CpuTime {
     /// Fails if the limit cannot be set, because an earlier job or an init closure has deleted the
     /// timers. Then the job has not run.
     pub(super) fn limit<R>(&self, job: impl FnOnce() -> R) -> io::Result<R> {
-        let Some((alarm, limit)) = &self.0 else {
+        let Some((timer, limit)) = &self.0 else {
             return Ok(job());
         };
-        alarm.set(*limit)?;
+        timer.set(*limit)?;
         let result = job();
         // Neither a process that the job has forked nor a job that has deleted the timers has a
         // timer left to clear.
-        let _ = alarm.clear();
+        let _ = timer.clear();
         Ok(result)
     }
 

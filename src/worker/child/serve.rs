@@ -304,7 +304,7 @@ impl Link {
     /// Calls the init closures in a forked worker, and reports that it is ready. Without init
     /// closures there is nothing to report.
     fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
-        if set_up.copies_report {
+        if set_up.forked_workers_report {
             self.report(set_up.init.iter().try_for_each(init));
         }
     }

@@ -396,7 +396,7 @@ impl WorkerConfig {
                 NewProcess::ForkServer => Purpose::Fork,
             },
             name: process_name(self.name.as_deref(), role),
-            copies: process_name(self.name.as_deref(), NewProcess::Spawned),
+            forked_workers: process_name(self.name.as_deref(), NewProcess::Spawned),
             preload: self.preload.clone(),
             current_dir: self
                 .current_dir
@@ -405,7 +405,7 @@ impl WorkerConfig {
             limits: self.limits.clone(),
             idle_timeout: self.idle_timeout,
             table,
-            copies_report: !self.starts_with_its_job(),
+            forked_workers_report: !self.starts_with_its_job(),
             init: self.init.clone(),
             retire: self.retire.clone(),
         };

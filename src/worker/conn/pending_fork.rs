@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::mapping::Mapping;
 use crate::sys::process::Pidfd;
-use crate::transport::pid_table::{Birth, PLACES, Table};
+use crate::transport::pid_table::{PidState, SLOT_COUNT, Table};
 
 /// The table of one fork server.
 pub(in crate::worker) struct PidTable {
@@ -56,10 +56,10 @@ impl PidTable {
         answer_timeout: Duration,
     ) -> Arc<Self> {
         // The slots are clear; writing to them makes the kernel allocate their memory now.
-        (0..PLACES).for_each(|slot| table.clear(slot));
+        (0..SLOT_COUNT).for_each(|slot| table.clear(slot));
         Arc::new(Self {
             table,
-            free_slots: Mutex::new((0..PLACES).rev().collect()),
+            free_slots: Mutex::new((0..SLOT_COUNT).rev().collect()),
             server,
             last_answer: Mutex::new(Instant::now()),
             answer_timeout,
@@ -141,9 +141,9 @@ impl PendingFork {
 
     fn read(&self) -> ForkOutcome {
         match self.table.table.look(self.slot) {
-            Birth::Awaited => ForkOutcome::Pending,
-            Birth::Born(pid) => ForkOutcome::Forked(pid),
-            Birth::Refused(error) => ForkOutcome::Refused(error),
+            PidState::Awaited => ForkOutcome::Pending,
+            PidState::Forked(pid) => ForkOutcome::Forked(pid),
+            PidState::Refused(error) => ForkOutcome::Refused(error),
         }
     }
 }
