@@ -98,7 +98,7 @@ fn a_memory_limit_below_what_a_new_worker_has_is_a_start_error() {
         let error = refused(config().memory_limit(4096)).await;
         assert_start_error(&error, "memory_limit(4096)");
         assert!(error.to_string().contains("bytes already"), "{error}");
-        // The same if no descriptor is left to read the memory use.
+        // The call also fails if no descriptor is left to read the memory use.
         let error = refused(config().open_file_limit(0).memory_limit(4096)).await;
         assert_start_error(&error, "memory_limit(4096)");
     });

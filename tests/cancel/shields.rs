@@ -108,8 +108,8 @@ fn a_shielded_scope_that_is_cancelled_itself_absorbs_though_one_around_it_is_can
     assert!(reached.get());
 }
 
-/// Trio: "unshield while cancel propagating". What was dropped stays dropped, and no scope waits
-/// for it forever.
+/// Trio: "unshield while cancel propagating". A future that was dropped stays dropped, and
+/// no scope waits for it forever.
 #[test]
 fn a_shield_that_comes_too_late_leaves_no_scope_waiting_for_a_dropped_future() {
     let (outer, middle, inner) = (CancelScope::new(), CancelScope::new(), CancelScope::new());

@@ -1,4 +1,4 @@
-//! What goes to another process is made anew there, and has nothing to borrow from.
+//! The argument of a job is decoded in the worker process, so it cannot contain references.
 
 fn length(text: &str) -> usize {
     text.len()

@@ -1,4 +1,4 @@
-//! What goes to another process is written and read, so it needs `Serialize` and `Deserialize`.
+//! The argument of a job must implement `Serialize` and `Deserialize`.
 
 struct Opaque;
 

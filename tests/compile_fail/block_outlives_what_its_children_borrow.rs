@@ -1,4 +1,4 @@
-//! The block is dropped after what its children borrow.
+//! A block cannot outlive the variables that its children borrow.
 
 fn main() {
     let block;

@@ -1,4 +1,4 @@
-//! A block whose body is not `Send` stays on its thread.
+//! A block is not `Send` if its body is not `Send`.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! A call that is left in a run may be made when whoever left it has returned, so it cannot borrow.
+//! A queued call may run after the function that queued it has returned, so it cannot borrow.
 
 use seedbed::run;
 use seedbed::run::current_run;

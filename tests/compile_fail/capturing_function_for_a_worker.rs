@@ -1,4 +1,4 @@
-//! A job's function is code and nothing else: what it needs goes into its argument.
+//! A job's function captures nothing: its data is passed as the argument.
 
 fn main() {
     let factor = 3_u64;

@@ -1,4 +1,4 @@
-//! A channel hands its values from thread to thread, so they have to be `Send`.
+//! A channel moves values between threads, so they must be `Send`.
 
 use std::rc::Rc;
 

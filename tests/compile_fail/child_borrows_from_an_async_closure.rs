@@ -1,4 +1,4 @@
-//! The same with the other closure form.
+//! A child cannot borrow the variables of a body that is an `async` closure.
 
 fn main() {
     seedbed::run(seedbed::open_nursery(async |n| {

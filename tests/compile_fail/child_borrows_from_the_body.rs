@@ -1,4 +1,4 @@
-//! A child may outlive the body, so it may not borrow the body's variables.
+//! A child may outlive the body, so it cannot borrow the body's variables.
 
 fn main() {
     seedbed::run(seedbed::open_nursery(|n| async move {

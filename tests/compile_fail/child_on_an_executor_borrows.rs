@@ -1,4 +1,4 @@
-//! An executor may keep its children for longer than the block lasts, so they may not borrow.
+//! An executor may keep a child after the block has ended, so the child cannot borrow.
 
 fn main() {
     seedbed::run(async {

@@ -1,4 +1,4 @@
-//! An executor polls its children on other threads.
+//! An executor polls children on other threads, so they must be `Send`.
 
 use std::rc::Rc;
 

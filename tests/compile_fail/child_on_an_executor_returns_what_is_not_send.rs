@@ -1,4 +1,4 @@
-//! What a child on an executor returns comes from another thread.
+//! The result of a child on an executor comes from another thread, so it must be `Send`.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! A task may be awaited on another thread, so the result must be `Send`.
+//! A task may be awaited on another thread, so its result must be `Send`.
 
 use std::rc::Rc;
 

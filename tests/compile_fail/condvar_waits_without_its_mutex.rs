@@ -1,4 +1,4 @@
-//! Waiting takes the guard away: the lock is free meanwhile, and comes back with another guard.
+//! A wait consumes the guard: the mutex is free during the wait, and a new guard comes back.
 
 use seedbed::sync::Condvar;
 

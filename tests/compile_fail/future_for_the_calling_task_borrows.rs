@@ -1,4 +1,4 @@
-//! The task that waits for a thread may be gone before the thread is, so what it is asked to do may not borrow.
+//! The task that waits for a thread may end first, so a future for that task cannot borrow.
 
 fn main() {
     seedbed::run(seedbed::thread::run_sync(|| {

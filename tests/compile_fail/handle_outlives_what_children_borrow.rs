@@ -1,4 +1,4 @@
-//! A handle that was kept could put in a child that borrows what is gone.
+//! A handle that outlives a variable could spawn a child that borrows it, so this is refused.
 
 fn main() {
     let mut kept: Option<seedbed::Nursery<'static>> = None;

@@ -1,4 +1,4 @@
-//! A handle is invariant: one that takes long-lived children is not one that takes short-lived ones.
+//! A handle is invariant: one for long-lived children cannot become one for short-lived ones.
 
 use seedbed::Nursery;
 use seedbed::nursery::Spawner;

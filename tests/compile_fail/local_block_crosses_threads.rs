@@ -1,4 +1,4 @@
-//! A local nursery's block stays on its thread, whatever its children are.
+//! The block of a local nursery is not `Send`, whatever its children are.
 
 fn send<T: Send>(_: T) {}
 

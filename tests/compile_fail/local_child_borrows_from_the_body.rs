@@ -1,4 +1,4 @@
-//! A local nursery's child may outlive the body, as any child.
+//! A local nursery's child may outlive the body, so it cannot borrow the body's variables.
 
 fn main() {
     seedbed::run(seedbed::open_local_nursery(|n| async move {

@@ -1,4 +1,4 @@
-//! A local nursery's handle stays on its thread: its children may be anything.
+//! The handle of a local nursery is not `Send`, because its children need not be.
 
 fn main() {
     seedbed::run(seedbed::open_local_nursery(|n| async move {

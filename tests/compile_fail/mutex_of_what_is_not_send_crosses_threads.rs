@@ -1,4 +1,4 @@
-//! A lock hands its value from thread to thread, so it has to be `Send`.
+//! A mutex gives several threads access to its value, so the value must be `Send`.
 
 use std::rc::Rc;
 

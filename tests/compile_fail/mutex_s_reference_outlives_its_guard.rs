@@ -1,4 +1,4 @@
-//! What a lock's guard lends ends with the guard.
+//! A reference from a mutex guard cannot outlive the guard.
 
 use seedbed::sync::Mutex;
 

@@ -1,4 +1,4 @@
-//! Readers look at the value on several threads at once, so it has to be `Sync`.
+//! Several threads may read the value at once, so it must be `Sync`.
 
 use std::cell::Cell;
 

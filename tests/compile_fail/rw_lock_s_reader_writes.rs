@@ -1,4 +1,4 @@
-//! Whoever reads does not write: others read too.
+//! A read guard gives no write access, because other readers may exist.
 
 use seedbed::sync::RwLock;
 

@@ -1,4 +1,4 @@
-//! A scope's future borrows what its body does, though the scope itself may be kept for ever.
+//! The future of a scope borrows what its body borrows, even if the scope itself is `'static`.
 
 fn main() {
     let scope = seedbed::CancelScope::new();

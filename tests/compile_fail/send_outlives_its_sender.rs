@@ -1,4 +1,4 @@
-//! A send ends with its handle, which can be closed.
+//! A send borrows its sender, so the sender cannot be dropped first.
 
 fn main() {
     let (sender, receiver) = seedbed::sync::channel(0);

@@ -1,4 +1,4 @@
-//! A spawner puts children in as the nursery's handle does, so it may not outlive what they borrow either.
+//! A spawner could spawn a child that borrows a variable, so it cannot outlive the variable.
 
 fn main() {
     let mut kept = None;

@@ -1,4 +1,4 @@
-//! A child that `start` waited for lives on after the body, so neither it may borrow the body's variables.
+//! A child from `start` may outlive the body, so it cannot borrow the body's variables.
 
 fn main() {
     seedbed::run(seedbed::open_nursery(|n| async move {

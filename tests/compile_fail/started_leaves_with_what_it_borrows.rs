@@ -1,4 +1,4 @@
-//! The value that a child starts with may not borrow what belongs to the child.
+//! The value that a child passes to `started.send` cannot borrow the child's variables.
 
 fn main() {
     seedbed::run(seedbed::open_nursery(|n| async move {

@@ -1,4 +1,4 @@
-//! A system task belongs to the run, so it cannot borrow from who spawned it.
+//! A system task belongs to the run, so it cannot borrow from the function that spawned it.
 
 use seedbed::run;
 use seedbed::run::spawn_system_task;

@@ -1,4 +1,4 @@
-//! The result of a local nursery's child stays on its thread, if it is not `Send`.
+//! The task of a local nursery's child is not `Send` if the child's result is not.
 
 use std::rc::Rc;
 

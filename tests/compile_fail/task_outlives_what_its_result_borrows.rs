@@ -1,4 +1,4 @@
-//! A task may hold the result, so it may not outlive what that borrows.
+//! A task may contain the child's result, so it cannot outlive what the result borrows.
 
 struct Borrows<'a>(&'a String);
 

@@ -1,4 +1,4 @@
-//! A thread cannot be ended, and goes on when its caller is dropped: what it works on may not be borrowed.
+//! A thread continues when its caller is dropped, so its closure cannot borrow.
 
 fn main() {
     let text = String::from("the caller's");

@@ -1,4 +1,4 @@
-//! What a thread works on, and what comes of it, cross threads.
+//! The closure of a thread call and its result move between threads, so both must be `Send`.
 
 use std::rc::Rc;
 

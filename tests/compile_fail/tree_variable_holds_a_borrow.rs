@@ -1,4 +1,4 @@
-//! A tree variable's value is seen from anywhere below, so it may not borrow.
+//! Every task below may read a tree variable's value, so the value cannot borrow.
 
 use seedbed::TreeVar;
 

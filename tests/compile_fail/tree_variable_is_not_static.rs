@@ -1,4 +1,4 @@
-//! Whoever is below may look at a tree variable at any time, so it has to be there for ever.
+//! Every task below may read a tree variable at any time, so the variable must be `'static`.
 
 use seedbed::TreeVar;
 

@@ -1,4 +1,4 @@
-//! A receiver hands each signal to one wait: make another receiver for another.
+//! A signal receiver supports one wait at a time; a second wait needs a second receiver.
 
 fn main() {
     let mut signals = seedbed::signal::open_signal_receiver(&[10]).unwrap();

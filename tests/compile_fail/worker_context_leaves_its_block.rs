@@ -1,4 +1,4 @@
-//! A context's workers end with its block: the block's value may not borrow from the context.
+//! The workers of a context end with its block, so the block's value cannot borrow the context.
 
 use seedbed::{WorkerConfig, WorkerContext, open_worker_context};
 

@@ -1,4 +1,4 @@
-//! What nurseries are for, in every form.
+//! Nurseries in every form: these programs must compile.
 
 use seedbed::nursery::{LocalNursery, Spawner};
 use seedbed::{Nursery, Task, open_local_nursery, open_nursery, try_open_nursery};
