@@ -4,11 +4,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::buffer::spare_capacity;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::RecvFlags;
 
 use super::frame::{Inbox, MalformedFrame};
-use super::tuning::READ_ROOM;
 use crate::sys::socket::{Incoming, receive_onto};
 
 /// The reason why no frame will come.
@@ -52,15 +50,11 @@ impl fmt::Display for RecvError {
 /// Reads once, and returns the number of bytes read; 0 means that the peer has closed its end.
 /// Descriptors that arrive are put into the inbox too.
 pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) -> io::Result<usize> {
-    if !inbox.is_empty() {
-        // Descriptors arrive with the first byte of a frame, and one read ends with the message
-        // that brought some. So the rest of a frame brings none, and a plain `recv` is enough.
-        let (bytes, _) = recv(socket, spare_capacity(inbox.buffer()), flags)?;
-        return Ok(bytes);
-    }
+    // Every read takes descriptors: it may go on from the rest of a frame into the next frame, which
+    // may bring some.
     let mut fds = Vec::new();
-    let Incoming { bytes, lost } =
-        receive_onto(socket, inbox.buffer(), READ_ROOM, &mut fds, flags)?;
+    let room = inbox.read_room();
+    let Incoming { bytes, lost } = receive_onto(socket, inbox.buffer(), room, &mut fds, flags)?;
     inbox.add_fds(fds, lost);
     Ok(bytes)
 }

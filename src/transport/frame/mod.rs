@@ -321,12 +321,17 @@ impl Inbox {
         self.bytes.is_empty()
     }
 
-    /// Returns the buffer to read into, with spare capacity.
-    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
-        let wanted = match self.header() {
+    /// Returns how many bytes the next read asks for.
+    pub(crate) fn read_room(&self) -> usize {
+        match self.header() {
             Some(Ok(header)) => room_for(header, self.bytes.len()),
             _ => READ_ROOM,
-        };
+        }
+    }
+
+    /// Returns the buffer to read into, with spare capacity.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        let wanted = self.read_room();
         if self.bytes.capacity() - self.bytes.len() < wanted {
             self.bytes.reserve_exact(wanted);
         }
