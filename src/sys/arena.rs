@@ -115,7 +115,7 @@ impl Arena {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
             }),
             Err(_) => {
-                // Otherwise the room stays, behind the written bytes.
+                // On failure, the unused room stays behind the written bytes and costs only memory.
                 let _ = writer.cut_off_what_is_beyond();
                 Err(writer)
             }

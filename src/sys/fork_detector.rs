@@ -67,7 +67,8 @@ pub(crate) fn watch_for_forks() {
     if WATCHED.load(Ordering::Relaxed) == 0
         && let Ok(mark) = ProcessMark::of_this_process()
     {
-        // Without the page, forked copies are not detected.
+        // Without the page, forked copies are not detected. Another thread may have been first; the
+        // mark is the same.
         let _ = WATCHED.compare_exchange(0, mark.0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }

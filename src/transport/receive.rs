@@ -58,3 +58,36 @@ pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) ->
     inbox.add_fds(fds, lost);
     Ok(bytes)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sys::socket::{pair, send_all, send_with_fds};
+    use crate::transport::frame::{self, Kind};
+    use crate::transport::out_message::OutMessage;
+
+    #[test]
+    fn a_read_that_ends_one_frame_keeps_the_descriptors_of_the_next() {
+        let (sender, receiver) = pair().unwrap();
+        let first = frame::of_bytes(Kind::BadResult, 0, b"text");
+        let second = OutMessage::build(Kind::Job, 0, |out| {
+            out.extend_from_slice(b"payload");
+            let file = std::io::pipe().unwrap().0;
+            Ok::<_, ()>(vec![Arc::new(file.into())].into())
+        });
+        let second = second.unwrap();
+        let fds: Vec<_> = second.fds().iter().map(AsFd::as_fd).collect();
+        let (begin, end) = first.split_at(first.len() - 2);
+        let mut inbox = Inbox::default();
+        let mut read = || receive(&receiver, &mut inbox, RecvFlags::DONTWAIT);
+        send_all(&sender, begin).unwrap();
+        assert_eq!(read().unwrap(), begin.len());
+        send_all(&sender, end).unwrap();
+        send_with_fds(&sender, second.bytes(), &fds).unwrap();
+        while read().is_ok() {}
+        assert!(inbox.take().unwrap().unwrap().fds.is_empty());
+        assert_eq!(inbox.take().unwrap().unwrap().fds.len(), 1);
+    }
+}
