@@ -126,14 +126,18 @@ fn encode_to<T: Serialize + ?Sized>(
         encoding.undo();
         return Err(CodecError(encode_error(error)));
     }
+    let mut attached = Attachments::default();
     let sealed = outgoing.sealed.iter().map(|memory| memory.file().clone());
-    let (memory, lent) = match encoding.finish(sealed.len(), &outgoing.region) {
-        None => (None, None),
-        Some(Written::Sealed(file)) => (Some(file.into()), None),
-        Some(Written::Lent(lent)) => (Some(lent.file().clone()), Some(lent)),
-    };
-    let fds = sealed.chain(memory).collect();
-    Ok(Attachments { fds, lent })
+    attached.fds.extend(sealed);
+    match encoding.finish(attached.fds.len(), &outgoing.region) {
+        None => {}
+        Some(Written::Sealed(file)) => attached.fds.push(file.into()),
+        Some(Written::Lent(lent)) => {
+            attached.fds.push(lent.file().clone());
+            attached.lent = Some(Box::new(lent));
+        }
+    }
+    Ok(attached)
 }
 
 /// Locates the encoding of a job's argument, in a worker.

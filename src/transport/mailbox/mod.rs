@@ -101,10 +101,12 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
         if frame.len() > BLIND_WRITE_BYTES && self.state.load(Ordering::Relaxed) != WAITING {
             return false;
         }
-        for (bytes, word) in frame.chunks(WORD).zip(&self.words) {
-            let mut whole = [0; WORD];
-            whole[..bytes.len()].copy_from_slice(bytes);
-            word.store(usize::from_ne_bytes(whole), Ordering::Relaxed);
+        let (whole_words, rest) = frame.as_chunks::<WORD>();
+        let mut last_word = [0; WORD];
+        last_word[..rest.len()].copy_from_slice(rest);
+        let last_word = (!rest.is_empty()).then_some(&last_word);
+        for (bytes, word) in whole_words.iter().chain(last_word).zip(&self.words) {
+            word.store(usize::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
         self.length.store(frame.len(), Ordering::Relaxed);
         self.exchange(WAITING, FULL)

@@ -27,17 +27,40 @@ use crate::sys::socket::MAX_FDS;
 
 thread_local! {
     /// The memory of the message that is being encoded.
-    static OUTGOING: RefCell<Option<OutgoingMemory>> = const { RefCell::new(None) };
+    static OUTGOING: RefCell<CurrentMessage<OutgoingMemory>> =
+        const { RefCell::new(CurrentMessage::None) };
     /// The memory of the message that is being decoded.
-    static INCOMING: RefCell<Option<IncomingMemory>> = const { RefCell::new(None) };
+    static INCOMING: RefCell<CurrentMessage<IncomingMemory>> =
+        const { RefCell::new(CurrentMessage::None) };
+}
+
+/// The message that a thread encodes or decodes. Most messages have no memory, so it is boxed.
+#[derive(Debug)]
+enum CurrentMessage<T> {
+    None,
+    WithoutMemory,
+    WithMemory(Box<T>),
+}
+
+impl<T: Default> CurrentMessage<T> {
+    /// Returns the memory of the message, or `None` if there is no message.
+    fn memory(&mut self) -> Option<&mut T> {
+        if let Self::WithoutMemory = self {
+            *self = Self::WithMemory(Box::default());
+        }
+        match self {
+            Self::WithMemory(memory) => Some(memory),
+            Self::None | Self::WithoutMemory => None,
+        }
+    }
 }
 
 /// The descriptors that are sent with a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Attachments {
     pub(crate) fds: Vec<Arc<OwnedFd>>,
-    /// The arena to which the last descriptor leads.
-    pub(crate) lent: Option<Lent>,
+    /// The arena to which the last descriptor leads. Boxed, because few messages have one.
+    pub(crate) lent: Option<Box<Lent>>,
 }
 
 impl From<Vec<Arc<OwnedFd>>> for Attachments {
@@ -56,7 +79,7 @@ pub(crate) struct OutgoingMemory {
 }
 
 /// The memory of an incoming message.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct IncomingMemory {
     fds: Vec<IncomingFd>,
     region: InlineRegion,
@@ -95,9 +118,12 @@ enum IncomingFd {
 
 /// Runs `encode`, and returns the memory that it attaches.
 pub(crate) fn collect_outgoing<T>(encode: impl FnOnce() -> T) -> (T, OutgoingMemory) {
-    let message = MessageScope::enter(&OUTGOING, OutgoingMemory::default());
+    let message = MessageScope::enter(&OUTGOING, CurrentMessage::WithoutMemory);
     let value = encode();
-    (value, message.leave())
+    match message.leave() {
+        CurrentMessage::WithMemory(memory) => (value, *memory),
+        CurrentMessage::None | CurrentMessage::WithoutMemory => (value, OutgoingMemory::default()),
+    }
 }
 
 /// Runs `decode`, which can resolve references to the memory of a message. Descriptors that it does
@@ -107,8 +133,13 @@ pub(crate) fn with_incoming<T>(
     region: InlineRegion,
     decode: impl FnOnce() -> T,
 ) -> T {
-    let fds = fds.into_iter().map(IncomingFd::Unused).collect();
-    let _message = MessageScope::enter(&INCOMING, IncomingMemory { fds, region });
+    let message = if fds.is_empty() && matches!(region, InlineRegion::None) {
+        CurrentMessage::WithoutMemory
+    } else {
+        let fds = fds.into_iter().map(IncomingFd::Unused).collect();
+        CurrentMessage::WithMemory(Box::new(IncomingMemory { fds, region }))
+    };
+    let _message = MessageScope::enter(&INCOMING, message);
     decode()
 }
 
@@ -122,7 +153,7 @@ pub(crate) fn attach(
     alignment: usize,
 ) -> Option<Result<MemoryRef, TooManyDescriptorsError>> {
     OUTGOING.with_borrow_mut(|outgoing| {
-        let outgoing = outgoing.as_mut()?;
+        let outgoing = outgoing.memory()?;
         let Some((memory, offset, length)) = range else {
             return Some(Ok(MemoryRef::OF_EMPTY));
         };
@@ -163,7 +194,7 @@ fn index_of(
 
 /// Returns whether a message is being decoded on this thread.
 pub(crate) fn is_decoding() -> bool {
-    INCOMING.with_borrow(Option::is_some)
+    INCOMING.with_borrow(|message| !matches!(message, CurrentMessage::None))
 }
 
 /// Memory to which a [`MemoryRef`] leads.
@@ -185,7 +216,7 @@ pub(crate) fn resolve(reference: MemoryRef) -> Result<ResolvedMemory, Attachment
         return Ok(ResolvedMemory::Empty);
     }
     let region = INCOMING.with_borrow_mut(|incoming| {
-        let incoming = incoming.as_mut().ok_or(AttachmentError::Malformed)?;
+        let incoming = incoming.memory().ok_or(AttachmentError::Malformed)?;
         if reference.index == IN_REGION {
             return Ok(incoming.region.clone());
         }
@@ -279,29 +310,31 @@ impl fmt::Display for AttachmentError {
     }
 }
 
-/// A value in a thread-local for the time that one message takes. Dropping it restores the value of
-/// the outer message.
+/// Sets the current message of this thread, and restores the one before when it is dropped.
 struct MessageScope<T: 'static> {
-    slot: &'static LocalKey<RefCell<Option<T>>>,
-    outer: Option<T>,
+    current: &'static LocalKey<RefCell<CurrentMessage<T>>>,
+    outer: CurrentMessage<T>,
 }
 
 impl<T> MessageScope<T> {
-    fn enter(slot: &'static LocalKey<RefCell<Option<T>>>, value: T) -> Self {
-        let outer = slot.replace(Some(value));
-        Self { slot, outer }
+    fn enter(
+        current: &'static LocalKey<RefCell<CurrentMessage<T>>>,
+        message: CurrentMessage<T>,
+    ) -> Self {
+        let outer = current.replace(message);
+        Self { current, outer }
     }
 
-    fn leave(self) -> T {
-        self.slot
-            .take()
-            .expect("nested messages restore the value that they replace")
+    /// Returns the message. Dropping `self` then restores the one before.
+    fn leave(self) -> CurrentMessage<T> {
+        self.current.replace(CurrentMessage::None)
     }
 }
 
 impl<T> Drop for MessageScope<T> {
     fn drop(&mut self) {
-        self.slot.set(self.outer.take());
+        let outer = std::mem::replace(&mut self.outer, CurrentMessage::None);
+        drop(self.current.replace(outer));
     }
 }
 

@@ -146,8 +146,9 @@ impl RegionBuilder {
 }
 
 /// The inline region of a message that has arrived.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum InlineRegion {
+    #[default]
     None,
     /// A range of memory that may be kept.
     InMemory(Memory, Range<usize>),
