@@ -232,13 +232,29 @@ fn the_output_of_a_cancelled_process_does_not_keep_it_from_ending() {
 
 #[test]
 fn a_process_that_ignores_sigterm_is_killed_after_a_while() {
-    let clock = MockClock::autojump();
-    test_with(RunBuilder::new().clock(clock.clone()), async {
+    test(async {
         let stubborn = sh("trap '' TERM; echo ready; read x");
-        let process = cancel_when_ready(stubborn).await;
+        let process = cancel_when_ready(stubborn.kill_after(Duration::from_millis(20))).await;
         assert_eq!(process.try_status().unwrap().signal(), Some(9));
     });
-    assert_eq!(clock.elapsed(), Duration::from_secs(5));
+}
+
+/// A process lives in real time: a virtual clock used to leave it no time between the two signals,
+/// or to wait forever when it stood still.
+#[test]
+fn a_virtual_clock_leaves_a_cancelled_process_its_time() {
+    let clock = MockClock::autojump();
+    test_with(RunBuilder::new().clock(clock.clone()), async {
+        let polite = sh("trap 'sleep 0.05; exit 7' TERM; echo ready; read x").check(false);
+        let process = cancel_when_ready(polite).await;
+        assert_eq!(process.try_status().unwrap().code(), Some(7));
+    });
+    assert_eq!(clock.elapsed(), Duration::ZERO);
+    test_with(RunBuilder::new().clock(MockClock::new()), async {
+        let stubborn = sh("trap '' TERM; echo ready; read x");
+        let process = cancel_when_ready(stubborn.kill_after(Duration::from_millis(20))).await;
+        assert_eq!(process.try_status().unwrap().signal(), Some(9));
+    });
 }
 
 #[test]

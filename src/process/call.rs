@@ -11,7 +11,7 @@ use super::error::ProcessError;
 use super::handle::Process;
 use super::plan::{Plan, Sink, Source};
 use super::supervise::supervise;
-use super::tuning::KILL_AFTER;
+use super::tuning::{CAPTURE_LIMIT_BYTES, DRAIN_FOR, KILL_AFTER};
 use crate::task::Started;
 
 /// Runs a program to its end.
@@ -22,8 +22,12 @@ use crate::task::Started;
 /// ignored.
 ///
 /// The value is the exit status and the captured output. It is returned when the process has ended
-/// *and* every captured output is at its end; another process that has inherited the pipe may keep
-/// it open.
+/// *and* every captured output is at its end. Another process that has inherited the pipe may keep
+/// it open: [`drain_for`](RunProcess::drain_for) bounds the wait for it.
+///
+/// Of each captured output, at most [`capture_limit`](RunProcess::capture_limit) bytes are kept: 64
+/// MiB, unless that is changed. The process has no blocked signals, whatever the calling thread
+/// blocks. All times are real, also in a run with a virtual clock.
 ///
 /// # Cancellation
 ///
@@ -31,15 +35,20 @@ use crate::task::Started;
 /// SIGTERM, and SIGKILL if the process still runs after [`kill_after`](RunProcess::kill_after). The
 /// call ends when the process has ended and has been reaped. Until then the process's input is at
 /// its end, and its captured output is read and discarded. Processes that it has started are not
-/// signalled. It is not known how far the program came.
+/// signalled, unless [`kill_tree`](RunProcess::kill_tree) is set. It is not known how far the
+/// program came.
+///
+/// A process that is frozen, or in an uninterruptible system call, does not end by SIGKILL. The call
+/// ends 5 seconds later with a `tracing` warning, and the process is reaped in the background.
 ///
 /// If the future is dropped (by a foreign `select!`, for example), the process is killed, and
-/// reaped in the background.
+/// reaped in the background. If the whole program is killed, the process runs on, unless
+/// [`die_with_parent`](RunProcess::die_with_parent) is set.
 ///
 /// # Errors
 ///
 /// [`ProcessErrorKind`](super::ProcessErrorKind) lists the causes. When an error is returned, the
-/// process has ended.
+/// process has ended, or has been sent SIGKILL.
 ///
 /// # Panics
 ///
@@ -64,6 +73,11 @@ pub fn run_process(command: Command) -> RunProcess {
         stderr: Sink::Inherited,
         check: true,
         kill_after: KILL_AFTER,
+        time_limit: None,
+        drain_for: DRAIN_FOR,
+        capture_limit: CAPTURE_LIMIT_BYTES,
+        kill_tree: false,
+        die_with_parent: false,
         deliver_cancel: None,
     })
 }
@@ -210,8 +224,8 @@ impl RunProcess {
         self
     }
 
-    /// Sets the time between SIGTERM and SIGKILL for a process that is cancelled. The default is 5
-    /// seconds. The time is that of the run's clock.
+    /// Sets the time between SIGTERM and SIGKILL for a process that is cancelled, or that is ended
+    /// because of a limit. The default is 5 seconds.
     ///
     /// ```
     /// use std::time::Duration;
@@ -228,6 +242,138 @@ impl RunProcess {
     /// ```
     pub fn kill_after(mut self, grace: Duration) -> Self {
         self.0.kill_after = grace;
+        self
+    }
+
+    /// Sets the longest time that the process may run. After it, the process is ended as a
+    /// cancelled one is, and the call returns an error of the kind
+    /// [`TimedOut`](super::ProcessErrorKind::TimedOut). By default there is no limit.
+    ///
+    /// The error's [`output`](ProcessError::output) is what the process has written until its end.
+    /// In contrast, a time limit around the call ([`fail_after`](crate::fail_after)) discards it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::process::{Command, ProcessErrorKind, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let mut command = Command::new("sh");
+    ///     command.args(["-c", "echo step 1; exec sleep 1000"]);
+    ///     let call = run_process(command).capture_stdout(true).time_limit(Duration::from_secs(1));
+    ///     let error = call.await.unwrap_err();
+    ///     assert_eq!(error.kind(), ProcessErrorKind::TimedOut);
+    ///     assert_eq!(error.into_output().unwrap().stdout, b"step 1\n");
+    /// });
+    /// ```
+    #[doc(alias = "timeout")]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.0.time_limit = Some(limit);
+        self
+    }
+
+    /// Sets the number of bytes that are kept of each captured output. A process that writes more is
+    /// ended as a cancelled one is, and the call returns an error of the kind
+    /// [`OutputTooLarge`](super::ProcessErrorKind::OutputTooLarge). The default is 64 MiB.
+    ///
+    /// The error's [`output`](ProcessError::output) has the first `bytes` bytes. Send a longer
+    /// output to a file with [`stdout`](Self::stdout), or read it from a pipe with
+    /// [`supervise`](Self::supervise).
+    ///
+    /// ```
+    /// use seedbed::process::{Command, ProcessErrorKind, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let yes = run_process(Command::new("yes")).capture_stdout(true).capture_limit(5);
+    ///     let error = yes.await.unwrap_err();
+    ///     assert_eq!(error.kind(), ProcessErrorKind::OutputTooLarge);
+    ///     assert_eq!(error.output().unwrap().stdout, b"y\ny\ny");
+    /// });
+    /// ```
+    pub fn capture_limit(mut self, bytes: usize) -> Self {
+        self.0.capture_limit = bytes;
+        self
+    }
+
+    /// Sets how long the call waits, after the process has ended, for its captured outputs and its
+    /// fed input to be closed. A process that it has left behind may hold them open. After this
+    /// time the call returns an error of the kind
+    /// [`HeldOpen`](super::ProcessErrorKind::HeldOpen), whose [`output`](ProcessError::output) is
+    /// what was read. The default is 5 seconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::process::{Command, ProcessErrorKind, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let mut command = Command::new("sh");
+    ///     command.args(["-c", "sleep 2 & echo started"]);
+    ///     let call = run_process(command).capture_stdout(true).drain_for(Duration::ZERO);
+    ///     let error = call.await.unwrap_err();
+    ///     assert_eq!(error.kind(), ProcessErrorKind::HeldOpen);
+    ///     assert_eq!(error.output().unwrap().stdout, b"started\n");
+    /// });
+    /// ```
+    pub fn drain_for(mut self, limit: Duration) -> Self {
+        self.0.drain_for = limit;
+        self
+    }
+
+    /// Sets whether the processes that the process has started end with it.
+    ///
+    /// The process leads a process group of its own and adopts descendants whose parents have ended,
+    /// so none of them can leave its tree while it runs:
+    ///
+    /// * Cancelling, a limit and [`Process::terminate`] send SIGTERM to the process and to all of
+    ///   its descendants. The descendants that still run when
+    ///   the process has ended are killed.
+    /// * When the call's future is dropped, and by [`Process::kill`], the process is killed after
+    ///   all of its descendants.
+    /// * When the process ends by itself, the members of its group are killed. Descendants that have
+    ///   left the group, with `setsid` for example, live on.
+    ///
+    /// The process is detached from the terminal: Ctrl-C and Ctrl-Z do not reach it, and reading the
+    /// terminal fails. Adopted descendants that have exited stay zombies until the process ends
+    /// or reaps them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let mut command = Command::new("sh");
+    ///     command.args(["-c", "sleep 1000 & echo started"]);
+    ///     // The call would wait for `sleep`, which holds the pipe open.
+    ///     let output = run_process(command).capture_stdout(true).kill_tree(true).await.unwrap();
+    ///     assert_eq!(output.stdout, b"started\n");
+    /// });
+    /// ```
+    #[doc(alias = "process_group")]
+    #[doc(alias = "killpg")]
+    pub fn kill_tree(mut self, kill: bool) -> Self {
+        self.0.kill_tree = kill;
+        self
+    }
+
+    /// Sets whether the kernel kills the process when this program ends, in whatever way: also when
+    /// it is killed by SIGKILL.
+    ///
+    /// The process is started by a thread of this crate, because the kernel sends the signal when
+    /// the *thread* that has started the process ends. (A `pre_exec` closure that calls
+    /// `prctl(PR_SET_PDEATHSIG)` has that trap.) So the process has the processor affinity and the
+    /// niceness of the thread that first used this setting. A program that changes its user, as
+    /// `sudo` does, loses the signal, and the processes that it starts do not have it.
+    ///
+    /// ```
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// seedbed::run(async {
+    ///     let output = run_process(Command::new("true")).die_with_parent(true).await.unwrap();
+    ///     assert!(output.status.success());
+    /// });
+    /// ```
+    #[doc(alias = "PR_SET_PDEATHSIG")]
+    pub fn die_with_parent(mut self, die: bool) -> Self {
+        self.0.die_with_parent = die;
         self
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Output};
+use std::time::Duration;
 
 use super::tuning::MESSAGE_LINE_CHARS;
 
@@ -39,8 +40,18 @@ struct Inner {
 enum Cause {
     Start(io::Error),
     Failed(Output),
-    Io(io::Error),
+    Io(io::Error, Option<Output>),
+    Ended(Ending, Option<Output>),
     Lost,
+}
+
+/// Why a supervisor did not wait any longer.
+pub(super) enum Ending {
+    TimedOut(Duration),
+    /// An output is longer than this number of bytes.
+    TooMuchOutput(usize),
+    /// The process had ended, and its pipes were still open after this time.
+    HeldOpen(Duration),
 }
 
 /// The causes of a [`ProcessError`].
@@ -61,8 +72,17 @@ pub enum ProcessErrorKind {
     /// The process was ended by a signal or exited with a code other than 0, and
     /// [`check`](super::RunProcess::check) is on.
     Failed,
-    /// Reading or writing one of its pipes failed. The process was ended.
+    /// Reading or writing one of its pipes failed, or there was no memory for what it wrote. The
+    /// process was ended.
     Io,
+    /// The process ran longer than [`time_limit`](super::RunProcess::time_limit), and was ended.
+    TimedOut,
+    /// The process wrote more to a captured output than
+    /// [`capture_limit`](super::RunProcess::capture_limit), and was ended.
+    OutputTooLarge,
+    /// The process has ended, but another process, which inherited its pipes, still held one of
+    /// them open after [`drain_for`](super::RunProcess::drain_for).
+    HeldOpen,
     /// The process has ended in an unknown way: other code in this program waits for any child, or
     /// SIGCHLD is ignored, or the supervisor was dropped.
     Lost,
@@ -77,8 +97,12 @@ impl ProcessError {
         Self::new(program, Cause::Failed(output))
     }
 
-    pub(super) fn io(program: &str, error: io::Error) -> Self {
-        Self::new(program, Cause::Io(error))
+    pub(super) fn io(program: &str, error: io::Error, output: Option<Output>) -> Self {
+        Self::new(program, Cause::Io(error, output))
+    }
+
+    pub(super) fn ended(program: &str, ending: Ending, output: Option<Output>) -> Self {
+        Self::new(program, Cause::Ended(ending, output))
     }
 
     pub(super) fn lost(program: &str) -> Self {
@@ -106,7 +130,10 @@ impl ProcessError {
         match self.0.cause {
             Cause::Start(_) => ProcessErrorKind::Start,
             Cause::Failed(_) => ProcessErrorKind::Failed,
-            Cause::Io(_) => ProcessErrorKind::Io,
+            Cause::Io(..) => ProcessErrorKind::Io,
+            Cause::Ended(Ending::TimedOut(_), _) => ProcessErrorKind::TimedOut,
+            Cause::Ended(Ending::TooMuchOutput(_), _) => ProcessErrorKind::OutputTooLarge,
+            Cause::Ended(Ending::HeldOpen(_), _) => ProcessErrorKind::HeldOpen,
             Cause::Lost => ProcessErrorKind::Lost,
         }
     }
@@ -139,29 +166,37 @@ impl ProcessError {
         self.output().map(|output| output.status)
     }
 
-    /// Returns the exit status and the captured output of a process that failed
-    /// ([`ProcessErrorKind::Failed`]).
+    /// Returns the exit status and the captured output of a process that has ended: as much as was
+    /// read when it failed, or until it was ended. `None` if it was not started, or if its status
+    /// is not known.
     ///
     /// ```
-    /// use seedbed::process::{Command, run_process};
+    /// use std::time::Duration;
+    /// use seedbed::process::{Command, ProcessErrorKind, run_process};
     ///
     /// seedbed::run(async {
-    ///     let error = run_process(Command::new("false")).await.unwrap_err();
-    ///     assert!(error.output().unwrap().stdout.is_empty());
+    ///     let mut command = Command::new("sh");
+    ///     command.args(["-c", "echo why; while :; do :; done"]);
+    ///     let call = run_process(command).capture_stdout(true).time_limit(Duration::from_secs(1));
+    ///     let error = call.await.unwrap_err();
+    ///     assert_eq!(error.kind(), ProcessErrorKind::TimedOut);
+    ///     assert_eq!(error.output().unwrap().stdout, b"why\n");
     /// });
     /// ```
     pub fn output(&self) -> Option<&Output> {
         match &self.0.cause {
             Cause::Failed(output) => Some(output),
-            Cause::Start(_) | Cause::Io(_) | Cause::Lost => None,
+            Cause::Io(_, output) | Cause::Ended(_, output) => output.as_ref(),
+            Cause::Start(_) | Cause::Lost => None,
         }
     }
 
-    /// Turns the error into the exit status and the captured output of a process that failed.
+    /// Turns the error into the exit status and the captured output of a process that has ended, as
+    /// [`output`](Self::output) returns them.
     ///
     /// # Errors
     ///
-    /// Returns the error itself if it has another cause.
+    /// Returns the error itself if it has no output.
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -173,7 +208,9 @@ impl ProcessError {
     /// ```
     pub fn into_output(self) -> Result<Output, Self> {
         match self.0.cause {
-            Cause::Failed(output) => Ok(output),
+            Cause::Failed(output) | Cause::Io(_, Some(output)) | Cause::Ended(_, Some(output)) => {
+                Ok(output)
+            }
             _ => Err(self),
         }
     }
@@ -189,17 +226,42 @@ impl fmt::Display for ProcessError {
                  directory there?"
             ),
             Cause::Failed(output) => {
-                write!(f, "`{program}` {}", Ending(output.status))?;
-                if let Some(line) = last_line(&output.stderr) {
-                    write!(f, " and wrote `{line}`")?;
-                }
+                write!(f, "`{program}` {}", StatusText(output.status))?;
+                write_last_line(f, Some(output))?;
                 f.write_str("; call check(false) if that is no failure")
             }
-            Cause::Io(error) => {
+            Cause::Io(error, _) => {
                 write!(
                     f,
                     "talking to `{program}` failed, and it was ended: {error}"
                 )
+            }
+            Cause::Ended(ending, output) => {
+                let output = output.as_ref();
+                match ending {
+                    Ending::TimedOut(limit) => {
+                        write!(f, "`{program}` ran longer than {limit:?}")?;
+                        write_last_line(f, output)?;
+                        f.write_str(", and was ended; raise time_limit if that is too short")
+                    }
+                    Ending::TooMuchOutput(limit) => write!(
+                        f,
+                        "`{program}` wrote more than {limit} bytes to a captured output, and was ended; raise \
+                         capture_limit, or send the output to a file with stdout or stderr"
+                    ),
+                    Ending::HeldOpen(waited) => {
+                        write!(f, "`{program}` ")?;
+                        match output {
+                            Some(output) => write!(f, "{}", StatusText(output.status))?,
+                            None => f.write_str("has ended")?,
+                        }
+                        write!(
+                            f,
+                            ", but another process still held one of its pipes open {waited:.1?} later; raise drain_for, \
+                             redirect the output of the processes that it leaves behind, or end them with kill_tree"
+                        )
+                    }
+                }
             }
             Cause::Lost => write!(
                 f,
@@ -211,9 +273,9 @@ impl fmt::Display for ProcessError {
 }
 
 /// Describes how a process ended.
-struct Ending(ExitStatus);
+struct StatusText(ExitStatus);
 
-impl fmt::Display for Ending {
+impl fmt::Display for StatusText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.code(), self.0.signal()) {
             (Some(code), _) => write!(f, "exited with code {code}"),
@@ -230,6 +292,13 @@ impl fmt::Display for Ending {
             }
             (None, None) => write!(f, "ended: {}", self.0),
         }
+    }
+}
+
+fn write_last_line(f: &mut fmt::Formatter<'_>, output: Option<&Output>) -> fmt::Result {
+    match output.and_then(|output| last_line(&output.stderr)) {
+        Some(line) => write!(f, " and wrote `{line}`"),
+        None => Ok(()),
     }
 }
 
@@ -252,8 +321,8 @@ impl fmt::Debug for ProcessError {
 impl Error for ProcessError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0.cause {
-            Cause::Start(error) | Cause::Io(error) => Some(error),
-            Cause::Failed(_) | Cause::Lost => None,
+            Cause::Start(error) | Cause::Io(error, _) => Some(error),
+            Cause::Failed(_) | Cause::Ended(..) | Cause::Lost => None,
         }
     }
 }

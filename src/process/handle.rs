@@ -13,6 +13,8 @@ use super::error::ProcessError;
 use super::pipes::{ChildStderr, ChildStdin, ChildStdout};
 use crate::sys::primitives::lock;
 use crate::sys::process::{Ended, Pidfd};
+use crate::sys::process_tree::descendants_of;
+use crate::sys::signal_number;
 
 /// A handle on a process of [`run_process`](super::run_process), whose supervisor owns the process.
 ///
@@ -120,7 +122,8 @@ impl Process {
         self.shared.try_status().unwrap_or(None)
     }
 
-    /// Sends SIGTERM, which asks the process to end. Does nothing if it has ended.
+    /// Sends SIGTERM, which asks the process to end. Does nothing if it has ended. With
+    /// [`kill_tree`](super::RunProcess::kill_tree), its descendants get SIGTERM too.
     ///
     /// ```
     /// use std::os::unix::process::ExitStatusExt;
@@ -136,10 +139,11 @@ impl Process {
     /// }));
     /// ```
     pub fn terminate(&self) {
-        self.shared.send(Signal::TERM);
+        self.shared.terminate();
     }
 
-    /// Sends SIGKILL, which ends the process. Does nothing if it has ended.
+    /// Sends SIGKILL, which ends the process. Does nothing if it has ended. With
+    /// [`kill_tree`](super::RunProcess::kill_tree), its descendants are killed too.
     ///
     /// ```
     /// use std::os::unix::process::ExitStatusExt;
@@ -157,15 +161,17 @@ impl Process {
     /// }));
     /// ```
     pub fn kill(&self) {
-        self.shared.send(Signal::KILL);
+        self.shared.kill();
     }
 
-    /// Sends a signal, by its number. Does nothing if the process has ended.
+    /// Sends a signal to the process alone, by its number. Does nothing if the process has ended.
+    /// The numbers are 1 to 31, and those from the C library's `SIGRTMIN` to its `SIGRTMAX`.
     ///
     /// # Errors
     ///
     /// If there is no such signal, or if this program may not signal the process, which may run as
-    /// another user.
+    /// another user. 0, which `kill` takes as a question, is no signal: ask
+    /// [`try_status`](Self::try_status).
     ///
     /// ```
     /// use seedbed::process::{Command, run_process};
@@ -178,15 +184,13 @@ impl Process {
     ///     let process = n.start(|started| run_process(sleep).check(false).supervise(started));
     ///     let process = process.await.unwrap();
     ///     assert_eq!(process.try_status(), None);
-    ///     assert!(process.signal(-1).is_err());
+    ///     assert!(process.signal(0).is_err());
     ///     process.signal(10).unwrap(); // SIGUSR1
     ///     assert_eq!(process.wait().await.unwrap().signal(), Some(10));
     /// }));
     /// ```
     pub fn signal(&self, number: i32) -> io::Result<()> {
-        let signal = Signal::from_named_raw(number)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        self.shared.pidfd.send(signal)
+        signal_number::send(&self.shared.pidfd, number)
     }
 }
 
@@ -207,11 +211,15 @@ pub(super) struct Shared {
     pidfd: Arc<Pidfd>,
     /// `None` once the supervisor was dropped while the process ran.
     child: Mutex<Option<ChildProcess>>,
+    kills_tree: bool,
+    /// The descendants found when the process was asked to end. A descendant that outlives the
+    /// process cannot be found any more afterwards.
+    noted: Mutex<Vec<Pidfd>>,
 }
 
 impl Shared {
     /// Returns how the process ended. `Ok(None)` while it runs.
-    fn try_status(&self) -> Result<Option<ExitStatus>, ProcessError> {
+    pub(super) fn try_status(&self) -> Result<Option<ExitStatus>, ProcessError> {
         let mut child = lock(&self.child);
         let ended = match &mut *child {
             Some(child) => child.try_reap(),
@@ -237,9 +245,39 @@ impl Shared {
         Ok(ExitStatus::from_raw(raw))
     }
 
-    fn send(&self, signal: Signal) {
-        if let Err(error) = self.pidfd.send(signal) {
-            let (program, pid) = (&self.program, self.pid);
+    fn terminate(&self) {
+        self.note_descendants();
+        self.send(&self.pidfd, Signal::TERM);
+        for descendant in &*lock(&self.noted) {
+            self.send(descendant, Signal::TERM);
+        }
+    }
+
+    fn kill(&self) {
+        if !self.kills_tree {
+            return self.send(&self.pidfd, Signal::KILL);
+        }
+        if let Some(child) = &mut *lock(&self.child) {
+            child.kill();
+        }
+    }
+
+    /// Looks for the process's descendants, if they are to end with it.
+    pub(super) fn note_descendants(&self) {
+        if self.kills_tree {
+            lock(&self.noted).extend(descendants_of(&self.pidfd));
+        }
+    }
+
+    pub(super) fn kill_noted_descendants(&self) {
+        for descendant in lock(&self.noted).drain(..) {
+            self.send(&descendant, Signal::KILL);
+        }
+    }
+
+    fn send(&self, pidfd: &Pidfd, signal: Signal) {
+        if let Err(error) = pidfd.send(signal) {
+            let (program, pid) = (&self.program, pidfd.pid());
             tracing::warn!(program, pid, ?signal, %error, "a process could not be sent a signal");
         }
     }
@@ -250,14 +288,19 @@ impl Shared {
 pub(super) struct Supervised(pub(super) Arc<Shared>);
 
 impl Supervised {
-    pub(super) fn new(program: &str, pidfd: Pidfd) -> Self {
-        let child = ChildProcess::new(pidfd);
+    pub(super) fn new(program: &str, pidfd: Pidfd, kills_tree: bool) -> Self {
+        let mut child = ChildProcess::new(pidfd);
+        if kills_tree {
+            child.set_kills_tree();
+        }
         let pidfd = child.descriptor().expect("nothing has reaped it yet");
         Supervised(Arc::new(Shared {
             program: program.to_string(),
             pid: child.pid(),
             pidfd,
             child: Mutex::new(Some(child)),
+            kills_tree,
+            noted: Mutex::default(),
         }))
     }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use async_io::Async;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
-use super::tuning::{PIPE_CHUNK_BYTES, PIPE_CHUNKS_PER_POLL};
+use super::tuning::{DISCARD_CHUNK_BYTES, PIPE_CHUNK_BYTES, PIPE_CHUNKS_PER_POLL};
 
 /// The writing end of a process's standard input, as a [`Process`](super::Process) has it.
 ///
@@ -167,13 +167,20 @@ pub(super) struct Pipes {
     pub(super) stderr: Capture,
 }
 
+/// Why a process cannot be fed or read any longer.
+pub(super) enum PipeError {
+    Io(io::Error),
+    /// There is more output than may be kept.
+    TooMuchOutput,
+}
+
 impl Pipes {
     /// Moves the bytes that can be moved now. Ready when all input has been written and every
     /// output read to its end.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PipeError>> {
         let fed = match &mut self.feed {
             Some(feed) => {
-                let fed = feed.poll(cx)?;
+                let fed = feed.poll(cx).map_err(PipeError::Io)?;
                 if fed.is_ready() {
                     // Closes the pipe, which is the end of the process's input.
                     self.feed = None;
@@ -190,14 +197,28 @@ impl Pipes {
         }
     }
 
-    /// Ends the input and discards the outputs, so that no full pipe keeps the process from ending.
-    pub(super) fn discard(&mut self, cx: &mut Context<'_>) {
+    /// Ends the input and discards the outputs, those read before included.
+    pub(super) fn discard(&mut self) {
         self.feed = None;
         for capture in [&mut self.stdout, &mut self.stderr] {
-            capture.bytes.clear();
-            // The output is discarded, so an error in reading it does not matter either.
-            if let Poll::Ready(Err(_)) = capture.poll(cx) {
-                capture.pipe = None;
+            capture.bytes = Vec::new();
+            capture.is_full = true;
+        }
+    }
+
+    /// Ends the input and reads the outputs, so that no full pipe keeps the process from ending.
+    /// Keeps what may be kept.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
+        self.feed = None;
+        for capture in [&mut self.stdout, &mut self.stderr] {
+            match capture.poll(cx) {
+                // The process is being ended already.
+                Poll::Ready(Err(PipeError::Io(_))) if capture.is_full => capture.pipe = None,
+                Poll::Ready(Err(_)) => {
+                    capture.is_full = true;
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
     }
@@ -247,13 +268,19 @@ type Source = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) struct Capture {
     pipe: Option<Source>,
     bytes: Vec<u8>,
+    limit: usize,
+    /// Later bytes are read and not kept.
+    is_full: bool,
 }
 
 impl Capture {
-    pub(super) fn of(pipe: impl AsyncRead + Send + Unpin + 'static) -> Self {
+    /// Keeps at most `limit` bytes.
+    pub(super) fn of(pipe: impl AsyncRead + Send + Unpin + 'static, limit: usize) -> Self {
         Capture {
             pipe: Some(Box::new(pipe)),
             bytes: Vec::new(),
+            limit,
+            is_full: false,
         }
     }
 
@@ -261,30 +288,51 @@ impl Capture {
         std::mem::take(&mut self.bytes)
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(pipe) = &mut self.pipe else {
-            return Poll::Ready(Ok(()));
-        };
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PipeError>> {
         for _ in 0..PIPE_CHUNKS_PER_POLL {
-            let before = self.bytes.len();
-            self.bytes.resize(before + PIPE_CHUNK_BYTES, 0);
-            let polled = Pin::new(&mut *pipe).poll_read(cx, &mut self.bytes[before..]);
-            let count = match &polled {
-                Poll::Ready(Ok(count)) => *count,
-                Poll::Ready(Err(_)) | Poll::Pending => 0,
-            };
-            self.bytes.truncate(before + count);
-            match ready!(polled) {
-                Ok(0) => {
-                    self.pipe = None;
-                    return Poll::Ready(Ok(()));
+            if self.pipe.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(self.read(cx)) {
+                Ok(0) => self.pipe = None,
+                Ok(_) if self.bytes.len() > self.limit => {
+                    self.bytes.truncate(self.limit);
+                    self.is_full = true;
+                    return Poll::Ready(Err(PipeError::TooMuchOutput));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(Err(PipeError::Io(error))),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Reads once. Reads one byte more than may be kept, which tells a longer output from one of
+    /// exactly this length.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(pipe) = &mut self.pipe else {
+            return Poll::Ready(Ok(0));
+        };
+        if self.is_full {
+            return Pin::new(pipe).poll_read(cx, &mut [0; DISCARD_CHUNK_BYTES]);
+        }
+        let before = self.bytes.len();
+        let room = (self.limit - before)
+            .saturating_add(1)
+            .min(PIPE_CHUNK_BYTES);
+        // A process that prints more than there is memory must not abort this program.
+        self.bytes
+            .try_reserve(room)
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        self.bytes.resize(before + room, 0);
+        let polled = Pin::new(pipe).poll_read(cx, &mut self.bytes[before..]);
+        let count = match &polled {
+            Poll::Ready(Ok(count)) => *count,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        self.bytes.truncate(before + count);
+        polled
     }
 }

@@ -16,6 +16,13 @@ pub(super) struct Plan {
     pub(super) stderr: Sink,
     pub(super) check: bool,
     pub(super) kill_after: Duration,
+    pub(super) time_limit: Option<Duration>,
+    /// How long its pipes may stay open after it has ended.
+    pub(super) drain_for: Duration,
+    /// The bytes of one captured output.
+    pub(super) capture_limit: usize,
+    pub(super) kill_tree: bool,
+    pub(super) die_with_parent: bool,
     pub(super) deliver_cancel: Option<DeliverCancel>,
 }
 

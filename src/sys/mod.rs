@@ -5,6 +5,7 @@
 //! needs it.
 
 pub(crate) mod arena;
+pub(crate) mod child_setup;
 pub(crate) mod cpu_timer;
 pub(crate) mod disposition;
 pub(crate) mod fork;
@@ -19,5 +20,6 @@ pub(crate) mod process;
 pub(crate) mod process_tree;
 pub(crate) mod role;
 pub(crate) mod signal;
+pub(crate) mod signal_number;
 pub(crate) mod socket;
 pub(crate) mod thread;

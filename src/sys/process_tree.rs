@@ -171,9 +171,28 @@ impl DescendantKiller {
         Ok(all_stopped && none_alive && (has_found_none || listed == 0))
     }
 
-    /// Signals the process with this number if it lives and is a child of `parent`, or of the root,
-    /// to which it may have been given since the scan.
+    /// Signals the process with this number if it lives and is a child of `parent` or of the root.
     fn signal_if_child(&self, pid: u32, parent: Identity) -> io::Result<Option<(Identity, Stat)>> {
+        let Some((process, pidfd, stat)) = self.find_child(pid, parent)? else {
+            return Ok(None);
+        };
+        let signal = if self.is_killing {
+            Signal::KILL
+        } else {
+            Signal::STOP
+        };
+        // A process that has changed its user may not be signalled, and stays.
+        let _ = pidfd.send(signal);
+        Ok(Some((process, stat)))
+    }
+
+    /// Opens the process with this number if it lives and is a child of `parent`, or of the root,
+    /// to which it may have been given since the scan.
+    fn find_child(
+        &self,
+        pid: u32,
+        parent: Identity,
+    ) -> io::Result<Option<(Identity, Pidfd, Stat)>> {
         let look = || {
             let pidfd = Number::new(pid).ok_or(io::ErrorKind::NotFound)?.open()?;
             let stat = Stat::read(pid)?;
@@ -191,20 +210,39 @@ impl DescendantKiller {
         match look() {
             Ok(None) => Ok(None),
             Ok(Some((pidfd, stat))) => {
-                let signal = if self.is_killing {
-                    Signal::KILL
-                } else {
-                    Signal::STOP
-                };
-                // A process that has changed its user may not be signalled, and stays.
-                let _ = pidfd.send(signal);
                 let start_time = stat.start_time;
-                Ok(Some((Identity { pid, start_time }, stat)))
+                Ok(Some((Identity { pid, start_time }, pidfd, stat)))
             }
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Opens the descendants that a child of this process has at the moment, as far as they can be
+/// found and opened.
+pub(crate) fn descendants_of(root: &Pidfd) -> Vec<Pidfd> {
+    let mut found = Vec::new();
+    let Ok(finder) = DescendantKiller::new(root.pid(), false) else {
+        return found;
+    };
+    if root.has_ended() {
+        return found; // the start time may be that of another process
+    }
+    let mut tree = vec![finder.root];
+    let mut next = 0;
+    while let Some(&parent) = tree.get(next) {
+        next += 1;
+        for pid in children_of(parent.pid).unwrap_or_default() {
+            if let Ok(Some((process, pidfd, _))) = finder.find_child(pid, parent)
+                && !tree.contains(&process)
+            {
+                tree.push(process);
+                found.push(pidfd);
+            }
+        }
+    }
+    found
 }
 
 impl Stat {
