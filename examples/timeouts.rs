@@ -3,7 +3,8 @@
 //! Any future can have a time limit, and so can a whole block of code. This program shows nested
 //! limits, work that must not be interrupted, and a limit that is moved while the work is in
 //! progress. It runs on a virtual clock, so its seconds take no time. In your program, use
-//! `seedbed::run` in place of `RunBuilder`.
+//! `seedbed::run` in place of `RunBuilder`. The last part limits jobs in worker processes, whose time
+//! is always real.
 //!
 //! ```text
 //! cargo run --example timeouts
@@ -14,7 +15,11 @@ use std::time::Duration;
 use seedbed::cancel::current_effective_deadline;
 use seedbed::testing::MockClock;
 use seedbed::time::current_time;
-use seedbed::{CancelScope, RunBuilder, TooSlowError, fail_after, move_on_after, shield, sleep};
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{
+    CancelScope, CapacityLimiter, RunBuilder, TooSlowError, fail_after, move_on_after,
+    open_nursery, run_sync, shield, sleep,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,6 +30,7 @@ fn main() {
         the_tightest_limit_counts().await;
         the_last_words_are_shielded().await;
         a_deadline_is_moved().await;
+        a_job_has_a_limit_of_its_own().await;
     });
 }
 
@@ -118,6 +124,30 @@ async fn a_deadline_is_moved() {
     assert_eq!(outcome.await, None);
     assert_eq!((steps, current_time() - start), (4, 6 * SECOND));
     println!("After four steps in time, the fifth was too slow, and the watchdog barked.");
+}
+
+/// A scope around a call would count the time in the queue of the limiter too. The limit of the call
+/// counts from the beginning of the job. When it is reached, the worker is killed and reaped.
+async fn a_job_has_a_limit_of_its_own() {
+    let one_at_a_time = &CapacityLimiter::new(1);
+    let (short, forever) = (Duration::from_millis(20), 3600 * SECOND);
+    let outcomes = open_nursery(async |n| {
+        let calls = [forever, short, short].map(|time| {
+            n.spawn(
+                run_sync(std::thread::sleep, time)
+                    .limiter(one_at_a_time)
+                    .time_limit(SECOND),
+            )
+        });
+        let mut outcomes = Vec::new();
+        for call in calls {
+            outcomes.push(call.await.map_err(|error| error.kind()));
+        }
+        outcomes
+    });
+    let timed_out = Err(WorkerErrorKind::TimedOut);
+    assert_eq!(outcomes.await, [timed_out, Ok(()), Ok(())]);
+    println!("The endless job was killed; those behind it had their own time.");
 }
 
 async fn look_up(takes: Duration) -> &'static str {

@@ -2,6 +2,7 @@
 //!
 //! * [`structured_concurrency`]: the model from the beginning, with pictures. Start here.
 //! * [`cancellation`]: ten rules, and an example of each.
+//! * [`time_limits`]: what a time limit of a job counts, and what a limiter does to it.
 //! * [`main_runs_twice`]: what a worker process executes, and where the hook belongs.
 //! * [`testing`]: how to test code that uses workers, and code that waits.
 //! * [`other_runtimes`]: nurseries in tasks of smol and tokio, `select!` of other libraries, and
@@ -19,6 +20,10 @@ pub mod structured_concurrency {}
 
 #[doc = include_str!("../docs/cancellation.md")]
 pub mod cancellation {}
+
+#[allow(clippy::needless_doctest_main)]
+#[doc = include_str!("../docs/time_limits.md")]
+pub mod time_limits {}
 
 // An example with a worker needs an explicit `main`, which contains the hook.
 #[allow(clippy::needless_doctest_main)]

@@ -44,6 +44,8 @@ mod worker_programs;
 mod worker_statistics;
 #[path = "worker_surroundings.rs"]
 mod worker_surroundings;
+#[path = "worker_time_limits.rs"]
+mod worker_time_limits;
 #[path = "worker_tracing.rs"]
 mod worker_tracing;
 
@@ -65,6 +67,7 @@ fn main() {
         ("worker_programs", worker_programs::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
         ("worker_surroundings", worker_surroundings::SUITE),
+        ("worker_time_limits", worker_time_limits::SUITE),
         ("worker_tracing", worker_tracing::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),

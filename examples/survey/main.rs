@@ -42,8 +42,7 @@ use std::time::Instant;
 use seedbed::sync::CapacityLimiter;
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{
-    WorkerConfig, WorkerContext, WorkerError, fail_after, on_cancel, open_nursery,
-    open_worker_context,
+    WorkerConfig, WorkerContext, WorkerError, on_cancel, open_nursery, open_worker_context,
 };
 
 use crate::cli::{Command, Options};
@@ -140,16 +139,13 @@ async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger
         let workers = &workers;
         open_nursery(async |n| {
             for (index, path) in files.iter().enumerate() {
-                // A file waits for its turn here, before its timeout starts and its task exists.
-                let turn = turns.acquire().await;
                 n.spawn(async move {
-                    let outcome = measure_one(path, options, workers).await;
+                    let outcome = measure_one(path, options, workers, turns).await;
                     let mut ledger = ledger
                         .lock()
                         .expect("nothing panics while it has the ledger");
                     ledger.settle(index, outcome);
                     progress.advance();
-                    drop(turn);
                 });
             }
         })
@@ -159,22 +155,24 @@ async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger
 }
 
 /// Measures one file in a worker process. A failure of the worker becomes the returned reason.
-async fn measure_one(path: &Path, options: &Options, workers: &WorkerContext) -> Outcome {
-    let after = options.timeout;
+async fn measure_one(
+    path: &Path,
+    options: &Options,
+    workers: &WorkerContext,
+    turns: &CapacityLimiter,
+) -> Outcome {
     let job = workers
         .run_sync(measure, path.into())
-        // The file has its turn already, and must not wait for another limiter while its time runs.
-        .limiter(&CapacityLimiter::unlimited())
+        .limiter(turns)
+        // Counted from the beginning of the job: the wait for its turn takes none of its time.
+        .time_limit(options.timeout)
         .kill_on_cancel(true);
-    match fail_after(after, job).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Err(reason_of(&error)),
-        Err(_too_slow) => Err(Reason::TimedOut { after }),
-    }
+    let outcome = job.await;
+    outcome.unwrap_or_else(|error| Err(reason_of(&error, options)))
 }
 
 /// Returns the reason behind a failure of a worker.
-fn reason_of(error: &WorkerError) -> Reason {
+fn reason_of(error: &WorkerError, options: &Options) -> Reason {
     match (error.kind(), error.exit(), error.panic()) {
         (WorkerErrorKind::Broken, Some(exit), _) => {
             let end = match (exit.signal_name(), exit.code()) {
@@ -184,6 +182,9 @@ fn reason_of(error: &WorkerError) -> Reason {
             };
             Reason::of_death(&end, exit.stderr_tail().unwrap_or_default())
         }
+        (WorkerErrorKind::TimedOut, ..) => Reason::TimedOut {
+            after: options.timeout,
+        },
         (WorkerErrorKind::Panicked, _, Some(panic)) => Reason::Panicked {
             message: panic.message().to_owned(),
         },

@@ -30,6 +30,8 @@ pub(in crate::worker) enum RetireReason {
 pub(in crate::worker) enum KillReason {
     /// Its call was cancelled.
     Cancelled,
+    /// Its job reached its time limit.
+    TimedOut,
     /// Its call or its context was dropped.
     Dropped,
     /// It violated the protocol, or its socket failed.

@@ -93,7 +93,7 @@ pub(crate) mod spawn;
 mod trace;
 mod tuning;
 
-pub use call::{RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
+pub use call::{FlatRunSync, RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
 pub use config::{WorkerConfig, WorkerType};
 pub use pool::context::WorkerContext;
 pub use pool::current::{

@@ -126,7 +126,7 @@ pub(in crate::worker) fn ended(
         | WorkerEnd::TimedOut
         | WorkerEnd::TimersDeleted
         | WorkerEnd::Dismissed
-        | WorkerEnd::Killed(KillReason::Cancelled | KillReason::Dropped) => {
+        | WorkerEnd::Killed(KillReason::Cancelled | KillReason::TimedOut | KillReason::Dropped) => {
             tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
         }
         WorkerEnd::Killed(KillReason::Unusable | KillReason::NoExit | KillReason::GraceOver) => {
@@ -146,6 +146,9 @@ fn describe(end: WorkerEnd) -> &'static str {
         WorkerEnd::TimersDeleted => "a worker exited because a job had deleted its CPU timers",
         WorkerEnd::Dismissed => "a worker exited because it was told to",
         WorkerEnd::Killed(KillReason::Cancelled) => "a worker was killed: its call was cancelled",
+        WorkerEnd::Killed(KillReason::TimedOut) => {
+            "a worker was killed: its job reached its time limit"
+        }
         WorkerEnd::Killed(KillReason::Dropped) => {
             "a worker was killed: its call or context was dropped"
         }

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::reply::Reply;
+use super::time_limit::TimeLimit;
 use crate::process::background;
 use crate::sys::fork_detector;
 use crate::transport::codec;
@@ -45,6 +46,8 @@ pub(in crate::worker) struct Attempt {
     /// The first poll that found the job unanswered. A call that is answered in its first poll
     /// never reads the clock.
     busy_since: Option<Instant>,
+    /// Boxed, because few calls have one.
+    time_limit: Option<Box<TimeLimit>>,
     /// `None` once the attempt has its outcome.
     guard: Option<CallGuard>,
 }
@@ -71,6 +74,8 @@ enum Conclusion {
     Broken { new: bool },
     /// The call was cancelled, so its result is not needed.
     Cancelled,
+    /// The job had not ended at its time limit.
+    TimedOut(Duration),
     /// An error that was known before the worker ended.
     Failed(WorkerError),
 }
@@ -106,14 +111,37 @@ impl Attempt {
             job,
             killable,
             busy_since: None,
+            time_limit: None,
             guard: Some(guard),
         })
     }
 
+    /// Kills the worker if it has had the job for this long.
+    pub(in crate::worker) fn set_time_limit(&mut self, limit: Duration) {
+        self.time_limit = Some(Box::new(TimeLimit::new(limit)));
+    }
+
     pub(in crate::worker) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<AttemptOutcome> {
         let outcome = self.advance(cx);
-        if outcome.is_pending() && matches!(self.state, State::Working { .. }) {
-            self.busy_since.get_or_insert_with(Instant::now);
+        if outcome.is_ready() {
+            return outcome;
+        }
+        let State::Working { worker, .. } = &self.state else {
+            return outcome;
+        };
+        self.busy_since.get_or_insert_with(Instant::now);
+        // Only now: an answer that has arrived counts, however late this poll is.
+        if let Some(limit) = &mut self.time_limit
+            && worker.is_up()
+            && limit.poll(cx).is_ready()
+        {
+            let conclusion = Conclusion::TimedOut(limit.limit());
+            let worker = self.take_worker();
+            self.state = State::Ending(
+                EndingWorker::killed(worker, KillReason::TimedOut),
+                conclusion,
+            );
+            return self.advance(cx);
         }
         outcome
     }
@@ -291,6 +319,12 @@ impl Attempt {
         match conclusion {
             Conclusion::Cancelled => self.retry(dying.take_back()),
             Conclusion::Failed(error) => self.fail(error.ended(exit)),
+            Conclusion::TimedOut(limit) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.set_timed_out();
+                }
+                self.fail(WorkerError::timed_out(exit, limit, ran_for))
+            }
             // Only the end of the process makes it certain that the worker will not receive the
             // rest.
             Conclusion::Broken { new: false } if !dying.has_received_all() => {
@@ -352,6 +386,7 @@ impl Drop for Attempt {
             job: OutMessage::default(),
             killable: self.killable,
             busy_since: self.busy_since,
+            time_limit: self.time_limit.take(),
             guard: self.guard.take(),
         };
         background::spawn(

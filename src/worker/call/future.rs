@@ -111,6 +111,7 @@ struct Call {
     job_name: &'static str,
     code: Code<JobFn>,
     kill_on_cancel: bool,
+    time_limit: Option<Duration>,
     context: WorkerContext,
 }
 
@@ -181,6 +182,7 @@ fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>
         job_name,
         code,
         kill_on_cancel: request.kill_on_cancel,
+        time_limit: request.time_limit,
         context: request.context.unwrap_or_else(current),
     };
     Ok((call, request.arg, request.limiter))
@@ -257,7 +259,12 @@ impl Call {
         worker: Option<Box<Worker>>,
         guard: CallGuard,
     ) -> CallResult<Attempt> {
-        Attempt::new(job, worker, self.kill_on_cancel, guard).map_err(|error| self.named(error))
+        let mut attempt = Attempt::new(job, worker, self.kill_on_cancel, guard)
+            .map_err(|error| self.named(error))?;
+        if let Some(limit) = self.time_limit {
+            attempt.set_time_limit(limit);
+        }
+        Ok(attempt)
     }
 
     /// Runs the rest of a call whose job has to be handed to a worker.

@@ -1,12 +1,15 @@
 //! `run_sync`: a function call that happens in another process.
 
 pub(in crate::worker) mod attempt;
+mod flatten;
 mod future;
 mod limiter;
 pub(in crate::worker) mod reply;
 mod request;
 mod run_sync;
+mod time_limit;
 
+pub use flatten::FlatRunSync;
 pub use future::RunSyncFuture;
 pub use limiter::current_default_worker_limiter;
 pub use run_sync::{RunSync, run_sync};

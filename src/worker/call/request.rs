@@ -1,5 +1,7 @@
 //! A call as its caller described it, before its first poll.
 
+use std::time::Duration;
+
 use crate::sync::CapacityLimiter;
 use crate::transport::job::code::{Code, JobFn};
 use crate::worker::pool::context::WorkerContext;
@@ -15,4 +17,6 @@ pub(super) struct Request<A> {
     /// `None` for the default limiter.
     pub(super) limiter: Option<CapacityLimiter>,
     pub(super) kill_on_cancel: bool,
+    /// The time that the job may take in its worker.
+    pub(super) time_limit: Option<Duration>,
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::flatten::FlatRunSync;
 use super::future::RunSyncFuture;
 use super::request::Request;
 use crate::sync::CapacityLimiter;
@@ -51,6 +53,8 @@ use crate::worker::pool::context::WorkerContext;
 ///   until the job has ended;
 /// * with [`kill_on_cancel(true)`](RunSync::kill_on_cancel), the worker is killed, and the
 ///   cancellation completes when the process has been reaped. It is not known how far the job came.
+///
+/// A [`time_limit`](RunSync::time_limit) bounds both.
 ///
 /// If the future is dropped from outside (by a foreign `select!`, for example), a killable worker
 /// is killed, and reaped in the background. Any other worker finishes its job in the background,
@@ -137,6 +141,7 @@ impl<A, R> RunSync<A, R> {
                 context,
                 limiter: None,
                 kill_on_cancel: false,
+                time_limit: None,
             },
             result: PhantomData,
         }
@@ -194,6 +199,100 @@ impl<A, R> RunSync<A, R> {
         self.request.kill_on_cancel = kill;
         self
     }
+
+    /// Limits the time that the job may take. When the time is up, the worker is killed and reaped,
+    /// and the call ends with
+    /// [`WorkerErrorKind::TimedOut`](crate::worker::WorkerErrorKind::TimedOut).
+    ///
+    /// The time counts from the hand-over of the job to a worker that is up, until the answer has
+    /// arrived. So the wait for the limiter, the start of a worker with its `init` closures, and
+    /// the encoding and decoding in this process do not count; the transfer of the argument to the
+    /// worker does. (A time limit *around* the call, as by [`fail_after`](crate::fail_after()),
+    /// counts all of that; see [Time limits and queues](crate::guide::time_limits).) An answer that
+    /// has arrived counts, even if this process reads it after the limit.
+    ///
+    /// The limit is real time, also in a run with a virtual clock. It does not make the call
+    /// [cancellable](RunSync::kill_on_cancel), but a cancelled caller waits no longer than the
+    /// limit. It also applies if the future is dropped and the job ends in the background.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::worker::WorkerErrorKind;
+    /// use seedbed::run_sync;
+    ///
+    /// fn spin_forever(_: ()) {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let call = run_sync(spin_forever, ()).time_limit(Duration::from_millis(50));
+    ///     let error = smol::block_on(async { call.await }).unwrap_err();
+    ///     assert_eq!(error.kind(), WorkerErrorKind::TimedOut); // and no process is left
+    /// }
+    /// ```
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.request.time_limit = Some(limit);
+        self
+    }
+}
+
+/// A call whose job returns a `Result`.
+impl<A, T, E> RunSync<A, Result<T, E>> {
+    /// Makes one `Result` of the two that the call of a fallible job returns: an error of the call
+    /// becomes an error of the job. Comes last, after the settings.
+    ///
+    /// The job's error type needs a conversion from [`WorkerError`], as a `String` has. An
+    /// enumeration of the program's has a variant for it, which the job never sends:
+    ///
+    /// ```
+    /// use seedbed::{WorkerError, run_sync};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Debug, Serialize, Deserialize)]
+    /// enum Failure {
+    ///     NotANumber(String),
+    ///     #[serde(skip)]
+    ///     Worker(WorkerError),
+    /// }
+    ///
+    /// impl From<WorkerError> for Failure {
+    ///     fn from(error: WorkerError) -> Self {
+    ///         Self::Worker(error)
+    ///     }
+    /// }
+    ///
+    /// fn parse(text: String) -> Result<u32, Failure> {
+    ///     text.parse().map_err(|_| Failure::NotANumber(text))
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let parsed = smol::block_on(run_sync(parse, "seven".to_owned()).flatten());
+    ///     assert!(matches!(parsed, Err(Failure::NotANumber(text)) if text == "seven"));
+    /// }
+    /// ```
+    ///
+    /// Where the caller's error type has conversions from both, `run_sync(..).await??` does without
+    /// this method.
+    ///
+    /// # Cancellation
+    ///
+    /// The call is cancelled as [`run_sync`](crate::run_sync()) says.
+    ///
+    /// # Errors
+    ///
+    /// The error of the job, or that of the call.
+    pub fn flatten(self) -> FlatRunSync<A, T, E>
+    where
+        E: From<WorkerError>,
+    {
+        FlatRunSync::new(RunSyncFuture::new(self.request))
+    }
 }
 
 impl WorkerContext {
@@ -239,6 +338,7 @@ impl<A, R> fmt::Debug for RunSync<A, R> {
         f.debug_struct("RunSync")
             .field("job", &self.request.job_name)
             .field("kill_on_cancel", &self.request.kill_on_cancel)
+            .field("time_limit", &self.request.time_limit)
             .finish_non_exhaustive()
     }
 }

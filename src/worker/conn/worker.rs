@@ -121,6 +121,11 @@ impl Worker {
         self.record = Some(Box::new(record));
     }
 
+    /// Whether the process is known to exist, so that it can run its job.
+    pub(in crate::worker) fn is_up(&self) -> bool {
+        self.expected.is_none()
+    }
+
     /// Begins the record of a worker whose fork has happened, and which has its first job by then.
     fn begin_record(&mut self) {
         if let Some(expected) = self.expected.take() {

@@ -285,6 +285,20 @@ impl WorkerError {
         .ended(exit)
     }
 
+    /// The worker was killed because the job had not ended within `limit`.
+    pub(crate) fn timed_out(exit: WorkerExit, limit: Duration, ran_for: Duration) -> Self {
+        Self::new(
+            WorkerErrorKind::TimedOut,
+            format!(
+                "the job had not ended after its time limit of {limit:?}, and its worker was killed (process {}); \
+                 raise the limit or do less in one job",
+                exit.pid()
+            ),
+        )
+        .having_run(ran_for)
+        .ended(exit)
+    }
+
     pub(crate) fn broken_and_deaf(exit: WorkerExit, ran_for: Duration) -> Self {
         Self::new(
             WorkerErrorKind::Broken,

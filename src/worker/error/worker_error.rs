@@ -107,6 +107,9 @@ pub enum WorkerErrorKind {
     /// The process ended while it had the job. It is not known how far the job came. It is never
     /// run twice.
     Broken,
+    /// The job had not ended at its [time limit](crate::worker::RunSync::time_limit), and its worker
+    /// was killed. It is not known how far the job came.
+    TimedOut,
     /// A `retire` closure panicked in the worker that was to run this job. The job did not run.
     Retire,
     /// The worker violated the protocol and was killed. It is not known how far the job came.
@@ -173,8 +176,9 @@ impl WorkerError {
         self.0.context.as_deref()
     }
 
-    /// Returns how long the job had run when its worker [broke](WorkerErrorKind::Broken) or was
-    /// killed for a [protocol violation](WorkerErrorKind::Protocol). The time includes the
+    /// Returns how long the job had run when its worker [broke](WorkerErrorKind::Broken), was killed
+    /// at the job's [time limit](WorkerErrorKind::TimedOut) or for a [protocol
+    /// violation](WorkerErrorKind::Protocol). The time includes the
     /// microseconds of handing over the job and noticing the end. `None` for other errors.
     ///
     /// # Examples
@@ -243,6 +247,14 @@ impl fmt::Display for WorkerError {
             "" => Ok(()),
             lines => write!(f, "\nits standard error ended in:\n{lines}"),
         }
+    }
+}
+
+/// The sentence of the error, for jobs whose error is a text; see
+/// [`RunSync::flatten`](crate::worker::RunSync::flatten).
+impl From<WorkerError> for String {
+    fn from(error: WorkerError) -> Self {
+        error.to_string()
     }
 }
 

@@ -98,6 +98,11 @@ impl CallGuard {
         self.account.outcome = CallOutcome::Failed;
     }
 
+    /// Notes that the call ends because its job reached its time limit.
+    pub(in crate::worker) fn set_timed_out(&mut self) {
+        self.account.timed_out = true;
+    }
+
     /// Ends the call, and puts its worker back in the same step.
     pub(in crate::worker) fn end_with(mut self, mut worker: Box<Worker>) {
         worker.resolve_fork();

@@ -72,8 +72,8 @@ pub struct WorkerStatistics {
     /// Workers that exited because they were told to: their context was shut down, or the last run
     /// ended.
     pub dismissed: u64,
-    /// Workers that this library killed: their call was cancelled or dropped, they did not exit in
-    /// time, or they violated the protocol. A killed worker counts at once, and may be reaped
+    /// Workers that this library killed: their call was cancelled or dropped, their job reached its
+    /// time limit, they did not exit in time, or they violated the protocol. A killed worker counts at once, and may be reaped
     /// later, in the background.
     pub killed: u64,
     /// Workers that ended in any other way: they exited or were killed by a signal, with a job or
@@ -86,6 +86,9 @@ pub struct WorkerStatistics {
     /// dropped. Errors of the kind [`DecodeResult`](crate::worker::WorkerErrorKind::DecodeResult)
     /// count as `jobs_done`.
     pub jobs_failed: u64,
+    /// Calls among `jobs_failed` whose job reached its
+    /// [time limit](crate::worker::RunSync::time_limit).
+    pub jobs_timed_out: u64,
     /// Calls that had their limiter token and were cancelled or dropped, and were not finished in
     /// the background: their worker was killed, or no worker had the job yet.
     pub jobs_cancelled: u64,
@@ -107,6 +110,7 @@ pub struct WorkerStatistics {
 pub(in crate::worker) struct CallCounters {
     done: u64,
     failed: u64,
+    timed_out: u64,
     cancelled: u64,
     sent: u64,
     received: u64,
@@ -119,6 +123,7 @@ pub(in crate::worker) struct CallCounters {
 #[derive(Debug, Default)]
 pub(in crate::worker) struct CallAccount {
     pub(in crate::worker) outcome: CallOutcome,
+    pub(in crate::worker) timed_out: bool,
     pub(in crate::worker) sent: usize,
     pub(in crate::worker) received: usize,
 }
@@ -146,6 +151,7 @@ impl CallCounters {
             CallOutcome::Done => self.done += 1,
             CallOutcome::Failed => self.failed += 1,
         }
+        self.timed_out += u64::from(call.timed_out);
         self.sent += call.sent as u64;
         self.received += call.received as u64;
     }
@@ -166,6 +172,7 @@ impl WorkerStatistics {
             crashed: workers.crashed,
             jobs_done: calls.done,
             jobs_failed: calls.failed,
+            jobs_timed_out: calls.timed_out,
             jobs_cancelled: calls.cancelled,
             bytes_sent: calls.sent,
             bytes_received: calls.received,
