@@ -94,6 +94,8 @@ fn with<T>(act: impl FnOnce(&Ambient) -> T) -> Option<T> {
 pub type TreeValues = Arc<TreeValue>;
 
 /// The value of one tree variable, and what was set before it.
+// A method of a sealed trait returns it.
+#[allow(unnameable_types)]
 pub struct TreeValue {
     /// The address of the variable.
     pub(crate) variable: usize,

@@ -62,6 +62,7 @@
 // An example with a worker needs an explicit `main`, which contains the hook.
 #![allow(clippy::needless_doctest_main)]
 #![warn(
+    unnameable_types,
     missing_docs,
     missing_debug_implementations,
     unsafe_op_in_unsafe_fn,

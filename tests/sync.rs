@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use futures_lite::StreamExt;
 use polling::{Hand, OnDrop, end_at_every_poll, turns};
 use seedbed::sync::{
-    Barrier, CapacityLimiter, Condvar, Event, Mutex, OnceCell, Receiver, RwLock, Semaphore, Sender,
-    TryRecvError, TrySendError, channel,
+    CapacityLimiter, Condvar, Event, Mutex, Receiver, RwLock, Semaphore, Sender, TryRecvError,
+    TrySendError, channel,
 };
 use seedbed::testing::{assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked};
 use seedbed::{CancelScope, checkpoint, open_local_nursery, open_nursery, run};
+use smol::lock::{Barrier, OnceCell};
 
 /// A guard of any type.
 type Guard = Box<dyn Any>;

@@ -4,14 +4,13 @@
 //! everything else happens in the task.
 
 mod error;
+mod numbers;
 mod receiver;
 mod round_robin;
 
-#[doc(no_inline)]
-pub use signal_hook::consts::signal::{
+pub use error::{SignalError, SignalErrorKind};
+pub use numbers::{
     SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2,
     SIGWINCH,
 };
-
-pub use error::{SignalError, SignalErrorKind};
 pub use receiver::{Next, SignalReceiver, SignalReceiverStatistics, open_signal_receiver};

@@ -20,20 +20,18 @@
 //! in nurseries, on a bare executor and across threads. Futures are cancelled by dropping them;
 //! each documents what that does. A future that need not wait is no cancel point.
 //!
-//! # Re-exports of async-lock, and alternatives
+//! # Primitives of other crates
 //!
-//! [`Barrier`] and [`OnceCell`] are `async-lock`'s own types; fairness does not matter for them. A
-//! `Barrier` releases a group of tasks when all have arrived; a `wait` that is dropped still
-//! counts. A `OnceCell` holds a value that is initialised once; if the initialising task is
-//! cancelled, the next one starts again.
+//! The primitives of `smol::lock` work in nurseries too. Its `Barrier` releases a group of tasks
+//! when all have arrived; a `wait` that is dropped still counts. Its `OnceCell` holds a value that
+//! is initialised once; if the initialising task is cancelled, the next one starts again.
 //!
-//! `async-lock`'s `Mutex`, `RwLock` and `Semaphore` are *not* re-exported, because they are not
-//! strictly fair: they release, wake a waiter, and let any task take the lock first. That is faster
-//! under contention, and right where the order does not matter; use them from `smol::lock`. For a
-//! lock that is not held across an await, [`std::sync`] is best. `async_channel` is faster between
-//! many threads; [`channel()`] lists what it does not guarantee. To build a primitive, use
-//! `event_listener`, a queue of waiters that are woken one by one or together, like Trio's
-//! `ParkingLot`.
+//! Its `Mutex`, `RwLock` and `Semaphore` are not strictly fair: they release, wake a waiter, and
+//! let any task take the lock first. That is faster under contention, and right where the order
+//! does not matter. For a lock that is not held across an await, [`std::sync`] is best.
+//! `async_channel` is faster between many threads; [`channel()`] lists what it does not guarantee.
+//! To build a primitive, use `event_listener`, a queue of waiters that are woken one by one or
+//! together, like Trio's `ParkingLot`.
 
 mod channel;
 mod condvar;
@@ -54,9 +52,6 @@ mod wait_list;
 mod loom_tests;
 #[cfg(test)]
 mod test_waker;
-
-#[doc(no_inline)]
-pub use smol::lock::{Barrier, BarrierWaitResult, OnceCell};
 
 pub use channel::{
     ChannelStatistics, Receiver, Recv, RecvError, Send, SendError, Sender, TryRecvError,

@@ -167,6 +167,8 @@ pub(crate) mod sealed {
     use super::TreeValues;
 
     /// Names the values that a nursery's children see.
+    // Sealed: only the types of this crate implement it.
+    #[allow(unnameable_types)]
     pub trait TreeValuesOfChildren {
         /// Returns the values that a new child would see.
         #[doc(hidden)]
