@@ -19,7 +19,8 @@ use super::tick::next_tick;
 use super::tuning::TREE_KILL_LIMIT;
 use crate::sys::primitives::lock;
 use crate::sys::process::{Ended, Number, Pidfd};
-use crate::sys::process_tree::{DescendantKiller, SCAN_INTERVAL};
+use crate::sys::process_tree::DescendantKiller;
+use crate::sys::tuning::SCAN_INTERVAL;
 
 /// A child process that is killed and reaped when dropped.
 #[derive(Debug)]

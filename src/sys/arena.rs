@@ -51,7 +51,7 @@ use std::ptr;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals};
 use rustix::io::Errno;
@@ -61,12 +61,13 @@ use rustix::process::{Resource, getrlimit};
 
 use super::fork_detector::ProcessMark;
 use super::memory::{Mapped, MemfdWriter, Refused, measure};
+use super::tuning::{MAX_KEPT_MAPPINGS, UNUSED_MAPPING_KEPT_FOR, UNUSED_MAPPINGS_DIVISOR};
 
 /// The name of arenas in `/proc/*/fd` and `/proc/*/maps`.
-const NAME: &str = "seedbed-arena";
+const ARENA_NAME: &str = "seedbed-arena";
 
 /// The seals of an arena: it keeps its size, and only existing mappings can write to it.
-const SEALS: SealFlags = SealFlags::SHRINK
+const ARENA_SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::FUTURE_WRITE)
     .union(SealFlags::SEAL);
@@ -77,16 +78,6 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Set if the kernel does not know `FUTURE_WRITE`, as before Linux 5.1.
 static UNKNOWN: AtomicBool = AtomicBool::new(false);
-
-/// How long an arena stays idle, and a worker keeps a mapping that no job uses.
-pub(crate) const UNUSED_MAPPING_KEPT_FOR: Duration = Duration::from_secs(1);
-
-/// The most mappings that a worker keeps. With several calls at once, arenas reach the workers in
-/// turn.
-const MOST_VIEWS: usize = 4;
-
-/// If the address space is limited, unused mappings take at most one part in this many of it.
-const SHARE: u64 = 8;
 
 /// Memory that only this process can write, and that no process reads.
 #[derive(Debug)]
@@ -99,7 +90,7 @@ pub(crate) struct Arena {
 impl Arena {
     /// Starts a file that becomes an arena, to be written from beginning to end.
     pub(crate) fn writer() -> io::Result<MemfdWriter> {
-        MemfdWriter::named(NAME)
+        MemfdWriter::named(ARENA_NAME)
     }
 
     /// Makes an arena of a written file, with a little spare room. Returns the file unchanged if
@@ -128,7 +119,7 @@ impl Arena {
         let rights = ProtFlags::READ | ProtFlags::WRITE;
         // The capacity fits into `usize`: a file of this size exists.
         let mapped = Unshared::map(writer.file(), capacity as usize, rights)?;
-        let sealed = fcntl_add_seals(writer.file(), SEALS);
+        let sealed = fcntl_add_seals(writer.file(), ARENA_SEALS);
         UNKNOWN.fetch_or(sealed == Err(Errno::INVAL), Ordering::Relaxed);
         sealed?;
         Ok(mapped)
@@ -216,7 +207,7 @@ impl View {
     /// Maps the first `length` bytes of a file that the parent has sent.
     fn map(file: &OwnedFd, length: usize) -> Result<Self, Refused> {
         let seals = fcntl_get_seals(file).map_err(|_| Refused::NoMemory)?;
-        if !seals.contains(SEALS) {
+        if !seals.contains(ARENA_SEALS) {
             return Err(Refused::NotSealed);
         }
         if length > measure(file)? {
@@ -297,7 +288,7 @@ impl MappingCache {
             too_short => {
                 drop(too_short);
                 self.kept
-                    .drain(..self.kept.len().saturating_sub(MOST_VIEWS - 1));
+                    .drain(..self.kept.len().saturating_sub(MAX_KEPT_MAPPINGS - 1));
                 Arc::new(View::map(file, length).or_else(|_| {
                     self.unmap_unused(); // the address space may be too small
                     View::map(file, length)
@@ -326,7 +317,7 @@ impl MappingCache {
         // If the address space is limited, jobs need it more than the cache.
         if !self.is_empty()
             && let Some(most) = getrlimit(Resource::As).current
-            && self.mapped() as u64 > most / SHARE
+            && self.mapped() as u64 > most / UNUSED_MAPPINGS_DIVISOR
         {
             self.unmap_unused();
         }
@@ -531,7 +522,7 @@ mod tests {
         for lent in &lents {
             drop(lend(&mut mappings, lent, 1));
             assert!(!mappings.end_job());
-            assert!(mappings.kept.len() <= MOST_VIEWS);
+            assert!(mappings.kept.len() <= MAX_KEPT_MAPPINGS);
         }
         let last = lents.last().unwrap().id();
         assert!(mappings.kept.iter().any(|kept| kept.id == last));

@@ -14,8 +14,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::Duration;
 
-/// The CPU time between SIGXCPU and SIGKILL.
-const RESPITE: Duration = Duration::from_secs(1);
+use super::tuning::CPU_TIME_BEFORE_KILL;
 
 /// Two timers on the CPU time of this process, all threads together. Dropping this deletes them. A
 /// forked process has no timers.
@@ -35,7 +34,7 @@ impl CpuTimer {
 
     /// Sends SIGXCPU after this much more CPU time, and SIGKILL a second later.
     pub(crate) fn set(&self, time: Duration) -> io::Result<()> {
-        self.last.set(time.saturating_add(RESPITE))?;
+        self.last.set(time.saturating_add(CPU_TIME_BEFORE_KILL))?;
         self.first.set(time)
     }
 

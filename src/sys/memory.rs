@@ -49,24 +49,22 @@ use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 
 use super::mapping::refuse_beyond_file_limit;
+use super::tuning::FREED_PIECE_BYTES;
 
 /// The name of shared memory in `/proc/*/fd` and `/proc/*/maps`.
-const NAME: &str = "seedbed-shared";
+const SHARED_NAME: &str = "seedbed-shared";
 
 /// The seals of shared memory.
-const SEALS: SealFlags = SealFlags::SHRINK
+const SHARED_SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::WRITE)
     .union(SealFlags::SEAL);
 
-/// How many bytes of a [`Scratch`] are written before their memory is freed: a few huge pages.
-const PIECE: usize = 8 << 20;
-
 /// The file system type of memfds with ordinary pages; see `linux/magic.h`.
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// The largest length of a slice, and so of a mapping, in bytes.
-const LONGEST: u64 = isize::MAX as u64;
+const MAX_SLICE_BYTES: u64 = isize::MAX as u64;
 
 /// A file in memory that is being written from beginning to end.
 #[derive(Debug)]
@@ -78,7 +76,7 @@ pub(crate) struct MemfdWriter {
 impl MemfdWriter {
     /// Makes an empty file.
     pub(crate) fn new() -> io::Result<Self> {
-        Self::named(NAME)
+        Self::named(SHARED_NAME)
     }
 
     /// Makes an empty file with a name that people see.
@@ -169,7 +167,7 @@ impl MemfdWriter {
     fn make_sure_of_room(&self, more: usize) -> io::Result<()> {
         let wanted = self.length.saturating_add(more as u64);
         let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-        if wanted > limit.min(LONGEST) {
+        if wanted > limit.min(MAX_SLICE_BYTES) {
             Err(Errno::FBIG.into())
         } else {
             Ok(())
@@ -178,7 +176,7 @@ impl MemfdWriter {
 
     /// Seals the file and returns its descriptor, or returns the file unchanged if that fails.
     pub(crate) fn seal_for_others(self) -> Result<OwnedFd, Self> {
-        match fcntl_add_seals(&self.file, SEALS) {
+        match fcntl_add_seals(&self.file, SHARED_SEALS) {
             Ok(()) => Ok(self.file),
             Err(_) => Err(self),
         }
@@ -186,7 +184,7 @@ impl MemfdWriter {
 
     /// Seals and maps the file, which must not be empty.
     pub(crate) fn seal(self) -> io::Result<Sealed> {
-        fcntl_add_seals(&self.file, SEALS)?;
+        fcntl_add_seals(&self.file, SHARED_SEALS)?;
         // The length is a `usize`: all bytes came from slices.
         Sealed::map(self.file, self.length as usize)
     }
@@ -273,7 +271,7 @@ pub(crate) fn inspect(file: &OwnedFd) -> Result<(), Refused> {
 /// Returns the length of a sealed file in memory.
 fn length_of_sealed(file: &OwnedFd) -> Result<usize, Refused> {
     let seals = fcntl_get_seals(file).map_err(|_| Refused::NoMemory)?;
-    if !seals.contains(SEALS) {
+    if !seals.contains(SHARED_SEALS) {
         return Err(Refused::NotSealed);
     }
     measure(file)
@@ -284,7 +282,7 @@ pub(super) fn measure(file: &OwnedFd) -> Result<usize, Refused> {
     // Huge pages of a pool (`MFD_HUGETLB`) can be sealed too, but are unmapped differently. This
     // crate never makes any.
     let system = fstatfs(file).map_err(Refused::Kernel)?;
-    if system.f_type != TMPFS {
+    if system.f_type != TMPFS_MAGIC {
         return Err(Refused::NoMemory);
     }
     let stat = fstat(file).map_err(Refused::Kernel)?;
@@ -300,7 +298,7 @@ fn length_of(stat: &Stat) -> Result<usize, Refused> {
     }
     match length {
         0 => Err(Refused::Hollow),
-        1..=LONGEST => Ok(length as usize),
+        1..=MAX_SLICE_BYTES => Ok(length as usize),
         _ => Err(Refused::TooLong(length)),
     }
 }
@@ -381,14 +379,15 @@ impl Scratch {
 
     /// Writes all bytes into `writer`, and frees the memory while doing so.
     pub(crate) fn pour(self, writer: &mut MemfdWriter) -> io::Result<()> {
-        for at in (0..self.len()).step_by(PIECE) {
-            let length = PIECE.min(self.len() - at);
+        for at in (0..self.len()).step_by(FREED_PIECE_BYTES) {
+            let length = FREED_PIECE_BYTES.min(self.len() - at);
             writer.append(&self[at..at + length])?;
             let start = self.0.start.as_ptr().wrapping_add(at).cast();
-            // SAFETY: the range lies in this mapping and begins at a page boundary, because `PIECE`
-            // is a whole number of pages. The advice turns the contents into zeros, which no code
-            // sees: nothing borrows the range at this point, and this loop, which owns `self`, does
-            // not read it again. A private anonymous mapping stays readable.
+            // SAFETY: the range lies in this mapping and begins at a page boundary, because
+            // `FREED_PIECE_BYTES` is a whole number of pages. The advice turns the contents into
+            // zeros, which no code sees: nothing borrows the range at this point, and this loop,
+            // which owns `self`, does not read it again. A private anonymous mapping stays
+            // readable.
             // If it fails, dropping `self` frees the memory.
             let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
         }
@@ -515,25 +514,31 @@ mod tests {
             SealFlags::SEAL,
         ];
         for missing in seals {
-            let file = filled(4096, SEALS.difference(missing));
+            let file = filled(4096, SHARED_SEALS.difference(missing));
             assert!(matches!(refusal(file), Refused::NotSealed), "{missing:?}");
         }
         // With this one alone, mappings that were made before can still write.
         let file = filled(
             4096,
-            SEALS.difference(SealFlags::WRITE) | SealFlags::FUTURE_WRITE,
+            SHARED_SEALS.difference(SealFlags::WRITE) | SealFlags::FUTURE_WRITE,
         );
         assert!(matches!(refusal(file), Refused::NotSealed));
     }
 
     #[test]
     fn memory_with_holes_is_refused_because_an_access_may_raise_a_signal() {
-        assert!(matches!(refusal(wild(1 << 20, SEALS)), Refused::Hollow));
-        assert!(matches!(refusal(wild(1 << 60, SEALS)), Refused::Hollow));
-        assert!(matches!(refusal(wild(0, SEALS)), Refused::Hollow));
+        assert!(matches!(
+            refusal(wild(1 << 20, SHARED_SEALS)),
+            Refused::Hollow
+        ));
+        assert!(matches!(
+            refusal(wild(1 << 60, SHARED_SEALS)),
+            Refused::Hollow
+        ));
+        assert!(matches!(refusal(wild(0, SHARED_SEALS)), Refused::Hollow));
         let one_page_short = wild(3 * 4096, SealFlags::empty());
         fallocate(&one_page_short, FallocateFlags::KEEP_SIZE, 0, 2 * 4096).unwrap();
-        fcntl_add_seals(&one_page_short, SEALS).unwrap();
+        fcntl_add_seals(&one_page_short, SHARED_SEALS).unwrap();
         assert!(matches!(refusal(one_page_short), Refused::Hollow));
     }
 
@@ -541,7 +546,7 @@ mod tests {
     fn pages_behind_the_end_do_not_count_for_missing_ones() {
         let elsewhere = wild(3 * 4096, SealFlags::empty());
         fallocate(&elsewhere, FallocateFlags::KEEP_SIZE, 3 * 4096, 5 * 4096).unwrap();
-        fcntl_add_seals(&elsewhere, SEALS).unwrap();
+        fcntl_add_seals(&elsewhere, SHARED_SEALS).unwrap();
         assert!(matches!(inspect(&elsewhere), Err(Refused::Hollow)));
         let whole = sealed(&[1; 3 * 4096 + 1]);
         inspect(whole.file()).unwrap();
@@ -555,7 +560,7 @@ mod tests {
         let mut stat: Stat = unsafe { std::mem::zeroed() };
         stat.st_blocks = i64::MAX;
         stat.st_size = i64::MAX;
-        assert!(length_of(&stat).is_ok_and(|length| length as u64 == LONGEST));
+        assert!(length_of(&stat).is_ok_and(|length| length as u64 == MAX_SLICE_BYTES));
         stat.st_size = -1;
         assert!(matches!(length_of(&stat), Err(Refused::NoMemory)));
         // So much can be a slice, and yet there are no addresses for it.
@@ -580,7 +585,7 @@ mod tests {
         drop(sealed);
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let of_ours =
-            |line: &&str| line.starts_with(&format!("{address:x}-")) && line.contains(NAME);
+            |line: &&str| line.starts_with(&format!("{address:x}-")) && line.contains(SHARED_NAME);
         assert_eq!(maps.lines().filter(of_ours).count(), 0);
         assert!(
             fstat(&on_its_way).is_ok_and(|stat| stat.st_size == 5000),
@@ -605,7 +610,7 @@ mod tests {
 
     #[test]
     fn scratch_memory_is_zero_and_its_pieces_arrive_in_order() {
-        let length = 2 * PIECE + 4097;
+        let length = 2 * FREED_PIECE_BYTES + 4097;
         let mut scratch = Scratch::new(length).unwrap();
         assert!(scratch.iter().all(|byte| *byte == 0));
         for (at, byte) in scratch.iter_mut().enumerate() {
@@ -627,7 +632,7 @@ mod tests {
     fn more_than_there_are_addresses_is_an_error() {
         assert!(Scratch::new(isize::MAX as usize).is_err());
         let mut writer = MemfdWriter::new().unwrap();
-        writer.length = LONGEST;
+        writer.length = MAX_SLICE_BYTES;
         assert_eq!(
             writer.append(b"x").unwrap_err().kind(),
             io::ErrorKind::FileTooLarge

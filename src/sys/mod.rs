@@ -23,3 +23,4 @@ pub(crate) mod signal;
 pub(crate) mod signal_number;
 pub(crate) mod socket;
 pub(crate) mod thread;
+pub(crate) mod tuning;

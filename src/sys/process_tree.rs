@@ -19,17 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::process::{Number, Pidfd};
-
-/// The time after which the descendants are killed even if every scan still finds new ones. A
-/// process that may not be signalled, or one that cannot stop itself, could start others forever.
-const STOP_TIMEOUT: Duration = Duration::from_millis(50);
-
-/// The time after which the rest is left alive. A process in an uninterruptible system call does
-/// not end before the call does.
-const KILL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The pause between two scans.
-pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(1);
+use super::tuning::{KILL_TIMEOUT, SCAN_INTERVAL, STOP_TIMEOUT};
 
 /// The end of a process's descendants, which takes several scans.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ pub(crate) const HEADER: usize = 24;
 
 /// The longest payload that a header may announce, in bytes: more than any machine has memory for.
 /// A receiver would wait for a longer one indefinitely.
-const LONGEST: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
+const MAX_PAYLOAD_BYTES: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 46 };
 
 /// First bytes of every header; the last one is the version of the protocol.
 const MAGIC: [u8; 4] = *b"sbd\x01";
@@ -89,7 +89,7 @@ pub(crate) enum Kind {
     /// its standard error. `number` is its slot in the pid table.
     Fork,
     /// To the parent: a fork server has `number` threads instead of one, so it cannot fork.
-    NotAlone,
+    Multithreaded,
     /// To the worker, before a job: a header alone, with the memory of its mailbox attached.
     Mailbox,
     /// To the parent: a header alone. The answer is in the mailbox.
@@ -113,7 +113,7 @@ const KINDS: [Kind; 18] = [
     Kind::Bye,
     Kind::RetirePanicked,
     Kind::Fork,
-    Kind::NotAlone,
+    Kind::Multithreaded,
     Kind::Mailbox,
     Kind::AnswerInMailbox,
 ];
@@ -154,7 +154,7 @@ impl Header {
             .expect("24 bytes hold 4 + 4 + 16");
         let (number, length) = numbers.split_at(8);
         let length = u64::from_le_bytes(length.try_into().expect("8 bytes"));
-        if magic != MAGIC || length > LONGEST {
+        if magic != MAGIC || length > MAX_PAYLOAD_BYTES {
             return Err(MalformedFrame);
         }
         Ok(Self {
@@ -184,7 +184,7 @@ impl Header {
             | Kind::CannotServe
             | Kind::InitFailed
             | Kind::Fork
-            | Kind::NotAlone
+            | Kind::Multithreaded
             | Kind::Mailbox
             | Kind::AnswerInMailbox => true,
         }
@@ -344,7 +344,7 @@ impl Inbox {
             return Ok(None);
         };
         let length = usize::try_from(header.length);
-        let end = length.expect("it was compared with `LONGEST`") + HEADER;
+        let end = length.expect("it was compared with `MAX_PAYLOAD_BYTES`") + HEADER;
         if self.bytes.len() < end {
             return Ok(None);
         }

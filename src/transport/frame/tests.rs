@@ -79,7 +79,7 @@ fn an_announced_length_is_not_allocated_before_its_bytes_come() {
         fds: 0,
         call: 0,
         number: 0,
-        length: LONGEST,
+        length: MAX_PAYLOAD_BYTES,
     };
     inbox.buffer().extend_from_slice(&header.to_bytes());
     assert!(inbox.take().unwrap().is_none());
@@ -206,7 +206,7 @@ proptest! {
 
     #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
-    fn a_length_that_no_memory_holds_is_malformed(length in LONGEST + 1..=u64::MAX, kind in any_kind()) {
+    fn a_length_that_no_memory_holds_is_malformed(length in MAX_PAYLOAD_BYTES + 1..=u64::MAX, kind in any_kind()) {
         let header = Header { kind, fds: 0, call: 0, number: 1, length };
         prop_assert_eq!(Header::from_bytes(&header.to_bytes()), Err(MalformedFrame));
     }

@@ -14,7 +14,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::sys::arena::{Arena, UNUSED_MAPPING_KEPT_FOR};
+use crate::sys::arena::Arena;
+use crate::sys::tuning::UNUSED_MAPPING_KEPT_FOR;
 use crate::transport::tuning::{MAX_ARENA_EXCESS, MAX_IDLE_ARENA_BYTES, MAX_IDLE_ARENAS};
 
 /// Idle arenas.

@@ -43,7 +43,7 @@ impl Reply {
             | Kind::CannotServe
             | Kind::InitFailed
             | Kind::Fork
-            | Kind::NotAlone
+            | Kind::Multithreaded
             | Kind::Mailbox
             | Kind::AnswerInMailbox => Self::Unexpected("a frame that is no answer"),
         }

@@ -183,7 +183,7 @@ impl Link {
             ))
         });
         if threads != 1 {
-            self.send(&frame::of_bytes(Kind::NotAlone, threads as u64, b""));
+            self.send(&frame::of_bytes(Kind::Multithreaded, threads as u64, b""));
             self.exit(EXIT_FAILED)
         }
     }

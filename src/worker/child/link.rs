@@ -17,11 +17,12 @@ use rustix::thread::sched_getcpu;
 
 use super::limits::Group;
 use super::tuning::{EXIT_FAILED, JOB_SPIN_INTERVAL, SHORT_SLEEP, SPIN_FOR_JOB};
-use crate::sys::arena::{MappingCache, UNUSED_MAPPING_KEPT_FOR};
+use crate::sys::arena::MappingCache;
 use crate::sys::fork_detector;
 use crate::sys::fork_detector::ProcessMark;
 use crate::sys::mapping::Mapping;
 use crate::sys::socket;
+use crate::sys::tuning::UNUSED_MAPPING_KEPT_FOR;
 use crate::transport::endpoint::{Endpoint, WorkerSide};
 use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};

@@ -130,7 +130,7 @@ impl WorkerError {
         )
     }
 
-    pub(crate) fn start_not_alone(threads: u64) -> Self {
+    pub(crate) fn start_multithreaded(threads: u64) -> Self {
         Self::new(
             WorkerErrorKind::UnsafeFork,
             format!(

@@ -12,8 +12,9 @@ use std::time::Instant;
 use async_io::Timer;
 
 use crate::process::background;
-use crate::sys::arena::{Arena, UNUSED_MAPPING_KEPT_FOR};
+use crate::sys::arena::Arena;
 use crate::sys::fork_detector::is_forked_copy;
+use crate::sys::tuning::UNUSED_MAPPING_KEPT_FOR;
 use crate::transport::payload::arena_pool::ArenaPool;
 
 /// A pool of arenas with a background task that trims it.

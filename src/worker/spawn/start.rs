@@ -300,7 +300,7 @@ impl Starting {
 pub(in crate::worker) fn failure_of(frame: &Frame) -> Option<WorkerError> {
     match frame.header.kind {
         Kind::CannotServe => Some(WorkerError::start_lost(&frame.text())),
-        Kind::NotAlone => Some(WorkerError::start_not_alone(frame.header.number)),
+        Kind::Multithreaded => Some(WorkerError::start_multithreaded(frame.header.number)),
         Kind::InitFailed => Some(match codec::decode(frame.payload()) {
             Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
             Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),

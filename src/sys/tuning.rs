@@ -1,0 +1,31 @@
+//! The tuning constants of the system layer.
+
+use std::time::Duration;
+
+/// How long an arena stays idle, and a worker keeps a mapping that no job uses.
+pub(crate) const UNUSED_MAPPING_KEPT_FOR: Duration = Duration::from_secs(1);
+
+/// The number of mappings that a worker keeps. With several calls at once, arenas reach the workers
+/// in turn.
+pub(super) const MAX_KEPT_MAPPINGS: usize = 4;
+
+/// If the address space is limited, unused mappings take at most one part in this many of it.
+pub(super) const UNUSED_MAPPINGS_DIVISOR: u64 = 8;
+
+/// The number of bytes of a `Scratch` that are written before their memory is freed: a few huge
+/// pages.
+pub(super) const FREED_PIECE_BYTES: usize = 8 << 20;
+
+/// The CPU time between SIGXCPU and SIGKILL.
+pub(super) const CPU_TIME_BEFORE_KILL: Duration = Duration::from_secs(1);
+
+/// The time after which descendants are killed even if every scan still finds new ones. A process
+/// that may not be signalled, or one that cannot stop itself, could start others forever.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// The time after which living descendants are left alive. A process in an uninterruptible system
+/// call does not end before the call does.
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pause between two scans for descendants.
+pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(1);
