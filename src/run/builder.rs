@@ -27,8 +27,16 @@ use crate::time::{Clock, Timers};
 pub enum CtrlC {
     /// The first SIGINT cancels the run's root scope: tasks unwind in order, clean-up and shielded
     /// sections run, workers end. Then the process dies by SIGINT, as Unix expects (a shell sees
-    /// exit status 130), so `run` does not return. A second SIGINT ends the process at once. If
-    /// several runs are active, all are cancelled, and the last one to end ends the process.
+    /// exit status 130), so `run` does not return, not even with a panic. A second SIGINT ends the
+    /// process at once. The process flushes its standard output for up to 100 ms before it dies. As
+    /// process 1 of a container, which no signal can end, it exits with 130.
+    ///
+    /// If several runs are active, all are cancelled, also one that begins after the signal, and the
+    /// last one to end ends the process. A run that ends earlier waits for that, with two
+    /// exceptions, because another run may wait for its thread: a thread of
+    /// [`thread::run_sync`](crate::thread::run_sync()), and any thread while the main thread is in a
+    /// run, is unwound instead, without a message, as by a panic. (In a program that is built with
+    /// `panic = "abort"`, the process dies at once then.)
     ///
     /// This works only if SIGINT has its default disposition when the first run begins or the first
     /// [signal receiver](crate::signal::open_signal_receiver) for it is opened. A program that
@@ -205,14 +213,13 @@ impl RunBuilder {
         });
         drop(observed);
         drop(inside);
+        if let Some(interrupt) = interrupt {
+            // Also after a panic, whose message has been printed.
+            interrupt.end();
+        }
         match outcome {
             Err(payload) => resume_unwind(payload),
-            Ok(value) => {
-                if let Some(interrupt) = interrupt {
-                    interrupt.die_if_interrupted();
-                }
-                value.expect("the root scope is cancelled by Ctrl-C only")
-            }
+            Ok(value) => value.expect("the root scope is cancelled by Ctrl-C only"),
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::cancel::position::{Entered, enter_above_root};
 use crate::cancel::{CancelReason, CancelScope, CancelSource, ScopeRun, SharedTree};
 use crate::instrument;
 use crate::instrument::{RunId, TaskExit};
+use crate::sys::ctrl_c::InterruptedRun;
 use crate::task::RootTask;
 use crate::time::Timers;
 use crate::variables::Variables;
@@ -56,7 +57,9 @@ pub(super) struct RunDriver<F: Future> {
     timers: Arc<Timers>,
     main: Arc<WakeFlag>,
     main_waker: Waker,
-    signal: Option<(Interrupt, Arc<WakeFlag>, Waker)>,
+    interrupt: Option<Interrupt>,
+    /// Ctrl-C has cancelled the main future.
+    interrupted: bool,
     idle: IdleWait,
 }
 
@@ -88,11 +91,8 @@ impl<F: Future> RunDriver<F> {
             timers,
             main_waker: Waker::from(main.clone()),
             main,
-            signal: interrupt.map(|interrupt| {
-                let flag = WakeFlag::new();
-                let waker = Waker::from(flag.clone());
-                (interrupt, flag, waker)
-            }),
+            interrupt,
+            interrupted: false,
             idle: IdleWait::new(),
         }
     }
@@ -102,24 +102,22 @@ impl<F: Future> RunDriver<F> {
         if self.is_observed() {
             instrument::task_exited(&self.task.info(), how);
         }
-        self.signal.take().map(|(interrupt, ..)| interrupt)
+        self.interrupt.take()
     }
 
     fn register(&self, cx: &Context<'_>) {
         self.timers.run_waker.register(cx.waker());
         self.timers.clock().wake_on_change(cx.waker());
         self.main.register(cx.waker());
-        if let Some((_, flag, _)) = &self.signal {
-            flag.register(cx.waker());
-        }
     }
 
     /// Cancels the root if Ctrl-C was pressed.
-    fn watch_signal(&mut self) {
-        if let Some((interrupt, flag, waker)) = &mut self.signal
-            && flag.take()
-            && interrupt.poll(&mut Context::from_waker(waker))
+    fn watch_signal(&mut self, cx: &mut Context<'_>) {
+        if !self.interrupted
+            && let Some(interrupt) = &mut self.interrupt
+            && interrupt.poll(cx)
         {
+            self.interrupted = true;
             let reason = CancelReason::new(CancelSource::CtrlC);
             self.inbox.main_scope.cancel_for(reason);
         }
@@ -209,7 +207,15 @@ impl<F: Future> RunDriver<F> {
 
     /// Keeps the first panic until the run has ended, and cancels everything in the run.
     fn panicked(&mut self, payload: PanicPayload) {
+        // A run on a thread that this run waits for has ended by Ctrl-C, which ends this run too.
+        let interrupted = self.interrupt.is_some() && payload.is::<InterruptedRun>();
+        let source = if interrupted {
+            CancelSource::CtrlC
+        } else {
+            CancelSource::Panic
+        };
         match &self.panic {
+            _ if interrupted => {}
             None => self.panic = Some(payload),
             Some(_) => {
                 tracing::error!(
@@ -219,7 +225,7 @@ impl<F: Future> RunDriver<F> {
                 std::mem::forget(payload);
             }
         }
-        let reason = CancelReason::new(CancelSource::Panic);
+        let reason = CancelReason::new(source);
         self.inbox.main_scope.cancel_for(reason.clone());
         self.inbox.system.cancel(reason);
     }
@@ -305,7 +311,7 @@ impl<F: Future> Future for RunDriver<F> {
         let mut since = None;
         let parks = loop {
             let _turn = worker::turn();
-            this.watch_signal();
+            this.watch_signal(cx);
             this.timers.fire();
             this.run_calls();
             this.poll_root();

@@ -9,3 +9,9 @@ pub(super) const REACTOR_INTERVAL: Duration = Duration::from_micros(20);
 /// How much earlier than the next deadline the loop's timer may fire. Re-arming the timer costs
 /// more than waking early. Each wait computes the distance of the deadline again.
 pub(super) const TIMER_SLACK: Duration = Duration::from_millis(1);
+
+/// The longest time that a process which dies by Ctrl-C waits until its standard output is flushed.
+pub(super) const FLUSH_BEFORE_DEATH: Duration = Duration::from_millis(100);
+
+/// The time after which a thread that waits for other runs to end after Ctrl-C says so.
+pub(super) const NOTICE_AFTER_INTERRUPT: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use signal_hook::low_level;
 
 use super::error::SignalError;
 use super::round_robin::RoundRobin;
-use crate::sys::disposition::Claim;
+use crate::sys::disposition::{Claim, Claimable, take_over};
 use crate::sys::role::refuse_unless_hooked;
+use crate::sys::socket;
 
 /// Receives these signals from now on; their default actions are disabled while the receiver is
 /// open.
@@ -34,9 +35,9 @@ use crate::sys::role::refuse_unless_hooked;
 /// it. So the previous behaviour is restored by emulation:
 ///
 /// * *Default action*: disabled while a receiver is open, and restored when the last receiver is
-///   dropped: then the signal ends or stops the process, or is ignored, as before. (Not for
-///   real-time signals, whose default action signal-hook does not know: they are ignored from then
-///   on.)
+///   dropped: then the signal ends or stops the process, or is ignored, as before. A signal that
+///   arrives while a receiver is opened or dropped is either received or has its default action.
+///   (Process 1 of a container, which no signal can end, exits with 128 plus the signal's number.)
 /// * *Ignored*, also if the process has inherited that, as under `nohup`: received while a receiver
 ///   is open, and ignored again afterwards. Only programs that this one executes can tell the
 ///   difference: they start with the default action, where they would have inherited that the
@@ -81,22 +82,29 @@ pub fn open_signal_receiver(signals: &[i32]) -> Result<SignalReceiver, SignalErr
     if let Some(&signal) = signals.iter().find(|signal| FORBIDDEN.contains(signal)) {
         return Err(SignalError::forbidden(signal));
     }
-    let (reader, writer) = UnixStream::pair().map_err(SignalError::descriptors)?;
-    let reader = Async::new(reader).map_err(SignalError::descriptors)?;
+    let (reader, writer) = wake_pipe().map_err(SignalError::descriptors)?;
     let mut subscriptions = Vec::<Subscription>::new();
     for &signal in signals {
         if subscriptions
             .iter()
             .all(|subscription| subscription.signal != signal)
         {
-            subscriptions.push(Subscription::open(signal, &writer)?);
+            subscriptions.push(Subscription::register(signal, &writer)?);
         }
     }
+    // Nothing can fail from here on, so no signal is received by a receiver that is not opened.
+    subscriptions.iter_mut().for_each(Subscription::claim);
     Ok(SignalReceiver {
         turns: RoundRobin::new(subscriptions.len()),
         subscriptions,
         reader,
     })
+}
+
+/// Makes the pipe whose bytes wake the receiver's task.
+fn wake_pipe() -> io::Result<(Async<UnixStream>, UnixStream)> {
+    let (reader, writer) = socket::pair()?;
+    Ok((Async::new(UnixStream::from(reader))?, writer.into()))
 }
 
 /// Receives signals; made by [`open_signal_receiver`]. A pending signal is delivered once, however
@@ -132,20 +140,23 @@ pub struct SignalReceiver {
 struct Subscription {
     signal: i32,
     pending: Arc<AtomicBool>,
-    /// `None` only during `close`.
-    claim: Option<Claim>,
     registered: Vec<SigId>,
+    claimable: Claimable,
+    /// `None` until the receiver is open, and from `close` on.
+    claim: Option<Claim>,
 }
 
 impl Subscription {
-    fn open(signal: i32, writer: &UnixStream) -> Result<Self, SignalError> {
+    /// Registers the actions. The signal's default action stays on.
+    fn register(signal: i32, writer: &UnixStream) -> Result<Self, SignalError> {
         let refused = |error| SignalError::refused(signal, error);
         let writer = writer.try_clone().map_err(SignalError::descriptors)?;
         let mut subscription = Subscription {
             signal,
             pending: Arc::default(),
-            claim: Some(Claim::new(signal).map_err(refused)?),
             registered: Vec::new(),
+            claimable: take_over(signal).map_err(refused)?,
+            claim: None,
         };
         // The order matters: the flag must be set when the byte is read.
         let flag =
@@ -156,12 +167,17 @@ impl Subscription {
         Ok(subscription)
     }
 
+    /// Switches the default action off.
+    fn claim(&mut self) {
+        self.claim = Some(self.claimable.claim());
+    }
+
     fn is_pending(&self) -> bool {
         self.pending.load(Ordering::SeqCst)
     }
 
     /// Unregisters; true if the signal was pending and its default action is restored. The default
-    /// action is restored first, so that no signal is lost in between.
+    /// action is restored first, so no signal is lost in between.
     fn close(&mut self) -> bool {
         let default_in_force = self.claim.take().is_some_and(Claim::release);
         for id in self.registered.drain(..) {
@@ -173,7 +189,8 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // A receiver that raises pending signals again has called `close` before.
+        // A receiver that raises pending signals again has called `close` before. A subscription
+        // without a claim has nothing to raise: the default action was on.
         self.close();
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod arena;
 pub(crate) mod child_setup;
 pub(crate) mod cpu_timer;
+pub(crate) mod ctrl_c;
 pub(crate) mod disposition;
 pub(crate) mod fork;
 pub(crate) mod fork_detector;

@@ -47,13 +47,3 @@ fn set_mask(set: &libc::sigset_t) {
     let error = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, ptr::null_mut()) };
     debug_assert_eq!(error, 0);
 }
-
-/// Returns whether this signal has its default disposition.
-pub(crate) fn is_default(signal: libc::c_int) -> bool {
-    let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: with a null pointer for the new action nothing changes, and `action` has room for the
-    // old one.
-    let result = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: `sigaction` has succeeded, so it has filled in the structure.
-    result == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL
-}

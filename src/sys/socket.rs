@@ -28,7 +28,9 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((above_standard(one)?, above_standard(other)?))
 }
 
-fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
+/// Duplicates `fd` if it has the number of a standard descriptor, which output of the program would
+/// use otherwise.
+pub(crate) fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     const FIRST: i32 = 3;
     if fd.as_raw_fd() < FIRST {
         Ok(fcntl_dupfd_cloexec(fd, FIRST)?)

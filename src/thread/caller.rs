@@ -213,6 +213,11 @@ fn with_task_link<T>(function: &str, read: impl FnOnce(&TaskLink) -> T) -> T {
     })
 }
 
+/// Returns whether this thread is running a job.
+pub(crate) fn is_in_job() -> bool {
+    TASK_LINK.try_with(|link| link.borrow().is_some()) == Ok(true)
+}
+
 impl TaskLink {
     /// Runs a job while this is the thread's link, and returns the link.
     pub(super) fn during<T>(self, job: impl FnOnce() -> T) -> (T, Self) {

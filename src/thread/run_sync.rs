@@ -16,6 +16,7 @@ use crate::ambient;
 use crate::ambient::{TreeValues, WithValues};
 use crate::cancel::checkpoint_if_cancelled;
 use crate::sync::{CapacityLimiter, Token};
+use crate::sys::ctrl_c::InterruptedRun;
 use crate::sys::primitives::lock;
 use crate::sys::role::refuse_unless_hooked;
 
@@ -230,7 +231,14 @@ where
     let outcome = lock(&outcome).take();
     match outcome.expect("the result is stored before the task is notified") {
         Ok(value) => value,
-        Err(panic) => resume_unwind(panic),
+        Err(panic) => {
+            if panic.is::<InterruptedRun>() {
+                // A run on the thread has ended by Ctrl-C. This task is cancelled for the same
+                // reason, unless it is shielded or in no run.
+                checkpoint_if_cancelled().await;
+            }
+            resume_unwind(panic)
+        }
     }
 }
 
