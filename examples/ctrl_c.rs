@@ -4,7 +4,7 @@
 //! cargo run --example ctrl_c; echo $?     # prints 130
 //! ```
 //!
-//! Ctrl-C cancels all tasks inside `run` or `main!`, and cancelled tasks can clean up. Then the
+//! Ctrl-C cancels all tasks inside `run`, and cancelled tasks can clean up. Then the
 //! process kills itself *with the signal*, as Unix shells expect: a shell script around it stops
 //! too, and `$?` is 130, which is 128 plus the number of the signal. A second Ctrl-C ends the
 //! process at once.
@@ -26,35 +26,34 @@ fn endless(_: ()) {
     }
 }
 
-seedbed::main! {
-    async fn main() {
-        let work = open_nursery(async |n| {
-            n.spawn(async { run_sync(endless, ()).kill_on_cancel(true).await });
+#[seedbed::main]
+async fn main() {
+    let work = open_nursery(async |n| {
+        n.spawn(async { run_sync(endless, ()).kill_on_cancel(true).await });
 
-            // Code between two awaits is never interrupted, and destructors run wherever a task is
-            // cancelled.
-            n.spawn(async {
-                let _notes = Notes;
-                sleep_forever().await;
-            });
-
-            // This stands for pressing Ctrl-C.
-            sleep(Duration::from_millis(300)).await;
-            println!("Ctrl-C!");
-            kill_process(getpid(), Signal::INT).expect("everybody may send signals to themselves");
+        // Code between two awaits is never interrupted, and destructors run wherever a task is
+        // cancelled.
+        n.spawn(async {
+            let _notes = Notes;
             sleep_forever().await;
         });
 
-        // The second future runs if the first one is cancelled, after all of its tasks have ended.
-        // Unlike a destructor it may await, and it is itself shielded from cancellation.
-        on_cancel(work, async {
-            sleep(Duration::from_millis(100)).await;
-            assert_eq!(default_context_statistics().running_workers, 0);
-            println!("The worker is gone, and this is the last line.");
-        })
-        .await;
-        unreachable!("a program that was interrupted does not go on");
-    }
+        // This stands for pressing Ctrl-C.
+        sleep(Duration::from_millis(300)).await;
+        println!("Ctrl-C!");
+        kill_process(getpid(), Signal::INT).expect("everybody may send signals to themselves");
+        sleep_forever().await;
+    });
+
+    // The second future runs if the first one is cancelled, after all of its tasks have ended.
+    // Unlike a destructor it may await, and it is itself shielded from cancellation.
+    on_cancel(work, async {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(default_context_statistics().running_workers, 0);
+        println!("The worker is gone, and this is the last line.");
+    })
+    .await;
+    unreachable!("a program that was interrupted does not go on");
 }
 
 /// A resource that must be put away in every case.

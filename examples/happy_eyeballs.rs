@@ -80,28 +80,37 @@ impl fmt::Display for AllFailed {
 
 impl std::error::Error for AllFailed {}
 
-seedbed::main! {
-    async fn main() -> io::Result<()> {
-        let refusing = refusing()?;
-        let black_hole = BlackHole::open()?;
-        let listener = TcpListener::bind((ANSWERING, 0)).await?;
-        let answering = listener.local_addr()?;
+#[seedbed::main]
+async fn main() -> io::Result<()> {
+    let refusing = refusing()?;
+    let black_hole = BlackHole::open()?;
+    let listener = TcpListener::bind((ANSWERING, 0)).await?;
+    let answering = listener.local_addr()?;
 
-        // The first address refuses, so the second is dialled at once. It does not answer, so after
-        // a while the third is dialled as well, and answers. The fourth is never dialled.
-        let start = current_time();
-        let addresses = [refusing, black_hole.address, answering, refusing];
-        let stream = connect(&addresses, STAGGER).await.expect("one of them answers");
-        assert_eq!(stream.peer_addr()?, answering);
-        assert!(current_time() - start >= STAGGER);
-        println!("Connected to {}, and nothing else is under way.", answering.ip());
+    // The first address refuses, so the second is dialled at once. It does not answer, so after
+    // a while the third is dialled as well, and answers. The fourth is never dialled.
+    let start = current_time();
+    let addresses = [refusing, black_hole.address, answering, refusing];
+    let stream = connect(&addresses, STAGGER)
+        .await
+        .expect("one of them answers");
+    assert_eq!(stream.peer_addr()?, answering);
+    assert!(current_time() - start >= STAGGER);
+    println!(
+        "Connected to {}, and nothing else is under way.",
+        answering.ip()
+    );
 
-        // If no address answers, the caller gets the error of each.
-        let error = connect(&[refusing, refusing], STAGGER).await.unwrap_err();
-        assert!(error.0.iter().all(|(_, why)| why.kind() == io::ErrorKind::ConnectionRefused));
-        println!("This time, {error}.");
-        Ok(())
-    }
+    // If no address answers, the caller gets the error of each.
+    let error = connect(&[refusing, refusing], STAGGER).await.unwrap_err();
+    assert!(
+        error
+            .0
+            .iter()
+            .all(|(_, why)| why.kind() == io::ErrorKind::ConnectionRefused)
+    );
+    println!("This time, {error}.");
+    Ok(())
 }
 
 // Three addresses of this machine, which differ in the output.

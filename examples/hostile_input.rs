@@ -45,40 +45,49 @@ fn read_group(rest: &mut std::str::Chars<'_>, text: &mut String) -> Result<(), S
     Ok(())
 }
 
-seedbed::main! {
-    async fn main() {
-        let config = WorkerConfig::new()
-            .memory_limit(128 << 20)
-            .cpu_limit(Duration::from_millis(200))
-            .open_file_limit(0)
-            // A recursive parser needs stack for each level, up to a depth that no honest document
-            // has.
-            .stack_size(16 << 20)
-            // Documents must not read the environment, and parsing has a low priority.
-            .env_clear()
-            .current_dir("/")
-            .nice(19)
-            .kill_tree(true)
-            .capture_stderr(true);
+#[seedbed::main]
+async fn main() {
+    let config = WorkerConfig::new()
+        .memory_limit(128 << 20)
+        .cpu_limit(Duration::from_millis(200))
+        .open_file_limit(0)
+        // A recursive parser needs stack for each level, up to a depth that no honest document
+        // has.
+        .stack_size(16 << 20)
+        // Documents must not read the environment, and parsing has a low priority.
+        .env_clear()
+        .current_dir("/")
+        .nice(19)
+        .kill_tree(true)
+        .capture_stderr(true);
 
-        open_worker_context(config, async |workers| {
-            let length = workers.run_sync(read, "((seed)bed)*2".to_owned()).await;
-            println!("An honest document has {} letters.", length.unwrap().unwrap());
+    open_worker_context(config, async |workers| {
+        let length = workers.run_sync(read, "((seed)bed)*2".to_owned()).await;
+        println!(
+            "An honest document has {} letters.",
+            length.unwrap().unwrap()
+        );
 
-            let refused = workers.run_sync(read, "</etc/passwd>".to_owned()).await;
-            println!("The curious one: {}", refused.unwrap().unwrap_err());
+        let refused = workers.run_sync(read, "</etc/passwd>".to_owned()).await;
+        println!("The curious one: {}", refused.unwrap().unwrap_err());
 
-            let deep = "(".repeat(10_000_000);
-            for (name, document) in [("large", "seedbed*9*9".to_owned()), ("endless", "!".to_owned()), ("deep", deep)] {
-                let error = workers.run_sync(read, document).await.unwrap_err();
-                assert_eq!(error.kind(), WorkerErrorKind::Broken);
-                let exit = error.exit().expect("the worker has ended");
-                println!("The {name} one: killed by {}.", exit.signal_name().expect("of a signal"));
-            }
+        let deep = "(".repeat(10_000_000);
+        for (name, document) in [
+            ("large", "seedbed*9*9".to_owned()),
+            ("endless", "!".to_owned()),
+            ("deep", deep),
+        ] {
+            let error = workers.run_sync(read, document).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken);
+            let exit = error.exit().expect("the worker has ended");
+            println!(
+                "The {name} one: killed by {}.",
+                exit.signal_name().expect("of a signal")
+            );
+        }
 
-            let length = workers.run_sync(read, "seed".to_owned()).await;
-            println!("The next honest one has {}.", length.unwrap().unwrap());
-        })
-        .await;
-    }
+        let length = workers.run_sync(read, "seed".to_owned()).await;
+        println!("The next honest one has {}.", length.unwrap().unwrap());
+    })
+    .await;
 }

@@ -19,11 +19,10 @@ struct Parcel {
     number: u32,
 }
 
-seedbed::main! {
-    async fn main() {
-        everybody_goes_home_when_the_work_is_done().await;
-        nobody_works_for_a_closed_counter().await;
-    }
+#[seedbed::main]
+async fn main() {
+    everybody_goes_home_when_the_work_is_done().await;
+    nobody_works_for_a_closed_counter().await;
 }
 
 /// The end travels along the channel: when the last sender is closed, the receivers get the

@@ -21,24 +21,23 @@ fn count_calls(_: ()) -> u32 {
     CALLS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-seedbed::main! {
-    async fn main() {
-        // By default, the second call goes to the worker of the first one, and sees the state that
-        // it left behind.
-        assert_eq!(run_sync(count_calls, ()).await.unwrap(), 1);
-        assert_eq!(run_sync(count_calls, ()).await.unwrap(), 2);
-        println!("A worker that is used again remembers.");
+#[seedbed::main]
+async fn main() {
+    // By default, the second call goes to the worker of the first one, and sees the state that
+    // it left behind.
+    assert_eq!(run_sync(count_calls, ()).await.unwrap(), 1);
+    assert_eq!(run_sync(count_calls, ()).await.unwrap(), 2);
+    println!("A worker that is used again remembers.");
 
-        // In this scope, a worker retires after one job.
-        cache_scope(WorkerConfig::new().single_use(), async {
-            for _ in 0..3 {
-                assert_eq!(run_sync(count_calls, ()).await.unwrap(), 1);
-            }
-        })
-        .await;
-        println!("A worker that is used once has nothing to remember.");
+    // In this scope, a worker retires after one job.
+    cache_scope(WorkerConfig::new().single_use(), async {
+        for _ in 0..3 {
+            assert_eq!(run_sync(count_calls, ()).await.unwrap(), 1);
+        }
+    })
+    .await;
+    println!("A worker that is used once has nothing to remember.");
 
-        // This process has not called the function: state in a worker stays there.
-        assert_eq!(CALLS.load(Ordering::Relaxed), 0);
-    }
+    // This process has not called the function: state in a worker stays there.
+    assert_eq!(CALLS.load(Ordering::Relaxed), 0);
 }

@@ -141,12 +141,11 @@ impl Error for GaveUp {
     }
 }
 
-seedbed::main! {
-    async fn main() {
-        the_pauses_grow_up_to_a_limit();
-        what_fails_now_and_then_gets_its_work_done().await;
-        what_always_fails_ends_the_block_around_it().await;
-    }
+#[seedbed::main]
+async fn main() {
+    the_pauses_grow_up_to_a_limit();
+    what_fails_now_and_then_gets_its_work_done().await;
+    what_always_fails_ends_the_block_around_it().await;
 }
 
 /// Tests the decisions, without children and without waiting.

@@ -1,6 +1,9 @@
 //! Trio for Rust, on smol: structured concurrency, and worker processes for synchronous code that
 //! must be killable, crash-proof and truly parallel.
 //!
+//! Workers need Linux. What goes to a worker and back implements [serde](https://docs.rs/serde)'s
+//! traits. And `main` runs twice: a worker is this program, executed again.
+//!
 //! ```
 //! use seedbed::{open_nursery, run_sync};
 //!
@@ -8,14 +11,14 @@
 //!     n * n
 //! }
 //!
-//! fn main() {
-//!     // A worker process executes `main` again. There, `run` serves jobs and does not return.
-//!     let sum = seedbed::run(open_nursery(async |n| {
-//!         let nine = n.spawn(run_sync(square, 3));
-//!         let sixteen = n.spawn(run_sync(square, 4));
+//! #[seedbed::main]
+//! async fn main() {
+//!     let sum = open_nursery(async |n| {
+//!         let nine = n.spawn(run_sync(square, 3)); // in a worker process
+//!         let sixteen = n.spawn(run_sync(square, 4)); // in another one, at the same time
 //!         nine.await.unwrap() + sixteen.await.unwrap()
-//!     }));
-//!     assert_eq!(sum, 25);
+//!     });
+//!     assert_eq!(sum.await, 25);
 //! }
 //! ```
 //!
@@ -24,8 +27,9 @@
 //! * Workers need Linux 5.4 or newer and a mounted `/proc`.
 //! * The argument and the result of a job implement [serde](https://docs.rs/serde)'s `Serialize`
 //!   and `DeserializeOwned`. The job is a function or a closure that captures nothing.
-//! * `main` runs twice: a worker process executes the program again, up to the first call of
-//!   [`run()`](run()), [`main!`], [`test!`] or [`init`]. Call one of them at the top of `main`. See
+//! * `main` runs twice: a worker process executes the program again, up to its *hook*. That
+//!   is the first call of [`run()`](run()) or [`init`], at the top of `main`, or the attribute
+//!   [`#[seedbed::main]`](macro@main) or [`#[seedbed::test]`](macro@test). See
 //!   [`guide::main_runs_twice`].
 //! * `try_` has two meanings, both the usual ones. A `try_` block or spawn (`try_open_nursery`,
 //!   `try_spawn`) stops at the first `Err`, like the `try_join` of the futures crate. A `try_`
@@ -35,7 +39,7 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | enter a run | [`run()`](run()), [`main!`], [`test!`], [`init`], [`RunBuilder`]; from other threads [`run::RunHandle`] |
+//! | enter a run | [`#[main]`](macro@main), [`#[test]`](macro@test), [`run()`](run()), [`init`], [`RunBuilder`]; from other threads [`run::RunHandle`] |
 //! | run tasks | [`open_nursery`], [`try_open_nursery`], [`open_local_nursery`], [`Nursery`], [`Task`]; [`nursery::on_executor`] |
 //! | set a time limit, cancel | [`move_on_after`], [`fail_after`], [`CancelScope`], [`cancel::ScopeGroup`] |
 //! | clean up, defer cancellation | [`shield`](shield()), [`on_cancel`] |
@@ -106,6 +110,65 @@ pub use task::{
 pub use time::sleep;
 pub use transport::payload::SharedBytes;
 pub use variables::TreeVar;
+
+/// Makes an `async fn main` the program's `main`, which runs it as [`run`](run()) does.
+///
+/// The hook is at the beginning of that `main`, so nothing of the program runs twice. The function
+/// has no parameters, and returns what any `main` may: nothing, a `Result`, an `ExitCode`.
+///
+/// # Options
+///
+/// Options are `name = value` pairs in parentheses. A value is an expression, computed after the
+/// hook.
+///
+/// * `clock`, `ctrl_c`, `instrument` and `shuffle` call the method of that name of [`RunBuilder`].
+/// * `workers` is a [`WorkerConfig`]. The function runs in a [`cache_scope`] with it.
+///
+/// ```
+/// use seedbed::WorkerConfig;
+///
+/// fn parse(number: String) -> Option<u32> {
+///     number.parse().ok()
+/// }
+///
+/// #[seedbed::main(workers = WorkerConfig::new().memory_limit(1 << 30))]
+/// async fn main() -> Result<(), seedbed::WorkerError> {
+///     let number = seedbed::run_sync(parse, "5".to_owned()).await?;
+///     assert_eq!(number, Some(5));
+///     Ok(())
+/// }
+/// ```
+pub use seedbed_macros::main;
+/// Makes an `async fn` a `#[test]`, which runs it as [`run`](run()) does.
+///
+/// Jobs work as everywhere: a worker process of the test is the test binary, started again with
+/// only this test. Other attributes, such as `#[should_panic]` and `#[ignore]`, go with it as with
+/// `#[test]`.
+///
+/// # Options
+///
+/// The options are those of [`#[seedbed::main]`](macro@main). A test that waits sets a virtual
+/// clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use seedbed::testing::MockClock;
+/// use seedbed::{fail_after, sleep};
+///
+/// #[seedbed::test(clock = MockClock::autojump())]
+/// async fn an_hour_is_too_short_for_two() {
+///     let outcome = fail_after(Duration::from_secs(3600), sleep(Duration::from_secs(7200)));
+///     assert!(outcome.await.is_err());
+/// }
+///
+/// #[seedbed::test]
+/// #[should_panic(expected = "on purpose")]
+/// async fn fails() {
+///     panic!("on purpose");
+/// }
+/// # fn main() {}
+/// ```
+pub use seedbed_macros::test;
 pub use worker::{
     WorkerConfig, WorkerContext, WorkerError, cache_scope, init, open_worker_context, run_sync,
 };

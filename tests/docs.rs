@@ -227,21 +227,17 @@ fn tests_by_place() -> Vec<(String, String)> {
     tests
 }
 
-/// Returns the names of the functions of a source that are marked as tests, or stand in
-/// `seedbed::test!`.
+/// Returns the names of the functions of a source that are marked as tests.
 fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     let mut marked = false;
-    let mut in_macro = false;
     source.lines().filter_map(move |line| {
-        in_macro = (in_macro && !line.starts_with('}')) || line.starts_with("seedbed::test! {");
         let line = line.trim_start();
         if line.starts_with("#[") || line.starts_with("//") {
-            marked |= line == "#[test]";
+            marked |= line == "#[test]" || line.starts_with("#[seedbed::test");
             return None;
         }
         let name = line.trim_start_matches("async ").strip_prefix("fn ")?;
-        let is_test = std::mem::take(&mut marked) || in_macro;
-        is_test.then(|| name.split('(').next().unwrap_or(name))
+        std::mem::take(&mut marked).then(|| name.split('(').next().unwrap_or(name))
     })
 }
 

@@ -136,22 +136,23 @@ fn runs_on_several_threads_have_their_own_time() {
     assert_eq!(receive.iter().collect::<Vec<_>>(), [true; 3]);
 }
 
-seedbed::test! {
-    /// The macro makes ordinary tests.
-    async fn a_test_of_the_macro_may_wait() {
-        sleep(Duration::from_millis(1)).await;
-    }
+/// The attribute makes ordinary tests.
+#[seedbed::test]
+async fn a_test_of_the_attribute_may_wait() {
+    sleep(Duration::from_millis(1)).await;
+}
 
-    async fn a_test_of_the_macro_may_fail_with_an_error() -> Result<(), std::num::ParseIntError> {
-        checkpoint().await;
-        assert_eq!("5".parse::<u8>()?, 5);
-        Ok(())
-    }
+#[seedbed::test]
+async fn a_test_of_the_attribute_may_fail_with_an_error() -> Result<(), std::num::ParseIntError> {
+    checkpoint().await;
+    assert_eq!("5".parse::<u8>()?, 5);
+    Ok(())
+}
 
-    #[should_panic = "on purpose"]
-    async fn a_test_of_the_macro_keeps_its_attributes() {
-        panic!("on purpose");
-    }
+#[should_panic = "on purpose"]
+#[seedbed::test]
+async fn a_test_of_the_attribute_keeps_its_attributes() {
+    panic!("on purpose");
 }
 
 // ---- Wake-ups.

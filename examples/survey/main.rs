@@ -54,18 +54,17 @@ use crate::progress::Progress;
 use crate::reason::Reason;
 use crate::report::Report;
 
-seedbed::main! {
-    async fn main() -> ExitCode {
-        let done = match cli::parse(env::args_os().skip(1)) {
-            Ok(Command::Survey(options)) => survey(&options).await,
-            Ok(Command::Help) => Ok(print(cli::HELP)),
-            Err(error) => Err(error.to_string()),
-        };
-        done.unwrap_or_else(|mistake| {
-            eprintln!("survey: {mistake}");
-            ExitCode::from(2)
-        })
-    }
+#[seedbed::main]
+async fn main() -> ExitCode {
+    let done = match cli::parse(env::args_os().skip(1)) {
+        Ok(Command::Survey(options)) => survey(&options).await,
+        Ok(Command::Help) => Ok(print(cli::HELP)),
+        Err(error) => Err(error.to_string()),
+    };
+    done.unwrap_or_else(|mistake| {
+        eprintln!("survey: {mistake}");
+        ExitCode::from(2)
+    })
 }
 
 /// Finds the files, measures them all, and prints the report, even if Ctrl-C ends the survey early.

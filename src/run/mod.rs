@@ -14,7 +14,6 @@ mod handle;
 mod idle;
 mod inbox;
 mod interrupt;
-mod macros;
 mod statistics;
 mod system_nursery;
 mod system_task;

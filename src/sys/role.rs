@@ -161,7 +161,7 @@ fn decide(handshake: Handshake, stdin: Option<u64>, parent: u32) -> Role {
 fn refuse(call: &str) -> ! {
     let message = format!(
         "it called `{call}` before it reached seedbed's hook. A worker executes `main` again up to the hook: enter with \
-         `seedbed::run`, `seedbed::main!` or `seedbed::test!`, or call `seedbed::init()` first thing in `main` (or in the \
+         `seedbed::run`, `#[seedbed::main]` or `#[seedbed::test]`, or call `seedbed::init()` first thing in `main` (or in the \
          test), before any other call into seedbed"
     );
     exit_cannot_serve(&message)

@@ -2,7 +2,7 @@
 //!
 //! [`run_sync`] calls a function in another process, where it may block, spin, crash or be killed
 //! without harm to this one. A worker process is this program, executed again up to the *hook*
-//! ([`init`], which `run`, `main!` and `test!` call). A [`WorkerContext`] keeps workers for the
+//! ([`init`], which `run`, `#[seedbed::main]` and `#[seedbed::test]` call). A [`WorkerContext`] keeps workers for the
 //! next call. There is a default context for the whole process; [`cache_scope`] opens one for a
 //! subtree of tasks, and [`open_worker_context`] an explicit one, each with its [`WorkerConfig`].
 //!
@@ -116,7 +116,7 @@ pub use fuzzed::read_frames;
 /// Marks the place where workers start to serve. In a worker process, serves jobs and never
 /// returns; in any other process, returns at once.
 ///
-/// `run`, `main!` and `test!` call it. Call it yourself, first thing in `main` or in a `#[test]`,
+/// `run`, `#[seedbed::main]` and `#[seedbed::test]` call it. Call it yourself, first thing in `main` or in a `#[test]`,
 /// if you enter in another way, such as `smol::block_on`. **Code before it in `main` runs again**
 /// in each worker, or once for all that are [forked](WorkerType). Do not read standard input before
 /// it, which connects a worker to its parent, and start no threads, because a program with threads

@@ -35,7 +35,7 @@ use crate::worker::pool::context::WorkerContext;
 /// `Send`.
 ///
 /// A worker is this program, executed again: **everything that `main` does before the hook**
-/// (`run`, `main!`, `test!` or `init()`) **happens again**, with the same arguments and
+/// (`run`, `#[seedbed::main]`, `#[seedbed::test]` or `init()`) **happens again**, with the same arguments and
 /// environment: in each worker, or once for all that are [forked](crate::worker::WorkerType). So
 /// `f` must not capture zero-sized tokens that prove something about the state of this process,
 /// unless the code before the hook or an [`init`](crate::WorkerConfig::init) closure establishes

@@ -61,7 +61,7 @@ impl WorkerError {
         Self::new(
             WorkerErrorKind::NotInitialized,
             "no worker process can be started, because this program has not called seedbed's hook; enter with \
-             `seedbed::run`, `seedbed::main!` or `seedbed::test!`, or call `seedbed::init()` at the start of `main` or \
+             `seedbed::run`, `#[seedbed::main]` or `#[seedbed::test]`, or call `seedbed::init()` at the start of `main` or \
              of the test",
         )
     }
@@ -168,7 +168,7 @@ impl WorkerError {
             WorkerErrorKind::Start,
             format!(
                 "the worker {exit} before it reached seedbed's hook; a worker executes `main` again with the same \
-                 arguments and environment, and must get to `run`, `main!`, `test!` or `init()` as this process did"
+                 arguments and environment, and must get to `run`, `#[seedbed::main]`, `#[seedbed::test]` or `init()` as this process did"
             ),
         )
         .ended(exit)

@@ -70,7 +70,7 @@ pub(super) struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerErrorKind {
-    /// The program has not called the hook (`run`, `main!`, `test!` or `init()`), where a worker
+    /// The program has not called the hook (`run`, `#[seedbed::main]`, `#[seedbed::test]` or `init()`), where a worker
     /// would start to serve. No process was started.
     NotInitialized,
     /// A setting of the context's configuration is invalid, such as an empty set of CPUs. No

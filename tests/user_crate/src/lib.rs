@@ -34,53 +34,54 @@ mod tests {
         assert_eq!(smol::block_on(letters_of_all(&["seed", "bed"])), 7);
     }
 
-    seedbed::test! {
-        async fn entered_with_the_macro() {
-            assert_eq!(letters_of_all(&["seed", "bed"]).await, 7);
-        }
+    #[seedbed::test]
+    async fn entered_with_the_attribute() {
+        assert_eq!(letters_of_all(&["seed", "bed"]).await, 7);
+    }
 
-        async fn entered_with_the_macro_and_a_result() -> Result<(), seedbed::WorkerError> {
-            let (letters, _) = seedbed::run_sync(count_letters, "seed".to_owned()).await?;
-            assert_eq!(letters, 4);
-            Ok(())
-        }
+    #[seedbed::test]
+    async fn entered_with_the_attribute_and_a_result() -> Result<(), seedbed::WorkerError> {
+        let (letters, _) = seedbed::run_sync(count_letters, "seed".to_owned()).await?;
+        assert_eq!(letters, 4);
+        Ok(())
+    }
 
-        #[should_panic = "from within the test"]
-        async fn a_test_that_should_panic_may_have_jobs_done() {
-            assert_eq!(letters_of_all(&["seed"]).await, 4);
-            panic!("from within the test");
-        }
+    #[should_panic = "from within the test"]
+    #[seedbed::test]
+    async fn a_test_that_should_panic_may_have_jobs_done() {
+        assert_eq!(letters_of_all(&["seed"]).await, 4);
+        panic!("from within the test");
+    }
     }
 
     mod nested {
-        mod twice {
-            use super::super::*;
+    mod twice {
+        use super::super::*;
 
-            #[test]
-            fn in_a_module() {
-                assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
-            }
+        #[test]
+        fn in_a_module() {
+            assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
         }
+    }
     }
 
     #[test]
     #[ignore = "a test that is run only when asked for finds its workers too"]
     fn ignored_unless_asked_for() {
-        assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
+    assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
     }
 
     /// Its name is a prefix of another test's name; a worker must not run that test.
     #[test]
     fn entered_with() {
-        assert_eq!(seedbed::run(letters_of_all(&["b"])), 1);
+    assert_eq!(seedbed::run(letters_of_all(&["b"])), 1);
     }
 
     #[test]
     fn a_job_that_panics_is_an_error_and_not_a_failed_test() {
-        fn fail(_: ()) {
-            panic!("out of paint")
-        }
-        let error = seedbed::run(seedbed::run_sync(fail, ())).unwrap_err();
-        assert_eq!(error.panic().unwrap().message(), "out of paint");
+    fn fail(_: ()) {
+        panic!("out of paint")
     }
-}
+    let error = seedbed::run(seedbed::run_sync(fail, ())).unwrap_err();
+    assert_eq!(error.panic().unwrap().message(), "out of paint");
+    }

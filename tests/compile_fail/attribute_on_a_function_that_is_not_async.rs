@@ -1,0 +1,5 @@
+#[seedbed::test]
+fn waits() {}
+
+#[seedbed::main]
+fn main() {}

@@ -1,0 +1,8 @@
+#[seedbed::test]
+struct Test;
+
+#[seedbed::test]
+async unsafe fn dangerous() {}
+
+#[seedbed::main]
+async fn start() {}

@@ -1,0 +1,4 @@
+#[seedbed::main(shuffle = "one")]
+async fn main() {
+    let number: u32 = "two";
+}

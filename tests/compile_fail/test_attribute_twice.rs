@@ -1,0 +1,5 @@
+#[seedbed::test]
+#[test]
+async fn waits() {}
+
+fn main() {}
