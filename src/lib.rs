@@ -35,6 +35,13 @@
 //!   `try_spawn`) stops at the first `Err`, like the `try_join` of the futures crate. A `try_`
 //!   method of a primitive (`try_acquire`, `try_send`) does not wait, like the `try_lock` of std.
 //!
+//! # Cargo features
+//!
+//! * `workers`, on by default: worker processes, and the module `process`. Only on Linux. Nurseries,
+//!   scopes, `sync`, `time`, threads and `testing` build on every system that smol supports, with
+//!   `default-features = false`. There, Ctrl-C ends the process at once, and `signal` is missing.
+//! * `stack_size`: [`WorkerConfig::stack_size`]. It needs a C compiler, which nothing else does.
+//!
 //! # The map
 //!
 //! | to | use |
@@ -63,6 +70,8 @@
 //! * [`guide::comparison`]: other libraries for the same purpose.
 
 #![deny(unsafe_code)]
+// Workers use code that other builds do not.
+#![cfg_attr(not(all(feature = "workers", target_os = "linux")), allow(dead_code))]
 // An example with a worker needs an explicit `main`, which contains the hook.
 #![allow(clippy::needless_doctest_main)]
 #![warn(
@@ -73,22 +82,32 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+#[cfg(all(feature = "workers", not(target_os = "linux")))]
+compile_error!(
+    "seedbed has worker processes and `process` on Linux only. Nurseries, scopes, `sync`, `time`, threads and \
+     `testing` build here with `default-features = false`"
+);
+
 mod ambient;
 mod sys;
 mod task;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 mod transport;
 mod variables;
 
 pub mod cancel;
 pub mod guide;
 pub mod instrument;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub mod process;
 pub mod run;
+#[cfg(target_os = "linux")]
 pub mod signal;
 pub mod sync;
 pub mod testing;
 pub mod thread;
 pub mod time;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub mod worker;
 
 /// Nurseries and tasks: the blocks, their handles, task names and the task tree.
@@ -108,6 +127,7 @@ pub use task::{
     Nursery, Task, open_local_nursery, open_nursery, try_open_local_nursery, try_open_nursery,
 };
 pub use time::sleep;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub use transport::payload::SharedBytes;
 pub use variables::TreeVar;
 
@@ -169,6 +189,7 @@ pub use seedbed_macros::main;
 /// # fn main() {}
 /// ```
 pub use seedbed_macros::test;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub use worker::{
     WorkerConfig, WorkerContext, WorkerError, cache_scope, init, open_worker_context, run_sync,
 };

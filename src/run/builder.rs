@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::RunDriver;
 use super::interrupt::Interrupt;
+use super::workers;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
 use crate::sys::fork_detector;
 use crate::task::shuffle::shuffle;
@@ -197,7 +198,7 @@ impl RunBuilder {
     }
 
     fn run_in_order<F: IntoFuture>(self, future: F) -> F::Output {
-        crate::worker::hook();
+        workers::hook();
         fork_detector::watch_for_forks();
         let inside = Inside::enter();
         let interrupt = (self.ctrl_c == CtrlC::Unwind)
@@ -282,7 +283,7 @@ impl Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         if RUNS.fetch_sub(1, Ordering::SeqCst) == 1 {
-            smol::block_on(crate::worker::shutdown_default());
+            smol::block_on(workers::shutdown_default());
         }
         INSIDE.set(false);
     }

@@ -21,6 +21,7 @@ use super::interrupt::Interrupt;
 use super::system_nursery::PanicPayload;
 use super::tuning::REACTOR_INTERVAL;
 use super::wake_flag::WakeFlag;
+use super::workers;
 use crate::ambient::{Run, WithValues};
 use crate::cancel::position::{Entered, enter_above_root};
 use crate::cancel::{CancelReason, CancelScope, CancelSource, ScopeRun, SharedTree};
@@ -30,7 +31,6 @@ use crate::sys::ctrl_c::InterruptedRun;
 use crate::task::RootTask;
 use crate::time::Timers;
 use crate::variables::Variables;
-use crate::worker;
 
 /// The main future, in the root scope.
 enum Root<F: Future> {
@@ -297,7 +297,7 @@ impl<F: Future> RunDriver<F> {
     /// would wake up. Returns whether a task is ready.
     fn spin_on_workers(&self) -> bool {
         let most = self.idle.time_to_timer().unwrap_or(Duration::MAX);
-        worker::look(most, || self.is_ready())
+        workers::look(most, || self.is_ready())
     }
 }
 
@@ -310,7 +310,7 @@ impl<F: Future> Future for RunDriver<F> {
         this.register(cx);
         let mut since = None;
         let parks = loop {
-            let _turn = worker::turn();
+            let _turn = workers::turn();
             this.watch_signal(cx);
             this.timers.fire();
             this.run_calls();
@@ -321,7 +321,7 @@ impl<F: Future> Future for RunDriver<F> {
             }
             if this.is_ready() {
                 // A loop that is always busy never waits, so it looks for answers of workers here.
-                worker::glance();
+                workers::glance();
             } else {
                 if !this.idle.wait(&this.timers, cx) {
                     break false;
@@ -347,7 +347,7 @@ impl<F: Future> Drop for RunDriver<F> {
     /// Stops spinning for workers. If a panic of a clock or a foreign waker has ended the loop,
     /// drops what is left, so no thread waits for an answer forever.
     fn drop(&mut self) {
-        worker::forget();
+        workers::forget();
         if !matches!(self.root, Root::Finished) {
             self.root = Root::Finished;
             self.inbox.system.close();

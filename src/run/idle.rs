@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use std::future::Future;
 
 use super::tuning::TIMER_SLACK;
+use super::workers;
 use crate::time::Timers;
-use crate::worker;
 
 pub(super) struct IdleWait {
     state: IdleState,
@@ -59,7 +59,7 @@ impl IdleWait {
                 return false;
             }
             // The reactor does not report answers that lie in a worker's mailbox.
-            IdleState::AskingReactor if worker::glance() => {
+            IdleState::AskingReactor if workers::glance() => {
                 cx.waker().wake_by_ref();
                 return false;
             }

@@ -13,12 +13,17 @@ mod error;
 mod handle;
 mod idle;
 mod inbox;
+#[cfg(target_os = "linux")]
+mod interrupt;
+#[cfg(not(target_os = "linux"))]
+#[path = "without_interrupt.rs"]
 mod interrupt;
 mod statistics;
 mod system_nursery;
 mod system_task;
 mod tuning;
 mod wake_flag;
+mod workers;
 
 pub use builder::{CtrlC, RunBuilder, run};
 pub use current::{current_run, current_statistics, in_run, in_task, spawn_system_task};

@@ -84,7 +84,7 @@ impl Timer {
                     .as_secs()
                     .min(1 << 33)
                     .try_into()
-                    .unwrap_or(libc::time_t::MAX),
+                    .unwrap_or(i32::MAX.into()),
                 tv_nsec: time.subsec_nanos() as libc::c_long,
             },
         };

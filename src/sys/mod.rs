@@ -4,24 +4,51 @@
 //! without `unsafe`; libc serves for the rest. Each file with `unsafe` says at its head why it
 //! needs it.
 
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod arena;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod child_setup;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod cpu_timer;
+#[cfg(target_os = "linux")]
 pub(crate) mod ctrl_c;
+#[cfg(not(target_os = "linux"))]
+#[path = "without_ctrl_c.rs"]
+pub(crate) mod ctrl_c;
+#[cfg(target_os = "linux")]
 pub(crate) mod disposition;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod fork;
+#[cfg(target_os = "linux")]
 pub(crate) mod fork_detector;
+#[cfg(not(target_os = "linux"))]
+#[path = "without_fork_detector.rs"]
+pub(crate) mod fork_detector;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod image;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod mapping;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod memory;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
 pub(crate) mod primitives;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod process;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod process_tree;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod role;
+#[cfg(not(all(feature = "workers", target_os = "linux")))]
+#[path = "without_role.rs"]
+pub(crate) mod role;
+#[cfg(target_os = "linux")]
 pub(crate) mod signal;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod signal_number;
+#[cfg(target_os = "linux")]
 pub(crate) mod socket;
+#[cfg(target_os = "linux")]
 pub(crate) mod thread;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod tuning;

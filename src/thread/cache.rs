@@ -4,6 +4,7 @@
 //! A thread becomes idle *before* it delivers its result, so a caller that starts its next job
 //! immediately finds this thread, whose cache is warm.
 
+#[cfg(target_os = "linux")]
 use std::ffi::CString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -102,8 +103,16 @@ impl IdleThread {
     }
 }
 
-/// Names this thread; cut to 15 bytes, Linux's limit, and at the first zero byte.
+/// Names this thread; cut to 15 bytes, Linux's limit, and at the first zero byte. Other systems show
+/// the name with which the thread was started.
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
 fn set_name(name: &str) {
+    #[cfg(target_os = "linux")]
+    set_name_in_kernel(name);
+}
+
+#[cfg(target_os = "linux")]
+fn set_name_in_kernel(name: &str) {
     let bytes = name.bytes().take_while(|&byte| byte != 0).take(15);
     let name = CString::new(bytes.collect::<Vec<_>>()).expect("cut before the first zero");
     // The name is only informative, so an error is ignored.

@@ -19,6 +19,7 @@ mod tuning;
 
 pub(crate) use active::active_in;
 pub use active::{active_thread_count, wait_all_threads_completed};
+#[cfg_attr(not(target_os = "linux"), allow(unused_imports))]
 pub(crate) use caller::is_in_job;
 pub use caller::{CancelledError, call_async_in_task, call_in_task, check_cancelled};
 pub use run_sync::{RunSync, RunSyncFuture, current_default_thread_limiter, run_sync};

@@ -56,6 +56,7 @@ pub(in crate::worker) const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(
 pub(in crate::worker) const LOOP_SPIN_INTERVAL: u32 = 64;
 
 /// The smallest stack of a job: it must have room for formatting a panic message.
+#[cfg(feature = "stack_size")]
 pub(in crate::worker) const MIN_STACK_BYTES: usize = 64 << 10;
 
 /// An error message shows this many of the last lines of a worker's standard error.

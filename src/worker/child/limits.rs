@@ -7,7 +7,6 @@
 //!
 //! An error names the setting as it is written in the program, with the kernel's reason.
 
-use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -20,10 +19,8 @@ use rustix::process::{
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use super::tuning::EXIT_FAILED;
 use crate::sys::cpu_timer::CpuTimer;
 use crate::sys::process_tree::DescendantKiller;
-use crate::transport::job::panic::catch;
 use crate::transport::message::{Limits, Refusal};
 
 /// Changes to the working directory, if one is set.
@@ -247,41 +244,6 @@ impl CpuTime {
             "an `init` closure has deleted timers that it did not make, or forbidden their use";
         refusal(format!("cpu_limit({limit:?})"), error, words)
     }
-}
-
-/// Serves on a stack of this many bytes, or on the stack of this thread. Returns only if there is
-/// no memory for the stack.
-pub(super) fn serve_on_stack<W>(
-    bytes: Option<usize>,
-    worker: W,
-    serve: fn(W) -> !,
-) -> (W, Refusal) {
-    let Some(bytes) = bytes else { serve(worker) };
-    let mut waiting = Some(worker);
-    let serve = || -> Infallible { serve(waiting.take().expect("it is called once")) };
-    // Without memory, `grow` panics before it calls anything.
-    let Err(report) = catch(|| stacker::grow(bytes, serve));
-    match waiting {
-        Some(worker) => {
-            let refusal = Refusal {
-                setting: format!("stack_size({bytes})"),
-                os_error: None,
-                words: format!(
-                    "there is no room for it ({}); take a smaller one, or allow the worker more memory",
-                    reason(&report.message)
-                ),
-            };
-            (worker, refusal)
-        }
-        // `serve` panicked, which is a fault of this crate and has been printed.
-        None => std::process::exit(EXIT_FAILED),
-    }
-}
-
-/// Returns the kernel's reason at the end of a panic message, or the whole message.
-fn reason(message: &str) -> &str {
-    let line = message.lines().next().unwrap_or_default();
-    line.rsplit_once(": ").map_or(line, |(_, reason)| reason)
 }
 
 #[cfg(test)]

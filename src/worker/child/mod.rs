@@ -21,6 +21,8 @@ mod limits;
 mod link;
 mod output;
 mod serve;
+#[cfg(feature = "stack_size")]
+mod stack;
 mod tuning;
 
 pub(crate) use serve::{Stdout, take_over};

@@ -16,6 +16,8 @@ use super::limits;
 use super::limits::CpuTime;
 use super::link::Link;
 use super::output;
+#[cfg(feature = "stack_size")]
+use super::stack;
 use super::tuning::{ANSWER_TAKEN_WITHIN, EXIT_FAILED, KEPT_BUFFER_LEN};
 use crate::sys::arena::MappingCache;
 use crate::sys::role;
@@ -121,8 +123,12 @@ impl UnreadyWorker {
             set_up,
             retire,
         };
-        let (worker, refusal) = limits::serve_on_stack(set_up.limits.stack, worker, Worker::serve);
-        worker.link.refuse(refusal)
+        #[cfg(feature = "stack_size")]
+        if let Some(bytes) = set_up.limits.stack {
+            let (worker, refusal) = stack::serve_on_stack(bytes, worker, Worker::serve);
+            worker.link.refuse(refusal)
+        }
+        worker.serve()
     }
 }
 

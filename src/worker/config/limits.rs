@@ -4,6 +4,7 @@
 //! too much, spins or leaks. They are no sandbox: malicious code evades them by starting another
 //! process.
 
+#[cfg(feature = "stack_size")]
 use crate::worker::tuning::MIN_STACK_BYTES;
 use std::time::Duration;
 
@@ -210,7 +211,8 @@ impl WorkerConfig {
     }
 
     /// Runs jobs, and `init` and `retire` closures, on a stack of this size in bytes, at least 64
-    /// KiB. They still run on the worker's main thread.
+    /// KiB. They still run on the worker's main thread. Needs the cargo feature `stack_size`, and
+    /// with it a C compiler.
     ///
     /// The worker maps the stack when it starts, and a page takes memory once it is written. A
     /// guard page lies below: a job that needs more stack ends its worker, and the call ends with
@@ -237,6 +239,7 @@ impl WorkerConfig {
     ///     }));
     /// }
     /// ```
+    #[cfg(feature = "stack_size")]
     pub fn stack_size(mut self, bytes: usize) -> Self {
         if bytes < MIN_STACK_BYTES {
             let words = format!("the minimum is {MIN_STACK_BYTES} bytes");
