@@ -155,6 +155,12 @@ pub(super) fn poll_at<T, E>(
     Ok(polled)
 }
 
+/// Whether this thread is ending and has no position any more, so that no scope or shield can be
+/// polled here: this is the destructor of a thread-local.
+pub(crate) fn is_thread_ending() -> bool {
+    POSITION.try_with(|_| ()).is_err()
+}
+
 /// Keeps this thread's position at a pending node until it is dropped; then stores the node, if it
 /// was added.
 struct EnteredPending<'a> {

@@ -13,6 +13,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -27,12 +28,16 @@ use crate::sys::socket::MAX_FDS;
 
 thread_local! {
     /// The memory of the message that is being encoded.
-    static OUTGOING: RefCell<CurrentMessage<OutgoingMemory>> =
-        const { RefCell::new(CurrentMessage::None) };
+    static OUTGOING: Current<OutgoingMemory> =
+        const { RefCell::new(ManuallyDrop::new(CurrentMessage::None)) };
     /// The memory of the message that is being decoded.
-    static INCOMING: RefCell<CurrentMessage<IncomingMemory>> =
-        const { RefCell::new(CurrentMessage::None) };
+    static INCOMING: Current<IncomingMemory> =
+        const { RefCell::new(ManuallyDrop::new(CurrentMessage::None)) };
 }
+
+/// The value of a thread-local that has no destructor, so that calls can be made in the destructors
+/// of other thread-locals. Nothing leaks: [`MessageScope`] takes the message out.
+type Current<T> = RefCell<ManuallyDrop<CurrentMessage<T>>>;
 
 /// The message that a thread encodes or decodes. Most messages have no memory, so it is boxed.
 #[derive(Debug)]
@@ -194,7 +199,7 @@ fn index_of(
 
 /// Returns whether a message is being decoded on this thread.
 pub(crate) fn is_decoding() -> bool {
-    INCOMING.with_borrow(|message| !matches!(message, CurrentMessage::None))
+    INCOMING.with_borrow(|message| !matches!(**message, CurrentMessage::None))
 }
 
 /// Memory to which a [`MemoryRef`] leads.
@@ -312,29 +317,33 @@ impl fmt::Display for AttachmentError {
 
 /// Sets the current message of this thread, and restores the one before when it is dropped.
 struct MessageScope<T: 'static> {
-    current: &'static LocalKey<RefCell<CurrentMessage<T>>>,
+    current: &'static LocalKey<Current<T>>,
     outer: CurrentMessage<T>,
 }
 
 impl<T> MessageScope<T> {
-    fn enter(
-        current: &'static LocalKey<RefCell<CurrentMessage<T>>>,
-        message: CurrentMessage<T>,
-    ) -> Self {
-        let outer = current.replace(message);
+    fn enter(current: &'static LocalKey<Current<T>>, message: CurrentMessage<T>) -> Self {
+        let outer = replace(current, message);
         Self { current, outer }
     }
 
     /// Returns the message. Dropping `self` then restores the one before.
     fn leave(self) -> CurrentMessage<T> {
-        self.current.replace(CurrentMessage::None)
+        replace(self.current, CurrentMessage::None)
     }
+}
+
+fn replace<T>(
+    current: &'static LocalKey<Current<T>>,
+    message: CurrentMessage<T>,
+) -> CurrentMessage<T> {
+    ManuallyDrop::into_inner(current.replace(ManuallyDrop::new(message)))
 }
 
 impl<T> Drop for MessageScope<T> {
     fn drop(&mut self) {
         let outer = std::mem::replace(&mut self.outer, CurrentMessage::None);
-        drop(self.current.replace(outer));
+        drop(replace(self.current, outer));
     }
 }
 

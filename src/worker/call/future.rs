@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use super::attempt::{Attempt, AttemptOutcome};
 use super::limiter::default_limiter;
 use super::request::Request;
+use crate::cancel::position::is_thread_ending;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::fork_detector::is_forked_copy;
@@ -320,7 +321,7 @@ impl Call {
             Taken::None => None,
             Taken::Busy(oldest) => {
                 let mut dying = EndingWorker::exiting(oldest);
-                shield(poll_fn(|cx| dying.poll(cx))).await;
+                shielded(poll_fn(|cx| dying.poll(cx))).await;
                 guard.take_worker()
             }
         };
@@ -329,7 +330,7 @@ impl Call {
 
     /// Lets other tasks run before the result is decoded.
     async fn finish<R: DeserializeOwned>(self, frame: Frame) -> CallResult<R> {
-        shield(yield_now()).await; // cancellation must not take away a result that has arrived
+        shielded(yield_now()).await; // cancellation must not take away a result that has arrived
         self.decode(frame)
     }
 
@@ -354,11 +355,21 @@ async fn acquire(limiter: &CapacityLimiter) -> (Token, Option<Duration>) {
     (token, since.map(|since| since.elapsed()))
 }
 
+/// Shields a future from cancellation. A call in the destructor of a thread-local, on a thread whose
+/// position is gone, cannot be cancelled.
+async fn shielded<F: Future>(future: F) -> F::Output {
+    if is_thread_ending() {
+        future.await
+    } else {
+        shield(future).await
+    }
+}
+
 /// Polls an attempt to its outcome. If the call is cancelled and may be killed, polls to the end of
 /// its worker instead.
 async fn carry_out(mut attempt: Attempt, kill_on_cancel: bool) -> AttemptOutcome {
-    if !kill_on_cancel {
-        return shield(poll_fn(|cx| attempt.poll(cx))).await;
+    if !kill_on_cancel || is_thread_ending() {
+        return shielded(poll_fn(|cx| attempt.poll(cx))).await;
     }
     // `on_cancel` polls the body and the clean-up one after the other, so the mutex is never
     // contended. It makes the attempt that they share `Send`.
