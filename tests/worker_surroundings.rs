@@ -98,7 +98,7 @@ fn environment_variables_can_be_set_removed_and_cleared() {
         let cleared = config().env("A", "1").env_clear().env("B", "2");
         with_workers(cleared, |workers| async move {
             let names = workers.run_sync(names, ()).await.unwrap();
-            assert_eq!(names, [b"B".to_vec(), b"SEEDBED_WORKER".to_vec()]);
+            assert_eq!(names, [b"B".to_vec()]);
         })
         .await;
     });

@@ -157,6 +157,7 @@ pub(super) fn poll_at<T, E>(
 
 /// Whether this thread is ending and has no position any more, so that no scope or shield can be
 /// polled here: this is the destructor of a thread-local.
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) fn is_thread_ending() -> bool {
     POSITION.try_with(|_| ()).is_err()
 }

@@ -19,6 +19,8 @@ pub(crate) struct Image {
     /// Added to a virtual address of the file to get an address of this process.
     base: usize,
     segments: Vec<Segment>,
+    /// The address of the program headers.
+    headers: usize,
     /// The linker's note that identifies the build, or empty.
     build_id: Vec<u8>,
 }
@@ -80,6 +82,17 @@ impl Image {
         hash.0
     }
 
+    /// Returns whether the kernel executed this image, which `/proc/self/exe` then leads to. If a
+    /// user executed the dynamic loader with the program as its argument, the kernel executed the
+    /// loader. Also true if the kernel does not tell.
+    pub(crate) fn was_executed(&self) -> bool {
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let vector = std::fs::read("/proc/self/auxv").unwrap_or_default();
+            auxiliary(&vector, libc::AT_PHDR).is_none_or(|headers| headers == self.headers as u64)
+        })
+    }
+
     /// Returns whether the image's read-only memory contains `needle`.
     pub(crate) fn contains(&self, needle: &[u8]) -> bool {
         self.segments
@@ -126,6 +139,7 @@ fn read_main_image() -> Image {
     let mut image = Image {
         base: 0,
         segments: Vec::new(),
+        headers: 0,
         build_id: Vec::new(),
     };
     // SAFETY: `dl_iterate_phdr` calls `on_object` only during this call, on this thread, with the
@@ -157,6 +171,7 @@ unsafe extern "C" fn on_object(
         unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) }
     };
     image.base = info.dlpi_addr as usize;
+    image.headers = info.dlpi_phdr.addr();
     image.segments = headers
         .iter()
         .filter(|header| header.p_type == libc::PT_LOAD)
@@ -202,6 +217,15 @@ impl Image {
         // alignment.
         Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
     }
+}
+
+/// Returns a value of the auxiliary vector: pairs of words, a key and its value.
+fn auxiliary(vector: &[u8], key: libc::c_ulong) -> Option<u64> {
+    const WORD: usize = size_of::<libc::c_ulong>();
+    let word = |bytes: &[u8]| Some(libc::c_ulong::from_ne_bytes(bytes.try_into().ok()?));
+    let mut pairs = vector.chunks_exact(2 * WORD);
+    let found = pairs.find(|pair| word(&pair[..WORD]) == Some(key))?;
+    word(&found[WORD..])
 }
 
 /// Finds the GNU build identifier among ELF notes. Each note is a header of three numbers, a name
@@ -276,6 +300,18 @@ mod tests {
             .copied()
             .collect();
         assert!(!image.contains(&absent));
+    }
+
+    #[test]
+    fn the_kernel_executed_this_program_and_the_auxiliary_vector_is_read_in_pairs() {
+        assert!(Image::of_this_process().was_executed());
+        let vector: Vec<u8> = [3u64, 6, 6, 7]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        assert_eq!(auxiliary(&vector, 6), Some(7));
+        assert_eq!(auxiliary(&vector, 7), None);
+        assert_eq!(auxiliary(&vector[..24], 6), None);
     }
 
     #[test]

@@ -15,8 +15,12 @@ pub(crate) mod ctrl_c;
 #[cfg(not(target_os = "linux"))]
 #[path = "without_ctrl_c.rs"]
 pub(crate) mod ctrl_c;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod directory;
 #[cfg(target_os = "linux")]
 pub(crate) mod disposition;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod environment;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod fork;
 #[cfg(target_os = "linux")]
@@ -48,6 +52,8 @@ pub(crate) mod signal;
 pub(crate) mod signal_number;
 #[cfg(target_os = "linux")]
 pub(crate) mod socket;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod spawn;
 #[cfg(target_os = "linux")]
 pub(crate) mod thread;
 #[cfg(all(feature = "workers", target_os = "linux"))]

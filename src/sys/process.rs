@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
-    pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
+    pidfd_open, pidfd_send_signal, waitid, waitpid,
 };
 
 /// The way in which a process ended.
@@ -47,15 +47,21 @@ impl Pidfd {
 
     /// Takes over a child that was just spawned. If that fails, the child is killed and reaped
     /// here, which blocks for a short time, so that no process is left behind.
-    pub(crate) fn adopt(mut child: std::process::Child) -> io::Result<Self> {
-        match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+    pub(crate) fn adopt(child: std::process::Child) -> io::Result<Self> {
+        Self::adopt_number(Pid::from_child(&child))
+    }
+
+    /// Takes over a child that was just spawned, given its number; see [`adopt`](Self::adopt).
+    pub(crate) fn adopt_number(child: Pid) -> io::Result<Self> {
+        match pidfd_open(child, PidfdFlags::empty()) {
             Ok(fd) => Ok(Self {
                 fd,
-                pid: child.id(),
+                pid: child.as_raw_nonzero().get().cast_unsigned(),
             }),
             Err(error) => {
-                child.kill()?;
-                child.wait()?;
+                kill_process(child, Signal::KILL)?;
+                // If it fails, another part of the program reaps all children.
+                let _ = retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
                 Err(error.into())
             }
         }

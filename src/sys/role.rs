@@ -1,9 +1,9 @@
 //! The role of this process: an ordinary program, or a worker of a seedbed program.
 //!
-//! The launcher gives a worker one end of a socket as standard input, and passes a [`Handshake`] in
-//! the environment: the parent's process id and the inode of the socket. A process is a worker if
-//! its standard input is that socket. The variable alone proves nothing, because the processes that
-//! a job starts inherit it.
+//! The launcher gives a worker one end of a socket, and passes a [`Handshake`] in the environment:
+//! the parent's process id, the number of the socket's descriptor and its inode. A process is a
+//! worker if that descriptor is that socket. The variable alone proves nothing, because the
+//! processes that `main` starts before the hook inherit it. At the hook, the worker removes it.
 //!
 //! A worker runs the program's `main` again up to the hook. If the program calls another function
 //! of this crate first, the hook is in the wrong place: without an end, the whole program would run
@@ -15,15 +15,22 @@
 //! length of the text as eight bytes in little-endian order, and the text in UTF-8.
 //! `transport::frame` chose its header such that the parent reads a report as a frame of the kind
 //! `CannotServe`; a test there checks that.
+//!
+//! `unsafe` is needed to use a descriptor of which only the number is known; see [`borrow`] and
+//! [`take_socket`].
+#![allow(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::parent_id;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
-use crate::sys::socket;
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use crate::sys::{environment, socket};
 
 /// The environment variable that holds the [`Handshake`].
 pub(crate) const HANDSHAKE_VARIABLE: &str = "SEEDBED_WORKER";
@@ -31,30 +38,35 @@ pub(crate) const HANDSHAKE_VARIABLE: &str = "SEEDBED_WORKER";
 /// The first bytes of a worker's report that it cannot serve.
 const REPORT_PREFIX: [u8; 16] = *b"sbd\x01\x05\0\0\0\0\0\0\0\0\0\0\0";
 
-/// The exit code of a worker that cannot serve: `EX_SOFTWARE` of `sysexits.h`.
-const EXIT_CANNOT_SERVE: i32 = 70;
+/// The exit code of a worker that cannot serve: `EX_SOFTWARE` of `sysexits.h`. If there is no
+/// report, the worker has lost its socket.
+pub(crate) const EXIT_CANNOT_SERVE: i32 = 70;
 
 /// Tells a worker which process started it and which socket leads there. Its text is
-/// `<parent>:<inode>`.
+/// `<parent>:<descriptor>:<inode>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
     /// The parent's process id.
     pub(crate) parent: u32,
-    /// The inode of the worker's end of the socket.
+    /// The descriptor of the worker's end of the socket.
+    pub(crate) socket: RawFd,
+    /// The inode of that socket.
     pub(crate) inode: u64,
 }
 
 impl fmt::Display for Handshake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.parent, self.inode)
+        write!(f, "{}:{}:{}", self.parent, self.socket, self.inode)
     }
 }
 
 impl Handshake {
     fn parse(text: &OsStr) -> Option<Self> {
-        let (parent, inode) = text.to_str()?.split_once(':')?;
+        let (parent, socket) = text.to_str()?.split_once(':')?;
+        let (socket, inode) = socket.split_once(':')?;
         Some(Self {
             parent: parent.parse().ok()?,
+            socket: socket.parse().ok().filter(|&number| number > 2)?,
             inode: inode.parse().ok()?,
         })
     }
@@ -93,6 +105,40 @@ pub(crate) fn start_serving() -> bool {
     CACHED.swap(WORKER, Ordering::Relaxed) != WORKER
 }
 
+/// The socket through which this worker reports that it cannot serve: its number, or 0, and its
+/// inode.
+static REPORT_SOCKET: AtomicI32 = AtomicI32::new(0);
+static REPORT_INODE: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the socket through which this worker reports that it cannot serve.
+pub(crate) fn report_through(socket: BorrowedFd<'_>) {
+    REPORT_INODE.store(socket::socket_inode(socket).unwrap_or(0), Ordering::Relaxed);
+    REPORT_SOCKET.store(socket.as_raw_fd(), Ordering::Relaxed);
+}
+
+/// Borrows a descriptor of which only the number is known.
+fn borrow(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the number is not -1. The descriptor may have been closed by other code, or may be
+    // another one by now. The callers only ask the kernel whether it is the socket that the parent
+    // made for this process, which fails for a closed one, or do the following to that socket, which
+    // no other code knows: they set its close-on-exec flag, or send a report and exit.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Takes the socket that leads to the parent, and removes the handshake from the environment, so
+/// that no process that a job starts takes itself for a worker. Returns `None` if the descriptor is
+/// not that socket. Must be called once.
+pub(crate) fn take_socket(handshake: Handshake) -> Option<OwnedFd> {
+    let socket = borrow(handshake.socket);
+    (socket::socket_inode(socket) == Some(handshake.inode)).then(|| {
+        environment::erase(HANDSHAKE_VARIABLE);
+        // SAFETY: the descriptor is open, as was just checked, and is the socket that the parent
+        // made for this worker under this number. No other code owns it: the launcher gave it to
+        // this process, and this code runs once.
+        unsafe { OwnedFd::from_raw_fd(handshake.socket) }
+    })
+}
+
 /// Ends this process with a message that names the fix, if it is a worker that has not reached the
 /// hook.
 ///
@@ -111,11 +157,17 @@ fn determine() -> Role {
         .and_then(|text| Handshake::parse(&text));
     let role = match handshake {
         None => Role::Program,
-        Some(handshake) => decide(
-            handshake,
-            socket::socket_inode(rustix::stdio::stdin()),
-            parent_id(),
-        ),
+        Some(handshake) => {
+            let socket = borrow(handshake.socket);
+            let inode = socket::socket_inode(socket);
+            if inode == Some(handshake.inode) {
+                report_through(socket);
+                // What `main` starts before the hook has no use for the socket. The flag of an open
+                // descriptor can be set.
+                let _ = fcntl_setfd(socket, FdFlags::CLOEXEC);
+            }
+            decide(handshake, inode, parent_id())
+        }
     };
     let value = match role {
         Role::Program => PROGRAM,
@@ -143,14 +195,14 @@ fn find_handshake(environment: &[u8]) -> Option<OsString> {
         .map(|value| OsString::from_vec(value.to_vec()))
 }
 
-/// Decides whether a process with this handshake, standard input and parent is a worker.
+/// Decides whether a process with this handshake, the inode of the socket under the handshake's
+/// number, and this parent is a worker.
 ///
 /// A process whose parent is the one in the handshake is a worker too, even if the program has
-/// replaced its standard input: it cannot serve, but as an ordinary program it would start another
-/// such process. (One process is classified wrongly: an orphan that a job started, if the worker's
-/// parent is process 1 and so has become the orphan's parent.)
-fn decide(handshake: Handshake, stdin: Option<u64>, parent: u32) -> Role {
-    if stdin == Some(handshake.inode) || parent == handshake.parent {
+/// closed the socket: it cannot serve, but as an ordinary program it would start another such
+/// process.
+fn decide(handshake: Handshake, inode: Option<u64>, parent: u32) -> Role {
+    if inode == Some(handshake.inode) || parent == handshake.parent {
         Role::UnhookedWorker(handshake)
     } else {
         Role::Program
@@ -168,10 +220,12 @@ fn refuse(call: &str) -> ! {
 }
 
 /// Reports to the parent why this worker cannot serve, and exits. If the parent cannot be reached
-/// through the standard input, the report goes to standard error.
+/// through the socket, the report goes to standard error.
 pub(crate) fn exit_cannot_serve(message: &str) -> ! {
-    let sent = socket::send_all(rustix::stdio::stdin(), &report(message));
-    if sent.is_err() {
+    let socket = borrow(REPORT_SOCKET.load(Ordering::Relaxed));
+    let inode = REPORT_INODE.load(Ordering::Relaxed);
+    let is_open = inode != 0 && socket::socket_inode(socket) == Some(inode);
+    if !is_open || socket::send_all(socket.as_fd(), &report(message)).is_err() {
         // If standard error is closed too, only the exit code is left.
         let _ = writeln!(
             std::io::stderr(),
@@ -196,13 +250,16 @@ mod tests {
     fn a_handshake_reads_back_as_it_was_written_and_malformed_text_is_none() {
         let handshake = Handshake {
             parent: 4711,
+            socket: 1000,
             inode: 1 << 40,
         };
         assert_eq!(
             Handshake::parse(OsStr::new(&handshake.to_string())),
             Some(handshake)
         );
-        for malformed in ["", ":", "1", "1:", ":1", "a:1", "1:-1", "1:1:1"] {
+        for malformed in [
+            "", ":", "1:1", "1:5:", ":5:1", "1::1", "a:5:1", "1:2:1", "1:5:-1", "1:5:1:1",
+        ] {
             assert_eq!(
                 Handshake::parse(OsStr::new(malformed)),
                 None,
@@ -224,6 +281,7 @@ mod tests {
     fn a_process_is_a_worker_by_its_socket_or_by_its_parent_and_otherwise_a_program() {
         let handshake = Handshake {
             parent: 10,
+            socket: 30,
             inode: 20,
         };
         let worker = Role::UnhookedWorker(handshake);
@@ -236,7 +294,7 @@ mod tests {
         assert_eq!(
             decide(handshake, None, 10),
             worker,
-            "the program replaced its standard input"
+            "the program closed the socket"
         );
         assert_eq!(
             decide(handshake, Some(21), 11),

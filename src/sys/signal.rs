@@ -27,7 +27,7 @@ pub(crate) fn ignore_sigint_and_unblock() {
     set_mask(&set_of(&[]));
 }
 
-fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
+pub(super) fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the whole set, for which `set` has the size and alignment,
     // and cannot fail. The set is used only afterwards.

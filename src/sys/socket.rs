@@ -1,8 +1,8 @@
 //! The private socket between a parent and one worker.
 //!
 //! It is a socketpair rather than two pipes: one descriptor on each side, both directions, and it
-//! can carry descriptors. All descriptors here are close-on-exec. Only the worker's standard input,
-//! onto which `posix_spawn` duplicates the worker's end, survives the `exec`.
+//! can carry descriptors. All descriptors here are close-on-exec. Only the number to which
+//! `posix_spawn` duplicates the worker's end survives the `exec`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,6 +15,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send,
     sendmsg, socketpair,
 };
+use rustix::pipe::PipeFlags;
 
 /// Makes a connected pair of stream sockets. Neither has the number of a standard descriptor, even
 /// in a program that has closed those: output of the program must not get between the frames.
@@ -46,8 +47,8 @@ pub(crate) fn socket_inode(fd: impl AsFd) -> Option<u64> {
     (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(stat.st_ino)
 }
 
-/// Duplicates `fd` to a high number, so that a job that closes its low descriptors and opens others
-/// does not replace the socket.
+/// Duplicates `fd` to a high number, so that code that closes its low descriptors and opens others
+/// does not replace it.
 pub(crate) fn move_out_of_the_way(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const HIGH: [i32; 3] = [1000, 200, 3];
     let mut last = Errno::MFILE;
@@ -67,11 +68,19 @@ pub(crate) fn put_in_place_of(place: &mut OwnedFd, fd: BorrowedFd<'_>) -> io::Re
 
 /// Opens `/dev/null` for reading and writing.
 pub(crate) fn dev_null() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(
-        "/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    above_standard(rustix::fs::open("/dev/null", flags, Mode::empty())?)
+}
+
+/// Makes a pipe: its reading end and its writing end.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((above_standard(reader)?, above_standard(writer)?))
+}
+
+/// Returns a file that has nothing to read: `/dev/null`, or a pipe that no process writes to.
+pub(crate) fn empty_input() -> io::Result<OwnedFd> {
+    dev_null().or_else(|_| Ok(pipe()?.0))
 }
 
 /// Sends all of `bytes`, blocking. If the peer has closed its end, the error is `EPIPE`, and no
@@ -227,6 +236,15 @@ mod tests {
         let (a, b) = pair().unwrap();
         assert_ne!(socket_inode(&a), socket_inode(&b));
         assert_eq!(socket_inode(dev_null().unwrap()), None);
+    }
+
+    #[test]
+    fn an_empty_input_ends_at_once() {
+        let (reader, writer) = pipe().unwrap();
+        drop(writer);
+        for empty in [empty_input().unwrap(), reader] {
+            assert_eq!(File::from(empty).read(&mut [0]).unwrap(), 0);
+        }
     }
 
     #[test]

@@ -8,7 +8,31 @@ use super::job::image::Fingerprint;
 use super::job::panic_report::PanicReport;
 use crate::sys::mapping::Segment;
 
-/// The first message to a worker.
+/// The content of the prelude: the descriptors that are attached to it, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prelude {
+    /// The standard output, for a worker that has another one up to the hook.
+    pub(crate) stdout: bool,
+    /// The working directory, for a worker that has another one up to the hook.
+    pub(crate) directory: bool,
+}
+
+impl Prelude {
+    /// Returns the number that stands for this content in the header.
+    pub(crate) fn to_number(self) -> u64 {
+        u64::from(self.stdout) | u64::from(self.directory) << 1
+    }
+
+    /// Returns the content, or `None` for a number of another version of the protocol.
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        (number <= 3).then_some(Self {
+            stdout: number & 1 != 0,
+            directory: number & 2 != 0,
+        })
+    }
+}
+
+/// The set-up of a worker, which follows the prelude.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SetUp {
     /// The parent's image. The worker compares it with its own before it calls any code by offset.
@@ -95,4 +119,18 @@ pub(crate) struct Refusal {
     pub(crate) os_error: Option<i32>,
     /// The reason, or advice.
     pub(crate) words: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Prelude;
+
+    #[test]
+    fn a_prelude_reads_back_as_it_was_written() {
+        for number in 0..4 {
+            let prelude = Prelude::from_number(number).unwrap();
+            assert_eq!(prelude.to_number(), number);
+        }
+        assert_eq!(Prelude::from_number(4), None);
+    }
 }

@@ -8,12 +8,12 @@
 //!
 //! # What runs twice
 //!
-//! A worker executes `main` again, with the same arguments and environment, until it reaches the
-//! hook. So call the hook first: code before it also runs in every worker, or once more for all
+//! A worker executes `main` again, with the same arguments and in the same directory, until it
+//! reaches the hook. So call the hook first: code before it also runs in every worker, or once more for all
 //! that are [forked](WorkerType). In a `#[test]`, the worker executes that one test up to its hook.
 //! A worker that calls any other function of this crate before the hook exits, and the call for
-//! which it was started returns an error that names the fix. A new worker finds its parent through
-//! its standard input; do not read or replace that before the hook.
+//! which it was started returns an error that names the fix. In a worker, standard input is empty.
+//! A worker that does not reach the hook in [time](WorkerConfig::start_timeout) is an error.
 //!
 //! # What can go wrong
 //!
@@ -118,9 +118,11 @@ pub use fuzzed::read_frames;
 ///
 /// `run`, `#[seedbed::main]` and `#[seedbed::test]` call it. Call it yourself, first thing in `main` or in a `#[test]`,
 /// if you enter in another way, such as `smol::block_on`. **Code before it in `main` runs again**
-/// in each worker, or once for all that are [forked](WorkerType). Do not read standard input before
-/// it, which connects a worker to its parent, and start no threads, because a program with threads
-/// cannot be forked.
+/// in each worker, or once for all that are [forked](WorkerType). Start no threads before it: in a
+/// worker they would run on, so no worker is started then, and calls fail with
+/// [`WorkerErrorKind::Start`]. In a worker, standard input is empty.
+///
+/// The first call keeps a descriptor of the working directory, in which workers execute `main`.
 ///
 /// # Examples
 ///

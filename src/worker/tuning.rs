@@ -21,9 +21,6 @@ pub(in crate::worker) const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// The time between two looks at a pending fork whose process is to end. A fork takes less.
 pub(in crate::worker) const FORK_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The time that a process may take to reach the hook. `main` may do much work before it.
-pub(in crate::worker) const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The number of fork servers that may end with a request before the request fails.
 pub(in crate::worker) const FORK_ATTEMPTS: usize = 3;
 
@@ -69,3 +66,7 @@ pub(in crate::worker) const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs
 /// The grace period of a shutdown. Service managers commonly wait longer before they kill a whole
 /// program.
 pub(in crate::worker) const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
+
+/// The time that a new process may take to reach the hook. `main` may do much work before it, on a
+/// busy machine; a person who waits for a program that hangs needs to be told why.
+pub(in crate::worker) const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(10);

@@ -151,7 +151,8 @@ impl Attempt {
             match &mut self.state {
                 State::Starting(starting, _) => {
                     let started = ready!(starting.poll(cx));
-                    let State::Starting(_, expected) = mem::replace(&mut self.state, State::Over)
+                    let State::Starting(starting, expected) =
+                        mem::replace(&mut self.state, State::Over)
                     else {
                         unreachable!("the state is the one that was just polled")
                     };
@@ -167,6 +168,10 @@ impl Attempt {
                         }
                         Err(Unstarted::Failed(error)) => {
                             expected.failed(&error);
+                            if starting.is_useless() {
+                                let job = mem::take(&mut self.job);
+                                return self.retry(job);
+                            }
                             return self.fail(error);
                         }
                         Err(Unstarted::NotForked(why)) => {
@@ -450,22 +455,23 @@ fn argument_len(job: &OutMessage) -> usize {
 }
 
 fn start(guard: &CallGuard) -> Result<State, WorkerError> {
-    let spec = hook::exec_spec().ok_or_else(WorkerError::not_initialized)?;
     let config = guard.config();
     config.check()?;
+    let spec = hook::exec_spec(config.kind_of_workers())?;
     fork_detector::watch_for_forks();
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     let expected = guard.expect_worker();
     let fork_server = guard.fork_server();
     let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(&spec) {
-        Ok(Box::new(Forking::new(fork_server, spec)))
+        Ok(Box::new(Forking::new(fork_server, spec.clone())))
     } else {
         let captures = config.captures_stderr();
-        Spawning::new(spec, config.environment(), captures).map(|launch| Box::new(launch) as _)
+        Spawning::new(spec.clone(), config.environment(), captures)
+            .map(|launch| Box::new(launch) as _)
     };
     match launch {
         Ok(launch) => {
-            let starting = Starting::of_worker(launch, config.clone());
+            let starting = Starting::of_worker(launch, spec, config.clone());
             Ok(State::Starting(Box::new(starting), expected))
         }
         Err(error) => {

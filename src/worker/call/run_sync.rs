@@ -35,14 +35,17 @@ use crate::worker::pool::context::WorkerContext;
 /// `Send`.
 ///
 /// A worker is this program, executed again: **everything that `main` does before the hook**
-/// (`run`, `#[seedbed::main]`, `#[seedbed::test]` or `init()`) **happens again**, with the same arguments and
-/// environment: in each worker, or once for all that are [forked](crate::worker::WorkerType). So
+/// (`run`, `#[seedbed::main]`, `#[seedbed::test]` or `init()`) **happens again**, with the same
+/// arguments and in the same directory: in each worker, or once for all that are
+/// [forked](crate::worker::WorkerType). So
 /// `f` must not capture zero-sized tokens that prove something about the state of this process,
 /// unless the code before the hook or an [`init`](crate::WorkerConfig::init) closure establishes
 /// that state in the worker too.
 ///
 /// In the worker, standard input is `/dev/null`, and standard output and error are those of this
-/// process. SIGINT is ignored. The worker is killed when this process ends for any reason.
+/// process. SIGINT is ignored. The worker is killed when this process ends for any reason. (A new
+/// worker that has not reached the hook notices the end when it gets there. The kernel checks the
+/// rights of this process: a worker with another user lives on.)
 ///
 /// # Cancellation
 ///

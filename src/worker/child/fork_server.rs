@@ -26,7 +26,7 @@ use super::tuning::EXIT_FAILED;
 use crate::sys::arena::MappingCache;
 use crate::sys::fork::{Fork, fork_for_parent};
 use crate::sys::mapping::{Mapping, Segment};
-use crate::sys::{socket, thread};
+use crate::sys::{role, socket, thread};
 use crate::transport::codec;
 use crate::transport::frame;
 use crate::transport::frame::{HEADER, Header, Kind};
@@ -144,6 +144,7 @@ fn flush() {
 
 fn arrange(place: &mut OwnedFd, request: &Request) -> io::Result<()> {
     socket::put_in_place_of(place, request.socket.as_fd())?;
+    role::report_through(place.as_fd());
     if let Some(stderr) = &request.stderr {
         rustix::stdio::dup2_stderr(stderr)?;
     }

@@ -32,7 +32,7 @@ use crate::transport::job::image::fingerprint;
 use crate::transport::job::panic;
 use crate::transport::job::panic::catch;
 use crate::transport::job::status::WorkerStatus;
-use crate::transport::message::{Closure, InitFailed, Purpose, Refusal, SetUp};
+use crate::transport::message::{Closure, InitFailed, Prelude, Purpose, Refusal, SetUp};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 
@@ -45,8 +45,8 @@ pub(crate) enum Stdout {
     Deferred,
 }
 
-/// Takes the socket off the standard input, ties the life of this process to that of its parent,
-/// and ignores SIGINT. Returns the worker, which can serve.
+/// Takes the socket, ties the life of this process to that of its parent, and ignores SIGINT.
+/// Returns the worker, which can serve.
 pub(crate) fn take_over(handshake: Handshake) -> UnreadyWorker {
     let started = Instant::now();
     let socket = take_socket(handshake);
@@ -198,19 +198,12 @@ pub(super) fn call_oneself(name: Option<&CStr>) {
 }
 
 fn take_socket(handshake: Handshake) -> OwnedFd {
-    let stdin = rustix::stdio::stdin();
-    if socket::socket_inode(stdin) != Some(handshake.inode) {
-        role::exit_cannot_serve(
-            "its standard input, over which its parent speaks to it, was replaced before the hook. A worker executes \
-             `main` again up to the hook: call the hook before anything that redirects or reads standard input",
-        );
-    }
-    let moved = socket::move_out_of_the_way(stdin).and_then(|moved| {
-        rustix::stdio::dup2_stdin(socket::dev_null()?)?;
-        Ok(moved)
-    });
-    moved.unwrap_or_else(|error| {
-        role::exit_cannot_serve(&format!("it could not move its socket away: {error}"))
+    role::take_socket(handshake).unwrap_or_else(|| {
+        role::exit_cannot_serve(&format!(
+            "descriptor {}, over which its parent speaks to it, was closed or replaced before the hook. A worker executes \
+             `main` again up to the hook: call the hook before anything that closes descriptors which it did not open",
+            handshake.socket
+        ))
     })
 }
 
@@ -232,37 +225,47 @@ pub(super) fn die_with(parent: u32) {
 
 /// The steps before the first job.
 impl Link {
+    /// Receives the prelude. Restores the standard output and changes to the working directory, if
+    /// the parent sent them with it.
     fn receive_prelude(&mut self) -> Stdout {
         let mut bytes = [0; HEADER];
         let received = socket::receive_with_fds(self.socket(), &mut bytes);
-        let Ok(mut stdout) = received else {
+        let Ok(fds) = received else {
             self.exit(EXIT_FAILED)
         };
-        match (Header::from_bytes(&bytes), stdout.pop()) {
-            (
-                Ok(Header {
-                    kind: Kind::Prelude,
-                    number: 0,
-                    length: 0,
-                    ..
-                }),
-                None,
-            ) => Stdout::Inherited,
-            (
-                Ok(Header {
-                    kind: Kind::Prelude,
-                    number: 1,
-                    length: 0,
-                    ..
-                }),
-                Some(stdout),
-            ) => match rustix::stdio::dup2_stdout(stdout) {
-                Ok(()) => Stdout::Deferred,
-                Err(error) => self.exit_cannot_serve(&format!(
-                    "it could not restore its standard output: {error}"
-                )),
-            },
-            _ => self.exit_cannot_serve("its parent speaks another version of seedbed's protocol"),
+        let prelude = match Header::from_bytes(&bytes) {
+            Ok(header) if header.kind == Kind::Prelude && header.length == 0 => {
+                Prelude::from_number(header.number)
+            }
+            _ => None,
+        };
+        let (Some(prelude), mut fds) = (prelude, fds.into_iter()) else {
+            self.exit_cannot_serve("its parent speaks another version of seedbed's protocol")
+        };
+        let mut next = |what| {
+            fds.next().unwrap_or_else(|| {
+                self.exit_cannot_serve(&format!("its parent could not send it {what}"))
+            })
+        };
+        let stdout = prelude.stdout.then(|| next("its standard output"));
+        let directory = prelude.directory.then(|| next("its working directory"));
+        if let Some(stdout) = &stdout
+            && let Err(error) = rustix::stdio::dup2_stdout(stdout)
+        {
+            self.exit_cannot_serve(&format!(
+                "it could not restore its standard output: {error}"
+            ))
+        }
+        if let Some(directory) = directory
+            && let Err(error) = rustix::process::fchdir(directory)
+        {
+            self.exit_cannot_serve(&format!(
+                "it could not change to the present working directory of its parent: {error}"
+            ))
+        }
+        match stdout {
+            Some(_) => Stdout::Deferred,
+            None => Stdout::Inherited,
         }
     }
 

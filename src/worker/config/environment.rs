@@ -1,8 +1,8 @@
 //! Changes to the environment variables of a new process.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::process::Command;
 
 /// The changes to the environment of a new worker process.
 #[derive(Clone, Default)]
@@ -19,14 +19,21 @@ pub(super) enum Change {
 }
 
 impl Environment {
-    pub(in crate::worker) fn apply_to(&self, command: &mut Command) {
+    /// Returns the variables of a new process: those of this process, with the changes.
+    pub(in crate::worker) fn variables(&self) -> BTreeMap<OsString, OsString> {
+        let mut variables: BTreeMap<_, _> = std::env::vars_os().collect();
         for change in &self.changes {
             match change {
-                Change::Set(key, value) => command.env(key, value),
-                Change::Remove(key) => command.env_remove(key),
-                Change::Clear => command.env_clear(),
-            };
+                Change::Set(key, value) => {
+                    variables.insert(key.clone(), value.clone());
+                }
+                Change::Remove(key) => {
+                    variables.remove(key);
+                }
+                Change::Clear => variables.clear(),
+            }
         }
+        variables
     }
 }
 

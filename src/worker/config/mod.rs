@@ -5,6 +5,8 @@ mod environment;
 mod limits;
 mod surroundings;
 mod worker_config;
+mod worker_type;
 
 pub(in crate::worker) use environment::Environment;
-pub use worker_config::{WorkerConfig, WorkerType};
+pub use worker_config::WorkerConfig;
+pub use worker_type::WorkerType;

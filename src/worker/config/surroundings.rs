@@ -1,8 +1,9 @@
-//! The environment variables, working directory and process group of workers.
+//! The environment variables, working directory, start timeout and process group of workers.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::environment::Change;
 use super::worker_config::WorkerConfig;
@@ -79,7 +80,7 @@ impl WorkerConfig {
 
     /// Clears the environment of the workers, as
     /// [`Command::env_clear`](std::process::Command::env_clear) does, including variables that were
-    /// set before. One variable is always present: it tells a worker process that it is one.
+    /// set before.
     ///
     /// # Examples
     ///
@@ -94,7 +95,7 @@ impl WorkerConfig {
     ///     seedbed::init();
     ///     let config = WorkerConfig::new().env_clear().env("LANG", "C");
     ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         assert_eq!(workers.run_sync(count, ()).await.unwrap(), 2);
+    ///         assert_eq!(workers.run_sync(count, ()).await.unwrap(), 1);
     ///     }));
     /// }
     /// ```
@@ -105,11 +106,14 @@ impl WorkerConfig {
     }
 
     /// Sets the working directory of the workers. A relative path is resolved against the directory
-    /// of this process at the time when the worker or the fork server is started.
+    /// of this process at the time when the worker or the fork server is started, which is also the
+    /// directory of workers without this setting.
     ///
     /// The directory changes at the hook, before [`preload`](Self::preload). Code in `main` before
-    /// the hook still runs in the old directory, so relative paths in the program's arguments keep
-    /// their meaning there.
+    /// the hook runs in the directory that this process had at its hook, so relative paths in the
+    /// program's arguments keep their meaning there, even if this process has changed its directory
+    /// since then. (That needs glibc 2.29 or musl, the same root directory, and the right to enter
+    /// it. Otherwise `main` runs in the present directory.)
     ///
     /// # Examples
     ///
@@ -143,6 +147,34 @@ impl WorkerConfig {
             self.refuse(format!("current_dir({path:?})"), words);
         }
         self.current_dir = Some(path);
+        self
+    }
+
+    /// Sets how long a new worker, or the fork server, may take to reach the hook: ten seconds,
+    /// unless this is set. After that it is killed, and the call fails with
+    /// [`WorkerErrorKind::Start`](crate::worker::WorkerErrorKind::Start). This is real time,
+    /// whatever clock the run has. `preload` and `init` closures, which run after the hook, may
+    /// take longer.
+    ///
+    /// A worker executes `main` again. If `main` waits before the hook for something that this
+    /// process holds, such as a lock or a port, the worker waits too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().start_timeout(Duration::from_secs(60));
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         assert_eq!(workers.run_sync(i32::abs, -3).await.unwrap(), 3);
+    ///     }));
+    /// }
+    /// ```
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = timeout;
         self
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::environment::Environment;
+use super::worker_type::WorkerType;
 use crate::sys::mapping::Segment;
 use crate::transport::codec;
 use crate::transport::frame;
@@ -15,7 +16,7 @@ use crate::transport::job::image::fingerprint;
 use crate::transport::message::{Closure, Limits, Purpose, SetUp};
 use crate::worker::error::WorkerError;
 use crate::worker::name::{NewProcess, process_name};
-use crate::worker::tuning::{DEFAULT_GRACE_PERIOD, DEFAULT_IDLE_TIMEOUT};
+use crate::worker::tuning::{DEFAULT_GRACE_PERIOD, DEFAULT_IDLE_TIMEOUT, DEFAULT_START_TIMEOUT};
 
 /// Settings of a context: how its workers start, how long they live, and when they exit.
 ///
@@ -71,6 +72,7 @@ pub struct WorkerConfig {
     pub(super) name: Option<Arc<str>>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) grace_period: Option<Duration>,
+    pub(super) start_timeout: Duration,
     pub(super) preload: Vec<Closure>,
     pub(super) init: Vec<Closure>,
     pub(super) retire: Vec<Closure>,
@@ -102,45 +104,6 @@ pub(super) enum Fault {
     },
 }
 
-/// How worker processes are created.
-///
-/// # Examples
-///
-/// ```
-/// use seedbed::worker::WorkerType;
-/// assert_eq!(WorkerType::default(), WorkerType::Auto);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WorkerType {
-    /// Forks if the program is single-threaded when it reaches the hook; spawns otherwise. This is
-    /// decided once per hook. A test under libtest always has more than one thread.
-    #[default]
-    Auto,
-    /// Executes this program again for each worker. That takes most of a millisecond, and the
-    /// worker starts from scratch.
-    Spawn,
-    /// Executes this program again once, as a *fork server*, which forks a worker for each request.
-    /// That takes less than half the time of executing, and workers share all memory until they
-    /// write to it.
-    ///
-    /// A worker starts as a copy of the fork server at the hook, after
-    /// [`preload`](WorkerConfig::preload). So it shares values that were drawn at random or looked
-    /// up before: the seeds of hash maps, the state of a random number generator, a process id that
-    /// a library keeps, and all addresses. Handlers of `pthread_atfork` are not called. The data of
-    /// [`retire_with`](WorkerConfig::retire_with) is decoded once for all workers. If the fork
-    /// server has more than one thread, calls fail with
-    /// [`WorkerErrorKind::UnsafeFork`](crate::worker::WorkerErrorKind::UnsafeFork). If the fork
-    /// server dies, another one is started for the next worker, and existing workers live on.
-    ///
-    /// The fork server stays as long as its context, whatever the
-    /// [`idle_timeout`](WorkerConfig::idle_timeout), and is not counted in the
-    /// [statistics](crate::worker::WorkerStatistics). A new worker inherits the working directory,
-    /// the environment and standard output of the fork server, which the context's first call
-    /// started.
-    ForkServer,
-}
-
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self::new()
@@ -149,7 +112,8 @@ impl Default for WorkerConfig {
 
 impl WorkerConfig {
     /// Creates a configuration with the defaults: an idle timeout of ten minutes, a grace period of
-    /// thirty seconds, no closures, and standard error shared with this process.
+    /// thirty seconds, a start timeout of ten seconds, no closures, and standard error shared with
+    /// this process.
     ///
     /// # Examples
     ///
@@ -169,6 +133,7 @@ impl WorkerConfig {
             name: None,
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             grace_period: Some(DEFAULT_GRACE_PERIOD),
+            start_timeout: DEFAULT_START_TIMEOUT,
             preload: Vec::new(),
             init: Vec::new(),
             retire: Vec::new(),
@@ -423,6 +388,11 @@ impl WorkerConfig {
         self.worker_type
     }
 
+    /// Returns how long a new process may take to reach the hook.
+    pub(in crate::worker) fn time_to_start(&self) -> Duration {
+        self.start_timeout
+    }
+
     /// Returns whether there are preload closures.
     pub(in crate::worker) fn preloads(&self) -> bool {
         !self.preload.is_empty()
@@ -479,6 +449,7 @@ impl fmt::Debug for WorkerConfig {
             .field("name", &self.name)
             .field("idle_timeout", &self.idle_timeout)
             .field("grace_period", &self.grace_period)
+            .field("start_timeout", &self.start_timeout)
             .field("preload", &self.preload.len())
             .field("init", &self.init.len())
             .field("retire", &self.retire.len())

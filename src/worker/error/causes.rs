@@ -97,6 +97,18 @@ impl WorkerError {
         .caused_by(source)
     }
 
+    pub(crate) fn start_without_loader(source: std::io::Error) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker process could not be started: `/proc/self/exe` is there and cannot be executed ({source}); \
+                 the dynamic loader that this program needs is missing, as in another root directory (`chroot`): put it \
+                 there with the libraries, or link the program statically"
+            ),
+        )
+        .caused_by(source)
+    }
+
     pub(crate) fn start_lost(message: &str) -> Self {
         Self::new(
             WorkerErrorKind::Start,
@@ -142,6 +154,64 @@ impl WorkerError {
         )
     }
 
+    /// The program has started threads before the hook.
+    pub(crate) fn start_among_threads(others: usize) -> Self {
+        let threads = if others == 1 { "thread" } else { "threads" };
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "no worker process was started, because this program had {others} other {threads} when it reached \
+                 seedbed's hook: a worker executes `main` again, and there they would run on. Call `seedbed::init()` \
+                 first thing in `main`, before anything that starts threads, such as a runtime (in place of \
+                 `#[tokio::main]`, build the runtime after it). If these threads may run in each worker too, because \
+                 they only wait or belong to a profiler, take `WorkerType::Spawn`"
+            ),
+        )
+    }
+
+    /// The hook was first reached on a thread other than `main`'s.
+    pub(crate) fn start_off_main() -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            "no worker process was started, because seedbed's hook was reached on a thread other than the one of `main`, \
+             and never on that one: a worker executes `main` again, which would run on there. Call `seedbed::init()` \
+             first thing in `main`, before any thread is started",
+        )
+    }
+
+    /// In a test program, a thread without a name has called the hook, and no test has.
+    pub(crate) fn start_without_test() -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            "no worker process was started, because seedbed's hook was reached on a thread that is not a test's: a \
+             worker of a test is the test program with that one test. Call `seedbed::init()` first thing in the test, \
+             on the thread of the test",
+        )
+    }
+
+    /// In a test program, no worker came up by the name of the thread that reached the hook.
+    pub(crate) fn start_of_no_test(name: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "no worker process could be started: a worker of a test is the test program with that one test, and the \
+                 test `{name}`, after which this thread is named, does not exist or ends before it reaches seedbed's \
+                 hook. Call `seedbed::init()` first thing in the test, on the thread of the test"
+            ),
+        )
+    }
+
+    /// The program was started as an argument of the dynamic loader.
+    pub(crate) fn start_by_loader() -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            "no worker process was started, because `/proc/self/exe` is not this program but the dynamic loader, which \
+             was executed with the program as its argument: workers are the program executed again through \
+             `/proc/self/exe`. Execute the program itself (in a bundle, set its loader with `patchelf \
+             --set-interpreter`)",
+        )
+    }
+
     pub(crate) fn start_in_another_namespace() -> Self {
         Self::new(
             WorkerErrorKind::UnsafeFork,
@@ -174,6 +244,19 @@ impl WorkerError {
         .ended(exit)
     }
 
+    /// The worker ended before the hook because its socket was gone.
+    pub(crate) fn start_without_socket(exit: WorkerExit) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker {exit}, because the descriptor of its connection was closed or replaced before it reached \
+                 seedbed's hook; a worker executes `main` again: call the hook before anything in `main` that closes \
+                 descriptors which it did not open (`closefrom`), and before this program executes another one in its place"
+            ),
+        )
+        .ended(exit)
+    }
+
     pub(crate) fn start_ended_within_init(exit: WorkerExit) -> Self {
         Self::new(
             WorkerErrorKind::Start,
@@ -189,8 +272,10 @@ impl WorkerError {
         Self::new(
             WorkerErrorKind::Start,
             format!(
-                "the worker process had not reached seedbed's hook after {limit:?} and was killed; call the hook \
-                 before anything in `main` that waits or reads standard input"
+                "the worker process had not reached seedbed's hook after {limit:?} and was killed: a worker executes \
+                 `main` again, and something in it waits before the hook (for a lock or a port that this program holds, \
+                 for a terminal, for the network). Call the hook before that, or allow it more time with \
+                 `WorkerConfig::start_timeout`"
             ),
         )
     }

@@ -1,9 +1,9 @@
 //! Starts worker processes by executing this program again, from one thread that does nothing else.
 //!
 //! The program is executed as `/proc/self/exe`, which is right also when the file on disk has been
-//! replaced. No `pre_exec` closure is used, so the standard library calls `posix_spawn`, whose cost
-//! does not grow with this process's memory. There is one launcher thread for the whole process,
-//! for three reasons:
+//! replaced. It starts in the directory in which this program reached its hook, because `main` may
+//! open relative paths before it. `posix_spawn` starts it, whose cost does not grow with this
+//! process's memory. There is one launcher thread for the whole process, for three reasons:
 //!
 //! * The kernel sends a parent-death signal when the *thread* that started the child ends, so that
 //!   thread must live as long as this process.
@@ -13,25 +13,28 @@
 //!
 //! A process that is started for a caller who has dropped the [`Spawning`] is killed and reaped.
 
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
 use std::pin::Pin;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use futures_lite::Stream;
+use rustix::process::Pid;
 
 use super::exec_spec::ExecSpec;
 use crate::sys::process::Pidfd;
 use crate::sys::role::{HANDSHAKE_VARIABLE, Handshake};
+use crate::sys::spawn::{Program, spawn};
 use crate::sys::{signal, socket};
 use crate::transport::frame;
 use crate::transport::frame::Kind;
+use crate::transport::message::Prelude;
 use crate::worker::child::Stdout;
 use crate::worker::config::Environment;
 use crate::worker::conn::connection::Connection;
@@ -144,18 +147,19 @@ fn launch(
     environment: &Environment,
     capture_stderr: bool,
 ) -> Result<Launched, WorkerError> {
-    let (ours, theirs) =
-        sockets(spec.stdout).map_err(|error| WorkerError::start("its socket", error))?;
-    // Registered before the process is started, so that an error leaves no process behind.
-    let ours = Async::new(ours).map_err(|error| WorkerError::start("its socket", error))?;
-    let mut child = command(spec, environment, capture_stderr, theirs)
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => WorkerError::start_without_proc(error),
-            _ => WorkerError::start("executing `/proc/self/exe`", error),
-        })?;
-    let stderr = child.stderr.take().map(OwnedFd::from);
-    let process = Pidfd::adopt(child).map(WorkerProcess::new);
+    let prepared = || -> io::Result<_> {
+        let (ours, theirs) = socket::pair()?;
+        let directory = spec.former_directory();
+        let present = directory.as_ref().map(|(_, present)| present.as_fd());
+        send_prelude(&ours, spec.stdout, present)?;
+        // Registered before the process is started, so that an error leaves no process behind.
+        Ok((Async::new(ours)?, theirs, directory))
+    };
+    let (ours, theirs, directory) =
+        prepared().map_err(|error| WorkerError::start("its socket", error))?;
+    let directory = directory.as_ref().map(|(former, _)| former.as_fd());
+    let (pid, stderr) = execute(spec, environment, capture_stderr, &theirs, directory)?;
+    let process = Pidfd::adopt_number(pid).map(WorkerProcess::new);
     let process = process.map_err(|error| WorkerError::start("its process descriptor", error))?;
     Ok(Launched {
         process,
@@ -165,42 +169,93 @@ fn launch(
     })
 }
 
-/// Makes the two ends of a worker's socket, and sends the prelude.
-fn sockets(stdout: Stdout) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = socket::pair()?;
-    match stdout {
-        Stdout::Inherited => socket::send_all(&ours, &frame::of_bytes(Kind::Prelude, 0, b""))?,
-        Stdout::Deferred => {
-            let prelude = frame::of_bytes(Kind::Prelude, 1, b"");
-            socket::send_with_fds(&ours, &prelude, &[io::stdout().as_fd()])?;
-        }
-    }
-    Ok((ours, theirs))
+/// Sends the prelude, the first message to a worker.
+fn send_prelude(
+    ours: &OwnedFd,
+    stdout: Stdout,
+    directory: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let prelude = Prelude {
+        stdout: stdout == Stdout::Deferred,
+        directory: directory.is_some(),
+    };
+    let program_stdout = io::stdout();
+    let stdout = prelude.stdout.then(|| program_stdout.as_fd());
+    let fds: Vec<_> = stdout.into_iter().chain(directory).collect();
+    let message = frame::of_bytes(Kind::Prelude, prelude.to_number(), b"");
+    socket::send_with_fds(ours, &message, &fds)
 }
 
-fn command(
+/// Executes the program, with an empty standard input. Returns the reading end of its standard
+/// error, if that is captured.
+fn execute(
     spec: &ExecSpec,
     environment: &Environment,
     capture_stderr: bool,
-    socket: OwnedFd,
-) -> Command {
-    let inode = socket::socket_inode(&socket).expect("a new socket has an inode");
+    socket: &OwnedFd,
+    directory: Option<BorrowedFd<'_>>,
+) -> Result<(Pid, Option<OwnedFd>), WorkerError> {
+    let no_room = |error| WorkerError::start("its standard input and output", error);
+    let nothing = socket::empty_input().map_err(no_room)?;
+    // Reserves the number that the socket has in the new process.
+    let place = socket::move_out_of_the_way(socket.as_fd()).map_err(no_room)?;
+    let mut descriptors = vec![
+        (nothing.as_fd(), libc::STDIN_FILENO),
+        (socket.as_fd(), place.as_raw_fd()),
+    ];
+    let discarded;
+    if spec.stdout == Stdout::Deferred {
+        discarded = socket::dev_null().map_err(no_room)?;
+        descriptors.push((discarded.as_fd(), libc::STDOUT_FILENO));
+    }
+    let (stderr, writer);
+    if capture_stderr {
+        let (reader, end) = socket::pipe().map_err(no_room)?;
+        (stderr, writer) = (Some(reader), end);
+        descriptors.push((writer.as_fd(), libc::STDERR_FILENO));
+    } else {
+        stderr = None;
+    }
     let handshake = Handshake {
         parent: std::process::id(),
-        inode,
+        socket: place.as_raw_fd(),
+        inode: socket::socket_inode(socket).expect("a new socket has an inode"),
     };
-    let mut command = Command::new("/proc/self/exe");
-    environment.apply_to(&mut command); // before our variable, which must win
-    command
-        .arg0(&spec.argument_zero)
-        .args(&spec.arguments)
-        .env(HANDSHAKE_VARIABLE, handshake.to_string())
-        .stdin(Stdio::from(socket));
-    if spec.stdout == Stdout::Deferred {
-        command.stdout(Stdio::null());
-    }
-    if capture_stderr {
-        command.stderr(Stdio::piped());
-    }
-    command
+    let program = Program {
+        path: PROGRAM,
+        arguments: &spec.command_line(),
+        environment: &strings(environment, handshake),
+        directory,
+        descriptors: &descriptors,
+    };
+    let spawned = spawn(&program).or_else(|error| match directory {
+        // This program may have lost the right to enter that directory.
+        Some(_) => spawn(&Program {
+            directory: None,
+            ..program
+        }),
+        None => Err(error),
+    });
+    let pid = spawned.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if rustix::fs::stat(PROGRAM).is_ok() => {
+            WorkerError::start_without_loader(error)
+        }
+        io::ErrorKind::NotFound => WorkerError::start_without_proc(error),
+        _ => WorkerError::start("executing `/proc/self/exe`", error),
+    })?;
+    Ok((pid, stderr))
+}
+
+/// The path by which a new process executes this program.
+const PROGRAM: &CStr = c"/proc/self/exe";
+
+/// Returns the environment of the new process, which includes its handshake.
+fn strings(environment: &Environment, handshake: Handshake) -> Vec<CString> {
+    let mut variables = environment.variables();
+    variables.insert(HANDSHAKE_VARIABLE.into(), handshake.to_string().into());
+    let strings = variables.into_iter().map(|(name, value)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+            .expect("the configuration was checked for zero bytes, and an environment has none")
+    });
+    strings.collect()
 }

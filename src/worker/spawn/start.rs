@@ -3,8 +3,8 @@
 //!
 //! The parent waits for two answers: *hello*, when the new process has reached the hook, and
 //! *ready*, when its init closures have run. Only the first has a time limit: a program that waits
-//! for input before its hook would never get there, while an init closure may take as long as it
-//! likes. A forked worker is past the hook, so it sends no hello, and ready only if it has init
+//! before its hook for something that this one holds would never get there, while an init closure
+//! may take as long as it likes. A forked worker is past the hook, so it sends no hello, and ready only if it has init
 //! closures or limits; without them it can be given its job as soon as it has been requested. When
 //! an error is returned, the process has been reaped.
 
@@ -15,8 +15,10 @@ use std::task::{Context, Poll, ready};
 use async_io::Timer;
 use futures_lite::FutureExt;
 
+use super::exec_spec::ExecSpec;
 use super::launcher::Launch;
 use crate::sys::mapping::Segment;
+use crate::sys::role::EXIT_CANNOT_SERVE;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::image::Fingerprint;
@@ -31,12 +33,12 @@ use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
 use crate::worker::name::NewProcess;
-use crate::worker::tuning::HOOK_TIMEOUT;
 
 /// A worker that cannot be given a job yet. Dropping it kills and reaps the process.
 #[derive(Debug)]
 pub(in crate::worker) struct Starting {
     state: State,
+    spec: Arc<ExecSpec>,
     config: WorkerConfig,
     /// The process will be a fork server instead of a worker.
     fork_server: bool,
@@ -89,9 +91,14 @@ enum Failure {
 }
 
 impl Starting {
-    pub(in crate::worker) fn of_worker(launch: Box<dyn Launch>, config: WorkerConfig) -> Self {
+    pub(in crate::worker) fn of_worker(
+        launch: Box<dyn Launch>,
+        spec: Arc<ExecSpec>,
+        config: WorkerConfig,
+    ) -> Self {
         Self {
             state: State::Launching(launch),
+            spec,
             config,
             fork_server: false,
             memory: None,
@@ -101,14 +108,21 @@ impl Starting {
     /// Starts a fork server, which writes the numbers of its workers to `memory`.
     pub(in crate::worker) fn of_fork_server(
         launch: Box<dyn Launch>,
+        spec: Arc<ExecSpec>,
         config: WorkerConfig,
         memory: TableMemory,
     ) -> Self {
         Self {
             fork_server: true,
             memory: Some(memory),
-            ..Self::of_worker(launch, config)
+            ..Self::of_worker(launch, spec, config)
         }
+    }
+
+    /// Returns whether the process can never reach the hook by this way, so that another way may be
+    /// tried.
+    pub(in crate::worker) fn is_useless(&self) -> bool {
+        self.spec.is_useless()
     }
 
     /// Waits until the worker can be given a job.
@@ -132,7 +146,7 @@ impl Starting {
                     Poll::Ready(answer) => self.check_hello(answer)?,
                     Poll::Pending => {
                         ready!(limit.poll(cx));
-                        self.fail_with(WorkerError::start_too_slow(HOOK_TIMEOUT));
+                        self.fail_with(WorkerError::start_too_slow(self.config.time_to_start()));
                     }
                 },
                 State::Initializing(worker) => match ready!(worker.poll_answer(cx)) {
@@ -154,7 +168,13 @@ impl Starting {
                         unreachable!("the state was matched above")
                     };
                     return Poll::Ready(Err(Unstarted::Failed(match failure {
-                        Failure::Ended => WorkerError::start_ended(death.exit),
+                        Failure::Ended if death.exit.code() == Some(EXIT_CANNOT_SERVE) => {
+                            WorkerError::start_without_socket(death.exit)
+                        }
+                        Failure::Ended => {
+                            self.spec.ended_early(death.exit.code());
+                            WorkerError::start_ended(death.exit)
+                        }
                         Failure::EndedWithinInit => {
                             WorkerError::start_ended_within_init(death.exit)
                         }
@@ -227,7 +247,8 @@ impl Starting {
         };
         let set_up = self.config.set_up(role, segment)?;
         worker.put(OutMessage::new(set_up, Vec::from_iter(file)));
-        Ok(State::SettingUp(worker, Timer::after(HOOK_TIMEOUT)))
+        let limit = Timer::after(self.config.time_to_start());
+        Ok(State::SettingUp(worker, limit))
     }
 
     /// Checks the answer to the set-up, which should be hello.
@@ -236,6 +257,7 @@ impl Starting {
             Ok(frame) if frame.header.kind == Kind::Hello => {
                 match codec::decode::<Fingerprint>(frame.payload()) {
                     Ok(image) if fingerprint().is_ok_and(|ours| image == *ours) => {
+                        self.spec.mark_worked();
                         self.state = State::Initializing(self.take_worker())
                     }
                     // A fingerprint that cannot be decoded comes from another version of this
@@ -327,6 +349,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::worker::child::Stdout;
     use crate::worker::error::WorkerErrorKind;
 
     /// A process that stops itself and never gets to the hook, with its number.
@@ -342,6 +365,7 @@ mod tests {
         let (worker, pid) = stopped();
         let mut starting = Starting {
             state: State::SettingUp(worker, Timer::after(Duration::ZERO)),
+            spec: Arc::new(ExecSpec::new(Vec::new(), Stdout::Inherited, None, 0)),
             config: WorkerConfig::new(),
             fork_server: false,
             memory: None,

@@ -318,7 +318,8 @@ impl ForkServer {
             shared_table().map_err(|error| WorkerError::start("the fork server's table", error))?;
         let environment = self.config().environment();
         let launch = Box::new(Spawning::new(spec.clone(), environment, false)?);
-        let mut starting = Starting::of_fork_server(launch, self.config().clone(), memory);
+        let mut starting =
+            Starting::of_fork_server(launch, spec.clone(), self.config().clone(), memory);
         let stopped = async {
             stop.await;
             None

@@ -24,7 +24,12 @@ fn silent_server(spec: Arc<ExecSpec>) -> Server {
 
 /// This program, which lists its tests and exits, and so becomes no fork server.
 fn useless_spec() -> Arc<ExecSpec> {
-    Arc::new(ExecSpec::new(vec!["--list".into()], Stdout::Deferred))
+    Arc::new(ExecSpec::new(
+        vec!["--list".into()],
+        Stdout::Deferred,
+        None,
+        0,
+    ))
 }
 
 #[test]
