@@ -131,6 +131,8 @@ pub use time::sleep;
 pub use transport::payload::SharedBytes;
 pub use variables::TreeVar;
 
+#[cfg(not(all(feature = "workers", target_os = "linux")))]
+pub use run::init;
 /// Makes an `async fn main` the program's `main`, which runs it as [`run`](run()) does.
 ///
 /// The hook is at the beginning of that `main`, so nothing of the program runs twice. The function

@@ -30,5 +30,7 @@ pub use current::{current_run, current_statistics, in_run, in_task, spawn_system
 pub use error::{EnterError, RunFinishedError};
 pub use handle::RunHandle;
 pub use statistics::RunStatistics;
+#[cfg(not(all(feature = "workers", target_os = "linux")))]
+pub use workers::init;
 
 pub use crate::variables::{RunVar, RunVarToken};

@@ -4,11 +4,21 @@
 pub(super) use crate::worker::{forget, glance, hook, look, shutdown_default, turn};
 
 #[cfg(not(all(feature = "workers", target_os = "linux")))]
+pub use without_workers::init;
+#[cfg(not(all(feature = "workers", target_os = "linux")))]
 pub(super) use without_workers::{forget, glance, hook, look, shutdown_default, turn};
 
 #[cfg(not(all(feature = "workers", target_os = "linux")))]
 mod without_workers {
     use std::time::Duration;
+
+    /// Does nothing in this build, where no process is a worker.
+    ///
+    /// ```
+    /// seedbed::init();
+    /// assert_eq!(seedbed::run(async { 6 * 7 }), 42);
+    /// ```
+    pub fn init() {}
 
     pub(in crate::run) fn hook() {}
 

@@ -6,8 +6,9 @@ use seedbed::sync::{Event, channel};
 use seedbed::testing::MockClock;
 use seedbed::{CancelScope, RunBuilder, move_on_after, on_cancel, open_nursery, sleep, thread};
 
-fn main() {
-    let sum = seedbed::run(open_nursery(async |n| {
+#[seedbed::main]
+async fn main() {
+    let sum = open_nursery(async |n| {
         let (sender, receiver) = channel(1);
         n.spawn(async move {
             for number in [1, 2, 3] {
@@ -19,10 +20,18 @@ fn main() {
             sum += number;
         }
         sum
-    }));
+    })
+    .await;
     assert_eq!(sum, 42);
 
     let hour = Duration::from_secs(3600);
+    std::thread::spawn(move || on_a_virtual_clock(hour))
+        .join()
+        .unwrap();
+    println!("a build without workers works");
+}
+
+fn on_a_virtual_clock(hour: Duration) {
     RunBuilder::new().clock(MockClock::autojump()).run(async {
         let cleaned = Event::new();
         let clean_up = cleaned.clone();
@@ -34,5 +43,4 @@ fn main() {
         scope.cancel();
         assert_eq!(scope.run(sleep(hour)).await, None);
     });
-    println!("a build without workers works");
 }
