@@ -40,6 +40,30 @@ fn cancellation() {
 }
 
 #[test]
+fn crawler() {
+    assert!(said("crawler").contains("/slow: the time limit was reached"));
+}
+
+#[test]
+fn sweep() {
+    let said = said("sweep");
+    assert!(
+        said.contains("The simulation of 27 failed: job `sweep::collatz_steps`: the job panicked")
+    );
+    assert!(
+        said.contains("The longest of 10000 sequences begins at 6171"),
+        "{said}"
+    );
+}
+
+#[test]
+fn thumbnails() {
+    assert!(
+        said("thumbnails").contains("torn.ppm: job `thumbnails::thumbnail`: the job had not ended")
+    );
+}
+
+#[test]
 fn single_use_workers() {
     assert!(said("single_use_workers").contains("has nothing to remember"));
 }
