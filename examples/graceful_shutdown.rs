@@ -1,26 +1,23 @@
 //! How does a server stop without interrupting a line that it is writing?
 //!
-//! When SIGTERM, Ctrl-C or an event tells the server to stop, it does this in order:
+//! `service::serve` handles SIGTERM and Ctrl-C. When the first one arrives, this happens in order:
 //!
-//! 1. it stops accepting and closes its port, so that new clients go elsewhere;
+//! 1. the server stops accepting and closes its port, so that new clients go elsewhere;
 //! 2. it closes idle connections; busy ones may finish their request, within a time limit;
-//! 3. it cancels requests that exceed the limit, but still sends these clients a last line that
+//! 3. requests that exceed the limit are cancelled, but these clients still get a last line that
 //!    says so;
 //! 4. a second signal ends the time limit at once.
 //!
-//! The tree of tasks does most of this. Tasks that end together are in one scope. Tasks that must
-//! end before the next step are in a nursery. Writes that must not be interrupted are in a shield
-//! with a time limit inside:
+//! `shutdown.until(..)` ends the waiting of those who have nothing to finish. Writes that must not
+//! be interrupted are in a shield with a time limit inside:
 //!
 //! ```text
-//! serve
-//! ├─ handle signals
-//! └─ work: a scope, which gets a deadline when the draining begins
-//!    └─ clients: a nursery
-//!       ├─ accept, until told to stop
-//!       ├─ serve a client ── answer ── shield ── write
-//!       ├─ serve a client
-//!       ┆
+//! serve: a scope, which gets a deadline when the draining begins
+//! └─ clients: a nursery
+//!    ├─ accept, until the shutdown begins
+//!    ├─ serve a client ── answer ── shield ── write
+//!    ├─ serve a client
+//!    ┆
 //! ```
 //!
 //! The program contains its own clients, and sends itself the signals.
@@ -35,13 +32,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use seedbed::run::CtrlC;
-use seedbed::signal::{SIGINT, SIGTERM, SignalError, SignalReceiver, open_signal_receiver};
-use seedbed::sync::Event;
+use seedbed::service::{Shutdown, serve};
+use seedbed::signal::{SIGINT, SIGTERM};
 use seedbed::time::sleep_forever;
-use seedbed::{
-    CancelScope, CapacityLimiter, RunBuilder, move_on_after, on_cancel, open_nursery, shield, sleep,
-};
-use smol::future::or;
+use seedbed::{CapacityLimiter, move_on_after, on_cancel, open_nursery, shield, sleep};
 use smol::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 use smol::stream::StreamExt;
@@ -57,106 +51,51 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A server that answers lines with lines. It first reports that it works on the request, then
 /// sends the answer.
+#[derive(Default)]
 struct Server {
-    /// The time that clients have after the server was told to stop.
-    grace: Duration,
-    /// Tells the server to stop. The signals set it, and other code may too.
-    stop: Event,
-    /// Set when the port is closed.
-    draining: Event,
-    /// The scope of all work for clients.
-    work: CancelScope,
     answered: AtomicUsize,
     cut_off: AtomicUsize,
 }
 
 impl Server {
-    fn new(grace: Duration) -> Self {
-        Server {
-            grace,
-            stop: Event::new(),
-            draining: Event::new(),
-            work: CancelScope::new(),
-            answered: AtomicUsize::new(0),
-            cut_off: AtomicUsize::new(0),
-        }
-    }
-
-    /// Serves until the server is told to stop and all of its work has ended.
-    async fn serve(&self, listener: TcpListener) -> Result<(), SignalError> {
-        let signals = open_signal_receiver(&[SIGTERM, SIGINT])?;
-        open_nursery(|n| async move {
-            n.spawn(self.heed(signals));
-            match self.work.run(self.attend_to_all(listener)).await {
-                Some(()) => println!("Server: everybody has been served."),
-                None => println!("Server: some had to be cut off."),
-            }
-            n.cancel(); // no more signals are handled
-        })
-        .await;
-        Ok(())
-    }
-
-    /// Handles signals: the first one tells the server to stop, the second one cancels its work.
-    async fn heed(&self, mut signals: SignalReceiver) {
-        signals.next().await;
-        println!("Server: a signal. We stop.");
-        self.stop.set();
-        signals.next().await;
-        println!("Server: another signal. We stop now.");
-        self.work.cancel();
-    }
-
-    /// Accepts clients until the server is told to stop. Returns when the last client has gone.
-    async fn attend_to_all(&self, listener: TcpListener) {
+    /// Accepts clients until the shutdown begins. Returns when the last client has gone.
+    async fn attend_to_all(&self, listener: TcpListener, shutdown: &Shutdown) {
         open_nursery(|clients| async move {
             let places = CapacityLimiter::new(MOST_CLIENTS);
-            or(self.stop.wait(), async {
-                loop {
-                    let place = places.acquire().await;
-                    let stream = accept(&listener).await;
-                    clients.spawn(async move {
-                        self.attend_to(stream).await;
-                        drop(place);
-                    });
-                }
-            })
-            .await;
+            let next = async || (places.acquire().await, accept(&listener).await);
+            while let Some((place, stream)) = shutdown.until(next()).await {
+                clients.spawn(async move {
+                    self.attend_to(stream, shutdown).await;
+                    drop(place);
+                });
+            }
             // Clients that are still in the kernel's queue are refused too. None of their requests
             // was begun.
             drop(listener);
             println!("Server: the port is closed.");
-            self.draining.set();
-            self.work.set_timeout(self.grace);
         })
         .await
     }
 
     /// Serves one client until either side closes the connection. An error of one client does not
     /// affect the others.
-    async fn attend_to(&self, stream: TcpStream) {
-        if let Err(error) = self.converse(&stream).await {
+    async fn attend_to(&self, stream: TcpStream, shutdown: &Shutdown) {
+        if let Err(error) = self.converse(&stream, shutdown).await {
             println!("Server: a client was lost: {error}.");
         }
     }
 
-    async fn converse(&self, stream: &TcpStream) -> io::Result<()> {
+    async fn converse(&self, stream: &TcpStream, shutdown: &Shutdown) -> io::Result<()> {
         let mut requests = BufReader::new(stream.clone()).lines();
-        loop {
-            // No request is in progress here, so the conversation ends here when the server stops.
-            // Half a request counts as none.
-            let no_more = async {
-                self.draining.wait().await;
-                None
-            };
-            let Some(request) = or(requests.next(), no_more).await else {
-                return Ok(());
-            };
+        // No request is in progress here, so the conversation ends here when the server stops. Half
+        // a request counts as none.
+        while let Some(Some(request)) = shutdown.until(requests.next()).await {
             write_line(stream, "working").await?;
             let answer = on_cancel(answer(request?), self.apologise(stream)).await;
             write_line(stream, &answer).await?;
             self.answered.fetch_add(1, Relaxed);
         }
+        Ok(())
     }
 
     /// Sends the last line to a client whose request was cancelled. An error here cannot be
@@ -207,33 +146,41 @@ async fn answer(request: String) -> String {
     format!("You wanted {request}.")
 }
 
-fn main() {
-    // The server handles Ctrl-C itself, so the run must not.
-    RunBuilder::new().ctrl_c(CtrlC::Leave).run(async {
-        let server = Server::new(Duration::from_millis(200));
-        with_clients(&server, the_first_signal_drains)
-            .await
-            .unwrap();
-        assert_eq!(server.answered.into_inner(), 2);
-        assert_eq!(server.cut_off.into_inner(), 1);
+// The server handles Ctrl-C itself, so the run must not.
+#[seedbed::main(ctrl_c = CtrlC::Leave)]
+async fn main() -> io::Result<()> {
+    let server = Server::default();
+    let limit = Duration::from_millis(200);
+    with_clients(&server, limit, the_first_signal_drains).await?;
+    assert_eq!(server.answered.into_inner(), 2);
+    assert_eq!(server.cut_off.into_inner(), 1);
 
-        let server = Server::new(Duration::from_secs(3600));
-        with_clients(&server, the_second_signal_ends).await.unwrap();
-        assert_eq!(server.cut_off.into_inner(), 1);
-    });
+    let server = Server::default();
+    let limit = Duration::from_secs(3600);
+    with_clients(&server, limit, the_second_signal_ends).await?;
+    assert_eq!(server.cut_off.into_inner(), 1);
+    Ok(())
 }
 
 /// Runs the server, and next to it a task that plays the clients and stops the server.
 async fn with_clients(
     server: &Server,
+    limit: Duration,
     play: impl AsyncFnOnce(SocketAddr) -> io::Result<()>,
 ) -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
+    let service = |shutdown: Shutdown| async move {
+        server.attend_to_all(listener, &shutdown).await;
+    };
     open_nursery(async |n| {
-        let serving = n.spawn(server.serve(listener));
+        let serving = n.spawn(serve(service).drain_for(limit));
         play(address).await?;
-        serving.await.map_err(io::Error::other)
+        match serving.await.map_err(io::Error::other)? {
+            Some(()) => println!("Server: everybody has been served."),
+            None => println!("Server: some had to be cut off."),
+        }
+        Ok(())
     })
     .await
 }

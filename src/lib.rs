@@ -54,6 +54,7 @@
 //! | share, hand over, limit | [`CapacityLimiter`], [`sync`]: channels, locks, events; [`TreeVar`], [`run::RunVar`] |
 //! | call a function in a worker process | [`run_sync`], [`WorkerError`], [`WorkerConfig`], [`open_worker_context`], [`SharedBytes`]; [`worker`] |
 //! | call a function in a thread, run a program | [`thread::run_sync`], [`process::run_process`] |
+//! | restart what fails, shut down in order | [`service::supervise`], [`service::serve`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
 //! | observe and test | [`nursery::task_tree`], [`instrument`], [`testing`] |
 //!
@@ -101,6 +102,7 @@ pub mod instrument;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub mod process;
 pub mod run;
+pub mod service;
 #[cfg(target_os = "linux")]
 pub mod signal;
 pub mod sync;

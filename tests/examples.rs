@@ -122,16 +122,16 @@ fn producer_consumer() {
 #[test]
 fn supervisor() {
     let said = said("supervisor");
-    assert_eq!(said.matches("It is started again in 5ms.").count(), 4);
-    assert!(said.contains("was killed by SIGABRT"));
-    assert!(said.ends_with("The block has ended, as the archive failed 4 times in a row.\n"));
+    assert!(said.contains("The thumbnail is drawn, after a crash.\n"));
+    assert!(said.contains("The archive ends the block: it failed 4 times in a row"));
 }
 
 #[test]
 fn graceful_shutdown() {
     let said = said("graceful_shutdown");
     assert!(said.contains("Client: what took too long was cut off, in good form.\n"));
-    assert!(said.ends_with("but there was no time for it.\n"));
+    assert!(said.contains("but there was no time for it.\n"));
+    assert!(said.ends_with("Server: some had to be cut off.\n"));
 }
 
 #[test]

@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 12] = [
     &["task"],
     &["sync"],
     &["thread", "signal", "testing", "instrument"],
-    &["process"],
+    &["process", "service"],
     &["worker"],
     &["run"],
     &["guide"],
