@@ -24,6 +24,8 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_ends.rs"]
+mod worker_ends;
 #[path = "worker_errors.rs"]
 mod worker_errors;
 #[path = "worker_faults.rs"]
@@ -57,6 +59,7 @@ fn main() {
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("shared_memory", shared_memory::SUITE),
+        ("worker_ends", worker_ends::SUITE),
         ("worker_errors", worker_errors::SUITE),
         ("worker_faults", worker_faults::SUITE),
         ("worker_frames", worker_frames::SUITE),

@@ -204,8 +204,8 @@ fn checking_idle_workers_removes_exited_ones_and_keeps_a_panic_report() {
     let config = WorkerConfig::new().retire(|_: &WorkerStatus| panic!("no idea"));
     test(with_workers(config, |workers| async move {
         common::wait_until_gone(workers.run_sync(pid, ()).await.unwrap());
-        assert_eq!(workers.statistics().idle_workers, 1);
-        assert_eq!(workers.statistics().idle_workers, 1);
+        assert_eq!(workers.statistics().idle_workers, 0);
+        assert_eq!(workers.statistics().idle_workers, 0);
         let error = workers.run_sync(pid, ()).await.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Retire);
     }));

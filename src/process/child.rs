@@ -4,21 +4,24 @@
 //! Workers, fork servers and the processes of `run_process` are all [`ChildProcess`]es. Dropping
 //! one that has not ended kills it at once and reaps it in the background, so neither a process nor
 //! a zombie is left behind.
+//!
+//! Where the kernel gives no pidfd, at the moment or for good, the process is known by its number:
+//! it is killed by that, and its end is seen at the next tick.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 
 use async_io::{Async, Timer};
 use event_listener::EventListener;
 
 use super::background;
-use super::tick::next_tick;
+use super::tick::{next_slow_tick, next_tick};
 use super::tuning::TREE_KILL_LIMIT;
 use crate::sys::primitives::lock;
-use crate::sys::process::{Ended, Number, Pidfd};
+use crate::sys::process::{ChildStatus, Ended, Number, Pidfd, has_trapped_thread};
 use crate::sys::process_tree::DescendantKiller;
 use crate::sys::tuning::SCAN_INTERVAL;
 
@@ -30,9 +33,15 @@ pub(crate) struct ChildProcess {
     /// The process's descendants and the members of the group that it leads end with it.
     kills_tree: bool,
     /// A kill has begun, which takes several steps if there are descendants.
-    is_being_killed: bool,
+    is_killed: bool,
+    /// The process was stopped because it had asked to be traced, and was killed for that.
+    was_trapped: bool,
     /// The next look at a process that the reactor does not watch.
     next_tick: Option<EventListener>,
+    /// The next look at a process that may have been stopped.
+    next_slow_tick: Option<EventListener>,
+    /// Watches hold it weakly, to see when this is gone.
+    watched: Option<Arc<()>>,
 }
 
 /// A descriptor that is registered with the reactor. Several tasks may wait for it.
@@ -42,6 +51,8 @@ type Registered = Arc<Async<Arc<Pidfd>>>;
 enum State {
     /// Not known to have ended. Registered once a task waits for the end.
     Running(Arc<Pidfd>, Option<Registered>),
+    /// Not known to have ended, and known by its number alone.
+    Numbered(Number),
     /// Reaped.
     Ended(Ended),
     /// Moved to the background by `drop`.
@@ -54,22 +65,33 @@ impl ChildProcess {
         Self::in_state(State::Running(Arc::new(pidfd), None), pid, false)
     }
 
-    /// Takes over a child that is known by its number alone. Returns `None` if it runs, and its
-    /// descriptor cannot be opened at present.
-    pub(crate) fn from_pid(pid: u32, kills_tree: bool) -> Option<Self> {
+    /// Takes over a child that was just spawned. If its descriptor cannot be opened, the child is
+    /// killed, and reaped in the background.
+    pub(crate) fn adopt(child: std::process::Child) -> io::Result<Self> {
+        Self::adopt_number(child.id())
+    }
+
+    /// Takes over a child that was just spawned, given its number; see [`adopt`](Self::adopt).
+    pub(crate) fn adopt_number(pid: u32) -> io::Result<Self> {
+        let number = Number::new(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        number.open().map(Self::new).inspect_err(|_| {
+            drop(Self::in_state(State::Numbered(number), pid, false));
+        })
+    }
+
+    /// Takes over a child that is known by its number alone.
+    pub(crate) fn from_pid(pid: u32, kills_tree: bool) -> Self {
         let state = match Number::new(pid) {
             None => State::Ended(Ended::Unknown), // the kernel gives this number to no process
             Some(number) => match number.open() {
-                // If this is no child of ours, then other code has reaped the one that had this
-                // number.
-                Ok(pidfd) => match known(pidfd.try_reap(kills_tree)) {
-                    None => State::Running(Arc::new(pidfd), None),
-                    Some(ended) => State::Ended(ended),
-                },
-                Err(_) => State::Ended(known(number.try_reap(kills_tree))?),
+                Ok(pidfd) => State::Running(Arc::new(pidfd), None),
+                Err(_) => State::Numbered(number),
             },
         };
-        Some(Self::in_state(state, pid, kills_tree))
+        let mut this = Self::in_state(state, pid, kills_tree);
+        // If this is no child of ours, then other code has reaped the one that had this number.
+        this.try_reap();
+        this
     }
 
     /// Stands for a process that was never started. It has ended in an unknown way.
@@ -82,8 +104,11 @@ impl ChildProcess {
             state,
             pid,
             kills_tree,
-            is_being_killed: false,
+            is_killed: false,
+            was_trapped: false,
             next_tick: None,
+            next_slow_tick: None,
+            watched: None,
         }
     }
 
@@ -102,39 +127,89 @@ impl ChildProcess {
     pub(crate) fn descriptor(&self) -> Option<Arc<Pidfd>> {
         match &self.state {
             State::Running(pidfd, _) => Some(pidfd.clone()),
-            State::Ended(_) | State::Taken => None,
+            State::Numbered(_) | State::Ended(_) | State::Taken => None,
         }
+    }
+
+    /// Whether the process has been sent SIGKILL, or will be after its descendants.
+    pub(crate) fn is_killed(&self) -> bool {
+        self.is_killed
+    }
+
+    /// Whether the process was killed because it had asked to be traced.
+    pub(crate) fn was_trapped(&self) -> bool {
+        self.was_trapped
     }
 
     /// Sends SIGKILL if the process is not known to have ended. If its tree is to end with it, the
     /// process is stopped now, and killed in the background once no descendant is left.
     pub(crate) fn kill(&mut self) {
-        let State::Running(pidfd, _) = &self.state else {
-            return;
-        };
-        if !self.kills_tree {
-            kill(pidfd);
-        } else if !std::mem::replace(&mut self.is_being_killed, true) {
-            kill_tree(pidfd.clone());
+        let was_killed = std::mem::replace(&mut self.is_killed, true);
+        match &self.state {
+            State::Running(pidfd, _) if !self.kills_tree => kill(pidfd),
+            State::Running(pidfd, _) if !was_killed => kill_tree(pidfd.clone()),
+            State::Numbered(number) => {
+                if self.kills_tree {
+                    number.kill_group(); // its other descendants cannot be had without descriptors
+                }
+                warn_unless_killed(self.pid, number.kill());
+            }
+            State::Running(..) | State::Ended(_) | State::Taken => {}
         }
     }
 
-    /// Reaps the process if it has ended, and returns how it ended.
+    /// Reaps the process if it has ended, and returns how it ended. Kills it if it is stopped
+    /// because it has asked to be traced.
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
-        match &self.state {
-            State::Running(pidfd, _) => {
-                let ended = known(pidfd.try_reap(self.kills_tree))?;
-                self.state = State::Ended(ended);
-                Some(ended)
+        let status = match &self.state {
+            State::Running(pidfd, _) => pidfd.try_reap(self.kills_tree),
+            State::Numbered(number) => number.try_reap(self.kills_tree),
+            State::Ended(ended) => return Some(*ended),
+            State::Taken => return None,
+        };
+        let ended = match status {
+            Ok(ChildStatus::Running) => return None,
+            Ok(ChildStatus::Trapped) => {
+                self.kill_trapped();
+                return None;
             }
-            State::Ended(ended) => Some(*ended),
-            State::Taken => None,
+            Ok(ChildStatus::Ended(ended)) => ended,
+            // Reaping our own child once fails only if other code in this program waits for all
+            // children (`waitpid(-1)`, or SIGCHLD is ignored) and has reaped it first.
+            Err(_) => Ended::Unknown,
+        };
+        self.state = State::Ended(ended);
+        Some(ended)
+    }
+
+    /// Kills a process that is stopped because it has asked to be traced: this program is no
+    /// debugger, which would let it go on.
+    fn kill_trapped(&mut self) {
+        if !std::mem::replace(&mut self.was_trapped, true) {
+            let pid = self.pid;
+            tracing::warn!(
+                pid,
+                "a process has asked to be traced and is stopped; it is killed"
+            );
         }
+        self.kill();
     }
 
     /// Waits until the process has ended, and reaps it. Asks the kernel at each poll, because the
     /// reactor may deny an event for which it woke the task; see `connection`.
+    ///
+    /// Nothing announces that the process is stopped because it has asked to be traced, so this looks
+    /// at each slow tick. The wait for the tick is kept from one call to the next, so that quick
+    /// calls need no new one.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        while let Poll::Ready(()) =
+            Pin::new(self.next_slow_tick.get_or_insert_with(next_slow_tick)).poll(cx)
+        {
+            self.next_slow_tick = None;
+            if self.try_reap().is_none() && has_trapped_thread(self.pid) {
+                self.kill_trapped();
+            }
+        }
         loop {
             let readable = match self.register() {
                 Ok(Some(registered)) => registered.poll_readable(cx), // before asking, so that no end is missed
@@ -144,12 +219,22 @@ impl ChildProcess {
             if let Some(ended) = self.try_reap() {
                 return Poll::Ready(ended);
             }
-            // The reactor may be out of memory, or at its limit. Asking the kernel remains, and a
-            // new registration: one that has failed once does not report that again.
+            // The reactor may be out of memory, or at its limit: then asking the kernel remains, and
+            // a new registration, as one that has failed once does not report that again. Or the
+            // process has ended, and a debugger that traces it has not reaped it.
             if ready!(readable).is_err() {
                 self.deregister();
-                ready!(self.poll_next_tick(cx));
             }
+            ready!(self.poll_next_tick(cx));
+        }
+    }
+
+    /// Returns a wait for the end of the process that does not borrow it.
+    pub(crate) fn watch(&mut self) -> EndWatch {
+        let registered = self.register().ok().flatten().cloned();
+        EndWatch {
+            registered,
+            watched: Arc::downgrade(self.watched.get_or_insert_default()),
         }
     }
 
@@ -162,6 +247,9 @@ impl ChildProcess {
 
     /// Registers the descriptor with the reactor, once. `None` if the process has ended.
     fn register(&mut self) -> io::Result<Option<&Registered>> {
+        if let State::Numbered(number) = &self.state {
+            self.state = State::Running(Arc::new(number.open()?), None);
+        }
         let State::Running(pidfd, registered) = &mut self.state else {
             return Ok(None);
         };
@@ -178,6 +266,27 @@ impl ChildProcess {
         if let State::Running(_, registered) = &mut self.state {
             *registered = None;
         }
+    }
+}
+
+/// A wait for the end of a process that another task owns.
+#[derive(Debug)]
+pub(crate) struct EndWatch {
+    /// `None` if the reactor does not watch the process, or no longer.
+    registered: Option<Registered>,
+    watched: Weak<()>,
+}
+
+impl EndWatch {
+    /// Waits until the process has ended, or may have ended. Returns `false` if it has no owner any
+    /// more. Asked again, this returns with the next tick.
+    pub(crate) async fn wait(&mut self) -> bool {
+        match self.registered.take() {
+            // An error means that the reactor does not watch it.
+            Some(registered) => _ = registered.readable().await,
+            None => next_tick().await,
+        }
+        self.watched.strong_count() > 0
     }
 }
 
@@ -207,29 +316,49 @@ pub(crate) async fn wait(child: &Mutex<Option<ChildProcess>>) -> Option<Ended> {
             Look::Unwatched(tick) => tick.await,
             Look::Registered(registered) => {
                 let mut readable = std::pin::pin!(registered.readable());
+                let mut slow_tick = next_slow_tick();
                 // Looks at every poll, for the reason given at `poll_end`.
                 let readable = poll_fn(|cx| {
+                    if Pin::new(&mut slow_tick).poll(cx).is_ready() {
+                        return Poll::Ready(None);
+                    }
                     let readable = readable.as_mut().poll(cx);
                     match look() {
-                        Look::Registered(_) => readable,
-                        Look::Over(_) | Look::Unwatched(_) => Poll::Ready(Ok(())),
+                        Look::Registered(_) => readable.map(Some),
+                        Look::Over(_) | Look::Unwatched(_) => Poll::Ready(Some(Ok(()))),
                     }
                 });
-                if readable.await.is_err() {
-                    if let Some(child) = &mut *lock(child) {
-                        child.deregister();
-                    }
-                    next_tick().await; // so that a reactor that keeps failing is not asked at once
+                let readable = readable.await;
+                if let Look::Over(ended) = look() {
+                    return ended;
                 }
+                let Some(readable) = readable else {
+                    if let Some(child) = &mut *lock(child)
+                        && has_trapped_thread(child.pid)
+                    {
+                        child.kill_trapped();
+                    }
+                    continue;
+                };
+                if readable.is_err()
+                    && let Some(child) = &mut *lock(child)
+                {
+                    child.deregister();
+                }
+                next_tick().await; // so that neither the reactor nor the kernel is asked at once
             }
         }
     }
 }
 
 fn kill(pidfd: &Pidfd) {
-    if let Err(error) = pidfd.kill() {
+    warn_unless_killed(pidfd.pid(), pidfd.kill());
+}
+
+fn warn_unless_killed(pid: u32, killed: io::Result<()>) {
+    if let Err(error) = killed {
         // The caller is cleaning up, often in a `drop`, where a panic would only lose more.
-        tracing::warn!(pid = pidfd.pid(), %error, "a process cannot be killed");
+        tracing::warn!(pid, %error, "a process cannot be killed");
     }
 }
 
@@ -264,16 +393,10 @@ impl Drop for ChildProcess {
         }
         self.kill();
         let state = std::mem::replace(&mut self.state, State::Taken);
-        if let State::Running(..) = state {
+        if let State::Running(..) | State::Numbered(_) = state {
             let mut rest = Self::in_state(state, self.pid, self.kills_tree);
-            rest.is_being_killed = true;
+            rest.is_killed = true;
             background::spawn(async move { poll_fn(|cx| rest.poll_end(cx)).await }).detach();
         }
     }
-}
-
-/// Interprets the kernel's answer. Reaping our own child once fails only if other code in this
-/// program waits for all children (`waitpid(-1)`, or SIGCHLD is ignored) and has reaped it first.
-fn known(reaped: io::Result<Option<Ended>>) -> Option<Ended> {
-    reaped.unwrap_or(Some(Ended::Unknown))
 }

@@ -288,8 +288,7 @@ impl Shared {
 pub(super) struct Supervised(pub(super) Arc<Shared>);
 
 impl Supervised {
-    pub(super) fn new(program: &str, pidfd: Pidfd, kills_tree: bool) -> Self {
-        let mut child = ChildProcess::new(pidfd);
+    pub(super) fn new(program: &str, mut child: ChildProcess, kills_tree: bool) -> Self {
         if kills_tree {
             child.set_kills_tree();
         }

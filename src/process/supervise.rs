@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 
 use super::background;
+use super::child::ChildProcess;
 use super::error::{Ending, ProcessError};
 use super::handle::{Process, Supervised};
 use super::pipes::{Capture, ChildStderr, ChildStdin, ChildStdout, Feed, PipeError, Pipes};
@@ -21,7 +22,6 @@ use super::tuning::KILLED_WAIT_LIMIT;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::sys::child_setup::{ChildSetup, blocks_any_signal};
 use crate::sys::primitives::lock;
-use crate::sys::process::Pidfd;
 use crate::sys::role::refuse_unless_hooked;
 use crate::task::Started;
 
@@ -122,7 +122,7 @@ impl Supervision {
 
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let child = Supervised::new(&plan.program, Pidfd::adopt(child)?, plan.kill_tree);
+        let child = Supervised::new(&plan.program, ChildProcess::adopt(child)?, plan.kill_tree);
         let stdin = stdin.map(ChildStdin::new).transpose()?;
         let stdout = stdout.map(ChildStdout::new).transpose()?;
         let stderr = stderr.map(ChildStderr::new).transpose()?;

@@ -1,33 +1,44 @@
-//! One coarse timer for the whole process: a slow second look at things that normally announce
-//! themselves.
+//! Two coarse timers for the whole process: a slow second look at things that normally announce
+//! themselves, and a slower one at things that almost never happen.
 //!
 //! A call to a worker that was just forked usually ends before there is anything to check. But the
 //! fork server may be stopped, or the worker may end while a process that its job started keeps the
 //! socket open. A timer for each call would cost more than the call, because setting one wakes the
-//! reactor. So all waits share one timer, which runs while any task waits and for
+//! reactor. So all waits share a timer, which runs while any task waits and for
 //! [`TICKS_BEFORE_STOP`] ticks longer.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_io::Timer;
 use event_listener::{Event, EventListener};
 
 use super::background;
-use super::tuning::{TICK_INTERVAL, TICKS_BEFORE_STOP};
+use super::tuning::{SLOW_TICK_INTERVAL, TICK_INTERVAL, TICKS_BEFORE_STOP};
 
-static TICKER: Ticker = Ticker {
-    tick: Event::new(),
-    is_running: AtomicBool::new(false),
-    unused_ticks: AtomicU32::new(0),
-};
+static TICKER: Ticker = Ticker::new(TICK_INTERVAL);
+
+static SLOW_TICKER: Ticker = Ticker::new(SLOW_TICK_INTERVAL);
 
 /// Listens for the next tick, which may come at once and comes within [`TICK_INTERVAL`].
 pub(crate) fn next_tick() -> EventListener {
     TICKER.listen()
 }
 
+/// Listens for the next slow tick, which may come at once and comes within [`SLOW_TICK_INTERVAL`].
+pub(crate) fn next_slow_tick() -> EventListener {
+    SLOW_TICKER.listen()
+}
+
+/// Wakes all tasks that wait for a tick of either timer.
+pub(crate) fn tick_now() {
+    TICKER.tick.notify(usize::MAX);
+    SLOW_TICKER.tick.notify(usize::MAX);
+}
+
 #[derive(Debug)]
 struct Ticker {
+    interval: Duration,
     tick: Event,
     /// The timer's task exists.
     is_running: AtomicBool,
@@ -36,6 +47,15 @@ struct Ticker {
 }
 
 impl Ticker {
+    const fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            tick: Event::new(),
+            is_running: AtomicBool::new(false),
+            unused_ticks: AtomicU32::new(0),
+        }
+    }
+
     fn listen(&'static self) -> EventListener {
         let listener = self.tick.listen(); // before the timer is started, so that no tick is missed
         self.unused_ticks.store(0, Ordering::SeqCst);
@@ -47,7 +67,7 @@ impl Ticker {
 
     async fn run(&self) {
         loop {
-            Timer::after(TICK_INTERVAL).await;
+            Timer::after(self.interval).await;
             self.tick.notify(usize::MAX);
             let unused = self.unused_ticks.fetch_add(1, Ordering::SeqCst) + 1;
             if unused >= TICKS_BEFORE_STOP && self.try_stop() {

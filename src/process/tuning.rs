@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// The time between two ticks of the slow shared timer. A process that is stopped because it has
+/// asked to be traced is noticed by then.
+pub(super) const SLOW_TICK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The time between two ticks of the shared timer.
 pub(super) const TICK_INTERVAL: Duration = Duration::from_millis(100);
 

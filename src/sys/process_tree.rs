@@ -285,6 +285,7 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process::ChildStatus;
 
     #[test]
     fn the_fields_behind_any_name_are_read() {
@@ -311,7 +312,7 @@ mod tests {
         shell
             .args(["-c", "(sleep 60 & sleep 60) & echo; wait"])
             .stdout(input);
-        let root = Pidfd::adopt(shell.spawn().unwrap()).unwrap();
+        let root = Pidfd::of(shell.spawn().unwrap()).unwrap();
         drop(shell);
         output.read_exact(&mut [0]).unwrap();
         let mut killer = DescendantKiller::of_child(&root).unwrap().unwrap();
@@ -325,7 +326,7 @@ mod tests {
             0,
             "no process holds the pipe"
         );
-        while root.try_reap(false).unwrap().is_none() {
+        while root.try_reap(false).unwrap() == ChildStatus::Running {
             std::thread::yield_now();
         }
     }
@@ -339,7 +340,7 @@ mod tests {
         shell
             .args(["-c", "(setsid sleep 60 & sleep 60) & echo; wait"])
             .stdout(input);
-        let root = Pidfd::adopt(shell.spawn().unwrap()).unwrap();
+        let root = Pidfd::of(shell.spawn().unwrap()).unwrap();
         drop(shell);
         output.read_exact(&mut [0]).unwrap();
         let mut killer = DescendantKiller::of_child(&root).unwrap().unwrap();
@@ -351,7 +352,7 @@ mod tests {
             0,
             "no stopped process holds the pipe"
         );
-        while root.try_reap(false).unwrap().is_none() {
+        while root.try_reap(false).unwrap() == ChildStatus::Running {
             std::thread::yield_now();
         }
     }

@@ -47,17 +47,18 @@ pub(crate) fn send(process: &Pidfd, number: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process::ChildStatus;
     use std::process::Command;
 
     #[test]
     fn only_numbers_of_signals_are_sent() {
-        let process = Pidfd::adopt(Command::new("sleep").arg("1000").spawn().unwrap()).unwrap();
+        let process = Pidfd::of(Command::new("sleep").arg("1000").spawn().unwrap()).unwrap();
         for number in [i32::MIN, -1, 0, 32, libc::SIGRTMAX() + 1, i32::MAX] {
             let refused = send(&process, number).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{number}");
         }
         send(&process, libc::SIGRTMAX()).unwrap();
-        while process.try_reap(false).unwrap().is_none() {
+        while process.try_reap(false).unwrap() == ChildStatus::Running {
             std::thread::yield_now();
         }
         send(&process, libc::SIGRTMIN()).unwrap(); // it has ended

@@ -97,11 +97,6 @@ impl<S: Side> Endpoint<S> {
 
 /// Sending.
 impl<S: Side> Endpoint<S> {
-    /// Returns whether the peer watches the mailbox.
-    pub(crate) fn peer_is_watching(&self) -> bool {
-        self.outgoing().is_some_and(Slot::is_waiting)
-    }
-
     /// Posts a message to the mailbox, if it has no descriptors, fits into the slot, and the peer
     /// watches that. Returns whether it was posted.
     pub(crate) fn post(&self, message: &OutMessage) -> bool {

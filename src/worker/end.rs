@@ -38,6 +38,8 @@ pub(in crate::worker) enum KillReason {
     Unusable,
     /// It did not exit in time after it had closed its socket or announced its exit.
     NoExit,
+    /// Its context killed all its workers.
+    KilledAll,
     /// It was told to exit and did not do so within the grace period.
     GraceOver,
 }

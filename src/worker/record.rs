@@ -123,6 +123,10 @@ pub(in crate::worker) struct WorkerRecord {
 }
 
 impl WorkerRecord {
+    pub(in crate::worker) fn context_name(&self) -> Option<&str> {
+        self.counters.name()
+    }
+
     pub(in crate::worker) fn count_job(&mut self) {
         self.jobs += 1;
     }

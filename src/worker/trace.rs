@@ -129,7 +129,12 @@ pub(in crate::worker) fn ended(
         | WorkerEnd::Killed(KillReason::Cancelled | KillReason::TimedOut | KillReason::Dropped) => {
             tracing::debug!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
         }
-        WorkerEnd::Killed(KillReason::Unusable | KillReason::NoExit | KillReason::GraceOver) => {
+        WorkerEnd::Killed(
+            KillReason::Unusable
+            | KillReason::NoExit
+            | KillReason::GraceOver
+            | KillReason::KilledAll,
+        ) => {
             tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), "{what}");
         }
         WorkerEnd::Crashed(ended) => {
@@ -137,6 +142,19 @@ pub(in crate::worker) fn ended(
             tracing::warn!(target: TARGET, context, pid, jobs, age = ?age(), %how, "{what}");
         }
     }
+}
+
+/// Warns of a killed process that does not end. `job` is the name of its job, if it has one.
+pub(in crate::worker) fn outlives_its_kill(
+    context: Option<&str>,
+    pid: u32,
+    job: Option<&str>,
+    waited: Duration,
+) {
+    tracing::warn!(
+        target: TARGET, context, pid, job, ?waited,
+        "a killed worker process does not end; it is waited for in the background from now on"
+    );
 }
 
 fn describe(end: WorkerEnd) -> &'static str {
@@ -148,6 +166,9 @@ fn describe(end: WorkerEnd) -> &'static str {
         WorkerEnd::Killed(KillReason::Cancelled) => "a worker was killed: its call was cancelled",
         WorkerEnd::Killed(KillReason::TimedOut) => {
             "a worker was killed: its job reached its time limit"
+        }
+        WorkerEnd::Killed(KillReason::KilledAll) => {
+            "a worker was killed: its context was told to kill all workers"
         }
         WorkerEnd::Killed(KillReason::Dropped) => {
             "a worker was killed: its call or context was dropped"

@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-/// A call that finds its worker asleep prunes ended workers anyway. A quick call asks the kernel
-/// only once in this many calls, because each question takes as long as the call.
-pub(in crate::worker) const CALLS_PER_PRUNE: u32 = 64;
-
 /// The most draining workers that one call inspects, so that a burst of exits does not slow down a
 /// single call.
 pub(in crate::worker) const REAP_BATCH: usize = 16;
@@ -17,6 +13,10 @@ pub(in crate::worker) const DRAINING_WORKERS_LIMIT: usize = 256;
 /// A process gets this long to exit after it has closed its socket or announced its exit. It has
 /// nothing left to do then.
 pub(in crate::worker) const EXIT_GRACE: Duration = Duration::from_secs(1);
+
+/// The time between two looks at draining workers. A process that has announced its exit has ended
+/// long before.
+pub(in crate::worker) const REAP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The time between two looks at a pending fork whose process is to end. A fork takes less.
 pub(in crate::worker) const FORK_POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -70,3 +70,6 @@ pub(in crate::worker) const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs
 /// The time that a new process may take to reach the hook. `main` may do much work before it, on a
 /// busy machine; a person who waits for a program that hangs needs to be told why.
 pub(in crate::worker) const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a killed process is waited for. The kernel ends one that it may end in milliseconds.
+pub(in crate::worker) const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,14 +10,19 @@
 //! frame. A *new* worker that ends while it receives the job is an error even so, because an
 //! argument that crashes every receiver would otherwise crash one new worker after the other.
 
+use std::future::Future;
 use std::mem;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+use event_listener::EventListener;
 
 use super::reply::Reply;
 use super::time_limit::TimeLimit;
 use crate::process::background;
+use crate::process::tick::next_slow_tick;
 use crate::sys::fork_detector;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Header};
@@ -27,7 +32,7 @@ use crate::worker::conn::ending::{EndedWorker, EndingWorker};
 use crate::worker::conn::worker::{Health, Worker};
 use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::end::KillReason;
-use crate::worker::error::WorkerError;
+use crate::worker::error::{Survivor, WorkerError, WorkerExit};
 use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::record::ExpectedWorker;
 use crate::worker::spawn::forking::Forking;
@@ -50,12 +55,16 @@ pub(in crate::worker) struct Attempt {
     time_limit: Option<Box<TimeLimit>>,
     /// `None` once the attempt has its outcome.
     guard: Option<CallGuard>,
+    /// The next tick, while a worker is starting.
+    tick: Option<EventListener>,
 }
 
 #[derive(Debug)]
 enum State {
     /// A new worker is starting.
     Starting(Box<Starting>, ExpectedWorker),
+    /// A new worker is killed, because its context kills all workers.
+    Stopping(Box<Starting>, ExpectedWorker),
     /// The worker has the job.
     Working {
         worker: Box<Worker>,
@@ -113,6 +122,7 @@ impl Attempt {
             busy_since: None,
             time_limit: None,
             guard: Some(guard),
+            tick: None,
         })
     }
 
@@ -126,6 +136,13 @@ impl Attempt {
         if outcome.is_ready() {
             return outcome;
         }
+        if matches!(self.state, State::Starting(..)) {
+            self.poll_tick(cx);
+        }
+        // After the wait for the next tick has begun, so that no `kill_all` is missed.
+        if self.guard.as_ref().is_some_and(CallGuard::is_cut_off) && self.cut_off() {
+            return self.advance(cx);
+        }
         let State::Working { worker, .. } = &self.state else {
             return outcome;
         };
@@ -136,11 +153,7 @@ impl Attempt {
             && limit.poll(cx).is_ready()
         {
             let conclusion = Conclusion::TimedOut(limit.limit());
-            let worker = self.take_worker();
-            self.state = State::Ending(
-                EndingWorker::killed(worker, KillReason::TimedOut),
-                conclusion,
-            );
+            self.kill_worker(KillReason::TimedOut, conclusion);
             return self.advance(cx);
         }
         outcome
@@ -211,6 +224,15 @@ impl Attempt {
                     }
                     Err(RecvError::Failed(error)) => self.kill_for(WorkerError::lost_sight(error)),
                 },
+                State::Stopping(starting, _) => {
+                    ready!(starting.poll_kill(cx));
+                    let error = WorkerError::start_killed_with_all();
+                    if let State::Stopping(_, expected) = mem::replace(&mut self.state, State::Over)
+                    {
+                        expected.failed(&error);
+                    }
+                    return self.fail(error);
+                }
                 State::Ending(dying, _) => {
                     let death = ready!(dying.poll(cx));
                     return self.conclude(death);
@@ -224,13 +246,12 @@ impl Attempt {
     pub(in crate::worker) fn poll_kill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.state {
-                State::Starting(starting, _) => {
+                State::Starting(starting, _) | State::Stopping(starting, _) => {
                     ready!(starting.poll_kill(cx));
                     self.state = State::Over;
                 }
                 State::Working { .. } => {
-                    let dying = EndingWorker::killed(self.take_worker(), KillReason::Cancelled);
-                    self.state = State::Ending(dying, Conclusion::Cancelled);
+                    self.kill_worker(KillReason::Cancelled, Conclusion::Cancelled);
                 }
                 State::Ending(dying, _) => {
                     dying.kill(KillReason::Cancelled);
@@ -297,49 +318,100 @@ impl Attempt {
         };
         let conclusion = Conclusion::Broken { new: *new };
         self.busy_since.get_or_insert_with(Instant::now); // it may have ended before the first pending poll
-        self.state = State::Ending(EndingWorker::exiting(self.take_worker()), conclusion);
+        let dying = EndingWorker::exiting(self.take_worker()).of_job(self.job_name());
+        self.state = State::Ending(dying, conclusion);
     }
 
     fn kill_for(&mut self, error: WorkerError) {
         let error = error.having_run(self.ran_for());
-        self.state = State::Ending(
-            EndingWorker::killed(self.take_worker(), KillReason::Unusable),
-            Conclusion::Failed(error),
-        );
+        self.kill_worker(KillReason::Unusable, Conclusion::Failed(error));
     }
 
-    /// The worker has been reaped.
-    fn conclude(
-        &mut self,
-        EndedWorker {
-            exit,
-            exceeded_grace,
-        }: EndedWorker,
-    ) -> Poll<AttemptOutcome> {
+    fn kill_worker(&mut self, why: KillReason, conclusion: Conclusion) {
+        let ending = EndingWorker::killed(self.take_worker(), why).of_job(self.job_name());
+        self.state = State::Ending(ending, conclusion);
+    }
+
+    /// Lets `kill_all` wake the task of a worker that is starting. A worker with a job waits for
+    /// ticks itself.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(()) = Pin::new(self.tick.get_or_insert_with(next_slow_tick)).poll(cx)
+        {
+            self.tick = None;
+        }
+    }
+
+    /// Begins to end an attempt whose context kills all workers. Returns whether the state changed.
+    fn cut_off(&mut self) -> bool {
+        match mem::replace(&mut self.state, State::Over) {
+            State::Starting(starting, expected) => {
+                self.state = State::Stopping(starting, expected);
+            }
+            state @ State::Working { .. } => {
+                self.state = state;
+                let error = WorkerError::killed_with_all().having_run(self.ran_for());
+                self.kill_worker(KillReason::KilledAll, Conclusion::Failed(error));
+            }
+            state => {
+                self.state = state;
+                return false;
+            }
+        }
+        true
+    }
+
+    fn job_name(&self) -> Option<&'static str> {
+        self.guard.as_ref().map(CallGuard::job_name)
+    }
+
+    /// The worker has been reaped, or does not end.
+    fn conclude(&mut self, ended: EndedWorker) -> Poll<AttemptOutcome> {
         let State::Ending(mut dying, conclusion) = mem::replace(&mut self.state, State::Over)
         else {
             unreachable!("the state is the one that was just polled")
         };
         let ran_for = self.ran_for();
+        let exit = match ended.exit {
+            Ok(exit) => exit,
+            // The worker may yet run the job, so no other one may.
+            Err(survivor) => {
+                return match conclusion {
+                    Conclusion::Failed(error) => self.fail(error),
+                    Conclusion::TimedOut(limit) => self.time_out(Err(survivor), limit),
+                    Conclusion::Cancelled | Conclusion::Broken { .. } => {
+                        self.fail(WorkerError::not_ended(survivor, ran_for))
+                    }
+                };
+            }
+        };
         match conclusion {
             Conclusion::Cancelled => self.retry(dying.take_back()),
             Conclusion::Failed(error) => self.fail(error.ended(exit)),
-            Conclusion::TimedOut(limit) => {
-                if let Some(guard) = &mut self.guard {
-                    guard.set_timed_out();
-                }
-                self.fail(WorkerError::timed_out(exit, limit, ran_for))
-            }
+            Conclusion::TimedOut(limit) => self.time_out(Ok(exit), limit),
             // Only the end of the process makes it certain that the worker will not receive the
             // rest.
             Conclusion::Broken { new: false } if !dying.has_received_all() => {
                 self.retry(dying.take_back())
             }
-            Conclusion::Broken { .. } if exceeded_grace => {
+            Conclusion::Broken { .. } if ended.was_trapped => {
+                self.fail(WorkerError::traced(exit, ran_for))
+            }
+            Conclusion::Broken { .. } if ended.exceeded_grace => {
                 self.fail(WorkerError::broken_and_deaf(exit, ran_for))
             }
             Conclusion::Broken { .. } => self.fail(WorkerError::broken(exit, ran_for)),
         }
+    }
+
+    fn time_out(
+        &mut self,
+        exit: Result<WorkerExit, Survivor>,
+        limit: Duration,
+    ) -> Poll<AttemptOutcome> {
+        if let Some(guard) = &mut self.guard {
+            guard.set_timed_out();
+        }
+        self.fail(WorkerError::timed_out(exit, limit, self.ran_for()))
     }
 
     fn ran_for(&self) -> Duration {
@@ -367,7 +439,7 @@ impl Attempt {
     fn take_worker(&mut self) -> Box<Worker> {
         match mem::replace(&mut self.state, State::Over) {
             State::Working { worker, .. } => worker,
-            State::Starting(..) | State::Ending(..) | State::Over => {
+            State::Starting(..) | State::Stopping(..) | State::Ending(..) | State::Over => {
                 unreachable!("this state has no worker with a job")
             }
         }
@@ -393,6 +465,7 @@ impl Drop for Attempt {
             busy_since: self.busy_since,
             time_limit: self.time_limit.take(),
             guard: self.guard.take(),
+            tick: None,
         };
         background::spawn(
             async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) },
@@ -428,7 +501,6 @@ fn hand_to_idle(
             guard.set_sent(sent);
             return Ok(Some(candidate));
         }
-        guard.prune();
         match candidate.check_health() {
             Health::Fit => {
                 guard.set_sent(sent);
@@ -436,12 +508,9 @@ fn hand_to_idle(
                 return Ok(Some(candidate));
             }
             Health::Exited => guard.drain_worker(candidate),
-            Health::ExitedWithReport(frame) => {
-                let reply = Reply::of(frame);
+            Health::RetirePanicked(error) => {
                 guard.drain_worker(candidate);
-                if let Reply::ExitsBecause(error) = reply {
-                    return Err(error);
-                }
+                return Err(error);
             }
         }
         worker = guard.take_worker();

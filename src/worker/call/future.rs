@@ -247,7 +247,7 @@ impl Call {
         });
         drop(arg);
         let begun = match job {
-            Ok(job) => CallGuard::begin(pool.clone(), token, waited)
+            Ok(job) => CallGuard::begin(pool.clone(), self.job_name, token, waited)
                 .map(|(guard, taken)| (job, guard, taken)),
             Err(error) => Err(pool.count_unsent_call(waited, WorkerError::encode_argument(error))),
         };

@@ -16,7 +16,9 @@ use crate::transport::job::image::fingerprint;
 use crate::transport::message::{Closure, Limits, Purpose, SetUp};
 use crate::worker::error::WorkerError;
 use crate::worker::name::{NewProcess, process_name};
-use crate::worker::tuning::{DEFAULT_GRACE_PERIOD, DEFAULT_IDLE_TIMEOUT, DEFAULT_START_TIMEOUT};
+use crate::worker::tuning::{
+    DEFAULT_GRACE_PERIOD, DEFAULT_IDLE_TIMEOUT, DEFAULT_KILL_TIMEOUT, DEFAULT_START_TIMEOUT,
+};
 
 /// Settings of a context: how its workers start, how long they live, and when they exit.
 ///
@@ -73,6 +75,8 @@ pub struct WorkerConfig {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) grace_period: Option<Duration>,
     pub(super) start_timeout: Duration,
+    /// How long a killed process is waited for.
+    pub(super) kill_timeout: Duration,
     pub(super) preload: Vec<Closure>,
     pub(super) init: Vec<Closure>,
     pub(super) retire: Vec<Closure>,
@@ -134,6 +138,7 @@ impl WorkerConfig {
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             grace_period: Some(DEFAULT_GRACE_PERIOD),
             start_timeout: DEFAULT_START_TIMEOUT,
+            kill_timeout: DEFAULT_KILL_TIMEOUT,
             preload: Vec::new(),
             init: Vec::new(),
             retire: Vec::new(),
@@ -234,6 +239,11 @@ impl WorkerConfig {
     /// Sets how long the workers may take to exit when their context is shut down. The remaining
     /// ones are killed then. This is real time, whatever clock the run has.
     ///
+    /// The period begins when the calls in progress have ended, and does not bound them: a shutdown
+    /// waits for a job however long it runs. [`WorkerContext::kill_all`] ends such calls.
+    ///
+    /// [`WorkerContext::kill_all`]: crate::WorkerContext::kill_all
+    ///
     /// # Examples
     ///
     /// ```
@@ -273,6 +283,44 @@ impl WorkerConfig {
     /// ```
     pub fn no_grace_limit(mut self) -> Self {
         self.grace_period = None;
+        self
+    }
+
+    /// Sets how long this library waits for the end of a process that it has killed, five seconds
+    /// by default. This is real time, whatever clock the run has.
+    ///
+    /// The kernel usually ends a killed process within milliseconds. But a process that is frozen
+    /// (a cgroup's freezer) or waits for a device or a network file system does not end, and one
+    /// that has another user may not be killed. After the timeout, a `tracing` event at WARN names
+    /// the process and its job, the wait ends, and the call releases its limiter token and returns:
+    /// as cancelled, or with an error of kind [`Broken`](crate::worker::WorkerErrorKind::Broken) or
+    /// [`Start`](crate::worker::WorkerErrorKind::Start). A shutdown counts the process as killed.
+    /// The process is reaped in the background whenever it ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::{WorkerConfig, move_on_after, open_worker_context};
+    ///
+    /// fn spin(_: ()) {
+    ///     loop {
+    ///         std::hint::spin_loop()
+    ///     }
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().kill_timeout(Duration::from_secs(60));
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         // This worker can be killed, so the call ends long before that.
+    ///         let call = workers.run_sync(spin, ()).kill_on_cancel(true);
+    ///         assert!(move_on_after(Duration::from_millis(20), call).await.is_none());
+    ///     }));
+    /// }
+    /// ```
+    pub fn kill_timeout(mut self, timeout: Duration) -> Self {
+        self.kill_timeout = timeout;
         self
     }
 
@@ -429,6 +477,10 @@ impl WorkerConfig {
         self.grace_period
     }
 
+    pub(in crate::worker) fn kill_limit(&self) -> Duration {
+        self.kill_timeout
+    }
+
     pub(in crate::worker) fn captures_stderr(&self) -> bool {
         self.capture_stderr
     }
@@ -450,6 +502,7 @@ impl fmt::Debug for WorkerConfig {
             .field("idle_timeout", &self.idle_timeout)
             .field("grace_period", &self.grace_period)
             .field("start_timeout", &self.start_timeout)
+            .field("kill_timeout", &self.kill_timeout)
             .field("preload", &self.preload.len())
             .field("init", &self.init.len())
             .field("retire", &self.retire.len())

@@ -46,6 +46,8 @@ pub(in crate::worker) struct Connection {
     introduction: Option<(Arc<WatchedMailbox>, OutMessage)>,
     /// The next poll spins for the answer to a job that was posted from this processor.
     spin_from: Option<usize>,
+    /// The worker has ended before it read all that was sent through the socket.
+    was_reset: bool,
 }
 
 impl Connection {
@@ -57,6 +59,7 @@ impl Connection {
             offer: MailboxOffer::BeforeFirstJob,
             introduction: None,
             spin_from: None,
+            was_reset: false,
         }
     }
 
@@ -77,11 +80,6 @@ impl Connection {
         self.put(job);
     }
 
-    /// Returns whether the worker spins on its mailbox for a job.
-    pub(in crate::worker) fn is_awake(&self) -> bool {
-        self.endpoint.peer_is_watching()
-    }
-
     /// Posts a job to the mailbox of a worker that spins there. Returns whether it was posted.
     pub(in crate::worker) fn post_job(&mut self, job: &mut OutMessage) -> bool {
         if !self.post(job) {
@@ -100,7 +98,8 @@ impl Connection {
 
     /// Returns whether a worker that has ended had received the whole message that was put last.
     pub(in crate::worker) fn has_received_all(&self) -> bool {
-        self.unsent() == 0 && !self.endpoint.is_posted_message_unread()
+        // The message is the last one that was sent, so after a reset some of it was not read.
+        self.unsent() == 0 && !self.was_reset && !self.endpoint.is_posted_message_unread()
     }
 
     fn unsent(&self) -> usize {
@@ -223,6 +222,8 @@ impl Connection {
                 // The worker may have posted its last frame since the look into the mailbox, and
                 // ended.
                 Err(error @ (RecvError::Closed | RecvError::Reset)) => {
+                    // The kernel tells this once; the next read only finds the end.
+                    self.was_reset |= matches!(error, RecvError::Reset);
                     let last = self.endpoint.take_from_mailbox()?;
                     return last.map(Some).ok_or(error);
                 }

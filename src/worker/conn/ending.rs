@@ -1,4 +1,4 @@
-//! The end of a worker: a wait with a deadline, and a kill.
+//! The end of a worker: a wait with a deadline, a kill, and a wait with another deadline.
 
 use std::task::{Context, Poll};
 
@@ -8,16 +8,21 @@ use futures_lite::FutureExt;
 use super::worker::Worker;
 use crate::transport::out_message::OutMessage;
 use crate::worker::end::KillReason;
-use crate::worker::error::WorkerExit;
+use crate::worker::error::{Survivor, WorkerExit};
+use crate::worker::trace;
 use crate::worker::tuning::EXIT_GRACE;
 
 /// A worker that is exiting or was killed, until it is reaped.
 #[derive(Debug)]
 pub(in crate::worker) struct EndingWorker {
     worker: Box<Worker>,
-    /// The time until which the process must have exited. `None` once it has been killed.
-    deadline: Option<Timer>,
+    /// The worker has been killed, and `deadline` is that of the kill.
+    is_killed: bool,
+    /// The time until which the process must have ended.
+    deadline: Timer,
     exceeded_grace: bool,
+    /// The job that the worker has, for a warning.
+    job_name: Option<&'static str>,
 }
 
 impl EndingWorker {
@@ -26,43 +31,64 @@ impl EndingWorker {
     pub(in crate::worker) fn exiting(worker: Box<Worker>) -> Self {
         Self {
             worker,
-            deadline: Some(Timer::after(EXIT_GRACE)),
+            is_killed: false,
+            deadline: Timer::after(EXIT_GRACE),
             exceeded_grace: false,
+            job_name: None,
         }
     }
 
     /// Kills the worker.
-    pub(in crate::worker) fn killed(mut worker: Box<Worker>, why: KillReason) -> Self {
-        worker.kill(why);
-        Self {
-            worker,
-            deadline: None,
-            exceeded_grace: false,
-        }
+    pub(in crate::worker) fn killed(worker: Box<Worker>, why: KillReason) -> Self {
+        let mut this = Self::exiting(worker);
+        this.kill(why);
+        this
+    }
+
+    /// Sets the name of the worker's job.
+    pub(in crate::worker) fn of_job(mut self, name: Option<&'static str>) -> Self {
+        self.job_name = name;
+        self
     }
 
     /// Kills the worker, once.
     pub(in crate::worker) fn kill(&mut self, why: KillReason) {
-        if self.deadline.take().is_some() {
+        if !std::mem::replace(&mut self.is_killed, true) {
             self.worker.kill(why);
+            self.deadline = Timer::after(self.worker.kill_timeout());
         }
     }
 
-    /// Waits until the worker is reaped.
+    /// Waits until the worker is reaped. If it has been killed and does not end, this gives up after
+    /// the kill timeout with a warning. Dropping the worker leaves the rest to the background.
     pub(in crate::worker) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndedWorker> {
-        if let Poll::Ready(ended) = self.worker.poll_end(cx) {
-            let exit = self.worker.exit(ended);
-            return Poll::Ready(EndedWorker {
-                exit,
-                exceeded_grace: self.exceeded_grace,
-            });
-        }
-        let is_over = |deadline: &mut Timer| deadline.poll(cx).is_ready();
-        if self.deadline.as_mut().is_some_and(is_over) {
+        loop {
+            if let Poll::Ready(ended) = self.worker.poll_end(cx) {
+                let exit = self.worker.exit(ended);
+                return Poll::Ready(self.ended(Some(exit)));
+            }
+            if self.deadline.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.is_killed {
+                let (pid, timeout) = (self.worker.pid(), self.worker.kill_timeout());
+                trace::outlives_its_kill(self.worker.context_name(), pid, self.job_name, timeout);
+                return Poll::Ready(self.ended(None));
+            }
             self.exceeded_grace = true;
-            self.kill(KillReason::NoExit);
+            self.kill(KillReason::NoExit); // and polls the new deadline
         }
-        Poll::Pending
+    }
+
+    fn ended(&self, exit: Option<WorkerExit>) -> EndedWorker {
+        EndedWorker {
+            exit: exit.ok_or(Survivor {
+                pid: self.worker.pid(),
+                waited: self.worker.kill_timeout(),
+            }),
+            exceeded_grace: self.exceeded_grace,
+            was_trapped: self.worker.was_trapped(),
+        }
     }
 
     /// Whether a worker that has ended had received the whole of the last message.
@@ -76,10 +102,12 @@ impl EndingWorker {
     }
 }
 
-/// The report of a worker that has been reaped.
+/// The report of a worker that has been reaped, or could not be.
 #[derive(Debug)]
 pub(in crate::worker) struct EndedWorker {
-    pub(in crate::worker) exit: WorkerExit,
+    pub(in crate::worker) exit: Result<WorkerExit, Survivor>,
     /// The worker was about to exit, took too long, and was killed.
     pub(in crate::worker) exceeded_grace: bool,
+    /// The worker had asked to be traced, and was killed because a signal stopped it.
+    pub(in crate::worker) was_trapped: bool,
 }

@@ -6,22 +6,28 @@
 //! ended.
 
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_io::Async;
 
 use super::connection::Connection;
 use super::stderr_tail::StderrTail;
 use super::worker_process::{ForkFailure, WorkerProcess};
+use crate::process::child::EndWatch;
 use crate::sys::process::{Ended, Pidfd};
+use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
+use crate::transport::job::panic_report::PanicReport;
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 use crate::worker::end::{KillReason, RetireReason};
-use crate::worker::error::WorkerExit;
+use crate::worker::error::{WorkerError, WorkerExit, WorkerPanic};
 use crate::worker::record::{ExpectedWorker, WorkerRecord};
+use crate::worker::tuning::DEFAULT_KILL_TIMEOUT;
 
 /// A process that has been started or asked for. It has been sent nothing but the prelude.
 #[derive(Debug)]
@@ -44,7 +50,7 @@ impl Launched {
             .spawn()
             .unwrap();
         Launched {
-            process: WorkerProcess::new(Pidfd::adopt(child).unwrap()),
+            process: WorkerProcess::adopt(child).unwrap(),
             connection: Connection::new(Async::new(ours).unwrap()),
             stderr: None,
             forked: false,
@@ -76,17 +82,21 @@ pub(in crate::worker) struct Worker {
     expected: Option<ExpectedWorker>,
     /// Present once the worker is ready for jobs; never for a fork server.
     record: Option<Box<WorkerRecord>>,
+    /// A background task waits for the worker's end.
+    is_watched: bool,
+    /// How long the worker is waited for after it was killed.
+    kill_timeout: Duration,
 }
 
 /// The health of an idle worker.
 #[derive(Debug)]
-pub(in crate::worker) enum Health<'a> {
+pub(in crate::worker) enum Health {
     /// The worker can be given a job.
     Fit,
-    /// The worker has exited or announced its exit.
+    /// The worker has exited, announced its exit, or been killed.
     Exited,
-    /// The worker has exited or announced its exit, with a report in its last frame.
-    ExitedWithReport(&'a Frame),
+    /// The worker has exited or is about to exit, because a retire closure panicked.
+    RetirePanicked(WorkerError),
 }
 
 impl Worker {
@@ -103,12 +113,38 @@ impl Worker {
             is_forked: launched.forked,
             expected: None,
             record: None,
+            is_watched: false,
+            kill_timeout: DEFAULT_KILL_TIMEOUT,
         }))
     }
 
     /// Makes the worker's descendants end with it.
     pub(in crate::worker) fn set_kills_tree(&mut self) {
         self.process.set_kills_tree();
+    }
+
+    /// Sets how long the worker is waited for after it was killed.
+    pub(in crate::worker) fn set_kill_timeout(&mut self, timeout: Duration) {
+        self.kill_timeout = timeout;
+    }
+
+    pub(in crate::worker) fn kill_timeout(&self) -> Duration {
+        self.kill_timeout
+    }
+
+    /// Whether the worker has been or is to be killed.
+    pub(in crate::worker) fn is_killed(&self) -> bool {
+        self.process.is_killed()
+    }
+
+    /// Whether the worker was killed because it had asked to be traced.
+    pub(super) fn was_trapped(&self) -> bool {
+        self.process.was_trapped()
+    }
+
+    /// Returns the name of the context of a worker that came up.
+    pub(in crate::worker) fn context_name(&self) -> Option<&str> {
+        self.record.as_ref()?.context_name()
     }
 
     /// Begins the record of a worker that is ready for jobs, as soon as its process id is known.
@@ -148,33 +184,29 @@ impl Worker {
         self.process.resolve_fork();
     }
 
-    /// Checks whether an idle worker can be given a job, without a system call for one that spins
-    /// on its mailbox.
-    ///
-    /// Such a worker has finished its last job. If it was killed since, the next job is known not
-    /// to have begun.
-    pub(in crate::worker) fn check_health_quickly(&mut self) -> Health<'_> {
-        if self.connection.is_awake() {
-            Health::Fit
-        } else {
-            self.check_health()
-        }
-    }
-
     /// Checks whether an idle worker can be given a job.
-    pub(in crate::worker) fn check_health(&mut self) -> Health<'_> {
-        if self.last_frame.is_none() && (self.may_retire_early || self.process.try_reap().is_some())
-        {
+    pub(in crate::worker) fn check_health(&mut self) -> Health {
+        let has_ended = self.process.try_reap().is_some();
+        if self.last_frame.is_none() && (self.may_retire_early || has_ended) {
             // An error counts as no frame: an ended process will send none, and the next call
             // notices a broken socket.
             self.last_frame = self.connection.receive_now().unwrap_or(None);
         }
         match &self.last_frame {
-            Some(frame) if frame.header.kind != Kind::Bye => Health::ExitedWithReport(frame),
-            Some(_) => Health::Exited,
-            None if self.process.try_reap().is_some() => Health::Exited,
+            Some(frame) => match read_retire_panic(frame) {
+                Some(panic) => Health::RetirePanicked(WorkerError::retire(panic)),
+                None => Health::Exited,
+            },
+            None if has_ended || self.process.is_killed() => Health::Exited,
             None => Health::Fit,
         }
+    }
+
+    /// Returns a wait for the worker's end that does not borrow it, when it is asked for the first
+    /// time.
+    pub(in crate::worker) fn first_watch(&mut self) -> Option<EndWatch> {
+        let is_first = !mem::replace(&mut self.is_watched, true);
+        is_first.then(|| self.process.watch())
     }
 
     /// Sets the number of jobs after which the worker retires, and whether it may retire earlier.
@@ -394,6 +426,16 @@ impl Drop for Worker {
         }
         record.end(ended);
     }
+}
+
+/// Reads the panic of a retire closure, if a frame reports one.
+fn read_retire_panic(frame: &Frame) -> Option<WorkerPanic> {
+    if frame.header.kind != Kind::RetirePanicked {
+        return None;
+    }
+    codec::decode::<PanicReport>(frame.payload())
+        .ok()
+        .map(WorkerPanic::from)
 }
 
 /// Returns the reason if a frame announces the exit of a worker.

@@ -8,8 +8,8 @@
 //! kernel mostly reports that there is no such child. That its number is given to another child
 //! while the first job runs is a risk that such a program has with all of its children.)
 //!
-//! Without room for the descriptor, the end is seen by the number, but a kill waits until there is
-//! room.
+//! Without a descriptor, because there is no room for one or the kernel refuses it for good, the
+//! number remains: for a kill, and to see the end.
 //!
 //! Dropping a process that has not ended kills and reaps it in the background, also one that is
 //! forked later.
@@ -24,7 +24,7 @@ use futures_lite::FutureExt;
 
 use super::pending_fork::{ForkOutcome, PendingFork};
 use crate::process::background;
-use crate::process::child::ChildProcess;
+use crate::process::child::{ChildProcess, EndWatch};
 use crate::sys::process::{Ended, Pidfd};
 use crate::worker::tuning::FORK_POLL_INTERVAL;
 
@@ -48,7 +48,7 @@ struct Fork {
     next_poll: Option<Timer>,
 }
 
-/// KillReason a requested fork did not happen.
+/// The reason why a requested fork did not happen.
 #[derive(Debug)]
 pub(in crate::worker) enum ForkFailure {
     /// The fork server ended with the request, so another one may be asked.
@@ -63,10 +63,21 @@ impl ForkFailure {
 }
 
 impl WorkerProcess {
-    pub(in crate::worker) fn new(pidfd: Pidfd) -> Self {
+    /// Takes over a child that was just spawned; see [`ChildProcess::adopt`].
+    #[cfg(test)]
+    pub(in crate::worker) fn adopt(child: std::process::Child) -> io::Result<Self> {
+        ChildProcess::adopt(child).map(Self::new)
+    }
+
+    /// Takes over a child that was just spawned, given its number; see [`ChildProcess::adopt`].
+    pub(in crate::worker) fn adopt_number(pid: u32) -> io::Result<Self> {
+        ChildProcess::adopt_number(pid).map(Self::new)
+    }
+
+    fn new(child: ChildProcess) -> Self {
         Self {
             fork: None,
-            child: ChildProcess::new(pidfd),
+            child,
             failure: None,
             kills_tree: false,
         }
@@ -139,8 +150,23 @@ impl WorkerProcess {
         }
     }
 
-    /// Opens the descriptor of a process that has been forked, if there is room for it, and kills
-    /// the process if that was asked for. Must be called before a worker is kept for later: until
+    /// Whether the process has been or is to be killed.
+    pub(in crate::worker) fn is_killed(&self) -> bool {
+        self.child.is_killed() || self.fork.as_ref().is_some_and(|fork| fork.kill)
+    }
+
+    /// Whether the process was killed because it had asked to be traced.
+    pub(in crate::worker) fn was_trapped(&self) -> bool {
+        self.child.was_trapped()
+    }
+
+    /// Returns a wait for the end of the process that does not borrow it. The fork must be known.
+    pub(in crate::worker) fn watch(&mut self) -> EndWatch {
+        self.child.watch()
+    }
+
+    /// Opens the descriptor of a process that has been forked, if it can be had, and kills the
+    /// process if that was asked for. Must be called before a worker is kept for later: until
     /// then other code of the program might reap the process, and its number might come to name
     /// another one.
     pub(in crate::worker) fn resolve_fork(&mut self) {
@@ -157,10 +183,7 @@ impl WorkerProcess {
                 self.failure = Some(ForkFailure::ServerEnded);
                 ChildProcess::none()
             }
-            ForkOutcome::Forked(pid) => match ChildProcess::from_pid(pid, self.kills_tree) {
-                Some(child) => child,
-                None => return,
-            },
+            ForkOutcome::Forked(pid) => ChildProcess::from_pid(pid, self.kills_tree),
         };
         let kill = fork.kill;
         self.fork = None;

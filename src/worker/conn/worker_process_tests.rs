@@ -13,7 +13,7 @@ use futures_lite::future::{block_on, poll_fn};
 use super::pending_fork::PidTable;
 use super::worker_process::{ForkFailure, WorkerProcess};
 use crate::sys::mapping::Mapping;
-use crate::sys::process::{Ended, Pidfd};
+use crate::sys::process::{ChildStatus, Ended, Pidfd};
 
 const KILLED: Ended = Ended::Signalled {
     signal: libc::SIGKILL,
@@ -23,7 +23,7 @@ const KILLED: Ended = Ended::Signalled {
 /// Stands in for a fork server that never answers.
 fn silent_server() -> Arc<Pidfd> {
     let sleeper = Command::new("sleep").arg("infinity").spawn().unwrap();
-    Arc::new(Pidfd::adopt(sleeper).unwrap())
+    Arc::new(Pidfd::of(sleeper).unwrap())
 }
 
 /// A process that `server` was asked for.
@@ -36,8 +36,8 @@ fn requested_from(server: &Arc<Pidfd>, answer_timeout: Duration) -> WorkerProces
 fn end_of(process: &Pidfd) -> Ended {
     loop {
         match process.try_reap(false).unwrap() {
-            Some(ended) => return ended,
-            None => std::thread::yield_now(),
+            ChildStatus::Ended(ended) => return ended,
+            _ => std::thread::yield_now(),
         }
     }
 }
@@ -92,7 +92,7 @@ fn the_end_of_a_process_that_the_reactor_does_not_take_is_seen() {
         .spawn()
         .unwrap();
     let mut input = shell.stdin.take().unwrap();
-    let mut process = WorkerProcess::new(Pidfd::adopt(shell).unwrap());
+    let mut process = WorkerProcess::adopt(shell).unwrap();
     // The kernel takes each descriptor once.
     let taken = Async::new_nonblocking(process.descriptor().unwrap()).unwrap();
     assert!(Async::new_nonblocking(process.descriptor().unwrap()).is_err());

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::exit::WorkerExit;
+use super::exit::{Survivor, WorkerExit};
 use super::worker_error::{Inner, WorkerError, WorkerErrorKind};
 use crate::transport::job::panic_report::WorkerPanic;
 
@@ -371,17 +371,71 @@ impl WorkerError {
     }
 
     /// The worker was killed because the job had not ended within `limit`.
-    pub(crate) fn timed_out(exit: WorkerExit, limit: Duration, ran_for: Duration) -> Self {
-        Self::new(
+    pub(in crate::worker) fn timed_out(
+        exit: Result<WorkerExit, Survivor>,
+        limit: Duration,
+        ran_for: Duration,
+    ) -> Self {
+        let worker = match &exit {
+            Ok(exit) => format!("was killed (process {})", exit.pid()),
+            Err(survivor) => survivor.to_string(),
+        };
+        let error = Self::new(
             WorkerErrorKind::TimedOut,
             format!(
-                "the job had not ended after its time limit of {limit:?}, and its worker was killed (process {}); \
-                 raise the limit or do less in one job",
+                "the job had not ended after its time limit of {limit:?}, and its worker {worker}; raise the limit or do \
+                 less in one job"
+            ),
+        )
+        .having_run(ran_for);
+        match exit {
+            Ok(exit) => error.ended(exit),
+            Err(_) => error,
+        }
+    }
+
+    /// The worker was killed by `kill_all` while it had the job.
+    pub(crate) fn killed_with_all() -> Self {
+        Self::new(
+            WorkerErrorKind::Broken,
+            "the worker was killed by `WorkerContext::kill_all` while it had the job",
+        )
+    }
+
+    /// The worker was killed by `kill_all` before it was ready for jobs.
+    pub(crate) fn start_killed_with_all() -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            "the worker process was killed by `WorkerContext::kill_all` before it was ready; the job did not run",
+        )
+    }
+
+    /// The job asked to be traced, and a signal stopped it.
+    pub(crate) fn traced(exit: WorkerExit, ran_for: Duration) -> Self {
+        Self::new(
+            WorkerErrorKind::Broken,
+            format!(
+                "the worker was stopped by a signal {ran_for:.1?} into the job and was killed (process {}), because this \
+                 job or an earlier one had asked to be traced (`PTRACE_TRACEME`), and this program is no debugger; let no \
+                 job do that",
                 exit.pid()
             ),
         )
         .having_run(ran_for)
         .ended(exit)
+    }
+
+    /// The worker was killed, and lives.
+    pub(in crate::worker) fn not_ended(survivor: Survivor, ran_for: Duration) -> Self {
+        Self::new(WorkerErrorKind::Broken, format!("the worker {survivor}")).having_run(ran_for)
+    }
+
+    /// The worker was killed before it was ready for jobs, and lives.
+    pub(in crate::worker) fn start_not_ended(survivor: Survivor) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!("the worker process could not be started: it {survivor}"),
+        )
     }
 
     pub(crate) fn broken_and_deaf(exit: WorkerExit, ran_for: Duration) -> Self {

@@ -1,6 +1,7 @@
 //! How a worker process ended, for the errors that it caused.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::sys::process::Ended;
 use crate::worker::tuning::STDERR_LINES_SHOWN;
@@ -40,6 +41,26 @@ pub struct WorkerExit {
     pid: u32,
     ended: Ended,
     stderr: Option<String>,
+}
+
+/// A worker process that had not ended a while after it was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) struct Survivor {
+    pub(in crate::worker) pid: u32,
+    /// The time since the kill.
+    pub(in crate::worker) waited: Duration,
+}
+
+/// Continues a sentence that begins with "the worker".
+impl fmt::Display for Survivor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, waited } = self;
+        write!(
+            f,
+            "was killed and had not ended {waited:?} later (process {pid}): it is frozen, waits in the kernel, or may not \
+             be signalled because a user id has changed; it is reaped in the background when it ends"
+        )
+    }
 }
 
 impl WorkerExit {

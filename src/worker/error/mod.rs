@@ -4,6 +4,7 @@ mod causes;
 mod exit;
 mod worker_error;
 
+pub(in crate::worker) use exit::Survivor;
 pub use exit::WorkerExit;
 pub use worker_error::{WorkerError, WorkerErrorKind};
 

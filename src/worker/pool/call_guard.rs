@@ -18,6 +18,9 @@ use crate::worker::spawn::fork_server::ForkServer;
 #[derive(Debug)]
 pub(in crate::worker) struct CallGuard {
     pool: Arc<WorkerPool>,
+    job_name: &'static str,
+    /// The number of times that the context had killed all its workers when the call began.
+    kills: u32,
     account: CallAccount,
     /// The worker that answered, on its way back to the pool.
     worker: Option<Box<Worker>>,
@@ -31,15 +34,16 @@ impl CallGuard {
     /// Counts a call that has its limiter token, and takes a worker for it.
     pub(in crate::worker) fn begin(
         pool: Arc<WorkerPool>,
+        job_name: &'static str,
         token: Token,
         waited: Option<Duration>,
     ) -> Result<(Self, Taken), WorkerError> {
-        let (taken, prune) = pool.begin_call(waited)?;
-        if prune {
-            pool.prune_sleeping();
-        }
+        let kills = pool.kills(); // before a worker is taken that they may concern
+        let taken = pool.begin_call(waited)?;
         let guard = Self {
             pool,
+            job_name,
+            kills,
             account: CallAccount::default(),
             worker: None,
             failed_forks: 0,
@@ -56,6 +60,15 @@ impl CallGuard {
     /// Takes the idle worker that was used last.
     pub(in crate::worker) fn take_worker(&self) -> Option<Box<Worker>> {
         self.pool.take_idle()
+    }
+
+    pub(in crate::worker) fn job_name(&self) -> &'static str {
+        self.job_name
+    }
+
+    /// Whether the context has killed all its workers since the call began.
+    pub(in crate::worker) fn is_cut_off(&self) -> bool {
+        self.pool.kills() != self.kills
     }
 
     pub(in crate::worker) fn config(&self) -> &WorkerConfig {
@@ -106,12 +119,8 @@ impl CallGuard {
     /// Ends the call, and puts its worker back in the same step.
     pub(in crate::worker) fn end_with(mut self, mut worker: Box<Worker>) {
         worker.resolve_fork();
+        self.pool.watch(&mut worker);
         self.worker = Some(worker);
-    }
-
-    /// Prunes idle workers, before a call that has to wake its worker anyway.
-    pub(in crate::worker) fn prune(&self) {
-        self.pool.prune_sleeping();
     }
 
     /// Lets a worker exit that has announced its exit or has ended.

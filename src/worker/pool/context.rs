@@ -13,7 +13,6 @@ use super::worker_pool::WorkerPool;
 use crate::cancel::shield;
 use crate::sys::fork_detector::is_forked_copy;
 use crate::worker::config::WorkerConfig;
-use crate::worker::conn::worker::Health;
 use crate::worker::error::WorkerError;
 
 /// A handle to a set of cached workers with a configuration of their own, opened by
@@ -54,8 +53,9 @@ impl WorkerContext {
         }
     }
 
-    /// Returns the statistics of the context, after removing idle workers that have exited. This is
-    /// cheap, and works after the end of the context too. While calls are in progress on other
+    /// Returns the statistics of the context. Idle workers that have exited are not counted as idle,
+    /// even if the context has not noticed before. This asks the kernel once for each idle worker,
+    /// and works after the end of the context too. While calls are in progress on other
     /// threads, the counters of calls and those of workers may be of slightly different moments.
     ///
     /// # Examples
@@ -73,8 +73,7 @@ impl WorkerContext {
     /// }
     /// ```
     pub fn statistics(&self) -> WorkerStatistics {
-        self.pool
-            .prune(|worker| matches!(worker.check_health(), Health::Exited));
+        self.pool.reap_idle();
         self.pool.statistics()
     }
 
@@ -112,6 +111,48 @@ impl WorkerContext {
         shield(self.close()).await
     }
 
+    /// Kills all workers of the context that exist now, at once: idle ones, those that are starting,
+    /// and those that run a job. A shutdown waits for calls in progress, however long their jobs
+    /// run; this ends them.
+    ///
+    /// A call whose worker has the job ends with an error of kind
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken), one whose worker is starting with
+    /// [`Start`](crate::worker::WorkerErrorKind::Start). A job that runs on in the background after
+    /// its call was dropped ends too. Calls that wait for their limiter, and later ones, start new
+    /// workers. The fork server stays.
+    ///
+    /// Returns without waiting: calls in progress and the background reap the processes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::worker::WorkerErrorKind;
+    /// use seedbed::{WorkerConfig, open_nursery, open_worker_context, sleep};
+    ///
+    /// fn spin(_: ()) {
+    ///     loop {
+    ///         std::hint::spin_loop()
+    ///     }
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(open_worker_context(WorkerConfig::new(), |workers| async move {
+    ///         open_nursery(|n| async move {
+    ///             let stuck = workers.clone();
+    ///             let call = n.spawn(async move { stuck.run_sync(spin, ()).await.unwrap_err() });
+    ///             sleep(Duration::from_millis(200)).await; // the time that jobs may take to end
+    ///             workers.kill_all();
+    ///             assert_eq!(call.await.kind(), WorkerErrorKind::Broken);
+    ///         })
+    ///         .await
+    ///     }));
+    /// }
+    /// ```
+    pub fn kill_all(&self) {
+        self.pool.kill_all();
+    }
+
     pub(in crate::worker) async fn close(&self) -> Result<(), WorkerError> {
         if is_forked_copy() {
             return Ok(()); // the calls and workers belong to the original process
@@ -122,10 +163,11 @@ impl WorkerContext {
 
     /// Ends the workers that are idle or draining now.
     pub(in crate::worker) async fn end_idle(&self) -> Result<(), WorkerError> {
-        let (mut idle, draining) = self.pool.take_all();
+        let (mut idle, draining, failed) = self.pool.take_all();
         self.pool.arenas.clear();
         idle.extend(self.pool.fork_server.take().await);
         Shutdown::new(idle, draining, self.pool.config.grace())
+            .with_failed(failed)
             .wait()
             .await
     }

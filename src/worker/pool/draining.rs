@@ -69,6 +69,14 @@ impl DrainingWorkers {
         ended.into_iter().map(|(_, worker, _)| worker).collect()
     }
 
+    /// Takes out the worker with this process, if it has ended.
+    pub(in crate::worker) fn take_ended(&mut self, pid: u32) -> Option<Box<Worker>> {
+        let is_it =
+            |(worker, _): &mut (Box<Worker>, _)| worker.pid() == pid && worker.try_reap().is_some();
+        let index = self.workers.iter_mut().position(is_it)?;
+        self.workers.remove(index).map(|(worker, _)| worker)
+    }
+
     /// Takes out all workers that have ended, and all that are overdue.
     pub(in crate::worker) fn reap(&mut self) -> ReapedWorkers {
         let now = Instant::now();

@@ -1,9 +1,7 @@
-//! The idle workers of a pool: which one serves the next call, and which ones are pruned. Pure.
+//! The idle workers of a pool: which one serves the next call. Pure.
 //!
 //! Last in, first out. The worker that was used last has the warmest processor caches, and a worker
 //! that no call needs reaches its idle timeout, so the number of workers falls after a burst.
-//! Workers that have ended therefore stand at the front, and [`prune`](IdleWorkers::prune) stops at
-//! the first one that lives.
 
 /// Idle workers, the one used last at the end.
 #[derive(Debug)]
@@ -30,14 +28,9 @@ impl<W> IdleWorkers<W> {
         self.workers.pop()
     }
 
-    /// Takes out the longest idle workers that have ended, up to the first that has not.
-    pub(in crate::worker) fn prune(&mut self, mut has_ended: impl FnMut(&mut W) -> bool) -> Vec<W> {
-        let ended = self
-            .workers
-            .iter_mut()
-            .position(|worker| !has_ended(worker))
-            .unwrap_or(self.workers.len());
-        self.workers.drain(..ended).collect()
+    /// Takes out the workers for which `is_taken` returns true. The others stay in their order.
+    pub(in crate::worker) fn take_if(&mut self, is_taken: impl FnMut(&mut W) -> bool) -> Vec<W> {
+        self.workers.extract_if(.., is_taken).collect()
     }
 
     /// Takes out all workers.
@@ -70,17 +63,14 @@ mod tests {
     proptest! {
         #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
-        fn pruning_takes_ended_workers_up_to_the_first_living_and_asks_no_further(lives: Vec<bool>) {
+        fn the_chosen_workers_are_taken_and_the_others_keep_their_order(lives: Vec<bool>) {
             let mut idle = IdleWorkers::default();
             lives.iter().enumerate().for_each(|worker| idle.put(worker));
-            let mut asked = 0;
-            let pruned = idle.prune(|(_, alive)| { asked += 1; !**alive });
-            let ended = lives.iter().take_while(|alive| !**alive).count();
-            prop_assert_eq!(pruned.len(), ended);
-            prop_assert_eq!(asked, (ended + 1).min(lives.len()));
-            prop_assert_eq!(idle.len(), lives.len() - ended);
-            let rest: Vec<usize> = idle.drain().into_iter().map(|(at, _)| at).collect();
-            prop_assert_eq!(rest, (ended..lives.len()).collect::<Vec<_>>());
+            let taken = idle.take_if(|(_, alive)| !**alive);
+            let (alive, ended): (Vec<_>, Vec<_>) = lives.iter().enumerate().partition(|(_, alive)| **alive);
+            prop_assert_eq!(taken, ended);
+            prop_assert_eq!(idle.len(), alive.len());
+            prop_assert_eq!(idle.drain(), alive);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::sys::process::Ended;
 use crate::worker::conn::worker::Worker;
 use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
+use crate::worker::trace;
 use crate::worker::tuning::EXIT_GRACE;
 
 /// A shutdown in progress. Dropping it kills the workers that have not ended yet.
@@ -27,6 +28,8 @@ pub(in crate::worker) struct Shutdown {
     /// The deadline of draining workers: they have announced their exit, so the grace period is not
     /// for them.
     drain_deadline: Option<Timer>,
+    /// The time until which killed workers must have ended.
+    kill_deadline: Option<Timer>,
     tally: Tally,
 }
 
@@ -87,11 +90,19 @@ impl Shutdown {
                 .collect(),
             deadline,
             drain_deadline,
+            kill_deadline: None,
             tally: Tally::default(),
         }
     }
 
-    /// Waits until all workers have ended, and kills those that are left after the grace period.
+    /// Counts workers that had failed before the shutdown, of which no call has been told.
+    pub(in crate::worker) fn with_failed(mut self, workers: usize) -> Self {
+        self.tally.non_zero += workers;
+        self
+    }
+
+    /// Waits until all workers have ended, and kills those that are left after the grace period. A
+    /// killed worker that does not end within the kill timeout is left to the background.
     pub(in crate::worker) async fn wait(mut self) -> Result<(), WorkerError> {
         future::poll_fn(|cx| self.poll(cx)).await;
         match self.tally {
@@ -118,6 +129,7 @@ impl Shutdown {
             workers,
             deadline,
             drain_deadline,
+            kill_deadline,
             tally,
         } = self;
         workers.retain_mut(|exiting| match exiting.worker.poll_end(cx) {
@@ -136,7 +148,10 @@ impl Shutdown {
             let chosen = workers
                 .iter_mut()
                 .filter(|exiting| exiting.was_draining == draining);
-            chosen.for_each(|exiting| exiting.worker.kill(reason));
+            for exiting in chosen {
+                exiting.worker.kill(reason);
+                *kill_deadline = Some(Timer::after(exiting.worker.kill_timeout()));
+            }
         };
         if poll_deadline(drain_deadline, cx).is_ready() {
             kill(true, KillReason::NoExit);
@@ -144,6 +159,25 @@ impl Shutdown {
         if poll_deadline(deadline, cx).is_ready() {
             tally.killing = true;
             kill(false, KillReason::GraceOver);
+        }
+        if poll_deadline(kill_deadline, cx).is_ready() {
+            workers.retain(
+                |ExitingWorker {
+                     worker,
+                     was_draining,
+                 }| {
+                    if !worker.is_killed() {
+                        return true;
+                    }
+                    let timeout = worker.kill_timeout();
+                    trace::outlives_its_kill(worker.context_name(), worker.pid(), None, timeout);
+                    tally.killed += usize::from(!was_draining);
+                    false
+                },
+            );
+            if workers.is_empty() {
+                return Poll::Ready(());
+            }
         }
         Poll::Pending
     }
@@ -162,14 +196,20 @@ fn poll_deadline(deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()>
 
 impl Tally {
     fn count(&mut self, ended: Ended) {
-        match (self.killing, ended) {
-            (_, Ended::Exited(0)) => {}
-            // A program that ignores SIGCHLD never learns how its workers ended. That is no failure
-            // of the shutdown.
-            (false, Ended::Unknown) => {}
-            (true, _) => self.killed += 1,
-            (false, _) => self.non_zero += 1,
+        if self.killing {
+            self.killed += usize::from(ended != Ended::Exited(0));
+        } else {
+            self.non_zero += usize::from(is_failure(ended));
         }
+    }
+}
+
+/// Whether a shutdown reports this end of an idle worker.
+pub(in crate::worker) fn is_failure(ended: Ended) -> bool {
+    match ended {
+        // A program that ignores SIGCHLD never learns how its workers ended.
+        Ended::Exited(0) | Ended::Unknown => false,
+        Ended::Exited(_) | Ended::Signalled { .. } => true,
     }
 }
 

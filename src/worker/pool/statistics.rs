@@ -14,9 +14,7 @@ use crate::worker::record::WorkerCounts;
 /// configuration](crate::worker::configure_default_context) opens a new context.)
 ///
 /// For workers, `started == living + retired + timed_out + dismissed + killed + crashed`. The end
-/// of a working or exiting worker is counted at once. The end of an idle worker is counted when a
-/// call would use it or when the context checks its idle workers, from the longest idle one up to
-/// the first that lives. A fork server does not count as a worker.
+/// of a worker is counted at once, also while it is idle. A fork server does not count as a worker.
 ///
 /// Each call that has its limiter token counts in `running_workers`, and afterwards in one of
 /// `jobs_done`, `jobs_failed` and `jobs_cancelled`.
@@ -48,7 +46,7 @@ use crate::worker::record::WorkerCounts;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStatistics {
-    /// Workers that wait for a job. The context may not have noticed yet that some have exited.
+    /// Workers that wait for a job. None of them had ended when the statistics were taken.
     pub idle_workers: usize,
     /// Calls in progress: they have their limiter token and have not ended. Their worker may still
     /// be starting.
@@ -136,6 +134,16 @@ pub(in crate::worker) enum CallOutcome {
     Cancelled,
     Done,
     Failed,
+}
+
+impl CallAccount {
+    /// The entry of a call that failed before a worker was tried.
+    pub(in crate::worker) fn failed() -> Self {
+        Self {
+            outcome: CallOutcome::Failed,
+            ..Self::default()
+        }
+    }
 }
 
 impl CallCounters {

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -21,9 +22,11 @@ use futures_lite::FutureExt;
 use super::arenas::Arenas;
 use super::draining::DrainingWorkers;
 use super::idle::IdleWorkers;
-use super::shutdown::Shutdown;
-use super::statistics::{CallAccount, CallCounters, CallOutcome, WorkerStatistics};
+use super::shutdown::{Shutdown, is_failure};
+use super::statistics::{CallAccount, CallCounters, WorkerStatistics};
 use crate::process::background;
+use crate::process::child::EndWatch;
+use crate::process::tick::tick_now;
 use crate::sys::fork_detector::is_forked_copy;
 use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::{Health, Worker};
@@ -31,7 +34,7 @@ use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
 use crate::worker::record::WorkerCounters;
 use crate::worker::spawn::fork_server::ForkServer;
-use crate::worker::tuning::{CALLS_PER_PRUNE, EXIT_GRACE};
+use crate::worker::tuning::REAP_INTERVAL;
 
 /// The state that all handles and calls of a context share.
 pub(in crate::worker) struct WorkerPool {
@@ -40,6 +43,8 @@ pub(in crate::worker) struct WorkerPool {
     pub(in crate::worker) counters: Arc<WorkerCounters>,
     pub(in crate::worker) arenas: Arc<Arenas>,
     state: Mutex<PoolState>,
+    /// The number of times that all workers were killed. Calls compare it when they are polled.
+    kills: AtomicU32,
     /// Notified when a call ends after the pool was closed.
     call_ended: Event,
 }
@@ -51,7 +56,11 @@ struct PoolState {
     /// Calls that have taken their limiter token and have not ended.
     running: usize,
     calls: CallCounters,
-    calls_since_prune: u32,
+    /// Panics of retire closures in workers that have been reaped since. Each fails one call.
+    retire_panics: Vec<WorkerError>,
+    /// The number of idle workers that have crashed and been reaped since the last call. No call has
+    /// found that out, so a shutdown reports them.
+    crashes: usize,
     /// The pool refuses new calls.
     closed: bool,
 }
@@ -76,6 +85,7 @@ impl WorkerPool {
             config,
             arenas: Arc::default(),
             state: Mutex::default(),
+            kills: AtomicU32::new(0),
             call_ended: Event::new(),
         }
     }
@@ -87,23 +97,24 @@ impl WorkerPool {
     }
 
     /// Counts a new call, which waited this long for its limiter, and takes a worker for it.
-    ///
-    /// The second value tells whether the caller should prune the idle workers.
     pub(in crate::worker) fn begin_call(
         &self,
         waited: Option<Duration>,
-    ) -> Result<(Taken, bool), WorkerError> {
+    ) -> Result<Taken, WorkerError> {
         let mut state = self.state();
         if state.closed {
             return Err(WorkerError::closed());
         }
-        state.running += 1;
         if let Some(waited) = waited {
             state.calls.wait(waited);
         }
-        let taken = state.take();
-        let prune = state.count_call_for_prune();
-        Ok((taken, prune))
+        if let Some(error) = state.retire_panics.pop() {
+            state.calls.end(&CallAccount::failed());
+            return Err(error);
+        }
+        state.running += 1;
+        state.crashes = 0;
+        Ok(state.take())
     }
 
     /// Counts a call whose argument could not be encoded, and returns the error that it ends with.
@@ -119,10 +130,7 @@ impl WorkerPool {
         if let Some(waited) = waited {
             state.calls.wait(waited);
         }
-        state.calls.end(&CallAccount {
-            outcome: CallOutcome::Failed,
-            ..CallAccount::default()
-        });
+        state.calls.end(&CallAccount::failed());
         error
     }
 
@@ -188,23 +196,57 @@ impl WorkerPool {
         }
     }
 
-    /// Takes out all workers, first the idle ones, then the draining ones.
-    pub(in crate::worker) fn take_all(&self) -> (Vec<Box<Worker>>, Vec<Box<Worker>>) {
+    /// Takes out all workers, first the idle ones, then the draining ones, and forgets the idle ones
+    /// that have failed and of which no call was told. Returns the number of these.
+    pub(in crate::worker) fn take_all(&self) -> (Vec<Box<Worker>>, Vec<Box<Worker>>, usize) {
         let mut state = self.state();
-        (state.idle.drain(), state.draining.drain())
+        let panics = mem::take(&mut state.retire_panics).len();
+        let failed = panics + mem::take(&mut state.crashes);
+        (state.idle.drain(), state.draining.drain(), failed)
     }
 
-    /// Removes the longest idle workers that have ended, up to the first that lives.
-    pub(in crate::worker) fn prune(self: &Arc<Self>, mut is_gone: impl FnMut(&mut Worker) -> bool) {
+    pub(in crate::worker) fn kills(&self) -> u32 {
+        self.kills.load(Ordering::SeqCst)
+    }
+
+    /// Kills all workers. Those with a job, or on their way to one, are killed by their calls, which
+    /// are woken for that.
+    pub(in crate::worker) fn kill_all(&self) {
         if is_forked_copy() {
             return; // the workers are children of the original process
         }
-        self.drain(|state| state.idle.prune(|worker| is_gone(worker)));
+        self.kills.fetch_add(1, Ordering::SeqCst);
+        let mut state = self.state();
+        let workers = [state.idle.drain(), state.draining.drain()];
+        drop(state);
+        for mut worker in workers.into_iter().flatten() {
+            worker.kill(KillReason::KilledAll);
+        }
+        tick_now();
     }
 
-    /// Removes idle workers that have ended. Workers that look for a job right now count as alive.
-    pub(in crate::worker) fn prune_sleeping(self: &Arc<Self>) {
-        self.prune(|worker| matches!(worker.check_health_quickly(), Health::Exited));
+    /// Lets a background task reap a worker that ends while it is idle. Does nothing for a worker
+    /// that is watched already.
+    pub(in crate::worker) fn watch(self: &Arc<Self>, worker: &mut Worker) {
+        if let Some(watch) = worker.first_watch() {
+            let task = reap_when_ended(Arc::downgrade(self), worker.pid(), watch);
+            background::spawn(task).detach();
+        }
+    }
+
+    /// Removes and reaps idle workers that have ended or announced their exit.
+    pub(in crate::worker) fn reap_idle(self: &Arc<Self>) {
+        if is_forked_copy() {
+            return; // the workers are children of the original process
+        }
+        self.drain(|state| state.take_exited(|_| true));
+    }
+
+    /// Removes and reaps the worker with this process, if it is idle or draining.
+    fn reap_ended(self: &Arc<Self>, pid: u32) {
+        let drained = self.state().draining.take_ended(pid);
+        drop(drained); // closes its descriptors, outside the lock
+        self.drain(|state| state.take_exited(|worker| worker.pid() == pid));
     }
 
     /// Lets a worker exit that has announced its exit or has ended.
@@ -239,10 +281,12 @@ impl WorkerPool {
 
     /// Shuts down all workers and the fork server in the background.
     pub(in crate::worker) fn end_in_background(&self) {
-        let (idle, draining) = self.take_all();
+        let (idle, draining, failed) = self.take_all();
         self.arenas.clear();
         let fork_server = self.fork_server.clone();
-        Shutdown::new(idle, draining, self.config.grace()).wait_in_background();
+        Shutdown::new(idle, draining, self.config.grace())
+            .with_failed(failed)
+            .wait_in_background();
         if is_forked_copy() {
             // It belongs to the original process. There is no background thread here, and a drop
             // would kill it.
@@ -269,14 +313,35 @@ impl PoolState {
         }
     }
 
-    /// Counts a call, and tells whether it should prune the idle workers.
-    fn count_call_for_prune(&mut self) -> bool {
-        self.calls_since_prune += 1;
-        let prune = self.calls_since_prune >= CALLS_PER_PRUNE;
-        if prune {
-            self.calls_since_prune = 0;
-        }
-        prune && self.idle.len() > 0
+    /// Takes out those of the chosen idle workers that have ended or announced their exit, and keeps
+    /// what a retire closure of theirs reported.
+    fn take_exited(&mut self, is_chosen: impl Fn(&Worker) -> bool) -> Vec<Box<Worker>> {
+        let (panics, crashes) = (&mut self.retire_panics, &mut self.crashes);
+        self.idle.take_if(|worker| {
+            is_chosen(worker)
+                && match worker.check_health() {
+                    Health::Fit => false,
+                    Health::Exited => {
+                        *crashes += usize::from(worker.try_reap().is_some_and(is_failure));
+                        true
+                    }
+                    Health::RetirePanicked(error) => {
+                        panics.push(error);
+                        true
+                    }
+                }
+        })
+    }
+}
+
+/// Reaps a worker that ends while it is idle, as soon as it ends. A worker that ends while it has a
+/// job is reaped by its call, unless it answered and was put back just before.
+async fn reap_when_ended(pool: Weak<WorkerPool>, pid: u32, mut watch: EndWatch) {
+    while watch.wait().await {
+        let Some(pool) = pool.upgrade() else {
+            return; // the pool has shut down its workers
+        };
+        pool.reap_ended(pid);
     }
 }
 
@@ -284,7 +349,7 @@ impl PoolState {
 /// standard error.
 async fn reap(pool: Weak<WorkerPool>) {
     loop {
-        let mut tick = Timer::after(EXIT_GRACE);
+        let mut tick = Timer::after(REAP_INTERVAL);
         poll_fn(|cx| {
             if let Some(pool) = pool.upgrade() {
                 pool.state().draining.poll_stderr(cx);
@@ -349,19 +414,7 @@ mod tests {
             assert!(matches!(second_lock, Err(TryLockError::WouldBlock)));
             taken
         });
-        let (idle, draining) = pool.take_all();
+        let (idle, draining, _) = pool.take_all();
         assert_eq!((idle.len(), draining.len()), (0, 1));
-    }
-
-    #[test]
-    fn only_one_in_many_calls_prunes_the_idle_workers() {
-        let pool = pool();
-        let launched = Launched::instead(Command::new("sleep").arg("infinity"));
-        pool.state().idle.put(Worker::new(launched).unwrap());
-        let mut state = pool.state();
-        let prunes = (0..3 * CALLS_PER_PRUNE).filter(|_| state.count_call_for_prune());
-        assert_eq!(prunes.count(), 3);
-        state.idle.drain();
-        assert!((0..2 * CALLS_PER_PRUNE).all(|_| !state.count_call_for_prune()));
     }
 }

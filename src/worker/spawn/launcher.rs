@@ -28,7 +28,6 @@ use futures_lite::Stream;
 use rustix::process::Pid;
 
 use super::exec_spec::ExecSpec;
-use crate::sys::process::Pidfd;
 use crate::sys::role::{HANDSHAKE_VARIABLE, Handshake};
 use crate::sys::spawn::{Program, spawn};
 use crate::sys::{signal, socket};
@@ -159,7 +158,7 @@ fn launch(
         prepared().map_err(|error| WorkerError::start("its socket", error))?;
     let directory = directory.as_ref().map(|(former, _)| former.as_fd());
     let (pid, stderr) = execute(spec, environment, capture_stderr, &theirs, directory)?;
-    let process = Pidfd::adopt_number(pid).map(WorkerProcess::new);
+    let process = WorkerProcess::adopt_number(pid.as_raw_nonzero().get().cast_unsigned());
     let process = process.map_err(|error| WorkerError::start("its process descriptor", error))?;
     Ok(Launched {
         process,

@@ -44,6 +44,8 @@ pub(in crate::worker) struct Starting {
     fork_server: bool,
     /// The memory of the pid table, sent to a fork server with its set-up.
     memory: Option<TableMemory>,
+    /// The time until which a start that is killed waits for the launcher.
+    kill_deadline: Option<Timer>,
 }
 
 /// The shared memory of a pid table.
@@ -102,6 +104,7 @@ impl Starting {
             config,
             fork_server: false,
             memory: None,
+            kill_deadline: None,
         }
     }
 
@@ -167,18 +170,22 @@ impl Starting {
                     else {
                         unreachable!("the state was matched above")
                     };
-                    return Poll::Ready(Err(Unstarted::Failed(match failure {
-                        Failure::Ended if death.exit.code() == Some(EXIT_CANNOT_SERVE) => {
-                            WorkerError::start_without_socket(death.exit)
+                    return Poll::Ready(Err(Unstarted::Failed(match (failure, death.exit) {
+                        (Failure::Ended, Ok(exit)) if exit.code() == Some(EXIT_CANNOT_SERVE) => {
+                            WorkerError::start_without_socket(exit)
                         }
-                        Failure::Ended => {
-                            self.spec.ended_early(death.exit.code());
-                            WorkerError::start_ended(death.exit)
+                        (Failure::Ended, Ok(exit)) => {
+                            self.spec.ended_early(exit.code());
+                            WorkerError::start_ended(exit)
                         }
-                        Failure::EndedWithinInit => {
-                            WorkerError::start_ended_within_init(death.exit)
+                        (Failure::EndedWithinInit, Ok(exit)) => {
+                            WorkerError::start_ended_within_init(exit)
                         }
-                        Failure::Known(error) => error.ended(death.exit),
+                        (Failure::Known(error), Ok(exit)) => error.ended(exit),
+                        (Failure::Known(error), Err(_)) => error,
+                        (Failure::Ended | Failure::EndedWithinInit, Err(survivor)) => {
+                            WorkerError::start_not_ended(survivor)
+                        }
                     })));
                 }
                 State::Ready(_) | State::Over => unreachable!("polled after the start was over"),
@@ -191,15 +198,24 @@ impl Starting {
         loop {
             match &mut self.state {
                 State::Launching(launch) if launch.is_unrequested() => self.state = State::Over,
-                State::Launching(launch) => match ready!(launch.poll(cx)).map(Worker::new) {
-                    Ok(Ok(worker)) => {
+                State::Launching(launch) => match launch.poll(cx).map(|made| made.map(Worker::new))
+                {
+                    // The kernel may take long to execute the program. A process that it makes then is
+                    // dropped by the launcher.
+                    Poll::Pending => {
+                        let timeout = || Timer::after(self.config.kill_limit());
+                        ready!(self.kill_deadline.get_or_insert_with(timeout).poll(cx));
+                        self.state = State::Over;
+                    }
+                    Poll::Ready(Ok(Ok(mut worker))) => {
+                        worker.set_kill_timeout(self.config.kill_limit());
                         self.state = State::Failing(
                             EndingWorker::killed(worker, KillReason::Cancelled),
                             Failure::Ended,
                         )
                     }
                     // No process was started, or it is being reaped already.
-                    Ok(Err(_)) | Err(_) => self.state = State::Over,
+                    Poll::Ready(Ok(Err(_)) | Err(_)) => self.state = State::Over,
                 },
                 State::SettingUp(..) | State::Initializing(_) => {
                     let worker = self.take_worker();
@@ -223,6 +239,7 @@ impl Starting {
         let mut worker =
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
         worker.set_retirement(self.config.most_jobs(), self.config.retires());
+        worker.set_kill_timeout(self.config.kill_limit());
         if self.config.kills_tree() && !self.fork_server {
             worker.set_kills_tree();
         }
@@ -369,6 +386,7 @@ mod tests {
             config: WorkerConfig::new(),
             fork_server: false,
             memory: None,
+            kill_deadline: None,
         };
         let error = smol::block_on(poll_fn(|cx| starting.poll(cx))).unwrap_err();
         let Unstarted::Failed(error) = error else {
