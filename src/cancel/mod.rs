@@ -20,6 +20,8 @@ mod scope_state;
 mod shield;
 mod timeout;
 mod tree;
+mod tuning;
+mod wait_report;
 mod watch;
 
 #[cfg(all(test, loom))]
@@ -38,4 +40,7 @@ pub(crate) use node::{Node, NodeState, SharedTree};
 pub(crate) use position::Entered;
 pub(crate) use scope::ScopeDriver;
 pub(crate) use tree::{End, Kind, NodeId};
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) use wait_report::WaitReport;
+pub(crate) use wait_report::reported;
 pub(crate) use watch::{CancelView, Watch};

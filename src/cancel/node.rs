@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
 use crate::ambient::Run;
-use crate::sys::primitives::{AtomicBool, AtomicWaker, Mutex, OnceLock, lock};
+use crate::sys::primitives::{AtomicBool, AtomicUsize, AtomicWaker, Mutex, OnceLock, lock};
 use crate::time::Timers;
 
 /// The state that the owner of a node shares with the code that cancels it.
@@ -69,6 +69,8 @@ enum NodeWaker {
 pub(crate) struct SharedTree {
     tree: Mutex<Tree<Option<NodeWaker>>>,
     run: Option<Arc<Run>>,
+    /// How often a node was cancelled. A waiter looks for a cancellation only if this has changed.
+    cancellations: AtomicUsize,
     /// The run's timers, because every scope reads them.
     timers: Option<Arc<Timers>>,
 }
@@ -77,6 +79,7 @@ impl SharedTree {
     pub(crate) fn new(run: Option<Arc<Run>>) -> Arc<Self> {
         Arc::new(SharedTree {
             tree: Mutex::new(Tree::new()),
+            cancellations: AtomicUsize::new(0),
             timers: run.as_ref().and_then(|run| run.get_arc()),
             run,
         })
@@ -129,6 +132,8 @@ impl SharedTree {
     }
 
     pub(crate) fn cancel(&self, id: NodeId) -> Wakeups {
+        // Before the wake-ups, after which waiters look.
+        self.cancellations.fetch_add(1, Ordering::Relaxed);
         self.change(|tree, changed| tree.cancel(id, changed))
     }
 
@@ -207,6 +212,34 @@ impl SharedTree {
         }
     }
 
+    pub(super) fn cancellations(&self) -> usize {
+        self.cancellations.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the node or an ancestor was cancelled, through shields too, and by what.
+    pub(super) fn cancellation(&self, id: NodeId) -> Option<Cancellation> {
+        let tree = lock(&self.tree);
+        let mut cancelled = tree.ancestry(id).filter(|&id| tree.was_cancelled(id));
+        let is_by_ctrl_c = |id| match tree.payload(id) {
+            Some(NodeWaker::Owner(owner)) => {
+                let reason = owner.node_state().reason.get();
+                reason.is_some_and(|reason| reason.source() == CancelSource::CtrlC)
+            }
+            Some(NodeWaker::Child(_)) | None => false,
+        };
+        let innermost = cancelled.next()?;
+        Some(Cancellation {
+            by_ctrl_c: is_by_ctrl_c(innermost) || cancelled.any(is_by_ctrl_c),
+        })
+    }
+
+    /// Returns whether there is a shield below the node. (A scope with a shield does not count.)
+    pub(super) fn has_shield_below(&self, id: NodeId) -> bool {
+        let tree = lock(&self.tree);
+        tree.below(id)
+            .any(|id| tree.is_shielded(id) && tree.payload(id).is_none())
+    }
+
     /// Changes the tree, and updates the states of the nodes that changed.
     fn change(&self, act: impl FnOnce(&mut Tree<Option<NodeWaker>>, &mut Changed)) -> Wakeups {
         let mut changed = Changed::new();
@@ -248,6 +281,13 @@ impl fmt::Debug for SharedTree {
             .field("nodes", &lock(&self.tree).len())
             .finish_non_exhaustive()
     }
+}
+
+/// A cancellation that reaches a node, or that a shield keeps off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cancellation {
+    /// It, or another one further out, is that of the run by Ctrl-C.
+    pub(super) by_ctrl_c: bool,
 }
 
 /// The code in question is cancelled already.

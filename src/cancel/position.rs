@@ -375,6 +375,12 @@ pub(super) fn cancel_reason() -> Option<CancelReason> {
     tree.reason(node)
 }
 
+/// Returns the tree, and the node of the running code, which is added if it is pending.
+pub(super) fn current_node() -> Option<(Arc<SharedTree>, NodeId)> {
+    let (tree, node) = with(add_pending).flatten()?;
+    Some((tree, node?))
+}
+
 /// Returns the tree, and the node that decides whether the running code is cancelled. For a child
 /// whose node is pending that is the node of its nursery, because a plain node is cancelled exactly
 /// if its parent is.

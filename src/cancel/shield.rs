@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use pin_project_lite::pin_project;
 use super::node::{Node, NodeState};
 use super::position::{Entered, PendingNode, attach, enter, poll_at};
 use super::tree::Kind;
+use super::wait_report::WaitReport;
 
 /// Runs `future` to its end, even if scopes around it are cancelled.
 ///
@@ -25,6 +27,9 @@ use super::tree::Kind;
 ///
 /// Not cancellable: runs shielded until `future` is done. Only dropping the returned future from
 /// outside seedbed, by a foreign `select!` for example, drops `future` at once.
+///
+/// If a cancelled scope has waited for the shield for two seconds of real time, a `tracing` event at
+/// WARN names the place of this call, once; after Ctrl-C, so does a line on standard error.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,10 +45,14 @@ use super::tree::Kind;
 ///     assert_eq!(saved.await, Some("saved"));
 /// });
 /// ```
+#[track_caller]
 pub fn shield<F: IntoFuture>(future: F) -> Shield<F::IntoFuture> {
     Shield {
         node: None,
         future: future.into_future(),
+        place: Some(Location::caller()),
+        report: WaitReport::new(),
+        is_cleanup: false,
     }
 }
 
@@ -55,6 +64,18 @@ pin_project! {
         #[pin]
         future: F,
         node: Option<Node>,
+        // Where the shield stands in the program; `None` if it does not report a wait.
+        place: Option<&'static Location<'static>>,
+        report: WaitReport,
+        is_cleanup: bool,
+    }
+}
+
+impl<F> Shield<F> {
+    /// Leaves the report of a long wait to the future in this shield.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.place = None;
+        self
     }
 }
 
@@ -65,10 +86,29 @@ impl<F: Future> Future for Shield<F> {
         let this = self.project();
         let begin = |_: &_| Ok::<_, Infallible>(PendingNode::Shield);
         let Ok(polled) = poll_at(this.node, begin, || this.future.poll(cx));
+        if polled.is_pending()
+            && let (Some(node), Some(place)) = (&*this.node, *this.place)
+        {
+            let is_cleanup = *this.is_cleanup;
+            this.report.poll(cx, &node.shared, node.id, |what| {
+                describe(what, is_cleanup, place);
+            });
+        }
         let value = ready!(polled);
         *this.node = None;
         Poll::Ready(value)
     }
+}
+
+fn describe(what: &mut String, is_cleanup: bool, place: &Location<'_>) {
+    let kind = if is_cleanup {
+        "the clean-up of `on_cancel`"
+    } else {
+        "the `shield`"
+    };
+    what.push_str(&format!(
+        "{kind} at {place} (which nothing but its own end ends: put a time limit into it)"
+    ));
 }
 
 impl<F> fmt::Debug for Shield<F> {
@@ -107,12 +147,14 @@ impl<F> fmt::Debug for Shield<F> {
 ///     assert_eq!(log.get(), "cleaned up");
 /// });
 /// ```
+#[track_caller]
 pub fn on_cancel<F: IntoFuture, C: IntoFuture<Output = ()>>(
     future: F,
     cleanup: C,
 ) -> OnCancel<F::IntoFuture, C::IntoFuture> {
     OnCancel {
         node: None,
+        place: Some(Location::caller()),
         stage: Stage::Running {
             future: future.into_future(),
             cleanup: Some(cleanup.into_future()),
@@ -128,6 +170,16 @@ pin_project! {
         #[pin]
         stage: Stage<F, C>,
         node: Option<CleanupNode>,
+        // Where the clean-up stands in the program; `None` if it does not report a wait.
+        place: Option<&'static Location<'static>>,
+    }
+}
+
+impl<F, C> OnCancel<F, C> {
+    /// Leaves the report of a long wait to the clean-up itself.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.place = None;
+        self
     }
 }
 
@@ -193,7 +245,11 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
                     }
                     let cleanup = cleanup.take().expect("taken once, before the next stage");
                     this.stage.set(Stage::Cleaning {
-                        cleanup: shield(cleanup),
+                        cleanup: Shield {
+                            place: *this.place,
+                            is_cleanup: true,
+                            ..shield(cleanup)
+                        },
                     });
                 }
                 StageProjection::Cleaning { cleanup } => {

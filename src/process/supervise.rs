@@ -40,7 +40,7 @@ pub(super) async fn supervise(
         lock(&supervision.pipes).discard();
         supervision.end().await;
     };
-    match on_cancel(supervision.talk(), cancelled).await {
+    match on_cancel(supervision.talk(), cancelled).quiet().await {
         Ok(status) if check && !status.success() => {
             Err(ProcessError::failed(&program, supervision.output(status)))
         }
@@ -50,7 +50,7 @@ pub(super) async fn supervise(
         }
         Err(stop) => {
             if !matches!(stop, Stop::HeldOpen(..) | Stop::Lost(_)) {
-                shield(supervision.end()).await;
+                shield(supervision.end()).quiet().await; // the end has a time limit
             }
             let status = supervision.child.0.try_status().ok().flatten();
             let output = status.map(|status| supervision.output(status));

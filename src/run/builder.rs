@@ -39,6 +39,9 @@ pub enum CtrlC {
     /// run, is unwound instead, without a message, as by a panic. (In a program that is built with
     /// `panic = "abort"`, the process dies at once then.)
     ///
+    /// If the run still waits for a job, a thread or a shield after two seconds, a line on standard
+    /// error names it.
+    ///
     /// This works only if SIGINT has its default disposition when the first run begins or the first
     /// [signal receiver](crate::signal::open_signal_receiver) for it is opened. A program that
     /// ignores or handles SIGINT keeps its own behaviour; a program that was started by `nohup`, or

@@ -193,5 +193,5 @@ pub(super) async fn start<V, T>(
             drop(task.cancel().await);
         }
     };
-    on_cancel(started, gone).await
+    on_cancel(started, gone).quiet().await
 }

@@ -14,7 +14,7 @@ use super::caller::{CallingTask, TaskLink};
 use super::tuning::DEFAULT_THREAD_LIMIT;
 use crate::ambient;
 use crate::ambient::{TreeValues, WithValues};
-use crate::cancel::checkpoint_if_cancelled;
+use crate::cancel::{checkpoint_if_cancelled, reported};
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::ctrl_c::InterruptedRun;
 use crate::sys::primitives::lock;
@@ -33,7 +33,8 @@ use crate::sys::role::refuse_unless_hooked;
 /// so is the wait for the limiter. From then on:
 ///
 /// * by default, the call is not cancellable: it is shielded until `f` has ended, and returns its
-///   value;
+///   value. If a cancelled scope has waited for it for two seconds, a `tracing` event at WARN names
+///   `f`, once; after Ctrl-C, so does a line on standard error;
 /// * with [`abandon_on_cancel(true)`](RunSync::abandon_on_cancel), the caller is cancelled
 ///   immediately. The thread continues, even after the run; its value or panic is dropped. The
 ///   caller cannot know whether `f` completes.
@@ -227,7 +228,18 @@ where
             "thread::run_sync could not start a thread: {error}; lower the limiter's total, or raise the system's limit"
         );
     }
-    calling_task.await;
+    if call.abandon_on_cancel {
+        calling_task.await;
+    } else {
+        let describe = |what: &mut String| {
+            let function = std::any::type_name::<F>();
+            what.push_str(&format!(
+                "the call of `{function}` in a thread, which cannot be killed (`abandon_on_cancel(true)` would leave it \
+                 behind, and `check_cancelled` lets it end early)"
+            ));
+        };
+        reported(calling_task, describe).await;
+    }
     let outcome = lock(&outcome).take();
     match outcome.expect("the result is stored before the task is notified") {
         Ok(value) => value,

@@ -213,6 +213,19 @@ impl<P> Tree<P> {
         self.node(id).cancelled
     }
 
+    pub(crate) fn is_shielded(&self, id: NodeId) -> bool {
+        self.node(id).shielded
+    }
+
+    /// Iterates over all nodes below this one.
+    pub(crate) fn below(&self, top: NodeId) -> impl Iterator<Item = NodeId> {
+        std::iter::successors(self.node(top).first_child, move |&at| {
+            self.node(at)
+                .first_child
+                .or_else(|| self.next_below(at, top))
+        })
+    }
+
     /// Returns whether something below has to end before this node's content may be dropped.
     pub(crate) fn is_deferred(&self, id: NodeId) -> bool {
         self.node(id).deferred_by > 0

@@ -159,6 +159,14 @@ impl Attempt {
         outcome
     }
 
+    /// Returns the process that has the job, once it is known.
+    pub(in crate::worker) fn pid(&self) -> Option<u32> {
+        match &self.state {
+            State::Working { worker, .. } if worker.is_up() => Some(worker.pid()),
+            _ => None,
+        }
+    }
+
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<AttemptOutcome> {
         loop {
             match &mut self.state {

@@ -21,7 +21,7 @@ use super::attempt::{Attempt, AttemptOutcome};
 use super::limiter::default_limiter;
 use super::request::Request;
 use crate::cancel::position::is_thread_ending;
-use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
+use crate::cancel::{WaitReport, checkpoint_if_cancelled, on_cancel, shield};
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::role::refuse_unless_hooked;
@@ -288,7 +288,7 @@ impl Call {
     /// Runs the rest of a call that has begun an attempt.
     async fn run_attempt<R: DeserializeOwned>(self, mut attempt: Attempt) -> CallResult<R> {
         loop {
-            match carry_out(attempt, self.kill_on_cancel).await {
+            match self.carry_out(attempt).await {
                 AttemptOutcome::Done(frame) => {
                     if !take_due_yield() {
                         return self.decode(frame);
@@ -300,6 +300,45 @@ impl Call {
                     attempt = self.next_attempt(job, guard).await?;
                 }
             }
+        }
+    }
+
+    /// Polls an attempt to its outcome. If the call is cancelled and may be killed, polls to the end
+    /// of its worker instead.
+    async fn carry_out(&self, mut attempt: Attempt) -> AttemptOutcome {
+        if !self.kill_on_cancel || is_thread_ending() {
+            let mut report = WaitReport::new();
+            let attempt = poll_fn(|cx| {
+                let outcome = attempt.poll(cx);
+                if outcome.is_pending() {
+                    report.poll_here(cx, |what| self.describe(what, attempt.pid()));
+                }
+                outcome
+            });
+            return shielded(attempt).await;
+        }
+        // `on_cancel` polls the body and the clean-up one after the other, so the mutex is never
+        // contended. It makes the attempt that they share `Send`.
+        let attempt = Mutex::new(attempt);
+        let lock = || attempt.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = poll_fn(|cx| lock().poll(cx));
+        let kill = poll_fn(|cx| lock().poll_kill(cx));
+        on_cancel(body, kill).quiet().await
+    }
+
+    /// Describes the call for a report that a cancelled scope waits for it.
+    fn describe(&self, what: &mut String, pid: Option<u32>) {
+        what.push_str(&format!("job `{}`", self.job_name));
+        if let Some(context) = self.context.config().context_name() {
+            what.push_str(&format!(" in `{context}`"));
+        }
+        match pid {
+            Some(pid) => what.push_str(&format!(" in process {pid}")),
+            None => what.push_str(", whose worker is starting"),
+        }
+        match self.time_limit {
+            Some(limit) => what.push_str(&format!(" (its time limit of {limit:?} ends it)")),
+            None => what.push_str(" (`kill_on_cancel(true)` would kill it)"),
         }
     }
 
@@ -361,21 +400,6 @@ async fn shielded<F: Future>(future: F) -> F::Output {
     if is_thread_ending() {
         future.await
     } else {
-        shield(future).await
+        shield(future).quiet().await
     }
-}
-
-/// Polls an attempt to its outcome. If the call is cancelled and may be killed, polls to the end of
-/// its worker instead.
-async fn carry_out(mut attempt: Attempt, kill_on_cancel: bool) -> AttemptOutcome {
-    if !kill_on_cancel || is_thread_ending() {
-        return shielded(poll_fn(|cx| attempt.poll(cx))).await;
-    }
-    // `on_cancel` polls the body and the clean-up one after the other, so the mutex is never
-    // contended. It makes the attempt that they share `Send`.
-    let attempt = Mutex::new(attempt);
-    let lock = || attempt.lock().unwrap_or_else(PoisonError::into_inner);
-    let body = poll_fn(|cx| lock().poll(cx));
-    let kill = poll_fn(|cx| lock().poll_kill(cx));
-    on_cancel(body, kill).await
 }

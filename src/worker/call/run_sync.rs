@@ -53,7 +53,9 @@ use crate::worker::pool::context::WorkerContext;
 /// point, and so are the wait for the limiter and every change to another worker. After that:
 ///
 /// * by default the call is shielded. Not cancellable: starts a worker if none is idle, and runs
-///   until the job has ended;
+///   until the job has ended. If a cancelled scope has waited for it for two seconds of real time, a
+///   `tracing` event at WARN names the job and its process, once; after Ctrl-C, so does a line on
+///   standard error;
 /// * with [`kill_on_cancel(true)`](RunSync::kill_on_cancel), the worker is killed, and the
 ///   cancellation completes when the process has been reaped. It is not known how far the job came.
 ///

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::shutdown::Shutdown;
 use super::statistics::WorkerStatistics;
 use super::worker_pool::WorkerPool;
-use crate::cancel::shield;
+use crate::cancel::{reported, shield};
 use crate::sys::fork_detector::is_forked_copy;
 use crate::worker::config::WorkerConfig;
 use crate::worker::error::WorkerError;
@@ -108,7 +108,7 @@ impl WorkerContext {
     /// }
     /// ```
     pub async fn shutdown(&self) -> Result<(), WorkerError> {
-        shield(self.close()).await
+        shield(self.close()).quiet().await
     }
 
     /// Kills all workers of the context that exist now, at once: idle ones, those that are starting,
@@ -153,12 +153,26 @@ impl WorkerContext {
         self.pool.kill_all();
     }
 
+    /// Like [`shutdown`](Self::shutdown), without the shield.
     pub(in crate::worker) async fn close(&self) -> Result<(), WorkerError> {
         if is_forked_copy() {
             return Ok(()); // the calls and workers belong to the original process
         }
-        self.pool.close().await;
-        self.end_idle().await
+        let close = async {
+            self.pool.close().await;
+            self.end_idle().await
+        };
+        reported(close, |what| {
+            what.push_str("the shutdown of a worker context");
+            if let Some(name) = self.config().context_name() {
+                what.push_str(&format!(", `{name}`"));
+            }
+            let calls = self.pool.statistics().running_workers;
+            what.push_str(&format!(
+                " (with {calls} calls in progress; its `grace_period` begins when they have ended, and `kill_all` ends them)"
+            ));
+        })
+        .await
     }
 
     /// Ends the workers that are idle or draining now.

@@ -91,7 +91,9 @@ pub async fn cache_scope<F: IntoFuture>(config: WorkerConfig, future: F) -> F::O
 
 /// Runs `body`, and shuts down `context` when the body ends or is cancelled.
 async fn within<F: IntoFuture>(context: &WorkerContext, body: F) -> F::Output {
-    let value = on_cancel(body, async { report(context.close().await) }).await;
+    let value = on_cancel(body, async { report(context.close().await) })
+        .quiet()
+        .await;
     report(context.shutdown().await);
     value
 }
@@ -185,6 +187,6 @@ pub fn default_context_statistics() -> WorkerStatistics {
 pub(crate) async fn shutdown_default() {
     let context = default_slot().clone();
     if let Some(context) = context {
-        report(shield(context.end_idle()).await);
+        report(shield(context.end_idle()).quiet().await);
     }
 }
