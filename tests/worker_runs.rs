@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::sync::Barrier;
 
-use common::{alone, children};
+use common::{alone, children, end_default_workers, wait_until_gone};
 use seedbed::testing::wait_all_tasks_blocked;
-use seedbed::worker::current_default_worker_limiter;
+use seedbed::worker::{current_default_worker_limiter, default_context_statistics};
 use seedbed::{
-    CapacityLimiter, WorkerConfig, cache_scope, open_nursery, open_worker_context, run, run_sync,
+    CapacityLimiter, RunBuilder, WorkerConfig, cache_scope, open_nursery, open_worker_context, run,
+    run_sync,
 };
 
 fn pid(_: ()) -> u32 {
@@ -127,4 +129,66 @@ fn concurrent_runs_share_workers_and_the_last_one_ends_them() {
         before, after,
         "runs one after the other have workers of their own"
     );
+}
+
+/// A suite of many short runs used to pay for the start of its workers in each of them.
+#[test]
+fn runs_that_keep_their_workers_share_them() {
+    seedbed::init();
+    let _alone = alone();
+    end_default_workers();
+    let keeping = || RunBuilder::new().keep_workers(true);
+    let worker = keeping().run(run_sync(pid, ())).unwrap();
+    assert_eq!(children(), [worker]);
+    let statistics = default_context_statistics();
+    assert_eq!((statistics.started, statistics.idle_workers), (1, 1));
+    // A panic of one test does not cost the others their worker.
+    let panics = || keeping().run(async { panic!("as planned") });
+    std::panic::catch_unwind(panics).unwrap_err();
+    for jobs in 2..5 {
+        assert_eq!(keeping().run(run_sync(pid, ())).unwrap(), worker);
+        let statistics = default_context_statistics();
+        assert_eq!((statistics.started, statistics.jobs_done), (1, jobs));
+    }
+    // Outside of runs, too.
+    assert_eq!(
+        smol::block_on(run_sync(pid, ()).into_future()).unwrap(),
+        worker
+    );
+
+    run(async {});
+    assert_eq!(children(), []);
+    assert_ne!(keeping().run(run_sync(pid, ())).unwrap(), worker);
+    run(async {});
+    assert_eq!(children(), [], "a run that does not keep workers ends them");
+}
+
+#[test]
+fn kept_workers_end_with_their_configuration() {
+    seedbed::init();
+    let _alone = alone();
+    end_default_workers();
+    let keeping = || RunBuilder::new().keep_workers(true);
+    let first = keeping().run(run_sync(pid, ())).unwrap();
+    end_default_workers();
+    let second = keeping().run(run_sync(pid, ())).unwrap();
+    assert_ne!(first, second);
+    wait_until_gone(first);
+    run(async {});
+    assert_eq!(children(), []);
+}
+
+#[test]
+fn the_workers_of_another_context_end_with_their_block_in_a_run_that_keeps_workers() {
+    seedbed::init();
+    let _alone = alone();
+    end_default_workers();
+    RunBuilder::new().keep_workers(true).run(async {
+        let config = WorkerConfig::new();
+        open_worker_context(config, |workers| async move {
+            workers.run_sync(pid, ()).await.unwrap()
+        })
+        .await;
+    });
+    assert_eq!(children(), []);
 }

@@ -78,6 +78,7 @@ pub struct RunBuilder {
     ctrl_c: CtrlC,
     instruments: Instruments,
     shuffle: Option<u64>,
+    keep_workers: bool,
 }
 
 impl RunBuilder {
@@ -92,6 +93,7 @@ impl RunBuilder {
             ctrl_c: CtrlC::default(),
             instruments: Instruments::default(),
             shuffle: None,
+            keep_workers: false,
         }
     }
 
@@ -178,6 +180,35 @@ impl RunBuilder {
         self
     }
 
+    /// Keeps the idle workers of the default context when this run ends as the last one of the
+    /// process, so that a later run uses them. By default, the last run ends them and waits for
+    /// that.
+    ///
+    /// This is for a program or a test suite with many short runs, which then starts workers once.
+    /// Kept workers end with their [`idle_timeout`](crate::WorkerConfig::idle_timeout), with the
+    /// process, when [another configuration](crate::worker::configure_default_context) replaces
+    /// theirs, or at the end of a last run that does not keep them; so `seedbed::run(async {})` ends
+    /// them. If several runs are active, the one that ends last decides. A run that Ctrl-C cancels
+    /// keeps none, and the workers of other contexts always end with their block.
+    ///
+    /// ```
+    /// use seedbed::{RunBuilder, run_sync};
+    ///
+    /// fn pid(_: ()) -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     let run = || RunBuilder::new().keep_workers(true).run(run_sync(pid, ()));
+    ///     assert_eq!(run().unwrap(), run().unwrap());
+    /// }
+    /// ```
+    #[cfg(all(feature = "workers", target_os = "linux"))]
+    pub fn keep_workers(mut self, keep: bool) -> Self {
+        self.keep_workers = keep;
+        self
+    }
+
     /// Runs `future` to its end, as [`run`](crate::run()) does.
     ///
     /// # Panics
@@ -203,7 +234,7 @@ impl RunBuilder {
     fn run_in_order<F: IntoFuture>(self, future: F) -> F::Output {
         workers::hook();
         fork_detector::watch_for_forks();
-        let inside = Inside::enter();
+        let mut inside = Inside::enter();
         let interrupt = (self.ctrl_c == CtrlC::Unwind)
             .then(Interrupt::watch)
             .flatten();
@@ -216,6 +247,8 @@ impl RunBuilder {
             Err(_) => TaskExit::Panicked,
         });
         drop(observed);
+        // After Ctrl-C the process ends, and its workers end in good order before.
+        inside.keep_workers = self.keep_workers && !matches!(outcome, Ok(None));
         drop(inside);
         if let Some(interrupt) = interrupt {
             // Also after a panic, whose message has been printed.
@@ -240,7 +273,8 @@ impl Default for RunBuilder {
 /// This is `RunBuilder::new().run(future)`: the run is in real time, and Ctrl-C cancels it (see
 /// [`CtrlC`]). When `run` returns, every task, system task and shielded section has ended, every
 /// [accepted call](super::RunHandle::call_soon) has been made, and, with the last run of the
-/// process, every idle worker process has ended.
+/// process, every idle worker process has ended (unless
+/// [`keep_workers`](RunBuilder::keep_workers) is set).
 ///
 /// In a worker process, this is the hook: it serves jobs and never returns. So everything *before*
 /// it in `main` runs again, with the same arguments and environment, in each worker, or once for
@@ -267,9 +301,11 @@ thread_local! {
 /// The number of runs in the process.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
-/// Marks this thread as inside a run. The last one to be dropped shuts the default worker context
-/// down.
-struct Inside;
+/// Marks this thread as inside a run. The last one to be dropped ends the idle workers of the default
+/// context.
+struct Inside {
+    keep_workers: bool,
+}
 
 impl Inside {
     fn enter() -> Self {
@@ -279,13 +315,15 @@ impl Inside {
              run on a thread of its own"
         );
         RUNS.fetch_add(1, Ordering::SeqCst);
-        Inside
+        Inside {
+            keep_workers: false,
+        }
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        if RUNS.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if RUNS.fetch_sub(1, Ordering::SeqCst) == 1 && !self.keep_workers {
             smol::block_on(workers::shutdown_default());
         }
         INSIDE.set(false);
