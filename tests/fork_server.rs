@@ -34,6 +34,8 @@ mod worker_faults;
 mod worker_frames;
 #[path = "worker_groups.rs"]
 mod worker_groups;
+#[path = "worker_leftovers.rs"]
+mod worker_leftovers;
 #[path = "worker_limits.rs"]
 mod worker_limits;
 #[path = "worker_mailbox.rs"]
@@ -42,6 +44,8 @@ mod worker_mailbox;
 mod worker_misdeeds;
 #[path = "worker_programs.rs"]
 mod worker_programs;
+#[path = "worker_signals.rs"]
+mod worker_signals;
 #[path = "worker_statistics.rs"]
 mod worker_statistics;
 #[path = "worker_surroundings.rs"]
@@ -64,10 +68,12 @@ fn main() {
         ("worker_faults", worker_faults::SUITE),
         ("worker_frames", worker_frames::SUITE),
         ("worker_groups", worker_groups::SUITE),
+        ("worker_leftovers", worker_leftovers::SUITE),
         ("worker_limits", worker_limits::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
         ("worker_programs", worker_programs::SUITE),
+        ("worker_signals", worker_signals::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
         ("worker_surroundings", worker_surroundings::SUITE),
         ("worker_time_limits", worker_time_limits::SUITE),

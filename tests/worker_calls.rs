@@ -326,18 +326,6 @@ fn a_job_finds_no_descriptor_but_the_standard_ones_and_our_socket() {
     }));
 }
 
-fn sigint_does_not_disturb_a_worker() {
-    fn interrupt_yourself(_: ()) -> u32 {
-        let me = rustix::process::getpid();
-        rustix::process::kill_process(me, rustix::process::Signal::INT).unwrap();
-        std::process::id()
-    }
-    test(with_workers(WorkerConfig::new(), |workers| async move {
-        let pid = workers.run_sync(interrupt_yourself, ()).await.unwrap();
-        assert_eq!(workers.run_sync(interrupt_yourself, ()).await.unwrap(), pid);
-    }));
-}
-
 fn other_signals_have_their_default_dispositions_and_none_is_blocked() {
     fn set(name: String) -> u64 {
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -350,13 +338,17 @@ fn other_signals_have_their_default_dispositions_and_none_is_blocked() {
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
         assert_eq!(workers.run_sync(set, "SigBlk:".into()).await.unwrap(), 0);
-        // SIGINT is number 2. The process that started the tests may ignore others; every process
-        // inherits that.
-        let ignored = set("SigIgn:".into()) | 1 << 1;
-        assert_eq!(
-            workers.run_sync(set, "SigIgn:".into()).await.unwrap(),
-            ignored
-        );
+        // Every process inherits what the process that started the tests ignores.
+        for name in ["SigIgn:", "SigCgt:"] {
+            let mut expected = set(name.into());
+            if name == "SigCgt:" {
+                for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+                    expected |= 1 << (signal - 1);
+                }
+            }
+            let found = workers.run_sync(set, name.into()).await.unwrap();
+            assert_eq!(found, expected, "{name}");
+        }
     }));
 }
 
@@ -439,7 +431,6 @@ suite! {
     a_job_reads_an_empty_standard_input_and_writes_to_standard_output_unharmed,
     a_job_writes_to_the_standard_output_of_the_program,
     a_job_finds_no_descriptor_but_the_standard_ones_and_our_socket,
-    sigint_does_not_disturb_a_worker,
     other_signals_have_their_default_dispositions_and_none_is_blocked,
     a_worker_runs_the_job_on_its_only_busy_thread,
     a_job_may_call_workers_of_its_own,

@@ -199,12 +199,12 @@ fn a_worker_killed_from_outside_is_reported_and_other_jobs_go_on() {
                 }
             };
             assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
-            signal(pid, Signal::TERM);
+            signal(pid, Signal::USR1);
         };
         let (error, ()) = smol::future::zip(call, murder).await;
         let error = error.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
-        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGTERM"));
+        assert_eq!(error.exit().unwrap().signal_name(), Some("SIGUSR1"));
         assert_eq!(workers.statistics().idle_workers, 1);
     }));
 }

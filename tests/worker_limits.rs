@@ -513,12 +513,44 @@ fn a_stack_that_does_not_fit_in_memory_is_a_start_error() {
 
 // All of them.
 
+/// The kernel once killed the program, if it had more memory than the job that took all of it.
+fn workers_volunteer_to_the_oom_killer_before_their_parent() {
+    fn adjustment(of: &str) -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{of}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    }
+    fn look(_: ()) -> (i32, i32) {
+        let mut child = std::process::Command::new("sleep");
+        let mut child = child.arg("60").spawn().unwrap();
+        let of_child = adjustment(&child.id().to_string());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        (adjustment("self"), of_child)
+    }
+    test(async {
+        let before = adjustment("self");
+        for (config, expected) in [
+            (config(), 1000),
+            (config().oom_score_adj(900), 900),
+            (config().nice(19).single_use(), 1000),
+        ] {
+            with_workers(config, |workers| async move {
+                let found = workers.run_sync(look, ()).await.unwrap();
+                assert_eq!(found, (expected, expected));
+            })
+            .await;
+        }
+        assert_eq!(adjustment("self"), before);
+    });
+}
+
 fn invalid_settings_are_refused_before_a_process_starts() {
     test(async {
         let refused = [
             (config().cpu_limit(Duration::ZERO), "cpu_limit(0ns)"),
             (config().nice(20), "nice(20)"),
             (config().nice(-21), "nice(-21)"),
+            (config().oom_score_adj(1001), "oom_score_adj(1001)"),
             (config().cpu_affinity([]), "cpu_affinity([])"),
             (config().cpu_affinity([0, 1024]), "cpu_affinity([0, 1024])"),
             (config().stack_size(65535), "stack_size(65535)"),
@@ -598,6 +630,7 @@ suite! {
     a_panic_deep_in_a_small_stack_is_described_and_the_worker_stays,
     jobs_with_a_stack_of_their_own_run_on_the_workers_only_thread,
     a_stack_that_does_not_fit_in_memory_is_a_start_error,
+    workers_volunteer_to_the_oom_killer_before_their_parent,
     invalid_settings_are_refused_before_a_process_starts,
     all_limits_hold_together_in_each_worker_of_a_context_and_not_in_this_process,
 }

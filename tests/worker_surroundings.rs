@@ -1,9 +1,10 @@
-//! The working directory and environment of workers.
+//! The working directory, environment and inherited descriptors of workers.
 
 #[macro_use]
 mod common;
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::future::IntoFuture;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::sync::OnceLock;
 
 use common::refusals::{assert_start_error, os_error, refused};
 use common::{test, with_workers};
+use rustix::io::{FdFlags, fcntl_setfd};
 use seedbed::WorkerConfig;
 
 fn config() -> WorkerConfig {
@@ -104,7 +106,40 @@ fn environment_variables_can_be_set_removed_and_cleared() {
     });
 }
 
+/// Such descriptors once stayed open in workers without a way to close them: a pipe did not end,
+/// and a file stayed locked.
+fn descriptors_that_would_be_inherited_can_be_closed() {
+    fn has_open(path: PathBuf) -> bool {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let mut targets = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        targets.any(|target| target == path)
+    }
+    test(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("file");
+        let file = File::create(&path).unwrap();
+        fcntl_setfd(&file, FdFlags::empty()).unwrap();
+        for (close, preload) in [(false, false), (true, false), (true, true)] {
+            let mut config = config().close_inherited_descriptors(close);
+            if preload {
+                config = config.preload(see);
+            }
+            let path = path.clone();
+            with_workers(config, |workers| async move {
+                for _ in 0..2 {
+                    let found = workers.run_sync(has_open, path.clone()).await;
+                    assert_eq!(found.unwrap(), !close);
+                }
+                workers.shutdown().await.unwrap();
+            })
+            .await;
+        }
+        drop(file);
+    });
+}
+
 suite! {
+    descriptors_that_would_be_inherited_can_be_closed,
     workers_have_the_directory_and_the_environment_that_they_are_given_from_preload_on,
     a_missing_directory_is_a_start_error_with_the_kernels_reason,
     environment_variables_can_be_set_removed_and_cleared,

@@ -16,6 +16,8 @@ pub(crate) mod ctrl_c;
 #[path = "without_ctrl_c.rs"]
 pub(crate) mod ctrl_c;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod descriptors;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod directory;
 #[cfg(target_os = "linux")]
 pub(crate) mod disposition;
@@ -31,6 +33,8 @@ pub(crate) mod fork_detector;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod image;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod interval_timer;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod mapping;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod memory;
@@ -40,13 +44,15 @@ pub(crate) mod primitives;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod process;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod process_group;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod process_tree;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod role;
 #[cfg(not(all(feature = "workers", target_os = "linux")))]
 #[path = "without_role.rs"]
 pub(crate) mod role;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod signal;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod signal_number;

@@ -82,6 +82,47 @@ pub(crate) fn is_alone() -> Option<bool> {
     }
 }
 
+/// The threads of this process before the first job.
+static BASELINE: OnceLock<Baseline> = OnceLock::new();
+
+#[derive(Debug)]
+struct Baseline {
+    listed: usize,
+    /// `None` if no descriptor was free to count them.
+    count: Option<usize>,
+}
+
+/// Records how many threads this worker has before its first job, unless its fork server has
+/// recorded that.
+pub(crate) fn record_baseline() {
+    if BASELINE.get().is_none()
+        && let Ok(listed) = listed()
+    {
+        BASELINE.get_or_init(|| Baseline {
+            listed,
+            count: count().ok(),
+        });
+    }
+}
+
+/// Returns how many threads this worker has in addition to those before its first job; 0 if that is
+/// unknown. Costs a load if there has never been another thread.
+pub(crate) fn count_above_baseline() -> usize {
+    if was_always_alone() || is_alone() == Some(true) {
+        return 0;
+    }
+    let Some(baseline) = BASELINE.get() else {
+        return 0;
+    };
+    let listed = listed().map_or(0, |listed| listed.saturating_sub(baseline.listed));
+    // Counting takes ten times as long, and leaves out threads that are ending.
+    match (listed, baseline.count, count) {
+        (0, ..) => 0,
+        (_, Some(before), count) => count().map_or(listed, |count| count.saturating_sub(before)),
+        (_, None, _) => listed,
+    }
+}
+
 /// Returns a number that grows by one with each thread of this process, including threads that are
 /// ending. Costs a tenth of [`count`].
 ///

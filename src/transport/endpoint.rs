@@ -47,6 +47,15 @@ impl Side for WorkerSide {
     }
 }
 
+/// The outcome of a read that a signal may interrupt.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Frame(Frame),
+    /// The read would block, or has waited for the socket's timeout.
+    WouldBlock,
+    Interrupted,
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Endpoint<S: Side> {
@@ -176,6 +185,17 @@ impl<S: Side> Endpoint<S> {
         self.backoff.would_have_succeeded();
     }
 
+    /// Spins on the watched mailbox for about a microsecond, and returns whether something has
+    /// arrived there or in the socket. `processor` is that of this thread. A [spin](Self::spin)
+    /// follows.
+    pub(crate) fn spin_briefly(&self, processor: usize) -> bool {
+        self.mailbox.as_ref().is_some_and(|mailbox| {
+            let incoming = S::incoming(mailbox);
+            let shares_processor = S::outgoing(mailbox).is_watched_from(processor);
+            spin_until(Duration::ZERO, shares_processor, || !incoming.is_waiting())
+        })
+    }
+
     /// Spins on the watched mailbox up to `limit`, and returns whether something has arrived there
     /// or in the socket. `processor` is that of this thread. If this spin fails, later waits skip
     /// the spin, but at least one in `longest_interval` still spins.
@@ -219,15 +239,26 @@ impl<S: Side> Endpoint<S> {
         flags: RecvFlags,
     ) -> Result<Option<Frame>, RecvError> {
         loop {
+            match self.receive_until_signal(flags)? {
+                Received::Frame(frame) => return Ok(Some(frame)),
+                Received::WouldBlock => return Ok(None),
+                Received::Interrupted => {}
+            }
+        }
+    }
+
+    /// Receives a frame through the socket, but returns if a signal interrupts the read.
+    pub(crate) fn receive_until_signal(&mut self, flags: RecvFlags) -> Result<Received, RecvError> {
+        loop {
             if let Some(frame) = self.inbox.take()? {
-                return Ok(Some(frame));
+                return Ok(Received::Frame(frame));
             }
             match receive(&self.socket, &mut self.inbox, flags) {
                 Ok(0) => return Err(RecvError::Closed),
                 Ok(_) => {}
                 Err(error) => match error.kind() {
-                    std::io::ErrorKind::Interrupted => {}
-                    std::io::ErrorKind::WouldBlock => return Ok(None),
+                    std::io::ErrorKind::Interrupted => return Ok(Received::Interrupted),
+                    std::io::ErrorKind::WouldBlock => return Ok(Received::WouldBlock),
                     _ => return Err(error.into()),
                 },
             }

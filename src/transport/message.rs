@@ -55,6 +55,10 @@ pub(crate) struct SetUp {
     pub(crate) table: Option<Segment>,
     /// Whether a forked worker reports that it is ready, and gets no job before.
     pub(crate) forked_workers_report: bool,
+    /// Whether descriptors that were inherited are closed, before the preload closures.
+    pub(crate) close_inherited_descriptors: bool,
+    /// Whether termination signals have their default actions in workers.
+    pub(crate) default_signals: bool,
     /// How long the worker waits for a job before it exits; `None` is forever.
     pub(crate) idle_timeout: Option<Duration>,
     /// Called in this order before the first job.
@@ -83,6 +87,8 @@ pub(crate) struct Limits {
     /// Number of descriptors that the worker may open in addition to those at its start.
     pub(crate) open_files: Option<u32>,
     pub(crate) nice: Option<i32>,
+    /// The adjustment of the OOM killer's score; `None` for the default.
+    pub(crate) oom_score_adj: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
     /// Bytes of stack; `None` for the thread's own stack.
     pub(crate) stack: Option<usize>,

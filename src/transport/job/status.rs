@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use crate::sys::thread;
+
 /// The status of a worker, passed to retire closures after each job.
 ///
 /// # Examples
@@ -113,6 +115,35 @@ impl WorkerStatus {
         pages.unwrap_or(0) * rustix::param::page_size() as u64
     }
 
+    /// Returns how many threads the worker has in addition to those that it had before its first
+    /// job: threads that jobs have started and that have not ended. 0 if `/proc` is not mounted.
+    /// Each call counts them again.
+    ///
+    /// ```
+    /// use seedbed::worker::WorkerStatus;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn leave_a_thread(leave: bool) -> u32 {
+    ///     if leave {
+    ///         std::thread::spawn(|| loop { std::thread::park() });
+    ///     }
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire(|worker: &WorkerStatus| worker.threads_left() > 0);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(leave_a_thread, false).await.unwrap();
+    ///         assert_eq!(workers.run_sync(leave_a_thread, true).await.unwrap(), first);
+    ///         assert_ne!(workers.run_sync(leave_a_thread, false).await.unwrap(), first);
+    ///     }));
+    /// }
+    /// ```
+    pub fn threads_left(&self) -> usize {
+        thread::count_above_baseline()
+    }
+
     /// Returns the time since the worker started.
     ///
     /// ```
@@ -146,6 +177,7 @@ impl fmt::Debug for WorkerStatus {
         f.debug_struct("WorkerStatus")
             .field("jobs", &self.jobs)
             .field("memory", &self.memory())
+            .field("threads_left", &self.threads_left())
             .field("age", &self.age())
             .finish()
     }

@@ -43,9 +43,13 @@ use crate::worker::pool::context::WorkerContext;
 /// that state in the worker too.
 ///
 /// In the worker, standard input is `/dev/null`, and standard output and error are those of this
-/// process. SIGINT is ignored. The worker is killed when this process ends for any reason. (A new
-/// worker that has not reached the hook notices the end when it gets there. The kernel checks the
-/// rights of this process: a worker with another user lives on.)
+/// process. Other descriptors without close-on-exec are inherited too, and stay open
+/// ([`close_inherited_descriptors`](crate::WorkerConfig::close_inherited_descriptors)). SIGINT,
+/// SIGTERM, SIGHUP and SIGQUIT do nothing, and are left to this process; see
+/// [`default_signals`](crate::WorkerConfig::default_signals). The worker is killed when this process
+/// ends for any reason. (A new worker that has not reached the hook notices the end when it gets
+/// there. The kernel checks the rights of this process: a worker with another user lives on. It also
+/// forgets to kill the worker of a job that changes its user, until that job has returned.)
 ///
 /// # Cancellation
 ///

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use super::link::Link;
 use super::output;
-use super::serve::{UnreadyWorker, call_oneself, die_with, find_job, kernel_name, retire, run};
+use super::serve::{UnreadyWorker, call_oneself, find_job, kernel_name, retire, run};
 use super::tuning::EXIT_FAILED;
 use crate::sys::arena::MappingCache;
 use crate::sys::fork::{Fork, fork_for_parent};
@@ -57,14 +57,13 @@ impl UnreadyWorker {
         let retire = self.link.preload_for_all(set_up);
         self.link.be_alone();
         if set_up.init.is_empty() {
-            output::no_job_has_run();
+            thread::record_baseline();
         }
         rehearse(&mut self.link.mappings);
         // Otherwise each worker would write the buffered output again.
-        flush();
-        // The kernel removes this setting when a process changes its user, as a preload closure may
-        // have done.
-        die_with(self.handshake.parent);
+        output::write_out_all();
+        // A preload closure may have changed the user.
+        self.link.tie_to_parent();
         // The parent compares the number with the process id that it sees, which differs in another
         // pid namespace.
         let number = u64::from(std::process::id());
@@ -104,7 +103,6 @@ impl UnreadyWorker {
     /// Turns this process into the worker: it ends with the parent (which is not inherited), gets
     /// its name, its socket in place of the fork server's, and its standard error.
     fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> UnreadyWorker {
-        die_with(self.handshake.parent);
         call_oneself(name);
         let (link, arranged) = self
             .link
@@ -113,6 +111,7 @@ impl UnreadyWorker {
             // The socket may be missing, so only the exit code can tell the parent.
             link.exit(EXIT_FAILED);
         }
+        link.tie_to_parent();
         UnreadyWorker { link, ..self }
     }
 }
@@ -131,15 +130,6 @@ fn rehearse(mappings: &mut MappingCache) {
         drop(run(trampoline, &argument, Vec::new(), mappings));
     }
     output::flush();
-}
-
-/// Flushes the standard output of Rust, and all streams of the C library.
-fn flush() {
-    // If that fails, the output of the closures failed as well.
-    let _ = io::Write::flush(&mut io::stdout());
-    // SAFETY: a null pointer stands for all streams, and there is no other thread that could use
-    // them.
-    unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
 fn arrange(place: &mut OwnedFd, request: &Request) -> io::Result<()> {

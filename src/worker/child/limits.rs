@@ -7,20 +7,23 @@
 //!
 //! An error names the setting as it is written in the program, with the kernel's reason.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getpgrp, getpid, getpriority_process, kill_process_group,
+    Pid, Resource, Rlimit, Signal, getpid, getpriority_process, kill_process_group,
     set_child_subreaper, setpgid, setpriority_process, setrlimit,
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::tuning::OOM_SCORE_ADJ;
 use crate::sys::cpu_timer::CpuTimer;
 use crate::sys::process_tree::DescendantKiller;
+use crate::sys::{descriptors, interval_timer, process_group, signal};
 use crate::transport::message::{Limits, Refusal};
 
 /// Changes to the working directory, if one is set.
@@ -35,11 +38,21 @@ pub(super) fn enter(directory: Option<&[u8]>) -> Result<(), Refusal> {
     })
 }
 
+/// Where the kernel keeps the adjustment of the OOM killer's score.
+const OOM_SCORE_ADJ_FILE: &str = "/proc/self/oom_score_adj";
+
 /// Applies all settings except the stack.
 pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Refusal> {
     let group = limits.own_group.then(Group::new).transpose()?;
     limits.cpus.as_deref().map_or(Ok(()), stay_on)?;
     limits.nice.map_or(Ok(()), be_nice)?;
+    limits.oom_score_adj.map_or_else(
+        || {
+            volunteer_for_oom_killer();
+            Ok(())
+        },
+        set_oom_score_adj,
+    )?;
     let cpu_time = CpuTime::new(limits.cpu_time)?;
     limits.memory.map_or(Ok(()), limit_memory)?;
     limits.open_files.map_or(Ok(()), limit_open_files)?;
@@ -50,13 +63,13 @@ pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Ref
 /// may be long after an idle worker has exited; so a worker that exits by itself ends the group
 /// too.
 pub(super) struct Group {
-    /// The former group of the worker.
-    home: Pid,
+    /// The former group of the worker. `None` if that lies outside of the pid namespace.
+    home: Option<Pid>,
 }
 
 impl Group {
     fn new() -> Result<Self, Refusal> {
-        let home = getpgrp();
+        let home = process_group::current();
         setpgid(None, None).map_err(|error| {
             let words = "a process that leads a session cannot leave its group";
             refusal("kill_tree(true)".into(), &error.into(), words)
@@ -67,6 +80,7 @@ impl Group {
             let words = "the kernel does not let this process adopt orphans";
             refusal("kill_tree(true)".into(), &error.into(), words)
         })?;
+        signal::ignore_terminal_stops();
         Ok(Self { home })
     }
 
@@ -75,8 +89,11 @@ impl Group {
         if let Ok(killer) = DescendantKiller::of_this_process() {
             killer.run();
         }
-        // If the former group is gone, the parent ends the group.
-        if setpgid(None, Some(self.home)).is_ok() {
+        // If the former group is gone, or was never to be seen, the parent ends the group.
+        if self
+            .home
+            .is_some_and(|home| setpgid(None, Some(home)).is_ok())
+        {
             // The group may have no other member.
             let _ = kill_process_group(getpid(), Signal::KILL);
         }
@@ -124,6 +141,20 @@ fn be_nice(niceness: i32) -> Result<(), Refusal> {
     })
 }
 
+/// Raises the OOM killer's score of this process, so that it is killed before its parent. The
+/// processes that it starts inherit the score.
+fn volunteer_for_oom_killer() {
+    // Without `/proc`, the score stays as it is.
+    let _ = std::fs::write(OOM_SCORE_ADJ_FILE, OOM_SCORE_ADJ.to_string());
+}
+
+fn set_oom_score_adj(adjustment: i32) -> Result<(), Refusal> {
+    std::fs::write(OOM_SCORE_ADJ_FILE, adjustment.to_string()).map_err(|error| {
+        let words = "only a privileged process may lower it, and `/proc` must be mounted";
+        refusal(format!("oom_score_adj({adjustment})"), &error, words)
+    })
+}
+
 fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
     let value = Some(value);
     let limit = Rlimit {
@@ -135,7 +166,7 @@ fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
 
 fn limit_open_files(count: u32) -> Result<(), Refusal> {
     let setting = || format!("open_file_limit({count})");
-    let open = open_descriptors().map_err(|error| {
+    let open = descriptors::list().map_err(|error| {
         let words = "the open descriptors are counted in `/proc/self/fd`: mount `/proc`";
         refusal(setting(), &error, words)
     })?;
@@ -148,29 +179,14 @@ fn limit_open_files(count: u32) -> Result<(), Refusal> {
 
 /// Returns the lowest limit of descriptor numbers that leaves room for `count` more, since each new
 /// descriptor takes the lowest free number. `open` is in ascending order.
-fn limit_beside(open: &[u32], count: u32) -> u64 {
+fn limit_beside(open: &[RawFd], count: u32) -> u64 {
     let mut limit = u64::from(count);
     for &number in open {
-        if u64::from(number) < limit {
+        if u64::try_from(number).is_ok_and(|number| number < limit) {
             limit += 1;
         }
     }
     limit
-}
-
-/// Returns the numbers of the open descriptors, in ascending order.
-fn open_descriptors() -> io::Result<Vec<u32>> {
-    let names = std::fs::read_dir("/proc/self/fd")?
-        .map(|entry| Ok(entry?.file_name()))
-        .collect::<io::Result<Vec<_>>>()?;
-    // The descriptor of the listing itself was in the list, and is closed by now.
-    let is_open = |name: &OsString| Path::new("/proc/self/fd").join(name).is_symlink();
-    let open = names.into_iter().filter(is_open);
-    let mut numbers: Vec<u32> = open
-        .filter_map(|name| name.to_str()?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    Ok(numbers)
 }
 
 fn limit_memory(bytes: u64) -> Result<(), Refusal> {
@@ -231,10 +247,15 @@ impl CpuTime {
         };
         timer.set(*limit)?;
         let result = job();
+        interval_timer::disarm_deadly();
         // Neither a process that the job has forked nor a job that has deleted the timers has a
         // timer left to clear.
         let _ = timer.clear();
         Ok(result)
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Returns the refusal for a limit that could not be set before the first job.
@@ -252,29 +273,22 @@ mod tests {
     use proptest::prelude::*;
 
     /// Returns how many descriptors with numbers below `limit` can still be opened.
-    fn room(open: &[u32], limit: u64) -> u64 {
-        let taken = open.iter().filter(|&&number| u64::from(number) < limit);
+    fn room(open: &[RawFd], limit: u64) -> u64 {
+        let taken = open.iter().filter(|&&number| (number as u64) < limit);
         limit - taken.count() as u64
     }
 
     proptest! {
         #[test]
         fn the_limit_leaves_room_for_as_many_as_were_asked_for_and_not_one_more(
-            open in prop::collection::btree_set(0u32..40, 0..20),
+            open in prop::collection::btree_set(0..40, 0..20),
             count in 0u32..50,
         ) {
-            let open: Vec<u32> = open.into_iter().collect();
+            let open: Vec<RawFd> = open.into_iter().collect();
             let limit = limit_beside(&open, count);
             prop_assert_eq!(room(&open, limit), u64::from(count));
             prop_assert!(limit == 0 || room(&open, limit - 1) < u64::from(count));
         }
-    }
-
-    #[test]
-    fn the_descriptors_that_are_open_are_found() {
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let number = std::os::fd::AsRawFd::as_raw_fd(&file).cast_unsigned();
-        assert!(open_descriptors().unwrap().contains(&number));
     }
 
     #[test]

@@ -16,14 +16,15 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
 use super::limits::Group;
+use super::parent_tie::ParentTie;
 use super::tuning::{EXIT_FAILED, JOB_SPIN_INTERVAL, SHORT_SLEEP, SPIN_FOR_JOB};
 use crate::sys::arena::MappingCache;
 use crate::sys::fork_detector;
 use crate::sys::fork_detector::ProcessMark;
 use crate::sys::mapping::Mapping;
-use crate::sys::socket;
 use crate::sys::tuning::UNUSED_MAPPING_KEPT_FOR;
-use crate::transport::endpoint::{Endpoint, WorkerSide};
+use crate::sys::{interval_timer, socket};
+use crate::transport::endpoint::{Endpoint, Received, WorkerSide};
 use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::out_message::OutMessage;
@@ -47,10 +48,13 @@ pub(super) struct Link {
     pub(super) idle_timeout: Option<Duration>,
     /// The process group that the worker leads, which ends with it.
     group: Option<Group>,
+    tie: ParentTie,
+    /// A job has run since the worker last waited for a job without one at hand.
+    a_job_has_run: bool,
 }
 
 impl Link {
-    pub(super) fn new(socket: OwnedFd, mappings: MappingCache) -> Self {
+    pub(super) fn new(socket: OwnedFd, mappings: MappingCache, parent: u32) -> Self {
         Link {
             endpoint: Endpoint::new(socket),
             mark: mark_of_this_process(),
@@ -59,12 +63,25 @@ impl Link {
             mappings,
             idle_timeout: None,
             group: None,
+            tie: ParentTie::new(parent),
+            a_job_has_run: false,
         }
     }
 
     /// Sets the process group that the worker leads.
-    pub(super) fn set_group(&mut self, group: Option<Group>) {
-        self.group = group;
+    pub(super) fn set_group(&mut self, group: Group) {
+        self.group = Some(group);
+        self.tie.include_group();
+    }
+
+    /// Ties the life of this process, and of the group that it leads, to the parent's.
+    pub(super) fn tie_to_parent(&self) {
+        if let Err(error) = self.tie.set() {
+            self.exit_cannot_serve(&format!(
+                "it could not tie its life to its parent's: {error}"
+            ));
+        }
+        self.tie.exit_if_orphaned();
     }
 
     pub(super) fn socket(&self) -> &OwnedFd {
@@ -90,6 +107,8 @@ impl Link {
             mappings: self.mappings,
             idle_timeout: None,
             group: None,
+            tie: self.tie,
+            a_job_has_run: false,
         };
         link.recycle(buffer);
         (link, arranged)
@@ -130,21 +149,42 @@ impl Link {
         {
             return Ok(Some(frame));
         }
-        let sleep_start = self.endpoint.mailbox().map(|_| Instant::now());
+        self.undo_effects_of_jobs();
+        let sleep_start = Instant::now();
         if !self.unmap_while_idle() {
             return Ok(None);
         }
         loop {
-            match self.endpoint.receive_from_socket(RecvFlags::empty())? {
-                Some(frame) => {
-                    if sleep_start.is_some_and(|start| start.elapsed() < SHORT_SLEEP) {
+            match self.endpoint.receive_until_signal(RecvFlags::empty())? {
+                Received::Frame(frame) => {
+                    if self.endpoint.mailbox().is_some() && sleep_start.elapsed() < SHORT_SLEEP {
                         self.endpoint.spin_would_have_succeeded();
                     }
                     return Ok(Some(frame));
                 }
-                None if self.is_between_frames() => return Ok(None),
-                None => {}
+                Received::WouldBlock if self.is_between_frames() => return Ok(None),
+                Received::WouldBlock => {}
+                // The socket's timeout would begin anew with each signal.
+                Received::Interrupted if self.is_between_frames() => {
+                    let limit = self.idle_timeout;
+                    let left = limit.map(|limit| limit.saturating_sub(sleep_start.elapsed()));
+                    if !self.is_readable_within(left) {
+                        return Ok(None);
+                    }
+                }
+                Received::Interrupted => {}
             }
+        }
+    }
+
+    /// Undoes what jobs may have done that would harm later ones, or this program after its end. It
+    /// is called when no job is at hand, because it costs several system calls.
+    fn undo_effects_of_jobs(&mut self) {
+        if std::mem::take(&mut self.a_job_has_run) {
+            // If that fails, a job has forbidden the call. If the parent has ended, the socket is
+            // closed.
+            let _ = self.tie.set();
+            interval_timer::disarm_deadly();
         }
     }
 
@@ -197,6 +237,9 @@ impl Link {
                 // A job has closed the socket. The worker must end before it takes another one.
                 self.exit(EXIT_FAILED);
             }
+            if self.a_job_has_run && !self.endpoint.spin_briefly(processor) {
+                self.undo_effects_of_jobs();
+            }
             self.endpoint
                 .spin(processor, SPIN_FOR_JOB, JOB_SPIN_INTERVAL);
             if !self.endpoint.stop_watching() {
@@ -240,6 +283,7 @@ impl Link {
     pub(super) fn send_answer(&mut self, mut answer: OutMessage, job: u16) {
         answer.mark(job);
         self.answered = job;
+        self.a_job_has_run = true;
         if !self.endpoint.post(&answer) {
             self.send_message(&answer);
             self.endpoint.signal();

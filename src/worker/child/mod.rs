@@ -20,6 +20,7 @@ mod fork_server;
 mod limits;
 mod link;
 mod output;
+mod parent_tie;
 mod serve;
 #[cfg(feature = "stack_size")]
 mod stack;

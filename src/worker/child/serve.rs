@@ -6,11 +6,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::limits;
 use super::limits::CpuTime;
@@ -22,7 +21,7 @@ use super::tuning::{ANSWER_TAKEN_WITHIN, EXIT_FAILED, KEPT_BUFFER_LEN};
 use crate::sys::arena::MappingCache;
 use crate::sys::role;
 use crate::sys::role::Handshake;
-use crate::sys::{signal, socket, thread};
+use crate::sys::{descriptors, signal, socket, thread};
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
 use crate::transport::frame;
@@ -45,26 +44,25 @@ pub(crate) enum Stdout {
     Deferred,
 }
 
-/// Takes the socket, ties the life of this process to that of its parent, and ignores SIGINT.
-/// Returns the worker, which can serve.
+/// Takes the socket, ties the life of this process to that of its parent, and leaves termination
+/// signals to it. Returns the worker, which can serve.
 pub(crate) fn take_over(handshake: Handshake) -> UnreadyWorker {
     let started = Instant::now();
     let socket = take_socket(handshake);
-    die_with(handshake.parent);
-    signal::ignore_sigint_and_unblock();
+    signal::discard_termination_signals_and_unblock();
     // SAFETY: only `run` lends files, which came with a `Job` frame from the parent. The parent
     // gives each arena its own identifier and is its only writer. After sending one, it does not
     // write there until an answer says `NOTHING_KEPT` (see the head of `sys::arena`). `answer` says
     // so only if `end_job` returns `false`, which it calls after each job, before the answer is
     // sent.
     let mappings = unsafe { MappingCache::new() };
-    let mut link = Link::new(socket, mappings);
+    let mut link = Link::new(socket, mappings, handshake.parent);
+    link.tie_to_parent();
     let stdout = link.receive_prelude();
     UnreadyWorker {
         link,
         stdout,
         started,
-        handshake,
     }
 }
 
@@ -72,7 +70,6 @@ pub(crate) fn take_over(handshake: Handshake) -> UnreadyWorker {
 pub(crate) struct UnreadyWorker {
     pub(super) link: Link,
     pub(super) started: Instant,
-    pub(super) handshake: Handshake,
     /// For the workers that this one may start.
     pub(crate) stdout: Stdout,
 }
@@ -83,6 +80,9 @@ impl UnreadyWorker {
     pub(crate) fn serve(mut self) -> ! {
         panic::install_hook();
         let (set_up, mut fds) = self.link.receive_set_up();
+        if set_up.close_inherited_descriptors {
+            self.link.close_inherited_descriptors();
+        }
         match set_up.purpose {
             Purpose::Work => {
                 call_oneself(kernel_name(&set_up.name).as_deref());
@@ -103,22 +103,24 @@ impl UnreadyWorker {
     /// already.
     fn work(self, set_up: &SetUp, retire: Option<Vec<Retire>>) -> ! {
         let Self {
-            mut link,
-            started,
-            handshake,
-            ..
+            mut link, started, ..
         } = self;
+        if set_up.default_signals {
+            signal::restore_termination_signals();
+        }
         let mut status = WorkerStatus::new(started);
         if set_up.limits.open_files.is_some() {
             status.keep_memory_open(); // later the limit may not allow another file
         }
         let submitted = limits::submit_to(&set_up.limits);
         let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
-        link.set_group(group);
+        if let Some(group) = group {
+            link.set_group(group);
+            link.tie_to_parent();
+        }
         let worker = Worker {
             cpu_time,
             link,
-            handshake,
             status,
             set_up,
             retire,
@@ -135,7 +137,6 @@ impl UnreadyWorker {
 /// A worker that runs under its limits.
 struct Worker<'a> {
     link: Link,
-    handshake: Handshake,
     status: WorkerStatus,
     cpu_time: CpuTime,
     set_up: &'a SetUp,
@@ -148,7 +149,6 @@ impl Worker<'_> {
     fn serve(self) -> ! {
         let Self {
             mut link,
-            handshake,
             mut status,
             cpu_time,
             set_up,
@@ -161,16 +161,15 @@ impl Worker<'_> {
             }
             None => link.call_init(set_up),
         };
-        if !set_up.init.is_empty() {
-            // The kernel removes this setting when a process changes its user, as an init closure
-            // may have done.
-            die_with(handshake.parent);
-        }
-        output::no_job_has_run();
+        thread::record_baseline();
         loop {
             let job = link.next_job();
             link.answer(job, &cpu_time, &status);
             status.count_job();
+            // Threads that run on would use up the CPU time of later jobs.
+            if cpu_time.is_limited() && status.threads_left() > 0 {
+                link.retire();
+            }
             link.consult(&mut retire, &status);
             // The idle timeout starts after the first job. A worker is started for a job, which may
             // come late from a busy parent. If the timeout were shorter than that, the parent would
@@ -205,22 +204,6 @@ fn take_socket(handshake: Handshake) -> OwnedFd {
             handshake.socket
         ))
     })
-}
-
-/// Asks the kernel to kill this process when the thread that started it ends. Exits if the parent
-/// has ended already.
-pub(super) fn die_with(parent: u32) {
-    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        role::exit_cannot_serve(&format!(
-            "it could not tie its life to its parent's: {error}"
-        ));
-    }
-    let now = getppid().map_or(0, |now| now.as_raw_nonzero().get().cast_unsigned());
-    // 0 stands for a parent outside of the pid namespace of this process. Another number means that
-    // the parent has ended.
-    if now != parent && now != 0 {
-        std::process::exit(EXIT_FAILED);
-    }
 }
 
 /// The steps before the first job.
@@ -290,6 +273,16 @@ impl Link {
         }
     }
 
+    fn close_inherited_descriptors(&self) {
+        if let Err(error) = descriptors::close_inherited(self.socket().as_fd()) {
+            self.refuse(Refusal {
+                setting: "close_inherited_descriptors(true)".into(),
+                os_error: error.raw_os_error(),
+                words: "the descriptors are listed in `/proc/self/fd`: mount `/proc`".into(),
+            });
+        }
+    }
+
     /// Changes to the working directory, and calls the preload closures.
     pub(super) fn preload(&mut self, set_up: &SetUp) {
         let preloaded = limits::enter(set_up.current_dir.as_deref())
@@ -307,6 +300,8 @@ impl Link {
         let prepared = closures
             .try_for_each(init)
             .and_then(|()| set_up.retire.iter().map(retire).collect());
+        // A `preload` or `init` closure may have changed the user.
+        self.tie_to_parent();
         self.report(prepared)
     }
 
@@ -314,7 +309,9 @@ impl Link {
     /// closures there is nothing to report.
     fn call_init_as_a_copy(&mut self, set_up: &SetUp) {
         if set_up.forked_workers_report {
-            self.report(set_up.init.iter().try_for_each(init));
+            let prepared = set_up.init.iter().try_for_each(init);
+            self.tie_to_parent();
+            self.report(prepared);
         }
     }
 
@@ -414,6 +411,12 @@ impl Link {
         if buffer.capacity() <= KEPT_BUFFER_LEN {
             self.recycle(buffer);
         }
+    }
+
+    /// Exits after a job, as if a retire closure had returned true.
+    fn retire(&self) -> ! {
+        self.report_unread_answer(ANSWER_TAKEN_WITHIN);
+        self.send_bye(frame::of_bytes(Kind::Bye, 1, b""), 0)
     }
 
     /// Calls the retire closures, and exits if one returns true.

@@ -6,6 +6,11 @@ use std::time::Duration;
 /// its parent. Also the exit code of a process that a job forked and that returned from the job.
 pub(super) const EXIT_FAILED: i32 = 1;
 
+/// The adjustment of the OOM killer's score in a new worker: the highest one. With any other, the
+/// kernel would kill the parent first if that has more memory than the worker and this part of all
+/// memory together.
+pub(super) const OOM_SCORE_ADJ: i32 = 1000;
+
 /// How long a worker spins for its next job before it sleeps: about as long as it takes to wake it.
 pub(super) const SPIN_FOR_JOB: Duration = Duration::from_micros(50);
 

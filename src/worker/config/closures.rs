@@ -339,6 +339,39 @@ impl WorkerConfig {
         })
     }
 
+    /// Lets a worker exit if a job has left threads running, which would go on during later jobs:
+    /// they use CPU time and memory, and may hold locks. (A worker with a
+    /// [`cpu_limit`](Self::cpu_limit) does so in any case.)
+    ///
+    /// A library that keeps a pool of threads leaves them after its first use, so each worker that
+    /// uses it then runs one job.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn leave_a_thread(leave: bool) -> u32 {
+    ///     if leave {
+    ///         std::thread::spawn(|| loop { std::thread::park() });
+    ///     }
+    ///     std::process::id()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().retire_with_threads();
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let first = workers.run_sync(leave_a_thread, false).await.unwrap();
+    ///         assert_eq!(workers.run_sync(leave_a_thread, true).await.unwrap(), first);
+    ///         assert_ne!(workers.run_sync(leave_a_thread, false).await.unwrap(), first);
+    ///     }));
+    /// }
+    /// ```
+    pub fn retire_with_threads(self) -> Self {
+        self.retire(|worker: &WorkerStatus| worker.threads_left() > 0)
+    }
+
     fn add(
         mut self,
         hook: Hook,

@@ -30,6 +30,9 @@ impl WorkerConfig {
     /// the kernel's `RLIMIT_DATA` (`ulimit -d`). `RLIMIT_AS` (`ulimit -v`) also counts reserved
     /// address space; set it in an [`init`](Self::init) closure if you need it.
     ///
+    /// Without a limit, a job that takes all memory is a case for the kernel's OOM killer. Workers
+    /// volunteer to it: see [`oom_score_adj`](Self::oom_score_adj).
+    ///
     /// The limit applies to each process separately: a process that the job starts has the same
     /// limit of its own. Use a control group to cap a whole service, and
     /// [`retire_above_memory`](Self::retire_above_memory) against leaks.
@@ -66,8 +69,9 @@ impl WorkerConfig {
     /// [`Broken`](crate::worker::WorkerErrorKind::Broken). If the signal is blocked, ignored or
     /// handled, `SIGKILL` follows after one more second of CPU time.
     ///
-    /// The time is counted anew for each job, which costs each job about two microseconds. Its
-    /// resolution is the kernel's tick, a few milliseconds. The closures of the configuration are
+    /// The time is counted anew for each job, which costs each job about three microseconds. Its
+    /// resolution is the kernel's tick, a few milliseconds. A worker retires after a job that has
+    /// left threads running, because they would use up the time of later jobs. The closures of the configuration are
     /// not limited, nor are processes that the job starts. For wall-clock time, use a deadline with
     /// [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
     ///
@@ -172,10 +176,55 @@ impl WorkerConfig {
         self
     }
 
+    /// Sets the workers' adjustment of the OOM killer's score, from -1000 (never killed) to 1000
+    /// (killed first). Only a privileged process may lower it. Processes that jobs start inherit it.
+    ///
+    /// When memory runs out, in the whole system or in a control group, the kernel kills the process
+    /// with the highest score: its memory in thousandths of all memory, and the adjustment. Without
+    /// this setting, a worker has 1000, so that the kernel always kills a worker before this
+    /// program, even if this program has nearly all memory. It then also kills workers before other
+    /// large processes of the system; `oom_score_adj(500)` is a compromise. The call
+    /// ends with [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGKILL`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn adjustment(_: ()) -> i32 {
+    ///     let text = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    ///     text.trim().parse().unwrap()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     smol::block_on(async {
+    ///         open_worker_context(WorkerConfig::new(), |workers| async move {
+    ///             assert_eq!(workers.run_sync(adjustment, ()).await.unwrap(), 1000);
+    ///         })
+    ///         .await;
+    ///         let config = WorkerConfig::new().oom_score_adj(900);
+    ///         open_worker_context(config, |workers| async move {
+    ///             assert_eq!(workers.run_sync(adjustment, ()).await.unwrap(), 900);
+    ///         })
+    ///         .await;
+    ///     });
+    /// }
+    /// ```
+    pub fn oom_score_adj(mut self, adjustment: i32) -> Self {
+        if !(-1000..=1000).contains(&adjustment) {
+            let words = "the adjustment goes from -1000 to 1000";
+            self.refuse(format!("oom_score_adj({adjustment})"), words);
+        }
+        self.limits.oom_score_adj = Some(adjustment);
+        self
+    }
+
     /// Restricts the workers to these CPUs, which are numbered from zero as the kernel numbers
     /// them. Each of them must exist and be allowed to this program. Like [`nice`](Self::nice), the
     /// setting applies to the thread that runs the jobs, and to threads and processes that it
-    /// starts.
+    /// starts. Libraries that make a pool of threads, such as rayon, make one thread for each of
+    /// these CPUs, in each worker.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! The environment variables, working directory, start timeout and process group of workers.
+//! The environment variables, working directory, start timeout, process group and signals of workers.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +11,9 @@ use super::worker_config::WorkerConfig;
 impl WorkerConfig {
     /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env)
     /// does. They inherit all other variables from this process at the time when they are started.
+    ///
+    /// A library that makes a pool of threads makes one in each worker, with a thread for each CPU:
+    /// `.env("RAYON_NUM_THREADS", "1")` prevents that for rayon, `OMP_NUM_THREADS` for OpenMP.
     ///
     /// The variable is set when the program is executed again, so the dynamic linker and the code
     /// before the hook see it. If a variable is set twice, the last value counts.
@@ -188,16 +191,22 @@ impl WorkerConfig {
     /// because they wait for the kernel, are left alone, as are those that may not be signalled. On
     /// a kernel without the lists `/proc/PID/task/TID/children`, only the group is killed.
     ///
-    /// There are three limits. When a worker *crashes*, or another process kills it, its group is
-    /// killed, but descendants that have left the group live on. When this process is killed by
-    /// SIGKILL, the kernel kills the workers and no other process. A job that is *done* does not
-    /// end its worker, so its processes run until the worker ends, which is at once with
-    /// [`single_use`](Self::single_use); until then, adopted descendants that have exited stay
-    /// zombies.
+    /// When this process ends without unwinding (by a second Ctrl-C, SIGTERM without a receiver,
+    /// `exit`, a crash, SIGKILL), each worker kills its group at once, while its job runs too. The
+    /// worker learns of that end by a signal, `SIGRTMAX` - 1, which a job must not handle or ignore.
+    /// A job that blocks all signals delays this until it unblocks them or returns.
+    ///
+    /// There are two limits. When a worker *crashes*, or another process kills it, or this process
+    /// ends without unwinding, the group is killed, but descendants that have left the group
+    /// (`setsid`) live on. A job that is *done* does not end its worker, so its processes run until
+    /// the worker ends, which is at once with [`single_use`](Self::single_use); until then, adopted
+    /// descendants that have exited stay zombies.
     ///
     /// A process group of its own also detaches the worker from the terminal. Ctrl-C and Ctrl-Z do
-    /// not reach it. Where the terminal is set to `tostop`, a worker that writes to it is stopped.
-    /// On the other hand, a job that signals its process group does not signal this program.
+    /// not reach it. SIGTTIN and SIGTTOU are ignored in the worker and in what it starts, so a job
+    /// or its program may write to the terminal and change its settings, but cannot read it: a
+    /// password prompt fails with `EIO` instead of being stopped forever. On the other hand, a job
+    /// that signals its process group does not signal this program.
     ///
     /// # Examples
     ///
@@ -223,6 +232,87 @@ impl WorkerConfig {
     /// ```
     pub fn kill_tree(mut self, kill: bool) -> Self {
         self.limits.own_group = kill;
+        self
+    }
+
+    /// Sets whether workers close the descriptors that they inherit from this process, except the
+    /// standard ones: false, unless this is set.
+    ///
+    /// A worker inherits each descriptor of this process that is not close-on-exec, and keeps it open
+    /// until it exits. So a file stays locked after this process has closed it, an address stays in
+    /// use, a pipe does not end. Descriptors that Rust opens are close-on-exec. Descriptors of C code
+    /// or from an init system often are not.
+    ///
+    /// The descriptors are closed at the hook, before [`preload`](Self::preload). Code in `main`
+    /// before the hook must not have opened any that is not close-on-exec and is used later in the
+    /// worker, because that is closed as well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use rustix::io::{FdFlags, fcntl_setfd};
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let (mut reader, writer) = std::io::pipe().unwrap();
+    ///     fcntl_setfd(&writer, FdFlags::empty()).unwrap();
+    ///     let config = WorkerConfig::new().close_inherited_descriptors(true);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(i32::abs, -3).await.unwrap();
+    ///         drop(writer);
+    ///         // No worker has the other end open, so this does not wait.
+    ///         assert_eq!(std::io::Read::read(&mut reader, &mut [0]).unwrap(), 0);
+    ///     }));
+    /// }
+    /// ```
+    pub fn close_inherited_descriptors(mut self, close: bool) -> Self {
+        self.close_inherited_descriptors = close;
+        self
+    }
+
+    /// Sets whether SIGINT, SIGTERM, SIGHUP and SIGQUIT have their default actions in workers:
+    /// false, unless this is set.
+    ///
+    /// These signals often go to a whole process group: from the terminal, an init system, or
+    /// `timeout`. By default they do nothing in a worker, so that this process alone decides what
+    /// happens to a job. If this process does not handle such a signal, it ends, and its workers end
+    /// with it. With `true`, such a signal ends each worker that it reaches, and the call ends with
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). SIGKILL ends a worker in any case.
+    ///
+    /// A worker does not *ignore* the signals: it has a handler that does nothing. So the programs
+    /// that a job executes have the default actions. A handler may interrupt a sleep or a `poll` of
+    /// the job (`EINTR`); the standard library repeats those. A signal that this process ignores,
+    /// because `nohup` started it, for example, is ignored by workers and by what they start. A job
+    /// and an [`init`](Self::init) closure may install handlers of their own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn terminate(_: ()) {
+    ///     signal_hook::low_level::raise(15).unwrap() // SIGTERM
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     smol::block_on(async {
+    ///         open_worker_context(WorkerConfig::new(), |workers| async move {
+    ///             workers.run_sync(terminate, ()).await.unwrap();
+    ///         })
+    ///         .await;
+    ///         let config = WorkerConfig::new().default_signals(true);
+    ///         open_worker_context(config, |workers| async move {
+    ///             let error = workers.run_sync(terminate, ()).await.unwrap_err();
+    ///             assert_eq!(error.exit().unwrap().signal_name(), Some("SIGTERM"));
+    ///         })
+    ///         .await;
+    ///     });
+    /// }
+    /// ```
+    pub fn default_signals(mut self, default: bool) -> Self {
+        self.default_signals = default;
         self
     }
 }

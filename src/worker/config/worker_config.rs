@@ -32,11 +32,13 @@ use crate::worker::tuning::{
 /// # The start of a worker
 ///
 /// 1. The program is executed with the configured [environment](Self::env), and reaches the hook.
-/// 2. It changes to the [working directory](Self::current_dir), then calls the
+/// 2. It closes [inherited descriptors](Self::close_inherited_descriptors) if it is told to, changes
+///    to the [working directory](Self::current_dir), then calls the
 ///    [`preload`](Self::preload) closures. A fork server does this once for all its workers, and
 ///    the limits do not apply to it.
 /// 3. The worker applies its limits: its own process group ([`kill_tree`](Self::kill_tree)),
-///    [CPUs](Self::cpu_affinity), [niceness](Self::nice), [memory](Self::memory_limit), [open
+///    [CPUs](Self::cpu_affinity), [niceness](Self::nice), its [score](Self::oom_score_adj) for the
+///    OOM killer, [memory](Self::memory_limit), [open
 ///    files](Self::open_file_limit), and the [stack](Self::stack_size).
 /// 4. It calls the [`init`](Self::init) closures, and then the jobs, each with its [CPU
 ///    time](Self::cpu_limit).
@@ -88,6 +90,8 @@ pub struct WorkerConfig {
     pub(super) environment: Environment,
     pub(super) current_dir: Option<PathBuf>,
     pub(super) limits: Limits,
+    pub(super) close_inherited_descriptors: bool,
+    pub(super) default_signals: bool,
     /// The first fault that was found, which `check` reports.
     pub(super) fault: Option<Fault>,
 }
@@ -149,6 +153,8 @@ impl WorkerConfig {
             environment: Environment::default(),
             current_dir: None,
             limits: Limits::default(),
+            close_inherited_descriptors: false,
+            default_signals: false,
             fault: None,
         }
     }
@@ -416,6 +422,8 @@ impl WorkerConfig {
                 .as_ref()
                 .map(|path| path.as_os_str().as_bytes().to_vec()),
             limits: self.limits.clone(),
+            close_inherited_descriptors: self.close_inherited_descriptors,
+            default_signals: self.default_signals,
             idle_timeout: self.idle_timeout,
             table,
             forked_workers_report: !self.starts_with_its_job(),
@@ -511,6 +519,11 @@ impl fmt::Debug for WorkerConfig {
             .field("environment", &self.environment)
             .field("current_dir", &self.current_dir)
             .field("limits", &self.limits)
+            .field(
+                "close_inherited_descriptors",
+                &self.close_inherited_descriptors,
+            )
+            .field("default_signals", &self.default_signals)
             .finish_non_exhaustive()
     }
 }

@@ -261,8 +261,8 @@ impl WorkerError {
         Self::new(
             WorkerErrorKind::Start,
             format!(
-                "the worker {exit} while it called the `preload` and `init` closures of its configuration; they have to \
-                 return, and those of `init` to keep to its limits"
+                "the worker {exit} between the hook and its first job; the `preload` and `init` closures of its \
+                 configuration, if it has any, have to return, and those of `init` to keep to its limits"
             ),
         )
         .ended(exit)

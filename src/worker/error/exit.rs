@@ -213,7 +213,11 @@ impl WorkerExit {
                     "unless somebody sent that, the system was short of memory or a limit was reached: see the kernel's log"
                 }
                 (libc::SIGXCPU, _) => {
-                    "it had used up its CPU time: raise that limit or do less in one job"
+                    "it had used up its CPU time, threads that an `init` closure has left included: raise that limit or \
+                     do less in one job"
+                }
+                (libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF, _) => {
+                    "a timer has expired, which this job or an earlier one had set (`alarm`, `setitimer`, `timer_create`)"
                 }
                 (libc::SIGXFSZ, _) => "a file had grown too large: raise that limit or write less",
                 (fault, None) if FAULTS.contains(&fault) => {

@@ -7,8 +7,9 @@
 //!
 //! * The kernel sends a parent-death signal when the *thread* that started the child ends, so that
 //!   thread must live as long as this process.
-//! * A child inherits the signal mask of the thread that starts it. SIGINT is blocked on this
-//!   thread only, so that Ctrl-C cannot hit a worker before the worker ignores it.
+//! * A child inherits the signal mask of the thread that starts it. The signals that a worker leaves
+//!   to its parent, such as SIGINT and SIGTERM, are blocked on this thread, so that none of them can
+//!   end a worker before it reaches the hook.
 //! * Starting a process takes up to a millisecond, for which no executor should be blocked.
 //!
 //! A process that is started for a caller who has dropped the [`Spawning`] is killed and reaped.
@@ -114,7 +115,7 @@ fn launcher() -> Result<mpsc::Sender<Request>, WorkerError> {
 }
 
 fn serve(requests: &mpsc::Receiver<Request>) {
-    signal::block_only_sigint();
+    signal::block_only_termination_signals();
     for Request {
         spec,
         environment,

@@ -1,0 +1,368 @@
+//! What a job leaves in its worker (threads, timers, output, another user) and its effect on later
+//! jobs.
+
+#[macro_use]
+mod common;
+
+use std::future::IntoFuture;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::stage::{self, Stage, helper, state_of};
+use common::{pid, test, until_empty, with_workers};
+use rustix::process::geteuid;
+use seedbed::worker::WorkerType;
+use seedbed::{WorkerConfig, WorkerContext};
+
+const MODULE: &str = "worker_leftovers";
+
+/// Returns the thread that serves, which is not the main thread under libtest.
+fn serving_thread(_: ()) -> u32 {
+    rustix::thread::gettid()
+        .as_raw_nonzero()
+        .get()
+        .cast_unsigned()
+}
+
+/// Makes a call, and waits until its worker sleeps.
+async fn call_and_rest<A, R>(
+    workers: &WorkerContext,
+    job: impl Fn(A) -> R + Copy + Send + Sync + 'static,
+    argument: A,
+) -> R
+where
+    A: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+    R: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+{
+    let thread = workers.run_sync(serving_thread, ()).await.unwrap();
+    let result = workers.run_sync(job, argument).await.unwrap();
+    // A worker sleeps after it has undone what jobs did. A thread's state can be read by its number.
+    while state_of(thread) != Some('S') {
+        std::thread::yield_now();
+    }
+    result
+}
+
+// Timers.
+
+#[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
+enum Handler {
+    Default,
+    Nothing,
+}
+
+extern "C" fn do_nothing(_: libc::c_int) {}
+
+/// Arms all three interval timers, for an hour each.
+fn arm_timers(handler: Handler) -> u32 {
+    for (timer, signal) in [(0, libc::SIGALRM), (1, libc::SIGVTALRM), (2, libc::SIGPROF)] {
+        let hour = libc::timeval {
+            tv_sec: 3600,
+            tv_usec: 0,
+        };
+        let value = libc::itimerval {
+            it_interval: hour,
+            it_value: hour,
+        };
+        let handler = match handler {
+            Handler::Default => libc::SIG_DFL,
+            Handler::Nothing => do_nothing as *const () as libc::sighandler_t,
+        };
+        // SAFETY: the handler does nothing, and the calls change no memory of this process.
+        unsafe {
+            libc::signal(signal, handler);
+            assert_eq!(
+                libc::setitimer(timer, &raw const value, std::ptr::null_mut()),
+                0
+            );
+        }
+    }
+    std::process::id()
+}
+
+/// Counts the interval timers that are armed.
+fn armed_timers(_: ()) -> usize {
+    let is_armed = |&timer: &i32| {
+        // SAFETY: the structure consists of integers, for which zeros are valid, and the call
+        // writes to it.
+        unsafe {
+            let mut value: libc::itimerval = std::mem::zeroed();
+            assert_eq!(libc::getitimer(timer, &raw mut value), 0);
+            value.it_value.tv_sec > 0
+        }
+    };
+    [0, 1, 2].iter().filter(|timer| is_armed(timer)).count()
+}
+
+/// A timer that a job had left once ended its worker with a later job, which was blamed.
+fn timers_that_a_job_has_left_do_not_end_a_later_job() {
+    test(async {
+        let limited = WorkerConfig::new().cpu_limit(Duration::from_secs(3600));
+        with_workers(limited, |workers| async move {
+            let worker = workers.run_sync(arm_timers, Handler::Default).await;
+            assert_eq!(workers.run_sync(armed_timers, ()).await.unwrap(), 0);
+            assert_eq!(workers.run_sync(pid, ()).await.unwrap(), worker.unwrap());
+        })
+        .await;
+        with_workers(WorkerConfig::new(), |workers| async move {
+            for _ in 0..3 {
+                let worker = call_and_rest(&workers, arm_timers, Handler::Default).await;
+                assert_eq!(workers.run_sync(armed_timers, ()).await.unwrap(), 0);
+                assert_eq!(workers.run_sync(pid, ()).await.unwrap(), worker);
+            }
+        })
+        .await;
+    });
+}
+
+/// A profiler sets a timer once, in an `init` closure for example.
+fn a_timer_whose_signal_is_handled_stays() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        call_and_rest(&workers, arm_timers, Handler::Nothing).await;
+        assert_eq!(workers.run_sync(armed_timers, ()).await.unwrap(), 3);
+    }));
+}
+
+/// Each signal once made the idle timeout begin anew, so that the worker stayed forever.
+fn an_idle_timeout_comes_while_signals_interrupt_the_wait() {
+    fn tick(_: ()) {
+        let often = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 2_000,
+        };
+        let value = libc::itimerval {
+            it_interval: often,
+            it_value: often,
+        };
+        let handler = do_nothing as *const () as libc::sighandler_t;
+        // SAFETY: the handler does nothing, and the calls change no memory of this process.
+        unsafe {
+            libc::signal(libc::SIGALRM, handler);
+            assert_eq!(
+                libc::setitimer(0, &raw const value, std::ptr::null_mut()),
+                0
+            );
+        }
+    }
+    let config = WorkerConfig::new().idle_timeout(Duration::from_millis(50));
+    test(with_workers(config, |workers| async move {
+        workers.run_sync(tick, ()).await.unwrap();
+        stage::within(until_empty(&workers)).await;
+        let statistics = workers.statistics();
+        assert_eq!(statistics.timed_out, 1);
+    }));
+}
+
+// Threads.
+
+fn leave_a_thread(leave: bool) -> u32 {
+    let wait = || {
+        loop {
+            std::thread::park();
+        }
+    };
+    if leave {
+        std::thread::spawn(wait);
+    }
+    // A thread that has been joined is not left.
+    std::thread::spawn(|| ()).join().unwrap();
+    std::process::id()
+}
+
+/// Such threads once used up the CPU time of later jobs.
+fn a_worker_with_a_cpu_limit_retires_after_a_job_that_has_left_threads() {
+    let limited = WorkerConfig::new().cpu_limit(Duration::from_secs(3600));
+    test(async {
+        for config in [limited, WorkerConfig::new().retire_with_threads()] {
+            with_workers(config, |workers| async move {
+                let first = workers.run_sync(leave_a_thread, false).await.unwrap();
+                for _ in 0..3 {
+                    let same = workers.run_sync(leave_a_thread, false).await;
+                    assert_eq!(same.unwrap(), first);
+                }
+                assert_eq!(workers.run_sync(leave_a_thread, true).await.unwrap(), first);
+                assert_ne!(workers.run_sync(pid, ()).await.unwrap(), first);
+                workers.shutdown().await.unwrap();
+                assert_eq!(workers.statistics().retired, 1);
+            })
+            .await;
+        }
+        with_workers(WorkerConfig::new(), |workers| async move {
+            let first = workers.run_sync(leave_a_thread, true).await.unwrap();
+            assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+        })
+        .await;
+    });
+}
+
+// Output.
+
+fn print_in_c(text: String) {
+    let text = std::ffi::CString::new(text).unwrap();
+    // SAFETY: both arguments are C strings, and the format asks for one.
+    unsafe { libc::printf(c"%s".as_ptr(), text.as_ptr()) };
+}
+
+/// What C code printed once appeared when the worker exited, and not at all if it was killed.
+fn output_of_c_code_appears_with_the_result_of_its_job() {
+    fn spin(stage: PathBuf) {
+        print!("lost");
+        stage::forever(stage);
+    }
+    let name = "output_of_c_code_appears_with_the_result_of_its_job";
+    if stage::part().is_none() {
+        let said = stage::succeeds(helper(MODULE, name, "program"));
+        assert!(said.contains("<one|two|three>"), "{said}");
+        return;
+    }
+    stage::staged(WorkerConfig::new(), |workers| async move {
+        workers.run_sync(print_in_c, "<one".into()).await.unwrap();
+        workers.run_sync(|()| print!("|two"), ()).await.unwrap();
+        workers
+            .run_sync(print_in_c, "|three>".into())
+            .await
+            .unwrap();
+        let stage = Stage::new();
+        let call = workers.run_sync(spin, stage.path()).kill_on_cancel(true);
+        stage.cancel_on_arrival(call).await;
+    });
+}
+
+/// A library's log, for example. A worker with other threads, as under libtest, writes out only the
+/// standard output.
+fn a_stream_that_c_code_keeps_open_is_written_with_each_result() {
+    fn log(path: PathBuf) {
+        let path = std::ffi::CString::new(path.into_os_string().into_encoded_bytes()).unwrap();
+        // SAFETY: all arguments are C strings, and the stream is valid if it is not null. It stays
+        // open.
+        unsafe {
+            let stream = libc::fopen(path.as_ptr(), c"a".as_ptr());
+            assert!(!stream.is_null());
+            assert!(libc::fputs(c"a line".as_ptr(), stream) >= 0);
+        }
+    }
+    if common::worker_type() != WorkerType::ForkServer {
+        println!("skipped: a worker of libtest has two threads");
+        return;
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["first", "second"] {
+            let path = folder.path().join(name);
+            workers.run_sync(log, path.clone()).await.unwrap();
+            assert_eq!(std::fs::read_to_string(path).unwrap(), "a line");
+        }
+    }));
+}
+
+unsafe extern "C" {
+    static mut stdout: *mut libc::FILE;
+    fn flockfile(stream: *mut libc::FILE);
+}
+
+fn an_answer_does_not_wait_for_a_thread_that_keeps_a_stream_of_c_locked() {
+    fn leave_it_locked(_: ()) {
+        let (locked, is_locked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // SAFETY: the arguments are C strings, and the streams are valid and stay open.
+            unsafe {
+                flockfile(stdout);
+                let other = libc::fopen(c"/dev/null".as_ptr(), c"w".as_ptr());
+                flockfile(other);
+                libc::fputs(c"never".as_ptr(), other);
+            }
+            locked.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        });
+        is_locked.recv().unwrap();
+    }
+    fn write_another(_: ()) {
+        // SAFETY: all arguments are C strings, and the stream is valid if it is not null.
+        unsafe {
+            let stream = libc::fopen(c"/dev/null".as_ptr(), c"w".as_ptr());
+            assert!(!stream.is_null());
+            assert!(libc::fputs(c"a line".as_ptr(), stream) >= 0);
+        }
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let call = workers.run_sync(leave_it_locked, ());
+        stage::within(call.into_future()).await.unwrap();
+        // Other streams can be opened and written.
+        let call = workers.run_sync(write_another, ());
+        stage::within(call.into_future()).await.unwrap();
+        kill_the_worker(&workers).await; // at its exit, the C library would wait for the lock
+    }));
+}
+
+async fn kill_the_worker(workers: &WorkerContext) {
+    let stage = Stage::new();
+    let call = workers.run_sync(stage::forever, stage.path());
+    stage.cancel_on_arrival(call.kill_on_cancel(true)).await;
+}
+
+// The tie to the parent.
+
+fn parent_death_signal(_: ()) -> i32 {
+    let mut signal: libc::c_int = -1;
+    // SAFETY: the call writes to the variable.
+    let asked = unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+    assert_eq!(asked, 0);
+    signal
+}
+
+fn change_the_user(_: ()) {
+    if geteuid().is_root() {
+        // SAFETY: changes the rights of this process and no memory.
+        unsafe { assert_eq!(libc::setresuid(65534, 65534, 65534), 0) };
+    } else {
+        // What the kernel does when the user is changed. SAFETY: changes no memory.
+        unsafe { assert_eq!(libc::prctl(libc::PR_SET_PDEATHSIG, 0), 0) };
+    }
+    assert_eq!(parent_death_signal(()), 0);
+}
+
+/// A worker that had changed its user once outlived its parent.
+fn a_worker_ends_with_its_parent_also_after_a_change_of_its_user() {
+    fn change() {
+        change_the_user(());
+    }
+    test(async {
+        let plain = WorkerConfig::new();
+        for config in [plain.clone().init(change), plain.clone().preload(change)] {
+            with_workers(config.clone(), |workers| async move {
+                let tie = workers.run_sync(parent_death_signal, ()).await.unwrap();
+                assert_eq!(tie, libc::SIGKILL);
+            })
+            .await;
+            let config = config.worker_type(WorkerType::Spawn);
+            seedbed::open_worker_context(config, |workers| async move {
+                let tie = workers.run_sync(parent_death_signal, ()).await.unwrap();
+                assert_eq!(tie, libc::SIGKILL);
+            })
+            .await;
+        }
+        for config in [plain.clone(), plain.kill_tree(true)] {
+            with_workers(config, |workers| async move {
+                let before = workers.run_sync(parent_death_signal, ()).await.unwrap();
+                assert_ne!(before, 0);
+                call_and_rest(&workers, change_the_user, ()).await;
+                let after = workers.run_sync(parent_death_signal, ()).await.unwrap();
+                assert_eq!(after, before);
+            })
+            .await;
+        }
+    });
+}
+
+suite! {
+    timers_that_a_job_has_left_do_not_end_a_later_job,
+    a_timer_whose_signal_is_handled_stays,
+    an_idle_timeout_comes_while_signals_interrupt_the_wait,
+    a_worker_with_a_cpu_limit_retires_after_a_job_that_has_left_threads,
+    output_of_c_code_appears_with_the_result_of_its_job,
+    a_stream_that_c_code_keeps_open_is_written_with_each_result,
+    an_answer_does_not_wait_for_a_thread_that_keeps_a_stream_of_c_locked,
+    a_worker_ends_with_its_parent_also_after_a_change_of_its_user,
+}
