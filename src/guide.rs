@@ -8,6 +8,8 @@
 //! * [`other_runtimes`]: nurseries in tasks of smol and tokio, `select!` of other libraries, and
 //!   calls from threads.
 //! * [`large_data`]: how to pass gigabytes to a worker and back.
+//! * [`operations`]: signals, memory and descriptors of a program with workers under systemd, docker
+//!   and `timeout`.
 //! * [`from_trio`], [`from_trio_parallel`]: the names here for readers who know those libraries,
 //!   and the differences.
 //! * [`comparison`]: other libraries for the same purpose, and what a call costs.
@@ -40,6 +42,11 @@ pub mod other_runtimes {}
 
 #[doc = include_str!("../docs/large_data.md")]
 pub mod large_data {}
+
+// The example needs an explicit `main`, which contains the hook.
+#[allow(clippy::needless_doctest_main)]
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
 
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}
