@@ -60,6 +60,8 @@ pub(crate) mod signal_number;
 pub(crate) mod socket;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod spawn;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod stack;
 #[cfg(target_os = "linux")]
 pub(crate) mod thread;
 #[cfg(all(feature = "workers", target_os = "linux"))]

@@ -6,11 +6,14 @@
 //! announced length is trusted.
 
 use std::fmt;
+use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bincode::config::{Config, Configuration, Fixint, LittleEndian};
+use bincode::error::{DecodeError, EncodeError};
+use bincode::serde::OwnedSerdeDecoder;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use super::payload::arena_pool::ArenaPool;
 use super::payload::attachments;
@@ -19,9 +22,10 @@ use super::payload::encoding::Encoding;
 use super::payload::incoming;
 use super::payload::incoming::{EncodedBytes, Incoming, LargeReader};
 use super::payload::store::Written;
-use super::strict_serializer::Strict;
+use super::strict::{Decoded, Expected, Outgoing, TOO_DEEP, Watch, Witness};
 use super::tuning::{LARGE_DECODE_LIMIT, SMALL_DECODE_LIMIT};
 use crate::sys::arena::MappingCache;
+use crate::sys::stack;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
@@ -29,11 +33,41 @@ const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
 
 /// The reason why a value could not be encoded or decoded, as a text for the user.
 #[derive(Debug)]
-pub(crate) struct CodecError(String);
+pub(crate) struct CodecError {
+    message: String,
+    /// Whether the value was nested too deeply to be encoded.
+    is_too_deep: bool,
+}
+
+impl CodecError {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            is_too_deep: false,
+        }
+    }
+
+    fn of_encoding(error: EncodeError) -> Self {
+        let message = encode_error(error);
+        Self {
+            is_too_deep: message.contains(TOO_DEEP),
+            message,
+        }
+    }
+}
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
+    }
+}
+
+/// Drops a value after an attempt to encode it. If it was nested too deeply for that, it may be
+/// nested too deeply for a drop on this stack, too.
+#[inline]
+pub(crate) fn drop_encoded<T: Send + 'static, R>(value: T, encoded: &Result<R, CodecError>) {
+    if matches!(encoded, Err(error) if error.is_too_deep) {
+        stack::drop_deep(value);
     }
 }
 
@@ -45,11 +79,12 @@ pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
     let before = out.len();
-    match bincode::serde::encode_into_std_write(Strict(value), out, FORMAT) {
+    let watch = Watch::new(None);
+    match bincode::serde::encode_into_std_write(Outgoing(value, &watch), out, FORMAT) {
         Ok(_length) => Ok(()),
         Err(error) => {
             out.truncate(before);
-            Err(CodecError(encode_error(error)))
+            Err(CodecError::of_encoding(error))
         }
     }
 }
@@ -61,15 +96,43 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecE
     Ok(out)
 }
 
-/// Decodes a value that takes up all of `bytes`.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() <= SMALL_DECODE_LIMIT {
-        decode_with_limit(bytes, FORMAT.with_limit::<SMALL_DECODE_LIMIT>())
-    } else if bytes.len() <= LARGE_DECODE_LIMIT {
-        decode_with_limit(bytes, FORMAT.with_limit::<LARGE_DECODE_LIMIT>())
-    } else {
-        decode_with_limit(bytes, FORMAT)
+/// Returns the encoding of a value, and drops it. A value that is nested too deeply to be encoded is
+/// leaked, because dropping it could overflow the stack, too.
+pub(crate) fn encode_owned<T: Serialize>(value: T) -> Result<Vec<u8>, CodecError> {
+    let encoded = encode(&value);
+    if matches!(&encoded, Err(error) if error.is_too_deep) {
+        mem::forget(value);
     }
+    encoded
+}
+
+/// Decodes a value that takes up all of `bytes`.
+pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_checked(|witness| {
+        if bytes.len() <= SMALL_DECODE_LIMIT {
+            decode_with_limit(bytes, FORMAT.with_limit::<SMALL_DECODE_LIMIT>(), witness)
+        } else if bytes.len() <= LARGE_DECODE_LIMIT {
+            decode_with_limit(bytes, FORMAT.with_limit::<LARGE_DECODE_LIMIT>(), witness)
+        } else {
+            decode_with_limit(bytes, FORMAT, witness)
+        }
+    })
+}
+
+/// Decodes like [`decode`], but faster for large values and slower for small ones.
+fn decode_large<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_checked(|witness| {
+        let mut rest = bytes;
+        let reader = LargeReader(&mut rest);
+        let seed = Expected::new(witness);
+        let decoded = if bytes.len() <= LARGE_DECODE_LIMIT {
+            let format = FORMAT.with_limit::<LARGE_DECODE_LIMIT>();
+            seed.deserialize(OwnedSerdeDecoder::from_reader(reader, format).as_deserializer())
+        } else {
+            seed.deserialize(OwnedSerdeDecoder::from_reader(reader, FORMAT).as_deserializer())
+        };
+        check_left_over(decoded, |_| rest.len())
+    })
 }
 
 /// Decodes in a format with a limit for the bytes of a value.
@@ -80,11 +143,32 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 fn decode_with_limit<T: DeserializeOwned>(
     bytes: &[u8],
     format: impl Config,
+    witness: Option<&Witness>,
+) -> Result<Decoded<T>, CodecError> {
+    let decoded = bincode::serde::seed_decode_from_slice(Expected::new(witness), bytes, format);
+    let mut read = 0;
+    let decoded = decoded.map(|(decoded, length)| {
+        read = length;
+        decoded
+    });
+    check_left_over(decoded, |_| bytes.len() - read)
+}
+
+/// Decodes a value. If only a witness can tell whether it is right, calls that, and decodes it again.
+fn decode_checked<T: Serialize>(
+    decode: impl Fn(Option<&Witness>) -> Result<Decoded<T>, CodecError>,
 ) -> Result<T, CodecError> {
-    match bincode::serde::decode_from_slice(bytes, format) {
-        Ok((value, length)) => check_left_over(value, bytes.len() - length),
-        Err(error) => Err(CodecError(decode_error(error))),
+    let decoded = decode(None)?;
+    if !decoded.needs_witness {
+        return Ok(decoded.value);
     }
+    let witness = Witness::default();
+    let watch = Watch::new(Some(&witness));
+    let value = Outgoing(&decoded.value, &watch);
+    bincode::serde::encode_into_std_write(value, &mut std::io::sink(), FORMAT)
+        .map_err(CodecError::of_encoding)?;
+    drop(decoded);
+    decode(Some(&witness)).map(|decoded| decoded.value)
 }
 
 /// Appends the encoding of `value` to `out`, or a reference to attached memory if it is large, and
@@ -119,12 +203,13 @@ fn encode_to<T: Serialize + ?Sized>(
     value: &T,
     mut encoding: Encoding<'_>,
 ) -> Result<Attachments, CodecError> {
+    let watch = Watch::new(None);
     let (encoded, outgoing) = attachments::collect_outgoing(|| {
-        bincode::serde::encode_into_writer(Strict(value), &mut encoding, FORMAT)
+        bincode::serde::encode_into_writer(Outgoing(value, &watch), &mut encoding, FORMAT)
     });
     if let Err(error) = encoded {
         encoding.undo();
-        return Err(CodecError(encode_error(error)));
+        return Err(CodecError::of_encoding(error));
     }
     let mut attached = Attachments::default();
     let sealed = outgoing.sealed.iter().map(|memory| memory.file().clone());
@@ -151,7 +236,7 @@ pub(crate) fn locate_argument<'a>(
 
 /// Decodes a value that a worker has sent, from the payload of its frame and the attached
 /// descriptors.
-pub(crate) fn decode_received<T: DeserializeOwned>(
+pub(crate) fn decode_received<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
     fds: Vec<OwnedFd>,
 ) -> Result<T, CodecError> {
@@ -159,7 +244,9 @@ pub(crate) fn decode_received<T: DeserializeOwned>(
 }
 
 /// Decodes a value whose encoding has been located.
-pub(crate) fn decode_payload<T: DeserializeOwned>(incoming: Incoming<'_>) -> Result<T, CodecError> {
+pub(crate) fn decode_payload<T: Serialize + DeserializeOwned>(
+    incoming: Incoming<'_>,
+) -> Result<T, CodecError> {
     let Incoming {
         encoding,
         region,
@@ -178,56 +265,34 @@ pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> us
 }
 
 fn attachment_error(error: AttachmentError) -> CodecError {
-    CodecError(error.to_string())
+    CodecError::new(error.to_string())
 }
 
-/// Decodes like [`decode`], but faster for large values and slower for small ones.
-fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let mut rest = bytes;
-    let reader = LargeReader(&mut rest);
-    let decoded = if bytes.len() <= LARGE_DECODE_LIMIT {
-        bincode::serde::decode_from_reader(reader, FORMAT.with_limit::<LARGE_DECODE_LIMIT>())
-    } else {
-        bincode::serde::decode_from_reader(reader, FORMAT)
-    };
-    match decoded {
-        Ok(value) => check_left_over(value, rest.len()),
-        Err(error) => Err(CodecError(decode_error(error))),
-    }
-}
-
-fn check_left_over<T>(value: T, left_over: usize) -> Result<T, CodecError> {
-    match left_over {
-        0 => Ok(value),
-        _ => Err(CodecError(format!(
+fn check_left_over<T>(
+    decoded: Result<Decoded<T>, DecodeError>,
+    left_over: impl FnOnce(&Decoded<T>) -> usize,
+) -> Result<Decoded<T>, CodecError> {
+    let decoded = decoded.map_err(|error| CodecError::new(decode_error(error)))?;
+    match left_over(&decoded) {
+        0 => Ok(decoded),
+        left_over => Err(CodecError::new(format!(
             "{left_over} bytes are left over; do `Serialize` and `Deserialize` agree?"
         ))),
     }
 }
 
-/// Returns the text of a user's `Serialize` without bincode's wrapping, or replaces a text of
-/// bincode's by one that says which types cause the error.
-fn encode_error(error: bincode::error::EncodeError) -> String {
-    use bincode::error::EncodeError;
+/// Returns the text of a user's `Serialize`, or of the strict serializer, without bincode's
+/// wrapping.
+fn encode_error(error: EncodeError) -> String {
     match error {
         EncodeError::OtherString(message) => message,
-        EncodeError::Serde(_) => format!(
-            "it has a list or a map that does not say beforehand how long it is ({error}), as with `#[serde(flatten)]`; send \
-             a plain type, or a text"
-        ),
         other => other.to_string(),
     }
 }
 
-fn decode_error(error: bincode::error::DecodeError) -> String {
-    use bincode::error::DecodeError;
+fn decode_error(error: DecodeError) -> String {
     match error {
         DecodeError::OtherString(message) => message,
-        DecodeError::Serde(_) => format!(
-            "its type asks what has been written, and jobs' values do not carry that ({error}): so it is with \
-             `#[serde(untagged)]`, with `#[serde(tag = ..)]`, and with types such as `serde_json::Value`; send a plain type, or \
-             a text"
-        ),
         DecodeError::Io { .. } => error.to_string(),
         other => format!("{other}; do `Serialize` and `Deserialize` agree?"),
     }
@@ -357,9 +422,9 @@ mod tests {
             // Padded to the limit, to the byte.
             let pad = |length| (value.clone(), "x".repeat(length));
             let bytes = encode(&pad(ENOUGH.saturating_sub(encode(&pad(0)).unwrap().len()))).unwrap();
-            let decoded = decode_with_limit::<(Value, String)>(&bytes, FORMAT.with_limit::<ENOUGH>());
+            let decoded = decode_with_limit::<(Value, String)>(&bytes, FORMAT.with_limit::<ENOUGH>(), None);
             if bytes.len() <= ENOUGH {
-                prop_assert_eq!(decoded.unwrap(), pad(bytes.len() - encode(&pad(0)).unwrap().len()));
+                prop_assert_eq!(decoded.unwrap().value, pad(bytes.len() - encode(&pad(0)).unwrap().len()));
             } else {
                 prop_assert!(decoded.is_err());
             }

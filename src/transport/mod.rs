@@ -3,9 +3,9 @@
 //! * [`frame`] cuts the byte stream of the socket into frames, [`receive`] reads them, and
 //!   [`mailbox`] carries small frames through shared memory. [`endpoint`] is one end of a
 //!   connection, for both sides; [`backoff`] decides when an end spins.
-//! * [`codec`] encodes values, through `strict_serializer`, which refuses values with skipped
-//!   fields. Large values and shared memory are in [`payload`]. An [`out_message`] is a frame with
-//!   its attachments.
+//! * [`codec`] encodes values, through `strict`, which refuses what would arrive as another value.
+//!   [`described`] is the wrapper for types that need a format which describes itself. Large values
+//!   and shared memory are in [`payload`]. An [`out_message`] is a frame with its attachments.
 //! * [`message`] and [`job`] define the contents, and [`pid_table`] is where a parent finds forked
 //!   workers.
 //!
@@ -22,6 +22,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod codec;
+pub(crate) mod described;
 pub(crate) mod endpoint;
 pub(crate) mod frame;
 pub(crate) mod job;
@@ -31,5 +32,5 @@ pub(crate) mod out_message;
 pub(crate) mod payload;
 pub(crate) mod pid_table;
 pub(crate) mod receive;
-mod strict_serializer;
+mod strict;
 pub(crate) mod tuning;

@@ -59,3 +59,7 @@ pub(crate) const MAX_IDLE_ARENA_BYTES: usize = 256 << 20;
 /// text: see `codec`.
 pub(crate) const SMALL_DECODE_LIMIT: usize = 1 << 20;
 pub(crate) const LARGE_DECODE_LIMIT: usize = 1 << 30;
+
+/// The stack that is set aside for each level at which a value is nested, in a format that describes
+/// itself. Unoptimized code takes the most: see the tests of `described`.
+pub(crate) const STACK_PER_LEVEL_BYTES: usize = 12 * 1024;

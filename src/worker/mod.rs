@@ -101,6 +101,7 @@ pub use pool::current::{
 };
 pub use pool::statistics::WorkerStatistics;
 
+pub use crate::transport::described::Described;
 pub use crate::transport::job::status::WorkerStatus;
 pub use crate::transport::payload::{SharedBytesWriter, SharedSlice};
 pub use crate::worker::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};

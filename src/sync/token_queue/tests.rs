@@ -153,7 +153,7 @@ impl Pair {
             && self.model.held > 0
         {
             self.model.held -= 1;
-            assert_eq!(self.model.admit(), []);
+            assert!(self.model.admit().is_empty());
             self.queue.set_free(free + 1);
         }
     }

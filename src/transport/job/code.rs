@@ -93,8 +93,8 @@ impl Code<JobFn> {
     pub(crate) fn of_job<F, A, R>(_f: F) -> Option<Self>
     where
         F: Fn(A) -> R + Portable,
-        A: DeserializeOwned,
-        R: Serialize,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + Send + 'static,
     {
         const { assert_captures_nothing::<F>() };
         Self::at(job_trampoline::<F, A, R> as JobFn as *const ())
@@ -132,7 +132,7 @@ impl Code<InitFn> {
     pub(crate) fn of_init<F, D>(_f: F) -> Option<Self>
     where
         F: Fn(&D) + Portable,
-        D: DeserializeOwned,
+        D: Serialize + DeserializeOwned,
     {
         const { assert_captures_nothing::<F>() };
         Self::at(init_trampoline::<F, D> as InitFn as *const ())
@@ -156,7 +156,7 @@ impl Code<RetireFn> {
     pub(crate) fn of_retire<F, D>(_f: F) -> Option<Self>
     where
         F: Fn(&D, &WorkerStatus) -> bool + Portable,
-        D: DeserializeOwned + 'static,
+        D: Serialize + DeserializeOwned + 'static,
     {
         const { assert_captures_nothing::<F>() };
         Self::at(retire_trampoline::<F, D> as RetireFn as *const ())
@@ -189,18 +189,20 @@ fn job_trampoline<F, A, R>(
 ) -> Result<Attachments, JobFailure>
 where
     F: Fn(A) -> R + Portable,
-    A: DeserializeOwned,
-    R: Serialize,
+    A: Serialize + DeserializeOwned,
+    R: Serialize + Send + 'static,
 {
     let argument = codec::decode_payload(argument).map_err(JobFailure::BadArgument)?;
     let result = zero_sized::<F>()(argument);
-    codec::encode_with_attachments(&result, out).map_err(JobFailure::BadResult)
+    let encoded = codec::encode_with_attachments(&result, out);
+    codec::drop_encoded(result, &encoded);
+    encoded.map_err(JobFailure::BadResult)
 }
 
 fn init_trampoline<F, D>(data: &[u8]) -> Result<(), CodecError>
 where
     F: Fn(&D) + Portable,
-    D: DeserializeOwned,
+    D: Serialize + DeserializeOwned,
 {
     zero_sized::<F>()(&codec::decode(data)?);
     Ok(())
@@ -209,7 +211,7 @@ where
 fn retire_trampoline<F, D>(data: &[u8]) -> Result<Retire, CodecError>
 where
     F: Fn(&D, &WorkerStatus) -> bool + Portable,
-    D: DeserializeOwned + 'static,
+    D: Serialize + DeserializeOwned + 'static,
 {
     let data = codec::decode(data)?;
     Ok(Box::new(move |status| zero_sized::<F>()(&data, status)))

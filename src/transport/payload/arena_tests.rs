@@ -95,8 +95,10 @@ struct Reading {
 
 impl Reading {
     fn is_unchanged(&self) -> bool {
-        let length = self.length - 8;
-        self.lease[8..][..length] == vec![self.byte; length]
+        let (count, bytes) = self.lease.split_first_chunk().expect("the length is first");
+        let count = u64::from_le_bytes(*count) as usize;
+        // A digest may follow.
+        [8, 16].contains(&(self.length - count)) && bytes[..count] == vec![self.byte; count]
     }
 }
 

@@ -29,8 +29,8 @@ impl<A, T, E> FlatRunSync<A, T, E> {
 impl<A, T, E> Future for FlatRunSync<A, T, E>
 where
     A: Serialize + Send + 'static,
-    T: DeserializeOwned + Send + 'static,
-    E: DeserializeOwned + From<WorkerError> + Send + 'static,
+    T: Serialize + DeserializeOwned + Send + 'static,
+    E: Serialize + DeserializeOwned + From<WorkerError> + Send + 'static,
 {
     type Output = Result<T, E>;
 

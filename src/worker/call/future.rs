@@ -74,7 +74,7 @@ impl<A, R> Unpin for RunSyncFuture<A, R> {}
 impl<A, R> Future for RunSyncFuture<A, R>
 where
     A: Serialize + Send + 'static,
-    R: DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
 {
     type Output = CallResult<R>;
 
@@ -120,7 +120,7 @@ struct Call {
 fn run_at_once<A, R>(request: Request<A>, cx: &mut Context<'_>) -> Result<CallResult<R>, Waiting<R>>
 where
     A: Serialize + Send + 'static,
-    R: DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
 {
     refuse_unless_hooked("seedbed::run_sync");
     if pin!(checkpoint_if_cancelled()).poll(cx).is_pending() {
@@ -163,7 +163,9 @@ where
 }
 
 /// Runs a call from its beginning.
-async fn run<A: Serialize, R: DeserializeOwned>(request: Request<A>) -> CallResult<R> {
+async fn run<A: Serialize + Send + 'static, R: Serialize + DeserializeOwned>(
+    request: Request<A>,
+) -> CallResult<R> {
     refuse_unless_hooked("seedbed::run_sync");
     checkpoint_if_cancelled().await;
     let (call, arg, limiter) = check(request)?;
@@ -211,7 +213,7 @@ impl Call {
     }
 
     /// Waits for a limiter token, and runs the rest of the call.
-    async fn run_limited<A: Serialize, R: DeserializeOwned>(
+    async fn run_limited<A: Serialize + Send + 'static, R: Serialize + DeserializeOwned>(
         self,
         arg: A,
         limiter: Option<CapacityLimiter>,
@@ -231,7 +233,7 @@ impl Call {
     }
 
     /// Encodes the argument, counts the call, and takes a worker.
-    fn begin<A: Serialize>(
+    fn begin<A: Serialize + Send + 'static>(
         &self,
         arg: A,
         token: Token,
@@ -245,7 +247,7 @@ impl Call {
                 codec::encode_for_worker(&arg, out, pool.arenas.pool())
             }
         });
-        drop(arg);
+        codec::drop_encoded(arg, &job);
         let begun = match job {
             Ok(job) => CallGuard::begin(pool.clone(), self.job_name, token, waited)
                 .map(|(guard, taken)| (job, guard, taken)),
@@ -269,7 +271,7 @@ impl Call {
     }
 
     /// Runs the rest of a call whose job has to be handed to a worker.
-    async fn run_job<R: DeserializeOwned>(
+    async fn run_job<R: Serialize + DeserializeOwned>(
         self,
         job: OutMessage,
         guard: CallGuard,
@@ -280,13 +282,20 @@ impl Call {
     }
 
     /// Runs the rest of a call whose last attempt did not run the job.
-    async fn retry<R: DeserializeOwned>(self, job: OutMessage, guard: CallGuard) -> CallResult<R> {
+    async fn retry<R: Serialize + DeserializeOwned>(
+        self,
+        job: OutMessage,
+        guard: CallGuard,
+    ) -> CallResult<R> {
         let attempt = self.next_attempt(job, guard).await?;
         self.run_attempt(attempt).await
     }
 
     /// Runs the rest of a call that has begun an attempt.
-    async fn run_attempt<R: DeserializeOwned>(self, mut attempt: Attempt) -> CallResult<R> {
+    async fn run_attempt<R: Serialize + DeserializeOwned>(
+        self,
+        mut attempt: Attempt,
+    ) -> CallResult<R> {
         loop {
             match self.carry_out(attempt).await {
                 AttemptOutcome::Done(frame) => {
@@ -368,12 +377,12 @@ impl Call {
     }
 
     /// Lets other tasks run before the result is decoded.
-    async fn finish<R: DeserializeOwned>(self, frame: Frame) -> CallResult<R> {
+    async fn finish<R: Serialize + DeserializeOwned>(self, frame: Frame) -> CallResult<R> {
         shielded(yield_now()).await; // cancellation must not take away a result that has arrived
         self.decode(frame)
     }
 
-    fn decode<R: DeserializeOwned>(&self, mut frame: Frame) -> CallResult<R> {
+    fn decode<R: Serialize + DeserializeOwned>(&self, mut frame: Frame) -> CallResult<R> {
         let fds = mem::take(&mut frame.fds);
         codec::decode_received(frame.payload(), fds)
             .map_err(|error| self.named(WorkerError::decode_result(error)))

@@ -21,11 +21,13 @@ use crate::worker::pool::context::WorkerContext;
 ///
 /// `f` is code and `arg` is data. `f` must capture nothing: it is a plain function, or a closure
 /// without captured variables. `cargo build` checks that (`cargo check` does not). Argument and
-/// result are encoded with serde; pass several arguments as a tuple. The encoding is compact and
-/// does not describe itself, so types that need that fail with an error that names the reason:
-/// `#[serde(untagged)]`, `#[serde(tag = ..)]`, `#[serde(flatten)]`, `serde_json::Value`, and named
-/// fields with `#[serde(skip_serializing_if = ..)]`. (A skipped field of a tuple struct, or a field
-/// that only one direction skips, cannot be detected.)
+/// result are encoded with serde; pass several arguments as a tuple. A value
+/// arrives as it was sent, or the call fails. The encoding is compact and does not describe itself,
+/// so types that need that are errors unless they are wrapped in
+/// [`Described`](crate::worker::Described): `#[serde(untagged)]`, `#[serde(tag = ..)]`,
+/// `#[serde(flatten)]`, `#[serde(skip_serializing_if = ..)]`, `serde_json::Value`. Types whose
+/// `Serialize` and `Deserialize` disagree, and values that are nested too deeply for the stack of
+/// the thread, are errors, too.
 ///
 /// Workers are cached, so a call usually finds one that is running. It is not specified which
 /// worker a call uses. A value that a job leaves in a static is visible to the next job of the same
@@ -139,8 +141,8 @@ impl<A, R> RunSync<A, R> {
     fn new<F>(f: F, arg: A, context: Option<WorkerContext>) -> Self
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
-        A: DeserializeOwned,
-        R: Serialize,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + Send + 'static,
     {
         Self {
             request: Request {
@@ -355,7 +357,7 @@ impl<A, R> fmt::Debug for RunSync<A, R> {
 impl<A, R> IntoFuture for RunSync<A, R>
 where
     A: Serialize + Send + 'static,
-    R: DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
 {
     type Output = Result<R, WorkerError>;
     type IntoFuture = RunSyncFuture<A, R>;

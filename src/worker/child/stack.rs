@@ -3,13 +3,17 @@
 use std::convert::Infallible;
 
 use super::tuning::EXIT_FAILED;
+use crate::sys::stack;
 use crate::transport::job::panic::catch;
 use crate::transport::message::Refusal;
 
 /// Serves on a stack of this many bytes. Returns only if there is no memory for the stack.
 pub(super) fn serve_on_stack<W>(bytes: usize, worker: W, serve: fn(W) -> !) -> (W, Refusal) {
     let mut waiting = Some(worker);
-    let serve = || -> Infallible { serve(waiting.take().expect("it is called once")) };
+    let serve = || -> Infallible {
+        stack::adopt();
+        serve(waiting.take().expect("it is called once"))
+    };
     // Without memory, `grow` panics before it calls anything.
     let Err(report) = catch(|| stacker::grow(bytes, serve));
     match waiting {

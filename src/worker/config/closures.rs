@@ -101,7 +101,7 @@ impl WorkerConfig {
             Hook::Preload,
             name,
             Code::of_init::<F, D>(f).map(Code::offset),
-            codec::encode(&data),
+            codec::encode_owned(data),
         )
     }
 
@@ -183,7 +183,7 @@ impl WorkerConfig {
             Hook::Init,
             name,
             Code::of_init::<F, D>(f).map(Code::offset),
-            codec::encode(&data),
+            codec::encode_owned(data),
         )
     }
 
@@ -254,7 +254,7 @@ impl WorkerConfig {
             Hook::Retire,
             name,
             Code::of_retire::<F, D>(f).map(Code::offset),
-            codec::encode(&data),
+            codec::encode_owned(data),
         )
     }
 

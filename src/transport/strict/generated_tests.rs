@@ -1,0 +1,436 @@
+//! A family of types with every attribute and shape that serde has for them: random values arrive
+//! as they were sent, or are errors.
+//!
+//! A macro writes each enum and each structure once for every type of its parts, so that the types
+//! nest in all ways.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::transport::codec;
+use crate::transport::described::Described;
+
+/// The bounds of the types of parts.
+trait Part: Clone + Debug + PartialEq + Serialize + DeserializeOwned + 'static {}
+
+impl<T: Clone + Debug + PartialEq + Serialize + DeserializeOwned + 'static> Part for T {}
+
+/// Whether values of a type must arrive, or may be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    Arrives,
+    MayBeRefused,
+}
+
+fn check<T: Part>(value: &T, rule: Rule) -> Result<(), TestCaseError> {
+    let arrived = codec::encode(value).and_then(|bytes| codec::decode::<T>(&bytes));
+    match arrived {
+        Ok(arrived) => prop_assert_eq!(&arrived, value),
+        Err(error) => prop_assert!(rule == Rule::MayBeRefused, "{}: {:?}", error, value),
+    }
+    // As attached bytes, through the reader of large values.
+    let mut frame = Vec::new();
+    let arrived = codec::encode_with_attachments(&(" ".repeat(150_000), value), &mut frame)
+        .and_then(|attached| {
+            let fds = attached
+                .fds
+                .iter()
+                .map(|fd| fd.try_clone().unwrap())
+                .collect();
+            codec::decode_received::<(String, T)>(&frame, fds)
+        });
+    match arrived {
+        Ok((_, arrived)) => prop_assert_eq!(&arrived, value),
+        Err(error) => prop_assert!(rule == Rule::MayBeRefused, "{}: {:?}", error, value),
+    }
+    Ok(())
+}
+
+mod as_text {
+    use super::*;
+    pub(super) fn serialize<T: ToString, S: serde::Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&value.to_string())
+    }
+    pub(super) fn deserialize<'de, T: std::str::FromStr, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map_err(|_| serde::de::Error::custom("no number"))
+    }
+}
+
+/// Defines types that hold `$part`, and a test of their values.
+macro_rules! family {
+    ($name:ident, $part:ty, $values:expr, $rule:ident) => {
+        mod $name {
+            use super::*;
+
+            /// Aliases, renames in both directions, skipped variants and fields: all arrive.
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            enum Sound {
+                #[serde(skip)]
+                _Hidden,
+                Unit,
+                #[serde(alias = "A", alias = "Z")]
+                Newtype($part),
+                #[serde(skip)]
+                _HiddenToo($part),
+                #[serde(rename = "pair", alias = "Pair")]
+                Pair($part, #[serde(skip)] u8, Option<$part>),
+                #[serde(rename_all = "UPPERCASE")]
+                Named {
+                    #[serde(alias = "id", alias = "Id")]
+                    first: $part,
+                    #[serde(skip)]
+                    cache: u8,
+                    #[serde(rename = "type", with = "as_text")]
+                    second: i64,
+                    #[serde(default)]
+                    third: Vec<$part>,
+                },
+                #[serde(other)]
+                Other,
+            }
+
+            /// One direction skips or renames: values arrive if they are not concerned.
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            enum Unsound {
+                #[serde(rename(serialize = "b", deserialize = "a"))]
+                A,
+                #[serde(skip_deserializing)]
+                OnlySent($part),
+                #[serde(rename(serialize = "a", deserialize = "b"))]
+                B,
+                #[serde(skip_serializing)]
+                _OnlyRead($part),
+                C($part),
+                #[serde(rename(serialize = "old", deserialize = "new"))]
+                Renamed,
+                Fields {
+                    #[serde(skip_serializing, default)]
+                    kept: Option<u8>,
+                    #[serde(skip_deserializing)]
+                    sent: Option<u8>,
+                    all: $part,
+                },
+                Optional {
+                    #[serde(skip_serializing_if = "Option::is_none")]
+                    first: Option<u8>,
+                    second: Option<$part>,
+                },
+                Positions(
+                    #[serde(skip_serializing_if = "Option::is_none", default)] Option<u8>,
+                    Option<$part>,
+                ),
+                #[serde(other)]
+                Other,
+            }
+
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            struct Newtype($part);
+
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            #[serde(transparent)]
+            struct Transparent {
+                part: $part,
+            }
+
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct All {
+                sound: Sound,
+                #[serde(alias = "newType", alias = "")]
+                newtype: Newtype,
+                transparent: Transparent,
+                unit: (),
+                map: BTreeMap<u8, $part>,
+                nested: Option<Option<Box<Sound>>>,
+                array: [Option<$part>; 2],
+                result: Result<$part, String>,
+            }
+
+            fn sound() -> BoxedStrategy<Sound> {
+                let part = || $values.boxed();
+                prop_oneof![
+                    Just(Sound::Unit),
+                    Just(Sound::Other),
+                    part().prop_map(Sound::Newtype),
+                    (part(), prop::option::of(part())).prop_map(|(a, b)| Sound::Pair(a, 0, b)),
+                    (part(), any::<i64>(), prop::collection::vec(part(), 0..3)).prop_map(
+                        |(first, second, third)| Sound::Named {
+                            first,
+                            cache: 0,
+                            second,
+                            third
+                        }
+                    ),
+                ]
+                .boxed()
+            }
+
+            fn unsound() -> BoxedStrategy<Unsound> {
+                let part = || $values.boxed();
+                let small = || any::<Option<u8>>();
+                prop_oneof![
+                    Just(Unsound::A),
+                    Just(Unsound::B),
+                    Just(Unsound::Renamed),
+                    Just(Unsound::Other),
+                    part().prop_map(Unsound::OnlySent),
+                    part().prop_map(Unsound::C),
+                    (small(), small(), part()).prop_map(|(kept, sent, all)| Unsound::Fields {
+                        kept,
+                        sent,
+                        all
+                    }),
+                    (small(), prop::option::of(part()))
+                        .prop_map(|(first, second)| Unsound::Optional { first, second }),
+                    (small(), prop::option::of(part())).prop_map(|(a, b)| Unsound::Positions(a, b)),
+                ]
+                .boxed()
+            }
+
+            fn all() -> BoxedStrategy<All> {
+                let part = || $values.boxed();
+                let nested = prop::option::of(prop::option::of(sound().prop_map(Box::new)));
+                let array = (prop::option::of(part()), prop::option::of(part()));
+                let map = prop::collection::btree_map(any::<u8>(), part(), 0..3);
+                let result = prop::result::maybe_ok(part(), any::<String>());
+                (sound(), part(), part(), map, nested, array, result)
+                    .prop_map(
+                        |(sound, newtype, transparent, map, nested, array, result)| All {
+                            sound,
+                            newtype: Newtype(newtype),
+                            transparent: Transparent { part: transparent },
+                            unit: (),
+                            map,
+                            nested,
+                            array: array.into(),
+                            result,
+                        },
+                    )
+                    .boxed()
+            }
+
+            proptest! {
+                #![proptest_config(ProptestConfig::with_cases(24))]
+
+                #[cfg_attr(miri, ignore = "too many cases")]
+                #[test]
+                fn a_value_arrives_or_is_an_error(
+                    whole in all(),
+                    sounds in prop::collection::vec(sound(), 0..4),
+                    doubtful in unsound(),
+                    mixed in prop::collection::vec(unsound(), 0..3),
+                ) {
+                    check(&whole, Rule::$rule)?;
+                    check(&sounds, Rule::$rule)?;
+                    check(&(1_u8, sounds, whole), Rule::$rule)?;
+                    check(&doubtful, Rule::MayBeRefused)?;
+                    check(&(mixed, doubtful, 7_u8), Rule::MayBeRefused)?;
+                }
+            }
+        }
+    };
+}
+
+family!(of_numbers, u16, any::<u16>(), Arrives);
+family!(of_texts, String, any::<String>(), Arrives);
+family!(of_units, (), Just(()), Arrives);
+family!(
+    of_wide_numbers,
+    (i128, u128, char, bool),
+    any::<(i128, u128, char, bool)>(),
+    Arrives
+);
+family!(
+    of_options,
+    Option<Option<i8>>,
+    any::<Option<Option<i8>>>(),
+    Arrives
+);
+family!(
+    of_collections,
+    (HashMap<u8, i16>, BTreeSet<String>, Vec<(u8,)>),
+    any::<(HashMap<u8, i16>, BTreeSet<String>, Vec<(u8,)>)>(),
+    Arrives
+);
+family!(
+    of_types_of_std,
+    (
+        Duration,
+        NonZeroU8,
+        std::net::IpAddr,
+        std::ops::Range<u8>,
+        Box<str>
+    ),
+    (
+        any::<(Duration, NonZeroU8, std::net::IpAddr)>(),
+        any::<(u8, u8)>(),
+        any::<String>()
+    )
+        .prop_map(|((time, number, address), (start, end), text)| (
+            time,
+            number,
+            address,
+            start..end,
+            text.into_boxed_str()
+        )),
+    Arrives
+);
+family!(
+    of_borrowed_texts,
+    std::borrow::Cow<'static, str>,
+    any::<String>().prop_map(Into::into),
+    Arrives
+);
+family!(
+    of_swapped_names,
+    Swapped,
+    any::<bool>().prop_map(Swapped::from),
+    MayBeRefused
+);
+family!(of_untagged, Untagged, untagged(), MayBeRefused);
+family!(of_tagged, Tagged, tagged(), MayBeRefused);
+family!(of_flat, Flat, flat(), MayBeRefused);
+family!(
+    of_described_untagged,
+    Described<Untagged>,
+    untagged().prop_map(Described),
+    Arrives
+);
+family!(
+    of_described_tagged,
+    Described<Tagged>,
+    tagged().prop_map(Described),
+    Arrives
+);
+family!(
+    of_described_flat,
+    Described<Flat>,
+    flat().prop_map(Described),
+    Arrives
+);
+family!(
+    of_described_json,
+    Described<serde_json::Value>,
+    json().prop_map(Described),
+    Arrives
+);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Swapped {
+    #[serde(rename(serialize = "No", deserialize = "Yes"))]
+    Yes,
+    #[serde(rename(serialize = "Yes", deserialize = "No"))]
+    No,
+}
+
+impl From<bool> for Swapped {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Flag(bool),
+    Number(i32),
+    Text(String),
+    Named { id: u8 },
+}
+
+fn untagged() -> BoxedStrategy<Untagged> {
+    prop_oneof![
+        any::<bool>().prop_map(Untagged::Flag),
+        any::<i32>().prop_map(Untagged::Number),
+        any::<String>().prop_map(Untagged::Text),
+        any::<u8>().prop_map(|id| Untagged::Named { id }),
+    ]
+    .boxed()
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Unit,
+    #[serde(skip)]
+    _Hidden,
+    Named {
+        id: u8,
+        note: Option<String>,
+    },
+    Newtype(Flat),
+}
+
+fn tagged() -> BoxedStrategy<Tagged> {
+    prop_oneof![
+        Just(Tagged::Unit),
+        any::<(u8, Option<String>)>().prop_map(|(id, note)| Tagged::Named { id, note }),
+        flat().prop_map(Tagged::Newtype),
+    ]
+    .boxed()
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Flat {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    note: Option<u8>,
+    #[serde(flatten)]
+    inner: Adjacent,
+    #[serde(flatten)]
+    rest: BTreeMap<String, i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", content = "c")]
+enum Adjacent {
+    Unit,
+    Newtype(Vec<u8>),
+    Pair(i8, char),
+    Named { id: u8 },
+}
+
+fn flat() -> BoxedStrategy<Flat> {
+    let adjacent = prop_oneof![
+        Just(Adjacent::Unit),
+        any::<Vec<u8>>().prop_map(Adjacent::Newtype),
+        any::<(i8, char)>().prop_map(|(number, letter)| Adjacent::Pair(number, letter)),
+        any::<u8>().prop_map(|id| Adjacent::Named { id }),
+    ];
+    let rest = prop::collection::btree_map("[x-z]{2}", any::<i64>(), 0..3);
+    (any::<Option<u8>>(), adjacent, rest)
+        .prop_map(|(note, inner, rest)| Flat { note, inner, rest })
+        .boxed()
+}
+
+fn json() -> BoxedStrategy<serde_json::Value> {
+    use serde_json::Value;
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-1e300..1e300).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(prop_oneof![Just(Value::Null), inner.clone()], 0..3)
+                .prop_map(Value::from),
+            prop::collection::btree_map(any::<String>(), inner, 0..3)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+    .boxed()
+}
