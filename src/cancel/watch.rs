@@ -13,8 +13,7 @@ use crate::sys::primitives::AtomicBool;
 /// cancellation.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    kind: Kind,
-    node: Option<Node>,
+    node: Node,
     view: CancelView,
 }
 
@@ -36,12 +35,15 @@ impl CancelView {
 }
 
 impl Watch {
-    /// Makes a watch. With `defers`, all scopes around wait for the end of the watch.
+    /// Adds a watch to the tree, below the position of the caller. So the view shows every
+    /// cancellation from now on. With `defers`, all scopes around wait for the end of the watch.
     pub(crate) fn new(defers: bool) -> Self {
+        let kind = if defers { Kind::Defer } else { Kind::Plain };
+        let view = CancelView::default();
+        let owner = view.0.node.clone() as _;
         Watch {
-            kind: if defers { Kind::Defer } else { Kind::Plain },
-            node: None,
-            view: CancelView::default(),
+            node: attach(kind, Some(owner)),
+            view,
         }
     }
 
@@ -49,29 +51,21 @@ impl Watch {
         self.view.clone()
     }
 
-    /// Polls something at the watch's node, which is added to the tree the first time.
+    /// Polls something at the watch's node.
     pub(crate) fn poll_inside<T>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> T,
     ) -> T {
-        let state = &self.view.0.node;
-        let node = self
-            .node
-            .get_or_insert_with(|| attach(self.kind, Some(state.clone() as _)));
-        state.waker.register(cx.waker());
-        let _entered = enter(&node.shared, node.id);
+        self.view.0.node.waker.register(cx.waker());
+        let _entered = enter(&self.node.shared, self.node.id);
         poll(cx)
     }
 
     /// Returns whether what is polled inside has to be dropped: it is cancelled, and no shield is
     /// active in it.
     pub(crate) fn must_drop_inside(&self) -> bool {
-        self.view.0.node.is_effective()
-            && self
-                .node
-                .as_ref()
-                .is_some_and(|node| !node.shared.is_deferred(node.id))
+        self.view.0.node.is_effective() && !self.node.shared.is_deferred(self.node.id)
     }
 }
 

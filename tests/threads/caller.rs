@@ -30,6 +30,22 @@ fn a_future_from_a_thread_runs_in_the_callers_task_and_time() {
     assert_eq!(clock.elapsed(), Duration::from_secs(60));
 }
 
+/// The thread could have the job before the call was in the scope tree, and then was not told.
+#[test]
+fn a_job_that_cancels_its_caller_is_told_so_at_once() {
+    run(async {
+        for _ in 0..200 {
+            let scope = CancelScope::new();
+            let cancel = scope.clone();
+            let call = thread::run_sync(move || {
+                cancel.cancel();
+                check_cancelled()
+            });
+            assert_eq!(scope.run(call).await, Some(Err(CancelledError)));
+        }
+    });
+}
+
 #[test]
 fn a_future_from_a_thread_is_cancelled_with_the_caller_and_shields_in_it_are_honoured() {
     run(open_nursery(|n| async move {
