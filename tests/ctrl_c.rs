@@ -1,45 +1,35 @@
 //! Ctrl-C and other signals at every moment of a program: none is lost, and none hangs it.
 //!
-//! Each test runs a *scenario* on the main thread of a process of its own, which is this program
-//! again. (libtest would run it on another thread.)
+//! Each test runs a scenario, see `common/scenarios.rs`. A scenario that returns has swallowed the
+//! signal.
 
 #[path = "common/dispositions.rs"]
 mod dispositions;
 #[path = "common/ptrace.rs"]
 mod ptrace;
+#[macro_use]
+#[path = "common/scenarios.rs"]
+mod scenarios;
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
-use ptrace::{Target, mark, signal_at_every_system_call};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use ptrace::{Target, between_marks, signal_at_every_system_call};
+use rustix::process::{Pid, Signal, kill_process};
+use scenarios::{NOT_ALLOWED, argument, end_of, outcome, scenario};
 use seedbed::run::CtrlC;
 use seedbed::signal::{SIGINT, SIGTERM, SIGTSTP, open_signal_receiver};
 use seedbed::time::sleep_forever;
 use seedbed::{RunBuilder, checkpoint, on_cancel, open_nursery, run, shield, sleep, thread};
 use signal_hook::low_level::raise;
 
-const SCENARIO: &str = "SEEDBED_CTRL_C_SCENARIO";
-
-/// The exit code of a scenario that was not ended by the signal.
-const SWALLOWED: i32 = 3;
 /// The exit code of a scenario that received the signal.
 const RECEIVED: i32 = 4;
-/// The exit code of a scenario that this system does not allow.
-const NOT_ALLOWED: i32 = 77;
-/// The longest time that a scenario may take, only to fail instead of hanging.
-const BOUND: Duration = Duration::from_secs(30);
 
-macro_rules! names {
-    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn())),*] };
-}
-
-const TESTS: &[(&str, fn())] = names![
+const TESTS: scenarios::Named = names![
     sigint_at_every_system_call_of_runs_kills,
     sigterm_at_every_system_call_of_a_receiver_is_received_or_kills,
     a_run_whose_thread_another_run_waits_for_does_not_block_that_thread,
@@ -58,7 +48,7 @@ const TESTS: &[(&str, fn())] = names![
     process_1_ends_by_a_signal_that_is_no_longer_received,
 ];
 
-const SCENARIOS: &[(&str, fn())] = names![
+const SCENARIOS: scenarios::Named = names![
     two_runs,
     receivers,
     receivers_that_look,
@@ -85,61 +75,7 @@ const SCENARIOS: &[(&str, fn())] = names![
 ];
 
 fn main() {
-    dispositions::reset();
-    if let Some(name) = std::env::var_os(SCENARIO) {
-        let name = name.into_string().unwrap();
-        // The scenario of process 1 names another one.
-        let (name, _) = name.split_once(':').unwrap_or((&name, ""));
-        let find = SCENARIOS.iter().find(|(known, _)| *known == name);
-        let (_, scenario) = find.expect("the name of a scenario");
-        scenario();
-        std::process::exit(SWALLOWED);
-    }
-    let trials = TESTS.iter().map(|&(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit()
-}
-
-// ---- Tools.
-
-fn scenario(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(SCENARIO, name);
-    command
-}
-
-/// Waits until a process has ended, without reaping it. Returns false if it does not.
-fn ends_within_bound(pid: Pid) -> bool {
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    let bound = Timespec::try_from(BOUND).unwrap();
-    let mut ends = [PollFd::new(&pidfd, PollFlags::IN)];
-    poll(&mut ends, Some(&bound)).unwrap() > 0
-}
-
-/// Waits for the end of a scenario, and fails if it hangs.
-fn end_of(mut child: Child) -> ExitStatus {
-    let pid = Pid::from_child(&child);
-    let hangs = !ends_within_bound(pid);
-    if hangs {
-        child.kill().unwrap();
-    }
-    let status = child.wait().unwrap();
-    assert!(!hangs, "the scenario hangs");
-    status
-}
-
-/// Runs a scenario. Returns its end and what it printed.
-fn outcome(name: &str) -> (ExitStatus, String) {
-    let mut child = scenario(name).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let status = end_of(child);
-    let mut printed = String::new();
-    stdout.read_to_string(&mut printed).unwrap();
-    (status, printed)
+    scenarios::main(TESTS, SCENARIOS)
 }
 
 #[track_caller]
@@ -180,10 +116,10 @@ fn sigint_at_every_system_call_of_runs_kills() {
 }
 
 fn two_runs() {
-    mark();
-    run(async { checkpoint().await });
-    run(async { sleep(Duration::from_millis(1)).await });
-    mark();
+    between_marks(|| {
+        run(async { checkpoint().await });
+        run(async { sleep(Duration::from_millis(1)).await });
+    });
 }
 
 /// A receiver took the default action out of force before it could receive.
@@ -204,23 +140,22 @@ fn sigterm_at_every_system_call_of_a_receiver_is_received_or_kills() {
 }
 
 fn receivers() {
-    mark();
-    for _ in 0..2 {
-        drop(open_signal_receiver(&[SIGTERM]).unwrap());
-    }
-    mark();
+    between_marks(|| {
+        for _ in 0..2 {
+            drop(open_signal_receiver(&[SIGTERM]).unwrap());
+        }
+    });
 }
 
 fn receivers_that_look() {
-    mark();
-    let mut signals = open_signal_receiver(&[SIGTERM]).unwrap();
-    // A call at which a signal may arrive while the receiver is open.
-    _ = rustix::process::getppid();
-    if signals.try_next() == Some(SIGTERM) {
-        std::process::exit(RECEIVED);
-    }
-    drop(signals);
-    mark();
+    between_marks(|| {
+        let mut signals = open_signal_receiver(&[SIGTERM]).unwrap();
+        // A call at which a signal may arrive while the receiver is open.
+        _ = rustix::process::getppid();
+        if signals.try_next() == Some(SIGTERM) {
+            std::process::exit(RECEIVED);
+        }
+    });
 }
 
 // ---- Several runs.
@@ -513,13 +448,12 @@ fn assert_exits_as_process_1(name: &str, code: i32) {
 
 /// Runs another scenario as process 1 of a new namespace, and prints its exit code.
 fn process_1() {
-    let name = std::env::var(SCENARIO).unwrap();
-    let (_, inner) = name.split_once(':').unwrap();
+    let inner = argument();
     // SAFETY: the flag affects only the processes that this thread starts.
     if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
         std::process::exit(NOT_ALLOWED);
     }
-    let child = scenario(inner).stdout(Stdio::null()).spawn().unwrap();
+    let child = scenario(&inner).stdout(Stdio::null()).spawn().unwrap();
     println!("{:?}", end_of(child).code());
 }
 

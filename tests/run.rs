@@ -6,12 +6,14 @@ mod panics;
 mod polling;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use panics::panic_of;
 use polling::{Drops, turns};
-use seedbed::run::CtrlC;
+use seedbed::instrument::Instrument;
+use seedbed::run::{CtrlC, RunHandle, current_run};
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::time::{current_time, sleep_forever, sleep_until};
@@ -20,6 +22,7 @@ use seedbed::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Runs a future in virtual time, and returns how much of it that took.
 fn virtually<F: Future>(future: F) -> (F::Output, Duration) {
@@ -65,6 +68,145 @@ fn a_scope_s_deadline_is_in_the_run_s_time_on_other_threads_too() {
         };
         assert_eq!(scope.run(body).await, Some(true));
     });
+}
+
+/// A sleep stayed with the timers of its run, which had ended, and never woke.
+#[test]
+fn a_sleep_whose_run_has_ended_goes_on_in_another_run_or_outside() {
+    let begun = || {
+        let mut nap = Box::pin(sleep(5 * MILLISECOND));
+        run(futures_lite::future::poll_once(&mut nap));
+        nap
+    };
+    run(begun());
+    smol::block_on(begun());
+    // It sleeps for the rest of its time, on the clock of the other run.
+    let mut nap = Box::pin(sleep(5 * SECOND));
+    virtually(async {
+        let both = move_on_after(2 * SECOND, &mut nap);
+        assert!(both.await.is_none());
+    });
+    assert_eq!(virtually(nap).1, 3 * SECOND);
+}
+
+#[test]
+fn a_time_limit_whose_run_has_ended_goes_on_in_another_run_or_outside() {
+    let begun = || {
+        let mut limit = Box::pin(move_on_after(5 * MILLISECOND, sleep_forever()));
+        run(futures_lite::future::poll_once(&mut limit));
+        limit
+    };
+    assert!(run(begun()).is_none());
+    assert!(smol::block_on(begun()).is_none());
+}
+
+#[test]
+fn a_sleep_that_another_thread_polls_when_its_run_ends_is_woken() {
+    let mut nap = Box::pin(sleep(50 * MILLISECOND));
+    let (polled, is_polled) = mpsc::channel();
+    let thread = run(async move {
+        assert!(futures_lite::future::poll_once(&mut nap).await.is_none());
+        let thread = std::thread::spawn(move || {
+            let mut first = true;
+            smol::block_on(std::future::poll_fn(|cx| {
+                let ended = nap.as_mut().poll(cx);
+                if std::mem::take(&mut first) {
+                    polled.send(()).unwrap();
+                }
+                ended
+            }));
+        });
+        is_polled.recv().unwrap();
+        thread
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_wait_for_idleness_ends_with_its_run() {
+    let mut wait = Box::pin(wait_all_tasks_blocked());
+    run(futures_lite::future::poll_once(&mut wait));
+    run(wait);
+}
+
+/// Tells whether the loop parks.
+struct Parks {
+    parked: Event,
+    /// The number of turns without parking.
+    busy: AtomicUsize,
+}
+
+impl Instrument for Parks {
+    fn before_io_wait(&self, timeout: Option<Duration>) {
+        let is_busy = timeout == Some(Duration::ZERO);
+        // Ends a loop that does not park, too.
+        if !is_busy || self.busy.fetch_add(1, SeqCst) > 1000 {
+            self.parked.set();
+        }
+    }
+}
+
+/// The loop asked the clock again and again to jump to a deadline behind the end of its time.
+#[test]
+fn a_run_waits_without_a_loop_for_a_deadline_that_its_clock_does_not_reach() {
+    let (parked, busy) = (Event::new(), AtomicUsize::new(0));
+    let parks = Arc::new(Parks {
+        parked: parked.clone(),
+        busy,
+    });
+    let never = Duration::from_secs(1 << 53);
+    RunBuilder::new()
+        .clock(MockClock::autojump())
+        .instrument(parks.clone())
+        .run(async {
+            let (woken, is_woken) = mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                smol::block_on(parked.wait());
+                woken.send(()).unwrap();
+            });
+            let waits = move_on_after(never, async move {
+                seedbed::thread::run_sync(move || is_woken.recv().unwrap()).await
+            });
+            assert_eq!(waits.await, Some(()));
+            thread.join().unwrap();
+        });
+    assert!(parks.busy.load(SeqCst) < 1000);
+}
+
+/// It waited forever, and said nothing.
+#[test]
+fn a_run_that_nothing_can_wake_panics_with_its_tasks() {
+    let text = panic_of(|| virtually(sleep_forever()));
+    assert!(text.starts_with("nothing can wake this run"), "{text}");
+    assert!(text.contains("Pending"), "the main task is listed: {text}");
+    let own_waker_is_gone = std::future::poll_fn(|cx| {
+        drop(cx.waker().clone());
+        Poll::<()>::Pending
+    });
+    let text = panic_of(|| virtually(own_waker_is_gone));
+    assert!(text.starts_with("nothing can wake this run"), "{text}");
+}
+
+#[test]
+fn a_run_that_a_handle_or_a_waker_can_wake_waits() {
+    let (sender, receiver) = mpsc::channel();
+    let woken = std::thread::spawn(move || {
+        let (handle, waker): (RunHandle, Waker) = receiver.recv().unwrap();
+        // Both are kept until the run has made a turn of its loop without a task.
+        handle.call(|| ()).unwrap();
+        waker.wake();
+        drop(handle);
+    });
+    let mut sender = Some(sender);
+    let waits = std::future::poll_fn(|cx| match sender.take() {
+        Some(sender) => {
+            sender.send((current_run(), cx.waker().clone())).unwrap();
+            Poll::Pending
+        }
+        None => Poll::Ready(()),
+    });
+    virtually(waits);
+    woken.join().unwrap();
 }
 
 // ---- Entering.

@@ -64,6 +64,10 @@ pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::Into
 
 /// Runs `future` for at most `timeout`, counted from the first poll.
 ///
+/// The time is that of the run's clock; by default, the system's monotonic clock. It goes on while
+/// the program is stopped (by Ctrl-Z, for example) and stands still while the machine is suspended.
+/// A limit that passes while the program is stopped cancels `future` when the program goes on.
+///
 /// # Cancellation
 ///
 /// When the time is up, `future` is dropped at the await where it waits, unless it is shielded.

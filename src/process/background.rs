@@ -15,6 +15,7 @@ use async_io::{Async, block_on};
 use smol::{Executor, Task};
 
 use super::tuning::{PAUSE_AFTER_PANIC, REACTOR_DESCRIPTORS};
+use crate::sys::main_thread::spawn_like_main;
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
@@ -31,9 +32,7 @@ pub(crate) fn prepare() -> io::Result<()> {
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*started {
         prepare_reactor()?;
-        std::thread::Builder::new()
-            .name("seedbed-tidy".into())
-            .spawn(run)?;
+        spawn_like_main("seedbed-tidy", run)?;
         *started = true;
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use crate::sys::child_setup::block_all_signals;
+use crate::sys::main_thread::spawn_like_main;
 
 struct Request {
     command: Command,
@@ -38,9 +39,7 @@ fn spawner() -> io::Result<mpsc::Sender<Request>> {
         return Ok(spawner.clone());
     }
     let (sender, requests) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("seedbed-spawn".into())
-        .spawn(move || serve(&requests))?;
+    spawn_like_main("seedbed-spawn", move || serve(&requests))?;
     Ok(spawner.insert((this, sender)).1.clone())
 }
 

@@ -240,7 +240,15 @@ impl RunBuilder {
             .flatten();
         let observed = Observed::begin(self.instruments);
         let mut driver = RunDriver::new(Timers::new(self.clock), interrupt, future.into_future());
-        let outcome = catch_unwind(AssertUnwindSafe(|| smol::block_on(&mut driver)));
+        let block = || {
+            if fork_detector::is_forked_copy() {
+                // The reactor's events are for the original, and its thread may hold its lock.
+                futures_lite::future::block_on(&mut driver)
+            } else {
+                smol::block_on(&mut driver)
+            }
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(block));
         let interrupt = driver.end(match &outcome {
             Ok(Some(_)) => TaskExit::Finished,
             Ok(None) => TaskExit::Cancelled,
@@ -281,6 +289,9 @@ impl Default for RunBuilder {
 /// all workers that are [forked](crate::worker::WorkerType).
 ///
 /// # Panics
+///
+/// In a process that was forked from one which had used seedbed, if the run has to wait for a
+/// deadline: smol's reactor works in the original only. Tasks, threads and locks work there.
 ///
 /// With the panic of `future`, of a [system task](super::spawn_system_task) or of a
 /// [call](super::RunHandle::call_soon); a panic cancels everything else in the run. Also panics if

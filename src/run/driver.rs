@@ -9,9 +9,11 @@
 //! one at the end.
 
 use std::future::Future;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -28,9 +30,17 @@ use crate::cancel::{CancelReason, CancelScope, CancelSource, ScopeRun, SharedTre
 use crate::instrument;
 use crate::instrument::{RunId, TaskExit};
 use crate::sys::ctrl_c::InterruptedRun;
-use crate::task::RootTask;
+use crate::sys::fork_detector::{is_forked_copy, refuse_in_forked_copy};
+use crate::task::{RootTask, task_tree};
 use crate::time::Timers;
 use crate::variables::Variables;
+
+/// The references to the wake flag of a main future that has cloned its waker nowhere: the
+/// driver's two, and the root scope's.
+const WAKERS_OF_THE_RUN: usize = 3;
+
+/// The references to the inbox of a run without handles: the driver's, and the run's own.
+const INBOXES_OF_THE_RUN: usize = 2;
 
 /// The main future, in the root scope.
 enum Root<F: Future> {
@@ -61,6 +71,8 @@ pub(super) struct RunDriver<F: Future> {
     /// Ctrl-C has cancelled the main future.
     interrupted: bool,
     idle: IdleWait,
+    /// The run did not begin in a forked copy.
+    began_in_original: bool,
 }
 
 /// The main future is pinned in a box of its own, and its value is only moved.
@@ -94,6 +106,7 @@ impl<F: Future> RunDriver<F> {
             interrupt,
             interrupted: false,
             idle: IdleWait::new(),
+            began_in_original: !is_forked_copy(),
         }
     }
 
@@ -293,6 +306,44 @@ impl<F: Future> RunDriver<F> {
         }
     }
 
+    /// Returns whether nothing holds a waker of the main future or a handle on the run, so nothing
+    /// will wake it if it is not woken already.
+    fn cannot_be_woken(&self) -> bool {
+        let is_alone = Arc::strong_count(&self.main) <= WAKERS_OF_THE_RUN
+            && Arc::strong_count(&self.inbox) <= INBOXES_OF_THE_RUN
+            && self.inbox.system.tasks() == 0;
+        // A waker or a handle that was used and dropped by another thread has left its wake-up.
+        fence(Ordering::Acquire);
+        is_alone && !self.is_ready()
+    }
+
+    /// Reports a run that has nothing to wait for, as far as the run can know. Panics if that is
+    /// certain: nothing holds a waker of the main future or a handle on the run.
+    fn check_silence(&mut self) {
+        if !self.idle.has_no_deadline(&self.timers) {
+            return;
+        }
+        let is_alone = self.cannot_be_woken();
+        let message = if is_alone {
+            "nothing can wake this run: its main future waits and has left its waker nowhere"
+        } else if self.idle.take_silence() {
+            "every task of this run is blocked, and its clock has no deadline to jump to: only another thread, a process \
+             or a socket can wake it"
+        } else {
+            return;
+        };
+        let tree = self.task.with_current(task_tree);
+        let tree = tree.map_or_else(String::new, |tree| tree.to_string());
+        if is_alone {
+            let Err(payload) = catch_unwind(|| panic!("{message}. Its tasks:\n{tree}"));
+            return self.panicked(payload);
+        }
+        tracing::warn!("{message}");
+        // Not by `eprintln`, whose text libtest keeps until the test ends. There is no other way to
+        // report it if this fails.
+        _ = writeln!(std::io::stderr(), "seedbed: {message}. Its tasks:\n{tree}");
+    }
+
     /// Spins for a while on the answers of workers, which may arrive sooner than a parked thread
     /// would wake up. Returns whether a task is ready.
     fn spin_on_workers(&self) -> bool {
@@ -326,6 +377,10 @@ impl<F: Future> Future for RunDriver<F> {
                 if !this.idle.wait(&this.timers, cx) {
                     break false;
                 }
+                this.check_silence();
+                if this.is_ready() {
+                    continue;
+                }
                 if !this.spin_on_workers() {
                     break true;
                 }
@@ -338,6 +393,9 @@ impl<F: Future> Future for RunDriver<F> {
                 break false;
             }
         };
+        if this.began_in_original {
+            refuse_in_forked_copy("a run that began before the fork");
+        }
         this.before_wait(parks);
         Poll::Pending
     }
@@ -348,6 +406,7 @@ impl<F: Future> Drop for RunDriver<F> {
     /// drops what is left, so no thread waits for an answer forever.
     fn drop(&mut self) {
         workers::forget();
+        self.timers.end();
         if !matches!(self.root, Root::Finished) {
             self.root = Root::Finished;
             self.inbox.system.close();

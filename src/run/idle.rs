@@ -7,14 +7,27 @@ use std::time::{Duration, Instant};
 
 use std::future::Future;
 
-use super::tuning::TIMER_SLACK;
+use super::tuning::{SILENCE_BEFORE_NOTICE, TIMER_SLACK};
 use super::workers;
+use crate::sys::fork_detector::refuse_in_forked_copy;
 use crate::time::Timers;
 
 pub(super) struct IdleWait {
     state: IdleState,
     /// Wakes the loop, in real time, at the time next to it.
     timer: Option<(Instant, smol::Timer)>,
+    /// The clock does not jump to this deadline: it stood still when it was asked to.
+    out_of_reach: Option<Instant>,
+    silence: Silence,
+}
+
+/// Whether a run whose clock would jump has waited without a deadline for long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    Unnoticed,
+    Noticed,
+    /// The run has reported it. It does so once.
+    Reported,
 }
 
 enum IdleState {
@@ -34,6 +47,8 @@ enum IdleAction {
     WakeIdleWaiters,
     /// The clock jumps to the next deadline.
     JumpTo(Instant),
+    /// The clock would jump, and there is no deadline that it reaches.
+    NoticeSilence,
 }
 
 impl IdleWait {
@@ -41,11 +56,14 @@ impl IdleWait {
         IdleWait {
             state: IdleState::Busy,
             timer: None,
+            out_of_reach: None,
+            silence: Silence::Unnoticed,
         }
     }
 
     pub(super) fn mark_busy(&mut self) {
         self.state = IdleState::Busy;
+        self.out_of_reach = None;
     }
 
     /// Has the loop woken when a task should be polled. Returns false if that is at once.
@@ -79,7 +97,8 @@ impl IdleWait {
             match action {
                 _ if timers.is_due() => {}
                 IdleAction::WakeIdleWaiters => timers.wake_idle(),
-                IdleAction::JumpTo(deadline) => timers.clock().jump_to(*deadline),
+                IdleAction::JumpTo(deadline) => self.jump(timers, *deadline),
+                IdleAction::NoticeSilence => self.silence = Silence::Noticed,
             }
             // The tasks that were woken may be gone by now, and then nothing else wakes the loop.
             cx.waker().wake_by_ref();
@@ -106,11 +125,48 @@ impl IdleWait {
             return Some((since.checked_add(cushion)?, IdleAction::WakeIdleWaiters));
         }
         let threshold = timers.clock().autojump_threshold()?;
-        let deadline = timers.arm()?;
-        Some((since.checked_add(threshold)?, IdleAction::JumpTo(deadline)))
+        match timers.arm() {
+            Some(deadline) if self.out_of_reach != Some(deadline) => {
+                Some((since.checked_add(threshold)?, IdleAction::JumpTo(deadline)))
+            }
+            _ if self.silence != Silence::Unnoticed => None,
+            _ => {
+                let at = since.checked_add(SILENCE_BEFORE_NOTICE)?;
+                Some((at, IdleAction::NoticeSilence))
+            }
+        }
+    }
+
+    fn jump(&mut self, timers: &Timers, deadline: Instant) {
+        let before = timers.now();
+        timers.clock().jump_to(deadline);
+        if timers.now() <= before {
+            self.out_of_reach = Some(deadline);
+        }
+    }
+
+    /// Returns whether the clock would jump, and no deadline that it reaches is left.
+    pub(super) fn has_no_deadline(&self, timers: &Timers) -> bool {
+        let IdleState::Blocked { .. } = self.state else {
+            return false;
+        };
+        let has_none = |next: Option<Instant>| next.is_none() || next == self.out_of_reach;
+        timers.shortest_cushion().is_none()
+            && timers.clock().autojump_threshold().is_some()
+            && has_none(timers.earliest())
+    }
+
+    /// Returns true once, when the run has waited without a deadline for so long that it says so.
+    pub(super) fn take_silence(&mut self) -> bool {
+        let is_noticed = self.silence == Silence::Noticed;
+        if is_noticed {
+            self.silence = Silence::Reported;
+        }
+        is_noticed
     }
 
     fn set_timer(&mut self, at: Instant, cx: &mut Context<'_>) {
+        refuse_in_forked_copy("a sleep or time limit");
         let is_close = |set: Instant| set <= at && at.duration_since(set) < TIMER_SLACK;
         if self.timer.as_ref().is_none_or(|(set, _)| !is_close(*set)) {
             self.timer = Some((at, smol::Timer::at(at)));

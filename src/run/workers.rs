@@ -12,15 +12,21 @@ pub(super) use without_workers::{forget, glance, hook, look, shutdown_default, t
 mod without_workers {
     use std::time::Duration;
 
-    /// Does nothing in this build, where no process is a worker.
+    /// Opens `/dev/null` in place of closed standard descriptors. (In this build, no process is a
+    /// worker.)
     ///
     /// ```
     /// seedbed::init();
     /// assert_eq!(seedbed::run(async { 6 * 7 }), 42);
     /// ```
-    pub fn init() {}
+    pub fn init() {
+        hook();
+    }
 
-    pub(in crate::run) fn hook() {}
+    pub(in crate::run) fn hook() {
+        #[cfg(target_os = "linux")]
+        crate::sys::standard_fds::open_closed();
+    }
 
     pub(in crate::run) async fn shutdown_default() {}
 

@@ -18,8 +18,10 @@ use signal_hook::low_level;
 use super::error::SignalError;
 use super::round_robin::RoundRobin;
 use crate::sys::disposition::{Claim, Claimable, take_over};
+use crate::sys::fork_detector::{refuse_in_forked_copy, watch_for_forks};
 use crate::sys::role::refuse_unless_hooked;
 use crate::sys::socket;
+use crate::sys::standard_fds;
 
 /// Receives these signals from now on; their default actions are disabled while the receiver is
 /// open.
@@ -60,6 +62,11 @@ use crate::sys::socket;
 /// taken ends the process. Other pending signals are not raised again, because their handlers and
 /// receivers got them when they arrived.
 ///
+/// # Panics
+///
+/// In a process that was forked from one which had used seedbed: nothing would wake the receiver
+/// there. Signals have their default action in such a process.
+///
 /// # Errors
 ///
 /// See [`SignalErrorKind`](crate::signal::SignalErrorKind). After an error, no signal of the list
@@ -82,6 +89,9 @@ pub fn open_signal_receiver(signals: &[i32]) -> Result<SignalReceiver, SignalErr
     if let Some(&signal) = signals.iter().find(|signal| FORBIDDEN.contains(signal)) {
         return Err(SignalError::forbidden(signal));
     }
+    watch_for_forks();
+    refuse_in_forked_copy("waiting for a signal");
+    standard_fds::open_closed();
     let (reader, writer) = wake_pipe().map_err(SignalError::descriptors)?;
     let mut subscriptions = Vec::<Subscription>::new();
     for &signal in signals {
@@ -264,6 +274,7 @@ impl SignalReceiver {
             if let Some(signal) = self.try_next() {
                 return Poll::Ready(signal);
             }
+            refuse_in_forked_copy("waiting for a signal");
             if let Err(error) = ready!(self.reader.poll_readable(cx)) {
                 // The reactor has failed, so no task can wait any more.
                 panic!("a signal receiver cannot wait: {error}");

@@ -11,7 +11,7 @@
 //! server forks is not a copy in this sense. It calls [`restart`], which stops the comparison with
 //! the fork server's number.
 //!
-//! `unsafe` is needed to map the page, and to read it.
+//! `unsafe` is needed to map the page, to read it, and to keep values of a process forever.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -87,6 +87,66 @@ pub(crate) fn restart() {
     WATCHED.store(0, Ordering::Relaxed);
 }
 
+/// Panics in a forked copy, where nothing would end this kind of wait.
+#[track_caller]
+pub(crate) fn refuse_in_forked_copy(wait: &str) {
+    assert!(
+        !is_forked_copy(),
+        "{wait} would never end in this process: it was forked from a program that had used seedbed, and the thread of \
+         smol's reactor exists only there. Fork before the program first uses seedbed, or execute another program"
+    );
+}
+
+/// A value that each process has for itself: a forked process does not see the one of its original,
+/// which may be locked, or belong to threads that exist only there.
+pub(crate) struct PerProcess<T> {
+    current: AtomicPtr<Owned<T>>,
+}
+
+struct Owned<T> {
+    /// `None` if marks cannot be made, so forks are not detected.
+    mark: Option<ProcessMark>,
+    value: T,
+}
+
+impl<T: Default> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        PerProcess {
+            current: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Returns the value of this process, which the first call makes.
+    pub(crate) fn get(&self) -> &T {
+        loop {
+            let current = self.current.load(Ordering::Acquire);
+            // SAFETY: the pointer is null, which gives `None`, or comes from `Box::into_raw` below
+            // and is never freed. `Acquire` pairs with the exchange that published it.
+            match unsafe { current.as_ref() } {
+                Some(Owned { mark, value }) if mark.is_none_or(ProcessMark::is_of_this_process) => {
+                    return value;
+                }
+                // The value of the original process is leaked: its drop could need its threads.
+                Some(_) | None => {
+                    let new = Box::into_raw(Box::new(Owned {
+                        mark: ProcessMark::of_this_process().ok(),
+                        value: T::default(),
+                    }));
+                    let (order, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+                    if self
+                        .current
+                        .compare_exchange(current, new, order, failed)
+                        .is_err()
+                    {
+                        // SAFETY: `new` comes from `Box::into_raw` and was not published.
+                        drop(unsafe { Box::from_raw(new) });
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Returns the page, if there is one.
 fn existing_page() -> Option<&'static AtomicU64> {
     // SAFETY: the pointer is null, which gives `None`, or comes from `page`: aligned, initialised,
@@ -156,6 +216,17 @@ mod tests {
             was_wiped && own != mark && own.is_of_this_process() && !mark.is_of_this_process()
         }));
         assert!(mark.is_of_this_process());
+    }
+
+    #[test]
+    fn a_forked_process_has_a_value_of_its_own() {
+        static VALUE: PerProcess<AtomicU64> = PerProcess::new();
+        VALUE.get().store(7, Ordering::Relaxed);
+        assert!(holds_in_a_fork(|| {
+            let is_new = VALUE.get().swap(8, Ordering::Relaxed) == 0;
+            is_new && VALUE.get().load(Ordering::Relaxed) == 8
+        }));
+        assert_eq!(VALUE.get().load(Ordering::Relaxed), 7);
     }
 
     #[test]

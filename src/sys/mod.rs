@@ -34,6 +34,11 @@ pub(crate) mod fork_detector;
 pub(crate) mod image;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod interval_timer;
+#[cfg(target_os = "linux")]
+pub(crate) mod main_thread;
+#[cfg(not(target_os = "linux"))]
+#[path = "without_main_thread.rs"]
+pub(crate) mod main_thread;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod mapping;
 #[cfg(all(feature = "workers", target_os = "linux"))]
@@ -63,6 +68,8 @@ pub(crate) mod spawn;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod stack;
 #[cfg(target_os = "linux")]
+pub(crate) mod standard_fds;
+#[cfg(target_os = "linux")]
 pub(crate) mod thread;
-#[cfg(all(feature = "workers", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 pub(crate) mod tuning;

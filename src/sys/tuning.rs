@@ -29,3 +29,7 @@ pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause between two scans for descendants.
 pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How often the signal mask of another thread is read until it is not one that the C library has
+/// set for a moment.
+pub(super) const MASK_READS: usize = 1000;

@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::tuning::IDLE_THREAD_TIMEOUT;
+use crate::sys::fork_detector::PerProcess;
+use crate::sys::main_thread::spawn_like_main;
 use crate::sys::primitives::lock;
 
 /// The name of a thread without a job, or with a job without a name.
@@ -34,22 +36,20 @@ struct IdleThread {
     job_added: Condvar,
 }
 
-/// The idle threads, the latest one last. A thread that is removed from here is given a job.
-static IDLE_THREADS: Mutex<Vec<Arc<IdleThread>>> = Mutex::new(Vec::new());
+/// The idle threads, the latest one last. A thread that is removed from here is given a job. A
+/// forked process has none.
+static IDLE_THREADS: PerProcess<Mutex<Vec<Arc<IdleThread>>>> = PerProcess::new();
 
 /// Gives a job to an idle thread or a new one. If no thread can be started, the job is dropped.
 pub(super) fn start(job: Box<dyn Job>) -> io::Result<()> {
-    let idle = lock(&IDLE_THREADS).pop();
+    let idle = lock(IDLE_THREADS.get()).pop();
     match idle {
         Some(thread) => {
             *lock(&thread.job) = Some(job);
             thread.job_added.notify_one();
             Ok(())
         }
-        None => std::thread::Builder::new()
-            .name(THREAD_NAME.to_string())
-            .spawn(move || run_jobs(job))
-            .map(drop),
+        None => spawn_like_main(THREAD_NAME, move || run_jobs(job)),
     }
 }
 
@@ -63,7 +63,7 @@ fn run_jobs(first: Box<dyn Job>) {
         if named {
             set_name(THREAD_NAME);
         }
-        lock(&IDLE_THREADS).push(thread.clone());
+        lock(IDLE_THREADS.get()).push(thread.clone());
         // The result of an abandoned call is dropped here. If that panics, the panic's message has
         // been printed, and the thread continues.
         drop(catch_unwind(AssertUnwindSafe(|| job.deliver())));
@@ -96,7 +96,7 @@ impl IdleThread {
     /// Removes the thread from the cache; false if `start` has removed it already and is about to
     /// give it a job.
     fn remove_from_idle(self: &Arc<Self>) -> bool {
-        let mut idle = lock(&IDLE_THREADS);
+        let mut idle = lock(IDLE_THREADS.get());
         let before = idle.len();
         idle.retain(|thread| !Arc::ptr_eq(thread, self));
         idle.len() < before
@@ -138,10 +138,10 @@ mod tests {
     #[test]
     fn a_thread_that_stays_idle_ends_and_is_not_offered_a_job_any_more() {
         let thread = Arc::new(IdleThread::default());
-        lock(&IDLE_THREADS).push(thread.clone());
+        lock(IDLE_THREADS.get()).push(thread.clone());
         assert!(thread.wait(Duration::ZERO).is_none());
         assert!(
-            !lock(&IDLE_THREADS)
+            !lock(IDLE_THREADS.get())
                 .iter()
                 .any(|idle| Arc::ptr_eq(idle, &thread))
         );

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use super::active::ActiveJob;
@@ -17,6 +17,8 @@ use crate::ambient::{TreeValues, WithValues};
 use crate::cancel::{checkpoint_if_cancelled, reported};
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::ctrl_c::InterruptedRun;
+use crate::sys::fork_detector;
+use crate::sys::fork_detector::PerProcess;
 use crate::sys::primitives::lock;
 use crate::sys::role::refuse_unless_hooked;
 
@@ -41,6 +43,18 @@ use crate::sys::role::refuse_unless_hooked;
 ///
 /// If the future is dropped (by a `select!` of another crate, for example), the thread continues in
 /// both cases. The limiter's token is always held until `f` has ended.
+///
+/// # Threads
+///
+/// A thread is started when no idle one is left, with the CPU affinity, the scheduling policy, the
+/// niceness, the I/O priority and the signal mask that the process's *main* thread has at that
+/// moment, whichever thread makes the call. (A process without the right to lower niceness keeps
+/// the caller's, if that is higher.) An idle thread exits after 10 s. If a job changes the
+/// properties of its thread, they stay changed for later jobs.
+///
+/// Calls within calls can use up the limiter and deadlock: see [`current_default_thread_limiter`].
+///
+/// In a forked process, calls work: they get new threads.
 ///
 /// # Panics
 ///
@@ -67,17 +81,31 @@ where
     }
 }
 
+/// The default limiter. Threads that hold its tokens do not exist in a forked process.
+static LIMITER: PerProcess<DefaultLimiter> = PerProcess::new();
+
+struct DefaultLimiter(CapacityLimiter);
+
+impl Default for DefaultLimiter {
+    fn default() -> Self {
+        DefaultLimiter(CapacityLimiter::new(DEFAULT_THREAD_LIMIT))
+    }
+}
+
 /// Returns the limiter of all calls of [`run_sync`] without one of their own: 40 tokens, unless
-/// changed. It is shared by all runs of the process.
+/// changed with [`set_total`](CapacityLimiter::set_total). It is shared by all runs of the process.
+/// (Trio has one for each run.) A forked process has a new one.
+///
+/// As many calls as it has tokens deadlock if each waits for another call that uses it, such as
+/// `thread::run_sync(|| run(async { thread::run_sync(..).await }))`. Give the inner calls a
+/// [limiter](RunSync::limiter) of their own.
 ///
 /// ```
 /// let limiter = seedbed::thread::current_default_thread_limiter();
 /// assert_eq!(limiter.total(), Some(40));
 /// ```
 pub fn current_default_thread_limiter() -> CapacityLimiter {
-    static LIMITER: LazyLock<CapacityLimiter> =
-        LazyLock::new(|| CapacityLimiter::new(DEFAULT_THREAD_LIMIT));
-    LIMITER.clone()
+    LIMITER.get().0.clone()
 }
 
 /// A call on another thread; made by [`run_sync`] and awaited.
@@ -207,6 +235,7 @@ where
     T: Send + 'static,
 {
     refuse_unless_hooked("thread::run_sync");
+    fork_detector::watch_for_forks();
     checkpoint_if_cancelled().await;
     let limiter = call.limiter.unwrap_or_else(current_default_thread_limiter);
     let token = limiter.acquire().await;

@@ -48,7 +48,8 @@ pub fn current_clock() -> Arc<dyn Clock> {
     )
 }
 
-/// Returns the timers of the run that this thread is polling; `None` outside of a run.
+/// Returns the timers of the run that this thread is polling; `None` outside of a run, and in a
+/// future that was begun in a run which has ended.
 pub(crate) fn timers() -> Option<Arc<Timers>> {
-    ambient::part_of_run()
+    ambient::part_of_run().filter(|timers: &Arc<Timers>| !timers.has_ended())
 }

@@ -53,6 +53,11 @@ impl<W> IdleQueue<W> {
         self.waiting.first_key_value().map(|(key, _)| key.cushion)
     }
 
+    /// Removes all waiters.
+    pub(crate) fn take_all(&mut self) -> Vec<W> {
+        std::mem::take(&mut self.waiting).into_values().collect()
+    }
+
     /// Removes the waiters with the shortest cushion, in order of arrival.
     pub(crate) fn take_shortest(&mut self) -> Vec<W> {
         let shortest = self.shortest();

@@ -87,6 +87,18 @@ impl<W> DeadlineQueue<W> {
         }
     }
 
+    /// Removes every waiter, in the order of slots. Their deadlines count as expired.
+    pub(crate) fn expire_all(&mut self) -> Vec<W> {
+        self.heap.clear();
+        self.waiting = 0;
+        let slots = self.slots.iter_mut();
+        let taken = slots.filter_map(|(_, slot)| match std::mem::replace(slot, Slot::Expired) {
+            Slot::Waiting { waiter, .. } => Some(waiter),
+            Slot::Expired => None,
+        });
+        taken.collect()
+    }
+
     /// Removes a deadline. Returns its waiter, unless it has expired.
     pub(crate) fn remove(&mut self, key: DeadlineKey) -> Option<W> {
         let slot = self.slots.remove(key.0 as usize);

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::current::timers;
 use super::queue::DeadlineKey;
-use super::timers::Timers;
+use super::timers::{DeadlinePoll, Timers};
+use crate::sys::fork_detector::{refuse_in_forked_copy, watch_for_forks};
 
 /// Sleeps for `duration`, which begins when the returned future is first polled.
 ///
 /// A duration of zero lets the other tasks run once. A duration too long to be represented lasts
-/// forever.
+/// forever. A sleep that goes on in another run, or outside of a run, after its run has ended sleeps
+/// for the rest of its duration in the time of its new place.
 ///
 /// # Cancellation
 ///
@@ -36,7 +38,8 @@ pub fn sleep(duration: Duration) -> Sleep {
     }
 }
 
-/// Sleeps until `deadline`. A deadline that has passed lets the other tasks run once.
+/// Sleeps until `deadline`. A deadline that has passed lets the other tasks run once. A sleep that
+/// goes on after its run has ended sleeps for the rest of the time, as [`sleep`] does.
 ///
 /// # Cancellation
 ///
@@ -94,6 +97,7 @@ enum State {
     InRun {
         timers: Arc<Timers>,
         key: DeadlineKey,
+        deadline: Instant,
     },
     /// Boxed, because it is large, and most sleeps are in a run.
     Real(Box<smol::Timer>),
@@ -126,10 +130,16 @@ impl State {
         };
         match timers {
             Some(timers) => match timers.insert(deadline, cx.waker()) {
-                Some(key) => State::InRun { timers, key },
+                Some(key) => State::InRun {
+                    timers,
+                    key,
+                    deadline,
+                },
                 None => State::yield_once(cx),
             },
             None => {
+                watch_for_forks();
+                refuse_in_forked_copy("a sleep");
                 let mut timer = Box::new(smol::Timer::at(deadline));
                 match Pin::new(&mut timer).poll(cx) {
                     Poll::Pending => State::Real(timer),
@@ -152,12 +162,28 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.state = match std::mem::replace(&mut self.state, State::Done) {
             State::New(until) => State::begin(until, cx),
-            State::InRun { timers, key } => match timers.poll(key, cx.waker()) {
-                Some(key) => State::InRun { timers, key },
-                None => return Poll::Ready(()),
+            State::InRun {
+                timers,
+                key,
+                deadline,
+            } => match timers.poll(key, cx.waker()) {
+                DeadlinePoll::Waiting(key) => State::InRun {
+                    timers,
+                    key,
+                    deadline,
+                },
+                DeadlinePoll::Passed => return Poll::Ready(()),
+                // It goes on in the time of the caller, which may have another clock.
+                DeadlinePoll::RunEnded => {
+                    let rest = deadline.saturating_duration_since(timers.now());
+                    State::begin(Until::Elapsed(rest), cx)
+                }
             },
             State::Real(mut timer) => match Pin::new(&mut timer).poll(cx) {
-                Poll::Pending => State::Real(timer),
+                Poll::Pending => {
+                    refuse_in_forked_copy("a sleep");
+                    State::Real(timer)
+                }
                 Poll::Ready(_) => return Poll::Ready(()),
             },
             State::Forever => State::Forever,
@@ -170,7 +196,7 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let State::InRun { timers, key } = std::mem::replace(&mut self.state, State::Done) {
+        if let State::InRun { timers, key, .. } = std::mem::replace(&mut self.state, State::Done) {
             timers.remove(key);
         }
     }

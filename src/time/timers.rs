@@ -30,6 +30,8 @@ pub(crate) struct Timers {
 #[derive(Debug)]
 struct Deadlines {
     queue: DeadlineQueue<Waker>,
+    /// The run has ended, so nothing fires any more.
+    ended: bool,
     /// The time of the last `fire`. Deadlines up to then are no longer in the queue.
     fired: Option<Instant>,
     next_check: NextCheck,
@@ -45,6 +47,27 @@ enum NextCheck {
     At(Option<Instant>),
 }
 
+/// The state of a deadline that was polled.
+#[derive(Debug)]
+pub(crate) enum DeadlinePoll {
+    Waiting(DeadlineKey),
+    Passed,
+    /// The run has ended, so the deadline was removed.
+    RunEnded,
+}
+
+impl Deadlines {
+    /// Removes a deadline that is no longer in the queue.
+    fn remove_expired(&mut self, key: DeadlineKey) -> DeadlinePoll {
+        self.queue.remove(key);
+        if self.ended {
+            DeadlinePoll::RunEnded
+        } else {
+            DeadlinePoll::Passed
+        }
+    }
+}
+
 impl Timers {
     /// Makes timers with this clock; without one, with the system's.
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Arc<Self> {
@@ -53,6 +76,7 @@ impl Timers {
             clock: clock.unwrap_or_else(|| Arc::new(RealClock)),
             deadlines: Mutex::new(Deadlines {
                 queue: DeadlineQueue::new(),
+                ended: false,
                 fired: None,
                 next_check: NextCheck::BeforeWaiting,
             }),
@@ -134,17 +158,13 @@ impl Timers {
         Some(key)
     }
 
-    /// Replaces the waker of a deadline, and gives the key back. Returns `None` if the deadline has
-    /// passed.
-    pub(crate) fn poll(&self, key: DeadlineKey, waker: &Waker) -> Option<DeadlineKey> {
+    /// Replaces the waker of a deadline, unless the deadline has passed or the run has ended.
+    pub(crate) fn poll(&self, key: DeadlineKey, waker: &Waker) -> DeadlinePoll {
         let mut deadlines = lock(&self.deadlines);
         match deadlines.queue.waiter_mut(&key) {
-            Some(current) if current.will_wake(waker) => return Some(key),
+            Some(current) if current.will_wake(waker) => return DeadlinePoll::Waiting(key),
             Some(_other) => {}
-            None => {
-                deadlines.queue.remove(key);
-                return None;
-            }
+            None => return deadlines.remove_expired(key),
         }
         drop(deadlines);
         // Wakers may be foreign code, so they are cloned and dropped while no lock is held. The old
@@ -153,13 +173,27 @@ impl Timers {
         let mut deadlines = lock(&self.deadlines);
         match deadlines.queue.waiter_mut(&key) {
             Some(current) => std::mem::swap(current, &mut replaced),
-            None => {
-                deadlines.queue.remove(key);
-                return None;
-            }
+            None => return deadlines.remove_expired(key),
         }
         drop(deadlines);
-        Some(key)
+        DeadlinePoll::Waiting(key)
+    }
+
+    /// Ends the timers with their run. A future that goes on in another run, or outside of one, is
+    /// woken and finds that nothing fires here any more.
+    pub(crate) fn end(&self) {
+        let mut deadlines = lock(&self.deadlines);
+        deadlines.ended = true;
+        let mut woken = deadlines.queue.expire_all();
+        drop(deadlines);
+        // The tasks of a run that has ended are blocked.
+        woken.append(&mut lock(&self.idle).take_all());
+        WakeAll(woken.into_iter()).now();
+    }
+
+    /// Returns whether the run has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.deadlines).ended
     }
 
     pub(crate) fn remove(&self, key: DeadlineKey) {

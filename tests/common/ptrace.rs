@@ -5,10 +5,15 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{ChildStdin, Command, Stdio};
 use std::ptr;
+
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
 
 /// The descriptor that [`mark`] closes, which is never open.
 const MARK: libc::c_int = 0x5eed_5eed;
@@ -21,8 +26,17 @@ pub enum Target {
     MainThread,
 }
 
-/// Called by the traced program at the beginning and at the end of the part that is tested.
-pub fn mark() {
+/// Calls `tested` between two marks, and then gives another thread the time to handle the signal.
+/// Called by the traced program.
+pub fn between_marks(tested: impl FnOnce()) {
+    mark();
+    tested();
+    mark();
+    // Ends when the tracer has not sent a signal.
+    _ = io::stdin().read(&mut [0]);
+}
+
+fn mark() {
     // SAFETY: closing a descriptor that is not open is an error without an effect.
     unsafe { libc::close(MARK) };
 }
@@ -60,6 +74,8 @@ struct Round {
 /// A traced process, which stands still.
 struct Traced {
     pid: libc::pid_t,
+    /// Closed when the process may return from `between_marks`.
+    stdin: Option<ChildStdin>,
 }
 
 impl Traced {
@@ -75,8 +91,11 @@ impl Traced {
                 }
             });
         }
-        let pid = program.spawn()?.id() as libc::pid_t;
-        let traced = Traced { pid };
+        let mut child = program.stdin(Stdio::piped()).spawn()?;
+        let traced = Traced {
+            pid: child.id() as libc::pid_t,
+            stdin: child.stdin.take(),
+        };
         assert_eq!(traced.wait(), Some(libc::SIGTRAP), "stopped after its exec");
         // System calls are told from signals, and the program dies with the tracer.
         let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
@@ -85,7 +104,7 @@ impl Traced {
     }
 
     /// Runs the program to its end, and sends it the signal at a stop.
-    fn run(self, inject: Option<(usize, i32, Target)>) -> Round {
+    fn run(mut self, inject: Option<(usize, i32, Target)>) -> Round {
         const SYSTEM_CALL: i32 = libc::SIGTRAP | 0x80;
         let (mut marks, mut stops, mut pass_on) = (0, 0, 0);
         loop {
@@ -99,7 +118,12 @@ impl Traced {
                         status,
                     };
                 }
-                Ok(SYSTEM_CALL) if self.is_at_mark() => marks += 1,
+                Ok(SYSTEM_CALL) if self.is_at_mark() => {
+                    marks += 1;
+                    if marks == 2 {
+                        self.stdin = None;
+                    }
+                }
                 // The first of these is the exit of the first mark.
                 Ok(SYSTEM_CALL) if marks == 1 => {
                     if let Some((stop, signal, target)) = inject
@@ -125,7 +149,7 @@ impl Traced {
     /// Returns whether the process enters the system call of [`mark`].
     fn is_at_mark(&self) -> bool {
         const ENTRY: u64 = 1;
-        const PTRACE_GET_SYSCALL_INFO: libc::c_uint = 0x420e;
+        const PTRACE_GET_SYSCALL_INFO: Request = 0x420e;
         // One word with the kind of the stop in its first byte, two addresses, the call's number
         // and its arguments.
         let mut info = [0_u64; 11];
@@ -149,11 +173,11 @@ impl Traced {
         assert_eq!(sent, 0);
     }
 
-    fn request(&self, request: libc::c_uint, data: usize) {
+    fn request(&self, request: Request, data: usize) {
         self.try_request(request, data).unwrap();
     }
 
-    fn try_request(&self, request: libc::c_uint, data: usize) -> io::Result<()> {
+    fn try_request(&self, request: Request, data: usize) -> io::Result<()> {
         // SAFETY: these requests read no memory of this process.
         match unsafe { libc::ptrace(request, self.pid, ptr::null_mut::<u8>(), data) } {
             0 => Ok(()),
@@ -181,12 +205,15 @@ impl Traced {
     /// Reaps the process, which is not traced any more. A process that hangs is killed.
     fn end_within_bound(&self, stop: usize) -> libc::c_int {
         let pid = rustix::process::Pid::from_raw(self.pid).expect("not 0");
-        let hangs = !super::ends_within_bound(pid);
+        let hangs = !super::scenarios::ends_within_bound(pid);
         if hangs {
             _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         let status = self.wait_or_end().expect_err("it has ended");
-        assert!(!hangs, "the program hangs after a signal at stop {stop}");
+        assert!(
+            !hangs,
+            "a signal at stop {stop} is swallowed, or hangs the program"
+        );
         status
     }
 }

@@ -22,6 +22,7 @@ use super::exec_spec::{ExecSpec, HookDirectory};
 use crate::sys::image::Image;
 use crate::sys::role;
 use crate::sys::role::Role;
+use crate::sys::standard_fds;
 use crate::sys::thread;
 use crate::worker::child;
 use crate::worker::child::Stdout;
@@ -63,7 +64,10 @@ fn threads_hook() -> Option<Arc<ExecSpec>> {
 /// started may call the hook (in `run`, for example), and go on.
 pub(crate) fn hook() {
     match role::role() {
-        Role::Program => record_here(),
+        Role::Program => {
+            standard_fds::open_closed();
+            record_here();
+        }
         Role::UnhookedWorker(handshake) => {
             if !role::start_serving() {
                 return stop_program_thread();

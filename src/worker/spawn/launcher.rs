@@ -3,10 +3,13 @@
 //! The program is executed as `/proc/self/exe`, which is right also when the file on disk has been
 //! replaced. It starts in the directory in which this program reached its hook, because `main` may
 //! open relative paths before it. `posix_spawn` starts it, whose cost does not grow with this
-//! process's memory. There is one launcher thread for the whole process, for three reasons:
+//! process's memory. There is one launcher thread for the whole process, for four reasons:
 //!
 //! * The kernel sends a parent-death signal when the *thread* that started the child ends, so that
 //!   thread must live as long as this process.
+//! * A child inherits the CPU affinity, the scheduling and the I/O priority of the thread that
+//!   starts it. The launcher thread takes these from the main thread when it starts, whichever
+//!   thread makes the first call.
 //! * A child inherits the signal mask of the thread that starts it. The signals that a worker leaves
 //!   to its parent, such as SIGINT and SIGTERM, are blocked on this thread, so that none of them can
 //!   end a worker before it reaches the hook.
@@ -29,6 +32,7 @@ use futures_lite::Stream;
 use rustix::process::Pid;
 
 use super::exec_spec::ExecSpec;
+use crate::sys::main_thread::spawn_like_main;
 use crate::sys::role::{HANDSHAKE_VARIABLE, Handshake};
 use crate::sys::spawn::{Program, spawn};
 use crate::sys::{signal, socket};
@@ -107,9 +111,7 @@ fn launcher() -> Result<mpsc::Sender<Request>, WorkerError> {
         return Ok(launcher.clone());
     }
     let (sender, requests) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("seedbed-launch".into())
-        .spawn(move || serve(&requests))
+    spawn_like_main("seedbed-launch", move || serve(&requests))
         .map_err(|error| WorkerError::start("the launcher thread", error))?;
     Ok(launcher.insert(sender).clone())
 }
