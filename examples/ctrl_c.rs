@@ -4,8 +4,8 @@
 //! cargo run --example ctrl_c; echo $?     # prints 130
 //! ```
 //!
-//! Ctrl-C cancels all tasks inside `run`, and cancelled tasks can clean up. Then the
-//! process kills itself *with the signal*, as Unix shells expect: a shell script around it stops
+//! Ctrl-C cancels all tasks inside `run`, and cancelled tasks can clean up. Then the process kills
+//! itself *with the signal*, as Unix shells expect: a shell script around it stops
 //! too, and `$?` is 130, which is 128 plus the number of the signal. A second Ctrl-C ends the
 //! process at once.
 //!
@@ -42,7 +42,8 @@ async fn main() {
         sleep(Duration::from_millis(300)).await;
         println!("Ctrl-C!");
         kill_process(getpid(), Signal::INT).expect("everybody may send signals to themselves");
-        sleep_forever().await;
+        sleep(Duration::from_secs(5)).await;
+        n.cancel();
     });
 
     // The second future runs if the first one is cancelled, after all of its tasks have ended.
@@ -53,7 +54,8 @@ async fn main() {
         println!("The worker is gone, and this is the last line.");
     })
     .await;
-    unreachable!("a program that was interrupted does not go on");
+    // A program that `nohup`, or a script with `&`, has started ignores Ctrl-C.
+    println!("This program has inherited that SIGINT is ignored, and was not interrupted.");
 }
 
 /// A resource that must be put away in every case.

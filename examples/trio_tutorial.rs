@@ -26,6 +26,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn main() {
     // The children sleep for a second each. On a virtual clock, that takes no time.
     RunBuilder::new().clock(MockClock::autojump()).run(parent());
+    println!("The same again, and an instrument takes notes:\n");
     traced_parent();
     seedbed::run(echo()).unwrap();
 }

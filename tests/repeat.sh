@@ -20,7 +20,7 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
     shift
 fi
 # Programs that run cargo, or whose results do not vary.
-slow='^(compile|docs|examples|survey|survey_parts|user_crate|layers)$'
+slow='^(compile|docs|examples|survey|user_crate|layers)$'
 
 scratch=$(mktemp -d)
 burners=()

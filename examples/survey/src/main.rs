@@ -1,8 +1,8 @@
 //! Surveys real Rust source trees: what is the longest function in all crates on this machine?
 //!
 //! ```text
-//! cargo run --release --example survey                        # cargo's registry, and this project
-//! cargo run --release --example survey -- --jobs 4 some/folder
+//! cargo run --release -p survey                        # cargo's registry, and this project
+//! cargo run --release -p survey -- --jobs 4 some/folder
 //! ```
 //!
 //! The survey parses every `.rs` file with `syn`. Doing that in its own process would be dangerous:
@@ -117,7 +117,7 @@ fn folders_of_everybody() -> Vec<PathBuf> {
         .filter(|registry| registry.is_dir())
         .collect();
     folders.sort();
-    folders.push(env!("CARGO_MANIFEST_DIR").into());
+    folders.push(concat!(env!("CARGO_MANIFEST_DIR"), "/../..").into());
     folders
 }
 
