@@ -71,6 +71,8 @@
 //! * [`guide::comparison`]: other libraries for the same purpose.
 
 #![deny(unsafe_code)]
+// The docs are for users: a link to an item that they cannot see is a mistake.
+#![deny(rustdoc::private_intra_doc_links)]
 // Workers use code that other builds do not.
 #![cfg_attr(not(all(feature = "workers", target_os = "linux")), allow(dead_code))]
 // An example with a worker needs an explicit `main`, which contains the hook.
@@ -120,20 +122,28 @@ pub mod nursery {
 
 // The root has at most 40 names, with modules and macros. Everything else is reached through its
 // module.
+#[doc(inline)]
 pub use cancel::{
     CancelScope, TooSlowError, checkpoint, fail_after, move_on_after, on_cancel, shield,
 };
+#[doc(inline)]
 pub use run::{RunBuilder, run};
+#[doc(inline)]
 pub use sync::CapacityLimiter;
+#[doc(inline)]
 pub use task::{
     Nursery, Task, open_local_nursery, open_nursery, try_open_local_nursery, try_open_nursery,
 };
+#[doc(inline)]
 pub use time::sleep;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+#[doc(inline)]
 pub use transport::payload::SharedBytes;
+#[doc(inline)]
 pub use variables::TreeVar;
 
 #[cfg(not(all(feature = "workers", target_os = "linux")))]
+#[doc(inline)]
 pub use run::init;
 /// Makes an `async fn main` the program's `main`, which runs it as [`run`](run()) does.
 ///
@@ -162,6 +172,7 @@ pub use run::init;
 ///     Ok(())
 /// }
 /// ```
+#[doc(inline)]
 pub use seedbed_macros::main;
 /// Makes an `async fn` a `#[test]`, which runs it as [`run`](run()) does.
 ///
@@ -192,8 +203,10 @@ pub use seedbed_macros::main;
 /// }
 /// # fn main() {}
 /// ```
+#[doc(inline)]
 pub use seedbed_macros::test;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+#[doc(inline)]
 pub use worker::{
     WorkerConfig, WorkerContext, WorkerError, cache_scope, init, open_worker_context, run_sync,
 };

@@ -270,3 +270,106 @@ fn every_link_from_a_page_to_a_file_leads_to_one() {
         }
     }
 }
+
+/// Names of other libraries, under which a search in the docs finds an item: the name, the file
+/// below `src`, and the item.
+const ALIASES: &[(&str, &str, &str)] = &[
+    ("block_on", "run/builder.rs", "run"),
+    ("Runtime", "run/builder.rs", "RunBuilder"),
+    ("TrioToken", "run/handle.rs", "RunHandle"),
+    ("from_thread", "run/handle.rs", "RunHandle"),
+    ("spawn_blocking", "thread/run_sync.rs", "run_sync"),
+    ("to_thread", "thread/run_sync.rs", "run_sync"),
+    ("unblock", "thread/run_sync.rs", "run_sync"),
+    ("run_in_executor", "worker/call/run_sync.rs", "run_sync"),
+    ("to_process", "worker/call/run_sync.rs", "run_sync"),
+    (
+        "ProcessPoolExecutor",
+        "worker/pool/current.rs",
+        "open_worker_context",
+    ),
+    (
+        "multiprocessing",
+        "worker/pool/current.rs",
+        "open_worker_context",
+    ),
+    ("initializer", "worker/config/closures.rs", "init"),
+    (
+        "maxtasksperchild",
+        "worker/config/closures.rs",
+        "retire_after",
+    ),
+    ("start_soon", "task/nursery.rs", "spawn"),
+    ("task_status", "task/nursery.rs", "start"),
+    ("select", "task/nursery.rs", "terminate"),
+    ("race", "task/nursery.rs", "terminate"),
+    ("JoinSet", "task/open.rs", "open_nursery"),
+    ("TaskGroup", "task/open.rs", "open_nursery"),
+    ("join_all", "task/open.rs", "open_nursery"),
+    ("coroutine_scope", "task/open.rs", "open_nursery"),
+    ("try_join_all", "task/open.rs", "try_open_nursery"),
+    ("ErrGroup", "task/open.rs", "try_open_nursery"),
+    ("LocalSet", "task/open.rs", "open_local_nursery"),
+    ("spawn_local", "task/open.rs", "open_local_nursery"),
+    ("JoinHandle", "task/child_handle.rs", "Task"),
+    ("dump", "task/tree.rs", "task_tree"),
+    ("CancellationToken", "cancel/cancel_scope.rs", "CancelScope"),
+    ("abort", "cancel/cancel_scope.rs", "cancel"),
+    ("CancelScope.shield", "cancel/shield.rs", "shield"),
+    ("NonCancellable", "cancel/shield.rs", "shield"),
+    ("finally", "cancel/shield.rs", "on_cancel"),
+    ("AsyncDrop", "cancel/shield.rs", "on_cancel"),
+    ("timeout", "cancel/timeout.rs", "fail_after"),
+    ("wait_for", "cancel/timeout.rs", "fail_after"),
+    ("timeout", "cancel/timeout.rs", "move_on_after"),
+    ("timeout_at", "cancel/timeout.rs", "fail_at"),
+    ("yield_now", "cancel/checkpoint.rs", "checkpoint"),
+    ("lowlevel.checkpoint", "cancel/checkpoint.rs", "checkpoint"),
+    ("child_token", "cancel/group.rs", "ScopeGroup"),
+    ("memory_channel", "sync/channel/open.rs", "channel"),
+    ("open_memory_channel", "sync/channel/open.rs", "channel"),
+    ("mpsc", "sync/channel/open.rs", "channel"),
+    ("Notify", "sync/event.rs", "Event"),
+    ("async_generator", "sync/producer.rs", "open_producer"),
+    ("as_safe_channel", "sync/producer.rs", "open_producer"),
+    ("throttle", "sync/limiter/handle.rs", "CapacityLimiter"),
+    ("max_workers", "sync/limiter/handle.rs", "CapacityLimiter"),
+    ("contextvars", "variables/tree_var.rs", "TreeVar"),
+    ("task_local", "variables/tree_var.rs", "TreeVar"),
+    ("autojump_clock", "testing/mock_clock.rs", "MockClock"),
+    ("pause", "testing/mock_clock.rs", "MockClock"),
+    (
+        "run_until_stalled",
+        "testing/blocked.rs",
+        "wait_all_tasks_blocked",
+    ),
+    ("ctrl_c", "signal/receiver.rs", "open_signal_receiver"),
+    ("subprocess", "process/call.rs", "run_process"),
+    ("open_process", "process/call.rs", "run_process"),
+    ("pending", "time/sleep.rs", "sleep_forever"),
+    ("virtual time", "time/clock.rs", "Clock"),
+    (
+        "shared_memory",
+        "transport/payload/shared_slice.rs",
+        "SharedBytes",
+    ),
+    ("memfd", "transport/payload/shared_slice.rs", "SharedBytes"),
+];
+
+#[test]
+fn a_search_for_a_name_of_another_library_finds_the_item_here() {
+    assert!(ALIASES.len() >= 40);
+    for (alias, file, item) in ALIASES {
+        let source = text(&format!("src/{file}"));
+        let attribute = format!("#[doc(alias = \"{alias}\")]");
+        let is_on_item = source.split(&attribute).skip(1).any(|rest| {
+            let mut lines = rest.lines().map(str::trim_start);
+            let declared = lines
+                .find(|line| line.starts_with("pub "))
+                .unwrap_or_default();
+            let mut words = declared.split(|c: char| !c.is_alphanumeric() && c != '_');
+            words.any(|word| word == *item)
+        });
+        assert!(is_on_item, "{file}: `{item}` has no alias `{alias}`");
+    }
+}

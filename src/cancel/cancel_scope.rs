@@ -33,6 +33,7 @@ use super::scope_state::ScopeState;
 /// });
 /// ```
 #[derive(Clone)]
+#[doc(alias = "CancellationToken")]
 pub struct CancelScope {
     pub(super) state: Arc<ScopeState>,
 }
@@ -65,6 +66,7 @@ impl CancelScope {
     /// thread.join().unwrap();
     /// ```
     #[track_caller]
+    #[doc(alias = "abort")]
     pub fn cancel(&self) {
         self.cancel_for(CancelReason::explicit(None, Location::caller()));
     }

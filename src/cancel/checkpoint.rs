@@ -25,6 +25,8 @@ use super::position::commit_if_cancelled;
 ///     assert_eq!(ended, None);
 /// });
 /// ```
+#[doc(alias = "yield_now")]
+#[doc(alias = "lowlevel.checkpoint")]
 pub fn checkpoint() -> Checkpoint {
     Checkpoint { yielded: false }
 }

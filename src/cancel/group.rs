@@ -36,6 +36,7 @@ use crate::sys::primitives::{Mutex, lock};
 /// });
 /// ```
 #[derive(Clone, Default)]
+#[doc(alias = "child_token")]
 pub struct ScopeGroup {
     inner: Arc<Mutex<Group>>,
 }

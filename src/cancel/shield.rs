@@ -45,6 +45,8 @@ use super::wait_report::WaitReport;
 ///     assert_eq!(saved.await, Some("saved"));
 /// });
 /// ```
+#[doc(alias = "CancelScope.shield")]
+#[doc(alias = "NonCancellable")]
 #[track_caller]
 pub fn shield<F: IntoFuture>(future: F) -> Shield<F::IntoFuture> {
     Shield {
@@ -148,6 +150,8 @@ impl<F> fmt::Debug for Shield<F> {
 /// });
 /// ```
 #[track_caller]
+#[doc(alias = "finally")]
+#[doc(alias = "AsyncDrop")]
 pub fn on_cancel<F: IntoFuture, C: IntoFuture<Output = ()>>(
     future: F,
     cleanup: C,

@@ -30,6 +30,7 @@ use super::scope::ScopeRun;
 ///     assert_eq!(move_on_after(Duration::ZERO, sleep_forever()).await, None);
 /// });
 /// ```
+#[doc(alias = "timeout")]
 pub fn move_on_after<F: IntoFuture>(timeout: Duration, future: F) -> MoveOn<F::IntoFuture> {
     let scope = CancelScope::new();
     scope.set_timeout(timeout);
@@ -89,6 +90,8 @@ pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::Into
 ///     assert!(fail_after(Duration::ZERO, sleep_forever()).await.is_err());
 /// });
 /// ```
+#[doc(alias = "timeout")]
+#[doc(alias = "wait_for")]
 pub fn fail_after<F: IntoFuture>(timeout: Duration, future: F) -> Fail<F::IntoFuture> {
     Fail {
         run: move_on_after(timeout, future),
@@ -116,6 +119,7 @@ pub fn fail_after<F: IntoFuture>(timeout: Duration, future: F) -> Fail<F::IntoFu
 ///     assert_eq!(error.to_string(), "the time limit was reached before the work was done");
 /// });
 /// ```
+#[doc(alias = "timeout_at")]
 pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFuture> {
     Fail {
         run: move_on_at(deadline, future),

@@ -64,6 +64,8 @@ use crate::task::Started;
 ///     assert_eq!(output.stdout, b"a\nb\n");
 /// });
 /// ```
+#[doc(alias = "subprocess")]
+#[doc(alias = "open_process")]
 pub fn run_process(command: Command) -> RunProcess {
     RunProcess(Plan {
         program: command.get_program().to_string_lossy().into_owned(),

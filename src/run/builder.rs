@@ -72,6 +72,7 @@ pub enum CtrlC {
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing happens before `run` is called"]
+#[doc(alias = "Runtime")]
 pub struct RunBuilder {
     /// `None` for the system's clock.
     clock: Option<Arc<dyn Clock>>,
@@ -224,6 +225,7 @@ impl RunBuilder {
     /// });
     /// assert_eq!(five, 5);
     /// ```
+    #[doc(alias = "block_on")]
     pub fn run<F: IntoFuture>(self, future: F) -> F::Output {
         match self.shuffle {
             None => self.run_in_order(future),

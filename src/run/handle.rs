@@ -46,6 +46,8 @@ use crate::task::Task;
 /// });
 /// ```
 #[derive(Clone)]
+#[doc(alias = "TrioToken")]
+#[doc(alias = "from_thread")]
 pub struct RunHandle {
     inbox: Arc<RunInbox>,
     tree: Arc<SharedTree>,

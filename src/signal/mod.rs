@@ -1,7 +1,7 @@
 //! Signals as values that a task waits for: `open_signal_receiver`.
-//!
-//! The signal handler sets a flag and sends a byte, both by signal-hook's ready-made actions;
-//! everything else happens in the task.
+
+// The signal handler sets a flag and sends a byte, both by signal-hook's ready-made actions;
+// everything else happens in the task.
 
 mod error;
 mod numbers;

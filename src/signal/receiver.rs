@@ -81,6 +81,7 @@ use crate::sys::standard_fds;
 ///     assert_eq!(signals.next().await, SIGUSR1);
 /// });
 /// ```
+#[doc(alias = "ctrl_c")]
 pub fn open_signal_receiver(signals: &[i32]) -> Result<SignalReceiver, SignalError> {
     refuse_unless_hooked("open_signal_receiver");
     if signals.is_empty() {

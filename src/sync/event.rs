@@ -42,6 +42,7 @@ use crate::sys::primitives::AtomicBool;
 /// Dropping a handle does not affect others. If the last handle is dropped, the remaining waiters
 /// wait forever.
 #[derive(Clone, Default)]
+#[doc(alias = "Notify")]
 pub struct Event {
     shared: Arc<Shared>,
 }

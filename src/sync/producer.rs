@@ -69,6 +69,8 @@ use crate::task::{Nursery, open_nursery, try_open_nursery};
 ///
 /// This is `as_safe_channel`; the body is the content of its `async with`. Leaving the block early
 /// needs no `GeneratorExit`, because the producer is cancelled like any task.
+#[doc(alias = "async_generator")]
+#[doc(alias = "as_safe_channel")]
 pub async fn open_producer<T, R, M, P, B>(producer: M, body: impl FnOnce(Produced<T>) -> B) -> R
 where
     T: Send,

@@ -38,6 +38,7 @@ use crate::cancel::position;
 ///     assert_eq!(sum.await, 3);
 /// });
 /// ```
+#[doc(alias = "JoinHandle")]
 pub struct Task<T> {
     raw: RawTask,
     result: PhantomData<T>,

@@ -96,6 +96,7 @@ macro_rules! handle {
             /// });
             /// ```
             #[track_caller]
+            #[doc(alias = "start_soon")]
             pub fn spawn<F>(&self, future: F) -> Task<F::Output>
             where
                 F: IntoFuture,
@@ -247,6 +248,7 @@ macro_rules! handle {
             ///     .await;
             /// });
             /// ```
+            #[doc(alias = "task_status")]
             pub async fn start<V, F, Fut>(&self, child: F) -> Result<V, StartError<Fut::Output>>
             where
                 V: $($bound)*,
@@ -280,6 +282,8 @@ macro_rules! handle {
             /// });
             /// ```
             #[track_caller]
+            #[doc(alias = "select")]
+            #[doc(alias = "race")]
             pub fn terminate(&self, value: R) {
                 // A value that comes second is dropped, as documented.
                 drop(self.raw.terminate(value));

@@ -48,6 +48,10 @@ use super::raw_handle::check_body;
 ///     assert_eq!(total.load(Relaxed), 6);
 /// });
 /// ```
+#[doc(alias = "JoinSet")]
+#[doc(alias = "TaskGroup")]
+#[doc(alias = "join_all")]
+#[doc(alias = "coroutine_scope")]
 pub fn open_nursery<'env, R, F, Fut>(body: F) -> Block<Nursery<'env, R>, F, Fut>
 where
     F: FnOnce(Nursery<'env, R>) -> Fut,
@@ -79,6 +83,8 @@ where
 ///     assert_eq!(value.await, 5);
 /// });
 /// ```
+#[doc(alias = "LocalSet")]
+#[doc(alias = "spawn_local")]
 pub fn open_local_nursery<'env, R, F, Fut>(body: F) -> Block<LocalNursery<'env, R>, F, Fut>
 where
     F: FnOnce(LocalNursery<'env, R>) -> Fut,
@@ -117,6 +123,8 @@ where
 ///     assert!(result.is_err());
 /// });
 /// ```
+#[doc(alias = "try_join_all")]
+#[doc(alias = "ErrGroup")]
 pub fn try_open_nursery<'env, R, E, F, Fut>(body: F) -> Block<Nursery<'env, Result<R, E>>, F, Fut>
 where
     F: FnOnce(Nursery<'env, Result<R, E>>) -> Fut,

@@ -242,6 +242,7 @@ impl Forest {
 ///     assert!(task_tree().unwrap().to_string().contains("└─ child #"));
 /// }));
 /// ```
+#[doc(alias = "dump")]
 pub fn task_tree() -> Option<TaskTree> {
     let (mut block, mut task) = (current_nursery(), current());
     let top = loop {

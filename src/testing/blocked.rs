@@ -49,6 +49,7 @@ use crate::time::{IdleKey, Timers};
 ///     n.cancel();
 /// }));
 /// ```
+#[doc(alias = "run_until_stalled")]
 pub fn wait_all_tasks_blocked() -> AllTasksBlocked {
     AllTasksBlocked {
         state: State::New {

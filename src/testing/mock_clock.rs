@@ -36,6 +36,8 @@ use crate::time::Clock;
 /// });
 /// ```
 #[derive(Clone)]
+#[doc(alias = "autojump_clock")]
+#[doc(alias = "pause")]
 pub struct MockClock {
     state: Arc<Mutex<State>>,
 }

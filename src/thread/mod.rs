@@ -4,12 +4,12 @@
 //! A thread cannot be killed; a function that may have to be stopped belongs in a worker process
 //! ([`crate::run_sync`]). Use a thread for calls that wait rather than compute, and that need
 //! resources of this process: a file, a lock, a handle of a C library.
-//!
-//! Decision: the threads are a cache of this crate, not smol's `blocking` pool. That pool cannot
-//! guarantee what is promised here: it hides that a thread could not be started and leaves the job
-//! in its queue; its 500 threads are shared with smol's file access, which abandoned jobs could
-//! starve; its idle threads wake up twice a second; and it uses idle threads first in, first out,
-//! so the one with a warm cache comes last.
+
+// The threads are a cache of this crate, not smol's `blocking` pool. That pool cannot
+// guarantee what is promised here: it hides that a thread could not be started and leaves the job
+// in its queue; its 500 threads are shared with smol's file access, which abandoned jobs could
+// starve; its idle threads wake up twice a second; and it uses idle threads first in, first out,
+// so the one with a warm cache comes last.
 
 mod active;
 mod cache;

@@ -68,6 +68,9 @@ use crate::sys::role::refuse_unless_hooked;
 ///     assert!(manifest.contains("[package]"));
 /// });
 /// ```
+#[doc(alias = "spawn_blocking")]
+#[doc(alias = "to_thread")]
+#[doc(alias = "unblock")]
 pub fn run_sync<F, T>(f: F) -> RunSync<F>
 where
     F: FnOnce() -> T + Send + 'static,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 /// let before = Instant::now();
 /// assert!(RealClock.now() >= before);
 /// ```
+#[doc(alias = "virtual time")]
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Returns the time.
     fn now(&self) -> Instant;

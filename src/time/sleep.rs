@@ -78,6 +78,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 ///     assert!(move_on_after(Duration::from_millis(1), sleep_forever()).await.is_none());
 /// });
 /// ```
+#[doc(alias = "pending")]
 pub fn sleep_forever() -> Pending<()> {
     std::future::pending()
 }

@@ -43,6 +43,8 @@ use crate::ambient::{TreeValue, TreeValues, WithValues};
 ///     .await;
 /// });
 /// ```
+#[doc(alias = "contextvars")]
+#[doc(alias = "task_local")]
 pub struct TreeVar<T> {
     /// Gives every variable an address of its own.
     _place: u8,

@@ -66,6 +66,9 @@ use crate::sync::locked::Locked;
 /// [`recv`](crate::sync::Receiver::recv). Dropping a handle closes it. A clone of a closed handle
 /// is a closed handle, where Trio raises an error. An operation that need not wait completes
 /// immediately and is no cancel point. Statistics are the same.
+#[doc(alias = "memory_channel")]
+#[doc(alias = "open_memory_channel")]
+#[doc(alias = "mpsc")]
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     open(Some(capacity))
 }

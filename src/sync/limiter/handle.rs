@@ -65,6 +65,8 @@ use crate::sync::wait_list::WaiterKey;
 ///
 /// Dropping a handle does not affect others: tokens and waiters keep the limiter alive.
 #[derive(Clone)]
+#[doc(alias = "throttle")]
+#[doc(alias = "max_workers")]
 pub struct CapacityLimiter {
     shared: Arc<Shared>,
 }

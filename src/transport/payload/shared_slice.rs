@@ -37,6 +37,8 @@ use crate::sys::memory::{MemfdWriter, Scratch, Sealed};
 ///     Ok(())
 /// }
 /// ```
+#[doc(alias = "shared_memory")]
+#[doc(alias = "memfd")]
 pub type SharedBytes = SharedSlice<u8>;
 
 /// An immutable slice of plain values in memory that processes share.

@@ -106,6 +106,8 @@ use crate::worker::pool::context::WorkerContext;
 /// let f: fn(i32) -> i32 = i32::abs;
 /// let call = seedbed::run_sync(f, 4);
 /// ```
+#[doc(alias = "run_in_executor")]
+#[doc(alias = "to_process")]
 pub fn run_sync<F, A, R>(f: F, arg: A) -> RunSync<A, R>
 where
     F: Fn(A) -> R + Copy + Send + Sync + 'static,

@@ -133,6 +133,7 @@ impl WorkerConfig {
     ///     }));
     /// }
     /// ```
+    #[doc(alias = "initializer")]
     pub fn init<F>(self, f: F) -> Self
     where
         F: Fn() + Copy + Send + Sync + 'static,
@@ -303,6 +304,7 @@ impl WorkerConfig {
     ///     }));
     /// }
     /// ```
+    #[doc(alias = "maxtasksperchild")]
     pub fn retire_after(mut self, jobs: u64) -> Self {
         self.counting += 1;
         self.most_jobs = self.most_jobs.min(jobs.max(1));

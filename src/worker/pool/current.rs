@@ -42,6 +42,8 @@ use crate::worker::error::WorkerError;
 ///     assert_eq!(absolute, 3); // and the worker is gone
 /// }
 /// ```
+#[doc(alias = "ProcessPoolExecutor")]
+#[doc(alias = "multiprocessing")]
 pub async fn open_worker_context<F, Fut>(config: WorkerConfig, body: F) -> Fut::Output
 where
     F: FnOnce(WorkerContext) -> Fut,
