@@ -366,7 +366,8 @@ fn a_program_that_may_not_write_files_has_workers() {
         return;
     }
     for most in [0, 4096, 1 << 20] {
-        staged(WorkerConfig::new(), |workers| async move {
+        // A fork server needs a file in memory, so this is for the default type, which spawns then.
+        let context = seedbed::open_worker_context(WorkerConfig::new(), |workers| async move {
             let before = getrlimit(Resource::Fsize);
             let nothing = Rlimit {
                 current: Some(most),
@@ -376,6 +377,7 @@ fn a_program_that_may_not_write_files_has_workers() {
             weigh_all_sizes(&workers).await;
             setrlimit(Resource::Fsize, before).unwrap();
         });
+        test(stage::within(context));
     }
 }
 

@@ -17,6 +17,11 @@ pub(crate) struct DirectoryId {
     inode: u64,
 }
 
+/// Returns the working directory of this process.
+pub(crate) fn present() -> io::Result<DirectoryId> {
+    Ok(id_of(&stat(".")?))
+}
+
 /// Returns the root directory of this process.
 pub(crate) fn root() -> io::Result<DirectoryId> {
     Ok(id_of(&stat("/")?))

@@ -15,6 +15,7 @@
 
 use std::io;
 use std::ptr;
+use std::sync::OnceLock;
 
 use super::thread;
 
@@ -41,6 +42,7 @@ pub(crate) enum Fork {
 /// written in this process; the new process need not have it mapped.
 pub(crate) unsafe fn fork_for_parent(number: *mut u32) -> io::Result<Fork> {
     let record = thread_record();
+    debug_assert!(!record.is_null(), "`is_safe` was asked first");
     let robust = RobustList::of_this_thread();
     let settid = if record.is_null() {
         0
@@ -91,10 +93,17 @@ unsafe fn clone(
     result
 }
 
+/// Returns whether a forked thread will know its own number. Without that, `raise` and `abort` in
+/// the new process would send their signals to the old one, and recursive mutexes would take their
+/// owner for another thread.
+pub(crate) fn is_safe() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| !thread_record().is_null())
+}
+
 /// Returns where the C library keeps this thread's number. The kernel knows the word, because it
 /// clears it when the thread ends. Returns null if the kernel does not tell, or if that word is
-/// another one, as with musl; then the library's copy of the number is wrong in the new process,
-/// which matters to its recursive and error-checking mutexes.
+/// another one, as with musl.
 fn thread_record() -> *mut libc::c_int {
     let mut record: *mut libc::c_int = ptr::null_mut();
     // SAFETY: the call writes a pointer to its argument, which has room for one.

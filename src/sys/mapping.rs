@@ -4,16 +4,6 @@
 //! access never raises SIGBUS. Its pages are allocated at once, so that a lack of memory is an
 //! error then and not at a later write.
 //!
-//! # System V segments
-//!
-//! Where files may not be as large (`ulimit -f`), the table of a fork server is a System V segment,
-//! which is no file and keeps its size too. It is the second choice: it has a number instead of a
-//! descriptor, so any process of the same user can map it, and its pages are allocated when they
-//! are first written. Segments stay because nothing else serves
-//! [`WorkerType::ForkServer`](crate::worker::WorkerType) in a program that may not write files.
-//! `Auto` could spawn its workers there, but would then be slower in such a program than it is
-//! today, and the code would still be needed.
-//!
 //! `unsafe` is needed to map memory and to use it as a value; see [`Mapping`]'s `Deref`.
 #![allow(unsafe_code)]
 
@@ -27,9 +17,9 @@ use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
     ftruncate, memfd_create,
 };
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use rustix::process::{Resource, getrlimit};
-use serde::{Deserialize, Serialize};
 
 /// A type whose values may lie in memory that another process changes at any time.
 ///
@@ -42,9 +32,15 @@ pub(crate) unsafe trait Shareable: Sync {}
 /// With both seals, the memory keeps its size.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
-/// The kernel's number of a System V segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Segment(i32);
+/// Makes a file in memory, to which a process can give seals. The name is for people.
+pub(super) fn memfd(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        // Linux before 6.3 does not know this flag. Since then, an administrator may demand it.
+        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
+        made => Ok(made?),
+    }
+}
 
 /// A `T` in memory that is shared with another process.
 #[derive(Debug)]
@@ -62,37 +58,11 @@ impl<T: Shareable> Mapping<T> {
     /// Makes a zeroed value, and returns the descriptor with which another process maps it.
     pub(crate) fn make(name: &str) -> io::Result<(Self, OwnedFd)> {
         refuse_beyond_file_limit(size_of::<T>() as u64)?;
-        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let file = memfd(name)?;
         ftruncate(&file, size_of::<T>() as u64)?;
         fallocate(&file, FallocateFlags::empty(), 0, size_of::<T>() as u64)?;
         fcntl_add_seals(&file, SEALS | SealFlags::SEAL)?;
         Ok((Self::new(&file)?, file))
-    }
-
-    /// Makes a zeroed value in a segment, which a child process can map while this mapping exists.
-    pub(crate) fn make_segment() -> io::Result<(Self, Segment)> {
-        // SAFETY: the call concerns no memory of this process.
-        let segment = unsafe { libc::shmget(libc::IPC_PRIVATE, size_of::<T>(), 0o600) };
-        if segment < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let segment = Segment(segment);
-        let found = Self::find_segment(segment);
-        // SAFETY: with this command, the call writes nothing. The segment is removed with its last
-        // mapping, and can be mapped until then.
-        unsafe { libc::shmctl(segment.0, libc::IPC_RMID, ptr::null_mut()) };
-        Ok((found?, segment))
-    }
-
-    /// Maps a segment that another process made for a `T`.
-    pub(crate) fn find_segment(Segment(segment): Segment) -> io::Result<Self> {
-        // SAFETY: without an address, the kernel chooses one where nothing is mapped.
-        let place = unsafe { libc::shmat(segment, ptr::null(), 0) };
-        if place.addr() == usize::MAX {
-            return Err(io::Error::last_os_error());
-        }
-        let place = NonNull::new(place.cast()).expect("the kernel maps nothing at zero unasked");
-        Ok(Mapping { place })
     }
 
     /// Maps memory that another process made for a `T`.
@@ -150,8 +120,7 @@ impl<T: Shareable> Deref for Mapping<T> {
         // SAFETY:
         // * The mapping is as large as a `T` and aligned to a page, which is enough by `Shareable`.
         //   It lives as long as `self`.
-        // * No process can shrink a sealed file, or a segment, so all of it can be read and
-        //   written.
+        // * No process can shrink a sealed file, so all of it can be read and written.
         // * Any bytes are a `T`, and writes of other threads and processes are writes to atomics,
         //   as `Shareable` demands.
         unsafe { self.place.as_ref() }
@@ -182,17 +151,6 @@ mod tests {
         let theirs = Mapping::<Counter>::find(&file).unwrap();
         ours.0.store(7, Ordering::Release);
         assert_eq!(theirs.0.load(Ordering::Acquire), 7);
-    }
-
-    #[test]
-    fn a_segment_is_shared_like_a_file_and_is_gone_with_its_mappings() {
-        let (ours, segment) = Mapping::<Counter>::make_segment().unwrap();
-        let theirs = Mapping::<Counter>::find_segment(segment).unwrap();
-        ours.0.store(7, Ordering::Release);
-        drop(ours);
-        assert_eq!(theirs.0.load(Ordering::Acquire), 7);
-        drop(theirs);
-        assert!(Mapping::<Counter>::find_segment(segment).is_err());
     }
 
     #[test]

@@ -40,15 +40,15 @@ use std::slice;
 use std::sync::Arc;
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, SeekFrom, Stat, fallocate, fcntl_add_seals,
-    fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create, seek,
+    FallocateFlags, SealFlags, SeekFrom, Stat, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
+    fstatfs, ftruncate, seek,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 
-use super::mapping::refuse_beyond_file_limit;
+use super::mapping::{memfd, refuse_beyond_file_limit};
 use super::tuning::FREED_PIECE_BYTES;
 
 /// The name of shared memory in `/proc/*/fd` and `/proc/*/maps`.
@@ -81,12 +81,7 @@ impl MemfdWriter {
 
     /// Makes an empty file with a name that people see.
     pub(super) fn named(name: &str) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-            // Linux before 6.3 does not know this flag. Since then, an administrator may demand it.
-            Err(Errno::INVAL) => memfd_create(name, flags)?,
-            made => made?,
-        };
+        let file = memfd(name)?;
         Ok(Self { file, length: 0 })
     }
 
@@ -449,6 +444,7 @@ impl Drop for Mapped {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
     use std::io::Write;
     use std::os::fd::AsRawFd;
 

@@ -10,6 +10,8 @@ pub(crate) mod arena;
 pub(crate) mod child_setup;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod cpu_timer;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod credentials;
 #[cfg(target_os = "linux")]
 pub(crate) mod ctrl_c;
 #[cfg(not(target_os = "linux"))]

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::job::image::Fingerprint;
 use super::job::panic_report::PanicReport;
-use crate::sys::mapping::Segment;
 
 /// The content of the prelude: the descriptors that are attached to it, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +50,6 @@ pub(crate) struct SetUp {
     pub(crate) current_dir: Option<Vec<u8>>,
     /// Set before `init`.
     pub(crate) limits: Limits,
-    /// The pid table of a fork server, if it is not attached as a descriptor.
-    pub(crate) table: Option<Segment>,
     /// Whether a forked worker reports that it is ready, and gets no job before.
     pub(crate) forked_workers_report: bool,
     /// Whether descriptors that were inherited are closed, before the preload closures.

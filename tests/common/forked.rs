@@ -10,6 +10,10 @@ pub type Suite = &'static [(&'static str, fn())];
 
 /// Runs the tests of these modules that the program's arguments select, and exits.
 pub fn run(suites: &[(&'static str, Suite)]) -> ! {
+    if cfg!(target_env = "musl") {
+        println!("skipped: with musl, forking is not safe");
+        std::process::exit(0);
+    }
     super::dispositions::reset();
     super::stage::before_the_hook();
     seedbed::init();

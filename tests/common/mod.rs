@@ -115,8 +115,9 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Creates what the process creates once and keeps: the descriptors of the reactor, the threads of
-/// the executor and the launcher.
+/// the executor and the launcher, and what reports SIGINT to runs.
 fn warm_up() {
+    seedbed::run(async {});
     smol::block_on(async {
         let config = WorkerConfig::new().capture_stderr(true);
         let quiet = with_workers(config, |workers| async move {

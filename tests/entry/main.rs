@@ -12,6 +12,7 @@
 mod common;
 
 mod arrival;
+mod inheritance;
 mod threads;
 
 use std::process::{Command, Stdio};
@@ -30,7 +31,7 @@ const TYPE: &str = "SEEDBED_TEST_TYPE";
 type Play = (&'static str, fn(), fn());
 
 fn main() {
-    let plays = [arrival::PLAYS, threads::PLAYS].concat();
+    let plays = [arrival::PLAYS, inheritance::PLAYS, threads::PLAYS].concat();
     if let Ok(part) = std::env::var(PART) {
         let (_, _, play) = plays.iter().find(|(name, ..)| *name == part).unwrap();
         return play();

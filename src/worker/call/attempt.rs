@@ -23,7 +23,7 @@ use super::reply::Reply;
 use super::time_limit::TimeLimit;
 use crate::process::background;
 use crate::process::tick::next_slow_tick;
-use crate::sys::fork_detector;
+use crate::sys::{credentials, fork_detector};
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Header};
 use crate::transport::out_message::OutMessage;
@@ -509,6 +509,12 @@ fn hand_to_idle(
             guard.set_sent(sent);
             return Ok(Some(candidate));
         }
+        let Some(mut candidate) =
+            guard.keep_if_current(candidate, credentials::generation_by_user())
+        else {
+            worker = guard.take_worker();
+            continue;
+        };
         match candidate.check_health() {
             Health::Fit => {
                 guard.set_sent(sent);
@@ -535,12 +541,18 @@ fn start(guard: &CallGuard) -> Result<State, WorkerError> {
     let config = guard.config();
     config.check()?;
     let spec = hook::exec_spec(config.kind_of_workers())?;
+    let credentials = credentials::generation();
+    guard.note_credentials(credentials);
     fork_detector::watch_for_forks();
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     let expected = guard.expect_worker();
     let fork_server = guard.fork_server();
     let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(&spec) {
-        Ok(Box::new(Forking::new(fork_server, spec.clone())))
+        Ok(Box::new(Forking::new(
+            fork_server,
+            spec.clone(),
+            credentials,
+        )))
     } else {
         let captures = config.captures_stderr();
         Spawning::new(spec.clone(), config.environment(), captures)
@@ -548,7 +560,7 @@ fn start(guard: &CallGuard) -> Result<State, WorkerError> {
     };
     match launch {
         Ok(launch) => {
-            let starting = Starting::of_worker(launch, spec, config.clone());
+            let starting = Starting::of_worker(launch, spec, credentials, config.clone());
             Ok(State::Starting(Box::new(starting), expected))
         }
         Err(error) => {

@@ -25,7 +25,7 @@ use super::serve::{UnreadyWorker, call_oneself, find_job, kernel_name, retire, r
 use super::tuning::EXIT_FAILED;
 use crate::sys::arena::MappingCache;
 use crate::sys::fork::{Fork, fork_for_parent};
-use crate::sys::mapping::{Mapping, Segment};
+use crate::sys::mapping::Mapping;
 use crate::sys::{role, socket, thread};
 use crate::transport::codec;
 use crate::transport::frame;
@@ -53,7 +53,7 @@ impl UnreadyWorker {
         table: Option<OwnedFd>,
     ) -> (UnreadyWorker, Vec<Retire>) {
         call_oneself(kernel_name(&set_up.name).as_deref());
-        let table = self.link.find_table(table, set_up.table);
+        let table = self.link.find_table(table);
         let retire = self.link.preload_for_all(set_up);
         self.link.be_alone();
         if set_up.init.is_empty() {
@@ -143,11 +143,10 @@ fn arrange(place: &mut OwnedFd, request: &Request) -> io::Result<()> {
 
 impl Link {
     /// Maps the pid table.
-    fn find_table(&self, memory: Option<OwnedFd>, segment: Option<Segment>) -> Mapping<Table> {
-        let table = match (memory, segment) {
-            (_, Some(segment)) => Mapping::<Table>::find_segment(segment),
-            (Some(memory), None) => Mapping::find(memory),
-            (None, None) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+    fn find_table(&self, memory: Option<OwnedFd>) -> Mapping<Table> {
+        let table = match memory {
+            Some(memory) => Mapping::<Table>::find(memory),
+            None => Err(io::Error::from_raw_os_error(libc::EMFILE)),
         };
         let table = table.and_then(|table| table.keep_from_forks().map(|()| table));
         table.unwrap_or_else(|error| {

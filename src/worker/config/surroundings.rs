@@ -10,7 +10,8 @@ use super::worker_config::WorkerConfig;
 
 impl WorkerConfig {
     /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env)
-    /// does. They inherit all other variables from this process at the time when they are started.
+    /// does. They inherit all other variables from this process as they are when a worker is started;
+    /// a worker that runs keeps what it has.
     ///
     /// A library that makes a pool of threads makes one in each worker, with a thread for each CPU:
     /// `.env("RAYON_NUM_THREADS", "1")` prevents that for rayon, `OMP_NUM_THREADS` for OpenMP.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::worker_type::WorkerType;
-use crate::sys::mapping::Segment;
 use crate::transport::codec;
 use crate::transport::frame;
 use crate::transport::frame::Kind;
@@ -401,11 +400,7 @@ impl WorkerConfig {
     }
 
     /// Encodes the set-up frame, the first frame that a new process receives.
-    pub(in crate::worker) fn set_up(
-        &self,
-        role: NewProcess,
-        table: Option<Segment>,
-    ) -> Result<Vec<u8>, WorkerError> {
+    pub(in crate::worker) fn set_up(&self, role: NewProcess) -> Result<Vec<u8>, WorkerError> {
         self.check()?;
         let image = fingerprint().map_err(WorkerError::start_without_proc)?;
         let message = SetUp {
@@ -425,7 +420,6 @@ impl WorkerConfig {
             close_inherited_descriptors: self.close_inherited_descriptors,
             default_signals: self.default_signals,
             idle_timeout: self.idle_timeout,
-            table,
             forked_workers_report: !self.starts_with_its_job(),
             init: self.init.clone(),
             retire: self.retire.clone(),

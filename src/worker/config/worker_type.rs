@@ -17,9 +17,9 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerType {
-    /// Forks as [`ForkServer`](Self::ForkServer) does, where that is safe, and spawns otherwise: in
-    /// a test under libtest, if a [`preload`](crate::WorkerConfig::preload) closure leaves a thread, or
-    /// with musl.
+    /// Forks as [`ForkServer`](Self::ForkServer) does, where that is possible, and spawns otherwise:
+    /// in a test under libtest, if a [`preload`](crate::WorkerConfig::preload) closure leaves a
+    /// thread, with musl, and where files in memory are forbidden (`memfd_create`, `ulimit -f`).
     ///
     /// So usually, workers are copies of one process: they draw the same random numbers, if a
     /// generator was seeded in `main` or in `preload`, and their hash maps have the same keys.
@@ -49,8 +49,10 @@ pub enum WorkerType {
     ///
     /// The fork server stays as long as its context, whatever the
     /// [`idle_timeout`](crate::WorkerConfig::idle_timeout), and is not counted in the
-    /// [statistics](crate::worker::WorkerStatistics). A new worker inherits the working directory,
-    /// the environment and standard output of the fork server, which the context's first call
-    /// started.
+    /// [statistics](crate::worker::WorkerStatistics). If the program has changed its environment, its
+    /// working directory or its credentials (users, groups, capabilities, `no_new_privs`, seccomp
+    /// mode, umask, root directory) since the fork server was started, the next new worker comes from
+    /// another one. So a new worker has those of the moment, as with [`Spawn`](Self::Spawn). Its
+    /// standard output is that of the fork server.
     ForkServer,
 }

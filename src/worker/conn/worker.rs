@@ -68,6 +68,8 @@ pub(in crate::worker) struct Worker {
     stderr: Option<StderrTail>,
     /// The worker has closed its receiving end.
     is_send_closed: bool,
+    /// The generation of this process's credentials that the worker has inherited.
+    credentials: u64,
     /// The number of the last job.
     call: u16,
     /// The number of jobs after which the worker retires.
@@ -106,6 +108,7 @@ impl Worker {
             connection: launched.connection,
             stderr: launched.stderr.map(StderrTail::new).transpose()?,
             is_send_closed: false,
+            credentials: 0,
             call: 0,
             jobs_left: u64::MAX,
             may_retire_early: false,
@@ -207,6 +210,15 @@ impl Worker {
     pub(in crate::worker) fn first_watch(&mut self) -> Option<EndWatch> {
         let is_first = !mem::replace(&mut self.is_watched, true);
         is_first.then(|| self.process.watch())
+    }
+
+    /// Sets the generation of this process's credentials that the worker has inherited.
+    pub(in crate::worker) fn set_credentials(&mut self, generation: u64) {
+        self.credentials = generation;
+    }
+
+    pub(in crate::worker) fn credentials(&self) -> u64 {
+        self.credentials
     }
 
     /// Sets the number of jobs after which the worker retires, and whether it may retire earlier.

@@ -154,6 +154,30 @@ impl WorkerError {
         )
     }
 
+    /// A forked worker would not know its own thread number.
+    pub(crate) fn start_without_thread_record() -> Self {
+        Self::new(
+            WorkerErrorKind::UnsafeFork,
+            "a fork server cannot fork with this C library (musl), or on this kernel (without `PR_GET_TID_ADDRESS`): \
+             a forked worker would have the thread number of the fork server, so that `abort` and `raise` would signal \
+             that. Take `WorkerType::Auto` or `WorkerType::Spawn`",
+        )
+    }
+
+    /// There is no shared memory for the pid table.
+    pub(crate) fn start_without_memory(source: std::io::Error) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the fork server could not be started: the shared memory in which it tells of its workers cannot be \
+                 made (memfd_create: {source}){}; take `WorkerType::Auto` or `WorkerType::Spawn`, or allow this program \
+                 that call and files of four kilobytes",
+                advice(&source)
+            ),
+        )
+        .caused_by(source)
+    }
+
     /// The program has started threads before the hook.
     pub(crate) fn start_among_threads(others: usize) -> Self {
         let threads = if others == 1 { "thread" } else { "threads" };

@@ -61,6 +61,8 @@ struct PoolState {
     /// The number of idle workers that have crashed and been reaped since the last call. No call has
     /// found that out, so a shutdown reports them.
     crashes: usize,
+    /// The generation of this process's credentials that idle workers have.
+    credentials: u64,
     /// The pool refuses new calls.
     closed: bool,
 }
@@ -156,18 +158,41 @@ impl WorkerPool {
     /// Counts the end of a call, and puts back its worker if that is ready for the next job.
     pub(in crate::worker) fn end_call(&self, account: &CallAccount, worker: Option<Box<Worker>>) {
         let mut state = self.state();
-        if let Some(worker) = worker {
-            state.idle.put(worker);
+        let mut outdated = None;
+        match worker {
+            Some(worker) if worker.credentials() < state.credentials => outdated = Some(worker),
+            Some(worker) => state.idle.put(worker),
+            None => {}
         }
         state.running -= 1;
         state.calls.end(account);
         let closed = state.closed;
         drop(state);
+        if let Some(worker) = outdated {
+            self.retire(vec![worker]);
+        }
         // `close` sets the flag before it listens and looks at `running` afterwards, so it misses
         // no end.
         if closed {
             self.call_ended.notify(usize::MAX);
         }
+    }
+
+    /// Tells idle workers to exit that have other credentials than this process has now.
+    pub(in crate::worker) fn note_credentials(&self, generation: u64) {
+        let mut state = self.state();
+        if state.credentials >= generation {
+            return;
+        }
+        state.credentials = generation;
+        let outdated = state.idle.drain();
+        drop(state);
+        self.retire(outdated);
+    }
+
+    /// Tells workers to exit, and waits for them in the background.
+    pub(in crate::worker) fn retire(&self, workers: Vec<Box<Worker>>) {
+        Shutdown::new(workers, Vec::new(), self.config.grace()).wait_in_background();
     }
 
     /// Refuses further calls, and waits until none is in progress.

@@ -32,8 +32,12 @@ enum Stage {
 }
 
 impl Forking {
-    pub(in crate::worker) fn new(fork_server: ForkServer, spec: Arc<ExecSpec>) -> Self {
-        let request = fork_server.clone().request(spec.clone());
+    pub(in crate::worker) fn new(
+        fork_server: ForkServer,
+        spec: Arc<ExecSpec>,
+        credentials: u64,
+    ) -> Self {
+        let request = fork_server.clone().request(spec.clone(), credentials);
         Forking {
             fork_server,
             spec,

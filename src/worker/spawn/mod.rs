@@ -4,5 +4,6 @@ pub(crate) mod exec_spec;
 pub(crate) mod fork_server;
 pub(crate) mod forking;
 pub(crate) mod hook;
+pub(crate) mod inheritance;
 pub(crate) mod launcher;
 pub(crate) mod start;

@@ -17,7 +17,6 @@ use futures_lite::FutureExt;
 
 use super::exec_spec::ExecSpec;
 use super::launcher::Launch;
-use crate::sys::mapping::Segment;
 use crate::sys::role::EXIT_CANNOT_SERVE;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
@@ -40,19 +39,14 @@ pub(in crate::worker) struct Starting {
     state: State,
     spec: Arc<ExecSpec>,
     config: WorkerConfig,
+    /// The generation of this process's credentials before the start.
+    credentials: u64,
     /// The process will be a fork server instead of a worker.
     fork_server: bool,
     /// The memory of the pid table, sent to a fork server with its set-up.
-    memory: Option<TableMemory>,
+    memory: Option<Arc<OwnedFd>>,
     /// The time until which a start that is killed waits for the launcher.
     kill_deadline: Option<Timer>,
-}
-
-/// The shared memory of a pid table.
-#[derive(Debug)]
-pub(in crate::worker) enum TableMemory {
-    File(Arc<OwnedFd>),
-    Segment(Segment),
 }
 
 #[derive(Debug)]
@@ -96,11 +90,13 @@ impl Starting {
     pub(in crate::worker) fn of_worker(
         launch: Box<dyn Launch>,
         spec: Arc<ExecSpec>,
+        credentials: u64,
         config: WorkerConfig,
     ) -> Self {
         Self {
             state: State::Launching(launch),
             spec,
+            credentials,
             config,
             fork_server: false,
             memory: None,
@@ -113,12 +109,12 @@ impl Starting {
         launch: Box<dyn Launch>,
         spec: Arc<ExecSpec>,
         config: WorkerConfig,
-        memory: TableMemory,
+        memory: OwnedFd,
     ) -> Self {
         Self {
             fork_server: true,
-            memory: Some(memory),
-            ..Self::of_worker(launch, spec, config)
+            memory: Some(Arc::new(memory)),
+            ..Self::of_worker(launch, spec, 0, config)
         }
     }
 
@@ -238,6 +234,7 @@ impl Starting {
         let forked = launched.forked;
         let mut worker =
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
+        worker.set_credentials(self.credentials);
         worker.set_retirement(self.config.most_jobs(), self.config.retires());
         worker.set_kill_timeout(self.config.kill_limit());
         if self.config.kills_tree() && !self.fork_server {
@@ -257,13 +254,8 @@ impl Starting {
         } else {
             NewProcess::Spawned
         };
-        let (file, segment) = match &self.memory {
-            Some(TableMemory::File(file)) => (Some(file.clone()), None),
-            Some(TableMemory::Segment(segment)) => (None, Some(*segment)),
-            None => (None, None),
-        };
-        let set_up = self.config.set_up(role, segment)?;
-        worker.put(OutMessage::new(set_up, Vec::from_iter(file)));
+        let set_up = self.config.set_up(role)?;
+        worker.put(OutMessage::new(set_up, Vec::from_iter(self.memory.clone())));
         let limit = Timer::after(self.config.time_to_start());
         Ok(State::SettingUp(worker, limit))
     }
@@ -383,6 +375,7 @@ mod tests {
         let mut starting = Starting {
             state: State::SettingUp(worker, Timer::after(Duration::ZERO)),
             spec: Arc::new(ExecSpec::new(Vec::new(), Stdout::Inherited, None, 0)),
+            credentials: 0,
             config: WorkerConfig::new(),
             fork_server: false,
             memory: None,

@@ -23,13 +23,13 @@ use futures_lite::future::poll_once;
 use rustix::io::Errno;
 
 use super::exec_spec::ExecSpec;
+use super::inheritance::Inheritance;
 use super::launcher::Spawning;
-use super::start::{Starting, TableMemory, Unstarted};
+use super::start::{Starting, Unstarted};
 use crate::process::background;
 use crate::sys::mapping::Mapping;
-use crate::sys::socket;
+use crate::sys::{fork, socket};
 use crate::transport::frame::{Header, Kind};
-use crate::transport::pid_table::Table;
 use crate::worker::config::{WorkerConfig, WorkerType};
 use crate::worker::conn::connection::Connection;
 use crate::worker::conn::pending_fork::{PendingFork, PidTable};
@@ -60,8 +60,9 @@ struct Shared {
     stop: Event,
     /// The number of fork servers that were started, which numbers them.
     started: AtomicU64,
-    /// The context's preload closures leave threads behind, so that the fork server cannot fork.
-    is_multithreaded: AtomicBool,
+    /// The context cannot have a fork server: its preload closures leave threads behind, or there is
+    /// no shared memory.
+    is_impossible: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -86,6 +87,8 @@ struct Server {
     process: Box<Worker>,
     /// The hook at which the fork server forks.
     spec: Arc<ExecSpec>,
+    /// What it has inherited, and passes on.
+    inherited: Inheritance,
     number: u64,
     pid_table: Arc<PidTable>,
 }
@@ -118,7 +121,7 @@ impl ForkServer {
                 changed: Event::new(),
                 stop: Event::new(),
                 started: AtomicU64::new(0),
-                is_multithreaded: AtomicBool::new(false),
+                is_impossible: AtomicBool::new(false),
             }),
         }
     }
@@ -133,7 +136,9 @@ impl ForkServer {
             WorkerType::Spawn => false,
             WorkerType::ForkServer => true,
             WorkerType::Auto => {
-                !spec.is_multithreaded() && !self.shared.is_multithreaded.load(Ordering::Relaxed)
+                !spec.is_multithreaded()
+                    && fork::is_safe()
+                    && !self.shared.is_impossible.load(Ordering::Relaxed)
             }
         }
     }
@@ -142,7 +147,7 @@ impl ForkServer {
     /// closures or, without any, from the program.
     fn mark_multithreaded(&self, spec: &ExecSpec) {
         if self.config().preloads() {
-            self.shared.is_multithreaded.store(true, Ordering::Relaxed);
+            self.shared.is_impossible.store(true, Ordering::Relaxed);
         } else {
             spec.mark_multithreaded();
         }
@@ -199,14 +204,19 @@ impl ForkServer {
     pub(in crate::worker) async fn request(
         self,
         spec: Arc<ExecSpec>,
+        credentials: u64,
     ) -> Result<Option<Launched>, WorkerError> {
+        if !fork::is_safe() {
+            return Err(WorkerError::start_without_thread_record());
+        }
+        let inherited = Inheritance::present(credentials, &self.config().environment());
         let (connection, stderr, ends) = self
             .worker_ends()
             .map_err(|error| WorkerError::start("its socket", error))?;
         let timeout = || Timer::after(self.shared.answer_timeout);
         let (mut failures, mut busy_timeout) = (0, timeout());
         while self.may_fork(&spec) {
-            let error = match self.next_step(&spec, &ends) {
+            let error = match self.next_step(&spec, &inherited, &ends) {
                 Step::Requested(fork) => {
                     return Ok(Some(Launched {
                         process: WorkerProcess::forked(fork),
@@ -221,7 +231,8 @@ impl ForkServer {
                     continue;
                 }
                 Step::Start(number, stop) => {
-                    match self.start_in_background(number, &spec, stop).await {
+                    let started = self.start_in_background(number, &spec, inherited, stop);
+                    match started.await {
                         // The next turn of the loop sees that the program cannot fork.
                         Err(error) if self.may_fork(&spec) => return Err(error),
                         Err(_) | Ok(()) => busy_timeout = timeout(),
@@ -270,14 +281,15 @@ impl ForkServer {
         &self,
         number: u64,
         spec: &Arc<ExecSpec>,
+        inherited: Inheritance,
         stop: EventListener,
     ) -> Result<(), WorkerError> {
-        let start = self.clone().start(number, spec.clone(), stop);
+        let start = self.clone().start(number, spec.clone(), inherited, stop);
         DetachOnDrop(Some(background::spawn(start))).await
     }
 
     /// Sends the request to the fork server that is ready, or tells what else to do.
-    fn next_step(&self, spec: &Arc<ExecSpec>, ends: &WorkerEnds) -> Step {
+    fn next_step(&self, spec: &Arc<ExecSpec>, inherited: &Inheritance, ends: &WorkerEnds) -> Step {
         // Listens before another task can see that there is a start to be stopped.
         let start = || {
             let number = self.shared.started.fetch_add(1, Ordering::Relaxed);
@@ -286,7 +298,10 @@ impl ForkServer {
         let mut state = self.state();
         let step = match &mut *state {
             State::Starting(_) => return Step::Wait(self.shared.changed.listen()),
-            State::Ready(server) => match server.is_fit_for(spec).then(|| server.request(ends)) {
+            State::Ready(server) => match server
+                .is_fit_for(spec, inherited)
+                .then(|| server.request(ends))
+            {
                 Some(Ok(fork)) => return Step::Requested(fork),
                 Some(Err(error)) if is_temporary(&error) => return Step::Busy(server.number),
                 Some(Err(error)) => Step::Failed(error),
@@ -311,11 +326,19 @@ impl ForkServer {
         self,
         number: u64,
         spec: Arc<ExecSpec>,
+        inherited: Inheritance,
         stop: EventListener,
     ) -> Result<(), WorkerError> {
         let guard = StartGuard(self.shared.clone());
-        let (table, memory) =
-            shared_table().map_err(|error| WorkerError::start("the fork server's table", error))?;
+        let (table, memory) = match Mapping::make("seedbed-pids") {
+            Ok(made) => made,
+            Err(error) => {
+                if !is_passing(&error) && self.config().kind_of_workers() == WorkerType::Auto {
+                    self.shared.is_impossible.store(true, Ordering::Relaxed);
+                }
+                return Err(WorkerError::start_without_memory(error));
+            }
+        };
         let environment = self.config().environment();
         let launch = Box::new(Spawning::new(spec.clone(), environment, false)?);
         let mut starting =
@@ -336,6 +359,7 @@ impl ForkServer {
                     guard.set_ready(Server {
                         process,
                         spec,
+                        inherited,
                         number,
                         pid_table: PidTable::new(table, descriptor, timeout),
                     });
@@ -397,18 +421,6 @@ impl Shared {
     }
 }
 
-/// Makes the pid table of a fork server.
-fn shared_table() -> io::Result<(Mapping<Table>, TableMemory)> {
-    match Mapping::make("seedbed-pids") {
-        Ok((table, memory)) => Ok((table, TableMemory::File(Arc::new(memory)))),
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-            let (table, segment) = Mapping::make_segment()?;
-            Ok((table, TableMemory::Segment(segment)))
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Ends the state `Starting` when dropped, and wakes the calls that wait for that.
 struct StartGuard(Arc<Shared>);
 
@@ -452,10 +464,11 @@ impl<T> Drop for DetachOnDrop<T> {
 }
 
 impl Server {
-    fn is_fit_for(&mut self, spec: &Arc<ExecSpec>) -> bool {
+    fn is_fit_for(&mut self, spec: &Arc<ExecSpec>, inherited: &Inheritance) -> bool {
         self.process.try_reap().is_none()
             && !self.pid_table.is_given_up()
             && Arc::ptr_eq(&self.spec, spec)
+            && self.inherited == *inherited
     }
 
     /// Sends a request without waiting.
@@ -478,6 +491,14 @@ impl Server {
         socket::try_send_with_fds(self.process.socket(), &request.to_bytes(), &fds)?;
         Ok(fork)
     }
+}
+
+/// Whether shared memory that could not be made may be made later.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+    )
 }
 
 /// Whether a request that could not be sent may be sent later: the socket is full, too many

@@ -12,14 +12,19 @@ use crate::worker::conn::pending_fork::ForkOutcome;
 fn silent_server(spec: Arc<ExecSpec>) -> Server {
     let launched = Launched::instead(Command::new("sleep").arg("infinity"));
     let process = Worker::new(launched).unwrap();
-    let (table, _memory) = shared_table().unwrap();
+    let (table, _memory) = Mapping::make("test").unwrap();
     let pid_table = PidTable::new(table, process.descriptor().unwrap(), Duration::ZERO);
     Server {
         process,
         spec,
+        inherited: inherited(),
         number: 0,
         pid_table,
     }
+}
+
+fn inherited() -> Inheritance {
+    Inheritance::present(0, &WorkerConfig::new().environment())
 }
 
 /// This program, which lists its tests and exits, and so becomes no fork server.
@@ -41,11 +46,11 @@ fn a_fork_server_that_takes_no_more_requests_is_replaced() {
     *fork_server.state() = State::Ready(Box::new(server));
     let (_ours, _, ends) = fork_server.worker_ends().unwrap();
     let mut requested = Vec::new();
-    while let Step::Requested(fork) = fork_server.next_step(&spec, &ends) {
+    while let Step::Requested(fork) = fork_server.next_step(&spec, &inherited(), &ends) {
         requested.push(fork);
     }
     assert!(!requested.is_empty());
-    let error = block_on(fork_server.clone().request(spec)).unwrap_err();
+    let error = block_on(fork_server.clone().request(spec, 0)).unwrap_err();
     assert_eq!(error.kind(), WorkerErrorKind::Start);
     assert!(
         error.to_string().contains("hook"),

@@ -1,0 +1,117 @@
+//! The credentials of this process: what the kernel lets it, and the processes that it executes,
+//! do. A worker keeps those that this process had when the worker was started.
+//!
+//! They are those of the main thread: users, groups, capabilities, restrictions (`no_new_privs`,
+//! seccomp), the umask, and the root directory. Each change makes a new *generation*.
+//!
+//! `unsafe` is needed to ask for the user; see [`user`].
+#![allow(unsafe_code)]
+
+use std::sync::{Mutex, PoisonError};
+
+use super::directory::{self, DirectoryId};
+
+/// The lines of `/proc/self/status` that describe credentials.
+const LINES: [&str; 12] = [
+    "Umask:",
+    "Uid:",
+    "Gid:",
+    "Groups:",
+    "CapInh:",
+    "CapPrm:",
+    "CapEff:",
+    "CapBnd:",
+    "CapAmb:",
+    "NoNewPrivs:",
+    "Seccomp:",
+    "Seccomp_filters:",
+];
+
+/// The credentials of this process at some moment.
+#[derive(Debug, PartialEq, Eq)]
+struct Credentials {
+    status: String,
+    root: Option<DirectoryId>,
+    /// The user of the thread that asked.
+    user: [u32; 3],
+}
+
+impl Credentials {
+    fn present() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self {
+            status: excerpt(&status),
+            root: directory::root().ok(),
+            user: user(),
+        }
+    }
+
+    /// Compares all but the user of the thread that asked, which is the process's by `status`.
+    fn are_those_of(&self, other: &Self) -> bool {
+        self.status == other.status && self.root == other.root
+    }
+}
+
+/// Returns the lines that describe credentials.
+fn excerpt(status: &str) -> String {
+    let is_one = |line: &&str| LINES.iter().any(|name| line.starts_with(name));
+    status.split_inclusive('\n').filter(is_one).collect()
+}
+
+/// Returns the real, effective and saved user of this thread.
+fn user() -> [u32; 3] {
+    let [mut real, mut effective, mut saved] = [0; 3];
+    // SAFETY: the call writes to its three arguments.
+    unsafe { libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved) };
+    [real, effective, saved]
+}
+
+/// The credentials that were seen last, and their generation.
+static LAST_SEEN: Mutex<Option<(Credentials, u64)>> = Mutex::new(None);
+
+/// Returns the generation of the present credentials. Reads a file of `/proc`, which takes some
+/// microseconds.
+pub(crate) fn generation() -> u64 {
+    let present = Credentials::present();
+    let mut last = LAST_SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let generation = match &*last {
+        Some((seen, generation)) if seen.are_those_of(&present) => *generation,
+        Some((_, generation)) => generation + 1,
+        None => 1,
+    };
+    *last = Some((present, generation));
+    generation
+}
+
+/// Like [`generation`], but looks further only if the user of this thread has changed. Costs one
+/// system call.
+pub(crate) fn generation_by_user() -> u64 {
+    let last = LAST_SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((seen, generation)) if seen.user == user() => *generation,
+        _ => {
+            drop(last);
+            generation()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_do_not_change_keep_their_generation() {
+        let first = generation();
+        assert_eq!(generation(), first);
+        assert_eq!(generation_by_user(), first);
+    }
+
+    #[test]
+    fn what_changes_all_the_time_is_no_credential() {
+        let status = "Name:\tx\nUmask:\t0022\nVmPeak:\t7 kB\nUid:\t0\t0\t0\t0\n";
+        assert_eq!(excerpt(status), "Umask:\t0022\nUid:\t0\t0\t0\t0\n");
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(excerpt(&own).lines().count() >= LINES.len() - 2, "{own}");
+    }
+}

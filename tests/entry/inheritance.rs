@@ -1,0 +1,213 @@
+//! What a program changes after its hook, and what its workers have of that: credentials,
+//! environment, directory, and a sandbox.
+
+use std::path::{Path, PathBuf};
+
+use seedbed::worker::WorkerErrorKind;
+use seedbed::{WorkerConfig, WorkerContext, open_worker_context, run};
+
+use crate::common::{children, is_worker as is_named_worker, pid, stage};
+use crate::{Play, config, played, player};
+
+pub const PLAYS: &[Play] = &[
+    (
+        "workers_have_the_credentials_that_the_program_has_when_they_are_started",
+        || for_all_types("workers_have_the_credentials_that_the_program_has_when_they_are_started"),
+        change_the_user,
+    ),
+    (
+        "an_idle_worker_gets_no_job_after_the_program_has_changed_its_user",
+        || for_all_types("an_idle_worker_gets_no_job_after_the_program_has_changed_its_user"),
+        change_the_user_while_a_worker_is_idle,
+    ),
+    (
+        "workers_have_no_new_privileges_once_the_program_has_none",
+        || for_all_types("workers_have_no_new_privileges_once_the_program_has_none"),
+        give_up_new_privileges,
+    ),
+    (
+        "new_workers_have_the_environment_and_the_directory_of_the_moment",
+        || for_all_types("new_workers_have_the_environment_and_the_directory_of_the_moment"),
+        change_the_environment_and_the_directory,
+    ),
+    (
+        "a_program_that_may_not_make_files_in_memory_has_spawned_workers",
+        || for_all_types("a_program_that_may_not_make_files_in_memory_has_spawned_workers"),
+        be_refused_files_in_memory,
+    ),
+];
+
+fn for_all_types(part: &str) {
+    for worker_type in ["auto", "spawn", "fork"] {
+        played(player(part, worker_type));
+    }
+}
+
+fn with_workers<F>(config: WorkerConfig, body: impl FnOnce(WorkerContext) -> F)
+where
+    F: Future<Output = ()>,
+{
+    seedbed::init();
+    run(open_worker_context(config, body));
+}
+
+const NOBODY: u32 = 65534;
+
+/// Gives up the rights of root. Returns whether there were any.
+fn become_nobody() -> bool {
+    // SAFETY: changes what this process may do and nothing in its memory.
+    let changed = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) } == 0;
+    if !changed {
+        println!("skipped: the user can be changed by root only");
+    }
+    changed
+}
+
+/// A fork server once kept the credentials of its start, and passed them on to workers that it
+/// forked after the program had given them up.
+fn change_the_user() {
+    fn user(_: ()) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+    with_workers(config().single_use(), |workers| async move {
+        let before = workers.run_sync(user, ()).await.unwrap();
+        assert_eq!(before, user(()));
+        if become_nobody() {
+            for _ in 0..3 {
+                assert_eq!(workers.run_sync(user, ()).await.unwrap(), NOBODY);
+            }
+        }
+    });
+}
+
+/// The kernel would not have killed that worker with the program, which has no right to.
+fn change_the_user_while_a_worker_is_idle() {
+    with_workers(config(), |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        while stage::state_of(first) != Some('S') {
+            std::thread::yield_now(); // until it no longer spins for a job
+        }
+        if become_nobody() {
+            let second = workers.run_sync(pid, ()).await.unwrap();
+            assert_ne!(second, first);
+            assert_eq!(workers.run_sync(pid, ()).await.unwrap(), second);
+            while Path::new(&format!("/proc/{first}")).exists() {
+                seedbed::checkpoint().await; // it exits by itself
+            }
+        }
+    });
+}
+
+fn give_up_new_privileges() {
+    fn has_none(_: ()) -> bool {
+        rustix::thread::no_new_privs().unwrap()
+    }
+    with_workers(config().single_use(), |workers| async move {
+        assert!(!workers.run_sync(has_none, ()).await.unwrap());
+        rustix::thread::set_no_new_privs(true).unwrap();
+        // Threads that exist by now keep theirs, the one that starts processes included. So this is
+        // about forked workers.
+        if std::env::var(crate::TYPE).unwrap() != "spawn" {
+            let server = fork_server();
+            workers.run_sync(has_none, ()).await.unwrap();
+            assert_ne!(fork_server(), server);
+        }
+    });
+}
+
+/// Returns the child of this process that is no worker.
+fn fork_server() -> u32 {
+    let mut children = children();
+    children.retain(|&child| !is_named_worker(child) && stage::state_of(child) != Some('Z'));
+    assert_eq!(children.len(), 1, "{children:?}");
+    children[0]
+}
+
+/// A fork server once passed on the environment and the directory of its start, also variables that
+/// the program had removed since.
+fn change_the_environment_and_the_directory() {
+    const VARIABLE: &str = "SEEDBED_TEST_VARIABLE";
+    fn here(_: ()) -> (Option<String>, PathBuf) {
+        let directory = std::env::current_dir().unwrap();
+        (std::env::var(VARIABLE).ok(), directory)
+    }
+    let set = |value: Option<&str>| {
+        // SAFETY: no thread of this program reads the environment through the C library.
+        unsafe {
+            match value {
+                Some(value) => std::env::set_var(VARIABLE, value),
+                None => std::env::remove_var(VARIABLE),
+            }
+        }
+    };
+    with_workers(config().single_use(), |workers| async move {
+        for (value, directory) in [
+            (Some("one"), "/"),
+            (Some("two"), "/proc"),
+            (Some("two"), "/"),
+            (None, "/"),
+        ] {
+            set(value);
+            std::env::set_current_dir(directory).unwrap();
+            let seen = workers.run_sync(here, ()).await.unwrap();
+            assert_eq!(seen, (value.map(str::to_owned), directory.into()));
+        }
+    });
+}
+
+/// Makes the kernel refuse `memfd_create` to this process and those that it starts.
+fn refuse_memfd() {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter, sock_fprog};
+    let step = |code: u32, jf: u8, k: u32| sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf,
+        k,
+    };
+    let mut filter = [
+        step(BPF_LD | BPF_W | BPF_ABS, 0, 0),
+        step(BPF_JMP | BPF_JEQ | BPF_K, 1, libc::SYS_memfd_create as u32),
+        step(
+            BPF_RET | BPF_K,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        ),
+        step(BPF_RET | BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = sock_fprog {
+        len: 4,
+        filter: filter.as_mut_ptr(),
+    };
+    rustix::thread::set_no_new_privs(true).unwrap();
+    // SAFETY: the program and its four steps live until the call returns.
+    let refused = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const program,
+        )
+    };
+    assert_eq!(refused, 0);
+}
+
+/// With the default type, all calls once failed in such a sandbox, though spawned workers do
+/// everything there.
+fn be_refused_files_in_memory() {
+    let is_fork_server = std::env::var(crate::TYPE).unwrap() == "fork";
+    seedbed::init();
+    refuse_memfd();
+    with_workers(config(), |workers| async move {
+        if is_fork_server {
+            let error = workers.run_sync(pid, ()).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Start);
+            assert!(error.to_string().contains("memfd_create"), "{error}");
+            assert_eq!(children(), []);
+            return;
+        }
+        let louder = |text: String| text + "!";
+        for length in [0, 1 << 10, 1 << 17, 8 << 20] {
+            let answer = workers.run_sync(louder, "x".repeat(length)).await.unwrap();
+            assert_eq!(answer.len(), length + 1);
+        }
+    });
+}
