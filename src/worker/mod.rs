@@ -93,7 +93,10 @@ pub(crate) mod spawn;
 mod trace;
 mod tuning;
 
-pub use call::{FlatRunSync, RunSync, RunSyncFuture, current_default_worker_limiter, run_sync};
+pub use call::{
+    Argument, FlatRunSync, JobResult, RunSync, RunSyncFuture, current_default_worker_limiter,
+    run_sync,
+};
 pub use config::{WorkerConfig, WorkerType};
 pub use pool::context::WorkerContext;
 pub use pool::current::{
@@ -104,7 +107,9 @@ pub use pool::statistics::WorkerStatistics;
 pub use crate::transport::described::Described;
 pub use crate::transport::job::status::WorkerStatus;
 pub use crate::transport::payload::{SharedBytesWriter, SharedSlice};
-pub use crate::worker::error::{WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic};
+pub use crate::worker::error::{
+    RemoteError, RemoteErrorSource, WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic,
+};
 
 pub(crate) use conn::spin_poller::{forget, glance, look, turn};
 pub(crate) use pool::current::shutdown_default;

@@ -5,7 +5,7 @@
 //! function, instantiated for one job type `F`, that decodes the argument, calls `F` and encodes
 //! the result. The parent sends its offset from the base of the image.
 //!
-//! A job type `F` must be zero-sized, which is checked at compile time. So the trampoline needs no
+//! A job type `F` must be zero-sized, which the callers check at compile time. So the trampoline needs no
 //! data to make its `F`; see [`zero_sized`] for the argument.
 //!
 //! Only the lookup of an offset could be steered from outside. Three checks guard it: the two
@@ -96,7 +96,6 @@ impl Code<JobFn> {
         A: Serialize + DeserializeOwned,
         R: Serialize + Send + 'static,
     {
-        const { assert_captures_nothing::<F>() };
         Self::at(job_trampoline::<F, A, R> as JobFn as *const ())
     }
 
@@ -134,7 +133,6 @@ impl Code<InitFn> {
         F: Fn(&D) + Portable,
         D: Serialize + DeserializeOwned,
     {
-        const { assert_captures_nothing::<F>() };
         Self::at(init_trampoline::<F, D> as InitFn as *const ())
     }
 
@@ -158,7 +156,6 @@ impl Code<RetireFn> {
         F: Fn(&D, &WorkerStatus) -> bool + Portable,
         D: Serialize + DeserializeOwned + 'static,
     {
-        const { assert_captures_nothing::<F>() };
         Self::at(retire_trampoline::<F, D> as RetireFn as *const ())
     }
 
@@ -217,7 +214,9 @@ where
     Ok(Box::new(move |status| zero_sized::<F>()(&data, status)))
 }
 
-const fn assert_captures_nothing<F>() {
+/// Refuses a function with captured variables. Called in a constant of the function that the program
+/// calls, so that the compiler names the place in the program.
+pub(crate) const fn assert_captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,
         "a function that runs in a worker process must capture nothing: pass a plain `fn` item or a closure without \
@@ -228,10 +227,11 @@ const fn assert_captures_nothing<F>() {
 
 /// Returns a reference to a value of a zero-sized function type.
 fn zero_sized<F: Portable>() -> &'static F {
-    const { assert_captures_nothing::<F>() };
+    // Checked at compile time already. This check is not, because its error would name this file.
+    assert!(size_of::<F>() == 0, "a job has no size");
     // SAFETY:
     // * The pointer is aligned and not null, as `NonNull::dangling` is, and `F` is zero-sized
-    //   (checked above, at compile time). So the pointer is valid for reads of its zero bytes.
+    //   (checked above). So the pointer is valid for reads of its zero bytes.
     // * Zero bytes are a valid `F`, because `F` has a value: only `Code::of_*`, which takes an `F`,
     //   instantiates a trampoline for it.
     // * Another `F` may be made out of nothing, because `F: Copy`. It borrows nothing (`F:

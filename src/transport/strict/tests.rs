@@ -374,7 +374,7 @@ fn a_value_that_is_nested_too_deeply_is_an_error_in_both_directions() {
             let error = decode::<Tree>(&trees).unwrap_err().to_string();
             assert!(error.contains("too deeply"), "{error}");
             assert_arrives(nest(10));
-            assert_arrives(tree(10));
+            assert_arrives(tree(6));
         });
         on_stack(LARGE, move || {
             let value = std::sync::Arc::new((nest(DEPTH), tree(DEPTH)));

@@ -5,9 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::future::RunSyncFuture;
 use crate::worker::error::WorkerError;
 
@@ -28,9 +25,7 @@ impl<A, T, E> FlatRunSync<A, T, E> {
 
 impl<A, T, E> Future for FlatRunSync<A, T, E>
 where
-    A: Serialize + Send + 'static,
-    T: Serialize + DeserializeOwned + Send + 'static,
-    E: Serialize + DeserializeOwned + From<WorkerError> + Send + 'static,
+    E: From<WorkerError>,
 {
     type Output = Result<T, E>;
 

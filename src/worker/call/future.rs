@@ -49,21 +49,25 @@ pub struct RunSyncFuture<A, R> {
 }
 
 /// The result of a call.
-type CallResult<R> = Result<R, WorkerError>;
+pub(super) type CallResult<R> = Result<R, WorkerError>;
 
 /// A call that has to wait.
-type Waiting<R> = Pin<Box<dyn Future<Output = CallResult<R>> + Send>>;
+pub(super) type Waiting<R> = Pin<Box<dyn Future<Output = CallResult<R>> + Send>>;
+
+/// The first step of a call, which knows how its argument and its result are encoded. So the future
+/// needs no bounds, and a type that has no encoding is one error at `run_sync`.
+pub(super) type Start<A, R> = fn(Request<A>, &mut Context<'_>) -> Result<CallResult<R>, Waiting<R>>;
 
 enum State<A, R> {
-    New(Request<A>),
+    New(Request<A>, Start<A, R>),
     Waiting(Waiting<R>),
     Over,
 }
 
 impl<A, R> RunSyncFuture<A, R> {
-    pub(super) fn new(request: Request<A>) -> Self {
+    pub(super) fn new(request: Request<A>, start: Start<A, R>) -> Self {
         Self {
-            state: State::New(request),
+            state: State::New(request, start),
         }
     }
 }
@@ -71,11 +75,7 @@ impl<A, R> RunSyncFuture<A, R> {
 // Nothing in here is pinned in place: the argument is moved out, and the rest is in a box.
 impl<A, R> Unpin for RunSyncFuture<A, R> {}
 
-impl<A, R> Future for RunSyncFuture<A, R>
-where
-    A: Serialize + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
+impl<A, R> Future for RunSyncFuture<A, R> {
     type Output = CallResult<R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<R>> {
@@ -84,10 +84,7 @@ where
         }
         let mut waiting = match mem::replace(&mut self.state, State::Over) {
             State::Waiting(waiting) => waiting,
-            State::New(request) if trace::is_enabled() => {
-                Box::pin(trace::spanned(request.job_name, run(request)))
-            }
-            State::New(request) => match run_at_once(request, cx) {
+            State::New(request, start) => match start(request, cx) {
                 Ok(result) => return Poll::Ready(result),
                 Err(waiting) => waiting,
             },
@@ -114,6 +111,21 @@ struct Call {
     kill_on_cancel: bool,
     time_limit: Option<Duration>,
     context: WorkerContext,
+}
+
+/// Starts a call. Returns its result, or the rest of the call if it has to wait.
+pub(super) fn start<A, R>(
+    request: Request<A>,
+    cx: &mut Context<'_>,
+) -> Result<CallResult<R>, Waiting<R>>
+where
+    A: Serialize + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    if trace::is_enabled() {
+        return Err(Box::pin(trace::spanned(request.job_name, run(request))));
+    }
+    run_at_once(request, cx)
 }
 
 /// Takes all steps that need no wait. Gives the rest of the call if one does.

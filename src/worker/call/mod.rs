@@ -8,8 +8,10 @@ pub(in crate::worker) mod reply;
 mod request;
 mod run_sync;
 mod time_limit;
+mod value;
 
 pub use flatten::FlatRunSync;
 pub use future::RunSyncFuture;
 pub use limiter::current_default_worker_limiter;
 pub use run_sync::{RunSync, run_sync};
+pub use value::{Argument, JobResult};

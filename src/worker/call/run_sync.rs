@@ -2,17 +2,15 @@
 
 use std::fmt;
 use std::future::IntoFuture;
-use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::flatten::FlatRunSync;
-use super::future::RunSyncFuture;
+use super::future;
+use super::future::{RunSyncFuture, Start};
 use super::request::Request;
+use super::value::{Argument, JobResult};
 use crate::sync::CapacityLimiter;
-use crate::transport::job::code::Code;
+use crate::transport::job::code::{Code, assert_captures_nothing};
 use crate::worker::error::WorkerError;
 use crate::worker::pool::context::WorkerContext;
 
@@ -28,6 +26,11 @@ use crate::worker::pool::context::WorkerContext;
 /// `#[serde(flatten)]`, `#[serde(skip_serializing_if = ..)]`, `serde_json::Value`. Types whose
 /// `Serialize` and `Deserialize` disagree, and values that are nested too deeply for the stack of
 /// the thread, are errors, too.
+///
+/// Argument and result own their data ([`Argument`](crate::worker::Argument),
+/// [`JobResult`](crate::worker::JobResult)): send a `String` rather than a `&str`. A job that fails
+/// returns a `Result`; [`RemoteError`](crate::worker::RemoteError) takes every error through `?`. An
+/// `async fn` is no job.
 ///
 /// Workers are cached, so a call usually finds one that is running. It is not specified which
 /// worker a call uses. A value that a job leaves in a static is visible to the next job of the same
@@ -110,10 +113,11 @@ use crate::worker::pool::context::WorkerContext;
 #[doc(alias = "to_process")]
 pub fn run_sync<F, A, R>(f: F, arg: A) -> RunSync<A, R>
 where
-    F: Fn(A) -> R + Copy + Send + Sync + 'static,
-    A: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
+    F: Fn(A) -> R + Copy + Send + Sync + 'static, // one argument: use a tuple for several
+    A: Argument,
+    R: JobResult,
 {
+    const { assert_captures_nothing::<F>() };
     RunSync::new(f, arg, None)
 }
 
@@ -136,15 +140,15 @@ where
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct RunSync<A, R> {
     request: Request<A>,
-    result: PhantomData<fn() -> R>,
+    start: Start<A, R>,
 }
 
 impl<A, R> RunSync<A, R> {
     fn new<F>(f: F, arg: A, context: Option<WorkerContext>) -> Self
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + Send + 'static,
+        A: Argument,
+        R: JobResult,
     {
         Self {
             request: Request {
@@ -156,7 +160,7 @@ impl<A, R> RunSync<A, R> {
                 kill_on_cancel: false,
                 time_limit: None,
             },
-            result: PhantomData,
+            start: future::start,
         }
     }
 
@@ -304,7 +308,7 @@ impl<A, T, E> RunSync<A, Result<T, E>> {
     where
         E: From<WorkerError>,
     {
-        FlatRunSync::new(RunSyncFuture::new(self.request))
+        FlatRunSync::new(RunSyncFuture::new(self.request, self.start))
     }
 }
 
@@ -338,10 +342,11 @@ impl WorkerContext {
     /// ```
     pub fn run_sync<F, A, R>(&self, f: F, arg: A) -> RunSync<A, R>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
-        A: Serialize + DeserializeOwned + Send + 'static,
-        R: Serialize + DeserializeOwned + Send + 'static,
+        F: Fn(A) -> R + Copy + Send + Sync + 'static, // one argument: use a tuple for several
+        A: Argument,
+        R: JobResult,
     {
+        const { assert_captures_nothing::<F>() };
         RunSync::new(f, arg, Some(self.clone()))
     }
 }
@@ -356,15 +361,11 @@ impl<A, R> fmt::Debug for RunSync<A, R> {
     }
 }
 
-impl<A, R> IntoFuture for RunSync<A, R>
-where
-    A: Serialize + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
+impl<A, R> IntoFuture for RunSync<A, R> {
     type Output = Result<R, WorkerError>;
     type IntoFuture = RunSyncFuture<A, R>;
 
     fn into_future(self) -> RunSyncFuture<A, R> {
-        RunSyncFuture::new(self.request)
+        RunSyncFuture::new(self.request, self.start)
     }
 }

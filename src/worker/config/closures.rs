@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::worker_config::{Fault, WorkerConfig};
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
-use crate::transport::job::code::Code;
+use crate::transport::job::code::{Code, assert_captures_nothing};
 use crate::transport::job::status::WorkerStatus;
 use crate::transport::message::Closure;
 
@@ -55,6 +55,7 @@ impl WorkerConfig {
     where
         F: Fn() + Copy + Send + Sync + 'static,
     {
+        const { assert_captures_nothing::<F>() };
         let name = std::any::type_name::<F>();
         self.add(
             Hook::Preload,
@@ -96,6 +97,7 @@ impl WorkerConfig {
         D: Serialize + DeserializeOwned + 'static,
         F: Fn(&D) + Copy + Send + Sync + 'static,
     {
+        const { assert_captures_nothing::<F>() };
         let name = std::any::type_name::<F>();
         self.add(
             Hook::Preload,
@@ -138,6 +140,7 @@ impl WorkerConfig {
     where
         F: Fn() + Copy + Send + Sync + 'static,
     {
+        const { assert_captures_nothing::<F>() };
         let name = std::any::type_name::<F>();
         self.add(
             Hook::Init,
@@ -179,6 +182,7 @@ impl WorkerConfig {
         D: Serialize + DeserializeOwned + 'static,
         F: Fn(&D) + Copy + Send + Sync + 'static,
     {
+        const { assert_captures_nothing::<F>() };
         let name = std::any::type_name::<F>();
         self.add(
             Hook::Init,
@@ -216,6 +220,7 @@ impl WorkerConfig {
     where
         F: Fn(&WorkerStatus) -> bool + Copy + Send + Sync + 'static,
     {
+        const { assert_captures_nothing::<F>() };
         let name = std::any::type_name::<F>();
         let code = Code::of_retire(move |&(), status: &WorkerStatus| f(status)).map(Code::offset);
         self.add(Hook::Retire, name, code, codec::encode(&()))
@@ -250,6 +255,7 @@ impl WorkerConfig {
         D: Serialize + DeserializeOwned + 'static,
         F: Fn(&D, &WorkerStatus) -> bool + Copy + Send + Sync + 'static,
     {
+        const { assert_captures_nothing::<F>() };
         let name = std::any::type_name::<F>();
         self.add(
             Hook::Retire,

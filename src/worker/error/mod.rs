@@ -2,10 +2,12 @@
 
 mod causes;
 mod exit;
+mod remote;
 mod worker_error;
 
 pub(in crate::worker) use exit::Survivor;
 pub use exit::WorkerExit;
+pub use remote::{RemoteError, RemoteErrorSource};
 pub use worker_error::{WorkerError, WorkerErrorKind};
 
 pub use crate::transport::job::panic_report::WorkerPanic;
