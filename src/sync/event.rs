@@ -1,26 +1,28 @@
 //! `Event`: happens once, and wakes all waiters.
 //!
-//! A flag and an `event-listener`, shared by all clones of the handle. The flag cannot be cleared,
-//! so reading it without a lock is safe. (Trio's documentation explains why an event that can be
+//! A flag and a list of waiters, shared by all clones of the handle. The flag cannot be cleared, so
+//! reading it without a lock is safe. (Trio's documentation explains why an event that can be
 //! cleared always leads to a race.)
 //!
-//! Invariant: the flag is set before the listeners are notified, and checked again after a listener
-//! was made. So no waiter misses the event, and a notified waiter finds the flag set.
+//! Invariant: the flag is set before the waiters are taken from the list, and checked under the
+//! list's mutex before a waiter is added. So no waiter misses the event.
+//!
+//! `event-listener` would serve as well, but wakes while its lock is held. A foreign waker that
+//! polls, drops or inspects in `wake` would deadlock.
 
 use std::fmt;
 use std::future::Future;
+use std::iter;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-#[cfg(not(all(test, loom)))]
-use event_listener::{Event as Listeners, EventListener};
-
-#[cfg(all(test, loom))]
-use crate::sys::model::{EventListener, Listeners};
+use super::locked::Locked;
+use super::wait_list::{WaitList, WaiterKey};
 use crate::sys::primitives::AtomicBool;
+use crate::sys::unwind::wake_all;
 
 /// An event that happens once: tasks wait for it, and a task or a thread sets it.
 ///
@@ -47,10 +49,18 @@ pub struct Event {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     set: AtomicBool,
-    waiters: Listeners,
+    waiters: Locked<WaitList<Waker>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Shared {
+            set: AtomicBool::new(false),
+            waiters: Locked::new(WaitList::new()),
+        }
+    }
 }
 
 impl Event {
@@ -63,7 +73,7 @@ impl Event {
         Self::default()
     }
 
-    /// Sets the event and wakes all waiters, in an unspecified order. A second call has no effect.
+    /// Sets the event and wakes all waiters, the longest waiter first. A second call has no effect.
     ///
     /// Writes before `set` are visible to a task that has seen the event set.
     ///
@@ -75,7 +85,10 @@ impl Event {
     /// ```
     pub fn set(&self) {
         if !self.shared.set.swap(true, Ordering::SeqCst) {
-            self.shared.waiters.notify(usize::MAX);
+            let mut waiters = self.shared.waiters.lock();
+            let wakers: Vec<_> = iter::from_fn(|| waiters.grant_first()).collect();
+            drop(waiters);
+            wake_all(wakers);
         }
     }
 
@@ -121,21 +134,25 @@ impl Event {
     /// assert_eq!(event.statistics().waiting, 0);
     /// ```
     pub fn statistics(&self) -> EventStatistics {
-        let waiting = self.shared.waiters.total_listeners();
         EventStatistics {
-            // The listeners include notified ones whose tasks have not run since.
-            waiting: if self.is_set() { 0 } else { waiting },
+            waiting: self.shared.waiters.lock().waiting(),
         }
     }
 
-    /// Returns a listener for the event; `None` if the event is set.
-    fn listen(&self) -> Option<EventListener> {
+    /// Adds a waiter; `None` if the event is set.
+    fn arrive(&self, waker: &Waker) -> Option<WaiterKey> {
         if self.is_set() {
             return None;
         }
-        let listener = self.shared.waiters.listen();
-        // The event may have been set before the listener was added; then it is not notified.
-        (!self.is_set()).then_some(listener)
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
+        let waker = waker.clone();
+        let mut waiters = self.shared.waiters.lock();
+        // The event may have been set since. Then the list is not looked at again.
+        if self.is_set() {
+            return None;
+        }
+        Some(waiters.push(waker))
     }
 }
 
@@ -189,18 +206,26 @@ pub struct Wait {
 enum State {
     /// Not polled yet.
     New(Event),
-    /// Listens; the listener keeps the shared state that it needs alive.
-    Listening(EventListener),
+    /// In the list of waiters.
+    Queued(Event, WaiterKey),
     /// The event was set.
     Done,
 }
 
 impl Wait {
-    /// Starts to listen at the first poll.
-    fn begin(&mut self) {
-        if let State::New(event) = &self.state {
-            self.state = event.listen().map_or(State::Done, State::Listening);
+    /// Leaves the list of waiters.
+    fn leave(&mut self) {
+        if let State::Queued(event, key) = mem::replace(&mut self.state, State::Done) {
+            let left = event.shared.waiters.lock().remove(key);
+            // Contains the waker, if the event is not set. Dropped after the unlock.
+            drop(left);
         }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -208,13 +233,25 @@ impl Future for Wait {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.begin();
-        if let State::Listening(listener) = &mut self.state
-            && Pin::new(listener).poll(cx).is_pending()
-        {
-            return Poll::Pending;
+        let waker = cx.waker();
+        match mem::replace(&mut self.state, State::Done) {
+            State::New(event) => {
+                if let Some(key) = event.arrive(waker) {
+                    self.state = State::Queued(event, key);
+                    return Poll::Pending;
+                }
+            }
+            State::Queued(event, key) => {
+                let waiters = &event.shared.waiters;
+                let granted = waiters.poll_granted(waker, |waiters| waiters.payload_mut(&key));
+                self.state = State::Queued(event, key);
+                if granted.is_pending() {
+                    return Poll::Pending;
+                }
+                self.leave();
+            }
+            State::Done => {}
         }
-        drop(mem::replace(&mut self.state, State::Done));
         Poll::Ready(())
     }
 }
@@ -223,7 +260,7 @@ impl fmt::Debug for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::New(_) => "not polled yet",
-            State::Listening(_) => "waiting",
+            State::Queued(..) => "waiting",
             State::Done => "done",
         };
         f.debug_struct("Wait").field("state", &state).finish()

@@ -75,3 +75,4 @@ pub(crate) mod standard_fds;
 pub(crate) mod thread;
 #[cfg(target_os = "linux")]
 pub(crate) mod tuning;
+pub(crate) mod unwind;

@@ -12,12 +12,11 @@
 #![allow(unsafe_code)]
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize as RealAtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize as RealAtomicUsize;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::primitives::{AtomicBool, AtomicWaker, Mutex, lock};
 use loom::sync::Notify;
 pub(crate) use loom::thread::{JoinHandle, spawn};
 pub(crate) use std::sync::atomic::Ordering::Relaxed;
@@ -114,65 +113,5 @@ impl Drop for Tracked {
     fn drop(&mut self) {
         self.touch();
         self.drops.0.fetch_add(1, Relaxed);
-    }
-}
-
-/// A list behind a mutex. It promises what `event-listener` does: a `notify` wakes every listener
-/// that listened before it.
-#[derive(Debug, Default)]
-pub(crate) struct Listeners(Arc<Mutex<Vec<Arc<Listening>>>>);
-
-#[derive(Debug, Default)]
-struct Listening {
-    notified: AtomicBool,
-    waker: AtomicWaker,
-}
-
-#[derive(Debug)]
-pub(crate) struct EventListener {
-    listening: Arc<Listening>,
-    list: Arc<Mutex<Vec<Arc<Listening>>>>,
-}
-
-impl Listeners {
-    pub(crate) fn listen(&self) -> EventListener {
-        let listening = Arc::<Listening>::default();
-        lock(&self.0).push(listening.clone());
-        EventListener {
-            listening,
-            list: self.0.clone(),
-        }
-    }
-
-    /// Wakes all listeners: the code under test never wakes fewer.
-    pub(crate) fn notify(&self, _all: usize) {
-        let listening = std::mem::take(&mut *lock(&self.0));
-        for listening in listening {
-            listening.notified.store(true, Ordering::Release);
-            listening.waker.wake();
-        }
-    }
-
-    pub(crate) fn total_listeners(&self) -> usize {
-        lock(&self.0).len()
-    }
-}
-
-impl Future for EventListener {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.listening.waker.register(cx.waker());
-        if self.listening.notified.load(Ordering::Acquire) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    }
-}
-
-impl Drop for EventListener {
-    fn drop(&mut self) {
-        lock(&self.list).retain(|other| !Arc::ptr_eq(other, &self.listening));
     }
 }

@@ -19,6 +19,7 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 
 use crate::sys::primitives::lock;
+use crate::sys::unwind::wake_all;
 
 /// Runs blocks of code one after the other, in the order of their numbers, whatever tasks they are
 /// in.
@@ -212,11 +213,10 @@ impl Point {
             state.broken.get_or_insert(self.point);
             mem::take(&mut state.waiting)
         };
-        for (point, waker) in waiting {
-            if point != self.point {
-                waker.wake();
-            }
-        }
+        let others = waiting
+            .into_iter()
+            .filter(|(point, _)| *point != self.point);
+        wake_all(others.map(|(_, waker)| waker));
     }
 }
 

@@ -4,20 +4,20 @@
 //! returned and dropped its captured values, also if the call was abandoned.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
-
-use event_listener::Event;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use crate::ambient;
 use crate::ambient::Run;
+use crate::sync::Event;
+use crate::sys::primitives::lock;
 use crate::variables::RunVar;
 
 /// The number of jobs of one run.
 #[derive(Default)]
 struct RunJobs {
     active: AtomicUsize,
-    /// Notified whenever the number becomes 0.
-    ended: Event,
+    /// Set when the number next becomes 0, and then replaced.
+    ended: Mutex<Event>,
 }
 
 static RUN_JOBS: RunVar<Arc<RunJobs>> = RunVar::new();
@@ -47,7 +47,8 @@ impl ActiveJob {
 impl Drop for ActiveJob {
     fn drop(&mut self) {
         if self.0.active.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.ended.notify(usize::MAX);
+            let ended = std::mem::take(&mut *lock(&self.0.ended));
+            ended.set();
         }
     }
 }
@@ -105,10 +106,10 @@ pub(crate) fn active_in(run: &Run) -> usize {
 pub async fn wait_all_threads_completed() {
     let jobs = current_jobs();
     while jobs.active.load(Ordering::SeqCst) > 0 {
-        let ended = jobs.ended.listen();
-        // The number may have become 0 before the listener was added.
+        let ended = lock(&jobs.ended).clone();
+        // The number may have become 0 before the event was cloned.
         if jobs.active.load(Ordering::SeqCst) > 0 {
-            ended.await;
+            ended.wait().await;
         }
     }
 }

@@ -15,6 +15,7 @@ use super::tuning::IDLE_THREAD_TIMEOUT;
 use crate::sys::fork_detector::PerProcess;
 use crate::sys::main_thread::spawn_like_main;
 use crate::sys::primitives::lock;
+use crate::sys::unwind::discard;
 
 /// The name of a thread without a job, or with a job without a name.
 const THREAD_NAME: &str = "seedbed-thread";
@@ -65,8 +66,10 @@ fn run_jobs(first: Box<dyn Job>) {
         }
         lock(IDLE_THREADS.get()).push(thread.clone());
         // The result of an abandoned call is dropped here. If that panics, the panic's message has
-        // been printed, and the thread continues.
-        drop(catch_unwind(AssertUnwindSafe(|| job.deliver())));
+        // been printed, and the thread continues. It is idle already, and may have its next job.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job.deliver())) {
+            discard(payload);
+        }
         next = thread.wait(IDLE_THREAD_TIMEOUT);
     }
 }

@@ -11,12 +11,14 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use async_channel::{Receiver, Sender, unbounded};
-use futures_lite::{FutureExt, Stream};
+use atomic_waker::AtomicWaker;
+use futures_lite::FutureExt;
 
 use crate::cancel::{CancelView, Watch};
+use crate::sys::primitives::lock;
 
 /// The task that waits for this thread was cancelled, or no longer waits.
 ///
@@ -174,8 +176,8 @@ fn send_request<T>(
     request: impl FnOnce(SyncSender<std::thread::Result<T>>) -> Request,
 ) -> Result<T, CancelledError> {
     let (reply, answer) = sync_channel(1);
-    let sent = with_task_link(function, |link| link.requests.try_send(request(reply)));
-    sent.map_err(|_| CancelledError)?;
+    let sent = with_task_link(function, |link| link.requests.send(request(reply)));
+    sent?;
     match answer.recv() {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(panic)) => resume_unwind(panic),
@@ -193,10 +195,53 @@ enum Request {
     End,
 }
 
+/// The request that the calling task has not taken yet. There is at most one, because the thread
+/// waits for the reply.
+#[derive(Default)]
+struct Requests {
+    slot: Mutex<Slot>,
+    /// Wakes the calling task. It is woken while nothing is locked, because it may be foreign.
+    task: AtomicWaker,
+}
+
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Request(Request),
+    /// The calling task no longer waits.
+    Closed,
+}
+
+impl Requests {
+    fn send(&self, request: Request) -> Result<(), CancelledError> {
+        {
+            let mut slot = lock(&self.slot);
+            if let Slot::Closed = *slot {
+                return Err(CancelledError);
+            }
+            *slot = Slot::Request(request);
+        }
+        self.task.wake();
+        Ok(())
+    }
+
+    fn take(&self) -> Option<Request> {
+        let mut slot = lock(&self.slot);
+        if !matches!(*slot, Slot::Request(_)) {
+            return None;
+        }
+        match std::mem::take(&mut *slot) {
+            Slot::Request(request) => Some(request),
+            Slot::Empty | Slot::Closed => unreachable!("checked above, under the same lock"),
+        }
+    }
+}
+
 /// The thread's end of the connection with the calling task.
 pub(super) struct TaskLink {
     view: CancelView,
-    requests: Sender<Request>,
+    requests: Arc<Requests>,
 }
 
 thread_local! {
@@ -229,7 +274,7 @@ impl TaskLink {
     /// Notifies the calling task that the job has ended.
     pub(super) fn end(self) {
         // An error if the task no longer waits.
-        drop(self.requests.try_send(Request::End));
+        _ = self.requests.send(Request::End);
     }
 }
 
@@ -237,22 +282,22 @@ impl TaskLink {
 pub(super) struct CallingTask {
     /// At most one, because the thread waits for it. Dropped before `watch`, at which it is polled.
     requested: Option<RequestedFuture>,
-    requests: Pin<Box<Receiver<Request>>>,
+    requests: Arc<Requests>,
     watch: Watch,
 }
 
 impl CallingTask {
     /// Creates both ends. If `shielded`, all scopes around the task wait for it.
     pub(super) fn new(shielded: bool) -> (Self, TaskLink) {
-        let (sender, receiver) = unbounded();
+        let requests = Arc::<Requests>::default();
         let watch = Watch::new(shielded);
         let link = TaskLink {
             view: watch.view(),
-            requests: sender,
+            requests: requests.clone(),
         };
         let host = CallingTask {
             requested: None,
-            requests: Box::pin(receiver),
+            requests,
             watch,
         };
         (host, link)
@@ -272,12 +317,13 @@ impl CallingTask {
     }
 }
 
-/// Drops the queued requests, which replies to them. The thread keeps the queue alive, so it would
-/// wait forever otherwise.
+/// Drops a request that was not taken, which replies to it. The thread keeps the request alive, so
+/// it would wait forever otherwise.
 impl Drop for CallingTask {
     fn drop(&mut self) {
-        self.requests.close();
-        while self.requests.try_recv().is_ok() {}
+        let left = std::mem::replace(&mut *lock(&self.requests.slot), Slot::Closed);
+        // Dropped after the lock is released.
+        drop(left);
     }
 }
 
@@ -288,15 +334,16 @@ impl Future for CallingTask {
         let this = &mut *self;
         loop {
             ready!(this.poll_requested(cx));
-            let requests = &mut this.requests;
-            let request = this
-                .watch
-                .poll_inside(cx, |cx| requests.as_mut().poll_next(cx));
-            match ready!(request) {
+            let requests = &this.requests;
+            let request = this.watch.poll_inside(cx, |cx| {
+                requests.task.register(cx.waker());
+                requests.take()
+            });
+            match request {
                 Some(Request::Future(make)) => this.requested = Some(make()),
                 Some(Request::Call(call)) => this.watch.poll_inside(cx, |_| call()),
                 Some(Request::End) => return Poll::Ready(()),
-                None => unreachable!("a job sends `End` before it drops its link"),
+                None => return Poll::Pending,
             }
         }
     }

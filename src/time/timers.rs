@@ -14,6 +14,7 @@ use super::clock::{Clock, RealClock};
 use super::idle::{IdleKey, IdleQueue};
 use super::queue::{DeadlineKey, DeadlineQueue};
 use crate::sys::primitives::lock;
+use crate::sys::unwind::wake_all;
 
 /// One run's clock and deadlines.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl Timers {
         deadlines.queue.expire(now, |waker| expired.push(waker));
         drop(deadlines);
         // Woken after the lock is released: a waker may be foreign code.
-        WakeAll(expired.into_iter()).now();
+        wake_all(expired);
     }
 
     /// Has `waker` woken at the deadline. Returns `None` if the deadline is not later than the last
@@ -188,7 +189,7 @@ impl Timers {
         drop(deadlines);
         // The tasks of a run that has ended are blocked.
         woken.append(&mut lock(&self.idle).take_all());
-        WakeAll(woken.into_iter()).now();
+        wake_all(woken);
     }
 
     /// Returns whether the run has ended.
@@ -246,22 +247,6 @@ impl Timers {
     /// long.
     pub(crate) fn wake_idle(&self) {
         let woken = lock(&self.idle).take_shortest();
-        WakeAll(woken.into_iter()).now();
-    }
-}
-
-/// Wakes all of these wakers, the rest also after one has panicked. A second panic, while the first
-/// one unwinds, aborts the process.
-struct WakeAll(std::vec::IntoIter<Waker>);
-
-impl WakeAll {
-    fn now(mut self) {
-        self.0.by_ref().for_each(Waker::wake);
-    }
-}
-
-impl Drop for WakeAll {
-    fn drop(&mut self) {
-        self.0.by_ref().for_each(Waker::wake);
+        wake_all(woken);
     }
 }

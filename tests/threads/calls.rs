@@ -483,3 +483,44 @@ fn a_thread_that_cannot_be_started_is_a_panic_and_its_token_comes_back() {
 fn a_call_may_be_made_outside_of_a_run() {
     assert_eq!(smol::block_on(thread::run_sync(|| 5).into_future()), 5);
 }
+
+/// The thread used to end after it had become idle, and a later call waited for it forever.
+#[test]
+fn a_value_whose_drop_panics_with_a_payload_whose_drop_panics_harms_no_later_call() {
+    struct Value;
+    impl Drop for Value {
+        fn drop(&mut self) {
+            std::panic::panic_any(Payload)
+        }
+    }
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("a payload's drop")
+        }
+    }
+    for _ in 0..10 {
+        run(async {
+            let (go, wait) = channel::<()>();
+            let abandoned = thread::run_sync(move || {
+                _ = wait.recv();
+                Value
+            });
+            let call = abandoned.abandon_on_cancel(true).into_future();
+            let scope = CancelScope::new();
+            let cancel = scope.clone();
+            let ended = scope.run(async move {
+                let mut call = std::pin::pin!(call);
+                assert!(futures_lite::future::poll_once(&mut call).await.is_none());
+                cancel.cancel();
+                call.await;
+            });
+            assert!(ended.await.is_none());
+            drop(go);
+            thread::wait_all_threads_completed().await;
+            for _ in 0..5 {
+                assert_eq!(thread::run_sync(|| 5).await, 5);
+            }
+        });
+    }
+}

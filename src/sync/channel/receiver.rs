@@ -20,6 +20,7 @@ use super::statistics::ChannelStatistics;
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::{Removed, WaiterKey};
 use crate::sys::primitives::{Mutex, MutexGuard, lock};
+use crate::sys::unwind::wake_all;
 
 /// Receives values from a channel; from [`channel`](super::channel).
 ///
@@ -145,7 +146,7 @@ impl<T> Receiver<T> {
         };
         let (woken, discarded) = core.close_receiver(self.handle.id, blocked);
         drop(core);
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
         drop(discarded);
     }
 

@@ -12,6 +12,7 @@ use super::handle::Handle;
 use super::statistics::ChannelStatistics;
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::WaiterKey;
+use crate::sys::unwind::wake_all;
 
 /// Sends values into a channel; from [`channel`](super::channel).
 ///
@@ -112,7 +113,7 @@ impl<T> Sender<T> {
         };
         let woken = core.close_sender(self.handle.id, blocked);
         drop(core);
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
     }
 
     /// Returns whether this handle was closed.

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use super::key_sets::KeySets;
 use crate::sync::token_pool::{QueueGuard, TokenPool};
 use crate::sync::wait_list::WaiterKey;
+use crate::sys::unwind::wake_all;
 
 /// Limits how many operations run at once: each takes a [`Token`], and waits while all are taken.
 ///
@@ -197,7 +198,7 @@ impl CapacityLimiter {
 
     fn change_total(&self, total: Option<usize>) {
         let granted = self.lock_queue().set_total(total);
-        granted.into_iter().for_each(Waker::wake);
+        wake_all(granted);
     }
 
     /// Returns the number of tokens, taken or free; `None` without a limit.

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::queue::{Held, Mode, Queue, WaiterKey};
-use crate::sync::locked::Locked;
+use crate::sync::locked::{Deferred, Locked};
+use crate::sys::unwind::{self, wake_all};
 
 /// An async read-write lock: many tasks may read the value together, or one task may write it, also
 /// across awaits.
@@ -128,7 +129,7 @@ impl<T> RwLock<T> {
     /// ```
     pub fn set_read_biased(&self, read_biased: bool) {
         let admitted = self.state.lock().queue.set_read_biased(read_biased);
-        admitted.into_iter().for_each(Waker::wake);
+        wake_all(admitted);
     }
 
     /// Returns the number of holders and waiters at this moment.
@@ -163,8 +164,8 @@ impl<T> RwLock<T> {
 
     pub(super) fn give_up(&self, key: WaiterKey) {
         let (own, admitted) = self.state.lock().queue.give_up(key);
-        own.run();
-        admitted.into_iter().for_each(Waker::wake);
+        let admitted = admitted.into_iter().map(Deferred::Wake);
+        unwind::for_each(admitted.chain([own]), Deferred::run);
     }
 
     /// Unlocks: for a reader whose share is dropped, or for a writer, with its value.
@@ -175,7 +176,7 @@ impl<T> RwLock<T> {
         }
         let admitted = state.queue.release();
         drop(state);
-        admitted.into_iter().for_each(Waker::wake);
+        wake_all(admitted);
     }
 }
 
