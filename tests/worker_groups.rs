@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::stage::{self, Stage, announce, helper, kill, signal, signal_of};
 use common::{children, endless, is_alive, pid, test, wait_until_gone, with_workers};
-use rustix::process::{Pid, Signal, getpgid};
+use rustix::process::{Pid, Signal, getpgid, getpid, set_child_subreaper};
 use seedbed::{CancelScope, WorkerConfig};
 
 const MODULE: &str = "worker_groups";
@@ -71,6 +71,34 @@ fn start(way: usize) -> u32 {
 
 fn tree() -> WorkerConfig {
     config().kill_tree(true)
+}
+
+/// A program that adopts orphans kept a zombie for each process that was killed with a worker.
+fn a_program_that_adopts_orphans_keeps_no_zombies_of_killed_trees() {
+    let name = "a_program_that_adopts_orphans_keeps_no_zombies_of_killed_trees";
+    if stage::part().is_none() {
+        stage::succeeds(helper(MODULE, name, "reaper"));
+        return;
+    }
+    set_child_subreaper(Some(getpid())).unwrap();
+    // Fails if it leaves a child, zombies included.
+    test(with_workers(tree(), |workers| async move {
+        for way in 0..WAYS {
+            let worker = workers.run_sync(pid, ()).await.unwrap();
+            workers.run_sync(start, way).await.unwrap();
+            let call = workers.run_sync(endless, ()).kill_on_cancel(true);
+            let scope = CancelScope::new();
+            let mut call = Box::pin(scope.run(call.into_future()));
+            assert!(smol::future::poll_once(&mut call).await.is_none());
+            scope.cancel();
+            assert!(call.await.is_none());
+            assert!(!is_alive(worker));
+            // One that is killed from outside, with its group, and one that exits by itself.
+            workers.run_sync(start_sleeper, ()).await.unwrap();
+            kill(workers.run_sync(pid, ()).await.unwrap());
+            workers.run_sync(start, way).await.unwrap();
+        }
+    }));
 }
 
 fn killing_a_worker_kills_the_processes_that_its_jobs_have_started() {
@@ -405,6 +433,7 @@ suite! {
     a_tree_ends_with_a_program_that_ends_without_unwinding,
     a_program_whose_group_is_outside_of_its_pid_namespace_has_trees_that_end,
     a_job_that_uses_the_terminal_is_not_stopped,
+    a_program_that_adopts_orphans_keeps_no_zombies_of_killed_trees,
     killing_a_worker_kills_the_processes_that_its_jobs_have_started,
     a_worker_is_killed_with_a_fork_bomb_that_its_job_has_set_off,
     a_worker_that_crashes_takes_the_members_of_its_group_with_it,

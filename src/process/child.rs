@@ -13,13 +13,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use async_io::{Async, Timer};
 use event_listener::EventListener;
 
 use super::background;
 use super::tick::{next_slow_tick, next_tick};
-use super::tuning::TREE_KILL_LIMIT;
+use super::tuning::{ORPHAN_TIMEOUT, TICK_INTERVAL, TREE_KILL_LIMIT};
+use crate::sys::orphans::{Orphans, adopts_orphans};
 use crate::sys::primitives::lock;
 use crate::sys::process::{ChildStatus, Ended, Number, Pidfd, has_trapped_thread};
 use crate::sys::process_tree::DescendantKiller;
@@ -179,6 +181,9 @@ impl ChildProcess {
             Err(_) => Ended::Unknown,
         };
         self.state = State::Ended(ended);
+        if self.kills_tree && adopts_orphans() {
+            reap_orphans(Orphans::of_group(self.pid), None);
+        }
         Some(ended)
     }
 
@@ -373,7 +378,11 @@ fn kill_tree(root: Arc<Pidfd>) {
     };
     if killer.step_until_killed(TREE_KILL_LIMIT) {
         root.kill_group();
-        return kill(&root);
+        kill(&root);
+        if adopts_orphans() {
+            reap_orphans(Orphans::killed_by(killer), Some(root));
+        }
+        return;
     }
     let rest = async move {
         while !killer.step() {
@@ -382,8 +391,28 @@ fn kill_tree(root: Arc<Pidfd>) {
         // The owner kills the group when it reaps the root. Here, on another thread, the root may
         // be reaped already, and the group's number may belong to another group.
         kill(&root);
+        if adopts_orphans() {
+            reap_orphans(Orphans::killed_by(killer), Some(root));
+        }
     };
     background::spawn(rest).detach();
+}
+
+/// Reaps orphans in the background, once `root` has ended and left them to this process, until there
+/// are none. Those that do not end in time are left to the program.
+fn reap_orphans(orphans: Orphans, root: Option<Arc<Pidfd>>) {
+    let rounds = async move {
+        let (since, mut pause) = (Instant::now(), SCAN_INTERVAL);
+        while since.elapsed() < ORPHAN_TIMEOUT {
+            let has_ended = root.as_ref().is_none_or(|root| root.has_ended());
+            if has_ended && !orphans.reap() {
+                return;
+            }
+            Timer::after(pause).await;
+            pause = TICK_INTERVAL.min(2 * pause);
+        }
+    };
+    background::spawn(rounds).detach();
 }
 
 impl Drop for ChildProcess {

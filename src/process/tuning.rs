@@ -35,6 +35,9 @@ pub(super) const DRAIN_FOR: Duration = Duration::from_secs(5);
 /// The bytes of one captured output that are kept, unless `capture_limit` sets another number.
 pub(super) const CAPTURE_LIMIT_BYTES: usize = 64 << 20;
 
+/// How long the orphans of a killed process are waited for, in a program that adopts them.
+pub(super) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The time that a kill of a process tree scans without a pause, in the thread that kills it. A
 /// background thread goes on after that.
 pub(super) const TREE_KILL_LIMIT: Duration = Duration::from_millis(5);

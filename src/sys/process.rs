@@ -198,6 +198,12 @@ fn try_reap(pid: u32, id: WaitId<'_>, leads_group: bool) -> io::Result<ChildStat
     Ok(interpret(status.as_ref()))
 }
 
+/// Reaps all children of this process that have ended, of whatever part of the program they are.
+pub(crate) fn reap_all_children() {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    while let Ok(Some(_)) = retry_on_intr(|| waitid(WaitId::All, options)) {}
+}
+
 /// Looks at the threads of a child, apart from its first one, for those that have asked to be traced
 /// by this process. Reaps those that have ended, without which the child does not end either.
 /// Returns whether one is stopped.

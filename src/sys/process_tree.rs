@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::process::{Number, Pidfd};
+use super::process::{Number, Pidfd, reap_all_children};
 use super::tuning::{KILL_TIMEOUT, SCAN_INTERVAL, STOP_TIMEOUT};
 
 /// The end of a process's descendants, which takes several scans.
@@ -36,18 +36,19 @@ pub(crate) struct DescendantKiller {
 
 /// A process, told from others that have the same number at other times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    pid: u32,
+pub(super) struct Identity {
+    pub(super) pid: u32,
     /// In clock ticks since the system was started.
-    start_time: u64,
+    pub(super) start_time: u64,
 }
 
 /// The fields of `/proc/PID/stat` that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
+pub(super) struct Stat {
     state: u8,
     parent: u32,
-    start_time: u64,
+    pub(super) group: u32,
+    pub(super) start_time: u64,
 }
 
 impl DescendantKiller {
@@ -124,11 +125,20 @@ impl DescendantKiller {
         }
     }
 
-    /// Runs all steps, and sleeps between them.
+    /// Runs all steps, and sleeps between them. Reaps all children of this process then, which is
+    /// about to exit, because a parent that adopts them might not.
     pub(crate) fn run(mut self) {
         while !self.step() {
             std::thread::sleep(SCAN_INTERVAL);
         }
+        if self.root_is_self {
+            reap_all_children();
+        }
+    }
+
+    /// Returns the processes that were killed.
+    pub(super) fn into_killed(self) -> HashSet<Identity> {
+        self.stopped
     }
 
     fn scan(&mut self) -> io::Result<bool> {
@@ -236,7 +246,7 @@ pub(crate) fn descendants_of(root: &Pidfd) -> Vec<Pidfd> {
 }
 
 impl Stat {
-    fn read(pid: u32) -> io::Result<Self> {
+    pub(super) fn read(pid: u32) -> io::Result<Self> {
         let text = std::fs::read(format!("/proc/{pid}/stat"))?;
         Self::parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
@@ -249,7 +259,8 @@ impl Stat {
         Some(Stat {
             state: *fields.next()?.as_bytes().first()?,
             parent: fields.next()?.parse().ok()?,
-            start_time: fields.nth(17)?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+            start_time: fields.nth(16)?.parse().ok()?,
         })
     }
 
@@ -260,7 +271,7 @@ impl Stat {
 }
 
 /// Returns the numbers of a process's children, zombies included. A process that is gone has none.
-fn children_of(pid: u32) -> io::Result<Vec<u32>> {
+pub(super) fn children_of(pid: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
     let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
         Err(error) if is_gone(&error) => return Ok(children),
@@ -292,6 +303,7 @@ mod tests {
         let text = b"7 (a) R (b) ) S 4 7 7 0 -1 4194560 1 0 0 0 1 2 3 4 20 0 1 0 4711 9 9";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.state, stat.parent, stat.start_time), (b'S', 4, 4711));
+        assert_eq!(stat.group, 7);
         assert_eq!(Stat::parse(b"7 (a"), None);
         assert_eq!(Stat::parse(b"7 (a) S 4"), None);
     }

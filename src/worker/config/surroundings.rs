@@ -203,6 +203,11 @@ impl WorkerConfig {
     /// the worker ends, which is at once with [`single_use`](Self::single_use); until then, adopted
     /// descendants that have exited stay zombies.
     ///
+    /// Killed descendants become children of process 1, or of a child subreaper above this program.
+    /// If that is this program, as in a container without an init, it reaps those that it has
+    /// killed. Other orphans of jobs stay zombies then: let the container have an init (`docker run
+    /// --init`).
+    ///
     /// A process group of its own also detaches the worker from the terminal. Ctrl-C and Ctrl-Z do
     /// not reach it. SIGTTIN and SIGTTOU are ignored in the worker and in what it starts, so a job
     /// or its program may write to the terminal and change its settings, but cannot read it: a
