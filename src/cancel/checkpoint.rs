@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::position::commit_if_cancelled;
+use super::outlived::WhileCancelled;
 
 /// Lets the other tasks run once, and is a cancel point.
 ///
@@ -73,25 +73,23 @@ impl Future for Checkpoint {
 /// });
 /// ```
 pub fn checkpoint_if_cancelled() -> CheckpointIfCancelled {
-    CheckpointIfCancelled { _private: () }
+    CheckpointIfCancelled {
+        cancelled: WhileCancelled::new(),
+    }
 }
 
 /// A cancel point that waits only if the caller is cancelled; made by [`checkpoint_if_cancelled`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct CheckpointIfCancelled {
-    _private: (),
+    cancelled: WhileCancelled,
 }
 
 impl Future for CheckpointIfCancelled {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        // No waker is needed: the scope that drops the caller looks again after this poll.
-        if commit_if_cancelled() {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.cancelled.poll(cx)
     }
 }

@@ -5,10 +5,13 @@
 //! the same however many there were.
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::cancel_scope::CancelScope;
+use super::reason::CancelReason;
 use crate::sys::primitives::{Mutex, lock};
+use crate::sys::unwind;
 
 /// A group of cancel scopes that are cancelled together, wherever in the program they run.
 ///
@@ -99,9 +102,8 @@ impl ScopeGroup {
             group.scopes.clone()
         };
         // After the lock is released, because this wakes tasks.
-        for scope in scopes {
-            scope.cancel();
-        }
+        let reason = CancelReason::explicit(None, Location::caller());
+        unwind::for_each(scopes, |scope| scope.cancel_for(reason.clone()));
     }
 
     /// Returns whether [`cancel`](ScopeGroup::cancel) was called.
@@ -137,9 +139,7 @@ impl ScopeGroup {
             group.scopes.clone()
         };
         // After the lock is released, because this wakes tasks.
-        for scope in scopes {
-            scope.set_shield(shield);
-        }
+        unwind::for_each(scopes, |scope| scope.set_shield(shield));
     }
 }
 

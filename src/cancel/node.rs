@@ -16,6 +16,7 @@ use super::reason::{CancelReason, CancelSource};
 use super::tree::{Changed, End, Kind, NodeId, Tree};
 use crate::ambient::Run;
 use crate::sys::primitives::{AtomicBool, AtomicUsize, AtomicWaker, Mutex, OnceLock, lock};
+use crate::sys::unwind;
 use crate::time::Timers;
 
 /// The state that the owner of a node shares with the code that cancels it.
@@ -109,7 +110,7 @@ impl SharedTree {
         let mut tree = lock(&self.tree);
         let id = tree.add(parent, kind, owner.map(NodeWaker::Owner));
         let effective = tree.is_effective(id);
-        if let Some(NodeWaker::Owner(owner)) = tree.payload(id) {
+        if let Some(Some(NodeWaker::Owner(owner))) = tree.payload(id) {
             let state = owner.node_state();
             state.effective.store(effective, Ordering::Release);
         }
@@ -131,6 +132,23 @@ impl SharedTree {
         wakeups
     }
 
+    /// Moves a node below another one of this tree, or makes it a root. Returns whether it was moved:
+    /// a node is not moved below itself.
+    pub(super) fn move_below(&self, id: NodeId, parent: Option<NodeId>) -> (bool, Wakeups) {
+        let mut moved = false;
+        let wakeups = self.change(|tree, changed| moved = tree.move_below(id, parent, changed));
+        (moved, wakeups)
+    }
+
+    /// Makes a node plain whose content is gone: it makes no ancestor wait, and sees whether one is
+    /// cancelled.
+    pub(crate) fn set_plain(&self, id: NodeId) -> Wakeups {
+        self.change(|tree, changed| {
+            tree.set_defers(id, false, changed);
+            tree.set_shielded(id, false, changed);
+        })
+    }
+
     pub(crate) fn cancel(&self, id: NodeId) -> Wakeups {
         // Before the wake-ups, after which waiters look.
         self.cancellations.fetch_add(1, Ordering::Relaxed);
@@ -149,14 +167,28 @@ impl SharedTree {
         lock(&self.tree).is_effective(id)
     }
 
-    /// Decides whether the node's content is dropped now, and if so, returns where the cancellation
-    /// ends.
+    /// Decides whether the node's content is dropped now.
     ///
     /// The decision and its record are one step under the lock. Otherwise a shield that is put up
     /// in between could hide a cancellation that has already dropped something.
-    pub(crate) fn try_drop(&self, id: NodeId) -> Option<End> {
+    fn try_drop(&self, id: NodeId) -> bool {
         let mut tree = lock(&self.tree);
-        tree.must_drop(id).then(|| tree.commit(id))
+        let must_drop = tree.must_drop(id);
+        if must_drop {
+            tree.commit(id);
+        }
+        must_drop
+    }
+
+    /// Returns where the cancellation ends that has dropped the node's content. The drop may have
+    /// cancelled a node further up, which then absorbs.
+    pub(crate) fn end_after_drop(&self, id: NodeId) -> End {
+        let mut tree = lock(&self.tree);
+        if tree.is_effective(id) {
+            tree.commit(id)
+        } else {
+            End::Here
+        }
     }
 
     /// Decides whether a child or the body of a nursery is dropped now: if the nursery's node is
@@ -191,7 +223,7 @@ impl SharedTree {
         if tree.is_effective(id) {
             return Err(AlreadyCancelledError);
         }
-        let deadlines = tree.visible(id).filter_map(|id| match tree.payload(id) {
+        let deadlines = tree.visible(id).filter_map(|id| match tree.payload(id)? {
             Some(NodeWaker::Owner(owner)) => owner.node_state().deadline(),
             Some(NodeWaker::Child(_)) | None => None,
         });
@@ -202,7 +234,7 @@ impl SharedTree {
     pub(crate) fn reason(&self, id: NodeId) -> Option<CancelReason> {
         let tree = lock(&self.tree);
         let cancelled = tree.ancestry(id).find(|&id| tree.was_cancelled(id))?;
-        match tree.payload(cancelled) {
+        match tree.payload(cancelled)? {
             Some(NodeWaker::Owner(owner)) => {
                 let reason = owner.node_state().reason.get();
                 reason.map(|reason| (**reason).clone())
@@ -221,11 +253,11 @@ impl SharedTree {
         let tree = lock(&self.tree);
         let mut cancelled = tree.ancestry(id).filter(|&id| tree.was_cancelled(id));
         let is_by_ctrl_c = |id| match tree.payload(id) {
-            Some(NodeWaker::Owner(owner)) => {
+            Some(Some(NodeWaker::Owner(owner))) => {
                 let reason = owner.node_state().reason.get();
                 reason.is_some_and(|reason| reason.source() == CancelSource::CtrlC)
             }
-            Some(NodeWaker::Child(_)) | None => false,
+            Some(Some(NodeWaker::Child(_)) | None) | None => false,
         };
         let innermost = cancelled.next()?;
         Some(Cancellation {
@@ -237,7 +269,7 @@ impl SharedTree {
     pub(super) fn has_shield_below(&self, id: NodeId) -> bool {
         let tree = lock(&self.tree);
         tree.below(id)
-            .any(|id| tree.is_shielded(id) && tree.payload(id).is_none())
+            .any(|id| tree.is_shielded(id) && matches!(tree.payload(id), Some(None)))
     }
 
     /// Changes the tree, and updates the states of the nodes that changed.
@@ -248,12 +280,14 @@ impl SharedTree {
         let mut wakers = Vec::with_capacity(changed.len());
         for id in changed {
             let effective = tree.is_effective(id);
-            let waker = tree.payload(id);
-            if let Some(NodeWaker::Owner(owner)) = waker {
+            let Some(Some(waker)) = tree.payload(id) else {
+                continue;
+            };
+            if let NodeWaker::Owner(owner) = waker {
                 let state = owner.node_state();
                 state.effective.store(effective, Ordering::Release);
             }
-            wakers.extend(waker.clone());
+            wakers.push(waker.clone());
         }
         Wakeups(wakers)
     }
@@ -266,12 +300,10 @@ pub(crate) struct Wakeups(Vec<NodeWaker>);
 
 impl Wakeups {
     pub(crate) fn now(self) {
-        for waker in self.0 {
-            match waker {
-                NodeWaker::Owner(owner) => owner.node_state().waker.wake(),
-                NodeWaker::Child(waker) => waker.wake(),
-            }
-        }
+        unwind::for_each(self.0, |waker| match waker {
+            NodeWaker::Owner(owner) => owner.node_state().waker.wake(),
+            NodeWaker::Child(waker) => waker.wake(),
+        });
     }
 }
 
@@ -299,10 +331,23 @@ pub(crate) struct AlreadyCancelledError;
 pub(crate) struct Node {
     pub(crate) shared: Arc<SharedTree>,
     pub(crate) id: NodeId,
+    /// The node above it; `None` for a root. Nothing else moves the node, and the id is not used
+    /// for another node before this one is moved or removed.
+    pub(crate) parent: Option<NodeId>,
 }
 
 impl Node {
-    pub(crate) fn try_drop(&self) -> Option<End> {
+    /// Adds a node below another one, at which it stays.
+    pub(crate) fn below(shared: &Arc<SharedTree>, parent: NodeId, kind: Kind) -> Self {
+        Node {
+            id: shared.add(Some(parent), kind, None),
+            shared: shared.clone(),
+            parent: Some(parent),
+        }
+    }
+
+    /// Decides whether the node's content is dropped now.
+    pub(crate) fn try_drop(&self) -> bool {
         self.shared.try_drop(self.id)
     }
 }

@@ -10,6 +10,10 @@
 //! code can drop the future: everything around it is being polled on the same stack and decides
 //! afterwards. (The parent of a child on an executor is polled elsewhere. If it is cancelled during
 //! the child's first poll, the effect is the same as if it had been cancelled just before.)
+//!
+//! A future that is awaited by reference, in a `FuturesUnordered` or in a `Shared` may be polled at
+//! another position next time. It belongs to the code that polls it, so its node [`follow`]s it
+//! there. In the usual case this is a comparison.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -117,6 +121,23 @@ pub(crate) fn enter(tree: &Arc<SharedTree>, node: NodeId) -> Entered {
     }
 }
 
+/// Moves a node below this thread's position if its future was last polled at another one. Each
+/// poll of a future that has a node begins with this.
+#[inline]
+pub(crate) fn follow(node: &mut Node) {
+    follow_shared(&node.shared, node.id, &mut node.parent);
+}
+
+/// Moves a node like [`follow`], for the one owner of the node that keeps its `parent`.
+#[inline]
+pub(crate) fn follow_shared(tree: &Arc<SharedTree>, id: NodeId, parent: &mut Option<NodeId>) {
+    with(|position| {
+        if !position.is_at(tree, *parent) {
+            position.pull(tree, id, parent);
+        }
+    });
+}
+
 /// Sets this thread's position to above the roots of a tree until the guard is dropped.
 pub(crate) fn enter_above_root(tree: &Arc<SharedTree>) -> Entered {
     Entered {
@@ -146,6 +167,7 @@ pub(super) fn poll_at<T, E>(
     poll: impl FnOnce() -> Poll<T>,
 ) -> Result<Poll<T>, E> {
     if let Some(node) = slot {
+        follow(node);
         let _entered = enter(&node.shared, node.id);
         return Ok(poll());
     }
@@ -209,7 +231,8 @@ impl Drop for EnteredPending<'_> {
             if let Some(id) = position.pop() {
                 let shared = position.tree.borrow().clone();
                 let shared = shared.expect("set for as long as a level is entered");
-                *self.slot = Some(Node { shared, id });
+                let parent = position.innermost().flatten();
+                *self.slot = Some(Node { shared, id, parent });
             }
             position.leave_tree(&mut self.around);
         });
@@ -240,6 +263,48 @@ impl Position {
         let left = levels.len() - 1;
         levels.truncate(left);
         node
+    }
+
+    /// Returns whether this is the position below `parent`, or above the roots of `tree`. A root is
+    /// also where it belongs if this thread has no tree.
+    #[inline]
+    fn is_at(&self, tree: &Arc<SharedTree>, parent: Option<NodeId>) -> bool {
+        match &*self.tree.borrow() {
+            Some(current) => Arc::ptr_eq(current, tree) && self.innermost() == Some(parent),
+            None => parent.is_none(),
+        }
+    }
+
+    /// Returns the node below which a new one is added, if no pending node is in between. The inner
+    /// `None` is above the roots.
+    #[inline]
+    fn innermost(&self) -> Option<Option<NodeId>> {
+        match self.child.get() {
+            Child::Added(node) => Some(Some(node)),
+            Child::Pending => None,
+            Child::None => match self.levels.borrow().last()?.at {
+                LevelNode::Added(node) => Some(Some(node)),
+                LevelNode::AboveRoot => Some(None),
+                LevelNode::Pending(_) => None,
+            },
+        }
+    }
+
+    /// Moves a node below this position. In another tree, or in none, it becomes a root of its own
+    /// tree.
+    #[cold]
+    fn pull(&self, tree: &Arc<SharedTree>, id: NodeId, parent: &mut Option<NodeId>) {
+        let here = match add_pending(self) {
+            Some((current, here)) if Arc::ptr_eq(&current, tree) => here,
+            Some(_) | None => None,
+        };
+        if here != *parent {
+            let (moved, wakeups) = tree.move_below(id, here);
+            if moved {
+                *parent = here;
+            }
+            wakeups.now();
+        }
     }
 
     fn enter(&self, tree: &Arc<SharedTree>, at: LevelNode) -> Around {
@@ -337,6 +402,7 @@ pub(super) fn attach_with(add: impl FnOnce(&Arc<SharedTree>, Option<NodeId>) -> 
     Node {
         id: add(&shared, parent),
         shared,
+        parent,
     }
 }
 
@@ -358,6 +424,14 @@ pub(crate) fn commit_if_cancelled() -> bool {
                 .is_some_and(|(tree, node)| node.is_some_and(|node| tree.commit_if_cancelled(node)))
     };
     with(commit) == Some(true)
+}
+
+/// Returns whether the running code is cancelled.
+pub(super) fn is_cancelled() -> bool {
+    let is_cancelled = |position: &Position| {
+        deciding_node(position).is_some_and(|(tree, node)| tree.is_effective(node))
+    };
+    with(is_cancelled) == Some(true)
 }
 
 /// Returns the earliest deadline that cancels the running code; an error if it is cancelled

@@ -12,7 +12,8 @@ use pin_project_lite::pin_project;
 
 use super::cancel_scope::CancelScope;
 use super::node::{Node, SharedTree};
-use super::position::{PendingNode, attach_with, poll_at};
+use super::outlived::poll_dead;
+use super::position::{PendingNode, attach_with, follow, poll_at};
 use super::scope_state::RunTwiceError;
 use super::tree::End;
 use crate::time::{Sleep, sleep_until};
@@ -35,7 +36,9 @@ impl CancelScope {
     ///
     /// # Panics
     ///
-    /// When it is polled, if the scope runs or ran another future.
+    /// When it is polled, if the scope runs or ran another future. Also if a scope around it has
+    /// dropped `future`, and has ended: see [the guide](crate::guide::cancellation) on futures that
+    /// are polled by reference.
     ///
     /// ```
     /// use seedbed::{CancelScope, run};
@@ -73,7 +76,7 @@ pin_project! {
     enum Body<F> {
         Running { #[pin] future: F },
         /// The body was dropped because of a cancellation that a scope further out absorbs. That
-        /// scope drops this one.
+        /// scope drops this one, unless it has it by reference.
         Dead,
         Ended,
     }
@@ -176,17 +179,46 @@ impl ScopeDriver {
         }
     }
 
-    /// Decides whether the body is dropped now, and if so, returns where the cancellation ends.
-    fn try_drop(&self) -> Option<End> {
-        self.node
-            .as_ref()
-            .filter(|_| self.is_effective())?
-            .try_drop()
+    /// Decides whether the body is dropped now.
+    fn try_drop(&self) -> bool {
+        self.is_effective() && self.node.as_ref().is_some_and(Node::try_drop)
     }
 
     /// Returns whether the scope is cancelled, by itself or by an ancestor.
     pub(crate) fn is_effective(&self) -> bool {
         self.scope.state.node.is_effective()
+    }
+
+    /// Moves the scope's node below this thread's position, if the scope has begun.
+    #[inline]
+    pub(crate) fn follow(&mut self) {
+        if let Some(node) = &mut self.node {
+            follow(node);
+        }
+    }
+
+    /// Decides once more where the cancellation ends, after the drop of the body, which may have
+    /// cancelled a scope further out. As in Trio, that scope absorbs then.
+    pub(crate) fn end_after_drop(&self) -> End {
+        let node = self.node.as_ref();
+        node.map_or(End::Here, |node| node.shared.end_after_drop(node.id))
+    }
+
+    /// Ends the scope, but keeps its node, which sees when no scope around is cancelled any more.
+    pub(crate) fn die(&mut self) {
+        if std::mem::take(&mut self.begun) {
+            self.scope.state.end();
+        }
+        self.deadline_sleep = None;
+        if let Some(node) = &self.node {
+            node.shared.set_plain(node.id).now();
+        }
+    }
+
+    /// Waits to be dropped, after [`die`](ScopeDriver::die).
+    pub(crate) fn poll_dead<T>(&mut self, what: &str, cx: &mut Context<'_>) -> Poll<T> {
+        self.follow();
+        poll_dead(&self.scope.state.node, what, cx)
     }
 
     /// Registers the waker of the task that polls the scope.
@@ -200,10 +232,9 @@ impl ScopeDriver {
 
     /// Ends the scope, if it has begun, and removes its node.
     pub(crate) fn end(&mut self) {
-        if !std::mem::take(&mut self.begun) {
-            return;
+        if std::mem::take(&mut self.begun) {
+            self.scope.state.end();
         }
-        self.scope.state.end();
         if let Some(node) = self.node.take() {
             drop(node);
             self.deadline_sleep = None;
@@ -219,18 +250,24 @@ impl Drop for ScopeDriver {
     }
 }
 
+/// The name of a scope's future in messages.
+const WHAT: &str = "a cancel scope or time limit";
+
 impl<F: Future> ScopeRun<F> {
     /// Drops the body, and returns the result of the poll.
-    fn cancelled(self: Pin<&mut Self>, end: End) -> Poll<Option<F::Output>> {
+    fn cancelled(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let mut this = self.project();
         this.body.set(Body::Dead);
-        this.driver.end();
-        match end {
+        match this.driver.end_after_drop() {
             End::Here => {
+                this.driver.end();
                 this.body.set(Body::Ended);
                 Poll::Ready(None)
             }
-            End::Above => Poll::Pending,
+            End::Above => {
+                this.driver.die();
+                this.driver.poll_dead(WHAT, cx)
+            }
         }
     }
 }
@@ -242,15 +279,16 @@ impl<F: Future> Future for ScopeRun<F> {
         let mut this = self.as_mut().project();
         let future = match this.body.as_mut().project() {
             BodyProjection::Running { future } => future,
-            BodyProjection::Dead => return Poll::Pending,
+            BodyProjection::Dead => return this.driver.poll_dead(WHAT, cx),
             BodyProjection::Ended => {
                 panic!("a cancel scope's future was polled after it had ended")
             }
         };
         if this.driver.node.is_some() {
+            this.driver.follow();
             this.driver.check_deadline();
-            if let Some(end) = this.driver.try_drop() {
-                return self.cancelled(end);
+            if this.driver.try_drop() {
+                return self.cancelled(cx);
             }
         }
         if let Poll::Ready(value) = this.driver.poll_inside(|| future.poll(cx)) {
@@ -262,10 +300,10 @@ impl<F: Future> Future for ScopeRun<F> {
         // one wakes the task.
         this.driver.register(cx.waker());
         this.driver.watch_deadline(cx);
-        match this.driver.try_drop() {
-            Some(end) => self.cancelled(end),
-            None => Poll::Pending,
+        if this.driver.try_drop() {
+            return self.cancelled(cx);
         }
+        Poll::Pending
     }
 }
 

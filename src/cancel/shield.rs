@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::node::{Node, NodeState};
-use super::position::{Entered, PendingNode, attach, enter, poll_at};
+use super::outlived::poll_dead;
+use super::position::{Entered, PendingNode, attach, enter, follow, poll_at};
 use super::tree::Kind;
 use super::wait_report::WaitReport;
 
@@ -133,6 +134,12 @@ impl<F> fmt::Debug for Shield<F> {
 /// done. Dropping the returned future from outside seedbed drops both at once, and `cleanup` does
 /// not run. Use `Drop` for actions that must happen even then.
 ///
+/// # Panics
+///
+/// When polled after the scope that cancelled it has ended, which is possible only if that scope
+/// had it by reference, in a `FuturesUnordered` or in a `Shared`. See
+/// [the guide](crate::guide::cancellation).
+///
 /// ```
 /// use std::cell::Cell;
 /// use std::time::Duration;
@@ -156,12 +163,26 @@ pub fn on_cancel<F: IntoFuture, C: IntoFuture<Output = ()>>(
     future: F,
     cleanup: C,
 ) -> OnCancel<F::IntoFuture, C::IntoFuture> {
+    let (future, cleanup) = (future.into_future(), cleanup.into_future());
     OnCancel {
-        node: None,
         place: Some(Location::caller()),
+        ..on_cancel_watched(Arc::default(), future, cleanup)
+    }
+}
+
+/// Makes a future like [`on_cancel`] does, which leaves the report of a long wait to the clean-up.
+/// From its first poll, `state` shows whether it is cancelled.
+pub(crate) fn on_cancel_watched<F: Future, C: Future<Output = ()>>(
+    state: Arc<NodeState>,
+    future: F,
+    cleanup: C,
+) -> OnCancel<F, C> {
+    OnCancel {
+        node: CleanupNode { node: None, state },
+        place: None,
         stage: Stage::Running {
-            future: future.into_future(),
-            cleanup: Some(cleanup.into_future()),
+            future,
+            cleanup: Some(cleanup),
         },
     }
 }
@@ -173,7 +194,7 @@ pin_project! {
         // Dropped first, because the nodes below it must be removed before this one.
         #[pin]
         stage: Stage<F, C>,
-        node: Option<CleanupNode>,
+        node: CleanupNode,
         // Where the clean-up stands in the program; `None` if it does not report a wait.
         place: Option<&'static Location<'static>>,
     }
@@ -189,26 +210,35 @@ impl<F, C> OnCancel<F, C> {
 
 /// The node of an [`OnCancel`], and its state, which is cheaper to read.
 struct CleanupNode {
-    node: Node,
+    /// `None` before the first poll, and when the future has completed.
+    node: Option<Node>,
     state: Arc<NodeState>,
 }
 
 impl CleanupNode {
-    fn new() -> Self {
-        let state = Arc::<NodeState>::default();
-        CleanupNode {
-            node: attach(Kind::Defer, Some(state.clone() as _)),
-            state,
+    /// Moves the node, which is added the first time, below this thread's position.
+    fn follow(&mut self) {
+        match &mut self.node {
+            Some(node) => follow(node),
+            None => self.node = Some(attach(Kind::Defer, Some(self.state.clone() as _))),
         }
     }
 
-    fn enter(&self) -> Entered {
-        enter(&self.node.shared, self.node.id)
+    fn enter(&self) -> Option<Entered> {
+        let node = self.node.as_ref()?;
+        Some(enter(&node.shared, node.id))
     }
 
     /// Decides whether the future is dropped now. The cancellation never ends here.
     fn try_drop(&self) -> bool {
-        self.state.is_effective() && self.node.try_drop().is_some()
+        self.state.is_effective() && self.node.as_ref().is_some_and(Node::try_drop)
+    }
+
+    /// Lets the scopes around no longer wait for this one.
+    fn set_plain(&self) {
+        if let Some(node) = &self.node {
+            node.shared.set_plain(node.id).now();
+        }
     }
 }
 
@@ -217,7 +247,8 @@ pin_project! {
     enum Stage<F, C> {
         Running { #[pin] future: F, cleanup: Option<C> },
         Cleaning { #[pin] cleanup: Shield<C> },
-        /// The clean-up is done. The scope that absorbs the cancellation drops this future.
+        /// The clean-up is done. The scope that absorbs the cancellation drops this future, unless it
+        /// has it by reference.
         Dead,
         Ended,
     }
@@ -228,22 +259,24 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
+        let first = this.node.node.is_none();
+        if !matches!(*this.stage, Stage::Ended) {
+            this.node.follow();
+        }
         loop {
             match this.stage.as_mut().project() {
                 StageProjection::Running { future, cleanup } => {
-                    let first = this.node.is_none();
-                    let node = this.node.get_or_insert_with(CleanupNode::new);
-                    node.state.waker.register(cx.waker());
-                    if first || !node.try_drop() {
-                        let entered = node.enter();
+                    this.node.state.waker.register(cx.waker());
+                    if first || !this.node.try_drop() {
+                        let entered = this.node.enter();
                         let polled = future.poll(cx);
                         drop(entered);
                         if polled.is_ready() {
                             this.stage.set(Stage::Ended);
-                            *this.node = None;
+                            this.node.node = None;
                             return polled;
                         }
-                        if !node.try_drop() {
+                        if !this.node.try_drop() {
                             return Poll::Pending;
                         }
                     }
@@ -257,14 +290,15 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
                     });
                 }
                 StageProjection::Cleaning { cleanup } => {
-                    let node = this.node.as_ref().expect("kept until the clean-up is done");
-                    let entered = node.enter();
+                    let entered = this.node.enter();
                     ready!(cleanup.poll(cx));
                     drop(entered);
                     this.stage.set(Stage::Dead);
-                    *this.node = None;
+                    this.node.set_plain();
                 }
-                StageProjection::Dead => return Poll::Pending,
+                StageProjection::Dead => {
+                    return poll_dead(&this.node.state, "an on_cancel future", cx);
+                }
                 StageProjection::Ended => {
                     panic!("an on_cancel future was polled after it had ended")
                 }
@@ -276,7 +310,7 @@ impl<F: Future, C: Future<Output = ()>> Future for OnCancel<F, C> {
 impl<F, C> fmt::Debug for OnCancel<F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OnCancel")
-            .field("active", &self.node.is_some())
+            .field("active", &self.node.node.is_some())
             .finish_non_exhaustive()
     }
 }

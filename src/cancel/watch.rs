@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use super::node::{Node, NodeState};
-use super::position::{attach, enter};
+use super::position::{attach, enter, follow};
 use super::tree::Kind;
 use crate::sys::primitives::AtomicBool;
 
@@ -57,6 +57,7 @@ impl Watch {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> T,
     ) -> T {
+        follow(&mut self.node);
         self.view.0.node.waker.register(cx.waker());
         let _entered = enter(&self.node.shared, self.node.id);
         poll(cx)

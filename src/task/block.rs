@@ -40,6 +40,7 @@ pin_project! {
                 let panic = in_block(&running.handle.nursery, |guard| {
                     running.driver.abort(guard, || body.set(Body::Ended))
                 });
+                running.handle.outcome.end();
                 if let Some(payload) = panic && !std::thread::panicking() {
                     resume_unwind(payload);
                 }
@@ -92,7 +93,7 @@ enum Phase {
     /// The body or children live.
     Open,
     /// Everything has ended because of a cancellation that an outer scope absorbs. The block waits
-    /// until that scope drops it.
+    /// until that scope drops it, unless that scope has it by reference.
     Cancelled,
     Ended,
 }
@@ -201,7 +202,15 @@ impl<R> Running<R> {
         }
     }
 
-    fn end(&mut self, ended: Ended) -> Poll<R> {
+    fn end(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<R> {
+        if let Ended::Cancelled = ended
+            && !self.handle.outcome.has_failed()
+        {
+            self.phase = Phase::Cancelled;
+            self.handle.outcome.end();
+            self.driver.die();
+            return self.driver.poll_dead(cx);
+        }
         self.phase = Phase::Ended;
         self.driver.leave();
         match ended {
@@ -211,13 +220,7 @@ impl<R> Running<R> {
                 resume_unwind(payload)
             }
             // An error comes out even so.
-            Ended::Cancelled if self.handle.outcome.has_failed() => {
-                Poll::Ready(self.handle.outcome.take())
-            }
-            Ended::Cancelled => {
-                self.phase = Phase::Cancelled;
-                Poll::Pending
-            }
+            Ended::Cancelled => Poll::Ready(self.handle.outcome.take()),
         }
     }
 }
@@ -314,9 +317,10 @@ where
             .get_or_insert_with(|| Running::begin(this.options.service));
         match running.phase {
             Phase::Open => {}
-            Phase::Cancelled => return Poll::Pending,
+            Phase::Cancelled => return running.driver.poll_dead(cx),
             Phase::Ended => panic!("a nursery block was polled after it had ended"),
         }
+        running.driver.follow();
         running.driver.register(cx.waker());
         let position = running.driver.enter();
         let mut round = Round {
@@ -342,7 +346,7 @@ where
         });
         drop(position);
         if let Some(ended) = ended {
-            return running.end(ended);
+            return running.end(ended, cx);
         }
         running.driver.wait(cx);
         Poll::Pending

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use super::info::TaskInfo;
 use super::raw_task::RawTask;
-use crate::cancel::position;
+use crate::cancel::WhileCancelled;
 
 /// A handle on a child of a nursery. Awaiting it returns the child's result.
 ///
@@ -41,6 +41,8 @@ use crate::cancel::position;
 #[doc(alias = "JoinHandle")]
 pub struct Task<T> {
     raw: RawTask,
+    /// The wait of an awaiting task that is cancelled, for a child without a result.
+    cancelled: WhileCancelled,
     result: PhantomData<T>,
 }
 
@@ -51,6 +53,7 @@ impl<T> Task<T> {
     pub(super) unsafe fn new(raw: RawTask) -> Self {
         Task {
             raw,
+            cancelled: WhileCancelled::new(),
             result: PhantomData,
         }
     }
@@ -144,7 +147,7 @@ impl<T> Future for Task<T> {
         match ready!(self.poll_outcome(cx)) {
             Some(value) => Poll::Ready(value),
             // The awaiting task is cancelled too, and is dropped instead of a panic.
-            None if position::commit_if_cancelled() => Poll::Pending,
+            None if self.cancelled.poll(cx).is_pending() => Poll::Pending,
             None => panic!(
                 "the awaited child of a nursery has no result: it was cancelled, it panicked, or its result was taken \
                  before; use Task::outcome where that can happen"

@@ -32,9 +32,10 @@ pub(super) struct BlockDriver {
     scope: ScopeDriver,
     /// `None` when the block has ended.
     registered: Option<Registered>,
-    /// In a service nursery, while the body lives: the node above the children, which shields them
-    /// from the block's cancellation.
+    /// In a service nursery, the node above the children. It is a shield while the body lives.
     service: Option<Node>,
+    /// The children are shielded from the block's cancellation, because the body lives.
+    is_serving: bool,
     /// The tree variables where the block was opened.
     values: Option<TreeValues>,
     /// Shuffles the ready children, if a test has asked for that.
@@ -45,6 +46,9 @@ pub(super) struct BlockDriver {
     panic: Option<Payload>,
     /// The block is cancelled, and every child without a deferring shield has been dropped.
     cancelled_are_dropped: bool,
+    /// The body or a child was dropped because the block was cancelled, by itself or by an outer
+    /// scope.
+    has_dropped: bool,
     /// The body or a child was dropped because an outer scope was cancelled. The block then returns
     /// no value, only an error or a panic if there is one: it stays pending until that scope drops
     /// it.
@@ -67,23 +71,41 @@ impl BlockDriver {
         let mut driver = ScopeDriver::new(scope.clone());
         driver.begin();
         let values = ambient::tree_values();
-        let service = driver.node().filter(|_| service).map(|own| Node {
-            id: own.shared.add(Some(own.id), Kind::Shield, None),
-            shared: own.shared.clone(),
-        });
+        let own = driver.node().filter(|_| service);
+        let service = own.map(|own| Node::below(&own.shared, own.id, Kind::Shield));
         let nursery = NurseryState::new(scope, current::current(), current_run(), values.clone());
         BlockDriver {
             registered: Some(Registered::new(nursery.clone())),
             nursery,
             scope: driver,
+            is_serving: service.is_some(),
             service,
             values,
             order: shuffle::generator(),
             body_node: None,
             panic: None,
             cancelled_are_dropped: false,
+            has_dropped: false,
             committed: false,
         }
+    }
+
+    /// Moves the block's node below this thread's position.
+    pub(super) fn follow(&mut self) {
+        self.scope.follow();
+    }
+
+    /// Leaves the registry when the block has ended by a cancellation that an outer scope absorbs.
+    /// Keeps the block's node, which sees when no scope around is cancelled any more.
+    pub(super) fn die(&mut self) {
+        self.service = None;
+        self.scope.die();
+        self.clear();
+    }
+
+    /// Waits to be dropped, after [`die`](BlockDriver::die).
+    pub(super) fn poll_dead<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        self.scope.poll_dead("a nursery block", cx)
     }
 
     pub(super) fn register(&self, waker: &Waker) {
@@ -128,6 +150,7 @@ impl BlockDriver {
         let own = self.scope.node().filter(|_| self.scope.is_effective());
         let end = own.and_then(|own| own.shared.try_drop_child(own.id, node));
         self.committed |= end == Some(End::Above);
+        self.has_dropped |= end.is_some();
         end.is_some()
     }
 
@@ -138,8 +161,11 @@ impl BlockDriver {
         }
         let node = self.body_node.take();
         self.remove_node(node);
-        if self.service.take().is_some() {
+        if std::mem::take(&mut self.is_serving)
+            && let Some(node) = &self.service
+        {
             // From now on the block's cancellation reaches the children.
+            node.shared.set_plain(node.id).now();
             self.scope.scope.wake();
         }
     }
@@ -301,7 +327,7 @@ impl BlockDriver {
 
     /// Tells whether the block's cancellation reaches the children.
     fn are_children_cancelled(&self) -> bool {
-        self.scope.is_effective() && self.service.is_none()
+        self.scope.is_effective() && !self.is_serving
     }
 
     /// Ends the block if no child is left. The body must have ended.
@@ -309,7 +335,11 @@ impl BlockDriver {
         if guard.len() > 0 || !Self::try_close(guard) {
             return None;
         }
-        Some(match (self.panic.take(), self.committed) {
+        // An outer scope may have been cancelled since, by one of these drops for example. As in Trio,
+        // that scope absorbs then.
+        let committed =
+            self.committed || self.has_dropped && self.scope.end_after_drop() == End::Above;
+        Some(match (self.panic.take(), committed) {
             (Some(payload), _) => Ended::Panicked(payload),
             (None, true) => Ended::Cancelled,
             (None, false) => Ended::Normally,
@@ -337,8 +367,13 @@ impl BlockDriver {
     /// Leaves the scope tree and the registry, when the block has ended. The block's future may be
     /// kept after that.
     pub(super) fn leave(&mut self) {
-        self.registered = None;
+        self.service = None;
         self.scope.end();
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.registered = None;
         // Handles and wakers may be kept too, but must not keep the values of tree variables.
         self.values = None;
         let values = lock(&self.nursery.values).take();
@@ -438,7 +473,7 @@ impl BlockDriver {
             }
         }
         let mut drop_body = Some(drop_body);
-        if self.service.is_some()
+        if self.is_serving
             && let Some(drop_body) = drop_body.take()
         {
             self.end_body(drop_body);

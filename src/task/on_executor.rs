@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +11,8 @@ use std::task::{Context, Poll};
 use super::child_handle::Task;
 use super::fallible::TrySpawned;
 use super::nursery::Nursery;
-use super::remote::{Remote, RemoteChild};
+use super::remote::{End, Remote, RemoteChild, TakenEnd, WaiterNode};
+use crate::cancel::position::commit_if_cancelled;
 
 /// An executor that can poll children of a nursery, for [`Nursery::spawn_on`].
 ///
@@ -91,7 +93,7 @@ where
     // Made first: if the executor panics, its drop ends the executor's part.
     let waiter = OnExecutor {
         remote: remote.clone(),
-        polled: false,
+        node: None,
     };
     executor.execute(RemoteChild::new(remote));
     waiter
@@ -190,21 +192,42 @@ impl<'env, T: Send + 'env, E: Send + 'env> Nursery<'env, Result<T, E>> {
 #[must_use = "futures do nothing unless awaited"]
 pub struct OnExecutor<F: Future> {
     remote: Arc<Remote<F>>,
-    polled: bool,
+    /// `None` before the first poll and after the end.
+    node: Option<WaiterNode>,
 }
 
 impl<F: Future> Future for OnExecutor<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.remote.register(cx.waker());
-        if !std::mem::replace(&mut self.polled, true) {
-            self.remote.allow_polls();
+        let OnExecutor { remote, node: slot } = &mut *self;
+        remote.register(cx.waker());
+        let node = slot.get_or_insert_with(|| remote.allow_polls());
+        node.follow();
+        if remote.drop_if_cancelled() {
+            remote.wake_executor();
         }
-        if self.remote.drop_if_cancelled() {
-            self.remote.wake_executor();
+        let end = match remote.take_end() {
+            TakenEnd::None => return Poll::Pending,
+            TakenEnd::Dropped => return remote.poll_dead(cx),
+            TakenEnd::Ended(end) => end,
+        };
+        // The caller is cancelled too, and is dropped instead of a panic.
+        if let End::Lost = end
+            && commit_if_cancelled()
+        {
+            node.set_plain();
+            return remote.poll_dead(cx);
         }
-        self.remote.poll_end()
+        *slot = None;
+        match end {
+            End::Value(value) => Poll::Ready(value),
+            End::Panicked(payload) => resume_unwind(payload),
+            End::Lost => panic!(
+                "the executor that this child was put on was dropped, or dropped the child, before the child had ended; \
+                 keep the executor until the nursery has ended, or cancel the nursery first"
+            ),
+        }
     }
 }
 
@@ -217,7 +240,7 @@ impl<F: Future> Drop for OnExecutor<F> {
 impl<F: Future> fmt::Debug for OnExecutor<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OnExecutor")
-            .field("polled", &self.polled)
+            .field("waiting", &self.node.is_some())
             .finish_non_exhaustive()
     }
 }

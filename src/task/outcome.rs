@@ -1,9 +1,11 @@
 //! The value that a block returns: the body's, unless the block is ended early with another one.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::sys::primitives::{Mutex, lock};
+use crate::sys::unwind::discard;
 
 /// A block's value, which the block and its handles share.
 pub(super) struct Outcome<R> {
@@ -13,9 +15,11 @@ pub(super) struct Outcome<R> {
 struct Slot<R> {
     value: Value<R>,
     on_late: Option<LateHook<R>>,
+    /// The block has ended, so no value can be late any more.
+    ended: bool,
 }
 
-enum Value<R> {
+pub(super) enum Value<R> {
     None,
     /// The body's value. Terminating the block later replaces it.
     Returned(R),
@@ -47,6 +51,7 @@ impl<R> Outcome<R> {
             slot: Arc::new(Mutex::new(Slot {
                 value: Value::None,
                 on_late: None,
+                ended: false,
             })),
         }
     }
@@ -109,7 +114,7 @@ impl<R> Outcome<R> {
 
     /// Takes the block's value. The body has ended, or the block was ended early.
     pub(super) fn take(&self) -> R {
-        match std::mem::replace(&mut lock(&self.slot).value, Value::None) {
+        match self.end() {
             Value::Returned(value) | Value::Terminated(value) | Value::Failed(value) => value,
             Value::None | Value::Failing => {
                 unreachable!("a block that ends has the value of its body, or another one")
@@ -120,8 +125,12 @@ impl<R> Outcome<R> {
     /// Drops the value of a block that ends with a panic. An error goes to the hook.
     pub(super) fn discard(&self) {
         let value = std::mem::replace(&mut lock(&self.slot).value, Value::None);
-        let Value::Failed(error) = value else { return };
-        if let Err(error) = self.report_late(error) {
+        let unreported = match value {
+            Value::Failed(error) => self.report_late(error),
+            _ => Ok(()),
+        };
+        self.end();
+        if let Err(error) = unreported {
             tracing::warn!(
                 target: "seedbed::nursery",
                 "the error of a nursery's block is dropped, because a panic came after it"
@@ -130,9 +139,31 @@ impl<R> Outcome<R> {
         }
     }
 
+    /// Sets the hook for late values, or drops it if the block has ended.
     pub(super) fn set_late_hook(&self, hook: LateHook<R>) {
-        let before = lock(&self.slot).on_late.replace(hook);
-        drop(before);
+        let mut slot = lock(&self.slot);
+        let unused = if slot.ended {
+            Some(hook)
+        } else {
+            slot.on_late.replace(hook)
+        };
+        drop(slot);
+        // The drop runs when no lock is held.
+        drop(unused);
+    }
+
+    /// Ends the block: takes its value, and drops the hook for late values. (The hook may have a
+    /// handle on the nursery, which would keep the hook.)
+    pub(super) fn end(&self) -> Value<R> {
+        let mut slot = lock(&self.slot);
+        slot.ended = true;
+        let hook = slot.on_late.take();
+        let value = std::mem::replace(&mut slot.value, Value::None);
+        drop(slot);
+        if let Some(hook) = hook {
+            drop_hook(hook);
+        }
+        value
     }
 
     /// Gives a late value to the hook, or back to the caller if there is no hook.
@@ -142,8 +173,28 @@ impl<R> Outcome<R> {
         };
         // Not under the lock: the hook may use the nursery.
         hook(value);
-        lock(&self.slot).on_late.get_or_insert(hook);
+        let mut slot = lock(&self.slot);
+        // The hook may have set another one.
+        let unused = if slot.on_late.is_none() && !slot.ended {
+            slot.on_late = Some(hook);
+            None
+        } else {
+            Some(hook)
+        };
+        drop(slot);
+        drop(unused);
         Ok(())
+    }
+}
+
+#[cold]
+fn drop_hook<R>(hook: LateHook<R>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(hook))) {
+        tracing::error!(
+            target: "seedbed::nursery",
+            "the drop of an on_late_error hook has panicked; the panic is dropped"
+        );
+        discard(payload);
     }
 }
 

@@ -15,7 +15,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -27,8 +27,8 @@ use super::current::{current as current_task, in_task};
 use crate::ambient;
 use crate::ambient::{TreeValues, WithValues};
 use crate::cancel::position;
-use crate::cancel::position::enter;
-use crate::cancel::{Kind, Node, NodeState};
+use crate::cancel::position::{enter, follow_shared};
+use crate::cancel::{Kind, Node, NodeId, NodeState, poll_dead};
 use crate::sys::primitives::lock;
 
 /// The state that the waiter and the executor's part share.
@@ -62,18 +62,19 @@ enum Stage<F: Future> {
 }
 
 /// How a future ended that was not cancelled.
-enum End<T> {
+pub(super) enum End<T> {
     Value(T),
     Panicked(Payload),
     /// The executor has dropped its part.
     Lost,
 }
 
-type Payload = Box<dyn Any + Send>;
+pub(super) type Payload = Box<dyn Any + Send>;
 
 /// The future's position in the scope tree, its tree variables and its task.
 struct Position {
-    node: Node,
+    /// Shared with the waiter, which moves it if it is polled elsewhere.
+    node: Arc<Node>,
     values: Option<TreeValues>,
     /// `None` if the waiter is polled outside of any task.
     task: Option<TaskRef>,
@@ -83,7 +84,7 @@ impl Position {
     /// Adds a node below the position of this thread.
     fn new(cell: Arc<NodeState>) -> Self {
         Position {
-            node: position::attach(Kind::Defer, Some(cell)),
+            node: Arc::new(position::attach(Kind::Defer, Some(cell))),
             values: ambient::tree_values(),
             task: current_task(),
         }
@@ -123,8 +124,12 @@ impl<F: Future> Remote<F> {
     }
 
     /// Gives the future the position of this thread. From now on the executor may poll it.
-    pub(super) fn allow_polls(&self) {
+    pub(super) fn allow_polls(&self) -> WaiterNode {
         let position = Position::new(self.cell.clone());
+        let node = WaiterNode {
+            parent: position.node.parent,
+            node: position.node.clone(),
+        };
         let mut stage = lock(&self.stage);
         let unused = match &mut *stage {
             Stage::Waiting { position: slot, .. } => slot.replace(position),
@@ -134,6 +139,7 @@ impl<F: Future> Remote<F> {
         drop(stage);
         drop(unused);
         self.executor.wake();
+        node
     }
 
     /// Drops the future because the waiter is dropped: at once, or when the thread that has it puts
@@ -207,7 +213,10 @@ impl<F: Future> Remote<F> {
             Some(end) => self.put_back(Stage::Ended { end, position }),
             None => {
                 self.put_back(Stage::Over);
-                // Wakes the scopes that wait for this position.
+                // Wakes the scopes that wait for this position. The waiter keeps the node.
+                if let Some(Position { node, .. }) = &position {
+                    node.shared.set_plain(node.id).now();
+                }
                 drop(position);
             }
         }
@@ -221,9 +230,8 @@ impl<F: Future> Remote<F> {
         }
         // The tree's decision is made while the stage is locked, so that no thread polls the future
         // in between.
-        let decide = |position: Option<&Position>| {
-            position.is_some_and(|position| position.node.try_drop().is_some())
-        };
+        let decide =
+            |position: Option<&Position>| position.is_some_and(|position| position.node.try_drop());
         let Some((future, position)) = self.take(decide) else {
             return false;
         };
@@ -231,27 +239,52 @@ impl<F: Future> Remote<F> {
         true
     }
 
-    /// Returns the future's result to the waiter.
-    pub(super) fn poll_end(&self) -> Poll<F::Output> {
+    /// Takes what came of the future.
+    pub(super) fn take_end(&self) -> TakenEnd<F::Output> {
         let mut stage = lock(&self.stage);
-        if !matches!(*stage, Stage::Ended { .. }) {
-            return Poll::Pending;
+        match *stage {
+            Stage::Waiting { .. } | Stage::Taken { .. } => return TakenEnd::None,
+            Stage::Over => return TakenEnd::Dropped,
+            Stage::Ended { .. } => {}
         }
         let Stage::Ended { end, position } = std::mem::replace(&mut *stage, Stage::Over) else {
             unreachable!("checked above, under the same lock");
         };
         drop(stage);
         drop(position);
-        match end {
-            End::Value(value) => Poll::Ready(value),
-            End::Panicked(payload) => resume_unwind(payload),
-            // The waiter is cancelled too, and is dropped instead of a panic.
-            End::Lost if position::commit_if_cancelled() => Poll::Pending,
-            End::Lost => panic!(
-                "the executor that this child was put on was dropped, or dropped the child, before the child had ended; \
-                 keep the executor until the nursery has ended, or cancel the nursery first"
-            ),
-        }
+        TakenEnd::Ended(end)
+    }
+
+    /// Waits until the scope that has cancelled the future drops the waiter.
+    pub(super) fn poll_dead<T>(&self, cx: &mut Context<'_>) -> Poll<T> {
+        poll_dead(&self.cell, "the wait for a child on an executor", cx)
+    }
+}
+
+/// The end of a future, as its waiter learns it.
+pub(super) enum TakenEnd<T> {
+    /// It has not ended.
+    None,
+    Ended(End<T>),
+    /// It was dropped because it was cancelled.
+    Dropped,
+}
+
+/// The waiter's reference to the node of its future.
+pub(super) struct WaiterNode {
+    node: Arc<Node>,
+    parent: Option<NodeId>,
+}
+
+impl WaiterNode {
+    /// Moves the node below this thread's position.
+    pub(super) fn follow(&mut self) {
+        follow_shared(&self.node.shared, self.node.id, &mut self.parent);
+    }
+
+    /// Lets the scopes around no longer wait for the future, which is gone.
+    pub(super) fn set_plain(&self) {
+        self.node.shared.set_plain(self.node.id).now();
     }
 }
 

@@ -3,14 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
-use std::sync::Mutex;
-use std::task::Poll;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 
-use async_channel::{Sender, bounded};
+use atomic_waker::AtomicWaker;
 
 use super::child_handle::Task;
-use crate::cancel::on_cancel;
+use crate::cancel::{NodeState, on_cancel_watched};
 use crate::sys::primitives::lock;
 
 /// Reports that a child of [`start`](crate::Nursery::start) has started. (Trio's `task_status`.)
@@ -27,7 +26,7 @@ use crate::sys::primitives::lock;
 /// ```
 pub struct Started<V> {
     /// `None` if no task waits for the report.
-    sender: Option<Sender<V>>,
+    report: Option<Arc<Report<V>>>,
 }
 
 impl<V> Started<V> {
@@ -46,12 +45,14 @@ impl<V> Started<V> {
     /// assert_eq!(run(serve(Started::ignored())), "served");
     /// ```
     pub fn ignored() -> Self {
-        Started { sender: None }
+        Started { report: None }
     }
 
-    /// Reports that the child has started, and sends `value` to the task that waits in `start`.
+    /// Reports that the child has started, and sends `value` to the task that waits in `start`. From
+    /// this moment the child belongs to the nursery alone.
     ///
-    /// If that task was cancelled, the value is dropped, and the child is being cancelled too.
+    /// If that task was cancelled or dropped before, the value is dropped, and the child is being
+    /// cancelled too.
     ///
     /// ```
     /// use seedbed::{open_nursery, run};
@@ -65,9 +66,9 @@ impl<V> Started<V> {
     /// }));
     /// ```
     pub fn send(self, value: V) {
-        if let Some(sender) = self.sender {
+        if let Some(report) = self.report {
             // Refused if the waiting task was cancelled, as documented.
-            drop(sender.try_send(value));
+            drop(report.send(value));
         }
     }
 }
@@ -122,27 +123,112 @@ impl<T> fmt::Display for StartError<T> {
 
 impl<T: fmt::Debug> Error for StartError<T> {}
 
+/// The report of a child, which it shares with the task that waits for it.
+struct Report<V> {
+    stage: Mutex<Stage<V>>,
+    /// Wakes the waiting task.
+    waker: AtomicWaker,
+    /// The state of the waiting task's node in the scope tree.
+    starter: Arc<NodeState>,
+}
+
+enum Stage<V> {
+    Waiting,
+    Sent(V),
+    /// The child has started, and the value is gone.
+    Taken,
+    /// The waiting task was cancelled or dropped before the child has started.
+    Abandoned,
+}
+
+impl<V> Report<V> {
+    /// Gives the value back if the waiting task is cancelled or gone.
+    fn send(&self, value: V) -> Result<(), V> {
+        let mut stage = lock(&self.stage);
+        if !matches!(*stage, Stage::Waiting) || self.starter.is_effective() {
+            return Err(value);
+        }
+        *stage = Stage::Sent(value);
+        drop(stage);
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Takes the value if there is one.
+    fn take(&self) -> Option<V> {
+        let mut stage = lock(&self.stage);
+        if !matches!(*stage, Stage::Sent(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *stage, Stage::Taken) {
+            Stage::Sent(value) => Some(value),
+            _ => unreachable!("checked above, under the same lock"),
+        }
+    }
+
+    /// Refuses later values. Returns whether the child has started.
+    fn abandon(&self) -> bool {
+        // Dropped when the lock is released.
+        let _value = self.take();
+        let mut stage = lock(&self.stage);
+        if let Stage::Waiting = *stage {
+            *stage = Stage::Abandoned;
+        }
+        matches!(*stage, Stage::Taken)
+    }
+}
+
 /// Tells a child of `try_start` whether its error belongs to the waiting task or to the block.
 pub(super) struct Waiting<V> {
-    sender: Sender<V>,
+    report: Arc<Report<V>>,
 }
 
 impl<V> Waiting<V> {
     /// Tells whether no task waits any more: the child has started, or the waiting task was
     /// cancelled or dropped.
     pub(super) fn is_over(&self) -> bool {
-        self.sender.is_closed() || !self.sender.is_empty()
+        let report = &self.report;
+        report.starter.is_effective() || !matches!(*lock(&report.stage), Stage::Waiting)
     }
 }
 
-/// A child that has not started. Dropping this cancels the child.
-struct Starting<T> {
+/// A child that may not have started. Dropping this cancels the child in that case.
+struct Starting<V, T> {
+    report: Arc<Report<V>>,
+    /// `None` once the child has started or ended.
     task: Option<Task<T>>,
 }
 
-impl<T> Drop for Starting<T> {
+impl<V, T> Starting<V, T> {
+    /// Waits until the child has started or ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<V, StartError<T>>> {
+        self.report.waker.register(cx.waker());
+        if let Some(value) = self.report.take() {
+            self.task = None;
+            return Poll::Ready(Ok(value));
+        }
+        let Some(task) = &mut self.task else {
+            unreachable!("the task is taken when this wait ends");
+        };
+        let outcome = ready!(task.poll_outcome(cx));
+        self.task = None;
+        // The child may have sent the value in the same poll in which it ended.
+        Poll::Ready(match self.report.take() {
+            Some(value) => Ok(value),
+            None => Err(outcome.map_or(StartError::Cancelled, StartError::Exited)),
+        })
+    }
+
+    /// Stops waiting. Returns the task of the child if it has not started or ended.
+    fn abandon(&mut self) -> Option<Task<T>> {
+        let task = self.task.take()?;
+        (!self.report.abandon()).then_some(task)
+    }
+}
+
+impl<V, T> Drop for Starting<V, T> {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
+        if let Some(task) = self.abandon() {
             task.request_cancel();
         }
     }
@@ -152,46 +238,28 @@ impl<T> Drop for Starting<T> {
 pub(super) async fn start<V, T>(
     spawn: impl FnOnce(Started<V>, Waiting<V>) -> Task<T>,
 ) -> Result<V, StartError<T>> {
-    let (sender, receiver) = bounded(1);
+    let starter = Arc::<NodeState>::default();
+    let report = Arc::new(Report {
+        stage: Mutex::new(Stage::Waiting),
+        waker: AtomicWaker::new(),
+        starter: starter.clone(),
+    });
     let waiting = Waiting {
-        sender: sender.clone(),
+        report: report.clone(),
     };
     let started = Started {
-        sender: Some(sender),
+        report: Some(report.clone()),
     };
-    let task = spawn(started, waiting);
+    let task = Some(spawn(started, waiting));
     // Used by the wait and by its clean-up, which run one after the other.
-    let child = Mutex::new(Starting { task: Some(task) });
-    let started = async {
-        let mut receive = pin!(receiver.recv());
-        poll_fn(|cx| {
-            if let Poll::Ready(Ok(value)) = receive.as_mut().poll(cx) {
-                lock(&child).task = None;
-                return Poll::Ready(Ok(value));
-            }
-            let mut starting = lock(&child);
-            let Some(task) = &mut starting.task else {
-                unreachable!("the task is taken when this wait ends");
-            };
-            let outcome = std::task::ready!(task.poll_outcome(cx));
-            starting.task = None;
-            // The child may have sent the value in the same poll in which it ended.
-            if let Ok(value) = receiver.try_recv() {
-                return Poll::Ready(Ok(value));
-            }
-            Poll::Ready(Err(
-                outcome.map_or(StartError::Cancelled, StartError::Exited)
-            ))
-        })
-        .await
-    };
+    let child = Mutex::new(Starting { report, task });
+    let started = poll_fn(|cx| lock(&child).poll(cx));
     let gone = async {
-        let task = lock(&child).task.take();
-        receiver.close();
+        let task = lock(&child).abandon();
         if let Some(task) = task {
             // The waiting task is cancelled, so the result is dropped.
             drop(task.cancel().await);
         }
     };
-    on_cancel(started, gone).quiet().await
+    on_cancel_watched(starter, started, gone).await
 }

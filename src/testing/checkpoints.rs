@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::cancel::position::{attach, enter};
+use crate::cancel::position::{attach, enter, follow};
 use crate::cancel::{Kind, Node};
 
 /// Runs a future to its end, and panics if it completes without a checkpoint.
@@ -86,6 +86,7 @@ impl<F: Future> Future for AssertCheckpoints<F> {
         let mut this = self.project();
         let node = this.node.get_or_insert_with(|| attach(Kind::Plain, None));
         let polled = {
+            follow(node);
             let _entered = enter(&node.shared, node.id);
             let future = this.future.as_mut().as_pin_mut();
             future

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::polling::{Drops, Hand, turns};
 use seedbed::time::sleep_forever;
-use seedbed::{checkpoint, shield, try_open_nursery};
+use seedbed::{Nursery, checkpoint, shield, try_open_nursery};
 
 #[test]
 fn the_first_error_of_a_child_ends_the_rest_and_is_the_block_s() {
@@ -93,4 +93,37 @@ fn a_child_s_error_replaces_a_value_that_the_body_has_returned() {
         Ok(1)
     });
     assert_eq!(Hand::new(block).finish(), Err("child"));
+}
+
+/// Such a hook used to keep itself, and what it owned, forever.
+#[test]
+fn a_hook_that_has_a_handle_on_its_nursery_is_dropped_with_the_block() {
+    for finishes in [true, false] {
+        let drops = Drops::new();
+        let (value, late_value) = (drops.value(), drops.value());
+        let kept = Arc::new(Mutex::new(None));
+        let given = kept.clone();
+        let block = try_open_nursery(move |n: Nursery<'static, Result<(), ()>>| {
+            let handle = n.clone();
+            n.on_late_error(move |()| {
+                let _value = &value;
+                handle.terminate(Ok(()));
+            });
+            *given.lock().unwrap() = Some(n);
+            async move {
+                if !finishes {
+                    sleep_forever().await;
+                }
+                Ok(())
+            }
+        });
+        let mut block = Hand::new(block);
+        assert_eq!(block.settle().is_ready(), finishes);
+        drop(block);
+        assert_eq!(drops.alive(), 1);
+        // A handle that is left cannot set a hook any more.
+        let handle = kept.lock().unwrap().take().unwrap();
+        handle.on_late_error(move |()| _ = &late_value);
+        drops.assert_all_dropped();
+    }
 }

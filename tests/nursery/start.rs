@@ -9,7 +9,7 @@ use crate::polling::{Drops, Hand, turns};
 use seedbed::nursery::{Spawner, StartError, Started};
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
-use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield};
+use seedbed::{CancelScope, Nursery, checkpoint, open_nursery, shield, try_open_nursery};
 
 #[test]
 fn start_returns_what_the_child_sends_and_the_child_goes_on_in_the_nursery() {
@@ -175,4 +175,73 @@ fn a_panic_before_the_child_has_started_is_the_nursery_s() {
         .finish()
     });
     assert_eq!(says, "in the child");
+}
+
+/// The starter is cancelled, or dropped from outside, after the child has reported that it has
+/// started, and before the starter is polled again. The child used to be cancelled with it.
+#[test]
+fn a_child_that_has_reported_its_start_belongs_to_the_nursery_at_once() {
+    for drops in [false, true] {
+        let log = &Log::default();
+        Hand::new(open_nursery(|n| async move {
+            let (scope, given) = (CancelScope::new(), Event::new());
+            let (cancel, report) = (scope.clone(), given.clone());
+            let start = n.start(|started| async move {
+                started.send(8080);
+                report.set();
+                if !drops {
+                    cancel.cancel();
+                }
+                turns(3).await;
+                log.add("the child goes on");
+            });
+            if drops {
+                let mut start = Box::pin(start);
+                assert!(futures_lite::future::poll_once(&mut start).await.is_none());
+                given.wait().await;
+            } else {
+                assert_eq!(scope.run(start).await, None);
+            }
+        }))
+        .finish();
+        assert_eq!(log.take(), ["the child goes on"], "dropped: {drops}");
+    }
+}
+
+/// As in Trio, such a child is not moved.
+#[test]
+fn a_child_that_starts_after_its_starter_was_cancelled_is_cancelled_too() {
+    let log = &Log::default();
+    Hand::new(open_nursery(|n| async move {
+        let scope = CancelScope::new();
+        let cancel = scope.clone();
+        let start = n.start(|started| async move {
+            cancel.cancel();
+            started.send(8080);
+            checkpoint().await;
+            log.add("not reached");
+        });
+        assert_eq!(scope.run(start).await, None);
+    }))
+    .finish();
+    assert_eq!(log.take(), [""; 0]);
+}
+
+#[test]
+fn the_error_of_a_child_that_has_reported_its_start_is_the_block_s_although_the_starter_is_cancelled()
+ {
+    let block = try_open_nursery(|n| async move {
+        let scope = CancelScope::new();
+        let cancel = scope.clone();
+        let start = n.try_start(|started| async move {
+            started.send(8080);
+            cancel.cancel();
+            turns(3).await;
+            Err::<(), _>("the listener broke")
+        });
+        assert_eq!(scope.run(start).await, None);
+        sleep_forever().await;
+        Ok(())
+    });
+    assert_eq!(Hand::new(block).finish(), Err("the listener broke"));
 }

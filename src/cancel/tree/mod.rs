@@ -20,10 +20,17 @@
 //!   Updated eagerly, downwards.
 //! * **deferred_by** counts the children that block their parent. A node **blocks** if it is
 //!   shielded, defers, or is itself deferred.
+//! * **removed**: the owner has removed the node while others were below it. They belong to futures
+//!   that are polled by reference and have outlived the node. The node has no other property from
+//!   then on, and does not block: what is below it is polled by nothing, until a poll at another
+//!   place moves it there ([`Tree::move_below`]). So a forgotten shield blocks no node beyond the
+//!   one that it was polled in. The slot is kept until the last of these nodes has left, because
+//!   they know their parent by its id.
 //!
 //! Invariants, checked by the property test: `effective` and `deferred_by` equal their definitions;
-//! all ancestors of a blocking node are deferred; every committed node is effective and has an
-//! absorbing node above it.
+//! all ancestors of a blocking node are deferred, up to one that is removed; every committed node is
+//! effective and has an absorbing node above it, unless that was removed first; the parent of a
+//! removed node is not removed.
 //!
 //! A committed node that is shielded or defers goes on blocking its ancestors until its owner
 //! removes it.
@@ -69,7 +76,7 @@ pub(crate) enum End {
 }
 
 /// Nodes whose owners must be woken: [`Tree::is_effective`] has changed, or [`Tree::must_drop`] has
-/// become true.
+/// become true, or the node is committed and no node above it is cancelled any more.
 pub(crate) type Changed = Vec<NodeId>;
 
 #[derive(Debug)]
@@ -84,12 +91,17 @@ struct Node<P> {
     defers: bool,
     effective: bool,
     deferred_by: u32,
-    payload: P,
+    /// `None` if the node is removed.
+    payload: Option<P>,
 }
 
 impl<P> Node<P> {
     fn blocks(&self) -> bool {
-        self.shielded || self.defers || self.deferred_by > 0
+        !self.is_removed() && (self.shielded || self.defers || self.deferred_by > 0)
+    }
+
+    fn is_removed(&self) -> bool {
+        self.payload.is_none()
     }
 }
 
@@ -116,7 +128,7 @@ impl<P> Tree<P> {
         }
     }
 
-    /// Returns the number of nodes.
+    /// Returns the number of nodes, including removed ones.
     pub(crate) fn len(&self) -> usize {
         self.used
     }
@@ -135,7 +147,7 @@ impl<P> Tree<P> {
             defers: kind == Kind::Defer,
             effective: !shielded && parent.is_some_and(|p| self.node(p).effective),
             deferred_by: 0,
-            payload,
+            payload: Some(payload),
         };
         let blocks = node.blocks();
         let id = self.store(node);
@@ -147,43 +159,115 @@ impl<P> Tree<P> {
         id
     }
 
-    /// Removes a node. Its parent adopts its children, which become as cancelled as that is.
+    /// Removes a node. The nodes left below it are as cancelled as its parent is, and block nothing
+    /// further up.
     pub(crate) fn remove(&mut self, id: NodeId, changed: &mut Changed) -> P {
-        let parent = self.node(id).parent;
-        while let Some(child) = self.node(id).first_child {
-            // Counted at the new parent before it is discounted at the old one, so that nothing
-            // changes further up.
-            let blocks = self.node(child).blocks();
-            if blocks {
-                self.count_deferring(parent, true, changed);
-            }
-            self.unlink(child);
-            self.link(child, parent);
-            if blocks {
-                self.count_deferring(Some(id), false, changed);
-            }
-            self.propagate(child, changed);
-        }
-        let blocks = self.node(id).blocks();
-        self.unlink(id);
+        let node = self.node_mut(id);
+        let (blocks, parent, first_child) = (node.blocks(), node.parent, node.first_child);
+        let Some(payload) = node.payload.take() else {
+            unreachable!("a node is removed once, by its owner")
+        };
         if blocks {
             self.count_deferring(parent, false, changed);
         }
-        changed.retain(|&other| other != id);
-        self.used -= 1;
-        let next = self.free.replace(id);
-        match std::mem::replace(&mut self.slots[id.index()], Slot::Free { next }) {
-            Slot::Used(node) => node.payload,
-            Slot::Free { .. } => unreachable!("a node is removed once, by its owner"),
+        if first_child.is_some() {
+            self.keep_removed(id, changed);
+        }
+        self.free_unused(Some(id));
+        payload
+    }
+
+    /// Clears the properties of a node that was removed while others are below it.
+    #[cold]
+    fn keep_removed(&mut self, id: NodeId, changed: &mut Changed) {
+        let node = self.node_mut(id);
+        (node.cancelled, node.committed) = (false, false);
+        (node.shielded, node.defers) = (false, false);
+        self.propagate(id, changed);
+        let mut next = self.node(id).first_child;
+        while let Some(child) = next {
+            next = self.node(child).next;
+            if self.is_removed(child) {
+                self.lift(child);
+            }
+        }
+        let before = self.node(id).parent;
+        self.lift(id);
+        self.free_unused(before);
+    }
+
+    /// Moves a removed node up to the next ancestor that is not removed, so that removed nodes form
+    /// no chains. Changes nothing that an owner can see.
+    fn lift(&mut self, id: NodeId) {
+        let above = |id| {
+            self.node(id)
+                .parent
+                .filter(|&parent| self.is_removed(parent))
+        };
+        let last = std::iter::successors(above(id), |&at| above(at)).last();
+        if let Some(last) = last {
+            let parent = self.node(last).parent;
+            self.unlink(id);
+            self.link(id, parent);
         }
     }
 
-    pub(crate) fn payload(&self, id: NodeId) -> &P {
-        &self.node(id).payload
+    fn is_removed(&self, id: NodeId) -> bool {
+        self.node(id).is_removed()
     }
 
-    pub(crate) fn replace_payload(&mut self, id: NodeId, payload: P) -> P {
-        std::mem::replace(&mut self.node_mut(id).payload, payload)
+    /// Frees the slots of this node and the ones above it, as far as they are removed and have no
+    /// children.
+    fn free_unused(&mut self, mut at: Option<NodeId>) {
+        let is_unused = |tree: &Self, id| {
+            let node: &Node<P> = tree.node(id);
+            node.is_removed() && node.first_child.is_none()
+        };
+        while let Some(id) = at.filter(|&id| is_unused(self, id)) {
+            at = self.node(id).parent;
+            self.unlink(id);
+            self.used -= 1;
+            let next = self.free.replace(id);
+            self.slots[id.index()] = Slot::Free { next };
+        }
+    }
+
+    /// Moves a node, with everything below it, below another parent, or makes it a root. Does
+    /// nothing if the new parent is below the node.
+    pub(crate) fn move_below(
+        &mut self,
+        id: NodeId,
+        parent: Option<NodeId>,
+        changed: &mut Changed,
+    ) -> bool {
+        if parent.is_some_and(|parent| self.ancestry(parent).any(|above| above == id)) {
+            return false;
+        }
+        // Counted at the new parent first, so that nothing changes where both are the same.
+        let (blocks, before) = (self.node(id).blocks(), self.node(id).parent);
+        if blocks {
+            self.count_deferring(parent, true, changed);
+        }
+        self.unlink(id);
+        self.link(id, parent);
+        if blocks {
+            self.count_deferring(before, false, changed);
+        }
+        self.propagate(id, changed);
+        self.free_unused(before);
+        if self.node(id).committed {
+            self.commit_path(parent);
+        }
+        true
+    }
+
+    /// Returns the payload; `None` if the node is removed.
+    pub(crate) fn payload(&self, id: NodeId) -> Option<&P> {
+        self.node(id).payload.as_ref()
+    }
+
+    pub(crate) fn replace_payload(&mut self, id: NodeId, payload: P) -> Option<P> {
+        self.node_mut(id).payload.replace(payload)
     }
 
     /// Cancels this node and everything below it that is not behind a shield.
@@ -248,13 +332,24 @@ impl<P> Tree<P> {
         if self.absorbs(id) {
             return End::Here;
         }
-        let mut at = Some(id);
-        while let Some(node) = at.filter(|&node| !self.absorbs(node) && !self.node(node).committed)
-        {
-            self.node_mut(node).committed = true;
-            at = self.node(node).parent;
-        }
+        self.commit_path(Some(id));
         End::Above
+    }
+
+    /// Commits this node and its ancestors, up to one that absorbs or is committed already.
+    fn commit_path(&mut self, mut at: Option<NodeId>) {
+        while let Some(id) = at.filter(|&id| self.is_committable(id)) {
+            let node = self.node_mut(id);
+            node.committed = !node.is_removed();
+            at = node.parent;
+        }
+    }
+
+    /// Returns whether a cancellation that arrives at this node from below goes further up, and the
+    /// node does not know that yet.
+    fn is_committable(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        node.effective && !node.committed && !self.absorbs(id)
     }
 
     /// Iterates over the node and its ancestors, up to and including the first that is shielded.
@@ -281,15 +376,27 @@ impl<P> Tree<P> {
     fn propagate(&mut self, top: NodeId, changed: &mut Changed) {
         let mut at = top;
         loop {
-            let down = self
-                .update(at)
-                .then(|| changed.push(at))
-                .and(self.node(at).first_child);
+            let updated = self.update(at);
+            if (updated || self.is_committed_to_nothing(at)) && !self.is_removed(at) {
+                changed.push(at);
+            }
+            let down = self.node(at).first_child.filter(|_| updated);
             at = match down.or_else(|| self.next_below(at, top)) {
                 Some(next) => next,
                 None => return,
             };
         }
+    }
+
+    /// Returns whether the node is committed, and nothing above it is cancelled any more: it has
+    /// outlived the node that absorbs the cancellation, so its owner must learn that it can never
+    /// be completed.
+    fn is_committed_to_nothing(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        node.committed
+            && !node
+                .parent
+                .is_some_and(|parent| self.node(parent).effective)
     }
 
     /// Recomputes `effective`, and returns whether it changed.
@@ -342,7 +449,7 @@ impl<P> Tree<P> {
             let after = node.blocks();
             let released = node.effective && node.deferred_by == 0;
             at = node.parent.filter(|_| before != after);
-            if released {
+            if released && !self.is_removed(id) {
                 changed.push(id);
             }
         }

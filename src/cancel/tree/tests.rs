@@ -20,6 +20,8 @@ enum Step {
     AddRoot(Kind),
     Add(usize, Kind),
     Remove(usize),
+    /// The content of the first node is polled at the second one, or at none.
+    Move(usize, Option<usize>),
     Cancel(usize),
     SetShielded(usize, bool),
     SetDefers(usize, bool),
@@ -35,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => kind().prop_map(Step::AddRoot),
         10 => (any(), kind()).prop_map(|(at, kind)| Step::Add(at, kind)),
         4 => any().prop_map(Step::Remove),
+        3 => (any(), proptest::option::of(any())).prop_map(|(at, to)| Step::Move(at, to)),
         3 => any().prop_map(Step::Cancel),
         4 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetShielded(at, on)),
         2 => (any(), proptest::bool::ANY).prop_map(|(at, on)| Step::SetDefers(at, on)),
@@ -54,6 +57,8 @@ struct Known {
     shielded: bool,
     defers: bool,
     committed: bool,
+    /// The owner has removed it, and others are below it.
+    removed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,7 +98,8 @@ impl Model {
     }
 
     fn blocks(&self, name: Name) -> bool {
-        self.0[&name].shielded || self.0[&name].defers || self.is_deferred(name)
+        let known = &self.0[&name];
+        !known.removed && (known.shielded || known.defers || self.is_deferred(name))
     }
 
     fn is_deferred(&self, name: Name) -> bool {
@@ -117,21 +123,64 @@ impl Model {
             return End::Here;
         }
         let path = self.path(name);
-        let end = path
-            .iter()
-            .position(|at| self.absorbs(*at) || self.0[at].committed);
-        for at in &path[..end.unwrap_or(path.len())] {
-            self.node(*at).committed = true;
-        }
+        self.commit_path(&path);
         End::Above
     }
 
-    fn remove(&mut self, name: Name) {
-        let parent = self.0[&name].parent;
-        for child in Vec::from_iter(self.children(name)) {
-            self.node(child).parent = parent;
+    fn commit_path(&mut self, path: &[Name]) {
+        let is_end = |at| !self.effective(at) || self.absorbs(at) || self.0[&at].committed;
+        let end = path.iter().position(|at| is_end(*at));
+        for at in &path[..end.unwrap_or(path.len())] {
+            self.node(*at).committed = !self.0[at].removed;
         }
-        self.0.remove(&name);
+    }
+
+    fn remove(&mut self, name: Name) {
+        let removed = Known {
+            parent: self.0[&name].parent,
+            cancelled: false,
+            shielded: false,
+            defers: false,
+            committed: false,
+            removed: true,
+        };
+        self.0.insert(name, removed);
+        self.tidy();
+    }
+
+    fn move_below(&mut self, name: Name, parent: Option<Name>) {
+        if !parent.is_some_and(|parent| self.path(parent).contains(&name)) {
+            self.node(name).parent = parent;
+            if self.0[&name].committed {
+                let path = self.path(name);
+                self.commit_path(&path[1..]);
+            }
+        }
+        self.tidy();
+    }
+
+    /// Keeps removed nodes only where others are below them, and none below another.
+    fn tidy(&mut self) {
+        let is_removed = |model: &Self, name: Name| model.0[&name].removed;
+        for name in Vec::from_iter(self.0.keys().copied()) {
+            while is_removed(self, name)
+                && let Some(parent) = self.0[&name].parent
+                && is_removed(self, parent)
+            {
+                self.node(name).parent = self.0[&parent].parent;
+            }
+        }
+        for name in Vec::from_iter(self.0.keys().copied()) {
+            if is_removed(self, name) && self.children(name).next().is_none() {
+                self.0.remove(&name);
+            }
+        }
+    }
+
+    /// Returns whether the node is committed, and nothing above it is cancelled.
+    fn is_committed_to_nothing(&self, name: Name) -> bool {
+        let known = &self.0[&name];
+        known.committed && !known.parent.is_some_and(|parent| self.effective(parent))
     }
 
     fn node(&mut self, name: Name) -> &mut Known {
@@ -146,10 +195,18 @@ impl Model {
                 .any(|child| self.is_committed_below(child))
     }
 
-    /// Returns, for each node, the values that its owner can see: effective, and must drop.
-    fn seen(&self) -> BTreeMap<Name, (bool, bool)> {
-        let see = |name: &Name| (*name, (self.effective(*name), self.must_drop(*name)));
-        self.0.keys().map(see).collect()
+    /// Returns, for each node with an owner, the values that the owner can see: effective, must
+    /// drop, and committed to nothing.
+    fn seen(&self) -> BTreeMap<Name, (bool, bool, bool)> {
+        let see = |name: Name| {
+            let committed = self.is_committed_to_nothing(name);
+            (
+                name,
+                (self.effective(name), self.must_drop(name), committed),
+            )
+        };
+        let owned = self.0.iter().filter(|(_, known)| !known.removed);
+        owned.map(|(name, _)| see(*name)).collect()
     }
 }
 
@@ -186,6 +243,10 @@ impl Pair {
             Step::AddRoot(kind) => self.add(None, kind),
             Step::Add(at, kind) => self.add(self.pick(at), kind),
             Step::Remove(at) => self.on(at, |pair, name| pair.remove(name, &mut changed)),
+            Step::Move(at, to) => {
+                let to = to.and_then(|to| self.pick(to));
+                self.on(at, |pair, name| pair.move_below(name, to, &mut changed))
+            }
             Step::Cancel(at) => self.on(at, |pair, name| pair.cancel(name, &mut changed)),
             Step::SetShielded(at, on) => {
                 self.on(at, |pair, name| pair.set_shielded(name, on, &mut changed))
@@ -196,7 +257,8 @@ impl Pair {
             Step::Drop(at) => self.on(at, Self::drop_content),
         }
         self.compare();
-        self.check_woken_owners(&before, &changed, matches!(step, Step::Remove(_)));
+        let moves = matches!(step, Step::Remove(_) | Step::Move(..));
+        self.check_woken_owners(&before, &changed, moves);
     }
 
     fn on(&mut self, index: usize, act: impl FnOnce(&mut Self, Name)) {
@@ -218,6 +280,7 @@ impl Pair {
             shielded: kind == Kind::Shield,
             defers: kind == Kind::Defer,
             committed: false,
+            removed: false,
         };
         self.model.0.insert(name, known);
     }
@@ -228,6 +291,12 @@ impl Pair {
         assert!(!changed.contains(&id), "it has no owner any more");
         self.model.remove(name);
         self.ends.remove(&name);
+    }
+
+    fn move_below(&mut self, name: Name, to: Option<Name>, changed: &mut Changed) {
+        let to_id = to.map(|to| self.ids[&to]);
+        self.tree.move_below(self.ids[&name], to_id, changed);
+        self.model.move_below(name, to);
     }
 
     fn cancel(&mut self, name: Name, changed: &mut Changed) {
@@ -262,7 +331,7 @@ impl Pair {
     fn compare(&self) {
         assert_eq!(self.tree.len(), self.model.0.len());
         for (&name, &id) in &self.ids {
-            assert_eq!(*self.tree.payload(id), name);
+            assert_eq!(self.tree.payload(id), Some(&name));
             assert_eq!(
                 self.tree.was_cancelled(id),
                 self.model.0[&name].cancelled,
@@ -286,21 +355,24 @@ impl Pair {
             let visible: Vec<_> = self
                 .tree
                 .visible(id)
-                .map(|id| *self.tree.payload(id))
+                .filter_map(|id| self.tree.payload(id).copied())
                 .collect();
-            assert_eq!(visible, self.model.visible(name), "visible from {name}");
+            let mut known = self.model.visible(name);
+            known.retain(|name| !self.model.0[name].removed);
+            assert_eq!(visible, known, "visible from {name}");
         }
     }
 
     /// Checks that exactly those owners are woken whose node became cancelled, is no longer
-    /// cancelled, or may drop now. A removal may wake more.
+    /// cancelled, may drop now, or is committed to nothing. A removal or move may wake more.
     fn check_woken_owners(
         &self,
-        before: &BTreeMap<Name, (bool, bool)>,
+        before: &BTreeMap<Name, (bool, bool, bool)>,
         changed: &Changed,
-        removal: bool,
+        moves: bool,
     ) {
-        let woken: BTreeSet<Name> = changed.iter().map(|id| *self.tree.payload(*id)).collect();
+        let owner = |id: &NodeId| *self.tree.payload(*id).expect("a removed node has no owner");
+        let woken: BTreeSet<Name> = changed.iter().map(owner).collect();
         for (name, now) in self.model.seen() {
             let Some(&was) = before.get(&name) else {
                 assert!(
@@ -309,12 +381,12 @@ impl Pair {
                 );
                 continue;
             };
-            if was.0 != now.0 || (!was.1 && now.1) {
+            if was.0 != now.0 || (!was.1 && now.1) || (!was.2 && now.2) {
                 assert!(
                     woken.contains(&name),
                     "{name} was {was:?}, is {now:?}, and its owner is not woken"
                 );
-            } else if !removal {
+            } else if !moves && !now.2 {
                 assert!(
                     !woken.contains(&name),
                     "{name} was {was:?}, is {now:?}, and its owner is woken"
@@ -329,9 +401,11 @@ impl Pair {
             let path = self.model.path(name);
             let above = &path[1..];
             if self.model.blocks(name) {
+                let removed = above.iter().position(|at| self.model.0[at].removed);
+                let above = &above[..removed.unwrap_or(above.len())];
                 assert!(
                     above.iter().all(|at| self.model.is_deferred(*at)),
-                    "all ancestors of a blocking node are deferred"
+                    "the ancestors of a blocking node are deferred, up to a removed one"
                 );
             }
             if self.model.0[&name].committed {
@@ -369,17 +443,17 @@ proptest! {
         }
     }
 
-    /// Never removes a node that committed nodes below it rely on.
+    /// Never removes or moves a node that committed nodes below it rely on.
     #[cfg_attr(miri, ignore = "too many cases")]
     #[test]
     fn a_committed_node_has_an_absorbing_node_above_it(steps in steps()) {
         let mut pair = Pair::new();
         for step in steps {
             let target = match step {
-                Step::Remove(at) => pair.pick(at),
+                Step::Remove(at) | Step::Move(at, _) => pair.pick(at),
                 _ => None,
             };
-            let is_relied_on = |name| pair.model.children(name).any(|child| pair.model.is_committed_below(child));
+            let is_relied_on = |name| pair.model.is_committed_below(name);
             if !target.is_some_and(is_relied_on) {
                 pair.take(step);
                 pair.check_invariants();
@@ -552,7 +626,7 @@ fn a_deep_chain_may_be_removed_in_any_order() {
 
 #[cfg_attr(miri, ignore = "too many nodes")]
 #[test]
-fn a_wide_node_is_cancelled_and_its_children_adopted() {
+fn a_wide_node_is_cancelled_and_removed_before_its_children() {
     let mut tree = Tree::new();
     let root = tree.add(None, Kind::Plain, ());
     let middle = tree.add(Some(root), Kind::Plain, ());
@@ -564,7 +638,13 @@ fn a_wide_node_is_cancelled_and_its_children_adopted() {
     assert_eq!(changed.len(), DEPTH + 1);
     tree.remove(middle, &mut changed);
     assert!(!children.iter().any(|&id| tree.is_effective(id)));
+    assert!(!tree.is_deferred(root), "they belong to no polled node");
+    let mut changed = Changed::new();
+    for &child in &children {
+        tree.move_below(child, Some(root), &mut changed);
+    }
     assert!(tree.is_deferred(root));
+    assert_eq!(tree.len(), DEPTH + 1, "the removed node is gone");
     remove_all(tree, children.into_iter().chain([root]));
 }
 
