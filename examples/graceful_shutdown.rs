@@ -35,7 +35,9 @@ use seedbed::run::CtrlC;
 use seedbed::service::{Shutdown, serve};
 use seedbed::signal::{SIGINT, SIGTERM};
 use seedbed::time::sleep_forever;
-use seedbed::{CapacityLimiter, move_on_after, on_cancel, open_nursery, shield, sleep};
+use seedbed::{
+    CapacityLimiter, move_on_after, on_cancel, open_nursery, shield, sleep, try_open_nursery,
+};
 use smol::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 use smol::stream::StreamExt;
@@ -173,7 +175,7 @@ async fn with_clients(
     let service = |shutdown: Shutdown| async move {
         server.attend_to_all(listener, &shutdown).await;
     };
-    open_nursery(async |n| {
+    try_open_nursery(async |n| {
         let serving = n.spawn(serve(service).drain_for(limit));
         play(address).await?;
         match serving.await.map_err(io::Error::other)? {

@@ -20,6 +20,11 @@
 //! in nurseries, on a bare executor and across threads. Futures are cancelled by dropping them;
 //! each documents what that does. A future that need not wait is no cancel point.
 //!
+//! A waiter owns what it was assigned before it is polled. So a future that waits for a lock, a
+//! permit or a token must be polled or dropped. If it is kept without being polled (the branch of a
+//! `select!` loop that is awaited by reference, while the code of another branch waits), it keeps
+//! the resource from all other tasks. A `send` on a channel is received even so.
+//!
 //! # Primitives of other crates
 //!
 //! The primitives of `smol::lock` work in nurseries too. Its `Barrier` releases a group of tasks

@@ -71,7 +71,9 @@ macro_rules! handle {
             /// The child is first polled when the caller next waits or ends. It runs in the cancel
             /// scopes and with the tree variables of the place where the nursery was opened. Every
             /// child is polled at least once, even in a nursery that is already cancelled, unless
-            /// the whole block is dropped first. Dropping the [`Task`] has no effect.
+            /// the whole block is dropped first. Dropping the [`Task`] has no effect, except that the
+            /// child's result is lost, also if it is an `Err`. For a child that may fail, use a block
+            /// of [`try_open_nursery`](crate::try_open_nursery) and its `try_spawn`.
             ///
             /// # Panics
             ///

@@ -18,7 +18,11 @@ use super::raw_handle::check_body;
 /// Children may borrow everything that outlives the block, but not the body's own variables.
 ///
 /// If the body or a child panics, the others are cancelled. When all have ended, the block resumes
-/// the panic.
+/// the panic. An error is a value like any other: with a `?` in the body, the block still waits for
+/// all children. Use [`try_open_nursery`] there.
+///
+/// Nested blocks are polled on one stack: each level takes about 1 KiB, so a thread with 2 MiB of
+/// stack has room for about 2,000 levels. The number of children in a block is not limited.
 ///
 /// # Cancellation
 ///
