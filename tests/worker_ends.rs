@@ -361,6 +361,77 @@ fn a_dropped_call_whose_worker_cannot_be_killed_harms_no_other() {
     });
 }
 
+fn prestarted_workers_serve_the_first_calls() {
+    for prepares in [false, true] {
+        let config = WorkerConfig::new().idle_timeout(Duration::from_millis(1));
+        let config = if prepares { config.init(|| ()) } else { config };
+        test(with_workers(config, |workers| async move {
+            within(workers.prestart(3)).await.unwrap();
+            let statistics = workers.statistics();
+            assert_eq!((statistics.started, statistics.idle_workers), (3, 3));
+            assert_eq!((statistics.running_workers, statistics.jobs_done), (0, 0));
+            let started = children();
+            assert_eq!(started.len(), 3);
+            workers.prestart(2).await.unwrap(); // there are enough
+            let first = workers.run_sync(pid, ()).await.unwrap();
+            assert!(started.contains(&first));
+            assert_eq!(workers.statistics().started, 3);
+            workers.shutdown().await.unwrap();
+            let error = workers.prestart(1).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Closed);
+        }));
+    }
+}
+
+fn an_error_of_a_prestarted_worker_is_that_of_a_call() {
+    let config = WorkerConfig::new().init(|| panic!("no toner"));
+    test(with_workers(config, |workers| async move {
+        let error = within(workers.prestart(2)).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Init);
+        assert_eq!(error.panic().unwrap().message(), "no toner");
+        assert_eq!(workers.statistics().failed_starts, 2);
+        assert!(children().is_empty());
+    }));
+}
+
+fn a_cancelled_or_dropped_prestart_leaves_no_worker_that_is_not_ready() {
+    for is_dropped in [false, true] {
+        let stage = Stage::new();
+        let config = WorkerConfig::new();
+        let config = config.init_with(stage.path(), |stage: &PathBuf| forever(stage.clone()));
+        test(with_workers(config, |workers| async move {
+            let ahead = workers.clone();
+            let start = async move { ahead.prestart(1).await };
+            if is_dropped {
+                let start = smol::spawn(start);
+                stage.reached().await;
+                drop(start);
+                until_there_are(0).await;
+            } else {
+                within(stage.cancel_on_arrival(start)).await;
+                assert!(children().is_empty());
+                assert_eq!(workers.statistics().failed_starts, 1);
+            }
+        }));
+    }
+}
+
+/// One context's calls kept those of another waiting, unless each of them named a limiter.
+fn the_limiter_of_a_context_is_that_of_its_calls() {
+    let limiter = CapacityLimiter::new(1);
+    let config = WorkerConfig::new().limiter(&limiter);
+    test(with_workers(config, |workers| async move {
+        let token = limiter.acquire().await;
+        let mut call = Box::pin(workers.run_sync(pid, ()).into_future());
+        assert!(smol::future::poll_once(&mut call).await.is_none());
+        assert_eq!(limiter.statistics().waiting, 1);
+        let other = CapacityLimiter::new(1);
+        workers.run_sync(pid, ()).limiter(&other).await.unwrap();
+        drop(token);
+        call.await.unwrap();
+    }));
+}
+
 /// Without `kill_all`, nothing but the job ended the call, and with it the context.
 fn killing_all_workers_ends_their_calls_and_later_calls_have_new_workers() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
@@ -447,6 +518,10 @@ suite![
     a_worker_whose_descriptor_is_refused_is_killed_with_its_group,
     idle_workers_without_a_descriptor_are_reaped_without_a_call,
     a_dropped_call_whose_worker_cannot_be_killed_harms_no_other,
+    prestarted_workers_serve_the_first_calls,
+    an_error_of_a_prestarted_worker_is_that_of_a_call,
+    a_cancelled_or_dropped_prestart_leaves_no_worker_that_is_not_ready,
+    the_limiter_of_a_context_is_that_of_its_calls,
     killing_all_workers_ends_their_calls_and_later_calls_have_new_workers,
     killing_all_workers_ends_a_call_whose_worker_is_starting,
     killing_all_workers_ends_a_shutdown_that_waits_for_a_job,

@@ -34,6 +34,7 @@ use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::end::KillReason;
 use crate::worker::error::{Survivor, WorkerError, WorkerExit};
 use crate::worker::pool::call_guard::CallGuard;
+use crate::worker::pool::worker_pool::WorkerPool;
 use crate::worker::record::ExpectedWorker;
 use crate::worker::spawn::forking::Forking;
 use crate::worker::spawn::hook;
@@ -111,7 +112,8 @@ impl Attempt {
     ) -> Result<Self, WorkerError> {
         let state = match hand_to_idle(&mut job, worker, &mut guard) {
             Ok(Some(worker)) => Ok(State::Working { worker, new: false }),
-            Ok(None) => start(&guard),
+            Ok(None) => begin_start(guard.pool())
+                .map(|(starting, expected)| State::Starting(starting, expected)),
             Err(error) => Err(error),
         };
         let state = state.inspect_err(|_| guard.set_failed())?;
@@ -537,16 +539,19 @@ fn argument_len(job: &OutMessage) -> usize {
     codec::encoded_len(job.payload(), job.fds().last().map(AsFd::as_fd))
 }
 
-fn start(guard: &CallGuard) -> Result<State, WorkerError> {
-    let config = guard.config();
+/// Begins to start a worker.
+pub(super) fn begin_start(
+    pool: &WorkerPool,
+) -> Result<(Box<Starting>, ExpectedWorker), WorkerError> {
+    let config = &pool.config;
     config.check()?;
     let spec = hook::exec_spec(config.kind_of_workers())?;
     let credentials = credentials::generation();
-    guard.note_credentials(credentials);
+    pool.note_credentials(credentials);
     fork_detector::watch_for_forks();
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
-    let expected = guard.expect_worker();
-    let fork_server = guard.fork_server();
+    let expected = pool.counters.clone().expect();
+    let fork_server = pool.fork_server.clone();
     let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(&spec) {
         Ok(Box::new(Forking::new(
             fork_server,
@@ -561,7 +566,7 @@ fn start(guard: &CallGuard) -> Result<State, WorkerError> {
     match launch {
         Ok(launch) => {
             let starting = Starting::of_worker(launch, spec, credentials, config.clone());
-            Ok(State::Starting(Box::new(starting), expected))
+            Ok((Box::new(starting), expected))
         }
         Err(error) => {
             expected.failed(&error);

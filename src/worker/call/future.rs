@@ -200,7 +200,9 @@ fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>
         time_limit: request.time_limit,
         context: request.context.unwrap_or_else(current),
     };
-    Ok((call, request.arg, request.limiter))
+    let of_context = || call.context.config().limiter_of_calls().cloned();
+    let limiter = request.limiter.or_else(of_context);
+    Ok((call, request.arg, limiter))
 }
 
 /// A call that has its token after a wait and may be cancelled before it begins. Counts the call

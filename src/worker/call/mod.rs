@@ -4,6 +4,7 @@ pub(in crate::worker) mod attempt;
 mod flatten;
 mod future;
 mod limiter;
+mod prestart;
 pub(in crate::worker) mod reply;
 mod request;
 mod run_sync;

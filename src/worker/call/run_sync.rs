@@ -190,8 +190,12 @@ impl<A, R> RunSync<A, R> {
         self
     }
 
-    /// Sets whether cancellation kills the worker and waits until it is reaped. By default the call
-    /// is shielded.
+    /// Sets whether cancellation kills the worker and waits until it is reaped, at most for the
+    /// [`kill_timeout`](crate::WorkerConfig::kill_timeout). By default the call is shielded.
+    ///
+    /// The worker gets SIGKILL and no warning, so a killed job removes no temporary files and
+    /// finishes no writes. What must be cleaned up belongs to this process: make a temporary directory
+    /// here, and pass its path to the job.
     ///
     /// # Examples
     ///

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::worker_type::WorkerType;
+use crate::sync::CapacityLimiter;
 use crate::transport::codec;
 use crate::transport::frame;
 use crate::transport::frame::Kind;
@@ -78,6 +79,8 @@ pub struct WorkerConfig {
     pub(super) start_timeout: Duration,
     /// How long a killed process is waited for.
     pub(super) kill_timeout: Duration,
+    /// The limiter of calls that name none.
+    pub(super) limiter: Option<CapacityLimiter>,
     pub(super) preload: Vec<Closure>,
     pub(super) init: Vec<Closure>,
     pub(super) retire: Vec<Closure>,
@@ -142,6 +145,7 @@ impl WorkerConfig {
             grace_period: Some(DEFAULT_GRACE_PERIOD),
             start_timeout: DEFAULT_START_TIMEOUT,
             kill_timeout: DEFAULT_KILL_TIMEOUT,
+            limiter: None,
             preload: Vec::new(),
             init: Vec::new(),
             retire: Vec::new(),
@@ -329,6 +333,32 @@ impl WorkerConfig {
         self
     }
 
+    /// Sets the limiter of the context's calls, for those that name none. By default the calls of all
+    /// contexts share [one](crate::worker::current_default_worker_limiter), with a token for each
+    /// processor, so calls of one context can keep those of another waiting.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::{CapacityLimiter, WorkerConfig, open_worker_context};
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let limiter = CapacityLimiter::new(2);
+    ///     let config = WorkerConfig::new().limiter(&limiter);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let _both = (limiter.acquire().await, limiter.acquire().await);
+    ///         let call = smol::future::poll_once(workers.run_sync(i32::abs, -3).into_future());
+    ///         assert!(call.await.is_none()); // it waits for a token
+    ///     }));
+    /// }
+    /// # use std::future::IntoFuture;
+    /// ```
+    pub fn limiter(mut self, limiter: &CapacityLimiter) -> Self {
+        self.limiter = Some(limiter.clone());
+        self
+    }
+
     /// Sets how worker processes are created.
     ///
     /// # Examples
@@ -477,6 +507,10 @@ impl WorkerConfig {
 
     pub(in crate::worker) fn grace(&self) -> Option<Duration> {
         self.grace_period
+    }
+
+    pub(in crate::worker) fn limiter_of_calls(&self) -> Option<&CapacityLimiter> {
+        self.limiter.as_ref()
     }
 
     pub(in crate::worker) fn kill_limit(&self) -> Duration {

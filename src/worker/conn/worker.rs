@@ -181,6 +181,11 @@ impl Worker {
         }
     }
 
+    /// Waits until the worker's fork has happened or failed.
+    pub(in crate::worker) fn poll_fork(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.process.poll_fork(cx)
+    }
+
     /// Opens the descriptor of a forked process, before the worker becomes idle. See
     /// [`WorkerProcess::resolve_fork`].
     pub(in crate::worker) fn resolve_fork(&mut self) {

@@ -220,7 +220,7 @@ impl WorkerProcess {
     }
 
     /// Waits until the fork has happened or failed.
-    fn poll_fork(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::worker) fn poll_fork(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.resolve_fork();
             self.give_up_if_overdue();

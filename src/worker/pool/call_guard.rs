@@ -7,11 +7,8 @@ use super::statistics::{CallAccount, CallOutcome};
 use super::worker_pool::{Taken, WorkerPool};
 use crate::sync::Token;
 use crate::sys::arena::Arena;
-use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::Worker;
 use crate::worker::error::WorkerError;
-use crate::worker::record::ExpectedWorker;
-use crate::worker::spawn::fork_server::ForkServer;
 
 /// A call in progress, and its limiter token. The pool counts the call's end when the guard is
 /// dropped.
@@ -71,22 +68,13 @@ impl CallGuard {
         self.pool.kills() != self.kills
     }
 
-    pub(in crate::worker) fn config(&self) -> &WorkerConfig {
-        &self.pool.config
-    }
-
-    pub(in crate::worker) fn fork_server(&self) -> ForkServer {
-        self.pool.fork_server.clone()
+    pub(in crate::worker) fn pool(&self) -> &WorkerPool {
+        &self.pool
     }
 
     /// Recycles an arena that no worker reads any more.
     pub(in crate::worker) fn put_arena(&self, arena: Arena) {
         self.pool.arenas.put(arena);
-    }
-
-    /// Announces that a worker is being started.
-    pub(in crate::worker) fn expect_worker(&self) -> ExpectedWorker {
-        self.pool.counters.clone().expect()
     }
 
     /// Counts a request that died with its fork server, and returns how many did so far.

@@ -23,6 +23,10 @@ use crate::worker::error::WorkerError;
 /// failed, the block emits a `tracing` event at WARN and still returns the body's value. Call
 /// [`WorkerContext::shutdown`] inside the block to get the error.
 ///
+/// Contexts share the default limiter of calls, unless [`WorkerConfig::limiter`] sets another: calls
+/// of one context can keep those of another waiting. [`WorkerContext::kill_all`] ends calls that
+/// the end of the block would wait for.
+///
 /// # Cancellation
 ///
 /// If cancelled, the body is dropped; then the context is shut down, shielded. Dropped from

@@ -7,5 +7,6 @@ pub(crate) mod current;
 pub(in crate::worker) mod draining;
 pub(in crate::worker) mod idle;
 pub(in crate::worker) mod shutdown;
+pub(in crate::worker) mod start_guard;
 pub(crate) mod statistics;
 pub(in crate::worker) mod worker_pool;

@@ -45,7 +45,7 @@ pub(in crate::worker) struct WorkerPool {
     state: Mutex<PoolState>,
     /// The number of times that all workers were killed. Calls compare it when they are polled.
     kills: AtomicU32,
-    /// Notified when a call ends after the pool was closed.
+    /// Notified when a call ends after the pool was closed, and when workers have been started.
     call_ended: Event,
 }
 
@@ -55,6 +55,8 @@ struct PoolState {
     draining: DrainingWorkers,
     /// Calls that have taken their limiter token and have not ended.
     running: usize,
+    /// Starts of workers ahead of calls that have not ended.
+    starts: usize,
     calls: CallCounters,
     /// Panics of retire closures in workers that have been reaped since. Each fails one call.
     retire_panics: Vec<WorkerError>,
@@ -195,12 +197,33 @@ impl WorkerPool {
         Shutdown::new(workers, Vec::new(), self.config.grace()).wait_in_background();
     }
 
+    /// Counts a start of workers ahead of calls. Returns the number of idle workers.
+    pub(in crate::worker) fn begin_starts(&self) -> Result<usize, WorkerError> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(WorkerError::closed());
+        }
+        state.starts += 1;
+        Ok(state.idle.len())
+    }
+
+    /// Counts the end of a start of workers.
+    pub(in crate::worker) fn end_starts(&self) {
+        self.state().starts -= 1;
+        self.call_ended.notify(usize::MAX);
+    }
+
+    /// Adds a worker to the idle ones.
+    pub(in crate::worker) fn put(&self, worker: Box<Worker>) {
+        self.state().idle.put(worker);
+    }
+
     /// Refuses further calls, and waits until none is in progress.
     pub(in crate::worker) async fn close(&self) {
         self.state().closed = true;
         loop {
             let ended = self.call_ended.listen(); // before the check, so that no notification is lost
-            if self.state().running == 0 {
+            if !self.state().is_busy() {
                 return;
             }
             ended.await;
@@ -328,6 +351,11 @@ impl WorkerPool {
 }
 
 impl PoolState {
+    /// Whether calls are in progress, or workers are being started ahead of calls.
+    fn is_busy(&self) -> bool {
+        self.running > 0 || self.starts > 0
+    }
+
     fn take(&mut self) -> Taken {
         match self.idle.take_latest() {
             Some(worker) => Taken::Idle(worker),
