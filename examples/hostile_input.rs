@@ -80,10 +80,7 @@ async fn main() {
             let error = workers.run_sync(read, document).await.unwrap_err();
             assert_eq!(error.kind(), WorkerErrorKind::Broken);
             let exit = error.exit().expect("the worker has ended");
-            println!(
-                "The {name} one: killed by {}.",
-                exit.signal_name().expect("of a signal")
-            );
+            println!("The {name} one: {}.", exit.cause());
         }
 
         let length = workers.run_sync(read, "seed".to_owned()).await;

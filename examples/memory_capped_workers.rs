@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use seedbed::worker::WorkerErrorKind;
+use seedbed::worker::{ExitCause, WorkerErrorKind};
 use seedbed::{WorkerConfig, open_worker_context};
 
 const MEGABYTE: u64 = 1 << 20;
@@ -56,7 +56,7 @@ async fn main() {
         let exit = error.exit().expect("the worker has ended");
         println!("Process {} was refused its memory and died.", exit.pid());
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
-        assert_eq!(exit.signal_name(), Some("SIGABRT"));
+        assert_eq!(exit.cause(), ExitCause::OutOfMemory);
 
         // The next job is served as usual.
         let process = workers.run_sync(leak, 1).await.expect("the worker is new");

@@ -22,6 +22,8 @@ mod worker_cache;
 mod worker_calls;
 #[path = "worker_cancel.rs"]
 mod worker_cancel;
+#[path = "worker_causes.rs"]
+mod worker_causes;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
 #[path = "worker_ends.rs"]
@@ -61,6 +63,7 @@ fn main() {
         ("worker_cache", worker_cache::SUITE),
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
+        ("worker_causes", worker_causes::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("shared_memory", shared_memory::SUITE),
         ("worker_ends", worker_ends::SUITE),

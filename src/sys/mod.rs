@@ -26,6 +26,8 @@ pub(crate) mod disposition;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod environment;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod fault;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod fork;
 #[cfg(target_os = "linux")]
 pub(crate) mod fork_detector;

@@ -33,3 +33,14 @@ pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(1);
 /// How often the signal mask of another thread is read until it is not one that the C library has
 /// set for a moment.
 pub(super) const MASK_READS: usize = 1000;
+
+/// An access this near to the stack pointer may belong to the frame there: that of a function whose
+/// compiler does not touch each page of a large frame, or that keeps data below the pointer.
+pub(super) const STACK_FAULT_DISTANCE_BYTES: usize = 64 << 10;
+
+/// The memory that a process can always have, unless it has none left.
+pub(super) const MEMORY_PROBE_BYTES: usize = 64 << 10;
+
+/// The frames of a thread that are searched for a failed allocation. Rust's handlers of it have about
+/// ten.
+pub(super) const FRAMES_SEARCHED: usize = 64;

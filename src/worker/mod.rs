@@ -108,7 +108,8 @@ pub use crate::transport::described::Described;
 pub use crate::transport::job::status::WorkerStatus;
 pub use crate::transport::payload::{SharedBytesWriter, SharedSlice};
 pub use crate::worker::error::{
-    RemoteError, RemoteErrorSource, WorkerError, WorkerErrorKind, WorkerExit, WorkerPanic,
+    ExitCause, RemoteError, RemoteErrorSource, WorkerError, WorkerErrorKind, WorkerExit,
+    WorkerPanic,
 };
 
 pub(crate) use conn::spin_poller::{forget, glance, look, turn};

@@ -179,7 +179,7 @@ fn reason_of(error: &WorkerError, options: &Options) -> Reason {
                 (None, Some(code)) => format!("exit code {code}"),
                 (None, None) => "a signal without a name".to_owned(),
             };
-            Reason::of_death(&end, exit.stderr_tail().unwrap_or_default())
+            Reason::of_death(&end, exit.cause())
         }
         (WorkerErrorKind::TimedOut, ..) => Reason::TimedOut {
             after: options.timeout,

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use seedbed::worker::ExitCause;
 use serde::{Deserialize, Serialize};
 
 /// A reason. It is sent between processes, so it implements the serde traits.
@@ -79,21 +80,17 @@ impl Reason {
         }
     }
 
-    /// Returns the reason behind the death of a worker, from its exit and the last part of its
-    /// standard error.
-    ///
-    /// Rust aborts both when memory is refused and when the stack overflows; only the message tells
-    /// which.
-    pub fn of_death(end: &str, last_words: &str) -> Reason {
-        if last_words.contains("memory allocation of ") {
-            return Reason::OverMemory;
+    /// Returns the reason behind the death of a worker, from its exit.
+    pub fn of_death(end: &str, cause: ExitCause) -> Reason {
+        match cause {
+            ExitCause::OutOfMemory => Reason::OverMemory,
+            ExitCause::StackOverflow => Reason::Crashed {
+                how: format!("stack overflow ({end})"),
+            },
+            _ => Reason::Crashed {
+                how: end.to_owned(),
+            },
         }
-        let how = if last_words.contains("has overflowed its stack") {
-            format!("stack overflow ({end})")
-        } else {
-            end.to_owned()
-        };
-        Reason::Crashed { how }
     }
 }
 
@@ -127,17 +124,15 @@ fn one_line(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The messages that Rust's runtime prints before it aborts.
-    const OVERFLOW: &str =
-        "\nthread 'main' (4711) has overflowed its stack\nfatal runtime error: stack overflow\n";
-    const REFUSED: &str = "memory allocation of 314572800 bytes failed\n";
-
     #[test]
-    fn the_last_words_tell_a_stack_overflow_from_refused_memory() {
-        let reason = |last_words| Reason::of_death("SIGABRT", last_words).to_string();
-        assert_eq!(reason(OVERFLOW), "crashed: stack overflow (SIGABRT)");
-        assert_eq!(reason(REFUSED), "over the memory cap");
-        assert_eq!(reason(""), "crashed: SIGABRT");
+    fn the_cause_tells_a_stack_overflow_from_refused_memory() {
+        let reason = |cause| Reason::of_death("SIGABRT", cause).to_string();
+        assert_eq!(
+            reason(ExitCause::StackOverflow),
+            "crashed: stack overflow (SIGABRT)"
+        );
+        assert_eq!(reason(ExitCause::OutOfMemory), "over the memory cap");
+        assert_eq!(reason(ExitCause::Crashed), "crashed: SIGABRT");
     }
 
     #[test]

@@ -94,10 +94,13 @@ pub(crate) enum Kind {
     Mailbox,
     /// To the parent: a header alone. The answer is in the mailbox.
     AnswerInMailbox,
+    /// To the parent: a header alone. A signal is about to end the worker. `number` is 1 for a stack
+    /// overflow, and 2 for an allocation that failed.
+    Fault,
 }
 
 /// All kinds, in the order of their numbers in the header.
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind::Prelude,
     Kind::SetUp,
     Kind::Job,
@@ -116,6 +119,7 @@ const KINDS: [Kind; 18] = [
     Kind::Multithreaded,
     Kind::Mailbox,
     Kind::AnswerInMailbox,
+    Kind::Fault,
 ];
 
 /// The header of a frame.
@@ -186,7 +190,8 @@ impl Header {
             | Kind::Fork
             | Kind::Multithreaded
             | Kind::Mailbox
-            | Kind::AnswerInMailbox => true,
+            | Kind::AnswerInMailbox
+            | Kind::Fault => true,
         }
     }
 }

@@ -382,7 +382,10 @@ impl Attempt {
         };
         let ran_for = self.ran_for();
         let exit = match ended.exit {
-            Ok(exit) => exit,
+            Ok(exit) => match &self.guard {
+                Some(guard) => exit.within(guard.pool().config.exit_limits()),
+                None => exit,
+            },
             // The worker may yet run the job, so no other one may.
             Err(survivor) => {
                 return match conclusion {

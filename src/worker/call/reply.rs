@@ -45,7 +45,8 @@ impl Reply {
             | Kind::Fork
             | Kind::Multithreaded
             | Kind::Mailbox
-            | Kind::AnswerInMailbox => Self::Unexpected("a frame that is no answer"),
+            | Kind::AnswerInMailbox
+            | Kind::Fault => Self::Unexpected("a frame that is no answer"),
         }
     }
 

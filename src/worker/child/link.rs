@@ -7,7 +7,7 @@
 //! mapped, it wakes up once to unmap that.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -15,6 +15,7 @@ use rustix::io::{Errno, fcntl_getfd};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
+use super::faults;
 use super::limits::Group;
 use super::parent_tie::ParentTie;
 use super::tuning::{EXIT_FAILED, JOB_SPIN_INTERVAL, SHORT_SLEEP, SPIN_FOR_JOB};
@@ -273,7 +274,7 @@ impl Link {
 
     /// Sends a frame. If the parent cannot be reached, this process has no more purpose, and exits.
     pub(super) fn send(&self, frame: &[u8]) {
-        if socket::send_all(self.socket(), frame).is_err() {
+        if faults::while_sending(|| socket::send_all(self.socket(), frame)).is_err() {
             self.exit(EXIT_FAILED);
         }
     }
@@ -290,8 +291,17 @@ impl Link {
         }
     }
 
+    /// Tells the parent why a signal ends this process, if that is known.
+    pub(super) fn report_faults(&self) {
+        faults::report_through(self.socket().as_fd());
+    }
+
     /// Sends a message through the socket.
     fn send_message(&self, message: &OutMessage) {
+        faults::while_sending(|| self.send_parts(message));
+    }
+
+    fn send_parts(&self, message: &OutMessage) {
         let mut sent = 0;
         while sent < message.bytes().len() {
             match self.endpoint.send_some(message, sent, SendFlags::empty()) {

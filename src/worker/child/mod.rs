@@ -16,6 +16,7 @@
 //!   it in place of *ready*, and exits with code 1.
 //! * The parent ends: the kernel kills the worker, even while a job runs.
 
+mod faults;
 mod fork_server;
 mod limits;
 mod link;

@@ -112,6 +112,7 @@ impl UnreadyWorker {
         if set_up.limits.open_files.is_some() {
             status.keep_memory_open(); // later the limit may not allow another file
         }
+        link.report_faults();
         let submitted = limits::submit_to(&set_up.limits);
         let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
         if let Some(group) = group {

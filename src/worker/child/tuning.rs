@@ -30,3 +30,7 @@ pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The most bytes of a frame's buffer that a worker keeps for the next frame.
 pub(super) const KEPT_BUFFER_LEN: usize = 1 << 20;
+
+/// The time that a process with a fault gets to end, before it goes on as if a handler of the
+/// program's had saved it. Writing a core dump may take longer, but stops all threads at its beginning.
+pub(super) const FAULT_AWAITED: Duration = Duration::from_millis(500);

@@ -15,7 +15,8 @@ use super::worker_config::{Fault, WorkerConfig};
 impl WorkerConfig {
     /// Limits the private memory of each worker, in bytes. An allocation beyond the limit fails.
     /// Most programs abort then, so the call ends with
-    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGABRT`. Other calls are not
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken), `SIGABRT` and the cause
+    /// [`OutOfMemory`](crate::worker::ExitCause::OutOfMemory). Other calls are not
     /// affected.
     ///
     /// The limit counts all memory that only this process can write: the heap, the stacks of
@@ -265,8 +266,9 @@ impl WorkerConfig {
     ///
     /// The worker maps the stack when it starts, and a page takes memory once it is written. A
     /// guard page lies below: a job that needs more stack ends its worker, and the call ends with
-    /// [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGSEGV`. Rust prints no message
-    /// about a stack overflow in this case. The crate `stacker` knows the bounds of this stack. The
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken), `SIGSEGV` and the cause
+    /// [`StackOverflow`](crate::worker::ExitCause::StackOverflow). Rust prints no message about a
+    /// stack overflow in this case. The crate `stacker` knows the bounds of this stack. The
     /// C library reports those of the thread's original stack, which matters to conservative
     /// garbage collectors.
     ///

@@ -14,7 +14,7 @@ use crate::transport::frame;
 use crate::transport::frame::Kind;
 use crate::transport::job::image::fingerprint;
 use crate::transport::message::{Closure, Limits, Purpose, SetUp};
-use crate::worker::error::WorkerError;
+use crate::worker::error::{ExitLimits, WorkerError};
 use crate::worker::name::{NewProcess, process_name};
 use crate::worker::tuning::{
     DEFAULT_GRACE_PERIOD, DEFAULT_IDLE_TIMEOUT, DEFAULT_KILL_TIMEOUT, DEFAULT_START_TIMEOUT,
@@ -460,6 +460,15 @@ impl WorkerConfig {
 
     /// Returns whether the number of open files is limited, so that a worker may have no descriptor
     /// to spare.
+    /// Returns the limits that a worker may have met when it ended.
+    pub(in crate::worker) fn exit_limits(&self) -> ExitLimits {
+        ExitLimits {
+            memory: self.limits.memory,
+            cpu_time: self.limits.cpu_time,
+            stack: self.limits.stack,
+        }
+    }
+
     pub(in crate::worker) fn limits_open_files(&self) -> bool {
         self.limits.open_files.is_some()
     }

@@ -27,6 +27,7 @@ use rustix::thread::sched_getcpu;
 use super::mailbox::{MailboxOffer, ParentSide, count_quick_call};
 use super::spin_poller;
 use super::spin_poller::WatchedMailbox;
+use crate::sys::fault::Fault;
 use crate::sys::socket::try_send_with_fds;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Frame, Kind};
@@ -44,6 +45,8 @@ pub(in crate::worker) struct Connection {
     offer: MailboxOffer,
     /// Brings the mailbox to the worker; sent before `outgoing`.
     introduction: Option<(Arc<WatchedMailbox>, OutMessage)>,
+    /// The reason for which the worker has said that a signal is about to end it.
+    fault: Option<Fault>,
     /// The next poll spins for the answer to a job that was posted from this processor.
     spin_from: Option<usize>,
     /// The worker has ended before it read all that was sent through the socket.
@@ -60,7 +63,14 @@ impl Connection {
             introduction: None,
             spin_from: None,
             was_reset: false,
+            fault: None,
         }
+    }
+
+    /// Returns the reason for which the worker has said, while it had the last job, that a signal is
+    /// about to end it.
+    pub(in crate::worker) fn fault(&self) -> Option<Fault> {
+        self.fault
     }
 
     pub(in crate::worker) fn socket(&self) -> &Async<OwnedFd> {
@@ -76,6 +86,7 @@ impl Connection {
     /// Sets the job to be sent next, with the mailbox if it is time for that.
     pub(in crate::worker) fn put_job(&mut self, mut job: OutMessage) {
         job.hand_over();
+        self.fault = None; // the worker has survived it
         self.introduction = self.offer.next_job();
         self.put(job);
     }
@@ -87,6 +98,7 @@ impl Connection {
         }
         self.sent = job.bytes().len();
         self.outgoing = std::mem::take(job);
+        self.fault = None; // the worker has survived it
         true
     }
 
@@ -219,6 +231,9 @@ impl Connection {
             }
             match self.endpoint.receive_from_socket(RecvFlags::DONTWAIT) {
                 Ok(Some(frame)) if frame.header.kind == Kind::AnswerInMailbox => {}
+                Ok(Some(frame)) if frame.header.kind == Kind::Fault => {
+                    self.fault = fault_of(&frame);
+                }
                 // The worker may have posted its last frame since the look into the mailbox, and
                 // ended.
                 Err(error @ (RecvError::Closed | RecvError::Reset)) => {
@@ -248,6 +263,14 @@ impl Connection {
         // An error means that the worker has closed its end, so it has ended or is about to.
         let _ = shutdown(self.endpoint.socket(), Shutdown::Write);
         self.endpoint.signal();
+    }
+}
+
+fn fault_of(frame: &Frame) -> Option<Fault> {
+    match frame.header.number {
+        1 => Some(Fault::StackOverflow),
+        2 => Some(Fault::OutOfMemory),
+        _ => None,
     }
 }
 

@@ -412,7 +412,13 @@ impl Worker {
             stderr.read_rest();
             stderr.text()
         });
+        let is_killed = self
+            .record
+            .as_ref()
+            .is_some_and(|record| record.hints.killed.is_some());
         WorkerExit::new(self.process.pid(), ended, stderr)
+            .with_fault(self.connection.fault())
+            .killed_by_parent(is_killed)
     }
 }
 

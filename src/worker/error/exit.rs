@@ -3,19 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::cause::{Circumstances, ExitCause, ExitLimits};
+use crate::sys::fault::Fault;
 use crate::sys::process::Ended;
 use crate::worker::tuning::STDERR_LINES_SHOWN;
-
-/// The signals by which the kernel ends a faulty program.
-const FAULTS: [i32; 7] = [
-    libc::SIGSEGV,
-    libc::SIGABRT,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGTRAP,
-    libc::SIGSYS,
-];
 
 /// How a worker process ended.
 ///
@@ -41,6 +32,7 @@ pub struct WorkerExit {
     pid: u32,
     ended: Ended,
     stderr: Option<String>,
+    circumstances: Circumstances,
 }
 
 /// A worker process that had not ended a while after it was killed.
@@ -65,7 +57,59 @@ impl fmt::Display for Survivor {
 
 impl WorkerExit {
     pub(crate) fn new(pid: u32, ended: Ended, stderr: Option<String>) -> Self {
-        Self { pid, ended, stderr }
+        Self {
+            pid,
+            ended,
+            stderr,
+            circumstances: Circumstances::default(),
+        }
+    }
+
+    /// Adds the fault that the worker reported before it ended.
+    pub(in crate::worker) fn with_fault(mut self, fault: Option<Fault>) -> Self {
+        self.circumstances.fault = fault;
+        self
+    }
+
+    /// Adds whether this library had killed the process.
+    pub(in crate::worker) fn killed_by_parent(mut self, is_killed: bool) -> Self {
+        self.circumstances.is_killed_by_parent = is_killed;
+        self
+    }
+
+    /// Adds the limits that the worker had.
+    pub(in crate::worker) fn within(mut self, limits: ExitLimits) -> Self {
+        self.circumstances.limits = limits;
+        self
+    }
+
+    /// Returns the cause of the end.
+    ///
+    /// A worker reports a stack overflow and a failed allocation just before they end it, so these
+    /// are certain. If it cannot (a job has replaced the signal handlers, or the memory was refused
+    /// to C code that reacts in its own way), the cause is
+    /// [`Crashed`](crate::worker::ExitCause::Crashed).
+    ///
+    /// ```
+    /// use seedbed::worker::ExitCause;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn zeros(count: usize) -> usize {
+    ///     std::hint::black_box(vec![0_u8; count]).len()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().memory_limit(256 << 20);
+    ///     let error = smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(zeros, 1 << 30).await.unwrap_err()
+    ///     }));
+    ///     assert_eq!(error.exit().unwrap().cause(), ExitCause::OutOfMemory);
+    ///     assert!(error.to_string().contains("its limit is 256.0 MiB"));
+    /// }
+    /// ```
+    pub fn cause(&self) -> ExitCause {
+        self.circumstances.cause_of(self.ended)
     }
 
     /// Returns the exit code, if the process exited by itself.
@@ -202,6 +246,20 @@ impl WorkerExit {
 impl WorkerExit {
     /// Returns advice about this end for a worker that had a job.
     pub(in crate::worker) fn advice(&self) -> &'static str {
+        let cause = self.cause();
+        match cause {
+            ExitCause::OutOfMemory if self.circumstances.limits.memory.is_some() => {
+                return "raise `WorkerConfig::memory_limit`, or let the job use less memory";
+            }
+            ExitCause::OutOfMemory => {
+                return "let the job use less memory: a limit of this program (`ulimit -v`, `ulimit -d`) was reached, or \
+                        the system has none left";
+            }
+            ExitCause::StackOverflow => {
+                return "raise `WorkerConfig::stack_size`, or let the job recurse less deeply";
+            }
+            _ => {}
+        }
         match self.ended {
             Ended::Exited(_) => {
                 "a job has to return, and so have retire closures: find what in them ends the process"
@@ -220,10 +278,10 @@ impl WorkerExit {
                     "a timer has expired, which this job or an earlier one had set (`alarm`, `setitimer`, `timer_create`)"
                 }
                 (libc::SIGXFSZ, _) => "a file had grown too large: raise that limit or write less",
-                (fault, None) if FAULTS.contains(&fault) => {
+                (_, None) if cause == ExitCause::Crashed => {
                     "to learn more, set `WorkerConfig::capture_stderr`, which keeps its last words, or allow core dumps"
                 }
-                (fault, Some(_)) if FAULTS.contains(&fault) => "to learn more, allow core dumps",
+                (_, Some(_)) if cause == ExitCause::Crashed => "to learn more, allow core dumps",
                 _ => "find out who sends that signal to it",
             },
         }
@@ -256,6 +314,7 @@ impl fmt::Debug for WorkerExit {
         f.debug_struct("WorkerExit")
             .field("pid", &self.pid)
             .field("ended", &self.ended)
+            .field("cause", &self.cause())
             .field("stderr_tail", &self.stderr)
             .finish()
     }
@@ -270,6 +329,45 @@ impl fmt::Display for WorkerExit {
                 f.write_str("ended, how only what else in this program waits for children knows")?
             }
             Ended::Signalled { signal, core } => {
+                let limits = &self.circumstances.limits;
+                match (self.cause(), limits) {
+                    (
+                        ExitCause::OutOfMemory,
+                        ExitLimits {
+                            memory: Some(memory),
+                            ..
+                        },
+                    ) => {
+                        let megabytes = *memory as f64 / f64::from(1 << 20);
+                        write!(
+                            f,
+                            "ran out of memory (its limit is {megabytes:.1} MiB) and "
+                        )?;
+                    }
+                    (ExitCause::OutOfMemory, _) => f.write_str("ran out of memory and ")?,
+                    (
+                        ExitCause::StackOverflow,
+                        ExitLimits {
+                            stack: Some(stack), ..
+                        },
+                    ) => {
+                        write!(
+                            f,
+                            "overflowed its stack (the jobs' one has {stack} bytes) and "
+                        )?;
+                    }
+                    (ExitCause::StackOverflow, _) => f.write_str("overflowed its stack and ")?,
+                    (
+                        ExitCause::CpuLimit,
+                        ExitLimits {
+                            cpu_time: Some(limit),
+                            ..
+                        },
+                    ) => {
+                        write!(f, "used up its CPU time (its limit is {limit:?}) and ")?;
+                    }
+                    _ => {}
+                }
                 match signal_name(signal) {
                     Some(name) => write!(f, "was killed by {name}")?,
                     None => write!(f, "was killed by signal {signal}")?,

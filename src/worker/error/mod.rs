@@ -1,10 +1,13 @@
 //! The error of a call into a worker process, its causes and their messages.
 
+mod cause;
 mod causes;
 mod exit;
 mod remote;
 mod worker_error;
 
+pub use cause::ExitCause;
+pub(in crate::worker) use cause::ExitLimits;
 pub(in crate::worker) use exit::Survivor;
 pub use exit::WorkerExit;
 pub use remote::{RemoteError, RemoteErrorSource};

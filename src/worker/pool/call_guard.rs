@@ -126,10 +126,6 @@ impl CallGuard {
         None
     }
 
-    pub(in crate::worker) fn note_credentials(&self, generation: u64) {
-        self.pool.note_credentials(generation);
-    }
-
     /// Lets a worker exit that has announced its exit or has ended.
     pub(in crate::worker) fn drain_worker(&self, worker: Box<Worker>) {
         self.pool.drain_worker(worker);

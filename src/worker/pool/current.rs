@@ -18,6 +18,10 @@ use crate::worker::error::WorkerError;
 
 /// Opens a context with workers of its own, runs `body` with it, and ends the workers.
 ///
+/// Calls that name no limiter share that of the process with all other contexts, so slow jobs in one
+/// context keep those in another waiting; see [Time limits and
+/// queues](crate::guide::time_limits#limiters).
+///
 /// At its end, the block waits for calls in progress, then for the workers, within the
 /// configuration's [grace period](WorkerConfig::grace_period). If workers had to be killed or
 /// failed, the block emits a `tracing` event at WARN and still returns the body's value. Call
