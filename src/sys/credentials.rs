@@ -3,9 +3,6 @@
 //!
 //! They are those of the main thread: users, groups, capabilities, restrictions (`no_new_privs`,
 //! seccomp), the umask, and the root directory. Each change makes a new *generation*.
-//!
-//! `unsafe` is needed to ask for the user; see [`user`].
-#![allow(unsafe_code)]
 
 use std::sync::{Mutex, PoisonError};
 
@@ -32,8 +29,6 @@ const LINES: [&str; 12] = [
 struct Credentials {
     status: String,
     root: Option<DirectoryId>,
-    /// The user of the thread that asked.
-    user: [u32; 3],
 }
 
 impl Credentials {
@@ -42,13 +37,7 @@ impl Credentials {
         Self {
             status: excerpt(&status),
             root: directory::root().ok(),
-            user: user(),
         }
-    }
-
-    /// Compares all but the user of the thread that asked, which is the process's by `status`.
-    fn are_those_of(&self, other: &Self) -> bool {
-        self.status == other.status && self.root == other.root
     }
 }
 
@@ -56,14 +45,6 @@ impl Credentials {
 fn excerpt(status: &str) -> String {
     let is_one = |line: &&str| LINES.iter().any(|name| line.starts_with(name));
     status.split_inclusive('\n').filter(is_one).collect()
-}
-
-/// Returns the real, effective and saved user of this thread.
-fn user() -> [u32; 3] {
-    let [mut real, mut effective, mut saved] = [0; 3];
-    // SAFETY: the call writes to its three arguments.
-    unsafe { libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved) };
-    [real, effective, saved]
 }
 
 /// The credentials that were seen last, and their generation.
@@ -75,25 +56,12 @@ pub(crate) fn generation() -> u64 {
     let present = Credentials::present();
     let mut last = LAST_SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     let generation = match &*last {
-        Some((seen, generation)) if seen.are_those_of(&present) => *generation,
+        Some((seen, generation)) if *seen == present => *generation,
         Some((_, generation)) => generation + 1,
         None => 1,
     };
     *last = Some((present, generation));
     generation
-}
-
-/// Like [`generation`], but looks further only if the user of this thread has changed. Costs one
-/// system call.
-pub(crate) fn generation_by_user() -> u64 {
-    let last = LAST_SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*last {
-        Some((seen, generation)) if seen.user == user() => *generation,
-        _ => {
-            drop(last);
-            generation()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -104,7 +72,6 @@ mod tests {
     fn credentials_that_do_not_change_keep_their_generation() {
         let first = generation();
         assert_eq!(generation(), first);
-        assert_eq!(generation_by_user(), first);
     }
 
     #[test]

@@ -103,11 +103,13 @@ impl StackLimit {
     }
 }
 
-/// Notes that this thread has changed to another stack for the rest of its life.
+/// Notes that this thread has changed to a stack of stacker's for the rest of its life. Opens no
+/// file, because the worker may not be allowed to.
 #[cfg(feature = "stack_size")]
 pub(crate) fn adopt() {
-    if let Some(bounds) = mapping_around(here()) {
-        let room = room(Some(bounds));
+    if let Some(left) = stacker::remaining_stack() {
+        let high = here();
+        let room = room(Some(high.saturating_sub(left)..high));
         ROOM.set((room.start, room.end.max(room.start)));
     }
 }

@@ -1,10 +1,11 @@
 //! What a program changes after its hook, and what its workers have of that: credentials,
 //! environment, directory, and a sandbox.
 
+use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
 
 use seedbed::worker::WorkerErrorKind;
-use seedbed::{WorkerConfig, WorkerContext, open_worker_context, run};
+use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, open_worker_context, run};
 
 use crate::common::{children, is_worker as is_named_worker, pid, stage};
 use crate::{Play, config, played, player};
@@ -16,8 +17,8 @@ pub const PLAYS: &[Play] = &[
         change_the_user,
     ),
     (
-        "an_idle_worker_gets_no_job_after_the_program_has_changed_its_user",
-        || for_all_types("an_idle_worker_gets_no_job_after_the_program_has_changed_its_user"),
+        "workers_of_the_former_user_exit_when_another_one_is_started",
+        || for_all_types("workers_of_the_former_user_exit_when_another_one_is_started"),
         change_the_user_while_a_worker_is_idle,
     ),
     (
@@ -80,22 +81,39 @@ fn change_the_user() {
     });
 }
 
-/// The kernel would not have killed that worker with the program, which has no right to.
+/// The kernel would not kill such a worker with the program, which has no right to.
 fn change_the_user_while_a_worker_is_idle() {
     with_workers(config(), |workers| async move {
+        let mut stage = stage::Stage::new();
+        stage.open_to_all_users();
         let first = workers.run_sync(pid, ()).await.unwrap();
-        while stage::state_of(first) != Some('S') {
-            std::thread::yield_now(); // until it no longer spins for a job
+        if !become_nobody_for_now() {
+            return;
         }
-        if become_nobody() {
-            let second = workers.run_sync(pid, ()).await.unwrap();
-            assert_ne!(second, first);
-            assert_eq!(workers.run_sync(pid, ()).await.unwrap(), second);
-            while Path::new(&format!("/proc/{first}")).exists() {
-                seedbed::checkpoint().await; // it exits by itself
-            }
+        let held = workers.run_sync(stage::halting_pid, stage.path());
+        let many = CapacityLimiter::unlimited();
+        let other = async {
+            assert_eq!(stage.reached().await, first);
+            let other = workers.run_sync(pid, ()).limiter(&many).await.unwrap();
+            stage.release();
+            other
+        };
+        let (held, other) = smol::future::zip(held.limiter(&many).into_future(), other).await;
+        assert_eq!(held.unwrap(), first);
+        assert_ne!(other, first);
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), other);
+        while Path::new(&format!("/proc/{first}")).exists() {
+            seedbed::checkpoint().await; // it exits by itself
         }
+        // SAFETY: changes what this process may do and nothing in its memory.
+        assert_eq!(unsafe { libc::setresuid(0, 0, 0) }, 0);
     });
+}
+
+/// Gives up the rights of root, and keeps the right to take them back.
+fn become_nobody_for_now() -> bool {
+    // SAFETY: changes what this process may do and nothing in its memory.
+    unsafe { libc::setresuid(NOBODY, NOBODY, 0) == 0 && libc::prctl(libc::PR_SET_DUMPABLE, 1) == 0 }
 }
 
 fn give_up_new_privileges() {

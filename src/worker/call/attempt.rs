@@ -514,12 +514,6 @@ fn hand_to_idle(
             guard.set_sent(sent);
             return Ok(Some(candidate));
         }
-        let Some(mut candidate) =
-            guard.keep_if_current(candidate, credentials::generation_by_user())
-        else {
-            worker = guard.take_worker();
-            continue;
-        };
         match candidate.check_health() {
             Health::Fit => {
                 guard.set_sent(sent);

@@ -111,21 +111,6 @@ impl CallGuard {
         self.worker = Some(worker);
     }
 
-    /// Tells idle workers to exit that have other credentials than this process has now. Returns
-    /// `worker`, unless that is one of them.
-    pub(in crate::worker) fn keep_if_current(
-        &self,
-        worker: Box<Worker>,
-        credentials: u64,
-    ) -> Option<Box<Worker>> {
-        self.pool.note_credentials(credentials);
-        if worker.credentials() >= credentials {
-            return Some(worker);
-        }
-        self.pool.retire(vec![worker]);
-        None
-    }
-
     /// Lets a worker exit that has announced its exit or has ended.
     pub(in crate::worker) fn drain_worker(&self, worker: Box<Worker>) {
         self.pool.drain_worker(worker);

@@ -193,7 +193,7 @@ impl WorkerPool {
     }
 
     /// Tells workers to exit, and waits for them in the background.
-    pub(in crate::worker) fn retire(&self, workers: Vec<Box<Worker>>) {
+    fn retire(&self, workers: Vec<Box<Worker>>) {
         Shutdown::new(workers, Vec::new(), self.config.grace()).wait_in_background();
     }
 
