@@ -431,7 +431,7 @@ mod tests {
     /// Returns how many bytes of stack `f` takes: those that are no longer zero.
     #[cfg(not(miri))]
     fn stack_of(f: impl FnOnce() + Send + 'static) -> usize {
-        on_stack(256 << 20, || crate::sys::stack::bytes_touched_by(f))
+        on_stack(8 << 20, || crate::sys::stack::bytes_touched_by(f))
     }
 
     #[cfg(not(miri))]
