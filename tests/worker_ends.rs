@@ -3,7 +3,7 @@
 #[macro_use]
 mod common;
 
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -361,6 +361,19 @@ fn a_dropped_call_whose_worker_cannot_be_killed_harms_no_other() {
     });
 }
 
+/// Runs `body` with workers that report to the stage in an init closure, and stay there.
+fn with_workers_that_hang_in_init<Fut>(body: impl FnOnce(WorkerContext, Stage) -> Fut)
+where
+    Fut: Future<Output = ()>,
+{
+    test(async {
+        let stage = Stage::new(); // inside of the test, so that no other one finds its pipe
+        let config = WorkerConfig::new();
+        let config = config.init_with(stage.path(), |stage: &PathBuf| forever(stage.clone()));
+        with_workers(config, |workers| body(workers, stage)).await;
+    });
+}
+
 fn prestarted_workers_serve_the_first_calls() {
     for prepares in [false, true] {
         let config = WorkerConfig::new().idle_timeout(Duration::from_millis(1));
@@ -396,10 +409,7 @@ fn an_error_of_a_prestarted_worker_is_that_of_a_call() {
 
 fn a_cancelled_or_dropped_prestart_leaves_no_worker_that_is_not_ready() {
     for is_dropped in [false, true] {
-        let stage = Stage::new();
-        let config = WorkerConfig::new();
-        let config = config.init_with(stage.path(), |stage: &PathBuf| forever(stage.clone()));
-        test(with_workers(config, |workers| async move {
+        with_workers_that_hang_in_init(|workers, stage| async move {
             let ahead = workers.clone();
             let start = async move { ahead.prestart(1).await };
             if is_dropped {
@@ -412,7 +422,7 @@ fn a_cancelled_or_dropped_prestart_leaves_no_worker_that_is_not_ready() {
                 assert!(children().is_empty());
                 assert_eq!(workers.statistics().failed_starts, 1);
             }
-        }));
+        });
     }
 }
 
@@ -467,10 +477,7 @@ fn killing_all_workers_ends_their_calls_and_later_calls_have_new_workers() {
 }
 
 fn killing_all_workers_ends_a_call_whose_worker_is_starting() {
-    let stage = Stage::new();
-    let config = WorkerConfig::new();
-    let config = config.init_with(stage.path(), |stage: &PathBuf| forever(stage.clone()));
-    test(with_workers(config, |workers| async move {
+    with_workers_that_hang_in_init(|workers, stage| async move {
         let call = smol::spawn(workers.run_sync(pid, ()).into_future());
         stage.reached().await;
         workers.kill_all();
@@ -478,7 +485,7 @@ fn killing_all_workers_ends_a_call_whose_worker_is_starting() {
         assert_eq!(error.kind(), WorkerErrorKind::Start);
         assert!(error.to_string().contains("kill_all"), "{error}");
         assert_eq!(workers.statistics().failed_starts, 1);
-    }));
+    });
 }
 
 /// A context whose block has ended waited for a stuck job with no way to end it.

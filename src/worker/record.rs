@@ -89,6 +89,7 @@ impl ExpectedWorker {
             since: now,
             jobs: 0,
             hints: EndHints::default(),
+            counted: None,
         }
     }
 
@@ -120,6 +121,8 @@ pub(in crate::worker) struct WorkerRecord {
     /// The number of jobs that the worker has answered.
     jobs: u64,
     pub(in crate::worker) hints: EndHints,
+    /// How the worker ended, once its end has been counted.
+    counted: Option<WorkerEnd>,
 }
 
 impl WorkerRecord {
@@ -136,9 +139,14 @@ impl WorkerRecord {
         trace::given_to(self.counters.name(), self.pid, self.forked);
     }
 
-    /// Counts the end of the worker; `None` if its process is about to be killed.
-    pub(in crate::worker) fn end(self, ended: Option<Ended>) {
+    /// Counts the end of the worker, unless it has been counted; `None` if its process is about to be
+    /// killed.
+    pub(in crate::worker) fn count_end(&mut self, ended: Option<Ended>) -> WorkerEnd {
+        if let Some(end) = self.counted {
+            return end;
+        }
         let end = self.hints.classify(ended);
+        self.counted = Some(end);
         let mut counts = self.counters.counts();
         counts.living -= 1;
         *match end {
@@ -148,7 +156,12 @@ impl WorkerRecord {
             WorkerEnd::Killed(_) => &mut counts.killed,
             WorkerEnd::Crashed(_) => &mut counts.crashed,
         } += 1;
-        drop(counts);
+        end
+    }
+
+    /// Counts the end of the worker, and reports it as a `tracing` event.
+    pub(in crate::worker) fn end(mut self, ended: Option<Ended>) {
+        let end = self.count_end(ended);
         trace::ended(self.counters.name(), self.pid, end, self.jobs, self.since);
     }
 }

@@ -428,26 +428,48 @@ fn means_closed(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
+impl Worker {
+    /// Counts the end of a worker that has been reaped. The drop, which may run foreign code, reports
+    /// it later.
+    pub(in crate::worker) fn count_end(&mut self) {
+        if let Some(ended) = self.process.try_reap() {
+            self.read_announcement();
+            if let Some(record) = &mut self.record {
+                record.count_end(Some(ended));
+            }
+        }
+    }
+
+    /// Looks whether a worker that has ended announced its exit in a frame that has not been read.
+    fn read_announcement(&mut self) {
+        let Some(record) = &mut self.record else {
+            return;
+        };
+        let read = |connection: &mut Connection| connection.receive_now().unwrap_or(None);
+        let mut next = self
+            .last_frame
+            .take()
+            .or_else(|| read(&mut self.connection));
+        while let Some(frame) = next {
+            record.hints.announced = record.hints.announced.or(announced_exit(&frame));
+            next = read(&mut self.connection);
+        }
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         self.begin_record_if_forked();
-        let Some(mut record) = self.record.take() else {
+        if self.record.is_none() {
             return;
-        };
+        }
         let ended = self.process.try_reap();
         if ended.is_some() {
-            // The worker may have announced its exit in a frame that has not been read.
-            let read = |connection: &mut Connection| connection.receive_now().unwrap_or(None);
-            let mut next = self
-                .last_frame
-                .take()
-                .or_else(|| read(&mut self.connection));
-            while let Some(frame) = next {
-                record.hints.announced = record.hints.announced.or(announced_exit(&frame));
-                next = read(&mut self.connection);
-            }
+            self.read_announcement();
         }
-        record.end(ended);
+        if let Some(record) = self.record.take() {
+            record.end(ended);
+        }
     }
 }
 

@@ -312,6 +312,7 @@ impl WorkerPool {
             if worker.try_reap().is_none() {
                 reaper = state.draining.put(worker).or(reaper);
             } else {
+                worker.count_end(); // under the lock, so that the statistics never show it as living
                 ended.push(worker);
             }
         }
