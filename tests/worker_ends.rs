@@ -15,10 +15,10 @@ use common::stage::{
 };
 use common::{
     endless, is_alive, pid, test, wait_until_gone, with_workers, with_workers_that_stay,
-    worker_type, workers as children,
+    workers as children,
 };
 use rustix::process::Signal;
-use seedbed::worker::{WorkerErrorKind, WorkerStatus, WorkerType};
+use seedbed::worker::{WorkerErrorKind, WorkerStatus};
 use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, move_on_after, run_sync};
 
 /// Waits until this process has that number of workers, zombies included. Makes no call, and asks
@@ -288,57 +288,29 @@ fn a_shutdown_ends_although_a_worker_cannot_be_killed() {
     });
 }
 
-/// A worker that had been forked, and whose descriptor the kernel refused for good, was never
-/// killed, and its call never ended.
-fn a_worker_whose_descriptor_is_refused_is_killed_by_its_number() {
-    is_killed_by_its_number(
-        "a_worker_whose_descriptor_is_refused_is_killed_by_its_number",
-        false,
-    );
+/// A program that shuts itself in has changed its credentials, so its next call needs a new worker,
+/// for which there is no descriptor. A worker that was forked even so was never killed, and its
+/// call never ended.
+fn without_descriptors_a_call_that_needs_a_worker_is_an_error() {
+    let name = "without_descriptors_a_call_that_needs_a_worker_is_an_error";
+    ends_with_an_error(name, WorkerConfig::new(), libc::EPERM);
 }
 
-fn a_worker_whose_descriptor_is_refused_is_killed_with_its_group() {
-    is_killed_by_its_number(
-        "a_worker_whose_descriptor_is_refused_is_killed_with_its_group",
-        true,
-    );
+fn without_descriptors_a_call_that_needs_a_worker_with_a_tree_is_an_error() {
+    let name = "without_descriptors_a_call_that_needs_a_worker_with_a_tree_is_an_error";
+    ends_with_an_error(name, WorkerConfig::new().kill_tree(true), libc::ENOSYS);
 }
 
-fn is_killed_by_its_number(name: &str, kills_tree: bool) {
-    if worker_type() != WorkerType::ForkServer {
-        return; // the start of a spawned worker is an error then
-    }
+fn ends_with_an_error(name: &str, config: WorkerConfig, errno: i32) {
     in_a_sandbox(name, || {
-        let config = WorkerConfig::new().single_use().kill_tree(kills_tree);
-        test(with_workers(config, |workers| async move {
+        test(with_workers(config.single_use(), |workers| async move {
             workers.run_sync(pid, ()).await.unwrap();
-            refuse(libc::SYS_pidfd_open, libc::EPERM);
-            workers.run_sync(pid, ()).await.unwrap();
+            refuse(libc::SYS_pidfd_open, errno);
             let stage = Stage::new();
             let call = workers.run_sync(forever, stage.path()).kill_on_cancel(true);
-            let worker = within(stage.cancel_on_arrival(call)).await;
-            assert!(!is_alive(worker));
-            until_there_are(0).await;
-        }));
-    });
-}
-
-fn idle_workers_without_a_descriptor_are_reaped_without_a_call() {
-    let name = "idle_workers_without_a_descriptor_are_reaped_without_a_call";
-    if worker_type() != WorkerType::ForkServer {
-        return;
-    }
-    in_a_sandbox(name, || {
-        test(with_workers(WorkerConfig::new(), |workers| async move {
-            let first = workers.run_sync(pid, ()).await.unwrap();
-            refuse(libc::SYS_pidfd_open, libc::ENOSYS);
-            kill(first);
-            until_there_are(0).await;
-            let second = workers.run_sync(pid, ()).await.unwrap();
-            assert_eq!(workers.run_sync(pid, ()).await.unwrap(), second);
-            kill(second);
-            until_there_are(0).await;
-            assert_eq!(workers.statistics().crashed, 2);
+            let error = within(call.into_future()).await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Start);
+            assert!(error.to_string().contains("process descriptor"), "{error}");
         }));
     });
 }
@@ -383,8 +355,8 @@ fn prestarted_workers_serve_the_first_calls() {
             let statistics = workers.statistics();
             assert_eq!((statistics.started, statistics.idle_workers), (3, 3));
             assert_eq!((statistics.running_workers, statistics.jobs_done), (0, 0));
+            until_there_are(3).await; // a forked worker has its name a moment later
             let started = children();
-            assert_eq!(started.len(), 3);
             workers.prestart(2).await.unwrap(); // there are enough
             let first = workers.run_sync(pid, ()).await.unwrap();
             assert!(started.contains(&first));
@@ -527,9 +499,8 @@ suite![
     an_idle_worker_that_is_traced_and_stopped_is_replaced,
     a_cancelled_call_ends_although_its_worker_cannot_be_killed,
     a_shutdown_ends_although_a_worker_cannot_be_killed,
-    a_worker_whose_descriptor_is_refused_is_killed_by_its_number,
-    a_worker_whose_descriptor_is_refused_is_killed_with_its_group,
-    idle_workers_without_a_descriptor_are_reaped_without_a_call,
+    without_descriptors_a_call_that_needs_a_worker_is_an_error,
+    without_descriptors_a_call_that_needs_a_worker_with_a_tree_is_an_error,
     a_dropped_call_whose_worker_cannot_be_killed_harms_no_other,
     prestarted_workers_serve_the_first_calls,
     an_error_of_a_prestarted_worker_is_that_of_a_call,
