@@ -18,6 +18,10 @@ use super::thread;
 /// that was decoded in part. A frame of unoptimized derived code has a few KiB.
 const RESERVE_BYTES: usize = 128 * 1024;
 
+/// More than the frames take that are on a new stack when it is adopted.
+#[cfg(feature = "stack_size")]
+const CALLER_FRAMES_BYTES: usize = 64 * 1024;
+
 /// How much of the main thread's stack is used without asking for the limit of its size.
 const MAIN_STACK_SURE_BYTES: usize = 512 * 1024;
 
@@ -108,8 +112,9 @@ impl StackLimit {
 #[cfg(feature = "stack_size")]
 pub(crate) fn adopt() {
     if let Some(left) = stacker::remaining_stack() {
-        let high = here();
-        let room = room(Some(high.saturating_sub(left)..high));
+        let here = here();
+        // The frames of the callers are above this one.
+        let room = room(Some(here.saturating_sub(left)..here + CALLER_FRAMES_BYTES));
         ROOM.set((room.start, room.end.max(room.start)));
     }
 }
