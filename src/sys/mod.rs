@@ -49,6 +49,7 @@ pub(crate) mod mapping;
 pub(crate) mod memory;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod orphans;
 pub(crate) mod primitives;
 #[cfg(all(feature = "workers", target_os = "linux"))]
