@@ -133,12 +133,13 @@ fn a_shielded_body_ends_before_its_cancelled_scope() {
 fn a_thread_sees_that_its_watch_is_cancelled_or_gone() {
     check(|| {
         let scope = CancelScope::new();
-        let (mut watch, view) = (None, std::cell::Cell::new(None));
+        let (mut watch, view) = (None, std::rc::Rc::new(std::cell::Cell::new(None)));
         let plain = Plain::new();
         let there = plain.clone();
-        let mut run = Box::pin(scope.run(poll_fn(|cx| {
+        let made = view.clone();
+        let mut run = Box::pin(scope.run(poll_fn(move |cx| {
             let watch = watch.get_or_insert_with(|| Watch::new(false));
-            view.set(Some(watch.view()));
+            made.set(Some(watch.view()));
             watch.poll_inside(cx, |_| Poll::<()>::Pending)
         })));
         let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));

@@ -1,4 +1,4 @@
-//! Programs that run for a long time: [`supervise`] restarts what fails, and [`serve`] shuts down in
+//! Programs that run for a long time: [`supervise()`] restarts what fails, and [`serve()`] shuts down in
 //! order.
 //!
 //! ```

@@ -27,8 +27,8 @@ use crate::worker::pool::context::WorkerContext;
 /// `Serialize` and `Deserialize` disagree, and values that are nested too deeply for the stack of
 /// the thread, are errors, too.
 ///
-/// Argument and result own their data ([`Argument`](crate::worker::Argument),
-/// [`JobResult`](crate::worker::JobResult)): send a `String` rather than a `&str`. A job that fails
+/// Argument and result own their data ([`Argument`],
+/// [`JobResult`]): send a `String` rather than a `&str`. A job that fails
 /// returns a `Result`; [`RemoteError`](crate::worker::RemoteError) takes every error through `?`. An
 /// `async fn` is no job.
 ///

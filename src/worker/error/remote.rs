@@ -124,7 +124,7 @@ impl RemoteError {
     }
 
     /// Returns the name of the type from which `?` made this error, as
-    /// [`type_name`](std::any::type_name) writes it.
+    /// [`type_name`] writes it.
     ///
     /// # Examples
     ///
