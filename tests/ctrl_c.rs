@@ -231,7 +231,7 @@ fn nested_with_clean_up() {
     run(on_cancel(async { thread::run_sync(inner).await }, outer));
 }
 
-/// A run that had registered after the signal was told by nobody that it had arrived.
+/// A run that began after the signal, and before another run had noticed it, was never cancelled.
 fn a_run_that_begins_after_the_signal_is_cancelled() {
     assert_dies_by_sigint("late_run");
 }

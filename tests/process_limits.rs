@@ -131,7 +131,7 @@ fn output_for_which_there_is_no_memory_is_an_error() {
     });
 }
 
-/// What a process had written before a time limit around the call passed used to be lost.
+/// The output that a process had written was lost when a time limit around the call passed.
 #[test]
 fn the_error_of_a_time_limit_has_the_output_and_also_that_of_the_end() {
     test(async {

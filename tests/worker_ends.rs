@@ -107,7 +107,7 @@ fn the_statistics_never_count_a_worker_that_has_ended() {
     }));
 }
 
-/// What a retire closure reports must not be lost when its worker is reaped before the next call.
+/// The report of a retire closure must not be lost when its worker is reaped before the next call.
 fn the_panic_of_a_retire_closure_fails_the_next_call_after_its_worker_was_reaped() {
     let config = WorkerConfig::new().retire(|_: &WorkerStatus| panic!("no idea"));
     test(with_workers(config, |workers| async move {

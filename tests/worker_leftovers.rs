@@ -1,5 +1,5 @@
-//! What a job leaves in its worker (threads, timers, output, another user) and its effect on later
-//! jobs.
+//! Threads, timers, output and changes of the user that a job leaves in its worker, and their effect
+//! on later jobs.
 
 #[macro_use]
 mod common;
@@ -203,7 +203,7 @@ fn print_in_c(text: String) {
     unsafe { libc::printf(c"%s".as_ptr(), text.as_ptr()) };
 }
 
-/// What C code printed once appeared when the worker exited, and not at all if it was killed.
+/// The output of C code once appeared when the worker exited, and not at all if it was killed.
 fn output_of_c_code_appears_with_the_result_of_its_job() {
     fn spin(stage: PathBuf) {
         print!("lost");
@@ -317,7 +317,7 @@ fn change_the_user(_: ()) {
         // SAFETY: changes the rights of this process and no memory.
         unsafe { assert_eq!(libc::setresuid(65534, 65534, 65534), 0) };
     } else {
-        // What the kernel does when the user is changed. SAFETY: changes no memory.
+        // The kernel does this when the user is changed. SAFETY: changes no memory.
         unsafe { assert_eq!(libc::prctl(libc::PR_SET_PDEATHSIG, 0), 0) };
     }
     assert_eq!(parent_death_signal(()), 0);

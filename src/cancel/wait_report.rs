@@ -157,7 +157,7 @@ impl Ticks {
 fn print(what: &str) {
     let line =
         format!("seedbed: Ctrl-C: waiting for {what}; another Ctrl-C ends the program at once\n");
-    // There is no other place to report an error to.
+    // The results are ignored, because there is no other place to report an error to.
     #[cfg(not(target_os = "linux"))]
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     #[cfg(target_os = "linux")]

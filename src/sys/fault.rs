@@ -178,7 +178,7 @@ unsafe fn stack_pointer(context: *mut c_void) -> Option<usize> {
     let pointer = Some(context.uc_mcontext.sp as usize);
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let pointer = {
-        let _ = context;
+        let _ = context; // unused on processors whose registers have no known layout
         None
     };
     pointer

@@ -18,7 +18,7 @@ type Request = libc::c_uint;
 /// The descriptor that [`mark`] closes, which is never open.
 const MARK: libc::c_int = 0x5eed_5eed;
 
-/// What a signal is sent to.
+/// The target of a signal.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     /// Any thread of the process may handle it while the main thread stands still.
@@ -63,7 +63,7 @@ pub fn signal_at_every_system_call(
     Some(ended.collect())
 }
 
-/// What happened to a traced process.
+/// The record of one traced process.
 struct Round {
     /// The number of stops between the marks.
     stops: usize,

@@ -53,7 +53,7 @@ pub fn scenario(name: &str) -> Command {
     command
 }
 
-/// What follows a colon in the name of this process's scenario.
+/// Returns the part after the colon in the name of this process's scenario.
 pub fn argument() -> String {
     let name = std::env::var(SCENARIO).unwrap();
     name.split_once(':').unwrap().1.to_owned()

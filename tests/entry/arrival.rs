@@ -1,4 +1,4 @@
-//! What a worker has when it executes `main`, and when it runs jobs.
+//! The standard input, descriptors and time that a worker has for `main`, and for its jobs.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! What a program changes after its hook, and what its workers have of that: credentials,
-//! environment, directory, and a sandbox.
+//! Changes that a program makes after its hook (credentials, environment, directory, a sandbox), and
+//! their effect on its workers.
 
 use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
