@@ -18,6 +18,10 @@ pub(in crate::worker) const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// long before.
 pub(in crate::worker) const REAP_INTERVAL: Duration = Duration::from_millis(250);
 
+/// The time from the moment when a worker becomes idle until its end is watched. A worker that ends
+/// sooner is reaped then.
+pub(in crate::worker) const WATCH_DELAY: Duration = Duration::from_millis(500);
+
 /// The time between two looks at a pending fork whose process is to end. A fork takes less.
 pub(in crate::worker) const FORK_POLL_INTERVAL: Duration = Duration::from_millis(1);
 

@@ -1,11 +1,14 @@
 //! The end of a worker: a wait with a deadline, a kill, and a wait with another deadline.
 
-use std::task::{Context, Poll};
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
-use async_io::Timer;
-use futures_lite::FutureExt;
+use event_listener::EventListener;
 
 use super::worker::Worker;
+use crate::process::tick::next_tick;
 use crate::transport::out_message::OutMessage;
 use crate::worker::end::KillReason;
 use crate::worker::error::{Survivor, WorkerExit};
@@ -18,8 +21,10 @@ pub(in crate::worker) struct EndingWorker {
     worker: Box<Worker>,
     /// The worker has been killed, and `deadline` is that of the kill.
     is_killed: bool,
-    /// The time until which the process must have ended.
-    deadline: Timer,
+    /// The time until which the process must have ended, if any. The next look at the clock is at a tick, as
+    /// nearly all workers end long before, and a timer of their own would wake the reactor.
+    deadline: Option<Instant>,
+    tick: Option<EventListener>,
     exceeded_grace: bool,
     /// The job that the worker has, for a warning.
     job_name: Option<&'static str>,
@@ -32,7 +37,8 @@ impl EndingWorker {
         Self {
             worker,
             is_killed: false,
-            deadline: Timer::after(EXIT_GRACE),
+            deadline: Instant::now().checked_add(EXIT_GRACE),
+            tick: None,
             exceeded_grace: false,
             job_name: None,
         }
@@ -55,7 +61,7 @@ impl EndingWorker {
     pub(in crate::worker) fn kill(&mut self, why: KillReason) {
         if !std::mem::replace(&mut self.is_killed, true) {
             self.worker.kill(why);
-            self.deadline = Timer::after(self.worker.kill_timeout());
+            self.deadline = Instant::now().checked_add(self.worker.kill_timeout());
         }
     }
 
@@ -67,8 +73,13 @@ impl EndingWorker {
                 let exit = self.worker.exit(ended);
                 return Poll::Ready(self.ended(Some(exit)));
             }
-            if self.deadline.poll(cx).is_pending() {
-                return Poll::Pending;
+            if self
+                .deadline
+                .is_none_or(|deadline| Instant::now() < deadline)
+            {
+                ready!(Pin::new(self.tick.get_or_insert_with(next_tick)).poll(cx));
+                self.tick = None;
+                continue;
             }
             if self.is_killed {
                 let (pid, timeout) = (self.worker.pid(), self.worker.kill_timeout());

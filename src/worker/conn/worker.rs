@@ -210,6 +210,11 @@ impl Worker {
         }
     }
 
+    /// Whether a background task waits for the worker's end.
+    pub(in crate::worker) fn is_watched(&self) -> bool {
+        self.is_watched
+    }
+
     /// Returns a wait for the worker's end that does not borrow it, when it is asked for the first
     /// time.
     pub(in crate::worker) fn first_watch(&mut self) -> Option<EndWatch> {

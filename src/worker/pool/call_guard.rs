@@ -107,7 +107,6 @@ impl CallGuard {
     /// Ends the call, and puts its worker back in the same step.
     pub(in crate::worker) fn end_with(mut self, mut worker: Box<Worker>) {
         worker.resolve_fork();
-        self.pool.watch(&mut worker);
         self.worker = Some(worker);
     }
 

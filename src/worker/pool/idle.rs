@@ -33,6 +33,11 @@ impl<W> IdleWorkers<W> {
         self.workers.extract_if(.., is_taken).collect()
     }
 
+    /// Visits all workers, the one used last at the end.
+    pub(in crate::worker) fn iter_mut(&mut self) -> impl Iterator<Item = &mut W> {
+        self.workers.iter_mut()
+    }
+
     /// Takes out all workers.
     pub(in crate::worker) fn drain(&mut self) -> Vec<W> {
         std::mem::take(&mut self.workers)

@@ -33,7 +33,6 @@ impl StartGuard {
     /// Adds a worker that is ready for jobs to the idle ones.
     pub(in crate::worker) fn put(&self, mut worker: Box<Worker>) {
         worker.resolve_fork();
-        self.pool.watch(&mut worker);
         self.pool.put(worker);
     }
 }

@@ -34,7 +34,7 @@ use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
 use crate::worker::record::WorkerCounters;
 use crate::worker::spawn::fork_server::ForkServer;
-use crate::worker::tuning::REAP_INTERVAL;
+use crate::worker::tuning::{REAP_INTERVAL, WATCH_DELAY};
 
 /// The state that all handles and calls of a context share.
 pub(in crate::worker) struct WorkerPool {
@@ -65,6 +65,8 @@ struct PoolState {
     crashes: usize,
     /// The generation of this process's credentials that idle workers have.
     credentials: u64,
+    /// A background task will soon watch the idle workers that are not watched.
+    watch_is_due: bool,
     /// The pool refuses new calls.
     closed: bool,
 }
@@ -158,12 +160,16 @@ impl WorkerPool {
     }
 
     /// Counts the end of a call, and puts back its worker if that is ready for the next job.
-    pub(in crate::worker) fn end_call(&self, account: &CallAccount, worker: Option<Box<Worker>>) {
+    pub(in crate::worker) fn end_call(
+        self: &Arc<Self>,
+        account: &CallAccount,
+        worker: Option<Box<Worker>>,
+    ) {
         let mut state = self.state();
-        let mut outdated = None;
+        let (mut outdated, mut needs_watch) = (None, false);
         match worker {
             Some(worker) if worker.credentials() < state.credentials => outdated = Some(worker),
-            Some(worker) => state.idle.put(worker),
+            Some(worker) => needs_watch = state.put(worker),
             None => {}
         }
         state.running -= 1;
@@ -172,6 +178,9 @@ impl WorkerPool {
         drop(state);
         if let Some(worker) = outdated {
             self.retire(vec![worker]);
+        }
+        if needs_watch {
+            self.watch_idle_soon();
         }
         // `close` sets the flag before it listens and looks at `running` afterwards, so it misses
         // no end.
@@ -214,8 +223,11 @@ impl WorkerPool {
     }
 
     /// Adds a worker to the idle ones.
-    pub(in crate::worker) fn put(&self, worker: Box<Worker>) {
-        self.state().idle.put(worker);
+    pub(in crate::worker) fn put(self: &Arc<Self>, worker: Box<Worker>) {
+        let needs_watch = self.state().put(worker);
+        if needs_watch {
+            self.watch_idle_soon();
+        }
     }
 
     /// Refuses further calls, and waits until none is in progress.
@@ -273,13 +285,11 @@ impl WorkerPool {
         tick_now();
     }
 
-    /// Lets a background task reap a worker that ends while it is idle. Does nothing for a worker
-    /// that is watched already.
-    pub(in crate::worker) fn watch(self: &Arc<Self>, worker: &mut Worker) {
-        if let Some(watch) = worker.first_watch() {
-            let task = reap_when_ended(Arc::downgrade(self), worker.pid(), watch);
-            background::spawn(task).detach();
-        }
+    /// Lets a background task reap workers that end while they are idle. The task begins after a
+    /// while, because to watch a worker costs as much as a fork does: a worker that is used up
+    /// before is never watched.
+    fn watch_idle_soon(self: &Arc<Self>) {
+        background::spawn(watch_idle(Arc::downgrade(self))).detach();
     }
 
     /// Removes and reaps idle workers that have ended or announced their exit.
@@ -357,6 +367,14 @@ impl PoolState {
         self.running > 0 || self.starts > 0
     }
 
+    /// Adds a worker to the idle ones. Returns whether a task must be started that watches it.
+    #[must_use]
+    fn put(&mut self, worker: Box<Worker>) -> bool {
+        let needs_watch = !worker.is_watched() && !mem::replace(&mut self.watch_is_due, true);
+        self.idle.put(worker);
+        needs_watch
+    }
+
     fn take(&mut self) -> Taken {
         match self.idle.take_latest() {
             Some(worker) => Taken::Idle(worker),
@@ -385,6 +403,26 @@ impl PoolState {
                     }
                 }
         })
+    }
+}
+
+/// Starts to watch all idle workers that are not watched yet. A worker that is busy now is watched
+/// by a later task.
+async fn watch_idle(pool: Weak<WorkerPool>) {
+    Timer::after(WATCH_DELAY).await;
+    let Some(pool) = pool.upgrade() else {
+        return; // the pool has shut down its workers
+    };
+    let mut state = pool.state();
+    state.watch_is_due = false;
+    let watches: Vec<_> = state
+        .idle
+        .iter_mut()
+        .filter_map(|worker| Some((worker.pid(), worker.first_watch()?)))
+        .collect();
+    drop(state);
+    for (pid, watch) in watches {
+        background::spawn(reap_when_ended(Arc::downgrade(&pool), pid, watch)).detach();
     }
 }
 
