@@ -97,6 +97,7 @@ mod task;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 mod transport;
 mod variables;
+mod wait;
 
 pub mod cancel;
 pub mod guide;

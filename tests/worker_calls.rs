@@ -8,8 +8,9 @@ use std::panic::panic_any;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{pid, test, with_workers};
+use seedbed::nursery::task_tree;
 use seedbed::worker::{WorkerErrorKind, WorkerType};
-use seedbed::{CapacityLimiter, WorkerConfig, run_sync};
+use seedbed::{CapacityLimiter, WorkerConfig, checkpoint, open_nursery, run_sync};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 fn double(n: u64) -> u64 {
@@ -419,10 +420,47 @@ fn the_default_context_is_shared_by_sequential_and_concurrent_callers() {
     });
 }
 
+fn the_task_tree_names_the_job_that_a_task_waits_for() {
+    /// Waits until the file is there.
+    fn wait_for_file(file: std::path::PathBuf) {
+        while !file.exists() {
+            std::thread::yield_now();
+        }
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("go");
+        let one_at_a_time = CapacityLimiter::new(1);
+        let call = || {
+            let call = workers.run_sync(wait_for_file, file.clone());
+            call.limiter(&one_at_a_time).into_future()
+        };
+        let (bare, named) = (call(), call());
+        open_nursery(|n| async move {
+            n.spawn(bare);
+            n.named("second").spawn(async { named.await.unwrap() });
+            let job = "job `worker_calls::the_task_tree_names_the_job_that_a_task_waits_for::wait_for_file`";
+            let first = format!("├─ {job} #");
+            let second = format!(", waits for a limiter token for {job}");
+            // A task that was just woken has no wait, so the tree is drawn until both wait.
+            loop {
+                let tree = task_tree().unwrap().to_string();
+                if tree.contains(&first) && tree.contains(&second) {
+                    break;
+                }
+                checkpoint().await;
+            }
+            std::fs::write(&file, "").unwrap();
+        })
+        .await;
+    }));
+}
+
 suite! {
     a_value_comes_back_from_another_process,
     a_closure_without_captures_works_like_a_function,
     calls_run_in_parallel_in_workers_of_their_own,
+    the_task_tree_names_the_job_that_a_task_waits_for,
     a_call_can_be_awaited_on_any_executor_and_thread,
     a_task_that_blocks_smols_executor_has_its_call_answered,
     statics_of_a_worker_keep_their_values_between_jobs,

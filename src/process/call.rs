@@ -13,6 +13,7 @@ use super::plan::{Plan, Sink, Source};
 use super::supervise::supervise;
 use super::tuning::{CAPTURE_LIMIT_BYTES, DRAIN_FOR, KILL_AFTER};
 use crate::task::Started;
+use crate::wait::{Wait, noted};
 
 /// Runs a program to its end.
 ///
@@ -485,7 +486,7 @@ impl Future for RunProcessFuture {
     type Output = Result<Output, ProcessError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.future.as_mut().poll(cx)
+        noted(self.future.as_mut().poll(cx), &Wait::For("a process"))
     }
 }
 

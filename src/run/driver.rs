@@ -178,7 +178,9 @@ impl<F: Future> RunDriver<F> {
             if observed {
                 instrument::before_task_step(&self.task.info());
             }
-            let polled = catch_unwind(AssertUnwindSafe(|| root.as_mut().poll(cx)));
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                self.task.noting_wait(|| root.as_mut().poll(cx))
+            }));
             if observed {
                 instrument::after_task_step(&self.task.info());
             }

@@ -22,6 +22,7 @@ use crate::sys::fork_detector::{refuse_in_forked_copy, watch_for_forks};
 use crate::sys::role::refuse_unless_hooked;
 use crate::sys::socket;
 use crate::sys::standard_fds;
+use crate::wait::{Wait, noted};
 
 /// Receives these signals from now on; their default actions are disabled while the receiver is
 /// open.
@@ -360,6 +361,6 @@ impl Future for Next<'_> {
     type Output = i32;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<i32> {
-        self.receiver.poll_signal(cx)
+        noted(self.receiver.poll_signal(cx), &Wait::For("a signal"))
     }
 }

@@ -23,6 +23,7 @@ use super::locked::Locked;
 use super::wait_list::{WaitList, WaiterKey};
 use crate::sys::primitives::AtomicBool;
 use crate::sys::unwind::wake_all;
+use crate::wait;
 
 /// An event that happens once: tasks wait for it, and a task or a thread sets it.
 ///
@@ -238,7 +239,7 @@ impl Future for Wait {
             State::New(event) => {
                 if let Some(key) = event.arrive(waker) {
                     self.state = State::Queued(event, key);
-                    return Poll::Pending;
+                    return wait::pending(&wait::Wait::For("an event"));
                 }
             }
             State::Queued(event, key) => {
@@ -246,7 +247,7 @@ impl Future for Wait {
                 let granted = waiters.poll_granted(waker, |waiters| waiters.payload_mut(&key));
                 self.state = State::Queued(event, key);
                 if granted.is_pending() {
-                    return Poll::Pending;
+                    return wait::pending(&wait::Wait::For("an event"));
                 }
                 self.leave();
             }

@@ -14,6 +14,7 @@ use super::driver::{BlockDriver, Ended};
 use super::outcome::Outcome;
 use super::polling::PollGuard;
 use super::raw_handle::RawHandle;
+use crate::wait::Noted;
 
 pin_project! {
     /// A nursery block. Returned by [`open_nursery`](crate::open_nursery) and the other functions
@@ -277,7 +278,7 @@ impl<R> Round<'_, R> {
                 let BodyProjection::Running { future } = body.as_mut().project() else {
                     return Poll::Pending;
                 };
-                let value = ready!(future.poll(cx));
+                let value = ready!(handle.nursery.body_wait.during(|| future.poll(cx)));
                 let Some(check) = check else {
                     return Poll::Ready(value);
                 };
@@ -322,6 +323,7 @@ where
         }
         running.driver.follow();
         running.driver.register(cx.waker());
+        let noted = Noted::take();
         let position = running.driver.enter();
         let mut round = Round {
             driver: &mut running.driver,
@@ -344,7 +346,7 @@ where
                 None
             }
         });
-        drop(position);
+        drop((position, noted));
         if let Some(ended) = ended {
             return running.end(ended, cx);
         }

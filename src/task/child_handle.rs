@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use super::info::TaskInfo;
 use super::raw_task::RawTask;
 use crate::cancel::WhileCancelled;
+use crate::wait::{Wait, noted};
 
 /// A handle on a child of a nursery. Awaiting it returns the child's result.
 ///
@@ -134,7 +135,8 @@ impl<T> Task<T> {
 
     pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         // SAFETY: `T` is the output type of the child's future, as the caller of `new` promised.
-        unsafe { self.raw.poll_output(cx) }
+        let polled = unsafe { self.raw.poll_output(cx) };
+        noted(polled, &Wait::For("another task"))
     }
 }
 

@@ -32,6 +32,7 @@ use super::ready::{Linked, Pushed};
 use crate::ambient::TreeValues;
 use crate::cancel::{CancelScope, NodeId};
 use crate::sys::primitives::{AtomicBool, AtomicUsize, AtomicWaker, Cell, fence};
+use crate::wait::{Wait, WaitCell};
 
 /// The child is in the ready stack, or about to be pushed.
 pub(super) const QUEUED: usize = 1;
@@ -59,6 +60,8 @@ pub(super) struct Header {
     pub(super) awaiter: AtomicWaker,
     /// Belongs to the block's list.
     index: Cell<u32>,
+    /// What the child waits for, if it is not queued.
+    pub(super) wait: WaitCell,
     /// The child's node in the scope tree, once it has one. Belongs to the block.
     pub(super) node: Cell<Option<NodeId>>,
     id: TaskId,
@@ -100,6 +103,7 @@ impl Header {
             vtable,
             awaiter: AtomicWaker::new(),
             index: Cell::new(UNLISTED),
+            wait: WaitCell::new(),
             node: Cell::new(None),
             id: TaskId::next(),
         }
@@ -109,8 +113,8 @@ impl Header {
 /// A counted reference to a child.
 pub(super) struct ChildRef(NonNull<Header>);
 
-// SAFETY: through a reference, any thread may use `state`, `nursery` and `awaiter`, which are
-// `Sync`, `id` and `vtable`, which never change, the name (by `vtable.name`, whose contract is the
+// SAFETY: through a reference, any thread may use `state`, `nursery`, `wait` and `awaiter`, which
+// are `Sync`, `id` and `vtable`, which never change, the name (by `vtable.name`, whose contract is the
 // same), and free the memory, which runs no code of the user. The cells are used by their owners
 // only: `link` by the list that the child is in, `index` and `node` by methods that take an `Own`,
 // which only the thread that polls the block has. The future and the result are behind unsafe
@@ -160,6 +164,13 @@ impl ChildRef {
     /// Tells whether the future is gone.
     pub(super) fn is_done(&self) -> bool {
         self.header().state.load(Ordering::Acquire) & DONE != 0
+    }
+
+    /// Returns what the child waits for, as far as that is known.
+    pub(super) fn wait(&self) -> Option<&'static Wait> {
+        let header = self.header();
+        let is_queued = header.state.load(Ordering::Relaxed) & QUEUED != 0;
+        header.wait.get().filter(|_| !is_queued)
     }
 
     pub(super) fn is_cancel_requested(&self) -> bool {
@@ -263,6 +274,8 @@ impl Listed for ChildRef {
 pub(super) struct NurseryState {
     pub(super) children: Children<ChildRef>,
     body_woken: AtomicBool,
+    /// What the body waits for, if it is not woken.
+    pub(super) body_wait: WaitCell,
     /// The block's scope. Its waker is that of the task that polls the block.
     pub(super) scope: CancelScope,
     /// The task that opened the block. Each task keeps the ones above it alive, and none below it.
@@ -288,6 +301,7 @@ impl NurseryState {
         Arc::new(NurseryState {
             children: Children::new(),
             body_woken: AtomicBool::new(true),
+            body_wait: WaitCell::new(),
             scope,
             opener,
             run,
@@ -322,6 +336,12 @@ impl NurseryState {
         children.sort_by_key(ChildRef::id);
         children.dedup_by_key(|child| child.id());
         Some(children)
+    }
+
+    /// Returns what the body waits for, as far as that is known.
+    pub(super) fn wait_of_body(&self) -> Option<&'static Wait> {
+        let is_woken = self.body_woken.load(Ordering::Relaxed);
+        self.body_wait.get().filter(|_| !is_woken)
     }
 
     /// Clears the flag that the body was woken, and returns it.

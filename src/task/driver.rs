@@ -159,6 +159,7 @@ impl BlockDriver {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(drop_body)) {
             self.panicked(payload);
         }
+        self.nursery.body_wait.clear();
         let node = self.body_node.take();
         self.remove_node(node);
         if std::mem::take(&mut self.is_serving)

@@ -11,6 +11,7 @@ use super::child_ref::{ChildRef, NurseryState, TaskRef};
 use super::current;
 use super::ids::TaskId;
 use super::registry;
+use crate::wait::Wait;
 
 /// Identifies a task: its number, its name and its parent.
 ///
@@ -48,6 +49,14 @@ impl TaskInfo {
 
     pub(super) fn of(child: &ChildRef) -> Self {
         TaskInfo::new(TaskRef::Child(child.clone()))
+    }
+
+    /// Returns what the task waits for, as far as that is known.
+    pub(super) fn wait(&self) -> Option<&'static Wait> {
+        match &self.task {
+            TaskRef::Root(root) => registry::wait_of_root(root.id),
+            TaskRef::Child(child) => child.wait(),
+        }
     }
 
     /// Returns the task's number.

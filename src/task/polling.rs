@@ -29,8 +29,9 @@ impl Own<'_, ChildRef> {
         // SAFETY: the function came with this child, which `self` keeps alive. This thread polls
         // the child's block (the type of `self`), only that thread sets `DONE`, and the flag was
         // clear above.
-        let polled =
-            unsafe { (header.vtable.poll)(self.as_raw(), &mut Context::from_waker(&waker)) };
+        let polled = header.wait.during(|| unsafe {
+            (header.vtable.poll)(self.as_raw(), &mut Context::from_waker(&waker))
+        });
         if polled.is_ready() {
             let before = header.state.fetch_or(DONE | OUTPUT, Ordering::AcqRel);
             if before & HANDLE == 0 {

@@ -10,6 +10,7 @@ use super::child_ref::{NurseryState, Root};
 use super::ids::TaskId;
 use super::tuning::BLOCK_REGISTRY_SHARDS;
 use crate::sys::primitives::lock;
+use crate::wait::{Wait, WaitCell};
 
 type Shard = Mutex<Vec<Arc<NurseryState>>>;
 
@@ -17,7 +18,9 @@ type Shard = Mutex<Vec<Arc<NurseryState>>>;
 static BLOCKS: [Shard; BLOCK_REGISTRY_SHARDS] =
     [const { Mutex::new(Vec::new()) }; BLOCK_REGISTRY_SHARDS];
 
-static ROOTS: Mutex<Vec<Arc<Root>>> = Mutex::new(Vec::new());
+/// The root tasks, and what each waits for. (The wait is not in the `Root`, because a `TaskInfo` is a
+/// key of maps, and so has no changing parts.)
+static ROOTS: Mutex<Vec<(Arc<Root>, Arc<WaitCell>)>> = Mutex::new(Vec::new());
 
 fn shard(nursery: &NurseryState) -> &'static Shard {
     &BLOCKS[(nursery.id.get() % BLOCK_REGISTRY_SHARDS as u64) as usize]
@@ -51,17 +54,25 @@ impl Drop for Registered {
     }
 }
 
-pub(super) fn add_root(root: Arc<Root>) {
-    lock(&ROOTS).push(root);
+pub(super) fn add_root(root: Arc<Root>, wait: Arc<WaitCell>) {
+    lock(&ROOTS).push((root, wait));
 }
 
 pub(super) fn remove_root(id: TaskId) {
-    lock(&ROOTS).retain(|root| root.id != id);
+    lock(&ROOTS).retain(|(root, _)| root.id != id);
 }
 
 /// Returns the root tasks of all runs.
 pub(super) fn roots() -> Vec<Arc<Root>> {
-    lock(&ROOTS).clone()
+    let roots = lock(&ROOTS);
+    roots.iter().map(|(root, _)| root.clone()).collect()
+}
+
+/// Returns what the root task waits for, as far as that is known.
+pub(super) fn wait_of_root(id: TaskId) -> Option<&'static Wait> {
+    let roots = lock(&ROOTS);
+    let (_, wait) = roots.iter().find(|(root, _)| root.id == id)?;
+    wait.get()
 }
 
 /// Returns all open blocks, in the order in which they were opened.

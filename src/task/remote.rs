@@ -315,7 +315,13 @@ where
         self.executor.register(cx.waker());
         self.drop_if_cancelled();
         if let Some((mut future, Some(position))) = self.take(|position| position.is_some()) {
-            match position.enter(|| future.as_mut().poll(cx)) {
+            let poll = || match &position.task {
+                Some(TaskRef::Child(child)) => {
+                    child.header().wait.during(|| future.as_mut().poll(cx))
+                }
+                Some(TaskRef::Root(_)) | None => future.as_mut().poll(cx),
+            };
+            match position.enter(poll) {
                 Ok(Poll::Pending) => {
                     self.put_back(Stage::Waiting {
                         future,

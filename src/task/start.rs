@@ -11,6 +11,7 @@ use atomic_waker::AtomicWaker;
 use super::child_handle::Task;
 use crate::cancel::{NodeState, on_cancel_watched};
 use crate::sys::primitives::lock;
+use crate::wait::{Wait, noted};
 
 /// Reports that a child of [`start`](crate::Nursery::start) has started. (Trio's `task_status`.)
 ///
@@ -210,7 +211,7 @@ impl<V, T> Starting<V, T> {
         let Some(task) = &mut self.task else {
             unreachable!("the task is taken when this wait ends");
         };
-        let outcome = ready!(task.poll_outcome(cx));
+        let outcome = ready!(noted(task.poll_outcome(cx), &Wait::For("a child to start")));
         self.task = None;
         // The child may have sent the value in the same poll in which it ended.
         Poll::Ready(match self.report.take() {

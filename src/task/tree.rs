@@ -9,6 +9,7 @@ use super::current::{current, current_nursery};
 use super::ids::TaskId;
 use super::info::TaskInfo;
 use super::registry;
+use crate::wait::Wait;
 
 /// All tasks below one task, with their names, at one moment. Returned by [`task_tree`] and
 /// [`task_trees`].
@@ -16,15 +17,19 @@ use super::registry;
 /// It is meant to be printed:
 ///
 /// ```
+/// use std::time::Duration;
 /// use seedbed::nursery::task_tree;
+/// use seedbed::sync::channel;
 /// use seedbed::testing::wait_all_tasks_blocked;
 /// use seedbed::time::sleep_forever;
-/// use seedbed::{open_nursery, run};
+/// use seedbed::{open_nursery, run, sleep};
 ///
 /// async fn connection() {
 ///     open_nursery(|n| async move {
-///         n.named("reader").spawn(sleep_forever());
-///         n.named("writer").spawn(sleep_forever());
+///         let (_sender, receiver) = channel::<String>(1);
+///         n.named("reader").spawn(async move { while receiver.recv().await.is_ok() {} });
+///         n.named("writer").spawn(sleep(Duration::from_secs(60)));
+///         sleep_forever().await
 ///     })
 ///     .await
 /// }
@@ -35,6 +40,7 @@ use super::registry;
 ///     wait_all_tasks_blocked().await;
 ///     let tree = task_tree().unwrap();
 ///     println!("{tree}");
+///     assert!(tree.to_string().contains(", waits for a value in a channel"));
 ///     let names: Vec<&str> = tree.tasks().skip(1).map(|task| task.name()).collect();
 ///     assert_eq!(names, ["connection 1", "reader", "writer", "connection 2", "reader", "writer"]);
 ///     n.cancel();
@@ -43,16 +49,27 @@ use super::registry;
 ///
 /// ```text
 /// app::main #1
-/// └─ nursery
+/// └─ nursery, its body waits for all tasks to be blocked
 ///    ├─ connection 1 #2
 ///    │  └─ nursery
-///    │     ├─ reader #4
-///    │     └─ writer #5
+///    │     ├─ reader #4, waits for a value in a channel
+///    │     └─ writer #5, waits for a point in time
 ///    └─ connection 2 #3
 ///       └─ nursery
-///          ├─ reader #6
-///          └─ writer #7
+///          ├─ reader #6, waits for a value in a channel
+///          └─ writer #7, waits for a point in time
 /// ```
+///
+/// # Waits
+///
+/// A line tells what the task, or the nursery's body, waits for, if that is a future of this crate:
+/// a job (`` waits for job `app::parse` ``), a thread, a process, a primitive of [`sync`](crate::sync),
+/// time, a signal, another task. A task that was spawned from nothing but a call has the name of the
+/// job or function: `` job `app::parse` #3 ``. A task that is about to run has no wait.
+///
+/// The wait is the last one in the task's last turn; a call goes before the others. So of a task
+/// that waits for several things, the line names one, and after a wait that a `select!` has dropped,
+/// it may name that one. The waits of other libraries' futures are not known.
 #[derive(Clone)]
 pub struct TaskTree {
     /// In depth-first order. (A tree of lists of trees would have to be dropped by recursion.)
@@ -67,9 +84,13 @@ struct Line {
 
 #[derive(Clone)]
 enum Node {
-    Task(TaskInfo),
+    Task {
+        info: TaskInfo,
+        wait: Option<&'static Wait>,
+    },
     Nursery {
         cancelled: bool,
+        wait_of_body: Option<&'static Wait>,
         /// Another thread was polling the nursery, so not all of its children are known.
         busy: bool,
     },
@@ -90,7 +111,7 @@ impl TaskTree {
     /// ```
     pub fn tasks(&self) -> impl Iterator<Item = &TaskInfo> {
         self.lines.iter().filter_map(|line| match &line.node {
-            Node::Task(task) => Some(task),
+            Node::Task { info, .. } => Some(info),
             Node::Nursery { .. } => None,
         })
     }
@@ -134,13 +155,20 @@ impl fmt::Display for TaskTree {
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (cancelled, busy) = match self {
-            Node::Task(task) => return task.fmt(f),
-            Node::Nursery { cancelled, busy } => (cancelled, busy),
+        let (cancelled, wait_of_body, busy) = match self {
+            Node::Task { info, wait } => return write_task(info, *wait, f),
+            Node::Nursery {
+                cancelled,
+                wait_of_body,
+                busy,
+            } => (cancelled, wait_of_body, busy),
         };
         f.write_str("nursery")?;
         if *cancelled {
             f.write_str(", cancelled")?;
+        }
+        if let Some(wait) = wait_of_body {
+            write!(f, ", its body waits for {wait}")?;
         }
         if *busy {
             f.write_str(
@@ -148,6 +176,20 @@ impl fmt::Display for Node {
             )?;
         }
         Ok(())
+    }
+}
+
+fn write_task(task: &TaskInfo, wait: Option<&Wait>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match wait {
+        None => write!(f, "{task}"),
+        // A task that was spawned from nothing but a call is named after the function that it
+        // calls, which the type of its future does not name.
+        Some(Wait::Call { call, is_queued }) if task.name().starts_with("seedbed::") => {
+            write!(f, "{call} #{}", task.id())?;
+            let queued = ", waits for a limiter token";
+            f.write_str(if *is_queued { queued } else { "" })
+        }
+        Some(wait) => write!(f, "{task}, waits for {wait}"),
     }
 }
 
@@ -182,12 +224,14 @@ impl Forest {
                 Subtree::Task(task) => {
                     let blocks = self.opened_by.get(&Some(task.id()));
                     let below = blocks.into_iter().flatten().cloned().map(Subtree::Block);
-                    (Node::Task(task), below.collect())
+                    let wait = task.wait();
+                    (Node::Task { info: task, wait }, below.collect())
                 }
                 Subtree::Block(nursery) => {
                     let children = nursery.children(false);
                     let node = Node::Nursery {
                         cancelled: nursery.scope.is_cancelled(),
+                        wait_of_body: nursery.wait_of_body(),
                         busy: children.is_none(),
                     };
                     let children = children.unwrap_or_else(|| self.openers_in(&nursery));

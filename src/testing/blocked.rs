@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::time;
 use crate::time::{IdleKey, Timers};
+use crate::wait::{self, Wait};
 
 /// Waits until every other task of this run is blocked: no task is ready, and the reactor has no
 /// event.
@@ -108,6 +109,8 @@ impl AllTasksBlocked {
     }
 }
 
+static ALL_TASKS_BLOCKED: Wait = Wait::For("all tasks to be blocked");
+
 impl Future for AllTasksBlocked {
     type Output = ();
 
@@ -118,9 +121,11 @@ impl Future for AllTasksBlocked {
                     .expect("wait_all_tasks_blocked works inside of seedbed::run only");
                 let key = timers.wait_idle(*cushion, cx.waker().clone());
                 self.state = State::Waiting { timers, key };
-                Poll::Pending
+                wait::pending(&ALL_TASKS_BLOCKED)
             }
-            State::Waiting { timers, key } if timers.poll_idle(*key, cx.waker()) => Poll::Pending,
+            State::Waiting { timers, key } if timers.poll_idle(*key, cx.waker()) => {
+                wait::pending(&ALL_TASKS_BLOCKED)
+            }
             State::Waiting { .. } => {
                 self.state = State::Done;
                 Poll::Ready(())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,7 @@ use crate::sys::fork_detector;
 use crate::sys::fork_detector::PerProcess;
 use crate::sys::primitives::lock;
 use crate::sys::role::refuse_unless_hooked;
+use crate::wait::CallWaits;
 
 /// Calls `f` on a cached thread and waits for it, while other tasks run.
 ///
@@ -202,6 +204,7 @@ where
     fn into_future(self) -> RunSyncFuture<T> {
         RunSyncFuture {
             future: Box::pin(call(self)),
+            waits: Waits::<F>::WAITS,
         }
     }
 }
@@ -215,13 +218,21 @@ where
 #[must_use = "futures do nothing unless awaited"]
 pub struct RunSyncFuture<T> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,
+    waits: &'static CallWaits,
+}
+
+/// The waits of a call of a function of type `F`.
+struct Waits<F>(PhantomData<F>);
+
+impl<F> Waits<F> {
+    const WAITS: &'static CallWaits = &CallWaits::new::<F>("a thread that calls");
 }
 
 impl<T> Future for RunSyncFuture<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.future.as_mut().poll(cx)
+        self.waits.during(|| self.future.as_mut().poll(cx))
     }
 }
 

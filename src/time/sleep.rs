@@ -10,6 +10,7 @@ use super::current::timers;
 use super::queue::DeadlineKey;
 use super::timers::{DeadlinePoll, Timers};
 use crate::sys::fork_detector::{refuse_in_forked_copy, watch_for_forks};
+use crate::wait::{self, Wait};
 
 /// Sleeps for `duration`, which begins when the returned future is first polled.
 ///
@@ -191,7 +192,10 @@ impl Future for Sleep {
             State::Yielded => return Poll::Ready(()),
             State::Done => panic!("a Sleep was polled after it had ended"),
         };
-        Poll::Pending
+        match self.state {
+            State::Forever => wait::pending(&Wait::For("its cancellation")),
+            _ => wait::pending(&Wait::For("a point in time")),
+        }
     }
 }
 

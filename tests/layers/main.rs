@@ -20,7 +20,7 @@ use crate::sources::{Import, Source, modules, sources};
 const LAYERS: [&[&str]; 12] = [
     &["sys"],
     &["transport"],
-    &["ambient"],
+    &["ambient", "wait"],
     &["time", "variables"],
     &["cancel"],
     &["task"],

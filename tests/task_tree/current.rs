@@ -176,7 +176,10 @@ fn outside_of_a_run_the_children_of_a_nursery_are_tasks_and_its_body_is_none() {
             let task = current_task().unwrap();
             assert_eq!(task.parent(), None);
             assert_eq!(current_root_task(), Some(task.clone()));
-            assert_eq!(drawn(), "nursery\n└─ outside");
+            assert_eq!(
+                drawn(),
+                "nursery, its body waits for another task\n└─ outside"
+            );
             task
         });
         let info = child.info();

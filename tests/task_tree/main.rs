@@ -6,6 +6,7 @@ mod polling;
 
 mod current;
 mod links;
+mod waits;
 mod whole;
 
 use seedbed::nursery::{TaskInfo, task_tree};
@@ -21,9 +22,14 @@ fn drawn() -> String {
 
 fn without_numbers(tree: &str) -> String {
     let without = |line: &str| match line.rsplit_once(" #") {
-        Some((line, number)) => {
+        Some((line, rest)) => {
+            let (number, waits) = rest
+                .split_once(',')
+                .map_or((rest, String::new()), |(number, waits)| {
+                    (number, format!(",{waits}"))
+                });
             assert!(number.parse::<u64>().is_ok(), "{number}");
-            line.to_string()
+            format!("{line}{waits}")
         }
         None => line.to_string(),
     };

@@ -21,6 +21,7 @@ use crate::sync::locked::Deferred;
 use crate::sync::wait_list::{Removed, WaiterKey};
 use crate::sys::primitives::{Mutex, MutexGuard, lock};
 use crate::sys::unwind::wake_all;
+use crate::wait::{self, Wait};
 
 /// Receives values from a channel; from [`channel`](super::channel).
 ///
@@ -372,7 +373,7 @@ impl<T> Future for Recv<'_, T> {
             Ok(received) => Poll::Ready(received),
             Err(key) => {
                 self.state = State::Queued(key);
-                Poll::Pending
+                wait::pending(&Wait::For("a value in a channel"))
             }
         }
     }

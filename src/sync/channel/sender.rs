@@ -13,6 +13,7 @@ use super::statistics::ChannelStatistics;
 use crate::sync::locked::Deferred;
 use crate::sync::wait_list::WaiterKey;
 use crate::sys::unwind::wake_all;
+use crate::wait::{self, Wait};
 
 /// Sends values into a channel; from [`channel`](super::channel).
 ///
@@ -292,7 +293,7 @@ impl<T> Future for Send<'_, T> {
             Ok(sent) => Poll::Ready(sent),
             Err(key) => {
                 self.state = State::Queued(key);
-                Poll::Pending
+                wait::pending(&Wait::For("room in a channel"))
             }
         }
     }

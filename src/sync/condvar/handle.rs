@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker};
 use crate::sync::locked::{Deferred, Locked};
 use crate::sync::mutex::{Mutex, MutexGuard, MutexLock, MutexStatistics};
 use crate::sync::wait_list::{Removed, WaitList, WaiterKey};
+use crate::wait::{self, Wait};
 
 /// A condition variable: tasks wait, without the mutex, until another task has changed the value of
 /// a [`Mutex`].
@@ -402,7 +403,7 @@ impl<T> Future for CondvarWait<T> {
             Ok(guard) => Poll::Ready(guard),
             Err(state) => {
                 self.state = state;
-                Poll::Pending
+                wait::pending(&Wait::For("a notification"))
             }
         }
     }

@@ -18,6 +18,7 @@ use super::key_sets::KeySets;
 use crate::sync::token_pool::{QueueGuard, TokenPool};
 use crate::sync::wait_list::WaiterKey;
 use crate::sys::unwind::wake_all;
+use crate::wait;
 
 /// Limits how many operations run at once: each takes a [`Token`], and waits while all are taken.
 ///
@@ -471,7 +472,7 @@ impl Future for Acquire {
         if self.advance(cx.waker()) {
             Poll::Ready(self.finish())
         } else {
-            Poll::Pending
+            wait::pending(&wait::LIMITER_TOKEN)
         }
     }
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use super::state::MutexState;
 use crate::sync::locked::{Deferred, Locked};
 use crate::sync::wait_list::WaiterKey;
+use crate::wait::{self, Wait};
 
 /// An async mutex: one task at a time may use the value, also across awaits.
 ///
@@ -367,11 +368,13 @@ impl<T> MutexLock<T> {
             Arrival::Admitted(value) => Poll::Ready(lock.guard(value)),
             Arrival::Queued(key) => {
                 self.state = State::Queued(lock, key);
-                Poll::Pending
+                wait::pending(&A_MUTEX)
             }
         }
     }
 }
+
+static A_MUTEX: Wait = Wait::For("a mutex");
 
 impl<T> Future for MutexLock<T> {
     type Output = MutexGuard<T>;
@@ -384,7 +387,7 @@ impl<T> Future for MutexLock<T> {
             }
             queued @ State::Queued(..) => {
                 self.state = queued;
-                Poll::Pending
+                wait::pending(&A_MUTEX)
             }
             State::Done => panic!("a `MutexLock` was polled after it had returned its guard"),
         }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use super::guard::{RwLockReadGuard, RwLockWriteGuard};
 use super::handle::{RwLock, State};
 use super::queue::{Mode, WaiterKey};
+use crate::wait::{Wait, noted};
 
 /// Waits for the lock, in any mode.
 struct Entry<T>(Stage<T>);
@@ -169,8 +170,8 @@ impl<T> Future for RwLockRead<T> {
     type Output = RwLockReadGuard<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0
-            .poll(Mode::Read, cx.waker(), |state| state.share())
+        let polled = self.0.poll(Mode::Read, cx.waker(), |state| state.share());
+        noted(polled, &Wait::For("a lock to read"))
             .map(|(lock, share)| RwLockReadGuard::new(lock, share))
     }
 }
@@ -217,8 +218,8 @@ impl<T> Future for RwLockWrite<T> {
     type Output = RwLockWriteGuard<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0
-            .poll(Mode::Write, cx.waker(), State::take)
+        let polled = self.0.poll(Mode::Write, cx.waker(), State::take);
+        noted(polled, &Wait::For("a lock to write"))
             .map(|(lock, value)| RwLockWriteGuard::new(lock, value))
     }
 }

@@ -16,6 +16,7 @@ use crate::sync::locked::Deferred;
 use crate::sync::token_pool::TokenPool;
 use crate::sync::token_queue::{Full, TokenQueue};
 use crate::sync::wait_list::WaiterKey;
+use crate::wait::{self, Wait};
 
 /// A number of permits: a task takes a [`Permit`], and waits while none is free.
 ///
@@ -459,7 +460,7 @@ impl Future for SemaphoreAcquire {
         if self.advance(cx.waker()) {
             Poll::Ready(self.finish())
         } else {
-            Poll::Pending
+            wait::pending(&Wait::For("a permit"))
         }
     }
 }

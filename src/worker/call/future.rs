@@ -29,6 +29,7 @@ use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::code::{Code, JobFn};
 use crate::transport::out_message::OutMessage;
+use crate::wait::CallWaits;
 use crate::worker::conn::ending::EndingWorker;
 use crate::worker::conn::mailbox::take_due_yield;
 use crate::worker::conn::worker::Worker;
@@ -60,7 +61,7 @@ pub(super) type Start<A, R> = fn(Request<A>, &mut Context<'_>) -> Result<CallRes
 
 enum State<A, R> {
     New(Request<A>, Start<A, R>),
-    Waiting(Waiting<R>),
+    Waiting(Waiting<R>, &'static CallWaits),
     Over,
 }
 
@@ -82,17 +83,20 @@ impl<A, R> Future for RunSyncFuture<A, R> {
         if is_forked_copy() {
             return Poll::Ready(Err(WorkerError::forked_program()));
         }
-        let mut waiting = match mem::replace(&mut self.state, State::Over) {
-            State::Waiting(waiting) => waiting,
-            State::New(request, start) => match start(request, cx) {
-                Ok(result) => return Poll::Ready(result),
-                Err(waiting) => waiting,
-            },
+        let (mut waiting, job) = match mem::replace(&mut self.state, State::Over) {
+            State::Waiting(waiting, job) => (waiting, job),
+            State::New(request, start) => {
+                let job = request.job;
+                match start(request, cx) {
+                    Ok(result) => return Poll::Ready(result),
+                    Err(waiting) => (waiting, job),
+                }
+            }
             State::Over => panic!("a call was polled after it had ended"),
         };
-        let result = waiting.as_mut().poll(cx);
+        let result = job.during(|| waiting.as_mut().poll(cx));
         if result.is_pending() {
-            self.state = State::Waiting(waiting);
+            self.state = State::Waiting(waiting, job);
         }
         result
     }
@@ -123,7 +127,10 @@ where
     R: Serialize + DeserializeOwned + Send + 'static,
 {
     if trace::is_enabled() {
-        return Err(Box::pin(trace::spanned(request.job_name, run(request))));
+        return Err(Box::pin(trace::spanned(
+            request.job.function(),
+            run(request),
+        )));
     }
     run_at_once(request, cx)
 }
@@ -186,7 +193,7 @@ async fn run<A: Serialize + Send + 'static, R: Serialize + DeserializeOwned>(
 
 /// Checks all that can be wrong with a call before it takes its limiter token.
 fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>)> {
-    let job_name = request.job_name;
+    let job_name = request.job.function();
     let code = request
         .code
         .ok_or_else(|| WorkerError::foreign_function(job_name))?;

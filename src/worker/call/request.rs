@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::sync::CapacityLimiter;
 use crate::transport::job::code::{Code, JobFn};
+use crate::wait::CallWaits;
 use crate::worker::pool::context::WorkerContext;
 
 /// A call that has not been polled.
 pub(super) struct Request<A> {
     /// `None` if the function lies outside the main executable.
     pub(super) code: Option<Code<JobFn>>,
-    pub(super) job_name: &'static str,
+    /// The job's name, and the waits of its call.
+    pub(super) job: &'static CallWaits,
     pub(super) arg: A,
     /// `None` for the context that is current at the first poll.
     pub(super) context: Option<WorkerContext>,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::flatten::FlatRunSync;
@@ -11,6 +12,7 @@ use super::request::Request;
 use super::value::{Argument, JobResult};
 use crate::sync::CapacityLimiter;
 use crate::transport::job::code::{Code, assert_captures_nothing};
+use crate::wait::CallWaits;
 use crate::worker::error::WorkerError;
 use crate::worker::pool::context::WorkerContext;
 
@@ -143,6 +145,13 @@ pub struct RunSync<A, R> {
     start: Start<A, R>,
 }
 
+/// The waits of a call of a job of type `F`.
+struct Waits<F>(PhantomData<F>);
+
+impl<F> Waits<F> {
+    const WAITS: &'static CallWaits = &CallWaits::new::<F>("job");
+}
+
 impl<A, R> RunSync<A, R> {
     fn new<F>(f: F, arg: A, context: Option<WorkerContext>) -> Self
     where
@@ -153,7 +162,7 @@ impl<A, R> RunSync<A, R> {
         Self {
             request: Request {
                 code: Code::of_job(f),
-                job_name: std::any::type_name::<F>(),
+                job: Waits::<F>::WAITS,
                 arg,
                 context,
                 limiter: None,
@@ -358,7 +367,7 @@ impl WorkerContext {
 impl<A, R> fmt::Debug for RunSync<A, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunSync")
-            .field("job", &self.request.job_name)
+            .field("job", &self.request.job.function())
             .field("kill_on_cancel", &self.request.kill_on_cancel)
             .field("time_limit", &self.request.time_limit)
             .finish_non_exhaustive()
