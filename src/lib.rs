@@ -52,7 +52,7 @@
 //! | clean up, defer cancellation | [`shield`](shield()), [`on_cancel`] |
 //! | wait | [`sleep`], [`checkpoint`]; [`time`] |
 //! | share, hand over, limit | [`CapacityLimiter`], [`sync`]: channels, locks, events; [`TreeVar`], [`run::RunVar`] |
-//! | call a function in a worker process | [`run_sync`], [`WorkerError`], [`WorkerConfig`], [`open_worker_context`], [`SharedBytes`]; [`worker`] |
+//! | call a function in a worker process | [`run_sync`], with many items [`map_sync`], [`WorkerError`], [`WorkerConfig`], [`open_worker_context`], [`SharedBytes`]; [`worker`] |
 //! | call a function in a thread, run a program | [`thread::run_sync`], [`process::run_process`] |
 //! | restart what fails, shut down in order | [`service::supervise`], [`service::serve`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
@@ -209,5 +209,6 @@ pub use seedbed_macros::test;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 #[doc(inline)]
 pub use worker::{
-    WorkerConfig, WorkerContext, WorkerError, cache_scope, init, open_worker_context, run_sync,
+    WorkerConfig, WorkerContext, WorkerError, cache_scope, init, map_sync, open_worker_context,
+    run_sync,
 };

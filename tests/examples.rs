@@ -45,6 +45,19 @@ fn crawler() {
 }
 
 #[test]
+fn map() {
+    let said = said("map");
+    assert!(
+        said.contains("26623 is the first with more than 300 steps"),
+        "{said}"
+    );
+    assert!(
+        said.contains("item 1 of job `map::fragile_length`: the worker was killed by SIGABRT"),
+        "{said}"
+    );
+}
+
+#[test]
 fn sweep() {
     let said = said("sweep");
     assert!(

@@ -42,6 +42,8 @@ mod worker_leftovers;
 mod worker_limits;
 #[path = "worker_mailbox.rs"]
 mod worker_mailbox;
+#[path = "worker_map.rs"]
+mod worker_map;
 #[path = "worker_misdeeds.rs"]
 mod worker_misdeeds;
 #[path = "worker_programs.rs"]
@@ -74,6 +76,7 @@ fn main() {
         ("worker_leftovers", worker_leftovers::SUITE),
         ("worker_limits", worker_limits::SUITE),
         ("worker_mailbox", worker_mailbox::SUITE),
+        ("worker_map", worker_map::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
         ("worker_programs", worker_programs::SUITE),
         ("worker_signals", worker_signals::SUITE),

@@ -20,6 +20,7 @@ mod idle;
 mod jobs;
 mod kill;
 mod mailbox;
+mod map;
 mod measure;
 mod nursery;
 mod options;
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
     warm_call::compare(&options);
     warm_call::compare_pinned(&options);
     throughput::compare(&options);
+    map::compare(&options);
     cold::compare(&options);
     kill::compare(&options);
     payload::compare(&options);

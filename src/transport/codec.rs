@@ -10,6 +10,7 @@ use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bincode::config::{Config, Configuration, Fixint, LittleEndian};
+use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::serde::OwnedSerdeDecoder;
 use serde::Serialize;
@@ -21,9 +22,11 @@ use super::payload::attachments::{AttachmentError, Attachments};
 use super::payload::encoding::Encoding;
 use super::payload::incoming;
 use super::payload::incoming::{EncodedBytes, Incoming, LargeReader};
+use super::payload::inline::InlineRegion;
+use super::payload::payload_ref::Tag;
 use super::payload::store::Written;
 use super::strict::{Decoded, Expected, Outgoing, TOO_DEEP, Watch, Witness};
-use super::tuning::{LARGE_DECODE_LIMIT, SMALL_DECODE_LIMIT};
+use super::tuning::{LARGE_DECODE_LIMIT, MAP_RECORD_BYTES, SMALL_DECODE_LIMIT};
 use crate::sys::arena::MappingCache;
 use crate::sys::stack;
 
@@ -45,6 +48,18 @@ impl CodecError {
             message: message.into(),
             is_too_deep: false,
         }
+    }
+
+    /// The error of a map whose descriptors did not arrive in the worker.
+    pub(crate) fn lost_descriptors() -> Self {
+        Self::new(AttachmentError::Lost.to_string())
+    }
+
+    /// The error of a map whose memory the worker cannot map.
+    pub(crate) fn of_shared_memory(error: &std::io::Error) -> Self {
+        Self::new(format!(
+            "the worker cannot map the memory of the items: {error}"
+        ))
     }
 
     fn of_encoding(error: EncodeError) -> Self {
@@ -223,6 +238,67 @@ fn encode_to<T: Serialize + ?Sized>(
         }
     }
     Ok(attached)
+}
+
+/// Appends the encoding of an item of a map, or of its result, to `out`. Returns `false` if it does
+/// not fit into a record: it is longer than that, or holds shared memory. After that, and after an
+/// error, `out` is unchanged.
+pub(crate) fn encode_record<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<bool, CodecError> {
+    let start = out.len();
+    let mut record = Record {
+        end: start + MAP_RECORD_BYTES,
+        out,
+        is_too_long: false,
+    };
+    let watch = Watch::new(None);
+    let (encoded, outgoing) = attachments::collect_outgoing(|| {
+        bincode::serde::encode_into_writer(Outgoing(value, &watch), &mut record, FORMAT)
+    });
+    let fits = !record.is_too_long && outgoing.is_empty();
+    if encoded.is_err() || !fits {
+        out.truncate(start);
+    }
+    match encoded {
+        Err(error) if fits => Err(CodecError::of_encoding(error)),
+        Ok(()) | Err(_) => Ok(fits),
+    }
+}
+
+/// Decodes a value that [`encode_record`] has encoded.
+pub(crate) fn decode_record<T: Serialize + DeserializeOwned>(
+    bytes: &[u8],
+) -> Result<T, CodecError> {
+    attachments::with_incoming(Vec::new(), InlineRegion::None, || decode(bytes))
+}
+
+/// Appends a record that [`encode_record`] has encoded to `out`, as [`encode_in_frame`] would have
+/// encoded its value.
+pub(crate) fn copy_record(record: &[u8], out: &mut Vec<u8>) {
+    out.push(Tag::InFrame as u8);
+    out.extend_from_slice(record);
+}
+
+/// Collects the encoding of a record, and refuses one that is too long.
+struct Record<'a> {
+    out: &'a mut Vec<u8>,
+    /// The length that `out` may have.
+    end: usize,
+    is_too_long: bool,
+}
+
+impl Writer for Record<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        if bytes.len() > self.end - self.out.len() {
+            self.is_too_long = true;
+            return Err(EncodeError::Other("the record is full"));
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// Locates the encoding of a job's argument, in a worker.

@@ -27,6 +27,7 @@ pub(crate) mod endpoint;
 pub(crate) mod frame;
 pub(crate) mod job;
 pub(crate) mod mailbox;
+pub(crate) mod map;
 pub(crate) mod message;
 pub(crate) mod out_message;
 pub(crate) mod payload;

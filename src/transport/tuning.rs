@@ -63,3 +63,29 @@ pub(crate) const LARGE_DECODE_LIMIT: usize = 1 << 30;
 /// The stack that is set aside for each level at which a value is nested, in a format that describes
 /// itself. Unoptimized code takes the most: see the tests of `described`.
 pub(crate) const STACK_PER_LEVEL_BYTES: usize = 12 * 1024;
+
+/// The words in each ring of a map's session: 128 KiB. Two chunks of 4,096 small items fit, which is
+/// a millisecond of the quickest work.
+pub(crate) const MAP_RING_WORDS: usize = 16 * 1024;
+
+/// The most bytes of a record in a ring. A longer item is a call of its own, and a longer result ends
+/// its session; a call with as much costs little more than copying it.
+pub(crate) const MAP_RECORD_BYTES: usize = 16 * 1024;
+
+/// How long a worker spins for items of a map. The parent often has some when it next looks.
+pub(crate) const MAP_SPIN: Duration = Duration::from_micros(20);
+
+/// At least one of this many waits for items spins, however many spins have failed.
+pub(crate) const MAP_SPIN_INTERVAL: u32 = 16;
+
+/// The clock is read less often if the items between two readings took less than this.
+pub(crate) const MAP_MEASURED_SHORTEST: Duration = Duration::from_micros(10);
+
+/// The clock is read more often if the items between two readings took more than this.
+pub(crate) const MAP_MEASURED_LONGEST: Duration = Duration::from_micros(50);
+
+/// The time between two checks of a waiting worker that its parent exists.
+pub(crate) const PARENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The most bytes of the text of an error in a ring. The rest is cut off.
+pub(crate) const MAP_TEXT_BYTES: usize = 64 * 1024;

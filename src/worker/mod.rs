@@ -3,7 +3,7 @@
 //! [`run_sync`] calls a function in another process, where it may block, spin, crash or be killed
 //! without harm to this one. A worker process is this program, executed again up to the *hook*
 //! ([`init`], which `run`, `#[seedbed::main]` and `#[seedbed::test]` call). A [`WorkerContext`] keeps workers for the
-//! next call. There is a default context for the whole process; [`cache_scope`] opens one for a
+//! next call. [`map_sync`] calls a function with many items. There is a default context for the whole process; [`cache_scope`] opens one for a
 //! subtree of tasks, and [`open_worker_context`] an explicit one, each with its [`WorkerConfig`].
 //!
 //! # What runs twice
@@ -94,8 +94,9 @@ mod trace;
 mod tuning;
 
 pub use call::{
-    Argument, FlatRunSync, JobResult, RunSync, RunSyncFuture, current_default_worker_limiter,
-    run_sync,
+    Argument, FlatRunSync, JobResult, MapItems, MapIterator, MapOrder, MapOrdered, MapResults,
+    MapSource, MapStream, MapSync, MapUnordered, RunSync, RunSyncFuture,
+    current_default_worker_limiter, map_sync, run_sync,
 };
 pub use config::{WorkerConfig, WorkerType};
 pub use pool::context::WorkerContext;

@@ -77,3 +77,32 @@ pub(in crate::worker) const DEFAULT_START_TIMEOUT: Duration = Duration::from_sec
 
 /// How long a killed process is waited for. The kernel ends one that it may end in milliseconds.
 pub(in crate::worker) const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time that a chunk of a map should take: a thousand times what it costs to hand it over.
+pub(in crate::worker) const MAP_CHUNK_TARGET: Duration = Duration::from_millis(1);
+
+/// The most items of a chunk whose size the map chooses.
+pub(in crate::worker) const MAP_LARGEST_CHUNK: usize = 4096;
+
+/// How many times as large as the one before a chunk may be.
+pub(in crate::worker) const MAP_CHUNK_GROWTH: usize = 8;
+
+/// The chunks that a worker has at a time: one to work on, and one to go on with.
+pub(in crate::worker) const MAP_CHUNKS_PER_WORKER: usize = 2;
+
+/// The least number of items, for each worker, that may have been pulled whose results have not been
+/// taken. An item that takes this many times as long as the others does not stop an ordered map.
+pub(in crate::worker) const MAP_SMALLEST_WINDOW_PER_WORKER: usize = 16;
+
+/// The largest such number: two chunks of the largest size, and their results.
+pub(in crate::worker) const MAP_LARGEST_WINDOW_PER_WORKER: usize = 16 * 1024;
+
+/// The most workers of one map, whatever its limiter allows.
+pub(in crate::worker) const MAP_WORKERS: usize = 1024;
+
+/// Workers that may end one after the other without beginning an item. The end of the next one is an
+/// error of an item, so that a map always comes to its end.
+pub(in crate::worker) const MAP_FRUITLESS_WORKERS: u32 = 3;
+
+/// The rounds of one poll of a map. Other tasks have their turn after them.
+pub(in crate::worker) const MAP_ROUNDS_PER_POLL: u32 = 8;

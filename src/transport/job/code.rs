@@ -24,8 +24,11 @@ use super::status::WorkerStatus;
 use crate::sys::image::Image;
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
+use crate::transport::job::panic::catch;
+use crate::transport::map::serve::{ItemEnd, Server};
 use crate::transport::payload::attachments::Attachments;
 use crate::transport::payload::incoming::Incoming;
+use crate::transport::tuning::MAP_TEXT_BYTES;
 
 /// The trampoline of a job: decodes the argument, appends the encoded result to the buffer, and
 /// returns its attachments.
@@ -126,6 +129,19 @@ impl Code<JobFn> {
     }
 }
 
+impl Code<JobFn> {
+    /// Returns the code of a session that maps a function over items, or `None` if it does not lie
+    /// in the main executable.
+    pub(crate) fn of_map<F, A, R>(_f: F) -> Option<Self>
+    where
+        F: Fn(A) -> R + Portable,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        Self::at(map_trampoline::<F, A, R> as JobFn as *const ())
+    }
+}
+
 impl Code<InitFn> {
     /// Returns the code of an init closure, or `None` if it does not lie in the main executable.
     pub(crate) fn of_init<F, D>(_f: F) -> Option<Self>
@@ -194,6 +210,68 @@ where
     let encoded = codec::encode_with_attachments(&result, out);
     codec::drop_encoded(result, &encoded);
     encoded.map_err(JobFailure::BadResult)
+}
+
+/// The trampoline of a map's session. The message has the session's memory and eventfd as its first
+/// descriptors, and says whether items have a time limit. The result is that of the last item, if it
+/// is large.
+fn map_trampoline<F, A, R>(
+    mut session: Incoming<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Attachments, JobFailure>
+where
+    F: Fn(A) -> R + Portable,
+    A: Serialize + DeserializeOwned,
+    R: Serialize + Send + 'static,
+{
+    let lost = || JobFailure::BadArgument(CodecError::lost_descriptors());
+    let (parked, memory) = (session.fds.pop(), session.fds.pop());
+    let (Some(memory), Some(parked)) = (memory, parked) else {
+        return Err(lost());
+    };
+    let is_timed = codec::decode_payload(session).map_err(JobFailure::BadArgument)?;
+    let server = Server::new(memory, parked, is_timed)
+        .map_err(|error| JobFailure::BadArgument(CodecError::of_shared_memory(&error)))?;
+    let f = zero_sized::<F>();
+    let mut large = None;
+    server.serve(|item, out| {
+        let argument = match codec::decode_record(item) {
+            Ok(argument) => argument,
+            Err(error) => return text(ItemEnd::BadArgument, &error, out),
+        };
+        let value = match catch(|| f(argument)) {
+            Ok(value) => value,
+            Err(report) => {
+                let report = report.cut_to(MAP_TEXT_BYTES);
+                codec::encode_onto(&report, out).expect("a report can be encoded");
+                return ItemEnd::Panicked;
+            }
+        };
+        let encoded = codec::encode_record(&value, out);
+        match encoded {
+            Ok(true) => ItemEnd::Value,
+            Ok(false) => {
+                large = Some(value);
+                ItemEnd::Large
+            }
+            Err(error) => {
+                let end = text(ItemEnd::BadResult, &error, out);
+                codec::drop_encoded(value, &Err::<(), _>(error));
+                end
+            }
+        }
+    });
+    let encoded = codec::encode_with_attachments(&large, out);
+    codec::drop_encoded(large, &encoded);
+    encoded.map_err(JobFailure::BadResult)
+}
+
+/// Writes the text of an error, as far as a record has room for it.
+fn text(end: ItemEnd, error: &CodecError, out: &mut Vec<u8>) -> ItemEnd {
+    let text = error.to_string();
+    out.clear();
+    out.extend_from_slice(&text.as_bytes()[..text.len().min(MAP_TEXT_BYTES)]);
+    end
 }
 
 fn init_trampoline<F, D>(data: &[u8]) -> Result<(), CodecError>

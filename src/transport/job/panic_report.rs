@@ -143,6 +143,25 @@ pub(crate) struct PanicReport {
     pub(crate) backtrace: Option<String>,
 }
 
+impl PanicReport {
+    /// Cuts message, location and backtrace off, so that all three together have at most this many
+    /// bytes.
+    pub(crate) fn cut_to(mut self, bytes: usize) -> Self {
+        let texts = [
+            Some(&mut self.message),
+            self.location.as_mut(),
+            self.backtrace.as_mut(),
+        ];
+        let mut left = bytes;
+        for text in texts.into_iter().flatten() {
+            let end = (0..=left.min(text.len())).rfind(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or(0));
+            left -= text.len();
+        }
+        self
+    }
+}
+
 impl From<PanicReport> for WorkerPanic {
     fn from(report: PanicReport) -> Self {
         WorkerPanic::new(report.message, report.location, report.backtrace)
@@ -152,6 +171,30 @@ impl From<PanicReport> for WorkerPanic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_that_is_cut_loses_its_end_and_stays_text() {
+        let report = || PanicReport {
+            message: "aäb".into(),
+            location: Some("at:1".into()),
+            backtrace: Some("0: main".into()),
+        };
+        let cut = |bytes| {
+            let cut = report().cut_to(bytes);
+            (cut.message, cut.location.unwrap(), cut.backtrace.unwrap())
+        };
+        let texts = |message: &str, location: &str, backtrace: &str| {
+            (
+                message.to_owned(),
+                location.to_owned(),
+                backtrace.to_owned(),
+            )
+        };
+        assert_eq!(cut(100), texts("aäb", "at:1", "0: main"));
+        assert_eq!(cut(10), texts("aäb", "at:1", "0:"));
+        assert_eq!(cut(2), texts("a", "a", ""));
+        assert_eq!(cut(0), texts("", "", ""));
+    }
 
     #[test]
     fn a_backtrace_is_for_debug_and_not_for_display() {

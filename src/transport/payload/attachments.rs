@@ -83,6 +83,13 @@ pub(crate) struct OutgoingMemory {
     pub(in crate::transport) region: RegionBuilder,
 }
 
+impl OutgoingMemory {
+    /// Returns whether nothing is attached.
+    pub(in crate::transport) fn is_empty(&self) -> bool {
+        self.sealed.is_empty() && self.region.len() == 0
+    }
+}
+
 /// The memory of an incoming message.
 #[derive(Debug, Default)]
 struct IncomingMemory {

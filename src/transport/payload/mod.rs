@@ -14,7 +14,7 @@ pub(crate) mod attachments;
 pub(crate) mod encoding;
 pub(crate) mod incoming;
 pub(crate) mod inline;
-mod payload_ref;
+pub(in crate::transport) mod payload_ref;
 mod shared_bytes_writer;
 mod shared_serde;
 mod shared_slice;

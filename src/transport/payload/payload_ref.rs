@@ -9,7 +9,7 @@ use super::inline::PAGE;
 /// Where the encoding of a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Tag {
+pub(in crate::transport) enum Tag {
     /// In the frame, up to its end.
     InFrame,
     /// In attached memory, which is sealed.

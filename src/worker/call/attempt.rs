@@ -161,6 +161,21 @@ impl Attempt {
         outcome
     }
 
+    /// Kills the worker because an item of its job has run for this long, which is beyond its limit.
+    pub(in crate::worker) fn kill_at_time_limit(&mut self, limit: Duration, ran_for: Duration) {
+        if matches!(self.state, State::Working { .. }) {
+            self.busy_since = Instant::now().checked_sub(ran_for);
+            self.kill_worker(KillReason::TimedOut, Conclusion::TimedOut(limit));
+        }
+    }
+
+    /// Kills the worker because it has violated the protocol of its job.
+    pub(in crate::worker) fn kill_for_protocol(&mut self, what: &'static str) {
+        if matches!(self.state, State::Working { .. }) {
+            self.kill_for(WorkerError::protocol(what));
+        }
+    }
+
     /// Returns the process that has the job, once it is known.
     pub(in crate::worker) fn pid(&self) -> Option<u32> {
         match &self.state {

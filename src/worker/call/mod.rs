@@ -4,6 +4,7 @@ pub(in crate::worker) mod attempt;
 mod flatten;
 mod future;
 mod limiter;
+mod map;
 mod prestart;
 pub(in crate::worker) mod reply;
 mod request;
@@ -14,5 +15,9 @@ mod value;
 pub use flatten::FlatRunSync;
 pub use future::RunSyncFuture;
 pub use limiter::current_default_worker_limiter;
+pub use map::{
+    MapItems, MapIterator, MapOrder, MapOrdered, MapResults, MapSource, MapStream, MapSync,
+    MapUnordered, map_sync,
+};
 pub use run_sync::{RunSync, run_sync};
 pub use value::{Argument, JobResult};

@@ -24,6 +24,11 @@ impl TimeLimit {
         self.limit
     }
 
+    /// Makes the next wait end after this time.
+    pub(super) fn restart(&mut self, left: Duration) {
+        self.timer = Some(Timer::after(left));
+    }
+
     /// Waits for the end of the time, which begins with the first poll.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Timer::after(self.limit));

@@ -473,6 +473,12 @@ impl WorkerConfig {
         self.limits.open_files.is_some()
     }
 
+    /// Returns whether it matters how many jobs a worker runs, or what each of them uses. Then each
+    /// item of a map is a job.
+    pub(in crate::worker) fn counts_jobs(&self) -> bool {
+        !self.retire.is_empty() || self.limits.cpu_time.is_some() || self.limits_open_files()
+    }
+
     pub(in crate::worker) fn kind_of_workers(&self) -> WorkerType {
         self.worker_type
     }

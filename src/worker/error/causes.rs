@@ -14,6 +14,7 @@ impl WorkerError {
         Self(Box::new(Inner {
             kind,
             job: None,
+            item: None,
             context: None,
             message: message.into(),
             ran_for: None,
@@ -26,6 +27,12 @@ impl WorkerError {
     /// Sets the name of the job.
     pub(crate) fn of_job(mut self, name: &'static str) -> Self {
         self.0.job = Some(name);
+        self
+    }
+
+    /// Sets the index of the item of a map.
+    pub(crate) fn of_item(mut self, index: usize) -> Self {
+        self.0.item = Some(index);
         self
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Inner {
     pub(super) kind: WorkerErrorKind,
     /// The name of the job; `None` if the error concerns no single job.
     pub(super) job: Option<&'static str>,
+    /// The index of the item, if the job is that of a map.
+    pub(super) item: Option<usize>,
     /// The name of the context of the call.
     pub(super) context: Option<Arc<str>>,
     pub(super) message: String,
@@ -150,6 +152,26 @@ impl WorkerError {
         self.0.job
     }
 
+    /// Returns the index of the item that the error concerns, if it is one of a
+    /// [map](crate::map_sync()).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::map_sync;
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let results = smol::block_on(map_sync(|n: u32| 1 / n, [1, 0]).collect());
+    ///     let error = results[1].as_ref().unwrap_err();
+    ///     assert_eq!(error.item(), Some(1));
+    ///     assert!(error.to_string().starts_with("item 1 of job `"));
+    /// }
+    /// ```
+    pub fn item(&self) -> Option<usize> {
+        self.0.item
+    }
+
     /// Returns the [name](crate::WorkerConfig::name) of the context whose worker was to run the
     /// job, if it has one.
     ///
@@ -231,6 +253,9 @@ impl WorkerError {
 
 impl fmt::Display for WorkerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(index) = self.0.item {
+            write!(f, "item {index} of ")?;
+        }
         match (self.0.job, self.context()) {
             (Some(job), Some(context)) => write!(f, "job `{job}` in `{context}`: ")?,
             (Some(job), None) => write!(f, "job `{job}`: ")?,
@@ -265,6 +290,9 @@ impl fmt::Debug for WorkerError {
         out.field("kind", &inner.kind);
         if let Some(job) = inner.job {
             out.field("job", &job);
+        }
+        if let Some(item) = &inner.item {
+            out.field("item", item);
         }
         if let Some(context) = &inner.context {
             out.field("context", context);

@@ -1,0 +1,24 @@
+//! Maps: a function called with many items, in several workers.
+//!
+//! [`driver`] decides, with the pure parts [`chunk`], [`sizer`] and [`reorder`]. A [`lane`] has one
+//! worker at a time; the protocol between both processes is in `transport::map`. [`block`] is the
+//! structured part: what ends when.
+
+mod block;
+mod chunk;
+mod delivery;
+mod driver;
+mod lane;
+mod map_sync;
+mod order;
+mod parking;
+mod plan;
+mod reorder;
+mod results;
+mod sizer;
+mod source;
+
+pub use map_sync::{MapSync, map_sync};
+pub use order::{MapOrder, MapOrdered, MapUnordered};
+pub use results::MapResults;
+pub use source::{MapItems, MapIterator, MapSource, MapStream};
