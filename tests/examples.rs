@@ -40,6 +40,11 @@ fn cancellation() {
 }
 
 #[test]
+fn polite_stop() {
+    assert!(said("polite_stop").ends_with("The deaf job was killed.\n"));
+}
+
+#[test]
 fn crawler() {
     assert!(said("crawler").contains("/slow: the time limit was reached"));
 }

@@ -48,6 +48,8 @@ mod worker_map;
 mod worker_misdeeds;
 #[path = "worker_programs.rs"]
 mod worker_programs;
+#[path = "worker_requests.rs"]
+mod worker_requests;
 #[path = "worker_signals.rs"]
 mod worker_signals;
 #[path = "worker_statistics.rs"]
@@ -79,6 +81,7 @@ fn main() {
         ("worker_map", worker_map::SUITE),
         ("worker_misdeeds", worker_misdeeds::SUITE),
         ("worker_programs", worker_programs::SUITE),
+        ("worker_requests", worker_requests::SUITE),
         ("worker_signals", worker_signals::SUITE),
         ("worker_statistics", worker_statistics::SUITE),
         ("worker_surroundings", worker_surroundings::SUITE),

@@ -36,13 +36,14 @@ pub(crate) enum WorkerSide {}
 
 impl Side for WorkerSide {
     type Socket = OwnedFd;
-    type Mailbox = Mapping<Mailbox>;
+    /// It stays mapped until the process ends, because threads that jobs left behind may read it.
+    type Mailbox = &'static Mapping<Mailbox>;
 
-    fn incoming(mailbox: &Mapping<Mailbox>) -> &Slot {
+    fn incoming(mailbox: &Self::Mailbox) -> &Slot {
         &mailbox.job
     }
 
-    fn outgoing(mailbox: &Mapping<Mailbox>) -> &Slot {
+    fn outgoing(mailbox: &Self::Mailbox) -> &Slot {
         &mailbox.answer
     }
 }
@@ -135,6 +136,13 @@ impl<S: Side> Endpoint<S> {
     pub(crate) fn signal(&self) {
         if let Some(slot) = self.outgoing() {
             slot.signal();
+        }
+    }
+
+    /// Asks the peer through the mailbox, if there is one, to end the job with this number.
+    pub(crate) fn cancel(&self, job: usize) {
+        if let Some(slot) = self.outgoing() {
+            slot.cancel(job);
         }
     }
 

@@ -98,6 +98,7 @@ pub use call::{
     MapSource, MapStream, MapSync, MapUnordered, RunSync, RunSyncFuture,
     current_default_worker_limiter, map_sync, run_sync,
 };
+pub use child::{CancelledError, cancelled, check_cancelled};
 pub use config::{WorkerConfig, WorkerType};
 pub use pool::context::WorkerContext;
 pub use pool::current::{

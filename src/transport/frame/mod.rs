@@ -97,10 +97,13 @@ pub(crate) enum Kind {
     /// To the parent: a header alone. A signal is about to end the worker. `number` is 1 for a stack
     /// overflow, and 2 for an allocation that failed.
     Fault,
+    /// To the worker, after a job: a header alone. The job is asked to end. `number` is the number of
+    /// jobs that the worker has been sent so far, so that the request concerns that job only.
+    Cancel,
 }
 
 /// All kinds, in the order of their numbers in the header.
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Prelude,
     Kind::SetUp,
     Kind::Job,
@@ -120,6 +123,7 @@ const KINDS: [Kind; 19] = [
     Kind::Mailbox,
     Kind::AnswerInMailbox,
     Kind::Fault,
+    Kind::Cancel,
 ];
 
 /// The header of a frame.
@@ -191,7 +195,8 @@ impl Header {
             | Kind::Multithreaded
             | Kind::Mailbox
             | Kind::AnswerInMailbox
-            | Kind::Fault => true,
+            | Kind::Fault
+            | Kind::Cancel => true,
         }
     }
 }

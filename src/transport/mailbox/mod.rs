@@ -31,6 +31,10 @@
 //!
 //! If a worker ends while its job is still in the slot, the job has not begun.
 //!
+//! Next to each slot is a word with which the sender asks the receiver to end what a frame has
+//! started ([`cancel`](Slot::cancel)). The sender alone writes it. It holds the number of a job, so a
+//! request that comes too late concerns no later job.
+//!
 //! A faulty job may overwrite this memory. The other side then reads a frame, a malformed frame or
 //! nothing, and never reads beyond the slot. (A job that forges states on purpose can have itself
 //! run again, or wait: it harms its own call only.)
@@ -73,15 +77,18 @@ pub(crate) struct Slot<const CAPACITY: usize = SLOT_WORDS> {
     /// Length of the frame in bytes.
     length: AtomicUsize,
     words: [AtomicUsize; CAPACITY],
-    /// The processor on which the receiver began to watch.
-    processor: CacheLine,
+    rare: RareWords,
 }
 
-/// A word that seldom changes, alone in a cache line, so that both processors keep a copy of the
-/// line.
+/// Words that seldom change, alone in a cache line, so that both processors keep a copy of the line.
 #[repr(C, align(64))]
 #[derive(Debug)]
-struct CacheLine(AtomicUsize);
+struct RareWords {
+    /// The processor on which the receiver began to watch.
+    processor: AtomicUsize,
+    /// The number of the job that was last asked to end; 0 if none was.
+    cancelled: AtomicUsize,
+}
 
 const WORD: usize = size_of::<usize>();
 
@@ -125,7 +132,12 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
 
     /// Returns whether the receiver began to watch on this processor.
     pub(crate) fn is_watched_from(&self, processor: usize) -> bool {
-        self.processor.0.load(Ordering::Relaxed) == processor
+        self.rare.processor.load(Ordering::Relaxed) == processor
+    }
+
+    /// Asks the receiver to end the job with this number.
+    pub(crate) fn cancel(&self, job: usize) {
+        self.rare.cancelled.store(job, Ordering::Release);
     }
 }
 
@@ -134,7 +146,7 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
     /// Starts to watch the slot from this processor.
     pub(crate) fn watch(&self, processor: usize) {
         if !self.is_watched_from(processor) {
-            self.processor.0.store(processor, Ordering::Relaxed);
+            self.rare.processor.store(processor, Ordering::Relaxed);
         }
         match self.state.load(Ordering::Relaxed) {
             // The sender may be changing the state.
@@ -161,6 +173,11 @@ impl<const CAPACITY: usize> Slot<CAPACITY> {
     /// is changed, and by compare-and-swap, so no frame is lost.
     pub(crate) fn stop_watching(&self) -> bool {
         self.exchange(WAITING, ASLEEP) || !self.is_full()
+    }
+
+    /// Returns whether the sender has asked to end the job with this number, and no later one.
+    pub(crate) fn is_cancelled(&self, job: usize) -> bool {
+        self.rare.cancelled.load(Ordering::Acquire) == job
     }
 
     /// Takes the frame out of the slot, if there is one.
@@ -215,7 +232,10 @@ impl<const CAPACITY: usize> Default for Slot<CAPACITY> {
         Slot {
             state: AtomicUsize::new(ASLEEP),
             length: AtomicUsize::new(0),
-            processor: CacheLine(AtomicUsize::new(0)),
+            rare: RareWords {
+                processor: AtomicUsize::new(0),
+                cancelled: AtomicUsize::new(0),
+            },
             words: std::array::from_fn(|_| AtomicUsize::new(0)),
         }
     }

@@ -19,26 +19,24 @@ use std::time::{Duration, Instant};
 
 use event_listener::EventListener;
 
+use super::cancel_policy::CancelPolicy;
+use super::hand_over::{argument_len, begin_start, hand_to_idle, put_back};
 use super::reply::Reply;
 use super::time_limit::TimeLimit;
 use crate::process::background;
 use crate::process::tick::next_slow_tick;
-use crate::sys::{credentials, fork_detector};
+use crate::sys::fork_detector;
 use crate::transport::codec;
-use crate::transport::frame::{Frame, Header};
+use crate::transport::frame::Frame;
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 use crate::worker::conn::ending::{EndedWorker, EndingWorker};
-use crate::worker::conn::worker::{Health, Worker};
+use crate::worker::conn::worker::Worker;
 use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::end::KillReason;
 use crate::worker::error::{Survivor, WorkerError, WorkerExit};
 use crate::worker::pool::call_guard::CallGuard;
-use crate::worker::pool::worker_pool::WorkerPool;
 use crate::worker::record::ExpectedWorker;
-use crate::worker::spawn::forking::Forking;
-use crate::worker::spawn::hook;
-use crate::worker::spawn::launcher::{Launch, Spawning};
 use crate::worker::spawn::start::{Starting, Unstarted};
 use crate::worker::tuning::FORK_ATTEMPTS;
 
@@ -48,12 +46,14 @@ pub(in crate::worker) struct Attempt {
     state: State,
     /// The job, until a worker has it.
     job: OutMessage,
-    killable: bool,
+    cancel_policy: CancelPolicy,
     /// The first poll that found the job unanswered. A call that is answered in its first poll
     /// never reads the clock.
     busy_since: Option<Instant>,
     /// Boxed, because few calls have one.
     time_limit: Option<Box<TimeLimit>>,
+    /// The time that the job may still take, once the call was cancelled and its policy is to ask.
+    patience: Option<Box<TimeLimit>>,
     /// `None` once the attempt has its outcome.
     guard: Option<CallGuard>,
     /// The next tick, while a worker is starting.
@@ -84,6 +84,8 @@ enum Conclusion {
     Broken { new: bool },
     /// The call was cancelled, so its result is not needed.
     Cancelled,
+    /// The call was cancelled, and the job had not ended when the patience was over.
+    PatienceOver,
     /// The job had not ended at its time limit.
     TimedOut(Duration),
     /// An error that was known before the worker ended.
@@ -99,6 +101,8 @@ pub(in crate::worker) enum AttemptOutcome {
     Failed(WorkerError),
     /// The worker did not run the job, so another one may.
     Retry(OutMessage, CallGuard),
+    /// The worker was killed, because the call was cancelled and its job did not end when it was asked.
+    Cancelled(WorkerError),
 }
 
 impl Attempt {
@@ -107,10 +111,10 @@ impl Attempt {
     pub(in crate::worker) fn new(
         mut job: OutMessage,
         worker: Option<Box<Worker>>,
-        killable: bool,
+        cancel_policy: CancelPolicy,
         mut guard: CallGuard,
     ) -> Result<Self, WorkerError> {
-        let state = match hand_to_idle(&mut job, worker, &mut guard) {
+        let state = match hand_to_idle(&mut job, worker, cancel_policy, &mut guard) {
             Ok(Some(worker)) => Ok(State::Working { worker, new: false }),
             Ok(None) => begin_start(guard.pool())
                 .map(|(starting, expected)| State::Starting(starting, expected)),
@@ -120,9 +124,10 @@ impl Attempt {
         Ok(Self {
             state,
             job,
-            killable,
+            cancel_policy,
             busy_since: None,
             time_limit: None,
+            patience: None,
             guard: Some(guard),
             tick: None,
         })
@@ -133,8 +138,23 @@ impl Attempt {
         self.time_limit = Some(Box::new(TimeLimit::new(limit)));
     }
 
+    /// Asks the job to end, or kills a worker that is starting, and has none. A worker whose job does
+    /// not end in time is killed. Has an effect if the policy is to ask, once; the next polls carry it
+    /// out.
+    pub(in crate::worker) fn cancel(&mut self) {
+        if let (None, Some(patience)) = (&self.patience, self.cancel_policy.patience()) {
+            self.patience = Some(Box::new(TimeLimit::new(patience)));
+        }
+    }
+
     pub(in crate::worker) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<AttemptOutcome> {
-        let outcome = self.advance(cx);
+        if self.patience.is_some() {
+            self.stop_start();
+        }
+        let mut outcome = self.advance(cx);
+        if outcome.is_pending() && self.ask_job() {
+            outcome = self.advance(cx); // sends the request
+        }
         if outcome.is_ready() {
             return outcome;
         }
@@ -158,6 +178,12 @@ impl Attempt {
             self.kill_worker(KillReason::TimedOut, conclusion);
             return self.advance(cx);
         }
+        if let Some(patience) = &mut self.patience
+            && patience.poll(cx).is_ready()
+        {
+            self.kill_worker(KillReason::Cancelled, Conclusion::PatienceOver);
+            return self.advance(cx);
+        }
         outcome
     }
 
@@ -173,6 +199,25 @@ impl Attempt {
     pub(in crate::worker) fn kill_for_protocol(&mut self, what: &'static str) {
         if matches!(self.state, State::Working { .. }) {
             self.kill_for(WorkerError::protocol(what));
+        }
+    }
+
+    /// Asks the job to end, if the call was cancelled and that is its policy. Returns whether the worker
+    /// is to be sent a request.
+    fn ask_job(&mut self) -> bool {
+        match &mut self.state {
+            State::Working { worker, .. } => self.patience.is_some() && worker.cancel_job(),
+            _ => false,
+        }
+    }
+
+    /// Begins to kill a worker that is starting for a job that is no longer needed.
+    fn stop_start(&mut self) {
+        match mem::replace(&mut self.state, State::Over) {
+            State::Starting(starting, expected) => {
+                self.state = State::Stopping(starting, expected);
+            }
+            state => self.state = state,
         }
     }
 
@@ -197,6 +242,9 @@ impl Attempt {
                     match started {
                         Ok(mut worker) => {
                             worker.set_ready(expected);
+                            if self.cancel_policy.patience().is_some() {
+                                worker.hasten_mailbox();
+                            }
                             let job = mem::take(&mut self.job);
                             if let Some(guard) = &mut self.guard {
                                 guard.set_sent(argument_len(&job));
@@ -251,12 +299,20 @@ impl Attempt {
                 },
                 State::Stopping(starting, _) => {
                     ready!(starting.poll_kill(cx));
-                    let error = WorkerError::start_killed_with_all();
+                    let error = if self.patience.is_some() {
+                        WorkerError::start_cancelled()
+                    } else {
+                        WorkerError::start_killed_with_all()
+                    };
                     if let State::Stopping(_, expected) = mem::replace(&mut self.state, State::Over)
                     {
                         expected.failed(&error);
                     }
-                    return self.fail(error);
+                    return if self.patience.is_some() {
+                        self.end_cancelled(error)
+                    } else {
+                        self.fail(error)
+                    };
                 }
                 State::Ending(dying, _) => {
                     let death = ready!(dying.poll(cx));
@@ -406,6 +462,9 @@ impl Attempt {
                 return match conclusion {
                     Conclusion::Failed(error) => self.fail(error),
                     Conclusion::TimedOut(limit) => self.time_out(Err(survivor), limit),
+                    Conclusion::PatienceOver => {
+                        self.end_cancelled(WorkerError::not_ended(survivor, ran_for))
+                    }
                     Conclusion::Cancelled | Conclusion::Broken { .. } => {
                         self.fail(WorkerError::not_ended(survivor, ran_for))
                     }
@@ -416,6 +475,10 @@ impl Attempt {
             Conclusion::Cancelled => self.retry(dying.take_back()),
             Conclusion::Failed(error) => self.fail(error.ended(exit)),
             Conclusion::TimedOut(limit) => self.time_out(Ok(exit), limit),
+            Conclusion::PatienceOver => {
+                drop(dying); // counts its end before that of the call
+                self.end_cancelled(WorkerError::cancelled(exit, ran_for))
+            }
             // Only the end of the process makes it certain that the worker will not receive the
             // rest.
             Conclusion::Broken { new: false } if !dying.has_received_all() => {
@@ -453,6 +516,13 @@ impl Attempt {
         Poll::Ready(AttemptOutcome::Failed(error))
     }
 
+    /// Ends a call that was cancelled. It counts as cancelled, not as failed.
+    fn end_cancelled(&mut self, error: WorkerError) -> Poll<AttemptOutcome> {
+        self.state = State::Over;
+        drop(self.take_guard());
+        Poll::Ready(AttemptOutcome::Cancelled(error))
+    }
+
     fn retry(&mut self, job: OutMessage) -> Poll<AttemptOutcome> {
         self.state = State::Over;
         Poll::Ready(AttemptOutcome::Retry(job, self.take_guard()))
@@ -474,8 +544,8 @@ impl Attempt {
     }
 }
 
-/// Finishes the job of a dropped call in the background, if a worker has it and may not be killed.
-/// A worker that is starting or ending is killed by its own drop.
+/// Finishes the job of a dropped call in the background, if a worker has it and may not be killed at
+/// once; a job that is to be asked is asked. A worker that is starting or ending is killed by its own drop.
 impl Drop for Attempt {
     fn drop(&mut self) {
         if fork_detector::is_forked_copy() {
@@ -483,15 +553,18 @@ impl Drop for Attempt {
             mem::forget(mem::replace(&mut self.state, State::Over));
             return;
         }
-        if !matches!(self.state, State::Working { .. }) || self.killable {
+        if !matches!(self.state, State::Working { .. }) || self.cancel_policy == CancelPolicy::Kill
+        {
             return;
         }
+        self.cancel();
         let mut rest = Self {
             state: mem::replace(&mut self.state, State::Over),
             job: OutMessage::default(),
-            killable: self.killable,
+            cancel_policy: self.cancel_policy,
             busy_since: self.busy_since,
             time_limit: self.time_limit.take(),
+            patience: self.patience.take(),
             guard: self.guard.take(),
             tick: None,
         };
@@ -499,90 +572,5 @@ impl Drop for Attempt {
             async move { drop(futures_lite::future::poll_fn(|cx| rest.poll(cx)).await) },
         )
         .detach();
-    }
-}
-
-/// Gives a worker that has answered back to its pool, or lets it exit after its last job, and ends
-/// the call.
-fn put_back(mut worker: Box<Worker>, answer: &Header, guard: CallGuard) {
-    // An idle worker must not keep an argument, which may be large.
-    if let Some(arena) = worker.take_back().into_arena(answer) {
-        guard.put_arena(arena);
-    }
-    if worker.count_job() {
-        guard.end_with(worker)
-    } else {
-        guard.drain_worker(worker)
-    }
-}
-
-/// Hands the job to the first idle worker that can take it, beginning with `worker`. A worker that
-/// exited because a retire closure panicked is an error.
-fn hand_to_idle(
-    job: &mut OutMessage,
-    mut worker: Option<Box<Worker>>,
-    guard: &mut CallGuard,
-) -> Result<Option<Box<Worker>>, WorkerError> {
-    let sent = argument_len(job);
-    while let Some(mut candidate) = worker {
-        if candidate.post_job(job) {
-            guard.set_sent(sent);
-            return Ok(Some(candidate));
-        }
-        match candidate.check_health() {
-            Health::Fit => {
-                guard.set_sent(sent);
-                candidate.put_job(mem::take(job));
-                return Ok(Some(candidate));
-            }
-            Health::Exited => guard.drain_worker(candidate),
-            Health::RetirePanicked(error) => {
-                guard.drain_worker(candidate);
-                return Err(error);
-            }
-        }
-        worker = guard.take_worker();
-    }
-    Ok(None)
-}
-
-/// Returns the number of bytes of a job's encoded argument.
-fn argument_len(job: &OutMessage) -> usize {
-    codec::encoded_len(job.payload(), job.fds().last().map(AsFd::as_fd))
-}
-
-/// Begins to start a worker.
-pub(super) fn begin_start(
-    pool: &WorkerPool,
-) -> Result<(Box<Starting>, ExpectedWorker), WorkerError> {
-    let config = &pool.config;
-    config.check()?;
-    let spec = hook::exec_spec(config.kind_of_workers())?;
-    let credentials = credentials::generation();
-    pool.note_credentials(credentials);
-    fork_detector::watch_for_forks();
-    background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
-    let expected = pool.counters.clone().expect();
-    let fork_server = pool.fork_server.clone();
-    let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(&spec) {
-        Ok(Box::new(Forking::new(
-            fork_server,
-            spec.clone(),
-            credentials,
-        )))
-    } else {
-        let captures = config.captures_stderr();
-        Spawning::new(spec.clone(), config.environment(), captures)
-            .map(|launch| Box::new(launch) as _)
-    };
-    match launch {
-        Ok(launch) => {
-            let starting = Starting::of_worker(launch, spec, credentials, config.clone());
-            Ok((Box::new(starting), expected))
-        }
-        Err(error) => {
-            expected.failed(&error);
-            Err(error)
-        }
     }
 }

@@ -18,10 +18,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, AttemptOutcome};
+use super::cancel_policy::CancelPolicy;
 use super::limiter::default_limiter;
 use super::request::Request;
 use crate::cancel::position::is_thread_ending;
-use crate::cancel::{WaitReport, checkpoint_if_cancelled, on_cancel, shield};
+use crate::cancel::{WaitReport, Watch, checkpoint_if_cancelled, on_cancel, shield};
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::role::refuse_unless_hooked;
@@ -112,7 +113,7 @@ impl<A, R> fmt::Debug for RunSyncFuture<A, R> {
 struct Call {
     job_name: &'static str,
     code: Code<JobFn>,
-    kill_on_cancel: bool,
+    cancel_policy: CancelPolicy,
     time_limit: Option<Duration>,
     context: WorkerContext,
 }
@@ -177,6 +178,7 @@ where
         }
         Poll::Ready(AttemptOutcome::Failed(error)) => Ok(Err(call.named(error))),
         Poll::Ready(AttemptOutcome::Retry(job, guard)) => Err(Box::pin(call.retry(job, guard))),
+        Poll::Ready(AttemptOutcome::Cancelled(error)) => Ok(Err(call.named(error))),
         Poll::Pending => Err(Box::pin(call.run_attempt(attempt))),
     }
 }
@@ -203,7 +205,7 @@ fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>
     let call = Call {
         job_name,
         code,
-        kill_on_cancel: request.kill_on_cancel,
+        cancel_policy: request.cancel_policy,
         time_limit: request.time_limit,
         context: request.context.unwrap_or_else(current),
     };
@@ -283,7 +285,7 @@ impl Call {
         worker: Option<Box<Worker>>,
         guard: CallGuard,
     ) -> CallResult<Attempt> {
-        let mut attempt = Attempt::new(job, worker, self.kill_on_cancel, guard)
+        let mut attempt = Attempt::new(job, worker, self.cancel_policy, guard)
             .map_err(|error| self.named(error))?;
         if let Some(limit) = self.time_limit {
             attempt.set_time_limit(limit);
@@ -329,24 +331,52 @@ impl Call {
                 AttemptOutcome::Retry(job, guard) => {
                     attempt = self.next_attempt(job, guard).await?;
                 }
+                AttemptOutcome::Cancelled(error) => {
+                    checkpoint_if_cancelled().await;
+                    // Other code has taken the call out of the scope that was cancelled.
+                    return Err(self.named(error));
+                }
             }
         }
     }
 
-    /// Polls an attempt to its outcome. If the call is cancelled and may be killed, polls to the end
-    /// of its worker instead.
+    /// Polls an attempt to its outcome. If the call is cancelled, does what its policy says: polls to
+    /// the end of its worker instead, or asks the job to end.
     async fn carry_out(&self, mut attempt: Attempt) -> AttemptOutcome {
-        if !self.kill_on_cancel || is_thread_ending() {
-            let mut report = WaitReport::new();
-            let attempt = poll_fn(|cx| {
-                let outcome = attempt.poll(cx);
-                if outcome.is_pending() {
-                    report.poll_here(cx, |what| self.describe(what, attempt.pid()));
+        let mut watch = match self.cancel_policy {
+            CancelPolicy::Kill if !is_thread_ending() => {
+                return self.carry_out_or_kill(attempt).await;
+            }
+            CancelPolicy::Ask(_) if !is_thread_ending() => Some(Watch::new(true)),
+            CancelPolicy::Wait | CancelPolicy::Kill | CancelPolicy::Ask(_) => None,
+        };
+        let mut report = WaitReport::new();
+        let wait = poll_fn(|cx| {
+            let outcome = match &mut watch {
+                Some(watch) => {
+                    let view = watch.view();
+                    watch.poll_inside(cx, |cx| {
+                        if view.is_cancelled() {
+                            attempt.cancel();
+                        }
+                        attempt.poll(cx)
+                    })
                 }
-                outcome
-            });
-            return shielded(attempt).await;
+                None => attempt.poll(cx),
+            };
+            if outcome.is_pending() {
+                report.poll_here(cx, |what| self.describe(what, attempt.pid()));
+            }
+            outcome
+        });
+        match self.cancel_policy {
+            CancelPolicy::Ask(_) => wait.await, // the watch lets cancelled scopes wait
+            CancelPolicy::Wait | CancelPolicy::Kill => shielded(wait).await,
         }
+    }
+
+    /// Polls an attempt to its outcome, or to the end of its worker if the call is cancelled.
+    async fn carry_out_or_kill(&self, attempt: Attempt) -> AttemptOutcome {
         // `on_cancel` polls the body and the clean-up one after the other, so the mutex is never
         // contended. It makes the attempt that they share `Send`.
         let attempt = Mutex::new(attempt);
@@ -366,9 +396,12 @@ impl Call {
             Some(pid) => what.push_str(&format!(" in process {pid}")),
             None => what.push_str(", whose worker is starting"),
         }
-        match self.time_limit {
-            Some(limit) => what.push_str(&format!(" (its time limit of {limit:?} ends it)")),
-            None => what.push_str(" (`kill_on_cancel(true)` would kill it)"),
+        match (self.time_limit, self.cancel_policy) {
+            (_, CancelPolicy::Ask(patience)) => what.push_str(&format!(
+                " (which was asked to end, and is killed {patience:?} after that)"
+            )),
+            (Some(limit), _) => what.push_str(&format!(" (its time limit of {limit:?} ends it)")),
+            (None, _) => what.push_str(" (`kill_on_cancel(true)` would kill it)"),
         }
     }
 

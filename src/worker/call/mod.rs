@@ -1,8 +1,10 @@
 //! `run_sync`: a function call that happens in another process.
 
 pub(in crate::worker) mod attempt;
+mod cancel_policy;
 mod flatten;
 mod future;
+mod hand_over;
 mod limiter;
 mod map;
 mod prestart;

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 
-use super::attempt::begin_start;
+use super::hand_over::begin_start;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel};
 use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::primitives::lock;

@@ -46,7 +46,8 @@ impl Reply {
             | Kind::Multithreaded
             | Kind::Mailbox
             | Kind::AnswerInMailbox
-            | Kind::Fault => Self::Unexpected("a frame that is no answer"),
+            | Kind::Fault
+            | Kind::Cancel => Self::Unexpected("a frame that is no answer"),
         }
     }
 

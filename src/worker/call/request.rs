@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cancel_policy::CancelPolicy;
 use crate::sync::CapacityLimiter;
 use crate::transport::job::code::{Code, JobFn};
 use crate::wait::CallWaits;
@@ -18,7 +19,7 @@ pub(super) struct Request<A> {
     pub(super) context: Option<WorkerContext>,
     /// `None` for the default limiter.
     pub(super) limiter: Option<CapacityLimiter>,
-    pub(super) kill_on_cancel: bool,
+    pub(super) cancel_policy: CancelPolicy,
     /// The time that the job may take in its worker.
     pub(super) time_limit: Option<Duration>,
 }

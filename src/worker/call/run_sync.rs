@@ -5,6 +5,7 @@ use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use super::cancel_policy::CancelPolicy;
 use super::flatten::FlatRunSync;
 use super::future;
 use super::future::{RunSyncFuture, Start};
@@ -68,12 +69,14 @@ use crate::worker::pool::context::WorkerContext;
 ///   `tracing` event at WARN names the job and its process, once; after Ctrl-C, so does a line on
 ///   standard error;
 /// * with [`kill_on_cancel(true)`](RunSync::kill_on_cancel), the worker is killed, and the
-///   cancellation completes when the process has been reaped. It is not known how far the job came.
+///   cancellation completes when the process has been reaped. It is not known how far the job came;
+/// * with [`kill_after(patience)`](RunSync::kill_after), the job is asked to end. If it does, the call
+///   returns its result. Otherwise the worker is killed when the patience is over.
 ///
-/// A [`time_limit`](RunSync::time_limit) bounds both.
+/// A [`time_limit`](RunSync::time_limit) bounds all three.
 ///
 /// If the future is dropped from outside (by a foreign `select!`, for example), a killable worker
-/// is killed, and reaped in the background. Any other worker finishes its job in the background,
+/// is killed, and reaped in the background. A job with `kill_after` is asked there. Any other worker finishes its job in the background,
 /// the result is dropped, and the worker returns to the cache; the limiter's token is held until
 /// then. A job that no worker has yet is not run.
 ///
@@ -166,7 +169,7 @@ impl<A, R> RunSync<A, R> {
                 arg,
                 context,
                 limiter: None,
-                kill_on_cancel: false,
+                cancel_policy: CancelPolicy::default(),
                 time_limit: None,
             },
             start: future::start,
@@ -226,7 +229,62 @@ impl<A, R> RunSync<A, R> {
     /// }
     /// ```
     pub fn kill_on_cancel(mut self, kill: bool) -> Self {
-        self.request.kill_on_cancel = kill;
+        self.request.cancel_policy = if kill {
+            CancelPolicy::Kill
+        } else {
+            CancelPolicy::Wait
+        };
+        self
+    }
+
+    /// Sets that cancellation asks the job to end, and kills its worker if that takes longer than
+    /// `patience`.
+    ///
+    /// The job finds out by [`worker::check_cancelled`](crate::worker::check_cancelled) or
+    /// [`worker::cancelled`](crate::worker::cancelled). If it ends in time, everything that it owns is
+    /// dropped (a temporary directory is removed, for example), the call returns its result, and the
+    /// worker serves other calls. Otherwise the worker is killed, and the cancellation completes when
+    /// the process has been reaped. A worker that is still starting is killed at once.
+    ///
+    /// This replaces [`kill_on_cancel`](Self::kill_on_cancel), and that replaces this. The patience is
+    /// real time, also in a run with a virtual clock. A [`time_limit`](Self::time_limit) that ends
+    /// earlier kills the worker earlier. If the future is dropped from outside, the job is asked and, if
+    /// need be, killed in the background.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::worker::{CancelledError, check_cancelled};
+    /// use seedbed::{move_on_after, run_sync};
+    ///
+    /// fn polite(_: ()) -> Result<(), CancelledError> {
+    ///     loop {
+    ///         check_cancelled()?;
+    ///     }
+    /// }
+    ///
+    /// fn deaf(_: ()) {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(async {
+    ///         run_sync(i32::abs, -1).await.unwrap(); // a worker is up now
+    ///         let call = run_sync(polite, ()).kill_after(Duration::from_secs(60));
+    ///         let ended = move_on_after(Duration::from_millis(20), call).await;
+    ///         assert_eq!(ended.unwrap().unwrap(), Err(CancelledError)); // the job's own result
+    ///
+    ///         let call = run_sync(deaf, ()).kill_after(Duration::from_millis(20));
+    ///         let ended = move_on_after(Duration::from_millis(20), call).await;
+    ///         assert!(ended.is_none()); // and no process is left
+    ///     });
+    /// }
+    /// ```
+    pub fn kill_after(mut self, patience: Duration) -> Self {
+        self.request.cancel_policy = CancelPolicy::Ask(patience);
         self
     }
 
@@ -368,7 +426,7 @@ impl<A, R> fmt::Debug for RunSync<A, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunSync")
             .field("job", &self.request.job.function())
-            .field("kill_on_cancel", &self.request.kill_on_cancel)
+            .field("on_cancel", &self.request.cancel_policy)
             .field("time_limit", &self.request.time_limit)
             .finish_non_exhaustive()
     }

@@ -15,6 +15,8 @@ use rustix::io::{Errno, fcntl_getfd};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
+use super::cancel_request;
+use super::cancel_request::RunningJob;
 use super::faults;
 use super::limits::Group;
 use super::parent_tie::ParentTie;
@@ -39,6 +41,8 @@ pub(super) struct Link {
     mark: Result<ProcessMark, u32>,
     /// The number of the job that was answered last.
     answered: u16,
+    /// The number of jobs that this worker has received.
+    jobs: u64,
     /// The last frame brought the mailbox. The job follows in the socket, so the next receive does
     /// not spin.
     job_follows: bool,
@@ -60,6 +64,7 @@ impl Link {
             endpoint: Endpoint::new(socket),
             mark: mark_of_this_process(),
             answered: 0,
+            jobs: 0,
             job_follows: false,
             mappings,
             idle_timeout: None,
@@ -104,6 +109,7 @@ impl Link {
             endpoint: Endpoint::new(socket),
             mark: mark_of_this_process(),
             answered: 0,
+            jobs: 0,
             job_follows: false,
             mappings: self.mappings,
             idle_timeout: None,
@@ -135,9 +141,29 @@ impl Link {
     /// Maps the mailbox that the parent offers. If that fails, the socket carries all frames.
     pub(super) fn map_mailbox(&mut self, mut frame: Frame) {
         let memory = frame.fds.pop();
-        self.endpoint
-            .set_mailbox(memory.and_then(|memory| Mapping::find(memory).ok()));
+        let mailbox = memory.and_then(|memory| Mapping::find(memory).ok());
+        let mailbox = mailbox.map(|mailbox| &*Box::leak(Box::new(mailbox)));
+        self.endpoint.set_mailbox(mailbox);
+        if let Some(mailbox) = mailbox {
+            cancel_request::read_in(mailbox);
+        }
         self.job_follows = true;
+    }
+
+    /// Lets the next job see requests to end it, until the end of the returned value.
+    pub(super) fn begin_job(&mut self) -> RunningJob {
+        self.jobs += 1;
+        let running = cancel_request::begin_job(self.jobs, self.socket().as_fd());
+        // A request that came so early that it was read together with the job. The rest of its few
+        // bytes is in the socket.
+        while !self.is_between_frames() {
+            match self.endpoint.receive_from_socket(RecvFlags::empty()) {
+                Ok(Some(frame)) => cancel_request::note(&frame.header),
+                // The next read for a job meets the same end.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        running
     }
 
     /// Receives the next frame. Returns `None` if the worker has been idle for its idle timeout,

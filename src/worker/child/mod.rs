@@ -16,6 +16,7 @@
 //!   it in place of *ready*, and exits with code 1.
 //! * The parent ends: the kernel kills the worker, even while a job runs.
 
+mod cancel_request;
 mod faults;
 mod fork_server;
 mod limits;
@@ -27,4 +28,5 @@ mod serve;
 mod stack;
 mod tuning;
 
+pub use cancel_request::{CancelledError, cancelled, check_cancelled};
 pub(crate) use serve::{Stdout, take_over};

@@ -373,6 +373,8 @@ impl Link {
             match self.receive() {
                 Ok(Some(frame)) if frame.header.kind == Kind::Job => return frame,
                 Ok(Some(frame)) if frame.header.kind == Kind::Mailbox => self.map_mailbox(frame),
+                // The job that it concerns has ended in the meantime.
+                Ok(Some(frame)) if frame.header.kind == Kind::Cancel => {}
                 Ok(Some(_)) => self.exit(EXIT_FAILED),
                 // Idle for too long.
                 Ok(None) => self.send_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
@@ -384,6 +386,7 @@ impl Link {
 
     fn answer(&mut self, mut job: Frame, cpu_time: &CpuTime, status: &WorkerStatus) {
         let fds = std::mem::take(&mut job.fds);
+        let running = self.begin_job();
         let mappings = &mut self.mappings;
         let run = |trampoline| run(trampoline, job.payload(), fds, mappings);
         let mut answer = match find_job(job.header.number) {
@@ -397,6 +400,7 @@ impl Link {
             },
             None => frame::of_bytes(Kind::NotOurCode, 0, b"").into(),
         };
+        drop(running);
         if !self.is_the_worker() {
             leave_as_a_copy();
         }

@@ -30,6 +30,7 @@ use super::spin_poller::WatchedMailbox;
 use crate::sys::fault::Fault;
 use crate::sys::socket::try_send_with_fds;
 use crate::transport::endpoint::Endpoint;
+use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
@@ -51,6 +52,11 @@ pub(in crate::worker) struct Connection {
     spin_from: Option<usize>,
     /// The worker has ended before it read all that was sent through the socket.
     was_reset: bool,
+    /// Asks the worker to end its job; sent after that.
+    request: Option<Vec<u8>>,
+    /// The worker has been sent a request, which it may have left unread in the socket, together with
+    /// jobs or not.
+    has_sent_request: bool,
 }
 
 impl Connection {
@@ -64,6 +70,8 @@ impl Connection {
             spin_from: None,
             was_reset: false,
             fault: None,
+            request: None,
+            has_sent_request: false,
         }
     }
 
@@ -81,6 +89,23 @@ impl Connection {
     pub(in crate::worker) fn put(&mut self, message: OutMessage) {
         self.outgoing = message;
         self.sent = 0;
+        self.request = None;
+    }
+
+    /// Lets the next job bring the mailbox, if it has not been sent, so that the job can ask at little
+    /// cost whether it is to end.
+    pub(in crate::worker) fn hasten_mailbox(&mut self) {
+        self.offer.hasten();
+    }
+
+    /// Asks the worker to end the job with this number, which was put last. The next polls send the
+    /// request.
+    ///
+    /// It goes two ways: a job that runs reads the mailbox, which is cheap, and a worker without one,
+    /// or one that waits, reads the socket.
+    pub(in crate::worker) fn cancel(&mut self, job: u64) {
+        self.endpoint.cancel(job as usize);
+        self.request = Some(frame::of_bytes(Kind::Cancel, job, b""));
     }
 
     /// Sets the job to be sent next, with the mailbox if it is time for that.
@@ -98,6 +123,7 @@ impl Connection {
         }
         self.sent = job.bytes().len();
         self.outgoing = std::mem::take(job);
+        self.request = None;
         self.fault = None; // the worker has survived it
         true
     }
@@ -105,21 +131,50 @@ impl Connection {
     /// Takes back the message that was put last, sent or not.
     pub(in crate::worker) fn take_back(&mut self) -> OutMessage {
         self.sent = 0;
+        self.request = None;
         std::mem::take(&mut self.outgoing)
     }
 
     /// Returns whether a worker that has ended had received the whole message that was put last.
     pub(in crate::worker) fn has_received_all(&self) -> bool {
-        // The message is the last one that was sent, so after a reset some of it was not read.
-        self.unsent() == 0 && !self.was_reset && !self.endpoint.is_posted_message_unread()
+        // The message is the last one that was sent, so after a reset some of it was not read. If a
+        // request was sent, only that may be unread, so the job may have begun.
+        let is_unread = self.was_reset && !self.has_sent_request;
+        self.unsent() == 0 && !is_unread && !self.endpoint.is_posted_message_unread()
     }
 
     fn unsent(&self) -> usize {
         self.outgoing.bytes().len() - self.sent
     }
 
-    /// Sends the rest of the message that was put.
+    /// Sends the rest of the message that was put, and a request to end it.
     pub(in crate::worker) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send_message(cx))?;
+        self.poll_send_request(cx)
+    }
+
+    /// Sends the request to end the job, if there is one.
+    fn poll_send_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(request) = &self.request {
+            // The kernel sends so few bytes as a whole, so no half of a request is ever left over.
+            match try_send_with_fds(self.endpoint.socket(), request, &[]) {
+                Ok(()) => {
+                    self.request = None;
+                    self.has_sent_request = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready!(self.endpoint.socket().poll_writable(cx))?;
+                }
+                Err(error) => {
+                    self.request = None;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_send_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unsent() == 0 {
             return Poll::Ready(Ok(()));
         }

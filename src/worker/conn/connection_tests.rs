@@ -132,7 +132,8 @@ impl Worker {
             Ok(Some(mut frame)) if frame.header.kind == Kind::Mailbox => {
                 let memory = frame.fds.pop().expect("the mailbox comes with its memory");
                 let mailbox = Mapping::find(memory).unwrap();
-                self.endpoint.set_mailbox(Some(mailbox));
+                self.endpoint
+                    .set_mailbox(Some(Box::leak(Box::new(mailbox))));
                 self.state = State::BetweenJobs;
             }
             Ok(Some(frame)) => self.begin(frame),
@@ -435,4 +436,55 @@ fn others_have_a_turn_while_a_worker_prints_more_than_can_be_read() {
     write(&theirs, b"last words").unwrap();
     tail.read_rest();
     assert!(tail.text().ends_with("xlast words"));
+}
+
+#[test]
+fn a_job_whose_request_was_not_read_counts_as_received() {
+    let (mut parent, mut worker) = ends();
+    block_on(async {
+        parent.put_job(job(1, 10));
+        poll_fn(|cx| parent.poll_send(cx)).await.unwrap();
+        worker.step(false);
+        assert_eq!(worker.begun, [1]);
+        parent.cancel(1);
+        poll_fn(|cx| parent.poll_send(cx)).await.unwrap();
+        drop(worker); // with the request in its socket, so the connection is reset
+        let end = poll_fn(|cx| parent.poll_receive(cx)).await;
+        assert!(matches!(end, Err(RecvError::Reset)), "{end:?}");
+        assert!(parent.has_received_all());
+    });
+}
+
+#[test]
+fn a_request_follows_the_whole_of_a_job_that_fills_the_socket() {
+    let (mut parent, worker) = ends();
+    let mut endpoint = worker.endpoint;
+    let mut cx = Context::from_waker(Waker::noop());
+    parent.put_job(job(1, 4 << 20));
+    assert!(parent.poll_send(&mut cx).is_pending());
+    parent.cancel(1);
+    let mut kinds = Vec::new();
+    while kinds.len() < 2 {
+        assert!(!matches!(parent.poll_send(&mut cx), Poll::Ready(Err(_))));
+        if let Some(frame) = endpoint.receive_from_socket(RecvFlags::DONTWAIT).unwrap() {
+            kinds.push((frame.header.kind, frame.header.number));
+        }
+    }
+    assert_eq!(kinds, [(Kind::Job, 1), (Kind::Cancel, 1)]);
+}
+
+#[test]
+fn a_request_that_was_not_sent_is_forgotten_with_its_job() {
+    let (mut parent, worker) = ends();
+    let mut endpoint = worker.endpoint;
+    let mut cx = Context::from_waker(Waker::noop());
+    parent.put_job(job(1, 10));
+    parent.cancel(1);
+    drop(parent.take_back());
+    parent.put_job(job(2, 10));
+    assert!(matches!(parent.poll_send(&mut cx), Poll::Ready(Ok(()))));
+    let mut next = || endpoint.receive_from_socket(RecvFlags::DONTWAIT).unwrap();
+    while let Some(frame) = next() {
+        assert_ne!(frame.header.kind, Kind::Cancel);
+    }
 }

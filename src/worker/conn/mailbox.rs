@@ -62,6 +62,13 @@ pub(in crate::worker) enum MailboxOffer {
 }
 
 impl MailboxOffer {
+    /// Lets the next job bring the mailbox, also if it is the first.
+    pub(in crate::worker) fn hasten(&mut self) {
+        if let Self::BeforeFirstJob = self {
+            *self = Self::BeforeSecondJob;
+        }
+    }
+
     /// Moves on by one job. Returns the mailbox, and the message that brings it to the worker, if
     /// that goes before this job.
     pub(in crate::worker) fn next_job(&mut self) -> Option<(Arc<WatchedMailbox>, OutMessage)> {

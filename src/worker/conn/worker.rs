@@ -70,8 +70,10 @@ pub(in crate::worker) struct Worker {
     is_send_closed: bool,
     /// The generation of this process's credentials that the worker has inherited.
     credentials: u64,
-    /// The number of the last job.
-    call: u16,
+    /// The number of jobs that the worker has been sent, which is the number of the last one.
+    call: u64,
+    /// The last job has been asked to end.
+    is_cancelled: bool,
     /// The number of jobs after which the worker retires.
     jobs_left: u64,
     /// The worker may retire after any job, so its socket is read before it gets another one.
@@ -110,6 +112,7 @@ impl Worker {
             is_send_closed: false,
             credentials: 0,
             call: 0,
+            is_cancelled: false,
             jobs_left: u64::MAX,
             may_retire_early: false,
             last_frame: None,
@@ -290,12 +293,13 @@ impl Worker {
     /// Such a worker has finished the job before, and its retire closures. If it has been killed
     /// since, the job is still in the mailbox, so it is known not to have begun.
     pub(in crate::worker) fn post_job(&mut self, job: &mut OutMessage) -> bool {
-        let call = self.call.wrapping_add(1);
-        job.mark(call);
+        let call = self.call + 1;
+        job.mark(call as u16);
         if !self.connection.post_job(job) {
             return false;
         }
         self.call = call;
+        self.is_cancelled = false;
         if let Some(record) = &self.record {
             record.trace_job();
         }
@@ -304,17 +308,33 @@ impl Worker {
 
     /// Takes a job, which the next polls send.
     pub(in crate::worker) fn put_job(&mut self, mut job: OutMessage) {
-        self.call = self.call.wrapping_add(1);
-        job.mark(self.call);
+        self.call += 1;
+        self.is_cancelled = false;
+        job.mark(self.call as u16);
         if let Some(record) = &self.record {
             record.trace_job();
         }
         self.connection.put_job(job);
     }
 
+    /// Prepares for a job that may be asked to end.
+    pub(in crate::worker) fn hasten_mailbox(&mut self) {
+        self.connection.hasten_mailbox();
+    }
+
+    /// Asks the job that was taken last to end, once. Returns whether it was not asked before; the next
+    /// polls send the request.
+    pub(in crate::worker) fn cancel_job(&mut self) -> bool {
+        let is_first = !mem::replace(&mut self.is_cancelled, true);
+        if is_first {
+            self.connection.cancel(self.call);
+        }
+        is_first
+    }
+
     /// Whether a frame belongs to the current call, and not to an earlier one.
     pub(in crate::worker) fn may_answer(&self, frame: &Frame) -> bool {
-        frame.header.is_for(self.call)
+        frame.header.is_for(self.call as u16)
     }
 
     /// Returns the message that was taken last, sent or not.

@@ -441,6 +441,28 @@ impl WorkerError {
         )
     }
 
+    /// The call was cancelled before its worker was ready for jobs.
+    pub(crate) fn start_cancelled() -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            "the worker process was killed before it was ready, because the call was cancelled; the job did not run",
+        )
+    }
+
+    /// The call was cancelled, and its job did not end when it was asked.
+    pub(crate) fn cancelled(exit: WorkerExit, ran_for: Duration) -> Self {
+        Self::new(
+            WorkerErrorKind::Broken,
+            format!(
+                "the worker was killed {ran_for:.1?} into the job, because the call was cancelled and the job did not end \
+                 when it was asked (process {})",
+                exit.pid()
+            ),
+        )
+        .having_run(ran_for)
+        .ended(exit)
+    }
+
     /// The job asked to be traced, and a signal stopped it.
     pub(crate) fn traced(exit: WorkerExit, ran_for: Duration) -> Self {
         Self::new(

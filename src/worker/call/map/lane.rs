@@ -23,6 +23,7 @@ use crate::transport::frame::Frame;
 use crate::transport::map::feeder::{Feeder, ForgedProgress};
 use crate::transport::out_message::OutMessage;
 use crate::worker::call::attempt::{Attempt, AttemptOutcome};
+use crate::worker::call::cancel_policy::CancelPolicy;
 use crate::worker::call::time_limit::TimeLimit;
 use crate::worker::conn::ending::EndingWorker;
 use crate::worker::conn::worker::Worker;
@@ -285,7 +286,12 @@ impl Lane {
         worker: Option<Box<Worker>>,
         work: Work,
     ) -> Result<(), (Work, WorkerError)> {
-        match Attempt::new(job, worker, self.killable, guard) {
+        let policy = if self.killable {
+            CancelPolicy::Kill
+        } else {
+            CancelPolicy::Wait
+        };
+        match Attempt::new(job, worker, policy, guard) {
             Ok(attempt) => {
                 let attempt = Box::new(attempt);
                 self.set(State::Running { attempt, work });
@@ -370,7 +376,9 @@ impl Lane {
                 };
                 match outcome {
                     AttemptOutcome::Done(frame) => Poll::Ready(Outcome::Done(work, frame)),
-                    AttemptOutcome::Failed(error) => Poll::Ready(Outcome::Failed(work, error)),
+                    AttemptOutcome::Failed(error) | AttemptOutcome::Cancelled(error) => {
+                        Poll::Ready(Outcome::Failed(work, error))
+                    }
                     AttemptOutcome::Retry(job, guard) => {
                         if matches!(&work, Work::Session(session) if session.is_closing) {
                             return Poll::Ready(Outcome::GivenUp(work));

@@ -1,0 +1,25 @@
+//! What a call does if it is cancelled.
+
+use std::time::Duration;
+
+/// What a call does if it is cancelled while a worker has its job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::worker) enum CancelPolicy {
+    /// It waits for the job.
+    #[default]
+    Wait,
+    /// It kills the worker.
+    Kill,
+    /// It asks the job to end, and kills the worker if that takes longer than this.
+    Ask(Duration),
+}
+
+impl CancelPolicy {
+    /// Returns how long a job that is asked to end may take, if it is asked.
+    pub(super) fn patience(self) -> Option<Duration> {
+        match self {
+            Self::Ask(patience) => Some(patience),
+            Self::Wait | Self::Kill => None,
+        }
+    }
+}

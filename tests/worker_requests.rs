@@ -1,0 +1,462 @@
+//! Jobs that are asked to end: by calls with `kill_after`.
+
+#[macro_use]
+mod common;
+
+use std::future::{Future, IntoFuture, poll_fn};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use common::stage::within;
+use common::{pid, test, with_workers};
+use seedbed::worker::{
+    CancelledError, RemoteError, WorkerErrorKind, WorkerStatus, cancelled, check_cancelled,
+};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, move_on_after, run_sync};
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A folder through which a job reports that it has begun, and waits for permission to end.
+struct Gate(tempfile::TempDir);
+
+impl Gate {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    async fn begun(&self) -> u32 {
+        loop {
+            match std::fs::read_to_string(self.0.path().join("begun")) {
+                Ok(pid) if !pid.is_empty() => return pid.parse().unwrap(),
+                _ => smol::future::yield_now().await,
+            }
+        }
+    }
+
+    fn open(&self) {
+        std::fs::write(self.0.path().join("go"), "").unwrap();
+    }
+}
+
+fn begin(gate: &Path) {
+    std::fs::write(gate.join("begun"), std::process::id().to_string()).unwrap();
+}
+
+/// Ends when it is asked to.
+fn polite(gate: PathBuf) -> Result<(), CancelledError> {
+    begin(&gate);
+    loop {
+        check_cancelled()?;
+        std::thread::yield_now();
+    }
+}
+
+/// Never ends.
+fn deaf(gate: PathBuf) {
+    begin(&gate);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Waits at the gate and does not ask.
+fn pass(gate: PathBuf) -> u32 {
+    begin(&gate);
+    while !gate.join("go").exists() {
+        std::thread::yield_now();
+    }
+    std::process::id()
+}
+
+/// Waits at the gate, and then asks.
+fn pass_and_ask(gate: PathBuf) -> bool {
+    pass(gate);
+    cancelled()
+}
+
+/// Makes a directory in the gate's folder, which is removed when the job returns.
+fn with_directory(gate: PathBuf) -> Result<(), RemoteError> {
+    let _directory = tempfile::tempdir_in(&gate)?;
+    begin(&gate);
+    loop {
+        check_cancelled()?;
+        std::thread::yield_now();
+    }
+}
+
+fn is_asked(_: ()) -> bool {
+    cancelled()
+}
+
+fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Awaits a call in a scope that is cancelled when the job has begun. Returns what the scope does,
+/// and the job's process.
+async fn cancelled_at<F: IntoFuture>(gate: &Gate, call: F) -> (Option<F::Output>, u32) {
+    let scope = CancelScope::new();
+    let cancel = async {
+        let pid = gate.begun().await;
+        scope.cancel();
+        pid
+    };
+    within(smol::future::zip(scope.run(call), cancel)).await
+}
+
+/// A context whose one worker has had this many jobs.
+async fn with_worker_after<Fut: Future>(jobs: usize, body: impl FnOnce(WorkerContext) -> Fut) {
+    with_workers(WorkerConfig::new(), |workers| async move {
+        for _ in 0..jobs {
+            workers.run_sync(pid, ()).await.unwrap();
+        }
+        body(workers).await;
+    })
+    .await;
+}
+
+fn a_job_that_heeds_returns_its_result_and_its_worker_serves_the_next_call() {
+    test(async {
+        for jobs in 0..4 {
+            with_worker_after(jobs, |workers| async move {
+                let gate = Gate::new();
+                let call = workers.run_sync(polite, gate.path()).kill_after(LONG);
+                let (outcome, job) = cancelled_at(&gate, call).await;
+                assert_eq!(outcome.unwrap().unwrap(), Err(CancelledError));
+                assert_eq!(workers.run_sync(pid, ()).await.unwrap(), job);
+                assert!(!workers.run_sync(is_asked, ()).await.unwrap());
+                let statistics = workers.statistics();
+                assert_eq!((statistics.killed, statistics.jobs_cancelled), (0, 0));
+                assert_eq!(statistics.jobs_done, jobs as u64 + 3);
+            })
+            .await;
+        }
+    });
+}
+
+fn a_job_that_heeds_drops_what_it_owns() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let gate = Gate::new();
+        let call = workers
+            .run_sync(with_directory, gate.path())
+            .kill_after(LONG);
+        let (outcome, _) = cancelled_at(&gate, call).await;
+        let error = outcome.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.message(), CancelledError.to_string());
+        let left = std::fs::read_dir(gate.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["begun"], "the directory is removed");
+    }));
+}
+
+fn a_job_that_does_not_heed_is_killed_when_the_patience_is_over() {
+    test(async {
+        for jobs in 0..3 {
+            with_worker_after(jobs, |workers| async move {
+                let gate = Gate::new();
+                let call = workers.run_sync(deaf, gate.path());
+                let call = call.kill_after(Duration::from_millis(20));
+                let (outcome, job) = cancelled_at(&gate, call).await;
+                assert!(outcome.is_none());
+                assert!(!exists(job), "not even a zombie is left");
+                let statistics = workers.statistics();
+                assert_eq!((statistics.killed, statistics.jobs_cancelled), (1, 1));
+                assert_eq!(statistics.jobs_failed, 0);
+                assert_eq!(statistics.running_workers, 0);
+            })
+            .await;
+        }
+    });
+}
+
+fn a_job_that_ends_without_asking_returns_its_result() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for _ in 0..3 {
+            let gate = Gate::new();
+            let (scope, call) = (CancelScope::new(), workers.run_sync(pass, gate.path()));
+            let call = scope.run(call.kill_after(LONG));
+            let cancel = async {
+                let pid = gate.begun().await;
+                scope.cancel();
+                gate.open();
+                pid
+            };
+            let (outcome, job) = within(smol::future::zip(call, cancel)).await;
+            assert_eq!(outcome.unwrap().unwrap(), job);
+        }
+    }));
+}
+
+/// The request of each call comes while the job runs or after it has ended, and the next job runs in
+/// the same worker.
+fn a_request_that_comes_too_late_does_not_concern_the_next_job() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let first = workers.run_sync(pid, ()).await.unwrap();
+        for _ in 0..100 {
+            let scope = CancelScope::new();
+            let call = workers.run_sync(pid, ()).kill_after(LONG);
+            let mut call = pin!(scope.run(call));
+            let polled = poll_fn(|cx| {
+                let polled = call.as_mut().poll(cx);
+                scope.cancel();
+                Poll::Ready(polled)
+            });
+            let outcome = match polled.await {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => within(call).await,
+            };
+            assert_eq!(outcome.unwrap().unwrap(), first);
+            assert!(!workers.run_sync(is_asked, ()).await.unwrap());
+        }
+        assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
+    }));
+}
+
+fn a_job_is_not_asked_if_its_call_has_no_patience() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        for _ in 0..3 {
+            let (scope, gate) = (CancelScope::new(), Gate::new());
+            let call = workers.run_sync(pass_and_ask, gate.path()).kill_after(LONG);
+            let call = scope.run(call.kill_on_cancel(false)); // which comes last
+            let cancel = async {
+                gate.begun().await;
+                scope.cancel();
+                smol::future::yield_now().await; // lets the call see it
+                gate.open();
+            };
+            let (outcome, ()) = within(smol::future::zip(call, cancel)).await;
+            assert!(!outcome.unwrap().unwrap());
+        }
+    }));
+}
+
+fn every_thread_of_a_job_sees_the_request() {
+    fn in_a_thread(gate: PathBuf) -> Result<(), CancelledError> {
+        std::thread::spawn(|| polite(gate)).join().unwrap()
+    }
+    test(async {
+        for jobs in 0..3 {
+            with_worker_after(jobs, |workers| async move {
+                let gate = Gate::new();
+                let call = workers.run_sync(in_a_thread, gate.path()).kill_after(LONG);
+                let (outcome, _) = cancelled_at(&gate, call).await;
+                assert_eq!(outcome.unwrap().unwrap(), Err(CancelledError));
+            })
+            .await;
+        }
+    });
+}
+
+/// The time limit and `kill_all` end a job that has been asked as they end any other.
+fn a_job_that_was_asked_can_be_killed_for_other_reasons_too() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let gate = Gate::new();
+        let call = workers.run_sync(deaf, gate.path()).kill_after(LONG);
+        let call = call.time_limit(Duration::from_millis(50));
+        let (outcome, _) = cancelled_at(&gate, call).await;
+        let error = outcome.unwrap().unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::TimedOut);
+
+        let gate = Gate::new();
+        let call = workers.run_sync(deaf, gate.path()).kill_after(LONG);
+        let kill = async {
+            gate.begun().await;
+            smol::future::yield_now().await; // the call has been cancelled
+            workers.kill_all();
+        };
+        let both = smol::future::zip(cancelled_at(&gate, call), kill);
+        let ((outcome, _), ()) = within(both).await;
+        assert_eq!(
+            outcome.unwrap().unwrap_err().kind(),
+            WorkerErrorKind::Broken
+        );
+    }));
+}
+
+fn a_worker_that_is_starting_for_a_cancelled_call_is_killed_at_once() {
+    fn stay(_: &()) {
+        loop {
+            std::thread::park();
+        }
+    }
+    let config = WorkerConfig::new().init_with((), stay);
+    test(with_workers(config, |workers| async move {
+        let scope = CancelScope::new();
+        let call = scope.run(workers.run_sync(pid, ()).kill_after(LONG));
+        let cancel = async {
+            while common::workers().is_empty() {
+                smol::future::yield_now().await;
+            }
+            scope.cancel();
+        };
+        let (outcome, ()) = within(smol::future::zip(call, cancel)).await;
+        assert!(outcome.is_none());
+        assert_eq!(workers.statistics().jobs_cancelled, 1);
+    }));
+}
+
+fn a_dropped_call_asks_its_job_in_the_background() {
+    test(async {
+        for jobs in 0..3 {
+            with_worker_after(jobs, |workers| async move {
+                let (gate, limiter) = (Gate::new(), CapacityLimiter::new(1));
+                let call = workers.run_sync(polite, gate.path()).limiter(&limiter);
+                let call = smol::spawn(call.kill_after(LONG).into_future());
+                let job = gate.begun().await;
+                call.cancel().await;
+                drop(within(limiter.acquire()).await);
+                assert_eq!(workers.run_sync(pid, ()).await.unwrap(), job);
+            })
+            .await;
+        }
+    });
+}
+
+fn a_dropped_call_kills_a_deaf_job_in_the_background() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let (gate, limiter) = (Gate::new(), CapacityLimiter::new(1));
+        let call = workers.run_sync(deaf, gate.path()).limiter(&limiter);
+        let call = smol::spawn(call.kill_after(Duration::from_millis(20)).into_future());
+        let job = gate.begun().await;
+        call.cancel().await;
+        drop(within(limiter.acquire()).await);
+        assert!(!exists(job));
+        assert_eq!(workers.statistics().killed, 1);
+    }));
+}
+
+fn a_worker_may_retire_after_a_job_that_has_heeded() {
+    fn always(_: &WorkerStatus) -> bool {
+        true
+    }
+    let config = WorkerConfig::new().retire(always);
+    test(with_workers(config, |workers| async move {
+        let gate = Gate::new();
+        let call = workers.run_sync(polite, gate.path()).kill_after(LONG);
+        let (outcome, job) = cancelled_at(&gate, call).await;
+        assert_eq!(outcome.unwrap().unwrap(), Err(CancelledError));
+        assert_ne!(workers.run_sync(pid, ()).await.unwrap(), job);
+    }));
+}
+
+/// The job of a worker passes the request on to a job of its own worker.
+fn a_request_can_be_passed_on_to_a_worker_of_the_worker() {
+    async fn pass_on(gate: PathBuf) -> Result<(), CancelledError> {
+        let scope = CancelScope::new();
+        let ask = async {
+            while !cancelled() {
+                seedbed::sleep(Duration::from_millis(1)).await;
+            }
+            scope.cancel();
+        };
+        let call = scope.run(run_sync(polite, gate).kill_after(LONG));
+        let (outcome, ()) = smol::future::zip(call, ask).await;
+        outcome.unwrap().unwrap()
+    }
+    fn outer(gate: PathBuf) -> Result<(), CancelledError> {
+        seedbed::run(pass_on(gate))
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let gate = Gate::new();
+        let call = workers.run_sync(outer, gate.path()).kill_after(LONG);
+        let (outcome, _) = cancelled_at(&gate, call).await;
+        assert_eq!(outcome.unwrap().unwrap(), Err(CancelledError));
+    }));
+}
+
+/// Cancels or drops a call with patience when it is pending for the `k`-th time. Returns whether it
+/// was.
+async fn stopped_when_pending<F: IntoFuture>(call: F, k: usize, drops: bool) -> bool {
+    let scope = CancelScope::new();
+    let mut call = pin!(scope.run(call));
+    let mut pending = 0;
+    poll_fn(|cx| {
+        if call.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(pending >= k);
+        }
+        pending += 1;
+        if pending == k && drops {
+            return Poll::Ready(true);
+        }
+        if pending == k {
+            scope.cancel();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn a_call_with_patience_may_be_cancelled_or_dropped_at_every_pending_point() {
+    test(within(async {
+        for (drops, warm) in [(false, false), (false, true), (true, false), (true, true)] {
+            for k in 1.. {
+                let limiter = CapacityLimiter::new(1);
+                let stopped = with_workers(WorkerConfig::new(), async |workers: WorkerContext| {
+                    if warm {
+                        workers.run_sync(pid, ()).await.unwrap();
+                        workers.run_sync(pid, ()).await.unwrap();
+                    }
+                    // Too large to be sent or received at once.
+                    let call = workers.run_sync(|text: String| text, "x".repeat(1 << 20));
+                    let call = call.kill_after(LONG).limiter(&limiter);
+                    let stopped = stopped_when_pending(call, k, drops).await;
+                    assert!(!workers.run_sync(is_asked, ()).await.unwrap());
+                    stopped
+                })
+                .await;
+                drop(limiter.acquire().await); // comes back, if not at once
+                if !stopped {
+                    break;
+                }
+            }
+        }
+    }));
+}
+
+fn a_process_that_runs_no_job_is_not_asked() {
+    assert!(!cancelled());
+    assert_eq!(check_cancelled(), Ok(()));
+}
+
+fn a_cancelled_caller_with_patience_touches_no_worker() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let call = workers.run_sync(pid, ()).kill_after(LONG);
+        let scope = CancelScope::new();
+        scope.cancel();
+        assert!(scope.run(call).await.is_none());
+        let none = CapacityLimiter::new(0);
+        let call = workers.run_sync(pid, ()).limiter(&none).kill_after(LONG);
+        assert!(
+            move_on_after(Duration::from_millis(5), call)
+                .await
+                .is_none()
+        );
+        assert!(common::workers().is_empty());
+    }));
+}
+
+suite! {
+    a_job_that_heeds_returns_its_result_and_its_worker_serves_the_next_call,
+    a_job_that_heeds_drops_what_it_owns,
+    a_job_that_does_not_heed_is_killed_when_the_patience_is_over,
+    a_job_that_ends_without_asking_returns_its_result,
+    a_request_that_comes_too_late_does_not_concern_the_next_job,
+    a_job_is_not_asked_if_its_call_has_no_patience,
+    every_thread_of_a_job_sees_the_request,
+    a_job_that_was_asked_can_be_killed_for_other_reasons_too,
+    a_worker_that_is_starting_for_a_cancelled_call_is_killed_at_once,
+    a_dropped_call_asks_its_job_in_the_background,
+    a_dropped_call_kills_a_deaf_job_in_the_background,
+    a_worker_may_retire_after_a_job_that_has_heeded,
+    a_request_can_be_passed_on_to_a_worker_of_the_worker,
+    a_call_with_patience_may_be_cancelled_or_dropped_at_every_pending_point,
+    a_process_that_runs_no_job_is_not_asked,
+    a_cancelled_caller_with_patience_touches_no_worker,
+}
