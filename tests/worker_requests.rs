@@ -1,4 +1,4 @@
-//! Jobs that are asked to end: by calls with `kill_after`.
+//! Jobs that are asked to end: by calls with `kill_after`, and by `shutdown_within`.
 
 #[macro_use]
 mod common;
@@ -420,6 +420,119 @@ fn a_call_with_patience_may_be_cancelled_or_dropped_at_every_pending_point() {
     }));
 }
 
+/// Awaits a call in a task of smol's until its job has begun.
+async fn begun<A, R>(call: seedbed::worker::RunSync<A, R>, gate: &Gate) -> smol::Task<CallResult<R>>
+where
+    A: Send + 'static,
+    R: Send + 'static,
+{
+    let call = smol::spawn(call.into_future());
+    within(gate.begun()).await;
+    call
+}
+
+type CallResult<R> = Result<R, seedbed::WorkerError>;
+
+fn a_shutdown_within_a_limit_asks_all_jobs_and_is_graceful_if_they_heed() {
+    test(async {
+        for jobs in 0..3 {
+            with_worker_after(jobs, |workers| async move {
+                let gates = [Gate::new(), Gate::new(), Gate::new()];
+                let call = |gate: &Gate| workers.run_sync(polite, gate.path());
+                let limiter = CapacityLimiter::new(3);
+                let first = begun(call(&gates[0]).limiter(&limiter), &gates[0]).await;
+                let killable = call(&gates[1]).kill_on_cancel(true).limiter(&limiter);
+                let killable = begun(killable, &gates[1]).await;
+                let dropped = begun(call(&gates[2]).limiter(&limiter), &gates[2]).await;
+                dropped.cancel().await; // its job runs on in the background
+                within(workers.shutdown_within(LONG)).await.unwrap();
+                for call in [first, killable] {
+                    assert_eq!(call.await.unwrap(), Err(CancelledError));
+                }
+                assert_eq!(limiter.borrowed(), 0);
+                let late = workers.run_sync(pid, ()).await.unwrap_err();
+                assert_eq!(late.kind(), WorkerErrorKind::Closed);
+            })
+            .await;
+        }
+    });
+}
+
+fn a_shutdown_within_a_limit_kills_jobs_that_do_not_heed_and_counts_them() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let gates = [Gate::new(), Gate::new(), Gate::new()];
+        let limiter = CapacityLimiter::new(3);
+        let heeds = workers.run_sync(polite, gates[0].path()).limiter(&limiter);
+        let heeds = begun(heeds, &gates[0]).await;
+        let mut deaf_calls = Vec::new();
+        for gate in &gates[1..] {
+            let call = workers.run_sync(deaf, gate.path()).limiter(&limiter);
+            deaf_calls.push(begun(call, gate).await);
+        }
+        let limit = Duration::from_millis(200);
+        let error = within(workers.shutdown_within(limit)).await.unwrap_err();
+        assert_eq!(error.kind(), WorkerErrorKind::Shutdown);
+        assert!(error.to_string().contains("2 jobs did not end"), "{error}");
+        assert_eq!(heeds.await.unwrap(), Err(CancelledError));
+        for call in deaf_calls {
+            let error = call.await.unwrap_err();
+            assert_eq!(error.kind(), WorkerErrorKind::Broken);
+            assert!(error.to_string().contains("shutdown_within"), "{error}");
+        }
+        assert!(common::workers().is_empty());
+        workers.shutdown_within(limit).await.unwrap(); // has no further effect
+    }));
+}
+
+fn a_shutdown_without_a_limit_asks_no_job() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let gate = Gate::new();
+        let call = begun(workers.run_sync(pass_and_ask, gate.path()), &gate).await;
+        let open = async {
+            smol::future::yield_now().await;
+            gate.open();
+        };
+        let (outcome, ()) = within(smol::future::zip(workers.shutdown(), open)).await;
+        outcome.unwrap();
+        assert!(!call.await.unwrap());
+    }));
+}
+
+fn a_shutdown_within_a_limit_asks_a_job_whose_worker_is_starting() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let gate = Gate::new();
+        let mut call = pin!(workers.run_sync(polite, gate.path()).into_future());
+        assert!(smol::future::poll_once(call.as_mut()).await.is_none());
+        let both = smol::future::zip(call, workers.shutdown_within(LONG));
+        let (outcome, ended) = within(both).await;
+        assert_eq!(outcome.unwrap(), Err(CancelledError));
+        ended.unwrap();
+    }));
+}
+
+fn a_shutdown_within_a_limit_may_be_dropped_at_every_pending_point() {
+    test(within(async {
+        for k in 1.. {
+            let stopped = with_workers(WorkerConfig::new(), async |workers: WorkerContext| {
+                let gate = Gate::new();
+                let call = begun(workers.run_sync(polite, gate.path()), &gate).await;
+                let stopped = stopped_when_pending(workers.shutdown_within(LONG), k, true).await;
+                assert_eq!(
+                    call.await.unwrap(),
+                    Err(CancelledError),
+                    "it has been asked"
+                );
+                stopped
+            })
+            .await;
+            if !stopped {
+                assert!(k > 1);
+                break;
+            }
+        }
+    }));
+}
+
 fn a_process_that_runs_no_job_is_not_asked() {
     assert!(!cancelled());
     assert_eq!(check_cancelled(), Ok(()));
@@ -443,6 +556,11 @@ fn a_cancelled_caller_with_patience_touches_no_worker() {
 }
 
 suite! {
+    a_shutdown_within_a_limit_asks_all_jobs_and_is_graceful_if_they_heed,
+    a_shutdown_within_a_limit_kills_jobs_that_do_not_heed_and_counts_them,
+    a_shutdown_without_a_limit_asks_no_job,
+    a_shutdown_within_a_limit_asks_a_job_whose_worker_is_starting,
+    a_shutdown_within_a_limit_may_be_dropped_at_every_pending_point,
     a_job_that_heeds_returns_its_result_and_its_worker_serves_the_next_call,
     a_job_that_heeds_drops_what_it_owns,
     a_job_that_does_not_heed_is_killed_when_the_patience_is_over,

@@ -202,11 +202,13 @@ impl Attempt {
         }
     }
 
-    /// Asks the job to end, if the call was cancelled and that is its policy. Returns whether the worker
-    /// is to be sent a request.
+    /// Asks the job to end, if the call was cancelled and that is its policy, or if its context asks all
+    /// jobs. Returns whether the worker is to be sent a request.
     fn ask_job(&mut self) -> bool {
+        let by_context = || self.guard.as_ref().is_some_and(CallGuard::is_asked);
+        let is_asked = self.patience.is_some() || by_context();
         match &mut self.state {
-            State::Working { worker, .. } => self.patience.is_some() && worker.cancel_job(),
+            State::Working { worker, .. } => is_asked && worker.cancel_job(),
             _ => false,
         }
     }
@@ -430,7 +432,14 @@ impl Attempt {
             }
             state @ State::Working { .. } => {
                 self.state = state;
-                let error = WorkerError::killed_with_all().having_run(self.ran_for());
+                let error = match &self.guard {
+                    Some(guard) if guard.is_asked() => WorkerError::killed_in_shutdown(),
+                    _ => WorkerError::killed_with_all(),
+                };
+                let error = error.having_run(self.ran_for());
+                if let Some(guard) = &self.guard {
+                    guard.pool().count_killed_job();
+                }
                 self.kill_worker(KillReason::KilledAll, Conclusion::Failed(error));
             }
             state => {

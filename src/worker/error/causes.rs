@@ -433,6 +433,15 @@ impl WorkerError {
         )
     }
 
+    /// The job did not end within the limit of `shutdown_within`.
+    pub(crate) fn killed_in_shutdown() -> Self {
+        Self::new(
+            WorkerErrorKind::Broken,
+            "the worker was killed because its context was shut down and the job did not end when it was asked; let the \
+             job call `worker::check_cancelled` regularly, or allow `WorkerContext::shutdown_within` more time",
+        )
+    }
+
     /// The worker was killed by `kill_all` before it was ready for jobs.
     pub(crate) fn start_killed_with_all() -> Self {
         Self::new(
@@ -539,12 +548,18 @@ impl WorkerError {
         )
     }
 
-    pub(crate) fn shutdown(non_zero: usize, killed: usize) -> Self {
+    /// `jobs` is the number of jobs that were killed because they did not end in time.
+    pub(crate) fn shutdown(non_zero: usize, killed: usize, jobs: usize) -> Self {
+        let jobs = match jobs {
+            0 => String::new(),
+            1 => "; 1 job did not end within the limit and was killed".to_owned(),
+            _ => format!("; {jobs} jobs did not end within the limit and were killed"),
+        };
         Self::new(
             WorkerErrorKind::Shutdown,
             format!(
                 "shutting the worker context down was not graceful: {non_zero} non-zero exits and {killed} killed \
-                 when the grace period was over"
+                 when the grace period was over{jobs}"
             ),
         )
     }

@@ -68,6 +68,11 @@ impl CallGuard {
         self.pool.kills() != self.kills
     }
 
+    /// Whether the context asks all its jobs to end.
+    pub(in crate::worker) fn is_asked(&self) -> bool {
+        self.pool.asks_jobs()
+    }
+
     pub(in crate::worker) fn pool(&self) -> &WorkerPool {
         &self.pool
     }

@@ -5,7 +5,12 @@
 //! [`background`](crate::process::background).
 
 use std::fmt;
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::FutureExt;
 
 use super::shutdown::Shutdown;
 use super::statistics::WorkerStatistics;
@@ -111,6 +116,57 @@ impl WorkerContext {
         shield(self.close()).quiet().await
     }
 
+    /// Shuts the context down like [`shutdown`](Self::shutdown), but limits how long jobs in progress may
+    /// take: asks them to end, and kills those that still run after `limit`.
+    ///
+    /// Every job is asked, whatever its call does when it is cancelled. It finds out by
+    /// [`worker::check_cancelled`](crate::worker::check_cancelled). The call of a job that ends in time
+    /// returns its result. The call of a job that is killed ends with an error of kind
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). Then the workers have their
+    /// [`grace_period`](WorkerConfig::grace_period) to exit, and at most `limit` again.
+    ///
+    /// # Cancellation
+    ///
+    /// Not cancellable: runs shielded until all workers are gone. Dropped from outside, it kills no job,
+    /// but jobs have been asked.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerErrorKind::Shutdown`](crate::worker::WorkerErrorKind::Shutdown), with the number of jobs
+    /// that were killed, and of workers that did not exit in time or exited with a code other than zero.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::worker::cancelled;
+    /// use seedbed::{WorkerConfig, open_nursery, open_worker_context, sleep};
+    ///
+    /// fn count(_: ()) -> u64 {
+    ///     let mut counted = 0;
+    ///     while !cancelled() {
+    ///         counted += 1;
+    ///     }
+    ///     counted
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(open_worker_context(WorkerConfig::new(), |workers| async move {
+    ///         open_nursery(|n| async move {
+    ///             let busy = workers.clone();
+    ///             let call = n.spawn(async move { busy.run_sync(count, ()).await });
+    ///             sleep(Duration::from_millis(50)).await;
+    ///             workers.shutdown_within(Duration::from_secs(60)).await.unwrap();
+    ///             assert!(call.await.is_ok());
+    ///         })
+    ///         .await
+    ///     }));
+    /// }
+    /// ```
+    pub async fn shutdown_within(&self, limit: Duration) -> Result<(), WorkerError> {
+        shield(self.close_within(limit)).quiet().await
+    }
+
     /// Kills all workers of the context that exist now, at once: idle ones, those that are starting,
     /// and those that run a job. A shutdown waits for calls in progress, however long their jobs
     /// run; this ends them.
@@ -163,27 +219,64 @@ impl WorkerContext {
             self.end_idle().await
         };
         reported(close, |what| {
-            what.push_str("the shutdown of a worker context");
-            if let Some(name) = self.config().context_name() {
-                what.push_str(&format!(", `{name}`"));
-            }
-            let calls = self.pool.statistics().running_workers;
+            self.describe_shutdown(what);
+            what.push_str(
+                "; its `grace_period` begins when they have ended, and `kill_all` ends them)",
+            );
+        })
+        .await
+    }
+
+    /// Like [`shutdown_within`](Self::shutdown_within), without the shield.
+    async fn close_within(&self, limit: Duration) -> Result<(), WorkerError> {
+        if is_forked_copy() {
+            return Ok(()); // the calls and workers belong to the original process
+        }
+        let close = async {
+            let killed_before = self.pool.killed_jobs();
+            self.pool.ask_jobs();
+            let kill = async {
+                Timer::after(limit).await;
+                self.pool.kill_jobs();
+                pending().await
+            };
+            self.pool.close().or(kill).await;
+            let killed = self.pool.killed_jobs() - killed_before;
+            let grace = self.pool.config.grace();
+            let grace = grace.map_or(limit, |grace| grace.min(limit));
+            let shutdown = self.begin_to_end_idle(Some(grace)).await;
+            shutdown.with_killed_jobs(killed).wait().await
+        };
+        reported(close, |what| {
+            self.describe_shutdown(what);
             what.push_str(&format!(
-                " (with {calls} calls in progress; its `grace_period` begins when they have ended, and `kill_all` ends them)"
+                ", which are killed {limit:?} after they were asked)"
             ));
         })
         .await
     }
 
+    /// Describes a shutdown for a report that a cancelled scope waits for it.
+    fn describe_shutdown(&self, what: &mut String) {
+        what.push_str("the shutdown of a worker context");
+        if let Some(name) = self.config().context_name() {
+            what.push_str(&format!(", `{name}`"));
+        }
+        let calls = self.pool.statistics().running_workers;
+        what.push_str(&format!(" (with {calls} calls in progress"));
+    }
+
     /// Ends the workers that are idle or draining now.
     pub(in crate::worker) async fn end_idle(&self) -> Result<(), WorkerError> {
+        let shutdown = self.begin_to_end_idle(self.pool.config.grace()).await;
+        shutdown.wait().await
+    }
+
+    async fn begin_to_end_idle(&self, grace: Option<Duration>) -> Shutdown {
         let (mut idle, draining, failed) = self.pool.take_all();
         self.pool.arenas.clear();
         idle.extend(self.pool.fork_server.take().await);
-        Shutdown::new(idle, draining, self.pool.config.grace())
-            .with_failed(failed)
-            .wait()
-            .await
+        Shutdown::new(idle, draining, grace).with_failed(failed)
     }
 
     /// Ends the workers that are idle or draining now, in the background.

@@ -48,6 +48,8 @@ struct Tally {
     non_zero: usize,
     /// Workers that had to be killed.
     killed: usize,
+    /// Jobs that were killed before the shutdown of their context, because they did not end in time.
+    jobs: usize,
     /// The grace period is over: a worker that ends from now on was killed.
     killing: bool,
 }
@@ -101,6 +103,12 @@ impl Shutdown {
         self
     }
 
+    /// Counts jobs that were killed because they did not end in time.
+    pub(in crate::worker) fn with_killed_jobs(mut self, jobs: usize) -> Self {
+        self.tally.jobs = jobs;
+        self
+    }
+
     /// Waits until all workers have ended, and kills those that are left after the grace period. A
     /// killed worker that does not end within the kill timeout is left to the background.
     pub(in crate::worker) async fn wait(mut self) -> Result<(), WorkerError> {
@@ -109,11 +117,15 @@ impl Shutdown {
             Tally {
                 non_zero: 0,
                 killed: 0,
+                jobs: 0,
                 ..
             } => Ok(()),
             Tally {
-                non_zero, killed, ..
-            } => Err(WorkerError::shutdown(non_zero, killed)),
+                non_zero,
+                killed,
+                jobs,
+                ..
+            } => Err(WorkerError::shutdown(non_zero, killed, jobs)),
         }
     }
 

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -45,6 +45,10 @@ pub(in crate::worker) struct WorkerPool {
     state: Mutex<PoolState>,
     /// The number of times that all workers were killed. Calls compare it when they are polled.
     kills: AtomicU32,
+    /// All jobs are asked to end, because the pool shuts down. Calls read it when they are polled.
+    asks_jobs: AtomicBool,
+    /// The number of jobs whose workers were killed together with all others.
+    killed_jobs: AtomicUsize,
     /// Notified when a call ends after the pool was closed, and when workers have been started.
     call_ended: Event,
 }
@@ -92,6 +96,8 @@ impl WorkerPool {
             arenas: Arc::default(),
             state: Mutex::default(),
             kills: AtomicU32::new(0),
+            asks_jobs: AtomicBool::new(false),
+            killed_jobs: AtomicUsize::new(0),
             call_ended: Event::new(),
         }
     }
@@ -275,14 +281,41 @@ impl WorkerPool {
         if is_forked_copy() {
             return; // the workers are children of the original process
         }
-        self.kills.fetch_add(1, Ordering::SeqCst);
+        self.kill_jobs();
         let mut state = self.state();
         let workers = [state.idle.drain(), state.draining.drain()];
         drop(state);
         for mut worker in workers.into_iter().flatten() {
             worker.kill(KillReason::KilledAll);
         }
+    }
+
+    /// Kills the workers that have a job, or are on their way to one: wakes their calls, which do that.
+    pub(in crate::worker) fn kill_jobs(&self) {
+        self.kills.fetch_add(1, Ordering::SeqCst);
         tick_now();
+    }
+
+    /// Counts a job whose worker is killed together with all others.
+    pub(in crate::worker) fn count_killed_job(&self) {
+        self.killed_jobs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Returns the number of jobs whose workers were killed together with all others.
+    pub(in crate::worker) fn killed_jobs(&self) -> usize {
+        self.killed_jobs.load(Ordering::SeqCst)
+    }
+
+    /// Refuses further calls, and asks all jobs to end: wakes their calls, which do that.
+    pub(in crate::worker) fn ask_jobs(&self) {
+        self.state().closed = true;
+        self.asks_jobs.store(true, Ordering::SeqCst);
+        tick_now();
+    }
+
+    /// Whether all jobs are asked to end.
+    pub(in crate::worker) fn asks_jobs(&self) -> bool {
+        self.asks_jobs.load(Ordering::SeqCst)
     }
 
     /// Lets a background task reap workers that end while they are idle. The task begins after a
