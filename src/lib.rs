@@ -53,6 +53,7 @@
 //! | wait | [`sleep`], [`checkpoint`]; [`time`] |
 //! | share, hand over, limit | [`CapacityLimiter`], [`sync`]: channels, locks, events; [`TreeVar`], [`run::RunVar`] |
 //! | call a function in a worker process | [`run_sync`], with many items [`map_sync`], [`WorkerError`], [`WorkerConfig`], [`open_worker_context`], [`SharedBytes`]; [`worker`] |
+//! | call an `async fn` in a worker process | [`run_async`]; [`remote`] |
 //! | call a function in a thread, run a program | [`thread::run_sync`], [`process::run_process`] |
 //! | restart what fails, shut down in order | [`service::supervise`], [`service::serve`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
@@ -104,6 +105,8 @@ pub mod guide;
 pub mod instrument;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub mod process;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub mod remote;
 pub mod run;
 pub mod service;
 #[cfg(target_os = "linux")]
@@ -121,12 +124,15 @@ pub mod nursery {
     pub use crate::variables::{HasTreeVars, TreeVarScope};
 }
 
-// The root has at most 40 names, with modules and macros. Everything else is reached through its
+// The root has at most 45 names, with modules and macros. Everything else is reached through its
 // module.
 #[doc(inline)]
 pub use cancel::{
     CancelScope, TooSlowError, checkpoint, fail_after, move_on_after, on_cancel, shield,
 };
+#[cfg(all(feature = "workers", target_os = "linux"))]
+#[doc(inline)]
+pub use remote::run_async;
 #[doc(inline)]
 pub use run::{RunBuilder, run};
 #[doc(inline)]

@@ -16,6 +16,8 @@ mod forked;
 mod shared_memory;
 #[path = "worker_arena.rs"]
 mod worker_arena;
+#[path = "worker_async.rs"]
+mod worker_async;
 #[path = "worker_cache.rs"]
 mod worker_cache;
 #[path = "worker_calls.rs"]
@@ -64,6 +66,7 @@ mod worker_tracing;
 fn main() {
     common::forked::run(&[
         ("worker_arena", worker_arena::SUITE),
+        ("worker_async", worker_async::SUITE),
         ("worker_cache", worker_cache::SUITE),
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),

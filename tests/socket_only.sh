@@ -19,7 +19,7 @@ fi
 
 programs=("$@")
 [ "${#programs[@]}" -gt 0 ] || programs=(
-    fork_server fork_soak shared_memory worker_arena worker_cache worker_calls worker_cancel worker_deaths
+    fork_server fork_soak shared_memory worker_arena worker_async worker_cache worker_calls worker_cancel worker_deaths
     worker_faults worker_frames worker_groups worker_leftovers worker_limits worker_mailbox worker_misdeeds worker_programs worker_requests
     worker_runs worker_statistics worker_surroundings
 )

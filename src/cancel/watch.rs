@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+use std::time::Instant;
 
 use super::node::{Node, NodeState};
 use super::position::{attach, enter, follow};
@@ -49,6 +51,12 @@ impl Watch {
 
     pub(crate) fn view(&self) -> CancelView {
         self.view.clone()
+    }
+
+    /// Sets the deadline that code inside sees. It cancels nothing.
+    #[cfg(all(feature = "workers", target_os = "linux"))]
+    pub(crate) fn show_deadline(&self, deadline: Instant) {
+        self.view.0.node.set_deadline(Some(deadline));
     }
 
     /// Polls something at the watch's node.

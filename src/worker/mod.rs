@@ -114,6 +114,7 @@ pub use crate::worker::error::{
     WorkerPanic,
 };
 
+pub(crate) use child::cancel_request as job_requests;
 pub(crate) use conn::spin_poller::{forget, glance, look, turn};
 pub(crate) use pool::current::shutdown_default;
 pub(crate) use spawn::hook::hook;

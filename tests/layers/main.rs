@@ -17,7 +17,7 @@ use crate::cycles::{Cycle, cycles};
 use crate::sources::{Import, Source, modules, sources};
 
 /// The crate's modules, from the bottom up.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["sys"],
     &["transport"],
     &["ambient", "wait"],
@@ -29,6 +29,7 @@ const LAYERS: [&[&str]; 12] = [
     &["process", "service"],
     &["worker"],
     &["run"],
+    &["remote"],
     &["guide"],
 ];
 

@@ -202,12 +202,14 @@ fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>
     if !hook::is_reached() {
         return Err(WorkerError::not_initialized().of_job(job_name));
     }
+    let context = request.context.unwrap_or_else(current);
+    let grace = context.config().grace();
     let call = Call {
         job_name,
         code,
-        cancel_policy: request.cancel_policy,
+        cancel_policy: request.cancel_policy.with_grace(grace),
         time_limit: request.time_limit,
-        context: request.context.unwrap_or_else(current),
+        context,
     };
     let of_context = || call.context.config().limiter_of_calls().cloned();
     let limiter = request.limiter.or_else(of_context);
@@ -348,7 +350,7 @@ impl Call {
                 return self.carry_out_or_kill(attempt).await;
             }
             CancelPolicy::Ask(_) if !is_thread_ending() => Some(Watch::new(true)),
-            CancelPolicy::Wait | CancelPolicy::Kill | CancelPolicy::Ask(_) => None,
+            _ => None,
         };
         let mut report = WaitReport::new();
         let wait = poll_fn(|cx| {
@@ -371,7 +373,7 @@ impl Call {
         });
         match self.cancel_policy {
             CancelPolicy::Ask(_) => wait.await, // the watch lets cancelled scopes wait
-            CancelPolicy::Wait | CancelPolicy::Kill => shielded(wait).await,
+            _ => shielded(wait).await,
         }
     }
 
@@ -397,6 +399,9 @@ impl Call {
             None => what.push_str(", whose worker is starting"),
         }
         match (self.time_limit, self.cancel_policy) {
+            (_, CancelPolicy::Ask(Duration::MAX)) => {
+                what.push_str(" (which was asked to end; `kill_after` would limit its time)");
+            }
             (_, CancelPolicy::Ask(patience)) => what.push_str(&format!(
                 " (which was asked to end, and is killed {patience:?} after that)"
             )),

@@ -32,8 +32,8 @@ use crate::worker::pool::context::WorkerContext;
 ///
 /// Argument and result own their data ([`Argument`],
 /// [`JobResult`]): send a `String` rather than a `&str`. A job that fails
-/// returns a `Result`; [`RemoteError`](crate::worker::RemoteError) takes every error through `?`. An
-/// `async fn` is no job.
+/// returns a `Result`; [`RemoteError`](crate::worker::RemoteError) takes every error through `?`. A
+/// job is a function that blocks; [`run_async`](crate::run_async()) calls an `async fn`.
 ///
 /// Workers are cached, so a call usually finds one that is running. It is not specified which
 /// worker a call uses. A value that a job leaves in a static is visible to the next job of the same
@@ -162,10 +162,36 @@ impl<A, R> RunSync<A, R> {
         A: Argument,
         R: JobResult,
     {
+        Self::with_waits(f, Waits::<F>::WAITS, arg, context)
+    }
+
+    /// Makes a call of a job that calls a function of type `N` and runs its future. A request cancels
+    /// the root scope of the job, within the context's grace period.
+    pub(crate) fn of_root<N, F>(f: F, arg: A, context: Option<WorkerContext>) -> Self
+    where
+        N: 'static,
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Argument,
+        R: JobResult,
+    {
+        Self::with_waits(f, Waits::<N>::WAITS, arg, context).kill_after_grace()
+    }
+
+    fn with_waits<F>(
+        f: F,
+        waits: &'static CallWaits,
+        arg: A,
+        context: Option<WorkerContext>,
+    ) -> Self
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Argument,
+        R: JobResult,
+    {
         Self {
             request: Request {
                 code: Code::of_job(f),
-                job: Waits::<F>::WAITS,
+                job: waits,
                 arg,
                 context,
                 limiter: None,
@@ -174,6 +200,16 @@ impl<A, R> RunSync<A, R> {
             },
             start: future::start,
         }
+    }
+
+    pub(crate) fn argument_mut(&mut self) -> &mut A {
+        &mut self.request.arg
+    }
+
+    /// Lets cancellation ask the job to end, and kill its worker after the context's grace period.
+    pub(crate) fn kill_after_grace(mut self) -> Self {
+        self.request.cancel_policy = CancelPolicy::AskWithinGrace;
+        self
     }
 
     /// Takes a token of `limiter` before the call uses a worker, and holds it until the job has

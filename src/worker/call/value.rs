@@ -52,7 +52,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Argument for T {}
     label = "values of this type cannot be sent from another process",
     note = "a result owns its data and implements serde's traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
     note = "for errors that do not, return `Result<_, seedbed::worker::RemoteError>`, which `?` makes of every error",
-    note = "an `async fn` is no job: a job is a function that blocks"
+    note = "a job is a function that blocks: `seedbed::run_async` calls an `async fn`"
 )]
 pub trait JobResult: Serialize + DeserializeOwned + Send + 'static {}
 

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +114,7 @@ impl From<CancelledError> for String {
 /// ```
 pub fn check_cancelled() -> Result<(), CancelledError> {
     refuse_unless_hooked("seedbed::worker::check_cancelled");
-    if is_cancelled() {
+    if is_asked() {
         Err(CancelledError)
     } else {
         Ok(())
@@ -148,10 +149,11 @@ pub fn check_cancelled() -> Result<(), CancelledError> {
 /// ```
 pub fn cancelled() -> bool {
     refuse_unless_hooked("seedbed::worker::cancelled");
-    is_cancelled()
+    is_asked()
 }
 
-fn is_cancelled() -> bool {
+/// Returns whether the job that runs has been asked to end.
+pub(crate) fn is_asked() -> bool {
     let job = JOB.load(Ordering::Relaxed);
     job != 0
         && (REQUESTED.load(Ordering::Relaxed) == job
@@ -164,22 +166,59 @@ fn is_cancelled() -> bool {
 /// Looks for a request to this job at the front of the socket. The worker has read everything that
 /// was sent before the job.
 fn peek(job: u64) -> bool {
-    let number = SOCKET.load(Ordering::Relaxed);
-    if number < 0 {
-        return false;
-    }
-    // SAFETY: the number is not -1. It is that of the worker's socket, which stays open as long as
-    // the process lives. If a job has closed it, which is forbidden to jobs, this asks for bytes of
-    // what has taken its place, and takes none.
-    let socket = unsafe { BorrowedFd::borrow_raw(number) };
     let mut bytes = [0; HEADER];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    if let Ok((HEADER, _)) = recv(socket, &mut bytes, flags)
+    if let Some(socket) = socket()
+        && let Ok((HEADER, _)) = recv(socket, &mut bytes, flags)
         && let Ok(header) = Header::from_bytes(&bytes)
     {
         note(&header);
     }
     REQUESTED.load(Ordering::Relaxed) == job
+}
+
+/// Returns the socket to which requests to the running job come. `None` if no job runs.
+pub(crate) fn socket() -> Option<BorrowedFd<'static>> {
+    let number = SOCKET.load(Ordering::Relaxed);
+    if number < 0 || JOB.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    // SAFETY: the number is not -1. It is that of the worker's socket, which stays open as long as
+    // the process lives. If a job has closed it, which is forbidden to jobs, something else may have
+    // taken its place. The users wait until that is readable, and read some bytes of it if it is a
+    // socket.
+    Some(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// The result of reading the socket while a job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nothing has come, or something that does not concern this job.
+    Nothing,
+    /// The job has to end: it has been asked, or the parent has closed the connection.
+    End,
+}
+
+/// Takes a request out of the socket while a job runs. Nothing else comes then.
+pub(crate) fn take() -> Taken {
+    let Some(socket) = socket() else {
+        return Taken::Nothing;
+    };
+    let mut bytes = [0; HEADER];
+    match recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
+        Ok((HEADER, _)) => {
+            if let Ok(header) = Header::from_bytes(&bytes) {
+                note(&header);
+            }
+            if is_asked() {
+                Taken::End
+            } else {
+                Taken::Nothing
+            }
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Taken::Nothing,
+        Ok(_) | Err(_) => Taken::End,
+    }
 }
 
 /// Reads requests in this mailbox from now on.
@@ -210,5 +249,40 @@ pub(super) struct RunningJob;
 impl Drop for RunningJob {
     fn drop(&mut self) {
         JOB.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::socket::{pair, send_all};
+    use crate::transport::frame::of_bytes;
+
+    // One test, because the state is that of the process.
+    #[test]
+    fn a_job_sees_its_own_request_and_takes_those_of_others_away() {
+        let (parent, worker) = pair().unwrap();
+        let send = |job| send_all(&parent, &of_bytes(Kind::Cancel, job, b"")).unwrap();
+        assert!(!is_asked() && socket().is_none(), "no job runs");
+
+        let running = begin_job(5, worker.as_fd());
+        assert_eq!(take(), Taken::Nothing);
+        send(4); // comes late
+        assert!(!is_asked());
+        assert_eq!(take(), Taken::Nothing);
+        send(5);
+        assert!(is_asked(), "it is found by a look at the socket");
+        assert_eq!(take(), Taken::End);
+        assert!(is_asked(), "it is remembered");
+        drop(running);
+        assert!(!is_asked());
+
+        let running = begin_job(6, worker.as_fd());
+        assert!(!is_asked());
+        drop(parent);
+        assert_eq!(take(), Taken::End, "the parent has closed the connection");
+        drop(running);
     }
 }

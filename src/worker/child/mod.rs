@@ -3,7 +3,8 @@
 //!
 //! This folder uses the transport, the job code and raw system calls, and never the runtime: a
 //! worker has no executor, no reactor and no thread of this crate. It blocks on its socket, on the
-//! thread that reached the hook. A job costs a worker one received and one sent frame.
+//! thread that reached the hook. A job costs a worker one received and one sent frame. (An async job
+//! is a function that enters a run, from `remote`.)
 //!
 //! A worker ends in one of these ways, which its parent can tell apart:
 //!
@@ -16,7 +17,7 @@
 //!   it in place of *ready*, and exits with code 1.
 //! * The parent ends: the kernel kills the worker, even while a job runs.
 
-mod cancel_request;
+pub(crate) mod cancel_request;
 mod faults;
 mod fork_server;
 mod limits;

@@ -433,6 +433,14 @@ impl WorkerError {
         )
     }
 
+    /// `shutdown_within` has cancelled an async job.
+    pub(crate) fn cancelled_in_shutdown() -> Self {
+        Self::new(
+            WorkerErrorKind::Closed,
+            "the async job was cancelled, because its worker context was shut down while it ran",
+        )
+    }
+
     /// The job did not end within the limit of `shutdown_within`.
     pub(crate) fn killed_in_shutdown() -> Self {
         Self::new(

@@ -116,7 +116,8 @@ pub enum WorkerErrorKind {
     Retire,
     /// The worker violated the protocol and was killed. It is not known how far the job came.
     Protocol,
-    /// The worker context had been shut down before the call. The job did not run.
+    /// The worker context had been shut down before the call, and the job did not run; or
+    /// [`shutdown_within`](crate::WorkerContext::shutdown_within) has cancelled an async job.
     Closed,
     /// While a context was shut down, workers had to be killed or ended with an exit code other
     /// than zero.
