@@ -53,7 +53,7 @@
 //! | wait | [`sleep`], [`checkpoint`]; [`time`] |
 //! | share, hand over, limit | [`CapacityLimiter`], [`sync`]: channels, locks, events; [`TreeVar`], [`run::RunVar`] |
 //! | call a function in a worker process | [`run_sync`], with many items [`map_sync`], [`WorkerError`], [`WorkerConfig`], [`open_worker_context`], [`SharedBytes`]; [`worker`] |
-//! | call an `async fn` in a worker process | [`run_async`]; [`remote`] |
+//! | call an `async fn` in a worker process, keep one running in several | [`run_async`], [`open_loops`]; [`remote`] |
 //! | call a function in a thread, run a program | [`thread::run_sync`], [`process::run_process`] |
 //! | restart what fails, shut down in order | [`service::supervise`], [`service::serve`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
@@ -132,7 +132,7 @@ pub use cancel::{
 };
 #[cfg(all(feature = "workers", target_os = "linux"))]
 #[doc(inline)]
-pub use remote::run_async;
+pub use remote::{open_loops, run_async};
 #[doc(inline)]
 pub use run::{RunBuilder, run};
 #[doc(inline)]

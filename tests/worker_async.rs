@@ -1,8 +1,9 @@
-//! Async jobs: `run_async`.
+//! Async jobs: `run_async` and `open_loops`.
 
 #[macro_use]
 mod common;
 
+use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -13,7 +14,7 @@ use common::stage::within;
 use common::{pid, test, with_workers};
 use seedbed::cancel::{current_cancel_reason, current_effective_deadline, move_on_at};
 use seedbed::time::{current_time, sleep_forever};
-use seedbed::worker::{WorkerErrorKind, WorkerStatus, cancelled};
+use seedbed::worker::{WorkerErrorKind, WorkerStatus, cancelled, current_default_worker_limiter};
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, on_cancel, open_nursery, run_async,
     shield, sleep,
@@ -47,6 +48,13 @@ impl Folder {
                 _ => smol::future::yield_now().await,
             }
         }
+    }
+
+    fn files(&self) -> BTreeSet<String> {
+        let files = std::fs::read_dir(self.0.path()).unwrap();
+        files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 }
 
@@ -366,6 +374,129 @@ fn an_async_call_may_be_cancelled_or_dropped_at_every_pending_point() {
     }));
 }
 
+/// Notes its process, and waits.
+async fn serve(folder: PathBuf) {
+    let pid = std::process::id();
+    note(&folder, &format!("loop {pid}"));
+    on_cancel(sleep_forever(), async {
+        note(&folder, &format!("ended {pid}"));
+    })
+    .await;
+}
+
+/// Waits until there are this many files in a folder.
+async fn until_files(folder: &Folder, count: usize) {
+    while folder
+        .files()
+        .iter()
+        .filter(|file| !file.starts_with('.'))
+        .count()
+        < count
+    {
+        smol::future::yield_now().await;
+    }
+}
+
+fn loops_run_in_processes_of_their_own_and_end_with_the_block() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let folder = Folder::new();
+        let body = async {
+            until_files(&folder, 3).await;
+            assert_eq!(workers.statistics().running_workers, 3);
+            assert_eq!(current_default_worker_limiter().borrowed(), 0);
+            "value"
+        };
+        let block = workers.open_loops(3, serve, folder.path()).open(body);
+        assert_eq!(within(block).await.unwrap(), "value");
+        assert_eq!(workers.statistics().running_workers, 0);
+        let files = folder.files();
+        let ended = files.iter().filter(|file| file.starts_with("ended"));
+        assert_eq!(ended.count(), 3, "{files:?}");
+    }));
+}
+
+fn loops_end_when_their_block_is_cancelled() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let (scope, folder) = (CancelScope::new(), Folder::new());
+        let block = scope.run(workers.open_loops(2, serve, folder.path()));
+        let cancel = async {
+            until_files(&folder, 2).await;
+            scope.cancel();
+        };
+        let (outcome, ()) = within(smol::future::zip(block, cancel)).await;
+        assert!(outcome.is_none());
+        assert_eq!(workers.statistics().running_workers, 0);
+        assert_eq!(folder.files().len(), 4);
+    }));
+}
+
+fn a_loop_that_crashes_is_started_again_and_costs_no_other() {
+    /// Crashes in the first two processes.
+    async fn crash_twice(folder: PathBuf) -> u32 {
+        for attempt in ["first", "second"] {
+            if std::fs::create_dir(folder.join(attempt)).is_ok() {
+                std::process::abort();
+            }
+        }
+        std::process::id()
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let folder = Folder::new();
+        let loops = workers.open_loops(2, crash_twice, folder.path());
+        let loops = loops.backoff(Duration::ZERO, Duration::ZERO);
+        let values = within(loops.into_future()).await.unwrap();
+        assert_eq!(values.len(), 2);
+        assert_eq!(workers.statistics().crashed, 2);
+        assert_eq!(folder.files().len(), 2);
+    }));
+}
+
+fn a_loop_that_crashes_too_often_ends_the_block_and_the_other_loops() {
+    async fn crash(_: PathBuf) {
+        std::process::abort();
+    }
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let folder = Folder::new();
+        let serving = workers.open_loops(1, serve, folder.path());
+        let block = serving.open(async {
+            until_files(&folder, 1).await;
+            let crashing = workers.open_loops(2, crash, folder.path());
+            let crashing = crashing.backoff(Duration::ZERO, Duration::ZERO).limit(3);
+            crashing.open(sleep_forever()).await.unwrap_err()
+        });
+        let error = within(block).await.unwrap();
+        assert_eq!(error.failures(), 3);
+        assert_eq!(error.last().kind(), WorkerErrorKind::Broken);
+        assert_eq!(workers.statistics().running_workers, 0);
+        assert_eq!(folder.files().len(), 2, "the outer loop has ended in order");
+    }));
+}
+
+fn a_loop_whose_context_is_shut_down_is_not_started_again() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let folder = Folder::new();
+        let block = workers.open_loops(2, serve, folder.path());
+        let shut_down = async {
+            until_files(&folder, 2).await;
+            workers.shutdown_within(LONG).await
+        };
+        let both = smol::future::zip(block.into_future(), shut_down);
+        let (outcome, ended) = within(both).await;
+        let error = outcome.unwrap_err();
+        assert_eq!(error.last().kind(), WorkerErrorKind::Closed);
+        assert_eq!(error.failures(), 1);
+        ended.unwrap();
+    }));
+}
+
+fn no_loops_are_no_values() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let values = workers.open_loops(0, own_pid, ()).await.unwrap();
+        assert!(values.is_empty());
+        assert!(common::workers().is_empty());
+    }));
+}
+
 suite! {
     an_async_job_has_tasks_timers_and_io,
     async_and_sync_jobs_use_the_same_workers,
@@ -381,4 +512,10 @@ suite! {
     a_shutdown_within_a_limit_cancels_async_jobs,
     a_dropped_call_cancels_its_job_in_the_background,
     an_async_call_may_be_cancelled_or_dropped_at_every_pending_point,
+    loops_run_in_processes_of_their_own_and_end_with_the_block,
+    loops_end_when_their_block_is_cancelled,
+    a_loop_that_crashes_is_started_again_and_costs_no_other,
+    a_loop_that_crashes_too_often_ends_the_block_and_the_other_loops,
+    a_loop_whose_context_is_shut_down_is_not_started_again,
+    no_loops_are_no_values,
 }
