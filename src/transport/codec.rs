@@ -254,10 +254,10 @@ pub(crate) fn encode_record<T: Serialize + ?Sized>(
         is_too_long: false,
     };
     let watch = Watch::new(None);
-    let (encoded, outgoing) = attachments::collect_outgoing(|| {
+    let (encoded, attaches) = attachments::attaches_memory(|| {
         bincode::serde::encode_into_writer(Outgoing(value, &watch), &mut record, FORMAT)
     });
-    let fits = !record.is_too_long && outgoing.is_empty();
+    let fits = !record.is_too_long && !attaches;
     if encoded.is_err() || !fits {
         out.truncate(start);
     }

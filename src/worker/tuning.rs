@@ -97,6 +97,13 @@ pub(in crate::worker) const MAP_SMALLEST_WINDOW_PER_WORKER: usize = 16;
 /// The largest such number: two chunks of the largest size, and their results.
 pub(in crate::worker) const MAP_LARGEST_WINDOW_PER_WORKER: usize = 16 * 1024;
 
+/// How long a map lets results of quick items gather before it takes them. Each wake-up costs as much
+/// as a hundred quick items.
+pub(in crate::worker) const MAP_PAUSE: Duration = Duration::from_micros(100);
+
+/// The longest time of a quick item. The result of a longer one wakes the map.
+pub(in crate::worker) const MAP_QUICK_ITEM: Duration = Duration::from_micros(5);
+
 /// The most workers of one map, whatever its limiter allows.
 pub(in crate::worker) const MAP_WORKERS: usize = 1024;
 

@@ -24,7 +24,7 @@ use super::status::WorkerStatus;
 use crate::sys::image::Image;
 use crate::transport::codec;
 use crate::transport::codec::CodecError;
-use crate::transport::job::panic::catch;
+use crate::transport::job::panic::catch_within;
 use crate::transport::map::serve::{ItemEnd, Server};
 use crate::transport::payload::attachments::Attachments;
 use crate::transport::payload::incoming::Incoming;
@@ -239,7 +239,7 @@ where
             Ok(argument) => argument,
             Err(error) => return text(ItemEnd::BadArgument, &error, out),
         };
-        let value = match catch(|| f(argument)) {
+        let value = match catch_within(|| f(argument)) {
             Ok(value) => value,
             Err(report) => {
                 let report = report.cut_to(MAP_TEXT_BYTES);

@@ -48,20 +48,35 @@ pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PanicReport> {
     CATCHING.set(Catching::Quiet);
     let outcome = catch_unwind(AssertUnwindSafe(f));
     let described = CATCHING.replace(Catching::No);
-    outcome.map_err(|payload| {
-        let descriptions = match described {
-            Catching::Described(before, last) => [Some(last), before],
-            Catching::No | Catching::Quiet => [None, None],
-        };
-        let is_of_payload = |report: &PanicReport| report.message == message(&*payload);
-        match descriptions.into_iter().flatten().find(is_of_payload) {
-            Some(report) => {
-                drop_quietly(payload);
-                report
-            }
-            None => report_of_payload(payload),
+    outcome.map_err(|payload| report_of(payload, described))
+}
+
+/// Calls `f` within a call of [`catch`], as that does, and at less cost. Panics between such calls
+/// are described, too.
+pub(crate) fn catch_within<T>(f: impl FnOnce() -> T) -> Result<T, PanicReport> {
+    CATCHING.with_borrow_mut(|catching| {
+        if !matches!(catching, Catching::Quiet) {
+            *catching = Catching::Quiet;
         }
-    })
+    });
+    let outcome = catch_unwind(AssertUnwindSafe(f));
+    outcome.map_err(|payload| report_of(payload, CATCHING.replace(Catching::Quiet)))
+}
+
+/// Describes a panic that was caught, of which the hook has seen this.
+fn report_of(payload: Box<dyn Any + Send>, described: Catching) -> PanicReport {
+    let descriptions = match described {
+        Catching::Described(before, last) => [Some(last), before],
+        Catching::No | Catching::Quiet => [None, None],
+    };
+    let is_of_payload = |report: &PanicReport| report.message == message(&*payload);
+    match descriptions.into_iter().flatten().find(is_of_payload) {
+        Some(report) => {
+            drop_quietly(payload);
+            report
+        }
+        None => report_of_payload(payload),
+    }
 }
 
 /// Describes a panic for `catch`. Returns `false` if the panic must also go to the program's hook.

@@ -85,7 +85,7 @@ pub(crate) struct OutgoingMemory {
 
 impl OutgoingMemory {
     /// Returns whether nothing is attached.
-    pub(in crate::transport) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.region.len() == 0
     }
 }
@@ -136,6 +136,17 @@ pub(crate) fn collect_outgoing<T>(encode: impl FnOnce() -> T) -> (T, OutgoingMem
         CurrentMessage::WithMemory(memory) => (value, *memory),
         CurrentMessage::None | CurrentMessage::WithoutMemory => (value, OutgoingMemory::default()),
     }
+}
+
+/// Runs `encode`, and returns whether it attaches memory, which is dropped.
+pub(crate) fn attaches_memory<T>(encode: impl FnOnce() -> T) -> (T, bool) {
+    let message = MessageScope::enter(&OUTGOING, CurrentMessage::WithoutMemory);
+    let value = encode();
+    let attaches = match message.leave() {
+        CurrentMessage::WithMemory(memory) => !memory.is_empty(),
+        CurrentMessage::None | CurrentMessage::WithoutMemory => false,
+    };
+    (value, attaches)
 }
 
 /// Runs `decode`, which can resolve references to the memory of a message. Descriptors that it does

@@ -20,8 +20,8 @@ pub(super) struct Delivery<R, O: MapOrder> {
     outlet: Arc<Outlet<O::Delivered<Result<R, WorkerError>>>>,
     /// Results that were not delivered yet.
     ready: VecDeque<O::Delivered<Result<R, WorkerError>>>,
-    /// Results of an ordered map that wait for others, with their indices.
-    reorder: Reorder<(usize, Result<R, WorkerError>)>,
+    /// Results of an ordered map that wait for others.
+    reorder: Reorder<Result<R, WorkerError>>,
     /// The number of results so far.
     count: usize,
     /// An encoded result.
@@ -47,11 +47,11 @@ impl<R: JobResult, O: MapOrder> Delivery<R, O> {
     /// Adds the result of the item with this index.
     pub(super) fn push(&mut self, index: usize, result: Result<R, WorkerError>) {
         self.count += 1;
-        if !O::IS_ORDERED {
+        if !O::IS_ORDERED || self.reorder.passes(index) {
             self.ready.push_back(O::deliver(index, result));
             return;
         }
-        self.reorder.insert(index, (index, result));
+        self.reorder.insert(index, result);
         while let Some((index, result)) = self.reorder.pop() {
             self.ready.push_back(O::deliver(index, result));
         }

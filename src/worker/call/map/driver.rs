@@ -21,10 +21,13 @@ use crate::transport::frame::{Frame, Kind};
 use crate::transport::map::feeder::{Feeder, ForgedProgress};
 use crate::transport::out_message::OutMessage;
 use crate::transport::tuning::MAP_RING_WORDS;
+use crate::worker::call::time_limit::TimeLimit;
 use crate::worker::call::value::{Argument, JobResult};
 use crate::worker::error::{WorkerError, WorkerErrorKind};
 use crate::worker::pool::call_guard::CallGuard;
-use crate::worker::tuning::{MAP_CHUNKS_PER_WORKER, MAP_FRUITLESS_WORKERS, MAP_ROUNDS_PER_POLL};
+use crate::worker::tuning::{
+    MAP_CHUNKS_PER_WORKER, MAP_FRUITLESS_WORKERS, MAP_PAUSE, MAP_QUICK_ITEM, MAP_ROUNDS_PER_POLL,
+};
 
 const FORGED: &str = "a progress of its items that is not possible";
 
@@ -50,6 +53,10 @@ pub(super) struct Driver<'a, A, R, O: MapOrder> {
     spare: Vec<(Feeder, Arc<OwnedFd>)>,
     /// `None` if each item is a call of its own.
     parking: Option<Parking>,
+    /// A pause in which results gather, without a wake-up for each.
+    pause: Option<TimeLimit>,
+    /// Such a pause has brought no results.
+    has_paused: bool,
     /// Workers in a row that have ended without beginning an item.
     fruitless: u32,
 }
@@ -80,6 +87,8 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
             sizer: ChunkSizer::new(plan.chunk),
             spare: Vec::new(),
             parking,
+            pause: None,
+            has_paused: false,
             fruitless: 0,
             plan,
         }
@@ -106,7 +115,18 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
                 return Poll::Ready(());
             }
             if goes_on {
+                self.has_paused = false;
                 continue;
+            }
+            if !self.has_paused && self.expects_many_results() {
+                ready!(
+                    self.pause
+                        .get_or_insert_with(|| TimeLimit::new(MAP_PAUSE))
+                        .poll(cx)
+                );
+                self.pause = None;
+                self.has_paused = true;
+                continue; // and park if there is still no result
             }
             let Some(parking) = &mut self.parking else {
                 return Poll::Pending;
@@ -116,6 +136,21 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Returns whether so many results are about to come that the first of them need not wake the
+    /// map.
+    fn expects_many_results(&self) -> bool {
+        let items = self.pulled - self.delivery.count();
+        self.parking.is_some()
+            && self
+                .sizer
+                .time_of(items / self.lanes.len().max(1))
+                .is_some_and(|time| time >= 2 * MAP_PAUSE)
+            && self
+                .sizer
+                .time_of(1)
+                .is_some_and(|time| time <= MAP_QUICK_ITEM)
     }
 
     /// Lets nothing begin any more, and waits for the items in progress, or kills their workers.

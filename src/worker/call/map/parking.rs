@@ -53,24 +53,16 @@ impl Parking {
                 has_results |= session.has_results();
             }
         }
-        loop {
-            if has_results {
-                return Poll::Ready(());
-            }
-            // The reactor's word is not taken for it that nothing has come: see `Connection`.
-            if self.reset() {
-                return Poll::Ready(());
-            }
-            if self.event.poll_readable(cx).is_pending() {
-                return Poll::Pending;
-            }
-            has_results = true;
+        // The memory tells what has happened. The reactor only wakes, and may deny the event of which
+        // it has told: see `Connection`.
+        if has_results {
+            return Poll::Ready(());
         }
+        self.event.poll_readable(cx).map(drop)
     }
 
-    /// Reads the eventfd. Returns whether a worker has written to it.
-    fn reset(&self) -> bool {
-        let mut count = [0; 8];
-        rustix::io::read(&self.event, &mut count).is_ok()
+    /// Reads the eventfd, so that it does not wake the map again.
+    fn reset(&self) {
+        let _ = rustix::io::read(&self.event, &mut [0; 8]); // there need not have been an event
     }
 }

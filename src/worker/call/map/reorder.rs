@@ -18,6 +18,13 @@ impl<T> Reorder<T> {
         }
     }
 
+    /// Lets the result with this index, which has come, pass if it is next and no other waits.
+    pub(super) fn passes(&mut self, index: usize) -> bool {
+        let passes = index == self.next && self.slots.is_empty();
+        self.next += usize::from(passes);
+        passes
+    }
+
     /// Adds the result with this index. Each index comes once.
     pub(super) fn insert(&mut self, index: usize, value: T) {
         let at = index.checked_sub(self.next).expect("no index comes twice");
@@ -28,12 +35,12 @@ impl<T> Reorder<T> {
         self.slots[at] = Some(value);
     }
 
-    /// Removes the result that is next in the order, if it has come.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    /// Removes the result that is next in the order, if it has come. Returns its index, too.
+    pub(super) fn pop(&mut self) -> Option<(usize, T)> {
         let value = self.slots.front_mut()?.take()?;
         self.slots.pop_front();
         self.next += 1;
-        Some(value)
+        Some((self.next - 1, value))
     }
 }
 
@@ -52,18 +59,24 @@ mod tests {
         ) {
             let (mut reorder, mut model, mut next) = (Reorder::new(), BTreeMap::new(), 0);
             for (step, index) in order.into_iter().enumerate() {
-                reorder.insert(index, index);
-                model.insert(index, index);
+                if reorder.passes(index) {
+                    prop_assert!(model.is_empty() && index == next);
+                    next += 1;
+                    continue;
+                }
+                prop_assert!(!model.is_empty() || index != next);
+                reorder.insert(index, 7 * index);
+                model.insert(index, 7 * index);
                 if pops.get(step).copied().unwrap_or(true) {
                     while let Some(expected) = model.remove(&next) {
-                        prop_assert_eq!(reorder.pop(), Some(expected));
+                        prop_assert_eq!(reorder.pop(), Some((next, expected)));
                         next += 1;
                     }
                     prop_assert_eq!(reorder.pop(), None);
                 }
             }
             let rest: Vec<_> = std::iter::from_fn(|| reorder.pop()).collect();
-            prop_assert_eq!(rest, (next..40).collect::<Vec<_>>());
+            prop_assert_eq!(rest, (next..40).map(|n| (n, 7 * n)).collect::<Vec<_>>());
         }
     }
 }

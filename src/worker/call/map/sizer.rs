@@ -57,6 +57,12 @@ impl ChunkSizer {
         self.last.min(share).max(1)
     }
 
+    /// Estimates how long a worker needs for this many items.
+    pub(super) fn time_of(&self, items: usize) -> Option<Duration> {
+        let nanos = self.per_item? * items as f64;
+        Some(Duration::from_nanos(nanos as u64)) // saturates
+    }
+
     /// Returns how many items may have been pulled whose results have not been taken.
     pub(super) fn window(&self, workers: usize) -> usize {
         let chunk = self.fixed.unwrap_or(self.last).max(1);
@@ -91,6 +97,14 @@ mod tests {
         assert_eq!(steady(Duration::from_micros(10)), 100);
         assert_eq!(steady(Duration::from_nanos(1000)), 1000);
         assert_eq!(steady(Duration::from_nanos(1)), MAP_LARGEST_CHUNK);
+    }
+
+    #[test]
+    fn times_are_estimated_after_a_measurement() {
+        let mut sizer = ChunkSizer::new(None);
+        assert_eq!(sizer.time_of(1), None);
+        sizer.observe(10, Duration::from_micros(20));
+        assert_eq!(sizer.time_of(500), Some(Duration::from_millis(1)));
     }
 
     #[test]
