@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::child_ref::{ChildRef, Header, NurseryState, VTable};
+use super::lost::report_lost;
 use super::name::default_name;
 use super::raw_task::RawTask;
 
@@ -86,11 +87,24 @@ impl<F: Future> Child<F> {
 
     /// The contract is that of [`VTable::clear`].
     unsafe fn clear(header: NonNull<Header>) {
+        /// Clears the stage also if a `tracing` subscriber panics.
+        struct Clear<'a, F: Future>(&'a mut Stage<F>);
+        impl<F: Future> Drop for Clear<'_, F> {
+            fn drop(&mut self) {
+                // The new value is stored even if the drop of the old one panics.
+                *self.0 = Stage::Empty;
+            }
+        }
         // SAFETY: this function is only in vtables of a `Child<F>`. The caller owns the future or
         // result.
-        let stage = unsafe { Self::stage(header) };
-        // The new value is stored even if the drop of the old one panics.
-        *stage = Stage::Empty;
+        let stage = Clear(unsafe { Self::stage(header) });
+        if let Stage::Finished(result) = &stage.0 {
+            report_lost(result, || {
+                // SAFETY: the child lives, and its header and name are read by any thread. The name
+                // lives until the copy is made.
+                unsafe { &*(header.as_ref().vtable.name)(header) }.to_owned()
+            });
+        }
     }
 
     /// The contract is that of [`VTable::take`].

@@ -27,6 +27,7 @@ mod ids;
 mod info;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod lost;
 mod name;
 mod nursery;
 pub(crate) mod observe;

@@ -71,9 +71,13 @@ macro_rules! handle {
             /// The child is first polled when the caller next waits or ends. It runs in the cancel
             /// scopes and with the tree variables of the place where the nursery was opened. Every
             /// child is polled at least once, even in a nursery that is already cancelled, unless
-            /// the whole block is dropped first. Dropping the [`Task`] has no effect, except that the
-            /// child's result is lost, also if it is an `Err`. For a child that may fail, use a block
-            /// of [`try_open_nursery`](crate::try_open_nursery) and its `try_spawn`.
+            /// the whole block is dropped first.
+            ///
+            /// Dropping the [`Task`] has no effect, except that the child's result is lost. If that
+            /// result is an `Err`, a `tracing` event at WARN names the child. (An `Err` that may be
+            /// ignored is dropped by the child itself: `async { _ = save().await }`.) For a child
+            /// whose error must end the others, use a block of
+            /// [`try_open_nursery`](crate::try_open_nursery) and its `try_spawn`.
             ///
             /// # Panics
             ///
