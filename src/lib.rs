@@ -162,7 +162,8 @@ pub use run::init;
 /// Options are `name = value` pairs in parentheses. A value is an expression, computed after the
 /// hook.
 ///
-/// * `clock`, `ctrl_c`, `instrument` and `shuffle` call the method of that name of [`RunBuilder`].
+/// * `clock`, `ctrl_c`, `instrument`, `keep_workers` and `shuffle` call the method of that name of
+///   [`RunBuilder`].
 /// * `workers` is a [`WorkerConfig`]. The function runs in a [`cache_scope`] with it.
 ///
 /// ```

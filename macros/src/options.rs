@@ -5,7 +5,7 @@ use proc_macro::{Ident, Span, TokenStream, TokenTree};
 use crate::Error;
 
 /// The options that are methods of `RunBuilder`.
-const BUILDER: [&str; 4] = ["clock", "ctrl_c", "instrument", "shuffle"];
+const BUILDER: [&str; 5] = ["clock", "ctrl_c", "instrument", "keep_workers", "shuffle"];
 
 const WORKERS: &str = "workers";
 

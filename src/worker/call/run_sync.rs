@@ -50,6 +50,11 @@ use crate::worker::pool::context::WorkerContext;
 /// unless the code before the hook or an [`init`](crate::WorkerConfig::init) closure establishes
 /// that state in the worker too.
 ///
+/// Workers have the CPU affinity, the scheduling policy, the niceness and the I/O priority that the
+/// *main* thread of this process had when the first worker was started, whichever thread made that
+/// call. ([`cpu_affinity`](crate::WorkerConfig::cpu_affinity) and
+/// [`nice`](crate::WorkerConfig::nice) set others.) They block no signals.
+///
 /// In the worker, standard input is `/dev/null`, and standard output and error are those of this
 /// process. Other descriptors without close-on-exec are inherited too, and stay open
 /// ([`close_inherited_descriptors`](crate::WorkerConfig::close_inherited_descriptors)). SIGINT,
