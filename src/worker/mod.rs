@@ -95,7 +95,7 @@ mod tuning;
 
 pub use call::{
     Argument, FlatRunSync, JobResult, MapItems, MapIterator, MapOrder, MapOrdered, MapResults,
-    MapSource, MapStream, MapSync, MapUnordered, RunSync, RunSyncFuture,
+    MapSource, MapStream, MapSync, MapUnordered, OwnedData, RunSync, RunSyncFuture,
     current_default_worker_limiter, map_sync, run_sync,
 };
 pub use child::{CancelledError, cancelled, check_cancelled};

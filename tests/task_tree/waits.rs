@@ -1,4 +1,4 @@
-//! What the tree tells about waits.
+//! The waits of tasks, as the tree shows them.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;

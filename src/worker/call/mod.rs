@@ -22,4 +22,4 @@ pub use map::{
     MapUnordered, map_sync,
 };
 pub use run_sync::{RunSync, run_sync};
-pub use value::{Argument, JobResult};
+pub use value::{Argument, JobResult, OwnedData};

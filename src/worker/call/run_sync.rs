@@ -30,8 +30,9 @@ use crate::worker::pool::context::WorkerContext;
 /// `Serialize` and `Deserialize` disagree, and values that are nested too deeply for the stack of
 /// the thread, are errors, too.
 ///
-/// Argument and result own their data ([`Argument`],
-/// [`JobResult`]): send a `String` rather than a `&str`. A job that fails
+/// Argument and result own their data ([`Argument`], [`JobResult`]): send a `String` rather than a
+/// `&str`, of which the compiler says that its implementation of
+/// [`OwnedData`](crate::worker::OwnedData) is not general enough. A job that fails
 /// returns a `Result`; [`RemoteError`](crate::worker::RemoteError) takes every error through `?`. A
 /// job is a function that blocks; [`run_async`](crate::run_async()) calls an `async fn`.
 ///
@@ -124,7 +125,7 @@ use crate::worker::pool::context::WorkerContext;
 pub fn run_sync<F, A, R>(f: F, arg: A) -> RunSync<A, R>
 where
     F: Fn(A) -> R + Copy + Send + Sync + 'static, // one argument: use a tuple for several
-    A: Argument,
+    A: Argument,                                  // owned data: a `String` rather than a `&str`
     R: JobResult,
 {
     const { assert_captures_nothing::<F>() };
@@ -455,7 +456,7 @@ impl WorkerContext {
     pub fn run_sync<F, A, R>(&self, f: F, arg: A) -> RunSync<A, R>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static, // one argument: use a tuple for several
-        A: Argument,
+        A: Argument,                                  // owned data: a `String` rather than a `&str`
         R: JobResult,
     {
         const { assert_captures_nothing::<F>() };

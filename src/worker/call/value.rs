@@ -1,8 +1,37 @@
 //! The traits of arguments and results. They exist for the errors of the compiler: one for each
 //! mistake, with its remedy, in place of one for each of serde's traits.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Data that borrows nothing: a type that can be decoded from a buffer of any lifetime, and may
+/// outlive it. A job's argument and its result are such data.
+///
+/// Every type that implements `serde::Deserialize` for all lifetimes implements this trait. The
+/// compiler names it where that is not so: a `&str` can only be decoded from a buffer that outlives
+/// it, so it "must implement `OwnedData<'0>`, for any lifetime `'0`". Send a `String` then, a
+/// `Vec<T>` rather than a `&[T]`, a `PathBuf` rather than a `&Path`.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::worker::OwnedData;
+///
+/// fn owned<T: for<'buffer> OwnedData<'buffer>>(data: T) -> T {
+///     data
+/// }
+///
+/// assert_eq!(owned("a word".to_owned()), "a word");
+/// ```
+///
+/// ```compile_fail
+/// # use seedbed::worker::OwnedData;
+/// # fn owned<T: for<'buffer> OwnedData<'buffer>>(data: T) -> T { data }
+/// assert_eq!(owned("a word"), "a word");
+/// ```
+pub trait OwnedData<'buffer>: Deserialize<'buffer> {}
+
+#[diagnostic::do_not_recommend]
+impl<'buffer, T: Deserialize<'buffer>> OwnedData<'buffer> for T {}
 
 /// A type whose values can be the argument of a job: owned data that implements serde's traits.
 ///
@@ -27,10 +56,10 @@ use serde::de::DeserializeOwned;
     note = "an argument owns its data and implements serde's traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
     note = "send a `String` rather than a `&str`, a `Vec` rather than a slice, and a tuple for several arguments"
 )]
-pub trait Argument: Serialize + DeserializeOwned + Send + 'static {}
+pub trait Argument: Serialize + for<'buffer> OwnedData<'buffer> + Send + 'static {}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned + Send + 'static> Argument for T {}
+impl<T: Serialize + for<'buffer> OwnedData<'buffer> + Send + 'static> Argument for T {}
 
 /// A type whose values can be the result of a job: owned data that implements serde's traits.
 ///
@@ -54,7 +83,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Argument for T {}
     note = "for errors that do not, return `Result<_, seedbed::worker::RemoteError>`, which `?` makes of every error",
     note = "a job is a function that blocks: `seedbed::run_async` calls an `async fn`"
 )]
-pub trait JobResult: Serialize + DeserializeOwned + Send + 'static {}
+pub trait JobResult: Serialize + for<'buffer> OwnedData<'buffer> + Send + 'static {}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned + Send + 'static> JobResult for T {}
+impl<T: Serialize + for<'buffer> OwnedData<'buffer> + Send + 'static> JobResult for T {}
