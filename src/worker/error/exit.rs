@@ -282,7 +282,9 @@ impl WorkerExit {
                     "to learn more, set `WorkerConfig::capture_stderr`, which keeps its last words, or allow core dumps"
                 }
                 (_, Some(_)) if cause == ExitCause::Crashed => "to learn more, allow core dumps",
-                _ => "find out who sends that signal to it",
+                _ => {
+                    "find out who sends that signal to it: another process, or a timer that an earlier job has left"
+                }
             },
         }
     }
