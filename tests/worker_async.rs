@@ -431,10 +431,16 @@ fn loops_end_when_their_block_is_cancelled() {
 }
 
 fn a_loop_that_crashes_is_started_again_and_costs_no_other() {
+    /// Is no `Clone`, as a socket is not.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Place {
+        path: PathBuf,
+    }
+
     /// Crashes in the first two processes.
-    async fn crash_twice(folder: PathBuf) -> u32 {
+    async fn crash_twice(place: Place) -> u32 {
         for attempt in ["first", "second"] {
-            if std::fs::create_dir(folder.join(attempt)).is_ok() {
+            if std::fs::create_dir(place.path.join(attempt)).is_ok() {
                 std::process::abort();
             }
         }
@@ -442,7 +448,8 @@ fn a_loop_that_crashes_is_started_again_and_costs_no_other() {
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let folder = Folder::new();
-        let loops = workers.open_loops(2, crash_twice, folder.path());
+        let path = folder.path();
+        let loops = workers.open_loops(2, crash_twice, Place { path });
         let loops = loops.backoff(Duration::ZERO, Duration::ZERO);
         let values = within(loops.into_future()).await.unwrap();
         assert_eq!(values.len(), 2);

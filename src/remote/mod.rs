@@ -11,6 +11,7 @@ mod deadline;
 mod open_loops;
 mod root;
 mod run_async;
+mod shared_argument;
 
 pub use open_loops::{OpenLoops, open_loops};
 pub use run_async::{RunAsync, RunAsyncFuture, run_async};

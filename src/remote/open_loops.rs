@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::run_async::RunAsync;
+use super::shared_argument::SharedArgument;
 use crate::service::{Supervise, SuperviseError, supervise};
 use crate::sync::CapacityLimiter;
 use crate::sys::role::refuse_unless_hooked;
@@ -17,8 +18,8 @@ use crate::worker::{Argument, JobResult, WorkerContext, WorkerError, WorkerError
 /// The loops were started again too often, or one cannot be started.
 type LoopsError = SuperviseError<WorkerError>;
 
-/// Runs the `async fn` `f` in `count` worker processes at once, each with a clone of `arg`, and starts
-/// those again that crash.
+/// Runs the `async fn` `f` in `count` worker processes at once, each with `arg`, and starts those again
+/// that crash. `arg` is encoded for each start, so it need not be cloned.
 ///
 /// Each loop is a call of [`run_async`](crate::run_async()), so there is an event loop in each of
 /// `count` processes. Returns a builder. [`open`](OpenLoops::open) runs a future, and the loops while it
@@ -71,7 +72,7 @@ pub fn open_loops<F, Fut, A, R>(count: usize, f: F, arg: A) -> OpenLoops<F, A>
 where
     F: Fn(A) -> Fut + Copy + Send + Sync + 'static, // one argument: use a tuple for several
     Fut: Future<Output = R>,
-    A: Argument + Clone,
+    A: Argument + Sync,
     R: JobResult,
 {
     const { assert_captures_nothing::<F>() };
@@ -100,7 +101,7 @@ where
 pub struct OpenLoops<F, A> {
     count: usize,
     f: F,
-    arg: A,
+    arg: SharedArgument<A>,
     context: Option<WorkerContext>,
     patience: Option<Duration>,
     /// The shortest and the longest pause before a restart; `None` for those of `supervise`.
@@ -113,7 +114,7 @@ impl<F, A> OpenLoops<F, A> {
         Self {
             count,
             f,
-            arg,
+            arg: SharedArgument::new(arg),
             context,
             patience: None,
             pauses: None,
@@ -236,7 +237,7 @@ impl<F, A> OpenLoops<F, A> {
         B::Output: Send,
         F: Fn(A) -> Fut + Copy + Send + Sync + 'static,
         Fut: Future<Output = R>,
-        A: Argument + Clone,
+        A: Argument + Sync,
         R: JobResult,
     {
         refuse_unless_hooked("seedbed::open_loops");
@@ -256,7 +257,7 @@ impl<F, A> OpenLoops<F, A> {
         T: Send + 'env,
         F: Fn(A) -> Fut + Copy + Send + Sync + 'static,
         Fut: Future<Output = R>,
-        A: Argument + Clone,
+        A: Argument + Sync,
         R: JobResult,
     {
         // The loops would use up the tokens of other calls.
@@ -266,7 +267,9 @@ impl<F, A> OpenLoops<F, A> {
             let (f, arg, context) = (self.f, self.arg.clone(), self.context.clone());
             let (limiter, patience) = (limiter.clone(), self.patience);
             let make = move || {
-                let call = RunAsync::new(f, arg.clone(), context.clone()).limiter(&limiter);
+                let job = move |arg: SharedArgument<A>| f(arg.into_inner());
+                let call = RunAsync::of::<F, _, _>(job, arg.clone(), context.clone());
+                let call = call.limiter(&limiter);
                 match patience {
                     Some(patience) => call.kill_after(patience),
                     None => call,
@@ -282,8 +285,8 @@ impl<F, A> OpenLoops<F, A> {
     /// Applies the settings to a supervisor.
     fn supervised<M, R>(&self, make: M) -> Supervise<M, WorkerError>
     where
-        M: FnMut() -> RunAsync<A, R>,
-        A: Send + 'static,
+        M: FnMut() -> RunAsync<SharedArgument<A>, R>,
+        A: Send + Sync + 'static,
         R: Send + 'static,
     {
         let mut child = supervise(make).retry_if(may_be_temporary);
@@ -310,7 +313,7 @@ impl<F, Fut, A, R> IntoFuture for OpenLoops<F, A>
 where
     F: Fn(A) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = R> + 'static,
-    A: Argument + Clone,
+    A: Argument + Sync,
     R: JobResult,
 {
     type Output = Result<Vec<R>, SuperviseError<WorkerError>>;
@@ -325,7 +328,7 @@ async fn all_values<F, Fut, A, R>(loops: OpenLoops<F, A>) -> Result<Vec<R>, Loop
 where
     F: Fn(A) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = R>,
-    A: Argument + Clone,
+    A: Argument + Sync,
     R: JobResult,
 {
     refuse_unless_hooked("seedbed::open_loops");
@@ -370,7 +373,7 @@ impl WorkerContext {
     where
         F: Fn(A) -> Fut + Copy + Send + Sync + 'static, // one argument: use a tuple for several
         Fut: Future<Output = R>,
-        A: Argument + Clone,
+        A: Argument + Sync,
         R: JobResult,
     {
         const { assert_captures_nothing::<F>() };

@@ -114,8 +114,20 @@ struct RootArgument<A> {
 }
 
 impl<A, R> RunAsync<A, R> {
-    pub(super) fn new<F, Fut>(f: F, arg: A, context: Option<WorkerContext>) -> Self
+    fn new<F, Fut>(f: F, arg: A, context: Option<WorkerContext>) -> Self
     where
+        F: Fn(A) -> Fut + Copy + Send + Sync + 'static,
+        Fut: Future<Output = R>,
+        A: Argument,
+        R: JobResult,
+    {
+        Self::of::<F, F, Fut>(f, arg, context)
+    }
+
+    /// Makes a call of `f` with the name of the function type `N`.
+    pub(super) fn of<N, F, Fut>(f: F, arg: A, context: Option<WorkerContext>) -> Self
+    where
+        N: 'static,
         F: Fn(A) -> Fut + Copy + Send + Sync + 'static,
         Fut: Future<Output = R>,
         A: Argument,
@@ -128,7 +140,7 @@ impl<A, R> RunAsync<A, R> {
             argument: arg,
         };
         Self {
-            call: RunSync::of_root::<F, _>(job, arg, context),
+            call: RunSync::of_root::<N, _>(job, arg, context),
         }
     }
 
