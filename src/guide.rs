@@ -8,6 +8,7 @@
 //! * [`other_runtimes`]: nurseries in tasks of smol and tokio, `select!` of other libraries, and
 //!   calls from threads.
 //! * [`large_data`]: how to pass gigabytes to a worker and back.
+//! * [`channels`]: values into and out of a job while it runs.
 //! * [`operations`]: signals, memory and descriptors of a program with workers under systemd, docker
 //!   and `timeout`.
 //! * [`from_trio`], [`from_trio_parallel`]: the names here for readers who know those libraries,
@@ -42,6 +43,11 @@ pub mod other_runtimes {}
 
 #[doc = include_str!("../docs/large_data.md")]
 pub mod large_data {}
+
+// The example needs an explicit `main`, which contains the hook.
+#[allow(clippy::needless_doctest_main)]
+#[doc = include_str!("../docs/channels.md")]
+pub mod channels {}
 
 // The example needs an explicit `main`, which contains the hook.
 #[allow(clippy::needless_doctest_main)]

@@ -54,6 +54,7 @@
 //! | share, hand over, limit | [`CapacityLimiter`], [`sync`]: channels, locks, events; [`TreeVar`], [`run::RunVar`] |
 //! | call a function in a worker process | [`run_sync`], with many items [`map_sync`], [`WorkerError`], [`WorkerConfig`], [`open_worker_context`], [`SharedBytes`]; [`worker`] |
 //! | call an `async fn` in a worker process, keep one running in several | [`run_async`], [`open_loops`]; [`remote`] |
+//! | exchange values with a job while it runs | [`worker::channel`](worker::channel()); [`guide::channels`] |
 //! | call a function in a thread, run a program | [`thread::run_sync`], [`process::run_process`] |
 //! | restart what fails, shut down in order | [`service::supervise`], [`service::serve`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
@@ -67,6 +68,7 @@
 //! * [`guide::testing`]: how to test code that uses workers, and code that waits.
 //! * [`guide::other_runtimes`]: nurseries in tasks of smol and tokio, and calls from threads.
 //! * [`guide::large_data`]: memory that workers read in place.
+//! * [`guide::channels`]: values into and out of a job while it runs.
 //! * [`guide::from_trio`], [`guide::from_trio_parallel`]: the names here for readers who know those
 //!   libraries, and the differences.
 //! * [`guide::comparison`]: other libraries for the same purpose.

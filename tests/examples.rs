@@ -92,6 +92,11 @@ fn memory_capped_workers() {
 }
 
 #[test]
+fn workers_that_talk() {
+    assert!(said("workers_that_talk").contains("pages were written, and all of them counted.\n"));
+}
+
+#[test]
 fn shared_bytes() {
     assert!(said("shared_bytes").ends_with("From 27 it takes 111 steps.\n"));
 }

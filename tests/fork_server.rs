@@ -26,8 +26,12 @@ mod worker_calls;
 mod worker_cancel;
 #[path = "worker_causes.rs"]
 mod worker_causes;
+#[path = "worker_channels.rs"]
+mod worker_channels;
 #[path = "worker_deaths.rs"]
 mod worker_deaths;
+#[path = "worker_descriptors.rs"]
+mod worker_descriptors;
 #[path = "worker_ends.rs"]
 mod worker_ends;
 #[path = "worker_errors.rs"]
@@ -71,8 +75,10 @@ fn main() {
         ("worker_calls", worker_calls::SUITE),
         ("worker_cancel", worker_cancel::SUITE),
         ("worker_causes", worker_causes::SUITE),
+        ("worker_channels", worker_channels::SUITE),
         ("worker_deaths", worker_deaths::SUITE),
         ("shared_memory", shared_memory::SUITE),
+        ("worker_descriptors", worker_descriptors::SUITE),
         ("worker_ends", worker_ends::SUITE),
         ("worker_errors", worker_errors::SUITE),
         ("worker_faults", worker_faults::SUITE),

@@ -768,7 +768,7 @@ fn end_at_every_poll(kill: bool, is_cancelled: bool) {
         for polls in 1..150 {
             let config = WorkerConfig::new();
             let is_over = with_workers(config, async |workers| {
-                let item = |n: usize| "x".repeat(if n % 9 == 0 { 20_000 } else { n });
+                let item = |n: usize| "x".repeat(if n.is_multiple_of(9) { 20_000 } else { n });
                 let map = workers.map_sync(|text: String| text.len(), (0..15).map(item));
                 let map = map.kill_on_cancel(kill).chunk(4).collect();
                 let scope = CancelScope::new();

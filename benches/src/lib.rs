@@ -10,6 +10,7 @@
 mod allocations;
 mod bytes;
 mod cancel;
+mod channels;
 mod child;
 mod cold;
 mod cpu;
@@ -73,6 +74,7 @@ pub fn main() -> ExitCode {
     cold::compare(&options);
     kill::compare(&options);
     payload::compare(&options);
+    channels::compare(&options);
     idle::compare(&options);
     nursery::compare(&options);
     cancel::compare(&options);

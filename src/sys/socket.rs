@@ -20,12 +20,17 @@ use rustix::pipe::PipeFlags;
 /// Makes a connected pair of stream sockets. Neither has the number of a standard descriptor, even
 /// in a program that has closed those: output of the program must not get between the frames.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (one, other) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    pair_of(SocketType::STREAM)
+}
+
+/// Makes a connected pair of sockets that keep the boundaries of packets, each with its descriptors.
+/// Neither has the number of a standard descriptor.
+pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    pair_of(SocketType::SEQPACKET)
+}
+
+fn pair_of(socket_type: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (one, other) = socketpair(AddressFamily::UNIX, socket_type, SocketFlags::CLOEXEC, None)?;
     Ok((above_standard(one)?, above_standard(other)?))
 }
 

@@ -18,7 +18,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use super::payload::arena_pool::ArenaPool;
 use super::payload::attachments;
-use super::payload::attachments::{AttachmentError, Attachments};
+use super::payload::attachments::{AttachmentError, Attachments, Origin};
 use super::payload::encoding::Encoding;
 use super::payload::incoming;
 use super::payload::incoming::{EncodedBytes, Incoming, LargeReader};
@@ -227,8 +227,7 @@ fn encode_to<T: Serialize + ?Sized>(
         return Err(CodecError::of_encoding(error));
     }
     let mut attached = Attachments::default();
-    let sealed = outgoing.sealed.iter().map(|memory| memory.file().clone());
-    attached.fds.extend(sealed);
+    attached.fds.extend(outgoing.fds());
     match encoding.finish(attached.fds.len(), &outgoing.region) {
         None => {}
         Some(Written::Sealed(file)) => attached.fds.push(file.into()),
@@ -271,7 +270,9 @@ pub(crate) fn encode_record<T: Serialize + ?Sized>(
 pub(crate) fn decode_record<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
 ) -> Result<T, CodecError> {
-    attachments::with_incoming(Vec::new(), InlineRegion::None, || decode(bytes))
+    attachments::with_incoming(Vec::new(), InlineRegion::None, Origin::Untrusted, || {
+        decode(bytes)
+    })
 }
 
 /// Appends a record that [`encode_record`] has encoded to `out`, as [`encode_in_frame`] would have
@@ -327,8 +328,9 @@ pub(crate) fn decode_payload<T: Serialize + DeserializeOwned>(
         encoding,
         region,
         fds,
+        origin,
     } = incoming;
-    attachments::with_incoming(fds, region, || match &encoding {
+    attachments::with_incoming(fds, region, origin, || match &encoding {
         EncodedBytes::InFrame(bytes) => decode(bytes),
         EncodedBytes::InMemory(memory, length) => decode_large(&memory[..*length]),
     })

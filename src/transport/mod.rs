@@ -6,6 +6,7 @@
 //! * [`codec`] encodes values, through `strict`, which refuses what would arrive as another value.
 //!   [`described`] is the wrapper for types that need a format which describes itself. Large values
 //!   and shared memory are in [`payload`]. An [`out_message`] is a frame with its attachments.
+//! * A [`ring`] carries the messages of a channel through shared memory.
 //! * [`message`] and [`job`] define the contents, and [`pid_table`] is where a parent finds forked
 //!   workers.
 //!
@@ -33,5 +34,6 @@ pub(crate) mod out_message;
 pub(crate) mod payload;
 pub(crate) mod pid_table;
 pub(crate) mod receive;
+pub(crate) mod ring;
 mod strict;
 pub(crate) mod tuning;

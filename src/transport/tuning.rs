@@ -89,3 +89,20 @@ pub(crate) const PARENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The most bytes of the text of an error in a ring. The rest is cut off.
 pub(crate) const MAP_TEXT_BYTES: usize = 64 * 1024;
+
+/// The number of words in a ring: 256 KiB, which stay in a processor's second cache. A message of a
+/// few words takes about as long as in a smaller ring.
+pub(crate) const RING_WORDS: usize = 32 * 1024;
+
+/// The most messages with descriptors that are on their way in a ring. Each may have much memory.
+pub(crate) const MAX_RING_MESSAGES_WITH_FDS: usize = 4;
+
+/// How long a side of a ring that may block its thread spins before it sleeps: about as long as it
+/// takes to wake it.
+pub(crate) const RING_SPIN: Duration = Duration::from_micros(50);
+
+/// At least one of this many waits of a side of a ring spins, however many spins have failed.
+pub(crate) const RING_SPIN_INTERVAL: u32 = 64;
+
+/// A buffer of a receiver that is larger than this many bytes is not kept for the next message.
+pub(crate) const RING_BUFFER_KEPT: usize = 1 << 20;

@@ -12,6 +12,7 @@ use crate::transport::frame::{Frame, HEADER, Header, Inbox, MalformedFrame};
 use crate::transport::job::image::Fingerprint;
 use crate::transport::job::panic_report::PanicReport;
 use crate::transport::message::{InitFailed, SetUp};
+use crate::transport::ring::forged::use_ring;
 use crate::transport::tuning::{READ_CHUNK, READ_ROOM};
 
 /// The bytes that an inbox may allocate beyond twice the bytes that have arrived: room for one
@@ -45,6 +46,15 @@ pub fn read_frames(bytes: &[u8]) {
         panic!("{:?} is none in the stream", frame.header);
     }
     whole.iter().for_each(decode_all);
+}
+
+/// Uses a ring in shared memory whose contents are `bytes`, as each side does.
+///
+/// # Panics
+///
+/// Panics if a side panics, or takes more than the ring can contain.
+pub fn use_forged_ring(bytes: &[u8]) {
+    use_ring(bytes);
 }
 
 /// Feeds bytes to an inbox in pieces of this size, and takes every complete frame. The second value
@@ -159,6 +169,20 @@ mod tests {
                 }
             }
             read_frames(&bytes);
+        }
+    }
+
+    #[test]
+    fn rings_of_random_words_are_used_without_a_panic() {
+        let mut random = 0x9E37_79B9_7F4A_7C15;
+        for _ in 0..2000 {
+            let word = |_| match pick(&mut random, 3) {
+                0 => pick(&mut random, 100) as u64,
+                1 => ((3 << 20) | pick(&mut random, 40)) as u64, // a whole message
+                _ => random,
+            };
+            let bytes: Vec<u8> = (0..72).map(word).flat_map(u64::to_le_bytes).collect();
+            use_forged_ring(&bytes);
         }
     }
 }

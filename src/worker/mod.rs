@@ -79,6 +79,7 @@
 // `child` imports none of them.
 
 mod call;
+mod channel;
 mod child;
 mod config;
 pub(crate) mod conn;
@@ -98,6 +99,9 @@ pub use call::{
     MapSource, MapStream, MapSync, MapUnordered, OwnedData, RunSync, RunSyncFuture,
     current_default_worker_limiter, map_sync, run_sync,
 };
+pub use channel::{
+    Receiver, ReceiverIter, RecvError, RecvErrorKind, SendError, SendErrorKind, Sender, channel,
+};
 pub use child::{CancelledError, cancelled, check_cancelled};
 pub use config::{WorkerConfig, WorkerType};
 pub use pool::context::WorkerContext;
@@ -108,7 +112,7 @@ pub use pool::statistics::WorkerStatistics;
 
 pub use crate::transport::described::Described;
 pub use crate::transport::job::status::WorkerStatus;
-pub use crate::transport::payload::{SharedBytesWriter, SharedSlice};
+pub use crate::transport::payload::{Descriptor, SharedBytesWriter, SharedSlice};
 pub use crate::worker::error::{
     ExitCause, RemoteError, RemoteErrorSource, WorkerError, WorkerErrorKind, WorkerExit,
     WorkerPanic,
@@ -121,7 +125,7 @@ pub(crate) use spawn::hook::hook;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use fuzzed::read_frames;
+pub use fuzzed::{read_frames, use_forged_ring};
 
 /// Marks the place where workers start to serve. In a worker process, serves jobs and never
 /// returns; in any other process, returns at once.

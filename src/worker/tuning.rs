@@ -50,6 +50,13 @@ pub(in crate::worker) const POLL_SPIN_INTERVAL: u32 = 16;
 /// How many calls in a row may end without a wait, on one thread.
 pub(in crate::worker) const CALLS_BETWEEN_YIELDS: u32 = 32;
 
+/// How many operations on one side of a channel may succeed in a row without a wait, in a task. They
+/// are much shorter than calls.
+pub(in crate::worker) const CHANNEL_OPERATIONS_BETWEEN_YIELDS: u32 = 256;
+
+/// A sender's buffer that is larger than this many bytes is not kept for the next message.
+pub(in crate::worker) const MESSAGE_BUFFER_KEPT: usize = 1 << 20;
+
 /// How long a loop spins before it sleeps: about as long as it takes to wake it.
 pub(in crate::worker) const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(50);
 

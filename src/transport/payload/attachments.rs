@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::inline::{InlineRegion, Memory, RegionBuilder};
 use crate::sys::arena::Lent;
-use crate::sys::memory::{Refused, Sealed};
+use crate::sys::memory::{Refused, Sealed, inspect};
 use crate::sys::socket::MAX_FDS;
 
 thread_local! {
@@ -78,16 +78,61 @@ impl From<Vec<Arc<OwnedFd>>> for Attachments {
 #[derive(Debug, Default)]
 pub(crate) struct OutgoingMemory {
     /// Sent as descriptors, in this order.
-    pub(in crate::transport) sealed: Vec<Arc<Sealed>>,
+    attached: Vec<Attached>,
     /// Sent as a copy.
     pub(in crate::transport) region: RegionBuilder,
+}
+
+/// What a descriptor of an outgoing message leads to.
+#[derive(Debug)]
+enum Attached {
+    Memory(Arc<Sealed>),
+    Descriptor(Arc<OwnedFd>),
 }
 
 impl OutgoingMemory {
     /// Returns whether nothing is attached.
     fn is_empty(&self) -> bool {
-        self.sealed.is_empty() && self.region.len() == 0
+        self.attached.is_empty() && self.region.len() == 0
     }
+
+    /// Returns the descriptors to be sent.
+    pub(in crate::transport) fn fds(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
+        self.attached.iter().map(|attached| match attached {
+            Attached::Memory(memory) => memory.file().clone(),
+            Attached::Descriptor(fd) => fd.clone(),
+        })
+    }
+
+    /// Returns the index of what is like `attached`, after adding it if it is new.
+    fn index_of(&mut self, attached: Attached) -> Result<u8, TooManyDescriptorsError> {
+        let known = self
+            .attached
+            .iter()
+            .position(|other| match (other, &attached) {
+                (Attached::Memory(other), Attached::Memory(memory)) => Arc::ptr_eq(other, memory),
+                (Attached::Descriptor(other), Attached::Descriptor(fd)) => Arc::ptr_eq(other, fd),
+                _ => false,
+            });
+        let index = known.unwrap_or(self.attached.len());
+        if index == MAX_FDS {
+            return Err(TooManyDescriptorsError);
+        }
+        if known.is_none() {
+            self.attached.push(attached);
+        }
+        Ok(u8::try_from(index).expect("`MAX_FDS` is below 256"))
+    }
+}
+
+/// The process that an incoming message came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Executes the code that this process names, or runs beside it: it may be faulty.
+    #[default]
+    Untrusted,
+    /// The parent of this worker.
+    Parent,
 }
 
 /// The memory of an incoming message.
@@ -95,6 +140,7 @@ impl OutgoingMemory {
 struct IncomingMemory {
     fds: Vec<IncomingFd>,
     region: InlineRegion,
+    origin: Origin,
 }
 
 /// Shared memory as it is encoded within a message.
@@ -124,6 +170,8 @@ const MARK: u64 = u64::from_le_bytes(*b"\xf7memory\xff");
 enum IncomingFd {
     Unused(OwnedFd),
     Mapped(Arc<Sealed>),
+    /// The value has it as a descriptor.
+    Taken(Arc<OwnedFd>),
     /// The descriptor did not lead to sealed memory.
     Refused,
 }
@@ -154,13 +202,18 @@ pub(crate) fn attaches_memory<T>(encode: impl FnOnce() -> T) -> (T, bool) {
 pub(crate) fn with_incoming<T>(
     fds: Vec<OwnedFd>,
     region: InlineRegion,
+    origin: Origin,
     decode: impl FnOnce() -> T,
 ) -> T {
     let message = if fds.is_empty() && matches!(region, InlineRegion::None) {
         CurrentMessage::WithoutMemory
     } else {
         let fds = fds.into_iter().map(IncomingFd::Unused).collect();
-        CurrentMessage::WithMemory(Box::new(IncomingMemory { fds, region }))
+        CurrentMessage::WithMemory(Box::new(IncomingMemory {
+            fds,
+            region,
+            origin,
+        }))
     };
     let _message = MessageScope::enter(&INCOMING, message);
     decode()
@@ -181,7 +234,7 @@ pub(crate) fn attach(
             return Some(Ok(MemoryRef::OF_EMPTY));
         };
         let (index, offset) = match memory {
-            Memory::Sealed(memory) => match index_of(memory, &mut outgoing.sealed) {
+            Memory::Sealed(memory) => match outgoing.index_of(Attached::Memory(memory.clone())) {
                 Ok(index) => (index, offset),
                 Err(error) => return Some(Err(error)),
             },
@@ -199,20 +252,51 @@ pub(crate) fn attach(
     })
 }
 
-/// Returns the index of `memory` among the attached ones, after adding it if it is new.
-fn index_of(
-    memory: &Arc<Sealed>,
-    attached: &mut Vec<Arc<Sealed>>,
-) -> Result<u8, TooManyDescriptorsError> {
-    let known = attached.iter().position(|other| Arc::ptr_eq(other, memory));
-    let index = known.unwrap_or(attached.len());
-    if index == MAX_FDS {
-        return Err(TooManyDescriptorsError);
+/// A descriptor as it is encoded within a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DescriptorRef {
+    /// [`DESCRIPTOR_MARK`].
+    mark: u64,
+    index: u8,
+}
+
+/// The first field of each [`DescriptorRef`]; see [`MARK`].
+const DESCRIPTOR_MARK: u64 = u64::from_le_bytes(*b"\xf7descrip");
+
+/// Attaches a descriptor to the message that is being encoded. Returns `None` if there is none.
+///
+/// While a decoded value is encoded again, to compare it with what has arrived, the reference leads
+/// nowhere.
+pub(crate) fn attach_descriptor(
+    fd: &Arc<OwnedFd>,
+) -> Option<Result<DescriptorRef, TooManyDescriptorsError>> {
+    let attached = OUTGOING.with_borrow_mut(|outgoing| {
+        let index = outgoing
+            .memory()?
+            .index_of(Attached::Descriptor(fd.clone()));
+        Some(index.map(|index| DescriptorRef {
+            mark: DESCRIPTOR_MARK,
+            index,
+        }))
+    });
+    let to_nowhere = DescriptorRef {
+        mark: DESCRIPTOR_MARK,
+        index: EMPTY,
+    };
+    attached.or_else(|| is_decoding().then_some(Ok(to_nowhere)))
+}
+
+/// Returns a descriptor that came with the message that is being decoded. The message keeps it, too,
+/// until it has been decoded: it may have to be decoded twice.
+pub(crate) fn take_descriptor(reference: DescriptorRef) -> Result<Arc<OwnedFd>, AttachmentError> {
+    if reference.mark != DESCRIPTOR_MARK {
+        return Err(AttachmentError::Malformed);
     }
-    if known.is_none() {
-        attached.push(memory.clone());
-    }
-    Ok(u8::try_from(index).expect("`MAX_FDS` is below 256"))
+    INCOMING.with_borrow_mut(|incoming| {
+        let incoming = incoming.memory().ok_or(AttachmentError::Malformed)?;
+        let fd = incoming.fds.get_mut(usize::from(reference.index));
+        fd.ok_or(AttachmentError::Lost)?.take()
+    })
 }
 
 /// Returns whether a message is being decoded on this thread.
@@ -244,7 +328,7 @@ pub(crate) fn resolve(reference: MemoryRef) -> Result<ResolvedMemory, Attachment
             return Ok(incoming.region.clone());
         }
         let fd = incoming.fds.get_mut(usize::from(reference.index));
-        let memory = fd.ok_or(AttachmentError::Lost)?.map()?;
+        let memory = fd.ok_or(AttachmentError::Lost)?.map(incoming.origin)?;
         let all = 0..memory.len();
         Ok(InlineRegion::InMemory(Memory::Sealed(memory), all))
     })?;
@@ -265,6 +349,13 @@ pub(crate) fn resolve(reference: MemoryRef) -> Result<ResolvedMemory, Attachment
     }
 }
 
+impl DescriptorRef {
+    /// Returns whether the descriptor is attached to a message.
+    pub(in crate::transport) fn leads_somewhere(self) -> bool {
+        self.index != EMPTY
+    }
+}
+
 impl MemoryRef {
     const OF_EMPTY: Self = Self {
         mark: MARK,
@@ -276,14 +367,30 @@ impl MemoryRef {
 
 impl IncomingFd {
     /// Returns the memory, which is mapped the first time.
-    fn map(&mut self) -> Result<Arc<Sealed>, AttachmentError> {
+    fn map(&mut self, origin: Origin) -> Result<Arc<Sealed>, AttachmentError> {
         let memory = match std::mem::replace(self, Self::Refused) {
-            Self::Unused(fd) => Arc::new(Sealed::adopt(fd).map_err(AttachmentError::Refused)?),
+            Self::Unused(fd) => {
+                if let Origin::Untrusted = origin {
+                    inspect(&fd).map_err(AttachmentError::Refused)?;
+                }
+                Arc::new(Sealed::adopt(fd).map_err(AttachmentError::Refused)?)
+            }
             Self::Mapped(memory) => memory,
-            Self::Refused => return Err(AttachmentError::Malformed),
+            Self::Taken(_) | Self::Refused => return Err(AttachmentError::Malformed),
         };
         *self = Self::Mapped(memory.clone());
         Ok(memory)
+    }
+
+    /// Returns the descriptor itself.
+    fn take(&mut self) -> Result<Arc<OwnedFd>, AttachmentError> {
+        let fd = match std::mem::replace(self, Self::Refused) {
+            Self::Unused(fd) => Arc::new(fd),
+            Self::Taken(fd) => fd,
+            Self::Mapped(_) | Self::Refused => return Err(AttachmentError::Malformed),
+        };
+        *self = Self::Taken(fd.clone());
+        Ok(fd)
     }
 }
 
@@ -295,8 +402,8 @@ impl fmt::Display for TooManyDescriptorsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "it holds more than {MAX_FDS} pieces of shared memory, and the kernel takes no more descriptors at once; \
-             use slices of one larger piece, which count as one"
+            "it holds more than {MAX_FDS} pieces of shared memory, and files, sockets or sides of channels count too: the \
+             kernel takes no more descriptors at once; use slices of one larger piece, which count as one"
         )
     }
 }
@@ -321,7 +428,7 @@ impl fmt::Display for AttachmentError {
                 "what should be shared memory is something else; was it encoded in another way, or by something else?",
             ),
             Self::Lost => f.write_str(
-                "the descriptor of shared memory was lost on its way, because this process has too many files open; raise \
+                "the descriptor of shared memory, or of something else, was lost on its way, because this process has too many files open; raise \
                  its limit (RLIMIT_NOFILE), or drop shared memory that it still holds",
             ),
             Self::Refused(why) => why.fmt(f),
@@ -393,11 +500,8 @@ mod tests {
         }
     }
 
-    fn descriptors(memories: &[Arc<Sealed>]) -> Vec<OwnedFd> {
-        memories
-            .iter()
-            .map(|memory| memory.file().try_clone().unwrap())
-            .collect()
+    fn descriptors(outgoing: &OutgoingMemory) -> Vec<OwnedFd> {
+        outgoing.fds().map(|fd| fd.try_clone().unwrap()).collect()
     }
 
     #[test]
@@ -407,15 +511,24 @@ mod tests {
             [(&one, 0, 3), (&two, 1, 4), (&one, 1, 2)]
                 .map(|range| attach(Some(range), 1).unwrap().unwrap())
         });
-        assert_eq!(outgoing.sealed.len(), 2, "the same memory is attached once");
-        with_incoming(descriptors(&outgoing.sealed), InlineRegion::None, || {
-            let kept = references.map(kept);
-            let texts = kept
-                .each_ref()
-                .map(|(memory, range)| &memory[range.clone()]);
-            assert_eq!(texts, [&b"one"[..], b"econ", b"ne"]);
-            assert_eq!(kept[0].0.as_ptr(), kept[2].0.as_ptr());
-        });
+        assert_eq!(
+            outgoing.attached.len(),
+            2,
+            "the same memory is attached once"
+        );
+        with_incoming(
+            descriptors(&outgoing),
+            InlineRegion::None,
+            Origin::Untrusted,
+            || {
+                let kept = references.map(kept);
+                let texts = kept
+                    .each_ref()
+                    .map(|(memory, range)| &memory[range.clone()]);
+                assert_eq!(texts, [&b"one"[..], b"econ", b"ne"]);
+                assert_eq!(kept[0].0.as_ptr(), kept[2].0.as_ptr());
+            },
+        );
     }
 
     #[test]
@@ -431,42 +544,46 @@ mod tests {
 
     #[test]
     fn a_reference_to_missing_memory_is_an_error() {
-        let Memory::Sealed(sealed) = memory(b"12345") else {
-            unreachable!("`memory` returns sealed memory")
-        };
-        with_incoming(descriptors(&[sealed]), InlineRegion::None, || {
-            assert!(matches!(
-                resolve(reference(1, 0, 1)),
-                Err(AttachmentError::Lost)
-            ));
-            for (offset, length) in [(0, 6), (5, 1), (6, 0), (u64::MAX, 1), (1, u64::MAX)] {
-                let resolved = resolve(reference(0, offset, length));
-                assert!(
-                    matches!(resolved, Err(AttachmentError::Short { .. })),
-                    "{resolved:?}"
-                );
-            }
-            let unmarked = MemoryRef {
-                mark: 0,
-                ..reference(0, 0, 1)
-            };
-            assert!(matches!(resolve(unmarked), Err(AttachmentError::Malformed)));
-            assert!(resolve(reference(0, 5, 0)).is_ok());
-            assert!(matches!(
-                resolve(MemoryRef::OF_EMPTY),
-                Ok(ResolvedMemory::Empty)
-            ));
-            for length in [0, 1] {
-                let in_region = resolve(reference(IN_REGION, 0, length));
-                assert!(in_region.is_err(), "there is no region: {in_region:?}");
-            }
-        });
+        let five = memory(b"12345");
+        let (_, outgoing) = collect_outgoing(|| attach(Some((&five, 0, 5)), 1));
+        with_incoming(
+            descriptors(&outgoing),
+            InlineRegion::None,
+            Origin::Untrusted,
+            || {
+                assert!(matches!(
+                    resolve(reference(1, 0, 1)),
+                    Err(AttachmentError::Lost)
+                ));
+                for (offset, length) in [(0, 6), (5, 1), (6, 0), (u64::MAX, 1), (1, u64::MAX)] {
+                    let resolved = resolve(reference(0, offset, length));
+                    assert!(
+                        matches!(resolved, Err(AttachmentError::Short { .. })),
+                        "{resolved:?}"
+                    );
+                }
+                let unmarked = MemoryRef {
+                    mark: 0,
+                    ..reference(0, 0, 1)
+                };
+                assert!(matches!(resolve(unmarked), Err(AttachmentError::Malformed)));
+                assert!(resolve(reference(0, 5, 0)).is_ok());
+                assert!(matches!(
+                    resolve(MemoryRef::OF_EMPTY),
+                    Ok(ResolvedMemory::Empty)
+                ));
+                for length in [0, 1] {
+                    let in_region = resolve(reference(IN_REGION, 0, length));
+                    assert!(in_region.is_err(), "there is no region: {in_region:?}");
+                }
+            },
+        );
     }
 
     #[test]
     fn memory_that_is_refused_once_stays_refused() {
         let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
-        with_incoming(vec![pipe], InlineRegion::None, || {
+        with_incoming(vec![pipe], InlineRegion::None, Origin::Untrusted, || {
             assert!(matches!(
                 resolve(reference(0, 0, 1)),
                 Err(AttachmentError::Refused(Refused::NoMemory))
@@ -485,14 +602,14 @@ mod tests {
             attach(Some((&outer, 0, 5)), 1).unwrap().unwrap();
             let (nested, outgoing) =
                 collect_outgoing(|| attach(Some((&inner, 0, 5)), 1).unwrap().unwrap());
-            assert_eq!((nested.index, outgoing.sealed.len()), (0, 1));
+            assert_eq!((nested.index, outgoing.attached.len()), (0, 1));
             let panicked = catch_unwind(AssertUnwindSafe(|| {
                 collect_outgoing(|| panic!("of the user's"))
             }));
             assert!(panicked.is_err());
             assert_eq!(attach(Some((&inner, 0, 5)), 1).unwrap().unwrap().index, 1);
         });
-        assert_eq!(outgoing.sealed.len(), 2);
+        assert_eq!(outgoing.attached.len(), 2);
         assert!(attach(Some((&outer, 0, 5)), 1).is_none());
     }
 
@@ -517,7 +634,7 @@ mod tests {
                 "the first memory is attached already"
             );
         });
-        assert_eq!(outgoing.sealed.len(), MAX_FDS);
+        assert_eq!(outgoing.attached.len(), MAX_FDS);
         assert!(MAX_FDS < usize::from(IN_REGION));
     }
 }

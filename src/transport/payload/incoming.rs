@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bincode::de::read::Reader;
 use bincode::error::DecodeError;
 
-use super::attachments::AttachmentError;
+use super::attachments::{AttachmentError, Origin};
 use super::inline::{InlineRegion, Memory};
 use super::payload_ref::{PayloadRef, Tag};
 use crate::sys::arena::MappingCache;
@@ -19,6 +19,7 @@ pub(crate) struct Incoming<'a> {
     pub(in crate::transport) encoding: EncodedBytes<'a>,
     pub(in crate::transport) region: InlineRegion,
     pub(in crate::transport) fds: Vec<OwnedFd>,
+    pub(in crate::transport) origin: Origin,
 }
 
 #[derive(Debug)]
@@ -29,14 +30,16 @@ pub(in crate::transport) enum EncodedBytes<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    /// Locates a value that a worker has sent.
+    /// Locates a value that a process has sent which may be faulty: a worker, or the other side of
+    /// a channel.
     pub(in crate::transport) fn from_worker(
         payload: &'a [u8],
         fds: Vec<OwnedFd>,
     ) -> Result<Self, AttachmentError> {
-        fds.iter()
-            .try_for_each(inspect)
-            .map_err(AttachmentError::Refused)?;
+        let refers_to_memory = matches!(Tag::split(payload), Some((Tag::Sealed | Tag::Lent, _)));
+        if let (true, Some(memory)) = (refers_to_memory, fds.last()) {
+            inspect(memory).map_err(AttachmentError::Refused)?;
+        }
         Self::locate(payload, fds, None)
     }
 
@@ -55,6 +58,10 @@ impl<'a> Incoming<'a> {
         mut fds: Vec<OwnedFd>,
         mappings: Option<&mut MappingCache>,
     ) -> Result<Self, AttachmentError> {
+        let origin = match mappings {
+            Some(_) => Origin::Parent,
+            None => Origin::Untrusted,
+        };
         let (tag, rest) = Tag::split(payload).ok_or(AttachmentError::Malformed)?;
         let (encoding, region) = match tag {
             Tag::InFrame => (EncodedBytes::InFrame(rest), InlineRegion::None),
@@ -91,6 +98,7 @@ impl<'a> Incoming<'a> {
             encoding,
             region,
             fds,
+            origin,
         })
     }
 }

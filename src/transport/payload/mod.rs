@@ -6,11 +6,13 @@
 //! * [`attachments`] carries the shared memory within a value, and [`inline`] the part of it that
 //!   is copied.
 //! * `shared_slice` and `shared_bytes_writer` are the public types; `shared_serde` encodes them.
+//! * `descriptor` is the public type for files and sockets.
 
 pub(crate) mod arena_pool;
 #[cfg(all(test, not(loom)))]
 mod arena_tests;
 pub(crate) mod attachments;
+mod descriptor;
 pub(crate) mod encoding;
 pub(crate) mod incoming;
 pub(crate) mod inline;
@@ -22,5 +24,6 @@ mod shared_slice;
 mod shared_tests;
 pub(crate) mod store;
 
+pub use descriptor::Descriptor;
 pub use shared_bytes_writer::SharedBytesWriter;
 pub use shared_slice::{SharedBytes, SharedSlice};
