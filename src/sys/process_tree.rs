@@ -98,7 +98,8 @@ impl DescendantKiller {
     }
 
     /// Runs steps without a pause until one of them has sent SIGKILL to all descendants that it
-    /// found, or `limit` is over. Returns whether no descendant is left.
+    /// found, or `limit` is over. Returns whether no descendant is left. None is left that is only
+    /// stopped.
     pub(crate) fn step_until_killed(&mut self, limit: Duration) -> bool {
         loop {
             let kills = self.is_killing;
@@ -106,6 +107,9 @@ impl DescendantKiller {
                 return true;
             }
             if kills || self.since.elapsed() > limit {
+                // The last step has not found the children of a process that it killed, if they
+                // were given to another process before it listed them.
+                self.kill_stopped();
                 return false;
             }
         }
