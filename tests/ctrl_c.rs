@@ -12,6 +12,7 @@ mod ptrace;
 mod scenarios;
 
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -383,7 +384,9 @@ fn fills_its_pipe() {
 
 /// The handler is put back after each stop, or the second one would be received by nothing.
 fn a_default_action_that_stops_the_process_can_be_repeated() {
-    let child = scenario("stops_twice").spawn().unwrap();
+    // A stop by the terminal does nothing in a process group that is orphaned, as the one of a test
+    // that runs in the background may be. A group of its own has a parent in another group.
+    let child = scenario("stops_twice").process_group(0).spawn().unwrap();
     let pid = Pid::from_child(&child);
     for _ in 0..2 {
         let mut status = 0;
@@ -397,7 +400,6 @@ fn a_default_action_that_stops_the_process_can_be_repeated() {
 }
 
 fn stops_twice() {
-    // A stop by the terminal does nothing in a process group that is orphaned.
     let in_order = || drop(open_signal_receiver(&[SIGTSTP]).unwrap());
     in_order();
     raise(SIGTSTP).unwrap();
