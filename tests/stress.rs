@@ -365,11 +365,9 @@ async fn batch(world: &World, size: u64) {
     drop(scope.run(block).await);
 }
 
-/// The number of allocations may have grown by a few vectors of the run since the first batch, and
-/// by the timers that have been dropped and that the reactor has not forgotten yet, at most a
-/// thousand with their wakers; but not with each child or batch. The vectors may have grown by less
-/// than two bytes per child.
-const VECTORS: isize = 16 + 2 * 1000;
+/// The number of allocations may have grown by a few vectors of the run since the first batch, but
+/// not with each child or batch. The vectors may have grown by less than two bytes per child.
+const VECTORS: isize = 16;
 const ROOM: isize = 1 << 20;
 
 /// The memory after each batch is that after the first batch: no node, deadline, child or waker is

@@ -23,6 +23,7 @@ mod timeout;
 mod tree;
 mod tuning;
 mod wait_report;
+mod wait_tick;
 mod watch;
 
 #[cfg(all(test, loom))]

@@ -8,15 +8,13 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::Duration;
-
-use async_io::Timer;
-use futures_lite::FutureExt;
+use std::time::{Duration, Instant};
 
 use super::node::SharedTree;
 use super::position::current_node;
 use super::tree::NodeId;
 use super::tuning::WAIT_REPORTED_AFTER;
+use super::wait_tick::WaitTick;
 
 /// Reports, once, that a cancelled scope waits for the future that has this.
 #[derive(Debug)]
@@ -31,7 +29,9 @@ pub(crate) struct WaitReport {
 #[derive(Debug)]
 struct Ticks {
     interval: Duration,
-    timer: Timer,
+    /// The time of the last report, or of the beginning.
+    since: Instant,
+    next: WaitTick,
     is_warned: bool,
     is_printed: bool,
 }
@@ -95,7 +95,8 @@ impl Ticks {
     fn new(interval: Duration) -> Self {
         Self {
             interval,
-            timer: Timer::after(interval),
+            since: Instant::now(),
+            next: WaitTick::new(),
             is_warned: false,
             is_printed: false,
         }
@@ -111,16 +112,12 @@ impl Ticks {
     ) {
         let mut is_due = false;
         // Ctrl-C may come after the warning. Outside of runs it does not cancel.
-        if !(self.is_warned && (self.is_printed || tree.run().is_none()))
-            && self.timer.poll(cx).is_ready()
-        {
-            is_due = true;
-            self.timer = Timer::after(self.interval);
-            if self.timer.poll(cx).is_ready() {
-                // This thread was stopped for that long. A timer is ready once.
-                self.timer = Timer::after(self.interval);
-                cx.waker().wake_by_ref();
+        if !(self.is_warned && (self.is_printed || tree.run().is_none())) {
+            is_due = self.since.elapsed() >= self.interval;
+            if is_due {
+                self.since = Instant::now();
             }
+            self.next.wake_at_next(cx);
         }
         // A shield further in reports itself, and is the better description.
         let cancellation = tree.cancellation(node).filter(|_| is_due);
