@@ -12,6 +12,8 @@ use std::cell::Cell;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Range;
 
+use rustix::process::{Resource, getrlimit};
+
 use super::thread;
 
 /// The least number of bytes that are left for the code between two checks, and for dropping a value
@@ -163,7 +165,7 @@ fn bounds_of_thread() -> Option<Range<usize>> {
     // lives.
     let asked = unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) };
     if asked != 0 {
-        return None;
+        return thread::is_main().then(bounds_of_main_stack).flatten();
     }
     // SAFETY: the attributes are initialized, because the call succeeded, and both results are valid
     // for writes.
@@ -180,6 +182,19 @@ fn bounds_of_thread() -> Option<Range<usize>> {
         0
     };
     Some(lowest.addr() + gap..end)
+}
+
+/// Returns the bounds of the main thread's stack. Opens no file, as the C library does, for a
+/// process that has no descriptor left. The kernel puts the name of the program above the first
+/// frame, and counts the limit from there, to within a page.
+fn bounds_of_main_stack() -> Option<Range<usize>> {
+    let end = rustix::param::linux_execfn().as_ptr().addr();
+    let limit = getrlimit(Resource::Stack).current;
+    let size = limit.map_or(LARGE_STACK_BYTES, |limit| {
+        usize::try_from(limit).map_or(LARGE_STACK_BYTES, |limit| limit.min(LARGE_STACK_BYTES))
+    });
+    let bounds = end.saturating_sub(size)..end;
+    bounds.contains(&here()).then_some(bounds)
 }
 
 /// Returns the bounds of the mapping that holds `address`.
