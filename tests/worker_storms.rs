@@ -19,7 +19,7 @@ fn cycles() -> usize {
     let asked = std::env::var("SEEDBED_KILL_CYCLES").ok();
     asked.map_or_else(
         || match worker_type() {
-            WorkerType::ForkServer => 10_000,
+            WorkerType::ForkServer => 5_000,
             _ => 300,
         },
         |asked| asked.parse().unwrap(),
