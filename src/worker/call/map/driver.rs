@@ -17,48 +17,46 @@ use super::sizer::ChunkSizer;
 use super::source::MapSource;
 use crate::sync::Token;
 use crate::transport::codec;
-use crate::transport::frame::{Frame, Kind};
 use crate::transport::map::feeder::{Feeder, ForgedProgress};
 use crate::transport::out_message::OutMessage;
-use crate::transport::tuning::MAP_RING_WORDS;
 use crate::worker::call::time_limit::TimeLimit;
 use crate::worker::call::value::{Argument, JobResult};
-use crate::worker::error::{WorkerError, WorkerErrorKind};
+use crate::worker::error::WorkerError;
 use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::tuning::{
-    MAP_CHUNKS_PER_WORKER, MAP_FRUITLESS_WORKERS, MAP_PAUSE, MAP_QUICK_ITEM, MAP_ROUNDS_PER_POLL,
+    MAP_CHUNKS_PER_WORKER, MAP_PAUSE, MAP_QUICK_ITEM, MAP_ROUNDS_PER_POLL,
 };
 
-const FORGED: &str = "a progress of its items that is not possible";
+pub(super) const FORGED: &str = "a progress of its items that is not possible";
 
 /// A map in progress.
 pub(super) struct Driver<'a, A, R, O: MapOrder> {
-    plan: Plan,
+    pub(super) plan: Plan,
     /// `None` if the function lies outside the main executable; then there is a refusal.
-    code: Option<MapCode>,
+    pub(super) code: Option<MapCode>,
     /// The error of all items, if no worker can run any.
-    refusal: Option<fn(&'static str) -> WorkerError>,
+    pub(super) refusal: Option<fn(&'static str) -> WorkerError>,
     /// `None` once it has ended.
-    source: Option<MapSource<'a, A>>,
+    pub(super) source: Option<MapSource<'a, A>>,
     /// Number of items that were pulled.
-    pulled: usize,
+    pub(super) pulled: usize,
     /// Items that no worker has, by index.
-    queue: VecDeque<Chunk>,
+    pub(super) queue: VecDeque<Chunk>,
     /// Items that are calls of their own, and that no worker has.
-    singles: VecDeque<(Single, OutMessage)>,
-    delivery: Delivery<R, O>,
+    pub(super) singles: VecDeque<(Single, OutMessage)>,
+    pub(super) delivery: Delivery<R, O>,
     lanes: Vec<Lane>,
-    sizer: ChunkSizer,
+    pub(super) sizer: ChunkSizer,
     /// The memory of sessions that have ended.
-    spare: Vec<(Feeder, Arc<OwnedFd>)>,
+    pub(super) spare: Vec<(Feeder, Arc<OwnedFd>)>,
     /// `None` if each item is a call of its own.
-    parking: Option<Parking>,
+    pub(super) parking: Option<Parking>,
     /// A pause in which results gather, without a wake-up for each.
     pause: Option<TimeLimit>,
     /// Such a pause has brought no results.
     has_paused: bool,
     /// Workers in a row that have ended without beginning an item.
-    fruitless: u32,
+    pub(super) fruitless: u32,
 }
 
 impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
@@ -296,123 +294,6 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
         !self.queue.is_empty()
     }
 
-    /// Pulls items until there is a chunk or a single one that no worker has. Returns whether there
-    /// is.
-    fn fetch(&mut self, cx: &mut Context<'_>) -> bool {
-        let workers = self.plan.workers();
-        while self.queue.is_empty() && self.singles.is_empty() {
-            let Some(source) = &mut self.source else {
-                return false;
-            };
-            let size = self.sizer.next(source.left(), workers);
-            let window = self.sizer.window(workers);
-            let under_way = self.pulled - self.delivery.taken();
-            let Some(room @ 1..) = window.checked_sub(under_way) else {
-                // In time for the workers not to run out of items, and not for each single item.
-                let wanted = self.pulled - window + window.div_ceil(4);
-                self.delivery.block_until(wanted);
-                return false;
-            };
-            let mut chunk = Chunk::new(self.pulled);
-            for _ in 0..size.min(room) {
-                let item = match source.poll_next(cx) {
-                    Poll::Ready(Some(item)) => item,
-                    Poll::Ready(None) => {
-                        self.source = None;
-                        break;
-                    }
-                    Poll::Pending if chunk.is_empty() => return false,
-                    Poll::Pending => break,
-                };
-                let index = self.pulled;
-                self.pulled += 1;
-                if let Some(refusal) = self.refusal {
-                    self.fail(index, refusal(self.plan.job_name));
-                    break;
-                }
-                let encoded = chunk.push(|out| codec::encode_record(&item, out));
-                match encoded {
-                    Ok(true) if chunk.words() < MAP_RING_WORDS as u64 / 4 => continue,
-                    Ok(true) => {}
-                    Ok(false) => match self.encode_single(index, item) {
-                        Ok(single) => self.singles.push_back(single),
-                        Err(error) => self.fail(index, error),
-                    },
-                    Err(_) => {
-                        codec::drop_encoded(item, &encoded);
-                        if let Err(error) = encoded {
-                            self.fail(index, WorkerError::encode_argument(error));
-                        }
-                    }
-                }
-                break;
-            }
-            if !chunk.is_empty() {
-                self.queue.push_back(chunk);
-            }
-        }
-        true
-    }
-
-    fn code(&self) -> MapCode {
-        self.code.expect("without code, no item is encoded")
-    }
-
-    /// Makes a call of an item that does not fit into a ring.
-    fn encode_single(&self, index: usize, item: A) -> Result<(Single, OutMessage), WorkerError> {
-        let pool = self.plan.context.pool();
-        let message = OutMessage::build(Kind::Job, self.code().single.offset(), |out| {
-            if pool.config.limits_open_files() {
-                codec::encode_in_frame(&item, out)
-            } else if self.plan.retries > 0 {
-                codec::encode_with_attachments(&item, out)
-            } else {
-                codec::encode_for_worker(&item, out, pool.arenas.pool())
-            }
-        });
-        codec::drop_encoded(item, &message);
-        let message = message.map_err(WorkerError::encode_argument)?;
-        let kept = self.plan.retries > 0;
-        let kept = kept.then(|| (message.bytes().to_vec(), message.fds().to_vec()));
-        let single = Single {
-            index,
-            strikes: 0,
-            kept,
-        };
-        Ok((single, message))
-    }
-
-    /// Takes the next item that is to be a call of its own: any, if there are no sessions.
-    fn next_single(&mut self) -> Option<(Single, OutMessage)> {
-        if let Some(single) = self.singles.pop_front() {
-            return Some(single);
-        }
-        if self.parking.is_some() {
-            return None;
-        }
-        let offset = self.code().single.offset();
-        let chunk = self.queue.front_mut()?;
-        let record = chunk
-            .items()
-            .next()
-            .expect("a chunk in the queue has items");
-        let Ok(message) = OutMessage::build(Kind::Job, offset, |out| {
-            codec::copy_record(record, out);
-            Ok::<_, std::convert::Infallible>(Vec::new().into())
-        });
-        let kept = (self.plan.retries > 0).then(|| (message.bytes().to_vec(), Vec::new()));
-        let single = Single {
-            index: chunk.first(),
-            strikes: chunk.strikes(),
-            kept,
-        };
-        chunk.pop();
-        if chunk.is_empty() {
-            self.queue.pop_front();
-        }
-        Some((single, message))
-    }
-
     fn handle(&mut self, at: usize, outcome: Outcome, cx: &mut Context<'_>) {
         match outcome {
             Outcome::Token(token, waited) => self.start(at, token, waited, cx),
@@ -462,155 +343,10 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
             Err((work, error)) => self.handle(at, Outcome::Failed(work, error), cx),
         }
     }
-
-    /// Makes a single call or a session of the items that are next.
-    fn next_work(&mut self) -> Result<(OutMessage, Work), WorkerError> {
-        if let Some((single, message)) = self.next_single() {
-            return Ok((message, Work::Single(single)));
-        }
-        let memory = self.spare.pop().map_or_else(
-            || Feeder::new().map(|(feeder, file)| (feeder, Arc::new(file))),
-            Ok,
-        );
-        let (feeder, memory) =
-            memory.map_err(|error| WorkerError::start("the shared memory of its items", error))?;
-        let Some(parking) = &self.parking else {
-            unreachable!("without it, all items are single calls")
-        };
-        let fds = [memory.clone(), parking.file()];
-        let mut session = Session::new(feeder, memory, self.plan.time_limit);
-        let is_timed = self.plan.time_limit.is_some();
-        let message = OutMessage::build(Kind::Job, self.code().session.offset(), |out| {
-            codec::encode_in_frame(&is_timed, out).map(|mut attached| {
-                attached.fds.extend(fds);
-                attached
-            })
-        });
-        let message = message.map_err(WorkerError::encode_argument)?;
-        let chunk = self.queue.pop_front().expect("an item was fetched");
-        session.give(chunk);
-        Ok((message, Work::Session(Box::new(session))))
-    }
-
-    /// The worker has ended a session by itself.
-    fn session_done(&mut self, mut session: Session, mut frame: Frame) {
-        let fds = std::mem::take(&mut frame.fds);
-        let large = codec::decode_received::<Option<R>>(frame.payload(), fds);
-        let in_item = self.settle(&mut session);
-        match (in_item, large) {
-            (Some(index), large) => {
-                session.ledger.end_next();
-                match large {
-                    Ok(Some(result)) => self.delivery.push(index, Ok(result)),
-                    Ok(None) => self.fail(index, WorkerError::protocol(FORGED)),
-                    Err(error) => self.fail(index, WorkerError::decode_result(error)),
-                }
-            }
-            (None, _) => {
-                session.feeder.restart();
-                self.spare.push((session.feeder, session.memory));
-                return;
-            }
-        }
-        session.feeder.restart();
-        self.spare.push((session.feeder, session.memory));
-    }
-
-    /// The call of a session has ended with an error: its worker ended, or it did not begin.
-    fn session_failed(&mut self, mut session: Session, error: WorkerError) {
-        let in_item = self.settle(&mut session);
-        let is_end_of_worker = is_end_of_worker(&error);
-        if let Some(index) = in_item {
-            let error = match session.last_end {
-                Some(since) if error.kind() == WorkerErrorKind::Broken => {
-                    error.having_run(since.elapsed())
-                }
-                _ => error,
-            };
-            let struck = session
-                .ledger
-                .take_struck()
-                .expect("an item is in progress");
-            if is_end_of_worker && struck.strikes() <= self.plan.retries {
-                self.queue.push_front(struck);
-            } else {
-                self.fail(index, error);
-            }
-            return;
-        }
-        if session.ledger.ended() == 0 {
-            self.fruitless += 1;
-            if !is_end_of_worker || self.fruitless >= MAP_FRUITLESS_WORKERS {
-                self.fruitless = 0;
-                self.charge(error);
-            }
-        }
-    }
-
-    /// Delivers the results of a session that has ended, and puts the items that have not begun back
-    /// into the queue. Returns the index of the item in which the worker has ended.
-    fn settle(&mut self, session: &mut Session) -> Option<usize> {
-        let kept = session.feeder.withdraw(0);
-        let taken = self.delivery.take_results(session, &self.plan);
-        observe(&mut self.sizer, session);
-        let (Ok(kept), Ok(_)) = (kept, taken) else {
-            // It is not known which items have run, so none may run again.
-            while let Some((index, _)) = session.ledger.next() {
-                session.ledger.end_next();
-                self.fail(index, WorkerError::protocol(FORGED));
-            }
-            return None;
-        };
-        let kept = kept.max(session.ledger.ended());
-        for chunk in session.ledger.withdraw(kept).into_iter().rev() {
-            self.queue.push_front(chunk);
-        }
-        session.ledger.next().map(|(index, _)| index)
-    }
-
-    fn single_failed(&mut self, mut single: Single, error: WorkerError) {
-        match single.kept.take() {
-            Some((frame, fds))
-                if is_end_of_worker(&error) && single.strikes < self.plan.retries =>
-            {
-                single.strikes += 1;
-                let message = OutMessage::new(frame.clone(), fds.clone());
-                single.kept = Some((frame, fds));
-                self.singles.push_front((single, message));
-            }
-            _ => self.fail(single.index, error),
-        }
-    }
-
-    /// Makes an error that concerns no single item that of the next one, so that the map goes on.
-    fn charge(&mut self, error: WorkerError) {
-        if let Some((single, _)) = self.singles.pop_front() {
-            self.fail(single.index, error);
-        } else if let Some(chunk) = self.queue.front_mut() {
-            let index = chunk.pop();
-            if chunk.is_empty() {
-                self.queue.pop_front();
-            }
-            self.fail(index, error);
-        }
-    }
-
-    fn fail(&mut self, index: usize, error: WorkerError) {
-        let error = self.plan.named(error, index);
-        self.delivery.push(index, Err(error));
-    }
-}
-
-/// Returns whether an error means that the worker ended while it had the item.
-fn is_end_of_worker(error: &WorkerError) -> bool {
-    matches!(
-        error.kind(),
-        WorkerErrorKind::Broken | WorkerErrorKind::TimedOut
-    )
 }
 
 /// Lets the size of chunks follow what a worker has measured.
-fn observe(sizer: &mut ChunkSizer, session: &mut Session) {
+pub(super) fn observe(sizer: &mut ChunkSizer, session: &mut Session) {
     session.last_end = Some(Instant::now());
     let now = session.feeder.measured();
     let (busy, items) = std::mem::replace(&mut session.measured, now);
