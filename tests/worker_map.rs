@@ -2,7 +2,10 @@
 
 #[macro_use]
 mod common;
+#[path = "common/polling.rs"]
+mod polling;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::future::IntoFuture;
@@ -15,6 +18,7 @@ use std::time::Duration;
 
 use common::{children, poll_with_yields, test, with_workers, workers};
 use futures_lite::{FutureExt, StreamExt};
+use polling::Hand;
 use rustix::process::{Pid, Signal, kill_process};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{
@@ -223,6 +227,28 @@ fn an_endless_iterator_is_pulled_as_fast_as_results_are_taken() {
         })
         .await;
         assert_eq!(limiter.borrowed(), 0);
+    }));
+}
+
+/// Regression: once its window had been full, a map polled itself again and again.
+fn a_map_whose_window_is_full_sleeps() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let (taken, two) = (Cell::new(0), CapacityLimiter::new(2));
+        let map = workers.map_sync(double, 0..).chunk(1).limiter(&two);
+        let mut map = Hand::new(map.open(async |mut results| {
+            for _ in 0..100 {
+                results.next().await.unwrap().unwrap();
+                taken.set(taken.get() + 1);
+                smol::future::yield_now().await; // the map is polled with a full window now and then
+            }
+            std::future::pending::<()>().await
+        }));
+        while taken.get() < 100 || two.borrowed() > 0 {
+            assert!(map.settle().is_pending()); // fails if the map wakes itself all the time
+            smol::future::yield_now().await;
+        }
+        assert!(map.settle().is_pending());
+        assert!(!map.is_woken());
     }));
 }
 
@@ -962,6 +988,7 @@ suite!(
     every_size_of_chunk_gives_the_same_results,
     items_may_borrow_and_the_future_may_be_sent_to_another_thread,
     an_endless_iterator_is_pulled_as_fast_as_results_are_taken,
+    a_map_whose_window_is_full_sleeps,
     workers_go_on_while_a_slow_consumer_has_results_to_take,
     a_stream_of_items_may_wait_for_the_results,
     a_result_is_delivered_before_the_rest_of_its_chunk_has_run,

@@ -35,6 +35,7 @@ impl<A: Argument, R: JobResult, O: MapOrder> Map<'_, A, R, O> {
             return;
         }
         refuse_in_forked_copy("a map");
+        outlet.block_until(0);
         let polled = if outlet.is_closed() {
             self.driver.poll_stop(cx)
         } else {

@@ -103,7 +103,7 @@ impl<T> Outlet<T> {
         self.map.register(cx.waker());
     }
 
-    /// Wants to be woken when the block has taken this many results.
+    /// Wants to be woken when the block has taken this many results; with 0, no longer.
     pub(super) fn block_until(&self, taken: usize) {
         self.blocked_at.store(taken, Ordering::SeqCst);
     }
