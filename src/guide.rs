@@ -11,8 +11,8 @@
 //! * [`channels`]: values into and out of a job while it runs.
 //! * [`operations`]: signals, memory and descriptors of a program with workers under systemd, docker
 //!   and `timeout`.
-//! * [`from_trio`], [`from_trio_parallel`]: the names here for readers who know those libraries,
-//!   and the differences.
+//! * [`from_trio`], [`from_trio_parallel`], [`from_grain`]: the names here for readers who know those
+//!   libraries, and the differences.
 //! * [`comparison`]: other libraries for the same purpose, and what a call costs.
 //!
 //! The pages are the files of the repository's `docs` folder. Their code is compiled and run as
@@ -56,6 +56,12 @@ pub mod operations {}
 
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}
+
+// The example needs an explicit `main`, which contains the hook.
+#[allow(clippy::needless_doctest_main)]
+#[cfg(all(feature = "workers", target_os = "linux"))]
+#[doc = include_str!("../docs/from_grain.md")]
+pub mod from_grain {}
 
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}

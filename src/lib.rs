@@ -56,6 +56,7 @@
 //! | call an `async fn` in a worker process, keep one running in several | [`run_async`], [`open_loops`]; [`remote`] |
 //! | exchange values with a job while it runs | [`worker::channel`](worker::channel()); [`guide::channels`] |
 //! | call a function in a thread, run a program | [`thread::run_sync`], [`process::run_process`] |
+//! | compute with values that are not there yet | [`delayed`] |
 //! | restart what fails, shut down in order | [`service::supervise`], [`service::serve`] |
 //! | receive signals | [`signal::open_signal_receiver`] |
 //! | observe and test | [`nursery::task_tree`], [`instrument`], [`testing`] |
@@ -69,8 +70,8 @@
 //! * [`guide::other_runtimes`]: nurseries in tasks of smol and tokio, and calls from threads.
 //! * [`guide::large_data`]: memory that workers read in place.
 //! * [`guide::channels`]: values into and out of a job while it runs.
-//! * [`guide::from_trio`], [`guide::from_trio_parallel`]: the names here for readers who know those
-//!   libraries, and the differences.
+//! * [`guide::from_trio`], [`guide::from_trio_parallel`], [`guide::from_grain`]: the names here for
+//!   readers who know those libraries, and the differences.
 //! * [`guide::comparison`]: other libraries for the same purpose.
 
 #![deny(unsafe_code)]
@@ -95,6 +96,8 @@ compile_error!(
 );
 
 mod ambient;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+mod resource;
 mod sys;
 mod task;
 #[cfg(all(feature = "workers", target_os = "linux"))]
@@ -103,6 +106,8 @@ mod variables;
 mod wait;
 
 pub mod cancel;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub mod delayed;
 pub mod guide;
 pub mod instrument;
 #[cfg(all(feature = "workers", target_os = "linux"))]

@@ -75,6 +75,13 @@ fn sweep() {
 }
 
 #[test]
+fn weighted_sum() {
+    let said = said("weighted_sum");
+    assert!(said.contains("waits for 1 core"), "{said}");
+    assert!(said.contains("The weighted sum is"), "{said}");
+}
+
+#[test]
 fn thumbnails() {
     assert!(
         said("thumbnails").contains("torn.ppm: job `thumbnails::thumbnail`: the job had not ended")

@@ -18,6 +18,8 @@ pub(crate) mod ctrl_c;
 #[path = "without_ctrl_c.rs"]
 pub(crate) mod ctrl_c;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod data_size;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod descriptors;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod directory;

@@ -120,6 +120,7 @@ pub use crate::worker::error::{
 
 pub(crate) use child::cancel_request as job_requests;
 pub(crate) use conn::spin_poller::{forget, glance, look, turn};
+pub(crate) use pool::context_set::ContextSet;
 pub(crate) use pool::current::shutdown_default;
 pub(crate) use spawn::hook::hook;
 

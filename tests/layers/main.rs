@@ -26,10 +26,10 @@ const LAYERS: [&[&str]; 13] = [
     &["task"],
     &["sync"],
     &["thread", "signal", "testing", "instrument"],
-    &["process", "service"],
+    &["process", "service", "resource"],
     &["worker"],
     &["run"],
-    &["remote"],
+    &["remote", "delayed"],
     &["guide"],
 ];
 

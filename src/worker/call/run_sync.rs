@@ -219,6 +219,12 @@ impl<A, R> RunSync<A, R> {
         self
     }
 
+    /// Names the call after the function `F`, which the job wraps.
+    pub(crate) fn named_after<F>(mut self) -> Self {
+        self.request.job = Waits::<F>::WAITS;
+        self
+    }
+
     /// Takes a token of `limiter` before the call uses a worker, and holds it until the job has
     /// ended. The default limiter is
     /// [`current_default_worker_limiter`](crate::worker::current_default_worker_limiter).

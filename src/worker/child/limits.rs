@@ -22,6 +22,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::tuning::OOM_SCORE_ADJ;
 use crate::sys::cpu_timer::CpuTimer;
+use crate::sys::data_size::data_held;
 use crate::sys::process_tree::DescendantKiller;
 use crate::sys::{descriptors, interval_timer, process_group, signal};
 use crate::transport::message::{Limits, Refusal};
@@ -209,16 +210,6 @@ fn limit_memory(bytes: u64) -> Result<(), Refusal> {
     })
 }
 
-/// Returns how many bytes count towards the memory limit now, or `None` if `/proc` is not mounted.
-fn data_held() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmData:"))?;
-    let kilobytes: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
 /// The limit of CPU time for each job.
 pub(super) struct CpuTime(Option<(CpuTimer, Duration)>);
 
@@ -289,15 +280,5 @@ mod tests {
             prop_assert_eq!(room(&open, limit), u64::from(count));
             prop_assert!(limit == 0 || room(&open, limit - 1) < u64::from(count));
         }
-    }
-
-    #[test]
-    fn memory_that_is_held_counts() {
-        // Large, and never touched, so that it shows in spite of the other tests in this process.
-        const MUCH: usize = 2 << 30;
-        let before = data_held().unwrap();
-        let held = std::hint::black_box(vec![0u8; MUCH]);
-        assert!(data_held().unwrap() >= before + MUCH as u64 / 2);
-        drop(held);
     }
 }

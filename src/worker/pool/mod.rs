@@ -3,6 +3,7 @@
 pub(in crate::worker) mod arenas;
 pub(in crate::worker) mod call_guard;
 pub(crate) mod context;
+pub(crate) mod context_set;
 pub(crate) mod current;
 pub(in crate::worker) mod draining;
 pub(in crate::worker) mod idle;

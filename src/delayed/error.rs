@@ -1,0 +1,262 @@
+//! The error of a delayed value.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::worker::{WorkerError, WorkerErrorKind};
+
+/// The error of a [`Delayed`](crate::delayed::Delayed) value: of the job that was to compute it, or
+/// of a value that it is computed from.
+///
+/// A value may be needed in several places, so its error is cheap to clone. Dropping the last clone
+/// of an error that no await has returned reports it as a `tracing` event at WARN, unless the job
+/// was [cancelled](JobErrorKind::Cancelled).
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::delayed::{JobErrorKind, delayed_val};
+///
+/// let numbers = delayed_val(vec![1u32, 2, 3]);
+/// let fourth = numbers.index(3) * 2;
+/// let error = smol::block_on(async { fourth.await }).unwrap_err();
+/// assert_eq!(error.kind(), JobErrorKind::Panicked);
+/// assert!(error.to_string().contains("index out of bounds"));
+/// ```
+#[derive(Clone)]
+pub struct JobError(Arc<Inner>);
+
+struct Inner {
+    job: Option<&'static str>,
+    attempts: u32,
+    cause: Cause,
+    /// Whether an await has returned the error.
+    is_delivered: AtomicBool,
+}
+
+enum Cause {
+    Worker(WorkerError),
+    Panicked(String),
+    Failed(Box<dyn Error + Send + Sync>),
+    Impossible(String),
+    TimedOut(Duration),
+    Cancelled,
+}
+
+/// The causes of a [`JobError`].
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::delayed::{JobErrorKind, delayed_val};
+///
+/// let parsed = delayed_val("seven").map(|text| text.parse::<u8>()).flatten();
+/// let error = smol::block_on(async { parsed.await }).unwrap_err();
+/// assert_eq!(error.kind(), JobErrorKind::Failed);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JobErrorKind {
+    /// The call into the worker process failed.
+    Worker(WorkerErrorKind),
+    /// The job, or a function that computes the value in this process, panicked.
+    Panicked,
+    /// The value was an `Err`, which [`flatten`](crate::delayed::Delayed::flatten) made an error of
+    /// the job.
+    Failed,
+    /// The job had not ended at its time limit, and its worker was killed or its future dropped.
+    TimedOut,
+    /// The job asks for more than there is. It did not run.
+    Impossible,
+    /// The job was cancelled with its block.
+    Cancelled,
+}
+
+impl JobError {
+    fn new(job: Option<&'static str>, attempts: u32, cause: Cause) -> Self {
+        Self(Arc::new(Inner {
+            job,
+            attempts,
+            cause,
+            is_delivered: AtomicBool::new(false),
+        }))
+    }
+
+    /// Makes the error of a panic in this process.
+    pub(super) fn panicked(payload: &(dyn Any + Send)) -> Self {
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "the panic's payload is not a text".to_owned());
+        Self::new(None, 0, Cause::Panicked(message))
+    }
+
+    pub(super) fn failed(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(None, 0, Cause::Failed(Box::new(error)))
+    }
+
+    pub(super) fn of_worker(job: &'static str, attempts: u32, error: WorkerError) -> Self {
+        Self::new(Some(job), attempts, Cause::Worker(error))
+    }
+
+    pub(super) fn impossible(job: &'static str, reason: String) -> Self {
+        Self::new(Some(job), 0, Cause::Impossible(reason))
+    }
+
+    pub(super) fn timed_out(job: &'static str, limit: Duration) -> Self {
+        Self::new(Some(job), 0, Cause::TimedOut(limit))
+    }
+
+    pub(super) fn cancelled(job: &'static str) -> Self {
+        Self::new(Some(job), 0, Cause::Cancelled)
+    }
+
+    /// Records that an await returns this error.
+    pub(super) fn delivered(self) -> Self {
+        self.0.is_delivered.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// Returns the kind of cause.
+    ///
+    /// ```
+    /// # use seedbed::delayed::{JobErrorKind, delayed_val};
+    /// let broken = delayed_val(1u32) / 0;
+    /// let error = smol::block_on(async { broken.await }).unwrap_err();
+    /// assert_eq!(error.kind(), JobErrorKind::Panicked);
+    /// ```
+    pub fn kind(&self) -> JobErrorKind {
+        match &self.0.cause {
+            Cause::Worker(error) => match error.kind() {
+                WorkerErrorKind::Panicked => JobErrorKind::Panicked,
+                WorkerErrorKind::TimedOut => JobErrorKind::TimedOut,
+                kind => JobErrorKind::Worker(kind),
+            },
+            Cause::Panicked(_) => JobErrorKind::Panicked,
+            Cause::Failed(_) => JobErrorKind::Failed,
+            Cause::Impossible(_) => JobErrorKind::Impossible,
+            Cause::TimedOut(_) => JobErrorKind::TimedOut,
+            Cause::Cancelled => JobErrorKind::Cancelled,
+        }
+    }
+
+    /// Returns the name of the job, as [`type_name`](std::any::type_name) writes it. `None` if the
+    /// error comes from a function that computes the value in this process.
+    ///
+    /// ```
+    /// # use seedbed::delayed::delayed_val;
+    /// let broken = delayed_val(1u32) / 0;
+    /// let error = smol::block_on(async { broken.await }).unwrap_err();
+    /// assert!(error.job().is_none());
+    /// ```
+    pub fn job(&self) -> Option<&str> {
+        self.0.job
+    }
+
+    /// Returns how often the job was given to a worker; 0 if it never was.
+    ///
+    /// ```
+    /// # use seedbed::delayed::delayed_val;
+    /// let broken = delayed_val(1u32) / 0;
+    /// let error = smol::block_on(async { broken.await }).unwrap_err();
+    /// assert_eq!(error.attempts(), 0);
+    /// ```
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Returns the error of the last call into a worker process, if such a call failed.
+    ///
+    /// ```
+    /// # use seedbed::delayed::delayed_val;
+    /// let broken = delayed_val(1u32) / 0;
+    /// let error = smol::block_on(async { broken.await }).unwrap_err();
+    /// assert!(error.worker().is_none());
+    /// ```
+    pub fn worker(&self) -> Option<&WorkerError> {
+        match &self.0.cause {
+            Cause::Worker(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl Inner {
+    fn write(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        match (&self.cause, self.job) {
+            (Cause::Worker(_), _) | (_, None) => {}
+            (_, Some(job)) => write!(f, "job `{job}`: ")?,
+        }
+        match &self.cause {
+            Cause::Worker(error) => write!(f, "{error}")?,
+            Cause::Panicked(message) => write!(
+                f,
+                "a function that computes a delayed value panicked: {message}"
+            )?,
+            Cause::Failed(error) => write!(f, "{error}")?,
+            Cause::Impossible(reason) => write!(f, "{reason}")?,
+            Cause::TimedOut(limit) => write!(
+                f,
+                "it had not ended after its time limit of {limit:?}, and was cancelled"
+            )?,
+            Cause::Cancelled => f.write_str("it was cancelled before it had a value")?,
+        }
+        match self.attempts {
+            0 | 1 => Ok(()),
+            attempts => write!(f, " (the last of {attempts} attempts)"),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if *self.is_delivered.get_mut() || matches!(self.cause, Cause::Cancelled) {
+            return;
+        }
+        let mut error = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(&mut error);
+        tracing::warn!(
+            error,
+            "a delayed value failed, and no await returned its error"
+        );
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f)
+    }
+}
+
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("JobError");
+        out.field("kind", &self.kind())
+            .field("job", &self.0.job)
+            .field("attempts", &self.0.attempts);
+        match &self.0.cause {
+            Cause::Worker(error) => out.field("worker", error),
+            Cause::Panicked(text) | Cause::Impossible(text) => out.field("message", text),
+            Cause::Failed(error) => out.field("error", error),
+            Cause::TimedOut(limit) => out.field("time_limit", limit),
+            Cause::Cancelled => &mut out,
+        };
+        out.finish()
+    }
+}
+
+impl Error for JobError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0.cause {
+            Cause::Worker(error) => Some(error),
+            Cause::Failed(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}

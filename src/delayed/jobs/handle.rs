@@ -1,0 +1,452 @@
+//! The handle that submits jobs.
+
+use std::any::type_name;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::callable::{Argument, Callable, Portable};
+use super::in_worker::OF_FUTURE;
+use super::options::{Checked, Options};
+use super::pool::{Pool, Ticket};
+use super::run::{Job, run_job};
+use super::statistics::Statistics;
+use crate::cancel::move_on_after;
+use crate::delayed::error::JobError;
+use crate::delayed::value::Delayed;
+use crate::delayed::value::promise::pending;
+use crate::resource::{Cores, Request, ZERO};
+use crate::sync::Token;
+use crate::task::Spawner;
+use crate::transport::job::code::assert_captures_nothing;
+use crate::worker::WorkerContext;
+
+/// A handle on a block of jobs, given to the body of [`open`](crate::delayed::open()).
+///
+/// [`call`](Self::call) submits a job for a worker process, [`spawn`](Self::spawn) a future of this
+/// process; both return a [`Delayed`] value at once. The jobs wait for their resources in one queue,
+/// first come, first served. [`on`](Self::on), [`retry`](Self::retry) and the other options return
+/// a new handle, and change nothing else. Cloning is cheap.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::delayed::{Cores, Jobs, Memory, Resources, open};
+///
+/// fn simulate(seed: u64, steps: u32) -> u64 {
+///     (0..steps).fold(seed, |state, _| state.wrapping_mul(31) + 1)
+/// }
+///
+/// async fn body(jobs: Jobs<'_>) -> u64 {
+///     let narrow = jobs.on(Cores(1) & Memory::mib(256)).retry(1);
+///     let simulate = |seed| narrow.call(simulate, (seed, 3));
+///     (simulate(1) + simulate(2) * 2).await.unwrap()
+/// }
+///
+/// fn main() {
+///     let total = seedbed::run(async { open(Resources::local(), body).await });
+///     assert_eq!(total, 30784 + 2 * 60575);
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Jobs<'env> {
+    spawner: Spawner<'env>,
+    pool: Arc<Pool>,
+    options: Arc<Options>,
+}
+
+impl<'env> Jobs<'env> {
+    pub(super) fn new(spawner: Spawner<'env>, pool: Arc<Pool>) -> Self {
+        let options = Options {
+            of_call: Arc::new(pool.check(Cores(1).into())),
+            of_future: Arc::new(pool.check(ZERO)),
+            retry: 0,
+            time_limit: None,
+            kill_on_cancel: true,
+            is_prioritized: pool.is_prioritized,
+            workers: None,
+            permit: None,
+        };
+        Self {
+            spawner,
+            pool,
+            options: Arc::new(options),
+        }
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options::clone(&self.options);
+        change(&mut options);
+        Self {
+            spawner: self.spawner.clone(),
+            pool: self.pool.clone(),
+            options: Arc::new(options),
+        }
+    }
+
+    pub(super) fn permitted(&self, permit: Token) -> Self {
+        self.with(|options| options.permit = Some(Arc::new(permit)))
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Sets the resources of each job. Without this, a call has one core, and a future nothing.
+    ///
+    /// The job's worker is pinned to its cores, and its memory is limited. A job that can never have
+    /// what it asks for is an error at once, of the kind
+    /// [`Impossible`](crate::delayed::JobErrorKind::Impossible). [`ZERO`](crate::delayed::ZERO) asks
+    /// for nothing: calls then share the workers and the limiter of plain
+    /// [`run_sync`](crate::run_sync()).
+    ///
+    /// A job that holds resources and waits for another job that needs the same ones waits forever;
+    /// [`statistics`](Self::statistics) shows that.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Cores, JobErrorKind, Resources, open};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::none().cores([0]), async |jobs| {
+    ///         let error = jobs.on(Cores(2)).call(i32::abs, -3).await.unwrap_err();
+    ///         assert_eq!(error.kind(), JobErrorKind::Impossible);
+    ///         assert!(error.to_string().contains("asks for 2 cores"));
+    ///     }));
+    /// }
+    /// ```
+    pub fn on(&self, request: impl Into<Request>) -> Self {
+        let checked = Arc::new(self.pool.check(request.into()));
+        self.with(|options| {
+            options.of_call = checked.clone();
+            options.of_future = checked;
+        })
+    }
+
+    /// Sets how often a job is run again after its worker has ended with it
+    /// ([`Broken`](crate::worker::WorkerErrorKind::Broken)). It keeps its resources in between. The
+    /// default is 0, as a job that is run twice may do its work twice.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// fn crash(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let error = jobs.retry(2).call(crash, 5).await.unwrap_err();
+    ///         assert_eq!(error.attempts(), 3);
+    ///     }));
+    /// }
+    /// ```
+    pub fn retry(&self, times: u32) -> Self {
+        self.with(|options| options.retry = times)
+    }
+
+    /// Limits the time of each attempt of a job, from the hand-over to a worker; see
+    /// [`RunSync::time_limit`](crate::worker::RunSync::time_limit). A future is limited from the
+    /// moment at which it has its resources, by the run's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use seedbed::delayed::{JobErrorKind, Resources, open};
+    ///
+    /// fn spin(_: ()) {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let brief = jobs.time_limit(Duration::from_millis(50));
+    ///         let error = brief.call(spin, ()).await.unwrap_err();
+    ///         assert_eq!(error.kind(), JobErrorKind::TimedOut); // and no process is left
+    ///     }));
+    /// }
+    /// ```
+    #[doc(alias = "timeout")]
+    pub fn time_limit(&self, limit: Duration) -> Self {
+        self.with(|options| options.time_limit = Some(limit))
+    }
+
+    /// Sets whether cancelling the block kills running jobs. By default it does, because nothing can
+    /// see their results. (For a plain [`run_sync`](crate::run_sync()), the default is the
+    /// opposite.)
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let patient = jobs.kill_on_cancel(false);
+    ///         assert_eq!(patient.call(i32::abs, -3).await.unwrap(), 3);
+    ///     }));
+    /// }
+    /// ```
+    pub fn kill_on_cancel(&self, kill: bool) -> Self {
+        self.with(|options| options.kill_on_cancel = kill)
+    }
+
+    /// Puts the jobs before all that are not prioritised. While the first prioritised job waits for
+    /// its resources, no other job starts.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         assert_eq!(jobs.prioritized().call(i32::abs, -3).await.unwrap(), 3);
+    ///     }));
+    /// }
+    /// ```
+    pub fn prioritized(&self) -> Self {
+        self.with(|options| options.is_prioritized = true)
+    }
+
+    /// Sets the workers that run the jobs. By default, a job with cores or memory runs in workers of
+    /// the block, which have the [configuration](crate::WorkerConfig) of the current context, and
+    /// other jobs in the current context.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn variable(name: String) -> Option<String> {
+    ///     std::env::var(name).ok()
+    /// }
+    ///
+    /// fn main() {
+    ///     let config = WorkerConfig::new().env("COLOUR", "green");
+    ///     seedbed::run(open_worker_context(config, async |workers| {
+    ///         open(Resources::local(), async |jobs| {
+    ///             let colour = jobs.workers(&workers).call(variable, "COLOUR".to_owned());
+    ///             assert_eq!(colour.await.unwrap().as_deref(), Some("green"));
+    ///         })
+    ///         .await
+    ///     }));
+    /// }
+    /// ```
+    pub fn workers(&self, context: &WorkerContext) -> Self {
+        self.with(|options| options.workers = Some(context.clone()))
+    }
+
+    /// Submits a job: a function that a worker process calls when the job's resources are free.
+    ///
+    /// `f` is a plain function, or a closure that captures nothing. Several arguments are a tuple.
+    /// The job's panic, and any error of the call, are the error of the value. Dropping the value
+    /// does not cancel the job; the block waits for it.
+    ///
+    /// # Panics
+    ///
+    /// If the block has ended.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// fn add(a: f64, b: f64) -> f64 {
+    ///     a + b
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let sum = jobs.call(add, (1.0, 2.0)) * 2.0;
+    ///         assert_eq!(sum.await.unwrap(), 6.0);
+    ///     }));
+    /// }
+    /// ```
+    #[track_caller]
+    #[doc(alias = "submit")]
+    pub fn call<F, A, M>(&self, f: F, argument: impl Argument<A>) -> Delayed<F::Value>
+    where
+        F: Callable<A, M>,
+        A: Portable,
+        F::Value: Portable,
+    {
+        const { assert_captures_nothing::<F>() };
+        let name = type_name::<F>();
+        let (promise, value) = pending(name);
+        match self.enqueue(name, &self.options.of_call) {
+            Err(error) => promise.settle(Err(error)),
+            Ok(ticket) => {
+                let job = Job {
+                    f,
+                    argument: argument.into_argument(),
+                    name,
+                    ticket,
+                };
+                let (pool, options) = (self.pool.clone(), self.options.clone());
+                self.spawner.spawn(async move {
+                    promise.settle(run_job::<F, A, M>(job, pool, options).await);
+                });
+            }
+        }
+        value
+    }
+
+    /// Submits a job when a delayed value is there, which is its argument. The job enters the queue
+    /// at that moment. An error of the value is that of the job.
+    ///
+    /// # Panics
+    ///
+    /// If the block has ended.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, each, open};
+    ///
+    /// fn sum(values: Vec<i32>) -> i32 {
+    ///     values.iter().sum()
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let values = each(vec![jobs.call(i32::abs, -1), jobs.call(i32::abs, -2)]);
+    ///         assert_eq!(jobs.then(values, sum).await.unwrap(), 3);
+    ///     }));
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn then<F, A, M>(&self, value: impl Into<Delayed<A>>, f: F) -> Delayed<F::Value>
+    where
+        F: Callable<A, M>,
+        A: Portable + Clone,
+        F::Value: Portable,
+    {
+        const { assert_captures_nothing::<F>() };
+        let name = type_name::<F>();
+        let (promise, result) = pending(name);
+        let (jobs, value) = (self.clone(), value.into());
+        self.spawner.spawn(async move {
+            let argument = match value.computed().await {
+                Ok(argument) => argument,
+                Err(error) => return promise.settle(Err(error)),
+            };
+            let ticket = match jobs.enqueue(name, &jobs.options.of_call) {
+                Ok(ticket) => ticket,
+                Err(error) => return promise.settle(Err(error)),
+            };
+            let job = Job {
+                f,
+                argument,
+                name,
+                ticket,
+            };
+            let (pool, options) = (jobs.pool.clone(), jobs.options.clone());
+            promise.settle(run_job::<F, A, M>(job, pool, options).await);
+        });
+        result
+    }
+
+    /// Submits a future, which runs in this block when its resources are free. It may borrow what
+    /// outlives the block.
+    ///
+    /// A panic of the future ends the block, as in a nursery. (A panic of a job in a worker is an
+    /// error of its value.)
+    ///
+    /// # Panics
+    ///
+    /// If the block has ended.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// async fn price(of: &str) -> f64 {
+    ///     of.len() as f64
+    /// }
+    ///
+    /// fn main() {
+    ///     let name = "apple".to_owned();
+    ///     let name = &name;
+    ///     seedbed::run(open(Resources::local(), async move |jobs| {
+    ///         let total = jobs.spawn(price(name)) * 2.0;
+    ///         assert_eq!(total.await.unwrap(), 10.0);
+    ///     }));
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn spawn<Fut>(&self, future: Fut) -> Delayed<Fut::Output>
+    where
+        Fut: IntoFuture<IntoFuture: Send + 'env> + Send + 'env,
+        Fut::Output: Send + Sync + 'static,
+    {
+        let name = type_name::<Fut>();
+        let (promise, value) = pending(name);
+        match self.enqueue(name, &self.options.of_future) {
+            Err(error) => promise.settle(Err(error)),
+            Ok(ticket) => {
+                let future = future.into_future();
+                let options = self.options.clone();
+                self.spawner.spawn(async move {
+                    promise.settle(run_future(name, future, ticket, options).await);
+                });
+            }
+        }
+        value
+    }
+
+    /// Puts a job into the queue. Returns `None` for one that asks for nothing.
+    fn enqueue(&self, name: &'static str, checked: &Checked) -> Result<Option<Ticket>, JobError> {
+        if let Some(fault) = &checked.fault {
+            return Err(JobError::impossible(name, fault.clone()));
+        }
+        let submit = || {
+            let is_prioritized = self.options.is_prioritized;
+            self.pool.submit(name, &checked.request, is_prioritized)
+        };
+        Ok((!checked.is_for_nothing).then(submit))
+    }
+
+    /// Returns what the block does now, and what the first job in the queue waits for.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Cores, Resources, open};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::none().cores([0]), async |jobs| {
+    ///         let one = jobs.on(Cores(1));
+    ///         let both = one.spawn(async { 1 }) + one.spawn(async { 2 });
+    ///         assert_eq!((jobs.statistics().running, jobs.statistics().queued), (1, 1));
+    ///         let line = jobs.statistics().to_string();
+    ///         assert!(line.ends_with("waits for 1 core, and there is 0 of `cores`"), "{line}");
+    ///         assert_eq!(both.await.unwrap(), 3);
+    ///     }));
+    /// }
+    /// ```
+    pub fn statistics(&self) -> Statistics {
+        self.pool.statistics()
+    }
+}
+
+/// Waits for the resources of a future, and runs it.
+async fn run_future<Fut: Future>(
+    name: &'static str,
+    future: Fut,
+    ticket: Option<Ticket>,
+    options: Arc<Options>,
+) -> Result<Fut::Output, JobError> {
+    let limited = async {
+        match options.time_limit {
+            None => Ok(future.await),
+            Some(limit) => {
+                let output = move_on_after(limit, future).await;
+                output.ok_or_else(|| JobError::timed_out(name, limit))
+            }
+        }
+    };
+    let Some(ticket) = ticket else {
+        return limited.await;
+    };
+    let granted = ticket.granted().await;
+    let grant = granted.map_err(|reason| JobError::impossible(name, reason))?;
+    OF_FUTURE.scope(grant.allocation.clone(), limited).await
+}
+
+impl fmt::Debug for Jobs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs")
+            .field("statistics", &self.statistics())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! Applies the allocation of a job in its worker: pins the worker's threads to the cores, and limits
+//! its memory.
+//!
+//! A worker of a block keeps the cores and the limit of its last job, because moving to other cores
+//! costs some 40 µs, and the next job sets its own. A worker of a context that other calls use, too,
+//! has its former cores and limit again when the job has ended.
+
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+use crate::resource::Allocation;
+use crate::sys::data_size::data_held;
+use crate::sys::primitives::lock;
+use crate::variables::TreeVar;
+
+/// The allocation of a future that was spawned on resources.
+pub(super) static OF_FUTURE: TreeVar<Arc<Allocation>> = TreeVar::new();
+
+/// The allocation of the job that this process runs as a worker, and what is in force.
+static OF_WORKER: Mutex<InForce> = Mutex::new(InForce {
+    allocation: None,
+    cores: Vec::new(),
+    memory: None,
+    born_with: None,
+});
+
+struct InForce {
+    allocation: Option<Arc<Allocation>>,
+    /// The cores that the worker is pinned to; empty if it is not.
+    cores: Vec<usize>,
+    /// The number of bytes that may be added to those of the beginning.
+    memory: Option<u64>,
+    /// The memory and its limit before the first limited job.
+    born_with: Option<(u64, Rlimit)>,
+}
+
+/// The allocation of a job, as it is sent to the worker.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Surroundings {
+    pub(super) allocation: Allocation,
+    /// Whether other calls use the worker, too.
+    pub(super) is_shared: bool,
+}
+
+/// Returns the resources of the running job: in a worker, those of the job that it runs; elsewhere,
+/// those of the future that was spawned on resources. `None` outside of both.
+///
+/// In a worker, the process is pinned to the cores, so
+/// [`available_parallelism`](std::thread::available_parallelism) counts them, and its memory is
+/// limited.
+///
+/// # Examples
+///
+/// ```
+/// assert!(seedbed::delayed::allocation().is_none());
+/// ```
+pub fn allocation() -> Option<Arc<Allocation>> {
+    OF_FUTURE
+        .get()
+        .or_else(|| lock(&OF_WORKER).allocation.clone())
+}
+
+/// Runs a job in the worker with its allocation.
+///
+/// # Panics
+///
+/// If the worker cannot be pinned or limited. The caller gets that as the job's error.
+pub(super) fn run_with<R>(surroundings: Option<Surroundings>, job: impl FnOnce() -> R) -> R {
+    let _restored = surroundings.map(enter);
+    job()
+}
+
+/// Ends the effect of an allocation when dropped.
+struct Entered {
+    /// The cores to return to.
+    former_cores: Option<CpuSet>,
+    is_shared: bool,
+}
+
+fn enter(surroundings: Surroundings) -> Entered {
+    let Surroundings {
+        allocation,
+        is_shared,
+    } = surroundings;
+    let cores = allocation.cores();
+    let former_cores = (is_shared && !cores.is_empty())
+        .then(|| sched_getaffinity(None).ok())
+        .flatten();
+    let mut in_force = lock(&OF_WORKER);
+    if !cores.is_empty() && in_force.cores != cores {
+        let mut set = CpuSet::new();
+        cores.iter().for_each(|&core| set.set(core));
+        if let Err(error) = pin_all_threads(&set) {
+            drop(in_force);
+            panic!(
+                "the job's worker cannot be pinned to the cores of its allocation, {cores:?}: {error}"
+            );
+        }
+        in_force.cores = cores;
+    }
+    if let Err(error) = limit_memory(&mut in_force, allocation.memory()) {
+        drop(in_force);
+        panic!("the memory of the job's worker cannot be limited: {error}");
+    }
+    in_force.allocation = Some(Arc::new(allocation));
+    Entered {
+        former_cores,
+        is_shared,
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut in_force = lock(&OF_WORKER);
+        in_force.allocation = None;
+        if !self.is_shared {
+            return;
+        }
+        if let Some(cores) = &self.former_cores {
+            // The worker had these cores before, so it fails only if the machine has changed.
+            let _ = pin_all_threads(cores);
+            in_force.cores.clear();
+        }
+        // Raising a limit to what it was is always allowed.
+        let _ = limit_memory(&mut in_force, None);
+    }
+}
+
+/// Pins all threads of this process. A new thread inherits the cores of the one that starts it, but
+/// a job may have left threads.
+fn pin_all_threads(set: &CpuSet) -> std::io::Result<()> {
+    sched_setaffinity(None, set)?;
+    // Without `/proc`, the other threads stay where they are.
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
+        return Ok(());
+    };
+    for thread in threads.flatten() {
+        let id = thread
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(id) = id.and_then(Pid::from_raw) {
+            // A thread that has ended needs no cores.
+            let _ = sched_setaffinity(Some(id), set);
+        }
+    }
+    Ok(())
+}
+
+/// Limits the memory of this process to what it was born with and so much more.
+fn limit_memory(in_force: &mut InForce, more: Option<u64>) -> std::io::Result<()> {
+    if in_force.memory == more {
+        return Ok(());
+    }
+    let (held, limit) = *in_force
+        .born_with
+        .get_or_insert_with(|| (data_held().unwrap_or(0), getrlimit(Resource::Data)));
+    let wanted = more.map(|more| held.saturating_add(more));
+    // A limit of the configuration stays.
+    let current = [wanted, limit.current].into_iter().flatten().min();
+    let maximum = limit.maximum;
+    setrlimit(Resource::Data, Rlimit { current, maximum })?;
+    in_force.memory = more;
+    Ok(())
+}

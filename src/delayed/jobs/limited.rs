@@ -1,0 +1,76 @@
+//! A limit of the number of jobs that are submitted at a time.
+
+use std::fmt;
+
+use super::handle::Jobs;
+use crate::sync::CapacityLimiter;
+
+/// Limits the number of jobs that are submitted and have not ended; returned by
+/// [`Jobs::at_most`](crate::delayed::Jobs::at_most).
+#[derive(Clone)]
+pub struct Limited<'env> {
+    jobs: Jobs<'env>,
+    limiter: CapacityLimiter,
+}
+
+impl<'env> Limited<'env> {
+    pub(super) fn new(jobs: Jobs<'env>, count: usize) -> Self {
+        Self {
+            jobs,
+            limiter: CapacityLimiter::new(count),
+        }
+    }
+
+    /// Waits until fewer jobs than the limit exist, and returns a handle for one more. The place is
+    /// free again when the handle is dropped and its jobs have ended.
+    ///
+    /// # Cancellation
+    ///
+    /// Atomic: if cancelled, no place is taken.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let limited = jobs.at_most(1);
+    ///         assert_eq!(limited.ready().await.call(i32::abs, -1).await.unwrap(), 1);
+    ///     }));
+    /// }
+    /// ```
+    pub async fn ready(&self) -> Jobs<'env> {
+        self.jobs.permitted(self.limiter.acquire().await)
+    }
+}
+
+impl<'env> Jobs<'env> {
+    /// Returns a handle that submits at most `count` jobs at a time, so that a loop over many inputs
+    /// does not make all jobs at once. (Grain's `QueueLimiter`.)
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let limited = jobs.at_most(2);
+    ///         let mut absolute = Vec::new();
+    ///         for number in -3..0 {
+    ///             absolute.push(limited.ready().await.call(i32::abs, number));
+    ///         }
+    ///         let total = absolute.into_iter().sum::<seedbed::delayed::Delayed<i32>>();
+    ///         assert_eq!(total.await.unwrap(), 6);
+    ///     }));
+    /// }
+    /// ```
+    pub fn at_most(&self, count: usize) -> Limited<'env> {
+        Limited::new(self.clone(), count)
+    }
+}
+
+impl fmt::Debug for Limited<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limited")
+            .field("limiter", &self.limiter)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,27 @@
+//! Jobs: what is called in workers and spawned in a block, when its resources are free.
+//!
+//! | files | job |
+//! |---|---|
+//! | `open` | the blocks |
+//! | `handle`, `options`, `limited` | the handle that submits jobs, its options, its limit |
+//! | `pool` | waiting for an allocation, and giving it back |
+//! | `run` | one job, from its turn to its result |
+//! | `in_worker` | what the worker does with an allocation |
+//! | `callable` | the functions and values that may be sent |
+
+mod callable;
+mod handle;
+mod in_worker;
+mod limited;
+mod open;
+mod options;
+mod pool;
+mod run;
+mod statistics;
+
+pub use callable::{Argument, Callable, Portable};
+pub use handle::Jobs;
+pub use in_worker::allocation;
+pub use limited::Limited;
+pub use open::{open, try_open};
+pub use statistics::{ResourceStatistics, Statistics};

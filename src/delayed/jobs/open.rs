@@ -1,0 +1,152 @@
+//! The blocks of jobs.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::handle::Jobs;
+use super::pool::Pool;
+use crate::delayed::setup::Setup;
+use crate::task::{Nursery, open_nursery, try_open_nursery};
+use crate::worker::ContextSet;
+
+/// Opens a block of jobs that share resources, and runs `body` with a handle on it.
+///
+/// The block is a nursery: it ends when the body and all jobs have ended, and returns the body's
+/// value. At its end, its workers are shut down. A [`Delayed`](crate::delayed::Delayed) value may
+/// leave it; the jobs below such a value have ended.
+///
+/// # Cancellation
+///
+/// When a scope around the block is cancelled, the body and the waiting jobs are dropped, and the
+/// workers of running jobs are killed and reaped, unless
+/// [`kill_on_cancel`](crate::delayed::Jobs::kill_on_cancel) is false. Values of jobs that have no
+/// result are [`Cancelled`](crate::delayed::JobErrorKind::Cancelled).
+///
+/// # Panics
+///
+/// With the panic of the body or of a spawned future.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::delayed::{Cores, Resources, allocation, open};
+///
+/// fn cores(_: ()) -> usize {
+///     assert_eq!(std::thread::available_parallelism().unwrap().get(), 1);
+///     allocation().unwrap().cores().len()
+/// }
+///
+/// fn main() {
+///     seedbed::run(open(Resources::local(), async |jobs| {
+///         let two = jobs.on(Cores(1)).call(cores, ()) + jobs.call(cores, ());
+///         assert_eq!(two.await.unwrap(), 2);
+///     }));
+/// }
+/// ```
+#[doc(alias = "open_waitgroup")]
+pub fn open<'env, R, F, Fut>(setup: impl Into<Setup>, body: F) -> impl Future<Output = R>
+where
+    F: FnOnce(Jobs<'env>) -> Fut,
+    Fut: Future<Output = R>,
+{
+    let setup = setup.into();
+    let workers = Arc::new(ContextSet::new());
+    let of_block = workers.clone();
+    let block = open_nursery(move |n: Nursery<'env, R>| {
+        body(Jobs::new(
+            n.spawner(),
+            Arc::new(Pool::new(&setup, of_block)),
+        ))
+    });
+    within(workers, block)
+}
+
+/// Opens a block of jobs whose body can fail. An `Err` of the body cancels the jobs; in everything
+/// else, the block is like that of [`open`].
+///
+/// # Cancellation
+///
+/// When a scope around the block is cancelled, the body and the waiting jobs are dropped, and the
+/// workers of running jobs are killed and reaped.
+///
+/// # Errors
+///
+/// The error of the body.
+///
+/// # Panics
+///
+/// With the panic of the body or of a spawned future.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::delayed::{JobError, Resources, try_open};
+///
+/// fn main() {
+///     let sum: Result<i32, JobError> = seedbed::run(try_open(Resources::local(), async |jobs| {
+///         let sum = jobs.call(i32::abs, -1) + jobs.call(i32::abs, -2);
+///         Ok(sum.await?)
+///     }));
+///     assert_eq!(sum.unwrap(), 3);
+/// }
+/// ```
+pub fn try_open<'env, T, E, F, Fut>(
+    setup: impl Into<Setup>,
+    body: F,
+) -> impl Future<Output = Result<T, E>>
+where
+    F: FnOnce(Jobs<'env>) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    let setup = setup.into();
+    let workers = Arc::new(ContextSet::new());
+    let of_block = workers.clone();
+    let block = try_open_nursery(move |n: Nursery<'env, Result<T, E>>| {
+        body(Jobs::new(
+            n.spawner(),
+            Arc::new(Pool::new(&setup, of_block)),
+        ))
+    });
+    within(workers, block)
+}
+
+/// Runs a block, and shuts down its workers. Its parameter is the whole type of the block, so that
+/// the compiler sees without knowing `'env` that this future is `Send`.
+async fn within<B: Future>(workers: Arc<ContextSet>, block: B) -> B::Output {
+    workers.within(block).await
+}
+
+impl Jobs<'_> {
+    /// Opens a block within this one, whose jobs share the same resources and the same queue. A
+    /// function that makes jobs of its own uses it to end with all of them.
+    ///
+    /// # Cancellation
+    ///
+    /// When a scope around the block is cancelled, its jobs are cancelled as by [`open`].
+    ///
+    /// # Panics
+    ///
+    /// With the panic of the body or of a spawned future.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Jobs, Resources, open};
+    ///
+    /// async fn distance(jobs: &Jobs<'_>, a: i32, b: i32) -> i32 {
+    ///     jobs.open(async |jobs| jobs.call(i32::abs_diff, (a, b)).await.unwrap() as i32).await
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         assert_eq!(distance(&jobs, 3, 5).await, 2);
+    ///     }));
+    /// }
+    /// ```
+    pub fn open<'sub, R, F, Fut>(&self, body: F) -> impl Future<Output = R> + use<'sub, R, F, Fut>
+    where
+        F: FnOnce(Jobs<'sub>) -> Fut,
+        Fut: Future<Output = R>,
+    {
+        let pool = self.pool().clone();
+        open_nursery(move |n: Nursery<'sub, R>| body(Jobs::new(n.spawner(), pool)))
+    }
+}

@@ -1,0 +1,32 @@
+//! The options of a handle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::resource::Request;
+use crate::sync::Token;
+use crate::worker::WorkerContext;
+
+/// A request that was compared with what there is.
+pub(super) struct Checked {
+    pub(super) request: Request,
+    /// Why the request can never be met.
+    pub(super) fault: Option<String>,
+    pub(super) is_for_nothing: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct Options {
+    /// The resources of a call.
+    pub(super) of_call: Arc<Checked>,
+    /// The resources of a future.
+    pub(super) of_future: Arc<Checked>,
+    pub(super) retry: u32,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) kill_on_cancel: bool,
+    pub(super) is_prioritized: bool,
+    /// `None` for workers of the block.
+    pub(super) workers: Option<WorkerContext>,
+    /// A token of the limit that the job counts for.
+    pub(super) permit: Option<Arc<Token>>,
+}

@@ -1,0 +1,140 @@
+//! One job, from its turn to its result.
+
+use std::sync::Arc;
+
+use serde::de::Deserializer;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::callable::{Callable, Portable};
+use super::in_worker::{Surroundings, run_with};
+use super::options::Options;
+use super::pool::{Grant, Pool, Ticket};
+use crate::delayed::error::JobError;
+use crate::resource::Allocation;
+use crate::worker::{RunSync, WorkerContext, WorkerErrorKind, run_sync};
+
+/// The argument of a job, which is kept for the next attempt. It is encoded as an `A`.
+struct Kept<A>(Arc<A>);
+
+impl<A: Serialize> Serialize for Kept<A> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, A: Deserialize<'de>> Deserialize<'de> for Kept<A> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        A::deserialize(deserializer).map(|argument| Self(Arc::new(argument)))
+    }
+}
+
+impl<A> Kept<A> {
+    fn into_inner(self) -> A {
+        Arc::into_inner(self.0).unwrap_or_else(|| unreachable!("a worker has one handle"))
+    }
+}
+
+/// A job that waits for its turn, and its function.
+pub(super) struct Job<F, A> {
+    pub(super) f: F,
+    pub(super) argument: A,
+    pub(super) name: &'static str,
+    /// `None` if the job asks for nothing.
+    pub(super) ticket: Option<Ticket>,
+}
+
+/// Waits for the resources of a job, and runs it until it has a result or no attempt is left.
+pub(super) async fn run_job<F, A, M>(
+    job: Job<F, A>,
+    pool: Arc<Pool>,
+    options: Arc<Options>,
+) -> Result<F::Value, JobError>
+where
+    F: Callable<A, M>,
+    A: Portable,
+    F::Value: Portable,
+{
+    let grant = match job.ticket {
+        None => None,
+        Some(ticket) => {
+            let granted = ticket.granted().await;
+            Some(granted.map_err(|reason| JobError::impossible(job.name, reason))?)
+        }
+    };
+    let workers = choose_workers(&pool, &options, grant.as_ref());
+    let argument = Arc::new(job.argument);
+    for attempt in 1.. {
+        let surroundings = grant.as_ref().map(|grant| Surroundings {
+            allocation: Allocation::clone(&grant.allocation),
+            is_shared: workers.is_shared,
+        });
+        let mut call = call(
+            &workers.context,
+            job.f,
+            surroundings,
+            Kept(argument.clone()),
+        )
+        .named_after::<F>()
+        .kill_on_cancel(options.kill_on_cancel);
+        if workers.is_unlimited {
+            call = call.limiter(&pool.unlimited);
+        }
+        if let Some(limit) = options.time_limit {
+            call = call.time_limit(limit);
+        }
+        match call.await {
+            Ok(value) => return Ok(value),
+            Err(error) if error.kind() == WorkerErrorKind::Broken && attempt <= options.retry => {}
+            Err(error) => return Err(JobError::of_worker(job.name, attempt, error)),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+fn call<F, A, M>(
+    context: &Option<WorkerContext>,
+    f: F,
+    surroundings: Option<Surroundings>,
+    argument: Kept<A>,
+) -> RunSync<(Option<Surroundings>, Kept<A>), F::Value>
+where
+    F: Callable<A, M>,
+    A: Portable,
+    F::Value: Portable,
+{
+    // Captures `f`, which has no size, so that this closure has none.
+    let job = move |(surroundings, argument): (Option<Surroundings>, Kept<A>)| {
+        run_with(surroundings, || f.apply(argument.into_inner()))
+    };
+    match context {
+        Some(context) => context.run_sync(job, (surroundings, argument)),
+        None => run_sync(job, (surroundings, argument)),
+    }
+}
+
+/// The workers of a job.
+struct Workers {
+    /// `None` for the current context.
+    context: Option<WorkerContext>,
+    /// Whether other calls use them, too.
+    is_shared: bool,
+    /// Whether the job's resources limit the number of its calls, and no other limiter does.
+    is_unlimited: bool,
+}
+
+/// A job that is pinned or limited runs in a worker of the block that had as many cores before: a
+/// library that has made a thread pool of two threads would not make one of four.
+fn choose_workers(pool: &Pool, options: &Options, grant: Option<&Grant>) -> Workers {
+    let cores = grant.map_or(0, |grant| grant.allocation.cores().len());
+    let is_limited = grant.is_some_and(|grant| grant.allocation.memory().is_some());
+    let of_block = options.workers.is_none() && (cores > 0 || is_limited);
+    Workers {
+        context: if of_block {
+            Some(pool.workers.get(cores))
+        } else {
+            options.workers.clone()
+        },
+        is_shared: !of_block,
+        is_unlimited: cores > 0 || is_limited,
+    }
+}

@@ -1,0 +1,29 @@
+//! Delayed values, without jobs: nodes, operations, and their evaluation.
+//!
+//! | files | job |
+//! |---|---|
+//! | `node`, `operation`, `promise` | a node as such; one that is computed; one whose result comes from elsewhere |
+//! | `watcher`, `evaluation` | waiting for nodes; the walk through a graph |
+//! | `discard` | drops chains without recursion |
+//! | `handle`, `awaiting` | `Delayed`; its futures |
+//! | `work`, `combine`, `each`, `operators` | the operations: their shapes, methods and operators |
+
+mod awaiting;
+mod combine;
+mod discard;
+mod each;
+mod evaluation;
+mod handle;
+mod node;
+mod operation;
+mod operators;
+pub(in crate::delayed) mod promise;
+mod watcher;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+pub use awaiting::{DelayedFuture, Shared};
+pub use each::{Each, each};
+pub use handle::{Delayed, delayed_val};

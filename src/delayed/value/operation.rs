@@ -1,0 +1,169 @@
+//! A node that is computed from other nodes.
+//!
+//! It is one allocation: the operands and the function until it is computed, the watchers while it
+//! is computed, and the result.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::discard::{discard, empty_bin};
+use super::node::{Graph, Node, Progress};
+use super::watcher::{Watcher, Watchers};
+use crate::delayed::error::JobError;
+use crate::sys::primitives::lock;
+
+/// Operands, and what is computed from them.
+pub(super) trait Work: Send + 'static {
+    type Output: Send + Sync + 'static;
+
+    /// Adds the operands without a result.
+    ///
+    /// # Errors
+    ///
+    /// The error of an operand that has failed.
+    fn missing(&self, missing: &mut Vec<Arc<dyn Graph>>) -> Result<(), JobError>;
+
+    /// Computes the result. All operands have values.
+    fn compute(self) -> Result<Self::Output, JobError>;
+
+    /// Hands over the operands, to be dropped.
+    fn release(self, drop_later: &mut dyn FnMut(Arc<dyn Graph>));
+}
+
+pub(super) struct Operation<W: Work> {
+    state: Mutex<State<W>>,
+    result: OnceLock<Result<W::Output, JobError>>,
+}
+
+enum State<W> {
+    Waiting(W),
+    /// A thread computes the node.
+    Running(Watchers),
+    Done,
+}
+
+impl<W: Work> Operation<W> {
+    pub(super) fn new(work: W) -> Self {
+        Self {
+            state: Mutex::new(State::Waiting(work)),
+            result: OnceLock::new(),
+        }
+    }
+
+    /// Stores the result, and tells the watchers.
+    fn settle(&self, result: Result<W::Output, JobError>) {
+        // Only the thread that has changed the state from `Waiting` calls this, so the cell is
+        // empty.
+        let result = self.result.get_or_init(|| result);
+        let state = mem::replace(&mut *lock(&self.state), State::Done);
+        if let State::Running(watchers) = state {
+            watchers.settle(result.as_ref().err());
+        }
+    }
+
+    /// Takes the operands, if no thread has.
+    fn take_work(state: &mut State<W>) -> Option<W> {
+        match mem::replace(state, State::Running(Watchers::default())) {
+            State::Waiting(work) => Some(work),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    fn done(&self) -> Progress {
+        match self.outcome() {
+            Some(Err(error)) => Progress::Failed(error.clone()),
+            _ => Progress::Done,
+        }
+    }
+}
+
+impl<W: Work> Graph for Operation<W> {
+    fn outcome(&self) -> Option<Result<(), &JobError>> {
+        self.result.get().map(|result| result.as_ref().map(|_| ()))
+    }
+
+    fn advance(&self, compute: bool, missing: &mut Vec<Arc<dyn Graph>>) -> Progress {
+        if self.result.get().is_some() {
+            return self.done();
+        }
+        let mut state = lock(&self.state);
+        let before = missing.len();
+        let failure = match &*state {
+            State::Waiting(work) => work.missing(missing).err(),
+            State::Running(_) => return Progress::Blocked,
+            State::Done => return self.done(),
+        };
+        if let Some(error) = failure {
+            missing.truncate(before);
+            let work = Self::take_work(&mut state);
+            drop(state);
+            self.settle(Err(error.clone()));
+            release(work);
+            return Progress::Failed(error);
+        }
+        if missing.len() > before {
+            return Progress::Operands;
+        }
+        if !compute {
+            return Progress::Computable;
+        }
+        let work = Self::take_work(&mut state);
+        drop(state);
+        if let Some(work) = work {
+            self.settle(
+                catch_unwind(AssertUnwindSafe(|| work.compute()))
+                    .unwrap_or_else(|panic| Err(JobError::panicked(&*panic))),
+            );
+        }
+        self.done()
+    }
+
+    fn fail(&self, error: &JobError) {
+        let work = Self::take_work(&mut lock(&self.state));
+        if work.is_some() {
+            self.settle(Err(error.clone()));
+            release(work);
+        }
+    }
+
+    fn watch(&self, watcher: &Arc<Watcher>) {
+        match &mut *lock(&self.state) {
+            State::Running(watchers) => return watchers.add(watcher),
+            State::Waiting(_) => unreachable!("a node that waits for operands is not watched"),
+            State::Done => {}
+        }
+        watcher.settled(self.outcome().and_then(Result::err));
+    }
+}
+
+impl<W: Work> Node<W::Output> for Operation<W> {
+    fn result(&self) -> Option<&Result<W::Output, JobError>> {
+        self.result.get()
+    }
+
+    fn take(&mut self) -> Option<Result<W::Output, JobError>> {
+        self.result.take()
+    }
+}
+
+/// Drops operands without recursion.
+fn release<W: Work>(work: Option<W>) {
+    if let Some(work) = work {
+        work.release(&mut discard);
+        empty_bin();
+    }
+}
+
+impl<W: Work> Drop for Operation<W> {
+    fn drop(&mut self) {
+        let state = self
+            .state
+            .get_mut()
+            .unwrap_or_else(|error| error.into_inner());
+        release(Self::take_work(state));
+    }
+}

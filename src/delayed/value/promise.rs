@@ -1,0 +1,103 @@
+//! A node whose result comes from elsewhere.
+
+use std::mem;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::handle::Delayed;
+use super::node::{Graph, Node, Progress};
+use super::watcher::{Watcher, Watchers};
+use crate::delayed::error::JobError;
+use crate::sys::primitives::lock;
+
+struct Leaf<T> {
+    result: OnceLock<Result<T, JobError>>,
+    watchers: Mutex<Watchers>,
+}
+
+/// Gives a delayed value its result. If it is dropped without that, the value is cancelled.
+pub(in crate::delayed) struct Promise<T: Send + Sync + 'static> {
+    leaf: Option<Arc<Leaf<T>>>,
+    name: &'static str,
+}
+
+/// Makes a delayed value for the job `name`, and the promise that settles it.
+pub(in crate::delayed) fn pending<T: Send + Sync + 'static>(
+    name: &'static str,
+) -> (Promise<T>, Delayed<T>) {
+    let leaf = Arc::new(Leaf {
+        result: OnceLock::new(),
+        watchers: Mutex::default(),
+    });
+    let promise = Promise {
+        leaf: Some(leaf.clone()),
+        name,
+    };
+    (promise, Delayed(leaf))
+}
+
+impl<T: Send + Sync + 'static> Promise<T> {
+    pub(in crate::delayed) fn settle(mut self, result: Result<T, JobError>) {
+        self.settle_once(result);
+    }
+
+    fn settle_once(&mut self, result: Result<T, JobError>) {
+        let Some(leaf) = self.leaf.take() else {
+            return;
+        };
+        let failure = result.as_ref().err().cloned();
+        let watchers = {
+            let mut watchers = lock(&leaf.watchers);
+            // The promise is used up, so nothing else has set the result.
+            let _ = leaf.result.set(result);
+            mem::take(&mut *watchers)
+        };
+        drop(leaf); // so that the waiter that is woken has the last handle
+        watchers.settle(failure.as_ref());
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if self.leaf.is_some() {
+            let error = JobError::cancelled(self.name);
+            self.settle_once(Err(error));
+        }
+    }
+}
+
+impl<T: Send + Sync> Graph for Leaf<T> {
+    fn outcome(&self) -> Option<Result<(), &JobError>> {
+        self.result.get().map(|result| result.as_ref().map(|_| ()))
+    }
+
+    fn advance(&self, _: bool, _: &mut Vec<Arc<dyn Graph>>) -> Progress {
+        match self.outcome() {
+            None => Progress::Blocked,
+            Some(Ok(())) => Progress::Done,
+            Some(Err(error)) => Progress::Failed(error.clone()),
+        }
+    }
+
+    fn fail(&self, _: &JobError) {}
+
+    fn watch(&self, watcher: &Arc<Watcher>) {
+        let mut watchers = lock(&self.watchers);
+        match self.outcome() {
+            None => watchers.add(watcher),
+            Some(outcome) => {
+                drop(watchers);
+                watcher.settled(outcome.err());
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync> Node<T> for Leaf<T> {
+    fn result(&self) -> Option<&Result<T, JobError>> {
+        self.result.get()
+    }
+
+    fn take(&mut self) -> Option<Result<T, JobError>> {
+        self.result.take()
+    }
+}
