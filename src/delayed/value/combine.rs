@@ -214,18 +214,14 @@ impl<T: Send + Sync + 'static> Delayed<T> {
     /// assert_eq!(smol::block_on(async { quotient.await }).unwrap(), 0);
     /// ```
     #[doc(alias = "if")]
-    pub fn choose(
-        condition: Delayed<bool>,
-        then: impl Into<Self>,
-        otherwise: impl Into<Self>,
-    ) -> Self
+    pub fn choose(condition: Delayed<bool>, then: Self, otherwise: Self) -> Self
     where
         T: Clone,
     {
         Delayed::operation(Choose {
             condition,
-            then: then.into(),
-            otherwise: otherwise.into(),
+            then,
+            otherwise,
         })
     }
 }

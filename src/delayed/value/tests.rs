@@ -200,13 +200,13 @@ fn a_panic_is_the_error_of_the_value_and_of_what_needs_it() {
 fn the_value_that_was_not_chosen_does_not_count() {
     let (never, unsettled) = leaf();
     let (promise, condition) = pending("condition");
-    let chosen = Delayed::choose(condition, delayed_val(1.0) + 1.0, unsettled);
+    let chosen = Delayed::choose(condition, delayed_val(1.0f64) + 1.0, unsettled);
     let mut future = chosen.into_future();
     assert!(poll(&mut future).is_pending());
     promise.settle(Ok(true));
     assert!(matches!(poll(&mut future), Poll::Ready(Ok(2.0))));
     let failing = delayed_val(vec![1.0]).index(1);
-    let chosen = Delayed::choose(delayed_val(false), failing, 3.0);
+    let chosen = Delayed::choose(delayed_val(false), failing, delayed_val(3.0));
     assert_eq!(value(chosen).unwrap(), 3.0);
     drop(never);
 }
@@ -214,7 +214,7 @@ fn the_value_that_was_not_chosen_does_not_count() {
 #[test]
 fn the_chosen_value_is_waited_for() {
     let (promise, delayed) = leaf();
-    let chosen = Delayed::choose(delayed_val(1).lt(2), delayed * 2.0, 0.0);
+    let chosen = Delayed::choose(delayed_val(1).lt(2), delayed * 2.0, delayed_val(0.0));
     let mut future = chosen.into_future();
     assert!(poll(&mut future).is_pending());
     promise.settle(Ok(4.0));
