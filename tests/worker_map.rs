@@ -380,7 +380,7 @@ fn a_crash_costs_the_item_that_it_struck() {
 
 fn a_time_out_costs_the_item_that_it_struck() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        let limit = Duration::from_millis(200);
+        let limit = Duration::from_secs(1); // enough for the other items on a busy machine
         for (count, chunk) in [(10, 10), (3, 1)] {
             let log = Log::new();
             let items = items(&log, count, 1, Deed::Hang);
@@ -399,14 +399,14 @@ fn a_time_out_costs_the_item_that_it_struck() {
     }));
 }
 
-/// Each item takes half of its limit, and all together many times as much.
+/// Each item takes an eighth of its limit, and all together take more than it.
 fn time_limits_are_those_of_single_items() {
     fn take(time: Duration) {
         std::thread::sleep(time);
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        let limit = Duration::from_millis(400);
-        let items = vec![limit / 8; 30];
+        let limit = Duration::from_secs(2);
+        let items = vec![limit / 8; 10];
         let map = workers.map_sync(take, items).chunk(30).time_limit(limit);
         map.limiter(&CapacityLimiter::new(1))
             .try_collect()
