@@ -97,7 +97,7 @@ impl<'env> Jobs<'env> {
     ///
     /// The job's worker is pinned to its cores, and its memory is limited. A job that can never have
     /// what it asks for is an error at once, of the kind
-    /// [`Impossible`](crate::delayed::JobErrorKind::Impossible). [`ZERO`](crate::delayed::ZERO) asks
+    /// [`Impossible`](crate::delayed::JobErrorKind::Impossible). [`ZERO`] asks
     /// for nothing: calls then share the workers and the limiter of plain
     /// [`run_sync`](crate::run_sync()).
     ///

@@ -70,13 +70,13 @@ use crate::worker::call::Argument;
 /// # Closing, and processes that end
 ///
 /// Dropping the sender ends the channel: the receiver gets what was sent, and then
-/// [`EndOfChannel`](RecvErrorKind::EndOfChannel). Dropping the receiver discards what it has not
-/// received, and sending returns [`Closed`](SendErrorKind::Closed).
+/// [`EndOfChannel`]. Dropping the receiver discards what it has not received, and sending returns
+/// [`Closed`].
 ///
 /// If the process of the sender is killed, the receiver gets all messages whose `send` had returned,
-/// and perhaps the one that was being sent, and then [`PeerGone`](RecvErrorKind::PeerGone): never a
-/// part of a message. The call of the killed job returns its own error first, because this process
-/// holds what it has sent to a job until the job has ended.
+/// and perhaps the one that was being sent, and then [`PeerGone`]: never a part of a message. The
+/// call of the killed job returns its own error first, because this process holds what it has sent
+/// to a job until the job has ended.
 ///
 /// A side that is lost on its way, for example because a call is cancelled before a worker has its
 /// argument, is reported to the other side as `PeerGone`, too.
@@ -88,6 +88,10 @@ use crate::worker::call::Argument;
 /// # Panics
 ///
 /// If `capacity` is 0.
+///
+/// [`EndOfChannel`]: crate::worker::RecvErrorKind::EndOfChannel
+/// [`PeerGone`]: crate::worker::RecvErrorKind::PeerGone
+/// [`Closed`]: crate::worker::SendErrorKind::Closed
 #[doc(alias = "ipc")]
 #[doc(alias = "pipe")]
 #[doc(alias = "queue")]
