@@ -23,10 +23,39 @@ pub trait MapOrder: sealed::Order {
 }
 
 /// Results come in the order of their items.
+///
+/// ```
+/// use seedbed::worker::{MapOrdered, MapSync};
+///
+/// fn lengths(words: MapSync<'_, String, usize, MapOrdered>) -> Vec<usize> {
+///     smol::block_on(words.try_collect()).unwrap()
+/// }
+///
+/// fn main() {
+///     seedbed::init();
+///     let words = ["ivy", "fern"].map(String::from);
+///     assert_eq!(lengths(seedbed::map_sync(|word: String| word.len(), words)), [3, 4]);
+/// }
+/// ```
 #[derive(Debug)]
 pub enum MapOrdered {}
 
 /// Results come as soon as they are made, each with the index of its item.
+///
+/// ```
+/// use seedbed::worker::{MapSync, MapUnordered};
+///
+/// fn longest(words: MapSync<'_, String, usize, MapUnordered>) -> Option<usize> {
+///     let lengths = smol::block_on(words.try_collect()).unwrap();
+///     lengths.into_iter().max_by_key(|&(_, length)| length).map(|(index, _)| index)
+/// }
+///
+/// fn main() {
+///     seedbed::init();
+///     let words = ["ivy", "fern"].map(String::from);
+///     assert_eq!(longest(seedbed::map_sync(|word: String| word.len(), words).unordered()), Some(1));
+/// }
+/// ```
 #[derive(Debug)]
 pub enum MapUnordered {}
 

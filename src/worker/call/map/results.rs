@@ -132,6 +132,28 @@ fn wake(waker: Option<Waker>) {
 ///
 /// Ends the map: no further item begins. The block goes on, and at its end waits for the items in
 /// progress, as [`open`](crate::worker::MapSync::open) says.
+///
+/// # Examples
+///
+/// ```
+/// use futures_lite::StreamExt;
+/// use seedbed::map_sync;
+///
+/// fn main() {
+///     seedbed::init();
+///     let map = map_sync(|n: u64| n * n, 1..); // without an end
+///     let first_above_50 = smol::block_on(map.open(async |mut results| {
+///         while let Some(square) = results.next().await {
+///             let square = square.unwrap();
+///             if square > 50 {
+///                 return square;
+///             }
+///         }
+///         unreachable!("the items do not end")
+///     }));
+///     assert_eq!(first_above_50, 64);
+/// }
+/// ```
 pub struct MapResults<T> {
     outlet: Arc<Outlet<T>>,
     /// Results that were fetched from the outlet and have not been taken.

@@ -33,14 +33,39 @@ pub trait MapItems<'a, A, How> {
 }
 
 /// Says that the [`MapItems`] are an iterator.
+///
+/// ```
+/// use seedbed::worker::{MapItems, MapIterator};
+///
+/// fn is_iterator<'a>(_: impl MapItems<'a, u64, MapIterator>) -> bool {
+///     true
+/// }
+/// assert!(is_iterator(1..4));
+/// ```
 #[derive(Debug)]
 pub enum MapIterator {}
 
 /// Says that the [`MapItems`] are a stream.
+///
+/// ```
+/// use seedbed::worker::{MapItems, MapStream};
+///
+/// fn is_stream<'a>(_: impl MapItems<'a, u64, MapStream>) -> bool {
+///     true
+/// }
+/// assert!(is_stream(futures_lite::stream::repeat(7)));
+/// ```
 #[derive(Debug)]
 pub enum MapStream {}
 
-/// The boxed items of a map; see [`MapItems`].
+/// The boxed items of a map, into which [`map_sync`](crate::map_sync) turns its [`MapItems`].
+///
+/// ```
+/// use seedbed::worker::{MapItems, MapSource};
+///
+/// let boxed: MapSource<'_, u64> = (1..4).into_source();
+/// assert_eq!(format!("{boxed:?}"), "MapSource { .. }");
+/// ```
 pub struct MapSource<'a, A>(Box<dyn Pull<A> + Send + 'a>);
 
 impl<A> MapSource<'_, A> {
