@@ -439,7 +439,7 @@ fn the_task_tree_names_the_job_that_a_task_waits_for() {
         open_nursery(|n| async move {
             n.spawn(bare);
             n.named("second").spawn(async { named.await.unwrap() });
-            let job = "job `worker_calls::the_task_tree_names_the_job_that_a_task_waits_for::wait_for_file`";
+            let job = format!("job `{}`", std::any::type_name_of_val(&wait_for_file));
             let first = format!("├─ {job} #");
             let second = format!(", waits for a limiter token for {job}");
             // A task that was just woken has no wait, so the tree is drawn until both wait.
