@@ -106,3 +106,10 @@ pub(crate) const RING_SPIN_INTERVAL: u32 = 64;
 
 /// A buffer of a receiver that is larger than this many bytes is not kept for the next message.
 pub(crate) const RING_BUFFER_KEPT: usize = 1 << 20;
+
+/// The most packets of a ring's socket that are read before this side looks at the ring again. A
+/// correct peer leaves fewer.
+pub(crate) const RING_PACKETS_PER_LOOK: usize = 64;
+
+/// The most parts of a message that are received, or packets that are read, in one poll of a task.
+pub(crate) const RING_ROUNDS_PER_POLL: usize = 8;

@@ -34,6 +34,11 @@ impl Consumer {
         Self::default()
     }
 
+    /// Returns whether a receiver can be in this state, which may come from another process.
+    pub(super) fn is_possible<const WORDS: usize>(&self) -> bool {
+        self.tail.wrapping_sub(self.head) <= WORDS
+    }
+
     /// Returns the next fragment, or `None` if none is committed.
     pub(super) fn next<'a, const WORDS: usize>(
         &'a mut self,

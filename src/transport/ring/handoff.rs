@@ -20,9 +20,11 @@ use super::producer::Producer;
 use super::receiver::{Assembly, RingReceiver};
 use super::sender::RingSender;
 use super::shared::Ring;
-use super::wire::{ArrivedFds, Wire};
+use super::wire::{ArrivedFds, MOST_ARRIVED, Wire};
 use crate::sys::mapping::Mapping;
+use crate::sys::socket::MAX_FDS;
 use crate::transport::payload::attachments::{DescriptorRef, attach_descriptor, take_descriptor};
+use crate::transport::tuning::RING_WORDS;
 
 /// A sending side within a message.
 #[derive(Serialize, Deserialize)]
@@ -120,6 +122,9 @@ impl<'de> Deserialize<'de> for RingSender {
             return Err(D::Error::custom(OUTSIDE));
         }
         let parts = SenderParts::deserialize(deserializer)?;
+        if !parts.producer.is_possible::<RING_WORDS>() {
+            return Err(D::Error::custom(RingError::Malformed));
+        }
         let wire = wire(parts.memory, parts.socket)?;
         Ok(RingSender::new(wire, parts.producer))
     }
@@ -131,6 +136,14 @@ impl<'de> Deserialize<'de> for RingReceiver {
             return Err(D::Error::custom(OUTSIDE));
         }
         let parts = ReceiverParts::deserialize(deserializer)?;
+        // A descriptor that is listed again and again would use up those of this process.
+        let fds: usize = parts.arrived.iter().map(Vec::len).sum();
+        let is_possible = parts.consumer.is_possible::<RING_WORDS>()
+            && parts.arrived.len() <= MOST_ARRIVED
+            && fds <= MOST_ARRIVED * MAX_FDS;
+        if !is_possible {
+            return Err(D::Error::custom(RingError::Malformed));
+        }
         let mut receiver = RingReceiver::new(wire(parts.memory, parts.socket)?, parts.consumer);
         receiver.state = parts.state;
         receiver.buffer = parts.begun;

@@ -41,6 +41,12 @@ impl Producer {
         }
     }
 
+    /// Returns whether a sender can be in this state, which may come from another process.
+    pub(super) fn is_possible<const WORDS: usize>(&self) -> bool {
+        self.tail.wrapping_sub(self.head) <= WORDS
+            && self.sent.wrapping_sub(self.taken) <= self.capacity
+    }
+
     /// Reserves room for a fragment. Returns `None` if there is too little, or if too many messages
     /// are on their way.
     pub(super) fn reserve<'a, const WORDS: usize>(

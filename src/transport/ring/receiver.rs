@@ -9,7 +9,7 @@ use super::consumer::Consumer;
 use super::error::RingError;
 use super::shared::{Ring, Status};
 use super::wire::{ArrivedFds, BLOCKING_SPIN, Wire};
-use crate::transport::tuning::RING_BUFFER_KEPT;
+use crate::transport::tuning::{RING_BUFFER_KEPT, RING_WORDS};
 
 /// The receiving side of a ring. Dropping it closes the ring, and discards what it has not received.
 #[derive(Debug)]
@@ -92,7 +92,8 @@ impl RingReceiver {
     }
 
     /// Takes fragments until one completes a message, which is then in the buffer. Returns its
-    /// descriptors.
+    /// descriptors. Returns `None` after as many words as the ring has, too: a long message is
+    /// received in several calls.
     fn assemble(&mut self) -> Result<Option<Vec<OwnedFd>>, RingError> {
         if *self.is_moved.get_mut() {
             return Err(RingError::Moved);
@@ -101,12 +102,14 @@ impl RingReceiver {
             return Err(RingError::Malformed);
         }
         let fds = self.assemble_fragments();
-        self.is_malformed = matches!(fds, Err(RingError::Malformed));
+        // After a failure, the next descriptors may be those of another message.
+        self.is_malformed |= matches!(fds, Err(RingError::Malformed | RingError::Failed(_)));
         fds
     }
 
     fn assemble_fragments(&mut self) -> Result<Option<Vec<OwnedFd>>, RingError> {
-        loop {
+        let mut words = 0;
+        while words <= RING_WORDS {
             // Read before the ring is: what the producer committed before it closed is seen then.
             let is_closed = peer(&self.wire.ring).is_closed();
             let Some(fragment) = self.consumer.next(&self.wire.ring)? else {
@@ -117,6 +120,7 @@ impl RingReceiver {
                 };
             };
             let header = fragment.header();
+            words += header.words();
             // The sender has given up the message before, whose descriptors it had sent.
             let left_fds = header.is_first && matches!(self.state, Assembly::Within { fds: 1.. });
             if header.is_first {
@@ -134,12 +138,17 @@ impl RingReceiver {
             }
             if header.is_last {
                 self.state = Assembly::Between;
-                return match fds {
-                    0 => Ok(Some(Vec::new())),
-                    _ => self.take_fds().map(Some),
-                };
+                if fds == 0 {
+                    return Ok(Some(Vec::new()));
+                }
+                let mut arrived = self.take_fds()?;
+                if arrived.len() != usize::from(fds) {
+                    arrived.clear(); // some were lost, which is an error when they are needed
+                }
+                return Ok(Some(arrived));
             }
         }
+        Ok(None)
     }
 
     /// Returns the descriptors of the next message that has some. They were sent before it.
@@ -168,7 +177,9 @@ impl RingReceiver {
     /// Ends a sleep, and reads what woke this side.
     pub(crate) fn end_park(&mut self) -> Result<(), RingError> {
         own(&self.wire.ring).unpark();
-        self.wire.drain(&mut self.arrived)
+        let drained = self.wire.drain(&mut self.arrived);
+        self.is_malformed |= matches!(drained, Err(RingError::Malformed));
+        drained
     }
 
     /// Returns the socket that is readable when this side has to wake up.

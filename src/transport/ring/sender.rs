@@ -118,6 +118,14 @@ impl RingSender {
 
     /// Sends a message, and blocks this thread while there is no room for it.
     pub(crate) fn send(&mut self, message: &[u8], fds: &[Arc<OwnedFd>]) -> Result<(), RingError> {
+        let sent = self.send_waiting(message, fds);
+        if sent.is_err() {
+            self.abandon(); // the next message does not continue this one
+        }
+        sent
+    }
+
+    fn send_waiting(&mut self, message: &[u8], fds: &[Arc<OwnedFd>]) -> Result<(), RingError> {
         loop {
             if let Progress::Sent = self.try_send(message, fds)? {
                 return Ok(());

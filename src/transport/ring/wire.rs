@@ -18,7 +18,9 @@ use crate::sys::fork_detector::ProcessMark;
 use crate::sys::mapping::Mapping;
 use crate::sys::socket::{Incoming, receive_message, try_send_with_fds};
 use crate::transport::backoff::{Backoff, spin_until};
-use crate::transport::tuning::{MAX_RING_MESSAGES_WITH_FDS, RING_SPIN, RING_SPIN_INTERVAL};
+use crate::transport::tuning::{
+    MAX_RING_MESSAGES_WITH_FDS, RING_PACKETS_PER_LOOK, RING_SPIN, RING_SPIN_INTERVAL,
+};
 
 /// A packet that wakes the peer.
 const WAKE_UP: u8 = b'w';
@@ -40,7 +42,11 @@ pub(super) struct Wire {
     mark: Option<ProcessMark>,
 }
 
-/// Descriptors that have arrived, by messages, and whether some of them were lost.
+/// The most messages whose descriptors can have arrived: those on their way, one in progress, and
+/// one before it that was given up.
+pub(super) const MOST_ARRIVED: usize = MAX_RING_MESSAGES_WITH_FDS + 2;
+
+/// Descriptors that have arrived, by messages.
 #[derive(Debug, Default)]
 pub(super) struct ArrivedFds(pub(super) VecDeque<Vec<OwnedFd>>);
 
@@ -84,9 +90,10 @@ impl Wire {
         Ok(try_send_with_fds(&self.socket, &[DESCRIPTORS], &fds)?)
     }
 
-    /// Reads all packets that are in the socket.
+    /// Reads the packets that are in the socket. Stops after more than a correct peer leaves, as
+    /// another one could send them as fast as they are read; the socket stays readable then.
     pub(super) fn drain(&mut self, arrived: &mut ArrivedFds) -> Result<(), RingError> {
-        loop {
+        for _ in 0..RING_PACKETS_PER_LOOK {
             let (mut kind, mut fds) = ([0], Vec::new());
             match receive_message(&self.socket, &mut kind, &mut fds, RecvFlags::DONTWAIT) {
                 Ok(Incoming { bytes: 0, .. }) => {
@@ -106,6 +113,7 @@ impl Wire {
                 },
             }
         }
+        Ok(())
     }
 
     /// Spins until `is_changed`, if spins have been worthwhile. Returns whether something changed.
@@ -145,7 +153,7 @@ pub(super) const BLOCKING_SPIN: Duration = RING_SPIN;
 
 impl ArrivedFds {
     fn push(&mut self, fds: Vec<OwnedFd>) -> Result<(), RingError> {
-        if self.0.len() > MAX_RING_MESSAGES_WITH_FDS {
+        if self.0.len() >= MOST_ARRIVED {
             return Err(RingError::Malformed);
         }
         self.0.push_back(fds);

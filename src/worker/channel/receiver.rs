@@ -13,6 +13,7 @@ use super::error::RecvError;
 use super::reactor::Reactor;
 use crate::transport::codec;
 use crate::transport::ring::{Message, RingReceiver};
+use crate::transport::tuning::RING_ROUNDS_PER_POLL;
 use crate::worker::call::Argument;
 use crate::worker::tuning::SPIN_IN_POLL;
 
@@ -200,7 +201,7 @@ impl<T: Argument> Receiver<T> {
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
         let mut may_spin = true;
-        loop {
+        for _ in 0..RING_ROUNDS_PER_POLL {
             if let Some(message) = self.ring.try_recv()? {
                 return Poll::Ready(decode(message));
             }
@@ -212,6 +213,9 @@ impl<T: Argument> Receiver<T> {
             }
             self.ring.end_park()?;
         }
+        // A long message, or a sender that wakes this side without one. Other tasks have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

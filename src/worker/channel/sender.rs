@@ -180,13 +180,22 @@ impl<T: Argument> Sender<T> {
             Ok(fds) => fds,
             Err(error) => return Err(SendError::encode(&error, value)),
         };
-        match self.ring.try_send(&self.message, &fds) {
+        let mut progress = self.ring.try_send(&self.message, &fds);
+        if matches!(progress, Ok(Progress::Waits)) {
+            // A receiver whose process has ended is known by the socket.
+            let looked = self.ring.end_park();
+            progress = looked.and_then(|()| self.ring.try_send(&self.message, &fds));
+        }
+        match progress {
             Ok(Progress::Sent) => Ok(()),
             Ok(Progress::Waits) => {
                 self.ring.abandon();
                 Err(SendError::full(value))
             }
-            Err(error) => Err(SendError::ring(&error, value)),
+            Err(error) => {
+                self.ring.abandon();
+                Err(SendError::ring(&error, value))
+            }
         }
     }
 
