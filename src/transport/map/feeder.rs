@@ -27,6 +27,8 @@ pub(crate) struct Feeder {
     /// The position of the next result.
     read: u64,
     flags: u64,
+    /// The worker has violated the protocol, so nothing that it wrote counts any more.
+    is_distrusted: bool,
 }
 
 /// The worker has written a value that the protocol does not allow.
@@ -53,6 +55,7 @@ impl Feeder {
             freed: 0,
             read: 0,
             flags: 0,
+            is_distrusted: false,
         };
         Ok((feeder, file))
     }
@@ -142,12 +145,17 @@ impl Feeder {
         self.handed
     }
 
+    /// Refuses all that the worker writes from now on.
+    pub(crate) fn distrust(&mut self) {
+        self.is_distrusted = true;
+    }
+
     /// Reads the progress of the worker.
     pub(crate) fn progress(&self) -> Result<Progress, ForgedProgress> {
         let progress = self.memory.worker.progress.load(SeqCst) & !CONDEMNED;
         let ended = progress >> 1;
         let is_in_item = progress & 1 == 1;
-        if ended > self.handed {
+        if self.is_distrusted || ended > self.handed {
             return Err(ForgedProgress);
         }
         // A worker that finds its item withdrawn changes back.

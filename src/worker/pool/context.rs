@@ -122,8 +122,9 @@ impl WorkerContext {
     /// Every job is asked, whatever its call does when it is cancelled. It finds out by
     /// [`worker::check_cancelled`](crate::worker::check_cancelled). The call of a job that ends in time
     /// returns its result. The call of a job that is killed ends with an error of kind
-    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). Then the workers have their
-    /// [`grace_period`](WorkerConfig::grace_period) to exit, and at most `limit` again.
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). After that,
+    /// the workers have their [`grace_period`](WorkerConfig::grace_period) to exit, but no longer than
+    /// `limit`.
     ///
     /// # Cancellation
     ///

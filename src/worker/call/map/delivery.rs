@@ -57,8 +57,21 @@ impl<R: JobResult, O: MapOrder> Delivery<R, O> {
         }
     }
 
-    /// Adds the results that a worker has made. Returns how many there were.
+    /// Adds the results that a worker has made. Returns how many there were. After an error, the
+    /// session has no more results: those that follow could be taken for those of other items.
     pub(super) fn take_results(
+        &mut self,
+        session: &mut Session,
+        plan: &Plan,
+    ) -> Result<usize, ForgedProgress> {
+        let taken = self.try_take_results(session, plan);
+        if taken.is_err() {
+            session.feeder.distrust();
+        }
+        taken
+    }
+
+    fn try_take_results(
         &mut self,
         session: &mut Session,
         plan: &Plan,

@@ -225,7 +225,8 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
             return false;
         }
         let at = idle.unwrap_or_else(|| {
-            self.lanes.push(Lane::new(self.plan.kill_on_cancel));
+            self.lanes
+                .push(Lane::new(self.plan.kill_on_cancel, self.plan.time_limit));
             self.lanes.len() - 1
         });
         self.lanes[at].queue(&self.plan.limiter);
@@ -330,17 +331,8 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
             Ok(next) => next,
             Err(error) => return self.charge(error),
         };
-        let limit = match &work {
-            Work::Single(_) => self.plan.time_limit,
-            Work::Session(_) => None,
-        };
-        match self.lanes[at].begin(message, guard, taken, work) {
-            Ok(()) => {
-                if let Some(limit) = limit {
-                    self.lanes[at].set_time_limit(limit);
-                }
-            }
-            Err((work, error)) => self.handle(at, Outcome::Failed(work, error), cx),
+        if let Err((work, error)) = self.lanes[at].begin(message, guard, taken, work) {
+            self.handle(at, Outcome::Failed(work, error), cx);
         }
     }
 }

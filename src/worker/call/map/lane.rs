@@ -30,6 +30,7 @@ use crate::worker::conn::worker::Worker;
 use crate::worker::error::WorkerError;
 use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::pool::worker_pool::Taken;
+use crate::worker::tuning::MAP_LIMIT_INTERVAL;
 
 /// One worker of a map.
 #[derive(Debug)]
@@ -38,6 +39,10 @@ pub(super) struct Lane {
     /// Set when something has happened to the worker or the limiter.
     events: Arc<Events>,
     killable: bool,
+    /// The time limit of each item.
+    limit: Option<Duration>,
+    /// The map has ended, so nothing begins any more.
+    is_stopping: bool,
 }
 
 #[derive(Debug)]
@@ -132,11 +137,13 @@ impl Session {
         }
     }
 
-    /// Returns whether the worker is in the middle of an item, as far as that can be known.
-    fn is_in_item(&self) -> bool {
+    /// Returns whether the worker, whose other items were withdrawn, is in an item or about to begin
+    /// one. True for a worker that violates the protocol.
+    fn may_be_in_item(&self) -> bool {
+        let handed = self.feeder.handed();
         self.feeder
             .progress()
-            .is_ok_and(|progress| progress.is_in_item)
+            .map_or(true, |progress| progress.ended < handed)
     }
 
     /// Returns whether items have ended whose results have not been taken.
@@ -202,7 +209,8 @@ impl Session {
                     left = limit;
                 }
             }
-            timer.restart(left);
+            // A limit of nothing would make this loop spin between two items.
+            timer.restart(left.max(MAP_LIMIT_INTERVAL));
         }
     }
 }
@@ -213,11 +221,13 @@ fn monotonic_now() -> Duration {
 }
 
 impl Lane {
-    pub(super) fn new(killable: bool) -> Self {
+    pub(super) fn new(killable: bool, limit: Option<Duration>) -> Self {
         Self {
             state: State::Idle,
             events: Arc::default(),
             killable,
+            limit,
+            is_stopping: false,
         }
     }
 
@@ -292,7 +302,10 @@ impl Lane {
             CancelPolicy::Wait
         };
         match Attempt::new(job, worker, policy, guard) {
-            Ok(attempt) => {
+            Ok(mut attempt) => {
+                if let (Work::Single(_), Some(limit)) = (&work, self.limit) {
+                    attempt.set_time_limit(limit);
+                }
                 let attempt = Box::new(attempt);
                 self.set(State::Running { attempt, work });
                 Ok(())
@@ -305,13 +318,6 @@ impl Lane {
     fn set(&mut self, state: State) {
         self.state = state;
         self.events.have_come.store(true, Ordering::SeqCst);
-    }
-
-    /// Limits the time of a single call that has just begun.
-    pub(super) fn set_time_limit(&mut self, limit: Duration) {
-        if let State::Running { attempt, .. } = &mut self.state {
-            attempt.set_time_limit(limit);
-        }
     }
 
     /// Ends the work because the worker has violated the protocol.
@@ -380,7 +386,11 @@ impl Lane {
                         Poll::Ready(Outcome::Failed(work, error))
                     }
                     AttemptOutcome::Retry(job, guard) => {
-                        if matches!(&work, Work::Session(session) if session.is_closing) {
+                        let gives_up = match &work {
+                            Work::Session(session) => session.is_closing,
+                            Work::Single(_) => self.is_stopping,
+                        };
+                        if gives_up {
                             return Poll::Ready(Outcome::GivenUp(work));
                         }
                         let taken = guard.take();
@@ -397,6 +407,7 @@ impl Lane {
     /// Ends what the lane does: lets the item in progress end, or kills its worker if it may be
     /// killed. The results are lost. Returns `Ready` when no process works for this lane.
     pub(super) fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.is_stopping = true;
         loop {
             match &mut self.state {
                 State::Idle => return Poll::Ready(()),
@@ -410,7 +421,7 @@ impl Lane {
                     let is_running = match work {
                         Work::Session(session) => {
                             session.stop();
-                            attempt.pid().is_none() || session.is_in_item()
+                            attempt.pid().is_none() || session.may_be_in_item()
                         }
                         Work::Single(_) => true,
                     };
@@ -449,8 +460,16 @@ impl Drop for Lane {
         if fork_detector::is_forked_copy() {
             // The worker and the shared memory belong to the original process.
             mem::forget(mem::replace(&mut self.state, State::Idle));
-        } else if let Some(session) = self.session() {
+            return;
+        }
+        if let Some(session) = self.session() {
             session.stop();
+        }
+        // At most one item is left, so its limit is that of the attempt.
+        if let State::Running { attempt, work } = &mut self.state
+            && let (Work::Session(_), Some(limit)) = (work, self.limit)
+        {
+            attempt.set_time_limit(limit);
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::worker::error::WorkerError;
 use crate::worker::pool::context::WorkerContext;
 use crate::worker::pool::current::current;
 use crate::worker::spawn::hook;
+use crate::worker::tuning::MAP_MOST_RESERVED;
 
 /// Calls `f` with each of many items, in several worker processes at once.
 ///
@@ -44,8 +45,8 @@ use crate::worker::spawn::hook;
 /// results are delivered together.)
 ///
 /// Items are pulled only as fast as results are taken. At most a *window* of items has been pulled
-/// without its result being taken: four chunks for each worker, at least 16 items for each worker
-/// and at most 16,384. Within it, workers do not wait for the code that takes the results. (An
+/// without its result being taken: for each worker, that is four chunks, but at least 16 and at most
+/// 16,384 items. Within it, workers do not wait for the code that takes the results. (An
 /// ordered map holds the results that come before their turn, so an item that takes very long
 /// delays the others after a window.)
 ///
@@ -209,7 +210,8 @@ impl<'a, A, R, O> MapSync<'a, A, R, O> {
     /// Sets how many items a worker is given at a time. Without it, chunks size themselves.
     ///
     /// Workers then take over no items from each other. A chunk is shorter if its items do not
-    /// fit into 32 KiB, if a stream has no more items at the time, and at the end.
+    /// fit into 32 KiB, if the window has no room for more, if a stream has no more items at the
+    /// time, and at the end.
     ///
     /// # Panics
     ///
@@ -287,8 +289,8 @@ impl<'a, A, R, O> MapSync<'a, A, R, O> {
     /// [`TimedOut`](crate::worker::WorkerErrorKind::TimedOut).
     ///
     /// The time counts from the item's beginning in the worker until its function has returned. It
-    /// is real time, also in a run with a virtual clock. An item that has ended counts, even if this process
-    /// sees that after the limit.
+    /// is real time, also in a run with a virtual clock. An item that ended in
+    /// time has its result, even if this process learns of it after the limit.
     ///
     /// # Examples
     ///
@@ -371,7 +373,7 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
     pub async fn collect(self) -> Vec<Delivered<R, O>> {
         let known = self.source.left().unwrap_or(0);
         self.open(async move |mut results| {
-            let mut all = Vec::with_capacity(known);
+            let mut all = Vec::with_capacity(known.min(MAP_MOST_RESERVED));
             while let Some(result) = results.next().await {
                 all.push(result);
             }
@@ -407,7 +409,7 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
     pub async fn try_collect(self) -> Result<Vec<O::Delivered<R>>, WorkerError> {
         let known = self.source.left().unwrap_or(0);
         self.open(async move |mut results| {
-            let mut all = Vec::with_capacity(known);
+            let mut all = Vec::with_capacity(known.min(MAP_MOST_RESERVED));
             while let Some(result) = results.next().await {
                 all.push(O::transpose(result)?);
             }
@@ -460,8 +462,8 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
     /// The map runs while the block does, within the [window](map_sync#chunks), whatever `body` waits
     /// for. When `body` ends, no further item begins, and the block ends when nothing of the map runs
     /// any more: it waits for the items in progress, or kills their workers with
-    /// [`kill_on_cancel(true)`](MapSync::kill_on_cancel). The stream may leave the block; it has ended
-    /// then.
+    /// [`kill_on_cancel(true)`](MapSync::kill_on_cancel). If the stream leaves the
+    /// block, it still returns the results that it had fetched, and then ends.
     ///
     /// # Cancellation
     ///

@@ -77,6 +77,13 @@ impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {
         for chunk in session.ledger.withdraw(kept).into_iter().rev() {
             self.queue.push_front(chunk);
         }
+        // One item at most is in progress, unless the worker has changed its progress meanwhile.
+        while session.ledger.ended() + 1 < kept
+            && let Some((index, _)) = session.ledger.next()
+        {
+            session.ledger.end_next();
+            self.fail(index, WorkerError::protocol(FORGED));
+        }
         session.ledger.next().map(|(index, _)| index)
     }
 

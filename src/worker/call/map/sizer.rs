@@ -70,7 +70,7 @@ impl ChunkSizer {
         let most = workers.saturating_mul(MAP_LARGEST_WINDOW_PER_WORKER);
         // Two chunks for each worker, and as many results that wait to be taken.
         workers
-            .saturating_mul(4 * chunk)
+            .saturating_mul(chunk.saturating_mul(4))
             .clamp(least, most.max(least))
     }
 }
