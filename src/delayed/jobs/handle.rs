@@ -101,7 +101,7 @@ impl<'env> Jobs<'env> {
     /// for nothing: calls then share the workers and the limiter of plain
     /// [`run_sync`](crate::run_sync()).
     ///
-    /// A job that holds resources and waits for another job that needs the same ones waits forever;
+    /// If a job that holds resources waits for another job that needs them, both wait forever;
     /// [`statistics`](Self::statistics) shows that.
     ///
     /// ```

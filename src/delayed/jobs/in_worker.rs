@@ -1,9 +1,10 @@
 //! Applies the allocation of a job in its worker: pins the worker's threads to the cores, and limits
 //! its memory.
 //!
-//! A worker of a block keeps the cores and the limit of its last job, because moving to other cores
-//! costs some 40 µs, and the next job sets its own. A worker of a context that other calls use, too,
-//! has its former cores and limit again when the job has ended.
+//! A worker of a block keeps the cores of its last job, because moving to other cores costs some
+//! 40 µs. A worker of a context that other calls use, too, has its former cores again when the job
+//! has ended. The memory limit ends with the job, because the next argument is decoded before the
+//! next job sets its limit.
 
 use std::sync::{Arc, Mutex};
 
@@ -92,7 +93,8 @@ fn enter(surroundings: Surroundings) -> Entered {
     let mut in_force = lock(&OF_WORKER);
     if !cores.is_empty() && in_force.cores != cores {
         let mut set = CpuSet::new();
-        cores.iter().for_each(|&core| set.set(core));
+        let known = cores.iter().filter(|&&core| core < CpuSet::MAX_CPU);
+        known.for_each(|&core| set.set(core));
         if let Err(error) = pin_all_threads(&set) {
             drop(in_force);
             panic!(
@@ -116,6 +118,8 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let mut in_force = lock(&OF_WORKER);
         in_force.allocation = None;
+        // Raising a limit to what it was is always allowed.
+        let _ = limit_memory(&mut in_force, None);
         if !self.is_shared {
             return;
         }
@@ -124,8 +128,6 @@ impl Drop for Entered {
             let _ = pin_all_threads(cores);
             in_force.cores.clear();
         }
-        // Raising a limit to what it was is always allowed.
-        let _ = limit_memory(&mut in_force, None);
     }
 }
 

@@ -47,6 +47,10 @@ impl<'env> Jobs<'env> {
     /// Returns a handle that submits at most `count` jobs at a time, so that a loop over many inputs
     /// does not make all jobs at once. (Grain's `QueueLimiter`.)
     ///
+    /// # Panics
+    ///
+    /// If `count` is 0.
+    ///
     /// ```
     /// use seedbed::delayed::{Resources, open};
     ///
@@ -62,7 +66,12 @@ impl<'env> Jobs<'env> {
     ///     }));
     /// }
     /// ```
+    #[track_caller]
     pub fn at_most(&self, count: usize) -> Limited<'env> {
+        assert!(
+            count > 0,
+            "`at_most(0)` would admit no job, and `ready` would wait forever"
+        );
         Limited::new(self.clone(), count)
     }
 }

@@ -45,7 +45,7 @@ struct State {
 /// Where a waiting job finds its allocation.
 struct Slot {
     job: &'static str,
-    /// Changed only while the pool is locked.
+    /// Leaves `Waiting` only while the pool is locked. The owner takes it at any time.
     turn: Mutex<Turn>,
     waker: AtomicWaker,
 }
@@ -201,9 +201,7 @@ impl Drop for Pool {
 }
 
 fn wake(slots: Vec<Arc<Slot>>) {
-    for slot in slots {
-        slot.waker.wake();
-    }
+    crate::sys::unwind::for_each(slots, |slot| slot.waker.wake());
 }
 
 /// The place of a job in the queue. Dropping it leaves the queue, or gives back the allocation.

@@ -115,8 +115,11 @@ impl<W: Work> Graph for Operation<W> {
         drop(state);
         if let Some(work) = work {
             self.settle(
-                catch_unwind(AssertUnwindSafe(|| work.compute()))
-                    .unwrap_or_else(|panic| Err(JobError::panicked(&*panic))),
+                catch_unwind(AssertUnwindSafe(|| work.compute())).unwrap_or_else(|panic| {
+                    let error = JobError::panicked(&*panic);
+                    crate::sys::unwind::discard(panic);
+                    Err(error)
+                }),
             );
         }
         self.done()

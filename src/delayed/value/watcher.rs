@@ -75,8 +75,6 @@ impl Watchers {
 
     /// Tells all watchers that the node has its result.
     pub(super) fn settle(self, failure: Option<&JobError>) {
-        for watcher in self.list {
-            watcher.settled(failure);
-        }
+        crate::sys::unwind::for_each(self.list, |watcher| watcher.settled(failure));
     }
 }
