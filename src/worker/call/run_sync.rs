@@ -85,7 +85,8 @@ use crate::worker::pool::context::WorkerContext;
 /// If the future is dropped from outside (by a foreign `select!`, for example), a killable worker
 /// is killed, and reaped in the background. A job with `kill_after` is asked to end, and killed when
 /// the patience is over, in the background. Any other worker finishes its job in the background, the
-/// result is dropped, and the worker returns to the cache; the limiter's token is held until then. A job that no worker has yet is not run.
+/// result is dropped, and the worker returns to the cache; the limiter's token is held until then. A
+/// job that no worker has yet is not run.
 ///
 /// # Errors
 ///
