@@ -183,6 +183,7 @@ mod tests {
         described
     }
 
+    #[cfg_attr(miri, ignore = "Miri has no reactor")]
     #[test]
     fn a_wait_is_reported_once_and_only_if_a_scope_is_cancelled() {
         let tree = SharedTree::new(None);
@@ -195,6 +196,7 @@ mod tests {
         assert!(!describes(&mut ticks, &tree, shield));
     }
 
+    #[cfg_attr(miri, ignore = "Miri has no reactor")]
     #[test]
     fn the_innermost_shield_reports() {
         let tree = SharedTree::new(None);

@@ -85,7 +85,7 @@ mod config;
 pub(crate) mod conn;
 mod end;
 pub(crate) mod error;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), not(loom)))]
 mod fuzzed;
 mod name;
 pub(crate) mod pool;

@@ -196,7 +196,9 @@ mod tests {
     }
 
     fn fault(text: &str) -> (usize, String) {
-        let fault = parse(text, four_cores()).err().expect("the text is wrong");
+        let Err(fault) = parse(text, four_cores()) else {
+            panic!("a wrong text was accepted");
+        };
         let at = fault.span.expect("a fault has a place").start;
         (text[..at].matches('\n').count() + 1, fault.message)
     }

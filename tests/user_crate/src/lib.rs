@@ -52,9 +52,10 @@ mod tests {
         assert_eq!(letters_of_all(&["seed"]).await, 4);
         panic!("from within the test");
     }
-    }
+}
 
-    mod nested {
+#[cfg(test)]
+mod nested {
     mod twice {
         use super::super::*;
 
@@ -63,25 +64,25 @@ mod tests {
             assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
         }
     }
-    }
+}
 
-    #[test]
-    #[ignore = "a test that is run only when asked for finds its workers too"]
-    fn ignored_unless_asked_for() {
+#[test]
+#[ignore = "a test that is run only when asked for finds its workers too"]
+fn ignored_unless_asked_for() {
     assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
-    }
+}
 
-    /// Its name is a prefix of another test's name; a worker must not run that test.
-    #[test]
-    fn entered_with() {
+/// Its name is a prefix of another test's name; a worker must not run that test.
+#[test]
+fn entered_with() {
     assert_eq!(seedbed::run(letters_of_all(&["b"])), 1);
-    }
+}
 
-    #[test]
-    fn a_job_that_panics_is_an_error_and_not_a_failed_test() {
+#[test]
+fn a_job_that_panics_is_an_error_and_not_a_failed_test() {
     fn fail(_: ()) {
         panic!("out of paint")
     }
     let error = seedbed::run(seedbed::run_sync(fail, ())).unwrap_err();
     assert_eq!(error.panic().unwrap().message(), "out of paint");
-    }
+}
