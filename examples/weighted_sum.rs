@@ -39,7 +39,7 @@ async fn price(seed: u64) -> f64 {
 
 async fn weighted_sum(setup: Setup) -> Result<f64, JobError> {
     try_open(setup, async |jobs| {
-        // What each kind of job needs, and a name to call it by.
+        // Each handle names a kind of job, and carries the resources that such a job needs.
         let narrow = jobs.on(Cores(1) & Memory::mib(256)).retry(1);
         let wide = jobs.on(Cores(2) & Memory::mib(512) | Cores(1));
         let quick = jobs.time_limit(Duration::from_secs(5)).prioritized();

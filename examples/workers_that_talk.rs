@@ -56,7 +56,7 @@ async fn main() -> std::io::Result<()> {
             seen += 1;
         }
         drop(stop);
-        // What was written until then still arrives: nothing is lost.
+        // Counts that were written before the end still arrive.
         while let Ok(count) = received.recv().await {
             words += count;
             seen += 1;

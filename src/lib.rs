@@ -77,8 +77,10 @@
 #![deny(unsafe_code)]
 // The docs are for users: a link to an item that they cannot see is a mistake.
 #![deny(rustdoc::private_intra_doc_links)]
-// Workers use code that other builds do not.
-#![cfg_attr(not(all(feature = "workers", target_os = "linux")), allow(dead_code))]
+#![cfg_attr(
+    not(all(feature = "workers", target_os = "linux")),
+    allow(dead_code, reason = "workers use code that other builds do not")
+)]
 // An example with a worker needs an explicit `main`, which contains the hook.
 #![allow(clippy::needless_doctest_main)]
 #![warn(

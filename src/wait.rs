@@ -31,7 +31,7 @@ pub(crate) enum Wait {
 /// The kind of a call, and the function that it calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallKind {
-    /// What the function is to the task, such as a job.
+    /// The term for such a function, such as "job".
     noun: &'static str,
     function: fn() -> &'static str,
 }

@@ -1,10 +1,13 @@
 //! The reason of a cancellation, as its handle, its `Debug`, clean-up code and the log report it.
 
-use std::fmt::Write as _;
+#[path = "common/log.rs"]
+mod log;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use log::Log;
 use seedbed::cancel::{CancelReason, CancelSource, current_cancel_reason};
 use seedbed::testing::MockClock;
 use seedbed::time::sleep_forever;
@@ -12,8 +15,7 @@ use seedbed::{
     CancelScope, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run, shield,
     try_open_nursery,
 };
-use tracing::field::{Field, Visit};
-use tracing::span;
+use tracing::Level;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -200,47 +202,15 @@ fn children_see_the_reason_that_ended_their_block() {
     assert_eq!(reason.source(), CancelSource::Task);
 }
 
-/// A subscriber that keeps the events of this crate.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("seedbed::cancel")
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Line<'a>(&'a mut String);
-        impl Visit for Line<'_> {
-            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                write!(self.0, "{}={value:?} ", field.name()).expect("a string takes it");
-            }
-        }
-        event.record(&mut Line(&mut self.0.lock().unwrap()));
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
 #[test]
 fn each_cancelled_scope_is_logged_once() {
-    let log = Log::default();
+    let log = Log::new("seedbed::cancel", Level::TRACE);
     tracing::subscriber::with_default(log.clone(), || {
         let scope = CancelScope::new();
         scope.cancel_because("enough");
         scope.cancel_because("again");
     });
-    let log = log.0.lock().unwrap().clone();
+    let log = log.events().concat();
     assert!(
         log.contains("reason=cancelled at tests/cancel_reasons.rs"),
         "{log}"

@@ -1,14 +1,16 @@
 //! Blocks of jobs: what a job gets, when it runs, and that nothing is left behind.
 
 mod common;
+#[path = "common/log.rs"]
+mod log;
 
-use std::fmt::Write as _;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{children, endless, pid, poll_with_yields, test, with_workers};
+use log::Log;
 use rustix::thread::sched_getaffinity;
 use seedbed::delayed::{
     Cores, Delayed, JobError, JobErrorKind, Jobs, Memory, Resources, Setup, Token, Units, ZERO,
@@ -17,8 +19,7 @@ use seedbed::delayed::{
 use seedbed::testing::MockClock;
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{RunBuilder, WorkerConfig, cache_scope, run_sync};
-use tracing::field::{Field, Visit};
-use tracing::span;
+use tracing::Level;
 
 /// Returns the cores that the calling thread may use.
 fn affinity(_: ()) -> Vec<usize> {
@@ -500,52 +501,20 @@ fn all_resources_are_free_after_crashes_panics_time_limits_and_cancelled_blocks(
     }));
 }
 
-/// A subscriber that keeps the warnings of delayed values.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("seedbed::delayed")
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Line<'a>(&'a mut String);
-        impl Visit for Line<'_> {
-            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                write!(self.0, "{}={value:?} ", field.name()).expect("a string takes it");
-            }
-        }
-        event.record(&mut Line(&mut self.0.lock().unwrap()));
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
 #[test]
 fn an_error_that_no_await_returns_is_reported_and_another_is_not() {
-    let log = Log::default();
+    let log = Log::new("seedbed::delayed", Level::TRACE);
     tracing::subscriber::with_default(log.clone(), || {
         test(open(one_core(), async |jobs| {
             let seen: Result<u32, JobError> = (jobs.call(divide, (1, 0)) + 1).await;
             assert!(seen.is_err());
         }));
-        assert_eq!(*log.0.lock().unwrap(), "");
+        assert_eq!(log.events(), [""; 0]);
         test(open(one_core(), async |jobs| {
             drop(jobs.then(jobs.call(divide, (1, 0)), divide_by_two) + delayed_val(1));
         }));
     });
-    let log = log.0.lock().unwrap().clone();
+    let log = log.events().concat();
     assert!(
         log.contains("divide") && log.contains("no await returned its error"),
         "{log}"

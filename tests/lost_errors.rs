@@ -1,54 +1,22 @@
 //! An `Err` of a child whose `Task` was dropped is reported by an event at WARN. Such errors used to
 //! vanish: the block ended as if all was well.
 
-use std::fmt::{Debug, Write as _};
-use std::future::IntoFuture;
-use std::sync::{Arc, Mutex};
+#[path = "common/log.rs"]
+mod log;
 
+use std::future::IntoFuture;
+
+use log::Log;
 use seedbed::nursery::StartError;
 use seedbed::time::sleep_forever;
 use seedbed::{checkpoint, open_local_nursery, open_nursery, run, try_open_nursery};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
-
-/// Records the events at WARN of the module of nurseries.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN && metadata.target() == "seedbed::nursery"
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields(String::new());
-        event.record(&mut fields);
-        self.0.lock().unwrap().push(fields.0);
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-struct Fields(String);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, "{} = {value:?}; ", field.name()).unwrap();
-    }
-}
+use tracing::Level;
 
 /// Runs a future, and returns its value and the warnings.
 fn recorded<F: IntoFuture>(future: F) -> (F::Output, Vec<String>) {
-    let warnings = Warnings::default();
-    let subscriber = warnings.clone();
-    let value = tracing::subscriber::with_default(subscriber, || run(future.into_future()));
-    let warnings = std::mem::take(&mut *warnings.0.lock().unwrap());
-    (value, warnings)
+    let log = Log::new("seedbed::nursery", Level::WARN);
+    let value = tracing::subscriber::with_default(log.clone(), || run(future.into_future()));
+    (value, log.events())
 }
 
 async fn fails() -> Result<(), String> {

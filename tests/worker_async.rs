@@ -4,12 +4,11 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::future::{Future, IntoFuture, poll_fn};
+use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
+use common::gate::stopped_when_pending;
 use common::stage::within;
 use common::{pid, test, with_workers};
 use seedbed::cancel::{current_cancel_reason, current_effective_deadline, move_on_at};
@@ -321,27 +320,6 @@ fn a_dropped_call_cancels_its_job_in_the_background() {
         assert!(folder.has("cleaned up"));
         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), job);
     }));
-}
-
-/// Cancels or drops a call when it is pending for the `k`-th time. Returns whether it was.
-async fn stopped_when_pending<F: IntoFuture>(call: F, k: usize, drops: bool) -> bool {
-    let scope = CancelScope::new();
-    let mut call = pin!(scope.run(call));
-    let mut pending = 0;
-    poll_fn(|cx| {
-        if call.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(pending >= k);
-        }
-        pending += 1;
-        if pending == k && drops {
-            return Poll::Ready(true);
-        }
-        if pending == k {
-            scope.cancel();
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 fn an_async_call_may_be_cancelled_or_dropped_at_every_pending_point() {

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use common::gate::{self, Gate};
 use common::{pid, test, with_workers};
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, move_on_after, run_sync, shield,
@@ -19,38 +20,10 @@ fn forever(_: ()) {
     }
 }
 
-/// A folder through which a job reports that it has begun, and waits for permission to end.
-struct Gate(tempfile::TempDir);
-
-impl Gate {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.0.path().to_owned()
-    }
-
-    async fn begun(&self) -> u32 {
-        loop {
-            match std::fs::read_to_string(self.0.path().join("begun")) {
-                Ok(pid) if !pid.is_empty() => return pid.parse().unwrap(),
-                _ => smol::future::yield_now().await,
-            }
-        }
-    }
-
-    fn open(&self) {
-        std::fs::write(self.0.path().join("go"), "").unwrap();
-    }
-}
-
 /// A job that waits at a gate.
 fn pass(gate: std::path::PathBuf) -> u32 {
-    std::fs::write(gate.join("begun"), std::process::id().to_string()).unwrap();
-    while !gate.join("go").exists() {
-        std::thread::yield_now();
-    }
+    gate::begin(&gate);
+    gate::pass(&gate);
     std::process::id()
 }
 

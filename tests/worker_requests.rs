@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use common::gate::{self, Gate, begin, stopped_when_pending};
 use common::stage::within;
 use common::{pid, test, with_workers};
 use seedbed::worker::{
@@ -18,36 +19,6 @@ use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, move_on
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);
-
-/// A folder through which a job reports that it has begun, and waits for permission to end.
-struct Gate(tempfile::TempDir);
-
-impl Gate {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().to_owned()
-    }
-
-    async fn begun(&self) -> u32 {
-        loop {
-            match std::fs::read_to_string(self.0.path().join("begun")) {
-                Ok(pid) if !pid.is_empty() => return pid.parse().unwrap(),
-                _ => smol::future::yield_now().await,
-            }
-        }
-    }
-
-    fn open(&self) {
-        std::fs::write(self.0.path().join("go"), "").unwrap();
-    }
-}
-
-fn begin(gate: &Path) {
-    std::fs::write(gate.join("begun"), std::process::id().to_string()).unwrap();
-}
 
 /// Ends when it is asked to.
 fn polite(gate: PathBuf) -> Result<(), CancelledError> {
@@ -69,9 +40,7 @@ fn deaf(gate: PathBuf) {
 /// Waits at the gate and does not ask.
 fn pass(gate: PathBuf) -> u32 {
     begin(&gate);
-    while !gate.join("go").exists() {
-        std::thread::yield_now();
-    }
+    gate::pass(&gate);
     std::process::id()
 }
 
@@ -369,28 +338,6 @@ fn a_request_can_be_passed_on_to_a_worker_of_the_worker() {
         let (outcome, _) = cancelled_at(&gate, call).await;
         assert_eq!(outcome.unwrap().unwrap(), Err(CancelledError));
     }));
-}
-
-/// Cancels or drops a call with patience when it is pending for the `k`-th time. Returns whether it
-/// was.
-async fn stopped_when_pending<F: IntoFuture>(call: F, k: usize, drops: bool) -> bool {
-    let scope = CancelScope::new();
-    let mut call = pin!(scope.run(call));
-    let mut pending = 0;
-    poll_fn(|cx| {
-        if call.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(pending >= k);
-        }
-        pending += 1;
-        if pending == k && drops {
-            return Poll::Ready(true);
-        }
-        if pending == k {
-            scope.cancel();
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 fn a_call_with_patience_may_be_cancelled_or_dropped_at_every_pending_point() {

@@ -154,16 +154,15 @@ impl Ticks {
 fn print(what: &str) {
     let line =
         format!("seedbed: Ctrl-C: waiting for {what}; another Ctrl-C ends the program at once\n");
-    // The results are ignored, because there is no other place to report an error to.
     #[cfg(not(target_os = "linux"))]
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()); // no other place to report to
     #[cfg(target_os = "linux")]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let stderr = rustix::stdio::stderr();
         let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
         if poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
-            let _ = rustix::io::write(stderr, line.as_bytes());
+            let _ = rustix::io::write(stderr, line.as_bytes()); // no other place to report to
         }
     }
 }

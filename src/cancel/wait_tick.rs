@@ -14,6 +14,8 @@ use super::tuning::WAIT_TICK_INTERVAL;
 use crate::sys::unwind::wake_all;
 
 static TICKER: Mutex<Ticker> = Mutex::new(Ticker {
+    is_set: false,
+    number: 0,
     timer: None,
     wakers: Slab::new(),
 });
@@ -30,7 +32,11 @@ impl Wake for TickWaker {
 }
 
 struct Ticker {
-    /// Set from a first wait until its tick.
+    /// A timer is set, or is about to be.
+    is_set: bool,
+    /// The number of timers so far.
+    number: u64,
+    /// The timer that was set last, until its tick.
     timer: Option<Timer>,
     /// The waker of each [`WaitTick`] that waits.
     wakers: Slab<Option<Waker>>,
@@ -43,6 +49,7 @@ pub(super) struct WaitTick {
 }
 
 /// The lock is never held while a waker is cloned, woken or dropped, because that is foreign code.
+/// Nor while a timer is set or dropped: the reactor may then drop wakers of other timers.
 fn ticker() -> MutexGuard<'static, Ticker> {
     TICKER.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -58,11 +65,13 @@ impl WaitTick {
         let waker = cx.waker().clone();
         let mut ticker = ticker();
         let before = ticker.wakers[self.key].replace(waker);
-        let is_due = ticker.timer.is_none() && ticker.set_timer();
+        let sets_timer = !std::mem::replace(&mut ticker.is_set, true);
+        ticker.number += u64::from(sets_timer);
+        let number = ticker.number;
         drop(ticker);
         drop(before);
-        if is_due {
-            tick();
+        if sets_timer {
+            set_timer(number);
         }
     }
 }
@@ -74,24 +83,32 @@ impl Drop for WaitTick {
     }
 }
 
-impl Ticker {
-    /// Sets the timer. Returns whether it has fired at once, because this thread was stopped.
-    fn set_timer(&mut self) -> bool {
-        let timer = self.timer.insert(Timer::after(WAIT_TICK_INTERVAL));
-        timer.poll(&mut Context::from_waker(&TICK_WAKER)).is_ready()
+/// Sets the timer with this number.
+fn set_timer(number: u64) {
+    let mut timer = Timer::after(WAIT_TICK_INTERVAL);
+    let has_fired = timer.poll(&mut Context::from_waker(&TICK_WAKER)).is_ready();
+    if has_fired {
+        return tick(); // this thread was stopped for so long
+    }
+    let mut ticker = ticker();
+    // If its tick has come since, the next timer may be set already.
+    if ticker.is_set && ticker.number == number {
+        ticker.timer = Some(timer);
     }
 }
 
 /// Wakes all tasks that wait for the tick.
 fn tick() {
     let mut ticker = ticker();
-    ticker.timer = None;
+    ticker.is_set = false;
+    let timer = ticker.timer.take();
     let wakers = ticker
         .wakers
         .iter_mut()
         .filter_map(|(_, waker)| waker.take());
     let wakers: Vec<_> = wakers.collect();
     drop(ticker);
+    drop(timer);
     wake_all(wakers);
 }
 

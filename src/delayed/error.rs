@@ -219,8 +219,7 @@ impl Drop for Inner {
             return;
         }
         let mut error = String::new();
-        // Writing to a string does not fail.
-        let _ = self.write(&mut error);
+        let _ = self.write(&mut error); // a string takes everything
         tracing::warn!(
             error,
             "a delayed value failed, and no await returned its error"

@@ -55,8 +55,8 @@ enum Requests {
 
 impl Requests {
     fn new() -> Self {
-        // Between jobs there is nobody to ask; and without room in the reactor, the job ends when its
-        // caller kills it.
+        // Without a socket, no caller can ask. If the reactor has no room for the socket, a cancelled
+        // caller kills the worker after the grace period.
         let socket = job_requests::socket();
         match socket.map(Async::new_nonblocking) {
             Some(Ok(socket)) => Self::Awaited(socket),
@@ -77,7 +77,7 @@ impl Requests {
             if socket.poll_readable(cx).is_pending() {
                 return Poll::Pending;
             }
-            // What is left of requests to earlier jobs is taken away, so that it wakes no more.
+            // Requests to earlier jobs are removed from the socket, so that they wake no more.
             if job_requests::take() == Taken::End {
                 break;
             }

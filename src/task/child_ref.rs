@@ -60,7 +60,7 @@ pub(super) struct Header {
     pub(super) awaiter: AtomicWaker,
     /// Belongs to the block's list.
     index: Cell<u32>,
-    /// What the child waits for, if it is not queued.
+    /// The event for which the child waits, if it is not queued.
     pub(super) wait: WaitCell,
     /// The child's node in the scope tree, once it has one. Belongs to the block.
     pub(super) node: Cell<Option<NodeId>>,
@@ -274,7 +274,7 @@ impl Listed for ChildRef {
 pub(super) struct NurseryState {
     pub(super) children: Children<ChildRef>,
     body_woken: AtomicBool,
-    /// What the body waits for, if it is not woken.
+    /// The event for which the body waits, if it is not woken.
     pub(super) body_wait: WaitCell,
     /// The block's scope. Its waker is that of the task that polls the block.
     pub(super) scope: CancelScope,

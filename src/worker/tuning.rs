@@ -124,6 +124,9 @@ pub(in crate::worker) const MAP_ROUNDS_PER_POLL: u32 = 8;
 /// The least time between two looks at the time limit of an item.
 pub(in crate::worker) const MAP_LIMIT_INTERVAL: Duration = Duration::from_millis(1);
 
+/// The most rounds of one worker of a map in one poll of a task.
+pub(in crate::worker) const MAP_LANE_ROUNDS_PER_POLL: usize = 16;
+
 /// The most results for which memory is reserved before they are there. Items may say that there are
 /// far more of them than anyone takes.
 pub(in crate::worker) const MAP_MOST_RESERVED: usize = 1 << 16;

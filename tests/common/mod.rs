@@ -5,6 +5,7 @@
 
 pub mod dispositions;
 pub mod forked;
+pub mod gate;
 pub mod refusals;
 pub mod sandbox;
 pub mod stage;

@@ -118,14 +118,12 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let mut in_force = lock(&OF_WORKER);
         in_force.allocation = None;
-        // Raising a limit to what it was is always allowed.
-        let _ = limit_memory(&mut in_force, None);
+        let _ = limit_memory(&mut in_force, None); // raising a limit to what it was is allowed
         if !self.is_shared {
             return;
         }
         if let Some(cores) = &self.former_cores {
-            // The worker had these cores before, so it fails only if the machine has changed.
-            let _ = pin_all_threads(cores);
+            let _ = pin_all_threads(cores); // fails only if the machine has lost these cores since
             in_force.cores.clear();
         }
     }
@@ -145,8 +143,7 @@ fn pin_all_threads(set: &CpuSet) -> std::io::Result<()> {
             .to_str()
             .and_then(|name| name.parse().ok());
         if let Some(id) = id.and_then(Pid::from_raw) {
-            // A thread that has ended needs no cores.
-            let _ = sched_setaffinity(Some(id), set);
+            let _ = sched_setaffinity(Some(id), set); // fails for a thread that has ended
         }
     }
     Ok(())

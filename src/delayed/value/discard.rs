@@ -17,8 +17,7 @@ thread_local! {
 /// Puts a node into the bin. Drops it at once at the end of the thread, when the bin is gone.
 pub(super) fn discard(node: Arc<dyn Graph>) {
     let mut node = Some(node);
-    // The error means that the bin is gone: `node` is then dropped at the end of this function.
-    let _ = BIN.try_with(|bin| bin.borrow_mut().extend(node.take()));
+    let _ = BIN.try_with(|bin| bin.borrow_mut().extend(node.take())); // without a bin, `node` drops here
 }
 
 /// Empties the bin, unless a caller of this function does that.

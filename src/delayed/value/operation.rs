@@ -134,10 +134,16 @@ impl<W: Work> Graph for Operation<W> {
     }
 
     fn watch(&self, watcher: &Arc<Watcher>) {
-        match &mut *lock(&self.state) {
-            State::Running(watchers) => return watchers.add(watcher),
+        let mut state = lock(&self.state);
+        match &mut *state {
+            State::Running(watchers) => {
+                let removed = watchers.add(watcher);
+                drop(state);
+                drop(removed);
+                return;
+            }
             State::Waiting(_) => unreachable!("a node that waits for operands is not watched"),
-            State::Done => {}
+            State::Done => drop(state),
         }
         watcher.settled(self.outcome().and_then(Result::err));
     }

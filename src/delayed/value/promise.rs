@@ -47,8 +47,7 @@ impl<T: Send + Sync + 'static> Promise<T> {
         let failure = result.as_ref().err().cloned();
         let watchers = {
             let mut watchers = lock(&leaf.watchers);
-            // The promise is used up, so nothing else has set the result.
-            let _ = leaf.result.set(result);
+            let _ = leaf.result.set(result); // not set before: only this promise sets it, once
             mem::take(&mut *watchers)
         };
         drop(leaf); // so that the waiter that is woken has the last handle
@@ -83,7 +82,11 @@ impl<T: Send + Sync> Graph for Leaf<T> {
     fn watch(&self, watcher: &Arc<Watcher>) {
         let mut watchers = lock(&self.watchers);
         match self.outcome() {
-            None => watchers.add(watcher),
+            None => {
+                let removed = watchers.add(watcher);
+                drop(watchers);
+                drop(removed);
+            }
             Some(outcome) => {
                 drop(watchers);
                 watcher.settled(outcome.err());

@@ -34,8 +34,7 @@ impl Watcher {
     /// Records that a node has its result, or that the evaluation has added all nodes.
     pub(super) fn settled(&self, failure: Option<&JobError>) {
         if let Some(failure) = failure {
-            // The first error is kept. A later one is as good, and reported by its other owners.
-            let _ = self.failure.set(failure.clone());
+            let _ = self.failure.set(failure.clone()); // the first is kept; owners report the others
         }
         let left = self.pending.fetch_sub(1, Ordering::AcqRel) - 1;
         if left == 0 || failure.is_some() {
@@ -65,12 +64,18 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    pub(super) fn add(&mut self, watcher: &Arc<Watcher>) {
+    /// Adds a watcher. Returns those that were removed, to be dropped without a lock: their wakers
+    /// are foreign code.
+    #[must_use]
+    pub(super) fn add(&mut self, watcher: &Arc<Watcher>) -> Vec<Arc<Watcher>> {
+        let mut removed = Vec::new();
         if self.list.len() >= self.prune_at {
-            self.list.retain(|watcher| Arc::strong_count(watcher) > 1);
+            let is_dropped = |watcher: &mut Arc<Watcher>| Arc::strong_count(watcher) == 1;
+            removed = self.list.extract_if(.., is_dropped).collect();
             self.prune_at = (2 * self.list.len()).max(4);
         }
         self.list.push(watcher.clone());
+        removed
     }
 
     /// Tells all watchers that the node has its result.

@@ -83,7 +83,7 @@ pub(crate) struct OutgoingMemory {
     pub(in crate::transport) region: RegionBuilder,
 }
 
-/// What a descriptor of an outgoing message leads to.
+/// The object that a descriptor of an outgoing message leads to.
 #[derive(Debug)]
 enum Attached {
     Memory(Arc<Sealed>),
@@ -128,7 +128,7 @@ impl OutgoingMemory {
 /// The process that an incoming message came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Executes the code that this process names, or runs beside it: it may be faulty.
+    /// A worker, or a process that a job has given its descriptors to. It may send anything.
     #[default]
     Untrusted,
     /// The parent of this worker.

@@ -1,8 +1,8 @@
-//! What a call does if it is cancelled.
+//! The policy of a call for its cancellation.
 
 use std::time::Duration;
 
-/// What a call does if it is cancelled while a worker has its job.
+/// The action of a call that is cancelled while a worker has its job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::worker) enum CancelPolicy {
     /// It waits for the job.

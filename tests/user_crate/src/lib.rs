@@ -52,37 +52,36 @@ mod tests {
         assert_eq!(letters_of_all(&["seed"]).await, 4);
         panic!("from within the test");
     }
-}
 
-#[cfg(test)]
-mod nested {
-    mod twice {
-        use super::super::*;
+    mod nested {
+        mod twice {
+            use super::super::*;
 
-        #[test]
-        fn in_a_module() {
-            assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
+            #[test]
+            fn in_a_module() {
+                assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
+            }
         }
     }
-}
 
-#[test]
-#[ignore = "a test that is run only when asked for finds its workers too"]
-fn ignored_unless_asked_for() {
-    assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
-}
-
-/// Its name is a prefix of another test's name; a worker must not run that test.
-#[test]
-fn entered_with() {
-    assert_eq!(seedbed::run(letters_of_all(&["b"])), 1);
-}
-
-#[test]
-fn a_job_that_panics_is_an_error_and_not_a_failed_test() {
-    fn fail(_: ()) {
-        panic!("out of paint")
+    #[test]
+    #[ignore = "a test that is run only when asked for finds its workers too"]
+    fn ignored_unless_asked_for() {
+        assert_eq!(seedbed::run(letters_of_all(&["bed"])), 3);
     }
-    let error = seedbed::run(seedbed::run_sync(fail, ())).unwrap_err();
-    assert_eq!(error.panic().unwrap().message(), "out of paint");
+
+    /// Its name is a prefix of another test's name; a worker must not run that test.
+    #[test]
+    fn entered_with() {
+        assert_eq!(seedbed::run(letters_of_all(&["b"])), 1);
+    }
+
+    #[test]
+    fn a_job_that_panics_is_an_error_and_not_a_failed_test() {
+        fn fail(_: ()) {
+            panic!("out of paint")
+        }
+        let error = seedbed::run(seedbed::run_sync(fail, ())).unwrap_err();
+        assert_eq!(error.panic().unwrap().message(), "out of paint");
+    }
 }

@@ -30,7 +30,7 @@ use crate::worker::conn::worker::Worker;
 use crate::worker::error::WorkerError;
 use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::pool::worker_pool::Taken;
-use crate::worker::tuning::MAP_LIMIT_INTERVAL;
+use crate::worker::tuning::{MAP_LANE_ROUNDS_PER_POLL, MAP_LIMIT_INTERVAL};
 
 /// One worker of a map.
 #[derive(Debug)]
@@ -339,13 +339,18 @@ impl Lane {
             attempt.kill_at_time_limit(limit, ran_for);
             self.events.have_come.store(true, Ordering::SeqCst);
         }
-        while self.events.have_come.swap(false, Ordering::SeqCst) {
+        for _ in 0..MAP_LANE_ROUNDS_PER_POLL {
+            if !self.events.have_come.swap(false, Ordering::SeqCst) {
+                return Poll::Pending;
+            }
             let waker = Waker::from(self.events.clone());
             let outcome = self.advance(&mut Context::from_waker(&waker));
             if outcome.is_ready() {
                 return outcome;
             }
         }
+        // A worker that writes without end, for example. Other tasks have their turn.
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 

@@ -77,7 +77,7 @@ impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {
         for chunk in session.ledger.withdraw(kept).into_iter().rev() {
             self.queue.push_front(chunk);
         }
-        // One item at most is in progress, unless the worker has changed its progress meanwhile.
+        // At most one item is in progress, unless the worker has forged its progress since it was read.
         while session.ledger.ended() + 1 < kept
             && let Some((index, _)) = session.ledger.next()
         {
