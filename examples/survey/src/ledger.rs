@@ -16,6 +16,8 @@ pub type Outcome = Result<Metrics, Reason>;
 pub struct Ledger<'a> {
     files: &'a [PathBuf],
     outcomes: Vec<Option<Outcome>>,
+    /// All files before this index have outcomes.
+    settled_before: usize,
 }
 
 impl<'a> Ledger<'a> {
@@ -24,6 +26,7 @@ impl<'a> Ledger<'a> {
         Ledger {
             files,
             outcomes: vec![None; files.len()],
+            settled_before: 0,
         }
     }
 
@@ -35,6 +38,8 @@ impl<'a> Ledger<'a> {
     pub fn settle(&mut self, index: usize, outcome: Outcome) {
         let before = self.outcomes[index].replace(outcome);
         assert_eq!(before, None, "{:?} is settled twice", self.files[index]);
+        let rest = &self.outcomes[self.settled_before..];
+        self.settled_before += rest.iter().take_while(|slot| slot.is_some()).count();
     }
 
     /// Returns the files that were surveyed.
@@ -49,11 +54,16 @@ impl<'a> Ledger<'a> {
             .filter_map(|(path, outcome)| Some((path, outcome?.as_ref().err()?)))
     }
 
+    /// Returns the files without an outcome, in the order in which they begin.
+    pub fn pending(&self) -> impl Iterator<Item = &'a Path> {
+        self.slots()
+            .skip(self.settled_before)
+            .filter_map(|(path, outcome)| outcome.is_none().then_some(path))
+    }
+
     /// Returns the number of files without an outcome.
     pub fn unreached(&self) -> usize {
-        self.slots()
-            .filter(|(_, outcome)| outcome.is_none())
-            .count()
+        self.pending().count()
     }
 
     /// Checks that every file has exactly one outcome, and that none is missing unless the survey
@@ -106,7 +116,10 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["a.rs"]
         );
+        assert_eq!(ledger.pending().map(names).collect::<Vec<_>>(), ["b.rs"]);
         assert_eq!(ledger.unreached(), 1);
+        ledger.settle(1, Ok(Metrics::default()));
+        ledger.assert_complete(false);
     }
 
     #[test]

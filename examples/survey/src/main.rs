@@ -29,25 +29,23 @@ mod progress;
 mod reason;
 mod report;
 
+use std::cell::RefCell;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
 use seedbed::sync::CapacityLimiter;
 use seedbed::worker::WorkerErrorKind;
-use seedbed::{
-    WorkerConfig, WorkerContext, WorkerError, on_cancel, open_nursery, open_worker_context,
-};
+use seedbed::{WorkerConfig, WorkerError, on_cancel, open_worker_context};
 
 use crate::cli::{Command, Options};
 use crate::find::{Extent, find};
-use crate::ledger::{Ledger, Outcome};
+use crate::ledger::Ledger;
 use crate::limits::cap_memory;
 use crate::measure::measure;
 use crate::progress::Progress;
@@ -78,12 +76,10 @@ async fn survey(options: &Options) -> Result<ExitCode, String> {
     };
     let limit = options.limit.unwrap_or(usize::MAX);
     let files = &found.files[..found.files.len().min(limit)];
-    let ledger = Mutex::new(Ledger::of(files));
+    let ledger = RefCell::new(Ledger::of(files));
 
     let report = |interrupted| {
-        let ledger = ledger
-            .lock()
-            .expect("nothing panics while it has the ledger");
+        let ledger = ledger.borrow();
         ledger.assert_complete(interrupted);
         let report = Report {
             ledger: &ledger,
@@ -122,52 +118,36 @@ fn folders_of_everybody() -> Vec<PathBuf> {
 }
 
 /// Measures all files, at most `jobs` at a time, and records their outcomes.
-async fn measure_all(files: &[PathBuf], options: &Options, ledger: &Mutex<Ledger<'_>>) {
+async fn measure_all(files: &[PathBuf], options: &Options, ledger: &RefCell<Ledger<'_>>) {
     let jobs = options.jobs.or(available_parallelism().ok());
-    let turns = &CapacityLimiter::new(jobs.map_or(1, NonZeroUsize::get));
-    let progress = &Progress::of(files.len());
+    let jobs = jobs.map_or(1, NonZeroUsize::get);
+    let progress = Progress::of(files.len(), jobs);
+    progress.show_running(&ledger.borrow());
 
     // A worker that has grown to half of its limit is replaced between two jobs, so that each file
     // has at least the other half. During a job, the kernel refuses memory beyond the limit.
     let config = WorkerConfig::new()
         .init_with(options.memory, cap_memory)
         .retire_above_memory(options.memory / 2)
-        .capture_stderr(true);
+        .capture_stderr(true)
+        .limiter(&CapacityLimiter::new(jobs));
 
     open_worker_context(config, async |workers| {
-        let workers = &workers;
-        open_nursery(async |n| {
-            for (index, path) in files.iter().enumerate() {
-                n.spawn(async move {
-                    let outcome = measure_one(path, options, workers, turns).await;
-                    let mut ledger = ledger
-                        .lock()
-                        .expect("nothing panics while it has the ledger");
-                    ledger.settle(index, outcome);
-                    progress.advance();
-                });
-            }
+        let paths = files.iter().map(|path| path.as_os_str().to_owned());
+        let map = workers
+            .map_sync(measure, paths)
+            .unordered()
+            .time_limit(options.timeout)
+            .kill_on_cancel(true);
+        map.for_each(async |(index, result)| {
+            let outcome = result.unwrap_or_else(|error| Err(reason_of(&error, options)));
+            let mut ledger = ledger.borrow_mut();
+            ledger.settle(index, outcome);
+            progress.advance(&ledger);
         })
         .await;
     })
     .await;
-}
-
-/// Measures one file in a worker process. A failure of the worker becomes the returned reason.
-async fn measure_one(
-    path: &Path,
-    options: &Options,
-    workers: &WorkerContext,
-    turns: &CapacityLimiter,
-) -> Outcome {
-    let job = workers
-        .run_sync(measure, path.into())
-        .limiter(turns)
-        // Counted from the beginning of the job: the wait for its turn takes none of its time.
-        .time_limit(options.timeout)
-        .kill_on_cancel(true);
-    let outcome = job.await;
-    outcome.unwrap_or_else(|error| Err(reason_of(&error, options)))
 }
 
 /// Returns the reason behind a failure of a worker.

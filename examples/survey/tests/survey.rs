@@ -15,7 +15,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -330,6 +332,56 @@ fn ctrl_c_prints_the_results_so_far_and_leaves_no_worker() {
             "worker {worker} is left"
         );
     }
+}
+
+#[test]
+fn a_terminal_shows_the_files_that_are_parsed_and_how_many_were_in_a_second() {
+    let tree = Tree::new();
+    tree.file("a.rs", "fn f() {}");
+    tree.fifo("b.rs");
+    tree.file("c.rs", "fn f() {}");
+    tree.fifo("d.rs");
+
+    let mut terminal = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let stderr = File::options()
+        .write(true)
+        .open(OsStr::from_bytes(name.to_bytes()))
+        .unwrap();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: 200,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&stderr, size).unwrap();
+    let mut command = tree.survey(&["--jobs", "2", "--timeout", "1h"]);
+    command
+        .env("TERM", "xterm")
+        .stdout(Stdio::piped())
+        .stderr(stderr);
+    let survey = command.spawn().unwrap();
+    drop(command); // and with it this process's copy of the terminal's other end
+
+    // The two files in the FIFOs are parsed until the signal.
+    let parts: Vec<_> = tree
+        .0
+        .path()
+        .iter()
+        .map(|part| part.to_str().unwrap())
+        .collect();
+    let folder = parts[parts.len() - 2..].join("/");
+    let running = format!("parsing {folder}/b.rs, {folder}/d.rs");
+    let mut shown = String::new();
+    while !(shown.contains(&running) && shown.contains("2/4 files, ") && shown.contains("/s, ")) {
+        let mut buffer = [0; 4096];
+        let length = terminal.read(&mut buffer).unwrap();
+        shown.push_str(&text(&buffer[..length]));
+    }
+    kill_process(Pid::from_child(&survey), Signal::INT).unwrap();
+    let output = survey.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(2), "{}", output.status);
 }
 
 /// Waits until a worker has opened the FIFO. The worker then waits for data until the returned file
