@@ -12,13 +12,13 @@
 
 use std::time::Duration;
 
-use seedbed::cancel::current_effective_deadline;
+use seedbed::cancel::{TooSlowError, current_effective_deadline};
 use seedbed::testing::MockClock;
 use seedbed::time::current_time;
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{
-    CancelScope, CapacityLimiter, RunBuilder, TooSlowError, fail_after, move_on_after,
-    open_nursery, run_sync, shield, sleep,
+    CancelScope, CapacityLimiter, RunBuilder, fail_after, move_on_after, open_nursery, run_sync,
+    shield, sleep,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,9 +11,10 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use seedbed::nursery::open_local_nursery;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::time::{current_time, sleep_forever};
-use seedbed::{RunBuilder, fail_after, open_local_nursery, sleep};
+use seedbed::{RunBuilder, fail_after, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

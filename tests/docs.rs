@@ -1,9 +1,12 @@
 //! Checks that the examples, tests and files that the README, the docs and the CI script name
-//! exist. (Code in the docs is compiled and run as doctests.)
+//! exist, and that the root of the crate has few names and a short map. (Code in the docs is
+//! compiled and run as doctests.)
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use proc_macro2::{TokenStream, TokenTree};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -372,4 +375,117 @@ fn a_search_for_a_name_of_another_library_finds_the_item_here() {
         });
         assert!(is_on_item, "{file}: `{item}` has no alias `{alias}`");
     }
+}
+
+/// The most names that the root of the crate may have, with modules and macros.
+const ROOT_NAMES: usize = 40;
+
+/// The number of rows of the map in the docs of the crate.
+const MAP_ROWS: usize = 10;
+
+#[test]
+fn the_root_of_the_crate_has_few_names() {
+    let names = root_names(&text("src/lib.rs"));
+    for name in [
+        "open_nursery",
+        "run_sync",
+        "cancel",
+        "main",
+        "CapacityLimiter",
+    ] {
+        assert!(names.contains(name), "{name} was not found in src/lib.rs");
+    }
+    assert!(
+        names.len() <= ROOT_NAMES,
+        "the root has {} names; at most {ROOT_NAMES} may stay there: {names:?}",
+        names.len()
+    );
+}
+
+#[test]
+fn the_map_of_the_crate_has_ten_rows_that_name_every_module() {
+    let source = text("src/lib.rs");
+    let map = source
+        .split("//! # The map")
+        .nth(1)
+        .and_then(|rest| rest.split("//! # ").next())
+        .expect("the docs of the crate have a map");
+    let rows: Vec<&str> = map
+        .lines()
+        .filter(|line| line.starts_with("//! | "))
+        .skip(1)
+        .collect();
+    assert_eq!(rows.len(), MAP_ROWS, "{rows:#?}");
+    // The guide has a list of its own.
+    let modules = root_modules(&source);
+    for module in modules.iter().filter(|module| *module != "guide") {
+        let named = ["`]", "::", "()"]
+            .iter()
+            .any(|end| map.contains(&format!("[`{module}{end}")));
+        assert!(named, "the map of the crate does not name `{module}`");
+    }
+}
+
+#[test]
+fn names_of_a_root_are_what_it_declares_and_what_it_exports() {
+    let source = "mod hidden; pub mod shown; use a::B; pub(crate) use c::D; pub mod inline { pub use e::F; } \
+                  #[doc(inline)] pub use g::{H, i::{J, self as k}, L as M}; pub use n; pub use g::H;";
+    let names: Vec<String> = root_names(source).into_iter().collect();
+    assert_eq!(names, ["H", "J", "M", "inline", "k", "n", "shown"]);
+    let modules: Vec<String> = root_modules(source).into_iter().collect();
+    assert_eq!(modules, ["inline", "shown"]);
+}
+
+/// Returns the modules that this source declares `pub`.
+fn root_modules(source: &str) -> BTreeSet<String> {
+    public_items(source, "mod")
+        .iter()
+        .map(|item| item[0].to_string())
+        .collect()
+}
+
+/// Returns the public names of a root that has only modules and re-exports.
+fn root_names(source: &str) -> BTreeSet<String> {
+    let mut names = root_modules(source);
+    for item in public_items(source, "use") {
+        last_names(item, &mut names);
+    }
+    names
+}
+
+/// Returns what follows `pub` and this keyword in each item, to the end of the item.
+fn public_items(source: &str, keyword: &str) -> Vec<Vec<TokenTree>> {
+    let tokens: TokenStream = source.parse().expect("the source is Rust");
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let starts = tokens
+        .windows(2)
+        .enumerate()
+        .filter(|(_, pair)| pair[0].to_string() == "pub" && pair[1].to_string() == keyword);
+    let items = starts.map(|(at, _)| {
+        let item = tokens[at + 2..].iter();
+        item.take_while(|token| token.to_string() != ";")
+            .cloned()
+            .collect()
+    });
+    items.collect()
+}
+
+/// Adds the names that a `use` makes: the last part of each path, or what follows `as`.
+fn last_names(path: impl IntoIterator<Item = TokenTree>, names: &mut BTreeSet<String>) {
+    let mut last = None;
+    for token in path {
+        match token {
+            TokenTree::Group(list) => {
+                last = None;
+                last_names(list.stream(), names);
+            }
+            TokenTree::Punct(mark) if mark.as_char() == ',' => names.extend(last.take()),
+            TokenTree::Punct(mark) if mark.as_char() == '*' => {
+                panic!("the names of a glob cannot be counted")
+            }
+            TokenTree::Ident(word) => last = Some(word.to_string()),
+            _ => {}
+        }
+    }
+    names.extend(last);
 }

@@ -20,13 +20,14 @@ use common::{children, test};
 use poll_times::poll_times;
 use polling::{Drops, OnDrop, end_at_every_poll, turns};
 use seedbed::cancel::{checkpoint_if_cancelled, fail_at, move_on_at};
+use seedbed::nursery::{open_local_nursery, try_open_local_nursery};
 use seedbed::process::{Command, run_process};
 use seedbed::sync::{Condvar, Event, Mutex, RwLock, Semaphore, channel, unbounded};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::time::{current_time, sleep_until};
 use seedbed::{
     CancelScope, CapacityLimiter, RunBuilder, WorkerConfig, checkpoint, fail_after, move_on_after,
-    open_local_nursery, open_nursery, run, shield, sleep, thread, try_open_local_nursery,
+    open_nursery, run, shield, sleep, thread,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use polling::Drops;
+use seedbed::nursery::TreeVar;
 use seedbed::sync::{Event, channel};
 use seedbed::time::sleep_forever;
 use seedbed::{
-    CancelScope, TreeVar, checkpoint, move_on_after, on_cancel, open_nursery, run, run_sync,
-    shield, thread,
+    CancelScope, checkpoint, move_on_after, on_cancel, open_nursery, run, run_sync, shield, thread,
 };
 use tokio::runtime::Builder;
 

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_lite::future::block_on;
 use seedbed::cancel::{CancelSource, ScopeGroup, current_cancel_reason};
 use seedbed::instrument::Instrument;
-use seedbed::nursery::{RemoteChild, TaskInfo, current_task};
-use seedbed::{CancelScope, RunBuilder, TreeVar, open_nursery, run};
+use seedbed::nursery::{RemoteChild, TaskInfo, TreeVar, current_task};
+use seedbed::{CancelScope, RunBuilder, open_nursery, run};
 
 /// Polls once.
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {

@@ -7,9 +7,9 @@ mod log;
 use std::future::IntoFuture;
 
 use log::Log;
-use seedbed::nursery::StartError;
+use seedbed::nursery::{StartError, open_local_nursery};
 use seedbed::time::sleep_forever;
-use seedbed::{checkpoint, open_local_nursery, open_nursery, run, try_open_nursery};
+use seedbed::{checkpoint, open_nursery, run, try_open_nursery};
 use tracing::Level;
 
 /// Runs a future, and returns its value and the warnings.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::alone;
+use seedbed::nursery::open_local_nursery;
 use seedbed::run::CtrlC;
 use seedbed::service::{Shutdown, SuperviseError, serve, supervise};
 use seedbed::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SignalErrorKind};
@@ -17,8 +18,8 @@ use seedbed::testing::MockClock;
 use seedbed::time::{current_time, sleep_forever};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{
-    RunBuilder, checkpoint, fail_after, move_on_after, on_cancel, open_local_nursery, open_nursery,
-    run_sync, shield, sleep, try_open_nursery,
+    RunBuilder, checkpoint, fail_after, move_on_after, on_cancel, open_nursery, run_sync, shield,
+    sleep, try_open_nursery,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,8 +11,8 @@ use std::sync::Mutex;
 
 use common::{pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::worker::{SharedSlice, WorkerErrorKind};
-use seedbed::{CancelScope, SharedBytes, WorkerConfig, WorkerContext};
+use seedbed::worker::{SharedBytes, SharedSlice, WorkerErrorKind};
+use seedbed::{CancelScope, WorkerConfig, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Identifies a piece of memory in the whole system, from an address in it.

@@ -5,8 +5,8 @@ mod common;
 
 use common::{test, with_workers};
 use proptest::prelude::*;
-use seedbed::worker::SharedSlice;
-use seedbed::{SharedBytes, WorkerConfig};
+use seedbed::WorkerConfig;
+use seedbed::worker::{SharedBytes, SharedSlice};
 use serde::{Deserialize, Serialize, Serializer};
 
 proptest! {

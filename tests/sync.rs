@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use futures_lite::StreamExt;
 use polling::{Hand, OnDrop, end_at_every_poll, turns};
+use seedbed::nursery::open_local_nursery;
 use seedbed::sync::{
     CapacityLimiter, Condvar, Event, Mutex, Receiver, RwLock, Semaphore, Sender, TryRecvError,
     TrySendError, channel,
 };
 use seedbed::testing::{assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked};
-use seedbed::{CancelScope, checkpoint, open_local_nursery, open_nursery, run};
+use seedbed::{CancelScope, checkpoint, open_nursery, run};
 use smol::lock::{Barrier, OnceCell};
 
 /// A guard of any type.

@@ -13,13 +13,13 @@ use std::time::Duration;
 use panics::panic_of;
 use polling::{Drops, OnDrop, turns};
 use seedbed::cancel::{CancelSource, current_cancel_reason};
+use seedbed::nursery::TreeVar;
 use seedbed::run::{CtrlC, current_run, current_statistics, spawn_system_task};
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::time::{current_time, sleep_forever};
 use seedbed::{
-    CancelScope, RunBuilder, TreeVar, checkpoint, move_on_after, on_cancel, open_nursery, run,
-    shield, sleep,
+    CancelScope, RunBuilder, checkpoint, move_on_after, on_cancel, open_nursery, run, shield, sleep,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -8,10 +8,10 @@ use std::task::Poll;
 
 use futures_lite::future::zip;
 use polling::{Counted, Drops, Hand, end_at_every_poll, turns};
-use seedbed::nursery::Started;
+use seedbed::nursery::{Started, TreeVar};
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
-use seedbed::{CancelScope, Nursery, TreeVar, checkpoint, on_cancel, open_nursery, shield};
+use seedbed::{CancelScope, Nursery, checkpoint, on_cancel, open_nursery, shield};
 
 static NAME: TreeVar<&str> = TreeVar::new();
 static OTHER: TreeVar<&str> = TreeVar::new();

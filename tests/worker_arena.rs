@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use common::{pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::worker::{SharedSlice, WorkerErrorKind};
-use seedbed::{CancelScope, CapacityLimiter, SharedBytes, WorkerConfig, WorkerContext};
+use seedbed::worker::{SharedBytes, SharedSlice, WorkerErrorKind};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize};
 
 const LARGE: usize = 300_000;

@@ -18,10 +18,10 @@ use std::task::{Context, Poll, Waker};
 use common::stage::{Stage, announce, kill, staged, state_of, until_ended};
 use common::{pid, test};
 use futures_lite::StreamExt;
-use seedbed::worker::{Receiver, RecvErrorKind, SendErrorKind, Sender, WorkerErrorKind, channel};
-use seedbed::{
-    CancelScope, CapacityLimiter, SharedBytes, WorkerConfig, WorkerContext, open_nursery,
+use seedbed::worker::{
+    Receiver, RecvErrorKind, SendErrorKind, Sender, SharedBytes, WorkerErrorKind, channel,
 };
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, open_nursery};
 use serde::{Deserialize, Serialize};
 
 /// A job that answers each number.

@@ -20,10 +20,8 @@ use common::{children, poll_with_yields, test, with_workers, workers};
 use futures_lite::{FutureExt, StreamExt};
 use polling::Hand;
 use rustix::process::{Pid, Signal, kill_process};
-use seedbed::worker::WorkerErrorKind;
-use seedbed::{
-    CancelScope, CapacityLimiter, SharedBytes, WorkerConfig, map_sync, open_nursery, sleep,
-};
+use seedbed::worker::{SharedBytes, WorkerErrorKind};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, map_sync, open_nursery, sleep};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 fn double(n: u64) -> u64 {

@@ -248,7 +248,7 @@ async fn soak(seed: u64) {
     let config = WorkerConfig::new().capture_stderr(seed == 1);
     with_workers(config, async |workers: WorkerContext| {
         let (soak, workers) = (&soak, &workers);
-        seedbed::open_local_nursery(async |n| {
+        seedbed::nursery::open_local_nursery(async |n| {
             for _ in 0..CALLERS {
                 n.spawn(soak.call_on(workers));
             }

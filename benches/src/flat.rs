@@ -91,7 +91,7 @@ async fn with_waiting(samples: &mut Samples, callers: usize, core: usize) {
         let held = limiter.acquire().await;
         let (samples, last) = (Cell::new(Some(samples)), Cell::new(None));
         let enough = CancelScope::new();
-        let line = seedbed::open_local_nursery(async |n| {
+        let line = seedbed::nursery::open_local_nursery(async |n| {
             for _ in 0..=callers {
                 drop(n.spawn(async {
                     loop {

@@ -218,7 +218,7 @@ pub async fn our_awaiting(count: u64, child: impl Child) -> u64 {
 
 /// Spawns children that need not be `Send`.
 pub async fn our_local(count: u64, child: impl Child) {
-    seedbed::open_local_nursery(|n| async move {
+    seedbed::nursery::open_local_nursery(|n| async move {
         for number in 0..count {
             drop(n.spawn(child.child(number)));
         }

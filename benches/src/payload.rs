@@ -8,7 +8,7 @@
 use std::{cell::LazyCell, time::Duration};
 
 use procspawn::serde::Shmem;
-use seedbed::SharedBytes;
+use seedbed::worker::SharedBytes;
 use seedbed::worker::WorkerType::ForkServer;
 use serde_bytes::ByteBuf;
 

@@ -17,7 +17,7 @@ const ROUNDS: (usize, usize) = (20, 50);
 const OPERATIONS: u64 = 1_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
-static OURS: seedbed::TreeVar<u64> = seedbed::TreeVar::new();
+static OURS: seedbed::nursery::TreeVar<u64> = seedbed::nursery::TreeVar::new();
 
 tokio::task_local! {
     static TOKIOS: u64;

@@ -83,7 +83,8 @@ pub fn move_on_at<F: IntoFuture>(deadline: Instant, future: F) -> MoveOn<F::Into
 /// ```
 /// use std::time::Duration;
 /// use seedbed::time::sleep_forever;
-/// use seedbed::{TooSlowError, fail_after, run};
+/// use seedbed::cancel::TooSlowError;
+/// use seedbed::{fail_after, run};
 ///
 /// run(async {
 ///     assert_eq!(fail_after(Duration::from_secs(1), async { 3 }).await, Ok(3));
@@ -131,7 +132,8 @@ pub fn fail_at<F: IntoFuture>(deadline: Instant, future: F) -> Fail<F::IntoFutur
 /// ```
 /// use std::time::Duration;
 /// use seedbed::time::sleep_forever;
-/// use seedbed::{TooSlowError, fail_after, run};
+/// use seedbed::cancel::TooSlowError;
+/// use seedbed::{fail_after, run};
 ///
 /// let late = fail_after(Duration::from_millis(1), sleep_forever());
 /// let error: TooSlowError = run(late).unwrap_err();

@@ -49,7 +49,8 @@ type LoopsError = SuperviseError<WorkerError>;
 /// ```
 /// use seedbed::time::sleep_forever;
 /// use seedbed::worker::default_context_statistics;
-/// use seedbed::{open_loops, run_sync};
+/// use seedbed::remote::open_loops;
+/// use seedbed::run_sync;
 ///
 /// async fn serve(_address: String) {
 ///     sleep_forever().await // a server would accept connections here
@@ -85,7 +86,7 @@ where
 /// # Examples
 ///
 /// ```
-/// use seedbed::open_loops;
+/// use seedbed::remote::open_loops;
 ///
 /// async fn double(n: u32) -> u32 {
 ///     2 * n
@@ -129,7 +130,7 @@ impl<F, A> OpenLoops<F, A> {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use seedbed::open_loops;
+    /// use seedbed::remote::open_loops;
     ///
     /// async fn fail(_: ()) {
     ///     panic!("on purpose");
@@ -153,7 +154,7 @@ impl<F, A> OpenLoops<F, A> {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::open_loops;
+    /// use seedbed::remote::open_loops;
     /// use seedbed::worker::WorkerErrorKind;
     ///
     /// async fn crash(_: ()) {
@@ -180,7 +181,8 @@ impl<F, A> OpenLoops<F, A> {
     /// ```
     /// use std::time::Duration;
     /// use seedbed::time::sleep_forever;
-    /// use seedbed::{open_loops, shield, sleep};
+    /// use seedbed::remote::open_loops;
+    /// use seedbed::{shield, sleep};
     ///
     /// async fn stay(_: ()) {
     ///     shield(sleep_forever()).await;
@@ -217,7 +219,8 @@ impl<F, A> OpenLoops<F, A> {
     ///
     /// ```
     /// use seedbed::time::sleep_forever;
-    /// use seedbed::{checkpoint, open_loops};
+    /// use seedbed::checkpoint;
+    /// use seedbed::remote::open_loops;
     ///
     /// async fn serve(_: ()) {
     ///     sleep_forever().await
@@ -240,7 +243,7 @@ impl<F, A> OpenLoops<F, A> {
         A: Argument + Sync,
         R: JobResult,
     {
-        refuse_unless_hooked("seedbed::open_loops");
+        refuse_unless_hooked("seedbed::remote::open_loops");
         let block = try_open_nursery(|n| async move {
             drop(self.spawn(&n));
             Ok(body.await)
@@ -331,7 +334,7 @@ where
     A: Argument + Sync,
     R: JobResult,
 {
-    refuse_unless_hooked("seedbed::open_loops");
+    refuse_unless_hooked("seedbed::remote::open_loops");
     let block = try_open_nursery(|n| async move {
         let tasks = loops.spawn(&n);
         let mut values = Vec::new();
@@ -348,7 +351,7 @@ where
 
 impl WorkerContext {
     /// Runs the `async fn` `f` in `count` worker processes of this context; otherwise like the free
-    /// function [`open_loops`](crate::open_loops()).
+    /// function [`open_loops`](crate::remote::open_loops()).
     ///
     /// # Cancellation
     ///

@@ -21,9 +21,10 @@ use super::start::{StartError, Started, Waiting, start};
 /// ```
 pub type TrySpawned<U> = Task<Option<U>>;
 
-/// Defines these methods for one kind of handle. `$bound` are the bounds of futures and results.
+/// Defines these methods for one kind of handle. `$bound` are the bounds of futures and results;
+/// `$path` and `$block` name the function that opens such a nursery.
 macro_rules! fallible {
-    ($name:ident, $block:literal, [$($bound:tt)*]) => {
+    ($name:ident, $path:literal, $block:literal, [$($bound:tt)*]) => {
         impl<'env, T, E> $name<'env, Result<T, E>> {
             /// Spawns a child whose error ends the block: the body and the other children are
             /// cancelled, and the block returns the error.
@@ -38,10 +39,11 @@ macro_rules! fallible {
             ///
             /// ```
             /// use seedbed::time::sleep_forever;
-            #[doc = concat!("use seedbed::{try_", $block, ", run};")]
+            /// use seedbed::run;
+            #[doc = concat!("use ", $path, $block, ";")]
             ///
             /// run(async {
-            #[doc = concat!("    let result: Result<(), String> = try_", $block, "(|n| async move {")]
+            #[doc = concat!("    let result: Result<(), String> = ", $block, "(|n| async move {")]
             ///         n.try_spawn(async { Err::<(), _>("no luck".to_string()) });
             ///         sleep_forever().await;
             ///         Ok(())
@@ -111,10 +113,11 @@ macro_rules! fallible {
             ///
             /// ```
             /// use seedbed::time::sleep_forever;
-            #[doc = concat!("use seedbed::{try_", $block, ", checkpoint, run};")]
+            /// use seedbed::{checkpoint, run};
+            #[doc = concat!("use ", $path, $block, ";")]
             ///
             /// run(async {
-            #[doc = concat!("    let result: Result<(), &str> = try_", $block, "(|n| async move {")]
+            #[doc = concat!("    let result: Result<(), &str> = ", $block, "(|n| async move {")]
             ///         let port = n.try_start(|started| async move {
             ///             started.send(8080);
             ///             checkpoint().await;
@@ -164,12 +167,13 @@ macro_rules! fallible {
             ///
             /// ```
             /// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
-            #[doc = concat!("use seedbed::{checkpoint, run, shield, try_", $block, "};")]
+            /// use seedbed::{checkpoint, run, shield};
+            #[doc = concat!("use ", $path, $block, ";")]
             ///
             /// let late = Arc::new(AtomicU32::new(0));
             /// let seen = late.clone();
             /// run(async move {
-            #[doc = concat!("    let result: Result<(), u32> = try_", $block, "(|n| async move {")]
+            #[doc = concat!("    let result: Result<(), u32> = ", $block, "(|n| async move {")]
             ///         n.on_late_error(move |error| seen.store(error, Relaxed));
             ///         n.try_spawn(shield(async { checkpoint().await; Err::<(), _>(2) }));
             ///         Err(1)
@@ -190,5 +194,10 @@ macro_rules! fallible {
     };
 }
 
-fallible!(Nursery, "open_nursery", [Send + 'env]);
-fallible!(LocalNursery, "open_local_nursery", ['env]);
+fallible!(Nursery, "seedbed::", "try_open_nursery", [Send + 'env]);
+fallible!(
+    LocalNursery,
+    "seedbed::nursery::",
+    "try_open_local_nursery",
+    ['env]
+);

@@ -128,7 +128,7 @@ mod tests {
         );
         assert_eq!(name(&crate::move_on_after(moment, async {})), here);
         assert_eq!(name(&crate::fail_after(moment, async {})), here);
-        static VARIABLE: crate::TreeVar<u8> = crate::TreeVar::new();
+        static VARIABLE: crate::variables::TreeVar<u8> = crate::variables::TreeVar::new();
         assert_eq!(name(&VARIABLE.scope(5, async {})), here);
     }
 }

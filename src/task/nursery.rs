@@ -22,9 +22,10 @@ use crate::sys::primitives::lock;
 use crate::variables::TreeValuesOfChildren;
 
 /// Defines a kind of handle, with the methods that all kinds have. `$bound` are the bounds of
-/// futures and results.
+/// futures and results. `$block` is the function that opens such a nursery, and `$imports` what its
+/// examples import.
 macro_rules! handle {
-    ($(#[$doc:meta])* $name:ident, $block:literal, [$($bound:tt)*], $marker:ty) => {
+    ($(#[$doc:meta])* $name:ident, $block:literal, $imports:literal, [$($bound:tt)*], $marker:ty) => {
         $(#[$doc])*
         pub struct $name<'env, R = ()> {
             pub(super) raw: RawHandle<R>,
@@ -85,7 +86,7 @@ macro_rules! handle {
             /// [`spawn_if_open`](Self::spawn_if_open) with a handle that may be kept for longer.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            #[doc = $imports]
             ///
             /// run(async {
             ///     let words = vec!["a", "few", "words"];
@@ -122,7 +123,7 @@ macro_rules! handle {
             /// [`NurseryClosedError`] if the block has ended; it gives the future back.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            #[doc = $imports]
             ///
             /// run(async {
             ///     let mut kept = None;
@@ -182,7 +183,7 @@ macro_rules! handle {
             /// after the function whose `async` block it runs.
             ///
             /// ```
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            #[doc = $imports]
             ///
             /// run(async {
             #[doc = concat!("    ", $block, "(|n| async move {")]
@@ -202,7 +203,7 @@ macro_rules! handle {
             ///
             /// ```
             /// use seedbed::nursery::current_task;
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            #[doc = $imports]
             ///
             /// run(async {
             #[doc = concat!("    ", $block, "(|n| async move {")]
@@ -240,7 +241,7 @@ macro_rules! handle {
             ///
             /// ```
             /// use seedbed::time::sleep_forever;
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            #[doc = $imports]
             ///
             /// run(async {
             #[doc = concat!("    ", $block, "(|n| async move {")]
@@ -273,7 +274,7 @@ macro_rules! handle {
             ///
             /// ```
             /// use seedbed::time::sleep_forever;
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            #[doc = $imports]
             ///
             /// run(async {
             #[doc = concat!("    let first = ", $block, "(|n| async move {")]
@@ -301,7 +302,7 @@ macro_rules! handle {
             ///
             /// ```
             /// use seedbed::time::sleep_forever;
-            #[doc = concat!("use seedbed::{", $block, ", run};")]
+            #[doc = $imports]
             ///
             /// run(async {
             ///     let reached_the_end = std::cell::Cell::new(false);
@@ -345,7 +346,7 @@ handle! {
     ///     open_nursery(async |n| fill(&n, &data).await).await;
     /// });
     /// ```
-    Nursery, "open_nursery", [Send + 'env], ()
+    Nursery, "open_nursery", "use seedbed::{open_nursery, run};", [Send + 'env], ()
 }
 
 handle! {
@@ -354,7 +355,8 @@ handle! {
     ///
     /// ```
     /// use std::cell::Cell;
-    /// use seedbed::{open_local_nursery, run};
+    /// use seedbed::nursery::open_local_nursery;
+    /// use seedbed::run;
     ///
     /// run(async {
     ///     let count = Cell::new(0);
@@ -368,7 +370,9 @@ handle! {
     ///     assert_eq!(count.get(), 3);
     /// });
     /// ```
-    LocalNursery, "open_local_nursery", ['env], *mut ()
+    LocalNursery, "open_local_nursery",
+    "use seedbed::nursery::open_local_nursery;\nuse seedbed::run;",
+    ['env], *mut ()
 }
 
 impl Nursery<'_, ()> {

@@ -79,7 +79,8 @@ where
 ///
 /// ```
 /// use std::rc::Rc;
-/// use seedbed::{open_local_nursery, run};
+/// use seedbed::nursery::open_local_nursery;
+/// use seedbed::run;
 ///
 /// run(async {
 ///     let shared = Rc::new(5);
@@ -154,7 +155,8 @@ where
 ///
 /// ```
 /// use std::rc::Rc;
-/// use seedbed::{run, try_open_local_nursery};
+/// use seedbed::nursery::try_open_local_nursery;
+/// use seedbed::run;
 ///
 /// run(async {
 ///     let shared = Rc::new(5);

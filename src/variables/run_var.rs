@@ -66,8 +66,8 @@ impl Variables {
 ///
 /// It is for data that a library keeps once per run: a cache, a counter, the handle of a [system
 /// task](crate::run::spawn_system_task). In another run, also in a later one, it is unset again.
-/// For a value that follows the tree of tasks, use a [`TreeVar`](crate::TreeVar). The values are
-/// dropped at the end of the run, when all code that could use them has ended.
+/// For a value that follows the tree of tasks, use a [`TreeVar`](crate::nursery::TreeVar). The
+/// values are dropped at the end of the run, when all code that could use them has ended.
 ///
 /// Another thread is not in the run: give it the value, or [call into the
 /// run](crate::run::RunHandle::call).

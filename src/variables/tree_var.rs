@@ -26,7 +26,8 @@ use crate::ambient::{TreeValue, TreeValues, WithValues};
 /// reset in the wrong place.)
 ///
 /// ```
-/// use seedbed::{TreeVar, open_nursery, run};
+/// use seedbed::nursery::TreeVar;
+/// use seedbed::{open_nursery, run};
 ///
 /// static USER: TreeVar<&str> = TreeVar::new();
 ///
@@ -55,7 +56,7 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// Makes a variable that is not set anywhere. It belongs in a `static`.
     ///
     /// ```
-    /// static NAME: seedbed::TreeVar<String> = seedbed::TreeVar::new();
+    /// static NAME: seedbed::nursery::TreeVar<String> = seedbed::nursery::TreeVar::new();
     /// assert_eq!(NAME.get(), None);
     /// ```
     pub const fn new() -> Self {
@@ -68,7 +69,7 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// Returns the value that is set around the running code, if any.
     ///
     /// ```
-    /// static DEPTH: seedbed::TreeVar<u32> = seedbed::TreeVar::new();
+    /// static DEPTH: seedbed::nursery::TreeVar<u32> = seedbed::nursery::TreeVar::new();
     /// assert_eq!(DEPTH.get(), None);
     /// ```
     pub fn get(&'static self) -> Option<T> {
@@ -80,7 +81,8 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// outside of a run. `None` once the block has ended.
     ///
     /// ```
-    /// use seedbed::{TreeVar, open_nursery, run};
+    /// use seedbed::nursery::TreeVar;
+    /// use seedbed::{open_nursery, run};
     ///
     /// static USER: TreeVar<&str> = TreeVar::new();
     ///
@@ -112,7 +114,7 @@ impl<T: Clone + Send + Sync + 'static> TreeVar<T> {
     /// Cancelling or dropping the returned future cancels or drops `future`.
     ///
     /// ```
-    /// static DEPTH: seedbed::TreeVar<u32> = seedbed::TreeVar::new();
+    /// static DEPTH: seedbed::nursery::TreeVar<u32> = seedbed::nursery::TreeVar::new();
     /// seedbed::run(async {
     ///     let inside = DEPTH.scope(1, async { DEPTH.get() }).await;
     ///     assert_eq!((inside, DEPTH.get()), (Some(1), None));
@@ -150,8 +152,8 @@ impl<T> fmt::Debug for TreeVar<T> {
 /// be implemented elsewhere.
 ///
 /// ```
-/// use seedbed::nursery::HasTreeVars;
-/// use seedbed::{TreeVar, open_nursery, run};
+/// use seedbed::nursery::{HasTreeVars, TreeVar};
+/// use seedbed::{open_nursery, run};
 ///
 /// static USER: TreeVar<&str> = TreeVar::new();
 ///

@@ -112,7 +112,7 @@ pub use pool::statistics::WorkerStatistics;
 
 pub use crate::transport::described::Described;
 pub use crate::transport::job::status::WorkerStatus;
-pub use crate::transport::payload::{Descriptor, SharedBytesWriter, SharedSlice};
+pub use crate::transport::payload::{Descriptor, SharedBytes, SharedBytesWriter, SharedSlice};
 pub use crate::worker::error::{
     ExitCause, RemoteError, RemoteErrorSource, WorkerError, WorkerErrorKind, WorkerExit,
     WorkerPanic,

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use crate::{SECOND, scope, virtually};
 use futures_lite::future::{poll_once, zip};
-use seedbed::cancel::{current_effective_deadline, fail_at, move_on_at};
+use seedbed::cancel::{TooSlowError, current_effective_deadline, fail_at, move_on_at};
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::time::{current_time, sleep_forever, sleep_until};
 use seedbed::{
-    CancelScope, RunBuilder, TooSlowError, checkpoint, fail_after, move_on_after, open_nursery,
-    shield, sleep,
+    CancelScope, RunBuilder, checkpoint, fail_after, move_on_after, open_nursery, shield, sleep,
 };
 
 #[test]

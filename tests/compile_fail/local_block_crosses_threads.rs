@@ -3,7 +3,7 @@
 fn send<T: Send>(_: T) {}
 
 fn main() {
-    send(seedbed::open_local_nursery(|n| {
+    send(seedbed::nursery::open_local_nursery(|n| {
         n.spawn(async {});
         async {}
     }));

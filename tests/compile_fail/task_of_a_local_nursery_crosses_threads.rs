@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 fn main() {
-    seedbed::run(seedbed::open_local_nursery(|n| async move {
+    seedbed::run(seedbed::nursery::open_local_nursery(|n| async move {
         let task = n.spawn(async { Rc::new(5) });
         std::thread::spawn(move || smol::block_on(task));
     }));

@@ -1,6 +1,6 @@
 //! Every task below may read a tree variable's value, so the value cannot borrow.
 
-use seedbed::TreeVar;
+use seedbed::nursery::TreeVar;
 
 fn main() {
     static NAME: TreeVar<&'static str> = TreeVar::new();

@@ -1,7 +1,7 @@
 //! Nurseries in every form: these programs must compile.
 
-use seedbed::nursery::{LocalNursery, Spawner};
-use seedbed::{Nursery, Task, open_local_nursery, open_nursery, try_open_nursery};
+use seedbed::nursery::{LocalNursery, Spawner, open_local_nursery};
+use seedbed::{Nursery, Task, open_nursery, try_open_nursery};
 
 async fn fill<'env, R>(n: &Nursery<'env, R>, data: &'env [u8]) -> Vec<Task<u8>> {
     data.iter().map(|byte| n.spawn(async move { *byte })).collect()

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::log::Log;
 use crate::polling::{Drops, Hand, OnDrop, turns};
+use seedbed::nursery::TreeVar;
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
-use seedbed::{CancelScope, TreeVar, checkpoint, open_nursery, shield};
+use seedbed::{CancelScope, checkpoint, open_nursery, shield};
 
 #[test]
 fn terminate_drops_body_and_children_where_they_wait_and_gives_the_block_its_value() {

@@ -8,12 +8,14 @@ use crate::log::Log;
 use crate::log::panic_of;
 use crate::polling::{Drops, Hand, OnDrop, end_at_every_poll, turns};
 use seedbed::cancel::checkpoint_if_cancelled;
-use seedbed::nursery::{LocalNursery, StartError, Started};
+use seedbed::nursery::{
+    LocalNursery, StartError, Started, open_local_nursery, try_open_local_nursery,
+};
 use seedbed::sync::{Event, channel};
 use seedbed::time::sleep_forever;
 use seedbed::{
-    CancelScope, Nursery, checkpoint, move_on_after, on_cancel, open_local_nursery, open_nursery,
-    shield, try_open_local_nursery, try_open_nursery,
+    CancelScope, Nursery, checkpoint, move_on_after, on_cancel, open_nursery, shield,
+    try_open_nursery,
 };
 
 /// Waits forever, and records when it is dropped.

@@ -6,12 +6,10 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use crate::polling::{Drops, Hand, OnDrop, Wakes, turns};
+use seedbed::nursery::{open_local_nursery, try_open_local_nursery};
 use seedbed::sync::Event;
 use seedbed::time::sleep_forever;
-use seedbed::{
-    CancelScope, Nursery, checkpoint, on_cancel, open_local_nursery, open_nursery, shield,
-    try_open_local_nursery,
-};
+use seedbed::{CancelScope, Nursery, checkpoint, on_cancel, open_nursery, shield};
 
 #[test]
 fn a_block_runs_inside_smol_spawn_and_moves_between_threads() {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use crate::panics::panic_of;
 use crate::polling::turns;
 use crate::{Log, SECOND, soon};
+use seedbed::nursery::TreeVar;
 use seedbed::run::{
     RunHandle, current_run, current_statistics, in_run, in_task, spawn_system_task,
 };
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
-use seedbed::{RunBuilder, TreeVar, checkpoint, fail_after, open_nursery, run, thread};
+use seedbed::{RunBuilder, checkpoint, fail_after, open_nursery, run, thread};
 
 // ---- The handle.
 

@@ -5,13 +5,14 @@ use std::sync::mpsc;
 use crate::SECOND;
 use crate::panics::panic_of;
 use crate::polling::turns;
+use seedbed::nursery::TreeVar;
 use seedbed::run::{
     EnterError, RunHandle, current_run, current_statistics, in_run, in_task, spawn_system_task,
 };
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
 use seedbed::time::{current_time, sleep_forever};
-use seedbed::{RunBuilder, TreeVar, checkpoint, run, sleep, thread};
+use seedbed::{RunBuilder, checkpoint, run, sleep, thread};
 
 #[test]
 fn a_thread_has_a_function_called_in_the_run_and_gets_its_value() {

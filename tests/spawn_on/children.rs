@@ -6,13 +6,15 @@ use std::time::Duration;
 use crate::polling::{Drops, Hand, turns};
 use crate::{executor, on_threads, settle, tick, with_executor};
 use seedbed::cancel::current_effective_deadline;
-use seedbed::nursery::{RemoteChild, StartError, Started, on_executor};
+use seedbed::nursery::{
+    RemoteChild, StartError, Started, TreeVar, on_executor, open_local_nursery,
+};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
 use seedbed::time::{current_time, sleep_forever};
 use seedbed::{
-    CancelScope, Nursery, RunBuilder, TreeVar, checkpoint, fail_after, move_on_after,
-    open_local_nursery, open_nursery, run, sleep, try_open_nursery,
+    CancelScope, Nursery, RunBuilder, checkpoint, fail_after, move_on_after, open_nursery, run,
+    sleep, try_open_nursery,
 };
 
 // ---- Blocks, results, errors, scopes.

@@ -6,14 +6,14 @@ use std::task::Poll;
 
 use crate::drawn;
 use crate::polling::{Hand, OnDrop, turns};
-use seedbed::nursery::{TaskInfo, current_root_task, current_task, task_tree};
+use seedbed::nursery::{
+    TaskInfo, current_root_task, current_task, open_local_nursery, task_tree,
+    try_open_local_nursery,
+};
 use seedbed::run::spawn_system_task;
 use seedbed::testing::{Sequencer, assert_checkpoints, assert_no_checkpoints};
 use seedbed::time::sleep_forever;
-use seedbed::{
-    checkpoint, on_cancel, open_local_nursery, open_nursery, run, thread, try_open_local_nursery,
-    try_open_nursery,
-};
+use seedbed::{checkpoint, on_cancel, open_nursery, run, thread, try_open_nursery};
 
 // ---- The current task.
 

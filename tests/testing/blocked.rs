@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use crate::panics::panic_of;
 use crate::polling::turns;
 use crate::{HOUR, MILLISECOND, SECOND, with_clock};
+use seedbed::nursery::open_local_nursery;
 use seedbed::sync::Event;
 use seedbed::testing::{MockClock, wait_all_tasks_blocked};
 use seedbed::time::{Clock, sleep_forever};
-use seedbed::{CancelScope, RunBuilder, open_local_nursery, open_nursery, run, sleep};
+use seedbed::{CancelScope, RunBuilder, open_nursery, run, sleep};
 
 #[test]
 fn a_sleeping_task_counts_as_blocked_and_the_cushion_is_real_time() {

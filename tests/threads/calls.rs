@@ -10,11 +10,10 @@ use std::sync::{Arc, Barrier};
 use crate::poll_times::poll_times;
 use crate::{job, wait_until_unused};
 use futures_lite::FutureExt;
+use seedbed::nursery::TreeVar;
 use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::thread::{self, CancelledError, call_async_in_task, call_in_task, check_cancelled};
-use seedbed::{
-    CancelScope, CapacityLimiter, TreeVar, checkpoint, on_cancel, open_nursery, run, shield,
-};
+use seedbed::{CancelScope, CapacityLimiter, checkpoint, on_cancel, open_nursery, run, shield};
 
 #[test]
 fn a_value_comes_back_from_another_thread() {

@@ -16,7 +16,7 @@ use crate::transport::tuning::SHARED_WRITE_BUFFER;
 ///
 /// ```
 /// use std::io::Write;
-/// use seedbed::SharedBytes;
+/// use seedbed::worker::SharedBytes;
 ///
 /// let mut writer = SharedBytes::writer()?;
 /// for number in 0..3 {
@@ -37,7 +37,7 @@ impl SharedBytes {
     /// # Examples
     ///
     /// ```
-    /// use seedbed::SharedBytes;
+    /// use seedbed::worker::SharedBytes;
     ///
     /// let mut writer = SharedBytes::writer()?;
     /// std::io::copy(&mut std::fs::File::open("Cargo.toml")?, &mut writer)?;
@@ -65,7 +65,7 @@ impl SharedBytesWriter {
     /// # Examples
     ///
     /// ```
-    /// let writer = seedbed::SharedBytes::writer()?;
+    /// let writer = seedbed::worker::SharedBytes::writer()?;
     /// assert!(writer.finish()?.is_empty());
     /// # std::io::Result::Ok(())
     /// ```

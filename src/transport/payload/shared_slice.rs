@@ -22,7 +22,8 @@ use crate::sys::memory::{MemfdWriter, Scratch, Sealed};
 /// Immutable bytes that processes share. See [`SharedSlice`].
 ///
 /// ```
-/// use seedbed::{SharedBytes, run_sync};
+/// use seedbed::worker::SharedBytes;
+/// use seedbed::run_sync;
 ///
 /// fn first_line(text: SharedBytes) -> SharedBytes {
 ///     let end = text.iter().position(|byte| *byte == b'\n');
@@ -148,7 +149,7 @@ impl<T: Pod> SharedSlice<T> {
     ///
     /// ```
     /// use std::io::Read;
-    /// use seedbed::SharedBytes;
+    /// use seedbed::worker::SharedBytes;
     ///
     /// let mut file = std::fs::File::open("Cargo.toml")?;
     /// let start = SharedBytes::build(9, |bytes| file.read_exact(bytes))?;
@@ -385,7 +386,8 @@ impl<'a, T: Pod> IntoIterator for &'a SharedSlice<T> {
 /// `Vec`".
 ///
 /// ```
-/// use seedbed::{SharedBytes, run_sync};
+/// use seedbed::worker::SharedBytes;
+/// use seedbed::run_sync;
 ///
 /// fn count(bytes: SharedBytes) -> usize {
 ///     bytes.iter().filter(|byte| **byte == b'e').count()

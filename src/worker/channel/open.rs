@@ -56,8 +56,8 @@ use crate::worker::call::Argument;
 /// A sender waits while `capacity` messages are on their way, so a fast sender does not run ahead of
 /// a slow receiver. It also waits while 256 KiB of messages are, however many they are. A message
 /// whose encoding is longer than 128 KiB has memory of its own, as a large argument of a job; of
-/// messages with such memory, [shared memory](crate::SharedBytes) or sides of channels, at most 4 are
-/// on their way.
+/// messages with such memory, [shared memory](crate::worker::SharedBytes) or sides of channels, at
+/// most 4 are on their way.
 ///
 /// # What a message costs
 ///

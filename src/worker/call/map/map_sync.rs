@@ -57,8 +57,8 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 /// back when it has no items for it, and soon after another call waits for a token. The [statistics](crate::worker::WorkerStatistics) count
 /// each such hand-over as one call.
 ///
-/// An item or result of more than 16 KiB, or with [shared memory](crate::SharedBytes) in it, is
-/// sent as that of a call is, with a hand-over of its own. If the context has
+/// An item or result of more than 16 KiB, or with [shared memory](crate::worker::SharedBytes) in
+/// it, is sent as that of a call is, with a hand-over of its own. If the context has
 /// [`retire`](crate::WorkerConfig::retire) closures or limits for each job
 /// ([CPU time](crate::WorkerConfig::cpu_limit), [open
 /// files](crate::WorkerConfig::open_file_limit)), every item is a job of its own.
