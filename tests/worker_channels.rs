@@ -144,6 +144,68 @@ fn sides_travel_through_channels_and_in_results() {
     });
 }
 
+/// Sends a number, and returns a channel on which it can be received again, if it is odd.
+fn tell((number, mut sender): (u64, Sender<u64>)) -> Option<Receiver<u64>> {
+    sender.send_blocking(number).unwrap();
+    let (mut again, receiver) = channel(1).unwrap();
+    again.send_blocking(number).unwrap();
+    (number % 2 == 1).then_some(receiver)
+}
+
+fn sides_travel_in_the_items_and_results_of_a_map() {
+    for config in [WorkerConfig::new(), WorkerConfig::new().single_use()] {
+        staged(config, |workers| async move {
+            let (senders, receivers): (Vec<_>, Vec<_>) =
+                (0..20).map(|_| channel(1).unwrap()).unzip();
+            let map = workers.map_sync(tell, (0..).zip(senders));
+            let again = map.try_collect().await.unwrap();
+            for (number, (receiver, again)) in receivers.into_iter().zip(again).enumerate() {
+                let number = number as u64;
+                let told: Vec<_> = receiver.map(Result::unwrap).collect().await;
+                assert_eq!(told, [number]);
+                assert_eq!(again.is_some(), number % 2 == 1);
+                if let Some(again) = again {
+                    let told: Vec<_> = again.map(Result::unwrap).collect().await;
+                    assert_eq!(told, [number]);
+                }
+            }
+        });
+    }
+}
+
+/// Crashes, unless there is a file; makes it before. So it succeeds when it is called again.
+fn tell_and_crash((marker, sender): (PathBuf, Option<Sender<u64>>)) {
+    if marker.exists() {
+        return;
+    }
+    std::fs::write(marker, "").unwrap();
+    let _sender = sender.map(|mut sender| {
+        sender.send_blocking(7).unwrap();
+        sender
+    });
+    std::process::abort();
+}
+
+fn an_item_that_holds_a_side_is_not_run_again() {
+    staged(WorkerConfig::new(), |workers| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let marker = |name: &str| folder.path().join(name);
+        let (sender, mut receiver) = channel(1).unwrap();
+        let items = [(marker("one"), Some(sender)), (marker("two"), None)];
+        let results = workers.map_sync(tell_and_crash, items).retry(3).collect();
+        let results = results.await;
+        let error = results[0].as_ref().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.item()),
+            (WorkerErrorKind::Broken, Some(0))
+        );
+        assert!(results[1].is_ok(), "{results:?}");
+        assert_eq!(receiver.recv().await.unwrap(), 7);
+        let end = receiver.recv().await.unwrap_err();
+        assert_eq!(end.kind(), RecvErrorKind::PeerGone);
+    });
+}
+
 type Blobs = (Vec<u8>, SharedBytes);
 
 fn reflect((blobs, mut back): (Receiver<Blobs>, Sender<Blobs>)) {
@@ -554,6 +616,8 @@ suite! {
     numbers_go_into_a_job_and_come_back_in_order,
     two_workers_talk_while_the_thread_of_their_parent_is_blocked,
     sides_travel_through_channels_and_in_results,
+    sides_travel_in_the_items_and_results_of_a_map,
+    an_item_that_holds_a_side_is_not_run_again,
     large_messages_and_shared_memory_arrive_whole,
     a_fast_sender_waits_for_a_slow_receiver,
     dropping_the_receiver_ends_a_job_that_waits_to_send,

@@ -226,8 +226,8 @@ fn encode_to<T: Serialize + ?Sized>(
         encoding.undo();
         return Err(CodecError::of_encoding(error));
     }
-    let mut attached = Attachments::default();
-    attached.fds.extend(outgoing.fds());
+    let mut attached = Attachments::from(outgoing.fds().collect::<Vec<_>>());
+    attached.moves_sides = outgoing.moves_sides;
     match encoding.finish(attached.fds.len(), &outgoing.region) {
         None => {}
         Some(Written::Sealed(file)) => attached.fds.push(file.into()),
@@ -240,8 +240,8 @@ fn encode_to<T: Serialize + ?Sized>(
 }
 
 /// Appends the encoding of an item of a map, or of its result, to `out`. Returns `false` if it does
-/// not fit into a record: it is longer than that, or holds shared memory. After that, and after an
-/// error, `out` is unchanged.
+/// not fit into a record: it is longer than that, or holds shared memory, a descriptor or a side of a
+/// channel. After that, and after an error, `out` is unchanged, and the value can be encoded again.
 pub(crate) fn encode_record<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
@@ -253,7 +253,7 @@ pub(crate) fn encode_record<T: Serialize + ?Sized>(
         is_too_long: false,
     };
     let watch = Watch::new(None);
-    let (encoded, attaches) = attachments::attaches_memory(|| {
+    let (encoded, attaches) = attachments::would_attach(|| {
         bincode::serde::encode_into_writer(Outgoing(value, &watch), &mut record, FORMAT)
     });
     let fits = !record.is_too_long && !attaches;

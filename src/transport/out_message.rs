@@ -69,6 +69,11 @@ impl OutMessage {
         &self.attached.fds
     }
 
+    /// Returns whether the message holds sides of channels, so that only one worker can receive it.
+    pub(crate) fn moves_sides(&self) -> bool {
+        self.attached.moves_sides
+    }
+
     pub(crate) fn set_number(&mut self, number: u64) {
         frame::set_number(&mut self.bytes, number);
     }

@@ -43,6 +43,10 @@ type Current<T> = RefCell<ManuallyDrop<CurrentMessage<T>>>;
 #[derive(Debug)]
 enum CurrentMessage<T> {
     None,
+    /// An encoding that is not sent if it attaches something. References in it lead nowhere.
+    Trial {
+        attaches: bool,
+    },
     WithoutMemory,
     WithMemory(Box<T>),
 }
@@ -55,7 +59,18 @@ impl<T: Default> CurrentMessage<T> {
         }
         match self {
             Self::WithMemory(memory) => Some(memory),
-            Self::None | Self::WithoutMemory => None,
+            Self::None | Self::Trial { .. } | Self::WithoutMemory => None,
+        }
+    }
+
+    /// Notes that a trial attaches something. Returns whether this is one.
+    fn note_in_trial(&mut self) -> bool {
+        match self {
+            Self::Trial { attaches } => {
+                *attaches = true;
+                true
+            }
+            Self::None | Self::WithoutMemory | Self::WithMemory(_) => false,
         }
     }
 }
@@ -66,11 +81,16 @@ pub(crate) struct Attachments {
     pub(crate) fds: Vec<Arc<OwnedFd>>,
     /// The arena to which the last descriptor leads. Boxed, because few messages have one.
     pub(crate) lent: Option<Box<Lent>>,
+    /// The message takes a side of a channel away from this process, so it can be received once.
+    pub(crate) moves_sides: bool,
 }
 
 impl From<Vec<Arc<OwnedFd>>> for Attachments {
     fn from(fds: Vec<Arc<OwnedFd>>) -> Self {
-        Self { fds, lent: None }
+        Self {
+            fds,
+            ..Self::default()
+        }
     }
 }
 
@@ -81,6 +101,8 @@ pub(crate) struct OutgoingMemory {
     attached: Vec<Attached>,
     /// Sent as a copy.
     pub(in crate::transport) region: RegionBuilder,
+    /// See [`Attachments::moves_sides`].
+    pub(in crate::transport) moves_sides: bool,
 }
 
 /// The object that a descriptor of an outgoing message leads to.
@@ -91,11 +113,6 @@ enum Attached {
 }
 
 impl OutgoingMemory {
-    /// Returns whether nothing is attached.
-    fn is_empty(&self) -> bool {
-        self.attached.is_empty() && self.region.len() == 0
-    }
-
     /// Returns the descriptors to be sent.
     pub(in crate::transport) fn fds(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
         self.attached.iter().map(|attached| match attached {
@@ -182,19 +199,18 @@ pub(crate) fn collect_outgoing<T>(encode: impl FnOnce() -> T) -> (T, OutgoingMem
     let value = encode();
     match message.leave() {
         CurrentMessage::WithMemory(memory) => (value, *memory),
-        CurrentMessage::None | CurrentMessage::WithoutMemory => (value, OutgoingMemory::default()),
+        _ => (value, OutgoingMemory::default()),
     }
 }
 
-/// Runs `encode`, and returns whether it attaches memory, which is dropped.
-pub(crate) fn attaches_memory<T>(encode: impl FnOnce() -> T) -> (T, bool) {
-    let message = MessageScope::enter(&OUTGOING, CurrentMessage::WithoutMemory);
+/// Runs `encode`, and returns whether it would attach memory or descriptors to a message. If so, its
+/// output is not complete, and the value must be encoded again, with [`collect_outgoing`].
+pub(crate) fn would_attach<T>(encode: impl FnOnce() -> T) -> (T, bool) {
+    let trial = CurrentMessage::Trial { attaches: false };
+    let message = MessageScope::enter(&OUTGOING, trial);
     let value = encode();
-    let attaches = match message.leave() {
-        CurrentMessage::WithMemory(memory) => !memory.is_empty(),
-        CurrentMessage::None | CurrentMessage::WithoutMemory => false,
-    };
-    (value, attaches)
+    let would_attach = matches!(message.leave(), CurrentMessage::Trial { attaches: true });
+    (value, would_attach)
 }
 
 /// Runs `decode`, which can resolve references to the memory of a message. Descriptors that it does
@@ -229,10 +245,14 @@ pub(crate) fn attach(
     alignment: usize,
 ) -> Option<Result<MemoryRef, TooManyDescriptorsError>> {
     OUTGOING.with_borrow_mut(|outgoing| {
-        let outgoing = outgoing.memory()?;
         let Some((memory, offset, length)) = range else {
-            return Some(Ok(MemoryRef::OF_EMPTY));
+            let is_in_message = !matches!(**outgoing, CurrentMessage::None);
+            return is_in_message.then_some(Ok(MemoryRef::OF_EMPTY));
         };
+        if outgoing.note_in_trial() {
+            return Some(Ok(MemoryRef::OF_EMPTY));
+        }
+        let outgoing = outgoing.memory()?;
         let (index, offset) = match memory {
             Memory::Sealed(memory) => match outgoing.index_of(Attached::Memory(memory.clone())) {
                 Ok(index) => (index, offset),
@@ -265,12 +285,19 @@ const DESCRIPTOR_MARK: u64 = u64::from_le_bytes(*b"\xf7descrip");
 
 /// Attaches a descriptor to the message that is being encoded. Returns `None` if there is none.
 ///
-/// While a decoded value is encoded again, to compare it with what has arrived, the reference leads
-/// nowhere.
+/// In a trial, and while a decoded value is encoded again, to compare it with what has arrived, the
+/// reference leads nowhere.
 pub(crate) fn attach_descriptor(
     fd: &Arc<OwnedFd>,
 ) -> Option<Result<DescriptorRef, TooManyDescriptorsError>> {
+    let to_nowhere = DescriptorRef {
+        mark: DESCRIPTOR_MARK,
+        index: EMPTY,
+    };
     let attached = OUTGOING.with_borrow_mut(|outgoing| {
+        if outgoing.note_in_trial() {
+            return Some(Ok(to_nowhere));
+        }
         let index = outgoing
             .memory()?
             .index_of(Attached::Descriptor(fd.clone()));
@@ -279,11 +306,16 @@ pub(crate) fn attach_descriptor(
             index,
         }))
     });
-    let to_nowhere = DescriptorRef {
-        mark: DESCRIPTOR_MARK,
-        index: EMPTY,
-    };
     attached.or_else(|| is_decoding().then_some(Ok(to_nowhere)))
+}
+
+/// Notes that the message which is being encoded takes a side of a channel away from this process.
+pub(crate) fn note_moved_side() {
+    OUTGOING.with_borrow_mut(|outgoing| {
+        if let Some(outgoing) = outgoing.memory() {
+            outgoing.moves_sides = true;
+        }
+    });
 }
 
 /// Returns a descriptor that came with the message that is being decoded. The message keeps it, too,
@@ -540,6 +572,19 @@ mod tests {
             resolve(reference(0, 0, 1)),
             Err(AttachmentError::Malformed)
         ));
+    }
+
+    #[test]
+    fn a_trial_attaches_nothing_and_says_that_it_would() {
+        let memory = memory(b"x");
+        let pipe: Arc<OwnedFd> = Arc::new(std::io::pipe().unwrap().0.into());
+        let (empty, attaches) = would_attach(|| attach(None, 1).unwrap().unwrap());
+        assert!(!attaches && empty == MemoryRef::OF_EMPTY);
+        let (_, attaches) = would_attach(|| attach(Some((&memory, 0, 1)), 1).unwrap().unwrap());
+        assert!(attaches);
+        let (reference, attaches) = would_attach(|| attach_descriptor(&pipe).unwrap().unwrap());
+        assert!(attaches && !reference.leads_somewhere());
+        assert_eq!(Arc::strong_count(&pipe), 1);
     }
 
     #[test]

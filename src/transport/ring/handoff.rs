@@ -23,7 +23,9 @@ use super::shared::Ring;
 use super::wire::{ArrivedFds, MOST_ARRIVED, Wire};
 use crate::sys::mapping::Mapping;
 use crate::sys::socket::MAX_FDS;
-use crate::transport::payload::attachments::{DescriptorRef, attach_descriptor, take_descriptor};
+use crate::transport::payload::attachments::{
+    DescriptorRef, attach_descriptor, note_moved_side, take_descriptor,
+};
 use crate::transport::tuning::RING_WORDS;
 
 /// A sending side within a message.
@@ -57,7 +59,7 @@ fn attached<E: serde::ser::Error>(fd: &Arc<OwnedFd>) -> Result<DescriptorRef, E>
     }
 }
 
-/// Marks a side as moved, which must not have been moved before.
+/// Checks that a side can be moved.
 fn begin<S: Serializer>(serializer: &S, is_moved: &AtomicBool) -> Result<(), S::Error> {
     if serializer.is_human_readable() {
         return Err(S::Error::custom(OUTSIDE));
@@ -66,6 +68,14 @@ fn begin<S: Serializer>(serializer: &S, is_moved: &AtomicBool) -> Result<(), S::
         return Err(S::Error::custom(RingError::Moved));
     }
     Ok(())
+}
+
+/// Marks a side that was encoded as moved, if it was.
+fn end(side: &AtomicBool, is_moved: bool) {
+    if is_moved {
+        side.store(true, Ordering::Relaxed);
+        note_moved_side();
+    }
 }
 
 impl Serialize for RingSender {
@@ -78,7 +88,7 @@ impl Serialize for RingSender {
         };
         let is_moved = parts.socket.leads_somewhere();
         let done = parts.serialize(serializer)?;
-        self.is_moved.store(is_moved, Ordering::Relaxed);
+        end(&self.is_moved, is_moved);
         Ok(done)
     }
 }
@@ -104,7 +114,7 @@ impl Serialize for RingReceiver {
         };
         let is_moved = parts.socket.leads_somewhere();
         let done = parts.serialize(serializer)?;
-        self.is_moved.store(is_moved, Ordering::Relaxed);
+        end(&self.is_moved, is_moved);
         Ok(done)
     }
 }

@@ -13,7 +13,8 @@ use crate::worker::call::Argument;
 /// Both sides are values that serde encodes: put one into the argument of a job, and use it there. A
 /// side that was sent works only where it has arrived. Both sides may go to two workers, which then
 /// talk to each other without this process. A result may contain a side, and so may a message of
-/// another channel. (Items and results of a [`map_sync`](crate::map_sync) cannot contain one.)
+/// another channel. Items and results of a [`map_sync`](crate::map_sync) may, too; such an item is not
+/// [retried](crate::worker::MapSync::retry).
 ///
 /// A job that blocks uses [`send_blocking`](Sender::send_blocking),
 /// [`recv_blocking`](Receiver::recv_blocking), or iterates over the receiver. A task uses

@@ -97,7 +97,8 @@ impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {
         });
         codec::drop_encoded(item, &message);
         let message = message.map_err(WorkerError::encode_argument)?;
-        let kept = self.plan.retries > 0;
+        // The side of a channel has gone with the worker that had it.
+        let kept = self.plan.retries > 0 && !message.moves_sides();
         let kept = kept.then(|| (message.bytes().to_vec(), message.fds().to_vec()));
         let single = Single {
             index,

@@ -57,8 +57,9 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 /// back when it has no items for it, and soon after another call waits for a token. The [statistics](crate::worker::WorkerStatistics) count
 /// each such hand-over as one call.
 ///
-/// An item or result of more than 16 KiB, or with [shared memory](crate::worker::SharedBytes) in
-/// it, is sent as that of a call is, with a hand-over of its own. If the context has
+/// An item or result of more than 16 KiB, or with [shared memory](crate::worker::SharedBytes), a
+/// [file](crate::worker::Descriptor) or a side of a [channel](crate::worker::channel()) in it, is
+/// sent as that of a call is, with a hand-over of its own. If the context has
 /// [`retire`](crate::WorkerConfig::retire) closures or limits for each job
 /// ([CPU time](crate::WorkerConfig::cpu_limit), [open
 /// files](crate::WorkerConfig::open_file_limit)), every item is a job of its own.
@@ -321,7 +322,8 @@ impl<'a, A, R, O> MapSync<'a, A, R, O> {
     /// Runs an item up to `times` more times if its worker ends in the middle of it, by a crash or
     /// at the [time limit](MapSync::time_limit). Without this, no item is run twice. It is not known
     /// how far an item had come, so use it for functions that may run twice without harm. An item
-    /// that panics is not run again.
+    /// that panics is not run again, and neither is an item with a side of a
+    /// [channel](crate::worker::channel()) in it, because the worker has taken the side with it.
     ///
     /// # Examples
     ///
