@@ -507,4 +507,8 @@ impl<P> Tree<P> {
 }
 
 #[cfg(test)]
+mod depth_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
