@@ -4,6 +4,7 @@ mod closures;
 mod environment;
 mod limits;
 mod surroundings;
+mod timeouts;
 mod worker_config;
 mod worker_type;
 

@@ -1,9 +1,8 @@
-//! The environment variables, working directory, start timeout, process group and signals of workers.
+//! The environment variables, working directory, process group and signals of workers.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::environment::Change;
 use super::worker_config::WorkerConfig;
@@ -151,34 +150,6 @@ impl WorkerConfig {
             self.refuse(format!("current_dir({path:?})"), words);
         }
         self.current_dir = Some(path);
-        self
-    }
-
-    /// Sets how long a new worker, or the fork server, may take to reach the hook: ten seconds,
-    /// unless this is set. After that it is killed, and the call fails with
-    /// [`WorkerErrorKind::Start`](crate::worker::WorkerErrorKind::Start). This is real time,
-    /// whatever clock the run has. `preload` and `init` closures, which run after the hook, may
-    /// take longer.
-    ///
-    /// A worker executes `main` again. If `main` waits before the hook for something that this
-    /// process holds, such as a lock or a port, the worker waits too.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use seedbed::{WorkerConfig, open_worker_context};
-    ///
-    /// fn main() {
-    ///     seedbed::init();
-    ///     let config = WorkerConfig::new().start_timeout(Duration::from_secs(60));
-    ///     smol::block_on(open_worker_context(config, |workers| async move {
-    ///         assert_eq!(workers.run_sync(i32::abs, -3).await.unwrap(), 3);
-    ///     }));
-    /// }
-    /// ```
-    pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.start_timeout = timeout;
         self
     }
 

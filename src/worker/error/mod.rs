@@ -4,6 +4,7 @@ mod cause;
 mod causes;
 mod exit;
 mod remote;
+mod start_causes;
 mod worker_error;
 
 pub use cause::ExitCause;
