@@ -11,10 +11,8 @@
 //! `write`, 22 ms), ends in SIGBUS if memory runs out, unless all of it was reserved, and the file
 //! cannot be sealed while a process just forked by another thread still has a copy of the mapping.
 //! `write` has none of these problems: it zeroes no page only to overwrite it, and reports a lack
-//! of memory as an error. For callers that fill a slice in place there is [`Scratch`]: private
-//! memory, in huge pages if the kernel has them. It is written to the file from its beginning and
-//! freed piece by piece, so that both together never take much more memory than one (33 ms for 64
-//! MiB in total).
+//! of memory as an error. For callers that fill a slice in place there is
+//! [`Scratch`](super::scratch::Scratch).
 //!
 //! # Memory from another process
 //!
@@ -27,15 +25,15 @@
 //! A private mapping is the same memory as long as nothing writes, and nothing can. Before Linux
 //! 6.7, a shared mapping of a write-sealed file is refused even for reading.
 //!
-//! `unsafe` is needed to map memory, to make slices of it and to unmap it. The argument is above,
-//! and at each block.
+//! `unsafe` is needed to map memory and to make slices of it. The argument is above, and at each
+//! block.
 #![allow(unsafe_code)]
 
 use std::fmt;
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::slice;
 use std::sync::Arc;
 
@@ -44,12 +42,11 @@ use rustix::fs::{
     fstatfs, ftruncate, seek,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use rustix::param::page_size;
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Resource, getrlimit};
 
+use super::mapped::Mapped;
 use super::mapping::{memfd, refuse_beyond_file_limit};
-use super::tuning::FREED_PIECE_BYTES;
 
 /// The name of shared memory in `/proc/*/fd` and `/proc/*/maps`.
 const SHARED_NAME: &str = "seedbed-shared";
@@ -334,112 +331,6 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Asks for huge pages for `memory`, of which no page has been touched yet.
-pub(crate) fn prefer_huge_pages(memory: &mut [u8]) {
-    let page = page_size();
-    let start = memory.as_mut_ptr();
-    let inner = start.align_offset(page).min(memory.len());
-    let length = (memory.len() - inner) / page * page;
-    let place = start.wrapping_add(inner).cast();
-    // SAFETY: the range begins at a page boundary, because it was aligned, and lies within memory
-    // that is borrowed uniquely. The advice concerns pages that will be allocated, and changes no
-    // contents.
-    // Without huge pages, small ones serve.
-    let _ = unsafe { madvise(place, length, Advice::LinuxHugepage) };
-}
-
-/// Private zeroed memory, to be filled and then written into a [`MemfdWriter`].
-#[derive(Debug)]
-pub(crate) struct Scratch(Mapped);
-
-impl Scratch {
-    /// Allocates `length` bytes, which must not be 0.
-    pub(crate) fn new(length: usize) -> io::Result<Self> {
-        // SAFETY: without an address, the kernel chooses one where nothing is mapped, so no memory
-        // of the program is replaced.
-        let start = unsafe {
-            mmap_anonymous(
-                ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )?
-        };
-        let mapped = Mapped::new(start.cast(), length);
-        // SAFETY: the range is the mapping just made. The advice changes no contents.
-        // Without huge pages, small ones serve.
-        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) };
-        Ok(Self(mapped))
-    }
-
-    /// Writes all bytes into `writer`, and frees the memory while doing so.
-    pub(crate) fn pour(self, writer: &mut MemfdWriter) -> io::Result<()> {
-        for at in (0..self.len()).step_by(FREED_PIECE_BYTES) {
-            let length = FREED_PIECE_BYTES.min(self.len() - at);
-            writer.append(&self[at..at + length])?;
-            let start = self.0.start.as_ptr().wrapping_add(at).cast();
-            // SAFETY: the range lies in this mapping and begins at a page boundary, because
-            // `FREED_PIECE_BYTES` is a whole number of pages. The advice turns the contents into
-            // zeros, which no code sees: nothing borrows the range at this point, and this loop,
-            // which owns `self`, does not read it again. A private anonymous mapping stays
-            // readable.
-            // If it fails, dropping `self` frees the memory.
-            let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
-        }
-        Ok(())
-    }
-}
-
-impl Deref for Scratch {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `start` is not null, aligned for bytes, and begins a mapping of `length` bytes,
-        // at most `isize::MAX`, the most that the kernel maps. It is readable, initialised (zeros
-        // at first), lives as long as `self`, and is known to no other code. It is changed through
-        // `deref_mut` only, which borrows `self` uniquely.
-        unsafe { slice::from_raw_parts(self.0.start.as_ptr(), self.0.length) }
-    }
-}
-
-impl DerefMut for Scratch {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: each clause of `deref` holds; the mapping is writable, and borrowed uniquely.
-        unsafe { slice::from_raw_parts_mut(self.0.start.as_ptr(), self.0.length) }
-    }
-}
-
-/// A mapping that is unmapped when dropped.
-#[derive(Debug)]
-pub(super) struct Mapped {
-    pub(super) start: NonNull<u8>,
-    pub(super) length: usize,
-}
-
-impl Mapped {
-    /// Takes over a mapping of `length` bytes, which no other code unmaps.
-    pub(super) fn new(start: *mut u8, length: usize) -> Self {
-        let start = NonNull::new(start).expect("the kernel maps nothing at address 0 unasked");
-        Self { start, length }
-    }
-}
-
-// SAFETY: it is an address and a length. Mapped memory belongs to the process, not to a thread; the
-// borrows of its owner decide which code may read or change it, as with a `Vec<u8>`.
-unsafe impl Send for Mapped {}
-
-// SAFETY: a shared reference changes nothing.
-unsafe impl Sync for Mapped {}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is its own, was made with this length, and no borrow of it outlives
-        // its owner.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
-        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -605,28 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn scratch_memory_is_zero_and_its_pieces_arrive_in_order() {
-        let length = 2 * FREED_PIECE_BYTES + 4097;
-        let mut scratch = Scratch::new(length).unwrap();
-        assert!(scratch.iter().all(|byte| *byte == 0));
-        for (at, byte) in scratch.iter_mut().enumerate() {
-            *byte = (at % 251) as u8;
-        }
-        let mut writer = MemfdWriter::new().unwrap();
-        scratch.pour(&mut writer).unwrap();
-        let sealed = writer.seal().unwrap();
-        assert_eq!(sealed.len(), length);
-        assert!(
-            sealed
-                .iter()
-                .enumerate()
-                .all(|(at, byte)| *byte == (at % 251) as u8)
-        );
-    }
-
-    #[test]
-    fn more_than_there_are_addresses_is_an_error() {
-        assert!(Scratch::new(isize::MAX as usize).is_err());
+    fn more_than_can_be_a_slice_is_an_error() {
         let mut writer = MemfdWriter::new().unwrap();
         writer.length = MAX_SLICE_BYTES;
         assert_eq!(

@@ -46,7 +46,11 @@ pub(crate) mod main_thread;
 #[path = "without_main_thread.rs"]
 pub(crate) mod main_thread;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+mod mapped;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod mapping;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod mapping_cache;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod memory;
 #[cfg(all(test, loom))]
@@ -66,6 +70,8 @@ pub(crate) mod role;
 #[path = "without_role.rs"]
 pub(crate) mod role;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod scratch;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod signal;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod signal_number;
@@ -81,4 +87,6 @@ pub(crate) mod standard_fds;
 pub(crate) mod thread;
 #[cfg(target_os = "linux")]
 pub(crate) mod tuning;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+mod unshared;
 pub(crate) mod unwind;

@@ -1,11 +1,10 @@
-//! Encodes values as bytes and decodes them. The only file that uses bincode.
+//! Encodes values as bytes and decodes them, with bincode.
 //!
 //! The format is private to a parent and its workers, which execute the same image. So it needs
 //! neither versions nor names, and may change in any release. Integers have a fixed width, which is
 //! faster than a variable one. Only bytes of a process of the same program are decoded; even so, no
 //! announced length is trusted.
 
-use std::fmt;
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -16,77 +15,34 @@ use bincode::serde::OwnedSerdeDecoder;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
+use super::codec_error::CodecError;
 use super::payload::arena_pool::ArenaPool;
 use super::payload::attachments;
-use super::payload::attachments::{AttachmentError, Attachments, Origin};
 use super::payload::encoding::Encoding;
 use super::payload::incoming;
 use super::payload::incoming::{EncodedBytes, Incoming, LargeReader};
+use super::payload::incoming_memory::Origin;
 use super::payload::inline::InlineRegion;
+use super::payload::outgoing_memory::Attachments;
 use super::payload::payload_ref::Tag;
 use super::payload::store::Written;
-use super::strict::{Decoded, Expected, Outgoing, TOO_DEEP, Watch, Witness};
+use super::strict::{Decoded, Expected, Outgoing, Watch, Witness};
 use super::tuning::{LARGE_DECODE_LIMIT, MAP_RECORD_BYTES, SMALL_DECODE_LIMIT};
-use crate::sys::arena::MappingCache;
+use crate::sys::mapping_cache::MappingCache;
 use crate::sys::stack;
 
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
     .with_fixed_int_encoding();
 
-/// The reason why a value could not be encoded or decoded, as a text for the user.
-#[derive(Debug)]
-pub(crate) struct CodecError {
-    message: String,
-    /// Whether the value was nested too deeply to be encoded.
-    is_too_deep: bool,
-}
-
-impl CodecError {
-    fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            is_too_deep: false,
-        }
-    }
-
-    /// The error of a map whose descriptors did not arrive in the worker.
-    pub(crate) fn lost_descriptors() -> Self {
-        Self::new(AttachmentError::Lost.to_string())
-    }
-
-    /// The error of a map whose memory the worker cannot map.
-    pub(crate) fn of_shared_memory(error: &std::io::Error) -> Self {
-        Self::new(format!(
-            "the worker cannot map the memory of the items: {error}"
-        ))
-    }
-
-    fn of_encoding(error: EncodeError) -> Self {
-        let message = encode_error(error);
-        Self {
-            is_too_deep: message.contains(TOO_DEEP),
-            message,
-        }
-    }
-}
-
-impl fmt::Display for CodecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
 /// Drops a value after an attempt to encode it. If it was nested too deeply for that, it may be
 /// nested too deeply for a drop on this stack, too.
 #[inline]
 pub(crate) fn drop_encoded<T: Send + 'static, R>(value: T, encoded: &Result<R, CodecError>) {
-    if matches!(encoded, Err(error) if error.is_too_deep) {
+    if matches!(encoded, Err(error) if error.is_too_deep()) {
         stack::drop_deep(value);
     }
 }
-
-impl std::error::Error for CodecError {}
 
 /// Appends the encoding of `value` to `out`. After an error, `out` is unchanged.
 pub(crate) fn encode_onto<T: Serialize + ?Sized>(
@@ -115,7 +71,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecE
 /// leaked, because dropping it could overflow the stack, too.
 pub(crate) fn encode_owned<T: Serialize>(value: T) -> Result<Vec<u8>, CodecError> {
     let encoded = encode(&value);
-    if matches!(&encoded, Err(error) if error.is_too_deep) {
+    if matches!(&encoded, Err(error) if error.is_too_deep()) {
         mem::forget(value);
     }
     encoded
@@ -308,7 +264,7 @@ pub(crate) fn locate_argument<'a>(
     fds: Vec<OwnedFd>,
     mappings: &mut MappingCache,
 ) -> Result<Incoming<'a>, CodecError> {
-    Incoming::from_parent(payload, fds, mappings).map_err(attachment_error)
+    Incoming::from_parent(payload, fds, mappings).map_err(CodecError::of_attachment)
 }
 
 /// Decodes a value that a worker has sent, from the payload of its frame and the attached
@@ -317,7 +273,7 @@ pub(crate) fn decode_received<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
     fds: Vec<OwnedFd>,
 ) -> Result<T, CodecError> {
-    decode_payload(Incoming::from_worker(bytes, fds).map_err(attachment_error)?)
+    decode_payload(Incoming::from_worker(bytes, fds).map_err(CodecError::of_attachment)?)
 }
 
 /// Decodes a value whose encoding has been located.
@@ -342,37 +298,16 @@ pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> us
     incoming::encoded_len(payload, last_fd)
 }
 
-fn attachment_error(error: AttachmentError) -> CodecError {
-    CodecError::new(error.to_string())
-}
-
 fn check_left_over<T>(
     decoded: Result<Decoded<T>, DecodeError>,
     left_over: impl FnOnce(&Decoded<T>) -> usize,
 ) -> Result<Decoded<T>, CodecError> {
-    let decoded = decoded.map_err(|error| CodecError::new(decode_error(error)))?;
+    let decoded = decoded.map_err(CodecError::of_decoding)?;
     match left_over(&decoded) {
         0 => Ok(decoded),
         left_over => Err(CodecError::new(format!(
             "{left_over} bytes are left over; do `Serialize` and `Deserialize` agree?"
         ))),
-    }
-}
-
-/// Returns the text of a user's `Serialize`, or of the strict serializer, without bincode's
-/// wrapping.
-fn encode_error(error: EncodeError) -> String {
-    match error {
-        EncodeError::OtherString(message) => message,
-        other => other.to_string(),
-    }
-}
-
-fn decode_error(error: DecodeError) -> String {
-    match error {
-        DecodeError::OtherString(message) => message,
-        DecodeError::Io { .. } => error.to_string(),
-        other => format!("{other}; do `Serialize` and `Deserialize` agree?"),
     }
 }
 

@@ -213,6 +213,7 @@ impl Rules for NamedRules {
 mod tests {
     use super::*;
     use crate::transport::codec;
+    use crate::transport::codec_error::CodecError;
     use proptest::prelude::*;
     use serde_json::{Value, json};
     use std::collections::{BTreeMap, HashMap};
@@ -349,8 +350,7 @@ mod tests {
     fn an_empty_option_within_an_option_is_an_error() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         struct Nest(Option<Box<Nest>>);
-        let refuse =
-            |error: codec::CodecError| assert!(error.to_string().contains("`Some`"), "{error}");
+        let refuse = |error: CodecError| assert!(error.to_string().contains("`Some`"), "{error}");
         refuse(codec::encode(&Described(Some(None::<u8>))).unwrap_err());
         refuse(codec::encode(&Described(vec![Some(())])).unwrap_err());
         refuse(codec::encode(&Described(Nest(Some(Box::new(Nest(None)))))).unwrap_err());

@@ -23,6 +23,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod codec;
+pub(crate) mod codec_error;
 pub(crate) mod described;
 pub(crate) mod endpoint;
 pub(crate) mod frame;

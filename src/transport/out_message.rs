@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::frame;
 use super::frame::{HEADER, Header, Kind, NOTHING_KEPT};
-use super::payload::attachments::Attachments;
+use super::payload::outgoing_memory::Attachments;
 use crate::sys::arena::Arena;
 
 /// A finished frame and its attachments. The descriptors among them travel with the frame's first

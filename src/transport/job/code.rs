@@ -23,11 +23,11 @@ use serde::de::DeserializeOwned;
 use super::status::WorkerStatus;
 use crate::sys::image::Image;
 use crate::transport::codec;
-use crate::transport::codec::CodecError;
+use crate::transport::codec_error::CodecError;
 use crate::transport::job::panic::catch_within;
 use crate::transport::map::serve::{ItemEnd, Server};
-use crate::transport::payload::attachments::Attachments;
 use crate::transport::payload::incoming::Incoming;
+use crate::transport::payload::outgoing_memory::Attachments;
 use crate::transport::tuning::MAP_TEXT_BYTES;
 
 /// The trampoline of a job: decodes the argument, appends the encoded result to the buffer, and
@@ -323,7 +323,7 @@ fn zero_sized<F: Portable>() -> &'static F {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::arena::MappingCache;
+    use crate::sys::mapping_cache::MappingCache;
 
     fn double(n: u32) -> u32 {
         2 * n

@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 use super::arena_pool::ArenaPool;
 use super::incoming::{EncodedBytes, Incoming};
 use super::inline::Memory;
-use crate::sys::arena::{Lease, MappingCache};
+use crate::sys::mapping_cache::{Lease, MappingCache};
 use crate::sys::tuning::UNUSED_MAPPING_KEPT_FOR;
 use crate::transport::codec;
 use crate::transport::frame::{Header, KEPT, Kind, NOTHING_KEPT};

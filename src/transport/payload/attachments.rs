@@ -12,19 +12,18 @@
 //! thread-local of the outer message is restored afterwards, also after a panic.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::LocalKey;
 
 use serde::{Deserialize, Serialize};
 
-use super::inline::{InlineRegion, Memory, RegionBuilder};
-use crate::sys::arena::Lent;
-use crate::sys::memory::{Refused, Sealed, inspect};
-use crate::sys::socket::MAX_FDS;
+use super::attachment_error::{AttachmentError, TooManyDescriptorsError};
+use super::incoming_memory::{IncomingFd, IncomingMemory, Origin};
+use super::inline::{InlineRegion, Memory};
+use super::message_scope::{Current, CurrentMessage, MessageScope};
+use super::outgoing_memory::{Attached, OutgoingMemory};
 
 thread_local! {
     /// The memory of the message that is being encoded.
@@ -33,131 +32,6 @@ thread_local! {
     /// The memory of the message that is being decoded.
     static INCOMING: Current<IncomingMemory> =
         const { RefCell::new(ManuallyDrop::new(CurrentMessage::None)) };
-}
-
-/// The value of a thread-local that has no destructor, so that calls can be made in the destructors
-/// of other thread-locals. Nothing leaks: [`MessageScope`] takes the message out.
-type Current<T> = RefCell<ManuallyDrop<CurrentMessage<T>>>;
-
-/// The message that a thread encodes or decodes. Most messages have no memory, so it is boxed.
-#[derive(Debug)]
-enum CurrentMessage<T> {
-    None,
-    /// An encoding that is not sent if it attaches something. References in it lead nowhere.
-    Trial {
-        attaches: bool,
-    },
-    WithoutMemory,
-    WithMemory(Box<T>),
-}
-
-impl<T: Default> CurrentMessage<T> {
-    /// Returns the memory of the message, or `None` if there is no message.
-    fn memory(&mut self) -> Option<&mut T> {
-        if let Self::WithoutMemory = self {
-            *self = Self::WithMemory(Box::default());
-        }
-        match self {
-            Self::WithMemory(memory) => Some(memory),
-            Self::None | Self::Trial { .. } | Self::WithoutMemory => None,
-        }
-    }
-
-    /// Notes that a trial attaches something. Returns whether this is one.
-    fn note_in_trial(&mut self) -> bool {
-        match self {
-            Self::Trial { attaches } => {
-                *attaches = true;
-                true
-            }
-            Self::None | Self::WithoutMemory | Self::WithMemory(_) => false,
-        }
-    }
-}
-
-/// The descriptors that are sent with a frame.
-#[derive(Debug, Default)]
-pub(crate) struct Attachments {
-    pub(crate) fds: Vec<Arc<OwnedFd>>,
-    /// The arena to which the last descriptor leads. Boxed, because few messages have one.
-    pub(crate) lent: Option<Box<Lent>>,
-    /// The message takes a side of a channel away from this process, so it can be received once.
-    pub(crate) moves_sides: bool,
-}
-
-impl From<Vec<Arc<OwnedFd>>> for Attachments {
-    fn from(fds: Vec<Arc<OwnedFd>>) -> Self {
-        Self {
-            fds,
-            ..Self::default()
-        }
-    }
-}
-
-/// The memory of an outgoing message.
-#[derive(Debug, Default)]
-pub(crate) struct OutgoingMemory {
-    /// Sent as descriptors, in this order.
-    attached: Vec<Attached>,
-    /// Sent as a copy.
-    pub(in crate::transport) region: RegionBuilder,
-    /// See [`Attachments::moves_sides`].
-    pub(in crate::transport) moves_sides: bool,
-}
-
-/// The object that a descriptor of an outgoing message leads to.
-#[derive(Debug)]
-enum Attached {
-    Memory(Arc<Sealed>),
-    Descriptor(Arc<OwnedFd>),
-}
-
-impl OutgoingMemory {
-    /// Returns the descriptors to be sent.
-    pub(in crate::transport) fn fds(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
-        self.attached.iter().map(|attached| match attached {
-            Attached::Memory(memory) => memory.file().clone(),
-            Attached::Descriptor(fd) => fd.clone(),
-        })
-    }
-
-    /// Returns the index of what is like `attached`, after adding it if it is new.
-    fn index_of(&mut self, attached: Attached) -> Result<u8, TooManyDescriptorsError> {
-        let known = self
-            .attached
-            .iter()
-            .position(|other| match (other, &attached) {
-                (Attached::Memory(other), Attached::Memory(memory)) => Arc::ptr_eq(other, memory),
-                (Attached::Descriptor(other), Attached::Descriptor(fd)) => Arc::ptr_eq(other, fd),
-                _ => false,
-            });
-        let index = known.unwrap_or(self.attached.len());
-        if index == MAX_FDS {
-            return Err(TooManyDescriptorsError);
-        }
-        if known.is_none() {
-            self.attached.push(attached);
-        }
-        Ok(u8::try_from(index).expect("`MAX_FDS` is below 256"))
-    }
-}
-
-/// The process that an incoming message came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// A worker, or a process that a job has given its descriptors to. It may send anything.
-    #[default]
-    Untrusted,
-    /// The parent of this worker.
-    Parent,
-}
-
-/// The memory of an incoming message.
-#[derive(Debug, Default)]
-struct IncomingMemory {
-    fds: Vec<IncomingFd>,
-    region: InlineRegion,
-    origin: Origin,
 }
 
 /// Shared memory as it is encoded within a message.
@@ -181,17 +55,6 @@ const EMPTY: u8 = u8::MAX;
 /// So a value that is encoded within a message and decoded outside of one, or the other way round,
 /// is an error and never another value.
 const MARK: u64 = u64::from_le_bytes(*b"\xf7memory\xff");
-
-/// An attached descriptor.
-#[derive(Debug)]
-enum IncomingFd {
-    Unused(OwnedFd),
-    Mapped(Arc<Sealed>),
-    /// The value has it as a descriptor.
-    Taken(Arc<OwnedFd>),
-    /// The descriptor did not lead to sealed memory.
-    Refused,
-}
 
 /// Runs `encode`, and returns the memory that it attaches.
 pub(crate) fn collect_outgoing<T>(encode: impl FnOnce() -> T) -> (T, OutgoingMemory) {
@@ -397,117 +260,11 @@ impl MemoryRef {
     };
 }
 
-impl IncomingFd {
-    /// Returns the memory, which is mapped the first time.
-    fn map(&mut self, origin: Origin) -> Result<Arc<Sealed>, AttachmentError> {
-        let memory = match std::mem::replace(self, Self::Refused) {
-            Self::Unused(fd) => {
-                if let Origin::Untrusted = origin {
-                    inspect(&fd).map_err(AttachmentError::Refused)?;
-                }
-                Arc::new(Sealed::adopt(fd).map_err(AttachmentError::Refused)?)
-            }
-            Self::Mapped(memory) => memory,
-            Self::Taken(_) | Self::Refused => return Err(AttachmentError::Malformed),
-        };
-        *self = Self::Mapped(memory.clone());
-        Ok(memory)
-    }
-
-    /// Returns the descriptor itself.
-    fn take(&mut self) -> Result<Arc<OwnedFd>, AttachmentError> {
-        let fd = match std::mem::replace(self, Self::Refused) {
-            Self::Unused(fd) => Arc::new(fd),
-            Self::Taken(fd) => fd,
-            Self::Mapped(_) | Self::Refused => return Err(AttachmentError::Malformed),
-        };
-        *self = Self::Taken(fd.clone());
-        Ok(fd)
-    }
-}
-
-/// A message has more memory than descriptors can be attached to it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooManyDescriptorsError;
-
-impl fmt::Display for TooManyDescriptorsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "it holds more than {MAX_FDS} pieces of shared memory, and files, sockets or sides of channels count too: the \
-             kernel takes no more descriptors at once; use slices of one larger piece, which count as one"
-        )
-    }
-}
-
-/// The reason why attached memory cannot be used.
-#[derive(Debug)]
-pub(crate) enum AttachmentError {
-    /// The payload does not have the expected form.
-    Malformed,
-    /// The descriptor did not arrive.
-    Lost,
-    /// The memory is not of the agreed kind.
-    Refused(Refused),
-    /// The memory is shorter than the payload says, in bytes.
-    Short { wanted: u64, actual: usize },
-}
-
-impl fmt::Display for AttachmentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed => f.write_str(
-                "what should be shared memory is something else; was it encoded in another way, or by something else?",
-            ),
-            Self::Lost => f.write_str(
-                "the descriptor of shared memory, or of something else, was lost on its way, because this process has too many files open; raise \
-                 its limit (RLIMIT_NOFILE), or drop shared memory that it still holds",
-            ),
-            Self::Refused(why) => why.fmt(f),
-            Self::Short { wanted, actual } => write!(
-                f,
-                "shared memory that came along has {actual} bytes, and should have {wanted}"
-            ),
-        }
-    }
-}
-
-/// Sets the current message of this thread, and restores the one before when it is dropped.
-struct MessageScope<T: 'static> {
-    current: &'static LocalKey<Current<T>>,
-    outer: CurrentMessage<T>,
-}
-
-impl<T> MessageScope<T> {
-    fn enter(current: &'static LocalKey<Current<T>>, message: CurrentMessage<T>) -> Self {
-        let outer = replace(current, message);
-        Self { current, outer }
-    }
-
-    /// Returns the message. Dropping `self` then restores the one before.
-    fn leave(self) -> CurrentMessage<T> {
-        replace(self.current, CurrentMessage::None)
-    }
-}
-
-fn replace<T>(
-    current: &'static LocalKey<Current<T>>,
-    message: CurrentMessage<T>,
-) -> CurrentMessage<T> {
-    ManuallyDrop::into_inner(current.replace(ManuallyDrop::new(message)))
-}
-
-impl<T> Drop for MessageScope<T> {
-    fn drop(&mut self) {
-        let outer = std::mem::replace(&mut self.outer, CurrentMessage::None);
-        drop(replace(self.current, outer));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::memory::MemfdWriter;
+    use crate::sys::memory::{MemfdWriter, Refused};
+    use crate::sys::socket::MAX_FDS;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn memory(bytes: &[u8]) -> Memory {

@@ -256,8 +256,9 @@ impl Writer for Encoding<'_> {
 mod tests {
     use super::*;
     use crate::sys::memory::Refused;
-    use crate::transport::codec::{CodecError, decode_received, encode_with_attachments};
-    use crate::transport::payload::attachments::AttachmentError;
+    use crate::transport::codec::{decode_received, encode_with_attachments};
+    use crate::transport::codec_error::CodecError;
+    use crate::transport::payload::attachment_error::AttachmentError;
     use crate::transport::payload::incoming::{EncodedBytes, Incoming, encoded_len};
     use crate::transport::tuning::HUGE_PAGE_MIN;
     use proptest::prelude::*;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bincode::de::read::Reader;
 use bincode::error::DecodeError;
 
-use super::attachments::{AttachmentError, Origin};
+use super::attachment_error::AttachmentError;
+use super::incoming_memory::Origin;
 use super::inline::{InlineRegion, Memory};
 use super::payload_ref::{PayloadRef, Tag};
-use crate::sys::arena::MappingCache;
-use crate::sys::memory::{Sealed, inspect, prefer_huge_pages, size_of_memory};
+use crate::sys::mapping_cache::MappingCache;
+use crate::sys::memory::{Sealed, inspect, size_of_memory};
+use crate::sys::scratch::prefer_huge_pages;
 use crate::transport::tuning::HUGE_PAGE_MIN;
 
 /// The encoding of one value, and the memory that came with it.

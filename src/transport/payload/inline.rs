@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use crate::sys::arena::Lease;
+use crate::sys::mapping_cache::Lease;
 use crate::sys::memory::Sealed;
 
 /// The smallest page size, in bytes, of all supported kernels.

@@ -3,7 +3,7 @@
 //! The first byte of an encoded value is its [`Tag`]. If the encoding is not in the frame, a
 //! [`PayloadRef`] follows, and the memory is the last of the descriptors that are attached.
 
-use super::attachments::AttachmentError;
+use super::attachment_error::AttachmentError;
 use super::inline::PAGE;
 
 /// Where the encoding of a value lies.

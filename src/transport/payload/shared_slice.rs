@@ -17,7 +17,8 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::inline::{Memory, PAGE, Values};
-use crate::sys::memory::{MemfdWriter, Scratch, Sealed};
+use crate::sys::memory::{MemfdWriter, Sealed};
+use crate::sys::scratch::Scratch;
 
 /// Immutable bytes that processes share. See [`SharedSlice`].
 ///

@@ -13,7 +13,8 @@ use serde::Serialize;
 use super::{SharedBytes, SharedSlice};
 use crate::sys::memory::Sealed;
 use crate::transport::codec;
-use crate::transport::codec::{CodecError, decode_received, encode_with_attachments};
+use crate::transport::codec::{decode_received, encode_with_attachments};
+use crate::transport::codec_error::CodecError;
 use crate::transport::payload::inline::Memory;
 
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]

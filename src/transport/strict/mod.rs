@@ -15,17 +15,21 @@
 //! * Both directions compare each nested value with the stack that is left (`sys::stack`).
 
 mod deserializer;
+mod expected;
 #[cfg(test)]
 mod generated_tests;
+mod guard;
 mod messages;
+mod rules;
 mod serializer;
 mod shape;
 #[cfg(test)]
 mod tests;
 mod witness;
 
-pub(in crate::transport) use deserializer::{Decoded, Expected};
+pub(in crate::transport) use expected::{Decoded, Expected};
 pub(in crate::transport) use messages::TOO_DEEP;
-pub(in crate::transport) use serializer::{Outgoing, Rules, StackCheck, Strict, Watch};
+pub(in crate::transport) use rules::{Rules, StackCheck, Watch};
+pub(in crate::transport) use serializer::{Outgoing, Strict};
 pub(in crate::transport) use shape::{Kind, Names, Shape};
 pub(in crate::transport) use witness::Witness;

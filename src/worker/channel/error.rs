@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::transport::codec::CodecError;
+use crate::transport::codec_error::CodecError;
 use crate::transport::ring::RingError;
 
 /// The reason why a value was not sent; see [`SendError::kind`].

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::error::SendError;
 use super::reactor::Reactor;
 use crate::transport::codec;
+use crate::transport::codec_error::CodecError;
 use crate::transport::ring::{Progress, RingError, RingSender};
 use crate::worker::call::Argument;
 use crate::worker::tuning::{MESSAGE_BUFFER_KEPT, SPIN_IN_POLL};
@@ -200,7 +201,7 @@ impl<T: Argument> Sender<T> {
     }
 
     /// Encodes a message, and returns the descriptors that go with it.
-    fn encode(&mut self, value: &T) -> Result<Vec<Arc<OwnedFd>>, codec::CodecError> {
+    fn encode(&mut self, value: &T) -> Result<Vec<Arc<OwnedFd>>, CodecError> {
         self.message.clear();
         self.message.shrink_to(MESSAGE_BUFFER_KEPT);
         let attached = codec::encode_with_attachments(value, &mut self.message)?;

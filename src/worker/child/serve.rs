@@ -18,12 +18,12 @@ use super::output;
 #[cfg(feature = "stack_size")]
 use super::stack;
 use super::tuning::{ANSWER_TAKEN_WITHIN, EXIT_FAILED, KEPT_BUFFER_LEN};
-use crate::sys::arena::MappingCache;
+use crate::sys::mapping_cache::MappingCache;
 use crate::sys::role;
 use crate::sys::role::Handshake;
 use crate::sys::{descriptors, signal, socket, thread};
 use crate::transport::codec;
-use crate::transport::codec::CodecError;
+use crate::transport::codec_error::CodecError;
 use crate::transport::frame;
 use crate::transport::frame::{Frame, HEADER, Header, Kind};
 use crate::transport::job::code::{Code, InitFn, JobFailure, JobFn, Retire, RetireFn};

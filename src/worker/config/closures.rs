@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::worker_config::{Fault, WorkerConfig};
 use crate::transport::codec;
-use crate::transport::codec::CodecError;
+use crate::transport::codec_error::CodecError;
 use crate::transport::job::code::{Code, assert_captures_nothing};
 use crate::transport::job::status::WorkerStatus;
 use crate::transport::message::Closure;
