@@ -7,8 +7,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::directory::{self, DirectoryId};
+use super::proc_file;
 
-/// The lines of `/proc/self/status` that describe credentials.
+const STATUS: &str = "/proc/self/status";
+
+/// The lines of [`STATUS`] that describe credentials.
 const LINES: [&str; 12] = [
     "Umask:",
     "Uid:",
@@ -27,24 +30,24 @@ const LINES: [&str; 12] = [
 /// The credentials of this process at some moment.
 #[derive(Debug, PartialEq, Eq)]
 struct Credentials {
-    status: String,
+    status: Vec<u8>,
     root: Option<DirectoryId>,
 }
 
 impl Credentials {
     fn present() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self {
-            status: excerpt(&status),
+            status: proc_file::read(STATUS).map_or_else(|_| Vec::new(), |status| excerpt(&status)),
             root: directory::root().ok(),
         }
     }
 }
 
 /// Returns the lines that describe credentials.
-fn excerpt(status: &str) -> String {
-    let is_one = |line: &&str| LINES.iter().any(|name| line.starts_with(name));
-    status.split_inclusive('\n').filter(is_one).collect()
+fn excerpt(status: &[u8]) -> Vec<u8> {
+    let is_one = |line: &&[u8]| LINES.iter().any(|name| line.starts_with(name.as_bytes()));
+    let lines = status.split_inclusive(|&byte| byte == b'\n');
+    lines.filter(is_one).flatten().copied().collect()
 }
 
 /// The credentials that were seen last, and their generation.
@@ -76,9 +79,10 @@ mod tests {
 
     #[test]
     fn what_changes_all_the_time_is_no_credential() {
-        let status = "Name:\tx\nUmask:\t0022\nVmPeak:\t7 kB\nUid:\t0\t0\t0\t0\n";
-        assert_eq!(excerpt(status), "Umask:\t0022\nUid:\t0\t0\t0\t0\n");
-        let own = std::fs::read_to_string("/proc/self/status").unwrap();
-        assert!(excerpt(&own).lines().count() >= LINES.len() - 2, "{own}");
+        let status = b"Name:\tx\nUmask:\t0022\nVmPeak:\t7 kB\nUid:\t0\t0\t0\t0\n";
+        assert_eq!(excerpt(status), b"Umask:\t0022\nUid:\t0\t0\t0\t0\n");
+        let own = excerpt(&proc_file::read(STATUS).unwrap());
+        let lines = own.split(|&byte| byte == b'\n').count();
+        assert!(lines > LINES.len() - 2, "{}", own.escape_ascii());
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::thread;
+use super::{proc_file, thread};
 
 /// Removes a variable that this process was executed with, so that neither `/proc/self/environ` nor
 /// a process that this one starts has it.
@@ -28,7 +28,7 @@ pub(crate) fn erase(name: &str) {
 
 /// Overwrites a variable in the memory where the kernel put the environment at `exec`.
 fn overwrite(name: &str) -> io::Result<()> {
-    let Some(place) = place(&std::fs::read("/proc/self/stat")?) else {
+    let Some(place) = place(&proc_file::read("/proc/self/stat")?) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
     let memory = File::options()

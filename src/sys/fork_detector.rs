@@ -82,9 +82,16 @@ pub(crate) fn is_forked_copy() -> bool {
 }
 
 /// Declares this process, which was forked on purpose, an original: from now on [`is_forked_copy`]
-/// returns false here.
+/// returns false here. The caller is the only thread.
 pub(crate) fn restart() {
-    WATCHED.store(0, Ordering::Relaxed);
+    if WATCHED.load(Ordering::Relaxed) != 0 {
+        WATCHED.store(0, Ordering::Relaxed);
+    }
+    // The page has been wiped. It is written without being read, which would cost a second fault.
+    if let Some(number) = existing_page() {
+        let new = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        number.store(new, Ordering::Relaxed);
+    }
 }
 
 /// Panics in a forked copy, where nothing would end this kind of wait.

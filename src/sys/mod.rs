@@ -58,6 +58,8 @@ pub(crate) mod model;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod orphans;
 pub(crate) mod primitives;
+#[cfg(target_os = "linux")]
+pub(crate) mod proc_file;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod process;
 #[cfg(all(feature = "workers", target_os = "linux"))]

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::proc_file;
 use super::process::{Number, Pidfd, reap_all_children};
 use super::tuning::{KILL_TIMEOUT, SCAN_INTERVAL, STOP_TIMEOUT};
 
@@ -251,7 +252,7 @@ pub(crate) fn descendants_of(root: &Pidfd) -> Vec<Pidfd> {
 
 impl Stat {
     pub(super) fn read(pid: u32) -> io::Result<Self> {
-        let text = std::fs::read(format!("/proc/{pid}/stat"))?;
+        let text = proc_file::read(format!("/proc/{pid}/stat"))?;
         Self::parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 

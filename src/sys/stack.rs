@@ -77,14 +77,9 @@ impl StackLimit {
     #[cold]
     fn look_up(&mut self) {
         if ROOM.get() == (0, 0)
-            && let Some(bounds) = bounds_of_thread()
+            && let Some(bounds) = first_bounds()
         {
-            let mut room = room(Some(bounds));
-            if thread::is_main() {
-                room.start = room
-                    .start
-                    .max(room.end.saturating_sub(MAIN_STACK_SURE_BYTES));
-            }
+            let room = room(Some(bounds));
             ROOM.set((room.start, room.end));
             *self = Self::of(room);
             if self.has_room() {
@@ -148,6 +143,18 @@ fn room(bounds: Option<Range<usize>>) -> Range<usize> {
     // A small stack needs some room above the reserve.
     let reserve = RESERVE_BYTES.min((end - start) / 2);
     start + reserve..end
+}
+
+/// Returns bounds of the thread's own stack that hold as long as the thread lives. Of the main
+/// thread's stack this is the upper part, which opens no file: the C library reads all mappings of
+/// the process to find the rest.
+fn first_bounds() -> Option<Range<usize>> {
+    if !thread::is_main() {
+        return bounds_of_thread();
+    }
+    let Range { start, end } = bounds_of_main_stack()?;
+    let sure = MAIN_STACK_SURE_BYTES + RESERVE_BYTES;
+    Some(start.max(end.saturating_sub(sure))..end)
 }
 
 /// Returns the bounds of the stack that has the frame at `address`, as they are now.

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::limits;
 use super::link::Link;
 use super::output;
 use super::serve::{UnreadyWorker, call_oneself, find_job, kernel_name, retire, run};
@@ -60,6 +61,9 @@ impl UnreadyWorker {
             thread::record_baseline();
         }
         rehearse(&mut self.link.mappings);
+        // Workers inherit both, and keep them: see `UnreadyWorker::work`.
+        self.link.report_faults();
+        limits::volunteer_for_oom_killer(&set_up.limits);
         // Otherwise each worker would write the buffered output again.
         output::write_out_all();
         // A preload closure may have changed the user.

@@ -47,13 +47,7 @@ pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Ref
     let group = limits.own_group.then(Group::new).transpose()?;
     limits.cpus.as_deref().map_or(Ok(()), stay_on)?;
     limits.nice.map_or(Ok(()), be_nice)?;
-    limits.oom_score_adj.map_or_else(
-        || {
-            volunteer_for_oom_killer();
-            Ok(())
-        },
-        set_oom_score_adj,
-    )?;
+    limits.oom_score_adj.map_or(Ok(()), set_oom_score_adj)?;
     let cpu_time = CpuTime::new(limits.cpu_time)?;
     limits.memory.map_or(Ok(()), limit_memory)?;
     limits.open_files.map_or(Ok(()), limit_open_files)?;
@@ -142,9 +136,13 @@ fn be_nice(niceness: i32) -> Result<(), Refusal> {
     })
 }
 
-/// Raises the OOM killer's score of this process, so that it is killed before its parent. The
-/// processes that it starts inherit the score.
-fn volunteer_for_oom_killer() {
+/// Raises the OOM killer's score of this process, so that it is killed before its parent, unless
+/// the configuration sets the score. The processes that it starts inherit it, and forked workers
+/// have that of their fork server.
+pub(super) fn volunteer_for_oom_killer(limits: &Limits) {
+    if limits.oom_score_adj.is_some() {
+        return;
+    }
     // Without `/proc`, the score stays as it is.
     let _ = std::fs::write(OOM_SCORE_ADJ_FILE, OOM_SCORE_ADJ.to_string());
 }

@@ -112,7 +112,11 @@ impl UnreadyWorker {
         if set_up.limits.open_files.is_some() {
             status.keep_memory_open(); // later the limit may not allow another file
         }
+        // Cheap in a forked worker, which has the handlers from its fork server.
         link.report_faults();
+        if retire.is_none() {
+            limits::volunteer_for_oom_killer(&set_up.limits);
+        }
         let submitted = limits::submit_to(&set_up.limits);
         let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
         if let Some(group) = group {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// The changes to the environment of a new worker process.
 #[derive(Clone, Default)]
@@ -34,6 +35,15 @@ impl Environment {
             }
         }
         variables
+    }
+
+    /// Hashes the variables of a new process. The result also changes if only their order does.
+    pub(in crate::worker) fn hash_variables(&self, hasher: &mut impl Hasher) {
+        if self.changes.is_empty() {
+            std::env::vars_os().for_each(|variable| variable.hash(hasher));
+        } else {
+            self.variables().hash(hasher);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a fork server has from this process since it was started, and passes on to its workers.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 
 use crate::sys::directory::{self, DirectoryId};
 use crate::worker::config::Environment;
@@ -21,7 +21,7 @@ impl Inheritance {
     /// credentials.
     pub(in crate::worker) fn present(credentials: u64, environment: &Environment) -> Self {
         let mut hasher = DefaultHasher::new();
-        environment.variables().hash(&mut hasher);
+        environment.hash_variables(&mut hasher);
         Self {
             credentials,
             environment: hasher.finish(),
