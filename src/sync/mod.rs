@@ -38,6 +38,7 @@
 //! To build a primitive, use `event_listener`, a queue of waiters that are woken one by one or
 //! together, like Trio's `ParkingLot`.
 
+mod acquiring;
 mod channel;
 mod condvar;
 mod conflict;

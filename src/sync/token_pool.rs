@@ -76,6 +76,19 @@ impl TokenPool {
         }
     }
 
+    /// Takes a token if one is free, and joins the queue otherwise.
+    #[cold]
+    pub(super) fn arrive(&self, waker: &Waker) -> Option<WaiterKey> {
+        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
+        // dropped after the unlock.
+        let waker = waker.clone();
+        let mut queue = self.lock_queue();
+        if queue.try_take() {
+            return None;
+        }
+        Some(queue.push(waker))
+    }
+
     /// Ready if the waiter has a token; otherwise stores `waker` as the one to wake.
     pub(super) fn poll_granted(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
         self.queue

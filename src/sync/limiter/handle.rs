@@ -9,14 +9,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::key_sets::KeySets;
+use crate::sync::acquiring::{Acquiring, TokenHandle};
 use crate::sync::token_pool::{QueueGuard, TokenPool};
-use crate::sync::wait_list::WaiterKey;
 use crate::sys::unwind::wake_all;
 use crate::wait;
 
@@ -140,7 +139,7 @@ impl CapacityLimiter {
     /// already, the next waiter gets that token.
     pub fn acquire(&self) -> Acquire {
         Acquire {
-            state: State::New(self.clone()),
+            acquiring: Acquiring::new(self.clone()),
         }
     }
 
@@ -287,23 +286,6 @@ impl CapacityLimiter {
     fn lock_queue(&self) -> QueueGuard<'_> {
         self.shared.tokens.lock_queue()
     }
-
-    /// Joins the queue, or returns `None` if a token has become free and was taken.
-    #[cold]
-    fn arrive(&self, waker: &Waker) -> Option<WaiterKey> {
-        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
-        // dropped after the unlock.
-        let waker = waker.clone();
-        let mut queue = self.lock_queue();
-        if queue.try_take() {
-            return None;
-        }
-        Some(queue.push(waker))
-    }
-
-    fn poll_granted(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
-        self.shared.tokens.poll_granted(key, waker)
-    }
 }
 
 /// Shows [`statistics`](CapacityLimiter::statistics).
@@ -417,51 +399,15 @@ impl fmt::Debug for Token {
 /// When polled again after it has returned its token.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Acquire {
-    state: State,
+    acquiring: Acquiring<CapacityLimiter>,
 }
 
-/// The state of an [`Acquire`].
-enum State {
-    /// Not polled yet, so not in the queue.
-    New(CapacityLimiter),
-    /// In the queue, or granted a token and not polled since.
-    Queued(CapacityLimiter, WaiterKey),
-    /// The token was returned.
-    Done,
-}
+impl TokenHandle for CapacityLimiter {
+    const POLLED_AFTER_END: &'static str =
+        "an `Acquire` was polled after it had returned its token";
 
-impl Acquire {
-    /// Whether a token was taken for [`finish`](Self::finish); if not, the state is `Queued` now.
-    #[inline]
-    fn advance(&mut self, waker: &Waker) -> bool {
-        let limiter = match &self.state {
-            State::New(limiter) => limiter,
-            State::Queued(limiter, key) => return limiter.poll_granted(key, waker).is_ready(),
-            State::Done => panic!("an `Acquire` was polled after it had returned its token"),
-        };
-        // The common case first: no lock, and no clone of the waker.
-        if limiter.shared.tokens.try_take() {
-            return true;
-        }
-        let Some(key) = limiter.arrive(waker) else {
-            return true;
-        };
-        self.state = State::Queued(limiter.clone(), key);
-        false
-    }
-
-    /// Returns the token that `advance` has taken.
-    #[inline]
-    fn finish(&mut self) -> Token {
-        let limiter = match mem::replace(&mut self.state, State::Done) {
-            State::New(limiter) => limiter,
-            State::Queued(limiter, key) => {
-                limiter.shared.tokens.claim(key);
-                limiter
-            }
-            State::Done => unreachable!("`advance` found a token"),
-        };
-        Token::of(limiter)
+    fn tokens(&self) -> &TokenPool {
+        &self.shared.tokens
     }
 }
 
@@ -469,32 +415,17 @@ impl Future for Acquire {
     type Output = Token;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Token> {
-        if self.advance(cx.waker()) {
-            Poll::Ready(self.finish())
-        } else {
-            wait::pending(&wait::LIMITER_TOKEN)
-        }
-    }
-}
-
-impl Drop for Acquire {
-    fn drop(&mut self) {
-        if let State::Queued(..) = &self.state
-            && let State::Queued(limiter, key) = mem::replace(&mut self.state, State::Done)
-        {
-            let then = limiter.lock_queue().give_up(key);
-            then.run();
+        match self.acquiring.poll(cx.waker()) {
+            Some(handle) => Poll::Ready(Token::of(handle)),
+            None => wait::pending(&wait::LIMITER_TOKEN),
         }
     }
 }
 
 impl fmt::Debug for Acquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::New(_) => "not polled yet",
-            State::Queued(..) => "queued",
-            State::Done => "done",
-        };
-        f.debug_struct("Acquire").field("state", &state).finish()
+        f.debug_struct("Acquire")
+            .field("state", &self.acquiring)
+            .finish()
     }
 }

@@ -7,15 +7,14 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
+use crate::sync::acquiring::{Acquiring, TokenHandle};
 use crate::sync::locked::Deferred;
 use crate::sync::token_pool::TokenPool;
 use crate::sync::token_queue::{Full, TokenQueue};
-use crate::sync::wait_list::WaiterKey;
 use crate::wait::{self, Wait};
 
 /// A number of permits: a task takes a [`Permit`], and waits while none is free.
@@ -126,7 +125,7 @@ impl Semaphore {
     /// already, the next waiter gets that permit.
     pub fn acquire(&self) -> SemaphoreAcquire {
         SemaphoreAcquire {
-            state: State::New(self.clone()),
+            acquiring: Acquiring::new(self.clone()),
         }
     }
 
@@ -211,23 +210,6 @@ impl Semaphore {
             max: self.shared.max,
             waiting: queue.waiting(),
         }
-    }
-
-    /// Joins the queue, or returns `None` if a permit has become free and was taken.
-    #[cold]
-    fn arrive(&self, waker: &Waker) -> Option<WaiterKey> {
-        // Cloned before the mutex is locked, because a clone runs foreign code. An unused clone is
-        // dropped after the unlock.
-        let waker = waker.clone();
-        let mut queue = self.shared.tokens.lock_queue();
-        if queue.try_take() {
-            return None;
-        }
-        Some(queue.push(waker))
-    }
-
-    fn poll_granted(&self, key: &WaiterKey, waker: &Waker) -> Poll<()> {
-        self.shared.tokens.poll_granted(key, waker)
     }
 }
 
@@ -405,51 +387,15 @@ impl fmt::Debug for Permit {
 /// When polled again after it has returned its permit.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct SemaphoreAcquire {
-    state: State,
+    acquiring: Acquiring<Semaphore>,
 }
 
-/// The state of a [`SemaphoreAcquire`].
-enum State {
-    /// Not polled yet, so not in the queue.
-    New(Semaphore),
-    /// In the queue, or granted a permit and not polled since.
-    Queued(Semaphore, WaiterKey),
-    /// The permit was returned.
-    Done,
-}
+impl TokenHandle for Semaphore {
+    const POLLED_AFTER_END: &'static str =
+        "a `SemaphoreAcquire` was polled after it had returned its permit";
 
-impl SemaphoreAcquire {
-    /// Whether a permit was taken for [`finish`](Self::finish); if not, the state is `Queued` now.
-    fn advance(&mut self, waker: &Waker) -> bool {
-        let semaphore = match &self.state {
-            State::New(semaphore) => semaphore,
-            State::Queued(semaphore, key) => return semaphore.poll_granted(key, waker).is_ready(),
-            State::Done => {
-                panic!("a `SemaphoreAcquire` was polled after it had returned its permit")
-            }
-        };
-        // The common case first: no lock, and no clone of the waker.
-        if semaphore.shared.tokens.try_take() {
-            return true;
-        }
-        let Some(key) = semaphore.arrive(waker) else {
-            return true;
-        };
-        self.state = State::Queued(semaphore.clone(), key);
-        false
-    }
-
-    /// Returns the permit that `advance` has taken.
-    fn finish(&mut self) -> Permit {
-        let semaphore = match mem::replace(&mut self.state, State::Done) {
-            State::New(semaphore) => semaphore,
-            State::Queued(semaphore, key) => {
-                semaphore.shared.tokens.claim(key);
-                semaphore
-            }
-            State::Done => unreachable!("`advance` found a permit"),
-        };
-        Permit::of(semaphore)
+    fn tokens(&self) -> &TokenPool {
+        &self.shared.tokens
     }
 }
 
@@ -457,32 +403,17 @@ impl Future for SemaphoreAcquire {
     type Output = Permit;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        if self.advance(cx.waker()) {
-            Poll::Ready(self.finish())
-        } else {
-            wait::pending(&Wait::For("a permit"))
-        }
-    }
-}
-
-impl Drop for SemaphoreAcquire {
-    fn drop(&mut self) {
-        if let State::Queued(semaphore, key) = mem::replace(&mut self.state, State::Done) {
-            let then = semaphore.shared.tokens.lock_queue().give_up(key);
-            then.run();
+        match self.acquiring.poll(cx.waker()) {
+            Some(handle) => Poll::Ready(Permit::of(handle)),
+            None => wait::pending(&Wait::For("a permit")),
         }
     }
 }
 
 impl fmt::Debug for SemaphoreAcquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::New(_) => "not polled yet",
-            State::Queued(..) => "queued",
-            State::Done => "done",
-        };
         f.debug_struct("SemaphoreAcquire")
-            .field("state", &state)
+            .field("state", &self.acquiring)
             .finish()
     }
 }
