@@ -210,7 +210,7 @@ fn each_cancelled_scope_is_logged_once() {
         scope.cancel_because("enough");
         scope.cancel_because("again");
     });
-    let log = log.events().concat();
+    let log = log.lines().concat();
     assert!(
         log.contains("reason=cancelled at tests/cancel_reasons.rs"),
         "{log}"

@@ -1,16 +1,14 @@
 //! Blocks of jobs: what a job gets, when it runs, and that nothing is left behind.
 
 mod common;
-#[path = "common/log.rs"]
-mod log;
 
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::log::Log;
 use common::{children, endless, pid, poll_with_yields, test, with_workers};
-use log::Log;
 use rustix::thread::sched_getaffinity;
 use seedbed::delayed::{
     Cores, Delayed, JobError, JobErrorKind, Jobs, Memory, Resources, Setup, Token, Units, ZERO,
@@ -509,12 +507,12 @@ fn an_error_that_no_await_returns_is_reported_and_another_is_not() {
             let seen: Result<u32, JobError> = (jobs.call(divide, (1, 0)) + 1).await;
             assert!(seen.is_err());
         }));
-        assert_eq!(log.events(), [""; 0]);
+        assert_eq!(log.lines(), [""; 0]);
         test(open(one_core(), async |jobs| {
             drop(jobs.then(jobs.call(divide, (1, 0)), divide_by_two) + delayed_val(1));
         }));
     });
-    let log = log.events().concat();
+    let log = log.lines().concat();
     assert!(
         log.contains("divide") && log.contains("no await returned its error"),
         "{log}"

@@ -1,19 +1,20 @@
 //! `TracingInstrument`: tasks as spans, recorded by a small subscriber.
 
+#[path = "common/log.rs"]
+mod log;
 #[path = "common/polling.rs"]
 mod polling;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use log::{Fields, Log};
 use polling::turns;
 use seedbed::instrument::{Instrument, TracingInstrument};
 use seedbed::nursery::{TaskInfo, current_task};
 use seedbed::time::sleep_forever;
 use seedbed::{RunBuilder, open_nursery, run};
-use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -36,18 +37,6 @@ impl Seen {
     }
 }
 
-#[derive(Default)]
-struct Fields(HashMap<&'static str, String>);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
-    }
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.to_string());
-    }
-}
-
 struct Reader(Arc<Seen>);
 
 impl Subscriber for Reader {
@@ -56,21 +45,20 @@ impl Subscriber for Reader {
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let mut fields = Fields::default();
-        span.record(&mut fields);
+        let fields = Fields::of_span(span);
         let id = self.0.next.fetch_add(1, SeqCst) + 1;
         assert_eq!(
             (span.metadata().name(), *span.metadata().level()),
             ("task", Level::DEBUG)
         );
-        assert!(fields.0["task.id"].parse::<u64>().unwrap() > 0);
+        assert!(fields.get("task.id").parse::<u64>().unwrap() > 0);
         let name = match span.parent() {
             None => "root".to_string(),
             Some(parent) => {
                 let parent = self.0.name(parent.into_u64());
                 self.0
-                    .add(format!("new {} in {parent}", fields.0["task.name"]));
-                fields.0.remove("task.name").unwrap()
+                    .add(format!("new {} in {parent}", fields.get("task.name")));
+                fields.get("task.name").to_string()
             }
         };
         self.0.names.lock().unwrap().insert(id, name);
@@ -82,17 +70,12 @@ impl Subscriber for Reader {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
+        let fields = Fields::of_event(event);
         let entered = self.0.entered.lock().unwrap().last().copied();
         let within = event.parent().map(Id::into_u64).or(entered);
         let within = within.map_or("nothing".to_string(), |id| self.0.name(id));
-        let how = fields
-            .0
-            .get("how")
-            .map_or(String::new(), |how| format!(" {how}"));
-        self.0
-            .add(format!("{}{how} in {within}", fields.0["message"]));
+        let said = format!("{} {}", fields.get("message"), fields.get("how"));
+        self.0.add(format!("{} in {within}", said.trim_end()));
     }
 
     fn enter(&self, id: &Id) {
@@ -254,38 +237,18 @@ fn an_instrument_that_panics_is_logged_with_its_hook_and_its_message() {
             panic!("an instrument's words");
         }
     }
-    #[derive(Default)]
-    struct Errors(Arc<Mutex<Vec<HashMap<&'static str, String>>>>);
-    impl Subscriber for Errors {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            *metadata.level() == Level::ERROR
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, event: &Event<'_>) {
-            let mut fields = Fields::default();
-            event.record(&mut fields);
-            self.0.lock().unwrap().push(fields.0);
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
-    let errors = Errors::default();
-    let heard = errors.0.clone();
-    tracing::subscriber::with_default(errors, || {
+    let log = Log::new("", Level::ERROR);
+    tracing::subscriber::with_default(log.clone(), || {
         RunBuilder::new()
             .instrument(Arc::new(Crashes))
             .run(async {});
     });
-    let heard = heard.lock().unwrap();
+    let heard = log.events();
     assert_eq!(heard.len(), 1, "{heard:?}");
-    assert_eq!(heard[0]["hook"], "task_spawned");
-    assert_eq!(heard[0]["panic"], "an instrument's words");
+    assert_eq!(heard[0].get("hook"), "task_spawned");
+    assert_eq!(heard[0].get("panic"), "an instrument's words");
     assert_eq!(
-        heard[0]["message"],
+        heard[0].get("message"),
         "an instrument panicked, and was removed"
     );
 }

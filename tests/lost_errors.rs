@@ -16,7 +16,7 @@ use tracing::Level;
 fn recorded<F: IntoFuture>(future: F) -> (F::Output, Vec<String>) {
     let log = Log::new("seedbed::nursery", Level::WARN);
     let value = tracing::subscriber::with_default(log.clone(), || run(future.into_future()));
-    (value, log.events())
+    (value, log.lines())
 }
 
 async fn fails() -> Result<(), String> {

@@ -5,17 +5,15 @@
 
 mod common;
 
-use std::fmt::Write as _;
-use std::future::poll_fn;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::Location;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, Once};
-use std::task::{Poll, Waker};
+use std::sync::OnceLock;
 
 use common::alone;
+use common::log::Log;
 use common::stage::{Stage, announced, forever, halting_pid, signal, wait_for, within};
 use rustix::process::Signal;
 use seedbed::sync::{Receiver, channel};
@@ -25,72 +23,16 @@ use seedbed::{
     CancelScope, RunBuilder, WorkerConfig, on_cancel, open_nursery, open_worker_context, run,
     run_sync, shield, thread,
 };
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::Level;
 
-/// The messages of all events at WARN. All tests of the process share them.
-static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// Tests that wait for a warning.
-static WAITING: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
-
-struct Recorder;
-
-impl Subscriber for Recorder {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        WARNINGS.lock().unwrap().push(message.0);
-        let waiting = std::mem::take(&mut *WAITING.lock().unwrap());
-        waiting.into_iter().for_each(Waker::wake);
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message" {
-            write!(self.0, "{value:?}").unwrap();
-        }
-    }
-}
-
-fn record_warnings() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(Recorder).unwrap());
-}
-
-/// Returns the warnings that contain this text.
-fn warnings(text: &str) -> Vec<String> {
-    let all = WARNINGS.lock().unwrap();
-    all.iter()
-        .filter(|warning| warning.contains(text))
-        .cloned()
-        .collect()
-}
-
-/// Waits for a warning that contains this text.
-async fn warned(text: &str) -> String {
-    poll_fn(|cx| {
-        WAITING.lock().unwrap().push(cx.waker().clone());
-        match warnings(text).pop() {
-            Some(warning) => Poll::Ready(warning),
-            None => Poll::Pending,
-        }
+/// Returns the log of all warnings, which the tests of this process share.
+fn warnings() -> &'static Log {
+    static WARNINGS: OnceLock<Log> = OnceLock::new();
+    WARNINGS.get_or_init(|| {
+        let log = Log::new("", Level::WARN);
+        tracing::subscriber::set_global_default(log.clone()).unwrap();
+        log
     })
-    .await
 }
 
 /// Runs a test. One that hangs fails.
@@ -112,7 +54,7 @@ fn shield_until_closed(channel: Receiver<()>) -> (String, impl Future<Output = (
 
 #[test]
 fn a_job_that_cannot_be_killed_is_reported_with_its_process() {
-    record_warnings();
+    let log = warnings();
     seedbed::init();
     let _alone = alone();
     run_test(None, async {
@@ -121,7 +63,7 @@ fn a_job_that_cannot_be_killed_is_reported_with_its_process() {
         let cancel = async {
             let pid = stage.reached().await;
             scope.cancel();
-            let warning = warned("halting_pid").await;
+            let warning = log.message_with("halting_pid").await;
             assert!(warning.contains(&format!("process {pid}")), "{warning}");
             assert!(warning.contains("kill_on_cancel"), "{warning}");
             stage.release();
@@ -129,7 +71,11 @@ fn a_job_that_cannot_be_killed_is_reported_with_its_process() {
         };
         let (value, pid) = smol::future::zip(call, cancel).await;
         assert_eq!(value.unwrap().unwrap(), pid);
-        assert_eq!(warnings("halting_pid").len(), 1, "it is reported once");
+        assert_eq!(
+            log.messages_with("halting_pid").len(),
+            1,
+            "it is reported once"
+        );
     });
 }
 
@@ -140,7 +86,7 @@ fn a_context_that_waits_for_a_call_in_a_child_is_reported_with_the_call() {
     fn halting_in_a_context(stage: PathBuf) -> u32 {
         halting_pid(stage)
     }
-    record_warnings();
+    let log = warnings();
     seedbed::init();
     let _alone = alone();
     run_test(None, async {
@@ -155,7 +101,7 @@ fn a_context_that_waits_for_a_call_in_a_child_is_reported_with_the_call() {
         let cancel = async {
             stage.reached().await;
             scope.cancel();
-            let warning = warned("halting_in_a_context").await;
+            let warning = log.message_with("halting_in_a_context").await;
             assert!(warning.contains("in `mill`"), "{warning}");
             stage.release();
         };
@@ -165,14 +111,14 @@ fn a_context_that_waits_for_a_call_in_a_child_is_reported_with_the_call() {
 
 #[test]
 fn a_thread_is_reported_with_its_function() {
-    record_warnings();
+    let log = warnings();
     run_test(None, async {
         let scope = CancelScope::new();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let call = scope.run(thread::run_sync(move || released.recv().is_ok()));
         let cancel = async {
             scope.cancel();
-            let warning = warned("a_thread_is_reported").await;
+            let warning = log.message_with("a_thread_is_reported").await;
             assert!(warning.contains("abandon_on_cancel"), "{warning}");
             release.send(()).unwrap();
         };
@@ -183,7 +129,7 @@ fn a_thread_is_reported_with_its_function() {
 /// With a virtual clock the report is in real time: the clock may stand still, or jump.
 #[test]
 fn the_innermost_shield_is_reported_with_its_place() {
-    record_warnings();
+    let log = warnings();
     run_test(Some(MockClock::new()), async {
         let (end, ended) = channel::<()>(1);
         let (scope, late) = (CancelScope::new(), CancelScope::new());
@@ -193,12 +139,12 @@ fn the_innermost_shield_is_reported_with_its_place() {
         let late_body = late.run(waits);
         let cancel = async {
             scope.cancel();
-            let warning = warned(&inner).await;
+            let warning = log.message_with(&inner).await;
             assert!(warning.contains("`shield`"), "{warning}");
             // The outer shield would report itself before one that is cancelled only now.
             late.cancel();
-            warned(&last).await;
-            let others = warnings(file!());
+            log.message_with(&last).await;
+            let others = log.messages_with(file!());
             let is_known = |warning: &String| warning.contains(&inner) || warning.contains(&last);
             let others: Vec<_> = others.iter().filter(|w| w.contains("`shield`")).collect();
             assert!(others.iter().all(|warning| is_known(warning)), "{others:?}");
@@ -206,13 +152,13 @@ fn the_innermost_shield_is_reported_with_its_place() {
         };
         let both = smol::future::zip(body, late_body);
         smol::future::zip(both, cancel).await;
-        assert_eq!(warnings(&inner).len(), 1, "it is reported once");
+        assert_eq!(log.messages_with(&inner).len(), 1, "it is reported once");
     });
 }
 
 #[test]
 fn clean_up_is_reported() {
-    record_warnings();
+    let log = warnings();
     run_test(None, async {
         let scope = CancelScope::new();
         let (end, ended) = channel::<()>(1);
@@ -220,7 +166,7 @@ fn clean_up_is_reported() {
         let body = scope.run(on_cancel(sleep_forever(), clean_up));
         let cancel = async {
             scope.cancel();
-            let warning = warned("the clean-up of `on_cancel`").await;
+            let warning = log.message_with("the clean-up of `on_cancel`").await;
             assert!(warning.contains(file!()), "{warning}");
             drop(end);
         };

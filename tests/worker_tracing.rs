@@ -4,13 +4,12 @@
 mod common;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::fmt;
 use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use common::log::Fields;
 use common::stage::kill;
 use common::{
     endless, name_of, pid, test, until_empty, wait_until_gone, with_workers,
@@ -18,29 +17,10 @@ use common::{
 };
 use seedbed::worker::WorkerType;
 use seedbed::{CancelScope, WorkerConfig};
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_core::span::Current;
-
-#[derive(Clone, Debug, Default)]
-struct Fields(HashMap<&'static str, String>);
-
-impl Fields {
-    fn get(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
-    }
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.to_owned());
-    }
-}
 
 /// A span or an event.
 #[derive(Clone, Debug)]
@@ -100,8 +80,7 @@ impl Subscriber for Listener {
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         self.0.calls.fetch_add(1, SeqCst);
-        let mut fields = Fields::default();
-        span.record(&mut fields);
+        let fields = Fields::of_span(span);
         let told = Told {
             level: *span.metadata().level(),
             fields,
@@ -120,8 +99,7 @@ impl Subscriber for Listener {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
+        let fields = Fields::of_event(event);
         let told = Told {
             level: *event.metadata().level(),
             fields,

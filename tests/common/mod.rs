@@ -6,6 +6,7 @@
 pub mod dispositions;
 pub mod forked;
 pub mod gate;
+pub mod log;
 pub mod refusals;
 pub mod sandbox;
 pub mod stage;

@@ -6,6 +6,8 @@
 mod log;
 #[path = "../common/polling.rs"]
 mod polling;
+#[path = "../common/log.rs"]
+mod warnings;
 
 mod early;
 mod errors;

@@ -2,7 +2,6 @@
 //! panics, unusual starts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -180,38 +179,11 @@ fn a_panic_takes_precedence_over_an_error_which_goes_to_the_hook() {
     assert_eq!(*heard.lock().unwrap(), ["an error"]);
 }
 
-/// Counts the warnings of nurseries.
-#[derive(Clone, Default)]
-struct Warnings(Arc<AtomicUsize>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        let here = metadata.target().starts_with("seedbed::nursery");
-        here && *metadata.level() == tracing::Level::WARN
-    }
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.fetch_add(1, SeqCst);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[test]
 fn a_late_error_without_a_hook_is_logged() {
-    let warnings = Warnings::default();
+    let warnings = crate::warnings::Log::new("seedbed::nursery", tracing::Level::WARN);
     tracing::subscriber::with_default(warnings.clone(), || {
-        for panics in [false, true] {
+        for (before, panics) in [false, true].into_iter().enumerate() {
             let mut block = Hand::new(try_open_nursery(|n| async move {
                 n.try_spawn(async { Err::<(), _>("first") });
                 n.try_spawn(shield(async move {
@@ -226,7 +198,7 @@ fn a_late_error_without_a_hook_is_logged() {
             } else {
                 assert_eq!(block.settle(), Poll::Ready(Err("first")))
             }
-            assert_eq!(warnings.0.swap(0, SeqCst), 1);
+            assert_eq!(warnings.events().len(), before + 1);
         }
     });
 }
