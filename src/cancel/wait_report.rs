@@ -18,16 +18,16 @@ use super::wait_tick::WaitTick;
 
 /// Reports, once, that a cancelled scope waits for the future that has this.
 #[derive(Debug)]
-pub(crate) struct WaitReport {
-    /// The number of cancellations in the tree when this last looked for one.
-    seen: usize,
-    /// Fires regularly while a cancelled scope waits; boxed, because that is rare.
-    ticks: Option<Box<Ticks>>,
+pub(crate) enum WaitReport {
+    /// No scope around was cancelled when the tree had this number of cancellations.
+    Seen(usize),
+    /// A cancelled scope waits.
+    Waiting(Box<Ticks>),
 }
 
 /// The regular checks of a wait. They are in real time, as the work that is waited for mostly is.
 #[derive(Debug)]
-struct Ticks {
+pub(crate) struct Ticks {
     interval: Duration,
     /// The time of the last report, or of the beginning.
     since: Instant,
@@ -38,10 +38,7 @@ struct Ticks {
 
 impl WaitReport {
     pub(crate) const fn new() -> Self {
-        Self {
-            seen: 0,
-            ticks: None,
-        }
+        Self::Seen(0)
     }
 
     /// Checks the position of this thread after a poll there that returned `Pending`. `describe`
@@ -60,16 +57,16 @@ impl WaitReport {
         node: NodeId,
         describe: impl FnOnce(&mut String),
     ) {
-        if self.ticks.is_none() {
+        if let Self::Seen(seen) = self {
             let cancellations = tree.cancellations();
-            if std::mem::replace(&mut self.seen, cancellations) == cancellations
+            if std::mem::replace(seen, cancellations) == cancellations
                 || tree.cancellation(node).is_none()
             {
                 return;
             }
-            self.ticks = Some(Box::new(Ticks::new(WAIT_REPORTED_AFTER)));
+            *self = Self::Waiting(Box::new(Ticks::new(WAIT_REPORTED_AFTER)));
         }
-        if let Some(ticks) = &mut self.ticks {
+        if let Self::Waiting(ticks) = self {
             ticks.poll(cx, tree, node, describe);
         }
     }

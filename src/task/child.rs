@@ -203,9 +203,13 @@ pub(super) unsafe fn spawn<F: Future, N>(
     }
     let header = match name {
         None => {
-            let child = Child::new(nursery, &Unnamed::<F, N>::VTABLE, announced, future);
+            // Memory first, so that each field is written there and not copied: a wide copy of
+            // fields that were just written has to wait for these writes.
+            let memory = Box::new_uninit();
+            let vtable = &Unnamed::<F, N>::VTABLE;
+            let child = Box::write(memory, Child::new(nursery, vtable, announced, future));
             // Cast from the box: the pointer has the provenance of the whole allocation.
-            NonNull::from(Box::leak(Box::new(child))).cast::<Header>()
+            NonNull::from(Box::leak(child)).cast::<Header>()
         }
         Some(name) => NamedChild::leak(nursery, name.clone(), announced, future),
     };

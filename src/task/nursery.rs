@@ -102,6 +102,8 @@ macro_rules! handle {
             ///     assert_eq!(total.await, 9);
             /// });
             /// ```
+            // Inlined, as the two functions below, so that the future is not moved once more.
+            #[inline(always)]
             #[track_caller]
             #[doc(alias = "start_soon")]
             pub fn spawn<F>(&self, future: F) -> Task<F::Output>
@@ -136,6 +138,7 @@ macro_rules! handle {
             ///     assert_eq!(refused.into_future().await, 5);
             /// });
             /// ```
+            #[inline(always)]
             pub fn spawn_if_open<F>(
                 &self,
                 future: F,
@@ -149,6 +152,7 @@ macro_rules! handle {
             }
 
             /// Spawns a child whose default name is that of the type `N`.
+            #[inline(always)]
             pub(super) fn spawn_as<F, N>(&self, future: F) -> Result<Task<F::Output>, NurseryClosedError<F>>
             where
                 F: Future + $($bound)*,
