@@ -56,13 +56,9 @@ impl WorkerConfig {
         F: Fn() + Copy + Send + Sync + 'static,
     {
         const { assert_captures_nothing::<F>() };
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Preload,
-            name,
-            Code::of_init(move |&()| f()).map(Code::offset),
-            codec::encode(&()),
-        )
+        self.add_init(Hook::Preload, std::any::type_name::<F>(), (), move |&()| {
+            f()
+        })
     }
 
     /// Calls `f` with a copy of `data` once in the fork server, like [`preload`](Self::preload).
@@ -98,13 +94,7 @@ impl WorkerConfig {
         F: Fn(&D) + Copy + Send + Sync + 'static,
     {
         const { assert_captures_nothing::<F>() };
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Preload,
-            name,
-            Code::of_init::<F, D>(f).map(Code::offset),
-            codec::encode_owned(data),
-        )
+        self.add_init(Hook::Preload, std::any::type_name::<F>(), data, f)
     }
 
     /// Calls `f` in each new worker before its first job. If it panics, the call for which the
@@ -141,13 +131,7 @@ impl WorkerConfig {
         F: Fn() + Copy + Send + Sync + 'static,
     {
         const { assert_captures_nothing::<F>() };
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Init,
-            name,
-            Code::of_init(move |&()| f()).map(Code::offset),
-            codec::encode(&()),
-        )
+        self.add_init(Hook::Init, std::any::type_name::<F>(), (), move |&()| f())
     }
 
     /// Calls `f` with a copy of `data` in each new worker before its first job, like
@@ -183,13 +167,7 @@ impl WorkerConfig {
         F: Fn(&D) + Copy + Send + Sync + 'static,
     {
         const { assert_captures_nothing::<F>() };
-        let name = std::any::type_name::<F>();
-        self.add(
-            Hook::Init,
-            name,
-            Code::of_init::<F, D>(f).map(Code::offset),
-            codec::encode_owned(data),
-        )
+        self.add_init(Hook::Init, std::any::type_name::<F>(), data, f)
     }
 
     /// Calls `f` in the worker after each job, once the result has been sent. The worker exits if
@@ -378,6 +356,16 @@ impl WorkerConfig {
     /// ```
     pub fn retire_with_threads(self) -> Self {
         self.retire(|worker: &WorkerStatus| worker.threads_left() > 0)
+    }
+
+    /// Adds a closure that is called with a copy of `data`. `F` captures nothing.
+    fn add_init<D, F>(self, hook: Hook, closure: &'static str, data: D, f: F) -> Self
+    where
+        D: Serialize + DeserializeOwned + 'static,
+        F: Fn(&D) + Copy + Send + Sync + 'static,
+    {
+        let code = Code::of_init::<F, D>(f).map(Code::offset);
+        self.add(hook, closure, code, codec::encode_owned(data))
     }
 
     fn add(
