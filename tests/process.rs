@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{LeakCheck, alone, children};
+use common::programs::{sh, test, test_with};
+use common::{alone, children};
 use poll_times::poll_times;
 use seedbed::nursery::StartError;
 use seedbed::process::{Command, Process, ProcessErrorKind, RunProcess, Stdio, run_process};
@@ -23,28 +24,6 @@ use seedbed::{
     try_open_nursery,
 };
 use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-
-/// Runs the future of a test. Fails if the test leaves a process, zombies included, or a descriptor
-/// behind.
-fn test<T>(body: impl Future<Output = T>) -> T {
-    test_with(RunBuilder::new(), body)
-}
-
-fn test_with<T>(builder: RunBuilder, body: impl Future<Output = T>) -> T {
-    let _alone = alone();
-    // The descriptors of the reactor and of runs are opened once and kept.
-    run(async { run_process(Command::new("true")).await }).unwrap();
-    let check = LeakCheck::begin();
-    let value = builder.run(body);
-    check.end();
-    value
-}
-
-fn sh(script: &str) -> RunProcess {
-    let mut command = Command::new("sh");
-    command.args(["-c", script]);
-    run_process(command)
-}
 
 /// Waits until a process has printed that it is ready.
 async fn ready(process: &mut Process) {

@@ -9,33 +9,14 @@ use std::process::Child;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{LeakCheck, alone, is_alive, wait_until_gone};
+use common::programs::{sh, test, test_with};
+use common::{alone, is_alive, wait_until_gone};
 use seedbed::process::{
     Command, Output, ProcessError, ProcessErrorKind, RunProcess, Stdio, run_process,
 };
 use seedbed::testing::MockClock;
 use seedbed::{RunBuilder, open_nursery, run};
 use smol::io::{AsyncBufReadExt, BufReader};
-
-/// Runs the future of a test. Fails if the test leaves a process or a descriptor behind.
-fn test<T>(body: impl Future<Output = T>) -> T {
-    test_with(RunBuilder::new(), body)
-}
-
-fn test_with<T>(builder: RunBuilder, body: impl Future<Output = T>) -> T {
-    let _alone = alone();
-    run(async { run_process(Command::new("true")).await }).unwrap();
-    let check = LeakCheck::begin();
-    let value = builder.run(body);
-    check.end();
-    value
-}
-
-fn sh(script: &str) -> RunProcess {
-    let mut command = Command::new("sh");
-    command.args(["-c", script]);
-    run_process(command)
-}
 
 fn kind_and_output(error: ProcessError) -> (ProcessErrorKind, Output) {
     (error.kind(), error.into_output().unwrap())

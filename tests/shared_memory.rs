@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use common::{pid, poll_with_yields, test, with_workers};
+use common::{mapping_at, pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{SharedBytes, SharedSlice, WorkerErrorKind};
 use seedbed::{CancelScope, WorkerConfig, WorkerContext};
@@ -17,15 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Identifies a piece of memory in the whole system, from an address in it.
 fn memory_at<T>(slice: &[T]) -> String {
-    let address = slice.as_ptr() as usize;
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let found = maps.lines().find(|line| {
-        let (range, _) = line.split_once(' ').unwrap();
-        let (start, end) = range.split_once('-').unwrap();
-        let parse = |text| usize::from_str_radix(text, 16).unwrap();
-        (parse(start)..parse(end)).contains(&address)
-    });
-    let line = found.expect("an address that can be read is mapped");
+    let line = mapping_at(slice);
     assert!(line.contains("seedbed-shared"), "{line}");
     // Range, rights, offset; then device and inode.
     let device_and_inode: Vec<_> = line.split_ascii_whitespace().skip(3).take(2).collect();

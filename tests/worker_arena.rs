@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{pid, poll_with_yields, test, with_workers};
+use common::{mapping_at, pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{SharedBytes, SharedSlice, WorkerErrorKind};
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
@@ -399,19 +399,6 @@ fn workers_with_few_files_get_no_arena() {
             assert!(arenas_here().is_empty());
         }
     }));
-}
-
-/// Returns the line of `/proc/self/maps` that contains an address.
-fn mapping_at<T>(slice: &[T]) -> String {
-    let address = slice.as_ptr() as usize;
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let found = maps.lines().find(|line| {
-        let (range, _) = line.split_once(' ').unwrap();
-        let (start, end) = range.split_once('-').unwrap();
-        let parse = |text| usize::from_str_radix(text, 16).unwrap();
-        (parse(start)..parse(end)).contains(&address)
-    });
-    found.expect("an address that can be read is mapped").into()
 }
 
 fn shared(number: u32, length: usize) -> SharedBytes {

@@ -7,6 +7,7 @@ pub mod dispositions;
 pub mod forked;
 pub mod gate;
 pub mod log;
+pub mod programs;
 pub mod refusals;
 pub mod sandbox;
 pub mod stage;
@@ -40,6 +41,19 @@ macro_rules! suite {
             })*
         }
     };
+}
+
+/// Returns the line of `/proc/self/maps` that contains the address of a slice.
+pub fn mapping_at<T>(slice: &[T]) -> String {
+    let address = slice.as_ptr() as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let found = maps.lines().find(|line| {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let parse = |text| usize::from_str_radix(text, 16).unwrap();
+        (parse(start)..parse(end)).contains(&address)
+    });
+    found.expect("an address that can be read is mapped").into()
 }
 
 /// How this program starts its workers.
