@@ -556,3 +556,116 @@ fn a_setup_names_the_workers_and_the_errors_of_its_block() {
         },
     ));
 }
+
+/// Computes until this process has used so much processor time.
+fn compute(millis: u64) -> u32 {
+    let used = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let micros =
+        |time: rustix::time::Timespec| time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000;
+    let end = micros(used()) + millis * 1000;
+    while micros(used()) < end {
+        std::hint::black_box((0..1000).sum::<u64>());
+    }
+    std::process::id()
+}
+
+#[test]
+fn a_job_tells_what_it_has_cost() {
+    test(open(one_core(), async |jobs| {
+        let before = jobs.call(compute, 5);
+        assert!(before.statistics().is_none());
+        let pid = (&before).await.unwrap();
+        let cost = before.statistics().unwrap();
+        assert_eq!((cost.attempts, cost.worker_pid), (1, Some(pid)));
+        // The kernel divides the time into user and system by ticks.
+        let cpu = cost.cpu_user + cost.cpu_system;
+        assert!(cpu >= Duration::from_millis(4), "{cost:?}");
+        assert!(cost.wall >= Duration::from_millis(4), "{cost:?}");
+        assert_eq!(cost.peak_memory, None);
+        assert!((before + 1).statistics().is_none());
+    }));
+}
+
+#[test]
+fn the_peak_of_memory_is_that_of_the_job_and_not_of_one_before() {
+    let resources = one_core().memory(Memory::gib(1));
+    test(open(resources, async |jobs| {
+        let limited = jobs.on(Cores(1) & Memory::mib(256));
+        let (large, small) = (100 * MEBIBYTE, 10 * MEBIBYTE);
+        let mut peaks = Vec::new();
+        for bytes in [large, small] {
+            let value = limited.call(allocate, bytes);
+            (&value).await.unwrap();
+            peaks.push(value.statistics().unwrap().peak_memory.unwrap());
+        }
+        assert!(peaks[0] >= large as u64, "{peaks:?}");
+        assert!(
+            (small as u64..large as u64).contains(&peaks[1]),
+            "{peaks:?}"
+        );
+        assert_eq!(jobs.statistics().total.peak_memory, Some(peaks[0]));
+    }));
+}
+
+#[test]
+fn the_wait_for_resources_and_the_time_of_a_future_are_those_of_the_run_s_clock() {
+    let hours = |count: u64| Duration::from_secs(3600 * count);
+    let run = RunBuilder::new().clock(MockClock::autojump());
+    run.run(async move {
+        open(one_core(), async move |jobs| {
+            let one = jobs.on(Cores(1));
+            let first = one.spawn(seedbed::sleep(hours(2)));
+            let second = one.spawn(seedbed::sleep(hours(3)));
+            let third = jobs.spawn(seedbed::sleep(hours(1)));
+            each((first.clone(), second.clone(), third.clone()))
+                .await
+                .unwrap();
+            let costs = [first, second, third].map(|value| value.statistics().unwrap());
+            let times = costs.map(|cost| (cost.queued, cost.wall));
+            let zero = Duration::ZERO;
+            assert_eq!(
+                times,
+                [(zero, hours(2)), (hours(2), hours(3)), (zero, hours(1))]
+            );
+            let total = jobs.statistics().total;
+            assert_eq!(
+                (total.queued, total.wall, total.attempts),
+                (hours(2), hours(6), 3)
+            );
+            assert_eq!(costs.map(|cost| cost.worker_pid), [None; 3]);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn attempts_and_failures_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    test(open(one_core(), async move |jobs| {
+        let again = jobs.retry(1).call(crash_once, path);
+        (&again).await.unwrap();
+        assert_eq!(again.statistics().unwrap().attempts, 2);
+        let broken = jobs.call(divide, (1, 0));
+        (&broken).await.unwrap_err();
+        let cost = broken.statistics().unwrap();
+        assert_eq!((cost.attempts, cost.worker_pid), (1, None));
+        let refused = jobs.on(Cores(4096)).call(pid, ());
+        (&refused).await.unwrap_err();
+        assert!(refused.statistics().is_none());
+        let statistics = jobs.statistics();
+        assert_eq!((statistics.succeeded, statistics.failed), (1, 1));
+        assert_eq!(statistics.total.attempts, 3);
+        let table = format!("{statistics:#}");
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines[0], "0 running, 0 queued");
+        assert_eq!(
+            lines[1].split_whitespace().collect::<Vec<_>>(),
+            ["cores", "1", "of", "1", "free"]
+        );
+        assert!(
+            lines[2].starts_with("succeeded") && lines[2].ends_with(" 1"),
+            "{table}"
+        );
+    }));
+}

@@ -42,6 +42,7 @@
 //! | a failure that nothing awaits | is a `tracing` event at WARN | is dropped |
 
 mod error;
+mod job_statistics;
 mod jobs;
 mod run;
 mod setup;
@@ -50,6 +51,7 @@ mod tuning;
 mod value;
 
 pub use error::{JobError, JobErrorKind};
+pub use job_statistics::JobStatistics;
 pub use jobs::{
     Argument, Callable, Jobs, Limited, Portable, ResourceStatistics, Statistics, allocation, open,
     try_open,

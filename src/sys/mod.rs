@@ -92,3 +92,5 @@ pub(crate) mod tuning;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 mod unshared;
 pub(crate) mod unwind;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod usage;

@@ -14,11 +14,13 @@ use super::run::{Job, run_job};
 use super::statistics::Statistics;
 use crate::cancel::move_on_after;
 use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::value::Delayed;
 use crate::delayed::value::promise::pending;
 use crate::resource::{Cores, Request, ZERO};
 use crate::sync::Token;
 use crate::task::Spawner;
+use crate::time::current_time;
 use crate::transport::job::code::assert_captures_nothing;
 use crate::worker::WorkerContext;
 
@@ -279,7 +281,7 @@ impl<'env> Jobs<'env> {
                 };
                 let (pool, options) = (self.pool.clone(), self.options.clone());
                 self.spawner.spawn(async move {
-                    promise.settle(run_job::<F, A, M>(job, pool, options).await);
+                    promise.settle_job(run_job::<F, A, M>(job, pool, options).await);
                 });
             }
         }
@@ -334,7 +336,7 @@ impl<'env> Jobs<'env> {
                 ticket,
             };
             let (pool, options) = (jobs.pool.clone(), jobs.options.clone());
-            promise.settle(run_job::<F, A, M>(job, pool, options).await);
+            promise.settle_job(run_job::<F, A, M>(job, pool, options).await);
         });
         result
     }
@@ -377,9 +379,12 @@ impl<'env> Jobs<'env> {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
                 let future = future.into_future();
-                let options = self.options.clone();
+                let (pool, options) = (self.pool.clone(), self.options.clone());
                 self.spawner.spawn(async move {
-                    promise.settle(run_future(name, future, ticket, options).await);
+                    let mut cost = JobStatistics::default();
+                    let result = run_future(name, future, ticket, &options, &mut cost).await;
+                    pool.count(&cost, result.is_ok());
+                    promise.settle_job((result, cost));
                 });
             }
         }
@@ -398,7 +403,8 @@ impl<'env> Jobs<'env> {
         Ok((!checked.is_for_nothing).then(submit))
     }
 
-    /// Returns what the block does now, and what the first job in the queue waits for.
+    /// Returns what the block does now, what the first job in the queue waits for, and what the
+    /// jobs that have ended have cost. [`Delayed::statistics`] has the same for one job.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, Resources, open};
@@ -424,21 +430,32 @@ async fn run_future<Fut: Future>(
     name: &'static str,
     future: Fut,
     ticket: Option<Ticket>,
-    options: Arc<Options>,
+    options: &Options,
+    cost: &mut JobStatistics,
 ) -> Result<Fut::Output, JobError> {
+    let JobStatistics {
+        queued,
+        attempts,
+        wall,
+        ..
+    } = cost;
     let limited = async {
-        match options.time_limit {
+        *attempts = 1;
+        let begun = current_time();
+        let result = match options.time_limit {
             None => Ok(future.await),
             Some(limit) => {
                 let output = move_on_after(limit, future).await;
                 output.ok_or_else(|| JobError::timed_out(name, limit))
             }
-        }
+        };
+        *wall = current_time().saturating_duration_since(begun);
+        result
     };
     let Some(ticket) = ticket else {
         return limited.await;
     };
-    let granted = ticket.granted().await;
+    let granted = ticket.granted(queued).await;
     let grant = granted.map_err(|reason| JobError::impossible(name, reason))?;
     OF_FUTURE.scope(grant.allocation.clone(), limited).await
 }

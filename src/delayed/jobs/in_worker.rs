@@ -7,14 +7,17 @@
 //! next job sets its limit.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
+use crate::delayed::job_statistics::JobStatistics;
 use crate::resource::Allocation;
 use crate::sys::data_size::data_held;
 use crate::sys::primitives::lock;
+use crate::sys::usage::{self, CpuTimes};
 use crate::variables::TreeVar;
 
 /// The allocation of a future that was spawned on resources.
@@ -64,14 +67,50 @@ pub fn allocation() -> Option<Arc<Allocation>> {
         .or_else(|| lock(&OF_WORKER).allocation.clone())
 }
 
-/// Runs a job in the worker with its allocation.
+/// Runs a job in the worker with its allocation. Returns what it has cost, too.
 ///
 /// # Panics
 ///
 /// If the worker cannot be pinned or limited. The caller gets that as the job's error.
-pub(super) fn run_with<R>(surroundings: Option<Surroundings>, job: impl FnOnce() -> R) -> R {
+pub(super) fn run_with<R>(
+    surroundings: Option<Surroundings>,
+    job: impl FnOnce() -> R,
+) -> (R, JobStatistics) {
+    let allocation = surroundings.as_ref().map(|around| &around.allocation);
+    let has_memory = allocation.is_some_and(|allocation| allocation.memory().is_some());
     let _restored = surroundings.map(enter);
-    job()
+    let meter = Meter::start(has_memory);
+    let value = job();
+    (value, meter.stop())
+}
+
+/// Measures what a job uses.
+struct Meter {
+    begun: Instant,
+    cpu_times: CpuTimes,
+    measures_memory: bool,
+}
+
+impl Meter {
+    fn start(measures_memory: bool) -> Self {
+        Self {
+            measures_memory: measures_memory && usage::forget_peak_memory(),
+            cpu_times: usage::cpu_times(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn stop(self) -> JobStatistics {
+        let CpuTimes { user, system } = usage::cpu_times() - self.cpu_times;
+        JobStatistics {
+            wall: self.begun.elapsed(),
+            cpu_user: user,
+            cpu_system: system,
+            peak_memory: self.measures_memory.then(usage::peak_memory),
+            worker_pid: Some(std::process::id()),
+            ..JobStatistics::default()
+        }
+    }
 }
 
 /// Ends the effect of an allocation when dropped.

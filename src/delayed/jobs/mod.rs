@@ -7,6 +7,7 @@
 //! | `pool` | waiting for an allocation, and giving it back |
 //! | `run` | one job, from its turn to its result |
 //! | `in_worker` | what the worker does with an allocation |
+//! | `statistics` | what a block does, and what its jobs have cost |
 //! | `callable` | the functions and values that may be sent |
 
 mod callable;

@@ -14,6 +14,7 @@ use atomic_waker::AtomicWaker;
 
 use super::options::Checked;
 use super::statistics::{ResourceStatistics, Statistics};
+use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::setup::Setup;
 use crate::resource::{Allocation, Ledger, Queue, Request, Resources, TicketId, ZERO};
 use crate::sync::CapacityLimiter;
@@ -40,6 +41,10 @@ struct State {
     ledger: Ledger,
     queue: Queue<Arc<Slot>>,
     running: usize,
+    succeeded: usize,
+    failed: usize,
+    /// The sums over the jobs that have ended.
+    total: JobStatistics,
 }
 
 /// Where a waiting job finds its allocation.
@@ -73,6 +78,9 @@ impl Pool {
                 ledger: Ledger::new(&resources),
                 queue: Queue::new(),
                 running: 0,
+                succeeded: 0,
+                failed: 0,
+                total: JobStatistics::default(),
             }),
             ends_at: resources
                 .time()
@@ -124,6 +132,7 @@ impl Pool {
             pool: self.clone(),
             slot,
             id,
+            submitted: current_time(),
         }
     }
 
@@ -133,6 +142,7 @@ impl Pool {
             ledger,
             queue,
             running,
+            ..
         } = &mut **state;
         let time_left = self.time_left();
         let mut woken = Vec::new();
@@ -166,6 +176,18 @@ impl Pool {
         wake(woken);
     }
 
+    /// Counts a job that has ended.
+    pub(super) fn count(&self, cost: &JobStatistics, has_succeeded: bool) {
+        let mut state = lock(&self.state);
+        let count = if has_succeeded {
+            &mut state.succeeded
+        } else {
+            &mut state.failed
+        };
+        *count += 1;
+        state.total.add(cost);
+    }
+
     pub(super) fn statistics(&self) -> Statistics {
         let state = lock(&self.state);
         let head = state.queue.head().map(|(request, slot)| {
@@ -183,6 +205,9 @@ impl Pool {
         Statistics {
             queued: state.queue.len(),
             running: state.running,
+            succeeded: state.succeeded,
+            failed: state.failed,
+            total: state.total,
             resources: resources.collect(),
             head,
         }
@@ -209,16 +234,19 @@ pub(super) struct Ticket {
     pool: Arc<Pool>,
     slot: Arc<Slot>,
     id: TicketId,
+    submitted: Instant,
 }
 
 impl Ticket {
-    /// Waits for the allocation.
+    /// Waits for the allocation. Sets `queued` to the time since the job was submitted.
     ///
     /// # Errors
     ///
     /// The reason why the job can no longer get it.
-    pub(super) async fn granted(self) -> Result<Grant, String> {
-        poll_fn(|cx| self.poll_granted(cx)).await
+    pub(super) async fn granted(self, queued: &mut Duration) -> Result<Grant, String> {
+        let granted = poll_fn(|cx| self.poll_granted(cx)).await;
+        *queued = current_time().saturating_duration_since(self.submitted);
+        granted
     }
 
     fn poll_granted(&self, cx: &mut Context<'_>) -> Poll<Result<Grant, String>> {

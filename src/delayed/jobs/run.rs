@@ -10,7 +10,9 @@ use super::in_worker::{Surroundings, run_with};
 use super::options::Options;
 use super::pool::{Grant, Pool, Ticket};
 use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
 use crate::resource::Allocation;
+use crate::time::current_time;
 use crate::worker::{RunSync, WorkerContext, WorkerErrorKind, run_sync};
 
 /// The argument of a job, which is kept for the next attempt. It is encoded as an `A`.
@@ -44,10 +46,28 @@ pub(super) struct Job<F, A> {
 }
 
 /// Waits for the resources of a job, and runs it until it has a result or no attempt is left.
+/// Returns what it has cost, too.
 pub(super) async fn run_job<F, A, M>(
     job: Job<F, A>,
     pool: Arc<Pool>,
     options: Arc<Options>,
+) -> (Result<F::Value, JobError>, JobStatistics)
+where
+    F: Callable<A, M>,
+    A: Portable,
+    F::Value: Portable,
+{
+    let mut cost = JobStatistics::default();
+    let result = run_attempts(job, &pool, &options, &mut cost).await;
+    pool.count(&cost, result.is_ok());
+    (result, cost)
+}
+
+async fn run_attempts<F, A, M>(
+    job: Job<F, A>,
+    pool: &Pool,
+    options: &Options,
+    cost: &mut JobStatistics,
 ) -> Result<F::Value, JobError>
 where
     F: Callable<A, M>,
@@ -57,11 +77,11 @@ where
     let grant = match job.ticket {
         None => None,
         Some(ticket) => {
-            let granted = ticket.granted().await;
+            let granted = ticket.granted(&mut cost.queued).await;
             Some(granted.map_err(|reason| JobError::impossible(job.name, reason))?)
         }
     };
-    let workers = choose_workers(&pool, &options, grant.as_ref());
+    let workers = choose_workers(pool, options, grant.as_ref());
     let argument = Arc::new(job.argument);
     for attempt in 1.. {
         let surroundings = grant.as_ref().map(|grant| Surroundings {
@@ -82,8 +102,19 @@ where
         if let Some(limit) = options.time_limit {
             call = call.time_limit(limit);
         }
-        match call.await {
-            Ok(value) => return Ok(value),
+        cost.attempts = attempt;
+        let begun = current_time();
+        let called = call.await;
+        cost.wall = current_time().saturating_duration_since(begun);
+        match called {
+            Ok((value, of_worker)) => {
+                *cost = JobStatistics {
+                    queued: cost.queued,
+                    attempts: attempt,
+                    ..of_worker
+                };
+                return Ok(value);
+            }
             Err(error) if error.kind() == WorkerErrorKind::Broken && attempt <= options.retry => {}
             Err(error) => return Err(JobError::of_worker(job.name, attempt, error)),
         }
@@ -91,12 +122,15 @@ where
     unreachable!("the last attempt returns")
 }
 
+/// The call of a job, which returns its result and what it has cost in the worker.
+type Call<A, R> = RunSync<(Option<Surroundings>, Kept<A>), (R, JobStatistics)>;
+
 fn call<F, A, M>(
     context: &Option<WorkerContext>,
     f: F,
     surroundings: Option<Surroundings>,
     argument: Kept<A>,
-) -> RunSync<(Option<Surroundings>, Kept<A>), F::Value>
+) -> Call<A, F::Value>
 where
     F: Callable<A, M>,
     A: Portable,

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use crate::delayed::job_statistics::JobStatistics;
 use crate::resource::Amount;
 
 /// The statistics of a block of jobs; returned by [`Jobs::statistics`](crate::delayed::Jobs::statistics).
 ///
-/// `Display` writes one line, which says what the head of the queue waits for.
+/// `Display` writes one line, which says what the head of the queue waits for. The alternate form,
+/// `{:#}`, adds a table of the resources and of what the ended jobs have cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
@@ -14,6 +16,12 @@ pub struct Statistics {
     pub queued: usize,
     /// The number of jobs that have their resources.
     pub running: usize,
+    /// The number of jobs that have ended with a value.
+    pub succeeded: usize,
+    /// The number of jobs that have ended with an error. Jobs that were cancelled do not count.
+    pub failed: usize,
+    /// The sums over the jobs that have ended. `peak_memory` is the greatest of them.
+    pub total: JobStatistics,
     /// The resources of the block, in the order of their names.
     pub resources: Vec<ResourceStatistics>,
     /// The name of the first job in the queue, and what it waits for.
@@ -36,8 +44,35 @@ pub struct ResourceStatistics {
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} running, {} queued", self.running, self.queued)?;
-        match &self.head {
-            Some(head) => write!(f, "; {head}"),
+        if let Some(head) = &self.head {
+            write!(f, "; {head}")?;
+        }
+        if !f.alternate() {
+            return Ok(());
+        }
+        let mut row = |name: &str, value: fmt::Arguments<'_>| write!(f, "\n{name:<16} {value}");
+        for ResourceStatistics { name, free, total } in &self.resources {
+            let free = format!("{free} of {total}");
+            row(name, format_args!("{free:>12} free"))?;
+        }
+        row("succeeded", format_args!("{:>12}", self.succeeded))?;
+        row("failed", format_args!("{:>12}", self.failed))?;
+        let total = &self.total;
+        row("attempts", format_args!("{:>12}", total.attempts))?;
+        let times = [
+            ("queued", total.queued),
+            ("wall", total.wall),
+            ("cpu, user", total.cpu_user),
+            ("cpu, system", total.cpu_system),
+        ];
+        for (name, time) in times {
+            row(name, format_args!("{:>10.3} s", time.as_secs_f64()))?;
+        }
+        match total.peak_memory {
+            Some(bytes) => {
+                let mebibytes = bytes as f64 / f64::from(1 << 20);
+                row("peak memory", format_args!("{mebibytes:>8.1} MiB"))
+            }
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::node::{Graph, Node, Ready};
 use super::operation::{Operation, Work};
 use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
 
 /// A value that is not there yet: the result of a job, or of an expression over such values.
 ///
@@ -107,6 +108,29 @@ impl<T: 'static> Delayed<T> {
     /// ```
     pub fn is_done(&self) -> bool {
         self.0.outcome().is_some()
+    }
+
+    /// Returns what the job has cost whose result this is. `None` before the job has ended, for a
+    /// job that was cancelled or never begun, and for a value that is computed from others.
+    ///
+    /// [`Jobs::statistics`](crate::delayed::Jobs::statistics) has the sums of all jobs.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let value = jobs.call(i32::abs, -3);
+    ///         assert_eq!((&value).await.unwrap(), 3);
+    ///         let cost = value.statistics().unwrap();
+    ///         assert_eq!(cost.attempts, 1);
+    ///         assert_ne!(cost.worker_pid, Some(std::process::id()));
+    ///     }));
+    /// }
+    /// ```
+    pub fn statistics(&self) -> Option<JobStatistics> {
+        // The statistics are set before the result.
+        self.is_done().then(|| self.0.statistics().copied())?
     }
 
     /// Adds the node to `missing` if it has no result.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::watcher::Watcher;
 use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
 
 /// The next step of a node.
 pub(in crate::delayed) enum Progress {
@@ -42,6 +43,11 @@ pub(in crate::delayed) trait Node<T>: Graph {
 
     /// Moves the result out. The caller drops the node next.
     fn take(&mut self) -> Option<Result<T, JobError>>;
+
+    /// Returns what the job has cost that the value comes from, if it has ended.
+    fn statistics(&self) -> Option<&JobStatistics> {
+        None
+    }
 }
 
 /// A node that has had its result from the beginning.

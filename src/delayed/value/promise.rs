@@ -7,10 +7,13 @@ use super::handle::Delayed;
 use super::node::{Graph, Node, Progress};
 use super::watcher::{Watcher, Watchers};
 use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
 use crate::sys::primitives::lock;
 
 struct Leaf<T> {
     result: OnceLock<Result<T, JobError>>,
+    /// Set before the result, if a job has made that.
+    statistics: OnceLock<JobStatistics>,
     watchers: Mutex<Watchers>,
 }
 
@@ -26,6 +29,7 @@ pub(in crate::delayed) fn pending<T: Send + Sync + 'static>(
 ) -> (Promise<T>, Delayed<T>) {
     let leaf = Arc::new(Leaf {
         result: OnceLock::new(),
+        statistics: OnceLock::new(),
         watchers: Mutex::default(),
     });
     let promise = Promise {
@@ -37,6 +41,17 @@ pub(in crate::delayed) fn pending<T: Send + Sync + 'static>(
 
 impl<T: Send + Sync + 'static> Promise<T> {
     pub(in crate::delayed) fn settle(mut self, result: Result<T, JobError>) {
+        self.settle_once(result);
+    }
+
+    /// Settles with the result of a job, and what that has cost.
+    pub(in crate::delayed) fn settle_job(
+        mut self,
+        (result, statistics): (Result<T, JobError>, JobStatistics),
+    ) {
+        if let Some(leaf) = &self.leaf {
+            let _ = leaf.statistics.set(statistics); // not set before: this promise is used up
+        }
         self.settle_once(result);
     }
 
@@ -102,5 +117,9 @@ impl<T: Send + Sync> Node<T> for Leaf<T> {
 
     fn take(&mut self) -> Option<Result<T, JobError>> {
         self.result.take()
+    }
+
+    fn statistics(&self) -> Option<&JobStatistics> {
+        self.statistics.get()
     }
 }
