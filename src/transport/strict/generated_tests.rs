@@ -28,13 +28,15 @@ enum Rule {
     MayBeRefused,
 }
 
+/// Sends a value as it is, and behind a text that is large enough for attached bytes, which another
+/// reader takes. Both have the same type, because the compiler writes much code for each.
 fn check<T: Part>(value: &T, rule: Rule) -> Result<(), TestCaseError> {
-    let arrived = codec::encode(value).and_then(|bytes| codec::decode::<T>(&bytes));
+    let arrived = codec::encode(&(String::new(), value))
+        .and_then(|bytes| codec::decode::<(String, T)>(&bytes));
     match arrived {
-        Ok(arrived) => prop_assert_eq!(&arrived, value),
+        Ok((_, arrived)) => prop_assert_eq!(&arrived, value),
         Err(error) => prop_assert!(rule == Rule::MayBeRefused, "{}: {:?}", error, value),
     }
-    // As attached bytes, through the reader of large values.
     let mut frame = Vec::new();
     let arrived = codec::encode_with_attachments(&(" ".repeat(150_000), value), &mut frame)
         .and_then(|attached| {
@@ -233,10 +235,8 @@ macro_rules! family {
                     doubtful in unsound(),
                     mixed in prop::collection::vec(unsound(), 0..3),
                 ) {
-                    check(&whole, Rule::$rule)?;
-                    check(&sounds, Rule::$rule)?;
                     check(&(1_u8, sounds, whole), Rule::$rule)?;
-                    check(&doubtful, Rule::MayBeRefused)?;
+                    // Without others that may be refused, in a third of the cases.
                     check(&(mixed, doubtful, 7_u8), Rule::MayBeRefused)?;
                 }
             }
