@@ -1,7 +1,7 @@
 //! Ends every kind of future at each of its pending polls, once by dropping it and once by
 //! cancelling a scope around it, and checks that nothing is left. Blocks, `start` and tasks have
 //! this in `nursery.rs`, scopes and shields in `cancel/`, tree variables in `tree_var.rs`, signals
-//! in `signals.rs`, worker calls in `worker_cancel.rs`.
+//! in `signals.rs`, worker calls in `workers/cancel.rs`.
 
 mod common;
 #[path = "common/poll_times.rs"]

@@ -1,4 +1,4 @@
-//! Shared memory in text, where it is its bytes. (Not a part of `shared_memory.rs`: with serde_json
+//! Shared memory in text, where it is its bytes. (Not a part of `workers/shared_memory.rs`: with serde_json
 //! in a program, others of its tests would have to say which type an empty array is of.)
 
 mod common;

@@ -18,10 +18,6 @@ if [ "${1:-}" = --nextest ]; then
 fi
 
 programs=("$@")
-[ "${#programs[@]}" -gt 0 ] || programs=(
-    fork_server fork_soak shared_memory worker_arena worker_async worker_cache worker_calls worker_cancel worker_deaths
-    worker_faults worker_frames worker_groups worker_leftovers worker_limits worker_mailbox worker_misdeeds worker_programs worker_requests
-    worker_runs worker_statistics worker_surroundings
-)
+[ "${#programs[@]}" -gt 0 ] || programs=(fork_server workers)
 export SEEDBED_WRAPS_RUSTC=yes RUSTC_WORKSPACE_WRAPPER="$PWD/tests/socket_only.sh"
 "${run[@]}" "${programs[@]/#/--test=}"

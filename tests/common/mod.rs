@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fs::ReadDir;
 use std::future::{Future, poll_fn};
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -26,8 +26,8 @@ use seedbed::worker::{WorkerStatus, WorkerType};
 use seedbed::{WorkerConfig, WorkerContext};
 
 /// Makes the listed functions of a file tests, in each of the two programs that the file is part
-/// of: a libtest program of its own, which has several threads and so spawns its workers, and
-/// `fork_server.rs`, which forks them.
+/// of: `workers`, where libtest has several threads and the workers are spawned, and `fork_server`,
+/// which forks them.
 #[allow(unused_macros)] // not every test program has such a file
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
@@ -75,6 +75,8 @@ pub fn test<T>(body: impl Future<Output = T>) -> T {
     end_default_workers();
     warm_up();
     let check = LeakCheck::begin();
+    // Boxed, so that one instance of the generic code serves all tests.
+    let body: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(body);
     let value = smol::block_on(body);
     check.end();
     value
@@ -98,8 +100,13 @@ where
     F: FnOnce(WorkerContext) -> Fut,
     Fut: Future,
 {
+    let body: Body<'_, Fut::Output> = Box::new(|workers| Box::pin(body(workers)));
     seedbed::open_worker_context(config.worker_type(worker_type()), body).await
 }
+
+/// A test's block, boxed: one instance of the generic code of contexts serves all tests, which are
+/// hundreds.
+type Body<'a, T> = Box<dyn FnOnce(WorkerContext) -> Pin<Box<dyn Future<Output = T> + 'a>> + 'a>;
 
 /// Makes workers that do not exit when they are told to: each hangs after its first job.
 pub fn with_workers_that_stay(config: WorkerConfig) -> WorkerConfig {

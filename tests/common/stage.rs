@@ -243,7 +243,7 @@ pub fn helper(module: &str, test: &str, part: &str) -> Command {
 pub fn helper_in(program: &Path, module: &str, test: &str, part: &str) -> Command {
     let name = match worker_type() {
         WorkerType::ForkServer => format!("{module}::{test}"),
-        _ => format!("of_libtest::{test}"),
+        _ => format!("{module}::of_libtest::{test}"),
     };
     let mut command = Command::new(program);
     command
@@ -254,8 +254,12 @@ pub fn helper_in(program: &Path, module: &str, test: &str, part: &str) -> Comman
 }
 
 /// Runs a helper until it exits. Kills a helper that hangs, and panics.
-pub fn run_to_end(mut command: Command) -> (ExitStatus, String) {
+pub fn run_to_end(command: Command) -> (ExitStatus, String) {
     let _alone = alone();
+    run_to_end_while_alone(command)
+}
+
+fn run_to_end_while_alone(mut command: Command) -> (ExitStatus, String) {
     let mut helper = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -272,7 +276,14 @@ pub fn run_to_end(mut command: Command) -> (ExitStatus, String) {
 
 /// Runs a helper, and panics unless it succeeds and has run exactly one test. Returns its output.
 pub fn succeeds(command: Command) -> String {
-    let (status, said) = run_to_end(command);
+    let _alone = alone();
+    succeeds_while_alone(command)
+}
+
+/// Like [`succeeds`], for a test that has called [`alone`], because it prepares a helper with
+/// descriptors or processes.
+pub fn succeeds_while_alone(command: Command) -> String {
+    let (status, said) = run_to_end_while_alone(command);
     assert!(status.success() && said.contains("1 passed"), "{said}");
     said
 }

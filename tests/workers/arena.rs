@@ -1,9 +1,6 @@
 //! Large arguments in reused memory: the contents are right, whatever happens to the calls, and the
 //! memory is freed in time.
 
-#[macro_use]
-mod common;
-
 use std::collections::BTreeSet;
 use std::future::{IntoFuture, poll_fn};
 use std::os::fd::AsRawFd;
@@ -12,7 +9,8 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{mapping_at, pid, poll_with_yields, test, with_workers};
+use crate::common;
+use crate::common::{mapping_at, pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{SharedBytes, SharedSlice, WorkerErrorKind};
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};

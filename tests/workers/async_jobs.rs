@@ -1,16 +1,14 @@
 //! Async jobs: `run_async` and `open_loops`.
 
-#[macro_use]
-mod common;
-
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::gate::stopped_when_pending;
-use common::stage::within;
-use common::{pid, test, with_workers};
+use crate::common;
+use crate::common::gate::stopped_when_pending;
+use crate::common::stage::within;
+use crate::common::{pid, test, with_workers};
 use seedbed::cancel::{current_cancel_reason, current_effective_deadline, move_on_at};
 use seedbed::time::{current_time, sleep_forever};
 use seedbed::worker::{WorkerErrorKind, WorkerStatus, cancelled, current_default_worker_limiter};

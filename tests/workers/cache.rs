@@ -1,12 +1,10 @@
 //! The cache of workers: which one is used, when workers exit, and how a context ends.
 
-#[macro_use]
-mod common;
-
 use std::time::Duration;
 
-use common::stage::leave_a_byte;
-use common::{pid, test, until_empty, with_workers, with_workers_that_stay};
+use crate::common;
+use crate::common::stage::leave_a_byte;
+use crate::common::{pid, test, until_empty, with_workers, with_workers_that_stay};
 use seedbed::worker::{WorkerErrorKind, WorkerStatus, default_context_statistics};
 use seedbed::{
     CapacityLimiter, WorkerConfig, WorkerContext, cache_scope, open_worker_context, run_sync,

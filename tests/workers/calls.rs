@@ -1,13 +1,11 @@
 //! Calls that succeed or fail without harm, and the environment that a job finds in its worker.
 
-#[macro_use]
-mod common;
-
 use std::io::{Read, Write};
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use common::{pid, test, with_workers};
+use crate::common;
+use crate::common::{pid, test, with_workers};
 use seedbed::nursery::task_tree;
 use seedbed::worker::{WorkerErrorKind, WorkerType};
 use seedbed::{CapacityLimiter, WorkerConfig, checkpoint, open_nursery, run_sync};
@@ -162,7 +160,7 @@ fn a_panic_with_any_payload_is_an_error_and_the_worker_stays() {
                     .unwrap()
                     .location()
                     .unwrap()
-                    .contains("worker_calls.rs")
+                    .contains("workers/calls.rs")
             );
             assert!(error.job().unwrap().ends_with("blow_up"));
         }
@@ -225,7 +223,7 @@ fn of_several_panics_the_one_that_ended_the_job_is_reported() {
             let error = workers.run_sync(fail, order).await.unwrap_err();
             let panic = error.panic().unwrap();
             assert_eq!(panic.message(), "the end");
-            assert!(panic.location().unwrap().contains("worker_calls.rs"));
+            assert!(panic.location().unwrap().contains("workers/calls.rs"));
         }
     }));
 }

@@ -1,15 +1,13 @@
 //! Cancelling and dropping a call at every point at which it can be pending.
 
-#[macro_use]
-mod common;
-
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::gate::{self, Gate};
-use common::{pid, test, with_workers};
+use crate::common;
+use crate::common::gate::{self, Gate};
+use crate::common::{pid, test, with_workers};
 use seedbed::{
     CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, move_on_after, run_sync, shield,
 };

@@ -1,13 +1,11 @@
 //! The cause of a worker's end, which used to be told by the text on its standard error only, and no
 //! claim where the cause is another one.
 
-#[macro_use]
-mod common;
-
 use std::time::Duration;
 
-use common::stage::kill;
-use common::{endless, test, with_workers};
+use crate::common;
+use crate::common::stage::kill;
+use crate::common::{endless, test, with_workers};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use seedbed::worker::{ExitCause, WorkerErrorKind};
 use seedbed::{WorkerConfig, WorkerContext, WorkerError};

@@ -1,13 +1,10 @@
 //! Channels into and out of jobs: order, back-pressure, the end, processes that are killed, sides
 //! that move, and memory that a job overwrites.
 //!
-//! `SEEDBED_STORM_KILLS=10000 cargo test --release --test worker_channels kills` kills more senders
+//! `SEEDBED_STORM_KILLS=10000 cargo test --release --test workers channels::` kills more senders
 //! than the default.
 //!
 //! `unsafe` is needed to overwrite the memory of a channel.
-
-#[macro_use]
-mod common;
 
 use std::future::{Future, IntoFuture};
 use std::io::Write;
@@ -15,8 +12,9 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use common::stage::{Stage, announce, kill, staged, state_of, until_ended};
-use common::{pid, test};
+use crate::common;
+use crate::common::stage::{Stage, announce, kill, staged, state_of, until_ended};
+use crate::common::{pid, test};
 use futures_lite::StreamExt;
 use seedbed::worker::{
     Receiver, RecvErrorKind, SendErrorKind, Sender, SharedBytes, WorkerErrorKind, channel,

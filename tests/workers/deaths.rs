@@ -1,14 +1,12 @@
 //! Jobs that end their worker. Each is an error that names the cause, and no other call is harmed.
 
-#[macro_use]
-mod common;
-
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use common::stage::{Stage, announce, kill, signal, staged};
-use common::{pid, test, until_empty, with_workers};
+use crate::common;
+use crate::common::stage::{Stage, announce, kill, signal, staged};
+use crate::common::{pid, test, until_empty, with_workers};
 use rustix::process::{Signal, kill_process};
 use seedbed::WorkerConfig;
 use seedbed::worker::WorkerErrorKind;
@@ -245,12 +243,13 @@ fn an_argument_that_kills_its_receiver_is_sent_once() {
         config().init(limit_memory),
         |workers| async move {
             let length = |text: String| text.len();
-            let text = "x".repeat(64 << 20);
+            // More than malloc ever takes from the address space that it has reserved.
+            let text = "x".repeat(40 << 20);
             // The argument comes as shared memory, which does not fit into the limit, or through
             // the socket where this process cannot make shared memory.
             let before = rustix::process::getrlimit(rustix::process::Resource::Fsize);
             let small_files = rustix::process::Rlimit {
-                current: Some(32 << 20),
+                current: Some(20 << 20),
                 ..before
             };
             assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);

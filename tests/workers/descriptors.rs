@@ -1,8 +1,5 @@
 //! Files and sockets as arguments, results and messages.
 
-#[macro_use]
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Seek, Write, pipe};
@@ -10,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use common::stage::staged;
+use crate::common::stage::staged;
 use seedbed::worker::{Described, Descriptor, Receiver, Sender, WorkerErrorKind, channel};
 use seedbed::{WorkerConfig, open_nursery};
 use serde::{Deserialize, Serialize};

@@ -1,19 +1,17 @@
 //! Workers that end while no job runs in them, and workers that do not end when they are killed.
 
-#[macro_use]
-mod common;
-
 use std::future::{Future, IntoFuture};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::sandbox::refuse;
-use common::stage::{
+use crate::common;
+use crate::common::sandbox::refuse;
+use crate::common::stage::{
     Stage, forever, helper, kill, leave_a_byte, part, signal, state_of, succeeds, until_ended,
     within,
 };
-use common::{
+use crate::common::{
     endless, is_alive, pid, test, wait_until_gone, with_workers, with_workers_that_stay,
     workers as children,
 };
@@ -230,7 +228,7 @@ fn an_idle_worker_that_is_traced_and_stopped_is_replaced() {
     }
 }
 
-const MODULE: &str = "worker_ends";
+const MODULE: &str = "ends";
 
 /// Runs the rest of a test in a process of its own, which may refuse system calls to itself.
 fn in_a_sandbox(name: &str, body: impl FnOnce()) {

@@ -1,12 +1,10 @@
 //! The details that an error has about a worker and its job, and the names of worker processes.
 
-#[macro_use]
-mod common;
-
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use common::{name_of, pid, test, with_workers, worker_type};
+use crate::common;
+use crate::common::{name_of, pid, test, with_workers, worker_type};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use seedbed::worker::{WorkerErrorKind, WorkerType};
 use seedbed::{WorkerConfig, WorkerError, run_sync};
@@ -35,7 +33,7 @@ fn the_error_of_a_broken_worker_has_all_known_details() {
         let lines: String = (1..=12).map(|n| format!("line {n}\n")).collect();
         let error = workers.run_sync(fault, lines.clone()).await.unwrap_err();
         assert_eq!(error.kind(), WorkerErrorKind::Broken);
-        assert!(error.job().unwrap().ends_with("worker_errors::fault"));
+        assert!(error.job().unwrap().ends_with("errors::fault"));
         assert_eq!(error.context(), Some("pa ck"));
         assert!(error.ran_for().is_some());
         let exit = error.exit().unwrap();

@@ -5,16 +5,16 @@
 //! A stopped worker is no error: its call goes on when the worker does, a killable call kills the
 //! worker when it is cancelled, and shutdown kills it after the grace period.
 
-#[macro_use]
-mod common;
-
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use common::stage::{self, Bystander, Stage, announce, halt, helper, kill, signal, staged, stop};
-use common::{children, is_alive, pid, test, with_workers};
+use crate::common;
+use crate::common::stage::{
+    self, Bystander, Stage, announce, halt, helper, kill, signal, staged, stop,
+};
+use crate::common::{children, is_alive, pid, test, with_workers};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use seedbed::worker::{WorkerErrorKind, WorkerStatus};
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
@@ -441,7 +441,7 @@ fn a_worker_that_closes_its_connection_and_stops_is_killed() {
     });
 }
 
-const MODULE: &str = "worker_faults";
+const MODULE: &str = "faults";
 
 fn a_worker_that_ends_before_the_hello_is_an_error_that_names_the_signal() {
     let Some(way) = stage::part() else {

@@ -2,17 +2,15 @@
 //! connection and on a fork server's. The decoders themselves are tested in `src/transport`, and
 //! fuzzed.
 
-#[macro_use]
-mod common;
-
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use common::stage::{self, Bystander, Stage, announce, halt, staged};
-use common::{pid, test, with_workers};
+use crate::common;
+use crate::common::stage::{self, Bystander, Stage, announce, halt, staged};
+use crate::common::{pid, test, with_workers};
 use rustix::fs::{FileType, fstat};
 use seedbed::worker::{WorkerErrorKind, WorkerType};
 use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext};

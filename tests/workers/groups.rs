@@ -1,9 +1,6 @@
 //! `kill_tree`: the processes that a worker's jobs have started end with the worker, also if they
 //! have left its group.
 
-#[macro_use]
-mod common;
-
 use std::fs::File;
 use std::future::IntoFuture;
 use std::io::{BufRead, BufReader, Read};
@@ -13,12 +10,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::stage::{self, Stage, announce, helper, kill, signal, signal_of};
-use common::{children, endless, is_alive, pid, test, wait_until_gone, with_workers};
+use crate::common;
+use crate::common::stage::{self, Stage, announce, helper, kill, signal, signal_of};
+use crate::common::{children, endless, is_alive, pid, test, wait_until_gone, with_workers};
 use rustix::process::{Pid, Signal, getpgid, getpid, set_child_subreaper};
 use seedbed::{CancelScope, WorkerConfig};
 
-const MODULE: &str = "worker_groups";
+const MODULE: &str = "groups";
 
 fn config() -> WorkerConfig {
     WorkerConfig::new().capture_stderr(true)
@@ -338,6 +336,7 @@ fn a_program_whose_group_is_outside_of_its_pid_namespace_has_trees_that_end() {
         }
         return;
     }
+    let _alone = common::alone();
     let unshare = |program: &Command| {
         let mut unshare = Command::new("unshare");
         unshare.args(["--pid", "--fork", "--mount-proc"]);
@@ -358,7 +357,7 @@ fn a_program_whose_group_is_outside_of_its_pid_namespace_has_trees_that_end() {
             return;
         }
     }
-    stage::succeeds(unshare(&helper(MODULE, name, "program")));
+    stage::succeeds_while_alone(unshare(&helper(MODULE, name, "program")));
 }
 
 /// Returns both ends of a new terminal.
@@ -414,6 +413,7 @@ fn a_job_that_uses_the_terminal_is_not_stopped() {
         });
         return;
     }
+    let _alone = common::alone();
     let (_ours, theirs) = open_terminal();
     let mut command = helper(MODULE, name, "program");
     let number = theirs.as_raw_fd();
@@ -426,7 +426,7 @@ fn a_job_that_uses_the_terminal_is_not_stopped() {
     };
     // SAFETY: the closure makes only system calls.
     unsafe { command.pre_exec(take_the_terminal) };
-    stage::succeeds(command);
+    stage::succeeds_while_alone(command);
 }
 
 suite! {

@@ -1,20 +1,18 @@
 //! Threads, timers, output and changes of the user that a job leaves in its worker, and their effect
 //! on later jobs.
 
-#[macro_use]
-mod common;
-
 use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::stage::{self, Stage, helper, state_of};
-use common::{pid, test, until_empty, with_workers};
+use crate::common;
+use crate::common::stage::{self, Stage, helper, state_of};
+use crate::common::{pid, test, until_empty, with_workers};
 use rustix::process::geteuid;
 use seedbed::worker::WorkerType;
 use seedbed::{WorkerConfig, WorkerContext};
 
-const MODULE: &str = "worker_leftovers";
+const MODULE: &str = "leftovers";
 
 /// Returns the thread that serves, which is not the main thread under libtest.
 fn serving_thread(_: ()) -> u32 {

@@ -1,17 +1,14 @@
 //! The resource limits of workers, each with a job that exceeds it.
 
-#[macro_use]
-mod common;
-
 use std::fs::File;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use common::refusals::{assert_start_error, os_error, refused};
-use common::stage::signal_of;
-use common::{children, end_default_workers, pid, test, with_workers, worker_type};
+use crate::common::refusals::{assert_start_error, os_error, refused};
+use crate::common::stage::signal_of;
+use crate::common::{children, end_default_workers, pid, test, with_workers, worker_type};
 use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_process};
 use rustix::thread::{
     CapabilitySet, remove_capability_from_bounding_set, sched_getaffinity, set_capabilities,
@@ -462,7 +459,7 @@ fn a_panic_deep_in_a_small_stack_is_described_and_the_worker_stays() {
         let error = workers.run_sync(panic_at, 5).await.unwrap_err();
         let panic = error.panic().unwrap();
         assert_eq!(panic.message(), "at the bottom");
-        assert!(panic.location().unwrap().contains("worker_limits.rs"));
+        assert!(panic.location().unwrap().contains("workers/limits.rs"));
         assert_eq!(workers.run_sync(pid, ()).await.unwrap(), first);
         let error = workers.run_sync(sum_to, 100).await.unwrap_err();
         assert_eq!(signal_of(&error), Some("SIGSEGV"));

@@ -1,10 +1,5 @@
 //! Maps: what becomes of the items, whatever happens to their workers and to the map.
 
-#[macro_use]
-mod common;
-#[path = "common/polling.rs"]
-mod polling;
-
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -16,9 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{children, poll_with_yields, test, with_workers, workers};
+use crate::common;
+use crate::common::{children, poll_with_yields, test, with_workers, workers};
+use crate::polling::Hand;
 use futures_lite::{FutureExt, StreamExt};
-use polling::Hand;
 use rustix::process::{Pid, Signal, kill_process};
 use seedbed::worker::{SharedBytes, WorkerErrorKind};
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, map_sync, open_nursery, sleep};
@@ -571,7 +567,7 @@ fn results_that_fill_the_ring_while_nobody_takes_them_wait() {
         vec![7; n]
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        let sizes = (0..2000).map(|n| 12_000 + n % 4000);
+        let sizes = (0..500).map(|n| 12_000 + 8 * n);
         let results = workers
             .map_sync(repeat, sizes.clone())
             .chunk(100)

@@ -1,16 +1,14 @@
 //! Jobs that misbehave: they leave processes and threads behind, block signals, set limits, become
 //! other programs, panic through C code, and print without end.
 
-#[macro_use]
-mod common;
-
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::stage::{self, Bystander, Stage, announce, forever, halt, helper, staged};
-use common::{endless, pid};
+use crate::common;
+use crate::common::stage::{self, Bystander, Stage, announce, forever, halt, helper, staged};
+use crate::common::{endless, pid};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use seedbed::worker::{WorkerErrorKind, WorkerStatus};
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext};
@@ -452,7 +450,7 @@ fn a_hundred_megabytes_on_the_captured_standard_error_are_read_and_discarded() {
     });
 }
 
-const MODULE: &str = "worker_misdeeds";
+const MODULE: &str = "misdeeds";
 
 /// All bytes of the output arrive, and none is taken for a frame.
 fn a_hundred_megabytes_on_the_standard_output_all_arrive() {

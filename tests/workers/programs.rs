@@ -4,16 +4,14 @@
 //!
 //! Most tests run this program again, to play a part in a process of its own.
 
-#[macro_use]
-mod common;
-
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use common::stage::{self, Bystander, Stage, announce, forever, helper, helper_in, staged};
-use common::{children, pid, test, with_workers};
+use crate::common;
+use crate::common::stage::{self, Bystander, Stage, announce, forever, helper, helper_in, staged};
+use crate::common::{children, pid, test, with_workers};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -21,7 +19,7 @@ use seedbed::testing::MockClock;
 use seedbed::worker::{WorkerErrorKind, default_context_statistics};
 use seedbed::{CapacityLimiter, RunBuilder, WorkerConfig, WorkerContext, run, run_sync};
 
-const MODULE: &str = "worker_programs";
+const MODULE: &str = "programs";
 
 fn no_process_outlives_a_program_that_is_killed_while_its_workers_idle_wait_and_spin() {
     fn spin(stage: PathBuf) {
@@ -337,7 +335,7 @@ fn a_program_whose_disks_and_shared_memory_are_full_has_workers() {
 /// Makes calls with arguments and results of all sizes.
 async fn weigh_all_sizes(workers: &WorkerContext) {
     let louder = |text: String| text + "!";
-    for size in [0, 1 << 10, 1 << 17, 1 << 20, 1 << 24] {
+    for size in [0, 1 << 10, 1 << 17, 1 << 20, 1 << 22] {
         let text = "x".repeat(size);
         let answer = workers.run_sync(louder, text).await.unwrap();
         assert_eq!(answer.len(), size + 1);

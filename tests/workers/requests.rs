@@ -1,17 +1,15 @@
 //! Jobs that are asked to end: by calls with `kill_after`, and by `shutdown_within`.
 
-#[macro_use]
-mod common;
-
 use std::future::{Future, IntoFuture, poll_fn};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::gate::{self, Gate, begin, stopped_when_pending};
-use common::stage::within;
-use common::{pid, test, with_workers};
+use crate::common;
+use crate::common::gate::{self, Gate, begin, stopped_when_pending};
+use crate::common::stage::within;
+use crate::common::{pid, test, with_workers};
 use seedbed::worker::{
     CancelledError, RemoteError, WorkerErrorKind, WorkerStatus, cancelled, check_cancelled,
 };

@@ -1,12 +1,10 @@
 //! Worker processes together with runs, the tree of tasks, and limiters.
 
-mod common;
-
 use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::sync::Barrier;
 
-use common::{alone, children, end_default_workers, wait_until_gone};
+use crate::common::{alone, children, end_default_workers, wait_until_gone};
 use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::worker::{current_default_worker_limiter, default_context_statistics};
 use seedbed::{

@@ -1,15 +1,12 @@
 //! Shared memory on its way to workers and back: all processes read it in place, and it is freed
 //! with its last user.
 
-#[macro_use]
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use common::{mapping_at, pid, poll_with_yields, test, with_workers};
+use crate::common::{mapping_at, pid, poll_with_yields, test, with_workers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{SharedBytes, SharedSlice, WorkerErrorKind};
 use seedbed::{CancelScope, WorkerConfig, WorkerContext};

@@ -1,14 +1,12 @@
 //! Signals that reach workers, and the signals of the programs that jobs execute.
 
-#[macro_use]
-mod common;
-
 use std::future::IntoFuture;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use common::stage::{Stage, halting_pid, signal, signal_of};
-use common::{children, pid, test, with_workers};
+use crate::common;
+use crate::common::stage::{Stage, halting_pid, signal, signal_of};
+use crate::common::{children, pid, test, with_workers};
 use rustix::process::Signal;
 use seedbed::WorkerConfig;
 

@@ -1,14 +1,11 @@
 //! Many calls with random kills. Each job leaves a mark in shared memory, which shows that it ran
 //! exactly once if its call returned a value, and at most once if the call failed or was cancelled.
 //!
-//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test worker_soak --test fork_soak` makes more
-//! calls than the default, which takes seconds. One in a hundred calls is accompanied by a kill.
+//! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test workers --test fork_soak soak::` makes
+//! more calls than the default, which takes seconds. One in a hundred calls is accompanied by a kill.
 //!
 //! `unsafe` is needed to map the shared memory: a file that is never shortened, whose bytes are
 //! only changed as atomics.
-
-#[macro_use]
-mod common;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -16,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use common::stage::within;
-use common::{test, with_workers};
+use crate::common;
+use crate::common::stage::within;
+use crate::common::{test, with_workers};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Pid, Signal, kill_process};
 use seedbed::worker::WorkerErrorKind;
@@ -26,7 +24,7 @@ use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, run};
 /// The number of calls for each seed.
 fn calls() -> usize {
     let asked = std::env::var("SEEDBED_SOAK_CALLS").ok();
-    asked.map_or(10_000, |asked| asked.parse().unwrap())
+    asked.map_or(3_000, |asked| asked.parse().unwrap())
 }
 
 /// The number of concurrent callers, and of workers.

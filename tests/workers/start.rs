@@ -3,14 +3,13 @@
 //! Tests that need another program run this program again: the same test, in which an environment
 //! variable selects the part that the new process plays.
 
-mod common;
-
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::stage::{Stage, halting_pid};
-use common::{pid, test, with_workers};
+use crate::common;
+use crate::common::stage::{Stage, halting_pid};
+use crate::common::{pid, test, with_workers};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{CancelScope, WorkerConfig, run_sync};
 
@@ -20,7 +19,7 @@ const PART: &str = "SEEDBED_TEST_PART";
 fn helper(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("start::{test}"), "--nocapture"])
         .env(PART, "1")
         .stdout(Stdio::piped());
     command
@@ -341,7 +340,7 @@ fn copied_helper(test: &str, folder: &std::path::Path) -> Command {
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let mut command = Command::new(&copy);
     command
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("start::{test}"), "--nocapture"])
         .env(PART, copy);
     command
 }

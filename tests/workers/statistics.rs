@@ -1,15 +1,12 @@
 //! The statistics of a context, compared with a slow model and case by case.
 
-#[macro_use]
-mod common;
-
 use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::stage::kill;
-use common::{
+use crate::common::stage::kill;
+use crate::common::{
     end_default_workers, endless, pid, test, until_empty, wait_until_gone, with_workers,
     with_workers_that_stay,
 };

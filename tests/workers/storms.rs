@@ -1,14 +1,12 @@
 //! Many workers: thousands that are killed and replaced, and hundreds at once.
 
-#[macro_use]
-mod common;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use common::stage::{self, Bystander, Stage, forever, staged, within};
-use common::{pid, worker_type};
+use crate::common;
+use crate::common::stage::{self, Bystander, Stage, forever, staged, within};
+use crate::common::{pid, worker_type};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seedbed::worker::{WorkerErrorKind, WorkerType};
 use seedbed::{CapacityLimiter, WorkerConfig, open_nursery};
@@ -19,8 +17,8 @@ fn cycles() -> usize {
     let asked = std::env::var("SEEDBED_KILL_CYCLES").ok();
     asked.map_or_else(
         || match worker_type() {
-            WorkerType::ForkServer => 5_000,
-            _ => 300,
+            WorkerType::ForkServer => 1_000,
+            _ => 100,
         },
         |asked| asked.parse().unwrap(),
     )

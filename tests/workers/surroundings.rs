@@ -1,8 +1,5 @@
 //! The working directory, environment and inherited descriptors of workers.
 
-#[macro_use]
-mod common;
-
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::future::IntoFuture;
@@ -10,8 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use common::refusals::{assert_start_error, os_error, refused};
-use common::{test, with_workers};
+use crate::common::refusals::{assert_start_error, os_error, refused};
+use crate::common::{test, with_workers};
 use rustix::io::{FdFlags, fcntl_setfd};
 use seedbed::WorkerConfig;
 

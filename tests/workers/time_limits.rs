@@ -2,14 +2,12 @@
 //!
 //! A limit of zero is over when the job begins, so it shows without waiting when that is.
 
-#[macro_use]
-mod common;
-
 use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::{endless, pid, poll_with_yields, test, wait_until_gone, with_workers};
+use crate::common;
+use crate::common::{endless, pid, poll_with_yields, test, wait_until_gone, with_workers};
 use rustix::process::{Signal, getpid, kill_process};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{

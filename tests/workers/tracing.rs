@@ -1,17 +1,15 @@
 //! The `tracing` output of workers, recorded by a small subscriber.
 
-#[macro_use]
-mod common;
-
 use std::cell::RefCell;
 use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use common::log::Fields;
-use common::stage::kill;
-use common::{
+use crate::common;
+use crate::common::log::Fields;
+use crate::common::stage::kill;
+use crate::common::{
     endless, name_of, pid, test, until_empty, wait_until_gone, with_workers,
     with_workers_that_stay, worker_type,
 };

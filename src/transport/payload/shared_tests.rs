@@ -1,5 +1,5 @@
 //! Tests of shared slices against plain vectors, outside of calls, and of decoding what a faulty
-//! peer sends. The tests in `tests/shared_memory.rs` send shared memory to workers.
+//! peer sends. The tests in `tests/workers/shared_memory.rs` send shared memory to workers.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
