@@ -45,6 +45,19 @@ fn polite_stop() {
 }
 
 #[test]
+fn progress() {
+    let said = said("progress");
+    for line in [
+        "INFO progress message=the job has begun pages=40\n",
+        "WARN progress message=an empty page page=3\n",
+        "40 of 40 pages are done\n",
+    ] {
+        assert!(said.contains(line), "no {line:?} in\n{said}");
+    }
+    assert!(said.ends_with("60 words\n"), "{said}");
+}
+
+#[test]
 fn crawler() {
     assert!(said("crawler").contains("/slow: the time limit was reached"));
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::job::image::Fingerprint;
 use super::job::panic_report::PanicReport;
+use super::traced::TracingLevel;
 
 /// The content of the prelude: the descriptors that are attached to it, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub(crate) struct SetUp {
     pub(crate) close_inherited_descriptors: bool,
     /// Whether termination signals have their default actions in workers.
     pub(crate) default_signals: bool,
+    /// The level of the `tracing` events that are sent to the parent.
+    pub(crate) forward_tracing: Option<TracingLevel>,
     /// How long the worker waits for a job before it exits; `None` is forever.
     pub(crate) idle_timeout: Option<Duration>,
     /// Called in this order before the first job.

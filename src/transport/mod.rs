@@ -7,6 +7,7 @@
 //!   [`described`] is the wrapper for types that need a format which describes itself. Large values
 //!   and shared memory are in [`payload`]. An [`out_message`] is a frame with its attachments.
 //! * A [`ring`] carries the messages of a channel through shared memory.
+//! * [`traced`] is what a worker tells of the `tracing` events of its jobs.
 //! * [`message`] and [`job`] define the contents, and [`pid_table`] is where a parent finds forked
 //!   workers.
 //!
@@ -14,7 +15,7 @@
 //!
 //! The parent sends a *prelude*, with the real standard output attached if necessary, and a
 //! *set-up*. The worker answers *hello*, and *ready* once its init closures have run. Then it
-//! answers each *job* with one of five outcomes. Instead of an answer, or between two jobs, the
+//! answers each *job* with one of five outcomes, and may send *traced* events before that. Instead of an answer, or between two jobs, the
 //! worker may send *bye*. It has closed its receiving end before, so a job without an answer has
 //! not run and will not.
 //!
@@ -37,4 +38,5 @@ pub(crate) mod pid_table;
 pub(crate) mod receive;
 pub(crate) mod ring;
 mod strict;
+pub(crate) mod traced;
 pub(crate) mod tuning;

@@ -64,6 +64,8 @@
 //! | a worker crashes | an event at WARN with `how` |
 //! | a fork server comes up, dies or does not answer | an event at DEBUG; at WARN |
 //!
+//! * **Events of jobs** reach the subscriber of this process with
+//!   [`WorkerConfig::forward_tracing`].
 //! * **`ps -e`, `top` and `pstree`** show a worker as `PROGRAM-worker` and a fork server as
 //!   `PROGRAM-fork`, or with the context's [name](WorkerConfig::name) instead of the program's. `ps
 //!   -o pid,ppid,comm,args` also shows the command line, which stays the program's own, because
@@ -113,6 +115,7 @@ pub use pool::statistics::WorkerStatistics;
 pub use crate::transport::described::Described;
 pub use crate::transport::job::status::WorkerStatus;
 pub use crate::transport::payload::{Descriptor, SharedBytes, SharedBytesWriter, SharedSlice};
+pub use crate::transport::traced::TracingLevel;
 pub use crate::worker::error::{
     ExitCause, RemoteError, RemoteErrorSource, WorkerError, WorkerErrorKind, WorkerExit,
     WorkerPanic,

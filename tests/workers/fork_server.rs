@@ -24,6 +24,7 @@ mod ends;
 mod errors;
 mod faults;
 mod forked;
+mod forwarding;
 mod frames;
 mod groups;
 mod leftovers;
@@ -54,6 +55,7 @@ fn main() {
         ("ends", ends::SUITE),
         ("errors", errors::SUITE),
         ("faults", faults::SUITE),
+        ("forwarding", forwarding::SUITE),
         ("frames", frames::SUITE),
         ("groups", groups::SUITE),
         ("leftovers", leftovers::SUITE),

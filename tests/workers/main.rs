@@ -22,6 +22,7 @@ mod descriptors;
 mod ends;
 mod errors;
 mod faults;
+mod forwarding;
 mod frames;
 mod groups;
 mod leftovers;

@@ -100,10 +100,12 @@ pub(crate) enum Kind {
     /// To the worker, after a job: a header alone. The job is asked to end. `number` is the number of
     /// jobs that the worker has been sent so far, so that the request concerns that job only.
     Cancel,
+    /// To the parent, before an answer: a `Traced`.
+    Traced,
 }
 
 /// All kinds, in the order of their numbers in the header.
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 21] = [
     Kind::Prelude,
     Kind::SetUp,
     Kind::Job,
@@ -124,6 +126,7 @@ const KINDS: [Kind; 20] = [
     Kind::AnswerInMailbox,
     Kind::Fault,
     Kind::Cancel,
+    Kind::Traced,
 ];
 
 /// The header of a frame.
@@ -196,7 +199,8 @@ impl Header {
             | Kind::Mailbox
             | Kind::AnswerInMailbox
             | Kind::Fault
-            | Kind::Cancel => true,
+            | Kind::Cancel
+            | Kind::Traced => true,
         }
     }
 }

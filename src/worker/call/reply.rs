@@ -47,7 +47,8 @@ impl Reply {
             | Kind::Mailbox
             | Kind::AnswerInMailbox
             | Kind::Fault
-            | Kind::Cancel => Self::Unexpected("a frame that is no answer"),
+            | Kind::Cancel
+            | Kind::Traced => Self::Unexpected("a frame that is no answer"),
         }
     }
 

@@ -20,6 +20,7 @@
 pub(crate) mod cancel_request;
 mod faults;
 mod fork_server;
+mod forwarder;
 mod limits;
 mod link;
 mod output;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
+use super::forwarder;
 use super::limits;
 use super::limits::CpuTime;
 use super::link::Link;
@@ -34,6 +35,7 @@ use crate::transport::job::status::WorkerStatus;
 use crate::transport::message::{Closure, InitFailed, Prelude, Purpose, Refusal, SetUp};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
+use crate::transport::traced::TracingLevel;
 
 /// The standard output of this worker at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +119,9 @@ impl UnreadyWorker {
         if retire.is_none() {
             limits::volunteer_for_oom_killer(&set_up.limits);
         }
+        let forwarding = set_up
+            .forward_tracing
+            .map(|level| (level, link.socket_of_events()));
         let submitted = limits::submit_to(&set_up.limits);
         let (group, cpu_time) = submitted.unwrap_or_else(|refusal| link.refuse(refusal));
         if let Some(group) = group {
@@ -129,6 +134,7 @@ impl UnreadyWorker {
             status,
             set_up,
             retire,
+            forwarding,
         };
         #[cfg(feature = "stack_size")]
         if let Some(bytes) = set_up.limits.stack {
@@ -147,6 +153,8 @@ struct Worker<'a> {
     set_up: &'a SetUp,
     /// Prepared by the fork server, in a forked worker.
     retire: Option<Vec<Retire>>,
+    /// The level of the `tracing` events to be forwarded, and the socket for them.
+    forwarding: Option<(TracingLevel, OwnedFd)>,
 }
 
 impl Worker<'_> {
@@ -158,6 +166,7 @@ impl Worker<'_> {
             cpu_time,
             set_up,
             retire,
+            forwarding,
         } = self;
         let mut retire = match retire {
             Some(retire) => {
@@ -166,6 +175,9 @@ impl Worker<'_> {
             }
             None => link.call_init(set_up),
         };
+        if let Some((level, socket)) = forwarding {
+            forwarder::install(level, socket);
+        }
         thread::record_baseline();
         loop {
             let job = link.next_job();
@@ -276,6 +288,18 @@ impl Link {
             // set-up means the same.
             Ok(_) | Err(_) => self.exit(EXIT_FAILED),
         }
+    }
+
+    /// Returns a second descriptor of the socket, for the events of jobs. It is opened before the
+    /// limits apply.
+    fn socket_of_events(&self) -> OwnedFd {
+        self.socket().try_clone().unwrap_or_else(|error| {
+            self.refuse(Refusal {
+                setting: "forward_tracing(..)".into(),
+                os_error: error.raw_os_error(),
+                words: "it needs a descriptor".into(),
+            })
+        })
     }
 
     fn close_inherited_descriptors(&self) {
@@ -392,7 +416,10 @@ impl Link {
         let fds = std::mem::take(&mut job.fds);
         let running = self.begin_job();
         let mappings = &mut self.mappings;
-        let run = |trampoline| run(trampoline, job.payload(), fds, mappings);
+        let run = |trampoline| {
+            forwarder::open();
+            run(trampoline, job.payload(), fds, mappings)
+        };
         let mut answer = match find_job(job.header.number) {
             Some(trampoline) => match cpu_time.limit(|| run(trampoline)) {
                 Ok(answer) => answer,
@@ -408,6 +435,7 @@ impl Link {
         if !self.is_the_worker() {
             leave_as_a_copy();
         }
+        forwarder::close();
         if self.mappings.end_job() {
             answer.set_number(frame::KEPT);
         }

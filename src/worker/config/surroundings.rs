@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::environment::Change;
 use super::worker_config::WorkerConfig;
+use crate::transport::traced::TracingLevel;
 
 impl WorkerConfig {
     /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env)
@@ -290,6 +291,61 @@ impl WorkerConfig {
     /// ```
     pub fn default_signals(mut self, default: bool) -> Self {
         self.default_signals = default;
+        self
+    }
+
+    /// Forwards the `tracing` events of jobs to the subscriber of this process: those of this level
+    /// and of more important ones. Without this, they reach only a subscriber that the program sets
+    /// in the worker.
+    ///
+    /// An event arrives with its level, target, name, place in the source and fields, so filters
+    /// treat it as one of this process. Its parent is the span in which the worker got the job: that
+    /// of the call, if the subscriber records [calls](crate::worker#observing-workers). Spans of the
+    /// job are not forwarded.
+    ///
+    /// Events are sent at once, so they also tell how far a long job is, and what happened before a
+    /// crash. The call emits them when it is polled, and all of them before it returns. A job does
+    /// not wait if this process does not read them: about 400 KiB are kept. Then the oldest are
+    /// dropped, and an event of the target `seedbed::worker` at WARN says how many were. Texts in an
+    /// event are cut after 8 KiB.
+    ///
+    /// Events of threads that a job starts are included, while a job runs. Those of processes that it
+    /// forks, and of closures that run outside of jobs, are not. A subscriber that the program sets
+    /// in the worker (before the hook, or in [`preload`](Self::preload) or [`init`](Self::init)) is
+    /// preferred to this.
+    ///
+    /// This crate does not depend on `log`. Records of `log` are forwarded if they become events in
+    /// the worker: `.init(|| tracing_log::LogTracer::init().unwrap())` does that.
+    ///
+    /// # Cost
+    ///
+    /// An event costs some microseconds in each of the two processes. The workers of the context
+    /// have no [mailbox](crate::worker#what-a-call-costs), which could overtake events, so a call
+    /// takes tens of microseconds. Without this setting, nothing costs anything.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use seedbed::worker::TracingLevel;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn would_be_seen(_: ()) -> (bool, bool) {
+    ///     tracing::info!(files = 3, "the job has begun");
+    ///     (tracing::enabled!(tracing::Level::INFO), tracing::enabled!(tracing::Level::DEBUG))
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     // Here, a program sets its subscriber.
+    ///     let config = WorkerConfig::new().forward_tracing(TracingLevel::Info);
+    ///     smol::block_on(open_worker_context(config, |workers| async move {
+    ///         let seen = workers.run_sync(would_be_seen, ()).await.unwrap();
+    ///         assert_eq!(seen, (true, false));
+    ///     }));
+    /// }
+    /// ```
+    pub fn forward_tracing(mut self, level: TracingLevel) -> Self {
+        self.forward_tracing = Some(level);
         self
     }
 }

@@ -14,6 +14,7 @@ use crate::transport::frame;
 use crate::transport::frame::Kind;
 use crate::transport::job::image::fingerprint;
 use crate::transport::message::{Closure, Limits, Purpose, SetUp};
+use crate::transport::traced::TracingLevel;
 use crate::worker::error::{ExitLimits, WorkerError};
 use crate::worker::name::{NewProcess, process_name};
 use crate::worker::tuning::{
@@ -94,6 +95,7 @@ pub struct WorkerConfig {
     pub(super) limits: Limits,
     pub(super) close_inherited_descriptors: bool,
     pub(super) default_signals: bool,
+    pub(super) forward_tracing: Option<TracingLevel>,
     /// The first fault that was found, which `check` reports.
     pub(super) fault: Option<Fault>,
 }
@@ -158,6 +160,7 @@ impl WorkerConfig {
             limits: Limits::default(),
             close_inherited_descriptors: false,
             default_signals: false,
+            forward_tracing: None,
             fault: None,
         }
     }
@@ -309,6 +312,7 @@ impl WorkerConfig {
             limits: self.limits.clone(),
             close_inherited_descriptors: self.close_inherited_descriptors,
             default_signals: self.default_signals,
+            forward_tracing: self.forward_tracing,
             idle_timeout: self.idle_timeout,
             forked_workers_report: !self.starts_with_its_job(),
             init: self.init.clone(),
@@ -396,6 +400,10 @@ impl WorkerConfig {
         self.capture_stderr
     }
 
+    pub(in crate::worker) fn forwards_tracing(&self) -> bool {
+        self.forward_tracing.is_some()
+    }
+
     pub(in crate::worker) fn environment(&self) -> Environment {
         self.environment.clone()
     }
@@ -427,6 +435,7 @@ impl fmt::Debug for WorkerConfig {
                 &self.close_inherited_descriptors,
             )
             .field("default_signals", &self.default_signals)
+            .field("forward_tracing", &self.forward_tracing)
             .finish_non_exhaustive()
     }
 }

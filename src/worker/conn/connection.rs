@@ -98,6 +98,11 @@ impl Connection {
         self.offer.hasten();
     }
 
+    /// Lets all frames go through the socket, in order.
+    pub(in crate::worker) fn do_without_mailbox(&mut self) {
+        self.offer.refuse();
+    }
+
     /// Asks the worker to end the job with this number, which was put last. The next polls send the
     /// request.
     ///

@@ -69,6 +69,11 @@ impl MailboxOffer {
         }
     }
 
+    /// Sees to it that the worker never has a mailbox.
+    pub(in crate::worker) fn refuse(&mut self) {
+        *self = Self::Made;
+    }
+
     /// Moves on by one job. Returns the mailbox, and the message that brings it to the worker, if
     /// that goes before this job.
     pub(in crate::worker) fn next_job(&mut self) -> Option<(Arc<WatchedMailbox>, OutMessage)> {

@@ -1,10 +1,12 @@
 //! The parent's end of a worker: its process, its connection, its mailbox, and the spin poller that
 //! watches mailboxes.
 
+mod callsites;
 pub(crate) mod connection;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod connection_tests;
 pub(crate) mod ending;
+mod forwarded;
 pub(crate) mod mailbox;
 pub(crate) mod pending_fork;
 pub(crate) mod spin_poller;

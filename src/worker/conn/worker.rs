@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_io::Async;
 
 use super::connection::Connection;
+use super::forwarded::Forwarded;
 use super::stderr_tail::StderrTail;
 use super::worker_process::{ForkFailure, WorkerProcess};
 use crate::process::child::EndWatch;
@@ -27,7 +28,7 @@ use crate::transport::receive::RecvError;
 use crate::worker::end::{KillReason, RetireReason};
 use crate::worker::error::{WorkerError, WorkerExit, WorkerPanic};
 use crate::worker::record::{ExpectedWorker, WorkerRecord};
-use crate::worker::tuning::DEFAULT_KILL_TIMEOUT;
+use crate::worker::tuning::{DEFAULT_KILL_TIMEOUT, FORWARDED_PER_POLL};
 
 /// A process that has been started or asked for. It has been sent nothing but the prelude.
 #[derive(Debug)]
@@ -90,6 +91,8 @@ pub(in crate::worker) struct Worker {
     is_watched: bool,
     /// How long the worker is waited for after it was killed.
     kill_timeout: Duration,
+    /// Present if the worker forwards `tracing` events.
+    forwarded: Option<Box<Forwarded>>,
 }
 
 /// The health of an idle worker.
@@ -121,12 +124,20 @@ impl Worker {
             record: None,
             is_watched: false,
             kill_timeout: DEFAULT_KILL_TIMEOUT,
+            forwarded: None,
         }))
     }
 
     /// Makes the worker's descendants end with it.
     pub(in crate::worker) fn set_kills_tree(&mut self) {
         self.process.set_kills_tree();
+    }
+
+    /// Emits the `tracing` events that the worker forwards. The mailbox could overtake them, so the
+    /// worker has none.
+    pub(in crate::worker) fn set_forwards_tracing(&mut self) {
+        self.forwarded = Some(Box::new(Forwarded::new()));
+        self.connection.do_without_mailbox();
     }
 
     /// Sets how long the worker is waited for after it was killed.
@@ -311,6 +322,9 @@ impl Worker {
         self.call += 1;
         self.is_cancelled = false;
         job.mark(self.call as u16);
+        if let Some(forwarded) = &mut self.forwarded {
+            forwarded.begin_job();
+        }
         if let Some(record) = &self.record {
             record.trace_job();
         }
@@ -339,6 +353,9 @@ impl Worker {
 
     /// Returns the message that was taken last, sent or not.
     pub(in crate::worker) fn take_back(&mut self) -> OutMessage {
+        if let Some(forwarded) = &mut self.forwarded {
+            forwarded.end_job();
+        }
         self.connection.take_back()
     }
 
@@ -365,19 +382,47 @@ impl Worker {
             }
         }
         self.read_stderr(cx);
-        if let Poll::Ready(received) = self.connection.poll_receive(cx) {
-            return Poll::Ready(self.note_frame(received));
+        let mut emitted = 0;
+        while let Poll::Ready(received) = self.connection.poll_receive(cx) {
+            let received = self.note_frame(received);
+            if !self.emit(&received) {
+                return Poll::Ready(received);
+            }
+            emitted += 1;
+            if emitted == FORWARDED_PER_POLL {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         match self.process.poll_end_slowly(cx) {
             Poll::Pending => {
                 self.begin_record_if_forked();
                 Poll::Pending
             }
-            // A frame may have arrived since the socket was read.
-            Poll::Ready(_) => match self.connection.receive_now() {
-                Ok(Some(frame)) => Poll::Ready(self.note_frame(Ok(frame))),
-                Ok(None) | Err(_) => Poll::Ready(Err(RecvError::Closed)), // the rest of a frame will never come
+            // Frames may have arrived since the socket was read.
+            Poll::Ready(_) => loop {
+                match self.connection.receive_now() {
+                    Ok(Some(frame)) => {
+                        let received = self.note_frame(Ok(frame));
+                        if !self.emit(&received) {
+                            return Poll::Ready(received);
+                        }
+                    }
+                    // The rest of a frame will never come.
+                    Ok(None) | Err(_) => return Poll::Ready(Err(RecvError::Closed)),
+                }
             },
+        }
+    }
+
+    /// Emits the event that a frame holds. Returns whether it is such a frame.
+    fn emit(&mut self, received: &Result<Frame, RecvError>) -> bool {
+        match (received, &self.forwarded) {
+            (Ok(frame), Some(forwarded)) if frame.header.kind == Kind::Traced => {
+                forwarded.emit(frame);
+                true
+            }
+            _ => false,
         }
     }
 

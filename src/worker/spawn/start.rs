@@ -240,6 +240,9 @@ impl Starting {
         if self.config.kills_tree() && !self.fork_server {
             worker.set_kills_tree();
         }
+        if self.config.forwards_tracing() && !self.fork_server {
+            worker.set_forwards_tracing();
+        }
         if forked {
             // The worker is past the hook, and its fork server has the set-up and has compared its
             // image.
