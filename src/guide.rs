@@ -2,6 +2,7 @@
 //!
 //! * [`structured_concurrency`]: the model from the beginning, with pictures. Start here.
 //! * [`cancellation`]: ten rules, and an example of each.
+//! * [`which_tool`]: nursery, thread, worker, map, loops and channels, and what each costs.
 //! * [`time_limits`]: what a time limit of a job counts, and what a limiter does to it.
 //! * [`main_runs_twice`]: what a worker process executes, and where the hook belongs.
 //! * [`testing`]: how to test code that uses workers, and code that waits.
@@ -23,6 +24,11 @@ pub mod structured_concurrency {}
 
 #[doc = include_str!("../docs/cancellation.md")]
 pub mod cancellation {}
+
+// The example needs an explicit `main`, which contains the hook.
+#[allow(clippy::needless_doctest_main)]
+#[doc = include_str!("../docs/which_tool.md")]
+pub mod which_tool {}
 
 #[allow(clippy::needless_doctest_main)]
 #[doc = include_str!("../docs/time_limits.md")]
