@@ -25,7 +25,7 @@ use crate::variables::TreeValuesOfChildren;
 /// futures and results. `$block` is the function that opens such a nursery, and `$imports` what its
 /// examples import.
 macro_rules! handle {
-    ($(#[$doc:meta])* $name:ident, $block:literal, $imports:literal, [$($bound:tt)*], $marker:ty) => {
+    ($(#[$doc:meta])* $name:ident, $block:literal, [$($bound:tt)*], $marker:ty, $imports:literal) => {
         $(#[$doc])*
         pub struct $name<'env, R = ()> {
             pub(super) raw: RawHandle<R>,
@@ -350,7 +350,8 @@ handle! {
     ///     open_nursery(async |n| fill(&n, &data).await).await;
     /// });
     /// ```
-    Nursery, "open_nursery", "use seedbed::{open_nursery, run};", [Send + 'env], ()
+    Nursery, "open_nursery", [Send + 'env], (),
+    "use seedbed::{open_nursery, run};"
 }
 
 handle! {
@@ -374,9 +375,8 @@ handle! {
     ///     assert_eq!(count.get(), 3);
     /// });
     /// ```
-    LocalNursery, "open_local_nursery",
-    "use seedbed::nursery::open_local_nursery;\nuse seedbed::run;",
-    ['env], *mut ()
+    LocalNursery, "open_local_nursery", ['env], *mut (),
+    "use seedbed::nursery::open_local_nursery;\nuse seedbed::run;"
 }
 
 impl Nursery<'_, ()> {
