@@ -254,7 +254,9 @@ impl Call {
             mem::forget(uncounted); // from here on the call's guard counts it
         }
         let (job, guard, taken) = self.begin(arg, token, waited)?;
-        self.run_job(job, guard, taken).await
+        // In memory of its own, because thousands of calls may wait for their turn, and the rest of
+        // a call needs many times the memory of that wait.
+        Box::pin(self.run_job(job, guard, taken)).await
     }
 
     /// Encodes the argument, counts the call, and takes a worker.
