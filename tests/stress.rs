@@ -1,5 +1,6 @@
 //! Random programs of blocks, scopes, shields, clean-ups, deadlines, cancellations and panics, in
 //! virtual time. Each program must end and drop all its values. A seed determines the program.
+//! Also: the memory of many children, and of many calls that wait.
 //!
 //! `SEEDBED_STRESS_SEEDS=100000 cargo test --release --test stress` runs more programs.
 //! `SEEDBED_STRESS_FIRST` is the first seed, and `SEEDBED_STRESS_CHILDREN` the number of children
@@ -10,6 +11,7 @@ mod allocations;
 #[path = "common/polling.rs"]
 mod polling;
 
+use std::future::IntoFuture;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -402,4 +404,37 @@ fn a_million_children_with_any_fate_leave_nothing() {
             panics
         });
     assert!(panics > 0);
+}
+
+/// Thousands of calls may wait for one limiter. The state of the rest of a call, some kilobytes, is
+/// allocated when the call has its token.
+#[cfg(all(feature = "workers", target_os = "linux"))]
+#[test]
+fn a_call_that_waits_for_its_limiter_holds_little_memory() {
+    const CALLS: usize = 100;
+    seedbed::init();
+    seedbed::run(async {
+        let limiter = seedbed::CapacityLimiter::new(1);
+        let _token = limiter.acquire().await;
+        let call = || {
+            let call = seedbed::run_sync(i32::abs, -1).limiter(&limiter);
+            let mut call = Box::pin(call.into_future());
+            assert!(
+                futures_lite::future::block_on(futures_lite::future::poll_once(&mut call))
+                    .is_none()
+            );
+            call
+        };
+        drop(call()); // allocates what later ones use
+        let before = allocations::held();
+        let calls: Vec<_> = (0..CALLS).map(|_| call()).collect();
+        let bytes = allocations::held().bytes - before.bytes;
+        assert_eq!(limiter.statistics().waiting, CALLS);
+        assert!(
+            bytes < 512 * CALLS as isize,
+            "{} bytes each",
+            bytes / CALLS as isize
+        );
+        drop(calls);
+    });
 }

@@ -1,10 +1,10 @@
-//! What a job has cost.
+//! The cost of a job.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a job has cost; returned by [`Delayed::statistics`](crate::delayed::Delayed::statistics).
+/// The cost of a job; returned by [`Delayed::statistics`](crate::delayed::Delayed::statistics).
 ///
 /// A future of [`Jobs::spawn`](crate::delayed::Jobs::spawn) has no worker: its processor time and
 /// memory are those of this process, and are not counted here.
@@ -20,7 +20,7 @@ pub struct JobStatistics {
     /// The processor time that the last attempt has used in user mode, if it has ended by itself: of
     /// all threads of the worker, and of the processes that the job has waited for.
     pub cpu_user: Duration,
-    /// The same for system calls.
+    /// The processor time of the same threads and processes in system calls.
     pub cpu_system: Duration,
     /// The greatest number of bytes that the worker has had in physical memory during the last
     /// attempt. `None` if the job did not ask for [`Memory`](crate::delayed::Memory), or did not

@@ -145,9 +145,9 @@ fn room(bounds: Option<Range<usize>>) -> Range<usize> {
     start + reserve..end
 }
 
-/// Returns bounds of the thread's own stack that hold as long as the thread lives. Of the main
-/// thread's stack this is the upper part, which opens no file: the C library reads all mappings of
-/// the process to find the rest.
+/// Returns bounds of the thread's own stack that hold as long as the thread lives. For the main
+/// thread, it returns the upper part of the stack only, and opens no file. The C library finds the
+/// whole stack by reading all mappings of the process.
 fn first_bounds() -> Option<Range<usize>> {
     if !thread::is_main() {
         return bounds_of_thread();

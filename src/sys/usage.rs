@@ -1,4 +1,4 @@
-//! What this process has used: processor time, and memory at its highest.
+//! The resources that this process has used: processor time, and physical memory at its peak.
 //!
 //! `unsafe` is needed for a system call that no crate wraps; see [`read`].
 #![allow(unsafe_code)]

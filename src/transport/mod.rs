@@ -15,9 +15,9 @@
 //!
 //! The parent sends a *prelude*, with the real standard output attached if necessary, and a
 //! *set-up*. The worker answers *hello*, and *ready* once its init closures have run. Then it
-//! answers each *job* with one of five outcomes, and may send *traced* events before that. Instead of an answer, or between two jobs, the
-//! worker may send *bye*. It has closed its receiving end before, so a job without an answer has
-//! not run and will not.
+//! answers each *job* with one of five outcomes, and may send *traced* events before that. Instead
+//! of an answer, or between two jobs, the worker may send *bye*. It has closed its receiving end
+//! before, so a job without an answer has not run and will not.
 //!
 //! A worker that a fork server forks inherits the set-up. It sends no hello, and *ready* only if it
 //! has init closures: its first frame is usually the outcome of its first job.

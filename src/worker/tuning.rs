@@ -82,17 +82,17 @@ pub(in crate::worker) const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs
 /// busy machine; a person who waits for a program that hangs needs to be told why.
 pub(in crate::worker) const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most fields of a forwarded `tracing` event, which is the most that the macros of `tracing` make.
+/// The most fields of a forwarded `tracing` event: as many as the macros of `tracing` can make.
 pub(in crate::worker) const MOST_FIELDS: usize = 32;
 
-/// The most callsites of forwarded events whose metadata are kept, which is as long as the process lives.
+/// The most callsites of forwarded events whose metadata are kept. They are never freed.
 pub(in crate::worker) const MOST_CALLSITES: usize = 4096;
 
 /// The most bytes of text in the metadata of such a callsite.
 pub(in crate::worker) const CALLSITE_BYTES: usize = 4096;
 
-/// The most forwarded events that are emitted in one poll of a call. Other tasks have their turn after
-/// them.
+/// The most forwarded events that are emitted in one poll of a call. Then other tasks have their
+/// turn.
 pub(in crate::worker) const FORWARDED_PER_POLL: usize = 64;
 
 /// How long a killed process is waited for. The kernel ends one that it may end in milliseconds.

@@ -111,7 +111,7 @@ impl<T: 'static> Delayed<T> {
     }
 
     /// Returns what the job has cost whose result this is. `None` before the job has ended, for a
-    /// job that was cancelled or never begun, and for a value that is computed from others.
+    /// job that was cancelled or refused at once, and for a value that is computed from others.
     ///
     /// [`Jobs::statistics`](crate::delayed::Jobs::statistics) has the sums of all jobs.
     ///

@@ -1,4 +1,4 @@
-//! What an encoding checks and notes on its way, and what it refuses.
+//! The checks that an encoding makes on its way, and the notes that it takes for the decoder.
 
 use std::cell::Cell;
 

@@ -2,8 +2,8 @@
 //!
 //! Each event is a frame in the socket, sent at once if the kernel has room for it. Otherwise it
 //! waits in an [`Outbox`], whose oldest events are dropped if it gets too large. The rest is sent
-//! before the answer of the job. So a job never waits for a parent that reads slowly, and the parent has all
-//! events when it reads the answer.
+//! before the answer of the job. So a running job never waits for a parent that reads slowly, and
+//! the parent has all events when it reads the answer.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,7 +16,6 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use tracing_core::dispatcher::{Dispatch, set_global_default};
 use tracing_core::field::{Field, Visit};
-
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Event, LevelFilter, Metadata, Subscriber};
 
@@ -61,9 +60,8 @@ pub(super) fn install(level: TracingLevel, socket: OwnedFd) {
         outbox: Mutex::default(),
     };
     let subscriber = ToParent(LevelFilter::from_level(level.level()));
-    // An error means that the program has a subscriber, which is preferred.
     if FORWARDER.set(forwarder).is_ok() {
-        let _ = set_global_default(Dispatch::new(subscriber));
+        let _ = set_global_default(Dispatch::new(subscriber)); // a subscriber of the program is preferred
     }
 }
 
@@ -82,8 +80,8 @@ pub(super) fn close() {
     };
     let mut outbox = lock(&forwarder.outbox);
     outbox.is_open = false;
-    // An error means that the parent cannot be reached, which the answer meets, too.
-    let _ = outbox.flush(|frame| while_sending(|| send_all(&forwarder.socket, frame)));
+    let flushed = outbox.flush(|frame| while_sending(|| send_all(&forwarder.socket, frame)));
+    drop(flushed); // a parent that cannot be reached is met by the answer, too
 }
 
 impl Forwarder {
@@ -97,8 +95,8 @@ impl Forwarder {
             return;
         }
         outbox.add(frame);
-        // An event that cannot be sent stays in the outbox.
-        let _ = outbox.flush(|frame| while_sending(|| self.send_now(frame)));
+        let flushed = outbox.flush(|frame| while_sending(|| self.send_now(frame)));
+        drop(flushed); // an event that cannot be sent stays in the outbox
     }
 
     /// Sends a frame if that is possible at once.
@@ -228,8 +226,7 @@ impl Values {
             text: String::new(),
             room: self.room,
         };
-        // It returns an error when there is no more room, and the text up to there is kept.
-        let _ = text.write_fmt(value);
+        let _ = text.write_fmt(value); // ends with an error where the room ends; the text is kept
         self.room = text.room;
         text.text
     }

@@ -309,10 +309,10 @@ impl WorkerConfig {
     /// dropped, and an event of the target `seedbed::worker` at WARN says how many were. Texts in an
     /// event are cut after 8 KiB.
     ///
-    /// Events of threads that a job starts are included, while a job runs. Those of processes that it
-    /// forks, and of closures that run outside of jobs, are not. A subscriber that the program sets
-    /// in the worker (before the hook, or in [`preload`](Self::preload) or [`init`](Self::init)) is
-    /// preferred to this.
+    /// Events of threads that a job starts are included, while a job runs. Events of processes that a
+    /// job forks, and of closures that run outside of jobs, are not included. A subscriber that the
+    /// program sets in the worker (before the hook, or in [`preload`](Self::preload) or
+    /// [`init`](Self::init)) is preferred to this.
     ///
     /// This crate does not depend on `log`. Records of `log` are forwarded if they become events in
     /// the worker: `.init(|| tracing_log::LogTracer::init().unwrap())` does that.

@@ -58,7 +58,7 @@ pub(in crate::worker) enum MailboxOffer {
     /// The next job brings the mailbox.
     BeforeSecondJob,
     /// The worker has its mailbox, or will never have one.
-    Made,
+    Settled,
 }
 
 impl MailboxOffer {
@@ -71,7 +71,7 @@ impl MailboxOffer {
 
     /// Sees to it that the worker never has a mailbox.
     pub(in crate::worker) fn refuse(&mut self) {
-        *self = Self::Made;
+        *self = Self::Settled;
     }
 
     /// Moves on by one job. Returns the mailbox, and the message that brings it to the worker, if
@@ -83,12 +83,12 @@ impl MailboxOffer {
                 None
             }
             Self::BeforeSecondJob => {
-                *self = Self::Made;
+                *self = Self::Settled;
                 // Without memory for a mailbox, all frames go through the socket.
                 let (mailbox, message) = make().ok()?;
                 Some((WatchedMailbox::new(mailbox), message))
             }
-            Self::Made => None,
+            Self::Settled => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a fork server has from this process since it was started, and passes on to its workers.
+//! The state that a fork server has inherited from this process, and passes on to its workers.
 
 use std::hash::{DefaultHasher, Hasher};
 
