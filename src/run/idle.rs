@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use std::future::Future;
 
-use super::tuning::{SILENCE_BEFORE_NOTICE, TIMER_SLACK};
+use super::tuning::{SILENCE_BEFORE_NOTICE, TIMER_SLACK, WAKE_TIMEOUT};
 use super::workers;
 use crate::sys::fork_detector::refuse_in_forked_copy;
 use crate::time::Timers;
@@ -36,6 +36,9 @@ enum IdleState {
     /// No task is ready. The reactor is asked once, because an event that it reports makes a task
     /// ready.
     AskingReactor,
+    /// A worker's answer in a mailbox has woken a task, which is not ready yet: the reactor's thread
+    /// is waking it, too, because of the same answer.
+    Waking { since: Instant },
     /// No task is ready, and the reactor had no event. The action that follows may require this to
     /// last for some real time.
     Blocked { since: Instant },
@@ -78,6 +81,17 @@ impl IdleWait {
             }
             // The reactor does not report answers that lie in a worker's mailbox.
             IdleState::AskingReactor if workers::glance() => {
+                let since = Instant::now();
+                self.state = IdleState::Waking { since };
+                cx.waker().wake_by_ref();
+                return false;
+            }
+            IdleState::Waking { since } => {
+                if since.elapsed() < WAKE_TIMEOUT {
+                    std::thread::yield_now();
+                } else {
+                    self.state = IdleState::AskingReactor; // it was a waker that wakes no task
+                }
                 cx.waker().wake_by_ref();
                 return false;
             }
