@@ -57,6 +57,8 @@ pub(crate) mod memory;
 pub(crate) mod model;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod orphans;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod posix_timer;
 pub(crate) mod primitives;
 #[cfg(target_os = "linux")]
 pub(crate) mod proc_file;

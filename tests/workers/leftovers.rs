@@ -121,6 +121,96 @@ fn a_timer_whose_signal_is_handled_stays() {
     }));
 }
 
+/// What a job creates with `timer_create`: numbers, and the signal that is sent in an hour.
+fn create_timers(signals: Vec<i32>) -> u32 {
+    for signal in signals {
+        // SAFETY: the structures consist of integers, for which zeros are valid, and the calls read
+        // and write only these.
+        unsafe {
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_SIGNAL;
+            event.sigev_signo = signal;
+            let mut timer: libc::timer_t = std::ptr::null_mut();
+            let clock = libc::CLOCK_MONOTONIC;
+            assert_eq!(libc::timer_create(clock, &raw mut event, &raw mut timer), 0);
+            let mut value: libc::itimerspec = std::mem::zeroed();
+            value.it_value.tv_sec = 3600;
+            value.it_interval.tv_sec = 3600;
+            let old = std::ptr::null_mut();
+            assert_eq!(libc::timer_settime(timer, 0, &raw const value, old), 0);
+        }
+    }
+    std::process::id()
+}
+
+/// Returns the signals of the timers of `timer_create` that are armed, in the order of creation.
+fn signals_of_armed_timers(_: ()) -> Vec<i32> {
+    let list = std::fs::read_to_string("/proc/self/timers").unwrap();
+    let number =
+        |line: &str, name| Some(line.strip_prefix(name)?.split('/').next()?.parse().unwrap());
+    let timers = list.lines().filter_map(|line| number(line, "ID: "));
+    let signals = list.lines().filter_map(|line| number(line, "signal: "));
+    let is_armed = |number: i32| {
+        let mut value = [0 as libc::c_long; 4];
+        // SAFETY: the call writes four words.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_timer_gettime,
+                number as libc::c_long,
+                value.as_mut_ptr(),
+            )
+        };
+        result == 0 && (value[2], value[3]) != (0, 0)
+    };
+    let mut armed: Vec<(i32, i32)> = timers
+        .zip(signals)
+        .filter(|(timer, _)| is_armed(*timer))
+        .collect();
+    armed.sort_unstable();
+    armed.into_iter().map(|(_, signal)| signal).collect()
+}
+
+/// Those of `timer_create` once stayed: only the interval timers were disarmed.
+fn timers_that_a_job_has_created_and_left_do_not_end_a_later_job() {
+    let deadly = vec![
+        libc::SIGALRM,
+        libc::SIGUSR1,
+        libc::SIGRTMIN(),
+        libc::SIGKILL,
+    ];
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        let armed = workers.run_sync(signals_of_armed_timers, ()).await;
+        assert_eq!(armed.unwrap(), []);
+        for _ in 0..3 {
+            let worker = call_and_rest(&workers, create_timers, deadly.clone()).await;
+            let armed = workers.run_sync(signals_of_armed_timers, ()).await;
+            assert_eq!(armed.unwrap(), []);
+            assert_eq!(workers.run_sync(pid, ()).await.unwrap(), worker);
+        }
+    }));
+}
+
+/// An `init` closure, a CPU limit and a profiler have timers, too.
+fn timers_that_were_created_before_the_jobs_or_whose_signals_are_handled_stay() {
+    fn handle_and_create(signals: Vec<i32>) {
+        let handler = do_nothing as *const () as libc::sighandler_t;
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(libc::SIGPROF, handler) };
+        create_timers(signals);
+    }
+    let config = WorkerConfig::new()
+        .cpu_limit(Duration::from_secs(3600))
+        .init(|| _ = create_timers(vec![libc::SIGUSR2]));
+    test(with_workers(config, |workers| async move {
+        let left = vec![libc::SIGPROF, libc::SIGUSR1, libc::SIGWINCH];
+        call_and_rest(&workers, handle_and_create, left).await;
+        let armed = workers.run_sync(signals_of_armed_timers, ()).await.unwrap();
+        let limit = [libc::SIGXCPU, libc::SIGKILL];
+        let others = [libc::SIGUSR2, libc::SIGPROF, libc::SIGWINCH];
+        assert_eq!(armed, [&limit[..], &others].concat());
+    }));
+}
+
 /// Each signal once made the idle timeout begin anew, so that the worker stayed forever.
 fn an_idle_timeout_comes_while_signals_interrupt_the_wait() {
     fn tick(_: ()) {
@@ -357,6 +447,8 @@ fn a_worker_ends_with_its_parent_also_after_a_change_of_its_user() {
 suite! {
     timers_that_a_job_has_left_do_not_end_a_later_job,
     a_timer_whose_signal_is_handled_stays,
+    timers_that_a_job_has_created_and_left_do_not_end_a_later_job,
+    timers_that_were_created_before_the_jobs_or_whose_signals_are_handled_stay,
     an_idle_timeout_comes_while_signals_interrupt_the_wait,
     a_worker_with_a_cpu_limit_retires_after_a_job_that_has_left_threads,
     output_of_c_code_appears_with_the_result_of_its_job,

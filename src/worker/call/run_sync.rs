@@ -38,8 +38,8 @@ use crate::worker::pool::context::WorkerContext;
 ///
 /// Workers are cached, so a call usually finds one that is running. It is not specified which
 /// worker a call uses. A value that a job leaves in a static is visible to the next job of the same
-/// worker. A timer of `alarm` or `setitimer` that would end the worker is disarmed when its job has
-/// ended; one of `timer_create` is not.
+/// worker. A timer that a job leaves (of `alarm`, `setitimer` or `timer_create`) and that would end the
+/// worker is disarmed before the worker waits for another job.
 ///
 /// Nothing happens until the call is awaited. It can be awaited on any executor; the future is
 /// `Send`.

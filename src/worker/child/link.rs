@@ -25,6 +25,7 @@ use crate::sys::fork_detector;
 use crate::sys::fork_detector::ProcessMark;
 use crate::sys::mapping::Mapping;
 use crate::sys::mapping_cache::MappingCache;
+use crate::sys::posix_timer::NewTimers;
 use crate::sys::tuning::UNUSED_MAPPING_KEPT_FOR;
 use crate::sys::{interval_timer, socket};
 use crate::transport::endpoint::{Endpoint, Received, WorkerSide};
@@ -56,6 +57,8 @@ pub(super) struct Link {
     tie: ParentTie,
     /// A job has run since the worker last waited for a job without one at hand.
     a_job_has_run: bool,
+    /// The timers that jobs have created. `None` before the first job.
+    timers_of_jobs: Option<NewTimers>,
 }
 
 impl Link {
@@ -71,6 +74,7 @@ impl Link {
             group: None,
             tie: ParentTie::new(parent),
             a_job_has_run: false,
+            timers_of_jobs: None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Link {
             group: None,
             tie: self.tie,
             a_job_has_run: false,
+            timers_of_jobs: None,
         };
         link.recycle(buffer);
         (link, arranged)
@@ -204,6 +209,11 @@ impl Link {
         }
     }
 
+    /// Treats what is created from now on as the work of jobs.
+    pub(super) fn expect_jobs(&mut self) {
+        self.timers_of_jobs = Some(NewTimers::since_now());
+    }
+
     /// Undoes what jobs may have done that would harm later ones, or this program after its end. It
     /// is called when no job is at hand, because it costs several system calls.
     fn undo_effects_of_jobs(&mut self) {
@@ -212,6 +222,9 @@ impl Link {
             // closed.
             let _ = self.tie.set();
             interval_timer::disarm_deadly();
+            if let Some(timers) = &mut self.timers_of_jobs {
+                timers.disarm_deadly();
+            }
         }
     }
 

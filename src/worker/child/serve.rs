@@ -179,6 +179,7 @@ impl Worker<'_> {
             forwarder::install(level, socket);
         }
         thread::record_baseline();
+        link.expect_jobs();
         loop {
             let job = link.next_job();
             link.answer(job, &cpu_time, &status);
