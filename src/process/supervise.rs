@@ -23,6 +23,7 @@ use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::sys::child_setup::{ChildSetup, blocks_any_signal};
 use crate::sys::primitives::lock;
 use crate::sys::role::refuse_unless_hooked;
+use crate::sys::socket;
 use crate::task::Started;
 
 /// Runs one process to its end. There is no await between the cancel point at the entry and
@@ -105,7 +106,7 @@ impl Supervision {
                 None
             }
             Source::Bytes(bytes) if bytes.is_empty() => {
-                command.stdin(Stdio::null());
+                command.stdin(socket::empty_input()?);
                 None
             }
             Source::Bytes(bytes) => {

@@ -71,10 +71,14 @@ pub(crate) fn put_in_place_of(place: &mut OwnedFd, fd: BorrowedFd<'_>) -> io::Re
     Ok(dup3(fd, place, DupFlags::CLOEXEC)?)
 }
 
-/// Opens `/dev/null` for reading and writing.
+/// Opens `/dev/null` for reading and writing. An error names it.
 pub(crate) fn dev_null() -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    above_standard(rustix::fs::open("/dev/null", flags, Mode::empty())?)
+    let null = rustix::fs::open("/dev/null", flags, Mode::empty()).map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("`/dev/null`: {error}"))
+    })?;
+    above_standard(null)
 }
 
 /// Makes a pipe: its reading end and its writing end.

@@ -53,6 +53,11 @@ pub const PLAYS: &[Play] = &[
         the_loader_is_missing,
         leave_the_loader_behind,
     ),
+    (
+        "a_program_without_dev_null_has_workers_and_runs_programs",
+        there_is_no_dev_null,
+        hide_dev_null,
+    ),
 ];
 
 /// Plays a part with each type of workers.
@@ -323,4 +328,35 @@ fn leave_the_loader_behind() {
         assert!(error.to_string().contains("the dynamic loader"), "{error}");
     });
     std::mem::forget(root); // outside of the new root
+}
+
+/// The error once said that a worker could not move its socket away, and a program that was to be
+/// run was not found.
+fn there_is_no_dev_null() {
+    play_with_both_types("a_program_without_dev_null_has_workers_and_runs_programs");
+}
+
+fn hide_dev_null() {
+    seedbed::init();
+    let hide = || -> rustix::io::Result<()> {
+        // SAFETY: only the file system's view changes; no descriptor or memory is affected.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+        mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        )?;
+        mount("none", "/dev", "tmpfs", MountFlags::empty(), None)
+    };
+    if let Err(error) = hide() {
+        println!("skipped: this environment does not let us hide /dev ({error})");
+        return;
+    }
+    assert!(!std::fs::exists("/dev/null").unwrap());
+    with_workers(async |workers| {
+        assert_eq!(workers.run_sync(i32::abs, -1).await.unwrap(), 1);
+        let output = seedbed::process::run_process(Command::new("cat"))
+            .await
+            .unwrap();
+        assert!(output.stdout.is_empty());
+    });
 }
