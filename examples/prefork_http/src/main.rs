@@ -1,0 +1,112 @@
+//! How do several processes share one port, so that a crash costs one request?
+//!
+//! `open_loops` runs the `async fn` [`serve_connections`] in each of several worker processes. All
+//! get the same listener through `worker::Descriptor`. A connection goes to one that accepts it, or
+//! waits in the kernel's queue. A process that crashes loses the connections that it has accepted,
+//! and is started again. Each process accepts one connection at a time, so that is one request. With
+//! `--connections` it accepts more: then connections stay open between requests, and a crash costs
+//! every request in that process.
+//!
+//! SIGTERM or Ctrl-C ends the server in order:
+//!
+//! 1. the port is closed for all processes at once, so that new clients go elsewhere;
+//! 2. the block of the loops ends, which cancels the root scope of each;
+//! 3. each process finishes the requests that it has begun, within a time limit, and ends;
+//! 4. the program ends when no worker is left. A second signal cuts the requests.
+//!
+//! ```text
+//! cargo run --release -- --processes 4 127.0.0.1:8080
+//! curl http://127.0.0.1:8080/double/21
+//! curl http://127.0.0.1:8080/crash
+//! ```
+
+mod pages;
+mod server;
+
+use std::error::Error;
+use std::io;
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use rustix::net::Shutdown as Direction;
+use seedbed::remote::open_loops;
+use seedbed::run::CtrlC;
+use seedbed::service::serve;
+use seedbed::worker::Descriptor;
+use server::{DRAIN_LIMIT, serve_connections};
+
+/// How long a process may need to end, before it is killed. Its requests end at [`DRAIN_LIMIT`].
+const KILL_AFTER: Duration = DRAIN_LIMIT.saturating_add(Duration::from_secs(2));
+
+/// The pause before the first restart of a process in a row, and the longest one. It bounds what
+/// requests that crash on purpose can cost: ten starts a second for each process.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+struct Arguments {
+    address: String,
+    processes: NonZeroUsize,
+    connections: NonZeroUsize,
+}
+
+impl Arguments {
+    fn parse() -> Result<Self, lexopt::Error> {
+        use lexopt::prelude::*;
+
+        let mut arguments = Self {
+            address: "127.0.0.1:8080".to_owned(),
+            processes: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            connections: NonZeroUsize::MIN,
+        };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("processes") => arguments.processes = parser.value()?.parse()?,
+                Long("connections") => arguments.connections = parser.value()?.parse()?,
+                Value(address) => arguments.address = address.string()?,
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+// `serve` handles Ctrl-C, so the run must not.
+#[seedbed::main(ctrl_c = CtrlC::Leave)]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let arguments = Arguments::parse().map_err(|error| format!("{error}\n{USAGE}"))?;
+    let listener = TcpListener::bind(&arguments.address)
+        .map_err(|error| format!("cannot listen at {}: {error}", arguments.address))?;
+    println!("listening at {}", listener.local_addr()?);
+
+    let service = async |shutdown: seedbed::service::Shutdown| {
+        let shared = Descriptor(listener.try_clone()?);
+        let argument = (shared, arguments.connections.get());
+        // A request can crash its process at any time, so no number of crashes ends the server.
+        open_loops(arguments.processes.get(), serve_connections, argument)
+            .backoff(PAUSES.0, PAUSES.1)
+            .limit(u32::MAX)
+            .kill_after(KILL_AFTER)
+            .open(async {
+                shutdown.begun().await;
+                stop_listening(&listener)
+            })
+            .await
+            .map_err(io::Error::other)?
+    };
+    match serve(service).drain_for(KILL_AFTER).await? {
+        Some(outcome) => outcome?,
+        None => println!("some requests were cut"),
+    }
+    println!("ended");
+    Ok(())
+}
+
+/// Closes the port for all processes that have this listener. Closing a descriptor would only close
+/// the one of this process. Clients that no process has accepted are refused: no request of theirs
+/// was begun.
+fn stop_listening(listener: &TcpListener) -> io::Result<()> {
+    Ok(rustix::net::shutdown(listener, Direction::Read)?)
+}
+
+const USAGE: &str = "usage: prefork_http [--processes N] [--connections N] [ADDRESS]";
