@@ -44,6 +44,7 @@ enum Cause {
     Failed(Box<dyn Error + Send + Sync>),
     Impossible(String),
     TimedOut(Duration),
+    Deadlock(String),
     Cancelled,
 }
 
@@ -72,6 +73,10 @@ pub enum JobErrorKind {
     TimedOut,
     /// The job asks for more than there is. It did not run.
     Impossible,
+    /// The wait for the job has no end, because the job needs resources that the waiting future
+    /// holds. The job itself has not failed: it runs when the future has given them back. See
+    /// [`Jobs::on`](crate::delayed::Jobs::on).
+    Deadlock,
     /// The job was cancelled with its block.
     Cancelled,
 }
@@ -108,6 +113,10 @@ impl JobError {
         Self::new(Some(job), 0, Cause::Impossible(reason))
     }
 
+    pub(super) fn deadlock(job: &'static str, reason: String) -> Self {
+        Self::new(Some(job), 0, Cause::Deadlock(reason))
+    }
+
     pub(super) fn timed_out(job: &'static str, limit: Duration) -> Self {
         Self::new(Some(job), 0, Cause::TimedOut(limit))
     }
@@ -141,6 +150,7 @@ impl JobError {
             Cause::Failed(_) => JobErrorKind::Failed,
             Cause::Impossible(_) => JobErrorKind::Impossible,
             Cause::TimedOut(_) => JobErrorKind::TimedOut,
+            Cause::Deadlock(_) => JobErrorKind::Deadlock,
             Cause::Cancelled => JobErrorKind::Cancelled,
         }
     }
@@ -199,7 +209,7 @@ impl Inner {
                 "a function that computes a delayed value panicked: {message}"
             )?,
             Cause::Failed(error) => write!(f, "{error}")?,
-            Cause::Impossible(reason) => write!(f, "{reason}")?,
+            Cause::Impossible(reason) | Cause::Deadlock(reason) => write!(f, "{reason}")?,
             Cause::TimedOut(limit) => write!(
                 f,
                 "it had not ended after its time limit of {limit:?}, and was cancelled"
@@ -241,7 +251,9 @@ impl fmt::Debug for JobError {
             .field("attempts", &self.0.attempts);
         match &self.0.cause {
             Cause::Worker(error) => out.field("worker", error),
-            Cause::Panicked(text) | Cause::Impossible(text) => out.field("message", text),
+            Cause::Panicked(text) | Cause::Impossible(text) | Cause::Deadlock(text) => {
+                out.field("message", text)
+            }
             Cause::Failed(error) => out.field("error", error),
             Cause::TimedOut(limit) => out.field("time_limit", limit),
             Cause::Cancelled => &mut out,

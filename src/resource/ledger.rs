@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::allocation::Allocation;
@@ -59,6 +60,22 @@ impl Ledger {
         Err(format!(
             "{reasons}. Ask for less, or give the block more resources"
         ))
+    }
+
+    /// Returns whether the request fits when everything is free but `held`.
+    pub(crate) fn fits_besides(
+        &self,
+        held: &[Arc<Allocation>],
+        request: &Request,
+        time_left: Option<Duration>,
+    ) -> bool {
+        let mut pools = self.all_free.clone();
+        for (name, held) in held.iter().flat_map(|allocation| allocation.held()) {
+            if let Some(pool) = pools.get_mut(name) {
+                pool.take_again(held);
+            }
+        }
+        allocate(&mut pools, request, time_left).is_some()
     }
 
     /// Takes the first alternative of the request that fits.

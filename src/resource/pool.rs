@@ -75,6 +75,21 @@ impl Pool {
         }
     }
 
+    /// Takes what a job holds from a pool in which it is free.
+    pub(super) fn take_again(&mut self, held: &Held) {
+        match self {
+            Self::Sum { free, .. } => {
+                *free = free.checked_sub(held.amount()).unwrap_or(Amount::ZERO);
+            }
+            Self::Units(units) => {
+                for part in held.parts() {
+                    let free = &mut units[part.place()].free;
+                    *free = free.checked_sub(part.amount()).unwrap_or(Amount::ZERO);
+                }
+            }
+        }
+    }
+
     /// Gives back what was taken.
     pub(super) fn put_back(&mut self, held: &Held) {
         match self {

@@ -50,6 +50,11 @@ impl<T> Queue<T> {
         self.waiting.remove(&id).map(|(_, data)| data)
     }
 
+    /// Returns a waiting job.
+    pub(crate) fn get(&self, id: TicketId) -> Option<&(Request, T)> {
+        self.waiting.get(&id)
+    }
+
     /// Takes the allocation of the job at the head, if it fits, and removes the job.
     pub(crate) fn grant_next(
         &mut self,

@@ -2,25 +2,24 @@
 
 use std::any::type_name;
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::callable::{Argument, Callable, Portable};
-use super::in_worker::OF_FUTURE;
 use super::options::{Checked, Options};
 use super::pool::{Pool, Ticket};
 use super::run::{Job, run_job};
+use super::running::{held_here, run_as, run_future};
 use super::statistics::Statistics;
-use crate::cancel::move_on_after;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::value::Delayed;
+use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::promise::pending;
 use crate::resource::{Cores, Request, ZERO};
 use crate::sync::Token;
 use crate::task::Spawner;
-use crate::time::current_time;
 use crate::transport::job::code::assert_captures_nothing;
 use crate::worker::WorkerContext;
 
@@ -60,14 +59,16 @@ pub struct Jobs<'env> {
 
 impl<'env> Jobs<'env> {
     pub(super) fn new(spawner: Spawner<'env>, pool: Arc<Pool>) -> Self {
+        let held_around: Arc<[_]> = held_here(&pool).into();
         let options = Options {
-            of_call: Arc::new(pool.check(Cores(1).into())),
-            of_future: Arc::new(pool.check(ZERO)),
+            of_call: Arc::new(pool.check(Cores(1).into(), &held_around)),
+            of_future: Arc::new(pool.check(ZERO, &held_around)),
             retry: 0,
             time_limit: None,
             kill_on_cancel: true,
             is_prioritized: pool.is_prioritized,
             workers: None,
+            held_around,
             permit: None,
         };
         Self {
@@ -103,8 +104,12 @@ impl<'env> Jobs<'env> {
     /// for nothing: calls then share the workers and the limiter of plain
     /// [`run_sync`](crate::run_sync()).
     ///
-    /// If a job that holds resources waits for another job that needs them, both wait forever;
-    /// [`statistics`](Self::statistics) shows that.
+    /// A future that holds resources may await other jobs. If such a job cannot start before the
+    /// future has ended, the await is an error of the kind
+    /// [`Deadlock`](crate::delayed::JobErrorKind::Deadlock): at once, if the job does not fit next
+    /// to what the future holds; otherwise when all jobs with resources wait for others in this way.
+    /// The future can then give its resources back by ending. Waiting for anything else than a
+    /// delayed value is not seen, for example for an event that a job sets.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, JobErrorKind, Resources, open};
@@ -118,7 +123,8 @@ impl<'env> Jobs<'env> {
     /// }
     /// ```
     pub fn on(&self, request: impl Into<Request>) -> Self {
-        let checked = Arc::new(self.pool.check(request.into()));
+        let held = &self.options.held_around;
+        let checked = Arc::new(self.pool.check(request.into(), held));
         self.with(|options| {
             options.of_call = checked.clone();
             options.of_future = checked;
@@ -270,7 +276,7 @@ impl<'env> Jobs<'env> {
         const { assert_captures_nothing::<F>() };
         let name = type_name::<F>();
         let (promise, value) = pending(name);
-        match self.enqueue(name, &self.options.of_call) {
+        match self.enqueue(promise.job(), name, &self.options.of_call) {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
                 let job = Job {
@@ -321,11 +327,12 @@ impl<'env> Jobs<'env> {
         let (promise, result) = pending(name);
         let (jobs, value) = (self.clone(), value.into());
         self.spawner.spawn(async move {
-            let argument = match value.computed().await {
+            let (job, pool) = (promise.job(), &jobs.pool);
+            let argument = match run_as(job, pool, None, value.computed()).await {
                 Ok(argument) => argument,
                 Err(error) => return promise.settle(Err(error)),
             };
-            let ticket = match jobs.enqueue(name, &jobs.options.of_call) {
+            let ticket = match jobs.enqueue(job, name, &jobs.options.of_call) {
                 Ok(ticket) => ticket,
                 Err(error) => return promise.settle(Err(error)),
             };
@@ -375,14 +382,16 @@ impl<'env> Jobs<'env> {
     {
         let name = type_name::<Fut>();
         let (promise, value) = pending(name);
-        match self.enqueue(name, &self.options.of_future) {
+        let job = promise.job();
+        match self.enqueue(job, name, &self.options.of_future) {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
                 let future = future.into_future();
                 let (pool, options) = (self.pool.clone(), self.options.clone());
                 self.spawner.spawn(async move {
                     let mut cost = JobStatistics::default();
-                    let result = run_future(name, future, ticket, &options, &mut cost).await;
+                    let job = (job, name);
+                    let result = run_future(job, future, ticket, &pool, &options, &mut cost).await;
                     pool.count(&cost, result.is_ok());
                     promise.settle_job((result, cost));
                 });
@@ -392,13 +401,19 @@ impl<'env> Jobs<'env> {
     }
 
     /// Puts a job into the queue. Returns `None` for one that asks for nothing.
-    fn enqueue(&self, name: &'static str, checked: &Checked) -> Result<Option<Ticket>, JobError> {
+    fn enqueue(
+        &self,
+        job: JobId,
+        name: &'static str,
+        checked: &Checked,
+    ) -> Result<Option<Ticket>, JobError> {
         if let Some(fault) = &checked.fault {
             return Err(JobError::impossible(name, fault.clone()));
         }
         let submit = || {
             let is_prioritized = self.options.is_prioritized;
-            self.pool.submit(name, &checked.request, is_prioritized)
+            self.pool
+                .submit((job, name), &checked.request, is_prioritized)
         };
         Ok((!checked.is_for_nothing).then(submit))
     }
@@ -423,41 +438,6 @@ impl<'env> Jobs<'env> {
     pub fn statistics(&self) -> Statistics {
         self.pool.statistics()
     }
-}
-
-/// Waits for the resources of a future, and runs it.
-async fn run_future<Fut: Future>(
-    name: &'static str,
-    future: Fut,
-    ticket: Option<Ticket>,
-    options: &Options,
-    cost: &mut JobStatistics,
-) -> Result<Fut::Output, JobError> {
-    let JobStatistics {
-        queued,
-        attempts,
-        wall,
-        ..
-    } = cost;
-    let limited = async {
-        *attempts = 1;
-        let begun = current_time();
-        let result = match options.time_limit {
-            None => Ok(future.await),
-            Some(limit) => {
-                let output = move_on_after(limit, future).await;
-                output.ok_or_else(|| JobError::timed_out(name, limit))
-            }
-        };
-        *wall = current_time().saturating_duration_since(begun);
-        result
-    };
-    let Some(ticket) = ticket else {
-        return limited.await;
-    };
-    let granted = ticket.granted(queued).await;
-    let grant = granted.map_err(|reason| JobError::impossible(name, reason))?;
-    OF_FUTURE.scope(grant.allocation.clone(), limited).await
 }
 
 impl fmt::Debug for Jobs<'_> {

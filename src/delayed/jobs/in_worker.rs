@@ -14,14 +14,11 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use crate::delayed::job_statistics::JobStatistics;
+use crate::delayed::value::awaiter::AWAITER;
 use crate::resource::Allocation;
 use crate::sys::data_size::data_held;
 use crate::sys::primitives::lock;
 use crate::sys::usage::{self, CpuTimes};
-use crate::variables::TreeVar;
-
-/// The allocation of a future that was spawned on resources.
-pub(super) static OF_FUTURE: TreeVar<Arc<Allocation>> = TreeVar::new();
 
 /// The allocation of the job that this process runs as a worker, and what is in force.
 static OF_WORKER: Mutex<InForce> = Mutex::new(InForce {
@@ -62,9 +59,8 @@ pub(super) struct Surroundings {
 /// assert!(seedbed::delayed::allocation().is_none());
 /// ```
 pub fn allocation() -> Option<Arc<Allocation>> {
-    OF_FUTURE
-        .get()
-        .or_else(|| lock(&OF_WORKER).allocation.clone())
+    let of_future = AWAITER.get().and_then(|job| job.allocation().cloned());
+    of_future.or_else(|| lock(&OF_WORKER).allocation.clone())
 }
 
 /// Runs a job in the worker with its allocation. Returns what it has cost, too.

@@ -6,6 +6,7 @@
 //! | `handle`, `options`, `limited` | the handle that submits jobs, its options, its limit |
 //! | `pool` | waiting for an allocation, and giving it back |
 //! | `run` | one job, from its turn to its result |
+//! | `running`, `waits` | a job that runs in this process; what it waits for |
 //! | `in_worker` | what the worker does with an allocation |
 //! | `statistics` | what a block does, and what its jobs have cost |
 //! | `callable` | the functions and values that may be sent |
@@ -18,7 +19,9 @@ mod open;
 mod options;
 mod pool;
 mod run;
+mod running;
 mod statistics;
+mod waits;
 
 pub use callable::{Argument, Callable, Portable};
 pub use handle::Jobs;

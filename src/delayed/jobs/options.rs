@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::resource::Request;
+use crate::resource::{Allocation, Request};
 use crate::sync::Token;
 use crate::worker::WorkerContext;
 
@@ -27,6 +27,8 @@ pub(super) struct Options {
     pub(super) is_prioritized: bool,
     /// `None` for workers of the block.
     pub(super) workers: Option<WorkerContext>,
+    /// What the jobs hold of the same resources in whose futures this block was opened.
+    pub(super) held_around: Arc<[Arc<Allocation>]>,
     /// A token of the limit that the job counts for.
     pub(super) permit: Option<Arc<Token>>,
 }

@@ -4,13 +4,16 @@
 //! visits the whole graph once and watches *all* such nodes, so that an error of any of them ends
 //! the evaluation at once.
 
+use std::any::Any;
 use std::collections::HashSet;
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::awaiter::{AWAITER, JobId};
 use super::node::{Graph, Progress};
 use super::watcher::Watcher;
-use crate::delayed::error::JobError;
+use crate::delayed::error::{JobError, JobErrorKind};
 use crate::delayed::tuning::STEPS_PER_POLL;
 use crate::wait::{Wait, pending};
 
@@ -19,7 +22,14 @@ pub(super) enum Evaluation {
     /// The path from the root to the node that is computed next, with operands that come after it.
     Computing(Vec<Arc<dyn Graph>>),
     Watching(Watching),
-    Waiting(Arc<Watcher>),
+    Waiting(Waiting),
+}
+
+/// A wait for all nodes that come from elsewhere.
+pub(super) struct Waiting {
+    watcher: Arc<Watcher>,
+    /// The record of the wait, if a job of this process waits.
+    _recorded: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// A visit of the whole graph.
@@ -27,6 +37,8 @@ pub(super) struct Watching {
     to_visit: Vec<Arc<dyn Graph>>,
     /// The addresses of nodes that were visited.
     visited: HashSet<usize>,
+    /// The jobs among the watched nodes.
+    jobs: Vec<JobId>,
     watcher: Arc<Watcher>,
 }
 
@@ -47,11 +59,14 @@ impl Evaluation {
                     Computed::OutOfSteps => None,
                 },
                 Self::Watching(watching) => match watching.visit(&mut steps) {
-                    Ok(true) => Some(Self::Waiting(watching.watcher.clone())),
+                    Ok(true) => match watching.finish() {
+                        Ok(waiting) => Some(Self::Waiting(waiting)),
+                        Err(error) => return Poll::Ready(Err(error)),
+                    },
                     Ok(false) => None,
                     Err(error) => return Poll::Ready(Err(fail(root, error))),
                 },
-                Self::Waiting(watcher) => match watcher.poll(cx) {
+                Self::Waiting(waiting) => match waiting.watcher.poll(cx) {
                     Poll::Ready(Ok(())) => Some(Self::New),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(fail(root, error))),
                     Poll::Pending => return pending(&Wait::For("a delayed value")),
@@ -68,8 +83,11 @@ impl Evaluation {
     }
 }
 
+/// Gives the error to the awaited value, unless only this wait has failed.
 fn fail(root: &Arc<dyn Graph>, error: JobError) -> JobError {
-    root.fail(&error);
+    if error.kind() != JobErrorKind::Deadlock {
+        root.fail(&error);
+    }
     error
 }
 
@@ -103,6 +121,7 @@ impl Watching {
         Self {
             to_visit: vec![root.clone()],
             visited: HashSet::new(),
+            jobs: Vec::new(),
             watcher: Arc::new(Watcher::new()),
         }
     }
@@ -120,6 +139,7 @@ impl Watching {
                     Progress::Blocked => {
                         self.watcher.expect_one();
                         node.watch(&self.watcher);
+                        self.jobs.extend(node.job());
                     }
                     Progress::Done | Progress::Operands | Progress::Computable => {}
                 }
@@ -131,5 +151,19 @@ impl Watching {
         }
         self.watcher.settled(None);
         Ok(true)
+    }
+
+    /// Begins to wait for the watched nodes.
+    ///
+    /// # Errors
+    ///
+    /// If the job that waits holds resources without which the nodes get no results.
+    fn finish(&mut self) -> Result<Waiting, JobError> {
+        let jobs = mem::take(&mut self.jobs);
+        let recorded = AWAITER.get().map(|job| job.begin_wait(jobs, &self.watcher));
+        Ok(Waiting {
+            watcher: self.watcher.clone(),
+            _recorded: recorded.transpose()?,
+        })
     }
 }

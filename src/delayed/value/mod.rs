@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `node`, `operation`, `promise` | a node as such; one that is computed; one whose result comes from elsewhere |
 //! | `watcher`, `evaluation` | waiting for nodes; the walk through a graph |
+//! | `awaiter` | the job that awaits a value |
 //! | `discard` | drops chains without recursion |
 //! | `handle`, `awaiting` | `Delayed`; its futures |
 //! | `work`, `combine`, `each`, `operators` | the operations: their shapes, methods and operators |
 
+pub(in crate::delayed) mod awaiter;
 mod awaiting;
 mod combine;
 mod discard;
@@ -18,7 +20,7 @@ mod node;
 mod operation;
 mod operators;
 pub(in crate::delayed) mod promise;
-mod watcher;
+pub(in crate::delayed) mod watcher;
 mod work;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::awaiter::JobId;
 use super::watcher::Watcher;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
@@ -34,6 +35,11 @@ pub(in crate::delayed) trait Graph: Send + Sync {
 
     /// Tells the watcher when the node has a result: now, if it has one.
     fn watch(&self, watcher: &Arc<Watcher>);
+
+    /// Returns the job whose result the node is.
+    fn job(&self) -> Option<JobId> {
+        None
+    }
 }
 
 /// A node whose value has the type `T`.

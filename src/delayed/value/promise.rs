@@ -3,6 +3,7 @@
 use std::mem;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::awaiter::JobId;
 use super::handle::Delayed;
 use super::node::{Graph, Node, Progress};
 use super::watcher::{Watcher, Watchers};
@@ -11,6 +12,7 @@ use crate::delayed::job_statistics::JobStatistics;
 use crate::sys::primitives::lock;
 
 struct Leaf<T> {
+    job: JobId,
     result: OnceLock<Result<T, JobError>>,
     /// Set before the result, if a job has made that.
     statistics: OnceLock<JobStatistics>,
@@ -21,13 +23,16 @@ struct Leaf<T> {
 pub(in crate::delayed) struct Promise<T: Send + Sync + 'static> {
     leaf: Option<Arc<Leaf<T>>>,
     name: &'static str,
+    job: JobId,
 }
 
 /// Makes a delayed value for the job `name`, and the promise that settles it.
 pub(in crate::delayed) fn pending<T: Send + Sync + 'static>(
     name: &'static str,
 ) -> (Promise<T>, Delayed<T>) {
+    let job = JobId::next();
     let leaf = Arc::new(Leaf {
+        job,
         result: OnceLock::new(),
         statistics: OnceLock::new(),
         watchers: Mutex::default(),
@@ -35,11 +40,17 @@ pub(in crate::delayed) fn pending<T: Send + Sync + 'static>(
     let promise = Promise {
         leaf: Some(leaf.clone()),
         name,
+        job,
     };
     (promise, Delayed(leaf))
 }
 
 impl<T: Send + Sync + 'static> Promise<T> {
+    /// Returns the job that is to settle the value.
+    pub(in crate::delayed) fn job(&self) -> JobId {
+        self.job
+    }
+
     pub(in crate::delayed) fn settle(mut self, result: Result<T, JobError>) {
         self.settle_once(result);
     }
@@ -93,6 +104,10 @@ impl<T: Send + Sync> Graph for Leaf<T> {
     }
 
     fn fail(&self, _: &JobError) {}
+
+    fn job(&self) -> Option<JobId> {
+        Some(self.job)
+    }
 
     fn watch(&self, watcher: &Arc<Watcher>) {
         let mut watchers = lock(&self.watchers);

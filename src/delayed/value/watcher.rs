@@ -18,7 +18,7 @@ pub(in crate::delayed) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new() -> Self {
+    pub(in crate::delayed) fn new() -> Self {
         Self {
             waker: AtomicWaker::new(),
             pending: AtomicUsize::new(1),
@@ -40,6 +40,12 @@ impl Watcher {
         if left == 0 || failure.is_some() {
             self.waker.wake();
         }
+    }
+
+    /// Ends the wait with an error that no node has.
+    pub(in crate::delayed) fn give_up(&self, error: JobError) {
+        let _ = self.failure.set(error); // an error of a node comes first
+        self.waker.wake();
     }
 
     /// Waits until all nodes have values, or one has failed.

@@ -1,0 +1,133 @@
+//! A job that runs in this process, as its future and the values that it awaits see it.
+
+use std::any::Any;
+use std::future::Future;
+use std::sync::Arc;
+
+use super::options::Options;
+use super::pool::{Grant, Pool, Ticket};
+use super::waits::WaitNumber;
+use crate::cancel::move_on_after;
+use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
+use crate::delayed::value::awaiter::{AWAITER, Awaiter, JobId};
+use crate::delayed::value::watcher::Watcher;
+use crate::resource::Allocation;
+use crate::time::current_time;
+
+/// A job that runs in this process.
+pub(super) struct Running {
+    job: JobId,
+    pool: Arc<Pool>,
+    allocation: Option<Arc<Allocation>>,
+    /// The job in whose future the block of this one was opened. It does not end before this one.
+    around: Option<Arc<dyn Awaiter>>,
+}
+
+/// Returns what the jobs hold of these resources whose futures run here.
+pub(super) fn held_here(pool: &Pool) -> Vec<Arc<Allocation>> {
+    let mut held = Vec::new();
+    if let Some(around) = AWAITER.get() {
+        around.add_held(pool.address(), &mut held);
+    }
+    held
+}
+
+/// Runs a future as that of a job.
+pub(super) fn run_as<F: Future>(
+    job: JobId,
+    pool: &Arc<Pool>,
+    grant: Option<&Grant>,
+    future: F,
+) -> impl Future<Output = F::Output> {
+    let running = Arc::new(Running {
+        job,
+        pool: pool.clone(),
+        allocation: grant.map(|grant| grant.allocation.clone()),
+        around: AWAITER.get(),
+    });
+    AWAITER.scope(running, future)
+}
+
+/// Waits for the resources of a future, and runs it.
+pub(super) async fn run_future<Fut: Future>(
+    (job, name): (JobId, &'static str),
+    future: Fut,
+    ticket: Option<Ticket>,
+    pool: &Arc<Pool>,
+    options: &Options,
+    cost: &mut JobStatistics,
+) -> Result<Fut::Output, JobError> {
+    let grant = match ticket {
+        None => None,
+        Some(ticket) => {
+            let granted = ticket.granted(&mut cost.queued).await;
+            Some(granted.map_err(|reason| JobError::impossible(name, reason))?)
+        }
+    };
+    cost.attempts = 1;
+    let begun = current_time();
+    let future = run_as(job, pool, grant.as_ref(), future);
+    let result = match options.time_limit {
+        None => Ok(future.await),
+        Some(limit) => {
+            let output = move_on_after(limit, future).await;
+            output.ok_or_else(|| JobError::timed_out(name, limit))
+        }
+    };
+    cost.wall = current_time().saturating_duration_since(begun);
+    result
+}
+
+impl Awaiter for Running {
+    fn begin_wait(
+        &self,
+        jobs: Vec<JobId>,
+        watcher: &Arc<Watcher>,
+    ) -> Result<Box<dyn Any + Send + Sync>, JobError> {
+        // The job around waits for this one, and so for the same jobs.
+        let around = self.around.as_ref();
+        let around = around.map(|job| job.begin_wait(jobs.clone(), watcher));
+        let around = around.transpose()?;
+        let mut held = Vec::new();
+        self.add_held(self.pool.address(), &mut held);
+        let is_holder = self.allocation.is_some();
+        let number = self
+            .pool
+            .begin_wait((self.job, is_holder), jobs, &held, watcher)?;
+        Ok(Box::new(Recorded {
+            pool: self.pool.clone(),
+            job: self.job,
+            number,
+            _around: around,
+        }))
+    }
+
+    fn allocation(&self) -> Option<&Arc<Allocation>> {
+        let of_around = || self.around.as_ref()?.allocation();
+        self.allocation.as_ref().or_else(of_around)
+    }
+
+    fn add_held(&self, pool: usize, held: &mut Vec<Arc<Allocation>>) {
+        if pool == self.pool.address() {
+            held.extend(self.allocation.clone());
+        }
+        if let Some(around) = &self.around {
+            around.add_held(pool, held);
+        }
+    }
+}
+
+/// A recorded wait. Dropping it ends the record.
+struct Recorded {
+    pool: Arc<Pool>,
+    job: JobId,
+    number: WaitNumber,
+    _around: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        self.pool.end_wait(self.job, self.number);
+    }
+}

@@ -1,0 +1,290 @@
+//! Futures that hold resources and wait for jobs that need them: such a wait is an error, and no
+//! other wait is.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use common::{poll_with_yields, test};
+use seedbed::checkpoint;
+use seedbed::delayed::{
+    Cores, Delayed, JobErrorKind, Jobs, Resources, Units, ZERO, delayed_val, open,
+};
+use seedbed::sync::Event;
+
+fn cores(count: usize) -> Resources {
+    Resources::none().cores(0..count)
+}
+
+/// Yields until the statistics of the block are as wanted.
+async fn until(jobs: &Jobs<'_>, (running, queued): (usize, usize)) {
+    loop {
+        let now = jobs.statistics();
+        if (now.running, now.queued) == (running, queued) {
+            return;
+        }
+        checkpoint().await;
+    }
+}
+
+#[test]
+fn a_future_that_holds_the_only_core_cannot_await_a_job_that_needs_it() {
+    test(open(cores(1), async |jobs| {
+        let one = jobs.on(Cores(1));
+        let inner = jobs.clone();
+        let holder = one.spawn(async move {
+            let needs_core = inner.on(Cores(1)).spawn(async { 7u32 });
+            let error = (&needs_core * 2u32).await.unwrap_err();
+            (needs_core, error)
+        });
+        let (needs_core, error) = holder.await.unwrap();
+        assert_eq!(error.kind(), JobErrorKind::Deadlock);
+        assert_eq!(error.attempts(), 0);
+        let text = error.to_string();
+        assert!(
+            text.contains("it asks for 1 core, and the future that waits for it holds cores 0"),
+            "{text}"
+        );
+        assert_eq!((needs_core * 3u32).await.unwrap(), 21);
+    }));
+}
+
+#[test]
+fn the_awaited_value_is_not_failed_by_a_wait_without_end() {
+    test(open(cores(1), async |jobs| {
+        let inner = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let value = inner.call(i32::abs, -3) + 1;
+            for _ in 0..2 {
+                let error = (&value).await.unwrap_err();
+                assert_eq!(error.kind(), JobErrorKind::Deadlock);
+            }
+            value
+        });
+        assert_eq!(holder.await.unwrap().await.unwrap(), 4);
+    }));
+}
+
+#[test]
+fn a_wait_through_a_future_without_resources_is_found_in_either_order() {
+    for is_outer_first in [true, false] {
+        test(open(cores(1), async move |jobs| {
+            let (go, inner) = (Arc::new(Event::new()), jobs.clone());
+            let mut goes = Some(go.clone());
+            let between = jobs.spawn(async move {
+                if is_outer_first {
+                    goes.take().unwrap().wait().await;
+                }
+                inner.on(Cores(1)).spawn(async { 1 }).await.unwrap()
+            });
+            let (awaited, again) = (between.clone(), jobs.clone());
+            let holder = jobs.on(Cores(1)).spawn(async move {
+                if !is_outer_first {
+                    until(&again, (1, 1)).await;
+                    checkpoint().await; // so that `between` waits
+                }
+                awaited.await.map_err(|error| error.kind())
+            });
+            until(&jobs, (1, usize::from(!is_outer_first))).await;
+            assert!(!poll_with_yields(between.shared(), 3).await || !is_outer_first);
+            go.set();
+            assert_eq!(holder.await.unwrap(), Err(JobErrorKind::Deadlock));
+            assert_eq!(between.await.unwrap(), 1);
+        }));
+    }
+}
+
+#[test]
+fn of_two_futures_that_wait_for_each_other_s_resources_one_is_told() {
+    test(open(cores(2), async |jobs| {
+        let failed = Arc::new(AtomicU32::new(0));
+        let both = Arc::new(Event::new());
+        let holder = || {
+            let (inner, failed, both) = (jobs.clone(), failed.clone(), both.clone());
+            jobs.on(Cores(1)).spawn(async move {
+                both.wait().await;
+                let value = inner.on(Cores(1)).spawn(async { 1 });
+                match value.await {
+                    Ok(value) => value,
+                    Err(error) => {
+                        assert_eq!(error.kind(), JobErrorKind::Deadlock);
+                        let text = error.to_string();
+                        assert!(text.contains("behind `"), "{text}");
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        10
+                    }
+                }
+            })
+        };
+        let sum = holder() + holder();
+        until(&jobs, (2, 0)).await;
+        both.set();
+        assert_eq!(sum.await.unwrap(), 11);
+        assert_eq!(failed.load(Ordering::Relaxed), 1);
+    }));
+}
+
+#[test]
+fn a_job_behind_one_that_needs_all_cannot_be_awaited_by_a_holder() {
+    test(open(cores(2), async |jobs| {
+        let inner = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let large = inner.on(Cores(2)).spawn(async { 2 });
+            let small = inner.on(Cores(1)).spawn(async { 1 });
+            let error = (&small).await.unwrap_err();
+            assert_eq!(error.kind(), JobErrorKind::Deadlock);
+            large + small
+        });
+        assert_eq!(holder.await.unwrap().await.unwrap(), 3);
+    }));
+}
+
+#[test]
+fn a_prioritised_job_may_make_a_wait_endless_that_had_an_end() {
+    test(open(cores(3), async |jobs| {
+        let (stop, inner) = (Arc::new(Event::new()), jobs.clone());
+        let stopped = stop.clone();
+        let other = jobs.on(Cores(2)).spawn(async move { stopped.wait().await });
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let value = inner.on(Cores(2)).spawn(async {});
+            value.await.map_err(|error| error.kind())
+        });
+        until(&jobs, (2, 1)).await;
+        checkpoint().await;
+        let first = jobs.on(Cores(3)).prioritized().spawn(async {});
+        stop.set();
+        other.await.unwrap();
+        assert_eq!(holder.await.unwrap(), Err(JobErrorKind::Deadlock));
+        first.await.unwrap();
+    }));
+}
+
+#[test]
+fn a_job_that_waits_for_its_argument_is_found_when_it_enters_the_queue() {
+    test(open(cores(1), async |jobs| {
+        let (inner, go) = (jobs.clone(), Arc::new(Event::new()));
+        let goes = go.clone();
+        let argument = jobs.spawn(async move {
+            goes.wait().await;
+            -3
+        });
+        let absolute = jobs.then(argument, i32::abs);
+        let awaited = absolute.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            drop(inner);
+            awaited.await.map_err(|error| error.kind())
+        });
+        until(&jobs, (1, 0)).await;
+        checkpoint().await;
+        go.set();
+        assert_eq!(holder.await.unwrap(), Err(JobErrorKind::Deadlock));
+        assert_eq!(absolute.await.unwrap(), 3);
+    }));
+}
+
+#[test]
+fn a_block_within_a_future_has_what_that_does_not_hold() {
+    test(open(cores(2), async |jobs| {
+        let outer = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let block = outer.open(async |inner| {
+                let one = inner.on(Cores(1)).spawn(async { 1 });
+                let two = inner.on(Cores(2)).spawn(async { 2 });
+                (one.await.unwrap(), two.await.unwrap_err())
+            });
+            block.await
+        });
+        let (one, error) = holder.await.unwrap();
+        assert_eq!((one, error.kind()), (1, JobErrorKind::Impossible));
+        let text = error.to_string();
+        assert!(
+            text.contains("asks for 2 cores, and the future that opened its block holds cores 0"),
+            "{text}"
+        );
+    }));
+}
+
+#[test]
+fn a_wait_in_a_block_within_a_future_counts_for_that_future() {
+    test(open(cores(2), async |jobs| {
+        let outer = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let (again, all) = (outer.clone(), outer.on(Cores(2)).spawn(async { 5 }));
+            let awaited = all.clone();
+            let block = outer.open(async |inner| {
+                let child = inner.spawn(async move {
+                    drop(again);
+                    awaited.await.map_err(|error| error.kind())
+                });
+                child.await.unwrap()
+            });
+            (block.await, all)
+        });
+        let (inner, all) = holder.await.unwrap();
+        assert_eq!(inner, Err(JobErrorKind::Deadlock));
+        assert_eq!(all.await.unwrap(), 5);
+    }));
+}
+
+#[test]
+fn a_holder_awaits_jobs_that_fit_next_to_it_or_need_nothing() {
+    test(open(cores(2), async |jobs| {
+        let inner = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let one = inner.on(Cores(1));
+            let values: Vec<Delayed<u32>> = (0..3).map(|n| one.spawn(async move { n })).collect();
+            let nothing = inner.on(ZERO).spawn(async {
+                checkpoint().await;
+                10
+            });
+            let total: Delayed<u32> = values.into_iter().sum();
+            (total + nothing).await.unwrap()
+        });
+        until(&jobs, (2, 2)).await;
+        let other = jobs.on(Cores(2)).spawn(async { 100 });
+        assert_eq!((holder + other).await.unwrap(), 113);
+    }));
+}
+
+#[test]
+fn a_wait_for_a_job_that_runs_is_not_ended_though_others_are_queued() {
+    test(open(cores(1), async |jobs| {
+        let (inner, go) = (jobs.clone(), Arc::new(Event::new()));
+        let goes = go.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let waits = inner.spawn(async move { goes.wait().await });
+            waits.await.unwrap();
+            1
+        });
+        let queued = jobs.on(Cores(1)).spawn(async { 2 });
+        until(&jobs, (1, 1)).await;
+        let sum = holder + queued;
+        assert!(!poll_with_yields(sum.shared(), 5).await);
+        go.set();
+        assert_eq!(sum.await.unwrap(), 3);
+    }));
+}
+
+#[test]
+fn holders_of_other_kinds_are_found_too_and_a_wait_that_was_dropped_does_not_count() {
+    test(open(
+        Resources::none().amount("licences", 2),
+        async |jobs| {
+            let licence = |count| jobs.on(Units("licences", count));
+            let (one, two) = (licence(1), licence(2));
+            let holder = licence(1).spawn(async move {
+                let queued = two.spawn(async { 2 });
+                let error = queued.await.unwrap_err();
+                assert_eq!(error.kind(), JobErrorKind::Deadlock);
+                // `two` is at the head of the queue, so this one does not start either. The wait is
+                // given up in time.
+                let behind = one.spawn(async { 1 });
+                let waiting = behind.shared();
+                drop(waiting);
+                behind
+            });
+            assert_eq!((holder.await.unwrap() + delayed_val(1)).await.unwrap(), 2);
+        },
+    ));
+}
