@@ -7,7 +7,8 @@
 //!   it.
 //! * [`Condvar`] lets tasks wait until the value of a mutex has changed.
 //! * [`channel()`] passes values from senders to receivers, with or without a buffer.
-//!   [`open_producer`] runs a task that makes a value whenever one is requested.
+//!   [`open_producer`] runs a task that makes a value whenever one is requested; [`spawn_producer`]
+//!   returns the stream of its values.
 //! * [`Event`] happens once and wakes all waiters.
 //! * [`ConflictDetector`] detects that two tasks run operations at once which must not overlap.
 //!
@@ -46,6 +47,7 @@ mod event;
 mod limiter;
 mod locked;
 mod mutex;
+mod produced_stream;
 mod producer;
 mod rw_lock;
 mod semaphore;
@@ -71,6 +73,7 @@ pub use limiter::{
     Token,
 };
 pub use mutex::{Mutex, MutexGuard, MutexLock, MutexStatistics};
+pub use produced_stream::{ProducedStream, ProducerError, spawn_producer};
 pub use producer::{Produced, Producer, open_producer, try_open_producer};
 pub use rw_lock::{
     RwLock, RwLockRead, RwLockReadGuard, RwLockStatistics, RwLockWrite, RwLockWriteGuard,

@@ -36,8 +36,9 @@ use crate::task::{Nursery, open_nursery, try_open_nursery};
 /// opens does not affect the receiver. If a receive is cancelled, the producer continues until it
 /// has the value, which the next receive then gets immediately.
 ///
-/// For a stream of values that need no task, use [`futures_lite::stream`]. For a producer that
-/// works ahead, use a [`channel`](crate::sync::channel()) and a nursery.
+/// To return a stream of such values from a function, use
+/// [`spawn_producer`](crate::sync::spawn_producer). For a stream of values that need no task, use
+/// [`futures_lite::stream`]. For a producer that works ahead, use a [`channel`](crate::sync::channel()) and a nursery.
 ///
 /// ```
 /// use futures_lite::StreamExt;
@@ -78,7 +79,7 @@ where
     P: Future<Output = ()> + Send,
     B: Future<Output = R>,
 {
-    let (values, produced) = open();
+    let (values, produced) = new_producer();
     let scope = values.link.scope.clone();
     open_nursery(|n: Nursery<'_, R>| async move {
         n.spawn(values.run_producer(producer));
@@ -139,7 +140,7 @@ where
     P: Future<Output = Result<(), E>> + Send,
     B: Future<Output = Result<R, E>>,
 {
-    let (values, produced) = open();
+    let (values, produced) = new_producer();
     let scope = values.link.scope.clone();
     try_open_nursery(|n: Nursery<'_, Result<R, E>>| async move {
         // A cancelled producer is not an error.
@@ -151,7 +152,8 @@ where
     .await
 }
 
-fn open<T>() -> (Producer<T>, Produced<T>) {
+/// Makes both sides of a producer that has not been spawned.
+pub(super) fn new_producer<T>() -> (Producer<T>, Produced<T>) {
     let (sender, receiver) = channel(0);
     let link = Arc::new(Link {
         scope: CancelScope::new(),
@@ -250,7 +252,10 @@ impl<T> Producer<T> {
     }
 
     /// Runs the producer in its scope, from the first request on; `None` if it was cancelled.
-    async fn run_producer<P: Future>(self, producer: impl FnOnce(Self) -> P) -> Option<P::Output> {
+    pub(super) async fn run_producer<P: Future>(
+        self,
+        producer: impl FnOnce(Self) -> P,
+    ) -> Option<P::Output> {
         let scope = self.link.scope.clone();
         let values = async {
             self.wait_for_request().await;
@@ -374,6 +379,11 @@ impl<T> Produced<T> {
     /// ```
     pub fn is_closed(&self) -> bool {
         self.receiver.is_closed()
+    }
+
+    /// Cancels the producer wherever it waits.
+    pub(super) fn cancel_producer(&self) {
+        self.link.scope.cancel();
     }
 
     /// Wakes the producer if a receiver waits now.

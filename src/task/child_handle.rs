@@ -133,7 +133,7 @@ impl<T> Task<T> {
         self.raw.child().request_cancel();
     }
 
-    pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+    pub(crate) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         // SAFETY: `T` is the output type of the child's future, as the caller of `new` promised.
         let polled = unsafe { self.raw.poll_output(cx) };
         noted(polled, &Wait::For("another task"))

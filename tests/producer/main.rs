@@ -1,7 +1,8 @@
 //! Producers: they make values only on request, never ahead, and end with the block.
 
-#[path = "common/polling.rs"]
+#[path = "../common/polling.rs"]
 mod polling;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
