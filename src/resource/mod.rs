@@ -6,7 +6,7 @@
 //! | files | job |
 //! |---|---|
 //! | `amount`, `request`, `kinds` | what a job asks for |
-//! | `resources`, `local`, `cgroup` | what there is |
+//! | `resources`, `local`, `nodes`, `cgroup` | what there is |
 //! | `pool`, `ledger`, `allocation` | what is free, and what a job has got |
 //! | `queue` | which job is next |
 
@@ -16,6 +16,7 @@ mod cgroup;
 mod kinds;
 mod ledger;
 mod local;
+mod nodes;
 mod pool;
 mod queue;
 mod request;

@@ -1,5 +1,8 @@
 //! The resources of one name: a sum, or units with names.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use super::allocation::{Held, Part};
 use super::amount::Amount;
 
@@ -12,6 +15,8 @@ pub(super) enum Pool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unit {
     name: Box<str>,
+    /// The part of the machine where the unit is. Those of a job are together where that is free.
+    node: u32,
     free: Amount,
 }
 
@@ -20,12 +25,14 @@ impl Pool {
         Self::Sum { total, free: total }
     }
 
-    pub(super) fn units(names: impl IntoIterator<Item = Box<str>>) -> Self {
-        let unit = |name| Unit {
+    /// Makes a pool of units with names, on nodes of the machine.
+    pub(super) fn units(units: impl IntoIterator<Item = (Box<str>, u32)>) -> Self {
+        let unit = |(name, node)| Unit {
             name,
+            node,
             free: Amount::ONE,
         };
-        Self::Units(names.into_iter().map(unit).collect())
+        Self::Units(units.into_iter().map(unit).collect())
     }
 
     /// Returns the names of the units.
@@ -109,13 +116,15 @@ fn choose_parts(units: &[Unit], amount: Amount) -> Option<Vec<(usize, Amount)>> 
     let is_whole = |unit: &Unit| unit.free == Amount::ONE;
     let wanted = usize::try_from(amount.wholes()).ok()?;
     let wholes = units.iter().enumerate().filter(|(_, unit)| is_whole(unit));
-    let mut parts: Vec<_> = wholes
-        .take(wanted)
-        .map(|(at, _)| (at, Amount::ONE))
-        .collect();
-    if parts.len() < wanted {
+    let mut wholes: Vec<usize> = wholes.map(|(at, _)| at).collect();
+    if wholes.len() < wanted {
         return None;
     }
+    if wanted > 1 {
+        order_by_node(units, &mut wholes, wanted);
+    }
+    let wholes = wholes.into_iter().take(wanted);
+    let mut parts: Vec<_> = wholes.map(|at| (at, Amount::ONE)).collect();
     let fraction = amount.fraction();
     if !fraction.is_zero() {
         let taken = |at| parts.iter().any(|&(other, _)| other == at);
@@ -127,4 +136,28 @@ fn choose_parts(units: &[Unit], amount: Amount) -> Option<Vec<(usize, Amount)>> 
         parts.push((at, fraction));
     }
     Some(parts)
+}
+
+/// Brings those units to the front that are on one node, if a node has as many as are wanted: the one
+/// with the least number of free units, so that larger groups stay whole. Otherwise those of the nodes
+/// with the most.
+fn order_by_node(units: &[Unit], free: &mut [usize], wanted: usize) {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for &at in &*free {
+        *counts.entry(units[at].node).or_default() += 1;
+    }
+    if counts.len() < 2 {
+        return;
+    }
+    let is_enough = |&(_, count): &(&u32, &usize)| *count >= wanted;
+    let smallest = counts
+        .iter()
+        .filter(is_enough)
+        .min_by_key(|(_, count)| **count);
+    let chosen = smallest.map(|(node, _)| *node);
+    free.sort_by_key(|&at| {
+        let node = units[at].node;
+        // The order within a node, and that of equal nodes, stays.
+        (Some(node) != chosen, Reverse(counts[&node]), node)
+    });
 }

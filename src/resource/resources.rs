@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::amount::Amount;
 use super::kinds::Memory;
 use super::local;
+use super::nodes;
 use super::pool::Pool;
 use super::request::{CORES, MEMORY};
 
@@ -64,7 +65,8 @@ impl Resources {
         }
     }
 
-    /// Sets the cores, by their numbers.
+    /// Sets the cores, by their numbers. A job gets cores of one node of the machine (NUMA) where
+    /// one has as many as it asks for, and of the smallest number of nodes otherwise.
     ///
     /// ```
     /// use seedbed::delayed::Resources;
@@ -72,7 +74,26 @@ impl Resources {
     /// assert_eq!(Resources::none().cores(0..2).core_count(), 2);
     /// ```
     pub fn cores(self, numbers: impl IntoIterator<Item = usize>) -> Self {
-        self.units(CORES, numbers.into_iter().map(|number| number.to_string()))
+        self.cores_of(numbers, &nodes::nodes())
+    }
+
+    /// Sets the cores, of which some are on the given nodes of the machine, and others on node 0.
+    pub(super) fn cores_of(
+        mut self,
+        numbers: impl IntoIterator<Item = usize>,
+        nodes: &BTreeMap<usize, u32>,
+    ) -> Self {
+        let mut distinct: Vec<usize> = Vec::new();
+        for number in numbers {
+            if !distinct.contains(&number) {
+                distinct.push(number);
+            }
+        }
+        let node = |number| nodes.get(&number).copied().unwrap_or(0);
+        let cores = distinct.into_iter();
+        let cores = cores.map(|number| (number.to_string().into(), node(number)));
+        self.pools.insert(CORES.into(), Pool::units(cores));
+        self
     }
 
     /// Returns the number of cores.
@@ -138,7 +159,8 @@ impl Resources {
                 distinct.push(name.as_ref().into());
             }
         }
-        self.pools.insert(kind.into(), Pool::units(distinct));
+        let units = distinct.into_iter().map(|name| (name, 0));
+        self.pools.insert(kind.into(), Pool::units(units));
         self
     }
 

@@ -1,5 +1,6 @@
 //! Random jobs against a simple model, and the words of requests and refusals.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -296,4 +297,23 @@ fn requests_and_allocations_can_be_sent() {
         serde_json::from_str::<Allocation>(&text).unwrap(),
         allocation
     );
+}
+
+#[test]
+fn cores_of_a_job_are_on_one_node_where_that_is_free() {
+    let nodes = BTreeMap::from([(0, 0), (1, 1), (2, 0), (3, 1), (4, 1)]);
+    let mut ledger = Ledger::new(&Resources::none().cores_of(0..5, &nodes));
+    let mut take = |count| ledger.allocate(&Cores(count).into(), None).unwrap();
+    // Node 0 has two, so that node 1 keeps its three.
+    let two = take(2);
+    assert_eq!(two.cores(), [0, 2]);
+    let three = take(3);
+    assert_eq!(three.cores(), [1, 3, 4]);
+    ledger.release(&two);
+    ledger.release(&three);
+    // No node has four: all of the larger one, and one of the other.
+    let four = ledger.allocate(&Cores(4).into(), None).unwrap();
+    assert_eq!(four.cores(), [0, 1, 3, 4]);
+    ledger.release(&four);
+    assert!(ledger.is_all_free());
 }
