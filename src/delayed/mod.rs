@@ -53,8 +53,8 @@ mod value;
 pub use error::{JobError, JobErrorKind};
 pub use job_statistics::JobStatistics;
 pub use jobs::{
-    Argument, Callable, Jobs, Limited, Portable, ResourceStatistics, Statistics, allocation, open,
-    try_open,
+    Argument, Callable, Jobs, Limited, Portable, Progress, ResourceStatistics, Statistics,
+    allocation, open, try_open,
 };
 pub use run::run;
 pub use setup::{Setup, SetupError};

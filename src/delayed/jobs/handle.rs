@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::callable::{Argument, Callable, Portable};
 use super::options::{Checked, Options};
 use super::pool::{Pool, Ticket};
+use super::record::Record;
 use super::run::{Job, run_job};
 use super::running::{held_here, run_as, run_future};
 use super::statistics::Statistics;
@@ -286,8 +287,14 @@ impl<'env> Jobs<'env> {
                     ticket,
                 };
                 let (pool, options) = (self.pool.clone(), self.options.clone());
+                let record = Record::new(&pool, promise.job());
                 self.spawner.spawn(async move {
-                    promise.settle_job(run_job::<F, A, M>(job, pool, options).await);
+                    if job.ticket.is_none() {
+                        record.begin(name);
+                    }
+                    let result = run_job::<F, A, M>(job, pool, options).await;
+                    record.end();
+                    promise.settle_job(result);
                 });
             }
         }
@@ -326,16 +333,31 @@ impl<'env> Jobs<'env> {
         let name = type_name::<F>();
         let (promise, result) = pending(name);
         let (jobs, value) = (self.clone(), value.into());
+        let record = Record::new(&self.pool, promise.job());
+        promise.set_argument(&value);
+        self.pool
+            .trace(|trace| trace.depend(promise.job(), value.jobs()));
         self.spawner.spawn(async move {
             let (job, pool) = (promise.job(), &jobs.pool);
-            let argument = match run_as(job, pool, None, value.computed()).await {
+            let computed = run_as(job, pool, None, value.computed()).await;
+            promise.forget_argument();
+            let argument = match computed.and_then(Delayed::into_result) {
                 Ok(argument) => argument,
-                Err(error) => return promise.settle(Err(error)),
+                Err(error) => {
+                    record.fail();
+                    return promise.settle(Err(error));
+                }
             };
             let ticket = match jobs.enqueue(job, name, &jobs.options.of_call) {
                 Ok(ticket) => ticket,
-                Err(error) => return promise.settle(Err(error)),
+                Err(error) => {
+                    record.fail();
+                    return promise.settle(Err(error));
+                }
             };
+            if ticket.is_none() {
+                record.begin(name);
+            }
             let job = Job {
                 f,
                 argument,
@@ -343,7 +365,9 @@ impl<'env> Jobs<'env> {
                 ticket,
             };
             let (pool, options) = (jobs.pool.clone(), jobs.options.clone());
-            promise.settle_job(run_job::<F, A, M>(job, pool, options).await);
+            let result = run_job::<F, A, M>(job, pool, options).await;
+            record.end();
+            promise.settle_job(result);
         });
         result
     }
@@ -388,11 +412,16 @@ impl<'env> Jobs<'env> {
             Ok(ticket) => {
                 let future = future.into_future();
                 let (pool, options) = (self.pool.clone(), self.options.clone());
+                let record = Record::new(&pool, job);
                 self.spawner.spawn(async move {
+                    if ticket.is_none() {
+                        record.begin(name);
+                    }
                     let mut cost = JobStatistics::default();
                     let job = (job, name);
                     let result = run_future(job, future, ticket, &pool, &options, &mut cost).await;
                     pool.count(&cost, result.is_ok());
+                    record.end();
                     promise.settle_job((result, cost));
                 });
             }

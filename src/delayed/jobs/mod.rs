@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `open` | the blocks |
 //! | `handle`, `options`, `limited` | the handle that submits jobs, its options, its limit |
-//! | `pool` | waiting for an allocation, and giving it back |
+//! | `pool`, `state` | waiting for an allocation, and giving it back |
+//! | `record` | a job from its submission to its end, as it is counted |
+//! | `progress`, `observed`, `trace`, `trace_to` | what a block does, for those that look on |
 //! | `run` | one job, from its turn to its result |
 //! | `running`, `waits` | a job that runs in this process; what it waits for |
 //! | `in_worker` | what the worker does with an allocation |
@@ -15,12 +17,18 @@ mod callable;
 mod handle;
 mod in_worker;
 mod limited;
+mod observed;
 mod open;
 mod options;
 mod pool;
+mod progress;
+mod record;
 mod run;
 mod running;
+mod state;
 mod statistics;
+mod trace;
+mod trace_to;
 mod waits;
 
 pub use callable::{Argument, Callable, Portable};
@@ -28,4 +36,5 @@ pub use handle::Jobs;
 pub use in_worker::allocation;
 pub use limited::Limited;
 pub use open::{open, try_open};
+pub use progress::Progress;
 pub use statistics::{ResourceStatistics, Statistics};

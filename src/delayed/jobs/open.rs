@@ -1,7 +1,7 @@
 //! The blocks of jobs.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::handle::Jobs;
 use super::pool::Pool;
@@ -51,14 +51,13 @@ where
 {
     let setup = setup.into();
     let workers = Arc::new(ContextSet::new());
-    let of_block = workers.clone();
+    let end = End::default();
+    let (of_block, pool) = (workers.clone(), end.pool.clone());
     let block = open_nursery(move |n: Nursery<'env, R>| {
-        body(Jobs::new(
-            n.spawner(),
-            Arc::new(Pool::new(&setup, of_block)),
-        ))
+        let pool = pool.get_or_init(|| Arc::new(Pool::new(&setup, of_block)));
+        body(Jobs::new(n.spawner(), pool.clone()))
     });
-    within(workers, block)
+    within(workers, end, block)
 }
 
 /// Opens a block of jobs whose body can fail. An `Err` of the body cancels the jobs; in everything
@@ -100,20 +99,36 @@ where
 {
     let setup = setup.into();
     let workers = Arc::new(ContextSet::new());
-    let of_block = workers.clone();
+    let end = End::default();
+    let (of_block, pool) = (workers.clone(), end.pool.clone());
     let block = try_open_nursery(move |n: Nursery<'env, Result<T, E>>| {
-        body(Jobs::new(
-            n.spawner(),
-            Arc::new(Pool::new(&setup, of_block)),
-        ))
+        let pool = pool.get_or_init(|| Arc::new(Pool::new(&setup, of_block)));
+        body(Jobs::new(n.spawner(), pool.clone()))
     });
-    within(workers, block)
+    within(workers, end, block)
 }
 
 /// Runs a block, and shuts down its workers. Its parameter is the whole type of the block, so that
 /// the compiler sees without knowing `'env` that this future is `Send`.
-async fn within<B: Future>(workers: Arc<ContextSet>, block: B) -> B::Output {
-    workers.within(block).await
+async fn within<B: Future>(workers: Arc<ContextSet>, end: End, block: B) -> B::Output {
+    let value = workers.within(block).await;
+    drop(end);
+    value
+}
+
+/// Closes the pool of a block when dropped.
+#[derive(Default)]
+struct End {
+    /// Set when the block begins.
+    pool: Arc<OnceLock<Arc<Pool>>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.get() {
+            pool.close();
+        }
+    }
 }
 
 impl Jobs<'_> {

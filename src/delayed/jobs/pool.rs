@@ -4,25 +4,28 @@
 //! waiters are woken. An allocation is owned: by the slot of its waiter until that takes it, then by
 //! a [`Grant`]. Dropping either gives it back, so that no end of a job can lose it.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io::Write;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
+use super::observed::Observed;
 use super::options::Checked;
+use super::state::{Slot, State, Turn};
 use super::statistics::{ResourceStatistics, Statistics};
-use super::waits::{Deadlock, WaitNumber, Waits};
+use super::trace::Trace;
+use super::waits::WaitNumber;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::setup::Setup;
 use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::watcher::Watcher;
-use crate::resource::{Allocation, Ledger, Queue, Request, Resources, TicketId, ZERO};
-use crate::sync::CapacityLimiter;
+use crate::resource::{Allocation, Ledger, Request, Resources, TicketId, ZERO};
+use crate::sync::{CapacityLimiter, Event};
 use crate::sys::primitives::lock;
 use crate::time::current_time;
 use crate::wait::{Wait, pending};
@@ -31,6 +34,11 @@ use crate::worker::ContextSet;
 /// The resources and the workers of a block.
 pub(super) struct Pool {
     state: Mutex<State>,
+    /// The numbers of the cores.
+    cores: Vec<usize>,
+    name: Option<Arc<str>>,
+    /// `None` in the cell if the trace has ended.
+    trace: OnceLock<Mutex<Option<Trace>>>,
     /// The error of the setup. If there is one, no job can run.
     fault: Option<String>,
     /// Whether all jobs are prioritised.
@@ -40,36 +48,6 @@ pub(super) struct Pool {
     pub(super) workers: Arc<ContextSet>,
     /// The limiter of calls whose number the cores limit.
     pub(super) unlimited: CapacityLimiter,
-}
-
-struct State {
-    ledger: Ledger,
-    queue: Queue<Arc<Slot>>,
-    /// The tickets of the jobs in the queue.
-    tickets: HashMap<JobId, TicketId>,
-    waits: Waits,
-    running: usize,
-    succeeded: usize,
-    failed: usize,
-    /// The sums over the jobs that have ended.
-    total: JobStatistics,
-}
-
-/// Where a waiting job finds its allocation.
-struct Slot {
-    job: JobId,
-    name: &'static str,
-    /// Leaves `Waiting` only while the pool is locked. The owner takes it at any time.
-    turn: Mutex<Turn>,
-    waker: AtomicWaker,
-}
-
-enum Turn {
-    Waiting,
-    Granted(Allocation),
-    /// The job can no longer get what it asks for.
-    Refused(String),
-    Taken,
 }
 
 impl Pool {
@@ -83,16 +61,10 @@ impl Pool {
         Self {
             fault,
             is_prioritized: setup.is_prioritized(),
-            state: Mutex::new(State {
-                ledger: Ledger::new(&resources),
-                queue: Queue::new(),
-                tickets: HashMap::new(),
-                waits: Waits::default(),
-                running: 0,
-                succeeded: 0,
-                failed: 0,
-                total: JobStatistics::default(),
-            }),
+            state: Mutex::new(State::new(Ledger::new(&resources))),
+            cores: resources.core_numbers(),
+            name: setup.block_name().cloned(),
+            trace: OnceLock::new(),
             ends_at: resources
                 .time()
                 .and_then(|time| current_time().checked_add(time)),
@@ -166,47 +138,15 @@ impl Pool {
 
     /// Grants what fits, in the order of the queue. Unlocks the state, and wakes the waiters.
     fn grant(&self, mut state: MutexGuard<'_, State>) {
-        let woken = self.choose(&mut state);
-        let deadlock = self.take_deadlock(&mut state);
+        let woken = state.choose(self.time_left());
+        let deadlock = state.take_deadlock();
+        let observed = state.changed();
         drop(state);
+        set(observed);
         if let Some((watcher, error)) = deadlock {
             watcher.give_up(error);
         }
         wake(woken);
-    }
-
-    /// Gives the waiters their allocations. Returns those to be woken.
-    fn choose(&self, state: &mut State) -> Vec<Arc<Slot>> {
-        let State {
-            ledger,
-            queue,
-            tickets,
-            running,
-            ..
-        } = state;
-        let time_left = self.time_left();
-        let mut woken = Vec::new();
-        loop {
-            if let Some((slot, allocation)) = queue.grant_next(ledger, time_left) {
-                *running += 1;
-                tickets.remove(&slot.job);
-                *lock(&slot.turn) = Turn::Granted(allocation);
-                woken.push(slot);
-                continue;
-            }
-            // Time is the only resource that does not come back.
-            let refused = time_left.and_then(|_| {
-                let (request, _) = queue.head()?;
-                let reason = ledger.check(request, time_left).err()?;
-                Some((queue.remove_head()?, reason))
-            });
-            let Some((slot, reason)) = refused else {
-                return woken;
-            };
-            tickets.remove(&slot.job);
-            *lock(&slot.turn) = Turn::Refused(reason);
-            woken.push(slot);
-        }
     }
 
     fn release(&self, job: JobId, allocation: &Allocation) {
@@ -233,7 +173,7 @@ impl Pool {
     ) -> Result<WaitNumber, JobError> {
         let mut state = lock(&self.state);
         if !held.is_empty()
-            && let Some((request, name)) = self.find_obstructed(&state, &jobs, held)
+            && let Some((request, name)) = state.find_obstructed(&jobs, held, self.time_left())
         {
             let reason = format!(
                 "it asks for {request}, and the future that waits for it holds {}, so that neither \
@@ -247,64 +187,73 @@ impl Pool {
         Ok(number)
     }
 
-    /// Finds a job in the queue among `jobs` and those that they wait for, that does not fit next to
-    /// `held`. Returns its request and its name.
-    fn find_obstructed<'a>(
-        &self,
-        state: &'a State,
-        jobs: &[JobId],
-        held: &[Arc<Allocation>],
-    ) -> Option<(&'a Request, &'static str)> {
-        let time_left = self.time_left();
-        let queued = |job| state.queue.get(*state.tickets.get(&job)?);
-        // Most of many jobs ask for the same.
-        let mut fitting: Option<&Request> = None;
-        let found = state.waits.find(jobs, |job| {
-            let Some((request, _)) = queued(job).filter(|(request, _)| fitting != Some(request))
-            else {
-                return false;
-            };
-            let fits = state.ledger.fits_besides(held, request, time_left);
-            if fits {
-                fitting = Some(request);
-            }
-            !fits
-        })?;
-        queued(found).map(|(request, slot)| (request, slot.name))
-    }
-
     pub(super) fn end_wait(&self, waiting: JobId, number: WaitNumber) {
         let watcher = lock(&self.state).waits.remove(waiting, number);
         drop(watcher);
     }
 
-    /// Ends a wait, if all jobs that hold resources wait for jobs in the queue, of which none can
-    /// start.
-    fn take_deadlock(&self, state: &mut State) -> Option<(Arc<Watcher>, JobError)> {
-        let State {
-            queue,
-            tickets,
-            waits,
-            running,
-            ..
-        } = state;
-        let (_, head) = queue.head()?;
-        if *running == 0 || *running > waits.holders() {
-            return None;
+    /// Counts a job that was submitted.
+    pub(super) fn count_submitted(&self) {
+        let mut state = lock(&self.state);
+        state.submitted += 1;
+        let observed = state.changed();
+        drop(state);
+        set(observed);
+    }
+
+    /// Counts a job that has ended, and that [`count`](Self::count) has not counted.
+    pub(super) fn count_other(&self, is_failed: bool) {
+        let mut state = lock(&self.state);
+        let count = if is_failed {
+            &mut state.failed
+        } else {
+            &mut state.cancelled
+        };
+        *count += 1;
+        let observed = state.changed();
+        drop(state);
+        set(observed);
+    }
+
+    /// Returns the statistics, if there have been other than so many changes.
+    pub(super) fn observe(&self, seen: Option<u64>) -> Observed {
+        let mut state = lock(&self.state);
+        if seen != Some(state.changes) {
+            let changes = state.changes;
+            drop(state);
+            return Observed::Changed(self.statistics(), changes);
         }
-        let Deadlock { watcher, job } = waits.take_deadlock(|job| tickets.contains_key(&job))?;
-        let (request, slot) = queue.get(*tickets.get(&job)?)?;
-        let reason = format!(
-            "it asks for {request} and is in the queue{}, and each job that holds resources waits \
-             for another one in the queue, as the future does that waits for this one. Wait outside \
-             of futures that hold resources, or let them ask for less",
-            if head.job == slot.job {
-                String::new()
-            } else {
-                format!(" behind `{}`", head.name)
-            }
-        );
-        Some((watcher, JobError::deadlock(slot.name, reason)))
+        if state.is_closed {
+            return Observed::Ended;
+        }
+        Observed::Unchanged(state.observed.get_or_insert_default().wait())
+    }
+
+    /// Ends the streams of statistics and the trace, at the end of the block.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.is_closed = true;
+        let observed = state.changed();
+        drop(state);
+        set(observed);
+        let trace = self.trace.get().and_then(|trace| lock(trace).take());
+        if let Some(Err(error)) = trace.map(Trace::finish) {
+            tracing::warn!(%error, "the trace of a block of jobs could not be written");
+        }
+    }
+
+    /// Begins a trace. Returns false if there is one.
+    pub(super) fn begin_trace(&self, out: impl Write + Send + 'static) -> bool {
+        let name = self.name.as_deref().unwrap_or("jobs");
+        let trace = Trace::new(out, name, &self.cores, current_time());
+        self.trace.set(Mutex::new(Some(trace))).is_ok()
+    }
+
+    /// Calls `record` with the trace, if there is one.
+    pub(super) fn trace(&self, record: impl FnOnce(&mut Trace)) {
+        if let Some(trace) = self.trace.get() {
+            lock(trace).as_mut().map(record);
+        }
     }
 
     /// Counts a job that has ended.
@@ -317,6 +266,9 @@ impl Pool {
         };
         *count += 1;
         state.total.add(cost);
+        let observed = state.changed();
+        drop(state);
+        set(observed);
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -334,10 +286,12 @@ impl Pool {
                 total,
             });
         Statistics {
+            submitted: state.submitted,
             queued: state.queue.len(),
             running: state.running,
             succeeded: state.succeeded,
             failed: state.failed,
+            cancelled: state.cancelled,
             total: state.total,
             resources: resources.collect(),
             head,
@@ -360,6 +314,13 @@ impl Drop for Pool {
 fn list(held: &[Arc<Allocation>]) -> String {
     let held: Vec<String> = held.iter().map(|held| held.to_string()).collect();
     held.join(", ")
+}
+
+/// Sets the event of an observer.
+fn set(observed: Option<Event>) {
+    if let Some(event) = observed {
+        event.set();
+    }
 }
 
 fn wake(slots: Vec<Arc<Slot>>) {
@@ -390,11 +351,18 @@ impl Ticket {
         self.slot.waker.register(cx.waker());
         let mut turn = lock(&self.slot.turn);
         match mem::replace(&mut *turn, Turn::Taken) {
-            Turn::Granted(allocation) => Poll::Ready(Ok(Grant {
-                pool: self.pool.clone(),
-                job: self.slot.job,
-                allocation: Arc::new(allocation),
-            })),
+            Turn::Granted(allocation) => {
+                self.pool.trace(|trace| {
+                    let Slot { job, name, .. } = *self.slot;
+                    let cores = allocation.cores();
+                    trace.begin(job, name, &cores, allocation.to_string(), current_time());
+                });
+                Poll::Ready(Ok(Grant {
+                    pool: self.pool.clone(),
+                    job: self.slot.job,
+                    allocation: Arc::new(allocation),
+                }))
+            }
             Turn::Refused(reason) => Poll::Ready(Err(reason)),
             Turn::Waiting => {
                 *turn = Turn::Waiting;
@@ -434,6 +402,8 @@ pub(super) struct Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.pool.release(self.job, &self.allocation);
+        let job = self.job;
+        self.pool.trace(|trace| trace.end(job, current_time()));
+        self.pool.release(job, &self.allocation);
     }
 }

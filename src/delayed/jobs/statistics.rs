@@ -12,14 +12,18 @@ use crate::resource::Amount;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
+    /// The number of all jobs so far, without those that were refused at once.
+    pub submitted: usize,
     /// The number of jobs that wait for their resources.
     pub queued: usize,
     /// The number of jobs that have their resources.
     pub running: usize,
     /// The number of jobs that have ended with a value.
     pub succeeded: usize,
-    /// The number of jobs that have ended with an error. Jobs that were cancelled do not count.
+    /// The number of jobs that have ended with an error.
     pub failed: usize,
+    /// The number of jobs that were cancelled before they had a result.
+    pub cancelled: usize,
     /// The sums over the jobs that have ended. `peak_memory` is the greatest of them.
     pub total: JobStatistics,
     /// The resources of the block, in the order of their names.
@@ -57,6 +61,7 @@ impl fmt::Display for Statistics {
         }
         row("succeeded", format_args!("{:>12}", self.succeeded))?;
         row("failed", format_args!("{:>12}", self.failed))?;
+        row("cancelled", format_args!("{:>12}", self.cancelled))?;
         let total = &self.total;
         row("attempts", format_args!("{:>12}", total.attempts))?;
         let times = [

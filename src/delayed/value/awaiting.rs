@@ -126,14 +126,10 @@ impl<T: fmt::Debug> fmt::Debug for Shared<T> {
 
 impl<T: 'static> Delayed<T> {
     /// Waits for the value on behalf of another one, so that its error does not count as returned
-    /// by an await.
-    pub(in crate::delayed) async fn computed(self) -> Result<T, JobError>
-    where
-        T: Clone,
-    {
+    /// by an await. Returns its handle.
+    pub(in crate::delayed) async fn computed(self) -> Result<Self, JobError> {
         let mut future = DelayedFuture::new(self);
-        let value = std::future::poll_fn(|cx| future.poll_value(cx)).await?;
-        value.into_result()
+        std::future::poll_fn(|cx| future.poll_value(cx)).await
     }
 
     /// Waits for the value and returns a reference that owns it, so it is not cloned.

@@ -101,6 +101,14 @@ macro_rules! tuple {
                 Ok(())
             }
 
+            fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>) {
+                $(operands.push(self.$index.0.clone());)+
+            }
+
+            fn label() -> &'static str {
+                "each"
+            }
+
             fn compute(self) -> Result<Self::Output, JobError> {
                 Ok(($(self.$index.into_result()?,)+))
             }

@@ -157,7 +157,7 @@ impl<T: 'static> Delayed<T> {
     }
 
     /// Moves the value, which is there, out of the last handle, and clones it otherwise.
-    pub(super) fn into_result(mut self) -> Result<T, JobError>
+    pub(in crate::delayed) fn into_result(mut self) -> Result<T, JobError>
     where
         T: Clone,
     {

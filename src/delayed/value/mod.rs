@@ -6,6 +6,7 @@
 //! | `watcher`, `evaluation` | waiting for nodes; the walk through a graph |
 //! | `awaiter` | the job that awaits a value |
 //! | `discard` | drops chains without recursion |
+//! | `dot` | the graph as text |
 //! | `handle`, `awaiting` | `Delayed`; its futures |
 //! | `work`, `combine`, `each`, `operators` | the operations: their shapes, methods and operators |
 
@@ -13,6 +14,7 @@ pub(in crate::delayed) mod awaiter;
 mod awaiting;
 mod combine;
 mod discard;
+mod dot;
 mod each;
 mod evaluation;
 mod handle;

@@ -36,6 +36,12 @@ pub(in crate::delayed) trait Graph: Send + Sync {
     /// Tells the watcher when the node has a result: now, if it has one.
     fn watch(&self, watcher: &Arc<Watcher>);
 
+    /// Returns the name of the node's job, or of the method or operator that makes it.
+    fn label(&self) -> &str;
+
+    /// Adds the operands that the node has still.
+    fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>);
+
     /// Returns the job whose result the node is.
     fn job(&self) -> Option<JobId> {
         None
@@ -72,6 +78,12 @@ impl<T: Send + Sync> Graph for Ready<T> {
     }
 
     fn fail(&self, _: &JobError) {}
+
+    fn label(&self) -> &str {
+        "value"
+    }
+
+    fn add_operands(&self, _: &mut Vec<Arc<dyn Graph>>) {}
 
     fn watch(&self, watcher: &Arc<Watcher>) {
         watcher.settled(self.outcome().and_then(Result::err));

@@ -24,6 +24,12 @@ pub(super) trait Work: Send + 'static {
     /// The error of an operand that has failed.
     fn missing(&self, missing: &mut Vec<Arc<dyn Graph>>) -> Result<(), JobError>;
 
+    /// Adds all operands.
+    fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>);
+
+    /// Returns the name of the operation.
+    fn label() -> &'static str;
+
     /// Computes the result. All operands have values.
     fn compute(self) -> Result<Self::Output, JobError>;
 
@@ -130,6 +136,16 @@ impl<W: Work> Graph for Operation<W> {
         if work.is_some() {
             self.settle(Err(error.clone()));
             release(work);
+        }
+    }
+
+    fn label(&self) -> &str {
+        W::label()
+    }
+
+    fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>) {
+        if let State::Waiting(work) = &*lock(&self.state) {
+            work.add_operands(operands);
         }
     }
 

@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::awaiter::JobId;
+use super::discard::{discard, empty_bin};
 use super::handle::Delayed;
 use super::node::{Graph, Node, Progress};
 use super::watcher::{Watcher, Watchers};
@@ -16,6 +17,9 @@ struct Leaf<T> {
     result: OnceLock<Result<T, JobError>>,
     /// Set before the result, if a job has made that.
     statistics: OnceLock<JobStatistics>,
+    name: &'static str,
+    /// The argument that the job waits for, for [`Delayed::to_dot`].
+    argument: Mutex<Option<Arc<dyn Graph>>>,
     watchers: Mutex<Watchers>,
 }
 
@@ -35,6 +39,8 @@ pub(in crate::delayed) fn pending<T: Send + Sync + 'static>(
         job,
         result: OnceLock::new(),
         statistics: OnceLock::new(),
+        name,
+        argument: Mutex::new(None),
         watchers: Mutex::default(),
     });
     let promise = Promise {
@@ -49,6 +55,22 @@ impl<T: Send + Sync + 'static> Promise<T> {
     /// Returns the job that is to settle the value.
     pub(in crate::delayed) fn job(&self) -> JobId {
         self.job
+    }
+
+    /// Notes the value that the job waits for.
+    pub(in crate::delayed) fn set_argument<A: 'static>(&self, argument: &Delayed<A>) {
+        if let Some(leaf) = &self.leaf {
+            *lock(&leaf.argument) = Some(argument.0.clone());
+        }
+    }
+
+    /// Lets go of the argument, which has a result.
+    pub(in crate::delayed) fn forget_argument(&self) {
+        let argument = self
+            .leaf
+            .as_ref()
+            .and_then(|leaf| lock(&leaf.argument).take());
+        drop(argument);
     }
 
     pub(in crate::delayed) fn settle(mut self, result: Result<T, JobError>) {
@@ -109,6 +131,14 @@ impl<T: Send + Sync> Graph for Leaf<T> {
         Some(self.job)
     }
 
+    fn label(&self) -> &str {
+        self.name
+    }
+
+    fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>) {
+        operands.extend(lock(&self.argument).clone());
+    }
+
     fn watch(&self, watcher: &Arc<Watcher>) {
         let mut watchers = lock(&self.watchers);
         match self.outcome() {
@@ -121,6 +151,17 @@ impl<T: Send + Sync> Graph for Leaf<T> {
                 drop(watchers);
                 watcher.settled(outcome.err());
             }
+        }
+    }
+}
+
+impl<T> Drop for Leaf<T> {
+    fn drop(&mut self) {
+        let argument = self.argument.get_mut();
+        let argument = argument.unwrap_or_else(|error| error.into_inner());
+        if let Some(argument) = argument.take() {
+            discard(argument);
+            empty_bin();
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The shapes of operations: which operands they have, and how their function gets the values.
 
+use std::any::type_name;
 use std::sync::Arc;
 
+use super::dot::name_of_function;
 use super::handle::Delayed;
 use super::node::Graph;
 use super::operation::Work;
@@ -22,6 +24,14 @@ where
 
     fn missing(&self, missing: &mut Nodes) -> Result<(), JobError> {
         self.0.missing(missing)
+    }
+
+    fn add_operands(&self, operands: &mut Nodes) {
+        operands.push(self.0.0.clone());
+    }
+
+    fn label() -> &'static str {
+        name_of_function(type_name::<F>())
     }
 
     fn compute(self) -> Result<R, JobError> {
@@ -45,6 +55,14 @@ where
 
     fn missing(&self, missing: &mut Nodes) -> Result<(), JobError> {
         self.0.missing(missing)
+    }
+
+    fn add_operands(&self, operands: &mut Nodes) {
+        operands.push(self.0.0.clone());
+    }
+
+    fn label() -> &'static str {
+        name_of_function(type_name::<F>())
     }
 
     fn compute(self) -> Result<R, JobError> {
@@ -77,6 +95,15 @@ where
         self.1.missing(missing)
     }
 
+    fn add_operands(&self, operands: &mut Nodes) {
+        operands.push(self.0.0.clone());
+        operands.push(self.1.0.clone());
+    }
+
+    fn label() -> &'static str {
+        name_of_function(type_name::<F>())
+    }
+
     fn compute(self) -> Result<R, JobError> {
         Ok((self.2)(self.0.into_result()?, self.1.into_result()?))
     }
@@ -103,6 +130,15 @@ where
     fn missing(&self, missing: &mut Nodes) -> Result<(), JobError> {
         self.0.missing(missing)?;
         self.1.missing(missing)
+    }
+
+    fn add_operands(&self, operands: &mut Nodes) {
+        operands.push(self.0.0.clone());
+        operands.push(self.1.0.clone());
+    }
+
+    fn label() -> &'static str {
+        name_of_function(type_name::<F>())
     }
 
     fn compute(self) -> Result<bool, JobError> {
@@ -132,6 +168,16 @@ impl<T: Clone + Send + Sync> Work for Choose<T> {
             Some(Ok(false)) => self.otherwise.missing(missing),
             Some(Err(error)) => Err(error.clone()),
         }
+    }
+
+    fn add_operands(&self, operands: &mut Nodes) {
+        operands.push(self.condition.0.clone());
+        operands.push(self.then.0.clone());
+        operands.push(self.otherwise.0.clone());
+    }
+
+    fn label() -> &'static str {
+        "choose"
     }
 
     fn compute(self) -> Result<T, JobError> {
@@ -165,6 +211,21 @@ where
 
     fn missing(&self, missing: &mut Nodes) -> Result<(), JobError> {
         self.0.iter().try_for_each(|value| value.missing(missing))
+    }
+
+    fn add_operands(&self, operands: &mut Nodes) {
+        operands.extend(
+            self.0
+                .iter()
+                .map(|value| -> Arc<dyn Graph> { value.0.clone() }),
+        );
+    }
+
+    fn label() -> &'static str {
+        match name_of_function(type_name::<F>()) {
+            "into_delayed" => "each",
+            name => name,
+        }
     }
 
     fn compute(self) -> Result<R, JobError> {

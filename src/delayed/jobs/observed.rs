@@ -1,0 +1,12 @@
+//! What an observer of a block gets to see.
+
+use super::statistics::Statistics;
+use crate::sync::Wait;
+
+/// What has happened since the last item of a stream.
+pub(super) enum Observed {
+    Changed(Statistics, u64),
+    Unchanged(Wait),
+    /// The block has ended.
+    Ended,
+}

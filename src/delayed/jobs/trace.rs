@@ -1,0 +1,337 @@
+//! Writes what a block does as a trace that Perfetto and `chrome://tracing` show.
+//!
+//! The format is an array of JSON objects, one in a line. A job is a slice in the row of each of its
+//! cores, from the grant of its resources to their release. Jobs that have no core, or a part of one
+//! that another job uses, have rows of their own, because slices of a row must not overlap. A
+//! dependency is an arrow from the end of one slice to the beginning of another.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use crate::delayed::value::awaiter::JobId;
+
+/// A row of the trace: the slices of a core, or of jobs without cores. `part` is 0 for the first row
+/// of a core, and more where several jobs share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    core: Option<usize>,
+    part: usize,
+}
+
+/// A slice that has begun.
+struct Slice {
+    name: &'static str,
+    begun: Duration,
+    rows: Vec<Row>,
+    allocation: String,
+}
+
+/// The writer of a trace.
+pub(super) struct Trace {
+    out: Box<dyn Write + Send>,
+    begun: Instant,
+    /// The numbers of the rows, and whether a slice uses the row now.
+    rows: BTreeMap<Row, (usize, bool)>,
+    running: HashMap<JobId, Slice>,
+    /// Where the slices of ended jobs end: the row, and a time just before the end.
+    ends: HashMap<JobId, (usize, Duration)>,
+    /// The jobs that a job waits for before it can begin.
+    dependencies: HashMap<JobId, Vec<JobId>>,
+    arrows: u64,
+    /// The first error of the writer. After it, nothing is written.
+    error: Option<io::Error>,
+}
+
+impl Trace {
+    /// Begins a trace with a row for each core.
+    pub(super) fn new(
+        out: impl Write + Send + 'static,
+        name: &str,
+        cores: &[usize],
+        now: Instant,
+    ) -> Self {
+        let mut trace = Self {
+            out: Box::new(out),
+            begun: now,
+            rows: BTreeMap::new(),
+            running: HashMap::new(),
+            ends: HashMap::new(),
+            dependencies: HashMap::new(),
+            arrows: 0,
+            error: None,
+        };
+        trace.write(format_args!(
+            "[\n{{\"ph\":\"M\",\"pid\":1,\"tid\":0,\"name\":\"process_name\",\"args\":{{\"name\":\"{}\"}}}}",
+            Escaped(name)
+        ));
+        for &core in cores {
+            let row = Row {
+                core: Some(core),
+                part: 0,
+            };
+            trace.add_row(row, false);
+        }
+        trace
+    }
+
+    fn write(&mut self, line: std::fmt::Arguments<'_>) {
+        if self.error.is_none() {
+            self.error = self.out.write_fmt(line).err();
+        }
+    }
+
+    /// Writes the name of a new row. Returns its number.
+    fn add_row(&mut self, row: Row, is_used: bool) -> usize {
+        let number = self.rows.len() + 1;
+        self.rows.insert(row, (number, is_used));
+        let mut name = match row.core {
+            Some(core) => format!("core {core}"),
+            None => "no core".to_owned(),
+        };
+        if row.part > 0 {
+            let _ = write!(name, " ({})", row.part + 1); // a string takes everything
+        }
+        // Cores in their order, and each one's parts behind it; jobs without cores at the end.
+        let core = row.core.map_or(u32::MAX as usize, |core| core * 1000);
+        let order = core.saturating_add(row.part);
+        self.write(format_args!(
+            ",\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{number},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}}\
+             ,\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{number},\"name\":\"thread_sort_index\",\"args\":{{\"sort_index\":{order}}}}}"
+        ));
+        number
+    }
+
+    /// Takes the first free row of a core.
+    fn take_row(&mut self, core: Option<usize>) -> Row {
+        let mut row = Row { core, part: 0 };
+        while let Some((_, is_used)) = self.rows.get_mut(&row) {
+            if !*is_used {
+                *is_used = true;
+                return row;
+            }
+            row.part += 1;
+        }
+        self.add_row(row, true);
+        row
+    }
+
+    /// Records that a job does not begin before others have ended.
+    pub(super) fn depend(&mut self, job: JobId, on: Vec<JobId>) {
+        self.dependencies.insert(job, on);
+    }
+
+    /// Begins the slice of a job.
+    pub(super) fn begin(
+        &mut self,
+        job: JobId,
+        name: &'static str,
+        cores: &[usize],
+        allocation: String,
+        now: Instant,
+    ) {
+        let begun = now.saturating_duration_since(self.begun);
+        let rows: Vec<Row> = match cores {
+            [] => vec![self.take_row(None)],
+            cores => cores
+                .iter()
+                .map(|&core| self.take_row(Some(core)))
+                .collect(),
+        };
+        let number = self.rows[&rows[0]].0;
+        for other in self.dependencies.remove(&job).unwrap_or_default() {
+            if let Some(&(from, ended)) = self.ends.get(&other) {
+                self.arrows += 1;
+                let id = self.arrows;
+                let (ended, begun) = (Micros(ended), Micros(begun));
+                self.write(format_args!(
+                    ",\n{{\"ph\":\"s\",\"pid\":1,\"tid\":{from},\"ts\":{ended},\"id\":{id},\"cat\":\"job\",\"name\":\"result\"}}\
+                     ,\n{{\"ph\":\"f\",\"bp\":\"e\",\"pid\":1,\"tid\":{number},\"ts\":{begun},\"id\":{id},\"cat\":\"job\",\"name\":\"result\"}}"
+                ));
+            }
+        }
+        let slice = Slice {
+            name,
+            begun,
+            rows,
+            allocation,
+        };
+        self.running.insert(job, slice);
+    }
+
+    /// Ends the slice of a job, if it has begun.
+    pub(super) fn end(&mut self, job: JobId, now: Instant) {
+        let Some(slice) = self.running.remove(&job) else {
+            return;
+        };
+        let ended = now.saturating_duration_since(self.begun);
+        let (name, allocation) = (Escaped(slice.name), Escaped(&slice.allocation));
+        let (begun, took) = (
+            Micros(slice.begun),
+            Micros(ended.saturating_sub(slice.begun)),
+        );
+        for (at, row) in slice.rows.iter().enumerate() {
+            let Some((number, is_used)) = self.rows.get_mut(row) else {
+                continue;
+            };
+            *is_used = false;
+            let number = *number;
+            if at == 0 {
+                // An arrow belongs to a slice only if it begins before that ends.
+                let before_end = ended.saturating_sub(Duration::from_nanos(1));
+                self.ends.insert(job, (number, before_end.max(slice.begun)));
+            }
+            self.write(format_args!(
+                ",\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{number},\"ts\":{begun},\"dur\":{took},\"cat\":\"job\",\
+                 \"name\":\"{name}\",\"args\":{{\"has\":\"{allocation}\"}}}}"
+            ));
+        }
+    }
+
+    /// Ends the trace.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the writer.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.write(format_args!("\n]\n"));
+        match self.error.take() {
+            Some(error) => Err(error),
+            None => self.out.flush(),
+        }
+    }
+}
+
+/// Writes a time in microseconds, with three decimal places.
+struct Micros(Duration);
+
+impl std::fmt::Display for Micros {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nanos = self.0.as_nanos();
+        write!(f, "{}.{:03}", nanos / 1000, nanos % 1000)
+    }
+}
+
+/// Writes a text as the inside of a JSON string.
+struct Escaped<'a>(&'a str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '"' | '\\' => write!(f, "\\{character}")?,
+                '\0'..' ' => write!(f, "\\u{:04x}", u32::from(character))?,
+                _ => f.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::sys::primitives::lock;
+
+    /// A file in memory, which may be full.
+    #[derive(Clone, Default)]
+    struct File {
+        text: Arc<Mutex<Vec<u8>>>,
+        is_full: bool,
+    }
+
+    impl Write for File {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.is_full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            lock(&self.text).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns the events with this phase.
+    fn events<'a>(trace: &'a Value, phase: &str) -> Vec<&'a Value> {
+        let all = trace.as_array().unwrap().iter();
+        all.filter(|event| event["ph"] == phase).collect()
+    }
+
+    #[test]
+    fn slices_of_a_row_do_not_overlap_and_arrows_lead_from_end_to_beginning() {
+        let file = File::default();
+        let begun = Instant::now();
+        let at = |millis| begun + Duration::from_millis(millis);
+        let mut trace = Trace::new(file.clone(), "a \"name\"\n", &[0, 3], begun);
+        let jobs: Vec<JobId> = (0..5).map(|_| JobId::next()).collect();
+        trace.begin(jobs[0], "both", &[0, 3], "cores 0,3".into(), at(0));
+        trace.end(jobs[0], at(2));
+        trace.depend(jobs[1], vec![jobs[0], jobs[4]]);
+        trace.begin(jobs[1], "half<'\"'>", &[3], String::new(), at(2));
+        trace.begin(jobs[2], "other half", &[3], String::new(), at(3));
+        trace.begin(jobs[3], "none", &[], String::new(), at(3));
+        for job in [jobs[1], jobs[2], jobs[3], jobs[4], jobs[1]] {
+            trace.end(job, at(5));
+        }
+        trace.finish().unwrap();
+        let trace: Value = serde_json::from_slice(&lock(&file.text)).unwrap();
+
+        let names: Vec<(u64, &str)> = events(&trace, "M")
+            .iter()
+            .filter(|event| event["name"] == "thread_name")
+            .map(|event| {
+                let name = event["args"]["name"].as_str().unwrap();
+                (event["tid"].as_u64().unwrap(), name)
+            })
+            .collect();
+        let rows = ["core 0", "core 3", "core 3 (2)", "no core"];
+        assert_eq!(names, (1..).zip(rows).collect::<Vec<_>>());
+        let slices: Vec<_> = events(&trace, "X")
+            .iter()
+            .map(|event| {
+                let number = |key: &str| event[key].as_f64().unwrap();
+                let name = event["name"].as_str().unwrap();
+                (name, number("tid"), number("ts"), number("dur"))
+            })
+            .collect();
+        let expected = [
+            ("both", 1.0, 0.0, 2000.0),
+            ("both", 2.0, 0.0, 2000.0),
+            ("half<'\"'>", 2.0, 2000.0, 3000.0),
+            ("other half", 3.0, 3000.0, 2000.0),
+            ("none", 4.0, 3000.0, 2000.0),
+        ];
+        assert_eq!(slices, expected);
+        let (from, to) = (events(&trace, "s"), events(&trace, "f"));
+        assert_eq!((from.len(), to.len()), (1, 1));
+        assert_eq!(from[0]["id"], to[0]["id"]);
+        assert_eq!((&from[0]["tid"], &to[0]["tid"]), (&1.into(), &2.into()));
+        assert_eq!(
+            (&from[0]["ts"], &to[0]["ts"]),
+            (&1999.999.into(), &2000.0.into())
+        );
+        assert_eq!(events(&trace, "M")[0]["args"]["name"], "a \"name\"\n");
+    }
+
+    #[test]
+    fn the_first_error_of_the_writer_ends_the_trace() {
+        let file = File {
+            is_full: true,
+            ..File::default()
+        };
+        let mut trace = Trace::new(file, "full", &[0], Instant::now());
+        let job = JobId::next();
+        trace.begin(job, "job", &[0], String::new(), Instant::now());
+        trace.end(job, Instant::now());
+        let error = trace.finish().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}
