@@ -1,4 +1,4 @@
-//! What can be seen of blocks of jobs: graphs as text, progress, traces.
+//! What can be seen of blocks of jobs: graphs as text, progress, traces; and several roots of a run.
 
 mod common;
 
@@ -10,12 +10,13 @@ use std::time::Duration;
 use common::log::Log;
 use common::{poll_with_yields, test};
 use futures_lite::StreamExt;
-use seedbed::RunBuilder;
 use seedbed::delayed::{
     Cores, Delayed, Jobs, Progress, Resources, Setup, Statistics, ZERO, delayed_val, each, open,
+    run_all,
 };
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
+use seedbed::{RunBuilder, checkpoint};
 use serde_json::Value;
 use tracing::Level;
 
@@ -352,4 +353,39 @@ fn a_trace_that_cannot_be_written_is_an_error_and_the_block_goes_on() {
         "{log}"
     );
     assert!(log.contains("No space left"), "{log}");
+}
+
+#[test]
+fn several_roots_run_side_by_side_in_one_block() {
+    let met = Arc::new(Event::new());
+    let (sets, waits) = (met.clone(), met);
+    let first = async move |jobs: Jobs<'_>| {
+        waits.wait().await;
+        jobs.on(Cores(1)).spawn(async { 1 }).await.unwrap()
+    };
+    let second = async move |jobs: Jobs<'_>| {
+        sets.set();
+        jobs.statistics().resources[0].total.to_string()
+    };
+    let (one, total) = run_all(cores(1), (first, second)).unwrap();
+    assert_eq!((one, total.as_str()), (1, "1"));
+
+    async fn count(jobs: Jobs<'_>) -> usize {
+        jobs.spawn(async {}).await.unwrap();
+        checkpoint().await;
+        jobs.statistics().submitted
+    }
+    assert_eq!(run_all(cores(1), [count, count]).unwrap(), [2, 2]);
+    assert_eq!(run_all(cores(1), vec![count; 3]).unwrap(), [3, 3, 3]);
+}
+
+#[test]
+fn a_panic_of_a_root_cancels_the_others_and_a_faulty_setup_runs_none() {
+    let never = async |_: Jobs<'_>| std::future::pending::<()>().await;
+    let panics = async |_: Jobs<'_>| -> u8 { panic!("on purpose") };
+    let run = || run_all(cores(1), (never, panics));
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+    let error = run_all(Setup::from_file("/no/such/file.toml"), (never, panics)).unwrap_err();
+    assert!(error.to_string().contains("/no/such/file.toml"), "{error}");
 }

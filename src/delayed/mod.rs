@@ -45,6 +45,7 @@ mod error;
 mod job_statistics;
 mod jobs;
 mod run;
+mod run_all;
 mod setup;
 mod subprocify;
 mod tuning;
@@ -57,6 +58,7 @@ pub use jobs::{
     allocation, open, try_open,
 };
 pub use run::run;
+pub use run_all::{Roots, run_all};
 pub use setup::{Setup, SetupError};
 pub use subprocify::subprocify;
 pub use value::{Delayed, DelayedFuture, Each, Shared, delayed_val, each};

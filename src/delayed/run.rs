@@ -7,8 +7,8 @@ use super::setup::{Setup, SetupError};
 
 /// Enters a [run](crate::run()) and opens a block of jobs in it.
 ///
-/// The setup is read after the hook, so that a worker process does not read it. Several computations
-/// that run next to each other are futures that the body spawns.
+/// The setup is read after the hook, so that a worker process does not read it.
+/// [`run_all`](crate::delayed::run_all()) runs several functions side by side.
 ///
 /// # Errors
 ///
