@@ -6,13 +6,15 @@
 //! | `handle`, `options`, `limited` | the handle that submits jobs, its options, its limit |
 //! | `pool`, `state` | waiting for an allocation, and giving it back |
 //! | `record` | a job from its submission to its end, as it is counted |
-//! | `progress`, `observed`, `trace`, `trace_to` | what a block does, for those that look on |
+//! | `progress`, `bar`, `observed`, `trace`, `trace_to` | what a block does, for those that look on |
 //! | `run` | one job, from its turn to its result |
 //! | `running`, `waits` | a job that runs in this process; what it waits for |
 //! | `in_worker` | what the worker does with an allocation |
 //! | `statistics` | what a block does, and what its jobs have cost |
 //! | `callable` | the functions and values that may be sent |
 
+#[cfg(feature = "indicatif")]
+mod bar;
 mod callable;
 mod handle;
 mod in_worker;
