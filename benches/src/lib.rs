@@ -14,6 +14,7 @@ mod channels;
 mod child;
 mod cold;
 mod cpu;
+mod delayed;
 mod figures;
 mod flat;
 mod fork_server;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
     kill::compare(&options);
     payload::compare(&options);
     channels::compare(&options);
+    delayed::compare(&options);
     idle::compare(&options);
     nursery::compare(&options);
     cancel::compare(&options);
