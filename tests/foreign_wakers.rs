@@ -1,14 +1,18 @@
 //! Wakers of other runtimes, which may do anything in `wake`: poll or drop what they wait for, look
 //! at it, or panic. Some executors run a task right there.
 
+#[path = "common/in_waker.rs"]
+mod in_waker;
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use in_waker::{Wait, run_in_waker};
 use seedbed::cancel::ScopeGroup;
 use seedbed::nursery::Started;
 use seedbed::sync::{CapacityLimiter, Event, RwLock, channel};
@@ -20,8 +24,6 @@ use seedbed::{CancelScope, open_nursery};
 const DEADLOCK: Duration = Duration::from_secs(60);
 
 const WAITS: usize = 4;
-
-type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Waits that one call ends.
 struct Case {
@@ -288,44 +290,6 @@ fn a_waker_may_poll_drop_and_inspect_what_it_waits_for() {
             assert_eq!(woken.count(), if name == "scope" { 1 } else { WAITS });
         });
     }
-}
-
-/// Polls `wait` by hand, and again in the waker, until it has ended. Returns the end of a channel
-/// that is closed then.
-fn run_in_waker(wait: Wait) -> mpsc::Receiver<()> {
-    struct Task {
-        wait: Mutex<Option<Wait>>,
-        woken: AtomicBool,
-        ended: Mutex<Option<mpsc::Sender<()>>>,
-    }
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {
-            self.woken.store(true, SeqCst);
-            let waker = Waker::from(self.clone());
-            // Locked if the task is being polled, which then polls it again.
-            while let Ok(mut wait) = self.wait.try_lock()
-                && self.woken.swap(false, SeqCst)
-            {
-                let Some(future) = &mut *wait else { return };
-                if future
-                    .as_mut()
-                    .poll(&mut Context::from_waker(&waker))
-                    .is_ready()
-                {
-                    *wait = None;
-                    self.ended.lock().unwrap().take();
-                }
-            }
-        }
-    }
-    let (sender, ended) = mpsc::channel();
-    let task = Task {
-        wait: Mutex::new(Some(wait)),
-        woken: AtomicBool::new(false),
-        ended: Mutex::new(Some(sender)),
-    };
-    Arc::new(task).wake();
-    ended
 }
 
 #[test]

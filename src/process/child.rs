@@ -16,11 +16,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use async_io::{Async, Timer};
-use event_listener::EventListener;
 
 use super::background;
 use super::tick::{next_slow_tick, next_tick};
 use super::tuning::{ORPHAN_TIMEOUT, TICK_INTERVAL, TREE_KILL_LIMIT};
+use crate::sys::notify::Listener;
 use crate::sys::orphans::{Orphans, adopts_orphans};
 use crate::sys::primitives::lock;
 use crate::sys::process::{ChildStatus, Ended, Number, Pidfd, has_trapped_thread};
@@ -39,9 +39,9 @@ pub(crate) struct ChildProcess {
     /// The process was stopped because it had asked to be traced, and was killed for that.
     was_trapped: bool,
     /// The next look at a process that the reactor does not watch.
-    next_tick: Option<EventListener>,
+    next_tick: Option<Listener>,
     /// The next look at a process that may have been stopped.
-    next_slow_tick: Option<EventListener>,
+    next_slow_tick: Option<Listener>,
     /// Watches hold it weakly, to see when this is gone.
     watched: Option<Arc<()>>,
 }
@@ -301,7 +301,7 @@ pub(crate) async fn wait(child: &Mutex<Option<ChildProcess>>) -> Option<Ended> {
     enum Look {
         Over(Option<Ended>),
         Registered(Registered),
-        Unwatched(EventListener),
+        Unwatched(Listener),
     }
     let look = || {
         let mut child = lock(child);

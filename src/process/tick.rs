@@ -11,35 +11,35 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_io::Timer;
-use event_listener::{Event, EventListener};
 
 use super::background;
 use super::tuning::{SLOW_TICK_INTERVAL, TICK_INTERVAL, TICKS_BEFORE_STOP};
+use crate::sys::notify::{Listener, Notify};
 
 static TICKER: Ticker = Ticker::new(TICK_INTERVAL);
 
 static SLOW_TICKER: Ticker = Ticker::new(SLOW_TICK_INTERVAL);
 
 /// Listens for the next tick, which may come at once and comes within [`TICK_INTERVAL`].
-pub(crate) fn next_tick() -> EventListener {
+pub(crate) fn next_tick() -> Listener {
     TICKER.listen()
 }
 
 /// Listens for the next slow tick, which may come at once and comes within [`SLOW_TICK_INTERVAL`].
-pub(crate) fn next_slow_tick() -> EventListener {
+pub(crate) fn next_slow_tick() -> Listener {
     SLOW_TICKER.listen()
 }
 
 /// Wakes all tasks that wait for a tick of either timer.
 pub(crate) fn tick_now() {
-    TICKER.tick.notify(usize::MAX);
-    SLOW_TICKER.tick.notify(usize::MAX);
+    TICKER.tick.notify_all();
+    SLOW_TICKER.tick.notify_all();
 }
 
 #[derive(Debug)]
 struct Ticker {
     interval: Duration,
-    tick: Event,
+    tick: Notify,
     /// The timer's task exists.
     is_running: AtomicBool,
     /// The ticks since a task last began to wait.
@@ -50,13 +50,13 @@ impl Ticker {
     const fn new(interval: Duration) -> Self {
         Self {
             interval,
-            tick: Event::new(),
+            tick: Notify::new(),
             is_running: AtomicBool::new(false),
             unused_ticks: AtomicU32::new(0),
         }
     }
 
-    fn listen(&'static self) -> EventListener {
+    fn listen(&'static self) -> Listener {
         let listener = self.tick.listen(); // before the timer is started, so that no tick is missed
         self.unused_ticks.store(0, Ordering::SeqCst);
         if !self.is_running.swap(true, Ordering::SeqCst) {
@@ -68,7 +68,7 @@ impl Ticker {
     async fn run(&self) {
         loop {
             Timer::after(self.interval).await;
-            self.tick.notify(usize::MAX);
+            self.tick.notify_all();
             let unused = self.unused_ticks.fetch_add(1, Ordering::SeqCst) + 1;
             if unused >= TICKS_BEFORE_STOP && self.try_stop() {
                 return;

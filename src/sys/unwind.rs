@@ -42,6 +42,16 @@ pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for_each(wakers, Waker::wake);
 }
 
+/// Wakes all of these wakers, and discards their panics, which the panic hook has reported: for code
+/// that no task of the program called, such as background tasks. Holds no lock either.
+pub(crate) fn wake_all_and_go_on(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+            discard(payload);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;

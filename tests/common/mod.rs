@@ -6,6 +6,7 @@
 pub mod dispositions;
 pub mod forked;
 pub mod gate;
+pub mod in_waker;
 pub mod log;
 pub mod programs;
 pub mod refusals;

@@ -40,6 +40,7 @@ mod statistics;
 mod surroundings;
 mod time_limits;
 mod tracing;
+mod wakers;
 
 fn main() {
     common::forked::run(&[
@@ -71,6 +72,7 @@ fn main() {
         ("surroundings", surroundings::SUITE),
         ("time_limits", time_limits::SUITE),
         ("tracing", tracing::SUITE),
+        ("wakers", wakers::SUITE),
         ("forked", forked::SUITE),
         ("forked::hostile", forked::hostile::SUITE),
         ("forked::unable", forked::unable::SUITE),

@@ -42,3 +42,4 @@ mod storms;
 mod surroundings;
 mod time_limits;
 mod tracing;
+mod wakers;

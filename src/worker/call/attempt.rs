@@ -17,8 +17,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use event_listener::EventListener;
-
 use super::cancel_policy::CancelPolicy;
 use super::hand_over::{argument_len, begin_start, hand_to_idle, put_back};
 use super::reply::Reply;
@@ -26,6 +24,7 @@ use super::time_limit::TimeLimit;
 use crate::process::background;
 use crate::process::tick::next_slow_tick;
 use crate::sys::fork_detector;
+use crate::sys::notify::Listener;
 use crate::transport::codec;
 use crate::transport::frame::Frame;
 use crate::transport::out_message::OutMessage;
@@ -57,7 +56,7 @@ pub(in crate::worker) struct Attempt {
     /// `None` once the attempt has its outcome.
     guard: Option<CallGuard>,
     /// The next tick, while a worker is starting.
-    tick: Option<EventListener>,
+    tick: Option<Listener>,
 }
 
 #[derive(Debug)]

@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use event_listener::EventListener;
-
 use super::worker::Worker;
 use crate::process::tick::next_tick;
+use crate::sys::notify::Listener;
 use crate::transport::out_message::OutMessage;
 use crate::worker::end::KillReason;
 use crate::worker::error::{Survivor, WorkerExit};
@@ -24,7 +23,7 @@ pub(in crate::worker) struct EndingWorker {
     /// The time until which the process must have ended, if any. The next look at the clock is at a tick, as
     /// nearly all workers end long before, and a timer of their own would wake the reactor.
     deadline: Option<Instant>,
-    tick: Option<EventListener>,
+    tick: Option<Listener>,
     exceeded_grace: bool,
     /// The job that the worker has, for a warning.
     job_name: Option<&'static str>,

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_io::Timer;
-use event_listener::Event;
 use futures_lite::FutureExt;
 
 use super::arenas::Arenas;
@@ -28,6 +27,7 @@ use crate::process::background;
 use crate::process::child::EndWatch;
 use crate::process::tick::tick_now;
 use crate::sys::fork_detector::is_forked_copy;
+use crate::sys::notify::Notify;
 use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::{Health, Worker};
 use crate::worker::end::KillReason;
@@ -50,7 +50,7 @@ pub(in crate::worker) struct WorkerPool {
     /// The number of jobs whose workers were killed together with all others.
     killed_jobs: AtomicUsize,
     /// Notified when a call ends after the pool was closed, and when workers have been started.
-    call_ended: Event,
+    call_ended: Notify,
 }
 
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl WorkerPool {
             kills: AtomicU32::new(0),
             asks_jobs: AtomicBool::new(false),
             killed_jobs: AtomicUsize::new(0),
-            call_ended: Event::new(),
+            call_ended: Notify::new(),
         }
     }
 
@@ -191,7 +191,7 @@ impl WorkerPool {
         // `close` sets the flag before it listens and looks at `running` afterwards, so it misses
         // no end.
         if closed {
-            self.call_ended.notify(usize::MAX);
+            self.call_ended.notify_all();
         }
     }
 
@@ -225,7 +225,7 @@ impl WorkerPool {
     /// Counts the end of a start of workers.
     pub(in crate::worker) fn end_starts(&self) {
         self.state().starts -= 1;
-        self.call_ended.notify(usize::MAX);
+        self.call_ended.notify_all();
     }
 
     /// Adds a worker to the idle ones.

@@ -23,18 +23,19 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use async_io::Async;
-use futures_lite::Stream;
+use atomic_waker::AtomicWaker;
 use rustix::process::Pid;
 
 use super::exec_spec::ExecSpec;
 use crate::sys::main_thread::spawn_like_main;
+use crate::sys::primitives::lock;
 use crate::sys::role::{HANDSHAKE_VARIABLE, Handshake};
 use crate::sys::spawn::{Program, spawn};
+use crate::sys::unwind::wake_all_and_go_on;
 use crate::sys::{signal, socket};
 use crate::transport::frame;
 use crate::transport::frame::Kind;
@@ -59,7 +60,14 @@ pub(in crate::worker) trait Launch: fmt::Debug + Send {
 /// A process that the launcher thread was asked for.
 #[derive(Debug)]
 pub(in crate::worker) struct Spawning {
-    answer: Pin<Box<async_channel::Receiver<Result<Launched, WorkerError>>>>,
+    answer: Arc<Answer>,
+}
+
+/// Holds the process that a call has asked for, or the error. The launcher thread sets it once.
+#[derive(Debug, Default)]
+struct Answer {
+    launched: Mutex<Option<Result<Launched, WorkerError>>>,
+    caller: AtomicWaker,
 }
 
 impl Spawning {
@@ -69,26 +77,27 @@ impl Spawning {
         environment: Environment,
         capture_stderr: bool,
     ) -> Result<Self, WorkerError> {
-        let (reply, answer) = async_channel::bounded(1);
+        let answer = Arc::<Answer>::default();
         let request = Request {
             spec,
             environment,
             capture_stderr,
-            reply,
+            reply: answer.clone(),
         };
         launcher()?
             .send(request)
             .expect("the launcher thread lives as long as this process");
-        Ok(Self {
-            answer: Box::pin(answer),
-        })
+        Ok(Self { answer })
     }
 }
 
 impl Launch for Spawning {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
-        let answer = ready!(self.answer.as_mut().poll_next(cx));
-        Poll::Ready(answer.expect("the launcher answers each request once"))
+        self.answer.caller.register(cx.waker());
+        match lock(&self.answer.launched).take() {
+            Some(launched) => Poll::Ready(launched),
+            None => Poll::Pending,
+        }
     }
 
     fn is_unrequested(&self) -> bool {
@@ -96,11 +105,19 @@ impl Launch for Spawning {
     }
 }
 
+impl Answer {
+    /// Wakes the caller. If it is gone by now, the process is dropped, which kills and reaps it.
+    fn give(&self, launched: Result<Launched, WorkerError>) {
+        *lock(&self.launched) = Some(launched);
+        wake_all_and_go_on(self.caller.take()); // a panic would end this thread
+    }
+}
+
 struct Request {
     spec: Arc<ExecSpec>,
     environment: Environment,
     capture_stderr: bool,
-    reply: async_channel::Sender<Result<Launched, WorkerError>>,
+    reply: Arc<Answer>,
 }
 
 /// Returns the channel to the launcher thread, which the first call starts.
@@ -125,9 +142,8 @@ fn serve(requests: &mpsc::Receiver<Request>) {
         reply,
     } in requests
     {
-        if !reply.is_closed() {
-            // If the caller is gone by now, the process is dropped, which kills and reaps it.
-            drop(reply.try_send(launch_without_panic(&spec, &environment, capture_stderr)));
+        if Arc::strong_count(&reply) > 1 {
+            reply.give(launch_without_panic(&spec, &environment, capture_stderr));
         }
     }
 }

@@ -17,7 +17,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
-use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
 use futures_lite::future::poll_once;
 use rustix::io::Errno;
@@ -28,6 +27,7 @@ use super::launcher::Spawning;
 use super::start::{Starting, Unstarted};
 use crate::process::background;
 use crate::sys::mapping::Mapping;
+use crate::sys::notify::{Listener, Notify};
 use crate::sys::{fork, socket};
 use crate::transport::frame::{Header, Kind};
 use crate::worker::config::{WorkerConfig, WorkerType};
@@ -55,9 +55,9 @@ struct Shared {
     answer_timeout: Duration,
     state: Mutex<State>,
     /// Notified when a start is over.
-    changed: Event,
+    changed: Notify,
     /// Notified to stop a start.
-    stop: Event,
+    stop: Notify,
     /// The number of fork servers that were started, which numbers them.
     started: AtomicU64,
     /// The context cannot have a fork server: its preload closures leave threads behind, or there is
@@ -100,11 +100,11 @@ enum Step {
     /// The server failed with this error, and has been discarded.
     Failed(io::Error),
     /// Wait for the start that is in progress.
-    Wait(EventListener),
+    Wait(Listener),
     /// Try again soon: the server with this number has too many requests queued.
     Busy(u64),
     /// Start the server with this number, until the listener is notified.
-    Start(u64, EventListener),
+    Start(u64, Listener),
 }
 
 impl ForkServer {
@@ -118,8 +118,8 @@ impl ForkServer {
                 config,
                 answer_timeout,
                 state: Mutex::new(State::None),
-                changed: Event::new(),
-                stop: Event::new(),
+                changed: Notify::new(),
+                stop: Notify::new(),
                 started: AtomicU64::new(0),
                 is_impossible: AtomicBool::new(false),
             }),
@@ -166,7 +166,7 @@ impl ForkServer {
             match self.try_take(&mut first) {
                 ControlFlow::Break(process) => return process,
                 ControlFlow::Continue(()) => {
-                    self.shared.stop.notify(usize::MAX);
+                    self.shared.stop.notify_all();
                     changed.await;
                 }
             }
@@ -282,7 +282,7 @@ impl ForkServer {
         number: u64,
         spec: &Arc<ExecSpec>,
         inherited: Inheritance,
-        stop: EventListener,
+        stop: Listener,
     ) -> Result<(), WorkerError> {
         let start = self.clone().start(number, spec.clone(), inherited, stop);
         DetachOnDrop(Some(background::spawn(start))).await
@@ -327,7 +327,7 @@ impl ForkServer {
         number: u64,
         spec: Arc<ExecSpec>,
         inherited: Inheritance,
-        stop: EventListener,
+        stop: Listener,
     ) -> Result<(), WorkerError> {
         let guard = StartGuard(self.shared.clone());
         let (table, memory) = match Mapping::make("seedbed-pids") {
@@ -437,7 +437,7 @@ impl Drop for StartGuard {
             *state = State::None;
         }
         drop(state);
-        self.0.changed.notify(usize::MAX);
+        self.0.changed.notify_all();
     }
 }
 
