@@ -1,14 +1,14 @@
 //! How do I call a function with many parameters, on all processors?
 //!
-//! This program runs a small simulation with ten thousand parameters. Each call is a child of one
-//! nursery: the limiter lets as many run at once as there are processors, and the results come in
-//! the order of the parameters. A parameter whose simulation crashes costs its own result only.
+//! This program runs a small simulation with ten thousand parameters. `map_sync` keeps a worker busy
+//! for each processor, and the results come in the order of the parameters. A parameter whose
+//! simulation crashes costs its own result only.
 //!
 //! ```text
 //! cargo run --example sweep
 //! ```
 
-use seedbed::{WorkerError, open_nursery, run_sync};
+use seedbed::{WorkerError, map_sync};
 
 const PARAMETERS: u64 = 10_000;
 
@@ -30,17 +30,8 @@ fn collatz_steps(start: u64) -> u32 {
 
 #[seedbed::main]
 async fn main() {
-    let results: Vec<Result<u32, WorkerError>> = open_nursery(async |n| {
-        let calls: Vec<_> = (1..=PARAMETERS)
-            .map(|start| n.spawn(run_sync(collatz_steps, start)))
-            .collect();
-        let mut results = Vec::new();
-        for call in calls {
-            results.push(call.await);
-        }
-        results
-    })
-    .await;
+    let sweep = map_sync(collatz_steps, 1..=PARAMETERS);
+    let results: Vec<Result<u32, WorkerError>> = sweep.collect().await;
 
     let mut longest = (0, 0);
     for (start, result) in (1..).zip(&results) {

@@ -61,11 +61,14 @@
 //!
 //! * [`guide::structured_concurrency`]: the model from the beginning, with pictures.
 //! * [`guide::cancellation`]: ten rules, and an example of each.
+//! * [`guide::which_tool`]: nursery, thread, worker, map, loops and channels, and what each costs.
+//! * [`guide::time_limits`]: what a time limit of a job counts, and what a limiter does to it.
 //! * [`guide::main_runs_twice`]: what a worker process executes, and where the hook belongs.
 //! * [`guide::testing`]: how to test code that uses workers, and code that waits.
 //! * [`guide::other_runtimes`]: nurseries in tasks of smol and tokio, and calls from threads.
 //! * [`guide::large_data`]: memory that workers read in place.
 //! * [`guide::channels`]: values into and out of a job while it runs.
+//! * [`guide::operations`]: a program with workers under systemd, docker and `timeout`.
 //! * [`guide::from_trio`], [`guide::from_trio_parallel`], [`guide::from_grain`]: the names here for
 //!   readers who know those libraries, and the differences.
 //! * [`guide::comparison`]: other libraries for the same purpose.

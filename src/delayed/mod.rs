@@ -39,7 +39,7 @@
 //! | a job that panics | is the error of its value | is the error of the call |
 //! | a future that panics | ends the block | ends the block |
 //! | cancelled | [kills](Jobs::kill_on_cancel) the job by default | waits for the job by default |
-//! | a failure that nothing awaits | is a `tracing` event at WARN | is dropped |
+//! | a failure that nothing awaits | is a `tracing` event at WARN | is a `tracing` event at WARN, if its [`Task`](crate::Task) was dropped |
 
 mod error;
 mod job_statistics;
