@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::common::stage::{kill, signal};
+use crate::common::stage::{kill, signal, within};
 use crate::common::{
     children, is_alive, is_worker, name_of, pid, test, wait_until_gone, with_workers,
 };
@@ -160,6 +160,21 @@ fn a_fork_server_that_is_killed_is_started_again_and_its_workers_live_on() {
     }));
 }
 
+/// It stayed a zombie, with its descriptors, until the next call that needed a worker.
+fn a_fork_server_that_ends_is_reaped_without_a_call() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        workers.run_sync(pid, ()).await.unwrap();
+        let server = fork_server();
+        kill(server);
+        within(async {
+            while children().contains(&server) {
+                smol::future::yield_now().await;
+            }
+        })
+        .await;
+    }));
+}
+
 fn workers_requested_while_the_fork_server_is_killed_are_started() {
     test(with_workers(single_use(), |workers| async move {
         for _ in 0..20 {
@@ -242,6 +257,7 @@ suite! {
     a_preload_closure_that_panics_fails_the_call_and_is_tried_again_by_the_next,
     a_preload_closure_that_leaves_a_thread_makes_forking_unsafe_and_auto_spawns,
     a_fork_server_that_is_killed_is_started_again_and_its_workers_live_on,
+    a_fork_server_that_ends_is_reaped_without_a_call,
     workers_requested_while_the_fork_server_is_killed_are_started,
     a_fork_server_that_does_not_answer_is_replaced,
     a_call_that_is_cancelled_while_the_fork_server_starts_does_not_stop_it,

@@ -5,6 +5,8 @@
 //! and of a pipe for its standard error if that is captured. The call waits for no reply; the
 //! outcome appears in the pid table, which both processes have mapped.
 
+mod watch;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
@@ -352,10 +354,11 @@ impl ForkServer {
             .or(async { Some(poll_fn(|cx| starting.poll(cx)).await) })
             .await;
         match started {
-            Some(Ok(process)) => {
+            Some(Ok(mut process)) => {
                 trace::fork_server_came_up(self.context_name(), process.pid(), begun.elapsed());
                 if let Some(descriptor) = process.descriptor() {
                     let timeout = self.shared.answer_timeout;
+                    let end = process.first_watch();
                     guard.set_ready(Server {
                         process,
                         spec,
@@ -363,6 +366,9 @@ impl ForkServer {
                         number,
                         pid_table: PidTable::new(table, descriptor, timeout),
                     });
+                    if let Some(end) = end {
+                        self.watch(number, end);
+                    }
                 }
             }
             Some(Err(Unstarted::NotForked(_))) => {
