@@ -9,12 +9,13 @@ mod scenarios;
 
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use scenarios::outcome;
+use seedbed::process::run_process;
 use seedbed::signal::{SIGINT, SIGUSR1, open_signal_receiver};
 use seedbed::testing::MockClock;
 use seedbed::time::sleep_forever;
@@ -129,11 +130,12 @@ fn forks_and_waits() {
     let receiver = open_signal_receiver(&[SIGUSR1]).unwrap();
     exit_as(in_a_fork(move || {
         let mut receiver = receiver;
-        let waits: [Box<dyn FnOnce()>; 5] = [
+        let waits: [Box<dyn FnOnce()>; 6] = [
             Box::new(|| run(sleep(MILLISECOND))),
             Box::new(|| _ = run(move_on_after(MILLISECOND, sleep_forever()))),
             Box::new(|| futures_lite::future::block_on(sleep(MILLISECOND))),
             Box::new(|| _ = open_signal_receiver(&[SIGUSR1])),
+            Box::new(|| _ = run(run_process(Command::new("true")))),
             Box::new(move || _ = futures_lite::future::block_on(receiver.next())),
         ];
         for (number, wait) in waits.into_iter().enumerate() {

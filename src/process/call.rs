@@ -55,7 +55,8 @@ use crate::wait::{Wait, noted};
 ///
 /// On the first poll, if an input or output is `Stdio::piped()`, because there is no handle to hold
 /// the other end. The process is killed. Use [`supervise`](RunProcess::supervise) for that.
-/// [`stderr_to_stdout`](RunProcess::stderr_to_stdout) may panic too.
+/// [`stderr_to_stdout`](RunProcess::stderr_to_stdout) may panic too. So does a call in a process that
+/// was forked from a program which had used seedbed: nothing would see the end of the process there.
 ///
 /// ```
 /// use seedbed::process::{Command, run_process};

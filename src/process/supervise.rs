@@ -21,6 +21,7 @@ use super::spawner;
 use super::tuning::KILLED_WAIT_LIMIT;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
 use crate::sys::child_setup::{ChildSetup, blocks_any_signal};
+use crate::sys::fork_detector::{refuse_in_forked_copy, watch_for_forks};
 use crate::sys::primitives::lock;
 use crate::sys::role::refuse_unless_hooked;
 use crate::sys::socket;
@@ -33,6 +34,8 @@ pub(super) async fn supervise(
     started: Option<Started<Process>>,
 ) -> Result<Output, ProcessError> {
     refuse_unless_hooked("run_process");
+    refuse_in_forked_copy("a wait for a process");
+    watch_for_forks();
     checkpoint_if_cancelled().await;
     let (program, check) = (plan.program.clone(), plan.check);
     let supervision =
