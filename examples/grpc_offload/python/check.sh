@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs `client.py` against the service: `python/check.sh FOLDER`. Installs grpcio into a virtual
+# environment in that folder, unless it is there.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+environment=$1/grpc-python
+if [ ! -x "$environment/bin/python" ]; then
+    python3 -m venv "$environment"
+fi
+"$environment/bin/python" -c "import grpc, grpc_tools" 2>/dev/null ||
+    "$environment/bin/pip" install --quiet --only-binary :all: grpcio grpcio-tools
+if [ "${2:-}" = --install ]; then
+    exit
+fi
+
+cargo build --locked
+generated=$(mktemp -d)
+trap 'rm -rf "$generated"' EXIT
+"$environment/bin/python" -m grpc_tools.protoc --proto_path proto \
+    --python_out "$generated" --grpc_python_out "$generated" offload.proto
+PYTHONPATH="$generated" "$environment/bin/python" python/client.py \
+    "${CARGO_TARGET_DIR:-target}/debug/grpc_offload"

@@ -1,0 +1,94 @@
+//! All connections of a server, and its end in order.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use seedbed::cancel::ScopeGroup;
+use seedbed::service::Shutdown;
+use seedbed::{CapacityLimiter, Nursery, open_nursery, sleep};
+use smol::Async;
+
+use super::calls::GrpcService;
+use super::connection::serve_connection;
+use super::preface::read_preface;
+
+/// The connections at a time. Others wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 1000;
+
+/// How long a client may take to begin to speak HTTP/2.
+const PREFACE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The pause after a failed accept, for example because there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the calls of all clients until the shutdown begins, and then ends in order:
+///
+/// 1. The port is closed, and clients are told to begin no more calls.
+/// 2. Calls may finish within `grace`. Then they are cancelled, and answer UNAVAILABLE.
+/// 3. The connections end when these answers are written. A client that does not read is cut by the
+///    shutdown itself, so its `drain_for` must be longer than `grace`.
+pub async fn serve_grpc<S: GrpcService>(
+    listener: Async<TcpListener>,
+    service: S,
+    grace: Duration,
+    shutdown: &Shutdown,
+) {
+    let calls = ScopeGroup::new();
+    let block = open_nursery(async |timers: Nursery<'_>| {
+        let (ending, scopes) = (shutdown.clone(), calls.clone());
+        timers.spawn(async move {
+            ending.begun().await;
+            sleep(grace).await;
+            scopes.cancel();
+        });
+        open_nursery(async |connections: Nursery<'_>| {
+            let places = CapacityLimiter::new(MAX_CONNECTIONS);
+            let next = async || (places.acquire().await, accept(&listener).await);
+            while let Some((place, stream)) = shutdown.until(next()).await {
+                let (service, scopes) = (service.clone(), calls.clone());
+                connections.spawn(async move {
+                    attend_to(stream, service, scopes, shutdown).await;
+                    drop(place);
+                });
+            }
+            drop(listener);
+        })
+        .await
+    });
+    // The timer is of no use when the connections have ended.
+    block.daemon().await
+}
+
+/// Accepts the next connection. Errors are temporary: they concern one client, or a lack of
+/// resources.
+async fn accept(listener: &Async<TcpListener>) -> Async<TcpStream> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                eprintln!("no connection can be accepted at the moment: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one client. A client that says nothing is left, after a time, or when the server ends.
+async fn attend_to<S: GrpcService>(
+    stream: Async<TcpStream>,
+    service: S,
+    scopes: ScopeGroup,
+    shutdown: &Shutdown,
+) {
+    let opened = shutdown.until(open(stream)).await;
+    if let Some(Ok(stream)) = opened {
+        serve_connection(stream, service, scopes, shutdown).await;
+    }
+}
+
+async fn open(stream: Async<TcpStream>) -> io::Result<super::preface::Replayed<Async<TcpStream>>> {
+    // Small messages are not held back for larger ones.
+    stream.get_ref().set_nodelay(true)?;
+    read_preface(stream, PREFACE_LIMIT).await
+}

@@ -1,0 +1,107 @@
+//! A server and clients in one run, whose tasks take turns in an order that a seed decides.
+
+use std::future::IntoFuture;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use grpc_offload::adapter::executor::{InNursery, RunTimer};
+use grpc_offload::generated::offload_client::OffloadClient;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use seedbed::service::{Shutdown, serve};
+use seedbed::sync::channel;
+use seedbed::{Nursery, RunBuilder, open_nursery};
+use smol::Async;
+use smol::future::{or, zip};
+use smol_hyper::rt::FuturesIo;
+
+/// No test takes as long, unless something hangs.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// The order of tasks differs with each of these.
+pub const SEEDS: std::ops::Range<u64> = 0..10;
+
+pub type Client = OffloadClient<Channel>;
+
+/// A running server.
+pub struct Server {
+    pub address: SocketAddr,
+    pub shutdown: Shutdown,
+}
+
+/// Runs a server and, at the same time, `test`. Then shuts the server down, and checks that it
+/// ends in order.
+pub fn with_server(
+    builder: RunBuilder,
+    service: impl AsyncFnOnce(Async<TcpListener>, &Shutdown),
+    test: impl AsyncFnOnce(&Server),
+) {
+    let both = async {
+        let listener = Async::<TcpListener>::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.get_ref().local_addr().unwrap();
+        let (sender, handles) = channel(1);
+        let serving = serve(async |shutdown: Shutdown| {
+            sender.send(shutdown.clone()).await.unwrap();
+            service(listener, &shutdown).await;
+        });
+        let testing = async {
+            let shutdown = handles.recv().await.unwrap();
+            let server = Server { address, shutdown };
+            test(&server).await;
+            server.shutdown.begin();
+        };
+        let serving = serving.signals(&[]).drain_for(HANGS);
+        let (ended, ()) = zip(serving.into_future(), testing).await;
+        assert!(ended.unwrap().is_some(), "the server was cut");
+    };
+    // In real time, also if the run's clock is a virtual one.
+    let watchdog = async {
+        smol::Timer::after(HANGS).await;
+        panic!("something hangs");
+    };
+    builder.run(or(both, watchdog));
+}
+
+/// Returns a builder of runs with this order of tasks.
+pub fn shuffled(seed: u64) -> RunBuilder {
+    RunBuilder::new().shuffle(seed)
+}
+
+impl Server {
+    /// Connects a client while `test` runs.
+    pub async fn with_client<R: Send>(&self, test: impl AsyncFnOnce(Client) -> R) -> R {
+        open_nursery(async |n: Nursery<'_, R>| {
+            let stream = Async::<TcpStream>::connect(self.address).await.unwrap();
+            let handshake = http2::Builder::new(InNursery(n.spawner()))
+                .timer(RunTimer)
+                .handshake(FuturesIo::new(stream))
+                .await;
+            let (sender, connection) = handshake.unwrap();
+            n.spawn(async { _ = connection.await });
+            let origin = "http://localhost".parse().unwrap();
+            test(OffloadClient::with_origin(Channel(sender), origin)).await
+        })
+        .daemon()
+        .await
+    }
+}
+
+/// The connection, as tonic wants it.
+#[derive(Clone)]
+pub struct Channel(http2::SendRequest<tonic::body::Body>);
+
+impl tower_service::Service<http::Request<tonic::body::Body>> for Channel {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = hyper::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
