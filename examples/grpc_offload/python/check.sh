@@ -9,8 +9,9 @@ environment=$1/grpc-python
 if [ ! -x "$environment/bin/python" ]; then
     python3 -m venv "$environment"
 fi
-"$environment/bin/python" -c "import grpc, grpc_tools" 2>/dev/null ||
-    "$environment/bin/pip" install --quiet --only-binary :all: grpcio grpcio-tools
+"$environment/bin/python" -c "import grpc, grpc_tools, grpc_health, grpc_reflection" 2>/dev/null ||
+    "$environment/bin/pip" install --quiet \
+        grpcio grpcio-tools grpcio-health-checking grpcio-reflection
 if [ "${2:-}" = --install ]; then
     exit
 fi

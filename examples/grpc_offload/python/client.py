@@ -11,6 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from offload_pb2 import FAULT_CRASH, FAULT_HANG, FAULT_PANIC, Item, Subscription
 from offload_pb2_grpc import OffloadStub
 
@@ -60,6 +65,7 @@ def server(*arguments):
     running = Server(*arguments)
     try:
         with grpc.insecure_channel(running.address) as channel:
+            running.channel = channel
             yield running, OffloadStub(channel)
     finally:
         running.process.kill()
@@ -87,6 +93,29 @@ def check_calls():
         assert sockets_of(running.process.pid)
         for worker in running.workers():
             assert not sockets_of(worker), "a worker holds a connection"
+        running.end()
+
+
+def check_health():
+    with server() as (running, _):
+        stub = health_pb2_grpc.HealthStub(running.channel)
+        request = health_pb2.HealthCheckRequest(service="offload.v1.Offload")
+        serving = health_pb2.HealthCheckResponse.SERVING
+        assert stub.Check(request, timeout=HANGS).status == serving
+        watch = stub.Watch(request, timeout=HANGS)
+        assert next(watch).status == serving
+        running.process.send_signal(signal.SIGTERM)
+        assert all(answer.status != serving for answer in watch)
+        running.ended()
+
+
+def check_reflection():
+    with server() as (running, _):
+        database = ProtoReflectionDescriptorDatabase(running.channel)
+        assert "offload.v1.Offload" in database.get_services()
+        service = DescriptorPool(database).FindServiceByName("offload.v1.Offload")
+        methods = {"Compute", "DoSomething", "GetUpdates"}
+        assert set(service.methods_by_name) == methods
         running.end()
 
 

@@ -7,6 +7,8 @@ pub mod adapter;
 #[path = "generated/offload.v1.rs"]
 pub mod generated;
 pub mod jobs;
+pub mod reflection;
+pub mod routes;
 pub mod service;
 pub mod updates;
 

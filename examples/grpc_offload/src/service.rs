@@ -12,13 +12,24 @@ use seedbed::worker::WorkerError;
 use seedbed::{Nursery, open_nursery};
 use smol::Async;
 use smol::stream::{Stream, StreamExt};
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status, Streaming};
 
+use tonic_health::ServingStatus;
+use tonic_health::pb::FILE_DESCRIPTOR_SET;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tonic_reflection::pb::v1::server_reflection_server as v1;
+use tonic_reflection::pb::v1alpha::server_reflection_server as v1alpha;
+
+use crate::DESCRIPTOR;
 use crate::adapter::calls::CallNursery;
 use crate::adapter::serve::serve_grpc;
 use crate::generated::offload_server::{Offload, OffloadServer};
 use crate::generated::{self as messages, Item, Receipt, Update, update};
 use crate::jobs::{self, Job, Outcome, offload};
+use crate::reflection::Reflection;
+use crate::routes::Routes;
 use crate::updates::Subscribers;
 
 /// The items that wait for a dispatcher. More wait in the stream windows of their clients.
@@ -58,12 +69,33 @@ pub async fn serve_offload(
             statistics: statistics.clone(),
             shutdown: shutdown.clone(),
         };
-        let service = OffloadServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
+        let health = HealthReporter::new();
+        health.set_serving::<OffloadServer<Service>>().await;
+        n.spawn(report_the_end(health.clone(), shutdown));
+        let reflection = Reflection::new(&[DESCRIPTOR, FILE_DESCRIPTOR_SET]);
+        let reflection = reflection.expect("the descriptors were generated");
+        let routes = Routes {
+            offload: OffloadServer::new(service).max_decoding_message_size(MESSAGE_LIMIT),
+            health: HealthServer::new(HealthService::from_health_reporter(health)),
+            reflection: v1::ServerReflectionServer::new(reflection.clone()),
+            reflection_alpha: v1alpha::ServerReflectionServer::new(reflection),
+        };
         // The queue is closed at the end of this call, which drops its senders. The dispatchers
         // end when it is empty.
-        serve_grpc(listener, service, grace, shutdown).await;
+        serve_grpc(listener, routes, grace, shutdown).await;
     })
     .await
+}
+
+/// Tells those who watch the health of the service that it ends. Then ends their streams, which have
+/// no end of their own and would delay the shutdown.
+async fn report_the_end(mut health: HealthReporter, shutdown: &Shutdown) {
+    shutdown.begun().await;
+    for service in [OffloadServer::<Service>::NAME, ""] {
+        let status = ServingStatus::NotServing;
+        health.set_service_status(service, status).await;
+        health.clear_service_status(service).await;
+    }
 }
 
 /// Processes items until the queue is closed and empty.

@@ -70,8 +70,14 @@ pub fn shuffled(seed: u64) -> RunBuilder {
 }
 
 impl Server {
-    /// Connects a client while `test` runs.
+    /// Connects a client of the service while `test` runs.
     pub async fn with_client<R: Send>(&self, test: impl AsyncFnOnce(Client) -> R) -> R {
+        let test = async |channel| test(Client::with_origin(channel, origin())).await;
+        self.with_channel(test).await
+    }
+
+    /// Connects a client of any service while `test` runs.
+    pub async fn with_channel<R: Send>(&self, test: impl AsyncFnOnce(Channel) -> R) -> R {
         open_nursery(async |n: Nursery<'_, R>| {
             let stream = Async::<TcpStream>::connect(self.address).await.unwrap();
             let handshake = http2::Builder::new(InNursery(n.spawner()))
@@ -80,12 +86,16 @@ impl Server {
                 .await;
             let (sender, connection) = handshake.unwrap();
             n.spawn(async { _ = connection.await });
-            let origin = "http://localhost".parse().unwrap();
-            test(OffloadClient::with_origin(Channel(sender), origin)).await
+            test(Channel(sender)).await
         })
         .daemon()
         .await
     }
+}
+
+/// The authority that clients name in their requests.
+pub fn origin() -> http::Uri {
+    http::Uri::from_static("http://localhost")
 }
 
 /// The connection, as tonic wants it.

@@ -4,3 +4,4 @@ mod calls;
 mod harness;
 mod offload;
 mod probe;
+mod tools;

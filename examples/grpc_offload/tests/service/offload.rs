@@ -19,7 +19,7 @@ use crate::harness::{Client, SEEDS, Server, shuffled, with_server};
 const GRACE: Duration = Duration::from_secs(30);
 
 /// Runs a test with a server, and checks that it has processed what it has accepted.
-fn with_offload(seed: u64, test: impl AsyncFnOnce(&Server, &Statistics)) {
+pub fn with_offload(seed: u64, test: impl AsyncFnOnce(&Server, &Statistics)) {
     let statistics = Statistics::default();
     with_server(
         shuffled(seed),
