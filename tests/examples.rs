@@ -95,6 +95,13 @@ fn weighted_sum() {
 }
 
 #[test]
+fn parameter_sweep() {
+    let said = said("parameter_sweep");
+    assert!(said.contains("`awk` waits for 1 core and 64 MiB"), "{said}");
+    assert!(said.contains("r = 3.55: period 8\n"), "{said}");
+}
+
+#[test]
 fn thumbnails() {
     assert!(
         said("thumbnails").contains("torn.ppm: job `thumbnails::thumbnail`: the job had not ended")

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::process::{ProcessError, ProcessErrorKind};
 use crate::worker::{WorkerError, WorkerErrorKind};
 
 /// The error of a [`Delayed`](crate::delayed::Delayed) value: of the job that was to compute it, or
@@ -40,6 +41,7 @@ struct Inner {
 
 enum Cause {
     Worker(WorkerError),
+    Process(ProcessError),
     Panicked(String),
     Failed(Box<dyn Error + Send + Sync>),
     Impossible(String),
@@ -67,9 +69,10 @@ pub enum JobErrorKind {
     /// The job, or a function that computes the value in this process, panicked.
     Panicked,
     /// The value was an `Err`, which [`flatten`](crate::delayed::Delayed::flatten) made an error of
-    /// the job.
+    /// the job, or the [program](crate::delayed::Jobs::run_process) that was the job failed.
     Failed,
-    /// The job had not ended at its time limit, and its worker was killed or its future dropped.
+    /// The job had not ended at its time limit. Its worker was killed, its process ended, or its
+    /// future dropped.
     TimedOut,
     /// The job asks for more than there is. It did not run.
     Impossible,
@@ -109,6 +112,10 @@ impl JobError {
         Self::new(Some(job), attempts, Cause::Worker(error))
     }
 
+    pub(super) fn of_process(job: &'static str, error: ProcessError) -> Self {
+        Self::new(Some(job), 1, Cause::Process(error))
+    }
+
     pub(super) fn impossible(job: &'static str, reason: String) -> Self {
         Self::new(Some(job), 0, Cause::Impossible(reason))
     }
@@ -146,6 +153,10 @@ impl JobError {
                 WorkerErrorKind::TimedOut => JobErrorKind::TimedOut,
                 kind => JobErrorKind::Worker(kind),
             },
+            Cause::Process(error) if error.kind() == ProcessErrorKind::TimedOut => {
+                JobErrorKind::TimedOut
+            }
+            Cause::Process(_) => JobErrorKind::Failed,
             Cause::Panicked(_) => JobErrorKind::Panicked,
             Cause::Failed(_) => JobErrorKind::Failed,
             Cause::Impossible(_) => JobErrorKind::Impossible,
@@ -155,8 +166,9 @@ impl JobError {
         }
     }
 
-    /// Returns the name of the job, as [`type_name`](std::any::type_name) writes it. `None` if the
-    /// error comes from a function that computes the value in this process.
+    /// Returns the name of the job, as [`type_name`](std::any::type_name) writes it, or the name of
+    /// the program that is the job. `None` if the error comes from a function that computes the
+    /// value in this process.
     ///
     /// ```
     /// # use seedbed::delayed::delayed_val;
@@ -168,7 +180,7 @@ impl JobError {
         self.0.job
     }
 
-    /// Returns how often the job was given to a worker; 0 if it never was.
+    /// Returns how often the job was begun; 0 if it never was.
     ///
     /// ```
     /// # use seedbed::delayed::delayed_val;
@@ -194,16 +206,38 @@ impl JobError {
             _ => None,
         }
     }
+
+    /// Returns the error of the program that was the [job](crate::delayed::Jobs::run_process). It
+    /// has the output until then.
+    ///
+    /// ```
+    /// use seedbed::delayed::{Resources, open};
+    /// use seedbed::process::Command;
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let error = jobs.run_process(Command::new("false")).await.unwrap_err();
+    ///         assert_eq!(error.process().unwrap().status().unwrap().code(), Some(1));
+    ///     }));
+    /// }
+    /// ```
+    pub fn process(&self) -> Option<&ProcessError> {
+        match &self.0.cause {
+            Cause::Process(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl Inner {
     fn write(&self, f: &mut dyn fmt::Write) -> fmt::Result {
         match (&self.cause, self.job) {
-            (Cause::Worker(_), _) | (_, None) => {}
+            (Cause::Worker(_) | Cause::Process(_), _) | (_, None) => {}
             (_, Some(job)) => write!(f, "job `{job}`: ")?,
         }
         match &self.cause {
             Cause::Worker(error) => write!(f, "{error}")?,
+            Cause::Process(error) => write!(f, "{error}")?,
             Cause::Panicked(message) => write!(
                 f,
                 "a function that computes a delayed value panicked: {message}"
@@ -254,6 +288,7 @@ impl fmt::Debug for JobError {
             Cause::Panicked(text) | Cause::Impossible(text) | Cause::Deadlock(text) => {
                 out.field("message", text)
             }
+            Cause::Process(error) => out.field("process", error),
             Cause::Failed(error) => out.field("error", error),
             Cause::TimedOut(limit) => out.field("time_limit", limit),
             Cause::Cancelled => &mut out,
@@ -266,6 +301,7 @@ impl Error for JobError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0.cause {
             Cause::Worker(error) => Some(error),
+            Cause::Process(error) => Some(error),
             Cause::Failed(error) => Some(&**error),
             _ => None,
         }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The cost of a job; returned by [`Delayed::statistics`](crate::delayed::Delayed::statistics).
 ///
 /// A future of [`Jobs::spawn`](crate::delayed::Jobs::spawn) has no worker: its processor time and
-/// memory are those of this process, and are not counted here.
+/// memory are those of this process, and are not counted here. The processor time of a program of
+/// [`Jobs::run_process`](crate::delayed::Jobs::run_process) is that of its process and of the
+/// processes that this one has waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobStatistics {

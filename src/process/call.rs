@@ -2,18 +2,15 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::pin::Pin;
 use std::process::{Command, Output, Stdio};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::error::ProcessError;
+use super::future::RunProcessFuture;
 use super::handle::Process;
 use super::plan::{Plan, Sink, Source};
-use super::supervise::supervise;
 use super::tuning::{CAPTURE_LIMIT_BYTES, DRAIN_FOR, KILL_AFTER};
 use crate::task::Started;
-use crate::wait::{Wait, noted};
 
 /// Runs a program to its end.
 ///
@@ -82,13 +79,16 @@ pub fn run_process(command: Command) -> RunProcess {
         capture_limit: CAPTURE_LIMIT_BYTES,
         kill_tree: false,
         die_with_parent: false,
+        cpus: None,
+        memory_limit: None,
+        cpu_times: None,
         deliver_cancel: None,
     })
 }
 
 /// The builder of a call that runs a program, made by [`run_process`].
 #[must_use = "the program is run when this is awaited"]
-pub struct RunProcess(Plan);
+pub struct RunProcess(pub(super) Plan);
 
 impl RunProcess {
     /// Writes `bytes` to the standard input and then closes it. A process that does not read all of
@@ -444,6 +444,12 @@ impl RunProcess {
     }
 }
 
+impl From<Command> for RunProcess {
+    fn from(command: Command) -> Self {
+        run_process(command)
+    }
+}
+
 impl IntoFuture for RunProcess {
     type Output = Result<Output, ProcessError>;
     type IntoFuture = RunProcessFuture;
@@ -459,42 +465,6 @@ impl fmt::Debug for RunProcess {
             .field("program", &self.0.program)
             .field("check", &self.0.check)
             .field("kill_after", &self.0.kill_after)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The future that runs a process, made by awaiting [`RunProcess`] or by [`RunProcess::supervise`].
-///
-/// # Dropping
-///
-/// Kills the process if it runs, and reaps it in the background.
-#[must_use = "futures do nothing unless awaited"]
-pub struct RunProcessFuture {
-    program: String,
-    future: Pin<Box<dyn Future<Output = Result<Output, ProcessError>> + Send>>,
-}
-
-impl RunProcessFuture {
-    fn new(plan: Plan, started: Option<Started<Process>>) -> Self {
-        RunProcessFuture {
-            program: plan.program.clone(),
-            future: Box::pin(supervise(plan, started)),
-        }
-    }
-}
-
-impl Future for RunProcessFuture {
-    type Output = Result<Output, ProcessError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        noted(self.future.as_mut().poll(cx), &Wait::For("a process"))
-    }
-}
-
-impl fmt::Debug for RunProcessFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunProcessFuture")
-            .field("program", &self.program)
             .finish_non_exhaustive()
     }
 }

@@ -10,8 +10,9 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -26,6 +27,7 @@ use crate::sys::primitives::lock;
 use crate::sys::process::{ChildStatus, Ended, Number, Pidfd, has_trapped_thread};
 use crate::sys::process_tree::DescendantKiller;
 use crate::sys::tuning::SCAN_INTERVAL;
+use crate::sys::usage::{self, CpuTimes};
 
 /// A child process that is killed and reaped when dropped.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct ChildProcess {
     next_slow_tick: Option<Listener>,
     /// Watches hold it weakly, to see when this is gone.
     watched: Option<Arc<()>>,
+    /// Where the processor time is stored that the process has used.
+    cpu_times: Option<Arc<OnceLock<CpuTimes>>>,
 }
 
 /// A descriptor that is registered with the reactor. Several tasks may wait for it.
@@ -111,6 +115,7 @@ impl ChildProcess {
             next_tick: None,
             next_slow_tick: None,
             watched: None,
+            cpu_times: None,
         }
     }
 
@@ -119,6 +124,11 @@ impl ChildProcess {
     /// killed in any case.
     pub(crate) fn set_kills_tree(&mut self) {
         self.kills_tree = true;
+    }
+
+    /// Stores the processor time that the process has used when it is reaped.
+    pub(super) fn measure(&mut self, cpu_times: Arc<OnceLock<CpuTimes>>) {
+        self.cpu_times = Some(cpu_times);
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -163,6 +173,14 @@ impl ChildProcess {
     /// Reaps the process if it has ended, and returns how it ended. Kills it if it is stopped
     /// because it has asked to be traced.
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
+        if let (Some(cpu_times), State::Running(pidfd, _)) = (&self.cpu_times, &self.state) {
+            match usage::cpu_times_of_ended(pidfd.as_fd()) {
+                // It may end at any moment, and must not be reaped before it is measured.
+                Ok(None) => return None,
+                Ok(Some(used)) => _ = cpu_times.set(used), // set already if it could not be reaped
+                Err(_) => {} // below, the kernel tells what has become of it
+            }
+        }
         let status = match &self.state {
             State::Running(pidfd, _) => pidfd.try_reap(self.kills_tree),
             State::Numbered(number) => number.try_reap(self.kills_tree),

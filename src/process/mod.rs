@@ -15,7 +15,7 @@
 // A process is polled for its end, signalled and reaped through its pidfd, never by its bare
 // number, which the kernel may have given to another process.
 //
-// `call` is the builder, which fills a `plan`; `supervise` runs the process, `pipes` feeds and
+// `call` and `limits` are the builder, which fills a `plan`; `future` is the call; `supervise` runs the process, `pipes` feeds and
 // reads it, `handle` is what other tasks use, `spawner` is the thread that starts some of them. `child` is a child process of any kind, workers
 // included; `background` runs what has no caller, `tick` is the shared timer.
 
@@ -23,7 +23,9 @@ pub(crate) mod background;
 mod call;
 pub(crate) mod child;
 mod error;
+mod future;
 mod handle;
+mod limits;
 mod pipes;
 mod plan;
 mod spawner;
@@ -34,7 +36,8 @@ mod tuning;
 #[doc(no_inline)]
 pub use std::process::{Command, ExitStatus, Output, Stdio};
 
-pub use call::{RunProcess, RunProcessFuture, run_process};
+pub use call::{RunProcess, run_process};
 pub use error::{ProcessError, ProcessErrorKind};
+pub use future::RunProcessFuture;
 pub use handle::Process;
 pub use pipes::{ChildStderr, ChildStdin, ChildStdout};

@@ -16,7 +16,7 @@ use super::child::ChildProcess;
 use super::error::{Ending, ProcessError};
 use super::handle::{Process, Supervised};
 use super::pipes::{Capture, ChildStderr, ChildStdin, ChildStdout, Feed, PipeError, Pipes};
-use super::plan::{DeliverCancel, Plan, Sink, Source};
+use super::plan::{DeliverCancel, Plan, Sink, Source, cpu_set};
 use super::spawner;
 use super::tuning::KILLED_WAIT_LIMIT;
 use crate::cancel::{checkpoint_if_cancelled, on_cancel, shield};
@@ -122,11 +122,23 @@ impl Supervision {
             matches!(plan.stderr, Sink::Captured),
         );
         let merged = redirect(&mut command, plan.stdout, plan.stderr)?;
-        let mut child = spawn(command, plan.kill_tree, plan.die_with_parent)?;
+        let setup = ChildSetup {
+            // A process that inherits blocked signals would not hear SIGTERM.
+            empty_mask: plan.die_with_parent || blocks_any_signal(),
+            leads_tree: plan.kill_tree,
+            die_with_thread: plan.die_with_parent,
+            cpus: plan.cpus.as_deref().map(cpu_set).transpose()?,
+            data_limit: plan.memory_limit,
+        };
+        let mut child = spawn(command, setup)?;
 
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let child = Supervised::new(&plan.program, ChildProcess::adopt(child)?, plan.kill_tree);
+        let mut child = ChildProcess::adopt(child)?;
+        if let Some(cpu_times) = plan.cpu_times {
+            child.measure(cpu_times);
+        }
+        let child = Supervised::new(&plan.program, child, plan.kill_tree);
         let stdin = stdin.map(ChildStdin::new).transpose()?;
         let stdout = stdout.map(ChildStdout::new).transpose()?;
         let stderr = stderr.map(ChildStderr::new).transpose()?;
@@ -266,22 +278,12 @@ fn is_over(timer: &mut Timer, cx: &mut Context<'_>) -> bool {
 
 /// Starts the process. Drops the command, which may hold the writing end of a pipe whose end of
 /// file is awaited.
-fn spawn(
-    mut command: Command,
-    kill_tree: bool,
-    die_with_parent: bool,
-) -> io::Result<std::process::Child> {
-    if kill_tree {
+fn spawn(mut command: Command, setup: ChildSetup) -> io::Result<std::process::Child> {
+    if setup.leads_tree {
         command.process_group(0);
     }
-    let setup = ChildSetup {
-        // A process that inherits blocked signals would not hear SIGTERM.
-        empty_mask: die_with_parent || blocks_any_signal(),
-        leads_tree: kill_tree,
-        die_with_thread: die_with_parent,
-    };
     setup.apply_to(&mut command);
-    if die_with_parent {
+    if setup.die_with_thread {
         spawner::spawn(command)
     } else {
         command.spawn()

@@ -12,8 +12,10 @@ use std::process::Command;
 use std::ptr;
 
 use rustix::process::{
-    Pid, Signal, getpid, getppid, set_child_subreaper, set_parent_process_death_signal,
+    Pid, Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_child_subreaper,
+    set_parent_process_death_signal, setrlimit,
 };
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// The changes that a new process makes to itself. With none of them, the standard library can
 /// start it with `posix_spawn`, whose cost does not grow with this process's memory.
@@ -26,12 +28,17 @@ pub(crate) struct ChildSetup {
     pub(crate) leads_tree: bool,
     /// Ask the kernel for SIGKILL when the thread that starts the process ends.
     pub(crate) die_with_thread: bool,
+    /// Run on these processors only.
+    pub(crate) cpus: Option<CpuSet>,
+    /// The limit of private memory in bytes (`RLIMIT_DATA`), unless a lower one is inherited.
+    pub(crate) data_limit: Option<u64>,
 }
 
 impl ChildSetup {
     /// Lets the processes of `command` make the changes, after all others that are set in it.
     pub(crate) fn apply_to(self, command: &mut Command) {
-        if !(self.empty_mask || self.leads_tree || self.die_with_thread) {
+        let limits = self.cpus.is_some() || self.data_limit.is_some();
+        if !(self.empty_mask || self.leads_tree || self.die_with_thread || limits) {
             return;
         }
         let (parent, empty) = (getpid(), set_of_none());
@@ -57,11 +64,30 @@ impl ChildSetup {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
         }
+        if let Some(cpus) = &self.cpus {
+            sched_setaffinity(None, cpus)?;
+        }
+        if let Some(limit) = self.data_limit {
+            limit_data(limit)?;
+        }
         if self.empty_mask {
             set_mask(empty)?;
         }
         Ok(())
     }
+}
+
+/// Limits the private memory of this process, which cannot raise the limit again. (What it has
+/// already, as the copy of its parent, does not count after `exec`.)
+fn limit_data(bytes: u64) -> io::Result<()> {
+    let inherited = getrlimit(Resource::Data);
+    let limits = [Some(bytes), inherited.current, inherited.maximum];
+    let lowest = limits.into_iter().flatten().min();
+    let limit = Rlimit {
+        current: lowest,
+        maximum: lowest,
+    };
+    Ok(setrlimit(Resource::Data, limit)?)
 }
 
 /// Whether the calling thread blocks a signal. Processes that it starts inherit that.

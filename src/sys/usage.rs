@@ -1,10 +1,13 @@
 //! The resources that this process has used: processor time, and physical memory at its peak.
 //!
-//! `unsafe` is needed for a system call that no crate wraps; see [`read`].
+//! `unsafe` is needed for system calls that no crate wraps; see [`read`] and
+//! [`cpu_times_of_ended`].
 #![allow(unsafe_code)]
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::ops::{Add, Sub};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// Processor time.
@@ -38,14 +41,43 @@ impl Sub for CpuTimes {
 
 /// Returns the processor time of this process, and of the children that it has waited for.
 pub(crate) fn cpu_times() -> CpuTimes {
-    let times_of = |who| {
-        let usage = read(who);
-        CpuTimes {
-            user: duration(usage.ru_utime),
-            system: duration(usage.ru_stime),
-        }
-    };
+    let times_of = |who| CpuTimes::from(read(who));
     times_of(libc::RUSAGE_SELF) + times_of(libc::RUSAGE_CHILDREN)
+}
+
+/// Returns the processor time of a child that has ended and has not been reaped, and of the children
+/// that it has waited for. `None` if the child runs.
+///
+/// Its peak of memory is not returned: the kernel counts the copy of the parent that the child was
+/// before it executed its program.
+///
+/// # Errors
+///
+/// If the child has been reaped, or is stopped and traced by this process.
+pub(crate) fn cpu_times_of_ended(child: BorrowedFd<'_>) -> io::Result<Option<CpuTimes>> {
+    const ENDED: libc::c_int = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `info` and `usage` have room for what the call writes; the other arguments are numbers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            child.as_raw_fd(),
+            info.as_mut_ptr(),
+            ENDED,
+            usage.as_mut_ptr(),
+        )
+    };
+    // SAFETY: all fields are integers or a union of such and pointers, for which zeros are a valid
+    // value, also if the call has written nothing.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    match (result, info.si_signo, info.si_code) {
+        (0, 0, _) => Ok(None), // it runs
+        (0, _, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED) => Ok(Some(usage.into())),
+        (0, ..) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns the greatest number of bytes that this process has had in physical memory, since it was
@@ -68,6 +100,15 @@ fn read(who: libc::c_int) -> libc::rusage {
     // SAFETY: all fields are integers, for which zeros are a valid value, also if the call has
     // written nothing.
     unsafe { usage.assume_init() }
+}
+
+impl From<libc::rusage> for CpuTimes {
+    fn from(usage: libc::rusage) -> Self {
+        Self {
+            user: duration(usage.ru_utime),
+            system: duration(usage.ru_stime),
+        }
+    }
 }
 
 fn duration(time: libc::timeval) -> Duration {

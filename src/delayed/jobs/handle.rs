@@ -53,9 +53,9 @@ use crate::worker::WorkerContext;
 /// ```
 #[derive(Clone)]
 pub struct Jobs<'env> {
-    spawner: Spawner<'env>,
-    pool: Arc<Pool>,
-    options: Arc<Options>,
+    pub(super) spawner: Spawner<'env>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) options: Arc<Options>,
 }
 
 impl<'env> Jobs<'env> {
@@ -430,7 +430,7 @@ impl<'env> Jobs<'env> {
     }
 
     /// Puts a job into the queue. Returns `None` for one that asks for nothing.
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         job: JobId,
         name: &'static str,

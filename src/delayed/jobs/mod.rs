@@ -9,6 +9,7 @@
 //! | `progress`, `bar`, `observed`, `trace`, `trace_to` | what a block does, for those that look on |
 //! | `run` | one job, from its turn to its result |
 //! | `running`, `waits` | a job that runs in this process; what it waits for |
+//! | `process` | a program as a job |
 //! | `in_worker` | what the worker does with an allocation |
 //! | `statistics` | what a block does, and what its jobs have cost |
 //! | `callable` | the functions and values that may be sent |
@@ -23,6 +24,7 @@ mod observed;
 mod open;
 mod options;
 mod pool;
+mod process;
 mod progress;
 mod record;
 mod run;

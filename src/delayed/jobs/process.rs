@@ -1,0 +1,147 @@
+//! A program as a job.
+
+use std::collections::BTreeSet;
+use std::process::Output;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::handle::Jobs;
+use super::options::Options;
+use super::pool::Ticket;
+use super::record::Record;
+use crate::cancel::shield;
+use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
+use crate::delayed::value::Delayed;
+use crate::delayed::value::promise::pending;
+use crate::process::RunProcess;
+use crate::sys::primitives::lock;
+use crate::time::current_time;
+
+impl Jobs<'_> {
+    /// Submits a program, which is run when the job's resources are free: a
+    /// [`Command`](crate::process::Command), or a [`run_process`](crate::process::run_process) call
+    /// whose settings differ from the defaults.
+    ///
+    /// The process is restricted to the cores of its allocation, and each process of its tree to the
+    /// memory. It ends with its tree, as with [`kill_tree`](RunProcess::kill_tree) and
+    /// [`die_with_parent`](RunProcess::die_with_parent): when it is cancelled or has reached the
+    /// [time limit](Self::time_limit), by SIGTERM and then by SIGKILL. Of each captured output, at
+    /// most [`capture_limit`](RunProcess::capture_limit) bytes are kept. A program that needs other
+    /// resources to be named on its command line is run by a future that asks
+    /// [`allocation`](crate::delayed::allocation()):
+    /// `jobs.on(Units("gpus", 1)).spawn(async { run_process(..).await })`.
+    ///
+    /// A process that fails is not run again, because a command can be used once; so
+    /// [`retry`](Self::retry) does not apply. An error is of the kind
+    /// [`TimedOut`](crate::delayed::JobErrorKind::TimedOut) or
+    /// [`Failed`](crate::delayed::JobErrorKind::Failed), and
+    /// [`JobError::process`](crate::delayed::JobError::process) has the details.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancelling the block ends the process, and the block waits until it has ended. With
+    /// [`kill_on_cancel(false)`](Self::kill_on_cancel), the block waits for the process's own end. If
+    /// the block's future is dropped, the process tree is killed, and reaped in the background.
+    ///
+    /// # Panics
+    ///
+    /// If the block has ended. The block panics if an input or output is `Stdio::piped()`; see
+    /// [`run_process`](crate::process::run_process).
+    ///
+    /// ```
+    /// use seedbed::delayed::{Cores, Memory, Resources, open};
+    /// use seedbed::process::{Command, run_process};
+    ///
+    /// fn main() {
+    ///     seedbed::run(open(Resources::local(), async |jobs| {
+    ///         let one = jobs.on(Cores(1) & Memory::mib(100));
+    ///         let count = run_process(Command::new("nproc")).capture_stdout(true);
+    ///         assert_eq!(one.run_process(count).await.unwrap().stdout, b"1\n");
+    ///     }));
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn run_process(&self, process: impl Into<RunProcess>) -> Delayed<Output> {
+        let process = process.into();
+        let name = kept_name(process.program());
+        let (promise, value) = pending(name);
+        match self.enqueue(promise.job(), name, &self.options.of_call) {
+            Err(error) => promise.settle(Err(error)),
+            Ok(ticket) => {
+                let (pool, options) = (self.pool.clone(), self.options.clone());
+                let record = Record::new(&pool, promise.job());
+                self.spawner.spawn(async move {
+                    if ticket.is_none() {
+                        record.begin(name);
+                    }
+                    let mut cost = JobStatistics::default();
+                    let result = run(name, process, ticket, &options, &mut cost).await;
+                    pool.count(&cost, result.is_ok());
+                    record.end();
+                    promise.settle_job((result, cost));
+                });
+            }
+        }
+        value
+    }
+}
+
+/// Waits for the resources of a process, and runs it to its end.
+async fn run(
+    name: &'static str,
+    process: RunProcess,
+    ticket: Option<Ticket>,
+    options: &Options,
+    cost: &mut JobStatistics,
+) -> Result<Output, JobError> {
+    let cpu_times = Arc::new(OnceLock::new());
+    let mut process = process
+        .kill_tree(true)
+        .die_with_parent(true)
+        .measured(cpu_times.clone());
+    if let Some(limit) = options.time_limit {
+        process = process.at_most_for(limit);
+    }
+    // Held until the process has ended.
+    let grant = match ticket {
+        None => None,
+        Some(ticket) => {
+            let granted = ticket.granted(&mut cost.queued).await;
+            Some(granted.map_err(|reason| JobError::impossible(name, reason))?)
+        }
+    };
+    if let Some(grant) = &grant {
+        let cores = grant.allocation.cores();
+        if !cores.is_empty() {
+            process = process.cpu_affinity(cores);
+        }
+        if let Some(bytes) = grant.allocation.memory() {
+            process = process.memory_limit(bytes);
+        }
+    }
+    cost.attempts = 1;
+    let begun = current_time();
+    let result = if options.kill_on_cancel {
+        process.await
+    } else {
+        shield(process).await
+    };
+    cost.wall = current_time().saturating_duration_since(begun);
+    if let Some(times) = cpu_times.get() {
+        (cost.cpu_user, cost.cpu_system) = (times.user, times.system);
+    }
+    result.map_err(|error| JobError::of_process(name, error))
+}
+
+/// Returns a copy of a program's name that stays forever, like the names of functions. Each name is
+/// kept once.
+fn kept_name(program: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = lock(&NAMES);
+    if let Some(kept) = names.get(program) {
+        return kept;
+    }
+    let kept = program.to_owned().leak();
+    names.insert(kept);
+    kept
+}
