@@ -102,6 +102,15 @@ fn parameter_sweep() {
 }
 
 #[test]
+fn cached_study() {
+    let said = said("cached_study");
+    assert!(
+        said.contains("10 exponents: 831 steps; 8 results were there."),
+        "{said}"
+    );
+}
+
+#[test]
 fn thumbnails() {
     assert!(
         said("thumbnails").contains("torn.ppm: job `thumbnails::thumbnail`: the job had not ended")

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct JobStatistics {
     /// How long the job has waited for its resources.
     pub queued: Duration,
-    /// How many times the job was begun.
+    /// How many times the job was begun; 0 if an earlier run has
+    /// [kept](crate::delayed::Jobs::cached) its value.
     pub attempts: u32,
     /// How long the last attempt took. In a worker, that is the time in the job's function.
     pub wall: Duration,

@@ -41,6 +41,7 @@
 //! | cancelled | [kills](Jobs::kill_on_cancel) the job by default | waits for the job by default |
 //! | a failure that nothing awaits | is a `tracing` event at WARN | is a `tracing` event at WARN, if its [`Task`](crate::Task) was dropped |
 
+mod cache;
 mod error;
 mod job_statistics;
 mod jobs;

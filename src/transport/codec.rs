@@ -1,7 +1,7 @@
 //! Encodes values as bytes and decodes them, with bincode.
 //!
 //! The format is private to a parent and its workers, which execute the same image. So it needs
-//! neither versions nor names, and may change in any release. Integers have a fixed width, which is
+//! no names, and may change in any release, with its [number](FORMAT_NUMBER). Integers have a fixed width, which is
 //! faster than a variable one. Only bytes of a process of the same program are decoded; even so, no
 //! announced length is trusted.
 
@@ -34,6 +34,10 @@ use crate::sys::stack;
 const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
     .with_fixed_int_encoding();
+
+/// The number of the encoding. Results of jobs are kept in files in this encoding, so each change of
+/// it is a new number; a test compares the encoding of a value with the one of this number.
+pub(crate) const FORMAT_NUMBER: u32 = 1;
 
 /// Drops a value after an attempt to encode it. If it was nested too deeply for that, it may be
 /// nested too deeply for a drop on this stack, too.
@@ -322,6 +326,31 @@ mod tests {
         fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
             Err(serde::ser::Error::custom("not today"))
         }
+    }
+
+    /// Kept results of earlier versions are decoded, so a change here needs another
+    /// [`FORMAT_NUMBER`].
+    #[test]
+    fn the_encoding_is_that_of_its_number() {
+        use serde::Serialize;
+
+        #[derive(Serialize)]
+        enum Choice {
+            Named { low: u16, high: f64 },
+        }
+        let choice = Choice::Named {
+            low: 258,
+            high: 0.5,
+        };
+        let bytes = encode(&(choice, "text", Some(vec![-1_i8]), ())).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            (FORMAT_NUMBER, hex.as_str()),
+            (
+                1,
+                "0038fcab0201000000000000e03f040000000000000074657874010100000000000000ffdda7d2cf61f845c8"
+            )
+        );
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl<W: Write> Lines<W> {
 }
 
 fn ended(now: &Statistics) -> usize {
-    now.succeeded + now.failed + now.cancelled
+    now.succeeded + now.failed + now.cancelled + now.cached
 }
 
 /// Describes the jobs that have not succeeded.

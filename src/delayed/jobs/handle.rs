@@ -71,6 +71,7 @@ impl<'env> Jobs<'env> {
             workers: None,
             held_around,
             permit: None,
+            cache_key: None,
         };
         Self {
             spawner,
@@ -79,7 +80,7 @@ impl<'env> Jobs<'env> {
         }
     }
 
-    fn with(&self, change: impl FnOnce(&mut Options)) -> Self {
+    pub(super) fn with(&self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::clone(&self.options);
         change(&mut options);
         Self {
@@ -277,6 +278,16 @@ impl<'env> Jobs<'env> {
         const { assert_captures_nothing::<F>() };
         let name = type_name::<F>();
         let (promise, value) = pending(name);
+        if let Some(key) = self.claim_cache_key::<F>() {
+            let (jobs, argument) = (self.clone(), argument.into_argument());
+            let job = promise.job();
+            let record = Record::new(&self.pool, job);
+            self.spawner.spawn(async move {
+                let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
+                promise.settle_job(cached.await);
+            });
+            return value;
+        }
         match self.enqueue(promise.job(), name, &self.options.of_call) {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
@@ -337,6 +348,7 @@ impl<'env> Jobs<'env> {
         promise.set_argument(&value);
         self.pool
             .trace(|trace| trace.depend(promise.job(), value.jobs()));
+        let key = self.claim_cache_key::<F>();
         self.spawner.spawn(async move {
             let (job, pool) = (promise.job(), &jobs.pool);
             let computed = run_as(job, pool, None, value.computed()).await;
@@ -348,6 +360,10 @@ impl<'env> Jobs<'env> {
                     return promise.settle(Err(error));
                 }
             };
+            if let Some(key) = key {
+                let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
+                return promise.settle_job(cached.await);
+            }
             let ticket = match jobs.enqueue(job, name, &jobs.options.of_call) {
                 Ok(ticket) => ticket,
                 Err(error) => {

@@ -10,12 +10,14 @@
 //! | `run` | one job, from its turn to its result |
 //! | `running`, `waits` | a job that runs in this process; what it waits for |
 //! | `process` | a program as a job |
+//! | `cached` | jobs whose results are kept for later runs |
 //! | `in_worker` | what the worker does with an allocation |
 //! | `statistics` | what a block does, and what its jobs have cost |
 //! | `callable` | the functions and values that may be sent |
 
 #[cfg(feature = "indicatif")]
 mod bar;
+mod cached;
 mod callable;
 mod handle;
 mod in_worker;

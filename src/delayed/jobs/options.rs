@@ -31,4 +31,6 @@ pub(super) struct Options {
     pub(super) held_around: Arc<[Arc<Allocation>]>,
     /// A token of the limit that the job counts for.
     pub(super) permit: Option<Arc<Token>>,
+    /// The key under which the results of calls are kept.
+    pub(super) cache_key: Option<Arc<str>>,
 }

@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::io::Write;
 use std::mem;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ pub(super) struct Pool {
     /// When the wall time of the resources is up.
     ends_at: Option<Instant>,
     pub(super) workers: Arc<ContextSet>,
+    /// The folder of results that are kept for later runs.
+    pub(super) cache_folder: Arc<Path>,
     /// The limiter of calls whose number the cores limit.
     pub(super) unlimited: CapacityLimiter,
 }
@@ -69,6 +72,7 @@ impl Pool {
                 .time()
                 .and_then(|time| current_time().checked_add(time)),
             workers,
+            cache_folder: setup.cache_folder_path(),
             unlimited: CapacityLimiter::unlimited(),
         }
     }
@@ -271,6 +275,15 @@ impl Pool {
         set(observed);
     }
 
+    /// Counts a job whose result an earlier run has kept.
+    pub(super) fn count_cached(&self) {
+        let mut state = lock(&self.state);
+        state.cached += 1;
+        let observed = state.changed();
+        drop(state);
+        set(observed);
+    }
+
     pub(super) fn statistics(&self) -> Statistics {
         let state = lock(&self.state);
         let head = state.queue.head().map(|(request, slot)| {
@@ -292,6 +305,7 @@ impl Pool {
             succeeded: state.succeeded,
             failed: state.failed,
             cancelled: state.cancelled,
+            cached: state.cached,
             total: state.total,
             resources: resources.collect(),
             head,

@@ -27,6 +27,7 @@ pub(super) struct State {
     pub(super) failed: usize,
     pub(super) submitted: usize,
     pub(super) cancelled: usize,
+    pub(super) cached: usize,
     /// The number of changes of what the statistics show.
     pub(super) changes: u64,
     /// Set at the next change, if there is an observer.
@@ -66,6 +67,7 @@ impl State {
             failed: 0,
             submitted: 0,
             cancelled: 0,
+            cached: 0,
             changes: 0,
             observed: None,
             is_closed: false,

@@ -24,6 +24,9 @@ pub struct Statistics {
     pub failed: usize,
     /// The number of jobs that were cancelled before they had a result.
     pub cancelled: usize,
+    /// The number of jobs whose value an earlier run has [kept](crate::delayed::Jobs::cached). They
+    /// do not count as succeeded.
+    pub cached: usize,
     /// The sums over the jobs that have ended. `peak_memory` is the greatest of them.
     pub total: JobStatistics,
     /// The resources of the block, in the order of their names.
@@ -62,6 +65,9 @@ impl fmt::Display for Statistics {
         row("succeeded", format_args!("{:>12}", self.succeeded))?;
         row("failed", format_args!("{:>12}", self.failed))?;
         row("cancelled", format_args!("{:>12}", self.cancelled))?;
+        if self.cached > 0 {
+            row("from the cache", format_args!("{:>12}", self.cached))?;
+        }
         let total = &self.total;
         row("attempts", format_args!("{:>12}", total.attempts))?;
         let times = [

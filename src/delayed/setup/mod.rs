@@ -20,6 +20,9 @@ const VARIABLE: &str = "SEEDBED_CONFIG";
 /// The configuration file that is read if no variable names one and it exists.
 const DEFAULT_FILE: &str = "seedbed.toml";
 
+/// The folder of kept results, unless the setup names another.
+const DEFAULT_CACHE_FOLDER: &str = "seedbed-cache";
+
 /// The setup of a block of jobs: [`Resources`], or a file that names them.
 ///
 /// Making a setup reads nothing. The file is read when the block begins, so a setup may be made
@@ -66,6 +69,7 @@ pub struct Setup {
     source: Source,
     name: Option<Arc<str>>,
     is_prioritized: bool,
+    cache_folder: Option<Arc<Path>>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +86,7 @@ impl Setup {
             source,
             name: None,
             is_prioritized: false,
+            cache_folder: None,
         }
     }
 
@@ -147,6 +152,21 @@ impl Setup {
         self
     }
 
+    /// Sets the folder in which [`Jobs::cached`](crate::delayed::Jobs::cached) keeps results. The
+    /// default is `seedbed-cache` in the working directory. The folder is created when the first
+    /// result is kept.
+    ///
+    /// ```
+    /// use seedbed::delayed::Setup;
+    ///
+    /// let setup = Setup::local().cache_folder("/scratch/results");
+    /// assert!(format!("{setup:?}").contains("/scratch/results"));
+    /// ```
+    pub fn cache_folder(mut self, folder: impl AsRef<Path>) -> Self {
+        self.cache_folder = Some(folder.as_ref().into());
+        self
+    }
+
     /// Reads the resources now.
     ///
     /// # Errors
@@ -176,6 +196,11 @@ impl Setup {
     pub(super) fn loaded(self) -> Result<Self, SetupError> {
         let source = Source::Resources(self.load()?);
         Ok(Self { source, ..self })
+    }
+
+    pub(super) fn cache_folder_path(&self) -> Arc<Path> {
+        let named = self.cache_folder.clone();
+        named.unwrap_or_else(|| Path::new(DEFAULT_CACHE_FOLDER).into())
     }
 
     pub(super) fn block_name(&self) -> Option<&Arc<str>> {
