@@ -45,6 +45,7 @@ mod cache;
 mod error;
 mod job_statistics;
 mod jobs;
+mod learned;
 mod run;
 mod run_all;
 mod setup;
@@ -58,6 +59,7 @@ pub use jobs::{
     Argument, Callable, Jobs, Limited, Portable, Progress, ResourceStatistics, Statistics,
     allocation, open, try_open,
 };
+pub use learned::{Learned, TimeLimit};
 pub use run::run;
 pub use run_all::{Roots, run_all};
 pub use setup::{Setup, SetupError};

@@ -58,6 +58,10 @@ impl Amount {
         self.0 / PARTS
     }
 
+    pub(crate) fn to_f64(self) -> f64 {
+        self.0 as f64 / PARTS as f64
+    }
+
     /// Returns what is left besides the wholes.
     pub(crate) const fn fraction(self) -> Self {
         Self(self.0 % PARTS)

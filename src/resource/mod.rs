@@ -33,3 +33,4 @@ pub use resources::Resources;
 
 pub(crate) use ledger::Ledger;
 pub(crate) use queue::{Queue, TicketId};
+pub(crate) use request::{CORES, MEMORY};

@@ -129,7 +129,7 @@ impl<'env> Jobs<'env> {
                 }
             }
         }
-        let ticket = match self.enqueue(id, name, &self.options.of_call) {
+        let ticket = match self.enqueue(id, name, &self.demand_of_call()) {
             Ok(ticket) => ticket,
             Err(error) => {
                 record.fail();

@@ -4,7 +4,6 @@ use std::any::type_name;
 use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::callable::{Argument, Callable, Portable};
 use super::options::{Checked, Options};
@@ -15,6 +14,7 @@ use super::running::{held_here, run_as, run_future};
 use super::statistics::Statistics;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
+use crate::delayed::learned::TimeLimit;
 use crate::delayed::value::Delayed;
 use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::promise::pending;
@@ -66,6 +66,7 @@ impl<'env> Jobs<'env> {
             of_future: Arc::new(pool.check(ZERO, &held_around)),
             retry: 0,
             time_limit: None,
+            memory: None,
             kill_on_cancel: true,
             is_prioritized: pool.is_prioritized,
             workers: None,
@@ -157,7 +158,8 @@ impl<'env> Jobs<'env> {
 
     /// Limits the time of each attempt of a job, from the hand-over to a worker; see
     /// [`RunSync::time_limit`](crate::worker::RunSync::time_limit). A future is limited from the
-    /// moment at which it has its resources, by the run's clock.
+    /// moment at which it has its resources, by the run's clock. The limit is a duration, or is
+    /// [`Learned`](crate::delayed::Learned) from earlier jobs.
     ///
     /// ```
     /// use std::time::Duration;
@@ -178,7 +180,8 @@ impl<'env> Jobs<'env> {
     /// }
     /// ```
     #[doc(alias = "timeout")]
-    pub fn time_limit(&self, limit: Duration) -> Self {
+    pub fn time_limit(&self, limit: impl Into<TimeLimit>) -> Self {
+        let limit = self.learned_limit(limit.into());
         self.with(|options| options.time_limit = Some(limit))
     }
 
@@ -279,16 +282,15 @@ impl<'env> Jobs<'env> {
         let name = type_name::<F>();
         let (promise, value) = pending(name);
         if let Some(key) = self.claim_cache_key::<F>() {
-            let (jobs, argument) = (self.clone(), argument.into_argument());
-            let job = promise.job();
-            let record = Record::new(&self.pool, job);
+            let (jobs, job) = (self.clone(), promise.job());
+            let (record, argument) = (Record::new(&self.pool, job), argument.into_argument());
             self.spawner.spawn(async move {
                 let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
                 promise.settle_job(cached.await);
             });
             return value;
         }
-        match self.enqueue(promise.job(), name, &self.options.of_call) {
+        match self.enqueue(promise.job(), name, &self.demand_of_call()) {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
                 let job = Job {
@@ -364,7 +366,7 @@ impl<'env> Jobs<'env> {
                 let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
                 return promise.settle_job(cached.await);
             }
-            let ticket = match jobs.enqueue(job, name, &jobs.options.of_call) {
+            let ticket = match jobs.enqueue(job, name, &jobs.demand_of_call()) {
                 Ok(ticket) => ticket,
                 Err(error) => {
                     record.fail();
@@ -423,7 +425,7 @@ impl<'env> Jobs<'env> {
         let name = type_name::<Fut>();
         let (promise, value) = pending(name);
         let job = promise.job();
-        match self.enqueue(job, name, &self.options.of_future) {
+        match self.enqueue(job, name, &self.demand(&self.options.of_future)) {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
                 let future = future.into_future();
@@ -436,6 +438,9 @@ impl<'env> Jobs<'env> {
                     let mut cost = JobStatistics::default();
                     let job = (job, name);
                     let result = run_future(job, future, ticket, &pool, &options, &mut cost).await;
+                    if result.is_ok() {
+                        options.learn(&cost);
+                    }
                     pool.count(&cost, result.is_ok());
                     record.end();
                     promise.settle_job((result, cost));

@@ -10,6 +10,7 @@
 //! | `run` | one job, from its turn to its result |
 //! | `running`, `waits` | a job that runs in this process; what it waits for |
 //! | `process` | a program as a job |
+//! | `learned` | what jobs ask for whose limits are learned |
 //! | `cached` | jobs whose results are kept for later runs |
 //! | `in_worker` | what the worker does with an allocation |
 //! | `statistics` | what a block does, and what its jobs have cost |
@@ -21,6 +22,7 @@ mod cached;
 mod callable;
 mod handle;
 mod in_worker;
+mod learned;
 mod limited;
 mod observed;
 mod open;

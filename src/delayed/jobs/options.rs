@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::delayed::job_statistics::JobStatistics;
+use crate::delayed::learned::Group;
 use crate::resource::{Allocation, Request};
 use crate::sync::Token;
 use crate::worker::WorkerContext;
@@ -22,7 +24,9 @@ pub(super) struct Options {
     /// The resources of a future.
     pub(super) of_future: Arc<Checked>,
     pub(super) retry: u32,
-    pub(super) time_limit: Option<Duration>,
+    pub(super) time_limit: Option<TimeLimit>,
+    /// The group from whose jobs the memory of a call is learned.
+    pub(super) memory: Option<Arc<Group>>,
     pub(super) kill_on_cancel: bool,
     pub(super) is_prioritized: bool,
     /// `None` for workers of the block.
@@ -33,4 +37,31 @@ pub(super) struct Options {
     pub(super) permit: Option<Arc<Token>>,
     /// The key under which the results of calls are kept.
     pub(super) cache_key: Option<Arc<str>>,
+}
+
+/// The time limit of jobs.
+#[derive(Clone)]
+pub(super) enum TimeLimit {
+    Fixed(Duration),
+    Learned(Arc<Group>),
+}
+
+impl Options {
+    /// Returns the time limit of a job that begins now.
+    pub(super) fn time_limit_now(&self) -> Option<Duration> {
+        match self.time_limit.as_ref()? {
+            TimeLimit::Fixed(limit) => Some(*limit),
+            TimeLimit::Learned(group) => group.time_limit(),
+        }
+    }
+
+    /// Learns from a job that has succeeded.
+    pub(super) fn learn(&self, cost: &JobStatistics) {
+        if let Some(TimeLimit::Learned(group)) = &self.time_limit {
+            group.learn_time(cost.wall);
+        }
+        if let (Some(group), Some(peak)) = (&self.memory, cost.peak_memory) {
+            group.learn_peak(peak);
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! waiters are woken. An allocation is owned: by the slot of its waiter until that takes it, then by
 //! a [`Grant`]. Dropping either gives it back, so that no end of a job can lose it.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::Write;
 use std::mem;
@@ -22,10 +23,11 @@ use super::trace::Trace;
 use super::waits::WaitNumber;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
+use crate::delayed::learned::{Group, Learned};
 use crate::delayed::setup::Setup;
 use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::watcher::Watcher;
-use crate::resource::{Allocation, Ledger, Request, Resources, TicketId, ZERO};
+use crate::resource::{Allocation, Amount, Ledger, Request, Resources, TicketId, ZERO};
 use crate::sync::{CapacityLimiter, Event};
 use crate::sys::primitives::lock;
 use crate::time::current_time;
@@ -49,6 +51,8 @@ pub(super) struct Pool {
     pub(super) workers: Arc<ContextSet>,
     /// The folder of results that are kept for later runs.
     pub(super) cache_folder: Arc<Path>,
+    /// The groups from whose jobs limits are learned.
+    groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
     /// The limiter of calls whose number the cores limit.
     pub(super) unlimited: CapacityLimiter,
 }
@@ -73,11 +77,12 @@ impl Pool {
                 .and_then(|time| current_time().checked_add(time)),
             workers,
             cache_folder: setup.cache_folder_path(),
+            groups: Mutex::default(),
             unlimited: CapacityLimiter::unlimited(),
         }
     }
 
-    fn time_left(&self) -> Option<Duration> {
+    pub(super) fn time_left(&self) -> Option<Duration> {
         let ends_at = self.ends_at?;
         Some(ends_at.saturating_duration_since(current_time()))
     }
@@ -260,6 +265,19 @@ impl Pool {
         }
     }
 
+    /// Returns what was learned from the jobs of this group.
+    pub(super) fn group(&self, learned: &Learned) -> Arc<Group> {
+        let mut groups = lock(&self.groups);
+        groups.entry(learned.group().clone()).or_default().clone()
+    }
+
+    /// Returns how much there is of a resource, if there is such a resource.
+    pub(super) fn total(&self, kind: &str) -> Option<Amount> {
+        let state = lock(&self.state);
+        let mut amounts = state.ledger.amounts();
+        amounts.find_map(|(name, _, total)| (name == kind).then_some(total))
+    }
+
     /// Counts a job that has ended.
     pub(super) fn count(&self, cost: &JobStatistics, has_succeeded: bool) {
         let mut state = lock(&self.state);
@@ -412,6 +430,12 @@ pub(super) struct Grant {
     pool: Arc<Pool>,
     job: JobId,
     pub(super) allocation: Arc<Allocation>,
+}
+
+impl Grant {
+    pub(super) fn job(&self) -> JobId {
+        self.job
+    }
 }
 
 impl Drop for Grant {

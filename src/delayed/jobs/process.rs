@@ -65,7 +65,7 @@ impl Jobs<'_> {
         let process = process.into();
         let name = kept_name(process.program());
         let (promise, value) = pending(name);
-        match self.enqueue(promise.job(), name, &self.options.of_call) {
+        match self.enqueue(promise.job(), name, &self.demand(&self.options.of_call)) {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
                 let (pool, options) = (self.pool.clone(), self.options.clone());
@@ -76,6 +76,9 @@ impl Jobs<'_> {
                     }
                     let mut cost = JobStatistics::default();
                     let result = run(name, process, ticket, &options, &mut cost).await;
+                    if result.is_ok() {
+                        options.learn(&cost);
+                    }
                     pool.count(&cost, result.is_ok());
                     record.end();
                     promise.settle_job((result, cost));
@@ -99,9 +102,6 @@ async fn run(
         .kill_tree(true)
         .die_with_parent(true)
         .measured(cpu_times.clone());
-    if let Some(limit) = options.time_limit {
-        process = process.at_most_for(limit);
-    }
     // Held until the process has ended.
     let grant = match ticket {
         None => None,
@@ -118,6 +118,9 @@ async fn run(
         if let Some(bytes) = grant.allocation.memory() {
             process = process.memory_limit(bytes);
         }
+    }
+    if let Some(limit) = options.time_limit_now() {
+        process = process.at_most_for(limit);
     }
     cost.attempts = 1;
     let begun = current_time();

@@ -1,6 +1,7 @@
 //! One job, from its turn to its result.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize, Serializer};
@@ -11,9 +12,9 @@ use super::options::Options;
 use super::pool::{Grant, Pool, Ticket};
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
-use crate::resource::Allocation;
+use crate::resource::{Allocation, MEMORY, Memory, Request};
 use crate::time::current_time;
-use crate::worker::{RunSync, WorkerContext, WorkerErrorKind, run_sync};
+use crate::worker::{ExitCause, RunSync, WorkerContext, WorkerError, WorkerErrorKind, run_sync};
 
 /// The argument of a job, which is kept for the next attempt. It is encoded as an `A`.
 struct Kept<A>(Arc<A>);
@@ -59,13 +60,16 @@ where
 {
     let mut cost = JobStatistics::default();
     let result = run_attempts(job, &pool, &options, &mut cost).await;
+    if result.is_ok() {
+        options.learn(&cost);
+    }
     pool.count(&cost, result.is_ok());
     (result, cost)
 }
 
 async fn run_attempts<F, A, M>(
     job: Job<F, A>,
-    pool: &Pool,
+    pool: &Arc<Pool>,
     options: &Options,
     cost: &mut JobStatistics,
 ) -> Result<F::Value, JobError>
@@ -74,14 +78,14 @@ where
     A: Portable,
     F::Value: Portable,
 {
-    let grant = match job.ticket {
+    let mut grant = match job.ticket {
         None => None,
         Some(ticket) => {
             let granted = ticket.granted(&mut cost.queued).await;
             Some(granted.map_err(|reason| JobError::impossible(job.name, reason))?)
         }
     };
-    let workers = choose_workers(pool, options, grant.as_ref());
+    let mut workers = choose_workers(pool, options, grant.as_ref());
     let argument = Arc::new(job.argument);
     for attempt in 1.. {
         let surroundings = grant.as_ref().map(|grant| Surroundings {
@@ -99,7 +103,7 @@ where
         if workers.is_unlimited {
             call = call.limiter(&pool.unlimited);
         }
-        if let Some(limit) = options.time_limit {
+        if let Some(limit) = options.time_limit_now() {
             call = call.time_limit(limit);
         }
         cost.attempts = attempt;
@@ -115,11 +119,41 @@ where
                 };
                 return Ok(value);
             }
+            Err(error) if is_out_of_memory(&error) && options.memory.is_some() => {
+                let more = |held: &Grant| {
+                    let all = with_all_memory(pool, options, held)?;
+                    Some((held.job(), all))
+                };
+                let Some((id, all)) = grant.as_ref().and_then(more) else {
+                    return Err(JobError::of_worker(job.name, attempt, error));
+                };
+                drop(grant.take()); // or the new request would wait for it
+                let ticket = pool.submit((id, job.name), &all, true);
+                let mut queued = Duration::ZERO;
+                let granted = ticket.granted(&mut queued).await;
+                cost.queued += queued;
+                let granted = granted.map_err(|reason| JobError::impossible(job.name, reason))?;
+                workers = choose_workers(pool, options, Some(&granted));
+                grant = Some(granted);
+            }
             Err(error) if error.kind() == WorkerErrorKind::Broken && attempt <= options.retry => {}
             Err(error) => return Err(JobError::of_worker(job.name, attempt, error)),
         }
     }
     unreachable!("the last attempt returns")
+}
+
+fn is_out_of_memory(error: &WorkerError) -> bool {
+    let exit = error.exit();
+    exit.is_some_and(|exit| exit.cause() == ExitCause::OutOfMemory)
+}
+
+/// Returns the request for a job that has run out of its memory: all memory of the block. `None` if
+/// the job had that.
+fn with_all_memory(pool: &Pool, options: &Options, held: &Grant) -> Option<Request> {
+    let total = pool.total(MEMORY)?.wholes();
+    let has_less = held.allocation.memory()? < total;
+    has_less.then(|| options.of_call.request.clone() & Memory::bytes(total))
 }
 
 /// The call of a job, which returns its result and what it has cost in the worker.

@@ -68,7 +68,7 @@ pub(super) async fn run_future<Fut: Future>(
     cost.attempts = 1;
     let begun = current_time();
     let future = run_as(job, pool, grant.as_ref(), future);
-    let result = match options.time_limit {
+    let result = match options.time_limit_now() {
         None => Ok(future.await),
         Some(limit) => {
             let output = move_on_after(limit, future).await;
