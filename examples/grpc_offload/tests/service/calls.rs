@@ -269,6 +269,40 @@ fn a_client_may_cancel_all_of_its_calls_at_once_and_keeps_its_connection() {
     }
 }
 
+/// h2 counts the streams that are reset before the server has seen them.
+#[test]
+fn calls_that_are_cancelled_before_they_are_seen_do_not_cost_the_connection() {
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        [&head, payload].concat()
+    }
+    let (headers, reset, settings, ping, goaway) = (1, 3, 4, 6, 7);
+    with_probe(shuffled(0), Kind::Produced, async |server, _| {
+        let mut client = Async::<TcpStream>::connect(server.address).await.unwrap();
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(settings, 0, 0, &[]));
+        for call in 0..150 {
+            // POST, http and /, of the static table; the end of headers and of the stream.
+            bytes.extend(frame(headers, 0x5, 2 * call + 1, &[0x83, 0x86, 0x84]));
+            bytes.extend(frame(reset, 0, 2 * call + 1, &8_u32.to_be_bytes()));
+        }
+        bytes.extend(frame(ping, 0, 0, b"12345678"));
+        client.write_all(&bytes).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            client.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length.try_into().unwrap()];
+            client.read_exact(&mut payload).await.unwrap();
+            assert_ne!(head[3], goaway, "{}", payload.escape_ascii());
+            if head[3] == ping && payload == b"12345678" {
+                break;
+            }
+        }
+    });
+}
+
 #[test]
 fn a_panic_of_a_handler_is_the_status_of_its_call_and_costs_no_other() {
     with_probe(shuffled(0), Kind::Produced, async |server, log| {

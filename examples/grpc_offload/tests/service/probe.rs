@@ -7,8 +7,8 @@ use grpc_offload::generated::offload_server::{Offload, OffloadServer};
 use grpc_offload::generated::{Item, Receipt, Subscription, Update};
 use seedbed::sync::{ProducerError, Receiver, Sender, spawn_producer, unbounded};
 use seedbed::time::sleep_forever;
-use seedbed::{checkpoint, on_cancel};
-use smol::stream::{Stream, StreamExt};
+use seedbed::{checkpoint, on_cancel, shield};
+use smol::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 /// The items of `compute` and `do_something` with these numbers are special.
@@ -20,8 +20,8 @@ pub const PANIC: u64 = 2;
 pub enum Kind {
     /// With `spawn_producer`.
     Produced,
-    /// With a channel, whose sender is in a child of the call. When that is cancelled, the stream
-    /// ends as if it were complete.
+    /// With a channel, whose sender is in a child of the call. When the call is cancelled, the child is
+    /// dropped first, as the receiver is in a shield. So the stream ends as if it were complete.
     Channel,
 }
 
@@ -134,7 +134,9 @@ impl Offload for Probe {
                     _ = sender.try_send(Ok(update(2)));
                     hang(log).await
                 });
-                Box::pin(receiver)
+                Box::pin(stream::unfold(receiver, |receiver| {
+                    shield(async move { Some((receiver.recv().await.ok()?, receiver)) })
+                }))
             }
         }))
     }
