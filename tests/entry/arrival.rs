@@ -62,7 +62,7 @@ pub const PLAYS: &[Play] = &[
 
 /// Plays a part with each type of workers.
 fn play_with_both_types(part: &str) {
-    for worker_type in TYPES {
+    for &worker_type in TYPES {
         played(player(part, worker_type));
     }
 }
@@ -78,7 +78,7 @@ where
 /// A worker's standard input was once its connection to the parent. A `main` that read it waited
 /// forever, or ate the parent's first message.
 fn stdin_is_read_before_the_hook() {
-    for worker_type in TYPES {
+    for &worker_type in TYPES {
         let part = "a_main_that_reads_standard_input_before_the_hook_has_workers";
         let mut player = player(part, worker_type)
             .stdin(Stdio::piped())
@@ -142,7 +142,7 @@ fn wait_for_a_lock_before_the_hook() {
 }
 
 fn descriptors_are_closed_before_the_hook() {
-    for worker_type in TYPES {
+    for &worker_type in TYPES {
         let said = played(player(
             "a_main_that_closes_descriptors_before_the_hook_is_told_so",
             worker_type,
@@ -157,7 +157,7 @@ fn descriptors_are_closed_before_the_hook() {
 fn close_descriptors_before_the_hook() {
     if is_worker() {
         // SAFETY: the program uses no descriptor that it has opened so far.
-        unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     }
     with_workers(async |workers| {
         let error = workers.run_sync(pid, ()).await.unwrap_err();
@@ -261,7 +261,7 @@ fn run_as_an_orphan() {
 fn the_directory_is_changed_after_the_hook() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("conf"), "yes").unwrap();
-    for worker_type in TYPES {
+    for &worker_type in TYPES {
         let mut player = player(
             "workers_execute_main_where_the_program_did_and_run_jobs_where_it_is_now",
             worker_type,

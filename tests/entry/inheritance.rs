@@ -8,7 +8,7 @@ use seedbed::worker::WorkerErrorKind;
 use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, open_worker_context, run};
 
 use crate::common::{children, is_worker as is_named_worker, pid, stage};
-use crate::{Play, config, played, player};
+use crate::{ALL_TYPES, Play, config, played, player};
 
 pub const PLAYS: &[Play] = &[
     (
@@ -39,7 +39,7 @@ pub const PLAYS: &[Play] = &[
 ];
 
 fn for_all_types(part: &str) {
-    for worker_type in ["auto", "spawn", "fork"] {
+    for &worker_type in ALL_TYPES {
         played(player(part, worker_type));
     }
 }
@@ -124,8 +124,8 @@ fn give_up_new_privileges() {
         assert!(!workers.run_sync(has_none, ()).await.unwrap());
         rustix::thread::set_no_new_privs(true).unwrap();
         // Threads that exist by now keep theirs, the one that starts processes included. So this is
-        // about forked workers.
-        if std::env::var(crate::TYPE).unwrap() != "spawn" {
+        // about forked workers, which musl does not have.
+        if std::env::var(crate::TYPE).unwrap() != "spawn" && !cfg!(target_env = "musl") {
             let server = fork_server();
             workers.run_sync(has_none, ()).await.unwrap();
             assert_ne!(fork_server(), server);

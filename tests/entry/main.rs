@@ -46,8 +46,19 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
-/// The types of workers that each part is played with.
-const TYPES: [&str; 2] = ["spawn", "fork"];
+/// The types of workers that each part is played with. With musl, forking is not safe.
+const TYPES: &[&str] = if cfg!(target_env = "musl") {
+    &["spawn"]
+} else {
+    &["spawn", "fork"]
+};
+
+/// These and the default.
+const ALL_TYPES: &[&str] = if cfg!(target_env = "musl") {
+    &["auto", "spawn"]
+} else {
+    &["auto", "spawn", "fork"]
+};
 
 /// Prepares to play a part in a process of its own.
 fn player(part: &str, worker_type: &str) -> Command {

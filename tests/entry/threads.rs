@@ -15,7 +15,7 @@ use seedbed::worker::WorkerErrorKind;
 use seedbed::{WorkerContext, WorkerError, open_worker_context, run, run_sync};
 
 use crate::common::{children, pid};
-use crate::{PART, Play, TYPE, config, is_worker, played, player};
+use crate::{ALL_TYPES, PART, Play, TYPE, config, is_worker, played, player};
 
 pub const PLAYS: &[Play] = &[
     (
@@ -66,14 +66,14 @@ pub const PLAYS: &[Play] = &[
 ];
 
 fn for_all_types(part: &str) {
-    for worker_type in ["auto", "spawn", "fork"] {
+    for &worker_type in ALL_TYPES {
         played(player(part, worker_type));
     }
 }
 
 /// Plays a part in which no worker may be started, and `main` must be executed once.
 fn refused(part: &str) {
-    for worker_type in ["auto", "spawn", "fork"] {
+    for &worker_type in ALL_TYPES {
         let said = played(player(part, worker_type));
         assert_eq!(said, "in main\n", "with {worker_type}");
     }
@@ -251,7 +251,7 @@ fn the_loader_starts_the_program() {
         return; // linked statically
     };
     let folder = tempfile::tempdir().unwrap();
-    for worker_type in ["auto", "spawn", "fork"] {
+    for &worker_type in ALL_TYPES {
         let mut command = Command::new(&loader);
         command.arg(&me).args(["/usr/bin/touch", "x"]);
         command.current_dir(folder.path());

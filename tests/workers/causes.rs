@@ -111,12 +111,19 @@ fn cause(error: &WorkerError) -> ExitCause {
     error.exit().unwrap().cause()
 }
 
+/// With musl, whose functions have no unwind tables, one large allocation is not recognised.
+const WAYS_OUT_OF_MEMORY: &[Way] = if cfg!(target_env = "musl") {
+    &[Way::ManyBoxes]
+} else {
+    &[Way::OneVector, Way::ManyBoxes, Way::VectorInThread]
+};
+
 fn a_worker_that_runs_out_of_memory_says_so_with_its_limit() {
     let config = without_core_dumps().memory_limit(300 << 20);
     test(with_workers(config, |workers| async move {
         // As the first job, and in a worker that has run others.
         for warm in [false, true] {
-            for way in [Way::OneVector, Way::ManyBoxes, Way::VectorInThread] {
+            for &way in WAYS_OUT_OF_MEMORY {
                 if warm {
                     for _ in 0..3 {
                         workers.run_sync(common::pid, ()).await.unwrap();
@@ -135,7 +142,7 @@ fn a_worker_that_runs_out_of_memory_says_so_with_its_limit() {
 fn memory_that_another_limit_refuses_counts_too() {
     let config = without_core_dumps().init(|| limit(Resource::Data, 300 << 20));
     test(with_workers(config, |workers| async move {
-        let (cause, text) = ended(&workers, Way::OneVector).await;
+        let (cause, text) = ended(&workers, WAYS_OUT_OF_MEMORY[0]).await;
         assert_eq!(cause, ExitCause::OutOfMemory);
         assert!(!text.contains("memory_limit"), "{text}");
     }));

@@ -121,7 +121,7 @@ fn a_timer_whose_signal_is_handled_stays() {
     }));
 }
 
-/// What a job creates with `timer_create`: numbers, and the signal that is sent in an hour.
+/// Creates a timer for each of these signals, which it sends in an hour.
 fn create_timers(signals: Vec<i32>) -> u32 {
     for signal in signals {
         // SAFETY: the structures consist of integers, for which zeros are valid, and the calls read
@@ -170,7 +170,7 @@ fn signals_of_armed_timers(_: ()) -> Vec<i32> {
     armed.into_iter().map(|(_, signal)| signal).collect()
 }
 
-/// Those of `timer_create` once stayed: only the interval timers were disarmed.
+/// Timers of `timer_create` once stayed: only the interval timers were disarmed.
 fn timers_that_a_job_has_created_and_left_do_not_end_a_later_job() {
     let deadly = vec![
         libc::SIGALRM,

@@ -403,7 +403,7 @@ fn a_job_that_closes_all_descriptors_harms_no_other() {
     fn close_everything(_: ()) {
         // SAFETY: unsound on purpose, because the descriptors have owners. The test is what such a
         // job brings about.
-        unsafe { libc::close_range(0, u32::MAX, 0) };
+        unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
         for _ in 0..10 {

@@ -289,6 +289,9 @@ fn a_panic_in_a_function_that_c_calls_aborts_the_worker_and_is_broken() {
 }
 
 fn a_panic_that_unwinds_through_c_is_a_panic_and_the_worker_stays() {
+    if cfg!(target_env = "musl") {
+        return; // it is compiled without unwind tables
+    }
     extern "C-unwind" fn compare(_: *const libc::c_void, _: *const libc::c_void) -> libc::c_int {
         panic!("out of order")
     }

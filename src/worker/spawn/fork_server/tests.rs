@@ -38,6 +38,7 @@ fn useless_spec() -> Arc<ExecSpec> {
 }
 
 #[test]
+#[cfg_attr(target_env = "musl", ignore = "with musl, forking is not safe")]
 fn a_fork_server_that_takes_no_more_requests_is_replaced() {
     let fork_server = ForkServer::with_answer_timeout(WorkerConfig::new(), Duration::ZERO);
     let spec = useless_spec();
