@@ -48,6 +48,11 @@ fn examples() -> BTreeSet<String> {
 }
 
 #[test]
+fn the_readme_has_at_most_five_hundred_words() {
+    assert!(text("README.md").split_whitespace().count() <= 500);
+}
+
+#[test]
 fn every_example_is_run_by_ci_and_every_example_named_exists() {
     let examples = examples();
     let ci = text(".ci/run");
