@@ -186,6 +186,12 @@ impl Link {
         if !self.unmap_while_idle() {
             return Ok(None);
         }
+        // A worker that is killed while it sleeps in `recv` still takes the job that comes before it
+        // ends, and the parent could not tell that this job has not begun. `poll` leaves the job in
+        // the socket.
+        if self.is_between_frames() && !self.is_readable_within(self.idle_timeout) {
+            return Ok(None);
+        }
         loop {
             match self.endpoint.receive_until_signal(RecvFlags::empty())? {
                 Received::Frame(frame) => {
