@@ -21,7 +21,7 @@ use async_io::{Async, Timer};
 use super::background;
 use super::tick::{next_slow_tick, next_tick};
 use super::tuning::{ORPHAN_TIMEOUT, TICK_INTERVAL, TREE_KILL_LIMIT};
-use crate::sys::notify::Listener;
+use crate::process::notify::Listener;
 use crate::sys::orphans::{Orphans, adopts_orphans};
 use crate::sys::primitives::lock;
 use crate::sys::process::{ChildStatus, Ended, Number, Pidfd, has_trapped_thread};

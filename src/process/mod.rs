@@ -26,6 +26,7 @@ mod error;
 mod future;
 mod handle;
 mod limits;
+pub(crate) mod notify;
 mod pipes;
 mod plan;
 mod spawner;

@@ -14,7 +14,7 @@ use async_io::Timer;
 
 use super::background;
 use super::tuning::{SLOW_TICK_INTERVAL, TICK_INTERVAL, TICKS_BEFORE_STOP};
-use crate::sys::notify::{Listener, Notify};
+use crate::process::notify::{Listener, Notify};
 
 static TICKER: Ticker = Ticker::new(TICK_INTERVAL);
 

@@ -56,8 +56,6 @@ pub(crate) mod memory;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
 #[cfg(all(feature = "workers", target_os = "linux"))]
-pub(crate) mod notify;
-#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod orphans;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod posix_timer;

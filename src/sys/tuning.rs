@@ -44,6 +44,3 @@ pub(super) const MEMORY_PROBE_BYTES: usize = 64 << 10;
 /// The frames of a thread that are searched for a failed allocation. Rust's handlers of it have about
 /// ten.
 pub(super) const FRAMES_SEARCHED: usize = 64;
-
-/// The number of slots for listeners whose memory is kept while nothing listens.
-pub(super) const LISTENER_SLOTS_KEPT: usize = 64;

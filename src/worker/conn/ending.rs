@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::worker::Worker;
+use crate::process::notify::Listener;
 use crate::process::tick::next_tick;
-use crate::sys::notify::Listener;
 use crate::transport::out_message::OutMessage;
 use crate::worker::end::KillReason;
 use crate::worker::error::{Survivor, WorkerExit};

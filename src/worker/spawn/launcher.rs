@@ -23,9 +23,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use async_channel::{Receiver, Sender};
 use async_io::Async;
 use atomic_waker::AtomicWaker;
 use rustix::process::Pid;
@@ -85,7 +86,7 @@ impl Spawning {
             reply: answer.clone(),
         };
         launcher()?
-            .send(request)
+            .try_send(request)
             .expect("the launcher thread lives as long as this process");
         Ok(Self { answer })
     }
@@ -121,26 +122,26 @@ struct Request {
 }
 
 /// Returns the channel to the launcher thread, which the first call starts.
-fn launcher() -> Result<mpsc::Sender<Request>, WorkerError> {
-    static LAUNCHER: Mutex<Option<mpsc::Sender<Request>>> = Mutex::new(None);
+fn launcher() -> Result<Sender<Request>, WorkerError> {
+    static LAUNCHER: Mutex<Option<Sender<Request>>> = Mutex::new(None);
     let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(launcher) = &*launcher {
         return Ok(launcher.clone());
     }
-    let (sender, requests) = mpsc::channel();
+    let (sender, requests) = async_channel::unbounded();
     spawn_like_main("seedbed-launch", move || serve(&requests))
         .map_err(|error| WorkerError::start("the launcher thread", error))?;
     Ok(launcher.insert(sender).clone())
 }
 
-fn serve(requests: &mpsc::Receiver<Request>) {
+fn serve(requests: &Receiver<Request>) {
     signal::block_only_termination_signals();
-    for Request {
+    while let Ok(Request {
         spec,
         environment,
         capture_stderr,
         reply,
-    } in requests
+    }) = requests.recv_blocking()
     {
         if Arc::strong_count(&reply) > 1 {
             reply.give(launch_without_panic(&spec, &environment, capture_stderr));

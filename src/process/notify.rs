@@ -1,110 +1,119 @@
 //! Wakes all tasks that wait for something that happens again and again.
 //!
-//! `event-listener` would serve as well, but wakes while its lock is held. A foreign waker that polls,
-//! drops or inspects in `wake` would deadlock, with the background thread if that wakes it.
+//! `event-listener` keeps the waiters. It wakes, and drops wakers, while its lock is held, so it gets
+//! wakers of this module only: these collect the wakers of the tasks, which are foreign code that may
+//! poll, drop or inspect what woke it. The tasks are woken after the lock is released.
 
+use std::cell::RefCell;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
-use slab::Slab;
+use event_listener::{Event, EventListener};
 
-use super::primitives::lock;
-use super::tuning::LISTENER_SLOTS_KEPT;
-use super::unwind::wake_all_and_go_on;
+use crate::sys::primitives::lock;
+use crate::sys::unwind::wake_all_and_go_on;
+
+thread_local! {
+    /// The wakers of tasks that are to be woken when this thread holds no lock. `None` outside of
+    /// [`wake_afterwards`].
+    static COLLECTED: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
+}
 
 /// Notifies all [`Listener`]s that exist at that moment.
 #[derive(Debug)]
-pub(crate) struct Notify(OnceLock<Arc<Listeners>>);
-
-/// The lock is never held while a waker is cloned, woken or dropped, because that is foreign code.
-type Listeners = Mutex<Slab<Slot>>;
-
-#[derive(Debug)]
-enum Slot {
-    Waiting(Option<Waker>),
-    Notified,
-}
+pub(crate) struct Notify(Event);
 
 /// Waits for the next notification after its creation.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct Listener {
-    listeners: Arc<Listeners>,
-    key: usize,
+    /// `None` while this is dropped.
+    listener: Option<EventListener>,
+    collector: Arc<Collector>,
+}
+
+/// The waker that `event-listener` gets in place of a task's.
+#[derive(Debug, Default)]
+struct Collector {
+    /// The waker of the task. The lock is never held while it is cloned, woken or dropped.
+    task: Mutex<Option<Waker>>,
 }
 
 impl Notify {
     pub(crate) const fn new() -> Self {
-        Self(OnceLock::new())
+        Self(Event::new())
     }
 
     /// Listens from now on, polled or not.
     pub(crate) fn listen(&self) -> Listener {
-        let listeners = self.0.get_or_init(Arc::default).clone();
-        let key = lock(&listeners).insert(Slot::Waiting(None));
-        Listener { listeners, key }
+        Listener {
+            listener: Some(self.0.listen()),
+            collector: Arc::default(),
+        }
     }
 
     /// Wakes all tasks that listen. A foreign waker that panics concerns neither the others nor the code
     /// that notifies.
     pub(crate) fn notify_all(&self) {
-        let Some(listeners) = self.0.get() else {
-            return; // nothing has ever listened
+        wake_afterwards(|| {
+            self.0.notify(usize::MAX);
+        });
+    }
+}
+
+/// Calls `notify`, and wakes the tasks of the collectors that it wakes afterwards. A thread whose
+/// thread-locals are gone wakes them at once.
+fn wake_afterwards(notify: impl FnOnce()) {
+    // `notify` runs no foreign code, so calls are never nested.
+    let _ = COLLECTED.try_with(|collected| collected.replace(Some(Vec::new())));
+    notify();
+    let collected = COLLECTED.try_with(RefCell::take).ok().flatten();
+    wake_all_and_go_on(collected.unwrap_or_default());
+}
+
+impl Wake for Collector {
+    fn wake(self: Arc<Self>) {
+        let Some(task) = lock(&self.task).take() else {
+            return;
         };
-        let notify = |slot: &mut Slot| match mem::replace(slot, Slot::Notified) {
-            Slot::Waiting(waker) => waker,
-            Slot::Notified => None,
-        };
-        let mut listeners = lock(listeners);
-        let wakers: Vec<_> = listeners
-            .iter_mut()
-            .filter_map(|(_, slot)| notify(slot))
-            .collect();
-        drop(listeners);
-        wake_all_and_go_on(wakers);
+        let mut task = Some(task);
+        let _ = COLLECTED.try_with(|collected| {
+            if let Some(collected) = &mut *collected.borrow_mut() {
+                collected.extend(task.take());
+            }
+        });
+        wake_all_and_go_on(task);
     }
 }
 
 impl Future for Listener {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match &lock(&self.listeners)[self.key] {
-            Slot::Notified => return Poll::Ready(()),
-            Slot::Waiting(Some(waker)) if waker.will_wake(cx.waker()) => return Poll::Pending,
-            Slot::Waiting(_) => {}
-        }
-        // Dropped after the unlock, as the waker that it replaces.
-        let mut waker = Some(cx.waker().clone());
-        match &mut lock(&self.listeners)[self.key] {
-            Slot::Notified => Poll::Ready(()),
-            Slot::Waiting(stored) => {
-                mem::swap(stored, &mut waker);
-                Poll::Pending
-            }
-        }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let task = cx.waker().clone();
+        let former = lock(&self.collector.task).replace(task);
+        drop(former); // foreign code, after the unlock
+        let waker = Waker::from(self.collector.clone());
+        let listener = self.listener.as_mut().expect("it is not being dropped");
+        Pin::new(listener).poll(&mut Context::from_waker(&waker))
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let mut listeners = lock(&self.listeners);
-        let slot = listeners.remove(self.key);
-        if listeners.is_empty() && listeners.capacity() > LISTENER_SLOTS_KEPT {
-            *listeners = Slab::new();
-        }
-        drop(listeners);
-        drop(slot); // its waker is foreign code
+        // A notification that this listener has not seen goes to the next one.
+        wake_afterwards(|| drop(self.listener.take()));
+        let task = lock(&self.collector.task).take();
+        drop(task); // foreign code, after the unlock
     }
 }
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::pin::pin;
     use std::sync::Weak;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     use super::*;
@@ -192,7 +201,7 @@ mod tests {
 
     /// A task that is woken by something else must not be kept alive by what it no longer waits for.
     #[test]
-    fn a_dropped_listener_leaves_no_waker_and_a_crowd_no_memory() {
+    fn a_dropped_listener_leaves_no_waker() {
         struct Nothing;
         impl Wake for Nothing {
             fn wake(self: Arc<Self>) {}
@@ -200,16 +209,33 @@ mod tests {
         let notify = Notify::new();
         let nothing = Arc::new(Nothing);
         let waker = Waker::from(nothing.clone());
-        let mut crowd: Vec<_> = (0..=LISTENER_SLOTS_KEPT).map(|_| notify.listen()).collect();
-        for listener in &mut crowd {
-            let mut cx = Context::from_waker(&waker);
-            assert!(pin!(listener).poll(&mut cx).is_pending());
-        }
-        drop((crowd, waker));
+        let mut listener = notify.listen();
+        let mut cx = Context::from_waker(&waker);
+        assert!(pin!(&mut listener).poll(&mut cx).is_pending());
+        drop((listener, waker));
         let alone: Weak<Nothing> = Arc::downgrade(&nothing);
         drop(nothing);
         assert_eq!(alone.strong_count(), 0);
-        let slots = lock(notify.0.get().unwrap());
-        assert!(slots.capacity() <= LISTENER_SLOTS_KEPT);
+    }
+
+    #[test]
+    fn a_notification_that_a_dropped_listener_has_not_seen_wakes_the_next_one() {
+        struct Counts(AtomicUsize);
+        impl Wake for Counts {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let counts = Arc::new(Counts(AtomicUsize::new(0)));
+        let waker = Waker::from(counts.clone());
+        let notify = Notify::new();
+        let unseen = notify.listen();
+        notify.notify_all();
+        let mut next = notify.listen();
+        let mut cx = Context::from_waker(&waker);
+        assert!(pin!(&mut next).poll(&mut cx).is_pending());
+        drop(unseen);
+        assert_eq!(counts.0.load(Ordering::SeqCst), 1);
+        assert!(is_notified(&mut next));
     }
 }
