@@ -5,6 +5,8 @@
 //! needs it.
 
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod answer;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod arena;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod child_setup;

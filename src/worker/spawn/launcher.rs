@@ -28,16 +28,13 @@ use std::task::{Context, Poll};
 
 use async_channel::{Receiver, Sender};
 use async_io::Async;
-use atomic_waker::AtomicWaker;
 use rustix::process::Pid;
 
 use super::exec_spec::ExecSpec;
 use crate::sys::main_thread::spawn_like_main;
-use crate::sys::primitives::lock;
 use crate::sys::role::{HANDSHAKE_VARIABLE, Handshake};
 use crate::sys::spawn::{Program, spawn};
-use crate::sys::unwind::wake_all_and_go_on;
-use crate::sys::{signal, socket};
+use crate::sys::{answer, signal, socket};
 use crate::transport::frame;
 use crate::transport::frame::Kind;
 use crate::transport::message::Prelude;
@@ -64,12 +61,8 @@ pub(in crate::worker) struct Spawning {
     answer: Arc<Answer>,
 }
 
-/// Holds the process that a call has asked for, or the error. The launcher thread sets it once.
-#[derive(Debug, Default)]
-struct Answer {
-    launched: Mutex<Option<Result<Launched, WorkerError>>>,
-    caller: AtomicWaker,
-}
+/// The process that a call has asked for, or the error.
+type Answer = answer::Answer<Result<Launched, WorkerError>>;
 
 impl Spawning {
     /// Asks the launcher thread for a process.
@@ -78,7 +71,7 @@ impl Spawning {
         environment: Environment,
         capture_stderr: bool,
     ) -> Result<Self, WorkerError> {
-        let answer = Arc::<Answer>::default();
+        let answer = Arc::new(Answer::new());
         let request = Request {
             spec,
             environment,
@@ -94,23 +87,11 @@ impl Spawning {
 
 impl Launch for Spawning {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
-        self.answer.caller.register(cx.waker());
-        match lock(&self.answer.launched).take() {
-            Some(launched) => Poll::Ready(launched),
-            None => Poll::Pending,
-        }
+        self.answer.poll(cx)
     }
 
     fn is_unrequested(&self) -> bool {
         false
-    }
-}
-
-impl Answer {
-    /// Wakes the caller. If it is gone by now, the process is dropped, which kills and reaps it.
-    fn give(&self, launched: Result<Launched, WorkerError>) {
-        *lock(&self.launched) = Some(launched);
-        wake_all_and_go_on(self.caller.take()); // a panic would end this thread
     }
 }
 
@@ -144,6 +125,7 @@ fn serve(requests: &Receiver<Request>) {
     }) = requests.recv_blocking()
     {
         if Arc::strong_count(&reply) > 1 {
+            // If the caller is gone by then, the process is dropped, which kills and reaps it.
             reply.give(launch_without_panic(&spec, &environment, capture_stderr));
         }
     }

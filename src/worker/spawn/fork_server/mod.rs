@@ -7,15 +7,14 @@
 
 mod watch;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
@@ -29,7 +28,9 @@ use super::launcher::Spawning;
 use super::start::{Starting, Unstarted};
 use crate::process::background;
 use crate::process::notify::{Listener, Notify};
+use crate::sys::answer::Answer;
 use crate::sys::mapping::Mapping;
+use crate::sys::unwind::discard;
 use crate::sys::{fork, socket};
 use crate::transport::frame::{Header, Kind};
 use crate::worker::config::{WorkerConfig, WorkerType};
@@ -287,7 +288,19 @@ impl ForkServer {
         stop: Listener,
     ) -> Result<(), WorkerError> {
         let start = self.clone().start(number, spec.clone(), inherited, stop);
-        DetachOnDrop(Some(background::spawn(start))).await
+        let answer = Arc::new(Answer::new());
+        let reply = answer.clone();
+        // Goes on if the caller is dropped.
+        background::spawn(async move {
+            let started = AssertUnwindSafe(start).catch_unwind().await;
+            reply.give(started.unwrap_or_else(|payload| {
+                discard(payload);
+                let error = io::Error::other("panicked; its message went to the panic hook");
+                Err(WorkerError::start("the fork server", error))
+            }));
+        })
+        .detach();
+        poll_fn(|cx| answer.poll(cx)).await
     }
 
     /// Sends the request to the fork server that is ready, or tells what else to do.
@@ -444,28 +457,6 @@ impl Drop for StartGuard {
         }
         drop(state);
         self.0.changed.notify_all();
-    }
-}
-
-/// Waits for a task. Dropping this lets the task go on.
-struct DetachOnDrop<T>(Option<smol::Task<T>>);
-
-impl<T> Future for DetachOnDrop<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let task = self.0.as_mut().expect("not polled after it was ready");
-        let value = ready!(Pin::new(task).poll(cx));
-        self.0 = None;
-        Poll::Ready(value)
-    }
-}
-
-impl<T> Drop for DetachOnDrop<T> {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.detach();
-        }
     }
 }
 
