@@ -16,7 +16,7 @@ if [ "${2:-}" = --install ]; then
     exit
 fi
 
-cargo build --locked
+cargo build
 generated=$(mktemp -d)
 trap 'rm -rf "$generated"' EXIT
 "$environment/bin/python" -m grpc_tools.protoc --proto_path proto \
