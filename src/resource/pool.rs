@@ -15,7 +15,8 @@ pub(super) enum Pool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unit {
     name: Box<str>,
-    /// The part of the machine where the unit is. Those of a job are together where that is free.
+    /// The part of the machine where the unit is. The cores of a job are on one node where that is
+    /// free.
     node: u32,
     free: Amount,
 }

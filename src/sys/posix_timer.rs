@@ -19,7 +19,7 @@ use super::signal;
 /// Lists the timers of this process: see `proc_pid_timers(5)`.
 const LIST: &str = "/proc/self/timers";
 
-/// What a process without a handler does not notice.
+/// The signals that do nothing to a process without a handler.
 const IGNORED_BY_DEFAULT: [c_int; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
 
 /// Finds the timers that were created since it was created itself.
@@ -77,7 +77,7 @@ impl Listed {
 }
 
 /// Parses the kernel's list, in which each timer has several lines: its number first, then its
-/// signal, then whether and to whom that is sent.
+/// signal, then whether that is sent, and where to.
 fn timers(list: &str) -> impl Iterator<Item = Listed> {
     list.split("ID: ").skip(1).filter_map(|timer| {
         let mut lines = timer.lines();

@@ -1,4 +1,4 @@
-//! What an observer of a block gets to see.
+//! The view that an observer has of a block.
 
 use super::statistics::Statistics;
 use crate::sync::Wait;

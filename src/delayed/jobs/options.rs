@@ -31,7 +31,7 @@ pub(super) struct Options {
     pub(super) is_prioritized: bool,
     /// `None` for workers of the block.
     pub(super) workers: Option<WorkerContext>,
-    /// What the jobs hold of the same resources in whose futures this block was opened.
+    /// The allocations, of the same resources, of the jobs in whose futures this block was opened.
     pub(super) held_around: Arc<[Arc<Allocation>]>,
     /// A token of the limit that the job counts for.
     pub(super) permit: Option<Arc<Token>>,

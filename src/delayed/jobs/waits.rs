@@ -178,7 +178,7 @@ mod tests {
             self.waits.add(self.ids[waiting], is_holder, jobs, &watcher)
         }
 
-        /// Returns the queued job that is waited for in vain.
+        /// Returns a queued job for which a wait cannot end.
         fn deadlock(&mut self, queued: &[usize]) -> Option<usize> {
             let ids = &self.ids;
             let is_queued = |job| queued.iter().any(|&at| ids[at] == job);

@@ -117,7 +117,7 @@ impl fmt::Debug for TimeLimit {
     }
 }
 
-/// What the jobs of a group have taken.
+/// The time and memory that the jobs of a group have taken.
 #[derive(Default)]
 pub(super) struct Group {
     /// In seconds.
