@@ -78,9 +78,9 @@ fn map() {
 #[test]
 fn sweep() {
     let said = said("sweep");
-    assert!(
-        said.contains("The simulation of 27 failed: job `sweep::collatz_steps`: the job panicked")
-    );
+    let failed =
+        "The simulation of 27 failed: item 26 of job `sweep::collatz_steps`: the job panicked";
+    assert!(said.contains(failed), "{said}");
     assert!(
         said.contains("The longest of 10000 sequences begins at 6171"),
         "{said}"
