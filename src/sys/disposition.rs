@@ -36,6 +36,7 @@ use libc::c_int;
 use super::ctrl_c;
 use super::ctrl_c::{Arrival, RUNS};
 use super::fork_detector::is_forked_copy;
+use super::tuning::ENDS_TRIED;
 
 /// One more than the highest number of a signal on Linux.
 const SIGNALS: usize = 65;
@@ -168,10 +169,17 @@ fn act_out_default(signal: c_int) {
 /// The kernel does not end a process by a default action that is number 1 of its namespace, as in
 /// many containers. Such a process exits with 128 plus the signal's number, as shells report it.
 pub(crate) fn end_by(signal: c_int) -> ! {
-    // If that fails, the process exits below.
-    _ = replace_action(signal, &default_disposition());
-    unblock(signal);
-    raise_here(signal);
+    for _ in 0..ENDS_TRIED {
+        // If that fails, the process exits below.
+        _ = replace_action(signal, &default_disposition());
+        unblock(signal);
+        raise_here(signal);
+        // Unless this is process 1, another thread has installed a handler just before, for a
+        // receiver that it opens.
+        if is_default(signal).unwrap_or(true) {
+            break;
+        }
+    }
     // SAFETY: `_exit` may be called at any moment, also in a signal handler.
     unsafe { libc::_exit(128 + signal) }
 }

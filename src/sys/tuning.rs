@@ -44,3 +44,7 @@ pub(super) const MEMORY_PROBE_BYTES: usize = 64 << 10;
 /// The frames of a thread that are searched for a failed allocation. Rust's handlers of it have about
 /// ten.
 pub(super) const FRAMES_SEARCHED: usize = 64;
+
+/// How often a process acts out a signal that ends it, if a handler is installed each time just
+/// before the signal arrives.
+pub(super) const ENDS_TRIED: u32 = 100;
