@@ -197,13 +197,39 @@ fn every_row_of_a_promise_names_tests_that_exist() {
         if UNTESTED.contains(&held_by) {
             continue;
         }
-        for name in held_by.split(", ") {
-            let name = name.trim_matches('`');
-            let (place, test) = name.rsplit_once("::").unwrap_or(("", name));
-            let is_there = |(file, name): &(String, String)| name == test && is_below(file, place);
-            if !tests.iter().any(is_there) {
-                wrong.push(format!("{id} names {name}, which does not exist"));
-            }
+        wrong.extend(missing_tests(id, held_by, &tests));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Says which tests that the row of `id` names are missing.
+fn missing_tests(id: &str, held_by: &str, tests: &[(String, String)]) -> Vec<String> {
+    let is_there = |name: &&str| {
+        let (place, test) = name.rsplit_once("::").unwrap_or(("", name));
+        let mut tests = tests.iter();
+        tests.any(|(file, name)| name == test && is_below(file, place))
+    };
+    let names = held_by.split(", ").map(|name| name.trim_matches('`'));
+    let missing = names.filter(|name| !is_there(name));
+    missing
+        .map(|name| format!("{id} names {name}, which does not exist"))
+        .collect()
+}
+
+#[test]
+fn every_row_of_a_fault_names_tests_that_exist() {
+    let page = text("tests/faults.md");
+    let tests = tests_by_place();
+    let mut wrong = Vec::new();
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    for row in rows.skip(1) {
+        let inner = row.trim_start_matches("| ").trim_end_matches(" |");
+        let cells: Vec<&str> = inner.split(" | ").collect();
+        let [id, _, _, held_by] = cells[..] else {
+            panic!("a row has four cells: {row}");
+        };
+        if held_by != "docs" {
+            wrong.extend(missing_tests(id, held_by, &tests));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -229,7 +255,8 @@ fn tests_by_place() -> Vec<(String, String)> {
                 .to_string_lossy()
                 .replace('/', "::");
             let source = fs::read_to_string(&path).expect("a source can be read");
-            tests.extend(tests_in(&source).map(|name| (place.clone(), name.to_string())));
+            let names = tests_in(&source).chain(listed_in(&source));
+            tests.extend(names.map(|name| (place.clone(), name.to_string())));
         }
     }
     tests
@@ -249,8 +276,19 @@ fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Returns the names that stand alone in a line of a source, before a comma: test programs with a
+/// `main` of their own list their tests so, as functions or as strings.
+fn listed_in(source: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    source
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(','))
+        .map(|name| name.trim_matches('"'))
+        .filter(move |name| !name.is_empty() && name.chars().all(is_part))
+}
+
 /// Pages whose links to files are relative paths. rustdoc checks the links in `docs`.
-const LINKING_PAGES: [&str; 9] = [
+const LINKING_PAGES: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -259,6 +297,7 @@ const LINKING_PAGES: [&str; 9] = [
     "SECURITY.md",
     "benches/README.md",
     "examples/README.md",
+    "tests/faults.md",
     "tests/trio_rows.md",
 ];
 
