@@ -251,7 +251,7 @@ fn a_job_does_not_begin_when_the_block_has_less_time_than_such_jobs_take() {
         let error = learning.spawn(sleep(seconds(1))).await.unwrap_err();
         assert_eq!(error.kind(), JobErrorKind::Impossible);
         assert!(error.to_string().contains("20s of wall time"), "{error}");
-        // What a request says holds.
+        // A wall time in the request takes the place of a learned one.
         let knows = learning.on(WallTime(seconds(5)));
         knows.spawn(sleep(seconds(1))).await.unwrap();
     }));

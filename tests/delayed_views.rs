@@ -1,4 +1,4 @@
-//! What can be seen of blocks of jobs: graphs as text, progress, traces; and several roots of a run.
+//! Views of blocks of jobs: graphs as text, progress, traces. And several roots of a run.
 
 mod common;
 

@@ -63,22 +63,21 @@ impl Notify {
     }
 }
 
-/// Calls `notify`, and wakes the tasks of the collectors that it wakes afterwards. A thread whose
-/// thread-locals are gone wakes them at once.
+/// Calls `notify`, and wakes the tasks of the collectors that it wakes afterwards. `notify` runs no
+/// foreign code, so calls are never nested. A thread that ends, and whose thread-locals are gone,
+/// wakes the tasks at once.
 fn wake_afterwards(notify: impl FnOnce()) {
-    // `notify` runs no foreign code, so calls are never nested.
-    let _ = COLLECTED.try_with(|collected| collected.replace(Some(Vec::new())));
+    let begun = COLLECTED.try_with(|collected| collected.replace(Some(Vec::new())));
     notify();
-    let collected = COLLECTED.try_with(RefCell::take).ok().flatten();
-    wake_all_and_go_on(collected.unwrap_or_default());
+    if begun.is_ok() {
+        wake_all_and_go_on(COLLECTED.take().unwrap_or_default());
+    }
 }
 
 impl Wake for Collector {
     fn wake(self: Arc<Self>) {
-        let Some(task) = lock(&self.task).take() else {
-            return;
-        };
-        let mut task = Some(task);
+        let mut task = lock(&self.task).take();
+        // The thread-locals of a thread that ends may be gone. Then `task` is woken below.
         let _ = COLLECTED.try_with(|collected| {
             if let Some(collected) = &mut *collected.borrow_mut() {
                 collected.extend(task.take());

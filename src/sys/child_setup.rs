@@ -77,8 +77,8 @@ impl ChildSetup {
     }
 }
 
-/// Limits the private memory of this process, which cannot raise the limit again. (What it has
-/// already, as the copy of its parent, does not count after `exec`.)
+/// Limits the private memory of this process, which cannot raise the limit again. (Its memory as a
+/// copy of its parent ends with `exec`, so only that of the program counts.)
 fn limit_data(bytes: u64) -> io::Result<()> {
     let inherited = getrlimit(Resource::Data);
     let limits = [Some(bytes), inherited.current, inherited.maximum];

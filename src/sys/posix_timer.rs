@@ -122,8 +122,8 @@ fn next_number() -> Option<c_int> {
 fn disarm(number: c_int) {
     let zeros = [0 as c_long; 4];
     // SAFETY: the call takes a number and reads an `itimerspec`, which is four words for the kernel;
-    // the null pointer means that the old value is not requested. If the timer has been deleted
-    // meanwhile, the call fails.
+    // the null pointer means that the old value is not requested. If the timer no longer exists, the
+    // call fails.
     unsafe {
         libc::syscall(
             libc::SYS_timer_settime,

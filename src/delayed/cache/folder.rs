@@ -87,8 +87,8 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&new); // the first error says more
     }
     written?;
-    // Makes the name last. Some file systems do not allow that, and lose at most the result.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    // Makes the name last.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all()); // not allowed by all file systems
     Ok(())
 }
 

@@ -124,8 +124,7 @@ impl<W: Write> Lines<W> {
 
     fn write(&mut self, now: &Statistics) {
         let (ended, submitted, state) = (ended(now), now.submitted, state(now));
-        // Progress that cannot be shown is no reason to fail.
-        let _ = writeln!(self.out, "{ended} of {submitted} jobs{state}");
+        let _ = writeln!(self.out, "{ended} of {submitted} jobs{state}"); // no reason to fail
     }
 }
 

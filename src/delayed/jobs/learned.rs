@@ -1,4 +1,4 @@
-//! What jobs ask for whose limits are learned.
+//! The requests of jobs whose limits are learned.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use super::statistics::Statistics;
 use crate::sync::Wait;
 
-/// What has happened since the last item of a stream.
+/// The change of a block since the last item of a stream.
 pub(super) enum Observed {
     Changed(Statistics, u64),
     Unchanged(Wait),

@@ -1,4 +1,4 @@
-//! What a pool has behind its lock: who has what, who is next, who waits for whom.
+//! The state behind the lock of a pool: the resources, the queue, and which job waits for which.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,6 @@
 //! The graph below a value as text, and the jobs in it.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use super::awaiter::JobId;
@@ -28,7 +27,6 @@ impl<T: 'static> Delayed<T> {
     pub fn to_dot(&self) -> String {
         let mut text = "digraph delayed {\n".to_owned();
         let mut arrows = String::new();
-        // Writing to a string does not fail.
         visit(self.0.clone(), |at, node, operands| {
             let label = escaped(node.label());
             let shape = if node.job().is_some() {
@@ -41,9 +39,9 @@ impl<T: 'static> Delayed<T> {
                 Some(Ok(())) => ", style=filled",
                 Some(Err(_)) => ", color=red",
             };
-            let _ = writeln!(text, "    n{at} [label=\"{label}\"{shape}{state}];");
+            text += &format!("    n{at} [label=\"{label}\"{shape}{state}];\n");
             for operand in operands {
-                let _ = writeln!(arrows, "    n{operand} -> n{at};");
+                arrows += &format!("    n{operand} -> n{at};\n");
             }
         });
         text + &arrows + "}\n"
