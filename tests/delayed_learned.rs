@@ -14,7 +14,7 @@ use seedbed::delayed::{
 use seedbed::process::{Command, run_process};
 use seedbed::testing::MockClock;
 use seedbed::worker::{ExitCause, WorkerErrorKind};
-use seedbed::{CancelScope, RunBuilder, sleep};
+use seedbed::{CancelScope, RunBuilder, checkpoint, sleep};
 use smol::future::{yield_now, zip};
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -64,6 +64,17 @@ fn the_first_jobs_have_the_memory_of_their_cores_and_later_ones_what_was_learned
         let same = jobs.memory(Learned::new("group")).call(fill, 1);
         assert!(same.await.unwrap() < 256 * MEBIBYTE);
         assert_eq!(half.call(fill, 1).await.unwrap(), 256 * MEBIBYTE);
+    }));
+}
+
+#[test]
+fn memory_is_fixed_when_a_job_is_submitted() {
+    test(open(one_core(), async |jobs| {
+        let learning = jobs.memory(Learned::new("group"));
+        // There is one core, so that the ninth job begins after eight were learned from.
+        let at_once: Vec<Delayed<u64>> = (0..9).map(|_| learning.call(fill, 20)).collect();
+        assert_eq!(each(at_once).await.unwrap(), [512 * MEBIBYTE; 9]);
+        assert!(learning.call(fill, 20).await.unwrap() < 256 * MEBIBYTE);
     }));
 }
 
@@ -119,6 +130,67 @@ fn a_job_that_runs_out_of_all_memory_fails() {
             know(&learning).await;
         }
     }));
+}
+
+#[test]
+fn a_second_run_that_can_never_have_all_memory_is_refused_and_does_not_wait() {
+    test(open(one_core(), async |jobs| {
+        know(&jobs.memory(Learned::new("group"))).await;
+        let outer = jobs.clone();
+        let holder = jobs.on(Memory::mib(100)).spawn(async move {
+            let block = outer.open(async |inner| {
+                let learning = inner.memory(Learned::new("group"));
+                let much = learning.call(fill, 300);
+                // Not awaited, as an await in this future could be ended by a deadlock.
+                while !much.is_done() {
+                    assert_eq!(inner.statistics().queued, 0);
+                    checkpoint().await;
+                }
+                much.await.unwrap_err()
+            });
+            block.await
+        });
+        let error = holder.await.unwrap();
+        assert_eq!(
+            (error.kind(), error.attempts()),
+            (JobErrorKind::Impossible, 1)
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains("ran out of its memory")
+                && text.contains("holds 100 MiB until the block"),
+            "{text}"
+        );
+    }));
+}
+
+#[test]
+fn a_second_run_needs_the_learned_time_as_the_first_does() {
+    seedbed::init();
+    let _alone = common::alone(); // it has workers
+    let clock = MockClock::new();
+    let run = RunBuilder::new().clock(clock.clone());
+    let block = open(one_core().wall_time(seconds(190)), async |jobs| {
+        know(&jobs.memory(Learned::new("group"))).await;
+        let timed = jobs.time_limit(Learned::new("group"));
+        for _ in 0..8 {
+            let passing = clock.clone();
+            let job = timed.spawn(async move { passing.jump(seconds(20)) });
+            job.await.unwrap();
+        }
+        let both = timed.memory(Learned::new("group"));
+        // Such jobs take 20 seconds, and 30 are left when the first run begins, but 15 at its end.
+        let much = both.call(fill, 300);
+        assert_eq!(jobs.statistics().running, 1);
+        clock.jump(seconds(15));
+        let error = much.await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.attempts()),
+            (JobErrorKind::Impossible, 1)
+        );
+        assert!(error.to_string().contains("20s of wall time"), "{error}");
+    });
+    run.run(block);
 }
 
 fn abort(_: ()) {

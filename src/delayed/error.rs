@@ -74,7 +74,8 @@ pub enum JobErrorKind {
     /// The job had not ended at its time limit. Its worker was killed, its process ended, or its
     /// future dropped.
     TimedOut,
-    /// The job asks for more than there is. It did not run.
+    /// The job asks for more than there is. It did not run, unless it ran out of its
+    /// [learned](crate::delayed::Learned) memory and cannot have what a second run needs.
     Impossible,
     /// The wait for the job has no end, because the job needs resources that the waiting future
     /// holds. The job itself has not failed: it runs when the future has given them back. See
@@ -116,8 +117,9 @@ impl JobError {
         Self::new(Some(job), 1, Cause::Process(error))
     }
 
-    pub(super) fn impossible(job: &'static str, reason: String) -> Self {
-        Self::new(Some(job), 0, Cause::Impossible(reason))
+    /// Makes the error of a job that cannot have what it asks for, after this many attempts.
+    pub(super) fn impossible(job: &'static str, attempts: u32, reason: String) -> Self {
+        Self::new(Some(job), attempts, Cause::Impossible(reason))
     }
 
     pub(super) fn deadlock(job: &'static str, reason: String) -> Self {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::callable::{Callable, Portable};
 use super::handle::Jobs;
 use super::record::Record;
-use super::run::{Job, run_job};
+use super::run::Ended;
 use crate::delayed::cache::{KeptResult, claim};
-use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::value::awaiter::JobId;
 use crate::thread;
@@ -100,7 +99,7 @@ impl<'env> Jobs<'env> {
         key: Arc<str>,
         record: Record,
         (id, f, argument): (JobId, F, A),
-    ) -> (Result<F::Value, JobError>, JobStatistics)
+    ) -> Ended<F::Value>
     where
         F: Callable<A, M>,
         A: Portable,
@@ -121,7 +120,7 @@ impl<'env> Jobs<'env> {
                 Ok(Some(value)) => {
                     self.pool.count_cached();
                     record.end();
-                    return (Ok(value), JobStatistics::default());
+                    return (Ok(value), Some(JobStatistics::default()));
                 }
                 Err(reason) => {
                     let file = kept.path().display();
@@ -129,24 +128,7 @@ impl<'env> Jobs<'env> {
                 }
             }
         }
-        let ticket = match self.enqueue(id, name, &self.demand_of_call()) {
-            Ok(ticket) => ticket,
-            Err(error) => {
-                record.fail();
-                return (Err(error), JobStatistics::default());
-            }
-        };
-        if ticket.is_none() {
-            record.begin(name);
-        }
-        let job = Job {
-            f,
-            argument,
-            name,
-            ticket,
-        };
-        let (result, cost) = run_job::<F, A, M>(job, self.pool.clone(), self.options.clone()).await;
-        record.end();
+        let (result, cost) = self.run_call::<F, A, M>(record, (id, f, argument)).await;
         let (value, kept) = match (result, kept) {
             (Ok(value), Some(kept)) => (value, kept),
             (result, _) => return (result, cost),

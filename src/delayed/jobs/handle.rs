@@ -6,17 +6,15 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 
 use super::callable::{Argument, Callable, Portable};
-use super::options::{Checked, Options};
-use super::pool::{Pool, Ticket};
+use super::options::Options;
+use super::pool::Pool;
 use super::record::Record;
 use super::run::{Job, run_job};
 use super::running::{held_here, run_as, run_future};
 use super::statistics::Statistics;
-use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::learned::TimeLimit;
 use crate::delayed::value::Delayed;
-use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::promise::pending;
 use crate::resource::{Cores, Request, ZERO};
 use crate::sync::Token;
@@ -302,12 +300,8 @@ impl<'env> Jobs<'env> {
                 let (pool, options) = (self.pool.clone(), self.options.clone());
                 let record = Record::new(&pool, promise.job());
                 self.spawner.spawn(async move {
-                    if job.ticket.is_none() {
-                        record.begin(name);
-                    }
-                    let result = run_job::<F, A, M>(job, pool, options).await;
-                    record.end();
-                    promise.settle_job(result);
+                    let ended = run_job::<F, A, M>(job, record, pool, options);
+                    promise.settle_job(ended.await);
                 });
             }
         }
@@ -362,30 +356,11 @@ impl<'env> Jobs<'env> {
                     return promise.settle(Err(error));
                 }
             };
-            if let Some(key) = key {
-                let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
-                return promise.settle_job(cached.await);
-            }
-            let ticket = match jobs.enqueue(job, name, &jobs.demand_of_call()) {
-                Ok(ticket) => ticket,
-                Err(error) => {
-                    record.fail();
-                    return promise.settle(Err(error));
-                }
-            };
-            if ticket.is_none() {
-                record.begin(name);
-            }
-            let job = Job {
-                f,
-                argument,
-                name,
-                ticket,
-            };
-            let (pool, options) = (jobs.pool.clone(), jobs.options.clone());
-            let result = run_job::<F, A, M>(job, pool, options).await;
-            record.end();
-            promise.settle_job(result);
+            let job = (job, f, argument);
+            promise.settle_job(match key {
+                Some(key) => jobs.run_cached::<F, A, M>(key, record, job).await,
+                None => jobs.run_call::<F, A, M>(record, job).await,
+            });
         });
         result
     }
@@ -443,29 +418,11 @@ impl<'env> Jobs<'env> {
                     }
                     pool.count(&cost, result.is_ok());
                     record.end();
-                    promise.settle_job((result, cost));
+                    promise.settle_job((result, Some(cost)));
                 });
             }
         }
         value
-    }
-
-    /// Puts a job into the queue. Returns `None` for one that asks for nothing.
-    pub(super) fn enqueue(
-        &self,
-        job: JobId,
-        name: &'static str,
-        checked: &Checked,
-    ) -> Result<Option<Ticket>, JobError> {
-        if let Some(fault) = &checked.fault {
-            return Err(JobError::impossible(name, fault.clone()));
-        }
-        let submit = || {
-            let is_prioritized = self.options.is_prioritized;
-            self.pool
-                .submit((job, name), &checked.request, is_prioritized)
-        };
-        Ok((!checked.is_for_nothing).then(submit))
     }
 
     /// Returns what the block does now, what the first job in the queue waits for, and what the

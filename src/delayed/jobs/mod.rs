@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `open` | the blocks |
 //! | `handle`, `options`, `limited` | the handle that submits jobs, its options, its limit |
-//! | `pool`, `state` | waiting for an allocation, and giving it back |
+//! | `pool`, `state`, `waiter` | waiting for an allocation, and giving it back |
+//! | `enqueue` | putting a job into the queue |
 //! | `record` | a job from its submission to its end, as it is counted |
 //! | `progress`, `bar`, `observed`, `trace`, `trace_to` | what a block does, for those that look on |
 //! | `run` | one job, from its turn to its result |
 //! | `running`, `waits` | a job that runs in this process; what it waits for |
 //! | `process` | a program as a job |
-//! | `learned` | what jobs ask for whose limits are learned |
+//! | `learned`, `demand` | what jobs ask for whose limits are learned |
 //! | `cached` | jobs whose results are kept for later runs |
 //! | `in_worker` | what the worker does with an allocation |
 //! | `statistics` | what a block does, and what its jobs have cost |
@@ -20,6 +21,8 @@
 mod bar;
 mod cached;
 mod callable;
+mod demand;
+mod enqueue;
 mod handle;
 mod in_worker;
 mod learned;
@@ -28,6 +31,8 @@ mod observed;
 mod open;
 mod options;
 mod pool;
+#[cfg(all(test, not(loom)))]
+mod pool_tests;
 mod process;
 mod progress;
 mod record;
@@ -37,6 +42,7 @@ mod state;
 mod statistics;
 mod trace;
 mod trace_to;
+mod waiter;
 mod waits;
 
 pub use callable::{Argument, Callable, Portable};

@@ -20,6 +20,7 @@ use super::options::Checked;
 use super::state::{Slot, State, Turn};
 use super::statistics::{ResourceStatistics, Statistics};
 use super::trace::Trace;
+use super::waiter::Waiter;
 use super::waits::WaitNumber;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
@@ -28,8 +29,9 @@ use crate::delayed::setup::Setup;
 use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::watcher::Watcher;
 use crate::resource::{Allocation, Amount, Ledger, Request, Resources, TicketId, ZERO};
-use crate::sync::{CapacityLimiter, Event};
+use crate::sync::CapacityLimiter;
 use crate::sys::primitives::lock;
+use crate::sys::unwind;
 use crate::time::current_time;
 use crate::wait::{Wait, pending};
 use crate::worker::ContextSet;
@@ -118,13 +120,24 @@ impl Pool {
         }
     }
 
-    /// Puts a job into the queue.
+    /// Puts a job into the queue. Returns `None` for a job that asks for nothing.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the job can never have what it asks for.
     pub(super) fn submit(
         self: &Arc<Self>,
         (job, name): (JobId, &'static str),
-        request: &Request,
+        checked: &Checked,
         is_prioritized: bool,
-    ) -> Ticket {
+    ) -> Result<Option<Ticket>, String> {
+        if let Some(fault) = &checked.fault {
+            return Err(fault.clone());
+        }
+        if checked.is_for_nothing {
+            return Ok(None);
+        }
+        let submitted = current_time();
         let slot = Arc::new(Slot {
             job,
             name,
@@ -134,28 +147,42 @@ impl Pool {
         let mut state = lock(&self.state);
         let id = state
             .queue
-            .push(request.clone(), is_prioritized, slot.clone());
+            .push(checked.request.clone(), is_prioritized, slot.clone());
         state.tickets.insert(job, id);
-        self.grant(state);
-        Ticket {
+        // Made before any waker is called: if one panics, the job leaves the queue.
+        let ticket = Ticket {
             pool: self.clone(),
             slot,
             id,
-            submitted: current_time(),
-        }
+            submitted,
+        };
+        self.grant(state);
+        Ok(Some(ticket))
     }
 
-    /// Grants what fits, in the order of the queue. Unlocks the state, and wakes the waiters.
+    /// Grants what fits, in the order of the queue. Unlocks the state, and wakes the waiters, the
+    /// rest also after a waker of one has panicked.
     fn grant(&self, mut state: MutexGuard<'_, State>) {
-        let woken = state.choose(self.time_left());
+        let granted = state.choose(self.time_left());
         let deadlock = state.take_deadlock();
         let observed = state.changed();
         drop(state);
-        set(observed);
-        if let Some((watcher, error)) = deadlock {
-            watcher.give_up(error);
+        let observed = observed.into_iter().map(Waiter::Observer);
+        let deadlock = deadlock.into_iter();
+        let deadlock = deadlock.map(|(watcher, error)| Waiter::InDeadlock(watcher, error));
+        let granted = granted.into_iter().map(Waiter::Job);
+        unwind::for_each(observed.chain(deadlock).chain(granted), Waiter::wake);
+    }
+
+    /// Changes what the statistics show, and wakes the observers.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        change(&mut state);
+        let observed = state.changed();
+        drop(state);
+        if let Some(event) = observed {
+            event.set();
         }
-        wake(woken);
     }
 
     fn release(&self, job: JobId, allocation: &Allocation) {
@@ -167,19 +194,19 @@ impl Pool {
         drop(ended);
     }
 
-    /// Records that a job, which may be a holder of resources, waits for the results of others.
-    /// `held` is what it, and the jobs around it, hold.
+    /// Records that a job, which may be a holder of resources, waits for the results of others, until
+    /// the returned value is dropped. `held` is what it, and the jobs around it, hold.
     ///
     /// # Errors
     ///
     /// If the wait has no end.
     pub(super) fn begin_wait(
-        &self,
+        self: &Arc<Self>,
         (waiting, is_holder): (JobId, bool),
         jobs: Vec<JobId>,
         held: &[Arc<Allocation>],
         watcher: &Arc<Watcher>,
-    ) -> Result<WaitNumber, JobError> {
+    ) -> Result<RecordedWait, JobError> {
         let mut state = lock(&self.state);
         if !held.is_empty()
             && let Some((request, name)) = state.find_obstructed(&jobs, held, self.time_left())
@@ -192,36 +219,35 @@ impl Pool {
             return Err(JobError::deadlock(name, reason));
         }
         let number = state.waits.add(waiting, is_holder, jobs, watcher);
+        // Made before any waker is called: if one panics, the wait has ended.
+        let recorded = RecordedWait {
+            pool: self.clone(),
+            waiting,
+            number,
+        };
         self.grant(state);
-        Ok(number)
+        Ok(recorded)
     }
 
-    pub(super) fn end_wait(&self, waiting: JobId, number: WaitNumber) {
-        let watcher = lock(&self.state).waits.remove(waiting, number);
-        drop(watcher);
+    /// Returns the number of waiting jobs that hold resources.
+    #[cfg(test)]
+    pub(super) fn waiting_holders(&self) -> usize {
+        lock(&self.state).waits.holders()
     }
 
     /// Counts a job that was submitted.
     pub(super) fn count_submitted(&self) {
-        let mut state = lock(&self.state);
-        state.submitted += 1;
-        let observed = state.changed();
-        drop(state);
-        set(observed);
+        self.change(|state| state.submitted += 1);
     }
 
-    /// Counts a job that has ended, and that [`count`](Self::count) has not counted.
-    pub(super) fn count_other(&self, is_failed: bool) {
-        let mut state = lock(&self.state);
-        let count = if is_failed {
-            &mut state.failed
-        } else {
-            &mut state.cancelled
-        };
-        *count += 1;
-        let observed = state.changed();
-        drop(state);
-        set(observed);
+    /// Counts a job that could not begin, because its argument has failed or it was refused.
+    pub(super) fn count_failed(&self) {
+        self.change(|state| state.failed += 1);
+    }
+
+    /// Counts a job that was cancelled before it had a result.
+    pub(super) fn count_cancelled(&self) {
+        self.change(|state| state.cancelled += 1);
     }
 
     /// Returns the statistics, if there have been other than so many changes.
@@ -238,17 +264,14 @@ impl Pool {
         Observed::Unchanged(state.observed.get_or_insert_default().wait())
     }
 
-    /// Ends the streams of statistics and the trace, at the end of the block.
+    /// Ends the trace and the streams of statistics, at the end of the block.
     pub(super) fn close(&self) {
-        let mut state = lock(&self.state);
-        state.is_closed = true;
-        let observed = state.changed();
-        drop(state);
-        set(observed);
         let trace = self.trace.get().and_then(|trace| lock(trace).take());
         if let Some(Err(error)) = trace.map(Trace::finish) {
             tracing::warn!(%error, "the trace of a block of jobs could not be written");
         }
+        // The last step, because it calls wakers of observers, which may panic.
+        self.change(|state| state.is_closed = true);
     }
 
     /// Begins a trace. Returns false if there is one.
@@ -280,26 +303,20 @@ impl Pool {
 
     /// Counts a job that has ended.
     pub(super) fn count(&self, cost: &JobStatistics, has_succeeded: bool) {
-        let mut state = lock(&self.state);
-        let count = if has_succeeded {
-            &mut state.succeeded
-        } else {
-            &mut state.failed
-        };
-        *count += 1;
-        state.total.add(cost);
-        let observed = state.changed();
-        drop(state);
-        set(observed);
+        self.change(|state| {
+            let count = if has_succeeded {
+                &mut state.succeeded
+            } else {
+                &mut state.failed
+            };
+            *count += 1;
+            state.total.add(cost);
+        });
     }
 
     /// Counts a job whose result an earlier run has kept.
     pub(super) fn count_cached(&self) {
-        let mut state = lock(&self.state);
-        state.cached += 1;
-        let observed = state.changed();
-        drop(state);
-        set(observed);
+        self.change(|state| state.cached += 1);
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -348,15 +365,20 @@ fn list(held: &[Arc<Allocation>]) -> String {
     held.join(", ")
 }
 
-/// Sets the event of an observer.
-fn set(observed: Option<Event>) {
-    if let Some(event) = observed {
-        event.set();
-    }
+/// A wait of a job for the results of others. Dropping it ends the record.
+pub(super) struct RecordedWait {
+    pool: Arc<Pool>,
+    waiting: JobId,
+    number: WaitNumber,
 }
 
-fn wake(slots: Vec<Arc<Slot>>) {
-    crate::sys::unwind::for_each(slots, |slot| slot.waker.wake());
+impl Drop for RecordedWait {
+    fn drop(&mut self) {
+        let watcher = lock(&self.pool.state)
+            .waits
+            .remove(self.waiting, self.number);
+        drop(watcher); // without the lock, as its waker is foreign code
+    }
 }
 
 /// The place of a job in the queue. Dropping it leaves the queue, or gives back the allocation.
@@ -368,15 +390,22 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// Waits for the allocation. Sets `queued` to the time since the job was submitted.
+    /// Waits for the allocation of a job; there is none for a job that asks for nothing. Adds the
+    /// time since the job was submitted to `queued`.
     ///
     /// # Errors
     ///
     /// The reason why the job can no longer get it.
-    pub(super) async fn granted(self, queued: &mut Duration) -> Result<Grant, String> {
-        let granted = poll_fn(|cx| self.poll_granted(cx)).await;
-        *queued = current_time().saturating_duration_since(self.submitted);
-        granted
+    pub(super) async fn granted(
+        ticket: Option<Self>,
+        queued: &mut Duration,
+    ) -> Result<Option<Grant>, String> {
+        let Some(ticket) = ticket else {
+            return Ok(None);
+        };
+        let granted = poll_fn(|cx| ticket.poll_granted(cx)).await;
+        *queued += current_time().saturating_duration_since(ticket.submitted);
+        granted.map(Some)
     }
 
     fn poll_granted(&self, cx: &mut Context<'_>) -> Poll<Result<Grant, String>> {

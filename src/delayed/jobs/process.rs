@@ -81,7 +81,7 @@ impl Jobs<'_> {
                     }
                     pool.count(&cost, result.is_ok());
                     record.end();
-                    promise.settle_job((result, cost));
+                    promise.settle_job((result, Some(cost)));
                 });
             }
         }
@@ -103,13 +103,8 @@ async fn run(
         .die_with_parent(true)
         .measured(cpu_times.clone());
     // Held until the process has ended.
-    let grant = match ticket {
-        None => None,
-        Some(ticket) => {
-            let granted = ticket.granted(&mut cost.queued).await;
-            Some(granted.map_err(|reason| JobError::impossible(name, reason))?)
-        }
-    };
+    let granted = Ticket::granted(ticket, &mut cost.queued).await;
+    let grant = granted.map_err(|reason| JobError::impossible(name, 0, reason))?;
     if let Some(grant) = &grant {
         let cores = grant.allocation.cores();
         if !cores.is_empty() {

@@ -36,10 +36,11 @@ impl Record {
         self.is_counted = true;
     }
 
-    /// Ends the record of a job that could not begin, because its argument has failed.
+    /// Ends the record of a job that could not begin, because its argument has failed or it was
+    /// refused.
     pub(super) fn fail(mut self) {
         self.is_counted = true;
-        self.pool.count_other(true);
+        self.pool.count_failed();
     }
 }
 
@@ -48,7 +49,7 @@ impl Drop for Record {
         let job = self.job;
         self.pool.trace(|trace| trace.end(job, current_time()));
         if !self.is_counted {
-            self.pool.count_other(false);
+            self.pool.count_cancelled();
         }
     }
 }

@@ -1,18 +1,19 @@
 //! One job, from its turn to its result.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::callable::{Callable, Portable};
+use super::demand;
 use super::in_worker::{Surroundings, run_with};
 use super::options::Options;
 use super::pool::{Grant, Pool, Ticket};
+use super::record::Record;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
-use crate::resource::{Allocation, MEMORY, Memory, Request};
+use crate::resource::Allocation;
 use crate::time::current_time;
 use crate::worker::{ExitCause, RunSync, WorkerContext, WorkerError, WorkerErrorKind, run_sync};
 
@@ -46,25 +47,33 @@ pub(super) struct Job<F, A> {
     pub(super) ticket: Option<Ticket>,
 }
 
+/// The result of a job, and what it has cost. `None` if it was refused at once.
+pub(super) type Ended<R> = (Result<R, JobError>, Option<JobStatistics>);
+
 /// Waits for the resources of a job, and runs it until it has a result or no attempt is left.
 /// Returns what it has cost, too.
 pub(super) async fn run_job<F, A, M>(
     job: Job<F, A>,
+    record: Record,
     pool: Arc<Pool>,
     options: Arc<Options>,
-) -> (Result<F::Value, JobError>, JobStatistics)
+) -> Ended<F::Value>
 where
     F: Callable<A, M>,
     A: Portable,
     F::Value: Portable,
 {
+    if job.ticket.is_none() {
+        record.begin(job.name);
+    }
     let mut cost = JobStatistics::default();
     let result = run_attempts(job, &pool, &options, &mut cost).await;
     if result.is_ok() {
         options.learn(&cost);
     }
     pool.count(&cost, result.is_ok());
-    (result, cost)
+    record.end();
+    (result, Some(cost))
 }
 
 async fn run_attempts<F, A, M>(
@@ -78,13 +87,8 @@ where
     A: Portable,
     F::Value: Portable,
 {
-    let mut grant = match job.ticket {
-        None => None,
-        Some(ticket) => {
-            let granted = ticket.granted(&mut cost.queued).await;
-            Some(granted.map_err(|reason| JobError::impossible(job.name, reason))?)
-        }
-    };
+    let granted = Ticket::granted(job.ticket, &mut cost.queued).await;
+    let mut grant = granted.map_err(|reason| JobError::impossible(job.name, 0, reason))?;
     let mut workers = choose_workers(pool, options, grant.as_ref());
     let argument = Arc::new(job.argument);
     for attempt in 1.. {
@@ -121,20 +125,23 @@ where
             }
             Err(error) if is_out_of_memory(&error) && options.memory.is_some() => {
                 let more = |held: &Grant| {
-                    let all = with_all_memory(pool, options, held)?;
+                    let all = demand::of_second_run(pool, options, &held.allocation)?;
                     Some((held.job(), all))
                 };
                 let Some((id, all)) = grant.as_ref().and_then(more) else {
                     return Err(JobError::of_worker(job.name, attempt, error));
                 };
                 drop(grant.take()); // or the new request would wait for it
-                let ticket = pool.submit((id, job.name), &all, true);
-                let mut queued = Duration::ZERO;
-                let granted = ticket.granted(&mut queued).await;
-                cost.queued += queued;
-                let granted = granted.map_err(|reason| JobError::impossible(job.name, reason))?;
-                workers = choose_workers(pool, options, Some(&granted));
-                grant = Some(granted);
+                let granted = match pool.submit((id, job.name), &all, true) {
+                    Ok(ticket) => Ticket::granted(ticket, &mut cost.queued).await,
+                    Err(reason) => Err(reason),
+                };
+                grant = granted.map_err(|reason| {
+                    let reason =
+                        format!("it ran out of its memory, and to run once more, {reason}");
+                    JobError::impossible(job.name, attempt, reason)
+                })?;
+                workers = choose_workers(pool, options, grant.as_ref());
             }
             Err(error) if error.kind() == WorkerErrorKind::Broken && attempt <= options.retry => {}
             Err(error) => return Err(JobError::of_worker(job.name, attempt, error)),
@@ -146,14 +153,6 @@ where
 fn is_out_of_memory(error: &WorkerError) -> bool {
     let exit = error.exit();
     exit.is_some_and(|exit| exit.cause() == ExitCause::OutOfMemory)
-}
-
-/// Returns the request for a job that has run out of its memory: all memory of the block. `None` if
-/// the job had that.
-fn with_all_memory(pool: &Pool, options: &Options, held: &Grant) -> Option<Request> {
-    let total = pool.total(MEMORY)?.wholes();
-    let has_less = held.allocation.memory()? < total;
-    has_less.then(|| options.of_call.request.clone() & Memory::bytes(total))
 }
 
 /// The call of a job, which returns its result and what it has cost in the worker.

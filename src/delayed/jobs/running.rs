@@ -5,8 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::options::Options;
-use super::pool::{Grant, Pool, Ticket};
-use super::waits::WaitNumber;
+use super::pool::{Grant, Pool, RecordedWait, Ticket};
 use crate::cancel::move_on_after;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
@@ -58,13 +57,8 @@ pub(super) async fn run_future<Fut: Future>(
     options: &Options,
     cost: &mut JobStatistics,
 ) -> Result<Fut::Output, JobError> {
-    let grant = match ticket {
-        None => None,
-        Some(ticket) => {
-            let granted = ticket.granted(&mut cost.queued).await;
-            Some(granted.map_err(|reason| JobError::impossible(name, reason))?)
-        }
-    };
+    let granted = Ticket::granted(ticket, &mut cost.queued).await;
+    let grant = granted.map_err(|reason| JobError::impossible(name, 0, reason))?;
     cost.attempts = 1;
     let begun = current_time();
     let future = run_as(job, pool, grant.as_ref(), future);
@@ -92,13 +86,11 @@ impl Awaiter for Running {
         let mut held = Vec::new();
         self.add_held(self.pool.address(), &mut held);
         let is_holder = self.allocation.is_some();
-        let number = self
+        let own = self
             .pool
             .begin_wait((self.job, is_holder), jobs, &held, watcher)?;
         Ok(Box::new(Recorded {
-            pool: self.pool.clone(),
-            job: self.job,
-            number,
+            _own: own,
             _around: around,
         }))
     }
@@ -118,16 +110,8 @@ impl Awaiter for Running {
     }
 }
 
-/// A recorded wait. Dropping it ends the record.
+/// The recorded waits of a job and of those around it. Dropping it ends the records.
 struct Recorded {
-    pool: Arc<Pool>,
-    job: JobId,
-    number: WaitNumber,
+    _own: RecordedWait,
     _around: Option<Box<dyn Any + Send + Sync>>,
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        self.pool.end_wait(self.job, self.number);
-    }
 }

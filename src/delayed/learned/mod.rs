@@ -24,9 +24,16 @@ use crate::sys::primitives::lock;
 /// * **Memory** is then the mean of the peaks + 5 σ, at least the greatest peak and a quarter, at
 ///   least 64 MiB, and at most what the block has.
 ///
+/// The memory of a job, and the wall time that it must have, are fixed when it enters the queue: what
+/// is learned while it waits is for jobs that are submitted later. So of many jobs that are submitted
+/// at once, each has its share. (A job of [`then`](crate::delayed::Jobs::then) enters the queue when
+/// its argument is there.) A time limit is that of the moment at which the job begins.
+///
 /// A job that ran out of its learned memory runs once more, before all that wait, with all memory of
 /// the block, and so next to no other job with memory. So its work may be done twice. Its peak counts
-/// when it succeeds.
+/// when it succeeds. If it cannot have all memory, because a future that holds some has opened its
+/// block, or if the block's wall time has become too short, its error is of the kind
+/// [`Impossible`](crate::delayed::JobErrorKind::Impossible).
 ///
 /// # Examples
 ///

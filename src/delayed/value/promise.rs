@@ -77,12 +77,12 @@ impl<T: Send + Sync + 'static> Promise<T> {
         self.settle_once(result);
     }
 
-    /// Settles with the result of a job, and what that has cost.
+    /// Settles with the result of a job, and what that has cost, unless it was refused at once.
     pub(in crate::delayed) fn settle_job(
         mut self,
-        (result, statistics): (Result<T, JobError>, JobStatistics),
+        (result, statistics): (Result<T, JobError>, Option<JobStatistics>),
     ) {
-        if let Some(leaf) = &self.leaf {
+        if let (Some(leaf), Some(statistics)) = (&self.leaf, statistics) {
             let _ = leaf.statistics.set(statistics); // not set before: this promise is used up
         }
         self.settle_once(result);
