@@ -310,6 +310,46 @@ fn a_trace_has_a_row_for_each_core_a_slice_for_each_job_and_arrows_for_arguments
 }
 
 #[test]
+fn an_arrow_leads_to_a_job_from_each_direct_input_and_from_no_other() {
+    let events = traced(async |jobs| {
+        let first = jobs.spawn(async {
+            seedbed::sleep(Duration::from_secs(1)).await;
+            -3
+        });
+        let second = jobs.then(first, i32::abs);
+        let third = jobs.then(second, i32::signum);
+        let fourth = jobs.then(third, i32::count_ones);
+        assert_eq!(fourth.await.unwrap(), 1);
+    });
+    assert_eq!(of_phase(&events, "X").len(), 4);
+    let arrows = (of_phase(&events, "s").len(), of_phase(&events, "f").len());
+    assert_eq!(arrows, (3, 3));
+}
+
+#[test]
+fn a_second_trace_is_refused_and_touches_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, other) = (folder.path().join("first"), folder.path().join("other"));
+    std::fs::write(&other, "kept").unwrap();
+    test(open(cores(1), async |jobs| {
+        jobs.trace_to(&first).unwrap();
+        // So many that a part of the trace is in the file.
+        for number in 0..200 {
+            jobs.spawn(async move { number }).await.unwrap();
+        }
+        assert_ne!(std::fs::metadata(&first).unwrap().len(), 0);
+        for path in [&first, &other, &folder.path().join("new")] {
+            let error = jobs.trace_to(path).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+        }
+    }));
+    let trace: Value = serde_json::from_slice(&std::fs::read(&first).unwrap()).unwrap();
+    assert_eq!(of_phase(trace.as_array().unwrap(), "X").len(), 200);
+    assert_eq!(std::fs::read(&other).unwrap(), b"kept");
+    assert!(!folder.path().join("new").exists());
+}
+
+#[test]
 fn a_cancelled_job_ends_its_slice_and_jobs_of_parts_share_no_row() {
     let second = Duration::from_secs(1);
     let events = traced(async move |jobs| {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::io::Write;
+use std::io::{self, Write};
 use std::mem;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -44,6 +44,8 @@ pub(super) struct Pool {
     name: Option<Arc<str>>,
     /// `None` in the cell if the trace has ended.
     trace: OnceLock<Mutex<Option<Trace>>>,
+    /// Locked while a trace is begun.
+    beginning_trace: Mutex<()>,
     /// The error of the setup. If there is one, no job can run.
     fault: Option<String>,
     /// Whether all jobs are prioritised.
@@ -74,6 +76,7 @@ impl Pool {
             cores: resources.core_numbers(),
             name: setup.block_name().cloned(),
             trace: OnceLock::new(),
+            beginning_trace: Mutex::new(()),
             ends_at: resources
                 .time()
                 .and_then(|time| current_time().checked_add(time)),
@@ -274,11 +277,31 @@ impl Pool {
         self.change(|state| state.is_closed = true);
     }
 
-    /// Begins a trace. Returns false if there is one.
-    pub(super) fn begin_trace(&self, out: impl Write + Send + 'static) -> bool {
+    /// Begins a trace in the file that `create` makes. Returns false, and does not call that, if the
+    /// pool has a trace.
+    ///
+    /// # Errors
+    ///
+    /// The error of `create`. The pool has no trace then.
+    pub(super) fn begin_trace<W: Write + Send + 'static>(
+        &self,
+        create: impl FnOnce() -> io::Result<W>,
+    ) -> io::Result<bool> {
+        let now = current_time();
+        let _only_one = lock(&self.beginning_trace);
+        if self.is_traced() {
+            return Ok(false);
+        }
+        let out = create()?;
         let name = self.name.as_deref().unwrap_or("jobs");
-        let trace = Trace::new(out, name, &self.cores, current_time());
-        self.trace.set(Mutex::new(Some(trace))).is_ok()
+        self.trace
+            .get_or_init(|| Mutex::new(Some(Trace::new(out, name, &self.cores, now))));
+        Ok(true)
+    }
+
+    /// Returns whether the pool has had a trace, which may have ended.
+    pub(super) fn is_traced(&self) -> bool {
+        self.trace.get().is_some()
     }
 
     /// Calls `record` with the trace, if there is one.

@@ -134,7 +134,7 @@ impl Write for File {
 fn a_trace_is_complete_although_an_observer_panics_at_the_end() {
     with_pool(async |jobs, pool| {
         let file = File::default();
-        assert!(pool.begin_trace(file.clone()));
+        assert!(pool.begin_trace(|| Ok(file.clone())).unwrap());
         let _observer = observe(jobs);
         assert_panics(|| pool.close());
         assert!(lock(&file.0).ends_with(b"\n]\n"));

@@ -5,7 +5,7 @@
 //! that another job uses, have rows of their own, because slices of a row must not overlap. A
 //! dependency is an arrow from the end of one slice to the beginning of another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::delayed::value::awaiter::JobId;
 
 /// A row of the trace: the slices of a core, or of jobs without cores. `part` is 0 for the first row
 /// of a core, and more where several jobs share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Row {
     core: Option<usize>,
     part: usize,
@@ -32,8 +32,12 @@ struct Slice {
 pub(super) struct Trace {
     out: Box<dyn Write + Send>,
     begun: Instant,
-    /// The numbers of the rows, and whether a slice uses the row now.
-    rows: BTreeMap<Row, (usize, bool)>,
+    /// The numbers of the rows.
+    rows: HashMap<Row, usize>,
+    /// The rows that no slice uses now.
+    free: BTreeSet<Row>,
+    /// How many rows each core has.
+    parts: HashMap<Option<usize>, usize>,
     running: HashMap<JobId, Slice>,
     /// Where the slices of ended jobs end: the row, and a time just before the end.
     ends: HashMap<JobId, (usize, Duration)>,
@@ -55,7 +59,9 @@ impl Trace {
         let mut trace = Self {
             out: Box::new(out),
             begun: now,
-            rows: BTreeMap::new(),
+            rows: HashMap::new(),
+            free: BTreeSet::new(),
+            parts: HashMap::new(),
             running: HashMap::new(),
             ends: HashMap::new(),
             dependencies: HashMap::new(),
@@ -67,11 +73,8 @@ impl Trace {
             Escaped(name)
         ));
         for &core in cores {
-            let row = Row {
-                core: Some(core),
-                part: 0,
-            };
-            trace.add_row(row, false);
+            let row = trace.add_row(Some(core));
+            trace.free.insert(row);
         }
         trace
     }
@@ -82,10 +85,13 @@ impl Trace {
         }
     }
 
-    /// Writes the name of a new row. Returns its number.
-    fn add_row(&mut self, row: Row, is_used: bool) -> usize {
+    /// Adds a row of a core, which is in use, and writes its name.
+    fn add_row(&mut self, core: Option<usize>) -> Row {
+        let parts = self.parts.entry(core).or_default();
+        let row = Row { core, part: *parts };
+        *parts += 1;
         let number = self.rows.len() + 1;
-        self.rows.insert(row, (number, is_used));
+        self.rows.insert(row, number);
         let mut name = match row.core {
             Some(core) => format!("core {core}"),
             None => "no core".to_owned(),
@@ -100,21 +106,20 @@ impl Trace {
             ",\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{number},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}}\
              ,\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{number},\"name\":\"thread_sort_index\",\"args\":{{\"sort_index\":{order}}}}}"
         ));
-        number
+        row
     }
 
     /// Takes the first free row of a core.
     fn take_row(&mut self, core: Option<usize>) -> Row {
-        let mut row = Row { core, part: 0 };
-        while let Some((_, is_used)) = self.rows.get_mut(&row) {
-            if !*is_used {
-                *is_used = true;
-                return row;
+        let part = |part| Row { core, part };
+        let mut of_core = self.free.range(part(0)..=part(usize::MAX));
+        match of_core.next().copied() {
+            Some(row) => {
+                self.free.remove(&row);
+                row
             }
-            row.part += 1;
+            None => self.add_row(core),
         }
-        self.add_row(row, true);
-        row
     }
 
     /// Records that a job does not begin before others have ended.
@@ -139,7 +144,7 @@ impl Trace {
                 .map(|&core| self.take_row(Some(core)))
                 .collect(),
         };
-        let number = self.rows[&rows[0]].0;
+        let number = self.rows[&rows[0]];
         for other in self.dependencies.remove(&job).unwrap_or_default() {
             if let Some(&(from, ended)) = self.ends.get(&other) {
                 self.arrows += 1;
@@ -172,11 +177,8 @@ impl Trace {
             Micros(ended.saturating_sub(slice.begun)),
         );
         for (at, row) in slice.rows.iter().enumerate() {
-            let Some((number, is_used)) = self.rows.get_mut(row) else {
-                continue;
-            };
-            *is_used = false;
-            let number = *number;
+            let number = self.rows[row];
+            self.free.insert(*row);
             if at == 0 {
                 // An arrow belongs to a slice only if it begins before that ends.
                 let before_end = ended.saturating_sub(Duration::from_nanos(1));
@@ -233,6 +235,7 @@ impl std::fmt::Display for Escaped<'_> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use rustix::time::{ClockId, clock_gettime};
     use serde_json::Value;
 
     use super::*;
@@ -319,6 +322,29 @@ mod tests {
             (&1999.999.into(), &2000.0.into())
         );
         assert_eq!(events(&trace, "M")[0]["args"]["name"], "a \"name\"\n");
+    }
+
+    /// Returns the processor time that a trace of this many jobs takes, which all run at once.
+    fn cost_of(jobs: usize) -> Duration {
+        let cpu_time = || clock_gettime(ClockId::ThreadCPUTime);
+        let (begun, now) = (cpu_time(), Instant::now());
+        let mut trace = Trace::new(io::sink(), "many", &[], now);
+        let jobs: Vec<JobId> = (0..jobs).map(|_| JobId::next()).collect();
+        for &job in &jobs {
+            trace.begin(job, "job", &[], String::new(), now);
+        }
+        assert_eq!(trace.rows.len(), jobs.len());
+        for job in jobs {
+            trace.end(job, now);
+        }
+        trace.finish().unwrap();
+        Duration::try_from(cpu_time() - begun).unwrap()
+    }
+
+    #[test]
+    fn many_jobs_at_once_cost_no_more_each_than_a_few() {
+        let (few, many) = (cost_of(1000), cost_of(20_000));
+        assert!(many < 80 * few, "{few:?} for 1000, {many:?} for 20,000");
     }
 
     #[test]

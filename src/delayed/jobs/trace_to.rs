@@ -20,8 +20,8 @@ impl Jobs<'_> {
     ///
     /// # Errors
     ///
-    /// If the file cannot be made, or the block writes a trace already. The block goes on in either
-    /// case.
+    /// If the file cannot be made, or the block writes a trace already; in the second case, no file is
+    /// made or changed. The block goes on in either case.
     ///
     /// ```
     /// use seedbed::delayed::{Resources, open};
@@ -42,13 +42,13 @@ impl Jobs<'_> {
             let text = format!("the trace `{}` cannot be written: {error}", path.display());
             io::Error::new(error.kind(), text)
         };
-        let file = File::create(path).map_err(named)?;
-        if !self.pool().begin_trace(BufWriter::new(file)) {
-            return Err(named(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "the block writes another trace already, and it has one at most",
-            )));
+        let create = || File::create(path).map(BufWriter::new);
+        if self.pool().begin_trace(create).map_err(named)? {
+            return Ok(());
         }
-        Ok(())
+        Err(named(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "the block writes another trace already, and it has one at most",
+        )))
     }
 }

@@ -27,36 +27,49 @@ impl<T: 'static> Delayed<T> {
     pub fn to_dot(&self) -> String {
         let mut text = "digraph delayed {\n".to_owned();
         let mut arrows = String::new();
-        visit(self.0.clone(), |at, node, operands| {
-            let label = escaped(node.label());
-            let shape = if node.job().is_some() {
-                ", shape=box"
-            } else {
-                ""
-            };
-            let state = match node.outcome() {
-                None => "",
-                Some(Ok(())) => ", style=filled",
-                Some(Err(_)) => ", color=red",
-            };
-            text += &format!("    n{at} [label=\"{label}\"{shape}{state}];\n");
-            for operand in operands {
-                arrows += &format!("    n{operand} -> n{at};\n");
-            }
-        });
+        visit(
+            self.0.clone(),
+            |_| true,
+            |at, node, operands| {
+                let label = escaped(node.label());
+                let shape = if node.job().is_some() {
+                    ", shape=box"
+                } else {
+                    ""
+                };
+                let state = match node.outcome() {
+                    None => "",
+                    Some(Ok(())) => ", style=filled",
+                    Some(Err(_)) => ", color=red",
+                };
+                text += &format!("    n{at} [label=\"{label}\"{shape}{state}];\n");
+                for operand in operands {
+                    arrows += &format!("    n{operand} -> n{at};\n");
+                }
+            },
+        );
         text + &arrows + "}\n"
     }
 
     /// Returns the jobs from whose results the value is computed, as far as the graph has them still.
+    /// The arguments of these jobs are not looked at.
     pub(in crate::delayed) fn jobs(&self) -> Vec<JobId> {
         let mut jobs = Vec::new();
-        visit(self.0.clone(), |_, node, _| jobs.extend(node.job()));
+        let is_no_job = |node: &dyn Graph| node.job().is_none();
+        visit(self.0.clone(), is_no_job, |_, node, _| {
+            jobs.extend(node.job());
+        });
         jobs
     }
 }
 
 /// Calls `see` with the number of each node below `root`, the node, and the numbers of its operands.
-fn visit(root: Arc<dyn Graph>, mut see: impl FnMut(usize, &dyn Graph, &[usize])) {
+/// A node for which `descends` is false has no operands.
+fn visit(
+    root: Arc<dyn Graph>,
+    descends: impl Fn(&dyn Graph) -> bool,
+    mut see: impl FnMut(usize, &dyn Graph, &[usize]),
+) {
     let address = |node: &Arc<dyn Graph>| Arc::as_ptr(node).cast::<()>().addr();
     let mut numbers = HashMap::from([(address(&root), 0)]);
     // Keeps all nodes, so that no address is that of two.
@@ -64,7 +77,9 @@ fn visit(root: Arc<dyn Graph>, mut see: impl FnMut(usize, &dyn Graph, &[usize]))
     let (mut operands, mut of_node) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at < nodes.len() {
-        nodes[at].add_operands(&mut operands);
+        if descends(&*nodes[at]) {
+            nodes[at].add_operands(&mut operands);
+        }
         for operand in operands.drain(..) {
             let number = *numbers.entry(address(&operand)).or_insert(nodes.len());
             if number == nodes.len() {
@@ -117,6 +132,9 @@ pub(super) fn name_of_function(type_name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::promise::pending;
     use super::*;
 
     #[test]
@@ -132,6 +150,24 @@ mod tests {
         ] {
             assert_eq!(name_of_function(type_name), name);
         }
+    }
+
+    #[test]
+    fn the_jobs_of_a_value_are_those_that_it_is_computed_from_directly() {
+        let promises: Vec<_> = (0..4).map(|_| pending::<i32>("job")).collect();
+        for pair in promises.windows(2) {
+            let [(_, argument), (promise, _)] = pair else {
+                unreachable!("windows of two");
+            };
+            promise.set_argument(argument);
+        }
+        let value = |at: usize| promises[at].1.clone();
+        let job = |at: usize| promises[at].0.job();
+        assert_eq!(value(3).jobs(), [job(3)]);
+        let computed = (value(1) + 1) * value(3) - value(1);
+        let jobs: BTreeSet<JobId> = computed.jobs().into_iter().collect();
+        assert_eq!(jobs, BTreeSet::from([job(1), job(3)]));
+        assert_eq!(computed.jobs().len(), 2);
     }
 
     #[test]
