@@ -13,6 +13,8 @@ use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::fnv::Fnv;
+
 /// The main executable image of this process.
 #[derive(Debug)]
 pub(crate) struct Image {
@@ -71,15 +73,15 @@ impl Image {
     pub(crate) fn layout(&self) -> u64 {
         let mut hash = Fnv::new();
         for segment in &self.segments {
-            hash.add(segment.range.start as u64);
-            hash.add(segment.range.end as u64);
-            hash.add(
-                u64::from(segment.readable)
-                    | u64::from(segment.writable) << 1
-                    | u64::from(segment.executable) << 2,
-            );
+            let rights = u64::from(segment.readable)
+                | u64::from(segment.writable) << 1
+                | u64::from(segment.executable) << 2;
+            let Range { start, end } = segment.range;
+            for number in [start as u64, end as u64, rights] {
+                hash.add(&number.to_le_bytes());
+            }
         }
-        hash.0
+        hash.finish()
     }
 
     /// Returns whether the kernel executed this image, which `/proc/self/exe` then leads to. If a
@@ -116,22 +118,6 @@ impl Image {
             )
         };
         !found.is_null()
-    }
-}
-
-/// The 64-bit hash of Fowler, Noll and Vo: equal in all processes, which `std`'s hashers do not
-/// promise.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn add(&mut self, value: u64) {
-        for byte in value.to_le_bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
     }
 }
 

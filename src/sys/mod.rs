@@ -32,6 +32,8 @@ pub(crate) mod environment;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod fault;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod fnv;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod fork;
 #[cfg(target_os = "linux")]
 pub(crate) mod fork_detector;

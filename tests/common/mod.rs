@@ -10,6 +10,7 @@ pub mod in_waker;
 pub mod log;
 pub mod programs;
 pub mod refusals;
+pub mod renames;
 pub mod sandbox;
 pub mod stage;
 

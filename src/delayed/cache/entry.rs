@@ -1,15 +1,14 @@
 //! The bytes of a file: a first line, a checksum, the identity of the job, the type of its value, and
 //! the value.
 
-use super::identity::{Identity, hash};
+use super::identity::Identity;
+use crate::sys::fnv::hash;
+use crate::transport::codec::FORMAT_NUMBER;
 
 /// The first line of each file. Its number changes with the format of files and with that of encoded
-/// values, see [`FORMAT_NUMBER`](crate::transport::codec::FORMAT_NUMBER).
+/// values, see [`FORMAT_NUMBER`].
 fn first_line() -> String {
-    format!(
-        "seedbed cached result, format 1.{}\n",
-        crate::transport::codec::FORMAT_NUMBER
-    )
+    format!("seedbed cached result, format 2.{FORMAT_NUMBER}\n")
 }
 
 /// Returns the bytes of a file.
@@ -21,7 +20,7 @@ pub(super) fn write(identity: &Identity, value_type: &str, value: &[u8]) -> Vec<
     }
     rest.extend_from_slice(value);
     let mut bytes = first_line().into_bytes();
-    bytes.extend_from_slice(&hash(&[&rest]).to_le_bytes());
+    bytes.extend_from_slice(&hash(&rest).to_le_bytes());
     bytes.extend_from_slice(&rest);
     bytes
 }
@@ -41,7 +40,7 @@ pub(super) fn read<'a>(
         .ok_or("it is not a result that this version of seedbed has kept")?;
     let torn = "it is not complete, or was changed";
     let (checksum, rest) = rest.split_first_chunk().ok_or(torn)?;
-    if u64::from_le_bytes(*checksum) != hash(&[rest]) {
+    if u64::from_le_bytes(*checksum) != hash(rest) {
         return Err(torn.into());
     }
     let (of_job, rest) = split_part(rest).ok_or(torn)?;
@@ -104,7 +103,7 @@ mod tests {
     fn lengths_that_cannot_be_are_refused() {
         for length in [u64::MAX, 1 << 40, 3] {
             let rest = [&length.to_le_bytes()[..], b"xx"].concat();
-            let sum = hash(&[&rest]).to_le_bytes();
+            let sum = hash(&rest).to_le_bytes();
             let file = [first_line().as_bytes(), &sum, &rest].concat();
             assert!(read(&file, &identity(1), "Type").is_err());
         }

@@ -14,7 +14,8 @@ use super::identity::Identity;
 use crate::transport::codec;
 use crate::transport::codec_error::CodecError;
 
-/// A job's result in a folder, whether it is there or not. The methods block.
+/// A job's result in a folder, whether it is there or not. The methods block, and take long for a
+/// large argument or result, so they are called in threads.
 pub(in crate::delayed) struct KeptResult {
     identity: Identity,
     path: PathBuf,

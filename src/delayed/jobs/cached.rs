@@ -27,7 +27,8 @@ impl<'env> Jobs<'env> {
     /// name begins with the key; deleting it deletes the value. A file is written under another name
     /// (`.new`), and renamed when it is on the disk, so a reader sees a whole file or none. Two programs, also
     /// on two machines, may use a folder at once: both run a job that neither has kept, and the file
-    /// of the second replaces that of the first.
+    /// of the second replaces that of the first. A program that is killed while it writes may leave
+    /// its `.new` file, which no run reads; delete it when no program uses the folder.
     ///
     /// A file that is torn, or written by another version of the format, or whose value has another
     /// type than the function returns, is not used: a `tracing` event at WARN names the file and the
@@ -92,8 +93,8 @@ impl<'env> Jobs<'env> {
         Some(key)
     }
 
-    /// Returns the kept value of a job, or runs the job and keeps its value. Files are read and
-    /// written in threads, as file systems may be slow.
+    /// Returns the kept value of a job, or runs the job and keeps its value. Arguments are encoded for
+    /// their keys, and files read and written, in threads, because both may take long.
     pub(super) async fn run_cached<F, A, M>(
         self,
         key: Arc<str>,
@@ -106,28 +107,30 @@ impl<'env> Jobs<'env> {
         F::Value: Portable,
     {
         let name = type_name::<F>();
-        let kept = match KeptResult::new(&self.pool.cache_folder, &key, name, &argument) {
-            Ok(kept) => Some(Arc::new(kept)),
+        let folder = self.pool.cache_folder.clone();
+        let looked_up = thread::run_sync(move || {
+            let kept = KeptResult::new(&folder, &key, name, &argument);
+            let kept = kept.map(|kept| (kept.read::<F::Value>(), Arc::new(kept)));
+            (argument, kept)
+        });
+        let (argument, kept) = looked_up.await;
+        let kept = match kept {
+            Ok((Ok(Some(value)), _)) => {
+                self.pool.count_cached();
+                record.end();
+                return (Ok(value), Some(JobStatistics::default()));
+            }
+            Ok((Ok(None), kept)) => Some(kept),
+            Ok((Err(reason), kept)) => {
+                let file = kept.path().display();
+                tracing::warn!(%file, reason, "a kept result is not used, and the job runs");
+                Some(kept)
+            }
             Err(error) => {
                 tracing::warn!(job = name, %error, "a result is not kept, because the job's argument cannot be part of a key");
                 None
             }
         };
-        if let Some(kept) = kept.clone() {
-            let reader = kept.clone();
-            match thread::run_sync(move || reader.read::<F::Value>()).await {
-                Ok(None) => {}
-                Ok(Some(value)) => {
-                    self.pool.count_cached();
-                    record.end();
-                    return (Ok(value), Some(JobStatistics::default()));
-                }
-                Err(reason) => {
-                    let file = kept.path().display();
-                    tracing::warn!(%file, reason, "a kept result is not used, and the job runs");
-                }
-            }
-        }
         let (result, cost) = self.run_call::<F, A, M>(record, (id, f, argument)).await;
         let (value, kept) = match (result, kept) {
             (Ok(value), Some(kept)) => (value, kept),
