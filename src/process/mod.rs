@@ -15,9 +15,11 @@
 // A process is polled for its end, signalled and reaped through its pidfd, never by its bare
 // number, which the kernel may have given to another process.
 //
-// `call` and `limits` are the builder, which fills a `plan`; `future` is the call; `supervise` runs the process, `pipes` feeds and
-// reads it, `handle` is what other tasks use, `spawner` is the thread that starts some of them. `child` is a child process of any kind, workers
-// included; `background` runs what has no caller, `tick` is the shared timer.
+// `call`, `limits` and `of_job` are the builder, which fills a `plan`; `future` is the call;
+// `supervise` runs the process, `pipes` feeds and reads it, `handle` is what other tasks use,
+// `spawner` is the thread that starts some of them. `child` is a child process of any kind, workers
+// included; `background` runs what has no caller, `tick` is the shared timer, `notify` wakes all that
+// wait for one event.
 
 pub(crate) mod background;
 mod call;
@@ -27,6 +29,7 @@ mod future;
 mod handle;
 mod limits;
 pub(crate) mod notify;
+mod of_job;
 mod pipes;
 mod plan;
 mod spawner;

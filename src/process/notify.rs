@@ -6,19 +6,22 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use event_listener::{Event, EventListener};
+use event_listener::{Event, EventListener, Listener as _};
 
 use crate::sys::primitives::lock;
 use crate::sys::unwind::wake_all_and_go_on;
 
 thread_local! {
     /// The wakers of tasks that are to be woken when this thread holds no lock. `None` outside of
-    /// [`wake_afterwards`].
-    static COLLECTED: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
+    /// [`wake_afterwards`], so nothing is lost by not dropping it; without a destructor it exists until
+    /// the last destructor of the thread has run.
+    static COLLECTED: RefCell<ManuallyDrop<Option<Vec<Waker>>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
 /// Notifies all [`Listener`]s that exist at that moment.
@@ -64,22 +67,32 @@ impl Notify {
 }
 
 /// Calls `notify`, and wakes the tasks of the collectors that it wakes afterwards. `notify` runs no
-/// foreign code, so calls are never nested. A thread that ends, and whose thread-locals are gone,
-/// wakes the tasks at once.
+/// foreign code, so calls are never nested.
 fn wake_afterwards(notify: impl FnOnce()) {
-    let begun = COLLECTED.try_with(|collected| collected.replace(Some(Vec::new())));
+    COLLECTED.with_borrow_mut(|collected| **collected = Some(Vec::new()));
     notify();
-    if begun.is_ok() {
-        wake_all_and_go_on(COLLECTED.take().unwrap_or_default());
+    let tasks = COLLECTED.with_borrow_mut(|collected| collected.take());
+    wake_all_and_go_on(tasks.unwrap_or_default());
+}
+
+impl Collector {
+    /// Keeps the waker of the task that polls, unless the one it keeps wakes the same task.
+    fn store(&self, task: &Waker) {
+        let is_kept = |kept: &Waker| kept.will_wake(task);
+        if !lock(&self.task).as_ref().is_some_and(is_kept) {
+            // The clone and the drop are foreign code, so they happen outside of the lock.
+            let task = task.clone();
+            let former = lock(&self.task).replace(task);
+            drop(former);
+        }
     }
 }
 
 impl Wake for Collector {
     fn wake(self: Arc<Self>) {
         let mut task = lock(&self.task).take();
-        // The thread-locals of a thread that ends may be gone. Then `task` is woken below.
-        let _ = COLLECTED.try_with(|collected| {
-            if let Some(collected) = &mut *collected.borrow_mut() {
+        COLLECTED.with_borrow_mut(|collected| {
+            if let Some(collected) = &mut **collected {
                 collected.extend(task.take());
             }
         });
@@ -91,9 +104,7 @@ impl Future for Listener {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let task = cx.waker().clone();
-        let former = lock(&self.collector.task).replace(task);
-        drop(former); // foreign code, after the unlock
+        self.collector.store(cx.waker());
         let waker = Waker::from(self.collector.clone());
         let listener = self.listener.as_mut().expect("it is not being dropped");
         Pin::new(listener).poll(&mut Context::from_waker(&waker))
@@ -102,17 +113,21 @@ impl Future for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // A notification that this listener has not seen goes to the next one.
-        wake_afterwards(|| drop(self.listener.take()));
+        let listener = self.listener.take().expect("it is dropped once");
+        // When it is dropped, `event-listener` passes a notification that it has not seen on to another
+        // listener, which may have been created after that notification.
+        wake_afterwards(|| {
+            listener.discard();
+        });
         let task = lock(&self.collector.task).take();
         drop(task); // foreign code, after the unlock
     }
 }
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::pin::pin;
     use std::sync::Weak;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     use super::*;
@@ -217,24 +232,49 @@ mod tests {
         assert_eq!(alone.strong_count(), 0);
     }
 
+    /// It once ended the next start of a fork server, which listened for it only afterwards.
     #[test]
-    fn a_notification_that_a_dropped_listener_has_not_seen_wakes_the_next_one() {
-        struct Counts(AtomicUsize);
-        impl Wake for Counts {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-        let counts = Arc::new(Counts(AtomicUsize::new(0)));
-        let waker = Waker::from(counts.clone());
+    fn a_notification_that_a_dropped_listener_has_not_seen_does_not_reach_a_later_one() {
         let notify = Notify::new();
         let unseen = notify.listen();
         notify.notify_all();
-        let mut next = notify.listen();
-        let mut cx = Context::from_waker(&waker);
-        assert!(pin!(&mut next).poll(&mut cx).is_pending());
+        let mut later = notify.listen();
         drop(unseen);
-        assert_eq!(counts.0.load(Ordering::SeqCst), 1);
-        assert!(is_notified(&mut next));
+        assert!(!is_notified(&mut later));
+        notify.notify_all();
+        assert!(is_notified(&mut later));
+    }
+
+    /// A waker that is called under the lock of `event-listener`, and then notifies, waits for ever.
+    #[test]
+    fn a_thread_that_ends_wakes_tasks_outside_of_all_locks_too() {
+        struct NotifiesAtTheEnd(Arc<Notify>);
+        impl Drop for NotifiesAtTheEnd {
+            fn drop(&mut self) {
+                self.0.notify_all();
+            }
+        }
+        thread_local! {
+            static AT_THE_END: RefCell<Option<NotifiesAtTheEnd>> = const { RefCell::new(None) };
+        }
+        let notify = Arc::new(Notify::new());
+        let uses = Arc::new(Uses {
+            notify: notify.clone(),
+            listener: Mutex::default(),
+            polls: false,
+        });
+        let mut listener = notify.listen();
+        let waker = Waker::from(uses.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(pin!(&mut listener).poll(&mut cx).is_pending());
+        *uses.listener.lock().unwrap() = Some(listener);
+        let at_the_end = NotifiesAtTheEnd(notify);
+        let thread = std::thread::spawn(move || {
+            // Its destructor is registered first, so it is called after those of what comes next.
+            AT_THE_END.set(Some(at_the_end));
+            Notify::new().notify_all();
+        });
+        thread.join().unwrap();
+        assert!(uses.listener.lock().unwrap().is_none());
     }
 }

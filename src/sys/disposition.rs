@@ -155,6 +155,11 @@ fn default_action(signal: c_int) -> DefaultAction {
     }
 }
 
+/// Returns whether this signal would end or stop this process, because it has its default action.
+pub(super) fn is_deadly(signal: c_int) -> bool {
+    default_action(signal) != DefaultAction::Ignore && is_default(signal).unwrap_or(false)
+}
+
 /// Does to this process what the kernel does by default when this signal arrives. Async-signal-safe.
 fn act_out_default(signal: c_int) {
     match default_action(signal) {

@@ -8,18 +8,17 @@ use std::ptr;
 
 use libc::c_int;
 
-use super::signal;
+use super::disposition::is_deadly;
 
 /// The kernel's numbers of the timers (`ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`), and the
 /// signals that they send.
 const TIMERS: [(c_int, c_int); 3] = [(0, libc::SIGALRM), (1, libc::SIGVTALRM), (2, libc::SIGPROF)];
 
-/// Disarms the timers whose signals would end this process, because they have their default
-/// actions. A timer with a handler stays, since a profiler may have set it. Costs three system
+/// Disarms the timers whose signals would end this process. A timer with a handler stays, since a profiler may have set it. Costs three system
 /// calls.
 pub(crate) fn disarm_deadly() {
     for (timer, signal) in TIMERS {
-        if is_armed(timer) && signal::is_default(signal) {
+        if is_armed(timer) && is_deadly(signal) {
             disarm(timer);
         }
     }

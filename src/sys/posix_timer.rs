@@ -14,13 +14,10 @@ use std::ptr;
 
 use libc::{c_int, c_long};
 
-use super::signal;
+use super::disposition::is_deadly;
 
 /// Lists the timers of this process: see `proc_pid_timers(5)`.
 const LIST: &str = "/proc/self/timers";
-
-/// The signals that do nothing to a process without a handler.
-const IGNORED_BY_DEFAULT: [c_int; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
 
 /// Finds the timers that were created since it was created itself.
 #[derive(Debug)]
@@ -39,8 +36,7 @@ impl NewTimers {
         }
     }
 
-    /// Disarms the new timers whose signals would end this process, because they have their default
-    /// actions. Costs two system calls if there is no new timer. Where the kernel does not list
+    /// Disarms the new timers whose signals would end this process. Costs two system calls if there is no new timer. Where the kernel does not list
     /// timers (`CONFIG_CHECKPOINT_RESTORE`), none is found.
     pub(crate) fn disarm_deadly(&mut self) {
         let Some(known) = self.newest_known else {
@@ -72,7 +68,7 @@ struct Listed {
 
 impl Listed {
     fn is_deadly(self) -> bool {
-        self.sends && !IGNORED_BY_DEFAULT.contains(&self.signal) && signal::is_default(self.signal)
+        self.sends && is_deadly(self.signal)
     }
 }
 

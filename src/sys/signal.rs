@@ -125,11 +125,6 @@ fn set_mask(set: &libc::sigset_t) {
     debug_assert_eq!(error, 0);
 }
 
-/// Returns whether this signal has its default disposition.
-pub(super) fn is_default(signal: c_int) -> bool {
-    disposition(signal) == Some(libc::SIG_DFL)
-}
-
 fn disposition(signal: c_int) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: with a null pointer for the new action nothing changes, and `action` has room for the

@@ -48,15 +48,6 @@ impl Side for WorkerSide {
     }
 }
 
-/// The outcome of a read that a signal may interrupt.
-#[derive(Debug)]
-pub(crate) enum Received {
-    Frame(Frame),
-    /// The read would block, or has waited for the socket's timeout.
-    WouldBlock,
-    Interrupted,
-}
-
 /// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Endpoint<S: Side> {
@@ -240,33 +231,21 @@ impl<S: Side> Endpoint<S> {
         self.inbox.is_empty()
     }
 
-    /// Receives a frame through the socket. Returns `None` if a read would block, or has waited for
-    /// the socket's timeout.
+    /// Receives a frame through the socket. Returns `None` if a read would block.
     pub(crate) fn receive_from_socket(
         &mut self,
         flags: RecvFlags,
     ) -> Result<Option<Frame>, RecvError> {
         loop {
-            match self.receive_until_signal(flags)? {
-                Received::Frame(frame) => return Ok(Some(frame)),
-                Received::WouldBlock => return Ok(None),
-                Received::Interrupted => {}
-            }
-        }
-    }
-
-    /// Receives a frame through the socket, but returns if a signal interrupts the read.
-    pub(crate) fn receive_until_signal(&mut self, flags: RecvFlags) -> Result<Received, RecvError> {
-        loop {
             if let Some(frame) = self.inbox.take()? {
-                return Ok(Received::Frame(frame));
+                return Ok(Some(frame));
             }
             match receive(&self.socket, &mut self.inbox, flags) {
                 Ok(0) => return Err(RecvError::Closed),
                 Ok(_) => {}
                 Err(error) => match error.kind() {
-                    std::io::ErrorKind::Interrupted => return Ok(Received::Interrupted),
-                    std::io::ErrorKind::WouldBlock => return Ok(Received::WouldBlock),
+                    std::io::ErrorKind::Interrupted => {}
+                    std::io::ErrorKind::WouldBlock => return Ok(None),
                     _ => return Err(error.into()),
                 },
             }

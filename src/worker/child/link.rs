@@ -28,7 +28,7 @@ use crate::sys::mapping_cache::MappingCache;
 use crate::sys::posix_timer::NewTimers;
 use crate::sys::tuning::UNUSED_MAPPING_KEPT_FOR;
 use crate::sys::{interval_timer, socket};
-use crate::transport::endpoint::{Endpoint, Received, WorkerSide};
+use crate::transport::endpoint::{Endpoint, WorkerSide};
 use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::out_message::OutMessage;
@@ -49,8 +49,7 @@ pub(super) struct Link {
     job_follows: bool,
     /// The mapped memory of large arguments.
     pub(super) mappings: MappingCache,
-    /// A copy of the socket's receive timeout, for the wait before unmapping; `None` is forever.
-    /// `set_idle_timeout` sets both.
+    /// How long the worker waits for a frame; `None` is forever.
     pub(super) idle_timeout: Option<Duration>,
     /// The process group that the worker leads, which ends with it.
     group: Option<Group>,
@@ -183,34 +182,16 @@ impl Link {
         }
         self.undo_effects_of_jobs();
         let sleep_start = Instant::now();
-        if !self.unmap_while_idle() {
-            return Ok(None);
-        }
-        // A worker that is killed while it sleeps in `recv` still takes the job that comes before it
-        // ends, and the parent could not tell that this job has not begun. `poll` leaves the job in
-        // the socket.
-        if self.is_between_frames() && !self.is_readable_within(self.idle_timeout) {
-            return Ok(None);
-        }
         loop {
-            match self.endpoint.receive_until_signal(RecvFlags::empty())? {
-                Received::Frame(frame) => {
-                    if self.endpoint.mailbox().is_some() && sleep_start.elapsed() < SHORT_SLEEP {
-                        self.endpoint.spin_would_have_succeeded();
-                    }
-                    return Ok(Some(frame));
+            if !self.await_frame() {
+                return Ok(None);
+            }
+            // `None` if a job has made the socket non-blocking.
+            if let Some(frame) = self.endpoint.receive_from_socket(RecvFlags::empty())? {
+                if self.endpoint.mailbox().is_some() && sleep_start.elapsed() < SHORT_SLEEP {
+                    self.endpoint.spin_would_have_succeeded();
                 }
-                Received::WouldBlock if self.is_between_frames() => return Ok(None),
-                Received::WouldBlock => {}
-                // The socket's timeout would begin anew with each signal.
-                Received::Interrupted if self.is_between_frames() => {
-                    let limit = self.idle_timeout;
-                    let left = limit.map(|limit| limit.saturating_sub(sleep_start.elapsed()));
-                    if !self.is_readable_within(left) {
-                        return Ok(None);
-                    }
-                }
-                Received::Interrupted => {}
+                return Ok(Some(frame));
             }
         }
     }
@@ -234,26 +215,27 @@ impl Link {
         }
     }
 
-    /// Unmaps memory that has not been used for a while. If memory is still mapped, the worker is
-    /// idle and its idle timeout is longer than [`UNUSED_MAPPING_KEPT_FOR`], this waits up to that
-    /// long for the next frame. If none comes, it unmaps the memory and waits for the rest of the
-    /// idle timeout. If nothing is mapped, it returns at once. Returns `false` if the idle timeout
-    /// is over.
-    fn unmap_while_idle(&mut self) -> bool {
+    /// Waits for the beginning of a frame, if none has arrived. Returns `false` if the idle timeout is
+    /// over. Unmaps memory that has not been used for a while, before this and during the wait.
+    ///
+    /// A worker that is killed while it sleeps in `recv` still takes the job that comes before it ends,
+    /// and the parent could not tell that this job has not begun. So this waits in `poll`, which leaves
+    /// the job in the socket.
+    fn await_frame(&mut self) -> bool {
         self.mappings.unmap_old();
-        let is_longer = |timeout| timeout > UNUSED_MAPPING_KEPT_FOR;
-        if self.mappings.is_empty()
-            || !self.is_between_frames()
-            || !self.idle_timeout.is_none_or(is_longer)
-            || self.is_readable_within(Some(UNUSED_MAPPING_KEPT_FOR))
-        {
-            return true;
+        if !self.is_between_frames() {
+            return true; // what has been read may be the whole frame
         }
-        self.mappings.unmap_unused();
-        let rest = self
-            .idle_timeout
-            .map(|timeout| timeout - UNUSED_MAPPING_KEPT_FOR);
-        self.is_readable_within(rest)
+        let mut limit = self.idle_timeout;
+        let is_longer = |timeout| timeout > UNUSED_MAPPING_KEPT_FOR;
+        if !self.mappings.is_empty() && limit.is_none_or(is_longer) {
+            if self.is_readable_within(Some(UNUSED_MAPPING_KEPT_FOR)) {
+                return true;
+            }
+            self.mappings.unmap_unused();
+            limit = limit.map(|timeout| timeout - UNUSED_MAPPING_KEPT_FOR);
+        }
+        self.is_readable_within(limit)
     }
 
     /// Waits until the socket is readable or has an error. Returns `false` if `limit` is over

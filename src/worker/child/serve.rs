@@ -7,9 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
-
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use std::time::Instant;
 
 use super::forwarder;
 use super::limits;
@@ -193,7 +191,7 @@ impl Worker<'_> {
             // come late from a busy parent. If the timeout were shorter than that, the parent would
             // start one worker after another, and none would get the job.
             if status.jobs() == 1 {
-                link.set_idle_timeout(set_up.idle_timeout);
+                link.idle_timeout = set_up.idle_timeout;
             }
         }
     }
@@ -363,16 +361,6 @@ impl Link {
     pub(super) fn fail(&self, failure: &InitFailed) -> ! {
         self.send(&encoded(Kind::InitFailed, failure));
         self.exit(EXIT_FAILED)
-    }
-
-    fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
-        // Zero would mean forever to the kernel. A time that is too long for it (ages) stands for
-        // forever.
-        let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
-        self.idle_timeout = timeout;
-        if set_socket_timeout(self.socket(), Timeout::Recv, timeout).is_err() {
-            debug_assert!(timeout.is_some_and(|timeout| timeout > Duration::from_secs(1 << 32)));
-        }
     }
 }
 
