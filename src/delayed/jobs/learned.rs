@@ -12,8 +12,8 @@ impl Jobs<'_> {
     /// what [`on`](Self::on) asks for, which must not include memory then.
     ///
     /// A job that runs out of its memory runs once more, with all memory of the block. Without
-    /// [`Memory`] among the resources of the block, nothing is limited. Futures and programs are not
-    /// limited by this, as their peaks are not known.
+    /// [`Memory`](crate::delayed::Memory) among the resources of the block, nothing is limited. Futures
+    /// and programs are not limited by this, as their peaks are not known.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, Learned, Memory, Resources, allocation, open};
