@@ -12,7 +12,12 @@
 //! 1. the port is closed for all processes at once, so that new clients go elsewhere;
 //! 2. the block of the loops ends, which cancels the root scope of each;
 //! 3. each process finishes the requests that it has begun, within a time limit, and ends;
-//! 4. the program ends when no worker is left. A second signal cuts the requests.
+//! 4. the program ends when no worker is left.
+//!
+//! A second signal cuts the requests: each process holds a socket, whose other end the parent closes
+//! then. A process that does not even notice that is killed when its time is over.
+//!
+//! Clients have a time limit for each step of a request, so a slow one does not keep its process.
 //!
 //! ```text
 //! cargo run --release -- --processes 4 127.0.0.1:8080
@@ -20,24 +25,29 @@
 //! curl http://127.0.0.1:8080/crash
 //! ```
 
+mod limits;
 mod pages;
 mod server;
+mod timed;
 
 use std::error::Error;
 use std::io;
-use std::net::TcpListener;
+use std::net::{Shutdown as Direction, TcpListener};
 use std::num::NonZeroUsize;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::Shutdown as Direction;
+use limits::Limits;
 use seedbed::remote::open_loops;
 use seedbed::run::CtrlC;
 use seedbed::service::serve;
+use seedbed::time::sleep_forever;
 use seedbed::worker::Descriptor;
-use server::{DRAIN_LIMIT, serve_connections};
+use seedbed::{Nursery, on_cancel, open_nursery};
+use server::serve_connections;
 
-/// How long a process may need to end, before it is killed. Its requests end at [`DRAIN_LIMIT`].
-const KILL_AFTER: Duration = DRAIN_LIMIT.saturating_add(Duration::from_secs(2));
+/// How long a process may need to end when its requests have ended, before it is killed.
+const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 /// The pause before the first restart of a process in a row, and the longest one. It bounds what
 /// requests that crash on purpose can cost: ten starts a second for each process.
@@ -46,7 +56,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 struct Arguments {
     address: String,
     processes: NonZeroUsize,
-    connections: NonZeroUsize,
+    limits: Limits,
 }
 
 impl Arguments {
@@ -56,19 +66,32 @@ impl Arguments {
         let mut arguments = Self {
             address: "127.0.0.1:8080".to_owned(),
             processes: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            connections: NonZeroUsize::MIN,
+            limits: Limits {
+                connections: 1,
+                transfer: Duration::from_secs(5),
+                drain: Duration::from_secs(10),
+            },
         };
+        let limits = &mut arguments.limits;
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("processes") => arguments.processes = parser.value()?.parse()?,
-                Long("connections") => arguments.connections = parser.value()?.parse()?,
+                Long("connections") => {
+                    limits.connections = parser.value()?.parse::<NonZeroUsize>()?.get();
+                }
+                Long("transfer-limit") => limits.transfer = parser.value()?.parse_with(seconds)?,
+                Long("drain-limit") => limits.drain = parser.value()?.parse_with(seconds)?,
                 Value(address) => arguments.address = address.string()?,
                 _ => return Err(argument.unexpected()),
             }
         }
         Ok(arguments)
     }
+}
+
+fn seconds(text: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    Ok(Duration::try_from_secs_f64(text.parse()?)?)
 }
 
 // `serve` handles Ctrl-C, so the run must not.
@@ -79,22 +102,36 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .map_err(|error| format!("cannot listen at {}: {error}", arguments.address))?;
     println!("listening at {}", listener.local_addr()?);
 
+    let limits = arguments.limits;
+    let kill_after = limits.drain.saturating_add(EXIT_GRACE);
+    // Nothing is sent through it. Each process waits until this end is closed.
+    let (cut, is_cut) = UnixStream::pair()?;
     let service = async |shutdown: seedbed::service::Shutdown| {
-        let shared = Descriptor(listener.try_clone()?);
-        let argument = (shared, arguments.connections.get());
+        let shared = (Descriptor(listener.try_clone()?), Descriptor(is_cut));
         // A request can crash its process at any time, so no number of crashes ends the server.
-        open_loops(arguments.processes.get(), serve_connections, argument)
-            .backoff(PAUSES.0, PAUSES.1)
-            .limit(u32::MAX)
-            .kill_after(KILL_AFTER)
-            .open(async {
-                shutdown.begun().await;
-                stop_listening(&listener)
-            })
-            .await
-            .map_err(io::Error::other)?
+        let loops = open_loops(
+            arguments.processes.get(),
+            serve_connections,
+            (shared, limits),
+        )
+        .backoff(PAUSES.0, PAUSES.1)
+        .limit(u32::MAX)
+        .kill_after(kill_after)
+        .open(async {
+            shutdown.begun().await;
+            stop_listening(&listener)
+        });
+        let block = open_nursery(async |n: Nursery<'_, _>| {
+            // Cancelled when the service is cut, while the loops still finish their requests.
+            n.spawn(on_cancel(sleep_forever(), async {
+                // An error means that no process has the other end.
+                _ = cut.shutdown(Direction::Both);
+            }));
+            loops.await.map_err(io::Error::other)?
+        });
+        block.daemon().await
     };
-    match serve(service).drain_for(KILL_AFTER).await? {
+    match serve(service).drain_for(kill_after).await? {
         Some(outcome) => outcome?,
         None => println!("some requests were cut"),
     }
@@ -106,7 +143,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 /// the one of this process. Clients that no process has accepted are refused: no request of theirs
 /// was begun.
 fn stop_listening(listener: &TcpListener) -> io::Result<()> {
-    Ok(rustix::net::shutdown(listener, Direction::Read)?)
+    Ok(rustix::net::shutdown(
+        listener,
+        rustix::net::Shutdown::Read,
+    )?)
 }
 
-const USAGE: &str = "usage: prefork_http [--processes N] [--connections N] [ADDRESS]";
+const USAGE: &str = "usage: prefork_http [--processes N] [--connections N] \
+    [--transfer-limit SECONDS] [--drain-limit SECONDS] [ADDRESS]";

@@ -1,11 +1,13 @@
 //! The pages of the server. They know nothing of processes and signals.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
+use seedbed::fail_after;
 
 /// The largest body of a request.
 const BODY_LIMIT: usize = 1 << 20;
@@ -13,13 +15,16 @@ const BODY_LIMIT: usize = 1 << 20;
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// Answers one request. Code that computes may do so here, in the event loop: other requests are
-/// served by other processes.
-pub async fn answer(request: Request<Incoming>) -> Result<Answer, Infallible> {
+/// served by other processes. `body_limit` is the time for the body of the request.
+pub async fn answer(
+    request: Request<Incoming>,
+    body_limit: Duration,
+) -> Result<Answer, Infallible> {
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/") => page(StatusCode::OK, format!("process {}\n", std::process::id())),
         (&Method::GET, "/crash") => crash(),
-        (&Method::POST, "/echo") => echo(request).await,
+        (&Method::POST, "/echo") => echo(request, body_limit).await,
         (&Method::GET, path) => match path.strip_prefix("/double/").map(str::parse::<u64>) {
             Some(Ok(number)) => page(StatusCode::OK, format!("{}\n", u128::from(number) * 2)),
             Some(Err(error)) => page(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -34,18 +39,20 @@ fn crash() -> Answer {
     std::process::abort()
 }
 
-async fn echo(request: Request<Incoming>) -> Answer {
-    match Limited::new(request.into_body(), BODY_LIMIT)
-        .collect()
-        .await
-    {
-        Ok(body) => page(StatusCode::OK, body.to_bytes()),
-        Err(error) => page(StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")),
+async fn echo(request: Request<Incoming>, limit: Duration) -> Answer {
+    let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+    match fail_after(limit, body).await {
+        Ok(Ok(body)) => page(StatusCode::OK, body.to_bytes()),
+        Ok(Err(error)) => page(StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")),
+        Err(_) => page(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
     }
 }
 
+/// Makes an answer, which names the process that made it.
 fn page(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(text.into()).boxed());
     *answer.status_mut() = status;
+    let process = std::process::id().into();
+    answer.headers_mut().insert("x-process", process);
     answer
 }

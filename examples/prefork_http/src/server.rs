@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -14,19 +15,19 @@ use smol::Async;
 use smol::future::or;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use crate::limits::Limits;
 use crate::pages::answer;
+use crate::timed::Timed;
 
-/// How long the requests in progress may take after the server has begun to end.
-pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a client may take to send the head of a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// The sockets that all processes share: the listener, and one that is at its end when the requests are
+/// to be cut.
+pub type Shared = (Descriptor<TcpListener>, Descriptor<UnixStream>);
 
 /// The pause after a failed accept, for example because there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections, at most `most` at a time, until the root scope of this worker is cancelled.
-/// Then returns when the requests that were begun are answered.
+/// Accepts connections until the root scope of this worker is cancelled. Then returns when the requests
+/// that were begun are answered, or cut.
 ///
 /// ```text
 /// open_nursery: a nursery
@@ -35,24 +36,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// ├─ shield ── a connection
 /// ┆
 /// ```
-pub async fn serve_connections((Descriptor(listener), most): (Descriptor<TcpListener>, usize)) {
+pub async fn serve_connections((shared, limits): (Shared, Limits)) {
+    let (Descriptor(listener), Descriptor(is_cut)) = shared;
     let listener = Async::new(listener).expect("the reactor takes a listener");
-    let draining = Event::new();
+    let ending = Ending {
+        draining: Event::new(),
+        is_cut: Async::new(is_cut).expect("the reactor takes a socket"),
+    };
     open_nursery(async |connections: Nursery<'_>| {
-        let places = CapacityLimiter::new(most);
+        let places = CapacityLimiter::new(limits.connections);
         let accepting = async {
             loop {
                 let place = places.acquire().await;
                 let stream = accept(&listener).await;
-                let draining = &draining;
+                let ending = &ending;
                 connections.spawn(async move {
-                    // An error concerns one client: it went away, or did not speak HTTP.
-                    _ = attend_to(stream, most > 1, draining).await;
+                    // An error concerns one client: it went away, was too slow, or did not speak HTTP.
+                    _ = attend_to(stream, limits, ending).await;
                     drop(place);
                 });
             }
         };
-        on_cancel(accepting, async { draining.set() }).await
+        on_cancel(accepting, async { ending.draining.set() }).await
     })
     .await;
 }
@@ -73,30 +78,43 @@ async fn accept(listener: &Async<TcpListener>) -> Async<TcpStream> {
     }
 }
 
+/// How the requests in progress learn that the server ends.
+struct Ending {
+    /// Each connection ends after its request.
+    draining: Event,
+    /// Can be read when the requests are to be cut.
+    is_cut: Async<UnixStream>,
+}
+
 /// Serves one connection. Cancellation does not interrupt a request: after `draining` is set, the
-/// connection ends when its request is answered, or at the limit.
-async fn attend_to(
-    stream: Async<TcpStream>,
-    keep_alive: bool,
-    draining: &Event,
-) -> hyper::Result<()> {
+/// connection ends when its request is answered, at the limit, or when it is cut.
+async fn attend_to(stream: Async<TcpStream>, limits: Limits, ending: &Ending) -> hyper::Result<()> {
+    let stream = Timed::new(stream, limits.transfer);
     let connection = http1::Builder::new()
         .timer(SmolTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
-        .keep_alive(keep_alive)
-        .serve_connection(FuturesIo::new(stream), service_fn(answer));
+        .header_read_timeout(limits.transfer)
+        .keep_alive(limits.connections > 1)
+        .serve_connection(
+            FuturesIo::new(stream),
+            service_fn(|request| answer(request, limits.transfer)),
+        );
     shield(async {
         let mut connection = pin!(connection);
         let undisturbed = async { Some(connection.as_mut().await) };
         let interrupted = async {
-            draining.wait().await;
+            ending.draining.wait().await;
             None
         };
         if let Some(outcome) = or(undisturbed, interrupted).await {
             return outcome;
         }
         connection.as_mut().graceful_shutdown();
-        move_on_after(DRAIN_LIMIT, connection)
+        let cut = async {
+            // An error says no more than that the socket cannot be waited for: then the rest is cut.
+            _ = ending.is_cut.readable().await;
+            Ok(())
+        };
+        move_on_after(limits.drain, or(connection, cut))
             .await
             .unwrap_or(Ok(()))
     })

@@ -3,6 +3,7 @@
 #[path = "../../../tests/common/dispositions.rs"]
 mod dispositions;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -120,10 +121,15 @@ impl Server {
     }
 
     /// Waits until the server has ended in order.
-    fn ended(mut self) {
+    fn ended(self) {
+        self.ended_with("ended\n");
+    }
+
+    /// Waits until the server has ended, after it has printed this.
+    fn ended_with(mut self, expected: &str) {
         let mut printed = String::new();
         self.output.read_to_string(&mut printed).unwrap();
-        assert_eq!(printed, "ended\n");
+        assert_eq!(printed, expected);
         assert!(self.process.wait().unwrap().success());
     }
 
@@ -152,11 +158,37 @@ impl Server {
         let length = format!("content-length: {}", body.len());
         head.contains(&length).then(|| body.to_owned())
     }
+
+    /// Begins a request with a body of that many bytes, and waits until a page reads it.
+    fn begin_echo(&self, length: usize) -> TcpStream {
+        let mut stream = self.connect().unwrap();
+        write!(
+            stream,
+            "POST /echo HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        // This comes when the page reads the body, so the request is in progress.
+        let expected = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut answer = vec![0; expected.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, expected, "{}", answer.escape_ascii());
+        stream
+    }
+
+    /// Waits until new connections are refused, so that the first signal has been handled.
+    fn wait_until_the_port_is_closed(&self) {
+        let began = Instant::now();
+        while self.connect().is_ok() {
+            assert!(began.elapsed() < HANGS, "the port stays open");
+            thread::yield_now();
+        }
+    }
 }
 
 /// The end of a test that fails.
 impl Drop for Server {
     fn drop(&mut self) {
+        // Errors mean that it has ended and was waited for.
         _ = self.process.kill();
         _ = self.process.wait();
     }
@@ -173,7 +205,9 @@ fn double_from_clients(server: &Server, clients: u64, requests: u64) -> usize {
                     let number = client * requests + request;
                     match server.get(&format!("/double/{number}")) {
                         Some(answer) => assert_eq!(answer, format!("{}\n", 2 * number)),
-                        None => _ = lost.fetch_add(1, Relaxed),
+                        None => {
+                            lost.fetch_add(1, Relaxed);
+                        }
                     }
                 }
             });
@@ -182,18 +216,107 @@ fn double_from_clients(server: &Server, clients: u64, requests: u64) -> usize {
     lost.into_inner()
 }
 
+/// Returns the rest of the answer to a request.
+fn rest_of(mut stream: TcpStream) -> String {
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    rest
+}
+
+/// Waits for the next byte. Returns whether the connection was closed or reset instead.
+fn is_cut(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
+}
+
+/// Each process has one connection at a time, so requests that are in progress at the same time are in
+/// different ones.
 #[test]
 fn processes_share_the_port() {
-    let server = Server::start(&["--processes", "3"]);
-    // One connection that says nothing keeps one process busy, so the others have to answer.
-    let silent = server.connect().unwrap();
-    let mut answers: Vec<_> = (0..50).map(|_| server.get("/").unwrap()).collect();
-    answers.sort();
-    answers.dedup();
-    assert!((1..=3).contains(&answers.len()), "{answers:?}");
+    let server = Server::start(&["--processes", "3", "--transfer-limit", "3600"]);
+    let begun: Vec<_> = (0..3).map(|_| server.begin_echo(5)).collect();
+    let answering = begun.into_iter().map(|mut stream| {
+        stream.write_all(b"hello").unwrap();
+        let answer = rest_of(stream);
+        let mut lines = answer.lines();
+        let process = lines.find_map(|line| line.strip_prefix("x-process: "));
+        process.unwrap().parse().unwrap()
+    });
+    let answering: BTreeSet<i32> = answering.collect();
+    let workers: BTreeSet<i32> = server.workers().into_iter().map(Pid::as_raw_pid).collect();
+    assert_eq!(answering.len(), 3);
+    assert!(answering.is_subset(&workers), "{answering:?} {workers:?}");
     assert_eq!(double_from_clients(&server, 8, 25), 0);
-    drop(silent);
     server.end(Signal::TERM);
+}
+
+#[test]
+fn a_client_that_sends_too_slowly_loses_its_connection() {
+    let server = Server::start(&["--processes", "1", "--transfer-limit", "0.2"]);
+    let mut head = server.connect().unwrap();
+    head.write_all(b"GET / HTTP/1.1\r\nhost: te").unwrap();
+    // There is one process with one connection, so this waits until that is free again.
+    assert!(server.get("/").is_some());
+
+    let mut body = server.begin_echo(5);
+    body.write_all(b"hell").unwrap();
+    assert!(server.get("/").is_some());
+    let answer = rest_of(body);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    server.end(Signal::TERM);
+}
+
+/// Each request is read after the answer to the one before it is written, so a client that reads none
+/// fills the buffers of the kernel, and then neither side goes on.
+#[test]
+fn a_client_that_does_not_read_its_answers_loses_its_connection() {
+    let options = ["--connections", "2", "--transfer-limit", "1"];
+    let server = Server::start(&options);
+    let mut client = server.connect().unwrap();
+    let head = "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n";
+    let request = [head.as_bytes(), &[b'x'; 1_000_000]].concat();
+    let error = loop {
+        if let Err(error) = client.write_all(&request) {
+            break error;
+        }
+    };
+    // After `HANGS`, it would be another one.
+    let lost = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    assert!(lost.contains(&error.kind()), "{error}");
+    server.end(Signal::TERM);
+}
+
+/// The time limits are such that the requests would go on for an hour.
+#[test]
+fn a_second_signal_cuts_the_requests() {
+    let server = Server::start(&[
+        "--processes",
+        "2",
+        "--transfer-limit",
+        "3600",
+        "--drain-limit",
+        "3600",
+    ]);
+    let mut begun = [server.begin_echo(5), server.begin_echo(5)];
+    server.signal(Signal::TERM);
+    server.wait_until_the_port_is_closed();
+    server.signal(Signal::INT);
+    for stream in &mut begun {
+        assert!(is_cut(stream));
+    }
+    server.ended_with("some requests were cut\nended\n");
+}
+
+#[test]
+fn a_request_that_is_not_over_at_the_drain_limit_is_cut() {
+    let options = ["--transfer-limit", "3600", "--drain-limit", "0.2"];
+    let server = Server::start(&options);
+    let mut begun = server.begin_echo(5);
+    server.signal(Signal::TERM);
+    assert!(is_cut(&mut begun));
+    server.ended();
 }
 
 #[test]
@@ -238,24 +361,11 @@ fn a_worker_that_is_killed_costs_at_most_one_request_and_nothing_hangs() {
 fn a_signal_closes_the_port_and_lets_a_request_in_progress_finish() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Server::start(&["--processes", "2"]);
-        let mut stream = server.connect().unwrap();
-        let head = "POST /echo HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
-        stream.write_all(head.as_bytes()).unwrap();
-        // This line comes when the page reads the body, so the request is in progress.
-        let mut answer = BufReader::new(stream.try_clone().unwrap());
-        let mut line = String::new();
-        answer.read_line(&mut line).unwrap();
-        assert_eq!(line, "HTTP/1.1 100 Continue\r\n");
-
+        let mut stream = server.begin_echo(5);
         server.signal(signal);
-        let began = Instant::now();
-        while server.connect().is_ok() {
-            assert!(began.elapsed() < HANGS, "the port stays open");
-            thread::yield_now();
-        }
+        server.wait_until_the_port_is_closed();
         stream.write_all(b"hello").unwrap();
-        let mut rest = String::new();
-        answer.read_to_string(&mut rest).unwrap();
+        let rest = rest_of(stream);
         assert!(rest.contains("HTTP/1.1 200 OK\r\n"), "{rest}");
         assert!(rest.ends_with("\r\n\r\nhello"), "{rest}");
         server.ended();
