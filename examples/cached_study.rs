@@ -3,7 +3,10 @@
 //! Run it with `cargo run --example cached_study`, and give it a folder to keep the results in:
 //! `cargo run --example cached_study -- results 12`. Run it again with `.. 20`.
 
-use std::path::Path;
+use std::error::Error;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use seedbed::delayed::{Cores, Delayed, JobError, Setup, each, try_open};
 
@@ -38,28 +41,50 @@ async fn study(folder: &Path, exponents: u32) -> Result<(u32, usize), JobError> 
     .await
 }
 
-#[seedbed::main]
-async fn main() -> Result<(), JobError> {
-    let mut arguments = std::env::args().skip(1);
-    if let Some(folder) = arguments.next() {
-        let exponents = arguments.next().and_then(|number| number.parse().ok());
-        let (total, found) = study(folder.as_ref(), exponents.unwrap_or(12)).await?;
-        println!("{total} steps; {found} results were there.");
-        return Ok(());
+/// A folder that is removed when this is dropped: also if the study fails, or is interrupted.
+struct TemporaryFolder(PathBuf);
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            // A study that fails early has not made it.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                println!("{} stays: {error}", self.0.display());
+            }
+            _ => {}
+        }
     }
-    // Without a folder, the study is made three times in one that is removed.
-    let folder = std::env::temp_dir().join(format!("cached-study-{}", std::process::id()));
+}
+
+/// Makes the study three times in a folder that is removed.
+async fn show() -> Result<(), JobError> {
+    let name = format!("cached-study-{}", std::process::id());
+    let folder = TemporaryFolder(std::env::temp_dir().join(name));
     let mut totals = Vec::new();
     for exponents in [8, 8, 10] {
-        let (total, found) = study(&folder, exponents).await?;
+        let (total, found) = study(&folder.0, exponents).await?;
         println!("{exponents} exponents: {total} steps; {found} results were there.");
         totals.push((total, found));
-    }
-    if let Err(error) = std::fs::remove_dir_all(&folder) {
-        println!("{} stays: {error}", folder.display());
     }
     let found: Vec<usize> = totals.iter().map(|(_, found)| *found).collect();
     assert_eq!(found, [0, 8, 8]);
     assert_eq!(totals[0].0, totals[1].0);
+    Ok(())
+}
+
+fn number_of_exponents(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=40).contains(number));
+    number.ok_or_else(|| format!("the exponents are to be a number from 1 to 40, not {text:?}"))
+}
+
+#[seedbed::main]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut arguments = std::env::args().skip(1);
+    let Some(folder) = arguments.next() else {
+        return Ok(show().await?);
+    };
+    let exponents = number_of_exponents(&arguments.next().unwrap_or("12".to_owned()))?;
+    let (total, found) = study(folder.as_ref(), exponents).await?;
+    println!("{total} steps; {found} results were there.");
     Ok(())
 }

@@ -2,8 +2,12 @@
 
 mod built_example;
 
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use built_example::example;
 
@@ -108,6 +112,58 @@ fn cached_study() {
         said.contains("10 exponents: 831 steps; 8 results were there."),
         "{said}"
     );
+}
+
+#[test]
+fn cached_study_says_which_number_it_expects() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in ["abc", "0", "41", "-1"] {
+        let mut study = example("cached_study");
+        study.arg(folder.path()).arg(number);
+        let output = study.stdin(Stdio::null()).output().unwrap();
+        let (out, err) = texts(&output);
+        assert!(!output.status.success(), "{out}");
+        assert!(err.contains("a number from 1 to 40"), "{err}");
+        assert!(err.contains(number), "{err}");
+    }
+}
+
+/// Each of its studies reads the configuration. The last one finds a faulty one, and has work to do.
+#[test]
+fn cached_study_removes_its_folder_also_if_it_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = folder.path().join("configuration");
+    let made = Command::new("mkfifo").arg(&configuration).status();
+    assert!(made.unwrap().success());
+    let temporary = folder.path().join("temporary");
+    fs::create_dir(&temporary).unwrap();
+
+    let mut study = example("cached_study");
+    study.env("SEEDBED_CONFIG", &configuration);
+    study.env("TMPDIR", &temporary).stdin(Stdio::null());
+    study.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut study = study.spawn().unwrap();
+    let (next, configurations) = mpsc::channel();
+    // A thread, because a write waits until the example reads, which it may fail to do.
+    thread::spawn(move || {
+        for text in configurations {
+            fs::write(&configuration, text).unwrap();
+        }
+    });
+    next.send("[resources]\ncores = 1\n").unwrap();
+    let lines = BufReader::new(study.stdout.take().unwrap()).lines();
+    let following = ["[resources]\ncores = 1\n", "no configuration"].into_iter();
+    // A study that has printed its line has read its configuration.
+    for (line, text) in lines.map(Result::unwrap).zip(following) {
+        assert!(line.starts_with("8 exponents: "), "{line}");
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
+        next.send(text).unwrap();
+    }
+    let output = study.wait_with_output().unwrap();
+    let (_, err) = texts(&output);
+    assert!(!output.status.success());
+    assert!(err.contains("configuration"), "{err}");
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{err}");
 }
 
 #[test]
