@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use seedbed::run_sync;
-use seedbed::worker::WorkerError;
+use seedbed::worker::RunSync;
 use serde::{Deserialize, Serialize};
-
-/// The longest time of one job, after which its worker is killed.
-pub const JOB_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Serialize, Deserialize)]
 pub struct Job {
@@ -29,16 +26,15 @@ pub struct Outcome {
     pub process: u32,
 }
 
-/// Runs a job in a worker, which is killed if the job is cancelled or takes too long.
+/// Runs a job in a worker, which is killed if the job is cancelled, or takes longer than the limit.
 ///
 /// # Errors
 ///
-/// If the job panicked, crashed or was killed. Other jobs are not affected.
-pub async fn offload(job: Job) -> Result<Outcome, WorkerError> {
+/// Awaiting it fails if the job panicked, crashed or was killed. Other jobs are not affected.
+pub fn offload(job: Job, limit: Duration) -> RunSync<Job, Outcome> {
     run_sync(count_primes, job)
         .kill_on_cancel(true)
-        .time_limit(JOB_LIMIT)
-        .await
+        .time_limit(limit)
 }
 
 fn count_primes(job: Job) -> Outcome {
@@ -47,7 +43,7 @@ fn count_primes(job: Job) -> Outcome {
         Some(Fault::Panic) => panic!("the job was asked to panic"),
         Some(Fault::Crash) => std::process::abort(),
         Some(Fault::Hang) => loop {
-            std::thread::sleep(JOB_LIMIT);
+            std::thread::park();
         },
     }
     let is_prime = |n: &u64| (2..=n.isqrt()).all(|divisor| !n.is_multiple_of(divisor));

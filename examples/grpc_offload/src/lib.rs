@@ -7,6 +7,7 @@ pub mod adapter;
 #[path = "generated/offload.v1.rs"]
 pub mod generated;
 pub mod jobs;
+pub mod queue;
 pub mod reflection;
 pub mod routes;
 pub mod service;

@@ -9,10 +9,14 @@ use std::sync::Arc;
 
 use prost::{DecodeError, Message};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
+use seedbed::service::Shutdown;
 
 /// The descriptors of a server. Clones are handles on the same ones.
 #[derive(Clone)]
-pub struct Reflection(Arc<Index>);
+pub struct Reflection {
+    index: Arc<Index>,
+    shutdown: Shutdown,
+}
 
 #[derive(Default)]
 struct Index {
@@ -24,12 +28,22 @@ struct Index {
 }
 
 impl Reflection {
-    /// Reads encoded sets of descriptors.
+    /// Reads encoded sets of descriptors. The streams of clients end when the shutdown begins: they have
+    /// no end of their own, and would delay it.
     ///
     /// # Errors
     ///
     /// If one is not such a set.
-    pub fn new(sets: &[&[u8]]) -> Result<Self, DecodeError> {
+    pub fn new(sets: &[&[u8]], shutdown: &Shutdown) -> Result<Self, DecodeError> {
+        Ok(Self {
+            index: Arc::new(Index::new(sets)?),
+            shutdown: shutdown.clone(),
+        })
+    }
+}
+
+impl Index {
+    fn new(sets: &[&[u8]]) -> Result<Self, DecodeError> {
         let mut index = Index::default();
         for set in sets {
             for file in FileDescriptorSet::decode(*set)?.file {
@@ -48,11 +62,9 @@ impl Reflection {
                 index.files.insert(name.to_owned(), file.encode_to_vec());
             }
         }
-        Ok(Self(Arc::new(index)))
+        Ok(index)
     }
-}
 
-impl Index {
     fn add_messages(&mut self, outer: &str, file: &str, messages: &[DescriptorProto]) {
         for message in messages {
             let name = format!("{outer}.{}", message.name());
@@ -80,7 +92,7 @@ macro_rules! version {
         mod $version {
             use std::pin::Pin;
 
-            use smol::stream::{Stream, StreamExt};
+            use smol::stream::{self, Stream, StreamExt};
             use tonic::{Code, Request, Response, Status, Streaming};
             use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
             use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
@@ -104,9 +116,19 @@ macro_rules! version {
                     &self,
                     request: Request<Streaming<ServerReflectionRequest>>,
                 ) -> Result<Response<Responses>, Status> {
-                    let index = self.0.clone();
-                    let requests = request.into_inner();
-                    let responses = requests.map(move |request| Ok(response(&index, request?)));
+                    let state = (request.into_inner(), self.clone());
+                    let responses = stream::try_unfold(state, |(mut requests, reflection)| {
+                        async move {
+                            let next = reflection.shutdown.until(requests.next()).await;
+                            // No good end: the client may have sent a request that was not read.
+                            let next =
+                                next.ok_or_else(|| Status::unavailable("the server ends"))?;
+                            let answer = next
+                                .transpose()?
+                                .map(|request| response(&reflection.index, request));
+                            Ok(answer.map(|answer| (answer, (requests, reflection))))
+                        }
+                    });
                     Ok(Response::new(Box::pin(responses)))
                 }
             }
@@ -174,7 +196,7 @@ mod tests {
 
     #[test]
     fn services_methods_and_messages_are_found() {
-        let Reflection(index) = Reflection::new(&[crate::DESCRIPTOR]).unwrap();
+        let index = Index::new(&[crate::DESCRIPTOR]).unwrap();
         assert_eq!(index.services, ["offload.v1.Offload"]);
         for symbol in ["Offload", "Offload.Compute", "Item", "Fault", "Update"] {
             let file = index.file_of_symbol(&format!("offload.v1.{symbol}"));
@@ -186,6 +208,6 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_descriptors_are_refused() {
-        assert!(Reflection::new(&[b"no descriptors"]).is_err());
+        assert!(Index::new(&[b"no descriptors"]).is_err());
     }
 }

@@ -1,15 +1,16 @@
 //! The service: what tonic's generated code calls, and the tasks behind it.
 
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use seedbed::service::Shutdown;
-use seedbed::sync::{ProducerError, Receiver, Sender, channel, spawn_producer};
+use seedbed::sync::{Receiver, spawn_producer};
 use seedbed::worker::WorkerError;
-use seedbed::{Nursery, open_nursery};
+use seedbed::{CapacityLimiter, Nursery, open_nursery};
 use smol::Async;
 use smol::stream::{Stream, StreamExt};
 use tonic::server::NamedService;
@@ -24,55 +25,87 @@ use tonic_reflection::pb::v1alpha::server_reflection_server as v1alpha;
 
 use crate::DESCRIPTOR;
 use crate::adapter::calls::CallNursery;
-use crate::adapter::serve::serve_grpc;
+use crate::adapter::serve::{FAREWELL, serve_grpc};
+use crate::adapter::status::status_of;
 use crate::generated::offload_server::{Offload, OffloadServer};
 use crate::generated::{self as messages, Item, Receipt, Update, update};
 use crate::jobs::{self, Job, Outcome, offload};
+use crate::queue::{Queue, Queued};
 use crate::reflection::Reflection;
 use crate::routes::Routes;
-use crate::updates::Subscribers;
+use crate::updates::{Subscribers, TooSlow};
 
 /// The items that wait for a dispatcher. More wait in the stream windows of their clients.
-const QUEUE: usize = 8;
+pub const QUEUE: usize = 8;
+
+/// What a job of the queue may take besides its limit: the start of a worker, and the end of a killed
+/// one, on a busy machine.
+const START_AND_KILL: Duration = Duration::from_secs(1);
 
 /// The largest message of a client.
 const MESSAGE_LIMIT: usize = 1 << 20;
 
+/// How the service runs.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    /// The items of the queue that are processed at a time, each in a worker.
+    pub dispatchers: NonZeroUsize,
+    /// How long calls may take to finish when the server ends.
+    pub grace: Duration,
+    /// The longest time of one job, after which its worker is killed.
+    pub job_limit: Duration,
+}
+
+impl Settings {
+    /// Returns the longest time of an orderly end. It includes the queue, because an item that was
+    /// acknowledged is to be processed.
+    pub fn drain_limit(&self) -> Duration {
+        // Each dispatcher may have begun with an item, while the queue is full.
+        let rounds = 1 + QUEUE.div_ceil(self.dispatchers.get());
+        let job = self.job_limit.saturating_add(START_AND_KILL);
+        let jobs = (0..rounds).fold(Duration::ZERO, |sum, _| sum.saturating_add(job));
+        let calls = self.grace.saturating_add(FAREWELL);
+        calls.saturating_add(jobs)
+    }
+}
+
 /// The numbers of a running service. Clones are handles on the same numbers.
 #[derive(Clone, Default)]
 pub struct Statistics {
-    /// The items that were put into the queue.
+    /// The items that were put into the queue; at no time fewer than were processed.
     pub accepted: Arc<AtomicU64>,
     /// The items whose job has ended, in whatever way.
     pub processed: Arc<AtomicU64>,
     pub subscribers: Subscribers<Update>,
 }
 
-/// Serves clients until the shutdown begins. Then the calls end, then the queue is emptied, and then
-/// this returns. So an item that was acknowledged is processed.
+/// Serves clients until the shutdown begins, and then ends in order:
+///
+/// 1. No upload begins. Calls may finish within the grace period.
+/// 2. When the last upload has ended, the queue is emptied.
+/// 3. When the last item has been processed, the streams of updates end.
+///
+/// An item that was acknowledged is processed, unless this is cancelled before its end, which takes
+/// at most [`Settings::drain_limit`].
 pub async fn serve_offload(
     listener: Async<TcpListener>,
-    dispatchers: usize,
-    grace: Duration,
+    settings: Settings,
     statistics: &Statistics,
     shutdown: &Shutdown,
 ) {
     open_nursery(async |n: Nursery<'_>| {
-        let (queue, items) = channel(QUEUE);
-        for _ in 0..dispatchers {
-            n.named("dispatcher")
-                .spawn(dispatch(items.clone(), statistics));
-        }
-        drop(items);
+        let (queue, items) = Queue::new(QUEUE, statistics.accepted.clone());
+        let queue = Arc::new(queue);
+        n.spawn(process(items, settings, statistics));
         let service = Service {
-            queue,
-            statistics: statistics.clone(),
-            shutdown: shutdown.clone(),
+            queue: queue.clone(),
+            job_limit: settings.job_limit,
+            subscribers: statistics.subscribers.clone(),
         };
         let health = HealthReporter::new();
         health.set_serving::<OffloadServer<Service>>().await;
-        n.spawn(report_the_end(health.clone(), shutdown));
-        let reflection = Reflection::new(&[DESCRIPTOR, FILE_DESCRIPTOR_SET]);
+        n.spawn(begin_the_end(queue, health.clone(), shutdown));
+        let reflection = Reflection::new(&[DESCRIPTOR, FILE_DESCRIPTOR_SET], shutdown);
         let reflection = reflection.expect("the descriptors were generated");
         let routes = Routes {
             offload: OffloadServer::new(service).max_decoding_message_size(MESSAGE_LIMIT),
@@ -80,17 +113,17 @@ pub async fn serve_offload(
             reflection: v1::ServerReflectionServer::new(reflection.clone()),
             reflection_alpha: v1alpha::ServerReflectionServer::new(reflection),
         };
-        // The queue is closed at the end of this call, which drops its senders. The dispatchers
-        // end when it is empty.
-        serve_grpc(listener, routes, grace, shutdown).await;
+        serve_grpc(listener, routes, settings.grace, shutdown).await;
     })
     .await
 }
 
-/// Tells those who watch the health of the service that it ends. Then ends their streams, which have
-/// no end of their own and would delay the shutdown.
-async fn report_the_end(mut health: HealthReporter, shutdown: &Shutdown) {
+/// Closes the queue for new uploads when the shutdown begins. Tells those who watch the health of the
+/// service that it ends. Then ends their streams, which have no end of their own and would delay the
+/// shutdown.
+async fn begin_the_end(queue: Arc<Queue<Item>>, mut health: HealthReporter, shutdown: &Shutdown) {
     shutdown.begun().await;
+    queue.close();
     for service in [OffloadServer::<Service>::NAME, ""] {
         let status = ServingStatus::NotServing;
         health.set_service_status(service, status).await;
@@ -98,12 +131,33 @@ async fn report_the_end(mut health: HealthReporter, shutdown: &Shutdown) {
     }
 }
 
-/// Processes items until the queue is closed and empty.
-async fn dispatch(items: Receiver<Item>, statistics: &Statistics) {
-    while let Ok(item) = items.recv().await {
+/// Processes items until the queue is closed and empty. Then there will be no more updates.
+async fn process(items: Receiver<Queued<Item>>, settings: Settings, statistics: &Statistics) {
+    let (dispatchers, limit) = (settings.dispatchers.get(), settings.job_limit);
+    // The jobs of calls have the default limiter. They must not hold up acknowledged items.
+    let workers = &CapacityLimiter::new(dispatchers);
+    open_nursery(async |n: Nursery<'_>| {
+        for _ in 0..dispatchers {
+            let items = items.clone();
+            n.named("dispatcher")
+                .spawn(dispatch(items, workers, limit, statistics));
+        }
+    })
+    .await;
+    statistics.subscribers.close();
+}
+
+async fn dispatch(
+    items: Receiver<Queued<Item>>,
+    workers: &CapacityLimiter,
+    job_limit: Duration,
+    statistics: &Statistics,
+) {
+    while let Ok(queued) = items.recv().await {
+        let item = queued.take();
         let id = item.id;
         let update = match job(item) {
-            Ok(job) => update(id, offload(job).await),
+            Ok(job) => update(id, offload(job, job_limit).limiter(workers).await),
             Err(status) => failed(id, status.message().to_owned()),
         };
         statistics.processed.fetch_add(1, Relaxed);
@@ -113,9 +167,9 @@ async fn dispatch(items: Receiver<Item>, statistics: &Statistics) {
 
 /// The part of the service that tonic calls.
 struct Service {
-    queue: Sender<Item>,
-    statistics: Statistics,
-    shutdown: Shutdown,
+    queue: Arc<Queue<Item>>,
+    job_limit: Duration,
+    subscribers: Subscribers<Update>,
 }
 
 #[tonic::async_trait]
@@ -123,7 +177,7 @@ impl Offload for Service {
     async fn compute(&self, request: Request<Item>) -> Result<Response<Update>, Status> {
         let item = request.into_inner();
         let id = item.id;
-        let outcome = offload(job(item)?).await;
+        let outcome = offload(job(item)?, self.job_limit).await;
         let outcome = outcome.map_err(|error| Status::aborted(error.to_string()))?;
         Ok(Response::new(update(id, Ok(outcome))))
     }
@@ -132,13 +186,13 @@ impl Offload for Service {
         &self,
         request: Request<Streaming<Item>>,
     ) -> Result<Response<Receipt>, Status> {
+        let ends = || Status::unavailable("the server ends");
+        let queue = self.queue.sender().ok_or_else(ends)?;
         let mut items = request.into_inner();
         let mut accepted = 0;
         while let Some(item) = items.message().await? {
             // Waits while the queue is full. The client waits too, when its window is used up.
-            let sent = self.queue.send(item).await;
-            sent.map_err(|_| Status::unavailable("the server ends"))?;
-            self.statistics.accepted.fetch_add(1, Relaxed);
+            queue.put(item).await.map_err(|_| ends())?;
             accepted += 1;
         }
         Ok(Response::new(Receipt { accepted }))
@@ -153,22 +207,15 @@ impl Offload for Service {
         let nursery = request.extensions().get();
         let CallNursery(nursery) = nursery.ok_or_else(|| Status::internal("no nursery"))?;
         // From here on, no update is lost, even before the first is requested.
-        let subscription = self.statistics.subscribers.subscribe();
-        let shutdown = self.shutdown.clone();
+        let subscription = self.subscribers.subscribe();
         let stream = spawn_producer(nursery, async move |mut updates| {
-            // The stream has no end of its own, so it must not delay the shutdown.
-            while let Some(update) = shutdown.until(subscription.next()).await {
-                let too_slow = |_| Status::resource_exhausted("the client reads too slowly");
+            while let Some(update) = subscription.next().await {
+                let too_slow = |TooSlow| Status::resource_exhausted("the client reads too slowly");
                 updates.send(update.map_err(too_slow)?).await;
             }
             Ok(())
         });
-        let stream = stream.map(|item| {
-            item.map_err(|error| match error {
-                ProducerError::Failed(status) => status,
-                ProducerError::Cancelled => Status::cancelled("the updates are incomplete"),
-            })
-        });
+        let stream = stream.map(|item| item.map_err(status_of));
         Ok(Response::new(Box::pin(stream)))
     }
 }

@@ -1,8 +1,9 @@
 //! The subscribers to updates, each with a queue of its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use seedbed::sync::{Receiver, RecvError, Sender, TrySendError, channel};
+use seedbed::sync::{Receiver, Sender, TrySendError, channel};
 
 /// The updates that wait for one subscriber. One that is slower than this loses its subscription.
 const QUEUE: usize = 1000;
@@ -14,21 +15,35 @@ pub struct Subscribers<T> {
 
 struct List<T> {
     next: u64,
-    queues: Vec<(u64, Sender<T>)>,
+    queues: Vec<Queue<T>>,
+    is_closed: bool,
+}
+
+/// The sending side of one subscription.
+struct Queue<T> {
+    number: u64,
+    sender: Sender<T>,
+    was_full: Arc<AtomicBool>,
 }
 
 /// The updates from a certain time on. Dropping it ends the subscription.
 pub struct Subscription<T> {
     number: u64,
     receiver: Receiver<T>,
+    was_full: Arc<AtomicBool>,
     subscribers: Subscribers<T>,
 }
 
-impl<T: Clone> Subscribers<T> {
+/// An update was lost, because its subscriber was too slow.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooSlow;
+
+impl<T> Subscribers<T> {
     pub fn new() -> Self {
         let list = List {
             next: 0,
             queues: Vec::new(),
+            is_closed: false,
         };
         Self {
             list: Arc::new(Mutex::new(list)),
@@ -37,38 +52,61 @@ impl<T: Clone> Subscribers<T> {
 
     pub fn subscribe(&self) -> Subscription<T> {
         let (sender, receiver) = channel(QUEUE);
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_full = Arc::new(AtomicBool::new(false));
+        let mut list = self.lock();
         let number = list.next;
         list.next += 1;
-        list.queues.push((number, sender));
+        if !list.is_closed {
+            list.queues.push(Queue {
+                number,
+                sender,
+                was_full: was_full.clone(),
+            });
+        }
         Subscription {
             number,
             receiver,
+            was_full,
             subscribers: self.clone(),
         }
     }
 
     /// Puts the value into every queue. A full queue is closed: its subscriber gets the values in it,
     /// and then an error. So one subscriber delays no other, and uses a bounded amount of memory.
-    pub fn publish(&self, value: &T) {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.queues.retain(|(_, queue)| {
-            let sent = queue.try_send(value.clone());
-            !matches!(
-                sent,
-                Err(TrySendError::WouldBlock(_) | TrySendError::Broken(_))
-            )
-        });
+    pub fn publish(&self, value: &T)
+    where
+        T: Clone,
+    {
+        self.lock()
+            .queues
+            .retain(|queue| match queue.sender.try_send(value.clone()) {
+                Err(TrySendError::WouldBlock(_)) => {
+                    queue.was_full.store(true, Relaxed);
+                    false
+                }
+                Err(TrySendError::Broken(_)) => false,
+                _ => true,
+            });
+    }
+
+    /// Ends all subscriptions after the values in their queues. There are none from now on.
+    pub fn close(&self) {
+        let mut list = self.lock();
+        list.is_closed = true;
+        list.queues.clear();
     }
 
     /// Returns the number of subscribers.
     pub fn count(&self) -> usize {
-        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.queues.len()
+        self.lock().queues.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List<T>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Clone> Default for Subscribers<T> {
+impl<T> Default for Subscribers<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -83,21 +121,24 @@ impl<T> Clone for Subscribers<T> {
 }
 
 impl<T> Subscription<T> {
-    /// Waits for the next update.
+    /// Waits for the next update. Returns `None` when the last one was returned.
     ///
     /// # Errors
     ///
     /// If this subscriber was too slow.
-    pub async fn next(&self) -> Result<T, RecvError> {
-        self.receiver.recv().await
+    pub async fn next(&self) -> Option<Result<T, TooSlow>> {
+        match self.receiver.recv().await {
+            Ok(value) => Some(Ok(value)),
+            Err(_) if self.was_full.load(Relaxed) => Some(Err(TooSlow)),
+            Err(_) => None,
+        }
     }
 }
 
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
-        let list = &self.subscribers.list;
-        let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.queues.retain(|(number, _)| *number != self.number);
+        let mut list = self.subscribers.lock();
+        list.queues.retain(|queue| queue.number != self.number);
     }
 }
 
@@ -113,13 +154,34 @@ mod tests {
             let fast = subscribers.subscribe();
             for value in 0..=QUEUE {
                 subscribers.publish(&value);
-                assert_eq!(fast.next().await, Ok(value));
+                assert_eq!(fast.next().await, Some(Ok(value)));
             }
             assert_eq!(subscribers.count(), 1);
+            // What is closed later does not make the subscription complete.
+            subscribers.close();
             for value in 0..QUEUE {
-                assert_eq!(slow.next().await, Ok(value));
+                assert_eq!(slow.next().await, Some(Ok(value)));
             }
-            assert_eq!(slow.next().await, Err(RecvError::EndOfChannel));
+            assert_eq!(slow.next().await, Some(Err(TooSlow)));
+            assert_eq!(fast.next().await, None);
+        });
+    }
+
+    #[test]
+    fn a_subscription_ends_after_the_last_update_and_none_begins_later() {
+        seedbed::run(async {
+            let subscribers = Subscribers::new();
+            let early = subscribers.subscribe();
+            for value in 0..QUEUE {
+                subscribers.publish(&value);
+            }
+            subscribers.close();
+            for value in 0..QUEUE {
+                assert_eq!(early.next().await, Some(Ok(value)));
+            }
+            assert_eq!(early.next().await, None);
+            assert_eq!(subscribers.subscribe().next().await, None);
+            assert_eq!(subscribers.count(), 0);
         });
     }
 

@@ -11,15 +11,15 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::service::Service;
-use seedbed::cancel::{CancelSource, ScopeGroup};
+use seedbed::cancel::{CancelSource, ScopeGroup, checkpoint_if_cancelled};
 use seedbed::nursery::Spawner;
-use seedbed::time::sleep_forever;
 use seedbed::{CancelScope, Nursery, open_nursery};
 use smol::future::{FutureExt, poll_fn};
 use tonic::Status;
 use tonic::body::Body;
 
 use super::reply::{Head, Reply, reply};
+use super::status::trailers;
 use super::timeout::grpc_timeout;
 use super::upload::Upload;
 
@@ -118,14 +118,14 @@ impl<S: GrpcService> Call<S> {
             scopes,
         } = self;
         let call = open_nursery(|children: Nursery<'static, ()>| {
-            let (reply, scope) = (&mut reply, &scope);
+            let reply = &mut reply;
             request
                 .extensions_mut()
                 .insert(CallNursery(children.spawner()));
             drop(children);
             async move {
                 let Ok(response) = service.call(request).await;
-                send(response, reply, scope).await;
+                send(response, reply).await;
             }
         });
         let outcome = AssertUnwindSafe(scope.run(call)).catch_unwind().await;
@@ -139,7 +139,11 @@ impl<S: GrpcService> Call<S> {
 }
 
 /// Sends a response as far as it is there, and then as its body goes on.
-async fn send(response: Response<Body>, reply: &mut Reply, scope: &CancelScope) {
+///
+/// No status passes once the call is cancelled: by its scope, or by its nursery, after the panic of a
+/// child. While the parts of a cancelled call are dropped one by one, its stream may end early, and the
+/// status that follows would say that all is well.
+async fn send(response: Response<Body>, reply: &mut Reply) {
     let (parts, mut body) = response.into_parts();
     let mut ready = VecDeque::new();
     let is_complete = loop {
@@ -154,14 +158,14 @@ async fn send(response: Response<Body>, reply: &mut Reply, scope: &CancelScope) 
         }
     };
     // A head may contain a status, and so may these frames.
-    unless_cancelled(scope).await;
+    checkpoint_if_cancelled().await;
     reply.start(parts, ready, is_complete).await;
     if is_complete {
         return;
     }
     while let Some(frame) = poll_fn(|cx| poll_frame(&mut body, cx)).await {
         if frame.is_trailers() {
-            unless_cancelled(scope).await;
+            checkpoint_if_cancelled().await;
         }
         reply.frame(frame).await;
     }
@@ -171,20 +175,8 @@ async fn send(response: Response<Body>, reply: &mut Reply, scope: &CancelScope) 
 fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
     Pin::new(body).poll_frame(cx).map(|frame| match frame? {
         Ok(frame) => Some(frame),
-        Err(status) => {
-            let mut trailers = http::HeaderMap::new();
-            _ = status.add_header(&mut trailers);
-            Some(Frame::trailers(trailers))
-        }
+        Err(status) => Some(Frame::trailers(trailers(&status))),
     })
-}
-
-/// Ends in the cancellation of a cancelled call. While its parts are dropped one by one, its stream
-/// may end early, and the status that follows would say that all is well.
-async fn unless_cancelled(scope: &CancelScope) {
-    if scope.is_cancelled() {
-        sleep_forever().await
-    }
 }
 
 /// The status of a call that was cancelled.

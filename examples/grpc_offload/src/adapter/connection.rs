@@ -60,6 +60,7 @@ where
         // calls are cancelled, and the nursery waits for them.
         if shutdown.until(connection.as_mut()).await.is_none() {
             connection.as_mut().graceful_shutdown();
+            // An error concerns this client only.
             _ = connection.await;
         }
     })

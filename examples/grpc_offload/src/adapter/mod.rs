@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! serve_grpc: a nursery
-//! ├─ the end of the grace period
+//! ├─ the end of the grace period, and that of the farewell
 //! └─ connections: a nursery
 //!    ├─ a connection: a nursery, whose body is hyper's connection
 //!    │  ├─ hyper's task of a stream: passes on what the call has sent
@@ -19,7 +19,7 @@
 //! scope of the call.
 //!
 //! * [`calls`]: a call and its scope; [`reply`]: the two sides of its response
-//! * [`upload`]: the request's body, which never ends too early
+//! * [`upload`]: the request's body, which never ends too early; [`status`]: the status at the end
 //! * [`connection`]: one connection; [`serve`]: all of them, and the end in order
 //! * [`executor`], [`preface`], [`timeout`]: what hyper and gRPC need besides
 
@@ -29,5 +29,6 @@ pub mod executor;
 pub mod preface;
 pub mod reply;
 pub mod serve;
+pub mod status;
 pub mod timeout;
 pub mod upload;

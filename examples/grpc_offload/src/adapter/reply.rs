@@ -15,6 +15,8 @@ use seedbed::sync::{Receiver, Sender, channel};
 use smol::stream::Stream;
 use tonic::Status;
 
+use super::status::trailers;
+
 /// The call's side of its response. It outlives the scope of the call, to report its end.
 pub struct Reply {
     head: Option<Sender<Start>>,
@@ -86,16 +88,13 @@ impl Reply {
             let (parts, ()) = status.into_http::<()>().into_parts();
             self.start(parts, VecDeque::new(), true).await;
         } else {
-            let mut trailers = HeaderMap::new();
-            if let Err(status) = status.add_header(&mut trailers) {
-                trailers.insert("grpc-status", (status.code() as i32).into());
-            }
-            self.part(Part::End(trailers)).await;
+            self.part(Part::End(trailers(&status))).await;
         }
     }
 
     async fn part(&mut self, part: Part) {
         if let Some(rest) = &self.rest {
+            // An error means that the client has gone. The drop of hyper's side cancels the call.
             _ = rest.send(part).await;
         }
     }

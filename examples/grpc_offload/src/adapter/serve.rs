@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use seedbed::cancel::ScopeGroup;
 use seedbed::service::Shutdown;
-use seedbed::{CapacityLimiter, Nursery, open_nursery, sleep};
+use seedbed::{CancelScope, CapacityLimiter, Nursery, open_nursery, sleep};
 use smol::Async;
 
 use super::calls::GrpcService;
@@ -19,6 +19,9 @@ const MAX_CONNECTIONS: usize = 1000;
 /// How long a client may take to begin to speak HTTP/2.
 const PREFACE_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long answers may take to be written when all calls have been cancelled.
+pub const FAREWELL: Duration = Duration::from_secs(5);
+
 /// The pause after a failed accept, for example because there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -26,8 +29,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// 1. The port is closed, and clients are told to begin no more calls.
 /// 2. Calls may finish within `grace`. Then they are cancelled, and answer UNAVAILABLE.
-/// 3. The connections end when these answers are written. A client that does not read is cut by the
-///    shutdown itself, so its `drain_for` must be longer than `grace`.
+/// 3. The connections end when these answers are written. After [`FAREWELL`], those of clients that do
+///    not read are cut.
+///
+/// The shutdown's own `drain_for` must be longer than both together.
 pub async fn serve_grpc<S: GrpcService>(
     listener: Async<TcpListener>,
     service: S,
@@ -35,14 +40,17 @@ pub async fn serve_grpc<S: GrpcService>(
     shutdown: &Shutdown,
 ) {
     let calls = ScopeGroup::new();
+    let all = CancelScope::new();
     let block = open_nursery(async |timers: Nursery<'_>| {
-        let (ending, scopes) = (shutdown.clone(), calls.clone());
+        let (ending, scopes, last) = (shutdown.clone(), calls.clone(), all.clone());
         timers.spawn(async move {
             ending.begun().await;
             sleep(grace).await;
             scopes.cancel();
+            sleep(FAREWELL).await;
+            last.cancel_because("a client does not read the last answers");
         });
-        open_nursery(async |connections: Nursery<'_>| {
+        let connections = open_nursery(async |connections: Nursery<'_>| {
             let places = CapacityLimiter::new(MAX_CONNECTIONS);
             let next = async || (places.acquire().await, accept(&listener).await);
             while let Some((place, stream)) = shutdown.until(next()).await {
@@ -53,8 +61,9 @@ pub async fn serve_grpc<S: GrpcService>(
                 });
             }
             drop(listener);
-        })
-        .await
+        });
+        // `None` if the last connections were cut.
+        _ = all.run(connections).await;
     });
     // The timer is of no use when the connections have ended.
     block.daemon().await

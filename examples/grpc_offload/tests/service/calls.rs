@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use grpc_offload::adapter::serve::serve_grpc;
+use grpc_offload::adapter::serve::{FAREWELL, serve_grpc};
 use grpc_offload::generated::{Item, Subscription};
+use seedbed::sync::Event;
 use seedbed::testing::MockClock;
-use seedbed::{Nursery, RunBuilder, open_nursery};
+use seedbed::{Nursery, RunBuilder, checkpoint, open_nursery};
 use smol::Async;
 use smol::future::{or, zip};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -189,7 +190,8 @@ fn uploads_that_are_not_read_do_not_block_other_calls_of_their_connection() {
                                 padding: vec![0; 10_000],
                                 ..Item::default()
                             };
-                            _ = client.do_something(stream::repeat(large)).await;
+                            let answer = client.do_something(stream::repeat(large)).await;
+                            panic!("{answer:?} instead of hanging");
                         });
                     }
                     for _ in 0..20 {
@@ -251,7 +253,10 @@ fn a_client_may_cancel_all_of_its_calls_at_once_and_keeps_its_connection() {
                     open_nursery(async |n: Nursery<'_>| {
                         for _ in 0..CALLS {
                             let mut client = client.clone();
-                            n.spawn(async move { _ = client.compute(item(HANG)).await });
+                            n.spawn(async move {
+                                let answer = client.compute(item(HANG)).await;
+                                panic!("{answer:?} instead of hanging");
+                            });
                         }
                         for _ in 0..CALLS {
                             log.expect("hangs").await;
@@ -326,6 +331,28 @@ fn a_panic_of_a_handler_is_the_status_of_its_call_and_costs_no_other() {
     });
 }
 
+/// The stream of its values ends when the child has gone, before the call notices the panic.
+#[test]
+fn a_panic_of_a_child_is_the_status_of_its_call_which_never_looks_complete() {
+    for seed in SEEDS {
+        with_probe(shuffled(seed), Kind::Panicking, async |server, log| {
+            server
+                .with_client(async |mut client| {
+                    let updates = client.get_updates(Subscription {}).await;
+                    let mut updates = updates.unwrap().into_inner();
+                    for id in 1..=2 {
+                        let update = updates.message().await.unwrap();
+                        assert_eq!(update.map(|update| update.id), Some(id));
+                    }
+                    log.let_it_panic();
+                    let status = updates.message().await.expect_err("a false end");
+                    assert_eq!(status.code(), Code::Internal, "{status}");
+                })
+                .await;
+        });
+    }
+}
+
 /// In virtual time: it passes when all tasks wait.
 #[test]
 fn a_client_that_says_nothing_loses_its_connection() {
@@ -347,7 +374,7 @@ fn a_client_that_does_not_speak_http2_loses_its_connection() {
         let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
         wrong.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        // Bytes that the server has not read make this a reset.
+        // Bytes that the server has not read make this a reset, which is an error.
         _ = wrong.read_to_end(&mut answer).await;
         assert!(answer.is_empty());
     });
@@ -372,20 +399,59 @@ fn a_client_that_does_not_answer_pings_loses_its_connection() {
     );
 }
 
+/// In virtual time, which stands still: the time limit for those that say nothing never passes.
 #[test]
 fn a_shutdown_ends_idle_connections_and_those_that_say_nothing() {
     for seed in SEEDS {
-        with_probe(shuffled(seed), Kind::Produced, async |server, _| {
+        let builder = shuffled(seed).clock(MockClock::new());
+        with_probe(builder, Kind::Produced, async |server, _| {
             let mut silent = Async::<TcpStream>::connect(server.address).await.unwrap();
             server
                 .with_client(async |mut client| {
+                    // The server accepts in order, so it has accepted the silent one as well.
                     echo(&mut client).await;
                     server.shutdown.begin();
                     while client.compute(item(7)).await.is_ok() {}
                 })
                 .await;
-            _ = silent.read(&mut [0]).await;
+            assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
         });
+    }
+}
+
+/// In virtual time, of which less passes than a keep-alive takes.
+#[test]
+fn a_client_that_does_not_read_is_cut_after_the_farewell() {
+    for seed in SEEDS {
+        let clock = MockClock::new();
+        let (service, _log) = Probe::new(Kind::Large);
+        let ended = Event::new();
+        with_server(
+            shuffled(seed).clock(clock.clone()),
+            async |listener, shutdown| {
+                serve_grpc(listener, service, SECOND, shutdown).await;
+                ended.set();
+            },
+            async |server| {
+                server
+                    .with_client(async |mut client| {
+                        let updates = client.get_updates(Subscription {}).await.unwrap();
+                        server.shutdown.begin();
+                        let limit = 2 * (SECOND + FAREWELL);
+                        while clock.elapsed() < limit {
+                            for _ in 0..100 {
+                                checkpoint().await;
+                            }
+                            assert!(!ended.is_set() || clock.elapsed() >= SECOND + FAREWELL);
+                            clock.jump(SECOND);
+                        }
+                        // The client keeps its connection until the server has ended it.
+                        ended.wait().await;
+                        drop(updates);
+                    })
+                    .await;
+            },
+        );
     }
 }
 

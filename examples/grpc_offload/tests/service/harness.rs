@@ -3,7 +3,9 @@
 use std::future::IntoFuture;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use grpc_offload::adapter::executor::{InNursery, RunTimer};
@@ -38,6 +40,16 @@ pub fn with_server(
     service: impl AsyncFnOnce(Async<TcpListener>, &Shutdown),
     test: impl AsyncFnOnce(&Server),
 ) {
+    with_limited_server(builder, HANGS, service, test);
+}
+
+/// Runs a server that is cut after this time of its shutdown, which must suffice.
+pub fn with_limited_server(
+    builder: RunBuilder,
+    drain_limit: Duration,
+    service: impl AsyncFnOnce(Async<TcpListener>, &Shutdown),
+    test: impl AsyncFnOnce(&Server),
+) {
     let both = async {
         let listener = Async::<TcpListener>::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.get_ref().local_addr().unwrap();
@@ -52,7 +64,7 @@ pub fn with_server(
             test(&server).await;
             server.shutdown.begin();
         };
-        let serving = serving.signals(&[]).drain_for(HANGS);
+        let serving = serving.signals(&[]).drain_for(drain_limit);
         let (ended, ()) = zip(serving.into_future(), testing).await;
         assert!(ended.unwrap().is_some(), "the server was cut");
     };
@@ -61,7 +73,22 @@ pub fn with_server(
         smol::Timer::after(HANGS).await;
         panic!("something hangs");
     };
+    let _running = watch_this_thread();
     builder.run(or(both, watchdog));
+}
+
+/// Ends the test program if a handler blocks the thread of the test, where no task can notice it.
+/// Dropping the value ends the watch.
+fn watch_this_thread() -> mpsc::Sender<()> {
+    let (running, ended) = mpsc::channel();
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    thread::spawn(move || {
+        if ended.recv_timeout(2 * HANGS) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("the thread of the test {name} is blocked");
+            std::process::abort();
+        }
+    });
+    running
 }
 
 /// Returns a builder of runs with this order of tasks.
@@ -80,11 +107,13 @@ impl Server {
     pub async fn with_channel<R: Send>(&self, test: impl AsyncFnOnce(Channel) -> R) -> R {
         open_nursery(async |n: Nursery<'_, R>| {
             let stream = Async::<TcpStream>::connect(self.address).await.unwrap();
+            stream.get_ref().set_nodelay(true).unwrap();
             let handshake = http2::Builder::new(InNursery(n.spawner()))
                 .timer(RunTimer)
                 .handshake(FuturesIo::new(stream))
                 .await;
             let (sender, connection) = handshake.unwrap();
+            // The calls see the errors of their connection.
             n.spawn(async { _ = connection.await });
             test(Channel(sender)).await
         })

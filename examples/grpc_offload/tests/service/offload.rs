@@ -1,32 +1,51 @@
 //! The service with its workers.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
+use grpc_offload::adapter::serve::FAREWELL;
 use grpc_offload::generated::update::Outcome;
 use grpc_offload::generated::{Fault, Item, Subscription, Update};
-use grpc_offload::service::{Statistics, serve_offload};
+use grpc_offload::service::{QUEUE, Settings, Statistics, serve_offload};
+use seedbed::testing::MockClock;
 use seedbed::worker::default_context_statistics;
-use seedbed::{Nursery, WorkerConfig, cache_scope, open_nursery};
-use smol::future::yield_now;
+use seedbed::{Nursery, RunBuilder, WorkerConfig, cache_scope, open_nursery};
+use smol::future::{or, yield_now};
 use smol::stream;
 use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Client, SEEDS, Server, shuffled, with_server};
+use crate::harness::{Client, SEEDS, Server, origin, shuffled, with_limited_server};
 
-/// Longer than any test takes, unless something hangs.
-const GRACE: Duration = Duration::from_secs(30);
+/// No limit is reached in a test, unless something hangs.
+const SETTINGS: Settings = Settings {
+    dispatchers: NonZeroUsize::new(2).unwrap(),
+    grace: Duration::from_secs(3600),
+    job_limit: Duration::from_secs(3600),
+};
 
 /// Runs a test with a server, and checks that it has processed what it has accepted.
 pub fn with_offload(seed: u64, test: impl AsyncFnOnce(&Server, &Statistics)) {
+    with_settings(shuffled(seed), SETTINGS, test);
+}
+
+fn with_settings(
+    builder: RunBuilder,
+    settings: Settings,
+    test: impl AsyncFnOnce(&Server, &Statistics),
+) {
     let statistics = Statistics::default();
-    with_server(
-        shuffled(seed),
+    with_limited_server(
+        builder,
+        settings.drain_limit(),
         async |listener, shutdown| {
             // Other tests, on other threads, use other workers.
             cache_scope(WorkerConfig::new(), async {
-                serve_offload(listener, 2, GRACE, &statistics, shutdown).await;
+                serve_offload(listener, settings, &statistics, shutdown).await;
                 let accepted = statistics.accepted.load(Relaxed);
                 assert_eq!(statistics.processed.load(Relaxed), accepted);
                 assert_eq!(statistics.subscribers.count(), 0);
@@ -90,6 +109,7 @@ fn a_job_that_panics_or_crashes_is_the_error_of_its_call_alone() {
     });
 }
 
+/// The limit of the job is far away, so only the cancellation kills it.
 #[test]
 fn a_call_whose_deadline_passes_kills_its_job() {
     with_offload(0, async |server, _| {
@@ -102,6 +122,59 @@ fn a_call_whose_deadline_passes_kills_its_job() {
             })
             .await;
     });
+}
+
+#[test]
+fn a_job_that_takes_longer_than_its_limit_is_killed() {
+    let job_limit = Duration::from_millis(100);
+    let settings = Settings {
+        job_limit,
+        ..SETTINGS
+    };
+    with_settings(shuffled(0), settings, async |server, _| {
+        server
+            .with_client(async |mut client| {
+                let status = client.compute(item(1, Fault::Hang)).await.unwrap_err();
+                assert_eq!(status.code(), Code::Aborted, "{status}");
+            })
+            .await;
+    });
+}
+
+/// The handlers of all clients take turns on one thread, and jobs are not computed there. The calls
+/// whose jobs hang are as many as there may be jobs, so a job of the queue has a place of its own.
+#[test]
+fn calls_whose_jobs_hang_delay_neither_other_calls_nor_the_queue() {
+    for seed in 0..3 {
+        with_offload(seed, async |server, _| {
+            server
+                .with_channel(async |channel| {
+                    let mut client = Client::with_origin(channel.clone(), origin());
+                    let mut health = HealthClient::with_origin(channel, origin());
+                    let updates = client.get_updates(Subscription {}).await;
+                    let mut updates = updates.unwrap().into_inner();
+                    open_nursery(async |n: Nursery<'_>| {
+                        for id in 0..=available_parallelism().unwrap().get() as u64 {
+                            let mut client = client.clone();
+                            n.spawn(async move {
+                                let answer = client.compute(item(id, Fault::Hang)).await;
+                                panic!("{answer:?} instead of hanging");
+                            });
+                        }
+                        for id in 0..20 {
+                            let of_all = HealthCheckRequest::default();
+                            assert!(health.check(of_all).await.is_ok());
+                            upload(&mut client, id..id + 1, Fault::Unspecified).await;
+                            let update = updates.message().await.unwrap().unwrap();
+                            assert_eq!((update.id, primes(&update)), (id, Some(25)));
+                        }
+                        n.cancel();
+                    })
+                    .await;
+                })
+                .await;
+        });
+    }
 }
 
 #[test]
@@ -165,7 +238,7 @@ fn the_updates_tell_of_items_whose_job_failed() {
 }
 
 #[test]
-fn a_shutdown_ends_streams_without_an_end_and_processes_what_was_acknowledged() {
+fn a_shutdown_ends_streams_without_an_end_after_the_updates_of_what_was_acknowledged() {
     for seed in SEEDS {
         with_offload(seed, async |server, _| {
             server
@@ -174,9 +247,119 @@ fn a_shutdown_ends_streams_without_an_end_and_processes_what_was_acknowledged() 
                     let mut updates = updates.unwrap().into_inner();
                     assert_eq!(upload(&mut client, 0..10, Fault::Unspecified).await, 10);
                     server.shutdown.begin();
+                    let mut ids = BTreeSet::new();
                     while let Some(update) = updates.message().await.unwrap() {
                         assert_eq!(primes(&update), Some(25));
+                        ids.insert(update.id);
                     }
+                    assert!(ids.into_iter().eq(0..10));
+                })
+                .await;
+        });
+    }
+}
+
+/// An upload that has begun may go on, and its updates are sent. One that comes later is refused.
+#[test]
+fn a_shutdown_waits_for_uploads_and_lets_none_begin() {
+    for seed in SEEDS {
+        with_offload(seed, async |server, statistics| {
+            server
+                .with_client(async |client| {
+                    let updates = client.clone().get_updates(Subscription {}).await;
+                    let mut updates = updates.unwrap().into_inner();
+                    let (sender, rest) = seedbed::sync::unbounded();
+                    let mut uploading = client.clone();
+                    open_nursery(async |n: Nursery<'_>| {
+                        let upload = n.spawn(async move { uploading.do_something(rest).await });
+                        sender.send(item(0, Fault::Unspecified)).await.unwrap();
+                        assert_eq!(updates.message().await.unwrap().unwrap().id, 0);
+                        server.shutdown.begin();
+                        let mut late = client.clone();
+                        let refused = late.do_something(stream::empty()).await;
+                        // Refused by the service, or with the connection that is about to end.
+                        let code = refused.unwrap_err().code();
+                        assert!(matches!(code, Code::Unavailable | Code::Unknown), "{code}");
+                        sender.send(item(1, Fault::Unspecified)).await.unwrap();
+                        drop(sender);
+                        assert_eq!(upload.await.unwrap().into_inner().accepted, 2);
+                        assert_eq!(updates.message().await.unwrap().unwrap().id, 1);
+                        assert_eq!(updates.message().await.unwrap(), None);
+                        assert_eq!(statistics.accepted.load(Relaxed), 2);
+                    })
+                    .await;
+                })
+                .await;
+        });
+    }
+}
+
+/// The run's clock is a virtual one. The limit of a job is in real time.
+#[test]
+fn a_shutdown_has_time_for_a_full_queue_whose_jobs_all_take_their_limit() {
+    let clock = MockClock::new();
+    let settings = Settings {
+        dispatchers: NonZeroUsize::MIN,
+        grace: Duration::from_secs(1),
+        job_limit: Duration::from_millis(100),
+    };
+    let items = QUEUE as u64 + 1;
+    let builder = RunBuilder::new().clock(clock.clone());
+    with_settings(builder, settings, async |server, _| {
+        server
+            .with_client(async |mut client| {
+                // One is with the dispatcher, and the others are in the queue.
+                assert_eq!(upload(&mut client, 0..items, Fault::Hang).await, items);
+                server.shutdown.begin();
+                let jobs = settings.job_limit * items.try_into().unwrap();
+                clock.jump(settings.grace + FAREWELL + jobs);
+            })
+            .await;
+    });
+}
+
+#[test]
+fn no_limit_is_too_long() {
+    let settings = Settings {
+        grace: Duration::MAX,
+        job_limit: Duration::MAX,
+        ..SETTINGS
+    };
+    with_settings(shuffled(0), settings, async |server, _| {
+        server
+            .with_client(async |mut client| {
+                assert_eq!(upload(&mut client, 0..10, Fault::Unspecified).await, 10);
+            })
+            .await;
+    });
+}
+
+/// Items with an unknown fault are processed at once, without a worker.
+#[test]
+fn at_no_time_fewer_items_are_accepted_than_processed() {
+    for seed in SEEDS {
+        with_offload(seed, async |server, statistics| {
+            server
+                .with_client(async |mut client| {
+                    let items: Vec<_> = (0..200)
+                        .map(|id| Item {
+                            fault: 77,
+                            ..item(id, Fault::Unspecified)
+                        })
+                        .collect();
+                    let upload = async {
+                        let receipt = client.do_something(stream::iter(items)).await;
+                        assert_eq!(receipt.unwrap().into_inner().accepted, 200);
+                    };
+                    let watch = async {
+                        loop {
+                            let processed = statistics.processed.load(Relaxed);
+                            let accepted = statistics.accepted.load(Relaxed);
+                            assert!(processed <= accepted, "{processed} of {accepted}");
+                            yield_now().await;
+                        }
+                    };
+                    or(upload, watch).await;
                 })
                 .await;
         });

@@ -3,9 +3,11 @@
 use std::pin::Pin;
 
 use grpc_offload::adapter::calls::CallNursery;
+use grpc_offload::adapter::status::status_of;
 use grpc_offload::generated::offload_server::{Offload, OffloadServer};
+use grpc_offload::generated::update::Outcome;
 use grpc_offload::generated::{Item, Receipt, Subscription, Update};
-use seedbed::sync::{ProducerError, Receiver, Sender, spawn_producer, unbounded};
+use seedbed::sync::{Event, Receiver, Sender, spawn_producer, unbounded};
 use seedbed::time::sleep_forever;
 use seedbed::{checkpoint, on_cancel, shield};
 use smol::stream::{self, Stream, StreamExt};
@@ -23,36 +25,60 @@ pub enum Kind {
     /// With a channel, whose sender is in a child of the call. When the call is cancelled, the child is
     /// dropped first, as the receiver is in a shield. So the stream ends as if it were complete.
     Channel,
+    /// As `Channel`, but the child panics when the log is told to [let it](Log::let_it_panic).
+    Panicking,
+    /// One update that is larger than the windows of a client.
+    Large,
 }
 
 pub struct Probe {
     log: Sender<&'static str>,
     kind: Kind,
+    may_panic: Event,
 }
 
 /// The reports of the handlers of a probe, in order.
-pub struct Log(Receiver<&'static str>);
+pub struct Log {
+    entries: Receiver<&'static str>,
+    may_panic: Event,
+}
 
 impl Probe {
     pub fn new(kind: Kind) -> (OffloadServer<Self>, Log) {
         let (log, entries) = unbounded();
-        (OffloadServer::new(Self { log, kind }), Log(entries))
+        let may_panic = Event::new();
+        let probe = Self {
+            log,
+            kind,
+            may_panic: may_panic.clone(),
+        };
+        (OffloadServer::new(probe), Log { entries, may_panic })
     }
 }
 
 impl Log {
     /// Waits for the next entry.
     pub async fn expect(&self, entry: &str) {
-        assert_eq!(self.0.recv().await, Ok(entry));
+        assert_eq!(self.entries.recv().await, Ok(entry));
     }
+
+    /// Lets the child of a call panic, if it is one that does.
+    pub fn let_it_panic(&self) {
+        self.may_panic.set();
+    }
+}
+
+/// Adds an entry to the log. A test that has ended reads none, so an error does not matter.
+fn note(log: &Sender<&'static str>, entry: &'static str) {
+    _ = log.try_send(entry);
 }
 
 /// Waits until it is cancelled, and then cleans up.
 async fn hang(log: Sender<&'static str>) {
-    _ = log.try_send("hangs");
+    note(&log, "hangs");
     let clean_up = async {
         checkpoint().await;
-        _ = log.try_send("cleaned up");
+        note(&log, "cleaned up");
     };
     on_cancel(sleep_forever(), clean_up).await
 }
@@ -81,19 +107,19 @@ impl Offload for Probe {
         let log = self.log.clone();
         let clean_up = async {
             checkpoint().await;
-            _ = log.try_send("cleaned up");
+            note(&log, "cleaned up");
         };
         let reading = async {
             while let Some(item) = items.message().await.inspect_err(|_| {
-                _ = self.log.try_send("saw an error");
+                note(&self.log, "saw an error");
             })? {
                 accepted += 1;
-                _ = self.log.try_send("item");
+                note(&self.log, "item");
                 if item.id == HANG {
                     sleep_forever().await
                 }
             }
-            _ = self.log.try_send("saw the end");
+            note(&self.log, "saw the end");
             Ok(Response::new(Receipt { accepted }))
         };
         on_cancel(reading, clean_up).await
@@ -101,7 +127,7 @@ impl Offload for Probe {
 
     type GetUpdatesStream = Pin<Box<dyn Stream<Item = Result<Update, Status>> + Send>>;
 
-    /// Sends two updates and then hangs.
+    /// Sends two updates and then hangs, or as its [`Kind`] says.
     async fn get_updates(
         &self,
         request: Request<Subscription>,
@@ -120,19 +146,31 @@ impl Offload for Probe {
                     hang(log).await;
                     Ok::<(), Status>(())
                 });
-                Box::pin(stream.map(|item| {
-                    item.map_err(|error| match error {
-                        ProducerError::Failed(status) => status,
-                        ProducerError::Cancelled => Status::cancelled("incomplete"),
-                    })
-                }))
+                Box::pin(stream.map(|item| item.map_err(status_of)))
             }
-            Kind::Channel => {
+            Kind::Large => {
+                let large = Outcome::Error("x".repeat(16 << 20));
+                let update = Update {
+                    outcome: Some(large),
+                    ..update(1)
+                };
+                Box::pin(stream::once(Ok(update)))
+            }
+            kind @ (Kind::Channel | Kind::Panicking) => {
                 let (sender, receiver) = unbounded();
+                let may_panic = self.may_panic.clone();
                 nursery.spawn(async move {
-                    _ = sender.try_send(Ok(update(1)));
-                    _ = sender.try_send(Ok(update(2)));
-                    hang(log).await
+                    for id in 1..=2 {
+                        // The call and its receiver may have ended.
+                        _ = sender.try_send(Ok(update(id)));
+                    }
+                    match kind {
+                        Kind::Panicking => {
+                            may_panic.wait().await;
+                            panic!("the child was asked to panic");
+                        }
+                        _ => hang(log).await,
+                    }
                 });
                 Box::pin(stream::unfold(receiver, |receiver| {
                     shield(async move { Some((receiver.recv().await.ok()?, receiver)) })

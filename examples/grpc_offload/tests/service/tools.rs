@@ -56,13 +56,14 @@ fn a_client_that_watches_the_health_does_not_delay_the_shutdown() {
 macro_rules! reflection {
     ($version:ident) => {
         mod $version {
-            use smol::stream;
+            use smol::stream::{self, StreamExt};
+            use tonic::Code;
             use tonic_reflection::pb::$version::ServerReflectionRequest;
             use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
             use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
             use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
 
-            use crate::harness::origin;
+            use crate::harness::{SEEDS, origin};
             use crate::offload::with_offload;
 
             #[test]
@@ -113,6 +114,32 @@ macro_rules! reflection {
                         })
                         .await;
                 });
+            }
+
+            /// The grace period is longer than the test may take.
+            #[test]
+            fn a_client_that_may_ask_more_does_not_delay_the_shutdown() {
+                for seed in SEEDS {
+                    with_offload(seed, async |server, _| {
+                        let request = ServerReflectionRequest {
+                            host: String::new(),
+                            message_request: Some(MessageRequest::ListServices(String::new())),
+                        };
+                        server
+                            .with_channel(async |channel| {
+                                let mut client =
+                                    ServerReflectionClient::with_origin(channel, origin());
+                                let requests = stream::once(request).chain(stream::pending());
+                                let answers = client.server_reflection_info(requests).await;
+                                let mut answers = answers.unwrap().into_inner();
+                                assert!(answers.message().await.unwrap().is_some());
+                                server.shutdown.begin();
+                                let status = answers.message().await.unwrap_err();
+                                assert_eq!(status.code(), Code::Unavailable, "{status}");
+                            })
+                            .await;
+                    });
+                }
             }
         }
     };

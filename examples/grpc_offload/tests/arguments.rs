@@ -1,0 +1,52 @@
+//! What the program says to arguments that it cannot use.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// Runs the program, which must refuse its arguments. Returns what it prints.
+fn refused(arguments: &[&str]) -> String {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_grpc_offload"))
+        .arg("127.0.0.1:0")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that serves would not end by itself.
+    let mut line = String::new();
+    let mut output = BufReader::new(program.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    if !line.is_empty() {
+        program.kill().unwrap();
+    }
+    let output = program.wait_with_output().unwrap();
+    assert_eq!(line, "", "{arguments:?} are not refused");
+    assert!(!output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn without_a_dispatcher_no_item_would_be_processed() {
+    for number in ["0", "-1", "two"] {
+        let said = refused(&[number]);
+        assert!(said.contains("is to be 1 or more"), "{said}");
+        assert!(said.contains(number), "{said}");
+    }
+}
+
+#[test]
+fn a_time_that_cannot_be_read_is_an_error_that_says_what_is_expected() {
+    for time in ["abc", "-1", "NaN", "1e300", ""] {
+        for arguments in [&["2", time][..], &["2", "20", time][..]] {
+            let said = refused(arguments);
+            assert!(said.contains("is to be a number of seconds"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn more_arguments_than_there_are_settings_are_an_error() {
+    let said = refused(&["2", "20", "2", "more"]);
+    assert!(said.contains("more"), "{said}");
+}
