@@ -6,7 +6,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
@@ -14,7 +14,7 @@ use super::cancel_scope::CancelScope;
 use super::node::{Node, SharedTree};
 use super::outlived::poll_dead;
 use super::position::{PendingNode, attach_with, follow, poll_at};
-use super::scope_state::RunTwiceError;
+use super::scope_state::{RunTwiceError, ScopeState};
 use super::tree::End;
 use crate::time::{Sleep, sleep_until};
 
@@ -91,6 +91,32 @@ pub(crate) struct ScopeDriver {
     deadline_sleep: Option<DeadlineSleep>,
 }
 
+/// The timeout with which a scope has begun.
+#[derive(Clone, Copy, Default)]
+struct Timing {
+    /// It has a timeout or a deadline.
+    is_timed: bool,
+    timeout: Option<Duration>,
+}
+
+/// Makes the closure that begins a scope, and sets `begun` and `timing`. As it is made here, its type
+/// does not depend on the body of the scope, so one instance of [`poll_at`]'s beginning serves all.
+fn begin_in<'a>(
+    state: &'a Arc<ScopeState>,
+    timing: &'a Cell<Timing>,
+    begun: &'a mut bool,
+) -> impl FnOnce(&Arc<SharedTree>) -> Result<PendingNode, RunTwiceError> + 'a {
+    |tree| {
+        let timeout = state.begin(tree)?;
+        timing.set(Timing {
+            is_timed: timeout.is_some() || state.is_timed(),
+            timeout,
+        });
+        *begun = true;
+        Ok(PendingNode::Scope(state.clone()))
+    }
+}
+
 /// Sleeps until the deadline that the scope had when this was made.
 struct DeadlineSleep {
     deadline: Instant,
@@ -125,17 +151,12 @@ impl ScopeDriver {
     /// node if code below needs the node, or if the poll does not finish.
     fn poll_inside<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let ScopeDriver { scope, begun, .. } = self;
-        let timed = Cell::new(false);
-        let timeout = Cell::new(None);
-        let begin = |tree: &Arc<SharedTree>| {
-            timeout.set(scope.state.begin(tree)?);
-            timed.set(timeout.get().is_some() || scope.state.is_timed());
-            *begun = true;
-            Ok(PendingNode::Scope(scope.state.clone()))
-        };
+        let timing = Cell::new(Timing::default());
+        let begin = begin_in(&scope.state, &timing, begun);
         let polled = poll_at(&mut self.node, begin, || {
-            if timed.get() {
-                scope.state.begin_deadline(timeout.get());
+            let timing = timing.get();
+            if timing.is_timed {
+                scope.state.begin_deadline(timing.timeout);
             }
             poll()
         });

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::node::{Node, NodeState};
+use super::node::{Node, NodeState, SharedTree};
 use super::outlived::poll_dead;
 use super::position::{Entered, PendingNode, attach, enter, follow, poll_at};
 use super::tree::Kind;
@@ -87,13 +87,12 @@ impl<F: Future> Future for Shield<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let begin = |_: &_| Ok::<_, Infallible>(PendingNode::Shield);
         let Ok(polled) = poll_at(this.node, begin, || this.future.poll(cx));
         if polled.is_pending()
             && let (Some(node), Some(place)) = (&*this.node, *this.place)
         {
             let is_cleanup = *this.is_cleanup;
-            this.report.poll(cx, &node.shared, node.id, |what| {
+            this.report.poll(cx, &node.shared, node.id, &mut |what| {
                 describe(what, is_cleanup, place);
             });
         }
@@ -101,6 +100,10 @@ impl<F: Future> Future for Shield<F> {
         *this.node = None;
         Poll::Ready(value)
     }
+}
+
+fn begin(_: &Arc<SharedTree>) -> Result<PendingNode, Infallible> {
+    Ok(PendingNode::Shield)
 }
 
 fn describe(what: &mut String, is_cleanup: bool, place: &Location<'_>) {

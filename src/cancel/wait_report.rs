@@ -16,6 +16,9 @@ use super::tree::NodeId;
 use super::tuning::WAIT_REPORTED_AFTER;
 use super::wait_tick::WaitTick;
 
+/// Writes what is waited for. Not a type parameter: futures of many types have a report each.
+pub(crate) type Describe<'a> = dyn FnMut(&mut String) + 'a;
+
 /// Reports, once, that a cancelled scope waits for the future that has this.
 #[derive(Debug)]
 pub(crate) enum WaitReport {
@@ -43,7 +46,7 @@ impl WaitReport {
 
     /// Checks the position of this thread after a poll there that returned `Pending`. `describe`
     /// continues the words "waits for".
-    pub(crate) fn poll_here(&mut self, cx: &mut Context<'_>, describe: impl FnOnce(&mut String)) {
+    pub(crate) fn poll_here(&mut self, cx: &mut Context<'_>, describe: &mut Describe<'_>) {
         if let Some((tree, node)) = current_node() {
             self.poll(cx, &tree, node, describe);
         }
@@ -55,7 +58,7 @@ impl WaitReport {
         cx: &mut Context<'_>,
         tree: &Arc<SharedTree>,
         node: NodeId,
-        describe: impl FnOnce(&mut String),
+        describe: &mut Describe<'_>,
     ) {
         if let Self::Seen(seen) = self {
             let cancellations = tree.cancellations();
@@ -105,7 +108,7 @@ impl Ticks {
         cx: &mut Context<'_>,
         tree: &SharedTree,
         node: NodeId,
-        describe: impl FnOnce(&mut String),
+        describe: &mut Describe<'_>,
     ) {
         let mut is_due = false;
         // Ctrl-C may come after the warning. Outside of runs it does not cancel.
@@ -125,7 +128,7 @@ impl Ticks {
         }
     }
 
-    fn report(&mut self, by_ctrl_c: bool, describe: impl FnOnce(&mut String)) {
+    fn report(&mut self, by_ctrl_c: bool, describe: &mut Describe<'_>) {
         let prints = by_ctrl_c && !self.is_printed;
         if self.is_warned && !prints {
             return;
@@ -175,7 +178,7 @@ mod tests {
     fn describes(ticks: &mut Ticks, tree: &SharedTree, node: NodeId) -> bool {
         let mut described = false;
         let cx = &mut Context::from_waker(Waker::noop());
-        ticks.poll(cx, tree, node, |_| described = true);
+        ticks.poll(cx, tree, node, &mut |_| described = true);
         described
     }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::driver::RunDriver;
+use super::driver::{MainFuture, RunDriver};
 use super::interrupt::Interrupt;
 use super::workers;
 use crate::instrument::{Instrument, Instruments, Observed, TaskExit};
@@ -227,13 +227,16 @@ impl RunBuilder {
     /// ```
     #[doc(alias = "block_on")]
     pub fn run<F: IntoFuture>(self, future: F) -> F::Output {
-        match self.shuffle {
-            None => self.run_in_order(future),
-            Some(seed) => self.run_in_order(shuffle(seed, future)),
-        }
+        let seed = self.shuffle;
+        self.run_erased(Box::new(move || match seed {
+            None => MainFuture::new(future.into_future()),
+            Some(seed) => MainFuture::new(shuffle(seed, future)),
+        }))
     }
 
-    fn run_in_order<F: IntoFuture>(self, future: F) -> F::Output {
+    /// Runs the future that `begin` makes inside of the run. One instance of this, and of the driver,
+    /// serves all main futures with the same output.
+    fn run_erased<'f, T>(self, begin: Box<dyn FnOnce() -> MainFuture<'f, T> + 'f>) -> T {
         workers::hook();
         fork_detector::watch_for_forks();
         let mut inside = Inside::enter();
@@ -241,7 +244,7 @@ impl RunBuilder {
             .then(Interrupt::watch)
             .flatten();
         let observed = Observed::begin(self.instruments);
-        let mut driver = RunDriver::new(Timers::new(self.clock), interrupt, future.into_future());
+        let mut driver = RunDriver::new(Timers::new(self.clock), interrupt, begin());
         let block = || {
             if fork_detector::is_forked_copy() {
                 // The reactor's events are for the original, and its thread may hold its lock.

@@ -26,7 +26,7 @@ use super::wake_flag::WakeFlag;
 use super::workers;
 use crate::ambient::{Run, WithValues};
 use crate::cancel::position::{Entered, enter_above_root};
-use crate::cancel::{CancelReason, CancelScope, CancelSource, ScopeRun, SharedTree};
+use crate::cancel::{CancelReason, CancelScope, CancelSource, SharedTree};
 use crate::instrument;
 use crate::instrument::{RunId, TaskExit};
 use crate::sys::ctrl_c::InterruptedRun;
@@ -42,19 +42,39 @@ const WAKERS_OF_THE_RUN: usize = 3;
 /// The references to the inbox of a run without handles: the driver's, and the run's own.
 const INBOXES_OF_THE_RUN: usize = 2;
 
-/// The main future, in the root scope.
-enum Root<F: Future> {
-    Running(Pin<Box<ScopeRun<F>>>),
+/// The main future of a run, in the run's root scope.
+///
+/// Its type is erased, so that one instance of the generic code of a run serves all main futures
+/// with the same output. It is in a box anyway.
+pub(super) struct MainFuture<'f, T> {
+    future: Pin<Box<dyn Future<Output = Option<T>> + 'f>>,
+    scope: CancelScope,
+    task: RootTask,
+}
+
+impl<'f, T> MainFuture<'f, T> {
+    pub(super) fn new<F: Future<Output = T> + 'f>(future: F) -> Self {
+        let scope = CancelScope::new();
+        Self {
+            future: Box::pin(scope.run(future)),
+            scope,
+            task: RootTask::new::<F>(),
+        }
+    }
+}
+
+enum Root<'f, T> {
+    Running(Pin<Box<dyn Future<Output = Option<T>> + 'f>>),
     /// `None` if the future was cancelled or panicked.
-    Ended(Option<F::Output>),
+    Ended(Option<T>),
     /// The run has ended, and its value was returned.
     Finished,
 }
 
 /// One run, as a future. Its output is `None` if the root scope was cancelled, which only Ctrl-C
 /// does to a run without a panic.
-pub(super) struct RunDriver<F: Future> {
-    root: Root<F>,
+pub(super) struct RunDriver<'f, T> {
+    root: Root<'f, T>,
     task: RootTask,
     id: Option<RunId>,
     /// The timeout of a wait that instruments know has begun, until they know that it has ended.
@@ -76,23 +96,27 @@ pub(super) struct RunDriver<F: Future> {
 }
 
 /// The main future is pinned in a box of its own, and its value is only moved.
-impl<F: Future> Unpin for RunDriver<F> {}
+impl<T> Unpin for RunDriver<'_, T> {}
 
-impl<F: Future> RunDriver<F> {
-    pub(super) fn new(timers: Arc<Timers>, interrupt: Option<Interrupt>, future: F) -> Self {
-        let (scope, main) = (CancelScope::new(), WakeFlag::new());
-        let (task, id) = (RootTask::new::<F>(), instrument::current_run());
+impl<'f, T> RunDriver<'f, T> {
+    pub(super) fn new(
+        timers: Arc<Timers>,
+        interrupt: Option<Interrupt>,
+        future: MainFuture<'f, T>,
+    ) -> Self {
+        let (task, id) = (future.task, instrument::current_run());
+        let main = WakeFlag::new();
         if instrument::is_observed(id) {
             instrument::task_spawned(&task.info());
         }
-        let inbox = RunInbox::new(timers.clone(), scope.clone());
+        let inbox = RunInbox::new(timers.clone(), future.scope);
         let variables = Arc::<Variables>::default();
         let run = Run::new()
             .with(timers.clone())
             .with(variables.clone())
             .with(inbox.clone());
         RunDriver {
-            root: Root::Running(Box::pin(scope.run(future))),
+            root: Root::Running(future.future),
             task,
             id,
             waiting: None,
@@ -198,7 +222,7 @@ impl<F: Future> RunDriver<F> {
         self.inbox.system.cancel(reason);
     }
 
-    fn end_root(&mut self, value: Option<F::Output>) {
+    fn end_root(&mut self, value: Option<T>) {
         let ended = std::mem::replace(&mut self.root, Root::Ended(value));
         let dropped = self
             .task
@@ -256,7 +280,7 @@ impl<F: Future> RunDriver<F> {
 
     /// Ends the run after its last task: runs the calls that were accepted, and drops the run's
     /// variables.
-    fn finish(&mut self) -> Option<F::Output> {
+    fn finish(&mut self) -> Option<T> {
         self.inbox.calls.close();
         // The queue is closed, so these are all.
         self.run_calls();
@@ -354,10 +378,10 @@ impl<F: Future> RunDriver<F> {
     }
 }
 
-impl<F: Future> Future for RunDriver<F> {
-    type Output = Option<F::Output>;
+impl<T> Future for RunDriver<'_, T> {
+    type Output = Option<T>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let this = &mut *self;
         this.after_wait();
         this.register(cx);
@@ -403,7 +427,7 @@ impl<F: Future> Future for RunDriver<F> {
     }
 }
 
-impl<F: Future> Drop for RunDriver<F> {
+impl<T> Drop for RunDriver<'_, T> {
     /// Stops spinning for workers. If a panic of a clock or a foreign waker has ended the loop,
     /// drops what is left, so no thread waits for an answer forever.
     fn drop(&mut self) {

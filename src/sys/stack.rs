@@ -117,8 +117,9 @@ pub(crate) fn adopt() {
 }
 
 /// Drops a value that may be nested too deeply for the stack of this thread, or leaks it if there is
-/// no room for a large stack.
-pub(crate) fn drop_deep<T: Send + 'static>(value: T) {
+/// no room for a large stack. (In a box, so that values of all types share the code that starts a
+/// thread.)
+pub(crate) fn drop_deep(value: Box<dyn Send>) {
     // The closure is dropped if no thread can be had.
     let value = ManuallyDrop::new(value);
     let dropping = std::thread::Builder::new()
@@ -307,6 +308,6 @@ mod tests {
     fn a_value_is_dropped_on_a_stack_that_is_large_enough() {
         struct Link(#[allow(dead_code)] Option<Box<Link>>);
         let chain = (0..1_000_000).fold(Link(None), |next, _| Link(Some(Box::new(next))));
-        drop_deep(chain);
+        drop_deep(Box::new(chain));
     }
 }

@@ -8,9 +8,9 @@
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use bincode::config::{Config, Configuration, Fixint, LittleEndian};
+use bincode::config::{Configuration, Fixint, LittleEndian};
 use bincode::enc::write::Writer;
-use bincode::error::{DecodeError, EncodeError};
+use bincode::error::EncodeError;
 use bincode::serde::OwnedSerdeDecoder;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed};
@@ -44,7 +44,7 @@ pub(crate) const FORMAT_NUMBER: u32 = 1;
 #[inline]
 pub(crate) fn drop_encoded<T: Send + 'static, R>(value: T, encoded: &Result<R, CodecError>) {
     if matches!(encoded, Err(error) if error.is_too_deep()) {
-        stack::drop_deep(value);
+        stack::drop_deep(Box::new(value));
     }
 }
 
@@ -82,15 +82,22 @@ pub(crate) fn encode_owned<T: Serialize>(value: T) -> Result<Vec<u8>, CodecError
 }
 
 /// Decodes a value that takes up all of `bytes`.
+///
+/// bincode allocates memory for a text before it has seen the text. If a type's `Serialize` and
+/// `Deserialize` disagree, the length may be any number, and allocating more than all memory aborts
+/// the process. So the format has a limit, which bounds that allocation. Each limit is one more copy
+/// of the code that decodes a type, and compiling those takes most of the time of a program with many
+/// jobs; so there are few.
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > SMALL_DECODE_LIMIT {
+        return decode_large(bytes);
+    }
+    let format = FORMAT.with_limit::<SMALL_DECODE_LIMIT>();
     decode_checked(|witness| {
-        if bytes.len() <= SMALL_DECODE_LIMIT {
-            decode_with_limit(bytes, FORMAT.with_limit::<SMALL_DECODE_LIMIT>(), witness)
-        } else if bytes.len() <= LARGE_DECODE_LIMIT {
-            decode_with_limit(bytes, FORMAT.with_limit::<LARGE_DECODE_LIMIT>(), witness)
-        } else {
-            decode_with_limit(bytes, FORMAT, witness)
-        }
+        let decoded = bincode::serde::seed_decode_from_slice(Expected::new(witness), bytes, format);
+        let (decoded, read) = decoded.map_err(CodecError::of_decoding)?;
+        check_left_over(bytes.len() - read)?;
+        Ok(decoded)
     })
 }
 
@@ -106,27 +113,10 @@ fn decode_large<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Code
         } else {
             seed.deserialize(OwnedSerdeDecoder::from_reader(reader, FORMAT).as_deserializer())
         };
-        check_left_over(decoded, |_| rest.len())
+        let decoded = decoded.map_err(CodecError::of_decoding)?;
+        check_left_over(rest.len())?;
+        Ok(decoded)
     })
-}
-
-/// Decodes in a format with a limit for the bytes of a value.
-///
-/// bincode allocates memory for a text before it has seen the text. If a type's `Serialize` and
-/// `Deserialize` disagree, the length may be any number, and allocating more than all memory aborts
-/// the process. The limit bounds that allocation.
-fn decode_with_limit<T: DeserializeOwned>(
-    bytes: &[u8],
-    format: impl Config,
-    witness: Option<&Witness>,
-) -> Result<Decoded<T>, CodecError> {
-    let decoded = bincode::serde::seed_decode_from_slice(Expected::new(witness), bytes, format);
-    let mut read = 0;
-    let decoded = decoded.map(|(decoded, length)| {
-        read = length;
-        decoded
-    });
-    check_left_over(decoded, |_| bytes.len() - read)
 }
 
 /// Decodes a value. If only a witness can tell whether it is right, calls that, and decodes it again.
@@ -302,17 +292,13 @@ pub(crate) fn encoded_len(payload: &[u8], last_fd: Option<BorrowedFd<'_>>) -> us
     incoming::encoded_len(payload, last_fd)
 }
 
-fn check_left_over<T>(
-    decoded: Result<Decoded<T>, DecodeError>,
-    left_over: impl FnOnce(&Decoded<T>) -> usize,
-) -> Result<Decoded<T>, CodecError> {
-    let decoded = decoded.map_err(CodecError::of_decoding)?;
-    match left_over(&decoded) {
-        0 => Ok(decoded),
-        left_over => Err(CodecError::new(format!(
-            "{left_over} bytes are left over; do `Serialize` and `Deserialize` agree?"
-        ))),
+fn check_left_over(bytes: usize) -> Result<(), CodecError> {
+    if bytes == 0 {
+        return Ok(());
     }
+    Err(CodecError::new(format!(
+        "{bytes} bytes are left over; do `Serialize` and `Deserialize` agree?"
+    )))
 }
 
 #[cfg(test)]
@@ -464,9 +450,11 @@ mod tests {
             // Padded to the limit, to the byte.
             let pad = |length| (value.clone(), "x".repeat(length));
             let bytes = encode(&pad(ENOUGH.saturating_sub(encode(&pad(0)).unwrap().len()))).unwrap();
-            let decoded = decode_with_limit::<(Value, String)>(&bytes, FORMAT.with_limit::<ENOUGH>(), None);
+            let format = FORMAT.with_limit::<ENOUGH>();
+            let seed = Expected::<(Value, String)>::new(None);
+            let decoded = bincode::serde::seed_decode_from_slice(seed, &bytes, format);
             if bytes.len() <= ENOUGH {
-                prop_assert_eq!(decoded.unwrap().value, pad(bytes.len() - encode(&pad(0)).unwrap().len()));
+                prop_assert_eq!(decoded.unwrap().0.value, pad(bytes.len() - encode(&pad(0)).unwrap().len()));
             } else {
                 prop_assert!(decoded.is_err());
             }

@@ -27,6 +27,7 @@ use crate::sync::{CapacityLimiter, Token};
 use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::role::refuse_unless_hooked;
 use crate::transport::codec;
+use crate::transport::codec_error::CodecError;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::code::{Code, JobFn};
 use crate::transport::out_message::OutMessage;
@@ -54,22 +55,85 @@ pub struct RunSyncFuture<A, R> {
 pub(super) type CallResult<R> = Result<R, WorkerError>;
 
 /// A call that has to wait.
-pub(super) type Waiting<R> = Pin<Box<dyn Future<Output = CallResult<R>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = CallResult<Answer>> + Send>>;
 
-/// The first step of a call, which knows how its argument and its result are encoded. So the future
-/// needs no bounds, and a type that has no encoding is one error at `run_sync`.
-pub(super) type Start<A, R> = fn(Request<A>, &mut Context<'_>) -> Result<CallResult<R>, Waiting<R>>;
+/// The steps of a call that know the types of its argument and its result.
+///
+/// The future has them from `run_sync`. So it needs no bounds, and a type that has no encoding is one
+/// error there. All other steps are the same code for calls of all types.
+pub(super) struct Typed<A, R> {
+    start: fn(Request, A, &mut Context<'_>) -> Result<CallResult<Answer>, Waiting>,
+    decode: Decode<R>,
+}
+
+type Decode<R> = fn(Frame) -> Result<R, CodecError>;
+
+impl<A, R> Typed<A, R>
+where
+    A: Serialize + Send + 'static,
+    R: Serialize + DeserializeOwned,
+{
+    pub(super) const STEPS: Self = Self {
+        start: |request, arg, cx| start(request, &mut Some(arg), cx),
+        decode: |mut frame| {
+            let fds = mem::take(&mut frame.fds);
+            codec::decode_received(frame.payload(), fds)
+        },
+    };
+}
+
+/// The argument of a call, until it is encoded.
+trait Unencoded: Send {
+    /// Encodes the argument as a job, and drops it.
+    fn encode(&mut self, code: Code<JobFn>, pool: &WorkerPool) -> Result<OutMessage, CodecError>;
+
+    /// Moves the argument into a box, for a call that has to wait before it encodes it.
+    fn move_to_heap(&mut self) -> Box<dyn Unencoded>;
+}
+
+/// The argument; `None` once one of the methods was called, which is once.
+impl<A: Serialize + Send + 'static> Unencoded for Option<A> {
+    fn encode(&mut self, code: Code<JobFn>, pool: &WorkerPool) -> Result<OutMessage, CodecError> {
+        let arg = self.take().expect("an argument is encoded once");
+        let job = OutMessage::build(Kind::Job, code.offset(), |out| {
+            if pool.config.limits_open_files() {
+                codec::encode_in_frame(&arg, out)
+            } else {
+                codec::encode_for_worker(&arg, out, pool.arenas.pool())
+            }
+        });
+        codec::drop_encoded(arg, &job);
+        job
+    }
+
+    fn move_to_heap(&mut self) -> Box<dyn Unencoded> {
+        Box::new(self.take())
+    }
+}
+
+/// The encoded result of a call.
+struct Answer {
+    call: Call,
+    frame: Frame,
+}
+
+impl Answer {
+    fn decode<R>(self, decode: Decode<R>) -> CallResult<R> {
+        let Self { call, frame } = self;
+        decode(frame).map_err(|error| call.named(WorkerError::decode_result(error)))
+    }
+}
 
 enum State<A, R> {
-    New(Request<A>, Start<A, R>),
-    Waiting(Waiting<R>, &'static CallWaits),
+    New(Request, A, Typed<A, R>),
+    Waiting(Waiting, &'static CallWaits, Decode<R>),
     Over,
 }
 
 impl<A, R> RunSyncFuture<A, R> {
-    pub(super) fn new(request: Request<A>, start: Start<A, R>) -> Self {
+    pub(super) fn new(request: Request, arg: A, steps: Typed<A, R>) -> Self {
         Self {
-            state: State::New(request, start),
+            state: State::New(request, arg, steps),
         }
     }
 }
@@ -84,22 +148,26 @@ impl<A, R> Future for RunSyncFuture<A, R> {
         if is_forked_copy() {
             return Poll::Ready(Err(WorkerError::forked_program()));
         }
-        let (mut waiting, job) = match mem::replace(&mut self.state, State::Over) {
-            State::Waiting(waiting, job) => (waiting, job),
-            State::New(request, start) => {
+        let (mut waiting, job, decode) = match mem::replace(&mut self.state, State::Over) {
+            State::Waiting(waiting, job, decode) => (waiting, job, decode),
+            State::New(request, arg, Typed { start, decode }) => {
                 let job = request.job;
-                match start(request, cx) {
-                    Ok(result) => return Poll::Ready(result),
-                    Err(waiting) => (waiting, job),
+                match start(request, arg, cx) {
+                    Ok(answer) => {
+                        return Poll::Ready(answer.and_then(|answer| answer.decode(decode)));
+                    }
+                    Err(waiting) => (waiting, job, decode),
                 }
             }
             State::Over => panic!("a call was polled after it had ended"),
         };
-        let result = job.during(|| waiting.as_mut().poll(cx));
-        if result.is_pending() {
-            self.state = State::Waiting(waiting, job);
+        match job.during(|| waiting.as_mut().poll(cx)) {
+            Poll::Ready(answer) => Poll::Ready(answer.and_then(|answer| answer.decode(decode))),
+            Poll::Pending => {
+                self.state = State::Waiting(waiting, job, decode);
+                Poll::Pending
+            }
         }
-        result
     }
 }
 
@@ -118,40 +186,38 @@ struct Call {
     context: WorkerContext,
 }
 
-/// Starts a call. Returns its result, or the rest of the call if it has to wait.
-pub(super) fn start<A, R>(
-    request: Request<A>,
+/// Starts a call. Returns its answer, or the rest of the call if it has to wait.
+fn start(
+    request: Request,
+    arg: &mut dyn Unencoded,
     cx: &mut Context<'_>,
-) -> Result<CallResult<R>, Waiting<R>>
-where
-    A: Serialize + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
+) -> Result<CallResult<Answer>, Waiting> {
     if trace::is_enabled() {
+        let job = request.job.function();
         return Err(Box::pin(trace::spanned(
-            request.job.function(),
-            run(request),
+            job,
+            run(request, arg.move_to_heap()),
         )));
     }
-    run_at_once(request, cx)
+    run_at_once(request, arg, cx)
 }
 
 /// Takes all steps that need no wait. Gives the rest of the call if one does.
-fn run_at_once<A, R>(request: Request<A>, cx: &mut Context<'_>) -> Result<CallResult<R>, Waiting<R>>
-where
-    A: Serialize + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
+fn run_at_once(
+    request: Request,
+    arg: &mut dyn Unencoded,
+    cx: &mut Context<'_>,
+) -> Result<CallResult<Answer>, Waiting> {
     refuse_unless_hooked("seedbed::run_sync");
     if pin!(checkpoint_if_cancelled()).poll(cx).is_pending() {
-        return Err(Box::pin(run(request)));
+        return Err(Box::pin(run(request, arg.move_to_heap())));
     }
-    let (call, arg, limiter) = match check(request) {
+    let (call, limiter) = match check(request) {
         Ok(checked) => checked,
         Err(error) => return Ok(Err(error)),
     };
     let Some(token) = limiter.as_ref().unwrap_or(default_limiter()).try_acquire() else {
-        return Err(Box::pin(call.run_limited(arg, limiter)));
+        return Err(Box::pin(call.run_limited(arg.move_to_heap(), limiter)));
     };
     let (job, guard, taken) = match call.begin(arg, token, None) {
         Ok(begun) => begun,
@@ -170,10 +236,11 @@ where
     // it.
     match attempt.poll(cx) {
         Poll::Ready(AttemptOutcome::Done(frame)) => {
+            let answer = Answer { call, frame };
             if !take_due_yield() {
-                Ok(call.decode(frame))
+                Ok(Ok(answer))
             } else {
-                Err(Box::pin(call.finish(frame)))
+                Err(Box::pin(after_yield(answer)))
             }
         }
         Poll::Ready(AttemptOutcome::Failed(error)) => Ok(Err(call.named(error))),
@@ -184,17 +251,15 @@ where
 }
 
 /// Runs a call from its beginning.
-async fn run<A: Serialize + Send + 'static, R: Serialize + DeserializeOwned>(
-    request: Request<A>,
-) -> CallResult<R> {
+async fn run(request: Request, arg: Box<dyn Unencoded>) -> CallResult<Answer> {
     refuse_unless_hooked("seedbed::run_sync");
     checkpoint_if_cancelled().await;
-    let (call, arg, limiter) = check(request)?;
+    let (call, limiter) = check(request)?;
     call.run_limited(arg, limiter).await
 }
 
 /// Checks all that can be wrong with a call before it takes its limiter token.
-fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>)> {
+fn check(request: Request) -> CallResult<(Call, Option<CapacityLimiter>)> {
     let job_name = request.job.function();
     let code = request
         .code
@@ -213,7 +278,7 @@ fn check<A>(request: Request<A>) -> CallResult<(Call, A, Option<CapacityLimiter>
     };
     let of_context = || call.context.config().limiter_of_calls().cloned();
     let limiter = request.limiter.or_else(of_context);
-    Ok((call, request.arg, limiter))
+    Ok((call, limiter))
 }
 
 /// A call that has its token after a wait and may be cancelled before it begins. Counts the call
@@ -238,11 +303,11 @@ impl Call {
     }
 
     /// Waits for a limiter token, and runs the rest of the call.
-    async fn run_limited<A: Serialize + Send + 'static, R: Serialize + DeserializeOwned>(
+    async fn run_limited(
         self,
-        arg: A,
+        mut arg: Box<dyn Unencoded>,
         limiter: Option<CapacityLimiter>,
-    ) -> CallResult<R> {
+    ) -> CallResult<Answer> {
         let limiter = limiter.as_ref().unwrap_or(default_limiter());
         let (token, waited) = acquire(limiter).await;
         if let Some(waited) = waited {
@@ -253,29 +318,22 @@ impl Call {
             checkpoint_if_cancelled().await;
             mem::forget(uncounted); // from here on the call's guard counts it
         }
-        let (job, guard, taken) = self.begin(arg, token, waited)?;
+        let (job, guard, taken) = self.begin(&mut *arg, token, waited)?;
+        drop(arg);
         // In memory of its own, because thousands of calls may wait for their turn, and the rest of
         // a call needs many times the memory of that wait.
         Box::pin(self.run_job(job, guard, taken)).await
     }
 
     /// Encodes the argument, counts the call, and takes a worker.
-    fn begin<A: Serialize + Send + 'static>(
+    fn begin(
         &self,
-        arg: A,
+        arg: &mut dyn Unencoded,
         token: Token,
         waited: Option<Duration>,
     ) -> CallResult<(OutMessage, CallGuard, Taken)> {
         let pool = self.context.pool();
-        let job = OutMessage::build(Kind::Job, self.code.offset(), |out| {
-            if pool.config.limits_open_files() {
-                codec::encode_in_frame(&arg, out)
-            } else {
-                codec::encode_for_worker(&arg, out, pool.arenas.pool())
-            }
-        });
-        codec::drop_encoded(arg, &job);
-        let begun = match job {
+        let begun = match arg.encode(self.code, pool) {
             Ok(job) => CallGuard::begin(pool.clone(), self.job_name, token, waited)
                 .map(|(guard, taken)| (job, guard, taken)),
             Err(error) => Err(pool.count_unsent_call(waited, WorkerError::encode_argument(error))),
@@ -298,38 +356,27 @@ impl Call {
     }
 
     /// Runs the rest of a call whose job has to be handed to a worker.
-    async fn run_job<R: Serialize + DeserializeOwned>(
-        self,
-        job: OutMessage,
-        guard: CallGuard,
-        taken: Taken,
-    ) -> CallResult<R> {
+    async fn run_job(self, job: OutMessage, guard: CallGuard, taken: Taken) -> CallResult<Answer> {
         let attempt = self.attempt_with(job, guard, taken).await?;
         self.run_attempt(attempt).await
     }
 
     /// Runs the rest of a call whose last attempt did not run the job.
-    async fn retry<R: Serialize + DeserializeOwned>(
-        self,
-        job: OutMessage,
-        guard: CallGuard,
-    ) -> CallResult<R> {
+    async fn retry(self, job: OutMessage, guard: CallGuard) -> CallResult<Answer> {
         let attempt = self.next_attempt(job, guard).await?;
         self.run_attempt(attempt).await
     }
 
     /// Runs the rest of a call that has begun an attempt.
-    async fn run_attempt<R: Serialize + DeserializeOwned>(
-        self,
-        mut attempt: Attempt,
-    ) -> CallResult<R> {
+    async fn run_attempt(self, mut attempt: Attempt) -> CallResult<Answer> {
         loop {
             match self.carry_out(attempt).await {
                 AttemptOutcome::Done(frame) => {
+                    let answer = Answer { call: self, frame };
                     if !take_due_yield() {
-                        return self.decode(frame);
+                        return Ok(answer);
                     }
-                    return self.finish(frame).await;
+                    return after_yield(answer).await;
                 }
                 AttemptOutcome::Failed(error) => return Err(self.named(error)),
                 AttemptOutcome::Retry(job, guard) => {
@@ -369,7 +416,7 @@ impl Call {
                 None => attempt.poll(cx),
             };
             if outcome.is_pending() {
-                report.poll_here(cx, |what| self.describe(what, attempt.pid()));
+                report.poll_here(cx, &mut |what| self.describe(what, attempt.pid()));
             }
             outcome
         });
@@ -436,18 +483,12 @@ impl Call {
         };
         self.attempt(job, worker, guard)
     }
+}
 
-    /// Lets other tasks run before the result is decoded.
-    async fn finish<R: Serialize + DeserializeOwned>(self, frame: Frame) -> CallResult<R> {
-        shielded(yield_now()).await; // cancellation must not take away a result that has arrived
-        self.decode(frame)
-    }
-
-    fn decode<R: Serialize + DeserializeOwned>(&self, mut frame: Frame) -> CallResult<R> {
-        let fds = mem::take(&mut frame.fds);
-        codec::decode_received(frame.payload(), fds)
-            .map_err(|error| self.named(WorkerError::decode_result(error)))
-    }
+/// Lets other tasks run before the answer is decoded.
+async fn after_yield(answer: Answer) -> CallResult<Answer> {
+    shielded(yield_now()).await; // cancellation must not take away a result that has arrived
+    Ok(answer)
 }
 
 /// Takes a token, and measures how long that took. Reads no clock if a token is free.

@@ -1,4 +1,4 @@
-//! A call as its caller described it, before its first poll.
+//! A call as its caller described it, before its first poll. Its argument stands beside it.
 
 use std::time::Duration;
 
@@ -9,12 +9,11 @@ use crate::wait::CallWaits;
 use crate::worker::pool::context::WorkerContext;
 
 /// A call that has not been polled.
-pub(super) struct Request<A> {
+pub(super) struct Request {
     /// `None` if the function lies outside the main executable.
     pub(super) code: Option<Code<JobFn>>,
     /// The job's name, and the waits of its call.
     pub(super) job: &'static CallWaits,
-    pub(super) arg: A,
     /// `None` for the context that is current at the first poll.
     pub(super) context: Option<WorkerContext>,
     /// `None` for the default limiter.

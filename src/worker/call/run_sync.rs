@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use super::cancel_policy::CancelPolicy;
 use super::flatten::FlatRunSync;
-use super::future;
-use super::future::{RunSyncFuture, Start};
+use super::future::{RunSyncFuture, Typed};
 use super::request::Request;
 use super::value::{Argument, JobResult};
 use crate::sync::CapacityLimiter;
@@ -152,8 +151,9 @@ where
 /// ```
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct RunSync<A, R> {
-    request: Request<A>,
-    start: Start<A, R>,
+    request: Request,
+    arg: A,
+    steps: Typed<A, R>,
 }
 
 /// The waits of a call of a job of type `F`.
@@ -200,18 +200,18 @@ impl<A, R> RunSync<A, R> {
             request: Request {
                 code: Code::of_job(f),
                 job: waits,
-                arg,
                 context,
                 limiter: None,
                 cancel_policy: CancelPolicy::default(),
                 time_limit: None,
             },
-            start: future::start,
+            arg,
+            steps: Typed::STEPS,
         }
     }
 
     pub(crate) fn argument_mut(&mut self) -> &mut A {
-        &mut self.request.arg
+        &mut self.arg
     }
 
     /// Lets cancellation ask the job to end, and kill its worker after the context's grace period.
@@ -429,7 +429,7 @@ impl<A, T, E> RunSync<A, Result<T, E>> {
     where
         E: From<WorkerError>,
     {
-        FlatRunSync::new(RunSyncFuture::new(self.request, self.start))
+        FlatRunSync::new(RunSyncFuture::new(self.request, self.arg, self.steps))
     }
 }
 
@@ -487,6 +487,6 @@ impl<A, R> IntoFuture for RunSync<A, R> {
     type IntoFuture = RunSyncFuture<A, R>;
 
     fn into_future(self) -> RunSyncFuture<A, R> {
-        RunSyncFuture::new(self.request, self.start)
+        RunSyncFuture::new(self.request, self.arg, self.steps)
     }
 }

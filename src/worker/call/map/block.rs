@@ -51,7 +51,7 @@ impl<A: Argument, R: JobResult, O: MapOrder> Map<'_, A, R, O> {
         let stopped = self.driver.poll_stop(cx);
         if stopped.is_pending() {
             let driver = &self.driver;
-            self.report.poll_here(cx, |what| driver.describe(what));
+            self.report.poll_here(cx, &mut |what| driver.describe(what));
         }
         stopped
     }
