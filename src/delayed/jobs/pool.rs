@@ -233,7 +233,7 @@ impl Pool {
     }
 
     /// Returns the number of waiting jobs that hold resources.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn waiting_holders(&self) -> usize {
         lock(&self.state).waits.holders()
     }
