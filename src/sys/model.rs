@@ -11,7 +11,10 @@
 // Hands plain data to several threads: that is the checked property.
 #![allow(unsafe_code)]
 
+use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize as RealAtomicUsize;
@@ -52,6 +55,49 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
         unpark.0.wait();
     }
+}
+
+loom::thread_local! {
+    /// The number of accesses to shared memory after which this thread is killed, if it is.
+    static STEPS_LEFT: Cell<Option<usize>> = Cell::new(None);
+}
+
+/// The panic payload of a thread that stands for a process, and has ended.
+struct Ended;
+
+/// Runs `process` in a thread that stands for a process, and ends it before the access after `steps`
+/// accesses to memory that is shared with another one. Returns `None` if it was ended, or ended itself.
+pub(crate) fn kill_after<R>(steps: Option<usize>, process: impl FnOnce() -> R) -> Option<R> {
+    STEPS_LEFT.with(|left| left.set(steps));
+    let outcome: Result<R, Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(process));
+    STEPS_LEFT.with(|left| left.set(None));
+    match outcome {
+        Ok(value) => Some(value),
+        Err(payload) if payload.is::<Ended>() => None,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// Counts an access to shared memory. Ends the process that the thread stands for if it is time.
+pub(crate) fn step() {
+    let is_last = STEPS_LEFT.with(|left| match left.get() {
+        None => false,
+        Some(0) => true,
+        Some(steps) => {
+            left.set(Some(steps - 1));
+            false
+        }
+    });
+    if is_last {
+        end_process();
+    }
+}
+
+/// Ends the process that this thread stands for.
+pub(crate) fn end_process() -> ! {
+    // Values that are dropped while this unwinds may access the memory.
+    STEPS_LEFT.with(|left| left.set(None));
+    resume_unwind(Box::new(Ended))
 }
 
 /// Data without protection. loom checks that all uses are ordered.

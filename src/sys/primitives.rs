@@ -11,7 +11,11 @@
 mod real {
     pub(crate) use std::cell::Cell;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
+    #[cfg(all(feature = "workers", target_os = "linux"))]
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
     pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+    #[cfg(all(feature = "workers", target_os = "linux"))]
+    pub(crate) use std::time::Instant;
 
     pub(crate) use std::thread::{sleep, yield_now};
 
@@ -58,15 +62,108 @@ mod real {
 #[cfg(all(test, loom))]
 #[allow(unsafe_code)]
 mod modelled {
+    use std::ops::Sub;
     use std::sync::atomic::Ordering;
     use std::sync::{Arc, PoisonError};
     use std::task::Waker;
     use std::time::Duration;
 
+    use crate::sys::model::step;
+
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
+
+    /// Defines an atomic number for memory that two processes share. It is loom's type, in which a
+    /// thread can be [killed](crate::sys::model::kill_after) before each access, as a process can.
+    ///
+    /// loom lets a `SeqCst` load see the last `SeqCst` store only if it knows the order of the stores,
+    /// and it does not know that a store with `SeqCst` comes after those of other threads. An exchange
+    /// does, so it stands for such a store. (It also acquires, which is of no effect if all stores to
+    /// this number are of one thread.) The first value counts as such a store.
+    macro_rules! shared_atomic {
+        ($name:ident, $number:ty) => {
+            #[derive(Debug)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            #[allow(dead_code, reason = "not each type needs each operation")]
+            impl $name {
+                pub(crate) fn new(value: $number) -> Self {
+                    let word = loom::sync::atomic::$name::new(value);
+                    word.store(value, Ordering::SeqCst);
+                    Self(word)
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $number {
+                    step();
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $number, order: Ordering) {
+                    step();
+                    if order == Ordering::SeqCst {
+                        self.0.swap(value, order);
+                    } else {
+                        self.0.store(value, order);
+                    }
+                }
+
+                pub(crate) fn swap(&self, value: $number, order: Ordering) -> $number {
+                    step();
+                    self.0.swap(value, order)
+                }
+
+                pub(crate) fn fetch_add(&self, value: $number, order: Ordering) -> $number {
+                    step();
+                    self.0.fetch_add(value, order)
+                }
+
+                pub(crate) fn fetch_max(&self, value: $number, order: Ordering) -> $number {
+                    step();
+                    self.0.fetch_max(value, order)
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    from: $number,
+                    to: $number,
+                    order: Ordering,
+                    failure: Ordering,
+                ) -> Result<$number, $number> {
+                    step();
+                    self.0.compare_exchange(from, to, order, failure)
+                }
+            }
+
+            impl Default for $name {
+                fn default() -> Self {
+                    Self::new(0)
+                }
+            }
+        };
+    }
+
+    shared_atomic!(AtomicU32, u32);
+    shared_atomic!(AtomicU64, u64);
+
+    /// The standard library's, in a model, which has no time: always the same.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Instant;
+
+    impl Instant {
+        pub(crate) fn now() -> Self {
+            Self
+        }
+    }
+
+    impl Sub for Instant {
+        type Output = Duration;
+
+        fn sub(self, _: Self) -> Duration {
+            Duration::ZERO
+        }
+    }
 
     /// A cell for which a drop counts as an access: memory must not be freed while another thread
     /// may still read it.

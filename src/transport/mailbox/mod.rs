@@ -33,7 +33,8 @@
 //!
 //! Next to each slot is a word with which the sender asks the receiver to end what a frame has
 //! started ([`cancel`](Slot::cancel)). The sender alone writes it. It holds the number of a job, so a
-//! request that comes too late concerns no later job.
+//! request that comes too late concerns no later job. The protocol of these requests, which also go
+//! through the socket, is at the head of `worker::child::cancel_request::requests`.
 //!
 //! A faulty job may overwrite this memory. The other side then reads a frame, a malformed frame or
 //! nothing, and never reads beyond the slot. (A job that forges states on purpose can have itself

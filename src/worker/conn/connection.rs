@@ -231,6 +231,10 @@ impl Connection {
                 Ok(()) => {
                     let mailbox = self.introduction.take().map(|(mailbox, _)| mailbox);
                     self.endpoint.set_mailbox(mailbox);
+                    // A request that was made before it had a mailbox to go to.
+                    if let Some(request) = &self.request {
+                        self.endpoint.cancel(frame::number(request) as usize);
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready!(self.endpoint.socket().poll_writable(cx))?;

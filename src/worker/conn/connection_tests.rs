@@ -22,6 +22,7 @@ use crate::sys::socket::{pair, send_all};
 use crate::transport::endpoint::{Endpoint, WorkerSide};
 use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};
+use crate::transport::mailbox::Mailbox;
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 
@@ -471,6 +472,25 @@ fn a_request_follows_the_whole_of_a_job_that_fills_the_socket() {
         }
     }
     assert_eq!(kinds, [(Kind::Job, 1), (Kind::Cancel, 1)]);
+}
+
+/// A job that has a mailbox looks for requests there only.
+#[cfg_attr(seedbed_socket_only, ignore = "there is no mailbox")]
+#[test]
+fn a_request_made_before_the_mailbox_is_sent_is_in_the_mailbox() {
+    let (mut parent, worker) = ends();
+    let mut endpoint = worker.endpoint;
+    let mut cx = Context::from_waker(Waker::noop());
+    parent.hasten_mailbox();
+    parent.put_job(job(1, 10));
+    parent.cancel(1);
+    assert!(matches!(parent.poll_send(&mut cx), Poll::Ready(Ok(()))));
+    let frame = endpoint.receive_from_socket(RecvFlags::DONTWAIT).unwrap();
+    let mut frame = frame.expect("the mailbox comes first");
+    assert_eq!(frame.header.kind, Kind::Mailbox);
+    let memory = frame.fds.pop().expect("the mailbox comes with its memory");
+    let mailbox = Mapping::<Mailbox>::find(memory).unwrap();
+    assert!(mailbox.job.is_cancelled(1));
 }
 
 #[test]

@@ -2,31 +2,43 @@
 //!
 //! The parent writes the number of the job into the mailbox, and sends a `Cancel` frame through the
 //! socket. A job that asks reads the word in the mailbox. A worker without a mailbox peeks at the
-//! socket, and leaves the frame there for the next read, which ignores it.
+//! socket, and leaves the frame there for the next read, which ignores it. [`requests`] has the
+//! protocol and the state; this file has the state of the process.
 //!
 //! `unsafe` is needed to peek at the socket, of which threads of jobs know the number only.
 #![allow(unsafe_code)]
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod requests;
 
 use std::error::Error;
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 
+use requests::{Received, RequestSocket, Requests};
+
 use crate::sys::mapping::Mapping;
 use crate::sys::role::refuse_unless_hooked;
-use crate::transport::frame::{HEADER, Header, Kind};
-use crate::transport::mailbox::Mailbox;
+use crate::transport::frame::{HEADER, Header};
+use crate::transport::mailbox::{Mailbox, Slot};
 
-/// The number of the job that runs now; 0 between jobs, and in processes that are no workers.
-static JOB: AtomicU64 = AtomicU64::new(0);
+pub(crate) use requests::Taken;
 
-/// The number of the last job for which a request has been found in the socket.
-static REQUESTED: AtomicU64 = AtomicU64::new(0);
+#[cfg(not(all(test, loom)))]
+static REQUESTS: Requests = Requests::new();
+
+// loom's atomics exist in models only.
+#[cfg(all(test, loom))]
+loom::lazy_static! {
+    static ref REQUESTS: Requests = Requests::default();
+}
 
 static MAILBOX: OnceLock<&'static Mapping<Mailbox>> = OnceLock::new();
 
@@ -154,33 +166,48 @@ pub fn cancelled() -> bool {
 
 /// Returns whether the job that runs has been asked to end.
 pub(crate) fn is_asked() -> bool {
-    let job = JOB.load(Ordering::Relaxed);
-    job != 0
-        && (REQUESTED.load(Ordering::Relaxed) == job
-            || match MAILBOX.get() {
-                Some(mailbox) => mailbox.job.is_cancelled(job as usize),
-                None => peek(job),
-            })
+    REQUESTS.is_asked(slot(), &WorkerSocket)
 }
 
-/// Looks for a request to this job at the front of the socket. The worker has read everything that
-/// was sent before the job.
-fn peek(job: u64) -> bool {
-    let mut bytes = [0; HEADER];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    if let Some(socket) = socket()
-        && let Ok((HEADER, _)) = recv(socket, &mut bytes, flags)
-        && let Ok(header) = Header::from_bytes(&bytes)
-    {
-        note(&header);
+/// Takes a request out of the socket while a job runs. Nothing else comes then.
+pub(crate) fn take() -> Taken {
+    REQUESTS.take(slot(), &WorkerSocket)
+}
+
+fn slot() -> Option<&'static Slot> {
+    MAILBOX.get().map(|mailbox| &mailbox.job)
+}
+
+/// The socket of this worker, if a job runs.
+struct WorkerSocket;
+
+impl RequestSocket for WorkerSocket {
+    fn peek(&self) -> Option<Header> {
+        let mut bytes = [0; HEADER];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match recv(socket()?, &mut bytes, flags) {
+            Ok((HEADER, _)) => Header::from_bytes(&bytes).ok(),
+            Ok(_) | Err(_) => None,
+        }
     }
-    REQUESTED.load(Ordering::Relaxed) == job
+
+    fn receive(&self) -> Received {
+        let Some(socket) = socket() else {
+            return Received::Nothing;
+        };
+        let mut bytes = [0; HEADER];
+        match recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((HEADER, _)) => Received::Frame(Header::from_bytes(&bytes).ok()),
+            Err(Errno::AGAIN | Errno::INTR) => Received::Nothing,
+            Ok(_) | Err(_) => Received::Closed,
+        }
+    }
 }
 
 /// Returns the socket to which requests to the running job come. `None` if no job runs.
 pub(crate) fn socket() -> Option<BorrowedFd<'static>> {
     let number = SOCKET.load(Ordering::Relaxed);
-    if number < 0 || JOB.load(Ordering::Relaxed) == 0 {
+    if number < 0 || !REQUESTS.has_job() {
         return None;
     }
     // SAFETY: the number is not -1. It is that of the worker's socket, which stays open as long as
@@ -188,37 +215,6 @@ pub(crate) fn socket() -> Option<BorrowedFd<'static>> {
     // taken its place. The users wait until that is readable, and read some bytes of it if it is a
     // socket.
     Some(unsafe { BorrowedFd::borrow_raw(number) })
-}
-
-/// The result of reading the socket while a job runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// Nothing has come, or something that does not concern this job.
-    Nothing,
-    /// The job has to end: it has been asked, or the parent has closed the connection.
-    End,
-}
-
-/// Takes a request out of the socket while a job runs. Nothing else comes then.
-pub(crate) fn take() -> Taken {
-    let Some(socket) = socket() else {
-        return Taken::Nothing;
-    };
-    let mut bytes = [0; HEADER];
-    match recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
-        Ok((HEADER, _)) => {
-            if let Ok(header) = Header::from_bytes(&bytes) {
-                note(&header);
-            }
-            if is_asked() {
-                Taken::End
-            } else {
-                Taken::Nothing
-            }
-        }
-        Err(Errno::AGAIN | Errno::INTR) => Taken::Nothing,
-        Ok(_) | Err(_) => Taken::End,
-    }
 }
 
 /// Reads requests in this mailbox from now on.
@@ -230,15 +226,13 @@ pub(super) fn read_in(mailbox: &'static Mapping<Mailbox>) {
 /// Begins the job with this number, to which requests in this socket may come.
 pub(super) fn begin_job(number: u64, socket: BorrowedFd<'_>) -> RunningJob {
     SOCKET.store(socket.as_raw_fd(), Ordering::Relaxed);
-    JOB.store(number, Ordering::Relaxed);
+    REQUESTS.begin(number);
     RunningJob
 }
 
 /// Takes note of a frame that came while the job ran, if it is a request.
 pub(super) fn note(header: &Header) {
-    if header.kind == Kind::Cancel {
-        REQUESTED.store(header.number, Ordering::Relaxed);
-    }
+    REQUESTS.note(header);
 }
 
 /// A job runs in this worker.
@@ -248,7 +242,7 @@ pub(super) struct RunningJob;
 
 impl Drop for RunningJob {
     fn drop(&mut self) {
-        JOB.store(0, Ordering::Relaxed);
+        REQUESTS.end();
     }
 }
 
@@ -258,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::sys::socket::{pair, send_all};
-    use crate::transport::frame::of_bytes;
+    use crate::transport::frame::{Kind, of_bytes};
 
     // One test, because the state is that of the process.
     #[test]
