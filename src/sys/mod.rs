@@ -41,6 +41,8 @@ pub(crate) mod fork_detector;
 #[path = "without_fork_detector.rs"]
 pub(crate) mod fork_detector;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod futex;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod image;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod interval_timer;

@@ -31,6 +31,9 @@ pub(crate) fn spin_until(
     shares_processor: bool,
     mut condition: impl FnMut() -> bool,
 ) -> bool {
+    if cfg!(all(test, loom)) {
+        return condition(); // a model has no time
+    }
     let spins = if shares_processor {
         1
     } else {

@@ -1,23 +1,21 @@
 //! The parent's end of a session.
 
 use std::io;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
-
-use rustix::thread::futex;
 
 use super::memory::{
     ABANDONED, CLOSED, CONDEMNED, LIMIT_SHIFT, SessionMemory, WAITS_FOR_NOTHING, WAITS_FOR_ROOM,
     record_words,
 };
 use crate::sys::mapping::Mapping;
-use crate::transport::tuning::MAP_RING_WORDS;
 
 /// Hands items to a worker and takes their results.
 #[derive(Debug)]
-pub(crate) struct Feeder {
-    memory: Mapping<SessionMemory>,
+pub(crate) struct Feeder<M = Mapping<SessionMemory>> {
+    memory: M,
     /// Number of items that the worker may begin.
     handed: u64,
     /// The position behind the last item that was written.
@@ -48,7 +46,14 @@ impl Feeder {
     /// Makes a session's memory, and returns the descriptor for the worker.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (memory, file) = Mapping::make("seedbed-map")?;
-        let feeder = Self {
+        Ok((Self::of(memory), file))
+    }
+}
+
+impl<const WORDS: usize, M: Deref<Target = SessionMemory<WORDS>>> Feeder<M> {
+    /// Begins a session in memory that has had none.
+    pub(super) fn of(memory: M) -> Self {
+        Self {
             memory,
             handed: 0,
             written: 0,
@@ -56,8 +61,7 @@ impl Feeder {
             read: 0,
             flags: 0,
             is_distrusted: false,
-        };
-        Ok((feeder, file))
+        }
     }
 
     /// Prepares the memory for another session, after the worker has answered the last one.
@@ -87,7 +91,7 @@ impl Feeder {
 
     /// Returns how many words of items there is room for.
     pub(crate) fn room(&self) -> u64 {
-        MAP_RING_WORDS as u64 - (self.written - self.freed)
+        WORDS as u64 - (self.written - self.freed)
     }
 
     /// Writes an item, for which there must be room. The worker sees it after
@@ -198,7 +202,7 @@ impl Feeder {
 
     /// No longer wants to be woken.
     pub(crate) fn unpark(&self) {
-        self.memory.wait.parked.store(0, Relaxed);
+        self.memory.wait.parked.store(0, SeqCst);
     }
 
     /// Returns the time that the worker has spent on items, and their number.
@@ -229,9 +233,7 @@ impl Feeder {
     fn wake_worker(&self) {
         let wait = &self.memory.wait;
         if wait.waiting.load(SeqCst) != WAITS_FOR_NOTHING {
-            wait.bell.fetch_add(1, SeqCst);
-            // Fails only for an address that is not mapped.
-            let _ = futex::wake(&wait.bell, futex::Flags::empty(), 1);
+            wait.bell.wake();
         }
     }
 }

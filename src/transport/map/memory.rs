@@ -3,9 +3,11 @@
 //! `unsafe` states that the memory may be shared.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use crate::sys::futex::Futex;
 use crate::sys::mapping::Shareable;
+use crate::sys::primitives::{AtomicU32, AtomicU64};
 use crate::transport::tuning::MAP_RING_WORDS;
 
 /// A flag of `limit`: the session ends after the items that it counts.
@@ -29,20 +31,20 @@ pub(crate) const WAITS_FOR_ITEMS: u32 = 1;
 /// A value of `waiting`: the worker has a result for which there is no room.
 pub(crate) const WAITS_FOR_ROOM: u32 = 2;
 
-/// The shared memory of a session.
+/// The shared memory of a session, with rings of this many words.
 #[repr(C)]
 #[derive(Debug)]
-pub(crate) struct SessionMemory {
+pub(crate) struct SessionMemory<const WORDS: usize = MAP_RING_WORDS> {
     pub(super) parent: ParentWords,
     pub(super) worker: WorkerWords,
     pub(super) wait: WaitWords,
-    pub(super) items: Ring,
-    pub(super) results: Ring,
+    pub(super) items: Ring<WORDS>,
+    pub(super) results: Ring<WORDS>,
 }
 
 // SAFETY: all fields are atomic words (and padding), any bits are a valid value of them, and zeros
 // are a session without items. Nothing is dropped, and the alignment is 64 bytes.
-unsafe impl Shareable for SessionMemory {}
+unsafe impl<const WORDS: usize> Shareable for SessionMemory<WORDS> {}
 
 /// Words that the parent writes.
 #[repr(C, align(64))]
@@ -73,8 +75,8 @@ pub(super) struct WorkerWords {
 pub(super) struct WaitWords {
     /// The reason for which the worker waits; see [`WAITS_FOR_NOTHING`].
     pub(super) waiting: AtomicU32,
-    /// The futex on which the worker waits. The parent increments it.
-    pub(super) bell: AtomicU32,
+    /// The futex on which the worker waits.
+    pub(super) bell: Futex,
     /// 1 if the parent wants to be woken by the next item that ends.
     pub(super) parked: AtomicU32,
 }
@@ -83,7 +85,7 @@ pub(super) struct WaitWords {
 /// Positions count words from the beginning of the session; they do not wrap.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub(super) struct Ring([AtomicU64; MAP_RING_WORDS]);
+pub(super) struct Ring<const WORDS: usize>([AtomicU64; WORDS]);
 
 const WORD: usize = size_of::<u64>();
 
@@ -92,15 +94,15 @@ pub(crate) const fn record_words(length: usize) -> u64 {
     1 + length.div_ceil(WORD) as u64
 }
 
-impl Ring {
+impl<const WORDS: usize> Ring<WORDS> {
     fn word(&self, position: u64) -> &AtomicU64 {
         // A power of two, so this is a mask.
-        &self.0[position as usize % MAP_RING_WORDS]
+        &self.0[position as usize % WORDS]
     }
 
     /// Writes a record, for which there must be room. Returns the position behind it.
     pub(super) fn put(&self, mut position: u64, tag: u8, bytes: &[u8]) -> u64 {
-        debug_assert!(record_words(bytes.len()) <= MAP_RING_WORDS as u64);
+        debug_assert!(record_words(bytes.len()) <= WORDS as u64);
         let head = (bytes.len() as u64) << 8 | u64::from(tag);
         self.word(position).store(head, Ordering::Relaxed);
         position += 1;
@@ -127,7 +129,7 @@ impl Ring {
         let head = self.word(position).load(Ordering::Relaxed);
         position += 1;
         let length = usize::try_from(head >> 8).ok()?;
-        if length > (MAP_RING_WORDS - 1) * WORD {
+        if length > (WORDS - 1) * WORD {
             return None;
         }
         let words = length.div_ceil(WORD);
@@ -142,11 +144,37 @@ impl Ring {
     }
 }
 
-impl SessionMemory {
+impl<const WORDS: usize> SessionMemory<WORDS> {
     /// Returns the number of items that the worker may begin, and the flags.
     pub(super) fn limit(&self) -> (u64, u64) {
         let limit = self.parent.limit.load(Ordering::SeqCst);
         (limit >> LIMIT_SHIFT, limit & (CLOSED | ABANDONED))
+    }
+}
+
+#[cfg(all(test, loom))]
+impl<const WORDS: usize> Default for SessionMemory<WORDS> {
+    fn default() -> Self {
+        let ring = || Ring(std::array::from_fn(|_| AtomicU64::new(0)));
+        SessionMemory {
+            parent: ParentWords {
+                limit: AtomicU64::new(0),
+                taken: AtomicU64::new(0),
+            },
+            worker: WorkerWords {
+                progress: AtomicU64::new(0),
+                began: AtomicU64::new(0),
+                busy: AtomicU64::new(0),
+                measured: AtomicU64::new(0),
+            },
+            wait: WaitWords {
+                waiting: AtomicU32::new(WAITS_FOR_NOTHING),
+                bell: Futex::default(),
+                parked: AtomicU32::new(0),
+            },
+            items: ring(),
+            results: ring(),
+        }
     }
 }
 

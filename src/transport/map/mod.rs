@@ -27,11 +27,43 @@
 //! worker: when the process has been reaped, `progress` says which items have ended (their results
 //! are in the ring), which one was in progress (at most one), and which have not begun.
 //!
+//! Between both ends of a session, `limit` also publishes the items: the parent writes their records
+//! before it raises `limit`. In the same way, `progress` publishes results, and `taken` returns the
+//! words of results that the parent has read to the worker.
+//!
 //! # Waiting
 //!
-//! A worker without items, or without room for a result, spins briefly, then waits on a futex that
-//! the parent wakes if the word `waiting` says so. A parent that waits sets `parked`; the worker
-//! that ends an item then clears it, and writes to an eventfd.
+//! Each side announces that it waits, then checks once more, and then sleeps. The other side changes
+//! something, then checks for an announcement, and then wakes. All these accesses are sequentially
+//! consistent, so at least one side sees what the other has done, and no wake-up is lost.
+//!
+//! | side | announces in | checks | sleeps | is woken after a change of |
+//! |---|---|---|---|---|
+//! | worker without items | `waiting` | `limit` | on a futex | `limit`, also by a close |
+//! | worker without room for a result | `waiting` | `taken`, `limit` | on a futex | `taken`, or `limit` by the end of the session |
+//! | parent | `parked` | `progress` | until an eventfd or its workers' sockets are readable | `progress` |
+//!
+//! The worker reads the futex between its announcement and its check, and the parent changes the futex
+//! before it wakes: a wake-up that comes before the worker sleeps keeps it from sleeping. The worker
+//! spins briefly before it announces. One item that ends wakes the parent once: the worker clears
+//! `parked` when it wakes. The limit on each sleep of a worker is no part of this: it is there because
+//! the parent may have ended.
+//!
+//! # The end of a process
+//!
+//! A worker that is killed at any instruction leaves a `progress` that counts whole results only. The
+//! parent learns of its end from its socket, not from the memory, and reads the memory after that. If
+//! the worker was killed before it woke the parent, the end of the socket does that instead. A parent
+//! that ends leaves a worker that waits; the kernel kills it, and otherwise it notices at its next
+//! look at the parent's process id.
+//!
+//! # Models
+//!
+//! `loom_tests` runs both ends in all interleavings, also with a worker that is killed at each step.
+//! A model has no kernel: a value in the heap stands for the mapping, a lock and a condition variable
+//! for the futex and for the eventfd, and there is no time. The end of a parent is not modelled. A
+//! model cannot contain a reactor, so it repeats the steps of the code that parks the parent
+//! (`worker::call::map::parking`).
 //!
 //! # Trust
 //!
@@ -40,6 +72,8 @@
 //! of items that have not ended.
 
 pub(crate) mod feeder;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub(crate) mod memory;
 #[cfg(all(test, not(loom)))]
 mod protocol_tests;

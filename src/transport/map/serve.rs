@@ -4,14 +4,13 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getppid};
-use rustix::thread::futex;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::memory::{
     ABANDONED, CLOSED, SessionMemory, WAITS_FOR_ITEMS, WAITS_FOR_NOTHING, WAITS_FOR_ROOM,
@@ -19,10 +18,10 @@ use super::memory::{
 };
 use crate::sys::fork_detector::ProcessMark;
 use crate::sys::mapping::Mapping;
+use crate::sys::primitives::{Instant, sleep};
 use crate::transport::backoff::{Backoff, spin_until};
 use crate::transport::tuning::{
-    MAP_MEASURED_LONGEST, MAP_MEASURED_SHORTEST, MAP_RING_WORDS, MAP_SPIN, MAP_SPIN_INTERVAL,
-    PARENT_CHECK_INTERVAL,
+    MAP_MEASURED_LONGEST, MAP_MEASURED_SHORTEST, MAP_SPIN, MAP_SPIN_INTERVAL, PARENT_CHECK_INTERVAL,
 };
 
 /// The exit code of a process whose session cannot go on.
@@ -57,11 +56,30 @@ impl ItemEnd {
     }
 }
 
+/// Wakes a parent that waits for an item to end.
+pub(crate) trait ParentWaker {
+    /// Returns `false` if that is not possible.
+    fn wake(&self) -> bool;
+}
+
+/// The parent's eventfd.
+impl ParentWaker for OwnedFd {
+    fn wake(&self) -> bool {
+        loop {
+            match rustix::io::write(self, &1_u64.to_ne_bytes()) {
+                // A counter that is full wakes the parent, too.
+                Ok(_) | Err(Errno::AGAIN) => return true,
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
 /// A session, in the worker.
-pub(crate) struct Server {
-    memory: Mapping<SessionMemory>,
-    /// The parent's eventfd.
-    parked: OwnedFd,
+pub(crate) struct Server<M = Mapping<SessionMemory>, P = OwnedFd> {
+    memory: M,
+    parked: P,
     /// Whether the parent needs to know when an item began.
     is_timed: bool,
     /// Distinguishes this process from those that a job forks.
@@ -80,6 +98,17 @@ impl Server {
     pub(crate) fn new(memory: OwnedFd, parked: OwnedFd, is_timed: bool) -> io::Result<Self> {
         let memory = Mapping::<SessionMemory>::find(memory)?;
         memory.keep_from_forks()?;
+        Self::of(memory, parked, is_timed)
+    }
+}
+
+impl<const WORDS: usize, M, P> Server<M, P>
+where
+    M: Deref<Target = SessionMemory<WORDS>>,
+    P: ParentWaker,
+{
+    /// Takes part in the session in this memory.
+    pub(super) fn of(memory: M, parked: P, is_timed: bool) -> io::Result<Self> {
         Ok(Self {
             memory,
             parked,
@@ -168,7 +197,7 @@ impl Server {
         let progress = &self.memory.worker.progress;
         if progress.compare_exchange(from, to, SeqCst, SeqCst).is_err() {
             // The parent kills this process. If it does not, because it has ended, this does.
-            std::thread::sleep(PARENT_CHECK_INTERVAL);
+            sleep(PARENT_CHECK_INTERVAL);
             exit_broken();
         }
     }
@@ -185,8 +214,8 @@ impl Server {
     fn write(&mut self, end: ItemEnd, result: &[u8]) {
         let words = record_words(result.len());
         let behind = self.written + words;
-        let has_room = |memory: &SessionMemory| {
-            let free_until = memory.parent.taken.load(SeqCst) + MAP_RING_WORDS as u64;
+        let has_room = |memory: &SessionMemory<WORDS>| {
+            let free_until = memory.parent.taken.load(SeqCst) + WORDS as u64;
             behind <= free_until || memory.limit().1 & ABANDONED != 0
         };
         if !has_room(&self.memory) {
@@ -198,7 +227,7 @@ impl Server {
 
     /// Waits until the item with this number is there. Returns `false` if the session ends instead.
     fn await_item(&mut self, number: u64) -> bool {
-        let is_decided = |memory: &SessionMemory| {
+        let is_decided = |memory: &SessionMemory<WORDS>| {
             let (count, flags) = memory.limit();
             count > number || flags & CLOSED != 0
         };
@@ -216,7 +245,7 @@ impl Server {
     }
 
     /// Waits until `is_over`: spins first, unless spins have failed lately.
-    fn wait(&mut self, what: u32, is_over: impl Fn(&SessionMemory) -> bool) {
+    fn wait(&mut self, what: u32, is_over: impl Fn(&SessionMemory<WORDS>) -> bool) {
         if self.backoff.next_wait_spins() {
             if spin_until(MAP_SPIN, false, || is_over(&self.memory)) {
                 self.backoff.succeeded();
@@ -227,13 +256,11 @@ impl Server {
         let wait = &self.memory.wait;
         loop {
             wait.waiting.store(what, SeqCst);
-            let bell = wait.bell.load(SeqCst);
+            let wake_ups = wait.bell.wake_ups();
             if is_over(&self.memory) {
                 break;
             }
-            let limit = Timespec::try_from(PARENT_CHECK_INTERVAL).ok();
-            // Any end of the wait leads to another check.
-            let _ = futex::wait(&wait.bell, futex::Flags::empty(), bell, limit.as_ref());
+            wait.bell.wait(wake_ups, PARENT_CHECK_INTERVAL);
             if getppid() != self.parent {
                 exit_broken(); // the kernel forgets to kill the worker of a job that changed its user
             }
@@ -247,14 +274,8 @@ impl Server {
         if parked.load(SeqCst) == 0 || parked.swap(0, SeqCst) == 0 {
             return;
         }
-        loop {
-            match rustix::io::write(&self.parked, &1_u64.to_ne_bytes()) {
-                // A counter that is full wakes the parent, too.
-                Ok(_) | Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => {}
-                // A job has closed the descriptor. The parent would wait indefinitely.
-                Err(_) => exit_broken(),
-            }
+        if !self.parked.wake() {
+            exit_broken(); // a job has closed the descriptor, and the parent would wait indefinitely
         }
     }
 }
@@ -306,9 +327,13 @@ impl Stopwatch {
 }
 
 /// Ends this process, whose session cannot go on. The parent finds which items have ended.
+#[cfg(not(all(test, loom)))]
 fn exit_broken() -> ! {
     std::process::exit(EXIT_BROKEN)
 }
+
+#[cfg(all(test, loom))]
+use crate::sys::model::end_process as exit_broken;
 
 /// Ends a process that a job has forked, and that returned from it like the worker.
 fn leave_as_a_copy() -> ! {
