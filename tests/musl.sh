@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests in programs that are linked statically with musl: `tests/musl.sh [TEST PROGRAM..]`.
 # Needs the target of rustup. Without a name, all programs run, except those that check compilers, docs
-# or built programs. Those of forked workers, `fork_server` and `fork_soak`, run only if they are named.
+# or built programs. The tests of `workers` with forked workers are left out, as the library forks none with musl.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

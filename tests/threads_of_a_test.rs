@@ -1,4 +1,5 @@
-//! Calls from threads of a test, under libtest: which test does a worker execute?
+//! Workers of tests under libtest: which test does a worker execute for a call from a thread of a
+//! test, and what does it print?
 //!
 //! The tests run at the same time, in one process, so the hooks that one of them reaches are there
 //! for the threads of the others.
@@ -99,4 +100,18 @@ fn on_a_thread_with_another_name() {
     let error = parser.spawn(|| run(run_sync(pid, ()))).unwrap().join();
     let text = error.unwrap().unwrap_err().to_string();
     assert!(text.contains("the test `parser`"), "{text}");
+}
+
+#[test]
+fn a_worker_prints_no_heading_of_libtest() {
+    let said = alone("a_job_prints_a_line");
+    assert_eq!(said.matches("running 1 test").count(), 1, "{said}");
+    assert_eq!(said.matches("a job's line").count(), 1, "{said}");
+}
+
+#[test]
+#[ignore = "part of another test"]
+fn a_job_prints_a_line() {
+    seedbed::init();
+    smol::block_on(async { run_sync(|()| println!("a job's line"), ()).await }).unwrap();
 }

@@ -1,6 +1,5 @@
 //! Values arrive in jobs and come back as they were sent, or the call fails.
 
-#[macro_use]
 mod common;
 
 use std::collections::BTreeMap;
@@ -33,6 +32,7 @@ fn all_verdicts(_: ()) -> Vec<Verdict> {
 }
 
 /// `Accept` once arrived as `Reject`.
+#[test]
 fn variants_after_a_skipped_one_arrive_as_they_were_sent() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let echo = |verdicts: Vec<Verdict>| verdicts == all_verdicts(());
@@ -49,6 +49,7 @@ fn variants_after_a_skipped_one_arrive_as_they_were_sent() {
 
 static INITIAL: Mutex<Option<Verdict>> = Mutex::new(None);
 
+#[test]
 fn data_of_closures_arrives_as_it_was_sent() {
     let config = WorkerConfig::new()
         .init_with(Verdict::Accept, |verdict: &Verdict| {
@@ -76,6 +77,7 @@ struct OneEach {
 }
 
 /// The value of one field once arrived in the other.
+#[test]
 fn types_whose_directions_disagree_are_errors_of_their_own_kind() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let error = workers.run_sync(|_: OneEach| (), OneEach::default()).await;
@@ -102,6 +104,7 @@ enum Event {
     },
 }
 
+#[test]
 fn a_type_that_needs_a_self_describing_format_fails_with_the_name_of_its_wrapper() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let error = workers.run_sync(|event: Event| event, Event::Started).await;
@@ -150,6 +153,7 @@ fn on_stack<R: Send + 'static>(bytes: usize, f: impl FnOnce() -> R + Send + 'sta
 }
 
 /// A deep result once overflowed the stack of the caller, and ended its process.
+#[test]
 fn a_value_nested_too_deeply_is_an_error_and_ends_neither_process() {
     const DEEP: u32 = 200_000;
     const LARGE_STACK: usize = 1 << 30;
@@ -192,12 +196,4 @@ fn a_value_nested_too_deeply_is_an_error_and_ends_neither_process() {
         assert_eq!(kind_of(large(), LARGE_STACK, DEEP, false), Ok(()));
         assert_eq!(kind_of(small(2 << 20), 2 << 20, 100, true), Ok(()));
     });
-}
-
-suite! {
-    variants_after_a_skipped_one_arrive_as_they_were_sent,
-    data_of_closures_arrives_as_it_was_sent,
-    types_whose_directions_disagree_are_errors_of_their_own_kind,
-    a_type_that_needs_a_self_describing_format_fails_with_the_name_of_its_wrapper,
-    a_value_nested_too_deeply_is_an_error_and_ends_neither_process,
 }

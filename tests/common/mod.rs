@@ -4,10 +4,10 @@
 #![allow(dead_code)] // each test program uses its own part of this
 
 pub mod dispositions;
-pub mod forked;
 pub mod gate;
 pub mod in_waker;
 pub mod log;
+pub mod modes;
 pub mod programs;
 pub mod refusals;
 pub mod renames;
@@ -27,21 +27,15 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use seedbed::worker::{WorkerStatus, WorkerType};
 use seedbed::{WorkerConfig, WorkerContext};
 
-/// Makes the listed functions of a file tests, in each of the two programs that the file is part
-/// of: `workers`, where libtest has several threads and the workers are spawned, and `fork_server`,
-/// which forks them.
+/// Lists functions of a file as its tests, for [`modes::run`]. The list is `SUITE` or has another
+/// name: `suite! { NAME: .. }`.
 #[allow(unused_macros)] // not every test program has such a file
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
-        #[allow(dead_code)] // for one of the two programs
-        pub const SUITE: &[(&str, fn())] = &[$((stringify!($test), $test)),*];
-
-        mod of_libtest {
-            $(#[test]
-            fn $test() {
-                super::$test();
-            })*
-        }
+        suite! { SUITE: $($test),* }
+    };
+    ($name:ident: $($test:ident),* $(,)?) => {
+        pub const $name: crate::common::modes::Suite = &[$((stringify!($test), $test)),*];
     };
 }
 
@@ -58,10 +52,10 @@ pub fn mapping_at<T>(slice: &[T]) -> String {
     found.expect("an address that can be read is mapped").into()
 }
 
-/// How this program starts its workers.
+/// How this process starts its workers.
 pub fn worker_type() -> WorkerType {
-    match env!("CARGO_CRATE_NAME") {
-        "fork_server" | "fork_soak" => WorkerType::ForkServer,
+    match modes::mode() {
+        Some(modes::Mode::Forked) => WorkerType::ForkServer,
         _ => WorkerType::Auto,
     }
 }

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-use seedbed::worker::{WorkerErrorKind, WorkerType};
+use seedbed::worker::WorkerErrorKind;
 use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerContext, WorkerError};
 use smol::{Async, Timer};
 
-use super::{alone, test, with_workers, worker_type};
+use super::{alone, modes, test, with_workers};
 
 /// The longest time that a test may take. A busy machine needs far less: the limit fails a test
 /// that hangs. `SEEDBED_TEST_LIMIT` sets another number of seconds, for a soak test.
@@ -226,7 +226,8 @@ pub fn state_of(pid: u32) -> Option<char> {
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
-const PART: &str = "SEEDBED_TEST_PART";
+/// The environment variable that holds the part of a helper.
+pub const PART: &str = "SEEDBED_TEST_PART";
 
 /// Returns the part that this process has in a test, if it was started as a helper.
 pub fn part() -> Option<String> {
@@ -241,13 +242,9 @@ pub fn helper(module: &str, test: &str, part: &str) -> Command {
 
 /// Like [`helper`], with the program file that is to be run.
 pub fn helper_in(program: &Path, module: &str, test: &str, part: &str) -> Command {
-    let name = match worker_type() {
-        WorkerType::ForkServer => format!("{module}::{test}"),
-        _ => format!("{module}::of_libtest::{test}"),
-    };
     let mut command = Command::new(program);
     command
-        .args(["--exact", &name, "--nocapture"])
+        .args(["--exact", &modes::name_of(module, test), "--nocapture"])
         .env(PART, part)
         .stdin(Stdio::null());
     command

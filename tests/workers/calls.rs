@@ -363,7 +363,7 @@ fn a_worker_runs_the_job_on_its_only_busy_thread() {
         )
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {
-        // The serving thread and, under libtest, the main thread, which waits.
+        // The serving thread and, in a spawned worker, the main thread, which waits.
         let expected = match common::worker_type() {
             WorkerType::ForkServer => 1,
             _ => 2,

@@ -116,7 +116,7 @@ fn the_core_dump_flag_is_the_kernel_s() {
 
 fn an_error_is_one_sentence_where_there_is_no_standard_error_to_show() {
     fn ask_for_a_backtrace() {
-        // SAFETY: the worker runs no other code yet; under libtest, the main thread waits.
+        // SAFETY: the worker runs no other code yet; if the main thread is another one, it waits.
         unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "1") };
     }
     fn paint(_: ()) {

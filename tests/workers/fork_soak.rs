@@ -10,6 +10,14 @@ mod common;
 mod soak;
 mod storms;
 
+use common::modes::{self, Mode};
+
 fn main() {
-    common::forked::run(&[("soak", soak::SUITE), ("storms", storms::SUITE)]);
+    modes::run(
+        modes::processors(),
+        &[(
+            &[Mode::Forked],
+            &[("soak", soak::SUITE), ("storms", storms::SUITE)],
+        )],
+    );
 }

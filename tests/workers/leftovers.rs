@@ -14,7 +14,7 @@ use seedbed::{WorkerConfig, WorkerContext};
 
 const MODULE: &str = "leftovers";
 
-/// Returns the thread that serves, which is not the main thread under libtest.
+/// Returns the thread that serves, which is not the main thread of a spawned worker.
 fn serving_thread(_: ()) -> u32 {
     rustix::thread::gettid()
         .as_raw_nonzero()
@@ -316,7 +316,7 @@ fn output_of_c_code_appears_with_the_result_of_its_job() {
     });
 }
 
-/// A library's log, for example. A worker with other threads, as under libtest, writes out only the
+/// A library's log, for example. A worker with other threads, as a spawned one, writes out only the
 /// standard output.
 fn a_stream_that_c_code_keeps_open_is_written_with_each_result() {
     fn log(path: PathBuf) {
@@ -330,7 +330,7 @@ fn a_stream_that_c_code_keeps_open_is_written_with_each_result() {
         }
     }
     if common::worker_type() != WorkerType::ForkServer {
-        println!("skipped: a worker of libtest has two threads");
+        println!("skipped: a spawned worker has two threads");
         return;
     }
     test(with_workers(WorkerConfig::new(), |workers| async move {

@@ -1,5 +1,5 @@
-//! Worker processes, under libtest: it has several threads before a test reaches the hook, so the
-//! workers are spawned. `fork_server.rs` runs most of these files with forked workers.
+//! Worker processes, started in both ways: each test of most files runs with spawned workers, as under
+//! libtest, and with forked ones. See `common::modes`.
 //!
 //! Each test runs alone in the process, and fails if it leaves something behind: see
 //! `common::test`.
@@ -22,6 +22,7 @@ mod descriptors;
 mod ends;
 mod errors;
 mod faults;
+mod forked;
 mod forwarding;
 mod frames;
 mod groups;
@@ -43,3 +44,69 @@ mod surroundings;
 mod time_limits;
 mod tracing;
 mod wakers;
+
+use common::modes::{self, BOTH, Mode};
+
+/// Returns the number of processes that run tests at the same time: one for each processor, or what
+/// `RUST_TEST_THREADS` says, as under libtest.
+///
+/// A program that contains the name of that variable is one of libtest for the library, which
+/// therefore accepts a hook on a thread with the name of a test.
+fn processes_at_once() -> usize {
+    let asked = std::env::var("RUST_TEST_THREADS").ok();
+    asked.map_or_else(modes::processors, |asked| asked.parse().unwrap())
+}
+
+fn main() {
+    let both = &[
+        ("arena", arena::SUITE),
+        ("async_jobs", async_jobs::SUITE),
+        ("cache", cache::SUITE),
+        ("calls", calls::SUITE),
+        ("cancel", cancel::SUITE),
+        ("causes", causes::SUITE),
+        ("channels", channels::SUITE),
+        ("deaths", deaths::SUITE),
+        ("descriptors", descriptors::SUITE),
+        ("ends", ends::SUITE),
+        ("errors", errors::SUITE),
+        ("faults", faults::SUITE),
+        ("forwarding", forwarding::SUITE),
+        ("frames", frames::SUITE),
+        ("groups", groups::SUITE),
+        ("leftovers", leftovers::SUITE),
+        ("limits", limits::SUITE),
+        ("mailbox", mailbox::SUITE),
+        ("map", map::SUITE),
+        ("misdeeds", misdeeds::SUITE),
+        ("programs", programs::SUITE),
+        ("requests", requests::SUITE),
+        ("shared_memory", shared_memory::SUITE),
+        ("signals", signals::SUITE),
+        ("statistics", statistics::SUITE),
+        ("surroundings", surroundings::SUITE),
+        ("time_limits", time_limits::SUITE),
+        ("tracing", tracing::SUITE),
+        ("wakers", wakers::SUITE),
+    ];
+    let spawned = &[
+        ("runs", runs::SUITE),
+        ("signals", signals::OF_SPAWNED),
+        ("soak", soak::SUITE),
+        ("start", start::SUITE),
+        ("storms", storms::SUITE),
+    ];
+    let forked = &[
+        ("forked", forked::SUITE),
+        ("forked::hostile", forked::hostile::SUITE),
+        ("forked::unable", forked::unable::SUITE),
+    ];
+    modes::run(
+        processes_at_once(),
+        &[
+            (BOTH, both),
+            (&[Mode::Spawned], spawned),
+            (&[Mode::Forked], forked),
+        ],
+    );
+}

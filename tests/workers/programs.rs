@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::common;
 use crate::common::stage::{self, Bystander, Stage, announce, forever, helper, helper_in, staged};
-use crate::common::{children, pid, test, with_workers};
+use crate::common::{children, modes, pid, test, with_workers};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -385,8 +385,7 @@ fn a_clock_that_jumps_by_years_ends_no_worker_and_no_job() {
     const YEARS: Duration = Duration::from_secs(100_000_000);
     test(stage::within(async {
         // The run has a thread of its own, because this one runs the test's executor.
-        let thread =
-            std::thread::Builder::new().name(std::thread::current().name().unwrap().into());
+        let thread = modes::thread_of_test();
         let jumps = || {
             let clock = MockClock::new();
             RunBuilder::new().clock(clock.clone()).run(async {
@@ -430,8 +429,7 @@ fn a_clock_that_jumps_by_years_ends_no_worker_and_no_job() {
 /// Deadlines are those of the run's clock, so a jump passes them.
 fn a_clock_that_jumps_past_a_calls_deadline_kills_its_worker() {
     test(stage::within(async {
-        let thread =
-            std::thread::Builder::new().name(std::thread::current().name().unwrap().into());
+        let thread = modes::thread_of_test();
         let jumps = || {
             RunBuilder::new().clock(MockClock::autojump()).run(async {
                 let stage = Stage::new();
@@ -464,9 +462,7 @@ fn two_runs_a_tokio_program_and_a_smol_task_share_the_default_context_at_once() 
         pids
     }
     test(stage::within(async {
-        let name = std::thread::current().name().unwrap_or("main").to_owned();
-        // The threads have the name of the test, by which their workers find the hook.
-        let thread = || std::thread::Builder::new().name(name.clone());
+        let thread = modes::thread_of_test;
         let tokio = || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)

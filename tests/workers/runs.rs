@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::sync::Barrier;
 
-use crate::common::{alone, children, end_default_workers, wait_until_gone};
+use crate::common::{alone, children, end_default_workers, modes, wait_until_gone};
 use seedbed::testing::wait_all_tasks_blocked;
 use seedbed::worker::{current_default_worker_limiter, default_context_statistics};
 use seedbed::{
@@ -23,13 +23,11 @@ fn pass(gate: PathBuf) {
     }
 }
 
-#[test]
 fn the_default_limiter_has_a_token_for_each_processor() {
     let processors = std::thread::available_parallelism().unwrap().get();
     assert_eq!(current_default_worker_limiter().total(), Some(processors));
 }
 
-#[test]
 fn a_call_holds_its_token_until_the_job_is_over() {
     seedbed::init();
     let _alone = alone();
@@ -58,7 +56,6 @@ fn a_call_holds_its_token_until_the_job_is_over() {
     });
 }
 
-#[test]
 fn a_cache_scope_holds_for_the_nurseries_opened_inside_whoever_spawns() {
     seedbed::init();
     let _alone = alone();
@@ -88,17 +85,13 @@ fn a_cache_scope_holds_for_the_nurseries_opened_inside_whoever_spawns() {
     });
 }
 
-#[test]
 fn concurrent_runs_share_workers_and_the_last_one_ends_them() {
     seedbed::init();
     let _alone = alone();
     let both_run = Barrier::new(2);
     let first_ended = Barrier::new(2);
     std::thread::scope(|threads| {
-        // The thread has the name of the test, so that its workers reach the hook.
-        let thread =
-            std::thread::Builder::new().name(std::thread::current().name().unwrap().into());
-        let short = thread.spawn_scoped(threads, || {
+        let short = modes::thread_of_test().spawn_scoped(threads, || {
             let worker = run(async {
                 both_run.wait();
                 run_sync(pid, ()).await.unwrap()
@@ -130,7 +123,6 @@ fn concurrent_runs_share_workers_and_the_last_one_ends_them() {
 }
 
 /// A suite of many short runs used to pay for the start of its workers in each of them.
-#[test]
 fn runs_that_keep_their_workers_share_them() {
     seedbed::init();
     let _alone = alone();
@@ -161,7 +153,6 @@ fn runs_that_keep_their_workers_share_them() {
     assert_eq!(children(), [], "a run that does not keep workers ends them");
 }
 
-#[test]
 fn kept_workers_end_with_their_configuration() {
     seedbed::init();
     let _alone = alone();
@@ -176,7 +167,6 @@ fn kept_workers_end_with_their_configuration() {
     assert_eq!(children(), []);
 }
 
-#[test]
 fn the_workers_of_another_context_end_with_their_block_in_a_run_that_keeps_workers() {
     seedbed::init();
     let _alone = alone();
@@ -189,4 +179,14 @@ fn the_workers_of_another_context_end_with_their_block_in_a_run_that_keeps_worke
         .await;
     });
     assert_eq!(children(), []);
+}
+
+suite! {
+    the_default_limiter_has_a_token_for_each_processor,
+    a_call_holds_its_token_until_the_job_is_over,
+    a_cache_scope_holds_for_the_nurseries_opened_inside_whoever_spawns,
+    concurrent_runs_share_workers_and_the_last_one_ends_them,
+    runs_that_keep_their_workers_share_them,
+    kept_workers_end_with_their_configuration,
+    the_workers_of_another_context_end_with_their_block_in_a_run_that_keeps_workers,
 }

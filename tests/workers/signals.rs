@@ -115,7 +115,6 @@ fn with_default_signals_a_worker_ends_and_its_fork_server_does_not() {
 
 /// `nohup` makes a program ignore SIGHUP, so that what the program starts ignores it as well.
 /// (The test's fork servers reset what they inherit before the hook.)
-#[test]
 fn what_a_program_ignores_its_jobs_and_their_programs_ignore() {
     fn mask(of: &str, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{of}/status")).unwrap();
@@ -154,4 +153,9 @@ suite! {
     signals_to_all_processes_of_a_program_end_no_job_and_no_fork_server,
     a_program_that_a_job_executes_has_the_default_actions,
     with_default_signals_a_worker_ends_and_its_fork_server_does_not,
+}
+
+suite! {
+    OF_SPAWNED:
+    what_a_program_ignores_its_jobs_and_their_programs_ignore,
 }

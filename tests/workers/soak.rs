@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::common;
 use crate::common::stage::within;
-use crate::common::{test, with_workers};
+use crate::common::{modes, test, with_workers};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Pid, Signal, kill_process};
 use seedbed::worker::WorkerErrorKind;
@@ -272,9 +272,7 @@ fn every_call_runs_once_or_is_reported_with_the_first_seed() {
 
 fn every_call_runs_once_or_is_reported_with_the_second_seed_inside_a_run() {
     test(async {
-        let name = std::thread::current().name().unwrap_or("main").to_owned();
-        // The thread has the name of the test, by which its workers find the hook.
-        let thread = std::thread::Builder::new().name(name);
+        let thread = modes::thread_of_test();
         let thread = thread.spawn(|| run(within(soak(2)))).unwrap();
         smol::unblock(|| thread.join().unwrap()).await;
     });
@@ -282,15 +280,13 @@ fn every_call_runs_once_or_is_reported_with_the_second_seed_inside_a_run() {
 
 fn every_call_runs_once_or_is_reported_with_the_third_seed_inside_tokio() {
     test(async {
-        let name = std::thread::current().name().unwrap_or("main").to_owned();
-        let thread = std::thread::Builder::new().name(name);
         let in_tokio = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap();
             runtime.block_on(within(soak(3)));
         };
-        let thread = thread.spawn(in_tokio).unwrap();
+        let thread = modes::thread_of_test().spawn(in_tokio).unwrap();
         smol::unblock(|| thread.join().unwrap()).await;
     });
 }

@@ -8,28 +8,24 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common;
-use crate::common::stage::{Stage, halting_pid};
+use crate::common::stage::{self, PART, Stage, halting_pid};
 use crate::common::{pid, test, with_workers};
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{CancelScope, WorkerConfig, run_sync};
 
-const PART: &str = "SEEDBED_TEST_PART";
+const MODULE: &str = "start";
 
 /// Prepares to run this program again, as one test that plays a part.
 fn helper(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", &format!("start::{test}"), "--nocapture"])
-        .env(PART, "1")
-        .stdout(Stdio::piped());
+    let mut command = stage::helper(MODULE, test, "1");
+    command.stdout(Stdio::piped());
     command
 }
 
 fn plays_a_part() -> bool {
-    std::env::var_os(PART).is_some()
+    stage::part().is_some()
 }
 
-#[test]
 fn a_call_to_seedbed_before_the_hook_is_an_error_that_names_the_fix() {
     // The mistake: this call comes before the hook. In this process, which is no worker, that does
     // no harm.
@@ -47,7 +43,6 @@ fn a_call_to_seedbed_before_the_hook_is_an_error_that_names_the_fix() {
     assert!(common::children().is_empty());
 }
 
-#[test]
 fn a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code() {
     if plays_a_part() {
         seedbed_worker_exits(9);
@@ -59,10 +54,8 @@ fn a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code() {
         return;
     }
     let _alone = common::alone();
-    let status = helper("a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code")
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let name = "a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code";
+    stage::succeeds_while_alone(helper(name));
 }
 
 /// Exits if this process is a worker on its way to the hook.
@@ -72,7 +65,6 @@ fn seedbed_worker_exits(code: i32) {
     }
 }
 
-#[test]
 fn a_worker_whose_standard_input_was_replaced_runs_jobs() {
     if plays_a_part() {
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/zero").unwrap()).unwrap();
@@ -83,18 +75,17 @@ fn a_worker_whose_standard_input_was_replaced_runs_jobs() {
     }
     let name = "a_worker_whose_standard_input_was_replaced_runs_jobs";
     let _alone = common::alone();
-    assert!(helper(name).status().unwrap().success());
+    stage::succeeds_while_alone(helper(name));
 }
 
 /// Such a worker once took itself for the program and started another worker, and so on: 200 in a
 /// second.
-#[test]
 fn a_program_that_clears_its_environment_before_the_hook_has_workers() {
     const COPIES: &str = "SEEDBED_TEST_COPIES";
     if plays_a_part() {
         let copies: u32 = std::env::var(COPIES).map_or(0, |count| count.parse().unwrap());
         assert!(copies < 2, "the program starts itself over and over");
-        // SAFETY: libtest's other thread only waits, and no thread reads the environment through
+        // SAFETY: the main thread only waits, and no thread reads the environment through
         // the C library.
         unsafe {
             std::env::vars_os().for_each(|(name, _)| std::env::remove_var(name));
@@ -108,10 +99,9 @@ fn a_program_that_clears_its_environment_before_the_hook_has_workers() {
     }
     let name = "a_program_that_clears_its_environment_before_the_hook_has_workers";
     let _alone = common::alone();
-    assert!(helper(name).status().unwrap().success());
+    stage::succeeds_while_alone(helper(name));
 }
 
-#[test]
 fn a_worker_dies_with_its_parent_though_the_job_spins() {
     fn announce(_: ()) {
         println!("worker {}.", std::process::id());
@@ -137,7 +127,6 @@ fn a_worker_dies_with_its_parent_though_the_job_spins() {
     common::wait_until_gone(worker);
 }
 
-#[test]
 fn a_worker_exits_when_its_parent_exits_without_shutdown() {
     seedbed::init();
     if plays_a_part() {
@@ -160,23 +149,6 @@ fn a_worker_exits_when_its_parent_exits_without_shutdown() {
     common::wait_until_gone(pid.parse().unwrap());
 }
 
-#[test]
-fn a_worker_prints_no_heading_of_libtest() {
-    seedbed::init();
-    if plays_a_part() {
-        smol::block_on(async { run_sync(|()| println!("a job's line"), ()).await }).unwrap();
-        return;
-    }
-    let _alone = common::alone();
-    let output = helper("a_worker_prints_no_heading_of_libtest")
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.matches("running 1 test").count(), 1, "{text}");
-    assert_eq!(text.matches("a job's line").count(), 1, "{text}");
-}
-
-#[test]
 fn a_program_without_free_descriptors_gets_an_error_and_leaks_none() {
     test(async {
         with_workers(WorkerConfig::new(), |workers| async move {
@@ -213,7 +185,6 @@ fn a_program_without_free_descriptors_gets_an_error_and_leaks_none() {
 
 /// In a program that had closed its standard error, a worker's socket once got the number of the
 /// standard error, and error messages of the program were sent to the worker, which exited.
-#[test]
 fn a_program_with_a_closed_standard_error_does_not_print_to_its_workers() {
     seedbed::init();
     if plays_a_part() {
@@ -233,12 +204,11 @@ fn a_program_with_a_closed_standard_error_does_not_print_to_its_workers() {
     }
     let _alone = common::alone();
     let name = "a_program_with_a_closed_standard_error_does_not_print_to_its_workers";
-    assert!(helper(name).status().unwrap().success());
+    stage::succeeds_while_alone(helper(name));
 }
 
 /// The kernel clears the parent-death signal of a process that changes its user, as an init closure
 /// that drops privileges does. Without root, the closure changes nothing.
-#[test]
 fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
     fn become_nobody() {
         // SAFETY: changes how this process accesses files and nothing in its memory.
@@ -257,7 +227,6 @@ fn a_worker_that_drops_privileges_still_dies_with_its_parent() {
 
 /// A program that could no longer kill its workers, because it had changed its user, once panicked
 /// when it tried. Without root, the program keeps its user.
-#[test]
 fn a_program_that_may_not_kill_its_worker_waits_for_it() {
     seedbed::init();
     if plays_a_part() {
@@ -283,12 +252,11 @@ fn a_program_that_may_not_kill_its_worker_waits_for_it() {
     }
     let _alone = common::alone();
     let name = "a_program_that_may_not_kill_its_worker_waits_for_it";
-    assert!(helper(name).status().unwrap().success());
+    stage::succeeds_while_alone(helper(name));
 }
 
 /// While SIGCHLD is ignored, the kernel reaps workers, and their exit status is lost. Each shutdown
 /// was once reported as not graceful for that reason.
-#[test]
 fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() {
     let disposition = |handler| {
         // SAFETY: both dispositions, to ignore and the default, install no code.
@@ -315,7 +283,6 @@ fn a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other() 
     }));
 }
 
-#[test]
 fn a_process_that_a_job_starts_is_no_worker() {
     fn start_a_copy(_: ()) -> bool {
         let output = Command::new("/proc/self/exe")
@@ -338,11 +305,7 @@ fn a_process_that_a_job_starts_is_no_worker() {
 fn copied_helper(test: &str, folder: &std::path::Path) -> Command {
     let copy = folder.join("copy");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    let mut command = Command::new(&copy);
-    command
-        .args(["--exact", &format!("start::{test}"), "--nocapture"])
-        .env(PART, copy);
-    command
+    stage::helper_in(&copy, MODULE, test, copy.to_str().unwrap())
 }
 
 /// Removes the linker's build identifier from a program. Two builds without one are told apart by
@@ -361,10 +324,9 @@ fn forget_build_id(program: &std::path::Path) {
     std::fs::write(program, image).unwrap();
 }
 
-#[test]
 fn a_program_whose_file_is_gone_still_starts_workers() {
     seedbed::init();
-    if let Some(copy) = std::env::var_os(PART) {
+    if let Some(copy) = stage::part() {
         std::fs::remove_file(copy).unwrap();
         let absolute = smol::block_on(async { run_sync(i32::abs, -1).await });
         assert_eq!(absolute.unwrap(), 1);
@@ -373,15 +335,9 @@ fn a_program_whose_file_is_gone_still_starts_workers() {
     let _alone = common::alone();
     let folder = tempfile::tempdir().unwrap();
     let name = "a_program_whose_file_is_gone_still_starts_workers";
-    assert!(
-        copied_helper(name, folder.path())
-            .status()
-            .unwrap()
-            .success()
-    );
+    stage::succeeds_while_alone(copied_helper(name, folder.path()));
 }
 
-#[test]
 fn a_worker_of_a_changed_image_is_refused_and_runs_no_job() {
     fn leave_a_trace(path: std::path::PathBuf) {
         std::fs::write(path, "called").unwrap();
@@ -392,7 +348,7 @@ fn a_worker_of_a_changed_image_is_refused_and_runs_no_job() {
         leave_a_trace(path.clone());
     }
     seedbed::init();
-    if let Some(copy) = std::env::var_os(PART) {
+    if let Some(copy) = stage::part() {
         let trace = std::path::Path::new(&copy).with_extension("trace");
         smol::block_on(async {
             // Started before the change, this worker is of our image.
@@ -417,7 +373,24 @@ fn a_worker_of_a_changed_image_is_refused_and_runs_no_job() {
     let _alone = common::alone();
     let folder = tempfile::tempdir().unwrap();
     let name = "a_worker_of_a_changed_image_is_refused_and_runs_no_job";
-    let mut helper = copied_helper(name, folder.path());
+    let helper = copied_helper(name, folder.path());
     forget_build_id(std::path::Path::new(helper.get_program()));
-    assert!(helper.status().unwrap().success());
+    stage::succeeds_while_alone(helper);
+}
+
+suite! {
+    a_call_to_seedbed_before_the_hook_is_an_error_that_names_the_fix,
+    a_worker_that_exits_before_the_hook_is_reported_with_its_exit_code,
+    a_worker_whose_standard_input_was_replaced_runs_jobs,
+    a_program_that_clears_its_environment_before_the_hook_has_workers,
+    a_worker_dies_with_its_parent_though_the_job_spins,
+    a_worker_exits_when_its_parent_exits_without_shutdown,
+    a_program_without_free_descriptors_gets_an_error_and_leaks_none,
+    a_program_with_a_closed_standard_error_does_not_print_to_its_workers,
+    a_worker_that_drops_privileges_still_dies_with_its_parent,
+    a_program_that_may_not_kill_its_worker_waits_for_it,
+    a_program_that_ignores_sigchld_calls_kills_and_ends_workers_like_any_other,
+    a_process_that_a_job_starts_is_no_worker,
+    a_program_whose_file_is_gone_still_starts_workers,
+    a_worker_of_a_changed_image_is_refused_and_runs_no_job,
 }
