@@ -19,6 +19,7 @@ use std::fs::ReadDir;
 use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -136,6 +137,10 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// Creates what the process creates once and keeps: the descriptors of the reactor, the threads of
 /// the executor and the launcher, and what reports SIGINT to runs.
 fn warm_up() {
+    static IS_WARM: AtomicBool = AtomicBool::new(false);
+    if IS_WARM.load(Relaxed) {
+        return;
+    }
     seedbed::run(async {});
     smol::block_on(async {
         let config = WorkerConfig::new().capture_stderr(true);
@@ -147,6 +152,7 @@ fn warm_up() {
             .expect("a worker that does nothing can be started");
         smol::spawn(async {}).await;
     });
+    IS_WARM.store(true, Relaxed);
 }
 
 fn nothing(_: ()) {}

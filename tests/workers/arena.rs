@@ -56,12 +56,13 @@ fn descriptors_here() -> usize {
     of_arenas.count()
 }
 
-/// Waits until a condition holds. The time limit only matters in a failing test.
+/// Waits until a condition holds, which costs a look at it every few milliseconds. The time limit
+/// only matters in a failing test.
 async fn until(mut is_so: impl FnMut() -> bool) {
     let limit = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < limit, "it has not become so");
-        smol::future::yield_now().await;
+        smol::Timer::after(Duration::from_millis(5)).await;
     }
 }
 
