@@ -1,7 +1,7 @@
 //! A cancelled scope that waits for work which cancellation does not interrupt is reported: what it
 //! waits for, and what would end that. Such programs used to hang without a word.
 //!
-//! The report comes after two seconds of real time, which these tests wait for.
+//! The report comes after two seconds of real time, which these tests wait for, all at the same time.
 
 mod common;
 
@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use common::alone;
+use common::dispositions;
 use common::log::Log;
 use common::stage::{Stage, announced, forever, halting_pid, signal, wait_for, within};
+use libtest_mimic::{Arguments, Trial};
 use rustix::process::Signal;
 use seedbed::sync::{Receiver, channel};
 use seedbed::testing::MockClock;
@@ -52,11 +53,8 @@ fn shield_until_closed(channel: Receiver<()>) -> (String, impl Future<Output = (
     (Location::caller().to_string(), shield(closed))
 }
 
-#[test]
 fn a_job_that_cannot_be_killed_is_reported_with_its_process() {
     let log = warnings();
-    seedbed::init();
-    let _alone = alone();
     run_test(None, async {
         let (scope, mut stage) = (CancelScope::new(), Stage::new());
         let call = scope.run(run_sync(halting_pid, stage.path()));
@@ -81,14 +79,11 @@ fn a_job_that_cannot_be_killed_is_reported_with_its_process() {
 
 /// The child of a nursery, and the clean-up of a context, wait in other tasks than the cancelled
 /// scope's.
-#[test]
 fn a_context_that_waits_for_a_call_in_a_child_is_reported_with_the_call() {
     fn halting_in_a_context(stage: PathBuf) -> u32 {
         halting_pid(stage)
     }
     let log = warnings();
-    seedbed::init();
-    let _alone = alone();
     run_test(None, async {
         let (scope, mut stage) = (CancelScope::new(), Stage::new());
         let path = stage.path();
@@ -109,7 +104,6 @@ fn a_context_that_waits_for_a_call_in_a_child_is_reported_with_the_call() {
     });
 }
 
-#[test]
 fn a_thread_is_reported_with_its_function() {
     let log = warnings();
     run_test(None, async {
@@ -127,7 +121,6 @@ fn a_thread_is_reported_with_its_function() {
 }
 
 /// With a virtual clock the report is in real time: the clock may stand still, or jump.
-#[test]
 fn the_innermost_shield_is_reported_with_its_place() {
     let log = warnings();
     run_test(Some(MockClock::new()), async {
@@ -156,7 +149,6 @@ fn the_innermost_shield_is_reported_with_its_place() {
     });
 }
 
-#[test]
 fn clean_up_is_reported() {
     let log = warnings();
     run_test(None, async {
@@ -177,7 +169,6 @@ fn clean_up_is_reported() {
 const HELPER: &str = "SEEDBED_TEST_PART";
 
 /// After Ctrl-C, the person at the terminal is told too, and a second Ctrl-C works as told.
-#[test]
 fn after_ctrl_c_standard_error_says_what_the_program_waits_for() {
     if let Some(path) = std::env::var_os(HELPER) {
         run(async {
@@ -186,11 +177,12 @@ fn after_ctrl_c_standard_error_says_what_the_program_waits_for() {
         });
         return;
     }
-    seedbed::init();
-    let _alone = alone();
     let stage = Stage::new();
     let mut helper = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", std::thread::current().name().unwrap()])
+        .args([
+            "--exact",
+            "after_ctrl_c_standard_error_says_what_the_program_waits_for",
+        ])
         .arg("--nocapture")
         .env(HELPER, stage.path())
         .stdin(Stdio::null())
@@ -209,4 +201,31 @@ fn after_ctrl_c_standard_error_says_what_the_program_waits_for() {
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "", "it is told once");
+}
+
+macro_rules! tests {
+    ($($test:ident),* $(,)?) => { [$((stringify!($test), $test as fn())),*] };
+}
+
+fn main() {
+    dispositions::reset();
+    seedbed::init();
+    let tests = tests![
+        a_job_that_cannot_be_killed_is_reported_with_its_process,
+        a_context_that_waits_for_a_call_in_a_child_is_reported_with_the_call,
+        a_thread_is_reported_with_its_function,
+        the_innermost_shield_is_reported_with_its_place,
+        clean_up_is_reported,
+        after_ctrl_c_standard_error_says_what_the_program_waits_for,
+    ];
+    let trials = tests.map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    });
+    let mut arguments = Arguments::from_args();
+    // libtest would run as many at a time as there are processors.
+    arguments.test_threads = Some(trials.len());
+    libtest_mimic::run(&arguments, trials.into()).exit()
 }
