@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the models of what crosses threads: `tests/loom.sh [FILTER]`, with LOOM_MAX_PREEMPTIONS (2) and the other variables
+# Runs the models of what crosses threads: `tests/loom.sh [FILTER]`, with LOOM_MAX_PREEMPTIONS (2, for some 3) and the other variables
 # of loom. Only this crate is compiled with `--cfg loom`, so nothing but it and loom itself is built for this.
 
 set -euo pipefail

@@ -26,8 +26,13 @@ pub(crate) use std::sync::atomic::Ordering::Relaxed;
 
 /// Runs a model in all interleavings with at most two preemptions, or `LOOM_MAX_PREEMPTIONS`.
 pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
+    check_up_to(2, model);
+}
+
+/// Runs a model in all interleavings with at most this many preemptions, or `LOOM_MAX_PREEMPTIONS`.
+pub(crate) fn check_up_to(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(2);
+    builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = builder.max_branches.max(20_000);
     builder.check(model);
 }

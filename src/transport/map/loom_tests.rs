@@ -14,7 +14,12 @@ use loom::sync::{Condvar, Mutex};
 use super::feeder::{Feeder, Progress};
 use super::memory::{SessionMemory, record_words};
 use super::serve::{ItemEnd, ParentWaker, Server};
-use crate::sys::model::{JoinHandle, check, kill_after, spawn};
+use crate::sys::model::{JoinHandle, check_up_to, kill_after, spawn};
+
+/// Some faults of withdrawals show only with as many preemptions.
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    check_up_to(3, model);
+}
 
 /// Rings with room for two records of one byte, or four empty ones.
 type Memory = SessionMemory<4>;
@@ -242,6 +247,7 @@ fn a_withdrawn_item_is_not_run_and_the_one_in_its_place_is() {
         let kept = [Some(1), Some(2)].into_iter().take(2 - withdrawn.len());
         let others = withdrawn.iter().map(|item| item.map(|byte| byte + 10));
         let items: Vec<_> = kept.chain(others.clone()).collect();
+        parent.take_all(); // nothing that is handed over wakes the worker for the items that it keeps
         parent.hand(others);
         parent.take_all();
         parent.end(worker, &items);

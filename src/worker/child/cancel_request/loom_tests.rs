@@ -98,6 +98,7 @@ impl Worker {
 
     /// Asks a job to end, as the parent does.
     fn ask(&self, job: u64) {
+        drop(self.answers.frames.lock()); // the other thread may run here
         self.asked.store(job as usize, Relaxed);
         if let Some(slot) = &self.slot {
             slot.cancel(job as usize);
