@@ -115,6 +115,21 @@ fn cached_study() {
 }
 
 #[test]
+fn cached_study_finds_the_results_of_an_earlier_program() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, end) in [
+        ("6", "; 0 results were there.\n"),
+        ("8", "; 6 results were there.\n"),
+    ] {
+        let mut study = example("cached_study");
+        study.arg(folder.path().join("results")).arg(number);
+        let output = study.stdin(Stdio::null()).output().unwrap();
+        let (out, err) = texts(&output);
+        assert!(output.status.success() && out.ends_with(end), "{out}{err}");
+    }
+}
+
+#[test]
 fn cached_study_says_which_number_it_expects() {
     let folder = tempfile::tempdir().unwrap();
     for number in ["abc", "0", "41", "-1"] {
