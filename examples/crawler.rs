@@ -2,8 +2,8 @@
 //!
 //! Each page is a child that spawns a child for every link that it finds. A limiter bounds the
 //! number of open connections, each attempt has a time limit, and an attempt that fails is repeated
-//! after a pause. When the nursery ends, the whole site has been visited. The site is a small server
-//! in the same program.
+//! after a pause. When the nursery ends, the whole site has been visited. The site is a small
+//! server in the same program.
 //!
 //! ```text
 //! cargo run --example crawler

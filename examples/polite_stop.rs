@@ -2,8 +2,8 @@
 //!
 //! A worker that is killed removes no temporary files and finishes no writes. With `kill_after`, a
 //! cancelled call first asks its job to end, and kills the worker only if the job does not end in
-//! time. A job that asks `check_cancelled` regularly returns through `?`, and everything that it owns
-//! is dropped.
+//! time. A job that asks `check_cancelled` regularly returns through `?`, and everything that it
+//! owns is dropped.
 //!
 //! ```text
 //! cargo run --example polite_stop
@@ -53,8 +53,8 @@ fn render_deaf(path: PathBuf) -> Result<u32, RemoteError> {
 
 #[seedbed::main]
 async fn main() {
-    // A worker that is still starting when its call is cancelled is killed at once, so one is started
-    // before.
+    // A worker that is still starting when its call is cancelled is killed at once, so one is
+    // started before.
     run_sync(i32::abs, -1).await.expect("it can be started");
     let path = std::env::temp_dir().join(format!("polite_stop-{}", std::process::id()));
     let time = Duration::from_millis(200);

@@ -7,9 +7,9 @@
 //!
 //! The child can be anything. Here it is a task that loses its connection, or a function in a
 //! worker process, of which one crashes and one panics. A panic in a task of this process is *not*
-//! followed by a restart, unless `restart_on_panic` is set: it means that the program has a bug, and
-//! memory that it shares with other tasks may be half changed, so it ends the block. Code that must
-//! survive its own bugs runs in a worker.
+//! followed by a restart, unless `restart_on_panic` is set: it means that the program has a bug,
+//! and memory that it shares with other tasks may be half changed, so it ends the block. Code that
+//! must survive its own bugs runs in a worker.
 //!
 //! ```text
 //! cargo run --example supervisor

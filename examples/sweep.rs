@@ -1,7 +1,7 @@
 //! How do I call a function with many parameters, on all processors?
 //!
-//! This program runs a small simulation with ten thousand parameters. `map_sync` keeps a worker busy
-//! for each processor, and the results come in the order of the parameters. A parameter whose
+//! This program runs a small simulation with ten thousand parameters. `map_sync` keeps a worker
+//! busy for each processor, and the results come in the order of the parameters. A parameter whose
 //! simulation crashes costs its own result only.
 //!
 //! ```text

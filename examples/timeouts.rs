@@ -3,8 +3,8 @@
 //! Any future can have a time limit, and so can a whole block of code. This program shows nested
 //! limits, work that must not be interrupted, and a limit that is moved while the work is in
 //! progress. It runs on a virtual clock, so its seconds take no time. In your program, use
-//! `seedbed::run` in place of `RunBuilder`. The last part limits jobs in worker processes, whose time
-//! is always real.
+//! `seedbed::run` in place of `RunBuilder`. The last part limits jobs in worker processes, whose
+//! time is always real.
 //!
 //! ```text
 //! cargo run --example timeouts
@@ -126,8 +126,8 @@ async fn a_deadline_is_moved() {
     println!("After four steps in time, the fifth was too slow, and the watchdog barked.");
 }
 
-/// A scope around a call would count the time in the queue of the limiter too. The limit of the call
-/// counts from the beginning of the job. When it is reached, the worker is killed and reaped.
+/// A scope around a call would count the time in the queue of the limiter too. The limit of the
+/// call counts from the beginning of the job. When it is reached, the worker is killed and reaped.
 async fn a_job_has_a_limit_of_its_own() {
     let one_at_a_time = &CapacityLimiter::new(1);
     let (short, forever) = (Duration::from_millis(20), 3600 * SECOND);

@@ -10,10 +10,10 @@
 //!   calls from threads.
 //! * [`large_data`]: how to pass gigabytes to a worker and back.
 //! * [`channels`]: values into and out of a job while it runs.
-//! * [`operations`]: signals, memory and descriptors of a program with workers under systemd, docker
-//!   and `timeout`.
-//! * [`from_trio`], [`from_trio_parallel`], [`from_grain`]: the names here for readers who know those
-//!   libraries, and the differences.
+//! * [`operations`]: signals, memory and descriptors of a program with workers under systemd,
+//!   docker and `timeout`.
+//! * [`from_trio`], [`from_trio_parallel`], [`from_grain`]: the names here for readers who know
+//!   those libraries, and the differences.
 //! * [`comparison`]: other libraries for the same purpose, and what a call costs.
 //!
 //! The pages are the files of the repository's `docs` folder. Their code is compiled and run as

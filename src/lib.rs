@@ -27,8 +27,8 @@
 //! * Workers need Linux 5.4 or newer and a mounted `/proc`.
 //! * The argument and the result of a job implement [serde](https://docs.rs/serde)'s `Serialize`
 //!   and `DeserializeOwned`. The job is a function or a closure that captures nothing.
-//! * `main` runs twice: a worker process executes the program again, up to its *hook*. That
-//!   is the first call of [`run()`](run()) or [`init`], at the top of `main`, or the attribute
+//! * `main` runs twice: a worker process executes the program again, up to its *hook*. That is the
+//!   first call of [`run()`](run()) or [`init`], at the top of `main`, or the attribute
 //!   [`#[seedbed::main]`](macro@main) or [`#[seedbed::test]`](macro@test). See
 //!   [`guide::main_runs_twice`].
 //! * `try_` has two meanings, both the usual ones. A `try_` block or spawn (`try_open_nursery`,
@@ -37,9 +37,10 @@
 //!
 //! # Cargo features
 //!
-//! * `workers`, on by default: worker processes, and the module `process`. Only on Linux. Nurseries,
-//!   scopes, `sync`, `time`, threads and `testing` build on every system that smol supports, with
-//!   `default-features = false`. There, Ctrl-C ends the process at once, and `signal` is missing.
+//! * `workers`, on by default: worker processes, and the module `process`. Only on Linux.
+//!   Nurseries, scopes, `sync`, `time`, threads and `testing` build on every system that smol
+//!   supports, with `default-features = false`. There, Ctrl-C ends the process at once, and
+//!   `signal` is missing.
 //! * `stack_size`: [`WorkerConfig::stack_size`]. It needs a C compiler, which nothing else does.
 //!
 //! # The map
@@ -153,16 +154,17 @@ pub use time::sleep;
 pub use run::init;
 /// Makes an `async fn main` the program's `main`, which runs it as [`run`](run()) does.
 ///
-/// The hook is at the beginning of that `main`, so nothing of the program runs twice. The function
-/// has no parameters, and returns what any `main` may: nothing, a `Result`, an `ExitCode`.
+/// The hook is at the beginning of that `main`, so nothing of the program runs twice. The
+/// function has no parameters, and returns what any `main` may: nothing, a `Result`, an
+/// `ExitCode`.
 ///
 /// # Options
 ///
-/// Options are `name = value` pairs in parentheses. A value is an expression, computed after the
-/// hook.
+/// Options are `name = value` pairs in parentheses. A value is an expression, computed after
+/// the hook.
 ///
-/// * `clock`, `ctrl_c`, `instrument`, `keep_workers` and `shuffle` call the method of that name of
-///   [`RunBuilder`].
+/// * `clock`, `ctrl_c`, `instrument`, `keep_workers` and `shuffle` call the method of that
+///   name of [`RunBuilder`].
 /// * `workers` is a [`WorkerConfig`]. The function runs in a [`cache_scope`] with it.
 ///
 /// ```
@@ -183,9 +185,9 @@ pub use run::init;
 pub use seedbed_macros::main;
 /// Makes an `async fn` a `#[test]`, which runs it as [`run`](run()) does.
 ///
-/// Jobs work as everywhere: a worker process of the test is the test binary, started again with
-/// only this test. Other attributes, such as `#[should_panic]` and `#[ignore]`, go with it as with
-/// `#[test]`.
+/// Jobs work as everywhere: a worker process of the test is the test binary, started again
+/// with only this test. Other attributes, such as `#[should_panic]` and `#[ignore]`, go with
+/// it as with `#[test]`.
 ///
 /// # Options
 ///

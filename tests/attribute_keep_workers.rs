@@ -1,5 +1,5 @@
-//! `#[seedbed::test(keep_workers = true)]`. Alone in its process, because the default workers are the
-//! process's.
+//! `#[seedbed::test(keep_workers = true)]`. Alone in its process, because the default workers are
+//! the process's.
 
 use std::process::id;
 use std::sync::Mutex;

@@ -60,8 +60,8 @@ fn ended_virtually<F: Future<Output = ()> + Send + 'static>(main: F) -> Ended {
     ended(move || RunBuilder::new().clock(MockClock::autojump()).run(main))
 }
 
-/// A name, a function that makes a future, and how a run ends that awaits it by reference under time
-/// limits which are too short.
+/// A name, a function that makes a future, and how a run ends that awaits it by reference under
+/// time limits which are too short.
 type Case = (&'static str, fn() -> Work, Ended);
 
 /// Each of these takes five virtual seconds.

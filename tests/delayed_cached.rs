@@ -291,7 +291,8 @@ fn a_block_that_is_dropped_or_cancelled_at_any_moment_leaves_whole_files_or_none
             test(async {
                 let renames = Renames::watch(&folder.join("results"));
                 assert!(!poll_with_yields(block(), polls).await);
-                // A thread that writes a file is not stopped, and a worker may take a moment to die.
+                // A thread that writes a file is not stopped, and a worker may take a moment to
+                // die.
                 seedbed::thread::wait_all_threads_completed().await;
                 while !common::children().is_empty() {
                     yield_now().await;
@@ -366,8 +367,8 @@ fn programs_that_run_at_once_find_or_replace_whole_files() {
     assert!((10..=calls(folder)).contains(&renames.only_whole_files(".cached")));
 }
 
-/// A value that lets its program write no more than the beginning of a file, from the moment at which
-/// the program encodes it.
+/// A value that lets its program write no more than the beginning of a file, from the moment at
+/// which the program encodes it.
 #[derive(Deserialize, Clone)]
 #[serde(transparent)]
 struct Fatal(String);

@@ -53,13 +53,20 @@ fn the_readme_has_at_most_five_hundred_words() {
 }
 
 #[test]
-fn every_example_is_run_by_ci_and_every_example_named_exists() {
+fn every_example_is_run_and_every_example_named_exists() {
     let examples = examples();
     let ci = text(".ci/run");
+    let tests = text("tests/examples.rs");
+    let calls = ["example", "run", "said"].map(|call| format!("{call}(\""));
+    let tested: BTreeSet<_> = calls
+        .iter()
+        .flat_map(|call| names_after(&tests, call))
+        .collect();
     for example in &examples {
+        let name = example.as_str();
         assert!(
-            names_after(&ci, "example ").contains(example.as_str()),
-            ".ci/run does not run the example `{example}`"
+            tested.contains(name) || names_after(&ci, "example ").contains(name),
+            "neither tests/examples.rs nor .ci/run runs the example `{example}`"
         );
     }
     for page in [".ci/run", "README.md", "examples/README.md"] {
@@ -70,6 +77,41 @@ fn every_example_is_run_by_ci_and_every_example_named_exists() {
             );
         }
     }
+}
+
+/// Code, tables and links cannot be wrapped, and generated code is as it is.
+#[test]
+fn comments_wrap_at_a_hundred_columns() {
+    let mut sources = Vec::new();
+    for folder in ["src", "tests", "benches", "examples", "macros"] {
+        files(&root().join(folder), ".rs", &mut sources);
+    }
+    let mut too_long = Vec::new();
+    sources.retain(|path| {
+        !path
+            .components()
+            .any(|part| part.as_os_str() == "generated")
+    });
+    for path in sources {
+        let source = fs::read_to_string(&path).unwrap();
+        let mut is_code = false;
+        for (number, line) in (1..).zip(source.lines()) {
+            let Some(comment) = line.trim_start().strip_prefix("//") else {
+                is_code &= line.trim_start().starts_with("#[doc"); // a macro's part of an example
+                continue;
+            };
+            let comment = comment.trim_start_matches(['/', '!']).trim_start();
+            is_code ^= comment.starts_with("```");
+            let cannot_wrap = is_code || comment.starts_with('|') || comment.contains("](");
+            if line.chars().count() > 100 && !cannot_wrap {
+                too_long.push(format!("{}:{number}", path.display()));
+            }
+        }
+    }
+    assert!(
+        too_long.is_empty(),
+        "longer than 100 columns: {too_long:#?}"
+    );
 }
 
 #[test]

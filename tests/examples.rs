@@ -143,7 +143,8 @@ fn cached_study_says_which_number_it_expects() {
     }
 }
 
-/// Each of its studies reads the configuration. The last one finds a faulty one, and has work to do.
+/// Each of its studies reads the configuration. The last one finds a faulty one, and has work to
+/// do.
 #[test]
 fn cached_study_removes_its_folder_also_if_it_fails() {
     let folder = tempfile::tempdir().unwrap();

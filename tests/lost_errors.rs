@@ -1,5 +1,5 @@
-//! An `Err` of a child whose `Task` was dropped is reported by an event at WARN. Such errors used to
-//! vanish: the block ended as if all was well.
+//! An `Err` of a child whose `Task` was dropped is reported by an event at WARN. Such errors used
+//! to vanish: the block ended as if all was well.
 
 #[path = "common/log.rs"]
 mod log;

@@ -185,8 +185,8 @@ fn pipes_that_others_hold_open_are_awaited_for_a_bounded_time() {
         );
         end_by_number(&output.stdout);
 
-        // The time limit bounds this wait too. On a busy machine it may be over before the shell has
-        // exited, which is another error.
+        // The time limit bounds this wait too. On a busy machine it may be over before the shell
+        // has exited, which is another error.
         let script = "sleep 60 & echo $!";
         let mut limit = SHORT;
         loop {

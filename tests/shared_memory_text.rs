@@ -1,5 +1,5 @@
-//! Shared memory in text, where it is its bytes. (Not a part of `workers/shared_memory.rs`: with serde_json
-//! in a program, others of its tests would have to say which type an empty array is of.)
+//! Shared memory in text, where it is its bytes. (Not a part of `workers/shared_memory.rs`: with
+//! serde_json in a program, others of its tests would have to say which type an empty array is of.)
 
 mod common;
 

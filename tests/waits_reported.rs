@@ -1,7 +1,8 @@
 //! A cancelled scope that waits for work which cancellation does not interrupt is reported: what it
 //! waits for, and what would end that. Such programs used to hang without a word.
 //!
-//! The report comes after two seconds of real time, which these tests wait for, all at the same time.
+//! The report comes after two seconds of real time, which these tests wait for, all at the same
+//! time.
 
 mod common;
 

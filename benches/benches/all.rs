@@ -1,4 +1,5 @@
-//! `cargo bench -p seedbed-benches`: the same measurements as `cargo run --release -p seedbed-benches`.
+//! `cargo bench -p seedbed-benches`: the same measurements as `cargo run --release -p
+//! seedbed-benches`.
 
 fn main() -> std::process::ExitCode {
     seedbed_benches::main()

@@ -132,8 +132,8 @@ impl SharedTree {
         wakeups
     }
 
-    /// Moves a node below another one of this tree, or makes it a root. Returns whether it was moved:
-    /// a node is not moved below itself.
+    /// Moves a node below another one of this tree, or makes it a root. Returns whether it was
+    /// moved: a node is not moved below itself.
     pub(super) fn move_below(&self, id: NodeId, parent: Option<NodeId>) -> (bool, Wakeups) {
         let mut moved = false;
         let wakeups = self.change(|tree, changed| moved = tree.move_below(id, parent, changed));

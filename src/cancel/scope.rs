@@ -99,8 +99,9 @@ struct Timing {
     timeout: Option<Duration>,
 }
 
-/// Makes the closure that begins a scope, and sets `begun` and `timing`. As it is made here, its type
-/// does not depend on the body of the scope, so one instance of [`poll_at`]'s beginning serves all.
+/// Makes the closure that begins a scope, and sets `begun` and `timing`. As it is made here, its
+/// type does not depend on the body of the scope, so one instance of [`poll_at`]'s beginning serves
+/// all.
 fn begin_in<'a>(
     state: &'a Arc<ScopeState>,
     timing: &'a Cell<Timing>,

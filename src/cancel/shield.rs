@@ -29,8 +29,8 @@ use super::wait_report::WaitReport;
 /// Not cancellable: runs shielded until `future` is done. Only dropping the returned future from
 /// outside seedbed, by a foreign `select!` for example, drops `future` at once.
 ///
-/// If a cancelled scope has waited for the shield for two seconds of real time, a `tracing` event at
-/// WARN names the place of this call, once; after Ctrl-C, so does a line on standard error.
+/// If a cancelled scope has waited for the shield for two seconds of real time, a `tracing` event
+/// at WARN names the place of this call, once; after Ctrl-C, so does a line on standard error.
 ///
 /// ```
 /// use std::time::Duration;
@@ -250,8 +250,8 @@ pin_project! {
     enum Stage<F, C> {
         Running { #[pin] future: F, cleanup: Option<C> },
         Cleaning { #[pin] cleanup: Shield<C> },
-        /// The clean-up is done. The scope that absorbs the cancellation drops this future, unless it
-        /// has it by reference.
+        /// The clean-up is done. The scope that absorbs the cancellation drops this future, unless
+        /// it has it by reference.
         Dead,
         Ended,
     }

@@ -20,8 +20,8 @@ pub struct JobStatistics {
     pub attempts: u32,
     /// How long the last attempt took. In a worker, that is the time in the job's function.
     pub wall: Duration,
-    /// The processor time that the last attempt has used in user mode, if it has ended by itself: of
-    /// all threads of the worker, and of the processes that the job has waited for.
+    /// The processor time that the last attempt has used in user mode, if it has ended by itself:
+    /// of all threads of the worker, and of the processes that the job has waited for.
     pub cpu_user: Duration,
     /// The processor time of the same threads and processes in system calls.
     pub cpu_system: Duration,

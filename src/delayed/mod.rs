@@ -1,9 +1,9 @@
 //! Delayed values: expressions over values that are not there yet, and jobs with resources.
 //!
-//! [`open`] opens a block of jobs. [`Jobs::call`] submits a function to a worker process, and returns
-//! a [`Delayed`] value at once. Such values combine by ordinary operators. Each job says what it
-//! needs; as much runs at once as fits, pinned to its cores and limited in its memory. When the block
-//! ends, all of it has ended.
+//! [`open`] opens a block of jobs. [`Jobs::call`] submits a function to a worker process, and
+//! returns a [`Delayed`] value at once. Such values combine by ordinary operators. Each job says
+//! what it needs; as much runs at once as fits, pinned to its cores and limited in its memory. When
+//! the block ends, all of it has ended.
 //!
 //! ```
 //! use seedbed::delayed::{Cores, Delayed, JobError, Memory, Resources, each, try_open};

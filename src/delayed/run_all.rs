@@ -7,11 +7,12 @@ use super::run::run;
 use super::setup::{Setup, SetupError};
 use crate::task::{LocalNursery, Task, open_local_nursery};
 
-/// Enters a [run](crate::run()) and opens a block of jobs in it, in which several async functions run
-/// side by side.
+/// Enters a [run](crate::run()) and opens a block of jobs in it, in which several async functions
+/// run side by side.
 ///
 /// `roots` is a tuple of up to six functions, an array, or a `Vec`; each gets a handle on the same
-/// block. Returns their values, in the same form, when all have ended. ([`run`] takes one function.)
+/// block. Returns their values, in the same form, when all have ended. ([`run`] takes one
+/// function.)
 ///
 /// # Errors
 ///

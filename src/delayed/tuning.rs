@@ -6,8 +6,8 @@ use std::time::Duration;
 /// 60 ns for each, a poll takes at most about 0.2 ms.
 pub(super) const STEPS_PER_POLL: usize = 4096;
 
-/// The number of jobs of a group that must have succeeded before a limit is learned from them, as in
-/// grain.
+/// The number of jobs of a group that must have succeeded before a limit is learned from them, as
+/// in grain.
 pub(super) const JOBS_BEFORE_LIMIT: u32 = 8;
 
 /// The number of standard deviations above the mean at which a learned limit is.

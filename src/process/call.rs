@@ -36,8 +36,8 @@ use crate::task::Started;
 /// signalled, unless [`kill_tree`](RunProcess::kill_tree) is set. It is not known how far the
 /// program came.
 ///
-/// A process that is frozen, or in an uninterruptible system call, does not end by SIGKILL. The call
-/// ends 5 seconds later with a `tracing` warning, and the process is reaped in the background.
+/// A process that is frozen, or in an uninterruptible system call, does not end by SIGKILL. The
+/// call ends 5 seconds later with a `tracing` warning, and the process is reaped in the background.
 ///
 /// If the future is dropped (by a foreign `select!`, for example), the process is killed, and
 /// reaped in the background. If the whole program is killed, the process runs on, unless
@@ -52,8 +52,9 @@ use crate::task::Started;
 ///
 /// On the first poll, if an input or output is `Stdio::piped()`, because there is no handle to hold
 /// the other end. The process is killed. Use [`supervise`](RunProcess::supervise) for that.
-/// [`stderr_to_stdout`](RunProcess::stderr_to_stdout) may panic too. So does a call in a process that
-/// was forked from a program which had used seedbed: nothing would see the end of the process there.
+/// [`stderr_to_stdout`](RunProcess::stderr_to_stdout) may panic too. So does a call in a process
+/// that was forked from a program which had used seedbed: nothing would see the end of the process
+/// there.
 ///
 /// ```
 /// use seedbed::process::{Command, run_process};
@@ -275,8 +276,8 @@ impl RunProcess {
         self
     }
 
-    /// Sets the number of bytes that are kept of each captured output. A process that writes more is
-    /// ended as a cancelled one is, and the call returns an error of the kind
+    /// Sets the number of bytes that are kept of each captured output. A process that writes more
+    /// is ended as a cancelled one is, and the call returns an error of the kind
     /// [`OutputTooLarge`](super::ProcessErrorKind::OutputTooLarge). The default is 64 MiB.
     ///
     /// The error's [`output`](ProcessError::output) has the first `bytes` bytes. Send a longer
@@ -324,20 +325,19 @@ impl RunProcess {
 
     /// Sets whether the processes that the process has started end with it.
     ///
-    /// The process leads a process group of its own and adopts descendants whose parents have ended,
-    /// so none of them can leave its tree while it runs:
+    /// The process leads a process group of its own and adopts descendants whose parents have
+    /// ended, so none of them can leave its tree while it runs:
     ///
     /// * Cancelling, a limit and [`Process::terminate`] send SIGTERM to the process and to all of
-    ///   its descendants. The descendants that still run when
-    ///   the process has ended are killed.
+    ///   its descendants. The descendants that still run when the process has ended are killed.
     /// * When the call's future is dropped, and by [`Process::kill`], the process is killed after
     ///   all of its descendants.
-    /// * When the process ends by itself, the members of its group are killed. Descendants that have
-    ///   left the group, with `setsid` for example, live on.
+    /// * When the process ends by itself, the members of its group are killed. Descendants that
+    ///   have left the group, with `setsid` for example, live on.
     ///
-    /// The process is detached from the terminal: Ctrl-C and Ctrl-Z do not reach it, and reading the
-    /// terminal fails. Adopted descendants that have exited stay zombies until the process ends
-    /// or reaps them.
+    /// The process is detached from the terminal: Ctrl-C and Ctrl-Z do not reach it, and reading
+    /// the terminal fails. Adopted descendants that have exited stay zombies until the process
+    /// ends or reaps them.
     ///
     /// ```
     /// use std::time::Duration;

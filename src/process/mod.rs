@@ -18,8 +18,8 @@
 // `call`, `limits` and `of_job` are the builder, which fills a `plan`; `future` is the call;
 // `supervise` runs the process, `pipes` feeds and reads it, `handle` is what other tasks use,
 // `spawner` is the thread that starts some of them. `child` is a child process of any kind, workers
-// included; `background` runs what has no caller, `tick` is the shared timer, `notify` wakes all that
-// wait for one event.
+// included; `background` runs what has no caller, `tick` is the shared timer, `notify` wakes all
+// that wait for one event.
 
 pub(crate) mod background;
 mod call;

@@ -1,8 +1,8 @@
 //! Wakes all tasks that wait for something that happens again and again.
 //!
-//! `event-listener` keeps the waiters. It wakes, and drops wakers, while its lock is held, so it gets
-//! wakers of this module only: these collect the wakers of the tasks, which are foreign code that may
-//! poll, drop or inspect what woke it. The tasks are woken after the lock is released.
+//! `event-listener` keeps the waiters. It wakes, and drops wakers, while its lock is held, so it
+//! gets wakers of this module only: these collect the wakers of the tasks, which are foreign code
+//! that may poll, drop or inspect what woke it. The tasks are woken after the lock is released.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -18,8 +18,8 @@ use crate::sys::unwind::wake_all_and_go_on;
 
 thread_local! {
     /// The wakers of tasks that are to be woken when this thread holds no lock. `None` outside of
-    /// [`wake_afterwards`], so nothing is lost by not dropping it; without a destructor it exists until
-    /// the last destructor of the thread has run.
+    /// [`wake_afterwards`], so nothing is lost by not dropping it; without a destructor it exists
+    /// until the last destructor of the thread has run.
     static COLLECTED: RefCell<ManuallyDrop<Option<Vec<Waker>>>> =
         const { RefCell::new(ManuallyDrop::new(None)) };
 }
@@ -57,8 +57,8 @@ impl Notify {
         }
     }
 
-    /// Wakes all tasks that listen. A foreign waker that panics concerns neither the others nor the code
-    /// that notifies.
+    /// Wakes all tasks that listen. A foreign waker that panics concerns neither the others nor the
+    /// code that notifies.
     pub(crate) fn notify_all(&self) {
         wake_afterwards(|| {
             self.0.notify(usize::MAX);
@@ -114,8 +114,8 @@ impl Future for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let listener = self.listener.take().expect("it is dropped once");
-        // When it is dropped, `event-listener` passes a notification that it has not seen on to another
-        // listener, which may have been created after that notification.
+        // When it is dropped, `event-listener` passes a notification that it has not seen on to
+        // another listener, which may have been created after that notification.
         wake_afterwards(|| {
             listener.discard();
         });
@@ -213,7 +213,8 @@ mod tests {
         assert!(listeners.iter_mut().all(is_notified));
     }
 
-    /// A task that is woken by something else must not be kept alive by what it no longer waits for.
+    /// A task that is woken by something else must not be kept alive by what it no longer waits
+    /// for.
     #[test]
     fn a_dropped_listener_leaves_no_waker() {
         struct Nothing;
@@ -245,7 +246,8 @@ mod tests {
         assert!(is_notified(&mut later));
     }
 
-    /// A waker that is called under the lock of `event-listener`, and then notifies, waits for ever.
+    /// A waker that is called under the lock of `event-listener`, and then notifies, waits for
+    /// ever.
     #[test]
     fn a_thread_that_ends_wakes_tasks_outside_of_all_locks_too() {
         struct NotifiesAtTheEnd(Arc<Notify>);

@@ -24,8 +24,8 @@ pub(super) const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 /// another.
 pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 
-/// The time after SIGKILL after which a process is left to the background. One that is frozen, or in
-/// an uninterruptible system call, ends later.
+/// The time after SIGKILL after which a process is left to the background. One that is frozen, or
+/// in an uninterruptible system call, ends later.
 pub(super) const KILLED_WAIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time that other processes may hold the pipes of a process that has ended, unless `drain_for`

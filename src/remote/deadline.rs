@@ -12,7 +12,8 @@ use crate::time::current_time;
 pub(super) struct SharedDeadline(Duration);
 
 impl SharedDeadline {
-    /// Converts a deadline of this run. In a run with a virtual clock, the time that is left counts.
+    /// Converts a deadline of this run. In a run with a virtual clock, the time that is left
+    /// counts.
     pub(super) fn of(deadline: Instant) -> Self {
         let left = deadline.saturating_duration_since(current_time());
         Self(monotonic_time().saturating_add(left))

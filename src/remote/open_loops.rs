@@ -1,4 +1,5 @@
-//! `open_loops`: several workers that run the same `async fn`, each until it ends or the block does.
+//! `open_loops`: several workers that run the same `async fn`, each until it ends or the block
+//! does.
 
 use std::any::type_name;
 use std::fmt;
@@ -18,27 +19,29 @@ use crate::worker::{Argument, JobResult, WorkerContext, WorkerError, WorkerError
 /// The loops were started again too often, or one cannot be started.
 type LoopsError = SuperviseError<WorkerError>;
 
-/// Runs the `async fn` `f` in `count` worker processes at once, each with `arg`, and starts those again
-/// that crash. `arg` is encoded for each start, so it need not be cloned.
+/// Runs the `async fn` `f` in `count` worker processes at once, each with `arg`, and starts those
+/// again that crash. `arg` is encoded for each start, so it need not be cloned.
 ///
 /// Each loop is a call of [`run_async`](crate::run_async()), so there is an event loop in each of
-/// `count` processes. Returns a builder. [`open`](OpenLoops::open) runs a future, and the loops while it
-/// runs. Awaiting the builder itself waits until all loops have returned, and returns their values.
+/// `count` processes. Returns a builder. [`open`](OpenLoops::open) runs a future, and the loops
+/// while it runs. Awaiting the builder itself waits until all loops have returned, and returns
+/// their values.
 ///
-/// A loop that crashes, panics or is killed is [supervised](crate::service::supervise()): it is started
-/// again after a pause, which grows with each failure in a row. After [`limit`](OpenLoops::limit)
-/// failures in a row, the other loops are cancelled, and the block ends with the error. So does a
-/// failure that a restart cannot mend, such as an argument that cannot be encoded. A loop that returns
-/// is not started again.
+/// A loop that crashes, panics or is killed is [supervised](crate::service::supervise()): it is
+/// started again after a pause, which grows with each failure in a row. After
+/// [`limit`](OpenLoops::limit) failures in a row, the other loops are cancelled, and the block ends
+/// with the error. So does a failure that a restart cannot mend, such as an argument that cannot be
+/// encoded. A loop that returns is not started again.
 ///
 /// The loops do not count for the limiter of other calls.
 ///
 /// # Cancellation
 ///
-/// At the end of the block, however it comes, the root scope of each loop is cancelled. The block waits
-/// for their clean-up, and kills a worker that needs more than the
+/// At the end of the block, however it comes, the root scope of each loop is cancelled. The block
+/// waits for their clean-up, and kills a worker that needs more than the
 /// [grace period](crate::WorkerConfig::grace_period) of its context, or than
-/// [`kill_after`](OpenLoops::kill_after). Dropping the block from outside leaves this to the background.
+/// [`kill_after`](OpenLoops::kill_after). Dropping the block from outside leaves this to the
+/// background.
 ///
 /// # Errors
 ///
@@ -123,8 +126,8 @@ impl<F, A> OpenLoops<F, A> {
         }
     }
 
-    /// Sets the pause after the first failure of a loop, which doubles with each further one, and the
-    /// longest pause. The defaults are those of [`Supervise::backoff`].
+    /// Sets the pause after the first failure of a loop, which doubles with each further one, and
+    /// the longest pause. The defaults are those of [`Supervise::backoff`].
     ///
     /// # Examples
     ///
@@ -148,8 +151,8 @@ impl<F, A> OpenLoops<F, A> {
         self
     }
 
-    /// Sets the number of failures in a row of one loop after which the block ends. The default is that
-    /// of [`Supervise::limit`].
+    /// Sets the number of failures in a row of one loop after which the block ends. The default is
+    /// that of [`Supervise::limit`].
     ///
     /// # Examples
     ///
@@ -173,8 +176,9 @@ impl<F, A> OpenLoops<F, A> {
         self
     }
 
-    /// Sets how long the clean-up of a cancelled loop may take before its worker is killed. The default
-    /// is the [grace period](crate::WorkerConfig::grace_period) of the worker's context.
+    /// Sets how long the clean-up of a cancelled loop may take before its worker is killed. The
+    /// default is the [grace period](crate::WorkerConfig::grace_period) of the worker's
+    /// context.
     ///
     /// # Examples
     ///
@@ -204,12 +208,13 @@ impl<F, A> OpenLoops<F, A> {
     /// Runs `body` while the loops run, then cancels them and waits for them. Returns the value of
     /// `body`.
     ///
-    /// The loops are being started when `body` begins. Loops that have returned are no reason to end.
+    /// The loops are being started when `body` begins. Loops that have returned are no reason to
+    /// end.
     ///
     /// # Cancellation
     ///
-    /// If cancelled, `body` is dropped first, so that its clean-up still has the loops. Then the loops
-    /// are cancelled.
+    /// If cancelled, `body` is dropped first, so that its clean-up still has the loops. Then the
+    /// loops are cancelled.
     ///
     /// # Errors
     ///

@@ -13,8 +13,8 @@ use crate::run::{CtrlC, RunBuilder};
 use crate::worker::job_requests;
 use crate::worker::job_requests::Taken;
 
-/// Runs the future that `make` returns in a run of its own. Returns `None` if the parent has asked the
-/// job to end, and the future was dropped for that.
+/// Runs the future that `make` returns in a run of its own. Returns `None` if the parent has asked
+/// the job to end, and the future was dropped for that.
 pub(super) fn run_root<F: Future>(
     deadline: Option<SharedDeadline>,
     make: impl FnOnce() -> F,
@@ -34,7 +34,8 @@ pub(super) fn run_root<F: Future>(
     })
 }
 
-/// Polls a future that sees a deadline, which does not cancel it: the caller does, when it is its time.
+/// Polls a future that sees a deadline, which does not cancel it: the caller does, when it is its
+/// time.
 async fn with_deadline<F: Future>(deadline: Option<SharedDeadline>, future: F) -> F::Output {
     let Some(deadline) = deadline.and_then(SharedDeadline::to_instant) else {
         return future.await;
@@ -55,8 +56,8 @@ enum Requests {
 
 impl Requests {
     fn new() -> Self {
-        // Without a socket, no caller can ask. If the reactor has no room for the socket, a cancelled
-        // caller kills the worker after the grace period.
+        // Without a socket, no caller can ask. If the reactor has no room for the socket, a
+        // cancelled caller kills the worker after the grace period.
         let socket = job_requests::socket();
         match socket.map(Async::new_nonblocking) {
             Some(Ok(socket)) => Self::Awaited(socket),
@@ -70,7 +71,8 @@ impl Requests {
             return Poll::Pending;
         };
         loop {
-            // Also when the reactor has not said so: it may have woken this task and then deny that.
+            // Also when the reactor has not said so: it may have woken this task and then deny
+            // that.
             if job_requests::is_asked() {
                 break;
             }

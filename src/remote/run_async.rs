@@ -21,9 +21,9 @@ use crate::worker::{Argument, JobResult, RunSync, WorkerContext, WorkerError};
 ///
 /// `f` is code and `arg` is data, as in [`run_sync`](crate::run_sync()): `f` captures nothing, and
 /// argument and result are encoded with serde. The worker's run is like that of
-/// [`run`](crate::run()), and ends with the job, with all its tasks. A worker runs one job at a time,
-/// and serves jobs of both kinds. An async job may have workers of its own; they end with its run, and
-/// with its process.
+/// [`run`](crate::run()), and ends with the job, with all its tasks. A worker runs one job at a
+/// time, and serves jobs of both kinds. An async job may have workers of its own; they end with its
+/// run, and with its process.
 ///
 /// [`current_effective_deadline`] inside the job is the
 /// deadline that the call had when it was first polled. It is shown there, and cancels nothing: the
@@ -31,11 +31,11 @@ use crate::worker::{Argument, JobResult, RunSync, WorkerContext, WorkerError};
 ///
 /// # Cancellation
 ///
-/// Until a worker has the job, the call is cancelled like one of [`run_sync`](crate::run_sync()). After
-/// that, cancellation cancels the root scope of the job, which drops its tasks where they wait, runs
-/// their clean-up and waits for their shields. The call waits for that. If it takes longer than the
-/// [grace period](crate::WorkerConfig::grace_period) of the worker's context, the worker is killed. If
-/// the job completes after all, the call returns its value.
+/// Until a worker has the job, the call is cancelled like one of [`run_sync`](crate::run_sync()).
+/// After that, cancellation cancels the root scope of the job, which drops its tasks where they
+/// wait, runs their clean-up and waits for their shields. The call waits for that. If it takes
+/// longer than the [grace period](crate::WorkerConfig::grace_period) of the worker's context, the
+/// worker is killed. If the job completes after all, the call returns its value.
 ///
 /// [`kill_after`](RunAsync::kill_after) sets another time, and
 /// [`kill_on_cancel(true)`](RunAsync::kill_on_cancel) kills at once. If the future is dropped from
@@ -144,8 +144,8 @@ impl<A, R> RunAsync<A, R> {
         }
     }
 
-    /// Takes a token of `limiter` before the call uses a worker, and holds it until the job has ended.
-    /// The default limiter is the one of [`run_sync`](crate::run_sync()).
+    /// Takes a token of `limiter` before the call uses a worker, and holds it until the job has
+    /// ended. The default limiter is the one of [`run_sync`](crate::run_sync()).
     ///
     /// # Examples
     ///
@@ -169,7 +169,8 @@ impl<A, R> RunAsync<A, R> {
         self
     }
 
-    /// Sets whether cancellation kills the worker at once, instead of cancelling the job's root scope.
+    /// Sets whether cancellation kills the worker at once, instead of cancelling the job's root
+    /// scope.
     ///
     /// # Examples
     ///
@@ -198,8 +199,9 @@ impl<A, R> RunAsync<A, R> {
         self
     }
 
-    /// Sets how long the clean-up of a cancelled job may take before its worker is killed. The default
-    /// is the [grace period](crate::WorkerConfig::grace_period) of the worker's context.
+    /// Sets how long the clean-up of a cancelled job may take before its worker is killed. The
+    /// default is the [grace period](crate::WorkerConfig::grace_period) of the worker's
+    /// context.
     ///
     /// # Examples
     ///
@@ -224,11 +226,12 @@ impl<A, R> RunAsync<A, R> {
         self
     }
 
-    /// Limits the time that the job may take. When the time is up, the worker is killed and reaped, and
-    /// the call ends with [`WorkerErrorKind::TimedOut`](crate::worker::WorkerErrorKind::TimedOut).
+    /// Limits the time that the job may take. When the time is up, the worker is killed and reaped,
+    /// and the call ends with
+    /// [`WorkerErrorKind::TimedOut`](crate::worker::WorkerErrorKind::TimedOut).
     ///
-    /// The time counts as that of [`RunSync::time_limit`](crate::worker::RunSync::time_limit). A limit
-    /// that lets the job clean up is [`fail_after`](crate::fail_after()) around the call.
+    /// The time counts as that of [`RunSync::time_limit`](crate::worker::RunSync::time_limit). A
+    /// limit that lets the job clean up is [`fail_after`](crate::fail_after()) around the call.
     ///
     /// # Examples
     ///
@@ -256,18 +259,19 @@ impl<A, R> RunAsync<A, R> {
 }
 
 impl WorkerContext {
-    /// Calls the `async fn` `f` with `arg` in a worker process of this context; otherwise like the free
-    /// function [`run_async`](crate::run_async()).
+    /// Calls the `async fn` `f` with `arg` in a worker process of this context; otherwise like the
+    /// free function [`run_async`](crate::run_async()).
     ///
     /// # Cancellation
     ///
-    /// Cancels the root scope of the job and waits for its clean-up, within the grace period. The free
-    /// function documents the details.
+    /// Cancels the root scope of the job and waits for its clean-up, within the grace period. The
+    /// free function documents the details.
     ///
     /// # Errors
     ///
     /// All errors of the free function;
-    /// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed) if the context was shut down.
+    /// [`WorkerErrorKind::Closed`](crate::worker::WorkerErrorKind::Closed) if the context was shut
+    /// down.
     ///
     /// # Examples
     ///

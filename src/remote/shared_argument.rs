@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An argument that is encoded for each call anew, and is encoded as what it holds. So it need not be
-/// cloned, and may hold a socket, for example.
+/// An argument that is encoded for each call anew, and is encoded as what it holds. So it need not
+/// be cloned, and may hold a socket, for example.
 #[derive(Debug)]
 pub(super) struct SharedArgument<A>(Arc<A>);
 

@@ -139,9 +139,9 @@ fn choose_parts(units: &[Unit], amount: Amount) -> Option<Vec<(usize, Amount)>> 
     Some(parts)
 }
 
-/// Brings those units to the front that are on one node, if a node has as many as are wanted: the one
-/// with the least number of free units, so that larger groups stay whole. Otherwise those of the nodes
-/// with the most.
+/// Brings those units to the front that are on one node, if a node has as many as are wanted: the
+/// one with the least number of free units, so that larger groups stay whole. Otherwise those of
+/// the nodes with the most.
 fn order_by_node(units: &[Unit], free: &mut [usize], wanted: usize) {
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
     for &at in &*free {

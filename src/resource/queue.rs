@@ -1,8 +1,8 @@
 //! Which job is next: first come, first served, with a lane for prioritised jobs.
 //!
 //! The job at the head gets all that it asks for, or waits, and the jobs behind it wait with it: a
-//! large job is never overtaken by small ones. The head of the prioritised lane comes before that of
-//! the other one, also while it waits.
+//! large job is never overtaken by small ones. The head of the prioritised lane comes before that
+//! of the other one, also while it waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -32,12 +32,12 @@ pub enum CtrlC {
     /// process at once. The process flushes its standard output for up to 100 ms before it dies. As
     /// process 1 of a container, which no signal can end, it exits with 130.
     ///
-    /// If several runs are active, all are cancelled, also one that begins after the signal, and the
-    /// last one to end ends the process. A run that ends earlier waits for that, with two
+    /// If several runs are active, all are cancelled, also one that begins after the signal, and
+    /// the last one to end ends the process. A run that ends earlier waits for that, with two
     /// exceptions, because another run may wait for its thread: a thread of
-    /// [`thread::run_sync`](crate::thread::run_sync()), and any thread while the main thread is in a
-    /// run, is unwound instead, without a message, as by a panic. (In a program that is built with
-    /// `panic = "abort"`, the process dies at once then.)
+    /// [`thread::run_sync`](crate::thread::run_sync()), and any thread while the main thread is in
+    /// a run, is unwound instead, without a message, as by a panic. (In a program that is built
+    /// with `panic = "abort"`, the process dies at once then.)
     ///
     /// If the run still waits for a job, a thread or a shield after two seconds, a line on standard
     /// error names it.
@@ -188,9 +188,9 @@ impl RunBuilder {
     /// This is for a program or a test suite with many short runs, which then starts workers once.
     /// Kept workers end with their [`idle_timeout`](crate::WorkerConfig::idle_timeout), with the
     /// process, when [another configuration](crate::worker::configure_default_context) replaces
-    /// theirs, or at the end of a last run that does not keep them; so `seedbed::run(async {})` ends
-    /// them. If several runs are active, the one that ends last decides. A run that Ctrl-C cancels
-    /// keeps none, and the workers of other contexts always end with their block.
+    /// theirs, or at the end of a last run that does not keep them; so `seedbed::run(async {})`
+    /// ends them. If several runs are active, the one that ends last decides. A run that Ctrl-C
+    /// cancels keeps none, and the workers of other contexts always end with their block.
     ///
     /// ```
     /// use seedbed::{RunBuilder, run_sync};
@@ -234,8 +234,8 @@ impl RunBuilder {
         }))
     }
 
-    /// Runs the future that `begin` makes inside of the run. One instance of this, and of the driver,
-    /// serves all main futures with the same output.
+    /// Runs the future that `begin` makes inside of the run. One instance of this, and of the
+    /// driver, serves all main futures with the same output.
     fn run_erased<'f, T>(self, begin: Box<dyn FnOnce() -> MainFuture<'f, T> + 'f>) -> T {
         workers::hook();
         fork_detector::watch_for_forks();
@@ -317,8 +317,8 @@ thread_local! {
 /// The number of runs in the process.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
-/// Marks this thread as inside a run. The last one to be dropped ends the idle workers of the default
-/// context.
+/// Marks this thread as inside a run. The last one to be dropped ends the idle workers of the
+/// default context.
 struct Inside {
     keep_workers: bool,
 }

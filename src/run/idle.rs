@@ -36,8 +36,8 @@ enum IdleState {
     /// No task is ready. The reactor is asked once, because an event that it reports makes a task
     /// ready.
     AskingReactor,
-    /// A worker's answer in a mailbox has woken a task, which is not ready yet: the reactor's thread
-    /// is waking it, too, because of the same answer.
+    /// A worker's answer in a mailbox has woken a task, which is not ready yet: the reactor's
+    /// thread is waking it, too, because of the same answer.
     Waking { since: Instant },
     /// No task is ready, and the reactor had no event. The action that follows may require this to
     /// last for some real time.

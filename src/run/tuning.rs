@@ -16,9 +16,10 @@ pub(super) const FLUSH_BEFORE_DEATH: Duration = Duration::from_millis(100);
 /// The time after which a thread that waits for other runs to end after Ctrl-C says so.
 pub(super) const NOTICE_AFTER_INTERRUPT: Duration = Duration::from_secs(2);
 
-/// The real time for which a run with a clock that jumps waits without a deadline before it says so.
+/// The real time for which a run with a clock that jumps waits without a deadline before it says
+/// so.
 pub(super) const SILENCE_BEFORE_NOTICE: Duration = Duration::from_secs(5);
 
-/// The longest time that the loop yields to a thread that is waking a task, before the run counts as
-/// idle. A busy system may take the processor from that thread for tens of milliseconds.
+/// The longest time that the loop yields to a thread that is waking a task, before the run counts
+/// as idle. A busy system may take the processor from that thread for tens of milliseconds.
 pub(super) const WAKE_TIMEOUT: Duration = Duration::from_millis(100);

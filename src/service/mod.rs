@@ -1,5 +1,5 @@
-//! Programs that run for a long time: [`supervise()`] restarts what fails, and [`serve()`] shuts down in
-//! order.
+//! Programs that run for a long time: [`supervise()`] restarts what fails, and [`serve()`] shuts
+//! down in order.
 //!
 //! ```
 //! use std::io;

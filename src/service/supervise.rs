@@ -17,9 +17,9 @@ use crate::time::{Sleep, current_time, sleep};
 
 /// Runs the future that `make` returns, and a new one after each failure, until one succeeds.
 ///
-/// Returns a builder, which is awaited. The pause before a restart grows with the number of failures
-/// in a row, up to a limit, after which the supervisor gives up. Each failure emits a `tracing`
-/// event at WARN. Times are those of the run's clock.
+/// Returns a builder, which is awaited. The pause before a restart grows with the number of
+/// failures in a row, up to a limit, after which the supervisor gives up. Each failure emits a
+/// `tracing` event at WARN. Times are those of the run's clock.
 ///
 /// The child can be anything that ends with a `Result`: a task of this process, a block, a call of
 /// [`run_sync`](crate::run_sync()), or another supervisor. Inside a nursery, the error of a

@@ -19,13 +19,13 @@ use crate::task::{Spawner, Task};
 /// Spawns a task that makes values on request, and returns the stream of its values, which owns the
 /// task: dropping the stream cancels it.
 ///
-/// This is [`open_producer`](crate::sync::open_producer) for code that must return a stream, such as
-/// the body of a response. As there, the producer runs only while a value is requested, and starts
-/// with the first request. It is a child of the nursery, so the nursery waits for it and its
+/// This is [`open_producer`](crate::sync::open_producer) for code that must return a stream, such
+/// as the body of a response. As there, the producer runs only while a value is requested, and
+/// starts with the first request. It is a child of the nursery, so the nursery waits for it and its
 /// clean-up, and it can open blocks, scopes and workers of its own, whatever polls the stream.
 ///
-/// The stream ends when the producer has *ended*, including its clean-up. An `Err` of the producer is
-/// the last item. If the producer is cancelled or panics, the last item is
+/// The stream ends when the producer has *ended*, including its clean-up. An `Err` of the producer
+/// is the last item. If the producer is cancelled or panics, the last item is
 /// [`ProducerError::Cancelled`], so a truncated sequence does not look complete.
 ///
 /// To give the child a name, use [`Spawner::named`].
@@ -114,7 +114,8 @@ where
 #[must_use = "the producer begins when a value is requested, and is cancelled when this is dropped"]
 pub struct ProducedStream<T, E> {
     produced: Produced<T>,
-    /// `None` after the end. The inner `None` stands for a producer that its own scope has cancelled.
+    /// `None` after the end. The inner `None` stands for a producer that its own scope has
+    /// cancelled.
     producer: Option<Task<Option<Result<(), E>>>>,
 }
 

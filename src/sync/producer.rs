@@ -38,7 +38,8 @@ use crate::task::{Nursery, open_nursery, try_open_nursery};
 ///
 /// To return a stream of such values from a function, use
 /// [`spawn_producer`](crate::sync::spawn_producer). For a stream of values that need no task, use
-/// [`futures_lite::stream`]. For a producer that works ahead, use a [`channel`](crate::sync::channel()) and a nursery.
+/// [`futures_lite::stream`]. For a producer that works ahead, use a
+/// [`channel`](crate::sync::channel()) and a nursery.
 ///
 /// ```
 /// use futures_lite::StreamExt;

@@ -1,5 +1,5 @@
-//! Sets up new processes between `fork` and `exec`, and reads and sets the signal mask of the threads
-//! that start them.
+//! Sets up new processes between `fork` and `exec`, and reads and sets the signal mask of the
+//! threads that start them.
 //!
 //! `unsafe` is needed for `pre_exec`, and for libc's calls: rustix leaves the state of signals to
 //! the C library, which owns it.

@@ -2,8 +2,8 @@
 //!
 //! signal-hook installs one handler for each signal and never removes it, and between installing
 //! the handler and storing the first action it loses signals. So this file installs a handler of
-//! its own first, which signal-hook then calls before its actions. It replaces the default action in
-//! one step of the kernel, and acts it out unless the signal is claimed: by a [`Claim`], or, for
+//! its own first, which signal-hook then calls before its actions. It replaces the default action
+//! in one step of the kernel, and acts it out unless the signal is claimed: by a [`Claim`], or, for
 //! SIGINT, by the [runs](super::ctrl_c). A signal that arrives at any moment either belongs to a
 //! claim or has its default action.
 //!
@@ -13,9 +13,9 @@
 //! 2. registers its actions with signal-hook;
 //! 3. claims it, and from then on the default action is off.
 //!
-//! It gives the signal back in the reverse order. signal-hook's `register` and `unregister` wait for
-//! handlers that are running, so after `unregister` its actions have seen every signal that arrived
-//! under the claim.
+//! It gives the signal back in the reverse order. signal-hook's `register` and `unregister` wait
+//! for handlers that are running, so after `unregister` its actions have seen every signal that
+//! arrived under the claim.
 //!
 //! A signal that was ignored stays ignored, and a handler that was installed earlier is still
 //! called, before all others; signal-hook takes care of both.
@@ -160,7 +160,8 @@ pub(super) fn is_deadly(signal: c_int) -> bool {
     default_action(signal) != DefaultAction::Ignore && is_default(signal).unwrap_or(false)
 }
 
-/// Does to this process what the kernel does by default when this signal arrives. Async-signal-safe.
+/// Does to this process what the kernel does by default when this signal arrives.
+/// Async-signal-safe.
 fn act_out_default(signal: c_int) {
     match default_action(signal) {
         DefaultAction::Ignore => {}

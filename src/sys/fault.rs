@@ -1,5 +1,5 @@
-//! Recognises, in a worker, why a signal is about to end it: a stack overflow, or an allocation that
-//! failed. Otherwise the parent sees the signal only, and both look like any other crash.
+//! Recognises, in a worker, why a signal is about to end it: a stack overflow, or an allocation
+//! that failed. Otherwise the parent sees the signal only, and both look like any other crash.
 //!
 //! The handlers report, and then do what would have been done without them: they call the handler
 //! that was there (Rust's prints its message about a stack overflow and aborts), or restore the
@@ -39,8 +39,8 @@ const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT];
 /// The actions that were there before, in the order of [`SIGNALS`].
 static PREVIOUS: [OnceLock<libc::sigaction>; 3] = [const { OnceLock::new() }; 3];
 
-/// Reports the faults of this process from now on. In a forked process, it replaces the process that
-/// reports.
+/// Reports the faults of this process from now on. In a forked process, it replaces the process
+/// that reports.
 pub(crate) fn watch(report: Report) {
     PROCESS.store(std::process::id(), Ordering::Relaxed);
     if REPORT.set(report).is_err() {
@@ -76,8 +76,8 @@ fn action_of(signal: c_int) -> Option<libc::sigaction> {
 }
 
 fn set_action(signal: c_int, action: &libc::sigaction) {
-    // SAFETY: the action is a valid one: the handlers here have the signature that `SA_SIGINFO` asks
-    // for and use only what is safe in a handler; every other action was installed before.
+    // SAFETY: the action is a valid one: the handlers here have the signature that `SA_SIGINFO`
+    // asks for and use only what is safe in a handler; every other action was installed before.
     unsafe { libc::sigaction(signal, action, ptr::null_mut()) };
 }
 
@@ -195,11 +195,11 @@ fn is_beyond_stack(address: usize, stack: usize) -> bool {
         || above.contains(&address) && !is_readable(stack.saturating_sub(8) & !7)
 }
 
-/// Returns whether eight bytes at this address can be read. The kernel reads a signal mask before it
-/// refuses the request, which is an invalid one.
+/// Returns whether eight bytes at this address can be read. The kernel reads a signal mask before
+/// it refuses the request, which is an invalid one.
 fn is_readable(address: usize) -> bool {
-    // SAFETY: the kernel reads eight bytes at the address, or refuses to; it changes nothing, because
-    // there is no way `-1` to change a mask.
+    // SAFETY: the kernel reads eight bytes at the address, or refuses to; it changes nothing,
+    // because there is no way `-1` to change a mask.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
@@ -245,8 +245,8 @@ struct Search {
     is_found: bool,
 }
 
-/// Returns whether this thread is inside `handle_alloc_error`, which Rust calls if an allocation has
-/// failed, and which aborts.
+/// Returns whether this thread is inside `handle_alloc_error`, which Rust calls if an allocation
+/// has failed, and which aborts.
 fn has_failed_allocation() -> bool {
     let mut search = Search {
         frames_left: FRAMES_SEARCHED,

@@ -1,5 +1,5 @@
-//! The 64-bit hash FNV-1a of Fowler, Noll and Vo. It is the same in all processes and versions, which
-//! `std`'s hashers do not promise.
+//! The 64-bit hash FNV-1a of Fowler, Noll and Vo. It is the same in all processes and versions,
+//! which `std`'s hashers do not promise.
 
 /// A hash of bytes that are added piece by piece.
 pub(crate) struct Fnv(u64);

@@ -1,7 +1,7 @@
 //! A word in shared memory on which a thread of one process waits for another process.
 //!
-//! In a model, a lock and a condition variable do what the kernel does: it compares the word and begins
-//! to wait under a lock, under which it also looks for a thread to wake.
+//! In a model, a lock and a condition variable do what the kernel does: it compares the word and
+//! begins to wait under a lock, under which it also looks for a thread to wake.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -29,15 +29,16 @@ pub(crate) struct Futex {
 }
 
 impl Futex {
-    /// Returns the number of wake-ups so far, for [`wait`](Self::wait). What the caller checks after
-    /// this call ends the wait if it changes.
+    /// Returns the number of wake-ups so far, for [`wait`](Self::wait). What the caller checks
+    /// after this call ends the wait if it changes.
     pub(crate) fn wake_ups(&self) -> u32 {
         #[cfg(all(test, loom))]
         step();
         self.wake_ups.load(SeqCst)
     }
 
-    /// Waits for another wake-up than the first `seen`, for about `limit` at most. It may return early.
+    /// Waits for another wake-up than the first `seen`, for about `limit` at most. It may return
+    /// early.
     #[cfg(not(all(test, loom)))]
     pub(crate) fn wait(&self, seen: u32, limit: Duration) {
         let limit = Timespec::try_from(limit).ok();
@@ -45,8 +46,8 @@ impl Futex {
         let _ = futex::wait(&self.wake_ups, futex::Flags::empty(), seen, limit.as_ref());
     }
 
-    /// Wakes the thread that waits. A thread that has called [`wake_ups`](Self::wake_ups) before does not
-    /// begin to wait.
+    /// Wakes the thread that waits. A thread that has called [`wake_ups`](Self::wake_ups) before
+    /// does not begin to wait.
     #[cfg(not(all(test, loom)))]
     pub(crate) fn wake(&self) {
         self.wake_ups.fetch_add(1, SeqCst);

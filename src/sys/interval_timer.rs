@@ -14,8 +14,8 @@ use super::disposition::is_deadly;
 /// signals that they send.
 const TIMERS: [(c_int, c_int); 3] = [(0, libc::SIGALRM), (1, libc::SIGVTALRM), (2, libc::SIGPROF)];
 
-/// Disarms the timers whose signals would end this process. A timer with a handler stays, since a profiler may have set it. Costs three system
-/// calls.
+/// Disarms the timers whose signals would end this process. A timer with a handler stays, since a
+/// profiler may have set it. Costs three system calls.
 pub(crate) fn disarm_deadly() {
     for (timer, signal) in TIMERS {
         if is_armed(timer) && is_deadly(signal) {

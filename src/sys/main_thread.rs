@@ -1,9 +1,10 @@
 //! Starts threads that have the properties of the process's main thread.
 //!
 //! Linux keeps CPU affinity, scheduling, I/O priority and signal mask for each thread, and a new
-//! thread has those of the thread that starts it. The threads of this crate are started by whichever
-//! thread needs them first, and serve all others. So they take these properties from the main
-//! thread instead. Each step is an improvement of its own: one that the system refuses is left out.
+//! thread has those of the thread that starts it. The threads of this crate are started by
+//! whichever thread needs them first, and serve all others. So they take these properties from the
+//! main thread instead. Each step is an improvement of its own: one that the system refuses is left
+//! out.
 //!
 //! `unsafe` is needed for system calls that rustix does not have.
 #![allow(unsafe_code)]

@@ -70,8 +70,9 @@ loom::thread_local! {
 /// The panic payload of a thread that stands for a process, and has ended.
 struct Ended;
 
-/// Runs `process` in a thread that stands for a process, and ends it before the access after `steps`
-/// accesses to memory that is shared with another one. Returns `None` if it was ended, or ended itself.
+/// Runs `process` in a thread that stands for a process, and ends it before the access after
+/// `steps` accesses to memory that is shared with another one. Returns `None` if it was ended, or
+/// ended itself.
 pub(crate) fn kill_after<R>(steps: Option<usize>, process: impl FnOnce() -> R) -> Option<R> {
     STEPS_LEFT.with(|left| left.set(steps));
     let outcome: Result<R, Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(process));

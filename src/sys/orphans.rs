@@ -1,8 +1,8 @@
 //! Orphans of killed processes, in a program that adopts them.
 //!
-//! An orphan becomes a child of process 1, or of the nearest ancestor that is a child subreaper, and
-//! stays a zombie until that reaps it. If this program is that process, as in a container without an
-//! init, it would keep a zombie for each process that it has killed with its parent.
+//! An orphan becomes a child of process 1, or of the nearest ancestor that is a child subreaper,
+//! and stays a zombie until that reaps it. If this program is that process, as in a container
+//! without an init, it would keep a zombie for each process that it has killed with its parent.
 
 use std::collections::HashSet;
 
@@ -48,8 +48,8 @@ impl Orphans {
         Self(Which::Found(killer.into_killed()))
     }
 
-    /// Reaps those that are children of this process and have ended. Returns whether there were any,
-    /// ended or not: they may have left children of their own to this process since.
+    /// Reaps those that are children of this process and have ended. Returns whether there were
+    /// any, ended or not: they may have left children of their own to this process since.
     pub(crate) fn reap(&self) -> bool {
         let children = children_of(std::process::id()).unwrap_or_default();
         let adopted = children.into_iter().filter(|&pid| self.contain(pid));

@@ -204,9 +204,9 @@ pub(crate) fn reap_all_children() {
     while let Ok(Some(_)) = retry_on_intr(|| waitid(WaitId::All, options)) {}
 }
 
-/// Looks at the threads of a child, apart from its first one, for those that have asked to be traced
-/// by this process. Reaps those that have ended, without which the child does not end either.
-/// Returns whether one is stopped.
+/// Looks at the threads of a child, apart from its first one, for those that have asked to be
+/// traced by this process. Reaps those that have ended, without which the child does not end
+/// either. Returns whether one is stopped.
 pub(crate) fn has_trapped_thread(child: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{child}/task")) else {
         return false;

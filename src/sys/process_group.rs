@@ -15,8 +15,8 @@ use rustix::process::Pid;
 
 use super::signal;
 
-/// Returns the group of this process, or `None` if it lies outside of the pid namespace. Programs in
-/// a new namespace that was made without a new group or session are in such a group.
+/// Returns the group of this process, or `None` if it lies outside of the pid namespace. Programs
+/// in a new namespace that was made without a new group or session are in such a group.
 pub(crate) fn current() -> Option<Pid> {
     // SAFETY: the call has no arguments, and changes nothing.
     Pid::from_raw(unsafe { libc::getpgrp() })

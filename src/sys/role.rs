@@ -120,8 +120,8 @@ pub(crate) fn report_through(socket: BorrowedFd<'_>) {
 fn borrow(number: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the number is not -1. The descriptor may have been closed by other code, or may be
     // another one by now. The callers only ask the kernel whether it is the socket that the parent
-    // made for this process, which fails for a closed one, or do the following to that socket, which
-    // no other code knows: they set its close-on-exec flag, or send a report and exit.
+    // made for this process, which fails for a closed one, or do the following to that socket,
+    // which no other code knows: they set its close-on-exec flag, or send a report and exit.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 

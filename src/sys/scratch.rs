@@ -1,8 +1,8 @@
 //! Private memory in huge pages, if the kernel has them.
 //!
-//! [`Scratch`] is for callers that fill a slice in place. It is written to a file in memory from its
-//! beginning and freed piece by piece, so that both together never take much more memory than one
-//! (33 ms for 64 MiB in total).
+//! [`Scratch`] is for callers that fill a slice in place. It is written to a file in memory from
+//! its beginning and freed piece by piece, so that both together never take much more memory than
+//! one (33 ms for 64 MiB in total).
 //!
 //! `unsafe` is needed to map memory, to make slices of it, and to advise the kernel on it.
 #![allow(unsafe_code)]

@@ -69,8 +69,8 @@ fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
 /// Installs a handler, which must be async-signal-safe. No other signal interrupts it.
 pub(super) fn handle(signal: c_int, handler: extern "C" fn(c_int), flags: c_int) -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `sigaction` is a C structure of integers, a set, and a pointer that may be null. Zeros
-    // are a valid value of each. `sigfillset` has room for the set.
+    // SAFETY: `sigaction` is a C structure of integers, a set, and a pointer that may be null.
+    // Zeros are a valid value of each. `sigfillset` has room for the set.
     let mut action = unsafe {
         libc::sigfillset(&raw mut (*action.as_mut_ptr()).sa_mask);
         action.assume_init()

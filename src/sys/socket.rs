@@ -23,8 +23,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     pair_of(SocketType::STREAM)
 }
 
-/// Makes a connected pair of sockets that keep the boundaries of packets, each with its descriptors.
-/// Neither has the number of a standard descriptor.
+/// Makes a connected pair of sockets that keep the boundaries of packets, each with its
+/// descriptors. Neither has the number of a standard descriptor.
 pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     pair_of(SocketType::SEQPACKET)
 }

@@ -1,9 +1,9 @@
 //! The stack of the current thread: its bounds, and whether there is room left on it.
 //!
 //! A thread's bounds are read once. The stack of the main thread grows up to a limit that the
-//! program may change, so that its lower part is looked up each time it is needed. Code that runs on
-//! a stack of its own, as jobs do with `stack_size`, and coroutines, is found among the mappings of
-//! the process.
+//! program may change, so that its lower part is looked up each time it is needed. Code that runs
+//! on a stack of its own, as jobs do with `stack_size`, and coroutines, is found among the mappings
+//! of the process.
 //!
 //! `unsafe` is needed to ask the C library for the bounds; see [`bounds_of_thread`].
 #![allow(unsafe_code)]
@@ -16,8 +16,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::thread;
 
-/// The least number of bytes that are left for the code between two checks, and for dropping a value
-/// that was decoded in part. A frame of unoptimized derived code has a few KiB.
+/// The least number of bytes that are left for the code between two checks, and for dropping a
+/// value that was decoded in part. A frame of unoptimized derived code has a few KiB.
 const RESERVE_BYTES: usize = 128 * 1024;
 
 /// More than the frames take that are on a new stack when it is adopted.
@@ -116,9 +116,9 @@ pub(crate) fn adopt() {
     }
 }
 
-/// Drops a value that may be nested too deeply for the stack of this thread, or leaks it if there is
-/// no room for a large stack. (In a box, so that values of all types share the code that starts a
-/// thread.)
+/// Drops a value that may be nested too deeply for the stack of this thread, or leaks it if there
+/// is no room for a large stack. (In a box, so that values of all types share the code that starts
+/// a thread.)
 pub(crate) fn drop_deep(value: Box<dyn Send>) {
     // The closure is dropped if no thread can be had.
     let value = ManuallyDrop::new(value);
@@ -175,8 +175,8 @@ fn bounds_of_thread() -> Option<Range<usize>> {
     if asked != 0 {
         return thread::is_main().then(bounds_of_main_stack).flatten();
     }
-    // SAFETY: the attributes are initialized, because the call succeeded, and both results are valid
-    // for writes.
+    // SAFETY: the attributes are initialized, because the call succeeded, and both results are
+    // valid for writes.
     let read = unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &mut lowest, &mut size) };
     // SAFETY: the attributes are initialized and not used again.
     unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };

@@ -41,8 +41,8 @@ pub(super) const STACK_FAULT_DISTANCE_BYTES: usize = 64 << 10;
 /// The memory that a process can always have, unless it has none left.
 pub(super) const MEMORY_PROBE_BYTES: usize = 64 << 10;
 
-/// The frames of a thread that are searched for a failed allocation. Rust's handlers of it have about
-/// ten.
+/// The frames of a thread that are searched for a failed allocation. Rust's handlers of it have
+/// about ten.
 pub(super) const FRAMES_SEARCHED: usize = 64;
 
 /// How often a process acts out a signal that ends it, if a handler is installed each time just

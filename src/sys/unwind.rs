@@ -42,8 +42,8 @@ pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for_each(wakers, Waker::wake);
 }
 
-/// Wakes all of these wakers, and discards their panics, which the panic hook has reported: for code
-/// that no task of the program called, such as background tasks. Holds no lock either.
+/// Wakes all of these wakers, and discards their panics, which the panic hook has reported: for
+/// code that no task of the program called, such as background tasks. Holds no lock either.
 pub(crate) fn wake_all_and_go_on(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {

@@ -45,8 +45,8 @@ pub(crate) fn cpu_times() -> CpuTimes {
     times_of(libc::RUSAGE_SELF) + times_of(libc::RUSAGE_CHILDREN)
 }
 
-/// Returns the processor time of a child that has ended and has not been reaped, and of the children
-/// that it has waited for. `None` if the child runs.
+/// Returns the processor time of a child that has ended and has not been reaped, and of the
+/// children that it has waited for. `None` if the child runs.
 ///
 /// Its peak of memory is not returned: the kernel counts the copy of the parent that the child was
 /// before it executed its program.
@@ -58,7 +58,8 @@ pub(crate) fn cpu_times_of_ended(child: BorrowedFd<'_>) -> io::Result<Option<Cpu
     const ENDED: libc::c_int = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `info` and `usage` have room for what the call writes; the other arguments are numbers.
+    // SAFETY: `info` and `usage` have room for what the call writes; the other arguments are
+    // numbers.
     let result = unsafe {
         libc::syscall(
             libc::SYS_waitid,

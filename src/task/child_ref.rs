@@ -114,15 +114,15 @@ impl Header {
 pub(super) struct ChildRef(NonNull<Header>);
 
 // SAFETY: through a reference, any thread may use `state`, `nursery`, `wait` and `awaiter`, which
-// are `Sync`, `id` and `vtable`, which never change, the name (by `vtable.name`, whose contract is the
-// same), and free the memory, which runs no code of the user. The cells are used by their owners
-// only: `link` by the list that the child is in, `index` and `node` by methods that take an `Own`,
-// which only the thread that polls the block has. The future and the result are behind unsafe
-// functions.
+// are `Sync`, `id` and `vtable`, which never change, the name (by `vtable.name`, whose contract is
+// the same), and free the memory, which runs no code of the user. The cells are used by their
+// owners only: `link` by the list that the child is in, `index` and `node` by methods that take an
+// `Own`, which only the thread that polls the block has. The future and the result are behind
+// unsafe functions.
 unsafe impl Send for ChildRef {}
-// SAFETY: a `&ChildRef` gives access to the same parts as a `ChildRef`, and to the reference count by
-// `clone`, which is atomic. The parts that any thread may use are `Sync` or never change; the cells
-// are used only by their owners, and the future and the result only by unsafe functions.
+// SAFETY: a `&ChildRef` gives access to the same parts as a `ChildRef`, and to the reference count
+// by `clone`, which is atomic. The parts that any thread may use are `Sync` or never change; the
+// cells are used only by their owners, and the future and the result only by unsafe functions.
 unsafe impl Sync for ChildRef {}
 
 impl ChildRef {
@@ -286,8 +286,8 @@ pub(super) struct NurseryState {
     pub(super) id: TaskId,
     /// The block's index in its part of the registry.
     pub(super) registry_index: StdAtomicUsize,
-    /// The tree variables where the block was opened, for threads that ask about them. Cleared when
-    /// the block ends.
+    /// The tree variables where the block was opened, for threads that ask about them. Cleared
+    /// when the block ends.
     pub(super) values: Mutex<Option<TreeValues>>,
 }
 

@@ -49,9 +49,9 @@ pub(super) struct BlockDriver {
     /// The body or a child was dropped because the block was cancelled, by itself or by an outer
     /// scope.
     has_dropped: bool,
-    /// The body or a child was dropped because an outer scope was cancelled. The block then returns
-    /// no value, only an error or a panic if there is one: it stays pending until that scope drops
-    /// it.
+    /// The body or a child was dropped because an outer scope was cancelled. The block then
+    /// returns no value, only an error or a panic if there is one: it stays pending until that
+    /// scope drops it.
     committed: bool,
 }
 
@@ -336,8 +336,8 @@ impl BlockDriver {
         if guard.len() > 0 || !Self::try_close(guard) {
             return None;
         }
-        // An outer scope may have been cancelled since, by one of these drops for example. As in Trio,
-        // that scope absorbs then.
+        // An outer scope may have been cancelled since, by one of these drops for example. As in
+        // Trio, that scope absorbs then.
         let committed =
             self.committed || self.has_dropped && self.scope.end_after_drop() == End::Above;
         Some(match (self.panic.take(), committed) {

@@ -18,8 +18,8 @@ type Shard = Mutex<Vec<Arc<NurseryState>>>;
 static BLOCKS: [Shard; BLOCK_REGISTRY_SHARDS] =
     [const { Mutex::new(Vec::new()) }; BLOCK_REGISTRY_SHARDS];
 
-/// The root tasks, and what each waits for. (The wait is not in the `Root`, because a `TaskInfo` is a
-/// key of maps, and so has no changing parts.)
+/// The root tasks, and what each waits for. (The wait is not in the `Root`, because a `TaskInfo` is
+/// a key of maps, and so has no changing parts.)
 static ROOTS: Mutex<Vec<(Arc<Root>, Arc<WaitCell>)>> = Mutex::new(Vec::new());
 
 fn shard(nursery: &NurseryState) -> &'static Shard {

@@ -49,8 +49,8 @@ impl<V> Started<V> {
         Started { report: None }
     }
 
-    /// Reports that the child has started, and sends `value` to the task that waits in `start`. From
-    /// this moment the child belongs to the nursery alone.
+    /// Reports that the child has started, and sends `value` to the task that waits in `start`.
+    /// From this moment the child belongs to the nursery alone.
     ///
     /// If that task was cancelled or dropped before, the value is dropped, and the child is being
     /// cancelled too.

@@ -63,13 +63,14 @@ use crate::wait::Wait;
 /// # Waits
 ///
 /// A line tells what the task, or the nursery's body, waits for, if that is a future of this crate:
-/// a job (`` waits for job `app::parse` ``), a thread, a process, a primitive of [`sync`](crate::sync),
-/// time, a signal, another task. A task that was spawned from nothing but a call has the name of the
-/// job or function: `` job `app::parse` #3 ``. A task that is about to run has no wait.
+/// a job (`` waits for job `app::parse` ``), a thread, a process, a primitive of
+/// [`sync`](crate::sync), time, a signal, another task. A task that was spawned from nothing but a
+/// call has the name of the job or function: `` job `app::parse` #3 ``. A task that is about to run
+/// has no wait.
 ///
 /// The wait is the last one in the task's last turn; a call goes before the others. So of a task
-/// that waits for several things, the line names one, and after a wait that a `select!` has dropped,
-/// it may name that one. The waits of other libraries' futures are not known.
+/// that waits for several things, the line names one, and after a wait that a `select!` has
+/// dropped, it may name that one. The waits of other libraries' futures are not known.
 #[derive(Clone)]
 pub struct TaskTree {
     /// In depth-first order. (A tree of lists of trees would have to be dropped by recursion.)

@@ -19,8 +19,9 @@ use crate::time::Clock;
 /// clock moves by itself to the next deadline whenever every task of the run is blocked, so a test
 /// with an hour of timeouts takes a millisecond. Waiting for a worker, a thread or a socket counts
 /// as blocked, too. A run that waits without a deadline, and that nothing can wake, panics; see the
-/// [page on testing](crate::guide::testing#tests-that-wait). The clock may also run at another [`rate`](MockClock::set_rate) than the
-/// system's. All of these can be changed at any time, from any thread, and take effect immediately.
+/// [page on testing](crate::guide::testing#tests-that-wait). The clock may also run at another
+/// [`rate`](MockClock::set_rate) than the system's. All of these can be changed at any time, from
+/// any thread, and take effect immediately.
 ///
 /// Several runs, each in a thread of its own, may share one clock, and its changes wake all of
 /// them. But an autojump goes to the next deadline of the run that is blocked, and may pass

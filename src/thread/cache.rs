@@ -106,8 +106,8 @@ impl IdleThread {
     }
 }
 
-/// Names this thread; cut to 15 bytes, Linux's limit, and at the first zero byte. Other systems show
-/// the name with which the thread was started.
+/// Names this thread; cut to 15 bytes, Linux's limit, and at the first zero byte. Other systems
+/// show the name with which the thread was started.
 #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
 fn set_name(name: &str) {
     #[cfg(target_os = "linux")]

@@ -4,8 +4,8 @@
 //! [`Clock`] and wait in its own queue, so a virtual clock moves all of them together. Outside of a
 //! run, the same functions use the system's clock and smol's timers.
 
-// `queue` decides which deadlines have passed, `idle` which waiters learn that the run is idle; both
-// are pure. `timers` puts them behind locks and wakes.
+// `queue` decides which deadlines have passed, `idle` which waiters learn that the run is idle;
+// both are pure. `timers` puts them behind locks and wakes.
 
 mod clock;
 mod current;

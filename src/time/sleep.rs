@@ -15,8 +15,8 @@ use crate::wait::{self, Wait};
 /// Sleeps for `duration`, which begins when the returned future is first polled.
 ///
 /// A duration of zero lets the other tasks run once. A duration too long to be represented lasts
-/// forever. A sleep that goes on in another run, or outside of a run, after its run has ended sleeps
-/// for the rest of its duration in the time of its new place.
+/// forever. A sleep that goes on in another run, or outside of a run, after its run has ended
+/// sleeps for the rest of its duration in the time of its new place.
 ///
 /// # Cancellation
 ///

@@ -1,9 +1,9 @@
 //! Encodes values as bytes and decodes them, with bincode.
 //!
 //! The format is private to a parent and its workers, which execute the same image. So it needs
-//! no names, and may change in any release, with its [number](FORMAT_NUMBER). Integers have a fixed width, which is
-//! faster than a variable one. Only bytes of a process of the same program are decoded; even so, no
-//! announced length is trusted.
+//! no names, and may change in any release, with its [number](FORMAT_NUMBER). Integers have a fixed
+//! width, which is faster than a variable one. Only bytes of a process of the same program are
+//! decoded; even so, no announced length is trusted.
 
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -35,8 +35,8 @@ const FORMAT: Configuration<LittleEndian, Fixint> = bincode::config::standard()
     .with_little_endian()
     .with_fixed_int_encoding();
 
-/// The number of the encoding. Results of jobs are kept in files in this encoding, so each change of
-/// it is a new number; a test compares the encoding of a value with the one of this number.
+/// The number of the encoding. Results of jobs are kept in files in this encoding, so each change
+/// of it is a new number; a test compares the encoding of a value with the one of this number.
 pub(crate) const FORMAT_NUMBER: u32 = 1;
 
 /// Drops a value after an attempt to encode it. If it was nested too deeply for that, it may be
@@ -71,8 +71,8 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecE
     Ok(out)
 }
 
-/// Returns the encoding of a value, and drops it. A value that is nested too deeply to be encoded is
-/// leaked, because dropping it could overflow the stack, too.
+/// Returns the encoding of a value, and drops it. A value that is nested too deeply to be encoded
+/// is leaked, because dropping it could overflow the stack, too.
 pub(crate) fn encode_owned<T: Serialize>(value: T) -> Result<Vec<u8>, CodecError> {
     let encoded = encode(&value);
     if matches!(&encoded, Err(error) if error.is_too_deep()) {
@@ -85,9 +85,9 @@ pub(crate) fn encode_owned<T: Serialize>(value: T) -> Result<Vec<u8>, CodecError
 ///
 /// bincode allocates memory for a text before it has seen the text. If a type's `Serialize` and
 /// `Deserialize` disagree, the length may be any number, and allocating more than all memory aborts
-/// the process. So the format has a limit, which bounds that allocation. Each limit is one more copy
-/// of the code that decodes a type, and compiling those takes most of the time of a program with many
-/// jobs; so there are few.
+/// the process. So the format has a limit, which bounds that allocation. Each limit is one more
+/// copy of the code that decodes a type, and compiling those takes most of the time of a program
+/// with many jobs; so there are few.
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if bytes.len() > SMALL_DECODE_LIMIT {
         return decode_large(bytes);
@@ -119,7 +119,8 @@ fn decode_large<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Code
     })
 }
 
-/// Decodes a value. If only a witness can tell whether it is right, calls that, and decodes it again.
+/// Decodes a value. If only a witness can tell whether it is right, calls that, and decodes it
+/// again.
 fn decode_checked<T: Serialize>(
     decode: impl Fn(Option<&Witness>) -> Result<Decoded<T>, CodecError>,
 ) -> Result<T, CodecError> {
@@ -190,8 +191,9 @@ fn encode_to<T: Serialize + ?Sized>(
 }
 
 /// Appends the encoding of an item of a map, or of its result, to `out`. Returns `false` if it does
-/// not fit into a record: it is longer than that, or holds shared memory, a descriptor or a side of a
-/// channel. After that, and after an error, `out` is unchanged, and the value can be encoded again.
+/// not fit into a record: it is longer than that, or holds shared memory, a descriptor or a side of
+/// a channel. After that, and after an error, `out` is unchanged, and the value can be encoded
+/// again.
 pub(crate) fn encode_record<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,

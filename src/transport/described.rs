@@ -1,10 +1,11 @@
 //! Values in a format that describes itself. The only file that uses rmp-serde.
 //!
 //! The format is MessagePack with the names of fields, and with the representations that types have
-//! in texts: types for such a format are usually written for JSON, and are tested with it. rmp-serde
-//! bounds the depth of lists and maps only, and buffered values (serde's, for untagged and flattened
-//! types) are decoded by recursion that passes by its deserializer. So the encoder counts how deeply
-//! values are nested, and the decoder begins only if the stack is large enough for that depth.
+//! in texts: types for such a format are usually written for JSON, and are tested with it.
+//! rmp-serde bounds the depth of lists and maps only, and buffered values (serde's, for untagged
+//! and flattened types) are decoded by recursion that passes by its deserializer. So the encoder
+//! counts how deeply values are nested, and the decoder begins only if the stack is large enough
+//! for that depth.
 
 use std::cell::Cell;
 use std::fmt;
@@ -27,8 +28,8 @@ use crate::sys::stack::StackLimit;
 /// argument or result, or around the part that needs it. It costs about as much as JSON.
 ///
 /// The value arrives as from a JSON text: a field that `#[serde(skip_serializing)]` leaves out has
-/// its default, and of an untagged enum the first variant that fits is taken. Unlike in JSON, keys of
-/// maps need not be strings, and numbers may be infinite or NaN. An option within an option
+/// its default, and of an untagged enum the first variant that fits is taken. Unlike in JSON, keys
+/// of maps need not be strings, and numbers may be infinite or NaN. An option within an option
 /// (`Some(None)`, `Some(())`) cannot be told from `None`, and is an error.
 ///
 /// In a text format, such as JSON, the wrapper has the representation of the value itself.

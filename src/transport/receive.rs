@@ -50,8 +50,8 @@ impl fmt::Display for RecvError {
 /// Reads once, and returns the number of bytes read; 0 means that the peer has closed its end.
 /// Descriptors that arrive are put into the inbox too.
 pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) -> io::Result<usize> {
-    // Every read takes descriptors: it may go on from the rest of a frame into the next frame, which
-    // may bring some.
+    // Every read takes descriptors: it may go on from the rest of a frame into the next frame,
+    // which may bring some.
     let mut fds = Vec::new();
     let room = inbox.read_room();
     let Incoming { bytes, lost } = receive_onto(socket, inbox.buffer(), room, &mut fds, flags)?;

@@ -60,16 +60,16 @@ pub(crate) const MAX_IDLE_ARENA_BYTES: usize = 256 << 20;
 pub(crate) const SMALL_DECODE_LIMIT: usize = 1 << 20;
 pub(crate) const LARGE_DECODE_LIMIT: usize = 1 << 30;
 
-/// The stack that is set aside for each level at which a value is nested, in a format that describes
-/// itself. Unoptimized code takes the most: see the tests of `described`.
+/// The stack that is set aside for each level at which a value is nested, in a format that
+/// describes itself. Unoptimized code takes the most: see the tests of `described`.
 pub(crate) const STACK_PER_LEVEL_BYTES: usize = 12 * 1024;
 
-/// The words in each ring of a map's session: 128 KiB. Two chunks of 4,096 small items fit, which is
-/// a millisecond of the quickest work.
+/// The words in each ring of a map's session: 128 KiB. Two chunks of 4,096 small items fit, which
+/// is a millisecond of the quickest work.
 pub(crate) const MAP_RING_WORDS: usize = 16 * 1024;
 
-/// The most bytes of a record in a ring. A longer item is a call of its own, and a longer result ends
-/// its session; a call with as much costs little more than copying it.
+/// The most bytes of a record in a ring. A longer item is a call of its own, and a longer result
+/// ends its session; a call with as much costs little more than copying it.
 pub(crate) const MAP_RECORD_BYTES: usize = 16 * 1024;
 
 /// How long a worker spins for items of a map. The parent often has some when it next looks.

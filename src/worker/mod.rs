@@ -2,18 +2,20 @@
 //!
 //! [`run_sync`] calls a function in another process, where it may block, spin, crash or be killed
 //! without harm to this one. A worker process is this program, executed again up to the *hook*
-//! ([`init`], which `run`, `#[seedbed::main]` and `#[seedbed::test]` call). A [`WorkerContext`] keeps workers for the
-//! next call. [`map_sync`] calls a function with many items. There is a default context for the whole process; [`cache_scope`] opens one for a
-//! subtree of tasks, and [`open_worker_context`] an explicit one, each with its [`WorkerConfig`].
+//! ([`init`], which `run`, `#[seedbed::main]` and `#[seedbed::test]` call). A [`WorkerContext`]
+//! keeps workers for the next call. [`map_sync`] calls a function with many items. There is a
+//! default context for the whole process; [`cache_scope`] opens one for a subtree of tasks, and
+//! [`open_worker_context`] an explicit one, each with its [`WorkerConfig`].
 //!
 //! # What runs twice
 //!
 //! A worker executes `main` again, with the same arguments and in the same directory, until it
-//! reaches the hook. So call the hook first: code before it also runs in every worker, or once more for all
-//! that are [forked](WorkerType). In a `#[test]`, the worker executes that one test up to its hook.
-//! A worker that calls any other function of this crate before the hook exits, and the call for
-//! which it was started returns an error that names the fix. In a worker, standard input is empty.
-//! A worker that does not reach the hook in [time](WorkerConfig::start_timeout) is an error.
+//! reaches the hook. So call the hook first: code before it also runs in every worker, or once more
+//! for all that are [forked](WorkerType). In a `#[test]`, the worker executes that one test up to
+//! its hook. A worker that calls any other function of this crate before the hook exits, and the
+//! call for which it was started returns an error that names the fix. In a worker, standard input
+//! is empty. A worker that does not reach the hook in [time](WorkerConfig::start_timeout) is an
+//! error.
 //!
 //! # What can go wrong
 //!
@@ -134,11 +136,11 @@ pub use fuzzed::{read_frames, use_forged_ring};
 /// Marks the place where workers start to serve. In a worker process, serves jobs and never
 /// returns; in any other process, returns at once.
 ///
-/// `run`, `#[seedbed::main]` and `#[seedbed::test]` call it. Call it yourself, first thing in `main` or in a `#[test]`,
-/// if you enter in another way, such as `smol::block_on`. **Code before it in `main` runs again**
-/// in each worker, or once for all that are [forked](WorkerType). Start no threads before it: in a
-/// worker they would run on, so no worker is started then, and calls fail with
-/// [`WorkerErrorKind::Start`]. In a worker, standard input is empty.
+/// `run`, `#[seedbed::main]` and `#[seedbed::test]` call it. Call it yourself, first thing in
+/// `main` or in a `#[test]`, if you enter in another way, such as `smol::block_on`. **Code before
+/// it in `main` runs again** in each worker, or once for all that are [forked](WorkerType). Start
+/// no threads before it: in a worker they would run on, so no worker is started then, and calls
+/// fail with [`WorkerErrorKind::Start`]. In a worker, standard input is empty.
 ///
 /// The first call keeps a descriptor of the working directory, in which workers execute `main`.
 ///

@@ -139,8 +139,8 @@ impl WorkerRecord {
         trace::given_to(self.counters.name(), self.pid, self.forked);
     }
 
-    /// Counts the end of the worker, unless it has been counted; `None` if its process is about to be
-    /// killed.
+    /// Counts the end of the worker, unless it has been counted; `None` if its process is about to
+    /// be killed.
     pub(in crate::worker) fn count_end(&mut self, ended: Option<Ended>) -> WorkerEnd {
         if let Some(end) = self.counted {
             return end;

@@ -50,8 +50,8 @@ pub(in crate::worker) const POLL_SPIN_INTERVAL: u32 = 16;
 /// How many calls in a row may end without a wait, on one thread.
 pub(in crate::worker) const CALLS_BETWEEN_YIELDS: u32 = 32;
 
-/// How many operations on one side of a channel may succeed in a row without a wait, in a task. They
-/// are much shorter than calls.
+/// How many operations on one side of a channel may succeed in a row without a wait, in a task.
+/// They are much shorter than calls.
 pub(in crate::worker) const CHANNEL_OPERATIONS_BETWEEN_YIELDS: u32 = 256;
 
 /// A sender's buffer that is larger than this many bytes is not kept for the next message.
@@ -110,15 +110,16 @@ pub(in crate::worker) const MAP_CHUNK_GROWTH: usize = 8;
 /// The chunks that a worker has at a time: one to work on, and one to go on with.
 pub(in crate::worker) const MAP_CHUNKS_PER_WORKER: usize = 2;
 
-/// The least number of items, for each worker, that may have been pulled whose results have not been
-/// taken. An item that takes this many times as long as the others does not stop an ordered map.
+/// The least number of items, for each worker, that may have been pulled whose results have not
+/// been taken. An item that takes this many times as long as the others does not stop an ordered
+/// map.
 pub(in crate::worker) const MAP_SMALLEST_WINDOW_PER_WORKER: usize = 16;
 
 /// The largest such number: two chunks of the largest size, and their results.
 pub(in crate::worker) const MAP_LARGEST_WINDOW_PER_WORKER: usize = 16 * 1024;
 
-/// How long a map lets results of quick items gather before it takes them. Each wake-up costs as much
-/// as a hundred quick items.
+/// How long a map lets results of quick items gather before it takes them. Each wake-up costs as
+/// much as a hundred quick items.
 pub(in crate::worker) const MAP_PAUSE: Duration = Duration::from_micros(100);
 
 /// The longest time of a quick item. The result of a longer one wakes the map.
@@ -127,8 +128,8 @@ pub(in crate::worker) const MAP_QUICK_ITEM: Duration = Duration::from_micros(5);
 /// The most workers of one map, whatever its limiter allows.
 pub(in crate::worker) const MAP_WORKERS: usize = 1024;
 
-/// Workers that may end one after the other without beginning an item. The end of the next one is an
-/// error of an item, so that a map always comes to its end.
+/// Workers that may end one after the other without beginning an item. The end of the next one is
+/// an error of an item, so that a map always comes to its end.
 pub(in crate::worker) const MAP_FRUITLESS_WORKERS: u32 = 3;
 
 /// The rounds of one poll of a map. Other tasks have their turn after them.
@@ -140,6 +141,6 @@ pub(in crate::worker) const MAP_LIMIT_INTERVAL: Duration = Duration::from_millis
 /// The most rounds of one worker of a map in one poll of a task.
 pub(in crate::worker) const MAP_LANE_ROUNDS_PER_POLL: usize = 16;
 
-/// The most results for which memory is reserved before they are there. Items may say that there are
-/// far more of them than anyone takes.
+/// The most results for which memory is reserved before they are there. Items may say that there
+/// are far more of them than anyone takes.
 pub(in crate::worker) const MAP_MOST_RESERVED: usize = 1 << 16;

@@ -3,11 +3,11 @@
 //!
 //! libtest cannot run forked ones, because it starts threads before the hook.
 //!
-//! The name of a test begins with its mode: `spawned::calls::..`, `forked::calls::..`. A process runs
-//! tests of one mode, because a mode decides which threads the process has at the hook. Tests count
-//! processes and descriptors, so only one test runs at a time in a process. Unless the arguments
-//! select one mode, this program starts itself several times, and each process runs a share of the
-//! tests.
+//! The name of a test begins with its mode: `spawned::calls::..`, `forked::calls::..`. A process
+//! runs tests of one mode, because a mode decides which threads the process has at the hook. Tests
+//! count processes and descriptors, so only one test runs at a time in a process. Unless the
+//! arguments select one mode, this program starts itself several times, and each process runs a
+//! share of the tests.
 
 #![allow(dead_code)] // each test program uses its own part of this
 
@@ -28,8 +28,8 @@ pub type Part<'a> = (&'a [Mode], &'a [(&'static str, Suite)]);
 /// How the workers of a process are started.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As under libtest, a test reaches the hook on a thread that has the test's name, while the main
-    /// thread waits. `WorkerType::Auto` spawns the workers.
+    /// As under libtest, a test reaches the hook on a thread that has the test's name, while the
+    /// main thread waits. `WorkerType::Auto` spawns the workers.
     Spawned,
     /// Tests run on the main thread, which has reached the hook as the only thread.
     Forked,
@@ -81,8 +81,8 @@ pub fn thread_of_test() -> thread::Builder {
     }
 }
 
-/// The argument of a process that runs a share of the tests: followed by the mode, and after a colon
-/// the number of the share and, after a slash, the number of shares.
+/// The argument of a process that runs a share of the tests: followed by the mode, and after a
+/// colon the number of the share and, after a slash, the number of shares.
 const SHARE: &str = "--share=";
 
 /// A part of the tests of a mode.

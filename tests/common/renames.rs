@@ -23,8 +23,8 @@ impl Renames {
         Self(events)
     }
 
-    /// Returns how many files have got a name with this ending since the last call. Panics if one was
-    /// made or written under that name, so that a reader could have seen a part of it.
+    /// Returns how many files have got a name with this ending since the last call. Panics if one
+    /// was made or written under that name, so that a reader could have seen a part of it.
     pub fn only_whole_files(&self, ending: &str) -> usize {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(&self.0, &mut buffer);

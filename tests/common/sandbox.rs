@@ -23,8 +23,8 @@ pub fn refuse(system_call: libc::c_long, error: libc::c_int) {
         len: 4,
         filter: steps.as_mut_ptr(),
     };
-    // SAFETY: `prctl` takes numbers here; `seccomp` reads `program` and the steps that it points to,
-    // which live until the calls have returned.
+    // SAFETY: `prctl` takes numbers here; `seccomp` reads `program` and the steps that it points
+    // to, which live until the calls have returned.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_SET_MODE_FILTER;

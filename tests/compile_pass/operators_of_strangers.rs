@@ -1,8 +1,8 @@
 //! Code that has nothing to do with delayed values compiles although they are linked: operators
 //! whose types the compiler has to infer.
 //!
-//! `impl<U> Add<Delayed<U>> for f64 where f64: Add<U>` would make the first function fail with E0275,
-//! "overflow evaluating the requirement `f64: Add<Delayed<_>>`".
+//! `impl<U> Add<Delayed<U>> for f64 where f64: Add<U>` would make the first function fail with
+//! E0275, "overflow evaluating the requirement `f64: Add<Delayed<_>>`".
 
 use seedbed::delayed::{Delayed, delayed_val};
 

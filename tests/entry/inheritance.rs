@@ -1,5 +1,5 @@
-//! Changes that a program makes after its hook (credentials, environment, directory, a sandbox), and
-//! their effect on its workers.
+//! Changes that a program makes after its hook (credentials, environment, directory, a sandbox),
+//! and their effect on its workers.
 
 use std::future::IntoFuture;
 use std::path::{Path, PathBuf};

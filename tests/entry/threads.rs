@@ -1,8 +1,8 @@
 //! Programs that start threads before the hook, reach it on other threads, or are not what
 //! `/proc/self/exe` is.
 //!
-//! A worker executes `main` again. Other threads cannot be stopped there. So the program once ran on
-//! in its workers, which started workers: 65 processes after two seconds.
+//! A worker executes `main` again. Other threads cannot be stopped there. So the program once ran
+//! on in its workers, which started workers: 65 processes after two seconds.
 
 use std::cell::RefCell;
 use std::future::IntoFuture;

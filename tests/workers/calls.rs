@@ -344,8 +344,8 @@ fn other_signals_have_their_default_dispositions_and_none_is_blocked() {
                 for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
                     expected |= 1 << (signal - 1);
                 }
-                // The cause of an abort is reported before it ends the worker. (Rust handles SIGSEGV
-                // and SIGBUS in every program.)
+                // The cause of an abort is reported before it ends the worker. (Rust handles
+                // SIGSEGV and SIGBUS in every program.)
                 expected |= 1 << (libc::SIGABRT - 1);
             }
             let found = workers.run_sync(set, name.into()).await.unwrap();

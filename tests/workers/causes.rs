@@ -1,5 +1,5 @@
-//! The cause of a worker's end, which used to be told by the text on its standard error only, and no
-//! claim where the cause is another one.
+//! The cause of a worker's end, which used to be told by the text on its standard error only, and
+//! no claim where the cause is another one.
 
 use std::time::Duration;
 

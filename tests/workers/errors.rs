@@ -155,7 +155,8 @@ fn the_error_of_a_worker_killed_for_a_protocol_violation_shows_its_stderr() {
     fn scribble(_: ()) {
         eprintln!("about to scribble");
         for fd in 3..4096 {
-            // SAFETY: not kept to, as the descriptors have owners; writing to what is not ours is the test.
+            // SAFETY: not kept to, as the descriptors have owners; writing to what is not ours is
+            // the test.
             unsafe { libc::write(fd, [42u8; 64].as_ptr().cast(), 64) };
         }
         loop {

@@ -313,8 +313,8 @@ fn a_tree_ends_with_a_program_that_ends_without_unwinding() {
     }
 }
 
-/// Workers once panicked there, or had undefined behaviour, because their former group has no number
-/// in the namespace.
+/// Workers once panicked there, or had undefined behaviour, because their former group has no
+/// number in the namespace.
 fn a_program_whose_group_is_outside_of_its_pid_namespace_has_trees_that_end() {
     let name = "a_program_whose_group_is_outside_of_its_pid_namespace_has_trees_that_end";
     if stage::part().is_some() {

@@ -1,5 +1,5 @@
-//! Threads, timers, output and changes of the user that a job leaves in its worker, and their effect
-//! on later jobs.
+//! Threads, timers, output and changes of the user that a job leaves in its worker, and their
+//! effect on later jobs.
 
 use std::future::IntoFuture;
 use std::path::PathBuf;
@@ -34,7 +34,8 @@ where
 {
     let thread = workers.run_sync(serving_thread, ()).await.unwrap();
     let result = workers.run_sync(job, argument).await.unwrap();
-    // A worker sleeps after it has undone what jobs did. A thread's state can be read by its number.
+    // A worker sleeps after it has undone what jobs did. A thread's state can be read by its
+    // number.
     while state_of(thread) != Some('S') {
         std::thread::yield_now();
     }

@@ -1,5 +1,5 @@
-//! Worker processes, started in both ways: each test of most files runs with spawned workers, as under
-//! libtest, and with forked ones. See `common::modes`.
+//! Worker processes, started in both ways: each test of most files runs with spawned workers, as
+//! under libtest, and with forked ones. See `common::modes`.
 //!
 //! Each test runs alone in the process, and fails if it leaves something behind: see
 //! `common::test`.

@@ -161,8 +161,8 @@ fn a_job_that_ends_without_asking_returns_its_result() {
     }));
 }
 
-/// The request of each call comes while the job runs or after it has ended, and the next job runs in
-/// the same worker.
+/// The request of each call comes while the job runs or after it has ended, and the next job runs
+/// in the same worker.
 fn a_request_that_comes_too_late_does_not_concern_the_next_job() {
     test(with_workers(WorkerConfig::new(), |workers| async move {
         let first = workers.run_sync(pid, ()).await.unwrap();

@@ -2,7 +2,8 @@
 //! exactly once if its call returned a value, and at most once if the call failed or was cancelled.
 //!
 //! `SEEDBED_SOAK_CALLS=1000000 cargo test --release --test workers --test fork_soak soak::` makes
-//! more calls than the default, which takes seconds. One in a hundred calls is accompanied by a kill.
+//! more calls than the default, which takes seconds. One in a hundred calls is accompanied by a
+//! kill.
 //!
 //! `unsafe` is needed to map the shared memory: a file that is never shortened, whose bytes are
 //! only changed as atomics.

@@ -445,7 +445,8 @@ fn workers_killed_by_a_shutdown_count_as_killed() {
 fn a_worker_that_violates_the_protocol_counts_as_killed() {
     fn scribble(_: ()) {
         for fd in 3..4096 {
-            // SAFETY: not kept to, as the descriptors have owners; writing to what is not ours is the test.
+            // SAFETY: not kept to, as the descriptors have owners; writing to what is not ours is
+            // the test.
             unsafe { libc::write(fd, [42u8; 64].as_ptr().cast(), 64) };
         }
     }

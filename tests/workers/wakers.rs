@@ -1,4 +1,5 @@
-//! Wakers of other runtimes, which may do anything in `wake`, also where a call waits for a new worker.
+//! Wakers of other runtimes, which may do anything in `wake`, also where a call waits for a new
+//! worker.
 
 use std::future::IntoFuture;
 use std::pin::pin;

@@ -28,8 +28,8 @@ struct Index {
 }
 
 impl Reflection {
-    /// Reads encoded sets of descriptors. The streams of clients end when the shutdown begins: they have
-    /// no end of their own, and would delay it.
+    /// Reads encoded sets of descriptors. The streams of clients end when the shutdown begins: they
+    /// have no end of their own, and would delay it.
     ///
     /// # Errors
     ///

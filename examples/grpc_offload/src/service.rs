@@ -38,8 +38,8 @@ use crate::updates::{Subscribers, TooSlow};
 /// The items that wait for a dispatcher. More wait in the stream windows of their clients.
 pub const QUEUE: usize = 8;
 
-/// What a job of the queue may take besides its limit: the start of a worker, and the end of a killed
-/// one, on a busy machine.
+/// What a job of the queue may take besides its limit: the start of a worker, and the end of a
+/// killed one, on a busy machine.
 const START_AND_KILL: Duration = Duration::from_secs(1);
 
 /// The largest message of a client.
@@ -118,9 +118,9 @@ pub async fn serve_offload(
     .await
 }
 
-/// Closes the queue for new uploads when the shutdown begins. Tells those who watch the health of the
-/// service that it ends. Then ends their streams, which have no end of their own and would delay the
-/// shutdown.
+/// Closes the queue for new uploads when the shutdown begins. Tells those who watch the health of
+/// the service that it ends. Then ends their streams, which have no end of their own and would
+/// delay the shutdown.
 async fn begin_the_end(queue: Arc<Queue<Item>>, mut health: HealthReporter, shutdown: &Shutdown) {
     shutdown.begun().await;
     queue.close();

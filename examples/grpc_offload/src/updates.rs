@@ -71,8 +71,9 @@ impl<T> Subscribers<T> {
         }
     }
 
-    /// Puts the value into every queue. A full queue is closed: its subscriber gets the values in it,
-    /// and then an error. So one subscriber delays no other, and uses a bounded amount of memory.
+    /// Puts the value into every queue. A full queue is closed: its subscriber gets the values in
+    /// it, and then an error. So one subscriber delays no other, and uses a bounded amount of
+    /// memory.
     pub fn publish(&self, value: &T)
     where
         T: Clone,

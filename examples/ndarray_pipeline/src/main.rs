@@ -1,5 +1,5 @@
-//! A pipeline over arrays: worker processes make and reduce blocks of a matrix, and ordinary operators
-//! combine the results, which are not there yet.
+//! A pipeline over arrays: worker processes make and reduce blocks of a matrix, and ordinary
+//! operators combine the results, which are not there yet.
 //!
 //! Run it with `cargo run --release -p ndarray_pipeline`.
 

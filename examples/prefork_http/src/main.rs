@@ -3,9 +3,9 @@
 //! `open_loops` runs the `async fn` [`serve_connections`] in each of several worker processes. All
 //! get the same listener through `worker::Descriptor`. A connection goes to one that accepts it, or
 //! waits in the kernel's queue. A process that crashes loses the connections that it has accepted,
-//! and is started again. Each process accepts one connection at a time, so that is one request. With
-//! `--connections` it accepts more: then connections stay open between requests, and a crash costs
-//! every request in that process.
+//! and is started again. Each process accepts one connection at a time, so that is one request.
+//! With `--connections` it accepts more: then connections stay open between requests, and a crash
+//! costs every request in that process.
 //!
 //! SIGTERM or Ctrl-C ends the server in order:
 //!
@@ -14,8 +14,8 @@
 //! 3. each process finishes the requests that it has begun, within a time limit, and ends;
 //! 4. the program ends when no worker is left.
 //!
-//! A second signal cuts the requests: each process holds a socket, whose other end the parent closes
-//! then. A process that does not even notice that is killed when its time is over.
+//! A second signal cuts the requests: each process holds a socket, whose other end the parent
+//! closes then. A process that does not even notice that is killed when its time is over.
 //!
 //! Clients have a time limit for each step of a request, so a slow one does not keep its process.
 //!

@@ -19,15 +19,15 @@ use crate::limits::Limits;
 use crate::pages::answer;
 use crate::timed::Timed;
 
-/// The sockets that all processes share: the listener, and one that is at its end when the requests are
-/// to be cut.
+/// The sockets that all processes share: the listener, and one that is at its end when the requests
+/// are to be cut.
 pub type Shared = (Descriptor<TcpListener>, Descriptor<UnixStream>);
 
 /// The pause after a failed accept, for example because there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until the root scope of this worker is cancelled. Then returns when the requests
-/// that were begun are answered, or cut.
+/// Accepts connections until the root scope of this worker is cancelled. Then returns when the
+/// requests that were begun are answered, or cut.
 ///
 /// ```text
 /// open_nursery: a nursery
@@ -51,7 +51,8 @@ pub async fn serve_connections((shared, limits): (Shared, Limits)) {
                 let stream = accept(&listener).await;
                 let ending = &ending;
                 connections.spawn(async move {
-                    // An error concerns one client: it went away, was too slow, or did not speak HTTP.
+                    // An error concerns one client: it went away, was too slow, or did not speak
+                    // HTTP.
                     _ = attend_to(stream, limits, ending).await;
                     drop(place);
                 });
@@ -110,7 +111,8 @@ async fn attend_to(stream: Async<TcpStream>, limits: Limits, ending: &Ending) ->
         }
         connection.as_mut().graceful_shutdown();
         let cut = async {
-            // An error says no more than that the socket cannot be waited for: then the rest is cut.
+            // An error says no more than that the socket cannot be waited for: then the rest is
+            // cut.
             _ = ending.is_cut.readable().await;
             Ok(())
         };

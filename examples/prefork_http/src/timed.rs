@@ -11,9 +11,9 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 /// A stream whose writes fail if the other side takes too long.
 ///
-/// The time begins when a write has to wait, and ends with the next flush, which hyper does when it has
-/// nothing more to write. So the limit is one for a whole answer, and a client that takes a byte from
-/// time to time does not extend it.
+/// The time begins when a write has to wait, and ends with the next flush, which hyper does when it
+/// has nothing more to write. So the limit is one for a whole answer, and a client that takes a
+/// byte from time to time does not extend it.
 pub struct Timed<S> {
     stream: S,
     limit: Duration,

@@ -231,8 +231,8 @@ fn is_cut(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// Each process has one connection at a time, so requests that are in progress at the same time are in
-/// different ones.
+/// Each process has one connection at a time, so requests that are in progress at the same time are
+/// in different ones.
 #[test]
 fn processes_share_the_port() {
     let server = Server::start(&["--processes", "3", "--transfer-limit", "3600"]);
@@ -268,8 +268,8 @@ fn a_client_that_sends_too_slowly_loses_its_connection() {
     server.end(Signal::TERM);
 }
 
-/// Each request is read after the answer to the one before it is written, so a client that reads none
-/// fills the buffers of the kernel, and then neither side goes on.
+/// Each request is read after the answer to the one before it is written, so a client that reads
+/// none fills the buffers of the kernel, and then neither side goes on.
 #[test]
 fn a_client_that_does_not_read_its_answers_loses_its_connection() {
     let options = ["--connections", "2", "--transfer-limit", "1"];

@@ -44,8 +44,8 @@ impl Progress {
         }
     }
 
-    /// Shows the names of the files that are being parsed. Files begin in the order of the ledger, so
-    /// these are the first ones without an outcome.
+    /// Shows the names of the files that are being parsed. Files begin in the order of the ledger,
+    /// so these are the first ones without an outcome.
     pub fn show_running(&self, ledger: &Ledger<'_>) {
         if let Some(bar) = &self.bar {
             let names: Vec<_> = ledger.pending().take(self.jobs).map(short).collect();
@@ -54,7 +54,8 @@ impl Progress {
     }
 }
 
-/// Returns the last three parts of a path: of a file in a crate, for example `syn-2.0.1/src/lib.rs`.
+/// Returns the last three parts of a path: of a file in a crate, for example
+/// `syn-2.0.1/src/lib.rs`.
 fn short(path: &Path) -> String {
     let parts: Vec<_> = path.iter().collect();
     let last: PathBuf = parts[parts.len().saturating_sub(3)..].iter().collect();

@@ -28,8 +28,8 @@
 //!   they know their parent by its id.
 //!
 //! Invariants, checked by the property test: `effective` and `deferred_by` equal their definitions;
-//! all ancestors of a blocking node are deferred, up to one that is removed; every committed node is
-//! effective and has an absorbing node above it, unless that was removed first; the parent of a
+//! all ancestors of a blocking node are deferred, up to one that is removed; every committed node
+//! is effective and has an absorbing node above it, unless that was removed first; the parent of a
 //! removed node is not removed.
 //!
 //! A committed node that is shielded or defers goes on blocking its ancestors until its owner

@@ -1,7 +1,8 @@
 //! A model of the tree that is slow and obviously right.
 //!
 //! It stores only the settings of each node (parent, cancelled, shielded, defers) and whether it is
-//! committed. It computes everything else each time, by walking up to the root or by recursing down.
+//! committed. It computes everything else each time, by walking up to the root or by recursing
+//! down.
 
 use std::collections::BTreeMap;
 

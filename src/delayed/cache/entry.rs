@@ -1,12 +1,12 @@
-//! The bytes of a file: a first line, a checksum, the identity of the job, the type of its value, and
-//! the value.
+//! The bytes of a file: a first line, a checksum, the identity of the job, the type of its value,
+//! and the value.
 
 use super::identity::Identity;
 use crate::sys::fnv::hash;
 use crate::transport::codec::FORMAT_NUMBER;
 
-/// The first line of each file. Its number changes with the format of files and with that of encoded
-/// values, see [`FORMAT_NUMBER`].
+/// The first line of each file. Its number changes with the format of files and with that of
+/// encoded values, see [`FORMAT_NUMBER`].
 fn first_line() -> String {
     format!("seedbed cached result, format 2.{FORMAT_NUMBER}\n")
 }

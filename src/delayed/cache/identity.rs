@@ -52,7 +52,8 @@ const KEY_CHARS: usize = 60;
 ///
 /// # Panics
 ///
-/// If another function has the same key and the same name, as two closures within one function have.
+/// If another function has the same key and the same name, as two closures within one function
+/// have.
 #[track_caller]
 pub(in crate::delayed) fn claim<F: 'static>(key: &Arc<str>) {
     type Claims = HashMap<(Arc<str>, &'static str), TypeId>;

@@ -18,9 +18,9 @@ const BETWEEN_LINES: Duration = Duration::from_secs(5);
 impl Jobs<'_> {
     /// Runs a future, and shows on standard error how far the jobs of the block have come.
     ///
-    /// On a terminal, that is a bar, which is removed at the end. Elsewhere, it is a line every five
-    /// seconds and at the end, such as `12 of 40 jobs, 2 running, 26 queued`. Only for the feature
-    /// `indicatif`.
+    /// On a terminal, that is a bar, which is removed at the end. Elsewhere, it is a line every
+    /// five seconds and at the end, such as `12 of 40 jobs, 2 running, 26 queued`. Only for the
+    /// feature `indicatif`.
     ///
     /// # Cancellation
     ///

@@ -1,11 +1,11 @@
-//! The traits of functions and values of jobs. They exist for the call syntax, and for the errors of
-//! the compiler.
+//! The traits of functions and values of jobs. They exist for the call syntax, and for the errors
+//! of the compiler.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A function that [`Jobs::call`](crate::delayed::Jobs::call) can call with `Args`: a plain function
-/// or a closure that captures nothing, of at most six parameters.
+/// A function that [`Jobs::call`](crate::delayed::Jobs::call) can call with `Args`: a plain
+/// function or a closure that captures nothing, of at most six parameters.
 ///
 /// `Args` is the type of the only parameter, or a tuple of the types of all. `Marker` tells these
 /// cases apart, and is found by the compiler.

@@ -25,9 +25,9 @@ use crate::worker::WorkerContext;
 /// A handle on a block of jobs, given to the body of [`open`](crate::delayed::open()).
 ///
 /// [`call`](Self::call) submits a job for a worker process, [`spawn`](Self::spawn) a future of this
-/// process; both return a [`Delayed`] value at once. The jobs wait for their resources in one queue,
-/// first come, first served. [`on`](Self::on), [`retry`](Self::retry) and the other options return
-/// a new handle, and change nothing else. Cloning is cheap.
+/// process; both return a [`Delayed`] value at once. The jobs wait for their resources in one
+/// queue, first come, first served. [`on`](Self::on), [`retry`](Self::retry) and the other options
+/// return a new handle, and change nothing else. Cloning is cheap.
 ///
 /// # Examples
 ///
@@ -99,8 +99,8 @@ impl<'env> Jobs<'env> {
 
     /// Sets the resources of each job. Without this, a call has one core, and a future nothing.
     ///
-    /// The job's worker is pinned to its cores, and its memory is limited. A job that can never have
-    /// what it asks for is an error at once, of the kind
+    /// The job's worker is pinned to its cores, and its memory is limited. A job that can never
+    /// have what it asks for is an error at once, of the kind
     /// [`Impossible`](crate::delayed::JobErrorKind::Impossible). [`ZERO`] asks
     /// for nothing: calls then share the workers and the limiter of plain
     /// [`run_sync`](crate::run_sync()).
@@ -108,9 +108,9 @@ impl<'env> Jobs<'env> {
     /// A future that holds resources may await other jobs. If such a job cannot start before the
     /// future has ended, the await is an error of the kind
     /// [`Deadlock`](crate::delayed::JobErrorKind::Deadlock): at once, if the job does not fit next
-    /// to what the future holds; otherwise when all jobs with resources wait for others in this way.
-    /// The future can then give its resources back by ending. Waiting for anything else than a
-    /// delayed value is not seen, for example for an event that a job sets.
+    /// to what the future holds; otherwise when all jobs with resources wait for others in this
+    /// way. The future can then give its resources back by ending. Waiting for anything else
+    /// than a delayed value is not seen, for example for an event that a job sets.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, JobErrorKind, Resources, open};
@@ -183,8 +183,8 @@ impl<'env> Jobs<'env> {
         self.with(|options| options.time_limit = Some(limit))
     }
 
-    /// Sets whether cancelling the block kills running jobs. By default it does, because nothing can
-    /// see their results. (For a plain [`run_sync`](crate::run_sync()), the default is the
+    /// Sets whether cancelling the block kills running jobs. By default it does, because nothing
+    /// can see their results. (For a plain [`run_sync`](crate::run_sync()), the default is the
     /// opposite.)
     ///
     /// ```
@@ -217,9 +217,9 @@ impl<'env> Jobs<'env> {
         self.with(|options| options.is_prioritized = true)
     }
 
-    /// Sets the workers that run the jobs. By default, a job with cores or memory runs in workers of
-    /// the block, which have the [configuration](crate::WorkerConfig) of the current context, and
-    /// other jobs in the current context.
+    /// Sets the workers that run the jobs. By default, a job with cores or memory runs in workers
+    /// of the block, which have the [configuration](crate::WorkerConfig) of the current
+    /// context, and other jobs in the current context.
     ///
     /// ```
     /// use seedbed::delayed::{Resources, open};

@@ -1,5 +1,5 @@
-//! Applies the allocation of a job in its worker: pins the worker's threads to the cores, and limits
-//! its memory.
+//! Applies the allocation of a job in its worker: pins the worker's threads to the cores, and
+//! limits its memory.
 //!
 //! A worker of a block keeps the cores of its last job, because moving to other cores costs some
 //! 40 µs. A worker of a context that other calls use, too, has its former cores again when the job

@@ -8,12 +8,12 @@ use super::options::{Checked, TimeLimit};
 use crate::delayed::learned::{Learned, Limit, TimeLimit as Setting};
 
 impl Jobs<'_> {
-    /// Gives each call an amount of memory that is [`Learned`] from earlier jobs of a group, next to
-    /// what [`on`](Self::on) asks for, which must not include memory then.
+    /// Gives each call an amount of memory that is [`Learned`] from earlier jobs of a group, next
+    /// to what [`on`](Self::on) asks for, which must not include memory then.
     ///
     /// A job that runs out of its memory runs once more, with all memory of the block. Without
-    /// [`Memory`](crate::delayed::Memory) among the resources of the block, nothing is limited. Futures
-    /// and programs are not limited by this, as their peaks are not known.
+    /// [`Memory`](crate::delayed::Memory) among the resources of the block, nothing is limited.
+    /// Futures and programs are not limited by this, as their peaks are not known.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, Learned, Memory, Resources, allocation, open};
@@ -48,8 +48,8 @@ impl Jobs<'_> {
         demand::of_call(&self.pool, &self.options)
     }
 
-    /// Returns what a job asks for now: the time that it is expected to take, too, if the block's time
-    /// is limited.
+    /// Returns what a job asks for now: the time that it is expected to take, too, if the block's
+    /// time is limited.
     pub(super) fn demand(&self, checked: &Arc<Checked>) -> Arc<Checked> {
         demand::with_expected_time(&self.pool, &self.options, checked)
     }

@@ -44,8 +44,8 @@ impl<'env> Limited<'env> {
 }
 
 impl<'env> Jobs<'env> {
-    /// Returns a handle that submits at most `count` jobs at a time, so that a loop over many inputs
-    /// does not make all jobs at once. (Grain's `QueueLimiter`.)
+    /// Returns a handle that submits at most `count` jobs at a time, so that a loop over many
+    /// inputs does not make all jobs at once. (Grain's `QueueLimiter`.)
     ///
     /// # Panics
     ///

@@ -1,8 +1,8 @@
 //! Waits for allocations, and gives them back.
 //!
 //! The decisions are those of `resource::{Ledger, Queue}`; here they are put behind a lock, and
-//! waiters are woken. An allocation is owned: by the slot of its waiter until that takes it, then by
-//! a [`Grant`]. Dropping either gives it back, so that no end of a job can lose it.
+//! waiters are woken. An allocation is owned: by the slot of its waiter until that takes it, then
+//! by a [`Grant`]. Dropping either gives it back, so that no end of a job can lose it.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -197,8 +197,8 @@ impl Pool {
         drop(ended);
     }
 
-    /// Records that a job, which may be a holder of resources, waits for the results of others, until
-    /// the returned value is dropped. `held` is what it, and the jobs around it, hold.
+    /// Records that a job, which may be a holder of resources, waits for the results of others,
+    /// until the returned value is dropped. `held` is what it, and the jobs around it, hold.
     ///
     /// # Errors
     ///
@@ -277,8 +277,8 @@ impl Pool {
         self.change(|state| state.is_closed = true);
     }
 
-    /// Begins a trace in the file that `create` makes. Returns false, and does not call that, if the
-    /// pool has a trace.
+    /// Begins a trace in the file that `create` makes. Returns false, and does not call that, if
+    /// the pool has a trace.
     ///
     /// # Errors
     ///

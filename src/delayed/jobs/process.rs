@@ -22,8 +22,8 @@ impl Jobs<'_> {
     /// [`Command`](crate::process::Command), or a [`run_process`](crate::process::run_process) call
     /// whose settings differ from the defaults.
     ///
-    /// The process is restricted to the cores of its allocation, and each process of its tree to the
-    /// memory. It ends with its tree, as with [`kill_tree`](RunProcess::kill_tree) and
+    /// The process is restricted to the cores of its allocation, and each process of its tree to
+    /// the memory. It ends with its tree, as with [`kill_tree`](RunProcess::kill_tree) and
     /// [`die_with_parent`](RunProcess::die_with_parent): when it is cancelled or has reached the
     /// [time limit](Self::time_limit), by SIGTERM and then by SIGKILL. Of each captured output, at
     /// most [`capture_limit`](RunProcess::capture_limit) bytes are kept. A program that needs other
@@ -40,8 +40,9 @@ impl Jobs<'_> {
     /// # Cancellation
     ///
     /// Cancelling the block ends the process, and the block waits until it has ended. With
-    /// [`kill_on_cancel(false)`](Self::kill_on_cancel), the block waits for the process's own end. If
-    /// the block's future is dropped, the process tree is killed, and reaped in the background.
+    /// [`kill_on_cancel(false)`](Self::kill_on_cancel), the block waits for the process's own end.
+    /// If the block's future is dropped, the process tree is killed, and reaped in the
+    /// background.
     ///
     /// # Panics
     ///

@@ -115,8 +115,8 @@ impl State {
         }
     }
 
-    /// Finds a job in the queue among `jobs` and those that they wait for, that does not fit next to
-    /// `held`. Returns its request and its name.
+    /// Finds a job in the queue among `jobs` and those that they wait for, that does not fit next
+    /// to `held`. Returns its request and its name.
     pub(super) fn find_obstructed(
         &self,
         jobs: &[JobId],

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::delayed::job_statistics::JobStatistics;
 use crate::resource::Amount;
 
-/// The statistics of a block of jobs; returned by [`Jobs::statistics`](crate::delayed::Jobs::statistics).
+/// The statistics of a block of jobs; returned by
+/// [`Jobs::statistics`](crate::delayed::Jobs::statistics).
 ///
 /// `Display` writes one line, which says what the head of the queue waits for. The alternate form,
 /// `{:#}`, adds a table of the resources and of what the ended jobs have cost.
@@ -24,8 +25,8 @@ pub struct Statistics {
     pub failed: usize,
     /// The number of jobs that were cancelled before they had a result.
     pub cancelled: usize,
-    /// The number of jobs whose value an earlier run has [kept](crate::delayed::Jobs::cached). They
-    /// do not count as succeeded.
+    /// The number of jobs whose value an earlier run has [kept](crate::delayed::Jobs::cached).
+    /// They do not count as succeeded.
     pub cached: usize,
     /// The sums over the jobs that have ended. `peak_memory` is the greatest of them.
     pub total: JobStatistics,

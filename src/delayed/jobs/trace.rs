@@ -1,9 +1,9 @@
 //! Writes what a block does as a trace that Perfetto and `chrome://tracing` show.
 //!
-//! The format is an array of JSON objects, one in a line. A job is a slice in the row of each of its
-//! cores, from the grant of its resources to their release. Jobs that have no core, or a part of one
-//! that another job uses, have rows of their own, because slices of a row must not overlap. A
-//! dependency is an arrow from the end of one slice to the beginning of another.
+//! The format is an array of JSON objects, one in a line. A job is a slice in the row of each of
+//! its cores, from the grant of its resources to their release. Jobs that have no core, or a part
+//! of one that another job uses, have rows of their own, because slices of a row must not overlap.
+//! A dependency is an arrow from the end of one slice to the beginning of another.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::delayed::value::awaiter::JobId;
 
-/// A row of the trace: the slices of a core, or of jobs without cores. `part` is 0 for the first row
-/// of a core, and more where several jobs share it.
+/// A row of the trace: the slices of a core, or of jobs without cores. `part` is 0 for the first
+/// row of a core, and more where several jobs share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Row {
     core: Option<usize>,

@@ -11,17 +11,17 @@ impl Jobs<'_> {
     /// `chrome://tracing`, which [Perfetto](https://ui.perfetto.dev) shows, too.
     ///
     /// Each core has a row. A job is a slice in the rows of its cores, from the moment at which it
-    /// has its resources until it gives them back; jobs without cores have rows at the end. An arrow
-    /// leads from each job to the [`then`](Self::then) that takes its result. Times are those of the
-    /// run's clock.
+    /// has its resources until it gives them back; jobs without cores have rows at the end. An
+    /// arrow leads from each job to the [`then`](Self::then) that takes its result. Times are
+    /// those of the run's clock.
     ///
     /// The file is complete when the block has ended. If writing fails, the jobs go on, and the
     /// error is a `tracing` event at WARN.
     ///
     /// # Errors
     ///
-    /// If the file cannot be made, or the block writes a trace already; in the second case, no file is
-    /// made or changed. The block goes on in either case.
+    /// If the file cannot be made, or the block writes a trace already; in the second case, no file
+    /// is made or changed. The block goes on in either case.
     ///
     /// ```
     /// use seedbed::delayed::{Resources, open};

@@ -5,7 +5,8 @@
 //!
 //! * at the beginning of the wait, if the awaited job does not fit next to what the waiting one
 //!   holds;
-//! * as soon as every job that holds resources waits for jobs in the queue, of which none can start.
+//! * as soon as every job that holds resources waits for jobs in the queue, of which none can
+//!   start.
 //!
 //! Jobs whose waiting is not that for a delayed value count as running, so there is no false alarm
 //! because of them, and no alarm either.
@@ -87,7 +88,8 @@ impl Waits {
         Some(wait.watcher)
     }
 
-    /// Removes all waits of a job that has ended. Returns the watchers, to be dropped without a lock.
+    /// Removes all waits of a job that has ended. Returns the watchers, to be dropped without a
+    /// lock.
     #[must_use]
     pub(super) fn remove_all(&mut self, waiting: JobId) -> Vec<Arc<Watcher>> {
         let Some(entry) = self.waiting.remove(&waiting) else {
@@ -102,7 +104,8 @@ impl Waits {
         self.holders
     }
 
-    /// Finds a job that was waited for by `jobs`, or is among them, and of which `is_wanted` is true.
+    /// Finds a job that was waited for by `jobs`, or is among them, and of which `is_wanted` is
+    /// true.
     pub(super) fn find(
         &self,
         jobs: &[JobId],

@@ -13,26 +13,27 @@ use crate::sys::primitives::lock;
 /// [`Jobs::time_limit`](crate::delayed::Jobs::time_limit) and
 /// [`Jobs::memory`](crate::delayed::Jobs::memory). (Grain's `WTime(group=)`.)
 ///
-/// A group is known by its name, and belongs to its block: a later block learns anew. Only jobs that
-/// succeed are counted. The mean and the standard deviation σ are those of all of them so far.
+/// A group is known by its name, and belongs to its block: a later block learns anew. Only jobs
+/// that succeed are counted. The mean and the standard deviation σ are those of all of them so far.
 ///
-/// * **Before 8 jobs have succeeded,** there is no time limit, and each job has the memory that is its
-///   share: as much of the block's as it has of the block's cores.
-/// * **A time limit** is then the mean + 5 σ, at least twice the mean, and at least 10 seconds. If the
-///   block's [wall time](crate::delayed::Resources::wall_time) is limited, a job must still have the
-///   mean + 2 σ of it when it begins, unless its request says a [`WallTime`](crate::delayed::WallTime).
+/// * **Before 8 jobs have succeeded,** there is no time limit, and each job has the memory that is
+///   its share: as much of the block's as it has of the block's cores.
+/// * **A time limit** is then the mean + 5 σ, at least twice the mean, and at least 10 seconds. If
+///   the block's [wall time](crate::delayed::Resources::wall_time) is limited, a job must still
+///   have the mean + 2 σ of it when it begins, unless its request says a
+///   [`WallTime`](crate::delayed::WallTime).
 /// * **Memory** is then the mean of the peaks + 5 σ, at least the greatest peak and a quarter, at
 ///   least 64 MiB, and at most what the block has.
 ///
-/// The memory of a job, and the wall time that it must have, are fixed when it enters the queue: what
-/// is learned while it waits is for jobs that are submitted later. So of many jobs that are submitted
-/// at once, each has its share. (A job of [`then`](crate::delayed::Jobs::then) enters the queue when
-/// its argument is there.) A time limit is that of the moment at which the job begins.
+/// The memory of a job, and the wall time that it must have, are fixed when it enters the queue:
+/// what is learned while it waits is for jobs that are submitted later. So of many jobs that are
+/// submitted at once, each has its share. (A job of [`then`](crate::delayed::Jobs::then) enters the
+/// queue when its argument is there.) A time limit is that of the moment at which the job begins.
 ///
-/// A job that ran out of its learned memory runs once more, before all that wait, with all memory of
-/// the block, and so next to no other job with memory. So its work may be done twice. Its peak counts
-/// when it succeeds. If it cannot have all memory, because a future that holds some has opened its
-/// block, or if the block's wall time has become too short, its error is of the kind
+/// A job that ran out of its learned memory runs once more, before all that wait, with all memory
+/// of the block, and so next to no other job with memory. So its work may be done twice. Its peak
+/// counts when it succeeds. If it cannot have all memory, because a future that holds some has
+/// opened its block, or if the block's wall time has become too short, its error is of the kind
 /// [`Impossible`](crate::delayed::JobErrorKind::Impossible).
 ///
 /// # Examples

@@ -32,8 +32,8 @@ const DEFAULT_CACHE_FOLDER: &str = "seedbed-cache";
 /// # The file
 ///
 /// All keys are optional. Without a key, the jobs have what this process may use, as
-/// by [`Resources::local`]. Unknown keys and wrong values are errors with the file, the line and the
-/// key.
+/// by [`Resources::local`]. Unknown keys and wrong values are errors with the file, the line and
+/// the key.
 ///
 /// ```toml
 /// [resources]
@@ -139,8 +139,8 @@ impl Setup {
         self
     }
 
-    /// Prioritises all jobs of the block, as [`Jobs::prioritized`](crate::delayed::Jobs::prioritized)
-    /// does for single ones.
+    /// Prioritises all jobs of the block, as
+    /// [`Jobs::prioritized`](crate::delayed::Jobs::prioritized) does for single ones.
     ///
     /// ```
     /// use seedbed::delayed::Setup;

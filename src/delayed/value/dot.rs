@@ -51,8 +51,8 @@ impl<T: 'static> Delayed<T> {
         text + &arrows + "}\n"
     }
 
-    /// Returns the jobs from whose results the value is computed, as far as the graph has them still.
-    /// The arguments of these jobs are not looked at.
+    /// Returns the jobs from whose results the value is computed, as far as the graph has them
+    /// still. The arguments of these jobs are not looked at.
     pub(in crate::delayed) fn jobs(&self) -> Vec<JobId> {
         let mut jobs = Vec::new();
         let is_no_job = |node: &dyn Graph| node.job().is_none();
@@ -63,8 +63,8 @@ impl<T: 'static> Delayed<T> {
     }
 }
 
-/// Calls `see` with the number of each node below `root`, the node, and the numbers of its operands.
-/// A node for which `descends` is false has no operands.
+/// Calls `see` with the number of each node below `root`, the node, and the numbers of its
+/// operands. A node for which `descends` is false has no operands.
 fn visit(
     root: Arc<dyn Graph>,
     descends: impl Fn(&dyn Graph) -> bool,

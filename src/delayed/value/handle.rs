@@ -11,9 +11,9 @@ use crate::delayed::job_statistics::JobStatistics;
 /// A value that is not there yet: the result of a job, or of an expression over such values.
 ///
 /// Arithmetic and bit operators make a new delayed value of delayed values and plain ones.
-/// [`map`](Self::map), [`zip`](Self::zip), [`index`](Self::index) and the other methods do the same.
-/// Nothing is computed until a value is awaited; the jobs below it run regardless. The task that
-/// awaits a value computes it.
+/// [`map`](Self::map), [`zip`](Self::zip), [`index`](Self::index) and the other methods do the
+/// same. Nothing is computed until a value is awaited; the jobs below it run regardless. The task
+/// that awaits a value computes it.
 ///
 /// A clone is another handle of the same value, which is computed once. An operator takes its
 /// operands; use references where a value is needed twice: `&a * &a`. A value moves out of its last

@@ -94,11 +94,12 @@ pub(crate) enum Kind {
     Mailbox,
     /// To the parent: a header alone. The answer is in the mailbox.
     AnswerInMailbox,
-    /// To the parent: a header alone. A signal is about to end the worker. `number` is 1 for a stack
-    /// overflow, and 2 for an allocation that failed.
+    /// To the parent: a header alone. A signal is about to end the worker. `number` is 1 for a
+    /// stack overflow, and 2 for an allocation that failed.
     Fault,
-    /// To the worker, after a job: a header alone. The job is asked to end. `number` is the number of
-    /// jobs that the worker has been sent so far, so that the request concerns that job only.
+    /// To the worker, after a job: a header alone. The job is asked to end. `number` is the number
+    /// of jobs that the worker has been sent so far, so that the request concerns that job
+    /// only.
     Cancel,
     /// To the parent, before an answer: a `Traced`.
     Traced,

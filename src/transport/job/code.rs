@@ -5,8 +5,8 @@
 //! function, instantiated for one job type `F`, that decodes the argument, calls `F` and encodes
 //! the result. The parent sends its offset from the base of the image.
 //!
-//! A job type `F` must be zero-sized, which the callers check at compile time. So the trampoline needs no
-//! data to make its `F`; see [`zero_sized`] for the argument.
+//! A job type `F` must be zero-sized, which the callers check at compile time. So the trampoline
+//! needs no data to make its `F`; see [`zero_sized`] for the argument.
 //!
 //! Only the lookup of an offset could be steered from outside. Three checks guard it: the two
 //! processes have compared the fingerprints of their images, the offset must lie in an executable
@@ -213,8 +213,8 @@ where
 }
 
 /// The trampoline of a map's session. The message has the session's memory and eventfd as its first
-/// descriptors, and says whether items have a time limit. The result is that of the last item, if it
-/// is large.
+/// descriptors, and says whether items have a time limit. The result is that of the last item, if
+/// it is large.
 fn map_trampoline<F, A, R>(
     mut session: Incoming<'_>,
     out: &mut Vec<u8>,
@@ -292,8 +292,8 @@ where
     Ok(Box::new(move |status| zero_sized::<F>()(&data, status)))
 }
 
-/// Refuses a function with captured variables. Called in a constant of the function that the program
-/// calls, so that the compiler names the place in the program.
+/// Refuses a function with captured variables. Called in a constant of the function that the
+/// program calls, so that the compiler names the place in the program.
 pub(crate) const fn assert_captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,

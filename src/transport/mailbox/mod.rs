@@ -32,9 +32,9 @@
 //! If a worker ends while its job is still in the slot, the job has not begun.
 //!
 //! Next to each slot is a word with which the sender asks the receiver to end what a frame has
-//! started ([`cancel`](Slot::cancel)). The sender alone writes it. It holds the number of a job, so a
-//! request that comes too late concerns no later job. The protocol of these requests, which also go
-//! through the socket, is at the head of `worker::child::cancel_request::requests`.
+//! started ([`cancel`](Slot::cancel)). The sender alone writes it. It holds the number of a job, so
+//! a request that comes too late concerns no later job. The protocol of these requests, which also
+//! go through the socket, is at the head of `worker::child::cancel_request::requests`.
 //!
 //! A faulty job may overwrite this memory. The other side then reads a frame, a malformed frame or
 //! nothing, and never reads beyond the slot. (A job that forges states on purpose can have itself
@@ -81,7 +81,8 @@ pub(crate) struct Slot<const CAPACITY: usize = SLOT_WORDS> {
     rare: RareWords,
 }
 
-/// Words that seldom change, alone in a cache line, so that both processors keep a copy of the line.
+/// Words that seldom change, alone in a cache line, so that both processors keep a copy of the
+/// line.
 #[repr(C, align(64))]
 #[derive(Debug)]
 struct RareWords {

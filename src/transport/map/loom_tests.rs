@@ -1,8 +1,8 @@
 //! Models of a session: each item is run once and its result taken once, in order; no side sleeps
 //! forever; and the memory tells the truth about a worker that ends at any moment.
 //!
-//! Both ends are the real ones, with smaller rings. A thread stands for the worker process, a lock and
-//! a condition variable stand for the futex and the eventfd. The parent of the models waits as
+//! Both ends are the real ones, with smaller rings. A thread stands for the worker process, a lock
+//! and a condition variable stand for the futex and the eventfd. The parent of the models waits as
 //! `worker::call::map` does.
 
 use std::collections::VecDeque;
@@ -275,8 +275,8 @@ fn an_item_ends_or_is_condemned_and_a_worker_whose_item_is_condemned_runs_no_oth
     });
 }
 
-/// Runs a model with a worker that is killed after each number of steps, and that may have begun two
-/// items. The model returns whether the worker was killed.
+/// Runs a model with a worker that is killed after each number of steps, and that may have begun
+/// two items. The model returns whether the worker was killed.
 fn check_kills(model: fn(Parent, JoinHandle<bool>) -> bool) {
     let was_killed = Arc::new(RealAtomicBool::new(true));
     let mut steps = 0;

@@ -123,8 +123,8 @@ where
     }
 
     /// Works on items until the session ends. `work` gets an encoded item and an empty buffer for
-    /// what becomes of it. Returns after an item that ended as [`ItemEnd::Large`], or when the parent
-    /// has closed the session and all items have ended.
+    /// what becomes of it. Returns after an item that ended as [`ItemEnd::Large`], or when the
+    /// parent has closed the session and all items have ended.
     pub(crate) fn serve(mut self, mut work: impl FnMut(&[u8], &mut Vec<u8>) -> ItemEnd) {
         let (mut item, mut result) = (Vec::new(), Vec::new());
         let mut number = 0;
@@ -305,8 +305,8 @@ impl Stopwatch {
         self.items = 0;
     }
 
-    /// Counts an item. Returns the nanoseconds of the last items and their number, if it is time for
-    /// that, or if it must be `now`.
+    /// Counts an item. Returns the nanoseconds of the last items and their number, if it is time
+    /// for that, or if it must be `now`.
     #[inline]
     fn lap(&mut self, now: bool) -> Option<(u64, u64)> {
         self.items += 1;

@@ -66,8 +66,8 @@ pub(crate) fn collect_outgoing<T>(encode: impl FnOnce() -> T) -> (T, OutgoingMem
     }
 }
 
-/// Runs `encode`, and returns whether it would attach memory or descriptors to a message. If so, its
-/// output is not complete, and the value must be encoded again, with [`collect_outgoing`].
+/// Runs `encode`, and returns whether it would attach memory or descriptors to a message. If so,
+/// its output is not complete, and the value must be encoded again, with [`collect_outgoing`].
 pub(crate) fn would_attach<T>(encode: impl FnOnce() -> T) -> (T, bool) {
     let trial = CurrentMessage::Trial { attaches: false };
     let message = MessageScope::enter(&OUTGOING, trial);
@@ -181,8 +181,8 @@ pub(crate) fn note_moved_side() {
     });
 }
 
-/// Returns a descriptor that came with the message that is being decoded. The message keeps it, too,
-/// until it has been decoded: it may have to be decoded twice.
+/// Returns a descriptor that came with the message that is being decoded. The message keeps it,
+/// too, until it has been decoded: it may have to be decoded twice.
 pub(crate) fn take_descriptor(reference: DescriptorRef) -> Result<Arc<OwnedFd>, AttachmentError> {
     if reference.mark != DESCRIPTOR_MARK {
         return Err(AttachmentError::Malformed);

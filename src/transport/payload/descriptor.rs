@@ -11,10 +11,11 @@ use super::attachments::{DescriptorRef, attach_descriptor, take_descriptor};
 
 /// Sends a file, a socket, a listener or a pipe: anything that stands for a descriptor.
 ///
-/// It may be the argument or the result of a job, a message of a [channel](crate::worker::channel()), or
-/// a part of one. The receiver gets a descriptor of its own for the same open file: both share the
-/// position in a file, the queue of a listener, and the flag `O_NONBLOCK`. Any other encoding, also
-/// one within [`Described`](crate::worker::Described), is an error.
+/// It may be the argument or the result of a job, a message of a
+/// [channel](crate::worker::channel()), or a part of one. The receiver gets a descriptor of its own
+/// for the same open file: both share the position in a file, the queue of a listener, and the flag
+/// `O_NONBLOCK`. Any other encoding, also one within [`Described`](crate::worker::Described), is an
+/// error.
 ///
 /// The types of [`std::fs`], [`std::net`], [`std::os::unix::net`] and [`std::io`] can be sent, and
 /// every other type that is made from an [`OwnedFd`]. For a socket that belongs to a reactor, send
@@ -45,8 +46,8 @@ use super::attachments::{DescriptorRef, attach_descriptor, take_descriptor};
 ///
 /// # What a receiver must check
 ///
-/// The descriptor is one of the sender's choice. If a job may be faulty, its descriptor may stand for
-/// something else than a `T`: operations on it then return errors, or block.
+/// The descriptor is one of the sender's choice. If a job may be faulty, its descriptor may stand
+/// for something else than a `T`: operations on it then return errors, or block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Descriptor<T>(pub T);
 

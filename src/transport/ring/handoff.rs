@@ -1,9 +1,9 @@
 //! Moves a side of a ring to another process, within a message.
 //!
 //! The side is encoded as its position and references to two descriptors, which are attached to the
-//! message. From then on, the original refuses to work, and its drop does not close the ring. If the
-//! message is lost, so is the side; its socket is closed with the message, and the peer learns that
-//! the side is gone.
+//! message. From then on, the original refuses to work, and its drop does not close the ring. If
+//! the message is lost, so is the side; its socket is closed with the message, and the peer learns
+//! that the side is gone.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};

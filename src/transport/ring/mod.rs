@@ -32,9 +32,9 @@
 //! A side that finds nothing to do spins for some microseconds. Then it sets `PARKED` in its status
 //! word, checks the ring once more, and sleeps until its socket is readable. The peer checks that
 //! word after each store, and if `PARKED` was set, clears it and sends one byte. A sequentially
-//! consistent fence on both sides, between the store and the check, makes sure that one of them sees
-//! the other. A side that closes sets `CLOSED`, and wakes the peer in the same way. A process that
-//! ends without that closes its socket, which wakes the peer too; the peer then finds what was
+//! consistent fence on both sides, between the store and the check, makes sure that one of them
+//! sees the other. A side that closes sets `CLOSED`, and wakes the peer in the same way. A process
+//! that ends without that closes its socket, which wakes the peer too; the peer then finds what was
 //! committed before.
 //!
 //! # Trust

@@ -11,7 +11,8 @@ use super::shared::{Ring, Status};
 use super::wire::{ArrivedFds, BLOCKING_SPIN, Wire};
 use crate::transport::tuning::{RING_BUFFER_KEPT, RING_WORDS};
 
-/// The receiving side of a ring. Dropping it closes the ring, and discards what it has not received.
+/// The receiving side of a ring. Dropping it closes the ring, and discards what it has not
+/// received.
 #[derive(Debug)]
 pub(crate) struct RingReceiver {
     pub(super) wire: Wire,
@@ -166,8 +167,9 @@ impl RingReceiver {
             .spin(limit, own, peer, |ring| consumer.is_changed(ring))
     }
 
-    /// Announces that this side sleeps until its [socket](Self::socket) is readable. Returns `false`
-    /// if it need not sleep. A call of [`end_park`](Self::end_park) follows in any case.
+    /// Announces that this side sleeps until its [socket](Self::socket) is readable. Returns
+    /// `false` if it need not sleep. A call of [`end_park`](Self::end_park) follows in any
+    /// case.
     #[must_use]
     pub(crate) fn begin_park(&mut self) -> bool {
         own(&self.wire.ring).park();

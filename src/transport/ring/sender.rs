@@ -147,8 +147,9 @@ impl RingSender {
             .spin(limit, own, peer, |ring| producer.is_changed(ring))
     }
 
-    /// Announces that this side sleeps until its [socket](Self::socket) is readable. Returns `false`
-    /// if it need not sleep. A call of [`end_park`](Self::end_park) follows in any case.
+    /// Announces that this side sleeps until its [socket](Self::socket) is readable. Returns
+    /// `false` if it need not sleep. A call of [`end_park`](Self::end_park) follows in any
+    /// case.
     #[must_use]
     pub(crate) fn begin_park(&mut self) -> bool {
         own(&self.wire.ring).park();

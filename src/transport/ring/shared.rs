@@ -9,8 +9,8 @@ use crate::transport::tuning::RING_WORDS;
 /// The bytes of a word.
 pub(super) const WORD: usize = size_of::<usize>();
 
-/// The memory of a ring. The words that a side writes often are in lines of their own; 128 bytes, as
-/// processors fetch lines of 64 bytes in pairs.
+/// The memory of a ring. The words that a side writes often are in lines of their own; 128 bytes,
+/// as processors fetch lines of 64 bytes in pairs.
 #[repr(C)]
 #[derive(Debug)]
 pub(super) struct Ring<const WORDS: usize = RING_WORDS> {

@@ -48,8 +48,8 @@ impl<'w> Guard<'w> {
         }
     }
 
-    /// Notes the fields of a structure, of which the visitor has taken `count`. `accepted` are their
-    /// names and aliases.
+    /// Notes the fields of a structure, of which the visitor has taken `count`. `accepted` are
+    /// their names and aliases.
     #[inline]
     pub(super) fn fields<E: Error>(
         &mut self,
@@ -66,8 +66,8 @@ impl<'w> Guard<'w> {
         Ok(())
     }
 
-    /// Returns the digest of a list of names. A list of structures needs that of the same names many
-    /// times.
+    /// Returns the digest of a list of names. A list of structures needs that of the same names
+    /// many times.
     #[inline]
     fn names(&mut self, names: &'static [&'static str]) -> Names {
         let known = &mut self.known[names.as_ptr().addr() / 16 % KNOWN_FIELDS];

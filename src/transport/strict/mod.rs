@@ -1,7 +1,7 @@
 //! Values that arrive as they were sent, or not at all.
 //!
-//! The encoding does not describe itself: it is the encodings of all parts in a row. So a type whose
-//! `Serialize` and `Deserialize` disagree would often be decoded as another value. serde's
+//! The encoding does not describe itself: it is the encodings of all parts in a row. So a type
+//! whose `Serialize` and `Deserialize` disagree would often be decoded as another value. serde's
 //! attributes make that easy: a variant or a field that only one direction skips, names that differ
 //! between the directions, a conversion on one side. These adapters between a type and its format
 //! detect it:
@@ -10,8 +10,8 @@
 //! * Both directions compute a [`Shape`] of what they have seen: names of fields and variants,
 //!   lengths of tuples, kinds of numbers. It follows the value, unless that is a single number or
 //!   text, and must be the same on both sides.
-//! * Aliases hide which of the names of a type the encoder uses. In this case a [`Witness`] looks at
-//!   what the decoded value is encoded as, and the value is decoded once more.
+//! * Aliases hide which of the names of a type the encoder uses. In this case a [`Witness`] looks
+//!   at what the decoded value is encoded as, and the value is decoded once more.
 //! * Both directions compare each nested value with the stack that is left (`sys::stack`).
 
 mod deserializer;

@@ -1,9 +1,9 @@
 //! Records the names with which a decoded value is encoded.
 //!
-//! A derived `Deserialize` lists all names that it accepts, aliases included, and leaves out what it
-//! skips. So it does not tell which name and which number its `Serialize` uses for a variant or a
-//! field. The decoded value does, when it is encoded again: a variant that was decoded as the wrong
-//! one is encoded differently from what arrived.
+//! A derived `Deserialize` lists all names that it accepts, aliases included, and leaves out what
+//! it skips. So it does not tell which name and which number its `Serialize` uses for a variant or
+//! a field. The decoded value does, when it is encoded again: a variant that was decoded as the
+//! wrong one is encoded differently from what arrived.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -78,8 +78,8 @@ impl Witness {
             && after.is_none_or(|(_, after)| *after > position)
     }
 
-    /// Returns the names by which a structure with `count` fields was encoded, out of the `accepted`
-    /// ones, which are in the order of the fields.
+    /// Returns the names by which a structure with `count` fields was encoded, out of the
+    /// `accepted` ones, which are in the order of the fields.
     pub(super) fn fields(
         &self,
         name: &'static str,

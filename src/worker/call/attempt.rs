@@ -100,7 +100,8 @@ pub(in crate::worker) enum AttemptOutcome {
     Failed(WorkerError),
     /// The worker did not run the job, so another one may.
     Retry(OutMessage, CallGuard),
-    /// The worker was killed, because the call was cancelled and its job did not end when it was asked.
+    /// The worker was killed, because the call was cancelled and its job did not end when it was
+    /// asked.
     Cancelled(WorkerError),
 }
 
@@ -137,9 +138,9 @@ impl Attempt {
         self.time_limit = Some(Box::new(TimeLimit::new(limit)));
     }
 
-    /// Asks the job to end, or kills a worker that is starting, and has none. A worker whose job does
-    /// not end in time is killed. Has an effect if the policy is to ask, once; the next polls carry it
-    /// out.
+    /// Asks the job to end, or kills a worker that is starting, and has none. A worker whose job
+    /// does not end in time is killed. Has an effect if the policy is to ask, once; the next
+    /// polls carry it out.
     pub(in crate::worker) fn cancel(&mut self) {
         if let (None, Some(patience)) = (&self.patience, self.cancel_policy.patience()) {
             self.patience = Some(Box::new(TimeLimit::new(patience)));
@@ -186,7 +187,8 @@ impl Attempt {
         outcome
     }
 
-    /// Kills the worker because an item of its job has run for this long, which is beyond its limit.
+    /// Kills the worker because an item of its job has run for this long, which is beyond its
+    /// limit.
     pub(in crate::worker) fn kill_at_time_limit(&mut self, limit: Duration, ran_for: Duration) {
         if matches!(self.state, State::Working { .. }) {
             self.busy_since = Instant::now().checked_sub(ran_for);
@@ -201,8 +203,8 @@ impl Attempt {
         }
     }
 
-    /// Asks the job to end, if the call was cancelled and that is its policy, or if its context asks all
-    /// jobs. Returns whether the worker is to be sent a request.
+    /// Asks the job to end, if the call was cancelled and that is its policy, or if its context
+    /// asks all jobs. Returns whether the worker is to be sent a request.
     fn ask_job(&mut self) -> bool {
         let by_context = || self.guard.as_ref().is_some_and(CallGuard::is_asked);
         let is_asked = self.patience.is_some() || by_context();
@@ -552,8 +554,9 @@ impl Attempt {
     }
 }
 
-/// Finishes the job of a dropped call in the background, if a worker has it and may not be killed at
-/// once; a job that is to be asked is asked. A worker that is starting or ending is killed by its own drop.
+/// Finishes the job of a dropped call in the background, if a worker has it and may not be killed
+/// at once; a job that is to be asked is asked. A worker that is starting or ending is killed by
+/// its own drop.
 impl Drop for Attempt {
     fn drop(&mut self) {
         if fork_detector::is_forked_copy() {

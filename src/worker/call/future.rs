@@ -59,8 +59,8 @@ type Waiting = Pin<Box<dyn Future<Output = CallResult<Answer>> + Send>>;
 
 /// The steps of a call that know the types of its argument and its result.
 ///
-/// The future has them from `run_sync`. So it needs no bounds, and a type that has no encoding is one
-/// error there. All other steps are the same code for calls of all types.
+/// The future has them from `run_sync`. So it needs no bounds, and a type that has no encoding is
+/// one error there. All other steps are the same code for calls of all types.
 pub(super) struct Typed<A, R> {
     start: fn(Request, A, &mut Context<'_>) -> Result<CallResult<Answer>, Waiting>,
     decode: Decode<R>,
@@ -391,8 +391,8 @@ impl Call {
         }
     }
 
-    /// Polls an attempt to its outcome. If the call is cancelled, does what its policy says: polls to
-    /// the end of its worker instead, or asks the job to end.
+    /// Polls an attempt to its outcome. If the call is cancelled, does what its policy says: polls
+    /// to the end of its worker instead, or asks the job to end.
     async fn carry_out(&self, mut attempt: Attempt) -> AttemptOutcome {
         let mut watch = match self.cancel_policy {
             CancelPolicy::Kill if !is_thread_ending() => {
@@ -505,8 +505,8 @@ async fn acquire(limiter: &CapacityLimiter) -> (Token, Option<Duration>) {
     (token, since.map(|since| since.elapsed()))
 }
 
-/// Shields a future from cancellation. A call in the destructor of a thread-local, on a thread whose
-/// position is gone, cannot be cancelled.
+/// Shields a future from cancellation. A call in the destructor of a thread-local, on a thread
+/// whose position is gone, cannot be cancelled.
 async fn shielded<F: Future>(future: F) -> F::Output {
     if is_thread_ending() {
         future.await

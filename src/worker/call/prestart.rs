@@ -26,14 +26,14 @@ impl WorkerContext {
     /// wait for that.
     ///
     /// Starting workers needs no limiter token. A worker that has had no job stays however long it
-    /// waits for the first one, because the [idle timeout](crate::WorkerConfig::idle_timeout) starts
-    /// after that. The statistics count the workers in `started` and `idle_workers`.
+    /// waits for the first one, because the [idle timeout](crate::WorkerConfig::idle_timeout)
+    /// starts after that. The statistics count the workers in `started` and `idle_workers`.
     ///
     /// # Cancellation
     ///
-    /// Cancellable. Workers that are not ready yet are killed and reaped; those that are ready stay.
-    /// Dropped from outside, this kills the workers that are not ready and leaves their end to the
-    /// background.
+    /// Cancellable. Workers that are not ready yet are killed and reaped; those that are ready
+    /// stay. Dropped from outside, this kills the workers that are not ready and leaves their
+    /// end to the background.
     ///
     /// # Errors
     ///

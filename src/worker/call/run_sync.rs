@@ -37,8 +37,8 @@ use crate::worker::pool::context::WorkerContext;
 ///
 /// Workers are cached, so a call usually finds one that is running. It is not specified which
 /// worker a call uses. A value that a job leaves in a static is visible to the next job of the same
-/// worker. A timer that a job leaves (of `alarm`, `setitimer` or `timer_create`) and that would end the
-/// worker is disarmed before the worker waits for another job.
+/// worker. A timer that a job leaves (of `alarm`, `setitimer` or `timer_create`) and that would end
+/// the worker is disarmed before the worker waits for another job.
 ///
 /// Nothing happens until the call is awaited. It can be awaited on any executor; the future is
 /// `Send`.
@@ -60,10 +60,10 @@ use crate::worker::pool::context::WorkerContext;
 /// process. Other descriptors without close-on-exec are inherited too, and stay open
 /// ([`close_inherited_descriptors`](crate::WorkerConfig::close_inherited_descriptors)). SIGINT,
 /// SIGTERM, SIGHUP and SIGQUIT do nothing, and are left to this process; see
-/// [`default_signals`](crate::WorkerConfig::default_signals). The worker is killed when this process
-/// ends for any reason. (A new worker that has not reached the hook notices the end when it gets
-/// there. The kernel checks the rights of this process: a worker with another user lives on. It also
-/// forgets to kill the worker of a job that changes its user, until that job has returned.)
+/// [`default_signals`](crate::WorkerConfig::default_signals). The worker is killed when this
+/// process ends for any reason. (A new worker that has not reached the hook notices the end when it
+/// gets there. The kernel checks the rights of this process: a worker with another user lives on.
+/// It also forgets to kill the worker of a job that changes its user, until that job has returned.)
 ///
 /// # Cancellation
 ///
@@ -71,21 +71,21 @@ use crate::worker::pool::context::WorkerContext;
 /// point, and so are the wait for the limiter and every change to another worker. After that:
 ///
 /// * by default the call is shielded. Not cancellable: starts a worker if none is idle, and runs
-///   until the job has ended. If a cancelled scope has waited for it for two seconds of real time, a
-///   `tracing` event at WARN names the job and its process, once; after Ctrl-C, so does a line on
+///   until the job has ended. If a cancelled scope has waited for it for two seconds of real time,
+///   a `tracing` event at WARN names the job and its process, once; after Ctrl-C, so does a line on
 ///   standard error;
 /// * with [`kill_on_cancel(true)`](RunSync::kill_on_cancel), the worker is killed, and the
 ///   cancellation completes when the process has been reaped. It is not known how far the job came;
-/// * with [`kill_after(patience)`](RunSync::kill_after), the job is asked to end. If it does, the call
-///   returns its result. Otherwise the worker is killed when the patience is over.
+/// * with [`kill_after(patience)`](RunSync::kill_after), the job is asked to end. If it does, the
+///   call returns its result. Otherwise the worker is killed when the patience is over.
 ///
 /// A [`time_limit`](RunSync::time_limit) bounds all three.
 ///
 /// If the future is dropped from outside (by a foreign `select!`, for example), a killable worker
-/// is killed, and reaped in the background. A job with `kill_after` is asked to end, and killed when
-/// the patience is over, in the background. Any other worker finishes its job in the background, the
-/// result is dropped, and the worker returns to the cache; the limiter's token is held until then. A
-/// job that no worker has yet is not run.
+/// is killed, and reaped in the background. A job with `kill_after` is asked to end, and killed
+/// when the patience is over, in the background. Any other worker finishes its job in the
+/// background, the result is dropped, and the worker returns to the cache; the limiter's token is
+/// held until then. A job that no worker has yet is not run.
 ///
 /// # Errors
 ///
@@ -173,8 +173,8 @@ impl<A, R> RunSync<A, R> {
         Self::with_waits(f, Waits::<F>::WAITS, arg, context)
     }
 
-    /// Makes a call of a job that calls a function of type `N` and runs its future. A request cancels
-    /// the root scope of the job, within the context's grace period.
+    /// Makes a call of a job that calls a function of type `N` and runs its future. A request
+    /// cancels the root scope of the job, within the context's grace period.
     pub(crate) fn of_root<N, F>(f: F, arg: A, context: Option<WorkerContext>) -> Self
     where
         N: 'static,
@@ -256,8 +256,8 @@ impl<A, R> RunSync<A, R> {
     /// [`kill_timeout`](crate::WorkerConfig::kill_timeout). By default the call is shielded.
     ///
     /// The worker gets SIGKILL and no warning, so a killed job removes no temporary files and
-    /// finishes no writes. What must be cleaned up belongs to this process: make a temporary directory
-    /// here, and pass its path to the job.
+    /// finishes no writes. What must be cleaned up belongs to this process: make a temporary
+    /// directory here, and pass its path to the job.
     ///
     /// # Examples
     ///
@@ -291,15 +291,16 @@ impl<A, R> RunSync<A, R> {
     /// `patience`.
     ///
     /// The job finds out by [`worker::check_cancelled`](crate::worker::check_cancelled) or
-    /// [`worker::cancelled`](crate::worker::cancelled). If it ends in time, everything that it owns is
-    /// dropped (a temporary directory is removed, for example), the call returns its result, and the
-    /// worker serves other calls. Otherwise the worker is killed, and the cancellation completes when
-    /// the process has been reaped. A worker that is still starting is killed at once.
+    /// [`worker::cancelled`](crate::worker::cancelled). If it ends in time, everything that it owns
+    /// is dropped (a temporary directory is removed, for example), the call returns its result,
+    /// and the worker serves other calls. Otherwise the worker is killed, and the cancellation
+    /// completes when the process has been reaped. A worker that is still starting is killed at
+    /// once.
     ///
-    /// This replaces [`kill_on_cancel`](Self::kill_on_cancel), and that replaces this. The patience is
-    /// real time, also in a run with a virtual clock. A [`time_limit`](Self::time_limit) that ends
-    /// earlier kills the worker earlier. If the future is dropped from outside, the job is asked and, if
-    /// need be, killed in the background.
+    /// This replaces [`kill_on_cancel`](Self::kill_on_cancel), and that replaces this. The patience
+    /// is real time, also in a run with a virtual clock. A [`time_limit`](Self::time_limit)
+    /// that ends earlier kills the worker earlier. If the future is dropped from outside, the
+    /// job is asked and, if need be, killed in the background.
     ///
     /// # Examples
     ///

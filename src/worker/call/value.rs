@@ -64,8 +64,8 @@ impl<T: Serialize + for<'buffer> OwnedData<'buffer> + Send + 'static> Argument f
 /// A type whose values can be the result of a job: owned data that implements serde's traits.
 ///
 /// Every such type implements this trait. Derive `serde::Serialize` and `serde::Deserialize` for
-/// your own types. A job that fails returns a `Result` whose error implements these traits, too, such
-/// as [`RemoteError`](crate::worker::RemoteError).
+/// your own types. A job that fails returns a `Result` whose error implements these traits, too,
+/// such as [`RemoteError`](crate::worker::RemoteError).
 ///
 /// # Examples
 ///

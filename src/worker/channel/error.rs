@@ -23,10 +23,11 @@ use crate::transport::ring::RingError;
 pub enum SendErrorKind {
     /// The receiver was dropped.
     Closed,
-    /// The process that had the receiver was killed or ended, or the receiver was lost on its way to
-    /// another process.
+    /// The process that had the receiver was killed or ended, or the receiver was lost on its way
+    /// to another process.
     PeerGone,
-    /// There is no room for the message now; only from [`try_send`](crate::worker::Sender::try_send).
+    /// There is no room for the message now; only from
+    /// [`try_send`](crate::worker::Sender::try_send).
     Full,
     /// The value could not be encoded.
     Encode,

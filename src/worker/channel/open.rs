@@ -10,11 +10,11 @@ use crate::worker::call::Argument;
 
 /// Opens a channel into or out of a job, or between two jobs.
 ///
-/// Both sides are values that serde encodes: put one into the argument of a job, and use it there. A
-/// side that was sent works only where it has arrived. Both sides may go to two workers, which then
-/// talk to each other without this process. A result may contain a side, and so may a message of
-/// another channel. Items and results of a [`map_sync`](crate::map_sync) may, too; such an item is not
-/// [retried](crate::worker::MapSync::retry).
+/// Both sides are values that serde encodes: put one into the argument of a job, and use it there.
+/// A side that was sent works only where it has arrived. Both sides may go to two workers, which
+/// then talk to each other without this process. A result may contain a side, and so may a message
+/// of another channel. Items and results of a [`map_sync`](crate::map_sync) may, too; such an item
+/// is not [retried](crate::worker::MapSync::retry).
 ///
 /// A job that blocks uses [`send_blocking`](Sender::send_blocking),
 /// [`recv_blocking`](Receiver::recv_blocking), or iterates over the receiver. A task uses
@@ -54,17 +54,17 @@ use crate::worker::call::Argument;
 ///
 /// # Capacity
 ///
-/// A sender waits while `capacity` messages are on their way, so a fast sender does not run ahead of
-/// a slow receiver. It also waits while 256 KiB of messages are, however many they are. A message
-/// whose encoding is longer than 128 KiB has memory of its own, as a large argument of a job; of
-/// messages with such memory, [shared memory](crate::worker::SharedBytes) or sides of channels, at
-/// most 4 are on their way.
+/// A sender waits while `capacity` messages are on their way, so a fast sender does not run ahead
+/// of a slow receiver. It also waits while 256 KiB of messages are, however many they are. A
+/// message whose encoding is longer than 128 KiB has memory of its own, as a large argument of a
+/// job; of messages with such memory, [shared memory](crate::worker::SharedBytes) or sides of
+/// channels, at most 4 are on their way.
 ///
 /// # What a message costs
 ///
 /// Messages go through memory that both processes have mapped. While both sides are awake, a small
-/// one takes well below a microsecond. A side that has nothing to do spins for some microseconds and
-/// then sleeps; waking it takes as long as waking a worker does.
+/// one takes well below a microsecond. A side that has nothing to do spins for some microseconds
+/// and then sleeps; waking it takes as long as waking a worker does.
 ///
 /// A channel has 256 KiB of memory and three descriptors.
 ///
@@ -74,10 +74,10 @@ use crate::worker::call::Argument;
 /// [`EndOfChannel`]. Dropping the receiver discards what it has not received, and sending returns
 /// [`Closed`].
 ///
-/// If the process of the sender is killed, the receiver gets all messages whose `send` had returned,
-/// and perhaps the one that was being sent, and then [`PeerGone`]: never a part of a message. The
-/// call of the killed job returns its own error first, because this process holds what it has sent
-/// to a job until the job has ended.
+/// If the process of the sender is killed, the receiver gets all messages whose `send` had
+/// returned, and perhaps the one that was being sent, and then [`PeerGone`]: never a part of a
+/// message. The call of the killed job returns its own error first, because this process holds what
+/// it has sent to a job until the job has ended.
 ///
 /// A side that is lost on its way, for example because a call is cancelled before a worker has its
 /// argument, is reported to the other side as `PeerGone`, too.

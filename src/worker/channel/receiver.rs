@@ -95,10 +95,10 @@ impl<T: Argument> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`EndOfChannel`](super::RecvErrorKind::EndOfChannel) after the last value of a sender that was
-    /// dropped; [`PeerGone`](super::RecvErrorKind::PeerGone) after the last value of one that was
-    /// lost with its process. After [`Decode`](super::RecvErrorKind::Decode), the next value can be
-    /// received.
+    /// [`EndOfChannel`](super::RecvErrorKind::EndOfChannel) after the last value of a sender that
+    /// was dropped; [`PeerGone`](super::RecvErrorKind::PeerGone) after the last value of one
+    /// that was lost with its process. After [`Decode`](super::RecvErrorKind::Decode), the next
+    /// value can be received.
     ///
     /// # Cancellation
     ///
@@ -161,13 +161,13 @@ impl<T: Argument> Receiver<T> {
     }
 
     /// Returns an iterator over the values, which blocks this thread until there is one, and ends
-    /// with the channel and after an error that no value follows. For jobs and threads; in a task, use
-    /// the receiver as a `Stream`.
+    /// with the channel and after an error that no value follows. For jobs and threads; in a task,
+    /// use the receiver as a `Stream`.
     ///
     /// # Errors
     ///
-    /// Its items are those of [`recv_blocking`](Self::recv_blocking), except that the regular end is no
-    /// item.
+    /// Its items are those of [`recv_blocking`](Self::recv_blocking), except that the regular end
+    /// is no item.
     ///
     /// ```
     /// fn main() {
@@ -213,7 +213,8 @@ impl<T: Argument> Receiver<T> {
             }
             self.ring.end_park()?;
         }
-        // A long message, or a sender that wakes this side without one. Other tasks have their turn.
+        // A long message, or a sender that wakes this side without one. Other tasks have their
+        // turn.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

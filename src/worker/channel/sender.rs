@@ -174,8 +174,8 @@ impl<T: Argument> Sender<T> {
     ///
     /// # Errors
     ///
-    /// A [`SendError`] with the value: [`Full`](super::SendErrorKind::Full) if there is no room now,
-    /// or as [`send`](Self::send).
+    /// A [`SendError`] with the value: [`Full`](super::SendErrorKind::Full) if there is no room
+    /// now, or as [`send`](Self::send).
     pub fn try_send(&mut self, value: T) -> Result<(), SendError<T>> {
         let fds = match self.encode(&value) {
             Ok(fds) => fds,

@@ -1,8 +1,8 @@
 //! Reports to the parent why a signal is about to end this worker.
 //!
-//! The report is a frame in the socket, which a signal handler sends. It must not come into the middle
-//! of a frame that the worker is sending: then there is no report, and the parent sees the signal
-//! only.
+//! The report is a frame in the socket, which a signal handler sends. It must not come into the
+//! middle of a frame that the worker is sending: then there is no report, and the parent sees the
+//! signal only.
 //!
 //! `unsafe` is needed to send in a signal handler, by the number of the socket.
 #![allow(unsafe_code)]

@@ -72,8 +72,8 @@ pub(super) fn open() {
     }
 }
 
-/// Sends what is left of the events of the job that has ended. Later events are discarded, until the
-/// next job begins.
+/// Sends what is left of the events of the job that has ended. Later events are discarded, until
+/// the next job begins.
 pub(super) fn close() {
     let Some(forwarder) = FORWARDER.get() else {
         return;

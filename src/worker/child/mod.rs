@@ -3,8 +3,8 @@
 //!
 //! This folder uses the transport, the job code and raw system calls, and never the runtime: a
 //! worker has no executor, no reactor and no thread of this crate. It blocks on its socket, on the
-//! thread that reached the hook. A job costs a worker one received and one sent frame. (An async job
-//! is a function that enters a run, from `remote`.)
+//! thread that reached the hook. A job costs a worker one received and one sent frame. (An async
+//! job is a function that enters a run, from `remote`.)
 //!
 //! A worker ends in one of these ways, which its parent can tell apart:
 //!

@@ -28,17 +28,18 @@ pub(super) const ANSWER_TAKEN_WITHIN: Duration = Duration::from_micros(5);
 /// How long an answer waits for a thread that keeps the standard output locked.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The most bytes of `tracing` events that wait for a parent which does not read them. As much is in
-/// the kernel's buffer of the socket.
+/// The most bytes of `tracing` events that wait for a parent which does not read them. As much is
+/// in the kernel's buffer of the socket.
 pub(super) const OUTBOX_BYTES: usize = 256 << 10;
 
-/// The most bytes of text in the values of an event. With them, the frame of an event is one piece to
-/// the kernel.
+/// The most bytes of text in the values of an event. With them, the frame of an event is one piece
+/// to the kernel.
 pub(super) const TRACED_TEXT_BYTES: usize = 8 << 10;
 
 /// The most bytes of a frame's buffer that a worker keeps for the next frame.
 pub(super) const KEPT_BUFFER_LEN: usize = 1 << 20;
 
 /// The time that a process with a fault gets to end, before it goes on as if a handler of the
-/// program's had saved it. Writing a core dump may take longer, but stops all threads at its beginning.
+/// program's had saved it. Writing a core dump may take longer, but stops all threads at its
+/// beginning.
 pub(super) const FAULT_AWAITED: Duration = Duration::from_millis(500);

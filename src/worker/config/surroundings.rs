@@ -10,8 +10,8 @@ use crate::transport::traced::TracingLevel;
 
 impl WorkerConfig {
     /// Sets an environment variable in the workers, as [`Command::env`](std::process::Command::env)
-    /// does. They inherit all other variables from this process as they are when a worker is started;
-    /// a worker that runs keeps what it has.
+    /// does. They inherit all other variables from this process as they are when a worker is
+    /// started; a worker that runs keeps what it has.
     ///
     /// A library that makes a pool of threads makes one in each worker, with a thread for each CPU:
     /// `.env("RAYON_NUM_THREADS", "1")` prevents that for rayon, `OMP_NUM_THREADS` for OpenMP.
@@ -166,8 +166,8 @@ impl WorkerConfig {
     ///
     /// When this process ends without unwinding (by a second Ctrl-C, SIGTERM without a receiver,
     /// `exit`, a crash, SIGKILL), each worker kills its group at once, while its job runs too. The
-    /// worker learns of that end by a signal, `SIGRTMAX` - 1, which a job must not handle or ignore.
-    /// A job that blocks all signals delays this until it unblocks them or returns.
+    /// worker learns of that end by a signal, `SIGRTMAX` - 1, which a job must not handle or
+    /// ignore. A job that blocks all signals delays this until it unblocks them or returns.
     ///
     /// There are two limits. When a worker *crashes*, or another process kills it, or this process
     /// ends without unwinding, the group is killed, but descendants that have left the group
@@ -216,10 +216,10 @@ impl WorkerConfig {
     /// Sets whether workers close the descriptors that they inherit from this process, except the
     /// standard ones: false, unless this is set.
     ///
-    /// A worker inherits each descriptor of this process that is not close-on-exec, and keeps it open
-    /// until it exits. So a file stays locked after this process has closed it, an address stays in
-    /// use, a pipe does not end. Descriptors that Rust opens are close-on-exec. Descriptors of C code
-    /// or from an init system often are not.
+    /// A worker inherits each descriptor of this process that is not close-on-exec, and keeps it
+    /// open until it exits. So a file stays locked after this process has closed it, an address
+    /// stays in use, a pipe does not end. Descriptors that Rust opens are close-on-exec.
+    /// Descriptors of C code or from an init system often are not.
     ///
     /// The descriptors are closed at the hook, before [`preload`](Self::preload). Code in `main`
     /// before the hook must not have opened any that is not close-on-exec and is used later in the
@@ -254,9 +254,10 @@ impl WorkerConfig {
     ///
     /// These signals often go to a whole process group: from the terminal, an init system, or
     /// `timeout`. By default they do nothing in a worker, so that this process alone decides what
-    /// happens to a job. If this process does not handle such a signal, it ends, and its workers end
-    /// with it. With `true`, such a signal ends each worker that it reaches, and the call ends with
-    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). SIGKILL ends a worker in any case.
+    /// happens to a job. If this process does not handle such a signal, it ends, and its workers
+    /// end with it. With `true`, such a signal ends each worker that it reaches, and the call
+    /// ends with [`Broken`](crate::worker::WorkerErrorKind::Broken). SIGKILL ends a worker in
+    /// any case.
     ///
     /// A worker does not *ignore* the signals: it has a handler that does nothing. So the programs
     /// that a job executes have the default actions. A handler may interrupt a sleep or a `poll` of
@@ -299,20 +300,20 @@ impl WorkerConfig {
     /// in the worker.
     ///
     /// An event arrives with its level, target, name, place in the source and fields, so filters
-    /// treat it as one of this process. Its parent is the span in which the worker got the job: that
-    /// of the call, if the subscriber records [calls](crate::worker#observing-workers). Spans of the
-    /// job are not forwarded.
+    /// treat it as one of this process. Its parent is the span in which the worker got the job:
+    /// that of the call, if the subscriber records [calls](crate::worker#observing-workers).
+    /// Spans of the job are not forwarded.
     ///
     /// Events are sent at once, so they also tell how far a long job is, and what happened before a
     /// crash. The call emits them when it is polled, and all of them before it returns. A job does
     /// not wait if this process does not read them: about 400 KiB are kept. Then the oldest are
-    /// dropped, and an event of the target `seedbed::worker` at WARN says how many were. Texts in an
-    /// event are cut after 8 KiB.
+    /// dropped, and an event of the target `seedbed::worker` at WARN says how many were. Texts in
+    /// an event are cut after 8 KiB.
     ///
-    /// Events of threads that a job starts are included, while a job runs. Events of processes that a
-    /// job forks, and of closures that run outside of jobs, are not included. A subscriber that the
-    /// program sets in the worker (before the hook, or in [`preload`](Self::preload) or
-    /// [`init`](Self::init)) is preferred to this.
+    /// Events of threads that a job starts are included, while a job runs. Events of processes that
+    /// a job forks, and of closures that run outside of jobs, are not included. A subscriber
+    /// that the program sets in the worker (before the hook, or in [`preload`](Self::preload)
+    /// or [`init`](Self::init)) is preferred to this.
     ///
     /// This crate does not depend on `log`. Records of `log` are forwarded if they become events in
     /// the worker: `.init(|| tracing_log::LogTracer::init().unwrap())` does that.

@@ -33,14 +33,14 @@ use crate::worker::tuning::{
 /// # The start of a worker
 ///
 /// 1. The program is executed with the configured [environment](Self::env), and reaches the hook.
-/// 2. It closes [inherited descriptors](Self::close_inherited_descriptors) if it is told to, changes
-///    to the [working directory](Self::current_dir), then calls the
+/// 2. It closes [inherited descriptors](Self::close_inherited_descriptors) if it is told to,
+///    changes to the [working directory](Self::current_dir), then calls the
 ///    [`preload`](Self::preload) closures. A fork server does this once for all its workers, and
 ///    the limits do not apply to it.
 /// 3. The worker applies its limits: its own process group ([`kill_tree`](Self::kill_tree)),
 ///    [CPUs](Self::cpu_affinity), [niceness](Self::nice), its [score](Self::oom_score_adj) for the
-///    OOM killer, [memory](Self::memory_limit), [open
-///    files](Self::open_file_limit), and the [stack](Self::stack_size).
+///    OOM killer, [memory](Self::memory_limit), [open files](Self::open_file_limit), and the
+///    [stack](Self::stack_size).
 /// 4. It calls the [`init`](Self::init) closures, and then the jobs, each with its [CPU
 ///    time](Self::cpu_limit).
 ///
@@ -196,9 +196,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets the limiter of the context's calls, for those that name none. By default the calls of all
-    /// contexts share [one](crate::worker::current_default_worker_limiter), with a token for each
-    /// processor, so calls of one context can keep those of another waiting.
+    /// Sets the limiter of the context's calls, for those that name none. By default the calls of
+    /// all contexts share [one](crate::worker::current_default_worker_limiter), with a token
+    /// for each processor, so calls of one context can keep those of another waiting.
     ///
     /// # Examples
     ///

@@ -53,8 +53,8 @@ impl ForwardedCallsite {
     }
 }
 
-/// Returns the callsite, which is made if it is new. Returns `None` if there are too many, or if it is
-/// too large.
+/// Returns the callsite, which is made if it is new. Returns `None` if there are too many, or if it
+/// is too large.
 pub(super) fn find(callsite: &TracedCallsite) -> Option<&'static ForwardedCallsite> {
     let mut callsites = lock(CALLSITES.get_or_init(Mutex::default));
     if let Some(known) = callsites.get(callsite) {

@@ -54,8 +54,8 @@ pub(in crate::worker) struct Connection {
     was_reset: bool,
     /// Asks the worker to end its job; sent after that.
     request: Option<Vec<u8>>,
-    /// The worker has been sent a request, which it may have left unread in the socket, together with
-    /// jobs or not.
+    /// The worker has been sent a request, which it may have left unread in the socket, together
+    /// with jobs or not.
     has_sent_request: bool,
 }
 
@@ -75,8 +75,8 @@ impl Connection {
         }
     }
 
-    /// Returns the reason for which the worker has said, while it had the last job, that a signal is
-    /// about to end it.
+    /// Returns the reason for which the worker has said, while it had the last job, that a signal
+    /// is about to end it.
     pub(in crate::worker) fn fault(&self) -> Option<Fault> {
         self.fault
     }
@@ -92,8 +92,8 @@ impl Connection {
         self.request = None;
     }
 
-    /// Lets the next job bring the mailbox, if it has not been sent, so that the job can ask at little
-    /// cost whether it is to end.
+    /// Lets the next job bring the mailbox, if it has not been sent, so that the job can ask at
+    /// little cost whether it is to end.
     pub(in crate::worker) fn hasten_mailbox(&mut self) {
         self.offer.hasten();
     }
@@ -106,8 +106,8 @@ impl Connection {
     /// Asks the worker to end the job with this number, which was put last. The next polls send the
     /// request.
     ///
-    /// It goes two ways: a job that runs reads the mailbox, which is cheap, and a worker without one,
-    /// or one that waits, reads the socket.
+    /// It goes two ways: a job that runs reads the mailbox, which is cheap, and a worker without
+    /// one, or one that waits, reads the socket.
     pub(in crate::worker) fn cancel(&mut self, job: u64) {
         self.endpoint.cancel(job as usize);
         self.request = Some(frame::of_bytes(Kind::Cancel, job, b""));

@@ -20,8 +20,9 @@ pub(in crate::worker) struct EndingWorker {
     worker: Box<Worker>,
     /// The worker has been killed, and `deadline` is that of the kill.
     is_killed: bool,
-    /// The time until which the process must have ended, if any. The next look at the clock is at a tick, as
-    /// nearly all workers end long before, and a timer of their own would wake the reactor.
+    /// The time until which the process must have ended, if any. The next look at the clock is at
+    /// a tick, as nearly all workers end long before, and a timer of their own would wake the
+    /// reactor.
     deadline: Option<Instant>,
     tick: Option<Listener>,
     exceeded_grace: bool,
@@ -64,8 +65,9 @@ impl EndingWorker {
         }
     }
 
-    /// Waits until the worker is reaped. If it has been killed and does not end, this gives up after
-    /// the kill timeout with a warning. Dropping the worker leaves the rest to the background.
+    /// Waits until the worker is reaped. If it has been killed and does not end, this gives up
+    /// after the kill timeout with a warning. Dropping the worker leaves the rest to the
+    /// background.
     pub(in crate::worker) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndedWorker> {
         loop {
             if let Poll::Ready(ended) = self.worker.poll_end(cx) {

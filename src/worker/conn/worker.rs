@@ -336,8 +336,8 @@ impl Worker {
         self.connection.hasten_mailbox();
     }
 
-    /// Asks the job that was taken last to end, once. Returns whether it was not asked before; the next
-    /// polls send the request.
+    /// Asks the job that was taken last to end, once. Returns whether it was not asked before; the
+    /// next polls send the request.
     pub(in crate::worker) fn cancel_job(&mut self) -> bool {
         let is_first = !mem::replace(&mut self.is_cancelled, true);
         if is_first {
@@ -499,8 +499,8 @@ fn means_closed(error: &io::Error) -> bool {
 }
 
 impl Worker {
-    /// Counts the end of a worker that has been reaped. The drop, which may run foreign code, reports
-    /// it later.
+    /// Counts the end of a worker that has been reaped. The drop, which may run foreign code,
+    /// reports it later.
     pub(in crate::worker) fn count_end(&mut self) {
         if let Some(ended) = self.process.try_reap() {
             self.read_announcement();

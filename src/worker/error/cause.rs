@@ -29,15 +29,15 @@ pub enum ExitCause {
     /// It exited by itself, with an [exit code](crate::worker::WorkerExit::code): a job called
     /// `std::process::exit`, for example.
     Exited,
-    /// An allocation failed: because of the [`memory_limit`](crate::WorkerConfig::memory_limit), or of
-    /// another limit, or because the system had no memory left. With musl, a failed allocation is only
-    /// recognised if there is no room for a much smaller one either, and is [`Crashed`](Self::Crashed)
-    /// otherwise.
+    /// An allocation failed: because of the [`memory_limit`](crate::WorkerConfig::memory_limit), or
+    /// of another limit, or because the system had no memory left. With musl, a failed
+    /// allocation is only recognised if there is no room for a much smaller one either, and is
+    /// [`Crashed`](Self::Crashed) otherwise.
     OutOfMemory,
     /// A stack had no room left: that of the thread that runs the jobs, or of a thread of a job.
     StackOverflow,
-    /// It had used up its CPU time: the [`cpu_limit`](crate::WorkerConfig::cpu_limit), or a limit of
-    /// the process (`ulimit -t`). The signal is SIGXCPU.
+    /// It had used up its CPU time: the [`cpu_limit`](crate::WorkerConfig::cpu_limit), or a limit
+    /// of the process (`ulimit -t`). The signal is SIGXCPU.
     CpuLimit,
     /// It wrote more to a file than a limit (`ulimit -f`) permits. The signal is SIGXFSZ.
     FileSizeLimit,

@@ -1,5 +1,5 @@
-//! The constructors of [`WorkerError`] for calls and contexts: one for each cause, with its message.
-//! A message names the cause, the affected object and, if the caller can act, the remedy.
+//! The constructors of [`WorkerError`] for calls and contexts: one for each cause, with its
+//! message. A message names the cause, the affected object and, if the caller can act, the remedy.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 /// sources, its `Debug` text, and a backtrace.
 ///
 /// Within a job that returns `Result<T, RemoteError>`, `?` converts every
-/// [`Error`], `Box<dyn Error>` (without `Send`), `anyhow::Error`, `&str` and `String`. The type itself
-/// does not implement `Error`, because it could not be converted from all of them then: as with
-/// `anyhow::Error`. [`into_error`](Self::into_error) gives a value that does, for `?` in the caller.
+/// [`Error`], `Box<dyn Error>` (without `Send`), `anyhow::Error`, `&str` and `String`. The type
+/// itself does not implement `Error`, because it could not be converted from all of them then: as
+/// with `anyhow::Error`. [`into_error`](Self::into_error) gives a value that does, for `?` in the
+/// caller.
 ///
-/// `{}` prints the message and those of its sources, separated by colons. `{:?}` prints the backtrace,
-/// too.
+/// `{}` prints the message and those of its sources, separated by colons. `{:?}` prints the
+/// backtrace, too.
 ///
 /// # Examples
 ///
@@ -138,8 +139,8 @@ impl RemoteError {
         &self.type_name
     }
 
-    /// Returns what the error prints with `{:?}`. For `anyhow::Error`, this has the backtrace of the
-    /// place where it was made.
+    /// Returns what the error prints with `{:?}`. For `anyhow::Error`, this has the backtrace of
+    /// the place where it was made.
     ///
     /// # Examples
     ///
@@ -170,8 +171,8 @@ impl RemoteError {
         self.backtrace.as_deref()
     }
 
-    /// Converts this description into an error whose [`source`](Error::source) leads to the others of
-    /// the chain.
+    /// Converts this description into an error whose [`source`](Error::source) leads to the others
+    /// of the chain.
     ///
     /// # Examples
     ///

@@ -72,8 +72,8 @@ pub(super) struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerErrorKind {
-    /// The program has not called the hook (`run`, `#[seedbed::main]`, `#[seedbed::test]` or `init()`), where a worker
-    /// would start to serve. No process was started.
+    /// The program has not called the hook (`run`, `#[seedbed::main]`, `#[seedbed::test]` or
+    /// `init()`), where a worker would start to serve. No process was started.
     NotInitialized,
     /// A setting of the context's configuration is invalid, such as an empty set of CPUs. No
     /// process was started.
@@ -109,8 +109,8 @@ pub enum WorkerErrorKind {
     /// The process ended while it had the job. It is not known how far the job came. It is never
     /// run twice.
     Broken,
-    /// The job had not ended at its [time limit](crate::worker::RunSync::time_limit), and its worker
-    /// was killed. It is not known how far the job came.
+    /// The job had not ended at its [time limit](crate::worker::RunSync::time_limit), and its
+    /// worker was killed. It is not known how far the job came.
     TimedOut,
     /// A `retire` closure panicked in the worker that was to run this job. The job did not run.
     Retire,
@@ -199,8 +199,8 @@ impl WorkerError {
         self.0.context.as_deref()
     }
 
-    /// Returns how long the job had run when its worker [broke](WorkerErrorKind::Broken), was killed
-    /// at the job's [time limit](WorkerErrorKind::TimedOut) or for a [protocol
+    /// Returns how long the job had run when its worker [broke](WorkerErrorKind::Broken), was
+    /// killed at the job's [time limit](WorkerErrorKind::TimedOut) or for a [protocol
     /// violation](WorkerErrorKind::Protocol). The time includes the
     /// microseconds of handing over the job and noticing the end. `None` for other errors.
     ///

@@ -1,9 +1,9 @@
 //! The arenas of a context, which are freed when no call has used them for a while.
 //!
-//! The [`ArenaPool`] decides which arenas are kept. This file adds the clock: a background task that
-//! trims the pool once per [`UNUSED_MAPPING_KEPT_FOR`] while it holds any. Unmapping a large arena takes
-//! milliseconds, so a short-lived thread does that. (The threads of `blocking` would do, but they
-//! wake up twice a second once they exist.)
+//! The [`ArenaPool`] decides which arenas are kept. This file adds the clock: a background task
+//! that trims the pool once per [`UNUSED_MAPPING_KEPT_FOR`] while it holds any. Unmapping a large
+//! arena takes milliseconds, so a short-lived thread does that. (The threads of `blocking` would
+//! do, but they wake up twice a second once they exist.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;

@@ -58,10 +58,11 @@ impl WorkerContext {
         }
     }
 
-    /// Returns the statistics of the context. Idle workers that have exited are not counted as idle,
-    /// even if the context has not noticed before. This asks the kernel once for each idle worker,
-    /// and works after the end of the context too. While calls are in progress on other
-    /// threads, the counters of calls and those of workers may be of slightly different moments.
+    /// Returns the statistics of the context. Idle workers that have exited are not counted as
+    /// idle, even if the context has not noticed before. This asks the kernel once for each
+    /// idle worker, and works after the end of the context too. While calls are in progress on
+    /// other threads, the counters of calls and those of workers may be of slightly different
+    /// moments.
     ///
     /// # Examples
     ///
@@ -116,25 +117,26 @@ impl WorkerContext {
         shield(self.close()).quiet().await
     }
 
-    /// Shuts the context down like [`shutdown`](Self::shutdown), but limits how long jobs in progress may
-    /// take: asks them to end, and kills those that still run after `limit`.
+    /// Shuts the context down like [`shutdown`](Self::shutdown), but limits how long jobs in
+    /// progress may take: asks them to end, and kills those that still run after `limit`.
     ///
     /// Every job is asked, whatever its call does when it is cancelled. It finds out by
-    /// [`worker::check_cancelled`](crate::worker::check_cancelled). The call of a job that ends in time
-    /// returns its result. The call of a job that is killed ends with an error of kind
+    /// [`worker::check_cancelled`](crate::worker::check_cancelled). The call of a job that ends in
+    /// time returns its result. The call of a job that is killed ends with an error of kind
     /// [`Broken`](crate::worker::WorkerErrorKind::Broken). After that,
-    /// the workers have their [`grace_period`](WorkerConfig::grace_period) to exit, but no longer than
-    /// `limit`.
+    /// the workers have their [`grace_period`](WorkerConfig::grace_period) to exit, but no longer
+    /// than `limit`.
     ///
     /// # Cancellation
     ///
-    /// Not cancellable: runs shielded until all workers are gone. Dropped from outside, it kills no job,
-    /// but jobs have been asked.
+    /// Not cancellable: runs shielded until all workers are gone. Dropped from outside, it kills no
+    /// job, but jobs have been asked.
     ///
     /// # Errors
     ///
-    /// [`WorkerErrorKind::Shutdown`](crate::worker::WorkerErrorKind::Shutdown), with the number of jobs
-    /// that were killed, and of workers that did not exit in time or exited with a code other than zero.
+    /// [`WorkerErrorKind::Shutdown`](crate::worker::WorkerErrorKind::Shutdown), with the number of
+    /// jobs that were killed, and of workers that did not exit in time or exited with a code
+    /// other than zero.
     ///
     /// # Examples
     ///
@@ -168,9 +170,9 @@ impl WorkerContext {
         shield(self.close_within(limit)).quiet().await
     }
 
-    /// Kills all workers of the context that exist now, at once: idle ones, those that are starting,
-    /// and those that run a job. A shutdown waits for calls in progress, however long their jobs
-    /// run; this ends them.
+    /// Kills all workers of the context that exist now, at once: idle ones, those that are
+    /// starting, and those that run a job. A shutdown waits for calls in progress, however long
+    /// their jobs run; this ends them.
     ///
     /// A call whose worker has the job ends with an error of kind
     /// [`Broken`](crate::worker::WorkerErrorKind::Broken), one whose worker is starting with

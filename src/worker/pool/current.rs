@@ -18,8 +18,8 @@ use crate::worker::error::WorkerError;
 
 /// Opens a context with workers of its own, runs `body` with it, and ends the workers.
 ///
-/// Calls that name no limiter share that of the process with all other contexts, so slow jobs in one
-/// context keep those in another waiting; see [Time limits and
+/// Calls that name no limiter share that of the process with all other contexts, so slow jobs in
+/// one context keep those in another waiting; see [Time limits and
 /// queues](crate::guide::time_limits#limiters).
 ///
 /// At its end, the block waits for calls in progress, then for the workers, within the
@@ -27,9 +27,9 @@ use crate::worker::error::WorkerError;
 /// failed, the block emits a `tracing` event at WARN and still returns the body's value. Call
 /// [`WorkerContext::shutdown`] inside the block to get the error.
 ///
-/// Contexts share the default limiter of calls, unless [`WorkerConfig::limiter`] sets another: calls
-/// of one context can keep those of another waiting. [`WorkerContext::kill_all`] ends calls that
-/// the end of the block would wait for.
+/// Contexts share the default limiter of calls, unless [`WorkerConfig::limiter`] sets another:
+/// calls of one context can keep those of another waiting. [`WorkerContext::kill_all`] ends calls
+/// that the end of the block would wait for.
 ///
 /// # Cancellation
 ///

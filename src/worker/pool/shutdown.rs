@@ -25,8 +25,8 @@ pub(in crate::worker) struct Shutdown {
     workers: Vec<ExitingWorker>,
     /// The end of the grace period. `None` if there is no limit or it is past.
     deadline: Option<Timer>,
-    /// The deadline of draining workers: they have announced their exit, so the grace period is not
-    /// for them.
+    /// The deadline of draining workers: they have announced their exit, so the grace period is
+    /// not for them.
     drain_deadline: Option<Timer>,
     /// The time until which killed workers must have ended.
     kill_deadline: Option<Timer>,
@@ -48,7 +48,8 @@ struct Tally {
     non_zero: usize,
     /// Workers that had to be killed.
     killed: usize,
-    /// Jobs that were killed before the shutdown of their context, because they did not end in time.
+    /// Jobs that were killed before the shutdown of their context, because they did not end in
+    /// time.
     jobs: usize,
     /// The grace period is over: a worker that ends from now on was killed.
     killing: bool,

@@ -64,8 +64,8 @@ struct PoolState {
     calls: CallCounters,
     /// Panics of retire closures in workers that have been reaped since. Each fails one call.
     retire_panics: Vec<WorkerError>,
-    /// The number of idle workers that have crashed and been reaped since the last call. No call has
-    /// found that out, so a shutdown reports them.
+    /// The number of idle workers that have crashed and been reaped since the last call. No call
+    /// has found that out, so a shutdown reports them.
     crashes: usize,
     /// The generation of this process's credentials that idle workers have.
     credentials: u64,
@@ -262,8 +262,8 @@ impl WorkerPool {
         }
     }
 
-    /// Takes out all workers, first the idle ones, then the draining ones, and forgets the idle ones
-    /// that have failed and of which no call was told. Returns the number of these.
+    /// Takes out all workers, first the idle ones, then the draining ones, and forgets the idle
+    /// ones that have failed and of which no call was told. Returns the number of these.
     pub(in crate::worker) fn take_all(&self) -> (Vec<Box<Worker>>, Vec<Box<Worker>>, usize) {
         let mut state = self.state();
         let panics = mem::take(&mut state.retire_panics).len();
@@ -275,8 +275,8 @@ impl WorkerPool {
         self.kills.load(Ordering::SeqCst)
     }
 
-    /// Kills all workers. Those with a job, or on their way to one, are killed by their calls, which
-    /// are woken for that.
+    /// Kills all workers. Those with a job, or on their way to one, are killed by their calls,
+    /// which are woken for that.
     pub(in crate::worker) fn kill_all(&self) {
         if is_forked_copy() {
             return; // the workers are children of the original process
@@ -290,7 +290,8 @@ impl WorkerPool {
         }
     }
 
-    /// Kills the workers that have a job, or are on their way to one: wakes their calls, which do that.
+    /// Kills the workers that have a job, or are on their way to one: wakes their calls, which do
+    /// that.
     pub(in crate::worker) fn kill_jobs(&self) {
         self.kills.fetch_add(1, Ordering::SeqCst);
         tick_now();
@@ -418,8 +419,8 @@ impl PoolState {
         }
     }
 
-    /// Takes out those of the chosen idle workers that have ended or announced their exit, and keeps
-    /// what a retire closure of theirs reported.
+    /// Takes out those of the chosen idle workers that have ended or announced their exit, and
+    /// keeps what a retire closure of theirs reported.
     fn take_exited(&mut self, is_chosen: impl Fn(&Worker) -> bool) -> Vec<Box<Worker>> {
         let (panics, crashes) = (&mut self.retire_panics, &mut self.crashes);
         self.idle.take_if(|worker| {

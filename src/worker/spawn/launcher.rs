@@ -10,9 +10,9 @@
 //! * A child inherits the CPU affinity, the scheduling and the I/O priority of the thread that
 //!   starts it. The launcher thread takes these from the main thread when it starts, whichever
 //!   thread makes the first call.
-//! * A child inherits the signal mask of the thread that starts it. The signals that a worker leaves
-//!   to its parent, such as SIGINT and SIGTERM, are blocked on this thread, so that none of them can
-//!   end a worker before it reaches the hook.
+//! * A child inherits the signal mask of the thread that starts it. The signals that a worker
+//!   leaves to its parent, such as SIGINT and SIGTERM, are blocked on this thread, so that none of
+//!   them can end a worker before it reaches the hook.
 //! * Starting a process takes up to a millisecond, for which no executor should be blocked.
 //!
 //! A process that is started for a caller who has dropped the [`Spawning`] is killed and reaped.

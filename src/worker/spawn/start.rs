@@ -4,9 +4,9 @@
 //! The parent waits for two answers: *hello*, when the new process has reached the hook, and
 //! *ready*, when its init closures have run. Only the first has a time limit: a program that waits
 //! before its hook for something that this one holds would never get there, while an init closure
-//! may take as long as it likes. A forked worker is past the hook, so it sends no hello, and ready only if it has init
-//! closures or limits; without them it can be given its job as soon as it has been requested. When
-//! an error is returned, the process has been reaped.
+//! may take as long as it likes. A forked worker is past the hook, so it sends no hello, and ready
+//! only if it has init closures or limits; without them it can be given its job as soon as it has
+//! been requested. When an error is returned, the process has been reaped.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -196,8 +196,8 @@ impl Starting {
                 State::Launching(launch) if launch.is_unrequested() => self.state = State::Over,
                 State::Launching(launch) => match launch.poll(cx).map(|made| made.map(Worker::new))
                 {
-                    // The kernel may take long to execute the program. A process that it makes then is
-                    // dropped by the launcher.
+                    // The kernel may take long to execute the program. A process that it makes then
+                    // is dropped by the launcher.
                     Poll::Pending => {
                         let timeout = || Timer::after(self.config.kill_limit());
                         ready!(self.kill_deadline.get_or_insert_with(timeout).poll(cx));

@@ -1,4 +1,5 @@
-//! Writes `offload.v1.rs` and `descriptor.bin` into the folder that is given, or into `src/generated`.
+//! Writes `offload.v1.rs` and `descriptor.bin` into the folder that is given, or into
+//! `src/generated`.
 
 use std::error::Error;
 use std::path::PathBuf;

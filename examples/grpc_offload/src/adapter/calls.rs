@@ -140,9 +140,9 @@ impl<S: GrpcService> Call<S> {
 
 /// Sends a response as far as it is there, and then as its body goes on.
 ///
-/// No status passes once the call is cancelled: by its scope, or by its nursery, after the panic of a
-/// child. While the parts of a cancelled call are dropped one by one, its stream may end early, and the
-/// status that follows would say that all is well.
+/// No status passes once the call is cancelled: by its scope, or by its nursery, after the panic of
+/// a child. While the parts of a cancelled call are dropped one by one, its stream may end early,
+/// and the status that follows would say that all is well.
 async fn send(response: Response<Body>, reply: &mut Reply) {
     let (parts, mut body) = response.into_parts();
     let mut ready = VecDeque::new();

@@ -13,10 +13,10 @@
 //!    ┆
 //! ```
 //!
-//! The point of the design: hyper never polls a handler. When a client resets a stream or goes away,
-//! hyper *drops* what it polls; a handler that is dropped from outside cannot clean up, and nothing
-//! waits for its workers. Here hyper drops only the receiving side of a call, and that cancels the
-//! scope of the call.
+//! The point of the design: hyper never polls a handler. When a client resets a stream or goes
+//! away, hyper *drops* what it polls; a handler that is dropped from outside cannot clean up, and
+//! nothing waits for its workers. Here hyper drops only the receiving side of a call, and that
+//! cancels the scope of the call.
 //!
 //! * [`calls`]: a call and its scope; [`reply`]: the two sides of its response
 //! * [`upload`]: the request's body, which never ends too early; [`status`]: the status at the end

@@ -29,8 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// 1. The port is closed, and clients are told to begin no more calls.
 /// 2. Calls may finish within `grace`. Then they are cancelled, and answer UNAVAILABLE.
-/// 3. The connections end when these answers are written. After [`FAREWELL`], those of clients that do
-///    not read are cut.
+/// 3. The connections end when these answers are written. After [`FAREWELL`], those of clients that
+///    do not read are cut.
 ///
 /// The shutdown's own `drain_for` must be longer than both together.
 pub async fn serve_grpc<S: GrpcService>(

@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 ///
 /// A reset stream wakes both the body and the call. If the handler is polled first, it would see an
 /// error, or even (for the reason NO_ERROR) the regular end: an upload that was cut off would look
-/// complete. A body that fails stays pending instead. hyper notices the reset as well, and drops its
-/// side of the call, which cancels the handler.
+/// complete. A body that fails stays pending instead. hyper notices the reset as well, and drops
+/// its side of the call, which cancels the handler.
 pub struct Upload(Incoming);
 
 impl Upload {

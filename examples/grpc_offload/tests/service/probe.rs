@@ -22,8 +22,9 @@ pub const PANIC: u64 = 2;
 pub enum Kind {
     /// With `spawn_producer`.
     Produced,
-    /// With a channel, whose sender is in a child of the call. When the call is cancelled, the child is
-    /// dropped first, as the receiver is in a shield. So the stream ends as if it were complete.
+    /// With a channel, whose sender is in a child of the call. When the call is cancelled, the
+    /// child is dropped first, as the receiver is in a shield. So the stream ends as if it were
+    /// complete.
     Channel,
     /// As `Channel`, but the child panics when the log is told to [let it](Log::let_it_panic).
     Panicking,

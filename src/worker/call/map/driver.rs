@@ -233,8 +233,8 @@ impl<'a, A: Argument, R: JobResult, O: MapOrder> Driver<'a, A, R, O> {
         true
     }
 
-    /// Returns whether workers should be given back soon: other calls wait for a token, or the context
-    /// is being shut down.
+    /// Returns whether workers should be given back soon: other calls wait for a token, or the
+    /// context is being shut down.
     fn gives_way(&self) -> bool {
         let own = self.lanes.iter().filter(|lane| lane.is_queued()).count();
         self.plan.limiter.statistics().waiting > own || self.plan.context.pool().is_closed()

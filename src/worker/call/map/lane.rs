@@ -1,7 +1,7 @@
 //! A lane: one limiter token and one worker at a time, which runs sessions and single calls.
 //!
-//! A lane is a state machine in poll form, as an [`Attempt`] is, which it drives. It knows nothing of
-//! the types of items and results.
+//! A lane is a state machine in poll form, as an [`Attempt`] is, which it drives. It knows nothing
+//! of the types of items and results.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -137,8 +137,8 @@ impl Session {
         }
     }
 
-    /// Returns whether the worker, whose other items were withdrawn, is in an item or about to begin
-    /// one. True for a worker that violates the protocol.
+    /// Returns whether the worker, whose other items were withdrawn, is in an item or about to
+    /// begin one. True for a worker that violates the protocol.
     fn may_be_in_item(&self) -> bool {
         let handed = self.feeder.handed();
         self.feeder

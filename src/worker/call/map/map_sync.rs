@@ -31,9 +31,10 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 ///
 /// `f` is a function as for [`run_sync`](crate::run_sync()), and items and results are values as
 /// its argument and result. `items` is an iterator or a stream ([`MapItems`]), which may be endless
-/// and may borrow. The map does nothing before it is used up by one of [`collect`](MapSync::collect),
-/// [`try_collect`](MapSync::try_collect), [`for_each`](MapSync::for_each) and
-/// [`open`](MapSync::open). When one of these returns, nothing of the map runs any more.
+/// and may borrow. The map does nothing before it is used up by one of
+/// [`collect`](MapSync::collect), [`try_collect`](MapSync::try_collect),
+/// [`for_each`](MapSync::for_each) and [`open`](MapSync::open). When one of these returns, nothing
+/// of the map runs any more.
 ///
 /// # Chunks
 ///
@@ -45,8 +46,8 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 /// results are delivered together.)
 ///
 /// Items are pulled only as fast as results are taken. At most a *window* of items has been pulled
-/// without its result being taken: for each worker, that is four chunks, but at least 16 and at most
-/// 16,384 items. Within it, workers do not wait for the code that takes the results. (An
+/// without its result being taken: for each worker, that is four chunks, but at least 16 and at
+/// most 16,384 items. Within it, workers do not wait for the code that takes the results. (An
 /// ordered map holds the results that come before their turn, so an item that takes very long
 /// delays the others after a window.)
 ///
@@ -54,8 +55,8 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 ///
 /// The map uses as many workers at a time as its [limiter](MapSync::limiter) has tokens, which is
 /// by default one for each processor, and holds a token for each. It gives a worker and its token
-/// back when it has no items for it, and soon after another call waits for a token. The [statistics](crate::worker::WorkerStatistics) count
-/// each such hand-over as one call.
+/// back when it has no items for it, and soon after another call waits for a token. The
+/// [statistics](crate::worker::WorkerStatistics) count each such hand-over as one call.
 ///
 /// An item or result of more than 16 KiB, or with [shared memory](crate::worker::SharedBytes), a
 /// [file](crate::worker::Descriptor) or a side of a [channel](crate::worker::channel()) in it, is
@@ -66,11 +67,12 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 ///
 /// # Cancellation
 ///
-/// If cancelled before it has begun, nothing has happened: entry is always a cancel point. After that
-/// no further item begins. By default, the map waits for the items in progress, one for each worker;
-/// their results are lost. With [`kill_on_cancel(true)`](MapSync::kill_on_cancel), their workers are
-/// killed, and the cancellation completes when they have been reaped. A map also ends like this if
-/// the code that takes the results ends early or panics; a panic is resumed afterwards.
+/// If cancelled before it has begun, nothing has happened: entry is always a cancel point. After
+/// that no further item begins. By default, the map waits for the items in progress, one for each
+/// worker; their results are lost. With [`kill_on_cancel(true)`](MapSync::kill_on_cancel), their
+/// workers are killed, and the cancellation completes when they have been reaped. A map also ends
+/// like this if the code that takes the results ends early or panics; a panic is resumed
+/// afterwards.
 ///
 /// If the future is dropped from outside (by a foreign `select!`, for example), no further item
 /// begins. Killable workers are killed, and reaped in the background; others finish the item in
@@ -79,10 +81,11 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 /// # Errors
 ///
 /// Each item has a result of its own. A panic of `f`, a value that cannot be encoded, the
-/// end of a worker or a [time limit](MapSync::time_limit) are the error of the item that they struck, and of no
-/// other: results that were made are delivered, and items that have not begun are run by other
-/// workers. No item is run twice, unless [`retry`](MapSync::retry) asks for it. A worker that cannot
-/// be started is the error of one item, too. [`WorkerError::item`] is the index of the item.
+/// end of a worker or a [time limit](MapSync::time_limit) are the error of the item that they
+/// struck, and of no other: results that were made are delivered, and items that have not begun are
+/// run by other workers. No item is run twice, unless [`retry`](MapSync::retry) asks for it. A
+/// worker that cannot be started is the error of one item, too. [`WorkerError::item`] is the index
+/// of the item.
 ///
 /// # Examples
 ///
@@ -235,8 +238,8 @@ impl<'a, A, R, O> MapSync<'a, A, R, O> {
         self
     }
 
-    /// Takes a token of `limiter` for each worker that the map uses. So the map uses at most as many
-    /// workers as the limiter has tokens. Without this, the limiter is that of the
+    /// Takes a token of `limiter` for each worker that the map uses. So the map uses at most as
+    /// many workers as the limiter has tokens. Without this, the limiter is that of the
     /// [context](crate::WorkerConfig::limiter) or the
     /// [default one](crate::worker::current_default_worker_limiter).
     ///
@@ -320,9 +323,9 @@ impl<'a, A, R, O> MapSync<'a, A, R, O> {
     }
 
     /// Runs an item up to `times` more times if its worker ends in the middle of it, by a crash or
-    /// at the [time limit](MapSync::time_limit). Without this, no item is run twice. It is not known
-    /// how far an item had come, so use it for functions that may run twice without harm. An item
-    /// that panics is not run again, and neither is an item with a side of a
+    /// at the [time limit](MapSync::time_limit). Without this, no item is run twice. It is not
+    /// known how far an item had come, so use it for functions that may run twice without harm.
+    /// An item that panics is not run again, and neither is an item with a side of a
     /// [channel](crate::worker::channel()) in it, because the worker has taken the side with it.
     ///
     /// # Examples
@@ -384,8 +387,8 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
         .await
     }
 
-    /// Waits for all items, and returns their values, or the first error. After an error, no further item
-    /// begins.
+    /// Waits for all items, and returns their values, or the first error. After an error, no
+    /// further item begins.
     ///
     /// # Cancellation
     ///
@@ -393,8 +396,8 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
     ///
     /// # Errors
     ///
-    /// The error of the first item that has one: by index in an ordered map, by time in an unordered
-    /// one.
+    /// The error of the first item that has one: by index in an ordered map, by time in an
+    /// unordered one.
     ///
     /// # Examples
     ///
@@ -461,9 +464,9 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
 
     /// Runs `body` with a stream of the results.
     ///
-    /// The map runs while the block does, within the [window](map_sync#chunks), whatever `body` waits
-    /// for. When `body` ends, no further item begins, and the block ends when nothing of the map runs
-    /// any more: it waits for the items in progress, or kills their workers with
+    /// The map runs while the block does, within the [window](map_sync#chunks), whatever `body`
+    /// waits for. When `body` ends, no further item begins, and the block ends when nothing of
+    /// the map runs any more: it waits for the items in progress, or kills their workers with
     /// [`kill_on_cancel(true)`](MapSync::kill_on_cancel). If the stream leaves the
     /// block, it still returns the results that it had fetched, and then ends.
     ///

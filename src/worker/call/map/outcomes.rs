@@ -1,4 +1,5 @@
-//! The ends of sessions and calls: which items have ended, which one was struck, and which are left.
+//! The ends of sessions and calls: which items have ended, which one was struck, and which are
+//! left.
 
 use super::driver::{Driver, FORGED, observe};
 use super::lane::{Session, Single};
@@ -59,8 +60,8 @@ impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {
         }
     }
 
-    /// Delivers the results of a session that has ended, and puts the items that have not begun back
-    /// into the queue. Returns the index of the item in which the worker has ended.
+    /// Delivers the results of a session that has ended, and puts the items that have not begun
+    /// back into the queue. Returns the index of the item in which the worker has ended.
     pub(super) fn settle(&mut self, session: &mut Session) -> Option<usize> {
         let kept = session.feeder.withdraw(0);
         let taken = self.delivery.take_results(session, &self.plan);
@@ -77,7 +78,8 @@ impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {
         for chunk in session.ledger.withdraw(kept).into_iter().rev() {
             self.queue.push_front(chunk);
         }
-        // At most one item is in progress, unless the worker has forged its progress since it was read.
+        // At most one item is in progress, unless the worker has forged its progress since it was
+        // read.
         while session.ledger.ended() + 1 < kept
             && let Some((index, _)) = session.ledger.next()
         {

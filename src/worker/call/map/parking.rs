@@ -53,8 +53,8 @@ impl Parking {
                 has_results |= session.has_results();
             }
         }
-        // The memory tells what has happened. The reactor only wakes, and may deny the event of which
-        // it has told: see `Connection`.
+        // The memory tells what has happened. The reactor only wakes, and may deny the event of
+        // which it has told: see `Connection`.
         if has_results {
             return Poll::Ready(());
         }

@@ -1,7 +1,7 @@
 //! Models of requests: each ends the job for which it was meant, and no other.
 //!
-//! The parent sends jobs and requests as `worker::conn` does, and a job of the worker asks in the ways
-//! in which jobs do. The socket is a queue.
+//! The parent sends jobs and requests as `worker::conn` does, and a job of the worker asks in the
+//! ways in which jobs do. The socket is a queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -69,8 +69,8 @@ struct Worker {
     to_worker: Queue,
     answers: Queue,
     requests: Requests,
-    /// The number of the last job that the parent has begun to ask. It is not part of the model, so it
-    /// orders nothing.
+    /// The number of the last job that the parent has begun to ask. It is not part of the model,
+    /// so it orders nothing.
     asked: RealAtomicUsize,
 }
 
@@ -117,7 +117,8 @@ impl Worker {
         self.requests.is_asked(self.slot.as_ref(), &self.to_worker)
     }
 
-    /// Receives a job, runs it, and answers, as a worker does. `run` returns whether the job was asked.
+    /// Receives a job, runs it, and answers, as a worker does. `run` returns whether the job was
+    /// asked.
     fn serve(&self, job: u64, run: impl FnOnce() -> bool) {
         let mut rest = VecDeque::new();
         if self.slot.is_some() {

@@ -85,16 +85,16 @@ impl From<CancelledError> for String {
 /// calls it regularly, with `?`.
 ///
 /// A caller asks if it is cancelled and has set
-/// [`kill_after`](crate::worker::RunSync::kill_after). The job decides how to react; its return value
-/// is still the result of the call. A job that does not end is killed when the caller's patience is
-/// over.
+/// [`kill_after`](crate::worker::RunSync::kill_after). The job decides how to react; its return
+/// value is still the result of the call. A job that does not end is killed when the caller's
+/// patience is over.
 ///
-/// Any thread of the worker may call this function. It is about the job that the worker runs at that
-/// moment, so a thread that an earlier job left behind sees requests to later jobs. In a process that
-/// runs no job, it returns `Ok`.
+/// Any thread of the worker may call this function. It is about the job that the worker runs at
+/// that moment, so a thread that an earlier job left behind sees requests to later jobs. In a
+/// process that runs no job, it returns `Ok`.
 ///
-/// The cost is a few loads of memory that the worker shares with its parent. A worker that got no such
-/// memory makes a system call instead.
+/// The cost is a few loads of memory that the worker shares with its parent. A worker that got no
+/// such memory makes a system call instead.
 ///
 /// # Errors
 ///
@@ -133,8 +133,8 @@ pub fn check_cancelled() -> Result<(), CancelledError> {
     }
 }
 
-/// Returns whether the caller of the job that runs in this worker has asked it to end. Otherwise like
-/// [`check_cancelled`].
+/// Returns whether the caller of the job that runs in this worker has asked it to end. Otherwise
+/// like [`check_cancelled`].
 ///
 /// # Examples
 ///
@@ -211,9 +211,9 @@ pub(crate) fn socket() -> Option<BorrowedFd<'static>> {
         return None;
     }
     // SAFETY: the number is not -1. It is that of the worker's socket, which stays open as long as
-    // the process lives. If a job has closed it, which is forbidden to jobs, something else may have
-    // taken its place. The users wait until that is readable, and read some bytes of it if it is a
-    // socket.
+    // the process lives. If a job has closed it, which is forbidden to jobs, something else may
+    // have taken its place. The users wait until that is readable, and read some bytes of it if
+    // it is a socket.
     Some(unsafe { BorrowedFd::borrow_raw(number) })
 }
 

@@ -2,11 +2,11 @@
 //!
 //! # The protocol
 //!
-//! Parent and worker number the jobs that the parent sends to this worker, from 1 on. Each counts for
-//! itself: the parent when it sends a job, the worker when it begins one. A worker begins the jobs in
-//! the order in which they were sent, and all of them, so both counts agree. A request is the number
-//! of a job. The parent sends one while it waits for the answer of that job, and sends the next job
-//! only after that answer.
+//! Parent and worker number the jobs that the parent sends to this worker, from 1 on. Each counts
+//! for itself: the parent when it sends a job, the worker when it begins one. A worker begins the
+//! jobs in the order in which they were sent, and all of them, so both counts agree. A request is
+//! the number of a job. The parent sends one while it waits for the answer of that job, and sends
+//! the next job only after that answer.
 //!
 //! | step | by | how |
 //! |---|---|---|
@@ -18,20 +18,22 @@
 //! | end the job | worker | stores 0 in `job` |
 //! | wait for the next job | worker | reads the socket, and ignores `Cancel` frames |
 //!
-//! * **A request ends no other job**, because numbers are compared for equality, and no number is used
-//!   twice in one worker.
-//! * **A request is not lost.** The word in the mailbox keeps its value until the next job is asked,
-//!   which is after the answer to this one. A worker without a mailbox has read all frames before the
-//!   job in order to read the job, and nothing but the request comes while the job runs; so the request
-//!   is at the front of the socket, or part of it was read with the job. If a mailbox is on its way to
-//!   the worker, the parent stores the number when it has sent it, which is before it sends the job.
-//! * **A request that was read from the socket is not forgotten.** A thread that an earlier job left
-//!   behind may peek at a request, and note it when a later job has been asked. So `requested` is only
-//!   ever raised.
+//! * **A request ends no other job**, because numbers are compared for equality, and no number is
+//!   used twice in one worker.
+//! * **A request is not lost.** The word in the mailbox keeps its value until the next job is
+//!   asked, which is after the answer to this one. A worker without a mailbox has read all frames
+//!   before the job in order to read the job, and nothing but the request comes while the job runs;
+//!   so the request is at the front of the socket, or part of it was read with the job. If a
+//!   mailbox is on its way to the worker, the parent stores the number when it has sent it, which
+//!   is before it sends the job.
+//! * **A request that was read from the socket is not forgotten.** A thread that an earlier job
+//!   left behind may peek at a request, and note it when a later job has been asked. So `requested`
+//!   is only ever raised.
 //! * **A job that sleeps is woken**, because the request also comes through the socket.
 //!
-//! A parent that ends while it asks has done one step, both or none; the kernel then kills the worker.
-//! A worker that ends leaves the request unread, and the parent discards it with the connection.
+//! A parent that ends while it asks has done one step, both or none; the kernel then kills the
+//! worker. A worker that ends leaves the request unread, and the parent discards it with the
+//! connection.
 //!
 //! The models in `loom_tests` run this code and the mailbox's. The socket, which the kernel
 //! implements, is a queue there.

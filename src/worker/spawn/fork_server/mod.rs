@@ -56,8 +56,9 @@ pub(in crate::worker) struct ForkServer {
 struct Shared {
     config: WorkerConfig,
     answer_timeout: Duration,
-    /// No waker is called under this lock. A subscriber of `tracing` may be, by the report of a fork
-    /// server that has failed; so it must make no call of this context that forks a worker.
+    /// No waker is called under this lock. A subscriber of `tracing` may be, by the report of a
+    /// fork server that has failed; so it must make no call of this context that forks a
+    /// worker.
     state: Mutex<State>,
     /// Notified when a start is over.
     changed: Notify,
@@ -65,8 +66,8 @@ struct Shared {
     stop: Notify,
     /// The number of fork servers that were started, which numbers them.
     started: AtomicU64,
-    /// The context cannot have a fork server: its preload closures leave threads behind, or there is
-    /// no shared memory.
+    /// The context cannot have a fork server: its preload closures leave threads behind, or there
+    /// is no shared memory.
     is_impossible: AtomicBool,
 }
 
