@@ -14,7 +14,6 @@ use crate::worker::error::WorkerError;
 /// dropped.
 #[derive(Debug)]
 pub(in crate::worker) struct CallGuard {
-    pool: Arc<WorkerPool>,
     job_name: &'static str,
     /// The number of times that the context had killed all its workers when the call began.
     kills: u32,
@@ -23,8 +22,22 @@ pub(in crate::worker) struct CallGuard {
     worker: Option<Box<Worker>>,
     /// The number of fork servers that died with a request of this call.
     failed_forks: usize,
-    /// Declared last, because the token must be released after the pool has its worker back.
+    /// Declared here, because the token must be released after the pool has its worker back, and
+    /// before the pool learns of that.
     _token: Token,
+    of: OpenCall,
+}
+
+/// A call that has not released its token.
+#[derive(Debug)]
+struct OpenCall {
+    pool: Arc<WorkerPool>,
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.pool.note_release();
+    }
 }
 
 impl CallGuard {
@@ -38,25 +51,25 @@ impl CallGuard {
         let kills = pool.kills(); // before a worker is taken that they may concern
         let taken = pool.begin_call(waited)?;
         let guard = Self {
-            pool,
             job_name,
             kills,
             account: CallAccount::default(),
             worker: None,
             failed_forks: 0,
             _token: token,
+            of: OpenCall { pool },
         };
         Ok((guard, taken))
     }
 
     /// Takes a worker for the next attempt.
     pub(in crate::worker) fn take(&self) -> Taken {
-        self.pool.take()
+        self.of.pool.take()
     }
 
     /// Takes the idle worker that was used last.
     pub(in crate::worker) fn take_worker(&self) -> Option<Box<Worker>> {
-        self.pool.take_idle()
+        self.of.pool.take_idle()
     }
 
     pub(in crate::worker) fn job_name(&self) -> &'static str {
@@ -65,21 +78,21 @@ impl CallGuard {
 
     /// Whether the context has killed all its workers since the call began.
     pub(in crate::worker) fn is_cut_off(&self) -> bool {
-        self.pool.kills() != self.kills
+        self.of.pool.kills() != self.kills
     }
 
     /// Whether the context asks all its jobs to end.
     pub(in crate::worker) fn is_asked(&self) -> bool {
-        self.pool.asks_jobs()
+        self.of.pool.asks_jobs()
     }
 
     pub(in crate::worker) fn pool(&self) -> &WorkerPool {
-        &self.pool
+        &self.of.pool
     }
 
     /// Recycles an arena that no worker reads any more.
     pub(in crate::worker) fn put_arena(&self, arena: Arena) {
-        self.pool.arenas.put(arena);
+        self.of.pool.arenas.put(arena);
     }
 
     /// Counts a request that died with its fork server, and returns how many did so far.
@@ -117,12 +130,64 @@ impl CallGuard {
 
     /// Lets a worker exit that has announced its exit or has ended.
     pub(in crate::worker) fn drain_worker(&self, worker: Box<Worker>) {
-        self.pool.drain_worker(worker);
+        self.of.pool.drain_worker(worker);
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.pool.end_call(&self.account, self.worker.take());
+        self.of.pool.end_call(&self.account, self.worker.take());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::*;
+    use crate::sync::CapacityLimiter;
+    use crate::worker::config::WorkerConfig;
+
+    /// Asks, when a token is released, whether the pool has closed.
+    struct Asks {
+        pool: Arc<WorkerPool>,
+        closed: Mutex<Option<Poll<()>>>,
+    }
+
+    impl Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            *self.closed.lock().unwrap() = Some(poll_close(&self.pool));
+        }
+    }
+
+    fn poll_close(pool: &WorkerPool) -> Poll<()> {
+        pin!(pool.close()).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// A context that had ended could once have a call whose token was still borrowed.
+    #[test]
+    fn a_pool_has_closed_when_the_last_call_has_released_its_token() {
+        let pool = Arc::new(WorkerPool::new(WorkerConfig::new()));
+        let limiter = CapacityLimiter::new(1);
+        let token = limiter.try_acquire().unwrap();
+        let (guard, _) = CallGuard::begin(pool.clone(), "job", token, None).unwrap();
+        let asks = Arc::new(Asks {
+            pool: pool.clone(),
+            closed: Mutex::default(),
+        });
+        let mut next = pin!(limiter.acquire());
+        let waker = Waker::from(asks.clone());
+        assert!(
+            next.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        assert!(poll_close(&pool).is_pending());
+        drop(guard);
+        assert_eq!(*asks.closed.lock().unwrap(), Some(Poll::Pending));
+        assert!(poll_close(&pool).is_ready());
     }
 }

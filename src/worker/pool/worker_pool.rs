@@ -49,7 +49,12 @@ pub(in crate::worker) struct WorkerPool {
     asks_jobs: AtomicBool,
     /// The number of jobs whose workers were killed together with all others.
     killed_jobs: AtomicUsize,
-    /// Notified when a call ends after the pool was closed, and when workers have been started.
+    /// The number of calls that have ended, and have released their tokens after that.
+    released: AtomicUsize,
+    /// [`PoolState::closed`], for code without the lock.
+    closed: AtomicBool,
+    /// Notified when a call has released its token after the pool was closed, and when workers have
+    /// been started.
     call_ended: Notify,
 }
 
@@ -59,6 +64,8 @@ struct PoolState {
     draining: DrainingWorkers,
     /// Calls that have taken their limiter token and have not ended.
     running: usize,
+    /// Calls that have ended. Soon after that, each releases its token.
+    ended: usize,
     /// Starts of workers ahead of calls that have not ended.
     starts: usize,
     calls: CallCounters,
@@ -98,6 +105,8 @@ impl WorkerPool {
             kills: AtomicU32::new(0),
             asks_jobs: AtomicBool::new(false),
             killed_jobs: AtomicUsize::new(0),
+            released: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
             call_ended: Notify::new(),
         }
     }
@@ -179,8 +188,8 @@ impl WorkerPool {
             None => {}
         }
         state.running -= 1;
+        state.ended += 1;
         state.calls.end(account);
-        let closed = state.closed;
         drop(state);
         if let Some(worker) = outdated {
             self.retire(vec![worker]);
@@ -188,9 +197,14 @@ impl WorkerPool {
         if needs_watch {
             self.watch_idle_soon();
         }
-        // `close` sets the flag before it listens and looks at `running` afterwards, so it misses
-        // no end.
-        if closed {
+    }
+
+    /// Notes that a call has released its token, after its [end](Self::end_call).
+    pub(in crate::worker) fn note_release(&self) {
+        self.released.fetch_add(1, Ordering::SeqCst);
+        // `close` sets the flag before it listens, and looks at the number afterwards, so it misses
+        // no release.
+        if self.closed.load(Ordering::SeqCst) {
             self.call_ended.notify_all();
         }
     }
@@ -236,12 +250,24 @@ impl WorkerPool {
         }
     }
 
-    /// Refuses further calls, and waits until none is in progress.
-    pub(in crate::worker) async fn close(&self) {
+    fn refuse_calls(&self) {
         self.state().closed = true;
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether calls are in progress or have not released their tokens, or workers are being
+    /// started ahead of calls.
+    fn is_busy(&self) -> bool {
+        let state = self.state();
+        state.running > 0 || state.starts > 0 || self.released.load(Ordering::SeqCst) != state.ended
+    }
+
+    /// Refuses further calls, and waits until none is in progress and all tokens are released.
+    pub(in crate::worker) async fn close(&self) {
+        self.refuse_calls();
         loop {
             let ended = self.call_ended.listen(); // before the check, so that no notification is lost
-            if !self.state().is_busy() {
+            if !self.is_busy() {
                 return;
             }
             ended.await;
@@ -309,7 +335,7 @@ impl WorkerPool {
 
     /// Refuses further calls, and asks all jobs to end: wakes their calls, which do that.
     pub(in crate::worker) fn ask_jobs(&self) {
-        self.state().closed = true;
+        self.refuse_calls();
         self.asks_jobs.store(true, Ordering::SeqCst);
         tick_now();
     }
@@ -396,11 +422,6 @@ impl WorkerPool {
 }
 
 impl PoolState {
-    /// Whether calls are in progress, or workers are being started ahead of calls.
-    fn is_busy(&self) -> bool {
-        self.running > 0 || self.starts > 0
-    }
-
     /// Adds a worker to the idle ones. Returns whether a task must be started that watches it.
     #[must_use]
     fn put(&mut self, worker: Box<Worker>) -> bool {
