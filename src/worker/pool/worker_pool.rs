@@ -255,8 +255,8 @@ impl WorkerPool {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Returns whether calls are in progress or have not released their tokens, or workers are being
-    /// started ahead of calls.
+    /// Returns whether calls are in progress or have not released their tokens, or workers are
+    /// being started ahead of calls.
     fn is_busy(&self) -> bool {
         let state = self.state();
         state.running > 0 || state.starts > 0 || self.released.load(Ordering::SeqCst) != state.ended
