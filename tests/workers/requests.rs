@@ -457,7 +457,8 @@ fn a_shutdown_within_a_limit_asks_a_job_whose_worker_is_starting() {
 
 fn a_shutdown_within_a_limit_may_be_dropped_at_every_pending_point() {
     test(within(async {
-        for k in 1.. {
+        let mut k = 1;
+        loop {
             let stopped = with_workers(WorkerConfig::new(), async |workers: WorkerContext| {
                 let gate = Gate::new();
                 let call = begun(workers.run_sync(polite, gate.path()), &gate).await;
@@ -470,8 +471,11 @@ fn a_shutdown_within_a_limit_may_be_dropped_at_every_pending_point() {
                 stopped
             })
             .await;
-            if !stopped {
-                assert!(k > 1);
+            // Another thread polls the call. Rarely it and its worker end within the first poll of
+            // the shutdown, if this thread does not run meanwhile. Then the first try is repeated.
+            if stopped {
+                k += 1;
+            } else if k > 1 {
                 break;
             }
         }
