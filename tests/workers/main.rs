@@ -47,14 +47,14 @@ mod wakers;
 
 use common::modes::{self, BOTH, Mode};
 
-/// Returns the number of processes that run tests at the same time: one for each processor, or what
-/// `RUST_TEST_THREADS` says, as under libtest.
+/// Returns the number of processes that run tests at the same time: two for each processor, as many
+/// tests wait, or what `RUST_TEST_THREADS` says, as under libtest.
 ///
 /// A program that contains the name of that variable is one of libtest for the library, which
 /// therefore accepts a hook on a thread with the name of a test.
 fn processes_at_once() -> usize {
     let asked = std::env::var("RUST_TEST_THREADS").ok();
-    asked.map_or_else(modes::processors, |asked| asked.parse().unwrap())
+    asked.map_or_else(|| 2 * modes::processors(), |asked| asked.parse().unwrap())
 }
 
 fn main() {
