@@ -6,11 +6,10 @@
 //! comparison, and the span is not even a part of the call's future. [The module's docs](super)
 //! list the spans and events.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tracing::field::{Empty, debug};
-use tracing::{Instrument, Level, Metadata, Span};
+use tracing::{Level, Metadata, Span};
 
 use super::end::{KillReason, WorkerEnd, describe_crash};
 use super::error::WorkerError;
@@ -24,40 +23,43 @@ pub(in crate::worker) fn is_enabled() -> bool {
     tracing::level_enabled!(Level::DEBUG)
 }
 
-/// Runs a call in a span of its own.
-pub(in crate::worker) async fn spanned<R>(
-    job: &'static str,
-    call: impl Future<Output = Result<R, WorkerError>>,
-) -> Result<R, WorkerError> {
-    let span = tracing::debug_span!(
-        target: TARGET,
-        CALL,
-        job,
-        context = Empty,
-        worker.pid = Empty,
-        worker.forked = Empty,
-        outcome = Empty,
-        duration = Empty,
-    );
-    // Declared before the call runs, so that it is dropped after the call.
-    let mut end = End {
-        span: span.clone(),
-        begun: Instant::now(),
-        outcome: Outcome::Cancelled,
-    };
-    let result = call.instrument(span).await;
-    end.outcome = match &result {
-        Ok(_) => Outcome::Done,
-        Err(error) => Outcome::Failed(error.kind()),
-    };
-    result
-}
-
-/// Records the outcome of a call in its span when dropped.
-struct End {
+/// The span of a call. Records the outcome of the call when it is dropped.
+pub(in crate::worker) struct CallSpan {
     span: Span,
     begun: Instant,
     outcome: Outcome,
+}
+
+impl CallSpan {
+    pub(in crate::worker) fn begin(job: &'static str) -> Self {
+        let span = tracing::debug_span!(
+            target: TARGET,
+            CALL,
+            job,
+            context = Empty,
+            worker.pid = Empty,
+            worker.forked = Empty,
+            outcome = Empty,
+            duration = Empty,
+        );
+        Self {
+            span,
+            begun: Instant::now(),
+            outcome: Outcome::Cancelled,
+        }
+    }
+
+    pub(in crate::worker) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Sets the outcome. Without this, the call counts as cancelled.
+    pub(in crate::worker) fn set_outcome(&mut self, error: Option<&WorkerError>) {
+        self.outcome = match error {
+            None => Outcome::Done,
+            Some(error) => Outcome::Failed(error.kind()),
+        };
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +69,7 @@ enum Outcome {
     Cancelled,
 }
 
-impl Drop for End {
+impl Drop for CallSpan {
     fn drop(&mut self) {
         match &self.outcome {
             Outcome::Failed(kind) => self.span.record("outcome", debug(kind)),

@@ -15,6 +15,7 @@ use crate::common::{
 };
 use seedbed::worker::WorkerType;
 use seedbed::{CancelScope, WorkerConfig};
+use serde::{Deserialize, Deserializer, Serialize};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -158,6 +159,39 @@ fn calls_of(job: &str) -> Vec<Fields> {
         metadata.name() == "call" && told.fields.get("job").ends_with(job)
     });
     calls.map(|(_, told)| told.fields.clone()).collect()
+}
+
+/// A result that cannot be decoded.
+#[derive(Debug, Serialize)]
+struct Fragile;
+
+impl<'de> Deserialize<'de> for Fragile {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        tracing::debug!(target: "seedbed::worker", "decoded");
+        Err(serde::de::Error::custom("broke on the way"))
+    }
+}
+
+fn fragile_result(_: ()) -> Fragile {
+    Fragile
+}
+
+/// The decoding belongs to the call, too.
+fn a_result_that_cannot_be_decoded_is_the_outcome_of_its_call() {
+    seedbed::init();
+    ear();
+    test(with_workers(
+        WorkerConfig::new().name("fragile"),
+        |workers| async move {
+            let error = workers.run_sync(fragile_result, ()).await.unwrap_err();
+            let call = calls_of("::fragile_result").pop().unwrap();
+            assert_eq!(call.get("outcome"), format!("{:?}", error.kind()));
+            let events = lock(&ear().events).clone();
+            let decoded = events.iter().find(|event| event.message() == "decoded");
+            let within = decoded.unwrap().within.as_ref().unwrap();
+            assert!(within.ends_with("::fragile_result"), "{within}");
+        },
+    ));
 }
 
 fn a_call_is_a_span_with_its_job_its_worker_and_its_outcome() {
@@ -411,6 +445,7 @@ fn a_subscriber_for_warnings_only_causes_no_spans() {
 }
 
 suite! {
+    a_result_that_cannot_be_decoded_is_the_outcome_of_its_call,
     a_call_is_a_span_with_its_job_its_worker_and_its_outcome,
     a_job_of_a_dropped_call_writes_to_no_other_span,
     each_change_of_a_worker_from_start_to_end_is_an_event,

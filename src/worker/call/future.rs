@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future::yield_now;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
 use super::attempt::{Attempt, AttemptOutcome};
 use super::cancel_policy::CancelPolicy;
@@ -42,6 +43,7 @@ use crate::worker::pool::current::current;
 use crate::worker::pool::worker_pool::{Taken, WorkerPool};
 use crate::worker::spawn::hook;
 use crate::worker::trace;
+use crate::worker::trace::CallSpan;
 
 /// Waits for a call into a worker process; made by awaiting [`RunSync`](crate::worker::RunSync).
 ///
@@ -115,12 +117,27 @@ impl<A: Serialize + Send + 'static> Unencoded for Option<A> {
 struct Answer {
     call: Call,
     frame: Frame,
+    /// The span of a traced call, which ends when the answer is decoded.
+    span: Option<Box<CallSpan>>,
 }
 
 impl Answer {
+    fn new(call: Call, frame: Frame) -> Self {
+        Self {
+            call,
+            frame,
+            span: None,
+        }
+    }
+
     fn decode<R>(self, decode: Decode<R>) -> CallResult<R> {
-        let Self { call, frame } = self;
-        decode(frame).map_err(|error| call.named(WorkerError::decode_result(error)))
+        let Self { call, frame, span } = self;
+        let Some(mut span) = span else {
+            return call.decoded(decode(frame));
+        };
+        let result = call.decoded(span.span().in_scope(|| decode(frame)));
+        span.set_outcome(result.as_ref().err());
+        result
     }
 }
 
@@ -193,11 +210,7 @@ fn start(
     cx: &mut Context<'_>,
 ) -> Result<CallResult<Answer>, Waiting> {
     if trace::is_enabled() {
-        let job = request.job.function();
-        return Err(Box::pin(trace::spanned(
-            job,
-            run(request, arg.move_to_heap()),
-        )));
+        return Err(Box::pin(run_traced(request, arg.move_to_heap())));
     }
     run_at_once(request, arg, cx)
 }
@@ -236,7 +249,7 @@ fn run_at_once(
     // it.
     match attempt.poll(cx) {
         Poll::Ready(AttemptOutcome::Done(frame)) => {
-            let answer = Answer { call, frame };
+            let answer = Answer::new(call, frame);
             if !take_due_yield() {
                 Ok(Ok(answer))
             } else {
@@ -248,6 +261,20 @@ fn run_at_once(
         Poll::Ready(AttemptOutcome::Cancelled(error)) => Ok(Err(call.named(error))),
         Poll::Pending => Err(Box::pin(call.run_attempt(attempt))),
     }
+}
+
+/// Runs a call from its beginning, in a span of its own.
+async fn run_traced(request: Request, arg: Box<dyn Unencoded>) -> CallResult<Answer> {
+    // Declared before the call runs, so that it is dropped after the call.
+    let mut span = CallSpan::begin(request.job.function());
+    let call = run(request, arg).instrument(span.span().clone());
+    let answer = call
+        .await
+        .inspect_err(|error| span.set_outcome(Some(error)))?;
+    Ok(Answer {
+        span: Some(Box::new(span)),
+        ..answer
+    })
 }
 
 /// Runs a call from its beginning.
@@ -300,6 +327,10 @@ impl Call {
         error
             .of_job(self.job_name)
             .of_context(self.context.config().context_name())
+    }
+
+    fn decoded<R>(&self, result: Result<R, CodecError>) -> CallResult<R> {
+        result.map_err(|error| self.named(WorkerError::decode_result(error)))
     }
 
     /// Waits for a limiter token, and runs the rest of the call.
@@ -372,7 +403,7 @@ impl Call {
         loop {
             match self.carry_out(attempt).await {
                 AttemptOutcome::Done(frame) => {
-                    let answer = Answer { call: self, frame };
+                    let answer = Answer::new(self, frame);
                     if !take_due_yield() {
                         return Ok(answer);
                     }
