@@ -22,10 +22,10 @@ pub(in crate::worker) struct CallGuard {
     worker: Option<Box<Worker>>,
     /// The number of fork servers that died with a request of this call.
     failed_forks: usize,
-    /// Declared here, because the token must be released after the pool has its worker back, and
-    /// before the pool learns of that.
+    /// The token is released after the pool has its worker back, and before the pool counts the
+    /// call as over. So these are the last fields, in this order.
     _token: Token,
-    of: OpenCall,
+    open: OpenCall,
 }
 
 /// A call that has not released its token.
@@ -57,19 +57,19 @@ impl CallGuard {
             worker: None,
             failed_forks: 0,
             _token: token,
-            of: OpenCall { pool },
+            open: OpenCall { pool },
         };
         Ok((guard, taken))
     }
 
     /// Takes a worker for the next attempt.
     pub(in crate::worker) fn take(&self) -> Taken {
-        self.of.pool.take()
+        self.open.pool.take()
     }
 
     /// Takes the idle worker that was used last.
     pub(in crate::worker) fn take_worker(&self) -> Option<Box<Worker>> {
-        self.of.pool.take_idle()
+        self.open.pool.take_idle()
     }
 
     pub(in crate::worker) fn job_name(&self) -> &'static str {
@@ -78,21 +78,21 @@ impl CallGuard {
 
     /// Whether the context has killed all its workers since the call began.
     pub(in crate::worker) fn is_cut_off(&self) -> bool {
-        self.of.pool.kills() != self.kills
+        self.open.pool.kills() != self.kills
     }
 
     /// Whether the context asks all its jobs to end.
     pub(in crate::worker) fn is_asked(&self) -> bool {
-        self.of.pool.asks_jobs()
+        self.open.pool.asks_jobs()
     }
 
     pub(in crate::worker) fn pool(&self) -> &WorkerPool {
-        &self.of.pool
+        &self.open.pool
     }
 
     /// Recycles an arena that no worker reads any more.
     pub(in crate::worker) fn put_arena(&self, arena: Arena) {
-        self.of.pool.arenas.put(arena);
+        self.open.pool.arenas.put(arena);
     }
 
     /// Counts a request that died with its fork server, and returns how many did so far.
@@ -130,13 +130,13 @@ impl CallGuard {
 
     /// Lets a worker exit that has announced its exit or has ended.
     pub(in crate::worker) fn drain_worker(&self, worker: Box<Worker>) {
-        self.of.pool.drain_worker(worker);
+        self.open.pool.drain_worker(worker);
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.of.pool.end_call(&self.account, self.worker.take());
+        self.open.pool.end_call(&self.account, self.worker.take());
     }
 }
 

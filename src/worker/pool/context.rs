@@ -59,10 +59,9 @@ impl WorkerContext {
     }
 
     /// Returns the statistics of the context. Idle workers that have exited are not counted as
-    /// idle, even if the context has not noticed before. This asks the kernel once for each
-    /// idle worker, and works after the end of the context too. While calls are in progress on
-    /// other threads, the counters of calls and those of workers may be of slightly different
-    /// moments.
+    /// idle, even if the context has not noticed before. This asks the kernel once for each idle
+    /// worker, and works after the end of the context too. While calls are in progress on other
+    /// threads, the counters of calls and those of workers may be of slightly different moments.
     ///
     /// # Examples
     ///
@@ -123,9 +122,8 @@ impl WorkerContext {
     /// Every job is asked, whatever its call does when it is cancelled. It finds out by
     /// [`worker::check_cancelled`](crate::worker::check_cancelled). The call of a job that ends in
     /// time returns its result. The call of a job that is killed ends with an error of kind
-    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). After that,
-    /// the workers have their [`grace_period`](WorkerConfig::grace_period) to exit, but no longer
-    /// than `limit`.
+    /// [`Broken`](crate::worker::WorkerErrorKind::Broken). After that, the workers have their
+    /// [`grace_period`](WorkerConfig::grace_period) to exit, but no longer than `limit`.
     ///
     /// # Cancellation
     ///
@@ -135,8 +133,8 @@ impl WorkerContext {
     /// # Errors
     ///
     /// [`WorkerErrorKind::Shutdown`](crate::worker::WorkerErrorKind::Shutdown), with the number of
-    /// jobs that were killed, and of workers that did not exit in time or exited with a code
-    /// other than zero.
+    /// jobs that were killed, and of workers that did not exit in time or exited with a code other
+    /// than zero.
     ///
     /// # Examples
     ///

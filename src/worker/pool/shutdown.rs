@@ -25,8 +25,8 @@ pub(in crate::worker) struct Shutdown {
     workers: Vec<ExitingWorker>,
     /// The end of the grace period. `None` if there is no limit or it is past.
     deadline: Option<Timer>,
-    /// The deadline of draining workers: they have announced their exit, so the grace period is
-    /// not for them.
+    /// The deadline of draining workers: they have announced their exit, so the grace period is not
+    /// for them.
     drain_deadline: Option<Timer>,
     /// The time until which killed workers must have ended.
     kill_deadline: Option<Timer>,

@@ -60,9 +60,9 @@ pub struct WorkerStatistics {
     pub failed_starts: u64,
     /// Workers that came up and are not known to have ended: idle, working or exiting.
     pub living: u64,
-    /// Workers that exited because a [`retire`](crate::WorkerConfig::retire) closure returned
-    /// true, because they had run their last job, or because a job had deleted the timers of
-    /// their [`cpu_limit`](crate::WorkerConfig::cpu_limit).
+    /// Workers that exited because a [`retire`](crate::WorkerConfig::retire) closure returned true,
+    /// because they had run their last job, or because a job had deleted the timers of their
+    /// [`cpu_limit`](crate::WorkerConfig::cpu_limit).
     pub retired: u64,
     /// Workers that exited because they had been idle for the
     /// [`idle_timeout`](crate::WorkerConfig::idle_timeout).
@@ -70,9 +70,9 @@ pub struct WorkerStatistics {
     /// Workers that exited because they were told to: their context was shut down, or the last run
     /// ended.
     pub dismissed: u64,
-    /// Workers that this library killed: their call was cancelled or dropped, their job reached
-    /// its time limit, they did not exit in time, or they violated the protocol. A killed
-    /// worker counts at once, and may be reaped later, in the background.
+    /// Workers that this library killed: their call was cancelled or dropped, their job reached its
+    /// time limit, they did not exit in time, or they violated the protocol. A killed worker counts
+    /// at once, and may be reaped later, in the background.
     pub killed: u64,
     /// Workers that ended in any other way: they exited or were killed by a signal, with a job or
     /// idle, or a `retire` closure panicked.

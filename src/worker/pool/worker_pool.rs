@@ -51,7 +51,7 @@ pub(in crate::worker) struct WorkerPool {
     killed_jobs: AtomicUsize,
     /// The number of calls that have ended, and have released their tokens after that.
     released: AtomicUsize,
-    /// [`PoolState::closed`], for code without the lock.
+    /// The pool refuses new calls. Set under the lock.
     closed: AtomicBool,
     /// Notified when a call has released its token after the pool was closed, and when workers have
     /// been started.
@@ -78,8 +78,6 @@ struct PoolState {
     credentials: u64,
     /// A background task will soon watch the idle workers that are not watched.
     watch_is_due: bool,
-    /// The pool refuses new calls.
-    closed: bool,
 }
 
 /// The result of taking a worker out of the pool.
@@ -123,7 +121,7 @@ impl WorkerPool {
         waited: Option<Duration>,
     ) -> Result<Taken, WorkerError> {
         let mut state = self.state();
-        if state.closed {
+        if self.is_closed() {
             return Err(WorkerError::closed());
         }
         if let Some(waited) = waited {
@@ -145,7 +143,7 @@ impl WorkerPool {
         error: WorkerError,
     ) -> WorkerError {
         let mut state = self.state();
-        if state.closed {
+        if self.is_closed() {
             return WorkerError::closed();
         }
         if let Some(waited) = waited {
@@ -158,7 +156,7 @@ impl WorkerPool {
     /// Counts a call that was cancelled after it had waited for its token.
     pub(in crate::worker) fn count_cancelled_call(&self, waited: Duration) {
         let mut state = self.state();
-        if !state.closed {
+        if !self.is_closed() {
             state.calls.wait(waited);
             state.calls.end(&CallAccount::default());
         }
@@ -204,7 +202,7 @@ impl WorkerPool {
         self.released.fetch_add(1, Ordering::SeqCst);
         // `close` sets the flag before it listens, and looks at the number afterwards, so it misses
         // no release.
-        if self.closed.load(Ordering::SeqCst) {
+        if self.is_closed() {
             self.call_ended.notify_all();
         }
     }
@@ -229,7 +227,7 @@ impl WorkerPool {
     /// Counts a start of workers ahead of calls. Returns the number of idle workers.
     pub(in crate::worker) fn begin_starts(&self) -> Result<usize, WorkerError> {
         let mut state = self.state();
-        if state.closed {
+        if self.is_closed() {
             return Err(WorkerError::closed());
         }
         state.starts += 1;
@@ -251,7 +249,7 @@ impl WorkerPool {
     }
 
     fn refuse_calls(&self) {
-        self.state().closed = true;
+        let _state = self.state(); // a call that finds the pool open is counted before
         self.closed.store(true, Ordering::SeqCst);
     }
 
@@ -275,7 +273,7 @@ impl WorkerPool {
     }
 
     pub(in crate::worker) fn is_closed(&self) -> bool {
-        self.state().closed
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Counts workers and calls.
