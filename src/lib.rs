@@ -154,17 +154,16 @@ pub use time::sleep;
 pub use run::init;
 /// Makes an `async fn main` the program's `main`, which runs it as [`run`](run()) does.
 ///
-/// The hook is at the beginning of that `main`, so nothing of the program runs twice. The
-/// function has no parameters, and returns what any `main` may: nothing, a `Result`, an
-/// `ExitCode`.
+/// The hook is at the beginning of that `main`, so nothing of the program runs twice. The function
+/// has no parameters, and returns what any `main` may: nothing, a `Result`, an `ExitCode`.
 ///
 /// # Options
 ///
-/// Options are `name = value` pairs in parentheses. A value is an expression, computed after
-/// the hook.
+/// Options are `name = value` pairs in parentheses. A value is an expression, computed after the
+/// hook.
 ///
-/// * `clock`, `ctrl_c`, `instrument`, `keep_workers` and `shuffle` call the method of that
-///   name of [`RunBuilder`].
+/// * `clock`, `ctrl_c`, `instrument`, `keep_workers` and `shuffle` call the method of that name of
+///   [`RunBuilder`].
 /// * `workers` is a [`WorkerConfig`]. The function runs in a [`cache_scope`] with it.
 ///
 /// ```
@@ -185,9 +184,9 @@ pub use run::init;
 pub use seedbed_macros::main;
 /// Makes an `async fn` a `#[test]`, which runs it as [`run`](run()) does.
 ///
-/// Jobs work as everywhere: a worker process of the test is the test binary, started again
-/// with only this test. Other attributes, such as `#[should_panic]` and `#[ignore]`, go with
-/// it as with `#[test]`.
+/// Jobs work as everywhere: a worker process of the test is the test binary, started again with
+/// only this test. Other attributes, such as `#[should_panic]` and `#[ignore]`, go with it as with
+/// `#[test]`.
 ///
 /// # Options
 ///

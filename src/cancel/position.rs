@@ -39,8 +39,8 @@ thread_local! {
 struct Position {
     /// The tree of the innermost level. Its run is the thread's current run.
     tree: RefCell<Option<Arc<SharedTree>>>,
-    /// The nodes that are being polled, innermost last. Pending nodes follow a node that exists,
-    /// or one above the root.
+    /// The nodes that are being polled, innermost last. Pending nodes follow a node that exists, or
+    /// one above the root.
     levels: RefCell<Vec<Level>>,
     /// The child or body of the innermost level, if that is a nursery. It has no level of its own,
     /// because it changes too often.

@@ -336,8 +336,8 @@ impl RunProcess {
     ///   have left the group, with `setsid` for example, live on.
     ///
     /// The process is detached from the terminal: Ctrl-C and Ctrl-Z do not reach it, and reading
-    /// the terminal fails. Adopted descendants that have exited stay zombies until the process
-    /// ends or reaps them.
+    /// the terminal fails. Adopted descendants that have exited stay zombies until the process ends
+    /// or reaps them.
     ///
     /// ```
     /// use std::time::Duration;

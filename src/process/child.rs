@@ -222,8 +222,8 @@ impl ChildProcess {
     /// reactor may deny an event for which it woke the task; see `connection`.
     ///
     /// Nothing announces that the process is stopped because it has asked to be traced, so this
-    /// looks at each slow tick. The wait for the tick is kept from one call to the next, so
-    /// that quick calls need no new one.
+    /// looks at each slow tick. The wait for the tick is kept from one call to the next, so that
+    /// quick calls need no new one.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         while let Poll::Ready(()) =
             Pin::new(self.next_slow_tick.get_or_insert_with(next_slow_tick)).poll(cx)
@@ -243,9 +243,8 @@ impl ChildProcess {
                 return Poll::Ready(ended);
             }
             // The reactor may be out of memory, or at its limit: then asking the kernel remains,
-            // and a new registration, as one that has failed once does not report that
-            // again. Or the process has ended, and a debugger that traces it has not
-            // reaped it.
+            // and a new registration, as one that has failed once does not report that again. Or
+            // the process has ended, and a debugger that traces it has not reaped it.
             if ready!(readable).is_err() {
                 self.deregister();
             }
@@ -418,7 +417,7 @@ fn kill_tree(root: Arc<Pidfd>) {
 }
 
 /// Reaps orphans in the background, once `root` has ended and left them to this process, until
-/// there are none. Those that do not end in time are left to the program.
+/// there are none. Orphans that do not end in time are left to the program.
 fn reap_orphans(orphans: Orphans, root: Option<Arc<Pidfd>>) {
     let rounds = async move {
         let (since, mut pause) = (Instant::now(), SCAN_INTERVAL);

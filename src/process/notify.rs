@@ -246,8 +246,7 @@ mod tests {
         assert!(is_notified(&mut later));
     }
 
-    /// A waker that is called under the lock of `event-listener`, and then notifies, waits for
-    /// ever.
+    /// A waker that is called under the lock of `event-listener`, and notifies, is a deadlock.
     #[test]
     fn a_thread_that_ends_wakes_tasks_outside_of_all_locks_too() {
         struct NotifiesAtTheEnd(Arc<Notify>);

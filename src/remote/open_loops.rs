@@ -38,8 +38,8 @@ type LoopsError = SuperviseError<WorkerError>;
 /// # Cancellation
 ///
 /// At the end of the block, however it comes, the root scope of each loop is cancelled. The block
-/// waits for their clean-up, and kills a worker that needs more than the
-/// [grace period](crate::WorkerConfig::grace_period) of its context, or than
+/// waits for their clean-up, and kills a worker that needs more than the [grace
+/// period](crate::WorkerConfig::grace_period) of its context, or than
 /// [`kill_after`](OpenLoops::kill_after). Dropping the block from outside leaves this to the
 /// background.
 ///
@@ -177,8 +177,7 @@ impl<F, A> OpenLoops<F, A> {
     }
 
     /// Sets how long the clean-up of a cancelled loop may take before its worker is killed. The
-    /// default is the [grace period](crate::WorkerConfig::grace_period) of the worker's
-    /// context.
+    /// default is the [grace period](crate::WorkerConfig::grace_period) of the worker's context.
     ///
     /// # Examples
     ///

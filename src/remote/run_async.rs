@@ -200,8 +200,7 @@ impl<A, R> RunAsync<A, R> {
     }
 
     /// Sets how long the clean-up of a cancelled job may take before its worker is killed. The
-    /// default is the [grace period](crate::WorkerConfig::grace_period) of the worker's
-    /// context.
+    /// default is the [grace period](crate::WorkerConfig::grace_period) of the worker's context.
     ///
     /// # Examples
     ///

@@ -29,8 +29,8 @@ pub(crate) struct Futex {
 }
 
 impl Futex {
-    /// Returns the number of wake-ups so far, for [`wait`](Self::wait). What the caller checks
-    /// after this call ends the wait if it changes.
+    /// Returns the number of wake-ups so far, for [`wait`](Self::wait). A change
+    /// of a condition that the caller checks after this call ends that wait.
     pub(crate) fn wake_ups(&self) -> u32 {
         #[cfg(all(test, loom))]
         step();

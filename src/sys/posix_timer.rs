@@ -22,8 +22,8 @@ const LIST: &str = "/proc/self/timers";
 /// Finds the timers that were created since it was created itself.
 #[derive(Debug)]
 pub(crate) struct NewTimers {
-    /// The number of a timer that was created after the last search, or at the beginning. `None`
-    /// if this process may not create timers.
+    /// The number of a timer that was created after the last search, or at the beginning. `None` if
+    /// this process may not create timers.
     newest_known: Option<c_int>,
 }
 
@@ -37,8 +37,8 @@ impl NewTimers {
     }
 
     /// Disarms the new timers whose signals would end this process. Costs two system calls if there
-    /// is no new timer. Where the kernel does not list timers (`CONFIG_CHECKPOINT_RESTORE`),
-    /// none is found.
+    /// is no new timer. Where the kernel does not list timers (`CONFIG_CHECKPOINT_RESTORE`), none
+    /// is found.
     pub(crate) fn disarm_deadly(&mut self) {
         let Some(known) = self.newest_known else {
             return;
@@ -119,8 +119,8 @@ fn next_number() -> Option<c_int> {
 fn disarm(number: c_int) {
     let zeros = [0 as c_long; 4];
     // SAFETY: the call takes a number and reads an `itimerspec`, which is four words for the
-    // kernel; the null pointer means that the old value is not requested. If the timer no
-    // longer exists, the call fails.
+    // kernel; the null pointer means that the old value is not requested. If the timer no longer
+    // exists, the call fails.
     unsafe {
         libc::syscall(
             libc::SYS_timer_settime,

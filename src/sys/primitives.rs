@@ -79,10 +79,9 @@ mod modelled {
     /// thread can be [killed](crate::sys::model::kill_after) before each access, as a process can.
     ///
     /// loom lets a `SeqCst` load see the last `SeqCst` store only if it knows the order of the
-    /// stores, and it does not know that a store with `SeqCst` comes after those of other
-    /// threads. An exchange does, so it stands for such a store. (It also acquires, which is of
-    /// no effect if all stores to this number are of one thread.) The first value counts as
-    /// such a store.
+    /// stores, and it does not know that a store with `SeqCst` comes after those of other threads.
+    /// An exchange does, so it stands for such a store. (It also acquires, which is of no effect if
+    /// all stores to this number are of one thread.) The first value counts as such a store.
     macro_rules! shared_atomic {
         ($name:ident, $number:ty) => {
             #[derive(Debug)]

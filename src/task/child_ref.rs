@@ -286,8 +286,8 @@ pub(super) struct NurseryState {
     pub(super) id: TaskId,
     /// The block's index in its part of the registry.
     pub(super) registry_index: StdAtomicUsize,
-    /// The tree variables where the block was opened, for threads that ask about them. Cleared
-    /// when the block ends.
+    /// The tree variables where the block was opened, for threads that ask about them. Cleared when
+    /// the block ends.
     pub(super) values: Mutex<Option<TreeValues>>,
 }
 

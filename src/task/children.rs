@@ -163,9 +163,8 @@ impl<R: Listed> Children<R> {
             found
         });
         // SAFETY: only `PollGuard` takes the stack. A guard of another thread cannot exist while
-        // this thread holds the lock. If this thread has one, it is not in use: this code
-        // runs in a call that the block has made, and no method of `PollGuard` makes one
-        // between two steps.
+        // this thread holds the lock. If this thread has one, it is not in use: this code runs in a
+        // call that the block has made, and no method of `PollGuard` makes one between two steps.
         unsafe { self.ready.walk(&mut found) };
         drop(reader);
         Some(found)

@@ -49,9 +49,9 @@ pub(super) struct BlockDriver {
     /// The body or a child was dropped because the block was cancelled, by itself or by an outer
     /// scope.
     has_dropped: bool,
-    /// The body or a child was dropped because an outer scope was cancelled. The block then
-    /// returns no value, only an error or a panic if there is one: it stays pending until that
-    /// scope drops it.
+    /// The body or a child was dropped because an outer scope was cancelled. The block then returns
+    /// no value, only an error or a panic if there is one: it stays pending until that scope drops
+    /// it.
     committed: bool,
 }
 

@@ -280,8 +280,7 @@ impl TaskLink {
 
 /// Waits, in the calling task, for the end of a thread's job, and serves the thread's requests.
 pub(super) struct CallingTask {
-    /// At most one, because the thread waits for it. Dropped before `watch`, at which it is
-    /// polled.
+    /// At most one, because the thread waits for it. Dropped before `watch`, at which it is polled.
     requested: Option<RequestedFuture>,
     requests: Arc<Requests>,
     watch: Watch,

@@ -1,7 +1,7 @@
 //! Encodes values as bytes and decodes them, with bincode.
 //!
-//! The format is private to a parent and its workers, which execute the same image. So it needs
-//! no names, and may change in any release, with its [number](FORMAT_NUMBER). Integers have a fixed
+//! The format is private to a parent and its workers, which execute the same image. So it needs no
+//! names, and may change in any release, with its [number](FORMAT_NUMBER). Integers have a fixed
 //! width, which is faster than a variable one. Only bytes of a process of the same program are
 //! decoded; even so, no announced length is trusted.
 
@@ -86,8 +86,8 @@ pub(crate) fn encode_owned<T: Serialize>(value: T) -> Result<Vec<u8>, CodecError
 /// bincode allocates memory for a text before it has seen the text. If a type's `Serialize` and
 /// `Deserialize` disagree, the length may be any number, and allocating more than all memory aborts
 /// the process. So the format has a limit, which bounds that allocation. Each limit is one more
-/// copy of the code that decodes a type, and compiling those takes most of the time of a program
-/// with many jobs; so there are few.
+/// copy of the code that decodes a type, which a program with many jobs compiles for a noticeable
+/// time; so there are few.
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if bytes.len() > SMALL_DECODE_LIMIT {
         return decode_large(bytes);

@@ -471,8 +471,8 @@ fn a_shutdown_within_a_limit_may_be_dropped_at_every_pending_point() {
                 stopped
             })
             .await;
-            // Another thread polls the call. Rarely it and its worker end within the first poll of
-            // the shutdown, if this thread does not run meanwhile. Then the first try is repeated.
+            // Another thread polls the call. If this thread is not scheduled for a while, the call
+            // and its worker may end within the first poll of the shutdown, which is then repeated.
             if stopped {
                 k += 1;
             } else if k > 1 {

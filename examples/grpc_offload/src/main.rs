@@ -1,6 +1,6 @@
-//! Runs the service until SIGTERM or Ctrl-C:
-//! `grpc_offload [ADDRESS [DISPATCHERS [GRACE [JOB_LIMIT]]]]`, with the grace period and the
-//! longest time of a job in seconds. A second signal ends it at once, with what is in the queue.
+//! Runs the service until SIGTERM or Ctrl-C: `grpc_offload [ADDRESS [DISPATCHERS [GRACE
+//! [JOB_LIMIT]]]]`, with the grace period and the longest time of a job in seconds. A second signal
+//! ends it at once, with what is in the queue.
 
 use std::error::Error;
 use std::net::{TcpListener, ToSocketAddrs};

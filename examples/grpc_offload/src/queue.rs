@@ -47,8 +47,8 @@ impl<T> Queue<T> {
         sender.clone()
     }
 
-    /// Gives out no more senders. Those that were given out still work; when the last one is
-    /// dropped, the receivers get the items that are left, and then the end.
+    /// Gives out no more senders. Senders that were given out before still work. When the last one
+    /// is dropped, the receivers get the items that are left, and then the end.
     pub fn close(&self) {
         let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         *sender = None;
@@ -59,8 +59,8 @@ impl<T> QueueSender<T> {
     /// Waits for a place, and puts the item into it.
     ///
     /// The item is counted and put in without a wait in between. A channel of this capacity would
-    /// not do: a `send` that waits may succeed although its task is cancelled, and the item
-    /// would be processed without having been counted.
+    /// not do: a `send` that waits may succeed although its task is cancelled, and the item would
+    /// be processed without having been counted.
     ///
     /// # Cancellation
     ///

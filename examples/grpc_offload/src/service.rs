@@ -38,8 +38,8 @@ use crate::updates::{Subscribers, TooSlow};
 /// The items that wait for a dispatcher. More wait in the stream windows of their clients.
 pub const QUEUE: usize = 8;
 
-/// What a job of the queue may take besides its limit: the start of a worker, and the end of a
-/// killed one, on a busy machine.
+/// The time that a job of the queue may take in addition to its limit: for the start of a worker,
+/// and for the end of a killed one, on a busy machine.
 const START_AND_KILL: Duration = Duration::from_secs(1);
 
 /// The largest message of a client.

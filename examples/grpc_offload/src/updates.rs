@@ -158,7 +158,7 @@ mod tests {
                 assert_eq!(fast.next().await, Some(Ok(value)));
             }
             assert_eq!(subscribers.count(), 1);
-            // What is closed later does not make the subscription complete.
+            // A subscription that has lost an update is not complete, also if it is closed later.
             subscribers.close();
             for value in 0..QUEUE {
                 assert_eq!(slow.next().await, Some(Ok(value)));

@@ -1,4 +1,4 @@
-//! What the program says to arguments that it cannot use.
+//! Arguments that the program cannot use are refused with a message.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

@@ -25,26 +25,26 @@ impl<'env> Jobs<'env> {
     ///
     /// Each value has a file in the [folder](crate::delayed::Setup::cache_folder) of the block,
     /// whose name begins with the key; deleting it deletes the value. A file is written under
-    /// another name (`.new`), and renamed when it is on the disk, so a reader sees a whole file
-    /// or none. Two programs, also on two machines, may use a folder at once: both run a job
-    /// that neither has kept, and the file of the second replaces that of the first. A program
-    /// that is killed while it writes may leave its `.new` file, which no run reads; delete it
-    /// when no program uses the folder.
+    /// another name (`.new`), and renamed when it is on the disk, so a reader sees a whole file or
+    /// none. Two programs, also on two machines, may use a folder at once: both run a job that
+    /// neither has kept, and the file of the second replaces that of the first. A program that is
+    /// killed while it writes may leave its `.new` file, which no run reads; delete it when no
+    /// program uses the folder.
     ///
     /// A file that is torn, or written by another version of the format, or whose value has another
     /// type than the function returns, is not used: a `tracing` event at WARN names the file and
     /// the reason, the job runs, and its value replaces the file. Types are compared by their
     /// names, and by the names, the order and the kinds of their fields and variants; only an
-    /// exchange of kinds of numbers between fields that keep their names is not noticed. If a
-    /// file cannot be written, a `tracing` event says so, and the value is returned.
+    /// exchange of kinds of numbers between fields that keep their names is not noticed. If a file
+    /// cannot be written, a `tracing` event says so, and the value is returned.
     ///
     /// # What is kept
     ///
     /// Only values of jobs that succeed. A value that is found needs neither a worker nor
-    /// resources, and counts as [`cached`](crate::delayed::Statistics::cached) in the
-    /// statistics. A job enters the queue when its value was not found. An argument whose
-    /// encoding differs each time, such as a `HashMap`, is not found again; use a `BTreeMap`.
-    /// Futures and programs are not kept, as they depend on more than an argument.
+    /// resources, and counts as [`cached`](crate::delayed::Statistics::cached) in the statistics. A
+    /// job enters the queue when its value was not found. An argument whose encoding differs each
+    /// time, such as a `HashMap`, is not found again; use a `BTreeMap`. Futures and programs are
+    /// not kept, as they depend on more than an argument.
     ///
     /// # Cancellation
     ///

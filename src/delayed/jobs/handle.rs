@@ -101,16 +101,15 @@ impl<'env> Jobs<'env> {
     ///
     /// The job's worker is pinned to its cores, and its memory is limited. A job that can never
     /// have what it asks for is an error at once, of the kind
-    /// [`Impossible`](crate::delayed::JobErrorKind::Impossible). [`ZERO`] asks
-    /// for nothing: calls then share the workers and the limiter of plain
-    /// [`run_sync`](crate::run_sync()).
+    /// [`Impossible`](crate::delayed::JobErrorKind::Impossible). [`ZERO`] asks for nothing: calls
+    /// then share the workers and the limiter of plain [`run_sync`](crate::run_sync()).
     ///
     /// A future that holds resources may await other jobs. If such a job cannot start before the
     /// future has ended, the await is an error of the kind
     /// [`Deadlock`](crate::delayed::JobErrorKind::Deadlock): at once, if the job does not fit next
     /// to what the future holds; otherwise when all jobs with resources wait for others in this
-    /// way. The future can then give its resources back by ending. Waiting for anything else
-    /// than a delayed value is not seen, for example for an event that a job sets.
+    /// way. The future can then give its resources back by ending. Waiting for anything else than a
+    /// delayed value is not seen, for example for an event that a job sets.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, JobErrorKind, Resources, open};
@@ -218,8 +217,8 @@ impl<'env> Jobs<'env> {
     }
 
     /// Sets the workers that run the jobs. By default, a job with cores or memory runs in workers
-    /// of the block, which have the [configuration](crate::WorkerConfig) of the current
-    /// context, and other jobs in the current context.
+    /// of the block, which have the [configuration](crate::WorkerConfig) of the current context,
+    /// and other jobs in the current context.
     ///
     /// ```
     /// use seedbed::delayed::{Resources, open};

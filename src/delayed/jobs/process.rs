@@ -28,8 +28,8 @@ impl Jobs<'_> {
     /// [time limit](Self::time_limit), by SIGTERM and then by SIGKILL. Of each captured output, at
     /// most [`capture_limit`](RunProcess::capture_limit) bytes are kept. A program that needs other
     /// resources to be named on its command line is run by a future that asks
-    /// [`allocation`](crate::delayed::allocation()):
-    /// `jobs.on(Units("gpus", 1)).spawn(async { run_process(..).await })`.
+    /// [`allocation`](crate::delayed::allocation()): `jobs.on(Units("gpus", 1)).spawn(async {
+    /// run_process(..).await })`.
     ///
     /// A process that fails is not run again, because a command can be used once; so
     /// [`retry`](Self::retry) does not apply. An error is of the kind
@@ -41,8 +41,7 @@ impl Jobs<'_> {
     ///
     /// Cancelling the block ends the process, and the block waits until it has ended. With
     /// [`kill_on_cancel(false)`](Self::kill_on_cancel), the block waits for the process's own end.
-    /// If the block's future is dropped, the process tree is killed, and reaped in the
-    /// background.
+    /// If the block's future is dropped, the process tree is killed, and reaped in the background.
     ///
     /// # Panics
     ///

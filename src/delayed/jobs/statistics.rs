@@ -25,8 +25,8 @@ pub struct Statistics {
     pub failed: usize,
     /// The number of jobs that were cancelled before they had a result.
     pub cancelled: usize,
-    /// The number of jobs whose value an earlier run has [kept](crate::delayed::Jobs::cached).
-    /// They do not count as succeeded.
+    /// The number of jobs whose value an earlier run has [kept](crate::delayed::Jobs::cached). They
+    /// do not count as succeeded.
     pub cached: usize,
     /// The sums over the jobs that have ended. `peak_memory` is the greatest of them.
     pub total: JobStatistics,

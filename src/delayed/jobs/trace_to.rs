@@ -12,8 +12,8 @@ impl Jobs<'_> {
     ///
     /// Each core has a row. A job is a slice in the rows of its cores, from the moment at which it
     /// has its resources until it gives them back; jobs without cores have rows at the end. An
-    /// arrow leads from each job to the [`then`](Self::then) that takes its result. Times are
-    /// those of the run's clock.
+    /// arrow leads from each job to the [`then`](Self::then) that takes its result. Times are those
+    /// of the run's clock.
     ///
     /// The file is complete when the block has ended. If writing fails, the jobs go on, and the
     /// error is a `tracing` event at WARN.

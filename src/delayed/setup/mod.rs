@@ -31,9 +31,9 @@ const DEFAULT_CACHE_FOLDER: &str = "seedbed-cache";
 ///
 /// # The file
 ///
-/// All keys are optional. Without a key, the jobs have what this process may use, as
-/// by [`Resources::local`]. Unknown keys and wrong values are errors with the file, the line and
-/// the key.
+/// All keys are optional. Without a key, the jobs have what this process may use, as by
+/// [`Resources::local`]. Unknown keys and wrong values are errors with the file, the line and the
+/// key.
 ///
 /// ```toml
 /// [resources]

@@ -28,7 +28,6 @@ pub struct ChannelStatistics {
     pub open_receivers: usize,
     /// Number of [`Send`](crate::sync::Send) futures in the queue, of all senders.
     pub waiting_senders: usize,
-    /// Number of [`Recv`](crate::sync::Recv) futures and of streams in the queue, of all
-    /// receivers.
+    /// Number of [`Recv`](crate::sync::Recv) futures and of streams in the queue, of all receivers.
     pub waiting_receivers: usize,
 }

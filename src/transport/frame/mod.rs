@@ -98,8 +98,7 @@ pub(crate) enum Kind {
     /// stack overflow, and 2 for an allocation that failed.
     Fault,
     /// To the worker, after a job: a header alone. The job is asked to end. `number` is the number
-    /// of jobs that the worker has been sent so far, so that the request concerns that job
-    /// only.
+    /// of jobs that the worker has been sent so far, so that the request concerns that job only.
     Cancel,
     /// To the parent, before an answer: a `Traced`.
     Traced,

@@ -93,8 +93,8 @@ impl Memory {
 #[derive(Debug, Default)]
 pub(crate) struct RegionBuilder {
     slices: Vec<RegionSlice>,
-    /// The offset of each slice, by address, length and alignment, so that equal slices are
-    /// written once.
+    /// The offset of each slice, by address, length and alignment, so that equal slices are written
+    /// once.
     offsets: BTreeMap<(usize, usize, usize), usize>,
     /// Length of the region in bytes.
     len: usize,

@@ -168,8 +168,7 @@ impl RingReceiver {
     }
 
     /// Announces that this side sleeps until its [socket](Self::socket) is readable. Returns
-    /// `false` if it need not sleep. A call of [`end_park`](Self::end_park) follows in any
-    /// case.
+    /// `false` if it need not sleep. A call of [`end_park`](Self::end_park) follows in any case.
     #[must_use]
     pub(crate) fn begin_park(&mut self) -> bool {
         own(&self.wire.ring).park();

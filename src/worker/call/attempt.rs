@@ -139,8 +139,8 @@ impl Attempt {
     }
 
     /// Asks the job to end, or kills a worker that is starting, and has none. A worker whose job
-    /// does not end in time is killed. Has an effect if the policy is to ask, once; the next
-    /// polls carry it out.
+    /// does not end in time is killed. Has an effect if the policy is to ask, once; the next polls
+    /// carry it out.
     pub(in crate::worker) fn cancel(&mut self) {
         if let (None, Some(patience)) = (&self.patience, self.cancel_policy.patience()) {
             self.patience = Some(Box::new(TimeLimit::new(patience)));

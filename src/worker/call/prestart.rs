@@ -32,8 +32,8 @@ impl WorkerContext {
     /// # Cancellation
     ///
     /// Cancellable. Workers that are not ready yet are killed and reaped; those that are ready
-    /// stay. Dropped from outside, this kills the workers that are not ready and leaves their
-    /// end to the background.
+    /// stay. Dropped from outside, this kills the workers that are not ready and leaves their end
+    /// to the background.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A call as its caller described it, before its first poll. Its argument stands beside it.
+//! A call as its caller described it, before its first poll. Its argument is not part of it.
 
 use std::time::Duration;
 

@@ -256,8 +256,8 @@ impl<A, R> RunSync<A, R> {
     /// [`kill_timeout`](crate::WorkerConfig::kill_timeout). By default the call is shielded.
     ///
     /// The worker gets SIGKILL and no warning, so a killed job removes no temporary files and
-    /// finishes no writes. What must be cleaned up belongs to this process: make a temporary
-    /// directory here, and pass its path to the job.
+    /// finishes no writes. So make a temporary directory in this process, pass its path to the job,
+    /// and remove it here.
     ///
     /// # Examples
     ///
@@ -292,15 +292,15 @@ impl<A, R> RunSync<A, R> {
     ///
     /// The job finds out by [`worker::check_cancelled`](crate::worker::check_cancelled) or
     /// [`worker::cancelled`](crate::worker::cancelled). If it ends in time, everything that it owns
-    /// is dropped (a temporary directory is removed, for example), the call returns its result,
-    /// and the worker serves other calls. Otherwise the worker is killed, and the cancellation
+    /// is dropped (a temporary directory is removed, for example), the call returns its result, and
+    /// the worker serves other calls. Otherwise the worker is killed, and the cancellation
     /// completes when the process has been reaped. A worker that is still starting is killed at
     /// once.
     ///
     /// This replaces [`kill_on_cancel`](Self::kill_on_cancel), and that replaces this. The patience
-    /// is real time, also in a run with a virtual clock. A [`time_limit`](Self::time_limit)
-    /// that ends earlier kills the worker earlier. If the future is dropped from outside, the
-    /// job is asked and, if need be, killed in the background.
+    /// is real time, also in a run with a virtual clock. A [`time_limit`](Self::time_limit) that
+    /// ends earlier kills the worker earlier. If the future is dropped from outside, the job is
+    /// asked and, if need be, killed in the background.
     ///
     /// # Examples
     ///

@@ -96,9 +96,9 @@ impl<T: Argument> Receiver<T> {
     /// # Errors
     ///
     /// [`EndOfChannel`](super::RecvErrorKind::EndOfChannel) after the last value of a sender that
-    /// was dropped; [`PeerGone`](super::RecvErrorKind::PeerGone) after the last value of one
-    /// that was lost with its process. After [`Decode`](super::RecvErrorKind::Decode), the next
-    /// value can be received.
+    /// was dropped; [`PeerGone`](super::RecvErrorKind::PeerGone) after the last value of one that
+    /// was lost with its process. After [`Decode`](super::RecvErrorKind::Decode), the next value
+    /// can be received.
     ///
     /// # Cancellation
     ///

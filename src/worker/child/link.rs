@@ -216,12 +216,11 @@ impl Link {
     }
 
     /// Waits for the beginning of a frame, if none has arrived. Returns `false` if the idle timeout
-    /// is over. Unmaps memory that has not been used for a while, before this and during the
-    /// wait.
+    /// is over. Unmaps memory that has not been used for a while, before this and during the wait.
     ///
     /// A worker that is killed while it sleeps in `recv` still takes the job that comes before it
-    /// ends, and the parent could not tell that this job has not begun. So this waits in
-    /// `poll`, which leaves the job in the socket.
+    /// ends, and the parent could not tell that this job has not begun. So this waits in `poll`,
+    /// which leaves the job in the socket.
     fn await_frame(&mut self) -> bool {
         self.mappings.unmap_old();
         if !self.is_between_frames() {

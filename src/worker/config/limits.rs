@@ -73,8 +73,8 @@ impl WorkerConfig {
     /// The time is counted anew for each job, which costs each job about three microseconds. Its
     /// resolution is the kernel's tick, a few milliseconds. A worker retires after a job that has
     /// left threads running, because they would use up the time of later jobs. The closures of the
-    /// configuration are not limited, nor are processes that the job starts. For wall-clock
-    /// time, use a deadline with [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
+    /// configuration are not limited, nor are processes that the job starts. For wall-clock time,
+    /// use a deadline with [`kill_on_cancel`](crate::worker::RunSync::kill_on_cancel).
     ///
     /// # Examples
     ///
@@ -182,12 +182,11 @@ impl WorkerConfig {
     /// it.
     ///
     /// When memory runs out, in the whole system or in a control group, the kernel kills the
-    /// process with the highest score: its memory in thousandths of all memory, and the
-    /// adjustment. Without this setting, a worker has 1000, so that the kernel always kills a
-    /// worker before this program, even if this program has nearly all memory. It then also
-    /// kills workers before other large processes of the system; `oom_score_adj(500)` is a
-    /// compromise. The call ends with [`Broken`](crate::worker::WorkerErrorKind::Broken) and
-    /// `SIGKILL`.
+    /// process with the highest score: its memory in thousandths of all memory, and the adjustment.
+    /// Without this setting, a worker has 1000, so that the kernel always kills a worker before
+    /// this program, even if this program has nearly all memory. It then also kills workers before
+    /// other large processes of the system; `oom_score_adj(500)` is a compromise. The call ends
+    /// with [`Broken`](crate::worker::WorkerErrorKind::Broken) and `SIGKILL`.
     ///
     /// # Examples
     ///

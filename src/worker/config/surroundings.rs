@@ -255,9 +255,8 @@ impl WorkerConfig {
     /// These signals often go to a whole process group: from the terminal, an init system, or
     /// `timeout`. By default they do nothing in a worker, so that this process alone decides what
     /// happens to a job. If this process does not handle such a signal, it ends, and its workers
-    /// end with it. With `true`, such a signal ends each worker that it reaches, and the call
-    /// ends with [`Broken`](crate::worker::WorkerErrorKind::Broken). SIGKILL ends a worker in
-    /// any case.
+    /// end with it. With `true`, such a signal ends each worker that it reaches, and the call ends
+    /// with [`Broken`](crate::worker::WorkerErrorKind::Broken). SIGKILL ends a worker in any case.
     ///
     /// A worker does not *ignore* the signals: it has a handler that does nothing. So the programs
     /// that a job executes have the default actions. A handler may interrupt a sleep or a `poll` of
@@ -301,8 +300,8 @@ impl WorkerConfig {
     ///
     /// An event arrives with its level, target, name, place in the source and fields, so filters
     /// treat it as one of this process. Its parent is the span in which the worker got the job:
-    /// that of the call, if the subscriber records [calls](crate::worker#observing-workers).
-    /// Spans of the job are not forwarded.
+    /// that of the call, if the subscriber records [calls](crate::worker#observing-workers). Spans
+    /// of the job are not forwarded.
     ///
     /// Events are sent at once, so they also tell how far a long job is, and what happened before a
     /// crash. The call emits them when it is polled, and all of them before it returns. A job does
@@ -311,9 +310,9 @@ impl WorkerConfig {
     /// an event are cut after 8 KiB.
     ///
     /// Events of threads that a job starts are included, while a job runs. Events of processes that
-    /// a job forks, and of closures that run outside of jobs, are not included. A subscriber
-    /// that the program sets in the worker (before the hook, or in [`preload`](Self::preload)
-    /// or [`init`](Self::init)) is preferred to this.
+    /// a job forks, and of closures that run outside of jobs, are not included. A subscriber that
+    /// the program sets in the worker (before the hook, or in [`preload`](Self::preload) or
+    /// [`init`](Self::init)) is preferred to this.
     ///
     /// This crate does not depend on `log`. Records of `log` are forwarded if they become events in
     /// the worker: `.init(|| tracing_log::LogTracer::init().unwrap())` does that.

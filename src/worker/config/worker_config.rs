@@ -197,8 +197,8 @@ impl WorkerConfig {
     }
 
     /// Sets the limiter of the context's calls, for those that name none. By default the calls of
-    /// all contexts share [one](crate::worker::current_default_worker_limiter), with a token
-    /// for each processor, so calls of one context can keep those of another waiting.
+    /// all contexts share [one](crate::worker::current_default_worker_limiter), with a token for
+    /// each processor, so calls of one context can keep those of another waiting.
     ///
     /// # Examples
     ///

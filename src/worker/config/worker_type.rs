@@ -18,9 +18,9 @@
 #[non_exhaustive]
 pub enum WorkerType {
     /// Forks as [`ForkServer`](Self::ForkServer) does, where that is possible, and spawns
-    /// otherwise: in a test under libtest, if a [`preload`](crate::WorkerConfig::preload)
-    /// closure leaves a thread, with musl, and where files in memory are forbidden
-    /// (`memfd_create`, `ulimit -f`).
+    /// otherwise: in a test under libtest, if a [`preload`](crate::WorkerConfig::preload) closure
+    /// leaves a thread, with musl, and where files in memory are forbidden (`memfd_create`, `ulimit
+    /// -f`).
     ///
     /// So usually, workers are copies of one process: they draw the same random numbers, if a
     /// generator was seeded in `main` or in `preload`, and their hash maps have the same keys.
@@ -39,10 +39,10 @@ pub enum WorkerType {
     ///
     /// A worker starts as a copy of the fork server at the hook, after
     /// [`preload`](crate::WorkerConfig::preload). So it shares values that were drawn at random or
-    /// looked up before: the seeds of hash maps, the state of a random number generator, a
-    /// process id that a library keeps, and all addresses. Handlers of `pthread_atfork` are not
-    /// called. Exit handlers (`atexit`) that were registered before the fork run in each worker
-    /// that exits: one that removes a temporary file removes it for all workers. The data of
+    /// looked up before: the seeds of hash maps, the state of a random number generator, a process
+    /// id that a library keeps, and all addresses. Handlers of `pthread_atfork` are not called.
+    /// Exit handlers (`atexit`) that were registered before the fork run in each worker that exits:
+    /// one that removes a temporary file removes it for all workers. The data of
     /// [`retire_with`](crate::WorkerConfig::retire_with) is decoded once for all workers. If the
     /// fork server has more than one thread, or with musl, calls fail with
     /// [`WorkerErrorKind::UnsafeFork`](crate::worker::WorkerErrorKind::UnsafeFork). If the fork
@@ -52,8 +52,8 @@ pub enum WorkerType {
     /// [`idle_timeout`](crate::WorkerConfig::idle_timeout), and is not counted in the
     /// [statistics](crate::worker::WorkerStatistics). If the program has changed its environment,
     /// its working directory or its credentials (users, groups, capabilities, `no_new_privs`,
-    /// seccomp mode, umask, root directory) since the fork server was started, the next new
-    /// worker comes from another one. So a new worker has those of the moment, as with
+    /// seccomp mode, umask, root directory) since the fork server was started, the next new worker
+    /// comes from another one. So a new worker has those of the moment, as with
     /// [`Spawn`](Self::Spawn). Its standard output is that of the fork server.
     ForkServer,
 }

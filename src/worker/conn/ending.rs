@@ -20,8 +20,8 @@ pub(in crate::worker) struct EndingWorker {
     worker: Box<Worker>,
     /// The worker has been killed, and `deadline` is that of the kill.
     is_killed: bool,
-    /// The time until which the process must have ended, if any. The next look at the clock is at
-    /// a tick, as nearly all workers end long before, and a timer of their own would wake the
+    /// The time until which the process must have ended, if any. The next look at the clock is at a
+    /// tick, as nearly all workers end long before, and a timer of their own would wake the
     /// reactor.
     deadline: Option<Instant>,
     tick: Option<Listener>,

@@ -30,8 +30,8 @@ pub enum ExitCause {
     /// `std::process::exit`, for example.
     Exited,
     /// An allocation failed: because of the [`memory_limit`](crate::WorkerConfig::memory_limit), or
-    /// of another limit, or because the system had no memory left. With musl, a failed
-    /// allocation is only recognised if there is no room for a much smaller one either, and is
+    /// of another limit, or because the system had no memory left. With musl, a failed allocation
+    /// is only recognised if there is no room for a much smaller one either, and is
     /// [`Crashed`](Self::Crashed) otherwise.
     OutOfMemory,
     /// A stack had no room left: that of the thread that runs the jobs, or of a thread of a job.

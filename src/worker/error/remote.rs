@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 /// The error of a job, of any type, in a form that can be sent: its message, the messages of its
 /// sources, its `Debug` text, and a backtrace.
 ///
-/// Within a job that returns `Result<T, RemoteError>`, `?` converts every
-/// [`Error`], `Box<dyn Error>` (without `Send`), `anyhow::Error`, `&str` and `String`. The type
-/// itself does not implement `Error`, because it could not be converted from all of them then: as
-/// with `anyhow::Error`. [`into_error`](Self::into_error) gives a value that does, for `?` in the
+/// Within a job that returns `Result<T, RemoteError>`, `?` converts every [`Error`], `Box<dyn
+/// Error>` (without `Send`), `anyhow::Error`, `&str` and `String`. The type itself does not
+/// implement `Error`, because it could not be converted from all of them then: as with
+/// `anyhow::Error`. [`into_error`](Self::into_error) gives a value that does, for `?` in the
 /// caller.
 ///
 /// `{}` prints the message and those of its sources, separated by colons. `{:?}` prints the

@@ -201,8 +201,8 @@ impl WorkerError {
 
     /// Returns how long the job had run when its worker [broke](WorkerErrorKind::Broken), was
     /// killed at the job's [time limit](WorkerErrorKind::TimedOut) or for a [protocol
-    /// violation](WorkerErrorKind::Protocol). The time includes the
-    /// microseconds of handing over the job and noticing the end. `None` for other errors.
+    /// violation](WorkerErrorKind::Protocol). The time includes the microseconds of handing over
+    /// the job and noticing the end. `None` for other errors.
     ///
     /// # Examples
     ///

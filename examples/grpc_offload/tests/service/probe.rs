@@ -26,7 +26,7 @@ pub enum Kind {
     /// child is dropped first, as the receiver is in a shield. So the stream ends as if it were
     /// complete.
     Channel,
-    /// As `Channel`, but the child panics when the log is told to [let it](Log::let_it_panic).
+    /// With such a channel, and the child panics when the log is told to [let it](Log::let_it_panic).
     Panicking,
     /// One update that is larger than the windows of a client.
     Large,

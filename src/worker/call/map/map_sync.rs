@@ -80,12 +80,11 @@ use crate::worker::tuning::MAP_MOST_RESERVED;
 ///
 /// # Errors
 ///
-/// Each item has a result of its own. A panic of `f`, a value that cannot be encoded, the
-/// end of a worker or a [time limit](MapSync::time_limit) are the error of the item that they
-/// struck, and of no other: results that were made are delivered, and items that have not begun are
-/// run by other workers. No item is run twice, unless [`retry`](MapSync::retry) asks for it. A
-/// worker that cannot be started is the error of one item, too. [`WorkerError::item`] is the index
-/// of the item.
+/// Each item has a result of its own. A panic of `f`, a value that cannot be encoded, the end of a
+/// worker or a [time limit](MapSync::time_limit) are the error of the item that they struck, and of
+/// no other: results that were made are delivered, and items that have not begun are run by other
+/// workers. No item is run twice, unless [`retry`](MapSync::retry) asks for it. A worker that
+/// cannot be started is the error of one item, too. [`WorkerError::item`] is the index of the item.
 ///
 /// # Examples
 ///
@@ -240,8 +239,8 @@ impl<'a, A, R, O> MapSync<'a, A, R, O> {
 
     /// Takes a token of `limiter` for each worker that the map uses. So the map uses at most as
     /// many workers as the limiter has tokens. Without this, the limiter is that of the
-    /// [context](crate::WorkerConfig::limiter) or the
-    /// [default one](crate::worker::current_default_worker_limiter).
+    /// [context](crate::WorkerConfig::limiter) or the [default
+    /// one](crate::worker::current_default_worker_limiter).
     ///
     /// # Examples
     ///
@@ -324,8 +323,8 @@ impl<'a, A, R, O> MapSync<'a, A, R, O> {
 
     /// Runs an item up to `times` more times if its worker ends in the middle of it, by a crash or
     /// at the [time limit](MapSync::time_limit). Without this, no item is run twice. It is not
-    /// known how far an item had come, so use it for functions that may run twice without harm.
-    /// An item that panics is not run again, and neither is an item with a side of a
+    /// known how far an item had come, so use it for functions that may run twice without harm. An
+    /// item that panics is not run again, and neither is an item with a side of a
     /// [channel](crate::worker::channel()) in it, because the worker has taken the side with it.
     ///
     /// # Examples
@@ -465,10 +464,10 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
     /// Runs `body` with a stream of the results.
     ///
     /// The map runs while the block does, within the [window](map_sync#chunks), whatever `body`
-    /// waits for. When `body` ends, no further item begins, and the block ends when nothing of
-    /// the map runs any more: it waits for the items in progress, or kills their workers with
-    /// [`kill_on_cancel(true)`](MapSync::kill_on_cancel). If the stream leaves the
-    /// block, it still returns the results that it had fetched, and then ends.
+    /// waits for. When `body` ends, no further item begins, and the block ends when nothing of the
+    /// map runs any more: it waits for the items in progress, or kills their workers with
+    /// [`kill_on_cancel(true)`](MapSync::kill_on_cancel). If the stream leaves the block, it still
+    /// returns the results that it had fetched, and then ends.
     ///
     /// # Cancellation
     ///

@@ -1,9 +1,9 @@
 //! Maps: a function called with many items, in several workers.
 //!
 //! [`driver`] decides, with [`intake`] for items that come and [`outcomes`] for workers that end,
-//! and with the pure parts [`chunk`], [`sizer`] and [`reorder`]. A [`lane`] has one
-//! worker at a time; the protocol between both processes is in `transport::map`. [`block`] is the
-//! structured part: what ends when.
+//! and with the pure parts [`chunk`], [`sizer`] and [`reorder`]. A [`lane`] has one worker at a
+//! time; the protocol between both processes is in `transport::map`. [`block`] is the structured
+//! part: what ends when.
 
 mod block;
 mod chunk;

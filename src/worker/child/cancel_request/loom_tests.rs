@@ -69,8 +69,8 @@ struct Worker {
     to_worker: Queue,
     answers: Queue,
     requests: Requests,
-    /// The number of the last job that the parent has begun to ask. It is not part of the model,
-    /// so it orders nothing.
+    /// The number of the last job that the parent has begun to ask. It is not part of the model, so
+    /// it orders nothing.
     asked: RealAtomicUsize,
 }
 

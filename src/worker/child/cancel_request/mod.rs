@@ -84,10 +84,9 @@ impl From<CancelledError> for String {
 /// Returns an error if the caller of the job that runs in this worker has asked it to end. A job
 /// calls it regularly, with `?`.
 ///
-/// A caller asks if it is cancelled and has set
-/// [`kill_after`](crate::worker::RunSync::kill_after). The job decides how to react; its return
-/// value is still the result of the call. A job that does not end is killed when the caller's
-/// patience is over.
+/// A caller asks if it is cancelled and has set [`kill_after`](crate::worker::RunSync::kill_after).
+/// The job decides how to react; its return value is still the result of the call. A job that does
+/// not end is killed when the caller's patience is over.
 ///
 /// Any thread of the worker may call this function. It is about the job that the worker runs at
 /// that moment, so a thread that an earlier job left behind sees requests to later jobs. In a
@@ -212,8 +211,8 @@ pub(crate) fn socket() -> Option<BorrowedFd<'static>> {
     }
     // SAFETY: the number is not -1. It is that of the worker's socket, which stays open as long as
     // the process lives. If a job has closed it, which is forbidden to jobs, something else may
-    // have taken its place. The users wait until that is readable, and read some bytes of it if
-    // it is a socket.
+    // have taken its place. The users wait until that is readable, and read some bytes of it if it
+    // is a socket.
     Some(unsafe { BorrowedFd::borrow_raw(number) })
 }
 

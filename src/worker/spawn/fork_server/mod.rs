@@ -57,8 +57,7 @@ struct Shared {
     config: WorkerConfig,
     answer_timeout: Duration,
     /// No waker is called under this lock. A subscriber of `tracing` may be, by the report of a
-    /// fork server that has failed; so it must make no call of this context that forks a
-    /// worker.
+    /// fork server that has failed; so it must make no call of this context that forks a worker.
     state: Mutex<State>,
     /// Notified when a start is over.
     changed: Notify,
