@@ -12,7 +12,7 @@ mod real {
     pub(crate) use std::cell::Cell;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
     #[cfg(all(feature = "workers", target_os = "linux"))]
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicU32 as SharedU32, AtomicU64, AtomicU64 as SharedU64};
     pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
     #[cfg(all(feature = "workers", target_os = "linux"))]
     pub(crate) use std::time::Instant;
@@ -71,7 +71,7 @@ mod modelled {
     use crate::sys::model::step;
 
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
 
@@ -80,17 +80,19 @@ mod modelled {
     ///
     /// loom lets a `SeqCst` load see the last `SeqCst` store only if it knows the order of the
     /// stores, and it does not know that a store with `SeqCst` comes after those of other threads.
-    /// An exchange does, so it stands for such a store. (It also acquires, which is of no effect if
-    /// all stores to this number are of one thread.) The first value counts as such a store.
+    /// An exchange does, so it stands for such a store. It also acquires, which a store does not.
+    /// That is of no effect for a number that one side stores. `parked` of a map is stored by both:
+    /// there, the loads by which the parent goes on are `SeqCst` themselves. The first value counts
+    /// as such a store.
     macro_rules! shared_atomic {
-        ($name:ident, $number:ty) => {
+        ($name:ident, $atomic:ident, $number:ty) => {
             #[derive(Debug)]
-            pub(crate) struct $name(loom::sync::atomic::$name);
+            pub(crate) struct $name(loom::sync::atomic::$atomic);
 
             #[allow(dead_code, reason = "not each type needs each operation")]
             impl $name {
                 pub(crate) fn new(value: $number) -> Self {
-                    let word = loom::sync::atomic::$name::new(value);
+                    let word = loom::sync::atomic::$atomic::new(value);
                     word.store(value, Ordering::SeqCst);
                     Self(word)
                 }
@@ -144,8 +146,8 @@ mod modelled {
         };
     }
 
-    shared_atomic!(AtomicU32, u32);
-    shared_atomic!(AtomicU64, u64);
+    shared_atomic!(SharedU32, AtomicU32, u32);
+    shared_atomic!(SharedU64, AtomicU64, u64);
 
     /// The standard library's, in a model, which has no time: always the same.
     #[derive(Clone, Copy, Debug)]

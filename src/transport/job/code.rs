@@ -225,12 +225,12 @@ where
     R: Serialize + Send + 'static,
 {
     let lost = || JobFailure::BadArgument(CodecError::lost_descriptors());
-    let (parked, memory) = (session.fds.pop(), session.fds.pop());
-    let (Some(memory), Some(parked)) = (memory, parked) else {
+    let (waker, memory) = (session.fds.pop(), session.fds.pop());
+    let (Some(memory), Some(waker)) = (memory, waker) else {
         return Err(lost());
     };
     let is_timed = codec::decode_payload(session).map_err(JobFailure::BadArgument)?;
-    let server = Server::new(memory, parked, is_timed)
+    let server = Server::new(memory, waker, is_timed)
         .map_err(|error| JobFailure::BadArgument(CodecError::of_shared_memory(&error)))?;
     let f = zero_sized::<F>();
     let mut large = None;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Shareable;
-use crate::sys::primitives::{AtomicU32, AtomicU64};
+use crate::sys::primitives::{SharedU32, SharedU64};
 use crate::transport::tuning::MAP_RING_WORDS;
 
 /// A flag of `limit`: the session ends after the items that it counts.
@@ -34,6 +34,7 @@ pub(crate) const WAITS_FOR_ROOM: u32 = 2;
 /// The shared memory of a session, with rings of this many words.
 #[repr(C)]
 #[derive(Debug)]
+#[cfg_attr(all(test, loom), derive(Default))]
 pub(crate) struct SessionMemory<const WORDS: usize = MAP_RING_WORDS> {
     pub(super) parent: ParentWords,
     pub(super) worker: WorkerWords,
@@ -49,43 +50,46 @@ unsafe impl<const WORDS: usize> Shareable for SessionMemory<WORDS> {}
 /// Words that the parent writes.
 #[repr(C, align(64))]
 #[derive(Debug)]
+#[cfg_attr(all(test, loom), derive(Default))]
 pub(super) struct ParentWords {
-    pub(super) limit: AtomicU64,
+    pub(super) limit: SharedU64,
     /// Number of words of the results that have been read.
-    pub(super) taken: AtomicU64,
+    pub(super) taken: SharedU64,
 }
 
 /// Words that the worker writes.
 #[repr(C, align(64))]
 #[derive(Debug)]
+#[cfg_attr(all(test, loom), derive(Default))]
 pub(super) struct WorkerWords {
-    pub(super) progress: AtomicU64,
+    pub(super) progress: SharedU64,
     /// When the item in progress began, in nanoseconds of the monotonic clock. Written only if the
     /// items have a time limit.
-    pub(super) began: AtomicU64,
+    pub(super) began: SharedU64,
     /// The time that the worker has spent on items, in nanoseconds, as of a recent item.
-    pub(super) busy: AtomicU64,
+    pub(super) busy: SharedU64,
     /// The number of items for which it needed that time.
-    pub(super) measured: AtomicU64,
+    pub(super) measured: SharedU64,
 }
 
 /// Words that seldom change, by which either side wakes the other.
 #[repr(C, align(64))]
 #[derive(Debug)]
+#[cfg_attr(all(test, loom), derive(Default))]
 pub(super) struct WaitWords {
     /// The reason for which the worker waits; see [`WAITS_FOR_NOTHING`].
-    pub(super) waiting: AtomicU32,
+    pub(super) waiting: SharedU32,
     /// The futex on which the worker waits.
     pub(super) bell: Futex,
     /// 1 if the parent wants to be woken by the next item that ends.
-    pub(super) parked: AtomicU32,
+    pub(super) parked: SharedU32,
 }
 
 /// A ring of records in words. A record is a word with its tag and its length, and then its bytes.
 /// Positions count words from the beginning of the session; they do not wrap.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub(super) struct Ring<const WORDS: usize>([AtomicU64; WORDS]);
+pub(super) struct Ring<const WORDS: usize>([SharedU64; WORDS]);
 
 const WORD: usize = size_of::<u64>();
 
@@ -95,7 +99,7 @@ pub(crate) const fn record_words(length: usize) -> u64 {
 }
 
 impl<const WORDS: usize> Ring<WORDS> {
-    fn word(&self, position: u64) -> &AtomicU64 {
+    fn word(&self, position: u64) -> &SharedU64 {
         // A power of two, so this is a mask.
         &self.0[position as usize % WORDS]
     }
@@ -153,28 +157,9 @@ impl<const WORDS: usize> SessionMemory<WORDS> {
 }
 
 #[cfg(all(test, loom))]
-impl<const WORDS: usize> Default for SessionMemory<WORDS> {
+impl<const WORDS: usize> Default for Ring<WORDS> {
     fn default() -> Self {
-        let ring = || Ring(std::array::from_fn(|_| AtomicU64::new(0)));
-        SessionMemory {
-            parent: ParentWords {
-                limit: AtomicU64::new(0),
-                taken: AtomicU64::new(0),
-            },
-            worker: WorkerWords {
-                progress: AtomicU64::new(0),
-                began: AtomicU64::new(0),
-                busy: AtomicU64::new(0),
-                measured: AtomicU64::new(0),
-            },
-            wait: WaitWords {
-                waiting: AtomicU32::new(WAITS_FOR_NOTHING),
-                bell: Futex::default(),
-                parked: AtomicU32::new(0),
-            },
-            items: ring(),
-            results: ring(),
-        }
+        Ring(std::array::from_fn(|_| SharedU64::default()))
     }
 }
 

@@ -60,11 +60,12 @@
 //!
 //! # Models
 //!
-//! `loom_tests` runs both ends in all interleavings, also with a worker that is killed at each
-//! step. A model has no kernel: a value in the heap stands for the mapping, a lock and a condition
-//! variable for the futex and for the eventfd, and there is no time. The end of a parent is not
-//! modelled. A model cannot contain a reactor, so it repeats the steps of the code that parks the
-//! parent (`worker::call::map::parking`).
+//! `loom_tests` runs both ends in all interleavings with up to three preemptions, also with a
+//! worker that is killed at each step. A model has no kernel: a value in the heap stands for the
+//! mapping, a lock and a condition variable for the futex and for the eventfd, and there is no
+//! time. The end of a parent, and a session that is restarted, are not modelled. A model cannot
+//! contain a reactor, so it repeats the steps of the code that parks the parent
+//! (`worker::call::map::parking`).
 //!
 //! # Trust
 //!

@@ -79,7 +79,7 @@ impl ParentWaker for OwnedFd {
 /// A session, in the worker.
 pub(crate) struct Server<M = Mapping<SessionMemory>, P = OwnedFd> {
     memory: M,
-    parked: P,
+    parent_waker: P,
     /// Whether the parent needs to know when an item began.
     is_timed: bool,
     /// Distinguishes this process from those that a job forks.
@@ -95,10 +95,10 @@ pub(crate) struct Server<M = Mapping<SessionMemory>, P = OwnedFd> {
 
 impl Server {
     /// Takes part in the session whose memory and eventfd the parent has sent.
-    pub(crate) fn new(memory: OwnedFd, parked: OwnedFd, is_timed: bool) -> io::Result<Self> {
+    pub(crate) fn new(memory: OwnedFd, parent_waker: OwnedFd, is_timed: bool) -> io::Result<Self> {
         let memory = Mapping::<SessionMemory>::find(memory)?;
         memory.keep_from_forks()?;
-        Self::of(memory, parked, is_timed)
+        Self::of(memory, parent_waker, is_timed)
     }
 }
 
@@ -108,10 +108,10 @@ where
     P: ParentWaker,
 {
     /// Takes part in the session in this memory.
-    pub(super) fn of(memory: M, parked: P, is_timed: bool) -> io::Result<Self> {
+    pub(super) fn of(memory: M, parent_waker: P, is_timed: bool) -> io::Result<Self> {
         Ok(Self {
             memory,
-            parked,
+            parent_waker,
             is_timed,
             mark: ProcessMark::of_this_process()?,
             parent: getppid(),
@@ -274,7 +274,7 @@ where
         if parked.load(SeqCst) == 0 || parked.swap(0, SeqCst) == 0 {
             return;
         }
-        if !self.parked.wake() {
+        if !self.parent_waker.wake() {
             exit_broken(); // a job has closed the descriptor, and the parent would wait indefinitely
         }
     }

@@ -52,8 +52,8 @@ pub(in crate::worker) struct Connection {
     spin_from: Option<usize>,
     /// The worker has ended before it read all that was sent through the socket.
     was_reset: bool,
-    /// Asks the worker to end its job; sent after that.
-    request: Option<Vec<u8>>,
+    /// The number of the job that the worker is to be asked to end, once that is sent.
+    request: Option<u64>,
     /// The worker has been sent a request, which it may have left unread in the socket, together
     /// with jobs or not.
     has_sent_request: bool,
@@ -109,8 +109,7 @@ impl Connection {
     /// It goes two ways: a job that runs reads the mailbox, which is cheap, and a worker without
     /// one, or one that waits, reads the socket.
     pub(in crate::worker) fn cancel(&mut self, job: u64) {
-        self.endpoint.cancel(job as usize);
-        self.request = Some(frame::of_bytes(Kind::Cancel, job, b""));
+        self.request = Some(job);
     }
 
     /// Sets the job to be sent next, with the mailbox if it is time for that.
@@ -158,11 +157,14 @@ impl Connection {
         self.poll_send_request(cx)
     }
 
-    /// Sends the request to end the job, if there is one.
+    /// Sends the request to end the job, if there is one. The job has been sent, and before it the
+    /// mailbox, if it was due.
     fn poll_send_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(request) = &self.request {
+        while let Some(job) = self.request {
+            self.endpoint.cancel(job as usize);
+            let request = frame::of_bytes(Kind::Cancel, job, b"");
             // The kernel sends so few bytes as a whole, so no half of a request is ever left over.
-            match try_send_with_fds(self.endpoint.socket(), request, &[]) {
+            match try_send_with_fds(self.endpoint.socket(), &request, &[]) {
                 Ok(()) => {
                     self.request = None;
                     self.has_sent_request = true;
@@ -231,10 +233,6 @@ impl Connection {
                 Ok(()) => {
                     let mailbox = self.introduction.take().map(|(mailbox, _)| mailbox);
                     self.endpoint.set_mailbox(mailbox);
-                    // A request that was made before it had a mailbox to go to.
-                    if let Some(request) = &self.request {
-                        self.endpoint.cancel(frame::number(request) as usize);
-                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready!(self.endpoint.socket().poll_writable(cx))?;

@@ -11,7 +11,7 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::yield_now;
 
 use super::requests::{Received, RequestSocket, Requests, Taken};
-use crate::sys::model::{check, spawn};
+use crate::sys::model::{JoinHandle, check, spawn};
 use crate::transport::frame::{Header, Kind};
 use crate::transport::mailbox::Slot;
 
@@ -166,6 +166,15 @@ impl Worker {
     }
 }
 
+/// Begins what the worker process does.
+fn start(
+    worker: &Arc<Worker>,
+    process: impl FnOnce(&Arc<Worker>) + Send + 'static,
+) -> JoinHandle<()> {
+    let worker = worker.clone();
+    spawn(move || process(&worker))
+}
+
 /// Checks a model with a mailbox and without.
 fn check_both(model: fn(Arc<Worker>)) {
     for has_mailbox in [true, false] {
@@ -176,10 +185,9 @@ fn check_both(model: fn(Arc<Worker>)) {
 #[test]
 fn a_job_that_checks_finds_the_request_to_it() {
     check_both(|worker| {
-        let process = {
-            let worker = worker.clone();
-            spawn(move || worker.serve(1, || worker.check_until_asked()))
-        };
+        let process = start(&worker, |worker| {
+            worker.serve(1, || worker.check_until_asked());
+        });
         worker.send_job(1);
         worker.ask(1);
         assert!(worker.answer());
@@ -190,13 +198,10 @@ fn a_job_that_checks_finds_the_request_to_it() {
 #[test]
 fn a_request_that_comes_too_late_does_not_end_the_next_job() {
     check_both(|worker| {
-        let process = {
-            let worker = worker.clone();
-            spawn(move || {
-                worker.serve(1, || worker.is_asked());
-                worker.serve(2, || worker.is_asked());
-            })
-        };
+        let process = start(&worker, |worker| {
+            worker.serve(1, || worker.is_asked());
+            worker.serve(2, || worker.is_asked());
+        });
         worker.send_job(1);
         worker.ask(1);
         let _ = worker.answer(); // the request comes before the job ends, or after
@@ -209,13 +214,10 @@ fn a_request_that_comes_too_late_does_not_end_the_next_job() {
 #[test]
 fn a_job_that_sleeps_is_woken_by_the_request_to_it_and_not_ended_by_an_earlier_one() {
     check_both(|worker| {
-        let process = {
-            let worker = worker.clone();
-            spawn(move || {
-                worker.serve(1, || false);
-                worker.serve(2, || worker.sleep_until_asked());
-            })
-        };
+        let process = start(&worker, |worker| {
+            worker.serve(1, || false);
+            worker.serve(2, || worker.sleep_until_asked());
+        });
         worker.send_job(1);
         worker.ask(1);
         assert!(!worker.answer());
@@ -229,19 +231,16 @@ fn a_job_that_sleeps_is_woken_by_the_request_to_it_and_not_ended_by_an_earlier_o
 #[test]
 fn a_thread_that_an_earlier_job_left_behind_does_not_undo_a_request() {
     check_both(|worker| {
-        let process = {
-            let worker = worker.clone();
-            spawn(move || {
-                let mut left_behind = None;
-                worker.serve(1, || {
-                    let worker = worker.clone();
-                    left_behind = Some(spawn(move || worker.is_asked()));
-                    false
-                });
-                worker.serve(2, || worker.sleep_until_asked());
-                left_behind.unwrap().join().unwrap();
-            })
-        };
+        let process = start(&worker, |worker| {
+            let mut left_behind = None;
+            worker.serve(1, || {
+                let worker = worker.clone();
+                left_behind = Some(spawn(move || worker.is_asked()));
+                false
+            });
+            worker.serve(2, || worker.sleep_until_asked());
+            left_behind.unwrap().join().unwrap();
+        });
         worker.send_job(1);
         worker.ask(1);
         assert!(!worker.answer());

@@ -10,7 +10,7 @@
 //!
 //! | step | by | how |
 //! |---|---|---|
-//! | ask job `n` to end | parent | stores `n` in the mailbox ([`Slot::cancel`]), if it has sent one; then sends a `Cancel` frame with `n` through the socket, behind the job |
+//! | ask job `n` to end | parent | after the whole job was sent: stores `n` in the mailbox ([`Slot::cancel`]), if the worker was sent one; then sends a `Cancel` frame with `n` through the socket |
 //! | begin job `n` | worker | stores `n` in `job`; notes a request that was read from the socket together with the job |
 //! | check | any thread of the worker | loads `job`, and compares it with `requested` and with the word in the mailbox; in a worker without mailbox, peeks at the front of the socket and notes what is there |
 //! | take | the run of an async job | checks, waits until the socket is readable, reads a frame, notes it, and checks again |
@@ -23,9 +23,8 @@
 //! * **A request is not lost.** The word in the mailbox keeps its value until the next job is
 //!   asked, which is after the answer to this one. A worker without a mailbox has read all frames
 //!   before the job in order to read the job, and nothing but the request comes while the job runs;
-//!   so the request is at the front of the socket, or part of it was read with the job. If a
-//!   mailbox is on its way to the worker, the parent stores the number when it has sent it, which
-//!   is before it sends the job.
+//!   so the request is at the front of the socket, or part of it was read with the job. A mailbox
+//!   is sent before the job with which the worker gets it, and so before a request to that job.
 //! * **A request that was read from the socket is not forgotten.** A thread that an earlier job
 //!   left behind may peek at a request, and note it when a later job has been asked. So `requested`
 //!   is only ever raised.
