@@ -4,9 +4,7 @@
 //! `cargo run --example cached_study -- results 12`. Run it again with `.. 20`.
 
 use std::error::Error;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use seedbed::delayed::{Cores, Delayed, JobError, Setup, each, try_open};
 
@@ -41,34 +39,20 @@ async fn study(folder: &Path, exponents: u32) -> Result<(u32, usize), JobError> 
     .await
 }
 
-/// A folder that is removed when this is dropped: also if the study fails, or is interrupted.
-struct TemporaryFolder(PathBuf);
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        match fs::remove_dir_all(&self.0) {
-            // A study that fails early has not made it.
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                println!("{} stays: {error}", self.0.display());
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Makes the study three times in a folder that is removed.
-async fn show() -> Result<(), JobError> {
-    let name = format!("cached-study-{}", std::process::id());
-    let folder = TemporaryFolder(std::env::temp_dir().join(name));
+/// Makes the study three times in a folder that is removed: also if the study fails, or is
+/// interrupted.
+async fn show() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let folder = tempfile::tempdir()?;
     let mut totals = Vec::new();
     for exponents in [8, 8, 10] {
-        let (total, found) = study(&folder.0, exponents).await?;
+        let (total, found) = study(folder.path(), exponents).await?;
         println!("{exponents} exponents: {total} steps; {found} results were there.");
         totals.push((total, found));
     }
     let found: Vec<usize> = totals.iter().map(|(_, found)| *found).collect();
     assert_eq!(found, [0, 8, 8]);
     assert_eq!(totals[0].0, totals[1].0);
+    folder.close()?;
     Ok(())
 }
 
@@ -81,7 +65,7 @@ fn number_of_exponents(text: &str) -> Result<u32, String> {
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let Some(folder) = arguments.next() else {
-        return Ok(show().await?);
+        return show().await;
     };
     let exponents = number_of_exponents(&arguments.next().unwrap_or("12".to_owned()))?;
     let (total, found) = study(folder.as_ref(), exponents).await?;

@@ -10,53 +10,43 @@
 //! ```
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use seedbed::worker::{RemoteError, check_cancelled};
 use seedbed::{move_on_after, run_sync};
 
-/// A folder that is removed when its owner is dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(path: &Path) -> std::io::Result<Self> {
-        fs::create_dir(path)?;
-        Ok(Self(path.to_owned()))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Writes pieces into a scratch folder, until it is asked to end.
-fn render(path: PathBuf) -> Result<u32, RemoteError> {
-    let scratch = Scratch::new(&path)?;
+/// Writes pieces into a temporary folder, until it is asked to end.
+fn render(parent: PathBuf) -> Result<u32, RemoteError> {
+    let folder = tempfile::tempdir_in(parent)?;
     for piece in 0.. {
         check_cancelled()?; // the only line that politeness needs
-        fs::write(scratch.0.join("piece"), piece.to_string())?;
+        fs::write(folder.path().join("piece"), piece.to_string())?;
     }
     Ok(0)
 }
 
 /// Does the same, and never asks.
-fn render_deaf(path: PathBuf) -> Result<u32, RemoteError> {
-    let scratch = Scratch::new(&path)?;
+fn render_deaf(parent: PathBuf) -> Result<u32, RemoteError> {
+    let folder = tempfile::tempdir_in(parent)?;
     for piece in 0.. {
-        fs::write(scratch.0.join("piece"), piece.to_string())?;
+        fs::write(folder.path().join("piece"), piece.to_string())?;
     }
     Ok(0)
 }
 
+fn is_empty(folder: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(folder)?.next().is_none())
+}
+
 #[seedbed::main]
-async fn main() {
+async fn main() -> io::Result<()> {
     // A worker that is still starting when its call is cancelled is killed at once, so one is
     // started before.
     run_sync(i32::abs, -1).await.expect("it can be started");
-    let path = std::env::temp_dir().join(format!("polite_stop-{}", std::process::id()));
+    let parent = tempfile::tempdir()?;
+    let path = parent.path().to_owned();
     let time = Duration::from_millis(200);
 
     // The job ends when it is asked. The call returns what the job returns: here, an error.
@@ -66,13 +56,11 @@ async fn main() {
         .expect("its worker lives")
         .expect_err("it was stopped");
     println!("The polite job says: {error}.");
-    assert!(!path.exists(), "its folder is removed");
+    assert!(is_empty(&path)?, "its folder is removed");
 
     // A job that does not ask is killed, and leaves its folder behind.
     let call = run_sync(render_deaf, path.clone()).kill_after(Duration::from_millis(100));
     assert!(move_on_after(time, call).await.is_none());
-    if path.exists() {
-        fs::remove_dir_all(&path).expect("no process uses it any more");
-    }
     println!("The deaf job was killed.");
+    parent.close() // with what the job has left
 }
