@@ -14,8 +14,9 @@
 //! 3. each process finishes the requests that it has begun, within a time limit, and ends;
 //! 4. the program ends when no worker is left.
 //!
-//! A second signal cuts the requests: each process holds a socket, whose other end the parent
-//! closes then. A process that does not even notice that is killed when its time is over.
+//! A second signal cuts the requests: each process holds a socket, and reads its end when the
+//! parent has shut down the other side. A process that does not even notice that is killed when its
+//! time is over. The program prints what was cut.
 //!
 //! Clients have a time limit for each step of a request, so a slow one does not keep its process.
 //!
@@ -31,18 +32,19 @@ mod server;
 mod timed;
 
 use std::error::Error;
-use std::io;
-use std::net::{Shutdown as Direction, TcpListener};
+use std::io::{self, Read};
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use limits::Limits;
+use rustix::net::Shutdown as Direction;
 use seedbed::remote::open_loops;
 use seedbed::run::CtrlC;
-use seedbed::service::serve;
+use seedbed::service::{Shutdown, serve};
 use seedbed::time::sleep_forever;
-use seedbed::worker::Descriptor;
+use seedbed::worker::{Descriptor, default_context_statistics};
 use seedbed::{Nursery, on_cancel, open_nursery};
 use server::serve_connections;
 
@@ -104,10 +106,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
     let limits = arguments.limits;
     let kill_after = limits.drain.saturating_add(EXIT_GRACE);
-    // Nothing is sent through it. Each process waits until this end is closed.
-    let (cut, is_cut) = UnixStream::pair()?;
-    let service = async |shutdown: seedbed::service::Shutdown| {
-        let shared = (Descriptor(listener.try_clone()?), Descriptor(is_cut));
+    // Each process waits for the end of what this side sends, and reports in it what it has cut.
+    let (processes, parent) = UnixStream::pair()?;
+    let service = async |shutdown: Shutdown| {
+        let shared = (Descriptor(listener.try_clone()?), Descriptor(parent));
         // A request can crash its process at any time, so no number of crashes ends the server.
         let loops = open_loops(
             arguments.processes.get(),
@@ -124,18 +126,33 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let block = open_nursery(async |n: Nursery<'_, _>| {
             // Cancelled when the service is cut, while the loops still finish their requests.
             n.spawn(on_cancel(sleep_forever(), async {
-                // An error means that no process has the other end.
-                _ = cut.shutdown(Direction::Both);
+                let ended = rustix::net::shutdown(&processes, Direction::Write);
+                ended.expect("a connected socket can be shut down");
             }));
             loops.await.map_err(io::Error::other)?
         });
         block.daemon().await
     };
-    match serve(service).drain_for(kill_after).await? {
-        Some(outcome) => outcome?,
-        None => println!("some requests were cut"),
+    // `None` if the service was cut.
+    if let Some(outcome) = serve(service).drain_for(kill_after).await? {
+        outcome?;
     }
+    print_losses(processes)?;
     println!("ended");
+    Ok(())
+}
+
+/// Prints what was not finished, when no process is left.
+fn print_losses(mut processes: UnixStream) -> io::Result<()> {
+    let mut reports = Vec::new();
+    processes.read_to_end(&mut reports)?;
+    if !reports.is_empty() {
+        println!("connections that were cut: {}", reports.len());
+    }
+    match default_context_statistics().killed {
+        0 => {}
+        killed => println!("processes that were killed: {killed}"),
+    }
     Ok(())
 }
 
@@ -143,10 +160,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 /// the one of this process. Clients that no process has accepted are refused: no request of theirs
 /// was begun.
 fn stop_listening(listener: &TcpListener) -> io::Result<()> {
-    Ok(rustix::net::shutdown(
-        listener,
-        rustix::net::Shutdown::Read,
-    )?)
+    Ok(rustix::net::shutdown(listener, Direction::Read)?)
 }
 
 const USAGE: &str = "usage: prefork_http [--processes N] [--connections N] \

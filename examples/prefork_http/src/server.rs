@@ -1,6 +1,6 @@
 //! The event loop of one process: accepts connections, and lets hyper serve them.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -19,8 +19,9 @@ use crate::limits::Limits;
 use crate::pages::answer;
 use crate::timed::Timed;
 
-/// The sockets that all processes share: the listener, and one that is at its end when the requests
-/// are to be cut.
+/// The sockets that all processes share: the listener, and one that is connected with the parent.
+/// The latter is at its end when the requests are to be cut, and takes a byte for each connection
+/// that a process has cut.
 pub type Shared = (Descriptor<TcpListener>, Descriptor<UnixStream>);
 
 /// The pause after a failed accept, for example because there are no descriptors left.
@@ -37,11 +38,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// ┆
 /// ```
 pub async fn serve_connections((shared, limits): (Shared, Limits)) {
-    let (Descriptor(listener), Descriptor(is_cut)) = shared;
+    let (Descriptor(listener), Descriptor(parent)) = shared;
     let listener = Async::new(listener).expect("the reactor takes a listener");
     let ending = Ending {
         draining: Event::new(),
-        is_cut: Async::new(is_cut).expect("the reactor takes a socket"),
+        parent: Async::new(parent).expect("the reactor takes a socket"),
     };
     open_nursery(async |connections: Nursery<'_>| {
         let places = CapacityLimiter::new(limits.connections);
@@ -51,9 +52,7 @@ pub async fn serve_connections((shared, limits): (Shared, Limits)) {
                 let stream = accept(&listener).await;
                 let ending = &ending;
                 connections.spawn(async move {
-                    // An error concerns one client: it went away, was too slow, or did not speak
-                    // HTTP.
-                    _ = attend_to(stream, limits, ending).await;
+                    serve_connection(stream, limits, ending).await;
                     drop(place);
                 });
             }
@@ -84,12 +83,20 @@ struct Ending {
     /// Each connection ends after its request.
     draining: Event,
     /// Can be read when the requests are to be cut.
-    is_cut: Async<UnixStream>,
+    parent: Async<UnixStream>,
+}
+
+impl Ending {
+    /// Tells the parent that a connection was cut.
+    fn report_cut(&self) {
+        // An error means that the parent has ended, or has this many reports that it has not read.
+        _ = self.parent.get_ref().write(&[1]);
+    }
 }
 
 /// Serves one connection. Cancellation does not interrupt a request: after `draining` is set, the
 /// connection ends when its request is answered, at the limit, or when it is cut.
-async fn attend_to(stream: Async<TcpStream>, limits: Limits, ending: &Ending) -> hyper::Result<()> {
+async fn serve_connection(stream: Async<TcpStream>, limits: Limits, ending: &Ending) {
     let stream = Timed::new(stream, limits.transfer);
     let connection = http1::Builder::new()
         .timer(SmolTimer::new())
@@ -101,24 +108,34 @@ async fn attend_to(stream: Async<TcpStream>, limits: Limits, ending: &Ending) ->
         );
     shield(async {
         let mut connection = pin!(connection);
-        let undisturbed = async { Some(connection.as_mut().await) };
+        let undisturbed = async {
+            // An error concerns this client: it went away, was too slow, or did not speak HTTP.
+            _ = connection.as_mut().await;
+            true
+        };
         let interrupted = async {
             ending.draining.wait().await;
-            None
+            false
         };
-        if let Some(outcome) = or(undisturbed, interrupted).await {
-            return outcome;
+        if or(undisturbed, interrupted).await {
+            return;
         }
         connection.as_mut().graceful_shutdown();
+        let finished = async {
+            // An error concerns this client.
+            _ = connection.await;
+            true
+        };
         let cut = async {
             // An error says no more than that the socket cannot be waited for: then the rest is
             // cut.
-            _ = ending.is_cut.readable().await;
-            Ok(())
+            _ = ending.parent.readable().await;
+            false
         };
-        move_on_after(limits.drain, or(connection, cut))
-            .await
-            .unwrap_or(Ok(()))
+        let outcome = move_on_after(limits.drain, or(finished, cut)).await;
+        if outcome != Some(true) {
+            ending.report_cut();
+        }
     })
     .await
 }
