@@ -71,11 +71,11 @@ impl<T> QueueSender<T> {
     /// If there is no receiver.
     pub async fn put(&self, item: T) -> Result<(), QueueLost> {
         let place = self.places.acquire().await;
+        let put = self.items.try_send(Queued { item, place });
+        put.map_err(|_| QueueLost)?;
+        // The tasks of a run share a thread, so none has taken the item yet.
         self.accepted.fetch_add(1, Relaxed);
-        self.items.try_send(Queued { item, place }).map_err(|_| {
-            self.accepted.fetch_sub(1, Relaxed);
-            QueueLost
-        })
+        Ok(())
     }
 }
 

@@ -104,6 +104,7 @@ macro_rules! version {
             };
 
             use super::{Index, Reflection};
+            use crate::adapter::status::server_ends;
 
             type Responses =
                 Pin<Box<dyn Stream<Item = Result<ServerReflectionResponse, Status>> + Send>>;
@@ -121,8 +122,7 @@ macro_rules! version {
                         async move {
                             let next = reflection.shutdown.until(requests.next()).await;
                             // No good end: the client may have sent a request that was not read.
-                            let next =
-                                next.ok_or_else(|| Status::unavailable("the server ends"))?;
+                            let next = next.ok_or_else(server_ends)?;
                             let answer = next
                                 .transpose()?
                                 .map(|request| response(&reflection.index, request));

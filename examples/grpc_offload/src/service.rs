@@ -25,8 +25,8 @@ use tonic_reflection::pb::v1alpha::server_reflection_server as v1alpha;
 
 use crate::DESCRIPTOR;
 use crate::adapter::calls::CallNursery;
-use crate::adapter::serve::{FAREWELL, serve_grpc};
-use crate::adapter::status::status_of;
+use crate::adapter::serve::{FLUSH_GRACE, serve_grpc};
+use crate::adapter::status::{server_ends, status_of};
 use crate::generated::offload_server::{Offload, OffloadServer};
 use crate::generated::{self as messages, Item, Receipt, Update, update};
 use crate::jobs::{self, Job, Outcome, offload};
@@ -36,14 +36,14 @@ use crate::routes::Routes;
 use crate::updates::{Subscribers, TooSlow};
 
 /// The items that wait for a dispatcher. More wait in the stream windows of their clients.
-pub const QUEUE: usize = 8;
+pub const QUEUE_PLACES: usize = 8;
 
 /// The time that a job of the queue may take in addition to its limit: for the start of a worker,
 /// and for the end of a killed one, on a busy machine.
 const START_AND_KILL: Duration = Duration::from_secs(1);
 
 /// The largest message of a client.
-const MESSAGE_LIMIT: usize = 1 << 20;
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// How the service runs.
 #[derive(Clone, Copy)]
@@ -61,10 +61,10 @@ impl Settings {
     /// acknowledged is to be processed.
     pub fn drain_limit(&self) -> Duration {
         // Each dispatcher may have begun with an item, while the queue is full.
-        let rounds = 1 + QUEUE.div_ceil(self.dispatchers.get());
+        let rounds = 1 + QUEUE_PLACES.div_ceil(self.dispatchers.get());
         let job = self.job_limit.saturating_add(START_AND_KILL);
-        let jobs = (0..rounds).fold(Duration::ZERO, |sum, _| sum.saturating_add(job));
-        let calls = self.grace.saturating_add(FAREWELL);
+        let jobs = job.saturating_mul(rounds.try_into().unwrap_or(u32::MAX));
+        let calls = self.grace.saturating_add(FLUSH_GRACE);
         calls.saturating_add(jobs)
     }
 }
@@ -94,7 +94,7 @@ pub async fn serve_offload(
     shutdown: &Shutdown,
 ) {
     open_nursery(async |n: Nursery<'_>| {
-        let (queue, items) = Queue::new(QUEUE, statistics.accepted.clone());
+        let (queue, items) = Queue::new(QUEUE_PLACES, statistics.accepted.clone());
         let queue = Arc::new(queue);
         n.spawn(process(items, settings, statistics));
         let service = Service {
@@ -108,7 +108,7 @@ pub async fn serve_offload(
         let reflection = Reflection::new(&[DESCRIPTOR, FILE_DESCRIPTOR_SET], shutdown);
         let reflection = reflection.expect("the descriptors were generated");
         let routes = Routes {
-            offload: OffloadServer::new(service).max_decoding_message_size(MESSAGE_LIMIT),
+            offload: OffloadServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES),
             health: HealthServer::new(HealthService::from_health_reporter(health)),
             reflection: v1::ServerReflectionServer::new(reflection.clone()),
             reflection_alpha: v1alpha::ServerReflectionServer::new(reflection),
@@ -133,31 +133,25 @@ async fn begin_the_end(queue: Arc<Queue<Item>>, mut health: HealthReporter, shut
 
 /// Processes items until the queue is closed and empty. Then there will be no more updates.
 async fn process(items: Receiver<Queued<Item>>, settings: Settings, statistics: &Statistics) {
-    let (dispatchers, limit) = (settings.dispatchers.get(), settings.job_limit);
-    // The jobs of calls have the default limiter. They must not hold up acknowledged items.
-    let workers = &CapacityLimiter::new(dispatchers);
     open_nursery(async |n: Nursery<'_>| {
-        for _ in 0..dispatchers {
+        for _ in 0..settings.dispatchers.get() {
             let items = items.clone();
             n.named("dispatcher")
-                .spawn(dispatch(items, workers, limit, statistics));
+                .spawn(dispatch(items, settings.job_limit, statistics));
         }
     })
     .await;
     statistics.subscribers.close();
 }
 
-async fn dispatch(
-    items: Receiver<Queued<Item>>,
-    workers: &CapacityLimiter,
-    job_limit: Duration,
-    statistics: &Statistics,
-) {
+async fn dispatch(items: Receiver<Queued<Item>>, job_limit: Duration, statistics: &Statistics) {
+    // The jobs of calls have the limiter of the context. They must not hold up acknowledged items.
+    let own_limiter = CapacityLimiter::new(1);
     while let Ok(queued) = items.recv().await {
         let item = queued.take();
         let id = item.id;
         let update = match job(item) {
-            Ok(job) => update(id, offload(job, job_limit).limiter(workers).await),
+            Ok(job) => update(id, offload(job, job_limit).limiter(&own_limiter).await),
             Err(status) => failed(id, status.message().to_owned()),
         };
         statistics.processed.fetch_add(1, Relaxed);
@@ -186,13 +180,12 @@ impl Offload for Service {
         &self,
         request: Request<Streaming<Item>>,
     ) -> Result<Response<Receipt>, Status> {
-        let ends = || Status::unavailable("the server ends");
-        let queue = self.queue.sender().ok_or_else(ends)?;
+        let queue = self.queue.sender().ok_or_else(server_ends)?;
         let mut items = request.into_inner();
         let mut accepted = 0;
         while let Some(item) = items.message().await? {
             // Waits while the queue is full. The client waits too, when its window is used up.
-            queue.put(item).await.map_err(|_| ends())?;
+            queue.put(item).await.map_err(|_| server_ends())?;
             accepted += 1;
         }
         Ok(Response::new(Receipt { accepted }))

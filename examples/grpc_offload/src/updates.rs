@@ -6,30 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use seedbed::sync::{Receiver, Sender, TrySendError, channel};
 
 /// The updates that wait for one subscriber. One that is slower than this loses its subscription.
-const QUEUE: usize = 1000;
+const WAITING_UPDATES: usize = 1000;
 
 /// The subscribers at this time. Clones are handles on the same list.
 pub struct Subscribers<T> {
-    list: Arc<Mutex<List<T>>>,
-}
-
-struct List<T> {
-    next: u64,
-    queues: Vec<Queue<T>>,
-    is_closed: bool,
+    /// `None` when there are no more subscriptions.
+    list: Arc<Mutex<Option<Vec<Subscriber<T>>>>>,
 }
 
 /// The sending side of one subscription.
-struct Queue<T> {
-    number: u64,
+struct Subscriber<T> {
     sender: Sender<T>,
     was_full: Arc<AtomicBool>,
 }
 
 /// The updates from a certain time on. Dropping it ends the subscription.
 pub struct Subscription<T> {
-    number: u64,
     receiver: Receiver<T>,
+    /// Shared with the subscriber, which it also identifies.
     was_full: Arc<AtomicBool>,
     subscribers: Subscribers<T>,
 }
@@ -40,31 +34,21 @@ pub struct TooSlow;
 
 impl<T> Subscribers<T> {
     pub fn new() -> Self {
-        let list = List {
-            next: 0,
-            queues: Vec::new(),
-            is_closed: false,
-        };
         Self {
-            list: Arc::new(Mutex::new(list)),
+            list: Arc::new(Mutex::new(Some(Vec::new()))),
         }
     }
 
     pub fn subscribe(&self) -> Subscription<T> {
-        let (sender, receiver) = channel(QUEUE);
+        let (sender, receiver) = channel(WAITING_UPDATES);
         let was_full = Arc::new(AtomicBool::new(false));
-        let mut list = self.lock();
-        let number = list.next;
-        list.next += 1;
-        if !list.is_closed {
-            list.queues.push(Queue {
-                number,
+        if let Some(list) = &mut *self.lock() {
+            list.push(Subscriber {
                 sender,
                 was_full: was_full.clone(),
             });
         }
         Subscription {
-            number,
             receiver,
             was_full,
             subscribers: self.clone(),
@@ -78,31 +62,35 @@ impl<T> Subscribers<T> {
     where
         T: Clone,
     {
-        self.lock()
-            .queues
-            .retain(|queue| match queue.sender.try_send(value.clone()) {
+        self.retain(
+            |subscriber| match subscriber.sender.try_send(value.clone()) {
                 Err(TrySendError::WouldBlock(_)) => {
-                    queue.was_full.store(true, Relaxed);
+                    subscriber.was_full.store(true, Relaxed);
                     false
                 }
                 Err(TrySendError::Broken(_)) => false,
                 _ => true,
-            });
+            },
+        );
     }
 
     /// Ends all subscriptions after the values in their queues. There are none from now on.
     pub fn close(&self) {
-        let mut list = self.lock();
-        list.is_closed = true;
-        list.queues.clear();
+        *self.lock() = None;
     }
 
     /// Returns the number of subscribers.
     pub fn count(&self) -> usize {
-        self.lock().queues.len()
+        self.lock().as_ref().map_or(0, Vec::len)
     }
 
-    fn lock(&self) -> MutexGuard<'_, List<T>> {
+    fn retain(&self, is_kept: impl FnMut(&Subscriber<T>) -> bool) {
+        if let Some(list) = &mut *self.lock() {
+            list.retain(is_kept);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Subscriber<T>>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,8 +126,8 @@ impl<T> Subscription<T> {
 
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
-        let mut list = self.subscribers.lock();
-        list.queues.retain(|queue| queue.number != self.number);
+        self.subscribers
+            .retain(|subscriber| !Arc::ptr_eq(&subscriber.was_full, &self.was_full));
     }
 }
 
@@ -153,14 +141,14 @@ mod tests {
             let subscribers = Subscribers::new();
             let slow = subscribers.subscribe();
             let fast = subscribers.subscribe();
-            for value in 0..=QUEUE {
+            for value in 0..=WAITING_UPDATES {
                 subscribers.publish(&value);
                 assert_eq!(fast.next().await, Some(Ok(value)));
             }
             assert_eq!(subscribers.count(), 1);
             // A subscription that has lost an update is not complete, also if it is closed later.
             subscribers.close();
-            for value in 0..QUEUE {
+            for value in 0..WAITING_UPDATES {
                 assert_eq!(slow.next().await, Some(Ok(value)));
             }
             assert_eq!(slow.next().await, Some(Err(TooSlow)));
@@ -173,11 +161,11 @@ mod tests {
         seedbed::run(async {
             let subscribers = Subscribers::new();
             let early = subscribers.subscribe();
-            for value in 0..QUEUE {
+            for value in 0..WAITING_UPDATES {
                 subscribers.publish(&value);
             }
             subscribers.close();
-            for value in 0..QUEUE {
+            for value in 0..WAITING_UPDATES {
                 assert_eq!(early.next().await, Some(Ok(value)));
             }
             assert_eq!(early.next().await, None);

@@ -1,27 +1,16 @@
 //! Arguments that the program cannot use are refused with a message.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+#[path = "../../../tests/common/server_program.rs"]
+mod server_program;
+
+use std::process::Command;
 
 /// Runs the program, which must refuse its arguments. Returns what it prints.
 fn refused(arguments: &[&str]) -> String {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_grpc_offload"))
-        .arg("127.0.0.1:0")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that serves would not end by itself.
-    let mut line = String::new();
-    let mut output = BufReader::new(program.stdout.take().unwrap());
-    output.read_line(&mut line).unwrap();
-    if !line.is_empty() {
-        program.kill().unwrap();
-    }
-    let output = program.wait_with_output().unwrap();
-    assert_eq!(line, "", "{arguments:?} are not refused");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_grpc_offload"));
+    program.arg("127.0.0.1:0").args(arguments);
+    let output = server_program::run_to_end(&mut program);
+    assert!(output.stdout.is_empty(), "{arguments:?} are not refused");
     assert!(!output.status.success(), "{arguments:?}");
     String::from_utf8(output.stderr).unwrap()
 }

@@ -19,7 +19,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::reply::{Head, Reply, reply};
-use super::status::trailers;
+use super::status::{server_ends, trailers};
 use super::timeout::grpc_timeout;
 use super::upload::Upload;
 
@@ -185,7 +185,7 @@ fn cancelled(scope: &CancelScope, scopes: &ScopeGroup) -> Status {
     if source == Some(CancelSource::Deadline) {
         Status::deadline_exceeded("the call took longer than its client allowed")
     } else if scopes.is_cancelled() {
-        Status::unavailable("the server ends")
+        server_ends()
     } else {
         Status::cancelled("the call was cancelled")
     }

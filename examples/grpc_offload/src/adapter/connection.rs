@@ -27,8 +27,11 @@ const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// The bytes of one response that are kept for a client that does not read.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// The time after which a silent client is asked whether it is there, and that for its answer.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// The time after which a silent client is asked whether it is there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The time that a client has for this answer, before its connection is cut.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection until either side ends it. When the shutdown begins, it finishes its calls.
 pub async fn serve_connection<S, I>(stream: I, service: S, scopes: ScopeGroup, shutdown: &Shutdown)
@@ -45,8 +48,8 @@ where
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(KEEP_ALIVE.0)
-            .keep_alive_timeout(KEEP_ALIVE.1)
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             // A client may cancel all of its calls at once. With the default of 20, that would end
             // the connection, and the calls that it did not cancel.
             .max_pending_accept_reset_streams(MAX_STREAMS as usize);

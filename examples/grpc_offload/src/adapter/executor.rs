@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Executor, Sleep, Timer};
 use seedbed::nursery::Spawner;
+use seedbed::sleep;
 use seedbed::time::{current_time, sleep_until};
 
 /// Spawns hyper's tasks into a nursery.
@@ -28,7 +29,7 @@ pub struct RunTimer;
 
 impl Timer for RunTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(current_time() + duration)
+        Box::pin(Sleeping(sleep(duration)))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {

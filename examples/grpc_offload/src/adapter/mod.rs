@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! serve_grpc: a nursery
-//! ├─ the end of the grace period, and that of the farewell
+//! ├─ the end of the grace period
 //! └─ connections: a nursery
 //!    ├─ a connection: a nursery, whose body is hyper's connection
 //!    │  ├─ hyper's task of a stream: passes on what the call has sent

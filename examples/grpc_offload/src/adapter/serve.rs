@@ -11,7 +11,7 @@ use smol::Async;
 
 use super::calls::GrpcService;
 use super::connection::serve_connection;
-use super::preface::read_preface;
+use super::preface::{Replayed, read_preface};
 
 /// The connections at a time. Others wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 1000;
@@ -20,7 +20,7 @@ const MAX_CONNECTIONS: usize = 1000;
 const PREFACE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long answers may take to be written when all calls have been cancelled.
-pub const FAREWELL: Duration = Duration::from_secs(5);
+pub const FLUSH_GRACE: Duration = Duration::from_secs(5);
 
 /// The pause after a failed accept, for example because there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -29,8 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// 1. The port is closed, and clients are told to begin no more calls.
 /// 2. Calls may finish within `grace`. Then they are cancelled, and answer UNAVAILABLE.
-/// 3. The connections end when these answers are written. After [`FAREWELL`], those of clients that
-///    do not read are cut.
+/// 3. The connections end when these answers are written. After [`FLUSH_GRACE`], those of clients
+///    that do not read are cut.
 ///
 /// The shutdown's own `drain_for` must be longer than both together.
 pub async fn serve_grpc<S: GrpcService>(
@@ -39,34 +39,43 @@ pub async fn serve_grpc<S: GrpcService>(
     grace: Duration,
     shutdown: &Shutdown,
 ) {
-    let calls = ScopeGroup::new();
-    let all = CancelScope::new();
-    let block = open_nursery(async |timers: Nursery<'_>| {
-        let (ending, scopes, last) = (shutdown.clone(), calls.clone(), all.clone());
-        timers.spawn(async move {
-            ending.begun().await;
+    let calls = &ScopeGroup::new();
+    let connections = &CancelScope::new();
+    let block = open_nursery(async |timer: Nursery<'_>| {
+        timer.spawn(async move {
+            shutdown.begun().await;
+            connections.set_timeout(grace.saturating_add(FLUSH_GRACE));
             sleep(grace).await;
-            scopes.cancel();
-            sleep(FAREWELL).await;
-            last.cancel_because("a client does not read the last answers");
+            calls.cancel();
         });
-        let connections = open_nursery(async |connections: Nursery<'_>| {
-            let places = CapacityLimiter::new(MAX_CONNECTIONS);
-            let next = async || (places.acquire().await, accept(&listener).await);
-            while let Some((place, stream)) = shutdown.until(next()).await {
-                let (service, scopes) = (service.clone(), calls.clone());
-                connections.spawn(async move {
-                    attend_to(stream, service, scopes, shutdown).await;
-                    drop(place);
-                });
-            }
-            drop(listener);
-        });
+        let accepting = accept_connections(listener, service, calls, shutdown);
         // `None` if the last connections were cut.
-        _ = all.run(connections).await;
+        _ = connections.run(accepting).await;
     });
     // The timer is of no use when the connections have ended.
     block.daemon().await
+}
+
+/// Accepts connections until the shutdown begins, and waits for their ends.
+async fn accept_connections<S: GrpcService>(
+    listener: Async<TcpListener>,
+    service: S,
+    calls: &ScopeGroup,
+    shutdown: &Shutdown,
+) {
+    open_nursery(async |connections: Nursery<'_>| {
+        let limiter = CapacityLimiter::new(MAX_CONNECTIONS);
+        let accept = async || (limiter.acquire().await, accept(&listener).await);
+        while let Some((token, stream)) = shutdown.until(accept()).await {
+            let service = service.clone();
+            connections.spawn(async move {
+                serve_stream(stream, service, calls, shutdown).await;
+                drop(token);
+            });
+        }
+        drop(listener);
+    })
+    .await
 }
 
 /// Accepts the next connection. Errors are temporary: they concern one client, or a lack of
@@ -84,19 +93,19 @@ async fn accept(listener: &Async<TcpListener>) -> Async<TcpStream> {
 }
 
 /// Serves one client. A client that says nothing is left, after a time, or when the server ends.
-async fn attend_to<S: GrpcService>(
+async fn serve_stream<S: GrpcService>(
     stream: Async<TcpStream>,
     service: S,
-    scopes: ScopeGroup,
+    calls: &ScopeGroup,
     shutdown: &Shutdown,
 ) {
     let opened = shutdown.until(open(stream)).await;
     if let Some(Ok(stream)) = opened {
-        serve_connection(stream, service, scopes, shutdown).await;
+        serve_connection(stream, service, calls.clone(), shutdown).await;
     }
 }
 
-async fn open(stream: Async<TcpStream>) -> io::Result<super::preface::Replayed<Async<TcpStream>>> {
+async fn open(stream: Async<TcpStream>) -> io::Result<Replayed<Async<TcpStream>>> {
     // Small messages are not held back for larger ones.
     stream.get_ref().set_nodelay(true)?;
     read_preface(stream, PREFACE_LIMIT).await

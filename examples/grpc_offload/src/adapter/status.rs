@@ -12,6 +12,11 @@ pub fn status_of(error: ProducerError<Status>) -> Status {
     }
 }
 
+/// Returns the status of a call that is refused or cancelled because the server ends.
+pub fn server_ends() -> Status {
+    Status::unavailable("the server ends")
+}
+
 /// Returns the trailers that end a stream with this status.
 pub fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();

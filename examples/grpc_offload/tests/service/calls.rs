@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use grpc_offload::adapter::serve::{FAREWELL, serve_grpc};
+use grpc_offload::adapter::serve::{FLUSH_GRACE, serve_grpc};
 use grpc_offload::generated::{Item, Subscription};
 use seedbed::sync::Event;
 use seedbed::testing::MockClock;
@@ -421,7 +421,7 @@ fn a_shutdown_ends_idle_connections_and_those_that_say_nothing() {
 
 /// In virtual time, of which less passes than a keep-alive takes.
 #[test]
-fn a_client_that_does_not_read_is_cut_after_the_farewell() {
+fn a_client_that_does_not_read_is_cut_when_its_time_is_over() {
     for seed in SEEDS {
         let clock = MockClock::new();
         let (service, _log) = Probe::new(Kind::Large);
@@ -437,12 +437,12 @@ fn a_client_that_does_not_read_is_cut_after_the_farewell() {
                     .with_client(async |mut client| {
                         let updates = client.get_updates(Subscription {}).await.unwrap();
                         server.shutdown.begin();
-                        let limit = 2 * (SECOND + FAREWELL);
+                        let limit = 2 * (SECOND + FLUSH_GRACE);
                         while clock.elapsed() < limit {
                             for _ in 0..100 {
                                 checkpoint().await;
                             }
-                            assert!(!ended.is_set() || clock.elapsed() >= SECOND + FAREWELL);
+                            assert!(!ended.is_set() || clock.elapsed() >= SECOND + FLUSH_GRACE);
                             clock.jump(SECOND);
                         }
                         // The client keeps its connection until the server has ended it.

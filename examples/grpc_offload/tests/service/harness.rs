@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use seedbed::service::{Shutdown, serve};
 use seedbed::sync::channel;
-use seedbed::{Nursery, RunBuilder, open_nursery};
+use seedbed::{CapacityLimiter, Nursery, RunBuilder, WorkerConfig, cache_scope, open_nursery};
 use smol::Async;
 use smol::future::{or, zip};
 use smol_hyper::rt::FuturesIo;
@@ -24,6 +24,9 @@ const HANGS: Duration = Duration::from_secs(60);
 
 /// The order of tasks differs with each of these.
 pub const SEEDS: std::ops::Range<u64> = 0..10;
+
+/// The jobs of calls that run at a time in one test.
+pub const JOBS_OF_CALLS: usize = 2;
 
 pub type Client = OffloadClient<Channel>;
 
@@ -74,7 +77,9 @@ pub fn with_limited_server(
         panic!("something hangs");
     };
     let _running = watch_this_thread();
-    builder.run(or(both, watchdog));
+    // Tests on other threads have workers, and a limiter, of their own.
+    let workers = WorkerConfig::new().limiter(&CapacityLimiter::new(JOBS_OF_CALLS));
+    builder.run(cache_scope(workers, or(both, watchdog)));
 }
 
 /// Ends the test program if a handler blocks the thread of the test, where no task can notice it.

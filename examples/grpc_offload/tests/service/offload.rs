@@ -2,24 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
-use grpc_offload::adapter::serve::FAREWELL;
+use grpc_offload::adapter::serve::FLUSH_GRACE;
 use grpc_offload::generated::update::Outcome;
 use grpc_offload::generated::{Fault, Item, Subscription, Update};
-use grpc_offload::service::{QUEUE, Settings, Statistics, serve_offload};
+use grpc_offload::service::{QUEUE_PLACES, Settings, Statistics, serve_offload};
 use seedbed::testing::MockClock;
 use seedbed::worker::default_context_statistics;
-use seedbed::{Nursery, RunBuilder, WorkerConfig, cache_scope, open_nursery};
-use smol::future::{or, yield_now};
+use seedbed::{Nursery, RunBuilder, open_nursery};
+use smol::future::{or, yield_now, zip};
 use smol::stream;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Client, SEEDS, Server, origin, shuffled, with_limited_server};
+use crate::harness::{Client, JOBS_OF_CALLS, SEEDS, Server, origin, shuffled, with_limited_server};
 
 /// No limit is reached in a test, unless something hangs.
 const SETTINGS: Settings = Settings {
@@ -43,15 +43,10 @@ fn with_settings(
         builder,
         settings.drain_limit(),
         async |listener, shutdown| {
-            // Other tests, on other threads, use other workers.
-            cache_scope(WorkerConfig::new(), async {
-                serve_offload(listener, settings, &statistics, shutdown).await;
-                let accepted = statistics.accepted.load(Relaxed);
-                assert_eq!(statistics.processed.load(Relaxed), accepted);
-                assert_eq!(statistics.subscribers.count(), 0);
-                assert_eq!(default_context_statistics().running_workers, 0);
-            })
-            .await;
+            serve_offload(listener, settings, &statistics, shutdown).await;
+            let accepted = statistics.accepted.load(Relaxed);
+            assert_eq!(statistics.processed.load(Relaxed), accepted);
+            assert_eq!(default_context_statistics().running_workers, 0);
         },
         async |server| test(server, &statistics).await,
     );
@@ -109,16 +104,33 @@ fn a_job_that_panics_or_crashes_is_the_error_of_its_call_alone() {
     });
 }
 
-/// The limit of the job is far away, so only the cancellation kills it.
+/// The run's clock is a virtual one, so the deadline passes when the worker has the job. The limit
+/// of the job is far away, so only the cancellation kills it.
 #[test]
 fn a_call_whose_deadline_passes_kills_its_job() {
-    with_offload(0, async |server, _| {
+    let clock = MockClock::new();
+    let builder = shuffled(0).clock(clock.clone());
+    with_settings(builder, SETTINGS, async |server, _| {
         server
             .with_client(async |mut client| {
-                let mut request = Request::new(item(1, Fault::Hang));
-                request.set_timeout(Duration::from_millis(100));
-                let status = client.compute(request).await.unwrap_err();
+                let answer = client.compute(item(1, Fault::Unspecified)).await;
+                let worker = format!("/proc/{}", answer.unwrap().get_ref().process);
+                assert_eq!(default_context_statistics().idle_workers, 1);
+                let mut request = Request::new(item(2, Fault::Hang));
+                let deadline = Duration::from_secs(1);
+                request.set_timeout(deadline);
+                let time_passes = async {
+                    while default_context_statistics().idle_workers == 1 {
+                        yield_now().await;
+                    }
+                    assert!(Path::new(&worker).exists(), "the worker has the job");
+                    clock.jump(deadline);
+                };
+                let (answer, ()) = zip(client.compute(request), time_passes).await;
+                let status = answer.unwrap_err();
                 assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+                assert_eq!(default_context_statistics().killed, 1);
+                assert!(!Path::new(&worker).exists(), "the job goes on");
             })
             .await;
     });
@@ -154,7 +166,7 @@ fn calls_whose_jobs_hang_delay_neither_other_calls_nor_the_queue() {
                     let updates = client.get_updates(Subscription {}).await;
                     let mut updates = updates.unwrap().into_inner();
                     open_nursery(async |n: Nursery<'_>| {
-                        for id in 0..=available_parallelism().unwrap().get() as u64 {
+                        for id in 0..=JOBS_OF_CALLS as u64 {
                             let mut client = client.clone();
                             n.spawn(async move {
                                 let answer = client.compute(item(id, Fault::Hang)).await;
@@ -207,6 +219,10 @@ fn every_subscriber_gets_every_update() {
                         assert_eq!(upload(&mut client, 0..50, Fault::Unspecified).await, 50);
                         for subscriber in subscribers {
                             assert!(subscriber.await.into_iter().eq(0..50));
+                        }
+                        // Without a further update, the server notices that they have left.
+                        while statistics.subscribers.count() > 0 {
+                            yield_now().await;
                         }
                     })
                     .await
@@ -303,7 +319,7 @@ fn a_shutdown_has_time_for_a_full_queue_whose_jobs_all_take_their_limit() {
         grace: Duration::from_secs(1),
         job_limit: Duration::from_millis(100),
     };
-    let items = QUEUE as u64 + 1;
+    let items = QUEUE_PLACES as u64 + 1;
     let builder = RunBuilder::new().clock(clock.clone());
     with_settings(builder, settings, async |server, _| {
         server
@@ -312,7 +328,7 @@ fn a_shutdown_has_time_for_a_full_queue_whose_jobs_all_take_their_limit() {
                 assert_eq!(upload(&mut client, 0..items, Fault::Hang).await, items);
                 server.shutdown.begin();
                 let jobs = settings.job_limit * items.try_into().unwrap();
-                clock.jump(settings.grace + FAREWELL + jobs);
+                clock.jump(settings.grace + FLUSH_GRACE + jobs);
             })
             .await;
     });
