@@ -4,9 +4,19 @@
 # this crate is compiled with `--cfg loom`, so nothing but it and loom itself is built for this.
 
 set -euo pipefail
+
+# Called by cargo in place of rustc, for the packages of this workspace.
+if [ -n "${SEEDBED_LOOM:-}" ]; then
+    exec "$@" --cfg loom --extern "loom=$SEEDBED_LOOM" -L "dependency=${SEEDBED_LOOM%/*}" -D warnings
+fi
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+built=$(cargo build --package seedbed-models --message-format=json-render-diagnostics)
+loom=$(sed -n 's/.*"filenames":\["\([^"]*\/libloom-[^"]*\.rlib\)".*/\1/p' <<<"$built")
+export SEEDBED_LOOM="$loom" RUSTC_WORKSPACE_WRAPPER="$PWD/tests/loom.sh"
+# With the survey, as the features that it needs are those with which `cargo test` builds dependencies.
 # Without optimisation, which takes longer to compile than it saves. The manifest has loom optimised.
-built=$(cargo rustc --lib --profile test --message-format=json-render-diagnostics -- --cfg loom -D warnings)
+built=$(cargo test --no-run --lib -p seedbed -p survey --message-format=json-render-diagnostics)
 program=$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' <<<"$built" | tail -n 1)
 "$program" "${1:-loom_tests}"

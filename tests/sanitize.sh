@@ -49,6 +49,6 @@ export SEEDBED_STRESS_SEEDS=100 SEEDBED_STRESS_CHILDREN=100000
 
 # The skipped tests leak on purpose: they forget a future, or panic twice.
 cargo +nightly test --no-fail-fast --target "$host" "${build[@]}" \
-    --lib --test nursery --test cancel --test sync --test stress --test every_poll --test tree_var \
+    --package seedbed --lib --test nursery --test cancel --test sync --test stress --test every_poll --test tree_var \
     -- --skip leaks_and_nothing_else --skip forgotten --skip of_two_panics --skip a_panic_while_a_cancelled_child \
     --skip even_if_one_drop_panics

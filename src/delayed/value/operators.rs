@@ -5,7 +5,7 @@
 //! * `impl<U> Add<U> for Delayed<T>` would overlap with that of `Delayed<U>`;
 //! * `impl<U> Add<Delayed<U>> for f64 where f64: Add<U>` makes rustc give up with E0275 on code of
 //!   other crates that has nothing to do with delayed values, such as `|x, y| x + y` in a box.
-//!   `tests/compile_pass/operators_of_strangers.rs` is such code;
+//!   `tests/checks/compile_pass/operators_of_strangers.rs` is such code;
 //! * a trait for all operands would lose the types of literals, so that `Delayed<u64> * 2` would be
 //!   refused.
 //!
