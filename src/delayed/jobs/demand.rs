@@ -9,15 +9,16 @@ use crate::resource::{Allocation, Amount, CORES, MEMORY, Memory, Request, WallTi
 /// Returns what a call asks for, its learned memory included.
 pub(super) fn of_call(pool: &Pool, options: &Options) -> Arc<Checked> {
     let of_call = &options.of_call;
-    let Some(group) = &options.memory else {
-        return with_expected_time(pool, options, of_call);
-    };
-    let Some(total) = pool.total(MEMORY).map(Amount::wholes) else {
-        return with_expected_time(pool, options, of_call);
-    };
-    let amount = group.memory();
-    let amount = amount.unwrap_or_else(|| share(pool, total, &of_call.request));
-    with_memory(pool, options, amount.min(total))
+    let learned = options.memory.as_ref().and_then(|group| {
+        let total = pool.total(MEMORY)?.wholes();
+        let amount = group.memory();
+        let amount = amount.unwrap_or_else(|| share(pool, total, &of_call.request));
+        Some(amount.min(total))
+    });
+    match learned {
+        Some(bytes) => with_memory(pool, options, bytes),
+        None => with_expected_time(pool, options, of_call),
+    }
 }
 
 /// Returns what a call asks for that has run out of its learned memory: all memory of the block.
@@ -33,8 +34,11 @@ pub(super) fn of_second_run(
 
 fn with_memory(pool: &Pool, options: &Options, bytes: u64) -> Arc<Checked> {
     let request = options.of_call.request.clone() & Memory::bytes(bytes);
-    let checked = pool.check(request, &options.held_around);
-    with_expected_time(pool, options, &Arc::new(checked))
+    let request = match expected_time(pool, options, &request) {
+        Some(time) => request & time,
+        None => request,
+    };
+    Arc::new(pool.check(request, &options.held_around))
 }
 
 /// Adds the time that a job is expected to take, if the block's time is limited.
@@ -43,21 +47,27 @@ pub(super) fn with_expected_time(
     options: &Options,
     checked: &Arc<Checked>,
 ) -> Arc<Checked> {
-    let expected = match &options.time_limit {
-        Some(TimeLimit::Learned(group)) if pool.time_left().is_some() => group.expected_time(),
-        _ => None,
-    };
-    let asks_for_time = |request: &Request| {
-        let mut needs = request.needs().iter();
-        needs.any(|need| need.wall_time().is_some())
-    };
-    match expected {
-        Some(time) if !asks_for_time(&checked.request) => {
-            let request = checked.request.clone() & WallTime(time);
+    match expected_time(pool, options, &checked.request) {
+        Some(time) => {
+            let request = checked.request.clone() & time;
             Arc::new(pool.check(request, &options.held_around))
         }
-        _ => checked.clone(),
+        None => checked.clone(),
     }
+}
+
+/// Returns the time that a job is expected to take, if the block's time is limited and the request
+/// says nothing of it.
+fn expected_time(pool: &Pool, options: &Options, request: &Request) -> Option<WallTime> {
+    let Some(TimeLimit::Learned(group)) = &options.time_limit else {
+        return None;
+    };
+    pool.time_left()?;
+    let mut needs = request.needs().iter();
+    if needs.any(|need| need.wall_time().is_some()) {
+        return None;
+    }
+    group.expected_time().map(WallTime)
 }
 
 /// Returns the part of the memory that belongs to the cores of a request.
