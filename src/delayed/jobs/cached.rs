@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use super::callable::{Callable, Portable};
 use super::handle::Jobs;
-use super::record::Record;
-use super::run::Ended;
+use super::record::{Ended, Record};
 use crate::delayed::cache::{KeptResult, claim};
-use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::value::awaiter::JobId;
 use crate::thread;
 
@@ -31,12 +29,17 @@ impl<'env> Jobs<'env> {
     /// killed while it writes may leave its `.new` file, which no run reads; delete it when no
     /// program uses the folder.
     ///
-    /// A file that is torn, or written by another version of the format, or whose value has another
-    /// type than the function returns, is not used: a `tracing` event at WARN names the file and
-    /// the reason, the job runs, and its value replaces the file. Types are compared by their
-    /// names, and by the names, the order and the kinds of their fields and variants; only an
-    /// exchange of kinds of numbers between fields that keep their names is not noticed. If a file
-    /// cannot be written, a `tracing` event says so, and the value is returned.
+    /// A file that is torn, or whose value has another type than the function returns, is not used:
+    /// a `tracing` event at WARN names the file and the reason, the job runs, and its value replaces
+    /// the file. Types are compared by their names, and by the names, the order and the kinds of
+    /// their fields and variants; only an exchange of kinds of numbers between fields that keep
+    /// their names is not noticed. If a file cannot be written, a `tracing` event says so, and the
+    /// value is returned.
+    ///
+    /// A version of this crate that encodes values in another way computes other names for the same
+    /// jobs: it neither opens, reports nor replaces the files of the earlier version, which stay
+    /// until they are deleted. A file of another format that has the name all the same is treated
+    /// like a torn one.
     ///
     /// # What is kept
     ///
@@ -111,15 +114,13 @@ impl<'env> Jobs<'env> {
         let folder = self.pool.cache_folder.clone();
         let looked_up = thread::run_sync(move || {
             let kept = KeptResult::new(&folder, &key, name, &argument);
-            let kept = kept.map(|kept| (kept.read::<F::Value>(), Arc::new(kept)));
+            let kept = kept.map(|kept| (kept.read::<F::Value>(), kept));
             (argument, kept)
         });
         let (argument, kept) = looked_up.await;
         let kept = match kept {
             Ok((Ok(Some(value)), _)) => {
-                self.pool.count_cached();
-                record.end();
-                return (Ok(value), Some(JobStatistics::default()));
+                return record.end_cached(value);
             }
             Ok((Ok(None), kept)) => Some(kept),
             Ok((Err(reason), kept)) => {
@@ -137,9 +138,8 @@ impl<'env> Jobs<'env> {
             (Ok(value), Some(kept)) => (value, kept),
             (result, _) => return (result, cost),
         };
-        let writer = kept.clone();
-        let written = thread::run_sync(move || (writer.write(&value), value));
-        let (written, value) = written.await;
+        let written = thread::run_sync(move || (kept.write(&value), value, kept));
+        let (written, value, kept) = written.await;
         if let Err(reason) = written {
             let file = kept.path().display();
             tracing::warn!(%file, reason, "the result of a job cannot be kept");

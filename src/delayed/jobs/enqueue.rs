@@ -5,9 +5,9 @@ use std::any::type_name;
 use super::callable::{Callable, Portable};
 use super::handle::Jobs;
 use super::options::Checked;
-use super::pool::Ticket;
-use super::record::Record;
-use super::run::{Ended, Job, run_job};
+use super::record::{Ended, Record};
+use super::run::{Job, run_job};
+use super::ticket::Ticket;
 use crate::delayed::error::JobError;
 use crate::delayed::value::awaiter::JobId;
 
@@ -20,7 +20,7 @@ impl Jobs<'_> {
         checked: &Checked,
     ) -> Result<Option<Ticket>, JobError> {
         let is_prioritized = self.options.is_prioritized;
-        let submitted = self.pool.submit((job, name), checked, is_prioritized);
+        let submitted = Ticket::submit(&self.pool, (job, name), checked, is_prioritized);
         submitted.map_err(|reason| JobError::impossible(name, 0, reason))
     }
 
@@ -37,15 +37,11 @@ impl Jobs<'_> {
     {
         let name = type_name::<F>();
         match self.enqueue(id, name, &self.demand_of_call()) {
-            Err(error) => {
-                record.fail();
-                (Err(error), None)
-            }
+            Err(error) => record.fail(error),
             Ok(ticket) => {
                 let job = Job {
                     f,
                     argument,
-                    name,
                     ticket,
                 };
                 run_job::<F, A, M>(job, record, self.pool.clone(), self.options.clone()).await

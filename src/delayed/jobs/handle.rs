@@ -12,7 +12,6 @@ use super::record::Record;
 use super::run::{Job, run_job};
 use super::running::{held_here, run_as, run_future};
 use super::statistics::Statistics;
-use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::learned::TimeLimit;
 use crate::delayed::value::Delayed;
 use crate::delayed::value::promise::pending;
@@ -280,7 +279,8 @@ impl<'env> Jobs<'env> {
         let (promise, value) = pending(name);
         if let Some(key) = self.claim_cache_key::<F>() {
             let (jobs, job) = (self.clone(), promise.job());
-            let (record, argument) = (Record::new(&self.pool, job), argument.into_argument());
+            let record = Record::new(&self.pool, job, name);
+            let argument = argument.into_argument();
             self.spawner.spawn(async move {
                 let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
                 promise.settle_job(cached.await);
@@ -293,11 +293,10 @@ impl<'env> Jobs<'env> {
                 let job = Job {
                     f,
                     argument: argument.into_argument(),
-                    name,
                     ticket,
                 };
                 let (pool, options) = (self.pool.clone(), self.options.clone());
-                let record = Record::new(&pool, promise.job());
+                let record = Record::new(&pool, promise.job(), name);
                 self.spawner.spawn(async move {
                     let ended = run_job::<F, A, M>(job, record, pool, options);
                     promise.settle_job(ended.await);
@@ -339,12 +338,10 @@ impl<'env> Jobs<'env> {
         let name = type_name::<F>();
         let (promise, result) = pending(name);
         let (jobs, value) = (self.clone(), value.into());
-        let record = Record::new(&self.pool, promise.job());
+        let record = Record::new(&self.pool, promise.job(), name);
         promise.set_argument(&value);
-        if self.pool.is_traced() {
-            let inputs = value.jobs(); // without the lock of the trace
-            self.pool.trace(|trace| trace.depend(promise.job(), inputs));
-        }
+        let inputs = value.jobs(); // without the lock of the trace
+        self.pool.trace(|trace| trace.depend(promise.job(), inputs));
         let key = self.claim_cache_key::<F>();
         self.spawner.spawn(async move {
             let (job, pool) = (promise.job(), &jobs.pool);
@@ -352,10 +349,7 @@ impl<'env> Jobs<'env> {
             promise.forget_argument();
             let argument = match computed.and_then(Delayed::into_result) {
                 Ok(argument) => argument,
-                Err(error) => {
-                    record.fail();
-                    return promise.settle(Err(error));
-                }
+                Err(error) => return promise.settle_job(record.fail(error)),
             };
             let job = (job, f, argument);
             promise.settle_job(match key {
@@ -406,20 +400,11 @@ impl<'env> Jobs<'env> {
             Ok(ticket) => {
                 let future = future.into_future();
                 let (pool, options) = (self.pool.clone(), self.options.clone());
-                let record = Record::new(&pool, job);
+                let mut record = Record::new(&pool, job, name);
                 self.spawner.spawn(async move {
-                    if ticket.is_none() {
-                        record.begin(name);
-                    }
-                    let mut cost = JobStatistics::default();
-                    let job = (job, name);
-                    let result = run_future(job, future, ticket, &pool, &options, &mut cost).await;
-                    if result.is_ok() {
-                        options.learn(&cost);
-                    }
-                    pool.count(&cost, result.is_ok());
-                    record.end();
-                    promise.settle_job((result, Some(cost)));
+                    let result = run_future(job, future, ticket, &pool, &options, &mut record);
+                    let result = result.await;
+                    promise.settle_job(record.end(result, &options));
                 });
             }
         }

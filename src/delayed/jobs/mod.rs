@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `open` | the blocks |
 //! | `handle`, `options`, `limited` | the handle that submits jobs, its options, its limit |
-//! | `pool`, `state`, `waiter` | waiting for an allocation, and giving it back |
-//! | `enqueue` | putting a job into the queue |
+//! | `pool`, `state`, `waiter` | the resources of a block, and its queue |
+//! | `enqueue`, `ticket` | putting a job into the queue, where it gets its allocation |
 //! | `record` | a job from its submission to its end, as it is counted |
-//! | `progress`, `bar`, `observed`, `trace`, `trace_to` | what a block does, for those that look on |
+//! | `progress`, `bar`, `observed`, `trace`, `trace_slot`, `trace_to` | what a block does, for those that look on |
 //! | `run` | one job, from its turn to its result |
-//! | `running`, `waits` | a job that runs in this process; what it waits for |
+//! | `running`, `recorded_wait`, `waits` | a job that runs in this process; what it waits for |
 //! | `process` | a program as a job |
 //! | `learned`, `demand` | what jobs ask for whose limits are learned |
 //! | `cached` | jobs whose results are kept for later runs |
@@ -36,11 +36,14 @@ mod pool_tests;
 mod process;
 mod progress;
 mod record;
+mod recorded_wait;
 mod run;
 mod running;
 mod state;
 mod statistics;
+mod ticket;
 mod trace;
+mod trace_slot;
 mod trace_to;
 mod waiter;
 mod waits;

@@ -1,39 +1,29 @@
-//! Waits for allocations, and gives them back.
+//! The resources of a block, and its queue.
 //!
 //! The decisions are those of `resource::{Ledger, Queue}`; here they are put behind a lock, and
-//! waiters are woken. An allocation is owned: by the slot of its waiter until that takes it, then
-//! by a [`Grant`]. Dropping either gives it back, so that no end of a job can lose it.
+//! waiters are woken.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io::{self, Write};
-use std::mem;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-
-use atomic_waker::AtomicWaker;
 
 use super::observed::Observed;
 use super::options::Checked;
-use super::state::{Slot, State, Turn};
+use super::state::State;
 use super::statistics::{ResourceStatistics, Statistics};
 use super::trace::Trace;
+use super::trace_slot::TraceSlot;
 use super::waiter::Waiter;
-use super::waits::WaitNumber;
-use crate::delayed::error::JobError;
-use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::learned::{Group, Learned};
 use crate::delayed::setup::Setup;
 use crate::delayed::value::awaiter::JobId;
-use crate::delayed::value::watcher::Watcher;
-use crate::resource::{Allocation, Amount, Ledger, Request, Resources, TicketId, ZERO};
+use crate::resource::{Allocation, Amount, Ledger, Request, Resources, ZERO};
 use crate::sync::CapacityLimiter;
 use crate::sys::primitives::lock;
 use crate::sys::unwind;
 use crate::time::current_time;
-use crate::wait::{Wait, pending};
 use crate::worker::ContextSet;
 
 /// The resources and the workers of a block.
@@ -42,10 +32,7 @@ pub(super) struct Pool {
     /// The numbers of the cores.
     cores: Vec<usize>,
     name: Option<Arc<str>>,
-    /// `None` in the cell if the trace has ended.
-    trace: OnceLock<Mutex<Option<Trace>>>,
-    /// Locked while a trace is begun.
-    beginning_trace: Mutex<()>,
+    trace: TraceSlot,
     /// The error of the setup. If there is one, no job can run.
     fault: Option<String>,
     /// Whether all jobs are prioritised.
@@ -75,8 +62,7 @@ impl Pool {
             state: Mutex::new(State::new(Ledger::new(&resources))),
             cores: resources.core_numbers(),
             name: setup.block_name().cloned(),
-            trace: OnceLock::new(),
-            beginning_trace: Mutex::new(()),
+            trace: TraceSlot::default(),
             ends_at: resources
                 .time()
                 .and_then(|time| current_time().checked_add(time)),
@@ -123,49 +109,13 @@ impl Pool {
         }
     }
 
-    /// Puts a job into the queue. Returns `None` for a job that asks for nothing.
-    ///
-    /// # Errors
-    ///
-    /// The reason why the job can never have what it asks for.
-    pub(super) fn submit(
-        self: &Arc<Self>,
-        (job, name): (JobId, &'static str),
-        checked: &Checked,
-        is_prioritized: bool,
-    ) -> Result<Option<Ticket>, String> {
-        if let Some(fault) = &checked.fault {
-            return Err(fault.clone());
-        }
-        if checked.is_for_nothing {
-            return Ok(None);
-        }
-        let submitted = current_time();
-        let slot = Arc::new(Slot {
-            job,
-            name,
-            turn: Mutex::new(Turn::Waiting),
-            waker: AtomicWaker::new(),
-        });
-        let mut state = lock(&self.state);
-        let id = state
-            .queue
-            .push(checked.request.clone(), is_prioritized, slot.clone());
-        state.tickets.insert(job, id);
-        // Made before any waker is called: if one panics, the job leaves the queue.
-        let ticket = Ticket {
-            pool: self.clone(),
-            slot,
-            id,
-            submitted,
-        };
-        self.grant(state);
-        Ok(Some(ticket))
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     /// Grants what fits, in the order of the queue. Unlocks the state, and wakes the waiters, the
     /// rest also after a waker of one has panicked.
-    fn grant(&self, mut state: MutexGuard<'_, State>) {
+    pub(super) fn grant(&self, mut state: MutexGuard<'_, State>) {
         let granted = state.choose(self.time_left());
         let deadlock = state.take_deadlock();
         let observed = state.changed();
@@ -178,7 +128,7 @@ impl Pool {
     }
 
     /// Changes what the statistics show, and wakes the observers.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
         change(&mut state);
         let observed = state.changed();
@@ -188,7 +138,8 @@ impl Pool {
         }
     }
 
-    fn release(&self, job: JobId, allocation: &Allocation) {
+    /// Gives back the allocation of a job that has ended.
+    pub(super) fn release(&self, job: JobId, allocation: &Allocation) {
         let mut state = lock(&self.state);
         state.ledger.release(allocation);
         state.running -= 1;
@@ -197,60 +148,10 @@ impl Pool {
         drop(ended);
     }
 
-    /// Records that a job, which may be a holder of resources, waits for the results of others,
-    /// until the returned value is dropped. `held` is what it, and the jobs around it, hold.
-    ///
-    /// # Errors
-    ///
-    /// If the wait has no end.
-    pub(super) fn begin_wait(
-        self: &Arc<Self>,
-        (waiting, is_holder): (JobId, bool),
-        jobs: Vec<JobId>,
-        held: &[Arc<Allocation>],
-        watcher: &Arc<Watcher>,
-    ) -> Result<RecordedWait, JobError> {
-        let mut state = lock(&self.state);
-        if !held.is_empty()
-            && let Some((request, name)) = state.find_obstructed(&jobs, held, self.time_left())
-        {
-            let reason = format!(
-                "it asks for {request}, and the future that waits for it holds {}, so that neither \
-                 could go on. Wait for it outside of that future, or let one of both ask for less",
-                list(held)
-            );
-            return Err(JobError::deadlock(name, reason));
-        }
-        let number = state.waits.add(waiting, is_holder, jobs, watcher);
-        // Made before any waker is called: if one panics, the wait has ended.
-        let recorded = RecordedWait {
-            pool: self.clone(),
-            waiting,
-            number,
-        };
-        self.grant(state);
-        Ok(recorded)
-    }
-
     /// Returns the number of waiting jobs that hold resources.
     #[cfg(all(test, not(loom)))]
     pub(super) fn waiting_holders(&self) -> usize {
         lock(&self.state).waits.holders()
-    }
-
-    /// Counts a job that was submitted.
-    pub(super) fn count_submitted(&self) {
-        self.change(|state| state.submitted += 1);
-    }
-
-    /// Counts a job that could not begin, because its argument has failed or it was refused.
-    pub(super) fn count_failed(&self) {
-        self.change(|state| state.failed += 1);
-    }
-
-    /// Counts a job that was cancelled before it had a result.
-    pub(super) fn count_cancelled(&self) {
-        self.change(|state| state.cancelled += 1);
     }
 
     /// Returns the statistics, if there have been other than so many changes.
@@ -269,46 +170,28 @@ impl Pool {
 
     /// Ends the trace and the streams of statistics, at the end of the block.
     pub(super) fn close(&self) {
-        let trace = self.trace.get().and_then(|trace| lock(trace).take());
-        if let Some(Err(error)) = trace.map(Trace::finish) {
-            tracing::warn!(%error, "the trace of a block of jobs could not be written");
-        }
+        self.trace.end();
         // The last step, because it calls wakers of observers, which may panic.
         self.change(|state| state.is_closed = true);
     }
 
-    /// Begins a trace in the file that `create` makes. Returns false, and does not call that, if
-    /// the pool has a trace.
+    /// Begins a trace in what `create` makes.
     ///
     /// # Errors
     ///
-    /// The error of `create`. The pool has no trace then.
+    /// If the block has a trace or has ended; `create` is not called then. The error of `create`.
     pub(super) fn begin_trace<W: Write + Send + 'static>(
         &self,
         create: impl FnOnce() -> io::Result<W>,
-    ) -> io::Result<bool> {
-        let now = current_time();
-        let _only_one = lock(&self.beginning_trace);
-        if self.is_traced() {
-            return Ok(false);
-        }
-        let out = create()?;
+    ) -> io::Result<()> {
         let name = self.name.as_deref().unwrap_or("jobs");
-        self.trace
-            .get_or_init(|| Mutex::new(Some(Trace::new(out, name, &self.cores, now))));
-        Ok(true)
-    }
-
-    /// Returns whether the pool has had a trace, which may have ended.
-    pub(super) fn is_traced(&self) -> bool {
-        self.trace.get().is_some()
+        let begin = |out| Trace::new(out, name, &self.cores, current_time());
+        self.trace.begin(create, begin)
     }
 
     /// Calls `record` with the trace, if there is one.
     pub(super) fn trace(&self, record: impl FnOnce(&mut Trace)) {
-        if let Some(trace) = self.trace.get() {
-            lock(trace).as_mut().map(record);
-        }
+        self.trace.record(record);
     }
 
     /// Returns what was learned from the jobs of this group.
@@ -322,24 +205,6 @@ impl Pool {
         let state = lock(&self.state);
         let mut amounts = state.ledger.amounts();
         amounts.find_map(|(name, _, total)| (name == kind).then_some(total))
-    }
-
-    /// Counts a job that has ended.
-    pub(super) fn count(&self, cost: &JobStatistics, has_succeeded: bool) {
-        self.change(|state| {
-            let count = if has_succeeded {
-                &mut state.succeeded
-            } else {
-                &mut state.failed
-            };
-            *count += 1;
-            state.total.add(cost);
-        });
-    }
-
-    /// Counts a job whose result an earlier run has kept.
-    pub(super) fn count_cached(&self) {
-        self.change(|state| state.cached += 1);
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -383,117 +248,7 @@ impl Drop for Pool {
 }
 
 /// Writes what several jobs hold.
-fn list(held: &[Arc<Allocation>]) -> String {
+pub(super) fn list(held: &[Arc<Allocation>]) -> String {
     let held: Vec<String> = held.iter().map(|held| held.to_string()).collect();
     held.join(", ")
-}
-
-/// A wait of a job for the results of others. Dropping it ends the record.
-pub(super) struct RecordedWait {
-    pool: Arc<Pool>,
-    waiting: JobId,
-    number: WaitNumber,
-}
-
-impl Drop for RecordedWait {
-    fn drop(&mut self) {
-        let watcher = lock(&self.pool.state)
-            .waits
-            .remove(self.waiting, self.number);
-        drop(watcher); // without the lock, as its waker is foreign code
-    }
-}
-
-/// The place of a job in the queue. Dropping it leaves the queue, or gives back the allocation.
-pub(super) struct Ticket {
-    pool: Arc<Pool>,
-    slot: Arc<Slot>,
-    id: TicketId,
-    submitted: Instant,
-}
-
-impl Ticket {
-    /// Waits for the allocation of a job; there is none for a job that asks for nothing. Adds the
-    /// time since the job was submitted to `queued`.
-    ///
-    /// # Errors
-    ///
-    /// The reason why the job can no longer get it.
-    pub(super) async fn granted(
-        ticket: Option<Self>,
-        queued: &mut Duration,
-    ) -> Result<Option<Grant>, String> {
-        let Some(ticket) = ticket else {
-            return Ok(None);
-        };
-        let granted = poll_fn(|cx| ticket.poll_granted(cx)).await;
-        *queued += current_time().saturating_duration_since(ticket.submitted);
-        granted.map(Some)
-    }
-
-    fn poll_granted(&self, cx: &mut Context<'_>) -> Poll<Result<Grant, String>> {
-        self.slot.waker.register(cx.waker());
-        let mut turn = lock(&self.slot.turn);
-        match mem::replace(&mut *turn, Turn::Taken) {
-            Turn::Granted(allocation) => {
-                self.pool.trace(|trace| {
-                    let Slot { job, name, .. } = *self.slot;
-                    let cores = allocation.cores();
-                    trace.begin(job, name, &cores, allocation.to_string(), current_time());
-                });
-                Poll::Ready(Ok(Grant {
-                    pool: self.pool.clone(),
-                    job: self.slot.job,
-                    allocation: Arc::new(allocation),
-                }))
-            }
-            Turn::Refused(reason) => Poll::Ready(Err(reason)),
-            Turn::Waiting => {
-                *turn = Turn::Waiting;
-                pending(&Wait::For("its resources"))
-            }
-            Turn::Taken => panic!("a ticket was polled after its turn"),
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut state = lock(&self.pool.state);
-        match state.queue.remove(self.id) {
-            // A job that leaves the head may let the next one start.
-            Some(_) => {
-                state.tickets.remove(&self.slot.job);
-                self.pool.grant(state);
-            }
-            None => {
-                drop(state);
-                let turn = mem::replace(&mut *lock(&self.slot.turn), Turn::Taken);
-                if let Turn::Granted(allocation) = turn {
-                    self.pool.release(self.slot.job, &allocation);
-                }
-            }
-        }
-    }
-}
-
-/// An allocation of a running job. Dropping it gives it back.
-pub(super) struct Grant {
-    pool: Arc<Pool>,
-    job: JobId,
-    pub(super) allocation: Arc<Allocation>,
-}
-
-impl Grant {
-    pub(super) fn job(&self) -> JobId {
-        self.job
-    }
-}
-
-impl Drop for Grant {
-    fn drop(&mut self) {
-        let job = self.job;
-        self.pool.trace(|trace| trace.end(job, current_time()));
-        self.pool.release(job, &self.allocation);
-    }
 }

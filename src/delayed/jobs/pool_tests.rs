@@ -14,8 +14,12 @@ use futures_lite::Stream;
 use super::handle::Jobs;
 use super::open::open;
 use super::options::Checked;
-use super::pool::{Pool, Ticket};
+use super::pool::Pool;
 use super::progress::Progress;
+use super::record::Record;
+use super::recorded_wait::RecordedWait;
+use super::ticket::Ticket;
+use crate::delayed::error::JobError;
 use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::watcher::Watcher;
 use crate::resource::{Cores, Resources};
@@ -52,8 +56,9 @@ fn one_core(pool: &Pool) -> Checked {
     pool.check(Cores(1).into(), &[])
 }
 
-fn submit(pool: &Arc<Pool>) -> Option<Ticket> {
-    pool.submit((JobId::next(), "job"), &one_core(pool), false)
+fn submit(pool: &Arc<Pool>) -> Ticket {
+    Ticket::submit(pool, (JobId::next(), "job"), &one_core(pool), false)
+        .unwrap()
         .unwrap()
 }
 
@@ -76,11 +81,11 @@ fn a_waker_of_an_observer_that_panics_keeps_no_job_from_its_resources() {
     with_pool(async |jobs, pool| {
         let (first, second) = (submit(pool), submit(pool));
         let (mut queued, mut queued_too) = (Duration::ZERO, Duration::ZERO);
-        let first = Ticket::granted(first, &mut queued).await.unwrap();
+        let first = first.granted(&mut queued).await.unwrap();
         let woken = Arc::new(Counts::default());
         let waker = Waker::from(woken.clone());
         let mut cx = Context::from_waker(&waker);
-        let mut second = pin!(Ticket::granted(second, &mut queued_too));
+        let mut second = pin!(second.granted(&mut queued_too));
         assert!(second.as_mut().poll(&mut cx).is_pending());
         let _observer = observe(jobs);
         assert_panics(|| drop(first));
@@ -106,12 +111,36 @@ fn a_wait_whose_beginning_panics_has_ended() {
         let _observer = observe(jobs);
         let watcher = Arc::new(Watcher::new());
         let waiting = (JobId::next(), true);
-        assert_panics(|| pool.begin_wait(waiting, Vec::new(), &[], &watcher).ok());
+        let begin = || RecordedWait::begin(pool, waiting, Vec::new(), &[], &watcher).ok();
+        assert_panics(begin);
         assert_eq!(pool.waiting_holders(), 0);
-        let wait = pool.begin_wait(waiting, Vec::new(), &[], &watcher);
+        let wait = begin();
         assert_eq!(pool.waiting_holders(), 1);
         drop(wait);
         assert_eq!(pool.waiting_holders(), 0);
+    });
+}
+
+#[test]
+fn a_job_is_counted_once_although_an_observer_panics_when_it_is() {
+    with_pool(async |jobs, pool| {
+        let record = || Record::new(pool, JobId::next(), "job");
+        let counts = || {
+            let now = jobs.statistics();
+            [now.submitted, now.succeeded, now.failed, now.cancelled]
+        };
+        let value = Ok::<_, JobError>(());
+        let ended = record();
+        let _observer = observe(jobs);
+        assert_panics(|| ended.end(value.clone(), &jobs.options).1);
+        assert_eq!(counts(), [1, 1, 0, 0]);
+        let failed = record();
+        let _observer = observe(jobs);
+        assert_panics(|| failed.fail::<()>(JobError::cancelled("job")).1);
+        assert_eq!(counts(), [2, 1, 1, 0]);
+        let _observer = observe(jobs);
+        assert_panics(record);
+        assert_eq!(counts(), [3, 1, 1, 1]);
     });
 }
 
@@ -134,9 +163,11 @@ impl Write for File {
 fn a_trace_is_complete_although_an_observer_panics_at_the_end() {
     with_pool(async |jobs, pool| {
         let file = File::default();
-        assert!(pool.begin_trace(|| Ok(file.clone())).unwrap());
+        pool.begin_trace(|| Ok(file.clone())).unwrap();
         let _observer = observe(jobs);
         assert_panics(|| pool.close());
         assert!(lock(&file.0).ends_with(b"\n]\n"));
+        let error = pool.begin_trace(|| Ok(File::default())).unwrap_err();
+        assert_eq!(error.to_string(), "the block has ended");
     });
 }

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::handle::Jobs;
 use super::options::Options;
-use super::pool::Ticket;
 use super::record::Record;
+use super::ticket::Ticket;
 use crate::cancel::shield;
 use crate::delayed::error::JobError;
-use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::value::Delayed;
 use crate::delayed::value::promise::pending;
 use crate::process::RunProcess;
@@ -68,20 +67,11 @@ impl Jobs<'_> {
         match self.enqueue(promise.job(), name, &self.demand(&self.options.of_call)) {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
-                let (pool, options) = (self.pool.clone(), self.options.clone());
-                let record = Record::new(&pool, promise.job());
+                let options = self.options.clone();
+                let mut record = Record::new(&self.pool, promise.job(), name);
                 self.spawner.spawn(async move {
-                    if ticket.is_none() {
-                        record.begin(name);
-                    }
-                    let mut cost = JobStatistics::default();
-                    let result = run(name, process, ticket, &options, &mut cost).await;
-                    if result.is_ok() {
-                        options.learn(&cost);
-                    }
-                    pool.count(&cost, result.is_ok());
-                    record.end();
-                    promise.settle_job((result, Some(cost)));
+                    let result = run(process, ticket, &options, &mut record).await;
+                    promise.settle_job(record.end(result, &options));
                 });
             }
         }
@@ -91,11 +81,10 @@ impl Jobs<'_> {
 
 /// Waits for the resources of a process, and runs it to its end.
 async fn run(
-    name: &'static str,
     process: RunProcess,
     ticket: Option<Ticket>,
     options: &Options,
-    cost: &mut JobStatistics,
+    record: &mut Record,
 ) -> Result<Output, JobError> {
     let cpu_times = Arc::new(OnceLock::new());
     let mut process = process
@@ -103,8 +92,7 @@ async fn run(
         .die_with_parent(true)
         .measured(cpu_times.clone());
     // Held until the process has ended.
-    let granted = Ticket::granted(ticket, &mut cost.queued).await;
-    let grant = granted.map_err(|reason| JobError::impossible(name, 0, reason))?;
+    let grant = record.begin(ticket).await?;
     if let Some(grant) = &grant {
         let cores = grant.allocation.cores();
         if !cores.is_empty() {
@@ -117,6 +105,8 @@ async fn run(
     if let Some(limit) = options.time_limit_now() {
         process = process.at_most_for(limit);
     }
+    let name = record.name();
+    let cost = &mut record.cost;
     cost.attempts = 1;
     let begun = current_time();
     let result = if options.kill_on_cancel {

@@ -1,46 +1,98 @@
-//! Counts a job from its submission to its end.
+//! A job from its submission to its end, as it is counted.
 
 use std::sync::Arc;
 
+use super::options::Options;
 use super::pool::Pool;
+use super::ticket::{Grant, Ticket};
+use crate::delayed::error::JobError;
+use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::value::awaiter::JobId;
 use crate::time::current_time;
+
+/// The result of a job, and what it has cost. `None` if it was refused at once.
+pub(super) type Ended<R> = (Result<R, JobError>, Option<JobStatistics>);
 
 /// Counts a job. If it is dropped before the job has a result, the job was cancelled.
 pub(super) struct Record {
     pool: Arc<Pool>,
     job: JobId,
+    name: &'static str,
+    /// What the job has cost until now.
+    pub(super) cost: JobStatistics,
     is_counted: bool,
 }
 
 impl Record {
     /// Counts a job that is submitted.
-    pub(super) fn new(pool: &Arc<Pool>, job: JobId) -> Self {
-        pool.count_submitted();
-        Self {
+    pub(super) fn new(pool: &Arc<Pool>, job: JobId, name: &'static str) -> Self {
+        let record = Self {
             pool: pool.clone(),
             job,
+            name,
+            cost: JobStatistics::default(),
             is_counted: false,
+        };
+        // If a waker of an observer panics here, the job counts as cancelled.
+        pool.change(|state| state.submitted += 1);
+        record
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Waits until the job has its resources; there are none for a job that asks for nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the job can no longer get them.
+    pub(super) async fn begin(
+        &mut self,
+        ticket: Option<Ticket>,
+    ) -> Result<Option<Grant>, JobError> {
+        let Some(ticket) = ticket else {
+            let Self { job, name, .. } = *self;
+            self.pool
+                .trace(|trace| trace.begin(job, name, &[], String::new(), current_time()));
+            return Ok(None);
+        };
+        match ticket.granted(&mut self.cost.queued).await {
+            Ok(grant) => Ok(Some(grant)),
+            Err(reason) => Err(JobError::impossible(self.name, 0, reason)),
         }
     }
 
-    /// Notes that a job without resources begins. (Other jobs begin with the grant of theirs.)
-    pub(super) fn begin(&self, name: &'static str) {
-        let job = self.job;
-        self.pool
-            .trace(|trace| trace.begin(job, name, &[], String::new(), current_time()));
+    /// Ends the record of a job that has begun, or was refused in the queue.
+    pub(super) fn end<R>(mut self, result: Result<R, JobError>, options: &Options) -> Ended<R> {
+        let cost = self.cost;
+        if result.is_ok() {
+            options.learn(&cost);
+        }
+        self.is_counted = true; // before wakers of observers are called, which may panic
+        self.pool.change(|state| {
+            match &result {
+                Ok(_) => state.succeeded += 1,
+                Err(_) => state.failed += 1,
+            }
+            state.total.add(&cost);
+        });
+        (result, Some(cost))
     }
 
-    /// Ends the record of a job that was counted with its result.
-    pub(super) fn end(mut self) {
+    /// Ends the record of a job whose value an earlier run has kept.
+    pub(super) fn end_cached<R>(mut self, value: R) -> Ended<R> {
         self.is_counted = true;
+        self.pool.change(|state| state.cached += 1);
+        (Ok(value), Some(JobStatistics::default()))
     }
 
     /// Ends the record of a job that could not begin, because its argument has failed or it was
     /// refused.
-    pub(super) fn fail(mut self) {
+    pub(super) fn fail<R>(mut self, error: JobError) -> Ended<R> {
         self.is_counted = true;
-        self.pool.count_failed();
+        self.pool.change(|state| state.failed += 1);
+        (Err(error), None)
     }
 }
 
@@ -49,7 +101,7 @@ impl Drop for Record {
         let job = self.job;
         self.pool.trace(|trace| trace.end(job, current_time()));
         if !self.is_counted {
-            self.pool.count_cancelled();
+            self.pool.change(|state| state.cancelled += 1);
         }
     }
 }

@@ -9,8 +9,9 @@ use super::callable::{Callable, Portable};
 use super::demand;
 use super::in_worker::{Surroundings, run_with};
 use super::options::Options;
-use super::pool::{Grant, Pool, Ticket};
-use super::record::Record;
+use super::pool::Pool;
+use super::record::{Ended, Record};
+use super::ticket::{Grant, Ticket};
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
 use crate::resource::Allocation;
@@ -42,19 +43,15 @@ impl<A> Kept<A> {
 pub(super) struct Job<F, A> {
     pub(super) f: F,
     pub(super) argument: A,
-    pub(super) name: &'static str,
     /// `None` if the job asks for nothing.
     pub(super) ticket: Option<Ticket>,
 }
-
-/// The result of a job, and what it has cost. `None` if it was refused at once.
-pub(super) type Ended<R> = (Result<R, JobError>, Option<JobStatistics>);
 
 /// Waits for the resources of a job, and runs it until it has a result or no attempt is left.
 /// Returns what it has cost, too.
 pub(super) async fn run_job<F, A, M>(
     job: Job<F, A>,
-    record: Record,
+    mut record: Record,
     pool: Arc<Pool>,
     options: Arc<Options>,
 ) -> Ended<F::Value>
@@ -63,32 +60,24 @@ where
     A: Portable,
     F::Value: Portable,
 {
-    if job.ticket.is_none() {
-        record.begin(job.name);
-    }
-    let mut cost = JobStatistics::default();
-    let result = run_attempts(job, &pool, &options, &mut cost).await;
-    if result.is_ok() {
-        options.learn(&cost);
-    }
-    pool.count(&cost, result.is_ok());
-    record.end();
-    (result, Some(cost))
+    let result = run_attempts(job, &pool, &options, &mut record).await;
+    record.end(result, &options)
 }
 
 async fn run_attempts<F, A, M>(
     job: Job<F, A>,
     pool: &Arc<Pool>,
     options: &Options,
-    cost: &mut JobStatistics,
+    record: &mut Record,
 ) -> Result<F::Value, JobError>
 where
     F: Callable<A, M>,
     A: Portable,
     F::Value: Portable,
 {
-    let granted = Ticket::granted(job.ticket, &mut cost.queued).await;
-    let mut grant = granted.map_err(|reason| JobError::impossible(job.name, 0, reason))?;
+    let name = record.name();
+    let mut grant = record.begin(job.ticket).await?;
+    let cost = &mut record.cost;
     let mut workers = choose_workers(pool, options, grant.as_ref());
     let argument = Arc::new(job.argument);
     for attempt in 1.. {
@@ -129,22 +118,23 @@ where
                     Some((held.job(), all))
                 };
                 let Some((id, all)) = grant.as_ref().and_then(more) else {
-                    return Err(JobError::of_worker(job.name, attempt, error));
+                    return Err(JobError::of_worker(name, attempt, error));
                 };
                 drop(grant.take()); // or the new request would wait for it
-                let granted = match pool.submit((id, job.name), &all, true) {
-                    Ok(ticket) => Ticket::granted(ticket, &mut cost.queued).await,
+                let granted = match Ticket::submit(pool, (id, name), &all, true) {
+                    Ok(Some(ticket)) => ticket.granted(&mut cost.queued).await.map(Some),
+                    Ok(None) => Ok(None),
                     Err(reason) => Err(reason),
                 };
                 grant = granted.map_err(|reason| {
                     let reason =
                         format!("it ran out of its memory, and to run once more, {reason}");
-                    JobError::impossible(job.name, attempt, reason)
+                    JobError::impossible(name, attempt, reason)
                 })?;
                 workers = choose_workers(pool, options, grant.as_ref());
             }
             Err(error) if error.kind() == WorkerErrorKind::Broken && attempt <= options.retry => {}
-            Err(error) => return Err(JobError::of_worker(job.name, attempt, error)),
+            Err(error) => return Err(JobError::of_worker(name, attempt, error)),
         }
     }
     unreachable!("the last attempt returns")

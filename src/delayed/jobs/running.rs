@@ -5,10 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::options::Options;
-use super::pool::{Grant, Pool, RecordedWait, Ticket};
+use super::pool::Pool;
+use super::record::Record;
+use super::recorded_wait::RecordedWait;
+use super::ticket::{Grant, Ticket};
 use crate::cancel::move_on_after;
 use crate::delayed::error::JobError;
-use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::value::awaiter::{AWAITER, Awaiter, JobId};
 use crate::delayed::value::watcher::Watcher;
 use crate::resource::Allocation;
@@ -50,26 +52,25 @@ pub(super) fn run_as<F: Future>(
 
 /// Waits for the resources of a future, and runs it.
 pub(super) async fn run_future<Fut: Future>(
-    (job, name): (JobId, &'static str),
+    job: JobId,
     future: Fut,
     ticket: Option<Ticket>,
     pool: &Arc<Pool>,
     options: &Options,
-    cost: &mut JobStatistics,
+    record: &mut Record,
 ) -> Result<Fut::Output, JobError> {
-    let granted = Ticket::granted(ticket, &mut cost.queued).await;
-    let grant = granted.map_err(|reason| JobError::impossible(name, 0, reason))?;
-    cost.attempts = 1;
+    let grant = record.begin(ticket).await?;
+    record.cost.attempts = 1;
     let begun = current_time();
     let future = run_as(job, pool, grant.as_ref(), future);
     let result = match options.time_limit_now() {
         None => Ok(future.await),
         Some(limit) => {
             let output = move_on_after(limit, future).await;
-            output.ok_or_else(|| JobError::timed_out(name, limit))
+            output.ok_or_else(|| JobError::timed_out(record.name(), limit))
         }
     };
-    cost.wall = current_time().saturating_duration_since(begun);
+    record.cost.wall = current_time().saturating_duration_since(begun);
     result
 }
 
@@ -86,9 +87,8 @@ impl Awaiter for Running {
         let mut held = Vec::new();
         self.add_held(self.pool.address(), &mut held);
         let is_holder = self.allocation.is_some();
-        let own = self
-            .pool
-            .begin_wait((self.job, is_holder), jobs, &held, watcher)?;
+        let waiting = (self.job, is_holder);
+        let own = RecordedWait::begin(&self.pool, waiting, jobs, &held, watcher)?;
         Ok(Box::new(Recorded {
             _own: own,
             _around: around,

@@ -20,8 +20,8 @@ impl Jobs<'_> {
     ///
     /// # Errors
     ///
-    /// If the file cannot be made, or the block writes a trace already; in the second case, no file
-    /// is made or changed. The block goes on in either case.
+    /// If the file cannot be made, if the block writes a trace already, or if it has ended; in the
+    /// last two cases, no file is made or changed. The block goes on in any case.
     ///
     /// ```
     /// use seedbed::delayed::{Resources, open};
@@ -43,12 +43,6 @@ impl Jobs<'_> {
             io::Error::new(error.kind(), text)
         };
         let create = || File::create(path).map(BufWriter::new);
-        if self.pool().begin_trace(create).map_err(named)? {
-            return Ok(());
-        }
-        Err(named(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "the block writes another trace already, and it has one at most",
-        )))
+        self.pool().begin_trace(create).map_err(named)
     }
 }
