@@ -43,6 +43,7 @@
 
 mod cache;
 mod error;
+mod executor;
 mod job_statistics;
 mod jobs;
 mod learned;
@@ -54,10 +55,11 @@ mod tuning;
 mod value;
 
 pub use error::{JobError, JobErrorKind};
+pub use executor::allocation;
 pub use job_statistics::JobStatistics;
 pub use jobs::{
-    Argument, Callable, Jobs, Limited, Portable, Progress, ResourceStatistics, Statistics,
-    allocation, open, try_open,
+    Argument, Callable, Jobs, Limited, Portable, Progress, ResourceStatistics, Statistics, open,
+    try_open,
 };
 pub use learned::{Learned, TimeLimit};
 pub use run::run;

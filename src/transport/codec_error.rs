@@ -61,7 +61,7 @@ impl CodecError {
     }
 
     /// Returns whether the value was nested too deeply to be encoded.
-    pub(super) fn is_too_deep(&self) -> bool {
+    pub(crate) fn is_too_deep(&self) -> bool {
         self.is_too_deep
     }
 }

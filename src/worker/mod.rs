@@ -123,6 +123,7 @@ pub use crate::worker::error::{
     WorkerPanic,
 };
 
+pub(crate) use call::{Answer, EncodeArgument, UntypedCall, waits_of};
 pub(crate) use child::cancel_request as job_requests;
 pub(crate) use conn::spin_poller::{forget, glance, look, turn};
 pub(crate) use pool::context_set::ContextSet;

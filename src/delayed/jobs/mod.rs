@@ -13,7 +13,6 @@
 //! | `process` | a program as a job |
 //! | `learned`, `demand` | what jobs ask for whose limits are learned |
 //! | `cached` | jobs whose results are kept for later runs |
-//! | `in_worker` | what the worker does with an allocation |
 //! | `statistics` | what a block does, and what its jobs have cost |
 //! | `callable` | the functions and values that may be sent |
 
@@ -23,8 +22,9 @@ mod cached;
 mod callable;
 mod demand;
 mod enqueue;
+#[cfg(all(test, not(loom)))]
+mod executor_tests;
 mod handle;
-mod in_worker;
 mod learned;
 mod limited;
 mod observed;
@@ -50,7 +50,6 @@ mod waits;
 
 pub use callable::{Argument, Callable, Portable};
 pub use handle::Jobs;
-pub use in_worker::allocation;
 pub use limited::Limited;
 pub use open::{open, try_open};
 pub use progress::Progress;

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use super::handle::Jobs;
 use super::pool::Pool;
+use crate::cancel::{on_cancel, shield};
+use crate::delayed::executor::{Executor, Local};
 use crate::delayed::setup::Setup;
 use crate::task::{Nursery, open_nursery, try_open_nursery};
-use crate::worker::ContextSet;
 
 /// Opens a block of jobs that share resources, and runs `body` with a handle on it.
 ///
@@ -50,14 +51,27 @@ where
     Fut: Future<Output = R>,
 {
     let setup = setup.into();
-    let workers = Arc::new(ContextSet::new());
+    let executor = Arc::new(Local::new(setup.clone()));
+    open_on(executor, setup, body)
+}
+
+/// Opens a block whose calls are executed by `executor`.
+pub(super) fn open_on<'env, R, F, Fut>(
+    executor: Arc<dyn Executor>,
+    setup: Setup,
+    body: F,
+) -> impl Future<Output = R>
+where
+    F: FnOnce(Jobs<'env>) -> Fut,
+    Fut: Future<Output = R>,
+{
     let end = End::default();
-    let (of_block, pool) = (workers.clone(), end.pool.clone());
+    let (of_block, pool) = (executor.clone(), end.pool.clone());
     let block = open_nursery(move |n: Nursery<'env, R>| {
         let pool = pool.get_or_init(|| Arc::new(Pool::new(&setup, of_block)));
         body(Jobs::new(n.spawner(), pool.clone()))
     });
-    within(workers, end, block)
+    within(executor, end, block)
 }
 
 /// Opens a block of jobs whose body can fail. An `Err` of the body cancels the jobs; in everything
@@ -98,20 +112,21 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     let setup = setup.into();
-    let workers = Arc::new(ContextSet::new());
+    let executor: Arc<dyn Executor> = Arc::new(Local::new(setup.clone()));
     let end = End::default();
-    let (of_block, pool) = (workers.clone(), end.pool.clone());
+    let (of_block, pool) = (executor.clone(), end.pool.clone());
     let block = try_open_nursery(move |n: Nursery<'env, Result<T, E>>| {
         let pool = pool.get_or_init(|| Arc::new(Pool::new(&setup, of_block)));
         body(Jobs::new(n.spawner(), pool.clone()))
     });
-    within(workers, end, block)
+    within(executor, end, block)
 }
 
-/// Runs a block, and shuts down its workers. Its parameter is the whole type of the block, so that
-/// the compiler sees without knowing `'env` that this future is `Send`.
-async fn within<B: Future>(workers: Arc<ContextSet>, end: End, block: B) -> B::Output {
-    let value = workers.within(block).await;
+/// Runs a block, and ends what its executor has begun. Its parameter is the whole type of the
+/// block, so that the compiler sees without knowing `'env` that this future is `Send`.
+async fn within<B: Future>(executor: Arc<dyn Executor>, end: End, block: B) -> B::Output {
+    let value = on_cancel(block, executor.end()).quiet().await;
+    shield(executor.end()).quiet().await;
     drop(end);
     value
 }

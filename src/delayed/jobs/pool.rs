@@ -16,15 +16,14 @@ use super::statistics::{ResourceStatistics, Statistics};
 use super::trace::Trace;
 use super::trace_slot::TraceSlot;
 use super::waiter::Waiter;
+use crate::delayed::executor::Executor;
 use crate::delayed::learned::{Group, Learned};
 use crate::delayed::setup::Setup;
 use crate::delayed::value::awaiter::JobId;
 use crate::resource::{Allocation, Amount, Ledger, Request, Resources, ZERO};
-use crate::sync::CapacityLimiter;
 use crate::sys::primitives::lock;
 use crate::sys::unwind;
 use crate::time::current_time;
-use crate::worker::ContextSet;
 
 /// The resources and the workers of a block.
 pub(super) struct Pool {
@@ -39,23 +38,21 @@ pub(super) struct Pool {
     pub(super) is_prioritized: bool,
     /// When the wall time of the resources is up.
     ends_at: Option<Instant>,
-    pub(super) workers: Arc<ContextSet>,
+    /// The place where calls are executed.
+    pub(super) executor: Arc<dyn Executor>,
     /// The folder of results that are kept for later runs.
     pub(super) cache_folder: Arc<Path>,
     /// The groups from whose jobs limits are learned.
     groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
-    /// The limiter of calls whose number the cores limit.
-    pub(super) unlimited: CapacityLimiter,
 }
 
 impl Pool {
-    /// Makes the pool of a block that begins now, in the current context of workers.
-    pub(super) fn new(setup: &Setup, workers: Arc<ContextSet>) -> Self {
-        let (resources, fault) = match setup.load() {
+    /// Makes the pool of a block that begins now.
+    pub(super) fn new(setup: &Setup, executor: Arc<dyn Executor>) -> Self {
+        let (resources, fault) = match executor.begin() {
             Ok(resources) => (resources, None),
-            Err(error) => (Resources::none(), Some(error.to_string())),
+            Err(reason) => (Resources::none(), Some(reason)),
         };
-        workers.use_current_configuration(setup.block_name());
         Self {
             fault,
             is_prioritized: setup.is_prioritized(),
@@ -66,10 +63,9 @@ impl Pool {
             ends_at: resources
                 .time()
                 .and_then(|time| current_time().checked_add(time)),
-            workers,
+            executor,
             cache_folder: setup.cache_folder_path(),
             groups: Mutex::default(),
-            unlimited: CapacityLimiter::unlimited(),
         }
     }
 

@@ -189,6 +189,23 @@ impl Code<RetireFn> {
     }
 }
 
+/// Runs a job in this process: calls its function with an encoded argument, and returns the encoded
+/// result, neither of which may have attachments.
+#[cfg(test)]
+pub(crate) fn run_here(code: Code<JobFn>, argument: &[u8]) -> Result<Vec<u8>, JobFailure> {
+    use crate::sys::mapping_cache::MappingCache;
+
+    let mut out = Vec::new();
+    // SAFETY: the offset comes from a `Code<JobFn>` of this process.
+    let trampoline = unsafe { Code::<JobFn>::find(code.offset()) }.expect("our own code");
+    // SAFETY: no file is given to the cache in tests.
+    let mut mappings = unsafe { MappingCache::new() };
+    let argument = codec::locate_argument(argument, Vec::new(), &mut mappings);
+    let attached = trampoline(argument.unwrap(), &mut out)?;
+    assert!(attached.fds.is_empty());
+    Ok(out)
+}
+
 /// Returns a pointer to the code at an offset of this image; `None` if the offset does not lie in
 /// an executable segment.
 fn find_code(offset: u64) -> Option<*const ()> {
@@ -323,20 +340,9 @@ fn zero_sized<F: Portable>() -> &'static F {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::mapping_cache::MappingCache;
 
     fn double(n: u32) -> u32 {
         2 * n
-    }
-
-    fn call(code: Code<JobFn>, argument: &[u8]) -> Result<Vec<u8>, JobFailure> {
-        let mut out = Vec::new();
-        // SAFETY: the offset comes from a `Code<JobFn>` of this process.
-        let trampoline = unsafe { Code::<JobFn>::find(code.offset()) }.expect("our own code");
-        // SAFETY: no file is given to the cache in this test.
-        let mut mappings = unsafe { MappingCache::new() };
-        let argument = codec::locate_argument(argument, Vec::new(), &mut mappings);
-        trampoline(argument.unwrap(), &mut out).map(|_| out)
     }
 
     #[test]
@@ -344,7 +350,7 @@ mod tests {
         let code = Code::of_job(double).unwrap();
         let mut argument = Vec::new();
         codec::encode_with_attachments(&21u32, &mut argument).unwrap();
-        let out = call(code, &argument).unwrap();
+        let out = run_here(code, &argument).unwrap();
         assert_eq!(codec::decode_received::<u32>(&out, Vec::new()).unwrap(), 42);
     }
 
@@ -359,7 +365,7 @@ mod tests {
 
     #[test]
     fn an_argument_that_does_not_decode_is_a_failure() {
-        let failure = call(Code::of_job(double).unwrap(), b"\0x").unwrap_err();
+        let failure = run_here(Code::of_job(double).unwrap(), b"\0x").unwrap_err();
         assert!(matches!(failure, JobFailure::BadArgument(_)));
     }
 

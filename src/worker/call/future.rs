@@ -20,6 +20,7 @@ use tracing::Instrument;
 
 use super::attempt::{Attempt, AttemptOutcome};
 use super::cancel_policy::CancelPolicy;
+use super::encode_argument::EncodeArgument;
 use super::limiter::default_limiter;
 use super::request::Request;
 use crate::cancel::position::is_thread_ending;
@@ -29,6 +30,8 @@ use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::role::refuse_unless_hooked;
 use crate::transport::codec;
 use crate::transport::codec_error::CodecError;
+#[cfg(test)]
+use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::code::{Code, JobFn};
 use crate::transport::out_message::OutMessage;
@@ -65,10 +68,11 @@ type Waiting = Pin<Box<dyn Future<Output = CallResult<Answer>> + Send>>;
 /// one error there. All other steps are the same code for calls of all types.
 pub(super) struct Typed<A, R> {
     start: fn(Request, A, &mut Context<'_>) -> Result<CallResult<Answer>, Waiting>,
-    decode: Decode<R>,
+    finish: Finish<R>,
 }
 
-type Decode<R> = fn(Frame) -> Result<R, CodecError>;
+/// Makes the result of a call of its answer.
+type Finish<R> = fn(Answer) -> CallResult<R>;
 
 impl<A, R> Typed<A, R>
 where
@@ -77,10 +81,15 @@ where
 {
     pub(super) const STEPS: Self = Self {
         start: |request, arg, cx| start(request, &mut Some(arg), cx),
-        decode: |mut frame| {
-            let fds = mem::take(&mut frame.fds);
-            codec::decode_received(frame.payload(), fds)
-        },
+        finish: Answer::decode,
+    };
+}
+
+impl Typed<Box<dyn EncodeArgument>, Answer> {
+    /// The steps of a call whose caller knows the types.
+    pub(super) const UNTYPED: Self = Self {
+        start: |request, arg, cx| start(request, &mut Untyped(Some(arg)), cx),
+        finish: Ok,
     };
 }
 
@@ -113,9 +122,32 @@ impl<A: Serialize + Send + 'static> Unencoded for Option<A> {
     }
 }
 
+/// An argument whose type only the caller knows; `None` once one of the methods was called.
+struct Untyped(Option<Box<dyn EncodeArgument>>);
+
+impl Untyped {
+    fn take(&mut self) -> Box<dyn EncodeArgument> {
+        self.0.take().expect("an argument is encoded once")
+    }
+}
+
+impl Unencoded for Untyped {
+    fn encode(&mut self, code: Code<JobFn>, pool: &WorkerPool) -> Result<OutMessage, CodecError> {
+        let arg = self.take();
+        let arenas = (!pool.config.limits_open_files()).then(|| pool.arenas.pool());
+        OutMessage::build(Kind::Job, code.offset(), |out| arg.encode(out, arenas))
+    }
+
+    fn move_to_heap(&mut self) -> Box<dyn Unencoded> {
+        Box::new(Self(Some(self.take())))
+    }
+}
+
 /// The encoded result of a call.
-struct Answer {
-    call: Call,
+pub(crate) struct Answer {
+    job_name: &'static str,
+    /// `None` if no context of this process has made the answer.
+    context: Option<WorkerContext>,
     frame: Frame,
     /// The span of a traced call, which ends when the answer is decoded.
     span: Option<Box<CallSpan>>,
@@ -124,18 +156,56 @@ struct Answer {
 impl Answer {
     fn new(call: Call, frame: Frame) -> Self {
         Self {
-            call,
+            job_name: call.job_name,
+            context: Some(call.context),
             frame,
             span: None,
         }
     }
 
-    fn decode<R>(self, decode: Decode<R>) -> CallResult<R> {
-        let Self { call, frame, span } = self;
-        let Some(mut span) = span else {
-            return call.decoded(decode(frame));
+    /// Makes the answer of a job of its result's encoding.
+    #[cfg(test)]
+    pub(crate) fn of_bytes(job_name: &'static str, result: &[u8]) -> Self {
+        let frame = frame::build(Kind::Done, 0, |out| {
+            out.extend_from_slice(result);
+            Ok::<_, CodecError>(())
+        });
+        let frame = frame.map(Frame::from_bytes);
+        let Ok(Ok(frame)) = frame else {
+            panic!("the frame of an answer was just built")
         };
-        let result = call.decoded(span.span().in_scope(|| decode(frame)));
+        Self {
+            job_name,
+            context: None,
+            frame,
+            span: None,
+        }
+    }
+
+    /// Decodes the result of the job.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the encoding of an `R`.
+    pub(crate) fn decode<R: Serialize + DeserializeOwned>(self) -> CallResult<R> {
+        let Self {
+            job_name,
+            context,
+            mut frame,
+            span,
+        } = self;
+        let mut decode = || {
+            let fds = mem::take(&mut frame.fds);
+            codec::decode_received(frame.payload(), fds).map_err(|error| {
+                let context = context.as_ref().and_then(|of| of.config().context_name());
+                let error = WorkerError::decode_result(error).of_job(job_name);
+                error.of_context(context)
+            })
+        };
+        let Some(mut span) = span else {
+            return decode();
+        };
+        let result = span.span().clone().in_scope(decode);
         span.set_outcome(result.as_ref().err());
         result
     }
@@ -143,7 +213,7 @@ impl Answer {
 
 enum State<A, R> {
     New(Request, A, Typed<A, R>),
-    Waiting(Waiting, &'static CallWaits, Decode<R>),
+    Waiting(Waiting, &'static CallWaits, Finish<R>),
     Over,
 }
 
@@ -165,23 +235,21 @@ impl<A, R> Future for RunSyncFuture<A, R> {
         if is_forked_copy() {
             return Poll::Ready(Err(WorkerError::forked_program()));
         }
-        let (mut waiting, job, decode) = match mem::replace(&mut self.state, State::Over) {
-            State::Waiting(waiting, job, decode) => (waiting, job, decode),
-            State::New(request, arg, Typed { start, decode }) => {
+        let (mut waiting, job, finish) = match mem::replace(&mut self.state, State::Over) {
+            State::Waiting(waiting, job, finish) => (waiting, job, finish),
+            State::New(request, arg, Typed { start, finish }) => {
                 let job = request.job;
                 match start(request, arg, cx) {
-                    Ok(answer) => {
-                        return Poll::Ready(answer.and_then(|answer| answer.decode(decode)));
-                    }
-                    Err(waiting) => (waiting, job, decode),
+                    Ok(answer) => return Poll::Ready(answer.and_then(finish)),
+                    Err(waiting) => (waiting, job, finish),
                 }
             }
             State::Over => panic!("a call was polled after it had ended"),
         };
         match job.during(|| waiting.as_mut().poll(cx)) {
-            Poll::Ready(answer) => Poll::Ready(answer.and_then(|answer| answer.decode(decode))),
+            Poll::Ready(answer) => Poll::Ready(answer.and_then(finish)),
             Poll::Pending => {
-                self.state = State::Waiting(waiting, job, decode);
+                self.state = State::Waiting(waiting, job, finish);
                 Poll::Pending
             }
         }
@@ -327,10 +395,6 @@ impl Call {
         error
             .of_job(self.job_name)
             .of_context(self.context.config().context_name())
-    }
-
-    fn decoded<R>(&self, result: Result<R, CodecError>) -> CallResult<R> {
-        result.map_err(|error| self.named(WorkerError::decode_result(error)))
     }
 
     /// Waits for a limiter token, and runs the rest of the call.

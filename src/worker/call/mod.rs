@@ -2,6 +2,7 @@
 
 pub(in crate::worker) mod attempt;
 mod cancel_policy;
+mod encode_argument;
 mod flatten;
 mod future;
 mod hand_over;
@@ -12,14 +13,19 @@ pub(in crate::worker) mod reply;
 mod request;
 mod run_sync;
 mod time_limit;
+mod untyped;
 mod value;
 
+pub(crate) use encode_argument::EncodeArgument;
 pub use flatten::FlatRunSync;
+pub(crate) use future::Answer;
 pub use future::RunSyncFuture;
 pub use limiter::current_default_worker_limiter;
 pub use map::{
     MapItems, MapIterator, MapOrder, MapOrdered, MapResults, MapSource, MapStream, MapSync,
     MapUnordered, map_sync,
 };
+pub(crate) use run_sync::waits_of;
 pub use run_sync::{RunSync, run_sync};
+pub(crate) use untyped::UntypedCall;
 pub use value::{Argument, JobResult, OwnedData};

@@ -163,6 +163,11 @@ impl<F> Waits<F> {
     const WAITS: &'static CallWaits = &CallWaits::new::<F>("job");
 }
 
+/// Returns the name of a job of type `F`, and the waits of its calls.
+pub(crate) fn waits_of<F>() -> &'static CallWaits {
+    Waits::<F>::WAITS
+}
+
 impl<A, R> RunSync<A, R> {
     fn new<F>(f: F, arg: A, context: Option<WorkerContext>) -> Self
     where
@@ -217,12 +222,6 @@ impl<A, R> RunSync<A, R> {
     /// Lets cancellation ask the job to end, and kill its worker after the context's grace period.
     pub(crate) fn kill_after_grace(mut self) -> Self {
         self.request.cancel_policy = CancelPolicy::AskWithinGrace;
-        self
-    }
-
-    /// Names the call after the function `F`, which the job wraps.
-    pub(crate) fn named_after<F>(mut self) -> Self {
-        self.request.job = Waits::<F>::WAITS;
         self
     }
 

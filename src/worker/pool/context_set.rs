@@ -1,13 +1,11 @@
 //! Worker contexts that one block opens as it needs them, by a number.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::context::WorkerContext;
 use super::current::current;
 use super::shutdown::report;
-use crate::cancel::{on_cancel, shield};
 use crate::sys::primitives::lock;
 use crate::worker::config::WorkerConfig;
 
@@ -45,14 +43,8 @@ impl ContextSet {
         contexts.entry(number).or_insert_with(open).clone()
     }
 
-    /// Runs `body`, and shuts down all contexts when it ends or is cancelled.
-    pub(crate) async fn within<F: Future>(&self, body: F) -> F::Output {
-        let value = on_cancel(body, self.close()).quiet().await;
-        shield(self.close()).quiet().await;
-        value
-    }
-
-    async fn close(&self) {
+    /// Shuts down all contexts.
+    pub(crate) async fn close(&self) {
         let contexts: Vec<WorkerContext> = lock(&self.contexts).values().cloned().collect();
         for context in contexts {
             report(context.close().await);

@@ -40,10 +40,10 @@ struct InForce {
 
 /// The allocation of a job, as it is sent to the worker.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Surroundings {
-    pub(super) allocation: Allocation,
+pub(in crate::delayed) struct Surroundings {
+    pub(in crate::delayed) allocation: Allocation,
     /// Whether other calls use the worker, too.
-    pub(super) is_shared: bool,
+    pub(in crate::delayed) is_shared: bool,
 }
 
 /// Returns the resources of the running job: in a worker, those of the job that it runs; elsewhere,
