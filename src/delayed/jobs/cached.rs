@@ -30,11 +30,11 @@ impl<'env> Jobs<'env> {
     /// program uses the folder.
     ///
     /// A file that is torn, or whose value has another type than the function returns, is not used:
-    /// a `tracing` event at WARN names the file and the reason, the job runs, and its value replaces
-    /// the file. Types are compared by their names, and by the names, the order and the kinds of
-    /// their fields and variants; only an exchange of kinds of numbers between fields that keep
-    /// their names is not noticed. If a file cannot be written, a `tracing` event says so, and the
-    /// value is returned.
+    /// a `tracing` event at WARN names the file and the reason, the job runs, and its value
+    /// replaces the file. Types are compared by their names, and by the names, the order and the
+    /// kinds of their fields and variants; only an exchange of kinds of numbers between fields that
+    /// keep their names is not noticed. If a file cannot be written, a `tracing` event says so, and
+    /// the value is returned.
     ///
     /// A version of this crate that encodes values in another way computes other names for the same
     /// jobs: it neither opens, reports nor replaces the files of the earlier version, which stay
