@@ -326,6 +326,93 @@ fn an_arrow_leads_to_a_job_from_each_direct_input_and_from_no_other() {
     assert_eq!(arrows, (3, 3));
 }
 
+/// Returns the arrows of a trace, with their names and the seconds at which they begin and end.
+fn arrows(events: &[Value]) -> Vec<(&str, u64, u64)> {
+    let ends: BTreeMap<u64, &Value> = of_phase(events, "f")
+        .into_iter()
+        .map(|event| (event["id"].as_u64().unwrap(), event))
+        .collect();
+    let at = |event: &Value| (event["ts"].as_f64().unwrap() / 1e6).ceil() as u64;
+    let mut arrows: Vec<_> = of_phase(events, "s")
+        .into_iter()
+        .map(|from| {
+            let to = ends[&from["id"].as_u64().unwrap()];
+            assert_eq!(from["name"], to["name"]);
+            (from["name"].as_str().unwrap(), at(from), at(to))
+        })
+        .collect();
+    assert_eq!(arrows.len(), ends.len());
+    arrows.sort_unstable();
+    arrows
+}
+
+/// Returns a value that is there after some seconds.
+fn after(jobs: &Jobs<'_>, seconds: u64) -> Delayed<u64> {
+    jobs.spawn(async move {
+        seedbed::sleep(Duration::from_secs(seconds)).await;
+        seconds
+    })
+}
+
+#[test]
+fn arrows_lead_to_a_future_from_all_jobs_whose_results_it_receives() {
+    let events = traced(async |jobs| {
+        let [one, two, three, four, five] = [1, 2, 3, 4, 5].map(|seconds| after(&jobs, seconds));
+        let sum = each(vec![one, &two * 2 - 1]).map(|values| values.into_iter().sum::<u64>());
+        let again = sum.clone();
+        let chosen = Delayed::choose(three.gt(1), four, five.clone());
+        let future = jobs.spawn(async move {
+            assert_eq!(sum.clone().await.unwrap(), 4);
+            assert_eq!(*sum.shared().await.unwrap(), 4); // no second arrow
+            assert_eq!(chosen.await.unwrap(), 4);
+        });
+        // The sum was computed for the other future.
+        let later = jobs.spawn(async move {
+            assert_eq!(five.await.unwrap(), 5);
+            seedbed::sleep(Duration::from_secs(1)).await;
+            assert_eq!(again.await.unwrap(), 4);
+        });
+        each((future, later)).await.unwrap();
+        // The body of the block is no job.
+        assert_eq!(two.await.unwrap(), 2);
+    });
+    let expected = [
+        ("result", 1, 2),
+        ("result", 1, 6),
+        ("result", 2, 2),
+        ("result", 2, 6),
+        ("result", 3, 4),
+        ("result", 4, 4),
+        ("result", 5, 5),
+    ];
+    assert_eq!(arrows(&events), expected);
+}
+
+#[test]
+fn arrows_lead_to_a_job_from_the_future_that_submits_it_and_from_a_computed_argument() {
+    let events = traced(async |jobs| {
+        let (inner, one) = (jobs.clone(), after(&jobs, 1));
+        let future = jobs.spawn(async move {
+            seedbed::sleep(Duration::from_secs(2)).await;
+            let seconds = (&one + 0).await.unwrap();
+            let block = inner.open(async |inner| after(&inner, seconds).await.unwrap());
+            block.await
+        });
+        let value = (&future + 1).map(|value| value as i32);
+        assert_eq!((&value).await.unwrap(), 2); // lets go of its operands
+        assert_eq!(jobs.then(value, i32::abs).await.unwrap(), 2);
+        let error = (&future - 5).map(|value| value as i32);
+        jobs.then(error, i32::abs).await.unwrap_err();
+    });
+    let expected = [
+        ("result", 1, 2),
+        ("result", 3, 3),
+        ("result", 3, 3),
+        ("submitted", 2, 2),
+    ];
+    assert_eq!(arrows(&events), expected);
+}
+
 #[test]
 fn a_second_trace_is_refused_and_touches_no_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,8 +7,8 @@
 //! | `local` | the workers of this process |
 //! | `in_worker` | what a worker does with an allocation |
 //!
-//! What is decided about a job is decided in front of this: when it starts, what it gets, how often
-//! it runs, and what is learned and shown of it. An [`Executor`] says what there is to distribute,
+//! All decisions about a job are made in front of this: when it starts, which resources it gets, how
+//! often it runs, and what is learned and shown of it. An [`Executor`] says what there is to distribute,
 //! and runs one attempt of a call on the allocation that the attempt was granted. It gets the call
 //! as the offset of its code and the bytes of its argument, and returns the bytes of the result and
 //! of what that has cost, so that the attempt can be made wherever this program's image runs.

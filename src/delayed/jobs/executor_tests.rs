@@ -22,11 +22,11 @@ use crate::worker::{Answer, WorkerError, WorkerErrorKind, WorkerExit};
 /// Runs calls in this process, and has two licences.
 #[derive(Default)]
 struct InProcess {
-    /// How many attempts are still to be lost.
+    /// The number of attempts that are still to be lost.
     to_lose: AtomicUsize,
     running: AtomicUsize,
     most_at_once: AtomicUsize,
-    /// What each attempt has had.
+    /// The allocation of each attempt.
     allocations: Mutex<Vec<String>>,
     ends: AtomicUsize,
 }

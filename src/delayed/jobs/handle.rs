@@ -340,8 +340,6 @@ impl<'env> Jobs<'env> {
         let (jobs, value) = (self.clone(), value.into());
         let record = Record::new(&self.pool, promise.job(), name);
         promise.set_argument(&value);
-        let inputs = value.jobs(); // without the lock of the trace
-        self.pool.trace(|trace| trace.depend(promise.job(), inputs));
         let key = self.claim_cache_key::<F>();
         self.spawner.spawn(async move {
             let (job, pool) = (promise.job(), &jobs.pool);

@@ -185,6 +185,11 @@ impl Pool {
         self.trace.begin(create, begin)
     }
 
+    /// Returns whether a trace is written, or was until the block ended.
+    pub(super) fn is_traced(&self) -> bool {
+        self.trace.has_begun()
+    }
+
     /// Calls `record` with the trace, if there is one.
     pub(super) fn trace(&self, record: impl FnOnce(&mut Trace)) {
         self.trace.record(record);

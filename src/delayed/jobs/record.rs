@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::ticket::{Grant, Ticket};
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
-use crate::delayed::value::awaiter::JobId;
+use crate::delayed::value::awaiter::{AWAITER, JobId};
 use crate::time::current_time;
 
 /// The result of a job, and what it has cost. `None` if it was refused at once.
@@ -18,7 +18,7 @@ pub(super) struct Record {
     pool: Arc<Pool>,
     job: JobId,
     name: &'static str,
-    /// What the job has cost until now.
+    /// The cost of the job until now.
     pub(super) cost: JobStatistics,
     is_counted: bool,
 }
@@ -33,6 +33,12 @@ impl Record {
             cost: JobStatistics::default(),
             is_counted: false,
         };
+        pool.trace(|trace| {
+            let submitter = AWAITER.get().and_then(|by| by.job_of(pool.address()));
+            if let Some(by) = submitter {
+                trace.submit(job, by, current_time());
+            }
+        });
         // If a waker of an observer panics here, the job counts as cancelled.
         pool.change(|state| state.submitted += 1);
         record

@@ -95,6 +95,23 @@ impl Awaiter for Running {
         }))
     }
 
+    fn received(&self, jobs: Vec<JobId>) {
+        match &self.around {
+            // The job is in no trace, but the one in which its block was opened may be.
+            Some(around) if !self.pool.is_traced() => around.received(jobs),
+            _ => self
+                .pool
+                .trace(|trace| trace.depend(self.job, jobs, current_time())),
+        }
+    }
+
+    fn job_of(&self, pool: usize) -> Option<JobId> {
+        if pool == self.pool.address() {
+            return Some(self.job);
+        }
+        self.around.as_ref()?.job_of(pool)
+    }
+
     fn allocation(&self) -> Option<&Arc<Allocation>> {
         let of_around = || self.around.as_ref()?.allocation();
         self.allocation.as_ref().or_else(of_around)

@@ -3,10 +3,12 @@
 //! The format is an array of JSON objects, one in a line. A job is a slice in the row of each of
 //! its cores, from the grant of its resources to their release. Jobs that have no core, or a part
 //! of one that another job uses, have rows of their own, because slices of a row must not overlap.
-//! A dependency is an arrow from the end of one slice to the beginning of another.
+//! A dependency is an arrow: from the end of a slice to the beginning of the one that needs its
+//! result, or to the moment at which a future receives it; and from the moment at which a future
+//! submits a job to the beginning of that.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -44,6 +46,24 @@ struct Slice {
     begun: Duration,
     rows: Vec<Row>,
     allocation: String,
+    /// The jobs from whose results it has received values.
+    received: HashSet<JobId>,
+}
+
+/// A moment in a row, at which an arrow begins or ends.
+#[derive(Clone, Copy)]
+struct Point {
+    row: usize,
+    at: Duration,
+}
+
+/// The beginnings of arrows that lead to a job which has not begun.
+#[derive(Default)]
+struct Before {
+    /// Jobs whose results it has received.
+    results: Vec<JobId>,
+    /// The moment in a slice at which it was submitted.
+    submitted: Option<Point>,
 }
 
 /// The writer of a trace.
@@ -57,10 +77,10 @@ pub(super) struct Trace {
     /// How many rows each core has.
     parts: HashMap<Option<usize>, usize>,
     running: HashMap<JobId, Slice>,
-    /// Where the slices of ended jobs end: the row, and a time just before the end.
-    ends: HashMap<JobId, (usize, Duration)>,
-    /// The jobs that a job waits for before it can begin.
-    dependencies: HashMap<JobId, Vec<JobId>>,
+    /// The moments just before the ends of the slices of ended jobs.
+    ends: HashMap<JobId, Point>,
+    /// The arrows that lead to jobs which have not begun.
+    before: HashMap<JobId, Before>,
     arrows: u64,
     /// The first error of the writer. After it, nothing is written.
     error: Option<io::Error>,
@@ -82,7 +102,7 @@ impl Trace {
             parts: HashMap::new(),
             running: HashMap::new(),
             ends: HashMap::new(),
-            dependencies: HashMap::new(),
+            before: HashMap::new(),
             arrows: 0,
             error: None,
         };
@@ -148,9 +168,52 @@ impl Trace {
         }
     }
 
-    /// Records that a job does not begin before others have ended.
-    pub(super) fn depend(&mut self, job: JobId, on: Vec<JobId>) {
-        self.dependencies.insert(job, on);
+    /// Records that a future, which may run, has submitted a job.
+    pub(super) fn submit(&mut self, job: JobId, by: JobId, now: Instant) {
+        if let Some(slice) = self.running.get(&by) {
+            let at = self.just_before(now).max(slice.begun);
+            let row = slice.rows[0].number;
+            self.before.entry(job).or_default().submitted = Some(Point { row, at });
+        }
+    }
+
+    /// Records that a job has received values that come from the results of others. It may run, or
+    /// begin later.
+    pub(super) fn depend(&mut self, job: JobId, on: Vec<JobId>, now: Instant) {
+        let at = self.just_before(now);
+        let Some(slice) = self.running.get_mut(&job) else {
+            self.before.entry(job).or_default().results.extend(on);
+            return;
+        };
+        let new = on.into_iter().filter(|&other| slice.received.insert(other));
+        let from: Vec<Point> = new
+            .filter_map(|other| self.ends.get(&other).copied())
+            .collect();
+        let to = Point {
+            row: slice.rows[0].number,
+            at: at.max(slice.begun),
+        };
+        for from in from {
+            self.write_arrow(from, to, "result");
+        }
+    }
+
+    /// Returns the time just before `now`. An arrow belongs to a slice only if it begins or ends
+    /// before that ends, and the slice may end now.
+    fn just_before(&self, now: Instant) -> Duration {
+        let since_begin = now.saturating_duration_since(self.begun);
+        since_begin.saturating_sub(Duration::from_nanos(1))
+    }
+
+    fn write_arrow(&mut self, from: Point, to: Point, name: &str) {
+        self.arrows += 1;
+        let id = self.arrows;
+        let (begun, ended) = (Micros(from.at), Micros(to.at));
+        let (from, to) = (from.row, to.row);
+        self.write(format_args!(
+            ",\n{{\"ph\":\"s\",\"pid\":1,\"tid\":{from},\"ts\":{begun},\"id\":{id},\"cat\":\"job\",\"name\":\"{name}\"}}\
+             ,\n{{\"ph\":\"f\",\"bp\":\"e\",\"pid\":1,\"tid\":{to},\"ts\":{ended},\"id\":{id},\"cat\":\"job\",\"name\":\"{name}\"}}"
+        ));
     }
 
     /// Begins the slice of a job.
@@ -170,16 +233,17 @@ impl Trace {
                 .map(|&core| self.take_row(Some(core)))
                 .collect(),
         };
-        let number = rows[0].number;
-        for other in self.dependencies.remove(&job).unwrap_or_default() {
-            if let Some(&(from, ended)) = self.ends.get(&other) {
-                self.arrows += 1;
-                let id = self.arrows;
-                let (ended, begun) = (Micros(ended), Micros(begun));
-                self.write(format_args!(
-                    ",\n{{\"ph\":\"s\",\"pid\":1,\"tid\":{from},\"ts\":{ended},\"id\":{id},\"cat\":\"job\",\"name\":\"result\"}}\
-                     ,\n{{\"ph\":\"f\",\"bp\":\"e\",\"pid\":1,\"tid\":{number},\"ts\":{begun},\"id\":{id},\"cat\":\"job\",\"name\":\"result\"}}"
-                ));
+        let to = Point {
+            row: rows[0].number,
+            at: begun,
+        };
+        let before = self.before.remove(&job).unwrap_or_default();
+        if let Some(from) = before.submitted {
+            self.write_arrow(from, to, "submitted");
+        }
+        for other in before.results {
+            if let Some(&from) = self.ends.get(&other) {
+                self.write_arrow(from, to, "result");
             }
         }
         let slice = Slice {
@@ -187,13 +251,14 @@ impl Trace {
             begun,
             rows,
             allocation,
+            received: HashSet::new(),
         };
         self.running.insert(job, slice);
     }
 
     /// Ends the slice of a job, if it has begun, and forgets what it has waited for otherwise.
     pub(super) fn end(&mut self, job: JobId, now: Instant) {
-        self.dependencies.remove(&job);
+        self.before.remove(&job);
         let Some(slice) = self.running.remove(&job) else {
             return;
         };
@@ -207,9 +272,11 @@ impl Trace {
             let number = row.number;
             self.free.insert(*row);
             if at == 0 {
-                // An arrow belongs to a slice only if it begins before that ends.
-                let before_end = ended.saturating_sub(Duration::from_nanos(1));
-                self.ends.insert(job, (number, before_end.max(slice.begun)));
+                let end = Point {
+                    row: number,
+                    at: self.just_before(now).max(slice.begun),
+                };
+                self.ends.insert(job, end);
             }
             self.write(format_args!(
                 ",\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{number},\"ts\":{begun},\"dur\":{took},\"cat\":\"job\",\
@@ -304,7 +371,7 @@ mod tests {
         let jobs: Vec<JobId> = (0..5).map(|_| JobId::next()).collect();
         trace.begin(jobs[0], "both", &[0, 3], "cores 0,3".into(), at(0));
         trace.end(jobs[0], at(2));
-        trace.depend(jobs[1], vec![jobs[0], jobs[4]]);
+        trace.depend(jobs[1], vec![jobs[0], jobs[4]], at(2));
         trace.begin(jobs[1], "half<'\"'>", &[3], String::new(), at(2));
         trace.begin(jobs[2], "other half", &[3], String::new(), at(3));
         trace.begin(jobs[3], "none", &[], String::new(), at(3));
@@ -385,9 +452,9 @@ mod tests {
     fn nothing_is_kept_of_a_job_that_ends_without_having_begun() {
         let mut trace = Trace::new(io::sink(), "name", &[], Instant::now());
         let (argument, job) = (JobId::next(), JobId::next());
-        trace.depend(job, vec![argument]);
+        trace.depend(job, vec![argument], Instant::now());
         trace.end(job, Instant::now());
-        assert!(trace.dependencies.is_empty());
+        assert!(trace.before.is_empty());
     }
 
     #[test]

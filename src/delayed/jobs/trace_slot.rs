@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::trace::Trace;
+use crate::delayed::value::sources::KeepSources;
 use crate::sys::primitives::lock;
 
 /// Holds the trace of a block.
@@ -19,7 +20,7 @@ pub(super) struct TraceSlot {
 enum State {
     #[default]
     NotBegun,
-    Writing(Box<Trace>),
+    Writing(Box<Trace>, KeepSources),
     /// The block has ended.
     Ended,
 }
@@ -39,7 +40,7 @@ impl TraceSlot {
         let mut state = lock(&self.state);
         match *state {
             State::NotBegun => {}
-            State::Writing(_) => {
+            State::Writing(..) => {
                 return Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
                     "the block writes another trace already, and it has one at most",
@@ -47,15 +48,20 @@ impl TraceSlot {
             }
             State::Ended => return Err(io::Error::other("the block has ended")),
         }
-        *state = State::Writing(Box::new(trace(create()?)));
+        *state = State::Writing(Box::new(trace(create()?)), KeepSources::begin());
         self.has_begun.store(true, Ordering::Release);
         Ok(())
     }
 
+    /// Returns whether a trace has begun. It may have ended.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
+    }
+
     /// Calls `record` with the trace, if one is being written.
     pub(super) fn record(&self, record: impl FnOnce(&mut Trace)) {
-        if self.has_begun.load(Ordering::Acquire)
-            && let State::Writing(trace) = &mut *lock(&self.state)
+        if self.has_begun()
+            && let State::Writing(trace, _) = &mut *lock(&self.state)
         {
             record(trace);
         }
@@ -64,7 +70,7 @@ impl TraceSlot {
     /// Ends the trace with its block. No other one can begin.
     pub(super) fn end(&self) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Ended);
-        if let State::Writing(trace) = state
+        if let State::Writing(trace, _) = state
             && let Err(error) = trace.finish()
         {
             tracing::warn!(%error, "the trace of a block of jobs could not be written");

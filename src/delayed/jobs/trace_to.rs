@@ -11,9 +11,23 @@ impl Jobs<'_> {
     /// `chrome://tracing`, which [Perfetto](https://ui.perfetto.dev) shows, too.
     ///
     /// Each core has a row. A job is a slice in the rows of its cores, from the moment at which it
-    /// has its resources until it gives them back; jobs without cores have rows at the end. An
-    /// arrow leads from each job to the [`then`](Self::then) that takes its result. Times are those
-    /// of the run's clock.
+    /// has its resources until it gives them back; jobs without cores have rows at the end. Times
+    /// are those of the run's clock.
+    ///
+    /// Arrows show what depends on what:
+    ///
+    /// * from each job to the beginning of a [`then`](Self::then) whose argument comes from its
+    ///   result;
+    /// * from each job to the moment at which a [future](Self::spawn) of the block receives a value
+    ///   that comes from its result;
+    /// * from the moment at which a future submits a job to the beginning of that.
+    ///
+    /// A value comes from a job through operators, [`each`](crate::delayed::each()),
+    /// [`map`](crate::delayed::Delayed::map) and all other methods, also if it was computed for an
+    /// earlier await. [`choose`](crate::delayed::Delayed::choose) comes from its condition and from
+    /// the value that it chose. Jobs that were over before the trace began, jobs of other blocks,
+    /// and jobs whose value was [kept](Self::cached), have no slice and no arrow. Awaits of
+    /// the block's body, and values that a future gets through a channel, are not known.
     ///
     /// The file is complete when the block has ended. If writing fails, the jobs go on, and the
     /// error is a `tracing` event at WARN.

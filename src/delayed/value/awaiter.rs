@@ -34,6 +34,12 @@ pub(in crate::delayed) trait Awaiter: Send + Sync {
         watcher: &Arc<Watcher>,
     ) -> Result<Box<dyn Any + Send + Sync>, JobError>;
 
+    /// Notes that the job has received values that come from the results of `jobs`, for a trace.
+    fn received(&self, jobs: Vec<JobId>);
+
+    /// Returns the job, or the one around it, whose block has the resources at this address.
+    fn job_of(&self, pool: usize) -> Option<JobId>;
+
     /// Returns the resources that the job holds, or those of the job in which its block was opened.
     fn allocation(&self) -> Option<&Arc<Allocation>>;
 

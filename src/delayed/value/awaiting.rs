@@ -7,9 +7,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::awaiter::AWAITER;
 use super::evaluation::Evaluation;
 use super::handle::Delayed;
 use super::node::Graph;
+use super::sources;
 use crate::delayed::error::JobError;
 
 /// Computes a delayed value and waits for it; made by awaiting [`Delayed`].
@@ -43,11 +45,13 @@ impl<T: 'static> DelayedFuture<T> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
+                    note_sources(&*value.0);
                     self.value = None;
                     return Poll::Ready(Err(error));
                 }
             }
         }
+        note_sources(&*value.0);
         // An evaluation that another one has overtaken may hold handles.
         self.evaluation = Evaluation::New;
         Poll::Ready(
@@ -55,6 +59,16 @@ impl<T: 'static> DelayedFuture<T> {
                 .take()
                 .map_or_else(|| unreachable!("seen above"), Ok),
         )
+    }
+}
+
+/// Tells the job that awaits a node which jobs its result comes from, if a trace is written.
+fn note_sources(node: &dyn Graph) {
+    if sources::are_kept()
+        && let Some(awaiter) = AWAITER.get()
+        && let Some(sources) = node.sources()
+    {
+        awaiter.received(sources.jobs());
     }
 }
 

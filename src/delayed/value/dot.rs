@@ -1,9 +1,8 @@
-//! The graph below a value as text, and the jobs in it.
+//! The graph below a value as text.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::awaiter::JobId;
 use super::handle::Delayed;
 use super::node::Graph;
 
@@ -27,49 +26,30 @@ impl<T: 'static> Delayed<T> {
     pub fn to_dot(&self) -> String {
         let mut text = "digraph delayed {\n".to_owned();
         let mut arrows = String::new();
-        visit(
-            self.0.clone(),
-            |_| true,
-            |at, node, operands| {
-                let label = escaped(node.label());
-                let shape = if node.job().is_some() {
-                    ", shape=box"
-                } else {
-                    ""
-                };
-                let state = match node.outcome() {
-                    None => "",
-                    Some(Ok(())) => ", style=filled",
-                    Some(Err(_)) => ", color=red",
-                };
-                text += &format!("    n{at} [label=\"{label}\"{shape}{state}];\n");
-                for operand in operands {
-                    arrows += &format!("    n{operand} -> n{at};\n");
-                }
-            },
-        );
-        text + &arrows + "}\n"
-    }
-
-    /// Returns the jobs from whose results the value is computed, as far as the graph has them
-    /// still. The arguments of these jobs are not looked at.
-    pub(in crate::delayed) fn jobs(&self) -> Vec<JobId> {
-        let mut jobs = Vec::new();
-        let is_no_job = |node: &dyn Graph| node.job().is_none();
-        visit(self.0.clone(), is_no_job, |_, node, _| {
-            jobs.extend(node.job());
+        visit(self.0.clone(), |at, node, operands| {
+            let label = escaped(node.label());
+            let shape = if node.job().is_some() {
+                ", shape=box"
+            } else {
+                ""
+            };
+            let state = match node.outcome() {
+                None => "",
+                Some(Ok(())) => ", style=filled",
+                Some(Err(_)) => ", color=red",
+            };
+            text += &format!("    n{at} [label=\"{label}\"{shape}{state}];\n");
+            for operand in operands {
+                arrows += &format!("    n{operand} -> n{at};\n");
+            }
         });
-        jobs
+        text + &arrows + "}\n"
     }
 }
 
 /// Calls `see` with the number of each node below `root`, the node, and the numbers of its
-/// operands. A node for which `descends` is false has no operands.
-fn visit(
-    root: Arc<dyn Graph>,
-    descends: impl Fn(&dyn Graph) -> bool,
-    mut see: impl FnMut(usize, &dyn Graph, &[usize]),
-) {
+/// operands.
+fn visit(root: Arc<dyn Graph>, mut see: impl FnMut(usize, &dyn Graph, &[usize])) {
     let address = |node: &Arc<dyn Graph>| Arc::as_ptr(node).cast::<()>().addr();
     let mut numbers = HashMap::from([(address(&root), 0)]);
     // Keeps all nodes, so that no address is that of two.
@@ -77,9 +57,7 @@ fn visit(
     let (mut operands, mut of_node) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at < nodes.len() {
-        if descends(&*nodes[at]) {
-            nodes[at].add_operands(&mut operands);
-        }
+        nodes[at].add_operands(&mut operands);
         for operand in operands.drain(..) {
             let number = *numbers.entry(address(&operand)).or_insert(nodes.len());
             if number == nodes.len() {
@@ -132,9 +110,6 @@ pub(super) fn name_of_function(type_name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use super::super::promise::pending;
     use super::*;
 
     #[test]
@@ -150,24 +125,6 @@ mod tests {
         ] {
             assert_eq!(name_of_function(type_name), name);
         }
-    }
-
-    #[test]
-    fn the_jobs_of_a_value_are_those_that_it_is_computed_from_directly() {
-        let promises: Vec<_> = (0..4).map(|_| pending::<i32>("job")).collect();
-        for pair in promises.windows(2) {
-            let [(_, argument), (promise, _)] = pair else {
-                unreachable!("windows of two");
-            };
-            promise.set_argument(argument);
-        }
-        let value = |at: usize| promises[at].1.clone();
-        let job = |at: usize| promises[at].0.job();
-        assert_eq!(value(3).jobs(), [job(3)]);
-        let computed = (value(1) + 1) * value(3) - value(1);
-        let jobs: BTreeSet<JobId> = computed.jobs().into_iter().collect();
-        assert_eq!(jobs, BTreeSet::from([job(1), job(3)]));
-        assert_eq!(computed.jobs().len(), 2);
     }
 
     #[test]

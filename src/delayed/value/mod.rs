@@ -5,6 +5,7 @@
 //! | `node`, `operation`, `promise` | a node as such; one that is computed; one whose result comes from elsewhere |
 //! | `watcher`, `evaluation` | waiting for nodes; the walk through a graph |
 //! | `awaiter` | the job that awaits a value |
+//! | `sources` | the jobs that a value comes from, for traces |
 //! | `discard` | drops chains without recursion |
 //! | `dot` | the graph as text |
 //! | `handle`, `awaiting` | `Delayed`; its futures |
@@ -22,6 +23,7 @@ mod node;
 mod operation;
 mod operators;
 pub(in crate::delayed) mod promise;
+pub(in crate::delayed) mod sources;
 pub(in crate::delayed) mod watcher;
 mod work;
 

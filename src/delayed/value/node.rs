@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::awaiter::JobId;
+use super::sources::Sources;
 use super::watcher::Watcher;
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
@@ -45,6 +46,11 @@ pub(in crate::delayed) trait Graph: Send + Sync {
     /// Returns the job whose result the node is.
     fn job(&self) -> Option<JobId> {
         None
+    }
+
+    /// Returns the jobs that the node's result comes from, if it has one and they are known.
+    fn sources(&self) -> Option<Sources> {
+        self.job().map(Sources::Job)
     }
 }
 

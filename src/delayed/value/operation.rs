@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::discard::{discard, empty_bin};
 use super::node::{Graph, Node, Progress};
+use super::sources::{self, Sources};
 use super::watcher::{Watcher, Watchers};
 use crate::delayed::error::JobError;
 use crate::sys::primitives::lock;
@@ -26,6 +27,11 @@ pub(super) trait Work: Send + 'static {
 
     /// Adds all operands.
     fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>);
+
+    /// Adds the operands that the result is computed from. All that are needed have results.
+    fn add_used(&self, operands: &mut Vec<Arc<dyn Graph>>) {
+        self.add_operands(operands);
+    }
 
     /// Returns the name of the operation.
     fn label() -> &'static str;
@@ -47,7 +53,15 @@ pub(super) struct Operation<W: Work> {
 enum State<W> {
     Waiting(W),
     /// A thread computes the node, or the node has its result.
-    Taken(Option<Box<Watchers>>),
+    Taken(Option<Box<Rest>>),
+}
+
+/// Data that few nodes have.
+#[derive(Default)]
+struct Rest {
+    watchers: Watchers,
+    /// The jobs that the result comes from. Known only while a trace is written.
+    sources: Option<Sources>,
 }
 
 impl<W: Work> Operation<W> {
@@ -58,18 +72,36 @@ impl<W: Work> Operation<W> {
         }
     }
 
-    /// Stores the result, and tells the watchers.
-    fn settle(&self, result: Result<W::Output, JobError>) {
+    /// Stores the result and its sources, and tells the watchers.
+    fn settle(&self, result: Result<W::Output, JobError>, sources: Option<Sources>) {
         // Only the thread that has changed the state from `Waiting` calls this, so the cell is
         // empty.
         let result = self.result.get_or_init(|| result);
-        let watchers = match &mut *lock(&self.state) {
-            State::Taken(watchers) => watchers.take(),
+        let rest = match &mut *lock(&self.state) {
+            State::Taken(rest) => {
+                let kept = sources.map(|sources| {
+                    Box::new(Rest {
+                        sources: Some(sources),
+                        ..Rest::default()
+                    })
+                });
+                mem::replace(rest, kept)
+            }
             State::Waiting(_) => unreachable!("the operands were taken"),
         };
-        if let Some(watchers) = watchers {
-            watchers.settle(result.as_ref().err());
+        if let Some(rest) = rest {
+            rest.watchers.settle(result.as_ref().err());
         }
+    }
+
+    /// Returns the jobs that the result of `work` comes from, if nodes keep them.
+    fn sources_of(work: &W) -> Option<Sources> {
+        if !sources::are_kept() {
+            return None;
+        }
+        let mut used = Vec::new();
+        work.add_used(&mut used);
+        Sources::join(used.iter().filter_map(|operand| operand.sources()))
     }
 
     /// Takes the operands, if no thread has.
@@ -111,7 +143,8 @@ impl<W: Work> Graph for Operation<W> {
             missing.truncate(before);
             let work = Self::take_work(&mut state);
             drop(state);
-            self.settle(Err(error.clone()));
+            let sources = work.as_ref().and_then(Self::sources_of);
+            self.settle(Err(error.clone()), sources);
             release(work);
             return Progress::Failed(error);
         }
@@ -124,27 +157,36 @@ impl<W: Work> Graph for Operation<W> {
         let work = Self::take_work(&mut state);
         drop(state);
         if let Some(work) = work {
-            self.settle(
-                catch_unwind(AssertUnwindSafe(|| work.compute())).unwrap_or_else(|panic| {
-                    let error = JobError::panicked(&*panic);
-                    crate::sys::unwind::discard(panic);
-                    Err(error)
-                }),
-            );
+            let sources = Self::sources_of(&work);
+            let computed = catch_unwind(AssertUnwindSafe(|| work.compute()));
+            let result = computed.unwrap_or_else(|panic| {
+                let error = JobError::panicked(&*panic);
+                crate::sys::unwind::discard(panic);
+                Err(error)
+            });
+            self.settle(result, sources);
         }
         self.done()
     }
 
     fn fail(&self, error: &JobError) {
         let work = Self::take_work(&mut lock(&self.state));
-        if work.is_some() {
-            self.settle(Err(error.clone()));
-            release(work);
+        if let Some(work) = work {
+            let sources = Self::sources_of(&work);
+            self.settle(Err(error.clone()), sources);
+            release(Some(work));
         }
     }
 
     fn label(&self) -> &str {
         W::label()
+    }
+
+    fn sources(&self) -> Option<Sources> {
+        match &*lock(&self.state) {
+            State::Taken(Some(rest)) => rest.sources.clone(),
+            _ => None,
+        }
     }
 
     fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>) {
@@ -157,8 +199,8 @@ impl<W: Work> Graph for Operation<W> {
         let mut state = lock(&self.state);
         match &mut *state {
             // The result is stored before the watchers are taken.
-            State::Taken(watchers) if self.result.get().is_none() => {
-                let removed = watchers.get_or_insert_default().add(watcher);
+            State::Taken(rest) if self.result.get().is_none() => {
+                let removed = rest.get_or_insert_default().watchers.add(watcher);
                 drop(state);
                 drop(removed);
                 return;

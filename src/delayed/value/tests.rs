@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use super::awaiter::JobId;
 use super::promise::{Promise, pending};
+use super::sources::KeepSources;
 use super::{Delayed, delayed_val, each};
 use crate::delayed::error::{JobError, JobErrorKind};
 
@@ -40,6 +42,59 @@ fn leaf() -> (Promise<f64>, Delayed<f64>) {
 
 fn failure() -> JobError {
     JobError::failed(std::fmt::Error)
+}
+
+/// Returns the jobs that a value comes from, as far as they are known.
+fn jobs_of<T>(value: &Delayed<T>) -> Vec<JobId> {
+    let sources = value.0.sources();
+    sources.map_or(Vec::new(), |sources| sources.jobs())
+}
+
+#[test]
+fn a_computed_value_keeps_which_jobs_it_comes_from_while_there_is_a_trace() {
+    let kept = KeepSources::begin();
+    let (leaves, values): (Vec<_>, Vec<_>) = (0..4).map(|_| leaf()).unzip();
+    let jobs: Vec<JobId> = leaves.iter().map(Promise::job).collect();
+    let first = (&values[0] + 1.0) * &values[1] - &values[0];
+    let chosen = Delayed::choose(
+        values[2].gt(first.clone()),
+        values[3].clone(),
+        values[0].clone(),
+    );
+    for (leaf, number) in leaves.into_iter().zip([1.0, 2.0, 0.0, 9.0]) {
+        leaf.settle(Ok(number));
+    }
+    assert_eq!(jobs_of(&first), []);
+    assert_eq!(value(first.clone()).unwrap(), 3.0);
+    assert_eq!(jobs_of(&first), jobs[..2]);
+    // The computed value is an operand now.
+    let again = each(vec![first.clone(), first.map(f64::sqrt)]);
+    assert_eq!(value(again.clone()).unwrap().len(), 2);
+    assert_eq!(jobs_of(&again), jobs[..2]);
+    assert_eq!(value(chosen.clone()).unwrap(), 1.0);
+    assert_eq!(jobs_of(&chosen), jobs[..3]);
+    drop(kept);
+}
+
+#[test]
+fn a_failed_value_keeps_which_jobs_it_comes_from_and_a_long_chain_is_dropped() {
+    let kept = KeepSources::begin();
+    let ((one, first), (two, second)) = (leaf(), leaf());
+    let jobs = vec![one.job(), two.job()];
+    let sum = &first + &second;
+    one.settle(Err(failure()));
+    value(sum.clone()).unwrap_err();
+    assert_eq!(jobs_of(&sum), jobs);
+    let ((three, mut chain), (four, other)) = (leaf(), leaf());
+    let jobs = vec![three.job(), four.job()];
+    three.settle(Ok(0.0));
+    four.settle(Ok(1.0));
+    for _ in 0..200_000 {
+        chain += &other;
+    }
+    assert_eq!(value(chain.clone()).unwrap(), 200_000.0);
+    assert_eq!(jobs_of(&chain), jobs);
+    drop((chain, kept, two));
 }
 
 #[test]

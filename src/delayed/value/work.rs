@@ -176,6 +176,15 @@ impl<T: Clone + Send + Sync> Work for Choose<T> {
         operands.push(self.otherwise.0.clone());
     }
 
+    fn add_used(&self, operands: &mut Nodes) {
+        operands.push(self.condition.0.clone());
+        match self.condition.0.result() {
+            Some(Ok(true)) => operands.push(self.then.0.clone()),
+            Some(Ok(false)) => operands.push(self.otherwise.0.clone()),
+            Some(Err(_)) | None => {}
+        }
+    }
+
     fn label() -> &'static str {
         "choose"
     }
