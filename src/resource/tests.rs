@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use super::*;
 
@@ -142,53 +143,94 @@ fn resources() -> Resources {
         .units("gpus", ["0", "1"])
 }
 
-proptest! {
-    #[test]
-    fn jobs_get_what_they_ask_for_in_order_and_nothing_is_lost(actions in actions()) {
-        let mut ledger = Ledger::new(&resources());
-        let mut queue = Queue::new();
-        let (mut waiting, mut running) = (Vec::<Waiting>::new(), Vec::<Allocation>::new());
-        let mut number = 0;
-        for action in actions {
-            match action {
-                Action::Submit { request, prioritized } => {
-                    let wanted = request.request();
-                    if ledger.check(&wanted, None).is_ok() {
-                        let ticket = queue.push(wanted, prioritized, number);
-                        waiting.push(Waiting { ticket, number, wanted: request, prioritized });
-                        number += 1;
-                    } else {
-                        prop_assert!(!taken(&[]).has_room_for(&request));
-                    }
+/// A bug that the model must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// A job that ends gives nothing back.
+    AllocationLost,
+    /// A job that is cancelled stays in the queue.
+    TicketLeft,
+}
+
+/// Carries out actions, and compares what happens with the model.
+fn compare(actions: Vec<Action>, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let mut ledger = Ledger::new(&resources());
+    let mut queue = Queue::new();
+    let (mut waiting, mut running) = (Vec::<Waiting>::new(), Vec::<Allocation>::new());
+    let mut number = 0;
+    for action in actions {
+        match action {
+            Action::Submit {
+                request,
+                prioritized,
+            } => {
+                let wanted = request.request();
+                if ledger.check(&wanted, None).is_ok() {
+                    let ticket = queue.push(wanted, prioritized, number);
+                    waiting.push(Waiting {
+                        ticket,
+                        number,
+                        wanted: request,
+                        prioritized,
+                    });
+                    number += 1;
+                } else {
+                    prop_assert!(!taken(&[]).has_room_for(&request));
                 }
-                Action::Cancel(at) if !waiting.is_empty() => {
-                    let job = waiting.remove(at % waiting.len());
+            }
+            Action::Cancel(at) if !waiting.is_empty() => {
+                let job = waiting.remove(at % waiting.len());
+                if bug != Some(Bug::TicketLeft) {
                     prop_assert_eq!(queue.remove(job.ticket), Some(job.number));
                     prop_assert_eq!(queue.remove(job.ticket), None);
                 }
-                Action::End(at) if !running.is_empty() => {
-                    let allocation = running.remove(at % running.len());
+            }
+            Action::End(at) if !running.is_empty() => {
+                let allocation = running.remove(at % running.len());
+                if bug != Some(Bug::AllocationLost) {
                     ledger.release(&allocation);
                 }
-                Action::Cancel(_) | Action::End(_) => {}
             }
-            while let Some((granted, allocation)) = queue.grant_next(&mut ledger, None) {
-                prop_assert_eq!(Some(granted), head(&waiting).map(|job| job.number));
-                waiting.retain(|job| job.number != granted);
-                running.push(allocation);
-            }
-            let taken = taken(&running);
-            prop_assert!(taken.is_possible());
-            prop_assert_eq!(queue.len(), waiting.len());
-            prop_assert!(!head(&waiting).is_some_and(|job| taken.has_room_for(&job.wanted)));
+            Action::Cancel(_) | Action::End(_) => {}
         }
-        for job in waiting {
-            queue.remove(job.ticket);
+        while let Some((granted, allocation)) = queue.grant_next(&mut ledger, None) {
+            prop_assert_eq!(Some(granted), head(&waiting).map(|job| job.number));
+            waiting.retain(|job| job.number != granted);
+            running.push(allocation);
         }
-        for allocation in running {
-            ledger.release(&allocation);
-        }
-        prop_assert!(ledger.is_all_free());
+        let taken = taken(&running);
+        prop_assert!(taken.is_possible());
+        prop_assert_eq!(queue.len(), waiting.len());
+        prop_assert!(!head(&waiting).is_some_and(|job| taken.has_room_for(&job.wanted)));
+    }
+    for job in waiting {
+        queue.remove(job.ticket);
+    }
+    for allocation in running {
+        ledger.release(&allocation);
+    }
+    prop_assert!(ledger.is_all_free());
+    Ok(())
+}
+
+#[test]
+fn the_model_finds_a_lost_allocation_and_a_ticket_that_was_left() {
+    for bug in [Bug::AllocationLost, Bug::TicketLeft] {
+        let config = Config {
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let mut runner = TestRunner::new_with_rng(config, random);
+        let found = runner.run(&actions(), |actions| compare(actions, Some(bug)));
+        assert!(matches!(found, Err(TestError::Fail(..))), "{bug:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn jobs_get_what_they_ask_for_in_order_and_nothing_is_lost(actions in actions()) {
+        compare(actions, None)?;
     }
 
     #[test]
