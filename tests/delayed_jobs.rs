@@ -282,12 +282,12 @@ fn a_large_job_is_not_overtaken_by_small_ones() {
         let small = licences(1).spawn(async {});
         let statistics = jobs.statistics();
         assert_eq!((statistics.running, statistics.queued), (1, 2));
+        let head = statistics.head.unwrap();
         assert!(
-            statistics
-                .head
-                .unwrap()
-                .ends_with("waits for 2 of `licences`, and there is 1 of `licences`")
+            head.contains("waits for 2 of `licences`, and there is 1 of `licences`: `"),
+            "{head}"
         );
+        assert!(head.ends_with("` has 2 of `licences`"), "{head}");
         stop.set();
         each((running, large, small)).await.unwrap();
     }));

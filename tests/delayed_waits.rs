@@ -1,5 +1,5 @@
 //! Futures that hold resources and wait for jobs that need them: such a wait is an error, and no
-//! other wait is.
+//! other wait is. Where the wait can return no error, the job has it.
 
 mod common;
 
@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{poll_with_yields, test};
-use seedbed::checkpoint;
 use seedbed::delayed::{
-    Cores, Delayed, JobErrorKind, Jobs, Resources, Units, ZERO, delayed_val, open,
+    Cores, Delayed, JobErrorKind, Jobs, Learned, Memory, Resources, Setup, Units, ZERO,
+    delayed_val, each, open,
 };
+use seedbed::nursery::task_tree;
+use seedbed::process::Command;
 use seedbed::sync::Event;
+use seedbed::testing::wait_all_tasks_blocked;
+use seedbed::{checkpoint, open_nursery};
 
 fn cores(count: usize) -> Resources {
     Resources::none().cores(0..count)
@@ -287,4 +291,168 @@ fn holders_of_other_kinds_are_found_too_and_a_wait_that_was_dropped_does_not_cou
             assert_eq!((holder.await.unwrap() + delayed_val(1)).await.unwrap(), 2);
         },
     ));
+}
+
+#[test]
+fn a_wait_is_found_however_the_value_is_computed_and_wherever_it_is_awaited() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::from(cores(1)).cache_folder(folder.path());
+    test(open(setup, async |jobs| {
+        let inner = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let one = inner.on(Cores(1));
+            let pair = one.spawn(async { (7u32, 8u32) });
+            let first = pair.field(|pair| &pair.0);
+            let (of_nursery, of_block) = (pair.clone(), pair.clone());
+            let errors = [
+                pair.shared().await.err(),
+                pair.clone().unzip().1.await.err(),
+                each(vec![delayed_val((0, 0)), pair.clone()]).await.err(),
+                first.clone().map(|first| first + 1).await.err(),
+                Delayed::choose(delayed_val(true), pair, delayed_val((0, 0)))
+                    .await
+                    .err(),
+                inner.then(first, u32::count_ones).await.err(),
+                inner.cached("waits-1").call(i32::abs, -3).await.err(),
+                one.run_process(Command::new("true")).await.err(),
+                open_nursery(async |n| n.spawn(async { of_nursery.await.err() }).await).await,
+                inner.open(async |_| of_block.await.err()).await,
+            ];
+            errors.map(|error| error.map(|error| error.kind()))
+        });
+        let kinds = holder.await.unwrap();
+        assert_eq!(kinds, [Some(JobErrorKind::Deadlock); 10]);
+    }));
+}
+
+fn zeros(mebibytes: usize) -> usize {
+    std::hint::black_box(vec![1_u8; mebibytes << 20]).len() >> 20
+}
+
+#[test]
+fn a_wait_for_a_second_run_that_needs_the_memory_of_the_waiting_future_is_found() {
+    let resources = cores(2).memory(Memory::mib(512));
+    test(open(resources, async |jobs| {
+        let inner = jobs.clone();
+        let holder = jobs.on(Memory::mib(64)).spawn(async move {
+            // It gets the half that belongs to one of two cores, and needs more.
+            let job = inner.on(Cores(1)).memory(Learned::new("zeros"));
+            let value = job.call(zeros, 350);
+            let error = (&value).await.unwrap_err();
+            assert_eq!(error.kind(), JobErrorKind::Deadlock);
+            value
+        });
+        let value = holder.await.unwrap();
+        assert_eq!((&value).await.unwrap(), 350);
+        assert_eq!(value.statistics().unwrap().attempts, 2);
+    }));
+}
+
+#[test]
+fn a_job_is_refused_for_which_the_end_of_a_block_would_wait_forever() {
+    test(open(cores(2), async |jobs| {
+        let both = Arc::new(Event::new());
+        let holder = || {
+            let (outer, both) = (jobs.clone(), both.clone());
+            jobs.on(Cores(1)).spawn(async move {
+                both.wait().await;
+                // The body leaves a job that fits next to this future, but not next to both.
+                let block = outer.open(async |inner| inner.on(Cores(1)).spawn(async { 1 }));
+                let left = block.await;
+                assert!(left.is_done());
+                left.await
+            })
+        };
+        let (one, two) = (holder(), holder());
+        until(&jobs, (2, 0)).await;
+        both.set();
+        let results = [one.await.unwrap(), two.await.unwrap()];
+        assert!(
+            results.iter().any(|result| matches!(result, Ok(1))),
+            "{results:?}"
+        );
+        let mut errors = results.iter().filter_map(|result| result.as_ref().err());
+        let error = errors.next().unwrap();
+        assert_eq!(error.kind(), JobErrorKind::Deadlock);
+        let text = error.to_string();
+        assert!(text.contains("it waits for the end of a block"), "{text}");
+    }));
+}
+
+#[test]
+fn a_job_is_refused_whose_place_in_a_limit_would_be_waited_for_forever() {
+    test(open(cores(1), async |jobs| {
+        let inner = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let limited = inner.at_most(1);
+            let first = limited.ready().await.on(Cores(1)).spawn(async { 1 });
+            let place = limited.ready().await;
+            let error = first.await.unwrap_err();
+            assert_eq!(error.kind(), JobErrorKind::Deadlock);
+            let text = error.to_string();
+            assert!(text.contains("or for a place in a limit"), "{text}");
+            place.on(Cores(1)).spawn(async { 2 })
+        });
+        assert_eq!(holder.await.unwrap().await.unwrap(), 2);
+    }));
+}
+
+#[test]
+fn a_wait_for_a_place_has_an_end_while_one_of_them_may_become_free() {
+    test(open(cores(1), async |jobs| {
+        let (go, inner) = (Arc::new(Event::new()), jobs.clone());
+        let goes = go.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let limited = inner.at_most(2);
+            let queued = limited.ready().await.on(Cores(1)).spawn(async { 1 });
+            let free = limited
+                .ready()
+                .await
+                .spawn(async move { goes.wait().await });
+            let third = limited.ready().await.spawn(async { 2 });
+            free.await.unwrap();
+            queued + third
+        });
+        until(&jobs, (1, 1)).await;
+        assert!(!poll_with_yields(holder.shared(), 5).await);
+        go.set();
+        assert_eq!(holder.await.unwrap().await.unwrap(), 3);
+    }));
+}
+
+#[test]
+fn a_wait_that_is_not_known_shows_in_the_statistics_and_in_the_task_tree() {
+    seedbed::run(open(cores(2), async |jobs| {
+        let (go, inner) = (Arc::new(Event::new()), jobs.clone());
+        let (first, second, sets) = (go.clone(), go.clone(), go);
+        let unknown = jobs.on(Cores(1)).spawn(async move { first.wait().await });
+        let known = jobs.on(Cores(1)).spawn(async move {
+            let free = inner.spawn(async move { second.wait().await });
+            free.await.unwrap();
+        });
+        let (goes, waits) = (sets.clone(), sets);
+        let queued = jobs.on(Cores(2)).spawn(async move { goes.set() });
+        wait_all_tasks_blocked().await;
+        let head = jobs.statistics().head.unwrap();
+        let (job, holders) = head.split_once(": ").unwrap();
+        assert!(
+            job.ends_with("waits for 2 cores, and there is 0 of `cores`"),
+            "{head}"
+        );
+        let holders: Vec<&str> = holders.split(", ").collect();
+        let [first, second] = holders[..] else {
+            panic!("{head}")
+        };
+        assert!(first.ends_with("` has cores 0"), "{head}");
+        assert!(
+            second.ends_with("` has cores 1 and waits for other jobs"),
+            "{head}"
+        );
+        let tree = task_tree().unwrap().to_string();
+        for wait in ["an event", "its resources", "a delayed value"] {
+            assert!(tree.contains(&format!("waits for {wait}")), "{tree}");
+        }
+        waits.set();
+        each((unknown, known, queued)).await.unwrap();
+    }));
 }

@@ -77,9 +77,14 @@ pub enum JobErrorKind {
     /// The job asks for more than there is. It did not run, unless it ran out of its
     /// [learned](crate::delayed::Learned) memory and cannot have what a second run needs.
     Impossible,
-    /// The wait for the job has no end, because the job needs resources that the waiting future
-    /// holds. The job itself has not failed: it runs when the future has given them back. See
-    /// [`Jobs::on`](crate::delayed::Jobs::on).
+    /// A job in the queue and a future that holds what it needs would wait for each other forever.
+    ///
+    /// If the future awaits a value, the error is that of this await. The job itself has not
+    /// failed: it runs when the future has given its resources back. If the future waits for the
+    /// end of a [block](crate::delayed::Jobs::open) or for a
+    /// [place](crate::delayed::Limited::ready), which have no error to return, the error is that of
+    /// the job, which does not run. [`Jobs::on`](crate::delayed::Jobs::on#waiting-with-resources)
+    /// says which waits are found.
     Deadlock,
     /// The job was cancelled with its block.
     Cancelled,
@@ -122,8 +127,8 @@ impl JobError {
         Self::new(Some(job), attempts, Cause::Impossible(reason))
     }
 
-    pub(super) fn deadlock(job: &'static str, reason: String) -> Self {
-        Self::new(Some(job), 0, Cause::Deadlock(reason))
+    pub(super) fn deadlock(job: &'static str, attempts: u32, reason: String) -> Self {
+        Self::new(Some(job), attempts, Cause::Deadlock(reason))
     }
 
     pub(super) fn timed_out(job: &'static str, limit: Duration) -> Self {

@@ -19,3 +19,6 @@ pub(super) const LEAST_LEARNED_TIME: Duration = Duration::from_secs(10);
 
 /// The smallest learned amount of memory in bytes.
 pub(super) const LEAST_LEARNED_MEMORY: u64 = 64 << 20;
+
+/// How many of the jobs the statistics name that have what the head of the queue waits for.
+pub(super) const HOLDERS_NAMED: usize = 3;

@@ -113,6 +113,16 @@ impl Ledger {
         }
     }
 
+    /// Returns the name of what the first alternative of a request waits for.
+    pub(crate) fn lacking<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        let mut amounts = request.needs().first()?.amounts();
+        let lacking = amounts.find(|&(name, amount)| {
+            let pool = self.pools.get(name);
+            pool.is_none_or(|pool| pool.clone().take(amount).is_none())
+        });
+        lacking.map(|(name, _)| name)
+    }
+
     /// Returns the names of all resources with what is free and what there is.
     pub(crate) fn amounts(&self) -> impl Iterator<Item = (&str, Amount, Amount)> {
         self.pools

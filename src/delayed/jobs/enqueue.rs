@@ -20,8 +20,13 @@ impl Jobs<'_> {
         checked: &Checked,
     ) -> Result<Option<Ticket>, JobError> {
         let is_prioritized = self.options.is_prioritized;
+        // First, as the job may be found to be in a deadlock when it enters the queue.
+        self.options.join_groups(job);
         let submitted = Ticket::submit(&self.pool, (job, name), checked, is_prioritized);
-        submitted.map_err(|reason| JobError::impossible(name, 0, reason))
+        submitted.map_err(|reason| {
+            self.options.leave_groups(job);
+            JobError::impossible(name, 0, reason)
+        })
     }
 
     /// Puts a call into the queue, and runs it.

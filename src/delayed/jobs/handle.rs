@@ -6,7 +6,9 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 
 use super::callable::{Argument, Callable, Portable};
+use super::job_group::JobGroup;
 use super::options::Options;
+use super::place::Place;
 use super::pool::Pool;
 use super::record::Record;
 use super::run::{Job, run_job};
@@ -14,9 +16,9 @@ use super::running::{held_here, run_as, run_future};
 use super::statistics::Statistics;
 use crate::delayed::learned::TimeLimit;
 use crate::delayed::value::Delayed;
+use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::promise::pending;
 use crate::resource::{Cores, Request, ZERO};
-use crate::sync::Token;
 use crate::task::Spawner;
 use crate::transport::job::code::assert_captures_nothing;
 use crate::worker::WorkerContext;
@@ -68,7 +70,8 @@ impl<'env> Jobs<'env> {
             is_prioritized: pool.is_prioritized,
             workers: None,
             held_around,
-            permit: None,
+            block: None,
+            place: None,
             cache_key: None,
         };
         Self {
@@ -88,8 +91,19 @@ impl<'env> Jobs<'env> {
         }
     }
 
-    pub(super) fn permitted(&self, permit: Token) -> Self {
-        self.with(|options| options.permit = Some(Arc::new(permit)))
+    /// Returns a handle whose jobs have this place of a limit.
+    pub(super) fn at_place(&self, place: Place) -> Self {
+        self.with(|options| options.place = Some(Arc::new(place)))
+    }
+
+    /// Returns a handle whose jobs belong to a block within another one.
+    pub(super) fn of_block(&self, jobs: &Arc<JobGroup>) -> Self {
+        self.with(|options| options.block = Some(jobs.clone()))
+    }
+
+    /// Counts a job that is submitted.
+    pub(super) fn record(&self, job: JobId, name: &'static str) -> Record {
+        Record::new(&self.pool, &self.options, job, name)
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
@@ -103,12 +117,33 @@ impl<'env> Jobs<'env> {
     /// [`Impossible`](crate::delayed::JobErrorKind::Impossible). [`ZERO`] asks for nothing: calls
     /// then share the workers and the limiter of plain [`run_sync`](crate::run_sync()).
     ///
+    /// # Waiting with resources
+    ///
     /// A future that holds resources may await other jobs. If such a job cannot start before the
     /// future has ended, the await is an error of the kind
     /// [`Deadlock`](crate::delayed::JobErrorKind::Deadlock): at once, if the job does not fit next
     /// to what the future holds; otherwise when all jobs with resources wait for others in this
-    /// way. The future can then give its resources back by ending. Waiting for anything else than a
-    /// delayed value is not seen, for example for an event that a job sets.
+    /// way. The future can then give its resources back by ending.
+    ///
+    /// The library knows the awaits of delayed values, however they are computed: those of the
+    /// future itself, of the scopes, nurseries and blocks that it opens, and of other futures of
+    /// the block that it awaits. It also knows the waits for the end of a [block](Self::open)
+    /// within the future, and for a [place](crate::delayed::Limited::ready) in a limit; they have
+    /// no error to return, so a job that they wait for gets it.
+    ///
+    /// These waits are not known:
+    ///
+    /// * for an event, a lock, a limiter, a channel, or a process, because nothing says which job
+    ///   would end them;
+    /// * for a [`Task`](crate::Task) of a nursery that was opened outside of the future, because
+    ///   its awaits belong to the place where that nursery was opened;
+    /// * in a task of another executor, or in a thread, because no job is around it;
+    /// * for a job of a block with resources of its own, which waits for this block in turn,
+    ///   because each block knows its own queue only.
+    ///
+    /// While such a wait lasts, [`statistics`](Self::statistics) says which job the queue waits
+    /// with, and which jobs have what that needs; and the [task tree](crate::nursery::task_tree)
+    /// says what each task waits for.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, JobErrorKind, Resources, open};
@@ -279,7 +314,7 @@ impl<'env> Jobs<'env> {
         let (promise, value) = pending(name);
         if let Some(key) = self.claim_cache_key::<F>() {
             let (jobs, job) = (self.clone(), promise.job());
-            let record = Record::new(&self.pool, job, name);
+            let record = self.record(job, name);
             let argument = argument.into_argument();
             self.spawner.spawn(async move {
                 let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
@@ -296,7 +331,7 @@ impl<'env> Jobs<'env> {
                     ticket,
                 };
                 let (pool, options) = (self.pool.clone(), self.options.clone());
-                let record = Record::new(&pool, promise.job(), name);
+                let record = self.record(promise.job(), name);
                 self.spawner.spawn(async move {
                     let ended = run_job::<F, A, M>(job, record, pool, options);
                     promise.settle_job(ended.await);
@@ -338,7 +373,7 @@ impl<'env> Jobs<'env> {
         let name = type_name::<F>();
         let (promise, result) = pending(name);
         let (jobs, value) = (self.clone(), value.into());
-        let record = Record::new(&self.pool, promise.job(), name);
+        let record = self.record(promise.job(), name);
         promise.set_argument(&value);
         let key = self.claim_cache_key::<F>();
         self.spawner.spawn(async move {
@@ -398,19 +433,20 @@ impl<'env> Jobs<'env> {
             Ok(ticket) => {
                 let future = future.into_future();
                 let (pool, options) = (self.pool.clone(), self.options.clone());
-                let mut record = Record::new(&pool, job, name);
+                let mut record = self.record(job, name);
                 self.spawner.spawn(async move {
                     let result = run_future(job, future, ticket, &pool, &options, &mut record);
                     let result = result.await;
-                    promise.settle_job(record.end(result, &options));
+                    promise.settle_job(record.end(result));
                 });
             }
         }
         value
     }
 
-    /// Returns what the block does now, what the first job in the queue waits for, and what the
-    /// jobs that have ended have cost. [`Delayed::statistics`] has the same for one job.
+    /// Returns what the block does now, what the first job in the queue waits for and which jobs
+    /// have that, and what the jobs that have ended have cost. [`Delayed::statistics`] has the same
+    /// for one job.
     ///
     /// ```
     /// use seedbed::delayed::{Cores, Resources, open};
@@ -421,7 +457,8 @@ impl<'env> Jobs<'env> {
     ///         let both = one.spawn(async { 1 }) + one.spawn(async { 2 });
     ///         assert_eq!((jobs.statistics().running, jobs.statistics().queued), (1, 1));
     ///         let line = jobs.statistics().to_string();
-    ///         assert!(line.ends_with("waits for 1 core, and there is 0 of `cores`"), "{line}");
+    ///         assert!(line.contains("waits for 1 core, and there is 0 of `cores`"), "{line}");
+    ///         assert!(line.ends_with("has cores 0"), "{line}");
     ///         assert_eq!(both.await.unwrap(), 3);
     ///     }));
     /// }

@@ -1,8 +1,11 @@
 //! A limit of the number of jobs that are submitted at a time.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::handle::Jobs;
+use super::place::Places;
+use crate::delayed::value::awaiter::AWAITER;
 use crate::sync::CapacityLimiter;
 
 /// Limits the number of jobs that are submitted and have not ended; returned by
@@ -11,6 +14,7 @@ use crate::sync::CapacityLimiter;
 pub struct Limited<'env> {
     jobs: Jobs<'env>,
     limiter: CapacityLimiter,
+    places: Arc<Places>,
 }
 
 impl<'env> Limited<'env> {
@@ -18,11 +22,16 @@ impl<'env> Limited<'env> {
         Self {
             jobs,
             limiter: CapacityLimiter::new(count),
+            places: Arc::new(Places::new(count)),
         }
     }
 
     /// Waits until fewer jobs than the limit exist, and returns a handle for one more. The place is
     /// free again when the handle is dropped and its jobs have ended.
+    ///
+    /// In a future that holds resources, this may be a wait without end, for places of jobs in the
+    /// queue that need those resources. Then one of these jobs ends with an error of the kind
+    /// [`Deadlock`](crate::delayed::JobErrorKind::Deadlock).
     ///
     /// # Cancellation
     ///
@@ -39,7 +48,12 @@ impl<'env> Limited<'env> {
     /// }
     /// ```
     pub async fn ready(&self) -> Jobs<'env> {
-        self.jobs.permitted(self.limiter.acquire().await)
+        let waiting = AWAITER
+            .get()
+            .map(|job| job.begin_wait_for(self.places.clone()));
+        let token = self.limiter.acquire().await;
+        drop(waiting);
+        self.jobs.at_place(self.places.take(token))
     }
 }
 

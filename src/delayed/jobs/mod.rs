@@ -10,6 +10,7 @@
 //! | `progress`, `bar`, `observed`, `trace`, `trace_slot`, `trace_to` | what a block does, for those that look on |
 //! | `run` | one job, from its turn to its result |
 //! | `running`, `recorded_wait`, `waits` | a job that runs in this process; what it waits for |
+//! | `job_group`, `block_end`, `place` | jobs that are waited for as a whole |
 //! | `process` | a program as a job |
 //! | `learned`, `demand` | what jobs ask for whose limits are learned |
 //! | `cached` | jobs whose results are kept for later runs |
@@ -18,6 +19,7 @@
 
 #[cfg(feature = "indicatif")]
 mod bar;
+mod block_end;
 mod cached;
 mod callable;
 mod demand;
@@ -25,11 +27,13 @@ mod enqueue;
 #[cfg(all(test, not(loom)))]
 mod executor_tests;
 mod handle;
+mod job_group;
 mod learned;
 mod limited;
 mod observed;
 mod open;
 mod options;
+mod place;
 mod pool;
 #[cfg(all(test, not(loom)))]
 mod pool_tests;

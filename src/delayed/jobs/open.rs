@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
+use super::block_end::BlockEnd;
 use super::handle::Jobs;
 use super::pool::Pool;
 use crate::cancel::{on_cancel, shield};
@@ -176,7 +177,12 @@ impl Jobs<'_> {
         F: FnOnce(Jobs<'sub>) -> Fut,
         Fut: Future<Output = R>,
     {
-        let pool = self.pool().clone();
-        open_nursery(move |n: Nursery<'sub, R>| body(Jobs::new(n.spawner(), pool)))
+        let (pool, end) = (self.pool().clone(), BlockEnd::default());
+        let of_block = end.clone();
+        let block = open_nursery(move |n: Nursery<'sub, R>| {
+            let jobs = Jobs::new(n.spawner(), pool).of_block(&of_block.jobs);
+            of_block.after(body(jobs))
+        });
+        end.of(block)
     }
 }

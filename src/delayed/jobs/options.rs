@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::job_group::JobGroup;
+use super::place::Place;
 use crate::delayed::job_statistics::JobStatistics;
 use crate::delayed::learned::Group;
+use crate::delayed::value::awaiter::JobId;
 use crate::resource::{Allocation, Request};
-use crate::sync::Token;
 use crate::worker::WorkerContext;
 
 /// A request that was compared with what there is.
@@ -33,8 +35,10 @@ pub(super) struct Options {
     pub(super) workers: Option<WorkerContext>,
     /// The allocations, of the same resources, of the jobs in whose futures this block was opened.
     pub(super) held_around: Arc<[Arc<Allocation>]>,
-    /// A token of the limit that the job counts for.
-    pub(super) permit: Option<Arc<Token>>,
+    /// The jobs of the block, if that is within another one.
+    pub(super) block: Option<Arc<JobGroup>>,
+    /// The place in the limit that the job counts for.
+    pub(super) place: Option<Arc<Place>>,
     /// The key under which the results of calls are kept.
     pub(super) cache_key: Option<Arc<str>>,
 }
@@ -53,6 +57,22 @@ impl Options {
             TimeLimit::Fixed(limit) => Some(*limit),
             TimeLimit::Learned(group) => group.time_limit(),
         }
+    }
+
+    /// Returns the groups that a job belongs to.
+    fn groups(&self) -> impl Iterator<Item = &JobGroup> {
+        let place = self.place.as_ref().map(|place| &*place.jobs);
+        self.block.as_deref().into_iter().chain(place)
+    }
+
+    /// Adds a job to its groups. It may be in them.
+    pub(super) fn join_groups(&self, job: JobId) {
+        self.groups().for_each(|group| group.add(job));
+    }
+
+    /// Removes a job from its groups.
+    pub(super) fn leave_groups(&self, job: JobId) {
+        self.groups().for_each(|group| group.remove(job));
     }
 
     /// Learns from a job that has succeeded.

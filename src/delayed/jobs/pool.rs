@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::observed::Observed;
 use super::options::Checked;
-use super::state::State;
+use super::state::{State, Told};
 use super::statistics::{ResourceStatistics, Statistics};
 use super::trace::Trace;
 use super::trace_slot::TraceSlot;
@@ -112,15 +112,26 @@ impl Pool {
     /// Grants what fits, in the order of the queue. Unlocks the state, and wakes the waiters, the
     /// rest also after a waker of one has panicked.
     pub(super) fn grant(&self, mut state: MutexGuard<'_, State>) {
-        let granted = state.choose(self.time_left());
-        let deadlock = state.take_deadlock();
+        let mut jobs = state.choose(self.time_left());
+        let mut deadlock = None;
+        while let Some(told) = state.take_deadlock() {
+            match told {
+                // A job that leaves the queue may let the next one start.
+                Told::Job(refused) => {
+                    jobs.push(refused);
+                    jobs.append(&mut state.choose(self.time_left()));
+                }
+                Told::Wait(watcher, error) => {
+                    deadlock = Some(Waiter::InDeadlock(watcher, error));
+                    break;
+                }
+            }
+        }
         let observed = state.changed();
         drop(state);
         let observed = observed.into_iter().map(Waiter::Observer);
-        let deadlock = deadlock.into_iter();
-        let deadlock = deadlock.map(|(watcher, error)| Waiter::InDeadlock(watcher, error));
-        let granted = granted.into_iter().map(Waiter::Job);
-        unwind::for_each(observed.chain(deadlock).chain(granted), Waiter::wake);
+        let jobs = jobs.into_iter().map(Waiter::Job);
+        unwind::for_each(observed.chain(deadlock).chain(jobs), Waiter::wake);
     }
 
     /// Changes what the statistics show, and wakes the observers.
@@ -138,7 +149,7 @@ impl Pool {
     pub(super) fn release(&self, job: JobId, allocation: &Allocation) {
         let mut state = lock(&self.state);
         state.ledger.release(allocation);
-        state.running -= 1;
+        state.holders.remove(&job);
         let ended = state.waits.remove_all(job);
         self.grant(state);
         drop(ended);
@@ -210,10 +221,6 @@ impl Pool {
 
     pub(super) fn statistics(&self) -> Statistics {
         let state = lock(&self.state);
-        let head = state.queue.head().map(|(request, slot)| {
-            let reason = state.ledger.explain(request, self.time_left());
-            format!("`{}` {reason}", slot.name)
-        });
         let resources = state
             .ledger
             .amounts()
@@ -225,14 +232,14 @@ impl Pool {
         Statistics {
             submitted: state.submitted,
             queued: state.queue.len(),
-            running: state.running,
+            running: state.holders.len(),
             succeeded: state.succeeded,
             failed: state.failed,
             cancelled: state.cancelled,
             cached: state.cached,
             total: state.total,
             resources: resources.collect(),
-            head,
+            head: state.explain_head(self.time_left()),
         }
     }
 }

@@ -16,7 +16,6 @@ use super::open::open;
 use super::options::Checked;
 use super::pool::Pool;
 use super::progress::Progress;
-use super::record::Record;
 use super::recorded_wait::RecordedWait;
 use super::ticket::Ticket;
 use crate::delayed::error::JobError;
@@ -123,8 +122,8 @@ fn a_wait_whose_beginning_panics_has_ended() {
 
 #[test]
 fn a_job_is_counted_once_although_an_observer_panics_when_it_is() {
-    with_pool(async |jobs, pool| {
-        let record = || Record::new(pool, JobId::next(), "job");
+    with_pool(async |jobs, _| {
+        let record = || jobs.record(JobId::next(), "job");
         let counts = || {
             let now = jobs.statistics();
             [now.submitted, now.succeeded, now.failed, now.cancelled]
@@ -132,7 +131,7 @@ fn a_job_is_counted_once_although_an_observer_panics_when_it_is() {
         let value = Ok::<_, JobError>(());
         let ended = record();
         let _observer = observe(jobs);
-        assert_panics(|| ended.end(value.clone(), &jobs.options).1);
+        assert_panics(|| ended.end(value.clone()).1);
         assert_eq!(counts(), [1, 1, 0, 0]);
         let failed = record();
         let _observer = observe(jobs);

@@ -68,10 +68,10 @@ impl Jobs<'_> {
             Err(error) => promise.settle(Err(error)),
             Ok(ticket) => {
                 let options = self.options.clone();
-                let mut record = Record::new(&self.pool, promise.job(), name);
+                let mut record = self.record(promise.job(), name);
                 self.spawner.spawn(async move {
                     let result = run(process, ticket, &options, &mut record).await;
-                    promise.settle_job(record.end(result, &options));
+                    promise.settle_job(record.end(result));
                 });
             }
         }

@@ -16,6 +16,7 @@ pub(super) type Ended<R> = (Result<R, JobError>, Option<JobStatistics>);
 /// Counts a job. If it is dropped before the job has a result, the job was cancelled.
 pub(super) struct Record {
     pool: Arc<Pool>,
+    options: Arc<Options>,
     job: JobId,
     name: &'static str,
     /// The cost of the job until now.
@@ -25,9 +26,16 @@ pub(super) struct Record {
 
 impl Record {
     /// Counts a job that is submitted.
-    pub(super) fn new(pool: &Arc<Pool>, job: JobId, name: &'static str) -> Self {
+    pub(super) fn new(
+        pool: &Arc<Pool>,
+        options: &Arc<Options>,
+        job: JobId,
+        name: &'static str,
+    ) -> Self {
+        options.join_groups(job);
         let record = Self {
             pool: pool.clone(),
+            options: options.clone(),
             job,
             name,
             cost: JobStatistics::default(),
@@ -65,15 +73,15 @@ impl Record {
         };
         match ticket.granted(&mut self.cost.queued).await {
             Ok(grant) => Ok(Some(grant)),
-            Err(reason) => Err(JobError::impossible(self.name, 0, reason)),
+            Err(refusal) => Err(refusal.into_error(self.name, 0)),
         }
     }
 
     /// Ends the record of a job that has begun, or was refused in the queue.
-    pub(super) fn end<R>(mut self, result: Result<R, JobError>, options: &Options) -> Ended<R> {
+    pub(super) fn end<R>(mut self, result: Result<R, JobError>) -> Ended<R> {
         let cost = self.cost;
         if result.is_ok() {
-            options.learn(&cost);
+            self.options.learn(&cost);
         }
         self.is_counted = true; // before wakers of observers are called, which may panic
         self.pool.change(|state| {
@@ -105,6 +113,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let job = self.job;
+        self.options.leave_groups(job);
         self.pool.trace(|trace| trace.end(job, current_time()));
         if !self.is_counted {
             self.pool.change(|state| state.cancelled += 1);

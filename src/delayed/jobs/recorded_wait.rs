@@ -1,11 +1,12 @@
 //! The wait of a job for the results of others, as the pool records it.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use super::pool::{Pool, list};
-use super::waits::WaitNumber;
+use super::state::State;
+use super::waits::{On, WaitNumber};
 use crate::delayed::error::JobError;
-use crate::delayed::value::awaiter::JobId;
+use crate::delayed::value::awaiter::{JobId, Target};
 use crate::delayed::value::watcher::Watcher;
 use crate::resource::Allocation;
 
@@ -30,7 +31,7 @@ impl RecordedWait {
         held: &[Arc<Allocation>],
         watcher: &Arc<Watcher>,
     ) -> Result<Self, JobError> {
-        let mut state = pool.lock();
+        let state = pool.lock();
         if !held.is_empty()
             && let Some((request, name)) = state.find_obstructed(&jobs, held, pool.time_left())
         {
@@ -39,9 +40,33 @@ impl RecordedWait {
                  could go on. Wait for it outside of that future, or let one of both ask for less",
                 list(held)
             );
-            return Err(JobError::deadlock(name, reason));
+            return Err(JobError::deadlock(name, 0, reason));
         }
-        let number = state.waits.add(waiting, is_holder, jobs, watcher);
+        let watcher = watcher.clone();
+        Ok(Self::add(
+            pool,
+            state,
+            (waiting, is_holder),
+            On::Values(jobs, watcher),
+        ))
+    }
+
+    /// Records that a job waits for something that cannot give it an error.
+    pub(super) fn begin_for(
+        pool: &Arc<Pool>,
+        waiting: (JobId, bool),
+        target: Arc<dyn Target>,
+    ) -> Self {
+        Self::add(pool, pool.lock(), waiting, On::Ends(target))
+    }
+
+    fn add(
+        pool: &Arc<Pool>,
+        mut state: MutexGuard<'_, State>,
+        (waiting, is_holder): (JobId, bool),
+        on: On,
+    ) -> Self {
+        let number = state.waits.add(waiting, is_holder, on);
         // Made before any waker is called: if one panics, the wait has ended.
         let recorded = Self {
             pool: pool.clone(),
@@ -49,13 +74,13 @@ impl RecordedWait {
             number,
         };
         pool.grant(state);
-        Ok(recorded)
+        recorded
     }
 }
 
 impl Drop for RecordedWait {
     fn drop(&mut self) {
-        let watcher = self.pool.lock().waits.remove(self.waiting, self.number);
-        drop(watcher); // without the lock, as its waker is foreign code
+        let ended = self.pool.lock().waits.remove(self.waiting, self.number);
+        drop(ended); // without the lock, as its waker is foreign code
     }
 }

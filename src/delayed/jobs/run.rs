@@ -7,6 +7,7 @@ use super::demand;
 use super::options::Options;
 use super::pool::Pool;
 use super::record::{Ended, Record};
+use super::state::Refusal;
 use super::ticket::{Grant, Ticket};
 use crate::delayed::error::JobError;
 use crate::delayed::executor::{Attempt, Call, Called};
@@ -56,7 +57,7 @@ where
         (Err(error), _) => Err(error),
         (Ok(()), None) => unreachable!("the attempt that succeeded has decoded the value"),
     };
-    record.end(result, &options)
+    record.end(result)
 }
 
 /// Decodes the result of a call and keeps it. Returns what the call has cost.
@@ -107,12 +108,11 @@ async fn run_attempts(
                 let granted = match Ticket::submit(pool, (id, name), &all, true) {
                     Ok(Some(ticket)) => ticket.granted(&mut cost.queued).await.map(Some),
                     Ok(None) => Ok(None),
-                    Err(reason) => Err(reason),
+                    Err(reason) => Err(Refusal::Impossible(reason)),
                 };
-                grant = granted.map_err(|reason| {
-                    let reason =
-                        format!("it ran out of its memory, and to run once more, {reason}");
-                    JobError::impossible(name, attempt, reason)
+                grant = granted.map_err(|refusal| {
+                    let refusal = refusal.after("it ran out of its memory, and to run once more, ");
+                    refusal.into_error(name, attempt)
                 })?;
             }
             Err(error) if error.kind() == WorkerErrorKind::Broken && attempt <= options.retry => {}

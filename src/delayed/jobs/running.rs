@@ -11,7 +11,7 @@ use super::recorded_wait::RecordedWait;
 use super::ticket::{Grant, Ticket};
 use crate::cancel::move_on_after;
 use crate::delayed::error::JobError;
-use crate::delayed::value::awaiter::{AWAITER, Awaiter, JobId};
+use crate::delayed::value::awaiter::{AWAITER, Awaiter, JobId, Target};
 use crate::delayed::value::watcher::Watcher;
 use crate::resource::Allocation;
 use crate::time::current_time;
@@ -93,6 +93,16 @@ impl Awaiter for Running {
             _own: own,
             _around: around,
         }))
+    }
+
+    fn begin_wait_for(&self, target: Arc<dyn Target>) -> Box<dyn Any + Send + Sync> {
+        let around = self.around.as_ref();
+        let around = around.map(|job| job.begin_wait_for(target.clone()));
+        let waiting = (self.job, self.allocation.is_some());
+        Box::new(Recorded {
+            _own: RecordedWait::begin_for(&self.pool, waiting, target),
+            _around: around,
+        })
     }
 
     fn received(&self, jobs: Vec<JobId>) {

@@ -1,6 +1,7 @@
 //! The state behind the lock of a pool: the resources, the queue, and which job waits for which.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use atomic_waker::AtomicWaker;
 use super::waits::{Deadlock, Waits};
 use crate::delayed::error::JobError;
 use crate::delayed::job_statistics::JobStatistics;
+use crate::delayed::tuning::HOLDERS_NAMED;
 use crate::delayed::value::awaiter::JobId;
 use crate::delayed::value::watcher::Watcher;
 use crate::resource::{Allocation, Ledger, Queue, Request, TicketId};
@@ -22,7 +24,7 @@ pub(super) struct State {
     /// The tickets of the jobs in the queue.
     pub(super) tickets: HashMap<JobId, TicketId>,
     pub(super) waits: Waits,
-    pub(super) running: usize,
+    pub(super) holders: BTreeMap<JobId, Holder>,
     pub(super) succeeded: usize,
     pub(super) failed: usize,
     pub(super) submitted: usize,
@@ -38,6 +40,12 @@ pub(super) struct State {
     pub(super) total: JobStatistics,
 }
 
+/// A job that has resources.
+pub(super) struct Holder {
+    name: &'static str,
+    allocation: Arc<Allocation>,
+}
+
 /// Where a waiting job finds its allocation.
 pub(super) struct Slot {
     pub(super) job: JobId,
@@ -49,10 +57,44 @@ pub(super) struct Slot {
 
 pub(super) enum Turn {
     Waiting,
-    Granted(Allocation),
-    /// The job can no longer get what it asks for.
-    Refused(String),
+    Granted(Arc<Allocation>),
+    Refused(Refusal),
     Taken,
+}
+
+/// Why a job in the queue will not get what it asks for.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// There will never be as much again.
+    Impossible(String),
+    /// A job that holds it waits for the end of this one.
+    Deadlock(String),
+}
+
+impl Refusal {
+    /// Returns the error of a job that was begun this often.
+    pub(super) fn into_error(self, job: &'static str, attempts: u32) -> JobError {
+        match self {
+            Self::Impossible(reason) => JobError::impossible(job, attempts, reason),
+            Self::Deadlock(reason) => JobError::deadlock(job, attempts, reason),
+        }
+    }
+
+    /// Puts a text before the reason.
+    pub(super) fn after(self, text: &str) -> Self {
+        match self {
+            Self::Impossible(reason) => Self::Impossible(format!("{text}{reason}")),
+            Self::Deadlock(reason) => Self::Deadlock(format!("{text}{reason}")),
+        }
+    }
+}
+
+/// The way in which a deadlock was ended.
+pub(super) enum Told {
+    /// The wait that this watcher belongs to ends with an error.
+    Wait(Arc<Watcher>, JobError),
+    /// This job was refused.
+    Job(Arc<Slot>),
 }
 
 impl State {
@@ -62,7 +104,7 @@ impl State {
             queue: Queue::new(),
             tickets: HashMap::new(),
             waits: Waits::default(),
-            running: 0,
+            holders: BTreeMap::new(),
             succeeded: 0,
             failed: 0,
             submitted: 0,
@@ -88,13 +130,18 @@ impl State {
             ledger,
             queue,
             tickets,
-            running,
+            holders,
             ..
         } = self;
         let mut woken = Vec::new();
         loop {
             if let Some((slot, allocation)) = queue.grant_next(ledger, time_left) {
-                *running += 1;
+                let allocation = Arc::new(allocation);
+                let holder = Holder {
+                    name: slot.name,
+                    allocation: allocation.clone(),
+                };
+                holders.insert(slot.job, holder);
                 tickets.remove(&slot.job);
                 *lock(&slot.turn) = Turn::Granted(allocation);
                 woken.push(slot);
@@ -110,9 +157,35 @@ impl State {
                 return woken;
             };
             tickets.remove(&slot.job);
-            *lock(&slot.turn) = Turn::Refused(reason);
+            *lock(&slot.turn) = Turn::Refused(Refusal::Impossible(reason));
             woken.push(slot);
         }
+    }
+
+    /// Says what the first job in the queue waits for, and which jobs have that.
+    pub(super) fn explain_head(&self, time_left: Option<Duration>) -> Option<String> {
+        let (request, slot) = self.queue.head()?;
+        let mut text = format!("`{}` ", slot.name);
+        text += &self.ledger.explain(request, time_left);
+        let lacking = self.ledger.lacking(request);
+        let has_some =
+            |holder: &Holder| lacking.is_some_and(|name| holder.allocation.amount(name).is_some());
+        let holders = self.holders.iter().filter(|(_, holder)| has_some(holder));
+        for (at, (job, Holder { name, allocation })) in holders.enumerate() {
+            if at == HOLDERS_NAMED {
+                text += ", and others";
+                break;
+            }
+            let separator = if at == 0 { ": " } else { ", " };
+            let waits = if self.waits.is_waiting(*job) {
+                " and waits for other jobs"
+            } else {
+                ""
+            };
+            // Writing to a string does not fail.
+            let _ = write!(text, "{separator}`{name}` has {allocation}{waits}");
+        }
+        Some(text)
     }
 
     /// Finds a job in the queue among `jobs` and those that they wait for, that does not fit next
@@ -140,32 +213,56 @@ impl State {
         queued(found).map(|(request, slot)| (request, slot.name))
     }
 
-    /// Ends a wait, if all jobs that hold resources wait for jobs in the queue, of which none can
-    /// start.
-    pub(super) fn take_deadlock(&mut self) -> Option<(Arc<Watcher>, JobError)> {
+    /// Ends a wait, or refuses a job, if all jobs that hold resources wait for jobs in the queue,
+    /// of which none can start.
+    pub(super) fn take_deadlock(&mut self) -> Option<Told> {
         let Self {
             queue,
             tickets,
             waits,
-            running,
+            holders,
             ..
         } = self;
         let (_, head) = queue.head()?;
-        if *running == 0 || *running > waits.holders() {
+        if holders.is_empty() || holders.len() > waits.holders() {
             return None;
         }
-        let Deadlock { watcher, job } = waits.take_deadlock(|job| tickets.contains_key(&job))?;
-        let (request, slot) = queue.get(*tickets.get(&job)?)?;
-        let reason = format!(
-            "it asks for {request} and is in the queue{}, and each job that holds resources waits \
-             for another one in the queue, as the future does that waits for this one. Wait outside \
-             of futures that hold resources, or let them ask for less",
-            if head.job == slot.job {
-                String::new()
-            } else {
-                format!(" behind `{}`", head.name)
+        let head = (head.job, head.name);
+        let describe = |request: &Request, slot: &Slot| {
+            let place = match head {
+                (job, _) if job == slot.job => String::new(),
+                (_, name) => format!(" behind `{name}`"),
+            };
+            format!("it asks for {request} and is in the queue{place}")
+        };
+        match waits.take_deadlock(|job| tickets.contains_key(&job))? {
+            Deadlock::Wait(watcher, job) => {
+                let (request, slot) = queue.get(*tickets.get(&job)?)?;
+                let reason = format!(
+                    "{}, and each job that holds resources waits for another one in the queue, as \
+                     the future does that waits for this one. Wait outside of futures that hold \
+                     resources, or let them ask for less",
+                    describe(request, slot)
+                );
+                Some(Told::Wait(
+                    watcher,
+                    JobError::deadlock(slot.name, 0, reason),
+                ))
             }
-        );
-        Some((watcher, JobError::deadlock(slot.name, reason)))
+            Deadlock::Job(job) => {
+                let ticket = tickets.remove(&job)?;
+                let (request, slot) = queue.get(ticket)?;
+                let place = describe(request, slot);
+                let slot = queue.remove(ticket)?;
+                let reason = format!(
+                    "{place}, and each job that holds resources waits for another one in the queue. One \
+                     of them cannot end before this one, because it waits for the end of a block, \
+                     or for a place in a limit. Wait outside of futures that hold resources, or let \
+                     them ask for less"
+                );
+                *lock(&slot.turn) = Turn::Refused(Refusal::Deadlock(reason));
+                Some(Told::Job(slot))
+            }
+        }
     }
 }

@@ -32,7 +32,7 @@ pub struct Statistics {
     pub total: JobStatistics,
     /// The resources of the block, in the order of their names.
     pub resources: Vec<ResourceStatistics>,
-    /// The name of the first job in the queue, and what it waits for.
+    /// The name of the first job in the queue, what it waits for, and which jobs have that.
     pub head: Option<String>,
 }
 

@@ -13,7 +13,7 @@ use atomic_waker::AtomicWaker;
 
 use super::options::Checked;
 use super::pool::Pool;
-use super::state::{Slot, Turn};
+use super::state::{Refusal, Slot, Turn};
 use crate::delayed::value::awaiter::JobId;
 use crate::resource::{Allocation, TicketId};
 use crate::sys::primitives::lock;
@@ -74,13 +74,13 @@ impl Ticket {
     /// # Errors
     ///
     /// The reason why the job can no longer get it.
-    pub(super) async fn granted(self, queued: &mut Duration) -> Result<Grant, String> {
+    pub(super) async fn granted(self, queued: &mut Duration) -> Result<Grant, Refusal> {
         let granted = poll_fn(|cx| self.poll_granted(cx)).await;
         *queued += current_time().saturating_duration_since(self.submitted);
         granted
     }
 
-    fn poll_granted(&self, cx: &mut Context<'_>) -> Poll<Result<Grant, String>> {
+    fn poll_granted(&self, cx: &mut Context<'_>) -> Poll<Result<Grant, Refusal>> {
         self.slot.waker.register(cx.waker());
         let mut turn = lock(&self.slot.turn);
         match mem::replace(&mut *turn, Turn::Taken) {
@@ -93,10 +93,10 @@ impl Ticket {
                 Poll::Ready(Ok(Grant {
                     pool: self.pool.clone(),
                     job: self.slot.job,
-                    allocation: Arc::new(allocation),
+                    allocation,
                 }))
             }
-            Turn::Refused(reason) => Poll::Ready(Err(reason)),
+            Turn::Refused(refusal) => Poll::Ready(Err(refusal)),
             Turn::Waiting => {
                 *turn = Turn::Waiting;
                 pending(&Wait::For("its resources"))

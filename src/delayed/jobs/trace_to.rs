@@ -26,8 +26,8 @@ impl Jobs<'_> {
     /// [`map`](crate::delayed::Delayed::map) and all other methods, also if it was computed for an
     /// earlier await. [`choose`](crate::delayed::Delayed::choose) comes from its condition and from
     /// the value that it chose. Jobs that were over before the trace began, jobs of other blocks,
-    /// and jobs whose value was [kept](Self::cached), have no slice and no arrow. Awaits of
-    /// the block's body, and values that a future gets through a channel, are not known.
+    /// and jobs whose value was [kept](Self::cached), have no slice and no arrow. Awaits of the
+    /// block's body, and values that a future gets through a channel, are not known.
     ///
     /// The file is complete when the block has ended. If writing fails, the jobs go on, and the
     /// error is a `tracing` event at WARN.

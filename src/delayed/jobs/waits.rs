@@ -1,23 +1,26 @@
-//! Which job of this process waits for the results of which others, and waits that have no end.
+//! Which job of this process waits for which others, and waits that have no end.
 //!
 //! A wait has no end if a job in the queue needs resources that a waiting job holds, on whose way
 //! the wait lies. Two cases are told:
 //!
-//! * at the beginning of the wait, if the awaited job does not fit next to what the waiting one
-//!   holds;
+//! * at the beginning of the wait for a value, if the job that makes it does not fit next to what
+//!   the waiting one holds;
 //! * as soon as every job that holds resources waits for jobs in the queue, of which none can
 //!   start.
 //!
-//! Jobs whose waiting is not that for a delayed value count as running, so there is no false alarm
-//! because of them, and no alarm either.
+//! The wait for a value then ends with an error. The waits for the end of a block and for a place
+//! of a limit have none to return; there, the job in the queue is refused.
+//!
+//! Jobs that wait for anything else count as running, so there is no false alarm because of them,
+//! and no alarm either.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::delayed::value::awaiter::JobId;
+use crate::delayed::value::awaiter::{JobId, Target};
 use crate::delayed::value::watcher::Watcher;
 
-/// The waits of jobs for results of others.
+/// The waits of jobs for others.
 #[derive(Default)]
 pub(super) struct Waits {
     waiting: HashMap<JobId, Waiting>,
@@ -34,30 +37,35 @@ struct Waiting {
 
 struct Wait {
     number: WaitNumber,
-    jobs: Vec<JobId>,
-    watcher: Arc<Watcher>,
+    on: On,
+}
+
+/// The goal of a wait.
+pub(super) enum On {
+    /// The results of jobs. The watcher is told if there are none.
+    Values(Vec<JobId>, Arc<Watcher>),
+    /// The end of jobs.
+    Ends(Arc<dyn Target>),
 }
 
 /// Names a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WaitNumber(u64);
 
-/// A wait that has no end.
-pub(super) struct Deadlock {
-    pub(super) watcher: Arc<Watcher>,
-    /// A job in the queue, for which it waits.
-    pub(super) job: JobId,
+/// A wait that has no end, because of a job in the queue.
+pub(super) enum Deadlock {
+    /// This wait for the job's result is to end with an error.
+    Wait(Arc<Watcher>, JobId),
+    /// The job is to be refused.
+    Job(JobId),
 }
 
+/// Returns whether a job is the one that is looked for.
+type IsWanted<'a> = &'a mut dyn FnMut(JobId) -> bool;
+
 impl Waits {
-    /// Adds a wait of the job `waiting` for `jobs`.
-    pub(super) fn add(
-        &mut self,
-        waiting: JobId,
-        is_holder: bool,
-        jobs: Vec<JobId>,
-        watcher: &Arc<Watcher>,
-    ) -> WaitNumber {
+    /// Adds a wait of the job `waiting`.
+    pub(super) fn add(&mut self, waiting: JobId, is_holder: bool, on: On) -> WaitNumber {
         let number = WaitNumber(self.next_number);
         self.next_number += 1;
         let entry = self.waiting.entry(waiting).or_insert_with(|| {
@@ -67,17 +75,13 @@ impl Waits {
                 waits: Vec::new(),
             }
         });
-        entry.waits.push(Wait {
-            number,
-            jobs,
-            watcher: watcher.clone(),
-        });
+        entry.waits.push(Wait { number, on });
         number
     }
 
-    /// Removes a wait that has ended. Returns the watcher, to be dropped without a lock.
+    /// Removes a wait that has ended. Returns what it was for, to be dropped without a lock.
     #[must_use]
-    pub(super) fn remove(&mut self, waiting: JobId, number: WaitNumber) -> Option<Arc<Watcher>> {
+    pub(super) fn remove(&mut self, waiting: JobId, number: WaitNumber) -> Option<On> {
         let entry = self.waiting.get_mut(&waiting)?;
         let at = entry.waits.iter().position(|wait| wait.number == number)?;
         let wait = entry.waits.swap_remove(at);
@@ -85,23 +89,28 @@ impl Waits {
             self.holders -= usize::from(entry.is_holder);
             self.waiting.remove(&waiting);
         }
-        Some(wait.watcher)
+        Some(wait.on)
     }
 
-    /// Removes all waits of a job that has ended. Returns the watchers, to be dropped without a
-    /// lock.
+    /// Removes all waits of a job that has ended. Returns what they were for, to be dropped without
+    /// a lock.
     #[must_use]
-    pub(super) fn remove_all(&mut self, waiting: JobId) -> Vec<Arc<Watcher>> {
+    pub(super) fn remove_all(&mut self, waiting: JobId) -> Vec<On> {
         let Some(entry) = self.waiting.remove(&waiting) else {
             return Vec::new();
         };
         self.holders -= usize::from(entry.is_holder);
-        entry.waits.into_iter().map(|wait| wait.watcher).collect()
+        entry.waits.into_iter().map(|wait| wait.on).collect()
     }
 
     /// Returns the number of waiting jobs that hold resources.
     pub(super) fn holders(&self) -> usize {
         self.holders
+    }
+
+    /// Returns whether a job waits for others.
+    pub(super) fn is_waiting(&self, job: JobId) -> bool {
+        self.waiting.contains_key(&job)
     }
 
     /// Finds a job that was waited for by `jobs`, or is among them, and of which `is_wanted` is
@@ -111,8 +120,15 @@ impl Waits {
         jobs: &[JobId],
         mut is_wanted: impl FnMut(JobId) -> bool,
     ) -> Option<JobId> {
-        let mut seen = HashSet::new();
-        let mut to_visit = jobs.to_vec();
+        self.search(jobs.to_vec(), &mut is_wanted, &mut HashSet::new())
+    }
+
+    fn search(
+        &self,
+        mut to_visit: Vec<JobId>,
+        is_wanted: IsWanted<'_>,
+        seen: &mut HashSet<JobId>,
+    ) -> Option<JobId> {
         while let Some(job) = to_visit.pop() {
             if is_wanted(job) {
                 return Some(job);
@@ -120,40 +136,82 @@ impl Waits {
             if let Some(entry) = self.waiting.get(&job)
                 && seen.insert(job)
             {
-                let jobs = entry.waits.iter().flat_map(|wait| &wait.jobs);
-                to_visit.extend(jobs.copied());
+                for wait in &entry.waits {
+                    let found = self.expand(wait, &mut to_visit, is_wanted, seen);
+                    if found.is_some() {
+                        return found;
+                    }
+                }
             }
         }
         None
     }
 
-    /// Removes and returns the newest wait of a job that holds resources, if all such jobs wait for
-    /// one that is in the queue.
+    /// Adds the jobs to `to_visit` for each of which a wait waits. If it waits for one of several
+    /// sets of jobs, finds a wanted job in each set, and returns one of them.
+    fn expand(
+        &self,
+        wait: &Wait,
+        to_visit: &mut Vec<JobId>,
+        is_wanted: IsWanted<'_>,
+        seen: &HashSet<JobId>,
+    ) -> Option<JobId> {
+        let target = match &wait.on {
+            On::Values(jobs, _) => {
+                to_visit.extend(jobs);
+                return None;
+            }
+            On::Ends(target) => target,
+        };
+        let mut alternatives = target.alternatives();
+        if alternatives.len() == 1 {
+            to_visit.extend(alternatives.pop().into_iter().flatten());
+            return None;
+        }
+        let mut found = None;
+        for jobs in alternatives {
+            found = Some(self.search(jobs, is_wanted, &mut seen.clone())?);
+        }
+        found
+    }
+
+    /// Finds a wait of a job that holds resources, if all such jobs wait for one that is in the
+    /// queue: the newest wait for a value, which is removed, or else any other.
     pub(super) fn take_deadlock(
         &mut self,
         mut is_queued: impl FnMut(JobId) -> bool,
     ) -> Option<Deadlock> {
         let mut newest: Option<(WaitNumber, JobId, JobId)> = None;
+        let mut refused = None;
         for (&holder, entry) in &self.waiting {
             if !entry.is_holder {
                 continue;
             }
             let mut is_stuck = false;
             for wait in &entry.waits {
-                if let Some(queued) = self.find(&wait.jobs, &mut is_queued) {
-                    is_stuck = true;
-                    if newest.is_none_or(|(number, ..)| number < wait.number) {
-                        newest = Some((wait.number, holder, queued));
-                    }
+                let (mut to_visit, mut seen) = (Vec::new(), HashSet::from([holder]));
+                let queued = self
+                    .expand(wait, &mut to_visit, &mut is_queued, &seen)
+                    .or_else(|| self.search(to_visit, &mut is_queued, &mut seen));
+                let Some(queued) = queued else { continue };
+                is_stuck = true;
+                match wait.on {
+                    On::Ends(_) => refused = Some(queued),
+                    On::Values(..) if newest.is_some_and(|(number, ..)| wait.number < number) => {}
+                    On::Values(..) => newest = Some((wait.number, holder, queued)),
                 }
             }
             if !is_stuck {
                 return None;
             }
         }
-        let (number, holder, job) = newest?;
-        let watcher = self.remove(holder, number)?;
-        Some(Deadlock { watcher, job })
+        let Some((number, holder, job)) = newest else {
+            return refused.map(Deadlock::Job);
+        };
+        match self.remove(holder, number)? {
+            On::Values(_, watcher) => Some(Deadlock::Wait(watcher, job)),
+            On::Ends(_) => unreachable!("it is a wait for a value"),
+        }
     }
 }
 
@@ -178,16 +236,65 @@ mod tests {
         fn wait(&mut self, waiting: usize, is_holder: bool, jobs: &[usize]) -> WaitNumber {
             let jobs = jobs.iter().map(|&job| self.ids[job]).collect();
             let watcher = Arc::new(Watcher::new());
-            self.waits.add(self.ids[waiting], is_holder, jobs, &watcher)
+            let on = On::Values(jobs, watcher);
+            self.waits.add(self.ids[waiting], is_holder, on)
+        }
+
+        /// Adds a wait of a job that holds resources for the end of one of several sets of jobs.
+        fn wait_for_one_of(&mut self, waiting: usize, sets: &[&[usize]]) -> WaitNumber {
+            let set = |set: &&[usize]| set.iter().map(|&job| self.ids[job]).collect();
+            let sets = Sets(sets.iter().map(set).collect());
+            let on = On::Ends(Arc::new(sets));
+            self.waits.add(self.ids[waiting], true, on)
         }
 
         /// Returns a queued job for which a wait cannot end.
         fn deadlock(&mut self, queued: &[usize]) -> Option<usize> {
             let ids = &self.ids;
             let is_queued = |job| queued.iter().any(|&at| ids[at] == job);
-            let deadlock = self.waits.take_deadlock(is_queued)?;
-            ids.iter().position(|&id| id == deadlock.job)
+            let (Deadlock::Wait(_, job) | Deadlock::Job(job)) =
+                self.waits.take_deadlock(is_queued)?;
+            ids.iter().position(|&id| id == job)
         }
+    }
+
+    /// Sets of jobs of which one must end.
+    struct Sets(Vec<Vec<JobId>>);
+
+    impl Target for Sets {
+        fn alternatives(&self) -> Vec<Vec<JobId>> {
+            self.0.clone()
+        }
+    }
+
+    #[test]
+    fn a_wait_for_one_of_several_has_no_end_if_none_of_them_has() {
+        let mut jobs = Jobs::new();
+        jobs.wait(3, false, &[4]);
+        let two = jobs.wait_for_one_of(0, &[&[1, 2], &[3]]);
+        assert_eq!(jobs.deadlock(&[2]), None);
+        assert_eq!(jobs.deadlock(&[4]), None);
+        assert!([2, 4].map(Some).contains(&jobs.deadlock(&[2, 4])));
+        // The wait goes on, as the job is refused.
+        assert_eq!(jobs.waits.holders(), 1);
+        drop(jobs.waits.remove(jobs.ids[0], two));
+        // No place of a limit is known to be taken.
+        let none = jobs.wait_for_one_of(0, &[]);
+        assert_eq!(jobs.deadlock(&[2, 4]), None);
+        drop(jobs.waits.remove(jobs.ids[0], none));
+        // A job that waits for a place which only itself could free finds no end of its search.
+        jobs.wait_for_one_of(0, &[&[0], &[4]]);
+        assert_eq!(jobs.deadlock(&[4]), None);
+    }
+
+    #[test]
+    fn a_wait_for_a_value_is_ended_before_a_job_is_refused() {
+        let mut jobs = Jobs::new();
+        jobs.wait(0, true, &[2]);
+        jobs.wait_for_one_of(1, &[&[3]]);
+        assert_eq!(jobs.deadlock(&[2, 3]), Some(2));
+        assert_eq!(jobs.deadlock(&[3]), Some(3));
+        assert_eq!(jobs.waits.holders(), 1);
     }
 
     #[test]

@@ -20,6 +20,13 @@ impl JobId {
     }
 }
 
+/// Something that a job waits for and that gives it no error: the end of other jobs.
+pub(in crate::delayed) trait Target: Send + Sync {
+    /// Returns sets of jobs, of which at least one must have ended wholly before the wait can end.
+    /// Called while the pool is locked, so it calls no foreign code.
+    fn alternatives(&self) -> Vec<Vec<JobId>>;
+}
+
 /// A job of this process, which may await the values of other jobs.
 pub(in crate::delayed) trait Awaiter: Send + Sync {
     /// Records that the job waits for the results of `jobs`, until the returned value is dropped.
@@ -33,6 +40,10 @@ pub(in crate::delayed) trait Awaiter: Send + Sync {
         jobs: Vec<JobId>,
         watcher: &Arc<Watcher>,
     ) -> Result<Box<dyn Any + Send + Sync>, JobError>;
+
+    /// Records that the job waits for this, until the returned value is dropped. If the wait turns
+    /// out to have no end, a job that it waits for is refused.
+    fn begin_wait_for(&self, target: Arc<dyn Target>) -> Box<dyn Any + Send + Sync>;
 
     /// Notes that the job has received values that come from the results of `jobs`, for a trace.
     fn received(&self, jobs: Vec<JobId>);
