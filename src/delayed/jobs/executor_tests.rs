@@ -1,10 +1,13 @@
 //! Blocks on another executor than the workers of this process. It runs each call from the offset
 //! of its code and the bytes of its argument alone, as one on another machine would.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::handle::Jobs;
 use super::open::open_on;
@@ -19,11 +22,20 @@ use crate::sys::process::Ended;
 use crate::transport::job::code::run_here;
 use crate::worker::{Answer, WorkerError, WorkerErrorKind, WorkerExit};
 
+/// The course of an attempt.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Succeeds,
+    IsLost,
+    Fails,
+    NeverEnds,
+}
+
 /// Runs calls in this process, and has two licences.
 #[derive(Default)]
 struct InProcess {
-    /// The number of attempts that are still to be lost.
-    to_lose: AtomicUsize,
+    /// The courses of the next attempts. Further ones succeed.
+    fates: Mutex<VecDeque<Fate>>,
     running: AtomicUsize,
     most_at_once: AtomicUsize,
     /// The allocation of each attempt.
@@ -51,11 +63,15 @@ impl Executor for InProcess {
                     is_shared: true,
                 }
             });
-            let lose = |left: usize| left.checked_sub(1);
-            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-            if self.to_lose.fetch_update(set, get, lose).is_ok() {
-                let exit = WorkerExit::new(1, Ended::Unknown, None);
-                return Err(WorkerError::broken(exit, Duration::ZERO));
+            let fate = lock(&self.fates).pop_front();
+            match fate.unwrap_or(Fate::Succeeds) {
+                Fate::Succeeds => {}
+                Fate::IsLost => {
+                    let exit = WorkerExit::new(1, Ended::Unknown, None);
+                    return Err(WorkerError::broken(exit, Duration::ZERO));
+                }
+                Fate::Fails => return Err(WorkerError::closed()),
+                Fate::NeverEnds => pending().await,
             }
             let mut argument = Vec::new();
             let encoded = attempt
@@ -129,11 +145,11 @@ fn an_attempt_that_was_lost_is_made_again_as_often_as_the_job_allows() {
     let executor = Arc::new(InProcess::default());
     on(&executor, async |jobs| {
         let licence = jobs.on(Units("licences", 2));
-        executor.to_lose.store(2, Ordering::Relaxed);
+        *lock(&executor.fates) = [Fate::IsLost; 2].into();
         let value = licence.retry(2).call(i32::abs, -3);
         assert_eq!((&value).await.unwrap(), 3);
         assert_eq!(value.statistics().unwrap().attempts, 3);
-        executor.to_lose.store(2, Ordering::Relaxed);
+        *lock(&executor.fates) = [Fate::IsLost; 2].into();
         let error = licence.retry(1).call(i32::abs, -3).await.unwrap_err();
         assert_eq!(error.kind(), JobErrorKind::Worker(WorkerErrorKind::Broken));
         assert_eq!(error.attempts(), 2);
@@ -189,4 +205,106 @@ fn the_reason_why_an_executor_cannot_begin_is_the_error_of_each_job() {
             }
         },
     ));
+}
+
+/// A job of a random block.
+#[derive(Clone, Copy, Debug)]
+struct RandomJob {
+    licences: u32,
+    retry: u32,
+    is_prioritized: bool,
+    /// Whether it is a future, which never ends, rather than a call.
+    is_future: bool,
+}
+
+/// A block whose jobs are left, and which ends after some turns of the run.
+#[derive(Clone, Debug)]
+struct RandomBlock {
+    jobs: Vec<RandomJob>,
+    turns: usize,
+    /// Whether it is cancelled rather than dropped.
+    is_cancelled: bool,
+}
+
+fn blocks() -> impl Strategy<Value = Vec<RandomBlock>> {
+    let job = (0..3u32, 0..3u32, any::<bool>(), prop::bool::weighted(0.2));
+    let job = job.prop_map(|(licences, retry, is_prioritized, is_future)| RandomJob {
+        licences,
+        retry,
+        is_prioritized,
+        is_future,
+    });
+    let jobs = prop::collection::vec(job, 0..6);
+    let block = (jobs, 0..60usize, any::<bool>());
+    let block = block.prop_map(|(jobs, turns, is_cancelled)| RandomBlock {
+        jobs,
+        turns,
+        is_cancelled,
+    });
+    prop::collection::vec(block, 1..6)
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = prop_oneof![
+        Just(Fate::Succeeds),
+        Just(Fate::IsLost),
+        Just(Fate::Fails),
+        Just(Fate::NeverEnds)
+    ];
+    prop::collection::vec(fate, 0..20)
+}
+
+/// Opens a block within `jobs`, and ends it after its turns.
+async fn run_block(jobs: &Jobs<'_>, random: RandomBlock) {
+    let block = jobs.open(async |inner| {
+        for job in random.jobs {
+            let licences = Units("licences", job.licences);
+            let inner = inner.on(licences).retry(job.retry);
+            let inner = if job.is_prioritized {
+                inner.prioritized()
+            } else {
+                inner
+            };
+            if job.is_future {
+                drop(inner.spawn(pending::<()>()));
+            } else {
+                drop(inner.call(i32::abs, -3));
+            }
+        }
+        pending::<()>().await;
+    });
+    let turns = async |scope: &CancelScope| {
+        for _ in 0..random.turns {
+            checkpoint().await;
+        }
+        scope.cancel();
+    };
+    let scope = CancelScope::new();
+    if random.is_cancelled {
+        let both = futures_lite::future::zip(scope.run(block), turns(&scope));
+        assert!(both.await.0.is_none());
+    } else {
+        futures_lite::future::or(block, turns(&scope)).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn nothing_is_lost_and_each_job_is_counted_once_after_random_faults(
+        (blocks, fates) in (blocks(), fates())
+    ) {
+        let executor = Arc::new(InProcess::default());
+        *lock(&executor.fates) = fates.into();
+        on(&executor, async move |jobs| {
+            for block in blocks {
+                run_block(&jobs, block).await;
+            }
+            let now = jobs.statistics();
+            assert_eq!((now.running, now.queued), (0, 0));
+            assert!(now.resources.iter().all(|resource| resource.free == resource.total));
+            assert_eq!(now.submitted, now.succeeded + now.failed + now.cancelled);
+        });
+    }
 }
