@@ -83,8 +83,8 @@ pub enum JobErrorKind {
     /// failed: it runs when the future has given its resources back. If the future waits for the
     /// end of a [block](crate::delayed::Jobs::open) or for a
     /// [place](crate::delayed::Limited::ready), which have no error to return, the error is that of
-    /// the job, which does not run. [`Jobs::on`](crate::delayed::Jobs::on#waiting-with-resources)
-    /// says which waits are found.
+    /// the job, which does not run. [`Jobs::on`](crate::delayed::Jobs::on) says which waits are
+    /// found.
     Deadlock,
     /// The job was cancelled with its block.
     Cancelled,
