@@ -79,17 +79,20 @@ pub(super) fn begin_start(
     let config = &pool.config;
     config.check()?;
     let spec = hook::exec_spec(config.kind_of_workers())?;
-    let credentials = credentials::generation();
-    pool.note_credentials(credentials);
     fork_detector::watch_for_forks();
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     let expected = pool.counters.clone().expect();
     let fork_server = pool.fork_server.clone();
-    let launch: Result<Box<dyn Launch>, _> = if fork_server.may_fork(&spec) {
+    let may_fork = fork_server.may_fork(&spec);
+    let early = may_fork.then(|| fork_server.request_early(&spec)).flatten();
+    let credentials = credentials::generation();
+    pool.note_credentials(credentials);
+    let launch: Result<Box<dyn Launch>, _> = if may_fork {
         Ok(Box::new(Forking::new(
             fork_server,
             spec.clone(),
             credentials,
+            early,
         )))
     } else {
         let captures = config.captures_stderr();

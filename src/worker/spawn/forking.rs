@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::exec_spec::ExecSpec;
-use super::fork_server::ForkServer;
+use super::fork_server::{EarlyFork, ForkServer};
+use super::inheritance::Inheritance;
 use super::launcher::{Launch, Spawning};
 use crate::worker::conn::worker::Launched;
 use crate::worker::error::WorkerError;
@@ -25,23 +26,41 @@ pub(in crate::worker) struct Forking {
 
 type Request = dyn Future<Output = Result<Option<Launched>, WorkerError>> + Send;
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a `Forking` is in a box, and lives shortly"
+)]
 enum Stage {
+    /// The request has been made. `None` after the answer was given.
+    Requested(Option<Launched>),
     /// The request is made, after the fork server has been started if there was none.
     Requesting(Pin<Box<Request>>),
     Spawning(Spawning),
 }
 
 impl Forking {
+    /// Requests a fork, unless `early` is one that inherits what it should. Otherwise `early` is
+    /// dropped, which ends that process before it has any job.
     pub(in crate::worker) fn new(
         fork_server: ForkServer,
         spec: Arc<ExecSpec>,
         credentials: u64,
+        early: Option<EarlyFork>,
     ) -> Self {
-        let request = fork_server.clone().request(spec.clone(), credentials);
+        let environment = fork_server.config().environment();
+        let inherited = Inheritance::present(credentials, &environment);
+        let fits = early.and_then(|early| early.with(&inherited));
+        let stage = match fits {
+            Some(launched) => Stage::Requested(Some(launched)),
+            None => {
+                let request = fork_server.clone().request(spec.clone(), inherited);
+                Stage::Requesting(Box::pin(request))
+            }
+        };
         Forking {
             fork_server,
             spec,
-            stage: Stage::Requesting(Box::pin(request)),
+            stage,
         }
     }
 }
@@ -50,6 +69,10 @@ impl Launch for Forking {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
         loop {
             match &mut self.stage {
+                Stage::Requested(launched) => {
+                    let launched = launched.take().expect("polled after the answer was given");
+                    return Poll::Ready(Ok(launched));
+                }
                 Stage::Requesting(request) => match ready!(request.as_mut().poll(cx))? {
                     Some(launched) => return Poll::Ready(Ok(launched)),
                     // The program cannot fork at its hook.

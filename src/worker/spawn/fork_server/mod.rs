@@ -98,6 +98,22 @@ struct Server {
     pid_table: Arc<PidTable>,
 }
 
+/// A fork that was requested before it was known whether the fork server still passes on what it
+/// should. Dropping it ends the process.
+#[derive(Debug)]
+pub(in crate::worker) struct EarlyFork {
+    launched: Launched,
+    /// What the process inherits.
+    inherited: Inheritance,
+}
+
+impl EarlyFork {
+    /// Returns the fork if its process inherits this.
+    pub(super) fn with(self, inherited: &Inheritance) -> Option<Launched> {
+        (self.inherited == *inherited).then_some(self.launched)
+    }
+}
+
 /// The next step of a call that needs a worker.
 enum Step {
     /// The fork has been requested.
@@ -204,17 +220,44 @@ impl ForkServer {
         !matches!(*self.state(), State::None)
     }
 
-    /// Requests a worker. Returns `None` if the program cannot fork, so that the worker has to be
-    /// executed.
-    pub(in crate::worker) async fn request(
+    /// Requests a worker from a fork server that is ready, whatever that passes on. The caller
+    /// looks at that while the process is forked. Returns `None` if there is no such fork server,
+    /// or if it takes no request now; also if the process would run code of the program before it
+    /// has a job, which must not happen in a process that inherits something else than it should.
+    pub(in crate::worker) fn request_early(&self, spec: &Arc<ExecSpec>) -> Option<EarlyFork> {
+        if !self.config().starts_with_its_job() || !matches!(*self.state(), State::Ready(_)) {
+            return None;
+        }
+        let (connection, stderr, ends) = self.worker_ends().ok()?;
+        let mut state = self.state();
+        let State::Ready(server) = &mut *state else {
+            return None;
+        };
+        if !server.can_serve(spec) {
+            return None;
+        }
+        let fork = server.request(&ends).ok()?;
+        Some(EarlyFork {
+            launched: Launched {
+                process: WorkerProcess::forked(fork),
+                connection,
+                stderr,
+                forked: true,
+            },
+            inherited: server.inherited,
+        })
+    }
+
+    /// Requests a worker that inherits this. Returns `None` if the program cannot fork, so that the
+    /// worker has to be executed.
+    pub(super) async fn request(
         self,
         spec: Arc<ExecSpec>,
-        credentials: u64,
+        inherited: Inheritance,
     ) -> Result<Option<Launched>, WorkerError> {
         if !fork::is_safe() {
             return Err(WorkerError::start_without_thread_record());
         }
-        let inherited = Inheritance::present(credentials, &self.config().environment());
         let (connection, stderr, ends) = self
             .worker_ends()
             .map_err(|error| WorkerError::start("its socket", error))?;
@@ -464,10 +507,14 @@ impl Drop for StartGuard {
 
 impl Server {
     fn is_fit_for(&mut self, spec: &Arc<ExecSpec>, inherited: &Inheritance) -> bool {
+        self.inherited == *inherited && self.can_serve(spec)
+    }
+
+    /// Whether the fork server lives and forks at this hook.
+    fn can_serve(&mut self, spec: &Arc<ExecSpec>) -> bool {
         self.process.try_reap().is_none()
             && !self.pid_table.is_given_up()
             && Arc::ptr_eq(&self.spec, spec)
-            && self.inherited == *inherited
     }
 
     /// Sends a request without waiting.
