@@ -39,12 +39,21 @@ const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT];
 /// The actions that were there before, in the order of [`SIGNALS`].
 static PREVIOUS: [OnceLock<libc::sigaction>; 3] = [const { OnceLock::new() }; 3];
 
-/// Reports the faults of this process from now on. In a forked process, it replaces the process
-/// that reports.
-pub(crate) fn watch(report: Report) {
-    PROCESS.store(std::process::id(), Ordering::Relaxed);
+/// Reports the faults of this process, whose id is `pid`, from now on. In a forked process, it
+/// replaces the process that reports.
+#[inline]
+pub(crate) fn watch(report: Report, pid: u32) {
+    PROCESS.store(pid, Ordering::Relaxed);
+    if REPORT.get().is_none() {
+        install(report);
+    }
+}
+
+/// Installs the handlers, which forked processes inherit.
+#[cold]
+fn install(report: Report) {
     if REPORT.set(report).is_err() {
-        return; // inherited, with the handlers
+        return; // another thread was first
     }
     for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
         let Some(before) = action_of(signal) else {

@@ -22,8 +22,8 @@ use super::thread;
 /// The side of the fork on which the caller is.
 #[derive(Debug)]
 pub(crate) enum Fork {
-    /// In the new process.
-    New,
+    /// In the new process, which has this id.
+    New(u32),
     /// In the old process.
     Old,
 }
@@ -64,11 +64,22 @@ pub(crate) unsafe fn fork_for_parent(number: *mut u32) -> io::Result<Fork> {
     match result {
         0 => {
             robust.restore();
-            Ok(Fork::New)
+            Ok(Fork::New(own_pid(record)))
         }
         pid if pid > 0 => Ok(Fork::Old),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Returns the id of a process that has just been forked: its only thread has the same number,
+/// which the kernel has written to `record`. Reading it there costs neither a system call nor the
+/// page faults of its code, which are not mapped in a new process.
+fn own_pid(record: *mut libc::c_int) -> u32 {
+    if record.is_null() {
+        return std::process::id();
+    }
+    // SAFETY: this is the word in which the C library keeps the calling thread's number.
+    unsafe { record.read() }.cast_unsigned()
 }
 
 /// Makes the system call, whose last two arguments are the record and thread-local storage, in an

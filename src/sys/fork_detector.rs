@@ -81,17 +81,24 @@ pub(crate) fn is_forked_copy() -> bool {
     }
 }
 
-/// Declares this process, which was forked on purpose, an original: from now on [`is_forked_copy`]
-/// returns false here. The caller is the only thread.
-pub(crate) fn restart() {
+/// Reserves a number for all processes that this one forks on purpose. They need not write to the
+/// counter then, for which the kernel would have to copy its page, and none of them meets a mark of
+/// another.
+pub(crate) fn prepare_restart() {
+    LAST.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Declares this process, which was forked on purpose after [`prepare_restart`], an original: from
+/// now on [`is_forked_copy`] returns false here. Returns its mark, or `None` if no page is mapped.
+/// The caller is the only thread.
+pub(crate) fn restart() -> Option<ProcessMark> {
     if WATCHED.load(Ordering::Relaxed) != 0 {
         WATCHED.store(0, Ordering::Relaxed);
     }
+    let own = LAST.load(Ordering::Relaxed);
     // The page has been wiped. It is written without being read, which would cost a second fault.
-    if let Some(number) = existing_page() {
-        let new = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        number.store(new, Ordering::Relaxed);
-    }
+    existing_page()?.store(own, Ordering::Relaxed);
+    Some(ProcessMark(own))
 }
 
 /// Panics in a forked copy, where nothing would end this kind of wait.
@@ -241,6 +248,12 @@ mod tests {
         watch_for_forks();
         watch_for_forks();
         assert!(!is_forked_copy());
+        prepare_restart();
+        let original = ProcessMark::of_this_process().unwrap();
+        assert!(holds_in_a_fork(|| {
+            let is_marked = restart().is_some_and(ProcessMark::is_of_this_process);
+            is_marked && !original.is_of_this_process() && !is_forked_copy()
+        }));
         assert!(holds_in_a_fork(|| {
             let is_copy = is_forked_copy();
             // A mark of its own does not make it an original.

@@ -36,6 +36,13 @@ impl NewTimers {
         }
     }
 
+    /// All timers of a process that has just been forked are new, because it inherits none.
+    pub(crate) fn since_fork() -> Self {
+        Self {
+            newest_known: Some(-1), // its first timer has the number zero
+        }
+    }
+
     /// Disarms the new timers whose signals would end this process. Costs two system calls if there
     /// is no new timer. Where the kernel does not list timers (`CONFIG_CHECKPOINT_RESTORE`), none
     /// is found.
@@ -155,6 +162,21 @@ mod tests {
             timers("ID: x\nsignal: 14/0\nnotify: signal/pid.1\n").count(),
             0
         );
+    }
+
+    #[test]
+    fn the_first_timer_of_a_forked_process_is_the_first_new_one() {
+        // SAFETY: the copy makes system calls only, and ends at once.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            let is_first = next_number() == NewTimers::since_fork().newest_known.map(|n| n + 1);
+            // SAFETY: any process may call `_exit` at any moment.
+            unsafe { libc::_exit(i32::from(!is_first)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` has room for an `int`.
+        let waited = unsafe { libc::waitpid(copy, &raw mut status, 0) };
+        assert_eq!((waited, status), (copy, 0));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The launcher gives a worker one end of a socket, and passes a [`Handshake`] in the environment:
 //! the parent's process id, the number of the socket's descriptor and its inode. A process is a
 //! worker if that descriptor is that socket. The variable alone proves nothing, because the
-//! processes that `main` starts before the hook inherit it. At the hook, the worker removes it.
+//! processes that `main` starts before the hook inherit it. The worker removes it before any code
+//! of the program runs after the hook.
 //!
 //! A worker runs the program's `main` again up to the hook. If the program calls another function
 //! of this crate first, the hook is in the wrong place: without an end, the whole program would run
@@ -125,18 +126,22 @@ fn borrow(number: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Takes the socket that leads to the parent, and removes the handshake from the environment, so
-/// that no process that a job starts takes itself for a worker. Returns `None` if the descriptor is
-/// not that socket. Must be called once.
+/// Takes the socket that leads to the parent. Returns `None` if the descriptor is not that socket.
+/// Must be called once.
 pub(crate) fn take_socket(handshake: Handshake) -> Option<OwnedFd> {
     let socket = borrow(handshake.socket);
     (socket::socket_inode(socket) == Some(handshake.inode)).then(|| {
-        environment::erase(HANDSHAKE_VARIABLE);
         // SAFETY: the descriptor is open, as was just checked, and is the socket that the parent
         // made for this worker under this number. No other code owns it: the launcher gave it to
         // this process, and this code runs once.
         unsafe { OwnedFd::from_raw_fd(handshake.socket) }
     })
+}
+
+/// Removes the handshake from the environment, so that no process that a closure or a job starts
+/// takes itself for a worker. Costs 20 us.
+pub(crate) fn forget_handshake() {
+    environment::erase(HANDSHAKE_VARIABLE);
 }
 
 /// Ends this process with a message that names the fix, if it is a worker that has not reached the

@@ -53,6 +53,8 @@ pub(crate) struct SetUp {
     pub(crate) limits: Limits,
     /// Whether a forked worker reports that it is ready, and gets no job before.
     pub(crate) forked_workers_report: bool,
+    /// Whether jobs are the first code of the program that runs after the hook, and without limits.
+    pub(crate) has_only_jobs: bool,
     /// Whether descriptors that were inherited are closed, before the preload closures.
     pub(crate) close_inherited_descriptors: bool,
     /// Whether termination signals have their default actions in workers.

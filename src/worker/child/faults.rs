@@ -15,8 +15,9 @@ use crate::sys::fault;
 use crate::sys::fault::Fault;
 use crate::transport::frame::{Header, Kind};
 
-/// The socket of this worker.
-static SOCKET: AtomicI32 = AtomicI32::new(-1);
+/// The socket of this worker; 0 before it is set. Like the flags below and the id of this process,
+/// it is zero at first, so that all of them are in the same page: a new process has to copy it.
+static SOCKET: AtomicI32 = AtomicI32::new(0);
 
 /// The worker is sending a frame.
 static IS_SENDING: AtomicBool = AtomicBool::new(false);
@@ -24,10 +25,10 @@ static IS_SENDING: AtomicBool = AtomicBool::new(false);
 /// A report is about to be sent, or was sent.
 static HAS_FAULT: AtomicBool = AtomicBool::new(false);
 
-/// Reports the faults of this process from now on.
-pub(super) fn report_through(socket: BorrowedFd<'_>) {
+/// Reports the faults of this process, whose id is `pid`, from now on.
+pub(super) fn report_through(socket: BorrowedFd<'_>, pid: u32) {
     SOCKET.store(socket.as_raw_fd(), Ordering::Relaxed);
-    fault::watch(report);
+    fault::watch(report, pid);
 }
 
 /// Runs in a signal handler.

@@ -22,9 +22,10 @@ use std::time::Instant;
 use super::limits;
 use super::link::Link;
 use super::output;
-use super::serve::{UnreadyWorker, call_oneself, find_job, kernel_name, retire, run};
+use super::serve::{Forked, UnreadyWorker, call_oneself, find_job, kernel_name, retire, run};
 use super::tuning::EXIT_FAILED;
 use crate::sys::fork::{Fork, fork_for_parent};
+use crate::sys::fork_detector;
 use crate::sys::mapping::Mapping;
 use crate::sys::mapping_cache::MappingCache;
 use crate::sys::{role, socket, thread};
@@ -46,13 +47,13 @@ struct Request {
 }
 
 impl UnreadyWorker {
-    /// Forks a worker for each request. Returns in the workers, with their retire closures. In the
-    /// fork server it does not return: that exits with its parent.
+    /// Forks a worker for each request. Returns in the workers. In the fork server it does not
+    /// return: that exits with its parent.
     pub(super) fn fork_workers(
         mut self,
         set_up: &SetUp,
         table: Option<OwnedFd>,
-    ) -> (UnreadyWorker, Vec<Retire>) {
+    ) -> (UnreadyWorker, Forked) {
         call_oneself(kernel_name(&set_up.name).as_deref());
         let table = self.link.find_table(table);
         let retire = self.link.preload_for_all(set_up);
@@ -62,7 +63,7 @@ impl UnreadyWorker {
         }
         rehearse(&mut self.link.mappings);
         // Workers inherit both, and keep them: see `UnreadyWorker::work`.
-        self.link.report_faults();
+        self.link.report_faults(std::process::id());
         limits::volunteer_for_oom_killer(&set_up.limits);
         // Otherwise each worker would write the buffered output again.
         output::write_out_all();
@@ -73,7 +74,10 @@ impl UnreadyWorker {
         let number = u64::from(std::process::id());
         self.link.send(&frame::of_bytes(Kind::Ready, number, b""));
         let buffer = Vec::with_capacity(READ_ROOM);
+        fork_detector::prepare_restart();
+        // Not dropped in a worker, which would have to copy the page of this string for that.
         let worker_name = kernel_name(&set_up.forked_workers);
+        let worker_name = worker_name.map(|name| &*Box::leak(name.into_boxed_c_str()));
         loop {
             let request = self.link.next_request();
             let Some(slot) = table.slot(request.slot) else {
@@ -88,13 +92,11 @@ impl UnreadyWorker {
             // * The kernel may write to the slot: it is in the table, which is mapped writable
             //   here. All accesses to it are atomic, and the kernel writes one aligned word.
             match unsafe { fork_for_parent(slot.as_ptr()) } {
-                Ok(Fork::New) => {
+                Ok(Fork::New(pid)) => {
                     // This process does not have the table mapped, and must not unmap its address.
                     std::mem::forget(table);
-                    return (
-                        self.into_worker(request, worker_name.as_deref(), buffer),
-                        retire,
-                    );
+                    let worker = self.into_worker(request, worker_name, buffer);
+                    return (worker, Forked { pid, retire });
                 }
                 Ok(Fork::Old) => {}
                 // The parent reads the slot when the socket is closed, which happens when the
@@ -107,7 +109,11 @@ impl UnreadyWorker {
     /// Turns this process into the worker: it ends with the parent (which is not inherited), gets
     /// its name, its socket in place of the fork server's, and its standard error.
     fn into_worker(self, request: Request, name: Option<&CStr>, buffer: Vec<u8>) -> UnreadyWorker {
-        call_oneself(name);
+        if let Some(name) = name {
+            // The name is for people only, so an error has no consequences. This is the main
+            // thread of the new process, whichever thread of the fork server has forked it.
+            let _ = rustix::thread::set_name(name);
+        }
         let (link, arranged) = self
             .link
             .into_forked(|place| arrange(place, &request), buffer);

@@ -43,7 +43,15 @@ pub(super) fn enter(directory: Option<&[u8]>) -> Result<(), Refusal> {
 const OOM_SCORE_ADJ_FILE: &str = "/proc/self/oom_score_adj";
 
 /// Applies all settings except the stack.
+#[inline]
 pub(super) fn submit_to(limits: &Limits) -> Result<(Option<Group>, CpuTime), Refusal> {
+    if *limits == Limits::default() {
+        return Ok((None, CpuTime(None))); // without a page fault for the code of the limits
+    }
+    apply(limits)
+}
+
+fn apply(limits: &Limits) -> Result<(Option<Group>, CpuTime), Refusal> {
     let group = limits.own_group.then(Group::new).transpose()?;
     limits.cpus.as_deref().map_or(Ok(()), stay_on)?;
     limits.nice.map_or(Ok(()), be_nice)?;

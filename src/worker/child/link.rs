@@ -44,8 +44,8 @@ pub(super) struct Link {
     answered: u16,
     /// The number of jobs that this worker has received.
     jobs: u64,
-    /// The last frame brought the mailbox. The job follows in the socket, so the next receive does
-    /// not spin.
+    /// The job follows in the socket: the last frame brought the mailbox, or this worker was just
+    /// forked. So the next receive does not spin, and looks into the socket before it waits.
     job_follows: bool,
     /// The mapped memory of large arguments.
     pub(super) mappings: MappingCache,
@@ -105,15 +105,15 @@ impl Link {
         arrange: impl FnOnce(&mut OwnedFd) -> Result<(), E>,
         buffer: Vec<u8>,
     ) -> (Self, Result<(), E>) {
-        fork_detector::restart();
+        let mark = fork_detector::restart();
         let mut socket = self.endpoint.into_socket();
         let arranged = arrange(&mut socket);
         let mut link = Self {
             endpoint: Endpoint::new(socket),
-            mark: mark_of_this_process(),
+            mark: mark.map_or_else(mark_of_this_process, Ok),
             answered: 0,
             jobs: 0,
-            job_follows: false,
+            job_follows: true, // the parent sends it together with the request
             mappings: self.mappings,
             idle_timeout: None,
             group: None,
@@ -180,15 +180,20 @@ impl Link {
         {
             return Ok(Some(frame));
         }
+        if job_follows
+            && let Some(frame) = self.endpoint.receive_from_socket(RecvFlags::DONTWAIT)?
+        {
+            return Ok(Some(frame));
+        }
         self.undo_effects_of_jobs();
-        let sleep_start = Instant::now();
+        let sleep_start = self.endpoint.mailbox().map(|_| Instant::now());
         loop {
             if !self.await_frame() {
                 return Ok(None);
             }
             // `None` if a job has made the socket non-blocking.
             if let Some(frame) = self.endpoint.receive_from_socket(RecvFlags::empty())? {
-                if self.endpoint.mailbox().is_some() && sleep_start.elapsed() < SHORT_SLEEP {
+                if sleep_start.is_some_and(|start| start.elapsed() < SHORT_SLEEP) {
                     self.endpoint.spin_would_have_succeeded();
                 }
                 return Ok(Some(frame));
@@ -196,9 +201,14 @@ impl Link {
         }
     }
 
-    /// Treats what is created from now on as the work of jobs.
-    pub(super) fn expect_jobs(&mut self) {
-        self.timers_of_jobs = Some(NewTimers::since_now());
+    /// Treats what is created from now on as the work of jobs. `is_new` says that this process was
+    /// just forked and has run no other code of the program.
+    pub(super) fn expect_jobs(&mut self, is_new: bool) {
+        self.timers_of_jobs = Some(if is_new {
+            NewTimers::since_fork()
+        } else {
+            NewTimers::since_now()
+        });
     }
 
     /// Undoes what jobs may have done that would harm later ones, or this program after its end. It
@@ -241,9 +251,9 @@ impl Link {
     /// Waits until the socket is readable or has an error. Returns `false` if `limit` is over
     /// before.
     fn is_readable_within(&self, limit: Option<Duration>) -> bool {
-        let since = Instant::now();
+        let limit = limit.map(|limit| (limit, Instant::now()));
         loop {
-            let left = limit.map(|limit| limit.saturating_sub(since.elapsed()));
+            let left = limit.map(|(limit, since)| limit.saturating_sub(since.elapsed()));
             // A time that is too long for the kernel (ages) stands for forever.
             let left = left.and_then(|left| left.try_into().ok());
             let mut socket = [PollFd::new(self.socket(), PollFlags::IN)];
@@ -318,9 +328,9 @@ impl Link {
         }
     }
 
-    /// Tells the parent why a signal ends this process, if that is known.
-    pub(super) fn report_faults(&self) {
-        faults::report_through(self.socket().as_fd());
+    /// Tells the parent why a signal ends this process, whose id is `pid`, if that is known.
+    pub(super) fn report_faults(&self, pid: u32) {
+        faults::report_through(self.socket().as_fd(), pid);
     }
 
     /// Sends a message through the socket.

@@ -6,6 +6,10 @@
 //! thread that reached the hook. A job costs a worker one received and one sent frame. (An async
 //! job is a function that enters a run, from `remote`.)
 //!
+//! Until its first answer, a forked worker spends most of its time in page faults: one for each
+//! page that it writes to, and one for each 64 KiB of code. So it writes to few pages, and calls no
+//! function there that it does not need.
+//!
 //! A worker ends in one of these ways, which its parent can tell apart:
 //!
 //! * The parent closes the socket: the worker exits with code 0.

@@ -86,6 +86,9 @@ impl UnreadyWorker {
         match set_up.purpose {
             Purpose::Work => {
                 call_oneself(kernel_name(&set_up.name).as_deref());
+                if !set_up.has_only_jobs {
+                    role::forget_handshake();
+                }
                 self.link.preload(&set_up);
                 self.work(&set_up, None)
             }
@@ -93,15 +96,15 @@ impl UnreadyWorker {
                 // A forked worker would have to close open descriptors, so there are none.
                 let table = fds.pop();
                 drop(fds);
-                let (worker, retire) = self.fork_workers(&set_up, table);
-                worker.work(&set_up, Some(retire))
+                role::forget_handshake();
+                let (worker, forked) = self.fork_workers(&set_up, table);
+                worker.work(&set_up, Some(forked))
             }
         }
     }
 
-    /// Serves under the limits until this process ends. A forked worker has its retire closures
-    /// already.
-    fn work(self, set_up: &SetUp, retire: Option<Vec<Retire>>) -> ! {
+    /// Serves under the limits until this process ends.
+    fn work(self, set_up: &SetUp, forked: Option<Forked>) -> ! {
         let Self {
             mut link, started, ..
         } = self;
@@ -113,8 +116,9 @@ impl UnreadyWorker {
             status.keep_memory_open(); // later the limit may not allow another file
         }
         // Cheap in a forked worker, which has the handlers from its fork server.
-        link.report_faults();
-        if retire.is_none() {
+        let pid = forked.as_ref().map(|forked| forked.pid);
+        link.report_faults(pid.unwrap_or_else(std::process::id));
+        if forked.is_none() && !set_up.has_only_jobs {
             limits::volunteer_for_oom_killer(&set_up.limits);
         }
         let forwarding = set_up
@@ -131,7 +135,7 @@ impl UnreadyWorker {
             link,
             status,
             set_up,
-            retire,
+            forked,
             forwarding,
         };
         #[cfg(feature = "stack_size")]
@@ -143,14 +147,20 @@ impl UnreadyWorker {
     }
 }
 
+/// What a forked worker has in addition to a spawned one.
+pub(super) struct Forked {
+    pub(super) pid: u32,
+    /// Prepared by the fork server.
+    pub(super) retire: Vec<Retire>,
+}
+
 /// A worker that runs under its limits.
 struct Worker<'a> {
     link: Link,
     status: WorkerStatus,
     cpu_time: CpuTime,
     set_up: &'a SetUp,
-    /// Prepared by the fork server, in a forked worker.
-    retire: Option<Vec<Retire>>,
+    forked: Option<Forked>,
     /// The level of the `tracing` events to be forwarded, and the socket for them.
     forwarding: Option<(TracingLevel, OwnedFd)>,
 }
@@ -163,21 +173,30 @@ impl Worker<'_> {
             mut status,
             cpu_time,
             set_up,
-            retire,
+            forked,
             forwarding,
         } = self;
-        let mut retire = match retire {
-            Some(retire) => {
+        let is_new = forked.is_some() && !set_up.forked_workers_report;
+        let mut retire = match forked {
+            Some(forked) => {
                 link.call_init_as_a_copy(set_up);
+                forked.retire
+            }
+            None => {
+                let retire = link.call_init(set_up);
+                if set_up.has_only_jobs {
+                    // While the parent wakes up to send the first job.
+                    role::forget_handshake();
+                    limits::volunteer_for_oom_killer(&set_up.limits);
+                }
                 retire
             }
-            None => link.call_init(set_up),
         };
         if let Some((level, socket)) = forwarding {
             forwarder::install(level, socket);
         }
         thread::record_baseline();
-        link.expect_jobs();
+        link.expect_jobs(is_new);
         loop {
             let job = link.next_job();
             link.answer(job, &cpu_time, &status);
@@ -425,7 +444,7 @@ impl Link {
             leave_as_a_copy();
         }
         forwarder::close();
-        if self.mappings.end_job() {
+        if !self.mappings.is_empty() && self.mappings.end_job() {
             answer.set_number(frame::KEPT);
         }
         // An unfinished line of output must appear before the result does.

@@ -315,6 +315,7 @@ impl WorkerConfig {
             forward_tracing: self.forward_tracing,
             idle_timeout: self.idle_timeout,
             forked_workers_report: !self.starts_with_its_job(),
+            has_only_jobs: self.starts_with_its_job() && !self.preloads() && !self.retires(),
             init: self.init.clone(),
             retire: self.retire.clone(),
         };
@@ -322,8 +323,6 @@ impl WorkerConfig {
         Ok(frame.unwrap_or_else(|error| unreachable!("our own messages can be encoded: {error}")))
     }
 
-    /// Returns whether the number of open files is limited, so that a worker may have no descriptor
-    /// to spare.
     /// Returns the limits that a worker may have met when it ended.
     pub(in crate::worker) fn exit_limits(&self) -> ExitLimits {
         ExitLimits {
@@ -333,6 +332,8 @@ impl WorkerConfig {
         }
     }
 
+    /// Returns whether the number of open files is limited, so that a worker may have no descriptor
+    /// to spare.
     pub(in crate::worker) fn limits_open_files(&self) -> bool {
         self.limits.open_files.is_some()
     }
