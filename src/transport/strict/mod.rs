@@ -15,7 +15,6 @@
 //! * Both directions compare each nested value with the stack that is left (`sys::stack`).
 
 mod deserializer;
-mod expected;
 #[cfg(all(test, not(loom)))] // takes half a minute to compile
 mod generated_tests;
 mod guard;
@@ -27,7 +26,7 @@ mod shape;
 mod tests;
 mod witness;
 
-pub(in crate::transport) use expected::{Decoded, Expected};
+pub(in crate::transport) use deserializer::{Decoded, Expected};
 pub(in crate::transport) use messages::TOO_DEEP;
 pub(in crate::transport) use rules::{Rules, StackCheck, Watch};
 pub(in crate::transport) use serializer::{Outgoing, Strict};
