@@ -33,8 +33,9 @@ impl WorkerConfig {
         self
     }
 
-    /// Sets how long a worker waits for its next job before it exits, at least a millisecond. The
-    /// timeout starts after the worker's first job. This is real time, whatever clock the run has.
+    /// Sets how long a worker waits for its next job before it exits. The timeout starts after the
+    /// worker's first job. This is real time, whatever clock the run has. A worker whose timeout is
+    /// zero exits after each job, unless the next one has arrived by then.
     ///
     /// # Examples
     ///

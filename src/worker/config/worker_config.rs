@@ -123,9 +123,9 @@ impl Default for WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Creates a configuration with the defaults: an idle timeout of ten minutes, a grace period of
-    /// thirty seconds, a start timeout of ten seconds, no closures, and standard error shared with
-    /// this process.
+    /// Creates a configuration with the defaults: an idle timeout of 10 minutes, a grace period of
+    /// 30 seconds, a start timeout of 10 seconds, no closures, and standard error shared with this
+    /// process.
     ///
     /// # Examples
     ///
